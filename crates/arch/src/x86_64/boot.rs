@@ -1,0 +1,266 @@
+//! The registers with which the first instruction of a kernel runs.
+//!
+//! | protocol | processor mode | argument | source |
+//! |---|---|---|---|
+//! | [`Protocol::Linux64`] | long mode, first 4 GiB identity-mapped | `rsi` = zero page | Linux x86 boot protocol, "64-bit boot protocol" |
+//! | [`Protocol::Linux32`] | flat protected mode, no paging | `esi` = zero page | Linux x86 boot protocol, "32-bit boot protocol" |
+//! | [`Protocol::Pvh`] | flat protected mode, no paging | `ebx` = start info | Xen, docs/misc/pvh.pandoc |
+//!
+//! Interrupts are off in all three.
+
+use kvm_bindings::{kvm_fpu, kvm_lapic_state, kvm_regs, kvm_segment, kvm_sregs};
+
+use super::layout;
+
+/// A way to enter a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Linux's 64-bit entry: an ELF's entry point, or 0x200 into a bzImage's protected-mode code.
+    Linux64,
+    /// Linux's 32-bit entry: the start of a bzImage's protected-mode code.
+    Linux32,
+    /// The entry that an ELF's Xen note names.
+    Pvh,
+}
+
+/// Where a kernel is entered, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The state that the kernel expects.
+    pub protocol: Protocol,
+    /// Guest-physical address of the first instruction.
+    pub rip: u64,
+}
+
+/// CR0.PE: protected mode. Intel SDM volume 3 §2.5, as the rest.
+const CR0_PE: u64 = 1;
+/// CR0.ET: always 1 since the 486.
+const CR0_ET: u64 = 1 << 4;
+/// CR0.PG: paging.
+const CR0_PG: u64 = 1 << 31;
+/// CR4.PAE: 8-byte page table entries.
+const CR4_PAE: u64 = 1 << 5;
+/// EFER.LME and EFER.LMA: long mode enabled and active.
+const EFER_LONG_MODE: u64 = (1 << 8) | (1 << 10);
+
+/// Selector of the code segment, Linux's `__BOOT_CS`.
+const CODE_SELECTOR: u16 = 0x10;
+/// Selector of the data segment, Linux's `__BOOT_DS`.
+const DATA_SELECTOR: u16 = 0x18;
+/// Selector of the task state segment.
+const TASK_SELECTOR: u16 = 0x20;
+
+/// Page table entry bits: present and writable.
+const PTE_PRESENT_WRITE: u64 = 0b11;
+/// Page directory entry bit 7: a 2 MiB page.
+const PDE_LARGE: u64 = 1 << 7;
+/// Page directories below the PDPT: 1 GiB each, so 4 GiB in all.
+const PAGE_DIRECTORIES: u64 = 4;
+
+impl Protocol {
+    /// Whether the kernel is entered in long mode, and so needs [`page_tables`].
+    pub fn is_long_mode(self) -> bool {
+        self == Self::Linux64
+    }
+
+    fn segment(self, selector: u16, kind: u8) -> kvm_segment {
+        let code = selector == CODE_SELECTOR;
+        let system = selector == TASK_SELECTOR;
+        let long_code = code && self.is_long_mode();
+        kvm_segment {
+            base: 0,
+            limit: if system { 0x67 } else { 0xffff_ffff },
+            selector,
+            type_: kind,
+            present: 1,
+            dpl: 0,
+            // A long-mode code segment has D clear and L set.
+            db: u8::from(!system && !long_code),
+            s: u8::from(!system),
+            l: u8::from(long_code),
+            g: u8::from(!system),
+            ..Default::default()
+        }
+    }
+
+    /// Code (execute, read, accessed), data (read, write, accessed) and busy 32- or 64-bit TSS.
+    fn segments(self) -> [kvm_segment; 3] {
+        [self.segment(CODE_SELECTOR, 0xb), self.segment(DATA_SELECTOR, 0x3), self.segment(TASK_SELECTOR, 0xb)]
+    }
+
+    /// The descriptor table to put at [`layout::GDT`]: two null entries, code, data, task state.
+    pub fn gdt(self) -> [u64; 5] {
+        let [code, data, task] = self.segments();
+        [0, 0, descriptor(&code), descriptor(&data), descriptor(&task)]
+    }
+}
+
+/// The 8 bytes of a segment's descriptor (Intel SDM volume 3 §3.4.5).
+fn descriptor(segment: &kvm_segment) -> u64 {
+    let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
+    let flags = u64::from(segment.type_)
+        | u64::from(segment.s) << 4
+        | u64::from(segment.dpl) << 5
+        | u64::from(segment.present) << 7
+        | u64::from(segment.avl) << 12
+        | u64::from(segment.l) << 13
+        | u64::from(segment.db) << 14
+        | u64::from(segment.g) << 15;
+    (limit & 0xffff)
+        | (segment.base & 0xff_ffff) << 16
+        | flags << 40
+        | (limit >> 16 & 0xf) << 48
+        | (segment.base >> 24 & 0xff) << 56
+}
+
+/// Page tables that map the first 4 GiB one to one in 2 MiB pages: the entries of each page and where it
+/// goes.
+pub fn page_tables() -> Vec<(u64, Vec<u64>)> {
+    let directory = |n: u64| layout::PDPT + (n + 1) * 0x1000;
+    let mut tables = vec![
+        (layout::PML4, vec![layout::PDPT | PTE_PRESENT_WRITE]),
+        (layout::PDPT, (0..PAGE_DIRECTORIES).map(|n| directory(n) | PTE_PRESENT_WRITE).collect()),
+    ];
+    for n in 0..PAGE_DIRECTORIES {
+        let page = |i: u64| (n << 30) + (i << 21);
+        tables.push((directory(n), (0..512).map(|i| page(i) | PTE_PRESENT_WRITE | PDE_LARGE).collect()));
+    }
+    tables
+}
+
+impl Entry {
+    /// The general registers.
+    pub fn regs(self) -> kvm_regs {
+        let mut regs = kvm_regs {
+            rip: self.rip,
+            // Bit 1 is always set; IF is clear.
+            rflags: 2,
+            ..Default::default()
+        };
+        match self.protocol {
+            Protocol::Linux64 | Protocol::Linux32 => {
+                regs.rsi = layout::ZERO_PAGE;
+                regs.rsp = layout::BOOT_STACK;
+                regs.rbp = layout::BOOT_STACK;
+            }
+            Protocol::Pvh => regs.rbx = layout::PVH_START_INFO,
+        }
+        regs
+    }
+
+    /// Changes the special registers that KVM gave (its APIC base among them) into those of the entry.
+    pub fn apply_to(self, sregs: &mut kvm_sregs) {
+        let [code, data, task] = self.protocol.segments();
+        sregs.cs = code;
+        sregs.ds = data;
+        sregs.es = data;
+        sregs.fs = data;
+        sregs.gs = data;
+        sregs.ss = data;
+        sregs.tr = task;
+        sregs.gdt.base = layout::GDT;
+        sregs.gdt.limit = (size_of::<[u64; 5]>() - 1) as u16;
+        sregs.idt.base = layout::IDT;
+        sregs.idt.limit = (size_of::<u64>() - 1) as u16;
+        sregs.cr0 = CR0_PE | CR0_ET;
+        sregs.cr4 = 0;
+        sregs.efer = 0;
+        if self.protocol.is_long_mode() {
+            sregs.cr0 |= CR0_PG;
+            sregs.cr3 = layout::PML4;
+            sregs.cr4 = CR4_PAE;
+            sregs.efer = EFER_LONG_MODE;
+        }
+    }
+}
+
+/// The state of the FPU after FNINIT, and MXCSR's own reset value (Intel SDM volume 1 §8.1, §10.2.3).
+pub fn fpu() -> kvm_fpu {
+    kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() }
+}
+
+/// LVT LINT0's and LINT1's offsets in the local APIC's registers.
+const LVT_LINT0: usize = 0x350;
+const LVT_LINT1: usize = 0x360;
+/// Delivery modes, in bits 10:8 of an LVT entry; bit 16 would mask it.
+const DELIVER_NMI: u32 = 4 << 8;
+const DELIVER_EXTINT: u32 = 7 << 8;
+
+/// Wires a local APIC as a PC's firmware does: LINT0 takes the 8259's interrupts, LINT1 is NMI.
+///
+/// Without an MP table or a MADT a kernel stays in this "virtual wire" mode, and without this wiring it
+/// never sees a timer interrupt.
+pub fn wire_local_apic(lapic: &mut kvm_lapic_state) {
+    for (offset, entry) in [(LVT_LINT0, DELIVER_EXTINT), (LVT_LINT1, DELIVER_NMI)] {
+        for (register, byte) in lapic.regs[offset..].iter_mut().zip(entry.to_le_bytes()) {
+            *register = byte as _;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gdt_long_mode_holds_the_textbook_descriptors() {
+        // Flat 64-bit code, flat data, 0x67-byte busy TSS.
+        let expected = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067];
+        assert_eq!(Protocol::Linux64.gdt(), expected);
+    }
+
+    #[test]
+    fn gdt_protected_mode_code_is_32_bit() {
+        assert_eq!(Protocol::Linux32.gdt()[2], 0x00cf_9b00_0000_ffff);
+    }
+
+    #[test]
+    fn page_tables_map_an_address_to_itself() {
+        let tables = page_tables();
+        let entry = |page: u64, index: u64| {
+            let (_, entries) = tables.iter().find(|(gpa, _)| *gpa == page).unwrap();
+            entries[index as usize]
+        };
+        let address = 0xfee0_1234_u64;
+        let pdpt = entry(layout::PML4, 0) & !0xfff;
+        let directory = entry(pdpt, address >> 30) & !0xfff;
+        let page = entry(directory, address >> 21 & 0x1ff);
+        assert_eq!(page & 0xfff, PTE_PRESENT_WRITE | PDE_LARGE);
+        assert_eq!((page & !0x1f_ffff) | (address & 0x1f_ffff), address);
+    }
+
+    #[test]
+    fn linux32_enters_flat_protected_mode_without_paging() {
+        let entry = Entry { protocol: Protocol::Linux32, rip: 0x10_0000 };
+        let mut sregs = kvm_sregs { cr4: !0, efer: !0, ..Default::default() };
+        entry.apply_to(&mut sregs);
+        assert_eq!((sregs.cr0, sregs.cr4, sregs.efer), (0x11, 0, 0));
+        assert_eq!((sregs.cs.base, sregs.cs.limit, sregs.cs.db, sregs.cs.l), (0, 0xffff_ffff, 1, 0));
+        assert_eq!((entry.regs().rip, entry.regs().rsi), (0x10_0000, layout::ZERO_PAGE));
+        assert_eq!(entry.regs().rflags & 0x200, 0, "interrupts are off");
+    }
+
+    #[test]
+    fn linux64_enters_long_mode_with_the_identity_map() {
+        let entry = Entry { protocol: Protocol::Linux64, rip: 0x100_0000 };
+        let mut sregs = kvm_sregs::default();
+        entry.apply_to(&mut sregs);
+        assert_eq!(sregs.cr0, 0x8000_0011);
+        assert_eq!((sregs.cr3, sregs.cr4, sregs.efer), (layout::PML4, 0x20, 0x500));
+        assert_eq!((sregs.cs.l, sregs.cs.db, sregs.ds.db), (1, 0, 1));
+    }
+
+    #[test]
+    fn pvh_passes_the_start_info_in_ebx() {
+        let regs = Entry { protocol: Protocol::Pvh, rip: 0x100_0850 }.regs();
+        assert_eq!((regs.rbx, regs.rsi), (layout::PVH_START_INFO, 0));
+    }
+
+    #[test]
+    fn local_apic_lint0_is_extint_and_lint1_nmi() {
+        let mut lapic = kvm_lapic_state::default();
+        wire_local_apic(&mut lapic);
+        assert_eq!(lapic.regs[0x351] as u8, 7);
+        assert_eq!(lapic.regs[0x361] as u8, 4);
+    }
+}

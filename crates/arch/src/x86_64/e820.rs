@@ -1,0 +1,94 @@
+//! The memory map that firmware would give the kernel (ACPI 6.5 §15, "System Address Map Interfaces").
+
+use std::ops::Range;
+
+use super::layout;
+
+/// What a range of the map is. The numbers are those of the ACPI specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// The guest may use it freely.
+    Ram = 1,
+    /// Not for the guest to allocate.
+    Reserved = 2,
+}
+
+/// One range of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First guest-physical address.
+    pub addr: u64,
+    /// Length in bytes, never 0.
+    pub len: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Entry {
+    fn new(range: Range<u64>, kind: Kind) -> Self {
+        Self { addr: range.start, len: range.end - range.start, kind }
+    }
+}
+
+/// The map of a machine whose RAM is `ram`, as [`layout::ram_ranges`] gives it.
+///
+/// Entries are in ascending order and disjoint. The EBDA and the BIOS area are reserved; the 384 KiB above
+/// 640 KiB are never RAM, though memory backs them: kernels expect video memory and ROMs there. A machine of
+/// less than 1 MiB has conventional memory only.
+pub fn map(ram: &[Range<u64>]) -> Vec<Entry> {
+    let low_end = ram.first().map_or(0, |r| r.end);
+    let mut entries = vec![Entry::new(0..low_end.min(layout::EBDA), Kind::Ram)];
+    if low_end > layout::EBDA {
+        entries.push(Entry::new(layout::EBDA..layout::VIDEO, Kind::Reserved));
+    }
+    entries.push(Entry::new(layout::BIOS..layout::HIGH_MEMORY, Kind::Reserved));
+    for range in ram {
+        let above = range.start.max(layout::HIGH_MEMORY)..range.end;
+        if !above.is_empty() {
+            entries.push(Entry::new(above, Kind::Ram));
+        }
+    }
+    entries.retain(|e| e.len > 0);
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn map_of_256_mib_has_the_640_kib_hole() {
+        let expected = [
+            Entry { addr: 0, len: 0x9_fc00, kind: Kind::Ram },
+            Entry { addr: 0x9_fc00, len: 0x400, kind: Kind::Reserved },
+            Entry { addr: 0xf_0000, len: 0x1_0000, kind: Kind::Reserved },
+            Entry { addr: 0x10_0000, len: 0xff0_0000, kind: Kind::Ram },
+        ];
+        assert_eq!(map(&layout::ram_ranges(256 << 20)), expected);
+    }
+
+    #[test]
+    fn map_of_5_gib_goes_on_above_4_gib() {
+        let ram: Vec<_> = map(&layout::ram_ranges(5 << 30))
+            .into_iter()
+            .filter(|e| e.kind == Kind::Ram)
+            .map(|e| e.addr..e.addr + e.len)
+            .collect();
+        assert_eq!(ram, [0..0x9_fc00, 0x10_0000..0xc000_0000, 0x1_0000_0000..0x1_8000_0000]);
+    }
+
+    proptest! {
+        #[test]
+        fn map_is_sorted_disjoint_and_no_larger_than_ram(pages in 256u64..(1 << 24)) {
+            let ranges = layout::ram_ranges(pages * 4096);
+            let entries = map(&ranges);
+            prop_assert!(entries.windows(2).all(|w| w[0].addr + w[0].len <= w[1].addr));
+            let ram: u64 = entries.iter().filter(|e| e.kind == Kind::Ram).map(|e| e.len).sum();
+            // What is lost is the EBDA, video memory and the BIOS area: 1 MiB - 0x9fc00.
+            prop_assert_eq!(ram, pages * 4096 - (0x10_0000 - 0x9_fc00));
+        }
+    }
+}

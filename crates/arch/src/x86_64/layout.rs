@@ -1,0 +1,127 @@
+//! Where everything lies in guest-physical memory.
+//!
+//! ```text
+//! 0x0000_0500           GDT and an empty IDT, for the protected-mode and long-mode entries
+//! 0x0000_6000           PVH start info, its module list and its memory map
+//! 0x0000_7000           zero page (struct boot_params)
+//! 0x0000_9000           identity page tables: PML4, PDPT, four page directories
+//! 0x0002_0000           command line, at most 64 KiB
+//! 0x0009_fc00           end of conventional memory; then the EBDA, video memory, BIOS area
+//! 0x0010_0000           RAM from 1 MiB: kernel, initrd
+//! 0xc000_0000           32-bit MMIO gap: devices, IO-APIC, local APICs, KVM's own pages
+//! 0x1_0000_0000         the rest of RAM
+//! ```
+
+use std::ops::Range;
+
+/// Global descriptor table for the boot segments.
+pub const GDT: u64 = 0x500;
+/// Interrupt descriptor table with no entries.
+pub const IDT: u64 = 0x530;
+/// PVH start info (struct hvm_start_info, 56 bytes).
+pub const PVH_START_INFO: u64 = 0x6000;
+/// PVH module list: one entry of 32 bytes, the initrd.
+pub const PVH_MODULES: u64 = 0x6040;
+/// PVH memory map: entries of 24 bytes up to the zero page, so at most 165.
+pub const PVH_MEMORY_MAP: u64 = 0x6080;
+/// Zero page (struct boot_params, one page).
+pub const ZERO_PAGE: u64 = 0x7000;
+/// Top of the stack that the Linux entries are given; the kernel switches to its own at once.
+pub const BOOT_STACK: u64 = 0x8ff0;
+/// Page map level 4.
+pub const PML4: u64 = 0x9000;
+/// Page directory pointer table; its four page directories follow it, a page each.
+pub const PDPT: u64 = 0xa000;
+/// Kernel command line.
+pub const CMDLINE: u64 = 0x2_0000;
+/// Room for the command line with its NUL, in bytes: up to 0x3_0000.
+pub const CMDLINE_MAX_LEN: u64 = 0x1_0000;
+/// End of conventional memory: 640 KiB less 1 KiB of EBDA, as on every PC.
+pub const EBDA: u64 = 0x9_fc00;
+/// Start of the hole for video memory and option ROMs.
+pub const VIDEO: u64 = 0xa_0000;
+/// Start of the BIOS area, where tables such as the RSDP are searched.
+pub const BIOS: u64 = 0xf_0000;
+/// First byte of high memory, where kernels are loaded.
+pub const HIGH_MEMORY: u64 = 0x10_0000;
+/// The 32-bit MMIO gap: 1 GiB, so that an ECAM window and 32-bit BARs have room.
+pub const MMIO_GAP: Range<u64> = 0xc000_0000..0x1_0000_0000;
+/// IO-APIC registers, inside the gap, emulated by KVM.
+pub const IOAPIC: u64 = 0xfec0_0000;
+/// Local APIC registers, inside the gap, emulated by KVM.
+pub const LOCAL_APIC: u64 = 0xfee0_0000;
+/// One page for KVM's identity map (KVM_SET_IDENTITY_MAP_ADDR), inside the gap, below the TSS.
+pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+/// Three pages for KVM's task state segment (KVM_SET_TSS_ADDR), inside the gap.
+pub const KVM_TSS: u64 = 0xfffb_d000;
+
+/// First port and number of ports of COM1.
+pub const COM1: Range<u64> = 0x3f8..0x400;
+/// COM1's interrupt line, a global system interrupt.
+pub const COM1_IRQ: u32 = 4;
+/// Ports of the i8042: data at 0x60, command and status at 0x64.
+pub const I8042: Range<u64> = 0x60..0x65;
+
+/// The guest-physical ranges of `len` bytes of RAM, a multiple of a page: from 0 up to the MMIO gap, then
+/// from 4 GiB on.
+pub fn ram_ranges(len: u64) -> Vec<Range<u64>> {
+    let low = len.min(MMIO_GAP.start);
+    let mut ranges = vec![0..low];
+    if len > low {
+        ranges.push(MMIO_GAP.end..MMIO_GAP.end + (len - low));
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ram_up_to_the_gap_is_one_range() {
+        assert_eq!(ram_ranges(3 << 30), [0..0xc000_0000]);
+    }
+
+    #[test]
+    fn ram_one_page_past_the_gap_continues_at_4_gib() {
+        assert_eq!(ram_ranges((3 << 30) + 4096), [0..0xc000_0000, 0x1_0000_0000..0x1_0000_1000]);
+    }
+
+    #[test]
+    fn kvm_pages_lie_in_the_gap_apart_from_each_other() {
+        assert!(MMIO_GAP.contains(&KVM_IDENTITY_MAP));
+        assert_eq!(KVM_IDENTITY_MAP + 0x1000, KVM_TSS);
+        assert!(KVM_TSS + 3 * 0x1000 <= MMIO_GAP.end);
+    }
+
+    #[test]
+    fn boot_structures_do_not_overlap() {
+        let pieces = [
+            GDT..GDT + 8 * 5,
+            IDT..IDT + 8,
+            PVH_START_INFO..PVH_START_INFO + 56,
+            PVH_MODULES..PVH_MODULES + 32,
+            PVH_MEMORY_MAP..ZERO_PAGE,
+            ZERO_PAGE..ZERO_PAGE + 0x1000,
+            BOOT_STACK - 0xf00..BOOT_STACK,
+            PML4..PML4 + 0x1000,
+            PDPT..PDPT + 0x5000,
+            CMDLINE..CMDLINE + CMDLINE_MAX_LEN,
+            EBDA..VIDEO,
+            VIDEO..BIOS,
+            BIOS..HIGH_MEMORY,
+        ];
+        assert!(pieces.windows(2).all(|w| w[0].end <= w[1].start), "{pieces:x?}");
+    }
+
+    proptest! {
+        #[test]
+        fn ram_ranges_add_up_and_spare_the_gap(pages in 1u64..(1 << 24)) {
+            let ranges = ram_ranges(pages * 4096);
+            prop_assert_eq!(ranges.iter().map(|r| r.end - r.start).sum::<u64>(), pages * 4096);
+            prop_assert!(ranges.iter().all(|r| r.end <= MMIO_GAP.start || r.start >= MMIO_GAP.end));
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! x86_64, as a PC.
+
+pub mod boot;
+pub mod cpuid;
+pub mod e820;
+pub mod layout;
+pub mod msr;

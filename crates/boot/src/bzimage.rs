@@ -1,0 +1,498 @@
+//! The setup header of a bzImage (Linux x86 boot protocol, "The Real-Mode Kernel Header").
+
+use std::fmt;
+use std::ops::Range;
+
+use linux_loader::loader::bootparam::setup_header;
+use vmm_arch::layout;
+
+use crate::reader::{u16_at, u32_at, u64_at};
+
+/// Bytes from the start of the file that hold all that is read of it.
+pub(crate) const START_LEN: usize = 0x290;
+
+/// Offsets in the file, as in the specification.
+const SETUP_SECTS: usize = 0x1f1;
+const SYSSIZE: usize = 0x1f4;
+pub(crate) const BOOT_FLAG: usize = 0x1fe;
+const JUMP_DISTANCE: usize = 0x201;
+const HEADER: usize = 0x202;
+const VERSION: usize = 0x206;
+const LOADFLAGS: usize = 0x211;
+const CODE32_START: usize = 0x214;
+const INITRD_ADDR_MAX: usize = 0x22c;
+const KERNEL_ALIGNMENT: usize = 0x230;
+const RELOCATABLE_KERNEL: usize = 0x234;
+const XLOADFLAGS: usize = 0x236;
+const CMDLINE_SIZE: usize = 0x238;
+const PAYLOAD_OFFSET: usize = 0x248;
+const PAYLOAD_LENGTH: usize = 0x24c;
+const PREF_ADDRESS: usize = 0x258;
+const INIT_SIZE: usize = 0x260;
+/// End of `init_size`, the last field that planning needs.
+pub(crate) const HEADER_END: u64 = 0x264;
+/// Ends of `handover_offset` and `kernel_info_offset`, which came with later versions.
+const HANDOVER_OFFSET_END: u64 = 0x268;
+const KERNEL_INFO_OFFSET_END: u64 = 0x26c;
+
+/// Value of `boot_flag`.
+pub(crate) const BOOT_MAGIC: u16 = 0xaa55;
+/// Value of `header`.
+const HDRS: &[u8] = b"HdrS";
+/// The first version with `pref_address` and `init_size`, Linux 2.6.31. Without them nobody can say which
+/// memory a kernel needs.
+const MIN_VERSION: u16 = 0x020a;
+/// The first version with `xloadflags`, Linux 3.8.
+const XLOADFLAGS_VERSION: u16 = 0x020c;
+/// `loadflags`: the protected-mode code is loaded at 1 MiB.
+const LOADED_HIGH: u8 = 1;
+/// `xloadflags`: there is a 64-bit entry.
+const XLF_KERNEL_64: u16 = 1;
+/// Where the 64-bit entry is in the protected-mode code.
+const ENTRY64_OFFSET: u64 = 0x200;
+/// The boot sector and the unit of `setup_sects`, in bytes.
+const SECTOR_LEN: u64 = 512;
+/// The unit of `syssize`, in bytes.
+const PARAGRAPH_LEN: u64 = 16;
+/// The kernel starts in 32-bit mode, or in 64-bit mode with this much mapped.
+const FOUR_GIB: u64 = 1 << 32;
+
+/// A bzImage: what its setup header says, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BzImage {
+    version: u16,
+    header_end: u64,
+    kernel_len: u64,
+    code32_start: u32,
+    kernel_alignment: u32,
+    relocatable: bool,
+    pref_address: u64,
+    init_size: u32,
+    has_entry64: bool,
+    cmdline_size: u32,
+    initrd_addr_max: u32,
+    payload: Range<u64>,
+}
+
+/// Which field of a setup header can't be true, or is too old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BzImageError {
+    /// No boot sector.
+    #[error("boot_flag {value:#06x}: a bzImage has 0xaa55")]
+    BootFlag {
+        /// boot_flag.
+        value: u16,
+    },
+    /// Before Linux 2.6.31.
+    #[error("boot protocol {}.{:02}: 2.10 (Linux 2.6.31) or newer is needed", version >> 8, version & 0xff)]
+    Version {
+        /// version.
+        version: u16,
+    },
+    /// The header is shorter than its version says.
+    #[error("the setup header ends at {end:#x}, before its init_size at 0x260")]
+    HeaderEnd {
+        /// 0x202 and the jump's distance.
+        end: u64,
+    },
+    /// Loaded below 1 MiB.
+    #[error("loadflags {loadflags:#04x}: a zImage, which is loaded below 1 MiB; a bzImage is needed")]
+    NotHigh {
+        /// loadflags.
+        loadflags: u8,
+    },
+    /// The kernel would start behind the end of the file.
+    #[error("setup_sects {sectors}: the kernel would start at byte {setup_len}, the file ends after {file_len}")]
+    SetupSects {
+        /// setup_sects.
+        sectors: u8,
+        /// Boot sector and setup code.
+        setup_len: u64,
+        /// Length of the file.
+        file_len: u64,
+    },
+    /// The kernel would end behind the end of the file.
+    #[error("syssize {syssize:#x}: {claimed} bytes of kernel, the file holds {kernel_len}")]
+    SysSize {
+        /// syssize, in units of 16 bytes.
+        syssize: u32,
+        /// The same in bytes.
+        claimed: u64,
+        /// What there is.
+        kernel_len: u64,
+    },
+    /// The compressed kernel isn't in the kernel.
+    #[error("payload_offset {offset:#x} + payload_length {len:#x} is outside the kernel's {kernel_len:#x} bytes")]
+    Payload {
+        /// payload_offset.
+        offset: u32,
+        /// payload_length.
+        len: u32,
+        /// What there is.
+        kernel_len: u64,
+    },
+    /// Not an alignment.
+    #[error("kernel_alignment {value:#x} is not a power of two")]
+    KernelAlignment {
+        /// kernel_alignment.
+        value: u32,
+    },
+    /// Not an address that the entries can use.
+    #[error("pref_address {value:#x} is beyond 4 GiB")]
+    PrefAddress {
+        /// pref_address.
+        value: u64,
+    },
+    /// A kernel needs memory.
+    #[error("init_size is 0")]
+    InitSize,
+    /// A 64-bit entry behind the end of the kernel.
+    #[error("xloadflags {xloadflags:#x}: a 64-bit entry at 0x200, but the kernel has {kernel_len} bytes")]
+    Entry64 {
+        /// xloadflags.
+        xloadflags: u16,
+        /// What there is.
+        kernel_len: u64,
+    },
+}
+
+impl BzImage {
+    /// The compressed kernel, as offsets in the file: what a decompressor on the host would read.
+    pub fn payload(&self) -> Range<u64> {
+        self.payload.clone()
+    }
+
+    /// Guest-physical address at which the protected-mode code is put, which is also the 32-bit entry.
+    ///
+    /// This is `code32_start`, 1 MiB in every bzImage. Loading higher would gain nothing: wherever it is,
+    /// the kernel first copies itself to the end of the memory that it unpacks into.
+    pub fn load_address(&self) -> u64 {
+        u64::from(self.code32_start)
+    }
+
+    /// The 64-bit entry, if there is one.
+    pub fn entry64(&self) -> Option<u64> {
+        self.has_entry64.then(|| self.load_address() + ENTRY64_OFFSET)
+    }
+
+    /// Where the kernel unpacks itself to (Linux x86 boot protocol, `init_size`).
+    ///
+    /// A relocatable kernel stays where it is loaded unless that is below `pref_address`, up to the next
+    /// multiple of its alignment; another one always goes to `pref_address`.
+    fn runtime_start(&self) -> u64 {
+        if !self.relocatable {
+            return self.pref_address;
+        }
+        // No overflow: both are below 4 GiB, and the alignment is at most 2 GiB.
+        self.load_address().max(self.pref_address).next_multiple_of(u64::from(self.kernel_alignment))
+    }
+
+    /// From the load address to the end of what is loaded or of what it unpacks into, whichever is higher.
+    pub(crate) fn footprint(&self) -> Range<u64> {
+        // No overflow: 4 GiB and a file's length; 6 GiB and 4 GiB.
+        let loaded_end = self.load_address() + self.kernel_len;
+        let start = self.load_address().min(self.runtime_start());
+        start..loaded_end.max(self.runtime_start() + u64::from(self.init_size))
+    }
+
+    /// Length of the protected-mode code: the file without its boot sector and setup code.
+    pub(crate) fn kernel_len(&self) -> u64 {
+        self.kernel_len
+    }
+
+    /// The setup header without the fields that this kernel's version of it hasn't, where its code begins.
+    pub(crate) fn trim(&self, mut header: setup_header) -> setup_header {
+        if self.header_end < HANDOVER_OFFSET_END {
+            header.handover_offset = 0;
+        }
+        if self.header_end < KERNEL_INFO_OFFSET_END {
+            header.kernel_info_offset = 0;
+        }
+        header
+    }
+
+    pub(crate) fn cmdline_max_len(&self) -> u64 {
+        // cmdline_size doesn't count the NUL, layout::CMDLINE_MAX_LEN does.
+        u64::from(self.cmdline_size).min(layout::CMDLINE_MAX_LEN - 1)
+    }
+
+    pub(crate) fn initrd_limit(&self) -> u64 {
+        u64::from(self.initrd_addr_max) + 1
+    }
+}
+
+impl fmt::Display for BzImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let relocatable = if self.relocatable { "relocatable" } else { "not relocatable" };
+        write!(
+            f,
+            "bzImage, boot protocol {}.{:02}, {relocatable}, unpacks to {:#x}, init_size {:#x}",
+            self.version >> 8,
+            self.version & 0xff,
+            self.runtime_start(),
+            self.init_size,
+        )
+    }
+}
+
+/// Whether a file begins with a boot sector that holds a setup header.
+pub(crate) fn is_bzimage(start: &[u8; START_LEN]) -> bool {
+    start[HEADER..].starts_with(HDRS)
+}
+
+/// Checks the setup header in `start`, the first bytes of a file of `file_len` bytes that holds all of it.
+pub(crate) fn inspect(start: &[u8; START_LEN], file_len: u64) -> Result<BzImage, BzImageError> {
+    let version = u16_at(start, VERSION);
+    check_kind(start, version)?;
+
+    let (setup_len, kernel_len) = sections(start, file_len)?;
+    let kernel_alignment = u32_at(start, KERNEL_ALIGNMENT);
+    if !kernel_alignment.is_power_of_two() {
+        return Err(BzImageError::KernelAlignment { value: kernel_alignment });
+    }
+    let pref_address = u64_at(start, PREF_ADDRESS);
+    if pref_address >= FOUR_GIB {
+        return Err(BzImageError::PrefAddress { value: pref_address });
+    }
+    let init_size = u32_at(start, INIT_SIZE);
+    if init_size == 0 {
+        return Err(BzImageError::InitSize);
+    }
+    let xloadflags = if version >= XLOADFLAGS_VERSION { u16_at(start, XLOADFLAGS) } else { 0 };
+    let has_entry64 = xloadflags & XLF_KERNEL_64 != 0;
+    if has_entry64 && kernel_len <= ENTRY64_OFFSET {
+        return Err(BzImageError::Entry64 { xloadflags, kernel_len });
+    }
+    Ok(BzImage {
+        version,
+        header_end: header_end(start),
+        kernel_len,
+        code32_start: u32_at(start, CODE32_START),
+        kernel_alignment,
+        relocatable: start[RELOCATABLE_KERNEL] != 0,
+        pref_address,
+        init_size,
+        has_entry64,
+        cmdline_size: u32_at(start, CMDLINE_SIZE),
+        initrd_addr_max: u32_at(start, INITRD_ADDR_MAX),
+        payload: payload(start, setup_len, kernel_len)?,
+    })
+}
+
+/// The jump over the header lands behind it.
+fn header_end(start: &[u8; START_LEN]) -> u64 {
+    HEADER as u64 + u64::from(start[JUMP_DISTANCE])
+}
+
+/// A bzImage with a whole header that is new enough.
+fn check_kind(start: &[u8; START_LEN], version: u16) -> Result<(), BzImageError> {
+    let boot_flag = u16_at(start, BOOT_FLAG);
+    if boot_flag != BOOT_MAGIC {
+        return Err(BzImageError::BootFlag { value: boot_flag });
+    }
+    if version < MIN_VERSION {
+        return Err(BzImageError::Version { version });
+    }
+    let end = header_end(start);
+    if end < HEADER_END {
+        return Err(BzImageError::HeaderEnd { end });
+    }
+    let loadflags = start[LOADFLAGS];
+    if loadflags & LOADED_HIGH == 0 {
+        return Err(BzImageError::NotHigh { loadflags });
+    }
+    Ok(())
+}
+
+/// Lengths of what is skipped (boot sector and setup code) and of what is loaded.
+fn sections(start: &[u8; START_LEN], file_len: u64) -> Result<(u64, u64), BzImageError> {
+    let sectors = start[SETUP_SECTS];
+    // 0 means 4, for kernels older than the field.
+    let setup_sectors = if sectors == 0 { 4 } else { u64::from(sectors) };
+    let setup_len = (1 + setup_sectors) * SECTOR_LEN;
+    let kernel_len = match file_len.checked_sub(setup_len) {
+        Some(len) if len > 0 => len,
+        _ => return Err(BzImageError::SetupSects { sectors, setup_len, file_len }),
+    };
+    let syssize = u32_at(start, SYSSIZE);
+    let claimed = u64::from(syssize) * PARAGRAPH_LEN;
+    if claimed > kernel_len {
+        return Err(BzImageError::SysSize { syssize, claimed, kernel_len });
+    }
+    Ok((setup_len, kernel_len))
+}
+
+/// Where the compressed kernel is in the file.
+fn payload(start: &[u8; START_LEN], setup_len: u64, kernel_len: u64) -> Result<Range<u64>, BzImageError> {
+    let (offset, len) = (u32_at(start, PAYLOAD_OFFSET), u32_at(start, PAYLOAD_LENGTH));
+    let end = u64::from(offset) + u64::from(len);
+    if end > kernel_len {
+        return Err(BzImageError::Payload { offset, len, kernel_len });
+    }
+    Ok(setup_len + u64::from(offset)..setup_len + end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::KernelImage;
+    use crate::testing::{bzimage, complaint, inspected, patched};
+
+    fn header(file: &[u8]) -> BzImage {
+        match inspected(file) {
+            KernelImage::BzImage(bzimage) => bzimage,
+            KernelImage::Elf(_) => panic!("a bzImage"),
+        }
+    }
+
+    #[test]
+    fn bzimage_facts_come_from_the_header() {
+        let image = header(&bzimage());
+        assert_eq!(image.load_address(), 0x10_0000);
+        assert_eq!(image.entry64(), Some(0x10_0200));
+        assert_eq!(image.kernel_len(), 1024);
+        assert_eq!(image.payload(), 0x6cc..0x7cc);
+        assert_eq!((image.cmdline_max_len(), image.initrd_limit()), (255, 0x8000_0000));
+    }
+
+    #[test]
+    fn bzimage_loaded_below_pref_address_unpacks_there() {
+        // 2 MiB + 1 MiB of init_size.
+        assert_eq!(header(&bzimage()).footprint(), 0x10_0000..0x30_0000);
+    }
+
+    #[test]
+    fn bzimage_loaded_above_pref_address_unpacks_at_the_next_alignment() {
+        // pref_address 64 KiB, so it unpacks at 1 MiB rounded up to 2 MiB.
+        let image = header(&patched(bzimage(), 0x258, &0x1_0000_u64.to_le_bytes()));
+        assert_eq!(image.footprint(), 0x10_0000..0x30_0000);
+    }
+
+    #[test]
+    fn bzimage_not_relocatable_unpacks_at_pref_address() {
+        let image = patched(bzimage(), 0x258, &0x18_0000_u64.to_le_bytes());
+        assert_eq!(header(&patched(image, 0x234, &[0])).footprint(), 0x10_0000..0x28_0000);
+    }
+
+    #[test]
+    fn bzimage_file_longer_than_init_size_counts_whole() {
+        // It unpacks at 1 MiB and claims to need 16 bytes; 1 KiB is loaded.
+        let image = patched(bzimage(), 0x258, &0x10_0000_u64.to_le_bytes());
+        let image = patched(patched(image, 0x260, &16_u32.to_le_bytes()), 0x230, &0x10_0000_u32.to_le_bytes());
+        assert_eq!(header(&image).footprint(), 0x10_0000..0x10_0400);
+    }
+
+    #[test]
+    fn bzimage_setup_sects_0_means_4() {
+        // 5 sectors of 512 bytes in front of the kernel.
+        let image = [patched(bzimage(), 0x1f1, &[0]), vec![0xcc; 1536]].concat();
+        assert_eq!(header(&image).kernel_len(), 3584 - 2560);
+    }
+
+    #[test]
+    fn bzimage_before_2_12_has_no_xloadflags() {
+        assert_eq!(header(&patched(bzimage(), 0x206, &[0x0b, 2])).entry64(), None);
+    }
+
+    #[test]
+    fn bzimage_cmdline_size_beyond_the_layout_is_limited_by_the_layout() {
+        let image = header(&patched(bzimage(), 0x238, &u32::MAX.to_le_bytes()));
+        assert_eq!(image.cmdline_max_len(), 0xffff);
+    }
+
+    #[test]
+    fn bzimage_short_header_keeps_its_code_out_of_the_zero_page() {
+        // The jump lands at 0x264, behind init_size: what follows is code.
+        let image = header(&patched(bzimage(), 0x201, &[0x62]));
+        let found = setup_header { init_size: 7, handover_offset: 8, kernel_info_offset: 9, ..Default::default() };
+        let expected = setup_header { init_size: 7, ..Default::default() };
+        assert_eq!(image.trim(found), expected);
+    }
+
+    #[test]
+    fn bzimage_wrong_boot_flag_is_refused() {
+        assert_eq!(complaint(&patched(bzimage(), 0x1fe, &[0, 0])), "boot_flag 0x0000: a bzImage has 0xaa55");
+    }
+
+    #[test]
+    fn bzimage_old_protocol_is_refused() {
+        let expected = "boot protocol 2.09: 2.10 (Linux 2.6.31) or newer is needed";
+        assert_eq!(complaint(&patched(bzimage(), 0x206, &[9, 2])), expected);
+    }
+
+    #[test]
+    fn bzimage_header_without_init_size_is_refused() {
+        let expected = "the setup header ends at 0x263, before its init_size at 0x260";
+        assert_eq!(complaint(&patched(bzimage(), 0x201, &[0x61])), expected);
+    }
+
+    #[test]
+    fn bzimage_zimage_is_refused() {
+        let expected = "loadflags 0x80: a zImage, which is loaded below 1 MiB; a bzImage is needed";
+        assert_eq!(complaint(&patched(bzimage(), 0x211, &[0x80])), expected);
+    }
+
+    #[test]
+    fn bzimage_setup_beyond_the_file_is_refused() {
+        let expected = "setup_sects 255: the kernel would start at byte 131072, the file ends after 2048";
+        assert_eq!(complaint(&patched(bzimage(), 0x1f1, &[255])), expected);
+    }
+
+    #[test]
+    fn bzimage_that_ends_with_its_setup_is_refused() {
+        let expected = "setup_sects 1: the kernel would start at byte 1024, the file ends after 1024";
+        assert_eq!(complaint(&bzimage()[..1024]), expected);
+    }
+
+    #[test]
+    fn bzimage_truncated_kernel_is_refused() {
+        let expected = "syssize 0x40: 1024 bytes of kernel, the file holds 1023";
+        assert_eq!(complaint(&bzimage()[..2047]), expected);
+    }
+
+    #[test]
+    fn bzimage_syssize_larger_than_the_file_is_refused() {
+        let expected = "syssize 0xffffffff: 68719476720 bytes of kernel, the file holds 1024";
+        assert_eq!(complaint(&patched(bzimage(), 0x1f4, &[0xff; 4])), expected);
+    }
+
+    #[test]
+    fn bzimage_payload_outside_the_kernel_is_refused() {
+        let expected = "payload_offset 0x2cc + payload_length 0x135 is outside the kernel's 0x400 bytes";
+        assert_eq!(complaint(&patched(bzimage(), 0x24c, &0x135_u32.to_le_bytes())), expected);
+    }
+
+    #[test]
+    fn bzimage_payload_beyond_32_bits_is_refused() {
+        let expected =
+            "payload_offset 0xffffffff + payload_length 0xffffffff is outside the kernel's 0x400 bytes";
+        assert_eq!(complaint(&patched(bzimage(), 0x248, &[0xff; 8])), expected);
+    }
+
+    #[test]
+    fn bzimage_alignment_not_a_power_of_two_is_refused() {
+        let expected = "kernel_alignment 0x30000 is not a power of two";
+        assert_eq!(complaint(&patched(bzimage(), 0x230, &0x3_0000_u32.to_le_bytes())), expected);
+        let expected = "kernel_alignment 0x0 is not a power of two";
+        assert_eq!(complaint(&patched(bzimage(), 0x230, &[0; 4])), expected);
+    }
+
+    #[test]
+    fn bzimage_pref_address_beyond_4_gib_is_refused() {
+        let expected = "pref_address 0x100000000 is beyond 4 GiB";
+        assert_eq!(complaint(&patched(bzimage(), 0x258, &0x1_0000_0000_u64.to_le_bytes())), expected);
+    }
+
+    #[test]
+    fn bzimage_init_size_0_is_refused() {
+        assert_eq!(complaint(&patched(bzimage(), 0x260, &[0; 4])), "init_size is 0");
+    }
+
+    #[test]
+    fn bzimage_64_bit_entry_beyond_the_kernel_is_refused() {
+        // 512 bytes of kernel, and a payload and a syssize that fit it.
+        let image = patched(patched(bzimage(), 0x248, &[0; 8]), 0x1f4, &32_u32.to_le_bytes());
+        let expected = "xloadflags 0x7f: a 64-bit entry at 0x200, but the kernel has 512 bytes";
+        assert_eq!(complaint(&image[..1536]), expected);
+    }
+}

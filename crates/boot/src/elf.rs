@@ -1,0 +1,615 @@
+//! The headers of an ELF kernel (System V ABI, "Object Files").
+
+use std::fmt;
+use std::io::{Read, Seek};
+use std::ops::Range;
+
+use crate::image::ImageError;
+use crate::note::{self, NoteError};
+use crate::reader::{Reader, u16_at, u32_at, u64_at};
+
+/// First bytes of an ELF.
+pub(crate) const MAGIC: &[u8] = b"\x7fELF";
+
+/// Length of the file's header and of a program header in a 64-bit ELF.
+const HEADER_LEN: u64 = 64;
+const PROGRAM_HEADER_LEN: u16 = 56;
+/// Offsets in the file's header.
+const EI_CLASS: usize = 4;
+const EI_DATA: usize = 5;
+const E_TYPE: usize = 16;
+const E_MACHINE: usize = 18;
+const E_ENTRY: usize = 24;
+const E_PHOFF: usize = 32;
+const E_PHENTSIZE: usize = 54;
+const E_PHNUM: usize = 56;
+/// EI_CLASS: 64 bits. EI_DATA: little endian. e_type: an executable.
+const ELFCLASS64: u8 = 2;
+const ELFDATA2LSB: u8 = 1;
+const ET_EXEC: u16 = 2;
+/// e_machine.
+const EM_386: u16 = 3;
+const EM_ARM: u16 = 40;
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+const EM_RISCV: u16 = 243;
+/// Offsets in a program header.
+const P_TYPE: usize = 0;
+const P_OFFSET: usize = 8;
+const P_PADDR: usize = 24;
+const P_FILESZ: usize = 32;
+const P_MEMSZ: usize = 40;
+const P_ALIGN: usize = 48;
+/// p_type.
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+/// Program headers that are read: Linux has 5, and hardly any linker script makes more than 20.
+const MAX_PROGRAM_HEADERS: u16 = 128;
+/// Bytes of notes that are read per segment: Linux has 512.
+const MAX_NOTES_LEN: u64 = 64 << 10;
+
+/// What an x86 kernel takes as a command line, without the NUL: COMMAND_LINE_SIZE less 1 (Linux
+/// arch/x86/include/asm/setup.h). An ELF doesn't say.
+pub(crate) const ELF_CMDLINE_MAX_LEN: u64 = 2048 - 1;
+/// First address that an initrd must not reach. An ELF doesn't say either, but every x86_64 kernel's setup
+/// header has 0x7fffffff in `initrd_addr_max` (Linux arch/x86/boot/header.S), and it is the same kernel.
+pub(crate) const ELF_INITRD_LIMIT: u64 = 0x8000_0000;
+
+/// An ELF kernel: what is loaded where, and where it is entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElfImage {
+    segments: Vec<Segment>,
+    linux64_entry: Option<u64>,
+    pvh_entry: Option<u64>,
+}
+
+/// A piece of an ELF that is loaded: `file_len` bytes of the file, then zeros up to `mem_len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// Guest-physical address of its first byte.
+    pub paddr: u64,
+    /// Bytes from the file.
+    pub file_len: u64,
+    /// Bytes in memory; never 0, never less than `file_len`.
+    pub mem_len: u64,
+}
+
+/// Why an ELF can't be booted. `segment` counts the program headers from 0.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElfError {
+    /// EI_CLASS isn't 64 bits.
+    #[error("a 32-bit ELF (class {class}, machine {machine}); an x86_64 kernel is needed")]
+    Class {
+        /// EI_CLASS.
+        class: u8,
+        /// e_machine.
+        machine: u16,
+    },
+    /// EI_DATA isn't little endian.
+    #[error("a big-endian ELF (data {data}); an x86_64 kernel is needed")]
+    Endianness {
+        /// EI_DATA.
+        data: u8,
+    },
+    /// Another processor's.
+    #[error("an ELF for machine {machine}; an x86_64 kernel (machine 62) is needed")]
+    Machine {
+        /// e_machine.
+        machine: u16,
+    },
+    /// An object file, a position-independent executable, a core file.
+    #[error("e_type {kind}: {name}; an executable linked to fixed addresses (e_type 2) is needed")]
+    Type {
+        /// e_type.
+        kind: u16,
+        /// What that is.
+        name: &'static str,
+    },
+    /// Program headers of an unknown shape.
+    #[error("e_phentsize {len}: the program headers of a 64-bit ELF have 56 bytes")]
+    ProgramHeaderLen {
+        /// e_phentsize.
+        len: u16,
+    },
+    /// None, or more than a kernel has.
+    #[error("e_phnum {count}: a kernel has 1 to {MAX_PROGRAM_HEADERS} program headers")]
+    ProgramHeaderCount {
+        /// e_phnum.
+        count: u16,
+    },
+    /// The table isn't where the header says.
+    #[error("e_phoff {offset:#x}: {count} program headers there lie outside the file of {file_len} bytes")]
+    ProgramHeaderOffset {
+        /// e_phoff.
+        offset: u64,
+        /// e_phnum.
+        count: u16,
+        /// Length of the file.
+        file_len: u64,
+    },
+    /// A segment's bytes aren't in the file.
+    #[error(
+        "program header {segment}: p_offset {offset:#x} + p_filesz {len:#x} is beyond the end of the file at \
+         {file_len:#x}"
+    )]
+    SegmentBeyondFile {
+        /// Which program header.
+        segment: u16,
+        /// p_offset.
+        offset: u64,
+        /// p_filesz.
+        len: u64,
+        /// Length of the file.
+        file_len: u64,
+    },
+    /// More bytes in the file than in memory.
+    #[error("program header {segment}: p_filesz {file_len:#x} is larger than p_memsz {mem_len:#x}")]
+    SegmentMemoryLen {
+        /// Which program header.
+        segment: u16,
+        /// p_filesz.
+        file_len: u64,
+        /// p_memsz.
+        mem_len: u64,
+    },
+    /// A segment's end is no address.
+    #[error("program header {segment}: p_paddr {paddr:#x} + p_memsz {mem_len:#x} is more than 64 bits hold")]
+    SegmentWraps {
+        /// Which program header.
+        segment: u16,
+        /// p_paddr.
+        paddr: u64,
+        /// p_memsz.
+        mem_len: u64,
+    },
+    /// Two segments claim one address.
+    #[error("segments overlap in memory: {:#x}..{:#x} and {:#x}..{:#x}", first.start, first.end, second.start, second.end)]
+    SegmentsOverlap {
+        /// The one that starts lower.
+        first: Range<u64>,
+        /// The one that starts inside it.
+        second: Range<u64>,
+    },
+    /// Nothing to load.
+    #[error("has no segment to load")]
+    NoSegment,
+    /// More notes than are read.
+    #[error("program header {segment}: {len} bytes of notes; at most {MAX_NOTES_LEN} are read")]
+    NotesTooLong {
+        /// Which program header.
+        segment: u16,
+        /// p_filesz.
+        len: u64,
+    },
+    /// A note longer than what holds it.
+    #[error("program header {segment}: the note at {at:#x} is longer than its segment")]
+    NoteTooLong {
+        /// Which program header.
+        segment: u16,
+        /// Offset of the note in the segment.
+        at: u64,
+    },
+    /// A PVH note that holds no address.
+    #[error("the PVH note has {len} bytes; 4 or 8 are an address")]
+    PvhNoteLen {
+        /// Length of its descriptor.
+        len: u32,
+    },
+    /// A PVH note that leads nowhere.
+    #[error("the PVH entry {entry:#x} is outside every segment")]
+    PvhEntry {
+        /// What the note says.
+        entry: u64,
+    },
+    /// No way in.
+    #[error("the entry {entry:#x} is outside every segment, and there is no PVH note")]
+    Entry {
+        /// e_entry.
+        entry: u64,
+    },
+}
+
+impl ElfImage {
+    /// What is loaded, in ascending order of address; never empty, never overlapping.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The 64-bit entry point, if it is an address in a segment.
+    pub fn linux64_entry(&self) -> Option<u64> {
+        self.linux64_entry
+    }
+
+    /// The entry that a PVH note names.
+    pub fn pvh_entry(&self) -> Option<u64> {
+        self.pvh_entry
+    }
+
+    pub(crate) fn footprint(&self) -> Range<u64> {
+        let start = self.segments.first().map_or(0, |s| s.paddr);
+        let end = self.segments.last().map_or(0, |s| s.memory().end);
+        start..end
+    }
+}
+
+impl fmt::Display for ElfImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ELF, {} segments", self.segments.len())?;
+        if let Some(entry) = self.linux64_entry {
+            write!(f, ", entry {entry:#x}")?;
+        }
+        if let Some(entry) = self.pvh_entry {
+            write!(f, ", PVH entry {entry:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// The addresses that it occupies.
+    pub fn memory(&self) -> Range<u64> {
+        self.paddr..self.paddr + self.mem_len
+    }
+
+    /// The addresses that are filled from the file.
+    pub(crate) fn from_file(&self) -> Range<u64> {
+        self.paddr..self.paddr + self.file_len
+    }
+}
+
+/// Reads an ELF's headers.
+pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfImage, ImageError> {
+    let file_len = reader.len();
+    if file_len < HEADER_LEN {
+        return Err(ImageError::Truncated { len: file_len, structure: "ELF header" });
+    }
+    let header: [u8; HEADER_LEN as usize] = reader.array(0)?;
+    check_kind(&header)?;
+    let (offset, count) = program_headers(&header, file_len)?;
+
+    let mut segments = Vec::new();
+    let mut pvh_entry = None;
+    for segment in 0..count {
+        let at = offset + u64::from(segment) * u64::from(PROGRAM_HEADER_LEN);
+        let header: [u8; PROGRAM_HEADER_LEN as usize] = reader.array(at)?;
+        match u32_at(&header, P_TYPE) {
+            PT_LOAD => segments.extend(load_segment(segment, &header, file_len)?),
+            PT_NOTE => pvh_entry = pvh_entry.or(note_segment(segment, &header, reader)?),
+            _ => {}
+        }
+    }
+    let segments = in_order(segments)?;
+
+    let loaded = |entry: u64| segments.iter().any(|s| s.from_file().contains(&entry));
+    let entry = u64_at(&header, E_ENTRY);
+    let linux64_entry = Some(entry).filter(|entry| loaded(*entry));
+    match pvh_entry {
+        Some(entry) if !loaded(entry) => Err(ElfError::PvhEntry { entry }.into()),
+        None if linux64_entry.is_none() => Err(ElfError::Entry { entry }.into()),
+        _ => Ok(ElfImage { segments, linux64_entry, pvh_entry }),
+    }
+}
+
+/// A 64-bit little-endian executable for x86_64, or what else it is.
+fn check_kind(header: &[u8]) -> Result<(), ImageError> {
+    let (class, data) = (header[EI_CLASS], header[EI_DATA]);
+    if data != ELFDATA2LSB {
+        return Err(ElfError::Endianness { data }.into());
+    }
+    let machine = u16_at(header, E_MACHINE);
+    match (class, machine) {
+        (ELFCLASS64, EM_X86_64) => {}
+        (ELFCLASS64, EM_AARCH64) => return Err(ImageError::Foreign { kernel: "an aarch64 kernel" }),
+        (ELFCLASS64, EM_RISCV) => return Err(ImageError::Foreign { kernel: "a riscv64 kernel" }),
+        (ELFCLASS64, machine) => return Err(ElfError::Machine { machine }.into()),
+        (_, EM_386) => return Err(ImageError::Foreign { kernel: "an i386 kernel (a 32-bit ELF)" }),
+        (_, EM_ARM) => return Err(ImageError::Foreign { kernel: "an arm kernel (a 32-bit ELF)" }),
+        (class, machine) => return Err(ElfError::Class { class, machine }.into()),
+    }
+    let name = match u16_at(header, E_TYPE) {
+        ET_EXEC => return Ok(()),
+        1 => "an object file or a module",
+        3 => "a position-independent executable or a shared library",
+        4 => "a core file",
+        _ => "unknown",
+    };
+    Err(ElfError::Type { kind: u16_at(header, E_TYPE), name }.into())
+}
+
+/// Offset and number of the program headers, all of them inside the file.
+fn program_headers(header: &[u8], file_len: u64) -> Result<(u64, u16), ElfError> {
+    let (offset, len, count) = (u64_at(header, E_PHOFF), u16_at(header, E_PHENTSIZE), u16_at(header, E_PHNUM));
+    if len != PROGRAM_HEADER_LEN {
+        return Err(ElfError::ProgramHeaderLen { len });
+    }
+    if count == 0 || count > MAX_PROGRAM_HEADERS {
+        return Err(ElfError::ProgramHeaderCount { count });
+    }
+    let end = offset.checked_add(u64::from(count) * u64::from(len));
+    if offset < HEADER_LEN || end.is_none_or(|end| end > file_len) {
+        return Err(ElfError::ProgramHeaderOffset { offset, count, file_len });
+    }
+    Ok((offset, count))
+}
+
+/// The file's bytes of a program header, inside the file.
+fn file_range(segment: u16, header: &[u8], file_len: u64) -> Result<(u64, u64), ElfError> {
+    let (offset, len) = (u64_at(header, P_OFFSET), u64_at(header, P_FILESZ));
+    if offset.checked_add(len).is_none_or(|end| end > file_len) {
+        return Err(ElfError::SegmentBeyondFile { segment, offset, len, file_len });
+    }
+    Ok((offset, len))
+}
+
+/// What a PT_LOAD header describes; nothing if that has no bytes.
+fn load_segment(segment: u16, header: &[u8], file_len: u64) -> Result<Option<Segment>, ElfError> {
+    let (offset, file_len) = file_range(segment, header, file_len)?;
+    let (paddr, mem_len) = (u64_at(header, P_PADDR), u64_at(header, P_MEMSZ));
+    if file_len > mem_len {
+        return Err(ElfError::SegmentMemoryLen { segment, file_len, mem_len });
+    }
+    if paddr.checked_add(mem_len).is_none() {
+        return Err(ElfError::SegmentWraps { segment, paddr, mem_len });
+    }
+    Ok((mem_len > 0).then_some(Segment { offset, paddr, file_len, mem_len }))
+}
+
+/// The PVH entry in the notes of a PT_NOTE header.
+fn note_segment<F: Read + Seek>(
+    segment: u16,
+    header: &[u8],
+    reader: &mut Reader<'_, F>,
+) -> Result<Option<u64>, ImageError> {
+    let (offset, len) = file_range(segment, header, reader.len())?;
+    if len > MAX_NOTES_LEN {
+        return Err(ElfError::NotesTooLong { segment, len }.into());
+    }
+    let mut notes = vec![0; len as usize];
+    reader.fill(offset, &mut notes)?;
+    note::pvh_entry(&notes, u64_at(header, P_ALIGN)).map_err(|error| {
+        match error {
+            NoteError::TooLong { at } => ElfError::NoteTooLong { segment, at: at as u64 },
+            NoteError::Descriptor { len } => ElfError::PvhNoteLen { len },
+        }
+        .into()
+    })
+}
+
+/// Sorts segments by address and refuses those that overlap.
+fn in_order(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ElfError> {
+    segments.sort_by_key(|s| s.paddr);
+    let overlap = segments.windows(2).find(|pair| pair[0].memory().end > pair[1].paddr);
+    if let Some(pair) = overlap {
+        return Err(ElfError::SegmentsOverlap { first: pair[0].memory(), second: pair[1].memory() });
+    }
+    if segments.is_empty() {
+        return Err(ElfError::NoSegment);
+    }
+    Ok(segments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::KernelImage;
+    use crate::testing::{Part, complaint, elf, inspected, note, patched, program_header, pvh_notes, vmlinux};
+
+    fn elf_image(file: &[u8]) -> ElfImage {
+        match inspected(file) {
+            KernelImage::Elf(elf) => elf,
+            KernelImage::BzImage(_) => panic!("an ELF"),
+        }
+    }
+
+    fn load(paddr: u64, len: usize, mem_len: u64) -> Part {
+        Part::Load { paddr, bytes: vec![0xcc; len], mem_len }
+    }
+
+    #[test]
+    fn elf_segments_are_sorted_and_empty_ones_dropped() {
+        let image = elf_image(&elf(0x30_0000, &[load(0x30_0000, 8, 8), load(0, 0, 0), load(0x20_0000, 4, 0x1000)]));
+        // The bytes start behind three program headers, at 64 + 3 * 56 = 232.
+        let expected = [
+            Segment { offset: 240, paddr: 0x20_0000, file_len: 4, mem_len: 0x1000 },
+            Segment { offset: 232, paddr: 0x30_0000, file_len: 8, mem_len: 8 },
+        ];
+        assert_eq!(image.segments(), expected);
+        assert_eq!(image.footprint(), 0x20_0000..0x30_0008);
+    }
+
+    #[test]
+    fn elf_segments_that_touch_do_not_overlap() {
+        let image = elf_image(&elf(0x20_0000, &[load(0x20_0000, 4, 0x1000), load(0x20_1000, 4, 4)]));
+        assert_eq!(image.segments().len(), 2);
+    }
+
+    #[test]
+    fn elf_pvh_note_in_the_first_of_two_note_segments_counts() {
+        let other = Part::Notes { bytes: note("GNU", 3, &[1; 20], 4), align: 4 };
+        let image = elf_image(&elf(0, &[load(0x20_0000, 256, 256), pvh_notes(0x20_0040), other]));
+        assert_eq!(image.pvh_entry(), Some(0x20_0040));
+    }
+
+    #[test]
+    fn elf_pvh_note_in_the_second_of_two_note_segments_counts() {
+        let other = Part::Notes { bytes: note("GNU", 3, &[1; 20], 8), align: 8 };
+        let image = elf_image(&elf(0, &[load(0x20_0000, 256, 256), other, pvh_notes(0x20_0040)]));
+        assert_eq!(image.pvh_entry(), Some(0x20_0040));
+    }
+
+    #[test]
+    fn elf_i386_is_named() {
+        let file = patched(patched(vmlinux(), 4, &[1]), 18, &[3, 0]);
+        assert_eq!(complaint(&file), "an i386 kernel (a 32-bit ELF); an x86_64 kernel is needed");
+    }
+
+    #[test]
+    fn elf_x32_is_refused() {
+        let file = patched(vmlinux(), 4, &[1]);
+        assert_eq!(complaint(&file), "a 32-bit ELF (class 1, machine 62); an x86_64 kernel is needed");
+    }
+
+    #[test]
+    fn elf_aarch64_is_named() {
+        let file = patched(vmlinux(), 18, &[183, 0]);
+        assert_eq!(complaint(&file), "an aarch64 kernel; an x86_64 kernel is needed");
+    }
+
+    #[test]
+    fn elf_of_another_machine_is_refused() {
+        // 21 is 64-bit PowerPC.
+        let file = patched(vmlinux(), 18, &[21, 0]);
+        assert_eq!(complaint(&file), "an ELF for machine 21; an x86_64 kernel (machine 62) is needed");
+    }
+
+    #[test]
+    fn elf_big_endian_is_refused() {
+        let file = patched(vmlinux(), 5, &[2]);
+        assert_eq!(complaint(&file), "a big-endian ELF (data 2); an x86_64 kernel is needed");
+    }
+
+    #[test]
+    fn elf_position_independent_is_refused() {
+        let file = patched(vmlinux(), 16, &[3, 0]);
+        let expected = "e_type 3: a position-independent executable or a shared library; \
+                        an executable linked to fixed addresses (e_type 2) is needed";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_module_is_refused() {
+        let file = patched(vmlinux(), 16, &[1, 0]);
+        let expected = "e_type 1: an object file or a module; \
+                        an executable linked to fixed addresses (e_type 2) is needed";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_wrong_phentsize_is_refused() {
+        let file = patched(vmlinux(), 54, &[32, 0]);
+        assert_eq!(complaint(&file), "e_phentsize 32: the program headers of a 64-bit ELF have 56 bytes");
+    }
+
+    #[test]
+    fn elf_without_program_headers_is_refused() {
+        let file = patched(vmlinux(), 56, &[0, 0]);
+        assert_eq!(complaint(&file), "e_phnum 0: a kernel has 1 to 128 program headers");
+    }
+
+    #[test]
+    fn elf_with_too_many_program_headers_is_refused() {
+        let file = patched(vmlinux(), 56, &[0xff, 0xff]);
+        assert_eq!(complaint(&file), "e_phnum 65535: a kernel has 1 to 128 program headers");
+    }
+
+    #[test]
+    fn elf_program_headers_beyond_the_file_are_refused() {
+        let file = patched(vmlinux(), 32, &0x1000_u64.to_le_bytes());
+        let expected = "e_phoff 0x1000: 3 program headers there lie outside the file of 560 bytes";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_program_headers_at_the_end_of_64_bits_are_refused() {
+        let file = patched(vmlinux(), 32, &u64::MAX.to_le_bytes());
+        let expected = "e_phoff 0xffffffffffffffff: 3 program headers there lie outside the file of 560 bytes";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_program_headers_inside_the_header_are_refused() {
+        let file = patched(vmlinux(), 32, &63_u64.to_le_bytes());
+        let expected = "e_phoff 0x3f: 3 program headers there lie outside the file of 560 bytes";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_segment_beyond_the_file_is_refused() {
+        // p_filesz and p_memsz of the first segment.
+        let lens = [0x9000_u64.to_le_bytes(), 0x9000_u64.to_le_bytes()].concat();
+        let file = patched(vmlinux(), program_header(0) + 32, &lens);
+        let expected =
+            "program header 0: p_offset 0xe8 + p_filesz 0x9000 is beyond the end of the file at 0x230";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_segment_offset_that_wraps_is_refused() {
+        let file = patched(vmlinux(), program_header(0) + 8, &u64::MAX.to_le_bytes());
+        let expected = "program header 0: p_offset 0xffffffffffffffff + p_filesz 0x100 is beyond the end of \
+                        the file at 0x230";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_segment_smaller_in_memory_than_in_the_file_is_refused() {
+        let file = patched(vmlinux(), program_header(0) + 40, &0xff_u64.to_le_bytes());
+        let expected = "program header 0: p_filesz 0x100 is larger than p_memsz 0xff";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_segment_address_that_wraps_is_refused() {
+        let file = patched(vmlinux(), program_header(1) + 24, &0xffff_ffff_ffff_f001_u64.to_le_bytes());
+        let expected =
+            "program header 1: p_paddr 0xfffffffffffff001 + p_memsz 0x1000 is more than 64 bits hold";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_segments_that_overlap_are_refused() {
+        let file = patched(vmlinux(), program_header(1) + 24, &0x20_00ff_u64.to_le_bytes());
+        let expected = "segments overlap in memory: 0x200000..0x200100 and 0x2000ff..0x2010ff";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_without_a_segment_is_refused() {
+        assert_eq!(complaint(&elf(0, &[pvh_notes(0x20_0040)])), "has no segment to load");
+    }
+
+    #[test]
+    fn elf_notes_beyond_the_file_are_refused() {
+        let file = patched(vmlinux(), program_header(2) + 32, &0x1000_u64.to_le_bytes());
+        let expected =
+            "program header 2: p_offset 0x1f8 + p_filesz 0x1000 is beyond the end of the file at 0x230";
+        assert_eq!(complaint(&file), expected);
+    }
+
+    #[test]
+    fn elf_with_too_many_notes_is_refused() {
+        let notes = Part::Notes { bytes: vec![0; 65537], align: 4 };
+        let expected = "program header 0: 65537 bytes of notes; at most 65536 are read";
+        assert_eq!(complaint(&elf(0, &[notes, load(0x20_0000, 1, 1)])), expected);
+    }
+
+    #[test]
+    fn elf_note_longer_than_its_segment_is_refused() {
+        let mut bytes = note("Xen", 18, &[0; 4], 4);
+        bytes[4] = 5; // n_descsz
+        let notes = Part::Notes { bytes, align: 4 };
+        let expected = "program header 0: the note at 0x0 is longer than its segment";
+        assert_eq!(complaint(&elf(0, &[notes, load(0x20_0000, 1, 1)])), expected);
+    }
+
+    #[test]
+    fn elf_pvh_note_of_2_bytes_is_refused() {
+        let notes = Part::Notes { bytes: note("Xen", 18, &[0; 2], 4), align: 4 };
+        let expected = "the PVH note has 2 bytes; 4 or 8 are an address";
+        assert_eq!(complaint(&elf(0, &[notes, load(0x20_0000, 1, 1)])), expected);
+    }
+
+    #[test]
+    fn elf_pvh_entry_outside_every_segment_is_refused() {
+        let file = elf(0x20_0000, &[load(0x20_0000, 256, 4096), pvh_notes(0x20_0100)]);
+        assert_eq!(complaint(&file), "the PVH entry 0x200100 is outside every segment");
+    }
+
+    #[test]
+    fn elf_entry_outside_every_segment_is_refused() {
+        let file = elf(0x20_0100, &[load(0x20_0000, 256, 4096)]);
+        assert_eq!(complaint(&file), "the entry 0x200100 is outside every segment, and there is no PVH note");
+    }
+}

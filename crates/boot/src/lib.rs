@@ -1,0 +1,83 @@
+//! From a kernel file to a guest that can be entered: inspect, plan, load.
+//!
+//! | step | type | does |
+//! |---|---|---|
+//! | open | [`SourceFile`] | opens a regular file, and nothing else, without blocking |
+//! | inspect | [`KernelImage`] | reads the headers, checks them against the file's true length |
+//! | plan | [`BootPlan::new`] | decides every address; pure: no file, no memory, no system call |
+//! | load | [`BootPlan::load`] | writes guest memory, and only where [`BootPlan::placements`] says |
+//!
+//! An ELF is entered by its PVH note if it has one, else by Linux's 64-bit entry; a bzImage by its 64-bit
+//! entry if it has one, else by its 32-bit entry. A [`BootSpec`] may ask for another that the file offers.
+//!
+//! A file may be hostile: each field is checked before it is used, arithmetic on it can't overflow, no
+//! amount of it is allocated beyond a fixed limit, and the file is read straight into guest memory. What
+//! linux-loader leaves to its caller is here: `init_size`, the BSS, PVH notes wherever they are, the place
+//! of the initrd, the zero page and the PVH start info.
+//!
+//! ```
+//! use std::io::Cursor;
+//!
+//! use vmm_arch::boot::Protocol;
+//! use vmm_arch::layout;
+//! use vmm_boot::{BootPlan, BootSpec, KernelImage};
+//! use vmm_memory::GuestRam;
+//!
+//! // The smallest bzImage: a sector of boot code, a sector of setup code, a sector of kernel.
+//! let mut file = vec![0; 1536];
+//! file[0x1f1] = 1; // setup_sects
+//! file[0x1fe..0x200].copy_from_slice(&0xaa55_u16.to_le_bytes()); // boot_flag
+//! file[0x201] = 0x6a; // the header ends at 0x202 + 0x6a
+//! file[0x202..0x206].copy_from_slice(b"HdrS");
+//! file[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes()); // version 2.15
+//! file[0x211] = 1; // loadflags: LOADED_HIGH
+//! file[0x214..0x218].copy_from_slice(&0x10_0000_u32.to_le_bytes()); // code32_start
+//! file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes()); // initrd_addr_max
+//! file[0x230..0x234].copy_from_slice(&0x20_0000_u32.to_le_bytes()); // kernel_alignment
+//! file[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes()); // cmdline_size
+//! file[0x258..0x260].copy_from_slice(&0x100_0000_u64.to_le_bytes()); // pref_address
+//! file[0x260..0x264].copy_from_slice(&0x20_0000_u32.to_le_bytes()); // init_size
+//! let mut file = Cursor::new(file);
+//!
+//! let image = KernelImage::inspect(&mut file)?;
+//! let ram = layout::ram_ranges(32 << 20);
+//! let plan = BootPlan::new(&BootSpec {
+//!     image: &image,
+//!     protocol: None,
+//!     initrd_len: None,
+//!     cmdline: "console=ttyS0",
+//!     ram: &ram,
+//! })?;
+//! assert_eq!(plan.entry().protocol, Protocol::Linux32);
+//! // Loaded at 1 MiB, it unpacks itself to 16 MiB and needs 2 MiB there.
+//! assert_eq!(plan.kernel(), 0x10_0000..0x120_0000);
+//!
+//! let ram = GuestRam::new(&ram)?;
+//! plan.load(ram.memory(), &mut file, None)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod bzimage;
+mod cmdline;
+mod elf;
+#[cfg(test)]
+mod hostile;
+mod image;
+mod load;
+mod note;
+mod plan;
+mod pvh;
+mod reader;
+mod source;
+#[cfg(test)]
+mod testing;
+mod zero_page;
+
+pub use bzimage::{BzImage, BzImageError};
+pub use cmdline::CmdlineError;
+pub use elf::{ElfError, ElfImage, Segment};
+pub use image::{ImageError, KernelImage, protocol_name};
+pub use load::LoadError;
+pub use plan::{BootPlan, BootSpec, Placement, PlanError};
+pub use source::{Role, SourceError, SourceFile, SourceProblem};

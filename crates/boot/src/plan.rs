@@ -1,0 +1,536 @@
+//! Decides where everything goes that a guest needs to start.
+
+use std::fmt;
+use std::ops::Range;
+
+use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
+use vmm_arch::boot::{self, Entry, Protocol};
+use vmm_arch::{e820, layout};
+use vmm_memory::PAGE_LEN;
+
+use crate::cmdline::{self, CmdlineError};
+use crate::image::{KernelImage, protocol_name};
+use crate::zero_page;
+
+/// What to boot, and on what.
+#[derive(Clone, Copy, Debug)]
+pub struct BootSpec<'a> {
+    /// The inspected kernel.
+    pub image: &'a KernelImage,
+    /// How to enter it; the kernel's default if `None`.
+    pub protocol: Option<Protocol>,
+    /// Length of the initrd in bytes, if there is one.
+    pub initrd_len: Option<u64>,
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+    /// The guest's RAM, as [`layout::ram_ranges`] gives it.
+    pub ram: &'a [Range<u64>],
+}
+
+/// Where everything goes, and where the guest starts. Made by [`BootPlan::new`], printed by `--check`,
+/// carried out by [`BootPlan::load`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootPlan {
+    image: KernelImage,
+    entry: Entry,
+    kernel: Range<u64>,
+    initrd: Option<Range<u64>>,
+    cmdline: String,
+    e820: Vec<e820::Entry>,
+}
+
+/// One thing that [`BootPlan::load`] writes, or that the kernel needs before it manages memory itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// What it is.
+    pub what: &'static str,
+    /// The guest-physical addresses that it occupies.
+    pub range: Range<u64>,
+}
+
+/// Why a kernel can't be booted so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The kernel has no such entry.
+    #[error("boot protocol {}: this kernel offers only {}", protocol_name(*asked), names(offered))]
+    Protocol {
+        /// What was asked for.
+        asked: Protocol,
+        /// What there is.
+        offered: Vec<Protocol>,
+    },
+    /// The kernel would overwrite what it is told to read.
+    #[error("the kernel starts at {start:#x}, below 1 MiB, where it is given its boot parameters")]
+    KernelTooLow {
+        /// Its first address.
+        start: u64,
+    },
+    /// No amount of memory helps.
+    #[error("the kernel ends at {end:#x}, beyond the start of the 32-bit MMIO gap at {:#x}", layout::MMIO_GAP.start)]
+    KernelTooHigh {
+        /// First address behind it.
+        end: u64,
+    },
+    /// More memory helps.
+    #[error("the kernel needs memory up to {end:#x}, but it ends at {ram_end:#x}; give the guest at least {mib} MiB")]
+    TooLittleMemory {
+        /// First address behind the kernel.
+        end: u64,
+        /// First address behind the RAM below the MMIO gap.
+        ram_end: u64,
+        /// The least memory that holds the kernel.
+        mib: u64,
+    },
+    /// An initrd of 0 bytes.
+    #[error("the initrd is empty")]
+    InitrdEmpty,
+    /// More memory helps.
+    #[error(
+        "an initrd of {len} bytes doesn't fit into the {free} bytes that are free behind the kernel; give the guest \
+         at least {mib} MiB"
+    )]
+    InitrdTooLarge {
+        /// Its length.
+        len: u64,
+        /// Room between the end of the kernel and the end of RAM.
+        free: u64,
+        /// The least memory that holds both.
+        mib: u64,
+    },
+    /// No amount of memory helps.
+    #[error(
+        "an initrd of {len} bytes doesn't fit between the end of the kernel at {kernel_end:#x} and {limit:#x}, \
+         the highest address at which this kernel takes it; use a smaller one"
+    )]
+    InitrdUnplaceable {
+        /// Its length.
+        len: u64,
+        /// First address behind the kernel.
+        kernel_end: u64,
+        /// First address that the initrd must not reach.
+        limit: u64,
+    },
+    /// The command line isn't what the kernel takes.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
+    /// The zero page and the PVH memory map have a fixed size.
+    #[error("a memory map of {count} entries; at most {} fit", zero_page::E820_MAX)]
+    MemoryMap {
+        /// Entries that the RAM makes.
+        count: usize,
+    },
+}
+
+fn names(protocols: &[Protocol]) -> String {
+    protocols.iter().map(|p| protocol_name(*p)).collect::<Vec<_>>().join(" and ")
+}
+
+impl BootPlan {
+    /// Plans the boot that `spec` describes.
+    ///
+    /// The kernel goes where its headers say. The initrd goes as high as the kernel takes it, below 4 GiB:
+    /// far from the kernel, which may grow while it unpacks, and out of the low memory that it likes to use
+    /// for DMA. Everything else is at the addresses of [`layout`].
+    ///
+    /// # Errors
+    /// The kernel doesn't offer the protocol, or it, the initrd, the command line or the memory map doesn't
+    /// fit.
+    pub fn new(spec: &BootSpec<'_>) -> Result<Self, PlanError> {
+        let entry = entry(spec.image, spec.protocol)?;
+        let ram_end = spec.ram.first().filter(|low| low.start == 0).map_or(0, |low| low.end);
+        let kernel = spec.image.footprint();
+        check_kernel(&kernel, ram_end)?;
+        let initrd = spec
+            .initrd_len
+            .map(|len| place_initrd(len, kernel.end, spec.image.initrd_limit(), ram_end))
+            .transpose()?;
+        let cmdline = cmdline::check(spec.cmdline, spec.image.cmdline_max_len())?.to_owned();
+        let e820 = e820::map(spec.ram);
+        if e820.len() > zero_page::E820_MAX {
+            return Err(PlanError::MemoryMap { count: e820.len() });
+        }
+        Ok(Self { image: spec.image.clone(), entry, kernel, initrd, cmdline, e820 })
+    }
+
+    /// The kernel that is loaded.
+    pub fn image(&self) -> &KernelImage {
+        &self.image
+    }
+
+    /// How the first instruction runs, and where.
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
+
+    /// Everything that the kernel occupies until it manages memory itself: an ELF's segments with their BSS;
+    /// a bzImage from its load address to the end of the memory that it unpacks into.
+    pub fn kernel(&self) -> Range<u64> {
+        self.kernel.clone()
+    }
+
+    /// Where the initrd is, on a page's boundary.
+    pub fn initrd(&self) -> Option<Range<u64>> {
+        self.initrd.clone()
+    }
+
+    /// The command line, without its NUL and without white space around it.
+    pub fn cmdline(&self) -> &str {
+        &self.cmdline
+    }
+
+    /// The memory map that the kernel is given.
+    pub fn e820(&self) -> &[e820::Entry] {
+        &self.e820
+    }
+
+    /// All that [`BootPlan::load`] may write, in ascending order of address.
+    pub fn placements(&self) -> Vec<Placement> {
+        let place = |what, start: u64, len: u64| Placement { what, range: start..start + len };
+        let mut all = vec![
+            place("descriptor tables", layout::GDT, size_of_val(&self.entry.protocol.gdt()) as u64),
+            place("interrupt table", layout::IDT, size_of::<u64>() as u64),
+            place("command line", layout::CMDLINE, self.cmdline.len() as u64 + 1),
+            Placement { what: "kernel", range: self.kernel() },
+        ];
+        all.extend(self.initrd().map(|range| Placement { what: "initrd", range }));
+        if self.entry.protocol.is_long_mode() {
+            let pages = boot::page_tables();
+            all.extend(pages.iter().map(|(gpa, entries)| place("page table", *gpa, entries.len() as u64 * 8)));
+        }
+        if self.entry.protocol == Protocol::Pvh {
+            let map_len = self.e820.len() * size_of::<hvm_memmap_table_entry>();
+            all.push(place("start info", layout::PVH_START_INFO, size_of::<hvm_start_info>() as u64));
+            all.push(place("memory map", layout::PVH_MEMORY_MAP, map_len as u64));
+            let module = place("module list", layout::PVH_MODULES, size_of::<hvm_modlist_entry>() as u64);
+            all.extend(self.initrd.as_ref().map(|_| module));
+        } else {
+            all.push(place("zero page", layout::ZERO_PAGE, PAGE_LEN));
+        }
+        all.sort_by_key(|placement| placement.range.start);
+        all
+    }
+}
+
+impl fmt::Display for BootPlan {
+    /// Several lines, for `--check`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "kernel: {}", self.image)?;
+        writeln!(f, "entry: {} at {:#x}", protocol_name(self.entry.protocol), self.entry.rip)?;
+        writeln!(f, "command line: {:?}", self.cmdline)?;
+        writeln!(f, "memory map:")?;
+        for entry in &self.e820 {
+            let end = entry.addr + entry.len;
+            writeln!(f, "  {:#011x}..{end:#011x} {}", entry.addr, kind_name(entry.kind))?;
+        }
+        writeln!(f, "placements:")?;
+        for Placement { what, range } in self.placements() {
+            writeln!(f, "  {:#011x}..{:#011x} {what}", range.start, range.end)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_name(kind: e820::Kind) -> &'static str {
+    match kind {
+        e820::Kind::Ram => "RAM",
+        e820::Kind::Reserved => "reserved",
+    }
+}
+
+fn entry(image: &KernelImage, asked: Option<Protocol>) -> Result<Entry, PlanError> {
+    let protocol = asked.unwrap_or_else(|| image.default_protocol());
+    let offered = || PlanError::Protocol { asked: protocol, offered: image.protocols() };
+    let rip = image.entry(protocol).ok_or_else(offered)?;
+    Ok(Entry { protocol, rip })
+}
+
+/// Whether the kernel lies in the RAM from 1 MiB to `ram_end`, the end of the RAM that starts at 0.
+fn check_kernel(kernel: &Range<u64>, ram_end: u64) -> Result<(), PlanError> {
+    let &Range { start, end } = kernel;
+    if start < layout::HIGH_MEMORY {
+        return Err(PlanError::KernelTooLow { start });
+    }
+    if end > layout::MMIO_GAP.start {
+        return Err(PlanError::KernelTooHigh { end });
+    }
+    if end > ram_end {
+        return Err(PlanError::TooLittleMemory { end, ram_end, mib: mib(end) });
+    }
+    Ok(())
+}
+
+/// The highest place for an initrd of `len` bytes between the end of the kernel and `limit`, in RAM that
+/// ends at `ram_end`. It starts on a page's boundary and shares no page with the kernel.
+fn place_initrd(len: u64, kernel_end: u64, limit: u64, ram_end: u64) -> Result<Range<u64>, PlanError> {
+    if len == 0 {
+        return Err(PlanError::InitrdEmpty);
+    }
+    // No overflow: the kernel ends below the MMIO gap.
+    let lowest = kernel_end.next_multiple_of(PAGE_LEN);
+    let fits_below = |top: u64| {
+        let start = top.checked_sub(len)? & !(PAGE_LEN - 1);
+        (start >= lowest).then_some(start..start + len)
+    };
+    // With all the memory that there can be below the gap; ram_end may be no more than that.
+    let most = limit.min(layout::MMIO_GAP.start);
+    if let Some(range) = fits_below(most.min(ram_end)) {
+        return Ok(range);
+    }
+    if fits_below(most).is_none() {
+        return Err(PlanError::InitrdUnplaceable { len, kernel_end, limit: most });
+    }
+    let free = most.min(ram_end).saturating_sub(lowest);
+    Err(PlanError::InitrdTooLarge { len, free, mib: mib(lowest + len) })
+}
+
+/// The least whole MiB that reach up to `end`.
+fn mib(end: u64) -> u64 {
+    end.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
+
+    /// A plan for `file` on `ram` bytes of RAM, with the image's own protocol.
+    fn plan(file: &[u8], ram: u64, initrd_len: Option<u64>) -> Result<BootPlan, PlanError> {
+        let ram = layout::ram_ranges(ram);
+        let image = inspected(file);
+        BootPlan::new(&BootSpec { image: &image, protocol: None, initrd_len, cmdline: "quiet", ram: &ram })
+    }
+
+    fn complaint(file: &[u8], ram: u64, initrd_len: Option<u64>) -> String {
+        plan(file, ram, initrd_len).unwrap_err().to_string()
+    }
+
+    fn with_protocol(file: &[u8], protocol: Protocol) -> Result<BootPlan, PlanError> {
+        let image = inspected(file);
+        let ram = layout::ram_ranges(8 << 20);
+        let protocol = Some(protocol);
+        BootPlan::new(&BootSpec { image: &image, protocol, initrd_len: None, cmdline: "", ram: &ram })
+    }
+
+    fn with_cmdline(file: &[u8], cmdline: &str) -> Result<BootPlan, PlanError> {
+        let image = inspected(file);
+        let ram = layout::ram_ranges(8 << 20);
+        BootPlan::new(&BootSpec { image: &image, protocol: None, initrd_len: None, cmdline, ram: &ram })
+    }
+
+    /// One byte of kernel at `paddr`, and `mem_len` of memory.
+    fn kernel_at(paddr: u64, mem_len: u64) -> Vec<u8> {
+        elf(paddr, &[Part::Load { paddr, bytes: vec![0xcc], mem_len }])
+    }
+
+    #[test]
+    fn plan_of_an_elf_enters_by_pvh_and_spans_its_segments() {
+        let plan = plan(&vmlinux(), 8 << 20, None).unwrap();
+        assert_eq!(plan.entry(), Entry { protocol: Protocol::Pvh, rip: 0x20_0040 });
+        assert_eq!(plan.kernel(), 0x20_0000..0x20_3000);
+        assert_eq!((plan.initrd(), plan.cmdline()), (None, "quiet"));
+    }
+
+    #[test]
+    fn plan_of_a_bzimage_enters_0x200_into_it_and_spans_what_it_unpacks_into() {
+        let plan = plan(&bzimage(), 8 << 20, None).unwrap();
+        assert_eq!(plan.entry(), Entry { protocol: Protocol::Linux64, rip: 0x10_0200 });
+        assert_eq!(plan.kernel(), 0x10_0000..0x30_0000);
+    }
+
+    #[test]
+    fn plan_with_a_protocol_takes_that() {
+        let entry = with_protocol(&vmlinux(), Protocol::Linux64).unwrap().entry();
+        assert_eq!(entry, Entry { protocol: Protocol::Linux64, rip: 0x20_0000 });
+        let entry = with_protocol(&bzimage(), Protocol::Linux32).unwrap().entry();
+        assert_eq!(entry, Entry { protocol: Protocol::Linux32, rip: 0x10_0000 });
+    }
+
+    #[test]
+    fn plan_with_a_protocol_that_is_not_offered_lists_those_that_are() {
+        let error = with_protocol(&bzimage(), Protocol::Pvh).unwrap_err();
+        assert_eq!(error.to_string(), "boot protocol pvh: this kernel offers only linux64 and linux32");
+        let error = with_protocol(&vmlinux(), Protocol::Linux32).unwrap_err();
+        assert_eq!(error.to_string(), "boot protocol linux32: this kernel offers only pvh and linux64");
+    }
+
+    #[test]
+    fn plan_puts_the_initrd_at_the_end_of_ram() {
+        let plan = plan(&bzimage(), 8 << 20, Some(5000)).unwrap();
+        // 8 MiB - 5000 is 0x7fec78; the page starts at 0x7fe000.
+        assert_eq!(plan.initrd(), Some(0x7f_e000..0x7f_e000 + 5000));
+    }
+
+    #[test]
+    fn plan_puts_the_initrd_below_initrd_addr_max() {
+        let image = patched(bzimage(), 0x22c, &0x4f_ffff_u32.to_le_bytes());
+        assert_eq!(plan(&image, 8 << 20, Some(4096)).unwrap().initrd(), Some(0x4f_f000..0x50_0000));
+    }
+
+    #[test]
+    fn plan_puts_an_elfs_initrd_below_2_gib() {
+        let plan = plan(&vmlinux(), 5 << 30, Some(4096)).unwrap();
+        assert_eq!(plan.initrd(), Some(0x7fff_f000..0x8000_0000));
+    }
+
+    #[test]
+    fn plan_puts_the_initrd_below_the_mmio_gap_whatever_the_kernel_says() {
+        let image = patched(bzimage(), 0x22c, &u32::MAX.to_le_bytes());
+        assert_eq!(plan(&image, 5 << 30, Some(4096)).unwrap().initrd(), Some(0xbfff_f000..0xc000_0000));
+    }
+
+    #[test]
+    fn plan_initrd_that_fills_memory_to_the_last_byte_fits() {
+        let plan = plan(&bzimage(), 8 << 20, Some(5 << 20)).unwrap();
+        assert_eq!((plan.kernel().end, plan.initrd()), (0x30_0000, Some(0x30_0000..0x80_0000)));
+    }
+
+    #[test]
+    fn plan_initrd_one_byte_too_large_says_how_much_memory_would_do() {
+        let expected = "an initrd of 5242881 bytes doesn't fit into the 5242880 bytes that are free behind \
+                        the kernel; give the guest at least 9 MiB";
+        assert_eq!(complaint(&bzimage(), 8 << 20, Some((5 << 20) + 1)), expected);
+    }
+
+    #[test]
+    fn plan_with_the_memory_that_the_message_asks_for_works() {
+        assert!(plan(&bzimage(), 9 << 20, Some((5 << 20) + 1)).is_ok());
+    }
+
+    #[test]
+    fn plan_initrd_larger_than_the_space_below_its_limit_is_hopeless() {
+        let expected = "an initrd of 4294967296 bytes doesn't fit between the end of the kernel at 0x300000 \
+                        and 0x80000000, the highest address at which this kernel takes it; use a smaller one";
+        assert_eq!(complaint(&bzimage(), 8 << 30, Some(4 << 30)), expected);
+        let huge = plan(&bzimage(), 8 << 30, Some(u64::MAX)).unwrap_err();
+        assert!(matches!(huge, PlanError::InitrdUnplaceable { len: u64::MAX, .. }));
+    }
+
+    #[test]
+    fn plan_initrd_shares_no_page_with_the_kernel() {
+        // The kernel ends one byte into the page at 2 MiB; RAM ends with that page.
+        let file = kernel_at(0x10_0000, 0x10_0001);
+        let expected = "an initrd of 1 bytes doesn't fit into the 0 bytes that are free behind the kernel; \
+                        give the guest at least 3 MiB";
+        assert_eq!(complaint(&file, 0x20_1000, Some(1)), expected);
+    }
+
+    #[test]
+    fn plan_initrd_empty_is_refused() {
+        assert_eq!(complaint(&bzimage(), 8 << 20, Some(0)), "the initrd is empty");
+    }
+
+    #[test]
+    fn plan_kernel_larger_than_ram_says_how_much_would_do() {
+        let expected = "the kernel needs memory up to 0x300000, but it ends at 0x200000; give the guest at \
+                        least 3 MiB";
+        assert_eq!(complaint(&bzimage(), 2 << 20, None), expected);
+        assert!(plan(&bzimage(), 3 << 20, None).is_ok());
+    }
+
+    #[test]
+    fn plan_without_ram_is_refused() {
+        let expected =
+            "the kernel needs memory up to 0x300000, but it ends at 0x0; give the guest at least 3 MiB";
+        let image = inspected(&bzimage());
+        let spec = BootSpec { image: &image, protocol: None, initrd_len: None, cmdline: "", ram: &[] };
+        assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn plan_kernel_below_1_mib_is_refused() {
+        let expected = "the kernel starts at 0x90000, below 1 MiB, where it is given its boot parameters";
+        assert_eq!(complaint(&kernel_at(0x9_0000, 4096), 8 << 20, None), expected);
+    }
+
+    #[test]
+    fn plan_bzimage_loaded_below_1_mib_is_refused() {
+        let expected = "the kernel starts at 0x0, below 1 MiB, where it is given its boot parameters";
+        assert_eq!(complaint(&patched(bzimage(), 0x214, &[0; 4]), 8 << 20, None), expected);
+    }
+
+    #[test]
+    fn plan_kernel_in_the_mmio_gap_is_refused() {
+        let expected = "the kernel ends at 0xc0000001, beyond the start of the 32-bit MMIO gap at 0xc0000000";
+        assert_eq!(complaint(&kernel_at(0xbfff_ffff, 2), 8 << 30, None), expected);
+    }
+
+    #[test]
+    fn plan_kernel_above_4_gib_is_refused() {
+        let expected = "the kernel ends at 0x100001000, beyond the start of the 32-bit MMIO gap at 0xc0000000";
+        assert_eq!(complaint(&kernel_at(0x1_0000_0000, 4096), 8 << 30, None), expected);
+    }
+
+    #[test]
+    fn plan_init_size_larger_than_any_memory_is_refused() {
+        let image = patched(bzimage(), 0x260, &u32::MAX.to_le_bytes());
+        let expected = "the kernel ends at 0x1001fffff, beyond the start of the 32-bit MMIO gap at 0xc0000000";
+        assert_eq!(complaint(&image, 8 << 30, None), expected);
+    }
+
+    #[test]
+    fn plan_cmdline_limit_of_an_elf_is_2047() {
+        assert!(with_cmdline(&vmlinux(), &"x".repeat(2047)).is_ok());
+        let error = with_cmdline(&vmlinux(), &"x".repeat(2048)).unwrap_err();
+        assert_eq!(error.to_string(), "command line: 2048 bytes; this kernel takes at most 2047");
+    }
+
+    #[test]
+    fn plan_cmdline_limit_of_a_bzimage_is_its_cmdline_size() {
+        assert!(with_cmdline(&bzimage(), &"x".repeat(255)).is_ok());
+        let error = with_cmdline(&bzimage(), &"x".repeat(256)).unwrap_err();
+        assert_eq!(error.to_string(), "command line: 256 bytes; this kernel takes at most 255");
+    }
+
+    #[test]
+    fn plan_memory_map_of_too_many_pieces_is_refused() {
+        let image = inspected(&bzimage());
+        let ram: Vec<_> = (0..126).map(|n| n * (16 << 20)..n * (16 << 20) + (8 << 20)).collect();
+        let spec = BootSpec { image: &image, protocol: None, initrd_len: None, cmdline: "", ram: &ram };
+        assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), "a memory map of 129 entries; at most 128 fit");
+    }
+
+    #[test]
+    fn plan_display_of_a_bzimage_is_golden() {
+        let expected = "\
+kernel: bzImage, boot protocol 2.15, relocatable, unpacks to 0x200000, init_size 0x100000
+entry: linux64 at 0x100200
+command line: \"quiet\"
+memory map:
+  0x000000000..0x00009fc00 RAM
+  0x00009fc00..0x0000a0000 reserved
+  0x0000f0000..0x000100000 reserved
+  0x000100000..0x000800000 RAM
+placements:
+  0x000000500..0x000000528 descriptor tables
+  IDT
+  0x000007000..0x000008000 zero page
+  0x000009000..0x000009008 page table
+  0x00000a000..0x00000a020 page table
+  0x00000b000..0x00000c000 page table
+  0x00000c000..0x00000d000 page table
+  0x00000d000..0x00000e000 page table
+  0x00000e000..0x00000f000 page table
+  0x000020000..0x000020006 command line
+  0x000100000..0x000300000 kernel
+  0x0007ff000..0x000800000 initrd
+";
+        let idt = format!("{:#011x}..{:#011x} interrupt table", layout::IDT, layout::IDT + 8);
+        let shown = plan(&bzimage(), 8 << 20, Some(4096)).unwrap().to_string();
+        assert_eq!(shown, expected.replace("IDT", &idt));
+    }
+
+    #[test]
+    fn plan_placements_of_a_pvh_kernel_are_golden() {
+        let placements = plan(&vmlinux(), 8 << 20, Some(4096)).unwrap().placements();
+        let above_tables: Vec<_> = placements.into_iter().skip(2).map(|p| (p.what, p.range)).collect();
+        let expected = [
+            ("start info", 0x6000..0x6038),
+            ("module list", 0x6040..0x6060),
+            ("memory map", 0x6080..0x6080 + 4 * 24),
+            ("command line", 0x2_0000..0x2_0006),
+            ("kernel", 0x20_0000..0x20_3000),
+            ("initrd", 0x7f_f000..0x80_0000),
+        ];
+        assert_eq!(above_tables, expected);
+    }
+}

@@ -1,0 +1,255 @@
+//! What can be wrong, and where.
+
+use std::{fmt, io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::{overrides::Flag, size::ByteSize, text::quote};
+
+/// Why a config can't be used: the place, then the problem.
+///
+/// The message is complete in itself, but for [`ConfigError::Io`], whose cause is its source.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The host refuses to read the file.
+    #[error("{}: cannot be read", file.display())]
+    Io {
+        /// The file, as it was named.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no file of text.
+    #[error("{}: {problem}", file.display())]
+    Read {
+        /// The file, as it was named.
+        file: PathBuf,
+        /// What is there instead.
+        problem: ReadProblem,
+    },
+    /// The text is not JSON.
+    #[error("{}:{at}: {message}", file.display())]
+    Syntax {
+        /// The file, as it was named.
+        file: PathBuf,
+        /// Where the parser stopped.
+        at: Position,
+        /// The parser's own words.
+        message: String,
+    },
+    /// A field is unknown, missing, or has a value that can't be.
+    #[error("{}:{} {}{message}", file.display(), Place(at), Prefix(field))]
+    Field {
+        /// The file, as it was named.
+        file: PathBuf,
+        /// Where the offending name or value ends; none if it is about a field that isn't there.
+        at: Option<Position>,
+        /// The JSON path, such as `boot.kernel`; empty for the document itself.
+        field: String,
+        /// What is wrong and what to write instead.
+        message: String,
+    },
+    /// A flag of the command line has a value that can't be: a usage error rather than a bad config.
+    #[error("{flag}: {problem}")]
+    Flag {
+        /// The flag.
+        flag: Flag,
+        /// What is wrong and what to write instead.
+        problem: ValueError,
+    },
+}
+
+/// Where in the text, both counted from 1; the column in bytes, of the last byte that was understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// The `3:12:` between the file and the field, where the position is known.
+struct Place<'a>(&'a Option<Position>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |at| write!(f, "{at}:"))
+    }
+}
+
+/// The `boot.kernel: ` before the message, but for the document itself.
+struct Prefix<'a>(&'a str);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0) }
+    }
+}
+
+/// What is there instead of a config file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReadProblem {
+    /// Nothing has that name.
+    #[error("no such file")]
+    Missing,
+    /// A directory, pipe, socket or device, named with its article.
+    #[error("is {0}, give the path of a JSON file")]
+    NotAFile(&'static str),
+    /// Longer than a config may be.
+    #[error("longer than {0}, the most that a config file may be")]
+    TooLong(ByteSize),
+    /// Not text; the offset of the first offending byte.
+    #[error("not UTF-8 at byte {0}, save the file as UTF-8")]
+    NotUtf8(usize),
+    /// Nothing but white space.
+    #[error(r#"empty, write at least {{"boot": {{"kernel": "vmlinuz"}}}}"#)]
+    Empty,
+}
+
+/// Why a value is refused. Reads well after a prefix such as `memory.size: ` or `--memory: `.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// A JSON value of another type.
+    #[error("expected {expected}, found {found}")]
+    WrongType {
+        /// What belongs there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A name that the object doesn't have; `hint` is the nearest name or the list of all.
+    #[error("unknown field, {hint}")]
+    UnknownField {
+        /// What to write instead.
+        hint: String,
+    },
+    /// One name, two values.
+    #[error("given twice, keep one")]
+    GivenTwice,
+    /// One of a few names was expected.
+    #[error("unknown {what} {}, {hint}", quote(name))]
+    UnknownName {
+        /// The kind of name.
+        what: &'static str,
+        /// The name as given.
+        name: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// Less than the least.
+    #[error("{value} is too small, at least {least}")]
+    TooSmall {
+        /// The value as it was written.
+        value: String,
+        /// The least, in the unit of the value.
+        least: String,
+    },
+    /// More than the most, or more than fits.
+    #[error("{value} is too large, at most {most}")]
+    TooLarge {
+        /// The value as it was written.
+        value: String,
+        /// The most, in the unit of the value.
+        most: String,
+    },
+    /// Below zero.
+    #[error("{} is negative, write a number above 0", quote(text))]
+    Negative {
+        /// The value as it was written.
+        text: String,
+    },
+    /// Digits with a decimal point.
+    #[error("{} is a fraction, write a whole number{}", quote(text), if *has_unit { " of a smaller unit" } else { "" })]
+    Fraction {
+        /// The value as it was written.
+        text: String,
+        /// Whether the value has units to choose among.
+        has_unit: bool,
+    },
+    /// White space in a number.
+    #[error("{} holds white space, write {like} without any", quote(text))]
+    WhiteSpace {
+        /// The value as it was written.
+        text: String,
+        /// An example.
+        like: &'static str,
+    },
+    /// Doesn't begin with a digit.
+    #[error("{} is not {what}, write one such as {like}", quote(text))]
+    NotANumber {
+        /// The value as it was written.
+        text: String,
+        /// What it should be, with its article.
+        what: &'static str,
+        /// An example.
+        like: &'static str,
+    },
+    /// A size in a unit that doesn't exist here.
+    #[error(
+        "{} has the unknown unit {}, use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes",
+        quote(text),
+        quote(unit)
+    )]
+    UnknownUnit {
+        /// The value as it was written.
+        text: String,
+        /// What follows the digits.
+        unit: String,
+    },
+    /// Guest memory that doesn't end on a page.
+    #[error("{value} is not a multiple of {unit}, the nearest below is \"{nearest}\"")]
+    NotAMultiple {
+        /// The value as it was written.
+        value: String,
+        /// What it must be a multiple of.
+        unit: ByteSize,
+        /// The largest multiple that is not larger.
+        nearest: ByteSize,
+    },
+    /// A command line with a byte that the kernel can't be given.
+    #[error("byte {offset} is {found}, use printable ASCII only")]
+    NotPrintable {
+        /// Counted from 0.
+        offset: usize,
+        /// The byte or character in words.
+        found: String,
+    },
+    /// An empty path.
+    #[error("the path is empty, name a file")]
+    EmptyPath,
+    /// No path of the host holds a NUL.
+    #[error("byte {offset} of the path is a NUL, remove it")]
+    NulInPath {
+        /// Counted from 0.
+        offset: usize,
+    },
+    /// A serial output that takes a path, without one.
+    #[error("{} needs a path, write {like}", quote(name))]
+    NeedsPath {
+        /// `file` or `socket`.
+        name: String,
+        /// How to write it there.
+        like: String,
+    },
+    /// Two serial outputs.
+    #[error("\"{0}\" and \"{1}\" exclude each other, keep one")]
+    Both(&'static str, &'static str),
+    /// A flag's value that is not text.
+    #[error("{} is not UTF-8", quote(text))]
+    NotUtf8 {
+        /// The value with U+FFFD for what isn't text.
+        text: String,
+    },
+    /// Neither the file nor a flag gives it.
+    #[error("missing, give {0}")]
+    Missing(&'static str),
+}

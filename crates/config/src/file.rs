@@ -1,0 +1,204 @@
+//! What a config file says: every field may be absent, and what is there is valid.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_path_to_error::{Segment, Track};
+
+use crate::{
+    cmdline::CommandLine,
+    count::CpuCount,
+    error::{ConfigError, Position, ReadProblem},
+    path::FilePath,
+    protocol::Protocol,
+    serial::Serial,
+    size::{ByteSize, MemorySize},
+    strict,
+    text::quote,
+};
+
+/// A virtual machine, as a config file describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "an object such as {\"boot\": {\"kernel\": \"vmlinuz\"}}")]
+#[schemars(title = "vmm config")]
+pub struct ConfigFile {
+    /// What the guest boots.
+    #[serde(deserialize_with = "strict::object", skip_serializing_if = "is_default")]
+    pub boot: BootSection,
+    /// The guest's memory.
+    #[serde(deserialize_with = "strict::object", skip_serializing_if = "is_default")]
+    pub memory: MemorySection,
+    /// The virtual processors.
+    #[serde(deserialize_with = "strict::object", skip_serializing_if = "is_default")]
+    pub cpus: CpusSection,
+    /// Where the first serial port, COM1, goes.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Serial", extend("default" = Serial::default()))]
+    pub serial: Option<Serial>,
+    /// The file that this was read from: its directory is where relative paths start. None if there was no file.
+    #[serde(skip)]
+    pub origin: Option<PathBuf>,
+}
+
+/// What the guest boots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "an object such as {\"kernel\": \"vmlinuz\"}")]
+pub struct BootSection {
+    /// The kernel: an ELF vmlinux or a bzImage. Required, here or by --kernel. A relative path starts at the directory of
+    /// this file.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
+    pub kernel: Option<FilePath>,
+    /// The initial RAM disk (initramfs). Without it the kernel gets none. A relative path starts at the directory of this
+    /// file.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
+    pub initrd: Option<FilePath>,
+    /// The kernel's command line, of printable ASCII.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CommandLine", extend("default" = CommandLine::default()))]
+    pub cmdline: Option<CommandLine>,
+    /// How the kernel is entered.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Protocol", extend("default" = Protocol::default()))]
+    pub protocol: Option<Protocol>,
+}
+
+/// The guest's memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "an object such as {\"size\": \"512M\"}")]
+pub struct MemorySection {
+    /// How much memory the guest has: digits and K, M, G or T (binary), "1M" to "4096T", a multiple of 4 KiB.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MemorySize", extend("default" = MemorySize::default()))]
+    pub size: Option<MemorySize>,
+}
+
+/// The virtual processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "an object such as {\"count\": 1}")]
+pub struct CpusSection {
+    /// How many there are, 1 to 4096; the host's KVM may allow fewer.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CpuCount", extend("default" = CpuCount::default()))]
+    pub count: Option<CpuCount>,
+}
+
+/// Whether a section says nothing, and so is left out of what is printed.
+fn is_default<T: Default + PartialEq>(section: &T) -> bool {
+    *section == T::default()
+}
+
+impl ConfigFile {
+    /// The longest file that [`ConfigFile::read`] takes: a hundred times what every field at its longest needs.
+    pub const MAX_LEN: ByteSize = ByteSize::MIB;
+
+    /// Reads `text`, which came from the file `origin`: the name in messages and the start of relative paths.
+    ///
+    /// # Errors
+    /// The first thing wrong, with its position. Never panics, whatever the text.
+    pub fn parse(text: &str, origin: &Path) -> Result<ConfigFile, ConfigError> {
+        if text.trim().is_empty() {
+            return Err(ConfigError::Read { file: origin.to_owned(), problem: ReadProblem::Empty });
+        }
+        if text.starts_with('\u{feff}') {
+            let message = "byte order mark, save the file as UTF-8 without one".to_owned();
+            let at = Position { line: 1, column: 1 };
+            return Err(ConfigError::Syntax { file: origin.to_owned(), at, message });
+        }
+        let mut track = Track::new();
+        let mut json = serde_json::Deserializer::from_str(text);
+        let parsed: Result<ConfigFile, _> =
+            strict::object(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+        match parsed.and_then(|file| json.end().map(|()| file)) {
+            Ok(file) => Ok(ConfigFile { origin: Some(origin.to_owned()), ..file }),
+            Err(error) => Err(located(&error, json_path(&track.path()), origin)),
+        }
+    }
+
+    /// Reads the file `path`.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::parse`], and if `path` is not a regular file of text of at most [`ConfigFile::MAX_LEN`] bytes.
+    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        ConfigFile::parse(&read_text(path)?, path)
+    }
+}
+
+/// The text of a file that is fit to be a config.
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let refused = |problem| ConfigError::Read { file: path.to_owned(), problem };
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => refused(ReadProblem::Missing),
+        _ => ConfigError::Io { file: path.to_owned(), source },
+    };
+    // Before opening: opening a pipe would wait for its writer.
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() {
+        return Err(refused(ReadProblem::NotAFile(describe(kind))));
+    }
+    // One byte more than allowed shows that there is more, without trusting the length that the file claims.
+    let limit = ConfigFile::MAX_LEN;
+    let mut bytes = Vec::new();
+    fs::File::open(path).map_err(failed)?.take(limit.bytes() + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit.bytes() {
+        return Err(refused(ReadProblem::TooLong(limit)));
+    }
+    String::from_utf8(bytes).map_err(|error| refused(ReadProblem::NotUtf8(error.utf8_error().valid_up_to())))
+}
+
+/// What is there instead of a regular file.
+fn describe(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// serde's error as ours. Ill-formed JSON is reported in the parser's words and by position alone: its path would be
+/// that of the last good value.
+fn located(error: &serde_json::Error, field: String, origin: &Path) -> ConfigError {
+    let file = origin.to_owned();
+    let at = Position { line: error.line(), column: error.column() };
+    let (text, suffix) = (error.to_string(), format!(" at line {} column {}", at.line, at.column));
+    let message = text.strip_suffix(&suffix).unwrap_or(&text).to_owned();
+    if error.is_data() {
+        ConfigError::Field { file, at: Some(at), field, message }
+    } else {
+        ConfigError::Syntax { file, at, message }
+    }
+}
+
+/// `boot.kernel`, `devices[1].path`, and `boot["a b"]` for a name that is none of ours and looks strange.
+fn json_path(path: &serde_path_to_error::Path) -> String {
+    let plain = |name: &str| {
+        let strange = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
+        (1..=48).contains(&name.len()) && !name.contains(strange)
+    };
+    let mut text = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => text += &format!("[{index}]"),
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                match (plain(name), text.is_empty()) {
+                    (true, true) => text += name,
+                    (true, false) => text += &format!(".{name}"),
+                    (false, _) => text += &format!("[{}]", quote(name)),
+                }
+            }
+            Segment::Unknown => {}
+        }
+    }
+    text
+}

@@ -1,0 +1,63 @@
+//! The outside vocabulary: what a user writes in a JSON file or on the command line, typed and checked.
+//!
+//! Two steps, so that the types show what is known when:
+//!
+//! ```text
+//! text --ConfigFile::parse--> ConfigFile --merge(Overrides)--> Config
+//!                             every field may be absent        complete, defaults filled in, paths resolved
+//! ```
+//!
+//! Each value is checked where it is read, by the same code for the file and for the flags, and an error names the place,
+//! the value and the remedy. This crate opens no file but the config itself: whether the kernel exists, and whether the
+//! host has that much memory, is for the layers above.
+//!
+//! ```
+//! use std::{ffi::OsStr, path::Path};
+//! use vmm_config::{ConfigFile, Flag, Overrides};
+//!
+//! # fn main() -> Result<(), vmm_config::ConfigError> {
+//! let text = r#"{ "boot": {"kernel": "vmlinuz"}, "memory": {"size": "512M"} }"#;
+//! let file = ConfigFile::parse(text, Path::new("guests/vm.json"))?;
+//!
+//! let mut overrides = Overrides::default();
+//! overrides.set(Flag::Memory, OsStr::new("1G"))?;
+//!
+//! let config = file.merge(overrides)?;
+//! assert_eq!(config.boot.kernel.as_path(), Path::new("guests/vmlinuz"));
+//! assert_eq!(config.boot.cmdline.as_str(), "console=ttyS0 reboot=k panic=-1");
+//! assert_eq!(config.memory.size.bytes(), 1 << 30);
+//!
+//! let error = ConfigFile::parse(r#"{"boot": {"kernal": "vmlinuz"}}"#, Path::new("vm.json")).unwrap_err();
+//! assert_eq!(error.to_string(), r#"vm.json:1:18: boot.kernal: unknown field, did you mean "kernel"?"#);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`schema()`] renders the file's JSON schema; `docs/config.md` describes each field in prose.
+#![forbid(unsafe_code)]
+
+mod cmdline;
+mod config;
+mod count;
+mod error;
+mod file;
+mod overrides;
+mod path;
+mod protocol;
+mod schema;
+mod serial;
+mod size;
+mod strict;
+mod text;
+
+pub use cmdline::CommandLine;
+pub use config::{Boot, Config, Cpus, Memory};
+pub use count::CpuCount;
+pub use error::{ConfigError, Position, ReadProblem, ValueError};
+pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
+pub use overrides::{Flag, Overrides};
+pub use path::FilePath;
+pub use protocol::Protocol;
+pub use schema::schema;
+pub use serial::Serial;
+pub use size::{ByteSize, MemorySize};

@@ -1,0 +1,307 @@
+//! Sizes as people write them: `"512M"`.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{error::ValueError, strict, text::quote};
+
+/// What a reader is shown wherever a size was expected.
+const LIKE: &str = "\"512M\"";
+
+/// A number of bytes, written as digits and a binary unit: `"64K"`, `"512M"`, `"1G"`, `"1T"`, also `"64KiB"`; without a
+/// unit it is bytes.
+///
+/// It prints with the largest unit that is exact, and what it prints it also parses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// 1 KiB.
+    pub const KIB: ByteSize = ByteSize(1 << 10);
+    /// 1 MiB.
+    pub const MIB: ByteSize = ByteSize(1 << 20);
+
+    /// `bytes` bytes.
+    pub const fn from_bytes(bytes: u64) -> ByteSize {
+        ByteSize(bytes)
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// Units from the largest, so that printing takes the first that divides.
+const UNITS: [(&str, u32); 4] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift) {
+            Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<ByteSize, ValueError> {
+        let owned = || text.to_owned();
+        if text.chars().any(char::is_whitespace) {
+            return Err(ValueError::WhiteSpace { text: owned(), like: LIKE });
+        }
+        let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        if digits.is_empty() {
+            let negative =
+                text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            return Err(match negative {
+                true => ValueError::Negative { text: owned() },
+                false => ValueError::NotANumber { text: owned(), what: "a size", like: LIKE },
+            });
+        }
+        if unit.starts_with(['.', ',']) {
+            return Err(ValueError::Fraction { text: owned(), has_unit: true });
+        }
+        let shift =
+            shift_of(unit).ok_or_else(|| ValueError::UnknownUnit { text: owned(), unit: unit.to_owned() })?;
+        // Only the range is left to go wrong; 16777215T is the last whole T below 2^64.
+        let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        number
+            .map(ByteSize)
+            .ok_or_else(|| ValueError::TooLarge { value: quote(text), most: "16777215T".to_owned() })
+    }
+}
+
+/// The power of two that `unit` stands for.
+fn shift_of(unit: &str) -> Option<u32> {
+    if unit.is_empty() {
+        return Some(0);
+    }
+    let letter = unit.strip_suffix("iB").unwrap_or(unit);
+    UNITS.iter().find(|(name, _)| *name == letter).map(|(_, shift)| *shift)
+}
+
+/// How much memory a guest has: a multiple of 4 KiB, from 1 MiB to 4096 TiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemorySize(ByteSize);
+
+impl MemorySize {
+    /// 1 MiB: everything below is the PC's, so that a guest with less has no memory of its own.
+    pub const MIN: MemorySize = MemorySize(ByteSize::MIB);
+    /// 2^52 bytes: the most that x86-64 can address (AMD64 APM volume 2, §5.1). A sum of two such sizes fits 64 bits.
+    pub const MAX: MemorySize = MemorySize(ByteSize::from_bytes(1 << 52));
+    /// 256 MiB: a stock kernel, its unpacked initramfs and a shell.
+    pub const DEFAULT: MemorySize = MemorySize(ByteSize::from_bytes(256 << 20));
+    /// The unit in which KVM maps memory (KVM api.rst KVM_SET_USER_MEMORY_REGION).
+    const PAGE: ByteSize = ByteSize::from_bytes(4 << 10);
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0.bytes()
+    }
+
+    /// Checks `size`, which messages show as `written`.
+    fn checked(size: ByteSize, written: String) -> Result<MemorySize, ValueError> {
+        let (bytes, page) = (size.bytes(), Self::PAGE.bytes());
+        if size < Self::MIN.0 {
+            return Err(ValueError::TooSmall { value: written, least: Self::MIN.to_string() });
+        }
+        if size > Self::MAX.0 {
+            return Err(ValueError::TooLarge { value: written, most: Self::MAX.to_string() });
+        }
+        if !bytes.is_multiple_of(page) {
+            let nearest = ByteSize(bytes - bytes % page);
+            return Err(ValueError::NotAMultiple { value: written, unit: Self::PAGE, nearest });
+        }
+        Ok(MemorySize(size))
+    }
+}
+
+impl Default for MemorySize {
+    fn default() -> MemorySize {
+        MemorySize::DEFAULT
+    }
+}
+
+impl TryFrom<ByteSize> for MemorySize {
+    type Error = ValueError;
+
+    fn try_from(size: ByteSize) -> Result<MemorySize, ValueError> {
+        MemorySize::checked(size, size.to_string())
+    }
+}
+
+impl From<MemorySize> for ByteSize {
+    fn from(size: MemorySize) -> ByteSize {
+        size.0
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<MemorySize, ValueError> {
+        match text.parse() {
+            Ok(size) => MemorySize::checked(size, quote(text)),
+            // Memory's own limit is the lower one, and so the one to name.
+            Err(ValueError::TooLarge { value, .. }) => {
+                Err(ValueError::TooLarge { value, most: MemorySize::MAX.to_string() })
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Both kinds of size are the same text in JSON.
+macro_rules! json_size {
+    ($size:ident, $description:literal) => {
+        impl Serialize for $size {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $size {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$size, D::Error> {
+                strict::text(deserializer, "a size such as \"512M\"")
+            }
+        }
+
+        impl JsonSchema for $size {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($size).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": $description,
+                    "type": "string",
+                    "pattern": "^[0-9]+([KMGT](iB)?)?$",
+                })
+            }
+        }
+    };
+}
+
+json_size!(ByteSize, "Digits and a binary unit: \"64K\", \"512M\", \"1G\", \"1T\", or plain bytes.");
+json_size!(
+    MemorySize,
+    "Digits and a binary unit, \"1M\" to \"4096T\", a multiple of 4 KiB: \"512M\", \"1G\"."
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        text.parse::<ByteSize>().unwrap_err().to_string()
+    }
+
+    fn memory_refusal(text: &str) -> String {
+        text.parse::<MemorySize>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn size_every_unit_is_binary() {
+        let bytes = |text: &str| text.parse::<ByteSize>().map(ByteSize::bytes);
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("64K"), Ok(64 << 10));
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("1G"), Ok(1 << 30));
+        assert_eq!(bytes("1T"), Ok(1 << 40));
+        assert_eq!(bytes("64KiB"), Ok(64 << 10));
+        assert_eq!(bytes("1TiB"), Ok(1 << 40));
+        assert_eq!(bytes("0"), Ok(0));
+    }
+
+    #[test]
+    fn size_prints_the_largest_exact_unit() {
+        assert_eq!(ByteSize(0).to_string(), "0");
+        assert_eq!(ByteSize(1023).to_string(), "1023");
+        assert_eq!(ByteSize(1536 << 20).to_string(), "1536M");
+        assert_eq!(ByteSize(1 << 63).to_string(), "8388608T");
+        assert_eq!(ByteSize(u64::MAX).to_string(), "18446744073709551615");
+    }
+
+    #[test]
+    fn size_unknown_unit_names_it_and_lists_ours() {
+        let list = "use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes";
+        assert_eq!(refusal("12Q"), format!("\"12Q\" has the unknown unit \"Q\", {list}"));
+        // MB could be meant in thousands: we don't guess.
+        assert_eq!(refusal("512MB"), format!("\"512MB\" has the unknown unit \"MB\", {list}"));
+        assert_eq!(refusal("1iB"), format!("\"1iB\" has the unknown unit \"iB\", {list}"));
+        assert_eq!(refusal("1Mé"), format!("\"1Mé\" has the unknown unit \"Mé\", {list}"));
+    }
+
+    #[test]
+    fn size_overflow_in_the_product_names_the_limit() {
+        assert_eq!(refusal("16777216T"), "\"16777216T\" is too large, at most 16777215T");
+    }
+
+    #[test]
+    fn size_overflow_in_the_digits_names_the_limit() {
+        assert_eq!(
+            refusal("18446744073709551616"),
+            "\"18446744073709551616\" is too large, at most 16777215T"
+        );
+    }
+
+    #[test]
+    fn size_negative_is_refused() {
+        assert_eq!(refusal("-1M"), "\"-1M\" is negative, write a number above 0");
+    }
+
+    #[test]
+    fn size_fraction_asks_for_a_smaller_unit() {
+        assert_eq!(refusal("1.5G"), "\"1.5G\" is a fraction, write a whole number of a smaller unit");
+    }
+
+    #[test]
+    fn size_white_space_is_refused() {
+        assert_eq!(refusal("512 M"), "\"512 M\" holds white space, write \"512M\" without any");
+        assert_eq!(refusal("512M\n"), "\"512M\\n\" holds white space, write \"512M\" without any");
+    }
+
+    #[test]
+    fn size_without_digits_shows_an_example() {
+        assert_eq!(refusal(""), "\"\" is not a size, write one such as \"512M\"");
+        assert_eq!(refusal("M"), "\"M\" is not a size, write one such as \"512M\"");
+        assert_eq!(refusal("-"), "\"-\" is not a size, write one such as \"512M\"");
+        assert_eq!(refusal("+1M"), "\"+1M\" is not a size, write one such as \"512M\"");
+    }
+
+    #[test]
+    fn memory_below_the_least_names_it() {
+        assert_eq!(memory_refusal("0"), "\"0\" is too small, at least 1M");
+        assert_eq!(memory_refusal("1"), "\"1\" is too small, at least 1M");
+        assert_eq!(memory_refusal("1020K"), "\"1020K\" is too small, at least 1M");
+    }
+
+    #[test]
+    fn memory_at_its_limits_is_accepted() {
+        assert_eq!("1M".parse(), Ok(MemorySize::MIN));
+        assert_eq!("4096T".parse(), Ok(MemorySize::MAX));
+    }
+
+    #[test]
+    fn memory_above_the_most_names_it() {
+        assert_eq!(memory_refusal("4097T"), "\"4097T\" is too large, at most 4096T");
+        assert_eq!(memory_refusal("99999999T"), "\"99999999T\" is too large, at most 4096T");
+    }
+
+    #[test]
+    fn memory_between_pages_names_the_nearest_below() {
+        let found = memory_refusal("1052673");
+        assert_eq!(found, "\"1052673\" is not a multiple of 4K, the nearest below is \"1028K\"");
+    }
+}

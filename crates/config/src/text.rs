@@ -1,0 +1,107 @@
+//! Words in messages: quoting what somebody else wrote, and guessing what they meant.
+
+/// How much of somebody's text a message repeats: enough to recognise it, on one line of a terminal.
+const SHOWN_CHARS: usize = 48;
+
+/// `text` in double quotes, with control characters escaped so that it can't drive a terminal, and cut if long.
+pub(crate) fn quote(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}... ({} bytes)", &text[..cut], text.len()),
+    }
+}
+
+/// What to write instead of `given`: the nearest of `names` as a question, or all of them where none is near.
+pub(crate) fn hint(given: &str, names: &[&str]) -> String {
+    match nearest(given, names) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None => expected(names),
+    }
+}
+
+/// `expected "a"` or `expected one of "a", "b"`.
+pub(crate) fn expected(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    match quoted.as_slice() {
+        [only] => format!("expected {only}"),
+        all => format!("expected one of {}", all.join(", ")),
+    }
+}
+
+/// The one of `names` that `given` was probably meant to be: an abbreviation or an extension of it, or few typing
+/// errors away.
+fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
+    // The distance costs the product of the lengths, and nothing this long is near a name of ours.
+    if given.len() > SHOWN_CHARS {
+        return None;
+    }
+    let given = given.to_lowercase();
+    let distance = |name: &str| strsim::damerau_levenshtein(&given, name);
+    // Two letters are too few to tell an abbreviation from an accident.
+    let shortened = |name: &&&str| given.len() > 2 && (name.starts_with(&given) || given.starts_with(**name));
+    // One error in three letters: "kernal" and "linux46" are near, "efi" is not near "pvh".
+    let near = |name: &&&str| distance(name) * 3 <= name.len().max(given.len());
+    names
+        .iter()
+        .filter(near)
+        .min_by_key(|name| distance(name))
+        .or_else(|| names.iter().find(shortened))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[&str] = &["kernel", "initrd", "cmdline", "protocol"];
+
+    #[test]
+    fn hint_one_wrong_letter_names_the_field() {
+        assert_eq!(hint("kernal", FIELDS), "did you mean \"kernel\"?");
+    }
+
+    #[test]
+    fn hint_swapped_letters_names_the_field() {
+        assert_eq!(hint("intird", FIELDS), "did you mean \"initrd\"?");
+    }
+
+    #[test]
+    fn hint_other_case_names_the_field() {
+        assert_eq!(hint("KERNEL", FIELDS), "did you mean \"kernel\"?");
+    }
+
+    #[test]
+    fn hint_abbreviation_names_the_field() {
+        assert_eq!(hint("cmd", FIELDS), "did you mean \"cmdline\"?");
+    }
+
+    #[test]
+    fn hint_extension_names_the_field() {
+        assert_eq!(hint("kernel_path", FIELDS), "did you mean \"kernel\"?");
+    }
+
+    #[test]
+    fn hint_nothing_near_lists_all() {
+        assert_eq!(hint("disk", FIELDS), "expected one of \"kernel\", \"initrd\", \"cmdline\", \"protocol\"");
+    }
+
+    #[test]
+    fn hint_single_name_lists_it_alone() {
+        assert_eq!(hint("x", &["size"]), "expected \"size\"");
+    }
+
+    #[test]
+    fn hint_empty_name_lists_all() {
+        assert_eq!(hint("", &["size", "file"]), "expected one of \"size\", \"file\"");
+    }
+
+    #[test]
+    fn quote_escape_sequence_is_defused() {
+        assert_eq!(quote("\u{1b}[2J"), r#""\u{1b}[2J""#);
+    }
+
+    #[test]
+    fn quote_long_text_is_cut_at_a_character() {
+        assert_eq!(quote(&"é".repeat(100)), format!("\"{}\"... (200 bytes)", "é".repeat(48)));
+    }
+}

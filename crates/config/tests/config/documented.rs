@@ -1,0 +1,167 @@
+//! The schema, the documentation and the shipped configs say the same.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::Value;
+use vmm_config::{Overrides, schema};
+
+use crate::{parse, repository};
+
+/// The paths of every field in a schema: `boot`, `boot.kernel`, `serial.file` ...
+fn schema_fields(schema: &Value, at: &str, fields: &mut BTreeSet<String>) {
+    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+        schema_fields(variant, at, fields);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        schema_fields(field, &path, fields);
+        fields.insert(path);
+    }
+}
+
+/// The paths of every field in a config.
+fn config_fields(config: &Value, at: &str, fields: &mut BTreeSet<String>) {
+    for (name, value) in config.as_object().into_iter().flatten() {
+        let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        config_fields(value, &path, fields);
+        fields.insert(path);
+    }
+}
+
+/// Every value under a key in a schema, at any depth.
+fn every<'a>(key: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
+    found.extend(value.get(key));
+    value.as_object().into_iter().flatten().for_each(|(_, inner)| every(key, inner, found));
+    value.as_array().into_iter().flatten().for_each(|inner| every(key, inner, found));
+}
+
+fn known_fields() -> BTreeSet<String> {
+    let mut fields = BTreeSet::new();
+    schema_fields(&schema(), "", &mut fields);
+    fields
+}
+
+fn manual() -> String {
+    fs::read_to_string(repository("docs/config.md")).unwrap()
+}
+
+/// The ```json blocks of the documentation.
+fn examples(manual: &str) -> Vec<&str> {
+    manual.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn schema_fields_are_the_ones_we_know() {
+    let expected = [
+        "boot",
+        "boot.cmdline",
+        "boot.initrd",
+        "boot.kernel",
+        "boot.protocol",
+        "cpus",
+        "cpus.count",
+        "memory",
+        "memory.size",
+        "serial",
+        "serial.file",
+        "serial.socket",
+    ];
+    assert_eq!(Vec::from_iter(known_fields()), expected);
+}
+
+#[test]
+fn schema_is_closed_and_of_its_draft() {
+    let schema = schema();
+    let (mut objects, mut closed) = (Vec::new(), Vec::new());
+    every("properties", &schema, &mut objects);
+    every("additionalProperties", &schema, &mut closed);
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(closed.len(), objects.len());
+    assert!(closed.iter().all(|value| **value == Value::Bool(false)));
+}
+
+#[test]
+fn schema_describes_every_field() {
+    let schema = schema();
+    let mut objects = Vec::new();
+    every("properties", &schema, &mut objects);
+    let bare = |field: &&Value| field["description"].as_str().is_none_or(str::is_empty);
+    let fields = objects.iter().flat_map(|object| object.as_object().unwrap().values());
+    assert_eq!(fields.filter(bare).collect::<Vec<_>>(), Vec::<&Value>::new());
+}
+
+#[test]
+fn schema_defaults_are_what_an_empty_config_gets() {
+    let schema = schema();
+    let defaults = &schema["properties"];
+    let config = parse(r#"{"boot": {"kernel": "k"}}"#).unwrap().merge(Overrides::default()).unwrap();
+    let config = serde_json::to_value(config).unwrap();
+    assert_eq!(config["boot"]["cmdline"], defaults["boot"]["properties"]["cmdline"]["default"]);
+    assert_eq!(config["boot"]["protocol"], defaults["boot"]["properties"]["protocol"]["default"]);
+    assert_eq!(config["memory"]["size"], defaults["memory"]["properties"]["size"]["default"]);
+    assert_eq!(config["cpus"]["count"], defaults["cpus"]["properties"]["count"]["default"]);
+    assert_eq!(config["serial"], defaults["serial"]["default"]);
+}
+
+#[test]
+fn manual_has_a_heading_for_every_field() {
+    let manual = manual();
+    let headings: BTreeSet<&str> = manual.lines().filter(|line| line.starts_with('#')).collect();
+    let undescribed =
+        |field: &String| !headings.iter().any(|heading| heading.ends_with(&format!(" `{field}`")));
+    assert_eq!(known_fields().into_iter().filter(undescribed).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn manual_headings_name_only_fields_that_exist() {
+    let manual = manual();
+    let named = manual.lines().filter(|line| line.starts_with('#')).filter_map(|line| line.split('`').nth(1));
+    let known = known_fields();
+    assert_eq!(named.filter(|field| !known.contains(*field)).collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn manual_shows_every_default() {
+    let (manual, schema) = (manual(), schema());
+    let mut defaults = Vec::new();
+    every("default", &schema, &mut defaults);
+    let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
+    assert_eq!(defaults.len(), 5);
+    assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
+}
+
+#[test]
+fn manual_every_example_is_a_good_config() {
+    let manual = manual();
+    let examples = examples(&manual);
+    let refused: Vec<String> = examples.iter().filter_map(|text| parse(text).err()).collect();
+    assert_eq!(refused, Vec::<String>::new());
+    assert!(examples.len() >= known_fields().len(), "only {} examples", examples.len());
+}
+
+#[test]
+fn shipped_minimal_says_only_the_kernel() {
+    let text = fs::read_to_string(repository("resources/configs/minimal.json")).unwrap();
+    let mut fields = BTreeSet::new();
+    config_fields(&serde_json::from_str(&text).unwrap(), "", &mut fields);
+    assert_eq!(Vec::from_iter(fields), ["boot", "boot.kernel"]);
+    assert!(parse(&text).unwrap().merge(Overrides::default()).is_ok());
+}
+
+#[test]
+fn shipped_busybox_shows_every_field() {
+    let text = fs::read_to_string(repository("resources/configs/busybox.json")).unwrap();
+    let mut fields = BTreeSet::from(["serial.file".to_owned(), "serial.socket".to_owned()]);
+    config_fields(&serde_json::from_str(&text).unwrap(), "", &mut fields);
+    assert_eq!(fields, known_fields());
+    assert!(parse(&text).unwrap().merge(Overrides::default()).is_ok());
+}
+
+#[test]
+fn shipped_configs_all_parse() {
+    let directory = fs::read_dir(repository("resources/configs")).unwrap();
+    let texts = directory.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    let results: Vec<_> = texts.map(|text| parse(&text).map(|_| ())).collect();
+    assert!(results.len() >= 2);
+    assert_eq!(results.into_iter().filter_map(Result::err).collect::<Vec<_>>(), Vec::<String>::new());
+}

@@ -1,0 +1,34 @@
+//! The legacy devices of a PC, over [vm-superio](vm_superio): the UART and the reset line of the i8042.
+//!
+//! Each is a [`BusDevice`](vmm_bus::BusDevice). A device knows its registers, its interrupt line and its
+//! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
+//! and [`Output::take`], when the eventfds say so.
+//!
+//! ```
+//! use vmm_bus::{BusDevice, IrqLine, Outcome};
+//! use vmm_devices::Uart;
+//!
+//! let irq = IrqLine::new()?;
+//! let uart = Uart::new(irq.clone())?;
+//! // The guest prints a byte; the host takes it.
+//! assert_eq!(uart.write(0, b"!"), Outcome::Done);
+//! let mut bytes = [0; 16];
+//! assert_eq!(uart.output().take(&mut bytes).len, 1);
+//! // The host types a byte; the guest, which enabled the receive interrupt, reads it.
+//! let _ = uart.write(1, &[1]);
+//! assert_eq!(uart.send(b"x"), 1);
+//! irq.event().read()?;
+//! let mut byte = [0];
+//! uart.read(0, &mut byte);
+//! assert_eq!(&byte, b"x");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod i8042;
+mod output;
+mod uart;
+
+pub use i8042::I8042;
+pub use output::{Output, Overflow, Taken};
+pub use uart::Uart;

@@ -1,0 +1,198 @@
+//! The bytes that a guest wrote and the host hasn't taken yet.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Mutex;
+
+use vmm_bus::Outcome;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Bytes at which the guest is held: what Linux gives a pipe.
+const HOLD_LEN: usize = 64 << 10;
+/// Bytes at which it may go on. Half, so that it doesn't stop and start for each byte.
+const WAKE_LEN: usize = HOLD_LEN / 2;
+/// Bytes that are ever kept. A held vCPU writes nothing, but finishes the exit that it is in, and a string
+/// instruction's exit carries up to a page: room for 255 vCPUs that do so at the same time is 1 MiB.
+const CAPACITY: usize = HOLD_LEN + (1 << 20);
+
+/// What happens to a guest that writes faster than the host takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is held until there is room; nothing is lost. For a host side that reads, however slowly.
+    Hold,
+    /// It goes on, and the oldest 64 KiB are forgotten piece by piece. For a host side where nobody reads.
+    DropOldest,
+}
+
+/// What [`Output::take`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes taken.
+    pub len: usize,
+    /// The guest was held for want of room, and there is room now: wake its vCPUs.
+    pub wake: bool,
+}
+
+/// A bounded queue from the vCPU threads to the host's side.
+#[derive(Debug)]
+pub struct Output {
+    queue: Mutex<Queue>,
+    ready: EventFd,
+}
+
+#[derive(Debug)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    overflow: Overflow,
+    held: bool,
+    lost: u64,
+}
+
+impl Output {
+    /// An empty queue that holds the guest when it is full.
+    pub(crate) fn new() -> io::Result<Self> {
+        let queue = Queue { bytes: VecDeque::new(), overflow: Overflow::Hold, held: false, lost: 0 };
+        Ok(Self { queue: Mutex::new(queue), ready: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)? })
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic while it is held")
+    }
+
+    /// Takes a byte from the guest.
+    pub(crate) fn push(&self, byte: u8) {
+        let mut queue = self.queue();
+        let capacity = match queue.overflow {
+            Overflow::Hold => CAPACITY,
+            Overflow::DropOldest => HOLD_LEN,
+        };
+        if queue.bytes.len() >= capacity {
+            queue.bytes.pop_front();
+            queue.lost += 1;
+        }
+        queue.bytes.push_back(byte);
+        let first = queue.bytes.len() == 1;
+        drop(queue);
+        if first {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.ready.write(1);
+        }
+    }
+
+    /// Whether the guest may go on writing.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let mut queue = self.queue();
+        if queue.overflow == Overflow::Hold && queue.bytes.len() >= HOLD_LEN {
+            queue.held = true;
+            return Outcome::Hold;
+        }
+        Outcome::Done
+    }
+
+    /// Readable when the queue has stopped being empty. Read it, then [`take`](Self::take) until nothing
+    /// comes.
+    pub fn ready(&self) -> &EventFd {
+        &self.ready
+    }
+
+    /// Moves the oldest bytes into `into`.
+    pub fn take(&self, into: &mut [u8]) -> Taken {
+        let mut queue = self.queue();
+        let len = into.len().min(queue.bytes.len());
+        for (to, from) in into.iter_mut().zip(queue.bytes.drain(..len)) {
+            *to = from;
+        }
+        let wake = queue.held && queue.bytes.len() <= WAKE_LEN;
+        if wake {
+            queue.held = false;
+        }
+        Taken { len, wake }
+    }
+
+    /// Chooses what happens from now on. `true` means that a guest was held and isn't any more: wake its
+    /// vCPUs.
+    #[must_use]
+    pub fn set_overflow(&self, overflow: Overflow) -> bool {
+        let mut queue = self.queue();
+        queue.overflow = overflow;
+        let wake = queue.held && overflow == Overflow::DropOldest;
+        if wake {
+            queue.held = false;
+            let excess = queue.bytes.len().saturating_sub(HOLD_LEN);
+            queue.bytes.drain(..excess);
+            queue.lost += excess as u64;
+        }
+        wake
+    }
+
+    /// Whether all bytes have been taken.
+    pub fn is_empty(&self) -> bool {
+        self.queue().bytes.is_empty()
+    }
+
+    /// Bytes that nobody will ever see.
+    pub fn lost(&self) -> u64 {
+        self.queue().lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(output: &Output, len: usize) {
+        (0..len).for_each(|i| output.push(i as u8));
+    }
+
+    #[test]
+    fn output_signals_once_per_burst() {
+        let output = Output::new().unwrap();
+        fill(&output, 3);
+        assert_eq!(output.ready().read().unwrap(), 1);
+        assert_eq!(output.take(&mut [0; 8]), Taken { len: 3, wake: false });
+        fill(&output, 1);
+        assert_eq!(output.ready().read().unwrap(), 1);
+    }
+
+    #[test]
+    fn output_full_holds_the_guest_and_half_empty_wakes_it() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN - 1);
+        assert_eq!(output.outcome(), Outcome::Done);
+        fill(&output, 1);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let mut bytes = vec![0; WAKE_LEN - 1];
+        assert!(!output.take(&mut bytes).wake, "one byte too many is left");
+        assert!(output.take(&mut bytes[..1]).wake);
+        assert!(!output.take(&mut bytes[..1]).wake, "once is enough");
+        assert_eq!(output.lost(), 0);
+    }
+
+    #[test]
+    fn output_of_a_guest_that_ignores_the_hold_is_bounded() {
+        let output = Output::new().unwrap();
+        fill(&output, CAPACITY + 5);
+        assert_eq!(output.lost(), 5);
+        assert_eq!(output.take(&mut vec![0; 2 * CAPACITY]).len, CAPACITY);
+    }
+
+    #[test]
+    fn output_without_a_reader_keeps_the_newest() {
+        let output = Output::new().unwrap();
+        assert!(!output.set_overflow(Overflow::DropOldest));
+        fill(&output, HOLD_LEN + 2);
+        assert_eq!(output.outcome(), Outcome::Done);
+        let mut first = [0];
+        assert_eq!(output.take(&mut first).len, 1);
+        assert_eq!((first, output.lost()), ([2], 2));
+    }
+
+    #[test]
+    fn output_whose_reader_leaves_wakes_a_held_guest() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN + 7);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        assert!(output.set_overflow(Overflow::DropOldest));
+        assert_eq!(output.lost(), 7);
+    }
+}

@@ -1,0 +1,275 @@
+//! A 16550 UART: vm-superio's registers, with flow control in both directions.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vm_superio::serial::SerialEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_bus::{BusDevice, IrqLine, Outcome};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::Output;
+
+/// Offset of the modem control register, whose bit 4 switches the loopback.
+const MODEM_CONTROL: u64 = 4;
+
+/// A 16550 UART. Give it eight ports.
+///
+/// Output goes to [`output`](Self::output), which holds the guest when it is full. Input comes by
+/// [`send`](Self::send), which takes what fits into the receive FIFO of 64 bytes; when something didn't,
+/// [`wants_input`](Self::wants_input) tells when to try again. Nothing is lost in either direction.
+pub struct Uart {
+    registers: Mutex<Registers>,
+    output: Arc<Output>,
+    wants_input: EventFd,
+}
+
+struct Registers {
+    serial: Serial<Irq, NoWord, Sink>,
+    /// The host side has more than fitted.
+    input_waits: bool,
+}
+
+/// The interrupt line, as vm-superio wants it.
+struct Irq(IrqLine);
+
+impl Trigger for Irq {
+    type E = io::Error;
+    fn trigger(&self) -> io::Result<()> {
+        self.0.trigger()
+    }
+}
+
+/// vm-superio's word on what happened isn't needed: the room in its FIFO tells it all.
+struct NoWord;
+
+impl SerialEvents for NoWord {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+    fn in_buffer_empty(&self) {}
+}
+
+/// The transmitter's wire: what one write of a register sent. It is emptied into [`Output`] when the lock
+/// of the registers is free again, so that neither lock is ever held with the other.
+#[derive(Default)]
+struct Sink {
+    bytes: [u8; SENT_MAX_LEN],
+    len: usize,
+}
+
+/// What one write of a register can send: one byte, and vm-superio flushes after each.
+const SENT_MAX_LEN: usize = 1;
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = &mut self.bytes[self.len..];
+        let len = room.len().min(bytes.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        self.len += len;
+        Ok(len)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Uart {
+    /// A UART as after reset, whose interrupts go to `irq`.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn new(irq: IrqLine) -> io::Result<Self> {
+        let output = Arc::new(Output::new()?);
+        let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
+        Ok(Self {
+            registers: Mutex::new(Registers { serial, input_waits: false }),
+            output,
+            wants_input: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+        })
+    }
+
+    /// What the guest wrote.
+    pub fn output(&self) -> &Arc<Output> {
+        &self.output
+    }
+
+    /// Bytes that [`send`](Self::send) would take now. If 0, [`wants_input`](Self::wants_input) will tell
+    /// when it is worth another look.
+    pub fn room(&self) -> usize {
+        let mut registers = self.registers();
+        let room = registers.serial.fifo_capacity();
+        registers.input_waits |= room == 0;
+        room
+    }
+
+    /// Types `bytes` at the guest and returns how many it took. If not all, or not even one because the
+    /// guest tests its UART in loopback, [`wants_input`](Self::wants_input) will tell when to go on.
+    pub fn send(&self, bytes: &[u8]) -> usize {
+        let mut registers = self.registers();
+        // Err is a full FIFO, or an interrupt line that can't be triggered, which would take 2^64 edges.
+        let taken = registers.serial.enqueue_raw_bytes(bytes).unwrap_or(0);
+        registers.input_waits |= taken < bytes.len();
+        taken
+    }
+
+    /// Readable when the guest has made room for input that didn't fit before.
+    pub fn wants_input(&self) -> &EventFd {
+        &self.wants_input
+    }
+
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().expect("no panic while it is held")
+    }
+
+    /// Writes one register and returns what the transmitter sent.
+    fn write_register(&self, register: u64, byte: u8) -> Sink {
+        let mut registers = self.registers();
+        // Err is an interrupt line that can't be triggered, which would take 2^64 edges.
+        let _ = registers.serial.write(register as u8, byte);
+        if register == MODEM_CONTROL {
+            // The guest may have left the loopback, in which input isn't taken.
+            self.offer_room(&mut registers);
+        }
+        std::mem::take(registers.serial.writer_mut())
+    }
+
+    /// Tells the host side of room that it waits for.
+    fn offer_room(&self, registers: &mut Registers) {
+        // At half, so that a guest that reads byte by byte isn't answered byte by byte.
+        if registers.input_waits && registers.serial.fifo_capacity() >= 32 {
+            registers.input_waits = false;
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.wants_input.write(1);
+        }
+    }
+}
+
+impl BusDevice for Uart {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut registers = self.registers();
+        for (register, byte) in (offset..).zip(data) {
+            *byte = registers.serial.read(register as u8);
+        }
+        self.offer_room(&mut registers);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        let mut outcome = Outcome::Done;
+        for (register, &byte) in (offset..).zip(data) {
+            let sent = self.write_register(register, byte);
+            if sent.len > 0 {
+                sent.bytes[..sent.len].iter().for_each(|&byte| self.output.push(byte));
+                outcome = self.output.outcome();
+            }
+        }
+        outcome
+    }
+}
+
+impl std::fmt::Debug for Uart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uart").field("output", &self.output).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DATA: u64 = 0;
+    const IER: u64 = 1;
+    const LSR: u64 = 5;
+    const LOOPBACK: u8 = 1 << 4;
+    const RECEIVE_INTERRUPT: u8 = 1;
+    const DATA_READY: u8 = 1;
+
+    fn uart() -> (Uart, IrqLine) {
+        let irq = IrqLine::new().unwrap();
+        (Uart::new(irq.clone()).unwrap(), irq)
+    }
+
+    fn write(uart: &Uart, offset: u64, value: u8) {
+        assert_eq!(uart.write(offset, &[value]), Outcome::Done);
+    }
+
+    fn read(uart: &Uart, offset: u64) -> u8 {
+        let mut data = [0xff];
+        uart.read(offset, &mut data);
+        data[0]
+    }
+
+    #[test]
+    fn uart_fifo_full_stops_the_host_and_half_empty_asks_for_more() {
+        let (uart, _) = uart();
+        assert_eq!(uart.send(&[7; 100]), 64);
+        assert!(uart.wants_input().read().is_err());
+        (0..31).for_each(|_| assert_eq!(read(&uart, DATA), 7));
+        assert!(uart.wants_input().read().is_err(), "31 bytes of room are too few");
+        assert_eq!(read(&uart, DATA), 7);
+        assert_eq!(uart.wants_input().read().unwrap(), 1);
+        assert_eq!(uart.room(), 32);
+    }
+
+    #[test]
+    fn uart_input_that_fits_is_not_asked_for_again() {
+        let (uart, _) = uart();
+        assert_eq!(uart.send(b"abc"), 3);
+        (0..3).for_each(|_| _ = read(&uart, DATA));
+        assert!(uart.wants_input().read().is_err());
+    }
+
+    #[test]
+    fn uart_in_loopback_takes_nothing_and_asks_when_it_is_over() {
+        let (uart, _) = uart();
+        write(&uart, MODEM_CONTROL, LOOPBACK);
+        assert_eq!(uart.send(b"typed"), 0);
+        write(&uart, DATA, 0x55);
+        assert_eq!(read(&uart, DATA), 0x55, "the guest hears itself");
+        assert_eq!(uart.wants_input().read().unwrap(), 1, "and reading made room");
+        assert_eq!(uart.send(b"typed"), 0);
+        write(&uart, MODEM_CONTROL, 0);
+        assert_eq!(uart.wants_input().read().unwrap(), 1);
+        assert_eq!(uart.send(b"typed"), 5);
+    }
+
+    #[test]
+    fn uart_input_raises_the_interrupt_only_when_enabled() {
+        let (uart, irq) = uart();
+        assert_eq!(uart.send(b"a"), 1);
+        assert!(irq.event().read().is_err());
+        write(&uart, IER, RECEIVE_INTERRUPT);
+        assert!(irq.event().read().is_ok(), "enabling it asserts what is pending");
+        assert_eq!(read(&uart, LSR) & DATA_READY, DATA_READY);
+    }
+
+    #[test]
+    fn uart_full_output_holds_the_vcpu_that_wrote_it() {
+        let (uart, _) = uart();
+        (0..(64 << 10) - 1).for_each(|_| write(&uart, DATA, b'y'));
+        assert_eq!(uart.write(DATA, b"y"), Outcome::Hold);
+        assert_eq!(uart.write(MODEM_CONTROL, &[0]), Outcome::Done, "other registers aren't held");
+        assert_eq!(uart.output().lost(), 0);
+    }
+
+    proptest! {
+        /// Any accesses of any width at any offset: no panic, and input that was taken comes out in order
+        /// as long as no loopback mixes into it.
+        #[test]
+        fn uart_survives_any_access(accesses in prop::collection::vec(
+            (any::<bool>(), 0u64..8, prop::collection::vec(any::<u8>(), 1..9), 0usize..80), 0..200)) {
+            let (uart, _) = uart();
+            for (is_write, offset, mut data, typed) in accesses {
+                uart.send(&vec![1; typed]);
+                if is_write {
+                    let _ = uart.write(offset, &data);
+                } else {
+                    uart.read(offset, &mut data);
+                }
+                prop_assert!(uart.room() <= 64);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What goes wrong between us and the kernel.
+
+use std::io;
+
+/// A request that KVM refused, or a host without it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no /dev/kvm.
+    #[error(
+        "no /dev/kvm on this host: load kvm_intel or kvm_amd, or switch virtualization on in the firmware"
+    )]
+    NoDevice,
+    /// /dev/kvm is there but not for this user.
+    #[error("no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm")]
+    NoPermission,
+    /// The kernel speaks another version of the interface; 12 is the only one since 2007.
+    #[error("/dev/kvm speaks API version {0}, expected 12")]
+    ApiVersion(i32),
+    /// The host's KVM lacks something that every virtual machine here needs.
+    #[error("this host's KVM lacks {0}")]
+    MissingCapability(&'static str),
+    /// An ioctl or a mapping failed.
+    #[error("{name}: {source}")]
+    Ioctl {
+        /// Its name in api.rst.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// KVM took only the first `done` of the MSRs it was given.
+    #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
+    Msr {
+        /// The first one that it refused.
+        index: u32,
+    },
+}
+
+/// Names the ioctl of a failed result.
+pub(crate) trait Named<T> {
+    fn named(self, name: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Named<T> for Result<T, kvm_ioctls::Error> {
+    fn named(self, name: &'static str) -> Result<T, Error> {
+        self.map_err(|e| Error::Ioctl { name, source: e.into() })
+    }
+}

@@ -1,0 +1,81 @@
+//! Makes a running vCPU come back, from any thread.
+#![allow(unsafe_code)] // The kernel reads the flag in a page that it shares with us.
+
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use kvm_bindings::kvm_run;
+
+use crate::Error;
+
+/// One page: `kvm_run` starts the mapping of a vCPU, and the flag is at its second byte.
+const PAGE_LEN: usize = 4096;
+
+/// A vCPU's `immediate_exit` flag (KVM api.rst, KVM_RUN).
+///
+/// While it is set, KVM_RUN completes a pending access and returns at once. Set it and then signal the
+/// thread: a vCPU inside the guest leaves by the signal, one about to enter sees the flag. A signal alone
+/// gets lost when it arrives just before KVM_RUN.
+#[derive(Debug)]
+pub struct ImmediateExit {
+    /// A mapping of our own of the vCPU's first page, so that it may outlive the vCPU's.
+    page: *mut u8,
+}
+
+// SAFETY: the page is mapped for as long as the value lives, belongs to no thread, and is only accessed
+// through an atomic.
+unsafe impl Send for ImmediateExit {}
+// SAFETY: as for Send; the atomic takes shared references.
+unsafe impl Sync for ImmediateExit {}
+
+impl ImmediateExit {
+    pub(crate) fn new(vcpu: &impl AsRawFd) -> Result<Self, Error> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. The vCPU's
+        // file keeps its pages alive for as long as they are mapped.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE_LEN,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                vcpu.as_raw_fd(),
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(Error::Ioctl { name: "mmap of kvm_run", source: io::Error::last_os_error() });
+        }
+        Ok(Self { page: page.cast() })
+    }
+
+    fn flag(&self) -> &AtomicU8 {
+        const OFFSET: usize = offset_of!(kvm_run, immediate_exit);
+        const { assert!(OFFSET < PAGE_LEN) }
+        // SAFETY: OFFSET is inside the page, which is a live mapping of PAGE_LEN bytes.
+        let flag = unsafe { self.page.add(OFFSET) };
+        // SAFETY: `flag` is valid for reads and writes while `self` lives, an AtomicU8 has no alignment to
+        // respect, and all accesses of ours to this byte are atomic. The kernel only reads it.
+        unsafe { AtomicU8::from_ptr(flag) }
+    }
+
+    /// Makes the current or the next KVM_RUN return, and all after it until [`clear`](Self::clear).
+    pub fn set(&self) {
+        self.flag().store(1, Ordering::SeqCst);
+    }
+
+    /// Lets KVM_RUN enter the guest again.
+    pub fn clear(&self) {
+        self.flag().store(0, Ordering::SeqCst);
+    }
+}
+
+impl Drop for ImmediateExit {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made; nobody holds a reference into it, since `flag`
+        // borrows `self`.
+        let unmapped = unsafe { libc::munmap(self.page.cast(), PAGE_LEN) };
+        debug_assert_eq!(unmapped, 0, "munmap of our own mapping");
+    }
+}

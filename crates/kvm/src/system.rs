@@ -1,0 +1,105 @@
+//! The opened `/dev/kvm`.
+
+use std::io;
+
+use kvm_bindings::{
+    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD, KVM_CAP_USER_MEMORY, KVM_MAX_CPUID_ENTRIES,
+    kvm_cpuid_entry2,
+};
+
+use crate::error::Named;
+use crate::vm::Vm;
+use crate::{Error, x86_64};
+
+/// Something that KVM has or lacks (KVM api.rst, KVM_CHECK_EXTENSION).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Its name in api.rst.
+    pub name: &'static str,
+    /// Its number.
+    pub number: u32,
+}
+
+/// Names a capability by its constant.
+macro_rules! capability {
+    ($name:ident) => {
+        $crate::Capability { name: stringify!($name), number: $name }
+    };
+}
+pub(crate) use capability;
+
+/// What every virtual machine of this workspace needs on every architecture.
+const REQUIRED: [Capability; 4] = [
+    capability!(KVM_CAP_USER_MEMORY),
+    capability!(KVM_CAP_IRQFD),
+    capability!(KVM_CAP_IOEVENTFD),
+    capability!(KVM_CAP_IMMEDIATE_EXIT),
+];
+
+/// The host's KVM.
+#[derive(Debug)]
+pub struct Kvm {
+    fd: kvm_ioctls::Kvm,
+}
+
+impl Kvm {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// There is none, it isn't for this user, or it is of another age.
+    pub fn open() -> Result<Self, Error> {
+        let fd = kvm_ioctls::Kvm::new().map_err(|e| match io::Error::from(e) {
+            e if e.kind() == io::ErrorKind::NotFound => Error::NoDevice,
+            // ENODEV and ENXIO: the node is there, but no module behind it.
+            e if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => Error::NoDevice,
+            e if e.kind() == io::ErrorKind::PermissionDenied => Error::NoPermission,
+            source => Error::Ioctl { name: "open /dev/kvm", source },
+        })?;
+        match fd.get_api_version() {
+            12 => Ok(Self { fd }),
+            other => Err(Error::ApiVersion(other)),
+        }
+    }
+
+    /// The capabilities without which no VM can be created, and that this host lacks.
+    pub fn missing_capabilities(&self) -> Vec<Capability> {
+        let required = REQUIRED.iter().chain(x86_64::REQUIRED.iter());
+        required.filter(|c| self.capability(c.number) <= 0).copied().collect()
+    }
+
+    /// The value of a capability, 0 where it is unknown to the host.
+    pub fn capability(&self, number: u32) -> i32 {
+        self.fd.check_extension_raw(number.into())
+    }
+
+    /// The most vCPUs that a VM may have.
+    pub fn max_vcpus(&self) -> usize {
+        self.fd.get_max_vcpus()
+    }
+
+    /// What KVM can show a guest of this host's processor.
+    ///
+    /// # Errors
+    /// The ioctl failed.
+    pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
+        let cpuid = self.fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).named("KVM_GET_SUPPORTED_CPUID")?;
+        Ok(cpuid.as_slice().to_vec())
+    }
+
+    /// Creates a virtual machine with nothing in it.
+    ///
+    /// # Errors
+    /// A required capability is missing, or the host has no room for another VM.
+    pub fn create_vm(&self) -> Result<Vm, Error> {
+        if let Some(missing) = self.missing_capabilities().first() {
+            return Err(Error::MissingCapability(missing.name));
+        }
+        loop {
+            match self.fd.create_vm() {
+                // A signal during the creation; nothing was created.
+                Err(e) if e.errno() == libc::EINTR => {}
+                result => return result.named("KVM_CREATE_VM").map(Vm::new),
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One virtual processor: entering the guest and coming back.
+#![allow(unsafe_code)] // The data of an exit lies in the page shared with the kernel.
+
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_memory::GuestRam;
+
+use crate::error::Named;
+use crate::{EmulationFailure, Error, Exit, ImmediateExit};
+
+/// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM tells the instruction.
+const EMULATION_HAS_INSTRUCTION: u64 = 1;
+
+/// One virtual processor.
+#[derive(Debug)]
+pub struct KvmVcpu {
+    pub(crate) fd: VcpuFd,
+    immediate_exit: Arc<ImmediateExit>,
+    /// What the guest can reach, mapped for as long as it can run.
+    pub(crate) memory: Vec<GuestRam>,
+}
+
+/// An exit without its borrow, so that the page can be looked at once more.
+enum Raw {
+    PortIn(u16, *mut u8, usize),
+    PortOut(u16, *const u8, usize),
+    InternalError,
+}
+
+impl KvmVcpu {
+    pub(crate) fn new(fd: VcpuFd, memory: Vec<GuestRam>) -> Result<Self, Error> {
+        let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
+        Ok(Self { fd, immediate_exit, memory })
+    }
+
+    /// The flag with which other threads make [`run`](Self::run) return.
+    pub fn immediate_exit(&self) -> &Arc<ImmediateExit> {
+        &self.immediate_exit
+    }
+
+    /// Enters the guest, until it does something that KVM leaves to us.
+    ///
+    /// Also completes the access of the previous exit. Call it from one thread only, for KVM's sake always
+    /// the same.
+    ///
+    /// # Errors
+    /// KVM_RUN failed for another reason than an interruption.
+    pub fn run(&mut self) -> Result<Exit<'_>, Error> {
+        loop {
+            // Most kinds of exit return from inside the match; the others need the page once more, which
+            // VcpuExit borrows. Its lifetime is erased where an exit is returned, because the compiler
+            // would otherwise extend a conditional borrow to the whole loop.
+            let fd: *mut VcpuFd = &raw mut self.fd;
+            // SAFETY: `fd` points to `self.fd`, which is borrowed exclusively for as long as the returned
+            // Exit lives; this reference isn't used after another one is made from `fd` or `self`.
+            let fd: &mut VcpuFd = unsafe { &mut *fd };
+            let raw = match fd.run() {
+                Ok(VcpuExit::IoIn(port, data)) => Raw::PortIn(port, data.as_mut_ptr(), data.len()),
+                Ok(VcpuExit::IoOut(port, data)) => Raw::PortOut(port, data.as_ptr(), data.len()),
+                Ok(VcpuExit::MmioRead(gpa, data)) => return Ok(Exit::MmioRead { gpa, data }),
+                Ok(VcpuExit::MmioWrite(gpa, data)) => return Ok(Exit::MmioWrite { gpa, data }),
+                Ok(VcpuExit::Hlt) => return Ok(Exit::Halt),
+                Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
+                Ok(VcpuExit::Intr) => return Ok(Exit::Interrupted),
+                Ok(VcpuExit::Debug(debug)) => return Ok(Exit::Debug { pc: debug.pc }),
+                Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Exit::EntryFailure { reason }),
+                Ok(VcpuExit::InternalError) => Raw::InternalError,
+                Ok(_) => return Ok(Exit::Other { reason: self.page().exit_reason }),
+                Err(e) if e.errno() == libc::EINTR => return Ok(Exit::Interrupted),
+                // The first KVM_RUN of a processor that waits for INIT says "try again" when INIT comes.
+                Err(e) if e.errno() == libc::EAGAIN => continue,
+                Err(e) => return Err(e).named("KVM_RUN"),
+            };
+            return Ok(self.decode(raw));
+        }
+    }
+
+    fn page(&mut self) -> &mut kvm_run {
+        self.fd.get_kvm_run()
+    }
+
+    fn decode(&mut self, raw: Raw) -> Exit<'_> {
+        match raw {
+            Raw::PortIn(port, data, len) => {
+                let width = self.port_width();
+                // SAFETY: kvm-ioctls gave this range of the shared mapping as a slice a moment ago; the
+                // mapping lives as long as `self.fd`, nobody else refers to that part of it, and the kernel
+                // touches it only inside KVM_RUN, which needs `&mut self`.
+                let data = unsafe { std::slice::from_raw_parts_mut(data, len) };
+                Exit::PortIn { port, width, data }
+            }
+            Raw::PortOut(port, data, len) => {
+                let width = self.port_width();
+                // SAFETY: as above.
+                let data = unsafe { std::slice::from_raw_parts(data, len) };
+                Exit::PortOut { port, width, data }
+            }
+            Raw::InternalError => self.internal_error(),
+        }
+    }
+
+    /// Bytes per access of a port exit; never 0, whatever the kernel says.
+    fn port_width(&mut self) -> usize {
+        // SAFETY: the exit reason was KVM_EXIT_IO, for which the kernel fills this member of the union.
+        let io = unsafe { &self.page().__bindgen_anon_1.io };
+        usize::from(io.size).max(1)
+    }
+
+    fn internal_error(&mut self) -> Exit<'static> {
+        let page = self.page();
+        // SAFETY: the exit reason was KVM_EXIT_INTERNAL_ERROR, for which the kernel fills this member.
+        let suberror = unsafe { page.__bindgen_anon_1.internal.suberror };
+        if suberror != KVM_INTERNAL_ERROR_EMULATION {
+            return Exit::InternalError { suberror };
+        }
+        // SAFETY: this member lies over `internal` for this suberror; all its bits are plain integers.
+        let failure = unsafe { &page.__bindgen_anon_1.emulation_failure };
+        let told = failure.ndata > 1 && failure.flags & EMULATION_HAS_INSTRUCTION != 0;
+        // SAFETY: the only member of this union.
+        let instruction = unsafe { &failure.__bindgen_anon_1.__bindgen_anon_1 };
+        let len = if told { instruction.insn_size.min(15).into() } else { 0 };
+        let mut failure = EmulationFailure::new(&instruction.insn_bytes[..len]);
+        if len == 0 {
+            failure = EmulationFailure::new(&self.bytes_at_instruction_pointer());
+        }
+        Exit::EmulationFailure(failure)
+    }
+}

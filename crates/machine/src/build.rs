@@ -1,0 +1,136 @@
+//! From a plan to a machine: the system calls, in one fixed order.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use event_manager::{EventManager, SubscriberOps};
+use tracing::{debug, warn};
+use vmm_arch::cpuid::{self, Place};
+use vmm_arch::{boot, layout, msr};
+use vmm_bus::{Bus, BusDevice, IrqLine};
+use vmm_devices::{I8042, Uart};
+use vmm_kvm::{Kvm, KvmVcpu, Vm};
+use vmm_memory::GuestRam;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_vcpu::{BusHandler, VcpuThread, install_kick_signal};
+
+use crate::console::Console;
+use crate::error::Tried;
+use crate::event_loop::{Source, VcpuEnds};
+use crate::plan::DeviceKind;
+use crate::signals::Signals;
+use crate::vcpus::Vcpus;
+use crate::{Error, Inputs, Machine, Plan};
+
+impl Machine {
+    /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
+    ///
+    /// Blocks SIGTERM, SIGINT and SIGHUP in this thread, on which [`run`](Self::run) must be called.
+    ///
+    /// # Errors
+    /// The host lacks KVM, memory or something else; nothing is left behind then.
+    pub fn build(plan: Plan, mut inputs: Inputs) -> Result<Self, Error> {
+        let kvm = Kvm::open()?;
+        check_host(&plan, &kvm)?;
+        let (messages, received) = channel();
+        // In front of every thread: they inherit the signal mask.
+        let signals = Signals::block(messages.clone()).tried("signalfd")?;
+        install_kick_signal().tried("handler of the kick signal")?;
+
+        let vm = kvm.create_vm()?;
+        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
+        vm.create_irqchip_and_pit()?;
+
+        let ram = GuestRam::new(&plan.ram)?;
+        let load_started = Instant::now();
+        let initrd = inputs.initrd.as_mut().map(vmm_boot::SourceFile::file);
+        plan.boot.load(ram.memory(), inputs.kernel.file(), initrd)?;
+        let load_time = load_started.elapsed();
+        // Behind the load: until the guest runs, KVM needn't follow the changes of the mappings.
+        vm.add_memory(&ram)?;
+
+        let ports = Bus::new();
+        let uart = connect_devices(&plan, &vm, &ports)?;
+        let console = Console::open(&plan.serial, uart, messages.clone())?;
+
+        let ended = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried("eventfd of the vCPUs")?;
+        let mut vcpus = Vcpus::default();
+        for vcpu in create_vcpus(&plan, &kvm, &vm)?.into_iter().enumerate() {
+            let (index, vcpu) = (vcpu.0 as u32, vcpu.1);
+            let handler = BusHandler { ports: ports.view(), mmio: Bus::new().view() };
+            let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
+            vcpus.push(VcpuThread::spawn(index, vcpu, handler, ended)?);
+        }
+
+        let announcement = console.announcement();
+        let mut events = EventManager::new().map_err(Error::EventLoop)?;
+        let console = events.add_subscriber(Source::Console(Box::new(console)));
+        events.add_subscriber(Source::Signals(signals));
+        events.add_subscriber(Source::Vcpus(VcpuEnds::new(ended, messages)));
+        debug!("machine is built");
+        Ok(Self { vcpus, events, console, announcement, messages: received, load_time, _vm: vm })
+    }
+}
+
+/// Compares the plan with what the host can give, for errors that name the config's field.
+fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
+    let max = kvm.max_vcpus();
+    if plan.vcpus as usize > max {
+        return Err(Error::HostCpus { asked: plan.vcpus, max });
+    }
+    if plan.vcpus > 1 {
+        warn!("cpus.count: the guest isn't told of more than one processor yet (that takes ACPI tables)");
+    }
+    let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).tried("sysinfo")?;
+    let host_len = host.ram_total().saturating_add(host.swap_total());
+    if plan.ram_len() > host_len {
+        return Err(Error::HostMemory { asked_mib: plan.ram_len() >> 20, host_mib: host_len >> 20 });
+    }
+    Ok(())
+}
+
+/// Puts the planned devices on the bus and returns the UART, whose other side is the console.
+fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Arc<Uart>, Error> {
+    let irq = IrqLine::new().tried("eventfd of COM1's interrupt")?;
+    let uart = Arc::new(Uart::new(irq.clone()).tried("eventfds of COM1")?);
+    for device in &plan.devices {
+        let bus_device: Arc<dyn BusDevice> = match device.kind {
+            DeviceKind::I8042 => Arc::new(I8042),
+            DeviceKind::Uart => Arc::clone(&uart) as _,
+        };
+        ports.insert(device.ports.start, device.ports.end - device.ports.start, bus_device)?;
+        if let Some(gsi) = device.gsi {
+            vm.connect_irq(&irq, gsi)?;
+        }
+    }
+    Ok(uart)
+}
+
+/// Creates all vCPUs and sets their registers. The first one starts at the kernel's entry; the others wait
+/// for it to start them, as KVM leaves them.
+fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
+    let supported = kvm.supported_cpuid()?;
+    let host = cpuid::Host { tsc_deadline: kvm.has_tsc_deadline() };
+    (0..plan.vcpus)
+        .map(|index| {
+            let vcpu = vm.create_vcpu(index)?;
+            // CPUID first: since Linux 6.13 KVM checks MSRs against it.
+            let place = Place { index, count: plan.vcpus };
+            vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
+            vcpu.set_msrs(&msr::boot())?;
+            vcpu.set_fpu(&boot::fpu())?;
+            let mut lapic = vcpu.lapic()?;
+            boot::wire_local_apic(&mut lapic);
+            vcpu.set_lapic(&lapic)?;
+            if index == 0 {
+                let entry = plan.boot.entry();
+                let mut sregs = vcpu.sregs()?;
+                entry.apply_to(&mut sregs);
+                vcpu.set_sregs(&sregs)?;
+                vcpu.set_regs(&entry.regs())?;
+            }
+            Ok(vcpu)
+        })
+        .collect()
+}

@@ -1,0 +1,249 @@
+//! Who is at the other end of the serial line, and how they come and go.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use vmm_config::Serial;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::fd::{Direction, HostFd};
+
+/// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
+const PTY_POLL: Duration = Duration::from_millis(100);
+
+/// The serial console can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("serial {target}: {source}")]
+pub struct OpenError {
+    /// What was asked for, such as `file console.log`.
+    pub target: String,
+    /// What the host said.
+    pub source: io::Error,
+}
+
+/// A connection: either side may be missing.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub(super) input: Option<HostFd>,
+    pub(super) output: Option<HostFd>,
+}
+
+/// The other end.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// Is there from the beginning to the end.
+    Fixed {
+        /// For messages.
+        name: String,
+        /// The monitor's own standard output: when its reader goes, so do we.
+        is_stdout: bool,
+    },
+    /// Clients of a pseudo-terminal, any number, whom Linux can't tell apart.
+    Pty { master: HostFd, name: String, timer: TimerFd },
+    /// One client at a time of a unix socket.
+    Socket { listener: UnixListener, path: PathBuf },
+}
+
+impl Peer {
+    /// Opens what the config names. A fixed peer's link is complete; the others' is empty.
+    pub(super) fn open(serial: &Serial) -> Result<(Self, Link), OpenError> {
+        let failed = |source| OpenError { target: target(serial), source };
+        match serial {
+            Serial::Stdio => {
+                let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
+                let output = HostFd::standard(io::stdout().as_fd(), Direction::Out).map_err(failed)?;
+                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true };
+                Ok((peer, Link { input: Some(input), output: Some(output) }))
+            }
+            Serial::None => write_only(Path::new("/dev/null")).map_err(failed),
+            Serial::File(path) => write_only(path.as_path()).map_err(failed),
+            Serial::Pty => open_pty().map(|peer| (peer, Link::default())).map_err(failed),
+            Serial::Socket(path) => {
+                listen(path.as_path()).map(|peer| (peer, Link::default())).map_err(failed)
+            }
+        }
+    }
+
+    /// Whether a person types at it, who needs keys for the monitor too.
+    pub(super) fn is_terminal(serial: &Serial) -> bool {
+        *serial == Serial::Stdio && io::stdin().is_terminal()
+    }
+
+    /// What to tell the user, who can't know it otherwise.
+    pub(super) fn announcement(&self) -> Option<String> {
+        match self {
+            Self::Pty { name, .. } => Some(name.clone()),
+            Self::Fixed { .. } | Self::Socket { .. } => None,
+        }
+    }
+
+    /// The link to a client that is there now.
+    pub(super) fn try_connect(&self) -> Option<Link> {
+        match self {
+            Self::Fixed { .. } => None,
+            Self::Pty { master, .. } if has_hung_up(master) => None,
+            Self::Pty { master, .. } => {
+                Some(Link { input: master.try_clone().ok(), output: master.try_clone().ok() })
+            }
+            Self::Socket { listener, .. } => {
+                let (stream, _) = listener.accept().ok()?;
+                let output = HostFd::owned(stream.into()).ok()?;
+                Some(Link { input: output.try_clone().ok(), output: Some(output) })
+            }
+        }
+    }
+
+    /// What tells that a client may have come.
+    pub(super) fn arrival_fd(&self) -> Option<RawFd> {
+        match self {
+            Self::Fixed { .. } => None,
+            Self::Pty { timer, .. } => Some(timer.as_raw_fd()),
+            Self::Socket { listener, .. } => Some(listener.as_raw_fd()),
+        }
+    }
+
+    /// Takes note of an event on [`arrival_fd`](Self::arrival_fd).
+    pub(super) fn acknowledge_arrival(&mut self) {
+        if let Self::Pty { timer, .. } = self {
+            // The timer has just expired, so this doesn't wait; an error would only mean another look.
+            let _ = timer.wait();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Self::Socket { path, .. } = self {
+            // Somebody else may have removed it, which is fine.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn target(serial: &Serial) -> String {
+    match serial {
+        Serial::File(path) => format!("file {path}"),
+        Serial::Socket(path) => format!("socket {path}"),
+        other => other.to_string(),
+    }
+}
+
+fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
+    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let output = HostFd::owned(file.into())?;
+    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false };
+    Ok((peer, Link { input: None, output: Some(output) }))
+}
+
+fn open_pty() -> io::Result<Peer> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname_r(&master)?;
+    make_raw(&master)?;
+    // A pty that was never opened looks as if it had a client. Open it and close it once.
+    drop(File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name)?);
+    let mut timer = TimerFd::new().map_err(io::Error::from)?;
+    timer.reset(PTY_POLL, Some(PTY_POLL)).map_err(io::Error::from)?;
+    let master = HostFd::owned(master.as_fd().try_clone_to_owned()?)?;
+    Ok(Peer::Pty { master, name, timer })
+}
+
+/// The guest's terminal driver edits and echoes; the pty's must not do so once more.
+fn make_raw(master: &PtyMaster) -> io::Result<()> {
+    let mut modes = tcgetattr(master)?;
+    cfmakeraw(&mut modes);
+    tcsetattr(master, SetArg::TCSANOW, &modes)?;
+    Ok(())
+}
+
+fn has_hung_up(master: &HostFd) -> bool {
+    let mut fds = [PollFd::new(master.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO);
+    polled.is_err() || fds[0].revents().is_none_or(|events| events.contains(PollFlags::POLLHUP))
+}
+
+/// Listens at `path`. A socket that a crashed monitor left behind is taken over; anything else there is not.
+fn listen(path: &Path) -> io::Result<Peer> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let dead = UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+            let is_socket = std::fs::symlink_metadata(path)
+                .is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()));
+            if !(dead && is_socket) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        other => other?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Peer::Socket { listener, path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket_path(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("console.sock")
+    }
+
+    #[test]
+    fn socket_left_by_a_crash_is_taken_over_and_removed_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(UnixListener::bind(socket_path(&dir)).unwrap());
+        let peer = listen(&socket_path(&dir)).unwrap();
+        UnixStream::connect(socket_path(&dir)).unwrap();
+        drop(peer);
+        assert!(!socket_path(&dir).exists());
+    }
+
+    #[test]
+    fn socket_in_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _other = UnixListener::bind(socket_path(&dir)).unwrap();
+        assert_eq!(listen(&socket_path(&dir)).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn socket_path_of_a_file_is_refused_and_the_file_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(socket_path(&dir), "precious").unwrap();
+        assert!(listen(&socket_path(&dir)).is_err());
+        assert_eq!(std::fs::read(socket_path(&dir)).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn pty_client_is_seen_when_it_comes_and_when_it_has_gone() {
+        let Peer::Pty { master, name, .. } = open_pty().unwrap() else { unreachable!() };
+        assert!(has_hung_up(&master));
+        let client = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
+        assert!(!has_hung_up(&master));
+        drop(client);
+        assert!(has_hung_up(&master));
+    }
+
+    #[test]
+    fn file_that_is_a_directory_is_an_error_that_names_it() {
+        let path = "/".parse().unwrap();
+        let error = Peer::open(&Serial::File(path)).unwrap_err();
+        assert_eq!(error.to_string(), "serial file /: Is a directory (os error 21)");
+    }
+}

@@ -1,0 +1,310 @@
+//! The console as a subscriber of the event loop.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use tracing::{error, info, warn};
+use vmm_config::Serial;
+use vmm_devices::{Overflow, Uart};
+
+use super::fd::{HostFd, Transfer};
+use super::keys::{Command, Keys};
+use super::peer::{Link, OpenError, Peer};
+use super::watch::{Armed, Watch};
+use crate::event_loop::Message;
+
+const INPUT: u32 = 0;
+const OUTPUT: u32 = 1;
+const WANTS_INPUT: u32 = 2;
+const OUTPUT_READY: u32 = 3;
+const ARRIVAL: u32 = 4;
+const HANG_UP: u32 = 5;
+
+/// Bytes taken from the UART at once.
+const CHUNK_LEN: usize = 4096;
+/// The UART's FIFO: never more is read at once.
+const FIFO_LEN: usize = 64;
+/// Transfers in a row before the other sources get their turn.
+const TURNS: usize = 16;
+
+/// Moves bytes between the UART and the host.
+#[derive(Debug)]
+pub(crate) struct Console {
+    uart: Arc<Uart>,
+    messages: Sender<Message>,
+    peer: Peer,
+    link: Link,
+    input: Watch,
+    output: Watch,
+    arrival: Watch,
+    /// A client that sends no more and may still read. Watched for its end only.
+    silent: Option<HostFd>,
+    hang_up: Watch,
+    /// On a terminal only.
+    keys: Option<Keys>,
+    /// Read from the host, not yet taken by the UART. At most one FIFO long.
+    typed: Vec<u8>,
+    /// Taken from the UART, not yet written: `chunk[start..end]`.
+    chunk: Box<[u8; CHUNK_LEN]>,
+    start: usize,
+    end: usize,
+    /// Bytes that the host refused.
+    lost: u64,
+}
+
+impl Console {
+    /// Opens the host's side of `uart`.
+    pub(crate) fn open(
+        serial: &Serial,
+        uart: Arc<Uart>,
+        messages: Sender<Message>,
+    ) -> Result<Self, OpenError> {
+        let (peer, link) = Peer::open(serial)?;
+        Ok(Self {
+            uart,
+            messages,
+            peer,
+            link,
+            input: Watch::new(INPUT, EventSet::IN),
+            output: Watch::new(OUTPUT, EventSet::OUT),
+            arrival: Watch::new(ARRIVAL, EventSet::IN),
+            silent: None,
+            // epoll reports a hang-up unasked.
+            hang_up: Watch::new(HANG_UP, EventSet::empty()),
+            keys: Peer::is_terminal(serial).then(Keys::default),
+            typed: Vec::with_capacity(FIFO_LEN),
+            chunk: Box::new([0; CHUNK_LEN]),
+            start: 0,
+            end: 0,
+            lost: 0,
+        })
+    }
+
+    /// The name of a pty that was made for this console.
+    pub(crate) fn announcement(&self) -> Option<String> {
+        self.peer.announcement()
+    }
+
+    /// Whether all that the guest printed has been given to whoever is there to read it.
+    pub(crate) fn is_drained(&self) -> bool {
+        let empty = self.start == self.end && self.uart.output().is_empty();
+        empty || self.link.output.is_none()
+    }
+
+    fn tell(&self, message: Message) {
+        // The receiver lives in the same machine; if it has gone, so have we.
+        let _ = self.messages.send(message);
+    }
+
+    /// Host to guest, as much as goes.
+    fn pump_input(&mut self, ops: &mut EventOps<'_>) {
+        for _ in 0..TURNS {
+            if !self.typed.is_empty() {
+                let taken = self.uart.send(&self.typed);
+                self.typed.drain(..taken);
+            }
+            let room = if self.typed.is_empty() { self.uart.room().min(FIFO_LEN) } else { 0 };
+            let Some(fd) = &self.link.input else { return };
+            if room == 0 {
+                // The UART says when.
+                self.input.disarm(fd, ops);
+                return;
+            }
+            let mut bytes = [0; FIFO_LEN];
+            match fd.read(&mut bytes[..room]) {
+                Transfer::Moved(len) => self.typed(&bytes[..len]),
+                Transfer::Blocked => {
+                    self.input.arm(fd, ops);
+                    return;
+                }
+                Transfer::Ended => return self.input_ended(ops),
+                Transfer::Failed(errno) => {
+                    error!("serial input: {}", errno.desc());
+                    return self.input_ended(ops);
+                }
+            }
+        }
+        // There may be more. epoll says so again, or, for a file that it can't watch, we do.
+        if let Some(fd) = &self.link.input
+            && self.input.arm(fd, ops) == Armed::AlwaysReady
+        {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.uart.wants_input().write(1);
+        }
+    }
+
+    fn typed(&mut self, bytes: &[u8]) {
+        let Some(keys) = &mut self.keys else {
+            self.typed.extend_from_slice(bytes);
+            return;
+        };
+        if let Some(Command::Quit) = keys.split(bytes, &mut self.typed) {
+            self.tell(Message::Quit);
+        }
+    }
+
+    /// No more input from this link. A fixed peer's guest runs on without; another client may come.
+    fn input_ended(&mut self, ops: &mut EventOps<'_>) {
+        let Some(fd) = self.link.input.take() else { return };
+        self.input.disarm(&fd, ops);
+        match &self.peer {
+            Peer::Fixed { .. } => info!("serial input has ended"),
+            Peer::Pty { .. } => self.disconnect(ops),
+            Peer::Socket { .. } => {
+                self.hang_up.arm(&fd, ops);
+                self.silent = Some(fd);
+            }
+        }
+    }
+
+    /// Guest to host, as much as goes.
+    fn pump_output(&mut self, ops: &mut EventOps<'_>) {
+        for _ in 0..TURNS {
+            // Without a link the UART keeps what it has.
+            let Some(fd) = &self.link.output else { return };
+            if self.start == self.end {
+                let taken = self.uart.output().take(&mut self.chunk[..]);
+                (self.start, self.end) = (0, taken.len);
+                if taken.wake {
+                    self.tell(Message::Wake);
+                }
+                if taken.len == 0 {
+                    self.output.disarm(fd, ops);
+                    return;
+                }
+            }
+            match fd.write(&self.chunk[self.start..self.end]) {
+                Transfer::Moved(len) => self.start += len,
+                Transfer::Blocked => {
+                    self.output.arm(fd, ops);
+                    return;
+                }
+                Transfer::Ended => return self.output_ended(ops),
+                Transfer::Failed(errno) => self.lose(errno.desc()),
+            }
+        }
+        // More may wait. Once more, after the other sources.
+        let _ = self.uart.output().ready().write(1);
+    }
+
+    /// The host refuses what the guest prints, for instance because a disk is full. The guest goes on.
+    fn lose(&mut self, reason: &str) {
+        if self.lost == 0 {
+            let name = match &self.peer {
+                Peer::Fixed { name, .. } | Peer::Pty { name, .. } => name.clone(),
+                Peer::Socket { path, .. } => path.display().to_string(),
+            };
+            error!("serial output to {name}: {reason}; what the guest prints is lost from here on");
+        }
+        self.lost += (self.end - self.start) as u64;
+        self.start = self.end;
+    }
+
+    fn output_ended(&mut self, ops: &mut EventOps<'_>) {
+        match &self.peer {
+            Peer::Fixed { is_stdout: true, .. } => {
+                if let Some(fd) = self.link.output.take() {
+                    self.output.disarm(&fd, ops);
+                }
+                self.tell(Message::OutputGone);
+            }
+            Peer::Fixed { .. } => self.lose("the other end was closed"),
+            Peer::Pty { .. } | Peer::Socket { .. } => self.disconnect(ops),
+        }
+    }
+
+    /// The client has gone. Wait for another; the newest output is kept for it.
+    fn disconnect(&mut self, ops: &mut EventOps<'_>) {
+        let link = std::mem::take(&mut self.link);
+        if let Some(fd) = &link.input {
+            self.input.disarm(fd, ops);
+        }
+        if let Some(fd) = &link.output {
+            self.output.disarm(fd, ops);
+        }
+        if let Some(fd) = &self.silent.take() {
+            self.hang_up.disarm(fd, ops);
+        }
+        drop(link);
+        self.typed.clear();
+        if self.uart.output().set_overflow(Overflow::DropOldest) {
+            self.tell(Message::Wake);
+        }
+        self.await_arrival(ops);
+    }
+
+    fn await_arrival(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(fd) = self.peer.arrival_fd() {
+            self.arrival.arm(&Raw(fd), ops);
+        }
+    }
+
+    fn arrived(&mut self, ops: &mut EventOps<'_>) {
+        self.peer.acknowledge_arrival();
+        let Some(link) = self.peer.try_connect() else { return };
+        info!("serial client has come");
+        if let Some(fd) = self.peer.arrival_fd() {
+            self.arrival.disarm(&Raw(fd), ops);
+        }
+        self.link = link;
+        // To a larger bound nobody is woken.
+        let _ = self.uart.output().set_overflow(Overflow::Hold);
+        self.pump_output(ops);
+        self.pump_input(ops);
+    }
+}
+
+impl MutEventSubscriber for Console {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let eventfds = [(WANTS_INPUT, self.uart.wants_input()), (OUTPUT_READY, self.uart.output().ready())];
+        for (token, fd) in eventfds {
+            if let Err(error) = ops.add(Events::with_data(fd, token, EventSet::IN)) {
+                error!("console: epoll refuses an eventfd: {error}");
+            }
+        }
+        if let Peer::Fixed { .. } = self.peer {
+            self.pump_input(ops);
+        } else {
+            self.disconnect(ops);
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            INPUT => self.pump_input(ops),
+            OUTPUT => self.pump_output(ops),
+            HANG_UP => self.disconnect(ops),
+            WANTS_INPUT => {
+                // Non-blocking; an error means that another turn took the count.
+                let _ = self.uart.wants_input().read();
+                self.pump_input(ops);
+            }
+            OUTPUT_READY => {
+                let _ = self.uart.output().ready().read();
+                self.pump_output(ops);
+            }
+            ARRIVAL => self.arrived(ops),
+            other => warn!("console: event with the unknown token {other}"),
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let lost = self.lost + self.uart.output().lost();
+        if self.lost > 0 {
+            error!("serial output: {lost} bytes were lost");
+        }
+    }
+}
+
+/// A descriptor by its number.
+struct Raw(RawFd);
+
+impl AsRawFd for Raw {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}

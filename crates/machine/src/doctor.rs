@@ -1,0 +1,220 @@
+//! Says what this host lacks to run virtual machines, and how to mend it.
+//!
+//! [`Host::probe`] looks; [`Host::findings`] judges, without looking at anything.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use nix::unistd::{Gid, Group, Uid};
+use vmm_kvm::Kvm;
+
+/// What a guest of the default size needs, with some room for the host: 512 MiB.
+const ENOUGH_MEMORY_MIB: u64 = 512;
+
+/// What an instruction that KVM can't emulate means to a user whose processor offers no virtualization.
+pub const SOFTWARE_KVM: &str = "this host's processor shows neither VMX nor SVM, so its KVM is a software one, which \
+    runs small bare-metal guests but not a stock Linux; use a machine with hardware virtualization, or switch on \
+    nested virtualization for this virtual machine";
+
+/// What was seen of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The processor's own word: VMX or SVM is among its flags.
+    pub hardware_virtualization: bool,
+    /// The state of /dev/kvm.
+    pub kvm: KvmState,
+    /// Memory that new processes can get, in MiB.
+    pub available_memory_mib: u64,
+}
+
+/// The state of /dev/kvm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvmState {
+    /// There is none.
+    Missing,
+    /// It isn't for this user.
+    NoPermission {
+        /// The group that may open it, by name or number; `None` if no group may.
+        group: Option<String>,
+    },
+    /// Opening it failed otherwise, with these words.
+    Broken(String),
+    /// It works, but lacks these capabilities.
+    Works {
+        /// Names of KVM_CAP_*.
+        missing: Vec<&'static str>,
+        /// The most vCPUs that a machine may have.
+        max_vcpus: usize,
+    },
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is so.
+    pub text: String,
+    /// What to do about it; `None` if all is well.
+    pub remedy: Option<String>,
+}
+
+impl Host {
+    /// Looks at this host.
+    pub fn probe() -> Self {
+        Self {
+            hardware_virtualization: has_hardware_virtualization(),
+            kvm: probe_kvm(),
+            available_memory_mib: available_memory_mib().unwrap_or(0),
+        }
+    }
+
+    /// What was seen, and what to do about it.
+    pub fn findings(&self) -> Vec<Finding> {
+        vec![self.judge_processor(), self.judge_kvm(), self.judge_memory()]
+    }
+
+    fn judge_processor(&self) -> Finding {
+        match (self.hardware_virtualization, &self.kvm) {
+            (true, _) => well("processor: has hardware virtualization (VMX or SVM)"),
+            (false, KvmState::Missing) => ill(
+                "processor: shows neither VMX nor SVM",
+                "switch virtualization on in the firmware; inside a virtual machine, switch on nested virtualization",
+            ),
+            (false, _) => ill("processor: shows neither VMX nor SVM", SOFTWARE_KVM),
+        }
+    }
+
+    fn judge_kvm(&self) -> Finding {
+        match &self.kvm {
+            KvmState::Missing if self.hardware_virtualization => {
+                ill("/dev/kvm: missing", "load its module: sudo modprobe kvm_intel, or kvm_amd")
+            }
+            KvmState::Missing => ill("/dev/kvm: missing", "it comes with hardware virtualization"),
+            KvmState::NoPermission { group: Some(group) } => ill(
+                "/dev/kvm: no permission",
+                &format!("join its group: sudo usermod -aG {group} $USER, then log in again"),
+            ),
+            KvmState::NoPermission { group: None } => ill(
+                "/dev/kvm: no permission",
+                "give it a group: sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm",
+            ),
+            KvmState::Broken(words) => {
+                ill(&format!("/dev/kvm: {words}"), "look into the kernel's log: sudo dmesg")
+            }
+            KvmState::Works { missing, max_vcpus } if missing.is_empty() => {
+                well(&format!("/dev/kvm: works, up to {max_vcpus} vCPUs"))
+            }
+            KvmState::Works { missing, .. } => ill(
+                &format!("/dev/kvm: lacks {}", missing.join(", ")),
+                "use a newer kernel, or one with a full KVM",
+            ),
+        }
+    }
+
+    fn judge_memory(&self) -> Finding {
+        let text = format!("memory: {} MiB available", self.available_memory_mib);
+        if self.available_memory_mib < ENOUGH_MEMORY_MIB {
+            return ill(&text, "free some, or give guests less than the default with memory.size");
+        }
+        well(&text)
+    }
+}
+
+fn well(text: &str) -> Finding {
+    Finding { text: text.to_owned(), remedy: None }
+}
+
+fn ill(text: &str, remedy: &str) -> Finding {
+    Finding { text: text.to_owned(), remedy: Some(remedy.to_owned()) }
+}
+
+/// Whether the processor shows VMX or SVM, without which /dev/kvm, if there is one, is a software KVM.
+pub fn has_hardware_virtualization() -> bool {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+fn probe_kvm() -> KvmState {
+    match Kvm::open() {
+        Ok(kvm) => KvmState::Works {
+            missing: kvm.missing_capabilities().iter().map(|c| c.name).collect(),
+            max_vcpus: kvm.max_vcpus(),
+        },
+        Err(vmm_kvm::Error::NoDevice) => KvmState::Missing,
+        Err(vmm_kvm::Error::NoPermission) => KvmState::NoPermission { group: kvm_group() },
+        Err(other) => KvmState::Broken(other.to_string()),
+    }
+}
+
+/// The group that can read and write /dev/kvm, unless it is root's or can't.
+fn kvm_group() -> Option<String> {
+    let metadata = fs::metadata("/dev/kvm").ok().filter(|m| m.file_type().is_char_device())?;
+    let group_may = metadata.mode() & 0o060 == 0o060;
+    let gid = metadata.gid();
+    if !group_may || gid == Uid::from_raw(0).as_raw() {
+        return None;
+    }
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    Some(group.map_or(gid.to_string(), |group| group.name))
+}
+
+fn available_memory_mib() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(kvm: KvmState) -> Host {
+        Host { hardware_virtualization: true, kvm, available_memory_mib: 8192 }
+    }
+
+    fn remedies(host: &Host) -> Vec<String> {
+        host.findings().into_iter().filter_map(|finding| finding.remedy).collect()
+    }
+
+    #[test]
+    fn doctor_healthy_host_has_nothing_to_mend() {
+        let kvm = KvmState::Works { missing: vec![], max_vcpus: 1024 };
+        assert_eq!(remedies(&host(kvm)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn doctor_no_permission_names_the_group() {
+        let kvm = KvmState::NoPermission { group: Some("kvm".into()) };
+        assert_eq!(remedies(&host(kvm)), ["join its group: sudo usermod -aG kvm $USER, then log in again"]);
+    }
+
+    #[test]
+    fn doctor_software_kvm_is_explained() {
+        let kvm = KvmState::Works { missing: vec![], max_vcpus: 1024 };
+        let host = Host { hardware_virtualization: false, ..host(kvm) };
+        assert_eq!(remedies(&host), [SOFTWARE_KVM]);
+    }
+
+    #[test]
+    fn doctor_missing_kvm_on_a_capable_processor_is_a_missing_module() {
+        let remedies = remedies(&host(KvmState::Missing));
+        assert_eq!(remedies, ["load its module: sudo modprobe kvm_intel, or kvm_amd"]);
+    }
+
+    #[test]
+    fn doctor_missing_capabilities_are_named() {
+        let kvm = KvmState::Works { missing: vec!["KVM_CAP_IRQFD", "KVM_CAP_PIT2"], max_vcpus: 1 };
+        assert_eq!(host(kvm).findings()[1].text, "/dev/kvm: lacks KVM_CAP_IRQFD, KVM_CAP_PIT2");
+    }
+
+    #[test]
+    fn doctor_little_memory_is_told() {
+        let kvm = KvmState::Works { missing: vec![], max_vcpus: 1024 };
+        let host = Host { available_memory_mib: 100, ..host(kvm) };
+        assert_eq!(host.findings()[2].text, "memory: 100 MiB available");
+        assert!(host.findings()[2].remedy.is_some());
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a machine can't be planned, built or run.
+
+use std::io;
+
+use vmm_boot::{LoadError, PlanError, SourceError};
+
+use crate::OpenError;
+
+/// What went wrong, in words that name the thing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel or the initrd can't be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// They don't fit together with the rest of the config.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file changed between planning and loading.
+    #[error("kernel can't be loaded")]
+    Load(#[from] LoadError),
+    /// The host's memory is smaller than the guest's would be.
+    #[error("memory.size: {asked_mib} MiB is more than this host has ({host_mib} MiB)")]
+    HostMemory {
+        /// What the config asks for, in MiB.
+        asked_mib: u64,
+        /// All the memory and swap of the host, in MiB.
+        host_mib: u64,
+    },
+    /// The host's KVM has fewer vCPUs to give.
+    #[error("cpus.count: {asked} is more than this host's KVM gives a machine (at most {max})")]
+    HostCpus {
+        /// What the config asks for.
+        asked: u32,
+        /// What there is.
+        max: usize,
+    },
+    /// The host has no room for the guest's memory.
+    #[error(transparent)]
+    Memory(#[from] vmm_memory::Error),
+    /// KVM said no.
+    #[error(transparent)]
+    Kvm(#[from] vmm_kvm::Error),
+    /// A vCPU said no.
+    #[error(transparent)]
+    Vcpu(#[from] vmm_vcpu::Error),
+    /// The console can't be opened.
+    #[error(transparent)]
+    Console(#[from] OpenError),
+    /// Two devices want the same ports: a defect of the plan.
+    #[error(transparent)]
+    Bus(#[from] vmm_bus::Error),
+    /// The event loop failed.
+    #[error("event loop: {0}")]
+    EventLoop(event_manager::Error),
+    /// The host is out of something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+}
+
+/// Names what the host refused.
+pub(crate) trait Tried<T> {
+    fn tried(self, what: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Tried<T> for io::Result<T> {
+    fn tried(self, what: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Host { what, source })
+    }
+}

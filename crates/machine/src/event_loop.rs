@@ -1,0 +1,83 @@
+//! The sources of the main thread's event loop, and what they tell the machine.
+//!
+//! A source handles its own descriptors. What concerns the whole machine it puts into a queue of
+//! [`Message`]s, which the machine reads after each turn of the loop; no source reaches into another.
+
+use std::sync::mpsc::Sender;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use tracing::error;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::console::Console;
+use crate::signals::Signals;
+
+/// What a source asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// The UART has room again: wake the vCPUs that were held.
+    Wake,
+    /// The user wants to leave.
+    Quit,
+    /// Nobody reads our standard output any more.
+    OutputGone,
+    /// The monitor was sent this signal.
+    Signal(i32),
+    /// A vCPU runs no more.
+    VcpuEnded,
+}
+
+/// A source of events.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Console(Box<Console>),
+    Signals(Signals),
+    Vcpus(VcpuEnds),
+}
+
+impl MutEventSubscriber for Source {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        match self {
+            Self::Console(source) => source.init(ops),
+            Self::Signals(source) => source.init(ops),
+            Self::Vcpus(source) => source.init(ops),
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match self {
+            Self::Console(source) => source.process(events, ops),
+            Self::Signals(source) => source.process(events, ops),
+            Self::Vcpus(source) => source.process(events, ops),
+        }
+    }
+}
+
+/// Hears of vCPUs that run no more.
+#[derive(Debug)]
+pub(crate) struct VcpuEnds {
+    event: EventFd,
+    messages: Sender<Message>,
+}
+
+impl VcpuEnds {
+    /// `event` is written by every vCPU thread at its end.
+    pub(crate) fn new(event: EventFd, messages: Sender<Message>) -> Self {
+        Self { event, messages }
+    }
+}
+
+impl MutEventSubscriber for VcpuEnds {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.event, EventSet::IN)) {
+            error!("epoll refuses the eventfd of the vCPUs: {error}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        // Non-blocking; the count doesn't matter.
+        let _ = self.event.read();
+        // The receiver lives in the same machine; if it has gone, so have we.
+        let _ = self.messages.send(Message::VcpuEnded);
+    }
+}

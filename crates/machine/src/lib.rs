@@ -1,0 +1,45 @@
+//! Plans a virtual machine, builds it, and runs it on the event loop of the calling thread.
+//!
+//! ```text
+//!   Config --Inputs::open--> Inputs --Plan::new--> Plan --Machine::build--> Machine --run--> Ending
+//!            opens files               pure                system calls,              event loop
+//!                                                          in one fixed order
+//! ```
+//! A [`Plan`] holds every address, slot and interrupt of the machine before anything exists; `--check`
+//! prints it and golden tests compare it. [`Machine::run`] is the main thread's epoll loop over the console,
+//! the signals and the ends of the vCPUs. [`doctor`] says what a host lacks.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use vmm_config::ConfigFile;
+//! use vmm_machine::{Inputs, Machine, Plan};
+//!
+//! let config = ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?;
+//! let mut inputs = Inputs::open(&config)?;
+//! let plan = Plan::new(&config, &mut inputs)?;
+//! println!("{plan}");
+//! let ending = Machine::build(plan, inputs)?.run(std::time::Instant::now())?;
+//! println!("{ending:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod build;
+mod console;
+pub mod doctor;
+mod error;
+mod event_loop;
+mod inputs;
+mod machine;
+mod plan;
+mod signals;
+mod vcpus;
+
+pub use console::OpenError;
+pub use error::Error;
+pub use inputs::Inputs;
+pub use machine::{Ending, Machine};
+pub use plan::{Device, DeviceKind, Plan};
+/// What the guest can ask of its machine's power, and how it can die.
+pub use vmm_vcpu::{Crash, CrashCause, Power};

@@ -1,0 +1,46 @@
+//! The signals that end the monitor, as events.
+
+use std::io;
+use std::sync::mpsc::Sender;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tracing::error;
+
+use crate::event_loop::Message;
+
+/// What asks the monitor to end: a service manager, Ctrl-C where the terminal isn't raw, a closed terminal.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Takes the ending signals from their default, which would kill the monitor with the terminal still raw.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    fd: SignalFd,
+    messages: Sender<Message>,
+}
+
+impl Signals {
+    /// Blocks the signals in this thread. Call it before other threads start, which inherit that.
+    pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
+        let set: SigSet = ENDING.into_iter().collect();
+        set.thread_block()?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { fd, messages })
+    }
+}
+
+impl MutEventSubscriber for Signals {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.fd, EventSet::IN)) {
+            error!("epoll refuses the signalfd: {error}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        while let Ok(Some(info)) = self.fd.read_signal() {
+            // The receiver lives in the same machine; if it has gone, so have we.
+            let _ = self.messages.send(Message::Signal(info.ssi_signo as i32));
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A vCPU on a thread of its own, and the handle to it.
+//!
+//! ```text
+//!            spawn                 resume                 the guest ends, or stop
+//!   (nothing) ----> paused  ------------------> running ---------------------------> ended
+//!                     ^  \___________________________________________________________^
+//!                     |            stop            |
+//!                     +----------------------------+
+//!                                 pause
+//! ```
+//! While running, the thread is in the guest, dispatches an exit, or is held: parked until the owner of a
+//! device that had no room says [`VcpuThread::wake`]. A command gets through in all three.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use tracing::info;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::run_loop::{Next, step};
+use crate::{Cpu, End, ExitHandler, Kick};
+
+/// The signal that takes a vCPU thread out of the guest: the first real-time signal.
+const KICK: i32 = 0;
+
+/// A vCPU that couldn't be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// KVM said no.
+    #[error(transparent)]
+    Kvm(#[from] vmm_kvm::Error),
+    /// No thread, or no signal handler for it.
+    #[error("vcpu{index}: {source}")]
+    Host {
+        /// Number of the vCPU.
+        index: u32,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A defect of ours.
+    #[error("vcpu{index}: its thread panicked")]
+    Panicked {
+        /// Number of the vCPU.
+        index: u32,
+    },
+}
+
+enum Command {
+    /// Stay out of the guest; say so when it is true.
+    Pause(SyncSender<()>),
+    Resume,
+    Stop,
+}
+
+/// What both sides touch.
+struct Shared {
+    kick: Arc<dyn Kick>,
+    /// A command waits. Set after it was sent, cleared before the queue is read.
+    kicked: AtomicBool,
+    /// Counts the calls of [`VcpuThread::wake`].
+    wakes: AtomicU32,
+    ended: AtomicBool,
+}
+
+/// A vCPU's thread. Dropping it stops and joins the thread.
+pub struct VcpuThread {
+    index: u32,
+    shared: Arc<Shared>,
+    commands: Sender<Command>,
+    /// Taken by [`join`](Self::join).
+    thread: Option<JoinHandle<Result<End, Error>>>,
+}
+
+/// Installs the handler of the signal that kicks vCPU threads. Once per process, before the first thread.
+///
+/// # Errors
+/// The host refuses it.
+pub fn install_kick_signal() -> io::Result<()> {
+    extern "C" fn nothing(_: std::ffi::c_int, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {}
+    register_signal_handler(SIGRTMIN() + KICK, nothing).map_err(Into::into)
+}
+
+impl VcpuThread {
+    /// Starts the thread `vcpu<index>`, paused. It writes to `ended` when it runs no more.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn spawn<C, H>(index: u32, cpu: C, handler: H, ended: EventFd) -> Result<Self, Error>
+    where
+        C: Cpu + 'static,
+        H: ExitHandler + 'static,
+    {
+        let shared = Arc::new(Shared {
+            kick: cpu.kick(),
+            kicked: AtomicBool::new(false),
+            wakes: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let (commands, receiver) = channel();
+        let worker = Worker { cpu, handler, commands: receiver, shared: Arc::clone(&shared) };
+        let body = move || {
+            let shared = Arc::clone(&worker.shared);
+            // The machine must hear of a vCPU that panicked, too.
+            let result = catch_unwind(AssertUnwindSafe(|| worker.work()));
+            shared.ended.store(true, Ordering::Release);
+            // Full is impossible, and a listener that has gone needs no word.
+            let _ = ended.write(1);
+            result.unwrap_or(Err(Error::Panicked { index }))
+        };
+        let thread = thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(body)
+            .map_err(|source| Error::Host { index, source })?;
+        Ok(Self { index, shared, commands, thread: Some(thread) })
+    }
+
+    /// Number of the vCPU.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether [`join`](Self::join) returns without waiting for the guest.
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Takes the vCPU out of the guest, with its last access complete, and returns when that is true. A vCPU
+    /// that ended counts as paused.
+    pub fn pause(&self) {
+        self.begin_pause().wait();
+    }
+
+    /// As [`pause`](Self::pause), in two steps, so that many vCPUs stop at the same time.
+    pub fn begin_pause(&self) -> Pausing {
+        let (acknowledge, acknowledged) = sync_channel(1);
+        self.send(Command::Pause(acknowledge));
+        Pausing(acknowledged)
+    }
+
+    /// Lets a paused vCPU run. Nothing happens to one that runs or has ended.
+    pub fn resume(&self) {
+        self.send(Command::Resume);
+    }
+
+    /// Ends a hold: a device that said [`Outcome::Hold`](crate::Outcome::Hold) has room again.
+    pub fn wake(&self) {
+        self.shared.wakes.fetch_add(1, Ordering::Release);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+
+    /// Tells the vCPU to end. [`join`](Self::join) waits for it.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// Waits until the vCPU ends and says why.
+    ///
+    /// # Errors
+    /// KVM_RUN failed, or the thread panicked.
+    pub fn join(mut self) -> Result<End, Error> {
+        let index = self.index;
+        let thread = self.thread.take().expect("only join and drop take it");
+        thread.join().unwrap_or(Err(Error::Panicked { index }))
+    }
+
+    fn send(&self, command: Command) {
+        // A thread that ended has no ears, which is as good.
+        let _ = self.commands.send(command);
+        self.shared.kicked.store(true, Ordering::Release);
+        // Flag first, signal second: see ImmediateExit.
+        self.shared.kick.set();
+        if let Some(thread) = &self.thread {
+            // Fails when the thread has ended.
+            let _ = thread.kill(KICK);
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for VcpuThread {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for VcpuThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VcpuThread").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// A pause on its way.
+#[derive(Debug)]
+#[must_use = "the vCPU may still run until `wait` returns"]
+pub struct Pausing(Receiver<()>);
+
+impl Pausing {
+    /// Returns when the vCPU is out of the guest.
+    pub fn wait(self) {
+        // An error means that the thread has ended, and dropped its end.
+        let _ = self.0.recv();
+    }
+}
+
+/// The thread's side.
+struct Worker<C, H> {
+    cpu: C,
+    handler: H,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+}
+
+/// What the commands ask for.
+enum Order {
+    Run,
+    Stop,
+}
+
+impl<C: Cpu, H: ExitHandler> Worker<C, H> {
+    fn work(mut self) -> Result<End, Error> {
+        if let Order::Stop = self.wait_for_resume() {
+            return Ok(End::Stopped);
+        }
+        info!("first KVM_RUN");
+        // The count of wakes at which a hold began.
+        let mut held_at = None;
+        loop {
+            if let Some(wakes) = held_at {
+                self.wait_for_wake(wakes);
+                if self.wakes() == wakes {
+                    // Kicked, and still held: complete the access and don't enter the guest.
+                    self.shared.kick.set();
+                } else {
+                    held_at = None;
+                }
+            }
+            let wakes = self.wakes();
+            match step(&mut self.cpu, &mut self.handler)? {
+                Next::Enter => {}
+                Next::Hold => held_at = Some(wakes),
+                Next::Interrupted => {
+                    if let Order::Stop = self.obey() {
+                        return Ok(End::Stopped);
+                    }
+                }
+                Next::End(end) => return Ok(end),
+            }
+        }
+    }
+
+    fn wakes(&self) -> u32 {
+        self.shared.wakes.load(Ordering::Acquire)
+    }
+
+    fn wait_for_wake(&self, wakes: u32) {
+        while self.wakes() == wakes && !self.shared.kicked.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
+    /// Carries out the commands that wait.
+    fn obey(&mut self) -> Order {
+        // In this order: a command sent after the queue is read sets both again.
+        self.shared.kick.clear();
+        self.shared.kicked.store(false, Ordering::Release);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Pause(acknowledge) => {
+                    let _ = acknowledge.send(());
+                    if let Order::Stop = self.wait_for_resume() {
+                        return Order::Stop;
+                    }
+                }
+                Command::Resume => {}
+                Command::Stop => return Order::Stop,
+            }
+        }
+        Order::Run
+    }
+
+    /// Out of the guest until told otherwise.
+    fn wait_for_resume(&mut self) -> Order {
+        loop {
+            match self.commands.recv() {
+                Ok(Command::Pause(acknowledge)) => {
+                    let _ = acknowledge.send(());
+                }
+                Ok(Command::Resume) => return Order::Run,
+                // No handle any more: nobody could ever stop us.
+                Ok(Command::Stop) | Err(_) => return Order::Stop,
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A file lock between processes, so that two test runs don't prepare the same thing at once.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::error::{At, Result};
+use crate::progress::note;
+
+/// A held lock; given back on drop, and by the kernel if the process dies.
+#[must_use = "the lock is released when this is dropped"]
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Waits for the lock at `path` (created if absent). `what` is named to the reader if there is a wait.
+pub(crate) fn exclusive(path: &Path, what: &str) -> Result<Lock> {
+    if let Some(lock) = try_exclusive(path)? {
+        return Ok(lock);
+    }
+    note(&format!("waiting for another process that prepares {what}"));
+    let file = open(path)?;
+    flock(&file, FlockOperation::LockExclusive).at("lock", path)?;
+    Ok(Lock { _file: file })
+}
+
+/// Takes the lock at `path` if nobody holds it.
+pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
+    let file = open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).at("lock", path),
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).at("create", parent)?;
+    }
+    OpenOptions::new().create(true).truncate(false).write(true).open(path).at("open", path)
+}

@@ -1,0 +1,28 @@
+//! The rig's outer machine seen from inside: the initramfs that makes the host's root its own.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::initramfs::Initramfs;
+use crate::kernels::Kernel;
+
+/// The first process.
+pub(crate) const INIT: &str = include_str!("outer-init.sh");
+
+/// Without these there's no console, no root and no /dev/kvm.
+const REQUIRED: [&str; 6] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm-amd"];
+/// What tests of devices use; a kernel without one of them still makes a rig.
+const OPTIONAL: [&str; 5] = ["tun", "vhost_net", "vhost_vsock", "veth", "bridge"];
+
+/// The initramfs for `kernel`, with the static `busybox`.
+pub(crate) fn initramfs(busybox: &Path, kernel: &Kernel) -> Result<Initramfs> {
+    let mut names = REQUIRED.to_vec();
+    for name in OPTIONAL {
+        match kernel.modules(&[name]) {
+            Ok(_) => names.push(name),
+            Err(Error::ModuleNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Initramfs::new(busybox, INIT)?.modules(&kernel.modules(&names)?)
+}

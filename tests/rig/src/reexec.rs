@@ -1,0 +1,62 @@
+//! For test binaries without the standard harness, and for tools: continue here if this host can run Linux guests, else
+//! run the same program with the same arguments inside the rig.
+
+use std::env;
+use std::ffi::OsString;
+
+use crate::assets::Assets;
+use crate::error::{At, Result};
+use crate::host::{self, Reason};
+use crate::machine::Rig;
+
+/// Set to 1 for everything that runs inside the rig.
+pub const IN_RIG: &str = "VMM_IN_RIG";
+/// Set to 1 to make it a failure that a guest test can't run. `cargo xtask test` sets it in CI.
+pub const REQUIRE_GUESTS: &str = "VMM_REQUIRE_GUESTS";
+
+/// Where the guests of this process run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "after a run in the rig the caller has nothing left to do but exit"]
+pub enum Place {
+    /// Here: the host's KVM runs Linux, or we're inside the rig already.
+    Here,
+    /// In the rig, where this program has already run to its end with this exit code.
+    Rig(i32),
+}
+
+/// Whether this process runs inside the rig.
+pub fn in_rig() -> bool {
+    is_set(IN_RIG)
+}
+
+/// Whether a guest test that can't run must fail instead of being reported as ignored.
+pub fn guests_required() -> bool {
+    is_set(REQUIRE_GUESTS)
+}
+
+/// Why guests can't run on this host itself; `None` if they can, or if this already is the rig.
+pub fn reason_for_rig() -> Option<Reason> {
+    if in_rig() { None } else { host::can_run_linux().err() }
+}
+
+/// Returns [`Place::Here`] where guests can run, else runs the current executable in the rig with `args`, its output going
+/// to ours as it comes, and returns its exit code. All assets are prepared before that, since the rig has no network.
+///
+/// An error means that the rig itself failed, not the program.
+pub fn run_here_or_in_rig(args: impl IntoIterator<Item = OsString>) -> Result<Place> {
+    let assets = Assets::here();
+    if !in_rig() {
+        assets.prepare_all()?;
+    }
+    if reason_for_rig().is_none() {
+        return Ok(Place::Here);
+    }
+    let program = env::current_exe().at("find", "the running program".as_ref())?;
+    let argv = std::iter::once(program.into_os_string()).chain(args);
+    let outcome = Rig::new(&assets).run(argv)?;
+    Ok(Place::Rig(outcome.exit_code))
+}
+
+fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|value| value == "1")
+}

@@ -1,0 +1,93 @@
+//! A virtual machine monitor that boots stock Linux kernels: the program, which wires the crates together.
+#![forbid(unsafe_code)]
+
+mod args;
+mod log;
+mod outcome;
+mod tty;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use tracing::info;
+use vmm_config::{Config, ConfigFile};
+use vmm_machine::doctor::Host;
+use vmm_machine::{Inputs, Machine, Plan};
+
+use crate::args::{Args, Command};
+use crate::outcome::{Failure, Outcome};
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    tty::restore_on_panic();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return outcome::usage(&error),
+    };
+    let result = match log::init(&args) {
+        Ok(()) => run(&args, started),
+        Err(failure) => Err(failure),
+    };
+    outcome::report(result)
+}
+
+fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+    match args.command {
+        Some(Command::Schema) => print(&format!("{:#}\n", vmm_config::schema())),
+        Some(Command::Doctor) => doctor(),
+        None => boot(args, started),
+    }
+}
+
+fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+    let config = config(args)?;
+    let mut inputs = Inputs::open(&config)?;
+    let plan = Plan::new(&config, &mut inputs)?;
+    if args.check {
+        return print(&plan.to_string());
+    }
+    let machine = Machine::build(plan, inputs)?;
+    if let Some(name) = machine.serial_name() {
+        print(&format!("serial: {name}\n"))?;
+    }
+    let terminal = tty::RawMode::enter_if(config.serial == vmm_config::Serial::Stdio)?;
+    let ending = machine.run(started);
+    drop(terminal);
+    let ending = ending?;
+    info!("the machine has ended: {}", outcome::words(&ending));
+    Ok(Outcome::Ended(ending))
+}
+
+/// The config file, if there is one, with the flags over it.
+fn config(args: &Args) -> Result<Config, Failure> {
+    let file = args.config.as_deref().map(ConfigFile::read).transpose()?;
+    let overrides = args.overrides()?;
+    Ok(file.unwrap_or_default().merge(overrides)?)
+}
+
+fn doctor() -> Result<Outcome, Failure> {
+    let mut healthy = true;
+    let mut text = String::new();
+    for finding in Host::probe().findings() {
+        let mark = if finding.remedy.is_none() { "ok  " } else { "FAIL" };
+        text += &format!("{mark}  {}\n", finding.text);
+        if let Some(remedy) = finding.remedy {
+            healthy = false;
+            text += &format!("      {remedy}\n");
+        }
+    }
+    print(&text)?;
+    Ok(if healthy { Outcome::Done } else { Outcome::HostLacks })
+}
+
+/// Prints to standard output; a reader that has gone ends the program quietly.
+fn print(text: &str) -> Result<Outcome, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::OutputGone),
+        Err(source) => Err(Failure::Stdout(source)),
+        Ok(()) => Ok(Outcome::Done),
+    }
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask demo`: from a bare checkout to the prompt of a Linux guest.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rig::{Assets, KernelKind, Rig, note};
+use serde_json::json;
+
+use crate::{Failure, exit_code, rig_shell, workspace};
+
+/// `reboot=k` ends the guest through the keyboard controller; `panic=-1` makes a panic do that at once.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
+const MEMORY: &str = "256M";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Boot this kernel (ELF or bzImage) instead of a stock one
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Boot this initramfs instead of the Busybox one
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// Use the rig even if this host's KVM runs Linux
+    #[arg(long, conflicts_with = "no_rig")]
+    rig: bool,
+    /// Don't use the rig, whatever this host's KVM is
+    #[arg(long)]
+    no_rig: bool,
+    /// Add words to the guest's command line; QUIT makes the Busybox guest reboot instead of giving a shell
+    #[arg(long, value_name = "WORDS")]
+    append: Option<String>,
+    /// Run this monitor instead of building vmm-bin
+    #[arg(long, value_name = "PATH")]
+    monitor: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let assets = Assets::at(workspace::root());
+    let config = write_config(arguments, &assets)?;
+    let monitor = match &arguments.monitor {
+        Some(path) => readable(path)?,
+        None => workspace::build_monitor()?,
+    };
+    let command = [monitor.into_os_string(), OsString::from("--config"), config.into_os_string()];
+    if use_rig(arguments) {
+        let outcome = rig_shell::run_in(Rig::new(&assets), &command)?;
+        return Ok(exit_code(outcome.exit_code));
+    }
+    note("starting the guest (Ctrl-A x ends it)");
+    let status = Command::new(&command[0]).args(&command[1..]).status()?;
+    // Without a code a signal has killed it, and the shell's 128+n would be ours.
+    Ok(exit_code(status.code().unwrap_or(128)))
+}
+
+/// Decides where the guest runs, and says why if not here.
+fn use_rig(arguments: &Arguments) -> bool {
+    if arguments.no_rig {
+        return false;
+    }
+    match rig::reason_for_rig() {
+        None if arguments.rig => note("starting the guest in the rig, as asked (Ctrl-A x ends it)"),
+        None => return false,
+        Some(reason) => note(&format!("{reason}; starting the guest in the rig (Ctrl-A x ends it)")),
+    }
+    true
+}
+
+fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failure> {
+    let kernel = match &arguments.kernel {
+        Some(path) => readable(path)?,
+        None => stock_kernel(assets)?,
+    };
+    let initrd = match &arguments.initrd {
+        Some(path) => readable(path)?,
+        None => assets.guest_initrd()?,
+    };
+    let cmdline = match &arguments.append {
+        Some(words) => format!("{CMDLINE} {words}"),
+        None => CMDLINE.to_owned(),
+    };
+    let config = json!({
+        "boot": { "kernel": kernel, "initrd": initrd, "cmdline": cmdline },
+        "memory": { "size": MEMORY },
+        "cpus": { "count": 1 },
+    });
+    let dir = workspace::root().join("target/demo");
+    let path = dir.join("vm.json");
+    fs::create_dir_all(&dir).map_err(|error| format!("can't create {}: {error}", dir.display()))?;
+    fs::write(&path, format!("{config:#}\n")).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+    note(&format!("kernel {}", kernel.display()));
+    note(&format!("config {}", path.display()));
+    Ok(path)
+}
+
+/// The distribution's cloud kernel, or else one that's installed here.
+fn stock_kernel(assets: &Assets) -> Result<PathBuf, Failure> {
+    match assets.kernel(KernelKind::Cloud61) {
+        Ok(kernel) => Ok(kernel.vmlinuz()),
+        Err(error) => {
+            let installed = installed_kernel(Path::new("/boot")).ok_or_else(|| {
+                format!("{error}; and /boot has no vmlinuz-* that you may read: give a kernel with --kernel PATH")
+            })?;
+            note(&format!("{error}; taking {} instead", installed.display()));
+            Ok(installed)
+        }
+    }
+}
+
+/// The last kernel in `boot` by name that we may read.
+fn installed_kernel(boot: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(boot).ok()?.flatten().map(|entry| entry.path());
+    let kernels = entries.filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+            && fs::File::open(path).is_ok()
+    });
+    kernels.max()
+}
+
+/// The absolute path of an existing file: the config and the rig have other current directories than the caller.
+fn readable(path: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()).into())
+}

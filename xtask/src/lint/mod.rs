@@ -1,0 +1,63 @@
+//! `cargo xtask lint`: what reviewers shouldn't have to look for. Each check prints a line.
+
+mod arch_fence;
+mod cargo_checks;
+mod layers;
+mod length;
+mod rules;
+mod sources;
+mod unsafe_code;
+
+use std::process::ExitCode;
+
+use crate::Failure;
+
+/// What a check found.
+enum Verdict {
+    /// Nothing wrong; the text says what was looked at.
+    Pass(String),
+    /// Each line says where and what to change.
+    Fail(Vec<String>),
+}
+
+impl Verdict {
+    /// Passes with `summary` if there are no `problems`.
+    fn from_problems(problems: Vec<String>, summary: impl FnOnce() -> String) -> Self {
+        if problems.is_empty() { Self::Pass(summary()) } else { Self::Fail(problems) }
+    }
+}
+
+type Check = fn() -> Result<Verdict, Failure>;
+
+/// The quick ones first.
+const CHECKS: [(&str, Check); 9] = [
+    ("layers", layers::check),
+    ("unsafe", unsafe_code::check),
+    ("target_arch", arch_fence::check),
+    ("length", length::check),
+    ("fmt", cargo_checks::fmt),
+    ("duplicates", cargo_checks::duplicates),
+    ("clippy", cargo_checks::clippy),
+    ("doc", cargo_checks::doc),
+    ("ci", cargo_checks::ci_script),
+];
+
+/// Runs every check, also after one has failed.
+pub(crate) fn run() -> Result<ExitCode, Failure> {
+    let mut failed = 0;
+    for (name, check) in CHECKS {
+        match check()? {
+            Verdict::Pass(summary) => println!("pass  {name}: {summary}"),
+            Verdict::Fail(problems) => {
+                failed += 1;
+                println!("FAIL  {name}:");
+                problems.iter().for_each(|problem| println!("      {problem}"));
+            }
+        }
+    }
+    if failed > 0 {
+        println!("{failed} of {} checks failed", CHECKS.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,121 @@
+//! The architecture as data: which crate may use which, where unsafe code lives, where the architecture may matter. The
+//! reasons are in docs/design.md.
+
+/// What holds for one crate.
+pub(super) struct CrateRule {
+    pub(super) name: &'static str,
+    /// A crate may only use crates of lower layers.
+    pub(super) layer: u8,
+    pub(super) may_use: Uses,
+    pub(super) unsafe_code: Unsafe,
+    /// Whether `cfg(target_arch)` may switch modules here.
+    pub(super) has_arch_modules: bool,
+}
+
+/// Which crates of ours may be used.
+pub(super) enum Uses {
+    /// Just these.
+    Only(&'static [&'static str]),
+    /// Every crate of a lower layer.
+    AnyLower,
+}
+
+/// Where unsafe code may be.
+pub(super) enum Unsafe {
+    /// Nowhere: the crate says `#![forbid(unsafe_code)]`.
+    Forbidden,
+    /// In these files, relative to the crate.
+    In(&'static [&'static str]),
+}
+
+use Unsafe::{Forbidden, In};
+use Uses::{AnyLower, Only};
+
+/// Tools and tests may use everything that is shipped.
+const TOOL_LAYER: u8 = 7;
+
+/// Crates of later work are listed too: the layer of a crate is decided before it's written.
+pub(super) const CRATES: &[CrateRule] = &[
+    rule("vmm-bus", 0, Only(&[]), Forbidden),
+    rule("vmm-snapshot", 0, Only(&[]), Forbidden),
+    rule("vmm-metrics", 0, Only(&[]), Forbidden),
+    rule("vmm-sandbox", 0, Only(&[]), In(&[])),
+    rule("vmm-memory", 1, Only(&["vmm-snapshot"]), In(&["src/mapping.rs"])),
+    rule("vmm-arch", 1, Only(&[]), Forbidden).with_arch_modules(),
+    rule("vmm-acpi", 1, Only(&[]), Forbidden),
+    rule("vmm-pci", 1, Only(&["vmm-bus", "vmm-snapshot"]), Forbidden),
+    rule("vmm-config", 1, Only(&[]), Forbidden),
+    rule(
+        "vmm-kvm",
+        2,
+        Only(&["vmm-memory", "vmm-arch", "vmm-bus", "vmm-snapshot"]),
+        In(&["src/vm.rs", "src/vcpu.rs", "src/immediate_exit.rs", "src/ext.rs"]),
+    )
+    .with_arch_modules(),
+    rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),
+    rule("vmm-devices", 2, Only(&["vmm-bus", "vmm-snapshot", "vmm-metrics"]), Forbidden),
+    rule(
+        "vmm-virtio",
+        2,
+        Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-snapshot", "vmm-metrics"]),
+        In(&["src/iovec.rs"]),
+    ),
+    rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-bus"]), In(&["src/kick.rs"])).with_arch_modules(),
+    rule("vmm-virtio-devices", 3, Only(&["vmm-virtio"]), Forbidden),
+    rule(
+        "vmm-machine",
+        4,
+        Only(&[
+            "vmm-bus",
+            "vmm-snapshot",
+            "vmm-metrics",
+            "vmm-memory",
+            "vmm-arch",
+            "vmm-acpi",
+            "vmm-pci",
+            "vmm-config",
+            "vmm-kvm",
+            "vmm-boot",
+            "vmm-devices",
+            "vmm-virtio",
+            "vmm-vcpu",
+        ]),
+        Forbidden,
+    )
+    .with_arch_modules(),
+    rule("vmm-api", 5, Only(&["vmm-config", "vmm-metrics"]), Forbidden),
+    rule("vmm-gdb", 5, Only(&["vmm-arch"]), Forbidden),
+    rule("vmm-bin", 6, AnyLower, Forbidden),
+    rule("rig", TOOL_LAYER, Only(&[]), Forbidden),
+    rule("guest-tests", TOOL_LAYER + 1, AnyLower, Forbidden),
+    rule("micro-tests", TOOL_LAYER + 1, AnyLower, Forbidden),
+    rule("xtask", TOOL_LAYER + 1, Only(&["rig"]), Forbidden),
+];
+
+/// Crates of rust-vmm whose types cross our crates' borders: two versions of one of them would not fit together.
+pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys-util"];
+
+/// Lines before the tests from which a file is listed, and from which it fails.
+pub(super) const LONG_FILE: usize = 300;
+pub(super) const TOO_LONG_FILE: usize = 600;
+
+/// The rule of the crate called `name`.
+pub(super) fn rule_of(name: &str) -> Option<&'static CrateRule> {
+    CRATES.iter().find(|rule| rule.name == name)
+}
+
+/// What to do about a crate without a rule.
+pub(super) fn unknown(name: &str) -> String {
+    format!("{name} has no rule: add its layer and what it may use to CRATES in xtask/src/lint/rules.rs")
+}
+
+const fn rule(name: &'static str, layer: u8, may_use: Uses, unsafe_code: Unsafe) -> CrateRule {
+    CrateRule { name, layer, may_use, unsafe_code, has_arch_modules: false }
+}
+
+impl CrateRule {
+    const fn with_arch_modules(mut self) -> Self {
+        self.has_arch_modules = true;
+        self
+    }
+}

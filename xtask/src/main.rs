@@ -1,0 +1,65 @@
+//! The developer's commands. `cargo xtask --help` lists them.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod lint;
+mod rig_shell;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A failure that ends a command; it's printed once, by [`main`].
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs, tests and measures the monitor; sets up what is missing first.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a stock kernel to an interactive Busybox shell
+    Demo(demo::Arguments),
+    /// Set up what is missing, then lint, then run every test
+    Test(test::Arguments),
+    /// Check layers, unsafe code, architecture fences, file lengths, format, clippy, duplicates and docs
+    Lint,
+    /// Open a root shell in a machine that has a genuine /dev/kvm, or run one command there
+    Rig(rig_shell::Arguments),
+    /// Compare start-up time and memory with those of other monitors
+    Bench(bench::Arguments),
+    /// The measuring half of bench, which runs where the guests run
+    #[command(hide = true)]
+    BenchInner(bench::inner::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lint => lint::run(),
+        Command::Rig(arguments) => rig_shell::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::BenchInner(arguments) => bench::inner::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An exit code of a command as ours. What doesn't fit into eight bits can't come from a process.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,41 @@
+//! `cargo xtask test`: everything that a change must pass, on any host.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use rig::{Assets, REQUIRE_GUESTS, note};
+
+use crate::workspace::{self, cargo, succeed};
+use crate::{Failure, lint};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Passed on to cargo test
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    set_up()?;
+    if lint::run()? != ExitCode::SUCCESS {
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut tests = cargo(&["test", "--workspace"]);
+    tests.args(&arguments.arguments);
+    // In CI nobody reads the list of ignored tests: one that can't run has to fail.
+    if std::env::var_os("CI").is_some_and(|value| value == "true") {
+        tests.env(REQUIRE_GUESTS, "1");
+    }
+    succeed(tests.status()?, "cargo test --workspace")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches and builds what guest tests use, and installs QEMU where they need the rig.
+fn set_up() -> Result<(), Failure> {
+    Assets::at(workspace::root()).prepare_all()?;
+    if let Some(reason) = rig::reason_for_rig() {
+        note(&format!("{reason}; guest tests run in the rig"));
+        rig::install_qemu()?;
+    }
+    Ok(())
+}
