@@ -88,7 +88,8 @@ fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failu
     let dir = workspace::root().join("target/demo");
     let path = dir.join("vm.json");
     fs::create_dir_all(&dir).map_err(|error| format!("can't create {}: {error}", dir.display()))?;
-    fs::write(&path, format!("{config:#}\n")).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+    fs::write(&path, format!("{config:#}\n"))
+        .map_err(|error| format!("can't write {}: {error}", path.display()))?;
     note(&format!("kernel {}", kernel.display()));
     note(&format!("config {}", path.display()));
     Ok(path)
@@ -100,7 +101,9 @@ fn stock_kernel(assets: &Assets) -> Result<PathBuf, Failure> {
         Ok(kernel) => Ok(kernel.vmlinuz()),
         Err(error) => {
             let installed = installed_kernel(Path::new("/boot")).ok_or_else(|| {
-                format!("{error}; and /boot has no vmlinuz-* that you may read: give a kernel with --kernel PATH")
+                format!(
+                    "{error}; and /boot has no vmlinuz-* that you may read: give a kernel with --kernel PATH"
+                )
             })?;
             note(&format!("{error}; taking {} instead", installed.display()));
             Ok(installed)

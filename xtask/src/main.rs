@@ -54,7 +54,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<rig::Error>() {
+                Some(rig::Error::Interrupted { signal }) => exit_code(128 + signal),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

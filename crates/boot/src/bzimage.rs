@@ -102,7 +102,9 @@ pub enum BzImageError {
         loadflags: u8,
     },
     /// The kernel would start behind the end of the file.
-    #[error("setup_sects {sectors}: the kernel would start at byte {setup_len}, the file ends after {file_len}")]
+    #[error(
+        "setup_sects {sectors}: the kernel would start at byte {setup_len}, the file ends after {file_len}"
+    )]
     SetupSects {
         /// setup_sects.
         sectors: u8,
@@ -122,7 +124,9 @@ pub enum BzImageError {
         kernel_len: u64,
     },
     /// The compressed kernel isn't in the kernel.
-    #[error("payload_offset {offset:#x} + payload_length {len:#x} is outside the kernel's {kernel_len:#x} bytes")]
+    #[error(
+        "payload_offset {offset:#x} + payload_length {len:#x} is outside the kernel's {kernel_len:#x} bytes"
+    )]
     Payload {
         /// payload_offset.
         offset: u32,
@@ -378,7 +382,8 @@ mod tests {
     fn bzimage_file_longer_than_init_size_counts_whole() {
         // It unpacks at 1 MiB and claims to need 16 bytes; 1 KiB is loaded.
         let image = patched(bzimage(), 0x258, &0x10_0000_u64.to_le_bytes());
-        let image = patched(patched(image, 0x260, &16_u32.to_le_bytes()), 0x230, &0x10_0000_u32.to_le_bytes());
+        let image =
+            patched(patched(image, 0x260, &16_u32.to_le_bytes()), 0x230, &0x10_0000_u32.to_le_bytes());
         assert_eq!(header(&image).footprint(), 0x10_0000..0x10_0400);
     }
 
@@ -404,7 +409,8 @@ mod tests {
     fn bzimage_short_header_keeps_its_code_out_of_the_zero_page() {
         // The jump lands at 0x264, behind init_size: what follows is code.
         let image = header(&patched(bzimage(), 0x201, &[0x62]));
-        let found = setup_header { init_size: 7, handover_offset: 8, kernel_info_offset: 9, ..Default::default() };
+        let found =
+            setup_header { init_size: 7, handover_offset: 8, kernel_info_offset: 9, ..Default::default() };
         let expected = setup_header { init_size: 7, ..Default::default() };
         assert_eq!(image.trim(found), expected);
     }

@@ -254,7 +254,7 @@ impl Segment {
     }
 
     /// The addresses that are filled from the file.
-    pub(crate) fn from_file(&self) -> Range<u64> {
+    pub(crate) fn file_backed(&self) -> Range<u64> {
         self.paddr..self.paddr + self.file_len
     }
 }
@@ -282,7 +282,7 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfI
     }
     let segments = in_order(segments)?;
 
-    let loaded = |entry: u64| segments.iter().any(|s| s.from_file().contains(&entry));
+    let loaded = |entry: u64| segments.iter().any(|s| s.file_backed().contains(&entry));
     let entry = u64_at(&header, E_ENTRY);
     let linux64_entry = Some(entry).filter(|entry| loaded(*entry));
     match pvh_entry {
@@ -320,7 +320,8 @@ fn check_kind(header: &[u8]) -> Result<(), ImageError> {
 
 /// Offset and number of the program headers, all of them inside the file.
 fn program_headers(header: &[u8], file_len: u64) -> Result<(u64, u16), ElfError> {
-    let (offset, len, count) = (u64_at(header, E_PHOFF), u16_at(header, E_PHENTSIZE), u16_at(header, E_PHNUM));
+    let (offset, len, count) =
+        (u64_at(header, E_PHOFF), u16_at(header, E_PHENTSIZE), u16_at(header, E_PHNUM));
     if len != PROGRAM_HEADER_LEN {
         return Err(ElfError::ProgramHeaderLen { len });
     }
@@ -394,7 +395,9 @@ fn in_order(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ElfError> {
 mod tests {
     use super::*;
     use crate::image::KernelImage;
-    use crate::testing::{Part, complaint, elf, inspected, note, patched, program_header, pvh_notes, vmlinux};
+    use crate::testing::{
+        Part, complaint, elf, inspected, note, patched, program_header, pvh_notes, vmlinux,
+    };
 
     fn elf_image(file: &[u8]) -> ElfImage {
         match inspected(file) {
@@ -409,7 +412,8 @@ mod tests {
 
     #[test]
     fn elf_segments_are_sorted_and_empty_ones_dropped() {
-        let image = elf_image(&elf(0x30_0000, &[load(0x30_0000, 8, 8), load(0, 0, 0), load(0x20_0000, 4, 0x1000)]));
+        let image =
+            elf_image(&elf(0x30_0000, &[load(0x30_0000, 8, 8), load(0, 0, 0), load(0x20_0000, 4, 0x1000)]));
         // The bytes start behind three program headers, at 64 + 3 * 56 = 232.
         let expected = [
             Segment { offset: 240, paddr: 0x20_0000, file_len: 4, mem_len: 0x1000 },
@@ -514,7 +518,8 @@ mod tests {
     #[test]
     fn elf_program_headers_at_the_end_of_64_bits_are_refused() {
         let file = patched(vmlinux(), 32, &u64::MAX.to_le_bytes());
-        let expected = "e_phoff 0xffffffffffffffff: 3 program headers there lie outside the file of 560 bytes";
+        let expected =
+            "e_phoff 0xffffffffffffffff: 3 program headers there lie outside the file of 560 bytes";
         assert_eq!(complaint(&file), expected);
     }
 

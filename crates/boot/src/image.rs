@@ -221,8 +221,8 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::testing::{bzimage, complaint, elf, inspected, patched, pvh_notes, vmlinux};
     use crate::testing::Part;
+    use crate::testing::{bzimage, complaint, elf, inspected, patched, pvh_notes, vmlinux};
 
     #[test]
     fn elf_with_a_pvh_note_prefers_pvh() {
@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn elf_without_a_note_is_entered_by_linux64() {
-        let image = inspected(&elf(0x10_0000, &[Part::Load { paddr: 0x10_0000, bytes: vec![1], mem_len: 1 }]));
+        let image =
+            inspected(&elf(0x10_0000, &[Part::Load { paddr: 0x10_0000, bytes: vec![1], mem_len: 1 }]));
         assert_eq!(image.default_protocol(), Protocol::Linux64);
         assert_eq!(image.protocols(), [Protocol::Linux64]);
     }

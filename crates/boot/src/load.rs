@@ -71,7 +71,7 @@ pub enum LoadError {
 }
 
 /// Zeros for a BSS.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl BootPlan {
     /// Writes the kernel, the initrd, the command line, the boot parameters and the tables that the entry
@@ -156,7 +156,7 @@ where
         return Err(LoadError::KernelChanged { source: None });
     }
     for segment in elf.segments() {
-        zero(memory, segment.from_file().end..segment.memory().end)?;
+        zero(memory, segment.file_backed().end..segment.memory().end)?;
     }
     Ok(zero_page::elf_header())
 }
@@ -211,9 +211,7 @@ fn write_words(memory: &Memory, what: &'static str, gpa: u64, words: &[u64]) -> 
 }
 
 fn write(memory: &Memory, what: &'static str, gpa: u64, bytes: &[u8]) -> Result<(), LoadError> {
-    memory
-        .write_slice(bytes, GuestAddress(gpa))
-        .map_err(|source| LoadError::Write { what, gpa, source })
+    memory.write_slice(bytes, GuestAddress(gpa)).map_err(|source| LoadError::Write { what, gpa, source })
 }
 
 #[cfg(test)]
@@ -272,7 +270,8 @@ mod tests {
     #[test]
     fn load_elf_zeroes_the_bss_and_nothing_behind_it() {
         // A BSS longer than one write of zeros, in memory that was used before.
-        let file = elf(0x20_0000, &[Part::Load { paddr: 0x20_0000, bytes: vec![0xcc; 5], mem_len: 0x1_8001 }]);
+        let file =
+            elf(0x20_0000, &[Part::Load { paddr: 0x20_0000, bytes: vec![0xcc; 5], mem_len: 0x1_8001 }]);
         let ram = ram();
         ram.memory().write_slice(&[0xff; 0x2_0000], GuestAddress(0x1f_fff0)).unwrap();
         plan(&file, Protocol::Linux64, None).load(ram.memory(), &mut Cursor::new(&file), None).unwrap();
@@ -403,12 +402,8 @@ mod tests {
         .concat();
         assert_eq!(bytes::<56>(&ram, 0x6000).to_vec(), start_info);
         assert_eq!(word::<[u64; 4]>(&ram, 0x6040), [0x7f_e000, 5000, 0, 0]);
-        let memory_map = [
-            [0, 0x9_fc00, 1],
-            [0x9_fc00, 0x400, 2],
-            [0xf_0000, 0x1_0000, 2],
-            [0x10_0000, 0x70_0000, 1],
-        ];
+        let memory_map =
+            [[0, 0x9_fc00, 1], [0x9_fc00, 0x400, 2], [0xf_0000, 0x1_0000, 2], [0x10_0000, 0x70_0000, 1]];
         assert_eq!(word::<[u64; 12]>(&ram, 0x6080), memory_map.concat()[..]);
     }
 

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn pvh_entry_of_4_bytes_is_found_among_other_notes() {
-        let notes = [note("GNU", 3, &[9; 20], 4), note("Xen", 18, &[0x50, 8, 0, 1], 4), note("Linux", 1, b"x", 4)];
+        let notes =
+            [note("GNU", 3, &[9; 20], 4), note("Xen", 18, &[0x50, 8, 0, 1], 4), note("Linux", 1, b"x", 4)];
         assert_eq!(pvh_entry(&notes.concat(), 4), Ok(Some(0x100_0850)));
     }
 

@@ -72,7 +72,9 @@ pub enum PlanError {
         end: u64,
     },
     /// More memory helps.
-    #[error("the kernel needs memory up to {end:#x}, but it ends at {ram_end:#x}; give the guest at least {mib} MiB")]
+    #[error(
+        "the kernel needs memory up to {end:#x}, but it ends at {ram_end:#x}; give the guest at least {mib} MiB"
+    )]
     TooLittleMemory {
         /// First address behind the kernel.
         end: u64,
@@ -194,8 +196,9 @@ impl BootPlan {
         ];
         all.extend(self.initrd().map(|range| Placement { what: "initrd", range }));
         if self.entry.protocol.is_long_mode() {
-            let pages = boot::page_tables();
-            all.extend(pages.iter().map(|(gpa, entries)| place("page table", *gpa, entries.len() as u64 * 8)));
+            // One page each, and one behind the other.
+            let pages = boot::page_tables().len() as u64;
+            all.push(place("page tables", layout::PML4, pages * PAGE_LEN));
         }
         if self.entry.protocol == Protocol::Pvh {
             let map_len = self.e820.len() * size_of::<hvm_memmap_table_entry>();
@@ -456,14 +459,16 @@ mod tests {
 
     #[test]
     fn plan_kernel_above_4_gib_is_refused() {
-        let expected = "the kernel ends at 0x100001000, beyond the start of the 32-bit MMIO gap at 0xc0000000";
+        let expected =
+            "the kernel ends at 0x100001000, beyond the start of the 32-bit MMIO gap at 0xc0000000";
         assert_eq!(complaint(&kernel_at(0x1_0000_0000, 4096), 8 << 30, None), expected);
     }
 
     #[test]
     fn plan_init_size_larger_than_any_memory_is_refused() {
         let image = patched(bzimage(), 0x260, &u32::MAX.to_le_bytes());
-        let expected = "the kernel ends at 0x1001fffff, beyond the start of the 32-bit MMIO gap at 0xc0000000";
+        let expected =
+            "the kernel ends at 0x1001fffff, beyond the start of the 32-bit MMIO gap at 0xc0000000";
         assert_eq!(complaint(&image, 8 << 30, None), expected);
     }
 
@@ -486,7 +491,10 @@ mod tests {
         let image = inspected(&bzimage());
         let ram: Vec<_> = (0..126).map(|n| n * (16 << 20)..n * (16 << 20) + (8 << 20)).collect();
         let spec = BootSpec { image: &image, protocol: None, initrd_len: None, cmdline: "", ram: &ram };
-        assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), "a memory map of 129 entries; at most 128 fit");
+        assert_eq!(
+            BootPlan::new(&spec).unwrap_err().to_string(),
+            "a memory map of 129 entries; at most 128 fit"
+        );
     }
 
     #[test]
@@ -504,12 +512,7 @@ placements:
   0x000000500..0x000000528 descriptor tables
   IDT
   0x000007000..0x000008000 zero page
-  0x000009000..0x000009008 page table
-  0x00000a000..0x00000a020 page table
-  0x00000b000..0x00000c000 page table
-  0x00000c000..0x00000d000 page table
-  0x00000d000..0x00000e000 page table
-  0x00000e000..0x00000f000 page table
+  0x000009000..0x00000f000 page tables
   0x000020000..0x000020006 command line
   0x000100000..0x000300000 kernel
   0x0007ff000..0x000800000 initrd

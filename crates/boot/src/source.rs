@@ -205,7 +205,10 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("socket");
         let _listener = UnixListener::bind(&path).unwrap();
-        assert_eq!(complaint(&path), format!("kernel image {}: is a socket, expected a file", path.display()));
+        assert_eq!(
+            complaint(&path),
+            format!("kernel image {}: is a socket, expected a file", path.display())
+        );
     }
 
     #[test]

@@ -10,6 +10,20 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::Output;
 
+/// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. With bit 7 of
+/// the line control register set, the divisor's high byte is there instead.
+const INTERRUPT_ENABLE: u8 = 1;
+const RECEIVED_DATA_ENABLED: u8 = 1;
+/// Offset of the interrupt identification register (read), and what it reads while data waits and its
+/// interrupt is enabled: FIFOs are on (bits 7:6), received data (bits 3:0).
+const INTERRUPT_IDENTIFICATION: u64 = 2;
+const RECEIVED_DATA: u8 = 0xc4;
+/// Offset of the line control register, whose bit 7 shows the divisor instead of the first two registers.
+const LINE_CONTROL: u8 = 3;
+const DIVISOR_ACCESS: u8 = 1 << 7;
+/// Offset of the line status register, whose bit 0 is set while data waits.
+const LINE_STATUS: u8 = 5;
+const DATA_READY: u8 = 1;
 /// Offset of the modem control register, whose bit 4 switches the loopback.
 const MODEM_CONTROL: u64 = 4;
 
@@ -28,6 +42,26 @@ struct Registers {
     serial: Serial<Irq, NoWord, Sink>,
     /// The host side has more than fitted.
     input_waits: bool,
+}
+
+impl Registers {
+    fn read(&mut self, register: u64) -> u8 {
+        if register == INTERRUPT_IDENTIFICATION && self.has_received_data_interrupt() {
+            return RECEIVED_DATA;
+        }
+        self.serial.read(register as u8)
+    }
+
+    /// Whether data waits and the guest wants to be interrupted for it.
+    ///
+    /// On a 16550 the interrupt stays until the FIFO is empty. In vm-superio it goes away with the first byte
+    /// read; Linux, which reads 256 bytes per interrupt at most, would then leave the rest in the FIFO, find
+    /// no interrupt, and never come back.
+    fn has_received_data_interrupt(&mut self) -> bool {
+        let divisor = self.serial.read(LINE_CONTROL) & DIVISOR_ACCESS != 0;
+        let waits = self.serial.read(LINE_STATUS) & DATA_READY != 0;
+        waits && !divisor && self.serial.read(INTERRUPT_ENABLE) & RECEIVED_DATA_ENABLED != 0
+    }
 }
 
 /// The interrupt line, as vm-superio wants it.
@@ -149,7 +183,7 @@ impl BusDevice for Uart {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let mut registers = self.registers();
         for (register, byte) in (offset..).zip(data) {
-            *byte = registers.serial.read(register as u8);
+            *byte = registers.read(register);
         }
         self.offer_room(&mut registers);
     }
@@ -180,11 +214,11 @@ mod tests {
     use super::*;
 
     const DATA: u64 = 0;
-    const IER: u64 = 1;
-    const LSR: u64 = 5;
+    const IER: u64 = INTERRUPT_ENABLE as u64;
+    const LSR: u64 = LINE_STATUS as u64;
     const LOOPBACK: u8 = 1 << 4;
-    const RECEIVE_INTERRUPT: u8 = 1;
-    const DATA_READY: u8 = 1;
+    const TRANSMIT_INTERRUPT: u8 = 2;
+    const NO_INTERRUPT: u8 = 1;
 
     fn uart() -> (Uart, IrqLine) {
         let irq = IrqLine::new().unwrap();
@@ -240,9 +274,31 @@ mod tests {
         let (uart, irq) = uart();
         assert_eq!(uart.send(b"a"), 1);
         assert!(irq.event().read().is_err());
-        write(&uart, IER, RECEIVE_INTERRUPT);
+        write(&uart, IER, RECEIVED_DATA_ENABLED);
         assert!(irq.event().read().is_ok(), "enabling it asserts what is pending");
         assert_eq!(read(&uart, LSR) & DATA_READY, DATA_READY);
+    }
+
+    #[test]
+    fn uart_identifies_received_data_until_the_fifo_is_empty() {
+        let (uart, _) = uart();
+        write(&uart, IER, RECEIVED_DATA_ENABLED);
+        assert_eq!(uart.send(b"ab"), 2);
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA);
+        assert_eq!(read(&uart, DATA), b'a');
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA, "one more waits");
+        assert_eq!(read(&uart, DATA), b'b');
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & NO_INTERRUPT, NO_INTERRUPT);
+    }
+
+    #[test]
+    fn uart_received_data_does_not_hide_the_transmit_interrupt_for_ever() {
+        let (uart, _) = uart();
+        write(&uart, IER, RECEIVED_DATA_ENABLED | TRANSMIT_INTERRUPT);
+        assert_eq!(uart.send(b"a"), 1);
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA);
+        assert_eq!(read(&uart, DATA), b'a');
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & 0xf, TRANSMIT_INTERRUPT);
     }
 
     #[test]

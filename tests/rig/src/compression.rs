@@ -23,7 +23,8 @@ pub(crate) fn unpack(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
     } else if bytes.starts_with(LZ4_LEGACY) {
         unpack_lz4_legacy(&bytes[LZ4_LEGACY.len()..], what)
     } else if bytes.starts_with(ZSTD) {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| damaged(what, "zstd", error))?;
+        let decoder =
+            ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| damaged(what, "zstd", error))?;
         read_all(decoder, what, "zstd")
     } else if bytes.starts_with(XZ) {
         read_all(lzma_rust2::XzReader::new(bytes, false), what, "xz")
@@ -31,7 +32,10 @@ pub(crate) fn unpack(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
         read_all(flate2::bufread::GzDecoder::new(bytes), what, "gzip")
     } else {
         let magic = bytes.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
-        Err(Error::format(what, format!("neither ELF nor lz4, zstd, xz or gzip data (it starts with 0x{magic})")))
+        Err(Error::format(
+            what,
+            format!("neither ELF nor lz4, zstd, xz or gzip data (it starts with 0x{magic})"),
+        ))
     }
 }
 
@@ -85,6 +89,9 @@ mod tests {
     #[test]
     fn unknown_magic_is_named() {
         let error = unpack(b"PK\x03\x04rest", "kernel.zip").unwrap_err().to_string();
-        assert_eq!(error, "kernel.zip: neither ELF nor lz4, zstd, xz or gzip data (it starts with 0x504b03047265)");
+        assert_eq!(
+            error,
+            "kernel.zip: neither ELF nor lz4, zstd, xz or gzip data (it starts with 0x504b03047265)"
+        );
     }
 }

@@ -41,7 +41,9 @@ pub enum Error {
     },
 
     /// No kernel package fits.
-    #[error("no package like `{pattern}` in the apt cache: run `apt-get update`, or give a kernel with --kernel PATH")]
+    #[error(
+        "no package like `{pattern}` in the apt cache: run `apt-get update`, or give a kernel with --kernel PATH"
+    )]
     KernelNotFound {
         /// The package name that was looked for, `*` for any text.
         pattern: String,
@@ -66,7 +68,9 @@ pub enum Error {
     },
 
     /// Inside the rig, where nothing can be fetched, something that should have been prepared outside is missing.
-    #[error("{what} isn't prepared, and inside the rig nothing can be fetched: run `cargo xtask test` on the host")]
+    #[error(
+        "{what} isn't prepared, and inside the rig nothing can be fetched: run `cargo xtask test` on the host"
+    )]
     NotPrepared {
         /// The missing thing.
         what: String,
@@ -81,6 +85,13 @@ pub enum Error {
         problem: String,
         /// The last lines of QEMU's messages and of the outer kernel's console.
         log: String,
+    },
+
+    /// A signal asked this process to end; the rig was stopped and the terminal restored.
+    #[error("stopped by signal {signal}")]
+    Interrupted {
+        /// Its number.
+        signal: i32,
     },
 
     /// The command ran in the rig for longer than it may.

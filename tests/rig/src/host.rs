@@ -22,9 +22,13 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoKvm => f.write_str("this host has no /dev/kvm"),
-            Self::NoPermission => f.write_str("/dev/kvm may not be opened: join its group (usually kvm) and log in again"),
+            Self::NoPermission => {
+                f.write_str("/dev/kvm may not be opened: join its group (usually kvm) and log in again")
+            }
             Self::Unusable(why) => write!(f, "/dev/kvm can't be opened: {why}"),
-            Self::SoftwareKvm => f.write_str("the CPU has neither VMX nor SVM: this KVM runs bare-metal payloads, not Linux"),
+            Self::SoftwareKvm => {
+                f.write_str("the CPU has neither VMX nor SVM: this KVM runs bare-metal payloads, not Linux")
+            }
         }
     }
 }

@@ -33,7 +33,10 @@ impl Initramfs {
     pub fn new(busybox: &Path, init: &str) -> Result<Self> {
         let binary = fs::read(busybox).at("read", busybox)?;
         if !is_static(&binary) {
-            return Err(Error::format(busybox.display().to_string(), "not a statically linked x86-64 program"));
+            return Err(Error::format(
+                busybox.display().to_string(),
+                "not a statically linked x86-64 program",
+            ));
         }
         let mut archive = Archive::new();
         DIRS.iter().for_each(|dir| archive.dir(dir, 0o755));
@@ -85,12 +88,16 @@ pub(crate) fn is_static(elf: &[u8]) -> bool {
     const E_MACHINE: usize = 0x12;
     const EM_X86_64: &[u8] = &[62, 0];
     const PT_INTERP: &[u8] = &[3, 0, 0, 0];
-    let u16_at = |at: usize| elf.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u16::from_le_bytes);
-    let headers = elf.get(0x20..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u64::from_le_bytes) as usize;
+    let u16_at =
+        |at: usize| elf.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u16::from_le_bytes);
+    let headers =
+        elf.get(0x20..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u64::from_le_bytes) as usize;
     let (entry_len, count) = (usize::from(u16_at(0x36)), usize::from(u16_at(0x38)));
     let interpreted = (0..count).any(|index| {
         let at = headers.saturating_add(index * entry_len);
         elf.get(at..at.saturating_add(4)).is_some_and(|kind| kind == PT_INTERP)
     });
-    elf.starts_with(b"\x7fELF\x02\x01") && elf.get(E_MACHINE..E_MACHINE + 2) == Some(EM_X86_64) && !interpreted
+    elf.starts_with(b"\x7fELF\x02\x01")
+        && elf.get(E_MACHINE..E_MACHINE + 2) == Some(EM_X86_64)
+        && !interpreted
 }

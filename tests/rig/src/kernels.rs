@@ -153,7 +153,11 @@ impl<'a> ModuleLibrary<'a> {
         let builtin = fs::read_to_string(&builtin).at("read", &builtin)?;
         let mut files = BTreeMap::new();
         collect(root, &mut files)?;
-        Ok(Self { kernel, files, builtin: builtin.lines().filter_map(|line| module_name(Path::new(line))).collect() })
+        Ok(Self {
+            kernel,
+            files,
+            builtin: builtin.lines().filter_map(|line| module_name(Path::new(line))).collect(),
+        })
     }
 
     fn add(&self, name: &str, order: &mut Vec<Module>) -> Result<()> {

@@ -57,6 +57,7 @@ mod qemu;
 mod reexec;
 mod run_dir;
 mod script;
+mod signals;
 mod streams;
 mod terminal;
 mod vmlinux;

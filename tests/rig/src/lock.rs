@@ -2,12 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{At, Result};
 use crate::progress::note;
+
+/// 2 s in all: a shorter wait isn't worth a line.
+const QUIET_TRIES: u32 = 40;
+const QUIET_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A held lock; given back on drop, and by the kernel if the process dies.
 #[must_use = "the lock is released when this is dropped"]
@@ -16,10 +22,13 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Waits for the lock at `path` (created if absent). `what` is named to the reader if there is a wait.
+/// Waits for the lock at `path` (created if absent). `what` is named to the reader if the wait is long.
 pub(crate) fn exclusive(path: &Path, what: &str) -> Result<Lock> {
-    if let Some(lock) = try_exclusive(path)? {
-        return Ok(lock);
+    for _ in 0..QUIET_TRIES {
+        if let Some(lock) = try_exclusive(path)? {
+            return Ok(lock);
+        }
+        thread::sleep(QUIET_INTERVAL);
     }
     note(&format!("waiting for another process that prepares {what}"));
     let file = open(path)?;

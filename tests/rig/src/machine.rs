@@ -15,6 +15,7 @@ use crate::qemu::{CONSOLE_LOG, Channel, Machine, QEMU_LOG, Qemu};
 use crate::reexec::IN_RIG;
 use crate::run_dir::RunDir;
 use crate::script;
+use crate::signals::Watch;
 use crate::streams::{DRAIN_TIME, Stdin, copy_output, copy_stdin, copy_to_terminal};
 use crate::terminal::{self, RawTerminal};
 
@@ -166,7 +167,8 @@ impl Rig {
     ) -> Result<Outcome> {
         let channel = Channel::Stream { has_stdin: self.stdin != Stdin::Null };
         let (run_dir, mut qemu) = self.start(argv, channel)?;
-        let (stop, stopped) = io::pipe().at("open", "a pipe".as_ref()).map(|(reader, writer)| (writer, reader))?;
+        let (stop, stopped) =
+            io::pipe().at("open", "a pipe".as_ref()).map(|(reader, writer)| (writer, reader))?;
         thread::scope(|scope| {
             match (qemu.take_stdin(), &self.stdin) {
                 (Some(into), Stdin::Inherit) => drop(scope.spawn(|| copy_stdin(into, stopped, None))),
@@ -191,7 +193,8 @@ impl Rig {
     pub fn run_on_terminal(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Outcome> {
         let (rows, cols) = terminal::size();
         let (run_dir, mut qemu) = self.start(argv, Channel::Terminal { rows, cols })?;
-        let (stop, stopped) = io::pipe().at("open", "a pipe".as_ref()).map(|(reader, writer)| (writer, reader))?;
+        let (stop, stopped) =
+            io::pipe().at("open", "a pipe".as_ref()).map(|(reader, writer)| (writer, reader))?;
         let raw = RawTerminal::enter().at("set the mode of", "the terminal on standard input".as_ref())?;
         let outcome = thread::scope(|scope| {
             let into = qemu.take_stdin().expect("its standard input is a pipe");
@@ -241,15 +244,25 @@ impl Rig {
     /// Waits until QEMU has ended, or ends it: when time is up, or when `is_cut_off` says that nobody listens any more.
     fn wait(&self, qemu: &mut Qemu, run_dir: &RunDir, is_cut_off: impl Fn() -> bool) -> Result<Outcome> {
         let start = Instant::now();
+        let signals = Watch::start().at("watch", "signals".as_ref())?;
         let mut cut_off_at: Option<Instant> = None;
         loop {
             let stage = stage(run_dir);
             if let Some(status) = qemu.ended().at("wait for", "QEMU".as_ref())? {
-                return outcome(run_dir).ok_or_else(|| self.failure(run_dir, stage, &format!("QEMU ended ({status})")));
+                return outcome(run_dir)
+                    .ok_or_else(|| self.failure(run_dir, stage, &format!("QEMU ended ({status})")));
+            }
+            if let Some(signal) = signals.caught() {
+                qemu.kill();
+                return Err(Error::Interrupted { signal });
             }
             if stage != Stage::Command && start.elapsed() > BOOT_TIMEOUT {
                 qemu.kill();
-                return Err(self.failure(run_dir, stage, &format!("not done after {} s", BOOT_TIMEOUT.as_secs())));
+                return Err(self.failure(
+                    run_dir,
+                    stage,
+                    &format!("not done after {} s", BOOT_TIMEOUT.as_secs()),
+                ));
             }
             if start.elapsed() > self.timeout {
                 qemu.kill();

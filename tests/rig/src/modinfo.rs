@@ -13,7 +13,8 @@ const SH_SIZE: usize = 0x20;
 
 /// The modules that `module` needs loaded before it, as its `depends=` lists them. `what` names the file in errors.
 pub(crate) fn depends(module: &[u8], what: &str) -> Result<Vec<String>> {
-    let info = section(module, b".modinfo").ok_or_else(|| Error::format(what, "no .modinfo section, not a module"))?;
+    let info = section(module, b".modinfo")
+        .ok_or_else(|| Error::format(what, "no .modinfo section, not a module"))?;
     let words = info.split(|byte| *byte == 0).filter_map(|word| word.strip_prefix(b"depends="));
     let names = words.flat_map(|list| list.split(|byte| *byte == b',')).filter(|name| !name.is_empty());
     Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
@@ -93,6 +94,9 @@ mod tests {
     #[test]
     fn depends_truncated_module_is_refused() {
         let elf = &module(b"depends=kvm\0")[..100];
-        assert_eq!(depends(elf, "kvm.ko").unwrap_err().to_string(), "kvm.ko: no .modinfo section, not a module");
+        assert_eq!(
+            depends(elf, "kvm.ko").unwrap_err().to_string(),
+            "kvm.ko: no .modinfo section, not a module"
+        );
     }
 }

@@ -79,6 +79,11 @@ run_command() {
 	echo command >/run_dir/stage
 	"$@" chroot $root /bin/sh /run/rig/command
 }
+# Leaves the exit code for the host, which looks at it when the machine has gone.
+finish() {
+	echo "$1" >/run_dir/code.part
+	mv /run_dir/code.part /run_dir/code
+}
 
 case $io in
 terminal)
@@ -89,32 +94,28 @@ terminal)
 			stty -F /dev/hvc0 rows "${size% *}" cols "${size#* }"
 	done &
 	run_command setsid -c </dev/hvc0 >/dev/hvc0 2>&1
-	code=$?
+	finish $?
 	;;
 stream)
-	# Pipes, as a command that is started from a program has them: the ports themselves can be opened only once.
-	mkfifo /in /out
+	# Through pipes, as a command that is started from a program has them. The ports themselves can be opened only once,
+	# and a named pipe can't be opened again by /dev/stdin once its writer has gone.
 	await find_port rig.out
-	cat /out >"$port" &
-	copier=$!
+	out=$port
+	run_and_finish() {
+		run_command 2>&1
+		finish $?
+		[ -s /feeder ] && kill "$(cat /feeder)"
+		# What the command left running may hold the pipe open for ever.
+		(sleep 2 && reboot -f) </dev/null >/dev/null 2>&1 &
+	}
 	if [ -e /run_dir/has_stdin ]; then
 		await find_port rig.in
-		cat "$port" >/in &
-		run_command </in >/out 2>&1
+		sh -c 'echo $$ >/feeder && exec cat "$0"' "$port" | run_and_finish | cat >"$out"
 	else
-		run_command </dev/null >/out 2>&1
+		run_and_finish </dev/null | cat >"$out"
 	fi
-	code=$?
-	# What the command left running may hold the pipe open for ever.
-	tries=0
-	while kill -0 $copier 2>/dev/null && [ $tries -lt 40 ]; do
-		tries=$((tries + 1))
-		sleep 0.05
-	done
 	;;
 *) fail "no console chosen" ;;
 esac
 
-echo $code >/run_dir/code.part
-mv /run_dir/code.part /run_dir/code
 reboot -f

@@ -109,7 +109,9 @@ fn as_root(program: &str, needed_for: &str) -> Result<Command> {
         if find_program("sudo").is_none() {
             return Err(Error::ProgramMissing {
                 program: needed_for.to_owned(),
-                remedy: format!("run `apt-get update && apt-get install {needed_for}` as root (there is no sudo here)"),
+                remedy: format!(
+                    "run `apt-get update && apt-get install {needed_for}` as root (there is no sudo here)"
+                ),
             });
         }
         command = Command::new("sudo");

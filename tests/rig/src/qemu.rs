@@ -135,7 +135,9 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
         }
         Channel::Stream { has_stdin } => {
             // Output and input apart: a port whose chardev has seen the end of its input drops all output.
-            args.words("-chardev file,id=out,path=/dev/stdout -device virtserialport,chardev=out,name=rig.out");
+            args.words(
+                "-chardev file,id=out,path=/dev/stdout -device virtserialport,chardev=out,name=rig.out",
+            );
             if has_stdin {
                 args.words("-chardev stdio,id=in,signal=off -device virtserialport,chardev=in,name=rig.in");
             }
@@ -148,7 +150,9 @@ fn command_line(channel: Channel) -> String {
     // A panic resets at once, which with -no-reboot ends QEMU.
     let common = "console=ttyS0 quiet loglevel=1 mitigations=off panic=-1 reboot=k";
     match channel {
-        Channel::Terminal { rows, cols } => format!("{common} rig.io=terminal rig.rows={rows} rig.cols={cols}"),
+        Channel::Terminal { rows, cols } => {
+            format!("{common} rig.io=terminal rig.rows={rows} rig.cols={cols}")
+        }
         Channel::Stream { .. } => format!("{common} rig.io=stream"),
     }
 }

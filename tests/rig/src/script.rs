@@ -46,14 +46,20 @@ mod tests {
         let argv = ["printf", "%s|", "it's", "$HOME `x`", "", "two\nlines"].map(OsString::from);
         let env = [(OsString::from("PATH"), std::env::var_os("PATH").unwrap())];
         let script = render(Path::new("/"), &env, &argv);
-        let output = std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
+        let output =
+            std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "it's|$HOME `x`||two\nlines|");
     }
 
     #[test]
     fn script_missing_directory_is_125() {
         let script = render(Path::new("/does/not/exist"), &[], &["true".into()]);
-        let status = std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap().status;
+        let status = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(OsStr::from_bytes(&script))
+            .output()
+            .unwrap()
+            .status;
         assert_eq!(status.code(), Some(125));
     }
 }

@@ -80,7 +80,8 @@ pub(crate) fn copy_stdin(mut into: ChildStdin, stop: io::PipeReader, run_dir: Op
         if let Some(run_dir) = run_dir {
             publish_size(run_dir, &mut size);
         }
-        let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+        let mut fds =
+            [PollFd::new(&stdin, PollFlags::IN), PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         if poll(&mut fds, Some(&SIZE_INTERVAL)).is_err() {
             // Interrupted by a signal: look again.
             continue;

@@ -42,7 +42,10 @@ pub fn extract(bzimage: &[u8]) -> Result<Vec<u8>> {
     let start = (setup_sectors + 1) * SECTOR_LEN + read_u32(bzimage, PAYLOAD_OFFSET)? as usize;
     let len = read_u32(bzimage, PAYLOAD_LENGTH)? as usize;
     let payload = bzimage.get(start..start + len).ok_or_else(|| {
-        damaged(format!("payload of {len} bytes at 0x{start:x} lies outside the file of {} bytes", bzimage.len()))
+        damaged(format!(
+            "payload of {len} bytes at 0x{start:x} lies outside the file of {} bytes",
+            bzimage.len()
+        ))
     })?;
     let mut elf = unpack(payload, "payload of the bzImage")?;
     let elf_len = file_len_of_elf(&elf)?;

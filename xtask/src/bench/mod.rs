@@ -66,7 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut monitor = None;
     if !arguments.peers_only {
         let path = match &arguments.monitor {
-            Some(path) => fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()))?,
+            Some(path) => {
+                fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()))?
+            }
             None => workspace::build_monitor()?,
         };
         contenders.extend(ours(&path, &files));

@@ -8,7 +8,10 @@ use super::spec::{Sample, Spec};
 /// Prints medians of each monitor, ratios to the first, and the size of our program.
 pub(super) fn print(spec: &Spec, samples: &[Sample], monitor: Option<&Path>) {
     println!();
-    println!("{:<24} {:>9} {:>7} {:>13} {:>7} {:>14} {:>6}", "", "to init", "ratio", "own memory", "ratio", "to KVM_RUN", "runs");
+    println!(
+        "{:<24} {:>9} {:>7} {:>13} {:>7} {:>14} {:>6}",
+        "", "to init", "ratio", "own memory", "ratio", "to KVM_RUN", "runs"
+    );
     let rows: Vec<Row> = (0..spec.contenders.len()).map(|index| Row::of(index, samples)).collect();
     for (contender, row) in spec.contenders.iter().zip(&rows) {
         println!(
@@ -43,7 +46,9 @@ impl Row {
         };
         Self {
             to_init_ms: median(own().filter_map(|sample| sample.to_init_ms).collect()),
-            resident_mib: median(own().filter_map(|sample| Some(sample.resident_kib? as f64 / 1024.0)).collect()),
+            resident_mib: median(
+                own().filter_map(|sample| Some(sample.resident_kib? as f64 / 1024.0)).collect(),
+            ),
             first_run_ms: median(own().filter_map(first_run).collect()),
             good_runs: own().count(),
         }

@@ -21,7 +21,9 @@ pub(super) fn check() -> Result<Verdict, Failure> {
                 match (is_allowed, is_switch) {
                     (true, true) => switches += 1,
                     (true, false) => problems.push(format!("{place}: {NEEDLE} only before `mod` or `use`")),
-                    (false, _) => problems.push(format!("{place}: {} has no business with {NEEDLE}", package.name)),
+                    (false, _) => {
+                        problems.push(format!("{place}: {} has no business with {NEEDLE}", package.name))
+                    }
                 }
             }
         }

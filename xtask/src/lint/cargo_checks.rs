@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::Verdict;
 use super::rules::ONE_VERSION;
-use crate::workspace::{cargo, root, succeed};
 use crate::Failure;
+use crate::workspace::{cargo, root, succeed};
 
 const CI_SCRIPT: &str = ".ci/run";
 const CI_COMMAND: &str = "exec cargo xtask test";
@@ -37,7 +37,8 @@ pub(super) fn duplicates() -> Result<Verdict, Failure> {
 pub(super) fn ci_script() -> Result<Verdict, Failure> {
     let text = fs::read_to_string(root().join(CI_SCRIPT)).unwrap_or_default();
     let is_last = text.trim_end().lines().last() == Some(CI_COMMAND);
-    let problems = if is_last { vec![] } else { vec![format!("{CI_SCRIPT}: it must end with `{CI_COMMAND}`")] };
+    let problems =
+        if is_last { vec![] } else { vec![format!("{CI_SCRIPT}: it must end with `{CI_COMMAND}`")] };
     Ok(Verdict::from_problems(problems, || format!("{CI_SCRIPT} calls cargo xtask test")))
 }
 
@@ -65,7 +66,8 @@ mod tests {
 
     #[test]
     fn duplicate_that_crosses_borders_is_a_problem() {
-        let found = duplicates_in("bitflags v1.3.2\nvm-memory v0.17.1\nvm-memory v0.18.0\nvm-memory v0.18.0\n");
+        let found =
+            duplicates_in("bitflags v1.3.2\nvm-memory v0.17.1\nvm-memory v0.18.0\nvm-memory v0.18.0\n");
         assert_eq!(found.len(), 2);
     }
 

@@ -8,7 +8,9 @@ use crate::Failure;
 pub(super) fn check() -> Result<Verdict, Failure> {
     let packages = packages()?;
     let problems = packages.iter().flat_map(problems_of).collect();
-    Ok(Verdict::from_problems(problems, || format!("{} crates use only what lies below them", packages.len())))
+    Ok(Verdict::from_problems(problems, || {
+        format!("{} crates use only what lies below them", packages.len())
+    }))
 }
 
 fn problems_of(package: &Package) -> Vec<String> {

@@ -32,9 +32,9 @@ type Check = fn() -> Result<Verdict, Failure>;
 /// The quick ones first.
 const CHECKS: [(&str, Check); 9] = [
     ("layers", layers::check),
-    ("unsafe", unsafe_code::check),
-    ("target_arch", arch_fence::check),
-    ("length", length::check),
+    ("unsafe code", unsafe_code::check),
+    ("architecture fence", arch_fence::check),
+    ("file length", length::check),
     ("fmt", cargo_checks::fmt),
     ("duplicates", cargo_checks::duplicates),
     ("clippy", cargo_checks::clippy),

@@ -49,7 +49,7 @@ pub(super) const CRATES: &[CrateRule] = &[
         "vmm-kvm",
         2,
         Only(&["vmm-memory", "vmm-arch", "vmm-bus", "vmm-snapshot"]),
-        In(&["src/vm.rs", "src/vcpu.rs", "src/immediate_exit.rs", "src/ext.rs"]),
+        In(&["src/vm.rs", "src/vcpu.rs", "src/immediate_exit.rs"]),
     )
     .with_arch_modules(),
     rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),
@@ -60,7 +60,7 @@ pub(super) const CRATES: &[CrateRule] = &[
         Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-snapshot", "vmm-metrics"]),
         In(&["src/iovec.rs"]),
     ),
-    rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-bus"]), In(&["src/kick.rs"])).with_arch_modules(),
+    rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-bus"]), Forbidden).with_arch_modules(),
     rule("vmm-virtio-devices", 3, Only(&["vmm-virtio"]), Forbidden),
     rule(
         "vmm-machine",

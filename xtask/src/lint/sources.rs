@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::workspace::{cargo, root, succeed};
 use crate::Failure;
+use crate::workspace::{cargo, root, succeed};
 
 /// A crate of the workspace.
 #[derive(Debug, Deserialize)]
@@ -77,7 +77,8 @@ fn collect(package: &Path, dir: &Path, sources: &mut Vec<Source>) -> Result<(), 
         if path.is_dir() {
             collect(package, &path, sources)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+            let text = fs::read_to_string(&path)
+                .map_err(|error| format!("can't read {}: {error}", path.display()))?;
             let path = path.strip_prefix(package).unwrap_or(&path).to_string_lossy().into_owned();
             sources.push(Source { path, text });
         }

@@ -22,7 +22,9 @@ pub(super) fn check() -> Result<Verdict, Failure> {
             }
         }
     }
-    Ok(Verdict::from_problems(problems, || format!("only in {allowed} listed files, forbidden in all other crates")))
+    Ok(Verdict::from_problems(problems, || {
+        format!("only in {allowed} listed files, forbidden in all other crates")
+    }))
 }
 
 /// Integration tests and examples are crates of their own, but they use no more than the crate's public face.
@@ -38,7 +40,8 @@ fn outside(package: &Package, sources: &[Source], files: &[&str]) -> Vec<String>
     for source in unlisted {
         if let Some(line) = first_unsafe_line(&source.text) {
             let place = format!("{}:{line}", package.shown(&source.path));
-            problems.push(format!("{place}: unsafe code outside the files listed in xtask/src/lint/rules.rs"));
+            problems
+                .push(format!("{place}: unsafe code outside the files listed in xtask/src/lint/rules.rs"));
         }
     }
     problems

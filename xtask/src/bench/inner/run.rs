@@ -43,7 +43,8 @@ fn measure(contender: &Contender, spec: &Spec, sample: &mut Sample) -> Result<()
     let mut command = Command::new(&contender.argv[0]);
     command.args(&contender.argv[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
-    let mut monitor = Monitor(command.spawn().map_err(|error| format!("can't start {}: {error}", contender.argv[0]))?);
+    let mut monitor =
+        Monitor(command.spawn().map_err(|error| format!("can't start {}: {error}", contender.argv[0]))?);
     let pid = monitor.0.id();
     let output = reader(monitor.0.stdout.take().expect("its standard output is a pipe"));
     let log = line_reader(monitor.0.stderr.take().expect("its standard error is a pipe"));

@@ -38,7 +38,8 @@ impl<'a> Mapping<'a> {
     }
 
     fn is_anonymous(&self) -> bool {
-        let is_memory_file = |path: &str| ["/memfd:", "/dev/zero", "/dev/shm/"].iter().any(|start| path.starts_with(start));
+        let is_memory_file =
+            |path: &str| ["/memfd:", "/dev/zero", "/dev/shm/"].iter().any(|start| path.starts_with(start));
         self.inode == "0" || self.path.is_some_and(is_memory_file)
     }
 }
@@ -47,7 +48,8 @@ impl<'a> Mapping<'a> {
 mod tests {
     use super::*;
 
-    const PROGRAM: &str = "55d0a000-55d0b000 r-xp 00000000 fe:00 1234   /bin/vmm\nSize:  300000 kB\nRss:  900 kB\n";
+    const PROGRAM: &str =
+        "55d0a000-55d0b000 r-xp 00000000 fe:00 1234   /bin/vmm\nSize:  300000 kB\nRss:  900 kB\n";
     const RAM: &str = "7f0000000000-7f0010000000 rw-p 00000000 00:00 0 \nSize:  262144 kB\nRss:  50000 kB\n";
     const MEMFD: &str = "7f0000000000-7f0010000000 rw-s 00000000 00:01 99 /memfd:ram (deleted)\nSize:  131072 kB\nRss: 7 kB\n";
     const HEAP: &str = "55d0c000-55d0d000 rw-p 00000000 00:00 0 [heap]\nSize:  132 kB\nRss:  40 kB\n";

@@ -1,0 +1,314 @@
+//! The thread and its handle, driven with a processor that follows a script.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use vmm_kvm::{CrashReport, EmulationFailure, Exit};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_vcpu::{
+    Cpu, CrashCause, End, Error, ExitHandler, Kick, Outcome, Power, VcpuThread, install_kick_signal,
+};
+
+/// How long anything here may take before the test fails instead of hanging.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// One return of a scripted processor.
+enum Step {
+    Out(u16, usize, Vec<u8>),
+    In(u16, usize, usize),
+    Write(u64, Vec<u8>),
+    Shutdown,
+    BadInstruction,
+    Panic,
+    /// In the guest until kicked.
+    Spin,
+}
+
+/// Follows a script, and spins when it is over. A kick makes it return as KVM does.
+struct ScriptedCpu {
+    script: VecDeque<Step>,
+    data: Vec<u8>,
+    flag: Arc<Flag>,
+    reads: Sender<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Flag {
+    set: Mutex<bool>,
+    changed: Condvar,
+    /// Times that the guest was entered.
+    entries: AtomicUsize,
+}
+
+impl Kick for Flag {
+    fn set(&self) {
+        *self.set.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+    fn clear(&self) {
+        *self.set.lock().unwrap() = false;
+    }
+}
+
+impl Flag {
+    fn wait(&self) {
+        let set = self.set.lock().unwrap();
+        drop(self.changed.wait_while(set, |set| !*set).unwrap());
+    }
+}
+
+fn scripted(script: Vec<Step>) -> (ScriptedCpu, Arc<Flag>, Receiver<Vec<u8>>) {
+    let flag = Arc::new(Flag::default());
+    let (reads, seen) = channel();
+    let cpu = ScriptedCpu { script: script.into(), data: Vec::new(), flag: Arc::clone(&flag), reads };
+    (cpu, flag, seen)
+}
+
+impl Cpu for ScriptedCpu {
+    fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
+        // What the handler filled in becomes visible to the guest.
+        if !self.data.is_empty() {
+            let _ = self.reads.send(std::mem::take(&mut self.data));
+        }
+        if *self.flag.set.lock().unwrap() {
+            return Ok(Exit::Interrupted);
+        }
+        self.flag.entries.fetch_add(1, Ordering::SeqCst);
+        match self.script.pop_front().unwrap_or(Step::Spin) {
+            Step::Out(port, width, data) => {
+                // Kept by the script's owner, as the shared page is by the kernel.
+                let data = data.leak();
+                Ok(Exit::PortOut { port, width, data })
+            }
+            Step::In(port, width, len) => {
+                self.data = vec![0; len];
+                Ok(Exit::PortIn { port, width, data: &mut self.data })
+            }
+            Step::Write(gpa, data) => Ok(Exit::MmioWrite { gpa, data: data.leak() }),
+            Step::Shutdown => Ok(Exit::Shutdown),
+            Step::BadInstruction => Ok(Exit::EmulationFailure(EmulationFailure::new(&[0x0f, 0xc7, 0x0e]))),
+            Step::Panic => panic!("as scripted"),
+            Step::Spin => {
+                // Tells a test that waits for it; most don't.
+                let _ = self.reads.send(Vec::new());
+                self.flag.wait();
+                Ok(Exit::Interrupted)
+            }
+        }
+    }
+    fn kick(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.flag) as _
+    }
+    fn crash_report(&self) -> CrashReport {
+        CrashReport { code: vec![0xcc], ..Default::default() }
+    }
+}
+
+/// Reports each access and answers as told.
+struct Recorder {
+    accesses: Sender<(u64, Vec<u8>)>,
+    outcome: Outcome,
+}
+
+impl ExitHandler for Recorder {
+    fn port_in(&mut self, port: u16, data: &mut [u8]) {
+        if port == 0x60 {
+            data.fill(0x42);
+        }
+    }
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Outcome {
+        self.accesses.send((port.into(), data.to_vec())).unwrap();
+        self.outcome
+    }
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Outcome {
+        self.accesses.send((gpa, data.to_vec())).unwrap();
+        self.outcome
+    }
+}
+
+/// A running thread and everything to watch it by.
+struct Bench {
+    vcpu: VcpuThread,
+    flag: Arc<Flag>,
+    accesses: Receiver<(u64, Vec<u8>)>,
+    reads: Receiver<Vec<u8>>,
+    ended: EventFd,
+}
+
+fn start(script: Vec<Step>, outcome: Outcome) -> Bench {
+    install_kick_signal().unwrap();
+    let (cpu, flag, reads) = scripted(script);
+    let (sender, accesses) = channel();
+    let ended = EventFd::new(0).unwrap();
+    let handler = Recorder { accesses: sender, outcome };
+    let vcpu = VcpuThread::spawn(3, cpu, handler, ended.try_clone().unwrap()).unwrap();
+    Bench { vcpu, flag, accesses, reads, ended }
+}
+
+impl Bench {
+    fn entries(&self) -> usize {
+        self.flag.entries.load(Ordering::SeqCst)
+    }
+
+    fn access(&self) -> (u64, Vec<u8>) {
+        self.accesses.recv_timeout(DEADLINE).unwrap()
+    }
+
+    fn join(self) -> Result<End, Error> {
+        self.ended.read().unwrap();
+        assert!(self.vcpu.has_ended());
+        self.vcpu.join()
+    }
+}
+
+#[test]
+fn thread_starts_paused() {
+    let bench = start(vec![Step::Out(0xe9, 1, vec![1])], Outcome::Done);
+    bench.vcpu.pause();
+    assert_eq!(bench.entries(), 0);
+    bench.vcpu.resume();
+    assert_eq!(bench.access(), (0xe9, vec![1]));
+}
+
+#[test]
+fn string_output_arrives_element_by_element_at_its_width() {
+    let bench = start(vec![Step::Out(0xe9, 2, vec![1, 2, 3, 4])], Outcome::Done);
+    bench.vcpu.resume();
+    assert_eq!(bench.access(), (0xe9, vec![1, 2]));
+    assert_eq!(bench.access(), (0xe9, vec![3, 4]));
+}
+
+#[test]
+fn string_input_fills_every_element_and_unclaimed_ones_with_ones() {
+    let bench = start(vec![Step::In(0x60, 1, 3), Step::In(0x61, 4, 4)], Outcome::Done);
+    bench.vcpu.resume();
+    assert_eq!(bench.reads.recv_timeout(DEADLINE).unwrap(), [0x42; 3]);
+    assert_eq!(bench.reads.recv_timeout(DEADLINE).unwrap(), [0xff; 4]);
+}
+
+#[test]
+fn power_outcome_ends_the_vcpu_and_signals() {
+    let bench = start(vec![Step::Out(0x64, 1, vec![0xfe])], Outcome::Power(Power::Reset));
+    bench.vcpu.resume();
+    assert!(matches!(bench.join(), Ok(End::Power(Power::Reset))));
+}
+
+#[test]
+fn triple_fault_is_a_crash_with_a_report() {
+    let bench = start(vec![Step::Shutdown], Outcome::Done);
+    bench.vcpu.resume();
+    let Ok(End::Crashed(crash)) = bench.join() else { panic!("not a crash") };
+    assert_eq!(crash.cause, CrashCause::TripleFault);
+    assert_eq!(crash.report.code, [0xcc]);
+}
+
+#[test]
+fn emulation_failure_names_the_bytes() {
+    let bench = start(vec![Step::BadInstruction], Outcome::Done);
+    bench.vcpu.resume();
+    let Ok(End::Crashed(crash)) = bench.join() else { panic!("not a crash") };
+    assert_eq!(crash.cause.to_string(), "KVM can't emulate the instruction 0f c7 0e");
+}
+
+#[test]
+fn panic_on_the_thread_is_an_error_that_the_machine_hears_of() {
+    let bench = start(vec![Step::Panic], Outcome::Done);
+    bench.vcpu.resume();
+    assert_eq!(bench.join().unwrap_err().to_string(), "vcpu3: its thread panicked");
+}
+
+#[test]
+fn pause_takes_the_vcpu_out_of_the_guest_and_resume_lets_it_go_on() {
+    let bench = start(vec![Step::Spin, Step::Write(0x1000, vec![7])], Outcome::Done);
+    bench.vcpu.resume();
+    bench.reads.recv_timeout(DEADLINE).expect("it spins in the guest");
+    bench.vcpu.pause();
+    bench.vcpu.pause();
+    assert_eq!(bench.entries(), 1, "paused twice is paused");
+    assert!(bench.accesses.try_recv().is_err());
+    bench.vcpu.resume();
+    assert_eq!(bench.access(), (0x1000, vec![7]));
+}
+
+#[test]
+fn stop_reaches_a_vcpu_in_the_guest() {
+    let bench = start(vec![Step::Spin], Outcome::Done);
+    bench.vcpu.resume();
+    bench.vcpu.stop();
+    assert!(matches!(bench.join(), Ok(End::Stopped)));
+}
+
+#[test]
+fn stop_reaches_a_paused_vcpu() {
+    let bench = start(vec![], Outcome::Done);
+    bench.vcpu.stop();
+    assert!(matches!(bench.join(), Ok(End::Stopped)));
+}
+
+#[test]
+fn drop_stops_and_joins() {
+    let bench = start(vec![Step::Spin], Outcome::Done);
+    bench.vcpu.resume();
+    drop(bench.vcpu);
+    assert_eq!(bench.ended.read().unwrap(), 1);
+}
+
+#[test]
+fn hold_keeps_the_guest_out_until_woken() {
+    let script = vec![Step::Out(0x3f8, 1, vec![1]), Step::Out(0x3f8, 1, vec![2])];
+    let bench = start(script, Outcome::Hold);
+    bench.vcpu.resume();
+    assert_eq!(bench.access().1, [1]);
+    // A pause gets through a hold, completes the access, and the hold outlives it.
+    bench.vcpu.pause();
+    assert_eq!(bench.entries(), 1);
+    bench.vcpu.resume();
+    bench.vcpu.pause();
+    bench.vcpu.resume();
+    assert!(bench.accesses.try_recv().is_err(), "still held");
+    bench.vcpu.wake();
+    assert_eq!(bench.access().1, [2]);
+}
+
+#[test]
+fn wake_in_front_of_the_park_is_not_lost() {
+    // The wake comes from inside the write, before the loop knows that it must hold.
+    struct WakesItself(Arc<Mutex<Option<Arc<VcpuThread>>>>, Arc<AtomicBool>);
+    impl ExitHandler for WakesItself {
+        fn port_out(&mut self, _port: u16, data: &[u8]) -> Outcome {
+            if data == [2] {
+                self.1.store(true, Ordering::SeqCst);
+                return Outcome::Power(Power::Off);
+            }
+            self.0.lock().unwrap().as_ref().unwrap().wake();
+            Outcome::Hold
+        }
+    }
+    install_kick_signal().unwrap();
+    let (cpu, _, _reads) = scripted(vec![Step::Out(1, 1, vec![1]), Step::Out(1, 1, vec![2])]);
+    let itself = Arc::new(Mutex::new(None));
+    let second = Arc::new(AtomicBool::new(false));
+    let ended = EventFd::new(0).unwrap();
+    let handler = WakesItself(Arc::clone(&itself), Arc::clone(&second));
+    let vcpu = Arc::new(VcpuThread::spawn(0, cpu, handler, ended.try_clone().unwrap()).unwrap());
+    *itself.lock().unwrap() = Some(Arc::clone(&vcpu));
+    vcpu.resume();
+    ended.read().unwrap();
+    assert!(second.load(Ordering::SeqCst));
+    itself.lock().unwrap().take();
+}
+
+#[test]
+fn pause_and_resume_a_thousand_times_loses_no_kick() {
+    let bench = start(vec![], Outcome::Done);
+    bench.vcpu.resume();
+    (0..1000).for_each(|_| {
+        bench.vcpu.pause();
+        bench.vcpu.resume();
+    });
+    bench.vcpu.stop();
+    assert!(matches!(bench.join(), Ok(End::Stopped)));
+}

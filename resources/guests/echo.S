@@ -1,0 +1,15 @@
+# Says "ready", echoes what is typed, resets at Ctrl-D.
+.include "serial.inc"
+
+.globl start
+start:
+        puts    "ready\n"
+next:
+        getc
+        cmp     al, 4
+        je      done
+        putc
+        jmp     next
+done:
+        puts    "bye\n"
+        reset

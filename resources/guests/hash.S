@@ -1,0 +1,23 @@
+# Says "ready", reads COUNT bytes, says their FNV-1a hash, resets. With CHATTY=1 it also prints a "y" for each byte, so that
+# both directions are busy at the same time.
+.include "serial.inc"
+
+.globl start
+start:
+        puts    "ready\n"
+        fnv_start
+        mov     ecx, COUNT
+next:
+        getc
+        fnv_add
+.if CHATTY
+        mov     al, 'y'
+        mov     dx, COM1
+        out     dx, al
+.endif
+        dec     ecx
+        jnz     next
+        puts    "\nhash "
+        puthex
+        puts    "\n"
+        reset

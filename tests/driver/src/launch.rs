@@ -1,0 +1,196 @@
+//! How the monitor is started.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::Monitor;
+use crate::fd::set_nonblocking;
+use crate::terminal::Terminal;
+
+/// Where the program reads from.
+#[derive(Clone, Debug)]
+pub enum Stdin {
+    /// A pipe, for [`Monitor::send`].
+    Pipe,
+    /// /dev/null.
+    Null,
+    /// This file.
+    File(PathBuf),
+    /// Nothing: descriptor 0 is closed.
+    Closed,
+    /// The terminal, for [`Monitor::send`].
+    Terminal,
+}
+
+/// Where the program writes to.
+#[derive(Clone, Debug)]
+pub enum Stdout {
+    /// A pipe that is read at once, for [`Monitor::expect`].
+    Captured,
+    /// A pipe that is only read when the test does it: [`Monitor::take_stdout`].
+    Held,
+    /// /dev/null.
+    Null,
+    /// This file, from its beginning.
+    File(PathBuf),
+    /// Nothing: descriptor 1 is closed.
+    Closed,
+    /// The terminal, for [`Monitor::expect`].
+    Terminal,
+}
+
+/// A start of the monitor, being prepared. Standard error is always captured.
+#[derive(Debug)]
+#[must_use = "nothing runs before `start`"]
+pub struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    wrapper: Vec<OsString>,
+    dir: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+    stdin: Stdin,
+    stdout: Stdout,
+}
+
+impl Launch {
+    /// Starts `program` with `args`, /dev/null as input and its output captured.
+    pub fn new(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self {
+            program: program.to_owned(),
+            args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
+            wrapper: Vec::new(),
+            dir: None,
+            env: Vec::new(),
+            stdin: Stdin::Null,
+            stdout: Stdout::Captured,
+        }
+    }
+
+    /// Adds to the arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Chooses the input.
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// Chooses the output.
+    pub fn stdout(mut self, stdout: Stdout) -> Self {
+        self.stdout = stdout;
+        self
+    }
+
+    /// Puts a new terminal at both.
+    pub fn on_terminal(self) -> Self {
+        self.stdin(Stdin::Terminal).stdout(Stdout::Terminal)
+    }
+
+    /// Starts in this directory.
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts by these words, which end by executing the words after them: `setpriv --reuid 65534`, `sh -c 'exec "$0" "$@"'`.
+    pub fn wrapped(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.wrapper = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Starts it.
+    #[track_caller]
+    pub fn start(self) -> Monitor {
+        let mut command = self.command();
+        let wants_terminal = matches!(self.stdin, Stdin::Terminal) || matches!(self.stdout, Stdout::Terminal);
+        let terminal = wants_terminal.then(Terminal::open);
+        let slave = || {
+            let terminal = terminal.as_ref().expect("there is one if it is wanted");
+            Stdio::from(terminal.slave.try_clone().expect("a descriptor"))
+        };
+        let mut ends = Ends::default();
+        command.stdin(match &self.stdin {
+            Stdin::Pipe => {
+                let (reader, writer) = io::pipe().expect("a pipe");
+                ends.input = Some(writer.into());
+                reader.into()
+            }
+            Stdin::Null | Stdin::Closed => Stdio::null(),
+            Stdin::File(path) => File::open(path).expect("the input file").into(),
+            Stdin::Terminal => slave(),
+        });
+        command.stdout(match &self.stdout {
+            Stdout::Captured => ends.output(|ends| &mut ends.captured),
+            Stdout::Held => ends.output(|ends| &mut ends.held),
+            Stdout::Null | Stdout::Closed => Stdio::null(),
+            Stdout::File(path) => File::create(path).expect("the output file").into(),
+            Stdout::Terminal => slave(),
+        });
+        command.stderr(ends.output(|ends| &mut ends.stderr));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        // Our copies of the child's ends: with them open we would never hear of its end.
+        drop(command);
+        if let Some(input) = &ends.input {
+            set_nonblocking(input);
+        }
+        if let Some(terminal) = &terminal {
+            set_nonblocking(&terminal.master);
+        }
+        Monitor::new(child, ends, terminal)
+    }
+
+    fn command(&self) -> Command {
+        // std has no way to start a program with a closed descriptor; a shell does.
+        let closing = match (&self.stdin, &self.stdout) {
+            (Stdin::Closed, Stdout::Closed) => Some(r#"exec "$0" "$@" <&- >&-"#),
+            (Stdin::Closed, _) => Some(r#"exec "$0" "$@" <&-"#),
+            (_, Stdout::Closed) => Some(r#"exec "$0" "$@" >&-"#),
+            _ => None,
+        };
+        let closing = closing.map(|script| ["sh", "-c", script]).into_iter().flatten().map(OsString::from);
+        let program = self.program.clone().into_os_string();
+        let mut words = self.wrapper.iter().cloned().chain(closing).chain([program]).chain(self.args.iter().cloned());
+        let mut command = Command::new(words.next().expect("the program, if nothing else"));
+        command.args(words).envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+/// The test's ends of the program's pipes.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) input: Option<OwnedFd>,
+    pub(crate) captured: Option<PipeReader>,
+    pub(crate) held: Option<PipeReader>,
+    pub(crate) stderr: Option<PipeReader>,
+}
+
+impl Ends {
+    /// Makes a pipe, keeps its reading end where `place` says, and gives the writing end.
+    fn output(&mut self, place: fn(&mut Self) -> &mut Option<PipeReader>) -> Stdio {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        *place(self) = Some(reader);
+        writer.into()
+    }
+}
+
+/// Whether `child` is gone is asked elsewhere; this is only its number.
+pub(crate) fn pid(child: &Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("Linux numbers processes up to 2^22"))
+}

@@ -1,0 +1,241 @@
+//! The running monitor.
+
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::Termios;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use crate::fd::wait_ready;
+use crate::launch::{Ends, Launch, pid};
+use crate::process;
+use crate::terminal::Terminal;
+use crate::transcript::{Heard, Transcript, find};
+
+/// The running program. Every wait panics with the whole transcript when its deadline passes. Dropping it kills the program.
+#[derive(Debug)]
+pub struct Monitor {
+    child: Child,
+    /// Hears of the program's end, and leaves it to be reaped.
+    listener: Option<JoinHandle<()>>,
+    transcript: Arc<Transcript>,
+    /// How much of standard output earlier expectations have used up.
+    seen: usize,
+    input: Option<OwnedFd>,
+    held: Option<PipeReader>,
+    first_modes: Option<Termios>,
+    modes: Arc<Mutex<Modes>>,
+}
+
+/// The modes of the program's terminal.
+#[derive(Debug, Default)]
+struct Modes {
+    /// As long as the program runs. Later it would keep the terminal's output from ending.
+    terminal: Option<Terminal>,
+    /// What was found when it had ended.
+    last: Option<Termios>,
+}
+
+impl Monitor {
+    /// Prepares to start [`monitor_program`](crate::monitor_program) with `args`.
+    pub fn command(args: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Launch {
+        Launch::new(crate::monitor_program(), args)
+    }
+
+    pub(crate) fn new(child: Child, mut ends: Ends, terminal: Option<Terminal>) -> Self {
+        let transcript = Arc::new(Transcript::default());
+        let stderr = ends.stderr.take().expect("standard error is always captured");
+        transcript.follow(stderr.into(), |heard| &mut heard.stderr);
+        let clone = |fd: &OwnedFd| fd.try_clone().expect("a descriptor");
+        match (ends.captured, &terminal) {
+            (Some(stdout), _) => transcript.follow(stdout.into(), |heard| &mut heard.stdout),
+            (None, Some(terminal)) => transcript.follow(clone(&terminal.master), |heard| &mut heard.stdout),
+            (None, None) => transcript.note(|heard| heard.stdout.ended = true),
+        }
+        let input = ends.input.or_else(|| terminal.as_ref().map(|terminal| clone(&terminal.master)));
+        let first_modes = terminal.as_ref().map(|terminal| terminal.first_modes.clone());
+        let modes = Arc::new(Mutex::new(Modes { terminal, last: None }));
+        let listener = Some(listen(pid(&child), Arc::clone(&transcript), Arc::clone(&modes)));
+        Self { child, listener, transcript, seen: 0, input, held: ends.held, first_modes, modes }
+    }
+
+    /// Types or pipes in all of `bytes`.
+    ///
+    /// # Panics
+    /// They aren't taken for a minute, or there is neither pipe nor terminal.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        let sent = self.offer(bytes, crate::DEADLINE);
+        assert_eq!(sent, bytes.len(), "the input isn't taken\n{}", self.transcript);
+    }
+
+    /// As [`send`](Self::send), but gives up when nothing was taken for `patience`, and returns how many bytes were.
+    #[track_caller]
+    pub fn offer(&mut self, bytes: &[u8], patience: Duration) -> usize {
+        let input = self.input.as_ref().expect("the input is a pipe or a terminal, and open");
+        let mut sent = 0;
+        while sent < bytes.len() && wait_ready(input, PollFlags::POLLOUT, Some(Instant::now() + patience)) {
+            match nix::unistd::write(input, &bytes[sent..]) {
+                Ok(len) => sent += len,
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(errno) => panic!("the input was closed ({errno})\n{}", self.transcript),
+            }
+        }
+        sent
+    }
+
+    /// Ends the input, if it is a pipe.
+    pub fn close_stdin(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until standard output holds `needle`, behind what earlier calls found, and returns what is in front of it.
+    #[track_caller]
+    pub fn expect(&mut self, needle: &str, deadline: Duration) -> String {
+        let from = self.seen;
+        let found = self.transcript.wait(Instant::now() + deadline, |heard| {
+            let at = find(&heard.stdout.bytes[from..], needle.as_bytes());
+            match at {
+                Some(at) => Some(Some(from + at)),
+                None => heard.stdout.ended.then_some(None),
+            }
+        });
+        let why = || if found.is_none() { "within the deadline" } else { "before the end of the output" };
+        let Some(Some(at)) = found else { panic!("no {needle:?} {}\n{}", why(), self.transcript) };
+        self.seen = at + needle.len();
+        String::from_utf8_lossy(&self.transcript.heard().stdout.bytes[from..at]).into_owned()
+    }
+
+    /// Waits until standard error holds `needle`.
+    #[track_caller]
+    pub fn expect_stderr(&mut self, needle: &str, deadline: Duration) {
+        let found = self.transcript.wait(Instant::now() + deadline, |heard| {
+            let found = find(&heard.stderr.bytes, needle.as_bytes()).is_some();
+            (found || heard.stderr.ended).then_some(found)
+        });
+        assert_eq!(found, Some(true), "no {needle:?} on standard error\n{}", self.transcript);
+    }
+
+    /// Lets `window` pass in which nothing new is printed.
+    #[track_caller]
+    pub fn expect_quiet(&mut self, window: Duration) {
+        let seen = |heard: &Heard| (heard.stdout.bytes.len(), heard.exited);
+        let before = seen(&self.transcript.heard());
+        let noise = self.transcript.wait(Instant::now() + window, |heard| (seen(heard) != before).then_some(()));
+        assert_eq!(noise, None, "not quiet\n{}", self.transcript);
+    }
+
+    /// Waits until the program has ended and all of its output is here.
+    #[track_caller]
+    pub fn expect_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let is_over = |heard: &Heard| (heard.exited && heard.stdout.ended && heard.stderr.ended).then_some(());
+        let over = self.transcript.wait(Instant::now() + deadline, is_over);
+        assert!(over.is_some(), "no exit within {deadline:?}\n{}", self.transcript);
+        self.reap()
+    }
+
+    /// [`expect_exit`](Self::expect_exit), and the exit code must be `code`.
+    #[track_caller]
+    pub fn expect_code(&mut self, code: i32, deadline: Duration) {
+        let status = self.expect_exit(deadline);
+        assert_eq!(status.code(), Some(code), "{status}\n{}", self.transcript);
+    }
+
+    /// All of standard output so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        self.transcript.heard().stdout.bytes.clone()
+    }
+
+    /// All of standard error so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.transcript.heard().stderr.bytes).into_owned()
+    }
+
+    /// The reading end of standard output, for a test that reads by itself, late, or never: [`Stdout::Held`](crate::Stdout).
+    pub fn take_stdout(&mut self) -> PipeReader {
+        self.held.take().expect("the output is held, and not taken yet")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("a process that isn't reaped yet");
+    }
+
+    /// The modes of the program's terminal before the program was started.
+    pub fn termios_before(&self) -> Termios {
+        self.first_modes.clone().expect("the program was started on a terminal")
+    }
+
+    /// The modes of the program's terminal now, or those that it left behind.
+    pub fn termios(&self) -> Termios {
+        let modes = self.modes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now = modes.terminal.as_ref().map(Terminal::modes);
+        now.or_else(|| modes.last.clone()).expect("the program was started on a terminal")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    /// Resident memory in KiB (VmRSS).
+    pub fn rss_kib(&self) -> u64 {
+        process::status_kib(self.pid(), "VmRSS")
+    }
+
+    /// Resident memory in KiB that no file is behind (RssAnon); guest memory among it.
+    pub fn rss_anon_kib(&self) -> u64 {
+        process::status_kib(self.pid(), "RssAnon")
+    }
+
+    /// Resident memory in KiB without guest memory, which are the mappings that have these lengths in bytes.
+    pub fn own_rss_kib(&self, guest_ram_lens: &[u64]) -> u64 {
+        process::resident_kib_without(self.pid(), guest_ram_lens)
+    }
+
+    /// Processor time of all its threads.
+    pub fn cpu_time(&self) -> Duration {
+        process::cpu_time(self.pid())
+    }
+
+    /// The names of its threads.
+    pub fn thread_names(&self) -> Vec<String> {
+        process::thread_names(self.pid())
+    }
+
+    /// Takes the program's end from the kernel, behind the listener, which must find it there.
+    fn reap(&mut self) -> ExitStatus {
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        self.child.wait().expect("our own child")
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // No effect on one that was reaped: std remembers.
+        let _ = self.child.kill();
+        self.reap();
+    }
+}
+
+/// Waits for the program's end on a thread: the terminal's modes are looked at before the terminal may go.
+fn listen(pid: Pid, transcript: Arc<Transcript>, modes: Arc<Mutex<Modes>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        let mut modes = modes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        modes.last = modes.terminal.as_ref().map(Terminal::modes);
+        modes.terminal = None;
+        drop(modes);
+        transcript.note(|heard| heard.exited = true);
+    })
+}

@@ -1,0 +1,114 @@
+//! What Linux knows of a process (proc(5)).
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+/// USER_HZ: the unit of the times in /proc/PID/stat, 100 a second on x86.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How often a condition is looked at of which Linux sends no event.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Looks at `condition` again and again until it holds: for what no event tells of, such as the state of a process.
+///
+/// # Panics
+/// It doesn't hold in time.
+#[track_caller]
+pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < until, "not within {deadline:?}: {what}");
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+fn read(pid: Pid, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| panic!("/proc/{pid}/{file}: {error}"))
+}
+
+/// A field of /proc/PID/status in KiB, such as `VmRSS`.
+pub(crate) fn status_kib(pid: Pid, field: &str) -> u64 {
+    kib_field(&read(pid, "status"), field).unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}"))
+}
+
+/// Resident memory in KiB without the mappings that have one of these lengths in bytes.
+pub(crate) fn resident_kib_without(pid: Pid, lens: &[u64]) -> u64 {
+    resident_in(&read(pid, "smaps"), lens)
+}
+
+/// Processor time that all threads have used, in user and kernel mode.
+pub(crate) fn cpu_time(pid: Pid) -> Duration {
+    let stat = read(pid, "stat");
+    // The name is in parentheses and may hold anything, also a parenthesis; what follows are numbers.
+    let (_, fields) = stat.rsplit_once(')').expect("proc(5)");
+    let field = |number: usize| fields.split_whitespace().nth(number - 3).and_then(|text| text.parse::<u32>().ok());
+    let ticks = field(14).zip(field(15)).map(|(user, system)| user + system);
+    TICK * ticks.expect("proc(5): fields 14 and 15 are utime and stime")
+}
+
+/// The names of all threads, in the order of their start.
+pub(crate) fn thread_names(pid: Pid) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a process that runs");
+    let mut ids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    // A thread may end while we look.
+    let name = |id: &u32| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).ok();
+    ids.iter().filter_map(name).map(|name| name.trim_end().to_owned()).collect()
+}
+
+fn kib_field(text: &str, field: &str) -> Option<u64> {
+    let value = |line: &str| line.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix("kB")?.trim().parse().ok();
+    text.lines().find_map(value)
+}
+
+fn resident_in(smaps: &str, lens: &[u64]) -> u64 {
+    let mut len = 0;
+    let mut sum = 0;
+    for line in smaps.lines() {
+        if let Some(mapping_len) = mapping_len(line) {
+            len = mapping_len;
+        } else if !lens.contains(&len) {
+            sum += kib_field(line, "Rss").unwrap_or(0);
+        }
+    }
+    sum
+}
+
+/// The length of the mapping that `line` begins, such as `7f00-7f80 rw-p ..`.
+fn mapping_len(line: &str) -> Option<u64> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+1000-3000 r-xp 00000000 00:00 1 /bin/vmm\nSize:  8 kB\nRss:   8 kB\n\
+10000000-12000000 rw-p 00000000 00:00 0\nSize:  32768 kB\nRss:   30000 kB\n\
+7f0000-7f2000 rw-p 00000000 00:00 0\nRss:   4 kB\nVmFlags: rd wr\n";
+
+    #[test]
+    fn resident_memory_leaves_out_the_mapping_of_the_guest() {
+        assert_eq!(resident_in(SMAPS, &[32 << 20]), 12);
+    }
+
+    #[test]
+    fn resident_memory_of_a_leak_of_another_size_is_counted() {
+        assert_eq!(resident_in(SMAPS, &[64 << 20]), 30012);
+    }
+
+    #[test]
+    fn cpu_time_of_ourselves_can_be_read() {
+        assert!(cpu_time(Pid::this()) < Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn thread_names_of_ourselves_include_the_test() {
+        let name = std::thread::current().name().unwrap_or_default().rsplit("::").next().unwrap().to_owned();
+        assert!(!thread_names(Pid::this()).is_empty(), "{name}");
+    }
+}

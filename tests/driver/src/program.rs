@@ -1,0 +1,57 @@
+//! The program under test.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// Names a program to use as it is, instead of building one.
+const VMM_BIN: &str = "VMM_BIN";
+
+/// The path of the monitor as users run it: its release build, which is brought up to date once per process. The variable
+/// `VMM_BIN` names another.
+pub fn monitor_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace");
+    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--package", "vmm-bin", "--message-format", "json-render-diagnostics"])
+        .current_dir(workspace)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be run");
+    assert!(output.status.success(), "cargo build --release --package vmm-bin: {}", output.status);
+    let messages = String::from_utf8(output.stdout).expect("cargo's messages are UTF-8");
+    messages.lines().find_map(executable).expect("cargo says where it put the program")
+}
+
+/// The program that one of cargo's messages is about.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let is_ours = message["target"]["name"] == "vmm-bin";
+    message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_about_the_monitor_names_its_executable() {
+        let message = r#"{"reason":"compiler-artifact","target":{"name":"vmm-bin"},"executable":"/t/release/vmm-bin"}"#;
+        assert_eq!(executable(message), Some("/t/release/vmm-bin".into()));
+    }
+
+    #[test]
+    fn message_about_a_build_script_or_a_library_is_skipped() {
+        let script = r#"{"target":{"name":"build-script-build"},"executable":"/t/build"}"#;
+        assert_eq!(executable(script), None);
+        assert_eq!(executable(r#"{"target":{"name":"vmm-bin"},"executable":null}"#), None);
+    }
+}

@@ -1,0 +1,44 @@
+//! A pseudo-terminal, with the program under test at one end and the test at the other.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{Termios, tcgetattr};
+
+/// A pseudo-terminal. All its descriptors are closed on exec: a program that another test starts at the same moment must not
+/// hold it open.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    pub(crate) master: OwnedFd,
+    pub(crate) slave: File,
+    /// Its modes before anybody changed them.
+    pub(crate) first_modes: Termios,
+}
+
+impl Terminal {
+    /// A new one, in the modes that a terminal has first: lines, echo, signals.
+    pub(crate) fn open() -> Self {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master: PtyMaster = posix_openpt(flags).expect("a pseudo-terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("our own pseudo-terminal");
+        let name = ptsname_r(&master).expect("the name of a pseudo-terminal");
+        let slave = Self::attach(Path::new(&name)).expect("the slave of our own pseudo-terminal");
+        let master = master.as_fd().try_clone_to_owned().expect("a descriptor");
+        let first_modes = tcgetattr(&slave).expect("the modes of an open terminal");
+        Self { master, slave, first_modes }
+    }
+
+    /// Opens the terminal called `name`, such as `/dev/pts/3`, without making it anybody's controlling terminal.
+    pub(crate) fn attach(name: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name)
+    }
+
+    pub(crate) fn modes(&self) -> Termios {
+        tcgetattr(&self.slave).expect("the modes of an open terminal")
+    }
+}

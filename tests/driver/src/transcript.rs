@@ -1,0 +1,117 @@
+//! All that a program has printed, growing while it runs.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use crate::fd::wait_ready;
+
+/// What is known of the program so far.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) stdout: Stream,
+    pub(crate) stderr: Stream,
+    pub(crate) exited: bool,
+}
+
+/// One of its outputs.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) bytes: Vec<u8>,
+    /// Nothing more will come.
+    pub(crate) ended: bool,
+}
+
+/// What is known of the program, shared with the threads that listen to it.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    heard: Mutex<Heard>,
+    changed: Condvar,
+}
+
+/// Which of the outputs.
+pub(crate) type Which = fn(&mut Heard) -> &mut Stream;
+
+impl Transcript {
+    pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes a change and tells everybody who waits.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Heard)) {
+        change(&mut self.heard());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `look` finds something; `None` if `until` comes first.
+    pub(crate) fn wait<T>(&self, until: Instant, mut look: impl FnMut(&Heard) -> Option<T>) -> Option<T> {
+        let mut heard = self.heard();
+        loop {
+            if let Some(found) = look(&heard) {
+                return Some(found);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(heard, left);
+            heard = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+
+    /// Takes down what comes from `fd`, on a thread that ends when nothing more can come.
+    pub(crate) fn follow(self: &Arc<Self>, fd: OwnedFd, which: Which) {
+        let transcript = Arc::clone(self);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            loop {
+                // The master of a pseudo-terminal doesn't block: whoever types at it must not.
+                wait_ready(&fd, PollFlags::POLLIN, None);
+                match nix::unistd::read(&fd, &mut bytes) {
+                    Ok(0) => break,
+                    Ok(len) => transcript.note(|heard| which(heard).bytes.extend_from_slice(&bytes[..len])),
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    // A terminal whose other end was closed says EIO.
+                    Err(_) => break,
+                }
+            }
+            transcript.note(|heard| which(heard).ended = true);
+        });
+    }
+}
+
+/// For a failed test: everything, as text.
+impl fmt::Display for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heard = self.heard();
+        writeln!(f, "--- stdout ---\n{}", heard.stdout)?;
+        writeln!(f, "--- stderr ---\n{}", heard.stderr)?;
+        write!(f, "--- the program {} ---", if heard.exited { "has exited" } else { "runs" })
+    }
+}
+
+/// As text with escapes for what isn't, and without the middle of what is very long.
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Bytes of each end that are shown: two screens and more.
+        const END_LEN: usize = 8 << 10;
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n").replace("\\r", "");
+        match self.bytes.len().checked_sub(2 * END_LEN) {
+            None | Some(0) => f.write_str(&text(&self.bytes)),
+            Some(left_out) => {
+                let (first, last) = (&self.bytes[..END_LEN], &self.bytes[END_LEN + left_out..]);
+                write!(f, "{}\n[.. {left_out} bytes ..]\n{}", text(first), text(last))
+            }
+        }
+    }
+}
+
+/// Where `needle` is in `hay`.
+pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    hay.windows(needle.len()).position(|window| window == needle)
+}

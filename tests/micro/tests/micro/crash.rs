@@ -1,0 +1,74 @@
+//! A guest that dies: the monitor says of what, shows its registers, and exits with 5.
+
+use driver::{DEADLINE, Monitor, Stdin};
+use libtest_mimic::{Completion, Failed, Trial};
+use micro_tests::CRASH;
+
+use crate::harness::{CRASHED, ENDED, boot, trials};
+
+/// A part of what is said where the processor has neither VMX nor SVM.
+const SOFTWARE_KVM: &str = "neither VMX nor SVM, so its KVM is a software one";
+
+pub(crate) fn tests() -> Vec<Trial> {
+    let mut tests = trials![
+        crash_triple_fault_shows_registers,
+        crash_jump_out_of_memory_is_told,
+        crash_after_output_tells_it_last,
+    ];
+    let instruction = "crash_instruction_that_kvm_lacks_is_shown_and_explained";
+    tests.push(Trial::ignorable_test(instruction, crash_instruction_that_kvm_lacks_is_shown_and_explained));
+    tests
+}
+
+/// A guest that has died by this key.
+fn die(key: &[u8]) -> Monitor {
+    let mut monitor = boot(CRASH).stdin(Stdin::Pipe).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.send(key);
+    monitor.expect_code(CRASHED, DEADLINE);
+    monitor
+}
+
+/// The value behind a register's name in the report.
+fn register(report: &str, name: &str) -> u64 {
+    let (_, rest) = report.split_once(&format!("{name} ")).expect("the register is shown");
+    u64::from_str_radix(&rest[..16], 16).expect("16 hex digits")
+}
+
+fn crash_triple_fault_shows_registers() {
+    let report = die(b"t").stderr();
+    assert!(report.starts_with("error: the guest crashed: triple fault\nrip "), "{report}");
+    // In the guest, at its ud2; the last byte that it read is in al.
+    assert_eq!(register(&report, "\nrip") & !0xfff, 0x20_0000, "{report}");
+    assert_eq!(register(&report, "\nrax") & 0xff, u64::from(b't'), "{report}");
+    assert!(report.contains("\ncode 0f 0b "), "{report}");
+}
+
+fn crash_jump_out_of_memory_is_told() {
+    let report = die(b"j").stderr();
+    assert!(report.starts_with("error: the guest crashed: instruction pointer outside of memory\n"), "{report}");
+    assert_eq!(register(&report, "\nrip"), 0xd000_0000, "{report}");
+    assert!(report.contains("\ncode unreadable: the instruction pointer is outside of memory"), "{report}");
+    assert!(!report.contains(SOFTWARE_KVM), "no KVM could do that: {report}");
+}
+
+fn crash_after_output_tells_it_last() {
+    let monitor = die(b"t");
+    assert_eq!(monitor.stdout(), b"ready\n");
+    assert_eq!(monitor.stderr().matches("error:").count(), 1);
+}
+
+fn crash_instruction_that_kvm_lacks_is_shown_and_explained() -> Result<Completion, Failed> {
+    if rig::can_run_linux().is_ok() {
+        let mut monitor = boot(CRASH).stdin(Stdin::Pipe).start();
+        monitor.send(b"i");
+        monitor.expect("survived\n", DEADLINE);
+        monitor.expect_code(ENDED, DEADLINE);
+        return Ok(Completion::ignored_with("this KVM lacks no instruction"));
+    }
+    let report = die(b"i").stderr();
+    let first = "error: the guest crashed: KVM can't emulate the instruction 48 0f c7 0c 25 ";
+    assert!(report.starts_with(first), "{report}");
+    assert!(report.contains(SOFTWARE_KVM), "{report}");
+    Ok(Completion::Completed)
+}

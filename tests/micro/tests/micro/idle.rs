@@ -1,0 +1,33 @@
+//! A guest that does nothing costs nothing.
+
+use std::time::Duration;
+
+use driver::DEADLINE;
+use libtest_mimic::Trial;
+use micro_tests::HALT;
+use nix::sys::signal::Signal;
+
+use crate::harness::{BY_SIGTERM, boot, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![halted_guest_uses_no_processor_time_and_sigterm_ends_it, monitor_threads_have_names]
+}
+
+fn halted_guest_uses_no_processor_time_and_sigterm_ends_it() {
+    let mut monitor = boot(HALT).start();
+    monitor.expect("ready\n", DEADLINE);
+    let before = monitor.cpu_time();
+    monitor.expect_quiet(Duration::from_secs(1));
+    let used = monitor.cpu_time() - before;
+    // A tenth of what one that polls uses; half a millisecond is usual.
+    assert!(used <= Duration::from_millis(100), "{used:?} in a second");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn monitor_threads_have_names() {
+    let mut monitor = boot(HALT).start();
+    monitor.expect("ready\n", DEADLINE);
+    let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(monitor.thread_names(), [program.as_str(), "vcpu0"]);
+}

@@ -1,0 +1,125 @@
+//! What comes into standard input reaches the guest, whole, or waits.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use driver::{DEADLINE, Launch, Monitor, Stdin};
+use libtest_mimic::Trial;
+use micro_tests::{ECHO, HALT, HASH_64K, HASH_64K_CHATTY, fnv1a};
+use nix::sys::signal::Signal;
+
+use crate::harness::{BY_SIGTERM, ENDED, RAM_LEN, boot, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        input_pipe_is_echoed,
+        input_pipe_at_its_end_guest_runs_on,
+        input_null_guest_runs_on,
+        input_closed_guest_runs_on,
+        input_file_of_64_kib_arrives_whole,
+        input_pipe_of_64_kib_arrives_whole,
+        input_pipe_of_64_kib_while_guest_prints_arrives_whole,
+        input_flood_of_100_mb_to_deaf_guest_takes_no_memory,
+        input_endless_file_to_deaf_guest_takes_no_time,
+    ]
+}
+
+/// 64 KiB in which every byte value occurs, in an order that repeats only every 16 MiB; but no 0x01, which is the monitor's
+/// own key on a terminal.
+pub(crate) fn paste() -> Vec<u8> {
+    (0..65536_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).map(|byte| byte.max(2)).collect()
+}
+
+/// The guest's own word on what it read.
+pub(crate) fn expect_hash(monitor: &mut Monitor, bytes: &[u8]) {
+    monitor.expect(&format!("hash {:08x}\n", fnv1a(bytes)), DEADLINE);
+}
+
+fn input_pipe_is_echoed() {
+    let mut monitor = boot(ECHO).stdin(Stdin::Pipe).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.send(b"typed\x00\x01\xff|\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stdout(), b"ready\ntyped\x00\x01\xff|bye\n");
+}
+
+/// The guest is there and neither ends nor prints, until SIGTERM ends the monitor.
+fn assert_runs_on(mut monitor: Monitor) {
+    monitor.expect_quiet(Duration::from_millis(200));
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+fn input_pipe_at_its_end_guest_runs_on() {
+    let mut monitor = boot(ECHO).stdin(Stdin::Pipe).start();
+    monitor.send(b"last");
+    monitor.close_stdin();
+    monitor.expect("ready\nlast", DEADLINE);
+    assert_runs_on(monitor);
+}
+
+fn input_null_guest_runs_on() {
+    let mut monitor = boot(ECHO).stdin(Stdin::Null).start();
+    monitor.expect("ready\n", DEADLINE);
+    assert_runs_on(monitor);
+}
+
+fn input_closed_guest_runs_on() {
+    let mut monitor = boot(ECHO).stdin(Stdin::Closed).start();
+    monitor.expect("ready\n", DEADLINE);
+    assert_runs_on(monitor);
+}
+
+fn input_file_of_64_kib_arrives_whole() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), paste()).unwrap();
+    let mut monitor = boot(HASH_64K).stdin(Stdin::File(file.path().to_owned())).start();
+    expect_hash(&mut monitor, &paste());
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn paste_into_pipe(launch: Launch) -> Monitor {
+    let mut monitor = launch.stdin(Stdin::Pipe).start();
+    monitor.send(&paste());
+    expect_hash(&mut monitor, &paste());
+    monitor.expect_code(ENDED, DEADLINE);
+    monitor
+}
+
+fn input_pipe_of_64_kib_arrives_whole() {
+    paste_into_pipe(boot(HASH_64K));
+}
+
+fn input_pipe_of_64_kib_while_guest_prints_arrives_whole() {
+    let monitor = paste_into_pipe(boot(HASH_64K_CHATTY));
+    let printed = monitor.stdout().iter().filter(|&&byte| byte == b'y').count();
+    // One per byte, and the one in "ready".
+    assert_eq!(printed, 65536 + 1);
+}
+
+fn input_flood_of_100_mb_to_deaf_guest_takes_no_memory() {
+    let mut monitor = boot(HALT).stdin(Stdin::Pipe).start();
+    monitor.expect("ready\n", DEADLINE);
+    let before = monitor.own_rss_kib(&[RAM_LEN]);
+    // Given up when nothing moves any more: the pipe is full, and the monitor reads no further.
+    let taken = monitor.offer(&vec![b'x'; 100 << 20], Duration::from_millis(500));
+    assert!(taken < 1 << 20, "{taken} bytes of input went somewhere");
+    let grown = monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
+    // A page here and there that is touched for the first time.
+    assert!(grown <= 128, "{grown} KiB more than before");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+/// A file is always ready to be read: who asks epoll for that and reads nothing runs in circles.
+fn input_endless_file_to_deaf_guest_takes_no_time() {
+    let mut monitor = boot(HALT).stdin(Stdin::File(PathBuf::from("/dev/zero"))).start();
+    monitor.expect("ready\n", DEADLINE);
+    let before = monitor.cpu_time();
+    monitor.expect_quiet(Duration::from_millis(500));
+    let used = monitor.cpu_time() - before;
+    assert!(used <= Duration::from_millis(100), "{used:?} of processor time in half a second");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}

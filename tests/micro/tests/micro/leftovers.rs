@@ -1,0 +1,53 @@
+//! A monitor that has ended leaves nothing.
+
+use std::path::Path;
+
+use driver::{DEADLINE, Line, Monitor, wait_until};
+use libtest_mimic::Trial;
+use micro_tests::{ECHO, HALT};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{BY_SIGTERM, ENDED, boot, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![twenty_monitors_at_once_leave_nothing, monitor_killed_by_sigkill_leaves_no_process]
+}
+
+/// A monitor whose every file would be in `dir`.
+fn start_in(dir: &Path, number: usize, kernel: &str) -> Monitor {
+    let socket = format!("socket:{}", dir.join(format!("{number}.sock")).display());
+    boot(kernel).args(["--serial", &socket]).env("TMPDIR", dir).dir(dir).start()
+}
+
+fn is_running(monitor: &Monitor) -> bool {
+    Path::new(&format!("/proc/{}", monitor.pid())).exists()
+}
+
+fn twenty_monitors_at_once_leave_nothing() {
+    let dir = TempDir::new().unwrap();
+    let mut killed: Vec<_> = (0..10).map(|number| start_in(dir.path(), number, HALT)).collect();
+    let mut ended: Vec<_> = (10..20).map(|number| start_in(dir.path(), number, ECHO)).collect();
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    wait_until("twenty sockets", DEADLINE, || files() == 20);
+
+    killed.iter().for_each(|monitor| monitor.signal(Signal::SIGTERM));
+    (10..20).for_each(|number| {
+        let socket = dir.path().join(format!("{number}.sock"));
+        Line::connect(&socket).unwrap().send(b"\x04");
+    });
+
+    killed.iter_mut().for_each(|monitor| monitor.expect_code(BY_SIGTERM, DEADLINE));
+    ended.iter_mut().for_each(|monitor| monitor.expect_code(ENDED, DEADLINE));
+    assert_eq!(files(), 0);
+    assert!(!killed.iter().chain(&ended).any(is_running));
+}
+
+/// Nothing of it can tidy up then: the kernel must be able to, threads and machine and all.
+fn monitor_killed_by_sigkill_leaves_no_process() {
+    let mut monitor = boot(HALT).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGKILL);
+    monitor.expect_exit(DEADLINE);
+    assert!(!is_running(&monitor));
+}

@@ -1,0 +1,29 @@
+//! Bare-metal guests in the real monitor, on any /dev/kvm that opens, else in the rig.
+
+mod boot;
+mod crash;
+mod harness;
+mod idle;
+mod input;
+mod leftovers;
+mod memory;
+mod output;
+mod serial;
+mod terminal;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        input::tests(),
+        terminal::tests(),
+        output::tests(),
+        idle::tests(),
+        crash::tests(),
+        memory::tests(),
+        boot::tests(),
+        serial::tests(),
+        leftovers::tests(),
+    ];
+    harness::run(tests.into_iter().flatten().collect())
+}

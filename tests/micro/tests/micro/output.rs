@@ -1,0 +1,111 @@
+//! What the guest prints arrives whole, however slowly it is read, and nobody who doesn't read can harm the monitor.
+
+use std::io::Read;
+use std::time::Duration;
+
+use driver::{DEADLINE, Monitor, Stdout, wait_until};
+use libtest_mimic::Trial;
+use micro_tests::{ECHO, FLOOD, FLOOD_1000, FLOOD_20000, flood_lines};
+use nix::sys::signal::Signal;
+
+use crate::harness::{BY_SIGPIPE, BY_SIGTERM, ENDED, RAM_LEN, boot, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        output_reader_stopped_memory_is_bounded_and_sigterm_ends_it,
+        output_reader_gone_exits_quietly,
+        output_reader_slow_loses_nothing,
+        output_file_is_complete,
+        output_null_guest_runs_to_its_end,
+        output_closed_guest_runs_to_its_end,
+        output_of_check_into_closed_pipe_exits_quietly,
+        output_closed_on_terminal_input_goes_on,
+    ]
+}
+
+/// Waits until the guest is held because nobody reads: the monitor uses no processor time any more.
+fn wait_until_held(monitor: &Monitor) {
+    let mut last = monitor.cpu_time();
+    let mut same = 0;
+    wait_until("the guest is held", DEADLINE, || {
+        let now = monitor.cpu_time();
+        same = if now == last && now > Duration::ZERO { same + 1 } else { 0 };
+        last = now;
+        // Looked at every 5 ms: nothing in a quarter of a second.
+        same >= 50
+    });
+}
+
+fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
+    let mut monitor = boot(FLOOD).stdout(Stdout::Held).start();
+    wait_until_held(&monitor);
+    let resident = monitor.own_rss_kib(&[RAM_LEN]);
+    // The program itself and its queue of 64 KiB.
+    assert!(resident < 8 << 10, "{resident} KiB");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn output_reader_gone_exits_quietly() {
+    let mut monitor = boot(FLOOD).stdout(Stdout::Held).start();
+    let mut stdout = monitor.take_stdout();
+    stdout.read_exact(&mut [0; 9]).unwrap();
+    drop(stdout);
+    monitor.expect_code(BY_SIGPIPE, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+/// More lines than the pipe and the monitor's queue hold together: the guest is held in between, and goes on.
+fn output_reader_slow_loses_nothing() {
+    let mut monitor = boot(FLOOD_20000).stdout(Stdout::Held).start();
+    let mut stdout = monitor.take_stdout();
+    wait_until_held(&monitor);
+    let mut all = vec![0; 1000];
+    stdout.read_exact(&mut all).unwrap();
+    stdout.read_to_end(&mut all).unwrap();
+    assert!(all == flood_lines(20000).into_bytes(), "{} bytes, or others", all.len());
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn output_file_is_complete() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut monitor = boot(FLOOD_1000).stdout(Stdout::File(file.path().to_owned())).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap(), flood_lines(1000));
+}
+
+fn output_null_guest_runs_to_its_end() {
+    let mut monitor = boot(FLOOD_1000).stdout(Stdout::Null).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+fn output_closed_guest_runs_to_its_end() {
+    let mut monitor = boot(FLOOD_1000).stdout(Stdout::Closed).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+fn output_of_check_into_closed_pipe_exits_quietly() {
+    // A shell waits for a line, by which time the reading end is closed.
+    let held = ["sh", "-c", r#"read -r line; exec "$0" "$@""#];
+    let launch = boot(ECHO).args(["--check"]).wrapped(held).stdin(driver::Stdin::Pipe).stdout(Stdout::Held);
+    let mut monitor = launch.start();
+    drop(monitor.take_stdout());
+    monitor.send(b"go\n");
+    monitor.expect_code(BY_SIGPIPE, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+/// Only the input is a terminal: its modes are the monitor's care nevertheless.
+fn output_closed_on_terminal_input_goes_on() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let launch = boot(ECHO).stdin(driver::Stdin::Terminal).stdout(Stdout::File(file.path().to_owned()));
+    let mut monitor = launch.start();
+    let printed = || std::fs::read_to_string(file.path()).unwrap();
+    wait_until("the guest is ready", DEADLINE, || printed() == "ready\n");
+    monitor.send(b"typed\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(printed(), "ready\ntypedbye\n");
+    assert_eq!(monitor.termios(), monitor.termios_before());
+}

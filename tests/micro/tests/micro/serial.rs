@@ -1,0 +1,169 @@
+//! The serial line at a file, a pseudo-terminal and a unix socket.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use driver::{DEADLINE, Line, Monitor, wait_until};
+use libtest_mimic::Trial;
+use micro_tests::{ECHO, FLOOD_1000, HALT, flood_lines};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{BAD_CONFIG, BY_SIGTERM, ENDED, boot, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        serial_file_is_complete,
+        serial_file_on_full_disk_guest_runs_to_its_end,
+        serial_none_guest_runs_to_its_end,
+        serial_pty_clients_come_and_go,
+        serial_pty_guest_ends_client_hears_its_last_words,
+        serial_socket_clients_come_and_go,
+        serial_socket_half_closed_client_still_reads,
+        serial_socket_left_by_a_crash_is_taken_over,
+        serial_socket_is_removed_at_exit,
+        serial_socket_in_use_is_refused_and_kept,
+        serial_socket_at_a_file_is_refused_and_kept,
+    ]
+}
+
+fn boot_with_serial(kernel: &str, serial: &str) -> Monitor {
+    boot(kernel).args(["--serial", serial]).start()
+}
+
+fn serial_file_is_complete() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("console.log");
+    let mut monitor = boot_with_serial(FLOOD_1000, &format!("file:{}", path.display()));
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), flood_lines(1000));
+    assert_eq!(monitor.stdout(), b"");
+}
+
+fn serial_file_on_full_disk_guest_runs_to_its_end() {
+    let mut monitor = boot_with_serial(FLOOD_1000, "file:/dev/full");
+    monitor.expect_code(ENDED, DEADLINE);
+    let said = monitor.stderr();
+    let message = "serial output to /dev/full: No space left on device; what the guest prints is lost from here on";
+    assert_eq!(said.matches(message).count(), 1, "{said}");
+    assert!(said.contains("9000 bytes were lost"), "1000 lines of 9 bytes: {said}");
+}
+
+fn serial_none_guest_runs_to_its_end() {
+    let mut monitor = boot_with_serial(FLOOD_1000, "none");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!((monitor.stdout(), monitor.stderr()), (vec![], String::new()));
+}
+
+/// The guest on a new pseudo-terminal, whose name the monitor prints.
+fn boot_on_pty(kernel: &str) -> (Monitor, String) {
+    let mut monitor = boot_with_serial(kernel, "pty");
+    monitor.expect("serial: ", DEADLINE);
+    let name = monitor.expect("\n", DEADLINE);
+    assert!(name.starts_with("/dev/pts/"), "{name}");
+    (monitor, name)
+}
+
+fn serial_pty_clients_come_and_go() {
+    let (mut monitor, name) = boot_on_pty(ECHO);
+    let mut first = Line::attach(&name).unwrap();
+    first.expect("ready\n", DEADLINE);
+    first.send(b"first\x03");
+    first.expect("first\x03", DEADLINE);
+    drop(first);
+    let mut second = Line::attach(&name).unwrap();
+    second.send(b"second");
+    assert_eq!(second.expect("second", DEADLINE), "", "nothing of the first one's is left");
+    second.send(b"\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn serial_pty_guest_ends_client_hears_its_last_words() {
+    let (mut monitor, name) = boot_on_pty(ECHO);
+    let mut client = Line::attach(&name).unwrap();
+    client.send(b"\x04");
+    client.expect("bye\n", DEADLINE);
+    client.expect_end(DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// The guest on a unix socket that accepts clients.
+fn boot_on_socket(kernel: &str, path: &Path) -> Monitor {
+    let monitor = boot_with_serial(kernel, &format!("socket:{}", path.display()));
+    wait_until("the socket is there", DEADLINE, || Line::connect(path).is_ok());
+    monitor
+}
+
+fn socket_path(dir: &TempDir) -> PathBuf {
+    dir.path().join("console.sock")
+}
+
+fn serial_socket_clients_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut first = Line::connect(&socket_path(&dir)).unwrap();
+    first.send(b"first\x03");
+    first.expect("first\x03", DEADLINE);
+    drop(first);
+    let mut second = Line::connect(&socket_path(&dir)).unwrap();
+    second.send(b"second");
+    assert_eq!(second.expect("second", DEADLINE), "", "nothing of the first one's is left");
+    second.send(b"\x04");
+    second.expect("bye\n", DEADLINE);
+    second.expect_end(DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn serial_socket_half_closed_client_still_reads() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut client = Line::connect(&socket_path(&dir)).unwrap();
+    client.send(b"all at once");
+    client.end_input();
+    client.expect("all at once", DEADLINE);
+    drop(client);
+    let mut next = Line::connect(&socket_path(&dir)).unwrap();
+    next.send(b"next\x04");
+    next.expect("nextbye\n", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn serial_socket_left_by_a_crash_is_taken_over() {
+    let dir = TempDir::new().unwrap();
+    drop(UnixListener::bind(socket_path(&dir)).unwrap());
+    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut client = Line::connect(&socket_path(&dir)).unwrap();
+    client.send(b"\x04");
+    client.expect("bye\n", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn serial_socket_is_removed_at_exit() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = boot_on_socket(HALT, &socket_path(&dir));
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// The monitor says no to this path.
+fn assert_refused(path: &Path) {
+    let mut monitor = boot_with_serial(HALT, &format!("socket:{}", path.display()));
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    let message = format!("error: serial socket {}: Address already in use (os error 98)\n", path.display());
+    assert_eq!(monitor.stderr(), message);
+}
+
+fn serial_socket_in_use_is_refused_and_kept() {
+    let dir = TempDir::new().unwrap();
+    let _other = UnixListener::bind(socket_path(&dir)).unwrap();
+    assert_refused(&socket_path(&dir));
+    assert!(Line::connect(&socket_path(&dir)).is_ok());
+}
+
+fn serial_socket_at_a_file_is_refused_and_kept() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(socket_path(&dir), "precious").unwrap();
+    assert_refused(&socket_path(&dir));
+    assert_eq!(std::fs::read_to_string(socket_path(&dir)).unwrap(), "precious");
+}
