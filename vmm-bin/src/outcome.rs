@@ -133,7 +133,9 @@ pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
 
 fn crash_text(crash: &Crash) -> String {
     let mut text = format!("error: the guest crashed: {}\n{}", crash.cause, crash.report);
-    if matches!(crash.cause, CrashCause::Emulation(_)) && !has_hardware_virtualization() {
+    // Without an instruction there is none that a better KVM could run.
+    let lacks = |cause| matches!(cause, CrashCause::Emulation(failure) if !failure.instruction().is_empty());
+    if lacks(crash.cause) && !has_hardware_virtualization() {
         text += &format!("\n{SOFTWARE_KVM}");
     }
     text

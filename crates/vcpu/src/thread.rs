@@ -25,8 +25,11 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::run_loop::{Next, step};
 use crate::{Cpu, End, ExitHandler, Kick};
 
-/// The signal that takes a vCPU thread out of the guest: the first real-time signal.
-const KICK: i32 = 0;
+/// The signal that takes a vCPU thread out of the guest: the first real-time signal, whose number the C
+/// library chooses.
+fn kick_signal() -> i32 {
+    SIGRTMIN()
+}
 
 /// A vCPU that couldn't be run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +85,7 @@ pub struct VcpuThread {
 /// The host refuses it.
 pub fn install_kick_signal() -> io::Result<()> {
     extern "C" fn nothing(_: std::ffi::c_int, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {}
-    register_signal_handler(SIGRTMIN() + KICK, nothing).map_err(Into::into)
+    register_signal_handler(kick_signal(), nothing).map_err(Into::into)
 }
 
 impl VcpuThread {
@@ -177,8 +180,8 @@ impl VcpuThread {
         // Flag first, signal second: see ImmediateExit.
         self.shared.kick.set();
         if let Some(thread) = &self.thread {
-            // Fails when the thread has ended.
-            let _ = thread.kill(KICK);
+            // Without it a halted guest would never leave KVM_RUN. A thread that has ended is no error.
+            thread.kill(kick_signal()).expect("only an invalid signal number is refused");
             thread.thread().unpark();
         }
     }

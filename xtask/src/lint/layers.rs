@@ -1,7 +1,7 @@
 //! A crate uses only crates of lower layers, and of those only the ones that its rule names.
 
 use super::Verdict;
-use super::rules::{CrateRule, Uses, rule_of, unknown};
+use super::rules::{CrateRule, TOOL_LAYER, Uses, rule_of, unknown};
 use super::sources::{Dependency, Package, packages};
 use crate::Failure;
 
@@ -21,9 +21,8 @@ fn problems_of(package: &Package) -> Vec<String> {
 
 fn problem(user: &CrateRule, dependency: &Dependency) -> Option<String> {
     let Some(used) = rule_of(&dependency.name) else { return Some(unknown(&dependency.name)) };
-    // Tests of any crate may look for a /dev/kvm or run in the rig.
     let is_for_tests = dependency.kind.as_deref() == Some("dev");
-    if is_for_tests && used.name == "rig" {
+    if is_for_tests && used.layer == TOOL_LAYER {
         return None;
     }
     if used.layer >= user.layer {

@@ -211,7 +211,19 @@ impl Console {
                 self.tell(Message::OutputGone);
             }
             Peer::Fixed { .. } => self.lose("the other end was closed"),
+            // Who typed and left at once, as `echo reboot | nc` does, is heard to the end.
+            Peer::Socket { .. } if self.link.input.is_some() => self.stop_output(ops),
             Peer::Pty { .. } | Peer::Socket { .. } => self.disconnect(ops),
+        }
+    }
+
+    /// The client reads no more, but what it typed may still come. The newest output is kept for the next one.
+    fn stop_output(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(fd) = self.link.output.take() {
+            self.output.disarm(&fd, ops);
+        }
+        if self.uart.output().set_overflow(Overflow::DropOldest) {
+            self.tell(Message::Wake);
         }
     }
 

@@ -29,5 +29,8 @@ fn monitor_threads_have_names() {
     let mut monitor = boot(HALT).start();
     monitor.expect("ready\n", DEADLINE);
     let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
-    assert_eq!(monitor.thread_names(), [program.as_str(), "vcpu0"]);
+    let mut threads = monitor.thread_names();
+    // KVM's own workers count as threads of the process that has the VM.
+    threads.retain(|name| !name.starts_with("kvm-"));
+    assert_eq!(threads, [program.as_str(), "vcpu0"]);
 }

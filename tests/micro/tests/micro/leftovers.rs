@@ -32,10 +32,9 @@ fn twenty_monitors_at_once_leave_nothing() {
     wait_until("twenty sockets", DEADLINE, || files() == 20);
 
     killed.iter().for_each(|monitor| monitor.signal(Signal::SIGTERM));
-    (10..20).for_each(|number| {
-        let socket = dir.path().join(format!("{number}.sock"));
-        Line::connect(&socket).unwrap().send(b"\x04");
-    });
+    let connect = |number| Line::connect(&dir.path().join(format!("{number}.sock"))).unwrap();
+    let mut clients: Vec<_> = (10..20).map(connect).collect();
+    clients.iter_mut().for_each(|client| client.send(b"\x04"));
 
     killed.iter_mut().for_each(|monitor| monitor.expect_code(BY_SIGTERM, DEADLINE));
     ended.iter_mut().for_each(|monitor| monitor.expect_code(ENDED, DEADLINE));

@@ -3,9 +3,11 @@
 mod boot;
 mod crash;
 mod harness;
+mod host;
 mod idle;
 mod input;
 mod leftovers;
+mod log;
 mod memory;
 mod output;
 mod serial;
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
         memory::tests(),
         boot::tests(),
         serial::tests(),
+        host::tests(),
+        log::tests(),
         leftovers::tests(),
     ];
     harness::run(tests.into_iter().flatten().collect())

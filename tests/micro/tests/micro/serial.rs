@@ -17,9 +17,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         serial_file_on_full_disk_guest_runs_to_its_end,
         serial_none_guest_runs_to_its_end,
         serial_pty_clients_come_and_go,
-        serial_pty_guest_ends_client_hears_its_last_words,
+        serial_pty_guest_ends_client_is_hung_up,
         serial_socket_clients_come_and_go,
         serial_socket_half_closed_client_still_reads,
+        serial_socket_client_that_leaves_at_once_is_heard,
         serial_socket_left_by_a_crash_is_taken_over,
         serial_socket_is_removed_at_exit,
         serial_socket_in_use_is_refused_and_kept,
@@ -78,11 +79,12 @@ fn serial_pty_clients_come_and_go() {
     monitor.expect_code(ENDED, DEADLINE);
 }
 
-fn serial_pty_guest_ends_client_hears_its_last_words() {
+fn serial_pty_guest_ends_client_is_hung_up() {
     let (mut monitor, name) = boot_on_pty(ECHO);
     let mut client = Line::attach(&name).unwrap();
+    client.expect("ready\n", DEADLINE);
     client.send(b"\x04");
-    client.expect("bye\n", DEADLINE);
+    // Linux throws away what a client hasn't read when the other side closes: "bye" may be lost.
     client.expect_end(DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);
 }
@@ -125,6 +127,17 @@ fn serial_socket_half_closed_client_still_reads() {
     let mut next = Line::connect(&socket_path(&dir)).unwrap();
     next.send(b"next\x04");
     next.expect("nextbye\n", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn serial_socket_client_that_leaves_at_once_is_heard() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    // More than the UART takes at once, and the guest has things to say in between.
+    let mut client = Line::connect(&socket_path(&dir)).unwrap();
+    client.send(&[b'x'; 1000]);
+    client.send(b"\x04");
+    drop(client);
     monitor.expect_code(ENDED, DEADLINE);
 }
 

@@ -1,0 +1,31 @@
+//! Machines that are more than the host has.
+
+use driver::{DEADLINE, Monitor};
+use libtest_mimic::Trial;
+use micro_tests::HALT;
+
+use crate::harness::{HOST_CANT, trials};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![memory_more_than_the_host_has_is_refused, cpus_above_the_limit_of_kvm_are_refused]
+}
+
+/// What is said of a machine that the host can't give.
+fn refusal(args: [&str; 4]) -> String {
+    let mut monitor = Monitor::command(args).start();
+    monitor.expect_code(HOST_CANT, DEADLINE);
+    monitor.stderr()
+}
+
+/// The figures of this host, which no test knows, are left out.
+fn memory_more_than_the_host_has_is_refused() {
+    let said = refusal(["--kernel", HALT, "--memory", "100T"]);
+    assert!(said.starts_with("error: memory.size: 104857600 MiB is more than this host has ("), "{said}");
+    assert!(said.ends_with(" MiB)\n"), "{said}");
+}
+
+fn cpus_above_the_limit_of_kvm_are_refused() {
+    // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
+    let said = refusal(["--kernel", HALT, "--cpus", "4096"]);
+    assert!(said.starts_with("error: cpus.count: 4096 is more than this host's KVM gives a machine (at most "), "{said}");
+}

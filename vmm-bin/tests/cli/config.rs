@@ -1,0 +1,91 @@
+//! The config file: what is wrong with it, and where. crates/config has a test for each rule; these are about the program.
+
+use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
+
+fn assert_bad(config: &str, message: &str) {
+    assert_eq!(Bench::new().run_config(config), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn config_malformed_is_refused_at_its_place() {
+    assert_bad(r#"{"boot": {"kernel": "kernel"},}"#, "vm.json:1:31: trailing comma");
+}
+
+#[test]
+fn config_with_a_value_of_another_type_is_refused() {
+    let message = r#"vm.json:1:21: boot.kernel: expected a path such as "dir/file", found the number 5"#;
+    assert_bad(r#"{"boot": {"kernel": 5}}"#, message);
+}
+
+#[test]
+fn config_with_a_field_twice_is_refused() {
+    assert_bad(r#"{"boot": {"kernel": "a", "kernel": "b"}}"#, "vm.json:1:33: boot.kernel: given twice, keep one");
+}
+
+#[test]
+fn config_with_an_unknown_field_is_refused_with_the_nearest() {
+    let message = r#"vm.json:1:18: boot.kernal: unknown field, did you mean "kernel"?"#;
+    assert_bad(r#"{"boot": {"kernal": "kernel"}}"#, message);
+}
+
+#[test]
+fn config_with_a_nul_in_the_command_line_is_refused() {
+    let message = "vm.json:1:50: boot.cmdline: byte 1 is a NUL, use printable ASCII only";
+    assert_bad(r#"{"boot": {"kernel": "kernel", "cmdline": "a\u0000"}}"#, message);
+}
+
+#[test]
+fn config_with_memory_as_a_number_is_refused() {
+    let message = r#"vm.json:1:57: memory.size: expected a size such as "512M", found the number 512"#;
+    assert_bad(r#"{"boot": {"kernel": "kernel"}, "memory": {"size":   512}}"#, message);
+}
+
+#[test]
+fn config_missing_is_told() {
+    let ran = Bench::new().run(&["--config", "none.json"]);
+    assert_eq!(ran, complaint(BAD_CONFIG, "none.json: no such file"));
+}
+
+#[test]
+fn config_directory_is_refused() {
+    let bench = Bench::new();
+    bench.dir("vm.json");
+    let message = "vm.json: is a directory, give the path of a JSON file";
+    assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn config_fifo_is_refused_without_waiting_for_a_writer() {
+    let bench = Bench::new();
+    bench.fifo("vm.json");
+    let message = "vm.json: is a pipe, give the path of a JSON file";
+    assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn config_paths_are_relative_to_it() {
+    let bench = Bench::new();
+    bench.dir("vms");
+    bench.dir("vms/files");
+    std::fs::copy(bench.path("kernel"), bench.path("vms/files/k")).unwrap();
+    bench.file("vms/vm.json", r#"{"boot": {"kernel": "files/k"}}"#);
+    assert_eq!(bench.run(&["--check", "--config", "vms/vm.json"]).code, Some(DONE));
+}
+
+#[test]
+fn config_path_that_is_missing_is_named_from_the_current_directory() {
+    let bench = Bench::new();
+    bench.dir("vms");
+    bench.file("vms/vm.json", r#"{"boot": {"kernel": "k"}}"#);
+    let message = "kernel image vms/k: can't be opened: No such file or directory (os error 2)";
+    assert_eq!(bench.run(&["--check", "--config", "vms/vm.json"]), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn flag_paths_are_relative_to_the_current_directory_also_with_a_config() {
+    let bench = Bench::new();
+    bench.dir("vms");
+    bench.file("vms/vm.json", r#"{"boot": {"kernel": "none"}}"#);
+    let ran = bench.run(&["--check", "--config", "vms/vm.json", "--kernel", "kernel"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+}

@@ -1,0 +1,55 @@
+//! Hosts that can't, made of namespaces: no /dev/kvm, or one without permission; and machines larger than any host.
+
+use std::process::Command;
+
+use crate::bench::{Bench, HOST_CANT, Ran, complaint, finish};
+
+/// Hides /dev/kvm.
+const MISSING: &str = r#"mount -t tmpfs none /dev && exec "$0" "$@""#;
+/// Puts a /dev/kvm there that nobody may open, and gives up the capability to do it nevertheless.
+const FORBIDDEN: &str = r#"mount -t tmpfs none /dev && touch /dev/kvm && chmod 0 /dev/kvm && exec setpriv --bounding-set -all "$0" "$@""#;
+
+/// Runs in a mount namespace of its own that `script` has prepared; `None`, with the reason, where the host gives none.
+fn run_on(script: &str, args: &[&str]) -> Option<Ran> {
+    let namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
+    let probe = Command::new(namespace[0]).args(&namespace[1..]).args([script, "true"]).output();
+    if !probe.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this host gives no user namespace with setpriv: {probe:?}");
+        return None;
+    }
+    Some(finish(Bench::new().launch(args).wrapped(namespace.into_iter().chain([script]))))
+}
+
+#[test]
+fn kvm_missing_is_told_with_what_to_do() {
+    let Some(ran) = run_on(MISSING, &["--kernel", "kernel"]) else { return };
+    let message = "no /dev/kvm on this host: load kvm_intel or kvm_amd, or switch virtualization on in the firmware";
+    assert_eq!(ran, complaint(HOST_CANT, message));
+}
+
+#[test]
+fn kvm_without_permission_is_told_with_what_to_do() {
+    let Some(ran) = run_on(FORBIDDEN, &["--kernel", "kernel"]) else { return };
+    let message = "no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm";
+    assert_eq!(ran, complaint(HOST_CANT, message));
+}
+
+#[test]
+fn doctor_without_kvm_fails_and_says_so() {
+    let Some(ran) = run_on(MISSING, &["doctor"]) else { return };
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(HOST_CANT), ""));
+    assert!(ran.stdout.contains("FAIL  /dev/kvm: missing\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn doctor_without_permission_fails_and_says_so() {
+    let Some(ran) = run_on(FORBIDDEN, &["doctor"]) else { return };
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(HOST_CANT), ""));
+    assert!(ran.stdout.contains("FAIL  /dev/kvm: no permission\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn check_needs_no_kvm() {
+    let Some(ran) = run_on(MISSING, &["--kernel", "kernel", "--check"]) else { return };
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}

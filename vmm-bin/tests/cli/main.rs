@@ -1,0 +1,10 @@
+//! The program's face: what it prints, what it complains of, and its exit codes. Nothing here needs a working KVM.
+
+mod bench;
+mod cmdline;
+mod config;
+mod flags;
+mod host;
+mod initrd;
+mod kernel;
+mod usage;

@@ -1,0 +1,56 @@
+//! Help, version, schema, and flags that don't exist.
+
+use crate::bench::{Bench, DONE, USAGE, complaint};
+
+#[test]
+fn help_names_flags_examples_keys_and_exit_codes() {
+    let ran = Bench::new().run(&["--help"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+    let parts = ["Usage: vmm-bin", "--config <FILE>", "Examples:", "vmm-bin --config vm.json --memory 1G", "Ctrl-A x quits"];
+    assert_eq!(parts.map(|part| ran.stdout.contains(part)), [true; 5], "{}", ran.stdout);
+    assert!(ran.stdout.contains("Exit codes: 0 the guest powered off"), "{}", ran.stdout);
+}
+
+#[test]
+fn version_is_one_line() {
+    let ran = Bench::new().run(&["--version"]);
+    let version = format!("vmm-bin {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((ran.code, ran.stdout, ran.stderr.as_str()), (Some(DONE), version, ""));
+}
+
+#[test]
+fn schema_is_json_of_the_config() {
+    let ran = Bench::new().run(&["schema"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+    let schema: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["boot"].is_object(), true, "{schema:#}");
+}
+
+#[test]
+fn unknown_flag_is_a_usage_error() {
+    let ran = Bench::new().run(&["--bogus"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(USAGE), ""));
+    assert!(ran.stderr.starts_with("error: unexpected argument '--bogus' found\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn flag_without_its_value_is_a_usage_error() {
+    let ran = Bench::new().run(&["--kernel"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(USAGE), ""));
+    let message = "error: a value is required for '--kernel <FILE>' but none was supplied\n";
+    assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
+}
+
+#[test]
+fn no_kernel_at_all_is_a_usage_error() {
+    let message = "--kernel: missing, give the path of a kernel, or a config file that names one with --config";
+    assert_eq!(Bench::new().run(&[]), complaint(USAGE, message));
+}
+
+#[test]
+fn log_file_that_cannot_be_is_a_usage_error() {
+    let message = "--log-file none/log: No such file or directory (os error 2)";
+    let ran = Bench::new().run(&["--log-file", "none/log", "--check", "--kernel", "kernel"]);
+    assert_eq!(ran, complaint(USAGE, message));
+}
