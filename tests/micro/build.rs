@@ -22,7 +22,8 @@ const GUESTS: [(&str, &str, &[&str]); 10] = [
 fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    let sources = manifest.ancestors().nth(2).expect("tests/micro lies in the workspace").join("resources/guests");
+    let sources =
+        manifest.ancestors().nth(2).expect("tests/micro lies in the workspace").join("resources/guests");
     println!("cargo::rerun-if-changed={}", sources.display());
     for (name, source, symbols) in GUESTS {
         let (object, elf) = (out.join(name).with_extension("o"), out.join(name).with_extension("elf"));

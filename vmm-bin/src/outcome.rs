@@ -133,6 +133,10 @@ pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
 
 fn crash_text(crash: &Crash) -> String {
     let mut text = format!("error: the guest crashed: {}\n{}", crash.cause, crash.report);
+    // As after a reset (Intel SDM volume 3, table 10-1): at the vector in the ROM, which no guest of ours has.
+    if crash.cause == CrashCause::TripleFault && crash.report.sregs.cs.base == 0xffff_0000 {
+        text += "\nKVM has reset the registers, as it does on AMD processors: these are not the guest's";
+    }
     // Without an instruction there is none that a better KVM could run.
     let lacks = |cause| matches!(cause, CrashCause::Emulation(failure) if !failure.instruction().is_empty());
     if lacks(crash.cause) && !has_hardware_virtualization() {

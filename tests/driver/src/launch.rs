@@ -162,7 +162,8 @@ impl Launch {
         };
         let closing = closing.map(|script| ["sh", "-c", script]).into_iter().flatten().map(OsString::from);
         let program = self.program.clone().into_os_string();
-        let mut words = self.wrapper.iter().cloned().chain(closing).chain([program]).chain(self.args.iter().cloned());
+        let mut words =
+            self.wrapper.iter().cloned().chain(closing).chain([program]).chain(self.args.iter().cloned());
         let mut command = Command::new(words.next().expect("the program, if nothing else"));
         command.args(words).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {

@@ -37,3 +37,6 @@ pub use program::monitor_program;
 
 /// Long enough for anything that takes a moment, on a slow machine with other work to do.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Long enough for 64 KiB, byte by byte, through a guest in the rig.
+pub const BULK_DEADLINE: Duration = Duration::from_secs(300);

@@ -101,12 +101,12 @@ impl Monitor {
     #[track_caller]
     pub fn expect(&mut self, needle: &str, deadline: Duration) -> String {
         let from = self.seen;
+        // Each byte is looked at once, however long the wait: a guest may print a lot meanwhile.
+        let mut looked = from;
         let found = self.transcript.wait(Instant::now() + deadline, |heard| {
-            let at = find(&heard.stdout.bytes[from..], needle.as_bytes());
-            match at {
-                Some(at) => Some(Some(from + at)),
-                None => heard.stdout.ended.then_some(None),
-            }
+            let at = find(&heard.stdout.bytes[looked..], needle.as_bytes()).map(|at| looked + at);
+            looked = from.max((heard.stdout.bytes.len() + 1).saturating_sub(needle.len()));
+            at.map(Some).or_else(|| heard.stdout.ended.then_some(None))
         });
         let why = || if found.is_none() { "within the deadline" } else { "before the end of the output" };
         let Some(Some(at)) = found else { panic!("no {needle:?} {}\n{}", why(), self.transcript) };
@@ -129,14 +129,16 @@ impl Monitor {
     pub fn expect_quiet(&mut self, window: Duration) {
         let seen = |heard: &Heard| (heard.stdout.bytes.len(), heard.exited);
         let before = seen(&self.transcript.heard());
-        let noise = self.transcript.wait(Instant::now() + window, |heard| (seen(heard) != before).then_some(()));
+        let noise =
+            self.transcript.wait(Instant::now() + window, |heard| (seen(heard) != before).then_some(()));
         assert_eq!(noise, None, "not quiet\n{}", self.transcript);
     }
 
     /// Waits until the program has ended and all of its output is here.
     #[track_caller]
     pub fn expect_exit(&mut self, deadline: Duration) -> ExitStatus {
-        let is_over = |heard: &Heard| (heard.exited && heard.stdout.ended && heard.stderr.ended).then_some(());
+        let is_over =
+            |heard: &Heard| (heard.exited && heard.stdout.ended && heard.stderr.ended).then_some(());
         let over = self.transcript.wait(Instant::now() + deadline, is_over);
         assert!(over.is_some(), "no exit within {deadline:?}\n{}", self.transcript);
         self.reap()
@@ -204,6 +206,11 @@ impl Monitor {
     /// Processor time of all its threads.
     pub fn cpu_time(&self) -> Duration {
         process::cpu_time(self.pid())
+    }
+
+    /// Processor time of its first thread, which has the event loop.
+    pub fn main_cpu_time(&self) -> Duration {
+        process::main_cpu_time(self.pid())
     }
 
     /// The names of its threads.

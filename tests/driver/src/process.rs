@@ -25,7 +25,8 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 }
 
 fn read(pid: Pid, file: &str) -> String {
-    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| panic!("/proc/{pid}/{file}: {error}"))
+    fs::read_to_string(format!("/proc/{pid}/{file}"))
+        .unwrap_or_else(|error| panic!("/proc/{pid}/{file}: {error}"))
 }
 
 /// A field of /proc/PID/status in KiB, such as `VmRSS`.
@@ -40,10 +41,19 @@ pub(crate) fn resident_kib_without(pid: Pid, lens: &[u64]) -> u64 {
 
 /// Processor time that all threads have used, in user and kernel mode.
 pub(crate) fn cpu_time(pid: Pid) -> Duration {
-    let stat = read(pid, "stat");
+    cpu_time_in(&read(pid, "stat"))
+}
+
+/// Processor time that the first thread has used.
+pub(crate) fn main_cpu_time(pid: Pid) -> Duration {
+    cpu_time_in(&read(pid, &format!("task/{pid}/stat")))
+}
+
+fn cpu_time_in(stat: &str) -> Duration {
     // The name is in parentheses and may hold anything, also a parenthesis; what follows are numbers.
     let (_, fields) = stat.rsplit_once(')').expect("proc(5)");
-    let field = |number: usize| fields.split_whitespace().nth(number - 3).and_then(|text| text.parse::<u32>().ok());
+    let field =
+        |number: usize| fields.split_whitespace().nth(number - 3).and_then(|text| text.parse::<u32>().ok());
     let ticks = field(14).zip(field(15)).map(|(user, system)| user + system);
     TICK * ticks.expect("proc(5): fields 14 and 15 are utime and stime")
 }
@@ -59,7 +69,9 @@ pub(crate) fn thread_names(pid: Pid) -> Vec<String> {
 }
 
 fn kib_field(text: &str, field: &str) -> Option<u64> {
-    let value = |line: &str| line.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix("kB")?.trim().parse().ok();
+    let value = |line: &str| {
+        line.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
     text.lines().find_map(value)
 }
 

@@ -1,6 +1,7 @@
 //! The program under test.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -14,14 +15,22 @@ const VMM_BIN: &str = "VMM_BIN";
 /// `VMM_BIN` names another.
 pub fn monitor_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(build, PathBuf::from))
+    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(build, given))
+}
+
+/// A relative path starts at the workspace: cargo runs each test in the directory of its package.
+fn given(path: OsString) -> PathBuf {
+    workspace().join(path)
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace")
 }
 
 fn build() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace");
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--package", "vmm-bin", "--message-format", "json-render-diagnostics"])
-        .current_dir(workspace)
+        .current_dir(workspace())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -44,7 +53,8 @@ mod tests {
 
     #[test]
     fn message_about_the_monitor_names_its_executable() {
-        let message = r#"{"reason":"compiler-artifact","target":{"name":"vmm-bin"},"executable":"/t/release/vmm-bin"}"#;
+        let message =
+            r#"{"reason":"compiler-artifact","target":{"name":"vmm-bin"},"executable":"/t/release/vmm-bin"}"#;
         assert_eq!(executable(message), Some("/t/release/vmm-bin".into()));
     }
 

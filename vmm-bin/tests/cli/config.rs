@@ -19,7 +19,10 @@ fn config_with_a_value_of_another_type_is_refused() {
 
 #[test]
 fn config_with_a_field_twice_is_refused() {
-    assert_bad(r#"{"boot": {"kernel": "a", "kernel": "b"}}"#, "vm.json:1:33: boot.kernel: given twice, keep one");
+    assert_bad(
+        r#"{"boot": {"kernel": "a", "kernel": "b"}}"#,
+        "vm.json:1:33: boot.kernel: given twice, keep one",
+    );
 }
 
 #[test]
@@ -36,8 +39,8 @@ fn config_with_a_nul_in_the_command_line_is_refused() {
 
 #[test]
 fn config_with_memory_as_a_number_is_refused() {
-    let message = r#"vm.json:1:57: memory.size: expected a size such as "512M", found the number 512"#;
-    assert_bad(r#"{"boot": {"kernel": "kernel"}, "memory": {"size":   512}}"#, message);
+    let message = r#"vm.json:1:53: memory.size: expected a size such as "512M", found the number 512"#;
+    assert_bad(r#"{"boot": {"kernel": "kernel"}, "memory": {"size": 512}}"#, message);
 }
 
 #[test]

@@ -20,7 +20,8 @@ fn memory_of_1_byte_is_too_small() {
 
 #[test]
 fn memory_in_an_unknown_unit_is_refused_with_those_that_exist() {
-    let problem = r#""12Q" has the unknown unit "Q", use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes"#;
+    let problem =
+        r#""12Q" has the unknown unit "Q", use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes"#;
     assert_usage("--memory", "12Q", problem);
 }
 
@@ -58,7 +59,8 @@ fn protocol_that_the_kernel_lacks_is_refused_with_those_it_has() {
 
 #[test]
 fn serial_unknown_is_refused_with_those_that_exist() {
-    let problem = r#"unknown serial output "bar", expected one of "stdio", "pty", "none", file:PATH or socket:PATH"#;
+    let problem =
+        r#"unknown serial output "bar", expected one of "stdio", "pty", "none", file:PATH or socket:PATH"#;
     assert_usage("--serial", "bar", problem);
 }
 
@@ -67,7 +69,12 @@ fn check_prints_the_plan_and_starts_nothing() {
     let bench = Bench::new();
     let ran = bench.run(&["--check", "--kernel", "kernel", "--serial", "socket:console.sock"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
-    let lines = ["vcpus: 1\n", "memory: 256 MiB\n", "entry: linux64 at 0x200000\n", "  0x000100000..0x010000000 RAM\n"];
+    let lines = [
+        "vcpus: 1\n",
+        "memory: 256 MiB\n",
+        "entry: linux64 at 0x200000\n",
+        "  0x000100000..0x010000000 RAM\n",
+    ];
     assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 4], "{}", ran.stdout);
     assert_eq!(bench.names(), ["kernel"], "no socket");
 }
@@ -77,7 +84,18 @@ fn flags_override_the_config() {
     let bench = Bench::new();
     let config = r#"{"boot": {"kernel": "none", "cmdline": "of the config"}, "memory": {"size": "64M"}, "cpus": {"count": 2}}"#;
     bench.file("vm.json", config);
-    let flags = ["--kernel", "kernel", "--cmdline", "of the flag", "--memory", "1G", "--cpus", "1", "--serial", "none"];
+    let flags = [
+        "--kernel",
+        "kernel",
+        "--cmdline",
+        "of the flag",
+        "--memory",
+        "1G",
+        "--cpus",
+        "1",
+        "--serial",
+        "none",
+    ];
     let ran = bench.run(&[&["--check", "--config", "vm.json"][..], &flags].concat());
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
     let lines = ["vcpus: 1\n", "memory: 1024 MiB\n", "command line: \"of the flag\"\n", "serial: none\n"];

@@ -23,14 +23,16 @@ fn run_on(script: &str, args: &[&str]) -> Option<Ran> {
 #[test]
 fn kvm_missing_is_told_with_what_to_do() {
     let Some(ran) = run_on(MISSING, &["--kernel", "kernel"]) else { return };
-    let message = "no /dev/kvm on this host: load kvm_intel or kvm_amd, or switch virtualization on in the firmware";
+    let message =
+        "no /dev/kvm on this host: load kvm_intel or kvm_amd, or switch virtualization on in the firmware";
     assert_eq!(ran, complaint(HOST_CANT, message));
 }
 
 #[test]
 fn kvm_without_permission_is_told_with_what_to_do() {
     let Some(ran) = run_on(FORBIDDEN, &["--kernel", "kernel"]) else { return };
-    let message = "no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm";
+    let message =
+        "no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm";
     assert_eq!(ran, complaint(HOST_CANT, message));
 }
 

@@ -6,7 +6,13 @@ use crate::bench::{Bench, DONE, USAGE, complaint};
 fn help_names_flags_examples_keys_and_exit_codes() {
     let ran = Bench::new().run(&["--help"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
-    let parts = ["Usage: vmm-bin", "--config <FILE>", "Examples:", "vmm-bin --config vm.json --memory 1G", "Ctrl-A x quits"];
+    let parts = [
+        "Usage: vmm-bin",
+        "--config <FILE>",
+        "Examples:",
+        "vmm-bin --config vm.json --memory 1G",
+        "Ctrl-A x quits",
+    ];
     assert_eq!(parts.map(|part| ran.stdout.contains(part)), [true; 5], "{}", ran.stdout);
     assert!(ran.stdout.contains("Exit codes: 0 the guest powered off"), "{}", ran.stdout);
 }
@@ -24,7 +30,7 @@ fn schema_is_json_of_the_config() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
     let schema: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    assert_eq!(schema["properties"]["boot"].is_object(), true, "{schema:#}");
+    assert!(schema["properties"]["boot"].is_object(), "{schema:#}");
 }
 
 #[test]
@@ -44,7 +50,8 @@ fn flag_without_its_value_is_a_usage_error() {
 
 #[test]
 fn no_kernel_at_all_is_a_usage_error() {
-    let message = "--kernel: missing, give the path of a kernel, or a config file that names one with --config";
+    let message =
+        "--kernel: missing, give the path of a kernel, or a config file that names one with --config";
     assert_eq!(Bench::new().run(&[]), complaint(USAGE, message));
 }
 

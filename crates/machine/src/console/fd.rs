@@ -52,7 +52,8 @@ impl HostFd {
         let stat = nix::sys::stat::fstat(stream)?;
         let kind = nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode);
         let fd = stream.try_clone_to_owned()?;
-        if kind.contains(nix::sys::stat::SFlag::S_IFREG) {
+        // The kinds are numbers, not bits: S_IFSOCK has all bits of S_IFREG.
+        if kind & nix::sys::stat::SFlag::S_IFMT == nix::sys::stat::SFlag::S_IFREG {
             // Never blocks, and the place in it is shared: a file opened anew would start at its beginning.
             return Ok(Self { fd, restore: None });
         }

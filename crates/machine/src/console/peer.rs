@@ -232,12 +232,13 @@ mod tests {
 
     #[test]
     fn pty_client_is_seen_when_it_comes_and_when_it_has_gone() {
-        let Peer::Pty { master, name, .. } = open_pty().unwrap() else { unreachable!() };
-        assert!(has_hung_up(&master));
+        let peer = open_pty().unwrap();
+        let Peer::Pty { master, name, .. } = &peer else { unreachable!() };
+        assert!(has_hung_up(master));
         let client = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
-        assert!(!has_hung_up(&master));
+        assert!(!has_hung_up(master));
         drop(client);
-        assert!(has_hung_up(&master));
+        assert!(has_hung_up(master));
     }
 
     #[test]

@@ -27,5 +27,8 @@ fn memory_more_than_the_host_has_is_refused() {
 fn cpus_above_the_limit_of_kvm_are_refused() {
     // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
     let said = refusal(["--kernel", HALT, "--cpus", "4096"]);
-    assert!(said.starts_with("error: cpus.count: 4096 is more than this host's KVM gives a machine (at most "), "{said}");
+    assert!(
+        said.starts_with("error: cpus.count: 4096 is more than this host's KVM gives a machine (at most "),
+        "{said}"
+    );
 }

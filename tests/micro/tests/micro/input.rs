@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use driver::{DEADLINE, Launch, Monitor, Stdin};
+use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor, Stdin};
 use libtest_mimic::Trial;
 use micro_tests::{ECHO, HALT, HASH_64K, HASH_64K_CHATTY, fnv1a};
 use nix::sys::signal::Signal;
@@ -32,7 +32,7 @@ pub(crate) fn paste() -> Vec<u8> {
 
 /// The guest's own word on what it read.
 pub(crate) fn expect_hash(monitor: &mut Monitor, bytes: &[u8]) {
-    monitor.expect(&format!("hash {:08x}\n", fnv1a(bytes)), DEADLINE);
+    monitor.expect(&format!("hash {:08x}\n", fnv1a(bytes)), BULK_DEADLINE);
 }
 
 fn input_pipe_is_echoed() {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use driver::{DEADLINE, Monitor, Stdout, wait_until};
+use driver::{BULK_DEADLINE, DEADLINE, Monitor, Stdout, wait_until};
 use libtest_mimic::Trial;
 use micro_tests::{ECHO, FLOOD, FLOOD_1000, FLOOD_20000, flood_lines};
 use nix::sys::signal::Signal;
@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 fn wait_until_held(monitor: &Monitor) {
     let mut last = monitor.cpu_time();
     let mut same = 0;
-    wait_until("the guest is held", DEADLINE, || {
+    wait_until("the guest is held", BULK_DEADLINE, || {
         let now = monitor.cpu_time();
         same = if now == last && now > Duration::ZERO { same + 1 } else { 0 };
         last = now;

@@ -45,7 +45,8 @@ fn serial_file_on_full_disk_guest_runs_to_its_end() {
     let mut monitor = boot_with_serial(FLOOD_1000, "file:/dev/full");
     monitor.expect_code(ENDED, DEADLINE);
     let said = monitor.stderr();
-    let message = "serial output to /dev/full: No space left on device; what the guest prints is lost from here on";
+    let message =
+        "serial output to /dev/full: No space left on device; what the guest prints is lost from here on";
     assert_eq!(said.matches(message).count(), 1, "{said}");
     assert!(said.contains("9000 bytes were lost"), "1000 lines of 9 bytes: {said}");
 }

@@ -31,7 +31,9 @@ pub(crate) fn tests() -> Vec<Trial> {
 fn boot_on_terminal(kernel: &str) -> Monitor {
     let mut monitor = boot(kernel).on_terminal().start();
     monitor.expect("ready\n", DEADLINE);
-    assert!(!monitor.termios().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG));
+    assert!(
+        !monitor.termios().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
+    );
     monitor
 }
 

@@ -1,0 +1,38 @@
+//! What the monitor takes of the host, and what it gives of it.
+
+use std::time::Duration;
+
+use driver::DEADLINE;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::harness::trials;
+use crate::linux::{ANY, BY_SIGTERM, CMDLINE, boot};
+use crate::shell::Shell;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![host_idle_guest_costs_next_to_nothing, host_two_cpus_asked_one_is_given_and_said]
+}
+
+fn host_idle_guest_costs_next_to_nothing() {
+    let mut shell = Shell::boot(boot(ANY, CMDLINE).on_terminal());
+    // What Linux still does in the background after its boot.
+    shell.monitor.expect_quiet(Duration::from_secs(1));
+    let before = (shell.monitor.main_cpu_time(), shell.monitor.cpu_time());
+    shell.monitor.expect_quiet(Duration::from_secs(2));
+    let main = shell.monitor.main_cpu_time() - before.0;
+    let all = shell.monitor.cpu_time() - before.1;
+    assert!(main <= Duration::from_millis(20), "the event loop: {main:?} in 2 s");
+    // The guest's own timers wake it some times a second, which is dear where KVM is emulated.
+    assert!(all <= Duration::from_millis(500), "all threads: {all:?} in 2 s");
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn host_two_cpus_asked_one_is_given_and_said() {
+    let mut shell = Shell::boot(boot(ANY, CMDLINE).args(["--cpus", "2"]).on_terminal());
+    assert_eq!(shell.up.cpus, 1);
+    shell.reboot();
+    let message = "cpus.count: the guest isn't told of more than one processor yet (that takes ACPI tables)";
+    assert_eq!(shell.monitor.stderr().matches(message).count(), 1, "{}", shell.monitor.stderr());
+}

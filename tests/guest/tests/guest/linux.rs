@@ -1,0 +1,99 @@
+//! The guests: stock kernels with Busybox.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use driver::{Launch, Monitor};
+use rig::{Assets, Kernel, KernelKind};
+
+/// Exit codes, as in `vmm-bin --help`.
+pub(crate) const ENDED: i32 = 0;
+pub(crate) const BAD_CONFIG: i32 = 3;
+pub(crate) const BY_SIGHUP: i32 = 128 + 1;
+pub(crate) const BY_SIGINT: i32 = 128 + 2;
+pub(crate) const BY_SIGTERM: i32 = 128 + 15;
+
+/// A boot takes 4 to 12 s in the rig with nothing else to do.
+pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The command line of a guest whose console stays free of the kernel's messages.
+pub(crate) const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
+
+/// Bytes of guest memory of [`boot`].
+pub(crate) const RAM_LEN: u64 = 256 << 20;
+
+/// The two files that a kernel comes as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Image {
+    BzImage,
+    Vmlinux,
+}
+
+impl Image {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::BzImage => "bzimage",
+            Self::Vmlinux => "vmlinux",
+        }
+    }
+}
+
+/// The kernel that stands for all where it makes no difference: the one that starts fastest.
+pub(crate) const ANY: (KernelKind, Image) = (KernelKind::Cloud61, Image::Vmlinux);
+
+pub(crate) fn kernel(kind: KernelKind) -> Kernel {
+    Assets::here().kernel(kind).expect("all kernels were fetched beforehand")
+}
+
+pub(crate) fn image_path((kind, image): (KernelKind, Image)) -> PathBuf {
+    match image {
+        Image::BzImage => kernel(kind).vmlinuz(),
+        Image::Vmlinux => kernel(kind).vmlinux().expect("all kernels were unpacked beforehand"),
+    }
+}
+
+pub(crate) fn initrd_path() -> PathBuf {
+    Assets::here().guest_initrd().expect("the initramfs was built beforehand")
+}
+
+/// A Busybox guest with this much memory.
+pub(crate) fn boot_with_memory(image: (KernelKind, Image), memory: &str, cmdline: &str) -> Launch {
+    Monitor::command(["--memory", memory, "--cmdline", cmdline])
+        .args([["--kernel".into(), image_path(image)], ["--initrd".into(), initrd_path()]].concat())
+}
+
+/// A Busybox guest with 256 MiB.
+pub(crate) fn boot(image: (KernelKind, Image), cmdline: &str) -> Launch {
+    boot_with_memory(image, "256M", cmdline)
+}
+
+/// What the guest's init says when Linux is up.
+#[derive(Debug)]
+pub(crate) struct InitUp {
+    pub(crate) cpus: u64,
+    pub(crate) mem_kb: u64,
+    pub(crate) release: String,
+}
+
+impl InitUp {
+    /// Waits for it.
+    #[track_caller]
+    pub(crate) fn expect(monitor: &mut Monitor) -> Self {
+        monitor.expect("INIT-UP ", BOOT_DEADLINE);
+        Self::parse(&monitor.expect("\r\n", BOOT_DEADLINE))
+    }
+
+    /// From what follows `INIT-UP`: the uptime, then `key=value`.
+    pub(crate) fn parse(words: &str) -> Self {
+        let value = |key| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let number = |key| value(key).and_then(|text| text.parse().ok());
+        let parsed = || {
+            Some(Self {
+                cpus: number("cpus")?,
+                mem_kb: number("mem_kb")?,
+                release: value("linux")?.to_owned(),
+            })
+        };
+        parsed().unwrap_or_else(|| panic!("init says {words:?}"))
+    }
+}

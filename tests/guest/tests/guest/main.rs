@@ -1,0 +1,32 @@
+#![forbid(unsafe_code)]
+
+//! Linux in the real monitor, as people run it: on a host whose KVM runs Linux, else in the rig, which boots once for all tests.
+//!
+//! A boot takes seconds, so that a test makes many checks with one where they have the same subject.
+
+mod boots;
+mod endings;
+mod harness;
+mod host;
+mod input;
+mod linux;
+mod memory;
+mod output;
+mod paste;
+mod session;
+mod shell;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        boots::tests(),
+        session::tests(),
+        endings::tests(),
+        input::tests(),
+        output::tests(),
+        memory::tests(),
+        host::tests(),
+    ];
+    harness::run(tests.into_iter().flatten().collect())
+}

@@ -1,0 +1,28 @@
+//! A text to paste, and what the guest made of it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// 1024 lines of 63 characters in no order that repeats: short enough for a terminal in its line mode, which holds 4095.
+pub(crate) fn lines_of_64_kib() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let letter = |i: u32| match i % 64 {
+        63 => '\n',
+        // Knuth's multiplier: the upper six bits pass through all values in a long order.
+        _ => char::from(ALPHABET[(i.wrapping_mul(2_654_435_761) >> 26) as usize]),
+    };
+    (0..64 << 10).map(letter).collect()
+}
+
+/// What `md5sum` of these bytes begins with.
+pub(crate) fn md5(text: &str) -> String {
+    let mut program = Command::new("md5sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("md5sum is part of coreutils");
+    program.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads all of its input");
+    let output = program.wait_with_output().expect("our own child");
+    let line = String::from_utf8(output.stdout).expect("hexadecimal digits");
+    line.split(' ').next().expect("one word at least").to_owned()
+}

@@ -1,0 +1,60 @@
+//! The Busybox shell on the guest's console.
+
+use std::time::Duration;
+
+use driver::{DEADLINE, Launch, Monitor};
+
+use crate::linux::{ENDED, InitUp};
+
+/// What the shell ends its prompt with (`PS1` in resources/busybox/init).
+const PROMPT: &str = "# ";
+
+/// A guest at its prompt.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    pub(crate) monitor: Monitor,
+    pub(crate) up: InitUp,
+}
+
+impl Shell {
+    /// Boots a guest to its prompt. What is typed is echoed.
+    #[track_caller]
+    pub(crate) fn boot(launch: Launch) -> Self {
+        let mut monitor = launch.start();
+        let up = InitUp::expect(&mut monitor);
+        monitor.expect(PROMPT, DEADLINE);
+        Self { monitor, up }
+    }
+
+    /// Turns the echo off: from now on all that comes is output and prompts.
+    #[track_caller]
+    pub(crate) fn mute(mut self) -> Self {
+        self.monitor.send(b"stty -echo\n");
+        // The first prompt without an echo comes behind the echo of the command itself.
+        self.monitor.expect("stty -echo", DEADLINE);
+        self.monitor.expect(PROMPT, DEADLINE);
+        self
+    }
+
+    /// Runs a command in a muted shell and returns what it prints.
+    #[track_caller]
+    pub(crate) fn run(&mut self, command: &str) -> String {
+        self.run_within(command, DEADLINE)
+    }
+
+    /// As [`run`](Self::run), for a command that takes its time.
+    #[track_caller]
+    pub(crate) fn run_within(&mut self, command: &str, deadline: Duration) -> String {
+        self.monitor.send(format!("{command}\n").as_bytes());
+        let printed = self.monitor.expect(PROMPT, deadline).replace('\r', "");
+        // The prompt begins with the directory.
+        printed.rsplit_once('\n').map_or(String::new(), |(lines, _)| format!("{lines}\n"))
+    }
+
+    /// Ends the guest from inside.
+    #[track_caller]
+    pub(crate) fn reboot(&mut self) {
+        self.monitor.send(b"reboot -f\n");
+        self.monitor.expect_code(ENDED, DEADLINE);
+    }
+}
