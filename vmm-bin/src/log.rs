@@ -39,13 +39,9 @@ impl Write for Stderr {
         }
         let mut stderr = io::stderr().lock();
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            match line.strip_suffix(b"\n") {
-                Some(line) => {
-                    stderr.write_all(line)?;
-                    stderr.write_all(b"\r\n")?;
-                }
-                None => stderr.write_all(line)?,
-            }
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            stderr.write_all(text)?;
+            stderr.write_all(if text.len() < line.len() { b"\r\n" } else { b"" })?;
         }
         Ok(bytes.len())
     }

@@ -56,7 +56,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let ending = machine.run(started);
     drop(terminal);
     let ending = ending?;
-    info!("the machine has ended: {}", outcome::words(&ending));
+    info!("the machine has ended");
     Ok(Outcome::Ended(ending))
 }
 
@@ -68,18 +68,11 @@ fn config(args: &Args) -> Result<Config, Failure> {
 }
 
 fn doctor() -> Result<Outcome, Failure> {
-    let mut healthy = true;
-    let mut text = String::new();
-    for finding in Host::probe().findings() {
-        let mark = if finding.remedy.is_none() { "ok  " } else { "FAIL" };
-        text += &format!("{mark}  {}\n", finding.text);
-        if let Some(remedy) = finding.remedy {
-            healthy = false;
-            text += &format!("      {remedy}\n");
-        }
-    }
-    print(&text)?;
-    Ok(if healthy { Outcome::Done } else { Outcome::HostLacks })
+    let findings = Host::probe().findings();
+    let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    let healthy = findings.iter().all(|finding| finding.remedy.is_none());
+    let printed = print(&text)?;
+    Ok(if healthy { printed } else { Outcome::HostLacks })
 }
 
 /// Prints to standard output; a reader that has gone ends the program quietly.

@@ -52,8 +52,7 @@ pub(crate) fn is_raw() -> bool {
 fn restore() {
     let found = FOUND.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     if let Some(found) = found {
-        // A terminal that was closed needs no modes. TCSADRAIN lets the guest's last words be shown by
-        // the rules that they were written under; it would wait for ever on a terminal that was stopped.
+        // A terminal that was closed needs no modes. TCSADRAIN would wait for ever on a stopped one.
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &found);
         RAW.store(false, Ordering::Relaxed);
     }

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = write_config(arguments, &assets)?;
     let monitor = match &arguments.monitor {
         Some(path) => readable(path)?,
-        None => workspace::build_monitor()?,
+        None => workspace::build_monitor(),
     };
     let command = [monitor.into_os_string(), OsString::from("--config"), config.into_os_string()];
     if use_rig(arguments) {

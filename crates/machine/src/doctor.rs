@@ -2,10 +2,10 @@
 //!
 //! [`Host::probe`] looks; [`Host::findings`] judges, without looking at anything.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use nix::unistd::{Gid, Group, Uid};
 use vmm_kvm::Kvm;
 
 /// What a guest of the default size needs, with some room for the host: 512 MiB.
@@ -55,6 +55,15 @@ pub struct Finding {
     pub text: String,
     /// What to do about it; `None` if all is well.
     pub remedy: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remedy {
+            None => write!(f, "ok    {}", self.text),
+            Some(remedy) => write!(f, "FAIL  {}\n      {remedy}", self.text),
+        }
+    }
 }
 
 impl Host {
@@ -153,11 +162,22 @@ fn kvm_group() -> Option<String> {
     let metadata = fs::metadata("/dev/kvm").ok().filter(|m| m.file_type().is_char_device())?;
     let group_may = metadata.mode() & 0o060 == 0o060;
     let gid = metadata.gid();
-    if !group_may || gid == Uid::from_raw(0).as_raw() {
+    if !group_may || gid == 0 {
         return None;
     }
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    Some(group.map_or(gid.to_string(), |group| group.name))
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    Some(group_name(&groups, gid).map_or(gid.to_string(), str::to_owned))
+}
+
+/// The name of the group `gid` in the text of /etc/group (group(5)). The C library's own search loads shared
+/// libraries, which a statically linked program can't rely on.
+fn group_name(groups: &str, gid: u32) -> Option<&str> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let number = fields.nth(1)?;
+        (number.parse() == Ok(gid)).then_some(name)
+    })
 }
 
 fn available_memory_mib() -> Option<u64> {
@@ -189,6 +209,13 @@ mod tests {
     fn doctor_no_permission_names_the_group() {
         let kvm = KvmState::NoPermission { group: Some("kvm".into()) };
         assert_eq!(remedies(&host(kvm)), ["join its group: sudo usermod -aG kvm $USER, then log in again"]);
+    }
+
+    #[test]
+    fn doctor_group_is_found_by_its_number_and_bad_lines_are_skipped() {
+        let groups = "root:x:0:\nbroken\n\nkvm:x:106:alice,bob\n";
+        assert_eq!(group_name(groups, 106), Some("kvm"));
+        assert_eq!(group_name(groups, 7), None);
     }
 
     #[test]

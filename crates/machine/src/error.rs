@@ -62,6 +62,32 @@ pub enum Error {
     },
 }
 
+/// Who can mend an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Who wrote the config, or chose the files that it names.
+    Config,
+    /// Who runs the host: it lacks something.
+    Host,
+    /// We.
+    Monitor,
+}
+
+impl Error {
+    /// Who can mend it.
+    pub fn blame(&self) -> Blame {
+        use vmm_kvm::Error as Kvm;
+        match self {
+            Self::Source(_) | Self::Plan(_) | Self::Load(_) | Self::Console(_) => Blame::Config,
+            Self::HostMemory { .. } | Self::HostCpus { .. } | Self::Memory(_) => Blame::Host,
+            Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
+                Blame::Host
+            }
+            _ => Blame::Monitor,
+        }
+    }
+}
+
 /// Names what the host refused.
 pub(crate) trait Tried<T> {
     fn tried(self, what: &'static str) -> Result<T, Error>;

@@ -28,6 +28,7 @@
 mod build;
 mod console;
 pub mod doctor;
+mod ending;
 mod error;
 mod event_loop;
 mod inputs;
@@ -37,9 +38,10 @@ mod signals;
 mod vcpus;
 
 pub use console::OpenError;
-pub use error::Error;
+pub use ending::Ending;
+pub use error::{Blame, Error};
 pub use inputs::Inputs;
-pub use machine::{Ending, Machine};
+pub use machine::Machine;
 pub use plan::{Device, DeviceKind, Plan};
 /// What the guest can ask of its machine's power, and how it can die.
 pub use vmm_vcpu::{Crash, CrashCause, Power};

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use tracing::{debug, info};
 use vmm_kvm::Vm;
-use vmm_vcpu::{Crash, End, Power};
+use vmm_vcpu::End;
 
-use crate::Error;
 use crate::event_loop::{Message, Source};
 use crate::vcpus::Vcpus;
+use crate::{Ending, Error};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
@@ -22,23 +22,6 @@ pub struct Machine {
     pub(crate) messages: Receiver<Message>,
     pub(crate) load_time: Duration,
     pub(crate) _vm: Vm,
-}
-
-/// How a machine came to its end.
-#[derive(Debug)]
-pub enum Ending {
-    /// The guest switched itself off or reset itself.
-    Guest(Power),
-    /// The guest halted for ever.
-    Halted,
-    /// The guest died.
-    Crashed(Box<Crash>),
-    /// The user typed Ctrl-A x.
-    Quit,
-    /// The monitor was sent this signal.
-    Signal(i32),
-    /// Nobody reads the monitor's standard output any more.
-    OutputGone,
 }
 
 impl Machine {

@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use tracing::info;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -236,7 +235,6 @@ impl<C: Cpu, H: ExitHandler> Worker<C, H> {
         if let Order::Stop = self.wait_for_resume() {
             return Ok(End::Stopped);
         }
-        info!("first KVM_RUN");
         // The count of wakes at which a hold began.
         let mut held_at = None;
         loop {

@@ -11,8 +11,11 @@ use serde_json::Value;
 /// Names a program to use as it is, instead of building one.
 const VMM_BIN: &str = "VMM_BIN";
 
-/// The path of the monitor as users run it: its release build, which is brought up to date once per process. The variable
-/// `VMM_BIN` names another.
+/// Linked statically, the monitor starts without the dynamic loader and maps a third less memory.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// The path of the monitor as users run it: its static release build, which is brought up to date once per process. The
+/// variable `VMM_BIN` names another.
 pub fn monitor_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(build, given))
@@ -30,6 +33,9 @@ fn workspace() -> &'static Path {
 fn build() -> PathBuf {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--package", "vmm-bin", "--message-format", "json-render-diagnostics"])
+        // With a target named, the flags spare build scripts and procedural macros, which can't be static.
+        .args(["--target", "host-tuple"])
+        .env("RUSTFLAGS", STATIC)
         .current_dir(workspace())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

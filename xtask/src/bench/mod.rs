@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Some(path) => {
                 fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()))?
             }
-            None => workspace::build_monitor()?,
+            None => workspace::build_monitor(),
         };
         contenders.extend(ours(&path, &files));
         monitor = Some(path);

@@ -90,7 +90,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("rig", TOOL_LAYER, Only(&[]), Forbidden),
     rule("guest-tests", TOOL_LAYER + 1, AnyLower, Forbidden),
     rule("micro-tests", TOOL_LAYER + 1, AnyLower, Forbidden),
-    rule("xtask", TOOL_LAYER + 1, Only(&["rig"]), Forbidden),
+    rule("xtask", TOOL_LAYER + 1, Only(&["driver", "rig"]), Forbidden),
 ];
 
 /// Crates of rust-vmm whose types cross our crates' borders: two versions of one of them would not fit together.
