@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::Args;
 use crate::outcome::Failure;

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use tracing::info;
 use vmm_config::{Config, ConfigFile};
 use vmm_machine::doctor::Host;
 use vmm_machine::{Inputs, Machine, Plan};
@@ -55,9 +54,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let terminal = tty::RawMode::enter_if(config.serial == vmm_config::Serial::Stdio)?;
     let ending = machine.run(started);
     drop(terminal);
-    let ending = ending?;
-    info!("the machine has ended");
-    Ok(Outcome::Ended(ending))
+    Ok(Outcome::Ended(ending?))
 }
 
 /// The config file, if there is one, with the flags over it.

@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
-use tracing::{debug, info};
+use tracing::info;
 use vmm_kvm::Vm;
 use vmm_vcpu::End;
 
@@ -30,16 +30,6 @@ impl Machine {
         self.announcement.as_deref()
     }
 
-    /// Takes all vCPUs out of the guest, with their last accesses complete.
-    pub fn pause(&self) {
-        self.vcpus.pause();
-    }
-
-    /// Lets all vCPUs run.
-    pub fn resume(&self) {
-        self.vcpus.resume();
-    }
-
     /// Runs the guest until it ends or somebody ends it, and stops all threads. `started` is when the
     /// process began, for the log.
     ///
@@ -52,7 +42,9 @@ impl Machine {
         let ending = self.wait_for_ending();
         self.vcpus.stop();
         let ending = ending?;
-        debug!("machine ends: {ending:?}");
+        if !matches!(ending, Ending::Crashed(_)) {
+            info!("the machine has ended: {ending}");
+        }
         if waits_for_output(&ending) {
             return self.drain(ending);
         }

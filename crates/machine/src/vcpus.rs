@@ -1,7 +1,7 @@
 //! All vCPUs of a machine together.
 
 use tracing::debug;
-use vmm_vcpu::{End, Error, Pausing, VcpuThread};
+use vmm_vcpu::{End, Error, VcpuThread};
 
 /// The vCPU threads.
 #[derive(Debug, Default)]
@@ -10,12 +10,6 @@ pub(crate) struct Vcpus(Vec<VcpuThread>);
 impl Vcpus {
     pub(crate) fn push(&mut self, vcpu: VcpuThread) {
         self.0.push(vcpu);
-    }
-
-    /// Takes all out of the guest. They leave at the same time, not one after the other.
-    pub(crate) fn pause(&self) {
-        let pausing: Vec<_> = self.0.iter().map(VcpuThread::begin_pause).collect();
-        pausing.into_iter().for_each(Pausing::wait);
     }
 
     pub(crate) fn resume(&self) {

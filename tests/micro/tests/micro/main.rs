@@ -10,6 +10,7 @@ mod leftovers;
 mod log;
 mod memory;
 mod output;
+mod pause;
 mod serial;
 mod terminal;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         terminal::tests(),
         output::tests(),
         idle::tests(),
+        pause::tests(),
         crash::tests(),
         memory::tests(),
         boot::tests(),
