@@ -1,4 +1,5 @@
-//! The legacy devices of a PC, over [vm-superio](vm_superio): the UART and the reset line of the i8042.
+//! The legacy devices of a PC: the UART and the reset line of the i8042, over [vm-superio](vm_superio), and
+//! the real-time clock.
 //!
 //! Each is a [`BusDevice`](vmm_bus::BusDevice). A device knows its registers, its interrupt line and its
 //! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
@@ -27,8 +28,10 @@
 
 mod i8042;
 mod output;
+mod rtc;
 mod uart;
 
 pub use i8042::I8042;
 pub use output::{Output, Overflow, Taken};
+pub use rtc::Rtc;
 pub use uart::Uart;

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
-use vmm_devices::{I8042, Uart};
+use vmm_devices::{I8042, Rtc, Uart};
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -97,6 +97,7 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Arc<Uart>, Error
     for device in &plan.devices {
         let bus_device: Arc<dyn BusDevice> = match device.kind {
             DeviceKind::I8042 => Arc::new(I8042),
+            DeviceKind::Rtc => Arc::new(Rtc::default()),
             DeviceKind::Uart => Arc::clone(&uart) as _,
         };
         ports.insert(device.ports.start, device.ports.end - device.ports.start, bus_device)?;

@@ -40,6 +40,8 @@ pub struct Device {
 pub enum DeviceKind {
     /// The reset line.
     I8042,
+    /// The real-time clock.
+    Rtc,
     /// The serial port.
     Uart,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::I8042 => "i8042 reset",
+            Self::Rtc => "real-time clock",
             Self::Uart => "uart com1",
         })
     }
@@ -76,6 +79,7 @@ impl Plan {
         })?;
         let devices = vec![
             Device { kind: DeviceKind::I8042, ports: layout::I8042, gsi: None },
+            Device { kind: DeviceKind::Rtc, ports: layout::RTC, gsi: None },
             Device { kind: DeviceKind::Uart, ports: layout::COM1, gsi: Some(layout::COM1_IRQ) },
         ];
         Ok(Self { ram, vcpus: config.cpus.count.get().into(), boot, devices, serial: config.serial.clone() })

@@ -61,6 +61,8 @@ pub const COM1: Range<u64> = 0x3f8..0x400;
 pub const COM1_IRQ: u32 = 4;
 /// Ports of the i8042: data at 0x60, command and status at 0x64.
 pub const I8042: Range<u64> = 0x60..0x65;
+/// Ports of the real-time clock: index at 0x70, data at 0x71.
+pub const RTC: Range<u64> = 0x70..0x72;
 
 /// The guest-physical ranges of `len` bytes of RAM, a multiple of a page: from 0 up to the MMIO gap, then
 /// from 4 GiB on.
