@@ -69,7 +69,7 @@ impl Rtc {
 
 /// Two decimal digits, a nibble each. `number` is below 100.
 fn bcd(number: u8) -> u8 {
-    (number / 10) << 4 | number % 10
+    ((number / 10) << 4) | (number % 10)
 }
 
 impl BusDevice for Rtc {

@@ -24,8 +24,8 @@ pub const RESULTS_DIR: &str = "/run/results";
 
 /// Room for a guest with RAM above the 4 GiB boundary beside the outer kernel. Taken from the host only as it's used.
 const DEFAULT_MEMORY_MIB: u32 = 6144;
-/// One for the guest's vCPU, one for the rest; more contend in software emulation.
-const DEFAULT_CPUS: u32 = 2;
+/// More would take turns on one thread of the host.
+const DEFAULT_CPUS: u32 = 1;
 /// The outer kernel needs 4 s on an idle host of two cores.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// A whole suite of guest tests in software emulation takes minutes; only something stuck takes this long.
@@ -85,7 +85,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A rig with 6 GiB and two CPUs, which starts in the current directory and inherits the variables that matter.
+    /// A rig with 6 GiB and one CPU (a second would share the same thread of the host), which starts in the current directory and inherits the variables that matter.
     pub fn new(assets: &Assets) -> Self {
         let env = std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_some_and(|name| is_inherited(name) && name != IN_RIG))
