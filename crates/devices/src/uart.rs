@@ -27,11 +27,18 @@ const DATA_READY: u8 = 1;
 /// Offset of the modem control register, whose bit 4 switches the loopback.
 const MODEM_CONTROL: u64 = 4;
 
+/// Reads of the line status in a row that make a guest one that polls for input. A driver that prints reads it
+/// once or twice for each byte that it writes.
+const POLLS: u8 = 16;
+
 /// A 16550 UART. Give it eight ports.
 ///
 /// Output goes to [`output`](Self::output), which holds the guest when it is full. Input comes by
 /// [`send`](Self::send), which takes what fits into the receive FIFO of 64 bytes; when something didn't,
 /// [`wants_input`](Self::wants_input) tells when to try again. Nothing is lost in either direction.
+///
+/// Input is taken only while the guest listens: it has enabled the received data interrupt, or polls the line
+/// status. A driver that starts reads the receive buffer to empty it, and what came before is lost.
 pub struct Uart {
     registers: Mutex<Registers>,
     output: Arc<Output>,
@@ -42,10 +49,16 @@ struct Registers {
     serial: Serial<Irq, NoWord, Sink>,
     /// The host side has more than fitted.
     input_waits: bool,
+    /// Reads of the line status since another register was accessed.
+    polls: u8,
+    /// The guest polls for input, and hasn't touched the interrupt enable register since.
+    is_polling: bool,
 }
 
 impl Registers {
     fn read(&mut self, register: u64) -> u8 {
+        self.polls = if register == u64::from(LINE_STATUS) { self.polls.saturating_add(1) } else { 0 };
+        self.is_polling |= self.polls >= POLLS;
         if register == INTERRUPT_IDENTIFICATION && self.has_received_data_interrupt() {
             return RECEIVED_DATA;
         }
@@ -58,9 +71,23 @@ impl Registers {
     /// read; Linux, which reads 256 bytes per interrupt at most, would then leave the rest in the FIFO, find
     /// no interrupt, and never come back.
     fn has_received_data_interrupt(&mut self) -> bool {
-        let divisor = self.serial.read(LINE_CONTROL) & DIVISOR_ACCESS != 0;
         let waits = self.serial.read(LINE_STATUS) & DATA_READY != 0;
-        waits && !divisor && self.serial.read(INTERRUPT_ENABLE) & RECEIVED_DATA_ENABLED != 0
+        waits && self.has_received_data_enabled()
+    }
+
+    fn has_received_data_enabled(&mut self) -> bool {
+        let divisor = self.serial.read(LINE_CONTROL) & DIVISOR_ACCESS != 0;
+        !divisor && self.serial.read(INTERRUPT_ENABLE) & RECEIVED_DATA_ENABLED != 0
+    }
+
+    /// Whether input would reach the guest.
+    fn listens(&mut self) -> bool {
+        self.is_polling || self.has_received_data_enabled()
+    }
+
+    /// Bytes that the receive FIFO would take.
+    fn room(&mut self) -> usize {
+        if self.listens() { self.serial.fifo_capacity() } else { 0 }
     }
 }
 
@@ -117,7 +144,7 @@ impl Uart {
         let output = Arc::new(Output::new()?);
         let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
         Ok(Self {
-            registers: Mutex::new(Registers { serial, input_waits: false }),
+            registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, is_polling: false }),
             output,
             wants_input: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
         })
@@ -132,17 +159,19 @@ impl Uart {
     /// when it is worth another look.
     pub fn room(&self) -> usize {
         let mut registers = self.registers();
-        let room = registers.serial.fifo_capacity();
+        let room = registers.room();
         registers.input_waits |= room == 0;
         room
     }
 
     /// Types `bytes` at the guest and returns how many it took. If not all, or not even one because the
-    /// guest tests its UART in loopback, [`wants_input`](Self::wants_input) will tell when to go on.
+    /// guest doesn't listen or tests its UART in loopback, [`wants_input`](Self::wants_input) will tell when
+    /// to go on.
     pub fn send(&self, bytes: &[u8]) -> usize {
         let mut registers = self.registers();
+        let len = registers.room().min(bytes.len());
         // Err is a full FIFO, or an interrupt line that can't be triggered, which would take 2^64 edges.
-        let taken = registers.serial.enqueue_raw_bytes(bytes).unwrap_or(0);
+        let taken = registers.serial.enqueue_raw_bytes(&bytes[..len]).unwrap_or(0);
         registers.input_waits |= taken < bytes.len();
         taken
     }
@@ -161,8 +190,10 @@ impl Uart {
         let mut registers = self.registers();
         // Err is an interrupt line that can't be triggered, which would take 2^64 edges.
         let _ = registers.serial.write(register as u8, byte);
-        if register == MODEM_CONTROL {
-            // The guest may have left the loopback, in which input isn't taken.
+        registers.polls = 0;
+        registers.is_polling &= register != u64::from(INTERRUPT_ENABLE);
+        if register == MODEM_CONTROL || register == u64::from(INTERRUPT_ENABLE) {
+            // The guest may have left the loopback, in which input isn't taken, or begun to listen.
             self.offer_room(&mut registers);
         }
         std::mem::take(registers.serial.writer_mut())
@@ -171,7 +202,7 @@ impl Uart {
     /// Tells the host side of room that it waits for.
     fn offer_room(&self, registers: &mut Registers) {
         // At half, so that a guest that reads byte by byte isn't answered byte by byte.
-        if registers.input_waits && registers.serial.fifo_capacity() >= 32 {
+        if registers.input_waits && registers.room() >= 32 {
             registers.input_waits = false;
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.wants_input.write(1);
@@ -229,6 +260,13 @@ mod tests {
         assert_eq!(uart.write(offset, &[value]), Outcome::Done);
     }
 
+    /// A UART whose guest has its driver running.
+    fn listening() -> (Uart, IrqLine) {
+        let (uart, irq) = uart();
+        write(&uart, IER, RECEIVED_DATA_ENABLED);
+        (uart, irq)
+    }
+
     fn read(uart: &Uart, offset: u64) -> u8 {
         let mut data = [0xff];
         uart.read(offset, &mut data);
@@ -237,7 +275,7 @@ mod tests {
 
     #[test]
     fn uart_fifo_full_stops_the_host_and_half_empty_asks_for_more() {
-        let (uart, _) = uart();
+        let (uart, _) = listening();
         assert_eq!(uart.send(&[7; 100]), 64);
         assert!(uart.wants_input().read().is_err());
         (0..31).for_each(|_| assert_eq!(read(&uart, DATA), 7));
@@ -249,7 +287,7 @@ mod tests {
 
     #[test]
     fn uart_input_that_fits_is_not_asked_for_again() {
-        let (uart, _) = uart();
+        let (uart, _) = listening();
         assert_eq!(uart.send(b"abc"), 3);
         (0..3).for_each(|_| _ = read(&uart, DATA));
         assert!(uart.wants_input().read().is_err());
@@ -257,7 +295,7 @@ mod tests {
 
     #[test]
     fn uart_in_loopback_takes_nothing_and_asks_when_it_is_over() {
-        let (uart, _) = uart();
+        let (uart, _) = listening();
         write(&uart, MODEM_CONTROL, LOOPBACK);
         assert_eq!(uart.send(b"typed"), 0);
         write(&uart, DATA, 0x55);
@@ -270,19 +308,41 @@ mod tests {
     }
 
     #[test]
-    fn uart_input_raises_the_interrupt_only_when_enabled() {
+    fn uart_input_waits_until_the_driver_enables_its_interrupt() {
         let (uart, irq) = uart();
-        assert_eq!(uart.send(b"a"), 1);
-        assert!(irq.event().read().is_err());
+        assert_eq!((uart.room(), uart.send(b"a")), (0, 0));
+        assert_eq!(read(&uart, LSR) & DATA_READY, 0, "a driver that starts finds nothing to throw away");
         write(&uart, IER, RECEIVED_DATA_ENABLED);
-        assert!(irq.event().read().is_ok(), "enabling it asserts what is pending");
+        assert_eq!(uart.wants_input().read().unwrap(), 1);
+        assert_eq!(uart.send(b"a"), 1);
+        assert!(irq.event().read().is_ok());
         assert_eq!(read(&uart, LSR) & DATA_READY, DATA_READY);
     }
 
     #[test]
-    fn uart_identifies_received_data_until_the_fifo_is_empty() {
+    fn uart_input_reaches_a_guest_that_polls() {
         let (uart, _) = uart();
-        write(&uart, IER, RECEIVED_DATA_ENABLED);
+        assert_eq!(uart.send(b"ab"), 0);
+        (0..POLLS).for_each(|_| _ = read(&uart, LSR));
+        assert_eq!(uart.wants_input().read().unwrap(), 1);
+        assert_eq!(uart.send(b"ab"), 2);
+        assert_eq!([read(&uart, DATA), read(&uart, DATA)], *b"ab");
+        assert_eq!(uart.send(b"c"), 1, "it still polls");
+    }
+
+    #[test]
+    fn uart_status_read_once_for_each_byte_printed_is_no_polling() {
+        let (uart, _) = uart();
+        (0..100).for_each(|_| {
+            let _ = read(&uart, LSR);
+            write(&uart, DATA, b'y');
+        });
+        assert_eq!(uart.send(b"a"), 0);
+    }
+
+    #[test]
+    fn uart_identifies_received_data_until_the_fifo_is_empty() {
+        let (uart, _) = listening();
         assert_eq!(uart.send(b"ab"), 2);
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA);
         assert_eq!(read(&uart, DATA), b'a');

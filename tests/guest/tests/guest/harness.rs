@@ -6,8 +6,9 @@ use driver::monitor_program;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note, reason_for_rig};
 
-/// How many guests run at once in the rig, which has two processors: a second one fills the gaps of the first.
-const RIG_THREADS: usize = 2;
+/// How many guests run at once in the rig, whose processors share one thread of the host: a second guest would only slow the
+/// first down.
+const RIG_THREADS: usize = 1;
 
 /// The tests of a module, under their names.
 macro_rules! trials {
