@@ -14,6 +14,7 @@ use crate::Output;
 /// the line control register set, the divisor's high byte is there instead.
 const INTERRUPT_ENABLE: u8 = 1;
 const RECEIVED_DATA_ENABLED: u8 = 1;
+const ALL_INTERRUPTS: u8 = 0b1111;
 /// Offset of the interrupt identification register (read), and what it reads while data waits and its
 /// interrupt is enabled: FIFOs are on (bits 7:6), received data (bits 3:0).
 const INTERRUPT_IDENTIFICATION: u64 = 2;
@@ -37,8 +38,8 @@ const POLLS: u8 = 16;
 /// [`send`](Self::send), which takes what fits into the receive FIFO of 64 bytes; when something didn't,
 /// [`wants_input`](Self::wants_input) tells when to try again. Nothing is lost in either direction.
 ///
-/// Input is taken only while the guest listens: it has enabled the received data interrupt, or polls the line
-/// status. A driver that starts reads the receive buffer to empty it, and what came before is lost.
+/// Input is taken once the guest listens: it has enabled the received data interrupt, or polls the line
+/// status. A driver that starts reads the receive buffer to empty it, and what came before would be lost.
 pub struct Uart {
     registers: Mutex<Registers>,
     output: Arc<Output>,
@@ -51,14 +52,14 @@ struct Registers {
     input_waits: bool,
     /// Reads of the line status since another register was accessed.
     polls: u8,
-    /// The guest polls for input, and hasn't touched the interrupt enable register since.
-    is_polling: bool,
+    /// The guest has begun to take input.
+    listens: bool,
 }
 
 impl Registers {
     fn read(&mut self, register: u64) -> u8 {
         self.polls = if register == u64::from(LINE_STATUS) { self.polls.saturating_add(1) } else { 0 };
-        self.is_polling |= self.polls >= POLLS;
+        self.listens |= self.polls >= POLLS;
         if register == INTERRUPT_IDENTIFICATION && self.has_received_data_interrupt() {
             return RECEIVED_DATA;
         }
@@ -80,14 +81,16 @@ impl Registers {
         !divisor && self.serial.read(INTERRUPT_ENABLE) & RECEIVED_DATA_ENABLED != 0
     }
 
-    /// Whether input would reach the guest.
-    fn listens(&mut self) -> bool {
-        self.is_polling || self.has_received_data_enabled()
+    /// Takes note of a write to the interrupt enable register. All four bits at once are a probe: Linux writes
+    /// them to see whether they read back, and takes them away again.
+    fn interrupts_enabled(&mut self, enabled: u8) {
+        let is_probe = enabled & ALL_INTERRUPTS == ALL_INTERRUPTS;
+        self.listens |= self.has_received_data_enabled() && !is_probe;
     }
 
     /// Bytes that the receive FIFO would take.
     fn room(&mut self) -> usize {
-        if self.listens() { self.serial.fifo_capacity() } else { 0 }
+        if self.listens { self.serial.fifo_capacity() } else { 0 }
     }
 }
 
@@ -144,7 +147,7 @@ impl Uart {
         let output = Arc::new(Output::new()?);
         let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
         Ok(Self {
-            registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, is_polling: false }),
+            registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, listens: false }),
             output,
             wants_input: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
         })
@@ -191,7 +194,9 @@ impl Uart {
         // Err is an interrupt line that can't be triggered, which would take 2^64 edges.
         let _ = registers.serial.write(register as u8, byte);
         registers.polls = 0;
-        registers.is_polling &= register != u64::from(INTERRUPT_ENABLE);
+        if register == u64::from(INTERRUPT_ENABLE) {
+            registers.interrupts_enabled(byte);
+        }
         if register == MODEM_CONTROL || register == u64::from(INTERRUPT_ENABLE) {
             // The guest may have left the loopback, in which input isn't taken, or begun to listen.
             self.offer_room(&mut registers);
@@ -317,6 +322,22 @@ mod tests {
         assert_eq!(uart.send(b"a"), 1);
         assert!(irq.event().read().is_ok());
         assert_eq!(read(&uart, LSR) & DATA_READY, DATA_READY);
+    }
+
+    #[test]
+    fn uart_probe_of_all_interrupts_is_no_listening() {
+        let (uart, _) = uart();
+        write(&uart, IER, ALL_INTERRUPTS);
+        assert_eq!(uart.send(b"a"), 0);
+        write(&uart, IER, 0);
+        assert_eq!(uart.send(b"a"), 0);
+    }
+
+    #[test]
+    fn uart_interrupts_masked_for_a_moment_do_not_stop_input() {
+        let (uart, _) = listening();
+        write(&uart, IER, 0);
+        assert_eq!(uart.send(b"a"), 1, "a console that prints masks them, and takes the byte later");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 fn host_idle_guest_costs_next_to_nothing() {
     let mut shell = Shell::boot(boot(ANY, CMDLINE).on_terminal());
+    // The shell asks for the position of the cursor behind its prompt.
+    shell.monitor.expect("\x1b[6n", DEADLINE);
     // What Linux still does in the background after its boot.
     shell.monitor.expect_quiet(Duration::from_secs(1));
     let before = (shell.monitor.main_cpu_time(), shell.monitor.cpu_time());

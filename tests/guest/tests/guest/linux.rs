@@ -19,9 +19,6 @@ pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 /// The command line of a guest whose console stays free of the kernel's messages.
 pub(crate) const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 
-/// Bytes of guest memory of [`boot`].
-pub(crate) const RAM_LEN: u64 = 256 << 20;
-
 /// The two files that a kernel comes as.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Image {
