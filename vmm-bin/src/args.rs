@@ -16,8 +16,8 @@ Examples:
 
 On a terminal, Ctrl-A x quits and Ctrl-A a sends a Ctrl-A to the guest.
 
-Exit codes: 0 the guest powered off, or Ctrl-A x; 1 internal error; 2 usage; 3 bad config, kernel or
-initrd; 4 this host can't; 5 the guest crashed; 128+n ended by signal n.";
+Exit codes: 0 the guest ended itself, or Ctrl-A x; 1 internal error; 2 usage; 3 bad config, kernel, initrd
+or serial target; 4 this host can't; 5 the guest crashed; 128+n ended by signal n.";
 
 /// Boots a stock Linux kernel in a KVM virtual machine, with the serial console on this terminal.
 #[derive(Debug, Parser)]

@@ -116,9 +116,9 @@ fn dying_with_us(program: &str) -> Command {
 
 fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     let mut args = Arguments::default();
-    // One thread for all emulated processors. With a thread for each, QEMU 7.2 sometimes raises a page fault of the outer
-    // kernel while the inner guest's GS base is still loaded: the outer kernel panics or the guest triple-faults, about once
-    // in ten boots. It is no slower: code for one thread needs no atomic instructions.
+    // One thread for all emulated processors. With a thread for each, QEMU 7.2 sometimes lets the outer kernel take an
+    // interrupt right behind VMRUN, with the inner guest's GS base still loaded: the outer kernel panics, about once in ten
+    // boots. One thread is no slower: its code needs no atomic instructions.
     args.words("-M pc -accel tcg,thread=single -cpu max -display none -nodefaults -no-reboot");
     args.words(&format!("-smp {} -m {}", machine.cpus, machine.memory_mib));
     args.pair("-kernel", machine.kernel.to_owned());

@@ -14,7 +14,7 @@ fn help_names_flags_examples_keys_and_exit_codes() {
         "Ctrl-A x quits",
     ];
     assert_eq!(parts.map(|part| ran.stdout.contains(part)), [true; 5], "{}", ran.stdout);
-    assert!(ran.stdout.contains("Exit codes: 0 the guest powered off"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Exit codes: 0 the guest ended itself"), "{}", ran.stdout);
 }
 
 #[test]
