@@ -30,6 +30,10 @@ fn kick_signal() -> i32 {
     SIGRTMIN()
 }
 
+/// Stack of a vCPU thread, in bytes. The run loop takes a few KiB, a panic's backtrace some ten. The default of
+/// 2 MiB would be backed by a whole huge page where the host gives those to everybody.
+const STACK_LEN: usize = 256 << 10;
+
 /// A vCPU that couldn't be run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -116,6 +120,7 @@ impl VcpuThread {
         };
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
+            .stack_size(STACK_LEN)
             .spawn(body)
             .map_err(|source| Error::Host { index, source })?;
         Ok(Self { index, shared, commands, thread: Some(thread) })
