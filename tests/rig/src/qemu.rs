@@ -151,7 +151,11 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
 
 fn command_line(channel: Channel) -> String {
     // A panic resets at once, which with -no-reboot ends QEMU.
-    let common = "console=ttyS0 quiet loglevel=1 mitigations=off panic=-1 reboot=k";
+    //
+    // A timer that ticks instead of one that is set anew each time (nohz, highres): QEMU 7.2 loses an interrupt now and then
+    // while an inner guest makes many exits. The local APIC keeps the request, but the processor isn't told of it before the
+    // next one: which with a timer that waits to be set never comes, and the outer machine stands still.
+    let common = "console=ttyS0 quiet loglevel=1 mitigations=off panic=-1 reboot=k nohz=off highres=off";
     match channel {
         Channel::Terminal { rows, cols } => {
             format!("{common} rig.io=terminal rig.rows={rows} rig.cols={cols}")

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use driver::{DEADLINE, Launch, Monitor, Stdin};
+use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor, Stdin, wait_until};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
 use crate::harness::trials;
-use crate::linux::{ANY, BY_SIGTERM, CMDLINE, ENDED, boot};
+use crate::linux::{ANY, BY_SIGTERM, CMDLINE, ENDED, RAM_LEN, boot};
 use crate::shell::Shell;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         input_pipe_of_commands_runs_them_and_guest_goes_on,
         input_file_of_commands_runs_them_to_its_reboot,
         input_closed_guest_goes_on,
+        input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory,
     ]
 }
 
@@ -55,4 +56,26 @@ fn input_file_of_commands_runs_them_to_its_reboot() {
 fn input_closed_guest_goes_on() {
     let shell = Shell::boot(boot_with(Stdin::Closed));
     assert_goes_on(shell.monitor);
+}
+
+/// No program in the guest reads. Linux's driver takes what comes nevertheless and throws it away, at its own pace.
+fn input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory() {
+    /// A pipe holds 64 KiB, and Linux 4 KiB for a program that may read it later.
+    const BEYOND_ALL_BUFFERS: usize = 80 << 10;
+    let mut shell = Shell::boot(boot_with(Stdin::Pipe)).mute();
+    shell.monitor.send(b"echo be\"\"gin; sleep 1000\n");
+    shell.monitor.expect("begin\r\n", DEADLINE);
+    let before = shell.monitor.own_rss_kib(&[RAM_LEN]);
+    let flood = vec![b'x'; 100 << 20];
+    let mut taken = 0;
+    wait_until("the guest is given more than anybody keeps", BULK_DEADLINE, || {
+        // In pieces: where the guest is fast, all of it would take minutes.
+        taken += shell.monitor.offer(&flood[taken..][..4096], Duration::from_millis(500));
+        taken > BEYOND_ALL_BUFFERS
+    });
+    let grown = shell.monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
+    // A page here and there that is touched for the first time.
+    assert!(grown <= 128, "{grown} KiB more than before, for {taken} bytes of input");
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
 }

@@ -59,7 +59,10 @@ pub(crate) fn boot_with_memory(image: (KernelKind, Image), memory: &str, cmdline
         .args([["--kernel".into(), image_path(image)], ["--initrd".into(), initrd_path()]].concat())
 }
 
-/// A Busybox guest with 256 MiB.
+/// Memory of a guest that says nothing of it, in bytes.
+pub(crate) const RAM_LEN: u64 = 256 << 20;
+
+/// A Busybox guest with [`RAM_LEN`].
 pub(crate) fn boot(image: (KernelKind, Image), cmdline: &str) -> Launch {
     boot_with_memory(image, "256M", cmdline)
 }

@@ -1,14 +1,22 @@
 //! Where the guest's console goes.
 
-use driver::{DEADLINE, Launch, Line, Monitor, wait_until};
+use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until};
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_setpipe_size;
 use tempfile::TempDir;
 
 use crate::harness::trials;
-use crate::linux::{ANY, BOOT_DEADLINE, CMDLINE, ENDED, InitUp, boot};
+use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGTERM, CMDLINE, ENDED, InitUp, RAM_LEN, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![output_to_file_has_inits_report, output_to_pty_is_a_shell, output_to_socket_is_a_shell,]
+    trials![
+        output_to_file_has_inits_report,
+        output_to_pty_is_a_shell,
+        output_to_socket_is_a_shell,
+        output_reader_stopped_memory_is_bounded_and_sigterm_ends_it,
+    ]
 }
 
 fn boot_with_serial(serial: &str, cmdline: &str) -> Launch {
@@ -56,4 +64,20 @@ fn output_to_socket_is_a_shell() {
         line.is_some()
     });
     assert_is_shell(line.expect("it was waited for"), monitor);
+}
+
+/// Nobody reads what the guest prints without end. The pipe is small, because a byte takes long in the rig; a queue that is
+/// full as well is a subject of the bare-metal tests.
+fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
+    const PIPE_LEN: usize = 4096;
+    let mut monitor = boot(ANY, CMDLINE).stdin(Stdin::Pipe).stdout(Stdout::Held).start();
+    let stdout = monitor.take_stdout();
+    fcntl_setpipe_size(&stdout, PIPE_LEN).expect("a pipe of one page");
+    monitor.send(b"yes\n");
+    wait_until("the pipe is full", BULK_DEADLINE, || ioctl_fionread(&stdout) == Ok(PIPE_LEN as u64));
+    let resident = monitor.own_rss_kib(&[RAM_LEN]);
+    // The program itself and its queue of 64 KiB.
+    assert!(resident < 8 << 10, "{resident} KiB");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
 }
