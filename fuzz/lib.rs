@@ -1,4 +1,4 @@
-//! What the kernel targets share: a boot from a file up to the first instruction, without a processor.
+//! What the targets share that start a guest: from a file up to the first instruction, without a processor.
 //!
 //! Run one with `cargo +nightly fuzz run kernel_elf`. The targets stamp magic numbers onto their input, so
 //! they need no seeds.
@@ -6,8 +6,9 @@
 use std::io::Cursor;
 use std::ops::Range;
 
+use vmm_arch::flat::Mode;
 use vmm_arch::layout;
-use vmm_boot::{BootPlan, BootSpec, KernelImage};
+use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -35,6 +36,40 @@ pub fn boot(file: &[u8]) {
         plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut Cursor::new(&initrd[..])))
             .expect("what can be planned can be loaded");
         check_writes(&ram, plan.placements().into_iter().map(|placement| placement.range));
+    }
+}
+
+/// Inspects, plans and loads `file` as a flat image in each mode, where it wants to be and at
+/// `load_address`.
+///
+/// # Panics
+/// The crate panics, what can be planned can't be loaded, or a byte is written outside the plan.
+pub fn start(file: &[u8], load_address: u64) {
+    let Ok(image) = FlatImage::inspect(&mut Cursor::new(file)) else { return };
+    let ranges = layout::ram_ranges(RAM_LEN);
+    let modules: &[ModuleSpec<'_>] = match image {
+        FlatImage::Multiboot(_) => &[ModuleSpec { len: 5000, cmdline: "module" }],
+        _ => &[],
+    };
+    for mode in Mode::ALL {
+        for load_address in [None, Some(load_address)] {
+            let spec = FlatSpec {
+                image: &image,
+                load_address,
+                mode: Some(mode),
+                entry: None,
+                stack: (mode != Mode::Reset).then_some(0x1_0000),
+                cmdline: None,
+                modules,
+                ram: &ranges,
+            };
+            let Ok(plan) = FlatPlan::new(&spec) else { continue };
+            let ram = GuestRam::new(&ranges).expect("4 MiB of memory");
+            let mut files = vec![Cursor::new(&[0x5a; 5000][..]); modules.len()];
+            plan.load(ram.memory(), &mut Cursor::new(file), &mut files)
+                .expect("what can be planned can be loaded");
+            check_writes(&ram, plan.placements().into_iter().map(|placement| placement.range));
+        }
     }
 }
 

@@ -1,50 +1,17 @@
-//! The headers of an ELF kernel (System V ABI, "Object Files").
+//! An ELF kernel, as far as its headers tell.
 
 use std::fmt;
 use std::io::{Read, Seek};
 use std::ops::Range;
 
+use crate::elf_header::{
+    self, EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_EXEC, ElfClass, Header, Identity,
+    MAX_PROGRAM_HEADERS, ProgramHeader, Segment,
+};
 use crate::image::ImageError;
 use crate::note::{self, NoteError};
-use crate::reader::{Reader, u16_at, u32_at, u64_at};
+use crate::reader::Reader;
 
-/// First bytes of an ELF.
-pub(crate) const MAGIC: &[u8] = b"\x7fELF";
-
-/// Length of the file's header and of a program header in a 64-bit ELF.
-const HEADER_LEN: u64 = 64;
-const PROGRAM_HEADER_LEN: u16 = 56;
-/// Offsets in the file's header.
-const EI_CLASS: usize = 4;
-const EI_DATA: usize = 5;
-const E_TYPE: usize = 16;
-const E_MACHINE: usize = 18;
-const E_ENTRY: usize = 24;
-const E_PHOFF: usize = 32;
-const E_PHENTSIZE: usize = 54;
-const E_PHNUM: usize = 56;
-/// EI_CLASS: 64 bits. EI_DATA: little endian. e_type: an executable.
-const ELFCLASS64: u8 = 2;
-const ELFDATA2LSB: u8 = 1;
-const ET_EXEC: u16 = 2;
-/// e_machine.
-const EM_386: u16 = 3;
-const EM_ARM: u16 = 40;
-const EM_X86_64: u16 = 62;
-const EM_AARCH64: u16 = 183;
-const EM_RISCV: u16 = 243;
-/// Offsets in a program header.
-const P_TYPE: usize = 0;
-const P_OFFSET: usize = 8;
-const P_PADDR: usize = 24;
-const P_FILESZ: usize = 32;
-const P_MEMSZ: usize = 40;
-const P_ALIGN: usize = 48;
-/// p_type.
-const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
-/// Program headers that are read: Linux has 5, and hardly any linker script makes more than 20.
-const MAX_PROGRAM_HEADERS: u16 = 128;
 /// Bytes of notes that are read per segment: Linux has 512.
 const MAX_NOTES_LEN: u64 = 64 << 10;
 
@@ -61,19 +28,6 @@ pub struct ElfImage {
     segments: Vec<Segment>,
     linux64_entry: Option<u64>,
     pvh_entry: Option<u64>,
-}
-
-/// A piece of an ELF that is loaded: `file_len` bytes of the file, then zeros up to `mem_len`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Where it starts in the file.
-    pub offset: u64,
-    /// Guest-physical address of its first byte.
-    pub paddr: u64,
-    /// Bytes from the file.
-    pub file_len: u64,
-    /// Bytes in memory; never 0, never less than `file_len`.
-    pub mem_len: u64,
 }
 
 /// Why an ELF can't be booted. `segment` counts the program headers from 0.
@@ -108,8 +62,13 @@ pub enum ElfError {
         name: &'static str,
     },
     /// Program headers of an unknown shape.
-    #[error("e_phentsize {len}: the program headers of a 64-bit ELF have 56 bytes")]
+    #[error(
+        "e_phentsize {len}: the program headers of a {}-bit ELF have {} bytes",
+        class.bits(), class.program_header_len()
+    )]
     ProgramHeaderLen {
+        /// How long its addresses are.
+        class: ElfClass,
         /// e_phentsize.
         len: u16,
     },
@@ -247,43 +206,29 @@ impl fmt::Display for ElfImage {
     }
 }
 
-impl Segment {
-    /// The addresses that it occupies.
-    pub fn memory(&self) -> Range<u64> {
-        self.paddr..self.paddr + self.mem_len
-    }
-
-    /// The addresses that are filled from the file.
-    pub(crate) fn file_backed(&self) -> Range<u64> {
-        self.paddr..self.paddr + self.file_len
-    }
-}
-
 /// Reads an ELF's headers.
 pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfImage, ImageError> {
     let file_len = reader.len();
-    if file_len < HEADER_LEN {
+    if file_len < ElfClass::Elf64.header_len() {
         return Err(ImageError::Truncated { len: file_len, structure: "ELF header" });
     }
-    let header: [u8; HEADER_LEN as usize] = reader.array(0)?;
-    check_kind(&header)?;
-    let (offset, count) = program_headers(&header, file_len)?;
+    check_kind(&Identity::read(reader)?)?;
+    let header = Header::read(ElfClass::Elf64, reader)?;
 
     let mut segments = Vec::new();
     let mut pvh_entry = None;
-    for segment in 0..count {
-        let at = offset + u64::from(segment) * u64::from(PROGRAM_HEADER_LEN);
-        let header: [u8; PROGRAM_HEADER_LEN as usize] = reader.array(at)?;
-        match u32_at(&header, P_TYPE) {
-            PT_LOAD => segments.extend(load_segment(segment, &header, file_len)?),
-            PT_NOTE => pvh_entry = pvh_entry.or(note_segment(segment, &header, reader)?),
+    for index in header.program_headers(file_len)? {
+        let program = header.program_header(index, reader)?;
+        match program.kind {
+            elf_header::PT_LOAD => segments.extend(program.segment(file_len)?),
+            elf_header::PT_NOTE => pvh_entry = pvh_entry.or(note_segment(&program, reader)?),
             _ => {}
         }
     }
-    let segments = in_order(segments)?;
+    let segments = elf_header::in_order(segments)?;
 
     let loaded = |entry: u64| segments.iter().any(|s| s.file_backed().contains(&entry));
-    let entry = u64_at(&header, E_ENTRY);
+    let entry = header.entry;
     let linux64_entry = Some(entry).filter(|entry| loaded(*entry));
     match pvh_entry {
         Some(entry) if !loaded(entry) => Err(ElfError::PvhEntry { entry }.into()),
@@ -293,102 +238,53 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfI
 }
 
 /// A 64-bit little-endian executable for x86_64, or what else it is.
-fn check_kind(header: &[u8]) -> Result<(), ImageError> {
-    let (class, data) = (header[EI_CLASS], header[EI_DATA]);
-    if data != ELFDATA2LSB {
+fn check_kind(identity: &Identity) -> Result<(), ImageError> {
+    let &Identity { class, data, kind, machine } = identity;
+    if data != elf_header::ELFDATA2LSB {
         return Err(ElfError::Endianness { data }.into());
     }
-    let machine = u16_at(header, E_MACHINE);
     match (class, machine) {
-        (ELFCLASS64, EM_X86_64) => {}
-        (ELFCLASS64, EM_AARCH64) => return Err(ImageError::Foreign { kernel: "an aarch64 kernel" }),
-        (ELFCLASS64, EM_RISCV) => return Err(ImageError::Foreign { kernel: "a riscv64 kernel" }),
-        (ELFCLASS64, machine) => return Err(ElfError::Machine { machine }.into()),
+        (elf_header::ELFCLASS64, EM_X86_64) => {}
+        (elf_header::ELFCLASS64, EM_AARCH64) => {
+            return Err(ImageError::Foreign { kernel: "an aarch64 kernel" });
+        }
+        (elf_header::ELFCLASS64, EM_RISCV) => {
+            return Err(ImageError::Foreign { kernel: "a riscv64 kernel" });
+        }
+        (elf_header::ELFCLASS64, machine) => return Err(ElfError::Machine { machine }.into()),
         (_, EM_386) => return Err(ImageError::Foreign { kernel: "an i386 kernel (a 32-bit ELF)" }),
         (_, EM_ARM) => return Err(ImageError::Foreign { kernel: "an arm kernel (a 32-bit ELF)" }),
         (class, machine) => return Err(ElfError::Class { class, machine }.into()),
     }
-    let name = match u16_at(header, E_TYPE) {
+    let name = match kind {
         ET_EXEC => return Ok(()),
         1 => "an object file or a module",
-        3 => "a position-independent executable or a shared library",
+        elf_header::ET_DYN => "a position-independent executable or a shared library",
         4 => "a core file",
         _ => "unknown",
     };
-    Err(ElfError::Type { kind: u16_at(header, E_TYPE), name }.into())
-}
-
-/// Offset and number of the program headers, all of them inside the file.
-fn program_headers(header: &[u8], file_len: u64) -> Result<(u64, u16), ElfError> {
-    let (offset, len, count) =
-        (u64_at(header, E_PHOFF), u16_at(header, E_PHENTSIZE), u16_at(header, E_PHNUM));
-    if len != PROGRAM_HEADER_LEN {
-        return Err(ElfError::ProgramHeaderLen { len });
-    }
-    if count == 0 || count > MAX_PROGRAM_HEADERS {
-        return Err(ElfError::ProgramHeaderCount { count });
-    }
-    let end = offset.checked_add(u64::from(count) * u64::from(len));
-    if offset < HEADER_LEN || end.is_none_or(|end| end > file_len) {
-        return Err(ElfError::ProgramHeaderOffset { offset, count, file_len });
-    }
-    Ok((offset, count))
-}
-
-/// The file's bytes of a program header, inside the file.
-fn file_range(segment: u16, header: &[u8], file_len: u64) -> Result<(u64, u64), ElfError> {
-    let (offset, len) = (u64_at(header, P_OFFSET), u64_at(header, P_FILESZ));
-    if offset.checked_add(len).is_none_or(|end| end > file_len) {
-        return Err(ElfError::SegmentBeyondFile { segment, offset, len, file_len });
-    }
-    Ok((offset, len))
-}
-
-/// What a PT_LOAD header describes; nothing if that has no bytes.
-fn load_segment(segment: u16, header: &[u8], file_len: u64) -> Result<Option<Segment>, ElfError> {
-    let (offset, file_len) = file_range(segment, header, file_len)?;
-    let (paddr, mem_len) = (u64_at(header, P_PADDR), u64_at(header, P_MEMSZ));
-    if file_len > mem_len {
-        return Err(ElfError::SegmentMemoryLen { segment, file_len, mem_len });
-    }
-    if paddr.checked_add(mem_len).is_none() {
-        return Err(ElfError::SegmentWraps { segment, paddr, mem_len });
-    }
-    Ok((mem_len > 0).then_some(Segment { offset, paddr, file_len, mem_len }))
+    Err(ElfError::Type { kind, name }.into())
 }
 
 /// The PVH entry in the notes of a PT_NOTE header.
 fn note_segment<F: Read + Seek>(
-    segment: u16,
-    header: &[u8],
+    program: &ProgramHeader,
     reader: &mut Reader<'_, F>,
 ) -> Result<Option<u64>, ImageError> {
-    let (offset, len) = file_range(segment, header, reader.len())?;
+    program.check_file_range(reader.len())?;
+    let &ProgramHeader { index: segment, offset, file_len: len, .. } = program;
     if len > MAX_NOTES_LEN {
         return Err(ElfError::NotesTooLong { segment, len }.into());
     }
     let mut notes = vec![0; len as usize];
     reader.fill(offset, &mut notes)?;
-    note::pvh_entry(&notes, u64_at(header, P_ALIGN)).map_err(|error| {
+    note::pvh_entry(&notes, program.align).map_err(|error| {
         match error {
             NoteError::TooLong { at } => ElfError::NoteTooLong { segment, at: at as u64 },
             NoteError::Descriptor { len } => ElfError::PvhNoteLen { len },
         }
         .into()
     })
-}
-
-/// Sorts segments by address and refuses those that overlap.
-fn in_order(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ElfError> {
-    segments.sort_by_key(|s| s.paddr);
-    let overlap = segments.windows(2).find(|pair| pair[0].memory().end > pair[1].paddr);
-    if let Some(pair) = overlap {
-        return Err(ElfError::SegmentsOverlap { first: pair[0].memory(), second: pair[1].memory() });
-    }
-    if segments.is_empty() {
-        return Err(ElfError::NoSegment);
-    }
-    Ok(segments)
 }
 
 #[cfg(test)]

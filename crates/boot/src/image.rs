@@ -8,6 +8,7 @@ use vmm_arch::boot::Protocol;
 
 use crate::bzimage::{self, BzImage, BzImageError};
 use crate::elf::{self, ElfError, ElfImage};
+use crate::elf_header;
 use crate::reader::{Reader, u16_at, u32_at};
 
 /// A kernel whose headers were read and found to agree with each other and with the file's length.
@@ -111,7 +112,7 @@ impl KernelImage {
             return Err(ImageError::Empty);
         }
         let start = reader.padded(0)?;
-        if start.starts_with(elf::MAGIC) {
+        if start.starts_with(elf_header::MAGIC) {
             return elf::inspect(&mut reader).map(Self::Elf);
         }
         if bzimage::is_bzimage(&start) && reader.len() >= bzimage::HEADER_END {

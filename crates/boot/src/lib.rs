@@ -7,7 +7,7 @@
 //! | plan | [`BootPlan::new`] | decides every address; pure: no file, no memory, no system call |
 //! | load | [`BootPlan::load`] | writes guest memory, and only where [`BootPlan::placements`] says |
 //!
-//! An ELF is entered by its PVH note if it has one, else by Linux's 64-bit entry; a bzImage by its 64-bit
+//! An ELF kernel is entered by its PVH note if it has one, else by Linux's 64-bit entry; a bzImage by its 64-bit
 //! entry if it has one, else by its 32-bit entry. A [`BootSpec`] may ask for another that the file offers.
 //!
 //! A file may be hostile: each field is checked before it is used, arithmetic on it can't overflow, no
@@ -56,11 +56,55 @@
 //! plan.load(ram.memory(), &mut file, None)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Flat images
+//!
+//! A program of one's own needs no boot protocol. [`FlatImage`] is bytes as they are, an ELF for bare metal
+//! (`x86_64-unknown-none`, position-independent or not, and i386), or a multiboot kernel; [`FlatPlan`] plans
+//! and loads it. Which state it starts in is vmm-arch's [`flat`](vmm_arch::flat):
+//!
+//! | image | starts in | goes to |
+//! |---|---|---|
+//! | raw | real mode, or any other by [`FlatSpec::mode`] | 0, or 1 MiB if it isn't for real mode |
+//! | raw, in reset mode | the processor's reset state | up to 1 MiB, and seen once more below 4 GiB ([`Alias`]) |
+//! | ELF32, ELF64 | protected mode, long mode | where its headers say, or 1 MiB if it can lie anywhere |
+//! | multiboot 1 | protected mode, EAX and EBX as it expects | where its headers say; its modules above it |
+//!
+//! ```
+//! use std::io::Cursor;
+//!
+//! use vmm_arch::flat::Mode;
+//! use vmm_arch::layout;
+//! use vmm_boot::{FlatImage, FlatPlan, FlatSpec};
+//! use vmm_memory::GuestRam;
+//!
+//! // mov al, 42; hlt
+//! let mut file = Cursor::new(b"\xb0\x2a\xf4");
+//! let image = FlatImage::inspect(&mut file)?;
+//! let ram = layout::ram_ranges(64 << 10);
+//! let plan = FlatPlan::new(&FlatSpec {
+//!     image: &image,
+//!     load_address: None,
+//!     mode: None,
+//!     entry: None,
+//!     stack: None,
+//!     cmdline: None,
+//!     modules: &[],
+//!     ram: &ram,
+//! })?;
+//! assert_eq!((plan.start().mode, plan.start().entry), (Mode::Real, 0));
+//!
+//! let ram = GuestRam::new(&ram)?;
+//! plan.load(ram.memory(), &mut file, [])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod bzimage;
 mod cmdline;
 mod elf;
+mod elf_header;
+mod flat;
 #[cfg(test)]
 mod hostile;
 mod image;
@@ -76,7 +120,12 @@ mod zero_page;
 
 pub use bzimage::{BzImage, BzImageError};
 pub use cmdline::CmdlineError;
-pub use elf::{ElfError, ElfImage, Segment};
+pub use elf::{ElfError, ElfImage};
+pub use elf_header::{ElfClass, Segment};
+pub use flat::{
+    Alias, FlatElf, FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError, FlatSpec, ModuleSpec,
+    MultibootError, MultibootImage, RelocationError,
+};
 pub use image::{ImageError, KernelImage, protocol_name};
 pub use load::LoadError;
 pub use plan::{BootPlan, BootSpec, Placement, PlanError};

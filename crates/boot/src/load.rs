@@ -156,7 +156,9 @@ where
         return Err(LoadError::KernelChanged { source: None });
     }
     for segment in elf.segments() {
-        zero(memory, segment.file_backed().end..segment.memory().end)?;
+        let bss = segment.file_backed().end..segment.memory().end;
+        let (what, gpa) = ("zeros behind a segment", bss.start);
+        zero(memory, bss).map_err(|source| LoadError::Write { what, gpa, source })?;
     }
     Ok(zero_page::elf_header())
 }
@@ -195,11 +197,12 @@ where
         .map_err(LoadError::Initrd)
 }
 
-fn zero(memory: &Memory, range: Range<u64>) -> Result<(), LoadError> {
+/// Writes zeros to `range`.
+pub(crate) fn zero(memory: &Memory, range: Range<u64>) -> Result<(), GuestMemoryError> {
     let mut gpa = range.start;
     while gpa < range.end {
         let len = (range.end - gpa).min(ZEROS.len() as u64);
-        write(memory, "zeros behind a segment", gpa, &ZEROS[..len as usize])?;
+        memory.write_slice(&ZEROS[..len as usize], GuestAddress(gpa))?;
         gpa += len;
     }
     Ok(())

@@ -39,7 +39,8 @@ pub struct BootPlan {
     e820: Vec<e820::Entry>,
 }
 
-/// One thing that [`BootPlan::load`] writes, or that the kernel needs before it manages memory itself.
+/// One thing that [`BootPlan::load`] or [`FlatPlan::load`](crate::FlatPlan::load) writes, or that a kernel
+/// needs before it manages memory itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// What it is.
@@ -220,17 +221,26 @@ impl fmt::Display for BootPlan {
         writeln!(f, "kernel: {}", self.image)?;
         writeln!(f, "entry: {} at {:#x}", protocol_name(self.entry.protocol), self.entry.rip)?;
         writeln!(f, "command line: {:?}", self.cmdline)?;
-        writeln!(f, "memory map:")?;
-        for entry in &self.e820 {
-            let end = entry.addr + entry.len;
-            writeln!(f, "  {:#011x}..{end:#011x} {}", entry.addr, kind_name(entry.kind))?;
-        }
-        writeln!(f, "placements:")?;
-        for Placement { what, range } in self.placements() {
-            writeln!(f, "  {:#011x}..{:#011x} {what}", range.start, range.end)?;
-        }
-        Ok(())
+        write_memory(f, &self.e820, &self.placements())
     }
+}
+
+/// The memory map and the placements, a line each.
+pub(crate) fn write_memory(
+    f: &mut fmt::Formatter<'_>,
+    e820: &[e820::Entry],
+    placements: &[Placement],
+) -> fmt::Result {
+    writeln!(f, "memory map:")?;
+    for entry in e820 {
+        let end = entry.addr + entry.len;
+        writeln!(f, "  {:#011x}..{end:#011x} {}", entry.addr, kind_name(entry.kind))?;
+    }
+    writeln!(f, "placements:")?;
+    for Placement { what, range } in placements {
+        writeln!(f, "  {:#011x}..{:#011x} {what}", range.start, range.end)?;
+    }
+    Ok(())
 }
 
 fn kind_name(kind: e820::Kind) -> &'static str {

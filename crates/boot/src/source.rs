@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::flat::{FlatImage, FlatImageError};
 use crate::image::{ImageError, KernelImage};
 
 /// What a file is for: the first words of what is said about it.
@@ -16,6 +17,10 @@ pub enum Role {
     Kernel,
     /// An initial file system for the kernel.
     Initrd,
+    /// A flat image: raw, an ELF for bare metal or a multiboot kernel.
+    Image,
+    /// A file that a multiboot kernel finds in its memory.
+    Module,
 }
 
 /// A regular file that isn't empty, open for reading.
@@ -56,6 +61,9 @@ pub enum SourceProblem {
     /// It is no kernel for this machine.
     #[error(transparent)]
     Image(ImageError),
+    /// It is no flat image that can be started.
+    #[error(transparent)]
+    Flat(FlatImageError),
 }
 
 impl SourceFile {
@@ -77,11 +85,19 @@ impl SourceFile {
     /// # Errors
     /// As [`KernelImage::inspect`].
     pub fn inspect(&mut self) -> Result<KernelImage, SourceError> {
-        KernelImage::inspect(&mut self.file).map_err(|error| SourceError {
-            role: self.role,
-            path: self.path.clone(),
-            problem: SourceProblem::Image(error),
-        })
+        KernelImage::inspect(&mut self.file).map_err(|error| self.error(SourceProblem::Image(error)))
+    }
+
+    /// Reads the file's headers, if it has any, as a flat image's; errors name the file.
+    ///
+    /// # Errors
+    /// As [`FlatImage::inspect`].
+    pub fn inspect_flat(&mut self) -> Result<FlatImage, SourceError> {
+        FlatImage::inspect(&mut self.file).map_err(|error| self.error(SourceProblem::Flat(error)))
+    }
+
+    fn error(&self, problem: SourceProblem) -> SourceError {
+        SourceError { role: self.role, path: self.path.clone(), problem }
     }
 
     /// Length in bytes when it was opened; never 0.
@@ -95,7 +111,8 @@ impl SourceFile {
         &self.path
     }
 
-    /// The open file, for [`BootPlan::load`](crate::BootPlan::load).
+    /// The open file, for [`BootPlan::load`](crate::BootPlan::load) and
+    /// [`FlatPlan::load`](crate::FlatPlan::load).
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
@@ -106,6 +123,8 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Kernel => "kernel image",
             Self::Initrd => "initrd",
+            Self::Image => "image",
+            Self::Module => "module",
         })
     }
 }
@@ -253,5 +272,30 @@ mod tests {
         fs::write(&path, bzimage()).unwrap();
         let image = SourceFile::open(Role::Kernel, &path).unwrap().inspect().unwrap();
         assert_eq!(image, crate::testing::inspected(&bzimage()));
+    }
+
+    #[test]
+    fn source_inspected_as_a_flat_image_is_that() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("hello.bin");
+        fs::write(&path, b"\xf4").unwrap();
+        let image = SourceFile::open(Role::Image, &path).unwrap().inspect_flat().unwrap();
+        assert_eq!(image, FlatImage::Raw { len: 1 });
+    }
+
+    #[test]
+    fn source_inspected_as_a_flat_image_names_the_file_once() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("kernel");
+        fs::write(&path, b"\x7fELF").unwrap();
+        let error = SourceFile::open(Role::Image, &path).unwrap().inspect_flat().unwrap_err();
+        let expected = "ends after 4 bytes, inside its ELF header";
+        assert_eq!(error.to_string(), format!("image {}: {expected}", path.display()));
+    }
+
+    #[test]
+    fn source_module_missing_is_named_a_module() {
+        let error = SourceFile::open(Role::Module, Path::new("no/such/file")).unwrap_err();
+        assert_eq!(error.to_string(), "module no/such/file: can't be opened");
     }
 }

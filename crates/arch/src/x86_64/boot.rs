@@ -8,9 +8,10 @@
 //!
 //! Interrupts are off in all three.
 
-use kvm_bindings::{kvm_fpu, kvm_lapic_state, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_fpu, kvm_lapic_state, kvm_regs, kvm_sregs};
 
 use super::layout;
+use super::segments::{self, Code};
 
 /// A way to enter a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,27 +34,20 @@ pub struct Entry {
 }
 
 /// CR0.PE: protected mode. Intel SDM volume 3 §2.5, as the rest.
-const CR0_PE: u64 = 1;
+pub(super) const CR0_PE: u64 = 1;
 /// CR0.ET: always 1 since the 486.
-const CR0_ET: u64 = 1 << 4;
+pub(super) const CR0_ET: u64 = 1 << 4;
 /// CR0.PG: paging.
-const CR0_PG: u64 = 1 << 31;
+pub(super) const CR0_PG: u64 = 1 << 31;
 /// CR4.PAE: 8-byte page table entries.
-const CR4_PAE: u64 = 1 << 5;
+pub(super) const CR4_PAE: u64 = 1 << 5;
 /// EFER.LME and EFER.LMA: long mode enabled and active.
-const EFER_LONG_MODE: u64 = (1 << 8) | (1 << 10);
-
-/// Selector of the code segment, Linux's `__BOOT_CS`.
-const CODE_SELECTOR: u16 = 0x10;
-/// Selector of the data segment, Linux's `__BOOT_DS`.
-const DATA_SELECTOR: u16 = 0x18;
-/// Selector of the task state segment.
-const TASK_SELECTOR: u16 = 0x20;
+pub(super) const EFER_LONG_MODE: u64 = (1 << 8) | (1 << 10);
 
 /// Page table entry bits: present and writable.
-const PTE_PRESENT_WRITE: u64 = 0b11;
-/// Page directory entry bit 7: a 2 MiB page.
-const PDE_LARGE: u64 = 1 << 7;
+pub(super) const PTE_PRESENT_WRITE: u64 = 0b11;
+/// Page directory entry bit 7: a page of 2 MiB, or of 4 MiB where entries have 4 bytes.
+pub(super) const PDE_LARGE: u64 = 1 << 7;
 /// Page directories below the PDPT: 1 GiB each, so 4 GiB in all.
 const PAGE_DIRECTORIES: u64 = 4;
 
@@ -63,54 +57,14 @@ impl Protocol {
         self == Self::Linux64
     }
 
-    fn segment(self, selector: u16, kind: u8) -> kvm_segment {
-        let code = selector == CODE_SELECTOR;
-        let system = selector == TASK_SELECTOR;
-        let long_code = code && self.is_long_mode();
-        kvm_segment {
-            base: 0,
-            limit: if system { 0x67 } else { 0xffff_ffff },
-            selector,
-            type_: kind,
-            present: 1,
-            dpl: 0,
-            // A long-mode code segment has D clear and L set.
-            db: u8::from(!system && !long_code),
-            s: u8::from(!system),
-            l: u8::from(long_code),
-            g: u8::from(!system),
-            ..Default::default()
-        }
-    }
-
-    /// Code (execute, read, accessed), data (read, write, accessed) and busy 32- or 64-bit TSS.
-    fn segments(self) -> [kvm_segment; 3] {
-        [self.segment(CODE_SELECTOR, 0xb), self.segment(DATA_SELECTOR, 0x3), self.segment(TASK_SELECTOR, 0xb)]
+    fn code(self) -> Code {
+        if self.is_long_mode() { Code::Bits64 } else { Code::Bits32 }
     }
 
     /// The descriptor table to put at [`layout::GDT`]: two null entries, code, data, task state.
     pub fn gdt(self) -> [u64; 5] {
-        let [code, data, task] = self.segments();
-        [0, 0, descriptor(&code), descriptor(&data), descriptor(&task)]
+        segments::gdt(self.code())
     }
-}
-
-/// The 8 bytes of a segment's descriptor (Intel SDM volume 3 §3.4.5).
-fn descriptor(segment: &kvm_segment) -> u64 {
-    let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
-    let flags = u64::from(segment.type_)
-        | u64::from(segment.s) << 4
-        | u64::from(segment.dpl) << 5
-        | u64::from(segment.present) << 7
-        | u64::from(segment.avl) << 12
-        | u64::from(segment.l) << 13
-        | u64::from(segment.db) << 14
-        | u64::from(segment.g) << 15;
-    (limit & 0xffff)
-        | (segment.base & 0xff_ffff) << 16
-        | flags << 40
-        | (limit >> 16 & 0xf) << 48
-        | (segment.base >> 24 & 0xff) << 56
 }
 
 /// Page tables that map the first 4 GiB one to one in 2 MiB pages: the entries of each page and where it
@@ -150,16 +104,7 @@ impl Entry {
 
     /// Changes the special registers that KVM gave (its APIC base among them) into those of the entry.
     pub fn apply_to(self, sregs: &mut kvm_sregs) {
-        let [code, data, task] = self.protocol.segments();
-        sregs.cs = code;
-        sregs.ds = data;
-        sregs.es = data;
-        sregs.fs = data;
-        sregs.gs = data;
-        sregs.ss = data;
-        sregs.tr = task;
-        sregs.gdt.base = layout::GDT;
-        sregs.gdt.limit = (size_of::<[u64; 5]>() - 1) as u16;
+        segments::load(sregs, self.protocol.code());
         sregs.idt.base = layout::IDT;
         sregs.idt.limit = (size_of::<u64>() - 1) as u16;
         sregs.cr0 = CR0_PE | CR0_ET;

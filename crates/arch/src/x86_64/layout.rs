@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! 0x0000_0500           GDT and an empty IDT, for the protected-mode and long-mode entries
-//! 0x0000_6000           PVH start info, its module list and its memory map
+//! 0x0000_5000           multiboot information, memory map and module list; strings from 0x6000 on
+//! 0x0000_6000           PVH start info, its module list and its memory map; never with multiboot
 //! 0x0000_7000           zero page (struct boot_params)
-//! 0x0000_9000           identity page tables: PML4, PDPT, four page directories
+//! 0x0000_9000           identity page tables: PML4, PDPT, four page directories; or one 32-bit directory
 //! 0x0002_0000           command line, at most 64 KiB
 //! 0x0009_fc00           end of conventional memory; then the EBDA, video memory, BIOS area
-//! 0x0010_0000           RAM from 1 MiB: kernel, initrd
+//! 0x000f_0000           end of a reset-vector image, which ends at 1 MiB
+//! 0x0010_0000           RAM from 1 MiB: kernel, initrd, flat image, multiboot modules
 //! 0xc000_0000           32-bit MMIO gap: devices, IO-APIC, local APICs, KVM's own pages
+//! 0xffff_0000           the last 64 KiB below 1 MiB once more, for a reset-vector image
 //! 0x1_0000_0000         the rest of RAM
 //! ```
 
@@ -18,6 +21,16 @@ use std::ops::Range;
 pub const GDT: u64 = 0x500;
 /// Interrupt descriptor table with no entries.
 pub const IDT: u64 = 0x530;
+/// Multiboot information (GNU Multiboot 0.6.96 §3.3, 116 bytes).
+pub const MULTIBOOT_INFO: u64 = 0x5000;
+/// The name that a multiboot kernel is given for its boot loader, at most 128 bytes with its NUL.
+pub const MULTIBOOT_LOADER_NAME: u64 = 0x5080;
+/// Multiboot memory map: entries of 24 bytes up to the module list, so at most 74.
+pub const MULTIBOOT_MEMORY_MAP: u64 = 0x5100;
+/// Multiboot module list: entries of 16 bytes up to the strings, so at most 128.
+pub const MULTIBOOT_MODULES: u64 = 0x5800;
+/// The modules' strings with their NULs, where PVH has its structures: up to the zero page, so 4 KiB.
+pub const MULTIBOOT_STRINGS: u64 = 0x6000;
 /// PVH start info (struct hvm_start_info, 56 bytes).
 pub const PVH_START_INFO: u64 = 0x6000;
 /// PVH module list: one entry of 32 bytes, the initrd.
@@ -28,7 +41,9 @@ pub const PVH_MEMORY_MAP: u64 = 0x6080;
 pub const ZERO_PAGE: u64 = 0x7000;
 /// Top of the stack that the Linux entries are given; the kernel switches to its own at once.
 pub const BOOT_STACK: u64 = 0x8ff0;
-/// Page map level 4.
+/// Room below [`BOOT_STACK`], in bytes: down to a little above the zero page's end.
+pub const BOOT_STACK_LEN: u64 = 0xf00;
+/// Page map level 4; the page directory where there is only one.
 pub const PML4: u64 = 0x9000;
 /// Page directory pointer table; its four page directories follow it, a page each.
 pub const PDPT: u64 = 0xa000;
@@ -44,6 +59,13 @@ pub const VIDEO: u64 = 0xa_0000;
 pub const BIOS: u64 = 0xf_0000;
 /// First byte of high memory, where kernels are loaded.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
+/// First byte behind an image that the processor runs from its reset vector: 1 MiB.
+pub const RESET_IMAGE_END: u64 = 0x10_0000;
+/// Where the last 64 KiB below [`RESET_IMAGE_END`] are seen once more, inside the gap, up to 4 GiB.
+///
+/// The first instruction is fetched from CS base 0xffff_0000 and IP 0xfff0 (Intel SDM volume 3 §10.1.4); a
+/// far jump then loads CS with a base below 1 MiB.
+pub const RESET_ALIAS: u64 = 0xffff_0000;
 /// The 32-bit MMIO gap: 1 GiB, so that an ECAM window and 32-bit BARs have room.
 pub const MMIO_GAP: Range<u64> = 0xc000_0000..0x1_0000_0000;
 /// IO-APIC registers, inside the gap, emulated by KVM.
@@ -99,15 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn boot_structures_do_not_overlap() {
-        let pieces = [
-            GDT..GDT + 8 * 5,
-            IDT..IDT + 8,
-            PVH_START_INFO..PVH_START_INFO + 56,
-            PVH_MODULES..PVH_MODULES + 32,
-            PVH_MEMORY_MAP..ZERO_PAGE,
+    fn reset_alias_ends_at_4_gib_apart_from_kvm_pages() {
+        const { assert!(KVM_TSS + 3 * 0x1000 <= RESET_ALIAS) };
+        assert_eq!(MMIO_GAP.end - RESET_ALIAS, RESET_IMAGE_END - BIOS);
+    }
+
+    /// What every way to start may use, with `special`, which only one of them uses, in its place.
+    fn low_memory(special: &[Range<u64>]) -> Vec<Range<u64>> {
+        let below = [GDT..GDT + 8 * 5, IDT..IDT + 8];
+        let above = [
             ZERO_PAGE..ZERO_PAGE + 0x1000,
-            BOOT_STACK - 0xf00..BOOT_STACK,
+            BOOT_STACK - BOOT_STACK_LEN..BOOT_STACK,
             PML4..PML4 + 0x1000,
             PDPT..PDPT + 0x5000,
             CMDLINE..CMDLINE + CMDLINE_MAX_LEN,
@@ -115,6 +139,28 @@ mod tests {
             VIDEO..BIOS,
             BIOS..HIGH_MEMORY,
         ];
+        [&below[..], special, &above].concat()
+    }
+
+    #[test]
+    fn boot_structures_do_not_overlap() {
+        let pieces = low_memory(&[
+            PVH_START_INFO..PVH_START_INFO + 56,
+            PVH_MODULES..PVH_MODULES + 32,
+            PVH_MEMORY_MAP..ZERO_PAGE,
+        ]);
+        assert!(pieces.windows(2).all(|w| w[0].end <= w[1].start), "{pieces:x?}");
+    }
+
+    #[test]
+    fn multiboot_structures_do_not_overlap() {
+        let pieces = low_memory(&[
+            MULTIBOOT_INFO..MULTIBOOT_INFO + 116,
+            MULTIBOOT_LOADER_NAME..MULTIBOOT_LOADER_NAME + 0x80,
+            MULTIBOOT_MEMORY_MAP..MULTIBOOT_MEMORY_MAP + 24 * 74,
+            MULTIBOOT_MODULES..MULTIBOOT_MODULES + 16 * 128,
+            MULTIBOOT_STRINGS..ZERO_PAGE,
+        ]);
         assert!(pieces.windows(2).all(|w| w[0].end <= w[1].start), "{pieces:x?}");
     }
 

@@ -3,5 +3,7 @@
 pub mod boot;
 pub mod cpuid;
 pub mod e820;
+pub mod flat;
 pub mod layout;
 pub mod msr;
+mod segments;

@@ -1,0 +1,256 @@
+//! The headers of an ELF of either class (System V ABI, "Object Files").
+
+use std::io::{self, Read, Seek};
+use std::ops::Range;
+
+use crate::elf::ElfError;
+use crate::reader::{Reader, u16_at, u32_at, u64_at};
+
+/// First bytes of an ELF.
+pub(crate) const MAGIC: &[u8] = b"\x7fELF";
+
+/// EI_CLASS: 32 and 64 bits. EI_DATA: little endian. e_type: an executable, and one that can lie anywhere.
+pub(crate) const ELFCLASS32: u8 = 1;
+pub(crate) const ELFCLASS64: u8 = 2;
+pub(crate) const ELFDATA2LSB: u8 = 1;
+pub(crate) const ET_EXEC: u16 = 2;
+pub(crate) const ET_DYN: u16 = 3;
+/// e_machine.
+pub(crate) const EM_386: u16 = 3;
+pub(crate) const EM_ARM: u16 = 40;
+pub(crate) const EM_X86_64: u16 = 62;
+pub(crate) const EM_AARCH64: u16 = 183;
+pub(crate) const EM_RISCV: u16 = 243;
+/// p_type.
+pub(crate) const PT_LOAD: u32 = 1;
+pub(crate) const PT_DYNAMIC: u32 = 2;
+pub(crate) const PT_INTERP: u32 = 3;
+pub(crate) const PT_NOTE: u32 = 4;
+/// Program headers that are read: Linux has 5, and hardly any linker script makes more than 20.
+pub(crate) const MAX_PROGRAM_HEADERS: u16 = 128;
+
+/// Offsets in the file's header, up to where the classes part.
+const EI_CLASS: usize = 4;
+const EI_DATA: usize = 5;
+const E_TYPE: usize = 16;
+const E_MACHINE: usize = 18;
+const IDENTITY_LEN: usize = 20;
+/// Offsets in the file's header: of a 32-bit ELF, of a 64-bit ELF.
+const E_ENTRY: (usize, usize) = (24, 24);
+const E_PHOFF: (usize, usize) = (28, 32);
+const E_PHENTSIZE: (usize, usize) = (42, 54);
+const E_PHNUM: (usize, usize) = (44, 56);
+/// Offsets in a program header, likewise.
+const P_TYPE: usize = 0;
+const P_OFFSET: (usize, usize) = (4, 8);
+const P_VADDR: (usize, usize) = (8, 16);
+const P_PADDR: (usize, usize) = (12, 24);
+const P_FILESZ: (usize, usize) = (16, 32);
+const P_MEMSZ: (usize, usize) = (20, 40);
+const P_ALIGN: (usize, usize) = (28, 48);
+
+/// How long an ELF's addresses are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElfClass {
+    /// 32 bits.
+    Elf32,
+    /// 64 bits.
+    Elf64,
+}
+
+/// A piece of an ELF that is loaded: `file_len` bytes of the file, then zeros up to `mem_len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// Guest-physical address of its first byte.
+    pub paddr: u64,
+    /// Bytes from the file.
+    pub file_len: u64,
+    /// Bytes in memory; never 0, never less than `file_len`.
+    pub mem_len: u64,
+}
+
+/// What an ELF says of itself before its class matters.
+pub(crate) struct Identity {
+    pub(crate) class: u8,
+    pub(crate) data: u8,
+    pub(crate) kind: u16,
+    pub(crate) machine: u16,
+}
+
+/// The file's header, as far as a loader needs it.
+pub(crate) struct Header {
+    class: ElfClass,
+    pub(crate) entry: u64,
+    offset: u64,
+    entry_len: u16,
+    count: u16,
+}
+
+/// A program header; `index` is its place in the table.
+pub(crate) struct ProgramHeader {
+    pub(crate) index: u16,
+    pub(crate) kind: u32,
+    pub(crate) offset: u64,
+    pub(crate) vaddr: u64,
+    pub(crate) paddr: u64,
+    pub(crate) file_len: u64,
+    pub(crate) mem_len: u64,
+    pub(crate) align: u64,
+}
+
+impl ElfClass {
+    /// Length of an address, in bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Elf32 => 32,
+            Self::Elf64 => 64,
+        }
+    }
+
+    /// Length of the file's header.
+    pub(crate) fn header_len(self) -> u64 {
+        match self {
+            Self::Elf32 => 52,
+            Self::Elf64 => 64,
+        }
+    }
+
+    /// Length of a program header.
+    pub(crate) fn program_header_len(self) -> u16 {
+        match self {
+            Self::Elf32 => 32,
+            Self::Elf64 => 56,
+        }
+    }
+
+    fn offset(self, (elf32, elf64): (usize, usize)) -> usize {
+        match self {
+            Self::Elf32 => elf32,
+            Self::Elf64 => elf64,
+        }
+    }
+
+    /// The address, offset or length at `field` of a header.
+    fn word(self, bytes: &[u8], field: (usize, usize)) -> u64 {
+        match self {
+            Self::Elf32 => u32_at(bytes, field.0).into(),
+            Self::Elf64 => u64_at(bytes, field.1),
+        }
+    }
+}
+
+impl Segment {
+    /// The addresses that it occupies.
+    pub fn memory(&self) -> Range<u64> {
+        self.paddr..self.paddr + self.mem_len
+    }
+
+    /// The addresses that are filled from the file.
+    pub(crate) fn file_backed(&self) -> Range<u64> {
+        self.paddr..self.paddr + self.file_len
+    }
+}
+
+impl Identity {
+    /// Reads it; what lies beyond the end of the file is 0.
+    pub(crate) fn read<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<Self> {
+        let bytes: [u8; IDENTITY_LEN] = reader.padded(0)?;
+        Ok(Self {
+            class: bytes[EI_CLASS],
+            data: bytes[EI_DATA],
+            kind: u16_at(&bytes, E_TYPE),
+            machine: u16_at(&bytes, E_MACHINE),
+        })
+    }
+}
+
+impl Header {
+    /// Reads the header of a file that is at least [`ElfClass::header_len`] long.
+    pub(crate) fn read<F: Read + Seek>(class: ElfClass, reader: &mut Reader<'_, F>) -> io::Result<Self> {
+        let bytes: [u8; 64] = reader.padded(0)?;
+        Ok(Self {
+            class,
+            entry: class.word(&bytes, E_ENTRY),
+            offset: class.word(&bytes, E_PHOFF),
+            entry_len: u16_at(&bytes, class.offset(E_PHENTSIZE)),
+            count: u16_at(&bytes, class.offset(E_PHNUM)),
+        })
+    }
+
+    /// The places of the program headers in their table, all of which lies in the file.
+    pub(crate) fn program_headers(&self, file_len: u64) -> Result<Range<u16>, ElfError> {
+        let &Self { class, offset, entry_len: len, count, .. } = self;
+        if len != class.program_header_len() {
+            return Err(ElfError::ProgramHeaderLen { class, len });
+        }
+        if count == 0 || count > MAX_PROGRAM_HEADERS {
+            return Err(ElfError::ProgramHeaderCount { count });
+        }
+        let end = offset.checked_add(u64::from(count) * u64::from(len));
+        if offset < class.header_len() || end.is_none_or(|end| end > file_len) {
+            return Err(ElfError::ProgramHeaderOffset { offset, count, file_len });
+        }
+        Ok(0..count)
+    }
+
+    /// Reads program header `index`, one of [`Header::program_headers`].
+    pub(crate) fn program_header<F: Read + Seek>(
+        &self,
+        index: u16,
+        reader: &mut Reader<'_, F>,
+    ) -> io::Result<ProgramHeader> {
+        let class = self.class;
+        // What a 32-bit program header hasn't got belongs to the next one, or is 0.
+        let at = self.offset + u64::from(index) * u64::from(class.program_header_len());
+        let bytes: [u8; 56] = reader.padded(at)?;
+        Ok(ProgramHeader {
+            index,
+            kind: u32_at(&bytes, P_TYPE),
+            offset: class.word(&bytes, P_OFFSET),
+            vaddr: class.word(&bytes, P_VADDR),
+            paddr: class.word(&bytes, P_PADDR),
+            file_len: class.word(&bytes, P_FILESZ),
+            mem_len: class.word(&bytes, P_MEMSZ),
+            align: class.word(&bytes, P_ALIGN),
+        })
+    }
+}
+
+impl ProgramHeader {
+    /// Refuses a header whose bytes aren't in a file of `file_len` bytes.
+    pub(crate) fn check_file_range(&self, file_len: u64) -> Result<(), ElfError> {
+        let &Self { index: segment, offset, file_len: len, .. } = self;
+        if offset.checked_add(len).is_none_or(|end| end > file_len) {
+            return Err(ElfError::SegmentBeyondFile { segment, offset, len, file_len });
+        }
+        Ok(())
+    }
+
+    /// What a PT_LOAD header describes, at its physical address; nothing if that has no bytes.
+    pub(crate) fn segment(&self, file_len: u64) -> Result<Option<Segment>, ElfError> {
+        self.check_file_range(file_len)?;
+        let &Self { index: segment, offset, paddr, file_len, mem_len, .. } = self;
+        if file_len > mem_len {
+            return Err(ElfError::SegmentMemoryLen { segment, file_len, mem_len });
+        }
+        if paddr.checked_add(mem_len).is_none() {
+            return Err(ElfError::SegmentWraps { segment, paddr, mem_len });
+        }
+        Ok((mem_len > 0).then_some(Segment { offset, paddr, file_len, mem_len }))
+    }
+}
+
+/// Sorts segments by address and refuses those that overlap.
+pub(crate) fn in_order(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ElfError> {
+    segments.sort_by_key(|s| s.paddr);
+    let overlap = segments.windows(2).find(|pair| pair[0].memory().end > pair[1].paddr);
+    if let Some(pair) = overlap {
+        return Err(ElfError::SegmentsOverlap { first: pair[0].memory(), second: pair[1].memory() });
+    }
+    if segments.is_empty() {
+        return Err(ElfError::NoSegment);
+    }
+    Ok(segments)
+}
