@@ -3,21 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
-use vmm_config::{ConfigError, Flag, Overrides};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use vmm_config::{ConfigError, Flag, Overrides, Timeout};
+use vmm_machine::{Diagnostics, WatchExits};
 
-const EXAMPLES: &str = "\
-Examples:
-  vmm-bin --config vm.json                      boot what the config describes
-  vmm-bin --config vm.json --memory 1G          the same with more memory
-  vmm-bin --kernel vmlinuz --initrd initrd.gz   boot without a config
-  vmm-bin --config vm.json --check              print the machine's plan and start nothing
-  vmm-bin doctor                                say what this host lacks
-
-On a terminal, Ctrl-A x quits and Ctrl-A a sends a Ctrl-A to the guest.
-
-Exit codes: 0 the guest ended itself, or Ctrl-A x; 1 internal error; 2 usage; 3 bad config, kernel, initrd
-or serial target; 4 this host can't; 5 the guest crashed; 128+n ended by signal n.";
+const EXAMPLES: &str = include_str!("help.txt");
 
 /// Boots a stock Linux kernel in a KVM virtual machine, with the serial console on this terminal.
 #[derive(Debug, Parser)]
@@ -32,6 +22,9 @@ pub(crate) struct Args {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<OsString>,
+    /// Flat image, instead of a kernel: raw, ELF or multiboot
+    #[arg(long, value_name = "FILE")]
+    flat: Option<OsString>,
     /// Kernel command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<OsString>,
@@ -50,6 +43,15 @@ pub(crate) struct Args {
     /// Print the plan (memory map, addresses, entry, command line) and start nothing
     #[arg(long)]
     pub(crate) check: bool,
+    /// End the run after this time, such as 5s, with exit code 124
+    #[arg(long, value_name = "TIME")]
+    pub(crate) timeout: Option<Timeout>,
+    /// Show every exit of the guest on standard error, or a table of them at the end
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
+    trace_exits: Option<TraceExits>,
+    /// Show the registers in front of each of the first N instructions on standard error
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    step: u64,
     /// Log more: -v lifecycle, -vv details
     #[arg(short, action = ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -68,12 +70,30 @@ pub(crate) enum Command {
     Doctor,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TraceExits {
+    /// A line for each exit
+    Lines,
+    /// How many of each kind, at the end
+    Summary,
+}
+
 impl Args {
+    /// What to watch of the guest.
+    pub(crate) fn diagnostics(&self, is_raw_terminal: bool) -> Diagnostics {
+        let exits = self.trace_exits.map(|how| match how {
+            TraceExits::Lines => WatchExits::Lines,
+            TraceExits::Summary => WatchExits::Summary,
+        });
+        Diagnostics { exits, steps: self.step, is_raw_terminal }
+    }
+
     /// The flags that override the config, checked.
     pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
         let flags = [
             (Flag::Kernel, &self.kernel),
             (Flag::Initrd, &self.initrd),
+            (Flag::Flat, &self.flat),
             (Flag::Cmdline, &self.cmdline),
             (Flag::Protocol, &self.protocol),
             (Flag::Memory, &self.memory),

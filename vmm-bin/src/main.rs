@@ -6,7 +6,7 @@ mod log;
 mod outcome;
 mod tty;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,14 +47,18 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     if args.check {
         return print(&plan.to_string());
     }
-    let machine = Machine::build(plan, inputs)?;
+    let on_terminal = config.serial == vmm_config::Serial::Stdio && io::stdin().is_terminal();
+    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
     if let Some(name) = machine.serial_name() {
         print(&format!("serial: {name}\n"))?;
     }
-    let terminal = tty::RawMode::enter_if(config.serial == vmm_config::Serial::Stdio)?;
-    let ending = machine.run(started);
+    if let Some(timeout) = args.timeout {
+        machine.set_timeout(timeout.get())?;
+    }
+    let terminal = on_terminal.then(tty::RawMode::enter).transpose()?;
+    let run = machine.run(started);
     drop(terminal);
-    Ok(Outcome::Ended(ending?))
+    Ok(Outcome::Ended(run?))
 }
 
 /// The config file, if there is one, with the flags over it.

@@ -2,21 +2,20 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use vmm_config::ConfigError;
-use vmm_machine::{Blame, Ending};
+use vmm_machine::{Blame, Ending, Run, Summary};
 
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
 const HOST_CANT: u8 = 4;
-const GUEST_CRASHED: u8 = 5;
-/// Added to the number of the signal that ended us.
-const BY_SIGNAL: u8 = 128;
-/// SIGPIPE: what a program that doesn't handle a closed output dies of.
-const PIPE_SIGNAL: u8 = 13;
+/// How long a message waits for its reader.
+const PATIENCE_MS: u16 = 1000;
 
 /// An end that isn't an error.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(crate) enum Outcome {
     /// Nobody reads our output.
     OutputGone,
     /// The machine ran.
-    Ended(Ending),
+    Ended(Run),
 }
 
 /// An error, with its exit code in mind.
@@ -83,15 +82,22 @@ pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
             failure.code()
         }
         Ok(Outcome::HostLacks) => HOST_CANT,
-        Ok(Outcome::OutputGone | Outcome::Ended(Ending::OutputGone)) => BY_SIGNAL + PIPE_SIGNAL,
-        Ok(Outcome::Ended(ending @ Ending::Crashed(_))) => {
-            say(&format!("error: {ending}"));
-            GUEST_CRASHED
-        }
-        Ok(Outcome::Ended(Ending::Signal(signal))) => BY_SIGNAL.wrapping_add(signal as u8),
-        Ok(Outcome::Done | Outcome::Ended(Ending::Guest(_) | Ending::Halted | Ending::Quit)) => 0,
+        Ok(Outcome::OutputGone) => Ending::OutputGone.exit_code(),
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::Ended(run)) => tell(&run),
     };
     ExitCode::from(code)
+}
+
+/// Says what is to be said of a machine's run and gives its exit code.
+fn tell(run: &Run) -> u8 {
+    if let Some(exits) = &run.exits {
+        say(format!("{}{exits}", Summary::HEADER).trim_end());
+    }
+    if run.ending.is_told() {
+        say(&format!("error: {}", run.ending));
+    }
+    run.ending.exit_code()
 }
 
 /// Says what clap has to say: help and version on standard output, a wrong flag on standard error.
@@ -101,7 +107,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-/// One message on standard error, if anybody listens.
+/// One message on standard error, if anybody listens. A reader that has stopped doesn't keep us from ending.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let stderr = io::stderr();
+    let is_stuck = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PATIENCE_MS) == Ok(0);
+    if !is_stuck {
+        let _ = writeln!(stderr.lock(), "{text}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The terminal's raw mode, and the way back from it.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,13 +19,10 @@ static RAW: AtomicBool = AtomicBool::new(false);
 pub(crate) struct RawMode(());
 
 impl RawMode {
-    /// Makes the terminal raw, if `wanted` and if there is one: every key goes to the guest as it is typed,
-    /// also Ctrl-C, and what the guest prints is shown as it is.
-    pub(crate) fn enter_if(wanted: bool) -> Result<Option<Self>, Failure> {
+    /// Makes the terminal raw: every key goes to the guest as it is typed, also Ctrl-C, and what the guest prints is shown
+    /// as it is.
+    pub(crate) fn enter() -> Result<Self, Failure> {
         let stdin = io::stdin();
-        if !wanted || !stdin.is_terminal() {
-            return Ok(None);
-        }
         let failed = |errno: nix::Error| Failure::Terminal(errno.into());
         let found = tcgetattr(&stdin).map_err(failed)?;
         let mut raw = found.clone();
@@ -34,7 +31,7 @@ impl RawMode {
         *FOUND.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(found);
         tcsetattr(&stdin, SetArg::TCSANOW, &raw).map_err(failed)?;
         RAW.store(true, Ordering::Relaxed);
-        Ok(Some(Self(())))
+        Ok(Self(()))
     }
 }
 

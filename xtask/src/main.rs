@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod guests;
 mod lint;
 mod rig_shell;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Open a root shell in a machine that has a genuine /dev/kvm, or run one command there
     Rig(rig_shell::Arguments),
+    /// Build the bare-metal guests and list their images
+    Guests,
     /// Compare start-up time and memory with those of other monitors
     Bench(bench::Arguments),
     /// The measuring half of bench, which runs where the guests run
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Lint => lint::run(),
         Command::Rig(arguments) => rig_shell::run(&arguments),
+        Command::Guests => guests::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchInner(arguments) => bench::inner::run(&arguments),
     };

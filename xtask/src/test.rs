@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use rig::{Assets, REQUIRE_GUESTS, note};
+use rig::{Assets, REQUIRE_GUESTS, Reason, note};
 
 use crate::workspace::{self, cargo, succeed};
 use crate::{Failure, lint};
@@ -27,7 +27,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         tests.env(REQUIRE_GUESTS, "1");
     }
     succeed(tests.status()?, "cargo test --workspace")?;
+    if arguments.arguments.is_empty() {
+        bare_metal_in_rig()?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The bare-metal guests once more, where this host's KVM is a software one: the rig's has what that lacks, such as paging in
+/// protected mode, and exits as a processor's does.
+fn bare_metal_in_rig() -> Result<(), Failure> {
+    if rig::can_run_linux() != Err(Reason::SoftwareKvm) {
+        return Ok(());
+    }
+    let mut tests = cargo(&["test", "--package", "micro-tests"]);
+    tests.env("VMM_USE_RIG", "1");
+    succeed(tests.status()?, "cargo test --package micro-tests, in the rig")
 }
 
 /// Fetches and builds what guest tests use, and installs QEMU where they need the rig.

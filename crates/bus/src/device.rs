@@ -29,6 +29,8 @@ pub enum Outcome {
     Hold,
     /// The guest changes the machine's power state.
     Power(Power),
+    /// The guest ends the monitor with this exit code.
+    Exit(u8),
 }
 
 /// A change of the machine's power state that the guest asked for.

@@ -15,6 +15,11 @@ impl CommandLine {
     /// Talk on COM1; reboot by the keyboard controller, which ends the guest; reboot at once on a panic.
     pub const DEFAULT: &'static str = "console=ttyS0 reboot=k panic=-1";
 
+    /// The one that says nothing.
+    pub(crate) const fn empty() -> CommandLine {
+        CommandLine(String::new())
+    }
+
     /// The text, without a terminating NUL.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -5,18 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
-    cmdline::CommandLine,
-    count::CpuCount,
-    error::{ConfigError, ValueError},
-    file::ConfigFile,
-    overrides::{Flag, Overrides},
-    path::FilePath,
-    protocol::Protocol,
-    serial::Serial,
-    size::MemorySize,
+    boot::Boot, conflicts, count::CpuCount, device::Device, error::ConfigError, expect::Expect,
+    file::ConfigFile, overrides::Overrides, serial::Serial, size::MemorySize,
 };
 
-/// A complete config: nothing is left to be defaulted, and no path depends on a config file.
+/// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
+/// file.
 ///
 /// It serializes as a config file that says the same, read from the current directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,20 +23,15 @@ pub struct Config {
     pub cpus: Cpus,
     /// Where COM1 goes.
     pub serial: Serial,
-}
-
-/// What the guest boots.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Boot {
-    /// The kernel file.
-    pub kernel: FilePath,
-    /// The initial RAM disk.
+    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them `hlt` ends the guest,
+    /// and there is one processor.
+    pub irqchip: bool,
+    /// Devices beyond those that every guest has, no two at one port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// What must hold when the guest halts; only without `irqchip`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub initrd: Option<FilePath>,
-    /// The kernel's command line.
-    pub cmdline: CommandLine,
-    /// How the kernel is entered.
-    pub protocol: Protocol,
+    pub expect: Option<Expect>,
 }
 
 /// The guest's memory.
@@ -64,43 +53,23 @@ impl ConfigFile {
     /// gives. Relative paths of the file start at its directory, those of flags at the current directory.
     ///
     /// # Errors
-    /// If neither names a kernel.
+    /// If neither names a kernel or a flat image, and for fields and flags that exclude each other.
     pub fn merge(self, overrides: Overrides) -> Result<Config, ConfigError> {
-        let directory = self.origin.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        let from_file = |path: FilePath| path.within(directory);
+        conflicts::check(&self, &overrides)?;
+        let origin = self.origin.as_deref();
+        let directory = origin.and_then(Path::parent).unwrap_or(Path::new(""));
 
-        let Some(kernel) = overrides.kernel.or(self.boot.kernel.map(from_file)) else {
-            return Err(no_kernel(self.origin.as_deref()));
-        };
         Ok(Config {
-            boot: Boot {
-                kernel,
-                initrd: overrides.initrd.or(self.boot.initrd.map(from_file)),
-                cmdline: overrides.cmdline.or(self.boot.cmdline).unwrap_or_default(),
-                protocol: overrides.protocol.or(self.boot.protocol).unwrap_or_default(),
-            },
+            boot: Boot::new(self.boot.within(directory).replaced(&overrides), origin)?,
             memory: Memory { size: overrides.memory.or(self.memory.size).unwrap_or_default() },
             cpus: Cpus { count: overrides.cpus.or(self.cpus.count).unwrap_or_default() },
             serial: overrides
                 .serial
                 .or(self.serial.map(|serial| serial.within(directory)))
                 .unwrap_or_default(),
+            irqchip: self.irqchip.unwrap_or(true),
+            devices: self.devices,
+            expect: self.expect,
         })
-    }
-}
-
-/// The remedy depends on whether there is a file to add the kernel to.
-fn no_kernel(origin: Option<&Path>) -> ConfigError {
-    match origin {
-        Some(file) => ConfigError::Field {
-            file: file.to_owned(),
-            at: None,
-            field: "boot.kernel".to_owned(),
-            message: ValueError::Missing("the path of a kernel here or with --kernel").to_string(),
-        },
-        None => {
-            let remedy = "the path of a kernel, or a config file that names one with --config";
-            ConfigError::Flag { flag: Flag::Kernel, problem: ValueError::Missing(remedy) }
-        }
     }
 }

@@ -1,10 +1,13 @@
 //! What can be wrong, and where.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
-use crate::{overrides::Flag, size::ByteSize, text::quote};
+use crate::{count::CpuCount, number::Port, overrides::Flag, size::ByteSize, text::quote};
 
 /// Why a config can't be used: the place, then the problem.
 ///
@@ -43,7 +46,7 @@ pub enum ConfigError {
     Field {
         /// The file, as it was named.
         file: PathBuf,
-        /// Where the offending name or value ends; none if it is about a field that isn't there.
+        /// Where the offending name or value ends; none if it is about a field that isn't there, or about several.
         at: Option<Position>,
         /// The JSON path, such as `boot.kernel`; empty for the document itself.
         field: String,
@@ -58,6 +61,19 @@ pub enum ConfigError {
         /// What is wrong and what to write instead.
         problem: ValueError,
     },
+}
+
+impl ConfigError {
+    /// `problem` with a field of the file `origin`, whose place in the text is not known. A config that came from no file
+    /// is called that.
+    pub(crate) fn field(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {
+        ConfigError::Field {
+            file: origin.unwrap_or(Path::new("config")).to_owned(),
+            at: None,
+            field: field.to_owned(),
+            message: problem.to_string(),
+        }
+    }
 }
 
 /// Where in the text, both counted from 1; the column in bytes, of the last byte that was understood.
@@ -193,17 +209,25 @@ pub enum ValueError {
         /// An example.
         like: &'static str,
     },
-    /// A size in a unit that doesn't exist here.
-    #[error(
-        "{} has the unknown unit {}, use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes",
-        quote(text),
-        quote(unit)
-    )]
+    /// A size or a time in a unit that doesn't exist here.
+    #[error("{} has the unknown unit {}, use {known}", quote(text), quote(unit))]
     UnknownUnit {
         /// The value as it was written.
         text: String,
         /// What follows the digits.
         unit: String,
+        /// The units that exist.
+        known: &'static str,
+    },
+    /// Nearly right: what was meant can be shown.
+    #[error("{} {problem}, write {}", quote(text), quote(instead))]
+    Misspelt {
+        /// The value as it was written.
+        text: String,
+        /// What is wrong with it, as a verb and its object.
+        problem: &'static str,
+        /// The value as it is written right.
+        instead: String,
     },
     /// Guest memory that doesn't end on a page.
     #[error("{value} is not a multiple of {unit}, the nearest below is \"{nearest}\"")]
@@ -240,7 +264,7 @@ pub enum ValueError {
         /// How to write it there.
         like: String,
     },
-    /// Two serial outputs.
+    /// Two of which one may be there, such as two serial outputs.
     #[error("\"{0}\" and \"{1}\" exclude each other, keep one")]
     Both(&'static str, &'static str),
     /// A flag's value that is not text.
@@ -252,4 +276,40 @@ pub enum ValueError {
     /// Neither the file nor a flag gives it.
     #[error("missing, give {0}")]
     Missing(&'static str),
+    /// An object without a member that it needs.
+    #[error("{missing} is missing, give {give}")]
+    Incomplete {
+        /// The member, as it is written there.
+        missing: &'static str,
+        /// What to give it.
+        give: String,
+    },
+    /// What belongs to a Linux kernel, together with a flat image.
+    #[error("not possible with {other}, remove {remove}")]
+    NotWith {
+        /// The other of the two, and where it was given.
+        other: String,
+        /// What has to go.
+        remove: String,
+    },
+    /// More processors than can be started without interrupt controllers.
+    #[error(
+        "{0} is too many with \"irqchip\": false, as no processor could start another; \
+         set it to 1 or \"irqchip\" to true"
+    )]
+    NeedsIrqchip(CpuCount),
+    /// An expectation of a guest whose halt doesn't end it.
+    #[error("the guest's hlt never ends it while \"irqchip\" is true; set \"irqchip\" to false")]
+    HaltNeverEnds,
+    /// An expectation of nothing at all.
+    #[error("nothing is expected, give \"rax\" or an entry of \"memory\", or leave it out")]
+    ExpectsNothing,
+    /// Two devices at one port.
+    #[error("{port} is the port of devices[{first}] too, give one of them another")]
+    PortTaken {
+        /// The port.
+        port: Port,
+        /// The index of the first device with it.
+        first: usize,
+    },
 }

@@ -8,13 +8,16 @@ use std::{
 };
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_path_to_error::{Segment, Track};
 
 use crate::{
     cmdline::CommandLine,
     count::CpuCount,
+    device::Device,
     error::{ConfigError, Position, ReadProblem},
+    expect::{Expect, ExpectSection},
+    flat::FlatSection,
     path::FilePath,
     protocol::Protocol,
     serial::Serial,
@@ -41,6 +44,18 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Serial", extend("default" = Serial::default()))]
     pub serial: Option<Serial>,
+    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them hlt ends the guest, and
+    /// there is one processor.
+    #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool", extend("default" = true))]
+    pub irqchip: Option<bool>,
+    /// Devices beyond those that every guest has.
+    #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// What must hold when the guest halts: it ends with an error otherwise. Only without irqchip.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ExpectSection")]
+    pub expect: Option<Expect>,
     /// The file that this was read from: its directory is where relative paths start. None if there was no file.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
@@ -50,8 +65,8 @@ pub struct ConfigFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"kernel\": \"vmlinuz\"}")]
 pub struct BootSection {
-    /// The kernel: an ELF vmlinux or a bzImage. Required, here or by --kernel. A relative path starts at the directory of
-    /// this file.
+    /// The kernel: an ELF vmlinux or a bzImage. Required, here or by --kernel, unless there is a flat image. A relative
+    /// path starts at the directory of this file.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub kernel: Option<FilePath>,
@@ -60,7 +75,7 @@ pub struct BootSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub initrd: Option<FilePath>,
-    /// The kernel's command line, of printable ASCII.
+    /// The kernel's command line, of printable ASCII. Of flat images only a multiboot kernel gets it, and no default.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CommandLine", extend("default" = CommandLine::default()))]
     pub cmdline: Option<CommandLine>,
@@ -68,6 +83,10 @@ pub struct BootSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Protocol", extend("default" = Protocol::default()))]
     pub protocol: Option<Protocol>,
+    /// An image that is no Linux kernel, in place of kernel, initrd and protocol.
+    #[serde(deserialize_with = "strict::present_object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FlatSection")]
+    pub flat: Option<FlatSection>,
 }
 
 /// The guest's memory.
@@ -88,6 +107,10 @@ pub struct CpusSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount", extend("default" = CpuCount::default()))]
     pub count: Option<CpuCount>,
+}
+
+fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Device>, D::Error> {
+    strict::list(deserializer, "a list such as [{\"type\": \"debug-console\"}]")
 }
 
 /// Whether a section says nothing, and so is left out of what is printed.

@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use std::{ffi::OsStr, path::Path};
-//! use vmm_config::{ConfigFile, Flag, Overrides};
+//! use vmm_config::{Boot, ConfigFile, Flag, Overrides};
 //!
 //! # fn main() -> Result<(), vmm_config::ConfigError> {
 //! let text = r#"{ "boot": {"kernel": "vmlinuz"}, "memory": {"size": "512M"} }"#;
@@ -23,8 +23,9 @@
 //! overrides.set(Flag::Memory, OsStr::new("1G"))?;
 //!
 //! let config = file.merge(overrides)?;
-//! assert_eq!(config.boot.kernel.as_path(), Path::new("guests/vmlinuz"));
-//! assert_eq!(config.boot.cmdline.as_str(), "console=ttyS0 reboot=k panic=-1");
+//! let Boot::Linux(linux) = config.boot else { panic!("a kernel was named") };
+//! assert_eq!(linux.kernel.as_path(), Path::new("guests/vmlinuz"));
+//! assert_eq!(linux.cmdline.as_str(), "console=ttyS0 reboot=k panic=-1");
 //! assert_eq!(config.memory.size.bytes(), 1 << 30);
 //!
 //! let error = ConfigFile::parse(r#"{"boot": {"kernal": "vmlinuz"}}"#, Path::new("vm.json")).unwrap_err();
@@ -36,11 +37,17 @@
 //! [`schema()`] renders the file's JSON schema; `docs/config.md` describes each field in prose.
 #![forbid(unsafe_code)]
 
+mod boot;
 mod cmdline;
 mod config;
+mod conflicts;
 mod count;
+mod device;
 mod error;
+mod expect;
 mod file;
+mod flat;
+mod number;
 mod overrides;
 mod path;
 mod protocol;
@@ -49,15 +56,22 @@ mod serial;
 mod size;
 mod strict;
 mod text;
+mod timeout;
 
+pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
-pub use config::{Boot, Config, Cpus, Memory};
+pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;
+pub use device::Device;
 pub use error::{ConfigError, Position, ReadProblem, ValueError};
+pub use expect::{Expect, ExpectedMemory, Value};
 pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
+pub use flat::{FlatMode, FlatSection, Module};
+pub use number::{Address, Port, Word};
 pub use overrides::{Flag, Overrides};
 pub use path::FilePath;
 pub use protocol::Protocol;
 pub use schema::schema;
 pub use serial::Serial;
 pub use size::{ByteSize, MemorySize};
+pub use timeout::Timeout;

@@ -17,6 +17,8 @@ use crate::{
 pub enum Flag {
     /// `--kernel`, over `boot.kernel`.
     Kernel,
+    /// `--flat`, over `boot.flat.image`.
+    Flat,
     /// `--initrd`, over `boot.initrd`.
     Initrd,
     /// `--cmdline`, over `boot.cmdline`.
@@ -35,6 +37,7 @@ impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Flag::Kernel => "--kernel",
+            Flag::Flat => "--flat",
             Flag::Initrd => "--initrd",
             Flag::Cmdline => "--cmdline",
             Flag::Protocol => "--protocol",
@@ -50,6 +53,8 @@ impl fmt::Display for Flag {
 pub struct Overrides {
     /// Replaces `boot.kernel`.
     pub kernel: Option<FilePath>,
+    /// Replaces `boot.flat.image`, or asks for a flat image where the file doesn't.
+    pub flat: Option<FilePath>,
     /// Replaces `boot.initrd`.
     pub initrd: Option<FilePath>,
     /// Replaces `boot.cmdline`.
@@ -76,6 +81,7 @@ impl Overrides {
     fn try_set(&mut self, flag: Flag, text: &OsStr) -> Result<(), ValueError> {
         match flag {
             Flag::Kernel => self.kernel = Some(FilePath::try_from(text)?),
+            Flag::Flat => self.flat = Some(FilePath::try_from(text)?),
             Flag::Initrd => self.initrd = Some(FilePath::try_from(text)?),
             Flag::Cmdline => self.cmdline = Some(parse(text)?),
             Flag::Protocol => self.protocol = Some(parse(text)?),
@@ -108,6 +114,11 @@ mod tests {
     #[test]
     fn flag_kernel_empty_is_named() {
         assert_eq!(refusal(Flag::Kernel, ""), "--kernel: the path is empty, name a file");
+    }
+
+    #[test]
+    fn flag_flat_empty_is_named() {
+        assert_eq!(refusal(Flag::Flat, ""), "--flat: the path is empty, name a file");
     }
 
     #[test]

@@ -66,8 +66,11 @@ impl FromStr for ByteSize {
         if unit.starts_with(['.', ',']) {
             return Err(ValueError::Fraction { text: owned(), has_unit: true });
         }
-        let shift =
-            shift_of(unit).ok_or_else(|| ValueError::UnknownUnit { text: owned(), unit: unit.to_owned() })?;
+        let shift = shift_of(unit).ok_or_else(|| ValueError::UnknownUnit {
+            text: owned(),
+            unit: unit.to_owned(),
+            known: "K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes",
+        })?;
         // Only the range is left to go wrong; 16777215T is the last whole T below 2^64.
         let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
         number

@@ -4,11 +4,14 @@
 //! gives every derived struct the same messages. Unknown and repeated names are refused while the *name* is being
 //! read: the error then carries the name in its path and points at it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor},
+    de::{
+        DeserializeSeed, Error, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+        value::MapAccessDeserializer,
+    },
     forward_to_deserialize_any,
 };
 
@@ -58,12 +61,17 @@ impl fmt::Display for Found<'_> {
 pub(crate) trait Reader<'de>: Sized {
     type Value;
 
-    /// Takes anything but the members of an object.
+    /// Takes anything but the elements of a list or the members of an object.
     fn scalar(self, found: Found<'_>) -> Result<Self::Value, ValueError>;
 
     /// Takes an object; unless told otherwise, as something unexpected.
     fn object<A: MapAccess<'de>>(self, _map: A) -> Result<Self::Value, A::Error> {
         self.scalar(Found::Object).map_err(A::Error::custom)
+    }
+
+    /// Takes a list; unless told otherwise, as something unexpected.
+    fn list<A: SeqAccess<'de>>(self, _elements: A) -> Result<Self::Value, A::Error> {
+        self.scalar(Found::List).map_err(A::Error::custom)
     }
 }
 
@@ -115,7 +123,74 @@ pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserialize
     T::deserialize(StructDeserializer(deserializer))
 }
 
-/// The one [`Visitor`]: turns serde's twenty calls into the two of a [`Reader`].
+/// Reads [`present`]'s field for a derived struct.
+pub(crate) fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    object(deserializer).map(Some)
+}
+
+/// Reads [`present`]'s field for a truth value.
+pub(crate) fn present_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    value(deserializer, |found| match found {
+        Found::Bool(value) => Ok(Some(value)),
+        other => Err(other.instead_of("true or false")),
+    })
+}
+
+/// Reads an object as the derived struct `S`, and that as the `T` which it describes; `expected` says what that is.
+pub(crate) fn checked<'de, D, S, T>(deserializer: D, expected: &str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    S: Deserialize<'de>,
+    T: TryFrom<S, Error = ValueError>,
+{
+    struct Checked<'a, S, T>(&'a str, PhantomData<(S, T)>);
+
+    impl<'de, S: Deserialize<'de>, T: TryFrom<S, Error = ValueError>> Reader<'de> for Checked<'_, S, T> {
+        type Value = T;
+
+        fn scalar(self, found: Found<'_>) -> Result<T, ValueError> {
+            Err(found.instead_of(self.0))
+        }
+
+        fn object<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            let section: S = object(MapAccessDeserializer::new(members))?;
+            section.try_into().map_err(A::Error::custom)
+        }
+    }
+
+    read(deserializer, Checked(expected, PhantomData))
+}
+
+/// Reads a list; `expected` says of what.
+pub(crate) fn list<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<'a, T>(&'a str, PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
+        type Value = Vec<T>;
+
+        fn scalar(self, found: Found<'_>) -> Result<Vec<T>, ValueError> {
+            Err(found.instead_of(self.0))
+        }
+
+        fn list<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                read.push(element);
+            }
+            Ok(read)
+        }
+    }
+
+    read(deserializer, List(expected, PhantomData))
+}
+
+/// The one [`Visitor`]: turns serde's twenty calls into the three of a [`Reader`].
 struct AnyVisitor<R>(R);
 
 impl<'de, R: Reader<'de>> AnyVisitor<R> {
@@ -155,8 +230,8 @@ impl<'de, R: Reader<'de>> Visitor<'de> for AnyVisitor<R> {
         self.scalar(Found::Text(text))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _list: A) -> Result<R::Value, A::Error> {
-        self.scalar(Found::List)
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<R::Value, A::Error> {
+        self.0.list(elements)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<R::Value, A::Error> {

@@ -21,11 +21,14 @@ pub(crate) fn hint(given: &str, names: &[&str]) -> String {
 
 /// `expected "a"` or `expected one of "a", "b"`.
 pub(crate) fn expected(names: &[&str]) -> String {
+    let one_of = if names.len() == 1 { "" } else { "one of " };
+    format!("expected {one_of}{}", quoted(names))
+}
+
+/// `"a", "b"`.
+pub(crate) fn quoted(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-    match quoted.as_slice() {
-        [only] => format!("expected {only}"),
-        all => format!("expected one of {}", all.join(", ")),
-    }
+    quoted.join(", ")
 }
 
 /// The one of `names` that `given` was probably meant to be: an abbreviation or an extension of it, or few typing

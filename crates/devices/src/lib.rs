@@ -1,5 +1,5 @@
 //! The legacy devices of a PC: the UART and the reset line of the i8042, over [vm-superio](vm_superio), and
-//! the real-time clock.
+//! the real-time clock; and the ports with which a small kernel talks before it has drivers.
 //!
 //! Each is a [`BusDevice`](vmm_bus::BusDevice). A device knows its registers, its interrupt line and its
 //! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
@@ -26,12 +26,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod debug_console;
+mod debug_exit;
 mod i8042;
 mod output;
+mod pseudo_serial;
 mod rtc;
 mod uart;
 
+pub use debug_console::DebugConsole;
+pub use debug_exit::DebugExit;
 pub use i8042::I8042;
 pub use output::{Output, Overflow, Taken};
+pub use pseudo_serial::PseudoSerial;
 pub use rtc::Rtc;
 pub use uart::Uart;

@@ -50,7 +50,10 @@ struct Queue {
 
 impl Output {
     /// An empty queue that holds the guest when it is full.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The host is out of file descriptors or of memory.
+    pub fn new() -> io::Result<Self> {
         let queue = Queue { bytes: VecDeque::new(), overflow: Overflow::Hold, held: false, lost: 0 };
         Ok(Self { queue: Mutex::new(queue), ready: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)? })
     }
@@ -59,28 +62,30 @@ impl Output {
         self.queue.lock().expect("no panic while it is held")
     }
 
-    /// Takes a byte from the guest.
-    pub(crate) fn push(&self, byte: u8) {
+    /// Takes bytes from the guest, or about it.
+    pub fn push(&self, bytes: &[u8]) {
         let mut queue = self.queue();
         let capacity = match queue.overflow {
             Overflow::Hold => CAPACITY,
             Overflow::DropOldest => HOLD_LEN,
         };
-        if queue.bytes.len() >= capacity {
-            queue.bytes.pop_front();
-            queue.lost += 1;
+        let first = queue.bytes.is_empty();
+        for &byte in bytes {
+            if queue.bytes.len() >= capacity {
+                queue.bytes.pop_front();
+                queue.lost += 1;
+            }
+            queue.bytes.push_back(byte);
         }
-        queue.bytes.push_back(byte);
-        let first = queue.bytes.len() == 1;
         drop(queue);
-        if first {
+        if first && !bytes.is_empty() {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.ready.write(1);
         }
     }
 
     /// Whether the guest may go on writing.
-    pub(crate) fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         let mut queue = self.queue();
         if queue.overflow == Overflow::Hold && queue.bytes.len() >= HOLD_LEN {
             queue.held = true;
@@ -141,7 +146,7 @@ mod tests {
     use super::*;
 
     fn fill(output: &Output, len: usize) {
-        (0..len).for_each(|i| output.push(i as u8));
+        (0..len).for_each(|i| output.push(&[i as u8]));
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl BusDevice for Uart {
         for (register, &byte) in (offset..).zip(data) {
             let sent = self.write_register(register, byte);
             if sent.len > 0 {
-                sent.bytes[..sent.len].iter().for_each(|&byte| self.output.push(byte));
+                self.output.push(&sent.bytes[..sent.len]);
                 outcome = self.output.outcome();
             }
         }

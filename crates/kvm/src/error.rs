@@ -27,6 +27,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// An alias of something that isn't one piece of RAM.
+    #[error("{start:#x}..{end:#x} doesn't lie in one region of the RAM")]
+    AliasSource {
+        /// First address.
+        start: u64,
+        /// First address behind it.
+        end: u64,
+    },
     /// KVM took only the first `done` of the MSRs it was given.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {

@@ -1,7 +1,8 @@
 //! The only crate of the workspace that speaks ioctl.
 //!
 //! - [`Kvm`] is the opened `/dev/kvm`: what the host can do, and the way to a VM;
-//! - [`Vm`] is one virtual machine: its memory slots, its in-kernel interrupt controllers, its irqfds;
+//! - [`Vm`] is one virtual machine: its memory slots, its in-kernel interrupt controllers, its irqfds and
+//!   ioeventfds;
 //! - [`KvmVcpu`] is one virtual processor: its registers, and [`KvmVcpu::run`], which enters the guest and
 //!   returns with an [`Exit`];
 //! - [`ImmediateExit`] makes a vCPU that another thread runs come back.
@@ -47,6 +48,6 @@ pub use immediate_exit::ImmediateExit;
 pub use kvm_bindings;
 pub use system::{Capability, Kvm};
 pub use vcpu::KvmVcpu;
-pub use vm::Vm;
+pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::CrashReport;
+pub use x86_64::VcpuReport;

@@ -9,19 +9,22 @@ use tracing::{debug, warn};
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
-use vmm_devices::{I8042, Rtc, Uart};
+use vmm_devices::{DebugConsole, DebugExit, I8042, PseudoSerial, Rtc, Uart};
+use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_vcpu::{BusHandler, VcpuThread, install_kick_signal};
 
 use crate::console::Console;
+use crate::diagnostics::{Stream, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Source, VcpuEnds};
+use crate::guest::GuestPlan;
+use crate::handler::BusHandler;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
-use crate::{Error, Inputs, Machine, Plan};
+use crate::{Diagnostics, Error, Inputs, Machine, Plan};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
@@ -30,46 +33,83 @@ impl Machine {
     ///
     /// # Errors
     /// The host lacks KVM, memory or something else; nothing is left behind then.
-    pub fn build(plan: Plan, mut inputs: Inputs) -> Result<Self, Error> {
+    pub fn build(plan: Plan, mut inputs: Inputs, diagnostics: Diagnostics) -> Result<Self, Error> {
         let kvm = Kvm::open()?;
         check_host(&plan, &kvm)?;
         let (messages, received) = channel();
         // In front of every thread: they inherit the signal mask.
         let signals = Signals::block(messages.clone()).tried("signalfd")?;
-        install_kick_signal().tried("handler of the kick signal")?;
 
         let vm = kvm.create_vm()?;
         vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
-        vm.create_irqchip_and_pit()?;
+        if plan.irqchip {
+            vm.create_irqchip_and_pit()?;
+        }
 
         let ram = GuestRam::new(&plan.ram)?;
         let load_started = Instant::now();
-        let initrd = inputs.initrd.as_mut().map(vmm_boot::SourceFile::file);
-        plan.boot.load(ram.memory(), inputs.kernel.file(), initrd)?;
+        plan.boot.load(&ram, &mut inputs)?;
         let load_time = load_started.elapsed();
         // Behind the load: until the guest runs, KVM needn't follow the changes of the mappings.
         vm.add_memory(&ram)?;
+        if let GuestPlan::Flat(flat) = &plan.boot
+            && let Some(alias) = flat.alias()
+        {
+            vm.add_read_only_alias(&ram, alias.source, alias.gpa)?;
+        }
 
         let ports = Bus::new();
         let uart = connect_devices(&plan, &vm, &ports)?;
         let console = Console::open(&plan.serial, uart, messages.clone())?;
 
         let ended = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried("eventfd of the vCPUs")?;
+        let watching = Watching::new(diagnostics)?;
         let mut vcpus = Vcpus::default();
         for vcpu in create_vcpus(&plan, &kvm, &vm)?.into_iter().enumerate() {
             let (index, vcpu) = (vcpu.0 as u32, vcpu.1);
             let handler = BusHandler { ports: ports.view(), mmio: Bus::new().view() };
             let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
-            vcpus.push(VcpuThread::spawn(index, vcpu, handler, ended)?);
+            vcpus.push(watching.spawn(index, vcpu, handler, ended)?);
         }
 
         let announcement = console.announcement();
         let mut events = EventManager::new().map_err(Error::EventLoop)?;
         let console = events.add_subscriber(Source::Console(Box::new(console)));
         events.add_subscriber(Source::Signals(signals));
-        events.add_subscriber(Source::Vcpus(VcpuEnds::new(ended, messages)));
+        events.add_subscriber(Source::Vcpus(VcpuEnds::new(ended, messages.clone())));
+        let stream = match watching.stream() {
+            Some(output) => {
+                let stream = Stream::open(output, messages.clone()).tried("standard error")?;
+                Some(events.add_subscriber(Source::Stream(stream)))
+            }
+            None => None,
+        };
         debug!("machine is built");
-        Ok(Self { vcpus, events, console, announcement, messages: received, load_time, _vm: vm })
+        let messages = (messages, received);
+        let expect = plan.expect;
+        Ok(Self {
+            vcpus,
+            events,
+            console,
+            stream,
+            announcement,
+            messages,
+            load_time,
+            watching,
+            ram,
+            expect,
+            _vm: vm,
+        })
+    }
+}
+
+/// Whether KVM took the mode of the processor that it was given. A software KVM may not, and says nothing.
+fn check_mode(asked: &kvm_sregs, taken: &kvm_sregs) -> Result<(), Error> {
+    let registers =
+        [("CR0", asked.cr0, taken.cr0), ("CR4", asked.cr4, taken.cr4), ("EFER", asked.efer, taken.efer)];
+    match registers.into_iter().find(|(_, asked, taken)| asked & !taken != 0) {
+        Some((register, asked, taken)) => Err(Error::HostMode { register, asked, taken }),
+        None => Ok(()),
     }
 }
 
@@ -79,7 +119,7 @@ fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
     if plan.vcpus as usize > max {
         return Err(Error::HostCpus { asked: plan.vcpus, max });
     }
-    if plan.vcpus > 1 {
+    if plan.vcpus > 1 && matches!(plan.boot, GuestPlan::Linux(_)) {
         warn!("cpus.count: the guest isn't told of more than one processor yet (that takes ACPI tables)");
     }
     let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).tried("sysinfo")?;
@@ -99,10 +139,14 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Arc<Uart>, Error
             DeviceKind::I8042 => Arc::new(I8042),
             DeviceKind::Rtc => Arc::new(Rtc::default()),
             DeviceKind::Uart => Arc::clone(&uart) as _,
+            // All that prints does so into one queue, so that the order is the guest's.
+            DeviceKind::DebugConsole => Arc::new(DebugConsole::new(Arc::clone(uart.output()))),
+            DeviceKind::PseudoSerial => Arc::new(PseudoSerial::new(Arc::clone(uart.output()))),
+            DeviceKind::DebugExit => Arc::new(DebugExit),
         };
         ports.insert(device.ports.start, device.ports.end - device.ports.start, bus_device)?;
         if let Some(gsi) = device.gsi {
-            vm.connect_irq(&irq, gsi)?;
+            vm.connect_irq(irq.event(), gsi)?;
         }
     }
     Ok(uart)
@@ -121,15 +165,17 @@ fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> 
             vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
             vcpu.set_msrs(&msr::boot())?;
             vcpu.set_fpu(&boot::fpu())?;
-            let mut lapic = vcpu.lapic()?;
-            boot::wire_local_apic(&mut lapic);
-            vcpu.set_lapic(&lapic)?;
+            if plan.irqchip {
+                let mut lapic = vcpu.lapic()?;
+                boot::wire_local_apic(&mut lapic);
+                vcpu.set_lapic(&lapic)?;
+            }
             if index == 0 {
-                let entry = plan.boot.entry();
-                let mut sregs = vcpu.sregs()?;
-                entry.apply_to(&mut sregs);
+                let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
+                plan.boot.apply_to(&mut regs, &mut sregs);
                 vcpu.set_sregs(&sregs)?;
-                vcpu.set_regs(&entry.regs())?;
+                check_mode(&sregs, &vcpu.sregs()?)?;
+                vcpu.set_regs(&regs)?;
             }
             Ok(vcpu)
         })

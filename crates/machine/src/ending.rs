@@ -2,21 +2,37 @@
 
 use std::fmt;
 
-use vmm_vcpu::{Crash, CrashCause, Power};
+use vmm_bus::Power;
+use vmm_kvm::VcpuReport;
+use vmm_vcpu::{Crash, CrashCause};
 
+use crate::Mismatch;
 use crate::doctor::{SOFTWARE_KVM, has_hardware_virtualization};
 
 /// Where the code segment starts after a reset (Intel SDM volume 3, table 10-1): in the ROM, which no guest of
 /// ours has.
 const RESET_CS_BASE: u64 = 0xffff_0000;
 
+/// Exit code for a guest that crashed, or isn't as expected.
+const GUEST_FAILED: u8 = 5;
+/// Exit code for a run that took too long, as timeout(1) has it.
+const TIME_IS_UP: u8 = 124;
+/// Added to the number of the signal that ended the monitor, as a shell does.
+const BY_SIGNAL: u8 = 128;
+/// SIGPIPE: what a program that doesn't handle a closed output dies of.
+const PIPE_SIGNAL: u8 = 13;
+
 /// How a machine came to its end.
 #[derive(Debug)]
 pub enum Ending {
     /// The guest switched itself off or reset itself.
     Guest(Power),
-    /// The guest halted for ever.
+    /// The guest ended the monitor with this exit code.
+    Exit(u8),
+    /// The guest halted for ever, in the state that was expected, if one was.
     Halted,
+    /// The guest halted for ever, and isn't in the state that was expected.
+    Unexpected(Vec<Mismatch>),
     /// The guest died.
     Crashed(Box<Crash>),
     /// The user typed Ctrl-A x.
@@ -25,21 +41,66 @@ pub enum Ending {
     Signal(i32),
     /// Nobody reads the monitor's standard output any more.
     OutputGone,
+    /// The run's time was over; the vCPUs were there.
+    TimeIsUp(Vec<(u32, VcpuReport)>),
+}
+
+impl Ending {
+    /// The guest's own end is told after its last words; the user's wish is granted at once.
+    pub(crate) fn waits_for_output(&self) -> bool {
+        match self {
+            Self::Guest(_) | Self::Exit(_) | Self::Halted | Self::Unexpected(_) | Self::Crashed(_) => true,
+            Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
+        }
+    }
+
+    /// The exit code of a monitor whose machine ended so.
+    pub fn exit_code(&self) -> u8 {
+        match *self {
+            Self::Guest(_) | Self::Halted | Self::Quit => 0,
+            Self::Exit(code) => code,
+            Self::Crashed(_) | Self::Unexpected(_) => GUEST_FAILED,
+            Self::TimeIsUp(_) => TIME_IS_UP,
+            Self::OutputGone => BY_SIGNAL + PIPE_SIGNAL,
+            Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
+        }
+    }
+
+    /// Whether the user is told of it in any case, as of an error.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Crashed(_) | Self::Unexpected(_) | Self::TimeIsUp(_))
+    }
 }
 
 impl fmt::Display for Ending {
-    /// Several lines for a crash, one for all others.
+    /// One line, but more where there is more to see: a crash, an unexpected state, a run that took too long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Guest(Power::Off) => f.write_str("the guest powered off"),
             Self::Guest(Power::Reset) => f.write_str("the guest reset itself"),
+            Self::Exit(code) => write!(f, "the guest ended the monitor with exit code {code}"),
             Self::Halted => f.write_str("the guest halted"),
+            Self::Unexpected(mismatches) => fmt_mismatches(mismatches, f),
             Self::Crashed(crash) => fmt_crash(crash, f),
             Self::Quit => f.write_str("Ctrl-A x"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutputGone => f.write_str("nobody reads standard output"),
+            Self::TimeIsUp(reports) => fmt_time_is_up(reports, f),
         }
     }
+}
+
+fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("the guest halted in a state that wasn't expected")?;
+    mismatches.iter().try_for_each(|mismatch| write!(f, "\n{mismatch}"))
+}
+
+fn fmt_time_is_up(reports: &[(u32, VcpuReport)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if reports.is_empty() {
+        return f.write_str("the timeout has passed: the guest had ended, but its output wasn't read");
+    }
+    f.write_str("the timeout has passed and the guest hasn't ended")?;
+    reports.iter().try_for_each(|(index, report)| write!(f, "\nvcpu{index}:\n{report}"))
 }
 
 fn fmt_crash(crash: &Crash, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +125,7 @@ mod tests {
 
     #[test]
     fn triple_fault_with_reset_registers_says_that_they_are_not_the_guests() {
-        let mut report = vmm_kvm::CrashReport::default();
+        let mut report = vmm_kvm::VcpuReport::default();
         report.sregs.cs.base = RESET_CS_BASE;
         let crash = Crash { cause: CrashCause::TripleFault, report };
         let text = Ending::Crashed(Box::new(crash)).to_string();
@@ -74,7 +135,7 @@ mod tests {
 
     #[test]
     fn triple_fault_with_the_guests_registers_says_no_more() {
-        let crash = Crash { cause: CrashCause::TripleFault, report: vmm_kvm::CrashReport::default() };
+        let crash = Crash { cause: CrashCause::TripleFault, report: vmm_kvm::VcpuReport::default() };
         let text = Ending::Crashed(Box::new(crash)).to_string();
         assert!(text.ends_with("outside of memory"), "{text}");
     }

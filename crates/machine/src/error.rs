@@ -1,10 +1,11 @@
 //! Why a machine can't be planned, built or run.
 
 use std::io;
+use std::ops::Range;
 
-use vmm_boot::{LoadError, PlanError, SourceError};
+use vmm_boot::{FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 
-use crate::OpenError;
+use crate::{DeviceKind, OpenError};
 
 /// What went wrong, in words that name the thing.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +16,52 @@ pub enum Error {
     /// They don't fit together with the rest of the config.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The flat image doesn't fit together with the rest of the config.
+    #[error(transparent)]
+    FlatPlan(#[from] FlatPlanError),
+    /// The inputs were opened for another config.
+    #[error("the files were opened for another config")]
+    OtherInputs,
+    /// A device's port belongs to another one.
+    #[error("devices[{index}].port: {port:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another", ports.start, ports.end - 1)]
+    PortTaken {
+        /// Place in the config's list.
+        index: usize,
+        /// The first port that was asked for.
+        port: u64,
+        /// Whose it is.
+        by: DeviceKind,
+        /// That one's ports.
+        ports: Range<u64>,
+    },
+    /// A device's ports run past the last one.
+    #[error(
+        "devices[{index}].port: {count} ports from {start:#x} on run past the last one, 0xffff; choose a lower one"
+    )]
+    PortsPastEnd {
+        /// Place in the config's list.
+        index: usize,
+        /// The first port that was asked for.
+        start: u64,
+        /// Ports that the device has.
+        count: u64,
+    },
+    /// Something is expected where no memory is.
+    #[error(
+        "expect.memory[{index}].address: at {gpa:#x} the guest has no memory; change the address or memory.size"
+    )]
+    ExpectedMemory {
+        /// Place in the config's list.
+        index: usize,
+        /// The address.
+        gpa: u64,
+    },
     /// A file changed between planning and loading.
     #[error("kernel can't be loaded")]
-    Load(#[from] LoadError),
+    Load(#[source] LoadError),
+    /// A file changed between planning and loading.
+    #[error("image can't be loaded")]
+    LoadFlat(#[source] FlatLoadError),
     /// The host's memory is smaller than the guest's would be.
     #[error("memory.size: {asked_mib} MiB is more than this host has ({host_mib} MiB)")]
     HostMemory {
@@ -33,6 +77,19 @@ pub enum Error {
         asked: u32,
         /// What there is.
         max: usize,
+    },
+    /// The host's KVM doesn't have the processor's mode that the guest starts in.
+    #[error(
+        "this host's KVM doesn't enter the mode that the guest starts in: it takes {register} {asked:#x} as {taken:#x} (a \
+         software KVM has no paging but in long mode); use another host or another mode"
+    )]
+    HostMode {
+        /// Which register shows it.
+        register: &'static str,
+        /// What it was set to.
+        asked: u64,
+        /// What it is.
+        taken: u64,
     },
     /// The host has no room for the guest's memory.
     #[error(transparent)]
@@ -78,8 +135,12 @@ impl Error {
     pub fn blame(&self) -> Blame {
         use vmm_kvm::Error as Kvm;
         match self {
-            Self::Source(_) | Self::Plan(_) | Self::Load(_) | Self::Console(_) => Blame::Config,
-            Self::HostMemory { .. } | Self::HostCpus { .. } | Self::Memory(_) => Blame::Host,
+            Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::Console(_) => Blame::Config,
+            Self::Load(_) | Self::LoadFlat(_) => Blame::Config,
+            Self::PortTaken { .. } | Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
+            Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
+                Blame::Host
+            }
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

@@ -10,6 +10,8 @@ use tracing::error;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::console::Console;
+use crate::deadline::Deadline;
+use crate::diagnostics::Stream;
 use crate::signals::Signals;
 
 /// What a source asks of the machine.
@@ -25,6 +27,8 @@ pub(crate) enum Message {
     Signal(i32),
     /// A vCPU runs no more.
     VcpuEnded,
+    /// The run's time is over.
+    TimeIsUp,
 }
 
 /// A source of events.
@@ -33,6 +37,8 @@ pub(crate) enum Source {
     Console(Box<Console>),
     Signals(Signals),
     Vcpus(VcpuEnds),
+    Stream(Stream),
+    Deadline(Deadline),
 }
 
 impl MutEventSubscriber for Source {
@@ -41,6 +47,8 @@ impl MutEventSubscriber for Source {
             Self::Console(source) => source.init(ops),
             Self::Signals(source) => source.init(ops),
             Self::Vcpus(source) => source.init(ops),
+            Self::Stream(source) => source.init(ops),
+            Self::Deadline(source) => source.init(ops),
         }
     }
 
@@ -49,6 +57,8 @@ impl MutEventSubscriber for Source {
             Self::Console(source) => source.process(events, ops),
             Self::Signals(source) => source.process(events, ops),
             Self::Vcpus(source) => source.process(events, ops),
+            Self::Stream(source) => source.process(events, ops),
+            Self::Deadline(source) => source.process(events, ops),
         }
     }
 }

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// What became of a transfer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Transfer {
+pub(crate) enum Transfer {
     /// So many bytes moved, at least 1.
     Moved(usize),
     /// Nothing can move now.
@@ -22,7 +22,7 @@ pub(super) enum Transfer {
 
 /// A descriptor in non-blocking mode. If the mode was changed for somebody else too, it is changed back.
 #[derive(Debug)]
-pub(super) struct HostFd {
+pub(crate) struct HostFd {
     fd: OwnedFd,
     /// The flags to give back.
     restore: Option<OFlag>,
@@ -30,14 +30,14 @@ pub(super) struct HostFd {
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     In,
     Out,
 }
 
 impl HostFd {
     /// Takes a descriptor that is ours alone.
-    pub(super) fn owned(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
         let flags = flags(fd.as_fd())?;
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Self { fd, restore: None })
@@ -48,7 +48,7 @@ impl HostFd {
     /// Its mode belongs to an open file that other processes share: a shell whose terminal is non-blocking
     /// misbehaves. So the file behind it is opened once more; where that can't be, as for a socket or another
     /// user's terminal, the mode is changed for all and restored at the end.
-    pub(super) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
+    pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
         let stat = nix::sys::stat::fstat(stream)?;
         let kind = nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode);
         let fd = stream.try_clone_to_owned()?;
@@ -71,15 +71,15 @@ impl HostFd {
     }
 
     /// Another reference to the same file, to wait for it in another direction.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()?, restore: None })
     }
 
-    pub(super) fn read(&self, into: &mut [u8]) -> Transfer {
+    pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
         transfer(|| nix::unistd::read(&self.fd, into))
     }
 
-    pub(super) fn write(&self, from: &[u8]) -> Transfer {
+    pub(crate) fn write(&self, from: &[u8]) -> Transfer {
         transfer(|| nix::unistd::write(&self.fd, from))
     }
 }

@@ -1,15 +1,21 @@
 //! The files that a machine is made of.
 
 use vmm_boot::{Role, SourceFile};
-use vmm_config::Config;
+use vmm_config::{Boot, Config};
 
 use crate::Error;
 
-/// The opened kernel and initrd.
+/// The opened files.
 #[derive(Debug)]
-pub struct Inputs {
-    pub(crate) kernel: SourceFile,
-    pub(crate) initrd: Option<SourceFile>,
+pub struct Inputs(pub(crate) Files);
+
+/// By what the guest is.
+#[derive(Debug)]
+pub(crate) enum Files {
+    /// A kernel that follows a boot protocol.
+    Linux { kernel: SourceFile, initrd: Option<SourceFile> },
+    /// A flat image.
+    Flat { image: SourceFile, modules: Vec<SourceFile> },
 }
 
 impl Inputs {
@@ -18,10 +24,24 @@ impl Inputs {
     /// # Errors
     /// A file is missing, empty, unreadable or no regular file.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let initrd = config.boot.initrd.as_ref();
-        Ok(Self {
-            kernel: SourceFile::open(Role::Kernel, config.boot.kernel.as_path())?,
-            initrd: initrd.map(|path| SourceFile::open(Role::Initrd, path.as_path())).transpose()?,
-        })
+        let files = match &config.boot {
+            Boot::Linux(linux) => Files::Linux {
+                kernel: SourceFile::open(Role::Kernel, linux.kernel.as_path())?,
+                initrd: linux
+                    .initrd
+                    .as_ref()
+                    .map(|path| SourceFile::open(Role::Initrd, path.as_path()))
+                    .transpose()?,
+            },
+            Boot::Flat(flat) => Files::Flat {
+                image: SourceFile::open(Role::Image, flat.image.as_path())?,
+                modules: flat
+                    .modules
+                    .iter()
+                    .map(|module| SourceFile::open(Role::Module, module.path.as_path()))
+                    .collect::<Result<_, _>>()?,
+            },
+        };
+        Ok(Self(files))
     }
 }

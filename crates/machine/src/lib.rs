@@ -13,35 +13,49 @@
 //! use std::path::Path;
 //!
 //! use vmm_config::ConfigFile;
-//! use vmm_machine::{Inputs, Machine, Plan};
+//! use vmm_machine::{Diagnostics, Inputs, Machine, Plan};
 //!
 //! let config = ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?;
 //! let mut inputs = Inputs::open(&config)?;
 //! let plan = Plan::new(&config, &mut inputs)?;
 //! println!("{plan}");
-//! let ending = Machine::build(plan, inputs)?.run(std::time::Instant::now())?;
-//! println!("{ending:?}");
+//! let machine = Machine::build(plan, inputs, Diagnostics::default())?;
+//! let run = machine.run(std::time::Instant::now())?;
+//! println!("{}", run.ending);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
 mod build;
 mod console;
+mod deadline;
+mod diagnostics;
 pub mod doctor;
 mod ending;
 mod error;
 mod event_loop;
+mod expect;
+mod fd;
+mod guest;
+mod handler;
 mod inputs;
 mod machine;
+mod picture;
 mod plan;
 mod signals;
 mod vcpus;
+mod watch;
 
 pub use console::OpenError;
+pub use diagnostics::{Diagnostics, WatchExits};
 pub use ending::Ending;
 pub use error::{Blame, Error};
+pub use expect::Mismatch;
+pub use guest::GuestPlan;
 pub use inputs::Inputs;
-pub use machine::Machine;
+pub use machine::{Machine, Run};
 pub use plan::{Device, DeviceKind, Plan};
-/// What the guest can ask of its machine's power, and how it can die.
-pub use vmm_vcpu::{Crash, CrashCause, Power};
+/// What the guest can ask of its machine's power.
+pub use vmm_bus::Power;
+/// How it can die, and how often it left.
+pub use vmm_vcpu::{Crash, CrashCause, Summary};

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::ops::Range;
 
-use vmm_arch::{boot, layout};
-use vmm_boot::{BootPlan, BootSpec, KernelImage};
-use vmm_config::{Config, Protocol, Serial};
+use vmm_arch::layout;
+use vmm_config::{Config, Expect, Serial};
 
-use crate::{Error, Inputs};
+use crate::guest::GuestPlan;
+use crate::{Error, Inputs, expect};
+
+/// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
+const DEBUG_EXIT_PORTS: u64 = 4;
+/// The last port.
+const LAST_PORT: u64 = 0xffff;
 
 /// Every address, slot and interrupt of a machine.
 #[derive(Clone, Debug)]
@@ -17,11 +22,15 @@ pub struct Plan {
     /// Number of vCPUs.
     pub vcpus: u32,
     /// What lies where at the start, and the first instruction.
-    pub boot: BootPlan,
+    pub boot: GuestPlan,
+    /// Whether KVM emulates interrupt controllers, timer and local APICs.
+    pub irqchip: bool,
     /// The devices of ours on the port bus, in ascending order of port.
     pub devices: Vec<Device>,
     /// The host's side of COM1.
     pub serial: Serial,
+    /// What the guest must be like when it halts.
+    pub expect: Option<Expect>,
 }
 
 /// A device's place on the port bus and at the interrupt controllers.
@@ -35,9 +44,15 @@ pub struct Device {
     pub gsi: Option<u32>,
 }
 
-/// The legacy devices.
+/// The devices with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
+    /// Prints what is written to it.
+    DebugConsole,
+    /// Ends the monitor.
+    DebugExit,
+    /// Sends what is written to it.
+    PseudoSerial,
     /// The reset line.
     I8042,
     /// The real-time clock.
@@ -49,6 +64,9 @@ pub enum DeviceKind {
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::DebugConsole => "debug console",
+            Self::DebugExit => "debug exit",
+            Self::PseudoSerial => "pseudo serial port",
             Self::I8042 => "i8042 reset",
             Self::Rtc => "real-time clock",
             Self::Uart => "uart com1",
@@ -56,33 +74,29 @@ impl fmt::Display for DeviceKind {
     }
 }
 
+/// RAM, as guest-physical ranges.
+pub(crate) type Ram = [Range<u64>];
+
 impl Plan {
-    /// Reads the headers of the kernel and plans the machine around it.
+    /// Reads the headers of the files and plans the machine around them.
     ///
     /// # Errors
-    /// The kernel is none, or it, the initrd or the command line doesn't fit.
+    /// The kernel or image is none, or something that the config asks for doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
-        let image = inputs.kernel.inspect()?;
-        let initrd_len = inputs.initrd.as_ref().map(vmm_boot::SourceFile::len);
-        Self::pure(config, &image, initrd_len)
-    }
-
-    /// The plan proper: no file, no system call.
-    fn pure(config: &Config, image: &KernelImage, initrd_len: Option<u64>) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
-        let boot = BootPlan::new(&BootSpec {
-            image,
-            protocol: protocol(config.boot.protocol),
-            initrd_len,
-            cmdline: config.boot.cmdline.as_str(),
-            ram: &ram,
-        })?;
-        let devices = vec![
-            Device { kind: DeviceKind::I8042, ports: layout::I8042, gsi: None },
-            Device { kind: DeviceKind::Rtc, ports: layout::RTC, gsi: None },
-            Device { kind: DeviceKind::Uart, ports: layout::COM1, gsi: Some(layout::COM1_IRQ) },
-        ];
-        Ok(Self { ram, vcpus: config.cpus.count.get().into(), boot, devices, serial: config.serial.clone() })
+        let boot = GuestPlan::new(&config.boot, inputs, &ram)?;
+        if let Some(expect) = &config.expect {
+            check_expectations(expect, &ram)?;
+        }
+        Ok(Self {
+            ram,
+            vcpus: config.cpus.count.get().into(),
+            boot,
+            irqchip: config.irqchip,
+            devices: devices(config)?,
+            serial: config.serial.clone(),
+            expect: config.expect.clone(),
+        })
     }
 
     /// Bytes of guest memory.
@@ -91,14 +105,46 @@ impl Plan {
     }
 }
 
-/// The config's word for a protocol, as the platform's; `None` leaves it to the kernel file.
-fn protocol(asked: Protocol) -> Option<boot::Protocol> {
-    match asked {
-        Protocol::Auto => None,
-        Protocol::Linux64 => Some(boot::Protocol::Linux64),
-        Protocol::Linux32 => Some(boot::Protocol::Linux32),
-        Protocol::Pvh => Some(boot::Protocol::Pvh),
+/// All devices, in ascending order of port.
+fn devices(config: &Config) -> Result<Vec<Device>, Error> {
+    let com1_irq = config.irqchip.then_some(layout::COM1_IRQ);
+    let mut devices = vec![
+        Device { kind: DeviceKind::I8042, ports: layout::I8042, gsi: None },
+        Device { kind: DeviceKind::Rtc, ports: layout::RTC, gsi: None },
+        Device { kind: DeviceKind::Uart, ports: layout::COM1, gsi: com1_irq },
+    ];
+    for (index, device) in config.devices.iter().enumerate() {
+        let (kind, port, count) = match device {
+            vmm_config::Device::DebugConsole { port } => (DeviceKind::DebugConsole, port, 1),
+            vmm_config::Device::DebugExit { port } => (DeviceKind::DebugExit, port, DEBUG_EXIT_PORTS),
+            vmm_config::Device::PseudoSerial { port } => (DeviceKind::PseudoSerial, port, 1),
+        };
+        let start = u64::from(port.get());
+        let ports = start..start + count;
+        if ports.end > LAST_PORT + 1 {
+            return Err(Error::PortsPastEnd { index, start, count });
+        }
+        let other =
+            devices.iter().find(|other| other.ports.start < ports.end && ports.start < other.ports.end);
+        if let Some(Device { kind, ports, .. }) = other {
+            return Err(Error::PortTaken { index, port: start, by: *kind, ports: ports.clone() });
+        }
+        devices.push(Device { kind, ports, gsi: None });
     }
+    devices.sort_by_key(|device| device.ports.start);
+    Ok(devices)
+}
+
+/// Whether all memory that is looked at in the end is there.
+fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
+    for (index, expected) in expect.memory.iter().enumerate() {
+        let gpa = expected.address.get();
+        let end = gpa.checked_add(expect::len(expected.value) as u64);
+        if !ram.iter().any(|range| range.start <= gpa && end.is_some_and(|end| end <= range.end)) {
+            return Err(Error::ExpectedMemory { index, gpa });
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Plan {
@@ -110,12 +156,12 @@ impl fmt::Display for Plan {
         }
         write!(f, "{}", self.boot)?;
         writeln!(f, "devices:")?;
-        let kvm = [
-            ("KVM identity map", layout::KVM_IDENTITY_MAP),
-            ("KVM task state segment", layout::KVM_TSS),
-            ("IO-APIC (KVM)", layout::IOAPIC),
-            ("local APICs (KVM)", layout::LOCAL_APIC),
-        ];
+        let mut kvm =
+            vec![("KVM identity map", layout::KVM_IDENTITY_MAP), ("KVM task state segment", layout::KVM_TSS)];
+        if self.irqchip {
+            kvm.push(("IO-APIC (KVM)", layout::IOAPIC));
+            kvm.push(("local APICs (KVM)", layout::LOCAL_APIC));
+        }
         for Device { kind, ports, gsi } in &self.devices {
             write!(f, "  ports {:#05x}..{:#05x}  {kind}", ports.start, ports.end)?;
             writeln!(f, "{}", gsi.map(|gsi| format!(", gsi {gsi}")).unwrap_or_default())?;

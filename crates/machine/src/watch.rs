@@ -6,7 +6,7 @@ use event_manager::{Error, EventOps, EventSet, Events};
 
 /// Whether the event loop waits for a descriptor.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     token: u32,
     events: EventSet,
     registered: bool,
@@ -14,7 +14,7 @@ pub(super) struct Watch {
 
 /// Where an event will come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Armed {
+pub(crate) enum Armed {
     /// From epoll.
     Waiting,
     /// From nowhere: the file, a regular one or /dev/null, is always ready.
@@ -22,12 +22,12 @@ pub(super) enum Armed {
 }
 
 impl Watch {
-    pub(super) fn new(token: u32, events: EventSet) -> Self {
+    pub(crate) fn new(token: u32, events: EventSet) -> Self {
         Self { token, events, registered: false }
     }
 
     /// Waits for `fd` from now on.
-    pub(super) fn arm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) -> Armed {
+    pub(crate) fn arm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) -> Armed {
         if self.registered {
             return Armed::Waiting;
         }
@@ -38,19 +38,19 @@ impl Watch {
             }
             Err(Error::Epoll(errno)) if errno.errno() == libc::EPERM => Armed::AlwaysReady,
             Err(error) => {
-                // Out of memory or of watches: the console falls silent, the machine goes on.
-                tracing::error!("console: epoll refuses a descriptor: {error}");
+                // Out of memory or of watches: this source falls silent, the machine goes on.
+                tracing::error!("epoll refuses a descriptor: {error}");
                 Armed::Waiting
             }
         }
     }
 
     /// Waits no more. Must come before the descriptor is closed: epoll forgets only what it can look up.
-    pub(super) fn disarm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) {
+    pub(crate) fn disarm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) {
         if self.registered {
             self.registered = false;
             if let Err(error) = ops.remove(Events::empty(fd)) {
-                tracing::error!("console: epoll keeps a descriptor: {error}");
+                tracing::error!("epoll keeps a descriptor: {error}");
             }
         }
     }

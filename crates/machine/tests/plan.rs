@@ -71,13 +71,17 @@ fn elf(pvh: bool) -> Vec<u8> {
 
 /// Plans the machine of `json`, whose kernel and initrd lie in a directory of their own.
 fn plan(kernel: &[u8], json: &str) -> String {
+    planned(kernel, json).to_string()
+}
+
+fn planned(kernel: &[u8], json: &str) -> Plan {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), kernel).unwrap();
     fs::write(dir.path().join("initrd"), vec![0; 0x12_3456]).unwrap();
     let file = ConfigFile::parse(json, &dir.path().join("vm.json")).unwrap();
     let config = file.merge(Overrides::default()).unwrap();
     let mut inputs = Inputs::open(&config).unwrap();
-    Plan::new(&config, &mut inputs).unwrap().to_string()
+    Plan::new(&config, &mut inputs).unwrap()
 }
 
 /// Compares with the golden file; `VMM_BLESS=1` writes it anew instead, for a change that was meant.
@@ -113,4 +117,39 @@ fn plan_of_an_elf_in_more_memory_than_the_gap_leaves_is_as_recorded() {
 fn plan_of_an_elf_with_a_pvh_note_is_as_recorded() {
     let json = r#"{"boot": {"kernel": "kernel", "initrd": "initrd"}, "memory": {"size": "64M"}}"#;
     assert_golden("pvh-64m.txt", &plan(&elf(true), json));
+}
+
+#[test]
+fn plan_of_a_flat_image_with_debug_devices_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "long", "load_address": "0x200000"}}, "irqchip": false,
+                   "memory": {"size": "4M"}, "devices": [{"type": "debug-exit"}, {"type": "debug-console"},
+                   {"type": "pseudo-serial", "port": "0x10"}], "expect": {"rax": 42}}"#;
+    assert_golden("flat-long-4m.txt", &plan(b"\xf4", json));
+}
+
+#[test]
+fn plan_of_a_reset_image_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "reset"}}, "memory": {"size": "1M"}}"#;
+    assert_golden("flat-reset-1m.txt", &plan(&[0xf4; 0x1_0000], json));
+}
+
+/// The highest address first, each label at its lower border.
+#[test]
+fn picture_of_a_reset_image_shows_it_twice() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "reset"}}, "memory": {"size": "1M"}, "irqchip": false}"#;
+    let svg = planned(&[0xf4; 0x1_0000], json).memory_map_svg();
+    let text = |line: &str| Some(line.split_once('>')?.1.strip_suffix("</text>")?.to_owned());
+    let texts: Vec<String> = svg.lines().filter(|line| line.starts_with("<text")).filter_map(text).collect();
+    let rows: Vec<(&str, &str)> =
+        texts[1..].chunks(2).map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    let expected = [
+        ("the image's last 64 KiB again", "0xffff0000"),
+        ("", "0xfffc0000"),
+        ("KVM task state segment", "0xfffbd000"),
+        ("KVM identity map", "0xfffbc000"),
+        ("", "0x100000"),
+        ("image", "0xf0000"),
+        ("RAM", "0x0"),
+    ];
+    assert_eq!(rows, expected);
 }

@@ -5,7 +5,7 @@
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_vcpu::{End, ExitHandler, Outcome, run};
+use vmm_vcpu::{End, ExitHandler, Flow, run};
 
 const CODE: [u8; 10] = [
     0xba, 0xf8, 0x03, // mov dx, 0x3f8
@@ -20,11 +20,13 @@ const CODE: [u8; 10] = [
 struct Printer;
 
 impl ExitHandler for Printer {
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Outcome {
+    type Stop = ();
+
+    fn outb(&mut self, port: u16, value: u8) -> Flow<()> {
         if port == 0x3f8 {
-            println!("the guest says {}", data[0] as char);
+            println!("the guest says {}", char::from(value));
         }
-        Outcome::Done
+        Flow::Enter
     }
 }
 
@@ -43,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.set_regs(&regs)?;
 
     match run(&mut vcpu, &mut Printer)? {
-        End::Halted => println!("and halts"),
+        End::Halted(_) => println!("and halts"),
         end => println!("ended otherwise: {end:?}"),
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_kvm::{CrashReport, Exit, ImmediateExit, KvmVcpu};
+use vmm_kvm::{Exit, ImmediateExit, KvmVcpu, VcpuReport};
 
 /// A processor, as the run loop sees it.
 pub trait Cpu: Send {
@@ -16,8 +16,11 @@ pub trait Cpu: Send {
     /// The flag that makes [`run`](Self::run) return.
     fn kick(&self) -> Arc<dyn Kick>;
 
-    /// The state of a guest that died.
-    fn crash_report(&self) -> CrashReport;
+    /// The state that it is in.
+    fn report(&self) -> VcpuReport;
+
+    /// The instruction pointer; `None` where it can't be read.
+    fn instruction_pointer(&self) -> Option<u64>;
 }
 
 /// Makes [`Cpu::run`] return with [`Exit::Interrupted`], once it is also signalled.
@@ -44,7 +47,10 @@ impl Cpu for KvmVcpu {
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(self.immediate_exit()) as _
     }
-    fn crash_report(&self) -> CrashReport {
-        KvmVcpu::crash_report(self)
+    fn report(&self) -> VcpuReport {
+        KvmVcpu::report(self)
+    }
+    fn instruction_pointer(&self) -> Option<u64> {
+        self.regs().ok().map(|regs| regs.rip)
     }
 }

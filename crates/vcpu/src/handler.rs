@@ -1,53 +1,181 @@
-//! Who answers the guest's accesses.
+//! Who answers the guest's exits.
 
-use vmm_bus::{BusView, Outcome};
+use std::convert::Infallible;
 
-/// Answers a guest's port and MMIO accesses. Each default is what an empty machine does: reads give ones,
-/// writes are lost.
+use vmm_kvm::KvmVcpu;
+
+/// What to do behind an exit that has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the guest may want to be held, or its end"]
+pub enum Flow<S> {
+    /// Enter the guest again.
+    Enter,
+    /// Enter it when somebody calls [`VcpuThread::wake`](crate::VcpuThread::wake). The exit is answered; only there is no
+    /// room for what would come next.
+    Hold,
+    /// Never again, for this reason.
+    Stop(S),
+}
+
+impl<S> Flow<S> {
+    /// The stronger of both: a stop before a hold before nothing, and the first of two stops.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Stop(reason), _) | (_, Self::Stop(reason)) => Self::Stop(reason),
+            (Self::Hold, _) | (_, Self::Hold) => Self::Hold,
+            (Self::Enter, Self::Enter) => Self::Enter,
+        }
+    }
+}
+
+impl Flow<Infallible> {
+    /// The same, where a stop is possible.
+    pub fn widen<S>(self) -> Flow<S> {
+        match self {
+            Self::Enter => Flow::Enter,
+            Self::Hold => Flow::Hold,
+            Self::Stop(never) => match never {},
+        }
+    }
+}
+
+/// The call-backs of a run loop, one for each kind of exit. Implement those that you need: each has a default, which is
+/// what an empty machine does. Reads give ones, and writes are lost.
 ///
-/// `data` has the width of one access: 1, 2 or 4 bytes at a port, 1 to 8 at an address. A string
-/// instruction arrives as one call for each element.
-pub trait ExitHandler: Send {
-    /// `in`: fill `data`, which holds ones.
-    fn port_in(&mut self, port: u16, data: &mut [u8]) {
-        let _ = (port, data);
-    }
-    /// `out`.
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Outcome {
-        let _ = (port, data);
-        Outcome::Done
-    }
-    /// A load: fill `data`, which holds ones.
-    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
-        let _ = (gpa, data);
-    }
-    /// A store.
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Outcome {
-        let _ = (gpa, data);
-        Outcome::Done
-    }
-}
+/// ```text
+/// before_run --> KVM_RUN --> one of these ------------------------------> after_run
+///                            string_in  --each element--+
+///                            port_in <------------------+--by width--> inb, inw, inl
+///                            string_out --each element--+
+///                            port_out <-----------------+--by width--> outb, outw, outl
+///                            mmio_read, mmio_write
+///                            halt, shutdown, debug
+/// ```
+/// An arrow to the right is what the default does. So a machine with ports of one byte implements `inb` and `outb`, a bus
+/// `port_in` and `port_out`, and only who cares for strings as such sees them whole.
+///
+/// `C` is the processor. It is handed to the call-backs that may look at it: its registers are those behind the exit, with
+/// the instruction of a port or MMIO access not yet complete.
+pub trait ExitHandler<C = KvmVcpu>: Send {
+    /// Why this handler ends a guest; `()` if that needs no words.
+    type Stop: Send + 'static;
 
-/// Answers from two buses, one for ports and one for MMIO.
-#[derive(Debug)]
-pub struct BusHandler {
-    /// Ports, 0 to 0xffff.
-    pub ports: BusView,
-    /// Guest-physical addresses without memory.
-    pub mmio: BusView,
-}
+    /// Right in front of each KVM_RUN.
+    fn before_run(&mut self, vcpu: &mut C) {
+        let _ = vcpu;
+    }
 
-impl ExitHandler for BusHandler {
+    /// Behind each KVM_RUN, when another call-back has answered the exit. Also behind one that no other call-back sees, such
+    /// as an interruption.
+    fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
+        let _ = vcpu;
+        Flow::Enter
+    }
+
+    /// `in` of 8 bits.
+    fn inb(&mut self, port: u16) -> u8 {
+        let _ = port;
+        !0
+    }
+
+    /// `in` of 16 bits.
+    fn inw(&mut self, port: u16) -> u16 {
+        let _ = port;
+        !0
+    }
+
+    /// `in` of 32 bits.
+    fn inl(&mut self, port: u16) -> u32 {
+        let _ = port;
+        !0
+    }
+
+    /// `out` of 8 bits.
+    fn outb(&mut self, port: u16, value: u8) -> Flow<Self::Stop> {
+        let _ = (port, value);
+        Flow::Enter
+    }
+
+    /// `out` of 16 bits.
+    fn outw(&mut self, port: u16, value: u16) -> Flow<Self::Stop> {
+        let _ = (port, value);
+        Flow::Enter
+    }
+
+    /// `out` of 32 bits.
+    fn outl(&mut self, port: u16, value: u32) -> Flow<Self::Stop> {
+        let _ = (port, value);
+        Flow::Enter
+    }
+
+    /// `in`: fill `data`, which has 1, 2 or 4 bytes.
     fn port_in(&mut self, port: u16, data: &mut [u8]) {
-        self.ports.read(port.into(), data);
+        match data {
+            [byte] => *byte = self.inb(port),
+            [_, _] => data.copy_from_slice(&self.inw(port).to_le_bytes()),
+            [_, _, _, _] => data.copy_from_slice(&self.inl(port).to_le_bytes()),
+            _ => data.fill(0xff),
+        }
     }
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Outcome {
-        self.ports.write(port.into(), data)
+
+    /// `out` of 1, 2 or 4 bytes.
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<Self::Stop> {
+        match *data {
+            [byte] => self.outb(port, byte),
+            [a, b] => self.outw(port, u16::from_le_bytes([a, b])),
+            [a, b, c, d] => self.outl(port, u32::from_le_bytes([a, b, c, d])),
+            _ => Flow::Enter,
+        }
     }
+
+    /// `ins`: fill `data`, which is several accesses of `width` bytes, one after the other. A string of one element is no
+    /// string but a [`port_in`](Self::port_in), and some KVMs give an exit for each element.
+    fn string_in(&mut self, port: u16, width: usize, data: &mut [u8]) {
+        data.chunks_mut(width).for_each(|element| self.port_in(port, element));
+    }
+
+    /// `outs`, as for [`string_in`](Self::string_in). All of it has left the guest, so that a hold waits for its end; a stop
+    /// doesn't.
+    fn string_out(&mut self, port: u16, width: usize, data: &[u8]) -> Flow<Self::Stop> {
+        let mut flow = Flow::Enter;
+        for element in data.chunks(width) {
+            flow = flow.and(self.port_out(port, element));
+            if let Flow::Stop(_) = flow {
+                break;
+            }
+        }
+        flow
+    }
+
+    /// A load from an address without memory: fill `data`, which has 1 to 8 bytes.
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
-        self.mmio.read(gpa, data);
+        let _ = gpa;
+        data.fill(0xff);
     }
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Outcome {
-        self.mmio.write(gpa, data)
+
+    /// A store of 1 to 8 bytes to an address without memory.
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<Self::Stop> {
+        let _ = (gpa, data);
+        Flow::Enter
+    }
+
+    /// `hlt`, which leaves a guest only on a machine without in-kernel interrupt controllers. `None` ends it with
+    /// [`End::Halted`](crate::End::Halted).
+    fn halt(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
+        let _ = vcpu;
+        None
+    }
+
+    /// A triple fault. `None` ends the guest with [`End::Crashed`](crate::End::Crashed).
+    fn shutdown(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
+        let _ = vcpu;
+        None
+    }
+
+    /// A breakpoint or the end of a single step, with the linear address of the instruction that comes next. `None` ends the
+    /// guest with [`End::Crashed`](crate::End::Crashed): nobody had asked.
+    fn debug(&mut self, vcpu: &mut C, pc: u64) -> Option<Flow<Self::Stop>> {
+        let _ = (vcpu, pc);
+        None
     }
 }

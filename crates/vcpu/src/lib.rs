@@ -1,24 +1,27 @@
-//! The vCPU thread: a run loop, and a handle with which another thread pauses, resumes and stops it.
+//! The run loop of a vCPU, its call-backs, and the thread that it runs on.
 //!
 //! - [`Cpu`] is what the loop runs: [`vmm_kvm::KvmVcpu`], or a script in a test;
-//! - [`ExitHandler`] answers the guest's accesses; [`BusHandler`] does so from a bus of devices, and you may
-//!   write your own and use neither bus nor devices of ours;
+//! - [`ExitHandler`] has a call-back for each kind of exit, each with a default;
 //! - [`run`] is the loop, on the caller's thread;
-//! - [`VcpuThread`] is the loop on a thread of its own, with commands.
+//! - [`VcpuThread`] is the loop on a thread of its own, with a handle to pause, resume, look at and stop it;
+//! - [`Traced`] and [`SingleStepped`] are handlers around yours, that show what happens; [`Summary`] counts.
 //!
-//! A thread without a bus, that says what the guest writes to port 0xe9:
+//! No bus, no device and no config is needed: this crate stands on vmm-kvm alone. `examples/` has programs to start from.
+//!
+//! A machine that prints what the guest writes to port 0xe9:
 //!
 //! ```no_run
 //! use vmm_kvm::Kvm;
 //! use vmm_memory::GuestRam;
 //! use vmm_memory::vm_memory::{Bytes, GuestAddress};
-//! use vmm_vcpu::{End, ExitHandler, Outcome, run};
+//! use vmm_vcpu::{End, ExitHandler, Flow, run};
 //!
 //! struct Say;
 //! impl ExitHandler for Say {
-//!     fn port_out(&mut self, _port: u16, data: &[u8]) -> Outcome {
-//!         print!("{}", char::from(data[0]));
-//!         Outcome::Done
+//!     type Stop = ();
+//!     fn outb(&mut self, _port: u16, value: u8) -> Flow<()> {
+//!         print!("{}", char::from(value));
+//!         Flow::Enter
 //!     }
 //! }
 //!
@@ -33,7 +36,7 @@
 //! let mut regs = vcpu.regs()?;
 //! regs.rip = 0;
 //! vcpu.set_regs(&regs)?;
-//! assert!(matches!(run(&mut vcpu, &mut Say)?, End::Halted));
+//! assert!(matches!(run(&mut vcpu, &mut Say)?, End::Halted(_)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -41,10 +44,17 @@
 mod cpu;
 mod handler;
 mod run_loop;
+mod single_step;
+mod summary;
 mod thread;
+mod trace;
 
 pub use cpu::{Cpu, Kick};
-pub use handler::{BusHandler, ExitHandler};
+pub use handler::{ExitHandler, Flow};
 pub use run_loop::{Crash, CrashCause, End, run};
-pub use thread::{Error, Pausing, VcpuThread, install_kick_signal};
-pub use vmm_bus::{Outcome, Power};
+pub use single_step::{SingleStepped, Steps};
+pub use summary::Summary;
+pub use thread::{Error, Pausing, VcpuThread};
+pub use trace::{ExitKind, Trace, Traced, TracedExit};
+/// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
+pub use vmm_sys_util::eventfd::EventFd;

@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use vmm_bus::{Outcome, Power};
-use vmm_kvm::{CrashReport, EmulationFailure, Exit};
+use vmm_kvm::kvm_bindings::KVM_EXIT_DEBUG;
+use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
 
-use crate::{Cpu, ExitHandler};
+use crate::{Cpu, ExitHandler, Flow};
 
-/// Why a vCPU runs no more.
+/// Why a vCPU runs no more. `S` is the handler's own reason.
 #[derive(Debug)]
-pub enum End {
-    /// The guest changed the machine's power state.
-    Power(Power),
-    /// `hlt`, on a machine without in-kernel interrupt controllers.
-    Halted,
+pub enum End<S> {
+    /// The handler ended it.
+    Asked(S),
+    /// `hlt`, on a machine without in-kernel interrupt controllers, in this state.
+    Halted(Box<VcpuReport>),
     /// The guest is beyond rescue.
     Crashed(Box<Crash>),
     /// It was told to stop, or [`run`] was interrupted.
@@ -26,7 +26,7 @@ pub struct Crash {
     /// What it died of.
     pub cause: CrashCause,
     /// The state of its processor.
-    pub report: CrashReport,
+    pub report: VcpuReport,
 }
 
 /// What a guest died of.
@@ -61,7 +61,7 @@ impl fmt::Display for CrashCause {
 
 /// What to do after an exit.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum Next<S> {
     /// Enter the guest again.
     Enter,
     /// Enter it when the device's owner says so.
@@ -69,26 +69,53 @@ pub(crate) enum Next {
     /// Somebody wants something of us.
     Interrupted,
     /// Never again.
-    End(End),
+    End(End<S>),
 }
 
-impl From<Outcome> for Next {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::Enter,
-            Outcome::Hold => Self::Hold,
-            Outcome::Power(power) => Self::End(End::Power(power)),
+impl<S> From<Flow<S>> for Next<S> {
+    fn from(flow: Flow<S>) -> Self {
+        match flow {
+            Flow::Enter => Self::Enter,
+            Flow::Hold => Self::Hold,
+            Flow::Stop(reason) => Self::End(End::Asked(reason)),
         }
     }
 }
 
+/// An exit that the processor itself is looked at for, which must wait until the exit's data isn't borrowed any more.
+enum Whole {
+    Halt,
+    Shutdown,
+    Debug { pc: u64 },
+    Crash(CrashCause),
+}
+
 /// Enters the guest once and answers its exit.
-pub(crate) fn step<C: Cpu, H: ExitHandler>(cpu: &mut C, handler: &mut H) -> Result<Next, vmm_kvm::Error> {
-    let cause = match cpu.run()? {
-        Exit::PortOut { port, width, data } => return Ok(port_out(handler, port, width, data)),
+pub(crate) fn step<C, H>(cpu: &mut C, handler: &mut H) -> Result<Next<H::Stop>, vmm_kvm::Error>
+where
+    C: Cpu,
+    H: ExitHandler<C>,
+{
+    handler.before_run(cpu);
+    let next = answer(cpu, handler)?;
+    Ok(match (next, handler.after_run(cpu)) {
+        (next @ Next::End(_), _) => next,
+        (_, Flow::Stop(reason)) => Next::End(End::Asked(reason)),
+        (Next::Enter, Flow::Hold) => Next::Hold,
+        // An interruption is looked into first. Whoever had no room still has none behind the next exit.
+        (next, _) => next,
+    })
+}
+
+fn answer<C, H>(cpu: &mut C, handler: &mut H) -> Result<Next<H::Stop>, vmm_kvm::Error>
+where
+    C: Cpu,
+    H: ExitHandler<C>,
+{
+    let whole = match cpu.run()? {
+        Exit::PortOut { port, width, data } => return Ok(port_out(handler, port, width, data).into()),
         Exit::PortIn { port, width, data } => {
-            data.fill(0xff);
-            data.chunks_mut(width).for_each(|element| handler.port_in(port, element));
+            port_in(handler, port, width, data);
             return Ok(Next::Enter);
         }
         Exit::MmioRead { gpa, data } => {
@@ -98,38 +125,55 @@ pub(crate) fn step<C: Cpu, H: ExitHandler>(cpu: &mut C, handler: &mut H) -> Resu
         }
         Exit::MmioWrite { gpa, data } => return Ok(handler.mmio_write(gpa, data).into()),
         Exit::Interrupted => return Ok(Next::Interrupted),
-        Exit::Halt => return Ok(Next::End(End::Halted)),
-        Exit::Shutdown => CrashCause::TripleFault,
-        Exit::EmulationFailure(failure) => CrashCause::Emulation(failure),
-        Exit::InternalError { suberror } => CrashCause::Internal(suberror),
-        Exit::EntryFailure { reason } => CrashCause::Entry(reason),
-        Exit::Debug { .. } => CrashCause::UnexpectedExit(vmm_kvm::kvm_bindings::KVM_EXIT_DEBUG),
-        Exit::Other { reason } => CrashCause::UnexpectedExit(reason),
+        Exit::Halt => Whole::Halt,
+        Exit::Shutdown => Whole::Shutdown,
+        Exit::Debug { pc } => Whole::Debug { pc },
+        Exit::EmulationFailure(failure) => Whole::Crash(CrashCause::Emulation(failure)),
+        Exit::InternalError { suberror } => Whole::Crash(CrashCause::Internal(suberror)),
+        Exit::EntryFailure { reason } => Whole::Crash(CrashCause::Entry(reason)),
+        Exit::Other { reason } => Whole::Crash(CrashCause::UnexpectedExit(reason)),
     };
-    let report = cpu.crash_report();
+    let (answered, cause) = match whole {
+        Whole::Halt => match handler.halt(cpu) {
+            Some(flow) => return Ok(flow.into()),
+            None => return Ok(Next::End(End::Halted(Box::new(cpu.report())))),
+        },
+        Whole::Shutdown => (handler.shutdown(cpu), CrashCause::TripleFault),
+        Whole::Debug { pc } => (handler.debug(cpu, pc), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
+        Whole::Crash(cause) => (None, cause),
+    };
+    if let Some(flow) = answered {
+        return Ok(flow.into());
+    }
+    let report = cpu.report();
     Ok(Next::End(End::Crashed(Box::new(Crash { cause, report }))))
 }
 
-/// Gives the elements of a string instruction to the handler one by one. What a device asked for last and
-/// strongest counts: an end before a hold before nothing.
-fn port_out<H: ExitHandler>(handler: &mut H, port: u16, width: usize, data: &[u8]) -> Next {
-    let mut next = Next::Enter;
-    for element in data.chunks(width) {
-        match handler.port_out(port, element) {
-            Outcome::Done => {}
-            Outcome::Hold => next = Next::Hold,
-            outcome @ Outcome::Power(_) => return outcome.into(),
-        }
+fn port_out<C, H: ExitHandler<C>>(handler: &mut H, port: u16, width: usize, data: &[u8]) -> Flow<H::Stop> {
+    if data.len() == width {
+        return handler.port_out(port, data);
     }
-    next
+    handler.string_out(port, width, data)
 }
 
-/// Runs `cpu` on this thread until the guest ends or a signal interrupts it. [`Outcome::Hold`] is not
-/// obeyed here: there is nobody to say when it is over.
+fn port_in<C, H: ExitHandler<C>>(handler: &mut H, port: u16, width: usize, data: &mut [u8]) {
+    data.fill(0xff);
+    if data.len() == width {
+        return handler.port_in(port, data);
+    }
+    handler.string_in(port, width, data);
+}
+
+/// Runs `cpu` on this thread until the guest ends or a signal interrupts it. [`Flow::Hold`] is not obeyed
+/// here: there is nobody to say when it is over.
 ///
 /// # Errors
 /// KVM_RUN failed.
-pub fn run<C: Cpu, H: ExitHandler>(cpu: &mut C, handler: &mut H) -> Result<End, vmm_kvm::Error> {
+pub fn run<C, H>(cpu: &mut C, handler: &mut H) -> Result<End<H::Stop>, vmm_kvm::Error>
+where
+    C: Cpu,
+    H: ExitHandler<C>,
+{
     loop {
         match step(cpu, handler)? {
             Next::Enter | Next::Hold => {}

@@ -13,11 +13,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
+use vmm_kvm::VcpuReport;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -59,6 +60,8 @@ pub enum Error {
 enum Command {
     /// Stay out of the guest; say so when it is true.
     Pause(SyncSender<()>),
+    /// Say in what state the processor is.
+    Report(SyncSender<VcpuReport>),
     Resume,
     Stop,
 }
@@ -73,34 +76,36 @@ struct Shared {
     ended: AtomicBool,
 }
 
-/// A vCPU's thread. Dropping it stops and joins the thread.
-pub struct VcpuThread {
+/// A vCPU's thread. Dropping it stops and joins the thread. `S` is why the thread's handler ends a guest.
+pub struct VcpuThread<S> {
     index: u32,
     shared: Arc<Shared>,
     commands: Sender<Command>,
     /// Taken by [`join`](Self::join).
-    thread: Option<JoinHandle<Result<End, Error>>>,
+    thread: Option<JoinHandle<Result<End<S>, Error>>>,
 }
 
-/// Installs the handler of the signal that kicks vCPU threads. Once per process, before the first thread.
-///
-/// # Errors
-/// The host refuses it.
-pub fn install_kick_signal() -> io::Result<()> {
+/// Installs the handler of the signal that kicks vCPU threads, for the whole process; the first time only.
+fn install_kick_signal() -> io::Result<()> {
     extern "C" fn nothing(_: std::ffi::c_int, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {}
-    register_signal_handler(kick_signal(), nothing).map_err(Into::into)
+    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
+    let install = || register_signal_handler(kick_signal(), nothing).map_err(|error| error.errno());
+    INSTALLED.get_or_init(install).map_err(io::Error::from_raw_os_error)
 }
 
-impl VcpuThread {
+impl<S: Send + 'static> VcpuThread<S> {
     /// Starts the thread `vcpu<index>`, paused. It writes to `ended` when it runs no more.
     ///
+    /// The first thread of a process also installs a handler for the first real-time signal, which kicks all of them.
+    ///
     /// # Errors
-    /// The host gives no thread.
+    /// The host gives no thread, or no signal handler.
     pub fn spawn<C, H>(index: u32, cpu: C, handler: H, ended: EventFd) -> Result<Self, Error>
     where
         C: Cpu + 'static,
-        H: ExitHandler + 'static,
+        H: ExitHandler<C, Stop = S> + 'static,
     {
+        install_kick_signal().map_err(|source| Error::Host { index, source })?;
         let shared = Arc::new(Shared {
             kick: cpu.kick(),
             kicked: AtomicBool::new(false),
@@ -149,12 +154,21 @@ impl VcpuThread {
         Pausing(acknowledged)
     }
 
-    /// Lets a paused vCPU run. Nothing happens to one that runs or has ended.
-    pub fn resume(&self) {
-        self.send(Command::Resume);
+    /// The state of the processor, paused or running; one that runs leaves the guest for it. `None` of a vCPU that ended.
+    pub fn report(&self) -> Option<VcpuReport> {
+        let (sender, receiver) = sync_channel(1);
+        self.send(Command::Report(sender));
+        receiver.recv().ok()
     }
 
-    /// Ends a hold: a device that said [`Outcome::Hold`](crate::Outcome::Hold) has room again.
+    /// Lets a paused vCPU run. Nothing happens to one that runs or has ended.
+    pub fn resume(&self) {
+        // Without a kick: a paused thread waits for this word, and one that runs needs not hear it. A thread that ended has no
+        // ears, which is as good.
+        let _ = self.commands.send(Command::Resume);
+    }
+
+    /// Ends a hold: a handler that said [`Flow::Hold`](crate::Flow::Hold) has room again.
     pub fn wake(&self) {
         self.shared.wakes.fetch_add(1, Ordering::Release);
         if let Some(thread) = &self.thread {
@@ -171,12 +185,14 @@ impl VcpuThread {
     ///
     /// # Errors
     /// KVM_RUN failed, or the thread panicked.
-    pub fn join(mut self) -> Result<End, Error> {
+    pub fn join(mut self) -> Result<End<S>, Error> {
         let index = self.index;
         let thread = self.thread.take().expect("only join and drop take it");
         thread.join().unwrap_or(Err(Error::Panicked { index }))
     }
+}
 
+impl<S> VcpuThread<S> {
     fn send(&self, command: Command) {
         // A thread that ended has no ears, which is as good.
         let _ = self.commands.send(command);
@@ -191,10 +207,10 @@ impl VcpuThread {
     }
 }
 
-impl Drop for VcpuThread {
+impl<S> Drop for VcpuThread<S> {
     fn drop(&mut self) {
         if self.thread.is_some() {
-            self.stop();
+            self.send(Command::Stop);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -202,7 +218,7 @@ impl Drop for VcpuThread {
     }
 }
 
-impl std::fmt::Debug for VcpuThread {
+impl<S> std::fmt::Debug for VcpuThread<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VcpuThread").field("index", &self.index).finish_non_exhaustive()
     }
@@ -235,8 +251,8 @@ enum Order {
     Stop,
 }
 
-impl<C: Cpu, H: ExitHandler> Worker<C, H> {
-    fn work(mut self) -> Result<End, Error> {
+impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
+    fn work(mut self) -> Result<End<H::Stop>, Error> {
         if let Order::Stop = self.wait_for_resume() {
             return Ok(End::Stopped);
         }
@@ -289,6 +305,9 @@ impl<C: Cpu, H: ExitHandler> Worker<C, H> {
                         return Order::Stop;
                     }
                 }
+                Command::Report(report) => {
+                    let _ = report.send(self.cpu.report());
+                }
                 Command::Resume => {}
                 Command::Stop => return Order::Stop,
             }
@@ -302,6 +321,9 @@ impl<C: Cpu, H: ExitHandler> Worker<C, H> {
             match self.commands.recv() {
                 Ok(Command::Pause(acknowledge)) => {
                     let _ = acknowledge.send(());
+                }
+                Ok(Command::Report(report)) => {
+                    let _ = report.send(self.cpu.report());
                 }
                 Ok(Command::Resume) => return Order::Run,
                 // No handle any more: nobody could ever stop us.

@@ -6,11 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use vmm_kvm::{CrashReport, EmulationFailure, Exit};
+use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{
-    Cpu, CrashCause, End, Error, ExitHandler, Kick, Outcome, Power, VcpuThread, install_kick_signal,
-};
+use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread};
 
 /// How long anything here may take before the test fails instead of hanging.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -102,48 +100,51 @@ impl Cpu for ScriptedCpu {
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.flag) as _
     }
-    fn crash_report(&self) -> CrashReport {
-        CrashReport { code: vec![0xcc], ..Default::default() }
+    fn report(&self) -> VcpuReport {
+        VcpuReport { code: vec![0xcc], ..Default::default() }
+    }
+    fn instruction_pointer(&self) -> Option<u64> {
+        Some(0x7c00)
     }
 }
 
 /// Reports each access and answers as told.
 struct Recorder {
     accesses: Sender<(u64, Vec<u8>)>,
-    outcome: Outcome,
+    flow: Flow<&'static str>,
 }
 
-impl ExitHandler for Recorder {
+impl ExitHandler<ScriptedCpu> for Recorder {
+    type Stop = &'static str;
     fn port_in(&mut self, port: u16, data: &mut [u8]) {
         if port == 0x60 {
             data.fill(0x42);
         }
     }
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Outcome {
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<&'static str> {
         self.accesses.send((port.into(), data.to_vec())).unwrap();
-        self.outcome
+        self.flow
     }
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Outcome {
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<&'static str> {
         self.accesses.send((gpa, data.to_vec())).unwrap();
-        self.outcome
+        self.flow
     }
 }
 
 /// A running thread and everything to watch it by.
 struct Bench {
-    vcpu: VcpuThread,
+    vcpu: VcpuThread<&'static str>,
     flag: Arc<Flag>,
     accesses: Receiver<(u64, Vec<u8>)>,
     reads: Receiver<Vec<u8>>,
     ended: EventFd,
 }
 
-fn start(script: Vec<Step>, outcome: Outcome) -> Bench {
-    install_kick_signal().unwrap();
+fn start(script: Vec<Step>, flow: Flow<&'static str>) -> Bench {
     let (cpu, flag, reads) = scripted(script);
     let (sender, accesses) = channel();
     let ended = EventFd::new(0).unwrap();
-    let handler = Recorder { accesses: sender, outcome };
+    let handler = Recorder { accesses: sender, flow };
     let vcpu = VcpuThread::spawn(3, cpu, handler, ended.try_clone().unwrap()).unwrap();
     Bench { vcpu, flag, accesses, reads, ended }
 }
@@ -157,7 +158,7 @@ impl Bench {
         self.accesses.recv_timeout(DEADLINE).unwrap()
     }
 
-    fn join(self) -> Result<End, Error> {
+    fn join(self) -> Result<End<&'static str>, Error> {
         self.ended.read().unwrap();
         assert!(self.vcpu.has_ended());
         self.vcpu.join()
@@ -166,7 +167,7 @@ impl Bench {
 
 #[test]
 fn thread_starts_paused() {
-    let bench = start(vec![Step::Out(0xe9, 1, vec![1])], Outcome::Done);
+    let bench = start(vec![Step::Out(0xe9, 1, vec![1])], Flow::Enter);
     bench.vcpu.pause();
     assert_eq!(bench.entries(), 0);
     bench.vcpu.resume();
@@ -175,7 +176,7 @@ fn thread_starts_paused() {
 
 #[test]
 fn string_output_arrives_element_by_element_at_its_width() {
-    let bench = start(vec![Step::Out(0xe9, 2, vec![1, 2, 3, 4])], Outcome::Done);
+    let bench = start(vec![Step::Out(0xe9, 2, vec![1, 2, 3, 4])], Flow::Enter);
     bench.vcpu.resume();
     assert_eq!(bench.access(), (0xe9, vec![1, 2]));
     assert_eq!(bench.access(), (0xe9, vec![3, 4]));
@@ -183,22 +184,22 @@ fn string_output_arrives_element_by_element_at_its_width() {
 
 #[test]
 fn string_input_fills_every_element_and_unclaimed_ones_with_ones() {
-    let bench = start(vec![Step::In(0x60, 1, 3), Step::In(0x61, 4, 4)], Outcome::Done);
+    let bench = start(vec![Step::In(0x60, 1, 3), Step::In(0x61, 4, 4)], Flow::Enter);
     bench.vcpu.resume();
     assert_eq!(bench.reads.recv_timeout(DEADLINE).unwrap(), [0x42; 3]);
     assert_eq!(bench.reads.recv_timeout(DEADLINE).unwrap(), [0xff; 4]);
 }
 
 #[test]
-fn power_outcome_ends_the_vcpu_and_signals() {
-    let bench = start(vec![Step::Out(0x64, 1, vec![0xfe])], Outcome::Power(Power::Reset));
+fn stop_of_the_handler_ends_the_vcpu_and_signals() {
+    let bench = start(vec![Step::Out(0x64, 1, vec![0xfe])], Flow::Stop("reset"));
     bench.vcpu.resume();
-    assert!(matches!(bench.join(), Ok(End::Power(Power::Reset))));
+    assert!(matches!(bench.join(), Ok(End::Asked("reset"))));
 }
 
 #[test]
 fn triple_fault_is_a_crash_with_a_report() {
-    let bench = start(vec![Step::Shutdown], Outcome::Done);
+    let bench = start(vec![Step::Shutdown], Flow::Enter);
     bench.vcpu.resume();
     let Ok(End::Crashed(crash)) = bench.join() else { panic!("not a crash") };
     assert_eq!(crash.cause, CrashCause::TripleFault);
@@ -207,7 +208,7 @@ fn triple_fault_is_a_crash_with_a_report() {
 
 #[test]
 fn emulation_failure_names_the_bytes() {
-    let bench = start(vec![Step::BadInstruction], Outcome::Done);
+    let bench = start(vec![Step::BadInstruction], Flow::Enter);
     bench.vcpu.resume();
     let Ok(End::Crashed(crash)) = bench.join() else { panic!("not a crash") };
     assert_eq!(crash.cause.to_string(), "KVM can't emulate the instruction 0f c7 0e");
@@ -215,14 +216,14 @@ fn emulation_failure_names_the_bytes() {
 
 #[test]
 fn panic_on_the_thread_is_an_error_that_the_machine_hears_of() {
-    let bench = start(vec![Step::Panic], Outcome::Done);
+    let bench = start(vec![Step::Panic], Flow::Enter);
     bench.vcpu.resume();
     assert_eq!(bench.join().unwrap_err().to_string(), "vcpu3: its thread panicked");
 }
 
 #[test]
 fn pause_takes_the_vcpu_out_of_the_guest_and_resume_lets_it_go_on() {
-    let bench = start(vec![Step::Spin, Step::Write(0x1000, vec![7])], Outcome::Done);
+    let bench = start(vec![Step::Spin, Step::Write(0x1000, vec![7])], Flow::Enter);
     bench.vcpu.resume();
     bench.reads.recv_timeout(DEADLINE).expect("it spins in the guest");
     bench.vcpu.pause();
@@ -235,7 +236,7 @@ fn pause_takes_the_vcpu_out_of_the_guest_and_resume_lets_it_go_on() {
 
 #[test]
 fn stop_reaches_a_vcpu_in_the_guest() {
-    let bench = start(vec![Step::Spin], Outcome::Done);
+    let bench = start(vec![Step::Spin], Flow::Enter);
     bench.vcpu.resume();
     bench.vcpu.stop();
     assert!(matches!(bench.join(), Ok(End::Stopped)));
@@ -243,14 +244,14 @@ fn stop_reaches_a_vcpu_in_the_guest() {
 
 #[test]
 fn stop_reaches_a_paused_vcpu() {
-    let bench = start(vec![], Outcome::Done);
+    let bench = start(vec![], Flow::Enter);
     bench.vcpu.stop();
     assert!(matches!(bench.join(), Ok(End::Stopped)));
 }
 
 #[test]
 fn drop_stops_and_joins() {
-    let bench = start(vec![Step::Spin], Outcome::Done);
+    let bench = start(vec![Step::Spin], Flow::Enter);
     bench.vcpu.resume();
     drop(bench.vcpu);
     assert_eq!(bench.ended.read().unwrap(), 1);
@@ -259,7 +260,7 @@ fn drop_stops_and_joins() {
 #[test]
 fn hold_keeps_the_guest_out_until_woken() {
     let script = vec![Step::Out(0x3f8, 1, vec![1]), Step::Out(0x3f8, 1, vec![2])];
-    let bench = start(script, Outcome::Hold);
+    let bench = start(script, Flow::Hold);
     bench.vcpu.resume();
     assert_eq!(bench.access().1, [1]);
     // A pause gets through a hold, completes the access, and the hold outlives it.
@@ -276,18 +277,18 @@ fn hold_keeps_the_guest_out_until_woken() {
 #[test]
 fn wake_in_front_of_the_park_is_not_lost() {
     // The wake comes from inside the write, before the loop knows that it must hold.
-    struct WakesItself(Arc<Mutex<Option<Arc<VcpuThread>>>>, Arc<AtomicBool>);
-    impl ExitHandler for WakesItself {
-        fn port_out(&mut self, _port: u16, data: &[u8]) -> Outcome {
+    struct WakesItself(Arc<Mutex<Option<Arc<VcpuThread<&'static str>>>>>, Arc<AtomicBool>);
+    impl ExitHandler<ScriptedCpu> for WakesItself {
+        type Stop = &'static str;
+        fn port_out(&mut self, _port: u16, data: &[u8]) -> Flow<&'static str> {
             if data == [2] {
                 self.1.store(true, Ordering::SeqCst);
-                return Outcome::Power(Power::Off);
+                return Flow::Stop("second");
             }
             self.0.lock().unwrap().as_ref().unwrap().wake();
-            Outcome::Hold
+            Flow::Hold
         }
     }
-    install_kick_signal().unwrap();
     let (cpu, _, _reads) = scripted(vec![Step::Out(1, 1, vec![1]), Step::Out(1, 1, vec![2])]);
     let itself = Arc::new(Mutex::new(None));
     let second = Arc::new(AtomicBool::new(false));
@@ -303,7 +304,7 @@ fn wake_in_front_of_the_park_is_not_lost() {
 
 #[test]
 fn pause_and_resume_a_thousand_times_loses_no_kick() {
-    let bench = start(vec![], Outcome::Done);
+    let bench = start(vec![], Flow::Enter);
     bench.vcpu.resume();
     (0..1000).for_each(|_| {
         bench.vcpu.pause();
@@ -311,4 +312,22 @@ fn pause_and_resume_a_thousand_times_loses_no_kick() {
     });
     bench.vcpu.stop();
     assert!(matches!(bench.join(), Ok(End::Stopped)));
+}
+
+#[test]
+fn report_of_a_running_and_of_a_paused_vcpu_is_its_state() {
+    let bench = start(vec![Step::Spin], Flow::Enter);
+    bench.vcpu.resume();
+    bench.reads.recv_timeout(DEADLINE).expect("it spins in the guest");
+    assert_eq!(bench.vcpu.report().unwrap().code, [0xcc]);
+    bench.vcpu.pause();
+    assert_eq!(bench.vcpu.report().unwrap().code, [0xcc]);
+}
+
+#[test]
+fn report_of_a_vcpu_that_ended_is_none() {
+    let bench = start(vec![Step::Shutdown], Flow::Enter);
+    bench.vcpu.resume();
+    bench.ended.read().unwrap();
+    assert!(bench.vcpu.report().is_none());
 }

@@ -3,6 +3,7 @@
 //! Starts the monitor and drives it as its users do: at a terminal, in a pipe, with files and signals.
 //!
 //! A [`Launch`] says how the program is started; the [`Monitor`] that comes of it is the running program. A [`Line`] is a client of its serial line.
+//! [`guests`] are kernels for it of a few instructions.
 //!
 //! ```no_run
 //! use driver::{DEADLINE, Monitor, Stdin};
@@ -19,6 +20,7 @@
 //! that fails panics with all that the program has printed. The program is killed when its [`Monitor`] is dropped.
 
 mod fd;
+pub mod guests;
 mod launch;
 mod line;
 mod monitor;

@@ -26,7 +26,8 @@ fn given(path: OsString) -> PathBuf {
     workspace().join(path)
 }
 
-fn workspace() -> &'static Path {
+/// The workspace's directory.
+pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace")
 }
 

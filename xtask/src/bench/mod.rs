@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: start-up time and memory of our monitor beside others', on the same kernel and initramfs, in
 //! interleaved runs so that a noisy machine treats them alike.
 //!
-//! The outer half prepares and reports; [`inner`] measures, in the rig where this host's KVM can't run Linux.
+//! The outer half prepares and reports; [`inner`] measures, in the rig where this host's KVM can't run Linux. [`exits`] is a
+//! benchmark of its own, whose tables follow.
 
+mod exits;
 pub(crate) mod inner;
 mod report;
 mod spec;
@@ -31,7 +33,10 @@ const SPEC_FILE: &str = "spec.json";
 pub(crate) const SAMPLES_FILE: &str = "samples.json";
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    only: Option<Only>,
     /// Runs of each monitor
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -53,7 +58,17 @@ pub(crate) struct Arguments {
     rig: bool,
 }
 
+/// One part of the benchmark.
+#[derive(Debug, clap::Subcommand)]
+enum Only {
+    /// Exits per second beside a bare loop on kvm-ioctls
+    Exits(exits::Arguments),
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(Only::Exits(arguments)) = &arguments.only {
+        return exits::run(arguments);
+    }
     let assets = Assets::at(workspace::root());
     let kernel = assets.kernel(KernelKind::Cloud61)?;
     let files = Files {
@@ -85,7 +100,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     note(&format!("kernel {}, {} MiB, {} runs each", kernel.release(), spec.mem_mib, spec.runs));
     let samples = measure(&spec, &assets, arguments.rig)?;
     report::print(&spec, &samples, monitor.as_deref());
-    Ok(ExitCode::SUCCESS)
+    // Exits are those of the crates beside us; who measures others, or an older build, doesn't ask for them.
+    if arguments.peers_only || arguments.monitor.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!();
+    exits::run(&exits::Arguments::with_rig(arguments.rig))
 }
 
 /// What every monitor gets.

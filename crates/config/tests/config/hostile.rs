@@ -13,7 +13,7 @@ fn parse_a_mebibyte_of_objects_is_refused() {
     let found = refusal(&r#"{"boot":"#.repeat(1 << 17));
     assert_eq!(
         found,
-        r#"vm.json:1:15: boot.boot: unknown field, expected one of "kernel", "initrd", "cmdline", "protocol""#
+        r#"vm.json:1:15: boot.boot: unknown field, expected one of "kernel", "initrd", "cmdline", "protocol", "flat""#
     );
 }
 

@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use vmm_config::{Config, ConfigError, ConfigFile, Flag, Overrides, Protocol, Serial};
+use vmm_config::{
+    Boot, Config, ConfigError, ConfigFile, Device, Flag, FlatBoot, FlatMode, LinuxBoot, Overrides, Protocol,
+    Serial, Value,
+};
 
 /// The config in `dir/vm.json` with the given flags.
 fn merge(text: &str, flags: &[(Flag, &str)]) -> Result<Config, ConfigError> {
@@ -11,30 +14,51 @@ fn merge(text: &str, flags: &[(Flag, &str)]) -> Result<Config, ConfigError> {
     ConfigFile::parse(text, Path::new("dir/vm.json"))?.merge(overrides)
 }
 
+/// What a config boots that must boot Linux.
+fn linux(config: Config) -> LinuxBoot {
+    let Boot::Linux(boot) = config.boot else { panic!("{:?}", config.boot) };
+    boot
+}
+
+/// What a config boots that must boot a flat image.
+fn flat(config: Config) -> FlatBoot {
+    let Boot::Flat(boot) = config.boot else { panic!("{:?}", config.boot) };
+    boot
+}
+
+fn refusal(text: &str, flags: &[(Flag, &str)]) -> String {
+    merge(text, flags).unwrap_err().to_string()
+}
+
 #[test]
 fn merge_kernel_alone_takes_every_default() {
     let config = merge(r#"{"boot": {"kernel": "vmlinuz"}}"#, &[]).unwrap();
-    assert_eq!(config.boot.initrd, None);
-    assert_eq!(config.boot.cmdline.as_str(), "console=ttyS0 reboot=k panic=-1");
-    assert_eq!(config.boot.protocol, Protocol::Auto);
     assert_eq!(config.memory.size.bytes(), 256 << 20);
     assert_eq!(config.cpus.count.get(), 1);
     assert_eq!(config.serial, Serial::Stdio);
+    assert!(config.irqchip);
+    assert_eq!(config.devices, []);
+    assert_eq!(config.expect, None);
+    let boot = linux(config);
+    assert_eq!(boot.initrd, None);
+    assert_eq!(boot.cmdline.as_str(), "console=ttyS0 reboot=k panic=-1");
+    assert_eq!(boot.protocol, Protocol::Auto);
 }
 
 #[test]
 fn merge_relative_path_of_the_file_starts_at_its_directory() {
     let text = r#"{"boot": {"kernel": "vmlinuz", "initrd": "../initrd"}, "serial": {"file": "log"}}"#;
     let config = merge(text, &[]).unwrap();
-    assert_eq!(config.boot.kernel.as_path(), Path::new("dir/vmlinuz"));
-    assert_eq!(config.boot.initrd.unwrap().as_path(), Path::new("dir/../initrd"));
     assert_eq!(config.serial.to_string(), "file:dir/log");
+    let boot = linux(config);
+    assert_eq!(boot.kernel.as_path(), Path::new("dir/vmlinuz"));
+    assert_eq!(boot.initrd.unwrap().as_path(), Path::new("dir/../initrd"));
 }
 
 #[test]
 fn merge_absolute_path_of_the_file_stays() {
     let config = merge(r#"{"boot": {"kernel": "/boot/vmlinuz"}}"#, &[]).unwrap();
-    assert_eq!(config.boot.kernel.as_path(), Path::new("/boot/vmlinuz"));
+    assert_eq!(linux(config).kernel.as_path(), Path::new("/boot/vmlinuz"));
 }
 
 #[test]
@@ -55,13 +79,14 @@ fn merge_every_flag_replaces_its_field() {
 
     let config = merge(text, &flags).unwrap();
 
-    assert_eq!(config.boot.kernel.as_path(), Path::new("k"));
-    assert_eq!(config.boot.initrd.unwrap().as_path(), Path::new("i"));
-    assert_eq!(config.boot.cmdline.as_str(), "");
-    assert_eq!(config.boot.protocol, Protocol::Linux32);
     assert_eq!(config.memory.size.bytes(), 64 << 20);
     assert_eq!(config.cpus.count.get(), 3);
     assert_eq!(config.serial.to_string(), "socket:s");
+    let boot = linux(config);
+    assert_eq!(boot.kernel.as_path(), Path::new("k"));
+    assert_eq!(boot.initrd.unwrap().as_path(), Path::new("i"));
+    assert_eq!(boot.cmdline.as_str(), "");
+    assert_eq!(boot.protocol, Protocol::Linux32);
 }
 
 #[test]
@@ -69,19 +94,157 @@ fn merge_without_file_needs_only_the_kernel() {
     let mut overrides = Overrides::default();
     overrides.set(Flag::Kernel, OsStr::new("vmlinuz")).unwrap();
     let config = ConfigFile::default().merge(overrides).unwrap();
-    assert_eq!(config.boot.kernel.as_path(), Path::new("vmlinuz"));
+    assert_eq!(linux(config).kernel.as_path(), Path::new("vmlinuz"));
 }
 
 #[test]
-fn merge_file_without_kernel_names_field_and_flag() {
-    let expected = "dir/vm.json: boot.kernel: missing, give the path of a kernel here or with --kernel";
-    assert_eq!(merge("{}", &[]).unwrap_err().to_string(), expected);
+fn merge_file_without_kernel_names_fields_and_flags() {
+    let expected = "dir/vm.json: boot.kernel: missing, give the path of a kernel here or with --kernel, \
+                    or a flat image with boot.flat or --flat";
+    assert_eq!(refusal("{}", &[]), expected);
 }
 
 #[test]
-fn merge_nothing_at_all_names_both_flags() {
+fn merge_nothing_at_all_names_all_flags() {
     let error = ConfigFile::default().merge(Overrides::default()).unwrap_err();
-    let expected =
-        "--kernel: missing, give the path of a kernel, or a config file that names one with --config";
+    let expected = "--kernel: missing, give the path of a kernel, or a flat image with --flat, \
+                    or a config file that names one (boot.kernel or boot.flat) with --config";
     assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn merge_flat_alone_leaves_the_rest_to_the_image() {
+    let boot = flat(merge(r#"{"boot": {"flat": {"image": "hello.bin"}}}"#, &[]).unwrap());
+    assert_eq!(boot.image.as_path(), Path::new("dir/hello.bin"));
+    assert_eq!((boot.load_address, boot.mode, boot.entry, boot.stack), (None, None, None, None));
+    assert_eq!(boot.cmdline, None);
+    assert_eq!(boot.modules, []);
+}
+
+#[test]
+fn merge_flat_keeps_every_field() {
+    let text = r#"{"boot": {
+        "flat": {
+            "image": "k.elf", "load_address": "0x1000", "mode": "paged", "entry": 4112, "stack": "0x7000",
+            "modules": [{"path": "a", "cmdline": "first"}, {"path": "/b"}]
+        },
+        "cmdline": "verbose"
+    }}"#;
+
+    let boot = flat(merge(text, &[]).unwrap());
+
+    assert_eq!(boot.load_address, Some(0x1000.into()));
+    assert_eq!(boot.mode, Some(FlatMode::Paged));
+    assert_eq!(boot.entry, Some(0x1010.into()));
+    assert_eq!(boot.stack, Some(0x7000.into()));
+    assert_eq!(boot.cmdline.unwrap().as_str(), "verbose");
+    assert_eq!(boot.modules[0].path.as_path(), Path::new("dir/a"));
+    assert_eq!(boot.modules[0].cmdline.as_str(), "first");
+    assert_eq!(boot.modules[1].path.as_path(), Path::new("/b"));
+    assert_eq!(boot.modules[1].cmdline.as_str(), "");
+}
+
+#[test]
+fn merge_flat_flag_replaces_only_the_image() {
+    let text = r#"{"boot": {"flat": {"image": "a.bin", "mode": "long"}}}"#;
+    let boot = flat(merge(text, &[(Flag::Flat, "b.bin"), (Flag::Cmdline, "quiet")]).unwrap());
+    assert_eq!(boot.image.as_path(), Path::new("b.bin"));
+    assert_eq!(boot.mode, Some(FlatMode::Long));
+    assert_eq!(boot.cmdline.unwrap().as_str(), "quiet");
+}
+
+#[test]
+fn merge_flat_flag_needs_no_file() {
+    let mut overrides = Overrides::default();
+    overrides.set(Flag::Flat, OsStr::new("hello.bin")).unwrap();
+    let boot = flat(ConfigFile::default().merge(overrides).unwrap());
+    assert_eq!(boot.image.as_path(), Path::new("hello.bin"));
+    assert_eq!(boot.mode, None);
+}
+
+#[test]
+fn merge_flat_without_image_takes_the_flag() {
+    let text = r#"{"boot": {"flat": {"mode": "long"}}}"#;
+    let expected = "dir/vm.json: boot.flat.image: missing, give the path of an image here or with --flat";
+    assert_eq!(refusal(text, &[]), expected);
+    assert_eq!(flat(merge(text, &[(Flag::Flat, "a")]).unwrap()).image.as_path(), Path::new("a"));
+}
+
+#[test]
+fn merge_flat_and_kernel_of_the_file_names_both() {
+    let text = r#"{"boot": {"kernel": "k", "flat": {"image": "a"}}}"#;
+    let expected = "dir/vm.json: boot.kernel: not possible with boot.flat, remove one of them";
+    assert_eq!(refusal(text, &[]), expected);
+}
+
+#[test]
+fn merge_flat_of_the_file_and_linux_flag_names_both() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}}"#;
+    let kernel = "--kernel: not possible with boot.flat of dir/vm.json, remove one of them";
+    let initrd = "--initrd: not possible with boot.flat of dir/vm.json, remove --initrd";
+    let protocol = "--protocol: not possible with boot.flat of dir/vm.json, remove --protocol";
+    assert_eq!(refusal(text, &[(Flag::Kernel, "k")]), kernel);
+    assert_eq!(refusal(text, &[(Flag::Initrd, "i")]), initrd);
+    assert_eq!(refusal(text, &[(Flag::Protocol, "auto")]), protocol);
+}
+
+#[test]
+fn merge_flat_flag_and_linux_of_the_file_names_both() {
+    let flag = [(Flag::Flat, "a")];
+    let kernel = "--flat: not possible with boot.kernel of dir/vm.json, remove one of them";
+    let initrd = "--flat: not possible with boot.initrd of dir/vm.json, remove boot.initrd";
+    assert_eq!(refusal(r#"{"boot": {"kernel": "k", "initrd": "i"}}"#, &flag), kernel);
+    assert_eq!(refusal(r#"{"boot": {"initrd": "i"}}"#, &flag), initrd);
+}
+
+#[test]
+fn merge_flat_flag_and_linux_flag_names_both() {
+    let kernel = "--kernel: not possible with --flat, remove one of them";
+    let protocol = "--protocol: not possible with --flat, remove --protocol";
+    assert_eq!(refusal("{}", &[(Flag::Flat, "a"), (Flag::Kernel, "k")]), kernel);
+    assert_eq!(refusal("{}", &[(Flag::Flat, "a"), (Flag::Protocol, "pvh")]), protocol);
+}
+
+#[test]
+fn merge_no_irqchip_with_a_flag_for_two_processors_names_the_flag() {
+    let text = r#"{"boot": {"kernel": "k"}, "irqchip": false}"#;
+    let expected = "--cpus: 2 is too many with \"irqchip\": false, as no processor could start another; \
+                    set it to 1 or \"irqchip\" to true";
+    assert_eq!(refusal(text, &[(Flag::Cpus, "2")]), expected);
+}
+
+#[test]
+fn merge_no_irqchip_with_one_processor_by_flag_is_accepted() {
+    let text = r#"{"boot": {"kernel": "k"}, "irqchip": false, "cpus": {"count": 2}}"#;
+    assert!(!merge(text, &[(Flag::Cpus, "1")]).unwrap().irqchip);
+}
+
+#[test]
+fn merge_device_without_port_takes_its_default() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "debug-console"}, {"type": "debug-exit"}]}"#;
+    let expected = [Device::DebugConsole { port: 0xe9.into() }, Device::DebugExit { port: 0xf4.into() }];
+    assert_eq!(merge(text, &[]).unwrap().devices, expected);
+}
+
+#[test]
+fn merge_expect_keeps_every_value() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}, "irqchip": false, "expect": {"rax": "0x2a", "memory": [
+        {"address": "0x400", "u8": 255}, {"address": "0x401", "u16": 65535},
+        {"address": "0x403", "u32": 4294967295}, {"address": "0x407", "u64": "0xffffffffffffffff"}
+    ]}}"#;
+
+    let expect = merge(text, &[]).unwrap().expect.unwrap();
+
+    assert_eq!(expect.rax, Some(42.into()));
+    let values: Vec<_> =
+        expect.memory.iter().map(|expected| (expected.address.get(), expected.value)).collect();
+    assert_eq!(
+        values,
+        [
+            (0x400, Value::U8(u8::MAX)),
+            (0x401, Value::U16(u16::MAX)),
+            (0x403, Value::U32(u32::MAX)),
+            (0x407, Value::U64(u64::MAX)),
+        ]
+    );
 }

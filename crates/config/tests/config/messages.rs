@@ -10,7 +10,7 @@ fn field_misspelt_names_the_nearest() {
 
 #[test]
 fn field_unlike_any_lists_all() {
-    let expected = r#"vm.json:1:16: boot.disk: unknown field, expected one of "kernel", "initrd", "cmdline", "protocol""#;
+    let expected = r#"vm.json:1:16: boot.disk: unknown field, expected one of "kernel", "initrd", "cmdline", "protocol", "flat""#;
     assert_eq!(refusal(r#"{"boot": {"disk": "a.img"}}"#), expected);
 }
 

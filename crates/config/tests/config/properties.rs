@@ -2,10 +2,11 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use proptest::{option, prelude::*};
+use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
-    BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, FilePath, MemorySection,
-    MemorySize, Overrides, Protocol, Serial,
+    Address, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device, Expect,
+    ExpectedMemory, FilePath, FlatMode, FlatSection, MemorySection, MemorySize, Module, Overrides, Port,
+    Protocol, Serial, Timeout, Value, Word,
 };
 
 use crate::parse;
@@ -37,29 +38,105 @@ fn serial() -> impl Strategy<Value = Serial> {
     ]
 }
 
+fn address() -> impl Strategy<Value = Address> {
+    any::<u64>().prop_map(Address::from)
+}
+
+fn module() -> impl Strategy<Value = Module> {
+    (path(), cmdline()).prop_map(|(path, cmdline)| Module { path, cmdline })
+}
+
+fn flat() -> impl Strategy<Value = FlatSection> {
+    let mode = option::of(prop::sample::select(FlatMode::ALL.to_vec()));
+    let address = || option::of(address());
+    (option::of(path()), address(), mode, address(), address(), vec(module(), 0..3)).prop_map(
+        |(image, load_address, mode, entry, stack, modules)| FlatSection {
+            image,
+            load_address,
+            mode,
+            entry,
+            stack,
+            modules,
+        },
+    )
+}
+
 fn boot() -> impl Strategy<Value = BootSection> {
     let protocol = option::of(prop::sample::select(Protocol::ALL.to_vec()));
-    (option::of(path()), option::of(path()), option::of(cmdline()), protocol)
-        .prop_map(|(kernel, initrd, cmdline, protocol)| BootSection { kernel, initrd, cmdline, protocol })
+    (option::of(path()), option::of(path()), option::of(cmdline()), protocol, option::of(flat())).prop_map(
+        |(kernel, initrd, cmdline, protocol, flat)| BootSection { kernel, initrd, cmdline, protocol, flat },
+    )
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    let port = || any::<u16>().prop_map(Port::from);
+    prop_oneof![
+        port().prop_map(|port| Device::DebugConsole { port }),
+        port().prop_map(|port| Device::DebugExit { port }),
+        port().prop_map(|port| Device::PseudoSerial { port }),
+    ]
+}
+
+fn expected_memory() -> impl Strategy<Value = ExpectedMemory> {
+    let value = prop_oneof![
+        any::<u8>().prop_map(Value::U8),
+        any::<u16>().prop_map(Value::U16),
+        any::<u32>().prop_map(Value::U32),
+        any::<u64>().prop_map(Value::U64),
+    ];
+    (address(), value).prop_map(|(address, value)| ExpectedMemory { address, value })
+}
+
+fn expect() -> impl Strategy<Value = Expect> {
+    let rax = any::<u64>().prop_map(Word::from);
+    prop_oneof![
+        (rax.clone(), vec(expected_memory(), 0..3))
+            .prop_map(|(rax, memory)| Expect { rax: Some(rax), memory }),
+        vec(expected_memory(), 1..3).prop_map(|memory| Expect { rax: None, memory }),
+    ]
 }
 
 /// Any config that could stand in `vm.json`.
 fn config_file() -> impl Strategy<Value = ConfigFile> {
-    (boot(), option::of(memory_size()), option::of(cpu_count()), option::of(serial())).prop_map(
-        |(boot, size, count, serial)| ConfigFile {
+    let additions = (option::of(any::<bool>()), vec(device(), 0..4), option::of(expect()));
+    (boot(), option::of(memory_size()), option::of(cpu_count()), option::of(serial()), additions).prop_map(
+        |(boot, size, count, serial, (irqchip, devices, expect))| ConfigFile {
             boot,
             memory: MemorySection { size },
             cpus: CpusSection { count },
             serial,
+            irqchip,
+            devices,
+            expect,
             origin: Some("vm.json".into()),
         },
     )
 }
 
+/// `file` without what it says that can't be together: a flat image or, if `linux`, Linux; a port twice; an expectation or
+/// several processors where KVM's interrupt controllers are the wrong way round.
+fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
+    let boot = match linux {
+        true => BootSection { flat: None, ..file.boot },
+        false => BootSection { cmdline: file.boot.cmdline, flat: file.boot.flat, ..BootSection::default() },
+    };
+    let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(true));
+    devices.sort_by_key(Device::port);
+    devices.dedup_by_key(|device| device.port());
+    ConfigFile {
+        boot,
+        cpus: CpusSection { count: file.cpus.count.filter(|_| irqchip) },
+        expect: file.expect.filter(|_| !irqchip),
+        devices,
+        ..file
+    }
+}
+
 /// Any JSON, with our names in it more often than chance would have it.
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let name = prop::sample::select(vec![
-        "boot", "kernel", "memory", "size", "cpus", "count", "serial", "file", "x",
+        "boot", "kernel", "flat", "modules", "path", "memory", "size", "cpus", "count", "serial", "file",
+        "irqchip", "devices", "type", "port", "expect", "address", "u8", "x",
     ]);
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -70,8 +147,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     ];
     leaf.prop_recursive(4, 32, 4, move |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-            prop::collection::vec((name.clone(), inner), 0..4)
+            vec(inner.clone(), 0..4).prop_map(Into::into),
+            vec((name.clone(), inner), 0..4)
                 .prop_map(|members| members.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
         ]
     })
@@ -94,10 +171,10 @@ proptest! {
     }
 
     #[test]
-    fn config_printed_reads_back(file in config_file(), kernel in path()) {
-        let file = ConfigFile { origin: Some("some/dir/vm.json".into()), ..file };
-        let with_kernel = Overrides { kernel: Some(kernel), ..Overrides::default() };
-        let config = file.merge(with_kernel).unwrap();
+    fn config_printed_reads_back(file in config_file(), image in path(), linux in any::<bool>()) {
+        let file = ConfigFile { origin: Some("some/dir/vm.json".into()), ..agreeing(file, linux) };
+        let (kernel, flat) = (linux.then(|| image.clone()), (!linux).then_some(image));
+        let config = file.merge(Overrides { kernel, flat, ..Overrides::default() }).unwrap();
         let text = serde_json::to_string(&config).unwrap();
 
         let again = ConfigFile::parse(&text, Path::new("vm.json")).unwrap().merge(Overrides::default()).unwrap();
@@ -115,6 +192,30 @@ proptest! {
     fn size_any_text_is_read_or_refused(text in "[-+0-9KMGTiB. ]{0,24}|.{0,24}") {
         let message = text.parse::<MemorySize>().map_or_else(|error| error.to_string(), |size| size.to_string());
         prop_assert!(!message.is_empty());
+    }
+
+    #[test]
+    fn number_printed_reads_back(number in any::<u64>(), port in any::<u16>()) {
+        prop_assert_eq!(Address::from(number).to_string().parse(), Ok(Address::from(number)));
+        prop_assert_eq!(Word::from(number).to_string().parse(), Ok(Word::from(number)));
+        prop_assert_eq!(Port::from(port).to_string().parse(), Ok(Port::from(port)));
+    }
+
+    #[test]
+    fn number_any_text_is_read_or_refused(text in "[-+0-9a-fxX_. ]{0,24}|.{0,24}") {
+        let message = text.parse::<Port>().map_or_else(|error| error.to_string(), |port| port.to_string());
+        prop_assert!(!message.is_empty());
+    }
+
+    #[test]
+    fn timeout_any_text_is_refused_or_reads_back(text in "[-+0-9hms. ]{0,8}|.{0,24}") {
+        let timeout = text.parse::<Timeout>().unwrap_or(Timeout::MIN);
+        prop_assert_eq!(timeout.to_string().parse(), Ok(timeout));
+    }
+
+    #[test]
+    fn merge_any_config_is_taken_or_refused_in_words(file in config_file()) {
+        check_message(file.merge(Overrides::default()).map(|_| ConfigFile::default()).map_err(|error| error.to_string()))?;
     }
 
     #[test]

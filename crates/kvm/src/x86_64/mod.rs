@@ -1,8 +1,9 @@
 //! What a VM and a vCPU are on x86_64.
 
-mod crash;
+mod debug;
 mod platform;
 mod registers;
+mod report;
 
-pub use crash::CrashReport;
 pub(crate) use platform::REQUIRED;
+pub use report::VcpuReport;

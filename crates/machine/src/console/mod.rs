@@ -9,11 +9,9 @@
 //! Both directions stop where the other side is slow: an input fd leaves epoll while the FIFO is full, an
 //! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way.
 
-mod fd;
 mod keys;
 mod peer;
 mod source;
-mod watch;
 
 pub use peer::OpenError;
 pub(crate) use source::Console;

@@ -15,7 +15,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use vmm_config::Serial;
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::fd::{Direction, HostFd};
+use crate::fd::{Direction, HostFd};
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);

@@ -9,11 +9,11 @@ use tracing::{error, info, warn};
 use vmm_config::Serial;
 use vmm_devices::{Overflow, Uart};
 
-use super::fd::{HostFd, Transfer};
 use super::keys::{Command, Keys};
 use super::peer::{Link, OpenError, Peer};
-use super::watch::{Armed, Watch};
 use crate::event_loop::Message;
+use crate::fd::{HostFd, Transfer};
+use crate::watch::{Armed, Watch};
 
 const INPUT: u32 = 0;
 const OUTPUT: u32 = 1;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use driver::DEADLINE;
+use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::harness::trials;
 use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGHUP, BY_SIGINT, BY_SIGTERM, CMDLINE, ENDED, boot};
 use crate::shell::Shell;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use driver::DEADLINE;
+use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::harness::trials;
 use crate::linux::{ANY, BY_SIGTERM, CMDLINE, boot};
 use crate::shell::Shell;
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor, Stdin, wait_until};
+use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-use crate::harness::trials;
 use crate::linux::{ANY, BY_SIGTERM, CMDLINE, ENDED, RAM_LEN, boot};
 use crate::shell::Shell;
 

@@ -6,7 +6,6 @@
 
 mod boots;
 mod endings;
-mod harness;
 mod host;
 mod input;
 mod linux;
@@ -18,6 +17,9 @@ mod shell;
 
 use std::process::ExitCode;
 
+use harness::Needs;
+use rig::Assets;
+
 fn main() -> ExitCode {
     let tests = [
         boots::tests(),
@@ -28,5 +30,6 @@ fn main() -> ExitCode {
         memory::tests(),
         host::tests(),
     ];
-    harness::run(tests.into_iter().flatten().collect())
+    let prepare = || Assets::here().prepare_all().map_err(|error| error.to_string());
+    harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)
 }

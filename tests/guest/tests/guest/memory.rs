@@ -1,10 +1,10 @@
 //! Guests with little memory and with much.
 
 use driver::DEADLINE;
+use harness::trials;
 use libtest_mimic::Trial;
 use rig::KernelKind;
 
-use crate::harness::trials;
 use crate::linux::{ANY, BAD_CONFIG, BOOT_DEADLINE, CMDLINE, ENDED, Image, InitUp};
 use crate::linux::{boot_with_memory, image_path};
 use crate::shell::Shell;

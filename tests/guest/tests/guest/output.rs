@@ -1,13 +1,13 @@
 //! Where the guest's console goes.
 
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until};
+use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use tempfile::TempDir;
 
-use crate::harness::trials;
 use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGTERM, CMDLINE, ENDED, InitUp, RAM_LEN, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {

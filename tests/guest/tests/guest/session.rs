@@ -1,10 +1,10 @@
 //! A person at the guest's shell.
 
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor};
+use harness::trials;
 use libtest_mimic::Trial;
 use rig::KernelKind;
 
-use crate::harness::trials;
 use crate::linux::{BOOT_DEADLINE, CMDLINE, ENDED, Image, boot};
 use crate::paste::{lines_of_64_kib, md5};
 use crate::shell::Shell;

@@ -1,10 +1,11 @@
 //! The kernel gets its command line and its initrd by the protocol that it is entered by.
 
 use driver::{DEADLINE, Monitor};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{PARAMS, fnv1a};
+use micro_tests::fnv1a;
 
-use crate::harness::{ENDED, boot, trials};
+use crate::common::{ENDED, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -25,7 +26,7 @@ fn report(cmdline: &str, initrd: &[u8]) -> String {
 fn assert_passed(protocol: &str, cmdline: &str, initrd: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), initrd).unwrap();
-    let mut launch = boot(PARAMS).args(["--protocol", protocol, "--cmdline", cmdline]);
+    let mut launch = boot("params").args(["--protocol", protocol, "--cmdline", cmdline]);
     if !initrd.is_empty() {
         launch = launch.args(["--initrd".as_ref(), file.path().as_os_str()]);
     }

@@ -1,10 +1,10 @@
 //! Machines that are more than the host has.
 
 use driver::{DEADLINE, Monitor};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::HALT;
 
-use crate::harness::{HOST_CANT, trials};
+use crate::common::{HOST_CANT, kernel};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![memory_more_than_the_host_has_is_refused, cpus_above_the_limit_of_kvm_are_refused]
@@ -19,14 +19,14 @@ fn refusal(args: [&str; 4]) -> String {
 
 /// The figures of this host, which no test knows, are left out.
 fn memory_more_than_the_host_has_is_refused() {
-    let said = refusal(["--kernel", HALT, "--memory", "100T"]);
+    let said = refusal(["--kernel", &kernel("halt"), "--memory", "100T"]);
     assert!(said.starts_with("error: memory.size: 104857600 MiB is more than this host has ("), "{said}");
     assert!(said.ends_with(" MiB)\n"), "{said}");
 }
 
 fn cpus_above_the_limit_of_kvm_are_refused() {
     // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
-    let said = refusal(["--kernel", HALT, "--cpus", "4096"]);
+    let said = refusal(["--kernel", &kernel("halt"), "--cpus", "4096"]);
     assert!(
         said.starts_with("error: cpus.count: 4096 is more than this host's KVM gives a machine (at most "),
         "{said}"

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use driver::DEADLINE;
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::HALT;
 use nix::sys::signal::Signal;
 
-use crate::harness::{BY_SIGTERM, boot, trials};
+use crate::common::{BY_SIGTERM, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![halted_guest_uses_no_processor_time_and_sigterm_ends_it, monitor_threads_have_names]
 }
 
 fn halted_guest_uses_no_processor_time_and_sigterm_ends_it() {
-    let mut monitor = boot(HALT).start();
+    let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
     let before = monitor.cpu_time();
     monitor.expect_quiet(Duration::from_secs(1));
@@ -26,7 +26,7 @@ fn halted_guest_uses_no_processor_time_and_sigterm_ends_it() {
 }
 
 fn monitor_threads_have_names() {
-    let mut monitor = boot(HALT).start();
+    let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
     let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
     let mut threads = monitor.thread_names();

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor, Stdin};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{ECHO, HALT, HASH_64K, HASH_64K_CHATTY, fnv1a};
+use micro_tests::fnv1a;
 use nix::sys::signal::Signal;
 
-use crate::harness::{BY_SIGTERM, ENDED, RAM_LEN, boot, trials};
+use crate::common::{BY_SIGTERM, ENDED, RAM_LEN, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -36,7 +37,7 @@ pub(crate) fn expect_hash(monitor: &mut Monitor, bytes: &[u8]) {
 }
 
 fn input_pipe_is_echoed() {
-    let mut monitor = boot(ECHO).stdin(Stdin::Pipe).start();
+    let mut monitor = boot("echo").stdin(Stdin::Pipe).start();
     monitor.expect("ready\n", DEADLINE);
     monitor.send(b"typed\x00\x01\xff|\x04");
     monitor.expect_code(ENDED, DEADLINE);
@@ -52,7 +53,7 @@ fn assert_runs_on(mut monitor: Monitor) {
 }
 
 fn input_pipe_at_its_end_guest_runs_on() {
-    let mut monitor = boot(ECHO).stdin(Stdin::Pipe).start();
+    let mut monitor = boot("echo").stdin(Stdin::Pipe).start();
     monitor.send(b"last");
     monitor.close_stdin();
     monitor.expect("ready\nlast", DEADLINE);
@@ -60,13 +61,13 @@ fn input_pipe_at_its_end_guest_runs_on() {
 }
 
 fn input_null_guest_runs_on() {
-    let mut monitor = boot(ECHO).stdin(Stdin::Null).start();
+    let mut monitor = boot("echo").stdin(Stdin::Null).start();
     monitor.expect("ready\n", DEADLINE);
     assert_runs_on(monitor);
 }
 
 fn input_closed_guest_runs_on() {
-    let mut monitor = boot(ECHO).stdin(Stdin::Closed).start();
+    let mut monitor = boot("echo").stdin(Stdin::Closed).start();
     monitor.expect("ready\n", DEADLINE);
     assert_runs_on(monitor);
 }
@@ -74,7 +75,7 @@ fn input_closed_guest_runs_on() {
 fn input_file_of_64_kib_arrives_whole() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), paste()).unwrap();
-    let mut monitor = boot(HASH_64K).stdin(Stdin::File(file.path().to_owned())).start();
+    let mut monitor = boot("hash-64k").stdin(Stdin::File(file.path().to_owned())).start();
     expect_hash(&mut monitor, &paste());
     monitor.expect_code(ENDED, DEADLINE);
 }
@@ -88,18 +89,18 @@ fn paste_into_pipe(launch: Launch) -> Monitor {
 }
 
 fn input_pipe_of_64_kib_arrives_whole() {
-    paste_into_pipe(boot(HASH_64K));
+    paste_into_pipe(boot("hash-64k"));
 }
 
 fn input_pipe_of_64_kib_while_guest_prints_arrives_whole() {
-    let monitor = paste_into_pipe(boot(HASH_64K_CHATTY));
+    let monitor = paste_into_pipe(boot("hash-64k-chatty"));
     let printed = monitor.stdout().iter().filter(|&&byte| byte == b'y').count();
     // One per byte, and the one in "ready".
     assert_eq!(printed, 65536 + 1);
 }
 
 fn input_flood_of_100_mb_to_deaf_guest_takes_no_memory() {
-    let mut monitor = boot(HALT).stdin(Stdin::Pipe).start();
+    let mut monitor = boot("halt").stdin(Stdin::Pipe).start();
     monitor.expect("ready\n", DEADLINE);
     let before = monitor.own_rss_kib(&[RAM_LEN]);
     // Given up when nothing moves any more: the pipe is full, and the monitor reads no further.
@@ -114,7 +115,7 @@ fn input_flood_of_100_mb_to_deaf_guest_takes_no_memory() {
 
 /// A file is always ready to be read: who asks epoll for that and reads nothing runs in circles.
 fn input_endless_file_to_deaf_guest_takes_no_time() {
-    let mut monitor = boot(HALT).stdin(Stdin::File(PathBuf::from("/dev/zero"))).start();
+    let mut monitor = boot("halt").stdin(Stdin::File(PathBuf::from("/dev/zero"))).start();
     monitor.expect("ready\n", DEADLINE);
     let before = monitor.cpu_time();
     monitor.expect_quiet(Duration::from_millis(500));

@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{ECHO, HALT};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{BY_SIGTERM, ENDED, boot, trials};
+use crate::common::{BY_SIGTERM, ENDED, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![twenty_monitors_at_once_leave_nothing, monitor_killed_by_sigkill_leaves_no_process]
 }
 
 /// A monitor whose every file would be in `dir`.
-fn start_in(dir: &Path, number: usize, kernel: &str) -> Monitor {
+fn start_in(dir: &Path, number: usize, guest: &str) -> Monitor {
     let socket = format!("socket:{}", dir.join(format!("{number}.sock")).display());
-    boot(kernel).args(["--serial", &socket]).env("TMPDIR", dir).dir(dir).start()
+    boot(guest).args(["--serial", &socket]).env("TMPDIR", dir).dir(dir).start()
 }
 
 fn is_running(monitor: &Monitor) -> bool {
@@ -26,8 +26,8 @@ fn is_running(monitor: &Monitor) -> bool {
 
 fn twenty_monitors_at_once_leave_nothing() {
     let dir = TempDir::new().unwrap();
-    let mut killed: Vec<_> = (0..10).map(|number| start_in(dir.path(), number, HALT)).collect();
-    let mut ended: Vec<_> = (10..20).map(|number| start_in(dir.path(), number, ECHO)).collect();
+    let mut killed: Vec<_> = (0..10).map(|number| start_in(dir.path(), number, "halt")).collect();
+    let mut ended: Vec<_> = (10..20).map(|number| start_in(dir.path(), number, "echo")).collect();
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
     wait_until("twenty sockets", DEADLINE, || files() == 20);
 
@@ -44,7 +44,7 @@ fn twenty_monitors_at_once_leave_nothing() {
 
 /// Nothing of it can tidy up then: the kernel must be able to, threads and machine and all.
 fn monitor_killed_by_sigkill_leaves_no_process() {
-    let mut monitor = boot(HALT).start();
+    let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
     monitor.signal(Signal::SIGKILL);
     monitor.expect_exit(DEADLINE);

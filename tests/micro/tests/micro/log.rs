@@ -1,11 +1,11 @@
 //! The log: nothing unless asked for, on standard error or in a file.
 
 use driver::DEADLINE;
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::FLOOD_1000;
 use tempfile::TempDir;
 
-use crate::harness::{ENDED, boot, trials};
+use crate::common::{ENDED, boot};
 
 /// A line of the log of every run that says what happens.
 const LINE: &str = "INFO first KVM_RUN";
@@ -15,13 +15,13 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn log_is_empty_unless_asked_for() {
-    let mut monitor = boot(FLOOD_1000).start();
+    let mut monitor = boot("flood-1000").start();
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(monitor.stderr(), "");
 }
 
 fn log_verbose_goes_to_stderr() {
-    let mut monitor = boot(FLOOD_1000).args(["-v"]).start();
+    let mut monitor = boot("flood-1000").args(["-v"]).start();
     monitor.expect_code(ENDED, DEADLINE);
     assert!(monitor.stderr().contains(LINE), "{}", monitor.stderr());
     assert!(!monitor.stderr().contains("DEBUG"), "{}", monitor.stderr());
@@ -31,7 +31,8 @@ fn log_file_has_it_instead_of_stderr() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("vmm.log");
     std::fs::write(&path, "earlier\n").unwrap();
-    let mut monitor = boot(FLOOD_1000).args(["-v".as_ref(), "--log-file".as_ref(), path.as_os_str()]).start();
+    let mut monitor =
+        boot("flood-1000").args(["-v".as_ref(), "--log-file".as_ref(), path.as_os_str()]).start();
     monitor.expect_code(ENDED, DEADLINE);
     let log = std::fs::read_to_string(path).unwrap();
     assert!(log.starts_with("earlier\n") && log.contains(LINE), "{log}");

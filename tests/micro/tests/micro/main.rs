@@ -1,12 +1,15 @@
 //! Bare-metal guests in the real monitor, on any /dev/kvm that opens, else in the rig.
 
 mod boot;
+mod common;
 mod crash;
-mod harness;
+mod examples;
+mod flat;
 mod host;
 mod idle;
 mod input;
 mod leftovers;
+mod library;
 mod log;
 mod memory;
 mod output;
@@ -16,6 +19,9 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use driver::guests;
+use harness::Needs;
+
 fn main() -> ExitCode {
     let tests = [
         input::tests(),
@@ -24,12 +30,20 @@ fn main() -> ExitCode {
         idle::tests(),
         pause::tests(),
         crash::tests(),
+        flat::tests(),
+        library::tests(),
         memory::tests(),
         boot::tests(),
         serial::tests(),
         host::tests(),
         log::tests(),
         leftovers::tests(),
+        examples::tests(),
     ];
-    harness::run(tests.into_iter().flatten().collect())
+    let prepare = || {
+        guests::all()?;
+        examples::build();
+        Ok(())
+    };
+    harness::run(tests.into_iter().flatten().collect(), Needs::AnyKvm, prepare)
 }

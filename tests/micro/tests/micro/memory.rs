@@ -1,10 +1,10 @@
 //! The guest sees the memory that the plan says, and it is memory.
 
 use driver::{DEADLINE, Monitor};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::MEMORY;
 
-use crate::harness::{ENDED, trials};
+use crate::common::{ENDED, kernel};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// What the guest says of its memory, the map in the words of `--check`.
 fn told_by_guest(size: &str) -> String {
-    let mut monitor = Monitor::command(["--kernel", MEMORY, "--memory", size]).start();
+    let mut monitor = Monitor::command(["--kernel", &kernel("memory"), "--memory", size]).start();
     let map = monitor.expect("bss zero\n", DEADLINE);
     monitor.expect("first word ok\nlast word ok\n", DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);
@@ -33,7 +33,7 @@ fn in_words_of_check(entry: &str) -> String {
 
 /// The memory map that `--check` prints.
 fn told_by_check(size: &str) -> String {
-    let mut monitor = Monitor::command(["--kernel", MEMORY, "--memory", size, "--check"]).start();
+    let mut monitor = Monitor::command(["--kernel", &kernel("memory"), "--memory", size, "--check"]).start();
     monitor.expect("memory map:\n", DEADLINE);
     let map = monitor.expect("placements:\n", DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);

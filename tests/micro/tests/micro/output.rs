@@ -4,11 +4,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use driver::{BULK_DEADLINE, DEADLINE, Monitor, Stdout, wait_until};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{ECHO, FLOOD, FLOOD_1000, FLOOD_20000, flood_lines};
+use micro_tests::flood_lines;
 use nix::sys::signal::Signal;
 
-use crate::harness::{BY_SIGPIPE, BY_SIGTERM, ENDED, RAM_LEN, boot, trials};
+use crate::common::{BY_SIGPIPE, BY_SIGTERM, ENDED, RAM_LEN, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -37,7 +38,7 @@ fn wait_until_held(monitor: &Monitor) {
 }
 
 fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
-    let mut monitor = boot(FLOOD).stdout(Stdout::Held).start();
+    let mut monitor = boot("flood").stdout(Stdout::Held).start();
     wait_until_held(&monitor);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
     // The program itself and its queue of 64 KiB.
@@ -47,7 +48,7 @@ fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
 }
 
 fn output_reader_gone_exits_quietly() {
-    let mut monitor = boot(FLOOD).stdout(Stdout::Held).start();
+    let mut monitor = boot("flood").stdout(Stdout::Held).start();
     let mut stdout = monitor.take_stdout();
     stdout.read_exact(&mut [0; 9]).unwrap();
     drop(stdout);
@@ -57,7 +58,7 @@ fn output_reader_gone_exits_quietly() {
 
 /// More lines than the pipe and the monitor's queue hold together: the guest is held in between, and goes on.
 fn output_reader_slow_loses_nothing() {
-    let mut monitor = boot(FLOOD_20000).stdout(Stdout::Held).start();
+    let mut monitor = boot("flood-20000").stdout(Stdout::Held).start();
     let mut stdout = monitor.take_stdout();
     wait_until_held(&monitor);
     let mut all = vec![0; 1000];
@@ -69,19 +70,19 @@ fn output_reader_slow_loses_nothing() {
 
 fn output_file_is_complete() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut monitor = boot(FLOOD_1000).stdout(Stdout::File(file.path().to_owned())).start();
+    let mut monitor = boot("flood-1000").stdout(Stdout::File(file.path().to_owned())).start();
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(std::fs::read_to_string(file.path()).unwrap(), flood_lines(1000));
 }
 
 fn output_null_guest_runs_to_its_end() {
-    let mut monitor = boot(FLOOD_1000).stdout(Stdout::Null).start();
+    let mut monitor = boot("flood-1000").stdout(Stdout::Null).start();
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(monitor.stderr(), "");
 }
 
 fn output_closed_guest_runs_to_its_end() {
-    let mut monitor = boot(FLOOD_1000).stdout(Stdout::Closed).start();
+    let mut monitor = boot("flood-1000").stdout(Stdout::Closed).start();
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(monitor.stderr(), "");
 }
@@ -89,7 +90,7 @@ fn output_closed_guest_runs_to_its_end() {
 fn output_of_check_into_closed_pipe_exits_quietly() {
     // A shell waits for a line, by which time the reading end is closed.
     let held = ["sh", "-c", r#"read -r line; exec "$0" "$@""#];
-    let launch = boot(ECHO).args(["--check"]).wrapped(held).stdin(driver::Stdin::Pipe).stdout(Stdout::Held);
+    let launch = boot("echo").args(["--check"]).wrapped(held).stdin(driver::Stdin::Pipe).stdout(Stdout::Held);
     let mut monitor = launch.start();
     drop(monitor.take_stdout());
     monitor.send(b"go\n");
@@ -100,7 +101,7 @@ fn output_of_check_into_closed_pipe_exits_quietly() {
 /// Only the input is a terminal: its modes are the monitor's care nevertheless.
 fn output_closed_on_terminal_input_goes_on() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let launch = boot(ECHO).stdin(driver::Stdin::Terminal).stdout(Stdout::File(file.path().to_owned()));
+    let launch = boot("echo").stdin(driver::Stdin::Terminal).stdout(Stdout::File(file.path().to_owned()));
     let mut monitor = launch.start();
     let printed = || std::fs::read_to_string(file.path()).unwrap();
     wait_until("the guest is ready", DEADLINE, || printed() == "ready\n");

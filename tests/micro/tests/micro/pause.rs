@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use driver::wait_until;
+use harness::trials;
 use libtest_mimic::Trial;
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{End, ExitHandler, Outcome, VcpuThread, install_kick_signal};
-
-use crate::harness::trials;
+use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Enough that a kick that is lost one time in 400, as a signal alone is, doesn't get through.
@@ -37,21 +36,21 @@ pub(crate) fn tests() -> Vec<Trial> {
 struct Counter(Arc<AtomicU64>);
 
 impl ExitHandler for Counter {
-    fn port_out(&mut self, _port: u16, _data: &[u8]) -> Outcome {
+    type Stop = ();
+    fn outb(&mut self, _port: u16, _value: u8) -> Flow<()> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Outcome::Done
+        Flow::Enter
     }
 }
 
 /// A running real-mode guest.
 struct Guest {
-    vcpu: VcpuThread,
+    vcpu: VcpuThread<()>,
     ram: GuestRam,
     writes: Arc<AtomicU64>,
 }
 
 fn start(code: &[u8]) -> Guest {
-    install_kick_signal().unwrap();
     let vm = Kvm::open().unwrap().create_vm().unwrap();
     vm.set_reserved_pages(0xfffb_c000, 0xfffb_d000).unwrap();
     vm.create_irqchip_and_pit().unwrap();

@@ -4,12 +4,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{ECHO, FLOOD_1000, HALT, flood_lines};
+use micro_tests::flood_lines;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{BAD_CONFIG, BY_SIGTERM, ENDED, boot, trials};
+use crate::common::{BAD_CONFIG, BY_SIGTERM, ENDED, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -28,21 +29,21 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-fn boot_with_serial(kernel: &str, serial: &str) -> Monitor {
-    boot(kernel).args(["--serial", serial]).start()
+fn boot_with_serial(guest: &str, serial: &str) -> Monitor {
+    boot(guest).args(["--serial", serial]).start()
 }
 
 fn serial_file_is_complete() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("console.log");
-    let mut monitor = boot_with_serial(FLOOD_1000, &format!("file:{}", path.display()));
+    let mut monitor = boot_with_serial("flood-1000", &format!("file:{}", path.display()));
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(std::fs::read_to_string(path).unwrap(), flood_lines(1000));
     assert_eq!(monitor.stdout(), b"");
 }
 
 fn serial_file_on_full_disk_guest_runs_to_its_end() {
-    let mut monitor = boot_with_serial(FLOOD_1000, "file:/dev/full");
+    let mut monitor = boot_with_serial("flood-1000", "file:/dev/full");
     monitor.expect_code(ENDED, DEADLINE);
     let said = monitor.stderr();
     let message =
@@ -52,14 +53,14 @@ fn serial_file_on_full_disk_guest_runs_to_its_end() {
 }
 
 fn serial_none_guest_runs_to_its_end() {
-    let mut monitor = boot_with_serial(FLOOD_1000, "none");
+    let mut monitor = boot_with_serial("flood-1000", "none");
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!((monitor.stdout(), monitor.stderr()), (vec![], String::new()));
 }
 
 /// The guest on a new pseudo-terminal, whose name the monitor prints.
-fn boot_on_pty(kernel: &str) -> (Monitor, String) {
-    let mut monitor = boot_with_serial(kernel, "pty");
+fn boot_on_pty(guest: &str) -> (Monitor, String) {
+    let mut monitor = boot_with_serial(guest, "pty");
     monitor.expect("serial: ", DEADLINE);
     let name = monitor.expect("\n", DEADLINE);
     assert!(name.starts_with("/dev/pts/"), "{name}");
@@ -67,7 +68,7 @@ fn boot_on_pty(kernel: &str) -> (Monitor, String) {
 }
 
 fn serial_pty_clients_come_and_go() {
-    let (mut monitor, name) = boot_on_pty(ECHO);
+    let (mut monitor, name) = boot_on_pty("echo");
     let mut first = Line::attach(&name).unwrap();
     first.expect("ready\n", DEADLINE);
     first.send(b"first\x03");
@@ -81,7 +82,7 @@ fn serial_pty_clients_come_and_go() {
 }
 
 fn serial_pty_guest_ends_client_is_hung_up() {
-    let (mut monitor, name) = boot_on_pty(ECHO);
+    let (mut monitor, name) = boot_on_pty("echo");
     let mut client = Line::attach(&name).unwrap();
     client.expect("ready\n", DEADLINE);
     client.send(b"\x04");
@@ -91,8 +92,8 @@ fn serial_pty_guest_ends_client_is_hung_up() {
 }
 
 /// The guest on a unix socket that accepts clients.
-fn boot_on_socket(kernel: &str, path: &Path) -> Monitor {
-    let monitor = boot_with_serial(kernel, &format!("socket:{}", path.display()));
+fn boot_on_socket(guest: &str, path: &Path) -> Monitor {
+    let monitor = boot_with_serial(guest, &format!("socket:{}", path.display()));
     wait_until("the socket is there", DEADLINE, || Line::connect(path).is_ok());
     monitor
 }
@@ -103,7 +104,7 @@ fn socket_path(dir: &TempDir) -> PathBuf {
 
 fn serial_socket_clients_come_and_go() {
     let dir = TempDir::new().unwrap();
-    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut monitor = boot_on_socket("echo", &socket_path(&dir));
     let mut first = Line::connect(&socket_path(&dir)).unwrap();
     first.send(b"first\x03");
     first.expect("first\x03", DEADLINE);
@@ -119,7 +120,7 @@ fn serial_socket_clients_come_and_go() {
 
 fn serial_socket_half_closed_client_still_reads() {
     let dir = TempDir::new().unwrap();
-    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut monitor = boot_on_socket("echo", &socket_path(&dir));
     let mut client = Line::connect(&socket_path(&dir)).unwrap();
     client.send(b"all at once");
     client.end_input();
@@ -133,7 +134,7 @@ fn serial_socket_half_closed_client_still_reads() {
 
 fn serial_socket_client_that_leaves_at_once_is_heard() {
     let dir = TempDir::new().unwrap();
-    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut monitor = boot_on_socket("echo", &socket_path(&dir));
     // More than the UART takes at once, and the guest has things to say in between.
     let mut client = Line::connect(&socket_path(&dir)).unwrap();
     client.send(&[b'x'; 1000]);
@@ -145,7 +146,7 @@ fn serial_socket_client_that_leaves_at_once_is_heard() {
 fn serial_socket_left_by_a_crash_is_taken_over() {
     let dir = TempDir::new().unwrap();
     drop(UnixListener::bind(socket_path(&dir)).unwrap());
-    let mut monitor = boot_on_socket(ECHO, &socket_path(&dir));
+    let mut monitor = boot_on_socket("echo", &socket_path(&dir));
     let mut client = Line::connect(&socket_path(&dir)).unwrap();
     client.send(b"\x04");
     client.expect("bye\n", DEADLINE);
@@ -154,7 +155,7 @@ fn serial_socket_left_by_a_crash_is_taken_over() {
 
 fn serial_socket_is_removed_at_exit() {
     let dir = TempDir::new().unwrap();
-    let mut monitor = boot_on_socket(HALT, &socket_path(&dir));
+    let mut monitor = boot_on_socket("halt", &socket_path(&dir));
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -162,7 +163,7 @@ fn serial_socket_is_removed_at_exit() {
 
 /// The monitor says no to this path.
 fn assert_refused(path: &Path) {
-    let mut monitor = boot_with_serial(HALT, &format!("socket:{}", path.display()));
+    let mut monitor = boot_with_serial("halt", &format!("socket:{}", path.display()));
     monitor.expect_code(BAD_CONFIG, DEADLINE);
     let message = format!("error: serial socket {}: Address already in use (os error 98)\n", path.display());
     assert_eq!(monitor.stderr(), message);

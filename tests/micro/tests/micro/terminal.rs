@@ -1,12 +1,12 @@
 //! The monitor on a terminal: keys go to the guest, a few to the monitor, and the terminal is as it was afterwards.
 
 use driver::{DEADLINE, Monitor};
+use harness::trials;
 use libtest_mimic::Trial;
-use micro_tests::{CRASH, ECHO, HASH_64K, HASH_64K_CHATTY};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 
-use crate::harness::{BY_SIGHUP, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, boot, trials};
+use crate::common::{BY_SIGHUP, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, boot};
 use crate::input::{expect_hash, paste};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -28,8 +28,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A guest that says it is ready, on a terminal that is raw now.
-fn boot_on_terminal(kernel: &str) -> Monitor {
-    let mut monitor = boot(kernel).on_terminal().start();
+fn boot_on_terminal(guest: &str) -> Monitor {
+    let mut monitor = boot(guest).on_terminal().start();
     monitor.expect("ready\n", DEADLINE);
     assert!(
         !monitor.termios().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
@@ -44,81 +44,81 @@ fn assert_restored(mut monitor: Monitor, code: i32) {
 }
 
 fn terminal_typed_text_is_the_guests_alone() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     monitor.send(b"one\rtwo\x04");
     assert_eq!(monitor.expect("bye\n", DEADLINE), "one\rtwo", "once each, by the guest");
     assert_restored(monitor, ENDED);
 }
 
 fn terminal_arrow_keys_arrive() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     monitor.send(b"\x1b[A\x1b[B\x1b[C\x1b[D|");
     assert_eq!(monitor.expect("|", DEADLINE), "\x1b[A\x1b[B\x1b[C\x1b[D");
 }
 
 fn terminal_ctrl_c_arrives_as_3() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     // With those that stop, suspend and kill a program on a terminal that isn't raw.
     monitor.send(b"\x03\x13\x11\x1a\x1c|");
     assert_eq!(monitor.expect("|", DEADLINE), "\x03\x13\x11\x1a\x1c");
 }
 
 fn terminal_ctrl_a_a_is_one_ctrl_a() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     monitor.send(b"<\x01a>");
     assert_eq!(monitor.expect(">", DEADLINE), "<\x01");
 }
 
 fn terminal_ctrl_a_x_quits_and_restores_modes() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     monitor.send(b"\x01x");
     assert_restored(monitor, ENDED);
 }
 
 fn terminal_guest_resets_modes_are_restored() {
-    let mut monitor = boot_on_terminal(ECHO);
+    let mut monitor = boot_on_terminal("echo");
     monitor.send(b"\x04");
     assert_restored(monitor, ENDED);
 }
 
 fn terminal_guest_crashes_modes_are_restored() {
-    let mut monitor = boot_on_terminal(CRASH);
+    let mut monitor = boot_on_terminal("crash");
     monitor.send(b"t");
     assert_restored(monitor, CRASHED);
 }
 
 fn terminal_sigterm_restores_modes() {
-    let monitor = boot_on_terminal(ECHO);
+    let monitor = boot_on_terminal("echo");
     monitor.signal(Signal::SIGTERM);
     assert_restored(monitor, BY_SIGTERM);
 }
 
 fn terminal_sigint_restores_modes() {
-    let monitor = boot_on_terminal(ECHO);
+    let monitor = boot_on_terminal("echo");
     monitor.signal(Signal::SIGINT);
     assert_restored(monitor, BY_SIGINT);
 }
 
 fn terminal_sighup_restores_modes() {
-    let monitor = boot_on_terminal(ECHO);
+    let monitor = boot_on_terminal("echo");
     monitor.signal(Signal::SIGHUP);
     assert_restored(monitor, BY_SIGHUP);
 }
 
 fn terminal_bad_kernel_leaves_modes_alone() {
-    let monitor = boot("/dev/null").on_terminal().start();
-    assert_restored(monitor, crate::harness::BAD_CONFIG);
+    let monitor = Monitor::command(["--kernel", "/dev/null", "--memory", "32M"]).on_terminal().start();
+    assert_restored(monitor, crate::common::BAD_CONFIG);
 }
 
 fn terminal_paste_of_64_kib_arrives_whole() {
-    let mut monitor = boot_on_terminal(HASH_64K);
+    let mut monitor = boot_on_terminal("hash-64k");
     monitor.send(&paste());
     expect_hash(&mut monitor, &paste());
     assert_restored(monitor, ENDED);
 }
 
 fn terminal_paste_of_64_kib_while_guest_prints_arrives_whole() {
-    let mut monitor = boot_on_terminal(HASH_64K_CHATTY);
+    let mut monitor = boot_on_terminal("hash-64k-chatty");
     monitor.send(&paste());
     expect_hash(&mut monitor, &paste());
     assert_restored(monitor, ENDED);

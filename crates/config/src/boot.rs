@@ -1,0 +1,142 @@
+//! What the guest boots, once file and flags are made one.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    cmdline::CommandLine,
+    error::{ConfigError, ValueError},
+    file::BootSection,
+    flat::{FlatMode, FlatSection, Module},
+    number::Address,
+    overrides::{Flag, Overrides},
+    path::FilePath,
+    protocol::Protocol,
+};
+
+/// What the guest boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "BootSection")]
+pub enum Boot {
+    /// A Linux kernel.
+    Linux(LinuxBoot),
+    /// An image that is none.
+    Flat(FlatBoot),
+}
+
+/// A Linux kernel, and what it is handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinuxBoot {
+    /// The kernel file.
+    pub kernel: FilePath,
+    /// The initial RAM disk.
+    pub initrd: Option<FilePath>,
+    /// The kernel's command line.
+    pub cmdline: CommandLine,
+    /// How the kernel is entered.
+    pub protocol: Protocol,
+}
+
+/// A flat image, and how it is started. What is left out depends on the image, and is decided where that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatBoot {
+    /// The image: a raw binary, an ELF executable or a multiboot kernel.
+    pub image: FilePath,
+    /// Where a raw binary or a position-independent executable is put.
+    pub load_address: Option<Address>,
+    /// The state in which the processor enters the image.
+    pub mode: Option<FlatMode>,
+    /// The address of the first instruction.
+    pub entry: Option<Address>,
+    /// What the stack pointer starts at.
+    pub stack: Option<Address>,
+    /// The command line, for a multiboot kernel.
+    pub cmdline: Option<CommandLine>,
+    /// The files that a multiboot kernel is handed, in this order.
+    pub modules: Vec<Module>,
+}
+
+impl Boot {
+    /// What `section`, with its paths resolved and the flags in it, asks for.
+    pub(crate) fn new(section: BootSection, origin: Option<&Path>) -> Result<Boot, ConfigError> {
+        let BootSection { kernel, initrd, cmdline, protocol, flat } = section;
+        let Some(flat) = flat else {
+            let kernel = kernel.ok_or_else(|| no_kernel(origin))?;
+            let (cmdline, protocol) = (cmdline.unwrap_or_default(), protocol.unwrap_or_default());
+            return Ok(Boot::Linux(LinuxBoot { kernel, initrd, cmdline, protocol }));
+        };
+        let FlatSection { image, load_address, mode, entry, stack, modules } = flat;
+        let image = image.ok_or_else(|| {
+            let problem = ValueError::Missing("the path of an image here or with --flat");
+            ConfigError::field(origin, "boot.flat.image", &problem)
+        })?;
+        Ok(Boot::Flat(FlatBoot { image, load_address, mode, entry, stack, cmdline, modules }))
+    }
+}
+
+impl BootSection {
+    /// Its paths as seen from where `directory` is seen from.
+    #[must_use]
+    pub(crate) fn within(self, directory: &Path) -> BootSection {
+        let from_there = |path: FilePath| path.within(directory);
+        BootSection {
+            kernel: self.kernel.map(from_there),
+            initrd: self.initrd.map(from_there),
+            flat: self.flat.map(|flat| flat.within(directory)),
+            ..self
+        }
+    }
+
+    /// It with the fields that the command line sets.
+    #[must_use]
+    pub(crate) fn replaced(self, overrides: &Overrides) -> BootSection {
+        let flat = match overrides.flat.clone() {
+            Some(image) => Some(FlatSection { image: Some(image), ..self.flat.unwrap_or_default() }),
+            None => self.flat,
+        };
+        BootSection {
+            kernel: overrides.kernel.clone().or(self.kernel),
+            initrd: overrides.initrd.clone().or(self.initrd),
+            cmdline: overrides.cmdline.clone().or(self.cmdline),
+            protocol: overrides.protocol.or(self.protocol),
+            flat,
+        }
+    }
+}
+
+/// For serializing: the section that asks for this.
+impl From<Boot> for BootSection {
+    fn from(boot: Boot) -> BootSection {
+        match boot {
+            Boot::Linux(LinuxBoot { kernel, initrd, cmdline, protocol }) => BootSection {
+                kernel: Some(kernel),
+                initrd,
+                cmdline: Some(cmdline),
+                protocol: Some(protocol),
+                flat: None,
+            },
+            Boot::Flat(FlatBoot { image, load_address, mode, entry, stack, cmdline, modules }) => {
+                let image = Some(image);
+                let flat = Some(FlatSection { image, load_address, mode, entry, stack, modules });
+                BootSection { cmdline, flat, ..BootSection::default() }
+            }
+        }
+    }
+}
+
+/// The remedy depends on whether there is a file to add the kernel to.
+fn no_kernel(origin: Option<&Path>) -> ConfigError {
+    match origin {
+        Some(_) => {
+            let remedy =
+                "the path of a kernel here or with --kernel, or a flat image with boot.flat or --flat";
+            ConfigError::field(origin, "boot.kernel", &ValueError::Missing(remedy))
+        }
+        None => {
+            let remedy = "the path of a kernel, or a flat image with --flat, \
+                          or a config file that names one (boot.kernel or boot.flat) with --config";
+            ConfigError::Flag { flag: Flag::Kernel, problem: ValueError::Missing(remedy) }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Fields and flags that are good alone, but not together.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use crate::{
+    device::Device,
+    error::{ConfigError, ValueError},
+    file::ConfigFile,
+    number::Port,
+    overrides::{Flag, Overrides},
+};
+
+/// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
+pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    flat_excludes_linux(file, flags)?;
+    if !file.irqchip.unwrap_or(true) {
+        one_processor(file, flags)?;
+    } else if file.expect.is_some() {
+        return Err(ConfigError::field(file.origin.as_deref(), "expect", &ValueError::HaltNeverEnds));
+    }
+    own_ports(&file.devices, file.origin.as_deref())
+}
+
+/// Who asked for something: a flag rather than the file where both did, since the flag is what was just typed.
+#[derive(Clone, Copy)]
+enum Source {
+    File(&'static str),
+    Flag(Flag),
+}
+
+impl Source {
+    fn of(field: &'static str, in_file: bool, flag: Flag, as_flag: bool) -> Option<Source> {
+        as_flag.then_some(Source::Flag(flag)).or(in_file.then_some(Source::File(field)))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File(field) => field.fmt(f),
+            Source::Flag(flag) => flag.fmt(f),
+        }
+    }
+}
+
+/// A guest boots a flat image or a kernel, and only a kernel has an initial RAM disk and a protocol.
+fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    let boot = &file.boot;
+    let flat = Source::of("boot.flat", boot.flat.is_some(), Flag::Flat, flags.flat.is_some());
+    let kernel = Source::of("boot.kernel", boot.kernel.is_some(), Flag::Kernel, flags.kernel.is_some());
+    let initrd = Source::of("boot.initrd", boot.initrd.is_some(), Flag::Initrd, flags.initrd.is_some());
+    let protocol =
+        Source::of("boot.protocol", boot.protocol.is_some(), Flag::Protocol, flags.protocol.is_some());
+    let (Some(flat), Some(linux)) = (flat, kernel.or(initrd).or(protocol)) else {
+        return Ok(());
+    };
+
+    let remove = if kernel.is_some() { "one of them".to_owned() } else { linux.to_string() };
+    let excludes = |other: String| ValueError::NotWith { other, remove };
+    let in_file = |field: &str| match &file.origin {
+        Some(name) => format!("{field} of {}", name.display()),
+        None => field.to_owned(),
+    };
+    Err(match (linux, flat) {
+        (Source::File(field), Source::File(other)) => {
+            ConfigError::field(file.origin.as_deref(), field, &excludes(other.to_owned()))
+        }
+        (Source::File(field), Source::Flag(flag)) | (Source::Flag(flag), Source::File(field)) => {
+            ConfigError::Flag { flag, problem: excludes(in_file(field)) }
+        }
+        (Source::Flag(flag), Source::Flag(other)) => {
+            ConfigError::Flag { flag, problem: excludes(other.to_string()) }
+        }
+    })
+}
+
+/// A processor is started by another's local APIC, which `irqchip` brings.
+fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
+    let problem = ValueError::NeedsIrqchip(count);
+    match (count.get(), flags.cpus) {
+        (1, _) => Ok(()),
+        (_, Some(_)) => Err(ConfigError::Flag { flag: Flag::Cpus, problem }),
+        (_, None) => Err(ConfigError::field(file.origin.as_deref(), "cpus.count", &problem)),
+    }
+}
+
+/// No two devices answer at one port.
+fn own_ports(devices: &[Device], origin: Option<&Path>) -> Result<(), ConfigError> {
+    let mut taken: BTreeMap<Port, usize> = BTreeMap::new();
+    for (index, port) in devices.iter().map(Device::port).enumerate() {
+        if let Some(first) = taken.insert(port, index) {
+            let problem = ValueError::PortTaken { port, first };
+            return Err(ConfigError::field(origin, &format!("devices[{index}].port"), &problem));
+        }
+    }
+    Ok(())
+}

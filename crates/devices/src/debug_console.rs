@@ -1,0 +1,56 @@
+//! A port for a kernel's first words.
+
+use std::sync::Arc;
+
+use vmm_bus::{BusDevice, Outcome};
+
+use crate::Output;
+
+/// What the port reads as, by which a guest finds it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
+const PRESENT: u8 = 0xe9;
+
+/// A port that prints what is written to it, and reads as 0xe9: Bochs's port 0xe9, QEMU's isa-debugcon. Give it one port.
+#[derive(Debug)]
+pub struct DebugConsole(Arc<Output>);
+
+impl DebugConsole {
+    /// Prints into `output`, which may be that of a [`Uart`](crate::Uart): then the bytes of both come in their order.
+    pub fn new(output: Arc<Output>) -> Self {
+        Self(output)
+    }
+}
+
+impl BusDevice for DebugConsole {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(PRESENT);
+    }
+
+    fn write(&self, _offset: u64, data: &[u8]) -> Outcome {
+        self.0.push(data);
+        self.0.outcome()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_console_prints_and_reads_as_present() {
+        let output = Arc::new(Output::new().unwrap());
+        let console = DebugConsole::new(Arc::clone(&output));
+        assert_eq!(console.write(0, b"!"), Outcome::Done);
+        let mut bytes = [0; 2];
+        assert_eq!((output.take(&mut bytes).len, bytes[0]), (1, b'!'));
+        let mut read = [0];
+        console.read(0, &mut read);
+        assert_eq!(read, [0xe9]);
+    }
+
+    #[test]
+    fn debug_console_holds_a_guest_that_nobody_reads() {
+        let console = DebugConsole::new(Arc::new(Output::new().unwrap()));
+        let flood = vec![b'x'; 64 << 10];
+        assert_eq!(console.write(0, &flood), Outcome::Hold);
+    }
+}

@@ -1,0 +1,36 @@
+//! A port with which a guest ends the monitor.
+
+use vmm_bus::{BusDevice, Outcome};
+
+/// QEMU's isa-debug-exit: a write of `v` ends the monitor with exit code `(v << 1) | 1`, of which a process keeps eight bits.
+/// So no value gives 0. Give it four ports, as kvm-unit-tests expects.
+#[derive(Debug, Default)]
+pub struct DebugExit;
+
+impl BusDevice for DebugExit {
+    /// QEMU reads zeros here.
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _offset: u64, data: &[u8]) -> Outcome {
+        let lowest = data.first().copied().unwrap_or(0);
+        Outcome::Exit((lowest << 1) | 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_exit_doubles_and_adds_one() {
+        assert_eq!(DebugExit.write(0, &[0]), Outcome::Exit(1));
+        assert_eq!(DebugExit.write(0, &[21]), Outcome::Exit(43));
+    }
+
+    #[test]
+    fn debug_exit_keeps_the_eight_bits_that_a_process_can_tell() {
+        assert_eq!(DebugExit.write(0, &[0x80, 1, 0, 0]), Outcome::Exit(1));
+    }
+}

@@ -1,0 +1,103 @@
+//! From what a handler saw to text.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use vmm_bus::Outcome;
+use vmm_devices::Output;
+use vmm_kvm::VcpuReport;
+use vmm_vcpu::{Flow, Steps, Summary, Trace, TracedExit};
+
+/// Writes lines into the queue to standard error.
+#[derive(Debug)]
+pub(super) struct Lines {
+    output: Arc<Output>,
+    end: &'static str,
+    /// Used again for each line.
+    line: String,
+}
+
+impl Lines {
+    pub(super) fn new(output: Arc<Output>, is_raw_terminal: bool) -> Self {
+        Self { output, end: if is_raw_terminal { "\r\n" } else { "\n" }, line: String::new() }
+    }
+
+    fn say(&mut self, text: std::fmt::Arguments<'_>) -> Flow<Infallible> {
+        self.line.clear();
+        // Writing into a string can't fail.
+        let _ = self.line.write_fmt(text);
+        self.line.push_str(self.end);
+        self.output.push(self.line.as_bytes());
+        match self.output.outcome() {
+            Outcome::Hold => Flow::Hold,
+            _ => Flow::Enter,
+        }
+    }
+}
+
+impl Steps for Lines {
+    fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible> {
+        let code: Vec<String> = report.code.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let r = &report.regs;
+        self.say(format_args!(
+            "step {step}: cs {:04x} ip {:#x} [{}] ax {:x} bx {:x} cx {:x} dx {:x} si {:x} di {:x} bp {:x} sp {:x} flags {:x}",
+            report.sregs.cs.selector,
+            r.rip,
+            code.join(" "),
+            r.rax,
+            r.rbx,
+            r.rcx,
+            r.rdx,
+            r.rsi,
+            r.rdi,
+            r.rbp,
+            r.rsp,
+            r.rflags
+        ))
+    }
+}
+
+/// What becomes of a vCPU's exits.
+#[derive(Debug)]
+pub(super) enum ExitTrace {
+    Lines(Lines),
+    Counted(Counted),
+}
+
+/// Counts exits, and tells the machine at the end.
+#[derive(Debug)]
+pub(super) struct Counted {
+    summary: Summary,
+    machine: Sender<Summary>,
+}
+
+impl ExitTrace {
+    pub(super) fn counting(machine: Sender<Summary>) -> Self {
+        Self::Counted(Counted { summary: Summary::default(), machine })
+    }
+}
+
+impl Trace for ExitTrace {
+    fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
+        match self {
+            Self::Lines(lines) => lines.say(format_args!("{exit}")),
+            Self::Counted(counted) => {
+                counted.summary.add(exit);
+                Flow::Enter
+            }
+        }
+    }
+
+    fn wants_instruction_pointer(&self) -> bool {
+        matches!(self, Self::Lines(_))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // A machine that has gone wants no numbers.
+        let _ = self.machine.send(std::mem::take(&mut self.summary));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a person may watch of a guest: its exits, and its first instructions.
+//!
+//! Lines go through a queue of their own to standard error, as the guest's output goes to standard output: the main thread
+//! writes them without waiting, and a guest that is faster is held. So nothing is lost, nothing grows, and a reader that
+//! stops can't stop the monitor from ending.
+
+mod lines;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use vmm_devices::Output;
+use vmm_kvm::KvmVcpu;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
+
+pub(crate) use stream::Stream;
+
+use crate::Error;
+use crate::error::Tried;
+use crate::handler::{BusHandler, GuestEnd};
+use lines::{ExitTrace, Lines};
+
+/// What to watch. The default is nothing, and costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// Watch the exits.
+    pub exits: Option<WatchExits>,
+    /// How many of the first instructions of the first vCPU to show with their registers.
+    pub steps: u64,
+    /// The terminal doesn't return the carriage by itself.
+    pub is_raw_terminal: bool,
+}
+
+/// How exits are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchExits {
+    /// A line for each.
+    Lines,
+    /// Counted, for a table at the end.
+    Summary,
+}
+
+/// The watching side of a machine that is being built or runs.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    asked: Diagnostics,
+    output: Arc<Output>,
+    start: Instant,
+    /// Each vCPU's summary, when its thread has ended.
+    summaries: (Sender<Summary>, Receiver<Summary>),
+}
+
+impl Watching {
+    pub(crate) fn new(asked: Diagnostics) -> Result<Self, Error> {
+        let output = Arc::new(Output::new().tried("eventfd of the trace")?);
+        Ok(Self { asked, output, start: Instant::now(), summaries: channel() })
+    }
+
+    /// The way to standard error, if anything goes there.
+    pub(crate) fn stream(&self) -> Option<Arc<Output>> {
+        let wanted = self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0;
+        wanted.then(|| Arc::clone(&self.output))
+    }
+
+    /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
+    /// they are other types.
+    pub(crate) fn spawn(
+        &self,
+        index: u32,
+        vcpu: KvmVcpu,
+        handler: BusHandler,
+        ended: EventFd,
+    ) -> Result<VcpuThread<GuestEnd>, vmm_vcpu::Error> {
+        let steps = if index == 0 { self.asked.steps } else { 0 };
+        let stepped = |handler| SingleStepped::new(handler, self.lines(), steps);
+        match (self.asked.exits, steps) {
+            (None, 0) => VcpuThread::spawn(index, vcpu, handler, ended),
+            (None, _) => VcpuThread::spawn(index, vcpu, stepped(handler), ended),
+            (Some(how), 0) => {
+                let traced = Traced::new(index, handler, self.trace(how), self.start);
+                VcpuThread::spawn(index, vcpu, traced, ended)
+            }
+            (Some(how), _) => {
+                let traced = Traced::new(index, stepped(handler), self.trace(how), self.start);
+                VcpuThread::spawn(index, vcpu, traced, ended)
+            }
+        }
+    }
+
+    /// What all vCPUs counted. Each tells when its thread ends.
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        if self.asked.exits != Some(WatchExits::Summary) {
+            return None;
+        }
+        let mut all = Summary::default();
+        self.summaries.1.try_iter().for_each(|summary| all.merge(&summary));
+        Some(all)
+    }
+
+    fn trace(&self, how: WatchExits) -> ExitTrace {
+        match how {
+            WatchExits::Lines => ExitTrace::Lines(self.lines()),
+            WatchExits::Summary => ExitTrace::counting(self.summaries.0.clone()),
+        }
+    }
+
+    fn lines(&self) -> Lines {
+        Lines::new(Arc::clone(&self.output), self.asked.is_raw_terminal)
+    }
+}

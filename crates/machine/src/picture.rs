@@ -1,0 +1,136 @@
+//! A plan's memory map as a picture.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use vmm_arch::{e820, layout};
+
+use crate::Plan;
+use crate::guest::GuestPlan;
+
+/// Sizes in pixels of the SVG's own grid.
+const ROW_HEIGHT: usize = 30;
+const TOP: usize = 40;
+const BOX_LEFT: usize = 130;
+const BOX_WIDTH: usize = 300;
+const WIDTH: usize = BOX_LEFT + BOX_WIDTH + 20;
+
+/// KVM's own pages and the registers that it emulates: a page each, but three for the task state segment.
+const PAGE_LEN: u64 = 0x1000;
+const TSS_LEN: u64 = 3 * PAGE_LEN;
+
+/// What a stretch of guest-physical addresses is, the weightiest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Nothing,
+    Ram,
+    Reserved,
+    Kvm,
+    Placed,
+}
+
+impl Kind {
+    /// Readable on white and on black.
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Nothing => "#ffffff",
+            Self::Ram => "#dbeafe",
+            Self::Reserved => "#e5e7eb",
+            Self::Kvm => "#fde68a",
+            Self::Placed => "#bbf7d0",
+        }
+    }
+}
+
+/// A stretch of addresses with one meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    range: Range<u64>,
+    kind: Kind,
+    label: &'static str,
+}
+
+impl Plan {
+    /// The guest-physical memory as an SVG, the highest address on top. A row's height says nothing of its length; the
+    /// addresses do.
+    pub fn memory_map_svg(&self) -> String {
+        let rows = self.rows();
+        let height = TOP + rows.len() * ROW_HEIGHT + 30;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             font-family=\"monospace\" font-size=\"12\">\n\
+             <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+             <text x=\"{BOX_LEFT}\" y=\"20\" font-weight=\"bold\">guest-physical memory</text>\n"
+        );
+        for (place, row) in rows.iter().rev().enumerate() {
+            let y = TOP + place * ROW_HEIGHT;
+            let (colour, label) = (row.kind.colour(), row.label);
+            // Writing into a string can't fail.
+            let _ = write!(
+                svg,
+                "<rect x=\"{BOX_LEFT}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{ROW_HEIGHT}\" fill=\"{colour}\" \
+                 stroke=\"#374151\"/>\n\
+                 <text x=\"{}\" y=\"{}\">{label}</text>\n\
+                 <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{:#x}</text>\n",
+                BOX_LEFT + 10,
+                y + 19,
+                BOX_LEFT - 8,
+                y + ROW_HEIGHT + 4,
+                row.range.start,
+            );
+        }
+        svg + "</svg>\n"
+    }
+
+    /// The whole address space up to the end of RAM or of the MMIO gap, cut where its meaning changes.
+    fn rows(&self) -> Vec<Row> {
+        let stretches = self.stretches();
+        let mut borders: Vec<u64> =
+            stretches.iter().flat_map(|row| [row.range.start, row.range.end]).collect();
+        borders.sort_unstable();
+        borders.dedup();
+        let mut rows: Vec<Row> = Vec::new();
+        for range in borders.windows(2).map(|pair| pair[0]..pair[1]) {
+            let over =
+                stretches.iter().filter(|row| row.range.start <= range.start && range.end <= row.range.end);
+            let top = over.max_by_key(|row| row.kind).expect("a stretch covers everything");
+            match rows.last_mut() {
+                Some(last) if (last.kind, last.label) == (top.kind, top.label) => last.range.end = range.end,
+                _ => rows.push(Row { range, ..top.clone() }),
+            }
+        }
+        rows
+    }
+
+    /// All that there is, one over the other.
+    fn stretches(&self) -> Vec<Row> {
+        let row = |start, len, kind, label| Row { range: start..start + len, kind, label };
+        let end = self.ram.last().map_or(0, |range| range.end).max(layout::MMIO_GAP.end);
+        let mut all = vec![
+            row(0, end, Kind::Nothing, ""),
+            row(layout::KVM_IDENTITY_MAP, PAGE_LEN, Kind::Kvm, "KVM identity map"),
+            row(layout::KVM_TSS, TSS_LEN, Kind::Kvm, "KVM task state segment"),
+        ];
+        if self.irqchip {
+            all.push(row(layout::IOAPIC, PAGE_LEN, Kind::Kvm, "IO-APIC (KVM)"));
+            all.push(row(layout::LOCAL_APIC, PAGE_LEN, Kind::Kvm, "local APICs (KVM)"));
+        }
+        all.extend(self.ram.iter().map(|range| Row { range: range.clone(), kind: Kind::Ram, label: "RAM" }));
+        let (e820, placements, alias) = match &self.boot {
+            GuestPlan::Linux(plan) => (plan.e820(), plan.placements(), None),
+            GuestPlan::Flat(plan) => (&[][..], plan.placements(), plan.alias()),
+        };
+        let reserved = e820.iter().filter(|entry| entry.kind == e820::Kind::Reserved);
+        all.extend(reserved.map(|entry| row(entry.addr, entry.len, Kind::Reserved, "reserved")));
+        all.extend(placements.into_iter().map(|placed| Row {
+            range: placed.range,
+            kind: Kind::Placed,
+            label: placed.what,
+        }));
+        all.extend(alias.map(|alias| {
+            let len = alias.source.end - alias.source.start;
+            row(alias.gpa, len, Kind::Placed, "the image's last 64 KiB again")
+        }));
+        all
+    }
+}

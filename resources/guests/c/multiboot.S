@@ -1,0 +1,52 @@
+# The header and the first instructions of multiboot.c: own segments, an own stack, then C.
+# Source: Multiboot Specification 0.6.96 §3.1 (header) and §3.2 (machine state).
+.intel_syntax noprefix
+
+.set MAGIC, 0x1badb002
+.set PAGE_ALIGN, 1 << 0         # modules begin at a page
+.set MEMORY_INFO, 1 << 1        # mem_* and the memory map are wanted
+.set FLAGS, PAGE_ALIGN | MEMORY_INFO
+
+# Others than a loader would choose, so that what the kernel says of CS is of its own making.
+.set CODE, 0x28
+.set DATA, 0x30
+
+.section .multiboot, "a"
+.balign 4
+        .long   MAGIC
+        .long   FLAGS
+        .long   -(MAGIC + FLAGS)
+
+.text
+.globl start
+start:
+        mov     esp, offset stack_top
+        lgdt    [gdt_operand]
+        ljmp    CODE, offset own_segments
+own_segments:
+        mov     ecx, DATA
+        mov     ds, ecx
+        mov     es, ecx
+        mov     ss, ecx
+        push    ebx             # the info structure
+        push    eax             # the magic number
+        call    kernel_main
+asleep:
+        cli
+        hlt
+        jmp     asleep
+
+.data
+.balign 8
+gdt:
+        .skip   CODE
+        .quad   0x00cf9b000000ffff      # code: 4 GiB from 0, 32-bit, execute and read
+        .quad   0x00cf93000000ffff      # data: 4 GiB from 0, read and write
+gdt_operand:
+        .word   gdt_operand - gdt - 1
+        .long   gdt
+
+.bss
+.balign 16
+        .skip   4096
+stack_top:

@@ -1,0 +1,179 @@
+//! The assembler, the linker and the compiler: the commands that build an image.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::images::{Image, Place, Recipe, Symbols};
+
+/// Nothing but the language: no library, no start-up code, no unwinding tables, no stack protector, no SSE, and no loops made
+/// into calls of memset. The assembler in C is in Intel's syntax, as the rest is.
+const C_FLAGS: [&str; 12] = [
+    "-c",
+    "-O1",
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-tree-loop-distribute-patterns",
+    "-fcf-protection=none",
+    "-mgeneral-regs-only",
+    "-masm=intel",
+];
+
+/// For which processor mode code is assembled and linked. Sources switch to 16-bit code by themselves, from 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Bits32,
+    Bits64,
+}
+
+impl Width {
+    fn assembler_flag(self) -> &'static str {
+        match self {
+            Self::Bits32 => "--32",
+            Self::Bits64 => "--64",
+        }
+    }
+
+    fn emulation(self) -> &'static str {
+        match self {
+            Self::Bits32 => "elf_i386",
+            Self::Bits64 => "elf_x86_64",
+        }
+    }
+
+    /// An interrupt handler of a kernel would overwrite a red zone.
+    fn compiler_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Bits32 => &["-m32"],
+            Self::Bits64 => &["-m64", "-mno-red-zone"],
+        }
+    }
+}
+
+impl Image {
+    /// What builds the image in `out`, one after the other.
+    pub(super) fn commands(&self, sources: &Path, out: &Path) -> Vec<Command> {
+        let image = out.join(self.file_name());
+        let object = |part: &str| out.join(format!("{}-{part}.o", self.name));
+        match self.recipe {
+            Recipe::Serial { source, symbols } => {
+                let object = object("S");
+                let assemble = assembler(Width::Bits64, &sources.join(source), symbols, &object);
+                let mut link = linker(Width::Bits64, &image);
+                link.arg("-T").arg(sources.join("guest.ld")).arg(object);
+                vec![assemble, link]
+            }
+            Recipe::Flat { source, symbols, width, load_address } => {
+                let object = object("S");
+                let assemble = assembler(width, &sources.join(source), symbols, &object);
+                let mut link = linker(width, &image);
+                link.args(["--oformat", "binary", "--defsym", &format!("LOAD={load_address:#x}"), "-T"]);
+                link.arg(sources.join("flat/flat.ld")).arg(object);
+                vec![assemble, link]
+            }
+            Recipe::Kernel { sources: parts, width, place } => {
+                let parts: Vec<_> =
+                    parts.iter().map(|part| (sources.join(part), object(part_of(part)))).collect();
+                let compile = |(source, object): &(PathBuf, PathBuf)| match is_c(source) {
+                    true => compiler(width, place, source, object),
+                    false => assembler(width, source, &[], object),
+                };
+                let mut commands: Vec<_> = parts.iter().map(compile).collect();
+                let mut link = linker(width, &image);
+                match place {
+                    Place::Fixed => link.arg("-T").arg(sources.join("c/kernel.ld")),
+                    // As the linker lays out any such program; text relocations would be an error.
+                    Place::Anywhere => {
+                        link.args(["-pie", "--no-dynamic-linker", "-z", "text", "-e", "start"])
+                    }
+                };
+                link.args(parts.iter().map(|(_, object)| object));
+                commands.push(link);
+                commands
+            }
+        }
+    }
+}
+
+/// `S` or `c`: the sources of one image have one of each at most.
+fn part_of(source: &str) -> &str {
+    source.rsplit('.').next().unwrap_or(source)
+}
+
+fn is_c(source: &Path) -> bool {
+    source.extension().is_some_and(|extension| extension == "c")
+}
+
+fn assembler(width: Width, source: &Path, symbols: Symbols, object: &Path) -> Command {
+    let mut assembler = Command::new("as");
+    assembler.arg(width.assembler_flag());
+    assembler.args(source.parent().iter().flat_map(|dir| ["-I".as_ref(), dir.as_os_str()]));
+    assembler.args(symbols.iter().flat_map(|symbol| ["--defsym", symbol]));
+    assembler.arg("-o").arg(object).arg(source);
+    assembler
+}
+
+fn compiler(width: Width, place: Place, source: &Path, object: &Path) -> Command {
+    let mut compiler = Command::new("cc");
+    compiler.args(C_FLAGS).args(width.compiler_flags());
+    compiler.args(match place {
+        Place::Fixed => &["-fno-pic"][..],
+        // Hidden, so that nothing is looked up in a global offset table.
+        Place::Anywhere => &["-fpie", "-fvisibility=hidden"],
+    });
+    compiler.arg("-o").arg(object).arg(source);
+    compiler
+}
+
+fn linker(width: Width, image: &Path) -> Command {
+    let mut linker = Command::new("ld");
+    linker.args(["-m", width.emulation(), "-z", "noexecstack", "--build-id=none", "-o"]).arg(image);
+    linker
+}
+
+/// Runs one of them. What it prints is only told if it fails: linkers warn of segments that may be written and run.
+pub(super) fn run(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("there is no `{program}`: install the package {}", package_of(&program))
+        }
+        _ => format!("`{program}` can't be run: {error}"),
+    })?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{command:?} failed ({})\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
+fn package_of(program: &str) -> &'static str {
+    if program == "cc" { "gcc" } else { "binutils" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tool_that_fails_is_told_with_what_it_said() {
+        let said = run(Command::new("as").arg("--no-such-option")).unwrap_err();
+        assert!(said.starts_with("\"as\" \"--no-such-option\" failed (exit status: 1)\n"), "{said}");
+        assert!(said.contains("unrecognized option"), "{said}");
+    }
+
+    #[test]
+    fn tool_that_is_missing_is_told_with_its_package() {
+        let missing = |program: &str| run(Command::new(program).env("PATH", "/nonexistent")).unwrap_err();
+        assert_eq!(missing("as"), "there is no `as`: install the package binutils");
+        assert_eq!(missing("ld"), "there is no `ld`: install the package binutils");
+        assert_eq!(missing("cc"), "there is no `cc`: install the package gcc");
+    }
+}

@@ -1,0 +1,148 @@
+//! The handlers and the device that count what comes out of our run loop.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmm_bus::{Bus, BusDevice, BusView, Error, Outcome, Power};
+use vmm_vcpu::{ExitHandler, Flow, Summary, Trace, TracedExit};
+
+use crate::workload::{MMIO_GPA, PORT};
+
+/// Counts in the call-backs, without a bus.
+#[derive(Debug, Default)]
+pub(crate) struct CallBack {
+    /// Elements until it stops.
+    pub(crate) left: u64,
+}
+
+impl CallBack {
+    fn count(&mut self, elements: u64) -> Flow<()> {
+        self.left = self.left.saturating_sub(elements);
+        if self.left == 0 { Flow::Stop(()) } else { Flow::Enter }
+    }
+}
+
+impl ExitHandler for CallBack {
+    type Stop = ();
+
+    fn outb(&mut self, _port: u16, _value: u8) -> Flow<()> {
+        self.count(1)
+    }
+
+    fn string_out(&mut self, _port: u16, width: usize, data: &[u8]) -> Flow<()> {
+        self.count((data.len() / width) as u64)
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) -> Flow<()> {
+        self.count(1)
+    }
+}
+
+/// A device that counts the writes to it.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    left: AtomicU64,
+}
+
+impl Counter {
+    /// Ends the guest behind so many writes from now on.
+    pub(crate) fn stop_after(&self, writes: u64) {
+        self.left.store(writes, Ordering::Relaxed);
+    }
+}
+
+impl BusDevice for Counter {
+    fn read(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn write(&self, _offset: u64, _data: &[u8]) -> Outcome {
+        match self.left.fetch_sub(1, Ordering::Relaxed) {
+            1 => Outcome::Exit(0),
+            _ => Outcome::Done,
+        }
+    }
+}
+
+/// Takes room on the bus.
+struct Neighbour;
+
+impl BusDevice for Neighbour {
+    fn read(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn write(&self, _offset: u64, _data: &[u8]) -> Outcome {
+        Outcome::Done
+    }
+}
+
+/// First address and length of each neighbour, as a PC has them at ports: keyboard controller, clock, debug console, debug
+/// exit, COM1. The bus of MMIO has them too, far below the counter, so that a lookup there takes as many steps.
+const NEIGHBOURS: [(u64, u64); 5] = [(0x60, 5), (0x70, 2), (0xe9, 1), (0xf4, 4), (0x3f8, 8)];
+
+/// How a guest ends its machine by what it writes: what vmm-machine's handler has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuestEnd {
+    Power(Power),
+    Exit(u8),
+}
+
+/// Answers from two buses, in the shape of vmm-machine's handler.
+#[derive(Debug)]
+pub(crate) struct BusHandler {
+    ports: BusView,
+    mmio: BusView,
+}
+
+impl BusHandler {
+    /// A machine with `counter` at the port and at the address that the guests write to.
+    pub(crate) fn new(counter: &Arc<Counter>) -> Result<Self, Error> {
+        let (ports, mmio) = (Bus::new(), Bus::new());
+        for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {
+            NEIGHBOURS.iter().try_for_each(|&(start, len)| bus.insert(start, len, Arc::new(Neighbour)))?;
+            bus.insert(at, len, Arc::clone(counter) as _)?;
+        }
+        Ok(Self { ports: ports.view(), mmio: mmio.view() })
+    }
+}
+
+fn flow(outcome: Outcome) -> Flow<GuestEnd> {
+    match outcome {
+        Outcome::Done => Flow::Enter,
+        Outcome::Hold => Flow::Hold,
+        Outcome::Power(power) => Flow::Stop(GuestEnd::Power(power)),
+        Outcome::Exit(code) => Flow::Stop(GuestEnd::Exit(code)),
+    }
+}
+
+impl<C> ExitHandler<C> for BusHandler {
+    type Stop = GuestEnd;
+
+    fn port_in(&mut self, port: u16, data: &mut [u8]) {
+        self.ports.read(port.into(), data);
+    }
+
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<GuestEnd> {
+        flow(self.ports.write(port.into(), data))
+    }
+
+    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
+        self.mmio.read(gpa, data);
+    }
+
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<GuestEnd> {
+        flow(self.mmio.write(gpa, data))
+    }
+}
+
+/// Adds every exit to a summary, as the monitor does for `--trace-exits=summary`.
+pub(crate) struct Counted<'a>(pub(crate) &'a mut Summary);
+
+impl Trace for Counted<'_> {
+    fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
+        self.0.add(exit);
+        Flow::Enter
+    }
+
+    fn wants_instruction_pointer(&self) -> bool {
+        false
+    }
+}

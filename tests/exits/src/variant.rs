@@ -1,0 +1,170 @@
+//! The ways from the guest to who counts, and one measurement of each.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vmm_kvm::{Kvm, KvmVcpu};
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_vcpu::{End, ExitHandler, Summary, Traced, run};
+
+use crate::handlers::{BusHandler, CallBack, Counted, Counter};
+use crate::workload::{RAM_LEN, STRING_LEN, Workload};
+use crate::{Failure, bare};
+
+/// What runs in front of each measurement, so that memory, KVM's tables and the processor's caches are warm.
+const WARM_UP: u64 = STRING_LEN;
+/// What is timed to find out how much fits into a measurement.
+const TRIAL: u64 = 4 * STRING_LEN;
+
+/// A way from the guest to who counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// kvm-ioctls and a match.
+    Bare,
+    /// vmm-vcpu's loop, and call-backs that count.
+    CallBack,
+    /// vmm-vcpu's loop, and a device on a vmm-bus.
+    Bus,
+    /// The same, chosen at run time where tracing could have been chosen.
+    TracingOff,
+    /// Every exit goes into a summary.
+    TracingOn,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    /// Accesses of the guest in one measurement: a multiple of [`STRING_LEN`].
+    pub(crate) elements: u64,
+    /// How many of them come in one exit. Only strings have more than 1, and only where the host's KVM gathers them.
+    pub(crate) elements_per_exit: f64,
+}
+
+/// Finds out how many elements make a measurement of `seconds`.
+pub(crate) fn scale(workload: &Workload, seconds: f64) -> Result<Scale, Failure> {
+    let mut guest = bare::Guest::new(workload)?;
+    guest.run(WARM_UP)?;
+    let start = Instant::now();
+    let counts = guest.run(TRIAL)?;
+    let strings = seconds / start.elapsed().as_secs_f64() * (TRIAL / STRING_LEN) as f64;
+    Ok(Scale {
+        elements: (strings.ceil() as u64).max(1) * STRING_LEN,
+        elements_per_exit: counts.elements as f64 / counts.exits as f64,
+    })
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Bare, Self::CallBack, Self::Bus, Self::TracingOff, Self::TracingOn];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::CallBack => "call-back",
+            Self::Bus => "bus",
+            Self::TracingOff => "bus, tracing off",
+            Self::TracingOn => "bus, tracing on",
+        }
+    }
+
+    /// The share of the bare loop's rate that it should reach: within 5 % of it for a call-back, within 25 % through the bus.
+    pub(crate) fn goal(self) -> Option<f64> {
+        match self {
+            Self::Bare | Self::TracingOn => None,
+            Self::CallBack => Some(0.95),
+            Self::Bus | Self::TracingOff => Some(0.75),
+        }
+    }
+
+    /// The time that a new guest takes for `elements` accesses, once it is warm.
+    pub(crate) fn measure(self, workload: &Workload, elements: u64) -> Result<Duration, Failure> {
+        match self {
+            Self::Bare => {
+                let mut guest = bare::Guest::new(workload)?;
+                guest.run(WARM_UP)?;
+                let start = Instant::now();
+                guest.run(elements)?;
+                Ok(start.elapsed())
+            }
+            Self::CallBack => {
+                let mut handler = CallBack::default();
+                time(workload, &mut handler, elements, |handler, left| handler.left = left)
+            }
+            Self::Bus => {
+                let counter = Arc::new(Counter::default());
+                let mut handler = BusHandler::new(&counter)?;
+                time(workload, &mut handler, elements, |_, left| counter.stop_after(left))
+            }
+            // black_box: the monitor learns from its command line what was asked for, not from its compiler.
+            Self::TracingOff => measure_watched(workload, elements, black_box(None)),
+            Self::TracingOn => {
+                let mut summary = Summary::default();
+                let time = measure_watched(workload, elements, black_box(Some(&mut summary)))?;
+                if summary.count() == 0 {
+                    return Err("the trace saw no exit".into());
+                }
+                Ok(time)
+            }
+        }
+    }
+}
+
+/// As the monitor starts a vCPU: what was asked for chooses the type of the handler, once, outside of the loop. Without
+/// tracing there is no [`Traced`], so the loop that runs has no code of it, not even a test whether it is on: it is another
+/// instance of the generic [`run`].
+fn measure_watched(
+    workload: &Workload,
+    elements: u64,
+    summary: Option<&mut Summary>,
+) -> Result<Duration, Failure> {
+    let counter = Arc::new(Counter::default());
+    let mut handler = BusHandler::new(&counter)?;
+    match summary {
+        None => time(workload, &mut handler, elements, |_, left| counter.stop_after(left)),
+        Some(summary) => {
+            let mut traced = Traced::new(0, handler, Counted(summary), Instant::now());
+            time(workload, &mut traced, elements, |_, left| counter.stop_after(left))
+        }
+    }
+}
+
+/// Times a new guest on our loop. `stop_after` tells whoever counts to stop behind so many elements.
+fn time<H: ExitHandler>(
+    workload: &Workload,
+    handler: &mut H,
+    elements: u64,
+    stop_after: impl Fn(&mut H, u64),
+) -> Result<Duration, Failure> {
+    let mut vcpu = create_vcpu(workload)?;
+    stop_after(handler, WARM_UP);
+    run_to_stop(&mut vcpu, handler)?;
+    stop_after(handler, elements);
+    let start = Instant::now();
+    run_to_stop(&mut vcpu, handler)?;
+    Ok(start.elapsed())
+}
+
+fn run_to_stop<H: ExitHandler>(vcpu: &mut KvmVcpu, handler: &mut H) -> Result<(), Failure> {
+    match run(vcpu, handler)? {
+        End::Asked(_) => Ok(()),
+        End::Halted(_) => Err("the guest halted".into()),
+        End::Crashed(crash) => Err(format!("the guest crashed: {}", crash.cause).into()),
+        End::Stopped => Err("a signal interrupted the guest".into()),
+    }
+}
+
+/// A VM with the workload in front of its first instruction. The vCPU keeps it alive.
+fn create_vcpu(workload: &Workload) -> Result<KvmVcpu, Failure> {
+    let vm = Kvm::open()?.create_vm()?;
+    let ram = GuestRam::new(&[0..RAM_LEN as u64])?;
+    ram.memory().write_slice(workload.code, GuestAddress(0))?;
+    vm.add_memory(&ram)?;
+    let vcpu = vm.create_vcpu(0)?;
+    let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
+    workload.apply_to(&mut regs, &mut sregs);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&regs)?;
+    Ok(vcpu)
+}

@@ -1,0 +1,112 @@
+#![forbid(unsafe_code)]
+
+//! A test binary's main function for tests that need a KVM: they run here, or all of them in the rig, or each is reported with
+//! the reason why it can't run.
+//!
+//! The standard harness can't ignore a test at run time; this one is libtest-mimic with the same words on the command line.
+
+use std::process::ExitCode;
+
+use driver::monitor_program;
+pub use libtest_mimic;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note};
+
+/// Set to 1 to run everything in the rig, also what could run here.
+pub const USE_RIG: &str = "VMM_USE_RIG";
+
+/// How many guests run at once in the rig, whose processors share one thread of the host: a second guest would only slow the
+/// first down.
+const RIG_THREADS: usize = 1;
+
+/// What the tests need of a /dev/kvm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// That it can be opened. A software KVM will do.
+    AnyKvm,
+    /// That it runs a stock Linux kernel.
+    Linux,
+}
+
+/// The tests of a module, under their names.
+#[macro_export]
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::libtest_mimic::Trial::test(stringify!($test), || {
+            $test();
+            Ok(())
+        })),*]
+    };
+}
+
+/// Runs the tests here or in the rig. `prepare` builds and fetches all that they use besides the monitor; it isn't called in
+/// the rig, which has neither a network nor anything to build.
+pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(), String>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, tests).exit_code();
+    }
+    monitor_program();
+    let prepared = if in_rig() { Ok(()) } else { prepare() };
+    let place = match reason_for_rig(needs) {
+        None => prepared,
+        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason)) {
+            Ok(code) => return code,
+            Err(why) => Err(format!("{reason}, and the rig doesn't run either: {why}")),
+        },
+    };
+    let tests = match place {
+        Ok(()) => tests,
+        Err(why) => without(tests, &why),
+    };
+    if in_rig() {
+        arguments.test_threads.get_or_insert(RIG_THREADS);
+    }
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+/// Why the tests don't run here, in words.
+fn reason_for_rig(needs: Needs) -> Option<String> {
+    if !in_rig() && std::env::var_os(USE_RIG).is_some_and(|value| value == "1") {
+        return Some(format!("{USE_RIG} is set"));
+    }
+    match (rig::reason_for_rig(), needs) {
+        (None, _) | (Some(Reason::SoftwareKvm), Needs::AnyKvm) => None,
+        (Some(reason), _) => Some(reason.to_string()),
+    }
+}
+
+/// Runs this program, with the same arguments, in the rig.
+fn run_in_rig(reason: &str) -> Result<ExitCode, String> {
+    note(&format!("{reason}: the tests run in the rig"));
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let argv = [own.into_os_string()].into_iter().chain(std::env::args_os().skip(1));
+    match Rig::new(&Assets::here()).env("VMM_BIN", monitor_program()).run(argv) {
+        Ok(outcome) => Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(1))),
+        Err(error) if has_begun(&error) => {
+            note(&format!("the tests didn't come to their end: {error}"));
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether tests ran before this happened: then it isn't that they can't.
+fn has_begun(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Rig { stage: Stage::Command, .. } | Error::Timeout { .. } | Error::Interrupted { .. }
+    )
+}
+
+/// The same tests, each ignored with the reason; or failed, where they are required.
+fn without(tests: Vec<Trial>, why: &str) -> Vec<Trial> {
+    let stand_in = |test: Trial| {
+        let why = why.to_owned();
+        Trial::ignorable_test(test.name(), move || match rig::guests_required() {
+            true => Err(Failed::from(why)),
+            false => Ok(Completion::ignored_with(why)),
+        })
+    };
+    tests.into_iter().map(stand_in).collect()
+}

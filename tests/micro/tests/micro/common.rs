@@ -1,0 +1,26 @@
+//! What the tests have in common.
+
+use driver::{Launch, Monitor, guests};
+
+/// Bytes of guest memory of [`boot`].
+pub(crate) const RAM_LEN: u64 = 32 << 20;
+
+/// Exit codes, as in `vmm-bin --help`.
+pub(crate) const ENDED: i32 = 0;
+pub(crate) const BAD_CONFIG: i32 = 3;
+pub(crate) const HOST_CANT: i32 = 4;
+pub(crate) const CRASHED: i32 = 5;
+pub(crate) const BY_SIGHUP: i32 = 128 + 1;
+pub(crate) const BY_SIGINT: i32 = 128 + 2;
+pub(crate) const BY_SIGPIPE: i32 = 128 + 13;
+pub(crate) const BY_SIGTERM: i32 = 128 + 15;
+
+/// The path of a guest, for `--kernel`.
+pub(crate) fn kernel(guest: &str) -> String {
+    guests::path(guest).into_os_string().into_string().expect("the workspace's path is UTF-8")
+}
+
+/// A machine with this guest and 32 MiB.
+pub(crate) fn boot(guest: &str) -> Launch {
+    Monitor::command(["--kernel", &kernel(guest), "--memory", "32M"])
+}

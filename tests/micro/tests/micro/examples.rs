@@ -1,0 +1,187 @@
+//! The examples of vmm-vcpu: each prints what its documentation promises.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use driver::{DEADLINE, Launch, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+
+use crate::common::ENDED;
+
+/// A part of what `paging` says where it can't run.
+const NO_PAGING: &str = "this KVM has no paging outside of long mode";
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        example_ten_bytes_adds,
+        example_hello_real_has_an_exit_per_byte,
+        example_protected_mode_stores_42,
+        example_long_mode_stores_42,
+        example_mmio_device_squares,
+        example_strings_counts_exits_and_elements,
+        example_irqfd_wakes_the_halted_guest,
+        example_ioeventfd_has_no_exit,
+        example_single_step_shows_six_instructions,
+        example_own_bus_device_ends_the_guest,
+        example_smp_counts_to_1000,
+        example_paging_stores_42_where_kvm_has_paging,
+    ]
+}
+
+/// Brings the examples up to date. In the rig they are taken as they are.
+pub(crate) fn build() {
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--package", "vmm-vcpu", "--examples", "--target-dir"])
+        .arg(target())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "cargo build --package vmm-vcpu --examples: {status}");
+}
+
+/// The directory of this program's own build.
+fn target() -> PathBuf {
+    let own = env::current_exe().expect("the path of this program");
+    own.ancestors().nth(3).expect("it is target/PROFILE/deps/micro-HASH").to_owned()
+}
+
+fn start(name: &str) -> Monitor {
+    Launch::new(&target().join("debug/examples").join(name), [""; 0]).start()
+}
+
+/// What an example prints that succeeds.
+fn output(name: &str) -> String {
+    let mut program = start(name);
+    program.expect_code(ENDED, DEADLINE);
+    String::from_utf8(program.stdout()).expect("examples print UTF-8")
+}
+
+fn example_ten_bytes_adds() {
+    assert_eq!(output("ten_bytes"), "the guest says 4\nand halts\n");
+}
+
+fn example_hello_real_has_an_exit_per_byte() {
+    let expected = "\
+exit  1: out 0x3f8, 'H'
+exit  2: out 0x3f8, 'e'
+exit  3: out 0x3f8, 'l'
+exit  4: out 0x3f8, 'l'
+exit  5: out 0x3f8, 'o'
+exit  6: out 0x3f8, ','
+exit  7: out 0x3f8, ' '
+exit  8: out 0x3f8, 'K'
+exit  9: out 0x3f8, 'V'
+exit 10: out 0x3f8, 'M'
+exit 11: out 0x3f8, '!'
+11 exits for 11 bytes, and one to halt
+";
+    assert_eq!(output("hello_real"), expected);
+}
+
+fn example_protected_mode_stores_42() {
+    let expected = "\
+descriptor tables at 0x500, 40 bytes
+interrupt table at 0x530, 8 bytes
+cr0 0x11, cr3 0x0, cr4 0x0, efer 0x0
+protected mode, no paging, 32-bit code
+eax 42, 4 bytes at 0x400: 42
+";
+    assert_eq!(output("protected_mode"), expected);
+}
+
+/// A software KVM has no paging in protected mode. The suite runs once more in the rig, whose KVM has it.
+fn example_paging_stores_42_where_kvm_has_paging() {
+    let mut program = start("paging");
+    program.expect_exit(DEADLINE);
+    if rig::can_run_linux().is_err() {
+        assert!(program.stderr().contains(NO_PAGING), "{}", program.stderr());
+        return;
+    }
+    let expected = "\
+descriptor tables at 0x500, 40 bytes
+interrupt table at 0x530, 8 bytes
+page directory at 0x9000, 4096 bytes
+cr0 0x80000011, cr3 0x9000, cr4 0x10, efer 0x0
+protected mode, paging with 4 MiB pages, 32-bit code
+first entry of the page directory 0xe3: the processor has set accessed, 0x20, and dirty, 0x40
+eax 42, 4 bytes at 0x400: 42
+";
+    assert_eq!(String::from_utf8_lossy(&program.stdout()), expected, "{}", program.stderr());
+}
+
+fn example_long_mode_stores_42() {
+    let expected = "\
+descriptor tables at 0x500, 40 bytes
+interrupt table at 0x530, 8 bytes
+page tables at 0x9000, 24576 bytes
+cr0 0x80000011, cr3 0x9000, cr4 0x20, efer 0x500
+long mode, paging with 8-byte entries, 64-bit code
+rax 42, 8 bytes at 0x400: 42
+";
+    assert_eq!(output("long_mode"), expected);
+}
+
+fn example_mmio_device_squares() {
+    let expected = "\
+write 0xd0000000, 4 bytes: [12, 0, 0, 0]
+read  0xd0000000, 4 bytes: 144
+read  0xd0000004, 4 bytes: 1
+the guest has eax 144, ebx 1
+";
+    assert_eq!(output("mmio_device"), expected);
+}
+
+fn example_strings_counts_exits_and_elements() {
+    let each = "\
+rep outsb: exits 13, elements 13, Hello, World!
+rep insb: exits 1, elements 5, abcde
+";
+    let whole = "\
+rep outsb: exits 1, elements 13, Hello, World!
+rep insb: exits 1, elements 5, abcde
+";
+    let output = output("strings");
+    // How many elements of an outsb come with an exit is KVM's choice.
+    assert!([each, whole].contains(&output.as_str()), "{output}");
+}
+
+fn example_irqfd_wakes_the_halted_guest() {
+    let expected = "\
+guest: ready for interrupt 4
+device: writes to the eventfd
+guest: interrupt 4 was handled
+";
+    assert_eq!(output("irqfd"), expected);
+}
+
+fn example_ioeventfd_has_no_exit() {
+    let expected = "\
+exit 1: out 0x600, 8
+the guest halts, and the eventfd was signalled 2 times
+";
+    assert_eq!(output("ioeventfd"), expected);
+}
+
+fn example_single_step_shows_six_instructions() {
+    let expected = "\
+step 1: ip 0x1000, rax 0, next byte 0xb8
+step 2: ip 0x1003, rax 1, next byte 0xb9
+step 3: ip 0x1006, rax 1, next byte 0xd1
+step 4: ip 0x1008, rax 2, next byte 0xe2
+step 5: ip 0x1006, rax 2, next byte 0xd1
+step 6: ip 0x1008, rax 4, next byte 0xe2
+halted: ip 0x100b, rax 32
+";
+    assert_eq!(output("single_step"), expected);
+}
+
+fn example_own_bus_device_ends_the_guest() {
+    assert_eq!(output("own_bus"), "3\n2\n1\n0\na device ended the guest: lift-off at '0'\n");
+}
+
+fn example_smp_counts_to_1000() {
+    assert_eq!(output("smp"), "vcpu0 has finished\nvcpu1 has finished\nthe count is 1000\n");
+}

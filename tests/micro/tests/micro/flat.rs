@@ -1,0 +1,328 @@
+//! Flat images by config: each guest of resources/configs/guests in the real monitor.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use driver::{DEADLINE, Launch, Monitor, Stdin};
+use harness::trials;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::common::{BAD_CONFIG, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, HOST_CANT};
+
+/// Exit code for a run that took too long.
+const TIME_IS_UP: i32 = 124;
+
+/// What a KVM without paging in protected mode makes of a guest that starts so.
+const NO_PAGING: &str = "error: this host's KVM doesn't enter the mode that the guest starts in: it takes CR0 0x80000011 as \
+    0x11 (a software KVM has no paging but in long mode); use another host or another mode\n";
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        flat_real_mode_hello_makes_an_exit_for_each_byte,
+        flat_reset_loop_uses_a_whole_processor_and_stops_at_once_on_ctrl_c,
+        flat_reset_hello_prints_and_then_uses_no_processor_time,
+        flat_reset_string_prints_in_order_and_its_exits_are_counted,
+        flat_answer_real_is_42,
+        flat_answer_protected_is_42,
+        flat_answer_long_is_42,
+        flat_answer_paged_is_42_or_refused_by_a_kvm_without_paging,
+        flat_answer_that_is_not_expected_shows_both_values,
+        flat_interrupts_echo_what_is_typed,
+        flat_second_processor_counts_too,
+        flat_triple_fault_is_told_in_16_32_and_64_bit,
+        flat_jump_out_of_memory_is_told_in_16_32_and_64_bit,
+        flat_ud2_without_handler_is_told_in_16_32_and_64_bit,
+        flat_elf_kernels_in_c_run_without_a_loader,
+        flat_multiboot_kernel_in_c_finds_what_it_was_given,
+        flat_timeout_ends_a_guest_and_says_where_it_was,
+        flat_timeout_ends_a_guest_whose_trace_nobody_reads,
+        flat_trace_has_a_line_for_each_exit,
+        flat_step_shows_the_first_instructions,
+        flat_without_config_runs_in_real_mode_from_0,
+        flat_device_on_a_taken_port_is_refused,
+        flat_expected_memory_that_is_not_there_is_refused,
+        flat_image_that_is_not_there_is_refused,
+    ]
+}
+
+fn config_path(name: &str) -> PathBuf {
+    let workspace =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/micro lies in the workspace");
+    workspace.join("resources/configs/guests").join(name).with_extension("json")
+}
+
+/// A machine by one of the shipped configs.
+fn configured(name: &str) -> Launch {
+    Monitor::command(["--config".as_ref(), config_path(name).as_os_str()])
+}
+
+/// The guest prints `text`, and the monitor ends with `code` and says nothing.
+fn assert_prints(name: &str, text: &str, code: i32) {
+    let mut monitor = configured(name).start();
+    monitor.expect_code(code, DEADLINE);
+    assert_eq!((String::from_utf8_lossy(&monitor.stdout()).as_ref(), monitor.stderr().as_str()), (text, ""));
+}
+
+/// The count in the row of a summary, by the words in front of it.
+fn counted(summary: &str, row: &str) -> u64 {
+    let count = |line: &str| line.strip_prefix(row)?.split_whitespace().next()?.parse().ok();
+    summary.lines().find_map(count).unwrap_or_else(|| panic!("no {row:?} in\n{summary}"))
+}
+
+fn flat_real_mode_hello_makes_an_exit_for_each_byte() {
+    let mut monitor = configured("hello-real").args(["--trace-exits=summary"]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stdout(), b"Hello, KVM!");
+    assert_eq!(counted(&monitor.stderr(), "out            0x03f8 "), 11, "{}", monitor.stderr());
+    assert_eq!(counted(&monitor.stderr(), "halt "), 1);
+}
+
+fn flat_reset_loop_uses_a_whole_processor_and_stops_at_once_on_ctrl_c() {
+    const WINDOW: Duration = Duration::from_millis(500);
+    let mut monitor = configured("reset-loop").start();
+    driver::wait_until("the guest runs", DEADLINE, || monitor.cpu_time() > Duration::from_millis(50));
+    let before = monitor.cpu_time();
+    monitor.expect_quiet(WINDOW);
+    let used = monitor.cpu_time() - before;
+    // All of it, where nobody else wants the processor; other tests do.
+    assert!(used >= WINDOW / 4, "{used:?} of {WINDOW:?}");
+    let asked = Instant::now();
+    monitor.signal(Signal::SIGINT);
+    monitor.expect_code(BY_SIGINT, DEADLINE);
+    assert!(asked.elapsed() < DEADLINE / 4, "{:?}", asked.elapsed());
+}
+
+fn flat_reset_hello_prints_and_then_uses_no_processor_time() {
+    let mut monitor = configured("reset-hello").start();
+    monitor.expect("Hello", DEADLINE);
+    let before = monitor.cpu_time();
+    monitor.expect_quiet(Duration::from_millis(500));
+    let used = monitor.cpu_time() - before;
+    assert!(used <= Duration::from_millis(50), "{used:?} in half a second");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn flat_reset_string_prints_in_order_and_its_exits_are_counted() {
+    let mut monitor = configured("reset-string").args(["--trace-exits=summary"]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stdout(), b"Hello, World!");
+    // One for the whole string, or one for each byte: that is KVM's choice.
+    let exits = counted(&monitor.stderr(), "out            0x00f1 ");
+    assert!(exits == 1 || exits == 13, "{exits}");
+}
+
+fn flat_answer_real_is_42() {
+    assert_prints("answer-real", "Hello, World!", ENDED);
+}
+
+fn flat_answer_protected_is_42() {
+    assert_prints("answer-protected", "Hello, World!", ENDED);
+}
+
+fn flat_answer_long_is_42() {
+    assert_prints("answer-long", "Hello, World!", ENDED);
+}
+
+/// A software KVM has no paging in protected mode, and its users are told. The suite runs once more in the rig, whose KVM has
+/// it.
+fn flat_answer_paged_is_42_or_refused_by_a_kvm_without_paging() {
+    if rig::can_run_linux().is_ok() {
+        return assert_prints("answer-paged", "Hello, World!", ENDED);
+    }
+    let mut monitor = configured("answer-paged").start();
+    monitor.expect_code(HOST_CANT, DEADLINE);
+    assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (Vec::new(), NO_PAGING));
+}
+
+/// The config of the real-mode answer with another expectation.
+fn answer_expecting(expectation: &str) -> tempfile::NamedTempFile {
+    let text = std::fs::read_to_string(config_path("answer-real")).expect("it is shipped");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    config["boot"]["flat"]["image"] = driver::guests::path("answer-real").to_str().expect("UTF-8").into();
+    config["expect"] = serde_json::from_str(expectation).expect("it is JSON");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), config.to_string()).expect("room for a config");
+    file
+}
+
+fn flat_answer_that_is_not_expected_shows_both_values() {
+    let expectation =
+        r#"{"rax": 43, "memory": [{"address": "0x400", "u16": 42}, {"address": "0x400", "u8": 7}]}"#;
+    let config = answer_expecting(expectation);
+    let mut monitor = Monitor::command(["--config".as_ref(), config.path().as_os_str()]).start();
+    monitor.expect_code(CRASHED, DEADLINE);
+    let message = "error: the guest halted in a state that wasn't expected\n\
+        rax is 0x2a (42), expected 0x2b (43)\n\
+        the u8 at 0x400 is 0x2a (42), expected 0x7 (7)\n";
+    assert_eq!(monitor.stderr(), message);
+}
+
+fn flat_interrupts_echo_what_is_typed() {
+    let mut monitor = configured("echo-irq").stdin(Stdin::Pipe).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.send(b"typed");
+    monitor.expect("typed", DEADLINE);
+    monitor.send(b" again\x04");
+    monitor.expect(" againbye\n", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn flat_second_processor_counts_too() {
+    assert_prints("ping", "second done\npong 1000\n", ENDED);
+}
+
+/// The reason in words, the registers and the bytes at the instruction pointer, in each width.
+fn assert_faults(kind: &str, reason: &str, code: [Option<&str>; 3]) {
+    for (width, code) in ["16", "32", "64"].into_iter().zip(code) {
+        let mut monitor = configured(&format!("fault-{kind}-{width}")).start();
+        monitor.expect_code(CRASHED, DEADLINE);
+        let report = monitor.stderr();
+        let start = format!("error: the guest crashed: {reason}\nrip ");
+        assert!(report.starts_with(&start), "{report}");
+        // KVM on AMD processors has reset them after a triple fault, and says so.
+        let is_the_guests = !report.contains("KVM has reset the registers");
+        if is_the_guests {
+            assert!(report.contains(" rbx 00000000600dcafe "), "{report}");
+        }
+        if let Some(code) = code.filter(|_| is_the_guests) {
+            assert!(report.contains(&format!("\ncode {code}")), "{report}");
+        }
+    }
+}
+
+fn flat_triple_fault_is_told_in_16_32_and_64_bit() {
+    assert_faults("triple", "triple fault", [Some("66 f7 f1"), Some("f7 f1"), Some("f7 f1")]);
+}
+
+fn flat_jump_out_of_memory_is_told_in_16_32_and_64_bit() {
+    assert_faults("jump", "instruction pointer outside of memory", [None; 3]);
+}
+
+fn flat_ud2_without_handler_is_told_in_16_32_and_64_bit() {
+    assert_faults("ud", "triple fault", [Some("0f 0b"); 3]);
+}
+
+fn flat_elf_kernels_in_c_run_without_a_loader() {
+    assert_prints("kernel32", "C in protected mode\n", ENDED);
+    assert_prints("kernel64", "C in long mode\n", ENDED);
+    assert_prints("kernel64-pie", "C in long mode\n", ENDED);
+}
+
+/// Exit code 43 is its debug-exit of 21.
+fn flat_multiboot_kernel_in_c_finds_what_it_was_given() {
+    let said = "magic ok\n\
+        cs 0x0028 protected 1\n\
+        cmdline [one two]\n\
+        mem_upper 31744\n\
+        map 0x0000000000000000 0x000000000009fc00 1\n\
+        map 0x000000000009fc00 0x0000000000000400 2\n\
+        map 0x00000000000f0000 0x0000000000010000 2\n\
+        map 0x0000000000100000 0x0000000001f00000 1\n";
+    let module = |name: &str, image: &str| {
+        let bytes = std::fs::read(driver::guests::path(image)).expect("it was built");
+        format!("module [{name}] {} {:#010x}\n", bytes.len(), micro_tests::fnv1a(&bytes))
+    };
+    let modules = module("first module", "hello-real") + &module("second module", "reset-hello");
+    assert_prints("multiboot", &format!("{said}{modules}"), 43);
+}
+
+fn flat_timeout_ends_a_guest_and_says_where_it_was() {
+    let mut monitor = configured("reset-loop").args(["--timeout", "300ms"]).start();
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+    let message = "error: the timeout has passed and the guest hasn't ended\nvcpu0:\nrip 0000000000000000  ";
+    let report = monitor.stderr();
+    assert!(report.starts_with(message), "{report}");
+    assert!(report.contains("\ncs f000 base f0000 "), "{report}");
+    // `jmp` to itself, behind what the image starts with.
+    assert!(report.contains("\ncode "), "{report}");
+}
+
+/// The trace goes to a pipe that is full: the guest is held, and the timer isn't.
+fn flat_timeout_ends_a_guest_whose_trace_nobody_reads() {
+    let stuck = ["sh", "-c", r#"exec 3>&2; mkfifo "$1/f"; exec 4<>"$1/f"; shift; exec "$@" 2>&4"#, "sh"];
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let words = stuck.iter().map(std::ffi::OsString::from).chain([dir.path().as_os_str().to_owned()]);
+    let mut monitor = boot_flood().args(["--trace-exits", "--timeout", "2s"]).wrapped(words).start();
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+}
+
+/// A guest that prints without end.
+fn boot_flood() -> Launch {
+    crate::common::boot("flood")
+}
+
+fn flat_trace_has_a_line_for_each_exit() {
+    let mut monitor = configured("hello-real").args(["--trace-exits"]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    let trace = monitor.stderr();
+    let lines: Vec<&str> = trace.lines().collect();
+    assert_eq!(lines.len(), 12, "{trace}");
+    let first = lines[0].split_once(" vcpu0 ").expect("time, then vCPU").1;
+    assert!(first.starts_with("out      0x03f8 width 1 data 48 ip 0x"), "{trace}");
+    assert!(lines[11].contains(" vcpu0 halt     ip 0x"), "{trace}");
+}
+
+fn flat_step_shows_the_first_instructions() {
+    let mut monitor = configured("reset-string").args(["--step", "3"]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stdout(), b"Hello, World!");
+    let steps = monitor.stderr();
+    let lines: Vec<&str> = steps.lines().collect();
+    assert_eq!(lines.len(), 3, "{steps}");
+    assert!(lines[0].starts_with("step 1: cs f000 ip 0xfff0 ["), "{steps}");
+    assert!(lines[1].starts_with("step 2: cs f000 ip 0x0 [8c c8 8e d8 "), "{steps}");
+    assert!(lines[2].starts_with("step 3: cs f000 ip 0x2 [8e d8 "), "{steps}");
+    assert!(lines[2].contains(" ax f000 "), "mov ax, cs: {steps}");
+}
+
+/// With interrupt controllers, as a machine has by default, the guest's `hlt` is no end.
+fn flat_without_config_runs_in_real_mode_from_0() {
+    let image = driver::guests::path("hello-real");
+    let mut monitor =
+        Monitor::command(["--flat".as_ref(), image.as_os_str()]).args(["--memory", "1M"]).start();
+    monitor.expect("Hello, KVM!", DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+/// What the monitor says to a config with this in it besides an image.
+fn refusal(rest: &str) -> String {
+    let image = driver::guests::path("hello-real");
+    let text =
+        format!(r#"{{"boot": {{"flat": {{"image": {image:?}}}}}, "memory": {{"size": "1M"}}, {rest}}}"#);
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("room for a config");
+    let mut monitor = Monitor::command(["--config".as_ref(), file.path().as_os_str()]).start();
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    monitor.stderr()
+}
+
+fn flat_device_on_a_taken_port_is_refused() {
+    let uart = refusal(r#""devices": [{"type": "debug-exit"}, {"type": "debug-console", "port": "0x3f9"}]"#);
+    let message =
+        "error: devices[1].port: 0x3f9 belongs to the uart com1 (ports 0x3f8 to 0x3ff); choose another\n";
+    assert_eq!(uart, message);
+    let other = refusal(r#""devices": [{"type": "debug-exit"}, {"type": "debug-console", "port": "0xf6"}]"#);
+    let message =
+        "error: devices[1].port: 0xf6 belongs to the debug exit (ports 0xf4 to 0xf7); choose another\n";
+    assert_eq!(other, message);
+    let last = refusal(r#""devices": [{"type": "debug-exit", "port": "0xfffd"}]"#);
+    let message =
+        "error: devices[0].port: 4 ports from 0xfffd on run past the last one, 0xffff; choose a lower one\n";
+    assert_eq!(last, message);
+}
+
+fn flat_expected_memory_that_is_not_there_is_refused() {
+    let rest = r#""irqchip": false, "expect": {"memory": [{"address": "0xffffd", "u32": 0}]}"#;
+    let message = "error: expect.memory[0].address: at 0xffffd the guest has no memory; change the address or memory.size\n";
+    assert_eq!(refusal(rest), message);
+}
+
+fn flat_image_that_is_not_there_is_refused() {
+    let mut monitor = Monitor::command(["--flat", "/nowhere.bin"]).start();
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    let message = "error: image /nowhere.bin: can't be opened: No such file or directory (os error 2)\n";
+    assert_eq!(monitor.stderr(), message);
+}

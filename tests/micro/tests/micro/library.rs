@@ -1,0 +1,228 @@
+//! The same flat images by library: vmm-boot, vmm-kvm and vmm-vcpu with a handler of our own, without bus, devices, config
+//! and machine.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use driver::guests;
+use harness::trials;
+use libtest_mimic::Trial;
+use vmm_arch::flat::Mode;
+use vmm_arch::layout;
+use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile};
+use vmm_kvm::{Kvm, KvmVcpu, Vm};
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_vcpu::{CrashCause, End, ExitHandler, Flow, VcpuThread, run};
+
+/// COM1's line status: a byte has come, and there is room to send one.
+const LINE_STATUS: u16 = 0x3fd;
+/// The i8042's command port, and the command that resets the machine.
+const RESET: (u16, u8) = (0x64, 0xfe);
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        library_real_mode_hello_makes_an_exit_for_each_byte,
+        library_reset_images_start_at_the_reset_vector,
+        library_answers_are_42,
+        library_interrupt_handler_echoes,
+        library_second_processor_counts_too,
+        library_faults_are_crashes,
+        library_paged_answer_is_42_where_kvm_has_paging,
+    ]
+}
+
+/// Keeps what the guest says at any port of one byte, and types at COM1. Ends at a reset.
+#[derive(Clone, Default)]
+struct Ports {
+    said: Arc<Mutex<Vec<(u16, u8)>>>,
+    typed: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl Ports {
+    /// What was said at `port`.
+    fn said_at(&self, port: u16) -> String {
+        let said = self.said.lock().unwrap();
+        said.iter().filter(|(at, _)| *at == port).map(|(_, byte)| char::from(*byte)).collect()
+    }
+}
+
+impl ExitHandler for Ports {
+    type Stop = &'static str;
+
+    fn inb(&mut self, port: u16) -> u8 {
+        let mut typed = self.typed.lock().unwrap();
+        match port {
+            LINE_STATUS => 0x20 | u8::from(!typed.is_empty()),
+            0x3f8 => typed.pop_front().unwrap_or(0),
+            _ => 0xff,
+        }
+    }
+
+    fn outb(&mut self, port: u16, value: u8) -> Flow<&'static str> {
+        if (port, value) == RESET {
+            return Flow::Stop("reset");
+        }
+        self.said.lock().unwrap().push((port, value));
+        Flow::Enter
+    }
+}
+
+/// A machine with this image in its memory.
+struct Machine {
+    vm: Vm,
+    ram: GuestRam,
+    plan: FlatPlan,
+}
+
+/// Where the guest's `hlt` ends it.
+const WITHOUT_IRQCHIP: bool = false;
+const WITH_IRQCHIP: bool = true;
+
+impl Machine {
+    fn new(image: &Path, mode: Mode, load_address: Option<u64>, irqchip: bool) -> Self {
+        let mut file = SourceFile::open(Role::Image, image).unwrap();
+        // Real mode reaches a little beyond 1 MiB, where its jump out of memory goes.
+        let ranges = layout::ram_ranges(if mode == Mode::Real { 1 << 20 } else { 4 << 20 });
+        let spec = FlatSpec {
+            image: &file.inspect_flat().unwrap(),
+            load_address,
+            mode: Some(mode),
+            entry: None,
+            stack: None,
+            cmdline: None,
+            modules: &[],
+            ram: &ranges,
+        };
+        let plan = FlatPlan::new(&spec).unwrap();
+        let vm = Kvm::open().unwrap().create_vm().unwrap();
+        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
+        if irqchip {
+            vm.create_irqchip_and_pit().unwrap();
+        }
+        let ram = GuestRam::new(&ranges).unwrap();
+        plan.load(ram.memory(), file.file(), []).unwrap();
+        vm.add_memory(&ram).unwrap();
+        if let Some(alias) = plan.alias() {
+            vm.add_read_only_alias(&ram, alias.source, alias.gpa).unwrap();
+        }
+        Self { vm, ram, plan }
+    }
+
+    /// The first processor, in front of its first instruction.
+    fn first_vcpu(&self) -> KvmVcpu {
+        let vcpu = self.vm.create_vcpu(0).unwrap();
+        let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
+        self.plan.start().apply_to(&mut regs, &mut sregs);
+        vcpu.set_sregs(&sregs).unwrap();
+        vcpu.set_regs(&regs).unwrap();
+        vcpu
+    }
+
+    fn word_at_0x400(&self) -> u64 {
+        self.ram.memory().read_obj(GuestAddress(0x400)).unwrap()
+    }
+}
+
+/// Runs an image on a machine without interrupt controllers to its end.
+fn run_to_end(name: &str, mode: Mode, load_address: Option<u64>) -> (Machine, Ports, End<&'static str>) {
+    let machine = Machine::new(&guests::path(name), mode, load_address, WITHOUT_IRQCHIP);
+    let mut ports = Ports::default();
+    let end = run(&mut machine.first_vcpu(), &mut ports).unwrap();
+    (machine, ports, end)
+}
+
+fn library_real_mode_hello_makes_an_exit_for_each_byte() {
+    let (_, ports, end) = run_to_end("hello-real", Mode::Real, None);
+    assert!(matches!(end, End::Halted(_)), "{end:?}");
+    assert_eq!(ports.said_at(0x3f8), "Hello, KVM!");
+    assert_eq!(ports.said.lock().unwrap().len(), 11);
+}
+
+fn library_reset_images_start_at_the_reset_vector() {
+    let (_, ports, end) = run_to_end("reset-hello", Mode::Reset, None);
+    assert!(matches!(end, End::Halted(_)), "{end:?}");
+    assert_eq!(ports.said_at(0xf1), "Hello");
+    let (_, ports, end) = run_to_end("reset-string", Mode::Reset, None);
+    assert!(matches!(end, End::Halted(_)), "{end:?}");
+    assert_eq!(ports.said_at(0xf1), "Hello, World!");
+}
+
+fn assert_answers(name: &str, mode: Mode, load_address: Option<u64>) {
+    let (machine, ports, end) = run_to_end(name, mode, load_address);
+    let End::Halted(report) = end else { panic!("{name}: {end:?}") };
+    assert_eq!((report.regs.rax, machine.word_at_0x400()), (42, 42), "{name}");
+    assert_eq!(ports.said_at(0xe9), "Hello, World!", "{name}");
+}
+
+fn library_answers_are_42() {
+    assert_answers("answer-real", Mode::Real, Some(0x1000));
+    assert_answers("answer-protected", Mode::Protected, None);
+    assert_answers("answer-long", Mode::Long, None);
+}
+
+/// A software KVM has no paging in protected mode; a caller sees it in CR0. The suite runs once more in the rig, whose KVM has
+/// it.
+fn library_paged_answer_is_42_where_kvm_has_paging() {
+    /// CR0.PG.
+    const PAGING: u64 = 1 << 31;
+    if rig::can_run_linux().is_ok() {
+        return assert_answers("answer-paged", Mode::Paged, None);
+    }
+    let machine = Machine::new(&guests::path("answer-paged"), Mode::Paged, None, WITHOUT_IRQCHIP);
+    assert_eq!(machine.first_vcpu().sregs().unwrap().cr0 & PAGING, 0);
+}
+
+/// The host's side of COM1: an eventfd at IRQ 4.
+fn library_interrupt_handler_echoes() {
+    let machine = Machine::new(&guests::path("echo-irq"), Mode::Real, Some(0x1000), WITH_IRQCHIP);
+    let line = EventFd::new(EFD_NONBLOCK).unwrap();
+    machine.vm.connect_irq(&line, layout::COM1_IRQ).unwrap();
+    let ports = Ports::default();
+    let ended = EventFd::new(0).unwrap();
+    let vcpu = VcpuThread::spawn(0, machine.first_vcpu(), ports.clone(), ended.try_clone().unwrap()).unwrap();
+    vcpu.resume();
+    driver::wait_until("the guest listens", driver::DEADLINE, || ports.said_at(0x3f9) == "\x01");
+    ports.typed.lock().unwrap().extend(b"typed\x04");
+    line.write(1).unwrap();
+    ended.read().unwrap();
+    assert!(matches!(vcpu.join(), Ok(End::Asked("reset"))));
+    assert_eq!(ports.said_at(0x3f8), "ready\ntypedbye\n");
+}
+
+fn library_second_processor_counts_too() {
+    let machine = Machine::new(&guests::path("ping"), Mode::Protected, None, WITH_IRQCHIP);
+    let ports = Ports::default();
+    let ended = EventFd::new(0).unwrap();
+    let spawn = |index, vcpu| {
+        let vcpu = VcpuThread::spawn(index, vcpu, ports.clone(), ended.try_clone().unwrap()).unwrap();
+        vcpu.resume();
+        vcpu
+    };
+    let first = spawn(0, machine.first_vcpu());
+    let second = spawn(1, machine.vm.create_vcpu(1).unwrap());
+    ended.read().unwrap();
+    assert!(matches!(first.join(), Ok(End::Asked("reset"))));
+    assert_eq!(ports.said_at(0xe9), "second done\npong 1000\n");
+    drop(second);
+}
+
+/// What an image died of.
+fn cause(name: &str, mode: Mode, load_address: Option<u64>) -> CrashCause {
+    match run_to_end(name, mode, load_address).2 {
+        End::Crashed(crash) => crash.cause,
+        end => panic!("{name}: {end:?}"),
+    }
+}
+
+fn library_faults_are_crashes() {
+    let widths = [("16", Mode::Real, Some(0x1000)), ("32", Mode::Protected, None), ("64", Mode::Long, None)];
+    for (width, mode, at) in widths {
+        assert_eq!(cause(&format!("fault-triple-{width}"), mode, at), CrashCause::TripleFault);
+        assert_eq!(cause(&format!("fault-ud-{width}"), mode, at), CrashCause::TripleFault);
+        let jump = cause(&format!("fault-jump-{width}"), mode, at).to_string();
+        assert_eq!(jump, "instruction pointer outside of memory");
+    }
+}

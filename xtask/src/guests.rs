@@ -1,0 +1,16 @@
+//! `cargo xtask guests`: the bare-metal guests as files, to boot by hand.
+
+use std::fs;
+use std::process::ExitCode;
+
+use crate::{Failure, workspace};
+
+/// Builds what isn't up to date, and prints each image's path, from the workspace on, and its length.
+pub(crate) fn run() -> Result<ExitCode, Failure> {
+    for path in driver::guests::all()? {
+        let len = fs::metadata(&path)?.len();
+        let shown = path.strip_prefix(workspace::root()).unwrap_or(&path).display().to_string();
+        println!("{shown:<34} {len:>6} bytes");
+    }
+    Ok(ExitCode::SUCCESS)
+}
