@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand};
 use vmm_config::{ConfigError, Flag, Overrides, Timeout};
 use vmm_machine::{Diagnostics, WatchExits};
 
 const EXAMPLES: &str = include_str!("help.txt");
 
-/// Boots a stock Linux kernel in a KVM virtual machine, with the serial console on this terminal.
+/// Runs a stock Linux kernel or a bare-metal image in a KVM virtual machine, with the serial console on this terminal.
 #[derive(Debug, Parser)]
 #[command(name = "vmm-bin", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -47,8 +47,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<Timeout>,
     /// Show every exit of the guest on standard error, or a table of them at the end
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
-    trace_exits: Option<TraceExits>,
+    #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
+    trace_exits: Option<WatchExits>,
     /// Show the registers in front of each of the first N instructions on standard error
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     step: u64,
@@ -70,22 +70,10 @@ pub(crate) enum Command {
     Doctor,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TraceExits {
-    /// A line for each exit
-    Lines,
-    /// How many of each kind, at the end
-    Summary,
-}
-
 impl Args {
     /// What to watch of the guest.
     pub(crate) fn diagnostics(&self, is_raw_terminal: bool) -> Diagnostics {
-        let exits = self.trace_exits.map(|how| match how {
-            TraceExits::Lines => WatchExits::Lines,
-            TraceExits::Summary => WatchExits::Summary,
-        });
-        Diagnostics { exits, steps: self.step, is_raw_terminal }
+        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal }
     }
 
     /// The flags that override the config, checked.

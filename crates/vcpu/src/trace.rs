@@ -96,11 +96,7 @@ impl fmt::Display for TracedExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:11.6} vcpu{} {:<8}", self.at.as_secs_f64(), self.vcpu, self.kind.name())?;
         if let Some(place) = self.kind.place() {
-            write!(f, " {place:#06x} width {}", self.width)?;
-            if self.count > 1 {
-                write!(f, " count {}", self.count)?;
-            }
-            write!(f, " data")?;
+            write!(f, " {place:#06x} width {} count {} data", self.width, self.count)?;
             self.data().iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
             if self.width * self.count > self.data_len {
                 write!(f, " ..")?;
@@ -307,14 +303,14 @@ mod tests {
     #[test]
     fn traced_write_tells_port_width_and_data_and_can_hold() {
         let (line, flow) = traced(|subject| assert_eq!(subject.port_out(0x3f8, b"H"), Flow::Enter));
-        assert_eq!(line, "vcpu1 out      0x03f8 width 1 data 48 ip 0x7c00");
+        assert_eq!(line, "vcpu1 out      0x03f8 width 1 count 1 data 48 ip 0x7c00");
         assert_eq!(flow, Flow::Hold);
     }
 
     #[test]
     fn traced_read_tells_what_the_guest_gets() {
         let (line, _) = traced(|subject| subject.port_in(0x60, &mut [0]));
-        assert_eq!(line, "vcpu1 in       0x0060 width 1 data 07 ip 0x7c00");
+        assert_eq!(line, "vcpu1 in       0x0060 width 1 count 1 data 07 ip 0x7c00");
     }
 
     #[test]
@@ -339,13 +335,13 @@ mod tests {
     fn traced_mmio_tells_the_address() {
         let (line, _) =
             traced(|subject| assert_eq!(subject.mmio_write(0xd000_0000, &[1, 0, 0, 0]), Flow::Enter));
-        assert_eq!(line, "vcpu1 write    0xd0000000 width 4 data 01 00 00 00 ip 0x7c00");
+        assert_eq!(line, "vcpu1 write    0xd0000000 width 4 count 1 data 01 00 00 00 ip 0x7c00");
     }
 
     #[test]
     fn traced_stop_of_the_handler_gets_through() {
         let (line, _) = traced(|subject| assert_eq!(subject.port_out(9, &[0]), Flow::Stop("port 9")));
-        assert_eq!(line, "vcpu1 out      0x0009 width 1 data 00 ip 0x7c00");
+        assert_eq!(line, "vcpu1 out      0x0009 width 1 count 1 data 00 ip 0x7c00");
     }
 
     #[test]

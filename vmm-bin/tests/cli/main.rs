@@ -4,6 +4,7 @@ mod bench;
 mod cmdline;
 mod config;
 mod flags;
+mod flat;
 mod host;
 mod initrd;
 mod kernel;

@@ -7,6 +7,7 @@
 mod lines;
 mod stream;
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -41,6 +42,18 @@ pub enum WatchExits {
     Lines,
     /// Counted, for a table at the end.
     Summary,
+}
+
+impl FromStr for WatchExits {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "lines" => Ok(Self::Lines),
+            "summary" => Ok(Self::Summary),
+            _ => Err("expected lines or summary"),
+        }
+    }
 }
 
 /// The watching side of a machine that is being built or runs.

@@ -1,0 +1,118 @@
+//! Flat images that can't be run. crates/boot has a test for each check; these are about the program.
+
+use crate::bench::{BAD_CONFIG, Bench, complaint};
+
+/// A multiboot header with these flags and a checksum that is wrong by `error` (Multiboot 0.6.96, §3.1.1).
+fn multiboot(flags: u32, error: u32) -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(flags).wrapping_add(error);
+    [MAGIC, flags, checksum].iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A 32-bit ELF of this machine (System V ABI, "ELF Header").
+fn elf32(machine: u16) -> Vec<u8> {
+    let mut elf = vec![0; 52 + 32];
+    elf[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+    elf[16] = 2; // ET_EXEC
+    elf[18..20].copy_from_slice(&machine.to_le_bytes());
+    elf
+}
+
+/// The image `i` with these settings besides is refused with this message, and nothing is left behind.
+fn assert_refused(image: &[u8], settings: &str, message: &str) {
+    let bench = Bench::new();
+    bench.file("i", image);
+    let config = format!(r#"{{"boot": {{"flat": {{"image": "i"{settings}}}}}, "memory": {{"size": "2M"}}}}"#);
+    let ran = bench.run_config(&config);
+    assert_eq!(ran, complaint(BAD_CONFIG, message));
+    assert_eq!(bench.names(), ["i", "kernel", "vm.json"]);
+}
+
+#[test]
+fn flat_empty_is_refused() {
+    assert_refused(b"", "", "image i: is empty");
+}
+
+#[test]
+fn flat_missing_is_told() {
+    let ran = Bench::new().run(&["--flat", "i"]);
+    assert_eq!(
+        ran,
+        complaint(BAD_CONFIG, "image i: can't be opened: No such file or directory (os error 2)")
+    );
+}
+
+#[test]
+fn flat_larger_than_memory_is_refused() {
+    let message = "the image needs 3145728 bytes, but the guest's memory below the 32-bit MMIO gap has 2097152; give the \
+        guest at least 3 MiB";
+    assert_refused(&vec![0; 3 << 20], "", message);
+}
+
+#[test]
+fn flat_load_address_outside_memory_is_refused() {
+    let message = "boot.flat.load_address 0x200000 lies outside the guest's memory, which ends at 0x200000; use one below that";
+    assert_refused(b"\xf4", r#", "load_address": "0x200000", "mode": "long""#, message);
+}
+
+#[test]
+fn flat_load_address_in_the_mmio_gap_is_refused() {
+    let message = "boot.flat.load_address 0xd0000000 lies in the 32-bit MMIO gap 0xc0000000..0x100000000; use one below it";
+    assert_refused(b"\xf4", r#", "load_address": "0xd0000000", "mode": "long""#, message);
+}
+
+#[test]
+fn flat_entry_outside_the_image_is_refused() {
+    let message = "boot.flat.entry 0x1001 lies outside the image's bytes at 0x1000..0x1001";
+    assert_refused(b"\xf4", r#", "load_address": "0x1000", "entry": "0x1001""#, message);
+}
+
+#[test]
+fn flat_unknown_mode_is_refused() {
+    let message = r#"vm.json:1:48: boot.flat.mode: unknown mode "realy", did you mean "real"?"#;
+    assert_refused(b"\xf4", r#", "mode": "realy""#, message);
+}
+
+#[test]
+fn flat_elf_for_another_machine_is_refused() {
+    let message = "image i: a 32-bit ELF for arm (machine 40); a 32-bit one for i386 (machine 3) or a 64-bit one for x86_64 \
+        (machine 62) is needed";
+    assert_refused(&elf32(40), "", message);
+}
+
+#[test]
+fn flat_multiboot_header_beyond_8_kib_is_refused() {
+    let image = [vec![0; 8192], multiboot(0, 0)].concat();
+    let message = "image i: the multiboot header is at 0x2000, beyond the first 8192 bytes";
+    assert_refused(&image, "", message);
+}
+
+#[test]
+fn flat_multiboot_bad_checksum_is_refused() {
+    assert_refused(
+        &multiboot(0, 1),
+        "",
+        "image i: the multiboot header at 0x0 has a bad checksum: magic + flags + checksum are 0x1, but must be 0",
+    );
+}
+
+#[test]
+fn flat_multiboot_asking_for_what_we_lack_is_refused_by_name() {
+    let message = "image i: the multiboot header at 0x0 requires what isn't offered: flag 2 (a video mode), flag 5 (not in the \
+        specification)";
+    assert_refused(&multiboot(1 << 2 | 1 << 5, 0), "", message);
+}
+
+#[test]
+fn flat_beside_a_kernel_is_refused() {
+    let ran = Bench::new().run(&["--flat", "i", "--kernel", "kernel"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--kernel") && ran.stderr.contains("--flat"), "{}", ran.stderr);
+}
+
+#[test]
+fn flat_timeout_without_a_unit_is_refused() {
+    let ran = Bench::new().run(&["--flat", "i", "--timeout", "5"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("5s"), "{}", ran.stderr);
+}
