@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// End the run after this time, such as 5s, with exit code 124
     #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<Timeout>,
+    /// Time that a guest has to shut down after SIGTERM [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) shutdown_timeout: Option<Timeout>,
     /// Show every exit of the guest on standard error, or a table of them at the end
     #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
     trace_exits: Option<WatchExits>,

@@ -55,6 +55,9 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     if let Some(timeout) = args.timeout {
         machine.set_timeout(timeout.get())?;
     }
+    if let Some(timeout) = args.shutdown_timeout {
+        machine.set_shutdown_timeout(timeout.get());
+    }
     let terminal = on_terminal.then(tty::RawMode::enter).transpose()?;
     let run = machine.run(started);
     drop(terminal);

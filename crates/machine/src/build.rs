@@ -5,14 +5,15 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use event_manager::{EventManager, SubscriberOps};
-use tracing::{debug, warn};
+use tracing::debug;
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
-use vmm_devices::{DebugConsole, DebugExit, I8042, PseudoSerial, Rtc, Uart};
+use vmm_devices::{DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, Rtc, Uart};
 use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::console::Console;
@@ -21,6 +22,7 @@ use crate::error::Tried;
 use crate::event_loop::{Source, VcpuEnds};
 use crate::guest::GuestPlan;
 use crate::handler::BusHandler;
+use crate::machine::SHUTDOWN_TIMEOUT;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
@@ -49,6 +51,7 @@ impl Machine {
         let ram = GuestRam::new(&plan.ram)?;
         let load_started = Instant::now();
         plan.boot.load(&ram, &mut inputs)?;
+        write_acpi_tables(&plan, &ram)?;
         let load_time = load_started.elapsed();
         // Behind the load: until the guest runs, KVM needn't follow the changes of the mappings.
         vm.add_memory(&ram)?;
@@ -59,8 +62,8 @@ impl Machine {
         }
 
         let ports = Bus::new();
-        let uart = connect_devices(&plan, &vm, &ports)?;
-        let console = Console::open(&plan.serial, uart, messages.clone())?;
+        let connected = connect_devices(&plan, &vm, &ports)?;
+        let console = Console::open(&plan.serial, connected.uart, messages.clone())?;
 
         let ended = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried("eventfd of the vCPUs")?;
         let watching = Watching::new(diagnostics)?;
@@ -96,6 +99,10 @@ impl Machine {
             messages,
             load_time,
             watching,
+            power: connected.power,
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
+            shutting_down: false,
+            started: Instant::now(),
             ram,
             expect,
             _vm: vm,
@@ -119,9 +126,6 @@ fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
     if plan.vcpus as usize > max {
         return Err(Error::HostCpus { asked: plan.vcpus, max });
     }
-    if plan.vcpus > 1 && matches!(plan.boot, GuestPlan::Linux(_)) {
-        warn!("cpus.count: the guest isn't told of more than one processor yet (that takes ACPI tables)");
-    }
     let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).tried("sysinfo")?;
     let host_len = host.ram_total().saturating_add(host.swap_total());
     if plan.ram_len() > host_len {
@@ -130,26 +134,51 @@ fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts the planned devices on the bus and returns the UART, whose other side is the console.
-fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Arc<Uart>, Error> {
-    let irq = IrqLine::new().tried("eventfd of COM1's interrupt")?;
-    let uart = Arc::new(Uart::new(irq.clone()).tried("eventfds of COM1")?);
+/// Writes the ACPI tables where the kernel searches for them.
+fn write_acpi_tables(plan: &Plan, ram: &GuestRam) -> Result<(), Error> {
+    for table in plan.acpi.iter().flat_map(vmm_acpi::Tables::iter) {
+        let written = ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa));
+        written.map_err(|source| Error::AcpiWrite { gpa: table.gpa, source })?;
+    }
+    Ok(())
+}
+
+/// The devices that have another side than the guest's.
+struct Connected {
+    /// Its other side is the console.
+    uart: Arc<Uart>,
+    /// Its other side is whoever presses the power button.
+    power: Option<Arc<PowerManagement>>,
+}
+
+/// Puts the planned devices on the bus, and their interrupts at the controllers.
+fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Connected, Error> {
+    let line = || IrqLine::new().tried("eventfd of an interrupt");
+    let uart_irq = line()?;
+    let uart = Arc::new(Uart::new(uart_irq.clone()).tried("eventfds of COM1")?);
+    let mut power = None;
     for device in &plan.devices {
-        let bus_device: Arc<dyn BusDevice> = match device.kind {
-            DeviceKind::I8042 => Arc::new(I8042),
-            DeviceKind::Rtc => Arc::new(Rtc::default()),
-            DeviceKind::Uart => Arc::clone(&uart) as _,
+        let (bus_device, irq): (Arc<dyn BusDevice>, _) = match device.kind {
+            DeviceKind::I8042 => (Arc::new(I8042), None),
+            DeviceKind::Rtc => (Arc::new(Rtc::default()), None),
+            DeviceKind::Uart => (Arc::clone(&uart) as _, Some(uart_irq.clone())),
+            DeviceKind::PowerManagement => {
+                let sci = line()?;
+                let device = Arc::new(PowerManagement::new(sci.clone()));
+                power = Some(Arc::clone(&device));
+                (device, Some(sci))
+            }
             // All that prints does so into one queue, so that the order is the guest's.
-            DeviceKind::DebugConsole => Arc::new(DebugConsole::new(Arc::clone(uart.output()))),
-            DeviceKind::PseudoSerial => Arc::new(PseudoSerial::new(Arc::clone(uart.output()))),
-            DeviceKind::DebugExit => Arc::new(DebugExit),
+            DeviceKind::DebugConsole => (Arc::new(DebugConsole::new(Arc::clone(uart.output()))), None),
+            DeviceKind::PseudoSerial => (Arc::new(PseudoSerial::new(Arc::clone(uart.output()))), None),
+            DeviceKind::DebugExit => (Arc::new(DebugExit), None),
         };
         ports.insert(device.ports.start, device.ports.end - device.ports.start, bus_device)?;
-        if let Some(gsi) = device.gsi {
+        if let Some((gsi, irq)) = device.gsi.zip(irq) {
             vm.connect_irq(irq.event(), gsi)?;
         }
     }
-    Ok(uart)
+    Ok(Connected { uart, power })
 }
 
 /// Creates all vCPUs and sets their registers. The first one starts at the kernel's entry; the others wait

@@ -13,15 +13,16 @@ use crate::event_loop::Message;
 /// A timer that tells the machine once.
 pub(crate) struct Deadline {
     timer: TimerFd,
+    word: Message,
     messages: Sender<Message>,
 }
 
 impl Deadline {
-    /// From now on. A zero timeout would never fire; it counts as the shortest that does.
-    pub(crate) fn start(timeout: Duration, messages: Sender<Message>) -> io::Result<Self> {
+    /// Says `word` when `timeout` has passed from now on. A zero timeout would never fire; it counts as the shortest that does.
+    pub(crate) fn start(timeout: Duration, word: Message, messages: Sender<Message>) -> io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(timeout.max(Duration::from_nanos(1)), None)?;
-        Ok(Self { timer, messages })
+        Ok(Self { timer, word, messages })
     }
 }
 
@@ -38,7 +39,7 @@ impl MutEventSubscriber for Deadline {
             error!("epoll keeps the timer: {error}");
         }
         // The receiver lives in the same machine; if it has gone, so have we.
-        let _ = self.messages.send(Message::TimeIsUp);
+        let _ = self.messages.send(self.word);
     }
 }
 

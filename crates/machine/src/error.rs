@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use vmm_boot::{FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
+use vmm_memory::vm_memory::GuestMemoryError;
 
 use crate::{DeviceKind, OpenError};
 
@@ -19,6 +20,17 @@ pub enum Error {
     /// The flat image doesn't fit together with the rest of the config.
     #[error(transparent)]
     FlatPlan(#[from] FlatPlanError),
+    /// The ACPI tables of so large a machine have no room.
+    #[error("cpus.count: {0}")]
+    Acpi(#[from] vmm_acpi::Error),
+    /// The guest has no memory for the ACPI tables.
+    #[error("memory.size: no memory at {gpa:#x} for the ACPI tables; give the guest at least 1 MiB")]
+    AcpiWrite {
+        /// Where.
+        gpa: u64,
+        /// Why not.
+        source: GuestMemoryError,
+    },
     /// The inputs were opened for another config.
     #[error("the files were opened for another config")]
     OtherInputs,
@@ -136,7 +148,7 @@ impl Error {
         use vmm_kvm::Error as Kvm;
         match self {
             Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::Console(_) => Blame::Config,
-            Self::Load(_) | Self::LoadFlat(_) => Blame::Config,
+            Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::AcpiWrite { .. } => Blame::Config,
             Self::PortTaken { .. } | Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host

@@ -29,6 +29,12 @@ pub(crate) enum Message {
     VcpuEnded,
     /// The run's time is over.
     TimeIsUp,
+    /// The guest has had the time that it was given to shut down.
+    ShutdownTimeIsUp,
+    /// The user presses the power button.
+    PowerButton,
+    /// The user wants to know how the machine is.
+    Status,
 }
 
 /// A source of events.

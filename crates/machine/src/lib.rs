@@ -26,6 +26,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod build;
 mod console;
 mod deadline;

@@ -1,11 +1,13 @@
 //! A machine that exists, and its event loop.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use tracing::info;
 use vmm_config::Expect;
+use vmm_devices::PowerManagement;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, Summary};
@@ -29,10 +31,17 @@ pub struct Machine {
     pub(crate) messages: (Sender<Message>, Receiver<Message>),
     pub(crate) load_time: Duration,
     pub(crate) watching: Watching,
+    pub(crate) power: Option<Arc<PowerManagement>>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) shutting_down: bool,
+    pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
     pub(crate) _vm: Vm,
 }
+
+/// How long a guest may take to shut down, unless told otherwise: a third of what service managers give before they kill.
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a machine.
 #[derive(Debug)]
@@ -54,8 +63,17 @@ impl Machine {
     /// # Errors
     /// The host gives no timer.
     pub fn set_timeout(&mut self, timeout: Duration) -> Result<(), Error> {
-        let deadline = Deadline::start(timeout, self.messages.0.clone()).tried("timerfd of the timeout")?;
-        self.events.add_subscriber(Source::Deadline(deadline));
+        self.start_timer(timeout, Message::TimeIsUp)
+    }
+
+    /// How long a guest whose power button SIGTERM has pressed may take to shut down.
+    pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
+        self.shutdown_timeout = timeout;
+    }
+
+    fn start_timer(&mut self, timeout: Duration, word: Message) -> Result<(), Error> {
+        let timer = Deadline::start(timeout, word, self.messages.0.clone()).tried("timerfd of a timeout")?;
+        self.events.add_subscriber(Source::Deadline(timer));
         Ok(())
     }
 
@@ -90,12 +108,60 @@ impl Machine {
                     }
                     Message::VcpuEnded => self.vcpu_ending()?,
                     Message::TimeIsUp => Some(Ending::TimeIsUp(self.vcpus.reports())),
+                    Message::Signal(signal) => self.signalled(signal)?,
+                    Message::PowerButton => {
+                        self.press_power_button();
+                        None
+                    }
+                    Message::Status => {
+                        let status = self.status();
+                        self.say(&status);
+                        None
+                    }
                     other => ending_of(other),
                 };
                 if let Some(ending) = ending {
                     return Ok(ending);
                 }
             }
+        }
+    }
+
+    /// The first SIGTERM asks the guest to shut down, if it listens. Every other signal, and what comes later, is an end.
+    fn signalled(&mut self, signal: i32) -> Result<Option<Ending>, Error> {
+        let is_first = !std::mem::replace(&mut self.shutting_down, true);
+        if is_first && signal == libc::SIGTERM && self.press_power_button() {
+            info!(
+                "SIGTERM: the power button is pressed; the guest has {:?} to shut down",
+                self.shutdown_timeout
+            );
+            self.start_timer(self.shutdown_timeout, Message::ShutdownTimeIsUp)?;
+            return Ok(None);
+        }
+        Ok(Some(Ending::Signal(signal)))
+    }
+
+    /// Whether the guest listens to the power button.
+    fn press_power_button(&mut self) -> bool {
+        let listens = self.power.as_ref().is_some_and(|power| power.press_power_button());
+        if !listens {
+            self.say("the guest doesn't listen to the power button");
+        }
+        listens
+    }
+
+    /// In one line.
+    fn status(&self) -> String {
+        let mib = self.ram.regions().map(|region| region.len).sum::<u64>() >> 20;
+        let (vcpus, seconds) = (self.vcpus.count(), self.started.elapsed().as_secs());
+        let plural = if vcpus == 1 { "" } else { "s" };
+        format!("{vcpus} vCPU{plural}, {mib} MiB of memory, up {seconds} s")
+    }
+
+    /// Says something to the person at the terminal, if there is one.
+    fn say(&mut self, text: &str) {
+        if let Ok(Source::Console(console)) = self.events.subscriber_mut(self.console) {
+            console.say(text);
         }
     }
 
@@ -158,7 +224,8 @@ fn ending_of(message: Message) -> Option<Ending> {
         Message::Quit => Some(Ending::Quit),
         Message::OutputGone => Some(Ending::OutputGone),
         Message::Signal(signal) => Some(Ending::Signal(signal)),
+        Message::ShutdownTimeIsUp => Some(Ending::Signal(libc::SIGTERM)),
         Message::TimeIsUp => Some(Ending::TimeIsUp(Vec::new())),
-        Message::Wake | Message::VcpuEnded => None,
+        Message::Wake | Message::VcpuEnded | Message::PowerButton | Message::Status => None,
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
+use vmm_acpi::Tables;
 use vmm_arch::layout;
 use vmm_config::{Config, Expect, Serial};
 
 use crate::guest::GuestPlan;
-use crate::{Error, Inputs, expect};
+use crate::{Error, Inputs, acpi, expect};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub boot: GuestPlan,
     /// Whether KVM emulates interrupt controllers, timer and local APICs.
     pub irqchip: bool,
+    /// The ACPI tables, for a kernel that follows a boot protocol on a machine with interrupt controllers.
+    pub acpi: Option<Tables>,
     /// The devices of ours on the port bus, in ascending order of port.
     pub devices: Vec<Device>,
     /// The host's side of COM1.
@@ -55,6 +58,8 @@ pub enum DeviceKind {
     PseudoSerial,
     /// The reset line.
     I8042,
+    /// ACPI's power button and soft off.
+    PowerManagement,
     /// The real-time clock.
     Rtc,
     /// The serial port.
@@ -67,6 +72,7 @@ impl fmt::Display for DeviceKind {
             Self::DebugConsole => "debug console",
             Self::DebugExit => "debug exit",
             Self::PseudoSerial => "pseudo serial port",
+            Self::PowerManagement => "power management",
             Self::I8042 => "i8042 reset",
             Self::Rtc => "real-time clock",
             Self::Uart => "uart com1",
@@ -88,12 +94,16 @@ impl Plan {
         if let Some(expect) = &config.expect {
             check_expectations(expect, &ram)?;
         }
+        let vcpus = config.cpus.count.get().into();
+        // A flat image knows its machine, and brings no interpreter for tables.
+        let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
         Ok(Self {
             ram,
-            vcpus: config.cpus.count.get().into(),
+            vcpus,
             boot,
             irqchip: config.irqchip,
-            devices: devices(config)?,
+            acpi: has_acpi.then(|| acpi::tables(vcpus)).transpose()?,
+            devices: devices(config, has_acpi)?,
             serial: config.serial.clone(),
             expect: config.expect.clone(),
         })
@@ -106,13 +116,17 @@ impl Plan {
 }
 
 /// All devices, in ascending order of port.
-fn devices(config: &Config) -> Result<Vec<Device>, Error> {
+fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
     let com1_irq = config.irqchip.then_some(layout::COM1_IRQ);
     let mut devices = vec![
         Device { kind: DeviceKind::I8042, ports: layout::I8042, gsi: None },
         Device { kind: DeviceKind::Rtc, ports: layout::RTC, gsi: None },
         Device { kind: DeviceKind::Uart, ports: layout::COM1, gsi: com1_irq },
     ];
+    if has_acpi {
+        let gsi = Some(layout::SCI_IRQ);
+        devices.push(Device { kind: DeviceKind::PowerManagement, ports: layout::PM1, gsi });
+    }
     for (index, device) in config.devices.iter().enumerate() {
         let (kind, port, count) = match device {
             vmm_config::Device::DebugConsole { port } => (DeviceKind::DebugConsole, port, 1),
@@ -155,6 +169,13 @@ impl fmt::Display for Plan {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
         }
         write!(f, "{}", self.boot)?;
+        if let Some(acpi) = &self.acpi {
+            writeln!(f, "acpi tables:")?;
+            for table in acpi.iter() {
+                let end = table.gpa + table.bytes.len() as u64;
+                writeln!(f, "  {:#011x}..{end:#011x} {}", table.gpa, table.name)?;
+            }
+        }
         writeln!(f, "devices:")?;
         let mut kvm =
             vec![("KVM identity map", layout::KVM_IDENTITY_MAP), ("KVM task state segment", layout::KVM_TSS)];

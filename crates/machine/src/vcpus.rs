@@ -19,6 +19,11 @@ impl Vcpus {
         self.0.iter().for_each(VcpuThread::resume);
     }
 
+    /// How many have not ended.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Ends the holds of all.
     pub(crate) fn wake(&self) {
         self.0.iter().for_each(VcpuThread::wake);

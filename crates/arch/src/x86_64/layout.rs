@@ -81,6 +81,13 @@ pub const KVM_TSS: u64 = 0xfffb_d000;
 pub const COM1: Range<u64> = 0x3f8..0x400;
 /// COM1's interrupt line, a global system interrupt.
 pub const COM1_IRQ: u32 = 4;
+/// Ports of ACPI's fixed hardware: the PM1a event block (4) and the PM1a control block (2). Free on a PC, and where
+/// other monitors have theirs.
+pub const PM1: Range<u64> = 0x600..0x606;
+/// The system control interrupt of ACPI, a global system interrupt: the customary one of a PC.
+pub const SCI_IRQ: u32 = 9;
+/// Where the ACPI tables lie: in the BIOS area, where kernels search for the first of them.
+pub const ACPI_TABLES: Range<u64> = BIOS..HIGH_MEMORY;
 /// Ports of the i8042: data at 0x60, command and status at 0x64.
 pub const I8042: Range<u64> = 0x60..0x65;
 /// Ports of the real-time clock: index at 0x70, data at 0x71.

@@ -13,16 +13,26 @@ pub(super) struct Keys {
 /// What the user asked of the monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
+    /// Ctrl-A h: list the keys.
+    Help,
+    /// Ctrl-A b: press the power button.
+    PowerButton,
+    /// Ctrl-A s: say how the machine is.
+    Status,
     /// Ctrl-A x: end the machine.
     Quit,
 }
 
+/// What Ctrl-A h says.
+pub(super) const HELP: &str = "Ctrl-A x quits, Ctrl-A b presses the power button, Ctrl-A s shows the status, Ctrl-A a sends a \
+    Ctrl-A";
+
 impl Keys {
-    /// Appends the guest's part of `typed` to `guest`; stops at a command.
+    /// Appends the guest's part of `typed` to `guest`, and gives our part to `command`, in order.
     ///
-    /// Ctrl-A a is the guest's Ctrl-A; any other letter behind Ctrl-A is nobody's. The guest's part is never
+    /// Ctrl-A a is the guest's Ctrl-A; a letter behind Ctrl-A that is none of ours is nobody's. The guest's part is never
     /// longer than what was typed.
-    pub(super) fn split(&mut self, typed: &[u8], guest: &mut Vec<u8>) -> Option<Command> {
+    pub(super) fn split(&mut self, typed: &[u8], guest: &mut Vec<u8>, mut command: impl FnMut(Command)) {
         for &key in typed {
             if !self.prefixed {
                 self.prefixed = key == PREFIX;
@@ -33,12 +43,14 @@ impl Keys {
             }
             self.prefixed = false;
             match key {
-                b'x' => return Some(Command::Quit),
+                b'h' => command(Command::Help),
+                b'b' => command(Command::PowerButton),
+                b's' => command(Command::Status),
+                b'x' => command(Command::Quit),
                 b'a' => guest.push(PREFIX),
                 _ => {}
             }
         }
-        None
     }
 }
 
@@ -46,30 +58,36 @@ impl Keys {
 mod tests {
     use super::*;
 
-    fn split(pieces: &[&[u8]]) -> (Vec<u8>, Option<Command>) {
+    fn split(pieces: &[&[u8]]) -> (Vec<u8>, Vec<Command>) {
         let mut keys = Keys::default();
-        let mut guest = Vec::new();
-        let command = pieces.iter().find_map(|typed| keys.split(typed, &mut guest));
-        (guest, command)
+        let (mut guest, mut commands) = (Vec::new(), Vec::new());
+        pieces.iter().for_each(|typed| keys.split(typed, &mut guest, |command| commands.push(command)));
+        (guest, commands)
     }
 
     #[test]
     fn keys_plain_text_and_control_keys_are_the_guests() {
-        assert_eq!(split(&[b"ls\r\x03\x1b[A"]), (b"ls\r\x03\x1b[A".to_vec(), None));
+        assert_eq!(split(&[b"ls\r\x03\x1b[A"]), (b"ls\r\x03\x1b[A".to_vec(), vec![]));
     }
 
     #[test]
     fn keys_ctrl_a_x_quits_also_in_two_reads() {
-        assert_eq!(split(&[b"a\x01", b"xb"]), (b"a".to_vec(), Some(Command::Quit)));
+        assert_eq!(split(&[b"a\x01", b"xb"]), (b"ab".to_vec(), vec![Command::Quit]));
     }
 
     #[test]
     fn keys_ctrl_a_a_is_one_ctrl_a() {
-        assert_eq!(split(&[b"\x01a\x01", b"ab"]), (b"\x01\x01b".to_vec(), None));
+        assert_eq!(split(&[b"\x01a\x01", b"ab"]), (b"\x01\x01b".to_vec(), vec![]));
+    }
+
+    #[test]
+    fn keys_commands_come_in_order_and_the_rest_is_the_guests() {
+        let expected = (b"1234".to_vec(), vec![Command::Help, Command::Status, Command::PowerButton]);
+        assert_eq!(split(&[b"1\x01h2\x01s3\x01b4"]), expected);
     }
 
     #[test]
     fn keys_unknown_command_is_swallowed_whole() {
-        assert_eq!(split(&[b"1\x01q2"]), (b"12".to_vec(), None));
+        assert_eq!(split(&[b"1\x01q2"]), (b"12".to_vec(), vec![]));
     }
 }

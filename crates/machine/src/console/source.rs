@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use vmm_config::Serial;
 use vmm_devices::{Overflow, Uart};
 
-use super::keys::{Command, Keys};
+use super::keys::{self, Command, Keys};
 use super::peer::{Link, OpenError, Peer};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
@@ -140,8 +140,23 @@ impl Console {
             self.typed.extend_from_slice(bytes);
             return;
         };
-        if let Some(Command::Quit) = keys.split(bytes, &mut self.typed) {
-            self.tell(Message::Quit);
+        let (messages, uart) = (&self.messages, &self.uart);
+        keys.split(bytes, &mut self.typed, |command| {
+            let message = match command {
+                Command::Help => return say(uart, keys::HELP),
+                Command::PowerButton => Message::PowerButton,
+                Command::Status => Message::Status,
+                Command::Quit => Message::Quit,
+            };
+            // The receiver lives in the same machine; if it has gone, so have we.
+            let _ = messages.send(message);
+        });
+    }
+
+    /// Says something to the person at the terminal, between what the guest says.
+    pub(crate) fn say(&self, text: &str) {
+        if self.keys.is_some() {
+            say(&self.uart, text);
         }
     }
 
@@ -310,6 +325,10 @@ impl Drop for Console {
             error!("serial output: {lost} bytes were lost");
         }
     }
+}
+
+fn say(uart: &Uart, text: &str) {
+    uart.output().push(format!("\r\n[{text}]\r\n").as_bytes());
 }
 
 /// A descriptor by its number.

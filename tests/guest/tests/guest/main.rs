@@ -12,6 +12,7 @@ mod linux;
 mod memory;
 mod output;
 mod paste;
+mod power;
 mod session;
 mod shell;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         input::tests(),
         output::tests(),
         memory::tests(),
+        power::tests(),
         host::tests(),
     ];
     let prepare = || Assets::here().prepare_all().map_err(|error| error.to_string());

@@ -24,6 +24,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_bad_kernel_leaves_modes_alone,
         terminal_paste_of_64_kib_arrives_whole,
         terminal_paste_of_64_kib_while_guest_prints_arrives_whole,
+        terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status,
+        terminal_ctrl_a_b_on_a_guest_that_does_not_listen_is_told,
     ]
 }
 
@@ -122,4 +124,25 @@ fn terminal_paste_of_64_kib_while_guest_prints_arrives_whole() {
     monitor.send(&paste());
     expect_hash(&mut monitor, &paste());
     assert_restored(monitor, ENDED);
+}
+
+/// What the monitor says stands between what the guest says, and nothing that is typed is lost for it.
+fn terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status() {
+    let mut monitor = boot_on_terminal("echo");
+    monitor.send(b"\x11\x01h\x12\x01s\x13");
+    monitor.expect("\r\n[Ctrl-A x quits, Ctrl-A b presses the power button, ", DEADLINE);
+    monitor.expect("\r\n[1 vCPU, 32 MiB of memory, up ", DEADLINE);
+    monitor.expect(" s]\r\n", DEADLINE);
+    monitor.send(b"\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+    let echoed: Vec<u8> = monitor.stdout().into_iter().filter(|byte| (0x11..=0x13).contains(byte)).collect();
+    assert_eq!(echoed, b"\x11\x12\x13");
+}
+
+fn terminal_ctrl_a_b_on_a_guest_that_does_not_listen_is_told() {
+    let mut monitor = boot_on_terminal("echo");
+    monitor.send(b"\x01b");
+    monitor.expect("\r\n[the guest doesn't listen to the power button]\r\n", DEADLINE);
+    monitor.send(b"\x04");
+    monitor.expect_code(ENDED, DEADLINE);
 }

@@ -1,0 +1,59 @@
+//! Renders ACPI tables from a plain description of the machine.
+//!
+//! - [`Description`] is what an operating system has to know: processors, interrupt controllers, registers of
+//!   power management. It has numbers in it, and no device.
+//! - A [`Fragment`] is what a device says about itself. [`io_device`] and [`mmio_device`] make the usual ones;
+//!   [`Fragment::from_aml`] takes any other.
+//! - [`render`] makes of them the RSDP, the XSDT, the FADT, the FACS, the MADT and the DSDT, each with its
+//!   guest-physical address. Nothing is written anywhere: that is for the caller, who knows guest memory.
+//!
+//! The machine has ACPI's fixed hardware (it isn't "hardware-reduced"): a power button in the PM1 event
+//! registers, soft off through the PM1 control register, a reset register, and all of it always in ACPI mode.
+//! Tables are of ACPI 6.5. For the same description they are the same bytes.
+//!
+//! ```
+//! use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Reset, io_device, mmio_device, render};
+//!
+//! let com1 = io_device("COM1", "PNP0501", 0, &[0x3f8..0x400], Some(4))?;
+//! let disk = mmio_device("VR00", "LNRO0005", 0, 0xd000_0000..0xd000_0200, 5)?;
+//! let tables = render(
+//!     &Description {
+//!         cpus: &[Cpu { uid: 0, apic_id: 0 }, Cpu { uid: 1, apic_id: 1 }],
+//!         local_apic: 0xfee0_0000,
+//!         nmi_on_lint1: true,
+//!         ioapic: IoApic { id: 0, address: 0xfec0_0000, gsi_base: 0 },
+//!         overrides: &[],
+//!         power: Power {
+//!             pm1_event_port: 0x600,
+//!             pm1_control_port: 0x604,
+//!             pm_timer_port: None,
+//!             sci: 9,
+//!             reset: Reset { port: 0xcf9, value: 6 },
+//!             s5_sleep_type: 5,
+//!         },
+//!         legacy: Legacy { isa_devices: true, ..Legacy::default() },
+//!         devices: &[com1, disk],
+//!     },
+//!     0xf_0000..0x10_0000,
+//! )?;
+//! assert_eq!(tables.rsdp.gpa, 0xf_0000);
+//! let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
+//! assert_eq!(names, ["RSDP", "FACS", "XSDT", "FACP", "APIC", "DSDT"]);
+//! # Ok::<(), vmm_acpi::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod description;
+mod dsdt;
+mod error;
+mod fadt;
+mod fragment;
+mod madt;
+mod render;
+mod table;
+
+pub use description::{Cpu, Description, IoApic, Legacy, Override, Polarity, Power, Reset, Rtc, Trigger};
+pub use error::Error;
+pub use fragment::{Fragment, io_device, mmio_device};
+pub use render::{Tables, render};
+pub use table::Table;

@@ -1,0 +1,150 @@
+//! Checks the description, renders each table and gives it its place.
+
+use std::ops::Range;
+
+use acpi_tables::Aml;
+use acpi_tables::facs::FACS;
+use acpi_tables::rsdp::Rsdp;
+
+use crate::table::{HEADER_LEN, OEM_ID, with_header};
+use crate::{Description, Error, Table, dsdt, fadt, madt};
+
+/// Where kernels search the RSDP, besides the EBDA (ACPI 6.5 §5.2.5.1).
+const SEARCHED: Range<u64> = 0xe_0000..0x10_0000;
+/// On which boundaries they search it.
+const RSDP_ALIGNMENT: u64 = 16;
+/// The FACS has a lock in it, so that it mustn't straddle a cache line (ACPI 6.5 §5.2.10).
+const FACS_ALIGNMENT: u64 = 64;
+/// Tables have fields of 8 bytes.
+const TABLE_ALIGNMENT: u64 = 8;
+
+/// All tables of a machine, each at its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// The table by which kernels find the others: what a boot protocol calls the RSDP, and what is found by
+    /// searching the BIOS area.
+    pub rsdp: Table,
+    /// The others, in ascending order, disjoint.
+    pub others: Vec<Table>,
+}
+
+impl Tables {
+    /// Every table, in ascending order, disjoint.
+    pub fn iter(&self) -> impl Iterator<Item = &Table> {
+        [&self.rsdp].into_iter().chain(&self.others)
+    }
+}
+
+/// Renders the tables of the machine into `area`: the RSDP at its start, the others behind it.
+///
+/// `area` is made of guest-physical addresses in 0xe0000..0x100000, where a kernel finds the RSDP without being
+/// told, and starts at a multiple of 16. It should be reserved in the memory map. 64 KiB are enough for 1,024
+/// processors and a hundred devices.
+pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables, Error> {
+    if area.start < SEARCHED.start || area.end > SEARCHED.end || area.start > area.end {
+        return Err(Error::Area { area });
+    }
+    if !area.start.is_multiple_of(RSDP_ALIGNMENT) {
+        return Err(Error::Area { area });
+    }
+    check(description)?;
+    let dsdt = dsdt::render(description);
+    let madt = madt::render(description);
+
+    // The FACS comes first behind the RSDP, where its alignment costs least. Who adds a table adds it to the
+    // XSDT's entries, and here.
+    let rsdp_at = area.start;
+    let mut end = rsdp_at + Rsdp::len() as u64;
+    let facs_at = place(&mut end, FACS_ALIGNMENT, FACS::len());
+    let xsdt_at = place(&mut end, TABLE_ALIGNMENT, xsdt_len(2));
+    let fadt_at = place(&mut end, TABLE_ALIGNMENT, fadt::len());
+    let madt_at = place(&mut end, TABLE_ALIGNMENT, madt.len());
+    let dsdt_at = place(&mut end, TABLE_ALIGNMENT, dsdt.len());
+    if end > area.end {
+        return Err(Error::NoRoom {
+            needed_len: end - area.start,
+            area,
+            dsdt_len: dsdt.len(),
+            madt_len: madt.len(),
+            cpus: description.cpus.len(),
+            devices: description.devices.len(),
+        });
+    }
+
+    let fadt = fadt::render(description, below_1_mib(facs_at), below_1_mib(dsdt_at));
+    let rsdp = Table { name: "RSDP", gpa: rsdp_at, bytes: aml_bytes(&Rsdp::new(OEM_ID, xsdt_at)) };
+    let others = vec![
+        Table { name: "FACS", gpa: facs_at, bytes: facs() },
+        Table { name: "XSDT", gpa: xsdt_at, bytes: xsdt(&[fadt_at, madt_at]) },
+        Table { name: "FACP", gpa: fadt_at, bytes: fadt },
+        Table { name: "APIC", gpa: madt_at, bytes: madt },
+        Table { name: "DSDT", gpa: dsdt_at, bytes: dsdt },
+    ];
+    Ok(Tables { rsdp, others })
+}
+
+/// What rendering takes for granted.
+fn check(description: &Description<'_>) -> Result<(), Error> {
+    let Description { cpus, overrides, power, devices, .. } = description;
+    if cpus.len() > dsdt::MAX_CPUS {
+        return Err(Error::TooManyCpus { count: cpus.len(), max: dsdt::MAX_CPUS });
+    }
+    cpus.iter().try_for_each(madt::check_cpu)?;
+    if let Some(number) = duplicate(cpus.iter().map(|cpu| cpu.uid)) {
+        return Err(Error::DuplicateCpu { what: "uid", number });
+    }
+    if let Some(number) = duplicate(cpus.iter().map(|cpu| cpu.apic_id)) {
+        return Err(Error::DuplicateCpu { what: "APIC id", number });
+    }
+    if let Some(source) = overrides.iter().find(|source| source.irq >= 16) {
+        return Err(Error::NotIsa { irq: source.irq });
+    }
+    if let Some(irq) = duplicate(overrides.iter().map(|source| source.irq)) {
+        return Err(Error::DuplicateOverride { irq });
+    }
+    if power.s5_sleep_type > 7 {
+        return Err(Error::SleepType { value: power.s5_sleep_type });
+    }
+    dsdt::check_names(devices.iter().map(|device| device.name()))
+}
+
+fn duplicate<T: Ord + Copy>(numbers: impl Iterator<Item = T>) -> Option<T> {
+    let mut numbers: Vec<T> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// The next address on a boundary of `alignment` bytes; `end` moves behind the `len` bytes there. It starts
+/// below 1 MiB and lengths are those of vectors in memory: it doesn't overflow.
+fn place(end: &mut u64, alignment: u64, len: usize) -> u64 {
+    let at = end.next_multiple_of(alignment);
+    *end = at + len as u64;
+    at
+}
+
+fn below_1_mib(gpa: u64) -> u32 {
+    u32::try_from(gpa).expect("the tables fit the area, which ends at 1 MiB")
+}
+
+fn xsdt_len(entries: usize) -> usize {
+    HEADER_LEN + 8 * entries
+}
+
+/// The list of the other tables but the DSDT and the FACS, which the FADT points to (ACPI 6.5 §5.2.8).
+fn xsdt(entries: &[u64]) -> Vec<u8> {
+    let body: Vec<u8> = entries.iter().flat_map(|gpa| gpa.to_le_bytes()).collect();
+    with_header(*b"XSDT", 1, &body)
+}
+
+/// The table that firmware and kernel share (ACPI 6.5 §5.2.10). Nothing is asked of it without S3 or SMM.
+fn facs() -> Vec<u8> {
+    let mut facs = FACS::new();
+    facs.version = 2;
+    aml_bytes(&facs)
+}
+
+fn aml_bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}

@@ -1,0 +1,177 @@
+//! ACPI's fixed hardware: the power button, and the register that switches off.
+
+use std::sync::{Mutex, MutexGuard};
+
+use vmm_bus::{BusDevice, IrqLine, Outcome, Power};
+
+/// Offsets of the registers from the first port; two bytes each (ACPI 6.5 §4.8.3).
+const STATUS: u64 = 0;
+const ENABLE: u64 = 2;
+const CONTROL: u64 = 4;
+
+/// PWRBTN_STS and PWRBTN_EN: bit 8 of the PM1 status and enable registers (§4.8.3.1).
+const POWER_BUTTON: u16 = 1 << 8;
+/// SCI_EN: bit 0 of the PM1 control register. Always set: there is no SMM to switch ACPI on and off (§4.8.3.2).
+const SCI_ENABLED: u16 = 1;
+/// SLP_EN: bit 13 of the PM1 control register enters the sleep state that SLP_TYP names.
+const SLEEP_ENABLE: u16 = 1 << 13;
+/// SLP_TYP: bits 12:10.
+const SLEEP_TYPE_SHIFT: u16 = 10;
+const SLEEP_TYPE_MASK: u16 = 0b111;
+
+/// The PM1a event and control registers. Give it [`PORTS`](Self::PORTS) ports.
+///
+/// A guest that enters the sleep state [`SOFT_OFF`](Self::SOFT_OFF) powers the machine off: Linux's `poweroff`.
+/// [`press_power_button`](Self::press_power_button) raises the system control interrupt, if the guest listens.
+#[derive(Debug)]
+pub struct PowerManagement {
+    registers: Mutex<Registers>,
+    sci: IrqLine,
+}
+
+#[derive(Debug, Default)]
+struct Registers {
+    status: u16,
+    enable: u16,
+    sleep_type: u16,
+}
+
+impl PowerManagement {
+    /// Ports of the event block (4) and the control block (2) behind it.
+    pub const PORTS: u64 = 6;
+    /// The SLP_TYP of S5, which `\_S5` has to name. The number is ours to choose.
+    pub const SOFT_OFF: u8 = 5;
+
+    /// A device that raises `sci`, the system control interrupt.
+    pub fn new(sci: IrqLine) -> Self {
+        Self { registers: Mutex::default(), sci }
+    }
+
+    /// Presses the power button once. `false` means that the guest doesn't listen to it, and nothing will come of it.
+    #[must_use]
+    pub fn press_power_button(&self) -> bool {
+        let mut registers = self.registers();
+        registers.status |= POWER_BUTTON;
+        let listens = registers.enable & POWER_BUTTON != 0;
+        drop(registers);
+        if listens {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.sci.trigger();
+        }
+        listens
+    }
+
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().expect("no panic while it is held")
+    }
+}
+
+impl Registers {
+    /// The two bytes at an even offset.
+    fn read(&self, offset: u64) -> u16 {
+        match offset {
+            STATUS => self.status,
+            ENABLE => self.enable,
+            _ => SCI_ENABLED | self.sleep_type << SLEEP_TYPE_SHIFT,
+        }
+    }
+}
+
+impl BusDevice for PowerManagement {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let registers = self.registers();
+        let bytes = [STATUS, ENABLE, CONTROL].map(|at| registers.read(at).to_le_bytes()).concat();
+        let from = (offset as usize).min(bytes.len());
+        data.iter_mut().zip(&bytes[from..]).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Takes accesses of two bytes at a register's start, and of four at the status, as ACPI's drivers make them.
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        let mut registers = self.registers();
+        for (offset, pair) in (offset..).step_by(2).zip(data.chunks_exact(2)) {
+            let value = u16::from_le_bytes([pair[0], pair[1]]);
+            match offset {
+                // A one clears its bit.
+                STATUS => registers.status &= !value,
+                ENABLE => registers.enable = value,
+                CONTROL => {
+                    registers.sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
+                    let sleeps = value & SLEEP_ENABLE != 0;
+                    if sleeps && registers.sleep_type == u16::from(Self::SOFT_OFF) {
+                        return Outcome::Power(Power::Off);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Outcome::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device() -> (PowerManagement, IrqLine) {
+        let sci = IrqLine::new().unwrap();
+        (PowerManagement::new(sci.clone()), sci)
+    }
+
+    fn read(device: &PowerManagement, offset: u64) -> u16 {
+        let mut bytes = [0xff; 2];
+        device.read(offset, &mut bytes);
+        u16::from_le_bytes(bytes)
+    }
+
+    #[test]
+    fn pm_soft_off_powers_off() {
+        let (device, _) = device();
+        let s5 = u16::from(PowerManagement::SOFT_OFF) << 10;
+        // Linux writes the type first, and then the same with SLP_EN.
+        assert_eq!(device.write(CONTROL, &s5.to_le_bytes()), Outcome::Done);
+        let asleep = s5 | SLEEP_ENABLE;
+        assert_eq!(device.write(CONTROL, &asleep.to_le_bytes()), Outcome::Power(Power::Off));
+    }
+
+    #[test]
+    fn pm_other_sleep_states_do_nothing() {
+        let (device, _) = device();
+        assert_eq!(device.write(CONTROL, &(SLEEP_ENABLE | 1 << 10).to_le_bytes()), Outcome::Done);
+    }
+
+    #[test]
+    fn pm_power_button_interrupts_a_guest_that_listens() {
+        let (device, sci) = device();
+        assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
+        assert!(device.press_power_button());
+        assert_eq!(sci.event().read().unwrap(), 1);
+        assert_eq!(read(&device, STATUS), POWER_BUTTON);
+        assert_eq!(device.write(STATUS, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
+        assert_eq!(read(&device, STATUS), 0, "a one clears it");
+    }
+
+    #[test]
+    fn pm_power_button_that_nobody_enabled_is_told() {
+        let (device, sci) = device();
+        assert!(!device.press_power_button());
+        assert!(sci.event().read().is_err());
+    }
+
+    #[test]
+    fn pm_acpi_is_always_on() {
+        let (device, _) = device();
+        assert_eq!(device.write(CONTROL, &[0, 0]), Outcome::Done);
+        assert_eq!(read(&device, CONTROL) & SCI_ENABLED, SCI_ENABLED);
+    }
+
+    #[test]
+    fn pm_accesses_of_every_width_at_every_offset_are_harmless() {
+        let (device, _) = device();
+        for offset in 0..PowerManagement::PORTS {
+            for len in [1, 2, 4] {
+                device.read(offset, &mut vec![0xff; len]);
+                assert_eq!(device.write(offset, &vec![0; len]), Outcome::Done);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! ACPI: more than one processor, power off, reset, and the power button.
+
+use std::path::Path;
+use std::time::Duration;
+
+use driver::{DEADLINE, Launch, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use rig::newc::Archive;
+use rig::{KernelKind, Module};
+use tempfile::NamedTempFile;
+
+use crate::linux::{
+    ANY, BOOT_DEADLINE, BY_SIGTERM, ENDED, Image, InitUp, boot, image_path, initrd_path, kernel,
+};
+use crate::shell::Shell;
+
+/// Without a word on how to reset: the tables say it.
+const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        power_off_of_each_kernel_ends_the_monitor,
+        power_off_with_four_processors_ends_the_monitor,
+        power_reset_by_acpi_ends_the_monitor,
+        power_four_processors_run_and_take_their_interrupts,
+        power_button_by_sigterm_shuts_a_listening_guest_down,
+        power_button_that_nobody_obeys_is_followed_by_a_second_sigterm,
+        power_button_that_nobody_obeys_is_followed_by_the_deadline,
+    ]
+}
+
+/// The guest switches itself off as soon as it is up.
+fn assert_powers_off(launch: Launch, cpus: u64) {
+    let mut monitor = launch.start();
+    assert_eq!(InitUp::expect(&mut monitor).cpus, cpus);
+    monitor.expect("reboot: Power down\r\n", BOOT_DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+fn power_off_of_each_kernel_ends_the_monitor() {
+    for kind in [KernelKind::Cloud61, KernelKind::Cloud612, KernelKind::Generic61] {
+        assert_powers_off(boot((kind, Image::Vmlinux), &format!("{CMDLINE} POWEROFF")), 1);
+    }
+}
+
+fn power_off_with_four_processors_ends_the_monitor() {
+    assert_powers_off(boot(ANY, &format!("{CMDLINE} POWEROFF")).args(["--cpus", "4"]), 4);
+}
+
+fn power_reset_by_acpi_ends_the_monitor() {
+    let mut monitor = boot(ANY, &format!("{CMDLINE} QUIT")).start();
+    monitor.expect("reboot: Restarting system\r\n", BOOT_DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn power_four_processors_run_and_take_their_interrupts() {
+    let mut shell = Shell::boot(boot(ANY, CMDLINE).args(["--cpus", "4"]).on_terminal()).mute();
+    assert_eq!(shell.run("cat /sys/devices/system/cpu/online"), "0-3\n");
+    // Each has work of its own, and says so.
+    let work = "for cpu in 0 1 2 3; do taskset -c $cpu sh -c 'i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i' & done; wait";
+    let done = shell.run_within(work, BOOT_DEADLINE);
+    assert_eq!(done.matches("1000\n").count(), 4, "{done}");
+    // Local timer interrupts, a count for each processor.
+    let timers = shell.run("grep LOC: /proc/interrupts");
+    let counts: Vec<u64> = timers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(counts.len() == 4 && counts.iter().all(|count| *count > 0), "{timers}");
+    // The threads that the host sees.
+    let threads = shell.monitor.thread_names();
+    let vcpus = threads.iter().filter(|name| name.starts_with("vcpu")).count();
+    assert_eq!(vcpus, 4, "{threads:?}");
+    shell.reboot();
+}
+
+/// The initramfs with the drivers of the power button and of input events in /modules: stock kernels have them as modules.
+fn initrd_with_power_button() -> NamedTempFile {
+    let modules: Vec<Module> =
+        kernel(ANY.0).modules(&["button", "evdev"]).expect("they come with the kernel");
+    let mut archive = Archive::new();
+    archive.dir("modules", 0o755);
+    for module in &modules {
+        archive.file(
+            &format!("modules/{}.ko", module.name),
+            0o644,
+            &module.read().expect("a file of the package"),
+        );
+    }
+    // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
+    // Documentation/driver-api/early-userspace/buffer-format.rst).
+    let mut both = std::fs::read(initrd_path()).expect("the initramfs");
+    both.resize(both.len().next_multiple_of(4), 0);
+    both.extend(archive.finish());
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), both).expect("room for an initramfs");
+    file
+}
+
+/// A guest at its prompt that has the drivers of the power button.
+fn listening(initrd: &Path, args: &[&str]) -> Shell {
+    let words = ["--memory", "256M", "--cmdline", CMDLINE];
+    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();
+    let launch = Monitor::command(words).args(files).args(args).on_terminal();
+    let mut shell = Shell::boot(launch).mute();
+    let loaded = shell.run("for module in button evdev; do insmod /modules/$module.ko; done; ls /dev/input");
+    assert!(loaded.contains("event0\n"), "{loaded}");
+    shell
+}
+
+fn power_button_by_sigterm_shuts_a_listening_guest_down() {
+    let initrd = initrd_with_power_button();
+    let mut shell = listening(initrd.path(), &[]);
+    shell.monitor.send(b"head -c 1 /dev/input/event0 >/dev/null; echo but\"\"ton; poweroff -f\n");
+    shell.monitor.expect_quiet(Duration::from_millis(300));
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect("button\r\n", DEADLINE);
+    shell.monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(shell.monitor.termios(), shell.monitor.termios_before());
+}
+
+fn power_button_that_nobody_obeys_is_followed_by_a_second_sigterm() {
+    let initrd = initrd_with_power_button();
+    let mut shell = listening(initrd.path(), &[]);
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_quiet(Duration::from_millis(500));
+    assert_eq!(shell.run("echo $((6*7))"), "42\n", "it goes on");
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn power_button_that_nobody_obeys_is_followed_by_the_deadline() {
+    let initrd = initrd_with_power_button();
+    let mut shell = listening(initrd.path(), &["--shutdown-timeout", "1s"]);
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
