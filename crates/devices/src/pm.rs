@@ -52,13 +52,17 @@ impl PowerManagement {
     pub fn press_power_button(&self) -> bool {
         let mut registers = self.registers();
         registers.status |= POWER_BUTTON;
-        let listens = registers.enable & POWER_BUTTON != 0;
+        let listens = registers.has_event();
         drop(registers);
         if listens {
-            // Can't be full: the counter would have to reach 2^64 - 1.
-            let _ = self.sci.trigger();
+            self.interrupt();
         }
         listens
+    }
+
+    fn interrupt(&self) {
+        // Can't be full: the counter would have to reach 2^64 - 1.
+        let _ = self.sci.trigger();
     }
 
     fn registers(&self) -> MutexGuard<'_, Registers> {
@@ -67,6 +71,11 @@ impl PowerManagement {
 }
 
 impl Registers {
+    /// Whether something has happened that the guest wants to hear of.
+    fn has_event(&self) -> bool {
+        self.status & self.enable != 0
+    }
+
     /// The two bytes at an even offset.
     fn read(&self, offset: u64) -> u16 {
         match offset {
@@ -88,6 +97,8 @@ impl BusDevice for PowerManagement {
     /// Takes accesses of two bytes at a register's start, and of four at the status, as ACPI's drivers make them.
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         let mut registers = self.registers();
+        let mut outcome = Outcome::Done;
+        let had_event = registers.has_event();
         for (offset, pair) in (offset..).step_by(2).zip(data.chunks_exact(2)) {
             let value = u16::from_le_bytes([pair[0], pair[1]]);
             match offset {
@@ -98,13 +109,19 @@ impl BusDevice for PowerManagement {
                     registers.sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
                     let sleeps = value & SLEEP_ENABLE != 0;
                     if sleeps && registers.sleep_type == u16::from(Self::SOFT_OFF) {
-                        return Outcome::Power(Power::Off);
+                        outcome = Outcome::Power(Power::Off);
                     }
                 }
                 _ => {}
             }
         }
-        Outcome::Done
+        // The line is a level, and its edge is what interrupts: an event may be enabled when it has happened already.
+        let interrupts = registers.has_event() && !had_event;
+        drop(registers);
+        if interrupts {
+            self.interrupt();
+        }
+        outcome
     }
 }
 
@@ -155,6 +172,16 @@ mod tests {
         let (device, sci) = device();
         assert!(!device.press_power_button());
         assert!(sci.event().read().is_err());
+    }
+
+    #[test]
+    fn pm_power_button_pressed_before_it_is_enabled_interrupts_then() {
+        let (device, sci) = device();
+        assert!(!device.press_power_button());
+        assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
+        assert_eq!(sci.event().read().unwrap(), 1);
+        assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
+        assert!(sci.event().read().is_err(), "once is enough");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The signals that end the monitor, as events.
+//! The signals that ask for an end, as events: the first SIGTERM asks the guest, if it listens, the others the monitor.
 
 use std::io;
 use std::sync::mpsc::Sender;
