@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmm_config::{Config, ConfigFile};
+use vmm_config::{Config, ConfigFile, OnReboot, Serial};
 use vmm_machine::doctor::Host;
-use vmm_machine::{Inputs, Machine, Plan};
+use vmm_machine::{Ending, Inputs, Machine, Plan, Power, Run};
 
 use crate::args::{Args, Command};
 use crate::outcome::{Failure, Outcome};
@@ -42,26 +42,48 @@ fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
 
 fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let config = config(args)?;
-    let mut inputs = Inputs::open(&config)?;
-    let plan = Plan::new(&config, &mut inputs)?;
     if args.check {
-        return print(&plan.to_string());
+        return print(&plan(&config)?.0.to_string());
     }
-    let on_terminal = config.serial == vmm_config::Serial::Stdio && io::stdin().is_terminal();
+    // Raw from the first start to the last end.
+    let mut terminal = None;
+    loop {
+        let run = run_once(args, &config, &mut terminal, started)?;
+        let has_reset = matches!(run.ending, Ending::Guest(Power::Reset));
+        if !has_reset || config.on_reboot == OnReboot::Exit {
+            return Ok(Outcome::Ended(run));
+        }
+    }
+}
+
+fn plan(config: &Config) -> Result<(Plan, Inputs), Failure> {
+    let mut inputs = Inputs::open(config)?;
+    Ok((Plan::new(config, &mut inputs)?, inputs))
+}
+
+/// Builds the machine and runs it to its end.
+fn run_once(
+    args: &Args,
+    config: &Config,
+    terminal: &mut Option<tty::RawMode>,
+    started: Instant,
+) -> Result<Run, Failure> {
+    let on_terminal = config.serial == Serial::Stdio && io::stdin().is_terminal();
+    let (plan, inputs) = plan(config)?;
     let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
     if let Some(name) = machine.serial_name() {
         print(&format!("serial: {name}\n"))?;
     }
     if let Some(timeout) = args.timeout {
-        machine.set_timeout(timeout.get())?;
+        machine.set_timeout(timeout.get().saturating_sub(started.elapsed()))?;
     }
     if let Some(timeout) = args.shutdown_timeout {
         machine.set_shutdown_timeout(timeout.get());
     }
-    let terminal = on_terminal.then(tty::RawMode::enter).transpose()?;
-    let run = machine.run(started);
-    drop(terminal);
-    Ok(Outcome::Ended(run?))
+    if on_terminal && terminal.is_none() {
+        *terminal = Some(tty::RawMode::enter()?);
+    }
+    Ok(machine.run(started)?)
 }
 
 /// The config file, if there is one, with the flags over it.

@@ -29,6 +29,8 @@ pub enum Outcome {
     Hold,
     /// The guest changes the machine's power state.
     Power(Power),
+    /// The guest says that it has panicked.
+    Panicked,
     /// The guest ends the monitor with this exit code.
     Exit(u8),
 }

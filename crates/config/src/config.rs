@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     boot::Boot, conflicts, count::CpuCount, device::Device, error::ConfigError, expect::Expect,
-    file::ConfigFile, overrides::Overrides, serial::Serial, size::MemorySize,
+    file::ConfigFile, on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize,
 };
 
 /// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
@@ -26,6 +26,8 @@ pub struct Config {
     /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them `hlt` ends the guest,
     /// and there is one processor.
     pub irqchip: bool,
+    /// What follows when the guest resets its machine.
+    pub on_reboot: OnReboot,
     /// Devices beyond those that every guest has, no two at one port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -68,6 +70,7 @@ impl ConfigFile {
                 .or(self.serial.map(|serial| serial.within(directory)))
                 .unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or(true),
+            on_reboot: self.on_reboot.unwrap_or_default(),
             devices: self.devices,
             expect: self.expect,
         })

@@ -18,6 +18,7 @@ use crate::{
     error::{ConfigError, Position, ReadProblem},
     expect::{Expect, ExpectSection},
     flat::FlatSection,
+    on_reboot::OnReboot,
     path::FilePath,
     protocol::Protocol,
     serial::Serial,
@@ -49,6 +50,10 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = true))]
     pub irqchip: Option<bool>,
+    /// What follows when the guest resets its machine: the monitor ends, or the machine starts anew.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OnReboot", extend("default" = OnReboot::default()))]
+    pub on_reboot: Option<OnReboot>,
     /// Devices beyond those that every guest has.
     #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,

@@ -32,6 +32,7 @@ mod i8042;
 mod output;
 mod pm;
 mod pseudo_serial;
+mod pvpanic;
 mod rtc;
 mod uart;
 
@@ -41,5 +42,6 @@ pub use i8042::I8042;
 pub use output::{Output, Overflow, Taken};
 pub use pm::PowerManagement;
 pub use pseudo_serial::PseudoSerial;
+pub use pvpanic::PvPanic;
 pub use rtc::Rtc;
 pub use uart::Uart;

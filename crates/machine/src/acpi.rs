@@ -20,6 +20,7 @@ pub(crate) fn tables(vcpus: u32) -> Result<Tables, Error> {
     let sci = layout::SCI_IRQ as u8;
     let com1 = io_device("COM1", "PNP0501", 0, &[ports(layout::COM1)], Some(layout::COM1_IRQ))?;
     let rtc = io_device("RTC0", "PNP0B00", 0, &[ports(layout::RTC)], None)?;
+    let pvpanic = io_device("PEVT", "QEMU0001", 0, &[ports(layout::PVPANIC)], None)?;
     let description = Description {
         cpus: &cpus,
         local_apic: layout::LOCAL_APIC as u32,
@@ -42,7 +43,7 @@ pub(crate) fn tables(vcpus: u32) -> Result<Tables, Error> {
         },
         // The i8042 is a reset line and no keyboard controller: nobody shall probe it.
         legacy: Legacy { isa_devices: true, i8042: false, rtc: Some(Rtc::default()) },
-        devices: &[com1, rtc],
+        devices: &[com1, rtc, pvpanic],
     };
     Ok(render(&description, layout::ACPI_TABLES)?)
 }

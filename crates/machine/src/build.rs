@@ -9,7 +9,7 @@ use tracing::debug;
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
-use vmm_devices::{DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, Rtc, Uart};
+use vmm_devices::{DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart};
 use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
@@ -160,6 +160,7 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Connected, Error
     for device in &plan.devices {
         let (bus_device, irq): (Arc<dyn BusDevice>, _) = match device.kind {
             DeviceKind::I8042 => (Arc::new(I8042), None),
+            DeviceKind::PvPanic => (Arc::new(PvPanic), None),
             DeviceKind::Rtc => (Arc::new(Rtc::default()), None),
             DeviceKind::Uart => (Arc::clone(&uart) as _, Some(uart_irq.clone())),
             DeviceKind::PowerManagement => {

@@ -13,7 +13,7 @@ use crate::doctor::{SOFTWARE_KVM, has_hardware_virtualization};
 /// ours has.
 const RESET_CS_BASE: u64 = 0xffff_0000;
 
-/// Exit code for a guest that crashed, or isn't as expected.
+/// Exit code for a guest that crashed, panicked, or isn't as expected.
 const GUEST_FAILED: u8 = 5;
 /// Exit code for a run that took too long, as timeout(1) has it.
 const TIME_IS_UP: u8 = 124;
@@ -27,6 +27,8 @@ const PIPE_SIGNAL: u8 = 13;
 pub enum Ending {
     /// The guest switched itself off or reset itself.
     Guest(Power),
+    /// The guest's kernel said that it has panicked.
+    Panicked,
     /// The guest ended the monitor with this exit code.
     Exit(u8),
     /// The guest halted for ever, in the state that was expected, if one was.
@@ -49,7 +51,8 @@ impl Ending {
     /// The guest's own end is told after its last words; the user's wish is granted at once.
     pub(crate) fn waits_for_output(&self) -> bool {
         match self {
-            Self::Guest(_) | Self::Exit(_) | Self::Halted | Self::Unexpected(_) | Self::Crashed(_) => true,
+            Self::Guest(_) | Self::Panicked | Self::Exit(_) | Self::Halted => true,
+            Self::Unexpected(_) | Self::Crashed(_) => true,
             Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
         }
     }
@@ -59,7 +62,7 @@ impl Ending {
         match *self {
             Self::Guest(_) | Self::Halted | Self::Quit => 0,
             Self::Exit(code) => code,
-            Self::Crashed(_) | Self::Unexpected(_) => GUEST_FAILED,
+            Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) => GUEST_FAILED,
             Self::TimeIsUp(_) => TIME_IS_UP,
             Self::OutputGone => BY_SIGNAL + PIPE_SIGNAL,
             Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
@@ -68,7 +71,7 @@ impl Ending {
 
     /// Whether the user is told of it in any case, as of an error.
     pub fn is_told(&self) -> bool {
-        matches!(self, Self::Crashed(_) | Self::Unexpected(_) | Self::TimeIsUp(_))
+        matches!(self, Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) | Self::TimeIsUp(_))
     }
 }
 
@@ -78,6 +81,7 @@ impl fmt::Display for Ending {
         match self {
             Self::Guest(Power::Off) => f.write_str("the guest powered off"),
             Self::Guest(Power::Reset) => f.write_str("the guest reset itself"),
+            Self::Panicked => f.write_str("the guest's kernel panicked; its console has the reason"),
             Self::Exit(code) => write!(f, "the guest ended the monitor with exit code {code}"),
             Self::Halted => f.write_str("the guest halted"),
             Self::Unexpected(mismatches) => fmt_mismatches(mismatches, f),

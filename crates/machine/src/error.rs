@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     FlatPlan(#[from] FlatPlanError),
     /// The ACPI tables of so large a machine have no room.
-    #[error("cpus.count: {0}")]
+    #[error("cpus.count: ask for fewer: {0}")]
     Acpi(#[from] vmm_acpi::Error),
     /// The guest has no memory for the ACPI tables.
     #[error("memory.size: no memory at {gpa:#x} for the ACPI tables; give the guest at least 1 MiB")]

@@ -8,6 +8,8 @@ use vmm_vcpu::{ExitHandler, Flow};
 pub(crate) enum GuestEnd {
     /// It changed the power state.
     Power(Power),
+    /// It said that it has panicked.
+    Panicked,
     /// It ended the monitor, with this exit code.
     Exit(u8),
 }
@@ -24,6 +26,7 @@ fn flow(outcome: Outcome) -> Flow<GuestEnd> {
         Outcome::Done => Flow::Enter,
         Outcome::Hold => Flow::Hold,
         Outcome::Power(power) => Flow::Stop(GuestEnd::Power(power)),
+        Outcome::Panicked => Flow::Stop(GuestEnd::Panicked),
         Outcome::Exit(code) => Flow::Stop(GuestEnd::Exit(code)),
     }
 }

@@ -171,6 +171,7 @@ impl Machine {
         while let Some(end) = self.vcpus.take_ended() {
             ending = match end? {
                 End::Asked(GuestEnd::Power(power)) => Some(Ending::Guest(power)),
+                End::Asked(GuestEnd::Panicked) => Some(Ending::Panicked),
                 End::Asked(GuestEnd::Exit(code)) => Some(Ending::Exit(code)),
                 End::Halted(report) => Some(self.halted(&report)),
                 End::Crashed(crash) => Some(Ending::Crashed(crash)),

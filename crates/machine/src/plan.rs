@@ -60,6 +60,8 @@ pub enum DeviceKind {
     I8042,
     /// ACPI's power button and soft off.
     PowerManagement,
+    /// Where a guest says that it has panicked.
+    PvPanic,
     /// The real-time clock.
     Rtc,
     /// The serial port.
@@ -74,6 +76,7 @@ impl fmt::Display for DeviceKind {
             Self::PseudoSerial => "pseudo serial port",
             Self::PowerManagement => "power management",
             Self::I8042 => "i8042 reset",
+            Self::PvPanic => "pvpanic",
             Self::Rtc => "real-time clock",
             Self::Uart => "uart com1",
         })
@@ -126,6 +129,7 @@ fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
     if has_acpi {
         let gsi = Some(layout::SCI_IRQ);
         devices.push(Device { kind: DeviceKind::PowerManagement, ports: layout::PM1, gsi });
+        devices.push(Device { kind: DeviceKind::PvPanic, ports: layout::PVPANIC, gsi: None });
     }
     for (index, device) in config.devices.iter().enumerate() {
         let (kind, port, count) = match device {

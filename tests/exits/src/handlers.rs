@@ -82,6 +82,7 @@ const NEIGHBOURS: [(u64, u64); 5] = [(0x60, 5), (0x70, 2), (0xe9, 1), (0xf4, 4),
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuestEnd {
     Power(Power),
+    Panicked,
     Exit(u8),
 }
 
@@ -109,6 +110,7 @@ fn flow(outcome: Outcome) -> Flow<GuestEnd> {
         Outcome::Done => Flow::Enter,
         Outcome::Hold => Flow::Hold,
         Outcome::Power(power) => Flow::Stop(GuestEnd::Power(power)),
+        Outcome::Panicked => Flow::Stop(GuestEnd::Panicked),
         Outcome::Exit(code) => Flow::Stop(GuestEnd::Exit(code)),
     }
 }

@@ -81,6 +81,8 @@ pub const KVM_TSS: u64 = 0xfffb_d000;
 pub const COM1: Range<u64> = 0x3f8..0x400;
 /// COM1's interrupt line, a global system interrupt.
 pub const COM1_IRQ: u32 = 4;
+/// The port of the pvpanic device, where QEMU has it.
+pub const PVPANIC: Range<u64> = 0x505..0x506;
 /// Ports of ACPI's fixed hardware: the PM1a event block (4) and the PM1a control block (2). Free on a PC, and where
 /// other monitors have theirs.
 pub const PM1: Range<u64> = 0x600..0x606;

@@ -87,6 +87,7 @@ fn schema_fields_are_the_ones_we_know() {
         "irqchip",
         "memory",
         "memory.size",
+        "on_reboot",
         "serial",
         "serial.file",
         "serial.socket",
@@ -127,6 +128,7 @@ fn schema_defaults_are_what_an_empty_config_gets() {
     assert_eq!(config["cpus"]["count"], defaults["cpus"]["properties"]["count"]["default"]);
     assert_eq!(config["serial"], defaults["serial"]["default"]);
     assert_eq!(config["irqchip"], defaults["irqchip"]["default"]);
+    assert_eq!(config["on_reboot"], defaults["on_reboot"]["default"]);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 9);
+    assert_eq!(defaults.len(), 10);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 
@@ -207,7 +209,7 @@ fn shipped_busybox_shows_every_field_for_linux() {
     let mut fields = BTreeSet::from(["serial.file".to_owned(), "serial.socket".to_owned()]);
     config_fields(&serde_json::from_str(&text).unwrap(), "", &mut fields);
     let bare_metal = |field: &String| {
-        ["boot.flat", "irqchip", "devices", "expect"].iter().any(|name| field.starts_with(name))
+        ["boot.flat", "irqchip", "on_reboot", "devices", "expect"].iter().any(|name| field.starts_with(name))
     };
     assert_eq!(fields, known_fields().into_iter().filter(|field| !bare_metal(field)).collect());
     assert!(parse(&text).unwrap().merge(Overrides::default()).is_ok());

@@ -5,8 +5,8 @@ use std::{ffi::OsStr, path::Path};
 use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
     Address, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device, Expect,
-    ExpectedMemory, FilePath, FlatMode, FlatSection, MemorySection, MemorySize, Module, Overrides, Port,
-    Protocol, Serial, Timeout, Value, Word,
+    ExpectedMemory, FilePath, FlatMode, FlatSection, MemorySection, MemorySize, Module, OnReboot, Overrides,
+    Port, Protocol, Serial, Timeout, Value, Word,
 };
 
 use crate::parse;
@@ -98,14 +98,16 @@ fn expect() -> impl Strategy<Value = Expect> {
 
 /// Any config that could stand in `vm.json`.
 fn config_file() -> impl Strategy<Value = ConfigFile> {
-    let additions = (option::of(any::<bool>()), vec(device(), 0..4), option::of(expect()));
+    let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
+    let additions = (option::of(any::<bool>()), on_reboot, vec(device(), 0..4), option::of(expect()));
     (boot(), option::of(memory_size()), option::of(cpu_count()), option::of(serial()), additions).prop_map(
-        |(boot, size, count, serial, (irqchip, devices, expect))| ConfigFile {
+        |(boot, size, count, serial, (irqchip, on_reboot, devices, expect))| ConfigFile {
             boot,
             memory: MemorySection { size },
             cpus: CpusSection { count },
             serial,
             irqchip,
+            on_reboot,
             devices,
             expect,
             origin: Some("vm.json".into()),

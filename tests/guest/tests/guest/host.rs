@@ -11,7 +11,7 @@ use crate::linux::{ANY, BY_SIGTERM, CMDLINE, boot};
 use crate::shell::Shell;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![host_idle_guest_costs_next_to_nothing, host_two_cpus_asked_one_is_given_and_said]
+    trials![host_idle_guest_costs_next_to_nothing]
 }
 
 fn host_idle_guest_costs_next_to_nothing() {
@@ -29,12 +29,4 @@ fn host_idle_guest_costs_next_to_nothing() {
     assert!(all <= Duration::from_millis(500), "all threads: {all:?} in 2 s");
     shell.monitor.signal(Signal::SIGTERM);
     shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
-}
-
-fn host_two_cpus_asked_one_is_given_and_said() {
-    let mut shell = Shell::boot(boot(ANY, CMDLINE).args(["--cpus", "2"]).on_terminal());
-    assert_eq!(shell.up.cpus, 1);
-    shell.reboot();
-    let message = "cpus.count: the guest isn't told of more than one processor yet (that takes ACPI tables)";
-    assert_eq!(shell.monitor.stderr().matches(message).count(), 1, "{}", shell.monitor.stderr());
 }

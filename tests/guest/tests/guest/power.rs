@@ -12,7 +12,7 @@ use rig::{KernelKind, Module};
 use tempfile::NamedTempFile;
 
 use crate::linux::{
-    ANY, BOOT_DEADLINE, BY_SIGTERM, ENDED, Image, InitUp, boot, image_path, initrd_path, kernel,
+    ANY, BOOT_DEADLINE, BY_SIGTERM, CRASHED, ENDED, Image, InitUp, boot, image_path, initrd_path, kernel,
 };
 use crate::shell::Shell;
 
@@ -25,6 +25,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         power_off_with_four_processors_ends_the_monitor,
         power_reset_by_acpi_ends_the_monitor,
         power_four_processors_run_and_take_their_interrupts,
+        power_reset_with_restart_boots_again_in_the_same_process,
+        power_panic_that_is_told_by_pvpanic_is_a_crash,
         power_button_by_sigterm_shuts_a_listening_guest_down,
         power_button_that_nobody_obeys_is_followed_by_a_second_sigterm,
         power_button_that_nobody_obeys_is_followed_by_the_deadline,
@@ -74,10 +76,26 @@ fn power_four_processors_run_and_take_their_interrupts() {
     shell.reboot();
 }
 
-/// The initramfs with the drivers of the power button and of input events in /modules: stock kernels have them as modules.
-fn initrd_with_power_button() -> NamedTempFile {
-    let modules: Vec<Module> =
-        kernel(ANY.0).modules(&["button", "evdev"]).expect("they come with the kernel");
+fn power_reset_with_restart_boots_again_in_the_same_process() {
+    let config = serde_json::json!({
+        "boot": {"kernel": image_path(ANY), "initrd": initrd_path(), "cmdline": format!("{CMDLINE} QUIT")},
+        "on_reboot": "restart",
+    });
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), config.to_string()).expect("room for a config");
+    let mut monitor = Monitor::command(["--config".as_ref(), file.path().as_os_str()]).start();
+    InitUp::expect(&mut monitor);
+    monitor.expect("reboot: Restarting system\r\n", BOOT_DEADLINE);
+    // An uptime that begins anew, and no word of memory that somebody has used.
+    InitUp::expect(&mut monitor);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+/// The initramfs with these drivers in /modules: stock kernels have them as modules.
+fn initrd_with(names: &[&str]) -> NamedTempFile {
+    let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
     let mut archive = Archive::new();
     archive.dir("modules", 0o755);
     for module in &modules {
@@ -97,20 +115,35 @@ fn initrd_with_power_button() -> NamedTempFile {
     file
 }
 
-/// A guest at its prompt that has the drivers of the power button.
-fn listening(initrd: &Path, args: &[&str]) -> Shell {
+/// A guest at its prompt.
+fn shell(initrd: &Path, args: &[&str]) -> Shell {
     let words = ["--memory", "256M", "--cmdline", CMDLINE];
     let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();
     let launch = Monitor::command(words).args(files).args(args).on_terminal();
-    let mut shell = Shell::boot(launch).mute();
+    Shell::boot(launch).mute()
+}
+
+/// A guest at its prompt that has loaded the drivers of the power button and of input events.
+fn listening(args: &[&str]) -> Shell {
+    let initrd = initrd_with(&["button", "evdev"]);
+    let mut shell = shell(initrd.path(), args);
     let loaded = shell.run("for module in button evdev; do insmod /modules/$module.ko; done; ls /dev/input");
     assert!(loaded.contains("event0\n"), "{loaded}");
     shell
 }
 
+fn power_panic_that_is_told_by_pvpanic_is_a_crash() {
+    let initrd = initrd_with(&["pvpanic", "pvpanic_mmio"]);
+    let mut shell = shell(initrd.path(), &[]);
+    assert_eq!(shell.run("insmod /modules/pvpanic.ko; insmod /modules/pvpanic_mmio.ko; echo $?"), "0\n");
+    shell.monitor.send(b"echo c >/proc/sysrq-trigger\n");
+    shell.monitor.expect("Kernel panic - not syncing: sysrq triggered crash\r\n", DEADLINE);
+    shell.monitor.expect_code(CRASHED, DEADLINE);
+    assert_eq!(shell.monitor.stderr(), "error: the guest's kernel panicked; its console has the reason\n");
+}
+
 fn power_button_by_sigterm_shuts_a_listening_guest_down() {
-    let initrd = initrd_with_power_button();
-    let mut shell = listening(initrd.path(), &[]);
+    let mut shell = listening(&[]);
     shell.monitor.send(b"head -c 1 /dev/input/event0 >/dev/null; echo but\"\"ton; poweroff -f\n");
     shell.monitor.expect_quiet(Duration::from_millis(300));
     shell.monitor.signal(Signal::SIGTERM);
@@ -120,8 +153,7 @@ fn power_button_by_sigterm_shuts_a_listening_guest_down() {
 }
 
 fn power_button_that_nobody_obeys_is_followed_by_a_second_sigterm() {
-    let initrd = initrd_with_power_button();
-    let mut shell = listening(initrd.path(), &[]);
+    let mut shell = listening(&[]);
     shell.monitor.signal(Signal::SIGTERM);
     shell.monitor.expect_quiet(Duration::from_millis(500));
     assert_eq!(shell.run("echo $((6*7))"), "42\n", "it goes on");
@@ -130,8 +162,7 @@ fn power_button_that_nobody_obeys_is_followed_by_a_second_sigterm() {
 }
 
 fn power_button_that_nobody_obeys_is_followed_by_the_deadline() {
-    let initrd = initrd_with_power_button();
-    let mut shell = listening(initrd.path(), &["--shutdown-timeout", "1s"]);
+    let mut shell = listening(&["--shutdown-timeout", "1s"]);
     shell.monitor.signal(Signal::SIGTERM);
     shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
 }

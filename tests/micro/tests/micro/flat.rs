@@ -43,6 +43,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_device_on_a_taken_port_is_refused,
         flat_expected_memory_that_is_not_there_is_refused,
         flat_image_that_is_not_there_is_refused,
+        flat_reset_with_restart_starts_anew_in_the_same_process,
     ]
 }
 
@@ -327,4 +328,26 @@ fn flat_image_that_is_not_there_is_refused() {
     monitor.expect_code(BAD_CONFIG, DEADLINE);
     let message = "error: image /nowhere.bin: can't be opened: No such file or directory (os error 2)\n";
     assert_eq!(monitor.stderr(), message);
+}
+
+/// The guest echoes, says bye and resets at Ctrl-D; the monitor goes on, its terminal raw throughout.
+fn flat_reset_with_restart_starts_anew_in_the_same_process() {
+    let text = std::fs::read_to_string(config_path("echo-irq")).expect("it is shipped");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    config["boot"]["flat"]["image"] = driver::guests::path("echo-irq").to_str().expect("UTF-8").into();
+    config["on_reboot"] = "restart".into();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), config.to_string()).expect("room for a config");
+    let mut monitor = Monitor::command(["--config".as_ref(), file.path().as_os_str()]).on_terminal().start();
+    for _ in 0..3 {
+        monitor.expect("ready\n", DEADLINE);
+        monitor.send(b"typed\x04");
+        monitor.expect("typedbye\n", DEADLINE);
+    }
+    monitor.expect("ready\n", DEADLINE);
+    assert_ne!(monitor.termios(), monitor.termios_before());
+    assert_eq!(monitor.thread_names().iter().filter(|name| *name == "vcpu0").count(), 1);
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.termios(), monitor.termios_before());
 }

@@ -4,10 +4,14 @@ use driver::{DEADLINE, Monitor};
 use harness::trials;
 use libtest_mimic::Trial;
 
-use crate::common::{HOST_CANT, kernel};
+use crate::common::{BAD_CONFIG, HOST_CANT, kernel};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![memory_more_than_the_host_has_is_refused, cpus_above_the_limit_of_kvm_are_refused]
+    trials![
+        memory_more_than_the_host_has_is_refused,
+        cpus_above_the_limit_of_kvm_are_refused,
+        cpus_without_room_in_the_acpi_tables_are_refused
+    ]
 }
 
 /// What is said of a machine that the host can't give.
@@ -26,9 +30,19 @@ fn memory_more_than_the_host_has_is_refused() {
 
 fn cpus_above_the_limit_of_kvm_are_refused() {
     // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
-    let said = refusal(["--kernel", &kernel("halt"), "--cpus", "4096"]);
+    let said = refusal(["--flat", &kernel("hello-real"), "--cpus", "4096"]);
     assert!(
         said.starts_with("error: cpus.count: 4096 is more than this host's KVM gives a machine (at most "),
         "{said}"
     );
+}
+
+fn cpus_without_room_in_the_acpi_tables_are_refused() {
+    let mut monitor = Monitor::command(["--kernel", &kernel("halt"), "--cpus", "4096"]).start();
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    let said = monitor.stderr();
+    let message = "error: cpus.count: ask for fewer: area 0xf0000..0x100000 has 65536 bytes, the ACPI tables of 4096 processors \
+        and 3 devices need ";
+    assert!(said.starts_with(message), "{said}");
+    assert_eq!(said.matches("65536").count(), 1, "said once: {said}");
 }

@@ -1,0 +1,57 @@
+//! What follows when the guest resets its machine.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{error::ValueError, strict, text::hint};
+
+/// What follows when the guest resets its machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReboot {
+    /// The monitor ends.
+    #[default]
+    Exit,
+    /// The machine starts anew in the same process: memory cleared, devices reset, kernel loaded again.
+    Restart,
+}
+
+impl OnReboot {
+    /// Every value, in the order of the documentation.
+    pub const ALL: [OnReboot; 2] = [OnReboot::Exit, OnReboot::Restart];
+
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OnReboot::Exit => "exit",
+            OnReboot::Restart => "restart",
+        }
+    }
+}
+
+impl FromStr for OnReboot {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<OnReboot, ValueError> {
+        let names = OnReboot::ALL.map(OnReboot::name);
+        OnReboot::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| ValueError::UnknownName {
+            what: "action",
+            name: text.to_owned(),
+            hint: hint(text, &names),
+        })
+    }
+}
+
+impl fmt::Display for OnReboot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name().fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for OnReboot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OnReboot, D::Error> {
+        strict::text(deserializer, "an action such as \"exit\"")
+    }
+}
