@@ -51,3 +51,50 @@ pub(crate) fn tables(vcpus: u32) -> Result<Tables, Error> {
 fn ports(ports: std::ops::Range<u64>) -> std::ops::Range<u16> {
     ports.start as u16..ports.end as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of one table.
+    fn table(vcpus: u32, name: &str) -> Vec<u8> {
+        tables(vcpus).unwrap().iter().find(|table| table.name == name).unwrap().bytes.clone()
+    }
+
+    fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// ACPI 6.5 table 5.9.
+    #[test]
+    fn fadt_names_the_ports_of_the_devices() {
+        let fadt = table(1, "FACP");
+        assert_eq!(u16::from_le_bytes([fadt[46], fadt[47]]), 9, "SCI_INT");
+        assert_eq!(u32_at(&fadt, 48), 0, "SMI_CMD: always in ACPI mode");
+        assert_eq!((u32_at(&fadt, 56), u32_at(&fadt, 64)), (0x600, 0x604), "PM1a_EVT_BLK, PM1a_CNT_BLK");
+        // RESET_REG: one byte in I/O space at 0x64, and RESET_VALUE.
+        assert_eq!((fadt[116], u32_at(&fadt, 120), fadt[128]), (1, 0x64, 0xfe));
+    }
+
+    /// ACPI 6.5 §5.2.12: from 44 on, entries of a type and a length.
+    #[test]
+    fn madt_has_a_local_apic_for_each_vcpu() {
+        let madt = table(3, "APIC");
+        let mut entries = &madt[44..];
+        let mut ids = Vec::new();
+        while let [kind, len, ..] = *entries {
+            let (entry, rest) = entries.split_at(len.into());
+            // Local APIC: uid, id, and flags with "enabled".
+            ids.extend((kind == 0).then(|| (entry[2], entry[3], entry[4])));
+            entries = rest;
+        }
+        assert_eq!(ids, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]);
+    }
+
+    #[test]
+    fn dsdt_has_the_devices_that_kernels_look_for() {
+        let dsdt = table(1, "DSDT");
+        let has = |text: &str| dsdt.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(["COM1", "RTC0", "PEVT", "QEMU0001", "_S5_"].into_iter().all(has));
+    }
+}
