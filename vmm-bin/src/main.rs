@@ -13,7 +13,7 @@ use std::time::Instant;
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, OnReboot, Serial};
 use vmm_machine::doctor::Host;
-use vmm_machine::{Ending, Inputs, Machine, Plan, Power, Run};
+use vmm_machine::{Inputs, Machine, Plan, Run};
 
 use crate::args::{Args, Command};
 use crate::outcome::{Failure, Outcome};
@@ -49,8 +49,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let mut terminal = None;
     loop {
         let run = run_once(args, &config, &mut terminal, started)?;
-        let has_reset = matches!(run.ending, Ending::Guest(Power::Reset));
-        if !has_reset || config.on_reboot == OnReboot::Exit {
+        if !run.wants_restart || config.on_reboot == OnReboot::Exit {
             return Ok(Outcome::Ended(run));
         }
     }

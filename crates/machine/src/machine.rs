@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use tracing::info;
+use vmm_bus::Power;
 use vmm_config::Expect;
 use vmm_devices::PowerManagement;
 use vmm_kvm::{VcpuReport, Vm};
@@ -48,6 +49,8 @@ pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Run {
     /// How it ended.
     pub ending: Ending,
+    /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down.
+    pub wants_restart: bool,
     /// Its exits, if they were counted.
     pub exits: Option<Summary>,
 }
@@ -94,7 +97,19 @@ impl Machine {
             info!("the machine has ended: {ending}");
         }
         let ending = if ending.waits_for_output() { self.drain(ending)? } else { ending };
-        Ok(Run { ending, exits })
+        let ending = self.overruled(ending);
+        let wants_restart = matches!(ending, Ending::Guest(Power::Reset)) && !self.shutting_down;
+        Ok(Run { ending, wants_restart, exits })
+    }
+
+    /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.
+    fn overruled(&self, ending: Ending) -> Ending {
+        if !matches!(ending, Ending::Guest(Power::Reset)) {
+            return ending;
+        }
+        // A timeout is for the next run, which has no time left.
+        let users = |ending: &Ending| !matches!(ending, Ending::TimeIsUp(_));
+        self.messages.1.try_iter().filter_map(ending_of).find(users).unwrap_or(ending)
     }
 
     fn wait_for_ending(&mut self) -> Result<Ending, Error> {

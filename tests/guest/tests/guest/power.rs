@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         power_reset_by_acpi_ends_the_monitor,
         power_four_processors_run_and_take_their_interrupts,
         power_reset_with_restart_boots_again_in_the_same_process,
+        power_button_followed_by_a_reset_ends_the_monitor_in_spite_of_restart,
         power_panic_that_is_told_by_pvpanic_is_a_crash,
         power_button_by_sigterm_shuts_a_listening_guest_down,
         power_button_that_nobody_obeys_is_followed_by_a_second_sigterm,
@@ -76,14 +77,17 @@ fn power_four_processors_run_and_take_their_interrupts() {
     shell.reboot();
 }
 
-fn power_reset_with_restart_boots_again_in_the_same_process() {
-    let config = serde_json::json!({
-        "boot": {"kernel": image_path(ANY), "initrd": initrd_path(), "cmdline": format!("{CMDLINE} QUIT")},
-        "on_reboot": "restart",
-    });
+/// A config by which a reset starts the machine anew.
+fn restarting() -> NamedTempFile {
     let file = NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), config.to_string()).expect("room for a config");
-    let mut monitor = Monitor::command(["--config".as_ref(), file.path().as_os_str()]).start();
+    std::fs::write(file.path(), r#"{"on_reboot": "restart"}"#).expect("room for a config");
+    file
+}
+
+fn power_reset_with_restart_boots_again_in_the_same_process() {
+    let config = restarting();
+    let launch = boot(ANY, &format!("{CMDLINE} QUIT"));
+    let mut monitor = launch.args(["--config".as_ref(), config.path().as_os_str()]).start();
     InitUp::expect(&mut monitor);
     monitor.expect("reboot: Restarting system\r\n", BOOT_DEADLINE);
     // An uptime that begins anew, and no word of memory that somebody has used.
@@ -150,6 +154,17 @@ fn power_button_by_sigterm_shuts_a_listening_guest_down() {
     shell.monitor.expect("button\r\n", DEADLINE);
     shell.monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(shell.monitor.termios(), shell.monitor.termios_before());
+}
+
+/// Whoever asked for an end gets one, also from a guest that resets instead of switching off.
+fn power_button_followed_by_a_reset_ends_the_monitor_in_spite_of_restart() {
+    let config = restarting();
+    let mut shell = listening(&["--config", config.path().to_str().expect("UTF-8")]);
+    shell.monitor.send(b"head -c 1 /dev/input/event0 >/dev/null; reboot -f\n");
+    shell.monitor.expect_quiet(Duration::from_millis(300));
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect("reboot: Restarting system\r\n", DEADLINE);
+    shell.monitor.expect_code(ENDED, DEADLINE);
 }
 
 fn power_button_that_nobody_obeys_is_followed_by_a_second_sigterm() {

@@ -44,6 +44,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_expected_memory_that_is_not_there_is_refused,
         flat_image_that_is_not_there_is_refused,
         flat_reset_with_restart_starts_anew_in_the_same_process,
+        flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm,
     ]
 }
 
@@ -350,4 +351,26 @@ fn flat_reset_with_restart_starts_anew_in_the_same_process() {
     monitor.send(b"\x01x");
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(monitor.termios(), monitor.termios_before());
+}
+
+/// A guest that does nothing but reset its machine: tens of starts in a second.
+fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    // mov al, 0xfe; out 0x64, al; hlt
+    std::fs::write(dir.path().join("reset.bin"), b"\xb0\xfe\xe6\x64\xf4").expect("room for five bytes");
+    let config =
+        r#"{"boot": {"flat": {"image": "reset.bin"}}, "memory": {"size": "1M"}, "on_reboot": "restart"}"#;
+    std::fs::write(dir.path().join("vm.json"), config).expect("room for a config");
+    let mut monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).start();
+    let starts = Duration::from_millis(60);
+    driver::wait_until("it has started often", DEADLINE, || monitor.cpu_time() > starts);
+    let before = monitor.own_rss_kib(&[1 << 20]);
+    driver::wait_until("and often again", DEADLINE, || monitor.cpu_time() > 3 * starts);
+    let grown = monitor.own_rss_kib(&[1 << 20]).saturating_sub(before);
+    assert!(grown <= 128, "{grown} KiB more than before");
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", monitor.pid())).expect("it runs").count();
+    assert!(descriptors < 40, "{descriptors} descriptors");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
 }
