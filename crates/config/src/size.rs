@@ -5,7 +5,11 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{error::ValueError, strict, text::quote};
+use crate::{
+    error::ValueError,
+    strict,
+    text::{digits_and_unit, quote},
+};
 
 /// What a reader is shown wherever a size was expected.
 const LIKE: &str = "\"512M\"";
@@ -51,21 +55,7 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<ByteSize, ValueError> {
         let owned = || text.to_owned();
-        if text.chars().any(char::is_whitespace) {
-            return Err(ValueError::WhiteSpace { text: owned(), like: LIKE });
-        }
-        let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-        if digits.is_empty() {
-            let negative =
-                text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-            return Err(match negative {
-                true => ValueError::Negative { text: owned() },
-                false => ValueError::NotANumber { text: owned(), what: "a size", like: LIKE },
-            });
-        }
-        if unit.starts_with(['.', ',']) {
-            return Err(ValueError::Fraction { text: owned(), has_unit: true });
-        }
+        let (digits, unit) = digits_and_unit(text, "a size", LIKE)?;
         let shift = shift_of(unit).ok_or_else(|| ValueError::UnknownUnit {
             text: owned(),
             unit: unit.to_owned(),

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{error::ValueError, text::quote};
+use crate::{
+    error::ValueError,
+    text::{digits_and_unit, quote},
+};
 
 /// What a reader is shown wherever a time was expected.
 const LIKE: &str = "\"5s\"";
@@ -45,24 +48,10 @@ impl FromStr for Timeout {
 
     fn from_str(text: &str) -> Result<Timeout, ValueError> {
         let owned = || text.to_owned();
-        if text.chars().any(char::is_whitespace) {
-            return Err(ValueError::WhiteSpace { text: owned(), like: LIKE });
-        }
-        let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-        if digits.is_empty() {
-            let negative =
-                text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-            return Err(match negative {
-                true => ValueError::Negative { text: owned() },
-                false => ValueError::NotANumber { text: owned(), what: "a time", like: LIKE },
-            });
-        }
+        let (digits, unit) = digits_and_unit(text, "a time", LIKE)?;
         if unit.is_empty() {
             let instead = format!("{text}s");
             return Err(ValueError::Misspelt { text: owned(), problem: "has no unit", instead });
-        }
-        if unit.starts_with(['.', ',']) {
-            return Err(ValueError::Fraction { text: owned(), has_unit: true });
         }
         let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             ValueError::UnknownUnit { text: owned(), unit: unit.to_owned(), known: "ms, s, m or h" }

@@ -5,7 +5,7 @@ use vmm_vcpu::{ExitHandler, Flow};
 
 /// How a guest ends its machine by what it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GuestEnd {
+pub enum GuestEnd {
     /// It changed the power state.
     Power(Power),
     /// It said that it has panicked.
@@ -14,11 +14,13 @@ pub(crate) enum GuestEnd {
     Exit(u8),
 }
 
-/// Answers from two buses, one for ports and one for MMIO.
+/// Answers from two buses.
 #[derive(Debug)]
-pub(crate) struct BusHandler {
-    pub(crate) ports: BusView,
-    pub(crate) mmio: BusView,
+pub struct BusHandler {
+    /// Ports, 0 to 0xffff.
+    pub ports: BusView,
+    /// Guest-physical addresses without memory.
+    pub mmio: BusView,
 }
 
 fn flow(outcome: Outcome) -> Flow<GuestEnd> {

@@ -53,6 +53,7 @@ pub use ending::Ending;
 pub use error::{Blame, Error};
 pub use expect::Mismatch;
 pub use guest::GuestPlan;
+pub use handler::{BusHandler, GuestEnd};
 pub use inputs::Inputs;
 pub use machine::{Machine, Run};
 pub use plan::{Device, DeviceKind, Plan};

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmm_bus::{Bus, BusDevice, BusView, Error, Outcome, Power};
+use vmm_bus::{Bus, BusDevice, Error, Outcome};
+use vmm_machine::BusHandler;
 use vmm_vcpu::{ExitHandler, Flow, Summary, Trace, TracedExit};
 
 use crate::workload::{MMIO_GPA, PORT};
@@ -78,61 +79,14 @@ impl BusDevice for Neighbour {
 /// exit, COM1. The bus of MMIO has them too, far below the counter, so that a lookup there takes as many steps.
 const NEIGHBOURS: [(u64, u64); 5] = [(0x60, 5), (0x70, 2), (0xe9, 1), (0xf4, 4), (0x3f8, 8)];
 
-/// How a guest ends its machine by what it writes: what vmm-machine's handler has for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GuestEnd {
-    Power(Power),
-    Panicked,
-    Exit(u8),
-}
-
-/// Answers from two buses, in the shape of vmm-machine's handler.
-#[derive(Debug)]
-pub(crate) struct BusHandler {
-    ports: BusView,
-    mmio: BusView,
-}
-
-impl BusHandler {
-    /// A machine with `counter` at the port and at the address that the guests write to.
-    pub(crate) fn new(counter: &Arc<Counter>) -> Result<Self, Error> {
-        let (ports, mmio) = (Bus::new(), Bus::new());
-        for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {
-            NEIGHBOURS.iter().try_for_each(|&(start, len)| bus.insert(start, len, Arc::new(Neighbour)))?;
-            bus.insert(at, len, Arc::clone(counter) as _)?;
-        }
-        Ok(Self { ports: ports.view(), mmio: mmio.view() })
+/// vmm-machine's own handler, on a machine with `counter` at the port and at the address that the guests write to.
+pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
+    let (ports, mmio) = (Bus::new(), Bus::new());
+    for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {
+        NEIGHBOURS.iter().try_for_each(|&(start, len)| bus.insert(start, len, Arc::new(Neighbour)))?;
+        bus.insert(at, len, Arc::clone(counter) as _)?;
     }
-}
-
-fn flow(outcome: Outcome) -> Flow<GuestEnd> {
-    match outcome {
-        Outcome::Done => Flow::Enter,
-        Outcome::Hold => Flow::Hold,
-        Outcome::Power(power) => Flow::Stop(GuestEnd::Power(power)),
-        Outcome::Panicked => Flow::Stop(GuestEnd::Panicked),
-        Outcome::Exit(code) => Flow::Stop(GuestEnd::Exit(code)),
-    }
-}
-
-impl<C> ExitHandler<C> for BusHandler {
-    type Stop = GuestEnd;
-
-    fn port_in(&mut self, port: u16, data: &mut [u8]) {
-        self.ports.read(port.into(), data);
-    }
-
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<GuestEnd> {
-        flow(self.ports.write(port.into(), data))
-    }
-
-    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
-        self.mmio.read(gpa, data);
-    }
-
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<GuestEnd> {
-        flow(self.mmio.write(gpa, data))
-    }
+    Ok(BusHandler { ports: ports.view(), mmio: mmio.view() })
 }
 
 /// Adds every exit to a summary, as the monitor does for `--trace-exits=summary`.

@@ -9,7 +9,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Summary, Traced, run};
 
-use crate::handlers::{BusHandler, CallBack, Counted, Counter};
+use crate::handlers::{CallBack, Counted, Counter, bus_handler};
 use crate::workload::{RAM_LEN, STRING_LEN, Workload};
 use crate::{Failure, bare};
 
@@ -94,7 +94,7 @@ impl Variant {
             }
             Self::Bus => {
                 let counter = Arc::new(Counter::default());
-                let mut handler = BusHandler::new(&counter)?;
+                let mut handler = bus_handler(&counter)?;
                 time(workload, &mut handler, elements, |_, left| counter.stop_after(left))
             }
             // black_box: the monitor learns from its command line what was asked for, not from its compiler.
@@ -120,7 +120,7 @@ fn measure_watched(
     summary: Option<&mut Summary>,
 ) -> Result<Duration, Failure> {
     let counter = Arc::new(Counter::default());
-    let mut handler = BusHandler::new(&counter)?;
+    let mut handler = bus_handler(&counter)?;
     match summary {
         None => time(workload, &mut handler, elements, |_, left| counter.stop_after(left)),
         Some(summary) => {
