@@ -16,6 +16,12 @@ pub trait BusDevice: Send + Sync {
     ///
     /// The access is complete when this returns, whatever the outcome.
     fn write(&self, offset: u64, data: &[u8]) -> Outcome;
+
+    /// Whether a vCPU that an [`Outcome::Hold`] keeps out of the guest must go on waiting. Asked when it is woken, which may
+    /// have been for another device's sake.
+    fn is_holding(&self) -> bool {
+        false
+    }
 }
 
 /// What a completed write asks of whoever dispatched it.

@@ -58,11 +58,12 @@ pub(super) const CRATES: &[CrateRule] = &[
         "vmm-virtio",
         2,
         Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-snapshot", "vmm-metrics"]),
-        In(&["src/iovec.rs"]),
+        In(&["src/iovec.rs", "src/io/uring.rs"]),
     ),
     // Whoever writes a monitor of their own on it gets nothing of our devices, bus or config.
     rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden).with_arch_modules(),
-    rule("vmm-virtio-devices", 3, Only(&["vmm-virtio"]), Forbidden),
+    // Of vmm-config only what a value is: sizes with their units, paths.
+    rule("vmm-virtio-devices", 3, Only(&["vmm-virtio", "vmm-config"]), Forbidden),
     rule(
         "vmm-machine",
         4,

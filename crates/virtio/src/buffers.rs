@@ -1,0 +1,123 @@
+//! The bytes of a chain, without a Rust reference to any of them.
+
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+use crate::Fault;
+use crate::chain::Segment;
+
+/// One direction of a chain, or a part of it: bytes of guest RAM in their order.
+///
+/// Offsets count from its start. The guest may change the bytes at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers<'a> {
+    ram: &'a GuestRam,
+    segments: &'a [Segment],
+    /// Bytes of the first segment that are no part of it.
+    skip: u64,
+    len: u64,
+}
+
+impl<'a> Buffers<'a> {
+    pub(crate) fn new(ram: &'a GuestRam, segments: &'a [Segment]) -> Self {
+        let len = segments.iter().map(|segment| u64::from(segment.len)).sum();
+        Self { ram, segments, skip: 0, len }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first `at` bytes, and the rest. `None` if there are fewer.
+    pub fn split_at(&self, at: u64) -> Option<(Self, Self)> {
+        let rest_len = self.len.checked_sub(at)?;
+        let first = Self { len: at, ..*self };
+        let mut skip = self.skip + at;
+        let mut segments = self.segments;
+        while let Some((segment, rest)) = segments.split_first()
+            && skip >= u64::from(segment.len)
+        {
+            skip -= u64::from(segment.len);
+            segments = rest;
+        }
+        Some((first, Self { segments, skip, len: rest_len, ..*self }))
+    }
+
+    /// All but the last `count` bytes, and these. `None` if there are fewer.
+    pub fn split_end(&self, count: u64) -> Option<(Self, Self)> {
+        self.split_at(self.len.checked_sub(count)?)
+    }
+
+    /// Copies its first bytes into `bytes`, and fills that.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn read(&self, bytes: &mut [u8]) -> Result<(), Fault> {
+        let mut at = 0;
+        self.each(bytes.len() as u64, |slice| {
+            at += slice.copy_to(&mut bytes[at..]);
+            Ok(())
+        })
+    }
+
+    /// Copies its first bytes as a plain structure.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn read_obj<T: ByteValued + Default>(&self) -> Result<T, Fault> {
+        let mut object = T::default();
+        self.read(object.as_mut_slice())?;
+        Ok(object)
+    }
+
+    /// Copies all of `bytes` to its start.
+    ///
+    /// # Errors
+    /// There is less room.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut at = 0;
+        self.each(bytes.len() as u64, |slice| {
+            slice.copy_from(&bytes[at..]);
+            at += slice.len();
+            Ok(())
+        })
+    }
+
+    /// Gives `each` the pieces that it consists of, in order, as slices that the guest may change.
+    ///
+    /// # Errors
+    /// Those of `each`, which end it.
+    pub fn slices(&self, each: impl FnMut(VolatileSlice<'a>) -> Result<(), Fault>) -> Result<(), Fault> {
+        self.each(self.len, each)
+    }
+
+    fn each(
+        &self,
+        len: u64,
+        mut each: impl FnMut(VolatileSlice<'a>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if len > self.len {
+            return Err(Fault::TooShort { len: self.len, needed: len });
+        }
+        let (mut skip, mut left) = (self.skip, len);
+        for segment in self.segments {
+            if left == 0 {
+                break;
+            }
+            let count = (u64::from(segment.len) - skip).min(left);
+            let gpa = segment.gpa + skip;
+            // A segment may lie in two regions that touch.
+            for slice in self.ram.memory().get_slices(GuestAddress(gpa), count as usize) {
+                each(slice.map_err(|_| Fault::Unmapped { gpa, len: segment.len })?)?;
+            }
+            (skip, left) = (0, left - count);
+        }
+        Ok(())
+    }
+}

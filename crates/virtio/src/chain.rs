@@ -1,0 +1,179 @@
+//! Descriptor chains: what a driver hands over, checked whole before a device sees any of it.
+
+use std::num::Wrapping;
+
+use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use crate::{Buffers, Fault};
+
+/// Size of a descriptor in a table, in bytes (virtio 1.2 §2.7.5).
+const DESCRIPTOR_LEN: u32 = 16;
+
+/// A piece of guest RAM that a descriptor names. All of it is RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) gpa: u64,
+    pub(crate) len: u32,
+}
+
+/// The identity of a chain, by which it is given back. Only a [`Queue`](crate::Queue) makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Head(pub(crate) u16);
+
+/// A chain of descriptors (virtio 1.2 §2.7.5): first what the device reads, then what it writes.
+///
+/// Every descriptor was read once, and what it names is RAM. The bytes in it still belong to the guest, which may change
+/// them at any time: copy, then check the copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a> {
+    head: Head,
+    readable: Buffers<'a>,
+    writable: Buffers<'a>,
+}
+
+impl<'a> Chain<'a> {
+    /// By what it is given back later.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// What the device may read.
+    pub fn readable(&self) -> Buffers<'a> {
+        self.readable
+    }
+
+    /// What the device may write.
+    pub fn writable(&self) -> Buffers<'a> {
+        self.writable
+    }
+}
+
+/// The segments of one chain at a time, in memory that is used again for the next.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    segments: Vec<Segment>,
+    size: u16,
+}
+
+/// Where descriptors are.
+#[derive(Clone, Copy)]
+struct Table {
+    gpa: u64,
+    count: u32,
+    is_indirect: bool,
+}
+
+struct Descriptor {
+    gpa: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    /// The one read of it: what is checked is what is used.
+    fn read(ram: &GuestRam, table: Table, index: u32) -> Result<Self, Fault> {
+        let gpa = table.gpa.checked_add(u64::from(index) * u64::from(DESCRIPTOR_LEN));
+        let gpa = gpa.ok_or(Fault::Unmapped { gpa: table.gpa, len: DESCRIPTOR_LEN })?;
+        let bytes: [u8; 16] = ram
+            .memory()
+            .read_obj(GuestAddress(gpa))
+            .map_err(|_| Fault::Unmapped { gpa, len: DESCRIPTOR_LEN })?;
+        let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        Ok(Self {
+            gpa: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        })
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        u32::from(self.flags) & flag != 0
+    }
+}
+
+impl Walker {
+    /// For a queue of `size` descriptors, which no chain may exceed (virtio 1.2 §2.7.5.3.1).
+    pub(crate) fn new(size: u16) -> Self {
+        Self { segments: Vec::with_capacity(size.into()), size }
+    }
+
+    /// Reads the chain that starts at `head` of the queue's table at `table`.
+    pub(crate) fn walk<'a>(
+        &'a mut self,
+        ram: &'a GuestRam,
+        table: u64,
+        head: u16,
+        indirect: bool,
+    ) -> Result<Chain<'a>, Fault> {
+        self.segments.clear();
+        let mut table = Table { gpa: table, count: self.size.into(), is_indirect: false };
+        let mut index = u32::from(head);
+        // Descriptors seen, the one that points to an indirect table apart.
+        let mut seen = Wrapping(0_u32);
+        let mut readable = None;
+        loop {
+            if index >= table.count {
+                return Err(Fault::DescriptorIndex { index, count: table.count });
+            }
+            let descriptor = Descriptor::read(ram, table, index)?;
+            if descriptor.has(VRING_DESC_F_INDIRECT) {
+                table = self.indirect(&descriptor, table, indirect)?;
+                index = 0;
+                continue;
+            }
+            seen += 1;
+            if seen.0 > self.size.into() {
+                return Err(Fault::ChainTooLong { size: self.size });
+            }
+            match (descriptor.has(VRING_DESC_F_WRITE), readable) {
+                (true, None) => readable = Some(self.segments.len()),
+                (false, Some(_)) => return Err(Fault::ReadableBehindWritable),
+                _ => {}
+            }
+            self.push(ram, &descriptor)?;
+            if !descriptor.has(VRING_DESC_F_NEXT) {
+                break;
+            }
+            index = descriptor.next.into();
+        }
+        let (readable, writable) = self.segments.split_at(readable.unwrap_or(self.segments.len()));
+        Ok(Chain {
+            head: Head(head),
+            readable: Buffers::new(ram, readable),
+            writable: Buffers::new(ram, writable),
+        })
+    }
+
+    /// The table that a descriptor points to (virtio 1.2 §2.7.5.3).
+    fn indirect(&self, descriptor: &Descriptor, from: Table, negotiated: bool) -> Result<Table, Fault> {
+        if !negotiated {
+            return Err(Fault::IndirectNotNegotiated);
+        }
+        // Neither inside an indirect table, nor with a descriptor behind it. In front of it there may be some.
+        if from.is_indirect || descriptor.has(VRING_DESC_F_NEXT) {
+            return Err(Fault::IndirectMisplaced);
+        }
+        if descriptor.len == 0 || !descriptor.len.is_multiple_of(DESCRIPTOR_LEN) {
+            return Err(Fault::IndirectLength { len: descriptor.len });
+        }
+        // `next` has 16 bits: what lies behind can't be reached.
+        let count = (descriptor.len / DESCRIPTOR_LEN).min(1 << 16);
+        Ok(Table { gpa: descriptor.gpa, count, is_indirect: true })
+    }
+
+    fn push(&mut self, ram: &GuestRam, descriptor: &Descriptor) -> Result<(), Fault> {
+        let &Descriptor { gpa, len, .. } = descriptor;
+        if len == 0 {
+            return Ok(());
+        }
+        if !ram.memory().check_range(GuestAddress(gpa), len as usize) {
+            return Err(Fault::Unmapped { gpa, len });
+        }
+        self.segments.push(Segment { gpa, len });
+        Ok(())
+    }
+}

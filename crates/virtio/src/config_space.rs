@@ -1,0 +1,103 @@
+//! A device's configuration space (virtio 1.2 §2.5).
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The bytes that a driver reads as the device's configuration, shared by the device and its transport. Clones are the
+/// same bytes.
+#[derive(Clone, Debug)]
+pub struct ConfigSpace(Arc<Space>);
+
+#[derive(Debug)]
+struct Space {
+    bytes: Mutex<Vec<u8>>,
+    /// What a driver may write.
+    writable: Range<usize>,
+    generation: AtomicU32,
+}
+
+impl ConfigSpace {
+    /// A space that a driver can only read.
+    pub fn read_only(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(bytes, 0..0)
+    }
+
+    /// A space of which a driver may write the bytes in `writable`.
+    pub fn new(bytes: impl Into<Vec<u8>>, writable: Range<usize>) -> Self {
+        let bytes = Mutex::new(bytes.into());
+        Self(Arc::new(Space { bytes, writable, generation: AtomicU32::new(0) }))
+    }
+
+    /// The device changes it. [`Session::config_changed`](crate::Session::config_changed) tells the driver.
+    pub fn update<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut bytes = self.bytes();
+        // Under the lock: who reads a new byte finds a new generation behind it (virtio 1.2 §2.5.1).
+        self.0.generation.fetch_add(1, Ordering::Release);
+        change(&mut bytes)
+    }
+
+    /// Fills `into` from `offset` on; zeros where there is nothing.
+    pub fn read(&self, offset: u64, into: &mut [u8]) {
+        into.fill(0);
+        let bytes = self.bytes();
+        let from = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+        into.iter_mut().zip(from.unwrap_or_default()).for_each(|(into, byte)| *into = *byte);
+    }
+
+    /// A driver's write. Whether it was one to bytes that it may write.
+    pub(crate) fn write(&self, offset: u64, from: &[u8]) -> bool {
+        let range =
+            usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(from.len())?));
+        let writable = &self.0.writable;
+        let range = range.filter(|range| writable.start <= range.start && range.end <= writable.end);
+        let mut bytes = self.bytes();
+        match range.and_then(|range| bytes.get_mut(range)) {
+            Some(into) => {
+                into.copy_from_slice(from);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.bytes.lock().expect("only a device's own change could panic under it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_past_the_end_gives_zeros() {
+        let space = ConfigSpace::read_only([1, 2, 3]);
+        let mut bytes = [9; 4];
+        space.read(2, &mut bytes);
+        assert_eq!(bytes, [3, 0, 0, 0]);
+        space.read(u64::MAX, &mut bytes);
+        assert_eq!(bytes, [0; 4]);
+    }
+
+    #[test]
+    fn write_reaches_only_what_is_writable() {
+        let space = ConfigSpace::new([0; 8], 4..6);
+        assert!(space.write(4, &[1, 2]));
+        assert!(!space.write(5, &[7, 7]) && !space.write(0, &[7]) && !space.write(u64::MAX, &[7]));
+        let mut bytes = [0; 8];
+        space.read(0, &mut bytes);
+        assert_eq!(bytes, [0, 0, 0, 0, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn update_makes_a_new_generation() {
+        let space = ConfigSpace::read_only([0]);
+        space.update(|bytes| bytes[0] = 1);
+        assert_eq!(space.generation(), 1);
+    }
+}

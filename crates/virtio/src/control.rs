@@ -1,0 +1,296 @@
+//! What a driver controls a device by, whatever the transport: status, features, queues, configuration.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use virtio_bindings::bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::QueueState;
+use vmm_bus::Outcome;
+use vmm_memory::GuestRam;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::worker::{QueueStates, Shared, Worker};
+use crate::{ConfigSpace, Counters, Fault, Interrupt, VirtioDevice};
+
+/// What every device offers (virtio 1.2 §6).
+const RING_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
+const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
+const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
+const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
+const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
+const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
+
+/// A device's control side, which every transport shows its driver in its own way, and the thread behind it.
+///
+/// ```text
+///  reset --ACKNOWLEDGE--> --DRIVER--> --FEATURES_OK--> --DRIVER_OK--> running
+///                           features      queues                      nothing but configuration and reset
+/// ```
+///
+/// What a driver writes outside of the state that it belongs to is ignored (virtio 1.2 §3.1.1): behind DRIVER_OK nothing
+/// of a queue changes any more.
+pub struct Control {
+    id: u32,
+    offered: u64,
+    kicks: Vec<Arc<EventFd>>,
+    queue_sizes: Vec<u16>,
+    config: ConfigSpace,
+    shared: Arc<Shared>,
+    worker: Worker,
+    registers: Mutex<Registers>,
+}
+
+struct Registers {
+    status: u8,
+    features: u64,
+    queues: Vec<QueueState>,
+    /// The driver wrote a reset, and the device hasn't finished what it had.
+    resetting: bool,
+    /// The machine stopped the device, with its queues like this.
+    suspended: Option<QueueStates>,
+}
+
+impl Registers {
+    fn new(queue_sizes: &[u16]) -> Self {
+        let queue = |size| QueueState { max_size: size, size, ..QueueState::default() };
+        let queues = queue_sizes.iter().copied().map(queue).collect();
+        Self { status: 0, features: 0, queues, resetting: false, suspended: None }
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.status & bit != 0
+    }
+}
+
+/// A part of a queue's set-up that its driver writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueField {
+    Size(u32),
+    Ready(bool),
+    Descriptors(Half),
+    Driver(Half),
+    Device(Half),
+}
+
+/// 32 bits of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Low(u32),
+    High(u32),
+}
+
+impl Half {
+    fn put(self, into: &mut u64) {
+        *into = match self {
+            Self::Low(low) => *into & !0xffff_ffff | u64::from(low),
+            Self::High(high) => *into & 0xffff_ffff | u64::from(high) << 32,
+        };
+    }
+}
+
+/// Of what a device is made, beside its own part.
+pub struct Parts {
+    /// Its virtio device id (virtio 1.2 §5).
+    pub id: u32,
+    /// The name of its thread is `vq-` and this.
+    pub name: String,
+    /// The guest's memory.
+    pub ram: GuestRam,
+    /// Written when a reset is done, for which a vCPU was held, and when there is a [`Control::take_fault`].
+    pub news: Arc<EventFd>,
+}
+
+impl Control {
+    /// Gives `device` its thread and its control side.
+    ///
+    /// # Errors
+    /// The host is out of descriptors or threads.
+    pub fn new(
+        parts: Parts,
+        device: Box<dyn VirtioDevice>,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> io::Result<Self> {
+        let (offered, queue_sizes) = (device.features() | RING_FEATURES, device.queue_sizes());
+        let config = device.config_space();
+        let kick = |_| EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(Arc::new);
+        let kicks = queue_sizes.iter().map(kick).collect::<io::Result<Vec<_>>>()?;
+        let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), parts.news));
+        let worker = Worker::spawn(&parts.name, device, parts.ram, kicks.clone(), Arc::clone(&shared))?;
+        let registers = Mutex::new(Registers::new(&queue_sizes));
+        Ok(Self { id: parts.id, offered, kicks, queue_sizes, config, shared, worker, registers })
+    }
+
+    /// What rings for each queue: the machine lets the driver's notification write these (ioeventfd).
+    pub fn kicks(&self) -> &[Arc<EventFd>] {
+        &self.kicks
+    }
+
+    /// What the device counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// What its driver did wrong since the last call, if that made the device give up.
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.shared.take_fault()
+    }
+
+    /// Whether a vCPU that wrote a reset must still wait.
+    pub fn is_resetting(&self) -> bool {
+        self.registers().resetting
+    }
+
+    /// Stops the device with its queues kept, and waits until it has. Nothing, if it doesn't run.
+    pub fn suspend(&self) {
+        let mut registers = self.registers();
+        let runs = registers.has(DRIVER_OK) && !registers.resetting && registers.suspended.is_none();
+        // The vCPUs stand still: nobody waits for the lock.
+        registers.suspended = runs.then(|| self.worker.stop());
+    }
+
+    /// Lets a suspended device go on where it stopped.
+    pub fn resume(&self) {
+        let mut registers = self.registers();
+        if let Some(queues) = registers.suspended.take() {
+            self.worker.start(registers.features, queues);
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    pub(crate) fn config(&self) -> &ConfigSpace {
+        &self.config
+    }
+
+    /// The device status register (virtio 1.2 §2.1).
+    pub(crate) fn status(&self) -> u8 {
+        let registers = self.registers();
+        let broken = registers.has(DRIVER_OK) && self.shared.needs_reset();
+        registers.status | if broken { NEEDS_RESET } else { 0 }
+    }
+
+    /// A write of the device status register. A reset holds its vCPU until the device is done with its requests.
+    pub(crate) fn set_status(&self, value: u8) -> Outcome {
+        let mut registers = self.registers();
+        if registers.resetting {
+            return Outcome::Hold;
+        }
+        if value == 0 {
+            return self.reset(&mut registers);
+        }
+        let added = value & !registers.status;
+        registers.status |= added & (ACKNOWLEDGE | FAILED);
+        if registers.has(ACKNOWLEDGE) {
+            registers.status |= added & DRIVER;
+        }
+        if added & FEATURES_OK != 0 && registers.has(DRIVER) && self.accepts(registers.features) {
+            registers.status |= FEATURES_OK;
+        }
+        if added & DRIVER_OK != 0 && registers.has(FEATURES_OK) {
+            registers.status |= DRIVER_OK;
+            let event_idx = registers.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+            let queue = |queue: &QueueState| {
+                queue.ready.then_some(QueueState { event_idx_enabled: event_idx, ..*queue })
+            };
+            let queues = registers.queues.iter().map(queue).collect();
+            self.worker.start(registers.features, queues);
+        }
+        Outcome::Done
+    }
+
+    fn reset(&self, registers: &mut Registers) -> Outcome {
+        if registers.has(DRIVER_OK) {
+            registers.resetting = true;
+            self.worker.begin_reset();
+            return Outcome::Hold;
+        }
+        self.shared.interrupt.reset();
+        *registers = Registers::new(&self.queue_sizes);
+        Outcome::Done
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        features & !self.offered == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
+    }
+
+    /// Replaces half of the features that the driver takes.
+    pub(crate) fn set_features(&self, half: Half) {
+        let mut registers = self.registers();
+        if registers.has(DRIVER) && !registers.has(FEATURES_OK) {
+            half.put(&mut registers.features);
+        }
+    }
+
+    /// The most descriptors of a queue, 0 if there is no such queue.
+    pub(crate) fn queue_max(&self, index: u32) -> u16 {
+        self.queue_sizes.get(index as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn queue_is_ready(&self, index: u32) -> bool {
+        self.registers().queues.get(index as usize).is_some_and(|queue| queue.ready)
+    }
+
+    /// Sets up a queue: between FEATURES_OK and DRIVER_OK, and of one that is ready only that it isn't.
+    pub(crate) fn set_queue(&self, index: u32, field: QueueField) {
+        let mut registers = self.registers();
+        if !registers.has(FEATURES_OK) || registers.has(DRIVER_OK) {
+            return;
+        }
+        let Some(queue) = registers.queues.get_mut(index as usize) else { return };
+        match field {
+            QueueField::Ready(ready) => queue.ready = ready,
+            _ if queue.ready => {}
+            QueueField::Size(size) => {
+                let fits = |size: &u16| size.is_power_of_two() && *size <= queue.max_size;
+                if let Some(size) = u16::try_from(size).ok().filter(fits) {
+                    queue.size = size;
+                }
+            }
+            QueueField::Descriptors(half) => half.put(&mut queue.desc_table),
+            QueueField::Driver(half) => half.put(&mut queue.avail_ring),
+            QueueField::Device(half) => half.put(&mut queue.used_ring),
+        }
+    }
+
+    /// The driver rings, on a way that isn't an ioeventfd.
+    pub(crate) fn kick(&self, index: u32) {
+        if let Some(kick) = self.kicks.get(index as usize) {
+            // Non-blocking; at its counter's end it can be read anyway.
+            let _ = kick.write(1);
+        }
+    }
+
+    pub(crate) fn write_config(&self, offset: u64, data: &[u8]) {
+        if self.config.write(offset, data) && self.registers().has(DRIVER_OK) {
+            self.worker.config_written();
+        }
+    }
+
+    /// The registers, with a reset finished if the device is done with it.
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        let mut registers = self.registers.lock().expect("no panic while it is held");
+        if registers.resetting && self.worker.is_idle() {
+            *registers = Registers::new(&self.queue_sizes);
+        }
+        registers
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("id", &self.id).finish_non_exhaustive()
+    }
+}

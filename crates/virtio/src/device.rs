@@ -1,0 +1,183 @@
+//! What a virtio device is, and what it is given while it runs.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use vmm_memory::GuestRam;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::{ConfigSpace, Counters, Fault, Interrupt, Queue};
+
+/// A virtio device: the part behind the transport. It is owned by its own thread, which calls every method, so that it
+/// needs no lock.
+///
+/// ```text
+///             start                    stop
+///  idle -----------------> running ---------------> idle
+///    ^   DRIVER_OK, resume    |   reset, suspend
+///    |                        | process: the driver has rung, or chains may have come while it was idle
+///    |                        | event:   a descriptor that it watches is ready
+///    |                        | config_written
+///    +------------------------+ Err(Fault): DEVICE_NEEDS_RESET; nothing but stop comes then
+/// ```
+pub trait VirtioDevice: Send {
+    /// The features of its kind that it offers, as bits (virtio 1.2 §2.2). Those of the rings are its transport's.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    /// The most descriptors that each of its queues takes, powers of two. Their number is that of its queues.
+    fn queue_sizes(&self) -> Vec<u16>;
+
+    /// What its driver reads as configuration.
+    fn config_space(&self) -> ConfigSpace {
+        ConfigSpace::read_only([])
+    }
+
+    /// A file that the guest sees as memory, for the machine to map before the guest runs.
+    fn mapping(&mut self) -> Option<Mapping> {
+        None
+    }
+
+    /// Where that memory is.
+    fn mapped(&mut self, gpa: u64) {
+        let _ = gpa;
+    }
+
+    /// The driver is ready, with what it chose in `session`; or a stopped device goes on.
+    ///
+    /// # Errors
+    /// The driver broke the rules, here as below.
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let _ = session;
+        Ok(())
+    }
+
+    /// There may be chains in the queue with this number.
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault>;
+
+    /// A descriptor that it [watches](Session::watch) is ready.
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let _ = (token, session);
+        Ok(())
+    }
+
+    /// The driver has written its configuration space.
+    fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let _ = session;
+        Ok(())
+    }
+
+    /// The driver resets the device, or the machine stops it. When this returns, every chain that the device kept has been
+    /// given back, and nothing of it touches guest memory any more.
+    fn stop(&mut self, session: &mut Session) {
+        let _ = session;
+    }
+}
+
+/// A file that the guest sees as memory (virtio-pmem).
+#[derive(Debug)]
+pub struct Mapping {
+    /// The file.
+    pub file: File,
+    /// Its length in bytes, whole pages.
+    pub len: u64,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
+}
+
+/// What a running device works with.
+pub struct Session {
+    /// Those that the driver set up.
+    pub(crate) queues: Vec<Option<Queue>>,
+    pub(crate) features: u64,
+    pub(crate) ram: GuestRam,
+    pub(crate) interrupt: Arc<dyn Interrupt>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) epoll: Arc<Epoll>,
+}
+
+/// Tokens of a device are above this bit in the epoll of its thread, those of its queues below.
+pub(crate) const DEVICE_TOKEN: u64 = 1 << 32;
+
+impl Session {
+    /// The queue with this number, if the driver set it up.
+    pub fn queue(&mut self, index: usize) -> Option<&mut Queue> {
+        self.queues.get_mut(index)?.as_mut()
+    }
+
+    /// [`Queue::drain`] of the queue with this number; nothing, if the driver didn't set it up.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drain(
+        &mut self,
+        index: usize,
+        each: impl FnMut(crate::Chain<'_>) -> Result<crate::Step, Fault>,
+    ) -> Result<(), Fault> {
+        self.queue(index).map_or(Ok(()), |queue| queue.drain(each))
+    }
+
+    /// How many queues the device has, set up or not.
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Whether the driver took the feature with this bit.
+    pub fn has_feature(&self, bit: u32) -> bool {
+        self.features & (1 << bit) != 0
+    }
+
+    /// The guest's memory.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// What the device counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Tells the driver that the configuration space has changed.
+    pub fn config_changed(&self) {
+        self.counters.interrupts.add(1);
+        self.interrupt.config();
+    }
+
+    /// Has [`VirtioDevice::event`] called with `token` whenever `fd` can be read (level-triggered), until the device stops
+    /// watching; it must before it closes the descriptor.
+    ///
+    /// # Errors
+    /// What can't be waited for, such as a regular file.
+    pub fn watch(&self, fd: &impl AsRawFd, token: u32) -> io::Result<()> {
+        self.watch_for(fd, token, EventSet::IN)
+    }
+
+    /// [`watch`](Self::watch) for other events.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch_for(&self, fd: &impl AsRawFd, token: u32, events: EventSet) -> io::Result<()> {
+        let event = EpollEvent::new(events, DEVICE_TOKEN | u64::from(token));
+        self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    /// Watches no more.
+    ///
+    /// # Errors
+    /// It wasn't watched.
+    pub fn unwatch(&self, fd: &impl AsRawFd) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Delete, fd.as_raw_fd(), EpollEvent::default())
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("queues", &self.queues)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}

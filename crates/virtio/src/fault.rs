@@ -1,0 +1,63 @@
+//! What a driver can do wrong.
+
+/// A driver's fault against the specification. The device stops and says DEVICE_NEEDS_RESET; the monitor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// More chains are available than the queue has descriptors (virtio 1.2 §2.7.13.3).
+    #[error("the available ring's index jumped by more than the queue's size")]
+    AvailableIndex,
+    /// The head of a chain, or a `next`, isn't in the table.
+    #[error("descriptor {index} of a table of {count}")]
+    DescriptorIndex {
+        /// What was named.
+        index: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A chain is longer than the queue, as one with a loop is.
+    #[error("a chain is longer than the queue's {size} descriptors")]
+    ChainTooLong {
+        /// The queue's size.
+        size: u16,
+    },
+    /// A descriptor, or what it names, isn't RAM.
+    #[error("a descriptor names {len} bytes at {gpa:#x}, which isn't all memory")]
+    Unmapped {
+        /// Guest-physical address.
+        gpa: u64,
+        /// In bytes.
+        len: u32,
+    },
+    /// What the device reads stands behind what it writes (virtio 1.2 §2.7.4.2).
+    #[error("a readable descriptor stands behind a writable one")]
+    ReadableBehindWritable,
+    /// An indirect descriptor without VIRTIO_F_INDIRECT_DESC.
+    #[error("an indirect descriptor, which wasn't negotiated")]
+    IndirectNotNegotiated,
+    /// An indirect descriptor inside an indirect table, or with a `next`.
+    #[error("an indirect descriptor where none may be")]
+    IndirectMisplaced,
+    /// The length of an indirect table.
+    #[error("an indirect table of {len} bytes")]
+    IndirectLength {
+        /// In bytes.
+        len: u32,
+    },
+    /// A chain lacks bytes that its device needs.
+    #[error("a chain has {len} bytes where {needed} are needed")]
+    TooShort {
+        /// What it has.
+        len: u64,
+        /// What the device needs.
+        needed: u64,
+    },
+    /// A ring isn't in RAM, or isn't aligned.
+    #[error("queue {queue}: its rings aren't in memory, or aren't aligned")]
+    Rings {
+        /// The queue.
+        queue: usize,
+    },
+    /// What a request says makes no sense to its device.
+    #[error("{0}")]
+    Request(&'static str),
+}

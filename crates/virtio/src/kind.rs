@@ -1,0 +1,141 @@
+//! A kind of device: what a config says of it, and how it comes to be.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::VirtioDevice;
+
+/// What is static of a device. All that the rest of the workspace knows of it follows from this: its name in the config and
+/// in messages, its thread, its counters, its place in ACPI.
+pub trait Kind: VirtioDevice + Sized + 'static {
+    /// What `type` says in the config.
+    const NAME: &'static str;
+    /// Its number (virtio 1.2 §5).
+    const ID: u32;
+    /// Its fields in the config, beside `type` and `id`. It refuses unknown ones.
+    type Config: DeserializeOwned + JsonSchema;
+
+    /// Opens what the config names.
+    ///
+    /// # Errors
+    /// The config names what isn't there or can't be used.
+    fn open(config: Self::Config, setting: &Setting<'_>) -> Result<Self, OpenError>;
+}
+
+/// What a device may know of the machine that it is opened for.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Where relative paths of the config start.
+    pub directory: &'a Path,
+    /// How many vCPUs there are.
+    pub vcpus: u32,
+    /// The device's id.
+    pub id: &'a str,
+}
+
+impl Setting<'_> {
+    /// A path of the config, as seen from the current directory.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.directory.join(path)
+    }
+}
+
+/// Why a device can't be made.
+#[derive(Debug)]
+pub struct OpenError {
+    /// The field of its config that is to blame, such as `path`; empty for the device as a whole.
+    pub field: String,
+    /// Who can mend it.
+    pub blame: OpenBlame,
+    /// What is wrong, and what to change.
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// Who can mend an [`OpenError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenBlame {
+    /// Who wrote the config.
+    Config,
+    /// Who runs the host.
+    Host,
+}
+
+impl OpenError {
+    /// The config's `field` is wrong.
+    pub fn config(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { field: field.to_owned(), blame: OpenBlame::Config, source: source.into() }
+    }
+
+    /// The host lacks something.
+    pub fn host(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { field: field.to_owned(), blame: OpenBlame::Host, source: source.into() }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() {
+            write!(f, "{}", self.source)
+        } else {
+            write!(f, ".{}: {}", self.field, self.source)
+        }
+    }
+}
+
+impl Error for OpenError {}
+
+/// A kind, as a line of a table of kinds.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// [`Kind::NAME`].
+    pub name: &'static str,
+    /// [`Kind::ID`].
+    pub id: u32,
+    open: fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError>,
+    schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Entry {
+    /// The line of `K`.
+    pub const fn of<K: Kind>() -> Self {
+        Self {
+            name: K::NAME,
+            id: K::ID,
+            open: open::<K>,
+            schema: |generator| K::Config::json_schema(generator),
+        }
+    }
+
+    /// Reads the device's fields and opens what they name.
+    ///
+    /// # Errors
+    /// A field is unknown, missing or wrong, or what it names can't be used.
+    pub fn open(&self, fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
+        (self.open)(fields, setting)
+    }
+
+    /// The schema of the device's fields.
+    pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        (self.schema)(generator)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
+    let config: K::Config = serde_path_to_error::deserialize(fields).map_err(|error| {
+        let field = error.path().to_string();
+        let field = if field == "." { "" } else { &field };
+        OpenError::config(field, error.into_inner().to_string())
+    })?;
+    Ok(Box::new(K::open(config, setting)?))
+}

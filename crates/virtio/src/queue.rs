@@ -1,0 +1,208 @@
+//! A virtqueue as its device sees it, and the ritual around it.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{QueueOwnedT, QueueState, QueueT};
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::chain::{Chain, Head, Walker};
+use crate::{Counters, Fault, Interrupt};
+
+/// How many rounds of a full queue one call of [`Queue::drain`] works off before the thread looks after other things.
+const ROUNDS: u32 = 4;
+
+/// What became of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The device is done with it, and wrote so many bytes into it.
+    Used(u32),
+    /// The device keeps it, and gives it back by [`Queue::complete`].
+    Kept,
+    /// The device has no room now: the chain stays in the queue, and the device drains again when it has.
+    Full,
+}
+
+/// A split virtqueue (virtio 1.2 §2.7) with everything that a device does to it. It belongs to its device's thread.
+pub struct Queue {
+    index: usize,
+    inner: virtio_queue::Queue,
+    ram: GuestRam,
+    walker: Walker,
+    indirect: bool,
+    kick: Arc<EventFd>,
+    interrupt: Arc<dyn Interrupt>,
+    counters: Arc<Counters>,
+    /// Chains were used that the driver hasn't been asked about.
+    unannounced: bool,
+    in_flight: u32,
+}
+
+/// What all queues of a device have in common.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) ram: GuestRam,
+    pub(crate) interrupt: Arc<dyn Interrupt>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) indirect: bool,
+}
+
+impl Queue {
+    /// The queue that the driver set up, or that was stopped, as `state` says.
+    ///
+    /// # Errors
+    /// Its rings aren't where they can be.
+    pub(crate) fn new(
+        index: usize,
+        state: QueueState,
+        kick: Arc<EventFd>,
+        around: &Surroundings,
+    ) -> Result<Self, Fault> {
+        let inner = virtio_queue::Queue::try_from(state).map_err(|_| Fault::Rings { queue: index })?;
+        if !inner.is_valid(around.ram.memory()) {
+            return Err(Fault::Rings { queue: index });
+        }
+        Ok(Self {
+            index,
+            walker: Walker::new(inner.size()),
+            inner,
+            ram: around.ram.clone(),
+            indirect: around.indirect,
+            kick,
+            interrupt: Arc::clone(&around.interrupt),
+            counters: Arc::clone(&around.counters),
+            unannounced: false,
+            in_flight: 0,
+        })
+    }
+
+    /// Its number of descriptors, which is the most chains that there can be at once.
+    pub fn size(&self) -> u16 {
+        self.inner.size()
+    }
+
+    /// What its device counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Chains that the device keeps.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The whole ritual: keeps the driver from ringing, gives `each` the available chains one after the other, tells the
+    /// driver what was used if it wants to know, lets it ring again, and looks once more for chains that came meanwhile.
+    ///
+    /// A driver that never stops giving chains gets its next turn when the device's other descriptors had theirs.
+    ///
+    /// # Errors
+    /// The driver broke the rules, or `each` says that it did; the device must be reset then.
+    pub fn drain(&mut self, mut each: impl FnMut(Chain<'_>) -> Result<Step, Fault>) -> Result<(), Fault> {
+        let mut budget = u32::from(self.size()) * ROUNDS;
+        loop {
+            let rings = self.rings();
+            self.inner.disable_notification(self.ram.memory()).map_err(|_| rings)?;
+            let mut is_full = false;
+            while let Some(head) = self.pop()? {
+                let table = self.inner.desc_table();
+                let chain = self.walker.walk(&self.ram, table, head.0, self.indirect)?;
+                let writable = chain.writable().len();
+                match each(chain)? {
+                    // A device that says more than there is would let a driver read beyond its buffer.
+                    Step::Used(len) => self.use_chain(head, u64::from(len).min(writable) as u32)?,
+                    Step::Kept => self.in_flight += 1,
+                    Step::Full => {
+                        self.inner.go_to_previous_position();
+                        is_full = true;
+                        break;
+                    }
+                }
+                budget -= 1;
+                if budget == 0 {
+                    self.announce()?;
+                    // Non-blocking: at the counter's end the eventfd is readable anyway.
+                    let _ = self.kick.write(1);
+                    return Ok(());
+                }
+            }
+            self.announce()?;
+            if is_full || !self.inner.enable_notification(self.ram.memory()).map_err(|_| rings)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives back a chain that the device kept, with `len` bytes written into it. [`announce`](Self::announce) follows.
+    ///
+    /// # Errors
+    /// The rings can't be written.
+    pub fn complete(&mut self, head: Head, len: u32) -> Result<(), Fault> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.use_chain(head, len)
+    }
+
+    /// Rings if chains were used since the last time and the driver wants to know.
+    ///
+    /// # Errors
+    /// The rings can't be read.
+    pub fn announce(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.unannounced) && self.driver_listens()? {
+            self.counters.interrupts.add(1);
+            self.interrupt.queue(self.index);
+        }
+        Ok(())
+    }
+
+    /// Whether the driver wants an interrupt now (virtio 1.2 §2.7.7.2).
+    fn driver_listens(&mut self) -> Result<bool, Fault> {
+        if self.inner.event_idx_enabled() {
+            let rings = self.rings();
+            return self.inner.needs_notification(self.ram.memory()).map_err(|_| rings);
+        }
+        // The used index before the flags: the driver does it the other way round.
+        fence(Ordering::SeqCst);
+        let flags: u16 = self
+            .ram
+            .memory()
+            .load(GuestAddress(self.inner.avail_ring()), Ordering::Relaxed)
+            .map_err(|_| self.rings())?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    fn pop(&mut self) -> Result<Option<Head>, Fault> {
+        match self.inner.iter(self.ram.memory()) {
+            Ok(mut heads) => Ok(heads.next().map(|chain| Head(chain.head_index()))),
+            Err(virtio_queue::Error::InvalidAvailRingIndex) => Err(Fault::AvailableIndex),
+            Err(_) => Err(self.rings()),
+        }
+    }
+
+    fn use_chain(&mut self, head: Head, len: u32) -> Result<(), Fault> {
+        let rings = self.rings();
+        self.inner.add_used(self.ram.memory(), head.0, len).map_err(|_| rings)?;
+        self.unannounced = true;
+        Ok(())
+    }
+
+    /// What it was, to go on later.
+    pub(crate) fn into_state(self) -> QueueState {
+        self.inner.state()
+    }
+
+    fn rings(&self) -> Fault {
+        Fault::Rings { queue: self.index }
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("index", &self.index)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
