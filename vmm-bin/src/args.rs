@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Show the registers in front of each of the first N instructions on standard error
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     step: u64,
+    /// Write what the devices have counted to this file as JSON, at the end and on SIGUSR1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
     /// Log more: -v lifecycle, -vv details
     #[arg(short, action = ArgAction::Count)]
     pub(crate) verbose: u8,

@@ -7,13 +7,15 @@ mod outcome;
 mod tty;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, OnReboot, Serial};
 use vmm_machine::doctor::Host;
-use vmm_machine::{Inputs, Machine, Plan, Run};
+use vmm_machine::{Inputs, Machine, MetricsFile, Plan, Run};
+use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::outcome::{Failure, Outcome};
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     match args.command {
-        Some(Command::Schema) => print(&format!("{:#}\n", vmm_config::schema())),
+        Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
         None => boot(args, started),
     }
@@ -45,10 +47,11 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     if args.check {
         return print(&plan(&config)?.0.to_string());
     }
+    let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     // Raw from the first start to the last end.
     let mut terminal = None;
     loop {
-        let run = run_once(args, &config, &mut terminal, started)?;
+        let run = run_once(args, &config, metrics.as_ref(), &mut terminal, started)?;
         if !run.wants_restart || config.on_reboot == OnReboot::Exit {
             return Ok(Outcome::Ended(run));
         }
@@ -56,14 +59,19 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
 }
 
 fn plan(config: &Config) -> Result<(Plan, Inputs), Failure> {
-    let mut inputs = Inputs::open(config)?;
+    let mut inputs = Inputs::open(config, KINDS)?;
     Ok((Plan::new(config, &mut inputs)?, inputs))
+}
+
+fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
+    MetricsFile::create(path).map_err(|source| Failure::Metrics { path: path.to_owned(), source })
 }
 
 /// Builds the machine and runs it to its end.
 fn run_once(
     args: &Args,
     config: &Config,
+    metrics: Option<&MetricsFile>,
     terminal: &mut Option<tty::RawMode>,
     started: Instant,
 ) -> Result<Run, Failure> {
@@ -79,6 +87,9 @@ fn run_once(
     if let Some(timeout) = args.shutdown_timeout {
         machine.set_shutdown_timeout(timeout.get());
     }
+    if let Some(metrics) = metrics {
+        machine.set_metrics(metrics.try_clone().map_err(Failure::Descriptors)?);
+    }
     if on_terminal && terminal.is_none() {
         *terminal = Some(tty::RawMode::enter()?);
     }
@@ -90,6 +101,11 @@ fn config(args: &Args) -> Result<Config, Failure> {
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?;
     let overrides = args.overrides()?;
     Ok(file.unwrap_or_default().merge(overrides)?)
+}
+
+/// Of a config file with every kind of device.
+fn schema() -> serde_json::Value {
+    vmm_config::schema_with(KINDS.iter().map(|kind| (kind.name, kind.schema)))
 }
 
 fn doctor() -> Result<Outcome, Failure> {

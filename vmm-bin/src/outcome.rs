@@ -39,6 +39,10 @@ pub(crate) enum Failure {
     Machine(#[from] vmm_machine::Error),
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
+    #[error("--metrics {}", path.display())]
+    Metrics { path: PathBuf, source: io::Error },
+    #[error("a descriptor for the file of --metrics")]
+    Descriptors(#[source] io::Error),
     #[error("terminal")]
     Terminal(#[source] io::Error),
     #[error("standard output")]
@@ -48,14 +52,14 @@ pub(crate) enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(ConfigError::Flag { .. }) | Self::LogFile { .. } => USAGE,
+            Self::Config(ConfigError::Flag { .. }) | Self::LogFile { .. } | Self::Metrics { .. } => USAGE,
             Self::Config(_) => BAD_CONFIG,
             Self::Machine(error) => match error.blame() {
                 Blame::Config => BAD_CONFIG,
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
+            Self::Terminal(_) | Self::Stdout(_) | Self::Descriptors(_) => INTERNAL,
         }
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod guests;
 mod lint;
 mod rig_shell;
+mod rootfs;
 mod test;
 mod workspace;
 
@@ -37,6 +38,8 @@ enum Command {
     Rig(rig_shell::Arguments),
     /// Build the bare-metal guests and list their images
     Guests,
+    /// Build disks that a guest boots from to a login
+    Rootfs(rootfs::Arguments),
     /// Compare start-up time and memory with those of other monitors
     Bench(bench::Arguments),
     /// The measuring half of bench, which runs where the guests run
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Rig(arguments) => rig_shell::run(&arguments),
         Command::Guests => guests::run(),
+        Command::Rootfs(arguments) => rootfs::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchInner(arguments) => bench::inner::run(&arguments),
     };

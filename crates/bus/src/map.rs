@@ -116,6 +116,12 @@ impl BusView {
         }
     }
 
+    /// Whether the device at `addr` has a reason to keep a vCPU waiting that it made wait
+    /// ([`BusDevice::is_holding`]).
+    pub fn is_holding(&mut self, addr: u64) -> bool {
+        self.cache.load().find(addr, 1).is_some_and(|(entry, _)| entry.device.is_holding())
+    }
+
     /// Writes `data` at `addr`; lost where no device claims the whole access.
     pub fn write(&mut self, addr: u64, data: &[u8]) -> Outcome {
         match self.cache.load().find(addr, data.len()) {

@@ -5,8 +5,20 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
-    boot::Boot, conflicts, count::CpuCount, device::Device, error::ConfigError, expect::Expect,
-    file::ConfigFile, on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize,
+    affinity::{self, HostCpus},
+    boot::Boot,
+    conflicts,
+    count::CpuCount,
+    device::Device,
+    error::ConfigError,
+    expect::Expect,
+    file::ConfigFile,
+    on_reboot::OnReboot,
+    overrides::Overrides,
+    serial::Serial,
+    size::MemorySize,
+    topology::Grouping,
+    virtio,
 };
 
 /// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
@@ -46,8 +58,17 @@ pub struct Memory {
 /// The virtual processors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cpus {
-    /// How many.
+    /// How many: the product of the three numbers that follow.
     pub count: CpuCount,
+    /// How many of them a core has.
+    pub threads_per_core: CpuCount,
+    /// How many cores a socket has.
+    pub cores_per_socket: CpuCount,
+    /// How many sockets there are.
+    pub sockets: CpuCount,
+    /// For each processor the CPUs of the host that it runs on; none of them where the host may choose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub affinity: Vec<HostCpus>,
 }
 
 impl ConfigFile {
@@ -58,20 +79,29 @@ impl ConfigFile {
     /// If neither names a kernel or a flat image, and for fields and flags that exclude each other.
     pub fn merge(self, overrides: Overrides) -> Result<Config, ConfigError> {
         conflicts::check(&self, &overrides)?;
+        let Grouping { count, threads_per_core, cores_per_socket, sockets } =
+            Grouping::new(&self, &overrides)?;
+        affinity::check(&self, count)?;
         let origin = self.origin.as_deref();
         let directory = origin.and_then(Path::parent).unwrap_or(Path::new(""));
 
         Ok(Config {
             boot: Boot::new(self.boot.within(directory).replaced(&overrides), origin)?,
             memory: Memory { size: overrides.memory.or(self.memory.size).unwrap_or_default() },
-            cpus: Cpus { count: overrides.cpus.or(self.cpus.count).unwrap_or_default() },
+            cpus: Cpus {
+                count,
+                threads_per_core,
+                cores_per_socket,
+                sockets,
+                affinity: self.cpus.affinity.unwrap_or_default(),
+            },
             serial: overrides
                 .serial
                 .or(self.serial.map(|serial| serial.within(directory)))
                 .unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or(true),
             on_reboot: self.on_reboot.unwrap_or_default(),
-            devices: self.devices,
+            devices: virtio::settle(self.devices, directory, origin)?,
             expect: self.expect,
         })
     }

@@ -88,7 +88,8 @@ fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError
 /// No two devices answer at one port.
 fn own_ports(devices: &[Device], origin: Option<&Path>) -> Result<(), ConfigError> {
     let mut taken: BTreeMap<Port, usize> = BTreeMap::new();
-    for (index, port) in devices.iter().map(Device::port).enumerate() {
+    let ports = devices.iter().map(Device::port).enumerate();
+    for (index, port) in ports.filter_map(|(index, port)| Some((index, port?))) {
         if let Some(first) = taken.insert(port, index) {
             let problem = ValueError::PortTaken { port, first };
             return Err(ConfigError::field(origin, &format!("devices[{index}].port"), &problem));

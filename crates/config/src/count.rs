@@ -11,7 +11,7 @@ use crate::{
     text::quote,
 };
 
-/// A number of virtual processors, 1 to 4096. The host's own limit may be lower and is checked where KVM is open.
+/// A number of virtual processors, or of what they are grouped in, 1 to 4096. The host's own limit may be lower and is checked where KVM is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuCount(NonZeroU16);
 
@@ -94,7 +94,7 @@ impl JsonSchema for CpuCount {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A number of virtual processors.",
+            "description": "A number of virtual processors, or of what they are grouped in.",
             "type": "integer",
             "minimum": CpuCount::MIN,
             "maximum": CpuCount::MAX,

@@ -1,15 +1,20 @@
 //! Devices beyond those that every guest has.
 
-use std::str::FromStr;
+use std::{fmt, path::PathBuf};
 
 use schemars::{JsonSchema, Schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, Error, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
 
 use crate::{
     error::ValueError,
     number::Port,
-    strict,
-    text::{hint, quoted},
+    strict::{self, Found, Reader},
+    text::{hint, quote},
+    virtio::{DeviceId, VirtioSection},
 };
 
 /// A device beyond those that every guest has.
@@ -34,17 +39,25 @@ pub enum Device {
         /// Its port.
         port: Port,
     },
+    /// A virtio device.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Virtio(VirtioSection),
 }
 
 impl Device {
-    /// The port that the guest finds it at.
-    pub const fn port(&self) -> Port {
+    /// The port that the guest finds it at, if it has one.
+    pub const fn port(&self) -> Option<Port> {
         match self {
             Device::DebugConsole { port } | Device::DebugExit { port } | Device::PseudoSerial { port } => {
-                *port
+                Some(*port)
             }
+            Device::Virtio(_) => None,
         }
     }
+
+    /// The kinds that every machine knows.
+    pub const KINDS: [&'static str; 3] = Kind::NAMES;
 }
 
 /// Where Bochs has it, and QEMU's isa-debugcon by default.
@@ -57,8 +70,12 @@ fn debug_exit_port() -> Port {
     Port::from(0xf4)
 }
 
-/// Gives the `type` of each device the description that its derived schema lacks.
+/// Gives the `type` of each device the description that its derived schema lacks. The types exclude each other, which the
+/// derived schema doesn't know.
 fn describe_type(schema: &mut Schema) {
+    if let Some(variants) = schema.remove("anyOf") {
+        schema.insert("oneOf".to_owned(), variants);
+    }
     let variants = schema.get_mut("oneOf").and_then(|variants| variants.as_array_mut());
     for variant in variants.into_iter().flatten() {
         variant["properties"]["type"]["description"] = "The kind of device.".into();
@@ -67,21 +84,100 @@ fn describe_type(schema: &mut Schema) {
 
 impl<'de> Deserialize<'de> for Device {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
-        strict::checked::<_, DeviceSection, _>(
-            deserializer,
-            "an object such as {\"type\": \"debug-console\"}",
-        )
+        strict::read(deserializer, DeviceReader)
+    }
+}
+
+struct DeviceReader;
+
+impl<'de> Reader<'de> for DeviceReader {
+    type Value = Device;
+
+    fn scalar(self, found: Found<'_>) -> Result<Device, ValueError> {
+        Err(found.instead_of("an object such as {\"type\": \"debug-console\"}"))
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Device, A::Error> {
+        let mut section = DeviceSection::default();
+        while let Some(name) = members.next_key_seed(Name(&section))? {
+            match name.as_str() {
+                "type" => section.kind = Some(members.next_value()?),
+                "id" => section.id = Some(members.next_value()?),
+                "port" => section.port = Some(members.next_value()?),
+                _ => {
+                    let value = members.next_value()?;
+                    section.fields.insert(name, value);
+                }
+            }
+        }
+        section.try_into().map_err(A::Error::custom)
     }
 }
 
 /// A device as it is written, whole or not.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
 struct DeviceSection {
-    #[serde(rename = "type", deserialize_with = "strict::present")]
     kind: Option<Kind>,
-    #[serde(deserialize_with = "strict::present")]
+    id: Option<DeviceId>,
     port: Option<Port>,
+    fields: Map<String, Value>,
+}
+
+impl DeviceSection {
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "type" => self.kind.is_some(),
+            "id" => self.id.is_some(),
+            "port" => self.port.is_some(),
+            other => self.fields.contains_key(other),
+        }
+    }
+
+    /// Whether it may have a field of this name, as far as it is known yet.
+    fn may_have(&self, name: &str) -> bool {
+        match &self.kind {
+            _ if name == "type" => true,
+            None => true,
+            Some(Kind::Virtio(_)) => name != "port",
+            Some(_) => name == "port",
+        }
+    }
+}
+
+/// Fields of a device with ports.
+const FIELDS: &[&str] = &["type", "port"];
+
+/// Reads the name of a member, which may be the next of this section.
+struct Name<'a>(&'a DeviceSection);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: Error>(self, given: &str) -> Result<String, E> {
+        if self.0.has(given) {
+            return Err(E::custom(ValueError::GivenTwice));
+        }
+        if !self.0.may_have(given) {
+            let hint = match self.0.kind {
+                Some(Kind::Virtio(_)) => "a virtio device has no port".to_owned(),
+                _ => hint(given, FIELDS),
+            };
+            return Err(E::custom(ValueError::UnknownField { hint }));
+        }
+        Ok(given.to_owned())
+    }
 }
 
 impl TryFrom<DeviceSection> for Device {
@@ -90,8 +186,22 @@ impl TryFrom<DeviceSection> for Device {
     fn try_from(section: DeviceSection) -> Result<Device, ValueError> {
         let kind = section.kind.ok_or_else(|| ValueError::Incomplete {
             missing: "\"type\"",
-            give: format!("one of {}", quoted(&Kind::ALL.map(Kind::name))),
+            give: "the kind of device, such as \"block\"".to_owned(),
         })?;
+        // What came in front of the type.
+        let early = section.fields.keys().map(String::as_str).chain(section.id.is_some().then_some("id"));
+        match (&kind, early.into_iter().next(), section.port) {
+            (Kind::Virtio(_), _, Some(_)) => {
+                return Err(ValueError::Unused {
+                    name: quote("port"),
+                    hint: "a virtio device has no port".to_owned(),
+                });
+            }
+            (Kind::DebugConsole | Kind::DebugExit | Kind::PseudoSerial, Some(name), _) => {
+                return Err(ValueError::Unused { name: quote(name), hint: hint(name, FIELDS) });
+            }
+            _ => {}
+        }
         Ok(match kind {
             Kind::DebugConsole => {
                 Device::DebugConsole { port: section.port.unwrap_or_else(debug_console_port) }
@@ -102,46 +212,38 @@ impl TryFrom<DeviceSection> for Device {
                 let port = section.port.ok_or(ValueError::Incomplete { missing: "\"port\"", give })?;
                 Device::PseudoSerial { port }
             }
+            Kind::Virtio(kind) => Device::Virtio(VirtioSection {
+                kind,
+                id: section.id,
+                fields: section.fields,
+                directory: PathBuf::new(),
+            }),
         })
     }
 }
 
 /// What `type` says.
-#[derive(Clone, Copy)]
 enum Kind {
     DebugConsole,
     DebugExit,
     PseudoSerial,
+    /// None of ours, so one of the machine's table, or a mistake; only the machine knows.
+    Virtio(String),
 }
 
 impl Kind {
     /// In the order of the documentation.
-    const ALL: [Kind; 3] = [Kind::DebugConsole, Kind::DebugExit, Kind::PseudoSerial];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Kind::DebugConsole => "debug-console",
-            Kind::DebugExit => "debug-exit",
-            Kind::PseudoSerial => "pseudo-serial",
-        }
-    }
-}
-
-impl FromStr for Kind {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Kind, ValueError> {
-        let names = Kind::ALL.map(Kind::name);
-        Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| ValueError::UnknownName {
-            what: "device",
-            name: text.to_owned(),
-            hint: hint(text, &names),
-        })
-    }
+    const NAMES: [&'static str; 3] = ["debug-console", "debug-exit", "pseudo-serial"];
 }
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
-        strict::text(deserializer, "a device such as \"debug-console\"")
+        strict::value(deserializer, |found| match found {
+            Found::Text("debug-console") => Ok(Kind::DebugConsole),
+            Found::Text("debug-exit") => Ok(Kind::DebugExit),
+            Found::Text("pseudo-serial") => Ok(Kind::PseudoSerial),
+            Found::Text(name) => Ok(Kind::Virtio(name.to_owned())),
+            other => Err(other.instead_of("a device such as \"debug-console\"")),
+        })
     }
 }

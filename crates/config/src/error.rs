@@ -298,6 +298,36 @@ pub enum ValueError {
          set it to 1 or \"irqchip\" to true"
     )]
     NeedsIrqchip(CpuCount),
+    /// Threads, cores and sockets that don't make the number of processors.
+    #[error(
+        "{count} is not {}{product} ({factors}); choose numbers whose product it is",
+        if *is_whole { "" } else { "a multiple of " }
+    )]
+    NotTheProduct {
+        /// How many processors there are.
+        count: CpuCount,
+        /// The numbers that are given, by their names.
+        factors: String,
+        /// Their product.
+        product: u64,
+        /// Whether all three are given.
+        is_whole: bool,
+    },
+    /// Lists of the host's CPUs for more or fewer processors than there are.
+    #[error(
+        "{lists} {} for {count} {}, give one for each processor",
+        if *lists == 1 { "list" } else { "lists" },
+        if count.get() == 1 { "processor" } else { "processors" }
+    )]
+    ListsForCpus {
+        /// How many lists there are.
+        lists: usize,
+        /// How many processors there are.
+        count: CpuCount,
+    },
+    /// A processor that could run nowhere.
+    #[error("the list is empty, name at least one CPU of the host")]
+    NoHostCpu,
     /// An expectation of a guest whose halt doesn't end it.
     #[error("the guest's hlt never ends it while \"irqchip\" is true; set \"irqchip\" to false")]
     HaltNeverEnds,
@@ -309,6 +339,28 @@ pub enum ValueError {
     PortTaken {
         /// The port.
         port: Port,
+        /// The index of the first device with it.
+        first: usize,
+    },
+    /// A field that a device of this type hasn't, in front of its type.
+    #[error("unknown field {name}, {hint}")]
+    Unused {
+        /// Its name, quoted.
+        name: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// No id.
+    #[error("{text} is no id, give 1 to 32 letters, digits, \"-\", \"_\" or \".\"")]
+    BadId {
+        /// What was given, quoted.
+        text: String,
+    },
+    /// Two devices with one id.
+    #[error("\"{id}\" is the id of devices[{first}] too, give one of them another")]
+    IdTaken {
+        /// The id.
+        id: String,
         /// The index of the first device with it.
         first: usize,
     },

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_path_to_error::{Segment, Track};
 
 use crate::{
+    affinity::{self, HostCpus},
     cmdline::CommandLine,
     count::CpuCount,
     device::Device,
@@ -112,6 +113,22 @@ pub struct CpusSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount", extend("default" = CpuCount::default()))]
     pub count: Option<CpuCount>,
+    /// How many of them a core has: 1, unless the other numbers leave more.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CpuCount")]
+    pub threads_per_core: Option<CpuCount>,
+    /// How many cores a socket has: as many as make the count, unless the other numbers are given.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CpuCount")]
+    pub cores_per_socket: Option<CpuCount>,
+    /// How many sockets there are: 1, unless the other numbers leave more.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CpuCount")]
+    pub sockets: Option<CpuCount>,
+    /// For each processor the list of the host's CPUs that it runs on. Without it the host chooses.
+    #[serde(deserialize_with = "affinity::lists", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<HostCpus>")]
+    pub affinity: Option<Vec<HostCpus>>,
 }
 
 fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Device>, D::Error> {

@@ -37,6 +37,7 @@
 //! [`schema()`] renders the file's JSON schema; `docs/config.md` describes each field in prose.
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod boot;
 mod cmdline;
 mod config;
@@ -58,7 +59,10 @@ mod size;
 mod strict;
 mod text;
 mod timeout;
+mod topology;
+mod virtio;
 
+pub use affinity::{HostCpu, HostCpus};
 pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
 pub use config::{Config, Cpus, Memory};
@@ -73,7 +77,9 @@ pub use on_reboot::OnReboot;
 pub use overrides::{Flag, Overrides};
 pub use path::FilePath;
 pub use protocol::Protocol;
-pub use schema::schema;
+pub use schema::{schema, schema_with};
 pub use serial::Serial;
 pub use size::{ByteSize, MemorySize};
+pub use text::hint;
 pub use timeout::Timeout;
+pub use virtio::{DeviceId, VirtioSection};

@@ -1,15 +1,49 @@
 //! The JSON schema of a config file.
 
-use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
 
 use crate::file::ConfigFile;
 
 /// The JSON schema of a config file, draft 2020-12: for editors, and printed by `vmm-bin schema`.
 ///
 /// `boot.kernel` is not required in it, since a flag may give it.
-pub fn schema() -> serde_json::Value {
+pub fn schema() -> Value {
+    generator().into_root_schema_for::<ConfigFile>().to_value()
+}
+
+/// [`schema`], with the kinds of virtio devices that a machine knows: for each what `type` says, and what gives the schema
+/// of its fields.
+pub fn schema_with<'a>(
+    kinds: impl IntoIterator<Item = (&'a str, fn(&mut SchemaGenerator) -> Schema)>,
+) -> Value {
+    let mut schema = schema();
+    let variants = kinds.into_iter().map(|(name, fields)| {
+        let mut variant = fields(&mut generator()).to_value();
+        let own = json!({
+            "type": {"type": "string", "const": name, "description": "The kind of device."},
+            "id": {"type": "string", "description": "What the device is called; without it, its type and a number.",
+                   "pattern": "^[A-Za-z0-9._-]{1,32}$"},
+        });
+        for (field, value) in own.as_object().into_iter().flatten() {
+            variant["properties"][field] = value.clone();
+        }
+        match &mut variant["required"] {
+            Value::Array(required) => required.push("type".into()),
+            none => *none = json!(["type"]),
+        }
+        variant
+    });
+    let variants: Vec<Value> = variants.collect();
+    if let Value::Array(devices) = &mut schema["properties"]["devices"]["items"]["oneOf"] {
+        devices.extend(variants);
+    }
+    schema
+}
+
+fn generator() -> SchemaGenerator {
     let mut settings = SchemaSettings::draft2020_12();
     // Each kind of value is short and most are used once: written in place, a reader needn't look them up.
     settings.inline_subschemas = true;
-    settings.into_generator().into_root_schema_for::<ConfigFile>().to_value()
+    settings.into_generator()
 }

@@ -41,7 +41,7 @@ pub(crate) fn digits_and_unit<'a>(
 }
 
 /// What to write instead of `given`: the nearest of `names` as a question, or all of them where none is near.
-pub(crate) fn hint(given: &str, names: &[&str]) -> String {
+pub fn hint(given: &str, names: &[&str]) -> String {
     match nearest(given, names) {
         Some(name) => format!("did you mean \"{name}\"?"),
         None => expected(names),

@@ -1,10 +1,23 @@
-//! The CMOS real-time clock (Motorola MC146818A), showing the host's time.
+//! The CMOS real-time clock (Motorola MC146818A) with its memory, which runs with the host's clock.
+//!
+//! ```text
+//!            SET in status B, or the divider held in reset by status A
+//!   running -----------------------------------------------------------> halted
+//!      ^     the time registers keep what they show, and take what is written
+//!      |                                                                   |
+//!      +-------------------------------------------------------------------+
+//!            both off again: the clock goes on from what the registers hold
+//! ```
 
-use std::sync::atomic::{AtomicU8, Ordering};
+mod calendar;
+
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use time::{OffsetDateTime, UtcDateTime};
+use time::{Duration, OffsetDateTime, UtcDateTime};
 use vmm_bus::{BusDevice, Outcome};
+
+use calendar::Format;
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
@@ -12,120 +25,314 @@ const DATA: u64 = 1;
 /// Bit 7 of what is written to the index port masks NMI on a PC; it is no part of the index.
 const INDEX_MASK: u8 = 0x7f;
 
-/// Indices of the registers, MC146818A figure 9, and the century where PCs keep it.
-const SECONDS: u8 = 0x00;
-const MINUTES: u8 = 0x02;
-const HOURS: u8 = 0x04;
-const DAY_OF_WEEK: u8 = 0x06;
-const DAY_OF_MONTH: u8 = 0x07;
-const MONTH: u8 = 0x08;
-const YEAR: u8 = 0x09;
-const CENTURY: u8 = 0x32;
+/// Registers and memory, a byte each: all that an index of 7 bits names.
+type Memory = [u8; 128];
+
+/// Indices of the status registers (MC146818A, figure 9).
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const STATUS_C: u8 = 0x0c;
 const STATUS_D: u8 = 0x0d;
 
-/// Status A: the 32.768 kHz time base, 1024 Hz. Bit 7, "update in progress", is never set: the time is taken
-/// at each read. While it reads as set, Linux's rtc_cmos waits a second, which is 4.5 s in a nested guest.
+/// Status A, bit 7: update in progress. It is never set: the time is taken at each read. While it reads as set, Linux's rtc_cmos
+/// waits a second, which is 4.5 s in a nested guest.
+const UPDATE_IN_PROGRESS: u8 = 0x80;
+/// Status A, bits 6 and 5: with both set the divider is in reset, and the clock stands.
+const DIVIDER_RESET: u8 = 0x60;
+/// Status A at the start: the 32.768 kHz time base, 1024 Hz.
 const TIME_BASE: u8 = 0x26;
-/// Status B: hours from 0 to 23; numbers in BCD.
-const HOURS_24: u8 = 0x02;
+/// Status B, bit 7: the clock stands, for the registers to be written.
+const SET: u8 = 0x80;
 /// Status D: the battery is good.
 const VALID: u8 = 0x80;
+/// When the divider is let go, the next second begins after half a second (MC146818A, "Divider Control").
+const HALF_A_SECOND: u32 = 500_000_000;
 
-/// A real-time clock that always shows the host's time, in UTC. Give it the ports 0x70 and 0x71.
+/// A real-time clock that starts with the host's time, in UTC. Give it the ports 0x70 and 0x71.
 ///
-/// Writing the time or an alarm changes nothing, and there is no interrupt: a guest sets its own clock, not
-/// the host's.
-#[derive(Debug, Default)]
+/// A guest may set it: the clock then differs from the host's by what the guest set, for as long as the device lives, and the
+/// host's clock stays as it is. BCD and binary, 12 and 24 hours are as status B says; a time that is none, such as February
+/// 31, leaves the clock as it was. The alarm's registers and the 114 bytes of memory keep what is written; nothing survives the
+/// device. There is no interrupt: an alarm never rings, and status C reads as 0.
+#[derive(Debug)]
 pub struct Rtc {
-    index: AtomicU8,
+    registers: Mutex<Registers>,
+}
+
+#[derive(Debug)]
+struct Registers {
+    index: u8,
+    /// The bytes of time and date are those of a clock that stands; one that runs is asked for them.
+    memory: Memory,
+    /// What to add to the host's time.
+    offset: Duration,
+    /// Whether the divider has been reset since the clock stands.
+    was_reset: bool,
 }
 
 impl Rtc {
-    /// A register's value at `now`.
-    fn register(index: u8, now: UtcDateTime) -> u8 {
-        // Years of four digits: `time` knows no others without a feature that isn't on.
-        let year = now.year().unsigned_abs();
-        match index {
-            SECONDS => bcd(now.second()),
-            MINUTES => bcd(now.minute()),
-            HOURS => bcd(now.hour()),
-            DAY_OF_WEEK => bcd(now.weekday().number_from_sunday()),
-            DAY_OF_MONTH => bcd(now.day()),
-            MONTH => bcd(now.month().into()),
-            YEAR => bcd((year % 100) as u8),
-            CENTURY => bcd((year / 100 % 100) as u8),
-            STATUS_A => TIME_BASE,
-            STATUS_B => HOURS_24,
-            STATUS_D => VALID,
-            // No interrupt is pending, and the memory behind the registers is empty.
-            STATUS_C => 0,
-            _ => 0,
-        }
+    /// The index of the century, for the FADT (ACPI 6.5 table 5.9, CENTURY). Without it Linux reads years from 70 on as those of
+    /// the last century.
+    pub const CENTURY: u8 = calendar::CENTURY;
+
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().expect("no panic while it is held")
     }
 }
 
-/// Two decimal digits, a nibble each. `number` is below 100.
-fn bcd(number: u8) -> u8 {
-    ((number / 10) << 4) | (number % 10)
+impl Default for Rtc {
+    fn default() -> Self {
+        Self { registers: Mutex::new(Registers::new()) }
+    }
 }
 
 impl BusDevice for Rtc {
     fn read(&self, offset: u64, data: &mut [u8]) {
         // The index can't be read back on a PC, and only one byte at a time is decoded.
         if let (DATA, [value]) = (offset, data) {
-            let now = OffsetDateTime::from(SystemTime::now()).to_utc();
-            *value = Self::register(self.index.load(Ordering::Relaxed), now);
+            let registers = self.registers();
+            *value = registers.read(registers.index, host_time());
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
-        if let (INDEX, [index]) = (offset, data) {
-            self.index.store(index & INDEX_MASK, Ordering::Relaxed);
+        let mut registers = self.registers();
+        match (offset, data) {
+            (INDEX, [index]) => registers.index = index & INDEX_MASK,
+            (DATA, [value]) => {
+                let index = registers.index;
+                registers.write(index, *value, host_time());
+            }
+            _ => {}
         }
         Outcome::Done
     }
 }
 
+fn host_time() -> UtcDateTime {
+    OffsetDateTime::from(SystemTime::now()).to_utc()
+}
+
+impl Registers {
+    fn new() -> Self {
+        let mut memory = [0; 128];
+        memory[usize::from(STATUS_A)] = TIME_BASE;
+        memory[usize::from(STATUS_B)] = Format::HOURS_24;
+        memory[usize::from(STATUS_D)] = VALID;
+        Self { index: 0, memory, offset: Duration::ZERO, was_reset: false }
+    }
+
+    /// What the register `index` shows when it's `now` in the host.
+    fn read(&self, index: u8, now: UtcDateTime) -> u8 {
+        let at = usize::from(index & INDEX_MASK);
+        if !calendar::is_time(index) || self.stands() {
+            return self.memory[at];
+        }
+        let mut memory = self.memory;
+        self.format().encode(self.time(now), &mut memory);
+        memory[at]
+    }
+
+    fn write(&mut self, index: u8, value: u8, now: UtcDateTime) {
+        let at = usize::from(index & INDEX_MASK);
+        let stood = self.stands();
+        if !stood {
+            self.keep(now);
+        }
+        match index {
+            STATUS_A => {
+                self.memory[at] = value & !UPDATE_IN_PROGRESS;
+                self.was_reset |= self.is_reset();
+            }
+            STATUS_C | STATUS_D => {}
+            _ => self.memory[at] = value,
+        }
+        // A second that is written while the clock runs takes effect at once.
+        let is_set = calendar::is_time(index);
+        if !self.stands() && (stood || is_set) {
+            self.start(now);
+        }
+    }
+
+    fn format(&self) -> Format {
+        Format(self.memory[usize::from(STATUS_B)])
+    }
+
+    fn is_reset(&self) -> bool {
+        self.memory[usize::from(STATUS_A)] & DIVIDER_RESET == DIVIDER_RESET
+    }
+
+    /// Whether the time doesn't advance.
+    fn stands(&self) -> bool {
+        self.memory[usize::from(STATUS_B)] & SET != 0 || self.is_reset()
+    }
+
+    /// The time of a clock that runs. At the end of all time, the host's.
+    fn time(&self, now: UtcDateTime) -> UtcDateTime {
+        now.checked_add(self.offset).unwrap_or(now)
+    }
+
+    /// Puts the time of a clock that runs into its registers.
+    fn keep(&mut self, now: UtcDateTime) {
+        self.format().encode(self.time(now), &mut self.memory);
+    }
+
+    /// Goes on from the time in the registers, within a second that lasts as long as it would have.
+    fn start(&mut self, now: UtcDateTime) {
+        let running = self.time(now).nanosecond();
+        let nanosecond = if std::mem::take(&mut self.was_reset) { HALF_A_SECOND } else { running };
+        let set = self.format().decode(&self.memory);
+        if let Some(Ok(time)) = set.map(|time| time.replace_nanosecond(nanosecond)) {
+            self.offset = time - now;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use time::{Date, Month, Time};
 
+    use super::calendar::{DAY_OF_MONTH, DAY_OF_WEEK, HOURS, MINUTES, MONTH, SECONDS, YEAR};
     use super::*;
 
-    fn at(index: u8) -> u8 {
+    /// Friday, in the middle of a second.
+    fn now() -> UtcDateTime {
         let date = Date::from_calendar_date(2026, Month::November, 20).unwrap();
-        let time = Time::from_hms(23, 59, 7).unwrap();
-        Rtc::register(index, UtcDateTime::new(date, time))
+        UtcDateTime::new(date, Time::from_hms_milli(23, 59, 7, 250).unwrap())
+    }
+
+    fn later(milliseconds: i64) -> UtcDateTime {
+        now() + Duration::milliseconds(milliseconds)
+    }
+
+    fn time_of_day(clock: &Registers, at: UtcDateTime) -> [u8; 3] {
+        [HOURS, MINUTES, SECONDS].map(|index| clock.read(index, at))
+    }
+
+    fn date(clock: &Registers, at: UtcDateTime) -> [u8; 4] {
+        [calendar::CENTURY, YEAR, MONTH, DAY_OF_MONTH].map(|index| clock.read(index, at))
+    }
+
+    /// Sets the clock as Linux does (drivers/rtc/rtc-mc146818-lib.c, mc146818_set_time), to 2031-02-03 04:05:06.
+    fn set_as_linux(clock: &mut Registers, at: UtcDateTime) {
+        let (control, frequency) = (clock.read(STATUS_B, at), clock.read(STATUS_A, at));
+        clock.write(STATUS_B, control | SET, at);
+        clock.write(STATUS_A, frequency | 0x70, at);
+        let bytes = [
+            (YEAR, 0x31),
+            (MONTH, 0x02),
+            (DAY_OF_MONTH, 0x03),
+            (HOURS, 0x04),
+            (MINUTES, 0x05),
+            (SECONDS, 0x06),
+        ];
+        bytes.into_iter().for_each(|(index, byte)| clock.write(index, byte, at));
+        clock.write(calendar::CENTURY, 0x20, at);
+        clock.write(STATUS_B, control, at);
+        clock.write(STATUS_A, frequency, at);
     }
 
     #[test]
-    fn rtc_shows_the_time_in_bcd() {
-        assert_eq!([at(HOURS), at(MINUTES), at(SECONDS)], [0x23, 0x59, 0x07]);
+    fn rtc_shows_the_hosts_time_in_bcd() {
+        assert_eq!(time_of_day(&Registers::new(), now()), [0x23, 0x59, 0x07]);
     }
 
     #[test]
     fn rtc_shows_the_date_with_its_century_and_friday_as_the_sixth_day() {
-        assert_eq!([at(CENTURY), at(YEAR), at(MONTH), at(DAY_OF_MONTH)], [0x20, 0x26, 0x11, 0x20]);
-        assert_eq!(at(DAY_OF_WEEK), 6);
+        let clock = Registers::new();
+        assert_eq!(date(&clock, now()), [0x20, 0x26, 0x11, 0x20]);
+        assert_eq!(clock.read(DAY_OF_WEEK, now()), 6);
     }
 
     #[test]
     fn rtc_is_never_updating_and_always_valid() {
-        assert_eq!(at(STATUS_A) & 0x80, 0);
-        assert_eq!([at(STATUS_B), at(STATUS_C), at(STATUS_D)], [HOURS_24, 0, VALID]);
+        let mut clock = Registers::new();
+        [STATUS_A, STATUS_C, STATUS_D]
+            .into_iter()
+            .for_each(|index| clock.write(index, 0x80 | TIME_BASE, now()));
+        assert_eq!(
+            [STATUS_A, STATUS_C, STATUS_D].map(|index| clock.read(index, now())),
+            [TIME_BASE, 0, VALID]
+        );
     }
 
     #[test]
-    fn rtc_index_ignores_the_nmi_bit_and_data_writes_change_nothing() {
-        let rtc = Rtc::default();
-        assert_eq!(rtc.write(INDEX, &[0x80 | STATUS_D]), Outcome::Done);
-        assert_eq!(rtc.write(DATA, &[0]), Outcome::Done);
+    fn rtc_set_as_linux_does_goes_on_from_there() {
+        let mut clock = Registers::new();
+        set_as_linux(&mut clock, now());
+        assert_eq!(date(&clock, now()), [0x20, 0x31, 0x02, 0x03]);
+        assert_eq!(time_of_day(&clock, later(10_000)), [0x04, 0x05, 0x16]);
+    }
+
+    /// hwclock writes in the middle of a second, and relies on that the next one begins half a second later.
+    #[test]
+    fn rtc_whose_divider_was_reset_begins_the_next_second_after_half_a_second() {
+        let mut clock = Registers::new();
+        set_as_linux(&mut clock, now());
+        assert_eq!(clock.read(SECONDS, later(499)), 0x06);
+        assert_eq!(clock.read(SECONDS, later(500)), 0x07);
+    }
+
+    #[test]
+    fn rtc_that_stands_shows_the_second_in_which_it_stopped() {
+        let mut clock = Registers::new();
+        clock.write(STATUS_B, SET | Format::HOURS_24, now());
+        assert_eq!(time_of_day(&clock, later(90_000)), [0x23, 0x59, 0x07]);
+        clock.write(STATUS_B, Format::HOURS_24, later(90_000));
+        assert_eq!(time_of_day(&clock, later(91_000)), [0x23, 0x59, 0x08]);
+    }
+
+    #[test]
+    fn rtc_second_written_while_it_runs_takes_effect() {
+        let mut clock = Registers::new();
+        clock.write(MINUTES, 0x30, now());
+        assert_eq!(time_of_day(&clock, later(1000)), [0x23, 0x30, 0x08]);
+    }
+
+    #[test]
+    fn rtc_set_to_a_day_that_is_none_goes_on_as_it_was() {
+        let mut clock = Registers::new();
+        clock.write(STATUS_B, SET | Format::HOURS_24, now());
+        [(MONTH, 0x02), (DAY_OF_MONTH, 0x31)]
+            .into_iter()
+            .for_each(|(index, byte)| clock.write(index, byte, now()));
+        clock.write(STATUS_B, Format::HOURS_24, now());
+        assert_eq!(date(&clock, now()), [0x20, 0x26, 0x11, 0x20]);
+    }
+
+    #[test]
+    fn rtc_in_binary_and_12_hours_shows_the_afternoon() {
+        let mut clock = Registers::new();
+        clock.write(STATUS_B, Format::BINARY, now());
+        assert_eq!(time_of_day(&clock, now()), [0x80 | 11, 59, 7]);
+        clock.write(HOURS, 12, now());
+        clock.write(STATUS_B, Format::HOURS_24, now());
+        assert_eq!(time_of_day(&clock, now()), [0x00, 0x59, 0x07]);
+    }
+
+    #[test]
+    fn rtc_alarm_and_memory_keep_what_is_written() {
+        let mut clock = Registers::new();
+        let indices = [1, 3, 5, 0x0e, 0x31, 0x33, 0x7f];
+        indices.into_iter().for_each(|index| clock.write(index, index ^ 0xff, now()));
+        assert_eq!(indices.map(|index| clock.read(index, later(5000))), indices.map(|index| index ^ 0xff));
+    }
+
+    fn byte_at(rtc: &Rtc, index: u8) -> u8 {
         let mut value = [0xff];
+        assert_eq!(rtc.write(INDEX, &[index]), Outcome::Done);
         rtc.read(DATA, &mut value);
-        assert_eq!(value, [VALID]);
+        value[0]
+    }
+
+    #[test]
+    fn rtc_index_ignores_the_nmi_bit() {
+        let rtc = Rtc::default();
+        assert_eq!(byte_at(&rtc, 0x80 | STATUS_D), VALID);
+        assert_eq!(rtc.write(INDEX, &[0x80 | 0x40]), Outcome::Done);
+        assert_eq!(rtc.write(DATA, &[42]), Outcome::Done);
+        assert_eq!(byte_at(&rtc, 0x40), 42);
     }
 
     #[test]
@@ -134,5 +341,30 @@ mod tests {
         Rtc::default().read(INDEX, &mut data);
         Rtc::default().read(INDEX, &mut data[..1]);
         assert_eq!(data, [0xff; 2]);
+    }
+
+    proptest! {
+        /// Whatever a guest writes, of whatever width, wherever: no panic, and the update bit never shows.
+        #[test]
+        fn rtc_any_accesses_are_survived(
+            accesses in prop::collection::vec((0_u64..4, prop::collection::vec(any::<u8>(), 0..9)), 0..200),
+        ) {
+            let rtc = Rtc::default();
+            for (offset, mut data) in accesses {
+                prop_assert_eq!(rtc.write(offset, &data), Outcome::Done);
+                rtc.read(offset, &mut data);
+            }
+            prop_assert_eq!(byte_at(&rtc, STATUS_A) & UPDATE_IN_PROGRESS, 0);
+        }
+
+        /// A time that was set is shown again, in each format.
+        #[test]
+        fn rtc_time_set_is_time_shown(seconds in 0_i64..253_402_300_000, format in 0_u8..4) {
+            let format = Format(format << 1);
+            let time = UtcDateTime::from_unix_timestamp(seconds).unwrap();
+            let mut memory = [0; 128];
+            format.encode(time, &mut memory);
+            prop_assert_eq!(format.decode(&memory), Some(time));
+        }
     }
 }

@@ -77,6 +77,11 @@ impl Kvm {
         self.fd.get_max_vcpus()
     }
 
+    /// The ids that a vCPU may have end in front of this one. A vCPU's id is its APIC id.
+    pub fn max_vcpu_id(&self) -> usize {
+        self.fd.get_max_vcpu_id()
+    }
+
     /// What KVM can show a guest of this host's processor.
     ///
     /// # Errors

@@ -5,22 +5,26 @@ use vmm_acpi::{
     render,
 };
 use vmm_arch::layout;
+use vmm_arch::topology::Topology;
 use vmm_devices::PowerManagement;
 
-use crate::Error;
+use crate::{Error, VirtioPlan, virtio};
 
 /// The command that makes the i8042 reset the machine, and the port for it.
 const RESET: Reset = Reset { port: layout::I8042.start as u16 + 4, value: 0xfe };
 /// Id of the IO-APIC. Local APICs have their own ids, from 0 on.
 const IOAPIC_ID: u8 = 0;
 
-/// The tables of a machine with so many vCPUs, whose APIC ids are their numbers.
-pub(crate) fn tables(vcpus: u32) -> Result<Tables, Error> {
-    let cpus: Vec<Cpu> = (0..vcpus).map(|index| Cpu { uid: index, apic_id: index }).collect();
+/// The tables of a machine with these vCPUs, whose uids are their numbers.
+pub(crate) fn tables(topology: Topology, virtio: &[VirtioPlan]) -> Result<Tables, Error> {
+    let cpu = |index| Cpu { uid: index, apic_id: topology.apic_id(index) };
+    let cpus: Vec<Cpu> = (0..topology.count()).map(cpu).collect();
     let sci = layout::SCI_IRQ as u8;
     let com1 = io_device("COM1", "PNP0501", 0, &[ports(layout::COM1)], Some(layout::COM1_IRQ))?;
     let rtc = io_device("RTC0", "PNP0B00", 0, &[ports(layout::RTC)], None)?;
     let pvpanic = io_device("PEVT", "QEMU0001", 0, &[ports(layout::PVPANIC)], None)?;
+    let mut devices = vec![com1, rtc, pvpanic];
+    devices.extend(virtio::acpi(virtio)?);
     let description = Description {
         cpus: &cpus,
         local_apic: layout::LOCAL_APIC as u32,
@@ -42,8 +46,12 @@ pub(crate) fn tables(vcpus: u32) -> Result<Tables, Error> {
             s5_sleep_type: PowerManagement::SOFT_OFF,
         },
         // The i8042 is a reset line and no keyboard controller: nobody shall probe it.
-        legacy: Legacy { isa_devices: true, i8042: false, rtc: Some(Rtc::default()) },
-        devices: &[com1, rtc, pvpanic],
+        legacy: Legacy {
+            isa_devices: true,
+            i8042: false,
+            rtc: Some(Rtc { century: vmm_devices::Rtc::CENTURY }),
+        },
+        devices: &devices,
     };
     Ok(render(&description, layout::ACPI_TABLES)?)
 }
@@ -57,8 +65,12 @@ mod tests {
     use super::*;
 
     /// The bytes of one table.
-    fn table(vcpus: u32, name: &str) -> Vec<u8> {
-        tables(vcpus).unwrap().iter().find(|table| table.name == name).unwrap().bytes.clone()
+    fn table(cores: u16, name: &str) -> Vec<u8> {
+        table_of(Topology::one_socket(cores), name)
+    }
+
+    fn table_of(topology: Topology, name: &str) -> Vec<u8> {
+        tables(topology, &[]).unwrap().iter().find(|table| table.name == name).unwrap().bytes.clone()
     }
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -76,10 +88,9 @@ mod tests {
         assert_eq!((fadt[116], u32_at(&fadt, 120), fadt[128]), (1, 0x64, 0xfe));
     }
 
-    /// ACPI 6.5 §5.2.12: from 44 on, entries of a type and a length.
-    #[test]
-    fn madt_has_a_local_apic_for_each_vcpu() {
-        let madt = table(3, "APIC");
+    /// The uid, id and flags of every local APIC in the MADT (ACPI 6.5 §5.2.12: from 44 on, entries of a type and a length).
+    fn local_apics(topology: Topology) -> Vec<(u8, u8, u8)> {
+        let madt = table_of(topology, "APIC");
         let mut entries = &madt[44..];
         let mut ids = Vec::new();
         while let [kind, len, ..] = *entries {
@@ -88,7 +99,19 @@ mod tests {
             ids.extend((kind == 0).then(|| (entry[2], entry[3], entry[4])));
             entries = rest;
         }
-        assert_eq!(ids, [(0, 0, 1), (1, 1, 1), (2, 2, 1)]);
+        ids
+    }
+
+    #[test]
+    fn madt_has_a_local_apic_for_each_vcpu() {
+        assert_eq!(local_apics(Topology::one_socket(3)), [(0, 0, 1), (1, 1, 1), (2, 2, 1)]);
+    }
+
+    #[test]
+    fn madt_has_the_apic_ids_of_the_topology() {
+        let topology = Topology::new(1, 3, 2).unwrap();
+        let ids: Vec<u8> = local_apics(topology).into_iter().map(|(_, id, _)| id).collect();
+        assert_eq!(ids, [0, 1, 2, 4, 5, 6]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use event_manager::{EventManager, SubscriberOps};
 use tracing::debug;
 use vmm_arch::cpuid::{self, Place};
+use vmm_arch::topology::{FIRST_X2APIC_ID, Topology};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
 use vmm_devices::{DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart};
@@ -19,14 +20,15 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::console::Console;
 use crate::diagnostics::{Stream, Watching};
 use crate::error::Tried;
-use crate::event_loop::{Source, VcpuEnds};
+use crate::event_loop::{Message, Source, Told};
 use crate::guest::GuestPlan;
 use crate::handler::BusHandler;
 use crate::machine::SHUTDOWN_TIMEOUT;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
-use crate::{Diagnostics, Error, Inputs, Machine, Plan};
+use crate::virtio::VirtioDevices;
+use crate::{Diagnostics, Error, Inputs, Machine, Plan, affinity};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
@@ -47,6 +49,9 @@ impl Machine {
         if plan.irqchip {
             vm.create_irqchip_and_pit()?;
         }
+        if plan.topology.needs_x2apic() {
+            vm.enable_x2apic_ids()?;
+        }
 
         let ram = GuestRam::new(&plan.ram)?;
         let load_started = Instant::now();
@@ -63,23 +68,31 @@ impl Machine {
 
         let ports = Bus::new();
         let connected = connect_devices(&plan, &vm, &ports)?;
+        let (mmio, news) = (Bus::new(), eventfd("eventfd of the devices")?);
+        let opened = std::mem::take(&mut inputs.devices);
+        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, Arc::new(news))?;
         let console = Console::open(&plan.serial, connected.uart, messages.clone())?;
 
-        let ended = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried("eventfd of the vCPUs")?;
+        let ended = eventfd("eventfd of the vCPUs")?;
         let watching = Watching::new(diagnostics)?;
         let mut vcpus = Vcpus::default();
         for vcpu in create_vcpus(&plan, &kvm, &vm)?.into_iter().enumerate() {
             let (index, vcpu) = (vcpu.0 as u32, vcpu.1);
-            let handler = BusHandler { ports: ports.view(), mmio: Bus::new().view() };
+            let handler = BusHandler::new(ports.view(), mmio.view());
             let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
-            vcpus.push(watching.spawn(index, vcpu, handler, ended)?);
+            let affinity = plan.affinity.get(index as usize).cloned();
+            let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());
+            vcpus.push(watching.spawn(index, vcpu, handler, ended, begin)?);
         }
 
         let announcement = console.announcement();
         let mut events = EventManager::new().map_err(Error::EventLoop)?;
         let console = events.add_subscriber(Source::Console(Box::new(console)));
         events.add_subscriber(Source::Signals(signals));
-        events.add_subscriber(Source::Vcpus(VcpuEnds::new(ended, messages.clone())));
+        let ended = Told::new(Arc::new(ended), Message::VcpuEnded, messages.clone());
+        events.add_subscriber(Source::Told(ended));
+        let news = Told::new(Arc::clone(&virtio.news), Message::DeviceNews, messages.clone());
+        events.add_subscriber(Source::Told(news));
         let stream = match watching.stream() {
             Some(output) => {
                 let stream = Stream::open(output, messages.clone()).tried("standard error")?;
@@ -92,6 +105,8 @@ impl Machine {
         let expect = plan.expect;
         Ok(Self {
             vcpus,
+            virtio,
+            metrics: None,
             events,
             console,
             stream,
@@ -110,6 +125,10 @@ impl Machine {
     }
 }
 
+fn eventfd(what: &'static str) -> Result<EventFd, Error> {
+    EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried(what)
+}
+
 /// Whether KVM took the mode of the processor that it was given. A software KVM may not, and says nothing.
 fn check_mode(asked: &kvm_sregs, taken: &kvm_sregs) -> Result<(), Error> {
     let registers =
@@ -123,15 +142,27 @@ fn check_mode(asked: &kvm_sregs, taken: &kvm_sregs) -> Result<(), Error> {
 /// Compares the plan with what the host can give, for errors that name the config's field.
 fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
     let max = kvm.max_vcpus();
-    if plan.vcpus as usize > max {
-        return Err(Error::HostCpus { asked: plan.vcpus, max });
+    let asked = plan.topology.count();
+    if asked as usize > max {
+        return Err(Error::HostCpus { asked, max });
     }
+    check_apic_ids(plan.topology, kvm)?;
+    affinity::check(&plan.affinity)?;
     let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).tried("sysinfo")?;
     let host_len = host.ram_total().saturating_add(host.swap_total());
     if plan.ram_len() > host_len {
         return Err(Error::HostMemory { asked_mib: plan.ram_len() >> 20, host_mib: host_len >> 20 });
     }
     Ok(())
+}
+
+/// Whether the host's KVM has APIC ids as high as the vCPUs'.
+fn check_apic_ids(topology: Topology, kvm: &Kvm) -> Result<(), Error> {
+    let limit = if kvm.has_x2apic_ids() { kvm.max_vcpu_id() } else { FIRST_X2APIC_ID as usize };
+    match topology.last_apic_id() {
+        last if last as usize >= limit => Err(Error::HostApicIds { topology, last, max: limit as u32 - 1 }),
+        _ => Ok(()),
+    }
 }
 
 /// Writes the ACPI tables where the kernel searches for them.
@@ -186,12 +217,14 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Connected, Error
 /// for it to start them, as KVM leaves them.
 fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
     let supported = kvm.supported_cpuid()?;
-    let host = cpuid::Host { tsc_deadline: kvm.has_tsc_deadline() };
-    (0..plan.vcpus)
+    let tsc_deadline = kvm.has_tsc_deadline();
+    (0..plan.topology.count())
         .map(|index| {
-            let vcpu = vm.create_vcpu(index)?;
+            let place = Place { index, topology: plan.topology };
+            // KVM takes a vCPU's id for its APIC id.
+            let vcpu = vm.create_vcpu(place.apic_id())?;
+            let host = cpuid::Host { tsc_deadline, tsc_khz: vcpu.tsc_khz() };
             // CPUID first: since Linux 6.13 KVM checks MSRs against it.
-            let place = Place { index, count: plan.vcpus };
             vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
             vcpu.set_msrs(&msr::boot())?;
             vcpu.set_fpu(&boot::fpu())?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use vmm_arch::topology::Topology;
 use vmm_boot::{FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 use vmm_memory::vm_memory::GuestMemoryError;
 
@@ -30,6 +31,41 @@ pub enum Error {
         gpa: u64,
         /// Why not.
         source: GuestMemoryError,
+    },
+    /// The config's groups of processors have none: a defect, since it checks them.
+    #[error("cpus: no processor at all, or too many")]
+    Topology,
+    /// A device is of no kind that there is.
+    #[error("devices[{index}].type: unknown device \"{name}\", {hint}")]
+    UnknownDevice {
+        /// Place in the config's list.
+        index: usize,
+        /// What the config says.
+        name: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// A device can't be opened.
+    #[error("devices[{index}]{source}")]
+    OpenDevice {
+        /// Place in the config's list.
+        index: usize,
+        /// Why not.
+        source: vmm_virtio::OpenError,
+    },
+    /// A virtio device on a machine without interrupt controllers.
+    #[error("devices[{index}]: a virtio device needs interrupts; remove it, or \"irqchip\": false")]
+    VirtioWithoutIrqchip {
+        /// Place in the config's list.
+        index: usize,
+    },
+    /// More virtio devices than interrupts.
+    #[error("devices: {asked} virtio devices, but there are interrupts for {max}; remove some")]
+    TooManyDevices {
+        /// How many the config has.
+        asked: usize,
+        /// How many there can be.
+        max: usize,
     },
     /// The inputs were opened for another config.
     #[error("the files were opened for another config")]
@@ -89,6 +125,29 @@ pub enum Error {
         asked: u32,
         /// What there is.
         max: usize,
+    },
+    /// The host's KVM has no APIC ids so high.
+    #[error(
+        "cpus: {topology} need APIC ids up to {last}, but this host's KVM has them up to {max}; ask for fewer processors, or \
+         for cores and threads by powers of two"
+    )]
+    HostApicIds {
+        /// What the config asks for.
+        topology: Topology,
+        /// The highest id of it.
+        last: u32,
+        /// The highest that there is.
+        max: u32,
+    },
+    /// A vCPU's thread can't run where it should.
+    #[error("cpus.affinity[{index}]: this process can't run on CPU {cpu} of the host, only on {allowed}")]
+    HostAffinity {
+        /// Number of the vCPU.
+        index: usize,
+        /// What the config asks for.
+        cpu: usize,
+        /// What there is, as ranges.
+        allowed: String,
     },
     /// The host's KVM doesn't have the processor's mode that the guest starts in.
     #[error(
@@ -153,6 +212,14 @@ impl Error {
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host
             }
+            Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } | Self::TooManyDevices { .. } => {
+                Blame::Config
+            }
+            Self::OpenDevice { source, .. } => match source.blame {
+                vmm_virtio::OpenBlame::Config => Blame::Config,
+                vmm_virtio::OpenBlame::Host => Blame::Host,
+            },
+            Self::HostApicIds { .. } | Self::HostAffinity { .. } => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

@@ -3,6 +3,7 @@
 //! A source handles its own descriptors. What concerns the whole machine it puts into a queue of
 //! [`Message`]s, which the machine reads after each turn of the loop; no source reaches into another.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -25,6 +26,10 @@ pub(crate) enum Message {
     OutputGone,
     /// The monitor was sent this signal.
     Signal(i32),
+    /// A virtio device has finished a reset, or its driver broke the rules.
+    DeviceNews,
+    /// Somebody wants to know what the devices have counted.
+    Metrics,
     /// A vCPU runs no more.
     VcpuEnded,
     /// The run's time is over.
@@ -42,7 +47,7 @@ pub(crate) enum Message {
 pub(crate) enum Source {
     Console(Box<Console>),
     Signals(Signals),
-    Vcpus(VcpuEnds),
+    Told(Told),
     Stream(Stream),
     Deadline(Deadline),
 }
@@ -52,7 +57,7 @@ impl MutEventSubscriber for Source {
         match self {
             Self::Console(source) => source.init(ops),
             Self::Signals(source) => source.init(ops),
-            Self::Vcpus(source) => source.init(ops),
+            Self::Told(source) => source.init(ops),
             Self::Stream(source) => source.init(ops),
             Self::Deadline(source) => source.init(ops),
         }
@@ -62,31 +67,32 @@ impl MutEventSubscriber for Source {
         match self {
             Self::Console(source) => source.process(events, ops),
             Self::Signals(source) => source.process(events, ops),
-            Self::Vcpus(source) => source.process(events, ops),
+            Self::Told(source) => source.process(events, ops),
             Self::Stream(source) => source.process(events, ops),
             Self::Deadline(source) => source.process(events, ops),
         }
     }
 }
 
-/// Hears of vCPUs that run no more.
+/// Hears from other threads by an eventfd that they write.
 #[derive(Debug)]
-pub(crate) struct VcpuEnds {
-    event: EventFd,
+pub(crate) struct Told {
+    event: Arc<EventFd>,
+    message: Message,
     messages: Sender<Message>,
 }
 
-impl VcpuEnds {
-    /// `event` is written by every vCPU thread at its end.
-    pub(crate) fn new(event: EventFd, messages: Sender<Message>) -> Self {
-        Self { event, messages }
+impl Told {
+    /// Every write of `event` gives a `message`; several may give one.
+    pub(crate) fn new(event: Arc<EventFd>, message: Message, messages: Sender<Message>) -> Self {
+        Self { event, message, messages }
     }
 }
 
-impl MutEventSubscriber for VcpuEnds {
+impl MutEventSubscriber for Told {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.event, EventSet::IN)) {
-            error!("epoll refuses the eventfd of the vCPUs: {error}");
+        if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
+            error!("epoll refuses an eventfd: {error}");
         }
     }
 
@@ -94,6 +100,6 @@ impl MutEventSubscriber for VcpuEnds {
         // Non-blocking; the count doesn't matter.
         let _ = self.event.read();
         // The receiver lives in the same machine; if it has gone, so have we.
-        let _ = self.messages.send(Message::VcpuEnded);
+        let _ = self.messages.send(self.message);
     }
 }

@@ -25,7 +25,7 @@ pub enum GuestPlan {
 impl GuestPlan {
     /// Reads the headers of the files and plans around them.
     pub(crate) fn new(config: &Boot, inputs: &mut Inputs, ram: &Ram) -> Result<Self, Error> {
-        match (config, &mut inputs.0) {
+        match (config, &mut inputs.files) {
             (Boot::Linux(linux), Files::Linux { kernel, initrd }) => {
                 plan_linux(linux, kernel, initrd.as_ref(), ram)
             }
@@ -36,7 +36,7 @@ impl GuestPlan {
 
     /// Writes it all into `ram`.
     pub(crate) fn load(&self, ram: &GuestRam, inputs: &mut Inputs) -> Result<(), Error> {
-        match (self, &mut inputs.0) {
+        match (self, &mut inputs.files) {
             (Self::Linux(plan), Files::Linux { kernel, initrd }) => {
                 let initrd = initrd.as_mut().map(SourceFile::file);
                 plan.load(ram.memory(), kernel.file(), initrd).map_err(Error::Load)

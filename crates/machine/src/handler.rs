@@ -17,10 +17,17 @@ pub enum GuestEnd {
 /// Answers from two buses.
 #[derive(Debug)]
 pub struct BusHandler {
-    /// Ports, 0 to 0xffff.
-    pub ports: BusView,
-    /// Guest-physical addresses without memory.
-    pub mmio: BusView,
+    ports: BusView,
+    mmio: BusView,
+    /// The address of the write for which the vCPU is held.
+    held: Option<u64>,
+}
+
+impl BusHandler {
+    /// `ports` are those of 0 to 0xffff, `mmio` the guest-physical addresses without memory.
+    pub fn new(ports: BusView, mmio: BusView) -> Self {
+        Self { ports, mmio, held: None }
+    }
 }
 
 fn flow(outcome: Outcome) -> Flow<GuestEnd> {
@@ -36,12 +43,21 @@ fn flow(outcome: Outcome) -> Flow<GuestEnd> {
 impl<C> ExitHandler<C> for BusHandler {
     type Stop = GuestEnd;
 
+    /// A device on the port bus that holds a vCPU has its own wake only.
+    fn is_held(&mut self) -> bool {
+        self.held.is_some_and(|gpa| self.mmio.is_holding(gpa))
+    }
+
     fn port_in(&mut self, port: u16, data: &mut [u8]) {
         self.ports.read(port.into(), data);
     }
 
     fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<GuestEnd> {
-        flow(self.ports.write(port.into(), data))
+        let flow = flow(self.ports.write(port.into(), data));
+        if let Flow::Hold = flow {
+            self.held = None;
+        }
+        flow
     }
 
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
@@ -49,6 +65,10 @@ impl<C> ExitHandler<C> for BusHandler {
     }
 
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<GuestEnd> {
-        flow(self.mmio.write(gpa, data))
+        let flow = flow(self.mmio.write(gpa, data));
+        if let Flow::Hold = flow {
+            self.held = Some(gpa);
+        }
+        flow
     }
 }

@@ -2,12 +2,17 @@
 
 use vmm_boot::{Role, SourceFile};
 use vmm_config::{Boot, Config};
+use vmm_virtio::Entry;
 
 use crate::Error;
+use crate::virtio::{self, OpenDevice};
 
-/// The opened files.
+/// The opened files and devices.
 #[derive(Debug)]
-pub struct Inputs(pub(crate) Files);
+pub struct Inputs {
+    pub(crate) files: Files,
+    pub(crate) devices: Vec<OpenDevice>,
+}
 
 /// By what the guest is.
 #[derive(Debug)]
@@ -19,11 +24,11 @@ pub(crate) enum Files {
 }
 
 impl Inputs {
-    /// Opens what `config` names.
+    /// Opens what `config` names. `kinds` are the virtio devices that there are.
     ///
     /// # Errors
-    /// A file is missing, empty, unreadable or no regular file.
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    /// A file is missing, empty, unreadable or no regular file; a device is of no kind, or can't be opened.
+    pub fn open(config: &Config, kinds: &[Entry]) -> Result<Self, Error> {
         let files = match &config.boot {
             Boot::Linux(linux) => Files::Linux {
                 kernel: SourceFile::open(Role::Kernel, linux.kernel.as_path())?,
@@ -42,6 +47,6 @@ impl Inputs {
                     .collect::<Result<_, _>>()?,
             },
         };
-        Ok(Self(files))
+        Ok(Self { files, devices: virtio::open(config, kinds)? })
     }
 }

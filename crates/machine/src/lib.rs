@@ -16,7 +16,8 @@
 //! use vmm_machine::{Diagnostics, Inputs, Machine, Plan};
 //!
 //! let config = ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?;
-//! let mut inputs = Inputs::open(&config)?;
+//! // No kinds of virtio devices; vmm-virtio-devices has some.
+//! let mut inputs = Inputs::open(&config, &[])?;
 //! let plan = Plan::new(&config, &mut inputs)?;
 //! println!("{plan}");
 //! let machine = Machine::build(plan, inputs, Diagnostics::default())?;
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod affinity;
 mod build;
 mod console;
 mod deadline;
@@ -41,12 +43,16 @@ mod guest;
 mod handler;
 mod inputs;
 mod machine;
+mod metrics;
 mod picture;
 mod plan;
+mod ranges;
 mod signals;
 mod vcpus;
+mod virtio;
 mod watch;
 
+pub use affinity::Affinity;
 pub use console::OpenError;
 pub use diagnostics::{Diagnostics, WatchExits};
 pub use ending::Ending;
@@ -56,7 +62,9 @@ pub use guest::GuestPlan;
 pub use handler::{BusHandler, GuestEnd};
 pub use inputs::Inputs;
 pub use machine::{Machine, Run};
+pub use metrics::MetricsFile;
 pub use plan::{Device, DeviceKind, Plan};
+pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.
 pub use vmm_bus::Power;
 /// How it can die, and how often it left.

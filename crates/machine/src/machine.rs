@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
-use tracing::info;
+use tracing::{debug, info, warn};
 use vmm_bus::Power;
 use vmm_config::Expect;
 use vmm_devices::PowerManagement;
@@ -19,12 +19,15 @@ use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::vcpus::Vcpus;
-use crate::{Ending, Error, expect};
+use crate::virtio::VirtioDevices;
+use crate::{Ending, Error, MetricsFile, expect};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
     // In this order: the threads end before what they use.
     pub(crate) vcpus: Vcpus,
+    pub(crate) virtio: VirtioDevices,
+    pub(crate) metrics: Option<MetricsFile>,
     pub(crate) events: EventManager<Source>,
     pub(crate) console: SubscriberId,
     pub(crate) stream: Option<SubscriberId>,
@@ -74,6 +77,20 @@ impl Machine {
         self.shutdown_timeout = timeout;
     }
 
+    /// Writes what the devices have counted to `file` at the end, and on SIGUSR1.
+    pub fn set_metrics(&mut self, file: MetricsFile) {
+        self.metrics = Some(file);
+    }
+
+    fn write_metrics(&mut self) {
+        let uptime = self.started.elapsed();
+        match self.metrics.as_mut().map(|file| file.write(uptime, &self.virtio)) {
+            Some(Err(error)) => warn!("the counters can't be written: {error}"),
+            Some(Ok(())) => {}
+            None => info!("SIGUSR1: there is no --metrics to write to"),
+        }
+    }
+
     fn start_timer(&mut self, timeout: Duration, word: Message) -> Result<(), Error> {
         let timer = Deadline::start(timeout, word, self.messages.0.clone()).tried("timerfd of a timeout")?;
         self.events.add_subscriber(Source::Deadline(timer));
@@ -91,6 +108,9 @@ impl Machine {
         info!("first KVM_RUN after {total} us, of which kernel file {load} us");
         let ending = self.wait_for_ending();
         self.vcpus.stop();
+        if self.metrics.is_some() {
+            self.write_metrics();
+        }
         let exits = self.watching.summary();
         let ending = ending?;
         if !ending.is_told() {
@@ -121,8 +141,22 @@ impl Machine {
                         self.vcpus.wake();
                         None
                     }
+                    Message::DeviceNews => {
+                        self.virtio.tell_faults();
+                        // A vCPU that wrote a reset asks whether it still must wait.
+                        self.vcpus.wake();
+                        None
+                    }
+                    Message::Metrics => {
+                        self.write_metrics();
+                        None
+                    }
                     Message::VcpuEnded => self.vcpu_ending()?,
-                    Message::TimeIsUp => Some(Ending::TimeIsUp(self.vcpus.reports())),
+                    Message::TimeIsUp => {
+                        // All at one moment, so that what they say of each other fits together.
+                        self.vcpus.pause();
+                        Some(Ending::TimeIsUp(self.vcpus.reports()))
+                    }
                     Message::Signal(signal) => self.signalled(signal)?,
                     Message::PowerButton => {
                         self.press_power_button();
@@ -183,7 +217,8 @@ impl Machine {
     /// The machine's end, if a vCPU brought it.
     fn vcpu_ending(&mut self) -> Result<Option<Ending>, Error> {
         let mut ending = None;
-        while let Some(end) = self.vcpus.take_ended() {
+        while let Some((index, end)) = self.vcpus.take_ended() {
+            debug!("vcpu{index} has ended");
             ending = match end? {
                 End::Asked(GuestEnd::Power(power)) => Some(Ending::Guest(power)),
                 End::Asked(GuestEnd::Panicked) => Some(Ending::Panicked),
@@ -242,6 +277,11 @@ fn ending_of(message: Message) -> Option<Ending> {
         Message::Signal(signal) => Some(Ending::Signal(signal)),
         Message::ShutdownTimeIsUp => Some(Ending::Signal(libc::SIGTERM)),
         Message::TimeIsUp => Some(Ending::TimeIsUp(Vec::new())),
-        Message::Wake | Message::VcpuEnded | Message::PowerButton | Message::Status => None,
+        Message::Wake
+        | Message::Metrics
+        | Message::DeviceNews
+        | Message::VcpuEnded
+        | Message::PowerButton
+        | Message::Status => None,
     }
 }

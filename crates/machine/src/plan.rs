@@ -5,10 +5,12 @@ use std::ops::Range;
 
 use vmm_acpi::Tables;
 use vmm_arch::layout;
-use vmm_config::{Config, Expect, Serial};
+use vmm_arch::topology::Topology;
+use vmm_config::{Config, Cpus, Expect, Serial};
 
 use crate::guest::GuestPlan;
-use crate::{Error, Inputs, acpi, expect};
+use crate::ranges::Ranges;
+use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, virtio};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
@@ -20,8 +22,10 @@ const LAST_PORT: u64 = 0xffff;
 pub struct Plan {
     /// RAM, as guest-physical ranges; a range's place is its memory slot.
     pub ram: Vec<Range<u64>>,
-    /// Number of vCPUs.
-    pub vcpus: u32,
+    /// The vCPUs, and how the guest sees them grouped.
+    pub topology: Topology,
+    /// Where each vCPU's thread runs; none of them where the host may choose.
+    pub affinity: Vec<Affinity>,
     /// What lies where at the start, and the first instruction.
     pub boot: GuestPlan,
     /// Whether KVM emulates interrupt controllers, timer and local APICs.
@@ -30,6 +34,8 @@ pub struct Plan {
     pub acpi: Option<Tables>,
     /// The devices of ours on the port bus, in ascending order of port.
     pub devices: Vec<Device>,
+    /// The virtio devices, in the order of the config.
+    pub virtio: Vec<VirtioPlan>,
     /// The host's side of COM1.
     pub serial: Serial,
     /// What the guest must be like when it halts.
@@ -97,25 +103,53 @@ impl Plan {
         if let Some(expect) = &config.expect {
             check_expectations(expect, &ram)?;
         }
-        let vcpus = config.cpus.count.get().into();
+        let topology = topology(&config.cpus)?;
+        let virtio = virtio::plan(&inputs.devices)?;
         // A flat image knows its machine, and brings no interpreter for tables.
         let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
         Ok(Self {
             ram,
-            vcpus,
+            topology,
+            affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
             boot,
             irqchip: config.irqchip,
-            acpi: has_acpi.then(|| acpi::tables(vcpus)).transpose()?,
+            acpi: has_acpi.then(|| acpi::tables(topology, &virtio)).transpose()?,
             devices: devices(config, has_acpi)?,
+            virtio,
             serial: config.serial.clone(),
             expect: config.expect.clone(),
         })
+    }
+
+    /// One line for most machines; more for what the config says beyond a count.
+    fn fmt_vcpus(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.topology.count();
+        write!(f, "vcpus: {count}")?;
+        if self.topology != Topology::one_socket(count as u16) {
+            write!(f, ", {}", self.topology)?;
+        }
+        writeln!(f)?;
+        if self.topology.last_apic_id() != count - 1 {
+            let ids = (0..count).map(|index| self.topology.apic_id(index) as usize);
+            writeln!(f, "  APIC ids {}", Ranges::of(ids))?;
+        }
+        for (index, affinity) in self.affinity.iter().enumerate() {
+            writeln!(f, "  vcpu{index} on CPU {affinity} of the host")?;
+        }
+        Ok(())
     }
 
     /// Bytes of guest memory.
     pub fn ram_len(&self) -> u64 {
         self.ram.iter().map(|range| range.end - range.start).sum()
     }
+}
+
+/// The config's numbers, of which none is 0 and whose product is at most 4096.
+fn topology(cpus: &Cpus) -> Result<Topology, Error> {
+    let [threads, cores, sockets] =
+        [cpus.threads_per_core, cpus.cores_per_socket, cpus.sockets].map(|number| number.get());
+    Topology::new(threads, cores, sockets).ok_or(Error::Topology)
 }
 
 /// All devices, in ascending order of port.
@@ -136,6 +170,7 @@ fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
             vmm_config::Device::DebugConsole { port } => (DeviceKind::DebugConsole, port, 1),
             vmm_config::Device::DebugExit { port } => (DeviceKind::DebugExit, port, DEBUG_EXIT_PORTS),
             vmm_config::Device::PseudoSerial { port } => (DeviceKind::PseudoSerial, port, 1),
+            vmm_config::Device::Virtio(_) => continue,
         };
         let start = u64::from(port.get());
         let ports = start..start + count;
@@ -167,7 +202,7 @@ fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "vcpus: {}", self.vcpus)?;
+        self.fmt_vcpus(f)?;
         writeln!(f, "memory: {} MiB", self.ram_len() >> 20)?;
         for (slot, range) in self.ram.iter().enumerate() {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
@@ -190,6 +225,9 @@ impl fmt::Display for Plan {
         for Device { kind, ports, gsi } in &self.devices {
             write!(f, "  ports {:#05x}..{:#05x}  {kind}", ports.start, ports.end)?;
             writeln!(f, "{}", gsi.map(|gsi| format!(", gsi {gsi}")).unwrap_or_default())?;
+        }
+        for device in &self.virtio {
+            writeln!(f, "  mmio  {device}")?;
         }
         for (name, gpa) in kvm {
             writeln!(f, "  mmio  {gpa:#011x}      {name}")?;

@@ -1,4 +1,5 @@
-//! The signals that ask for an end, as events: the first SIGTERM asks the guest, if it listens, the others the monitor.
+//! Signals as events. Of those that ask for an end, the first SIGTERM asks the guest, if it listens, the others the monitor;
+//! SIGUSR1 asks for the counters.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -13,7 +14,7 @@ use crate::event_loop::Message;
 /// What asks the monitor to end: a service manager, Ctrl-C where the terminal isn't raw, a closed terminal.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
-/// Takes the ending signals from their default, which would kill the monitor with the terminal still raw.
+/// Takes the signals from their default, which would kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -23,7 +24,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Blocks the signals in this thread. Call it before other threads start, which inherit that.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
-        let set: SigSet = ENDING.into_iter().collect();
+        let set: SigSet = ENDING.into_iter().chain([Signal::SIGUSR1]).collect();
         set.thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })
@@ -39,8 +40,12 @@ impl MutEventSubscriber for Signals {
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         while let Ok(Some(info)) = self.fd.read_signal() {
+            let message = match info.ssi_signo as i32 {
+                libc::SIGUSR1 => Message::Metrics,
+                ending => Message::Signal(ending),
+            };
             // The receiver lives in the same machine; if it has gone, so have we.
-            let _ = self.messages.send(Message::Signal(info.ssi_signo as i32));
+            let _ = self.messages.send(message);
         }
     }
 }

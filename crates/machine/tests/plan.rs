@@ -80,7 +80,7 @@ fn planned(kernel: &[u8], json: &str) -> Plan {
     fs::write(dir.path().join("initrd"), vec![0; 0x12_3456]).unwrap();
     let file = ConfigFile::parse(json, &dir.path().join("vm.json")).unwrap();
     let config = file.merge(Overrides::default()).unwrap();
-    let mut inputs = Inputs::open(&config).unwrap();
+    let mut inputs = Inputs::open(&config, &[]).unwrap();
     Plan::new(&config, &mut inputs).unwrap()
 }
 

@@ -72,6 +72,11 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
         Flow::Enter
     }
 
+    /// A vCPU that [`Flow::Hold`] keeps out of the guest was woken, perhaps for another's sake. Whether it must go on waiting.
+    fn is_held(&mut self) -> bool {
+        false
+    }
+
     /// `in` of 8 bits.
     fn inb(&mut self, port: u16) -> u8 {
         let _ = port;

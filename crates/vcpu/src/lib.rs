@@ -4,6 +4,7 @@
 //! - [`ExitHandler`] has a call-back for each kind of exit, each with a default;
 //! - [`run`] is the loop, on the caller's thread;
 //! - [`VcpuThread`] is the loop on a thread of its own, with a handle to pause, resume, look at and stop it;
+//! - [`VcpuThreads`] are those of a whole machine, which pause and stop together;
 //! - [`Traced`] and [`SingleStepped`] are handlers around yours, that show what happens; [`Summary`] counts.
 //!
 //! No bus, no device and no config is needed: this crate stands on vmm-kvm alone. `examples/` has programs to start from.
@@ -47,6 +48,7 @@ mod run_loop;
 mod single_step;
 mod summary;
 mod thread;
+mod threads;
 mod trace;
 
 pub use cpu::{Cpu, Kick};
@@ -55,6 +57,7 @@ pub use run_loop::{Crash, CrashCause, End, run};
 pub use single_step::{SingleStepped, Steps};
 pub use summary::Summary;
 pub use thread::{Error, Pausing, VcpuThread};
+pub use threads::VcpuThreads;
 pub use trace::{ExitKind, Trace, Traced, TracedExit};
 /// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
 pub use vmm_sys_util::eventfd::EventFd;

@@ -44,6 +44,10 @@ impl<H, S: Steps> SingleStepped<H, S> {
 impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H, S> {
     type Stop = H::Stop;
 
+    fn is_held(&mut self) -> bool {
+        self.handler.is_held()
+    }
+
     fn before_run(&mut self, vcpu: &mut KvmVcpu) {
         if self.shown == 0 && self.count > 0 {
             Self::set(vcpu, true);

@@ -105,6 +105,26 @@ impl<S: Send + 'static> VcpuThread<S> {
         C: Cpu + 'static,
         H: ExitHandler<C, Stop = S> + 'static,
     {
+        Self::spawn_with(index, cpu, handler, ended, || Ok(()))
+    }
+
+    /// As [`spawn`](Self::spawn), with something that the thread does for itself before anything else, such as choosing on which
+    /// of the host's processors it runs. If that fails, the thread ends with the error, and the guest never ran there.
+    ///
+    /// # Errors
+    /// The host gives no thread, or no signal handler.
+    pub fn spawn_with<C, H, B>(
+        index: u32,
+        cpu: C,
+        handler: H,
+        ended: EventFd,
+        begin: B,
+    ) -> Result<Self, Error>
+    where
+        C: Cpu + 'static,
+        H: ExitHandler<C, Stop = S> + 'static,
+        B: FnOnce() -> io::Result<()> + Send + 'static,
+    {
         install_kick_signal().map_err(|source| Error::Host { index, source })?;
         let shared = Arc::new(Shared {
             kick: cpu.kick(),
@@ -117,7 +137,10 @@ impl<S: Send + 'static> VcpuThread<S> {
         let body = move || {
             let shared = Arc::clone(&worker.shared);
             // The machine must hear of a vCPU that panicked, too.
-            let result = catch_unwind(AssertUnwindSafe(|| worker.work()));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                begin().map_err(|source| Error::Host { index, source })?;
+                worker.work()
+            }));
             shared.ended.store(true, Ordering::Release);
             // Full is impossible, and a listener that has gone needs no word.
             let _ = ended.write(1);
@@ -261,9 +284,14 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
         loop {
             if let Some(wakes) = held_at {
                 self.wait_for_wake(wakes);
-                if self.wakes() == wakes {
+                // In front of the question: a wake behind it isn't lost.
+                let now = self.wakes();
+                if now == wakes {
                     // Kicked, and still held: complete the access and don't enter the guest.
                     self.shared.kick.set();
+                } else if self.handler.is_held() {
+                    held_at = Some(now);
+                    continue;
                 } else {
                     held_at = None;
                 }

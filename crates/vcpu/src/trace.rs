@@ -163,6 +163,10 @@ where
 {
     type Stop = H::Stop;
 
+    fn is_held(&mut self) -> bool {
+        self.handler.is_held()
+    }
+
     fn before_run(&mut self, vcpu: &mut C) {
         self.handler.before_run(vcpu);
         self.exit.set_access(ExitKind::Other, 0, &[]);

@@ -11,11 +11,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod block;
 mod rng;
 
 use vmm_virtio::Entry;
 
+pub use block::Block;
 pub use rng::Rng;
 
 /// Every kind of device.
-pub const KINDS: &[Entry] = &[Entry::of::<Rng>()];
+pub const KINDS: &[Entry] = &[Entry::of::<Block>(), Entry::of::<Rng>()];

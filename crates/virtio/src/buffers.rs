@@ -49,6 +49,17 @@ impl<'a> Buffers<'a> {
         Some((first, Self { segments, skip, len: rest_len, ..*self }))
     }
 
+    /// The guest-physical address of its first byte, if there is one: for a device that keeps the chain and must find the
+    /// byte again when only the address is left. It is RAM.
+    pub fn gpa(&self) -> Option<u64> {
+        (self.len > 0).then(|| self.segments.first().map(|segment| segment.gpa + self.skip)).flatten()
+    }
+
+    /// The memory that it lies in.
+    pub(crate) fn ram(&self) -> &'a GuestRam {
+        self.ram
+    }
+
     /// All but the last `count` bytes, and these. `None` if there are fewer.
     pub fn split_end(&self, count: u64) -> Option<(Self, Self)> {
         self.split_at(self.len.checked_sub(count)?)

@@ -1,7 +1,5 @@
 //! Descriptor chains: what a driver hands over, checked whole before a device sees any of it.
 
-use std::num::Wrapping;
-
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -31,6 +29,8 @@ pub struct Chain<'a> {
     head: Head,
     readable: Buffers<'a>,
     writable: Buffers<'a>,
+    /// Descriptors that were read for it.
+    pub(crate) descriptors: u32,
 }
 
 impl<'a> Chain<'a> {
@@ -113,7 +113,7 @@ impl Walker {
         let mut table = Table { gpa: table, count: self.size.into(), is_indirect: false };
         let mut index = u32::from(head);
         // Descriptors seen, the one that points to an indirect table apart.
-        let mut seen = Wrapping(0_u32);
+        let mut seen = 0;
         let mut readable = None;
         loop {
             if index >= table.count {
@@ -125,10 +125,11 @@ impl Walker {
                 index = 0;
                 continue;
             }
-            seen += 1;
-            if seen.0 > self.size.into() {
+            // At once, so that a loop ends.
+            if seen == u32::from(self.size) {
                 return Err(Fault::ChainTooLong { size: self.size });
             }
+            seen += 1;
             match (descriptor.has(VRING_DESC_F_WRITE), readable) {
                 (true, None) => readable = Some(self.segments.len()),
                 (false, Some(_)) => return Err(Fault::ReadableBehindWritable),
@@ -145,6 +146,7 @@ impl Walker {
             head: Head(head),
             readable: Buffers::new(ram, readable),
             writable: Buffers::new(ram, writable),
+            descriptors: seen,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The bytes that a driver reads as the device's configuration, shared by the device and its transport. Clones are the
 /// same bytes.
@@ -66,7 +66,8 @@ impl ConfigSpace {
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.bytes.lock().expect("only a device's own change could panic under it")
+        // A device that panics in its change must not take the vCPU along that reads.
+        self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -147,12 +147,16 @@ impl Control {
         self.registers().resetting
     }
 
-    /// Stops the device with its queues kept, and waits until it has. Nothing, if it doesn't run.
+    /// Stops the device with its queues kept, and waits until it has. If it is being reset, waits for that. Nothing, if it
+    /// doesn't run.
     pub fn suspend(&self) {
         let mut registers = self.registers();
-        let runs = registers.has(DRIVER_OK) && !registers.resetting && registers.suspended.is_none();
         // The vCPUs stand still: nobody waits for the lock.
-        registers.suspended = runs.then(|| self.worker.stop());
+        if registers.resetting {
+            self.worker.stop();
+        } else if registers.has(DRIVER_OK) && registers.suspended.is_none() {
+            registers.suspended = Some(self.worker.stop());
+        }
     }
 
     /// Lets a suspended device go on where it stopped.

@@ -36,6 +36,11 @@ pub trait VirtioDevice: Send {
         ConfigSpace::read_only([])
     }
 
+    /// What whoever runs the machine may want to know of it, such as which of the host's ways it goes; for the log.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
     /// A file that the guest sees as memory, for the machine to map before the guest runs.
     fn mapping(&mut self) -> Option<Mapping> {
         None
@@ -128,6 +133,11 @@ impl Session {
     /// Whether the driver took the feature with this bit.
     pub fn has_feature(&self, bit: u32) -> bool {
         self.features & (1 << bit) != 0
+    }
+
+    /// What the driver took, as bits; those of the rings too.
+    pub fn features(&self) -> u64 {
+        self.features
     }
 
     /// The guest's memory.

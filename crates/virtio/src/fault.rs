@@ -6,6 +6,12 @@ pub enum Fault {
     /// More chains are available than the queue has descriptors (virtio 1.2 §2.7.13.3).
     #[error("the available ring's index jumped by more than the queue's size")]
     AvailableIndex,
+    /// A chain is made available that the device still has (virtio 1.2 §2.7.13.1).
+    #[error("chain {head} is made available while the device has it")]
+    InUse {
+        /// The head.
+        head: u16,
+    },
     /// The head of a chain, or a `next`, isn't in the table.
     #[error("descriptor {index} of a table of {count}")]
     DescriptorIndex {
@@ -57,6 +63,9 @@ pub enum Fault {
         /// The queue.
         queue: usize,
     },
+    /// Nothing that a driver did: the device's thread has ended, which is a defect of the monitor.
+    #[error("not the driver: the device's own thread has panicked")]
+    Panicked,
     /// What a request says makes no sense to its device.
     #[error("{0}")]
     Request(&'static str),

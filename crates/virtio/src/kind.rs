@@ -97,18 +97,14 @@ pub struct Entry {
     /// [`Kind::ID`].
     pub id: u32,
     open: fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError>,
-    schema: fn(&mut SchemaGenerator) -> Schema,
+    /// The schema of [`Kind::Config`].
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl Entry {
     /// The line of `K`.
     pub const fn of<K: Kind>() -> Self {
-        Self {
-            name: K::NAME,
-            id: K::ID,
-            open: open::<K>,
-            schema: |generator| K::Config::json_schema(generator),
-        }
+        Self { name: K::NAME, id: K::ID, open: open::<K>, schema: K::Config::json_schema }
     }
 
     /// Reads the device's fields and opens what they name.
@@ -117,11 +113,6 @@ impl Entry {
     /// A field is unknown, missing or wrong, or what it names can't be used.
     pub fn open(&self, fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
         (self.open)(fields, setting)
-    }
-
-    /// The schema of the device's fields.
-    pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        (self.schema)(generator)
     }
 }
 

@@ -49,9 +49,14 @@ mod counters;
 mod device;
 mod fault;
 mod interrupt;
+mod io;
+mod iovec;
 mod kind;
 mod mmio;
 mod queue;
+mod rate;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod worker;
 
 pub use buffers::Buffers;
@@ -62,8 +67,11 @@ pub use counters::{Counter, Counters};
 pub use device::{Mapping, Session, VirtioDevice};
 pub use fault::Fault;
 pub use interrupt::Interrupt;
+pub use io::{Durable, Engine, IoMethod, IoRequest};
+pub use iovec::IoSlices;
 pub use kind::{Entry, Kind, OpenBlame, OpenError, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use queue::{Queue, Step};
+pub use rate::{Rate, RateLimiter};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;

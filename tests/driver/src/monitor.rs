@@ -218,6 +218,11 @@ impl Monitor {
         process::thread_names(self.pid())
     }
 
+    /// The CPUs of the host that each of its threads may run on, by the thread's name, as the kernel lists them.
+    pub fn thread_cpus(&self) -> Vec<(String, String)> {
+        process::thread_cpus(self.pid())
+    }
+
     /// Takes the program's end from the kernel, behind the listener, which must find it there.
     fn reap(&mut self) -> ExitStatus {
         if let Some(listener) = self.listener.take() {

@@ -68,6 +68,18 @@ pub(crate) fn thread_names(pid: Pid) -> Vec<String> {
     ids.iter().filter_map(name).map(|name| name.trim_end().to_owned()).collect()
 }
 
+/// Of each thread its name, and the CPUs that it may run on as the kernel lists them (`0-3,8`).
+pub(crate) fn thread_cpus(pid: Pid) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a process that runs");
+    // A thread may end while we look.
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let field = |status: &str, name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.expect("proc(5)").trim().to_owned()
+    };
+    statuses.map(|status| (field(&status, "Name"), field(&status, "Cpus_allowed_list"))).collect()
+}
+
 fn kib_field(text: &str, field: &str) -> Option<u64> {
     let value = |line: &str| {
         line.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix("kB")?.trim().parse().ok()

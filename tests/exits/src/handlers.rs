@@ -86,7 +86,7 @@ pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
         NEIGHBOURS.iter().try_for_each(|&(start, len)| bus.insert(start, len, Arc::new(Neighbour)))?;
         bus.insert(at, len, Arc::clone(counter) as _)?;
     }
-    Ok(BusHandler { ports: ports.view(), mmio: mmio.view() })
+    Ok(BusHandler::new(ports.view(), mmio.view()))
 }
 
 /// Adds every exit to a summary, as the monitor does for `--trace-exits=summary`.

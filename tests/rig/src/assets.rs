@@ -12,6 +12,7 @@ use crate::lock;
 use crate::outer;
 use crate::packages;
 use crate::reexec::in_rig;
+use crate::rootfs::{self, Rootfs};
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
@@ -83,15 +84,42 @@ impl Assets {
         inputs: &[&str],
         build: impl FnOnce() -> Result<Initramfs>,
     ) -> Result<PathBuf> {
-        let mut hasher = DefaultHasher::new();
-        inputs.hash(&mut hasher);
         let dir = self.dir().join("initrd");
-        let path = dir.join(format!("{name}-{:016x}.gz", hasher.finish()));
+        let path = dir.join(format!("{name}-{}.gz", digest(inputs)));
         if !path.exists() {
             fs::create_dir_all(&dir).at("create", &dir)?;
             write_atomically(&path, &build()?.gzip())?;
         }
         Ok(path)
+    }
+
+    /// The initramfs that mounts the disk named by `root=` and starts the init on it, for the kernel of `kind`, whose modules
+    /// it carries. resources/rootfs/disk-init has the words that it knows.
+    pub fn disk_initrd(&self, kind: KernelKind) -> Result<PathBuf> {
+        let (busybox, kernel) = (self.busybox()?, self.kernel(kind)?);
+        let stamp = stamp(&busybox)?;
+        let inputs = [&rootfs::disk_initrd_inputs(&kernel)[..], &[&stamp]].concat();
+        let name = format!("disk-{}", kind.name());
+        self.initrd(&name, &inputs, || rootfs::disk_initramfs(&busybox, &kernel))
+    }
+
+    /// A pristine root file system of the default length, built when it's first asked for. A guest gets a copy, made with
+    /// its holes kept (`cp --sparse=always`): whatever writes to this file spoils it for everybody.
+    pub fn rootfs(&self, rootfs: Rootfs) -> Result<PathBuf> {
+        let inputs = rootfs.inputs(self)?;
+        self.large(rootfs.name(), "ext4", &inputs, |path| rootfs.build(self, rootfs.default_len(), path))
+    }
+
+    /// Builds a root file system of `len` bytes as the file `path`, in place of what is there. What takes long, the
+    /// packages of [`Rootfs::Debian`], is taken from the cache.
+    pub fn build_rootfs(&self, rootfs: Rootfs, len: u64, path: &Path) -> Result<()> {
+        rootfs.build(self, len, path)
+    }
+
+    /// The archive of a minimal Debian's files.
+    pub(crate) fn debian_tar(&self) -> Result<PathBuf> {
+        let inputs = rootfs::DEBIAN_RECIPE.map(str::to_owned);
+        self.large(Rootfs::Debian.name(), "tar", &inputs, rootfs::build_debian_tar)
     }
 
     /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.
@@ -114,6 +142,33 @@ impl Assets {
         self.target.join("rig")
     }
 
+    /// The file of `rootfs/` with this name and these inputs, built by `build` if there's none. Those of other inputs are
+    /// out of date then, and too big to keep.
+    fn large(
+        &self,
+        name: &str,
+        extension: &str,
+        inputs: &[String],
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let dir = self.dir().join("rootfs");
+        let path = dir.join(format!("{name}-{}.{extension}", digest(inputs)));
+        if path.exists() {
+            return Ok(path);
+        }
+        let what = format!("the {name} root file system");
+        let _lock = self.lock(&format!("rootfs-{name}.{extension}"), &what)?;
+        if path.exists() {
+            return Ok(path);
+        }
+        fs::create_dir_all(&dir).at("create", &dir)?;
+        for stale in files_like(&dir, &format!("{name}-"), &format!(".{extension}"))? {
+            fs::remove_file(&stale).at("remove", &stale)?;
+        }
+        build(&path)?;
+        Ok(path)
+    }
+
     fn dir(&self) -> PathBuf {
         self.target.join("assets")
     }
@@ -126,8 +181,21 @@ impl Assets {
     }
 }
 
+fn digest(inputs: &[impl Hash]) -> String {
+    let mut hasher = DefaultHasher::new();
+    inputs.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The files in `dir` whose names begin and end so.
+fn files_like(dir: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
+    let names = fs::read_dir(dir).at("list", dir)?.flatten().map(|entry| entry.file_name());
+    let is_like = |name: &str| name.starts_with(prefix) && name.ends_with(suffix);
+    Ok(names.filter(|name| name.to_str().is_some_and(is_like)).map(|name| dir.join(name)).collect())
+}
+
 /// Tells one build of a file from another without reading it.
-fn stamp(path: &Path) -> Result<String> {
+pub(crate) fn stamp(path: &Path) -> Result<String> {
     let metadata = fs::metadata(path).at("examine", path)?;
     Ok(format!("{} {} {:?}", path.display(), metadata.len(), metadata.modified().ok()))
 }

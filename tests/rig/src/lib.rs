@@ -30,8 +30,8 @@
 //! # The parts
 //!
 //! - [`Assets`] is a cache in `target/assets`: stock [kernels](Kernel) from the distribution's packages, their
-//!   [vmlinux](extract_vmlinux) and [modules](Module), Busybox, the guests' initramfs. Each is fetched or built when it's
-//!   first asked for.
+//!   [vmlinux](extract_vmlinux) and [modules](Module), Busybox, the guests' initramfs, [disks](Rootfs) to boot from. Each is
+//!   fetched or built when it's first asked for.
 //! - [`Rig`] is one run of a command: captured, streamed, or on the person's terminal.
 //! - [`Initramfs`] and [`newc`] build root file systems without any tool of the host's.
 //! - [`can_run_linux`] tells what this host's KVM is worth.
@@ -55,6 +55,7 @@ pub mod packages;
 mod progress;
 mod qemu;
 mod reexec;
+mod rootfs;
 mod run_dir;
 mod script;
 mod signals;
@@ -73,6 +74,7 @@ pub use qemu::install_qemu;
 pub use reexec::{
     IN_RIG, Place, REQUIRE_GUESTS, guests_required, in_rig, reason_for_rig, run_here_or_in_rig,
 };
+pub use rootfs::Rootfs;
 pub use streams::Stdin;
 pub use terminal::is_interactive;
 pub use vmlinux::extract as extract_vmlinux;

@@ -1,6 +1,11 @@
 //! What the processor says of itself: KVM's supported CPUID, made true for one vCPU of this machine.
 
-use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+mod timing;
+mod topology;
+
+use kvm_bindings::kvm_cpuid_entry2;
+
+use crate::topology::Topology;
 
 /// Leaf 1 EBX bits 15:8: CLFLUSH line of 8 * 8 = 64 bytes.
 const CLFLUSH_64_BYTES: u32 = 8 << 8;
@@ -8,27 +13,26 @@ const CLFLUSH_64_BYTES: u32 = 8 << 8;
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1 ECX bit 31: runs under a hypervisor. Linux looks for KVM's leaves only with it.
 const HYPERVISOR: u32 = 1 << 31;
-/// Leaf 1 EDX bit 28: more than one logical processor in the package.
-const HTT: u32 = 1 << 28;
-/// Leaf 0x8000_0001 ECX bit 1: AMD's leaf 1 count is cores, not threads.
-const CMP_LEGACY: u32 = 1 << 1;
-/// Extended topology levels, in ECX bits 15:8 of leaves 0xb and 0x1f.
-const LEVEL_THREAD: u32 = 1 << 8;
-const LEVEL_CORE: u32 = 2 << 8;
+/// Leaf 0x4000_0001 EAX bit 15, KVM_FEATURE_MSI_EXT_DEST_ID: interrupts reach APIC ids of 15 bits. Without it Linux starts no
+/// processor with an id above 255 (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
+const MSI_EXT_DEST_ID: u32 = 1 << 15;
+/// KVM's own leaves: the first, which says how many there are, and its features (KVM cpuid.rst).
+const KVM_LEAVES: u32 = 0x4000_0000;
+const KVM_FEATURES: u32 = 0x4000_0001;
 
-/// One vCPU's place: all vCPUs are cores of one package, a thread each.
+/// One vCPU's place among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Number of the vCPU from 0, which is its APIC id.
+    /// Number of the vCPU from 0.
     pub index: u32,
-    /// Number of vCPUs, at least 1.
-    pub count: u32,
+    /// How all of them are grouped.
+    pub topology: Topology,
 }
 
 impl Place {
-    /// Bits of an APIC id that number the cores.
-    fn core_bits(self) -> u32 {
-        self.count.next_power_of_two().trailing_zeros()
+    /// Its APIC id.
+    pub fn apic_id(&self) -> u32 {
+        self.topology.apic_id(self.index)
     }
 }
 
@@ -37,147 +41,116 @@ impl Place {
 pub struct Host {
     /// KVM_CAP_TSC_DEADLINE_TIMER: KVM emulates the mode, but never reports it.
     pub tsc_deadline: bool,
+    /// KVM_GET_TSC_KHZ: the frequency of the guest's TSC; `None` where KVM doesn't know it.
+    pub tsc_khz: Option<u32>,
+}
+
+/// Who made the processor, as far as its leaves differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vendor {
+    Intel,
+    /// AMD, or Hygon with AMD's cores.
+    Amd,
+    Other,
+}
+
+impl Vendor {
+    /// Leaf 0: the name in EBX, EDX and ECX.
+    fn of(entries: &[kvm_cpuid_entry2]) -> Self {
+        let name = |e: &kvm_cpuid_entry2| [e.ebx, e.edx, e.ecx].map(u32::to_le_bytes).concat();
+        match entries.iter().find(|e| e.function == 0).map(name).as_deref() {
+            Some(b"GenuineIntel") => Self::Intel,
+            Some(b"AuthenticAMD" | b"HygonGenuine") => Self::Amd,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The CPUID of the vCPU at `place`, from what KVM supports (KVM api.rst, KVM_GET_SUPPORTED_CPUID).
 ///
-/// Leaves 1, 4, 0xb, 0x1f, 0x8000_0001, 0x8000_0008 and 0x8000_001e describe the topology; KVM leaves the
-/// host's values in some of them. KVM's own leaves at 0x4000_0000 stay as they are.
+/// Leaves 1, 4, 0xb, 0x1f, 0x8000_0001, 0x8000_0008, 0x8000_001d and 0x8000_001e describe the topology; KVM leaves the host's
+/// values in some of them. Leaves 0x15 and 0x4000_0010 tell how fast the TSC and the APIC's timer run, so that a guest
+/// needn't measure it. Of KVM's own leaves one bit depends on the machine: that interrupts reach more than 255 processors.
 pub fn policy(supported: &[kvm_cpuid_entry2], place: Place, host: Host) -> Vec<kvm_cpuid_entry2> {
-    let topology_leaves = [0xb, 0x1f];
-    let mut entries: Vec<_> =
-        supported.iter().filter(|e| !topology_leaves.contains(&e.function)).copied().collect();
+    let vendor = Vendor::of(supported);
+    let mut entries = supported.to_vec();
     for entry in &mut entries {
-        adjust(entry, place, host);
-    }
-    for leaf in topology_leaves {
-        if supported.iter().any(|e| e.function == leaf) {
-            entries.extend(extended_topology(leaf, place));
+        match entry.function {
+            1 => {
+                entry.ebx = (entry.ebx & 0xff) | CLFLUSH_64_BYTES;
+                entry.ecx |= HYPERVISOR;
+                set(&mut entry.ecx, TSC_DEADLINE, host.tsc_deadline);
+            }
+            KVM_FEATURES => set(&mut entry.eax, MSI_EXT_DEST_ID, place.topology.needs_x2apic()),
+            _ => {}
         }
+    }
+    topology::describe(&mut entries, vendor, place);
+    if let Some(khz) = host.tsc_khz {
+        timing::describe(&mut entries, vendor, khz);
     }
     entries
-}
-
-fn adjust(entry: &mut kvm_cpuid_entry2, place: Place, host: Host) {
-    let Place { index, count } = place;
-    let multiple = count > 1;
-    match entry.function {
-        1 => {
-            // The count and the id have 8 bits here; larger machines are told of in leaf 0xb.
-            entry.ebx = (entry.ebx & 0xff)
-                | CLFLUSH_64_BYTES
-                | (1 << place.core_bits()).min(0xff) << 16
-                | (index & 0xff) << 24;
-            entry.ecx |= HYPERVISOR;
-            set(&mut entry.ecx, TSC_DEADLINE, host.tsc_deadline);
-            set(&mut entry.edx, HTT, multiple);
-        }
-        // Deterministic cache parameters, where EAX bits 4:0 name a cache: bits 25:14 say how many logical
-        // processors share it, less 1, and bits 31:26 how many cores the package has, less 1.
-        4 if entry.eax & 0x1f != 0 => {
-            let level = entry.eax >> 5 & 7;
-            let sharing = if level >= 3 { count } else { 1 };
-            entry.eax &= 0x3fff;
-            entry.eax |= (sharing - 1).min(0xfff) << 14 | ((1 << place.core_bits()) - 1).min(0x3f) << 26;
-        }
-        0x8000_0001 if !multiple => entry.ecx &= !CMP_LEGACY,
-        // ECX bits 7:0: cores less 1; bits 15:12: bits of the APIC id that number them.
-        0x8000_0008 => entry.ecx = (count - 1).min(0xff) | place.core_bits() << 12,
-        // AMD: EAX the APIC id, EBX the core's number with one thread per core, ECX one node.
-        0x8000_001e => {
-            entry.eax = index;
-            entry.ebx = index & 0xff;
-            entry.ecx = 0;
-        }
-        _ => {}
-    }
 }
 
 fn set(register: &mut u32, bits: u32, on: bool) {
     *register = if on { *register | bits } else { *register & !bits };
 }
 
-/// Leaf 0xb or 0x1f: a thread level of one thread, a core level of all vCPUs, an end.
-fn extended_topology(leaf: u32, place: Place) -> [kvm_cpuid_entry2; 3] {
-    let level = |index, shift, processors, kind| kvm_cpuid_entry2 {
-        function: leaf,
-        index,
-        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-        eax: shift,
-        ebx: processors,
-        ecx: index | kind,
-        edx: place.index,
-        ..Default::default()
-    };
-    [level(0, 0, 1, LEVEL_THREAD), level(1, place.core_bits(), place.count, LEVEL_CORE), level(2, 0, 0, 0)]
+/// The leaf `function`, if it's there.
+fn find(entries: &mut [kvm_cpuid_entry2], function: u32) -> Option<&mut kvm_cpuid_entry2> {
+    entries.iter_mut().find(|entry| entry.function == function)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {
+    /// What the tests of the leaves share.
+    pub(super) fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {
         kvm_cpuid_entry2 { function, index, ..Default::default() }
     }
 
-    fn find(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
+    pub(super) fn get(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
         *entries.iter().find(|e| e.function == function && e.index == index).unwrap()
     }
 
-    const HOST: Host = Host { tsc_deadline: true };
+    /// Leaf 0 of a processor whose last leaf is `last`.
+    pub(super) fn vendor_leaf(name: &[u8; 12], last: u32) -> kvm_cpuid_entry2 {
+        let word = |at: usize| u32::from_le_bytes(name[at..at + 4].try_into().unwrap());
+        kvm_cpuid_entry2 { eax: last, ebx: word(0), edx: word(4), ecx: word(8), ..entry(0, 0) }
+    }
 
-    #[test]
-    fn leaf_1_tells_apic_id_hypervisor_and_deadline() {
-        let got = policy(&[entry(1, 0)], Place { index: 2, count: 4 }, HOST);
-        let leaf = find(&got, 1, 0);
-        assert_eq!(leaf.ebx, 2 << 24 | 4 << 16 | 8 << 8);
-        assert_eq!(leaf.ecx, 1 << 31 | 1 << 24);
-        assert_eq!(leaf.edx, 1 << 28);
+    pub(super) const HOST: Host = Host { tsc_deadline: true, tsc_khz: None };
+
+    pub(super) fn place(index: u32, topology: Topology) -> Place {
+        Place { index, topology }
     }
 
     #[test]
-    fn leaf_1_of_a_single_vcpu_has_no_htt_of_the_host() {
-        let host_leaf = kvm_cpuid_entry2 { edx: HTT, ecx: TSC_DEADLINE, ..entry(1, 0) };
-        let got = policy(&[host_leaf], Place { index: 0, count: 1 }, Host { tsc_deadline: false });
-        assert_eq!(find(&got, 1, 0).edx, 0);
-        assert_eq!(find(&got, 1, 0).ecx, HYPERVISOR);
+    fn leaf_1_tells_hypervisor_and_deadline() {
+        let got = policy(&[entry(1, 0)], place(0, Topology::one_socket(1)), HOST);
+        assert_eq!(get(&got, 1, 0).ecx, 1 << 31 | 1 << 24);
     }
 
     #[test]
-    fn leaf_1_counts_saturate_at_8_bits() {
-        let got = policy(&[entry(1, 0)], Place { index: 299, count: 300 }, HOST);
-        assert_eq!(find(&got, 1, 0).ebx >> 16, (299 & 0xff) << 8 | 0xff);
+    fn leaf_1_has_no_deadline_that_kvm_has_not() {
+        let host_leaf = kvm_cpuid_entry2 { ecx: TSC_DEADLINE, ..entry(1, 0) };
+        let host = Host { tsc_deadline: false, tsc_khz: None };
+        let got = policy(&[host_leaf], place(0, Topology::one_socket(1)), host);
+        assert_eq!(get(&got, 1, 0).ecx, HYPERVISOR);
     }
 
     #[test]
-    fn leaf_b_replaces_the_hosts_levels() {
-        let supported = [entry(0xb, 0), kvm_cpuid_entry2 { ebx: 99, ..entry(0xb, 1) }];
-        let got = policy(&supported, Place { index: 5, count: 6 }, HOST);
-        assert_eq!(got.len(), 3);
-        let core = find(&got, 0xb, 1);
-        assert_eq!((core.eax, core.ebx, core.ecx, core.edx), (3, 6, 2 << 8 | 1, 5));
-        assert_eq!(find(&got, 0xb, 0).ecx, 1 << 8);
+    fn long_destinations_are_told_only_to_who_needs_them() {
+        let told = |cores| {
+            let got = policy(&[entry(KVM_FEATURES, 0)], place(0, Topology::one_socket(cores)), HOST);
+            get(&got, KVM_FEATURES, 0).eax
+        };
+        assert_eq!((told(255), told(256)), (0, MSI_EXT_DEST_ID));
     }
 
     #[test]
-    fn leaf_b_absent_on_the_host_stays_absent() {
-        assert_eq!(policy(&[entry(7, 0)], Place { index: 0, count: 1 }, HOST), [entry(7, 0)]);
-    }
-
-    #[test]
-    fn leaf_4_l3_is_shared_by_all_and_l1_by_one() {
-        let l1 = kvm_cpuid_entry2 { eax: 1 << 5 | 1 | 0xffff_c000, ..entry(4, 0) };
-        let l3 = kvm_cpuid_entry2 { eax: 3 << 5 | 3, ..entry(4, 3) };
-        let got = policy(&[l1, l3], Place { index: 0, count: 4 }, HOST);
-        assert_eq!(find(&got, 4, 0).eax, 1 << 5 | 1 | 3 << 26);
-        assert_eq!(find(&got, 4, 3).eax, 3 << 5 | 3 | 3 << 14 | 3 << 26);
-    }
-
-    #[test]
-    fn amd_leaves_tell_the_count_and_the_id() {
-        let supported = [entry(0x8000_0008, 0), entry(0x8000_001e, 0)];
-        let got = policy(&supported, Place { index: 1, count: 2 }, HOST);
-        assert_eq!(find(&got, 0x8000_0008, 0).ecx, 1 | 1 << 12);
-        assert_eq!(find(&got, 0x8000_001e, 0).eax, 1);
+    fn leaves_that_are_not_ours_stay() {
+        assert_eq!(policy(&[entry(7, 0)], place(0, Topology::one_socket(1)), HOST), [entry(7, 0)]);
     }
 }

@@ -68,6 +68,12 @@ pub const RESET_IMAGE_END: u64 = 0x10_0000;
 pub const RESET_ALIAS: u64 = 0xffff_0000;
 /// The 32-bit MMIO gap: 1 GiB, so that an ECAM window and 32-bit BARs have room.
 pub const MMIO_GAP: Range<u64> = 0xc000_0000..0x1_0000_0000;
+/// Registers of virtio devices, inside the gap, a page each: above the first quarter of it, which an ECAM window will want.
+pub const VIRTIO_MMIO: u64 = 0xd000_0000;
+/// Interrupts of virtio devices, global system interrupts in the order in which devices get them: first those that no PC
+/// device ever had, then those of PC devices that aren't here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the
+/// keyboard, 2 the cascade, 3 COM2, 4 COM1, 8 the real-time clock, 9 the SCI, 13 the floating-point unit.
+pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15];
 /// IO-APIC registers, inside the gap, emulated by KVM.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Local APIC registers, inside the gap, emulated by KVM.

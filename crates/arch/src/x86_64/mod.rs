@@ -7,3 +7,4 @@ pub mod flat;
 pub mod layout;
 pub mod msr;
 mod segments;
+pub mod topology;

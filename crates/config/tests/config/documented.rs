@@ -72,7 +72,11 @@ fn schema_fields_are_the_ones_we_know() {
         "boot.kernel",
         "boot.protocol",
         "cpus",
+        "cpus.affinity",
+        "cpus.cores_per_socket",
         "cpus.count",
+        "cpus.sockets",
+        "cpus.threads_per_core",
         "devices",
         "devices[].port",
         "devices[].type",
@@ -208,8 +212,11 @@ fn shipped_busybox_shows_every_field_for_linux() {
     let text = fs::read_to_string(repository("resources/configs/busybox.json")).unwrap();
     let mut fields = BTreeSet::from(["serial.file".to_owned(), "serial.socket".to_owned()]);
     config_fields(&serde_json::from_str(&text).unwrap(), "", &mut fields);
+    // What groups and pins the processors would have to be changed together with their count.
+    let processors = ["cpus.threads_per_core", "cpus.cores_per_socket", "cpus.sockets", "cpus.affinity"];
     let bare_metal = |field: &String| {
-        ["boot.flat", "irqchip", "on_reboot", "devices", "expect"].iter().any(|name| field.starts_with(name))
+        let others = ["boot.flat", "irqchip", "on_reboot", "devices", "expect"];
+        others.iter().chain(&processors).any(|name| field.starts_with(name))
     };
     assert_eq!(fields, known_fields().into_iter().filter(|field| !bare_metal(field)).collect());
     assert!(parse(&text).unwrap().merge(Overrides::default()).is_ok());

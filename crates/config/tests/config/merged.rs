@@ -219,6 +219,40 @@ fn merge_no_irqchip_with_one_processor_by_flag_is_accepted() {
     assert!(!merge(text, &[(Flag::Cpus, "1")]).unwrap().irqchip);
 }
 
+/// Threads, cores and sockets of a config.
+fn grouped(config: &Config) -> [u16; 4] {
+    let cpus = &config.cpus;
+    [cpus.count, cpus.threads_per_core, cpus.cores_per_socket, cpus.sockets].map(|number| number.get())
+}
+
+#[test]
+fn merge_topology_is_completed_to_the_count() {
+    let text = r#"{"boot": {"kernel": "k"}, "cpus": {"count": 8, "threads_per_core": 2, "sockets": 2}}"#;
+    assert_eq!(grouped(&merge(text, &[]).unwrap()), [8, 2, 2, 2]);
+    assert_eq!(grouped(&merge(text, &[(Flag::Cpus, "12")]).unwrap()), [12, 2, 3, 2]);
+}
+
+#[test]
+fn merge_topology_and_a_flag_that_does_not_factor_names_the_flag() {
+    let text = r#"{"boot": {"kernel": "k"}, "cpus": {"count": 8, "threads_per_core": 2}}"#;
+    let expected =
+        "--cpus: 3 is not a multiple of 2 (threads_per_core 2); choose numbers whose product it is";
+    assert_eq!(refusal(text, &[(Flag::Cpus, "3")]), expected);
+}
+
+#[test]
+fn merge_affinity_keeps_the_list_of_each_processor() {
+    let text = r#"{"boot": {"kernel": "k"}, "cpus": {"count": 2, "affinity": [[0, 8191], [1]]}}"#;
+    let lists: Vec<Vec<u16>> = merge(text, &[])
+        .unwrap()
+        .cpus
+        .affinity
+        .iter()
+        .map(|list| list.iter().map(|cpu| cpu.get()).collect())
+        .collect();
+    assert_eq!(lists, [vec![0, 8191], vec![1]]);
+}
+
 #[test]
 fn merge_device_without_port_takes_its_default() {
     let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "debug-console"}, {"type": "debug-exit"}]}"#;

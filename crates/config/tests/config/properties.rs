@@ -5,8 +5,8 @@ use std::{ffi::OsStr, path::Path};
 use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
     Address, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device, Expect,
-    ExpectedMemory, FilePath, FlatMode, FlatSection, MemorySection, MemorySize, Module, OnReboot, Overrides,
-    Port, Protocol, Serial, Timeout, Value, Word,
+    ExpectedMemory, FilePath, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection, MemorySize, Module,
+    OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, Word,
 };
 
 use crate::parse;
@@ -26,6 +26,24 @@ fn memory_size() -> impl Strategy<Value = MemorySize> {
 
 fn cpu_count() -> impl Strategy<Value = CpuCount> {
     (1..=4096_u64).prop_map(|count| CpuCount::try_from(count).unwrap())
+}
+
+fn affinity() -> impl Strategy<Value = Vec<HostCpus>> {
+    let cpus = vec((0..=8191_u64).prop_map(|number| HostCpu::try_from(number).unwrap()), 1..3);
+    vec(cpus.prop_map(|cpus| HostCpus::try_from(cpus).unwrap()), 0..4)
+}
+
+fn cpus() -> impl Strategy<Value = CpusSection> {
+    let count = || option::of(cpu_count());
+    (count(), count(), count(), count(), option::of(affinity())).prop_map(
+        |(count, threads_per_core, cores_per_socket, sockets, affinity)| CpusSection {
+            count,
+            threads_per_core,
+            cores_per_socket,
+            sockets,
+            affinity,
+        },
+    )
 }
 
 fn serial() -> impl Strategy<Value = Serial> {
@@ -100,11 +118,11 @@ fn expect() -> impl Strategy<Value = Expect> {
 fn config_file() -> impl Strategy<Value = ConfigFile> {
     let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
     let additions = (option::of(any::<bool>()), on_reboot, vec(device(), 0..4), option::of(expect()));
-    (boot(), option::of(memory_size()), option::of(cpu_count()), option::of(serial()), additions).prop_map(
-        |(boot, size, count, serial, (irqchip, on_reboot, devices, expect))| ConfigFile {
+    (boot(), option::of(memory_size()), cpus(), option::of(serial()), additions).prop_map(
+        |(boot, size, cpus, serial, (irqchip, on_reboot, devices, expect))| ConfigFile {
             boot,
             memory: MemorySection { size },
-            cpus: CpusSection { count },
+            cpus,
             serial,
             irqchip,
             on_reboot,
@@ -127,10 +145,28 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     devices.dedup_by_key(|device| device.port());
     ConfigFile {
         boot,
-        cpus: CpusSection { count: file.cpus.count.filter(|_| irqchip) },
+        cpus: agreeing_cpus(file.cpus, irqchip),
         expect: file.expect.filter(|_| !irqchip),
         devices,
         ..file
+    }
+}
+
+/// Numbers whose product is the count, and a list for each processor.
+fn agreeing_cpus(cpus: CpusSection, irqchip: bool) -> CpusSection {
+    let number = |asked: Option<CpuCount>, most| asked.map_or(1, |number| u64::from(number.get()).min(most));
+    let most = if irqchip { 16 } else { 1 };
+    let [threads, cores, sockets] =
+        [cpus.threads_per_core, cpus.cores_per_socket, cpus.sockets].map(|asked| number(asked, most));
+    let product = threads * cores * sockets;
+    let kept = |asked: Option<CpuCount>, number| asked.map(|_| CpuCount::try_from(number).unwrap());
+    let list = cpus.affinity.and_then(|lists| lists.first().cloned());
+    CpusSection {
+        count: (product > 1).then(|| CpuCount::try_from(product).unwrap()),
+        threads_per_core: kept(cpus.threads_per_core, threads),
+        cores_per_socket: kept(cpus.cores_per_socket, cores),
+        sockets: kept(cpus.sockets, sockets),
+        affinity: list.map(|list| vec![list; product as usize]),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use kvm_bindings::{
     KVM_CAP_EXT_CPUID, KVM_CAP_IRQCHIP, KVM_CAP_PIT2, KVM_CAP_SET_IDENTITY_MAP_ADDR, KVM_CAP_SET_TSS_ADDR,
-    KVM_CAP_TSC_DEADLINE_TIMER, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
+    KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
 };
 
 use crate::error::Named;
 use crate::system::capability;
-use crate::{Capability, Error, Kvm, Vm};
+use crate::{Capability, Error, Kvm, KvmVcpu, Vm};
 
 /// What every virtual PC needs.
 pub(crate) const REQUIRED: [Capability; 5] = [
@@ -18,10 +19,18 @@ pub(crate) const REQUIRED: [Capability; 5] = [
     capability!(KVM_CAP_EXT_CPUID),
 ];
 
+/// Ids of 32 bits wherever KVM takes or gives one, and no broadcast to 255.
+const X2APIC_FLAGS: u32 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+
 impl Kvm {
     /// Whether the local APIC's timer has a TSC-deadline mode, which KVM_GET_SUPPORTED_CPUID leaves out.
     pub fn has_tsc_deadline(&self) -> bool {
         self.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0
+    }
+
+    /// Whether [`Vm::enable_x2apic_ids`] can do what it promises.
+    pub fn has_x2apic_ids(&self) -> bool {
+        self.capability(KVM_CAP_X2APIC_API) & X2APIC_FLAGS as i32 == X2APIC_FLAGS as i32
     }
 }
 
@@ -47,5 +56,24 @@ impl Vm {
         self.fd.create_irq_chip().named("KVM_CREATE_IRQCHIP")?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         self.fd.create_pit2(pit).named("KVM_CREATE_PIT2")
+    }
+
+    /// Lets interrupts reach vCPUs whose ids, which are their APIC ids, have more than 8 bits; 255 is then an id like any
+    /// other (KVM api.rst, KVM_CAP_X2APIC_API). Call it before any vCPU exists.
+    ///
+    /// # Errors
+    /// The host lacks the capability, or one of its two flags.
+    pub fn enable_x2apic_ids(&self) -> Result<(), Error> {
+        let args = [X2APIC_FLAGS.into(), 0, 0, 0];
+        let capability = kvm_enable_cap { cap: KVM_CAP_X2APIC_API, args, ..Default::default() };
+        self.fd.enable_cap(&capability).named("KVM_ENABLE_CAP of KVM_CAP_X2APIC_API")
+    }
+}
+
+impl KvmVcpu {
+    /// How fast the guest's TSC runs, in kHz (KVM api.rst, KVM_GET_TSC_KHZ); `None` where the host doesn't know it, as one whose
+    /// own TSC isn't stable.
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.fd.get_tsc_khz().ok().filter(|khz| *khz > 0)
     }
 }

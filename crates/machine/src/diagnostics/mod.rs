@@ -7,6 +7,7 @@
 mod lines;
 mod stream;
 
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -79,26 +80,27 @@ impl Watching {
     }
 
     /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
-    /// they are other types.
+    /// they are other types. `begin` is what the thread does first.
     pub(crate) fn spawn(
         &self,
         index: u32,
         vcpu: KvmVcpu,
         handler: BusHandler,
         ended: EventFd,
+        begin: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<VcpuThread<GuestEnd>, vmm_vcpu::Error> {
         let steps = if index == 0 { self.asked.steps } else { 0 };
         let stepped = |handler| SingleStepped::new(handler, self.lines(), steps);
         match (self.asked.exits, steps) {
-            (None, 0) => VcpuThread::spawn(index, vcpu, handler, ended),
-            (None, _) => VcpuThread::spawn(index, vcpu, stepped(handler), ended),
+            (None, 0) => VcpuThread::spawn_with(index, vcpu, handler, ended, begin),
+            (None, _) => VcpuThread::spawn_with(index, vcpu, stepped(handler), ended, begin),
             (Some(how), 0) => {
                 let traced = Traced::new(index, handler, self.trace(how), self.start);
-                VcpuThread::spawn(index, vcpu, traced, ended)
+                VcpuThread::spawn_with(index, vcpu, traced, ended, begin)
             }
             (Some(how), _) => {
                 let traced = Traced::new(index, stepped(handler), self.trace(how), self.start);
-                VcpuThread::spawn(index, vcpu, traced, ended)
+                VcpuThread::spawn_with(index, vcpu, traced, ended, begin)
             }
         }
     }

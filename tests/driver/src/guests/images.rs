@@ -61,6 +61,7 @@ pub(super) const IMAGES: &[Image] = &[
     flat64("answer-long", "flat/answer.S", &["MODE=64"]),
     flat("echo-irq", "flat/echo-irq.S", LOW, &[]),
     flat("ping", "flat/ping.S", HIGH, &[]),
+    flat("roll-call", "flat/roll-call.S", HIGH, &[]),
     flat("fault-triple-16", "flat/fault.S", LOW, &["MODE=16", "KIND=0"]),
     flat("fault-triple-32", "flat/fault.S", HIGH, &["MODE=32", "KIND=0"]),
     flat64("fault-triple-64", "flat/fault.S", &["MODE=64", "KIND=0"]),

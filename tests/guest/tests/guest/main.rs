@@ -7,6 +7,7 @@
 mod boots;
 mod endings;
 mod host;
+mod initrd;
 mod input;
 mod linux;
 mod memory;
@@ -15,6 +16,7 @@ mod paste;
 mod power;
 mod session;
 mod shell;
+mod virtio;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         output::tests(),
         memory::tests(),
         power::tests(),
+        virtio::tests(),
         host::tests(),
     ];
     let prepare = || Assets::here().prepare_all().map_err(|error| error.to_string());

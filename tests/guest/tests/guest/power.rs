@@ -1,23 +1,20 @@
 //! ACPI: more than one processor, power off, reset, and the power button.
 
-use std::path::Path;
 use std::time::Duration;
 
 use driver::{DEADLINE, Launch, Monitor};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use rig::newc::Archive;
-use rig::{KernelKind, Module};
+use rig::KernelKind;
 use tempfile::NamedTempFile;
 
-use crate::linux::{
-    ANY, BOOT_DEADLINE, BY_SIGTERM, CRASHED, ENDED, Image, InitUp, boot, image_path, initrd_path, kernel,
-};
+use crate::initrd::{initrd_with, shell};
+use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGTERM, CRASHED, ENDED, Image, InitUp, boot};
 use crate::shell::Shell;
 
 /// Without a word on how to reset: the tables say it.
-const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
+const CMDLINE: &str = crate::initrd::CMDLINE;
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -95,36 +92,6 @@ fn power_reset_with_restart_boots_again_in_the_same_process() {
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     assert_eq!(monitor.stderr(), "");
-}
-
-/// The initramfs with these drivers in /modules: stock kernels have them as modules.
-fn initrd_with(names: &[&str]) -> NamedTempFile {
-    let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
-    let mut archive = Archive::new();
-    archive.dir("modules", 0o755);
-    for module in &modules {
-        archive.file(
-            &format!("modules/{}.ko", module.name),
-            0o644,
-            &module.read().expect("a file of the package"),
-        );
-    }
-    // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
-    // Documentation/driver-api/early-userspace/buffer-format.rst).
-    let mut both = std::fs::read(initrd_path()).expect("the initramfs");
-    both.resize(both.len().next_multiple_of(4), 0);
-    both.extend(archive.finish());
-    let file = NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), both).expect("room for an initramfs");
-    file
-}
-
-/// A guest at its prompt.
-fn shell(initrd: &Path, args: &[&str]) -> Shell {
-    let words = ["--memory", "256M", "--cmdline", CMDLINE];
-    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();
-    let launch = Monitor::command(words).args(files).args(args).on_terminal();
-    Shell::boot(launch).mute()
 }
 
 /// A guest at its prompt that has loaded the drivers of the power button and of input events.

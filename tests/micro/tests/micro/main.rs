@@ -15,6 +15,7 @@ mod memory;
 mod output;
 mod pause;
 mod serial;
+mod smp;
 mod terminal;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         memory::tests(),
         boot::tests(),
         serial::tests(),
+        smp::tests(),
         host::tests(),
         log::tests(),
         leftovers::tests(),

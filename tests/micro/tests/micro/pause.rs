@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use driver::wait_until;
@@ -11,7 +13,7 @@ use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread};
+use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread, VcpuThreads};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Enough that a kick that is lost one time in 400, as a signal alone is, doesn't get through.
@@ -29,6 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         pause_of_a_counting_guest_stops_the_count,
         pause_of_a_guest_that_exits_all_the_time_loses_no_kick,
         pause_of_a_halted_guest_loses_no_kick,
+        pause_of_all_processors_under_load_loses_no_kick,
     ]
 }
 
@@ -115,4 +118,91 @@ fn pause_of_a_halted_guest_loses_no_kick() {
     let guest = start(HALT);
     guest.pause_and_resume_many_times();
     guest.stop();
+}
+
+/// A running real-mode guest with a processor for each kind of load.
+struct BusyGuest {
+    vcpus: VcpuThreads<()>,
+    ram: GuestRam,
+    writes: Arc<AtomicU64>,
+}
+
+/// The same with another word: `inc dword [0x804]` and `jmp` back.
+const COUNT_BESIDE: &[u8] = &[0x66, 0xff, 0x06, 0x04, 0x08, 0xeb, 0xf9];
+
+impl BusyGuest {
+    /// Without interrupt controllers no processor waits for another to start it.
+    fn start() -> Self {
+        let vm = Kvm::open().unwrap().create_vm().unwrap();
+        vm.set_reserved_pages(0xfffb_c000, 0xfffb_d000).unwrap();
+        let ram = GuestRam::new(&[0..0x1000]).unwrap();
+        let loads = [COUNT_IN_MEMORY, COUNT_BESIDE, WRITE_TO_A_PORT];
+        let place = |index: usize| 0x100 * index as u64;
+        for (index, code) in loads.iter().enumerate() {
+            ram.memory().write_slice(code, GuestAddress(place(index))).unwrap();
+        }
+        vm.add_memory(&ram).unwrap();
+        let writes = Arc::new(AtomicU64::new(0));
+        let mut vcpus = VcpuThreads::default();
+        for index in 0..loads.len() {
+            let vcpu = vm.create_vcpu(index as u32).unwrap();
+            let mut sregs = vcpu.sregs().unwrap();
+            (sregs.cs.base, sregs.cs.selector) = (0, 0);
+            vcpu.set_sregs(&sregs).unwrap();
+            let mut regs = vcpu.regs().unwrap();
+            regs.rip = place(index);
+            vcpu.set_regs(&regs).unwrap();
+            let (handler, ended) = (Counter(Arc::clone(&writes)), EventFd::new(0).unwrap());
+            vcpus.push(VcpuThread::spawn(index as u32, vcpu, handler, ended).unwrap());
+        }
+        vcpus.resume();
+        Self { vcpus, ram, writes }
+    }
+
+    /// How far each processor is.
+    fn counts(&self) -> [u64; 3] {
+        let word = |gpa| u64::from(self.ram.memory().read_obj::<u32>(GuestAddress(gpa)).unwrap());
+        [word(0x800), word(0x804), self.writes.load(Ordering::SeqCst)]
+    }
+
+    fn expect_advance_of_all(&self) {
+        let before = self.counts();
+        wait_until("every processor goes on", DEADLINE, || {
+            self.counts().iter().zip(before).all(|(now, before)| *now != before)
+        });
+    }
+
+    /// Pauses all, sees them stand still, and resumes them.
+    fn pause_and_resume(&self) {
+        self.vcpus.pause();
+        let counts = self.counts();
+        // Another message to each and back: time in which one that runs would count.
+        self.vcpus.pause();
+        assert_eq!(self.counts(), counts);
+        self.vcpus.resume();
+    }
+}
+
+fn pause_of_all_processors_under_load_loses_no_kick() {
+    /// How often all are waited for to have gone on: each time takes the host's scheduler some turns.
+    const LOOK_EVERY: usize = 50;
+    let guest = Arc::new(BusyGuest::start());
+    guest.expect_advance_of_all();
+    let (answered, answers) = channel();
+    let pausing = Arc::clone(&guest);
+    // On a thread of its own: a pause that is never answered must fail, not hang.
+    let rounds = thread::spawn(move || {
+        for round in 0..ROUNDS {
+            pausing.pause_and_resume();
+            if round % LOOK_EVERY == 0 {
+                pausing.expect_advance_of_all();
+            }
+            answered.send(round).unwrap();
+        }
+    });
+    for round in 0..ROUNDS {
+        assert_eq!(answers.recv_timeout(DEADLINE), Ok(round), "a pause is answered");
+    }
+    rounds.join().unwrap();
+    guest.expect_advance_of_all();
 }

@@ -1,0 +1,109 @@
+//! On which CPUs of the host each virtual processor runs.
+
+use std::{borrow::Cow, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    count::CpuCount,
+    error::{ConfigError, ValueError},
+    file::ConfigFile,
+    strict::{self, Found},
+};
+
+/// A CPU of the host by its number, 0 to 8191. Whether there is one is checked where the machine is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct HostCpu(u16);
+
+impl HostCpu {
+    /// The last that any build of Linux for x86-64 has (arch/x86/Kconfig, NR_CPUS_RANGE_END).
+    pub const MAX: HostCpu = HostCpu(8191);
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for HostCpu {
+    type Error = ValueError;
+
+    fn try_from(number: u64) -> Result<HostCpu, ValueError> {
+        let fits = u16::try_from(number).ok().map(HostCpu).filter(|cpu| *cpu <= HostCpu::MAX);
+        fits.ok_or_else(|| ValueError::TooLarge { value: number.to_string(), most: HostCpu::MAX.to_string() })
+    }
+}
+
+impl fmt::Display for HostCpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostCpu {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostCpu, D::Error> {
+        strict::value(deserializer, |found| match found {
+            Found::Unsigned(number) => HostCpu::try_from(number),
+            other => Err(other.instead_of("the number of a CPU of the host, from 0 to 8191")),
+        })
+    }
+}
+
+impl JsonSchema for HostCpu {
+    fn schema_name() -> Cow<'static, str> {
+        "HostCpu".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A CPU of the host.",
+            "type": "integer",
+            "minimum": 0,
+            "maximum": HostCpu::MAX.get(),
+        })
+    }
+}
+
+/// The CPUs of the host that one virtual processor may run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct HostCpus(Vec<HostCpu>);
+
+impl HostCpus {
+    /// Their numbers, as they are written.
+    pub fn iter(&self) -> impl Iterator<Item = HostCpu> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl TryFrom<Vec<HostCpu>> for HostCpus {
+    type Error = ValueError;
+
+    fn try_from(cpus: Vec<HostCpu>) -> Result<HostCpus, ValueError> {
+        if cpus.is_empty() { Err(ValueError::NoHostCpu) } else { Ok(HostCpus(cpus)) }
+    }
+}
+
+impl<'de> Deserialize<'de> for HostCpus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostCpus, D::Error> {
+        let cpus: Vec<HostCpu> = strict::list(deserializer, "a list of CPUs of the host such as [0, 1]")?;
+        HostCpus::try_from(cpus).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reads the lists of all processors.
+pub(crate) fn lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<HostCpus>>, D::Error> {
+    strict::list(deserializer, "a list with a list of CPUs of the host for each processor such as [[0], [1]]")
+        .map(Some)
+}
+
+/// Whether there is a list for each processor, if there are any.
+pub(crate) fn check(file: &ConfigFile, count: CpuCount) -> Result<(), ConfigError> {
+    let Some(lists) = file.cpus.affinity.as_ref().map(Vec::len) else { return Ok(()) };
+    if lists == usize::from(count.get()) {
+        return Ok(());
+    }
+    let problem = ValueError::ListsForCpus { lists, count };
+    Err(ConfigError::field(file.origin.as_deref(), "cpus.affinity", &problem))
+}

@@ -1,0 +1,122 @@
+//! Virtio devices, of which a config knows the kind and the id; the fields belong to the kind.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
+
+use crate::{
+    device::Device,
+    error::{ConfigError, ValueError},
+    strict,
+    text::quote,
+};
+
+/// A virtio device. Which kinds there are, and what their fields mean, is for the table of kinds that the machine is built
+/// with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtioSection {
+    /// What `type` says.
+    pub kind: String,
+    /// What the device is called. In a `Config` every device has one.
+    pub id: Option<DeviceId>,
+    /// All other fields.
+    pub fields: Map<String, Value>,
+    /// Where relative paths in the fields start. Known in a `Config`.
+    pub directory: PathBuf,
+}
+
+impl Serialize for VirtioSection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", &self.kind)?;
+        if let Some(id) = &self.id {
+            map.serialize_entry("id", id)?;
+        }
+        self.fields.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        map.end()
+    }
+}
+
+/// What a virtio device is called: in messages, in the name of its thread, in its counters. One to 32 letters, digits,
+/// `-`, `_` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct DeviceId(String);
+
+/// The most characters of an id: enough for a UUID without its dashes.
+const ID_LEN: usize = 32;
+
+impl DeviceId {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for DeviceId {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<DeviceId, ValueError> {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        match (1..=ID_LEN).contains(&text.len()) && text.chars().all(is_good) {
+            true => Ok(DeviceId(text.to_owned())),
+            false => Err(ValueError::BadId { text: quote(text) }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DeviceId, D::Error> {
+        strict::text(deserializer, "an id such as \"root\"")
+    }
+}
+
+/// Gives every virtio device an id, which is its own, and the directory in which its paths start.
+pub(crate) fn settle(
+    mut devices: Vec<Device>,
+    directory: &Path,
+    origin: Option<&Path>,
+) -> Result<Vec<Device>, ConfigError> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken: BTreeMap<DeviceId, usize> = BTreeMap::new();
+    for (index, device) in devices.iter_mut().enumerate() {
+        let Device::Virtio(section) = device else { continue };
+        section.directory = directory.to_owned();
+        let count = counts.entry(section.kind.clone()).or_default();
+        let id = section.id.get_or_insert_with(|| DeviceId(format!("{}{count}", section.kind)));
+        *count += 1;
+        if let Some(first) = taken.insert(id.clone(), index) {
+            let problem = ValueError::IdTaken { id: id.to_string(), first };
+            return Err(ConfigError::field(origin, &format!("devices[{index}].id"), &problem));
+        }
+    }
+    Ok(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_of_letters_digits_and_marks_is_taken() {
+        assert_eq!("root.disk-1_a".parse::<DeviceId>().unwrap().as_str(), "root.disk-1_a");
+    }
+
+    #[test]
+    fn id_empty_long_or_with_a_slash_is_refused() {
+        let is_refused = |text: &str| text.parse::<DeviceId>().is_err();
+        assert!(is_refused("") && is_refused(&"x".repeat(33)) && is_refused("a/b") && is_refused("é"));
+    }
+}

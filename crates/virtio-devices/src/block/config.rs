@@ -1,0 +1,119 @@
+//! What a config says of a disk.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use vmm_config::{ByteSize, FilePath};
+
+/// A disk.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// An image file or a block device.
+    pub path: FilePath,
+    /// The guest can't write it, and others may read it meanwhile.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What the file's bytes mean; if absent, they are the disk's ("raw").
+    #[serde(default, deserialize_with = "present")]
+    pub format: Option<Format>,
+    /// When a write is done.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Past the host's page cache (O_DIRECT).
+    #[serde(default)]
+    pub direct: bool,
+    /// What the guest reads as the disk's serial, at most 20 bytes of ASCII; if absent, its id.
+    #[serde(default, deserialize_with = "present")]
+    pub serial: Option<String>,
+    /// Queues, at most one for each vCPU; if absent, as many as that, 16 at most.
+    #[serde(default, deserialize_with = "present")]
+    pub queues: Option<u16>,
+    /// How the host reads and writes.
+    #[serde(default)]
+    pub io: Io,
+    /// What the guest may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where the guest's writes go instead of the file.
+    #[serde(default, deserialize_with = "present")]
+    pub overlay: Option<Overlay>,
+    /// The files below a qcow2 image, from the one that it names downwards.
+    #[serde(default)]
+    pub backing: Vec<FilePath>,
+}
+
+/// What an image file's bytes mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// They are the disk's.
+    Raw,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+}
+
+/// When a write is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// When the host has it; a flush brings it to stable storage.
+    #[default]
+    Writeback,
+    /// When it is on stable storage.
+    Writethrough,
+}
+
+/// How the host reads and writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Io {
+    /// io_uring, or threads where that is refused.
+    #[default]
+    Auto,
+    /// io_uring or not at all.
+    IoUring,
+    /// Threads.
+    Threads,
+}
+
+/// What the guest may use. What is absent is without limit.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes read, written and zeroed each second.
+    #[serde(default, deserialize_with = "present")]
+    pub bytes_per_second: Option<ByteSize>,
+    /// Bytes at once after a rest; if absent, those of a second.
+    #[serde(default, deserialize_with = "present")]
+    pub bytes_burst: Option<ByteSize>,
+    /// Requests each second.
+    #[serde(default, deserialize_with = "present")]
+    pub operations_per_second: Option<u64>,
+    /// Requests at once after a rest; if absent, those of a second.
+    #[serde(default, deserialize_with = "present")]
+    pub operations_burst: Option<u64>,
+}
+
+/// Where the guest's writes go instead of the file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlay {
+    /// Into a file without a name in the directory for temporary files, gone when the monitor ends.
+    Temp,
+    /// The same in this directory.
+    #[serde(untagged)]
+    TempIn(Directory),
+}
+
+/// A directory.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// For a temporary file.
+    pub temp_in: FilePath,
+}
+
+/// A field that may be absent but not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

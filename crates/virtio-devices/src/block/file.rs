@@ -1,0 +1,148 @@
+//! Opening a disk's file, with everything that may be wrong with it.
+
+use std::fs::{File, FileType, Metadata};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use vmm_virtio::OpenError;
+
+use super::lock;
+use super::request::SECTOR_LEN;
+
+/// What a qcow2 image starts with (QEMU, docs/interop/qcow2.rst): "QFI" and 0xfb.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// What may be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// The field of the config that names a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) path: &'a Path,
+    pub(super) field: &'a str,
+}
+
+impl Place<'_> {
+    /// The config is wrong: `problem` is what the file is or has, and what to change.
+    pub(super) fn wrong(&self, problem: &str) -> OpenError {
+        OpenError::config(self.field, format!("{} {problem}", self.path.display()))
+    }
+
+    fn host(&self, problem: &str, error: &io::Error) -> OpenError {
+        OpenError::host(self.field, format!("{} {problem}: {error}", self.path.display()))
+    }
+}
+
+/// A regular file or a block device, open and locked.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) is_device: bool,
+}
+
+impl Image {
+    /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
+    /// writers otherwise.
+    pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {
+        // Before it is opened: that blocks on a FIFO, and does things to some devices.
+        let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
+        check(place, access, &found)?;
+        let file = File::options()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            // If it has become a FIFO meanwhile.
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(place.path)
+            .map_err(|error| unopened(place, access, error))?;
+        let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
+        check(place, access, &found)?;
+        // io_uring gives up too early on a file that mustn't block.
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
+            .map_err(|error| place.host("can't be made to block", &error.into()))?;
+        lock::lock(&file, place, access)?;
+        Ok(Self { path: place.path.to_owned(), file, is_device: found.file_type().is_block_device() })
+    }
+
+    /// Its length now, in bytes; a block device's too.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        (&self.file).seek(SeekFrom::End(0))
+    }
+
+    /// Whether its first bytes are those of a qcow2 image.
+    pub(super) fn is_qcow2(&self) -> bool {
+        let mut magic = [0; 4];
+        self.file.read_exact_at(&mut magic, 0).is_ok_and(|()| magic == QCOW2_MAGIC)
+    }
+
+    /// Its length, if its bytes can be those of a disk.
+    pub(super) fn disk_len(&self, place: Place<'_>) -> Result<u64, OpenError> {
+        let len = self.len().map_err(|error| place.host("has no length", &error))?;
+        let path = place.path.display();
+        if len == 0 {
+            let advice = format!("truncate -s 1G {path}");
+            return Err(place.wrong(&format!("is empty, a disk has at least 512 bytes: try {advice}")));
+        }
+        if !len.is_multiple_of(SECTOR_LEN) {
+            let whole = len.next_multiple_of(SECTOR_LEN);
+            let advice = format!("truncate -s {whole} {path}");
+            let problem = format!("has {len} bytes, not a multiple of the sector's 512: try {advice}");
+            return Err(place.wrong(&problem));
+        }
+        Ok(len)
+    }
+
+    /// The same file, past the page cache (O_DIRECT). It has no lock of its own.
+    pub(super) fn open_direct(&self, access: Access) -> io::Result<File> {
+        // By its descriptor: what the path names may have changed.
+        File::options()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .custom_flags(OFlag::O_DIRECT.bits())
+            .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
+    match (error.kind(), access) {
+        (ErrorKind::NotFound, _) => place.wrong("doesn't exist, create it or correct the path"),
+        (ErrorKind::ReadOnlyFilesystem, Access::ReadWrite) => place.wrong(READ_ONLY),
+        (ErrorKind::PermissionDenied, Access::ReadWrite) if File::open(place.path).is_ok() => {
+            place.wrong(READ_ONLY)
+        }
+        (ErrorKind::PermissionDenied, _) => place.wrong("can't be opened: permission denied, see chmod(1)"),
+        _ => place.host("can't be opened", &error),
+    }
+}
+
+/// What a writer is told of what it can't write.
+const READ_ONLY: &str = "is read-only but \"read_only\" is false, set that or let it be written";
+
+fn check(place: Place<'_>, access: Access, found: &Metadata) -> Result<(), OpenError> {
+    if let Some(kind) = what_else(found.file_type()) {
+        return Err(place.wrong(&format!("is {kind}, name an image file or a block device")));
+    }
+    // Root could, but who took away every right to write meant it.
+    if access == Access::ReadWrite && found.permissions().mode() & 0o222 == 0 {
+        return Err(place.wrong(READ_ONLY));
+    }
+    Ok(())
+}
+
+/// What it is, if it can't be a disk.
+fn what_else(kind: FileType) -> Option<&'static str> {
+    let kinds = [
+        (kind.is_dir(), "a directory"),
+        (kind.is_fifo(), "a FIFO"),
+        (kind.is_socket(), "a socket"),
+        (kind.is_char_device(), "a character device"),
+    ];
+    kinds.iter().find(|(is, _)| *is).map(|(_, name)| *name)
+}

@@ -1,0 +1,150 @@
+//! What a disk's driver reads as its features and configuration (virtio 1.2 §5.2.3, §5.2.4).
+
+use std::ops::Range;
+
+use virtio_bindings::bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
+    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+};
+use vmm_virtio::ConfigSpace;
+
+use super::config::Cache;
+use super::request::{DISCARD_SECTORS_MAX, SECTOR_LEN, ZEROES_SECTORS_MAX};
+use super::shape::Shape;
+
+/// The most descriptors of a queue, as in other monitors: what a driver has in flight at once.
+pub(super) const QUEUE_SIZE: u16 = 256;
+/// The most buffers of a request: those of a chain without header and status.
+const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Offset of `capacity`, 64 bits.
+const CAPACITY: Range<usize> = 0..8;
+/// Offset of `writeback`, the byte that the driver may write.
+const WRITEBACK: usize = 32;
+
+/// What is fixed of a disk as its driver sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Face {
+    pub(super) sectors: u64,
+    pub(super) shape: Shape,
+    pub(super) read_only: bool,
+    pub(super) cache: Cache,
+    pub(super) queues: u16,
+}
+
+impl Face {
+    /// The bits that it offers.
+    pub(super) fn features(&self) -> u64 {
+        let mut features = vec![VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_TOPOLOGY];
+        features.push(VIRTIO_BLK_F_FLUSH);
+        if self.queues > 1 {
+            features.push(VIRTIO_BLK_F_MQ);
+        }
+        if self.read_only {
+            features.push(VIRTIO_BLK_F_RO);
+        } else {
+            features.extend([VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_F_CONFIG_WCE]);
+        }
+        features.iter().fold(0, |bits, feature| bits | 1 << feature)
+    }
+
+    /// `struct virtio_blk_config`, as far as there is something in it.
+    pub(super) fn space(&self) -> ConfigSpace {
+        let shape = &self.shape;
+        let in_blocks = |bytes: u32| bytes / shape.block_len;
+        let writes = |value: u32| if self.read_only { 0 } else { value };
+        let mut bytes = Vec::with_capacity(60);
+        bytes.extend(self.sectors.to_le_bytes());
+        // size_max: no such limit.
+        bytes.extend([0; 4]);
+        bytes.extend(SEGMENTS_MAX.to_le_bytes());
+        // geometry: that of cylinders.
+        bytes.extend([0; 4]);
+        bytes.extend(shape.block_len.to_le_bytes());
+        bytes.extend([shape.physical_exponent(), shape.first_physical]);
+        bytes.extend(u16::try_from(in_blocks(shape.preferred_len)).unwrap_or(0).to_le_bytes());
+        bytes.extend(in_blocks(shape.optimal_len).to_le_bytes());
+        bytes.extend([u8::from(self.cache == Cache::Writeback), 0]);
+        bytes.extend(self.queues.to_le_bytes());
+        bytes.extend(writes(DISCARD_SECTORS_MAX).to_le_bytes());
+        bytes.extend(writes(1).to_le_bytes());
+        bytes.extend(writes(shape.physical_len / SECTOR_LEN as u32).to_le_bytes());
+        bytes.extend(writes(ZEROES_SECTORS_MAX).to_le_bytes());
+        bytes.extend(writes(1).to_le_bytes());
+        // write_zeroes_may_unmap, and three unused.
+        bytes.extend(writes(1).to_le_bytes());
+        let writable = if self.read_only { 0..0 } else { WRITEBACK..WRITEBACK + 1 };
+        ConfigSpace::new(bytes, writable)
+    }
+}
+
+/// Whether the driver wants writes to be done when the host has them.
+pub(super) fn is_writeback(space: &ConfigSpace) -> bool {
+    let mut byte = [0];
+    space.read(WRITEBACK as u64, &mut byte);
+    byte != [0]
+}
+
+/// Tells another size.
+pub(super) fn set_sectors(space: &ConfigSpace, sectors: u64) {
+    space.update(|bytes| bytes[CAPACITY].copy_from_slice(&sectors.to_le_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face() -> Face {
+        let shape = Shape { optimal_len: 65536, ..Shape::of_blocks(4096) };
+        Face { sectors: 0x1_0000_0003, shape, read_only: false, cache: Cache::Writeback, queues: 4 }
+    }
+
+    fn at<const N: usize>(face: Face, offset: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        face.space().read(offset, &mut bytes);
+        bytes
+    }
+
+    /// Offsets as in Linux, include/uapi/linux/virtio_blk.h.
+    #[test]
+    fn space_has_each_field_at_its_place() {
+        assert_eq!(u64::from_le_bytes(at(face(), 0)), 0x1_0000_0003);
+        assert_eq!(u32::from_le_bytes(at(face(), 12)), 254);
+        assert_eq!(u32::from_le_bytes(at(face(), 20)), 512);
+        assert_eq!(at(face(), 24), [3, 0]);
+        assert_eq!(u16::from_le_bytes(at(face(), 26)), 8);
+        assert_eq!(u32::from_le_bytes(at(face(), 28)), 128);
+        assert_eq!(at(face(), 32), [1, 0]);
+        assert_eq!(u16::from_le_bytes(at(face(), 34)), 4);
+        assert_eq!(u32::from_le_bytes(at(face(), 36)), 0x20_0000);
+        assert_eq!(u32::from_le_bytes(at(face(), 40)), 1);
+        assert_eq!(u32::from_le_bytes(at(face(), 44)), 8);
+        assert_eq!(u32::from_le_bytes(at(face(), 48)), 0x1_0000);
+        assert_eq!(u32::from_le_bytes(at(face(), 52)), 1);
+        assert_eq!(at(face(), 56), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn read_only_disk_offers_nothing_that_writes() {
+        let read_only = Face { read_only: true, ..face() };
+        let has = |bit: u32| read_only.features() & (1 << bit) != 0;
+        assert!(has(VIRTIO_BLK_F_RO) && has(VIRTIO_BLK_F_FLUSH));
+        assert!(!has(VIRTIO_BLK_F_DISCARD) && !has(VIRTIO_BLK_F_WRITE_ZEROES) && !has(VIRTIO_BLK_F_CONFIG_WCE));
+        assert_eq!(at(read_only, 36), [0; 24]);
+    }
+
+    #[test]
+    fn one_queue_needs_no_feature() {
+        let one = Face { queues: 1, ..face() };
+        assert_eq!(one.features() & (1 << VIRTIO_BLK_F_MQ), 0);
+        assert_ne!(face().features() & (1 << VIRTIO_BLK_F_MQ), 0);
+    }
+
+    #[test]
+    fn size_changed_is_read_back() {
+        let space = face().space();
+        set_sectors(&space, 7);
+        let mut bytes = [0; 8];
+        space.read(0, &mut bytes);
+        assert_eq!(u64::from_le_bytes(bytes), 7);
+    }
+}

@@ -1,0 +1,195 @@
+//! One request on its way.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::{Durable, IoRequest};
+use crate::IoSlices;
+use crate::iovec::is_transient;
+
+/// What is done, without the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Read,
+    Write(Durable),
+    Sync,
+    Punch(u64),
+    Zero { len: u64, unmap: bool, durable: Durable },
+}
+
+/// Everything that the kernel needs while it carries out a request: it keeps file and memory alive.
+pub(super) struct Task {
+    number: u16,
+    operation: Operation,
+    file: Option<Arc<File>>,
+    offset: u64,
+    slices: IoSlices,
+}
+
+/// What comes after an answer of the kernel's.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The rest, or the next step, in the same way.
+    Again,
+    /// Nothing.
+    Done(io::Result<()>),
+}
+
+impl Task {
+    pub(super) fn new(number: u16, pieces: usize) -> Self {
+        let slices = IoSlices::with_capacity(pieces);
+        Self { number, operation: Operation::Sync, file: None, offset: 0, slices }
+    }
+
+    /// Which one it is, below the depth.
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub(super) fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn slices(&self) -> &IoSlices {
+        &self.slices
+    }
+
+    /// `None` for one that was never prepared.
+    pub(super) fn file(&self) -> Option<&Arc<File>> {
+        self.file.as_ref()
+    }
+
+    pub(super) fn prepare(
+        &mut self,
+        request: IoRequest<'_>,
+        file: &Arc<File>,
+        offset: u64,
+    ) -> io::Result<()> {
+        self.slices.clear();
+        self.operation = match request {
+            IoRequest::Read(into) => {
+                self.slices.fill(&into)?;
+                Operation::Read
+            }
+            IoRequest::Write(from, durable) => {
+                self.slices.fill(&from)?;
+                Operation::Write(durable)
+            }
+            IoRequest::Sync => Operation::Sync,
+            IoRequest::Punch(len) => Operation::Punch(len),
+            IoRequest::Zero { len, unmap, durable } => Operation::Zero { len, unmap, durable },
+        };
+        (self.file, self.offset) = (Some(Arc::clone(file)), offset);
+        Ok(())
+    }
+
+    /// Lets go of file and memory.
+    pub(super) fn clear(&mut self) {
+        self.slices.clear();
+        self.file = None;
+    }
+
+    /// Carries out the whole of it, or its rest, and waits for that.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.as_deref() else { return Ok(()) };
+        match self.operation {
+            Operation::Read => self.slices.read_at(file, self.offset),
+            Operation::Write(durable) => self.slices.write_at(file, self.offset, durable == Durable::Yes),
+            Operation::Sync => file.sync_data(),
+            Operation::Punch(len) => punch(file, self.offset, len),
+            Operation::Zero { len, unmap, durable } => {
+                zero(file, self.offset, len, unmap)?;
+                if durable == Durable::Yes { file.sync_data() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Goes on after the kernel's answer to an asynchronous step: a number of bytes, or a negative errno.
+    pub(super) fn answered(&mut self, answer: i32) -> Next {
+        let Ok(count) = u64::try_from(answer) else {
+            return self.failed(io::Error::from_raw_os_error(-answer));
+        };
+        match self.operation {
+            Operation::Read | Operation::Write(_) => {
+                if count == 0 && !self.slices.is_empty() {
+                    return Next::Done(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                self.slices.advance(count);
+                self.offset += count;
+                if self.slices.is_empty() { Next::Done(Ok(())) } else { Next::Again }
+            }
+            Operation::Zero { durable: Durable::Yes, .. } => {
+                self.operation = Operation::Sync;
+                Next::Again
+            }
+            Operation::Sync | Operation::Punch(_) | Operation::Zero { .. } => Next::Done(Ok(())),
+        }
+    }
+
+    fn failed(&mut self, error: io::Error) -> Next {
+        let is_unsupported = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        match self.operation {
+            // What the file system can't do, there are other ways to do.
+            Operation::Punch(_) | Operation::Zero { .. } if is_unsupported => Next::Done(self.run()),
+            _ if is_transient(&error) => Next::Done(self.run()),
+            _ => Next::Done(Err(error)),
+        }
+    }
+}
+
+/// How a range is given up, and how it is zeroed. Files and block devices both know these (fallocate(2)); of a block
+/// device, the kernel makes a discard or a write of zeros.
+pub(super) const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+pub(super) const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
+
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match allocate(file, PUNCH, offset, len) {
+        // A discard is a hint.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn zero(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+    let ways: &[FallocateFlags] = if unmap { &[PUNCH, ZERO] } else { &[ZERO] };
+    for way in ways {
+        match allocate(file, *way, offset, len) {
+            Err(Errno::OPNOTSUPP) => {}
+            other => return Ok(other?),
+        }
+    }
+    write_zeros(file, offset, len)
+}
+
+fn allocate(file: &File, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
+    if len == 0 {
+        // fallocate(2) refuses that.
+        return Ok(());
+    }
+    rustix::io::retry_on_intr(|| fallocate(file, mode, offset, len))
+}
+
+/// Zeros to write from, aligned as O_DIRECT wants it on any disk.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
+
+fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let count = (len - at).min(ZEROS.0.len() as u64);
+        file.write_all_at(&ZEROS.0[..count as usize], offset + at)?;
+        at += count;
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::chain::Segment;
+
+const RAM_LEN: u64 = 1 << 20;
+
+fn ram() -> GuestRam {
+    GuestRam::new(&[0..RAM_LEN]).unwrap()
+}
+
+/// 64 KiB whose every byte is that of its position, modulo 251.
+fn file() -> Arc<File> {
+    let mut file = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..65536_u32).map(|at| (at % 251) as u8).collect();
+    file.write_all(&bytes).unwrap();
+    Arc::new(file)
+}
+
+fn bytes_at(file: &File, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset).unwrap();
+    bytes
+}
+
+fn finish<T: Ord>(engine: &mut Engine<T>) -> BTreeMap<T, Result<(), io::ErrorKind>> {
+    engine.dispatch();
+    let mut finished = BTreeMap::new();
+    while engine.in_flight() > 0 {
+        engine.wait();
+        while let Some((with, result)) = engine.completed() {
+            finished.insert(with, result.map_err(|error| error.kind()));
+        }
+    }
+    finished
+}
+
+fn read_fills_scattered_memory(method: IoMethod) {
+    let (ram, file) = (ram(), file());
+    let segments = [Segment { gpa: 0x8000, len: 100 }, Segment { gpa: 0x100, len: 412 }];
+    let mut engine = Engine::new(method, 4, "test").unwrap();
+    let buffers = Buffers::new(&ram, &segments);
+    assert_eq!(engine.submit(IoRequest::Read(buffers), &file, 512, 7), Ok(()));
+    assert_eq!(finish(&mut engine), BTreeMap::from([(7, Ok(()))]));
+    let mut bytes = vec![0; 512];
+    ram.memory().read_slice(&mut bytes[..100], GuestAddress(0x8000)).unwrap();
+    ram.memory().read_slice(&mut bytes[100..], GuestAddress(0x100)).unwrap();
+    assert_eq!(bytes, bytes_at(&file, 512, 512));
+}
+
+fn write_then_sync_is_in_the_file(method: IoMethod) {
+    let (ram, file) = (ram(), file());
+    ram.memory().write_slice(&[9; 512], GuestAddress(0)).unwrap();
+    let segments = [Segment { gpa: 0, len: 512 }];
+    let mut engine = Engine::new(method, 4, "test").unwrap();
+    let write = |durable| IoRequest::Write(Buffers::new(&ram, &segments), durable);
+    assert_eq!(engine.submit(write(Durable::No), &file, 0, 1), Ok(()));
+    assert_eq!(engine.submit(write(Durable::Yes), &file, 65536, 2), Ok(()));
+    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 3), Ok(()));
+    assert_eq!(finish(&mut engine), BTreeMap::from([(1, Ok(())), (2, Ok(())), (3, Ok(()))]));
+    assert_eq!(bytes_at(&file, 0, 512), [9; 512]);
+    assert_eq!(bytes_at(&file, 65536, 512), [9; 512]);
+}
+
+fn zero_and_punch_leave_zeros(method: IoMethod) {
+    let file = file();
+    let mut engine = Engine::new(method, 4, "test").unwrap();
+    let zero = |unmap, durable| IoRequest::Zero { len: 4096, unmap, durable };
+    assert_eq!(engine.submit(zero(false, Durable::No), &file, 0, 1), Ok(()));
+    assert_eq!(engine.submit(zero(true, Durable::Yes), &file, 8192, 2), Ok(()));
+    assert_eq!(engine.submit(IoRequest::Punch(4096), &file, 16384, 3), Ok(()));
+    assert_eq!(
+        engine.submit(IoRequest::Zero { len: 0, unmap: true, durable: Durable::No }, &file, 0, 4),
+        Ok(())
+    );
+    let finished = finish(&mut engine);
+    assert_eq!((finished[&1], finished[&2], finished[&3]), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(bytes_at(&file, 0, 4096), [0; 4096]);
+    assert_eq!(bytes_at(&file, 8192, 4096), [0; 4096]);
+    assert_eq!(bytes_at(&file, 16384, 4096), [0; 4096]);
+    assert_ne!(bytes_at(&file, 4096, 4096), [0; 4096]);
+}
+
+fn failures_are_told(method: IoMethod) {
+    let (ram, file) = (ram(), file());
+    let read_only = Arc::new(File::open("/dev/null").unwrap());
+    let segments = [Segment { gpa: 0, len: 1024 }];
+    let buffers = Buffers::new(&ram, &segments);
+    let mut engine = Engine::new(method, 4, "test").unwrap();
+    // Half of it is behind the end.
+    assert_eq!(engine.submit(IoRequest::Read(buffers), &file, 65536 - 512, 1), Ok(()));
+    assert_eq!(engine.submit(IoRequest::Write(buffers, Durable::No), &read_only, 0, 2), Ok(()));
+    let finished = finish(&mut engine);
+    assert_eq!(finished[&1], Err(io::ErrorKind::UnexpectedEof));
+    assert!(finished[&2].is_err());
+}
+
+fn full_engine_gives_the_request_back(method: IoMethod) {
+    let file = file();
+    let mut engine = Engine::new(method, 1, "test").unwrap();
+    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 1), Ok(()));
+    assert!(engine.is_full());
+    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 2), Err(2));
+    assert_eq!(finish(&mut engine), BTreeMap::from([(1, Ok(()))]));
+    assert!(!engine.is_full());
+}
+
+/// The file's last owner is the engine, and what it does is done when it is gone.
+fn drop_waits_for_what_is_in_flight(method: IoMethod) {
+    let (ram, file) = (ram(), file());
+    ram.memory().write_slice(&[5; 65536], GuestAddress(0)).unwrap();
+    let mut seen = file.try_clone().unwrap();
+    let segments = [Segment { gpa: 0, len: 65536 }];
+    let mut engine = Engine::new(method, 8, "test").unwrap();
+    for part in 0..8 {
+        let buffers = Buffers::new(&ram, &segments);
+        assert!(engine.submit(IoRequest::Write(buffers, Durable::Yes), &file, part * 65536, ()).is_ok());
+    }
+    engine.dispatch();
+    drop((engine, file, ram));
+    seen.seek(SeekFrom::Start(0)).unwrap();
+    let mut bytes = Vec::new();
+    seen.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, [5; 8 * 65536]);
+}
+
+/// A slot is used again, with other memory, many times.
+fn many_rounds_need_no_more_than_the_depth(method: IoMethod) {
+    let (ram, file) = (ram(), file());
+    let mut engine = Engine::new(method, 3, "test").unwrap();
+    let mut done = 0;
+    for round in 0..300_u64 {
+        let segments = [Segment { gpa: round % 16 * 4096, len: 4096 }];
+        while engine.is_full() {
+            engine.dispatch();
+            engine.wait();
+            done += u64::from(engine.completed().is_some_and(|(_, result)| result.is_ok()));
+        }
+        let buffers = Buffers::new(&ram, &segments);
+        assert!(engine.submit(IoRequest::Read(buffers), &file, round % 16 * 4096, round).is_ok());
+    }
+    done += finish(&mut engine).values().filter(|result| result.is_ok()).count() as u64;
+    assert_eq!(done, 300);
+    let mut bytes = vec![0; 65536];
+    ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+    assert_eq!(bytes, bytes_at(&file, 0, 65536));
+}
+
+/// Each behaviour, in both ways. Where io_uring is refused its tests fail and say so: they never pass unseen.
+macro_rules! both_ways {
+    ($($test:ident),* $(,)?) => {
+        mod uring {
+            $(#[test] fn $test() { super::$test(super::IoMethod::Uring) })*
+        }
+        mod threads {
+            $(#[test] fn $test() { super::$test(super::IoMethod::Threads) })*
+        }
+    };
+}
+
+both_ways!(
+    read_fills_scattered_memory,
+    write_then_sync_is_in_the_file,
+    zero_and_punch_leave_zeros,
+    failures_are_told,
+    full_engine_gives_the_request_back,
+    drop_waits_for_what_is_in_flight,
+    many_rounds_need_no_more_than_the_depth,
+);
+
+fn refused() -> Option<io::Result<Uring>> {
+    Some(Err(io::Error::from_raw_os_error(libc::EPERM)))
+}
+
+fn threads() -> Way {
+    Way::Threads(Threads::new(1, Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()), "test"))
+}
+
+#[test]
+fn uring_refused_makes_auto_use_threads_and_keep_the_reason() {
+    let (way, refusal) = choose(IoMethod::Auto, refused(), threads).unwrap();
+    assert!(matches!(way, Way::Threads(_)));
+    assert_eq!(refusal.unwrap().raw_os_error(), Some(libc::EPERM));
+}
+
+#[test]
+fn uring_refused_is_an_error_where_nothing_else_will_do() {
+    let error = choose(IoMethod::Uring, refused(), threads).map(|_| ()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+}
+
+#[test]
+fn describe_says_why_it_is_not_io_uring() {
+    let mut engine: Engine<()> = Engine::new(IoMethod::Threads, 1, "test").unwrap();
+    assert_eq!(engine.describe(), "threads");
+    engine.refusal = Some(io::Error::from_raw_os_error(libc::ENOSYS));
+    assert_eq!(engine.describe(), "threads, as io_uring is refused: Function not implemented (os error 38)");
+}

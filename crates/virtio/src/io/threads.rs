@@ -1,0 +1,132 @@
+//! I/O by threads that wait, where there is no io_uring.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::task::Task;
+
+/// Threads for a device. One alone would let a flush keep the reads waiting; more than a few gain nothing on one disk.
+const THREADS: usize = 4;
+/// Linux's limit of a thread's name, in bytes (TASK_COMM_LEN without its NUL).
+const NAME_LEN: usize = 15;
+/// Bytes of stack: a system call and what leads there.
+const STACK_LEN: usize = 64 << 10;
+
+/// A few threads, started with the first task.
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    name: String,
+    threads: Vec<JoinHandle<()>>,
+    in_flight: usize,
+}
+
+struct Shared {
+    work: Mutex<Work>,
+    has_work: Condvar,
+    done: Mutex<VecDeque<Done>>,
+    has_done: Condvar,
+    ready: Arc<EventFd>,
+}
+
+type Done = (Task, io::Result<()>);
+
+struct Work {
+    tasks: VecDeque<Task>,
+    is_over: bool,
+}
+
+impl Threads {
+    pub(super) fn new(depth: u16, ready: Arc<EventFd>, name: &str) -> Self {
+        let depth = usize::from(depth);
+        let work = Mutex::new(Work { tasks: VecDeque::with_capacity(depth), is_over: false });
+        let done = Mutex::new(VecDeque::with_capacity(depth));
+        let shared = Shared { work, has_work: Condvar::new(), done, has_done: Condvar::new(), ready };
+        let name = format!("io-{name}").chars().take(NAME_LEN).collect();
+        Self { shared: Arc::new(shared), name, threads: Vec::new(), in_flight: 0 }
+    }
+
+    pub(super) fn submit(&mut self, mut task: Task) {
+        self.in_flight += 1;
+        if self.threads.is_empty() {
+            self.start();
+        }
+        if self.threads.is_empty() {
+            // A host without room for a thread: the device waits itself.
+            let result = task.run();
+            self.shared.finish(task, result);
+            return;
+        }
+        self.shared.work().tasks.push_back(task);
+        self.shared.has_work.notify_one();
+    }
+
+    /// Not before there is something to do: the thread of the device starts them, whose signals are blocked.
+    fn start(&mut self) {
+        for _ in 0..THREADS {
+            let shared = Arc::clone(&self.shared);
+            let builder = std::thread::Builder::new().name(self.name.clone()).stack_size(STACK_LEN);
+            self.threads.extend(builder.spawn(move || shared.run()));
+        }
+    }
+
+    pub(super) fn completed(&mut self) -> Option<Done> {
+        let done = self.shared.done().pop_front()?;
+        self.in_flight -= 1;
+        Some(done)
+    }
+
+    pub(super) fn wait(&mut self) {
+        if self.in_flight == 0 {
+            return;
+        }
+        let done = self.shared.done();
+        drop(self.shared.has_done.wait_while(done, |done| done.is_empty()).expect(NO_PANIC));
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.work().is_over = true;
+        self.shared.has_work.notify_all();
+        // They finish what there is first.
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+const NO_PANIC: &str = "no panic while it is held";
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().expect(NO_PANIC)
+    }
+
+    fn done(&self) -> MutexGuard<'_, VecDeque<Done>> {
+        self.done.lock().expect(NO_PANIC)
+    }
+
+    fn run(&self) {
+        while let Some(mut task) = self.next() {
+            let result = task.run();
+            self.finish(task, result);
+        }
+    }
+
+    fn next(&self) -> Option<Task> {
+        let is_idle = |work: &mut Work| work.tasks.is_empty() && !work.is_over;
+        let mut work = self.has_work.wait_while(self.work(), is_idle).expect(NO_PANIC);
+        work.tasks.pop_front()
+    }
+
+    fn finish(&self, task: Task, result: io::Result<()>) {
+        self.done().push_back((task, result));
+        self.has_done.notify_one();
+        // Non-blocking; at its counter's end it can be read anyway.
+        let _ = self.ready.write(1);
+    }
+}

@@ -1,0 +1,150 @@
+//! I/O by io_uring(7).
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{IoUring, Probe, opcode, squeue};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Durable;
+use super::task::{Next, Operation, PUNCH, Task, ZERO};
+
+/// What must be known to the kernel (Linux 5.6 has all of it).
+const OPCODES: [u8; 4] =
+    [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
+
+/// A ring, and the tasks that the kernel has of it.
+///
+/// A task that was submitted stays in `tasks`, unchanged, until its completion was taken from the ring. All unsafe code here
+/// rests on that, and nothing outside this file can break it: `tasks` is private, and dropping waits.
+pub(super) struct Uring {
+    ring: IoUring,
+    /// By number.
+    tasks: Vec<Option<Task>>,
+    in_flight: usize,
+    /// Keeps it open for the kernel to write.
+    _ready: Arc<EventFd>,
+}
+
+impl Uring {
+    /// A ring for `depth` tasks, which writes `ready` whenever one is complete.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, an older one, or refuses it by a sysctl or a filter.
+    pub(super) fn new(depth: u16, ready: &Arc<EventFd>) -> io::Result<Self> {
+        // The completion queue has twice the entries: never fewer than tasks.
+        let ring = IoUring::new(depth.into())?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        if !OPCODES.iter().all(|code| probe.is_supported(*code)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        ring.submitter().register_eventfd(ready.as_raw_fd())?;
+        let tasks = (0..depth).map(|_| None).collect();
+        Ok(Self { ring, tasks, in_flight: 0, _ready: Arc::clone(ready) })
+    }
+
+    /// Takes a task. The kernel sees it with the next [`dispatch`](Self::dispatch).
+    pub(super) fn submit(&mut self, task: Task) {
+        let place = &mut self.tasks[usize::from(task.number())];
+        assert!(place.is_none(), "a number is that of one task");
+        let entry = entry(place.insert(task));
+        self.in_flight += 1;
+        // SAFETY: what the entry points to must stay valid until it is complete: the list of pieces is on the heap, owned
+        // by the task, which lies in `tasks` until `completed` has its completion, and which nobody replaces (see the
+        // assertion) or changes meanwhile. Each piece names memory inside the mapping of guest RAM, which the list keeps
+        // mapped, and to which there is no Rust reference. The file is open: the task has an `Arc` of it.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("the queue has an entry for each task");
+    }
+
+    /// Gives the kernel what it hasn't seen.
+    ///
+    /// # Errors
+    /// The kernel can't take it now. It stays for the next time.
+    pub(super) fn dispatch(&mut self) -> io::Result<()> {
+        while !self.ring.submission().is_empty() {
+            match self.ring.submit() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => {
+                    other?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A task that is complete.
+    pub(super) fn completed(&mut self) -> Option<(Task, io::Result<()>)> {
+        loop {
+            let completion = self.ring.completion().next()?;
+            let number = completion.user_data() as usize;
+            // The kernel names those that it was given.
+            let mut task = self.tasks.get_mut(number)?.take()?;
+            self.in_flight -= 1;
+            match task.answered(completion.result()) {
+                Next::Done(result) => return Some((task, result)),
+                Next::Again => {
+                    self.submit(task);
+                    // If that fails, the device's next dispatch does it.
+                    let _ = self.dispatch();
+                }
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self) {
+        if self.in_flight > 0 {
+            // An interrupted wait is one that the caller repeats.
+            let _ = self.ring.submit_and_wait(1);
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        let mut attempts = 0;
+        while self.in_flight > 0 {
+            match self.ring.submit_and_wait(1) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => attempts += 1,
+                _ => attempts = 0,
+            }
+            while self.completed().is_some() {}
+            if attempts > ATTEMPTS {
+                // The kernel may still write to their memory: it must stay mapped for good.
+                mem::forget(mem::take(&mut self.tasks));
+                return;
+            }
+        }
+    }
+}
+
+/// How often the kernel may refuse to wait before the tasks are given up for lost. It never does but for want of memory.
+const ATTEMPTS: u32 = 1000;
+
+/// What the kernel is told of a task.
+fn entry(task: &Task) -> squeue::Entry {
+    let fd = Fd(task.file().map_or(-1, |file| file.as_raw_fd()));
+    let (pieces, count) = task.slices().raw();
+    let (count, offset) = (count as u32, task.offset());
+    let entry = match task.operation() {
+        Operation::Read => opcode::Readv::new(fd, pieces, count).offset(offset).build(),
+        Operation::Write(durable) => {
+            let flags = if durable == Durable::Yes { libc::RWF_DSYNC } else { 0 };
+            opcode::Writev::new(fd, pieces, count).offset(offset).rw_flags(flags).build()
+        }
+        Operation::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+        Operation::Punch(len) => {
+            opcode::Fallocate::new(fd, len).offset(offset).mode(PUNCH.bits() as i32).build()
+        }
+        Operation::Zero { len, unmap, .. } => {
+            let mode = if unmap { PUNCH } else { ZERO };
+            opcode::Fallocate::new(fd, len).offset(offset).mode(mode.bits() as i32).build()
+        }
+    };
+    entry.user_data(task.number().into())
+}

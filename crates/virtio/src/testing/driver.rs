@@ -1,0 +1,314 @@
+//! A device with its transport, its memory and its interrupt, and what a driver does with them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use vmm_bus::{BusDevice, IrqLine, Outcome};
+use vmm_memory::GuestRam;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::arena::Arena;
+use super::rings::{Ring, Rings};
+use super::wait::Waiter;
+use super::{DEADLINE, Register, features, status};
+use crate::{Control, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
+
+/// InterruptStatus: the configuration has changed.
+const CONFIGURATION_CHANGE: u32 = 2;
+
+/// A driver and its device.
+///
+/// It has 64 MiB of memory from 0 on, of two regions that touch at 32 MiB, and 1 MiB from 4 GiB on.
+/// [`init`](Self::init) does what a Linux driver does in its probe; [`queue`](Self::queue) gives a queue to work with. What
+/// panics is said at each method; the rest can be called in any state, as a malicious driver would.
+pub struct Driver {
+    transport: Arc<MmioTransport>,
+    pub(super) arena: Arena,
+    pub(super) rings: Vec<Ring>,
+    pub(super) features: u64,
+    interrupt: Waiter,
+    news: Waiter,
+    config_changed: bool,
+    pub(super) interrupts: u64,
+}
+
+impl Driver {
+    /// Gives `device` a thread and registers; `id` is its virtio device id. Nothing is initialised.
+    ///
+    /// # Panics
+    /// The host is out of descriptors, threads or memory.
+    pub fn new(device: Box<dyn VirtioDevice>, id: u32) -> Self {
+        let arena = Arena::new();
+        let news = Arc::new(EventFd::new(EFD_NONBLOCK).expect("a descriptor"));
+        let line = IrqLine::new().expect("a descriptor");
+        let parts = Parts { id, name: "test".to_owned(), ram: arena.ram.clone(), news: Arc::clone(&news) };
+        let (interrupt, news) = (Waiter::new(line.event()), Waiter::new(&news));
+        let transport = Arc::new(MmioTransport::new(parts, device, line).expect("a thread and descriptors"));
+        let mut driver = Self {
+            transport,
+            arena,
+            rings: Vec::new(),
+            features: 0,
+            interrupt,
+            news,
+            config_changed: false,
+            interrupts: 0,
+        };
+        driver.rings = driver.queue_maxima().map(|_| Ring::default()).collect();
+        driver
+    }
+
+    /// The guest's memory.
+    pub fn ram(&self) -> &GuestRam {
+        &self.arena.ram
+    }
+
+    /// The device's registers, which other threads may access at the same time.
+    pub fn transport(&self) -> &Arc<MmioTransport> {
+        &self.transport
+    }
+
+    /// The device's control side: what the machine has of it.
+    pub fn control(&self) -> &Control {
+        self.transport.control()
+    }
+
+    /// Reads a register.
+    pub fn read(&self, register: Register) -> u32 {
+        let mut bytes = [0xff; 4];
+        self.transport.read(register as u64, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Writes a register, as [`write_bytes`](Self::write_bytes).
+    pub fn write(&self, register: Register, value: u32) {
+        self.write_bytes(register as u64, &value.to_le_bytes());
+    }
+
+    /// Writes 1, 2, 4 or 8 bytes anywhere in the registers' page. As a vCPU that is held, this returns when the device lets
+    /// go, which is when a reset is done.
+    ///
+    /// # Panics
+    /// It doesn't by the [`DEADLINE`].
+    pub fn write_bytes(&self, offset: u64, bytes: &[u8]) {
+        if self.transport.write(offset, bytes) == Outcome::Hold {
+            self.wait_hold();
+        }
+    }
+
+    /// Waits until the device lets a vCPU go that it held.
+    ///
+    /// # Panics
+    /// It doesn't by the [`DEADLINE`].
+    pub fn wait_hold(&self) {
+        let until = Instant::now() + DEADLINE;
+        while self.transport.is_holding() {
+            assert!(self.news.wait(until), "the device doesn't finish its reset");
+        }
+    }
+
+    /// The device status register.
+    pub fn status(&self) -> u8 {
+        self.read(Register::Status) as u8
+    }
+
+    /// Sets bits of the device status, beside those that it has.
+    pub fn add_status(&self, bits: u8) {
+        self.write(Register::Status, (self.status() | bits).into());
+    }
+
+    /// Whether the device says DEVICE_NEEDS_RESET.
+    pub fn needs_reset(&self) -> bool {
+        self.status() & status::NEEDS_RESET != 0
+    }
+
+    /// The features that the device offers.
+    pub fn offered(&self) -> u64 {
+        let half = |select| {
+            self.write(Register::DeviceFeaturesSel, select);
+            u64::from(self.read(Register::DeviceFeatures))
+        };
+        half(0) | half(1) << 32
+    }
+
+    /// `len` bytes of the configuration space from `offset` on, read again while the device changes it (virtio 1.2
+    /// §2.5.1), as a driver does.
+    ///
+    /// # Panics
+    /// They lie beyond the registers' page.
+    pub fn config(&self, offset: u64, len: usize) -> Vec<u8> {
+        assert!(Register::Config as u64 + offset + len as u64 <= MMIO_LEN, "beyond the configuration space");
+        let mut bytes = vec![0xff; len];
+        loop {
+            let generation = self.read(Register::ConfigGeneration);
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                let offset = Register::Config as u64 + offset + at as u64;
+                self.transport.read(offset, std::slice::from_mut(byte));
+            }
+            if self.read(Register::ConfigGeneration) == generation {
+                return bytes;
+            }
+        }
+    }
+
+    /// Writes into the configuration space, in one access; 1, 2, 4 or 8 bytes.
+    pub fn write_config(&self, offset: u64, bytes: &[u8]) {
+        self.write_bytes(Register::Config as u64 + offset, bytes);
+    }
+
+    /// The most descriptors of each queue.
+    pub fn queue_maxima(&self) -> impl Iterator<Item = u16> {
+        (0..)
+            .map(|index| {
+                self.write(Register::QueueSel, index);
+                self.read(Register::QueueSizeMax) as u16
+            })
+            .take_while(|max| *max != 0)
+    }
+
+    /// Resets the device, and has it take `features` with VIRTIO_F_VERSION_1. Whether it did.
+    ///
+    /// # Panics
+    /// As [`reset`](Self::reset).
+    pub fn negotiate(&mut self, features: u64) -> bool {
+        self.reset();
+        self.add_status(status::ACKNOWLEDGE);
+        self.add_status(status::DRIVER);
+        self.features = features | features::VERSION_1;
+        self.write_features(self.features);
+        self.add_status(status::FEATURES_OK);
+        self.status() & status::FEATURES_OK != 0
+    }
+
+    /// Writes the driver's features, whatever the state.
+    pub fn write_features(&self, features: u64) {
+        for (select, half) in [(0, features as u32), (1, (features >> 32) as u32)] {
+            self.write(Register::DriverFeaturesSel, select);
+            self.write(Register::DriverFeatures, half);
+        }
+    }
+
+    /// All of a driver's probe: reset, `features` with VIRTIO_F_VERSION_1, each queue as large as it can be, DRIVER_OK.
+    ///
+    /// # Panics
+    /// The device doesn't take the features; as [`reset`](Self::reset).
+    pub fn init(&mut self, features: u64) {
+        assert!(self.negotiate(features), "the device refused features {features:#x}");
+        let maxima: Vec<_> = self.queue_maxima().collect();
+        for (index, max) in maxima.into_iter().enumerate() {
+            self.set_up_queue(index, max);
+        }
+        self.driver_ok();
+    }
+
+    /// Gives a queue `size` descriptors and new rings, and makes it ready. It belongs between
+    /// [`negotiate`](Self::negotiate) and [`driver_ok`](Self::driver_ok).
+    ///
+    /// # Panics
+    /// Memory for rings is used up, which [`reset`](Self::reset) frees; there is no such queue.
+    pub fn set_up_queue(&mut self, index: usize, size: u16) {
+        let ring = Ring::new(&mut self.arena, size);
+        self.write_queue(index, &ring);
+        self.rings[index] = ring;
+    }
+
+    /// Writes where the rings of a queue are, as they are given, and makes it ready.
+    pub(super) fn write_queue(&self, index: usize, ring: &Ring) {
+        self.write(Register::QueueSel, index as u32);
+        self.write(Register::QueueSize, ring.size.into());
+        let addresses = [
+            (Register::QueueDescLow, Register::QueueDescHigh, ring.descriptors),
+            (Register::QueueDriverLow, Register::QueueDriverHigh, ring.available),
+            (Register::QueueDeviceLow, Register::QueueDeviceHigh, ring.used),
+        ];
+        for (low, high, gpa) in addresses {
+            self.write(low, gpa as u32);
+            self.write(high, (gpa >> 32) as u32);
+        }
+        self.write(Register::QueueReady, 1);
+    }
+
+    /// Says that the driver is ready.
+    pub fn driver_ok(&self) {
+        self.add_status(status::DRIVER_OK);
+    }
+
+    /// Resets the device and waits until it is, as the vCPU that wrote it would be held. Chains in flight are forgotten,
+    /// and their memory is used again.
+    ///
+    /// # Panics
+    /// It isn't reset by the [`DEADLINE`].
+    pub fn reset(&mut self) {
+        self.write(Register::Status, 0);
+        assert_eq!(self.status(), 0, "the status behind a reset");
+        self.features = 0;
+        self.arena.clear();
+        self.rings.iter_mut().for_each(|ring| *ring = Ring::default());
+        let _ = self.interrupt.take();
+        self.config_changed = false;
+    }
+
+    /// The queue with this number, as its driver sees it.
+    ///
+    /// # Panics
+    /// There is no such queue.
+    pub fn queue(&mut self, index: usize) -> Rings<'_> {
+        assert!(index < self.rings.len(), "the device has {} queues", self.rings.len());
+        Rings::new(self, index)
+    }
+
+    /// Interrupts that this driver has seen; those that come while it doesn't look merge into one.
+    pub fn interrupts(&mut self) -> u64 {
+        self.take_interrupt();
+        self.interrupts
+    }
+
+    /// Waits until the device says that its configuration has changed, or that it needs a reset.
+    ///
+    /// # Panics
+    /// It doesn't by the [`DEADLINE`].
+    pub fn wait_config_change(&mut self) {
+        let until = Instant::now() + DEADLINE;
+        while !std::mem::take(&mut self.config_changed) {
+            assert!(self.wait_interrupt(until), "no interrupt for a change of configuration");
+        }
+    }
+
+    /// Waits for DEVICE_NEEDS_RESET and its interrupt.
+    ///
+    /// # Panics
+    /// They don't come by the [`DEADLINE`].
+    pub fn wait_needs_reset(&mut self) {
+        while !self.needs_reset() {
+            self.wait_config_change();
+        }
+    }
+
+    /// Waits for the line, and does an interrupt handler's work. False if the deadline passes first.
+    pub(super) fn wait_interrupt(&mut self, until: Instant) -> bool {
+        let came = self.interrupt.wait(until);
+        if came {
+            self.handle_interrupt();
+        }
+        came
+    }
+
+    fn take_interrupt(&mut self) {
+        if self.interrupt.take().is_some() {
+            self.handle_interrupt();
+        }
+    }
+
+    fn handle_interrupt(&mut self) {
+        self.interrupts += 1;
+        let cause = self.read(Register::InterruptStatus);
+        self.write(Register::InterruptAck, cause);
+        self.config_changed |= cause & CONFIGURATION_CHANGE != 0;
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("rings", &self.rings).finish_non_exhaustive()
+    }
+}

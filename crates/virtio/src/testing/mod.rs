@@ -1,0 +1,73 @@
+//! A driver, to test devices with as Linux would drive them, or worse.
+//!
+//! [`Driver`] has guest memory, a device behind its [`MmioTransport`](crate::MmioTransport) with its real thread, and the
+//! interrupt's eventfd. It reaches the device by registers, memory and eventfds alone. Nothing sleeps: it waits for an
+//! eventfd until it is written or [`DEADLINE`] passes, which is a panic that says what was waited for.
+//!
+//! ```
+//! use vmm_virtio::testing::{Buf, Driver};
+//! use vmm_virtio::{Fault, Session, Step, VirtioDevice};
+//!
+//! /// Gives back what it gets.
+//! struct Mirror;
+//!
+//! impl VirtioDevice for Mirror {
+//!     fn queue_sizes(&self) -> Vec<u16> {
+//!         vec![8]
+//!     }
+//!
+//!     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+//!         session.drain(queue, |chain| {
+//!             let mut byte = [0];
+//!             chain.readable().read(&mut byte)?;
+//!             chain.writable().write(&byte)?;
+//!             Ok(Step::Used(1))
+//!         })
+//!     }
+//! }
+//!
+//! let mut driver = Driver::new(Box::new(Mirror), 42);
+//! driver.init(0);
+//! let used = driver.queue(0).request(&[Buf::Read(b"7"), Buf::Write(1)]);
+//! assert_eq!(used.written(), b"7");
+//! driver.reset();
+//! ```
+
+mod arena;
+mod driver;
+mod registers;
+mod rings;
+mod wait;
+
+pub use driver::Driver;
+pub use registers::Register;
+pub use rings::{Buf, Descriptor, Rings, UNWRITTEN, Used};
+pub use wait::DEADLINE;
+
+/// [`Driver::init`] takes these beside the device's own features.
+pub mod features {
+    use virtio_bindings::bindings::{virtio_config, virtio_ring};
+
+    /// VIRTIO_F_VERSION_1, without which no device of ours works.
+    pub const VERSION_1: u64 = 1 << virtio_config::VIRTIO_F_VERSION_1;
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub const INDIRECT: u64 = 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
+    /// VIRTIO_F_EVENT_IDX.
+    pub const EVENT_IDX: u64 = 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+}
+
+/// The bits of the device status register (virtio 1.2 §2.1).
+pub mod status {
+    /// The driver has seen the device.
+    pub const ACKNOWLEDGE: u8 = 1;
+    /// It knows how to drive it.
+    pub const DRIVER: u8 = 2;
+    /// It is ready.
+    pub const DRIVER_OK: u8 = 4;
+    /// The features are settled.
+    pub const FEATURES_OK: u8 = 8;
+    /// The device gave up.
+    pub const NEEDS_RESET: u8 = 64;
+    /// The driver gave up.
+    pub const FAILED: u8 = 128;
+}

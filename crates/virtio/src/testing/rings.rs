@@ -1,0 +1,423 @@
+//! A split virtqueue from its driver's side (virtio 1.2 §2.7).
+
+use std::collections::HashMap;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use virtio_bindings::bindings::virtio_ring::{
+    VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
+    VRING_USED_F_NO_NOTIFY,
+};
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+
+use super::arena::Arena;
+use super::{DEADLINE, Driver, Register, features};
+
+/// What a buffer for the device holds before that writes it.
+pub const UNWRITTEN: u8 = 0xee;
+
+/// A descriptor's length in bytes.
+const DESCRIPTOR_LEN: u64 = 16;
+
+/// A buffer of a chain, seen from the device. Those that it reads come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buf<'a> {
+    /// The device reads these bytes.
+    Read(&'a [u8]),
+    /// The device writes so many bytes, which are [`UNWRITTEN`] before.
+    Write(u32),
+    /// The device reads what is at this guest-physical address, so many bytes. It needn't be memory.
+    ReadAt(u64, u32),
+    /// The device writes there. Not among [`Used::bytes`].
+    WriteAt(u64, u32),
+}
+
+/// A chain that came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// What [`Rings::add`] called it.
+    pub head: u16,
+    /// How many bytes the device says that it wrote.
+    pub len: u32,
+    /// All of its [`Buf::Write`] buffers, one behind the other, whatever the device wrote of them.
+    pub bytes: Vec<u8>,
+}
+
+impl Used {
+    /// The bytes that the device says it wrote.
+    ///
+    /// # Panics
+    /// It says more than there are.
+    pub fn written(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+}
+
+/// A descriptor as it lies in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Guest-physical address.
+    pub gpa: u64,
+    /// In bytes.
+    pub len: u32,
+    /// VIRTQ_DESC_F_: 1 is NEXT, 2 is WRITE, 4 is INDIRECT.
+    pub flags: u16,
+    /// The one that follows.
+    pub next: u16,
+}
+
+impl Descriptor {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.gpa.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.next.to_le_bytes());
+        bytes
+    }
+}
+
+/// A queue's rings, and what its driver remembers.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    pub(super) size: u16,
+    pub(super) descriptors: u64,
+    pub(super) available: u64,
+    pub(super) used: u64,
+    free: Vec<u16>,
+    chains: HashMap<u16, InFlight>,
+    next_available: u16,
+    next_used: u16,
+    /// The available index when the device was rung last.
+    rung: u16,
+    no_interrupts: bool,
+}
+
+#[derive(Debug, Default)]
+struct InFlight {
+    descriptors: Vec<u16>,
+    writable: Vec<(u64, u32)>,
+    /// Of the arena.
+    buffers: usize,
+}
+
+impl Ring {
+    pub(super) fn new(arena: &mut Arena, size: u16) -> Self {
+        let len = u64::from(size);
+        Self {
+            size,
+            descriptors: arena.ring(DESCRIPTOR_LEN * len),
+            available: arena.ring(6 + 2 * len),
+            used: arena.ring(6 + 8 * len),
+            free: (0..size).rev().collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A queue of a [`Driver`].
+#[derive(Debug)]
+pub struct Rings<'a> {
+    driver: &'a mut Driver,
+    index: usize,
+}
+
+impl<'a> Rings<'a> {
+    pub(super) fn new(driver: &'a mut Driver, index: usize) -> Self {
+        Self { driver, index }
+    }
+
+    /// Makes a chain of descriptors in the queue's table available, and returns its head. The device isn't rung.
+    ///
+    /// # Panics
+    /// There are fewer free descriptors, or there is no more memory.
+    pub fn add(&mut self, bufs: &[Buf<'_>]) -> u16 {
+        let mut chain = InFlight::default();
+        let free = self.ring().free.len();
+        assert!(!bufs.is_empty() && bufs.len() <= free, "{} buffers, {free} descriptors", bufs.len());
+        chain.descriptors = self.ring_mut().free.split_off(free - bufs.len());
+        chain.descriptors.reverse();
+        let mut descriptors = self.place(bufs, &mut chain);
+        let places = chain.descriptors.clone();
+        for (n, descriptor) in descriptors.iter_mut().enumerate() {
+            descriptor.next = places.get(n + 1).copied().unwrap_or(0);
+            self.write_descriptor(places[n], *descriptor);
+        }
+        self.publish(places[0], chain)
+    }
+
+    /// [`add`](Self::add) with the descriptors in an indirect table.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn add_indirect(&mut self, bufs: &[Buf<'_>]) -> u16 {
+        let mut chain = InFlight::default();
+        let mut descriptors = self.place(bufs, &mut chain);
+        for (n, descriptor) in descriptors.iter_mut().enumerate() {
+            descriptor.next = n as u16 + 1;
+        }
+        let table = self.write_table(&descriptors);
+        chain.buffers += 1;
+        let head = self.ring_mut().free.pop().expect("a free descriptor");
+        chain.descriptors = vec![head];
+        let len = DESCRIPTOR_LEN as u32 * descriptors.len() as u32;
+        let flags = VRING_DESC_F_INDIRECT as u16;
+        self.write_descriptor(head, Descriptor { gpa: table, len, flags, next: 0 });
+        self.publish(head, chain)
+    }
+
+    /// Rings, if the device wants it (EVENT_IDX, or VIRTQ_USED_F_NO_NOTIFY). Whether it did.
+    pub fn kick(&mut self) -> bool {
+        // The available index before what the device says: it does it the other way round.
+        fence(Ordering::SeqCst);
+        let ring = self.ring();
+        let (new, old) = (ring.next_available, ring.rung);
+        let rings = if self.has_event_idx() {
+            let event = self.load(ring.used + 4 + 8 * u64::from(ring.size));
+            // vring_need_event (virtio 1.2 §2.7.10).
+            new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+        } else {
+            u32::from(self.load(ring.used)) & VRING_USED_F_NO_NOTIFY == 0
+        };
+        self.ring_mut().rung = new;
+        if rings {
+            self.notify();
+        }
+        rings
+    }
+
+    /// Rings, whatever the device wants.
+    pub fn notify(&self) {
+        self.driver.write(Register::QueueNotify, self.index as u32);
+    }
+
+    /// Takes the next chain that the device used, if there is one now.
+    ///
+    /// # Panics
+    /// The device gave back what it hasn't got.
+    pub fn try_used(&mut self) -> Option<Used> {
+        let ring = self.ring();
+        if self.used_index() == ring.next_used {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        let element = ring.used + 4 + 8 * u64::from(ring.next_used % ring.size);
+        let element = self.driver.arena.read(element, 8);
+        let (head, len) = element.split_at(4);
+        let head = u32::from_le_bytes(head.try_into().expect("4 bytes"));
+        let len = u32::from_le_bytes(len.try_into().expect("4 bytes"));
+        let ring = self.ring_mut();
+        ring.next_used = ring.next_used.wrapping_add(1);
+        let head = u16::try_from(head).expect("a head has 16 bits");
+        let Some(chain) = ring.chains.remove(&head) else { panic!("chain {head} isn't the device's") };
+        ring.free.extend(chain.descriptors.into_iter().rev());
+        let arena = &mut self.driver.arena;
+        let bytes = chain.writable.iter().flat_map(|(gpa, len)| arena.read(*gpa, (*len).into())).collect();
+        arena.release(chain.buffers);
+        Some(Used { head, len, bytes })
+    }
+
+    /// Waits for the device's interrupt, until a chain was used, and takes that.
+    ///
+    /// # Panics
+    /// None is used, or no interrupt says so, by the [`DEADLINE`]; interrupts are off; as [`try_used`](Self::try_used).
+    pub fn wait_used(&mut self) -> Used {
+        let Some(used) = self.wait_used_for(DEADLINE) else {
+            let (used, next) = (self.used_index(), self.ring().next_used);
+            panic!("no interrupt for a used chain: index {used}, {next} taken, {:#x}", self.driver.status());
+        };
+        used
+    }
+
+    /// [`wait_used`](Self::wait_used) with a deadline of the caller's; `None` when that has passed.
+    ///
+    /// # Panics
+    /// As [`try_used`](Self::try_used); interrupts are off.
+    pub fn wait_used_for(&mut self, time: Duration) -> Option<Used> {
+        assert!(!self.ring().no_interrupts, "interrupts are off: poll_used() is without");
+        let until = Instant::now() + time;
+        loop {
+            if let Some(used) = self.try_used() {
+                return Some(used);
+            }
+            if self.has_event_idx() {
+                let ring = self.ring();
+                self.set_used_event(ring.next_used);
+                fence(Ordering::SeqCst);
+                if self.used_index() != self.ring().next_used {
+                    continue;
+                }
+            }
+            if !self.driver.wait_interrupt(until) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the next chain that the device uses, looking at the ring again and again instead of waiting for an interrupt.
+    ///
+    /// # Panics
+    /// None is used by the [`DEADLINE`]; as [`try_used`](Self::try_used).
+    pub fn poll_used(&mut self) -> Used {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(used) = self.try_used() {
+                return used;
+            }
+            assert!(Instant::now() < until, "no chain is used; status {:#x}", self.driver.status());
+            std::thread::yield_now();
+        }
+    }
+
+    /// One chain from [`add`](Self::add) to [`wait_used`](Self::wait_used).
+    ///
+    /// # Panics
+    /// As these, or another chain comes first.
+    pub fn request(&mut self, bufs: &[Buf<'_>]) -> Used {
+        let head = self.add(bufs);
+        self.kick();
+        let used = self.wait_used();
+        assert_eq!(used.head, head, "another chain came back");
+        used
+    }
+
+    /// Asks for interrupts, or for none: by used_event half a ring away with EVENT_IDX, by VIRTQ_AVAIL_F_NO_INTERRUPT
+    /// without.
+    pub fn set_interrupts(&mut self, are_on: bool) {
+        self.ring_mut().no_interrupts = !are_on;
+        let ring = self.ring();
+        if self.has_event_idx() {
+            let away = if are_on { 0 } else { 0x8000 };
+            self.set_used_event(ring.next_used.wrapping_add(away));
+        } else {
+            let flags = if are_on { 0 } else { VRING_AVAIL_F_NO_INTERRUPT as u16 };
+            self.store(ring.available, flags);
+        }
+    }
+
+    /// Writes used_event (virtio 1.2 §2.7.7.1).
+    pub fn set_used_event(&self, index: u16) {
+        let ring = self.ring();
+        self.store(ring.available + 4 + 2 * u64::from(ring.size), index);
+    }
+
+    /// Its number of descriptors; 0 if it isn't set up.
+    pub fn size(&self) -> u16 {
+        self.ring().size
+    }
+
+    /// Free descriptors.
+    pub fn free(&self) -> usize {
+        self.ring().free.len()
+    }
+
+    /// The used index as the device wrote it.
+    pub fn used_index(&self) -> u16 {
+        self.load(self.ring().used + 2)
+    }
+
+    /// The available index that was published last.
+    pub fn available_index(&self) -> u16 {
+        self.load(self.ring().available + 2)
+    }
+
+    /// Where the descriptor table, the available ring and the used ring are.
+    pub fn addresses(&self) -> [u64; 3] {
+        let ring = self.ring();
+        [ring.descriptors, ring.available, ring.used]
+    }
+
+    /// Writes a descriptor of the table, free or not.
+    pub fn write_descriptor(&self, index: u16, descriptor: Descriptor) {
+        let gpa = self.ring().descriptors + DESCRIPTOR_LEN * u64::from(index);
+        self.driver.arena.write(gpa, &descriptor.to_bytes());
+    }
+
+    /// Writes a table of descriptors into memory of its own and returns where, for descriptors with INDIRECT.
+    pub fn write_table(&mut self, descriptors: &[Descriptor]) -> u64 {
+        let bytes: Vec<_> = descriptors.iter().flat_map(|descriptor| descriptor.to_bytes()).collect();
+        let gpa = self.driver.arena.buffer(bytes.len() as u64);
+        self.driver.arena.write(gpa, &bytes);
+        gpa
+    }
+
+    /// `len` bytes of memory, each [`UNWRITTEN`].
+    pub fn buffer(&mut self, len: u32) -> u64 {
+        let gpa = self.driver.arena.buffer(len.into());
+        self.driver.arena.fill(gpa, len.into(), UNWRITTEN);
+        gpa
+    }
+
+    /// Puts `head` into the available ring and publishes it, whatever it is. If it comes back, [`try_used`](Self::try_used)
+    /// takes it as a chain without buffers.
+    pub fn make_available(&mut self, head: u16) {
+        self.publish(head, InFlight::default());
+    }
+
+    /// Publishes an available index, whatever was put into the ring.
+    pub fn set_available_index(&mut self, index: u16) {
+        self.ring_mut().next_available = index;
+        fence(Ordering::Release);
+        self.store(self.ring().available + 2, index);
+    }
+
+    fn publish(&mut self, head: u16, chain: InFlight) -> u16 {
+        let ring = self.ring_mut();
+        ring.chains.insert(head, chain);
+        let (index, place) = (ring.next_available.wrapping_add(1), ring.next_available % ring.size);
+        let gpa = ring.available + 4 + 2 * u64::from(place);
+        self.store(gpa, head);
+        self.set_available_index(index);
+        head
+    }
+
+    /// Gives each buffer memory, and makes descriptors of them, with NEXT and without `next`.
+    fn place(&mut self, bufs: &[Buf<'_>], chain: &mut InFlight) -> Vec<Descriptor> {
+        let mut descriptors = Vec::with_capacity(bufs.len());
+        for buf in bufs {
+            let (gpa, len, flags) = match *buf {
+                Buf::Read(bytes) => {
+                    let gpa = self.driver.arena.buffer(bytes.len() as u64);
+                    self.driver.arena.write(gpa, bytes);
+                    (gpa, bytes.len() as u32, 0)
+                }
+                Buf::Write(len) => {
+                    let gpa = self.buffer(len);
+                    chain.writable.push((gpa, len));
+                    (gpa, len, VRING_DESC_F_WRITE)
+                }
+                Buf::ReadAt(gpa, len) => (gpa, len, 0),
+                Buf::WriteAt(gpa, len) => (gpa, len, VRING_DESC_F_WRITE),
+            };
+            chain.buffers += usize::from(matches!(buf, Buf::Read(_) | Buf::Write(_)));
+            let flags = (flags | VRING_DESC_F_NEXT) as u16;
+            descriptors.push(Descriptor { gpa, len, flags, next: 0 });
+        }
+        if let Some(last) = descriptors.last_mut() {
+            last.flags &= !(VRING_DESC_F_NEXT as u16);
+        }
+        descriptors
+    }
+
+    fn has_event_idx(&self) -> bool {
+        self.driver.features & features::EVENT_IDX != 0
+    }
+
+    fn ring(&self) -> &Ring {
+        &self.driver.rings[self.index]
+    }
+
+    fn ring_mut(&mut self) -> &mut Ring {
+        &mut self.driver.rings[self.index]
+    }
+
+    fn load(&self, gpa: u64) -> u16 {
+        let value = self.driver.ram().memory().load(GuestAddress(gpa), Ordering::Acquire);
+        u16::from_le(value.expect("a ring of its own is memory"))
+    }
+
+    fn store(&self, gpa: u64, value: u16) {
+        let stored = self.driver.ram().memory().store(value.to_le(), GuestAddress(gpa), Ordering::Release);
+        stored.expect("a ring of its own is memory");
+    }
+}

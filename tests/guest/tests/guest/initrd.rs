@@ -1,0 +1,44 @@
+//! Guests with drivers that stock kernels have as modules.
+
+use std::path::Path;
+
+use driver::Monitor;
+use rig::Module;
+use rig::newc::Archive;
+use tempfile::NamedTempFile;
+
+use crate::linux::{ANY, image_path, initrd_path, kernel};
+use crate::shell::Shell;
+
+/// Without a word on how to reset: the tables say it.
+pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
+
+/// The initramfs with these drivers in /modules: stock kernels have them as modules.
+pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
+    let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
+    let mut archive = Archive::new();
+    archive.dir("modules", 0o755);
+    for module in &modules {
+        archive.file(
+            &format!("modules/{}.ko", module.name),
+            0o644,
+            &module.read().expect("a file of the package"),
+        );
+    }
+    // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
+    // Documentation/driver-api/early-userspace/buffer-format.rst).
+    let mut both = std::fs::read(initrd_path()).expect("the initramfs");
+    both.resize(both.len().next_multiple_of(4), 0);
+    both.extend(archive.finish());
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), both).expect("room for an initramfs");
+    file
+}
+
+/// A guest at its prompt.
+pub(crate) fn shell(initrd: &Path, args: &[&str]) -> Shell {
+    let words = ["--memory", "256M", "--cmdline", CMDLINE];
+    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();
+    let launch = Monitor::command(words).args(files).args(args).on_terminal();
+    Shell::boot(launch).mute()
+}

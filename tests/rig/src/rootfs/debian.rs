@@ -1,0 +1,121 @@
+//! A minimal Debian, by mmdebstrap from the package sources of this host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::geteuid;
+
+use super::tools;
+use crate::command::output_of;
+use crate::error::{At, Error, Result};
+use crate::packages;
+use crate::progress::step;
+
+/// Run as a hook with the new root as its argument, when all packages are installed.
+const SETUP: &str = include_str!("../../../../resources/rootfs/debian-setup");
+
+/// systemd as Debian starts it. Its getty on a serial line waits for the device to be announced, which takes udev; its
+/// logind, which takes the power button, wants dbus.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,login";
+
+/// Nobody reads these in a guest, and they're a third of the files.
+const LEFT_OUT: [&str; 4] =
+    ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"];
+
+/// What the result depends on and we decide. The packages' versions aren't in it: an image isn't built anew each day.
+pub(crate) const RECIPE: [&str; 7] =
+    [SETUP, PACKAGES, LEFT_OUT[0], LEFT_OUT[1], LEFT_OUT[2], LEFT_OUT[3], super::ROOT_PASSWORD];
+
+/// Settings of the host's apt without which it may not reach its sources, or not believe them.
+const APT_OPTIONS: [&str; 4] =
+    ["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date"];
+
+/// What mmdebstrap needs to be as good as root: a user namespace with the range of ids that /etc/subuid gives the user
+/// (uidmap), or else two libraries that pretend.
+const WITHOUT_ROOT: [&str; 4] = ["mmdebstrap", "uidmap", "fakechroot", "fakeroot"];
+
+const SOURCES: &str = "/etc/apt/sources.list";
+const SOURCES_DIR: &str = "/etc/apt/sources.list.d";
+
+/// Makes the archive `tar` of the whole system; it appears whole or not. Needs the network, and half a minute.
+pub(crate) fn build_tar(tar: &Path) -> Result<()> {
+    if !geteuid().is_root() {
+        packages::install(&WITHOUT_ROOT)?;
+    }
+    let mmdebstrap = tools::program("mmdebstrap", "mmdebstrap")?;
+    let part = tar.with_extension(format!("{}.part", std::process::id()));
+    let mut command = Command::new(mmdebstrap);
+    command.env("PATH", tools::path());
+    command.args(["--quiet", "--mode=auto", "--format=tar", "--variant=minbase"]);
+    command.arg(format!("--include={PACKAGES}"));
+    command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+    command.args(apt_options()?.iter().map(|option| format!("--aptopt={option}")));
+    command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", super::ROOT_PASSWORD));
+    // No suite: the sources name theirs.
+    command.arg("").arg(&part).args(sources()?);
+    let made = step("building a minimal Debian (mmdebstrap)", || output_of(&mut command))
+        .and_then(|_| fs::rename(&part, tar).at("create", tar));
+    if made.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    made
+}
+
+/// The files that name this host's package sources.
+fn sources() -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = match fs::read_dir(SOURCES_DIR) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_sources(path)).collect(),
+        Err(_) => Vec::new(),
+    };
+    files.push(SOURCES.into());
+    files.retain(|path| fs::read_to_string(path).is_ok_and(|text| has_source(&text)));
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::format(
+            "the apt configuration",
+            format!("no sources in {SOURCES} and {SOURCES_DIR}"),
+        ));
+    }
+    Ok(files)
+}
+
+/// What apt takes for one of its files (sources.list(5)).
+fn is_sources(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "list" || extension == "sources")
+}
+
+/// Whether a file names a source that's in use, in either of the two formats.
+fn has_source(text: &str) -> bool {
+    text.lines()
+        .any(|line| line.starts_with("deb ") || line.starts_with("deb\t") || line.starts_with("URIs:"))
+}
+
+/// Those of the host's [`APT_OPTIONS`] that are set, as lines of a configuration file.
+fn apt_options() -> Result<Vec<String>> {
+    let lines = output_of(
+        Command::new("apt-config").args(["dump", "--no-empty", "--format", "%f \"%v\";%n"]).args(APT_OPTIONS),
+    )?;
+    Ok(lines.lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_both_formats_count() {
+        assert!(has_source("# mine\ndeb http://mirror.example/debian stable main\n"));
+        assert!(has_source("Types: deb\nURIs: http://mirror.example/debian\n"));
+    }
+
+    #[test]
+    fn sources_comments_alone_do_not_count() {
+        assert!(!has_source("# See /etc/apt/sources.list.d/debian.sources\n"));
+    }
+
+    #[test]
+    fn sources_other_files_are_left_out() {
+        assert!(!is_sources(Path::new("/etc/apt/sources.list.d/old.list.save")));
+    }
+}

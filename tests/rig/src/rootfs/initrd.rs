@@ -1,0 +1,34 @@
+//! The initramfs of a guest whose root is a disk.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::initramfs::Initramfs;
+use crate::kernels::Kernel;
+
+/// The first process.
+const INIT: &str = include_str!("../../../../resources/rootfs/disk-init");
+
+/// Without these there's no disk and no root.
+const REQUIRED: [&str; 3] = ["virtio_mmio", "virtio_blk", "ext4"];
+/// ext4 asks the kernel for a crc32c when it mounts, and there's no modprobe then; newer kernels have it built in, under
+/// other names. The other two tell a user space that listens of the power button.
+const OPTIONAL: [&str; 3] = ["crc32c_generic", "button", "evdev"];
+
+/// What the initramfs depends on but for Busybox.
+pub(crate) fn inputs(kernel: &Kernel) -> [&str; 2] {
+    [INIT, kernel.release()]
+}
+
+/// The initramfs for `kernel`, with the static `busybox`.
+pub(crate) fn initramfs(busybox: &Path, kernel: &Kernel) -> Result<Initramfs> {
+    let mut names = REQUIRED.to_vec();
+    for name in OPTIONAL {
+        match kernel.modules(&[name]) {
+            Ok(_) => names.push(name),
+            Err(Error::ModuleNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Initramfs::new(busybox, INIT)?.modules(&kernel.modules(&names)?)
+}
