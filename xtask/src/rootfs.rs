@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ArgGroup;
 use rig::{Assets, KernelKind, Rootfs};
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ const CMDLINE: &str = "console=ttyS0 root=/dev/vda rw panic=-1";
 const KERNEL: KernelKind = KernelKind::Cloud61;
 
 #[derive(Debug, clap::Args)]
-#[group(id = "kinds", required = true, multiple = true, args = ["busybox", "debian"])]
+#[command(group(ArgGroup::new("kinds").required(true).multiple(true).args(["busybox", "debian"])))]
 pub(crate) struct Arguments {
     /// Build a small one: static Busybox alone, by hand
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! The cache of everything that's fetched or built once: kernels, Busybox, initramfs images. It lies in `target/assets` of
+//! The cache of everything that's fetched or built once: kernels, Busybox, initramfs images, disks. It lies in `target/assets` of
 //! the workspace and is filled lazily. Any number of processes may use it at once.
 
 use std::fs;
@@ -143,7 +143,7 @@ impl Assets {
     }
 
     /// The file of `rootfs/` with this name and these inputs, built by `build` if there's none. Those of other inputs are
-    /// out of date then, and too big to keep.
+    /// out of date then, and too big to keep, as is what an interrupted process left.
     fn large(
         &self,
         name: &str,
@@ -187,10 +187,10 @@ fn digest(inputs: &[impl Hash]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The files in `dir` whose names begin and end so.
-fn files_like(dir: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
+/// The files in `dir` whose names begin with `prefix` and have `infix` in them.
+fn files_like(dir: &Path, prefix: &str, infix: &str) -> Result<Vec<PathBuf>> {
     let names = fs::read_dir(dir).at("list", dir)?.flatten().map(|entry| entry.file_name());
-    let is_like = |name: &str| name.starts_with(prefix) && name.ends_with(suffix);
+    let is_like = |name: &str| name.starts_with(prefix) && name.contains(infix);
     Ok(names.filter(|name| name.to_str().is_some_and(is_like)).map(|name| dir.join(name)).collect())
 }
 

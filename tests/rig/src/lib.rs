@@ -37,7 +37,8 @@
 //! - [`can_run_linux`] tells what this host's KVM is worth.
 //! - [`packages`] installs what is missing, and says what to do where it can't.
 //!
-//! Progress on what takes seconds goes to standard error. Nothing outside `target` is written but installed packages.
+//! Progress on what takes seconds goes to standard error. Nothing outside `target` is written but installed packages,
+//! and what mmdebstrap keeps in the directory for temporary files while it works.
 
 mod assets;
 mod command;

@@ -53,7 +53,7 @@ fn image_that_is_too_small_is_refused_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let error =
         Assets::here().build_rootfs(Rootfs::Busybox, 1 << 20, &dir.path().join("disk.ext4")).unwrap_err();
-    assert!(error.to_string().contains("mke2fs"), "{error}");
+    assert!(error.to_string().ends_with("the files don't fit into 1 MiB: choose a larger size"), "{error}");
     assert_eq!(dir.path().read_dir().unwrap().count(), 0);
 }
 
@@ -63,4 +63,20 @@ fn disk_initrd_is_one_per_kernel() {
     let cloud = assets.disk_initrd(KernelKind::Cloud61).unwrap();
     assert_ne!(cloud, assets.disk_initrd(KernelKind::Generic61).unwrap());
     assert_eq!(cloud, assets.disk_initrd(KernelKind::Cloud61).unwrap());
+}
+
+#[test]
+#[ignore = "needs the network and a minute; `cargo xtask rootfs --debian` does the same by hand"]
+fn debian_image_is_sound_and_has_its_owners() {
+    let image = Assets::here().rootfs(Rootfs::Debian).unwrap();
+
+    let (report, code) = e2fsprogs("e2fsck", &["-fn"], &image);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(debugfs("stat /sbin/init", &image).contains("Fast link dest: \"/lib/systemd/systemd\""));
+    let passwd = debugfs("stat /usr/bin/passwd", &image);
+    assert!(passwd.contains("Mode:  04755") && passwd.contains("User:     0   Group:     0 "), "{passwd}");
+    // Group 42 is shadow (base-passwd).
+    let shadow = debugfs("stat /etc/shadow", &image);
+    assert!(shadow.contains("Mode:  0640") && shadow.contains("User:     0   Group:    42 "), "{shadow}");
+    assert!(debugfs("cat /etc/shadow", &image).contains("\nroot:$6$vmmrootfs$"));
 }

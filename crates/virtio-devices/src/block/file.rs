@@ -42,13 +42,13 @@ impl Place<'_> {
 
 /// A regular file or a block device, open and locked.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct DiskFile {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) is_device: bool,
 }
 
-impl Image {
+impl DiskFile {
     /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
     /// writers otherwise.
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {

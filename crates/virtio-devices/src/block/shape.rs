@@ -6,7 +6,7 @@ use std::io;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, ioctl_blkpbszget, ioctl_blksszget, statx};
 
-use super::file::Image;
+use super::file::DiskFile;
 use super::request::SECTOR_LEN;
 
 /// The largest block that Linux's driver takes (drivers/block/virtio_blk.c, `virtblk_read_limits`: a page).
@@ -51,7 +51,7 @@ impl Shape {
 
     /// That of `image`, which has `len` bytes, with what O_DIRECT wants of it.
     pub(super) fn of(
-        image: &Image,
+        image: &DiskFile,
         len: u64,
         direct: Option<DirectAlignment>,
     ) -> io::Result<Self> {

@@ -1,6 +1,7 @@
 //! A device with its transport, its memory and its interrupt, and what a driver does with them.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use vmm_bus::{BusDevice, IrqLine, Outcome};
@@ -263,6 +264,14 @@ impl Driver {
         self.interrupts
     }
 
+    /// Waits for an interrupt, whatever it says.
+    ///
+    /// # Panics
+    /// None comes by the [`DEADLINE`].
+    pub fn wait_any_interrupt(&mut self) {
+        assert!(self.wait_interrupt(Instant::now() + DEADLINE), "no interrupt");
+    }
+
     /// Waits until the device says that its configuration has changed, or that it needs a reset.
     ///
     /// # Panics
@@ -274,14 +283,35 @@ impl Driver {
         }
     }
 
-    /// Waits for DEVICE_NEEDS_RESET and its interrupt.
+    /// Waits for the interrupt that tells of DEVICE_NEEDS_RESET, and that.
     ///
     /// # Panics
-    /// They don't come by the [`DEADLINE`].
+    /// They don't come by the [`DEADLINE`], perhaps because they were waited for before.
     pub fn wait_needs_reset(&mut self) {
+        self.wait_config_change();
         while !self.needs_reset() {
             self.wait_config_change();
         }
+    }
+
+    /// [`Control::suspend`], with a deadline.
+    ///
+    /// # Panics
+    /// The device doesn't stop by the [`DEADLINE`].
+    pub fn suspend(&self) {
+        let (done, wait) = channel();
+        let transport = Arc::clone(&self.transport);
+        let waiting = std::thread::spawn(move || {
+            transport.control().suspend();
+            let _ = done.send(());
+        });
+        wait.recv_timeout(DEADLINE).expect("the device stops");
+        waiting.join().expect("it has sent");
+    }
+
+    /// [`Control::resume`].
+    pub fn resume(&self) {
+        self.control().resume();
     }
 
     /// Waits for the line, and does an interrupt handler's work. False if the deadline passes first.

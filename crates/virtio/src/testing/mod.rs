@@ -32,14 +32,20 @@
 //! assert_eq!(used.written(), b"7");
 //! driver.reset();
 //! ```
+//!
+//! [`conformance!`](crate::conformance) is a line that gives a device some sixty tests of how it gets on with drivers.
 
 mod arena;
+pub mod conformance;
 mod driver;
+mod random;
 mod registers;
 mod rings;
 mod wait;
 
+pub use conformance::Expectations;
 pub use driver::Driver;
+pub use random::Random;
 pub use registers::Register;
 pub use rings::{Buf, Descriptor, Rings, UNWRITTEN, Used};
 pub use wait::DEADLINE;

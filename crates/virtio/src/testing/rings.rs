@@ -348,6 +348,11 @@ impl<'a> Rings<'a> {
         gpa
     }
 
+    /// Writes memory, at an address that [`buffer`](Self::buffer) gave.
+    pub fn write_bytes(&self, gpa: u64, bytes: &[u8]) {
+        self.driver.arena.write(gpa, bytes);
+    }
+
     /// Puts `head` into the available ring and publishes it, whatever it is. If it comes back, [`try_used`](Self::try_used)
     /// takes it as a chain without buffers.
     pub fn make_available(&mut self, head: u16) {

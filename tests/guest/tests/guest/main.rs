@@ -5,6 +5,7 @@
 //! A boot takes seconds, so that a test makes many checks with one where they have the same subject.
 
 mod boots;
+mod clock;
 mod endings;
 mod host;
 mod initrd;
@@ -14,8 +15,10 @@ mod memory;
 mod output;
 mod paste;
 mod power;
+mod rootfs;
 mod session;
 mod shell;
+mod smp;
 mod virtio;
 
 use std::process::ExitCode;
@@ -33,8 +36,14 @@ fn main() -> ExitCode {
         memory::tests(),
         power::tests(),
         virtio::tests(),
+        rootfs::tests(),
+        smp::tests(),
+        clock::tests(),
         host::tests(),
     ];
-    let prepare = || Assets::here().prepare_all().map_err(|error| error.to_string());
+    let prepare = || {
+        let prepared = Assets::here().prepare_all().and_then(|()| rootfs::prepare());
+        prepared.map_err(|error| error.to_string())
+    };
     harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)
 }

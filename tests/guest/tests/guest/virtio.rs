@@ -49,9 +49,9 @@ fn virtio_rng_feeds_the_guest() {
 
 fn virtio_block_reads_and_writes_a_raw_file() {
     let disk = file(&[b"first sector ".as_slice(), &vec![b'x'; (1 << 20) - 13]].concat());
-    let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));
+    let devices = format!(r#"[{{"type": "block", "path": {}, "serial": "S1"}}]"#, json(disk.path()));
     let mut shell = guest(&devices, &["virtio_blk"]);
-    assert_eq!(shell.run("cat /sys/block/vda/size"), "2048\n");
+    assert_eq!(shell.run("cat /sys/block/vda/size /sys/block/vda/serial; echo"), "2048\nS1\n");
     assert_eq!(shell.run("head -c 12 /dev/vda"), "first sector\n");
     let write = "echo written | dd of=/dev/vda bs=512 seek=7 conv=sync,fsync 2>/dev/null; echo $?";
     assert_eq!(shell.run_within(write, DEADLINE), "0\n");

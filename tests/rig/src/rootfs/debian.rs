@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use super::tools;
+use super::{part_of, tools};
 use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::packages;
@@ -44,7 +44,7 @@ pub(crate) fn build_tar(tar: &Path) -> Result<()> {
         packages::install(&WITHOUT_ROOT)?;
     }
     let mmdebstrap = tools::program("mmdebstrap", "mmdebstrap")?;
-    let part = tar.with_extension(format!("{}.part", std::process::id()));
+    let part = part_of(tar);
     let mut command = Command::new(mmdebstrap);
     command.env("PATH", tools::path());
     command.args(["--quiet", "--mode=auto", "--format=tar", "--variant=minbase"]);

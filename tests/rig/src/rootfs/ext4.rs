@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 
-use super::{LABEL, tools};
+use super::{LABEL, part_of, tools};
 use crate::command::output_of;
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::progress::step;
 
 /// Always the same, so that two images of the same files differ in the files' times only.
@@ -64,16 +63,54 @@ pub(super) fn from_tar(tar: &Path, tree: &Path, len: u64, path: &Path) -> Result
 /// Runs `script` with `inputs`, the file to make and the command that makes it.
 fn make(script: &str, inputs: &[&Path], len: u64, path: &Path) -> Result<()> {
     let mke2fs = tools::program("mke2fs", "e2fsprogs")?;
-    let part = path.with_extension(format!("{}.part", std::process::id()));
-    let mut command: Command = tools::shell_as_root(script)?;
+    let part = part_of(path);
+    let mut command = tools::shell_as_root(script)?;
     command.args(inputs).arg(&part).arg(mke2fs).args(OPTIONS).env("E2FSPROGS_FAKE_TIME", MADE_AT);
     let made = File::create(&part)
         .and_then(|file| file.set_len(len))
         .at("create", &part)
         .and_then(|()| step(&format!("making {}", path.display()), || output_of(&mut command)))
+        .map_err(|error| said_plainly(error, len, path))
         .and_then(|_| fs::rename(&part, path).at("create", path));
     if made.is_err() {
         let _ = fs::remove_file(&part);
     }
     made
+}
+
+/// mke2fs finds out that the files don't fit while it copies them, and says so in its own words.
+fn said_plainly(error: Error, len: u64, path: &Path) -> Error {
+    match &error {
+        Error::CommandFailed { stderr, .. } if stderr.contains("Could not allocate") => {
+            let problem = format!("the files don't fit into {} MiB: choose a larger size", len >> 20);
+            Error::format(path.display().to_string(), problem)
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(stderr: &str) -> Error {
+        Error::CommandFailed {
+            command: "mke2fs".into(),
+            status: "exit status: 1".into(),
+            stderr: stderr.into(),
+        }
+    }
+
+    #[test]
+    fn error_of_a_full_image_names_the_size() {
+        let stderr = "__populate_fs: Could not allocate block in ext2 filesystem while writing file \"a\"";
+        let error = said_plainly(failed(stderr), 64 << 20, Path::new("d.ext4"));
+        assert_eq!(error.to_string(), "d.ext4: the files don't fit into 64 MiB: choose a larger size");
+    }
+
+    #[test]
+    fn error_of_another_kind_is_kept() {
+        let error = said_plainly(failed("No space left on device"), 64 << 20, Path::new("d.ext4"));
+        assert!(error.to_string().ends_with("No space left on device"), "{error}");
+    }
 }

@@ -10,7 +10,7 @@ mod ext4;
 mod initrd;
 mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use debian::{RECIPE as DEBIAN_RECIPE, build_tar as build_debian_tar};
 pub(crate) use initrd::{initramfs as disk_initramfs, inputs as disk_initrd_inputs};
@@ -79,5 +79,32 @@ impl Rootfs {
             }
             Self::Debian => ext4::from_tar(&assets.debian_tar()?, &tree, len, path),
         }
+    }
+}
+
+/// What a file is called until it's whole. Its own name comes first, by which the cache finds what an interrupted process
+/// left.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_keeps_directory_and_name() {
+        let part = part_of(Path::new("/tmp/disk.ext4"));
+        assert_eq!(part, PathBuf::from(format!("/tmp/disk.ext4.{}.part", std::process::id())));
+    }
+
+    #[test]
+    fn root_password_is_sha512_crypt_as_openssl_makes_it() {
+        let fields: Vec<&str> = ROOT_PASSWORD.split('$').collect();
+        // Nothing, the method, the salt, and 512 bits with six in each character.
+        assert_eq!(fields[..3], ["", "6", "vmmrootfs"]);
+        assert_eq!(fields[3].len(), 86);
     }
 }

@@ -1,0 +1,126 @@
+//! A disk that is the bytes of one file: reads and writes go from the driver's memory straight to the kernel, many at once.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::sync::Arc;
+
+use vmm_virtio::{Buffers, Durable, Engine, Head, IoMethod, IoRequest, OpenError};
+
+use super::file::{Access, DiskFile, Place};
+use super::request::Request;
+use super::shape::{DirectAlignment, Shape, direct_alignment};
+
+/// Requests in flight at once; further ones wait in their queues. What a fast disk wants (NVMe drives serve 128 at a time
+/// about as quickly as more), and half a MiB of lists.
+const DEPTH: u16 = 128;
+
+/// The disk.
+#[derive(Debug)]
+pub(super) struct Raw {
+    /// Its lock ends with the last of these.
+    file: Arc<File>,
+    direct: Option<Direct>,
+    pub(super) engine: Engine<Pending>,
+}
+
+/// The same file past the page cache.
+#[derive(Debug)]
+struct Direct {
+    file: Arc<File>,
+    alignment: DirectAlignment,
+}
+
+/// A request that is on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) queue: usize,
+    pub(super) head: Head,
+    /// Where its status belongs.
+    pub(super) status_gpa: u64,
+    /// Bytes for the driver, without the status.
+    pub(super) len_in: u64,
+    /// Bytes of the driver's.
+    pub(super) len_out: u64,
+}
+
+impl Raw {
+    /// The disk in `image`, of `len` bytes. `name` is that of its threads.
+    pub(super) fn open(
+        image: DiskFile,
+        place: Place<'_>,
+        (access, direct): (Access, bool),
+        (method, name): (IoMethod, &str),
+    ) -> Result<(Self, Shape), OpenError> {
+        let len = image.disk_len(place)?;
+        let path = place.path.display();
+        let direct = direct.then(|| open_direct(&image, access)).transpose().map_err(|error| {
+            let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
+            OpenError::config("direct", problem)
+        })?;
+        let engine = Engine::new(method, DEPTH, name).map_err(|error| {
+            let remedy = "say \"io\": \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
+            OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
+        })?;
+        let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
+            .map_err(|error| OpenError::host(place.field, format!("{path} can't be looked at: {error}")))?;
+        Ok((Self { file: Arc::new(image.file), direct, engine }, shape))
+    }
+
+    /// How long the file is now.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        (&*self.file).seek(SeekFrom::End(0))
+    }
+
+    /// Brings to stable storage what was written, and waits for that.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Takes a request. It isn't full. False: it can't be carried out.
+    pub(super) fn submit(&mut self, request: &Request<'_>, durable: Durable, pending: Pending) -> bool {
+        let (request, offset) = match request {
+            Request::Read { offset, into } => (IoRequest::Read(*into), *offset),
+            Request::Write { offset, from } => (IoRequest::Write(*from, durable), *offset),
+            Request::Flush => (IoRequest::Sync, 0),
+            Request::Discard { range } => (IoRequest::Punch(range.end - range.start), range.start),
+            Request::WriteZeroes { range, unmap } => {
+                (IoRequest::Zero { len: range.end - range.start, unmap: *unmap, durable }, range.start)
+            }
+            Request::Identify { .. } => return false,
+        };
+        let file = match &self.direct {
+            Some(direct) if direct.takes(&request, offset) => &direct.file,
+            _ => &self.file,
+        };
+        self.engine.submit(request, file, offset, pending).is_ok()
+    }
+}
+
+impl Direct {
+    /// What isn't aligned goes through the page cache, which the kernel keeps in step: a driver is free to use memory of
+    /// any alignment (virtio 1.2 §5.2.6).
+    fn takes(&self, request: &IoRequest<'_>, offset: u64) -> bool {
+        let data = match request {
+            IoRequest::Read(data) | IoRequest::Write(data, _) => data,
+            _ => return false,
+        };
+        let offset_aligned = (offset | data.len()).is_multiple_of(self.alignment.offset.into());
+        offset_aligned && is_aligned(data, self.alignment.memory as usize)
+    }
+}
+
+fn is_aligned(data: &Buffers<'_>, alignment: usize) -> bool {
+    let mut aligned = true;
+    let looked = data.slices(|slice| {
+        let start = slice.ptr_guard().as_ptr().addr();
+        aligned &= start.is_multiple_of(alignment) && slice.len().is_multiple_of(alignment);
+        Ok(())
+    });
+    aligned && looked.is_ok()
+}
+
+fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
+    let file = image.open_direct(access)?;
+    let alignment = direct_alignment(&file)?;
+    Ok(Direct { file: Arc::new(file), alignment })
+}

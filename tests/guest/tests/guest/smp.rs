@@ -1,0 +1,189 @@
+//! Several processors, as Linux sees them grouped, and all at work.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use driver::Monitor;
+use harness::trials;
+use libtest_mimic::Trial;
+use rig::KernelKind;
+use rig::newc::Archive;
+use tempfile::NamedTempFile;
+
+use crate::linux::{ANY, BOOT_DEADLINE, CMDLINE, Image, image_path, initrd_path};
+use crate::shell::Shell;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        smp_one_processor_is_one_core_of_one_socket,
+        smp_two_processors_are_cores_of_one_socket,
+        smp_four_processors_are_in_two_sockets,
+        smp_six_processors_in_two_sockets_of_three_cores_have_ids_with_a_gap,
+        smp_six_processors_are_threads_of_three_cores,
+        smp_eight_processors_are_threads_in_cores_in_sockets,
+    ]
+}
+
+/// What the config says of the processors, and what the guest must find.
+struct Asked {
+    count: u32,
+    threads: u32,
+    cores: u32,
+    sockets: u32,
+    /// Nothing but the count is in the config.
+    is_default: bool,
+}
+
+impl Asked {
+    /// The processors of one socket are cores, because the config doesn't say otherwise.
+    fn cores(count: u32) -> Self {
+        Self { count, threads: 1, cores: count, sockets: 1, is_default: true }
+    }
+
+    fn grouped(threads: u32, cores: u32, sockets: u32) -> Self {
+        Self { count: threads * cores * sockets, threads, cores, sockets, is_default: false }
+    }
+
+    fn config(&self) -> NamedTempFile {
+        let Self { count, threads, cores, sockets, .. } = self;
+        let grouping = match self.is_default {
+            true => String::new(),
+            false => {
+                format!(
+                    r#", "threads_per_core": {threads}, "cores_per_socket": {cores}, "sockets": {sockets}"#
+                )
+            }
+        };
+        let file = NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), format!(r#"{{"cpus": {{"count": {count}{grouping}}}}}"#))
+            .expect("room for a config");
+        file
+    }
+}
+
+fn smp_one_processor_is_one_core_of_one_socket() {
+    check(ANY, &Asked::cores(1), "0");
+}
+
+fn smp_two_processors_are_cores_of_one_socket() {
+    check((KernelKind::Cloud612, Image::Vmlinux), &Asked::cores(2), "0 1");
+}
+
+fn smp_four_processors_are_in_two_sockets() {
+    check(ANY, &Asked::grouped(1, 2, 2), "0 1 2 3");
+}
+
+fn smp_six_processors_in_two_sockets_of_three_cores_have_ids_with_a_gap() {
+    check(ANY, &Asked::grouped(1, 3, 2), "0 1 2 4 5 6");
+}
+
+fn smp_six_processors_are_threads_of_three_cores() {
+    check(ANY, &Asked::grouped(2, 3, 1), "0 1 2 3 4 5");
+}
+
+fn smp_eight_processors_are_threads_in_cores_in_sockets() {
+    check((KernelKind::Cloud612, Image::Vmlinux), &Asked::grouped(2, 2, 2), "0 1 2 3 4 5 6 7");
+}
+
+/// Boots a guest, and looks at everything that it says about its processors.
+fn check(image: (KernelKind, Image), asked: &Asked, apic_ids: &str) {
+    let (config, initrd) = (asked.config(), initrd_with_lscpu());
+    let words = ["--memory", "256M", "--cmdline", CMDLINE].map(PathBuf::from);
+    let files = [
+        ["--kernel".into(), image_path(image)],
+        ["--initrd".into(), initrd.path().to_owned()],
+        ["--config".into(), config.path().to_owned()],
+    ];
+    let launch = Monitor::command(words).args(files.concat()).on_terminal();
+    let mut shell = Shell::boot(launch).mute();
+    assert_eq!(shell.up.cpus, u64::from(asked.count));
+    assert_eq!(shell.run("nproc"), format!("{}\n", asked.count));
+    assert_is_listed(&mut shell, asked);
+    assert_is_grouped(&mut shell, asked);
+    let ids = shell.run("echo $(grep '^apicid' /proc/cpuinfo | cut -d : -f 2)");
+    assert_eq!(ids, format!("{apic_ids}\n"));
+    assert_all_work(&mut shell, asked.count);
+    shell.reboot();
+}
+
+/// lscpu's summary, of the sockets, cores and threads that are online.
+fn assert_is_listed(shell: &mut Shell, asked: &Asked) {
+    let printed = shell.run_within("/usr/bin/lscpu", BOOT_DEADLINE);
+    let row = |name: &str| {
+        let line = printed.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse::<u32>().ok())
+            .unwrap_or_else(|| panic!("{name} in {printed}"))
+    };
+    let rows = ["CPU(s)", "Thread(s) per core", "Core(s) per socket", "Socket(s)"].map(row);
+    assert_eq!(rows, [asked.count, asked.threads, asked.cores, asked.sockets], "{printed}");
+}
+
+/// The groups of each processor in sysfs: its socket, its core, and the first and last thread of the core.
+fn assert_is_grouped(shell: &mut Shell, asked: &Asked) {
+    let look = "for cpu in $(seq 0 $(($(nproc) - 1))); do cd /sys/devices/system/cpu/cpu$cpu/topology; \
+                echo $(cat physical_package_id core_id thread_siblings_list); cd; done";
+    let expected: Vec<String> = (0..asked.count)
+        .map(|cpu| {
+            let (core, first) = (cpu / asked.threads, cpu / asked.threads * asked.threads);
+            let (socket, core) = (core / asked.cores, core % asked.cores);
+            let siblings = match asked.threads {
+                1 => first.to_string(),
+                threads => format!("{first}-{}", first + threads - 1),
+            };
+            format!("{socket} {core} {siblings}\n")
+        })
+        .collect();
+    assert_eq!(shell.run(look), expected.concat());
+}
+
+/// A load on each processor at once, after which each has spent time in user mode.
+fn assert_all_work(shell: &mut Shell, count: u32) {
+    let before = user_times(shell);
+    let load = "for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu sh -c \
+                'i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; echo done' & done; wait";
+    let done = shell.run_within(load, BOOT_DEADLINE);
+    assert_eq!(done.matches("done\n").count(), count as usize, "{done}");
+    let after = user_times(shell);
+    assert_eq!(after.len(), count as usize);
+    assert!(before.iter().zip(&after).all(|(before, after)| before < after), "{before:?} {after:?}");
+}
+
+/// The time that each processor has spent in user mode (proc(5), /proc/stat).
+fn user_times(shell: &mut Shell) -> Vec<u64> {
+    let times = shell.run("echo $(grep '^cpu[0-9]' /proc/stat | cut -d ' ' -f 2)");
+    times.split_whitespace().map(|time| time.parse().expect("a number")).collect()
+}
+
+/// The initramfs with this host's lscpu and its libraries, at the same paths: Busybox has none.
+fn initrd_with_lscpu() -> NamedTempFile {
+    const LSCPU: &str = "/usr/bin/lscpu";
+    let ldd = Command::new("ldd").arg(LSCPU).output().expect("ldd is part of the C library");
+    let libraries = String::from_utf8(ldd.stdout).expect("paths of Debian's");
+    // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, and for the loader only the path.
+    let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).chain([LSCPU]);
+    let mut archive = Archive::new();
+    let mut made: Vec<PathBuf> = Vec::new();
+    for file in files {
+        add(&mut archive, &mut made, Path::new(file));
+    }
+    let mut both = std::fs::read(initrd_path()).expect("the initramfs");
+    // One archive behind the other; one that isn't packed starts on a multiple of 4.
+    both.resize(both.len().next_multiple_of(4), 0);
+    both.extend(archive.finish());
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), both).expect("room for an initramfs");
+    file
+}
+
+/// Puts a file of this host into the archive, and the directories above it that aren't there yet.
+fn add(archive: &mut Archive, made: &mut Vec<PathBuf>, file: &Path) {
+    let above: Vec<&Path> = file.ancestors().skip(1).filter(|dir| *dir != Path::new("/")).collect();
+    for dir in above.into_iter().rev() {
+        if !made.contains(&dir.to_owned()) {
+            archive.dir(dir.to_str().expect("a path of Debian's"), 0o755);
+            made.push(dir.to_owned());
+        }
+    }
+    let bytes = std::fs::read(file).expect("a file of the host's");
+    archive.file(file.to_str().expect("a path of Debian's"), 0o755, &bytes);
+}
