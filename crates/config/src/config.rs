@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     affinity::{self, HostCpus},
+    announce::AnnounceVirtio,
     boot::Boot,
     conflicts,
     count::CpuCount,
@@ -24,7 +25,8 @@ use crate::{
 /// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
 /// file.
 ///
-/// It serializes as a config file that says the same, read from the current directory.
+/// It serializes as a config file that says the same, read from the current directory; but paths in the fields of virtio
+/// devices, which only their kinds know, stay relative to where they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// What the guest boots.
@@ -40,6 +42,8 @@ pub struct Config {
     pub irqchip: bool,
     /// What follows when the guest resets its machine.
     pub on_reboot: OnReboot,
+    /// How a Linux kernel learns of its virtio devices.
+    pub announce_virtio: AnnounceVirtio,
     /// Devices beyond those that every guest has, no two at one port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -101,6 +105,7 @@ impl ConfigFile {
                 .unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or(true),
             on_reboot: self.on_reboot.unwrap_or_default(),
+            announce_virtio: self.announce_virtio.unwrap_or_default(),
             devices: virtio::settle(self.devices, directory, origin)?,
             expect: self.expect,
         })

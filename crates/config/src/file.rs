@@ -13,6 +13,7 @@ use serde_path_to_error::{Segment, Track};
 
 use crate::{
     affinity::{self, HostCpus},
+    announce::AnnounceVirtio,
     cmdline::CommandLine,
     count::CpuCount,
     device::Device,
@@ -55,6 +56,10 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnReboot", extend("default" = OnReboot::default()))]
     pub on_reboot: Option<OnReboot>,
+    /// How a Linux kernel learns of its virtio devices: from the ACPI tables, or from its command line.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AnnounceVirtio", extend("default" = AnnounceVirtio::default()))]
+    pub announce_virtio: Option<AnnounceVirtio>,
     /// Devices beyond those that every guest has.
     #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,

@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod announce;
 mod boot;
 mod cmdline;
 mod config;
@@ -63,6 +64,7 @@ mod topology;
 mod virtio;
 
 pub use affinity::{HostCpu, HostCpus};
+pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
 pub use config::{Config, Cpus, Memory};

@@ -23,11 +23,11 @@ pub enum GuestPlan {
 }
 
 impl GuestPlan {
-    /// Reads the headers of the files and plans around them.
-    pub(crate) fn new(config: &Boot, inputs: &mut Inputs, ram: &Ram) -> Result<Self, Error> {
+    /// Reads the headers of the files and plans around them. `cmdline` stands in front of what a Linux kernel is told.
+    pub(crate) fn new(config: &Boot, inputs: &mut Inputs, ram: &Ram, cmdline: &str) -> Result<Self, Error> {
         match (config, &mut inputs.files) {
             (Boot::Linux(linux), Files::Linux { kernel, initrd }) => {
-                plan_linux(linux, kernel, initrd.as_ref(), ram)
+                plan_linux(linux, kernel, initrd.as_ref(), ram, cmdline)
             }
             (Boot::Flat(flat), Files::Flat { image, modules }) => plan_flat(flat, image, modules, ram),
             _ => Err(Error::OtherInputs),
@@ -75,12 +75,13 @@ fn plan_linux(
     kernel: &mut SourceFile,
     initrd: Option<&SourceFile>,
     ram: &Ram,
+    in_front: &str,
 ) -> Result<GuestPlan, Error> {
     let plan = BootPlan::new(&BootSpec {
         image: &kernel.inspect()?,
         protocol: protocol(config.protocol),
         initrd_len: initrd.map(SourceFile::len),
-        cmdline: config.cmdline.as_str(),
+        cmdline: &format!("{in_front}{}", config.cmdline.as_str()),
         ram,
     })?;
     Ok(GuestPlan::Linux(plan))

@@ -6,7 +6,7 @@ use std::ops::Range;
 use vmm_acpi::Tables;
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
-use vmm_config::{Config, Cpus, Expect, Serial};
+use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial};
 
 use crate::guest::GuestPlan;
 use crate::ranges::Ranges;
@@ -99,12 +99,16 @@ impl Plan {
     /// The kernel or image is none, or something that the config asks for doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
-        let boot = GuestPlan::new(&config.boot, inputs, &ram)?;
+        let virtio = virtio::plan(&inputs.devices)?;
+        let (in_acpi, in_cmdline) = match config.announce_virtio {
+            AnnounceVirtio::Acpi => (&virtio[..], &[][..]),
+            AnnounceVirtio::Cmdline => (&[][..], &virtio[..]),
+        };
+        let boot = GuestPlan::new(&config.boot, inputs, &ram, &virtio::cmdline(in_cmdline))?;
         if let Some(expect) = &config.expect {
             check_expectations(expect, &ram)?;
         }
         let topology = topology(&config.cpus)?;
-        let virtio = virtio::plan(&inputs.devices)?;
         // A flat image knows its machine, and brings no interpreter for tables.
         let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
         Ok(Self {
@@ -113,7 +117,7 @@ impl Plan {
             affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
             boot,
             irqchip: config.irqchip,
-            acpi: has_acpi.then(|| acpi::tables(topology, &virtio)).transpose()?,
+            acpi: has_acpi.then(|| acpi::tables(topology, in_acpi)).transpose()?,
             devices: devices(config, has_acpi)?,
             virtio,
             serial: config.serial.clone(),

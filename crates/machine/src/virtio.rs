@@ -121,6 +121,15 @@ pub(crate) fn acpi(plans: &[VirtioPlan]) -> Result<Vec<Fragment>, Error> {
     Ok(plans.iter().enumerate().map(fragment).collect::<Result<_, _>>()?)
 }
 
+/// What the kernel's command line starts with, so that Linux's virtio_mmio driver finds these devices without ACPI (Linux
+/// Documentation/admin-guide/kernel-parameters.txt). In front, since what stands behind `--` is for the init.
+pub(crate) fn cmdline(plans: &[VirtioPlan]) -> String {
+    let word = |VirtioPlan { registers, gsi, .. }: &VirtioPlan| {
+        format!("virtio_mmio.device={}@{:#x}:{gsi} ", registers.end - registers.start, registers.start)
+    };
+    plans.iter().map(word).collect()
+}
+
 /// The devices of a machine that exists.
 #[derive(Debug)]
 pub(crate) struct VirtioDevices {

@@ -27,3 +27,28 @@ conformance!(
         ..Expectations::NONE
     }
 );
+
+/// A disk whose file is gone when it is.
+fn disk(io: &str) -> Box<dyn VirtioDevice> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.as_file().set_len(1 << 20).expect("a sparse megabyte");
+    open("block", json!({"path": file.path(), "io": io, "queues": 1}))
+}
+
+/// VIRTIO_BLK_F_SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD and WRITE_ZEROES.
+const DISK_FEATURES: u64 = 1 << 2 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
+
+/// A read of the first sector, which is zeros, and the status behind it.
+const DISK: Expectations = Expectations {
+    id: 2,
+    features: DISK_FEATURES,
+    queues: &[256],
+    readable: &[0; 16],
+    writable: 513,
+    written: 513,
+    check: |bytes| assert_eq!(bytes, [0; 513]),
+    ..Expectations::NONE
+};
+
+conformance!(block_by_io_uring, || disk("io_uring"), DISK);
+conformance!(block_by_threads, || disk("threads"), DISK);

@@ -75,3 +75,6 @@ pub use queue::{Queue, Step};
 pub use rate::{Rate, RateLimiter};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;
+
+#[cfg(test)]
+mod tests;

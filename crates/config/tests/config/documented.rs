@@ -57,6 +57,7 @@ fn examples(manual: &str) -> Vec<&str> {
 #[test]
 fn schema_fields_are_the_ones_we_know() {
     let expected = [
+        "announce_virtio",
         "boot",
         "boot.cmdline",
         "boot.flat",
@@ -133,6 +134,7 @@ fn schema_defaults_are_what_an_empty_config_gets() {
     assert_eq!(config["serial"], defaults["serial"]["default"]);
     assert_eq!(config["irqchip"], defaults["irqchip"]["default"]);
     assert_eq!(config["on_reboot"], defaults["on_reboot"]["default"]);
+    assert_eq!(config["announce_virtio"], defaults["announce_virtio"]["default"]);
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 10);
+    assert_eq!(defaults.len(), 11);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 
@@ -215,7 +217,7 @@ fn shipped_busybox_shows_every_field_for_linux() {
     // What groups and pins the processors would have to be changed together with their count.
     let processors = ["cpus.threads_per_core", "cpus.cores_per_socket", "cpus.sockets", "cpus.affinity"];
     let bare_metal = |field: &String| {
-        let others = ["boot.flat", "irqchip", "on_reboot", "devices", "expect"];
+        let others = ["boot.flat", "irqchip", "on_reboot", "announce_virtio", "devices", "expect"];
         others.iter().chain(&processors).any(|name| field.starts_with(name))
     };
     assert_eq!(fields, known_fields().into_iter().filter(|field| !bare_metal(field)).collect());

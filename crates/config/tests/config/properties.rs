@@ -1,12 +1,16 @@
 //! What holds for every config and every text.
 
-use std::{ffi::OsStr, path::Path};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
-    Address, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device, Expect,
-    ExpectedMemory, FilePath, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection, MemorySize, Module,
-    OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, Word,
+    Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device,
+    Expect, ExpectedMemory, FilePath, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection, MemorySize,
+    Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, VirtioSection, Word,
 };
 
 use crate::parse;
@@ -92,7 +96,15 @@ fn device() -> impl Strategy<Value = Device> {
         port().prop_map(|port| Device::DebugConsole { port }),
         port().prop_map(|port| Device::DebugExit { port }),
         port().prop_map(|port| Device::PseudoSerial { port }),
+        ("[a-z]{1,8}", option::of("[a-zA-Z0-9._-]{1,32}"), "[a-z_]{1,8}", any::<u32>()).prop_map(virtio),
     ]
+}
+
+/// A virtio device with one field, which is none that every device has.
+fn virtio((kind, id, field, value): (String, Option<String>, String, u32)) -> Device {
+    let fields = serde_json::Map::from_iter([(format!("x{field}"), value.into())]);
+    let (kind, id) = (format!("v{kind}"), id.map(|id| id.parse().unwrap()));
+    Device::Virtio(VirtioSection { kind, id, fields, directory: PathBuf::new() })
 }
 
 fn expected_memory() -> impl Strategy<Value = ExpectedMemory> {
@@ -117,15 +129,18 @@ fn expect() -> impl Strategy<Value = Expect> {
 /// Any config that could stand in `vm.json`.
 fn config_file() -> impl Strategy<Value = ConfigFile> {
     let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
-    let additions = (option::of(any::<bool>()), on_reboot, vec(device(), 0..4), option::of(expect()));
+    let announce = option::of(prop::sample::select(AnnounceVirtio::ALL.to_vec()));
+    let additions =
+        (option::of(any::<bool>()), on_reboot, announce, vec(device(), 0..4), option::of(expect()));
     (boot(), option::of(memory_size()), cpus(), option::of(serial()), additions).prop_map(
-        |(boot, size, cpus, serial, (irqchip, on_reboot, devices, expect))| ConfigFile {
+        |(boot, size, cpus, serial, (irqchip, on_reboot, announce_virtio, devices, expect))| ConfigFile {
             boot,
             memory: MemorySection { size },
             cpus,
             serial,
             irqchip,
             on_reboot,
+            announce_virtio,
             devices,
             expect,
             origin: Some("vm.json".into()),
@@ -142,7 +157,13 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     };
     let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(true));
     devices.sort_by_key(Device::port);
-    devices.dedup_by_key(|device| device.port());
+    // Two without a port are no pair; theirs are the ids.
+    devices.dedup_by(|a, b| a.port().is_some() && a.port() == b.port());
+    let mut ids = BTreeSet::new();
+    devices.retain(|device| match device {
+        Device::Virtio(section) => section.id.as_ref().is_none_or(|id| ids.insert(id.clone())),
+        _ => true,
+    });
     ConfigFile {
         boot,
         cpus: agreeing_cpus(file.cpus, irqchip),
@@ -212,8 +233,14 @@ proptest! {
     fn config_printed_reads_back(file in config_file(), image in path(), linux in any::<bool>()) {
         let file = ConfigFile { origin: Some("some/dir/vm.json".into()), ..agreeing(file, linux) };
         let (kernel, flat) = (linux.then(|| image.clone()), (!linux).then_some(image));
-        let config = file.merge(Overrides { kernel, flat, ..Overrides::default() }).unwrap();
+        let mut config = file.merge(Overrides { kernel, flat, ..Overrides::default() }).unwrap();
         let text = serde_json::to_string(&config).unwrap();
+        // What a kind's fields mean isn't known here, so that their paths stay as they are.
+        for device in &mut config.devices {
+            if let Device::Virtio(section) = device {
+                section.directory = PathBuf::new();
+            }
+        }
 
         let again = ConfigFile::parse(&text, Path::new("vm.json")).unwrap().merge(Overrides::default()).unwrap();
 

@@ -71,7 +71,8 @@ pub enum Io {
     #[default]
     Auto,
     /// io_uring or not at all.
-    IoUring,
+    #[serde(rename = "io_uring")]
+    Uring,
     /// Threads.
     Threads,
 }

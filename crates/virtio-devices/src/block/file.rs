@@ -4,7 +4,7 @@ use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_virtio::OpenError;
@@ -43,7 +43,6 @@ impl Place<'_> {
 /// A regular file or a block device, open and locked.
 #[derive(Debug)]
 pub(super) struct DiskFile {
-    pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) is_device: bool,
 }
@@ -68,7 +67,7 @@ impl DiskFile {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
             .map_err(|error| place.host("can't be made to block", &error.into()))?;
         lock::lock(&file, place, access)?;
-        Ok(Self { path: place.path.to_owned(), file, is_device: found.file_type().is_block_device() })
+        Ok(Self { file, is_device: found.file_type().is_block_device() })
     }
 
     /// Its length now, in bytes; a block device's too.

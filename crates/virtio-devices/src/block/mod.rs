@@ -1,26 +1,72 @@
 //! A disk (virtio 1.2 §5.2).
+//!
+//! ```text
+//!  chain --request.rs--> Request --limits--> raw.rs: the engine, many at once --------> completion: status, used
+//!                                      \--> image.rs: overlay.rs, qcow2.rs, at once --> status, used
+//! ```
+//!
+//! What the guest can see fail is a status; what it may not do to its queues is a fault. Errors of the host's reach the
+//! guest as VIRTIO_BLK_S_IOERR.
 
 mod config;
+mod file;
+mod image;
+mod lock;
+mod open;
+mod overlay;
+mod qcow2;
+mod raw;
 mod request;
+mod serve;
+mod shape;
+mod space;
+mod timer;
 
-use std::fs::File;
+use std::time::Duration;
 
-use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX};
-use vmm_virtio::{ConfigSpace, Fault, IoSlices, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
+use vmm_virtio::{ConfigSpace, Durable, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
 
-use self::config::Config;
-use self::request::{Parsed, Request, SECTOR_LEN, SERIAL_LEN, Status, Terms, parse};
+use self::config::{Cache, Config};
+use self::image::Image;
+use self::raw::Raw;
+use self::request::{SECTOR_LEN, SERIAL_LEN};
+use self::space::{Face, QUEUE_SIZE};
+use self::timer::Timer;
 
-const QUEUE_SIZE: u16 = 256;
+/// How often the file's size is looked at. inotify(7) would wake us for each write of the guest's, and says nothing of block
+/// devices.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Something of a raw disk's is complete.
+const READY: u32 = 0;
+/// There are tokens again.
+const REFILLED: u32 = 1;
+/// Time to look at the size.
+const LOOKS: u32 = 2;
 
 /// The device.
-#[derive(Debug)]
 pub struct Block {
-    file: File,
-    sectors: u64,
-    read_only: bool,
+    disk: Disk,
+    face: Face,
+    space: ConfigSpace,
     serial: [u8; SERIAL_LEN],
-    slices: IoSlices,
+    description: String,
+    durable: Durable,
+    limiter: Option<RateLimiter>,
+    refilled: Timer,
+    /// Somebody waits for it.
+    is_refilling: bool,
+    looks: Timer,
+    /// For each queue, whether it has chains that there was no room for.
+    waiting: Vec<bool>,
+    is_watching: bool,
+}
+
+/// Where the bytes are.
+enum Disk {
+    Raw(Raw),
+    Image(Box<dyn Image>),
 }
 
 impl Kind for Block {
@@ -29,63 +75,156 @@ impl Kind for Block {
     type Config = Config;
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
-        let path = setting.path(&config.path);
-        let file = File::options().read(true).write(!config.read_only).open(&path);
-        let file = file
-            .map_err(|error| OpenError::config("path", format!("{}: {error}", path.display())))?;
-        let len = file.metadata().map_err(|error| OpenError::host("path", error))?.len();
-        let mut serial = [0; SERIAL_LEN];
-        serial.iter_mut().zip(setting.id.bytes()).for_each(|(to, from)| *to = from);
-        let slices = IoSlices::with_capacity(QUEUE_SIZE.into());
-        Ok(Self { file, sectors: len / SECTOR_LEN, read_only: config.read_only, serial, slices })
+        open::open(&config, setting)
     }
 }
 
 impl VirtioDevice for Block {
     fn features(&self) -> u64 {
-        1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | u64::from(self.read_only) << VIRTIO_BLK_F_RO
+        self.face.features()
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![QUEUE_SIZE]
+        vec![QUEUE_SIZE; self.face.queues.into()]
     }
 
     fn config_space(&self) -> ConfigSpace {
-        let mut bytes = vec![0; 60];
-        bytes[..8].copy_from_slice(&self.sectors.to_le_bytes());
-        bytes[12..16].copy_from_slice(&254_u32.to_le_bytes());
-        ConfigSpace::read_only(bytes)
+        self.space.clone()
+    }
+
+    fn note(&self) -> Option<String> {
+        Some(self.description.clone())
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.waiting.fill(false);
+        self.is_refilling = false;
+        self.durable = self.durability(session);
+        self.look(session);
+        let watched = self.watch(session);
+        self.unless_broken(watched, session)
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
-        let counters = session.counters().clone();
-        let terms = Terms { sectors: self.sectors, read_only: self.read_only, features: session.features() };
-        session.drain(queue, |chain| {
-            counters.requests.add(1);
-            let Parsed { request, status } = parse(&chain, &terms)?;
-            let done = match request {
-                Err(refusal) => Err(refusal),
-                Ok(Request::Read { offset, into }) => self
-                    .slices
-                    .fill(&into)
-                    .and_then(|()| self.slices.read_at(&self.file, offset))
-                    .map(|()| into.len())
-                    .map_err(|_| Status::Failed),
-                Ok(Request::Write { offset, from }) => self
-                    .slices
-                    .fill(&from)
-                    .and_then(|()| self.slices.write_at(&self.file, offset, false))
-                    .map(|()| 0)
-                    .map_err(|_| Status::Failed),
-                Ok(Request::Flush) => self.file.sync_data().map(|()| 0).map_err(|_| Status::Failed),
-                Ok(Request::Identify { into }) => {
-                    into.write(&self.serial)?;
-                    Ok(SERIAL_LEN as u64)
-                }
-                Ok(_) => Err(Status::Unsupported),
-            };
-            status.write(&[done.err().unwrap_or(Status::Done).byte()])?;
-            Ok(Step::Used(done.unwrap_or(0) as u32 + 1))
+        let served = self.serve(queue, session);
+        self.unless_broken(served, session)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let done = match token {
+            READY => self.finish(session),
+            REFILLED => {
+                self.refilled.acknowledge();
+                self.is_refilling = false;
+                Ok(())
+            }
+            _ => {
+                self.looks.acknowledge();
+                self.look(session);
+                Ok(())
+            }
+        };
+        let done = done.and_then(|()| self.serve_waiting(session));
+        self.unless_broken(done, session)
+    }
+
+    fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let now = self.durability(session);
+        let before = std::mem::replace(&mut self.durable, now);
+        if (before, self.durable) == (Durable::No, Durable::Yes) && self.flush().is_err() {
+            // Nothing can tell the driver: writeback is a byte of its own.
+            session.counters().errors.add(1);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.unwatch(session);
+        self.finish_all(session);
+    }
+}
+
+impl Block {
+    fn new(
+        disk: Disk,
+        face: Face,
+        (serial, limiter): ([u8; SERIAL_LEN], Option<RateLimiter>),
+        description: String,
+    ) -> Result<Self, OpenError> {
+        let timer = || Timer::new().map_err(|error| OpenError::host("", error));
+        Ok(Self {
+            disk,
+            face,
+            space: face.space(),
+            serial,
+            description,
+            durable: Durable::Yes,
+            limiter,
+            refilled: timer()?,
+            is_refilling: false,
+            looks: timer()?,
+            waiting: vec![false; face.queues.into()],
+            is_watching: false,
         })
+    }
+
+    /// Without VIRTIO_BLK_F_CONFIG_WCE the driver can't choose, and without VIRTIO_BLK_F_FLUSH it never flushes, so that
+    /// every write must be safe (virtio 1.2 §5.2.6.2).
+    fn durability(&self, session: &Session) -> Durable {
+        let is_writeback = if session.has_feature(VIRTIO_BLK_F_CONFIG_WCE) {
+            space::is_writeback(&self.space)
+        } else {
+            session.has_feature(VIRTIO_BLK_F_FLUSH) && self.face.cache == Cache::Writeback
+        };
+        if is_writeback { Durable::No } else { Durable::Yes }
+    }
+
+    fn watch(&mut self, session: &Session) -> Result<(), Fault> {
+        self.is_watching = true;
+        let watched = match &self.disk {
+            Disk::Raw(raw) => session
+                .watch(raw.engine.ready(), READY)
+                .and_then(|()| session.watch(&self.looks, LOOKS))
+                .and_then(|()| self.looks.every(LOOK)),
+            Disk::Image(_) => Ok(()),
+        };
+        let watched = watched.and_then(|()| match &self.limiter {
+            Some(_) => session.watch(&self.refilled, REFILLED),
+            None => Ok(()),
+        });
+        watched
+            .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the disk's events"))
+    }
+
+    fn unwatch(&mut self, session: &Session) {
+        if std::mem::take(&mut self.is_watching) {
+            // What wasn't watched is none the worse.
+            if let Disk::Raw(raw) = &self.disk {
+                let _ = session.unwatch(raw.engine.ready());
+            }
+            let _ = session.unwatch(&self.looks);
+            let _ = session.unwatch(&self.refilled);
+        }
+    }
+
+    /// A device that gave up looks at nothing any more: its thread would turn round and round.
+    fn unless_broken(&mut self, done: Result<(), Fault>, session: &Session) -> Result<(), Fault> {
+        if done.is_err() {
+            self.unwatch(session);
+        }
+        done
+    }
+
+    /// Tells the driver if the file's size has changed.
+    fn look(&mut self, session: &Session) {
+        let Disk::Raw(raw) = &self.disk else { return };
+        // A size that can't be read now may be the next time; a request meanwhile fails by itself.
+        let Ok(len) = raw.len() else { return };
+        let sectors = len / SECTOR_LEN;
+        if sectors != self.face.sectors {
+            self.face.sectors = sectors;
+            space::set_sectors(&self.space, sectors);
+            session.config_changed();
+        }
     }
 }

@@ -90,7 +90,8 @@ impl Source for Overlay {
         let mut left = *into;
         let mut at = offset;
         while !left.is_empty() {
-            let (run, is_written) = self.runs(at..at + left.len()).next().ok_or(io::ErrorKind::InvalidInput)?;
+            let (run, is_written) =
+                self.runs(at..at + left.len()).next().ok_or(io::ErrorKind::InvalidInput)?;
             let (here, rest) = left.split_at(run.end - run.start).ok_or(io::ErrorKind::InvalidInput)?;
             if is_written {
                 self.slices.fill(&here)?;

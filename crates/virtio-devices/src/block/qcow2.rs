@@ -6,7 +6,6 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
@@ -41,7 +40,8 @@ impl Qcow2Image {
         let format = open_chain(file, place, access, backing)?;
         let len = format.size();
         if len == 0 || !len.is_multiple_of(SECTOR_LEN) {
-            let problem = format!("holds a disk of {len} bytes, not of whole sectors of 512: qemu-img resize it");
+            let problem =
+                format!("holds a disk of {len} bytes, not of whole sectors of 512: qemu-img resize it");
             return Err(place.wrong(&problem));
         }
         let piece = vec![0; PIECE_LEN].into();
@@ -66,7 +66,7 @@ fn open_chain(
     let broken = |error: io::Error| place.wrong(&format!("can't be opened as qcow2: {error}"));
     let storage = Storage::try_from(file.file).map_err(broken)?;
     // Nothing that the image names is opened by imago.
-    let builder = Qcow2::<Storage>::builder(storage).write(access == Access::ReadWrite);
+    let builder = Qcow2::<Storage, Format>::builder(storage).write(access == Access::ReadWrite);
     let mut image =
         builder.backing(None).data_file(None).open(DenyImplicitOpenGate::default()).map_err(broken)?;
     if image.requires_external_data_file() {
@@ -84,7 +84,7 @@ fn open_chain(
         (Some(name), Some((below, rest))) => {
             let format = image.implicit_backing_format().map(String::as_str);
             let below = open_below(place, name, format, *below, rest)?;
-            image.set_backing(Some(Arc::new(below)));
+            image.set_backing(Some(below));
         }
     }
     Ok(FormatAccess::new(image))

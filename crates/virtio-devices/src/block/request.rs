@@ -11,22 +11,22 @@ use virtio_bindings::bindings::virtio_blk::{
 use vmm_virtio::{Buffers, Chain, Fault};
 
 /// The unit of every position and length on the wire, in bytes (virtio 1.2 §5.2.4).
-pub const SECTOR_LEN: u64 = 512;
+pub(super) const SECTOR_LEN: u64 = 512;
 /// Bytes of `type`, `reserved` and `sector` in front of each request.
-const HEADER_LEN: u64 = 16;
+pub(super) const HEADER_LEN: u64 = 16;
 /// Bytes of `struct virtio_blk_discard_write_zeroes`.
 const SEGMENT_LEN: u64 = 16;
 /// Bytes of a serial.
-pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
+pub(super) const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// The most sectors that one discard names: 1 GiB, so that one request keeps a host thread for a moment only.
-pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
+pub(super) const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
 /// The most sectors that one request zeroes: 32 MiB, which a host without a quicker way writes in some hundredths of a
 /// second.
-pub const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
+pub(super) const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
 
 /// How a request ended, as the last byte of its chain says it (virtio 1.2 §5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub(super) enum Status {
     /// VIRTIO_BLK_S_OK.
     Done,
     /// VIRTIO_BLK_S_IOERR.
@@ -37,7 +37,7 @@ pub enum Status {
 
 impl Status {
     /// The byte.
-    pub fn byte(self) -> u8 {
+    pub(super) fn byte(self) -> u8 {
         let status = match self {
             Self::Done => VIRTIO_BLK_S_OK,
             Self::Failed => VIRTIO_BLK_S_IOERR,
@@ -49,7 +49,7 @@ impl Status {
 
 /// What holds for the requests of a disk at this moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub(super) struct Terms {
     /// Its size.
     pub sectors: u64,
     /// Whether nobody may change it.
@@ -60,7 +60,7 @@ pub struct Terms {
 
 /// A request that may be carried out. Positions and lengths are in bytes, whole sectors, and inside the disk.
 #[derive(Clone, Debug)]
-pub enum Request<'a> {
+pub(super) enum Request<'a> {
     /// Fill `into` from `offset`.
     Read {
         /// Where on the disk.
@@ -98,7 +98,7 @@ pub enum Request<'a> {
 
 impl Request<'_> {
     /// Bytes that it moves, for a limit on these.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Read { into: data, .. } | Self::Write { from: data, .. } => data.len(),
             Self::WriteZeroes { range, .. } => range.end - range.start,
@@ -109,7 +109,7 @@ impl Request<'_> {
 
 /// A chain, taken apart.
 #[derive(Debug)]
-pub struct Parsed<'a> {
+pub(super) struct Parsed<'a> {
     /// The request, or how to refuse it.
     pub request: Result<Request<'a>, Status>,
     /// The byte for its status.
@@ -120,7 +120,7 @@ pub struct Parsed<'a> {
 ///
 /// # Errors
 /// There is no byte for the status: nothing can be said but that the driver broke the rules.
-pub fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> {
+pub(super) fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> {
     let (into, status) =
         chain.writable().split_end(1).ok_or(Fault::Request("a disk request without room for its status"))?;
     let request = match chain.readable().split_at(HEADER_LEN) {

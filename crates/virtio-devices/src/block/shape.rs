@@ -50,11 +50,7 @@ impl Shape {
     }
 
     /// That of `image`, which has `len` bytes, with what O_DIRECT wants of it.
-    pub(super) fn of(
-        image: &DiskFile,
-        len: u64,
-        direct: Option<DirectAlignment>,
-    ) -> io::Result<Self> {
+    pub(super) fn of(image: &DiskFile, len: u64, direct: Option<DirectAlignment>) -> io::Result<Self> {
         let found = status(&image.file)?;
         if image.is_device {
             return Ok(Self::of_device(&image.file, &found)?);

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use virtio_bindings::bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use vmm_virtio::ConfigSpace;
 
@@ -128,7 +128,9 @@ mod tests {
         let read_only = Face { read_only: true, ..face() };
         let has = |bit: u32| read_only.features() & (1 << bit) != 0;
         assert!(has(VIRTIO_BLK_F_RO) && has(VIRTIO_BLK_F_FLUSH));
-        assert!(!has(VIRTIO_BLK_F_DISCARD) && !has(VIRTIO_BLK_F_WRITE_ZEROES) && !has(VIRTIO_BLK_F_CONFIG_WCE));
+        assert!(
+            !has(VIRTIO_BLK_F_DISCARD) && !has(VIRTIO_BLK_F_WRITE_ZEROES) && !has(VIRTIO_BLK_F_CONFIG_WCE)
+        );
         assert_eq!(at(read_only, 36), [0; 24]);
     }
 

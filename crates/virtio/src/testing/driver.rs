@@ -240,7 +240,20 @@ impl Driver {
     /// # Panics
     /// It isn't reset by the [`DEADLINE`].
     pub fn reset(&mut self) {
-        self.write(Register::Status, 0);
+        self.reset_while(|_| ());
+    }
+
+    /// [`reset`](Self::reset), and `meanwhile` what other vCPUs and the device do: it starts when the reset was written, and
+    /// ends before that is waited for.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn reset_while(&mut self, meanwhile: impl FnOnce(&Self)) {
+        let outcome = self.transport.write(Register::Status as u64, &[0; 4]);
+        meanwhile(self);
+        if outcome == Outcome::Hold {
+            self.wait_hold();
+        }
         assert_eq!(self.status(), 0, "the status behind a reset");
         self.features = 0;
         self.arena.clear();

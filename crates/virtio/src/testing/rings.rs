@@ -186,7 +186,7 @@ impl<'a> Rings<'a> {
         rings
     }
 
-    /// Rings, whatever the device wants.
+    /// Rings, whatever the device wants. [`kick`](Self::kick) doesn't know of it.
     pub fn notify(&self) {
         self.driver.write(Register::QueueNotify, self.index as u32);
     }

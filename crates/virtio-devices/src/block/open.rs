@@ -1,0 +1,180 @@
+//! From what a config says to a disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use vmm_virtio::{IoMethod, OpenError, Rate, RateLimiter, Setting};
+
+use super::config::{Config, Directory, Format, Io, Limits, Overlay as OverlayConfig};
+use super::file::{Access, DiskFile, Place};
+use super::image::{Image, RawSource, Source};
+use super::overlay::{self, Overlay};
+use super::qcow2::Qcow2Image;
+use super::raw::Raw;
+use super::request::{SECTOR_LEN, SERIAL_LEN};
+use super::shape::Shape;
+use super::space::Face;
+use super::{Block, Disk};
+
+/// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
+const QUEUES: u32 = 16;
+
+pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
+    let serial = serial(config.serial.as_deref(), setting.id)?;
+    let queues = queues(config.queues, setting.vcpus)?;
+    let limiter = limiter(&config.limits)?;
+    check_combination(config)?;
+    let (disk, len, shape, description) = open_disk(config, setting)?;
+    let read_only = config.read_only;
+    let face = Face { sectors: len / SECTOR_LEN, shape, read_only, cache: config.cache, queues };
+    Block::new(disk, face, (serial, limiter), description)
+}
+
+/// A disk, its length in bytes, its shape, and a word about it.
+type Opened = (Disk, u64, Shape, String);
+
+fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError> {
+    let path = setting.path(&config.path);
+    let place = Place { path: &path, field: "path" };
+    let writes_file = !config.read_only && config.overlay.is_none();
+    let access = if writes_file { Access::ReadWrite } else { Access::Read };
+    let file = DiskFile::open(place, access)?;
+    let format = config.format.unwrap_or(Format::Raw);
+    // A guest can make its raw disk look like a qcow2 image, which may name any file of the host. So what the bytes look
+    // like never decides: said to be raw they are raw, and if nothing is said, somebody must say it.
+    if config.format.is_none() && file.is_qcow2() {
+        let problem =
+            "looks like a qcow2 image: add \"format\": \"qcow2\", or \"raw\" if its bytes are the disk's";
+        return Err(place.wrong(problem));
+    }
+    let shown = path.display();
+    match (format, &config.overlay) {
+        (Format::Raw, None) => {
+            let method = match config.io {
+                Io::Auto => IoMethod::Auto,
+                Io::Uring => IoMethod::Uring,
+                Io::Threads => IoMethod::Threads,
+            };
+            let (raw, shape) = Raw::open(file, place, (access, config.direct), (method, setting.id))?;
+            let len = raw.len().map_err(|error| OpenError::host("path", error))?;
+            let description = format!("{shown}, raw, by {}", raw.engine.describe());
+            Ok((Disk::Raw(raw), len, shape, description))
+        }
+        (Format::Raw, Some(overlay)) => {
+            let len = file.disk_len(place)?;
+            let base = Box::new(RawSource::new(file));
+            open_overlay(base, len, overlay, setting).map(|disk| {
+                (disk, len, Shape::of_blocks(overlay::BLOCK_LEN), describe(&path, "raw, temporary"))
+            })
+        }
+        (Format::Qcow2, overlay) => {
+            let paths: Vec<PathBuf> = config.backing.iter().map(|path| setting.path(path)).collect();
+            let fields: Vec<String> = (0..paths.len()).map(|index| format!("backing[{index}]")).collect();
+            let places = paths.iter().zip(&fields).map(|(path, field)| Place { path, field });
+            let image = Qcow2Image::open(file, place, access, &places.collect::<Vec<_>>())?;
+            let (len, shape) = (image.len(), Shape::of_blocks(overlay::BLOCK_LEN));
+            match overlay {
+                None => Ok((Disk::Image(Box::new(image)), len, shape, describe(&path, "qcow2"))),
+                Some(overlay) => open_overlay(Box::new(image), len, overlay, setting)
+                    .map(|disk| (disk, len, shape, describe(&path, "qcow2, temporary"))),
+            }
+        }
+    }
+}
+
+fn describe(path: &Path, what: &str) -> String {
+    format!("{}, {what}, by the disk's own thread", path.display())
+}
+
+fn open_overlay(
+    base: Box<dyn Source>,
+    len: u64,
+    overlay: &OverlayConfig,
+    setting: &Setting<'_>,
+) -> Result<Disk, OpenError> {
+    let directory = match overlay {
+        OverlayConfig::Temp => std::env::temp_dir(),
+        OverlayConfig::TempIn(Directory { temp_in }) => setting.path(temp_in),
+    };
+    let made = tempfile::tempfile_in(&directory).and_then(|file| Overlay::new(base, file, len));
+    let overlay: Box<dyn Image> = Box::new(made.map_err(|error| {
+        let problem = format!("{} has no room for a temporary file: {error}", directory.display());
+        OpenError::config("overlay", problem)
+    })?);
+    Ok(Disk::Image(overlay))
+}
+
+/// What doesn't go together.
+fn check_combination(config: &Config) -> Result<(), OpenError> {
+    let is_qcow2 = config.format == Some(Format::Qcow2);
+    let by_thread = if is_qcow2 { "a qcow2 image" } else { "an overlay" };
+    let is_plain = !is_qcow2 && config.overlay.is_none();
+    if config.overlay.is_some() && config.read_only {
+        return Err(OpenError::config(
+            "overlay",
+            "nothing is written to a read-only disk, remove one of both",
+        ));
+    }
+    if !is_plain && config.direct {
+        return Err(OpenError::config("direct", format!("isn't for {by_thread}, remove it")));
+    }
+    if !is_plain && config.io != Io::Auto {
+        let problem = format!("{by_thread} is read and written by the disk's own thread, remove it");
+        return Err(OpenError::config("io", problem));
+    }
+    if !is_qcow2 && !config.backing.is_empty() {
+        return Err(OpenError::config("backing", "only a qcow2 image has backing files, remove it"));
+    }
+    Ok(())
+}
+
+fn serial(given: Option<&str>, id: &str) -> Result<[u8; SERIAL_LEN], OpenError> {
+    if let Some(given) = given {
+        let len = given.len();
+        if len > SERIAL_LEN {
+            let problem = format!("\"{given}\" has {len} bytes, at most {SERIAL_LEN}");
+            return Err(OpenError::config("serial", problem));
+        }
+        if !given.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            let problem = format!("{given:?} isn't printable ASCII, which a serial is made of");
+            return Err(OpenError::config("serial", problem));
+        }
+    }
+    let mut serial = [0; SERIAL_LEN];
+    let text = given.unwrap_or(id).bytes();
+    serial.iter_mut().zip(text).for_each(|(to, from)| *to = from);
+    Ok(serial)
+}
+
+fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
+    let Some(queues) = given else { return Ok(vcpus.clamp(1, QUEUES) as u16) };
+    if queues == 0 {
+        return Err(OpenError::config("queues", "0 queues carry no request, at least 1"));
+    }
+    if u32::from(queues) > vcpus {
+        let problem = format!("{queues} queues are more than the machine's vCPUs, at most {vcpus}");
+        return Err(OpenError::config("queues", problem));
+    }
+    Ok(queues)
+}
+
+fn limiter(limits: &Limits) -> Result<Option<RateLimiter>, OpenError> {
+    let bytes = |size: Option<vmm_config::ByteSize>| size.map(vmm_config::ByteSize::bytes);
+    let bytes = rate("bytes", bytes(limits.bytes_per_second), bytes(limits.bytes_burst))?;
+    let operations = rate("operations", limits.operations_per_second, limits.operations_burst)?;
+    let is_limited = bytes.is_some() || operations.is_some();
+    Ok(is_limited.then(|| RateLimiter::new(bytes, operations, Instant::now())))
+}
+
+fn rate(what: &str, per_second: Option<u64>, burst: Option<u64>) -> Result<Option<Rate>, OpenError> {
+    let wrong = |name: &str, problem: &str| {
+        Err(OpenError::config(&format!("limits.{what}_{name}"), problem.to_owned()))
+    };
+    match (per_second, burst) {
+        (Some(0), _) => wrong("per_second", "0 lets nothing through, leave it out for no limit"),
+        (_, Some(0)) => wrong("burst", "0 lets nothing through, leave it out for that of a second"),
+        (None, Some(_)) => wrong("burst", &format!("limits nothing without \"{what}_per_second\", add that")),
+        (Some(per_second), burst) => Ok(Some(Rate { per_second, burst: burst.unwrap_or(per_second) })),
+        (None, None) => Ok(None),
+    }
+}

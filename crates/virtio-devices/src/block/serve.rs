@@ -1,0 +1,203 @@
+//! Carrying out requests: from the queue to the disk and back.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vmm_virtio::vm_memory::{Bytes, GuestAddress};
+use vmm_virtio::{Chain, Counters, Durable, Fault, Session, Step};
+
+use super::image::Image;
+use super::raw::Pending;
+use super::request::{HEADER_LEN, Parsed, Request, Status, Terms, parse};
+use super::{Block, Disk};
+
+/// What became of a request.
+enum Begun {
+    /// It is on its way.
+    Kept,
+    Done(Status),
+}
+
+impl Block {
+    /// Takes what the queue has, as far as there is room.
+    pub(super) fn serve(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let counters = Arc::clone(session.counters());
+        let features = session.features();
+        let terms = Terms { sectors: self.face.sectors, read_only: self.face.read_only, features };
+        session.drain(queue, |chain| {
+            let Parsed { request, status } = parse(&chain, &terms)?;
+            let pending = pending(queue, &chain, status.gpa())?;
+            let begun = match request {
+                Err(refusal) => Begun::Done(refusal),
+                Ok(request) if self.has_room(&request) => self.begin(&request, pending)?,
+                Ok(_) => {
+                    self.waiting[queue] = true;
+                    return Ok(Step::Full);
+                }
+            };
+            let Begun::Done(answer) = begun else { return Ok(Step::Kept) };
+            status.write(&[answer.byte()])?;
+            pending.count(&counters, answer);
+            Ok(Step::Used(pending.used(answer)))
+        })?;
+        if let Disk::Raw(raw) = &mut self.disk {
+            raw.engine.dispatch();
+            // What the page cache had is complete already.
+            self.give_back(session)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the queues that had to wait.
+    pub(super) fn serve_waiting(&mut self, session: &mut Session) -> Result<(), Fault> {
+        for queue in 0..self.waiting.len() {
+            if std::mem::take(&mut self.waiting[queue]) {
+                self.serve(queue, session)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what is complete, after the engine said that something is.
+    pub(super) fn finish(&mut self, session: &mut Session) -> Result<(), Fault> {
+        if let Disk::Raw(raw) = &mut self.disk {
+            raw.engine.acknowledge();
+            // What the kernel couldn't take the last time.
+            raw.engine.dispatch();
+        }
+        self.give_back(session)
+    }
+
+    /// Waits for everything and gives it back; nothing touches guest memory then.
+    pub(super) fn finish_all(&mut self, session: &mut Session) {
+        if let Disk::Raw(raw) = &mut self.disk {
+            while raw.engine.in_flight() > 0 {
+                raw.engine.wait();
+                while let Some((pending, result)) = raw.engine.completed() {
+                    // To a driver that broke its rings nothing can be given back.
+                    let _ = complete(session, pending, &result);
+                }
+            }
+            let _ = announce(session);
+        } else if self.flush().is_err() {
+            session.counters().errors.add(1);
+        }
+    }
+
+    /// Brings to stable storage what was written, and waits for that.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.disk {
+            Disk::Raw(raw) => raw.flush(),
+            Disk::Image(image) => image.flush(),
+        }
+    }
+
+    /// Whether the request may begin now. If not, an event comes when it is worth to try again.
+    fn has_room(&mut self, request: &Request<'_>) -> bool {
+        if let Disk::Raw(raw) = &self.disk
+            && raw.engine.is_full()
+        {
+            return false;
+        }
+        let Some(limiter) = &mut self.limiter else { return true };
+        let Err(wait) = limiter.take(request.len(), Instant::now()) else { return true };
+        // Whoever asked first has the timer set already.
+        let is_set = self.is_refilling || self.refilled.once(wait).is_ok();
+        self.is_refilling = is_set;
+        // Without a timer nobody would come back: a limit that can't be kept is better than a disk that stands still.
+        !is_set
+    }
+
+    fn begin(&mut self, request: &Request<'_>, pending: Pending) -> Result<Begun, Fault> {
+        if let Request::Identify { into } = request {
+            into.write(&self.serial)?;
+            return Ok(Begun::Done(Status::Done));
+        }
+        Ok(match &mut self.disk {
+            Disk::Raw(raw) => match raw.submit(request, self.durable, pending) {
+                true => Begun::Kept,
+                false => Begun::Done(Status::Failed),
+            },
+            Disk::Image(image) => Begun::Done(status_of(&carry_out(&mut **image, request, self.durable))),
+        })
+    }
+
+    fn give_back(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let Disk::Raw(raw) = &mut self.disk else { return Ok(()) };
+        while let Some((pending, result)) = raw.engine.completed() {
+            complete(session, pending, &result)?;
+        }
+        announce(session)
+    }
+}
+
+fn carry_out(image: &mut dyn Image, request: &Request<'_>, durable: Durable) -> io::Result<()> {
+    match request {
+        Request::Read { offset, into } => return image.read(*offset, into),
+        Request::Write { offset, from } => image.write(*offset, from)?,
+        Request::Flush => return image.flush(),
+        Request::Discard { range } => return image.discard(range.clone()),
+        Request::WriteZeroes { range, unmap } => image.write_zeroes(range.clone(), *unmap)?,
+        Request::Identify { .. } => return Ok(()),
+    }
+    if durable == Durable::Yes { image.flush() } else { Ok(()) }
+}
+
+fn status_of(result: &io::Result<()>) -> Status {
+    if result.is_ok() { Status::Done } else { Status::Failed }
+}
+
+fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<Pending, Fault> {
+    Ok(Pending {
+        queue,
+        head: chain.head(),
+        status_gpa: status_gpa.ok_or(Fault::Request("a disk request without room for its status"))?,
+        // Without status and header, which are there.
+        len_in: chain.writable().len() - 1,
+        len_out: chain.readable().len().saturating_sub(HEADER_LEN),
+    })
+}
+
+fn complete(session: &mut Session, pending: Pending, result: &io::Result<()>) -> Result<(), Fault> {
+    let status = status_of(result);
+    let gpa = pending.status_gpa;
+    let written = session.ram().memory().write_obj(status.byte(), GuestAddress(gpa));
+    written.map_err(|_| Fault::Unmapped { gpa, len: 1 })?;
+    pending.count(session.counters(), status);
+    match session.queue(pending.queue) {
+        Some(queue) => queue.complete(pending.head, pending.used(status)),
+        None => Ok(()),
+    }
+}
+
+fn announce(session: &mut Session) -> Result<(), Fault> {
+    for queue in 0..session.queue_count() {
+        if let Some(queue) = session.queue(queue) {
+            queue.announce()?;
+        }
+    }
+    Ok(())
+}
+
+impl Pending {
+    /// Bytes that were written, from the first on: with data that is missing in front of it, the status doesn't count
+    /// (virtio 1.2 §2.7.8.2).
+    fn used(&self, status: Status) -> u32 {
+        if status == Status::Done || self.len_in == 0 {
+            u32::try_from(self.len_in + 1).unwrap_or(u32::MAX)
+        } else {
+            0
+        }
+    }
+
+    fn count(&self, counters: &Counters, status: Status) {
+        counters.requests.add(1);
+        if status == Status::Done {
+            counters.bytes_in.add(self.len_in);
+            counters.bytes_out.add(self.len_out);
+        } else {
+            counters.errors.add(1);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The disk, driven as a driver would, over its registers and queues. Each file is what one kind of test needs.
+
+mod bad_input;
+mod disk;
+mod malformed;
+mod overlay;
+mod pace;
+mod qcow2;
+mod resize;
+mod service;

@@ -1,0 +1,58 @@
+//! The state machine of a driver's status, all of it.
+
+use super::Scripted;
+use crate::testing::{Driver, Register, features, status};
+
+const STEPS: [u8; 4] = [status::ACKNOWLEDGE, status::DRIVER, status::FEATURES_OK, status::DRIVER_OK];
+
+/// A driver so many steps on its way.
+fn at_step(steps: usize) -> Driver {
+    let driver = Scripted::new(|_| Ok(())).driver();
+    for bit in &STEPS[..steps] {
+        driver.write_features(features::VERSION_1);
+        driver.add_status(*bit);
+    }
+    assert_eq!(driver.status(), STEPS[..steps].iter().sum::<u8>());
+    driver
+}
+
+/// Every value but that of a reset, written to a driver at that step.
+fn every_status_keeps_the_order(steps: usize) {
+    for value in 1..=255_u8 {
+        let driver = at_step(steps);
+        let before = driver.status();
+        driver.write(Register::Status, value.into());
+        let after = driver.status();
+        assert_eq!(after & before, before, "{value:#x}: no bit is cleared");
+        assert_eq!(after & !before & !value, 0, "{value:#x}: no bit is set that wasn't written");
+        assert_eq!(after & (status::NEEDS_RESET | 0x30), 0, "{value:#x}: not a driver's bits");
+        for pair in STEPS.windows(2) {
+            assert!(after & pair[1] == 0 || after & pair[0] != 0, "{value:#x}: {after:#x} is out of order");
+        }
+    }
+}
+
+#[test]
+fn status_of_a_fresh_device_keeps_the_order() {
+    every_status_keeps_the_order(0);
+}
+
+#[test]
+fn status_with_acknowledge_keeps_the_order() {
+    every_status_keeps_the_order(1);
+}
+
+#[test]
+fn status_with_driver_keeps_the_order() {
+    every_status_keeps_the_order(2);
+}
+
+#[test]
+fn status_with_features_ok_keeps_the_order() {
+    every_status_keeps_the_order(3);
+}
+
+#[test]
+fn status_of_a_running_device_keeps_the_order() {
+    every_status_keeps_the_order(4);
+}

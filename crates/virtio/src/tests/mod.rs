@@ -1,0 +1,89 @@
+//! The core, through a driver's eyes where that is enough.
+
+mod allocations;
+mod control;
+mod drain;
+mod event_idx;
+mod failure;
+mod session;
+
+use std::sync::{Arc, Mutex};
+
+use crate::testing::Driver;
+use crate::{ConfigSpace, Fault, Session, VirtioDevice};
+
+type Act = Box<dyn FnMut(&mut Session) -> Result<(), Fault> + Send>;
+
+/// A device of one queue, each of whose methods a test writes.
+struct Scripted {
+    size: u16,
+    config: ConfigSpace,
+    start: Act,
+    process: Act,
+    event: Act,
+    config_written: Act,
+    stop: Box<dyn FnMut(&mut Session) + Send>,
+}
+
+impl Scripted {
+    /// One that does nothing but `process`.
+    fn new(process: impl FnMut(&mut Session) -> Result<(), Fault> + Send + 'static) -> Self {
+        Self {
+            size: 16,
+            config: ConfigSpace::read_only([]),
+            start: Box::new(|_| Ok(())),
+            process: Box::new(process),
+            event: Box::new(|_| Ok(())),
+            config_written: Box::new(|_| Ok(())),
+            stop: Box::new(|_| ()),
+        }
+    }
+
+    fn driver(self) -> Driver {
+        Driver::new(Box::new(self), 42)
+    }
+
+    fn running(self, features: u64) -> Driver {
+        let mut driver = self.driver();
+        driver.init(features);
+        driver
+    }
+}
+
+impl VirtioDevice for Scripted {
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![self.size]
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.config.clone()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        (self.start)(session)
+    }
+
+    fn process(&mut self, _queue: usize, session: &mut Session) -> Result<(), Fault> {
+        (self.process)(session)
+    }
+
+    fn event(&mut self, _token: u32, session: &mut Session) -> Result<(), Fault> {
+        (self.event)(session)
+    }
+
+    fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
+        (self.config_written)(session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        (self.stop)(session);
+    }
+}
+
+/// What a device's thread and its test both see.
+type Seen<T> = Arc<Mutex<T>>;
+
+fn seen<T: Default>() -> (Seen<T>, Seen<T>) {
+    let seen = Seen::default();
+    (Arc::clone(&seen), seen)
+}

@@ -1,0 +1,168 @@
+//! What a running device is told, and what it tells.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{Scripted, seen};
+use crate::testing::{Buf, Register};
+use crate::{ConfigSpace, Step};
+
+#[test]
+fn thread_has_the_name_of_its_device() {
+    let (send, names) = channel();
+    let mut device = Scripted::new(|_| Ok(()));
+    device.start = Box::new(move |_| {
+        send.send(std::fs::read_to_string("/proc/thread-self/comm").unwrap()).unwrap();
+        Ok(())
+    });
+    let _driver = device.running(0);
+    assert_eq!(names.recv().unwrap(), "vq-test\n");
+}
+
+#[test]
+fn device_is_stopped_and_dropped_with_its_transport() {
+    let (calls, in_device) = seen::<Vec<&str>>();
+    let mut device = Scripted::new(|_| Ok(()));
+    let alive = Arc::new(());
+    let kept = Arc::clone(&alive);
+    device.stop = Box::new(move |_| {
+        let _ = &kept;
+        in_device.lock().unwrap().push("stop");
+    });
+    drop(device.running(0));
+    assert_eq!(*calls.lock().unwrap(), ["stop"]);
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn event_comes_while_a_descriptor_can_be_read_and_not_when_stopped() {
+    let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let (watched, read) = (Arc::clone(&event), Arc::clone(&event));
+    let (send, events) = channel();
+    let mut device = Scripted::new(|_| Ok(()));
+    device.start = Box::new(move |session| {
+        // Again at a resume, when it is watched already.
+        let _ = session.watch(&*watched, 7);
+        Ok(())
+    });
+    device.event = Box::new(move |_| {
+        send.send(read.read().unwrap()).unwrap();
+        Ok(())
+    });
+    let driver = device.running(0);
+    event.write(5).unwrap();
+    assert_eq!(events.recv().unwrap(), 5);
+    driver.suspend();
+    event.write(6).unwrap();
+    assert!(events.try_recv().is_err(), "it is stopped");
+    driver.resume();
+    assert_eq!(events.recv().unwrap(), 6);
+}
+
+#[test]
+fn configuration_that_changes_is_read_whole() {
+    let mut device = Scripted::new(|_| Ok(()));
+    let config = ConfigSpace::read_only([0; 8]);
+    device.config = config.clone();
+    let driver = device.running(0);
+    let (stop, stopped) = channel::<()>();
+    let writer = std::thread::spawn(move || {
+        let mut value = 0_u8;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            value = value.wrapping_add(1);
+            config.update(|bytes| bytes.fill(value));
+            std::thread::yield_now();
+        }
+    });
+    for _ in 0..200 {
+        let bytes = driver.config(0, 8);
+        assert_eq!(bytes, [bytes[0]; 8]);
+    }
+    drop(stop);
+    writer.join().unwrap();
+}
+
+#[test]
+fn configuration_change_is_an_interrupt_and_a_new_generation() {
+    let config = ConfigSpace::read_only([1]);
+    let mut device = Scripted::new({
+        let config = config.clone();
+        move |session| {
+            config.update(|bytes| bytes[0] += 1);
+            session.config_changed();
+            session.drain(0, |_| Ok(Step::Used(0)))
+        }
+    });
+    device.config = config;
+    let mut driver = device.running(0);
+    driver.wait_config_change();
+    let generation = driver.read(Register::ConfigGeneration);
+    driver.queue(0).request(&[Buf::Write(1)]);
+    driver.wait_config_change();
+    assert_ne!(driver.read(Register::ConfigGeneration), generation);
+    assert!(driver.config(0, 1)[0] >= 3);
+}
+
+/// A device that hangs in process until it is told to go on, and counts what its driver writes.
+fn busy() -> (Scripted, super::Seen<u32>, std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {
+    let (count, in_device) = seen::<u32>();
+    let (go, wait) = channel::<()>();
+    let (entered, has_entered) = channel();
+    let mut device = Scripted::new(move |session| {
+        session.drain(0, |_| {
+            let _ = entered.send(());
+            let _ = wait.recv();
+            Ok(Step::Used(0))
+        })
+    });
+    device.config = ConfigSpace::new([0; 4], 0..4);
+    device.config_written = Box::new(move |_| {
+        *in_device.lock().unwrap() += 1;
+        Ok(())
+    });
+    (device, count, go, has_entered)
+}
+
+#[test]
+fn configuration_written_faster_than_a_device_listens_is_told_once() {
+    let (device, count, go, has_entered) = busy();
+    let mut driver = device.running(0);
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    has_entered.recv().unwrap();
+    (0..1000_u32).for_each(|value| driver.write_config(0, &value.to_le_bytes()));
+    go.send(()).unwrap();
+    driver.suspend();
+    assert_eq!(*count.lock().unwrap(), 1);
+    assert_eq!(driver.config(0, 4), 999_u32.to_le_bytes());
+}
+
+#[test]
+fn configuration_written_while_suspended_is_told_at_the_resume() {
+    let (device, count, _go, _) = busy();
+    let driver = device.running(0);
+    driver.suspend();
+    driver.write_config(0, &[1]);
+    driver.resume();
+    driver.suspend();
+    assert_eq!(*count.lock().unwrap(), 1);
+}
+
+#[test]
+fn configuration_written_before_a_reset_is_not_told_behind_it() {
+    let (device, count, go, has_entered) = busy();
+    let mut driver = device.running(0);
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    has_entered.recv().unwrap();
+    driver.reset_while(|driver| {
+        driver.write_config(0, &[1]);
+        go.send(()).unwrap();
+    });
+    let told = *count.lock().unwrap();
+    driver.init(0);
+    driver.suspend();
+    assert_eq!(*count.lock().unwrap(), told);
+}
