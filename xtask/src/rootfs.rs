@@ -16,7 +16,7 @@ const CMDLINE: &str = "console=ttyS0 root=/dev/vda rw panic=-1";
 const KERNEL: KernelKind = KernelKind::Cloud61;
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("kinds").required(true).multiple(true).args(["busybox", "debian"])))]
+#[command(group(ArgGroup::new("kinds").required(true).multiple(true).args(["busybox", "debian", "fio"])))]
 pub(crate) struct Arguments {
     /// Build a small one: static Busybox alone, by hand
     #[arg(long)]
@@ -24,7 +24,10 @@ pub(crate) struct Arguments {
     /// Build a minimal Debian with systemd, by mmdebstrap from this host's package sources
     #[arg(long)]
     debian: bool,
-    /// Make the image this long, such as 256M or 2G, instead of 64M (Busybox) or 1G (Debian)
+    /// Build the small one with fio, by which disks are tried and measured
+    #[arg(long)]
+    fio: bool,
+    /// Make the image this long, such as 256M or 2G, instead of 64M (Busybox), 1G (Debian) or 128M (fio)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     size: Option<u64>,
     /// Write the image here instead of target/rootfs/NAME.ext4; its config goes beside it, as .json
@@ -39,7 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let kinds = arguments.kinds();
     if arguments.output.is_some() && kinds.len() > 1 {
-        return Err("--output names one file: give it with --busybox or with --debian, not with both".into());
+        return Err("--output names one file: give it with one of --busybox, --debian and --fio".into());
     }
     let assets = Assets::at(workspace::root());
     for kind in kinds {
@@ -55,6 +58,7 @@ impl Arguments {
         let wanted = |kind: &Rootfs| match kind {
             Rootfs::Busybox => self.busybox,
             Rootfs::Debian => self.debian,
+            Rootfs::Fio => self.fio,
         };
         Rootfs::ALL.into_iter().filter(wanted).collect()
     }
@@ -104,7 +108,7 @@ fn print_how_to_boot(assets: &Assets, kind: Rootfs, image: &Path) -> Result<(), 
 
 fn config(kind: Rootfs, kernel: &Path, initrd: &Path, image: &Path) -> Value {
     let memory = match kind {
-        Rootfs::Busybox => "256M",
+        Rootfs::Busybox | Rootfs::Fio => "256M",
         // systemd, udev, dbus and logind beside the kernel and an initramfs.
         Rootfs::Debian => "512M",
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_memory::GuestRam;
 
 use crate::error::Named;
+use crate::vm::Held;
 use crate::{EmulationFailure, Error, Exit, ImmediateExit};
 
 /// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM tells the instruction.
@@ -19,7 +19,7 @@ pub struct KvmVcpu {
     pub(crate) fd: VcpuFd,
     immediate_exit: Arc<ImmediateExit>,
     /// What the guest can reach, mapped for as long as it can run.
-    pub(crate) memory: Vec<GuestRam>,
+    pub(crate) memory: Held,
 }
 
 /// An exit without its borrow, so that the page can be looked at once more.
@@ -30,7 +30,7 @@ enum Raw {
 }
 
 impl KvmVcpu {
-    pub(crate) fn new(fd: VcpuFd, memory: Vec<GuestRam>) -> Result<Self, Error> {
+    pub(crate) fn new(fd: VcpuFd, memory: Held) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
         Ok(Self { fd, immediate_exit, memory })
     }

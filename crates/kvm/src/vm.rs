@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
-use vmm_memory::GuestRam;
+use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Named;
@@ -25,8 +25,14 @@ pub struct Vm {
 struct Slots {
     /// How many there are, which is the number of the next one.
     count: u32,
-    /// What they point to.
-    memory: Vec<GuestRam>,
+    memory: Held,
+}
+
+/// What the slots point to: it is mapped as long as one of these is there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) ram: Vec<GuestRam>,
+    files: Vec<FileMemory>,
 }
 
 /// Where a guest's write can signal an eventfd.
@@ -50,7 +56,7 @@ impl Vm {
     pub fn add_memory(&self, ram: &GuestRam) -> Result<(), Error> {
         let mut slots = self.slots();
         // Before the slots: the guest must never see memory that nobody holds.
-        slots.memory.push(ram.clone());
+        slots.memory.ram.push(ram.clone());
         ram.regions().try_for_each(|region| self.add_slot(&mut slots, region.gpa, region.len, region.hva, 0))
     }
 
@@ -64,9 +70,25 @@ impl Vm {
         let region = ram.regions().find(|region| inside(region.gpa, region.len));
         let region = region.ok_or(Error::AliasSource { start: source.start, end: source.end })?;
         let mut slots = self.slots();
-        slots.memory.push(ram.clone());
+        slots.memory.ram.push(ram.clone());
         let hva = region.hva + (source.start - region.gpa);
         self.add_slot(&mut slots, gpa, source.end - source.start, hva, KVM_MEM_READONLY)
+    }
+
+    /// Gives the guest `memory`, in a slot. If it may only read that, a store leaves KVM as one to an address without memory.
+    /// The VM and its vCPUs keep it mapped.
+    ///
+    /// # Errors
+    /// It overlaps a slot that is there already, or KVM is out of slots.
+    pub fn add_file_memory(&self, memory: &FileMemory) -> Result<(), Error> {
+        let flags = match memory.access() {
+            Access::Read => KVM_MEM_READONLY,
+            Access::ReadWrite => 0,
+        };
+        let mut slots = self.slots();
+        slots.memory.files.push(memory.clone());
+        let region = memory.region();
+        self.add_slot(&mut slots, region.gpa, region.len, region.hva, flags)
     }
 
     /// `hva..hva + len` belongs to one of `slots.memory`.
@@ -78,9 +100,9 @@ impl Vm {
             memory_size: len,
             userspace_addr: hva,
         };
-        // SAFETY: hva..hva+len is a live mapping that belongs to one of `slots.memory`, by the callers, which are the two
+        // SAFETY: hva..hva+len is a live mapping that belongs to one of `slots.memory`, by the callers, which are the
         // functions above. It stays mapped while the guest can run: `self.slots` and every vCPU hold clones of it. No Rust
-        // reference into it exists, by the contract of GuestRam.
+        // reference into it exists, by the contracts of GuestRam and FileMemory.
         unsafe { self.fd.set_user_memory_region(slot) }.named("KVM_SET_USER_MEMORY_REGION")?;
         slots.count += 1;
         Ok(())

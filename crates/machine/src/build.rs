@@ -228,6 +228,11 @@ fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> 
             vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
             vcpu.set_msrs(&msr::boot())?;
             vcpu.set_fpu(&boot::fpu())?;
+            if plan.acpi.is_some() && plan.topology.needs_x2apic() {
+                let mut sregs = vcpu.sregs()?;
+                boot::enable_x2apic(&mut sregs);
+                vcpu.set_sregs(&sregs)?;
+            }
             if plan.irqchip {
                 let mut lapic = vcpu.lapic()?;
                 boot::wire_local_apic(&mut lapic);

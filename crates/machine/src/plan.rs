@@ -138,7 +138,7 @@ impl Plan {
             writeln!(f, "  APIC ids {}", Ranges::of(ids))?;
         }
         for (index, affinity) in self.affinity.iter().enumerate() {
-            writeln!(f, "  vcpu{index} on CPU {affinity} of the host")?;
+            writeln!(f, "  vcpu{index} on host CPUs {affinity}")?;
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 //!
 //! [`GuestRam`] maps a list of guest-physical ranges into the monitor, zeroed, and hands out two things: the
 //! [`Memory`] through which loaders and devices read and write, and the [`Region`]s that KVM's memory slots
-//! are made of. No Rust reference to guest RAM exists; the guest may write any byte at any time.
+//! are made of. No Rust reference to guest RAM exists; the guest may write any byte at any time. What the guest doesn't
+//! need any more is given back to the host by [`GuestRam::discard`].
+//!
+//! [`FileMemory`] maps a file for the guest alone.
 //!
 //! ```
 //! use vmm_memory::GuestRam;
@@ -17,10 +20,12 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod file;
 mod mapping;
 mod ram;
 
-pub use ram::{Error, GuestRam, Memory, Region};
+pub use file::{Access, FileMemory, FileMemoryError};
+pub use ram::{DiscardError, Error, GuestRam, Memory, Region};
 /// The crate whose traits read and write [`Memory`].
 pub use vm_memory;
 

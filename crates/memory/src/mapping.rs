@@ -1,10 +1,12 @@
-//! Anonymous mappings that the host can back with huge pages.
+//! Mappings that the host can back with huge pages, and what is done with their pages.
 #![allow(unsafe_code)] // madvise has no safe wrapper in the tree.
 
 use std::io;
 
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{MmapRegion, mmap::MmapRegionBuilder};
+use vm_memory::{FileOffset, MmapRegion, mmap::MmapRegionBuilder};
+
+use crate::PAGE_LEN;
 
 /// Size and alignment of a transparent huge page on x86_64, in bytes.
 const HUGE_PAGE_LEN: usize = 2 << 20;
@@ -12,16 +14,43 @@ const HUGE_PAGE_LEN: usize = 2 << 20;
 /// Attempts at an aligned mapping. One is enough unless other threads map at the same instant.
 const ATTEMPTS: usize = 16;
 
-/// Maps `len` zeroed bytes.
-///
-/// The mapping starts on a huge page's boundary where it is at least one huge page long: a guest-physical
-/// region starts on such a boundary too, so KVM can map the guest in steps of 2 MiB instead of 4 KiB. It
-/// counts against no overcommit limit before it is touched.
+/// Maps `len` zeroed bytes. They count against no overcommit limit before they are touched.
 pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
-    if len < HUGE_PAGE_LEN {
-        return anonymous(len);
+    let region = aligned(len, || anonymous(len))?;
+    if len >= HUGE_PAGE_LEN {
+        prefer_huge_pages(&region);
     }
-    let mut region = anonymous(len)?;
+    Ok(region)
+}
+
+/// Maps the first `len` bytes of `file`, shared with everybody who has it; `protection` is PROT_*.
+///
+/// # Errors
+/// The file isn't open for that, or can't be mapped.
+pub(crate) fn map_file(
+    file: &FileOffset,
+    len: usize,
+    protection: i32,
+) -> Result<MmapRegion, MmapRegionError> {
+    aligned(len, || {
+        MmapRegionBuilder::new(len)
+            .with_file_offset(file.clone())
+            .with_mmap_prot(protection)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .build()
+    })
+}
+
+/// A mapping of `len` bytes that `map` makes, on a huge page's boundary where it is at least one huge page long: a
+/// guest-physical region starts on such a boundary too, so KVM can map the guest in steps of 2 MiB instead of 4 KiB.
+fn aligned(
+    len: usize,
+    map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
+) -> Result<MmapRegion, MmapRegionError> {
+    let mut region = map()?;
+    if len < HUGE_PAGE_LEN {
+        return Ok(region);
+    }
     // Linux hands out addresses downwards, so a filler as long as the misalignment, put where a first
     // mapping landed, pushes the second one onto the boundary. Another thread that maps in between spoils
     // an attempt; a mapping that stays without the alignment is slower and nothing worse.
@@ -32,10 +61,9 @@ pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
         }
         drop(region);
         let filler = anonymous(misalignment)?;
-        region = anonymous(len)?;
+        region = map()?;
         drop(filler);
     }
-    prefer_huge_pages(&region);
     Ok(region)
 }
 
@@ -44,6 +72,28 @@ fn anonymous(len: usize) -> Result<MmapRegion, MmapRegionError> {
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
         .build()
+}
+
+/// Gives the pages of `region` at `offset..offset + len` back to the host (MADV_DONTNEED). Of a mapping that [`map`] made,
+/// they read as zeros then, and take memory again when they are touched.
+///
+/// # Errors
+/// They aren't whole pages inside `region`, or the host refuses.
+pub(crate) fn discard(region: &MmapRegion, offset: usize, len: usize) -> io::Result<()> {
+    let is_whole = offset.is_multiple_of(PAGE_LEN as usize) && len.is_multiple_of(PAGE_LEN as usize);
+    let is_inside = offset.checked_add(len).is_some_and(|end| end <= region.size());
+    if !is_whole || !is_inside {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let start = region.as_ptr().wrapping_add(offset).cast();
+    // SAFETY: start..start+len is whole pages of the mapping that `region` owns, as was checked just now, so no memory of
+    // anybody else's is touched. What is in the pages changes as if the guest had written zeros, which it may do at any
+    // time: no Rust reference to them exists, by the contract of GuestRam. A system call that is copying to or from them is
+    // the kernel's affair: it finds the old page or a new one.
+    if unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Asks for huge pages behind `region`. A host without them says no, which costs speed only.
@@ -71,5 +121,17 @@ mod tests {
     #[test]
     fn map_of_a_page_is_a_page() {
         assert_eq!(map(4096).unwrap().size(), 4096);
+    }
+
+    #[test]
+    fn discard_outside_of_the_mapping_or_of_half_a_page_is_refused() {
+        let region = map(0x2000).unwrap();
+        for (offset, len) in
+            [(0, 0x3000), (0x3000, 0x1000), (usize::MAX & !0xfff, 0x2000), (0x800, 0x1000), (0, 0x800)]
+        {
+            let error = discard(&region, offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset:#x} {len:#x}");
+        }
+        discard(&region, 0x1000, 0x1000).unwrap();
     }
 }

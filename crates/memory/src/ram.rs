@@ -1,5 +1,6 @@
 //! Guest RAM: the ranges, their mappings, and what the rest of the workspace sees of them.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,7 +33,30 @@ pub enum Error {
     },
 }
 
-/// One piece of guest RAM: what a KVM memory slot needs.
+/// Why pages can't be given back to the host.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscardError {
+    /// They aren't all pages of RAM.
+    #[error("{len:#x} bytes at {gpa:#x} aren't whole pages of the guest's RAM")]
+    NotPages {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// The host keeps them, as it does with locked memory.
+    #[error("the host doesn't take back {len:#x} bytes at {gpa:#x} of the guest's RAM")]
+    Refused {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Length in bytes.
+        len: u64,
+        /// What madvise said.
+        source: io::Error,
+    },
+}
+
+/// One piece of the guest's memory: what a KVM memory slot needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Guest-physical address of its first byte.
@@ -86,6 +110,34 @@ impl GuestRam {
             hva: region.as_ptr() as u64,
         })
     }
+
+    /// Gives the pages at `gpa..gpa + len` back to the host, which may span regions that touch. They read as zeros from then
+    /// on, for the guest too, and take memory of the host again when somebody touches them (madvise(2), MADV_DONTNEED; KVM
+    /// follows by its MMU notifier). A guest may be let choose them: it reaches its own memory and no other.
+    ///
+    /// A device that reads or writes them meanwhile does so before or behind it: its data may be lost to the guest, which
+    /// gave away memory that it still used. A device's request to the host whose pages are pinned (O_DIRECT) goes on with
+    /// the old ones, which nobody sees any more.
+    ///
+    /// # Errors
+    /// They aren't all pages of RAM, and none was given back; or the host refuses some.
+    pub fn discard(&self, gpa: u64, len: u64) -> Result<(), DiscardError> {
+        let is_whole = gpa.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && len > 0;
+        let size = usize::try_from(len).ok().filter(|_| is_whole);
+        if !size.is_some_and(|size| self.memory.check_range(GuestAddress(gpa), size)) {
+            return Err(DiscardError::NotPages { gpa, len });
+        }
+        let mut at = gpa;
+        while at < gpa + len {
+            let region = self.memory.find_region(GuestAddress(at)).expect("all of it was found to be RAM");
+            let offset = at - region.start_addr().0;
+            let count = (region.len() - offset).min(gpa + len - at);
+            mapping::discard(region, offset as usize, count as usize)
+                .map_err(|source| DiscardError::Refused { gpa: at, len: count, source })?;
+            at += count;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +182,55 @@ mod tests {
         // 2^47 bytes is the whole of user space on x86_64 with four-level paging.
         let error = GuestRam::new(&[0..1 << 47]).unwrap_err();
         assert_eq!(error.to_string(), "no mapping of 134217728 MiB for the guest's RAM");
+    }
+
+    /// How many bytes of it take memory of the host (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63 is "page
+    /// present", bit 62 "page swapped").
+    fn resident(region: Region) -> u64 {
+        let mut entries = vec![0; (region.len / PAGE_LEN * 8) as usize];
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entries, region.hva / PAGE_LEN * 8).unwrap();
+        entries.chunks(8).filter(|entry| entry[7] >> 6 != 0).count() as u64 * PAGE_LEN
+    }
+
+    #[test]
+    fn discard_frees_the_hosts_memory_and_leaves_zeros() {
+        let ram = GuestRam::new(&[0..0x80_0000]).unwrap();
+        let region = ram.regions().next().unwrap();
+        ram.memory().write_slice(&vec![7; 0x80_0000], GuestAddress(0)).unwrap();
+        assert_eq!(resident(region), 0x80_0000);
+        ram.discard(0x20_0000, 0x40_0000).unwrap();
+        assert_eq!(resident(region), 0x40_0000);
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x1f_ffff)).unwrap(), 7);
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 0);
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x5f_ffff)).unwrap(), 0);
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x60_0000)).unwrap(), 7);
+    }
+
+    #[test]
+    fn discard_across_regions_that_touch_reaches_both() {
+        let ram = GuestRam::new(&[0..0x2000, 0x2000..0x4000]).unwrap();
+        ram.memory().write_slice(&[7; 0x4000], GuestAddress(0)).unwrap();
+        ram.discard(0x1000, 0x2000).unwrap();
+        let mut bytes = [1; 0x4000];
+        ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        assert_eq!(bytes[..0x1000], [7; 0x1000]);
+        assert_eq!(bytes[0x1000..0x3000], [0; 0x2000]);
+        assert_eq!(bytes[0x3000..], [7; 0x1000]);
+    }
+
+    #[test]
+    fn discard_of_what_is_not_all_ram_touches_nothing() {
+        let ram = GuestRam::new(&[0..0x2000, 0x3000..0x4000]).unwrap();
+        ram.memory().write_obj(7_u8, GuestAddress(0x1000)).unwrap();
+        let refused = |gpa, len| matches!(ram.discard(gpa, len), Err(DiscardError::NotPages { .. }));
+        // Into a hole, over one, behind the end, around the address space; no page, half a page, half a page away.
+        assert!(refused(0x1000, 0x2000) && refused(0x1000, 0x3000) && refused(0x3000, 0x2000));
+        assert!(refused(0x1000, !0xfff) && refused(!0xfff, 0x1000) && refused(!0xfff, 0x2000));
+        assert!(refused(0x1000, 0) && refused(0x1000, 0x800) && refused(0x800, 0x1000));
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x1000)).unwrap(), 7);
+        let error = ram.discard(0x1000, 0x3000).unwrap_err();
+        assert_eq!(error.to_string(), "0x3000 bytes at 0x1000 aren't whole pages of the guest's RAM");
     }
 
     proptest! {

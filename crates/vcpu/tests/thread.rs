@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread};
+use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread, VcpuThreads};
 
 /// How long anything here may take before the test fails instead of hanging.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -163,6 +163,55 @@ impl Bench {
         assert!(self.vcpu.has_ended());
         self.vcpu.join()
     }
+}
+
+/// Starts a thread that first does `begin`.
+fn start_with(
+    begin: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> (VcpuThread<&'static str>, Arc<Flag>) {
+    let (cpu, flag, _) = scripted(Vec::new());
+    let handler = Recorder { accesses: channel().0, flow: Flow::Enter };
+    let vcpu = VcpuThread::spawn_with(3, cpu, handler, EventFd::new(0).unwrap(), begin).unwrap();
+    (vcpu, flag)
+}
+
+#[test]
+fn thread_begins_with_what_it_is_given_on_itself() {
+    let (name, names) = channel();
+    let (vcpu, flag) = start_with(move || {
+        name.send(std::thread::current().name().map(str::to_owned)).unwrap();
+        Ok(())
+    });
+    assert_eq!(names.recv_timeout(DEADLINE).unwrap().as_deref(), Some("vcpu3"));
+    assert_eq!(flag.entries.load(Ordering::SeqCst), 0);
+    drop(vcpu);
+}
+
+#[test]
+fn thread_whose_beginning_fails_ends_without_entering_the_guest() {
+    let (vcpu, flag) = start_with(|| Err(std::io::ErrorKind::PermissionDenied.into()));
+    vcpu.resume();
+    let error = vcpu.join().unwrap_err();
+    assert_eq!(error.to_string(), "vcpu3: permission denied");
+    assert_eq!(flag.entries.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn threads_pause_together_and_go_on() {
+    let (threads, flags): (Vec<_>, Vec<_>) = (0..3).map(|_| start_with(|| Ok(()))).unzip();
+    let mut vcpus = VcpuThreads::default();
+    threads.into_iter().for_each(|vcpu| vcpus.push(vcpu));
+    let entries = || flags.iter().map(|flag| flag.entries.load(Ordering::SeqCst)).collect::<Vec<_>>();
+    vcpus.pause();
+    assert_eq!(entries(), [0, 0, 0]);
+    vcpus.resume();
+    vcpus.pause();
+    let paused = entries();
+    vcpus.pause();
+    assert_eq!(entries(), paused);
+    assert_eq!(vcpus.reports().len(), 3);
+    vcpus.stop();
+    assert_eq!(vcpus.count(), 0);
 }
 
 #[test]

@@ -11,13 +11,25 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod block;
+mod balloon;
+pub mod block;
+mod console;
+mod pmem;
 mod rng;
 
 use vmm_virtio::Entry;
 
+pub use balloon::{Balloon, BalloonHandle, BalloonStats};
 pub use block::Block;
+pub use console::Console;
+pub use pmem::Pmem;
 pub use rng::Rng;
 
 /// Every kind of device.
-pub const KINDS: &[Entry] = &[Entry::of::<Block>(), Entry::of::<Rng>()];
+pub const KINDS: &[Entry] = &[
+    Entry::of::<Balloon>(),
+    Entry::of::<Block>(),
+    Entry::of::<Console>(),
+    Entry::of::<Pmem>(),
+    Entry::of::<Rng>(),
+];

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vmm_virtio::testing::{Expectations, UNWRITTEN};
-use vmm_virtio::{Setting, VirtioDevice, conformance};
+use vmm_virtio::{ConfigSpace, Fault, HostPort, Session, Setting, VirtioDevice, conformance};
 use vmm_virtio_devices::KINDS;
 
 /// The device that a config with `"type": kind` and these fields describes.
@@ -29,10 +29,11 @@ conformance!(
 );
 
 /// A disk whose file is gone when it is.
-fn disk(io: &str) -> Box<dyn VirtioDevice> {
+fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.as_file().set_len(1 << 20).expect("a sparse megabyte");
-    open("block", json!({"path": file.path(), "io": io, "queues": 1}))
+    (fields["path"], fields["queues"]) = (json!(file.path()), json!(1));
+    open("block", fields)
 }
 
 /// VIRTIO_BLK_F_SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD and WRITE_ZEROES.
@@ -50,5 +51,127 @@ const DISK: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-conformance!(block_by_io_uring, || disk("io_uring"), DISK);
-conformance!(block_by_threads, || disk("threads"), DISK);
+conformance!(block_by_io_uring, || disk(json!({"io": "io_uring"})), DISK);
+conformance!(block_by_threads, || disk(json!({"io": "threads"})), DISK);
+conformance!(block_overlay, || disk(json!({"overlay": "temp"})), DISK);
+conformance!(
+    block_limited,
+    || disk(json!({"limits": {"operations_per_second": 1_000_000, "operations_burst": 1}})),
+    DISK
+);
+
+/// VIRTIO_CONSOLE_F_SIZE.
+const CONSOLE_FEATURES: u64 = 1;
+
+conformance!(
+    console_output,
+    || open("console", json!({"target": "none"})),
+    Expectations {
+        id: 3,
+        features: CONSOLE_FEATURES,
+        queues: &[64, 64],
+        queue: 1,
+        readable: b"printed",
+        ..Expectations::NONE
+    }
+);
+
+/// A console at whose other end somebody types as fast as it listens: the letter x, in groups of eight.
+struct Typed {
+    console: Box<dyn VirtioDevice>,
+    host: HostPort,
+}
+
+impl Typed {
+    fn open() -> Box<dyn VirtioDevice> {
+        let mut console = open("console", json!({"target": "none"}));
+        let host = console.port().expect("it has one");
+        Box::new(Self { console, host })
+    }
+
+    fn type_on<T>(&self, result: T) -> T {
+        self.host.send(&[b'x'; 64]);
+        result
+    }
+}
+
+impl VirtioDevice for Typed {
+    fn features(&self) -> u64 {
+        self.console.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.console.queue_sizes()
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.console.config_space()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.console.start(session)
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let done = self.console.process(queue, session);
+        self.type_on(done)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let done = self.console.event(token, session);
+        self.type_on(done)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.console.stop(session);
+    }
+}
+
+conformance!(
+    console_input,
+    Typed::open,
+    Expectations {
+        id: 3,
+        features: CONSOLE_FEATURES,
+        queues: &[64, 64],
+        writable: 8,
+        written: 8,
+        check: |bytes| assert_eq!(bytes, [b'x'; 8]),
+        ..Expectations::NONE
+    }
+);
+
+conformance!(
+    balloon_inflate,
+    || open("balloon", json!({"size": "1M"})),
+    Expectations {
+        id: 5,
+        // VIRTIO_BALLOON_F_MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON and PAGE_REPORTING.
+        features: 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
+        queues: &[128; 5],
+        // The first page, which holds nothing.
+        readable: &[0; 4],
+        ..Expectations::NONE
+    }
+);
+
+/// A file of 2 MiB as persistent memory.
+fn pmem() -> Box<dyn VirtioDevice> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.as_file().set_len(2 << 20).expect("sparse");
+    open("pmem", json!({"path": file.path()}))
+}
+
+conformance!(
+    pmem_flush,
+    pmem,
+    Expectations {
+        id: 27,
+        queues: &[64],
+        readable: &[0; 4],
+        writable: 4,
+        written: 4,
+        check: |bytes| assert_eq!(bytes, [0; 4]),
+        ..Expectations::NONE
+    }
+);

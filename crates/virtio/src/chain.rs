@@ -34,6 +34,15 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
+    /// A chain of segments that are RAM: what the device reads, and what it writes.
+    pub(crate) fn new(
+        ram: &'a GuestRam,
+        head: Head,
+        (readable, writable): (&'a [Segment], &'a [Segment]),
+    ) -> Self {
+        Self { head, readable: Buffers::new(ram, readable), writable: Buffers::new(ram, writable) }
+    }
+
     /// By what it is given back later.
     pub fn head(&self) -> Head {
         self.head

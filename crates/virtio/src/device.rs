@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::{ConfigSpace, Counters, Fault, Interrupt, Queue};
+use crate::{ConfigSpace, Counters, Fault, HostPort, Interrupt, Queue};
 
 /// A virtio device: the part behind the transport. It is owned by its own thread, which calls every method, so that it
 /// needs no lock.
@@ -41,6 +41,11 @@ pub trait VirtioDevice: Send {
         None
     }
 
+    /// The host's half of its line, for the machine to connect to a terminal or another end; once.
+    fn port(&mut self) -> Option<HostPort> {
+        None
+    }
+
     /// A file that the guest sees as memory, for the machine to map before the guest runs.
     fn mapping(&mut self) -> Option<Mapping> {
         None
@@ -63,7 +68,7 @@ pub trait VirtioDevice: Send {
     /// There may be chains in the queue with this number.
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault>;
 
-    /// A descriptor that it [watches](Session::watch) is ready.
+    /// A descriptor that it [watches](Session::watch) is ready, or was a moment ago: it reads without blocking.
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         let _ = (token, session);
         Ok(())

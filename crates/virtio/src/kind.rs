@@ -77,17 +77,18 @@ impl OpenError {
     }
 }
 
+/// As it stands behind the name of the device's place in the config, such as `devices[1]`.
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() {
-            write!(f, "{}", self.source)
-        } else {
-            write!(f, ".{}: {}", self.field, self.source)
-        }
+        let Self { field, source, .. } = self;
+        let dot = if field.is_empty() { "" } else { "." };
+        write!(f, "{dot}{field}: {source}")
     }
 }
 
 impl Error for OpenError {}
+
+type Open = fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError>;
 
 /// A kind, as a line of a table of kinds.
 #[derive(Clone, Copy)]
@@ -96,7 +97,7 @@ pub struct Entry {
     pub name: &'static str,
     /// [`Kind::ID`].
     pub id: u32,
-    open: fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError>,
+    open: Open,
     /// The schema of [`Kind::Config`].
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }

@@ -6,6 +6,7 @@
 //! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
 //!   [`MmioTransport`] shows it as registers.
+//! - [`port()`] is the line between a console device and whoever shows it to the host.
 //!
 //! ```text
 //!  vCPU --registers--> MmioTransport --> Control --commands--> vq-<id>: VirtioDevice + Session (queues)
@@ -53,6 +54,7 @@ mod io;
 mod iovec;
 mod kind;
 mod mmio;
+mod port;
 mod queue;
 mod rate;
 #[cfg(any(test, feature = "testing"))]
@@ -71,6 +73,7 @@ pub use io::{Durable, Engine, IoMethod, IoRequest};
 pub use iovec::IoSlices;
 pub use kind::{Entry, Kind, OpenBlame, OpenError, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
+pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use rate::{Rate, RateLimiter};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.

@@ -13,6 +13,7 @@ use crate::outer;
 use crate::packages;
 use crate::reexec::in_rig;
 use crate::rootfs::{self, Rootfs};
+use crate::run_dir::RunDir;
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
@@ -120,6 +121,20 @@ impl Assets {
     pub(crate) fn debian_tar(&self) -> Result<PathBuf> {
         let inputs = rootfs::DEBIAN_RECIPE.map(str::to_owned);
         self.large(Rootfs::Debian.name(), "tar", &inputs, rootfs::build_debian_tar)
+    }
+
+    /// The directory of fio and its libraries, fetched on first use: [`fio::command`](crate::fio::command) runs it.
+    pub fn fio(&self) -> Result<PathBuf> {
+        let path = self.dir().join(format!("fio-{}", digest(&rootfs::fio::RECIPE)));
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock("fio", "fio")?;
+        if !path.exists() {
+            let scratch = RunDir::create(&self.runs_dir())?;
+            rootfs::fio::fetch(&path, scratch.path())?;
+        }
+        Ok(path)
     }
 
     /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.

@@ -143,6 +143,17 @@ pub fn wire_local_apic(lapic: &mut kvm_lapic_state) {
     }
 }
 
+/// IA32_APIC_BASE bit 10: x2APIC mode (Intel SDM volume 3 §11.12.1).
+const X2APIC_MODE: u64 = 1 << 10;
+
+/// Puts the local APIC, which is enabled, into x2APIC mode.
+///
+/// Firmware hands a machine over so that has APIC ids from 255 on (Intel SDM volume 3 §11.12.7). Linux ignores the
+/// processors with such ids otherwise (arch/x86/kernel/acpi/boot.c, acpi_parse_x2apic).
+pub fn enable_x2apic(sregs: &mut kvm_sregs) {
+    sregs.apic_base |= X2APIC_MODE;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +210,13 @@ mod tests {
     fn pvh_passes_the_start_info_in_ebx() {
         let regs = Entry { protocol: Protocol::Pvh, rip: 0x100_0850 }.regs();
         assert_eq!((regs.rbx, regs.rsi), (layout::PVH_START_INFO, 0));
+    }
+
+    #[test]
+    fn x2apic_mode_leaves_the_base_and_the_enable_bit() {
+        let mut sregs = kvm_sregs { apic_base: 0xfee0_0900, ..Default::default() };
+        enable_x2apic(&mut sregs);
+        assert_eq!(sregs.apic_base, 0xfee0_0d00);
     }
 
     #[test]

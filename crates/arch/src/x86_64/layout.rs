@@ -11,6 +11,7 @@
 //! 0x000f_0000           end of a reset-vector image, which ends at 1 MiB
 //! 0x0010_0000           RAM from 1 MiB: kernel, initrd, flat image, multiboot modules
 //! 0xc000_0000           32-bit MMIO gap: devices, IO-APIC, local APICs, KVM's own pages
+//! 0xd000_0000           registers of virtio devices, a page each, inside the gap
 //! 0xffff_0000           the last 64 KiB below 1 MiB once more, for a reset-vector image
 //! 0x1_0000_0000         the rest of RAM
 //! ```
@@ -133,6 +134,21 @@ mod tests {
         assert!(MMIO_GAP.contains(&KVM_IDENTITY_MAP));
         assert_eq!(KVM_IDENTITY_MAP + 0x1000, KVM_TSS);
         const { assert!(KVM_TSS + 3 * 0x1000 <= MMIO_GAP.end) };
+    }
+
+    #[test]
+    fn virtio_registers_lie_in_the_gap_below_the_controllers() {
+        const { assert!(MMIO_GAP.start < VIRTIO_MMIO && VIRTIO_MMIO + 16 * 0x1000 <= IOAPIC) };
+    }
+
+    /// Nothing else of ours is wired to them, and the IO-APIC has 24 pins.
+    #[test]
+    fn virtio_interrupts_are_free_pins_each_once() {
+        let mut gsis = VIRTIO_GSIS.to_vec();
+        gsis.sort_unstable();
+        gsis.dedup();
+        assert_eq!(gsis.len(), VIRTIO_GSIS.len());
+        assert!(gsis.iter().all(|gsi| *gsi < 24 && ![0, 1, 2, COM1_IRQ, 8, SCI_IRQ, 13].contains(gsi)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl KvmVcpu {
         let gpa = translation.physical_address;
         let len = MAX_INSTRUCTION_LEN.min(0x1000 - (gpa & 0xfff) as usize);
         let mut code = vec![0; len];
-        for ram in &self.memory {
+        for ram in &self.memory.ram {
             if ram.memory().read_slice(&mut code, GuestAddress(gpa)).is_ok() {
                 return code;
             }

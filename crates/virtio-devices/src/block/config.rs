@@ -102,16 +102,7 @@ pub enum Overlay {
     /// Into a file without a name in the directory for temporary files, gone when the monitor ends.
     Temp,
     /// The same in this directory.
-    #[serde(untagged)]
-    TempIn(Directory),
-}
-
-/// A directory.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Directory {
-    /// For a temporary file.
-    pub temp_in: FilePath,
+    TempIn(FilePath),
 }
 
 /// A field that may be absent but not null.

@@ -111,7 +111,9 @@ impl DiskFile {
 
 fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
     match (error.kind(), access) {
-        (ErrorKind::NotFound, _) => place.wrong("doesn't exist, create it or correct the path"),
+        (ErrorKind::NotFound | ErrorKind::NotADirectory, _) => {
+            place.wrong("doesn't exist, create it or correct the path")
+        }
         (ErrorKind::ReadOnlyFilesystem, Access::ReadWrite) => place.wrong(READ_ONLY),
         (ErrorKind::PermissionDenied, Access::ReadWrite) if File::open(place.path).is_ok() => {
             place.wrong(READ_ONLY)

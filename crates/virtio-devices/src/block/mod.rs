@@ -16,7 +16,7 @@ mod open;
 mod overlay;
 mod qcow2;
 mod raw;
-mod request;
+pub mod request;
 mod serve;
 mod shape;
 mod space;

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use vmm_virtio::{IoMethod, OpenError, Rate, RateLimiter, Setting};
 
-use super::config::{Config, Directory, Format, Io, Limits, Overlay as OverlayConfig};
+use super::config::{Config, Format, Io, Limits, Overlay as OverlayConfig};
 use super::file::{Access, DiskFile, Place};
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::qcow2::Qcow2Image;
-use super::raw::Raw;
+use super::raw::{Options, Raw};
 use super::request::{SECTOR_LEN, SERIAL_LEN};
 use super::shape::Shape;
 use super::space::Face;
@@ -55,7 +55,8 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError
                 Io::Uring => IoMethod::Uring,
                 Io::Threads => IoMethod::Threads,
             };
-            let (raw, shape) = Raw::open(file, place, (access, config.direct), (method, setting.id))?;
+            let options = Options { access, direct: config.direct, method, name: setting.id };
+            let (raw, shape) = Raw::open(file, place, options)?;
             let len = raw.len().map_err(|error| OpenError::host("path", error))?;
             let description = format!("{shown}, raw, by {}", raw.engine.describe());
             Ok((Disk::Raw(raw), len, shape, description))
@@ -94,7 +95,7 @@ fn open_overlay(
 ) -> Result<Disk, OpenError> {
     let directory = match overlay {
         OverlayConfig::Temp => std::env::temp_dir(),
-        OverlayConfig::TempIn(Directory { temp_in }) => setting.path(temp_in),
+        OverlayConfig::TempIn(directory) => setting.path(directory),
     };
     let made = tempfile::tempfile_in(&directory).and_then(|file| Overlay::new(base, file, len));
     let overlay: Box<dyn Image> = Box::new(made.map_err(|error| {

@@ -27,9 +27,15 @@ pub(super) struct Overlay {
     slices: IoSlices,
 }
 
+/// The longest disk: a bit for each of its blocks is 2 GiB, of which a host gives what is used.
+pub(super) const LEN_MAX: u64 = 1 << 46;
+
 impl Overlay {
-    /// Nothing written over the `len` bytes of `base`. `file` is empty.
+    /// Nothing written over the `len` bytes of `base`, at most [`LEN_MAX`]. `file` is empty.
     pub(super) fn new(base: Box<dyn Source>, file: File, len: u64) -> io::Result<Self> {
+        if len > LEN_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         file.set_len(len)?;
         let slices = IoSlices::with_capacity(QUEUE_SIZE.into());
         Ok(Self { base, file, written: Bits::new(len.div_ceil(BLOCK_LEN)), len, slices })

@@ -30,6 +30,17 @@ struct Direct {
     alignment: DirectAlignment,
 }
 
+/// How a file is used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options<'a> {
+    pub(super) access: Access,
+    /// Past the page cache.
+    pub(super) direct: bool,
+    pub(super) method: IoMethod,
+    /// What threads are called after.
+    pub(super) name: &'a str,
+}
+
 /// A request that is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
@@ -44,20 +55,20 @@ pub(super) struct Pending {
 }
 
 impl Raw {
-    /// The disk in `image`, of `len` bytes. `name` is that of its threads.
+    /// The disk in `image`.
     pub(super) fn open(
         image: DiskFile,
         place: Place<'_>,
-        (access, direct): (Access, bool),
-        (method, name): (IoMethod, &str),
+        options: Options<'_>,
     ) -> Result<(Self, Shape), OpenError> {
         let len = image.disk_len(place)?;
         let path = place.path.display();
-        let direct = direct.then(|| open_direct(&image, access)).transpose().map_err(|error| {
-            let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
-            OpenError::config("direct", problem)
-        })?;
-        let engine = Engine::new(method, DEPTH, name).map_err(|error| {
+        let direct =
+            options.direct.then(|| open_direct(&image, options.access)).transpose().map_err(|error| {
+                let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
+                OpenError::config("direct", problem)
+            })?;
+        let engine = Engine::new(options.method, DEPTH, options.name).map_err(|error| {
             let remedy = "say \"io\": \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
             OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
         })?;

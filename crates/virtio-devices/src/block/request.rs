@@ -1,4 +1,5 @@
-//! What a driver asks of a disk, read from a chain (virtio 1.2 §5.2.6).
+//! What a driver asks of a disk, read from a chain (virtio 1.2 §5.2.6). Nothing here has an effect: the fuzzer gives
+//! [`parse`] whatever it likes.
 
 use std::ops::Range;
 
@@ -11,22 +12,22 @@ use virtio_bindings::bindings::virtio_blk::{
 use vmm_virtio::{Buffers, Chain, Fault};
 
 /// The unit of every position and length on the wire, in bytes (virtio 1.2 §5.2.4).
-pub(super) const SECTOR_LEN: u64 = 512;
+pub const SECTOR_LEN: u64 = 512;
 /// Bytes of `type`, `reserved` and `sector` in front of each request.
 pub(super) const HEADER_LEN: u64 = 16;
 /// Bytes of `struct virtio_blk_discard_write_zeroes`.
 const SEGMENT_LEN: u64 = 16;
 /// Bytes of a serial.
-pub(super) const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
+pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// The most sectors that one discard names: 1 GiB, so that one request keeps a host thread for a moment only.
-pub(super) const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
+pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
 /// The most sectors that one request zeroes: 32 MiB, which a host without a quicker way writes in some hundredths of a
 /// second.
-pub(super) const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
+pub const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
 
 /// How a request ended, as the last byte of its chain says it (virtio 1.2 §5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub enum Status {
     /// VIRTIO_BLK_S_OK.
     Done,
     /// VIRTIO_BLK_S_IOERR.
@@ -37,7 +38,7 @@ pub(super) enum Status {
 
 impl Status {
     /// The byte.
-    pub(super) fn byte(self) -> u8 {
+    pub fn byte(self) -> u8 {
         let status = match self {
             Self::Done => VIRTIO_BLK_S_OK,
             Self::Failed => VIRTIO_BLK_S_IOERR,
@@ -49,7 +50,7 @@ impl Status {
 
 /// What holds for the requests of a disk at this moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub struct Terms {
     /// Its size.
     pub sectors: u64,
     /// Whether nobody may change it.
@@ -60,7 +61,7 @@ pub(super) struct Terms {
 
 /// A request that may be carried out. Positions and lengths are in bytes, whole sectors, and inside the disk.
 #[derive(Clone, Debug)]
-pub(super) enum Request<'a> {
+pub enum Request<'a> {
     /// Fill `into` from `offset`.
     Read {
         /// Where on the disk.
@@ -98,7 +99,7 @@ pub(super) enum Request<'a> {
 
 impl Request<'_> {
     /// Bytes that it moves, for a limit on these.
-    pub(super) fn len(&self) -> u64 {
+    pub fn moved_len(&self) -> u64 {
         match self {
             Self::Read { into: data, .. } | Self::Write { from: data, .. } => data.len(),
             Self::WriteZeroes { range, .. } => range.end - range.start,
@@ -109,7 +110,7 @@ impl Request<'_> {
 
 /// A chain, taken apart.
 #[derive(Debug)]
-pub(super) struct Parsed<'a> {
+pub struct Parsed<'a> {
     /// The request, or how to refuse it.
     pub request: Result<Request<'a>, Status>,
     /// The byte for its status.
@@ -120,7 +121,7 @@ pub(super) struct Parsed<'a> {
 ///
 /// # Errors
 /// There is no byte for the status: nothing can be said but that the driver broke the rules.
-pub(super) fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> {
+pub fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> {
     let (into, status) =
         chain.writable().split_end(1).ok_or(Fault::Request("a disk request without room for its status"))?;
     let request = match chain.readable().split_at(HEADER_LEN) {

@@ -101,7 +101,7 @@ impl Block {
             return false;
         }
         let Some(limiter) = &mut self.limiter else { return true };
-        let Err(wait) = limiter.take(request.len(), Instant::now()) else { return true };
+        let Err(wait) = limiter.take(request.moved_len(), Instant::now()) else { return true };
         // Whoever asked first has the timer set already.
         let is_set = self.is_refilling || self.refilled.once(wait).is_ok();
         self.is_refilling = is_set;

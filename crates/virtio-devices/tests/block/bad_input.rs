@@ -1,1 +1,249 @@
-//! x
+//! What a config can name wrongly: the message of each says what is found and what to change.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
+use vmm_virtio::OpenBlame;
+
+use crate::disk::*;
+
+/// The message for a disk that can't be opened, where the config is to blame.
+fn refusal(fields: Value) -> String {
+    let Err(error) = try_open(fields) else { panic!("it was opened") };
+    assert_eq!(error.blame, OpenBlame::Config);
+    error.to_string()
+}
+
+/// The message with the path of `file` for PATH.
+fn refusal_of(file: &NamedTempFile, more: Value) -> String {
+    refusal(fields(file, more)).replace(file.path().to_str().unwrap(), "PATH")
+}
+
+fn file_of(bytes: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+#[test]
+fn path_that_is_missing() {
+    let fields = json!({"path": "/nowhere/disk.img"});
+    assert_eq!(refusal(fields), ".path: /nowhere/disk.img doesn't exist, create it or correct the path");
+}
+
+#[test]
+fn path_through_a_file() {
+    let file = image();
+    let path = file.path().join("disk.img");
+    let message = refusal(json!({"path": path}));
+    assert!(message.ends_with("/disk.img doesn't exist, create it or correct the path"), "{message}");
+}
+
+#[test]
+fn path_of_a_directory() {
+    let fields = json!({"path": "/tmp"});
+    assert_eq!(refusal(fields), ".path: /tmp is a directory, name an image file or a block device");
+}
+
+#[test]
+fn path_of_a_fifo_does_not_block() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let message = refusal(json!({"path": path}));
+    assert!(message.ends_with("fifo is a FIFO, name an image file or a block device"), "{message}");
+}
+
+#[test]
+fn path_of_a_character_device() {
+    let fields = json!({"path": "/dev/null"});
+    assert_eq!(
+        refusal(fields),
+        ".path: /dev/null is a character device, name an image file or a block device"
+    );
+}
+
+#[test]
+fn file_that_is_empty() {
+    assert_eq!(
+        refusal_of(&file_of(b""), json!({})),
+        ".path: PATH is empty, a disk has at least 512 bytes: try truncate -s 1G PATH"
+    );
+}
+
+#[test]
+fn file_not_of_whole_sectors() {
+    assert_eq!(
+        refusal_of(&file_of(&[0; 1000]), json!({})),
+        ".path: PATH has 1000 bytes, not a multiple of the sector's 512: try truncate -s 1024 PATH"
+    );
+}
+
+#[test]
+fn file_that_is_read_only_for_a_writer() {
+    let file = image();
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o444)).unwrap();
+    assert_eq!(
+        refusal_of(&file, json!({})),
+        ".path: PATH is read-only but \"read_only\" is false, set that or let it be written"
+    );
+    assert!(try_open(fields(&file, json!({"read_only": true}))).is_ok());
+}
+
+#[test]
+fn file_locked_by_another_writer() {
+    let file = image();
+    let _first = try_open(fields(&file, json!({}))).unwrap();
+    assert_eq!(
+        refusal_of(&file, json!({})),
+        ".path: PATH is locked by another: stop that one, or set \"read_only\" for both, or use an \"overlay\""
+    );
+    assert_eq!(
+        refusal_of(&file, json!({"read_only": true})),
+        ".path: PATH is locked by another that writes it: stop that one, or copy the image"
+    );
+}
+
+#[test]
+fn file_with_readers_takes_no_writer() {
+    let file = image();
+    let _first = try_open(fields(&file, json!({"read_only": true}))).unwrap();
+    let _second = try_open(fields(&file, json!({"read_only": true}))).unwrap();
+    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is locked by another: "));
+}
+
+#[test]
+fn lock_ends_with_the_disk() {
+    let file = image();
+    drop(start(fields(&file, json!({}))));
+    assert!(try_open(fields(&file, json!({}))).is_ok());
+}
+
+#[test]
+fn direct_disk_is_locked_too() {
+    let file = image();
+    let _first = try_open(fields(&file, json!({"direct": true}))).unwrap();
+    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is locked by another: "));
+}
+
+#[test]
+fn qcow2_that_nobody_declared() {
+    assert_eq!(
+        refusal_of(&file_of(b"QFI\xfb.."), json!({})),
+        ".path: PATH looks like a qcow2 image: add \"format\": \"qcow2\", or \"raw\" if its bytes are the disk's"
+    );
+}
+
+#[test]
+fn qcow2_declared_that_is_raw() {
+    assert_eq!(
+        refusal_of(&image(), json!({"format": "qcow2"})),
+        ".path: PATH isn't a qcow2 image, its \"format\" is \"raw\""
+    );
+}
+
+/// The guest makes its raw disk look like a qcow2 image that names a file of the host. At the next start it is what the
+/// config says: raw.
+#[test]
+fn raw_disk_made_to_look_like_qcow2_stays_raw() {
+    let file = image();
+    let config = json!({"format": "raw"});
+    let mut driver = start(fields(&file, config.clone()));
+    let mut sector = [0; 512];
+    sector[..4].copy_from_slice(b"QFI\xfb");
+    assert_eq!(send(&mut driver, OUT, 0, &sector), OK);
+    drop(driver);
+    let mut driver = start(fields(&file, config));
+    assert_eq!(read(&mut driver, 0, 512), (sector.to_vec(), OK));
+    assert_eq!(driver.config(0, 8), SECTORS.to_le_bytes());
+}
+
+#[test]
+fn serial_too_long() {
+    assert_eq!(
+        refusal_of(&image(), json!({"serial": "123456789012345678901"})),
+        ".serial: \"123456789012345678901\" has 21 bytes, at most 20"
+    );
+}
+
+#[test]
+fn serial_not_printable() {
+    assert_eq!(
+        refusal_of(&image(), json!({"serial": "a\nb"})),
+        ".serial: \"a\\nb\" isn't printable ASCII, which a serial is made of"
+    );
+}
+
+#[test]
+fn queues_too_many_or_none() {
+    assert_eq!(
+        refusal_of(&image(), json!({"queues": 5})),
+        ".queues: 5 queues are more than the machine's vCPUs, at most 4"
+    );
+    assert_eq!(refusal_of(&image(), json!({"queues": 0})), ".queues: 0 queues carry no request, at least 1");
+}
+
+#[test]
+fn limits_that_let_nothing_through() {
+    let limits = |limits: Value| refusal_of(&image(), json!({"limits": limits}));
+    assert_eq!(
+        limits(json!({"bytes_per_second": "0"})),
+        ".limits.bytes_per_second: 0 lets nothing through, leave it out for no limit"
+    );
+    assert_eq!(
+        limits(json!({"operations_per_second": 5, "operations_burst": 0})),
+        ".limits.operations_burst: 0 lets nothing through, leave it out for that of a second"
+    );
+    assert_eq!(
+        limits(json!({"bytes_burst": "1M"})),
+        ".limits.bytes_burst: limits nothing without \"bytes_per_second\", add that"
+    );
+}
+
+#[test]
+fn overlay_that_nobody_writes() {
+    assert_eq!(
+        refusal_of(&image(), json!({"overlay": "temp", "read_only": true})),
+        ".overlay: nothing is written to a read-only disk, remove one of both"
+    );
+}
+
+#[test]
+fn overlay_in_a_directory_that_is_none() {
+    let overlay = json!({"temp_in": "/nowhere"});
+    let message = refusal_of(&image(), json!({"overlay": overlay}));
+    assert!(message.starts_with(".overlay: /nowhere has no room for a temporary file: "), "{message}");
+}
+
+#[test]
+fn fields_that_are_for_raw_disks_only() {
+    assert_eq!(
+        refusal_of(&image(), json!({"overlay": "temp", "direct": true})),
+        ".direct: isn't for an overlay, remove it"
+    );
+    assert_eq!(
+        refusal_of(&image(), json!({"format": "qcow2", "io": "threads"})),
+        ".io: a qcow2 image is read and written by the disk's own thread, remove it"
+    );
+    assert_eq!(
+        refusal_of(&image(), json!({"backing": ["base.img"]})),
+        ".backing: only a qcow2 image has backing files, remove it"
+    );
+}
+
+#[test]
+fn fields_that_are_unknown_or_null() {
+    let message = refusal_of(&image(), json!({"readonly": true}));
+    assert!(message.starts_with(".readonly: unknown field `readonly`, expected one of "), "{message}");
+    let message = refusal_of(&image(), json!({"serial": null}));
+    assert_eq!(message, ".serial: invalid type: null, expected a string");
+}
+
+#[test]
+fn overlay_of_another_name() {
+    assert_eq!(
+        refusal_of(&image(), json!({"overlay": "tmp"})),
+        ".overlay: unknown variant `tmp`, expected `temp` or `temp_in`"
+    );
+}

@@ -15,30 +15,30 @@ use vmm_virtio::{OpenError, Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 /// VIRTIO_BLK_T_*.
-pub const IN: u32 = 0;
-pub const OUT: u32 = 1;
-pub const FLUSH: u32 = 4;
-pub const GET_ID: u32 = 8;
-pub const DISCARD: u32 = 11;
-pub const WRITE_ZEROES: u32 = 13;
+pub(crate) const IN: u32 = 0;
+pub(crate) const OUT: u32 = 1;
+pub(crate) const FLUSH: u32 = 4;
+pub(crate) const GET_ID: u32 = 8;
+pub(crate) const DISCARD: u32 = 11;
+pub(crate) const WRITE_ZEROES: u32 = 13;
 
 /// VIRTIO_BLK_S_*.
-pub const OK: u8 = 0;
-pub const IOERR: u8 = 1;
-pub const UNSUPP: u8 = 2;
+pub(crate) const OK: u8 = 0;
+pub(crate) const IOERR: u8 = 1;
+pub(crate) const UNSUPP: u8 = 2;
 
 /// What Linux's driver takes.
-pub const FEATURES: u64 = 1 << VIRTIO_BLK_F_FLUSH
+pub(crate) const FEATURES: u64 = 1 << VIRTIO_BLK_F_FLUSH
     | 1 << VIRTIO_BLK_F_DISCARD
     | 1 << VIRTIO_BLK_F_WRITE_ZEROES
     | 1 << VIRTIO_BLK_F_CONFIG_WCE;
-pub const MQ: u64 = 1 << VIRTIO_BLK_F_MQ;
+pub(crate) const MQ: u64 = 1 << VIRTIO_BLK_F_MQ;
 
 /// Sectors of [`image`].
-pub const SECTORS: u64 = 128;
+pub(crate) const SECTORS: u64 = 128;
 
 /// An image of 64 KiB, whose every byte is the number of its sector.
-pub fn image() -> NamedTempFile {
+pub(crate) fn image() -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     let bytes: Vec<u8> = (0..SECTORS).flat_map(|sector| [sector as u8; 512]).collect();
     file.write_all(&bytes).unwrap();
@@ -46,32 +46,32 @@ pub fn image() -> NamedTempFile {
 }
 
 /// The config's fields, with the path of `file`.
-pub fn fields(file: &NamedTempFile, mut fields: Value) -> Value {
+pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {
     fields["path"] = json!(file.path());
     fields
 }
 
 /// Opens a disk as a config describes it, on a machine with 4 vCPUs.
-pub fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, OpenError> {
+pub(crate) fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, OpenError> {
     let entry = KINDS.iter().find(|entry| entry.name == "block").unwrap();
     let setting = Setting { directory: Path::new("."), vcpus: 4, id: "disk0" };
     entry.open(fields, &setting)
 }
 
 /// A running disk with the features that Linux's driver takes.
-pub fn start(fields: Value) -> Driver {
+pub(crate) fn start(fields: Value) -> Driver {
     let mut driver = driver(fields);
     driver.init(driver.offered() & FEATURES);
     driver
 }
 
 /// A disk that nobody has initialised.
-pub fn driver(fields: Value) -> Driver {
+pub(crate) fn driver(fields: Value) -> Driver {
     Driver::new(try_open(fields).unwrap(), 2)
 }
 
 /// `struct virtio_blk_outhdr`.
-pub fn header(kind: u32, sector: u64) -> [u8; 16] {
+pub(crate) fn header(kind: u32, sector: u64) -> [u8; 16] {
     let mut header = [0; 16];
     header[..4].copy_from_slice(&kind.to_le_bytes());
     header[8..].copy_from_slice(&sector.to_le_bytes());
@@ -79,7 +79,7 @@ pub fn header(kind: u32, sector: u64) -> [u8; 16] {
 }
 
 /// `struct virtio_blk_discard_write_zeroes`.
-pub fn segment(sector: u64, sectors: u32, flags: u32) -> [u8; 16] {
+pub(crate) fn segment(sector: u64, sectors: u32, flags: u32) -> [u8; 16] {
     let mut segment = [0; 16];
     segment[..8].copy_from_slice(&sector.to_le_bytes());
     segment[8..12].copy_from_slice(&sectors.to_le_bytes());
@@ -88,7 +88,7 @@ pub fn segment(sector: u64, sectors: u32, flags: u32) -> [u8; 16] {
 }
 
 /// Reads `len` bytes from `sector`: the data and the status.
-pub fn read(driver: &mut Driver, sector: u64, len: u32) -> (Vec<u8>, u8) {
+pub(crate) fn read(driver: &mut Driver, sector: u64, len: u32) -> (Vec<u8>, u8) {
     let header = header(IN, sector);
     let mut used = driver.queue(0).request(&[Buf::Read(&header), Buf::Write(len), Buf::Write(1)]);
     let status = used.bytes.pop().unwrap();
@@ -96,7 +96,7 @@ pub fn read(driver: &mut Driver, sector: u64, len: u32) -> (Vec<u8>, u8) {
 }
 
 /// Sends `kind` with `data` behind the header: the status.
-pub fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
+pub(crate) fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
     let header = header(kind, sector);
     let used = match data {
         [] => driver.queue(0).request(&[Buf::Read(&header), Buf::Write(1)]),
@@ -107,17 +107,17 @@ pub fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
 }
 
 /// The status of a chain that came back.
-pub fn status(used: &Used) -> u8 {
+pub(crate) fn status(used: &Used) -> u8 {
     *used.bytes.last().unwrap()
 }
 
 /// What is in the file, as another process sees it.
-pub fn bytes_of(file: &NamedTempFile) -> Vec<u8> {
+pub(crate) fn bytes_of(file: &NamedTempFile) -> Vec<u8> {
     std::fs::read(file.path()).unwrap()
 }
 
 /// The room that a file takes on its disk, in bytes.
-pub fn room_of(file: &File) -> u64 {
+pub(crate) fn room_of(file: &File) -> u64 {
     use std::os::unix::fs::MetadataExt;
     file.metadata().unwrap().blocks() * 512
 }

@@ -1,6 +1,7 @@
 //! The disk, driven as a driver would, over its registers and queues. Each file is what one kind of test needs.
 
 mod bad_input;
+mod device;
 mod disk;
 mod malformed;
 mod overlay;

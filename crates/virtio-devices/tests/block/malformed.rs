@@ -154,6 +154,7 @@ fn read_that_fails_says_that_nothing_was_written() {
 fn error_of_the_host_reaches_the_guest() {
     let file = image();
     let mut driver = start(fields(&file, json!({})));
+    assert_eq!(read(&mut driver, 100, 512).1, OK);
     file.as_file().set_len(512).unwrap();
     assert_eq!(read(&mut driver, 100, 512).1, IOERR);
     assert!(!driver.needs_reset());

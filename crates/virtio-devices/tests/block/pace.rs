@@ -1,1 +1,64 @@
-//! x
+//! Limits: what is over them waits, and comes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmm_virtio::testing::Buf;
+
+use crate::disk::*;
+
+/// How long so many reads of a sector take, all sent at once.
+fn time_of(count: usize, limits: Value) -> Duration {
+    let file = image();
+    let mut driver = start(fields(&file, json!({"limits": limits})));
+    let header = header(IN, 0);
+    let start = Instant::now();
+    let mut queue = driver.queue(0);
+    for _ in 0..count {
+        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
+    }
+    queue.kick();
+    for _ in 0..count {
+        assert_eq!(status(&queue.poll_used()), OK);
+    }
+    start.elapsed()
+}
+
+/// 10 at once, then 100 each second: 20 more take 200 ms, however fast the host is.
+#[test]
+fn operations_beyond_the_burst_wait() {
+    let limits = json!({"operations_per_second": 100, "operations_burst": 10});
+    assert!(time_of(30, limits) >= Duration::from_millis(200));
+}
+
+/// 10 sectors at once, then 100 each second.
+#[test]
+fn bytes_beyond_the_burst_wait() {
+    let limits = json!({"bytes_per_second": "51200", "bytes_burst": "5K"});
+    assert!(time_of(30, limits) >= Duration::from_millis(200));
+}
+
+#[test]
+fn burst_waits_for_nothing() {
+    // A second of waiting would be for one request beyond; an hour for all.
+    let limits = json!({"operations_per_second": 1, "operations_burst": 30});
+    assert!(time_of(30, limits) < Duration::from_secs(10));
+}
+
+/// What waits for tokens isn't in flight: it is still the driver's, and a reset needn't wait.
+#[test]
+fn reset_does_not_wait_for_tokens() {
+    let file = image();
+    let mut driver = start(fields(&file, json!({"limits": {"bytes_per_second": "1"}})));
+    let header = header(IN, 0);
+    let mut queue = driver.queue(0);
+    for _ in 0..4 {
+        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
+    }
+    queue.kick();
+    // It takes 512 seconds until the second may go.
+    assert_eq!(status(&queue.poll_used()), OK);
+    let start = Instant::now();
+    driver.reset();
+    assert!(start.elapsed() < Duration::from_secs(60));
+}

@@ -217,9 +217,7 @@ fn direct_disk_takes_aligned_and_unaligned_memory() {
 fn note_says_the_way() {
     let file = image();
     let path = file.path().display();
-    let note = |io| {
-        try_open(fields(&file, json!({"io": io, "read_only": true}))).unwrap().note().unwrap()
-    };
+    let note = |io| try_open(fields(&file, json!({"io": io, "read_only": true}))).unwrap().note().unwrap();
     assert_eq!(note("io_uring"), format!("{path}, raw, by io_uring"));
     assert_eq!(note("threads"), format!("{path}, raw, by threads"));
 }

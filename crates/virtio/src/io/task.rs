@@ -138,8 +138,10 @@ impl Task {
     fn failed(&mut self, error: io::Error) -> Next {
         let is_unsupported = error.raw_os_error() == Some(libc::EOPNOTSUPP);
         match self.operation {
-            // What the file system can't do, there are other ways to do.
-            Operation::Punch(_) | Operation::Zero { .. } if is_unsupported => Next::Done(self.run()),
+            // What the file system can't do, there are other ways to do; nothing at all, the kernel refuses.
+            Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
+                Next::Done(self.run())
+            }
             _ if is_transient(&error) => Next::Done(self.run()),
             _ => Next::Done(Err(error)),
         }
@@ -192,4 +194,83 @@ fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
         at += count;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_memory::GuestRam;
+
+    use super::*;
+    use crate::Buffers;
+    use crate::chain::Segment;
+
+    /// A read of 1024 bytes, at 4096 of a file of zeros.
+    fn reading() -> Task {
+        let ram = GuestRam::new(&[0..1 << 20]).unwrap();
+        let segments = [Segment { gpa: 0, len: 300 }, Segment { gpa: 0x1000, len: 724 }];
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(65536).unwrap();
+        let mut task = Task::new(0, 2);
+        task.prepare(IoRequest::Read(Buffers::new(&ram, &segments)), &Arc::new(file), 4096).unwrap();
+        task
+    }
+
+    #[test]
+    fn short_read_goes_on_where_it_stopped() {
+        let mut task = reading();
+        assert!(matches!(task.answered(512), Next::Again));
+        assert_eq!((task.offset(), task.slices().len()), (4608, 512));
+        assert!(matches!(task.answered(512), Next::Done(Ok(()))));
+    }
+
+    #[test]
+    fn read_of_nothing_is_the_end_of_the_file() {
+        let Next::Done(Err(error)) = reading().answered(0) else { panic!("it went on") };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn interrupted_read_is_done_again() {
+        assert!(matches!(reading().answered(-libc::EINTR), Next::Done(Ok(()))));
+        assert!(matches!(reading().answered(-libc::EAGAIN), Next::Done(Ok(()))));
+    }
+
+    #[test]
+    fn other_errors_are_the_answer() {
+        let Next::Done(Err(error)) = reading().answered(-libc::EIO) else { panic!("it went on") };
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+
+    #[test]
+    fn durable_zeros_are_synced_after_they_are_there() {
+        let mut task = reading();
+        task.operation = Operation::Zero { len: 512, unmap: false, durable: Durable::Yes };
+        assert!(matches!(task.answered(0), Next::Again));
+        assert_eq!(task.operation(), Operation::Sync);
+        assert!(matches!(task.answered(0), Next::Done(Ok(()))));
+    }
+
+    /// What a file system without such ranges says; the fallback writes.
+    #[test]
+    fn zeros_that_the_file_system_refuses_are_made_otherwise() {
+        let mut task = reading();
+        task.file.as_ref().unwrap().write_all_at(&[7; 200_000], 0).unwrap();
+        task.operation = Operation::Zero { len: 100_000, unmap: false, durable: Durable::No };
+        assert!(matches!(task.answered(-libc::EOPNOTSUPP), Next::Done(Ok(()))));
+        let mut bytes = vec![1; 100_002];
+        task.file.as_ref().unwrap().read_exact_at(&mut bytes, 4095).unwrap();
+        assert_eq!((bytes[0], bytes[100_001]), (7, 7));
+        assert!(bytes[1..100_001].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn zeros_by_writing_reach_exactly_as_far_as_asked() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 200_000], 0).unwrap();
+        write_zeros(&file, 1, 150_000).unwrap();
+        let mut bytes = vec![1; 150_002];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!((bytes[0], bytes[150_001]), (7, 7));
+        assert!(bytes[1..150_001].iter().all(|byte| *byte == 0));
+    }
 }

@@ -81,6 +81,11 @@ impl Driver {
         u32::from_le_bytes(bytes)
     }
 
+    /// Reads 1, 2, 4 or 8 bytes anywhere in the registers' page.
+    pub fn read_bytes(&self, offset: u64, bytes: &mut [u8]) {
+        self.transport.read(offset, bytes);
+    }
+
     /// Writes a register, as [`write_bytes`](Self::write_bytes).
     pub fn write(&self, register: Register, value: u32) {
         self.write_bytes(register as u64, &value.to_le_bytes());

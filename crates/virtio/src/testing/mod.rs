@@ -38,6 +38,7 @@
 mod arena;
 pub mod conformance;
 mod driver;
+mod loose;
 mod random;
 mod registers;
 mod rings;
@@ -45,6 +46,7 @@ mod wait;
 
 pub use conformance::Expectations;
 pub use driver::Driver;
+pub use loose::LooseChain;
 pub use random::Random;
 pub use registers::Register;
 pub use rings::{Buf, Descriptor, Rings, UNWRITTEN, Used};

@@ -67,7 +67,8 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    fn to_bytes(self) -> [u8; 16] {
+    /// The 16 bytes of it.
+    pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.gpa.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.len.to_le_bytes());

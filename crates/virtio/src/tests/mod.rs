@@ -1,11 +1,13 @@
 //! The core, through a driver's eyes where that is enough.
 
 mod allocations;
+mod buffers;
 mod control;
 mod drain;
 mod event_idx;
 mod failure;
 mod session;
+mod walker;
 
 use std::sync::{Arc, Mutex};
 

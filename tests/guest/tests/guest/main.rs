@@ -7,6 +7,7 @@
 mod boots;
 mod clock;
 mod endings;
+mod fio;
 mod host;
 mod initrd;
 mod input;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         power::tests(),
         virtio::tests(),
         rootfs::tests(),
+        fio::tests(),
         smp::tests(),
         clock::tests(),
         host::tests(),

@@ -10,7 +10,7 @@ use rig::KernelKind;
 use rig::newc::Archive;
 use tempfile::NamedTempFile;
 
-use crate::linux::{ANY, BOOT_DEADLINE, CMDLINE, Image, image_path, initrd_path};
+use crate::linux::{ANY, BOOT_DEADLINE, CMDLINE, Image, boot_with_memory, image_path, initrd_path};
 use crate::shell::Shell;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         smp_four_processors_are_in_two_sockets,
         smp_six_processors_in_two_sockets_of_three_cores_have_ids_with_a_gap,
         smp_eight_processors_are_threads_in_cores_in_sockets,
+        smp_processors_with_ids_beyond_8_bits_run,
     ]
 }
 
@@ -80,6 +81,20 @@ fn smp_six_processors_in_two_sockets_of_three_cores_have_ids_with_a_gap() {
 
 fn smp_eight_processors_are_threads_in_cores_in_sockets() {
     check((KernelKind::Cloud612, Image::Vmlinux), &Asked::grouped(2, 2, 2), "0 1 2 3 4 5 6 7").reboot();
+}
+
+/// Three hundred processors, of which Linux starts those that it's asked to: an id of 8 bits ends at 254.
+fn smp_processors_with_ids_beyond_8_bits_run() {
+    let config = Asked::cores(300).config();
+    let launch = boot_with_memory(ANY, "512M", &format!("{CMDLINE} maxcpus=1"));
+    let launch = launch.args(["--config".as_ref(), config.path().as_os_str()]).on_terminal();
+    let mut shell = Shell::boot(launch).mute();
+    let start = "for cpu in 254 255 256 299; do echo 1 >/sys/devices/system/cpu/cpu$cpu/online; done";
+    assert_eq!(shell.run_within(start, BOOT_DEADLINE), "");
+    assert_eq!(shell.run("cat /sys/devices/system/cpu/online"), "0,254-256,299\n");
+    assert_eq!(shell.run("grep '^apicid' /proc/cpuinfo | tail -n 1"), "apicid\t\t: 299\n");
+    assert_eq!(shell.run("taskset -c 299 sh -c 'echo $((6*7))'"), "42\n");
+    shell.reboot();
 }
 
 /// Boots a guest, and looks at everything that it says about its processors.

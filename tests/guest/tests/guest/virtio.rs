@@ -52,7 +52,7 @@ fn virtio_block_reads_and_writes_a_raw_file() {
     let devices = format!(r#"[{{"type": "block", "path": {}, "serial": "S1"}}]"#, json(disk.path()));
     let mut shell = guest(&devices, &["virtio_blk"]);
     assert_eq!(shell.run("cat /sys/block/vda/size /sys/block/vda/serial; echo"), "2048\nS1\n");
-    assert_eq!(shell.run("head -c 12 /dev/vda"), "first sector\n");
+    assert_eq!(shell.run("head -c 12 /dev/vda; echo"), "first sector\n");
     let write = "echo written | dd of=/dev/vda bs=512 seek=7 conv=sync,fsync 2>/dev/null; echo $?";
     assert_eq!(shell.run_within(write, DEADLINE), "0\n");
     shell.reboot();

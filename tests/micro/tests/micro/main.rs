@@ -4,6 +4,7 @@ mod boot;
 mod common;
 mod crash;
 mod examples;
+mod file_memory;
 mod flat;
 mod host;
 mod idle;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         crash::tests(),
         flat::tests(),
         library::tests(),
+        file_memory::tests(),
         memory::tests(),
         boot::tests(),
         serial::tests(),

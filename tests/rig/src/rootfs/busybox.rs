@@ -91,12 +91,12 @@ fn shadow() -> String {
     format!("root:{ROOT_PASSWORD}:18262:0:99999:7:::\nnobody:*:18262:0:99999:7:::\n")
 }
 
-fn make_dir(path: &Path, permissions: u32) -> Result<()> {
+pub(super) fn make_dir(path: &Path, permissions: u32) -> Result<()> {
     fs::create_dir(path).at("create", path)?;
     fs::set_permissions(path, Permissions::from_mode(permissions)).at("change", path)
 }
 
-fn write(path: &Path, permissions: u32, text: &str) -> Result<()> {
+pub(super) fn write(path: &Path, permissions: u32, text: &str) -> Result<()> {
     fs::write(path, text).at("write", path)?;
     fs::set_permissions(path, Permissions::from_mode(permissions)).at("change", path)
 }

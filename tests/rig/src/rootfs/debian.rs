@@ -1,4 +1,4 @@
-//! A minimal Debian, by mmdebstrap from the package sources of this host.
+//! A minimal Debian, by mmdebstrap from the package sources of this host; and files of packages without a system around them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,22 +40,36 @@ const SOURCES_DIR: &str = "/etc/apt/sources.list.d";
 
 /// Makes the archive `tar` of the whole system; it appears whole or not. Needs the network, and half a minute.
 pub(crate) fn build_tar(tar: &Path) -> Result<()> {
+    let mut command = mmdebstrap("minbase", PACKAGES)?;
+    command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+    command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", super::ROOT_PASSWORD));
+    bootstrap("building a minimal Debian (mmdebstrap)", command, tar)
+}
+
+/// Makes the archive `tar` of the files of `packages` and of all that they depend on. Nothing of it is configured or run.
+pub(super) fn fetch_tar(packages: &str, tar: &Path) -> Result<()> {
+    bootstrap(&format!("fetching {packages} (mmdebstrap)"), mmdebstrap("extract", packages)?, tar)
+}
+
+/// The command as far as every system has it.
+fn mmdebstrap(variant: &str, packages: &str) -> Result<Command> {
     if !geteuid().is_root() {
         packages::install(&WITHOUT_ROOT)?;
     }
-    let mmdebstrap = tools::program("mmdebstrap", "mmdebstrap")?;
-    let part = part_of(tar);
-    let mut command = Command::new(mmdebstrap);
+    let mut command = Command::new(tools::program("mmdebstrap", "mmdebstrap")?);
     command.env("PATH", tools::path());
-    command.args(["--quiet", "--mode=auto", "--format=tar", "--variant=minbase"]);
-    command.arg(format!("--include={PACKAGES}"));
-    command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+    command.args(["--quiet", "--mode=auto", "--format=tar"]);
+    command.arg(format!("--variant={variant}")).arg(format!("--include={packages}"));
     command.args(apt_options()?.iter().map(|option| format!("--aptopt={option}")));
-    command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", super::ROOT_PASSWORD));
+    Ok(command)
+}
+
+/// Runs the command into `tar`.
+fn bootstrap(what: &str, mut command: Command, tar: &Path) -> Result<()> {
+    let part = part_of(tar);
     // No suite: the sources name theirs.
     command.arg("").arg(&part).args(sources()?);
-    let made = step("building a minimal Debian (mmdebstrap)", || output_of(&mut command))
-        .and_then(|_| fs::rename(&part, tar).at("create", tar));
+    let made = step(what, || output_of(&mut command)).and_then(|_| fs::rename(&part, tar).at("create", tar));
     if made.is_err() {
         let _ = fs::remove_file(&part);
     }

@@ -7,6 +7,7 @@
 mod busybox;
 mod debian;
 mod ext4;
+pub mod fio;
 mod initrd;
 mod tools;
 
@@ -33,17 +34,20 @@ pub enum Rootfs {
     Busybox,
     /// A minimal Debian, of the host's release, with systemd, udev and dbus. No network.
     Debian,
+    /// The Busybox one with fio, for a guest whose second disk is tried or measured.
+    Fio,
 }
 
 impl Rootfs {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Busybox, Self::Debian];
+    pub const ALL: [Self; 3] = [Self::Busybox, Self::Debian, Self::Fio];
 
     /// A short name, also that of the machine.
     pub fn name(self) -> &'static str {
         match self {
             Self::Busybox => "busybox",
             Self::Debian => "debian",
+            Self::Fio => "fio",
         }
     }
 
@@ -54,6 +58,8 @@ impl Rootfs {
             Self::Busybox => 64 << 20,
             // A third of it is in use.
             Self::Debian => 1 << 30,
+            // 83 MiB of fio, which can do with disks of every kind and has a library for each.
+            Self::Fio => 128 << 20,
         }
     }
 
@@ -62,6 +68,7 @@ impl Rootfs {
         let mut inputs = match self {
             Self::Busybox => busybox::inputs(&assets.busybox()?)?,
             Self::Debian => debian::RECIPE.iter().copied().map(str::to_owned).collect(),
+            Self::Fio => [busybox::inputs(&assets.busybox()?)?, fio::inputs()].concat(),
         };
         inputs.push(ext4::OPTIONS.join(" "));
         inputs.push(self.default_len().to_string());
@@ -78,6 +85,11 @@ impl Rootfs {
                 ext4::from_tree(&tree, len, path)
             }
             Self::Debian => ext4::from_tar(&assets.debian_tar()?, &tree, len, path),
+            Self::Fio => {
+                busybox::write_tree(&assets.busybox()?, &tree)?;
+                fio::write_tree(&assets.fio()?, &tree)?;
+                ext4::from_tree(&tree, len, path)
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn chain_with_next_out_of_range_needs_reset(subject: &Subject) {
 
 pub fn chain_with_its_head_out_of_range_needs_reset(subject: &Subject) {
     let fault = Fault::DescriptorIndex { index: 0xffff, count: size(subject).into() };
-    breaks(subject, 0, fault, |queue| _ = queue.make_available(0xffff));
+    breaks(subject, 0, fault, |queue| queue.make_available(0xffff));
 }
 
 pub fn chain_with_a_readable_behind_a_writable_needs_reset(subject: &Subject) {

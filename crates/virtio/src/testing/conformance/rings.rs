@@ -72,9 +72,9 @@ pub fn used_ring_across_the_gap_needs_reset(subject: &Subject) {
 }
 
 pub fn rings_at_the_end_of_addresses_need_reset(subject: &Subject) {
-    breaks(subject, DESCRIPTORS, u64::MAX & !15);
-    breaks(subject, AVAILABLE, u64::MAX & !1);
-    breaks(subject, USED, u64::MAX & !3);
+    breaks(subject, DESCRIPTORS, !15);
+    breaks(subject, AVAILABLE, !1);
+    breaks(subject, USED, !3);
 }
 
 /// The device writes into what it reads: its own used ring says what is available, and which descriptors there are.

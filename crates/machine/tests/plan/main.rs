@@ -1,11 +1,15 @@
 //! The whole plan of a machine, as `--check` prints it, against tests/fixtures/plans. A change of an address,
 //! a slot or an interrupt shows here first.
 
+mod processors;
+mod virtio;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmm_config::{ConfigFile, Overrides};
-use vmm_machine::{Inputs, Plan};
+use vmm_machine::{Error, Inputs, Plan};
+use vmm_virtio::Entry;
 
 /// A bzImage of one sector of kernel: protocol 2.15, relocatable, with a 64-bit entry, unpacking 2 MiB to
 /// 16 MiB, taking an initrd up to 2 GiB.
@@ -75,13 +79,17 @@ fn plan(kernel: &[u8], json: &str) -> String {
 }
 
 fn planned(kernel: &[u8], json: &str) -> Plan {
+    try_plan(kernel, json, &[]).unwrap()
+}
+
+fn try_plan(kernel: &[u8], json: &str, kinds: &[Entry]) -> Result<Plan, Error> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), kernel).unwrap();
     fs::write(dir.path().join("initrd"), vec![0; 0x12_3456]).unwrap();
     let file = ConfigFile::parse(json, &dir.path().join("vm.json")).unwrap();
     let config = file.merge(Overrides::default()).unwrap();
-    let mut inputs = Inputs::open(&config, &[]).unwrap();
-    Plan::new(&config, &mut inputs).unwrap()
+    let mut inputs = Inputs::open(&config, kinds)?;
+    Plan::new(&config, &mut inputs)
 }
 
 /// Compares with the golden file; `VMM_BLESS=1` writes it anew instead, for a change that was meant.

@@ -1,0 +1,314 @@
+//! Memory that the guest gives back to the host (virtio 1.2 §5.5).
+
+mod handle;
+mod pages;
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use vmm_config::ByteSize;
+use vmm_virtio::{ConfigSpace, Fault, Head, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+
+pub use self::handle::{BalloonHandle, BalloonStats};
+use self::handle::{Shared, TARGET};
+use self::pages::{PAGE_LEN, Turn};
+
+/// VIRTIO_BALLOON_F_MUST_TELL_HOST: pages come back by the deflate queue before the guest uses them, so that both sides
+/// count the same. Linux does so in any case.
+const MUST_TELL_HOST: u32 = 0;
+/// VIRTIO_BALLOON_F_STATS_VQ.
+const STATS_VQ: u32 = 1;
+/// VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
+const DEFLATE_ON_OOM: u32 = 2;
+/// VIRTIO_BALLOON_F_PAGE_POISON. Without it, a Linux that clears freed pages (init_on_free) reports none.
+const PAGE_POISON: u32 = 4;
+/// VIRTIO_BALLOON_F_PAGE_REPORTING.
+const PAGE_REPORTING: u32 = 5;
+
+/// struct virtio_balloon_config (virtio 1.2 §5.5.4): num_pages, actual, free_page_hint_cmd_id, poison_val; 32 bits each.
+const CONFIG_LEN: usize = 16;
+const POISON_VAL: u64 = 12;
+
+/// Linux reports in chains of 32 ranges (PAGE_REPORTING_CAPACITY) and refuses the device if its queue is smaller.
+const QUEUE_SIZE: u16 = 128;
+
+const INFLATE_QUEUE: usize = 0;
+const DEFLATE_QUEUE: usize = 1;
+const STATS_QUEUE: usize = 2;
+/// With the two places in which a driver may look for the reporting queue; see [`role`].
+const QUEUES: usize = 5;
+
+/// The token of [`Shared::wake`].
+const WAKE: u32 = 0;
+
+/// A balloon: pages inside it are the host's.
+#[derive(Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How much memory the guest shall give back, whole pages of 4K; if absent, none.
+    #[serde(default, deserialize_with = "present")]
+    size: Option<ByteSize>,
+    /// The guest takes pages out again rather than to kill for want of memory.
+    #[serde(default = "yes")]
+    deflate_on_oom: bool,
+    /// The guest gives back what is free, and takes it again without asking.
+    #[serde(default = "yes")]
+    free_page_reporting: bool,
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Balloon {
+    features: u64,
+    config: ConfigSpace,
+    shared: Arc<Shared>,
+    /// The driver's statistics, kept until somebody wants newer ones.
+    stats: Option<Head>,
+    /// Queues whose turn ended before they were empty.
+    unfinished: [bool; QUEUES],
+}
+
+impl Balloon {
+    /// By what its target is moved while the guest runs.
+    pub fn handle(&self) -> BalloonHandle {
+        BalloonHandle::new(self.config.clone(), Arc::clone(&self.shared))
+    }
+
+    /// Takes the chains of a queue until they have cost a turn; `each` gets them one after the other, and says how many
+    /// bytes came or went and whether all was right.
+    fn take_a_turn(
+        &mut self,
+        queue: usize,
+        session: &mut Session,
+        mut each: impl FnMut(&vmm_virtio::Chain<'_>, &mut Turn) -> Result<Moved, Fault>,
+    ) -> Result<(), Fault> {
+        let counters = Arc::clone(session.counters());
+        let mut turn = Turn::default();
+        session.drain(queue, |chain| {
+            if turn.is_over() {
+                return Ok(Step::Full);
+            }
+            let moved = each(&chain, &mut turn)?;
+            counters.requests.add(1);
+            counters.errors.add(u64::from(!moved.is_all));
+            counters.bytes_in.add(moved.to_guest);
+            counters.bytes_out.add(moved.to_host);
+            Ok(Step::Used(0))
+        })?;
+        self.unfinished[queue] = turn.is_over();
+        if turn.is_over() {
+            // A stop gets in between.
+            self.shared.wake();
+        }
+        Ok(())
+    }
+
+    fn inflate(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let ram = session.ram().clone();
+        self.take_a_turn(queue, session, |chain, turn| {
+            let (to_host, is_all) =
+                pages::discard_numbered(chain.readable(), turn, |gpa, len| ram.discard(gpa, len).is_ok())?;
+            Ok(Moved { to_host, is_all, ..Moved::default() })
+        })
+    }
+
+    /// Nothing is to be done: the guest's next touch brings a page back.
+    fn deflate(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        self.take_a_turn(queue, session, |chain, turn| {
+            turn.spend(1);
+            let numbers = chain.readable().len();
+            Ok(Moved {
+                to_guest: (numbers / 4).saturating_mul(PAGE_LEN),
+                is_all: numbers.is_multiple_of(4),
+                ..Moved::default()
+            })
+        })
+    }
+
+    fn report(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let ram = session.ram().clone();
+        let is_wanted = session.has_feature(PAGE_REPORTING) && self.frees_are_zeros(session);
+        self.take_a_turn(queue, session, |chain, turn| {
+            if !is_wanted {
+                turn.spend(1);
+                return Ok(Moved { is_all: true, ..Moved::default() });
+            }
+            let (to_host, is_all) =
+                pages::discard_ranges(chain.writable(), turn, |gpa, len| ram.discard(gpa, len).is_ok())?;
+            Ok(Moved { to_host, is_all, ..Moved::default() })
+        })
+    }
+
+    /// Whether the guest is content with zeros in pages that it freed. One that fills them with something else, to find who
+    /// writes there, wants to find that again (virtio 1.2 §5.5.6.7.2).
+    fn frees_are_zeros(&self, session: &Session) -> bool {
+        let mut poison = [0; 4];
+        self.config.read(POISON_VAL, &mut poison);
+        !session.has_feature(PAGE_POISON) || poison == [0; 4]
+    }
+
+    /// Reads the driver's statistics and keeps their chain: to give it back is to ask for new ones (virtio 1.2 §5.5.6.3).
+    fn take_stats(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let Self { shared, stats, .. } = self;
+        let counters = Arc::clone(session.counters());
+        session.drain(STATS_QUEUE, |chain| {
+            counters.requests.add(1);
+            shared.record(chain.readable())?;
+            // One is what a driver has; another would be kept for nothing.
+            if stats.is_some() {
+                return Ok(Step::Used(0));
+            }
+            *stats = Some(chain.head());
+            Ok(Step::Kept)
+        })
+    }
+
+    fn give_stats_back(&mut self, session: &mut Session) -> Result<(), Fault> {
+        if let (Some(head), Some(queue)) = (self.stats.take(), session.queue(STATS_QUEUE)) {
+            queue.complete(head, 0)?;
+            queue.announce()?;
+        }
+        Ok(())
+    }
+}
+
+/// What a chain moved, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    to_guest: u64,
+    to_host: u64,
+    is_all: bool,
+}
+
+/// What a queue is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Inflate,
+    Deflate,
+    Stats,
+    Report,
+}
+
+/// The queues behind the first two come with features. By virtio 1.2 §5.5.2 each has its number for good: statistics 2, free
+/// page hints 3, reports 4. Linux numbers those that it uses without gaps (vm_find_vqs of drivers/virtio/virtio_mmio.c,
+/// vp_find_vqs of virtio_pci_common.c), so that its reports come by 3, as there are no hints here, or by 2 without statistics.
+/// No number has two meanings, whichever way the driver goes.
+fn role(queue: usize, has_stats: bool) -> Role {
+    match queue {
+        INFLATE_QUEUE => Role::Inflate,
+        DEFLATE_QUEUE => Role::Deflate,
+        STATS_QUEUE if has_stats => Role::Stats,
+        _ => Role::Report,
+    }
+}
+
+impl Kind for Balloon {
+    const NAME: &'static str = "balloon";
+    const ID: u32 = 5;
+    type Config = Config;
+
+    fn open(config: Config, _setting: &Setting<'_>) -> Result<Self, OpenError> {
+        let target = target_pages(config.size.map_or(0, ByteSize::bytes))?;
+        let mut bytes = [0; CONFIG_LEN];
+        bytes[TARGET].copy_from_slice(&target.to_le_bytes());
+        let wished = u64::from(config.deflate_on_oom) << DEFLATE_ON_OOM
+            | u64::from(config.free_page_reporting) << PAGE_REPORTING
+            | u64::from(config.free_page_reporting) << PAGE_POISON;
+        Ok(Self {
+            features: 1 << MUST_TELL_HOST | 1 << STATS_VQ | wished,
+            // What the driver writes is actual and poison_val; between them is what nobody uses without free page hints.
+            config: ConfigSpace::new(bytes, TARGET.end..CONFIG_LEN),
+            shared: Arc::new(Shared::new().map_err(|error| OpenError::host("", error))?),
+            stats: None,
+            unfinished: [false; QUEUES],
+        })
+    }
+}
+
+fn target_pages(len: u64) -> Result<u32, OpenError> {
+    let size = ByteSize::from_bytes(len);
+    if !len.is_multiple_of(PAGE_LEN) {
+        let whole = ByteSize::from_bytes(len / PAGE_LEN * PAGE_LEN);
+        let problem = format!("{size} isn't whole pages of 4K, which a balloon is made of: try {whole}");
+        return Err(OpenError::config("size", problem));
+    }
+    u32::try_from(len / PAGE_LEN).map_err(|_| {
+        OpenError::config("size", format!("{size} is more than a balloon can hold: name less than 16T"))
+    })
+}
+
+impl VirtioDevice for Balloon {
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE; QUEUES]
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.config.clone()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.unfinished = [false; QUEUES];
+        session.watch(self.shared.bell(), WAKE).map_err(|_| {
+            Fault::Request("no fault of the driver's: the host can't watch the balloon's handle")
+        })
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        match role(queue, session.has_feature(STATS_VQ)) {
+            Role::Inflate => self.inflate(queue, session),
+            Role::Deflate => self.deflate(queue, session),
+            Role::Stats => self.take_stats(session),
+            Role::Report => self.report(queue, session),
+        }
+    }
+
+    fn event(&mut self, _token: u32, session: &mut Session) -> Result<(), Fault> {
+        let wish = self.shared.take_wishes();
+        if wish.target {
+            session.config_changed();
+        }
+        if wish.stats {
+            self.give_stats_back(session)?;
+        }
+        for queue in 0..QUEUES {
+            if std::mem::take(&mut self.unfinished[queue]) {
+                self.process(queue, session)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        // A fault comes too late; the rings are read again at the start.
+        let _ = self.give_stats_back(session);
+        // It fails if it was never watched.
+        let _ = session.unwatch(self.shared.bell());
+    }
+}
+
+/// A field that may be absent but not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn role_of_a_queue_is_the_same_with_gaps_and_without() {
+        assert_eq!(role(2, true), Role::Stats);
+        // Reports: by the specification's number, and by Linux's with statistics and without.
+        assert_eq!([role(4, true), role(3, true), role(2, false)], [Role::Report; 3]);
+        assert_eq!([role(0, false), role(1, false)], [Role::Inflate, Role::Deflate]);
+    }
+}

@@ -1,0 +1,228 @@
+//! A file that the guest sees as persistent memory (virtio 1.2 §5.19).
+
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use vmm_config::FilePath;
+use vmm_virtio::vm_memory::{Bytes, GuestAddress};
+use vmm_virtio::{
+    Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
+};
+
+/// VIRTIO_PMEM_REQ_TYPE_FLUSH.
+const FLUSH: u32 = 0;
+/// struct virtio_pmem_resp: a flush that failed. 0 is one that didn't.
+const FAILED: [u8; 4] = (-1_i32).to_le_bytes();
+const DONE: [u8; 4] = 0_i32.to_le_bytes();
+/// Bytes of struct virtio_pmem_config: le64 start, le64 size.
+const CONFIG_LEN: usize = 16;
+/// A flush is two descriptors of Linux's.
+const QUEUE_SIZE: u16 = 64;
+/// Linux makes pages of persistent memory in steps of 2 MiB (SUBSECTION_SIZE, include/linux/mmzone.h); its driver refuses a
+/// start or an end in between: "misaligned, unable to map" (drivers/nvdimm/namespace_devs.c).
+const GRANULE: u64 = 2 << 20;
+
+/// A file as persistent memory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A file or a block device, of a multiple of 2M.
+    path: FilePath,
+    /// The guest can't change it: what it stores there is lost.
+    #[serde(default)]
+    read_only: bool,
+}
+
+/// The device. What the guest loads and stores is between it and KVM; only its flushes come here.
+#[derive(Debug)]
+pub struct Pmem {
+    path: PathBuf,
+    file: File,
+    /// For whoever maps it.
+    mapping: Option<Mapping>,
+    config: ConfigSpace,
+    /// Flushes to be answered, their room made for all that a queue can have.
+    flushes: Vec<Flush>,
+}
+
+/// A request whose answer is due.
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    head: Head,
+    is_known: bool,
+    /// Where each byte of the answer goes: a driver may cut it into pieces.
+    answer: [u64; 4],
+}
+
+impl Kind for Pmem {
+    const NAME: &'static str = "pmem";
+    const ID: u32 = 27;
+    type Config = Config;
+
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+        let path = setting.path(&config.path);
+        let (file, len) = open(&path, config.read_only)?;
+        let mapped = file.try_clone().map_err(|error| OpenError::host("path", error))?;
+        let mapping = Mapping { file: mapped, len, read_only: config.read_only };
+        Ok(Self::new(path, file, mapping))
+    }
+}
+
+impl Pmem {
+    fn new(path: PathBuf, file: File, mapping: Mapping) -> Self {
+        let mut bytes = [0; CONFIG_LEN];
+        bytes[8..].copy_from_slice(&mapping.len.to_le_bytes());
+        let flushes = Vec::with_capacity(QUEUE_SIZE.into());
+        Self { path, file, mapping: Some(mapping), config: ConfigSpace::read_only(bytes), flushes }
+    }
+
+    /// Answers the flushes that are due, with one of the file for all of them: each came before it began.
+    fn flush(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        if self.flushes.is_empty() {
+            return Ok(());
+        }
+        // What the guest stored by its mapping is in the file's page cache, as if it had been written.
+        let is_done = self.file.sync_data().is_ok();
+        for flush in self.flushes.drain(..) {
+            let is_right = is_done && flush.is_known;
+            session.counters().errors.add(u64::from(!is_right));
+            let answer = if is_right { DONE } else { FAILED };
+            for (gpa, byte) in flush.answer.into_iter().zip(answer) {
+                let written = session.ram().memory().write_obj(byte, GuestAddress(gpa));
+                written.map_err(|_| Fault::Unmapped { gpa, len: 1 })?;
+            }
+            if let Some(queue) = session.queue(queue) {
+                queue.complete(flush.head, answer.len() as u32)?;
+            }
+        }
+        session.queue(queue).map_or(Ok(()), vmm_virtio::Queue::announce)
+    }
+}
+
+impl VirtioDevice for Pmem {
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE]
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.config.clone()
+    }
+
+    fn note(&self) -> Option<String> {
+        let what = self.mapping.as_ref().map(|mapping| if mapping.read_only { ", read-only" } else { "" });
+        Some(format!("{}{}", self.path.display(), what.unwrap_or_default()))
+    }
+
+    fn mapping(&mut self) -> Option<Mapping> {
+        self.mapping.take()
+    }
+
+    fn mapped(&mut self, gpa: u64) {
+        self.config.update(|bytes| bytes[..8].copy_from_slice(&gpa.to_le_bytes()));
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let counters = session.counters().clone();
+        let flushes = &mut self.flushes;
+        session.drain(queue, |chain| {
+            counters.requests.add(1);
+            let mut kind = [0; 4];
+            chain.readable().read(&mut kind)?;
+            let (is_known, answer) = (u32::from_le_bytes(kind) == FLUSH, places(&chain.writable())?);
+            flushes.push(Flush { head: chain.head(), is_known, answer });
+            Ok(Step::Kept)
+        })?;
+        self.flush(queue, session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        // Only behind a fault is anything left. It comes back unanswered.
+        for flush in self.flushes.drain(..) {
+            let _ = session.queue(0).map(|queue| queue.complete(flush.head, 0));
+        }
+    }
+}
+
+/// Where the first four bytes are.
+fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
+    let mut places = [0; 4];
+    for (at, place) in (0..).zip(&mut places) {
+        let byte = buffers.split_at(at).and_then(|(_, rest)| rest.gpa());
+        *place = byte.ok_or(Fault::TooShort { len: buffers.len(), needed: 4 })?;
+    }
+    Ok(places)
+}
+
+/// Opens the file, and says how long it is.
+fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+    let shown = path.display();
+    let wrong = |problem: &str| OpenError::config("path", format!("{shown} {problem}"));
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => wrong("doesn't exist, create it or correct the path"),
+        ErrorKind::ReadOnlyFilesystem => wrong(NOT_WRITABLE),
+        ErrorKind::PermissionDenied if !read_only && File::open(path).is_ok() => wrong(NOT_WRITABLE),
+        ErrorKind::PermissionDenied => wrong("can't be opened: permission denied, see chmod(1)"),
+        _ => OpenError::host("path", format!("{shown} can't be opened: {error}")),
+    };
+    let check = |found: &Metadata| {
+        let kind = found.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let what = if kind.is_dir() { "a directory" } else { "no file of bytes" };
+            return Err(wrong(&format!("is {what}, name a file or a block device")));
+        }
+        // Root could, but who took away every right to write meant it.
+        if !read_only && found.permissions().mode() & 0o222 == 0 {
+            return Err(wrong(NOT_WRITABLE));
+        }
+        Ok(())
+    };
+    // Before it is opened: that blocks on a FIFO, and does things to some devices.
+    check(&std::fs::metadata(path).map_err(failed)?)?;
+    let mut file = File::options()
+        .read(true)
+        .write(!read_only)
+        // If it has become a FIFO meanwhile.
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(failed)?;
+    check(&file.metadata().map_err(failed)?)?;
+    let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    if len == 0 {
+        return Err(wrong(&format!("is empty, memory has at least 2M: try truncate -s 64M {shown}")));
+    }
+    if !len.is_multiple_of(GRANULE) {
+        let whole = len.next_multiple_of(GRANULE);
+        let advice = format!("truncate -s {whole} {shown}");
+        return Err(wrong(&format!("has {len} bytes, and Linux takes multiples of 2M: try {advice}")));
+    }
+    Ok((file, len))
+}
+
+/// What a writer is told of what it can't write.
+const NOT_WRITABLE: &str = "is read-only but \"read_only\" is false, set that or let it be written";
+
+#[cfg(test)]
+mod tests {
+    use vmm_virtio::testing::{Buf, Driver};
+
+    use super::*;
+
+    /// A pipe is what the host can't flush, in place of a disk that fails.
+    #[test]
+    fn flush_that_the_host_refuses_fails() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mapping = Mapping { file: file.try_clone().unwrap(), len: GRANULE, read_only: false };
+        let mut driver = Driver::new(Box::new(Pmem::new(PathBuf::new(), file, mapping)), 27);
+        driver.init(0);
+        let used = driver.queue(0).request(&[Buf::Read(&[0; 4]), Buf::Write(4)]);
+        assert_eq!(used.written(), [0xff; 4]);
+        assert_eq!(driver.control().counters().errors.get(), 1);
+        assert!(!driver.needs_reset());
+    }
+}

@@ -1,0 +1,388 @@
+//! A balloon as a driver uses it, and worse.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use vmm_virtio::testing::{Buf, DEADLINE, Driver, features};
+use vmm_virtio::vm_memory::{Bytes, GuestAddress};
+use vmm_virtio::{Kind, OpenBlame, Setting};
+use vmm_virtio_devices::{Balloon, BalloonHandle};
+
+const INFLATE: usize = 0;
+const DEFLATE: usize = 1;
+const STATS: usize = 2;
+
+const STATS_VQ: u64 = 1 << 1;
+const PAGE_POISON: u64 = 1 << 4;
+const PAGE_REPORTING: u64 = 1 << 5;
+
+/// Memory that is neither ring nor buffer, 2 MiB of it: page numbers 512 to 1023.
+const PAGES: u64 = 2 << 20;
+const FIRST: u32 = 512;
+const MIB: u64 = 1 << 20;
+
+fn open(fields: Value) -> Balloon {
+    let config = serde_json::from_value(fields).unwrap();
+    Balloon::open(config, &Setting { directory: Path::new("."), vcpus: 1, id: "balloon" }).unwrap()
+}
+
+fn refusal(size: &str) -> String {
+    let config = serde_json::from_value(json!({"size": size})).unwrap();
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "balloon" };
+    let error = Balloon::open(config, &setting).unwrap_err();
+    assert_eq!(error.blame, OpenBlame::Config);
+    error.to_string()
+}
+
+/// A driver that has taken `features`, and the handle of its balloon.
+fn driver(fields: Value, features: u64) -> (Driver, BalloonHandle) {
+    let balloon = open(fields);
+    let handle = balloon.handle();
+    let mut driver = Driver::new(Box::new(balloon), 5);
+    driver.init(features);
+    (driver, handle)
+}
+
+/// Page numbers as a driver writes them.
+fn numbers(pages: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    pages.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// Fills memory with sevens, a page or more.
+fn fill(driver: &Driver, gpa: u64, len: u64) {
+    driver.ram().memory().write_slice(&vec![7; len as usize], GuestAddress(gpa)).unwrap();
+}
+
+fn byte_at(driver: &Driver, gpa: u64) -> u8 {
+    driver.ram().memory().read_obj(GuestAddress(gpa)).unwrap()
+}
+
+/// How many bytes of guest memory take memory of the host (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63 is "page
+/// present", bit 62 "page swapped").
+fn resident(driver: &Driver, gpa: u64, len: u64) -> u64 {
+    let mut regions = driver.ram().regions();
+    let region = regions.find(|region| (region.gpa..region.gpa + region.len).contains(&gpa)).unwrap();
+    let mut entries = vec![0; (len / 4096 * 8) as usize];
+    let first = (region.hva + gpa - region.gpa) / 4096;
+    File::open("/proc/self/pagemap").unwrap().read_exact_at(&mut entries, first * 8).unwrap();
+    entries.chunks(8).filter(|entry| entry[7] >> 6 != 0).count() as u64 * 4096
+}
+
+fn counted(driver: &Driver, name: &str) -> u64 {
+    let all = driver.control().counters().each();
+    all.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+#[test]
+fn config_without_fields_is_a_balloon_without_a_target() {
+    let (driver, handle) = driver(json!({}), 0);
+    assert_eq!(driver.config(0, 16), [0; 16]);
+    assert_eq!((handle.target(), handle.actual()), (0, 0));
+}
+
+#[test]
+fn config_size_is_the_target_in_pages() {
+    let (driver, handle) = driver(json!({"size": "64M"}), 0);
+    assert_eq!(driver.config(0, 4), 16384_u32.to_le_bytes());
+    assert_eq!(handle.target(), 64 * MIB);
+}
+
+#[test]
+fn config_chooses_what_is_offered() {
+    let offered = |fields| driver(fields, 0).0.offered() & 0xff;
+    assert_eq!(offered(json!({})), 0b11_0111);
+    assert_eq!(offered(json!({"deflate_on_oom": false})), 0b11_0011);
+    assert_eq!(offered(json!({"free_page_reporting": false})), 0b00_0111);
+}
+
+#[test]
+fn config_size_of_half_a_page_is_refused() {
+    let message = ".size: 6K isn't whole pages of 4K, which a balloon is made of: try 4K";
+    assert_eq!(refusal("6K"), message);
+}
+
+#[test]
+fn config_size_beyond_32_bits_of_pages_is_refused() {
+    let message = ".size: 16T is more than a balloon can hold: name less than 16T";
+    assert_eq!(refusal("16T"), message);
+}
+
+#[test]
+fn actual_is_what_the_driver_writes() {
+    let (driver, handle) = driver(json!({"size": "64M"}), 0);
+    driver.write_config(4, &256_u32.to_le_bytes());
+    assert_eq!(handle.actual(), MIB);
+    // The target isn't the driver's.
+    driver.write_config(0, &1_u32.to_le_bytes());
+    assert_eq!(handle.target(), 64 * MIB);
+}
+
+#[test]
+fn inflated_pages_leave_the_host_and_read_as_zeros() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 2 * MIB);
+    assert_eq!(resident(&driver, PAGES, 2 * MIB), 2 * MIB);
+    // Two chains as Linux makes them, of the first 256 pages and of the others but the last.
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers(FIRST..FIRST + 256))]);
+    let used = driver.queue(INFLATE).request(&[Buf::Read(&numbers(FIRST + 256..FIRST + 511))]);
+    assert_eq!(used.len, 0);
+    assert_eq!(resident(&driver, PAGES, 2 * MIB), 4096);
+    assert_eq!(byte_at(&driver, PAGES + 2 * MIB - 4096), 7);
+    assert_eq!((byte_at(&driver, PAGES), byte_at(&driver, PAGES + 2 * MIB - 4097)), (0, 0));
+    assert_eq!((counted(&driver, "requests"), counted(&driver, "bytes_out")), (2, 511 * 4096));
+    assert_eq!((counted(&driver, "errors"), counted(&driver, "bytes_in")), (0, 0));
+}
+
+#[test]
+fn inflated_pages_in_any_order_and_twice_are_those_pages() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 2 * MIB);
+    let pages = [FIRST + 9, FIRST + 1, FIRST + 8, FIRST + 9, FIRST + 3, FIRST + 2];
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
+    let kept = |page: u64| byte_at(&driver, PAGES + page * 4096) == 7;
+    assert_eq!(
+        [0, 1, 2, 3, 4, 7, 8, 9, 10].map(kept),
+        [true, false, false, false, true, true, false, false, true]
+    );
+    assert_eq!((counted(&driver, "bytes_out"), counted(&driver, "errors")), (5 * 4096, 0));
+}
+
+#[test]
+fn inflated_pages_across_regions_leave_both() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, 32 * MIB - 4096, 8192);
+    // The last page of the region below 32 MiB, and the first of the one above.
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([8191, 8192]))]);
+    assert_eq!((byte_at(&driver, 32 * MIB - 1), byte_at(&driver, 32 * MIB)), (0, 0));
+    assert_eq!(counted(&driver, "bytes_out"), 8192);
+}
+
+#[test]
+fn inflated_pages_that_are_no_memory_are_passed_over() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 4096);
+    // In the gap below 4 GiB, behind all memory, and the largest number that there is.
+    let pages = [0x4000, FIRST, 0x10_0100, u32::MAX];
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
+    assert_eq!(byte_at(&driver, PAGES), 0);
+    assert_eq!((counted(&driver, "bytes_out"), counted(&driver, "errors")), (4096, 1));
+    assert!(!driver.needs_reset());
+}
+
+#[test]
+fn inflated_chain_of_odd_length_is_whole_numbers_only() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 8192);
+    let mut bytes = numbers([FIRST]);
+    bytes.extend(&numbers([FIRST + 1])[..3]);
+    driver.queue(INFLATE).request(&[Buf::Read(&bytes)]);
+    driver.queue(INFLATE).request(&[Buf::Read(&[1])]);
+    assert_eq!((byte_at(&driver, PAGES), byte_at(&driver, PAGES + 4096)), (0, 7));
+    assert_eq!((counted(&driver, "requests"), counted(&driver, "errors")), (2, 2));
+}
+
+#[test]
+fn inflated_chain_of_a_million_numbers_ends_at_its_bound() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 8192);
+    let mut pages = vec![FIRST; 1_000_000];
+    // The first one beyond the bound.
+    pages[16384] = FIRST + 1;
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
+    assert_eq!((byte_at(&driver, PAGES), byte_at(&driver, PAGES + 4096)), (0, 7));
+    assert_eq!(counted(&driver, "errors"), 1);
+    // And it goes on.
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([FIRST + 1]))]);
+    assert_eq!(byte_at(&driver, PAGES + 4096), 0);
+}
+
+/// Sixteen chains, each of as many ranges as a chain may have: the thread looks after other things in between.
+#[test]
+fn inflated_chains_without_end_let_a_stop_in_between() {
+    let (mut driver, _) = driver(json!({}), 0);
+    // Every other page of the first 64 MiB and again: no two are neighbours, but in a new chunk.
+    let bytes = numbers((0..16384).map(|n| FIRST + 2 * (n % 256)));
+    let mut queue = driver.queue(INFLATE);
+    let gpa = queue.buffer(bytes.len() as u32);
+    queue.write_bytes(gpa, &bytes);
+    let heads: Vec<_> = (0..16).map(|_| queue.add(&[Buf::ReadAt(gpa, bytes.len() as u32)])).collect();
+    queue.kick();
+    driver.suspend();
+    driver.resume();
+    let mut queue = driver.queue(INFLATE);
+    let used: Vec<_> = heads.iter().map(|_| queue.wait_used().head).collect();
+    assert_eq!(used, heads);
+    assert_eq!((counted(&driver, "requests"), counted(&driver, "errors")), (16, 0));
+}
+
+#[test]
+fn deflated_pages_are_counted_and_can_be_used() {
+    let (mut driver, _) = driver(json!({}), 0);
+    fill(&driver, PAGES, 4096);
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([FIRST]))]);
+    driver.queue(DEFLATE).request(&[Buf::Read(&numbers([FIRST]))]);
+    fill(&driver, PAGES, 4096);
+    assert_eq!(byte_at(&driver, PAGES), 7);
+    assert_eq!((counted(&driver, "bytes_in"), counted(&driver, "bytes_out")), (4096, 4096));
+}
+
+/// Reports `ranges` by `queue` to a balloon from which the driver took `features`; how much of the memory at [`PAGES`]
+/// stays with the guest.
+fn kept_of_reported(features: u64, queue: usize) -> u64 {
+    let (mut driver, _) = driver(json!({}), features);
+    fill(&driver, PAGES, 2 * MIB);
+    let used =
+        driver.queue(queue).request(&[Buf::WriteAt(PAGES, MIB as u32), Buf::WriteAt(PAGES + MIB, 0x8_0000)]);
+    assert_eq!((used.len, counted(&driver, "errors")), (0, 0));
+    resident(&driver, PAGES, 2 * MIB)
+}
+
+/// Linux numbers its queues without gaps, so that without free page hints reports come by queue 3, or by queue 2 without
+/// statistics; by the specification they come by queue 4.
+#[test]
+fn reported_ranges_leave_the_host_by_each_number_of_the_queue() {
+    assert_eq!(kept_of_reported(PAGE_REPORTING | STATS_VQ, 3), MIB / 2);
+    assert_eq!(kept_of_reported(PAGE_REPORTING | STATS_VQ, 4), MIB / 2);
+    assert_eq!(kept_of_reported(PAGE_REPORTING, 2), MIB / 2);
+    assert_eq!(kept_of_reported(PAGE_REPORTING | features::EVENT_IDX, 4), MIB / 2);
+}
+
+#[test]
+fn reported_ranges_stay_where_reports_were_not_taken() {
+    assert_eq!(kept_of_reported(STATS_VQ, 3), 2 * MIB);
+}
+
+#[test]
+fn reported_ranges_of_a_guest_that_poisons_them_stay() {
+    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | PAGE_POISON);
+    fill(&driver, PAGES, 2 * MIB);
+    driver.write_config(12, &0xaaaa_aaaa_u32.to_le_bytes());
+    driver.queue(4).request(&[Buf::WriteAt(PAGES, MIB as u32)]);
+    assert_eq!(resident(&driver, PAGES, 2 * MIB), 2 * MIB);
+    // With zeros it has what it wants.
+    driver.write_config(12, &[0; 4]);
+    driver.queue(4).request(&[Buf::WriteAt(PAGES, MIB as u32)]);
+    assert_eq!(resident(&driver, PAGES, 2 * MIB), MIB);
+}
+
+#[test]
+fn reported_range_across_regions_leaves_both() {
+    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | STATS_VQ);
+    fill(&driver, 30 * MIB, 4 * MIB);
+    driver.queue(3).request(&[Buf::WriteAt(31 * MIB, 2 * MIB as u32)]);
+    assert_eq!(resident(&driver, 30 * MIB, 2 * MIB) + resident(&driver, 32 * MIB, 2 * MIB), 2 * MIB);
+    assert_eq!(counted(&driver, "bytes_out"), 2 * MIB);
+}
+
+#[test]
+fn reported_range_of_part_of_a_page_stays() {
+    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | STATS_VQ);
+    fill(&driver, PAGES, 8192);
+    driver.queue(3).request(&[Buf::WriteAt(PAGES + 1, 4096), Buf::WriteAt(PAGES + 4096, 4095)]);
+    assert_eq!(byte_at(&driver, PAGES + 4096), 7);
+    driver.queue(3).request(&[Buf::WriteAt(PAGES, 2048)]);
+    assert_eq!(
+        (byte_at(&driver, PAGES), counted(&driver, "errors"), counted(&driver, "bytes_out")),
+        (7, 2, 0)
+    );
+}
+
+/// A statistic as a driver writes it.
+fn stat(tag: u16, value: u64) -> Vec<u8> {
+    [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat()
+}
+
+/// Waits until so many statistics have come.
+fn wait_for_reports(handle: &BalloonHandle, count: u64) {
+    let until = Instant::now() + DEADLINE;
+    while handle.stats().reports < count {
+        assert!(Instant::now() < until, "no statistics");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn stats_are_kept_until_they_are_asked_for() {
+    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    assert_eq!(handle.stats().reports, 0);
+    // Free memory, a tag that nobody knows, and half a statistic.
+    let bytes = [stat(4, 1234), stat(999, 1), stat(5, 1)[..9].to_vec()].concat();
+    let mut queue = driver.queue(STATS);
+    let first = queue.add(&[Buf::Read(&bytes)]);
+    queue.kick();
+    wait_for_reports(&handle, 1);
+    assert_eq!(queue.try_used(), None);
+    let stats = handle.stats();
+    assert_eq!(stats.values[4..6], [("free_memory", Some(1234)), ("total_memory", None)]);
+    handle.ask_for_stats();
+    assert_eq!(queue.wait_used().head, first);
+    queue.add(&[Buf::Read(&stat(4, 99))]);
+    queue.kick();
+    wait_for_reports(&handle, 2);
+    assert_eq!(handle.stats().values[4], ("free_memory", Some(99)));
+}
+
+#[test]
+fn stats_in_more_than_one_chain_come_back_but_one() {
+    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    let mut queue = driver.queue(STATS);
+    queue.add(&[Buf::Read(&stat(4, 1))]);
+    let second = queue.add(&[Buf::Read(&stat(4, 2))]);
+    queue.kick();
+    assert_eq!(queue.wait_used().head, second);
+    assert_eq!((handle.stats().reports, handle.stats().values[4]), (2, ("free_memory", Some(2))));
+}
+
+#[test]
+fn stats_come_back_when_the_device_stops() {
+    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    let head = driver.queue(STATS).add(&[Buf::Read(&stat(4, 1))]);
+    driver.queue(STATS).kick();
+    wait_for_reports(&handle, 1);
+    driver.suspend();
+    driver.resume();
+    assert_eq!(driver.queue(STATS).wait_used().head, head);
+}
+
+#[test]
+fn stats_of_a_driver_before_its_reset_are_not_given_back_behind_it() {
+    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    driver.queue(STATS).add(&[Buf::Read(&stat(4, 1))]);
+    driver.queue(STATS).kick();
+    wait_for_reports(&handle, 1);
+    driver.init(STATS_VQ);
+    handle.ask_for_stats();
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
+    driver.suspend();
+    assert_eq!(driver.queue(STATS).used_index(), 0);
+}
+
+#[test]
+fn target_that_moves_is_told() {
+    let (mut driver, handle) = driver(json!({}), 0);
+    handle.set_target(8 * MIB);
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 4), 2048_u32.to_le_bytes());
+    assert!(!driver.needs_reset());
+}
+
+#[test]
+fn target_that_moved_before_there_was_a_driver_is_told() {
+    let balloon = open(json!({"size": "1M"}));
+    let handle = balloon.handle();
+    let mut driver = Driver::new(Box::new(balloon), 5);
+    handle.set_target(2 * MIB);
+    driver.init(0);
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 4), 512_u32.to_le_bytes());
+}
+
+#[test]
+fn target_beyond_what_a_balloon_holds_is_the_most() {
+    let handle = open(json!({})).handle();
+    handle.set_target(u64::MAX);
+    assert_eq!(handle.target(), u64::from(u32::MAX) * 4096);
+}

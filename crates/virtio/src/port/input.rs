@@ -1,0 +1,137 @@
+//! The way from the host to the guest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+
+use vmm_sys_util::eventfd::EventFd;
+
+/// Bytes on their way: what Linux's driver gives room for at once, a page.
+const CAPACITY: usize = 4096;
+
+/// A bounded queue of bytes, into which the host puts some only while the guest has room for them.
+#[derive(Debug)]
+pub(super) struct Input {
+    queue: Mutex<Queue>,
+    wanted: EventFd,
+}
+
+#[derive(Debug)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    is_wanted: bool,
+    /// The host has more than fitted.
+    host_waits: bool,
+}
+
+impl Queue {
+    fn room(&self) -> usize {
+        if self.is_wanted { CAPACITY - self.bytes.len() } else { 0 }
+    }
+}
+
+impl Input {
+    pub(super) fn new() -> io::Result<Self> {
+        let bytes = VecDeque::with_capacity(CAPACITY);
+        let queue = Queue { bytes, is_wanted: false, host_waits: false };
+        Ok(Self { queue: Mutex::new(queue), wanted: super::eventfd()? })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic while it is held")
+    }
+
+    /// Readable when there is room that wasn't before.
+    pub(super) fn wanted(&self) -> &EventFd {
+        &self.wanted
+    }
+
+    pub(super) fn room(&self) -> usize {
+        let mut queue = self.queue();
+        let room = queue.room();
+        queue.host_waits |= room == 0;
+        room
+    }
+
+    /// How many it took, and whether there was nothing before.
+    pub(super) fn send(&self, bytes: &[u8]) -> (usize, bool) {
+        let mut queue = self.queue();
+        let is_first = queue.bytes.is_empty();
+        let len = bytes.len().min(queue.room());
+        queue.bytes.extend(&bytes[..len]);
+        queue.host_waits |= len < bytes.len();
+        (len, is_first && len > 0)
+    }
+
+    /// Moves the oldest bytes.
+    pub(super) fn take(&self, into: &mut [u8]) -> usize {
+        let mut queue = self.queue();
+        let len = into.len().min(queue.bytes.len());
+        for (to, from) in into.iter_mut().zip(queue.bytes.drain(..len)) {
+            *to = from;
+        }
+        len
+    }
+
+    /// Tells the host of room that it waits for. The device says so when it has taken all that there was.
+    pub(super) fn set_wanted(&self, is_wanted: bool) {
+        let mut queue = self.queue();
+        queue.is_wanted = is_wanted;
+        let tells = queue.host_waits && queue.room() > 0;
+        if tells {
+            queue.host_waits = false;
+        }
+        drop(queue);
+        if tells {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.wanted.write(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_waits_until_it_is_wanted() {
+        let input = Input::new().unwrap();
+        assert_eq!((input.room(), input.send(b"a")), (0, (0, false)));
+        input.set_wanted(true);
+        assert_eq!(input.wanted().read().unwrap(), 1);
+        assert_eq!((input.room(), input.send(b"a")), (CAPACITY, (1, true)));
+    }
+
+    #[test]
+    fn input_full_asks_for_more_when_the_device_has_taken_it() {
+        let input = Input::new().unwrap();
+        input.set_wanted(true);
+        assert_eq!(input.send(&[7; CAPACITY + 1]), (CAPACITY, true));
+        assert!(input.wanted().read().is_err());
+        assert_eq!(input.take(&mut [0; 2 * CAPACITY]), CAPACITY);
+        input.set_wanted(true);
+        assert_eq!(input.wanted().read().unwrap(), 1);
+    }
+
+    #[test]
+    fn input_that_fits_is_not_asked_for_again() {
+        let input = Input::new().unwrap();
+        input.set_wanted(true);
+        assert_eq!(input.send(b"abc"), (3, true));
+        assert_eq!(input.take(&mut [0; 8]), 3);
+        input.set_wanted(true);
+        assert!(input.wanted().read().is_err());
+    }
+
+    #[test]
+    fn input_of_a_guest_that_went_away_waits_for_the_next_one() {
+        let input = Input::new().unwrap();
+        input.set_wanted(true);
+        assert_eq!(input.send(b"ab"), (2, true));
+        input.set_wanted(false);
+        assert_eq!(input.send(b"c"), (0, false));
+        let mut bytes = [0; 8];
+        assert_eq!(input.take(&mut bytes), 2);
+        assert_eq!(&bytes[..2], b"ab");
+    }
+}

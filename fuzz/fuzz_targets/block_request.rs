@@ -1,0 +1,46 @@
+//! A disk's requests: whatever a driver puts into a chain, what comes out of it lies inside the disk.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vmm_virtio::testing::LooseChain;
+use vmm_virtio_devices::block::request::{Request, SECTOR_LEN, SERIAL_LEN, Terms, parse};
+
+/// 40 MiB: more than one request may zero, and not a power of two.
+const SECTORS: u64 = 80 << 10;
+
+fuzz_target!(|input: (bool, u64, u8, Vec<u8>, Vec<u16>)| {
+    let (read_only, features, cut, bytes, writable) = input;
+    // The same bytes in one piece and in two.
+    let (first, second) = bytes.split_at(bytes.len().min(cut.into()));
+    let writable: Vec<u32> = writable.into_iter().map(u32::from).collect();
+    let chain = LooseChain::new(&[first, second], &writable);
+    let chain = chain.chain();
+    let terms = Terms { sectors: SECTORS, read_only, features };
+    let Ok(parsed) = parse(&chain, &terms) else {
+        assert!(chain.writable().is_empty(), "there is a byte for the status");
+        return;
+    };
+    assert_eq!(parsed.status.len(), 1);
+    let Ok(request) = parsed.request else { return };
+    let inside = |offset: u64, len: u64| {
+        assert!(offset.is_multiple_of(SECTOR_LEN) && len.is_multiple_of(SECTOR_LEN));
+        assert!(offset.checked_add(len).is_some_and(|end| end <= SECTORS * SECTOR_LEN));
+    };
+    match request {
+        Request::Read { offset, into } => {
+            inside(offset, into.len());
+            assert_eq!(into.len() + 1, chain.writable().len());
+        }
+        Request::Write { offset, from } => {
+            assert!(!read_only);
+            inside(offset, from.len());
+        }
+        Request::Discard { range } | Request::WriteZeroes { range, .. } => {
+            assert!(!read_only);
+            inside(range.start, range.end - range.start);
+        }
+        Request::Identify { into } => assert_eq!(into.len(), SERIAL_LEN as u64),
+        Request::Flush => {}
+    }
+});

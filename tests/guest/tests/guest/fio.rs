@@ -1,0 +1,85 @@
+//! fio on a block device of one, two and four queues: what it writes it reads back.
+
+use std::fs;
+use std::path::Path;
+
+use driver::Monitor;
+use harness::trials;
+use libtest_mimic::Trial;
+use rig::{Assets, Rootfs};
+use tempfile::NamedTempFile;
+
+use crate::linux::{ANY, BOOT_DEADLINE, ENDED, image_path};
+use crate::rootfs::run;
+
+/// Of the disk: few enough for four rounds over it in the rig, and more than one request for each place in the queues.
+const DISK_LEN: u64 = 8 << 20;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![fio_one_queue_verifies, fio_two_queues_verify, fio_four_queues_verify]
+}
+
+/// A guest whose root nobody writes, with `disk` on as many queues as it has processors, at a shell that is its first process.
+fn start(disk: &Path, queues: u64) -> (Monitor, NamedTempFile) {
+    let assets = Assets::here();
+    let root = assets.rootfs(Rootfs::Fio).expect("it was built beforehand");
+    let config = NamedTempFile::new().expect("a temporary file");
+    let text = format!(
+        r#"{{"cpus": {{"count": {queues}}}, "devices": [{{"type": "block", "id": "root", "path": {root:?}, "read_only": true}},
+            {{"type": "block", "id": "data", "path": {disk:?}, "queues": {queues}}}]}}"#
+    );
+    fs::write(config.path(), text).expect("room for a config");
+    let initrd = assets.disk_initrd(ANY.0).expect("it was built beforehand");
+    let words =
+        ["--memory", "256M", "--cmdline", "console=ttyS0 root=/dev/vda ro init=/bin/sh panic=-1 quiet"];
+    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd]].concat();
+    let monitor = Monitor::command(words).args(files).args(["--config".as_ref(), config.path().as_os_str()]);
+    let mut monitor = monitor.on_terminal().start();
+    monitor.expect("# ", BOOT_DEADLINE);
+    (monitor, config)
+}
+
+/// Writes and reads everywhere at random, a processor in each part of the disk, with eight requests under way; then reads all
+/// that was written. The first error ends it.
+fn verifies_on(queues: u64) {
+    let disk = NamedTempFile::new().expect("a temporary file");
+    disk.as_file().set_len(DISK_LEN).expect("room for a disk");
+    let (mut monitor, _config) = start(disk.path(), queues);
+    let counts = run(&mut monitor, "nproc; ls /sys/block/vdb/mq | wc -l");
+    assert_eq!(counts, format!("{queues}\n{queues}\n"));
+
+    let part = DISK_LEN / queues;
+    let fio = format!(
+        "fio --name=verify --filename=/dev/vdb --rw=randrw --bsrange=4k-32k --ioengine=libaio --iodepth=8 --direct=1 \
+         --verify=crc32c --verify_fatal=1 --verify_state_save=0 --thread --numjobs={queues} --size={part} \
+         --offset_increment={part} --cpus_allowed=0-{} --cpus_allowed_policy=split --group_reporting --eta=never \
+         --output-format=terse --terse-version=3 >/dev/fio; echo fio $?; cut -d\\; -f3,5,6,47 /dev/fio",
+        queues - 1
+    );
+    let said = run(&mut monitor, &fio);
+    // Its exit code, the name and the error of the job, KiB read (what is verified counts too), and KiB written.
+    let result = said.lines().last().unwrap_or_default();
+    let fields: Vec<&str> = result.split(';').collect();
+    assert!(said.contains("fio 0\n"), "{said}");
+    assert_eq!(fields[..2], ["verify", "0"], "{said}");
+    let kib = |field: &str| field.parse::<u64>().expect("KiB");
+    assert_eq!(kib(fields[2]) - kib(fields[3]) + kib(fields[3]), DISK_LEN >> 10, "{said}");
+
+    monitor.send(b"reboot -f\n");
+    monitor.expect_code(ENDED, BOOT_DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+    let written = fs::read(disk.path()).expect("the disk is there");
+    assert!(written.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count() > 256);
+}
+
+fn fio_one_queue_verifies() {
+    verifies_on(1);
+}
+
+fn fio_two_queues_verify() {
+    verifies_on(2);
+}
+
+fn fio_four_queues_verify() {
+    verifies_on(4);
+}
