@@ -9,9 +9,15 @@ use vmm_virtio_devices::block::request::{Request, SECTOR_LEN, SERIAL_LEN, Terms,
 /// 40 MiB: more than one request may zero, and not a power of two.
 const SECTORS: u64 = 80 << 10;
 
-fuzz_target!(|input: (bool, u64, u8, Vec<u8>, Vec<u16>)| {
-    let (read_only, features, cut, bytes, writable) = input;
-    // The same bytes in one piece and in two.
+/// VIRTIO_BLK_T_IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, and one that is none.
+const KINDS: [u8; 7] = [0, 1, 4, 8, 11, 13, 99];
+
+fuzz_target!(|input: (bool, u64, u8, u8, Vec<u8>, Vec<u16>)| {
+    let (read_only, features, cut, kind, mut bytes, writable) = input;
+    // Most headers would be of an unknown type.
+    if let Some(header) = bytes.get_mut(..4) {
+        header.copy_from_slice(&[KINDS[usize::from(kind) % KINDS.len()], 0, 0, 0]);
+    }
     let (first, second) = bytes.split_at(bytes.len().min(cut.into()));
     let writable: Vec<u32> = writable.into_iter().map(u32::from).collect();
     let chain = LooseChain::new(&[first, second], &writable);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmm_config::{Config, ConfigFile, OnReboot, Serial};
+use vmm_config::{Config, ConfigFile, OnReboot};
 use vmm_machine::doctor::Host;
 use vmm_machine::{Inputs, Machine, MetricsFile, Plan, Run};
 use vmm_virtio_devices::KINDS;
@@ -75,12 +75,11 @@ fn run_once(
     terminal: &mut Option<tty::RawMode>,
     started: Instant,
 ) -> Result<Run, Failure> {
-    let on_terminal = config.serial == Serial::Stdio && io::stdin().is_terminal();
     let (plan, inputs) = plan(config)?;
+    let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
     let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
-    if let Some(name) = machine.serial_name() {
-        print(&format!("serial: {name}\n"))?;
-    }
+    let ptys: String = machine.ptys().map(|(console, pty)| format!("{console}: {pty}\n")).collect();
+    print(&ptys)?;
     if let Some(timeout) = args.timeout {
         machine.set_timeout(timeout.get().saturating_sub(started.elapsed()))?;
     }

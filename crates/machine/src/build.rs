@@ -17,7 +17,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::console::Console;
+use crate::console;
 use crate::diagnostics::{Stream, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Message, Source, Told};
@@ -27,13 +27,13 @@ use crate::machine::SHUTDOWN_TIMEOUT;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
-use crate::virtio::VirtioDevices;
+use crate::virtio::{self, VirtioDevices};
 use crate::{Diagnostics, Error, Inputs, Machine, Plan, affinity};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
     ///
-    /// Blocks SIGTERM, SIGINT and SIGHUP in this thread, on which [`run`](Self::run) must be called.
+    /// Blocks SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGWINCH in this thread, on which [`run`](Self::run) must be called.
     ///
     /// # Errors
     /// The host lacks KVM, memory or something else; nothing is left behind then.
@@ -69,9 +69,10 @@ impl Machine {
         let ports = Bus::new();
         let connected = connect_devices(&plan, &vm, &ports)?;
         let (mmio, news) = (Bus::new(), eventfd("eventfd of the devices")?);
-        let opened = std::mem::take(&mut inputs.devices);
+        let mut opened = std::mem::take(&mut inputs.devices);
+        let lines = virtio::take_consoles(&mut opened);
         let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, Arc::new(news))?;
-        let console = Console::open(&plan.serial, connected.uart, messages.clone())?;
+        let consoles = console::open_all(&plan.serial, connected.uart, lines, &messages)?;
 
         let ended = eventfd("eventfd of the vCPUs")?;
         let watching = Watching::new(diagnostics)?;
@@ -85,9 +86,10 @@ impl Machine {
             vcpus.push(watching.spawn(index, vcpu, handler, ended, begin)?);
         }
 
-        let announcement = console.announcement();
+        let ptys = consoles.iter().filter_map(console::Console::announcement).collect();
         let mut events = EventManager::new().map_err(Error::EventLoop)?;
-        let console = events.add_subscriber(Source::Console(Box::new(console)));
+        let consoles = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
+        let consoles = consoles.map(|console| events.add_subscriber(console)).collect();
         events.add_subscriber(Source::Signals(signals));
         let ended = Told::new(Arc::new(ended), Message::VcpuEnded, messages.clone());
         events.add_subscriber(Source::Told(ended));
@@ -108,9 +110,9 @@ impl Machine {
             virtio,
             metrics: None,
             events,
-            console,
+            consoles,
             stream,
-            announcement,
+            ptys,
             messages,
             load_time,
             watching,

@@ -53,6 +53,18 @@ pub enum Error {
         /// Why not.
         source: vmm_virtio::OpenError,
     },
+    /// Two consoles on standard input and output.
+    #[error(
+        "devices[{index}].target: standard input and output belong to {} already; choose another target{}",
+        by.map_or("serial".to_owned(), |by| format!("devices[{by}]")),
+        if by.is_none() { ", or set \"serial\": \"none\"" } else { "" }
+    )]
+    StdioTaken {
+        /// The second one's place in the config's list.
+        index: usize,
+        /// The first one's place there; the serial console if `None`.
+        by: Option<usize>,
+    },
     /// A virtio device on a machine without interrupt controllers.
     #[error("devices[{index}]: a virtio device needs interrupts; remove it, or \"irqchip\": false")]
     VirtioWithoutIrqchip {
@@ -165,6 +177,9 @@ pub enum Error {
     /// The host has no room for the guest's memory.
     #[error(transparent)]
     Memory(#[from] vmm_memory::Error),
+    /// A file can't be memory of the guest.
+    #[error(transparent)]
+    FileMemory(#[from] vmm_memory::FileMemoryError),
     /// KVM said no.
     #[error(transparent)]
     Kvm(#[from] vmm_kvm::Error),
@@ -212,6 +227,7 @@ impl Error {
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host
             }
+            Self::StdioTaken { .. } => Blame::Config,
             Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } | Self::TooManyDevices { .. } => {
                 Blame::Config
             }

@@ -13,6 +13,7 @@ use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, Summary};
 
+use crate::console::Console;
 use crate::deadline::Deadline;
 use crate::diagnostics::Watching;
 use crate::error::Tried;
@@ -29,9 +30,9 @@ pub struct Machine {
     pub(crate) virtio: VirtioDevices,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) events: EventManager<Source>,
-    pub(crate) console: SubscriberId,
+    pub(crate) consoles: Vec<SubscriberId>,
     pub(crate) stream: Option<SubscriberId>,
-    pub(crate) announcement: Option<String>,
+    pub(crate) ptys: Vec<(String, String)>,
     pub(crate) messages: (Sender<Message>, Receiver<Message>),
     pub(crate) load_time: Duration,
     pub(crate) watching: Watching,
@@ -59,9 +60,9 @@ pub struct Run {
 }
 
 impl Machine {
-    /// The name of the pty that the serial console is, if it is one.
-    pub fn serial_name(&self) -> Option<&str> {
-        self.announcement.as_deref()
+    /// The consoles that are ptys: what each is called, `serial` or the id of a device, and the name of its pty.
+    pub fn ptys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.ptys.iter().map(|(console, pty)| (console.as_str(), pty.as_str()))
     }
 
     /// Ends the run when this time is over, whatever the guest does. Counted from now.
@@ -151,6 +152,10 @@ impl Machine {
                         self.write_metrics();
                         None
                     }
+                    Message::Resized => {
+                        self.each_console(Console::resized);
+                        None
+                    }
                     Message::VcpuEnded => self.vcpu_ending()?,
                     Message::TimeIsUp => {
                         // All at one moment, so that what they say of each other fits together.
@@ -209,8 +214,14 @@ impl Machine {
 
     /// Says something to the person at the terminal, if there is one.
     fn say(&mut self, text: &str) {
-        if let Ok(Source::Console(console)) = self.events.subscriber_mut(self.console) {
-            console.say(text);
+        self.each_console(|console| console.say(text));
+    }
+
+    fn each_console(&mut self, mut act: impl FnMut(&mut Console)) {
+        for id in &self.consoles {
+            if let Ok(Source::Console(console)) = self.events.subscriber_mut(*id) {
+                act(console);
+            }
         }
     }
 
@@ -254,8 +265,8 @@ impl Machine {
     }
 
     fn is_drained(&mut self) -> bool {
-        let sources = [Some(self.console), self.stream];
-        sources.into_iter().flatten().all(|id| match self.events.subscriber_mut(id) {
+        let mut sources = self.consoles.iter().chain(&self.stream);
+        sources.all(|id| match self.events.subscriber_mut(*id) {
             Ok(Source::Console(console)) => console.is_drained(),
             Ok(Source::Stream(stream)) => stream.is_drained(),
             _ => true,
@@ -279,6 +290,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         Message::TimeIsUp => Some(Ending::TimeIsUp(Vec::new())),
         Message::Wake
         | Message::Metrics
+        | Message::Resized
         | Message::DeviceNews
         | Message::VcpuEnded
         | Message::PowerButton

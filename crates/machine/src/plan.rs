@@ -7,6 +7,7 @@ use vmm_acpi::Tables;
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
 use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial};
+use vmm_virtio::HostEnd;
 
 use crate::guest::GuestPlan;
 use crate::ranges::Ranges;
@@ -99,7 +100,7 @@ impl Plan {
     /// The kernel or image is none, or something that the config asks for doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
-        let virtio = virtio::plan(&inputs.devices)?;
+        let virtio = virtio::plan(&inputs.devices, &ram)?;
         let (in_acpi, in_cmdline) = match config.announce_virtio {
             AnnounceVirtio::Acpi => (&virtio[..], &[][..]),
             AnnounceVirtio::Cmdline => (&[][..], &virtio[..]),
@@ -141,6 +142,12 @@ impl Plan {
             writeln!(f, "  vcpu{index} on host CPUs {affinity}")?;
         }
         Ok(())
+    }
+
+    /// Whether a console is on the monitor's standard input and output.
+    pub fn is_on_stdio(&self) -> bool {
+        let mut ends = self.virtio.iter().filter_map(|device| device.console.as_ref());
+        self.serial == Serial::Stdio || ends.any(|end| *end == HostEnd::Stdio)
     }
 
     /// Bytes of guest memory.

@@ -14,7 +14,7 @@ use crate::event_loop::Message;
 /// What asks the monitor to end: a service manager, Ctrl-C where the terminal isn't raw, a closed terminal.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
-/// Takes the signals from their default, which would kill the monitor with the terminal still raw.
+/// Takes these signals, SIGUSR1 and SIGWINCH from their default, which would kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -24,7 +24,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Blocks the signals in this thread. Call it before other threads start, which inherit that.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
-        let set: SigSet = ENDING.into_iter().chain([Signal::SIGUSR1]).collect();
+        let set: SigSet = ENDING.into_iter().chain([Signal::SIGUSR1, Signal::SIGWINCH]).collect();
         set.thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })
@@ -42,6 +42,7 @@ impl MutEventSubscriber for Signals {
         while let Ok(Some(info)) = self.fd.read_signal() {
             let message = match info.ssi_signo as i32 {
                 libc::SIGUSR1 => Message::Metrics,
+                libc::SIGWINCH => Message::Resized,
                 ending => Message::Signal(ending),
             };
             // The receiver lives in the same machine; if it has gone, so have we.

@@ -10,12 +10,16 @@ use vmm_arch::layout;
 use vmm_bus::{Bus, IrqLine};
 use vmm_config::{Config, VirtioSection};
 use vmm_kvm::{Vm, WriteAddress};
-use vmm_memory::GuestRam;
+use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_virtio::{Counters, Entry, MMIO_LEN, MMIO_NOTIFY, MmioTransport, Parts, Setting, VirtioDevice};
+use vmm_virtio::{
+    Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Setting, VirtioDevice,
+};
 
 use crate::Error;
+use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
+use crate::plan::Ram;
 
 /// Faults of a device's driver that are told; a guest could make them without end.
 const TOLD_FAULTS: u32 = 5;
@@ -26,6 +30,10 @@ pub(crate) struct OpenDevice {
     kind: &'static str,
     device_id: u32,
     device: Box<dyn VirtioDevice>,
+    /// A file that the guest shall see as memory.
+    mapping: Option<Mapping>,
+    /// The host's half of a console.
+    console: Option<ConsolePort>,
 }
 
 impl fmt::Debug for OpenDevice {
@@ -41,7 +49,18 @@ pub(crate) fn open(config: &Config, kinds: &[Entry]) -> Result<Vec<OpenDevice>, 
         let vmm_config::Device::Virtio(section) = device else { continue };
         opened.push(open_one(index, section, config, kinds)?);
     }
+    check_stdio(&config.serial, consoles(&opened))?;
     Ok(opened)
+}
+
+/// The consoles among the devices.
+pub(crate) fn consoles(devices: &[OpenDevice]) -> impl Iterator<Item = &ConsolePort> {
+    devices.iter().filter_map(|device| device.console.as_ref())
+}
+
+/// Takes their host's halves.
+pub(crate) fn take_consoles(devices: &mut [OpenDevice]) -> Vec<ConsolePort> {
+    devices.iter_mut().filter_map(|device| device.console.take()).collect()
 }
 
 fn open_one(
@@ -62,8 +81,10 @@ fn open_one(
     let id = id.as_ref().map_or(kind.name, |id| id.as_str()).to_owned();
     let setting = Setting { directory, vcpus: config.cpus.count.get().into(), id: &id };
     let opened = kind.open(fields.clone().into(), &setting);
-    let device = opened.map_err(|source| Error::OpenDevice { index, source })?;
-    Ok(OpenDevice { id, kind: kind.name, device_id: kind.id, device })
+    let mut device = opened.map_err(|source| Error::OpenDevice { index, source })?;
+    let mapping = device.mapping();
+    let console = device.port().map(|port| ConsolePort { index, id: id.clone(), port });
+    Ok(OpenDevice { id, kind: kind.name, device_id: kind.id, device, mapping, console })
 }
 
 /// A virtio device's place in the machine.
@@ -79,35 +100,60 @@ pub struct VirtioPlan {
     pub gsi: u32,
     /// The most descriptors that each of its queues takes.
     pub queues: Vec<u16>,
+    /// Where a file is that the guest sees as memory.
+    pub memory: Option<Range<u64>>,
+    /// Where a console goes.
+    pub console: Option<HostEnd>,
 }
 
 impl fmt::Display for VirtioPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, kind, registers, gsi, queues } = self;
+        let Self { id, kind, registers, gsi, queues, memory, console } = self;
         write!(f, "{:#011x}..{:#011x}  virtio {kind} \"{id}\", gsi {gsi}, ", registers.start, registers.end)?;
         match queues.as_slice() {
-            [size] => write!(f, "a queue of {size}"),
+            [size] => write!(f, "a queue of {size}")?,
             sizes => {
-                write!(f, "queues of {}", sizes.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))
+                let sizes: Vec<String> = sizes.iter().map(u16::to_string).collect();
+                write!(f, "queues of {}", sizes.join(", "))?;
             }
         }
+        if let Some(end) = console {
+            write!(f, ", to {end}")?;
+        }
+        memory
+            .as_ref()
+            .map_or(Ok(()), |memory| write!(f, ", memory {:#011x}..{:#011x}", memory.start, memory.end))
     }
 }
 
-/// Gives each device its registers and its interrupt, in the order of the config.
-pub(crate) fn plan(devices: &[OpenDevice]) -> Result<Vec<VirtioPlan>, Error> {
+/// Files that the guest sees as memory start on this boundary behind the RAM: that of the largest page that KVM maps.
+const MEMORY_ALIGNMENT: u64 = 1 << 30;
+
+/// Gives each device its registers and its interrupt, in the order of the config, and files a place behind `ram`.
+pub(crate) fn plan(devices: &[OpenDevice], ram: &Ram) -> Result<Vec<VirtioPlan>, Error> {
     let gsis = layout::VIRTIO_GSIS;
     if devices.len() > gsis.len() {
         return Err(Error::TooManyDevices { asked: devices.len(), max: gsis.len() });
     }
     let starts = (layout::VIRTIO_MMIO..).step_by(MMIO_LEN as usize);
     let places = devices.iter().zip(starts).zip(gsis);
+    let ram_end = ram.last().map_or(0, |range| range.end);
+    let mut free = ram_end.max(layout::MMIO_GAP.end).next_multiple_of(MEMORY_ALIGNMENT);
+    let mut memory = |mapping: &Mapping| {
+        let start = free;
+        // No file is longer than 2^63 - 1 bytes; KVM refuses what the processor has no addresses for.
+        let end = start.saturating_add(mapping.len);
+        free = end.checked_next_multiple_of(MEMORY_ALIGNMENT).unwrap_or(end);
+        start..end
+    };
     let place = |((device, start), gsi): ((&OpenDevice, u64), u32)| VirtioPlan {
         id: device.id.clone(),
         kind: device.kind,
         registers: start..start + MMIO_LEN,
         gsi,
         queues: device.device.queue_sizes(),
+        memory: device.mapping.as_ref().map(&mut memory),
+        console: device.console.as_ref().map(|console| console.port.end().clone()),
     };
     Ok(places.map(place).collect())
 }
@@ -157,7 +203,12 @@ impl VirtioDevices {
         news: Arc<EventFd>,
     ) -> Result<Self, Error> {
         let mut devices = Vec::new();
-        for (plan, OpenDevice { id, device_id, device, .. }) in plans.iter().zip(opened) {
+        for (plan, OpenDevice { id, device_id, mut device, mapping, .. }) in plans.iter().zip(opened) {
+            if let Some((mapping, memory)) = mapping.zip(plan.memory.as_ref()) {
+                map(mapping, memory, vm)?;
+                device.mapped(memory.start);
+            }
+            let note = device.note();
             let line = IrqLine::new().tried("eventfd of an interrupt")?;
             vm.connect_irq(line.event(), plan.gsi)?;
             let parts = Parts { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
@@ -168,7 +219,8 @@ impl VirtioDevices {
                 vm.connect_write(kick, notify, Some(queue as u32))?;
             }
             mmio.insert(plan.registers.start, MMIO_LEN, Arc::clone(&transport) as _)?;
-            info!("virtio {} \"{id}\" at {:#x}", plan.kind, plan.registers.start);
+            let note = note.map(|note| format!(", {note}")).unwrap_or_default();
+            info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
             devices.push(Connected { id, transport, told: 0 });
         }
         Ok(Self { devices, news })
@@ -189,4 +241,11 @@ impl VirtioDevices {
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
         self.devices.iter().map(|device| (device.id.as_str(), &**device.transport.control().counters()))
     }
+}
+
+/// Lets the guest see a file as memory.
+fn map(mapping: Mapping, at: &Range<u64>, vm: &Vm) -> Result<(), Error> {
+    let access = if mapping.read_only { Access::Read } else { Access::ReadWrite };
+    vm.add_file_memory(&FileMemory::new(mapping.file, mapping.len, at.start, access)?)?;
+    Ok(())
 }

@@ -140,13 +140,10 @@ fn inflated_pages_leave_the_host_and_read_as_zeros() {
 fn inflated_pages_in_any_order_and_twice_are_those_pages() {
     let (mut driver, _) = driver(json!({}), 0);
     fill(&driver, PAGES, 2 * MIB);
-    let pages = [FIRST + 9, FIRST + 1, FIRST + 8, FIRST + 9, FIRST + 3, FIRST + 2];
+    let pages = [FIRST + 9, FIRST + 1, FIRST + 8, FIRST + 9, FIRST + 3, FIRST + 4];
     driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
-    let kept = |page: u64| byte_at(&driver, PAGES + page * 4096) == 7;
-    assert_eq!(
-        [0, 1, 2, 3, 4, 7, 8, 9, 10].map(kept),
-        [true, false, false, false, true, true, false, false, true]
-    );
+    let gone: Vec<_> = (0..12).filter(|page| byte_at(&driver, PAGES + page * 4096) == 0).collect();
+    assert_eq!(gone, [1, 3, 4, 8, 9]);
     assert_eq!((counted(&driver, "bytes_out"), counted(&driver, "errors")), (5 * 4096, 0));
 }
 
@@ -199,12 +196,12 @@ fn inflated_chain_of_a_million_numbers_ends_at_its_bound() {
     assert_eq!(byte_at(&driver, PAGES + 4096), 0);
 }
 
-/// Sixteen chains, each of as many ranges as a chain may have: the thread looks after other things in between.
+/// Sixteen chains, each of as many ranges as a chain may have. The thread looks after other things between them.
 #[test]
 fn inflated_chains_without_end_let_a_stop_in_between() {
     let (mut driver, _) = driver(json!({}), 0);
-    // Every other page of the first 64 MiB and again: no two are neighbours, but in a new chunk.
-    let bytes = numbers((0..16384).map(|n| FIRST + 2 * (n % 256)));
+    // Every other page from 40 MiB on: in what is sorted at a time, no two are neighbours.
+    let bytes = numbers((0..16384).map(|n| 10240 + 2 * (n % 1024)));
     let mut queue = driver.queue(INFLATE);
     let gpa = queue.buffer(bytes.len() as u32);
     queue.write_bytes(gpa, &bytes);

@@ -35,12 +35,14 @@ pub struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// A chain of segments that are RAM: what the device reads, and what it writes.
-    pub(crate) fn new(
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn of_segments(
         ram: &'a GuestRam,
-        head: Head,
         (readable, writable): (&'a [Segment], &'a [Segment]),
     ) -> Self {
-        Self { head, readable: Buffers::new(ram, readable), writable: Buffers::new(ram, writable) }
+        let descriptors = (readable.len() + writable.len()) as u32;
+        let (readable, writable) = (Buffers::new(ram, readable), Buffers::new(ram, writable));
+        Self { head: Head(0), readable, writable, descriptors }
     }
 
     /// By what it is given back later.

@@ -80,14 +80,8 @@ impl IoSlices {
         self.len == 0
     }
 
-    /// Whether every piece starts and ends at a multiple of `alignment`, a power of two, as O_DIRECT wants it.
-    pub fn is_aligned(&self, alignment: usize) -> bool {
-        let odd = |piece: &Piece| (piece.0.iov_base.addr() | piece.0.iov_len) & (alignment - 1) != 0;
-        !self.pieces.iter().any(odd)
-    }
-
     /// Takes `count` bytes from the front.
-    pub fn advance(&mut self, count: u64) {
+    pub(crate) fn advance(&mut self, count: u64) {
         let mut count = count.min(self.len);
         self.len -= count;
         while count > 0 {
@@ -113,7 +107,7 @@ impl IoSlices {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn read_some(&self, file: &File, offset: u64) -> io::Result<u64> {
+    fn read_some(&self, file: &File, offset: u64) -> io::Result<u64> {
         let offset = position(offset)?;
         let (pieces, count) = self.raw();
         // SAFETY: the descriptor is open, `file` is borrowed. `pieces` points to `count` structures of iovec's layout
@@ -129,7 +123,7 @@ impl IoSlices {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn write_some(&self, file: &File, offset: u64, durable: bool) -> io::Result<u64> {
+    fn write_some(&self, file: &File, offset: u64, durable: bool) -> io::Result<u64> {
         let offset = position(offset)?;
         let (pieces, count) = self.raw();
         let flags = if durable { libc::RWF_DSYNC } else { 0 };

@@ -15,7 +15,7 @@ mod output;
 use input::Input;
 use output::Output;
 
-/// What the user wants at the host's end of a line.
+/// What the user wants at the host's end of a line. It prints as the program's `--serial` is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostEnd {
     /// Standard input and output of the monitor.
@@ -36,8 +36,8 @@ impl fmt::Display for HostEnd {
             Self::Stdio => f.write_str("stdio"),
             Self::Pty => f.write_str("pty"),
             Self::None => f.write_str("none"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Socket(path) => write!(f, "socket:{}", path.display()),
         }
     }
 }

@@ -3,6 +3,8 @@
 mod bench;
 mod cmdline;
 mod config;
+mod console;
+mod devices;
 mod flags;
 mod flat;
 mod host;

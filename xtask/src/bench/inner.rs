@@ -1,43 +1,75 @@
-//! The measuring half of the benchmark: starts each monitor in turn, times its guest, looks at its memory.
+//! The measuring half of the benchmark: starts each monitor in turn and looks at its guest and its memory.
 
+mod block;
+mod guest;
+mod memory;
 mod run;
 mod smaps;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::SAMPLES_FILE;
-use super::spec::Spec;
+use clap::ValueEnum;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::halves::SAMPLES_FILE;
 use crate::Failure;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    part: Part,
     /// The file that says what to measure
     spec: PathBuf,
     /// The directory for the results
     out: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let spec: Spec = serde_json::from_slice(&fs::read(&arguments.spec)?)?;
-    for path in &spec.warm {
-        fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    }
-    let mut samples = Vec::new();
-    for round in 1..=spec.runs {
-        for (index, contender) in spec.contenders.iter().enumerate() {
-            let sample = run::once(index, contender, &spec);
-            let result = match (&sample.error, sample.to_init_ms) {
-                (None, Some(ms)) => format!("{ms:.0} ms"),
-                (error, _) => error.clone().unwrap_or_default(),
-            };
-            println!("run {round} of {}: {}: {result}", spec.runs, contender.name);
-            samples.push(sample);
+/// What is measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Part {
+    Start,
+    Block,
+    Memory,
+}
+
+impl Part {
+    /// As it's written on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Block => "block",
+            Self::Memory => "memory",
         }
     }
-    let path = arguments.out.join(SAMPLES_FILE);
-    fs::write(&path, serde_json::to_vec_pretty(&samples)?)
-        .map_err(|error| format!("can't write {}: {error}", path.display()))?;
-    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match arguments.part {
+        Part::Start => arguments.measure(run::all),
+        Part::Block => arguments.measure(block::all),
+        Part::Memory => arguments.measure(memory::all),
+    }
+}
+
+impl Arguments {
+    fn measure<S: DeserializeOwned, T: Serialize>(
+        &self,
+        measure: fn(&S) -> Result<T, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        let samples = measure(&serde_json::from_slice(&fs::read(&self.spec)?)?)?;
+        let path = self.out.join(SAMPLES_FILE);
+        fs::write(&path, serde_json::to_vec_pretty(&samples)?)
+            .map_err(|error| format!("can't write {}: {error}", path.display()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Reads files to their end, so that nobody pays for a cold cache.
+fn warm(paths: &[PathBuf]) -> Result<(), Failure> {
+    let read =
+        |path: &Path| fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()));
+    paths.iter().try_for_each(|path| read(path).map(drop))?;
+    Ok(())
 }

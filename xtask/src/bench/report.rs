@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::spec::{Sample, Spec};
+use super::stats::{median, ratio, shown};
 
 /// Prints medians of each monitor, ratios to the first, and the size of our program.
 pub(super) fn print(spec: &Spec, samples: &[Sample], monitor: Option<&Path>) {
@@ -52,44 +53,5 @@ impl Row {
             first_run_ms: median(own().filter_map(first_run).collect()),
             good_runs: own().count(),
         }
-    }
-}
-
-/// The middle value, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        len if len % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
-}
-
-fn ratio(value: Option<f64>, first: Option<f64>) -> Option<f64> {
-    Some(value? / first?)
-}
-
-fn shown(value: Option<f64>, decimals: usize) -> String {
-    value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_odd_is_the_middle() {
-        assert_eq!(median(vec![9.0, 1.0, 4.0]), Some(4.0));
-    }
-
-    #[test]
-    fn median_even_is_the_mean_of_two() {
-        assert_eq!(median(vec![9.0, 1.0, 4.0, 6.0]), Some(5.0));
-    }
-
-    #[test]
-    fn median_nothing_is_none() {
-        assert_eq!(median(vec![]), None);
     }
 }

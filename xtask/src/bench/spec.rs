@@ -37,3 +37,69 @@ pub(super) struct Sample {
     /// What went wrong.
     pub(super) error: Option<String>,
 }
+
+/// What to measure of disks.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct BlockSpec {
+    pub(super) rounds: u32,
+    /// Of each job.
+    pub(super) seconds: u32,
+    /// Of each guest.
+    pub(super) timeout_s: u64,
+    pub(super) warm: Vec<PathBuf>,
+    /// The file behind the disk, which the measuring half makes and removes.
+    pub(super) disk: PathBuf,
+    pub(super) disk_mib: u32,
+    /// Past the page cache.
+    pub(super) direct: bool,
+    /// The command that runs fio's jobs on the file.
+    pub(super) fio: Vec<String>,
+    pub(super) contenders: Vec<Contender>,
+}
+
+/// One run of all jobs.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct BlockSample {
+    pub(super) round: u32,
+    /// Its index in [`BlockSpec::contenders`]; absent for the file itself.
+    pub(super) contender: Option<usize>,
+    pub(super) figures: Vec<Figure>,
+    pub(super) error: Option<String>,
+}
+
+/// What one job reached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Figure {
+    pub(super) job: String,
+    pub(super) iops: u64,
+    pub(super) kib_per_s: u64,
+}
+
+/// What to measure of memory.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct MemorySpec {
+    pub(super) rounds: u32,
+    pub(super) mem_mib: u32,
+    pub(super) timeout_s: u64,
+    pub(super) warm: Vec<PathBuf>,
+    pub(super) machines: Vec<Machine>,
+}
+
+/// A monitor's command with so many virtio devices.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Machine {
+    pub(super) name: String,
+    pub(super) argv: Vec<String>,
+    pub(super) devices: u32,
+}
+
+/// One look at one machine.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct MemorySample {
+    pub(super) round: u32,
+    /// Its index in [`MemorySpec::machines`].
+    pub(super) machine: usize,
+    /// Memory that only the monitor has, without guest RAM.
+    pub(super) private_kib: Option<u64>,
+    pub(super) error: Option<String>,
+}

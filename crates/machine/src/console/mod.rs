@@ -1,17 +1,21 @@
-//! The host's side of the UART: moves bytes between it and a terminal, a pipe, a file, a pty or a socket.
+//! The host's side of the guest's lines, COM1 and virtio consoles: moves bytes between each and a terminal, a pipe, a file, a
+//! pty or a socket.
 //!
 //! ```text
-//!            read, at most the room in the FIFO            send
-//!   input fd ------------------------------------> keys --------> Uart
+//!            read, at most the room of the line        send
+//!   input fd ------------------------------------> keys --------> dyn Line: Uart, HostPort
 //!                                                                  | take
 //!   output fd <-------------------- one chunk <--------------------+
 //! ```
-//! Both directions stop where the other side is slow: an input fd leaves epoll while the FIFO is full, an
+//! Both directions stop where the other side is slow: an input fd leaves epoll while the line has no room, an
 //! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way.
 
 mod keys;
+mod line;
+mod open;
 mod peer;
 mod source;
 
+pub(crate) use open::{ConsolePort, check_stdio, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

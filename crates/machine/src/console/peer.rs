@@ -1,4 +1,4 @@
-//! Who is at the other end of the serial line, and how they come and go.
+//! Who is at the other end of a console's line, and how they come and go.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal};
@@ -12,18 +12,21 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use vmm_config::Serial;
+use rustix::termios::tcgetwinsize;
 use vmm_sys_util::timerfd::TimerFd;
+use vmm_virtio::{HostEnd, TerminalSize};
 
 use crate::fd::{Direction, HostFd};
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
 
-/// The serial console can't be opened.
+/// A console can't be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("serial {target}: {source}")]
+#[error("{field} {target}: {source}")]
 pub struct OpenError {
+    /// The field of the config that asks for it: `serial`, or such as `devices[0].target`.
+    pub field: String,
     /// What was asked for, such as `file console.log`.
     pub target: String,
     /// What the host said.
@@ -54,28 +57,37 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Opens what the config names. A fixed peer's link is complete; the others' is empty.
-    pub(super) fn open(serial: &Serial) -> Result<(Self, Link), OpenError> {
-        let failed = |source| OpenError { target: target(serial), source };
-        match serial {
-            Serial::Stdio => {
+    /// Opens what the config's `field` names. A fixed peer's link is complete; the others' is empty.
+    pub(super) fn open(field: &str, end: &HostEnd) -> Result<(Self, Link), OpenError> {
+        let failed = |source| OpenError { field: field.to_owned(), target: target(end), source };
+        match end {
+            HostEnd::Stdio => {
                 let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
                 let output = HostFd::standard(io::stdout().as_fd(), Direction::Out).map_err(failed)?;
                 let peer = Self::Fixed { name: "stdout".into(), is_stdout: true };
                 Ok((peer, Link { input: Some(input), output: Some(output) }))
             }
-            Serial::None => write_only(Path::new("/dev/null")).map_err(failed),
-            Serial::File(path) => write_only(path.as_path()).map_err(failed),
-            Serial::Pty => open_pty().map(|peer| (peer, Link::default())).map_err(failed),
-            Serial::Socket(path) => {
-                listen(path.as_path()).map(|peer| (peer, Link::default())).map_err(failed)
-            }
+            HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
+            HostEnd::File(path) => write_only(path).map_err(failed),
+            HostEnd::Pty => open_pty().map(|peer| (peer, Link::default())).map_err(failed),
+            HostEnd::Socket(path) => listen(path).map(|peer| (peer, Link::default())).map_err(failed),
         }
     }
 
     /// Whether a person types at it, who needs keys for the monitor too.
-    pub(super) fn is_terminal(serial: &Serial) -> bool {
-        *serial == Serial::Stdio && io::stdin().is_terminal()
+    pub(super) fn is_terminal(end: &HostEnd) -> bool {
+        *end == HostEnd::Stdio && io::stdin().is_terminal()
+    }
+
+    /// How large the terminal is that shows it, where there is one that says so.
+    pub(super) fn size(&self) -> Option<TerminalSize> {
+        let size = match self {
+            Self::Fixed { is_stdout: true, .. } => tcgetwinsize(io::stdin()),
+            Self::Pty { master, .. } => tcgetwinsize(master),
+            Self::Fixed { .. } | Self::Socket { .. } => return None,
+        };
+        let size = size.ok().map(|size| TerminalSize { columns: size.ws_col, rows: size.ws_row });
+        size.filter(|size| *size != TerminalSize::default())
     }
 
     /// What to tell the user, who can't know it otherwise.
@@ -129,10 +141,10 @@ impl Drop for Peer {
     }
 }
 
-fn target(serial: &Serial) -> String {
-    match serial {
-        Serial::File(path) => format!("file {path}"),
-        Serial::Socket(path) => format!("socket {path}"),
+fn target(end: &HostEnd) -> String {
+    match end {
+        HostEnd::File(path) => format!("file {}", path.display()),
+        HostEnd::Socket(path) => format!("socket {}", path.display()),
         other => other.to_string(),
     }
 }
@@ -199,6 +211,8 @@ fn listen(path: &Path) -> io::Result<Peer> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::termios::{Winsize, tcsetwinsize};
+
     use super::*;
 
     fn socket_path(dir: &tempfile::TempDir) -> PathBuf {
@@ -242,9 +256,18 @@ mod tests {
     }
 
     #[test]
+    fn pty_has_the_size_that_its_client_gave_it() {
+        let peer = open_pty().unwrap();
+        assert_eq!(peer.size(), None);
+        let Peer::Pty { name, .. } = &peer else { unreachable!() };
+        let client = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
+        tcsetwinsize(&client, Winsize { ws_row: 40, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        assert_eq!(peer.size(), Some(TerminalSize { columns: 132, rows: 40 }));
+    }
+
+    #[test]
     fn file_that_is_a_directory_is_an_error_that_names_it() {
-        let path = "/".parse().unwrap();
-        let error = Peer::open(&Serial::File(path)).unwrap_err();
+        let error = Peer::open("serial", &HostEnd::File("/".into())).unwrap_err();
         assert_eq!(error.to_string(), "serial file /: Is a directory (os error 21)");
     }
 }

@@ -1,15 +1,16 @@
 //! The console as a subscriber of the event loop.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use tracing::{error, info, warn};
-use vmm_config::Serial;
-use vmm_devices::{Overflow, Uart};
+use vmm_devices::Overflow;
+use vmm_virtio::{HostEnd, TerminalSize};
 
 use super::keys::{self, Command, Keys};
+use super::line::Line;
+use super::open::Name;
 use super::peer::{Link, OpenError, Peer};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
@@ -22,17 +23,18 @@ const OUTPUT_READY: u32 = 3;
 const ARRIVAL: u32 = 4;
 const HANG_UP: u32 = 5;
 
-/// Bytes taken from the UART at once.
+/// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
-/// The UART's FIFO: never more is read at once.
-const FIFO_LEN: usize = 64;
+/// Bytes read from the host at once, if the line has so much room; a UART never has.
+const INPUT_LEN: usize = 1024;
 /// Transfers in a row before the other sources get their turn.
 const TURNS: usize = 16;
 
-/// Moves bytes between the UART and the host.
+/// Moves bytes between a line of the guest's and the host.
 #[derive(Debug)]
 pub(crate) struct Console {
-    uart: Arc<Uart>,
+    name: String,
+    line: Box<dyn Line>,
     messages: Sender<Message>,
     peer: Peer,
     link: Link,
@@ -44,9 +46,11 @@ pub(crate) struct Console {
     hang_up: Watch,
     /// On a terminal only.
     keys: Option<Keys>,
-    /// Read from the host, not yet taken by the UART. At most one FIFO long.
+    /// The terminal's size as the line was told last.
+    size: TerminalSize,
+    /// Read from the host, not yet taken by the line. Not more than was read at once.
     typed: Vec<u8>,
-    /// Taken from the UART, not yet written: `chunk[start..end]`.
+    /// Taken from the line, not yet written: `chunk[start..end]`.
     chunk: Box<[u8; CHUNK_LEN]>,
     start: usize,
     end: usize,
@@ -55,15 +59,17 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Opens the host's side of `uart`.
-    pub(crate) fn open(
-        serial: &Serial,
-        uart: Arc<Uart>,
+    /// Opens the host's side of `line`.
+    pub(super) fn open(
+        name: Name,
+        end: &HostEnd,
+        line: Box<dyn Line>,
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
-        let (peer, link) = Peer::open(serial)?;
-        Ok(Self {
-            uart,
+        let (peer, link) = Peer::open(&name.field, end)?;
+        let mut console = Self {
+            name: name.line,
+            line,
             messages,
             peer,
             link,
@@ -73,23 +79,34 @@ impl Console {
             silent: None,
             // epoll reports a hang-up unasked.
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
-            keys: Peer::is_terminal(serial).then(Keys::default),
-            typed: Vec::with_capacity(FIFO_LEN),
+            keys: Peer::is_terminal(end).then(Keys::default),
+            size: TerminalSize::default(),
+            typed: Vec::with_capacity(INPUT_LEN),
             chunk: Box::new([0; CHUNK_LEN]),
             start: 0,
             end: 0,
             lost: 0,
-        })
+        };
+        console.resized();
+        Ok(console)
     }
 
-    /// The name of a pty that was made for this console.
-    pub(crate) fn announcement(&self) -> Option<String> {
-        self.peer.announcement()
+    /// What the user calls it, and the name of a pty that was made for it.
+    pub(crate) fn announcement(&self) -> Option<(String, String)> {
+        Some((self.name.clone(), self.peer.announcement()?))
+    }
+
+    /// Tells the guest how large the terminal is, if that is known and has changed.
+    pub(crate) fn resized(&mut self) {
+        if let Some(size) = self.peer.size().filter(|size| *size != self.size) {
+            self.size = size;
+            self.line.resize(size);
+        }
     }
 
     /// Whether all that the guest printed has been given to whoever is there to read it.
     pub(crate) fn is_drained(&self) -> bool {
-        let empty = self.start == self.end && self.uart.output().is_empty();
+        let empty = self.start == self.end && self.line.is_drained();
         empty || self.link.output.is_none()
     }
 
@@ -102,17 +119,17 @@ impl Console {
     fn pump_input(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
             if !self.typed.is_empty() {
-                let taken = self.uart.send(&self.typed);
+                let taken = self.line.send(&self.typed);
                 self.typed.drain(..taken);
             }
-            let room = if self.typed.is_empty() { self.uart.room().min(FIFO_LEN) } else { 0 };
+            let room = if self.typed.is_empty() { self.line.room().min(INPUT_LEN) } else { 0 };
             let Some(fd) = &self.link.input else { return };
             if room == 0 {
-                // The UART says when.
+                // The line says when.
                 self.input.disarm(fd, ops);
                 return;
             }
-            let mut bytes = [0; FIFO_LEN];
+            let mut bytes = [0; INPUT_LEN];
             match fd.read(&mut bytes[..room]) {
                 Transfer::Moved(len) => self.typed(&bytes[..len]),
                 Transfer::Blocked => {
@@ -121,7 +138,7 @@ impl Console {
                 }
                 Transfer::Ended => return self.input_ended(ops),
                 Transfer::Failed(errno) => {
-                    error!("serial input: {}", errno.desc());
+                    error!("{} input: {}", self.name, errno.desc());
                     return self.input_ended(ops);
                 }
             }
@@ -131,7 +148,7 @@ impl Console {
             && self.input.arm(fd, ops) == Armed::AlwaysReady
         {
             // Can't be full: the counter would have to reach 2^64 - 1.
-            let _ = self.uart.wants_input().write(1);
+            let _ = self.line.wants_input().write(1);
         }
     }
 
@@ -140,10 +157,10 @@ impl Console {
             self.typed.extend_from_slice(bytes);
             return;
         };
-        let (messages, uart) = (&self.messages, &self.uart);
+        let (messages, line) = (&self.messages, &*self.line);
         keys.split(bytes, &mut self.typed, |command| {
             let message = match command {
-                Command::Help => return say(uart, keys::HELP),
+                Command::Help => return say(line, keys::HELP),
                 Command::PowerButton => Message::PowerButton,
                 Command::Status => Message::Status,
                 Command::Quit => Message::Quit,
@@ -156,7 +173,7 @@ impl Console {
     /// Says something to the person at the terminal, between what the guest says.
     pub(crate) fn say(&self, text: &str) {
         if self.keys.is_some() {
-            say(&self.uart, text);
+            say(&*self.line, text);
         }
     }
 
@@ -165,7 +182,7 @@ impl Console {
         let Some(fd) = self.link.input.take() else { return };
         self.input.disarm(&fd, ops);
         match &self.peer {
-            Peer::Fixed { .. } => info!("serial input has ended"),
+            Peer::Fixed { .. } => info!("{} input has ended", self.name),
             Peer::Pty { .. } => self.disconnect(ops),
             Peer::Socket { .. } => {
                 self.hang_up.arm(&fd, ops);
@@ -177,10 +194,10 @@ impl Console {
     /// Guest to host, as much as goes.
     fn pump_output(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
-            // Without a link the UART keeps what it has.
+            // Without a link the line keeps what it has.
             let Some(fd) = &self.link.output else { return };
             if self.start == self.end {
-                let taken = self.uart.output().take(&mut self.chunk[..]);
+                let taken = self.line.take(&mut self.chunk[..]);
                 (self.start, self.end) = (0, taken.len);
                 if taken.wake {
                     self.tell(Message::Wake);
@@ -201,7 +218,7 @@ impl Console {
             }
         }
         // More may wait. Once more, after the other sources.
-        let _ = self.uart.output().ready().write(1);
+        let _ = self.line.output_ready().write(1);
     }
 
     /// The host refuses what the guest prints, for instance because a disk is full. The guest goes on.
@@ -211,7 +228,7 @@ impl Console {
                 Peer::Fixed { name, .. } | Peer::Pty { name, .. } => name.clone(),
                 Peer::Socket { path, .. } => path.display().to_string(),
             };
-            error!("serial output to {name}: {reason}; what the guest prints is lost from here on");
+            error!("{} output to {name}: {reason}; what the guest prints is lost from here on", self.name);
         }
         self.lost += (self.end - self.start) as u64;
         self.start = self.end;
@@ -237,7 +254,7 @@ impl Console {
         if let Some(fd) = self.link.output.take() {
             self.output.disarm(&fd, ops);
         }
-        if self.uart.output().set_overflow(Overflow::DropOldest) {
+        if self.line.set_overflow(Overflow::DropOldest) {
             self.tell(Message::Wake);
         }
     }
@@ -256,7 +273,7 @@ impl Console {
         }
         drop(link);
         self.typed.clear();
-        if self.uart.output().set_overflow(Overflow::DropOldest) {
+        if self.line.set_overflow(Overflow::DropOldest) {
             self.tell(Message::Wake);
         }
         self.await_arrival(ops);
@@ -271,13 +288,14 @@ impl Console {
     fn arrived(&mut self, ops: &mut EventOps<'_>) {
         self.peer.acknowledge_arrival();
         let Some(link) = self.peer.try_connect() else { return };
-        info!("serial client has come");
+        info!("{} client has come", self.name);
         if let Some(fd) = self.peer.arrival_fd() {
             self.arrival.disarm(&Raw(fd), ops);
         }
         self.link = link;
         // To a larger bound nobody is woken.
-        let _ = self.uart.output().set_overflow(Overflow::Hold);
+        let _ = self.line.set_overflow(Overflow::Hold);
+        self.resized();
         self.pump_output(ops);
         self.pump_input(ops);
     }
@@ -285,13 +303,15 @@ impl Console {
 
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let eventfds = [(WANTS_INPUT, self.uart.wants_input()), (OUTPUT_READY, self.uart.output().ready())];
+        let eventfds = [(WANTS_INPUT, self.line.wants_input()), (OUTPUT_READY, self.line.output_ready())];
         for (token, fd) in eventfds {
             if let Err(error) = ops.add(Events::with_data(fd, token, EventSet::IN)) {
-                error!("console: epoll refuses an eventfd: {error}");
+                error!("{}: epoll refuses an eventfd: {error}", self.name);
             }
         }
         if let Peer::Fixed { .. } = self.peer {
+            // To a larger bound nobody is woken.
+            let _ = self.line.set_overflow(Overflow::Hold);
             self.pump_input(ops);
         } else {
             self.disconnect(ops);
@@ -305,30 +325,30 @@ impl MutEventSubscriber for Console {
             HANG_UP => self.disconnect(ops),
             WANTS_INPUT => {
                 // Non-blocking; an error means that another turn took the count.
-                let _ = self.uart.wants_input().read();
+                let _ = self.line.wants_input().read();
                 self.pump_input(ops);
             }
             OUTPUT_READY => {
-                let _ = self.uart.output().ready().read();
+                let _ = self.line.output_ready().read();
                 self.pump_output(ops);
             }
             ARRIVAL => self.arrived(ops),
-            other => warn!("console: event with the unknown token {other}"),
+            other => warn!("{}: event with the unknown token {other}", self.name),
         }
     }
 }
 
 impl Drop for Console {
     fn drop(&mut self) {
-        let lost = self.lost + self.uart.output().lost();
+        let lost = self.lost + self.line.lost();
         if self.lost > 0 {
-            error!("serial output: {lost} bytes were lost");
+            error!("{} output: {lost} bytes were lost", self.name);
         }
     }
 }
 
-fn say(uart: &Uart, text: &str) {
-    uart.output().push(format!("\r\n[{text}]\r\n").as_bytes());
+fn say(line: &dyn Line, text: &str) {
+    line.say(format!("\r\n[{text}]\r\n").as_bytes());
 }
 
 /// A descriptor by its number.

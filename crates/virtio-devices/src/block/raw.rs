@@ -68,10 +68,7 @@ impl Raw {
                 let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
                 OpenError::config("direct", problem)
             })?;
-        let engine = Engine::new(options.method, DEPTH, options.name).map_err(|error| {
-            let remedy = "say \"io\": \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
-            OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
-        })?;
+        let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
             .map_err(|error| OpenError::host(place.field, format!("{path} can't be looked at: {error}")))?;
         Ok((Self { file: Arc::new(image.file), direct, engine }, shape))
@@ -134,4 +131,28 @@ fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
     let file = image.open_direct(access)?;
     let alignment = direct_alignment(&file)?;
     Ok(Direct { file: Arc::new(file), alignment })
+}
+
+/// What the host says where io_uring is wanted and nothing else will do.
+fn refused(error: io::Error) -> OpenError {
+    let remedy = "say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
+    OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_virtio::OpenBlame;
+
+    use super::*;
+
+    #[test]
+    fn uring_refused_says_what_to_do() {
+        let error = refused(io::Error::from(nix::errno::Errno::EPERM));
+        assert_eq!(error.blame, OpenBlame::Host);
+        assert_eq!(
+            error.to_string(),
+            ".io: io_uring is refused: Operation not permitted (os error 1); \
+             say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)"
+        );
+    }
 }

@@ -6,6 +6,7 @@ mod disk;
 mod malformed;
 mod overlay;
 mod pace;
+mod parser;
 mod qcow2;
 mod resize;
 mod service;

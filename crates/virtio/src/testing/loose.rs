@@ -4,7 +4,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use crate::Chain;
-use crate::chain::{Head, Segment};
+use crate::chain::Segment;
 
 /// Memory of a [`LooseChain`]; its buffers lie one behind the other, with a hole of a byte between them.
 const RAM_LEN: u64 = 1 << 20;
@@ -40,7 +40,7 @@ impl LooseChain {
 
     /// The chain.
     pub fn chain(&self) -> Chain<'_> {
-        Chain::new(&self.ram, Head(0), self.segments.split_at(self.readable))
+        Chain::of_segments(&self.ram, self.segments.split_at(self.readable))
     }
 
     /// Room for another buffer.

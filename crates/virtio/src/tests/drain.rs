@@ -200,6 +200,7 @@ fn chains_given_back_at_a_stop_are_announced() {
     queue.add(&[Buf::Write(3)]);
     queue.kick();
     driver.suspend();
+    driver.wait_any_interrupt();
     assert_eq!(driver.queue(0).wait_used().len, 3, "no more than there is");
 }
 

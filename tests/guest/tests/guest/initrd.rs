@@ -13,11 +13,14 @@ use crate::shell::Shell;
 /// Without a word on how to reset: the tables say it.
 pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// The initramfs with these drivers in /modules: stock kernels have them as modules.
+/// The initramfs with these drivers in /modules: stock kernels have them as modules. `sh /modules/load` loads them all.
 pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
     let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
     let mut archive = Archive::new();
     archive.dir("modules", 0o755);
+    let load =
+        modules.iter().map(|module| format!("insmod /modules/{}.ko\n", module.name)).collect::<String>();
+    archive.file("modules/load", 0o755, load.as_bytes());
     for module in &modules {
         archive.file(
             &format!("modules/{}.ko", module.name),

@@ -6,6 +6,7 @@
 
 mod boots;
 mod clock;
+mod console;
 mod endings;
 mod fio;
 mod host;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         memory::tests(),
         power::tests(),
         virtio::tests(),
+        console::tests(),
         rootfs::tests(),
         fio::tests(),
         smp::tests(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driver::{DEADLINE, Launch, Monitor};
+use driver::{DEADLINE, Launch};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;

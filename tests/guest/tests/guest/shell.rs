@@ -20,7 +20,12 @@ impl Shell {
     /// Boots a guest to its prompt. What is typed is echoed.
     #[track_caller]
     pub(crate) fn boot(launch: Launch) -> Self {
-        let mut monitor = launch.start();
+        Self::at(launch.start())
+    }
+
+    /// The guest of a monitor that has been started, at its prompt.
+    #[track_caller]
+    pub(crate) fn at(mut monitor: Monitor) -> Self {
         let up = InitUp::expect(&mut monitor);
         monitor.expect(PROMPT, DEADLINE);
         Self { monitor, up }

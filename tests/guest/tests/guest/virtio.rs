@@ -3,16 +3,25 @@
 use std::io::Write;
 use std::path::Path;
 
-use driver::DEADLINE;
+use driver::{DEADLINE, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
 use crate::initrd::{initrd_with, shell};
 use crate::shell::Shell;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![virtio_rng_feeds_the_guest, virtio_block_reads_and_writes_a_raw_file]
+    trials![
+        virtio_rng_feeds_the_guest,
+        virtio_block_reads_and_writes_a_raw_file,
+        virtio_pmem_is_memory_that_a_file_keeps,
+        virtio_pmem_that_is_read_only_takes_no_store,
+        virtio_balloon_gives_memory_back_to_the_host,
+        virtio_counters_are_written_on_sigusr1_and_at_the_end,
+        virtio_driver_that_leaves_and_comes_back_finds_its_device,
+    ]
 }
 
 /// A file with these contents, gone with the value.
@@ -24,13 +33,17 @@ fn file(contents: &[u8]) -> NamedTempFile {
 
 /// A guest at its prompt with these devices, whose drivers it has loaded.
 fn guest(devices: &str, modules: &[&str]) -> Shell {
+    guest_with(devices, modules, &[])
+}
+
+/// A [`guest`] of a monitor with these flags too.
+fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
     let config = file(format!(r#"{{"devices": {devices}}}"#).as_bytes());
     let modules = [&["virtio_mmio"], modules].concat();
     let initrd = initrd_with(&modules);
-    let mut shell = shell(initrd.path(), &["--config", config.path().to_str().expect("UTF-8")]);
-    let load = "for module in /modules/*.ko; do insmod $module 2>/dev/null; done; for module in /modules/*.ko; do insmod \
-                $module 2>/dev/null; done; ls /sys/bus/virtio/devices";
-    let devices = shell.run(load);
+    let mut shell =
+        shell(initrd.path(), &[&["--config", config.path().to_str().expect("UTF-8")], flags].concat());
+    let devices = shell.run("sh /modules/load; ls /sys/bus/virtio/devices");
     assert!(devices.contains("virtio0"), "{devices}");
     shell
 }
@@ -59,4 +72,90 @@ fn virtio_block_reads_and_writes_a_raw_file() {
     let contents = std::fs::read(disk.path()).expect("the disk is there");
     assert_eq!(contents.len(), 1 << 20);
     assert_eq!(&contents[7 * 512..7 * 512 + 9], b"written\n\0");
+}
+
+const PMEM: &[&str] = &["virtio_pmem", "nd_pmem"];
+
+fn virtio_pmem_is_memory_that_a_file_keeps() {
+    let image = file(&[b"first page ".as_slice(), &vec![b'x'; (8 << 20) - 11]].concat());
+    let devices = format!(r#"[{{"type": "pmem", "path": {}}}]"#, json(image.path()));
+    let mut shell = guest(&devices, PMEM);
+    assert_eq!(shell.run("cat /sys/block/pmem0/size"), "16384\n");
+    assert_eq!(shell.run("head -c 10 /dev/pmem0; echo"), "first page\n");
+    let write = "echo written | dd of=/dev/pmem0 bs=4096 seek=7 conv=sync,fsync 2>/dev/null; echo $?";
+    assert_eq!(shell.run(write), "0\n");
+    shell.reboot();
+    let contents = std::fs::read(image.path()).expect("the image is there");
+    assert_eq!(&contents[7 * 4096..7 * 4096 + 9], b"written\n\0");
+}
+
+/// The guest's driver believes that it has written; KVM's read-only slot lets nothing through.
+fn virtio_pmem_that_is_read_only_takes_no_store() {
+    let image = file(&vec![b'x'; 8 << 20]);
+    let devices = format!(r#"[{{"type": "pmem", "path": {}, "read_only": true}}]"#, json(image.path()));
+    let mut shell = guest(&devices, PMEM);
+    shell.run("echo written | dd of=/dev/pmem0 bs=4096 seek=7 conv=sync,fsync 2>/dev/null");
+    shell.run("echo 3 > /proc/sys/vm/drop_caches");
+    assert_eq!(
+        shell.run("dd if=/dev/pmem0 bs=4096 skip=7 count=1 2>/dev/null | head -c 7; echo"),
+        "xxxxxxx\n"
+    );
+    shell.reboot();
+    assert!(std::fs::read(image.path()).expect("the image is there").iter().all(|byte| *byte == b'x'));
+}
+
+/// A file in memory that is deleted: its pages are free in the guest, and soon in the host.
+fn virtio_balloon_gives_memory_back_to_the_host() {
+    let mut shell = guest(r#"[{"type": "balloon"}]"#, &["virtio_balloon"]);
+    shell.run("mount -t tmpfs tmpfs /mnt");
+    let before = shell.monitor.rss_kib();
+    assert_eq!(
+        shell.run_within("dd if=/dev/zero of=/mnt/big bs=1M count=100 2>/dev/null; echo $?", DEADLINE),
+        "0\n"
+    );
+    let full = shell.monitor.rss_kib();
+    assert!(full > before + 80 * 1024, "{before} KiB, then {full} KiB");
+    shell.run("rm /mnt/big");
+    // Linux reports pages two seconds after they became free (PAGE_REPORTING_DELAY).
+    wait_until("memory comes back", DEADLINE, || shell.monitor.rss_kib() + 70 * 1024 < full);
+    assert_eq!(shell.run("echo $((6*7))"), "42\n", "it goes on");
+    shell.reboot();
+}
+
+fn virtio_counters_are_written_on_sigusr1_and_at_the_end() {
+    let disk = file(&vec![0; 1 << 20]);
+    let metrics = NamedTempFile::new().expect("a temporary file");
+    let devices =
+        format!(r#"[{{"type": "block", "id": "data", "path": {}}}, {{"type": "rng"}}]"#, json(disk.path()));
+    let flags = ["--metrics", metrics.path().to_str().expect("UTF-8")];
+    let mut shell = guest_with(&devices, &["virtio_blk", "virtio-rng"], &flags);
+    shell.run("dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null");
+    shell.monitor.signal(Signal::SIGUSR1);
+    wait_until("there are counters", DEADLINE, || counter(metrics.path(), "data", "bytes_in") >= 1 << 20);
+    let requests = counter(metrics.path(), "data", "requests");
+    assert!(requests > 0 && counter(metrics.path(), "data", "kicks") > 0);
+    shell.run("echo x | dd of=/dev/vda conv=sync,fsync 2>/dev/null");
+    shell.reboot();
+    assert!(counter(metrics.path(), "data", "requests") > requests, "more at the end");
+    assert!(counter(metrics.path(), "data", "bytes_out") >= 512);
+    assert_eq!(counter(metrics.path(), "data", "errors"), 0);
+    assert_eq!(counter(metrics.path(), "rng0", "faults"), 0);
+}
+
+/// 0 where there is nothing yet.
+fn counter(metrics: &Path, device: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(metrics).expect("the file of --metrics");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    json["devices"][device][name].as_u64().unwrap_or(0)
+}
+
+/// Each time the driver resets the device, which holds the vCPU until it has stopped.
+fn virtio_driver_that_leaves_and_comes_back_finds_its_device() {
+    let disk = file(&[b'd'; 1 << 20]);
+    let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));
+    let mut shell = guest(&devices, &["virtio_blk"]);
+    let again = "cd /sys/bus/virtio/drivers/virtio_blk; i=0; while [ $i -lt 20 ]; do echo virtio0 >unbind; echo virtio0 >bind; \
+                 dd if=/dev/vda bs=64k 2>/dev/null | tr -d d | wc -c; i=$((i+1)); done | sort | uniq -c; cd /";
+    assert_eq!(shell.run_within(again, DEADLINE).trim(), "20 0");
+    shell.reboot();
 }

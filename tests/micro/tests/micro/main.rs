@@ -17,6 +17,7 @@ mod output;
 mod pause;
 mod serial;
 mod smp;
+mod stress;
 mod terminal;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         host::tests(),
         log::tests(),
         leftovers::tests(),
+        stress::tests(),
         examples::tests(),
     ];
     let prepare = || {

@@ -1,8 +1,18 @@
-//! A process's resident memory without the guest's RAM, from /proc/PID/smaps (proc(5)).
+//! A process's own memory without the guest's RAM, from /proc/PID/smaps (proc(5)). Guest RAM is what has no file behind it (or
+//! a memfd) and is at least half as large as the guest's memory: a monitor may divide RAM around the gap below 4 GiB.
 
-/// Sums up `Rss` in KiB over all mappings but guest RAM. Guest RAM is what has no file behind it (or a memfd) and is at
-/// least half as large as the guest's memory: a monitor may divide RAM around the gap below 4 GiB.
+/// What is resident, in KiB, also what others share.
 pub(super) fn resident_kib(smaps: &str, mem_mib: u32) -> u64 {
+    sum(smaps, mem_mib, &["Rss:"])
+}
+
+/// What no other process has, in KiB.
+pub(super) fn private_kib(smaps: &str, mem_mib: u32) -> u64 {
+    sum(smaps, mem_mib, &["Private_Clean:", "Private_Dirty:"])
+}
+
+/// Sums up these fields over all mappings but guest RAM.
+fn sum(smaps: &str, mem_mib: u32, names: &[&str]) -> u64 {
     let guest_kib = u64::from(mem_mib) * 1024 / 2;
     let mut total = 0;
     let mut is_anonymous = false;
@@ -10,8 +20,8 @@ pub(super) fn resident_kib(smaps: &str, mem_mib: u32) -> u64 {
     for line in smaps.lines() {
         if let Some(size) = field(line, "Size:") {
             is_guest = is_anonymous && size >= guest_kib;
-        } else if let Some(rss) = field(line, "Rss:") {
-            total += if is_guest { 0 } else { rss };
+        } else if let Some(kib) = names.iter().find_map(|name| field(line, name)) {
+            total += if is_guest { 0 } else { kib };
         } else if let Some(mapping) = Mapping::parse(line) {
             is_anonymous = mapping.is_anonymous();
         }
@@ -57,6 +67,13 @@ mod tests {
     #[test]
     fn resident_guest_ram_is_left_out() {
         assert_eq!(resident_kib(&[PROGRAM, RAM, HEAP].concat(), 256), 940);
+    }
+
+    #[test]
+    fn private_clean_and_dirty_of_the_monitor_are_summed_up() {
+        let ram = [RAM, "Private_Dirty:  50000 kB\n"].concat();
+        let heap = [HEAP, "Private_Clean:  3 kB\nPrivate_Dirty:  30 kB\nPrivate_Hugetlb:  0 kB\n"].concat();
+        assert_eq!(private_kib(&[ram, heap].concat(), 256), 33);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! Which consoles a machine has, and how they are opened.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use vmm_config::Serial;
+use vmm_devices::Uart;
+use vmm_virtio::{HostEnd, HostPort};
+
+use super::{Console, OpenError};
+use crate::Error;
+use crate::event_loop::Message;
+
+/// What the user calls a console.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    /// In messages, and in front of its pty.
+    pub(super) line: String,
+    /// The field of the config that says where it goes.
+    pub(super) field: String,
+}
+
+/// The host's half of a virtio console.
+#[derive(Debug)]
+pub(crate) struct ConsolePort {
+    /// Its place in the config's list of devices.
+    pub(crate) index: usize,
+    /// Its id.
+    pub(crate) id: String,
+    pub(crate) port: HostPort,
+}
+
+/// Where COM1 goes, in the words of a console.
+fn serial_end(serial: &Serial) -> HostEnd {
+    match serial {
+        Serial::Stdio => HostEnd::Stdio,
+        Serial::Pty => HostEnd::Pty,
+        Serial::None => HostEnd::None,
+        Serial::File(path) => HostEnd::File(path.as_path().to_owned()),
+        Serial::Socket(path) => HostEnd::Socket(path.as_path().to_owned()),
+    }
+}
+
+/// Refuses a second console on standard input and output.
+pub(crate) fn check_stdio<'a>(
+    serial: &Serial,
+    ports: impl Iterator<Item = &'a ConsolePort>,
+) -> Result<(), Error> {
+    let mut others = ports.filter(|console| *console.port.end() == HostEnd::Stdio);
+    let (first, second) = match serial {
+        Serial::Stdio => (None, others.next()),
+        _ => (others.next(), others.next()),
+    };
+    match second {
+        Some(console) => Err(Error::StdioTaken { index: console.index, by: first.map(|first| first.index) }),
+        None => Ok(()),
+    }
+}
+
+/// Opens every console of a machine: that of COM1, and those of `ports`.
+pub(crate) fn open_all(
+    serial: &Serial,
+    uart: Arc<Uart>,
+    ports: Vec<ConsolePort>,
+    messages: &Sender<Message>,
+) -> Result<Vec<Console>, OpenError> {
+    let name = Name { line: "serial".to_owned(), field: "serial".to_owned() };
+    let serial = Console::open(name, &serial_end(serial), Box::new(uart), messages.clone());
+    let others = ports.into_iter().map(|ConsolePort { index, id, port }| {
+        let name = Name { line: id, field: format!("devices[{index}].target") };
+        let end = port.end().clone();
+        Console::open(name, &end, Box::new(port), messages.clone())
+    });
+    std::iter::once(serial).chain(others).collect()
+}

@@ -1,0 +1,66 @@
+//! The manual, docs/devices.md, and the kinds say the same.
+
+use std::collections::BTreeSet;
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use vmm_virtio_devices::KINDS;
+
+fn manual() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/devices.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The names of the fields in a schema: `block.path`, `block.limits.bytes_per_second`.
+fn collect(schema: &Value, at: &str, fields: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{at}.{name}");
+        if field["type"] == "object" {
+            collect(field, &path, fields);
+        }
+        fields.insert(path);
+    }
+}
+
+fn fields() -> BTreeSet<String> {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let mut fields = BTreeSet::new();
+    for kind in KINDS {
+        fields.insert(kind.name.to_owned());
+        let schema = (kind.schema)(&mut settings.clone().into_generator());
+        collect(&schema.to_value(), kind.name, &mut fields);
+    }
+    fields
+}
+
+#[test]
+fn manual_has_a_heading_for_every_kind_and_field_and_for_nothing_else() {
+    let manual = manual();
+    let named: BTreeSet<String> = manual
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .filter_map(|line| line.split('`').nth(1).map(str::to_owned))
+        .collect();
+    assert_eq!(named, fields());
+}
+
+#[test]
+fn manual_every_example_is_a_config_of_devices_that_there_are() {
+    let manual = manual();
+    let examples: Vec<&str> =
+        manual.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() > KINDS.len());
+    for example in examples {
+        let file = vmm_config::ConfigFile::parse(example, "vm.json".as_ref()).unwrap();
+        for device in file.devices {
+            let vmm_config::Device::Virtio(section) = device else { continue };
+            let fields = fields();
+            let unknown = section.fields.keys().map(|name| format!("{}.{name}", section.kind));
+            assert_eq!(
+                unknown.filter(|name| !fields.contains(name)).collect::<Vec<_>>(),
+                Vec::<String>::new()
+            );
+        }
+    }
+}

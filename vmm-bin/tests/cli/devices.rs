@@ -1,0 +1,99 @@
+//! Virtio devices that can't be. Each kind has tests of its own for what its fields can say; these are about the program.
+
+use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
+
+/// A config with these devices, beside a disk of 1 MiB called disk.img.
+fn run(devices: &str) -> crate::bench::Ran {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0; 1 << 20]);
+    bench.file("odd.img", vec![0; 1000]);
+    bench.dir("dir");
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]}}"#));
+    bench.run(&["--check", "--config", "vm.json"])
+}
+
+#[track_caller]
+fn assert_bad(devices: &str, message: &str) {
+    assert_eq!(run(devices), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn device_of_each_kind_is_planned() {
+    let devices = r#"{"type": "block", "path": "disk.img"}, {"type": "rng"}, {"type": "balloon", "id": "air"},
+                     {"type": "pmem", "path": "disk.img", "read_only": true}"#;
+    // 1 MiB is no multiple of pmem's 2 MiB: the last of them is refused, so the others were taken.
+    let message = run(devices).stderr;
+    assert!(message.starts_with("error: devices[3].path: disk.img "), "{message}");
+    let planned =
+        run(r#"{"type": "block", "path": "disk.img"}, {"type": "rng"}, {"type": "balloon", "id": "air"}"#);
+    assert_eq!((planned.code, planned.stderr.as_str()), (Some(DONE), ""));
+    let plan = planned.stdout;
+    assert!(
+        ["virtio block \"block0\", gsi 16", "rng \"rng0\", gsi 17", "\"air\""]
+            .iter()
+            .all(|word| plan.contains(word)),
+        "{plan}"
+    );
+}
+
+#[test]
+fn device_that_is_unknown_names_the_nearest() {
+    assert_bad(
+        r#"{"type": "blok", "path": "x"}"#,
+        r#"devices[0].type: unknown device "blok", did you mean "block"?"#,
+    );
+}
+
+#[test]
+fn disk_that_is_missing_is_named() {
+    let message = "devices[0].path: none.img doesn't exist, create it or correct the path";
+    assert_bad(r#"{"type": "block", "path": "none.img"}"#, message);
+}
+
+#[test]
+fn disk_that_is_a_directory_is_named_by_its_place() {
+    let message = "devices[1].path: dir is a directory, name an image file or a block device";
+    assert_bad(r#"{"type": "rng"}, {"type": "block", "path": "dir"}"#, message);
+}
+
+#[test]
+fn disk_of_no_whole_sectors_says_how_to_mend_it() {
+    let message = "devices[0].path: odd.img has 1000 bytes, not a multiple of the sector's 512: try truncate -s 1024 odd.img";
+    assert_bad(r#"{"type": "block", "path": "odd.img"}"#, message);
+}
+
+#[test]
+fn disk_twice_for_writing_is_locked() {
+    let message = "devices[1].path: disk.img is locked by another: stop that one, or set \"read_only\" for both, or use an \
+                   \"overlay\"";
+    assert_bad(r#"{"type": "block", "path": "disk.img"}, {"type": "block", "path": "disk.img"}"#, message);
+}
+
+#[test]
+fn disks_on_one_base_are_taken() {
+    let disk = r#"{"type": "block", "path": "disk.img", "overlay": "temp"}"#;
+    assert_eq!(run(&[disk; 3].join(", ")).code, Some(DONE));
+}
+
+#[test]
+fn devices_beyond_the_interrupts_are_refused_with_the_limit() {
+    let message = "devices: 17 virtio devices, but there are interrupts for 16; remove some";
+    assert_bad(&[r#"{"type": "rng"}"#; 17].join(", "), message);
+}
+
+#[test]
+fn device_with_an_unknown_field_is_refused() {
+    let message = "devices[0].path: unknown field `path`, there are no fields";
+    assert_bad(r#"{"type": "rng", "path": "/dev/random"}"#, message);
+}
+
+#[test]
+fn metrics_to_a_directory_is_wrong_use() {
+    let bench = Bench::new();
+    bench.dir("dir");
+    let ran = bench.run(&["--kernel", "kernel", "--metrics", "dir"]);
+    assert_eq!(
+        ran,
+        complaint(crate::bench::USAGE, "--metrics dir: is no regular file; name one, or a new one")
+    );
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask bench block`: what a guest gets out of its disk, beside the file of the host that is behind it and beside
+//! other monitors. In each round everybody runs the same jobs of fio, one after the other.
+
+pub(super) mod fio;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rig::{Assets, KernelKind, Rootfs, note};
+use serde_json::json;
+
+use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, peers};
+use super::inner::Part;
+use super::spec::{BlockSample, BlockSpec};
+use super::{find_monitor, halves};
+use crate::{Failure, workspace};
+
+/// The root is the disk with this label, whatever a monitor calls it.
+const CMDLINE: &str = "console=ttyS0 root=LABEL=rootfs ro init=/sbin/measure reboot=k panic=-1 quiet";
+/// The kernel whose modules the initramfs carries.
+const KERNEL: KernelKind = KernelKind::Cloud61;
+/// A root to read and the disk to measure. The modern registers, as ours are.
+const QEMU_DISKS: &str = "-global virtio-mmio.force-legacy=false \
+    -drive id=root,file={root},format=raw,if=none,readonly=on,file.locking=off -device virtio-blk-device,drive=root \
+    -drive id=disk,file={disk},format=raw,if=none,aio=io_uring,cache.direct={direct} \
+    -device virtio-blk-device,drive=disk,num-queues={cpus}";
+/// A boot takes 15 s in the rig, and fio's own start 5 s.
+const BOOT_S: u64 = 60;
+/// A little more than its time, for what a job sets up.
+const JOB_EXTRA_S: u64 = 3;
+/// In memory, because what the rig writes to files is.
+const RIG_DIR: &str = "/dev/shm";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Rounds, in each of which everybody runs all jobs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of each job
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Guest memory in MiB
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    memory: u32,
+    /// vCPUs, and queues of the disk
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// The disk's length in MiB
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    disk: u32,
+    /// Where the disk's file is made, in place of the directory for temporary files; in the rig files are in memory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Read and write past the host's page cache, which a file in memory can't
+    #[arg(long)]
+    direct: bool,
+    /// Another monitor's command, with {kernel} (bzImage) {vmlinux} {initrd} {cmdline} {mem_mib} {cpus}, {root} (a disk to read)
+    /// and {disk} in it; without any, QEMU's microvm if it's installed
+    #[arg(long, value_name = "NAME=COMMAND")]
+    peer: Vec<String>,
+    /// Measure this monitor instead of building vmm-bin
+    #[arg(long, value_name = "PATH")]
+    monitor: Option<PathBuf>,
+    /// Use the rig even if this host's KVM runs Linux
+    #[arg(long)]
+    rig: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let assets = Assets::at(workspace::root());
+    let spec = arguments.spec(&assets)?;
+    let guests = spec.contenders.len() as u64;
+    let each =
+        (guests + 1) * fio::JOBS.len() as u64 * (u64::from(spec.seconds) + JOB_EXTRA_S) + guests * BOOT_S;
+    let timeout = Duration::from_secs(120 + u64::from(spec.rounds) * each);
+    note(&format!("{} rounds of {} jobs, {} s each", spec.rounds, fio::JOBS.len(), spec.seconds));
+    let samples: Vec<BlockSample> = halves::measure(Part::Block, &spec, timeout, (&assets, arguments.rig))?;
+    report::print(&spec, &samples);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn spec(&self, assets: &Assets) -> Result<BlockSpec, Failure> {
+        let kernel = assets.kernel(KERNEL)?;
+        let (vmlinuz, vmlinux) = (kernel.vmlinuz(), kernel.vmlinux()?);
+        let (initrd, root) = (assets.disk_initrd(KERNEL)?, assets.rootfs(Rootfs::Fio)?);
+        let disk = self.disk_path();
+        let devices = json!([
+            { "type": "block", "id": "root", "path": root, "read_only": true },
+            { "type": "block", "id": "disk", "path": disk, "direct": self.direct },
+        ]);
+        let config = halves::write("block.json", json!({ "devices": devices }).to_string().as_bytes())?;
+        let monitor = find_monitor(self.monitor.as_deref())?;
+        let places = Places::default()
+            .with("monitor", monitor.to_string_lossy())
+            .with("config", config.to_string_lossy())
+            .with("kernel", vmlinuz.to_string_lossy())
+            .with("vmlinux", vmlinux.to_string_lossy())
+            .with("initrd", initrd.to_string_lossy())
+            .with("cmdline", format!("{CMDLINE} fio.seconds={}", self.seconds))
+            .with("mem_mib", self.memory.to_string())
+            .with("cpus", self.cpus.to_string())
+            .with("root", root.to_string_lossy())
+            .with("disk", disk.to_string_lossy())
+            .with("direct", if self.direct { "on" } else { "off" });
+        let ours = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_WORDS}");
+        let mut contenders = vec![places.contender("vmm-bin", &ours)?];
+        contenders.extend(peers(
+            &self.peer,
+            ("QEMU microvm", &format!("{QEMU_COMMAND} {QEMU_DISKS}")),
+            &places,
+        )?);
+        Ok(BlockSpec {
+            rounds: self.rounds,
+            seconds: self.seconds,
+            timeout_s: BOOT_S + fio::JOBS.len() as u64 * (u64::from(self.seconds) + JOB_EXTRA_S),
+            warm: vec![vmlinuz, vmlinux, initrd, root],
+            disk,
+            disk_mib: self.disk,
+            direct: self.direct,
+            fio: host_fio(assets)?,
+            contenders,
+        })
+    }
+
+    fn disk_path(&self) -> PathBuf {
+        let default = || if halves::in_rig(self.rig) { RIG_DIR.into() } else { std::env::temp_dir() };
+        let dir = self.dir.clone().unwrap_or_else(default);
+        dir.join(format!("bench-disk-{}", std::process::id()))
+    }
+}
+
+/// fio as the guests have it, with the jobs that they have.
+fn host_fio(assets: &Assets) -> Result<Vec<String>, Failure> {
+    let jobs = halves::write("fio-jobs", rig::fio::JOBS.as_bytes())?;
+    let program = rig::fio::command(&assets.fio()?).map(|word| word.to_string_lossy().into_owned());
+    let words = ["--output-format=terse", "--terse-version=3", "--eta=never"].map(str::to_owned);
+    Ok(program.into_iter().chain(words).chain([jobs.to_string_lossy().into_owned()]).collect())
+}

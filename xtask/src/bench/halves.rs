@@ -1,0 +1,66 @@
+//! From the half that prepares and reports to the half that measures, and back.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rig::{Assets, Rig, note};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::inner::Part;
+use crate::{Failure, workspace};
+
+/// What the measuring half leaves in the directory that it's given.
+pub(super) const SAMPLES_FILE: &str = "samples.json";
+
+/// The directory for what the halves tell each other, and for files of theirs.
+pub(super) fn dir() -> Result<PathBuf, Failure> {
+    let dir = workspace::target_dir().join("bench");
+    fs::create_dir_all(&dir).map_err(|error| format!("can't create {}: {error}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Writes a file of the directory and returns its path.
+pub(super) fn write(name: &str, contents: &[u8]) -> Result<PathBuf, Failure> {
+    let path = dir()?.join(name);
+    fs::write(&path, contents).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// Whether guests, and so the measuring half, run in the rig.
+pub(super) fn in_rig(always: bool) -> bool {
+    always || rig::reason_for_rig().is_some()
+}
+
+/// Measures what `spec` says where guests can run, and returns what was measured.
+pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
+    part: Part,
+    spec: &S,
+    timeout: Duration,
+    (assets, always_rig): (&Assets, bool),
+) -> Result<T, Failure> {
+    let dir = dir()?;
+    let spec_path = write("spec.json", &serde_json::to_vec_pretty(spec)?)?;
+    let inner = |out: &Path| -> Result<[OsString; 5], Failure> {
+        let program = std::env::current_exe()?.into_os_string();
+        Ok([program, "bench-inner".into(), part.name().into(), spec_path.clone().into(), out.into()])
+    };
+    let code = if in_rig(always_rig) {
+        let reason = rig::reason_for_rig().map_or("as asked".to_owned(), |reason| reason.to_string());
+        note(&format!("{reason}; measuring in the rig"));
+        let rig = Rig::new(assets).results(&dir).timeout(timeout);
+        rig.run(inner(Path::new(rig::RESULTS_DIR))?)?.exit_code
+    } else {
+        let command = inner(&dir)?;
+        Command::new(&command[0]).args(&command[1..]).status()?.code().unwrap_or(1)
+    };
+    if code != 0 {
+        return Err(format!("the measuring half failed with exit code {code}").into());
+    }
+    let samples = dir.join(SAMPLES_FILE);
+    let text = fs::read(&samples).map_err(|error| format!("can't read {}: {error}", samples.display()))?;
+    Ok(serde_json::from_slice(&text)?)
+}

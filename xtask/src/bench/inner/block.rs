@@ -1,0 +1,91 @@
+//! Disks: the same jobs of fio in each monitor's guest and on the file behind their disk.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::super::block::fio;
+use super::super::spec::{BlockSample, BlockSpec, Figure};
+use super::guest::Guest;
+use crate::Failure;
+
+const END_LINE: &str = "FIO-END ";
+/// The disk is written in pieces of this, so that no part of its file is a hole.
+const PIECE_LEN: usize = 1 << 20;
+
+/// Removes the disk's file when all is measured, however that went.
+struct Disk<'a>(&'a Path);
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// The file first and then each guest, so often.
+pub(super) fn all(spec: &BlockSpec) -> Result<Vec<BlockSample>, Failure> {
+    super::warm(&spec.warm)?;
+    let can_not = |error| format!("can't write {}: {error}", spec.disk.display());
+    let mut file = File::create_new(&spec.disk).map_err(can_not)?;
+    let _disk = Disk(&spec.disk);
+    let piece = vec![0xa5; PIECE_LEN];
+    (0..spec.disk_mib).try_for_each(|_| file.write_all(&piece)).map_err(can_not)?;
+    file.sync_all().map_err(can_not)?;
+    drop(file);
+
+    let mut samples = Vec::new();
+    for round in 0..spec.rounds {
+        samples.push(sample(spec, round, None, host(spec)));
+        for (index, contender) in spec.contenders.iter().enumerate() {
+            samples.push(sample(spec, round, Some(index), guest(spec, &contender.argv)));
+        }
+    }
+    Ok(samples)
+}
+
+fn sample(
+    spec: &BlockSpec,
+    round: u32,
+    contender: Option<usize>,
+    result: Result<Vec<Figure>, String>,
+) -> BlockSample {
+    let name = contender.map_or(fio::HOST, |index| &spec.contenders[index].name);
+    let words = match &result {
+        Ok(figures) => format!("{} jobs", figures.len()),
+        Err(error) => error.clone(),
+    };
+    println!("round {} of {}: {name}: {words}", round + 1, spec.rounds);
+    let (figures, error) = match result {
+        Ok(figures) => (figures, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    BlockSample { round, contender, figures, error }
+}
+
+/// fio on the file itself.
+fn host(spec: &BlockSpec) -> Result<Vec<Figure>, String> {
+    let output = Command::new(&spec.fio[0])
+        .args(&spec.fio[1..])
+        .env("DISK", &spec.disk)
+        .env("DIRECT", if spec.direct { "1" } else { "0" })
+        .env("SECONDS_EACH", spec.seconds.to_string())
+        .output()
+        .map_err(|error| format!("can't start {}: {error}", spec.fio[0]))?;
+    if !output.status.success() {
+        return Err(format!("fio: {} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    fio::figures(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// fio in the guest of a monitor, on the disk that has the file behind it.
+fn guest(spec: &BlockSpec, argv: &[String]) -> Result<Vec<Figure>, String> {
+    let mut guest = Guest::start(argv)?;
+    let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
+    let ended = guest.wait_for(END_LINE, deadline).and_then(|_| guest.wait_for(fio::GOOD_END, deadline));
+    match ended {
+        Ok(_) => fio::figures(guest.said()),
+        Err(problem) => Err(guest.end_with(problem)),
+    }
+}

@@ -1,0 +1,110 @@
+//! A monitor with a guest that talks on standard output.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+const ERROR_LINES: usize = 3;
+
+/// A running monitor; killed when this is dropped.
+pub(super) struct Guest {
+    process: Process,
+    output: Receiver<(Instant, Vec<u8>)>,
+    log: Receiver<String>,
+    seen: String,
+}
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Guest {
+    pub(super) fn start(argv: &[String]) -> Result<Self, String> {
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| format!("can't start {}: {error}", argv[0]))?;
+        let mut process = Process(child);
+        let output = reader(process.0.stdout.take().expect("its standard output is a pipe"));
+        let log = line_reader(process.0.stderr.take().expect("its standard error is a pipe"));
+        Ok(Self { process, output, log, seen: String::new() })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// All that the guest has said so far.
+    pub(super) fn said(&self) -> &str {
+        &self.seen
+    }
+
+    /// Reads until `text` has come and returns when that was.
+    pub(super) fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<Instant, &'static str> {
+        let mut arrived = Instant::now();
+        while !self.seen.contains(text) {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((at, piece)) => {
+                    arrived = at;
+                    self.seen.push_str(&String::from_utf8_lossy(&piece));
+                }
+                Err(RecvTimeoutError::Timeout) => return Err("time is up"),
+                Err(RecvTimeoutError::Disconnected) => return Err("the monitor has ended"),
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Ends the monitor and returns what it has written to standard error.
+    pub(super) fn end(self) -> Vec<String> {
+        let Self { process, log, .. } = self;
+        drop(process);
+        log.iter().collect()
+    }
+
+    /// As [`end`](Self::end), as the last words to a problem: those of the monitor, or else of the guest.
+    pub(super) fn end_with(self, problem: &str) -> String {
+        let said = self.seen.clone();
+        let log = self.end();
+        let lines = if log.is_empty() { said.lines().map(str::to_owned).collect() } else { log };
+        format!("{problem} {}", last(&lines))
+    }
+}
+
+/// The last few lines, as one.
+pub(super) fn last(lines: &[String]) -> String {
+    lines[lines.len().saturating_sub(ERROR_LINES)..].join(" | ")
+}
+
+/// Sends what comes, with its time. Ends with the pipe.
+fn reader(mut pipe: impl Read + Send + 'static) -> Receiver<(Instant, Vec<u8>)> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(len @ 1..) = pipe.read(&mut piece) {
+            if sender.send((Instant::now(), piece[..len].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn line_reader(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver): (Sender<String>, _) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,43 @@
+//! A monitor's own memory while its guest is idle and has found its devices.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::super::spec::{Machine, MemorySample, MemorySpec};
+use super::guest::Guest;
+use super::smaps::private_kib;
+use crate::Failure;
+
+/// What the guest says when it has used every device: `DEVICES 8`.
+const DEVICES_LINE: &str = "DEVICES ";
+
+/// Every machine in turn, so often.
+pub(super) fn all(spec: &MemorySpec) -> Result<Vec<MemorySample>, Failure> {
+    super::warm(&spec.warm)?;
+    let mut samples = Vec::new();
+    for round in 0..spec.rounds {
+        for (index, machine) in spec.machines.iter().enumerate() {
+            let result = once(spec, machine);
+            let words = result.as_ref().map_or_else(String::clone, |kib| format!("{kib} KiB"));
+            println!("round {} of {}: {}: {words}", round + 1, spec.rounds, machine.name);
+            let (private_kib, error) = (result.as_ref().ok().copied(), result.err());
+            samples.push(MemorySample { round, machine: index, private_kib, error });
+        }
+    }
+    Ok(samples)
+}
+
+fn once(spec: &MemorySpec, machine: &Machine) -> Result<u64, String> {
+    let mut guest = Guest::start(&machine.argv)?;
+    let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
+    let wanted = format!("{DEVICES_LINE}{}\r\n", machine.devices);
+    let up = guest.wait_for(DEVICES_LINE, deadline).and_then(|_| guest.wait_for("\r\n", deadline));
+    match up {
+        Ok(_) if guest.said().contains(&wanted) => {
+            let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.pid()));
+            smaps.map(|smaps| private_kib(&smaps, spec.mem_mib)).map_err(|error| error.to_string())
+        }
+        Ok(_) => Err(guest.end_with(&format!("the guest hasn't {} devices:", machine.devices))),
+        Err(problem) => Err(guest.end_with(problem)),
+    }
+}
