@@ -14,6 +14,7 @@
 mod balloon;
 pub mod block;
 mod console;
+mod host_file;
 mod pmem;
 mod rng;
 

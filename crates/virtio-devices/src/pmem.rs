@@ -14,6 +14,8 @@ use vmm_virtio::{
     Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
 };
 
+use crate::host_file::{Access, Place, lock};
+
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
 /// struct virtio_pmem_resp: a flush that failed. 0 is one that didn't.
@@ -200,6 +202,8 @@ fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
         let advice = format!("truncate -s {whole} {shown}");
         return Err(wrong(&format!("has {len} bytes, and Linux takes multiples of 2M: try {advice}")));
     }
+    let access = if read_only { Access::Read } else { Access::ReadWrite };
+    lock(&file, Place { path, field: "path" }, access, "")?;
     Ok((file, len))
 }
 

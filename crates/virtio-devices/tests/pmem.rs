@@ -174,3 +174,20 @@ fn request_without_room_for_its_answer_needs_a_reset() {
     driver.queue(0).kick();
     driver.wait_needs_reset();
 }
+
+#[test]
+fn file_that_another_writes_is_locked() {
+    let file = file(2 * MIB);
+    let _writer = try_open(json!({"path": file.path()})).unwrap();
+    let reader = ".path: PATH is locked by another that writes it: stop that one, or copy the image";
+    assert_eq!(refusal(file.path(), true), reader);
+    let writer = ".path: PATH is locked by another: stop that one, or set \"read_only\" for both";
+    assert_eq!(refusal(file.path(), false), writer);
+}
+
+#[test]
+fn file_has_as_many_readers_as_like() {
+    let file = file(2 * MIB);
+    let open = || try_open(json!({"path": file.path(), "read_only": true}));
+    assert!(open().and_then(|_first| open()).is_ok());
+}

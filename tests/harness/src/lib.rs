@@ -5,12 +5,16 @@
 //!
 //! The standard harness can't ignore a test at run time; this one is libtest-mimic with the same words on the command line.
 
+mod shards;
+
 use std::process::ExitCode;
 
 use driver::monitor_program;
 pub use libtest_mimic;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note};
+
+use crate::shards::Shard;
 
 /// Set to 1 to run everything in the rig, also what could run here.
 pub const USE_RIG: &str = "VMM_USE_RIG";
@@ -46,11 +50,19 @@ pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(),
     if arguments.list {
         return libtest_mimic::run(&arguments, tests).exit_code();
     }
+    let shard = Shard::of_this_process();
+    let tests = match &shard {
+        Some(shard) => shard.of(tests),
+        None => tests,
+    };
     monitor_program();
     let prepared = if in_rig() { Ok(()) } else { prepare() };
     let place = match reason_for_rig(needs) {
         None => prepared,
-        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason)) {
+        Some(_) if shard.is_none() && prepared.is_ok() && shards::are_worth_it(&tests, &arguments) => {
+            return shards::run();
+        }
+        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason, shard.as_ref())) {
             Ok(code) => return code,
             Err(why) => Err(format!("{reason}, and the rig doesn't run either: {why}")),
         },
@@ -77,11 +89,15 @@ fn reason_for_rig(needs: Needs) -> Option<String> {
 }
 
 /// Runs this program, with the same arguments, in the rig.
-fn run_in_rig(reason: &str) -> Result<ExitCode, String> {
+fn run_in_rig(reason: &str, shard: Option<&Shard>) -> Result<ExitCode, String> {
     note(&format!("{reason}: the tests run in the rig"));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let argv = [own.into_os_string()].into_iter().chain(std::env::args_os().skip(1));
-    match Rig::new(&Assets::here()).env("VMM_BIN", monitor_program()).run(argv) {
+    let mut rig = Rig::new(&Assets::here()).env("VMM_BIN", monitor_program());
+    if let Some(shard) = shard {
+        rig = rig.env(shards::SHARD, shard.to_string());
+    }
+    match rig.run(argv) {
         Ok(outcome) => Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(1))),
         Err(error) if has_begun(&error) => {
             note(&format!("the tests didn't come to their end: {error}"));

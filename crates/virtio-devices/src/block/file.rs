@@ -4,41 +4,18 @@ use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_virtio::OpenError;
 
-use super::lock;
 use super::request::SECTOR_LEN;
+use crate::host_file::{Access, Place, lock};
 
 /// What a qcow2 image starts with (QEMU, docs/interop/qcow2.rst): "QFI" and 0xfb.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
-/// What may be done with a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    Read,
-    ReadWrite,
-}
-
-/// The field of the config that names a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) path: &'a Path,
-    pub(super) field: &'a str,
-}
-
-impl Place<'_> {
-    /// The config is wrong: `problem` is what the file is or has, and what to change.
-    pub(super) fn wrong(&self, problem: &str) -> OpenError {
-        OpenError::config(self.field, format!("{} {problem}", self.path.display()))
-    }
-
-    fn host(&self, problem: &str, error: &io::Error) -> OpenError {
-        OpenError::host(self.field, format!("{} {problem}: {error}", self.path.display()))
-    }
-}
+/// What a second writer of one disk may do.
+const OVERLAY: &str = ", or use an \"overlay\"";
 
 /// A regular file or a block device, open and locked.
 #[derive(Debug)]
@@ -66,7 +43,7 @@ impl DiskFile {
         // io_uring gives up too early on a file that mustn't block.
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
             .map_err(|error| place.host("can't be made to block", &error.into()))?;
-        lock::lock(&file, place, access)?;
+        lock(&file, place, access, OVERLAY)?;
         Ok(Self { file, is_device: found.file_type().is_block_device() })
     }
 

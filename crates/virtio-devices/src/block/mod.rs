@@ -11,7 +11,6 @@
 mod config;
 mod file;
 mod image;
-mod lock;
 mod open;
 mod overlay;
 mod qcow2;

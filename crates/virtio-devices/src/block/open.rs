@@ -6,7 +6,7 @@ use std::time::Instant;
 use vmm_virtio::{IoMethod, OpenError, Rate, RateLimiter, Setting};
 
 use super::config::{Config, Format, Io, Limits, Overlay as OverlayConfig};
-use super::file::{Access, DiskFile, Place};
+use super::file::DiskFile;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::qcow2::Qcow2Image;
@@ -15,6 +15,7 @@ use super::request::{SECTOR_LEN, SERIAL_LEN};
 use super::shape::Shape;
 use super::space::Face;
 use super::{Block, Disk};
+use crate::host_file::{Access, Place};
 
 /// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const QUEUES: u32 = 16;

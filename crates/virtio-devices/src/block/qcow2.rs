@@ -13,9 +13,10 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use vmm_virtio::{Buffers, Fault, OpenError};
 
-use super::file::{Access, DiskFile, Place};
+use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
+use crate::host_file::{Access, Place};
 
 type Format = FormatAccess<Storage>;
 

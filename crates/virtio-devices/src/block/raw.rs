@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use vmm_virtio::{Buffers, Durable, Engine, Head, IoMethod, IoRequest, OpenError};
 
-use super::file::{Access, DiskFile, Place};
+use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
+use crate::host_file::{Access, Place};
 
 /// Requests in flight at once; further ones wait in their queues. What a fast disk wants (NVMe drives serve 128 at a time
 /// about as quickly as more), and half a MiB of lists.

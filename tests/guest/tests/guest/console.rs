@@ -67,7 +67,13 @@ fn console_on_a_pty_loses_nothing() {
     let mut shell = Shell::at(monitor).mute();
     let mut console = Line::attach(pty).expect("the pty is there");
     shell.run(SHELL_ON_HVC0);
-    console.expect("# ", DEADLINE);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| console.expect("# ", DEADLINE)));
+    if outcome.is_err() {
+        eprintln!("DEBUG fds {:?}", std::process::Command::new("ls").args(["-l", "/proc/self/fd", &format!("/proc/{}/fd", shell.monitor.pid()), "/dev/pts"]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()));
+        eprintln!("DEBUG stderr {}", shell.monitor.stderr());
+        eprintln!("DEBUG {}", shell.run("echo alive; cat /proc/interrupts; dmesg | tail -n 3"));
+    }
+
     console.send(b"stty -echo\n");
     console.expect("stty -echo", DEADLINE);
     console.expect("# ", DEADLINE);

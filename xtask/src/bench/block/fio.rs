@@ -4,8 +4,6 @@ use super::super::spec::Figure;
 
 /// Whom the monitors are compared with.
 pub(in super::super) const HOST: &str = "host file";
-/// What the guest prints when fio has ended well.
-pub(in super::super) const GOOD_END: &str = "FIO-END 0\r\n";
 
 /// The jobs of resources/rootfs/fio/jobs.
 pub(in super::super) const JOBS: [Job; 8] = [

@@ -11,6 +11,7 @@ use super::super::spec::{BlockSample, BlockSpec, Figure};
 use super::guest::Guest;
 use crate::Failure;
 
+/// What the guest prints at the end, before fio's exit code.
 const END_LINE: &str = "FIO-END ";
 /// The disk is written in pieces of this, so that no part of its file is a hole.
 const PIECE_LEN: usize = 1 << 20;
@@ -83,9 +84,9 @@ fn host(spec: &BlockSpec) -> Result<Vec<Figure>, String> {
 fn guest(spec: &BlockSpec, argv: &[String]) -> Result<Vec<Figure>, String> {
     let mut guest = Guest::start(argv)?;
     let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
-    let ended = guest.wait_for(END_LINE, deadline).and_then(|_| guest.wait_for(fio::GOOD_END, deadline));
-    match ended {
-        Ok(_) => fio::figures(guest.said()),
+    match guest.line(END_LINE, deadline).as_deref() {
+        Ok("0") => fio::figures(guest.said()),
+        Ok(code) => Err(guest.end_with(&format!("fio in the guest: exit code {code}"))),
         Err(problem) => Err(guest.end_with(problem)),
     }
 }

@@ -48,8 +48,22 @@ impl Guest {
 
     /// Reads until `text` has come and returns when that was.
     pub(super) fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<Instant, &'static str> {
+        self.wait_until(|seen| seen.contains(text), deadline)
+    }
+
+    /// Reads until a line that begins with `text` has come and returns the rest of it.
+    pub(super) fn line(&mut self, text: &str, deadline: Instant) -> Result<String, &'static str> {
+        self.wait_until(|seen| rest_of_line(seen, text).is_some(), deadline)?;
+        Ok(rest_of_line(&self.seen, text).expect("it was waited for").to_owned())
+    }
+
+    fn wait_until(
+        &mut self,
+        has_come: impl Fn(&str) -> bool,
+        deadline: Instant,
+    ) -> Result<Instant, &'static str> {
         let mut arrived = Instant::now();
-        while !self.seen.contains(text) {
+        while !has_come(&self.seen) {
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok((at, piece)) => {
                     arrived = at;
@@ -76,6 +90,11 @@ impl Guest {
         let lines = if log.is_empty() { said.lines().map(str::to_owned).collect() } else { log };
         format!("{problem} {}", last(&lines))
     }
+}
+
+/// What stands behind `text` in the first whole line that has it.
+fn rest_of_line<'a>(seen: &'a str, text: &str) -> Option<&'a str> {
+    seen.split_once(text)?.1.split_once("\r\n").map(|(rest, _)| rest)
 }
 
 /// The last few lines, as one.
@@ -107,4 +126,19 @@ fn line_reader(pipe: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rest_of_a_line_that_is_not_whole_is_none() {
+        assert_eq!(rest_of_line("[ 0.3] PCI\r\nDEVICES 1", "DEVICES "), None);
+    }
+
+    #[test]
+    fn rest_of_a_line_ends_with_it() {
+        assert_eq!(rest_of_line("[ 0.3] PCI\r\nDEVICES 16\r\n# ", "DEVICES "), Some("16"));
+    }
 }

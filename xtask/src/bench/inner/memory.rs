@@ -30,14 +30,12 @@ pub(super) fn all(spec: &MemorySpec) -> Result<Vec<MemorySample>, Failure> {
 fn once(spec: &MemorySpec, machine: &Machine) -> Result<u64, String> {
     let mut guest = Guest::start(&machine.argv)?;
     let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
-    let wanted = format!("{DEVICES_LINE}{}\r\n", machine.devices);
-    let up = guest.wait_for(DEVICES_LINE, deadline).and_then(|_| guest.wait_for("\r\n", deadline));
-    match up {
-        Ok(_) if guest.said().contains(&wanted) => {
+    match guest.line(DEVICES_LINE, deadline) {
+        Ok(count) if count == machine.devices.to_string() => {
             let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.pid()));
             smaps.map(|smaps| private_kib(&smaps, spec.mem_mib)).map_err(|error| error.to_string())
         }
-        Ok(_) => Err(guest.end_with(&format!("the guest hasn't {} devices:", machine.devices))),
+        Ok(count) => Err(guest.end_with(&format!("the guest has {count} devices, not {}:", machine.devices))),
         Err(problem) => Err(guest.end_with(problem)),
     }
 }
