@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rig::{Assets, KernelKind, Rig, note};
+use rig::{Assets, KernelKind, Rig, Rootfs, note};
 use serde_json::json;
 
 use crate::{Failure, exit_code, rig_shell, workspace};
@@ -13,6 +13,10 @@ use crate::{Failure, exit_code, rig_shell, workspace};
 /// `reboot=k` ends the guest through the keyboard controller; `panic=-1` makes a panic do that at once.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const MEMORY: &str = "256M";
+/// systemd, udev, dbus and logind beside the kernel and an initramfs.
+const DISK_MEMORY: &str = "512M";
+/// Whose modules the initramfs of a disk carries.
+const KERNEL: KernelKind = KernelKind::Cloud61;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -22,6 +26,9 @@ pub(crate) struct Arguments {
     /// Boot this initramfs instead of the Busybox one
     #[arg(long, value_name = "PATH")]
     initrd: Option<PathBuf>,
+    /// Boot a system from a disk, which logs root in with the password root; what is written to it is gone at the end
+    #[arg(long, value_name = "busybox|debian", value_parser = parse_disk, conflicts_with_all = ["kernel", "initrd"])]
+    disk: Option<Rootfs>,
     /// Use the rig even if this host's KVM runs Linux
     #[arg(long, conflicts_with = "no_rig")]
     rig: bool,
@@ -72,18 +79,28 @@ fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failu
         Some(path) => readable(path)?,
         None => stock_kernel(assets)?,
     };
-    let initrd = match &arguments.initrd {
-        Some(path) => readable(path)?,
-        None => assets.guest_initrd()?,
+    let initrd = match (&arguments.initrd, arguments.disk) {
+        (Some(path), _) => readable(path)?,
+        (None, Some(_)) => assets.disk_initrd(KERNEL)?,
+        (None, None) => assets.guest_initrd()?,
     };
-    let cmdline = match &arguments.append {
-        Some(words) => format!("{CMDLINE} {words}"),
-        None => CMDLINE.to_owned(),
-    };
+    let mut cmdline = CMDLINE.to_owned();
+    let (mut memory, mut devices) = (MEMORY, json!([]));
+    if let Some(disk) = arguments.disk {
+        cmdline += " root=/dev/vda rw";
+        memory = DISK_MEMORY;
+        // The image is everybody's; each guest writes to an overlay of its own.
+        let image = json!({ "type": "block", "id": "root", "path": assets.rootfs(disk)?, "overlay": "temp" });
+        devices = json!([image, { "type": "rng" }, { "type": "balloon" }]);
+    }
+    if let Some(words) = &arguments.append {
+        cmdline += &format!(" {words}");
+    }
     let config = json!({
         "boot": { "kernel": kernel, "initrd": initrd, "cmdline": cmdline },
-        "memory": { "size": MEMORY },
+        "memory": { "size": memory },
         "cpus": { "count": 1 },
+        "devices": devices,
     });
     let dir = workspace::root().join("target/demo");
     let path = dir.join("vm.json");
@@ -97,7 +114,7 @@ fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failu
 
 /// The distribution's cloud kernel, or else one that's installed here.
 fn stock_kernel(assets: &Assets) -> Result<PathBuf, Failure> {
-    match assets.kernel(KernelKind::Cloud61) {
+    match assets.kernel(KERNEL) {
         Ok(kernel) => Ok(kernel.vmlinuz()),
         Err(error) => {
             let installed = installed_kernel(Path::new("/boot")).ok_or_else(|| {
@@ -124,4 +141,9 @@ fn installed_kernel(boot: &Path) -> Option<PathBuf> {
 /// The absolute path of an existing file: the config and the rig have other current directories than the caller.
 fn readable(path: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()).into())
+}
+
+fn parse_disk(text: &str) -> Result<Rootfs, String> {
+    let disks = [Rootfs::Busybox, Rootfs::Debian];
+    disks.into_iter().find(|disk| disk.name() == text).ok_or_else(|| "give busybox or debian".to_owned())
 }

@@ -1,5 +1,5 @@
 //! Signals as events. Of those that ask for an end, the first SIGTERM asks the guest, if it listens, the others the monitor;
-//! SIGUSR1 asks for the counters.
+//! SIGUSR1 asks for the counters, SIGWINCH for a look at the terminal's size.
 
 use std::io;
 use std::sync::mpsc::Sender;

@@ -68,8 +68,8 @@ pub(crate) fn run() -> ExitCode {
     note(&format!("the tests run in {COUNT} rigs at once; {SHARD}=0/1 keeps them in one"));
     let parts: Vec<_> =
         (0..COUNT).map(|index| thread::spawn(move || run_one(&Shard { index, count: COUNT }))).collect();
-    let ok = parts.into_iter().map(|part| part.join().is_ok_and(|ok| ok)).fold(true, |all, one| all && one);
-    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let results: Vec<bool> = parts.into_iter().map(|part| part.join().is_ok_and(|ok| ok)).collect();
+    if results.into_iter().all(|ok| ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_one(shard: &Shard) -> bool {

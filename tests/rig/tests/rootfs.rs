@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Assets, KernelKind, Rootfs};
+use rig::{Assets, KernelKind, Rootfs, fio};
 
 /// What `program` (of e2fsprogs) says of an image, with its exit code.
 fn e2fsprogs(program: &str, args: &[&str], image: &Path) -> (String, Option<i32>) {
@@ -79,4 +79,19 @@ fn debian_image_is_sound_and_has_its_owners() {
     let shadow = debugfs("stat /etc/shadow", &image);
     assert!(shadow.contains("Mode:  0640") && shadow.contains("User:     0   Group:    42 "), "{shadow}");
     assert!(debugfs("cat /etc/shadow", &image).contains("\nroot:$6$vmmrootfs$"));
+}
+
+#[test]
+#[ignore = "needs the network and half a minute; the guest tests and `cargo xtask bench block` do the same"]
+fn fio_image_is_sound_and_fio_runs_from_its_directory() {
+    let assets = Assets::here();
+    let image = assets.rootfs(Rootfs::Fio).unwrap();
+
+    let (report, code) = e2fsprogs("e2fsck", &["-fn"], &image);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(debugfs("stat /usr/bin/fio", &image).contains("Mode:  0755"));
+    assert!(debugfs("stat /opt/fio/ld.so", &image).contains("Mode:  0755"));
+    let [loader, words @ ..] = fio::command(&assets.fio().unwrap());
+    let version = Command::new(loader).args(words).arg("--version").output().unwrap();
+    assert!(version.stdout.starts_with(b"fio-"), "{version:?}");
 }
