@@ -1,9 +1,11 @@
 //! The manual, docs/devices.md, and the kinds say the same.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
+use vmm_virtio::Setting;
 use vmm_virtio_devices::KINDS;
 
 fn manual() -> String {
@@ -63,4 +65,50 @@ fn manual_every_example_is_a_config_of_devices_that_there_are() {
             );
         }
     }
+}
+
+/// Every disk and memory that an example names, long enough for either.
+fn directory_with_images(names: &[&str]) -> tempfile::TempDir {
+    let directory = tempfile::TempDir::new().unwrap();
+    for name in names {
+        std::fs::File::create(directory.path().join(name)).unwrap().set_len(2 << 20).unwrap();
+    }
+    directory
+}
+
+/// What keeps the first of these devices from being opened.
+fn refusal(config: &str, directory: &Path) -> Option<String> {
+    let file = vmm_config::ConfigFile::parse(config, "vm.json".as_ref()).unwrap();
+    let mut open = Vec::new();
+    for device in file.devices {
+        let vmm_config::Device::Virtio(section) = device else { continue };
+        let kind = KINDS.iter().find(|kind| kind.name == section.kind).unwrap();
+        match kind.open(section.fields.into(), &Setting { directory, vcpus: 2, id: "id" }) {
+            // All at once, as in a machine: each has its lock.
+            Ok(device) => open.push(device),
+            Err(error) => return Some(format!("{}{error}", section.kind)),
+        }
+    }
+    None
+}
+
+#[test]
+fn shipped_config_of_devices_has_each_kind_and_opens() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../resources/configs/devices.json");
+    let config = std::fs::read_to_string(path).unwrap();
+    let directory = directory_with_images(&["base.img", "data.img", "tools.img"]);
+    assert_eq!(refusal(&config, directory.path()), None);
+    assert!(KINDS.iter().all(|kind| config.contains(&format!("{:?}", kind.name))));
+}
+
+#[test]
+fn manual_every_example_opens_where_its_files_are() {
+    let manual = manual();
+    // No qcow2 image is made here.
+    let examples = manual.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> = examples.filter(|example| !example.contains("qcow2")).collect();
+    let directory = directory_with_images(&["disk.img", "base.img", "tools.img"]);
+    let refused = examples.iter().filter_map(|example| refusal(example, directory.path()));
+    assert_eq!(refused.collect::<Vec<_>>(), Vec::<String>::new());
+    assert!(examples.len() >= KINDS.len());
 }
