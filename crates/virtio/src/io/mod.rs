@@ -59,7 +59,7 @@ pub enum Durable {
 }
 
 /// Carries out [`IoRequest`]s, many at a time, and gives each back with the `T` that came with it. It allocates nothing
-/// for any of them.
+/// for any of them, but for one that consists of more pieces than its place had before.
 ///
 /// ```text
 ///  submit(request, T) ... dispatch --> kernel or threads --> `ready` can be read --> completed: T, result
@@ -82,8 +82,9 @@ enum Way {
     Threads(Threads),
 }
 
-/// Pieces of memory that a task has room for without growing: the data of a chain of 256 descriptors.
-const PIECES: usize = 256;
+/// Pieces of memory that a task has room for at first: 64 KiB by single pages. A task that is given more grows, up to the 254
+/// that a chain of 256 descriptors can have, and stays so: room for that in all of them would be half a MiB for each disk.
+const PIECES: usize = 16;
 
 impl<T> Engine<T> {
     /// For at most `depth` requests at a time. Its threads, if it has any, are called after `name`.

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         virtio_balloon_gives_memory_back_to_the_host,
         virtio_counters_are_written_on_sigusr1_and_at_the_end,
         virtio_driver_that_leaves_and_comes_back_finds_its_device,
+        virtio_notifications_leave_no_vcpu,
     ]
 }
 
@@ -158,4 +159,19 @@ fn virtio_driver_that_leaves_and_comes_back_finds_its_device() {
                  dd if=/dev/vda bs=64k 2>/dev/null | tr -d d | wc -c; i=$((i+1)); done | sort | uniq -c; cd /";
     assert_eq!(shell.run_within(again, DEADLINE).trim(), "20 0");
     shell.reboot();
+}
+
+/// KVM gives a notification to the device's thread by itself. The other registers leave the guest, as that of the interrupt's
+/// cause shows.
+fn virtio_notifications_leave_no_vcpu() {
+    let disk = file(&vec![0; 4 << 20]);
+    let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));
+    let mut shell = guest_with(&devices, &["virtio_blk"], &["--trace-exits=summary"]);
+    assert_eq!(shell.run("dd if=/dev/vda of=/dev/null bs=4k iflag=direct 2>/dev/null; echo $?"), "0\n");
+    shell.reboot();
+    let summary = shell.monitor.stderr();
+    let has_exits_at =
+        |gpa: &str| summary.lines().any(|line| line.split_whitespace().any(|word| word == gpa));
+    assert!(has_exits_at("0xd0000060"), "{summary}");
+    assert!(!has_exits_at("0xd0000050"), "{summary}");
 }
