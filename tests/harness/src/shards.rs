@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use libtest_mimic::{Arguments, Trial};
@@ -11,9 +12,12 @@ use rig::{in_rig, note};
 /// Which part of the tests a process runs, such as `0/2`; set for the processes that [`run`] starts.
 pub(crate) const SHARD: &str = "VMM_SHARD";
 /// How many rigs at once.
-const COUNT: usize = 2;
-/// A second rig takes as long to start as a few tests.
-const WORTH_IT: usize = 8;
+const RIGS: usize = 2;
+/// How many parts: more than rigs, so that a rig whose tests were quick takes the next part. A rig takes as long to start as
+/// one test.
+const PARTS: usize = 6;
+/// Fewer tests than that aren't worth a second rig.
+const WORTH_IT: usize = 12;
 /// What two rigs and their guests need of the host's memory, in KiB.
 const MEMORY_KIB: u64 = 14 << 20;
 
@@ -52,7 +56,7 @@ pub(crate) fn are_worth_it(tests: &[Trial], arguments: &Arguments) -> bool {
         |test: &&Trial| arguments.filter.as_ref().is_none_or(|filter| test.name().contains(filter.as_str()));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     !in_rig()
-        && threads >= COUNT
+        && threads >= RIGS
         && tests.iter().filter(is_chosen).count() >= WORTH_IT
         && available_kib() >= MEMORY_KIB
 }
@@ -63,13 +67,22 @@ fn available_kib() -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Runs this program once for each part, and prints what each says, line by line.
+/// Runs this program once for each part, two at a time, and prints what each says, line by line.
 pub(crate) fn run() -> ExitCode {
-    note(&format!("the tests run in {COUNT} rigs at once; {SHARD}=0/1 keeps them in one"));
-    let parts: Vec<_> =
-        (0..COUNT).map(|index| thread::spawn(move || run_one(&Shard { index, count: COUNT }))).collect();
-    let results: Vec<bool> = parts.into_iter().map(|part| part.join().is_ok_and(|ok| ok)).collect();
-    if results.into_iter().all(|ok| ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    note(&format!("the tests run in {RIGS} rigs at once, in {PARTS} parts; {SHARD}=0/1 keeps them in one"));
+    let next = AtomicUsize::new(0);
+    let take_parts = || {
+        let parts = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
+            .take_while(|index| *index < PARTS);
+        let results: Vec<bool> = parts.map(|index| run_one(&Shard { index, count: PARTS })).collect();
+        results.into_iter().all(|ok| ok)
+    };
+    let ok = thread::scope(|scope| {
+        let rigs: Vec<_> = (0..RIGS).map(|_| scope.spawn(take_parts)).collect();
+        let results: Vec<bool> = rigs.into_iter().map(|rig| rig.join().is_ok_and(|ok| ok)).collect();
+        results.into_iter().all(|ok| ok)
+    });
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_one(shard: &Shard) -> bool {
