@@ -15,14 +15,18 @@ mod balloon;
 pub mod block;
 mod console;
 mod host_file;
+mod limits;
+mod net;
 mod pmem;
 mod rng;
+mod timer;
 
 use vmm_virtio::Entry;
 
 pub use balloon::{Balloon, BalloonHandle, BalloonStats};
 pub use block::Block;
 pub use console::Console;
+pub use net::Net;
 pub use pmem::Pmem;
 pub use rng::Rng;
 
@@ -31,6 +35,7 @@ pub const KINDS: &[Entry] = &[
     Entry::of::<Balloon>(),
     Entry::of::<Block>(),
     Entry::of::<Console>(),
+    Entry::of::<Net>(),
     Entry::of::<Pmem>(),
     Entry::of::<Rng>(),
 ];

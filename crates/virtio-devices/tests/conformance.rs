@@ -1,5 +1,7 @@
 //! The suite that every device has to pass, an item for each. They are opened as a config would open them.
 
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -172,6 +174,99 @@ conformance!(
         writable: 4,
         written: 4,
         check: |bytes| assert_eq!(bytes, [0; 4]),
+        ..Expectations::NONE
+    }
+);
+
+/// VIRTIO_NET_F_MAC, MRG_RXBUF and STATUS.
+const NET_FEATURES: u64 = 1 << 5 | 1 << 15 | 1 << 16;
+
+/// A card and the other end of its socket.
+fn card() -> (Box<dyn VirtioDevice>, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().expect("two descriptors");
+    ours.set_nonblocking(true).expect("a socket can");
+    (open("net", json!({"backend": {"fd": theirs.as_raw_fd()}})), ours)
+}
+
+conformance!(
+    net_transmit,
+    // Nobody is at the other end: each frame is dropped.
+    || card().0,
+    Expectations {
+        id: 1,
+        features: NET_FEATURES,
+        queues: &[256, 256],
+        queue: 1,
+        readable: &[0; 12 + 60],
+        ..Expectations::NONE
+    }
+);
+
+/// A card to which somebody sends the same frame as often as it takes one.
+struct Flooded {
+    card: Box<dyn VirtioDevice>,
+    peer: UnixDatagram,
+}
+
+impl Flooded {
+    fn open() -> Box<dyn VirtioDevice> {
+        let (card, peer) = card();
+        Box::new(Self { card, peer })
+    }
+
+    fn send_on<T>(&self, result: T) -> T {
+        let frame = [[0; 12].as_slice(), &[b'f'; 60]].concat();
+        while self.peer.send(&frame).is_ok() {}
+        result
+    }
+}
+
+impl VirtioDevice for Flooded {
+    fn features(&self) -> u64 {
+        self.card.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.card.queue_sizes()
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.card.config_space()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.card.start(session)
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let done = self.card.process(queue, session);
+        self.send_on(done)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let done = self.card.event(token, session);
+        self.send_on(done)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.card.stop(session);
+    }
+}
+
+conformance!(
+    net_receive,
+    Flooded::open,
+    Expectations {
+        id: 1,
+        features: NET_FEATURES,
+        queues: &[256, 256],
+        writable: 72,
+        written: 72,
+        check: |bytes| {
+            // The header says of one buffer.
+            assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+            assert_eq!(bytes[12..], [b'f'; 60]);
+        },
         ..Expectations::NONE
     }
 );

@@ -149,6 +149,17 @@ impl IoSlices {
         self.whole(offset, |slices, offset| slices.write_some(file, offset, durable))
     }
 
+    /// Writes what is left as one packet (writev(2)).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn send(&self, file: &File) -> io::Result<u64> {
+        let (pieces, count) = self.raw();
+        // SAFETY: as in `read_some`; the kernel only reads the memory here.
+        let sent = unsafe { libc::writev(file.as_raw_fd(), pieces, count as libc::c_int) };
+        result(sent)
+    }
+
     fn whole(
         &mut self,
         mut offset: u64,

@@ -6,6 +6,7 @@
 //! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
 //!   [`MmioTransport`] shows it as registers.
+//! - [`FramePort`] is a TAP, or what stands in for one.
 //! - [`port()`] is the line between a console device and whoever shows it to the host.
 //!
 //! ```text
@@ -57,6 +58,7 @@ mod mmio;
 mod port;
 mod queue;
 mod rate;
+mod tap;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod worker;
@@ -76,6 +78,7 @@ pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use rate::{Rate, RateLimiter};
+pub use tap::{FramePort, NET_HEADER_LEN, TapError};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;
 

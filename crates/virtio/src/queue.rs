@@ -88,6 +88,12 @@ impl Queue {
         self.inner.size()
     }
 
+    /// Whether the device has taken chains from it since the driver set it up; for a device that must know whether it starts
+    /// or goes on. Every 65,536 chains it seems to start.
+    pub fn has_begun(&self) -> bool {
+        self.inner.next_avail() != 0
+    }
+
     /// What its device counts.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -1,8 +1,10 @@
 //! What a config says of a disk.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use vmm_config::{ByteSize, FilePath};
+use serde::Deserialize;
+use vmm_config::FilePath;
+
+use crate::limits::{Limits, present};
 
 /// A disk.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -77,24 +79,6 @@ pub enum Io {
     Threads,
 }
 
-/// What the guest may use. What is absent is without limit.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Bytes read, written and zeroed each second.
-    #[serde(default, deserialize_with = "present")]
-    pub bytes_per_second: Option<ByteSize>,
-    /// Bytes at once after a rest; if absent, those of a second.
-    #[serde(default, deserialize_with = "present")]
-    pub bytes_burst: Option<ByteSize>,
-    /// Requests each second.
-    #[serde(default, deserialize_with = "present")]
-    pub operations_per_second: Option<u64>,
-    /// Requests at once after a rest; if absent, those of a second.
-    #[serde(default, deserialize_with = "present")]
-    pub operations_burst: Option<u64>,
-}
-
 /// Where the guest's writes go instead of the file.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -103,9 +87,4 @@ pub enum Overlay {
     Temp,
     /// The same in this directory.
     TempIn(FilePath),
-}
-
-/// A field that may be absent but not null.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }

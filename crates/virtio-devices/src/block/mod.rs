@@ -19,7 +19,6 @@ pub mod request;
 mod serve;
 mod shape;
 mod space;
-mod timer;
 
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use self::image::Image;
 use self::raw::Raw;
 use self::request::{SECTOR_LEN, SERIAL_LEN};
 use self::space::{Face, QUEUE_SIZE};
-use self::timer::Timer;
+use crate::timer::Timer;
 
 /// How often the file's size is looked at. inotify(7) would wake us for each write of the guest's, and says nothing of block
 /// devices.

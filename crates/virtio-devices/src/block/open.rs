@@ -1,11 +1,10 @@
 //! From what a config says to a disk.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use vmm_virtio::{IoMethod, OpenError, Rate, RateLimiter, Setting};
+use vmm_virtio::{IoMethod, OpenError, Setting};
 
-use super::config::{Config, Format, Io, Limits, Overlay as OverlayConfig};
+use super::config::{Config, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
@@ -23,7 +22,7 @@ const QUEUES: u32 = 16;
 pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
     let serial = serial(config.serial.as_deref(), setting.id)?;
     let queues = queues(config.queues, setting.vcpus)?;
-    let limiter = limiter(&config.limits)?;
+    let limiter = config.limits.limiter()?;
     check_combination(config)?;
     let (disk, len, shape, description) = open_disk(config, setting)?;
     let read_only = config.read_only;
@@ -158,25 +157,4 @@ fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
         return Err(OpenError::config("queues", problem));
     }
     Ok(queues)
-}
-
-fn limiter(limits: &Limits) -> Result<Option<RateLimiter>, OpenError> {
-    let bytes = |size: Option<vmm_config::ByteSize>| size.map(vmm_config::ByteSize::bytes);
-    let bytes = rate("bytes", bytes(limits.bytes_per_second), bytes(limits.bytes_burst))?;
-    let operations = rate("operations", limits.operations_per_second, limits.operations_burst)?;
-    let is_limited = bytes.is_some() || operations.is_some();
-    Ok(is_limited.then(|| RateLimiter::new(bytes, operations, Instant::now())))
-}
-
-fn rate(what: &str, per_second: Option<u64>, burst: Option<u64>) -> Result<Option<Rate>, OpenError> {
-    let wrong = |name: &str, problem: &str| {
-        Err(OpenError::config(&format!("limits.{what}_{name}"), problem.to_owned()))
-    };
-    match (per_second, burst) {
-        (Some(0), _) => wrong("per_second", "0 lets nothing through, leave it out for no limit"),
-        (_, Some(0)) => wrong("burst", "0 lets nothing through, leave it out for that of a second"),
-        (None, Some(_)) => wrong("burst", &format!("limits nothing without \"{what}_per_second\", add that")),
-        (Some(per_second), burst) => Ok(Some(Rate { per_second, burst: burst.unwrap_or(per_second) })),
-        (None, None) => Ok(None),
-    }
 }

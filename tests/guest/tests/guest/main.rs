@@ -14,6 +14,7 @@ mod initrd;
 mod input;
 mod linux;
 mod memory;
+mod net;
 mod output;
 mod paste;
 mod power;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         memory::tests(),
         power::tests(),
         virtio::tests(),
+        net::tests(),
         console::tests(),
         rootfs::tests(),
         fio::tests(),

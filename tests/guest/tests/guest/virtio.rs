@@ -38,7 +38,7 @@ fn guest(devices: &str, modules: &[&str]) -> Shell {
 }
 
 /// A [`guest`] of a monitor with these flags too.
-fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
+pub(crate) fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
     let config = file(format!(r#"{{"devices": {devices}}}"#).as_bytes());
     let modules = [&["virtio_mmio"], modules].concat();
     let initrd = initrd_with(&modules);
@@ -144,7 +144,7 @@ fn virtio_counters_are_written_on_sigusr1_and_at_the_end() {
 }
 
 /// 0 where there is nothing yet.
-fn counter(metrics: &Path, device: &str, name: &str) -> u64 {
+pub(crate) fn counter(metrics: &Path, device: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(metrics).expect("the file of --metrics");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     json["devices"][device][name].as_u64().unwrap_or(0)

@@ -8,27 +8,27 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 /// A timer, not set at first (timerfd_create(2)).
 #[derive(Debug)]
-pub(super) struct Timer(TimerFd);
+pub(crate) struct Timer(TimerFd);
 
 impl Timer {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // Non-blocking: set anew after epoll saw it, it has nothing to read.
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
     }
 
     /// Can be read once, after `wait`, which isn't zero.
-    pub(super) fn once(&self, wait: Duration) -> io::Result<()> {
+    pub(crate) fn once(&self, wait: Duration) -> io::Result<()> {
         self.set(Expiration::OneShot(wait.into()))
     }
 
     /// Can be read again and again.
-    pub(super) fn every(&self, pause: Duration) -> io::Result<()> {
+    pub(crate) fn every(&self, pause: Duration) -> io::Result<()> {
         self.set(Expiration::Interval(pause.into()))
     }
 
     /// Can't be read until it expires again.
-    pub(super) fn acknowledge(&self) {
+    pub(crate) fn acknowledge(&self) {
         // Non-blocking; how often doesn't matter.
         let _ = self.0.wait();
     }

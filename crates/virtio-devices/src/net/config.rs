@@ -1,0 +1,36 @@
+//! What a config says of a network card.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::limits::{Limits, present};
+
+/// A network card.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What its frames go through on the host.
+    pub backend: Backend,
+    /// Its address, such as "52:54:00:12:34:56"; if absent, one that is always the same for this id and TAP.
+    #[serde(default, deserialize_with = "present")]
+    pub mac: Option<String>,
+    /// The longest packet that the guest shall send, 68 to 65535 bytes; if absent, the guest decides.
+    #[serde(default, deserialize_with = "present")]
+    pub mtu: Option<u16>,
+    /// Pairs of queues, at most one for each vCPU; if absent, as many as that, 16 at most, where the backend can have several.
+    #[serde(default, deserialize_with = "present")]
+    pub queues: Option<u16>,
+    /// What the guest may use, both directions together; a request is a frame.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the frames go through on the host.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The TAP of this name, which is made if there is none and the user may.
+    Tap(String),
+    /// A descriptor that the monitor inherits: a TAP, or a socket with a frame in each packet.
+    Fd(i32),
+}

@@ -1,0 +1,80 @@
+//! A card's address.
+
+use std::fmt;
+
+/// Of one card, neither zero nor a group's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mac(pub(super) [u8; 6]);
+
+impl Mac {
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            *byte = parts.next().and_then(parse_byte).ok_or_else(|| malformed(text))?;
+        }
+        if parts.next().is_some() {
+            return Err(malformed(text));
+        }
+        if bytes == [0; 6] {
+            return Err(format!("{text} is no card's address, choose another or leave it out"));
+        }
+        if bytes[0] & 1 != 0 {
+            let even = bytes[0] & 0xfe;
+            return Err(format!("{text} is a group's address, a card's could begin with {even:02x}"));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// One of those that belong to no manufacturer (IEEE 802 §8.2, "locally administered"), always the same for the same
+    /// words.
+    pub(super) fn of(words: &[&str]) -> Self {
+        // FNV-1a of 64 bits: its numbers are those of its authors.
+        let hash = words
+            .iter()
+            .flat_map(|word| word.bytes().chain([0]))
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64)
+            });
+        let [a, b, c, d, e, f, _, _] = hash.to_be_bytes();
+        Self([a & 0xfc | 2, b, c, d, e, f])
+    }
+}
+
+fn parse_byte(text: &str) -> Option<u8> {
+    let is_hex = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
+}
+
+fn malformed(text: &str) -> String {
+    format!("{text:?} isn't six bytes such as \"52:54:00:12:34:56\"")
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_derived_is_local_of_one_card_and_stable() {
+        let mac = Mac::of(&["net0", "tap0"]);
+        assert_eq!(mac, Mac::of(&["net0", "tap0"]));
+        assert_eq!(mac.0[0] & 3, 2);
+        assert_eq!(Mac::parse(&mac.to_string()), Ok(mac));
+    }
+
+    #[test]
+    fn address_derived_differs_with_each_word() {
+        let mac = Mac::of(&["net0", "tap0"]);
+        assert_ne!(mac, Mac::of(&["net1", "tap0"]));
+        assert_ne!(mac, Mac::of(&["net0", "tap1"]));
+    }
+}

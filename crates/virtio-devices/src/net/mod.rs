@@ -1,0 +1,256 @@
+//! A network card (virtio 1.2 §5.1).
+//!
+//! ```text
+//!  transmitq --> a chain is a frame, one writev ------------------------> port: a TAP's queue, or a socket
+//!  receiveq  <-- 1 to n chains <-- a buffer of one frame, receive.rs <--- port, watched while there are chains
+//!  controlq  --> how many pairs the driver uses, control.rs
+//! ```
+//!
+//! What can't be delivered is dropped and counted; nothing is queued here but one frame for each pair, so that a flood stays
+//! in the kernel's queue, which drops. A port is watched only while its driver has room: no flood turns the thread round.
+
+mod config;
+mod control;
+mod face;
+mod mac;
+mod open;
+mod receive;
+mod transmit;
+
+use std::time::Instant;
+
+use vmm_virtio::{
+    ConfigSpace, Fault, FramePort, IoSlices, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice,
+};
+
+use self::config::Config;
+use self::face::{F_MQ, Face};
+use self::receive::Receiver;
+use crate::timer::Timer;
+
+/// As many as the receiving queue of Linux fills with pages for the longest frame, many times over.
+const QUEUE_SIZE: u16 = 256;
+const CONTROL_SIZE: u16 = 64;
+/// There are tokens again. Below are the ports of the pairs.
+const REFILLED: u32 = 1 << 16;
+
+/// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
+/// struct virtio_net_hdr_v1.
+const FRAME_LEN: usize = 65535 + 14 + 8 + HEADER_LEN;
+const HEADER_LEN: usize = vmm_virtio::NET_HEADER_LEN;
+/// The shortest: a header of Ethernet's, as the kernel wants it.
+const FRAME_MIN: usize = HEADER_LEN + 14;
+
+/// The device.
+pub struct Net {
+    pairs: Vec<Pair>,
+    /// Pairs that the driver uses, from the first on.
+    active: usize,
+    face: Face,
+    space: ConfigSpace,
+    description: String,
+    pace: Pace,
+}
+
+/// A receiving queue, a transmitting queue and what they end in.
+struct Pair {
+    port: FramePort,
+    receiver: Receiver,
+    /// What is sent just now.
+    slices: IoSlices,
+    is_attached: bool,
+    is_watched: bool,
+    /// The port has ended, and there is nothing to wait for.
+    is_gone: bool,
+    /// Its transmitting queue has chains that there were no tokens for.
+    transmit_waits: bool,
+    receive_waits: bool,
+}
+
+/// What the guest may use, and when it may go on.
+struct Pace {
+    limiter: Option<RateLimiter>,
+    refilled: Timer,
+    is_refilling: bool,
+}
+
+impl Pace {
+    /// Whether a frame may go now. If not, an event comes when it is worth to try again.
+    fn take(&mut self, len: u64) -> bool {
+        let Some(limiter) = &mut self.limiter else { return true };
+        let Err(wait) = limiter.take(len, Instant::now()) else { return true };
+        // Whoever asked first has the timer set already. Without a timer nobody would come back: a limit that can't be kept
+        // is better than a card that stands still.
+        self.is_refilling = self.is_refilling || self.refilled.once(wait).is_ok();
+        !self.is_refilling
+    }
+}
+
+impl Kind for Net {
+    const NAME: &'static str = "net";
+    const ID: u32 = 1;
+    type Config = Config;
+
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+        open::open(&config, setting)
+    }
+}
+
+impl VirtioDevice for Net {
+    fn features(&self) -> u64 {
+        self.face.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        let mut sizes = vec![QUEUE_SIZE; 2 * self.pairs.len()];
+        sizes.extend((self.pairs.len() > 1).then_some(CONTROL_SIZE));
+        sizes
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.space.clone()
+    }
+
+    fn note(&self) -> Option<String> {
+        Some(self.description.clone())
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.pace.is_refilling = false;
+        if self.pace.limiter.is_some() && session.watch(&self.pace.refilled, REFILLED).is_err() {
+            // The host is out of memory; no limit then.
+            session.counters().errors.add(1);
+            self.pace.limiter = None;
+        }
+        if self.pairs[0].port.set_offloads(face::offloads(session.features())).is_err() {
+            session.counters().errors.add(1);
+        }
+        // One that goes on has its pairs still: the driver said how many in a chain of before.
+        let control = self.control_queue(session);
+        let goes_on = control.and_then(|queue| session.queue(queue)).is_some_and(|queue| queue.has_begun());
+        self.activate(if goes_on { self.active } else { 1 }, session);
+        Ok(())
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let done = if self.control_queue(session) == Some(queue) {
+            self.control(queue, session)
+        } else if queue.is_multiple_of(2) {
+            self.receive(queue / 2, session)
+        } else {
+            self.transmit(queue / 2, session)
+        };
+        self.unless_broken(done, session)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let done =
+            if token == REFILLED { self.refill(session) } else { self.receive(token as usize, session) };
+        self.unless_broken(done, session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.unwatch(session);
+        for (index, pair) in self.pairs.iter_mut().enumerate() {
+            pair.receiver.give_up(index * 2, session);
+            (pair.receive_waits, pair.transmit_waits) = (false, false);
+        }
+    }
+}
+
+impl Net {
+    fn new(
+        ports: Vec<FramePort>,
+        face: Face,
+        limiter: Option<RateLimiter>,
+        description: String,
+    ) -> Result<Self, OpenError> {
+        let refilled = Timer::new().map_err(|error| OpenError::host("", error))?;
+        let pairs = ports.into_iter().map(|port| Pair {
+            port,
+            receiver: Receiver::new(),
+            slices: IoSlices::with_capacity(QUEUE_SIZE.into()),
+            is_attached: true,
+            is_watched: false,
+            is_gone: false,
+            transmit_waits: false,
+            receive_waits: false,
+        });
+        Ok(Self {
+            pairs: pairs.collect(),
+            active: 1,
+            face,
+            space: face.space(),
+            description,
+            pace: Pace { limiter, refilled, is_refilling: false },
+        })
+    }
+
+    /// Behind all pairs, or behind the first for a driver that uses only that (virtio 1.2 §5.1.2).
+    fn control_queue(&self, session: &Session) -> Option<usize> {
+        let pairs = if session.has_feature(F_MQ) { self.pairs.len() } else { 1 };
+        (self.pairs.len() > 1).then_some(2 * pairs)
+    }
+
+    /// The driver uses `count` pairs from now on: the kernel spreads frames over what is attached.
+    fn activate(&mut self, count: usize, session: &mut Session) {
+        self.active = count;
+        for (index, pair) in self.pairs.iter_mut().enumerate() {
+            let is_active = index < count;
+            if !is_active {
+                pair.unwatch(session);
+                pair.receiver.give_up(index * 2, session);
+            }
+            if is_active != pair.is_attached {
+                match pair.port.set_attached(is_active) {
+                    Ok(()) => pair.is_attached = is_active,
+                    Err(_) => session.counters().errors.add(1),
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.pace.refilled.acknowledge();
+        self.pace.is_refilling = false;
+        for index in 0..self.pairs.len() {
+            if std::mem::take(&mut self.pairs[index].transmit_waits) {
+                self.transmit(index, session)?;
+            }
+            if std::mem::take(&mut self.pairs[index].receive_waits) {
+                self.receive(index, session)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A device that gave up looks at nothing any more.
+    fn unless_broken(&mut self, done: Result<(), Fault>, session: &Session) -> Result<(), Fault> {
+        if done.is_err() {
+            self.unwatch(session);
+        }
+        done
+    }
+
+    fn unwatch(&mut self, session: &Session) {
+        // What wasn't watched is none the worse.
+        let _ = session.unwatch(&self.pace.refilled);
+        self.pairs.iter_mut().for_each(|pair| pair.unwatch(session));
+    }
+}
+
+impl Pair {
+    fn watch(&mut self, token: usize, session: &Session) {
+        if !self.is_watched && session.watch(self.port.file(), token as u32).is_err() {
+            session.counters().errors.add(1);
+            return;
+        }
+        self.is_watched = true;
+    }
+
+    fn unwatch(&mut self, session: &Session) {
+        if std::mem::take(&mut self.is_watched) {
+            let _ = session.unwatch(self.port.file());
+        }
+    }
+}

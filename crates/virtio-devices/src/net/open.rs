@@ -1,0 +1,163 @@
+//! From what a config says to a card.
+
+use std::io;
+use std::path::Path;
+
+use vmm_virtio::{FramePort, OpenError, Setting, TapError};
+
+use super::Net;
+use super::config::{Backend, Config};
+use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO};
+use super::mac::Mac;
+
+/// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
+const PAIRS: u32 = 16;
+/// What Linux calls an interface, at most, in bytes (IFNAMSIZ without its NUL).
+const NAME_LEN: usize = 15;
+/// The shortest that a card may ask for (virtio 1.2 §5.1.4.1).
+const MTU_MIN: u16 = 68;
+
+pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
+    let mac = config.mac.as_deref().map(Mac::parse).transpose();
+    let mac = mac.map_err(|problem| OpenError::config("mac", problem))?;
+    if let Some(mtu) = config.mtu.filter(|mtu| *mtu < MTU_MIN) {
+        return Err(OpenError::config("mtu", format!("{mtu} is too short, at least {MTU_MIN}")));
+    }
+    let limiter = config.limits.limiter()?;
+    let pairs = pairs(config.queues, setting.vcpus)?;
+    let ports = match &config.backend {
+        Backend::Tap(name) => open_tap(name, pairs, config.queues.is_some())?,
+        Backend::Fd(fd) => vec![open_fd(*fd, config.queues)?],
+    };
+    let name = ports[0].name().unwrap_or_default().to_owned();
+    let mac = mac.unwrap_or_else(|| Mac::of(&[setting.id, &name]));
+    let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
+    let face = Face { mac, mtu: config.mtu, pairs: ports.len() as u16, offloads };
+    let through = if name.is_empty() { "a socket".to_owned() } else { name };
+    let description = format!("{through}, {mac}, pairs of queues: {}", ports.len());
+    Net::new(ports, face, limiter, description)
+}
+
+/// How many, and at least one.
+fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
+    let Some(pairs) = given else { return Ok(vcpus.clamp(1, PAIRS) as u16) };
+    if pairs == 0 {
+        return Err(OpenError::config("queues", "0 pairs carry no frame, at least 1"));
+    }
+    let most = vcpus.clamp(1, PAIRS);
+    if u32::from(pairs) > most {
+        let problem =
+            format!("{pairs} pairs of queues are more than the vCPUs, or than {PAIRS}, at most {most}");
+        return Err(OpenError::config("queues", problem));
+    }
+    Ok(pairs)
+}
+
+fn open_fd(fd: i32, queues: Option<u16>) -> Result<FramePort, OpenError> {
+    if fd < 3 {
+        let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
+        return Err(OpenError::config("backend", problem));
+    }
+    if queues.is_some_and(|queues| queues > 1) {
+        return Err(OpenError::config("queues", "a descriptor is one pair of queues, leave it out"));
+    }
+    FramePort::inherited(fd).map_err(|error| OpenError::config("backend", format!("descriptor {fd} {error}")))
+}
+
+/// A port for each pair.
+fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, OpenError> {
+    check_name(name)?;
+    let is_invalid = |error: &TapError| matches!(error, TapError::Interface(error) if error.kind() == io::ErrorKind::InvalidInput);
+    let refused = |error| refusal(name, &error);
+    let has_many = pairs > 1;
+    let (first, pairs) = match FramePort::tap(name, has_many) {
+        // It was made for one queue, or for many, and we asked for the other.
+        Err(error) if is_invalid(&error) && has_interface(name, "tun_flags") => {
+            if is_wanted && has_many {
+                let problem = format!(
+                    "{name} was made for one queue: leave \"queues\" out, or make it anew by \
+                     `sudo ip tuntap del {name} mode tap; sudo ip tuntap add {name} mode tap multi_queue user $USER`"
+                );
+                return Err(OpenError::config("queues", problem));
+            }
+            (FramePort::tap(name, !has_many).map_err(refused)?, 1)
+        }
+        other => (other.map_err(refused)?, pairs),
+    };
+    let more = (1..pairs).map(|_| FramePort::tap(name, true).map_err(refused));
+    let ports = std::iter::once(Ok(first)).chain(more).collect::<Result<Vec<_>, _>>()?;
+    if queues_in_use(name) > ports.len() {
+        return Err(refusal(name, &TapError::Interface(io::ErrorKind::ResourceBusy.into())));
+    }
+    Ok(ports)
+}
+
+/// A TAP of many queues may be joined while another program has it, which would lose frames to us. 0 where sysfs doesn't
+/// show it.
+fn queues_in_use(name: &str) -> usize {
+    let queues = std::fs::read_dir(Path::new("/sys/class/net").join(name).join("queues"));
+    let names = queues.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("rx-")).count()
+}
+
+fn check_name(name: &str) -> Result<(), OpenError> {
+    // With a % the kernel would choose a number (Linux, net/core/dev.c, dev_alloc_name).
+    let is_bad = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'/' | b'%' | b':');
+    let (is_empty, is_long) = (name.is_empty(), name.len() > NAME_LEN);
+    if is_empty || is_long || name.bytes().any(is_bad) || matches!(name, "." | "..") {
+        let problem = format!("{name:?} is no interface's name: 1 to {NAME_LEN} characters, none of \"/%:\"");
+        return Err(OpenError::config("backend.tap", problem));
+    }
+    Ok(())
+}
+
+/// Whether the interface is there, and has a file of this name in sysfs.
+fn has_interface(name: &str, file: &str) -> bool {
+    Path::new("/sys/class/net").join(name).join(file).exists()
+}
+
+/// What the kernel's refusal means, and the command that mends it.
+fn refusal(name: &str, error: &TapError) -> OpenError {
+    let add = format!("sudo ip tuntap add {name} mode tap user $USER");
+    let host = |problem: String| OpenError::host("backend.tap", problem);
+    match error {
+        TapError::Device(error) => match error.kind() {
+            io::ErrorKind::NotFound => {
+                host("there is no /dev/net/tun: `sudo modprobe tun` loads the kernel's driver".into())
+            }
+            io::ErrorKind::PermissionDenied => host(
+                "/dev/net/tun isn't open to you: `sudo chmod 666 /dev/net/tun` (each TAP has its own owner)"
+                    .into(),
+            ),
+            _ => host(format!("/dev/net/tun can't be opened: {error}")),
+        },
+        TapError::Interface(error) => match error.kind() {
+            io::ErrorKind::ResourceBusy => {
+                host(format!("{name} is in use by another program: stop that one, or take another TAP"))
+            }
+            io::ErrorKind::PermissionDenied if has_interface(name, "") => host(format!(
+                "{name} belongs to another user: `sudo ip tuntap del {name} mode tap; {add}` makes it yours"
+            )),
+            io::ErrorKind::PermissionDenied => host(format!(
+                "there is no {name}, and you may not make one: `{add} && sudo ip link set {name} up` does"
+            )),
+            io::ErrorKind::InvalidInput if has_interface(name, "") => OpenError::config(
+                "backend.tap",
+                format!("{name} is no TAP: `{add}` with another name makes one"),
+            ),
+            _ => host(format!("{name} can't be had: {error}")),
+        },
+        TapError::Setup(call, error) => host(format!("{name} can't be set up: {call}: {error}")),
+    }
+}
+
+/// The TUN_F_ bits that it takes, and takes them off again.
+fn probe(port: &FramePort) -> io::Result<u32> {
+    // Nobody computes a checksum on the way through a socket.
+    if port.name().is_none() {
+        return Ok(0);
+    }
+    let offloads = [TAP_OFFLOADS_USO, TAP_OFFLOADS].into_iter().find(|all| port.set_offloads(*all).is_ok());
+    port.set_offloads(0)?;
+    Ok(offloads.unwrap_or(0))
+}

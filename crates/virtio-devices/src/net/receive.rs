@@ -1,0 +1,232 @@
+//! From the port to the guest.
+
+use std::io;
+
+use vmm_virtio::vm_memory::{Bytes, GuestAddress};
+use vmm_virtio::{Buffers, Chain, Counters, Fault, FramePort, Head, Session, Step};
+
+use super::face::{self, F_MRG_RXBUF, NUM_BUFFERS};
+use super::{FRAME_LEN, FRAME_MIN, HEADER_LEN, Net, Pace};
+
+/// Frames in a row that a driver may be unable to take before the thread looks after other things.
+const DROPS: u32 = 64;
+
+/// The frame that is on its way to the guest, and the chains that it goes into.
+///
+/// ```text
+///  empty --read--> waiting --a chain takes it--------------------------> empty
+///                     |                                                    ^
+///                     +--a chain takes a part--> partial --the last part---+
+/// ```
+pub(super) struct Receiver {
+    buffer: Vec<u8>,
+    /// Of the frame with its header; 0 for none.
+    len: usize,
+    /// Bytes of it that are in chains.
+    given: usize,
+    /// Tokens were taken for it.
+    is_paid: bool,
+    /// Chains that the device keeps, and what each has. Those of whole frames come first.
+    kept: Vec<(Head, u32)>,
+    /// How many are those of whole frames.
+    whole: usize,
+    /// The two bytes of the header in the first chain that say how many chains there are.
+    count_at: [Option<u64>; 2],
+}
+
+/// Why a port's frames wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The driver has no more chains, and rings when it has.
+    Chains,
+    /// The port has no more frames.
+    Frames,
+    Tokens,
+    /// For ever: the port has ended.
+    Nothing,
+}
+
+impl Net {
+    /// Gives the driver what came, as far as it has buffers.
+    pub(super) fn receive(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
+        let active = self.active;
+        let Some(pair) = self.pairs.get_mut(index).filter(|pair| index < active && !pair.is_gone) else {
+            return Ok(());
+        };
+        let queue = 2 * index;
+        let mut intake = Intake {
+            port: &pair.port,
+            receiver: &mut pair.receiver,
+            pace: &mut self.pace,
+            counters: &session.counters().clone(),
+            features: session.features(),
+            wait: Wait::Chains,
+        };
+        let ram = session.ram().clone();
+        let store = |gpa: u64, byte: u8| {
+            ram.memory().write_obj(byte, GuestAddress(gpa)).map_err(|_| Fault::Unmapped { gpa, len: 1 })
+        };
+        session.drain(queue, |chain| intake.step(&chain, &store))?;
+        let wait = intake.wait;
+        pair.receiver.complete(queue, session)?;
+        pair.receive_waits = wait == Wait::Tokens;
+        match wait {
+            Wait::Frames => pair.watch(index, session),
+            Wait::Chains | Wait::Tokens => pair.unwatch(session),
+            Wait::Nothing => {
+                pair.unwatch(session);
+                pair.is_gone = true;
+                face::set_link_down(&self.space);
+                session.config_changed();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A round of a queue.
+struct Intake<'a> {
+    port: &'a FramePort,
+    receiver: &'a mut Receiver,
+    pace: &'a mut Pace,
+    counters: &'a Counters,
+    features: u64,
+    wait: Wait,
+}
+
+impl Intake<'_> {
+    fn step(
+        &mut self,
+        chain: &Chain<'_>,
+        store: &impl Fn(u64, u8) -> Result<(), Fault>,
+    ) -> Result<Step, Fault> {
+        let room = chain.writable();
+        let begins = self.receiver.given == 0;
+        // Such a chain is given back, so that the next one isn't kept waiting.
+        if room.is_empty() || begins && room.len() < FRAME_MIN as u64 {
+            self.counters.errors.add(1);
+            return Ok(Step::Used(0));
+        }
+        if begins && let Some(wait) = self.find_frame(room.len()) {
+            self.wait = wait;
+            return Ok(Step::Full);
+        }
+        let frame_len = self.receiver.len;
+        let step = self.receiver.give(chain.head(), &room, store)?;
+        if self.receiver.len == 0 {
+            self.counters.requests.add(1);
+            self.counters.bytes_in.add((frame_len - HEADER_LEN) as u64);
+        }
+        Ok(step)
+    }
+
+    /// Has a frame in the buffer that may go into a chain of `room` bytes, or says why not.
+    fn find_frame(&mut self, room: u64) -> Option<Wait> {
+        let is_mergeable = self.features & 1 << F_MRG_RXBUF != 0;
+        for _ in 0..DROPS {
+            if self.receiver.len == 0 {
+                match self.port.receive(&mut self.receiver.buffer) {
+                    Ok(0) => return Some(Wait::Nothing),
+                    Ok(len) => (self.receiver.len, self.receiver.is_paid) = (len, false),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(Wait::Frames),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => return Some(Wait::Nothing),
+                }
+            }
+            let len = self.receiver.len;
+            let fits = len >= FRAME_MIN && (is_mergeable || len as u64 <= room);
+            if !fits || !face::adapt(&mut self.receiver.buffer[..HEADER_LEN], self.features) {
+                self.receiver.len = 0;
+                self.counters.requests.add(1);
+                self.counters.errors.add(1);
+                continue;
+            }
+            self.receiver.is_paid = self.receiver.is_paid || self.pace.take(len as u64);
+            return (!self.receiver.is_paid).then_some(Wait::Tokens);
+        }
+        // It is level-triggered: the turn comes again.
+        Some(Wait::Frames)
+    }
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; FRAME_LEN],
+            len: 0,
+            given: 0,
+            is_paid: false,
+            kept: Vec::new(),
+            whole: 0,
+            count_at: [None; 2],
+        }
+    }
+
+    /// Puts what fits of the frame into a chain.
+    fn give(
+        &mut self,
+        head: Head,
+        room: &Buffers<'_>,
+        store: &impl Fn(u64, u8) -> Result<(), Fault>,
+    ) -> Result<Step, Fault> {
+        let left = &self.buffer[self.given..self.len];
+        let part = left.len().min(usize::try_from(room.len()).unwrap_or(usize::MAX));
+        room.write(&left[..part])?;
+        if self.given == 0 {
+            let place = |at: usize| room.split_at(at as u64).and_then(|(_, rest)| rest.gpa());
+            self.count_at = [place(NUM_BUFFERS), place(NUM_BUFFERS + 1)];
+        }
+        self.given += part;
+        let is_last = self.given == self.len;
+        if is_last {
+            (self.len, self.given) = (0, 0);
+            // Chains are used in the order of their bytes, behind those that wait.
+            if self.kept.is_empty() {
+                return Ok(Step::Used(part as u32));
+            }
+        }
+        self.kept.push((head, part as u32));
+        if is_last {
+            // The device keeps no more chains than the queue has descriptors, which fits.
+            let count = (self.kept.len() - self.whole) as u16;
+            self.whole = self.kept.len();
+            for (gpa, byte) in self.count_at.into_iter().zip(count.to_le_bytes()) {
+                gpa.map_or(Ok(()), |gpa| store(gpa, byte))?;
+            }
+        }
+        Ok(Step::Kept)
+    }
+
+    /// Gives back the chains of whole frames. A frame for which all of the queue is too small is dropped.
+    fn complete(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
+        let counters = session.counters().clone();
+        let Some(queue) = session.queue(index) else { return Ok(()) };
+        for (head, len) in self.kept.drain(..self.whole) {
+            queue.complete(head, len)?;
+        }
+        self.whole = 0;
+        if self.kept.len() >= usize::from(queue.size()) {
+            for (head, _) in self.kept.drain(..) {
+                queue.complete(head, 0)?;
+            }
+            (self.len, self.given) = (0, 0);
+            counters.requests.add(1);
+            counters.errors.add(1);
+        }
+        queue.announce()
+    }
+
+    /// Gives back all chains. A frame that is partly in some will go into others.
+    pub(super) fn give_up(&mut self, index: usize, session: &mut Session) {
+        // To a driver that broke its rings nothing can be given back.
+        let _ = self.complete(index, session);
+        if let Some(queue) = session.queue(index) {
+            for (head, _) in self.kept.drain(..) {
+                let _ = queue.complete(head, 0);
+            }
+            let _ = queue.announce();
+        }
+        self.kept.clear();
+        (self.whole, self.given) = (0, 0);
+    }
+}

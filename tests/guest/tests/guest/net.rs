@@ -1,0 +1,194 @@
+//! A network card at a TAP of the host's, used by Linux's driver. The monitor makes the TAP, which is gone with it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use driver::{DEADLINE, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+use rig::Assets;
+use tempfile::NamedTempFile;
+
+use crate::shell::Shell;
+use crate::virtio::{counter, guest_with};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        net_carries_pings_and_a_mebibyte_both_ways,
+        net_with_two_vcpus_has_two_pairs_of_queues,
+        net_link_works_behind_a_flood,
+        net_driver_that_leaves_and_comes_back_finds_its_link,
+        net_tap_that_cannot_be_had_says_why,
+    ]
+}
+
+/// A guest and its TAP, with 10.77.`subnet`.1 at the host's end and .2 at the guest's.
+struct Network {
+    shell: Shell,
+    subnet: u8,
+    metrics: NamedTempFile,
+}
+
+/// Busybox as a program of the host's.
+#[track_caller]
+fn busybox(words: &str) -> String {
+    let program = Assets::here().busybox().expect("it is prepared");
+    let output = Command::new(program).args(words.split(' ')).output().expect("it can be started");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{words}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
+}
+
+impl Network {
+    /// Each test has a subnet of its own: they run at once.
+    #[track_caller]
+    fn start(subnet: u8, flags: &[&str]) -> Self {
+        let metrics = NamedTempFile::new().expect("a temporary file");
+        let devices = format!(
+            r#"[{{"type": "net", "id": "lan", "backend": {{"tap": "vmmtest{subnet}"}}, "mtu": 1500}}]"#
+        );
+        let metrics_flag = ["--metrics", metrics.path().to_str().expect("UTF-8")];
+        let shell = guest_with(&devices, &["virtio_net"], &[&metrics_flag, flags].concat());
+        busybox(&format!("ip addr add 10.77.{subnet}.1/24 dev vmmtest{subnet}"));
+        busybox(&format!("ip link set vmmtest{subnet} up"));
+        let mut network = Self { shell, subnet, metrics };
+        network.set_up_guest();
+        network
+    }
+
+    #[track_caller]
+    fn set_up_guest(&mut self) {
+        let subnet = self.subnet;
+        let up = format!(
+            "ip addr add 10.77.{subnet}.2/24 dev eth0 && ip link set eth0 up && cat /sys/class/net/eth0/carrier"
+        );
+        assert_eq!(self.shell.run(&up), "1\n");
+    }
+
+    fn host(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.subnet, 1)
+    }
+
+    fn guest(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.subnet, 2)
+    }
+
+    #[track_caller]
+    fn assert_pings(&mut self) {
+        let host = self.host();
+        let printed = self.shell.run_within(&format!("ping -c 3 -W 5 {host}"), DEADLINE);
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+        let printed = busybox(&format!("ping -c 3 -W 5 {}", self.guest()));
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+    }
+
+    /// Runs `command` in the guest, which connects to this end.
+    fn connected(&mut self, command: &str, talk: impl FnOnce(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind((self.host(), 0)).expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let talking = std::thread::spawn(move || talk(listener.accept().expect("the guest connects").0));
+        let command = command.replace("NC", &format!("nc {} {port}", self.host()));
+        let printed = self.shell.run_within(&command, DEADLINE);
+        talking.join().expect("the host's end is content");
+        printed
+    }
+
+    #[track_caller]
+    fn end(mut self) {
+        self.shell.reboot();
+        assert_eq!(counter(self.metrics.path(), "lan", "faults"), 0);
+    }
+}
+
+/// A mebibyte without a period that frames could have.
+fn mebibyte() -> Vec<u8> {
+    (0_u32..1 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
+}
+
+fn net_carries_pings_and_a_mebibyte_both_ways() {
+    let mut network = Network::start(1, &[]);
+    network.assert_pings();
+    let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
+    assert_eq!(network.connected("NC </dev/null >/tmp/file; wc -c </tmp/file", send), "1048576\n");
+    network.connected("NC </tmp/file", |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("the guest sends");
+        assert!(bytes == mebibyte(), "{} bytes came back", bytes.len());
+    });
+    // A bit for each feature, from 0 on: CSUM, GUEST_CSUM, MTU, MAC, both TSO4, MRG_RXBUF, STATUS; one pair of queues.
+    let features = network.shell.run("cat /sys/class/net/eth0/device/features");
+    let has = |bit: usize| features.as_bytes()[bit] == b'1';
+    assert!([0, 1, 3, 5, 7, 11, 15, 16].into_iter().all(has) && !has(22), "{features}");
+    network.end();
+}
+
+fn net_with_two_vcpus_has_two_pairs_of_queues() {
+    let mut network = Network::start(2, &["--cpus", "2"]);
+    assert_eq!(network.shell.run("ls /sys/class/net/eth0/queues"), "rx-0  rx-1  tx-0  tx-1\n");
+    network.assert_pings();
+    // Each connection is spread by its hash: of eight, some go through each pair.
+    for _ in 0..8 {
+        let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
+        assert_eq!(network.connected("NC </dev/null | wc -c", send), "1048576\n");
+    }
+    network.end();
+}
+
+/// Two seconds of datagrams that nobody takes, as fast as the host can.
+fn net_link_works_behind_a_flood() {
+    let mut network = Network::start(3, &[]);
+    network.assert_pings();
+    let before = network.shell.monitor.rss_anon_kib();
+    let socket = UdpSocket::bind((network.host(), 0)).expect("a port");
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut sent = 0_u64;
+    while Instant::now() < until {
+        // The kernel may have no room, or say that nobody is at that port.
+        sent += u64::from(socket.send_to(&[0; 1400], (network.guest(), 9)).is_ok());
+    }
+    assert!(sent > 1000, "{sent} datagrams are no flood");
+    network.assert_pings();
+    let after = network.shell.monitor.rss_anon_kib();
+    assert!(after < before + (64 << 10), "{before} KiB, then {after} KiB");
+    network.end();
+}
+
+fn net_driver_that_leaves_and_comes_back_finds_its_link() {
+    let mut network = Network::start(4, &["--cpus", "2"]);
+    network.assert_pings();
+    network
+        .shell
+        .run("cd /sys/bus/virtio/drivers/virtio_net; echo virtio0 >unbind; echo virtio0 >bind; cd /");
+    network.set_up_guest();
+    network.assert_pings();
+    network.end();
+}
+
+/// The exit codes of a config that is wrong, and of a host that lacks something.
+const BAD_CONFIG: i32 = 3;
+const BAD_HOST: i32 = 4;
+
+fn net_tap_that_cannot_be_had_says_why() {
+    let refused = |cpus: u32, devices: &str, code: i32, message: &str| {
+        let config = NamedTempFile::new().expect("a temporary file");
+        let kernel = crate::linux::image_path(crate::linux::ANY);
+        let config_text = format!(
+            r#"{{"boot": {{"kernel": {kernel:?}}}, "cpus": {{"count": {cpus}}}, "devices": [{devices}]}}"#
+        );
+        std::fs::write(config.path(), config_text).expect("room for a config");
+        let words = ["--check", "--config", config.path().to_str().expect("UTF-8")];
+        let mut monitor = Monitor::command(words).start();
+        monitor.expect_code(code, DEADLINE);
+        assert!(monitor.stderr().contains(message), "{}", monitor.stderr());
+    };
+    let message = "devices[0].backend.tap: lo is no TAP: `sudo ip tuntap add lo mode tap user $USER` with another name makes one";
+    refused(1, r#"{"type": "net", "backend": {"tap": "lo"}}"#, BAD_CONFIG, message);
+    let message =
+        "devices[1].backend.tap: vmmtest5 is in use by another program: stop that one, or take another TAP";
+    let tap = r#"{"type": "net", "backend": {"tap": "vmmtest5"}}"#;
+    refused(1, &format!("{tap}, {tap}"), BAD_HOST, message);
+    // A TAP of many queues, which the kernel would share.
+    refused(2, &format!("{tap}, {tap}"), BAD_HOST, message);
+}
