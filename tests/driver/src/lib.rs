@@ -35,7 +35,7 @@ pub use launch::{Launch, Stdin, Stdout};
 pub use line::Line;
 pub use monitor::Monitor;
 pub use process::wait_until;
-pub use program::monitor_program;
+pub use program::{AGENT_BIN, VMM_BIN, agent_program, monitor_program};
 
 /// Long enough for anything that takes a moment, on a slow machine with other work to do.
 pub const DEADLINE: Duration = Duration::from_secs(60);

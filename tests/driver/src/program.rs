@@ -9,16 +9,25 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// Names a program to use as it is, instead of building one.
-const VMM_BIN: &str = "VMM_BIN";
+pub const VMM_BIN: &str = "VMM_BIN";
 
 /// Linked statically, the monitor starts without the dynamic loader and maps a third less memory.
 const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Names the [`agent_program`] likewise.
+pub const AGENT_BIN: &str = "VMM_AGENT_BIN";
 
 /// The path of the monitor as users run it: its static release build, which is brought up to date once per process. The
 /// variable `VMM_BIN` names another.
 pub fn monitor_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(build, given))
+    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(|| build("vmm-bin"), given))
+}
+
+/// The path of the program that guests run in tests (tests/agent), built in the same way; `VMM_AGENT_BIN` names another.
+pub fn agent_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| env::var_os(AGENT_BIN).map_or_else(|| build("guest-agent"), given))
 }
 
 /// A relative path starts at the workspace: cargo runs each test in the directory of its package.
@@ -31,9 +40,9 @@ pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace")
 }
 
-fn build() -> PathBuf {
+fn build(package: &str) -> PathBuf {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--package", "vmm-bin", "--message-format", "json-render-diagnostics"])
+        .args(["build", "--release", "--package", package, "--message-format", "json-render-diagnostics"])
         // With a target named, the flags spare build scripts and procedural macros, which can't be static.
         .args(["--target", "host-tuple"])
         .env("RUSTFLAGS", STATIC)
@@ -42,15 +51,18 @@ fn build() -> PathBuf {
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo can be run");
-    assert!(output.status.success(), "cargo build --release --package vmm-bin: {}", output.status);
+    assert!(output.status.success(), "cargo build --release --package {package}: {}", output.status);
     let messages = String::from_utf8(output.stdout).expect("cargo's messages are UTF-8");
-    messages.lines().find_map(executable).expect("cargo says where it put the program")
+    messages
+        .lines()
+        .find_map(|message| executable(message, package))
+        .expect("cargo says where it put the program")
 }
 
-/// The program that one of cargo's messages is about.
-fn executable(message: &str) -> Option<PathBuf> {
+/// The program of `package`, if it is that which one of cargo's messages is about.
+fn executable(message: &str, package: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let is_ours = message["target"]["name"] == "vmm-bin";
+    let is_ours = message["target"]["name"] == package && message["target"]["kind"][0] == "bin";
     message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
 }
 
@@ -60,15 +72,17 @@ mod tests {
 
     #[test]
     fn message_about_the_monitor_names_its_executable() {
-        let message =
-            r#"{"reason":"compiler-artifact","target":{"name":"vmm-bin"},"executable":"/t/release/vmm-bin"}"#;
-        assert_eq!(executable(message), Some("/t/release/vmm-bin".into()));
+        let message = r#"{"reason":"compiler-artifact","target":{"name":"vmm-bin","kind":["bin"]},"executable":"/t/release/vmm-bin"}"#;
+        assert_eq!(executable(message, "vmm-bin"), Some("/t/release/vmm-bin".into()));
     }
 
     #[test]
     fn message_about_a_build_script_or_a_library_is_skipped() {
         let script = r#"{"target":{"name":"build-script-build"},"executable":"/t/build"}"#;
-        assert_eq!(executable(script), None);
-        assert_eq!(executable(r#"{"target":{"name":"vmm-bin"},"executable":null}"#), None);
+        assert_eq!(executable(script, "vmm-bin"), None);
+        assert_eq!(
+            executable(r#"{"target":{"name":"vmm-bin","kind":["bin"]},"executable":null}"#, "vmm-bin"),
+            None
+        );
     }
 }

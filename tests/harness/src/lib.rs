@@ -9,7 +9,7 @@ mod shards;
 
 use std::process::ExitCode;
 
-use driver::monitor_program;
+use driver::{AGENT_BIN, VMM_BIN, agent_program, monitor_program};
 pub use libtest_mimic;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note};
@@ -55,14 +55,14 @@ pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(),
         Some(shard) => shard.of(tests),
         None => tests,
     };
-    monitor_program();
+    build(needs);
     let prepared = if in_rig() { Ok(()) } else { prepare() };
     let place = match reason_for_rig(needs) {
         None => prepared,
         Some(_) if shard.is_none() && prepared.is_ok() && shards::are_worth_it(&tests, &arguments) => {
             return shards::run();
         }
-        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason, shard.as_ref())) {
+        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason, needs, shard.as_ref())) {
             Ok(code) => return code,
             Err(why) => Err(format!("{reason}, and the rig doesn't run either: {why}")),
         },
@@ -88,12 +88,23 @@ fn reason_for_rig(needs: Needs) -> Option<String> {
     }
 }
 
+/// Builds what isn't named by a variable.
+fn build(needs: Needs) {
+    monitor_program();
+    if needs == Needs::Linux {
+        agent_program();
+    }
+}
+
 /// Runs this program, with the same arguments, in the rig.
-fn run_in_rig(reason: &str, shard: Option<&Shard>) -> Result<ExitCode, String> {
+fn run_in_rig(reason: &str, needs: Needs, shard: Option<&Shard>) -> Result<ExitCode, String> {
     note(&format!("{reason}: the tests run in the rig"));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let argv = [own.into_os_string()].into_iter().chain(std::env::args_os().skip(1));
-    let mut rig = Rig::new(&Assets::here()).env("VMM_BIN", monitor_program());
+    let mut rig = Rig::new(&Assets::here()).env(VMM_BIN, monitor_program());
+    if needs == Needs::Linux {
+        rig = rig.env(AGENT_BIN, agent_program());
+    }
     if let Some(shard) = shard {
         rig = rig.env(shards::SHARD, shard.to_string());
     }

@@ -16,10 +16,14 @@ use crate::newc::Archive;
 /// The first process of a guest: reports in a line that begins with `INIT-UP `, then a shell on the console.
 pub const GUEST_INIT: &str = include_str!("../../../resources/busybox/init");
 
+/// What Busybox's DHCP client runs, and where it looks for it.
+pub(crate) const DHCP_SCRIPT: &str = include_str!("../../../resources/busybox/udhcpc");
+pub(crate) const DHCP_SCRIPT_PATH: &str = "etc/udhcpc/default.script";
+
 /// Where [`Initramfs::modules`] puts its files, numbered in the order of loading.
 pub const MODULE_DIR: &str = "modules";
 
-const DIRS: [&str; 9] = ["bin", "dev", "etc", "mnt", "proc", "root", "sys", "tmp", "var"];
+const DIRS: [&str; 10] = ["bin", "dev", "etc", "etc/udhcpc", "mnt", "proc", "root", "sys", "tmp", "var"];
 
 /// An initramfs under construction.
 #[derive(Debug)]
@@ -50,6 +54,7 @@ impl Initramfs {
         }
         archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
         archive.file("etc/group", 0o644, b"root:x:0:\n");
+        archive.file(DHCP_SCRIPT_PATH, 0o755, DHCP_SCRIPT.as_bytes());
         archive.file("init", 0o755, init.as_bytes());
         Ok(Self { archive })
     }

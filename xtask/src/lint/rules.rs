@@ -89,6 +89,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("vmm-gdb", 5, Only(&["vmm-arch"]), Forbidden),
     rule("vmm-bin", 6, AnyLower, Forbidden),
     rule("driver", TOOL_LAYER, Only(&[]), Forbidden),
+    rule("guest-agent", TOOL_LAYER, Only(&[]), Forbidden),
     rule("rig", TOOL_LAYER, Only(&[]), Forbidden),
     rule("harness", TOOL_LAYER + 1, Only(&["driver", "rig"]), Forbidden),
     rule("guest-tests", TOOL_LAYER + 2, AnyLower, Forbidden),

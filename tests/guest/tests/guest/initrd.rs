@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use driver::Monitor;
+use driver::{Monitor, agent_program};
 use rig::Module;
 use rig::newc::Archive;
 use tempfile::NamedTempFile;
@@ -13,7 +13,8 @@ use crate::shell::Shell;
 /// Without a word on how to reset: the tables say it.
 pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// The initramfs with these drivers in /modules: stock kernels have them as modules. `sh /modules/load` loads them all.
+/// The initramfs with these drivers in /modules: stock kernels have them as modules. `sh /modules/load` loads them all. What a
+/// test has its guest do beside that, `guest-agent` does.
 pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
     let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
     let mut archive = Archive::new();
@@ -28,6 +29,8 @@ pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
             &module.read().expect("a file of the package"),
         );
     }
+    let agent = std::fs::read(agent_program()).expect("it was built");
+    archive.file("bin/guest-agent", 0o755, &agent);
     // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
     // Documentation/driver-api/early-userspace/buffer-format.rst).
     let mut both = std::fs::read(initrd_path()).expect("the initramfs");

@@ -9,15 +9,17 @@ use super::{ROOT_PASSWORD, Rootfs};
 use crate::assets::stamp;
 use crate::command::output_of;
 use crate::error::{At, Result};
+use crate::initramfs::{DHCP_SCRIPT, DHCP_SCRIPT_PATH};
 
 /// Directories and their permissions, each after the one that it's in.
-const DIRS: [(&str, u32); 19] = [
+const DIRS: [(&str, u32); 20] = [
     ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),
     ("etc/acpi", 0o755),
     ("etc/acpi/PWRF", 0o755),
     ("etc/init.d", 0o755),
+    ("etc/udhcpc", 0o755),
     ("mnt", 0o755),
     ("proc", 0o755),
     ("root", 0o700),
@@ -40,7 +42,7 @@ macro_rules! resource {
 }
 
 /// Files with fixed contents.
-const FILES: [(&str, u32, &str); 9] = [
+const FILES: [(&str, u32, &str); 10] = [
     ("etc/inittab", 0o644, resource!("inittab")),
     ("etc/init.d/start", 0o755, resource!("start")),
     ("etc/init.d/stop", 0o755, resource!("stop")),
@@ -51,6 +53,7 @@ const FILES: [(&str, u32, &str); 9] = [
     ("etc/fstab", 0o644, resource!("fstab")),
     ("etc/motd", 0o644, resource!("motd")),
     ("etc/profile", 0o644, resource!("profile")),
+    (DHCP_SCRIPT_PATH, 0o755, DHCP_SCRIPT),
 ];
 
 /// Whatever the tree depends on.

@@ -12,9 +12,17 @@ const INIT: &str = include_str!("../../../../resources/rootfs/disk-init");
 /// Without these there's no disk and no root.
 const REQUIRED: [&str; 3] = ["virtio_mmio", "virtio_blk", "ext4"];
 /// ext4 asks the kernel for a crc32c when it mounts, and there's no modprobe then; newer kernels have it built in, under
-/// other names. The next two tell a user space that listens of the power button. The last two are for devices that a
-/// machine may have: what is loaded here needs no modules on the disk.
-const OPTIONAL: [&str; 5] = ["crc32c_generic", "button", "evdev", "virtio-rng", "virtio_balloon"];
+/// other names. The next two tell a user space that listens of the power button. The rest is for devices that a machine
+/// may have: what is loaded here needs no modules on the disk.
+const OPTIONAL: [&str; 7] = [
+    "crc32c_generic",
+    "button",
+    "evdev",
+    "virtio-rng",
+    "virtio_balloon",
+    "virtio_net",
+    "vmw_vsock_virtio_transport",
+];
 
 /// What the initramfs depends on but for Busybox.
 pub(crate) fn inputs(kernel: &Kernel) -> Vec<&str> {
