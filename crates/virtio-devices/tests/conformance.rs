@@ -38,8 +38,8 @@ fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
     open("block", fields)
 }
 
-/// VIRTIO_BLK_F_SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD and WRITE_ZEROES.
-const DISK_FEATURES: u64 = 1 << 2 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
+/// VIRTIO_BLK_F_SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD and WRITE_ZEROES.
+const DISK_FEATURES: u64 = 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
 
 /// A read of the first sector, which is zeros, and the status behind it.
 const DISK: Expectations = Expectations {

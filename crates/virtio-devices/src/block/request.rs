@@ -11,6 +11,8 @@ use virtio_bindings::bindings::virtio_blk::{
 };
 use vmm_virtio::{Buffers, Chain, Fault};
 
+use super::space::QUEUE_SIZE;
+
 /// The unit of every position and length on the wire, in bytes (virtio 1.2 §5.2.4).
 pub const SECTOR_LEN: u64 = 512;
 /// Bytes of `type`, `reserved` and `sector` in front of each request.
@@ -19,6 +21,16 @@ pub(super) const HEADER_LEN: u64 = 16;
 const SEGMENT_LEN: u64 = 16;
 /// Bytes of a serial.
 pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
+/// The most buffers of a request: those of a chain without header and status.
+pub const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// The most bytes of each, as VIRTIO_BLK_F_SIZE_MAX says. FreeBSD's driver refuses a disk that takes less than what it sends at
+/// once (sys/dev/virtio/block/virtio_blk.c, `vtblk_attach`): 1 MiB, if its `kern.maxphys` wasn't changed.
+pub const SIZE_MAX: u32 = 1 << 20;
+/// The most bytes that one request moves: those of a driver that keeps to both. Linux's does (drivers/block/virtio_blk.c hands
+/// them to the block layer as `max_segments` and `max_segment_size`), and sends a few MiB at most unless its `max_sectors_kb`
+/// is raised. Without this, a chain whose descriptors all name the same memory would move up to 1 TiB, and a stop of the
+/// device wait for that.
+pub const DATA_LEN_MAX: u64 = SEGMENTS_MAX as u64 * SIZE_MAX as u64;
 /// The most sectors that one discard names: 1 GiB, so that one request keeps a host thread for a moment only.
 pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
 /// The most sectors that one request zeroes: 32 MiB, which a host without a quicker way writes in some hundredths of a
@@ -193,9 +205,10 @@ impl Segment {
 }
 
 impl Terms {
-    /// The bytes of `len` from `sector` on, if they are whole sectors of the disk.
+    /// The bytes of `len` from `sector` on, if they are whole sectors of the disk, and not too many.
     fn data_range(&self, sector: u64, len: u64) -> Option<Range<u64>> {
-        len.is_multiple_of(SECTOR_LEN).then(|| self.range(sector, len / SECTOR_LEN))?
+        let allowed = len.is_multiple_of(SECTOR_LEN) && len <= DATA_LEN_MAX;
+        allowed.then(|| self.range(sector, len / SECTOR_LEN))?
     }
 
     fn range(&self, sector: u64, sectors: u64) -> Option<Range<u64>> {

@@ -4,18 +4,17 @@ use std::ops::Range;
 
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
-    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use vmm_virtio::ConfigSpace;
 
 use super::config::Cache;
-use super::request::{DISCARD_SECTORS_MAX, SECTOR_LEN, ZEROES_SECTORS_MAX};
+use super::request::{DISCARD_SECTORS_MAX, SECTOR_LEN, SEGMENTS_MAX, SIZE_MAX, ZEROES_SECTORS_MAX};
 use super::shape::Shape;
 
 /// The most descriptors of a queue, as in other monitors: what a driver has in flight at once.
 pub(super) const QUEUE_SIZE: u16 = 256;
-/// The most buffers of a request: those of a chain without header and status.
-const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Offset of `capacity`, 64 bits.
 const CAPACITY: Range<usize> = 0..8;
 /// Offset of `writeback`, the byte that the driver may write.
@@ -34,8 +33,8 @@ pub(super) struct Face {
 impl Face {
     /// The bits that it offers.
     pub(super) fn features(&self) -> u64 {
-        let mut features = vec![VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_TOPOLOGY];
-        features.push(VIRTIO_BLK_F_FLUSH);
+        let mut features = vec![VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_BLK_SIZE];
+        features.extend([VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_FLUSH]);
         if self.queues > 1 {
             features.push(VIRTIO_BLK_F_MQ);
         }
@@ -54,8 +53,7 @@ impl Face {
         let writes = |value: u32| if self.read_only { 0 } else { value };
         let mut bytes = Vec::with_capacity(60);
         bytes.extend(self.sectors.to_le_bytes());
-        // size_max: no such limit.
-        bytes.extend([0; 4]);
+        bytes.extend(SIZE_MAX.to_le_bytes());
         bytes.extend(SEGMENTS_MAX.to_le_bytes());
         // geometry: that of cylinders.
         bytes.extend([0; 4]);
@@ -108,6 +106,7 @@ mod tests {
     #[test]
     fn space_has_each_field_at_its_place() {
         assert_eq!(u64::from_le_bytes(at(face(), 0)), 0x1_0000_0003);
+        assert_eq!(u32::from_le_bytes(at(face(), 8)), 0x10_0000);
         assert_eq!(u32::from_le_bytes(at(face(), 12)), 254);
         assert_eq!(u32::from_le_bytes(at(face(), 20)), 512);
         assert_eq!(at(face(), 24), [3, 0]);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use vmm_virtio::testing::{Buf, Driver, Used};
 use vmm_virtio::{OpenError, Setting, VirtioDevice};
@@ -28,7 +28,8 @@ pub(crate) const IOERR: u8 = 1;
 pub(crate) const UNSUPP: u8 = 2;
 
 /// What Linux's driver takes.
-pub(crate) const FEATURES: u64 = 1 << VIRTIO_BLK_F_FLUSH
+pub(crate) const FEATURES: u64 = 1 << VIRTIO_BLK_F_SIZE_MAX
+    | 1 << VIRTIO_BLK_F_FLUSH
     | 1 << VIRTIO_BLK_F_DISCARD
     | 1 << VIRTIO_BLK_F_WRITE_ZEROES
     | 1 << VIRTIO_BLK_F_CONFIG_WCE;
@@ -44,6 +45,19 @@ pub(crate) fn image() -> NamedTempFile {
     file.write_all(&bytes).unwrap();
     file
 }
+
+/// An image of so many MiB of zeros, which take no room.
+pub(crate) fn sparse_image(mib: u64) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().set_len(mib << 20).unwrap();
+    file
+}
+
+/// Memory of the driver's that nothing else uses, in the second half of its 64 MiB. As often as a request names it, so much
+/// longer is it than memory.
+pub(crate) const SPARE: u64 = 48 << 20;
+/// The first MiB of it.
+pub(crate) const MIB: Buf<'_> = Buf::WriteAt(SPARE, 1 << 20);
 
 /// The config's fields, with the path of `file`.
 pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {

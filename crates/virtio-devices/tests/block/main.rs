@@ -3,6 +3,7 @@
 mod bad_input;
 mod device;
 mod disk;
+mod long;
 mod malformed;
 mod overlay;
 mod pace;

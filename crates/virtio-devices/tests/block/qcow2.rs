@@ -13,10 +13,10 @@ use vmm_virtio::testing::Driver;
 use crate::disk::*;
 
 /// A directory for images that name each other.
-struct Images(TempDir);
+pub(crate) struct Images(TempDir);
 
 impl Images {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
@@ -25,7 +25,7 @@ impl Images {
     }
 
     /// A qcow2 image of `len` bytes, with a backing file and its format if there is one.
-    fn create(&self, name: &str, len: u64, backing: Option<(&str, &str)>) -> PathBuf {
+    pub(crate) fn create(&self, name: &str, len: u64, backing: Option<(&str, &str)>) -> PathBuf {
         let file = File::options().read(true).write(true).create_new(true).open(self.path(name)).unwrap();
         let mut builder = Qcow2::<Storage>::create_builder(Storage::try_from(file).unwrap()).size(len);
         if let Some((name, format)) = backing {
