@@ -1,8 +1,8 @@
 //! A disk (virtio 1.2 §5.2).
 //!
 //! ```text
-//!  chain --request.rs--> Request --limits--> raw.rs: the engine, many at once --------> completion: status, used
-//!                                      \--> image.rs: overlay.rs, qcow2.rs, at once --> status, used
+//!  chain --request.rs--> Request --pace.rs--> raw.rs: the engine, many at once --------> completion: status, used
+//!                                       \--> image.rs: overlay.rs, qcow2.rs, at once --> status, used
 //! ```
 //!
 //! What the guest can see fail is a status; what it may not do to its queues is a fault. Errors of the host's reach the
@@ -13,6 +13,7 @@ mod file;
 mod image;
 mod open;
 mod overlay;
+mod pace;
 mod qcow2;
 mod raw;
 pub mod request;
@@ -27,6 +28,7 @@ use vmm_virtio::{ConfigSpace, Durable, Fault, Kind, OpenError, RateLimiter, Sess
 
 use self::config::{Cache, Config};
 use self::image::Image;
+use self::pace::Pace;
 use self::raw::Raw;
 use self::request::{SECTOR_LEN, SERIAL_LEN};
 use self::space::{Face, QUEUE_SIZE};
@@ -38,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Something of a raw disk's is complete.
 const READY: u32 = 0;
-/// There are tokens again.
+/// There are tokens again, or the next turn begins.
 const REFILLED: u32 = 1;
 /// Time to look at the size.
 const LOOKS: u32 = 2;
@@ -51,13 +53,12 @@ pub struct Block {
     serial: [u8; SERIAL_LEN],
     description: String,
     durable: Durable,
-    limiter: Option<RateLimiter>,
-    refilled: Timer,
-    /// Somebody waits for it.
-    is_refilling: bool,
+    pace: Pace,
     looks: Timer,
     /// For each queue, whether it has chains that there was no room for.
     waiting: Vec<bool>,
+    /// The queue that was first when those that waited went on.
+    first: usize,
     is_watching: bool,
 }
 
@@ -96,7 +97,7 @@ impl VirtioDevice for Block {
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.waiting.fill(false);
-        self.is_refilling = false;
+        self.pace.restart();
         self.durable = self.durability(session);
         self.look(session);
         let watched = self.watch(session);
@@ -104,6 +105,10 @@ impl VirtioDevice for Block {
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        if self.waiting[queue] {
+            // Its turn comes; a driver that rings again doesn't get in front of others.
+            return Ok(());
+        }
         let served = self.serve(queue, session);
         self.unless_broken(served, session)
     }
@@ -112,8 +117,7 @@ impl VirtioDevice for Block {
         let done = match token {
             READY => self.finish(session),
             REFILLED => {
-                self.refilled.acknowledge();
-                self.is_refilling = false;
+                self.pace.restart();
                 Ok(())
             }
             _ => {
@@ -149,7 +153,8 @@ impl Block {
         (serial, limiter): ([u8; SERIAL_LEN], Option<RateLimiter>),
         description: String,
     ) -> Result<Self, OpenError> {
-        let timer = || Timer::new().map_err(|error| OpenError::host("", error));
+        let host = |error| OpenError::host("", error);
+        let pace = Pace::new(limiter, matches!(disk, Disk::Image(_))).map_err(host)?;
         Ok(Self {
             disk,
             face,
@@ -157,11 +162,10 @@ impl Block {
             serial,
             description,
             durable: Durable::Yes,
-            limiter,
-            refilled: timer()?,
-            is_refilling: false,
-            looks: timer()?,
+            pace,
+            looks: Timer::new().map_err(host)?,
             waiting: vec![false; face.queues.into()],
+            first: 0,
             is_watching: false,
         })
     }
@@ -186,11 +190,8 @@ impl Block {
                 .and_then(|()| self.looks.every(LOOK)),
             Disk::Image(_) => Ok(()),
         };
-        let watched = watched.and_then(|()| match &self.limiter {
-            Some(_) => session.watch(&self.refilled, REFILLED),
-            None => Ok(()),
-        });
         watched
+            .and_then(|()| session.watch(&self.pace, REFILLED))
             .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the disk's events"))
     }
 
@@ -201,7 +202,7 @@ impl Block {
                 let _ = session.unwatch(raw.engine.ready());
             }
             let _ = session.unwatch(&self.looks);
-            let _ = session.unwatch(&self.refilled);
+            let _ = session.unwatch(&self.pace);
         }
     }
 

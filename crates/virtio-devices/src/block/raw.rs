@@ -15,6 +15,10 @@ use crate::host_file::{Access, Place};
 /// about as quickly as more), and half a MiB of lists.
 const DEPTH: u16 = 128;
 
+/// Work in flight at once, as [`work`](Request::work) counts it: a stop waits for it. No disk is faster with more: at 10 GB/s
+/// it is 6 ms ahead. A request that is longer goes alone.
+const WORK_MAX: u64 = 64 << 20;
+
 /// The disk.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -22,6 +26,8 @@ pub(super) struct Raw {
     file: Arc<File>,
     direct: Option<Direct>,
     pub(super) engine: Engine<Pending>,
+    /// Of all that is in flight.
+    work: u64,
 }
 
 /// The same file past the page cache.
@@ -47,6 +53,8 @@ pub(super) struct Options<'a> {
 pub(super) struct Pending {
     pub(super) queue: usize,
     pub(super) head: Head,
+    /// What it is as [`work`](Request::work).
+    pub(super) work: u64,
     /// Where its status belongs.
     pub(super) status_gpa: u64,
     /// Bytes for the driver, without the status.
@@ -72,7 +80,7 @@ impl Raw {
         let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
             .map_err(|error| OpenError::host(place.field, format!("{path} can't be looked at: {error}")))?;
-        Ok((Self { file: Arc::new(image.file), direct, engine }, shape))
+        Ok((Self { file: Arc::new(image.file), direct, engine, work: 0 }, shape))
     }
 
     /// How long the file is now.
@@ -85,7 +93,13 @@ impl Raw {
         self.file.sync_data()
     }
 
-    /// Takes a request. It isn't full. False: it can't be carried out.
+    /// Whether it takes a request of so much work. If not, it does when one that it has is complete.
+    pub(super) fn has_room(&self, work: u64) -> bool {
+        // What the engine has was counted, so the sum stays small.
+        !self.engine.is_full() && (self.engine.in_flight() == 0 || self.work + work <= WORK_MAX)
+    }
+
+    /// Takes a request. [It has room](Self::has_room). False: it can't be carried out.
     pub(super) fn submit(&mut self, request: &Request<'_>, durable: Durable, pending: Pending) -> bool {
         let (request, offset) = match request {
             Request::Read { offset, into } => (IoRequest::Read(*into), *offset),
@@ -101,7 +115,17 @@ impl Raw {
             Some(direct) if direct.takes(&request, offset) => &direct.file,
             _ => &self.file,
         };
-        self.engine.submit(request, file, offset, pending).is_ok()
+        let work = pending.work;
+        let taken = self.engine.submit(request, file, offset, pending).is_ok();
+        self.work += if taken { work } else { 0 };
+        taken
+    }
+
+    /// A request that is complete.
+    pub(super) fn completed(&mut self) -> Option<(Pending, io::Result<()>)> {
+        let done = self.engine.completed()?;
+        self.work -= done.0.work;
+        Some(done)
     }
 }
 

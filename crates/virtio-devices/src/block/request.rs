@@ -9,7 +9,7 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
-use vmm_virtio::{Buffers, Chain, Fault};
+use vmm_virtio::{Buffers, Chain, Durable, Fault};
 
 use super::space::QUEUE_SIZE;
 
@@ -36,6 +36,11 @@ pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
 /// The most sectors that one request zeroes: 32 MiB, which a host without a quicker way writes in some hundredths of a
 /// second.
 pub const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
+
+/// What a flush is as [work](Request::work): what a disk moves while it does one.
+const FLUSH_WORK: u64 = 1 << 20;
+/// How much more of a disk is discarded than moved in the same time: a discard of all that may be is 32 MiB of work.
+const DISCARD_WORK: u64 = 32;
 
 /// How a request ended, as the last byte of its chain says it (virtio 1.2 §5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,19 @@ impl Request<'_> {
             Self::Read { into: data, .. } | Self::Write { from: data, .. } => data.len(),
             Self::WriteZeroes { range, .. } => range.end - range.start,
             Self::Flush | Self::Identify { .. } | Self::Discard { .. } => 0,
+        }
+    }
+
+    /// How long it keeps the host busy if its writes are `durable`, in bytes that are moved in that time: a guess, for whoever
+    /// must come to an end.
+    pub fn work(&self, durable: Durable) -> u64 {
+        let flush = if durable == Durable::Yes { FLUSH_WORK } else { 0 };
+        match self {
+            Self::Read { .. } => self.moved_len(),
+            Self::Write { .. } | Self::WriteZeroes { .. } => self.moved_len() + flush,
+            Self::Discard { range } => (range.end - range.start) / DISCARD_WORK,
+            Self::Flush => FLUSH_WORK,
+            Self::Identify { .. } => 0,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{Chain, Counters, Durable, Fault, Session, Step};
@@ -27,10 +26,11 @@ impl Block {
         let terms = Terms { sectors: self.face.sectors, read_only: self.face.read_only, features };
         session.drain(queue, |chain| {
             let Parsed { request, status } = parse(&chain, &terms)?;
-            let pending = pending(queue, &chain, status.gpa())?;
+            let work = request.as_ref().map_or(0, |request| request.work(self.durable));
+            let pending = Pending { work, ..pending(queue, &chain, status.gpa())? };
             let begun = match request {
                 Err(refusal) => Begun::Done(refusal),
-                Ok(request) if self.has_room(&request) => self.begin(&request, pending)?,
+                Ok(request) if self.has_room(&request, work) => self.begin(&request, pending)?,
                 Ok(_) => {
                     self.waiting[queue] = true;
                     return Ok(Step::Full);
@@ -49,9 +49,11 @@ impl Block {
         Ok(())
     }
 
-    /// Goes on with the queues that had to wait.
+    /// Goes on with the queues that had to wait, each time with another one first: it may take all the room that there is.
     pub(super) fn serve_waiting(&mut self, session: &mut Session) -> Result<(), Fault> {
-        for queue in 0..self.waiting.len() {
+        let count = self.waiting.len();
+        self.first = (self.first + 1) % count;
+        for queue in (self.first..count).chain(0..self.first) {
             if std::mem::take(&mut self.waiting[queue]) {
                 self.serve(queue, session)?;
             }
@@ -74,7 +76,7 @@ impl Block {
         if let Disk::Raw(raw) = &mut self.disk {
             while raw.engine.in_flight() > 0 {
                 raw.engine.wait();
-                while let Some((pending, result)) = raw.engine.completed() {
+                while let Some((pending, result)) = raw.completed() {
                     // To a driver that broke its rings nothing can be given back.
                     let _ = complete(session, pending, &result);
                 }
@@ -94,19 +96,11 @@ impl Block {
     }
 
     /// Whether the request may begin now. If not, an event comes when it is worth to try again.
-    fn has_room(&mut self, request: &Request<'_>) -> bool {
-        if let Disk::Raw(raw) = &self.disk
-            && raw.engine.is_full()
-        {
-            return false;
+    fn has_room(&mut self, request: &Request<'_>, work: u64) -> bool {
+        match &self.disk {
+            Disk::Raw(raw) if !raw.has_room(work) => false,
+            _ => self.pace.admits(request.moved_len(), work),
         }
-        let Some(limiter) = &mut self.limiter else { return true };
-        let Err(wait) = limiter.take(request.moved_len(), Instant::now()) else { return true };
-        // Whoever asked first has the timer set already.
-        let is_set = self.is_refilling || self.refilled.once(wait).is_ok();
-        self.is_refilling = is_set;
-        // Without a timer nobody would come back: a limit that can't be kept is better than a disk that stands still.
-        !is_set
     }
 
     fn begin(&mut self, request: &Request<'_>, pending: Pending) -> Result<Begun, Fault> {
@@ -125,7 +119,7 @@ impl Block {
 
     fn give_back(&mut self, session: &mut Session) -> Result<(), Fault> {
         let Disk::Raw(raw) = &mut self.disk else { return Ok(()) };
-        while let Some((pending, result)) = raw.engine.completed() {
+        while let Some((pending, result)) = raw.completed() {
             complete(session, pending, &result)?;
         }
         announce(session)
@@ -152,6 +146,7 @@ fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<P
     Ok(Pending {
         queue,
         head: chain.head(),
+        work: 0,
         status_gpa: status_gpa.ok_or(Fault::Request("a disk request without room for its status"))?,
         // Without status and header, which are there.
         len_in: chain.writable().len() - 1,

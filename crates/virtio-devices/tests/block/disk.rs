@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -10,8 +11,8 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use vmm_virtio::testing::{Buf, Driver, Used};
-use vmm_virtio::{OpenError, Setting, VirtioDevice};
+use vmm_virtio::testing::{Buf, DEADLINE, Driver, Used};
+use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 /// VIRTIO_BLK_T_*.
@@ -58,6 +59,79 @@ pub(crate) fn sparse_image(mib: u64) -> NamedTempFile {
 pub(crate) const SPARE: u64 = 48 << 20;
 /// The first MiB of it.
 pub(crate) const MIB: Buf<'_> = Buf::WriteAt(SPARE, 1 << 20);
+
+/// A disk whose every call a test hears of, and which then waits for the test.
+struct Watched {
+    disk: Box<dyn VirtioDevice>,
+    calls: Sender<Call>,
+    go: Receiver<()>,
+}
+
+/// Where a disk stands behind a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Requests that are done.
+    pub(crate) done: u64,
+    /// Those of the first queue that are on their way.
+    pub(crate) in_flight: u32,
+}
+
+impl Watched {
+    fn tell(&self, result: Result<(), Fault>, session: &mut Session) -> Result<(), Fault> {
+        let done = session.counters().requests.get();
+        let in_flight = session.queue(0).map_or(0, |queue| queue.in_flight());
+        // A test that has heard enough isn't waited for.
+        if self.calls.send(Call { done, in_flight }).is_ok() {
+            let _ = self.go.recv();
+        }
+        result
+    }
+}
+
+impl VirtioDevice for Watched {
+    fn features(&self) -> u64 {
+        self.disk.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.disk.queue_sizes()
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.disk.config_space()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.disk.start(session)
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        let done = self.disk.process(queue, session);
+        self.tell(done, session)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let done = self.disk.event(token, session);
+        self.tell(done, session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.disk.stop(session);
+    }
+}
+
+/// A running disk of one queue, which tells of each call and goes on when it is told to, or when nobody listens. One call it
+/// has had, at its start.
+pub(crate) fn start_watched(mut fields: Value) -> (Driver, Receiver<Call>, Sender<()>) {
+    fields["queues"] = json!(1);
+    let ((calls, heard), (go, wait)) = (channel(), channel());
+    let disk = try_open(fields).unwrap();
+    let mut driver = Driver::new(Box::new(Watched { disk, calls, go: wait }), 2);
+    driver.init(FEATURES);
+    assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), Call { done: 0, in_flight: 0 });
+    go.send(()).unwrap();
+    (driver, heard, go)
+}
 
 /// The config's fields, with the path of `file`.
 pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {

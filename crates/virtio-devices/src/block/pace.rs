@@ -1,0 +1,67 @@
+//! When a request may begin: the config's limits, and turns of the disk's thread.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use vmm_virtio::RateLimiter;
+
+use crate::timer::Timer;
+
+/// Work of a turn, as [`work`](super::request::Request::work) counts it: some milliseconds of a disk, in front of which going
+/// once more through epoll is nothing. A request that is longer has a turn of its own.
+const TURN: u64 = 8 << 20;
+
+/// It is a descriptor that can be read when what it refused is worth another try.
+#[derive(Debug)]
+pub(super) struct Pace {
+    limiter: Option<RateLimiter>,
+    /// What is left of the turn, for a disk whose thread does the work itself: meanwhile it hears of nothing, not even a stop.
+    turn: Option<u64>,
+    again: Timer,
+    /// Somebody waits for it.
+    is_set: bool,
+}
+
+impl Pace {
+    /// Within `limiter`. `by_turns`: whoever asks does the work at once.
+    pub(super) fn new(limiter: Option<RateLimiter>, by_turns: bool) -> io::Result<Self> {
+        Ok(Self { limiter, turn: by_turns.then_some(TURN), again: Timer::new()?, is_set: false })
+    }
+
+    /// Whether a request may begin now that moves `bytes` and is `work`.
+    pub(super) fn admits(&mut self, bytes: u64, work: u64) -> bool {
+        if self.turn == Some(0) && self.come_again(Duration::from_nanos(1)) {
+            return false;
+        }
+        if let Some(limiter) = &mut self.limiter
+            && let Err(wait) = limiter.take(bytes, Instant::now())
+            // Whoever asked first has the timer set already.
+            && (self.is_set || self.come_again(wait))
+        {
+            return false;
+        }
+        self.turn = self.turn.map(|left| left.saturating_sub(work));
+        true
+    }
+
+    /// A new turn, with a timer that isn't set.
+    pub(super) fn restart(&mut self) {
+        self.again.acknowledge();
+        self.is_set = false;
+        self.turn = self.turn.map(|_| TURN);
+    }
+
+    /// False if it can't be: nobody would come back then, and a limit that can't be kept is better than a disk that stands
+    /// still.
+    fn come_again(&mut self, wait: Duration) -> bool {
+        self.is_set = self.again.once(wait).is_ok();
+        self.is_set
+    }
+}
+
+impl AsRawFd for Pace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.again.as_raw_fd()
+    }
+}
