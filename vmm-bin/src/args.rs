@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Serial console: stdio, pty, none, file:PATH or socket:PATH
     #[arg(long, value_name = "WHERE")]
     serial: Option<OsString>,
-    /// Print the plan (memory map, addresses, entry, command line) and start nothing
+    /// Print the plan (memory map, addresses, entry, command line) and start no guest; files and virtio devices are opened
     #[arg(long)]
     pub(crate) check: bool,
     /// End the run after this time, such as 5s, with exit code 124

@@ -69,6 +69,22 @@ fn disk_twice_for_writing_is_locked() {
     assert_bad(r#"{"type": "block", "path": "disk.img"}, {"type": "block", "path": "disk.img"}"#, message);
 }
 
+/// An overlay's file is made, and gone.
+#[test]
+fn check_of_an_overlay_leaves_nothing() {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0; 1 << 20]);
+    let overlay = |directory| {
+        let disk =
+            format!(r#"{{"type": "block", "path": "disk.img", "overlay": {{"temp_in": "{directory}"}}}}"#);
+        bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{disk}]}}"#));
+        bench.run(&["--check", "--config", "vm.json"]).code
+    };
+    assert_eq!(overlay("."), Some(DONE));
+    assert_eq!(bench.names(), ["disk.img", "kernel", "vm.json"]);
+    assert_eq!(overlay("missing"), Some(BAD_CONFIG));
+}
+
 #[test]
 fn disks_on_one_base_are_taken() {
     let disk = r#"{"type": "block", "path": "disk.img", "overlay": "temp"}"#;
