@@ -82,6 +82,7 @@ pub use protocol::Protocol;
 pub use schema::{schema, schema_with};
 pub use serial::Serial;
 pub use size::{ByteSize, MemorySize};
+pub use strict::present;
 pub use text::hint;
 pub use timeout::Timeout;
 pub use virtio::{DeviceId, VirtioSection};

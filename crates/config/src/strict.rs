@@ -111,8 +111,12 @@ where
     })
 }
 
-/// Reads a field that may be absent but not null: leaving it out is the one way to ask for the default.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// Reads a field that may be absent but not null: leaving it out is the one way to ask for the default. For serde's
+/// `deserialize_with`, beside `default`.
+///
+/// # Errors
+/// Those of `T`.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

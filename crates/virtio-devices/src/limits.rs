@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use vmm_config::ByteSize;
+use serde::Deserialize;
+use vmm_config::{ByteSize, present};
 use vmm_virtio::{OpenError, Rate, RateLimiter};
 
 /// What the guest may use. What is absent is without limit.
@@ -37,13 +37,6 @@ impl Limits {
         let is_limited = bytes.is_some() || operations.is_some();
         Ok(is_limited.then(|| RateLimiter::new(bytes, operations, Instant::now())))
     }
-}
-
-/// A field that may be absent but not null.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 fn rate(what: &str, per_second: Option<u64>, burst: Option<u64>) -> Result<Option<Rate>, OpenError> {

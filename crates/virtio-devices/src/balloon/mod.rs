@@ -6,8 +6,8 @@ mod pages;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use vmm_config::ByteSize;
+use serde::Deserialize;
+use vmm_config::{ByteSize, present};
 use vmm_virtio::{ConfigSpace, Fault, Head, Kind, OpenError, Session, Setting, Step, VirtioDevice};
 
 pub use self::handle::{BalloonHandle, BalloonStats};
@@ -289,11 +289,6 @@ impl VirtioDevice for Balloon {
         // It fails if it was never watched.
         let _ = session.unwatch(self.shared.bell());
     }
-}
-
-/// A field that may be absent but not null.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 fn yes() -> bool {

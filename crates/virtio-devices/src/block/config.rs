@@ -2,9 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::FilePath;
+use vmm_config::{FilePath, present};
 
-use crate::limits::{Limits, present};
+use crate::limits::Limits;
 
 /// A disk.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -2,8 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use vmm_config::present;
 
-use crate::limits::{Limits, present};
+use crate::limits::Limits;
 
 /// A network card.
 #[derive(Debug, Deserialize, JsonSchema)]
