@@ -1,11 +1,9 @@
 //! A file that the guest sees as persistent memory (virtio 1.2 §5.19).
 
-use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_config::FilePath;
@@ -14,7 +12,7 @@ use vmm_virtio::{
     Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
 };
 
-use crate::host_file::{Access, Place, lock};
+use crate::host_file::{self, Access, Place, Wanted, lock};
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
@@ -160,55 +158,29 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
     Ok(places)
 }
 
-/// Opens the file, and says how long it is.
+const WANTED: Wanted =
+    Wanted { noun: "a file", other: |kind| if kind.is_dir() { "a directory" } else { "no file of bytes" } };
+
+/// Opens the file and locks it, and says how long it is.
 fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+    let place = Place { path, field: "path" };
+    let access = if read_only { Access::Read } else { Access::ReadWrite };
+    let (mut file, _) = host_file::open(place, access, WANTED)?;
+    let len = file.seek(SeekFrom::End(0)).map_err(|error| place.host("has no length", &error))?;
     let shown = path.display();
-    let wrong = |problem: &str| OpenError::config("path", format!("{shown} {problem}"));
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => wrong("doesn't exist, create it or correct the path"),
-        ErrorKind::ReadOnlyFilesystem => wrong(NOT_WRITABLE),
-        ErrorKind::PermissionDenied if !read_only && File::open(path).is_ok() => wrong(NOT_WRITABLE),
-        ErrorKind::PermissionDenied => wrong("can't be opened: permission denied, see chmod(1)"),
-        _ => OpenError::host("path", format!("{shown} can't be opened: {error}")),
-    };
-    let check = |found: &Metadata| {
-        let kind = found.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            let what = if kind.is_dir() { "a directory" } else { "no file of bytes" };
-            return Err(wrong(&format!("is {what}, name a file or a block device")));
-        }
-        // Root could, but who took away every right to write meant it.
-        if !read_only && found.permissions().mode() & 0o222 == 0 {
-            return Err(wrong(NOT_WRITABLE));
-        }
-        Ok(())
-    };
-    // Before it is opened: that blocks on a FIFO, and does things to some devices.
-    check(&std::fs::metadata(path).map_err(failed)?)?;
-    let mut file = File::options()
-        .read(true)
-        .write(!read_only)
-        // If it has become a FIFO meanwhile.
-        .custom_flags(OFlags::NONBLOCK.bits() as i32)
-        .open(path)
-        .map_err(failed)?;
-    check(&file.metadata().map_err(failed)?)?;
-    let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
     if len == 0 {
-        return Err(wrong(&format!("is empty, memory has at least 2M: try truncate -s 64M {shown}")));
+        let advice = format!("truncate -s 64M {shown}");
+        return Err(place.wrong(&format!("is empty, memory has at least 2M: try {advice}")));
     }
     if !len.is_multiple_of(GRANULE) {
         let whole = len.next_multiple_of(GRANULE);
         let advice = format!("truncate -s {whole} {shown}");
-        return Err(wrong(&format!("has {len} bytes, and Linux takes multiples of 2M: try {advice}")));
+        let problem = format!("has {len} bytes, and Linux takes multiples of 2M: try {advice}");
+        return Err(place.wrong(&problem));
     }
-    let access = if read_only { Access::Read } else { Access::ReadWrite };
-    lock(&file, Place { path, field: "path" }, access, "")?;
+    lock(&file, place, access, "")?;
     Ok((file, len))
 }
-
-/// What a writer is told of what it can't write.
-const NOT_WRITABLE: &str = "is read-only but \"read_only\" is false, set that or let it be written";
 
 #[cfg(test)]
 mod tests {

@@ -1,21 +1,23 @@
 //! Opening a disk's file, with everything that may be wrong with it.
 
-use std::fs::{File, FileType, Metadata};
-use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::fs::{File, FileType};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use vmm_virtio::OpenError;
 
 use super::request::SECTOR_LEN;
-use crate::host_file::{Access, Place, lock};
+use crate::host_file::{self, Access, Place, Wanted, lock};
 
 /// What a qcow2 image starts with (QEMU, docs/interop/qcow2.rst): "QFI" and 0xfb.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// What a second writer of one disk may do.
 const OVERLAY: &str = ", or use an \"overlay\"";
+
+const WANTED: Wanted = Wanted { noun: "an image file", other };
 
 /// A regular file or a block device, open and locked.
 #[derive(Debug)]
@@ -28,23 +30,9 @@ impl DiskFile {
     /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
     /// writers otherwise.
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {
-        // Before it is opened: that blocks on a FIFO, and does things to some devices.
-        let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
-        check(place, access, &found)?;
-        let file = File::options()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            // If it has become a FIFO meanwhile.
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(place.path)
-            .map_err(|error| unopened(place, access, error))?;
-        let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
-        check(place, access, &found)?;
-        // io_uring gives up too early on a file that mustn't block.
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
-            .map_err(|error| place.host("can't be made to block", &error.into()))?;
+        let (file, kind) = host_file::open(place, access, WANTED)?;
         lock(&file, place, access, OVERLAY)?;
-        Ok(Self { file, is_device: found.file_type().is_block_device() })
+        Ok(Self { file, is_device: kind.is_block_device() })
     }
 
     /// Its length now, in bytes; a block device's too.
@@ -86,41 +74,13 @@ impl DiskFile {
     }
 }
 
-fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
-    match (error.kind(), access) {
-        (ErrorKind::NotFound | ErrorKind::NotADirectory, _) => {
-            place.wrong("doesn't exist, create it or correct the path")
-        }
-        (ErrorKind::ReadOnlyFilesystem, Access::ReadWrite) => place.wrong(READ_ONLY),
-        (ErrorKind::PermissionDenied, Access::ReadWrite) if File::open(place.path).is_ok() => {
-            place.wrong(READ_ONLY)
-        }
-        (ErrorKind::PermissionDenied, _) => place.wrong("can't be opened: permission denied, see chmod(1)"),
-        _ => place.host("can't be opened", &error),
-    }
-}
-
-/// What a writer is told of what it can't write.
-const READ_ONLY: &str = "is read-only but \"read_only\" is false, set that or let it be written";
-
-fn check(place: Place<'_>, access: Access, found: &Metadata) -> Result<(), OpenError> {
-    if let Some(kind) = what_else(found.file_type()) {
-        return Err(place.wrong(&format!("is {kind}, name an image file or a block device")));
-    }
-    // Root could, but who took away every right to write meant it.
-    if access == Access::ReadWrite && found.permissions().mode() & 0o222 == 0 {
-        return Err(place.wrong(READ_ONLY));
-    }
-    Ok(())
-}
-
 /// What it is, if it can't be a disk.
-fn what_else(kind: FileType) -> Option<&'static str> {
+fn other(kind: FileType) -> &'static str {
     let kinds = [
         (kind.is_dir(), "a directory"),
         (kind.is_fifo(), "a FIFO"),
         (kind.is_socket(), "a socket"),
         (kind.is_char_device(), "a character device"),
     ];
-    kinds.iter().find(|(is, _)| *is).map(|(_, name)| *name)
+    kinds.iter().find(|(is, _)| *is).map_or("no file", |(_, name)| *name)
 }
