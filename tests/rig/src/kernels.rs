@@ -133,6 +133,22 @@ impl Kernel {
         names.iter().try_for_each(|name| library.add(name, &mut order))?;
         Ok(order)
     }
+
+    /// The [`modules`](Self::modules) of `required`, and of `optional` those that the kernel has.
+    pub(crate) fn modules_with(&self, required: &[&str], optional: &[&str]) -> Result<Vec<Module>> {
+        let library = ModuleLibrary::open(self)?;
+        let mut order = Vec::new();
+        required.iter().try_for_each(|name| library.add(name, &mut order))?;
+        for name in optional {
+            let before = order.len();
+            match library.add(name, &mut order) {
+                // Nor what it depends on.
+                Err(Error::ModuleNotFound { .. }) => order.truncate(before),
+                other => other?,
+            }
+        }
+        Ok(order)
+    }
 }
 
 /// All modules of one kernel.
@@ -347,5 +363,18 @@ mod tests {
     #[test]
     fn module_name_other_file_is_none() {
         assert_eq!(module_name(Path::new("modules.order")), None);
+    }
+
+    #[test]
+    fn modules_optional_may_be_missing_and_required_may_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("lib/modules/6.1.0");
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
+        let (package, release) = ("linux-image-6.1.0".to_owned(), "6.1.0".to_owned());
+        let kernel = Kernel { dir: dir.path().to_owned(), package, release };
+        assert_eq!(kernel.modules_with(&["ext4"], &["tun"]).unwrap(), []);
+        let missing = kernel.modules_with(&["ext4", "tun"], &[]).unwrap_err();
+        assert!(matches!(missing, Error::ModuleNotFound { module, .. } if module == "tun"));
     }
 }

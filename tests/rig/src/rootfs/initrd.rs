@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::initramfs::Initramfs;
 use crate::kernels::Kernel;
 
@@ -31,13 +31,5 @@ pub(crate) fn inputs(kernel: &Kernel) -> Vec<&str> {
 
 /// The initramfs for `kernel`, with the static `busybox`.
 pub(crate) fn initramfs(busybox: &Path, kernel: &Kernel) -> Result<Initramfs> {
-    let mut names = REQUIRED.to_vec();
-    for name in OPTIONAL {
-        match kernel.modules(&[name]) {
-            Ok(_) => names.push(name),
-            Err(Error::ModuleNotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Initramfs::new(busybox, INIT)?.modules(&kernel.modules(&names)?)
+    Initramfs::new(busybox, INIT)?.modules(&kernel.modules_with(&REQUIRED, &OPTIONAL)?)
 }
