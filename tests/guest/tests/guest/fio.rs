@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 use rig::{Assets, Rootfs};
 use tempfile::NamedTempFile;
 
-use crate::linux::{ANY, BOOT_DEADLINE, ENDED, image_path};
-use crate::rootfs::run;
+use crate::linux::{BOOT_DEADLINE, ENDED};
+use crate::rootfs::{run, start_on_disk};
 
 /// Of the disk: few enough for four rounds over it in the rig, and more than one request for each place in the queues.
 const DISK_LEN: u64 = 8 << 20;
@@ -21,20 +21,13 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// A guest whose root nobody writes, with `disk` on as many queues as it has processors, at a shell that is its first process.
 fn start(disk: &Path, queues: u64) -> (Monitor, NamedTempFile) {
-    let assets = Assets::here();
-    let root = assets.rootfs(Rootfs::Fio).expect("it was built beforehand");
-    let config = NamedTempFile::new().expect("a temporary file");
-    let text = format!(
+    let root = Assets::here().rootfs(Rootfs::Fio).expect("it was built beforehand");
+    let config = format!(
         r#"{{"cpus": {{"count": {queues}}}, "devices": [{{"type": "block", "id": "root", "path": {root:?}, "read_only": true}},
             {{"type": "block", "id": "data", "path": {disk:?}, "queues": {queues}}}]}}"#
     );
-    fs::write(config.path(), text).expect("room for a config");
-    let initrd = assets.disk_initrd(ANY.0).expect("it was built beforehand");
-    let words =
-        ["--memory", "256M", "--cmdline", "console=ttyS0 root=/dev/vda ro init=/bin/sh panic=-1 quiet"];
-    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd]].concat();
-    let monitor = Monitor::command(words).args(files).args(["--config".as_ref(), config.path().as_os_str()]);
-    let mut monitor = monitor.on_terminal().start();
+    let cmdline = "console=ttyS0 root=/dev/vda ro init=/bin/sh panic=-1 quiet";
+    let (mut monitor, config) = start_on_disk(&config, "256M", cmdline);
     monitor.expect("# ", BOOT_DEADLINE);
     (monitor, config)
 }

@@ -73,16 +73,21 @@ impl Disk {
     }
 }
 
+/// A guest on a terminal whose initramfs finds its root among the config's devices, and the file of that config.
+pub(crate) fn start_on_disk(config: &str, memory: &str, cmdline: &str) -> (Monitor, NamedTempFile) {
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), config).expect("room for a config");
+    let initrd = Assets::here().disk_initrd(ANY.0).expect("it was built beforehand");
+    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd]].concat();
+    let launch = Monitor::command(["--memory", memory, "--cmdline", cmdline]).args(files);
+    (launch.args(["--config".as_ref(), file.path().as_os_str()]).on_terminal().start(), file)
+}
+
 /// A guest whose root is this block device, as the config has it.
 fn start(fields: &str) -> (Monitor, NamedTempFile) {
-    let config = NamedTempFile::new().expect("a temporary file");
-    let text = format!(r#"{{"devices": [{{"type": "block", "id": "root", {fields}}}, {{"type": "rng"}}]}}"#);
-    std::fs::write(config.path(), text).expect("room for a config");
-    let initrd = Assets::here().disk_initrd(ANY.0).expect("it was built beforehand");
-    let words = ["--memory", "512M", "--cmdline", "console=ttyS0 root=/dev/vda rw panic=-1 quiet"];
-    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd]].concat();
-    let monitor = Monitor::command(words).args(files).args(["--config".as_ref(), config.path().as_os_str()]);
-    (monitor.on_terminal().start(), config)
+    let config =
+        format!(r#"{{"devices": [{{"type": "block", "id": "root", {fields}}}, {{"type": "rng"}}]}}"#);
+    start_on_disk(&config, "512M", "console=ttyS0 root=/dev/vda rw panic=-1 quiet")
 }
 
 fn path_field(path: &Path) -> String {
