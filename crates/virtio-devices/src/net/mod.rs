@@ -1,17 +1,18 @@
 //! A network card (virtio 1.2 §5.1).
 //!
 //! ```text
-//!  transmitq --> a chain is a frame, one writev ------------------------> port: a TAP's queue, or a socket
-//!  receiveq  <-- 1 to n chains <-- a buffer of one frame, receive.rs <--- port, watched while there are chains
+//!  transmitq --> a chain is a frame ------------------------------------> link: a TAP's queue, or a socket, link.rs
+//!  receiveq  <-- 1 to n chains <-- a buffer of one frame, receive.rs <--- link, watched while there are chains
 //!  controlq  --> how many pairs the driver uses, control.rs
 //! ```
 //!
 //! What can't be delivered is dropped and counted; nothing is queued here but one frame for each pair, so that a flood stays
-//! in the kernel's queue, which drops. A port is watched only while its driver has room: no flood turns the thread round.
+//! in the kernel's queue, which drops. A link is watched only while its driver has room: no flood turns the thread round.
 
 mod config;
 mod control;
 mod face;
+mod link;
 mod mac;
 mod open;
 mod receive;
@@ -19,19 +20,18 @@ mod transmit;
 
 use std::time::Instant;
 
-use vmm_virtio::{
-    ConfigSpace, Fault, FramePort, IoSlices, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice,
-};
+use vmm_virtio::{ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
 
 use self::config::Config;
 use self::face::{F_MQ, Face};
+use self::link::Link;
 use self::receive::Receiver;
 use crate::timer::Timer;
 
 /// As many as the receiving queue of Linux fills with pages for the longest frame, many times over.
 const QUEUE_SIZE: u16 = 256;
 const CONTROL_SIZE: u16 = 64;
-/// There are tokens again. Below are the ports of the pairs.
+/// There are tokens again. Below are the links of the pairs.
 const REFILLED: u32 = 1 << 16;
 
 /// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
@@ -54,13 +54,11 @@ pub struct Net {
 
 /// A receiving queue, a transmitting queue and what they end in.
 struct Pair {
-    port: FramePort,
+    link: Box<dyn Link>,
     receiver: Receiver,
-    /// What is sent just now.
-    slices: IoSlices,
     is_attached: bool,
     is_watched: bool,
-    /// The port has ended, and there is nothing to wait for.
+    /// The link has ended, and there is nothing to wait for.
     is_gone: bool,
     /// Its transmitting queue has chains that there were no tokens for.
     transmit_waits: bool,
@@ -122,7 +120,7 @@ impl VirtioDevice for Net {
             session.counters().errors.add(1);
             self.pace.limiter = None;
         }
-        if self.pairs[0].port.set_offloads(face::offloads(session.features())).is_err() {
+        if self.pairs[0].link.set_offloads(face::offloads(session.features())).is_err() {
             session.counters().errors.add(1);
         }
         // One that goes on has its pairs still: the driver said how many in a chain of before.
@@ -160,16 +158,15 @@ impl VirtioDevice for Net {
 
 impl Net {
     fn new(
-        ports: Vec<FramePort>,
+        links: Vec<Box<dyn Link>>,
         face: Face,
         limiter: Option<RateLimiter>,
         description: String,
     ) -> Result<Self, OpenError> {
         let refilled = Timer::new().map_err(|error| OpenError::host("", error))?;
-        let pairs = ports.into_iter().map(|port| Pair {
-            port,
+        let pairs = links.into_iter().map(|link| Pair {
+            link,
             receiver: Receiver::new(),
-            slices: IoSlices::with_capacity(QUEUE_SIZE.into()),
             is_attached: true,
             is_watched: false,
             is_gone: false,
@@ -202,7 +199,7 @@ impl Net {
                 pair.receiver.give_up(index * 2, session);
             }
             if is_active != pair.is_attached {
-                match pair.port.set_attached(is_active) {
+                match pair.link.set_attached(is_active) {
                     Ok(()) => pair.is_attached = is_active,
                     Err(_) => session.counters().errors.add(1),
                 }
@@ -241,7 +238,7 @@ impl Net {
 
 impl Pair {
     fn watch(&mut self, token: usize, session: &Session) {
-        if !self.is_watched && session.watch(self.port.file(), token as u32).is_err() {
+        if !self.is_watched && session.watch(&self.link.fd(), token as u32).is_err() {
             session.counters().errors.add(1);
             return;
         }
@@ -250,7 +247,7 @@ impl Pair {
 
     fn unwatch(&mut self, session: &Session) {
         if std::mem::take(&mut self.is_watched) {
-            let _ = session.unwatch(self.port.file());
+            let _ = session.unwatch(&self.link.fd());
         }
     }
 }

@@ -8,6 +8,7 @@ use vmm_virtio::{FramePort, OpenError, Setting, TapError};
 use super::Net;
 use super::config::{Backend, Config};
 use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO};
+use super::link::{Link, PortLink};
 use super::mac::Mac;
 
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
@@ -35,7 +36,8 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
     let face = Face { mac, mtu: config.mtu, pairs: ports.len() as u16, offloads };
     let through = if name.is_empty() { "a socket".to_owned() } else { name };
     let description = format!("{through}, {mac}, pairs of queues: {}", ports.len());
-    Net::new(ports, face, limiter, description)
+    let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
+    Net::new(links.collect(), face, limiter, description)
 }
 
 /// How many, and at least one.

@@ -1,11 +1,12 @@
-//! From the port to the guest.
+//! From the link to the guest.
 
 use std::io;
 
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
-use vmm_virtio::{Buffers, Chain, Counters, Fault, FramePort, Head, Session, Step};
+use vmm_virtio::{Buffers, Chain, Counters, Fault, Head, Session, Step};
 
 use super::face::{self, F_MRG_RXBUF, NUM_BUFFERS};
+use super::link::Link;
 use super::{FRAME_LEN, FRAME_MIN, HEADER_LEN, Net, Pace};
 
 /// Frames in a row that a driver may be unable to take before the thread looks after other things.
@@ -34,15 +35,15 @@ pub(super) struct Receiver {
     count_at: [Option<u64>; 2],
 }
 
-/// Why a port's frames wait.
+/// Why a link's frames wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
     /// The driver has no more chains, and rings when it has.
     Chains,
-    /// The port has no more frames.
+    /// The link has no more frames.
     Frames,
     Tokens,
-    /// For ever: the port has ended.
+    /// For ever: the link has ended.
     Nothing,
 }
 
@@ -55,7 +56,7 @@ impl Net {
         };
         let queue = 2 * index;
         let mut intake = Intake {
-            port: &pair.port,
+            link: &mut *pair.link,
             receiver: &mut pair.receiver,
             pace: &mut self.pace,
             counters: &session.counters().clone(),
@@ -86,7 +87,7 @@ impl Net {
 
 /// A round of a queue.
 struct Intake<'a> {
-    port: &'a FramePort,
+    link: &'a mut dyn Link,
     receiver: &'a mut Receiver,
     pace: &'a mut Pace,
     counters: &'a Counters,
@@ -125,7 +126,7 @@ impl Intake<'_> {
         let is_mergeable = self.features & 1 << F_MRG_RXBUF != 0;
         for _ in 0..DROPS {
             if self.receiver.len == 0 {
-                match self.port.receive(&mut self.receiver.buffer) {
+                match self.link.receive(&mut self.receiver.buffer) {
                     Ok(0) => return Some(Wait::Nothing),
                     Ok(len) => (self.receiver.len, self.receiver.is_paid) = (len, false),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(Wait::Frames),

@@ -1,9 +1,10 @@
-//! From the guest to the port.
+//! From the guest to the link.
 
 use std::io;
 
-use vmm_virtio::{Buffers, Fault, FramePort, IoSlices, Session, Step};
+use vmm_virtio::{Buffers, Fault, Session, Step};
 
+use super::link::Link;
 use super::{FRAME_LEN, FRAME_MIN, HEADER_LEN, Net};
 
 impl Net {
@@ -21,29 +22,21 @@ impl Net {
                 return Ok(Step::Full);
             }
             counters.requests.add(1);
-            match send(&pair.port, &mut pair.slices, &frame) {
+            match send(&mut *pair.link, &frame) {
                 Ok(()) => counters.bytes_out.add(frame.len() - HEADER_LEN as u64),
                 Err(_) => counters.errors.add(1),
             }
             Ok(Step::Used(0))
         })?;
+        let answers = pair.link.answers();
         self.pairs[index].transmit_waits = waits;
-        Ok(())
+        if answers { self.receive(place, session) } else { Ok(()) }
     }
 }
 
-/// The kernel reads the header once and checks it (Linux, drivers/net/tun.c, tun_get_user).
-fn send(port: &FramePort, slices: &mut IoSlices, frame: &Buffers<'_>) -> io::Result<()> {
+fn send(link: &mut dyn Link, frame: &Buffers<'_>) -> io::Result<()> {
     if !(FRAME_MIN as u64..=FRAME_LEN as u64).contains(&frame.len()) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    slices.fill(frame)?;
-    let sent = loop {
-        match port.send(slices) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other,
-        }
-    };
-    slices.clear();
-    sent.map(drop)
+    link.send(frame)
 }

@@ -1,0 +1,87 @@
+//! What a pair of queues ends in.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use vmm_virtio::{Buffers, FramePort, IoSlices};
+
+use super::QUEUE_SIZE;
+
+/// A way for frames, each behind a struct virtio_net_hdr_v1. It never blocks.
+pub(super) trait Link: Send {
+    /// Sends a frame of the guest's, of a length that a frame can have.
+    ///
+    /// # Errors
+    /// It isn't sent, and won't be.
+    fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()>;
+
+    /// Takes a frame for the guest; what is longer than `into` is cut. 0 is the end: there will be none any more.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none now; others as 0.
+    fn receive(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// What can be read, level-triggered, when there is a frame.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Says what the other side may leave to the guest, as TUN_F_ bits.
+    ///
+    /// # Errors
+    /// It doesn't know one of them.
+    fn set_offloads(&mut self, offloads: u32) -> io::Result<()>;
+
+    /// Whether the guest uses this pair of several.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn set_attached(&mut self, is_attached: bool) -> io::Result<()>;
+
+    /// Whether what is sent may have its answer at once, before the descriptor says so.
+    fn answers(&self) -> bool {
+        false
+    }
+}
+
+/// A queue of a TAP, or a socket. The kernel reads and writes guest memory itself.
+pub(super) struct PortLink {
+    port: FramePort,
+    /// What is sent just now.
+    slices: IoSlices,
+}
+
+impl PortLink {
+    pub(super) fn new(port: FramePort) -> Self {
+        Self { port, slices: IoSlices::with_capacity(QUEUE_SIZE.into()) }
+    }
+}
+
+impl Link for PortLink {
+    /// The kernel reads the header once and checks it (Linux, drivers/net/tun.c, tun_get_user).
+    fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
+        self.slices.fill(frame)?;
+        let sent = loop {
+            match self.port.send(&self.slices) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.slices.clear();
+        sent.map(drop)
+    }
+
+    fn receive(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.port.receive(into)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.port.file().as_fd()
+    }
+
+    fn set_offloads(&mut self, offloads: u32) -> io::Result<()> {
+        self.port.set_offloads(offloads)
+    }
+
+    fn set_attached(&mut self, is_attached: bool) -> io::Result<()> {
+        self.port.set_attached(is_attached)
+    }
+}
