@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, OnReboot};
 use vmm_machine::doctor::Host;
-use vmm_machine::{Inputs, Machine, MetricsFile, Plan, Run};
+use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
@@ -50,11 +50,15 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     // Raw from the first start to the last end.
     let mut terminal = None;
+    let mut device_log = DeviceLog::default();
     loop {
-        let run = run_once(args, &config, metrics.as_ref(), &mut terminal, started)?;
+        let mut machine = build(args, &config, metrics.as_ref(), &mut terminal, started)?;
+        machine.set_device_log(device_log);
+        let run = machine.run(started)?;
         if !run.wants_restart || config.on_reboot == OnReboot::Exit {
             return Ok(Outcome::Ended(run));
         }
+        device_log = run.device_log;
     }
 }
 
@@ -67,14 +71,14 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
     MetricsFile::create(path).map_err(|source| Failure::Metrics { path: path.to_owned(), source })
 }
 
-/// Builds the machine and runs it to its end.
-fn run_once(
+/// Builds the machine, ready to run.
+fn build(
     args: &Args,
     config: &Config,
     metrics: Option<&MetricsFile>,
     terminal: &mut Option<tty::RawMode>,
     started: Instant,
-) -> Result<Run, Failure> {
+) -> Result<Machine, Failure> {
     let (plan, inputs) = plan(config)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
     let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
@@ -92,7 +96,7 @@ fn run_once(
     if on_terminal && terminal.is_none() {
         *terminal = Some(tty::RawMode::enter()?);
     }
-    Ok(machine.run(started)?)
+    Ok(machine)
 }
 
 /// The config file, if there is one, with the flags over it.

@@ -28,7 +28,7 @@ use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
 use crate::virtio::{self, VirtioDevices};
-use crate::{Diagnostics, Error, Inputs, Machine, Plan, affinity};
+use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
@@ -109,6 +109,7 @@ impl Machine {
             vcpus,
             virtio,
             metrics: None,
+            device_log: DeviceLog::default(),
             events,
             consoles,
             stream,

@@ -26,7 +26,7 @@ pub(crate) enum Message {
     OutputGone,
     /// The monitor was sent this signal.
     Signal(i32),
-    /// A virtio device has finished a reset, or its driver broke the rules.
+    /// A virtio device has finished a reset, or its driver broke the rules, or it says something.
     DeviceNews,
     /// The terminal may have another size.
     Resized,

@@ -32,6 +32,7 @@ mod affinity;
 mod build;
 mod console;
 mod deadline;
+mod device_log;
 mod diagnostics;
 pub mod doctor;
 mod ending;
@@ -54,6 +55,7 @@ mod watch;
 
 pub use affinity::Affinity;
 pub use console::OpenError;
+pub use device_log::DeviceLog;
 pub use diagnostics::{Diagnostics, WatchExits};
 pub use ending::Ending;
 pub use error::{Blame, Error};

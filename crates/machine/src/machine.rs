@@ -21,7 +21,7 @@ use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
-use crate::{Ending, Error, MetricsFile, expect};
+use crate::{DeviceLog, Ending, Error, MetricsFile, expect};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
@@ -29,6 +29,7 @@ pub struct Machine {
     pub(crate) vcpus: Vcpus,
     pub(crate) virtio: VirtioDevices,
     pub(crate) metrics: Option<MetricsFile>,
+    pub(crate) device_log: DeviceLog,
     pub(crate) events: EventManager<Source>,
     pub(crate) consoles: Vec<SubscriberId>,
     pub(crate) stream: Option<SubscriberId>,
@@ -57,6 +58,8 @@ pub struct Run {
     pub wants_restart: bool,
     /// Its exits, if they were counted.
     pub exits: Option<Summary>,
+    /// What its devices have had in the log, for the machine that follows.
+    pub device_log: DeviceLog,
 }
 
 impl Machine {
@@ -81,6 +84,11 @@ impl Machine {
     /// Writes what the devices have counted to `file` at the end, and on SIGUSR1.
     pub fn set_metrics(&mut self, file: MetricsFile) {
         self.metrics = Some(file);
+    }
+
+    /// Takes into account what the devices of the machine before this one had in the log.
+    pub fn set_device_log(&mut self, log: DeviceLog) {
+        self.device_log = log;
     }
 
     fn write_metrics(&mut self) {
@@ -109,6 +117,8 @@ impl Machine {
         info!("first KVM_RUN after {total} us, of which kernel file {load} us");
         let ending = self.wait_for_ending();
         self.vcpus.stop();
+        // What was said last, such as by the fault for which the guest resets its machine.
+        self.virtio.tell_news(&mut self.device_log);
         if self.metrics.is_some() {
             self.write_metrics();
         }
@@ -120,7 +130,7 @@ impl Machine {
         let ending = if ending.waits_for_output() { self.drain(ending)? } else { ending };
         let ending = self.overruled(ending);
         let wants_restart = matches!(ending, Ending::Guest(Power::Reset)) && !self.shutting_down;
-        Ok(Run { ending, wants_restart, exits })
+        Ok(Run { ending, wants_restart, exits, device_log: self.device_log })
     }
 
     /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.
@@ -143,7 +153,7 @@ impl Machine {
                         None
                     }
                     Message::DeviceNews => {
-                        self.virtio.tell_faults();
+                        self.virtio.tell_news(&mut self.device_log);
                         // A vCPU that wrote a reset asks whether it still must wait.
                         self.vcpus.wake();
                         None

@@ -15,8 +15,8 @@ use crate::virtio::VirtioDevices;
 /// ```json
 /// {
 ///   "uptime_ms": 5210,
-///   "devices": {"root": {"requests": 812, "bytes_in": 4096, "bytes_out": 0, "errors": 0, "kicks": 80, "interrupts": 75,
-///                        "faults": 0}}
+///   "devices": {"root": {"requests": 812, "bytes_in": 4096, "bytes_out": 0, "errors": 0, "refused": 0, "kicks": 80,
+///                        "interrupts": 75, "faults": 0}}
 /// }
 /// ```
 #[derive(Debug)]

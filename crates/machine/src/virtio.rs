@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
 use vmm_arch::layout;
 use vmm_bus::{Bus, IrqLine};
@@ -16,13 +16,10 @@ use vmm_virtio::{
     Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Setting, VirtioDevice,
 };
 
-use crate::Error;
 use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
 use crate::plan::Ram;
-
-/// Faults of a device's driver that are told; a guest could make them without end.
-const TOLD_FAULTS: u32 = 5;
+use crate::{DeviceLog, Error};
 
 /// A device whose files are open.
 pub(crate) struct OpenDevice {
@@ -188,7 +185,6 @@ pub(crate) struct VirtioDevices {
 struct Connected {
     id: String,
     transport: Arc<MmioTransport>,
-    told: u32,
 }
 
 impl VirtioDevices {
@@ -221,19 +217,16 @@ impl VirtioDevices {
             mmio.insert(plan.registers.start, MMIO_LEN, Arc::clone(&transport) as _)?;
             let note = note.map(|note| format!(", {note}")).unwrap_or_default();
             info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
-            devices.push(Connected { id, transport, told: 0 });
+            devices.push(Connected { id, transport });
         }
         Ok(Self { devices, news })
     }
 
-    /// Tells what drivers did wrong, a few times for each device.
-    pub(crate) fn tell_faults(&mut self) {
-        for device in &mut self.devices {
-            let Some(fault) = device.transport.control().take_fault() else { continue };
-            if device.told < TOLD_FAULTS {
-                device.told += 1;
-                warn!("device \"{}\" needs a reset: its driver broke the rules: {fault}", device.id);
-            }
+    /// Logs what drivers did wrong and what devices say, as far as `log` has room for it.
+    pub(crate) fn tell_news(&self, log: &mut DeviceLog) {
+        for Connected { id, transport } in &self.devices {
+            let control = transport.control();
+            log.tell(id, control.take_fault(), control.take_notices());
         }
     }
 

@@ -14,7 +14,7 @@ use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::worker::{QueueStates, Shared, Worker};
-use crate::{ConfigSpace, Counters, Fault, Interrupt, VirtioDevice};
+use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, VirtioDevice};
 
 /// What every device offers (virtio 1.2 §6).
 const RING_FEATURES: u64 =
@@ -103,7 +103,8 @@ pub struct Parts {
     pub name: String,
     /// The guest's memory.
     pub ram: GuestRam,
-    /// Written when a reset is done, for which a vCPU was held, and when there is a [`Control::take_fault`].
+    /// Written when a reset is done, for which a vCPU was held, and when there is a [`Control::take_fault`] or there are
+    /// [`Control::take_notices`].
     pub news: Arc<EventFd>,
 }
 
@@ -140,6 +141,11 @@ impl Control {
     /// What its driver did wrong since the last call, if that made the device give up.
     pub fn take_fault(&self) -> Option<Fault> {
         self.shared.take_fault()
+    }
+
+    /// What the device wants said since the last call.
+    pub fn take_notices(&self) -> Notices {
+        self.shared.notices.take()
     }
 
     /// Whether a vCPU that wrote a reset must still wait.

@@ -30,6 +30,8 @@ pub struct Counters {
     pub bytes_out: Counter,
     /// Requests that failed.
     pub errors: Counter,
+    /// What the device's own rules refused, such as connections that the config doesn't allow.
+    pub refused: Counter,
     /// Times that the driver rang.
     pub kicks: Counter,
     /// Times that the device rang.
@@ -40,12 +42,13 @@ pub struct Counters {
 
 impl Counters {
     /// Each with its name.
-    pub fn each(&self) -> [(&'static str, u64); 7] {
+    pub fn each(&self) -> [(&'static str, u64); 8] {
         [
             ("requests", self.requests.get()),
             ("bytes_in", self.bytes_in.get()),
             ("bytes_out", self.bytes_out.get()),
             ("errors", self.errors.get()),
+            ("refused", self.refused.get()),
             ("kicks", self.kicks.get()),
             ("interrupts", self.interrupts.get()),
             ("faults", self.faults.get()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use crate::notices::NoticeQueue;
 use crate::{ConfigSpace, Counters, Fault, HostPort, Interrupt, Queue};
 
 /// A virtio device: the part behind the transport. It is owned by its own thread, which calls every method, so that it
@@ -106,6 +107,7 @@ pub struct Session {
     pub(crate) ram: GuestRam,
     pub(crate) interrupt: Arc<dyn Interrupt>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) notices: Arc<NoticeQueue>,
     pub(crate) epoll: Arc<Epoll>,
 }
 
@@ -153,6 +155,13 @@ impl Session {
     /// What the device counts.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// Says something to whoever runs the machine, who sees it in the log behind the device's name: a line, and seldom. What
+    /// a guest can bring about without end the device says a bounded number of times; the log takes a bounded number of
+    /// each device.
+    pub fn tell(&self, text: impl Into<String>) {
+        self.notices.push(text.into());
     }
 
     /// Tells the driver that the configuration space has changed.

@@ -10,6 +10,7 @@ use virtio_queue::QueueState;
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::notices::NoticeQueue;
 use crate::{Counters, Fault, Interrupt, VirtioDevice};
 
 mod thread;
@@ -35,7 +36,9 @@ pub(crate) struct Shared {
     needs_reset: AtomicBool,
     /// What it did, until somebody tells it.
     fault: Mutex<Option<Fault>>,
-    /// Written when a stop is done, or the driver broke the rules.
+    /// What the device says, until somebody tells it.
+    pub(crate) notices: Arc<NoticeQueue>,
+    /// Written when a stop is done, or the driver broke the rules, or the device says something.
     news: Arc<EventFd>,
 }
 
@@ -47,7 +50,8 @@ impl Shared {
     pub(crate) fn new(interrupt: Arc<dyn Interrupt>, counters: Arc<Counters>, news: Arc<EventFd>) -> Self {
         let [is_gone, config_written, needs_reset] = [false; 3].map(AtomicBool::new);
         let (activity, fault) = (AtomicU8::new(IDLE), Mutex::new(None));
-        Self { activity, is_gone, config_written, interrupt, counters, needs_reset, fault, news }
+        let notices = Arc::new(NoticeQueue::new(Arc::clone(&news)));
+        Self { activity, is_gone, config_written, interrupt, counters, needs_reset, fault, notices, news }
     }
 
     pub(crate) fn needs_reset(&self) -> bool {

@@ -166,3 +166,19 @@ fn configuration_written_before_a_reset_is_not_told_behind_it() {
     driver.suspend();
     assert_eq!(*count.lock().unwrap(), told);
 }
+
+#[test]
+fn device_that_tells_something_is_heard_once() {
+    let mut driver = Scripted::new(|session| {
+        session.drain(0, |_| Ok(Step::Used(0)))?;
+        session.tell("a line");
+        Ok(())
+    })
+    .running(0);
+    driver.queue(0).request(&[Buf::Write(1)]);
+    driver.suspend();
+    // Once at the start, when chains may have come, and once or twice for the request.
+    let told = driver.control().take_notices();
+    assert!(told.texts.iter().all(|text| text == "a line") && !told.texts.is_empty(), "{told:?}");
+    assert_eq!(driver.control().take_notices(), crate::Notices::default());
+}

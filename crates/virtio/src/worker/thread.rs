@@ -208,6 +208,7 @@ impl Thread {
             ram: around.ram,
             interrupt: around.interrupt,
             counters: around.counters,
+            notices: Arc::clone(&self.shared.notices),
             epoll: Arc::clone(&self.epoll),
         };
         // A device that goes on where it was stopped needs its reset as before.

@@ -45,6 +45,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_image_that_is_not_there_is_refused,
         flat_reset_with_restart_starts_anew_in_the_same_process,
         flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm,
+        flat_reset_without_end_by_a_bad_driver_is_in_the_log_five_times,
     ]
 }
 
@@ -374,4 +375,30 @@ fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     assert_eq!(monitor.stderr(), "");
+}
+
+/// Protected mode at 0x100000, ebx = 0xd0000000: the registers of the first virtio device. Its status becomes ACKNOWLEDGE,
+/// DRIVER, FEATURES_OK (with VIRTIO_F_VERSION_1); queue 0 is ready with its available ring where no memory is; DRIVER_OK. When
+/// the status says DEVICE_NEEDS_RESET, the whole machine is reset.
+const BAD_DRIVER: &[u8] = b"\xbb\0\0\0\xd0\
+    \xc7\x43\x70\x01\0\0\0\xc7\x43\x70\x03\0\0\0\xc7\x43\x24\x01\0\0\0\xc7\x43\x20\x01\0\0\0\xc7\x43\x70\x0b\0\0\0\
+    \x89\x9b\x90\0\0\0\xc7\x43\x44\x01\0\0\0\xc7\x43\x70\x0f\0\0\0\
+    \xf7\x43\x70\x40\0\0\0\x74\xf7\xb0\xfe\xe6\x64\xf4";
+
+fn flat_reset_without_end_by_a_bad_driver_is_in_the_log_five_times() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    std::fs::write(dir.path().join("bad.bin"), BAD_DRIVER).expect("room for a program");
+    let flat =
+        r#"{"image": "bad.bin", "load_address": "0x100000", "mode": "protected", "entry": "0x100000"}"#;
+    let rest = r#""memory": {"size": "2M"}, "on_reboot": "restart", "devices": [{"type": "rng"}]"#;
+    std::fs::write(dir.path().join("vm.json"), format!(r#"{{"boot": {{"flat": {flat}}}, {rest}}}"#))
+        .expect("room for a config");
+    let mut monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).start();
+    let told = |monitor: &Monitor| monitor.stderr().matches("device \"rng0\" needs a reset").count();
+    driver::wait_until("all is told that may be", DEADLINE, || told(&monitor) == 5);
+    let starts = monitor.cpu_time() + Duration::from_secs(1);
+    driver::wait_until("it has started often", DEADLINE, || monitor.cpu_time() > starts);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(told(&monitor), 5, "{}", monitor.stderr());
 }
