@@ -1,7 +1,8 @@
 //! The suite that every device has to pass, an item for each. They are opened as a config would open them.
 
+use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -188,35 +189,68 @@ fn card() -> (Box<dyn VirtioDevice>, UnixDatagram) {
     (open("net", json!({"backend": {"fd": theirs.as_raw_fd()}})), ours)
 }
 
-conformance!(
-    net_transmit,
-    // Nobody is at the other end: each frame is dropped.
-    || card().0,
-    Expectations {
-        id: 1,
-        features: NET_FEATURES,
-        queues: &[256, 256],
-        queue: 1,
-        readable: &[0; 12 + 60],
-        ..Expectations::NONE
-    }
-);
+/// A card and the other end of its stream.
+fn card_at_a_passt() -> (Box<dyn VirtioDevice>, UnixStream) {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("passt");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let card = open("net", json!({"backend": {"passt": path}}));
+    let (peer, _) = listener.accept().expect("it is connected");
+    peer.set_nonblocking(true).expect("a socket can");
+    (card, peer)
+}
+
+/// A frame from the guest.
+const NET_TRANSMIT: Expectations = Expectations {
+    id: 1,
+    features: NET_FEATURES,
+    queues: &[256, 256],
+    queue: 1,
+    readable: &[0; 12 + 60],
+    ..Expectations::NONE
+};
+
+/// A frame for the guest.
+const NET_RECEIVE: Expectations = Expectations {
+    id: 1,
+    features: NET_FEATURES,
+    queues: &[256, 256],
+    writable: 72,
+    written: 72,
+    check: |bytes| {
+        // The header says of one buffer.
+        assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(bytes[12..], [b'f'; 60]);
+    },
+    ..Expectations::NONE
+};
+
+// Nobody is at the other end: each frame is dropped.
+conformance!(net_transmit, || card().0, NET_TRANSMIT);
+conformance!(net_passt_transmit, || card_at_a_passt().0, NET_TRANSMIT);
 
 /// A card to which somebody sends the same frame as often as it takes one.
 struct Flooded {
     card: Box<dyn VirtioDevice>,
-    peer: UnixDatagram,
+    /// Sends it, as often as there is room for it.
+    send: Box<dyn FnMut() + Send>,
 }
 
 impl Flooded {
     fn open() -> Box<dyn VirtioDevice> {
         let (card, peer) = card();
-        Box::new(Self { card, peer })
+        let frame = [[0; 12].as_slice(), &[b'f'; 60]].concat();
+        Box::new(Self { card, send: Box::new(move || while peer.send(&frame).is_ok() {}) })
     }
 
-    fn send_on<T>(&self, result: T) -> T {
-        let frame = [[0; 12].as_slice(), &[b'f'; 60]].concat();
-        while self.peer.send(&frame).is_ok() {}
+    fn by_passt() -> Box<dyn VirtioDevice> {
+        let (card, mut peer) = card_at_a_passt();
+        let frame = [60_u32.to_be_bytes().as_slice(), &[b'f'; 60]].concat();
+        Box::new(Self { card, send: Box::new(move || while peer.write(&frame).is_ok() {}) })
+    }
+
+    fn send_on<T>(&mut self, result: T) -> T {
+        (self.send)();
         result
     }
 }
@@ -253,20 +287,5 @@ impl VirtioDevice for Flooded {
     }
 }
 
-conformance!(
-    net_receive,
-    Flooded::open,
-    Expectations {
-        id: 1,
-        features: NET_FEATURES,
-        queues: &[256, 256],
-        writable: 72,
-        written: 72,
-        check: |bytes| {
-            // The header says of one buffer.
-            assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-            assert_eq!(bytes[12..], [b'f'; 60]);
-        },
-        ..Expectations::NONE
-    }
-);
+conformance!(net_receive, Flooded::open, NET_RECEIVE);
+conformance!(net_passt_receive, Flooded::by_passt, NET_RECEIVE);

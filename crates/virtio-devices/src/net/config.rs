@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::present;
+use vmm_config::{FilePath, present};
 
 use crate::limits::Limits;
 
@@ -32,6 +32,8 @@ pub struct Config {
 pub enum Backend {
     /// The TAP of this name, which is made if there is none and the user may.
     Tap(String),
+    /// The unix socket of a passt: a network without any rights.
+    Passt(FilePath),
     /// A descriptor that the monitor inherits: a TAP, or a socket with a frame in each packet.
     Fd(i32),
 }

@@ -36,6 +36,23 @@ pub(super) trait Link: Send {
     /// The host refuses.
     fn set_attached(&mut self, is_attached: bool) -> io::Result<()>;
 
+    /// Makes its descriptor ready when there are frames, if they are wanted, and when it can go on with what it began itself.
+    /// Whether there is anything to wait for.
+    ///
+    /// # Errors
+    /// The host is out of memory.
+    fn wait_for(&mut self, frames: bool) -> io::Result<bool> {
+        Ok(frames)
+    }
+
+    /// Goes on with what it began, as far as it can: its descriptor is ready.
+    fn go_on(&mut self) {}
+
+    /// What whoever runs the machine should know, a bounded number of times.
+    fn take_notice(&mut self) -> Option<String> {
+        None
+    }
+
     /// Whether what is sent may have its answer at once, before the descriptor says so.
     fn answers(&self) -> bool {
         false

@@ -15,7 +15,9 @@ mod face;
 mod link;
 mod mac;
 mod open;
+mod passt;
 mod receive;
+mod stream;
 mod transmit;
 
 use std::time::Instant;
@@ -57,6 +59,8 @@ struct Pair {
     link: Box<dyn Link>,
     receiver: Receiver,
     is_attached: bool,
+    /// The driver has room.
+    wants_frames: bool,
     is_watched: bool,
     /// The link has ended, and there is nothing to wait for.
     is_gone: bool,
@@ -142,8 +146,7 @@ impl VirtioDevice for Net {
     }
 
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
-        let done =
-            if token == REFILLED { self.refill(session) } else { self.receive(token as usize, session) };
+        let done = if token == REFILLED { self.refill(session) } else { self.go_on(token as usize, session) };
         self.unless_broken(done, session)
     }
 
@@ -168,6 +171,7 @@ impl Net {
             link,
             receiver: Receiver::new(),
             is_attached: true,
+            wants_frames: false,
             is_watched: false,
             is_gone: false,
             transmit_waits: false,
@@ -207,6 +211,14 @@ impl Net {
         }
     }
 
+    /// A link's descriptor is ready.
+    fn go_on(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
+        let Some(pair) = self.pairs.get_mut(index) else { return Ok(()) };
+        pair.link.go_on();
+        pair.settle(index, session);
+        self.receive(index, session)
+    }
+
     fn refill(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.pace.refilled.acknowledge();
         self.pace.is_refilling = false;
@@ -237,15 +249,26 @@ impl Net {
 }
 
 impl Pair {
-    fn watch(&mut self, token: usize, session: &Session) {
-        if !self.is_watched && session.watch(&self.link.fd(), token as u32).is_err() {
-            session.counters().errors.add(1);
-            return;
+    /// After every work: what the link wants said, and what it waits for.
+    fn settle(&mut self, index: usize, session: &Session) {
+        while let Some(notice) = self.link.take_notice() {
+            session.tell(notice);
         }
-        self.is_watched = true;
+        let wanted = self.link.wait_for(self.wants_frames);
+        let done = match wanted {
+            Ok(true) if !self.is_watched => session.watch(&self.link.fd(), index as u32),
+            Ok(false) if self.is_watched => session.unwatch(&self.link.fd()),
+            Ok(_) => return,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => self.is_watched = !self.is_watched,
+            Err(_) => session.counters().errors.add(1),
+        }
     }
 
     fn unwatch(&mut self, session: &Session) {
+        self.wants_frames = false;
         if std::mem::take(&mut self.is_watched) {
             let _ = session.unwatch(&self.link.fd());
         }

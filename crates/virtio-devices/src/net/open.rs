@@ -10,6 +10,7 @@ use super::config::{Backend, Config};
 use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO};
 use super::link::{Link, PortLink};
 use super::mac::Mac;
+use super::passt;
 
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const PAIRS: u32 = 16;
@@ -26,18 +27,57 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
     }
     let limiter = config.limits.limiter()?;
     let pairs = pairs(config.queues, setting.vcpus)?;
-    let ports = match &config.backend {
-        Backend::Tap(name) => open_tap(name, pairs, config.queues.is_some())?,
-        Backend::Fd(fd) => vec![open_fd(*fd, config.queues)?],
+    let way = match &config.backend {
+        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, config.queues.is_some())?)?,
+        Backend::Passt(path) => {
+            check_one_pair(config.queues, "passt")?;
+            let link = passt::open(&setting.path(path))?;
+            Way {
+                links: vec![Box::new(link)],
+                through: "passt".to_owned(),
+                origin: "passt".to_owned(),
+                offloads: 0,
+            }
+        }
+        Backend::Fd(fd) => {
+            check_one_pair(config.queues, "a descriptor")?;
+            Way::of_ports(vec![open_fd(*fd)?])?
+        }
     };
-    let name = ports[0].name().unwrap_or_default().to_owned();
-    let mac = mac.unwrap_or_else(|| Mac::of(&[setting.id, &name]));
-    let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
-    let face = Face { mac, mtu: config.mtu, pairs: ports.len() as u16, offloads };
-    let through = if name.is_empty() { "a socket".to_owned() } else { name };
-    let description = format!("{through}, {mac}, pairs of queues: {}", ports.len());
-    let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
-    Net::new(links.collect(), face, limiter, description)
+    let Way { links, through, origin, offloads } = way;
+    let mac = mac.unwrap_or_else(|| Mac::of(&[setting.id, &origin]));
+    let face = Face { mac, mtu: config.mtu, pairs: links.len() as u16, offloads };
+    let description = format!("{through}, {mac}, pairs of queues: {}", links.len());
+    Net::new(links, face, limiter, description)
+}
+
+/// What the frames go through.
+struct Way {
+    /// One for each pair of queues.
+    links: Vec<Box<dyn Link>>,
+    /// For people.
+    through: String,
+    /// From what the card's address follows, beside its id.
+    origin: String,
+    /// TUN_F_ bits that it can do.
+    offloads: u32,
+}
+
+impl Way {
+    fn of_ports(ports: Vec<FramePort>) -> Result<Self, OpenError> {
+        let origin = ports[0].name().unwrap_or_default().to_owned();
+        let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
+        let through = if origin.is_empty() { "a socket".to_owned() } else { origin.clone() };
+        let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
+        Ok(Self { links: links.collect(), through, origin, offloads })
+    }
+}
+
+fn check_one_pair(queues: Option<u16>, backend: &str) -> Result<(), OpenError> {
+    if queues.is_some_and(|queues| queues > 1) {
+        return Err(OpenError::config("queues", format!("{backend} is one pair of queues, leave it out")));
+    }
+    Ok(())
 }
 
 /// How many, and at least one.
@@ -55,13 +95,10 @@ fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
     Ok(pairs)
 }
 
-fn open_fd(fd: i32, queues: Option<u16>) -> Result<FramePort, OpenError> {
+fn open_fd(fd: i32) -> Result<FramePort, OpenError> {
     if fd < 3 {
         let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
         return Err(OpenError::config("backend", problem));
-    }
-    if queues.is_some_and(|queues| queues > 1) {
-        return Err(OpenError::config("queues", "a descriptor is one pair of queues, leave it out"));
     }
     FramePort::inherited(fd).map_err(|error| OpenError::config("backend", format!("descriptor {fd} {error}")))
 }

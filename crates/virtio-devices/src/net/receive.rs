@@ -71,15 +71,12 @@ impl Net {
         let wait = intake.wait;
         pair.receiver.complete(queue, session)?;
         pair.receive_waits = wait == Wait::Tokens;
-        match wait {
-            Wait::Frames => pair.watch(index, session),
-            Wait::Chains | Wait::Tokens => pair.unwatch(session),
-            Wait::Nothing => {
-                pair.unwatch(session);
-                pair.is_gone = true;
-                face::set_link_down(&self.space);
-                session.config_changed();
-            }
+        pair.wants_frames = wait == Wait::Frames;
+        pair.settle(index, session);
+        if wait == Wait::Nothing {
+            pair.is_gone = true;
+            face::set_link_down(&self.space);
+            session.config_changed();
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ impl Net {
             }
             Ok(Step::Used(0))
         })?;
+        pair.settle(place, session);
         let answers = pair.link.answers();
         self.pairs[index].transmit_waits = waits;
         if answers { self.receive(place, session) } else { Ok(()) }

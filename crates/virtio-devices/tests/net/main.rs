@@ -12,6 +12,7 @@ use vmm_virtio::{Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 mod config;
+mod passt;
 mod receive;
 mod transmit;
 

@@ -1,0 +1,63 @@
+//! The way to a passt.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use vmm_virtio::OpenError;
+
+use super::stream::StreamLink;
+
+/// The longest path of a socket, in bytes (unix(7): sun_path has 108 with its NUL).
+const PATH_LEN: usize = 107;
+
+/// A link to the passt that listens at `path`.
+pub(super) fn open(path: &Path) -> Result<StreamLink, OpenError> {
+    let len = path.as_os_str().len();
+    if len > PATH_LEN {
+        let problem =
+            format!("{}: a path of {len} bytes is too long for a socket, at most {PATH_LEN}", path.display());
+        return Err(OpenError::config("backend.passt", problem));
+    }
+    let is_socket = std::fs::metadata(path).map(|metadata| metadata.file_type().is_socket());
+    if matches!(is_socket, Ok(false)) {
+        let problem = format!("{} is no socket; name the one of a `passt --socket PATH`", path.display());
+        return Err(OpenError::config("backend.passt", problem));
+    }
+    let socket = reach(path).map_err(|error| refusal(path, error))?;
+    StreamLink::new(socket).map_err(|error| OpenError::host("backend.passt", error))
+}
+
+/// Without waiting: a passt that has its machine takes no other, and the kernel's queue of those who wait is short.
+fn reach(path: &Path) -> Result<UnixStream, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
+fn refusal(path: &Path, error: Errno) -> OpenError {
+    let path = path.display();
+    let host = |problem: String| OpenError::host("backend.passt", problem);
+    match error {
+        Errno::NOENT => {
+            host(format!("there is no {path}: `passt --socket {path}` makes it and listens there"))
+        }
+        Errno::CONNREFUSED => host(format!(
+            "nobody listens at {path} any more: `rm {path}; passt --socket {path}` starts one that does"
+        )),
+        Errno::AGAIN => {
+            host(format!("the passt at {path} has another machine: start one more, at another path"))
+        }
+        Errno::PROTOTYPE => {
+            host(format!("{path} is no stream socket; name the one of a `passt --socket PATH`"))
+        }
+        Errno::ACCESS => {
+            host(format!("{path} isn't open to you: start a passt of your own, at another path"))
+        }
+        error => host(format!("{path} can't be reached: {}", io::Error::from(error))),
+    }
+}
