@@ -99,7 +99,7 @@ impl Assets {
     pub fn disk_initrd(&self, kind: KernelKind) -> Result<PathBuf> {
         let (busybox, kernel) = (self.busybox()?, self.kernel(kind)?);
         let stamp = stamp(&busybox)?;
-        let inputs = [&rootfs::disk_initrd_inputs(&kernel)[..], &[&stamp]].concat();
+        let inputs = [&rootfs::disk_initrd_inputs(kernel.release())[..], &[&stamp]].concat();
         let name = format!("disk-{}", kind.name());
         self.initrd(&name, &inputs, || rootfs::disk_initramfs(&busybox, &kernel))
     }
@@ -148,7 +148,8 @@ impl Assets {
     /// The initramfs of the rig's outer machine for `kernel`.
     pub(crate) fn outer_initrd(&self, kernel: &Kernel) -> Result<PathBuf> {
         let busybox = self.busybox()?;
-        let inputs = [outer::INIT, kernel.release(), &stamp(&busybox)?];
+        let stamp = stamp(&busybox)?;
+        let inputs = [&outer::inputs(kernel.release())[..], &[&stamp]].concat();
         self.initrd("outer", &inputs, || outer::initramfs(&busybox, kernel))
     }
 

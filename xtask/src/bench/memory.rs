@@ -71,7 +71,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let assets = Assets::at(workspace::root());
     let (kernel, busybox) = (assets.kernel(KERNEL)?, assets.busybox()?);
     let busybox_path = busybox.to_string_lossy().into_owned();
-    let initrd = assets.initrd("bench-devices", &[INIT, kernel.release(), &busybox_path], || {
+    let inputs = [&[INIT, kernel.release(), &busybox_path], &MODULES[..]].concat();
+    let initrd = assets.initrd("bench-devices", &inputs, || {
         Initramfs::new(&busybox, INIT)?.modules(&kernel.modules(&MODULES)?)
     })?;
     let (vmlinuz, vmlinux) = (kernel.vmlinuz(), kernel.vmlinux()?);
