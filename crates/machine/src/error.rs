@@ -53,6 +53,16 @@ pub enum Error {
         /// Why not.
         source: vmm_virtio::OpenError,
     },
+    /// Two devices have what only one can have.
+    #[error("devices[{index}].{}: {} {} is that of devices[{by}] already; give one of them another", claim.field, claim.what, claim.value)]
+    ClaimedTwice {
+        /// The second one's place in the config's list.
+        index: usize,
+        /// The first one's place there.
+        by: usize,
+        /// What both have.
+        claim: vmm_virtio::Claim,
+    },
     /// Two consoles on standard input and output.
     #[error(
         "devices[{index}].target: standard input and output belong to {} already; choose another target{}",
@@ -227,7 +237,7 @@ impl Error {
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host
             }
-            Self::StdioTaken { .. } => Blame::Config,
+            Self::StdioTaken { .. } | Self::ClaimedTwice { .. } => Blame::Config,
             Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } | Self::TooManyDevices { .. } => {
                 Blame::Config
             }

@@ -13,7 +13,8 @@ use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{
-    Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Setting, VirtioDevice,
+    Claim, Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Setting,
+    VirtioDevice,
 };
 
 use crate::console::{ConsolePort, check_stdio};
@@ -41,13 +42,27 @@ impl fmt::Debug for OpenDevice {
 
 /// Opens every virtio device of `config`, each of a kind in `kinds`.
 pub(crate) fn open(config: &Config, kinds: &[Entry]) -> Result<Vec<OpenDevice>, Error> {
-    let mut opened = Vec::new();
+    let (mut opened, mut claims) = (Vec::new(), Vec::new());
     for (index, device) in config.devices.iter().enumerate() {
         let vmm_config::Device::Virtio(section) = device else { continue };
-        opened.push(open_one(index, section, config, kinds)?);
+        let device = open_one(index, section, config, kinds)?;
+        claim_all(index, &*device.device, &mut claims)?;
+        opened.push(device);
     }
     check_stdio(&config.serial, consoles(&opened))?;
     Ok(opened)
+}
+
+/// Enters what the device at this place of the config claims beside what those before it did.
+fn claim_all(index: usize, device: &dyn VirtioDevice, claims: &mut Vec<(usize, Claim)>) -> Result<(), Error> {
+    for claim in device.claims() {
+        let is_same = |(_, other): &&(usize, Claim)| (other.what, &other.value) == (claim.what, &claim.value);
+        if let Some((by, _)) = claims.iter().find(is_same) {
+            return Err(Error::ClaimedTwice { index, by: *by, claim });
+        }
+        claims.push((index, claim));
+    }
+    Ok(())
 }
 
 /// The consoles among the devices.

@@ -42,6 +42,11 @@ pub trait VirtioDevice: Send {
         None
     }
 
+    /// What only it may have in its machine. Whoever makes a machine refuses one in which two devices claim the same.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+
     /// The host's half of its line, for the machine to connect to a terminal or another end; once.
     fn port(&mut self) -> Option<HostPort> {
         None
@@ -86,6 +91,17 @@ pub trait VirtioDevice: Send {
     fn stop(&mut self, session: &mut Session) {
         let _ = session;
     }
+}
+
+/// Something that no two devices of a machine may have, such as the address of a network card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The field of the config that gives it another, such as `mac`.
+    pub field: &'static str,
+    /// What it is, for the message: `address`.
+    pub what: &'static str,
+    /// Which, as a config would say it.
+    pub value: String,
 }
 
 /// A file that the guest sees as memory (virtio-pmem).

@@ -69,7 +69,7 @@ pub use chain::{Chain, Head};
 pub use config_space::ConfigSpace;
 pub use control::{Control, Parts};
 pub use counters::{Counter, Counters};
-pub use device::{Mapping, Session, VirtioDevice};
+pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use fault::Fault;
 pub use interrupt::Interrupt;
 pub use io::{Durable, Engine, IoMethod, IoRequest};

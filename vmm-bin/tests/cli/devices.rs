@@ -1,5 +1,7 @@
 //! Virtio devices that can't be. Each kind has tests of its own for what its fields can say; these are about the program.
 
+use std::os::unix::net::UnixListener;
+
 use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
 
 /// A config with these devices, beside a disk of 1 MiB called disk.img.
@@ -42,6 +44,25 @@ fn device_that_is_unknown_names_the_nearest() {
         r#"{"type": "blok", "path": "x"}"#,
         r#"devices[0].type: unknown device "blok", did you mean "block"?"#,
     );
+}
+
+/// Both connect to a passt that never says anything.
+#[test]
+fn cards_with_the_same_address_are_named_with_both_places() {
+    let bench = Bench::new();
+    let _passt = UnixListener::bind(bench.path("lan.sock")).unwrap();
+    let card = |id: &str, mac: &str| {
+        format!(r#"{{"type": "net", "id": "{id}", "backend": {{"passt": "lan.sock"}}, "mac": "{mac}"}}"#)
+    };
+    let cards = format!(
+        r#"{}, {{"type": "rng"}}, {}"#,
+        card("lan", "52:54:00:ab:cd:ef"),
+        card("wan", "52:54:00:AB:CD:EF")
+    );
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{cards}]}}"#));
+    let expected =
+        "devices[2].mac: address 52:54:00:ab:cd:ef is that of devices[0] already; give one of them another";
+    assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
 }
 
 #[test]

@@ -3,23 +3,32 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_machine::{Blame, Error};
-use vmm_virtio::{Entry, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
+use vmm_virtio::{Claim, Entry, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
 
 use crate::{assert_golden, bzimage, try_plan};
 
 /// A device with two queues that does nothing.
-struct Idle;
+struct Idle {
+    address: Option<&'static str>,
+}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     #[serde(default)]
     size: u32,
+    #[serde(default)]
+    address: bool,
 }
 
 impl VirtioDevice for Idle {
     fn queue_sizes(&self) -> Vec<u16> {
         vec![256, 64]
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let claim = |value: &str| Claim { field: "address", what: "house number", value: value.to_owned() };
+        self.address.map(claim).into_iter().collect()
     }
 
     fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
@@ -34,7 +43,7 @@ impl Kind for Idle {
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         match config.size {
-            0 => Ok(Self),
+            0 => Ok(Self { address: config.address.then_some("10 a") }),
             13 => Err(OpenError::host("", "no such luck")),
             size => Err(OpenError::config("size", format!("{size} is too much for {}", setting.id))),
         }
@@ -84,7 +93,7 @@ fn device_of_no_kind_far_from_all_lists_them() {
 
 #[test]
 fn device_with_an_unknown_field_names_it() {
-    let expected = "devices[0].sise: unknown field `sise`, expected `size`";
+    let expected = "devices[0].sise: unknown field `sise`, expected `size` or `address`";
     assert_eq!(refusal(r#"{"type": "idle", "sise": 1}"#, ""), (expected.to_owned(), Blame::Config));
 }
 
@@ -104,6 +113,15 @@ fn device_that_refuses_its_config_says_why() {
 fn device_that_the_host_cannot_give_blames_the_host() {
     let expected = "devices[0]: no such luck";
     assert_eq!(refusal(r#"{"type": "idle", "size": 13}"#, ""), (expected.to_owned(), Blame::Host));
+}
+
+#[test]
+fn device_that_claims_what_another_has_names_both_places() {
+    let devices = r#"{"type": "idle"}, {"type": "debug-exit"}, {"type": "idle", "id": "a", "address": true},
+                     {"type": "idle", "id": "b", "address": true}"#;
+    let expected =
+        "devices[3].address: house number 10 a is that of devices[2] already; give one of them another";
+    assert_eq!(refusal(devices, ""), (expected.to_owned(), Blame::Config));
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod transmit;
 
 use std::time::Instant;
 
-use vmm_virtio::{ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
+use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
 
 use self::config::Config;
 use self::face::{F_MQ, Face};
@@ -115,6 +115,10 @@ impl VirtioDevice for Net {
 
     fn note(&self) -> Option<String> {
         Some(self.description.clone())
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim { field: "mac", what: "address", value: self.face.mac.to_string() }]
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
