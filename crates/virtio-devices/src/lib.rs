@@ -20,6 +20,7 @@ mod net;
 mod pmem;
 mod rng;
 mod timer;
+pub mod vsock;
 
 use vmm_virtio::Entry;
 
@@ -29,6 +30,7 @@ pub use console::Console;
 pub use net::Net;
 pub use pmem::Pmem;
 pub use rng::Rng;
+pub use vsock::Vsock;
 
 /// Every kind of device.
 pub const KINDS: &[Entry] = &[
@@ -38,4 +40,5 @@ pub const KINDS: &[Entry] = &[
     Entry::of::<Net>(),
     Entry::of::<Pmem>(),
     Entry::of::<Rng>(),
+    Entry::of::<Vsock>(),
 ];

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 use vmm_memory::GuestRam;
 
@@ -158,6 +160,50 @@ impl IoSlices {
         // SAFETY: as in `read_some`; the kernel only reads the memory here.
         let sent = unsafe { libc::writev(file.as_raw_fd(), pieces, count as libc::c_int) };
         result(sent)
+    }
+
+    /// Sends what is left, or a part of it, and takes that from the front (sendmsg(2)); it neither blocks nor raises SIGPIPE.
+    /// How many bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket takes nothing now; the other end is gone.
+    pub fn send_to(&mut self, socket: &UnixStream) -> io::Result<u64> {
+        let message = self.message();
+        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised, and names no address and no
+        // control data; its pieces are as in `read_some`, and stay while `self` is borrowed. The kernel only reads.
+        let sent = unsafe {
+            libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        };
+        let count = result(sent)?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// Fills what is left, or a part of it, with what `socket` has, and takes that from the front (recvmsg(2)); it doesn't
+    /// block. How many bytes; 0 is the end of the stream, if there was room.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket has nothing now; what the kernel says.
+    pub fn receive_from(&mut self, socket: &UnixStream) -> io::Result<u64> {
+        let mut message = self.message();
+        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised and borrowed for us alone; it has no
+        // room for an address or for control data, so that no descriptor of the peer's comes in. Its pieces are as in
+        // `read_some`, and stay while `self` is borrowed; the kernel may write there, as there.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        let count = result(received)?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// What is left, as the kernel's calls for sockets take it.
+    fn message(&self) -> libc::msghdr {
+        // SAFETY: a msghdr is numbers and pointers, for which zeros are values: no address, no data, no control data. (It has
+        // private fields in some C libraries, so it isn't written as a literal.)
+        let mut message = unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() };
+        let (pieces, count) = self.raw();
+        message.msg_iov = pieces.cast_mut();
+        message.msg_iovlen = count as _;
+        message
     }
 
     fn whole(

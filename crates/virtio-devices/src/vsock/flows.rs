@@ -1,0 +1,392 @@
+//! All connections, and which of them has something for the guest.
+//!
+//! ```text
+//!  transmitq --> take: parse, find the connection --> its socket, or what it keeps
+//!  receiveq  <-- give: resets first, then one packet of each connection in turn <-- ready <-- wake: poll
+//! ```
+//!
+//! Packets for the guest are made when it has a buffer for them. Until then there is a place in `ready` for each connection,
+//! and a bounded list of resets for what is no connection: a guest without buffers makes nothing grow.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use vmm_virtio::{Chain, Counters, Fault, IoSlices, Step};
+
+use super::connection::{Connection, Key, NoRoom, Stage, Verdict};
+use super::listener::Listener;
+use super::packet::{HEADER_LEN, HOST_CID, Header, Op, Packet, Refusal, TYPE_STREAM, parse};
+use super::poll::Poll;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// What a connection is promised: the socket buffers of Linux are as long (net.core.wmem_default). A guest can have so many
+/// bytes kept here.
+const PROMISE: u32 = 256 << 10;
+/// What it is promised when [`PROMISES_MAX`] bytes were, to others. So all together keep less than 64 + 64 MiB.
+const SMALL_PROMISE: u32 = 16 << 10;
+const PROMISES_MAX: u64 = 64 << 20;
+/// Resets that wait for a buffer of the guest's; what is beyond them isn't sent, and the guest's connect ends by its own
+/// timeout. Not taking more packets from such a guest could be a deadlock: Linux takes no buffers back while its own answers
+/// can't be sent (net/vmw_vsock/virtio_transport.c, virtio_transport_more_replies).
+const RESETS_MAX: usize = 4096;
+/// Ports of ours begin here, as Firecracker's do: below are those of services.
+const PORTS: u32 = 1 << 30;
+
+/// How long the guest's program waits for a host's that has no room for another client: as long as Linux's connect (vsock(7),
+/// VSOCK_DEFAULT_CONNECT_TIMEOUT).
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the host's program waits for the guest's answer. A kernel answers without its programs.
+const RESPONSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the guest may take to end what the host has ended.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// See above.
+pub(super) struct Flows {
+    cid: u32,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    by_key: HashMap<Key, usize>,
+    /// Slots in the order in which they get a buffer.
+    ready: VecDeque<usize>,
+    resets: VecDeque<Header>,
+    next_port: u32,
+    promised: u64,
+    /// Some connection may have a deadline.
+    has_deadlines: bool,
+    slices: IoSlices,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    connection: Option<Connection>,
+    /// It is in `ready`. Of the slot, not of its connection: who opens and closes one after the other makes no list grow.
+    is_listed: bool,
+}
+
+/// What a flow works with that isn't its own.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) listener: &'a Listener,
+    pub(super) poll: &'a Poll,
+    pub(super) counters: &'a Counters,
+    pub(super) now: Instant,
+}
+
+impl Flows {
+    /// For a guest with this context id, whose queues have `queue_size` descriptors.
+    pub(super) fn new(cid: u32, queue_size: u16) -> Self {
+        Self {
+            cid,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            ready: VecDeque::new(),
+            resets: VecDeque::new(),
+            next_port: 0,
+            promised: 0,
+            has_deadlines: false,
+            slices: IoSlices::with_capacity(queue_size.into()),
+        }
+    }
+
+    /// Ends everything, without a word to a guest that knows of nothing.
+    pub(super) fn clear(&mut self) {
+        (0..self.slots.len()).for_each(|slot| self.close(slot));
+        self.resets.clear();
+    }
+
+    /// Whether there is nothing for the guest.
+    pub(super) fn is_idle(&self) -> bool {
+        self.resets.is_empty() && self.ready.is_empty()
+    }
+
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.has_deadlines
+    }
+
+    /// A packet of the guest's.
+    ///
+    /// # Errors
+    /// Its memory isn't what it was.
+    pub(super) fn take(&mut self, chain: &Chain<'_>, host: Host<'_>) -> Result<(), Fault> {
+        host.counters.requests.add(1);
+        let packet = match parse(chain, self.cid) {
+            Ok(packet) => packet,
+            Err(refusal) => {
+                host.counters.errors.add(1);
+                self.refuse(refusal, host);
+                return Ok(());
+            }
+        };
+        let Packet { header, op, data } = packet;
+        let Some(&slot) = self.by_key.get(&key_of(&header)) else {
+            match op {
+                Op::Request => self.open_for_guest(&header, host),
+                // It isn't answered by another one.
+                Op::Rst => {}
+                _ => self.push_reset(&header, host),
+            }
+            return Ok(());
+        };
+        let Some(connection) = self.slots[slot].connection.as_mut() else { return Ok(()) };
+        let verdict = connection.take(op, &header, &data, &mut self.slices)?;
+        if verdict == Verdict::Keep {
+            host.counters.bytes_out.add(data.len());
+        }
+        self.settle(slot, verdict, host);
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: Refusal, host: Host<'_>) {
+        match refusal {
+            Refusal::Drop => {}
+            Refusal::Stray(header) => self.push_reset(&header, host),
+            Refusal::Broken(header) => {
+                if let Some(&slot) = self.by_key.get(&key_of(&header)) {
+                    self.close(slot);
+                }
+                self.push_reset(&header, host);
+            }
+        }
+    }
+
+    fn push_reset(&mut self, header: &Header, host: Host<'_>) {
+        if self.resets.len() == RESETS_MAX {
+            host.counters.errors.add(1);
+            return;
+        }
+        self.resets.push_back(header.reset());
+    }
+
+    /// Fills a chain of the guest's with what is next. [`Step::Full`] if there is nothing.
+    ///
+    /// # Errors
+    /// Its memory isn't what it was.
+    pub(super) fn give(&mut self, chain: &Chain<'_>, host: Host<'_>) -> Result<Step, Fault> {
+        let Some((head, room)) = chain.writable().split_at(HEADER_LEN as u64) else {
+            // It is given back, so that the next one isn't kept waiting.
+            host.counters.errors.add(1);
+            return Ok(Step::Used(0));
+        };
+        if let Some(reset) = self.resets.pop_front() {
+            head.write(&reset.to_bytes())?;
+            return Ok(Step::Used(HEADER_LEN as u32));
+        }
+        while let Some(slot) = self.ready.pop_front() {
+            self.slots[slot].is_listed = false;
+            let Some(connection) = self.slots[slot].connection.as_mut() else { continue };
+            let header = match connection.give(&room, &mut self.slices) {
+                Ok(Some(header)) => header,
+                Ok(None) => continue,
+                Err(NoRoom) => {
+                    self.list(slot);
+                    host.counters.errors.add(1);
+                    return Ok(Step::Used(0));
+                }
+            };
+            let Key { host_port, guest_port } = connection.key;
+            let header = Header {
+                src_cid: HOST_CID,
+                dst_cid: self.cid.into(),
+                src_port: host_port,
+                dst_port: guest_port,
+                kind: TYPE_STREAM,
+                ..header
+            };
+            if connection.is_over() && connection.deadline.is_none() {
+                self.set_deadline(slot, host.now + SHUTDOWN_PATIENCE);
+            }
+            self.list_if_ready(slot);
+            host.counters.bytes_in.add(header.len.into());
+            head.write(&header.to_bytes())?;
+            // At most 64 KiB of data.
+            return Ok(Step::Used(HEADER_LEN as u32 + header.len));
+        }
+        Ok(Step::Full)
+    }
+
+    /// Something happened to a connection's socket.
+    pub(super) fn wake(&mut self, slot: usize, is_hung_up: bool, host: Host<'_>) {
+        let connection = self.slots.get_mut(slot).and_then(|slot| slot.connection.as_mut());
+        let Some(verdict) = connection.map(|connection| connection.wake(is_hung_up)) else { return };
+        self.settle(slot, verdict, host);
+    }
+
+    /// A client of the host's wants to go to a port of the guest's. Its slot; `None` if there is no room for it, and it is gone.
+    pub(super) fn open_for_host(
+        &mut self,
+        socket: UnixStream,
+        guest_port: u32,
+        now: Instant,
+    ) -> Option<usize> {
+        let key = Key { host_port: self.fresh_port(guest_port), guest_port };
+        let promise = self.promise();
+        let slot = self.insert(Connection::requested(key, socket, promise))?;
+        self.set_deadline(slot, now + RESPONSE_PATIENCE);
+        self.list(slot);
+        Some(slot)
+    }
+
+    /// The guest wants to go to a port of the host's.
+    fn open_for_guest(&mut self, request: &Header, host: Host<'_>) {
+        let promise = self.promise();
+        let Some(slot) = self.insert(Connection::connecting(key_of(request), request, promise)) else {
+            host.counters.errors.add(1);
+            return self.push_reset(request, host);
+        };
+        self.set_deadline(slot, host.now + CONNECT_PATIENCE);
+        self.connect(slot, host);
+    }
+
+    /// Tries once to connect to the host's program. If that has no room for a client, it stays as it is.
+    fn connect(&mut self, slot: usize, host: Host<'_>) {
+        let Some(connection) = self.slots[slot].connection.as_mut() else { return };
+        let socket = match host.listener.connect(connection.key.host_port) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(socket) => host.poll.add(&socket, slot).map(|()| socket),
+            Err(error) => Err(error),
+        };
+        match socket {
+            Ok(socket) => {
+                connection.connected(socket);
+                self.list(slot);
+            }
+            Err(_) => {
+                host.counters.errors.add(1);
+                self.settle(slot, Verdict::Reset, host);
+            }
+        }
+    }
+
+    /// Looks for those that have waited long enough.
+    pub(super) fn expire(&mut self, host: Host<'_>) {
+        self.has_deadlines = false;
+        for slot in 0..self.slots.len() {
+            let Some(connection) = &self.slots[slot].connection else { continue };
+            let Some(deadline) = connection.deadline else { continue };
+            if connection.stage == Stage::Connecting {
+                self.connect(slot, host);
+            }
+            let connection = self.slots[slot].connection.as_ref();
+            if connection.is_some_and(|connection| connection.deadline.is_some()) {
+                self.has_deadlines = true;
+                if host.now >= deadline {
+                    self.settle(slot, Verdict::Reset, host);
+                }
+            }
+        }
+    }
+
+    /// Lets deadlines begin anew, behind a pause of the machine.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
+        let deadlines = connections.filter_map(|connection| connection.deadline.as_mut());
+        deadlines.for_each(|deadline| *deadline = now + RESPONSE_PATIENCE);
+    }
+
+    /// What follows from what happened.
+    fn settle(&mut self, slot: usize, verdict: Verdict, host: Host<'_>) {
+        let Some(connection) = &self.slots[slot].connection else { return };
+        let key = connection.key;
+        match verdict {
+            Verdict::Keep => {
+                if connection.stage == Stage::Orphaned {
+                    self.forget(slot);
+                }
+                return self.list_if_ready(slot);
+            }
+            Verdict::Refuse => host.counters.errors.add(1),
+            Verdict::Reset | Verdict::Close => {}
+        }
+        self.close(slot);
+        if verdict != Verdict::Close {
+            let Key { host_port, guest_port } = key;
+            let (src_cid, kind) = (self.cid.into(), TYPE_STREAM);
+            // As in answer to a packet of the guest's.
+            let header =
+                Header { src_cid, src_port: guest_port, dst_port: host_port, kind, ..Header::default() };
+            self.push_reset(&header, host);
+        }
+    }
+
+    fn insert(&mut self, connection: Connection) -> Option<usize> {
+        if self.free.is_empty() {
+            if self.slots.len() == CONNECTIONS_MAX {
+                return None;
+            }
+            self.free.push(self.slots.len());
+            self.slots.push(Slot::default());
+        }
+        let slot = self.free.pop()?;
+        self.promised += u64::from(connection.buf_alloc());
+        self.by_key.insert(connection.key, slot);
+        self.slots[slot].connection = Some(connection);
+        Some(slot)
+    }
+
+    /// Its socket leaves the poll by being closed.
+    pub(super) fn close(&mut self, slot: usize) {
+        self.forget(slot);
+        if let Some(connection) = self.slots[slot].connection.take() {
+            self.promised -= u64::from(connection.buf_alloc());
+            self.free.push(slot);
+        }
+    }
+
+    /// Its ports are another's to use.
+    fn forget(&mut self, slot: usize) {
+        let Some(connection) = &self.slots[slot].connection else { return };
+        if self.by_key.get(&connection.key) == Some(&slot) {
+            self.by_key.remove(&connection.key);
+        }
+    }
+
+    fn set_deadline(&mut self, slot: usize, deadline: Instant) {
+        self.has_deadlines = true;
+        if let Some(connection) = &mut self.slots[slot].connection {
+            connection.deadline = Some(deadline);
+        }
+    }
+
+    fn list_if_ready(&mut self, slot: usize) {
+        if self.slots[slot].connection.as_ref().is_some_and(Connection::has_news) {
+            self.list(slot);
+        }
+    }
+
+    fn list(&mut self, slot: usize) {
+        if !std::mem::replace(&mut self.slots[slot].is_listed, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    fn promise(&self) -> u32 {
+        if self.promised + u64::from(PROMISE) <= PROMISES_MAX { PROMISE } else { SMALL_PROMISE }
+    }
+
+    /// A port of ours that isn't connected to this one of the guest's.
+    fn fresh_port(&mut self, guest_port: u32) -> u32 {
+        loop {
+            let host_port = PORTS | self.next_port;
+            self.next_port = (self.next_port + 1) % PORTS;
+            // There are more ports than connections.
+            if !self.by_key.contains_key(&Key { host_port, guest_port }) {
+                return host_port;
+            }
+        }
+    }
+}
+
+impl Flows {
+    /// The socket of a connection, if there is one.
+    pub(super) fn socket(&self, slot: usize) -> Option<&UnixStream> {
+        self.slots.get(slot)?.connection.as_ref()?.socket()
+    }
+}
+
+fn key_of(header: &Header) -> Key {
+    Key { host_port: header.dst_port, guest_port: header.src_port }
+}

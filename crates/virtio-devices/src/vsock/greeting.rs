@@ -1,0 +1,186 @@
+//! What a program of the host says first: `CONNECT <port>\n`, as Firecracker has it.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
+
+/// The longest line with its end, in bytes: the word, a space, ten digits and a carriage return need 20.
+const LINE_MAX: usize = 32;
+/// Clients that haven't said where they want to go. Those behind them wait in the kernel.
+const CLIENTS_MAX: usize = 256;
+/// How long a client may think: it may be a person who types.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may if others wait.
+const HASTE: Duration = Duration::from_secs(1);
+
+/// Clients that haven't said where they want to go, each at a place of its own.
+#[derive(Debug, Default)]
+pub(super) struct Lobby {
+    clients: Vec<Option<Client>>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    socket: UnixStream,
+    since: Instant,
+}
+
+/// What a client has said.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Port(u32),
+    Unfinished,
+    Wrong,
+}
+
+impl Lobby {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.count == CLIENTS_MAX
+    }
+
+    /// Takes a client in, and returns its place.
+    pub(super) fn enter(&mut self, socket: UnixStream, since: Instant) -> usize {
+        let free = self.clients.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() - 1
+        });
+        self.clients[place] = Some(Client { socket, since });
+        self.count += 1;
+        place
+    }
+
+    pub(super) fn socket(&self, place: usize) -> Option<&UnixStream> {
+        Some(&self.clients.get(place)?.as_ref()?.socket)
+    }
+
+    /// A client that has said the port that it wants. One that said something else is gone, as one that is `gone` before it
+    /// said anything.
+    pub(super) fn leave(&mut self, place: usize, is_gone: bool) -> Option<(UnixStream, u32)> {
+        let line = read_line(self.socket(place)?);
+        if line == Line::Unfinished && !is_gone {
+            return None;
+        }
+        self.count -= 1;
+        let client = self.clients[place].take()?;
+        match line {
+            Line::Port(port) => Some((client.socket, port)),
+            Line::Unfinished | Line::Wrong => None,
+        }
+    }
+
+    /// Sends those away who took too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let patience = if self.is_full() { HASTE } else { PATIENCE };
+        for place in &mut self.clients {
+            self.count -= usize::from(place.take_if(|client| now >= client.since + patience).is_some());
+        }
+    }
+
+    /// Lets their time begin anew, behind a pause of the machine.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        self.clients.iter_mut().flatten().for_each(|client| client.since = now);
+    }
+}
+
+/// Takes the line from the socket, and nothing behind it.
+fn read_line(socket: &UnixStream) -> Line {
+    let mut bytes = [0; LINE_MAX];
+    let peeked = match recv(socket, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, len)) => &bytes[..len],
+        Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => return Line::Unfinished,
+        Err(_) => return Line::Wrong,
+    };
+    let Some(end) = peeked.iter().position(|byte| *byte == b'\n') else {
+        let can_end = !peeked.is_empty() && peeked.len() < LINE_MAX;
+        return if can_end { Line::Unfinished } else { Line::Wrong };
+    };
+    let mut line = [0; LINE_MAX];
+    // All of it is there.
+    match recv(socket, &mut line[..=end], RecvFlags::DONTWAIT) {
+        Ok((_, len)) if len == end + 1 => parse(&line[..end]).map_or(Line::Wrong, Line::Port),
+        _ => Line::Wrong,
+    }
+}
+
+/// Words apart by any white space, the first in any case: Firecracker takes them so.
+fn parse(line: &[u8]) -> Option<u32> {
+    let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
+    let is_connect = words.next()?.eq_ignore_ascii_case("connect");
+    let digits = words.next().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let port = digits.parse().ok()?;
+    (is_connect && words.next().is_none()).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn line_of_a_port_is_its_number() {
+        assert_eq!(parse(b"CONNECT 52"), Some(52));
+        assert_eq!(parse(b"connect  4294967295\r"), Some(u32::MAX));
+    }
+
+    #[test]
+    fn line_of_something_else_is_none() {
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"CONNECT"), None);
+        assert_eq!(parse(b"CONNECT x"), None);
+        assert_eq!(parse(b"CONNECT +1"), None);
+        assert_eq!(parse(b"CONNECT 4294967296"), None);
+        assert_eq!(parse(b"CONNECT 1 2"), None);
+        assert_eq!(parse(b"GET / HTTP/1.1"), None);
+        assert_eq!(parse(b"CONNECT \xff"), None);
+    }
+
+    #[test]
+    fn line_in_pieces_is_read_when_it_is_whole_and_nothing_behind_it() {
+        let (mut client, mut socket) = UnixStream::pair().unwrap();
+        assert_eq!(read_line(&socket), Line::Unfinished);
+        client.write_all(b"CONN").unwrap();
+        assert_eq!(read_line(&socket), Line::Unfinished);
+        client.write_all(b"ECT 7").unwrap();
+        assert_eq!(read_line(&socket), Line::Unfinished);
+        client.write_all(b"\nhello\n").unwrap();
+        assert_eq!(read_line(&socket), Line::Port(7));
+        let mut rest = [0; 6];
+        socket.read_exact(&mut rest).unwrap();
+        assert_eq!(&rest, b"hello\n");
+    }
+
+    #[test]
+    fn line_without_an_end_is_wrong_when_it_is_too_long_or_the_client_goes() {
+        let (mut client, socket) = UnixStream::pair().unwrap();
+        client.write_all(&[b'x'; 31]).unwrap();
+        assert_eq!(read_line(&socket), Line::Unfinished);
+        client.write_all(b"x").unwrap();
+        assert_eq!(read_line(&socket), Line::Wrong);
+        let (client, socket) = UnixStream::pair().unwrap();
+        drop(client);
+        assert_eq!(read_line(&socket), Line::Wrong);
+    }
+
+    #[test]
+    fn client_that_says_nothing_is_sent_away_in_the_end_and_sooner_if_others_wait() {
+        let (mut lobby, start) = (Lobby::default(), Instant::now());
+        lobby.enter(UnixStream::pair().unwrap().0, start);
+        lobby.expire(start + PATIENCE - HASTE);
+        assert!(!lobby.is_empty());
+        lobby.expire(start + PATIENCE);
+        assert!(lobby.is_empty());
+        (0..CLIENTS_MAX).for_each(|_| _ = lobby.enter(UnixStream::pair().unwrap().0, start));
+        assert!(lobby.is_full());
+        lobby.expire(start + HASTE);
+        assert!(lobby.is_empty());
+    }
+}

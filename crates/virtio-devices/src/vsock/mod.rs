@@ -1,0 +1,251 @@
+//! vsock (virtio 1.2 §5.10): connections between programs of the guest and of the host, without a network.
+//!
+//! ```text
+//!  host's program --"CONNECT 52\n"--> path ------> Listener --> Lobby --+
+//!                                                                       +--> Flows <--packets--> queues
+//!  guest's program --REQUEST to 52--> <path>_52 <-- host's program -----+
+//! ```
+//!
+//! The format on the host's side is Firecracker's (its docs/vsock.md). Streams only. Whoever may open the sockets may use
+//! them: that's their modes and their directory's.
+
+mod config;
+mod connection;
+mod credit;
+mod flows;
+mod greeting;
+mod listener;
+pub mod packet;
+mod poll;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use vmm_virtio::{ConfigSpace, Counters, Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+
+use self::config::Config;
+use self::flows::{Flows, Host};
+use self::greeting::Lobby;
+use self::listener::Listener;
+use self::poll::Poll;
+use crate::timer::Timer;
+
+/// The queues (virtio 1.2 §5.10.2).
+const RECEIVEQ: usize = 0;
+const TRANSMITQ: usize = 1;
+/// The device has no event to tell: TRANSPORT_RESET is for a guest that was moved.
+const EVENTQ_SIZE: u16 = 64;
+const QUEUE_SIZE: u16 = 256;
+
+/// What the device's thread waits for.
+const SOCKETS: u32 = 0;
+const CLIENTS: u32 = 1;
+const TICK: u32 = 2;
+/// Tokens of the lobby's clients are above this in the poll, those of connections below.
+const LOBBY: usize = 1 << 16;
+/// Clients taken at a turn.
+const CLIENTS_PER_TURN: u32 = 64;
+/// How often deadlines are looked at, while there are some.
+const TICK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The device.
+pub struct Vsock {
+    space: ConfigSpace,
+    listener: Listener,
+    lobby: Lobby,
+    flows: Flows,
+    poll: Poll,
+    timer: Timer,
+    is_ticking: bool,
+    /// Clients are waited for: not while the lobby is full, or the host out of descriptors.
+    is_accepting: bool,
+}
+
+impl Kind for Vsock {
+    const NAME: &'static str = "vsock";
+    const ID: u32 = 19;
+    type Config = Config;
+
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+        let cid = config.cid()?;
+        let host = |error: io::Error| OpenError::host("", error);
+        let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
+        let listener = Listener::open(setting.path(&config.path))?;
+        raise_descriptor_limit();
+        Ok(Self {
+            space: ConfigSpace::read_only(u64::from(cid).to_le_bytes()),
+            listener,
+            lobby: Lobby::default(),
+            flows: Flows::new(cid, QUEUE_SIZE),
+            poll,
+            timer,
+            is_ticking: false,
+            is_accepting: false,
+        })
+    }
+}
+
+/// Each connection has a descriptor, and most hosts give a process 1,024 at first and many more if it asks.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // As it was, if the host refuses: connections beyond it are refused, or wait.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}
+
+impl VirtioDevice for Vsock {
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE, QUEUE_SIZE, EVENTQ_SIZE]
+    }
+
+    /// struct virtio_vsock_config.
+    fn config_space(&self) -> ConfigSpace {
+        self.space.clone()
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        // Of a driver that begins anew no connection is left; behind a pause all go on.
+        let goes_on = [RECEIVEQ, TRANSMITQ]
+            .iter()
+            .any(|queue| session.queue(*queue).is_some_and(|queue| queue.has_begun()));
+        if !goes_on {
+            self.flows.clear();
+        }
+        let now = Instant::now();
+        self.flows.refresh(now);
+        self.lobby.refresh(now);
+        let watched = [session.watch(&self.poll, SOCKETS), session.watch(&self.timer, TICK)];
+        session.counters().errors.add(watched.iter().filter(|watched| watched.is_err()).count() as u64);
+        self.set_accepting(true, session);
+        self.tick_if_needed();
+        Ok(())
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        match queue {
+            RECEIVEQ => self.receive(session),
+            TRANSMITQ => self.transmit(session),
+            // Chains for events stay where they are.
+            _ => Ok(()),
+        }
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        let counters = session.counters().clone();
+        match token {
+            SOCKETS => self.wake(&counters),
+            CLIENTS => self.accept(session),
+            _ => self.tick(session),
+        }
+        self.receive(session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        let _ = session.unwatch(&self.poll);
+        let _ = session.unwatch(&self.timer);
+        self.set_accepting(false, session);
+    }
+}
+
+impl Vsock {
+    /// From the guest.
+    fn transmit(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let counters = session.counters().clone();
+        let host =
+            Host { listener: &self.listener, poll: &self.poll, counters: &counters, now: Instant::now() };
+        let flows = &mut self.flows;
+        session.drain(TRANSMITQ, |chain| flows.take(&chain, host).map(|()| Step::Used(0)))?;
+        self.receive(session)
+    }
+
+    /// To the guest.
+    fn receive(&mut self, session: &mut Session) -> Result<(), Fault> {
+        if !self.flows.is_idle() {
+            let counters = session.counters().clone();
+            let host =
+                Host { listener: &self.listener, poll: &self.poll, counters: &counters, now: Instant::now() };
+            let flows = &mut self.flows;
+            session.drain(RECEIVEQ, |chain| flows.give(&chain, host))?;
+        }
+        self.tick_if_needed();
+        Ok(())
+    }
+
+    /// Something happened to sockets.
+    fn wake(&mut self, counters: &Counters) {
+        let now = Instant::now();
+        for readiness in self.poll.take() {
+            let host = Host { listener: &self.listener, poll: &self.poll, counters, now };
+            match readiness.token.checked_sub(LOBBY) {
+                None => self.flows.wake(readiness.token, readiness.is_hung_up, host),
+                Some(place) => self.greet(place, readiness.is_hung_up, counters, now),
+            }
+        }
+    }
+
+    /// Clients of the host's that wait for us.
+    fn accept(&mut self, session: &Session) {
+        let now = Instant::now();
+        for _ in 0..CLIENTS_PER_TURN {
+            if self.lobby.is_full() {
+                return self.set_accepting(false, session);
+            }
+            let socket = match self.listener.accept() {
+                Ok(socket) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It has gone again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // No descriptor is left: until the next tick.
+                Err(_) => {
+                    session.counters().errors.add(1);
+                    return self.set_accepting(false, session);
+                }
+            };
+            let place = self.lobby.enter(socket, now);
+            let socket = self.lobby.socket(place).expect("it has entered a moment ago");
+            if self.poll.add(socket, LOBBY + place).is_err() {
+                session.counters().errors.add(1);
+                self.lobby.leave(place, true);
+            }
+        }
+    }
+
+    /// A client may have said where it wants to go.
+    fn greet(&mut self, place: usize, is_gone: bool, counters: &Counters, now: Instant) {
+        let Some((socket, port)) = self.lobby.leave(place, is_gone) else { return };
+        let Some(slot) = self.flows.open_for_host(socket, port, now) else {
+            return counters.errors.add(1);
+        };
+        let moved = self.flows.socket(slot).map(|socket| self.poll.rename(socket, slot));
+        if !matches!(moved, Some(Ok(()))) {
+            counters.errors.add(1);
+            self.flows.close(slot);
+        }
+    }
+
+    fn tick(&mut self, session: &Session) {
+        self.timer.acknowledge();
+        self.is_ticking = false;
+        let counters = session.counters().clone();
+        let now = Instant::now();
+        self.lobby.expire(now);
+        self.flows.expire(Host { listener: &self.listener, poll: &self.poll, counters: &counters, now });
+        self.set_accepting(!self.lobby.is_full(), session);
+    }
+
+    fn tick_if_needed(&mut self) {
+        let is_needed = !self.lobby.is_empty() || self.flows.has_deadlines() || !self.is_accepting;
+        if is_needed && !self.is_ticking {
+            self.is_ticking = self.timer.once(TICK_PAUSE).is_ok();
+        }
+    }
+
+    fn set_accepting(&mut self, is_wanted: bool, session: &Session) {
+        if is_wanted && !self.is_accepting {
+            self.is_accepting = session.watch(self.listener.socket(), CLIENTS).is_ok();
+        } else if !is_wanted && self.is_accepting {
+            let _ = session.unwatch(self.listener.socket());
+            self.is_accepting = false;
+        }
+    }
+}
