@@ -17,6 +17,8 @@ mod greeting;
 mod listener;
 pub mod packet;
 mod poll;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vmm_virtio::VirtioDevice;
 use vmm_virtio::testing::{Buf, Driver};
-use vmm_virtio::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio_devices::vsock::packet::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM};
 
 use super::CID;
@@ -32,6 +32,8 @@ pub(crate) struct Guest {
     inbox: VecDeque<(Header, Vec<u8>)>,
     /// Whether a buffer goes back to the device at once.
     pub(crate) is_generous: bool,
+    /// What it promises for a connection.
+    pub(crate) buf_alloc: u32,
     next_port: u32,
 }
 
@@ -108,6 +110,7 @@ impl Guest {
             sent: Vec::new(),
             inbox: VecDeque::new(),
             is_generous: true,
+            buf_alloc: BUF_ALLOC,
             next_port: 100_000,
         };
         guest.init();
@@ -170,6 +173,13 @@ impl Guest {
     pub(crate) fn turn(&mut self) {
         while !self.collect() {
             self.driver.wait_any_interrupt();
+        }
+    }
+
+    /// Waits until the device has used all buffers that it had.
+    pub(crate) fn wait_for_all_buffers(&mut self) {
+        while !self.receiving.is_empty() {
+            self.turn();
         }
     }
 
@@ -287,7 +297,7 @@ impl Guest {
     /// Asks for a connection.
     pub(crate) fn request(&mut self, port: u32) -> Flow {
         self.next_port += 1;
-        let flow = Flow::new(port, self.next_port);
+        let flow = Flow { buf_alloc: self.buf_alloc, ..Flow::new(port, self.next_port) };
         self.send_op(&flow, Op::Request);
         flow
     }
