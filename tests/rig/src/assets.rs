@@ -12,7 +12,7 @@ use crate::lock;
 use crate::outer;
 use crate::packages;
 use crate::reexec::in_rig;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::{self, Programs, Rootfs};
 use crate::run_dir::RunDir;
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
@@ -125,16 +125,13 @@ impl Assets {
 
     /// The directory of fio and its libraries, fetched on first use: [`fio::command`](crate::fio::command) runs it.
     pub fn fio(&self) -> Result<PathBuf> {
-        let path = self.dir().join(format!("fio-{}", digest(&rootfs::fio::RECIPE)));
-        if path.exists() {
-            return Ok(path);
-        }
-        let _lock = self.lock("fio", "fio")?;
-        if !path.exists() {
-            let scratch = RunDir::create(&self.runs_dir())?;
-            rootfs::fio::fetch(&path, scratch.path())?;
-        }
-        Ok(path)
+        self.programs(rootfs::fio::PROGRAMS)
+    }
+
+    /// The directory of iperf3 and bash and their libraries, fetched on first use:
+    /// [`programs::command`](crate::programs::command) runs them. bash opens connections without a further program.
+    pub fn iperf3(&self) -> Result<PathBuf> {
+        self.programs(Programs(&["iperf3", "bash"]))
     }
 
     /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.
@@ -151,6 +148,20 @@ impl Assets {
         let stamp = stamp(&busybox)?;
         let inputs = [&outer::inputs(kernel.release())[..], &[&stamp]].concat();
         self.initrd("outer", &inputs, || outer::initramfs(&busybox, kernel))
+    }
+
+    fn programs(&self, programs: Programs) -> Result<PathBuf> {
+        let name = programs.name();
+        let path = self.dir().join(format!("{name}-{}", digest(&programs.recipe())));
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock(name, name)?;
+        if !path.exists() {
+            let scratch = RunDir::create(&self.runs_dir())?;
+            programs.fetch(&path, scratch.path())?;
+        }
+        Ok(path)
     }
 
     /// Where the rig keeps a directory per run.

@@ -75,7 +75,7 @@ pub use qemu::install_qemu;
 pub use reexec::{
     IN_RIG, Place, REQUIRE_GUESTS, guests_required, in_rig, reason_for_rig, run_here_or_in_rig,
 };
-pub use rootfs::{Rootfs, fio};
+pub use rootfs::{Rootfs, fio, programs};
 pub use streams::Stdin;
 pub use terminal::is_interactive;
 pub use vmlinux::extract as extract_vmlinux;

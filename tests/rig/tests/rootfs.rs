@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Assets, KernelKind, Rootfs, fio};
+use rig::{Assets, KernelKind, Rootfs, fio, programs};
 
 /// What `program` (of e2fsprogs) says of an image, with its exit code.
 fn e2fsprogs(program: &str, args: &[&str], image: &Path) -> (String, Option<i32>) {
@@ -94,4 +94,16 @@ fn fio_image_is_sound_and_fio_runs_from_its_directory() {
     let [loader, words @ ..] = fio::command(&assets.fio().unwrap());
     let version = Command::new(loader).args(words).arg("--version").output().unwrap();
     assert!(version.stdout.starts_with(b"fio-"), "{version:?}");
+}
+
+#[test]
+#[ignore = "needs the network and a quarter of a minute; `cargo xtask bench net` does the same"]
+fn iperf3_and_bash_run_from_one_directory() {
+    let dir = Assets::here().iperf3().unwrap();
+    let said = |program: &str| {
+        let [loader, words @ ..] = programs::command(&dir, program);
+        String::from_utf8(Command::new(loader).args(words).arg("--version").output().unwrap().stdout).unwrap()
+    };
+    assert!(said("iperf3").starts_with("iperf 3."), "{}", said("iperf3"));
+    assert!(said("bash").starts_with("GNU bash"), "{}", said("bash"));
 }

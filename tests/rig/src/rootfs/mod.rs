@@ -9,12 +9,14 @@ mod debian;
 mod ext4;
 pub mod fio;
 mod initrd;
+pub mod programs;
 mod tools;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use debian::{RECIPE as DEBIAN_RECIPE, build_tar as build_debian_tar};
 pub(crate) use initrd::{initramfs as disk_initramfs, inputs as disk_initrd_inputs};
+pub(crate) use programs::Programs;
 
 use crate::assets::Assets;
 use crate::error::Result;

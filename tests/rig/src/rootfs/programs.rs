@@ -1,0 +1,157 @@
+//! Programs of Debian's packages, in a directory of their own with every library that they want: they run there on any host of
+//! this architecture, and in a guest that has nothing but Busybox.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{debian, part_of};
+use crate::command::output_of;
+use crate::error::{At, Error, Result};
+use crate::progress::step;
+
+const LOADER: &str = "ld.so";
+/// What the package calls the loader, and where it and the libraries are; libraries of ceph know their own place.
+const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
+const LIBRARY_DIRS: [&str; 3] =
+    ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
+const PROGRAM_DIRS: [&str; 2] = ["usr/bin", "bin"];
+
+/// Packages, each with a program of its own name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Programs(pub(crate) &'static [&'static str]);
+
+/// The command that runs `program` from the directory `dir` of the cache, to be followed by its arguments.
+pub fn command(dir: &Path, program: &str) -> [OsString; 4] {
+    [dir.join(LOADER).into(), "--library-path".into(), dir.into(), dir.join(program).into()]
+}
+
+/// The names and contents of the files in the directory `dir` of the cache.
+pub fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        let path = entry.path();
+        files.push((entry.file_name().to_string_lossy().into_owned(), fs::read(&path).at("read", &path)?));
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Programs {
+    /// That of the first, which stands for all.
+    pub(crate) fn name(self) -> &'static str {
+        self.0[0]
+    }
+
+    /// What the directory depends on.
+    pub(crate) fn recipe(self) -> Vec<String> {
+        [self.0.join(",")].into_iter().chain(LIBRARY_DIRS.map(str::to_owned)).collect()
+    }
+
+    /// Makes the directory `dir`; it appears whole or not. Needs the network, and a quarter of a minute. `scratch` is an empty
+    /// directory.
+    pub(crate) fn fetch(self, dir: &Path, scratch: &Path) -> Result<()> {
+        let (tar, tree, part) = (scratch.join("programs.tar"), scratch.join("tree"), part_of(dir));
+        debian::fetch_tar(&self.0.join(","), &tar)?;
+        fs::create_dir(&tree).at("create", &tree)?;
+        step(&format!("unpacking {}", self.0.join(", ")), || {
+            // Nobody but root can make the device nodes, which aren't wanted.
+            output_of(
+                Command::new("tar")
+                    .args(["-x", "--no-same-owner", "--exclude=./dev/*", "-f"])
+                    .arg(&tar)
+                    .arg("-C")
+                    .arg(&tree),
+            )
+        })?;
+        fs::create_dir_all(&part).at("create", &part)?;
+        let made =
+            self.copy_with_libraries(&tree, &part).and_then(|()| fs::rename(&part, dir).at("create", dir));
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&part);
+        }
+        made
+    }
+
+    /// Copies from the unpacked packages to `dir`, where all files lie side by side.
+    fn copy_with_libraries(self, tree: &Path, dir: &Path) -> Result<()> {
+        let places = LIBRARY_DIRS.map(|place| tree.join(place));
+        let loader = places.iter().map(|place| place.join(LOADER_NAME)).find(|path| path.exists());
+        let loader = loader.ok_or_else(|| Error::format("package libc6", format!("has no {LOADER_NAME}")))?;
+        let library_path = std::env::join_paths(&places)
+            .map_err(|error| Error::format("target/assets", error.to_string()))?;
+        let mut needed = BTreeMap::new();
+        for name in self.0 {
+            let places = PROGRAM_DIRS.map(|place| tree.join(place).join(name));
+            let program = places.into_iter().find(|path| path.exists());
+            let program = program
+                .ok_or_else(|| Error::format(format!("package {name}"), "has no program of its name"))?;
+            let mut list = Command::new(&loader);
+            list.arg("--library-path").arg(&library_path).arg("--list").arg(&program);
+            let listing = output_of(&mut list)?;
+            needed.extend(libraries(&listing).map(|(name, path)| (name.to_owned(), path)));
+            copy(&program, &dir.join(name))?;
+        }
+        needed.iter().try_for_each(|(name, path)| copy(path, &dir.join(name)))?;
+        copy(&loader, &dir.join(LOADER))
+    }
+}
+
+/// The names and paths in what a loader lists: `libm.so.6 => /lib/libm.so.6 (0x00007f..)`. The vDSO, which isn't a file, has
+/// no arrow. The loader lists itself too, by the absolute path that programs name it by, which is the host's: no name that
+/// leads out of our directory is taken.
+fn libraries(listing: &str) -> impl Iterator<Item = (&str, PathBuf)> {
+    listing.lines().filter_map(|line| {
+        let (name, path) = line.trim().split_once(" => ")?;
+        let (path, _address) = path.rsplit_once(" (")?;
+        (!name.contains('/')).then(|| (name, path.into()))
+    })
+}
+
+/// Makes the new file `to`; one that is there already is an error, never overwritten.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).at("open", from)?;
+    let mode = source.metadata().at("examine", from)?.permissions().mode();
+    let mut made = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).at("create", to)?;
+    io::copy(&mut source, &mut made).at("write", to).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "\tlinux-vdso.so.1 (0x00007f84)\n\tlibm.so.6 => /t/lib/libm.so.6 (0x00007f83)\n\
+        \t/lib64/ld-linux-x86-64.so.2 => /t/lib/ld-linux-x86-64.so.2 (0x00007f82)\n";
+
+    #[test]
+    fn libraries_vdso_and_loader_are_left_out() {
+        let found: Vec<_> = libraries(LISTING).collect();
+        assert_eq!(found, [("libm.so.6", PathBuf::from("/t/lib/libm.so.6"))]);
+    }
+
+    #[test]
+    fn libraries_name_that_leads_out_of_the_directory_is_left_out() {
+        let listing = "\t../libm.so.6 => /t/lib/libm.so.6 (0x00007f83)\n";
+        assert_eq!(libraries(listing).count(), 0);
+    }
+
+    #[test]
+    fn copy_onto_a_file_that_is_there_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        assert!(copy(&from, &to).is_err());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "old");
+    }
+
+    #[test]
+    fn recipe_names_the_packages_first() {
+        assert_eq!(Programs(&["iperf3", "bash"]).recipe()[0], "iperf3,bash");
+    }
+}
