@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::stderr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub(super) fn in_rig(always: bool) -> bool {
     always || rig::reason_for_rig().is_some()
 }
 
-/// Measures what `spec` says where guests can run, and returns what was measured.
+/// Measures what `spec` says where guests can run, and returns what was measured. What the measuring half prints is progress,
+/// and goes to standard error.
 pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
     part: Part,
     spec: &S,
@@ -52,10 +54,10 @@ pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
         let reason = rig::reason_for_rig().map_or("as asked".to_owned(), |reason| reason.to_string());
         note(&format!("{reason}; measuring in the rig"));
         let rig = Rig::new(assets).results(&dir).timeout(timeout);
-        rig.run(inner(Path::new(rig::RESULTS_DIR))?)?.exit_code
+        rig.run_into(inner(Path::new(rig::RESULTS_DIR))?, &mut stderr())?.exit_code
     } else {
         let command = inner(&dir)?;
-        Command::new(&command[0]).args(&command[1..]).status()?.code().unwrap_or(1)
+        Command::new(&command[0]).args(&command[1..]).stdout(stderr()).status()?.code().unwrap_or(1)
     };
     if code != 0 {
         return Err(format!("the measuring half failed with exit code {code}").into());

@@ -3,6 +3,7 @@
 mod block;
 mod guest;
 mod memory;
+pub(super) mod net;
 mod run;
 mod smaps;
 
@@ -24,6 +25,9 @@ pub(crate) struct Arguments {
     spec: PathBuf,
     /// The directory for the results
     out: PathBuf,
+    /// What is measured of networks is at home here: nobody else's is touched
+    #[arg(long)]
+    own_network: bool,
 }
 
 /// What is measured.
@@ -32,6 +36,7 @@ pub(crate) enum Part {
     Start,
     Block,
     Memory,
+    Net,
 }
 
 impl Part {
@@ -41,6 +46,7 @@ impl Part {
             Self::Start => "start",
             Self::Block => "block",
             Self::Memory => "memory",
+            Self::Net => "net",
         }
     }
 }
@@ -50,6 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Part::Start => arguments.measure(run::all),
         Part::Block => arguments.measure(block::all),
         Part::Memory => arguments.measure(memory::all),
+        Part::Net if !arguments.own_network => net::in_own_network(arguments),
+        Part::Net => arguments.measure(net::all),
     }
 }
 

@@ -2,7 +2,7 @@
 //! interleaved runs so that a noisy machine treats them alike.
 //!
 //! The outer half prepares and reports; [`inner`] measures, in the rig where this host's KVM can't run Linux. [`exits`] is a
-//! benchmark of its own, whose tables follow; [`block`] and [`memory`] take longer and run when they're named.
+//! benchmark of its own, whose tables follow; [`block`], [`net`] and [`memory`] take longer and run when they're named.
 
 mod block;
 mod contenders;
@@ -10,6 +10,7 @@ mod exits;
 mod halves;
 pub(crate) mod inner;
 mod memory;
+mod net;
 mod report;
 mod spec;
 mod stats;
@@ -64,6 +65,8 @@ enum Only {
     Exits(exits::Arguments),
     /// What a guest gets out of its disk, beside the host's file and other monitors
     Block(block::Arguments),
+    /// What a guest gets out of its network card, beside a veth pair and other monitors
+    Net(net::Arguments),
     /// The monitor's memory for each device and each vCPU
     Memory(memory::Arguments),
 }
@@ -73,6 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None => start_up(arguments),
         Some(Only::Exits(arguments)) => exits::run(arguments),
         Some(Only::Block(arguments)) => block::run(arguments),
+        Some(Only::Net(arguments)) => net::run(arguments),
         Some(Only::Memory(arguments)) => memory::run(arguments),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What to measure.
@@ -102,4 +103,89 @@ pub(super) struct MemorySample {
     /// Memory that only the monitor has, without guest RAM.
     pub(super) private_kib: Option<u64>,
     pub(super) error: Option<String>,
+}
+
+/// What to measure of networks.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct NetSpec {
+    pub(super) rounds: u32,
+    /// Of each job.
+    pub(super) seconds: u32,
+    /// Of each guest.
+    pub(super) timeout_s: u64,
+    pub(super) mem_mib: u32,
+    /// Idle connections of a guest in user mode; 0 for none.
+    pub(super) flows: u32,
+    pub(super) warm: Vec<PathBuf>,
+    /// The command iperf3, to be followed by its arguments.
+    pub(super) iperf3: Vec<String>,
+    pub(super) contenders: Vec<NetContender>,
+}
+
+/// One monitor's command with a card of one kind.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct NetContender {
+    pub(super) kind: NetKind,
+    pub(super) name: String,
+    pub(super) argv: Vec<String>,
+    /// The command that fails where the monitor knows no such card.
+    pub(super) check: Option<Vec<String>>,
+}
+
+/// What a guest's card is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum NetKind {
+    /// Ours at a TAP
+    Tap,
+    /// Ours at a TAP, with 4 vCPUs and so many pairs of queues
+    Tap4,
+    /// Ours at a TAP, whose packets the host's kernel moves
+    Vhost,
+    /// Ours with the monitor's own network, where idle connections are counted too
+    User,
+    /// QEMU's microvm at a TAP
+    Qemu,
+    /// QEMU's microvm at a TAP, with 4 vCPUs and pairs of queues
+    Qemu4,
+    /// QEMU's microvm at a TAP, whose packets the host's kernel moves
+    QemuVhost,
+    /// Given by its command
+    #[value(skip)]
+    Peer,
+}
+
+/// All that was measured of networks.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct NetResults {
+    /// Processors where it was measured.
+    pub(super) cpus: usize,
+    /// Indices of [`NetSpec::contenders`] that couldn't run, and why.
+    pub(super) left_out: Vec<(usize, String)>,
+    pub(super) samples: Vec<NetSample>,
+}
+
+/// One run of all jobs.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct NetSample {
+    pub(super) round: u32,
+    /// Its index in [`NetSpec::contenders`]; absent for the two namespaces.
+    pub(super) contender: Option<usize>,
+    pub(super) figures: Vec<NetFigure>,
+    /// The monitor's own memory without and with the idle connections.
+    pub(super) flows_kib: Option<(u64, u64)>,
+    /// What went wrong.
+    pub(super) errors: Vec<String>,
+}
+
+/// What one job reached.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(super) struct NetFigure {
+    pub(super) job: String,
+    /// As the receiver saw it.
+    pub(super) mbit_per_s: f64,
+    /// Of datagrams.
+    pub(super) lost_percent: Option<f64>,
+    /// Segments that TCP sent again.
+    pub(super) retransmits: Option<u64>,
 }

@@ -1,0 +1,130 @@
+//! `cargo xtask bench net`: what a guest gets out of its network card, beside two namespaces with a veth pair between them and
+//! beside other monitors. In each round everybody runs the same jobs of iperf3, one after the other, to the same server.
+//!
+//! All of it happens in a network namespace of its own: nothing of the host's network is seen or changed.
+
+pub(super) mod iperf3;
+mod report;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rig::packages::{find_program, install};
+use rig::{Assets, Initramfs, Kernel, KernelKind, note};
+use serde_json::json;
+
+use super::contenders::Places;
+use super::inner::Part;
+use super::spec::{NetKind, NetResults, NetSpec};
+use super::{find_monitor, halves};
+use crate::{Failure, workspace};
+
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
+const KERNEL: KernelKind = KernelKind::Cloud61;
+const MODULES: [&str; 2] = ["virtio_mmio", "virtio_net"];
+/// Runs the jobs, and before them opens idle connections.
+const INIT: &str = include_str!("../../../resources/bench/net-init");
+const FLOWS: &str = include_str!("../../../resources/bench/net-flows");
+/// Four processors take a minute in the rig.
+const BOOT_S: u64 = 120;
+/// A little more than its time, for what a job sets up.
+const JOB_EXTRA_S: u64 = 5;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Rounds, in each of which everybody runs all jobs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of each job
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Guest memory in MiB
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    memory: u32,
+    /// Idle connections by which the memory of user mode is measured; 0 leaves that out
+    #[arg(long, default_value_t = 1000)]
+    flows: u32,
+    /// Measure these alone, in place of tap, tap4, vhost, user, and of qemu, qemu4 where QEMU is installed and no peer is given
+    #[arg(long, value_delimiter = ',', value_name = "KINDS")]
+    only: Vec<NetKind>,
+    /// Another monitor's command, with {kernel} (bzImage) {vmlinux} {initrd} {cmdline} {mem_mib} {cpus} and {tap} (a TAP that
+    /// is there) in it; without any, QEMU's microvm if it's installed
+    #[arg(long, value_name = "NAME=COMMAND")]
+    peer: Vec<String>,
+    /// Measure this monitor instead of building vmm-bin
+    #[arg(long, value_name = "PATH")]
+    monitor: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Use the rig even if this host's KVM runs Linux
+    #[arg(long)]
+    rig: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let assets = Assets::at(workspace::root());
+    if find_program("ip").is_none() && !Path::new("/sbin/ip").exists() {
+        install(&["iproute2"])?;
+    }
+    let spec = arguments.spec(&assets)?;
+    let jobs = iperf3::JOBS.len() as u64 * (u64::from(spec.seconds) + JOB_EXTRA_S);
+    let round = jobs + spec.contenders.len() as u64 * (jobs + BOOT_S);
+    note(&format!("{} rounds of {} jobs, {} s each", spec.rounds, iperf3::JOBS.len(), spec.seconds));
+    let timeout = Duration::from_secs(120 + u64::from(spec.rounds) * round);
+    let results: NetResults = halves::measure(Part::Net, &spec, timeout, (&assets, arguments.rig))?;
+    if arguments.json {
+        println!("{:#}", json!({ "spec": spec, "results": results }));
+    } else {
+        report::print(&spec, &results);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn spec(&self, assets: &Assets) -> Result<NetSpec, Failure> {
+        let (kernel, programs) = (assets.kernel(KERNEL)?, assets.iperf3()?);
+        let (vmlinuz, vmlinux) = (kernel.vmlinuz(), kernel.vmlinux()?);
+        let initrd = initrd(assets, &kernel, &programs)?;
+        let places = Places::default()
+            .with("monitor", find_monitor(self.monitor.as_deref())?.to_string_lossy())
+            .with("kernel", vmlinuz.to_string_lossy())
+            .with("vmlinux", vmlinux.to_string_lossy())
+            .with("initrd", initrd.to_string_lossy())
+            .with("mem_mib", self.memory.to_string())
+            .with("seconds", self.seconds.to_string())
+            .with("flows", self.flows.to_string());
+        let iperf3 = rig::programs::command(&programs, "iperf3");
+        Ok(NetSpec {
+            rounds: self.rounds,
+            seconds: self.seconds,
+            timeout_s: BOOT_S + iperf3::JOBS.len() as u64 * (u64::from(self.seconds) + JOB_EXTRA_S),
+            mem_mib: self.memory,
+            flows: self.flows,
+            warm: vec![vmlinuz, vmlinux, initrd],
+            iperf3: iperf3.map(|word| word.to_string_lossy().into_owned()).to_vec(),
+            contenders: table::contenders(&self.only, &self.peer, &places, halves::write)?,
+        })
+    }
+}
+
+/// The initramfs of every guest: Busybox, the drivers, and the directory `programs` as /opt/net.
+fn initrd(assets: &Assets, kernel: &Kernel, programs: &Path) -> Result<PathBuf, Failure> {
+    let busybox = assets.busybox()?;
+    let (busybox_path, programs_path) = (busybox.to_string_lossy(), programs.to_string_lossy());
+    let inputs = [INIT, iperf3::JOBS_TEXT, FLOWS, kernel.release(), &busybox_path, &programs_path];
+    let path = assets.initrd("bench-net", &inputs, || {
+        let mut initramfs = Initramfs::new(&busybox, INIT)?
+            .file("etc/net-jobs", 0o644, iperf3::JOBS_TEXT.as_bytes())
+            .file("etc/net-flows", 0o644, FLOWS.as_bytes())
+            .dir("opt")
+            .dir("opt/net");
+        for (name, contents) in rig::programs::files(programs)? {
+            initramfs = initramfs.file(&format!("opt/net/{name}"), 0o755, &contents);
+        }
+        initramfs.modules(&kernel.modules(&MODULES)?)
+    })?;
+    Ok(path)
+}

@@ -1,0 +1,172 @@
+//! The monitors and cards that are compared.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, has_qemu, peers};
+use super::super::inner;
+use super::super::spec::{NetContender, NetKind};
+use crate::Failure;
+
+/// vCPUs and pairs of queues of those that have more than one.
+const MANY: u32 = 4;
+/// Everybody whose command is ours, in the order of the table.
+const ENTRIES: [Entry; 7] = [
+    Entry { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
+    Entry { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MANY },
+    Entry { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
+    Entry { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
+    Entry { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
+    Entry { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MANY },
+    Entry { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
+];
+/// Without other words.
+const DEFAULT: [NetKind; 6] =
+    [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User, NetKind::Qemu, NetKind::Qemu4];
+/// The modern registers, as ours are.
+const QEMU_CARD: &str = "-global virtio-mmio.force-legacy=false \
+    -netdev tap,id=net,ifname={tap},script=no,downscript=no{netdev} -device virtio-net-device,netdev=net{card}";
+
+struct Entry {
+    kind: NetKind,
+    name: &'static str,
+    cpus: u32,
+}
+
+/// Writes a file of this name and says where it is.
+pub(super) type Write = fn(&str, &[u8]) -> Result<PathBuf, Failure>;
+
+/// The contenders of `kinds`, or of all that are usual; then those given by `--peer`, which take the place of QEMU. Our configs
+/// are written by `write`.
+pub(super) fn contenders(
+    kinds: &[NetKind],
+    given: &[String],
+    places: &Places,
+    write: Write,
+) -> Result<Vec<NetContender>, Failure> {
+    let wants = |entry: &&Entry| match kinds.is_empty() {
+        false => kinds.contains(&entry.kind),
+        true => DEFAULT.contains(&entry.kind) && (entry.kind.is_ours() || given.is_empty() && has_qemu()),
+    };
+    let mut contenders: Vec<_> =
+        ENTRIES.iter().filter(wants).map(|entry| entry.contender(places, write)).collect::<Result<_, _>>()?;
+    if !given.is_empty() {
+        let places = guest(places.clone(), NetKind::Peer, 1);
+        let peer = |peer: super::super::spec::Contender| NetContender {
+            kind: NetKind::Peer,
+            name: peer.name,
+            argv: peer.argv,
+            check: None,
+        };
+        contenders.extend(peers(given, ("", ""), &places)?.into_iter().map(peer));
+    }
+    Ok(contenders)
+}
+
+impl NetKind {
+    pub(in super::super) fn is_ours(self) -> bool {
+        matches!(self, Self::Tap | Self::Tap4 | Self::Vhost | Self::User)
+    }
+
+    /// Our device of this kind.
+    fn device(self) -> Value {
+        let tap = inner::net::TAP;
+        match self {
+            Self::Vhost => json!({ "type": "net", "backend": { "tap": tap }, "vhost": true }),
+            Self::User => json!({ "type": "net", "backend": "user", "allow": "all" }),
+            _ => json!({ "type": "net", "backend": { "tap": tap } }),
+        }
+    }
+}
+
+impl Entry {
+    fn contender(&self, places: &Places, write: Write) -> Result<NetContender, Failure> {
+        let places = guest(places.clone(), self.kind, self.cpus);
+        if !self.kind.is_ours() {
+            let (netdev, card) = match self.kind {
+                NetKind::Qemu4 => (format!(",queues={}", self.cpus), ",mq=on"),
+                NetKind::QemuVhost => (",vhost=on".to_owned(), ""),
+                _ => (String::new(), ""),
+            };
+            let card = QEMU_CARD.replace("{netdev}", &netdev).replace("{card}", card);
+            let argv = places.contender(self.name, &format!("{QEMU_COMMAND} {card}"))?.argv;
+            return Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check: None });
+        }
+        let config = json!({ "devices": [self.kind.device()] }).to_string();
+        let file = format!("net-{}.json", format!("{:?}", self.kind).to_lowercase());
+        let config = write(&file, config.as_bytes())?;
+        let places = places.with("config", config.to_string_lossy());
+        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_WORDS}");
+        let argv = places.contender(self.name, &command)?.argv;
+        let check = Some([&argv[..], &["--check".to_owned()]].concat());
+        Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check })
+    }
+}
+
+/// Adds what a guest is told of its network, and its processors.
+fn guest(places: Places, kind: NetKind, cpus: u32) -> Places {
+    let (address, server, flows) = match kind {
+        NetKind::User => ("10.0.2.15", "10.0.2.2", places.of("flows").unwrap_or("0").to_owned()),
+        _ => (inner::net::GUEST, inner::net::HOST, "0".to_owned()),
+    };
+    let seconds = places.of("seconds").unwrap_or_default();
+    let cmdline = format!(
+        "{} net.address={address}/24 net.server={server} net.seconds={seconds} net.flows={flows}",
+        super::CMDLINE
+    );
+    places.with("cmdline", cmdline).with("cpus", cpus.to_string()).with("tap", inner::net::TAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        Places::default().with("seconds", "3").with("flows", "1000").with("monitor", "/vmm")
+    }
+
+    fn nowhere(name: &str, _: &[u8]) -> Result<PathBuf, Failure> {
+        Ok(name.into())
+    }
+
+    #[test]
+    fn contenders_peers_take_the_place_of_qemu() {
+        let contenders =
+            contenders(&[], &["other=/other --tap {tap} {cpus}".to_owned()], &places(), nowhere).unwrap();
+        let kinds: Vec<_> = contenders.iter().map(|contender| contender.kind).collect();
+        let ours = [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User];
+        assert_eq!(kinds, [&ours[..], &[NetKind::Peer]].concat());
+        assert_eq!(contenders[4].argv, ["/other", "--tap", "vmmbench", "1"]);
+    }
+
+    #[test]
+    fn contenders_named_are_the_only_ones() {
+        let contenders = contenders(&[NetKind::QemuVhost, NetKind::Tap], &[], &places(), nowhere).unwrap();
+        let names: Vec<_> = contenders.iter().map(|contender| &contender.name[..]).collect();
+        assert_eq!(names, ["vmm-bin, TAP", "QEMU microvm, vhost"]);
+        assert!(
+            contenders[1]
+                .argv
+                .contains(&"tap,id=net,ifname=vmmbench,script=no,downscript=no,vhost=on".to_owned())
+        );
+    }
+
+    #[test]
+    fn contender_of_ours_is_checked_by_its_own_words() {
+        let contender = &contenders(&[NetKind::Tap], &[], &places(), nowhere).unwrap()[0];
+        let check = contender.check.as_ref().unwrap();
+        assert_eq!(check[..check.len() - 1], contender.argv);
+        assert_eq!(check.last().unwrap(), "--check");
+    }
+
+    #[test]
+    fn guest_in_user_mode_alone_opens_idle_connections() {
+        let cmdline = |kind| guest(places(), kind, 1).of("cmdline").unwrap().to_owned();
+        assert!(
+            cmdline(NetKind::User)
+                .ends_with("net.address=10.0.2.15/24 net.server=10.0.2.2 net.seconds=3 net.flows=1000")
+        );
+        assert!(cmdline(NetKind::Tap).ends_with("net.server=10.77.0.1 net.seconds=3 net.flows=0"));
+    }
+}
