@@ -23,6 +23,7 @@ mod session;
 mod shell;
 mod smp;
 mod virtio;
+mod vsock;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         power::tests(),
         virtio::tests(),
         net::tests(),
+        vsock::tests(),
         console::tests(),
         rootfs::tests(),
         fio::tests(),
