@@ -45,6 +45,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("vmm-acpi", 1, Only(&[]), Forbidden),
     rule("vmm-pci", 1, Only(&["vmm-bus", "vmm-snapshot"]), Forbidden),
     rule("vmm-config", 1, Only(&[]), Forbidden),
+    rule("vmm-usernet", 1, Only(&[]), Forbidden),
     rule(
         "vmm-kvm",
         2,

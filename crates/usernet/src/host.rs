@@ -1,0 +1,178 @@
+//! The host's side: its sockets, and the one descriptor that tells when they have news.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+/// The timer's token; flows and listeners have smaller ones.
+pub(crate) const TIMER: u64 = u64::MAX;
+
+/// Events that are taken from the kernel at once.
+const EVENTS: usize = 64;
+
+/// The epoll instance with all host sockets and one timer in it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    armed: Option<Instant>,
+}
+
+/// What a socket has news of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct News {
+    pub(crate) token: u64,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The other side sends no more, or the socket has failed.
+    pub(crate) hung_up: bool,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // Edge-triggered: each expiry is told once, and nobody needs to read how many there were.
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self { epoll, timer, armed: None })
+    }
+
+    /// Tells of `socket`'s news under `token`, each once, until it is closed.
+    pub(crate) fn add(&self, socket: &impl AsFd, token: u64) -> Result<(), Errno> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, socket, EventData::new_u64(token), flags)
+    }
+
+    /// Takes what news there is, without waiting, and hands each to `tell`.
+    pub(crate) fn take(&mut self, mut tell: impl FnMut(News)) {
+        let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let mut events = [none; EVENTS];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // EINTR comes only with a wait; whatever else fails would fail the next time too, and loses nothing.
+        let Ok(count) = epoll::wait(&self.epoll, &mut events[..], Some(&now)) else { return };
+        for event in &events[..count] {
+            let flags = event.flags;
+            let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            let token = event.data.u64();
+            if token == TIMER {
+                self.armed = None;
+            }
+            tell(News {
+                token,
+                readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP) || failed,
+                writable: flags.contains(EventFlags::OUT) || failed,
+                hung_up: flags.contains(EventFlags::RDHUP) || failed,
+            });
+        }
+    }
+
+    /// Sees to it that there is news at `deadline`, or before.
+    pub(crate) fn wake_at(&mut self, deadline: Instant, now: Instant) {
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        // Zero would disarm it.
+        let left = deadline.saturating_duration_since(now).max(Duration::from_micros(1));
+        let value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        if rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).is_ok() {
+            self.armed = Some(deadline);
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+/// A socket of the host's, not yet connected, that never waits.
+pub(crate) fn socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(family(address), kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// A socket that sends and receives echo requests without privileges (Linux `ping_group_range`).
+pub(crate) fn echo_socket(address: IpAddr) -> Result<OwnedFd, Errno> {
+    let protocol = if address.is_ipv4() { ipproto::ICMP } else { ipproto::ICMPV6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(family(address), SocketType::DGRAM, flags, Some(protocol))
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+/// Closes a connection so that its other end gets a reset.
+pub(crate) fn reset(socket: OwnedFd) {
+    // Failing, it is closed in order, which ends it too.
+    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+}
+
+/// Whether the host has `address` itself. With `ip_nonlocal_bind` it seems to have all: then `*` covers none.
+pub(crate) fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// The host's loopback in the family of `address`.
+pub(crate) fn loopback(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+/// The first name server of the host's resolver configuration that can be used.
+pub(crate) fn resolver() -> Option<SocketAddr> {
+    first_nameserver(&std::fs::read_to_string("/etc/resolv.conf").ok()?)
+}
+
+/// resolv.conf(5): a line for each, "nameserver ADDRESS".
+fn first_nameserver(text: &str) -> Option<SocketAddr> {
+    let of_line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        if words.next()? != "nameserver" {
+            return None;
+        }
+        let address: IpAddr = words.next()?.parse().ok()?;
+        Some(SocketAddr::new(address, 53))
+    };
+    text.lines().find_map(of_line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nameserver_first_of_file_is_taken() {
+        let text =
+            "# nameserver 192.0.2.9\nsearch example\nnameserver\t192.0.2.1 # one\nnameserver 192.0.2.2\n";
+        assert_eq!(first_nameserver(text), Some("192.0.2.1:53".parse().unwrap()));
+    }
+
+    /// A link-local one needs an interface's number, which the name of an interface in the file doesn't give.
+    #[test]
+    fn nameserver_with_scope_is_passed_over() {
+        let text = "nameserver fe80::1%eth0\nnameserver 2001:db8::1\n";
+        assert_eq!(first_nameserver(text), Some("[2001:db8::1]:53".parse().unwrap()));
+    }
+
+    #[test]
+    fn nameserver_none_in_file_is_none() {
+        assert_eq!(first_nameserver("options edns0\n"), None);
+    }
+
+    #[test]
+    fn own_address_is_own() {
+        assert!(is_own(Ipv4Addr::LOCALHOST.into()));
+        // TEST-NET-1 (RFC 5737), which no host has.
+        assert!(!is_own(Ipv4Addr::new(192, 0, 2, 1).into()));
+    }
+}

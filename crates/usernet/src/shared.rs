@@ -1,0 +1,40 @@
+//! What the flows share of one network.
+
+use crate::control::ControlQueue;
+use crate::link::{HEADER_LEN, Link};
+use crate::packet::{LONGEST_BARE_SEGMENT, Packet};
+use crate::tcp::stack::Stack;
+use crate::unreachable::{self, Why};
+
+/// Lent to a flow while it handles something.
+pub(crate) struct Shared {
+    pub(crate) stack: Stack,
+    pub(crate) control: ControlQueue,
+    pub(crate) link: Link,
+    pub(crate) mtu: usize,
+    /// Whether TCP's and UDP's checksums may be left to the guest.
+    pub(crate) may_complete_checksums: bool,
+    /// Room for the frame that is made, and for a copy of a packet.
+    pub(crate) frame: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl Shared {
+    /// Tells the guest why `packet` doesn't arrive.
+    pub(crate) fn unreachable(&mut self, packet: &Packet<'_>, why: Why) {
+        if !self.control.is_full() {
+            unreachable::write(&mut self.frame, &self.link, packet, why);
+            self.control.push(&self.frame);
+        }
+    }
+
+    /// Answers an IP packet with a TCP segment with a reset, unless it is one.
+    pub(crate) fn refuse_segment(&mut self, packet: &[u8]) {
+        let mut frame = [0; HEADER_LEN + LONGEST_BARE_SEGMENT];
+        let Some(len) = self.stack.refuse(packet, &mut frame[HEADER_LEN..]) else { return };
+        let frame = &mut frame[..HEADER_LEN + len];
+        crate::packet::finish_whole(&mut frame[HEADER_LEN..]);
+        self.link.seal(frame);
+        self.control.push(frame);
+    }
+}

@@ -1,0 +1,234 @@
+//! All flows, by number and by addresses, and which of them have something to do.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+use crate::flow::{Flow, Key};
+
+/// Names a flow or a listener; a flow's is never another's later, so that old news of it finds nobody.
+pub(crate) type Token = u64;
+
+/// Set in the tokens of listeners.
+const LISTENER: Token = 1 << 63;
+
+/// The flows of one network, at most `limit`.
+#[derive(Debug)]
+pub(crate) struct Table {
+    limit: usize,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_key: HashMap<Key, Token>,
+    /// Round robin: who has had its turn goes to the end. May name flows that are gone.
+    ready: VecDeque<Token>,
+    due: BTreeSet<(Instant, Token)>,
+    /// Flows that may be given up for another one, those that were used long ago first. May name flows that are gone.
+    replaceable: VecDeque<Token>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    entry: Option<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    flow: Flow,
+    is_ready: bool,
+    due: Option<Instant>,
+}
+
+impl Table {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            ready: VecDeque::new(),
+            due: BTreeSet::new(),
+            replaceable: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.by_key.len() >= self.limit
+    }
+
+    /// The token that the next flow will have: its socket is watched before it is in the table.
+    pub(crate) fn next_token(&self) -> Token {
+        match self.free.last() {
+            Some(&index) => token(index, self.slots[index as usize].generation),
+            None => token(self.slots.len() as u32, 0),
+        }
+    }
+
+    /// Puts a flow into the table and on the ready list. There is room for it, and none with this key.
+    pub(crate) fn insert(&mut self, key: Key, flow: Flow) -> Token {
+        let token = self.next_token();
+        let is_replaceable = !matches!(flow, Flow::Tcp(_));
+        let entry = Some(Entry { key, flow, is_ready: false, due: None });
+        match self.free.pop() {
+            Some(index) => self.slots[index as usize].entry = entry,
+            None => self.slots.push(Slot { generation: 0, entry }),
+        }
+        self.by_key.insert(key, token);
+        if is_replaceable {
+            if self.replaceable.len() > 2 * self.limit {
+                let slots = &self.slots;
+                self.replaceable.retain(|&token| live(slots, token).is_some());
+            }
+            self.replaceable.push_back(token);
+        }
+        self.make_ready(token);
+        token
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<Token> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(crate) fn get(&mut self, token: Token) -> Option<&mut Flow> {
+        Some(&mut self.entry(token)?.flow)
+    }
+
+    pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut Flow)> {
+        let entry = self.entry(token)?;
+        Some((entry.key, &mut entry.flow))
+    }
+
+    pub(crate) fn remove(&mut self, token: Token) -> Option<Flow> {
+        self.entry(token)?;
+        let slot = &mut self.slots[index(token)];
+        let entry = slot.entry.take()?;
+        // Thirty bits are as many flows as a guest opens in years.
+        slot.generation = (slot.generation + 1) & 0x3fff_ffff;
+        self.free.push(index(token) as u32);
+        self.by_key.remove(&entry.key);
+        if let Some(due) = entry.due {
+            self.due.remove(&(due, token));
+        }
+        Some(entry.flow)
+    }
+
+    /// A flow that was used less than others and isn't a connection, to be removed for another one.
+    ///
+    /// Each gets a second chance if it was used since the last time (the clock algorithm), so all are looked at once at most.
+    pub(crate) fn replaceable(&mut self) -> Option<Token> {
+        for _ in 0..self.replaceable.len() {
+            let token = self.replaceable.pop_front()?;
+            let Some(flow) = self.get(token) else { continue };
+            match flow.take_used() {
+                Some(false) => return Some(token),
+                Some(true) => self.replaceable.push_back(token),
+                None => {}
+            }
+        }
+        // All were used; the first in line has waited longest.
+        self.replaceable.pop_front()
+    }
+
+    /// Gives a flow or listener a turn.
+    pub(crate) fn make_ready(&mut self, token: Token) {
+        if token & LISTENER == 0 {
+            match self.entry(token) {
+                Some(entry) if !entry.is_ready => entry.is_ready = true,
+                _ => return,
+            }
+        } else if self.ready.contains(&token) {
+            return;
+        }
+        if self.ready.len() > 2 * self.limit + 64 {
+            let slots = &self.slots;
+            self.ready.retain(|&token| token & LISTENER != 0 || live(slots, token).is_some());
+        }
+        self.ready.push_back(token);
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn next_ready(&mut self) -> Option<Token> {
+        loop {
+            let token = self.ready.pop_front()?;
+            if token & LISTENER != 0 {
+                return Some(token);
+            }
+            if let Some(entry) = self.entry(token) {
+                entry.is_ready = false;
+                return Some(token);
+            }
+        }
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Gives a flow a turn at `deadline`, or before.
+    pub(crate) fn wake_at(&mut self, token: Token, deadline: Instant) {
+        if token & LISTENER != 0 {
+            self.due.insert((deadline, token));
+            return;
+        }
+        let Some(entry) = self.entry(token) else { return };
+        let before = entry.due;
+        if before.is_some_and(|due| due <= deadline) {
+            return;
+        }
+        entry.due = Some(deadline);
+        if let Some(due) = before {
+            self.due.remove(&(due, token));
+        }
+        self.due.insert((deadline, token));
+    }
+
+    /// Gives those a turn whose time has come.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        while let Some(&(deadline, token)) = self.due.first() {
+            if deadline > now {
+                return;
+            }
+            self.due.pop_first();
+            if let Some(entry) = self.entry(token) {
+                entry.due = None;
+            }
+            self.make_ready(token);
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.due.first().map(|&(deadline, _)| deadline)
+    }
+
+    fn entry(&mut self, token: Token) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(index(token))?;
+        if slot.generation == generation(token) { slot.entry.as_mut() } else { None }
+    }
+}
+
+/// The token of the listener of this number.
+pub(crate) fn listener(number: usize) -> Token {
+    LISTENER | number as Token
+}
+
+/// The number of the listener with this token; `None`: it is a flow's.
+pub(crate) fn listener_number(token: Token) -> Option<usize> {
+    (token & LISTENER != 0).then_some((token & !LISTENER) as usize)
+}
+
+fn live(slots: &[Slot], token: Token) -> Option<&Entry> {
+    let slot = slots.get(index(token))?;
+    if slot.generation == generation(token) { slot.entry.as_ref() } else { None }
+}
+
+fn token(index: u32, generation: u32) -> Token {
+    Token::from(generation) << 32 | Token::from(index)
+}
+
+fn index(token: Token) -> usize {
+    (token & 0xffff_ffff) as usize
+}
+
+fn generation(token: Token) -> u32 {
+    (token >> 32) as u32
+}

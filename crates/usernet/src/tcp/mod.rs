@@ -1,0 +1,394 @@
+//! A TCP connection of the guest's: a socket of smoltcp's towards the guest, one of the host's beyond.
+//!
+//! ```text
+//!   guest's SYN                host connects          handshake done          both have ended
+//! ---------------> Connecting ---------------> Greeting ------------> Open ------------------> Draining ---> gone
+//!                                  accepted ------^          quiet | ^ a segment, or data
+//!                                                                  v |
+//!                                                                Parked
+//! ```
+//!
+//! While it is connecting there is no socket of smoltcp's, so that a refusal by the host is one to the guest. A connection
+//! that has been quiet gives its socket and buffers back: all that it needs to go on are the numbers in its [`Line`].
+
+mod line;
+pub(crate) mod stack;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use smoltcp::socket::tcp::State;
+use smoltcp::wire::{IpProtocol, TcpPacket};
+
+use crate::flow::{End, News, Pulled};
+use crate::link::HEADER_LEN;
+use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
+use crate::shared::Shared;
+use crate::unreachable::{self, Why};
+use line::Line;
+use stack::Endpoint;
+
+/// How long a connection keeps its buffers when nothing passes.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    guest: SocketAddr,
+    remote: SocketAddr,
+    host: OwnedFd,
+    phase: Phase,
+    endpoint: Option<Endpoint>,
+    line: Line,
+    /// What the host's socket can do, as far as we know: the kernel tells each change once.
+    readable: bool,
+    writable: bool,
+    hung_up: bool,
+    /// The guest sends no more; the host has been told so.
+    guest_ended: bool,
+    told_host: bool,
+    /// The host's end failed.
+    failed: bool,
+    active_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Greeting,
+    Open,
+    Parked,
+    Draining,
+}
+
+impl Tcp {
+    /// A connection that the guest asked for with `syn`; `host` is connecting.
+    pub(crate) fn connecting(
+        guest: SocketAddr,
+        remote: SocketAddr,
+        host: OwnedFd,
+        syn: &TcpPacket<&[u8]>,
+    ) -> Self {
+        let mut connection = Self::new(guest, remote, host, Phase::Connecting);
+        connection.line.note_syn(syn);
+        connection
+    }
+
+    /// A connection that the host accepted, to `guest`, which appears to come from `remote`. The guest has `patience` to
+    /// answer. `None`: the addresses can't be connected.
+    pub(crate) fn accepted(
+        guest: SocketAddr,
+        remote: SocketAddr,
+        host: OwnedFd,
+        patience: Duration,
+        shared: &mut Shared,
+    ) -> Option<Self> {
+        let mut connection = Self::new(guest, remote, host, Phase::Greeting);
+        let mut endpoint = shared.stack.endpoint();
+        let socket = endpoint.socket_mut();
+        socket.connect(shared.stack.context(), guest, remote).ok()?;
+        socket.set_timeout(Some(patience.into()));
+        connection.endpoint = Some(endpoint);
+        Some(connection)
+    }
+
+    fn new(guest: SocketAddr, remote: SocketAddr, host: OwnedFd, phase: Phase) -> Self {
+        // Without it, only small writes of the guest's would be slower.
+        let _ = sockopt::set_tcp_nodelay(&host, true);
+        Self {
+            guest,
+            remote,
+            host,
+            phase,
+            endpoint: None,
+            line: Line::default(),
+            readable: false,
+            writable: false,
+            hung_up: false,
+            guest_ended: false,
+            told_host: false,
+            failed: false,
+            active_at: Instant::now(),
+        }
+    }
+
+    pub(crate) fn host(&self) -> &OwnedFd {
+        &self.host
+    }
+
+    pub(crate) fn into_host(self, shared: &mut Shared) -> OwnedFd {
+        if let Some(endpoint) = self.endpoint {
+            shared.stack.give_back(endpoint);
+        }
+        self.host
+    }
+
+    /// Whether a new SYN with these addresses begins another connection.
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Draining
+    }
+
+    /// The host's socket has news.
+    pub(crate) fn news(&mut self, news: News, shared: &mut Shared) -> Result<(), End> {
+        self.readable |= news.readable;
+        self.writable |= news.writable;
+        self.hung_up |= news.hung_up;
+        if self.phase != Phase::Connecting || !news.writable {
+            return Ok(());
+        }
+        match sockopt::socket_error(&self.host) {
+            Ok(Ok(())) => {
+                self.greet(shared);
+                Ok(())
+            }
+            Ok(Err(error)) | Err(error) => {
+                self.refuse(error, shared);
+                Err(End::Orderly)
+            }
+        }
+    }
+
+    /// The host is connected: the guest may know.
+    pub(crate) fn greet(&mut self, shared: &mut Shared) {
+        let mut endpoint = self.listening(shared);
+        let syn = self.line.syn(self.guest, self.remote);
+        shared.stack.ingress(&mut endpoint, syn.packet(), &mut []);
+        endpoint.socket_mut().set_timeout(Some(Duration::from_secs(10).into()));
+        self.endpoint = Some(endpoint);
+        self.phase = Phase::Greeting;
+        self.writable = true;
+    }
+
+    /// The host couldn't connect: a refusal is a reset to the guest, anything else an ICMP message.
+    pub(crate) fn refuse(&mut self, error: Errno, shared: &mut Shared) {
+        // A host without descriptors or memory is for the guest as one that refuses.
+        let is_reset = matches!(
+            error,
+            Errno::CONNREFUSED | Errno::CONNRESET | Errno::MFILE | Errno::NFILE | Errno::NOMEM
+        );
+        if is_reset {
+            shared.refuse_segment(self.line.syn(self.guest, self.remote).packet());
+        } else {
+            let first = self.line.syn_start(self.guest, self.remote);
+            let ends = (self.guest, self.remote);
+            unreachable::write_for(
+                &mut shared.frame,
+                &shared.link,
+                ends,
+                IpProtocol::Tcp,
+                first,
+                Why::of(error),
+            );
+            shared.control.push(&shared.frame);
+        }
+    }
+
+    /// A segment of the guest's.
+    pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), End> {
+        let Ok(segment) = TcpPacket::new_checked(packet.payload) else { return Ok(()) };
+        if self.phase == Phase::Connecting {
+            return if segment.rst() { Err(End::Reset) } else { Ok(()) };
+        }
+        if self.phase == Phase::Parked {
+            self.unpark(shared);
+        }
+        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
+        if !self.line.admits(&segment) {
+            return Ok(());
+        }
+        self.active_at = Instant::now();
+        if endpoint.socket().state() == State::SynSent && segment.syn() {
+            self.line.note_syn(&segment);
+        }
+        let mut answer = [0; HEADER_LEN + LONGEST_BARE_SEGMENT];
+        let shifted =
+            self.line.received(packet.whole, packet.whole.len() - packet.payload.len(), &mut shared.scratch);
+        let whole = shifted.unwrap_or(packet.whole);
+        let answered = shared.stack.ingress(endpoint, whole, &mut answer[HEADER_LEN..]);
+        self.line.note_received(&segment);
+        if let Some(len) = answered {
+            let frame = &mut answer[..HEADER_LEN + len];
+            self.line.send(&mut frame[HEADER_LEN + header_len(self.guest.ip())..]);
+            finish_checksum(
+                &mut frame[HEADER_LEN..],
+                self.remote.ip(),
+                self.guest.ip(),
+                IpProtocol::Tcp,
+                false,
+            );
+            shared.link.seal(frame);
+            shared.control.push(frame);
+        }
+        let state = endpoint.socket().state();
+        if segment.rst() && matches!(state, State::Closed | State::Listen) {
+            return Err(End::Reset);
+        }
+        if self.phase == Phase::Greeting && !matches!(state, State::SynSent | State::SynReceived) {
+            endpoint.socket_mut().set_timeout(None);
+            self.phase = Phase::Open;
+        }
+        self.exchange();
+        Ok(())
+    }
+
+    /// Writes the next packet for the guest to `into`, which has room for a frame.
+    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> Pulled {
+        match self.phase {
+            Phase::Connecting => return Pulled::Idle(None),
+            Phase::Parked if !self.readable => return Pulled::Idle(None),
+            Phase::Parked => self.unpark(shared),
+            _ => {}
+        }
+        self.exchange();
+        let Some(endpoint) = &mut self.endpoint else { return Pulled::End(End::Orderly) };
+        if self.phase == Phase::Draining {
+            return if endpoint.socket().can_recv() && !self.failed {
+                Pulled::Idle(None)
+            } else {
+                Pulled::End(End::Orderly)
+            };
+        }
+        let room = &mut into[HEADER_LEN..];
+        if let Some(len) = shared.stack.egress(endpoint, room) {
+            let packet = &mut into[HEADER_LEN..HEADER_LEN + len];
+            self.line.send(&mut packet[header_len(self.guest.ip())..]);
+            let may_complete = shared.may_complete_checksums;
+            let checksum =
+                finish_checksum(packet, self.remote.ip(), self.guest.ip(), IpProtocol::Tcp, may_complete);
+            shared.link.seal(into);
+            return Pulled::Frame(HEADER_LEN + len, checksum);
+        }
+        self.rest(shared)
+    }
+
+    /// The socket has nothing to say now.
+    fn rest(&mut self, shared: &mut Shared) -> Pulled {
+        let Some(endpoint) = &self.endpoint else { return Pulled::End(End::Orderly) };
+        let socket = endpoint.socket();
+        let is_closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
+        // The wire to the guest loses nothing that it has taken, so nobody waits here for late segments.
+        if is_closed || socket.state() == State::TimeWait {
+            if self.guest_ended && socket.can_recv() && !self.failed {
+                self.phase = Phase::Draining;
+                return Pulled::Idle(None);
+            }
+            let is_orderly = self.guest_ended && !self.failed;
+            return Pulled::End(if is_orderly { End::Orderly } else { End::Reset });
+        }
+        let turn = shared.stack.next_turn(endpoint);
+        if turn.is_some() || !self.is_quiet() {
+            return Pulled::Idle(turn);
+        }
+        let quiet_at = self.active_at + QUIET;
+        if quiet_at <= Instant::now() {
+            self.park(shared);
+            return Pulled::Idle(None);
+        }
+        Pulled::Idle(Some(quiet_at))
+    }
+
+    /// Whether all that was sent has arrived, both ways, and neither side has ended.
+    fn is_quiet(&self) -> bool {
+        let Some(endpoint) = &self.endpoint else { return false };
+        let socket = endpoint.socket();
+        self.phase == Phase::Open
+            && socket.state() == State::Established
+            && socket.recv_queue() == 0
+            && socket.send_queue() == 0
+    }
+
+    fn park(&mut self, shared: &mut Shared) {
+        if let Some(endpoint) = self.endpoint.take() {
+            shared.stack.give_back(endpoint);
+            self.phase = Phase::Parked;
+        }
+    }
+
+    /// Sets up a socket that goes on where the one before stopped: by a handshake that the guest doesn't see.
+    fn unpark(&mut self, shared: &mut Shared) {
+        let mut endpoint = self.listening(shared);
+        let mut room = [0; LONGEST_BARE_SEGMENT];
+        let syn = self.line.syn(self.guest, self.remote);
+        shared.stack.ingress(&mut endpoint, syn.packet(), &mut []);
+        if let Some(len) = shared.stack.egress(&mut endpoint, &mut room) {
+            let greeting = line::segment_of(&room[..len], self.guest);
+            let answer = self.line.resume(self.guest, self.remote, &greeting);
+            shared.stack.ingress(&mut endpoint, answer.packet(), &mut []);
+        }
+        self.endpoint = Some(endpoint);
+        self.phase = Phase::Open;
+        self.active_at = Instant::now();
+    }
+
+    fn listening(&self, shared: &mut Shared) -> Endpoint {
+        let mut endpoint = shared.stack.endpoint();
+        // A closed socket listens on any port but 0, and a SYN for port 0 was refused.
+        let _ = endpoint.socket_mut().listen(self.remote);
+        endpoint
+    }
+
+    /// Moves data both ways as far as there is any and there is room for it.
+    fn exchange(&mut self) {
+        let outcome = self.to_host().and_then(|()| self.to_guest());
+        if outcome.is_err() && !self.failed {
+            self.failed = true;
+            if let Some(endpoint) = &mut self.endpoint {
+                endpoint.socket_mut().abort();
+            }
+        }
+    }
+
+    fn to_host(&mut self) -> Result<(), Errno> {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
+        let socket = endpoint.socket_mut();
+        self.guest_ended |=
+            matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        while self.writable && socket.can_recv() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let sent = socket.recv(|bytes| match rustix::net::send(&self.host, bytes, flags) {
+                Ok(len) => (len, Ok(())),
+                Err(error) => (0, Err(error)),
+            });
+            match sent {
+                Ok(Err(Errno::AGAIN)) => self.writable = false,
+                Ok(Err(Errno::INTR)) | Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        if self.guest_ended && !self.told_host && !socket.can_recv() {
+            self.told_host = true;
+            // Failing, the host's end is gone, which reading tells.
+            let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    fn to_guest(&mut self) -> Result<(), Errno> {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
+        let socket = endpoint.socket_mut();
+        while self.readable && socket.can_send() {
+            let received =
+                socket.send(|room| match rustix::net::recv(&self.host, &mut *room, RecvFlags::DONTWAIT) {
+                    Ok((len, _)) => (len, Ok((len, len < room.len()))),
+                    Err(error) => (0, Err(error)),
+                });
+            match received {
+                Ok(Ok((0, _))) => {
+                    self.readable = false;
+                    socket.close();
+                }
+                // Less than asked for: that was all (epoll(7)), unless the end follows, which isn't told twice.
+                Ok(Ok((_, is_short))) => self.readable = !is_short || self.hung_up,
+                Ok(Err(Errno::AGAIN)) => self.readable = false,
+                Ok(Err(Errno::INTR)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}

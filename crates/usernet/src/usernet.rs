@@ -1,0 +1,279 @@
+//! The network: frames of the guest's to flows, flows to frames.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use crate::allow::Allow;
+use crate::flow::{End, Flow, Key, News, Pulled};
+use crate::host::{TIMER, Watch};
+use crate::link::{Carried, HEADER_LEN, Link};
+use crate::listener::Listener;
+use crate::packet::{Packet, PartialChecksum};
+use crate::refused::Refused;
+use crate::services::{Answer, Services};
+use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
+use crate::shared::Shared;
+use crate::table::{self, Table, Token};
+use crate::tcp::stack::Stack;
+
+/// Turns between two looks at the host's sockets, when there always is a flow with something to do.
+const TURNS: u32 = 32;
+
+/// Turns without a frame after which [`UserNet::receive`] returns to let its caller do something else.
+const FRUITLESS_TURNS: u32 = 4096;
+
+/// How soon something is tried again that failed, or that has to wait and isn't told of.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long a guest has to answer a forwarded connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A frame for the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes.
+    pub len: usize,
+    /// What is left to the guest of the checksum, if it may be.
+    pub checksum: Option<PartialChecksum>,
+}
+
+/// The network of one guest.
+pub struct UserNet {
+    pub(crate) allow: Allow,
+    pub(crate) refused: Refused,
+    pub(crate) resolver: Resolver,
+    pub(crate) patience: Duration,
+    services: Services,
+    pub(crate) shared: Shared,
+    pub(crate) table: Table,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) watch: Watch,
+    /// The last port that a forwarded connection appeared to come from.
+    pub(crate) last_port: u16,
+    turns: u32,
+    news: Vec<News>,
+}
+
+impl UserNet {
+    /// Opens the network and listens at the forwarded ports.
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        if settings.mtu < MIN_MTU {
+            return Err(OpenError::Mtu(settings.mtu));
+        }
+        let mtu = usize::from(settings.mtu);
+        let watch = Watch::new().map_err(|error| OpenError::Watch(error.into()))?;
+        let mut listeners = Vec::new();
+        for forward in &settings.forwards {
+            let listener = Listener::bind(forward).map_err(|error| OpenError::forward(forward, error))?;
+            watch
+                .add(&listener.socket, table::listener(listeners.len()))
+                .map_err(|error| OpenError::Watch(error.into()))?;
+            listeners.push(listener);
+        }
+        let shared = Shared {
+            // The standard library's hashers begin with random numbers of the kernel's.
+            stack: Stack::new(mtu, RandomState::new().build_hasher().finish()),
+            control: Default::default(),
+            link: Link::new(settings.guest_mac),
+            mtu,
+            may_complete_checksums: false,
+            frame: Vec::new(),
+            scratch: Vec::new(),
+        };
+        Ok(Self {
+            allow: settings.allow,
+            refused: Refused::default(),
+            resolver: settings.resolver,
+            patience: PATIENCE,
+            services: Services::new(settings.mtu),
+            shared,
+            table: Table::new(settings.flows.max(1)),
+            listeners,
+            watch,
+            last_port: u16::MAX,
+            turns: 0,
+            news: Vec::new(),
+        })
+    }
+
+    /// Takes a frame of the guest's, whatever it is. TCP's and UDP's checksums aren't looked at.
+    ///
+    /// What there is to answer is then to be had from [`receive`](Self::receive).
+    pub fn send(&mut self, frame: &[u8]) {
+        match self.services.answer(frame, &mut self.shared.frame) {
+            Answer::Reply => return self.shared.control.push(&self.shared.frame),
+            Answer::Nothing => return,
+            Answer::NotMine => {}
+        }
+        let packet = match self.shared.link.open(frame) {
+            Some(Carried::V4(bytes)) => Packet::parse_v4(bytes),
+            Some(Carried::V6(bytes)) => Packet::parse_v6(bytes),
+            None => None,
+        };
+        if let Some(packet) = packet {
+            self.route(&packet);
+        }
+    }
+
+    /// Writes one frame for the guest to `into`, which has room for the MTU and 14 bytes; with less, nothing is written.
+    ///
+    /// `None`: there is nothing now, and the descriptor becomes readable when that may have changed.
+    pub fn receive(&mut self, into: &mut [u8]) -> Option<Frame> {
+        let into = into.get_mut(..HEADER_LEN + self.shared.mtu)?;
+        let mut has_looked = false;
+        for _ in 0..FRUITLESS_TURNS {
+            if let Some(len) = self.shared.control.pop(into) {
+                return Some(Frame { len, checksum: None });
+            }
+            self.turns += 1;
+            if self.turns >= TURNS {
+                self.look();
+            }
+            match self.table.next_ready() {
+                Some(token) => {
+                    if let Some(frame) = self.turn(token, into) {
+                        return Some(frame);
+                    }
+                }
+                None if has_looked => break,
+                None => has_looked = self.look(),
+            }
+        }
+        let now = Instant::now();
+        let deadline = if self.table.has_ready() { Some(now) } else { self.table.next_deadline() };
+        if let Some(deadline) = deadline {
+            self.watch.wake_at(deadline, now);
+        }
+        None
+    }
+
+    /// Says whether the guest completes TCP's and UDP's checksums itself (VIRTIO_NET_F_GUEST_CSUM).
+    pub fn set_partial_checksums(&mut self, may: bool) {
+        self.shared.may_complete_checksums = may;
+    }
+
+    /// What the log should be told next. There are few: each destination that the rules refuse is told once, and not all.
+    pub fn take_notice(&mut self) -> Option<String> {
+        self.refused.take_notice()
+    }
+
+    /// How many flows and datagrams the rules have refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.count()
+    }
+
+    /// Takes news of the host's sockets and the clock. Whether that was all.
+    fn look(&mut self) -> bool {
+        self.turns = 0;
+        let mut all_news = std::mem::take(&mut self.news);
+        self.watch.take(|news| all_news.push(news));
+        let is_all = all_news.is_empty();
+        for news in all_news.drain(..) {
+            self.hear(news);
+        }
+        self.news = all_news;
+        self.table.wake(Instant::now());
+        is_all
+    }
+
+    fn hear(&mut self, news: News) {
+        if news.token == TIMER {
+            return;
+        }
+        if let Some(number) = table::listener_number(news.token) {
+            if let Some(listener) = self.listeners.get_mut(number) {
+                listener.readable |= news.readable;
+            }
+        } else {
+            let Some(flow) = self.table.get(news.token) else { return };
+            if let Err(end) = flow.news(news, &mut self.shared) {
+                return self.end(news.token, end);
+            }
+        }
+        self.table.make_ready(news.token);
+    }
+
+    /// Gives one flow or listener its turn.
+    fn turn(&mut self, token: Token, into: &mut [u8]) -> Option<Frame> {
+        let pulled = match table::listener_number(token) {
+            Some(number) => self.pull_listener(number, into),
+            None => self.table.get(token)?.pull(into, &mut self.shared),
+        };
+        match pulled {
+            Pulled::Frame(len, checksum) => {
+                self.table.make_ready(token);
+                return Some(Frame { len, checksum });
+            }
+            Pulled::Again => self.table.make_ready(token),
+            Pulled::Idle(Some(deadline)) => {
+                // What is due and yet has nothing to say would otherwise be asked again and again.
+                let soonest = Instant::now() + Duration::from_millis(1);
+                self.table.wake_at(token, deadline.max(soonest));
+            }
+            Pulled::Idle(None) => {}
+            Pulled::End(end) => self.end(token, end),
+        }
+        None
+    }
+
+    /// Ends a flow. A connection that waits for room in the table may now have it.
+    pub(crate) fn end(&mut self, token: Token, how: End) {
+        let Some(flow) = self.table.remove(token) else { return };
+        if let Flow::Visitor(visitor) = &flow
+            && let Some(listener) = self.listeners.get_mut(visitor.listener)
+        {
+            listener.clients.remove(&visitor.client);
+        }
+        flow.end(how, &mut self.shared);
+        for number in 0..self.listeners.len() {
+            if self.listeners[number].readable {
+                self.table.make_ready(table::listener(number));
+            }
+        }
+    }
+
+    /// Makes room for one more flow: whether there is any.
+    pub(crate) fn make_room(&mut self) -> bool {
+        if self.table.is_full()
+            && let Some(token) = self.table.replaceable()
+        {
+            self.end(token, End::Orderly);
+        }
+        !self.table.is_full()
+    }
+
+    pub(crate) fn has_flow(&self, key: &Key) -> Option<Token> {
+        self.table.find(key)
+    }
+}
+
+impl AsFd for UserNet {
+    /// Readable when something has happened since [`UserNet::receive`] last returned `None`.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+impl std::fmt::Debug for UserNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserNet").field("allow", &self.allow).finish_non_exhaustive()
+    }
+}
+
+/// Whether a packet can come from `address`.
+pub(crate) fn can_be_source(address: IpAddr) -> bool {
+    use crate::addresses::{can_be_destination, is_gateway, is_resolver};
+    can_be_destination(address) && !address.is_loopback() && !is_gateway(address) && !is_resolver(address)
+}
+
+/// The retry of an accept that failed for want of descriptors.
+pub(crate) fn retry_at() -> Instant {
+    Instant::now() + RETRY
+}
+
+/// Both ends of what a packet belongs to.
+pub(crate) fn ends(packet: &Packet<'_>, guest_port: u16, remote_port: u16) -> (SocketAddr, SocketAddr) {
+    (SocketAddr::new(packet.from, guest_port), SocketAddr::new(packet.to, remote_port))
+}
