@@ -1,0 +1,228 @@
+//! Ports of the host that lead to the guest.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use thiserror::Error;
+
+use crate::allow::Protocol;
+
+/// A port of the host that leads to one of the guest's: `[tcp:|udp:][ADDRESS:]PORT:GUEST_PORT`.
+///
+/// The protocol is TCP, and the address 127.0.0.1, unless the text says another; an IPv6 address stands in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    pub(crate) protocol: Protocol,
+    /// The host's address and port.
+    pub(crate) listen: SocketAddr,
+    pub(crate) guest_port: u16,
+    /// As the user wrote it, for messages.
+    pub(crate) text: String,
+}
+
+/// A text that is no forward.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} {problem}")]
+pub struct ForwardError {
+    text: String,
+    problem: Problem,
+}
+
+/// Continues a sentence that begins with the forward, quoted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+enum Problem {
+    #[error(r#"is empty: write a forward, as "8080:80", or leave it out"#)]
+    Empty,
+    #[error("holds white space: write the forward without")]
+    Space,
+    #[error("has no port of the guest: write \"{0}:80\", the host's port and then the guest's")]
+    NoGuestPort(String),
+    #[error(r#"has no port of the host: write "{0}:8080:{1}", the host's port and then the guest's"#)]
+    NoHostPort(String, String),
+    #[error("has {0:?} for a protocol: write \"tcp:\" or \"udp:\", or nothing for TCP")]
+    Protocol(String),
+    #[error("has {0:?} for a port: write a number of 1 to 65535")]
+    NotPort(String),
+    #[error("has port 0, which is none: write a number of 1 to 65535")]
+    PortZero,
+    #[error("has port {0}, and 65535 is the last")]
+    PortTooLarge(String),
+    #[error("names {0:?}: a name isn't an address, resolve it and write its address, as \"127.0.0.1\"")]
+    Name(String),
+    #[error(r#"has {0:?}, which is no IPv4 address: write one as "127.0.0.1""#)]
+    NotV4(String),
+    #[error(r#"has {0:?}, which is no IPv6 address: write one as "[::1]""#)]
+    NotV6(String),
+    #[error("has an IPv4 address in brackets: write \"{0}\" without")]
+    BracketedV4(Ipv4Addr),
+    #[error(r#"has an IPv6 address without brackets, or too many parts: write "127.0.0.1:8080:80" or "[::1]:8080:80""#)]
+    Parts,
+    #[error("has an address that only listens for a group, {0}: write one of the host's")]
+    Group(IpAddr),
+}
+
+impl Forward {
+    /// The forward that `text` is. The error quotes it and says what to write.
+    pub fn parse(text: &str) -> Result<Self, ForwardError> {
+        parse(text).map_err(|problem| ForwardError { text: text.into(), problem })
+    }
+}
+
+fn parse(text: &str) -> Result<Forward, Problem> {
+    if text.is_empty() {
+        return Err(Problem::Empty);
+    }
+    if text.contains(char::is_whitespace) {
+        return Err(Problem::Space);
+    }
+    let (protocol, rest) = split_protocol(text)?;
+    let (listen, guest) = rest.rsplit_once(':').ok_or_else(|| Problem::NoGuestPort(rest.into()))?;
+    let (address, host) = match listen.rsplit_once(':') {
+        // "[::1]:80": the colon is one of the address.
+        _ if listen.ends_with(']') => return Err(Problem::NoHostPort(listen.into(), guest.into())),
+        Some((address, host)) => (parse_address(address)?, host),
+        // "127.0.0.1:80": the dots tell it from a port.
+        None if listen.parse::<Ipv4Addr>().is_ok() => {
+            return Err(Problem::NoHostPort(listen.into(), guest.into()));
+        }
+        None => (Ipv4Addr::LOCALHOST.into(), listen),
+    };
+    let listen = SocketAddr::new(address, parse_port(host)?);
+    Ok(Forward { protocol, listen, guest_port: parse_port(guest)?, text: text.into() })
+}
+
+/// The protocol, and what follows it. A word of letters before the first colon is a protocol, or a name; with three
+/// more parts it can't be a name.
+fn split_protocol(text: &str) -> Result<(Protocol, &str), Problem> {
+    match text.split_once(':') {
+        Some(("tcp", rest)) => Ok((Protocol::Tcp, rest)),
+        Some(("udp", rest)) => Ok((Protocol::Udp, rest)),
+        Some((word @ ("TCP" | "UDP" | "icmp" | "sctp" | "unix"), _)) => Err(Problem::Protocol(word.into())),
+        _ => Ok((Protocol::Tcp, text)),
+    }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, Problem> {
+    let address: IpAddr = if let Some(inside) = text.strip_prefix('[') {
+        let inside = inside.strip_suffix(']').ok_or(Problem::Parts)?;
+        if let Ok(address) = inside.parse() {
+            return Err(Problem::BracketedV4(address));
+        }
+        IpAddr::V6(inside.parse().map_err(|_| Problem::NotV6(inside.into()))?)
+    } else if text.contains(':') {
+        return Err(Problem::Parts);
+    } else {
+        IpAddr::V4(text.parse().map_err(|_| match text.contains(|c: char| c.is_alphabetic()) {
+            true => Problem::Name(text.into()),
+            false => Problem::NotV4(text.into()),
+        })?)
+    };
+    let canonical = address.to_canonical();
+    if canonical.is_multicast() || canonical == Ipv4Addr::BROADCAST {
+        return Err(Problem::Group(address));
+    }
+    Ok(address)
+}
+
+fn parse_port(text: &str) -> Result<u16, Problem> {
+    // What the standard library parses may have a sign.
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Problem::NotPort(text.into()));
+    }
+    match text.parse() {
+        Ok(0) => Err(Problem::PortZero),
+        Ok(port) => Ok(port),
+        Err(_) => Err(Problem::PortTooLarge(text.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_forward(text: &str, protocol: Protocol, listen: &str, guest_port: u16) {
+        let expected =
+            Forward { protocol, listen: listen.parse().unwrap(), guest_port, text: text.to_owned() };
+        assert_eq!(Forward::parse(text), Ok(expected));
+    }
+
+    #[track_caller]
+    fn assert_error(text: &str, message: &str) {
+        assert_eq!(Forward::parse(text).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn forward_of_each_form_is_parsed() {
+        assert_forward("127.0.0.1:8080:80", Protocol::Tcp, "127.0.0.1:8080", 80);
+        assert_forward("8080:80", Protocol::Tcp, "127.0.0.1:8080", 80);
+        assert_forward("[::1]:8080:80", Protocol::Tcp, "[::1]:8080", 80);
+        assert_forward("tcp:8080:80", Protocol::Tcp, "127.0.0.1:8080", 80);
+        assert_forward("udp:0.0.0.0:5353:53", Protocol::Udp, "0.0.0.0:5353", 53);
+        assert_forward("udp:[::]:1:65535", Protocol::Udp, "[::]:1", 65535);
+    }
+
+    #[test]
+    fn forward_without_a_port_says_which() {
+        assert_error("", r#""" is empty: write a forward, as "8080:80", or leave it out"#);
+        assert_error(
+            "8080",
+            r#""8080" has no port of the guest: write "8080:80", the host's port and then the guest's"#,
+        );
+        assert_error(
+            "127.0.0.1:80",
+            r#""127.0.0.1:80" has no port of the host: write "127.0.0.1:8080:80", the host's port and then the guest's"#,
+        );
+        assert_error(
+            "[::1]:80",
+            r#""[::1]:80" has no port of the host: write "[::1]:8080:80", the host's port and then the guest's"#,
+        );
+    }
+
+    #[test]
+    fn forward_with_bad_port_says_which() {
+        assert_error("0:80", r#""0:80" has port 0, which is none: write a number of 1 to 65535"#);
+        assert_error("8080:0", r#""8080:0" has port 0, which is none: write a number of 1 to 65535"#);
+        assert_error("8080:65536", r#""8080:65536" has port 65536, and 65535 is the last"#);
+        assert_error("8080:", r#""8080:" has "" for a port: write a number of 1 to 65535"#);
+        assert_error(":80", r#"":80" has "" for a port: write a number of 1 to 65535"#);
+        assert_error("+8080:80", r#""+8080:80" has "+8080" for a port: write a number of 1 to 65535"#);
+        assert_error("8080:http", r#""8080:http" has "http" for a port: write a number of 1 to 65535"#);
+    }
+
+    #[test]
+    fn forward_with_bad_address_says_what_to_write() {
+        assert_error(
+            "localhost:8080:80",
+            r#""localhost:8080:80" names "localhost": a name isn't an address, resolve it and write its address, as "127.0.0.1""#,
+        );
+        assert_error(
+            "127.0.0:8080:80",
+            r#""127.0.0:8080:80" has "127.0.0", which is no IPv4 address: write one as "127.0.0.1""#,
+        );
+        assert_error(
+            "::1:8080:80",
+            r#""::1:8080:80" has an IPv6 address without brackets, or too many parts: write "127.0.0.1:8080:80" or "[::1]:8080:80""#,
+        );
+        assert_error(
+            "[::g]:8080:80",
+            r#""[::g]:8080:80" has "::g", which is no IPv6 address: write one as "[::1]""#,
+        );
+        assert_error(
+            "[127.0.0.1]:8080:80",
+            r#""[127.0.0.1]:8080:80" has an IPv4 address in brackets: write "127.0.0.1" without"#,
+        );
+        assert_error(
+            "224.0.0.1:8080:80",
+            r#""224.0.0.1:8080:80" has an address that only listens for a group, 224.0.0.1: write one of the host's"#,
+        );
+    }
+
+    #[test]
+    fn forward_with_other_protocol_or_space_is_refused() {
+        assert_error(
+            "sctp:8080:80",
+            r#""sctp:8080:80" has "sctp" for a protocol: write "tcp:" or "udp:", or nothing for TCP"#,
+        );
+        assert_error(" 8080:80", r#"" 8080:80" holds white space: write the forward without"#);
+    }
+}

@@ -1,0 +1,132 @@
+//! What the rules refused: counted, and told once for each destination.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+
+use crate::allow::Protocol;
+
+/// How many destinations are told by name: a guest that scans addresses fills neither the log nor memory.
+const TOLD: usize = 256;
+
+/// The flows and datagrams that the rules refused.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    count: u64,
+    told: HashSet<(Protocol, SocketAddr)>,
+    /// At most `TOLD` and the last one, whether or not anybody takes them.
+    notices: VecDeque<String>,
+    is_silent: bool,
+}
+
+impl Refused {
+    /// Counts one to `to`, and has a notice ready if `to` is new. Of ICMP the port doesn't matter.
+    pub(crate) fn note(&mut self, protocol: Protocol, to: SocketAddr) {
+        self.count = self.count.saturating_add(1);
+        let key = match protocol {
+            Protocol::Icmp => SocketAddr::new(to.ip(), 0),
+            Protocol::Tcp | Protocol::Udp => to,
+        };
+        if self.is_silent || self.told.contains(&(protocol, key)) {
+            return;
+        }
+        if self.told.len() < TOLD {
+            self.told.insert((protocol, key));
+            self.notices.push_back(notice(protocol, to));
+        } else {
+            self.is_silent = true;
+            self.notices.push_back(format!(
+                "refused {protocol} to one more destination than {TOLD}: no more of them are told, only counted"
+            ));
+        }
+    }
+
+    /// How many flows and datagrams were refused.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The oldest notice that isn't taken yet, for the log.
+    pub(crate) fn take_notice(&mut self) -> Option<String> {
+        self.notices.pop_front()
+    }
+}
+
+fn notice(protocol: Protocol, to: SocketAddr) -> String {
+    let to = match protocol {
+        Protocol::Icmp => to.ip().to_string(),
+        Protocol::Tcp | Protocol::Udp => to.to_string(),
+    };
+    format!(r#"refused {protocol} {to}: no rule of "allow" permits it"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(refused: &mut Refused, protocol: Protocol, to: &str) {
+        refused.note(protocol, to.parse().unwrap());
+    }
+
+    fn notices(refused: &mut Refused) -> Vec<String> {
+        std::iter::from_fn(|| refused.take_notice()).collect()
+    }
+
+    #[test]
+    fn refused_destination_is_told_once_and_counted_each_time() {
+        let mut refused = Refused::default();
+        note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
+        note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
+        assert_eq!(notices(&mut refused), [r#"refused tcp 192.0.2.7:80: no rule of "allow" permits it"#]);
+        note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
+        assert_eq!(refused.take_notice(), None);
+        assert_eq!(refused.count(), 3);
+    }
+
+    #[test]
+    fn refused_destination_of_other_protocol_or_port_is_another() {
+        let mut refused = Refused::default();
+        note(&mut refused, Protocol::Udp, "192.0.2.7:80");
+        note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
+        note(&mut refused, Protocol::Tcp, "[2001:db8::7]:81");
+        assert_eq!(
+            notices(&mut refused),
+            [
+                r#"refused udp 192.0.2.7:80: no rule of "allow" permits it"#,
+                r#"refused tcp 192.0.2.7:80: no rule of "allow" permits it"#,
+                r#"refused tcp [2001:db8::7]:81: no rule of "allow" permits it"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn refused_icmp_is_told_without_port() {
+        let mut refused = Refused::default();
+        note(&mut refused, Protocol::Icmp, "192.0.2.7:0");
+        note(&mut refused, Protocol::Icmp, "192.0.2.7:9");
+        note(&mut refused, Protocol::Icmp, "[2001:db8::7]:0");
+        assert_eq!(
+            notices(&mut refused),
+            [
+                r#"refused icmp 192.0.2.7: no rule of "allow" permits it"#,
+                r#"refused icmp 2001:db8::7: no rule of "allow" permits it"#,
+            ]
+        );
+    }
+
+    /// A guest scans 65535 ports of one address: 256 are told, then that no more will be.
+    #[test]
+    fn refused_scan_is_told_to_a_limit_and_counted_on() {
+        let mut refused = Refused::default();
+        for port in 1..=u16::MAX {
+            refused.note(Protocol::Tcp, SocketAddr::from(([192, 0, 2, 7], port)));
+        }
+        let notices = notices(&mut refused);
+        assert_eq!(notices.len(), 257);
+        assert_eq!(notices[255], r#"refused tcp 192.0.2.7:256: no rule of "allow" permits it"#);
+        assert_eq!(
+            notices[256],
+            "refused tcp to one more destination than 256: no more of them are told, only counted"
+        );
+        assert_eq!(refused.count(), 65535);
+    }
+}

@@ -1,0 +1,34 @@
+//! ARP (RFC 826): whose the gateway's and the resolver's address are.
+
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetProtocol};
+
+use super::{Answer, Reply};
+use crate::addresses::{GATEWAY_MAC, is_gateway, is_resolver};
+
+/// Answers a request for the gateway's or resolver's address. One for the guest's own, with which it looks for another
+/// that uses it (RFC 5227), must stay without answer.
+pub(super) fn answer(packet: &[u8], reply: &mut Reply<'_>) -> Answer {
+    let Ok(ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_protocol_addr: wanted,
+        ..
+    }) = ArpPacket::new_checked(packet).and_then(|packet| ArpRepr::parse(&packet))
+    else {
+        return Answer::Nothing;
+    };
+    if !is_gateway(wanted.into()) && !is_resolver(wanted.into()) {
+        return Answer::Nothing;
+    }
+    let repr = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: EthernetAddress(GATEWAY_MAC),
+        source_protocol_addr: wanted,
+        target_hardware_addr: source_hardware_addr,
+        target_protocol_addr: source_protocol_addr,
+    };
+    let packet = reply.ethernet(reply.guest, EthernetProtocol::Arp, repr.buffer_len());
+    repr.emit(&mut ArpPacket::new_unchecked(packet));
+    Answer::Reply
+}

@@ -1,0 +1,151 @@
+//! What the gateway does for the guest itself: addresses (ARP, neighbour discovery, DHCP, router advertisements) and
+//! echo replies. Each answer follows from one frame; nothing is kept between frames.
+
+mod arp;
+mod dhcp;
+mod echo;
+mod ndp;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IPV4_HEADER_LEN,
+    IPV6_HEADER_LEN, Icmpv6Message as Message, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet,
+    Ipv6Repr, UdpPacket,
+};
+
+use crate::addresses::{BROADCAST_V4, GATEWAY_LINK_LOCAL, GATEWAY_MAC, GATEWAY_V4, is_gateway, is_resolver};
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Answer {
+    /// The answer is written.
+    Reply,
+    /// The frame was for the gateway, or for nobody, and has no answer.
+    Nothing,
+    /// An IP packet for somebody else to look at; it may be malformed.
+    NotMine,
+}
+
+/// The services of the gateway.
+#[derive(Debug)]
+pub(crate) struct Services {
+    mtu: u16,
+}
+
+impl Services {
+    /// Services on a link whose IP packets have at most `mtu` bytes. They answer whoever asks: a guest may change its
+    /// hardware address.
+    pub(crate) fn new(mtu: u16) -> Self {
+        Self { mtu }
+    }
+
+    /// Answers what is for the gateway itself: ARP, neighbour and router solicitations, DHCP, echo requests to
+    /// gateway and resolver. `frame` is the guest's Ethernet frame; the answer, a whole Ethernet frame with all
+    /// checksums, is written to `out`. It's for the guest alone, whatever the frame says: at most as long as a frame
+    /// of the link may be.
+    pub(crate) fn answer(&self, frame: &[u8], out: &mut Vec<u8>) -> Answer {
+        out.clear();
+        let Ok(ethernet) = EthernetFrame::new_checked(frame) else { return Answer::Nothing };
+        let guest = ethernet.src_addr();
+        let is_for_us = ethernet.dst_addr() == EthernetAddress(GATEWAY_MAC) || is_group(ethernet.dst_addr());
+        if is_group(guest) || !is_for_us {
+            return Answer::Nothing;
+        }
+        let mut reply = Reply { guest, out };
+        match ethernet.ethertype() {
+            EthernetProtocol::Arp => arp::answer(ethernet.payload(), &mut reply),
+            EthernetProtocol::Ipv4 => self.answer_v4(ethernet.payload(), &mut reply),
+            EthernetProtocol::Ipv6 => self.answer_v6(ethernet.payload(), &mut reply),
+            EthernetProtocol::Unknown(_) => Answer::Nothing,
+        }
+    }
+
+    fn answer_v4(&self, packet: &[u8], reply: &mut Reply<'_>) -> Answer {
+        let Ok(packet) = Ipv4Packet::new_checked(packet) else { return Answer::NotMine };
+        let to = packet.dst_addr();
+        let is_echo = packet.next_header() == IpProtocol::Icmp
+            && (is_gateway(to.into()) || is_resolver(to.into()))
+            && packet.payload().first() == Some(&echo::REQUEST_V4);
+        let is_dhcp = packet.next_header() == IpProtocol::Udp
+            && [Ipv4Addr::BROADCAST, BROADCAST_V4, GATEWAY_V4].contains(&to)
+            && UdpPacket::new_checked(packet.payload()).is_ok_and(|udp| udp.dst_port() == dhcp::SERVER_PORT);
+        if !(is_echo || is_dhcp) {
+            return Answer::NotMine;
+        }
+        // What the gateway itself is asked fits one frame: fragments are dropped.
+        let is_whole = !packet.more_frags() && packet.frag_offset() == 0;
+        if packet.version() != 4 || !packet.verify_checksum() || !is_whole {
+            return Answer::Nothing;
+        }
+        if is_dhcp {
+            dhcp::answer(&packet, self.mtu, reply)
+        } else {
+            echo::answer_v4(&packet, self.mtu, reply)
+        }
+    }
+
+    fn answer_v6(&self, packet: &[u8], reply: &mut Reply<'_>) -> Answer {
+        let Ok(packet) = Ipv6Packet::new_checked(packet) else { return Answer::NotMine };
+        if packet.version() != 6 || packet.next_header() != IpProtocol::Icmpv6 {
+            return Answer::NotMine;
+        }
+        let Ok(icmp) = Icmpv6Packet::new_checked(packet.payload()) else { return Answer::Nothing };
+        match icmp.msg_type() {
+            Message::EchoRequest if is_own_v6(packet.dst_addr()) => echo::answer_v6(&packet, self.mtu, reply),
+            Message::NeighborSolicit => ndp::answer_neighbor(&packet, reply),
+            Message::RouterSolicit => ndp::answer_router(&packet, self.mtu, reply),
+            // Talk of neighbours and group members among themselves.
+            Message::RouterAdvert | Message::NeighborAdvert | Message::Redirect => Answer::Nothing,
+            Message::MldQuery | Message::MldReport => Answer::Nothing,
+            _ => Answer::NotMine,
+        }
+    }
+}
+
+/// Whether a hardware address is a broadcast or multicast one.
+fn is_group(address: EthernetAddress) -> bool {
+    !address.is_unicast()
+}
+
+fn is_own_v6(address: Ipv6Addr) -> bool {
+    is_gateway(address.into()) || is_resolver(address.into()) || address == GATEWAY_LINK_LOCAL
+}
+
+/// Where an answer is written, and for whom.
+struct Reply<'a> {
+    /// Where the frame came from.
+    guest: EthernetAddress,
+    out: &'a mut Vec<u8>,
+}
+
+impl Reply<'_> {
+    /// Begins a frame from the gateway to `to`, and gives its payload of `len` zeros.
+    fn ethernet(&mut self, to: EthernetAddress, ethertype: EthernetProtocol, len: usize) -> &mut [u8] {
+        self.out.clear();
+        self.out.resize(ETHERNET_HEADER_LEN + len, 0);
+        let repr = EthernetRepr { src_addr: EthernetAddress(GATEWAY_MAC), dst_addr: to, ethertype };
+        repr.emit(&mut EthernetFrame::new_unchecked(&mut self.out[..]));
+        &mut self.out[ETHERNET_HEADER_LEN..]
+    }
+
+    /// Begins an IPv4 packet to the hardware address `to`, and gives its payload.
+    fn ipv4(&mut self, to: EthernetAddress, repr: &Ipv4Repr) -> &mut [u8] {
+        let packet = self.ethernet(to, EthernetProtocol::Ipv4, IPV4_HEADER_LEN + repr.payload_len);
+        repr.emit(&mut Ipv4Packet::new_unchecked(&mut *packet), &ChecksumCapabilities::default());
+        &mut packet[IPV4_HEADER_LEN..]
+    }
+
+    /// Begins an IPv6 packet to the guest, and gives its payload. A multicast packet too goes to the guest's hardware
+    /// address, as RFC 6085 allows.
+    fn ipv6(&mut self, repr: &Ipv6Repr) -> &mut [u8] {
+        let packet = self.ethernet(self.guest, EthernetProtocol::Ipv6, IPV6_HEADER_LEN + repr.payload_len);
+        repr.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));
+        &mut packet[IPV6_HEADER_LEN..]
+    }
+}
+
+#[cfg(test)]
+mod tests;
