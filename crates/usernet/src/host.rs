@@ -31,6 +31,8 @@ pub(crate) struct News {
     pub(crate) writable: bool,
     /// The other side sends no more, or the socket has failed.
     pub(crate) hung_up: bool,
+    /// The socket has failed.
+    pub(crate) failed: bool,
 }
 
 impl Watch {
@@ -58,16 +60,18 @@ impl Watch {
         let Ok(count) = epoll::wait(&self.epoll, &mut events[..], Some(&now)) else { return };
         for event in &events[..count] {
             let flags = event.flags;
-            let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            let failed = flags.contains(EventFlags::ERR);
+            let over = failed || flags.contains(EventFlags::HUP);
             let token = event.data.u64();
             if token == TIMER {
                 self.armed = None;
             }
             tell(News {
                 token,
-                readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP) || failed,
-                writable: flags.contains(EventFlags::OUT) || failed,
-                hung_up: flags.contains(EventFlags::RDHUP) || failed,
+                readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP) || over,
+                writable: flags.contains(EventFlags::OUT) || over,
+                hung_up: flags.contains(EventFlags::RDHUP) || over,
+                failed,
             });
         }
     }

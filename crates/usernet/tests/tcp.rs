@@ -115,3 +115,232 @@ fn tcp_host_ends_first_still_hears_guest() {
     guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
     assert_eq!(server.join().unwrap(), b"second");
 }
+
+/// A port of the host's loopback where nobody listens.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn tcp_host_refuses_resets_guest() {
+    let mut guest = guest();
+    let socket = guest.connect(format!("{GATEWAY}:{}", closed_port()));
+    guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
+}
+
+/// Without a turn in between: the answer is there before anybody waits.
+#[test]
+fn tcp_rules_refuse_resets_guest_at_once() {
+    let mut guest = Guest::new(settings(&["tcp:192.0.2.1:443"]));
+    let allowed_once = guest.connect("192.0.2.1:80");
+    // The first turns are the guest's question who the gateway is.
+    guest.frame(|frame| (frame[12..14] == [8, 6]).then_some(()));
+    guest.turn();
+    guest.turn();
+    assert_eq!(guest.tcp(allowed_once).state(), State::Closed);
+    assert_eq!(guest.net.refused(), 1);
+    assert_eq!(
+        guest.net.take_notice().as_deref(),
+        Some(r#"refused tcp 192.0.2.1:80: no rule of "allow" permits it"#)
+    );
+    assert_eq!(guest.net.take_notice(), None);
+}
+
+#[test]
+fn tcp_to_nobody_on_the_link_is_unreachable() {
+    let mut guest = guest();
+    guest.connect("10.0.2.77:80");
+    // The guest's stack asks who has that address, and nobody answers: it is sent to the gateway by hand.
+    let frame = by_hand::syn([10, 0, 2, 77], 80);
+    guest.net.send(&frame);
+    // Destination unreachable: host (RFC 792).
+    assert_eq!(guest.receive().as_deref().and_then(Guest::icmp), Some((3, 1)));
+}
+
+#[test]
+fn tcp_host_resets_guest_is_reset() {
+    let (address, server) = server(|mut stream| {
+        stream.read_exact(&mut [0; 1]).unwrap();
+        // Closing with unread data is a reset.
+        stream.read_exact(&mut [0; 1]).unwrap();
+    });
+    let mut guest = guest();
+    let socket = guest.connected(address);
+    guest.tcp(socket).send_slice(&[0; 100]).unwrap();
+    guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
+    server.join().unwrap();
+}
+
+#[test]
+fn tcp_guest_resets_host_is_reset() {
+    let (address, server) = server(|mut stream| stream.read(&mut [0; 1]));
+    let mut guest = guest();
+    let socket = guest.connected(address);
+    guest.tcp(socket).abort();
+    guest.turn();
+    let error = server.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// The host's end first, then its reset: nothing is left to read that would tell.
+#[test]
+fn tcp_host_resets_after_its_end_guest_is_reset() {
+    let (address, server) = server(|stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream
+    });
+    let mut guest = guest();
+    let socket = guest.connected(address);
+    guest.until(|guest| (guest.tcp(socket).state() == State::CloseWait).then_some(()));
+    let stream = server.join().unwrap();
+    guest.tcp(socket).send_slice(b"unread").unwrap();
+    guest.until(|guest| (guest.tcp(socket).send_queue() == 0).then_some(()));
+    drop(stream);
+    guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
+}
+
+#[test]
+fn tcp_segment_of_no_connection_is_reset() {
+    let mut guest = guest();
+    guest.net.send(&by_hand::ack([10, 0, 2, 2], 80));
+    let answer = guest.receive().unwrap();
+    // RST alone: the sequence number is what was acknowledged (RFC 9293 §3.10.7.1).
+    assert_eq!(answer[14 + 20 + 13] & 0x3f, 0x04);
+}
+
+#[test]
+fn tcp_table_full_resets_guest() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
+    let mut two = settings(&["host:*"]);
+    two.flows = 2;
+    let mut guest = Guest::new(two);
+    let first = guest.connected(&address);
+    let second = guest.connected(&address);
+    let third = guest.connect(&address);
+    guest.until(|guest| (guest.tcp(third).state() == State::Closed).then_some(()));
+    // Room for one is made by one that ends.
+    guest.tcp(first).abort();
+    guest.turn();
+    guest.connected(&address);
+    assert!(guest.tcp(second).may_send());
+}
+
+#[test]
+fn tcp_thousand_connections_carry_bytes() {
+    const CONNECTIONS: usize = 1000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
+    let server = thread::spawn(move || {
+        let streams: Vec<_> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
+        for mut stream in streams {
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).unwrap();
+            stream.write_all(&bytes).unwrap();
+        }
+    });
+    let mut guest = guest();
+    let sockets: Vec<_> = (0..CONNECTIONS).map(|_| guest.connected_small(&address)).collect();
+    for (number, &socket) in sockets.iter().enumerate() {
+        guest.tcp(socket).send_slice(&(number as u32).to_be_bytes()).unwrap();
+    }
+    for (number, &socket) in sockets.iter().enumerate() {
+        guest.expect(socket, &(number as u32).to_be_bytes());
+    }
+    server.join().unwrap();
+}
+
+/// smoltcp takes the window of its SYN for a scaled one; a guest that did so too must not harm it.
+#[test]
+fn tcp_guest_sends_past_the_window_of_our_syn_is_ignored() {
+    let (address, server) = server(|mut stream| stream.read(&mut [0; 1]).unwrap());
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    let mut guest = guest();
+    let frames = by_hand::past_the_window(&mut guest, port);
+    assert_eq!(frames, 0, "nothing that was sent has a place");
+    server_gets_nothing(guest, server);
+}
+
+fn server_gets_nothing(mut guest: Guest, server: thread::JoinHandle<usize>) {
+    guest.turn();
+    // The network ends, and with it the host's connection.
+    drop(guest);
+    assert_eq!(server.join().unwrap(), 0);
+}
+
+/// Frames that no proper stack would send.
+mod by_hand {
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{
+        IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    };
+
+    use super::guest::{GATEWAY_MAC, GUEST_MAC, Guest};
+
+    fn segment() -> TcpRepr<'static> {
+        TcpRepr {
+            src_port: 50000,
+            dst_port: 0,
+            control: TcpControl::None,
+            seq_number: TcpSeqNumber(1000),
+            ack_number: None,
+            window_len: 65535,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        }
+    }
+
+    fn frame(to: [u8; 4], segment: &TcpRepr<'_>) -> Vec<u8> {
+        let header = Ipv4Repr {
+            src_addr: [10, 0, 2, 15].into(),
+            dst_addr: to.into(),
+            next_header: IpProtocol::Tcp,
+            payload_len: segment.buffer_len(),
+            hop_limit: 64,
+        };
+        let mut frame = [&GATEWAY_MAC[..], &GUEST_MAC, &[8, 0]].concat();
+        frame.resize(14 + 20 + segment.buffer_len(), 0);
+        header.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
+        segment.emit(
+            &mut TcpPacket::new_unchecked(&mut frame[34..]),
+            &header.src_addr.into(),
+            &header.dst_addr.into(),
+            &ChecksumCapabilities::ignored(),
+        );
+        frame
+    }
+
+    pub(crate) fn syn(to: [u8; 4], port: u16) -> Vec<u8> {
+        frame(to, &TcpRepr { dst_port: port, control: TcpControl::Syn, ..segment() })
+    }
+
+    pub(crate) fn ack(to: [u8; 4], port: u16) -> Vec<u8> {
+        frame(to, &TcpRepr { dst_port: port, ack_number: Some(TcpSeqNumber(7)), ..segment() })
+    }
+
+    /// Connects to `port`, and sends segments that begin 300 KiB after the handshake's end: how many were answered.
+    pub(crate) fn past_the_window(guest: &mut Guest, port: u16) -> usize {
+        let to = [10, 0, 2, 2];
+        let hello = TcpRepr { dst_port: port, control: TcpControl::Syn, window_scale: Some(7), ..segment() };
+        guest.net.send(&frame(to, &hello));
+        let greeting = guest.next_frame();
+        let number = TcpPacket::new_checked(&greeting[34..]).unwrap().seq_number();
+        let established = TcpRepr {
+            dst_port: port,
+            seq_number: TcpSeqNumber(1001),
+            ack_number: Some(number + 1),
+            ..segment()
+        };
+        guest.net.send(&frame(to, &established));
+        for place in 0..4 {
+            let payload = &[0; 60_000];
+            let seq_number = TcpSeqNumber(1001 + 250_000 + place * 60_000);
+            guest.net.send(&frame(to, &TcpRepr { seq_number, payload, ..established }));
+        }
+        std::iter::from_fn(|| guest.receive()).count()
+    }
+}

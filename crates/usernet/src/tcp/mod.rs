@@ -47,6 +47,7 @@ pub(crate) struct Tcp {
     readable: bool,
     writable: bool,
     hung_up: bool,
+    was_reset: bool,
     /// The guest sends no more; the host has been told so.
     guest_ended: bool,
     told_host: bool,
@@ -108,6 +109,7 @@ impl Tcp {
             readable: false,
             writable: false,
             hung_up: false,
+            was_reset: false,
             guest_ended: false,
             told_host: false,
             failed: false,
@@ -136,6 +138,7 @@ impl Tcp {
         self.readable |= news.readable;
         self.writable |= news.writable;
         self.hung_up |= news.hung_up;
+        self.was_reset |= news.failed;
         if self.phase != Phase::Connecting || !news.writable {
             return Ok(());
         }
@@ -370,6 +373,10 @@ impl Tcp {
     fn to_guest(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
+        // The host's end was read already, so that reading won't tell of the reset that came after it.
+        if self.was_reset && matches!(socket.state(), State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck) {
+            return Err(Errno::CONNRESET);
+        }
         while self.readable && socket.can_send() {
             let received =
                 socket.send(|room| match rustix::net::recv(&self.host, &mut *room, RecvFlags::DONTWAIT) {

@@ -146,6 +146,19 @@ impl Guest {
         Some(self.buffer[..len].to_vec())
     }
 
+    /// The next frame for the guest, as it is, when there is one. The guest's own stack does nothing meanwhile.
+    #[track_caller]
+    pub(crate) fn next_frame(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(frame) = self.receive() {
+                return frame;
+            }
+            assert!(Instant::now() < deadline, "no frame in {PATIENCE:?}");
+            self.wait();
+        }
+    }
+
     /// Takes turns until `done` has something.
     #[track_caller]
     pub(crate) fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
@@ -186,6 +199,20 @@ impl Guest {
     #[track_caller]
     pub(crate) fn connected(&mut self, to: impl AsRef<str>) -> SocketHandle {
         let handle = self.connect(to);
+        self.until(|guest| guest.tcp(handle).may_send().then_some(()));
+        handle
+    }
+
+    /// The same with buffers that a thousand fit of.
+    #[track_caller]
+    pub(crate) fn connected_small(&mut self, to: impl AsRef<str>) -> SocketHandle {
+        let to: SocketAddr = to.as_ref().parse().unwrap();
+        let buffer = || tcp::SocketBuffer::new(vec![0; 2048]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_ack_delay(None);
+        self.next_port += 1;
+        socket.connect(self.interface.context(), to, self.next_port).unwrap();
+        let handle = self.sockets.add(socket);
         self.until(|guest| guest.tcp(handle).may_send().then_some(()));
         handle
     }
