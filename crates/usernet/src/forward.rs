@@ -90,8 +90,8 @@ fn parse(text: &str) -> Result<Forward, Problem> {
     Ok(Forward { protocol, listen, guest_port: parse_port(guest)?, text: text.into() })
 }
 
-/// The protocol, and what follows it. A word of letters before the first colon is a protocol, or a name; with three
-/// more parts it can't be a name.
+/// The protocol, and what follows it. Where a host's name could stand instead, only words that are likely meant as a
+/// protocol are called one.
 fn split_protocol(text: &str) -> Result<(Protocol, &str), Problem> {
     match text.split_once(':') {
         Some(("tcp", rest)) => Ok((Protocol::Tcp, rest)),

@@ -134,7 +134,7 @@ fn router_advertisement_of_small_link_leaves_out_mtu() {
     assert_eq!(out[78..80], hex("0304"));
 }
 
-/// A router solicitation of the guest made an advertisement of its own would be taken for ours by nobody.
+/// A guest that routes for others, or answers a neighbour on a bridge of its own.
 #[test]
 fn router_advertisement_and_neighbor_advertisement_of_guest_are_dropped() {
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 54, &[134]), Answer::Nothing);
