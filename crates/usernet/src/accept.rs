@@ -105,3 +105,26 @@ impl UserNet {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use crate::guest::{Guest, forward, settings};
+
+    /// No frame of the guest's comes: it gets the SYN, and says nothing.
+    #[test]
+    fn forward_to_silent_guest_is_reset() {
+        // An address of this test alone, so that the port is free.
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.1:4100:80"));
+        guest.net.patience = Duration::from_millis(20);
+        let mut client = TcpStream::connect("127.81.0.1:4100").unwrap();
+        guest.next_frame();
+        while guest.net.table.flows().count() > 0 {
+            guest.next_news();
+        }
+        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}

@@ -28,3 +28,9 @@ pub use forward::{Forward, ForwardError};
 pub use packet::PartialChecksum;
 pub use settings::{OpenError, Resolver, Settings};
 pub use usernet::{Frame, UserNet};
+
+#[cfg(test)]
+extern crate self as vmm_usernet;
+#[cfg(test)]
+#[path = "../tests/guest/mod.rs"]
+mod guest;

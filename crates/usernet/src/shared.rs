@@ -1,5 +1,7 @@
 //! What the flows share of one network.
 
+use std::time::Duration;
+
 use crate::control::ControlQueue;
 use crate::link::{HEADER_LEN, Link};
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet};
@@ -12,6 +14,8 @@ pub(crate) struct Shared {
     pub(crate) control: ControlQueue,
     pub(crate) link: Link,
     pub(crate) mtu: usize,
+    /// How long a connection keeps its buffers when nothing passes: `tcp::QUIET`, but in tests.
+    pub(crate) quiet: Duration,
     /// Whether TCP's and UDP's checksums may be left to the guest.
     pub(crate) may_complete_checksums: bool,
     /// Room for the frame that is made, and for a copy of a packet.

@@ -93,6 +93,12 @@ impl Table {
         Some(&mut self.entry(token)?.flow)
     }
 
+    /// The flows, in no order.
+    #[cfg(test)]
+    pub(crate) fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.slots.iter().filter_map(|slot| Some(&slot.entry.as_ref()?.flow))
+    }
+
     pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut Flow)> {
         let entry = self.entry(token)?;
         Some((entry.key, &mut entry.flow))

@@ -16,6 +16,7 @@ use crate::services::{Answer, Services};
 use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
 use crate::shared::Shared;
 use crate::table::{self, Table, Token};
+use crate::tcp::QUIET;
 use crate::tcp::stack::Stack;
 
 /// Turns between two looks at the host's sockets, when there always is a flow with something to do.
@@ -44,6 +45,7 @@ pub struct UserNet {
     pub(crate) allow: Allow,
     pub(crate) refused: Refused,
     pub(crate) resolver: Resolver,
+    /// `PATIENCE`, but in tests.
     pub(crate) patience: Duration,
     services: Services,
     pub(crate) shared: Shared,
@@ -78,6 +80,7 @@ impl UserNet {
             control: Default::default(),
             link: Link::new(settings.guest_mac),
             mtu,
+            quiet: QUIET,
             may_complete_checksums: false,
             frame: Vec::new(),
             scratch: Vec::new(),

@@ -271,9 +271,7 @@ fn server_gets_nothing(mut guest: Guest, server: thread::JoinHandle<usize>) {
 /// Frames that no proper stack would send.
 mod by_hand {
     use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{
-        IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
-    };
+    use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
     use super::guest::{GATEWAY_MAC, GUEST_MAC, Guest};
 

@@ -32,7 +32,10 @@ use line::Line;
 use stack::Endpoint;
 
 /// How long a connection keeps its buffers when nothing passes.
-const QUIET: Duration = Duration::from_secs(1);
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the guest has to complete a handshake of its own.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// One connection.
 #[derive(Debug)]
@@ -128,6 +131,12 @@ impl Tcp {
         self.host
     }
 
+    /// Whether it has given its buffers back.
+    #[cfg(test)]
+    pub(crate) fn is_parked(&self) -> bool {
+        self.phase == Phase::Parked
+    }
+
     /// Whether a new SYN with these addresses begins another connection.
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Draining
@@ -159,7 +168,7 @@ impl Tcp {
         let mut endpoint = self.listening(shared);
         let syn = self.line.syn(self.guest, self.remote);
         shared.stack.ingress(&mut endpoint, syn.packet(), &mut []);
-        endpoint.socket_mut().set_timeout(Some(Duration::from_secs(10).into()));
+        endpoint.socket_mut().set_timeout(Some(HANDSHAKE.into()));
         self.endpoint = Some(endpoint);
         self.phase = Phase::Greeting;
         self.writable = true;
@@ -285,7 +294,7 @@ impl Tcp {
         if turn.is_some() || !self.is_quiet() {
             return Pulled::Idle(turn);
         }
-        let quiet_at = self.active_at + QUIET;
+        let quiet_at = self.active_at + shared.quiet;
         if quiet_at <= Instant::now() {
             self.park(shared);
             return Pulled::Idle(None);
@@ -374,7 +383,9 @@ impl Tcp {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
         // The host's end was read already, so that reading won't tell of the reset that came after it.
-        if self.was_reset && matches!(socket.state(), State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck) {
+        if self.was_reset
+            && matches!(socket.state(), State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck)
+        {
             return Err(Errno::CONNRESET);
         }
         while self.readable && socket.can_send() {
@@ -397,5 +408,113 @@ impl Tcp {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use smoltcp::iface::SocketHandle;
+    use smoltcp::socket::tcp::State;
+
+    use crate::flow::Flow;
+    use crate::guest::{GATEWAY, Guest, pattern, settings};
+
+    /// A guest with a connection that has carried bytes both ways and is parked, and the host's end of it.
+    fn parked() -> (Guest, SocketHandle, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut guest = Guest::new(settings(&["host:*"]));
+        guest.net.shared.quiet = Duration::from_millis(5);
+        let socket = guest.connected(format!("{GATEWAY}:{}", listener.local_addr().unwrap().port()));
+        let (mut stream, _) = listener.accept().unwrap();
+        guest.tcp(socket).send_slice(b"before").unwrap();
+        guest.turn();
+        stream.read_exact(&mut [0; 6]).unwrap();
+        stream.write_all(&pattern(100_000)).unwrap();
+        guest.expect(socket, &pattern(100_000));
+        until_parked(&mut guest);
+        (guest, socket, stream)
+    }
+
+    fn until_parked(guest: &mut Guest) {
+        let is_parked = |flow: &Flow| matches!(flow, Flow::Tcp(tcp) if tcp.is_parked());
+        guest.until(|guest| guest.net.table.flows().all(is_parked).then_some(()));
+    }
+
+    #[test]
+    fn connection_parked_goes_on_with_guests_bytes() {
+        let (mut guest, socket, mut stream) = parked();
+        guest.tcp(socket).send_slice(b"after").unwrap();
+        guest.turn();
+        let mut bytes = [0; 5];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"after");
+    }
+
+    #[test]
+    fn connection_parked_goes_on_with_hosts_bytes() {
+        let (mut guest, socket, mut stream) = parked();
+        stream.write_all(b"after").unwrap();
+        guest.expect(socket, b"after");
+    }
+
+    /// More than both rings hold, so that acknowledgements and windows matter too, and twice.
+    #[test]
+    fn connection_parked_twice_carries_mebibyte_both_ways() {
+        let (mut guest, socket, mut stream) = parked();
+        let data = pattern(1 << 20);
+        for _ in 0..2 {
+            let (mut reader, expected) = (stream.try_clone().unwrap(), data.clone());
+            let host = std::thread::spawn(move || {
+                let mut got = vec![0; expected.len()];
+                reader.read_exact(&mut got).unwrap();
+                assert!(got == expected);
+                reader.write_all(&expected).unwrap();
+            });
+            let mut rest = &data[..];
+            guest.until(|guest| {
+                let sent = guest.tcp(socket).send_slice(rest).unwrap();
+                rest = &rest[sent..];
+                rest.is_empty().then_some(())
+            });
+            guest.expect(socket, &data);
+            host.join().unwrap();
+            until_parked(&mut guest);
+        }
+        stream.write_all(b"end").unwrap();
+        guest.expect(socket, b"end");
+    }
+
+    #[test]
+    fn connection_parked_ends_with_host() {
+        let (mut guest, socket, stream) = parked();
+        drop(stream);
+        guest.until(|guest| (guest.tcp(socket).state() == State::CloseWait).then_some(()));
+        guest.tcp(socket).close();
+        guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
+        assert_eq!(guest.net.table.flows().count(), 0);
+    }
+
+    #[test]
+    fn connection_parked_ends_with_guests_reset() {
+        let (mut guest, socket, mut stream) = parked();
+        guest.tcp(socket).abort();
+        guest.turn();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(guest.net.table.flows().count(), 0);
+    }
+
+    #[test]
+    fn connection_ended_by_both_leaves_nothing() {
+        let (mut guest, socket, mut stream) = parked();
+        guest.tcp(socket).close();
+        guest.turn();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        drop(stream);
+        guest.until(|guest| (guest.tcp(socket).state() == State::TimeWait).then_some(()));
+        guest.until(|guest| (guest.net.table.flows().count() == 0).then_some(()));
     }
 }

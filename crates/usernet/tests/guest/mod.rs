@@ -159,6 +159,12 @@ impl Guest {
         }
     }
 
+    /// Waits for news of the network and lets it act on it; the guest hears nothing of it.
+    pub(crate) fn next_news(&mut self) {
+        self.wait();
+        while self.receive().is_some() {}
+    }
+
     /// Takes turns until `done` has something.
     #[track_caller]
     pub(crate) fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
