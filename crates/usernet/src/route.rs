@@ -52,14 +52,9 @@ impl UserNet {
         }
         let key = Key { protocol: Protocol::Tcp, guest, remote };
         let is_new = segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
-        if let Some(token) = self.has_flow(&key) {
-            let is_over = matches!(self.table.get(token), Some(Flow::Tcp(tcp)) if tcp.is_over());
-            if !(is_new && is_over) {
-                return self.deliver(token, packet);
-            }
-            self.end(token, End::Orderly);
-        }
-        if is_new {
+        if let Some(token) = self.table.find(&key) {
+            self.deliver(token, packet);
+        } else if is_new {
             self.connect(key, packet, &segment);
         } else {
             self.shared.refuse_segment(packet.whole);
@@ -99,7 +94,7 @@ impl UserNet {
             return;
         }
         let key = Key { protocol: Protocol::Udp, guest, remote };
-        if let Some(token) = self.has_flow(&key) {
+        if let Some(token) = self.table.find(&key) {
             return self.deliver(token, packet);
         }
         let to = match self.destination(&key) {
@@ -118,7 +113,7 @@ impl UserNet {
         let Some(identifier) = ping::identifier(packet) else { return };
         let (guest, remote) = ends(packet, identifier, 0);
         let key = Key { protocol: Protocol::Icmp, guest, remote };
-        if let Some(token) = self.has_flow(&key) {
+        if let Some(token) = self.table.find(&key) {
             return self.deliver(token, packet);
         }
         let to = match self.destination(&key) {

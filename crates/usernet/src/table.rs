@@ -238,3 +238,89 @@ fn index(token: Token) -> usize {
 fn generation(token: Token) -> u32 {
     (token >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::allow::Protocol;
+    use crate::udp::Visitor;
+
+    fn key(port: u16) -> Key {
+        let guest = ([10, 0, 2, 15], port).into();
+        Key { protocol: Protocol::Udp, guest, remote: ([10, 0, 2, 2], 9).into() }
+    }
+
+    /// A flow that needs nothing of the network; its descriptor is never used.
+    fn flow() -> Flow {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        Flow::Visitor(Visitor::new(0, Arc::new(socket.into()), ([127, 0, 0, 1], 9).into()))
+    }
+
+    #[test]
+    fn token_of_removed_flow_finds_nobody_later() {
+        let mut table = Table::new(4);
+        let old = table.insert(key(1), flow());
+        table.remove(old);
+        let new = table.insert(key(2), flow());
+        assert_eq!(index(old), index(new));
+        assert!(table.get(old).is_none());
+        assert!(table.get(new).is_some());
+        assert_eq!(table.find(&key(1)), None);
+    }
+
+    #[test]
+    fn ready_flows_have_turns_in_order() {
+        let mut table = Table::new(4);
+        let tokens = [1, 2, 3].map(|port| table.insert(key(port), flow()));
+        assert_eq!(tokens.map(|_| table.next_ready().unwrap()), tokens);
+        assert_eq!(table.next_ready(), None);
+        table.make_ready(tokens[1]);
+        table.make_ready(tokens[0]);
+        table.make_ready(tokens[1]);
+        assert_eq!([(); 3].map(|()| table.next_ready()), [Some(tokens[1]), Some(tokens[0]), None]);
+    }
+
+    #[test]
+    fn replaceable_flow_is_one_not_used_since() {
+        let mut table = Table::new(4);
+        let tokens = [1, 2, 3].map(|port| table.insert(key(port), flow()));
+        // All are new, and marked as seen by this.
+        assert_eq!(table.replaceable(), Some(tokens[0]));
+        table.remove(tokens[0]);
+        let Some(Flow::Visitor(second)) = table.get(tokens[1]) else { panic!("it was removed") };
+        second.age.used();
+        assert_eq!(table.replaceable(), Some(tokens[2]));
+    }
+
+    #[test]
+    fn deadline_earlier_replaces_later() {
+        let mut table = Table::new(4);
+        let token = table.insert(key(1), flow());
+        table.next_ready();
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        table.wake_at(token, now + 3 * second);
+        table.wake_at(token, now + second);
+        table.wake_at(token, now + 2 * second);
+        assert_eq!(table.next_deadline(), Some(now + second));
+        table.wake(now);
+        assert!(!table.has_ready());
+        table.wake(now + second);
+        assert_eq!(table.next_ready(), Some(token));
+        assert_eq!(table.next_deadline(), None);
+    }
+
+    /// Flows that come and go while nobody has a turn leave nothing behind without bound.
+    #[test]
+    fn lists_of_flows_that_are_gone_are_bounded() {
+        let mut table = Table::new(2);
+        for port in 0..1000 {
+            let token = table.insert(key(port), flow());
+            table.remove(token);
+        }
+        assert!(table.ready.len() <= 2 * 2 + 65 && table.replaceable.len() <= 2 * 2 + 1);
+    }
+}

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::allow::Allow;
-use crate::flow::{End, Flow, Key, News, Pulled};
+use crate::flow::{End, Flow, News, Pulled};
 use crate::host::{TIMER, Watch};
 use crate::link::{Carried, HEADER_LEN, Link};
 use crate::listener::Listener;
@@ -245,10 +245,6 @@ impl UserNet {
             self.end(token, End::Orderly);
         }
         !self.table.is_full()
-    }
-
-    pub(crate) fn has_flow(&self, key: &Key) -> Option<Token> {
-        self.table.find(key)
     }
 }
 

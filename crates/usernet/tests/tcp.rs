@@ -229,6 +229,7 @@ fn tcp_table_full_resets_guest() {
 #[test]
 fn tcp_thousand_connections_carry_bytes() {
     const CONNECTIONS: usize = 1000;
+    guest::allow_descriptors(3 * CONNECTIONS as u64);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
     let server = thread::spawn(move || {

@@ -137,11 +137,6 @@ impl Tcp {
         self.phase == Phase::Parked
     }
 
-    /// Whether a new SYN with these addresses begins another connection.
-    pub(crate) fn is_over(&self) -> bool {
-        self.phase == Phase::Draining
-    }
-
     /// The host's socket has news.
     pub(crate) fn news(&mut self, news: News, shared: &mut Shared) -> Result<(), End> {
         self.readable |= news.readable;
@@ -203,6 +198,10 @@ impl Tcp {
         let Ok(segment) = TcpPacket::new_checked(packet.payload) else { return Ok(()) };
         if self.phase == Phase::Connecting {
             return if segment.rst() { Err(End::Reset) } else { Ok(()) };
+        }
+        // The host has yet to take the last bytes: the next connection with these addresses waits for it.
+        if self.phase == Phase::Draining && segment.syn() {
+            return Ok(());
         }
         if self.phase == Phase::Parked {
             self.unpark(shared);

@@ -12,8 +12,9 @@ use smoltcp::wire::HardwareAddress;
 /// guest acknowledges the first.
 pub(crate) const RING_LEN: usize = 256 << 10;
 
-/// Endpoints without a connection that are kept for the next one, with their memory.
-const SPARE: usize = 8;
+/// Endpoints without a connection that are kept for the next one, with their memory: one connection after the other, or
+/// one that is quiet now and then, needs one.
+const SPARE: usize = 1;
 
 /// A TCP socket in a set of its own.
 #[derive(Debug)]

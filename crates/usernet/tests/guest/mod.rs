@@ -191,7 +191,7 @@ impl Guest {
     }
 
     /// Waits for news of the network, or for the guest's own timers.
-    fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         let own = self.interface.poll_delay(now, &self.sockets);
         // The other end of a test is a thread of its own, or nobody; what it does to the guest's sockets isn't told.
@@ -311,4 +311,13 @@ fn tcp_socket() -> tcp::Socket<'static> {
 /// Bytes that differ from place to place.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|number| (number.wrapping_mul(2654435761) >> 13) as u8).collect()
+}
+
+/// Raises the limit of open files to `count`, if it's less.
+pub(crate) fn allow_descriptors(count: u64) {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current.is_some_and(|current| current < count) {
+        limit.current = Some(count);
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    }
 }
