@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod descriptors;
 mod log;
 mod outcome;
 mod tty;
@@ -48,6 +49,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
         return print(&plan(&config)?.0.to_string());
     }
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
+    descriptors::raise_limit();
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();

@@ -1,6 +1,7 @@
 //! The suite that every device has to pass, an item for each. They are opened as a config would open them.
 
 use std::io::Write;
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -229,6 +230,48 @@ const NET_RECEIVE: Expectations = Expectations {
 conformance!(net_transmit, || card().0, NET_TRANSMIT);
 conformance!(net_passt_transmit, || card_at_a_passt().0, NET_TRANSMIT);
 
+/// VIRTIO_NET_F_CSUM, GUEST_CSUM and MTU, too.
+const NET_USER_FEATURES: u64 = NET_FEATURES | 1 | 1 << 1 | 1 << 3;
+
+/// Headers of virtio's and of Ethernet's, and 10.0.2.15 asks by ARP who has the gateway's address. It is answered.
+const ARP: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\0\0\
+    \xff\xff\xff\xff\xff\xff\x02\0\0\0\0\0\x08\x06\
+    \0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\0\x0a\0\x02\x0f\0\0\0\0\0\0\x0a\0\x02\x02";
+
+conformance!(
+    net_user_transmit,
+    || open("net", json!({"backend": "user"})),
+    Expectations { features: NET_USER_FEATURES, readable: ARP, ..NET_TRANSMIT }
+);
+
+/// A card with a port of the host's that leads to its guest; one that was free a moment ago, and if another test has it
+/// now, there are more.
+fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
+    let entry = KINDS.iter().find(|entry| entry.name == "net").expect("it is in the table");
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "net" };
+    let ports = std::iter::repeat_with(|| {
+        UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+    });
+    let open = |port: u16| {
+        let forward = [format!("udp:127.0.0.1:{port}:7")];
+        Some((entry.open(json!({"backend": "user", "forward": forward}), &setting).ok()?, port))
+    };
+    ports.take(100).find_map(open).expect("one of them is free")
+}
+
+conformance!(
+    net_user_receive,
+    Flooded::by_a_forward,
+    Expectations {
+        features: NET_USER_FEATURES,
+        check: |bytes| {
+            assert_eq!(bytes[10..12], [1, 0], "one buffer");
+            assert_eq!(bytes[54..], [b'f'; 18]);
+        },
+        ..NET_RECEIVE
+    }
+);
+
 /// A card to which somebody sends the same frame as often as it takes one.
 struct Flooded {
     card: Box<dyn VirtioDevice>,
@@ -247,6 +290,15 @@ impl Flooded {
         let (card, mut peer) = card_at_a_passt();
         let frame = [60_u32.to_be_bytes().as_slice(), &[b'f'; 60]].concat();
         Box::new(Self { card, send: Box::new(move || while peer.write(&frame).is_ok() {}) })
+    }
+
+    fn by_a_forward() -> Box<dyn VirtioDevice> {
+        let (card, port) = forwarding();
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        peer.connect(("127.0.0.1", port)).expect("it is there");
+        // A socket of UDP is never full: as many as come with each thing that the card does.
+        let send = move || (0..16).for_each(|_| _ = peer.send(&[b'f'; 18]));
+        Box::new(Self { card, send: Box::new(send) })
     }
 
     fn send_on<T>(&mut self, result: T) -> T {

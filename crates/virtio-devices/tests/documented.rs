@@ -82,8 +82,10 @@ fn refusal(config: &str, directory: &Path) -> Option<String> {
     let mut open = Vec::new();
     for device in file.devices {
         let vmm_config::Device::Virtio(section) = device else { continue };
-        // A TAP is the host's, and not made here.
-        if section.kind == "net" {
+        // A TAP and a passt are the host's, and not made here; a forwarded port may be somebody's.
+        if section.kind == "net"
+            && (section.fields["backend"] != "user" || section.fields.contains_key("forward"))
+        {
             continue;
         }
         let kind = KINDS.iter().find(|kind| kind.name == section.kind).unwrap();

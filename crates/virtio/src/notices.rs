@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Texts that wait at most. Who takes them comes as soon as there is one; a guest that makes its device say more than this in
-/// the meantime says it for nobody.
-const WAITING: usize = 64;
+/// Texts that wait at most: in one burst a network card names 256 destinations that it refused. A guest that makes its device
+/// say more than this, before somebody takes them, says it for nobody.
+const WAITING: usize = 512;
 
 /// What a device said since somebody asked last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Notices {
-    /// In their order, at most 64.
+    /// In their order, at most 512.
     pub texts: Vec<String>,
     /// How many more there were, which nobody kept.
     pub lost: u64,
@@ -72,9 +72,9 @@ mod tests {
     #[test]
     fn notices_beyond_the_queue_are_counted_and_those_behind_are_kept_again() {
         let queue = queue();
-        (0..70).for_each(|number| queue.push(number.to_string()));
+        (0..518).for_each(|number| queue.push(number.to_string()));
         let taken = queue.take();
-        assert_eq!((taken.texts.len(), taken.texts[63].as_str(), taken.lost), (64, "63", 6));
+        assert_eq!((taken.texts.len(), taken.texts[511].as_str(), taken.lost), (512, "511", 6));
         queue.push("again".to_owned());
         assert_eq!(queue.take(), Notices { texts: vec!["again".to_owned()], lost: 0 });
     }

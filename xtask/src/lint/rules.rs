@@ -64,7 +64,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     // Whoever writes a monitor of their own on it gets nothing of our devices, bus or config.
     rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden).with_arch_modules(),
     // Of vmm-config only what a value is: sizes with their units, paths.
-    rule("vmm-virtio-devices", 3, Only(&["vmm-virtio", "vmm-config"]), Forbidden),
+    rule("vmm-virtio-devices", 3, Only(&["vmm-virtio", "vmm-usernet", "vmm-config"]), Forbidden),
     rule(
         "vmm-machine",
         4,

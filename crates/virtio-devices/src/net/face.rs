@@ -34,9 +34,14 @@ const TUN_F_USO: u32 = 0x20 | 0x40;
 pub(super) const TAP_OFFLOADS: u32 = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 pub(super) const TAP_OFFLOADS_USO: u32 = TAP_OFFLOADS | TUN_F_USO;
 
+/// What the network in the monitor does.
+pub(super) const USER_OFFLOADS: u32 = TUN_F_CSUM;
+
 /// struct virtio_net_hdr_v1 (virtio 1.2 §5.1.6): its fields' places, and what they say.
 const FLAGS: usize = 0;
 const GSO_TYPE: usize = 1;
+const CSUM_START: usize = 6;
+const CSUM_OFFSET: usize = 8;
 pub(super) const NUM_BUFFERS: usize = 10;
 const HDR_F_NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
@@ -108,6 +113,13 @@ pub(super) fn offloads(features: u64) -> u32 {
         | when(has(F_GUEST_ECN) && (tso4 || tso6), TUN_F_TSO_ECN)
         // The kernel has both or none (Linux, drivers/net/tun.c, set_offload).
         | when(has(F_GUEST_USO4) && has(F_GUEST_USO6), TUN_F_USO)
+}
+
+/// Says in a header of zeros that the guest has to complete a checksum.
+pub(super) fn leave_checksum(header: &mut [u8], start: u16, offset: u16) {
+    header[FLAGS] = HDR_F_NEEDS_CSUM;
+    header[CSUM_START..CSUM_START + 2].copy_from_slice(&start.to_le_bytes());
+    header[CSUM_OFFSET..CSUM_OFFSET + 2].copy_from_slice(&offset.to_le_bytes());
 }
 
 /// Makes a frame's header, as the backend wrote it, one for a driver with these features, and says of one buffer. False for

@@ -53,6 +53,11 @@ pub(super) trait Link: Send {
         None
     }
 
+    /// How much its rules have refused so far.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// Whether what is sent may have its answer at once, before the descriptor says so.
     fn answers(&self) -> bool {
         false

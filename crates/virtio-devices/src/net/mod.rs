@@ -1,7 +1,7 @@
 //! A network card (virtio 1.2 §5.1).
 //!
 //! ```text
-//!  transmitq --> a chain is a frame ------------------------------------> link: a TAP's queue, or a socket, link.rs
+//!  transmitq --> a chain is a frame ------------------------------------> link: a TAP's queue, a socket, a network
 //!  receiveq  <-- 1 to n chains <-- a buffer of one frame, receive.rs <--- link, watched while there are chains
 //!  controlq  --> how many pairs the driver uses, control.rs
 //! ```
@@ -19,8 +19,9 @@ mod passt;
 mod receive;
 mod stream;
 mod transmit;
+mod user;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
 
@@ -33,7 +34,7 @@ use crate::timer::Timer;
 /// As many as the receiving queue of Linux fills with pages for the longest frame, many times over.
 const QUEUE_SIZE: u16 = 256;
 const CONTROL_SIZE: u16 = 64;
-/// There are tokens again. Below are the links of the pairs.
+/// There are tokens again, or a link has more. Below are the links of the pairs.
 const REFILLED: u32 = 1 << 16;
 
 /// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
@@ -61,6 +62,8 @@ struct Pair {
     is_attached: bool,
     /// The driver has room.
     wants_frames: bool,
+    /// What its link had refused when it was counted last.
+    refused: u64,
     is_watched: bool,
     /// The link has ended, and there is nothing to wait for.
     is_gone: bool,
@@ -85,6 +88,12 @@ impl Pace {
         // is better than a card that stands still.
         self.is_refilling = self.is_refilling || self.refilled.once(wait).is_ok();
         !self.is_refilling
+    }
+
+    /// Has an event come at once, behind those of others.
+    fn come_again(&self) {
+        // It can't fail: the time is one that there is, and the timer is ours.
+        let _ = self.refilled.once(Duration::from_nanos(1));
     }
 }
 
@@ -123,7 +132,7 @@ impl VirtioDevice for Net {
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.pace.is_refilling = false;
-        if self.pace.limiter.is_some() && session.watch(&self.pace.refilled, REFILLED).is_err() {
+        if session.watch(&self.pace.refilled, REFILLED).is_err() {
             // The host is out of memory; no limit then.
             session.counters().errors.add(1);
             self.pace.limiter = None;
@@ -176,6 +185,7 @@ impl Net {
             receiver: Receiver::new(),
             is_attached: true,
             wants_frames: false,
+            refused: 0,
             is_watched: false,
             is_gone: false,
             transmit_waits: false,
@@ -258,6 +268,9 @@ impl Pair {
         while let Some(notice) = self.link.take_notice() {
             session.tell(notice);
         }
+        let refused = self.link.refused();
+        session.counters().refused.add(refused - self.refused);
+        self.refused = refused;
         let wanted = self.link.wait_for(self.wants_frames);
         let done = match wanted {
             Ok(true) if !self.is_watched => session.watch(&self.link.fd(), index as u32),

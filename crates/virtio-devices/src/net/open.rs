@@ -7,10 +7,10 @@ use vmm_virtio::{FramePort, OpenError, Setting, TapError};
 
 use super::Net;
 use super::config::{Backend, Config};
-use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO};
+use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::link::{Link, PortLink};
 use super::mac::Mac;
-use super::passt;
+use super::{passt, user};
 
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const PAIRS: u32 = 16;
@@ -25,28 +25,30 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
     if let Some(mtu) = config.mtu.filter(|mtu| *mtu < MTU_MIN) {
         return Err(OpenError::config("mtu", format!("{mtu} is too short, at least {MTU_MIN}")));
     }
+    check_rules(config)?;
     let limiter = config.limits.limiter()?;
     let pairs = pairs(config.queues, setting.vcpus)?;
+    let mac_at = |origin: &str| mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
     let way = match &config.backend {
         Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, config.queues.is_some())?)?,
         Backend::Passt(path) => {
             check_one_pair(config.queues, "passt")?;
-            let link = passt::open(&setting.path(path))?;
-            Way {
-                links: vec![Box::new(link)],
-                through: "passt".to_owned(),
-                origin: "passt".to_owned(),
-                offloads: 0,
-            }
+            Way::new(passt::open(&setting.path(path))?, "passt", 0)
+        }
+        Backend::User => {
+            check_one_pair(config.queues, "the user backend")?;
+            let (link, mtu) = user::open(config, mac_at("user"))?;
+            Way { mtu: Some(mtu), ..Way::new(link, "user", USER_OFFLOADS) }
         }
         Backend::Fd(fd) => {
             check_one_pair(config.queues, "a descriptor")?;
             Way::of_ports(vec![open_fd(*fd)?])?
         }
     };
-    let Way { links, through, origin, offloads } = way;
-    let mac = mac.unwrap_or_else(|| Mac::of(&[setting.id, &origin]));
-    let face = Face { mac, mtu: config.mtu, pairs: links.len() as u16, offloads };
+    let Way { links, origin, offloads, mtu } = way;
+    let mac = mac_at(&origin);
+    let face = Face { mac, mtu: config.mtu.or(mtu), pairs: links.len() as u16, offloads };
+    let through = if origin.is_empty() { "a socket" } else { &origin };
     let description = format!("{through}, {mac}, pairs of queues: {}", links.len());
     Net::new(links, face, limiter, description)
 }
@@ -55,21 +57,43 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
 struct Way {
     /// One for each pair of queues.
     links: Vec<Box<dyn Link>>,
-    /// For people.
-    through: String,
-    /// From what the card's address follows, beside its id.
+    /// Of what the card's address is made, beside its id; for people, too. Empty for a socket.
     origin: String,
     /// TUN_F_ bits that it can do.
     offloads: u32,
+    /// The longest packet, where the config doesn't say and it isn't Ethernet's.
+    mtu: Option<u16>,
 }
 
 impl Way {
+    fn new(link: impl Link + 'static, origin: &str, offloads: u32) -> Self {
+        Self { links: vec![Box::new(link)], origin: origin.to_owned(), offloads, mtu: None }
+    }
+
     fn of_ports(ports: Vec<FramePort>) -> Result<Self, OpenError> {
         let origin = ports[0].name().unwrap_or_default().to_owned();
         let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
-        let through = if origin.is_empty() { "a socket".to_owned() } else { origin.clone() };
         let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
-        Ok(Self { links: links.collect(), through, origin, offloads })
+        Ok(Self { links: links.collect(), origin, offloads, mtu: None })
+    }
+}
+
+/// Rules that nobody keeps would be believed to hold.
+fn check_rules(config: &Config) -> Result<(), OpenError> {
+    if matches!(config.backend, Backend::User) {
+        return Ok(());
+    }
+    let given = [
+        ("allow", config.allow.is_some()),
+        ("forward", config.forward.is_some()),
+        ("dns", config.dns.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((field, _)) => Err(OpenError::config(
+            field,
+            "only \"backend\": \"user\" keeps to this; take that one, or remove the field",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -43,6 +43,8 @@ enum Wait {
     /// The link has no more frames.
     Frames,
     Tokens,
+    /// For the others of this thread, which come first.
+    Turn,
     /// For ever: the link has ended.
     Nothing,
 }
@@ -70,7 +72,11 @@ impl Net {
         session.drain(queue, |chain| intake.step(&chain, &store))?;
         let wait = intake.wait;
         pair.receiver.complete(queue, session)?;
-        pair.receive_waits = wait == Wait::Tokens;
+        pair.receive_waits = matches!(wait, Wait::Tokens | Wait::Turn);
+        if wait == Wait::Turn {
+            // Not by its descriptor: what is in the link already, that doesn't tell.
+            self.pace.come_again();
+        }
         pair.wants_frames = wait == Wait::Frames;
         pair.settle(index, session);
         if wait == Wait::Nothing {
@@ -142,8 +148,7 @@ impl Intake<'_> {
             self.receiver.is_paid = self.receiver.is_paid || self.pace.take(len as u64);
             return (!self.receiver.is_paid).then_some(Wait::Tokens);
         }
-        // It is level-triggered: the turn comes again.
-        Some(Wait::Frames)
+        Some(Wait::Turn)
     }
 }
 

@@ -15,6 +15,7 @@ mod config;
 mod passt;
 mod receive;
 mod transmit;
+mod user;
 
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;

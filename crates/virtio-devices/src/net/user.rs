@@ -1,0 +1,148 @@
+//! A network in the monitor: the guest's frames end here, and ordinary sockets of the host go on (vmm-usernet).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::process::{Resource, getrlimit};
+use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UserNet};
+use vmm_virtio::{Buffers, OpenError};
+
+use super::config::{Config, Rules};
+use super::face;
+use super::link::Link;
+use super::mac::Mac;
+use super::{FRAME_LEN, HEADER_LEN};
+
+/// The longest packet, if the config doesn't say: the longest IP packet less what makes it one frame with a header of
+/// Ethernet's, rounded down to words. Every packet costs the same, so the longest is the fastest.
+const MTU: u16 = 65520;
+/// Connections and the like at one time, if the host lets the monitor have so many descriptors.
+const FLOWS: u64 = 4096;
+/// Descriptors that are left to the rest of the monitor: each device has some ten, each vCPU a few.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// Of the domain name system (RFC 1035 §4.2).
+const DNS_PORT: u16 = 53;
+
+/// The link.
+pub(super) struct UserLink {
+    net: UserNet,
+    /// What the guest sends just now.
+    frame: Vec<u8>,
+}
+
+/// A network as the config says, and its MTU.
+pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenError> {
+    let mtu = config.mtu.unwrap_or(MTU);
+    let forwards = config.forward.iter().flatten().enumerate().map(|(index, text)| {
+        Forward::parse(text).map_err(|error| OpenError::config(&format!("forward[{index}]"), error))
+    });
+    let settings = Settings {
+        allow: allow(config.allow.as_ref())?,
+        forwards: forwards.collect::<Result<_, _>>()?,
+        resolver: config.dns.as_deref().map_or(Ok(Resolver::OfHost), resolver)?,
+        mtu,
+        guest_mac: mac.0,
+        flows: flows(),
+    };
+    let net = UserNet::open(settings).map_err(|error| refusal(config, error))?;
+    Ok((UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }, mtu))
+}
+
+fn allow(rules: Option<&Rules>) -> Result<Allow, OpenError> {
+    match rules {
+        None => Ok(Allow::parse(&[]).expect("no rule is wrong")),
+        Some(Rules::All(_)) => Ok(Allow::all()),
+        Some(Rules::List(rules)) => Allow::parse(rules)
+            .map_err(|error| OpenError::config(&format!("allow[{}]", error.index()), error)),
+    }
+}
+
+fn resolver(text: &str) -> Result<Resolver, OpenError> {
+    let address = text.parse::<SocketAddr>().ok();
+    let address = address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
+    let is_one = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
+    let problem =
+        || format!("{text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
+    address.filter(is_one).map(Resolver::At).ok_or_else(|| OpenError::config("dns", problem()))
+}
+
+/// How many there may be at one time.
+fn flows() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Never none: a network without is of no use, and what the host refuses later is refused to the guest.
+    descriptors.saturating_sub(OTHER_DESCRIPTORS).clamp(16, FLOWS) as usize
+}
+
+fn refusal(config: &Config, error: UserError) -> OpenError {
+    match &error {
+        UserError::Mtu(_) => OpenError::config("mtu", error),
+        UserError::Forward { forward, .. } => {
+            let place = config.forward.iter().flatten().position(|text| text == forward);
+            let field = place.map_or("forward".to_owned(), |index| format!("forward[{index}]"));
+            OpenError::host(&field, error)
+        }
+        UserError::Watch(_) => OpenError::host("backend", error),
+    }
+}
+
+impl Link for UserLink {
+    fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
+        // Nothing of its header is believed: what the checksum would be isn't looked at, and nobody cuts packets here.
+        let body = frame.split_at(HEADER_LEN as u64).map(|(_, body)| body);
+        let body = body.ok_or(io::ErrorKind::InvalidInput)?;
+        let len = usize::try_from(body.len()).ok().filter(|len| *len <= self.frame.len());
+        let copy = &mut self.frame[..len.ok_or(io::ErrorKind::InvalidInput)?];
+        body.read(copy).map_err(io::Error::other)?;
+        self.net.send(copy);
+        Ok(())
+    }
+
+    fn receive(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let (header, body) = into.split_at_mut(HEADER_LEN);
+        let frame = self.net.receive(body).ok_or(io::ErrorKind::WouldBlock)?;
+        header.fill(0);
+        if let Some(checksum) = frame.checksum {
+            face::leave_checksum(header, checksum.start, checksum.offset);
+        }
+        Ok(HEADER_LEN + frame.len)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.net.as_fd()
+    }
+
+    fn set_offloads(&mut self, offloads: u32) -> io::Result<()> {
+        self.net.set_partial_checksums(offloads & face::USER_OFFLOADS != 0);
+        Ok(())
+    }
+
+    fn set_attached(&mut self, _is_attached: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn take_notice(&mut self) -> Option<String> {
+        self.net.take_notice()
+    }
+
+    fn refused(&self) -> u64 {
+        self.net.refused()
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolver_without_a_port_has_that_of_dns() {
+        let at = |address: &str| Resolver::At(address.parse().unwrap());
+        assert_eq!(resolver("192.0.2.1").unwrap(), at("192.0.2.1:53"));
+        assert_eq!(resolver("2001:db8::1").unwrap(), at("[2001:db8::1]:53"));
+        assert_eq!(resolver("[::1]:5353").unwrap(), at("[::1]:5353"));
+    }
+}
