@@ -78,7 +78,8 @@ impl Assets {
     }
 
     /// An initramfs of your own, built by `build` unless one with the same `name` and `inputs` is in the cache. `inputs`
-    /// must tell apart whatever the result depends on: the text of the init script, the kernel's release, a version.
+    /// must tell apart whatever the result depends on beside what every [`Initramfs`] has: the text of the init script, the
+    /// kernel's release, a version.
     pub fn initrd(
         &self,
         name: &str,
@@ -86,7 +87,7 @@ impl Assets {
         build: impl FnOnce() -> Result<Initramfs>,
     ) -> Result<PathBuf> {
         let dir = self.dir().join("initrd");
-        let path = dir.join(format!("{name}-{}.gz", digest(inputs)));
+        let path = dir.join(format!("{name}-{}.gz", digest(&[inputs, &Initramfs::INPUTS].concat())));
         if !path.exists() {
             fs::create_dir_all(&dir).at("create", &dir)?;
             write_atomically(&path, &build()?.gzip())?;

@@ -32,6 +32,9 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
+    /// What every one depends on, beside Busybox.
+    pub(crate) const INPUTS: [&str; 2] = [DHCP_SCRIPT_PATH, DHCP_SCRIPT];
+
     /// A Busybox system whose first process is the script `init`. `busybox` must be statically linked, because there will
     /// be no libraries.
     pub fn new(busybox: &Path, init: &str) -> Result<Self> {

@@ -22,6 +22,7 @@ mod rootfs;
 mod session;
 mod shell;
 mod smp;
+mod usernet;
 mod virtio;
 mod vsock;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         power::tests(),
         virtio::tests(),
         net::tests(),
+        usernet::tests(),
         vsock::tests(),
         console::tests(),
         rootfs::tests(),

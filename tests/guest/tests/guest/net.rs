@@ -33,7 +33,7 @@ struct Network {
 
 /// Busybox as a program of the host's.
 #[track_caller]
-fn busybox(words: &str) -> String {
+pub(crate) fn busybox(words: &str) -> String {
     let program = Assets::here().busybox().expect("it is prepared");
     let output = Command::new(program).args(words.split(' ')).output().expect("it can be started");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
