@@ -139,6 +139,8 @@ fn user_connection_without_a_rule_is_reset_counted_and_told_once() {
 fn user_connection_refused_is_answered_before_the_next_frame_is_taken() {
     let mut driver = running(&[], 0);
     give_buffers(&mut driver, 1);
+    // Behind this nothing is left to do of the start and of the buffers' notification.
+    transmit(&mut driver, &[0; 14]);
     transmit(&mut driver, &syn(ELSEWHERE, 80));
     // It ends the call under way, and no other begins behind it.
     driver.suspend();
@@ -242,6 +244,21 @@ fn user_flood_in_both_directions_ends_and_the_network_works_again() {
     // What was kept is what a socket of the host's and the answers' queue keep.
     assert!(frames < 2500, "{frames}");
     assert_eq!(driver.control().counters().refused.get(), 5000);
+}
+
+/// More than the card drops in one turn, of what its link has already taken from the host.
+#[test]
+fn user_frames_that_do_not_fit_are_dropped_and_the_next_arrives() {
+    let (server, address) = udp_server();
+    let mut driver = reaching(address, 0);
+    transmit(&mut driver, &udp(GATEWAY, address.port(), b"first"));
+    let (_, guest) = server.recv_from(&mut [0; 16]).unwrap();
+    (0..150).for_each(|_| _ = server.send_to(&[b'h'; 300], guest).unwrap());
+    server.send_to(b"short", guest).unwrap();
+    driver.queue(RECEIVEQ).add(&[Buf::Write(200)]);
+    driver.queue(RECEIVEQ).kick();
+    assert!(take(&mut driver).ends_with(b"short"));
+    assert_eq!(errors(&driver), 150);
 }
 
 #[test]
