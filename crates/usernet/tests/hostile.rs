@@ -119,7 +119,8 @@ fn tcp(port: u16, seq: u32, ack: u32, flags: u8, window: u16, options: &[u8], pa
     segment.extend_from_slice(&port.to_be_bytes());
     segment.extend_from_slice(&seq.to_be_bytes());
     segment.extend_from_slice(&ack.to_be_bytes());
-    segment.push(((20 + options.len()) / 4 << 4) as u8);
+    // The header's length in words of four bytes, in the upper half.
+    segment.push((((20 + options.len()) / 4) << 4) as u8);
     segment.push(flags);
     segment.extend_from_slice(&window.to_be_bytes());
     segment.extend_from_slice(&[0; 4]);

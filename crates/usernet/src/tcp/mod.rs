@@ -343,7 +343,7 @@ impl Tcp {
 
     /// Moves data both ways as far as there is any and there is room for it.
     fn exchange(&mut self) {
-        let outcome = self.to_host().and_then(|()| self.to_guest());
+        let outcome = self.send_to_host().and_then(|()| self.receive_from_host());
         if outcome.is_err() && !self.failed {
             self.failed = true;
             if let Some(endpoint) = &mut self.endpoint {
@@ -352,7 +352,7 @@ impl Tcp {
         }
     }
 
-    fn to_host(&mut self) -> Result<(), Errno> {
+    fn send_to_host(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
         self.guest_ended |=
@@ -378,7 +378,7 @@ impl Tcp {
         Ok(())
     }
 
-    fn to_guest(&mut self) -> Result<(), Errno> {
+    fn receive_from_host(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
         // The host's end was read already, so that reading won't tell of the reset that came after it.
