@@ -23,11 +23,11 @@ fn table(spec: &NetSpec, results: &NetResults) -> String {
     let mut lines = vec![String::new()];
     let mut section = |title: &str, decimals: usize, value: &dyn Fn(Option<usize>, &str) -> Option<f64>| {
         let titles: Vec<_> = JOBS.iter().map(|job| format!(" {:>10}", job.title)).collect();
-        lines.push(format!("{title:<26}{}", titles.concat()));
+        lines.push(format!("{title:<32}{}", titles.concat()));
         for who in &everybody {
             let cells = JOBS.iter().map(|job| format!(" {:>10}", shown(value(*who, job.name), decimals)));
             let cells = if rounds.is_left_out(*who) { "   left out".to_owned() } else { cells.collect() };
-            lines.push(format!("  {:<24}{cells}", rounds.name(*who)));
+            lines.push(format!("  {:<30}{cells}", rounds.name(*who)));
         }
     };
     section("Mbit/s", 0, &|who, job| median(rounds.of(who, job, |figure| Some(figure.mbit_per_s)).collect()));
@@ -224,7 +224,7 @@ mod tests {
         results.left_out.push((1, "devices[0].backend: no such word".to_owned()));
         let rounds = Rounds { spec: &spec, results: &results };
         assert!(rounds.goals().is_empty());
-        assert!(table(&spec, &results).contains("\n  user                       left out\n"));
+        assert!(table(&spec, &results).contains("\n  user                             left out\n"));
         assert!(rounds.remarks().contains(&"left out: user: devices[0].backend: no such word".to_owned()));
     }
 
