@@ -135,6 +135,11 @@ impl Assets {
         self.programs(Programs(&["iperf3", "bash"]))
     }
 
+    /// The directory of curl and its libraries, likewise.
+    pub fn curl(&self) -> Result<PathBuf> {
+        self.programs(Programs(&["curl"]))
+    }
+
     /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.
     pub fn prepare_all(&self) -> Result<()> {
         for kind in KernelKind::ALL {

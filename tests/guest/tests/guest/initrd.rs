@@ -16,6 +16,20 @@ pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
 /// The initramfs with these drivers in /modules: stock kernels have them as modules. `sh /modules/load` loads them all. What a
 /// test has its guest do beside that, `guest-agent` does.
 pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
+    initrd_of(archive_with(names))
+}
+
+/// [`initrd_with`] these drivers, and the files of `directory` in /opt.
+pub(crate) fn initrd_with_files(names: &[&str], directory: &Path) -> NamedTempFile {
+    let mut archive = archive_with(names);
+    archive.dir("opt", 0o755);
+    for (name, contents) in rig::programs::files(directory).expect("they were fetched") {
+        archive.file(&format!("opt/{name}"), 0o755, &contents);
+    }
+    initrd_of(archive)
+}
+
+fn archive_with(names: &[&str]) -> Archive {
     let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
     let mut archive = Archive::new();
     archive.dir("modules", 0o755);
@@ -31,6 +45,10 @@ pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
     }
     let agent = std::fs::read(agent_program()).expect("it was built");
     archive.file("bin/guest-agent", 0o755, &agent);
+    archive
+}
+
+fn initrd_of(archive: Archive) -> NamedTempFile {
     // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
     // Documentation/driver-api/early-userspace/buffer-format.rst).
     let mut both = std::fs::read(initrd_path()).expect("the initramfs");

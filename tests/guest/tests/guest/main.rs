@@ -52,7 +52,8 @@ fn main() -> ExitCode {
         host::tests(),
     ];
     let prepare = || {
-        let prepared = Assets::here().prepare_all().and_then(|()| rootfs::prepare());
+        let prepared =
+            Assets::here().prepare_all().and_then(|()| rootfs::prepare()).and_then(|()| usernet::prepare());
         prepared.map_err(|error| error.to_string())
     };
     harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)

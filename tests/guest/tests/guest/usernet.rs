@@ -2,21 +2,24 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use driver::{DEADLINE, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
+use rig::Assets;
 use tempfile::NamedTempFile;
 
+use crate::initrd::{initrd_with, initrd_with_files};
 use crate::net::busybox;
 use crate::shell::Shell;
-use crate::virtio::{counter, guest_with};
+use crate::virtio::{counter, guest_from, guest_with};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
-        usernet_gives_an_address_names_pages_and_pings,
+        usernet_gives_an_address_names_pages_by_curl_and_pings,
         usernet_carries_bytes_both_ways_and_into_the_guest,
         usernet_refuses_at_once_what_is_not_listed,
         usernet_star_is_the_world_but_no_private_network,
@@ -24,6 +27,13 @@ pub(crate) fn tests() -> Vec<Trial> {
         usernet_driver_that_leaves_and_comes_back_finds_its_link,
     ]
 }
+
+/// Fetches what the rig can't.
+pub(crate) fn prepare() -> Result<(), rig::Error> {
+    Assets::here().curl().map(drop)
+}
+
+const DRIVERS: &[&str] = &["virtio_mmio", "virtio_net"];
 
 /// A guest on a network of its own.
 struct Guest {
@@ -35,10 +45,15 @@ impl Guest {
     /// With these fields of its card beside type, id and backend.
     #[track_caller]
     fn start(fields: &str) -> Self {
+        Self::start_from(&initrd_with(DRIVERS), fields)
+    }
+
+    #[track_caller]
+    fn start_from(initrd: &NamedTempFile, fields: &str) -> Self {
         let metrics = NamedTempFile::new().expect("a temporary file");
         let devices = format!(r#"[{{"type": "net", "id": "lan", "backend": "user", {fields}}}]"#);
         let flags = ["--metrics", metrics.path().to_str().expect("UTF-8")];
-        let mut guest = Self { shell: guest_with(&devices, &["virtio_net"], &flags), metrics };
+        let mut guest = Self { shell: guest_from(initrd, &devices, &flags), metrics };
         guest.ask_for_address();
         guest
     }
@@ -116,11 +131,14 @@ fn resolver() -> u16 {
     port
 }
 
-fn usernet_gives_an_address_names_pages_and_pings() {
+fn usernet_gives_an_address_names_pages_by_curl_and_pings() {
     let (dns, web, web6) = (resolver(), server("127.0.0.1", page), server("::1", page));
-    let fields =
-        format!(r#""allow": ["dns", "host:{web}", "host:{web6}"], "dns": "127.0.0.1:{dns}", "mtu": 1500"#);
-    let mut guest = Guest::start(&fields);
+    let (curl, forward) = (Assets::here().curl().expect("it was fetched"), free_port());
+    let fields = format!(
+        r#""allow": ["dns", "host:{web}", "host:{web6}"], "dns": "127.0.0.1:{dns}", "mtu": 1500,
+            "forward": ["127.0.0.1:{forward}:80"]"#
+    );
+    let mut guest = Guest::start_from(&initrd_with_files(DRIVERS, &curl), &fields);
     let shell = &mut guest.shell;
     let addresses =
         shell.run("ip -4 addr show eth0; ip route; cat /etc/resolv.conf; cat /sys/class/net/eth0/mtu");
@@ -130,8 +148,18 @@ fn usernet_gives_an_address_names_pages_and_pings() {
     // The name goes through the resolver at 10.0.2.3 to the test's own.
     let said = shell.run(&format!("wget -q -O - http://any.name:{web}/by-name"));
     assert_eq!(said, "page /by-name\n");
-    let said = shell.run(&format!("wget -q -O - http://10.0.2.2:{web}/by-address"));
-    assert_eq!(said, "page /by-address\n");
+    let curl_there = "/opt/ld.so --library-path /opt /opt/curl --silent --show-error";
+    let said = shell.run(&format!("{curl_there} http://another.name:{web}/by-curl"));
+    assert_eq!(said, "page /by-curl\n");
+    // And the other way, into the guest.
+    assert_eq!(shell.run("echo from the guest >index.html; httpd -h .; echo $?"), "0\n");
+    let [loader, words @ ..] = rig::programs::command(&curl, "curl");
+    let page = Command::new(loader)
+        .args(words)
+        .args(["--silent", "--show-error", "--max-time", "20", &format!("http://127.0.0.1:{forward}/")])
+        .output()
+        .expect("curl runs");
+    assert_eq!(String::from_utf8_lossy(&page.stdout), "from the guest\n", "{page:?}");
     guest.assert_pings("10.0.2.2");
     guest.assert_pings("10.0.2.3");
     // The router's advertisement gives an address; Linux looks for a second whether it is free.

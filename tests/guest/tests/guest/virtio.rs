@@ -39,9 +39,12 @@ fn guest(devices: &str, modules: &[&str]) -> Shell {
 
 /// A [`guest`] of a monitor with these flags too.
 pub(crate) fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
+    guest_from(&initrd_with(&[&["virtio_mmio"], modules].concat()), devices, flags)
+}
+
+/// A [`guest_with`] this initramfs, which has the drivers.
+pub(crate) fn guest_from(initrd: &NamedTempFile, devices: &str, flags: &[&str]) -> Shell {
     let config = file(format!(r#"{{"devices": {devices}}}"#).as_bytes());
-    let modules = [&["virtio_mmio"], modules].concat();
-    let initrd = initrd_with(&modules);
     let mut shell =
         shell(initrd.path(), &[&["--config", config.path().to_str().expect("UTF-8")], flags].concat());
     let devices = shell.run("sh /modules/load; ls /sys/bus/virtio/devices");
