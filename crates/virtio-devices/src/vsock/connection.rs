@@ -214,7 +214,8 @@ impl Connection {
         } else {
             self.keep(rest)?;
         }
-        Ok(Verdict::Keep)
+        // Data in more pieces than the kernel takes at once is all here, and no event will come for it.
+        Ok(if self.is_writable && !self.kept.is_empty() { self.flush() } else { Verdict::Keep })
     }
 
     /// How much of it the socket takes.
@@ -222,8 +223,10 @@ impl Connection {
         let Some(socket) = self.socket.as_ref().filter(|_| self.is_writable && !data.is_empty()) else {
             return 0;
         };
-        let mut sent = 0;
-        let mut outcome = slices.fill(data);
+        if slices.fill(data).is_err() {
+            return 0;
+        }
+        let (mut sent, mut outcome) = (0, Ok(()));
         while outcome.is_ok() && !slices.is_empty() {
             match slices.send_to(socket) {
                 Ok(len) => sent += len,
@@ -383,7 +386,7 @@ impl Connection {
             if room.is_empty() {
                 return Err(NoRoom);
             }
-            if let Some(len) = self.read(room, slices) {
+            if let Some(len) = self.read(room, slices)? {
                 return Ok(Some(self.packet(Op::Rw, 0, len)));
             }
         }
@@ -409,12 +412,14 @@ impl Connection {
         header
     }
 
-    /// How many bytes of the host's are in `room` now. `None` if there are none, or it has ended.
-    fn read(&mut self, room: &Buffers<'_>, slices: &mut IoSlices) -> Option<u32> {
+    /// How many bytes of the host's are in `room` now. `None` if there are none, or it has ended. Its socket is there, and
+    /// neither `room` nor the guest's is empty.
+    fn read(&mut self, room: &Buffers<'_>, slices: &mut IoSlices) -> Result<Option<u32>, NoRoom> {
         let most = self.credit.peer_room().min(DATA_MAX);
-        let (room, _) = room.split_at(room.len().min(most.into()))?;
-        let socket = self.socket.as_ref()?;
-        slices.fill(&room).ok()?;
+        let (room, _) = room.split_at(room.len().min(most.into())).ok_or(NoRoom)?;
+        let socket = self.socket.as_ref().ok_or(NoRoom)?;
+        // In more pieces than the kernel takes at once.
+        slices.fill(&room).map_err(|_| NoRoom)?;
         let received = loop {
             match slices.receive_from(socket) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -427,7 +432,7 @@ impl Connection {
             Ok(len) => {
                 // No more than `most`.
                 self.credit.send(len as u32);
-                return Some(len as u32);
+                return Ok(Some(len as u32));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // It was closed with something unread.
@@ -435,7 +440,7 @@ impl Connection {
         }
         self.is_readable = false;
         self.notice_hangup();
-        None
+        Ok(None)
     }
 
     /// Nothing goes either way any more, for the host, and the guest knows.
@@ -444,6 +449,6 @@ impl Connection {
     }
 }
 
-/// A chain has no room for data.
+/// A chain has no room for data, or in too many pieces.
 #[derive(Debug)]
 pub(super) struct NoRoom;

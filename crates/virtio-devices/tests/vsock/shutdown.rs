@@ -172,13 +172,3 @@ fn host_that_closes_behind_its_end_is_told_to_the_guest() {
     let (header, _) = guest.expect(&mut flow, Op::Shutdown);
     assert_eq!(header.flags, SHUT_BOTH);
 }
-
-#[test]
-fn guest_that_does_not_answer_an_end_is_reset() {
-    let (mut guest, directory) = running();
-    let (mut flow, client) = from_host(&mut guest, &directory);
-    drop(client);
-    guest.expect(&mut flow, Op::Shutdown);
-    // Two seconds later.
-    guest.expect(&mut flow, Op::Rst);
-}

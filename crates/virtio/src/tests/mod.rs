@@ -7,6 +7,7 @@ mod drain;
 mod event_idx;
 mod failure;
 mod session;
+mod stream;
 mod walker;
 
 use std::sync::{Arc, Mutex};
