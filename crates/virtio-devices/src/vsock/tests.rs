@@ -10,7 +10,7 @@ use vmm_virtio::{Counters, Step};
 
 use super::flows::{Flows, Host};
 use super::listener::Listener;
-use super::packet::{HEADER_LEN, HOST_CID, Header, Op, SHUT_BOTH, TYPE_STREAM};
+use super::packet::{HEADER_LEN, HOST_CID, Header, Op, SHUT_BOTH, SHUT_SEND, TYPE_STREAM};
 use super::poll::Poll;
 
 const CID: u32 = 3;
@@ -111,6 +111,22 @@ fn guest_that_answers_is_given_up_no_more() {
     bench.wait(Duration::from_secs(3600));
     assert_eq!(bench.give(), None);
     assert!(!bench.flows.has_deadlines());
+}
+
+#[test]
+fn connection_of_which_a_direction_is_over_rests() {
+    let mut bench = Bench::new();
+    let (_client, request) = bench.request();
+    bench.with(|flows, host| host.poll.add(flows.socket(0).unwrap(), 0)).unwrap();
+    bench.take(&from_guest(Op::Response, request.src_port, request.dst_port), &[]);
+    let end = from_guest(Op::Shutdown, request.src_port, request.dst_port);
+    bench.take(&Header { flags: SHUT_SEND, ..end }, &[]);
+    // Shutting it down is an event too, but what that leads to is none.
+    for _ in 0..3 {
+        let events = bench.poll.take();
+        bench.with(|flows, host| events.iter().for_each(|event| flows.wake(0, event.is_hung_up, host)));
+    }
+    assert_eq!(bench.poll.take(), []);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use vmm_virtio::VirtioDevice;
 use vmm_virtio::testing::{Buf, Driver};
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
-use vmm_virtio_devices::vsock::packet::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM};
+use vmm_virtio_devices::vsock::packet::{
+    HEADER_LEN, HOST_CID, Header, Op, SHUT_BOTH, SHUT_SEND, TYPE_STREAM,
+};
 
 use super::CID;
 
@@ -247,6 +249,14 @@ impl Guest {
             flow.learn(&header);
         }
         (header, data)
+    }
+
+    /// That the host's end is closed. The device may have seen the end of its data first.
+    #[track_caller]
+    pub(crate) fn expect_closed(&mut self, flow: &mut Flow) {
+        let (header, _) = self.expect(flow, Op::Shutdown);
+        let last = if header.flags == SHUT_SEND { self.expect(flow, Op::Shutdown).0 } else { header };
+        assert_eq!(last.flags, SHUT_BOTH);
     }
 
     /// `len` bytes of the device's, taken at once; credit may come with them.

@@ -25,6 +25,7 @@ fn client_of_the_host_reaches_the_guest_and_data_goes_both_ways() {
     assert_eq!(guest.expect_data(&mut flow, 12), b"to the guest");
     guest.send_data(&mut flow, b"to the host");
     assert_eq!(read(&mut client, 11), b"to the host");
+    guest.settle();
     let counters = guest.driver.control().counters();
     assert_eq!((counters.bytes_in.get(), counters.bytes_out.get(), counters.errors.get()), (12, 11, 0));
 }

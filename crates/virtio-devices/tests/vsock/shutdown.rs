@@ -17,8 +17,7 @@ fn guest_that_sends_no_more_still_receives() {
     client.write_all(&counted(10_000)).unwrap();
     assert_eq!(guest.expect_data(&mut flow, 10_000), counted(10_000));
     drop(client);
-    let (header, _) = guest.expect(&mut flow, Op::Shutdown);
-    assert_eq!(header.flags, SHUT_BOTH);
+    guest.expect_closed(&mut flow);
 }
 
 #[test]
@@ -140,8 +139,7 @@ fn host_that_closes_is_told_to_the_guest_which_may_answer() {
     let (mut guest, directory) = running();
     let (mut flow, client) = from_host(&mut guest, &directory);
     drop(client);
-    let (header, _) = guest.expect(&mut flow, Op::Shutdown);
-    assert_eq!(header.flags, SHUT_BOTH);
+    guest.expect_closed(&mut flow);
     // What was on its way is nobody's.
     guest.send_data(&mut flow, b"late");
     guest.send_op(&flow, Op::Rst);
@@ -157,8 +155,7 @@ fn host_that_closes_with_something_unread_is_told_to_the_guest() {
     guest.send_data(&mut flow, b"never read");
     guest.settle();
     drop(socket);
-    let (header, _) = guest.expect(&mut flow, Op::Shutdown);
-    assert_eq!(header.flags, SHUT_BOTH);
+    guest.expect_closed(&mut flow);
 }
 
 #[test]
