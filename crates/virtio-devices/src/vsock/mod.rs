@@ -23,7 +23,6 @@ mod tests;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use vmm_virtio::{ConfigSpace, Counters, Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice};
 
 use self::config::Config;
@@ -74,7 +73,6 @@ impl Kind for Vsock {
         let host = |error: io::Error| OpenError::host("", error);
         let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
         let listener = Listener::open(setting.path(&config.path))?;
-        raise_descriptor_limit();
         Ok(Self {
             space: ConfigSpace::read_only(u64::from(cid).to_le_bytes()),
             listener,
@@ -86,13 +84,6 @@ impl Kind for Vsock {
             is_accepting: false,
         })
     }
-}
-
-/// Each connection has a descriptor, and most hosts give a process 1,024 at first and many more if it asks.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // As it was, if the host refuses: connections beyond it are refused, or wait.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
 impl VirtioDevice for Vsock {
