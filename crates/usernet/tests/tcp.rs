@@ -251,6 +251,49 @@ fn tcp_thousand_connections_carry_bytes() {
     server.join().unwrap();
 }
 
+/// One connection always has something for the guest; the other is heard all the same.
+#[test]
+fn tcp_busy_connection_leaves_room_for_another() {
+    let (busy, flooder) = server(|mut stream| while stream.write_all(&[0; 65536]).is_ok() {});
+    let (address, echo) = server(|mut stream| {
+        let mut bytes = [0; 2];
+        stream.read_exact(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    let mut guest = guest();
+    let busy = guest.connected(busy);
+    let other = guest.connected(address);
+    guest.tcp(other).send_slice(b"me").unwrap();
+    guest.until(|guest| {
+        while guest.tcp(busy).can_recv() {
+            guest.tcp(busy).recv(|bytes| (bytes.len(), ())).unwrap();
+        }
+        (guest.tcp(other).recv_queue() == 2).then_some(())
+    });
+    echo.join().unwrap();
+    drop(guest);
+    flooder.join().unwrap();
+}
+
+/// What the device's loop relies on: news make the descriptor readable, and it stays so until they are taken.
+#[test]
+fn descriptor_is_readable_when_there_is_news_and_only_then() {
+    let (address, server) = server(|stream| stream);
+    let mut guest = guest();
+    let socket = guest.connected(address);
+    let mut stream = server.join().unwrap();
+    while guest.turn() {}
+    assert!(!guest.is_readable(0));
+    stream.write_all(b"news").unwrap();
+    assert!(guest.is_readable(10));
+    assert!(guest.is_readable(0));
+    guest.expect(socket, b"news");
+    while guest.turn() {}
+    assert!(!guest.is_readable(0));
+    // The timer: a second of quiet, and the connection gives its buffers back.
+    assert!(guest.is_readable(10));
+}
+
 /// smoltcp takes the window of its SYN for a scaled one; a guest that did so too must not harm it.
 #[test]
 fn tcp_guest_sends_past_the_window_of_our_syn_is_ignored() {

@@ -190,6 +190,13 @@ impl Guest {
         }
     }
 
+    /// Whether the network's descriptor is readable, or becomes so in `seconds`.
+    pub(crate) fn is_readable(&self, seconds: i64) -> bool {
+        let fd = self.net.as_fd();
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+    }
+
     /// Waits for news of the network, or for the guest's own timers.
     pub(crate) fn wait(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
