@@ -172,10 +172,20 @@ pub(super) struct NetSample {
     /// Its index in [`NetSpec::contenders`]; absent for the two namespaces.
     pub(super) contender: Option<usize>,
     pub(super) figures: Vec<NetFigure>,
-    /// The monitor's own memory without and with the idle connections.
-    pub(super) flows_kib: Option<(u64, u64)>,
+    pub(super) flows: Option<FlowsSample>,
     /// What went wrong.
     pub(super) errors: Vec<String>,
+}
+
+/// The monitor's own memory and a guest's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct FlowsSample {
+    /// Without them.
+    pub(super) before_kib: u64,
+    /// When the last was opened.
+    pub(super) opened_kib: u64,
+    /// When nothing had come or gone for a while.
+    pub(super) idle_kib: u64,
 }
 
 /// What one job reached.

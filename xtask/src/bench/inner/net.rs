@@ -98,7 +98,7 @@ struct Sample(NetSample);
 
 impl Sample {
     fn new(round: u32, contender: Option<usize>) -> Self {
-        Self(NetSample { round, contender, figures: Vec::new(), flows_kib: None, errors: Vec::new() })
+        Self(NetSample { round, contender, figures: Vec::new(), flows: None, errors: Vec::new() })
     }
 
     fn run(&mut self, jobs: impl FnOnce(&mut Self) -> Result<(), String>) {
@@ -150,8 +150,8 @@ fn guest(
     let mut guest = Guest::start(&contender.argv)?;
     let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
     if contender.kind == NetKind::User && spec.flows > 0 {
-        match listener.measure(guest.pid(), spec, deadline) {
-            Ok(kib) => sample.0.flows_kib = Some(kib),
+        match listener.measure(guest.pid(), spec, flows::QUIET, deadline) {
+            Ok(flows) => sample.0.flows = Some(flows),
             Err(problem) => return Err(guest.end_with(&problem)),
         }
     }

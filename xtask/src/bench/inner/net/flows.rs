@@ -5,13 +5,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::super::super::spec::NetSpec;
+use super::super::super::spec::{FlowsSample, NetSpec};
 use super::super::smaps::private_kib;
 
 /// The port is as resources/bench/net-flows has it.
 pub(super) const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 5200);
+/// A connection over which nothing has gone for so long is idle: a monitor may need a little time to see that.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// What every guest connects to.
 #[derive(Debug)]
@@ -38,9 +40,15 @@ impl Listener {
         while self.streams.try_recv().is_ok() {}
     }
 
-    /// The memory of the monitor `pid` without and with the connections of the guest, in KiB. The guest makes one to talk on,
-    /// waits for a line, makes the others, says how many they are, and keeps them until another line comes.
-    pub(super) fn measure(&self, pid: u32, spec: &NetSpec, deadline: Instant) -> Result<(u64, u64), String> {
+    /// The memory of the monitor `pid` without and with the connections of the guest. The guest makes one to talk on, waits for
+    /// a line, makes the others, says how many they are, and keeps them until another line comes. They're idle after `quiet`.
+    pub(super) fn measure(
+        &self,
+        pid: u32,
+        spec: &NetSpec,
+        quiet: Duration,
+        deadline: Instant,
+    ) -> Result<FlowsSample, String> {
         let own_kib = || {
             let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"));
             smaps
@@ -55,7 +63,7 @@ impl Listener {
         let talk = next()?;
         let left = deadline.saturating_duration_since(Instant::now());
         talk.set_read_timeout(Some(left)).map_err(lost)?;
-        let before = own_kib()?;
+        let before_kib = own_kib()?;
         (&talk).write_all(b"\n").map_err(lost)?;
         let mut line = String::new();
         BufReader::new(&talk).read_line(&mut line).map_err(lost)?;
@@ -63,17 +71,18 @@ impl Listener {
             return Err(format!("of {} connections the guest has {:?}:", spec.flows, line.trim_end()));
         }
         let flows = (0..spec.flows).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
-        let after = own_kib()?;
+        let opened_kib = own_kib()?;
+        thread::sleep(quiet);
+        let idle_kib = own_kib()?;
         drop(flows);
         (&talk).write_all(b"\n").map_err(lost)?;
-        Ok((before, after))
+        Ok(FlowsSample { before_kib, opened_kib, idle_kib })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::time::Duration;
 
     use super::*;
 
@@ -88,7 +97,7 @@ mod tests {
         let _ = lines.next();
     }
 
-    fn measured(asked_for: u32, opened: u32) -> Result<(u64, u64), String> {
+    fn measured(asked_for: u32, opened: u32) -> Result<FlowsSample, String> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let listener = Listener::start(listener);
@@ -106,14 +115,14 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| guest(address, opened));
             let deadline = Instant::now() + Duration::from_secs(60);
-            listener.measure(std::process::id(), &spec, deadline)
+            listener.measure(std::process::id(), &spec, Duration::ZERO, deadline)
         })
     }
 
     #[test]
     fn measure_all_connections_gives_memory_before_and_after() {
-        let (before, after) = measured(3, 3).unwrap();
-        assert!(before > 0 && after > 0, "{before} and {after} KiB");
+        let flows = measured(3, 3).unwrap();
+        assert!(flows.before_kib > 0 && flows.opened_kib > 0 && flows.idle_kib > 0, "{flows:?}");
     }
 
     #[test]
