@@ -148,6 +148,18 @@ impl Session {
         self.queue(index).map_or(Ok(()), |queue| queue.drain(each))
     }
 
+    /// Takes a queue away for somebody else to serve, at the start: its kicks aren't listened to, and for the device there is
+    /// no such queue until [`give_back`](Self::give_back). `None` if the driver didn't set it up.
+    pub(crate) fn lend(&mut self, index: usize) -> Option<Queue> {
+        self.queues.get_mut(index)?.take()
+    }
+
+    /// Has a lent queue again, before the stop ends.
+    pub(crate) fn give_back(&mut self, queue: Queue) {
+        let index = queue.index();
+        self.queues[index] = Some(queue);
+    }
+
     /// How many queues the device has, set up or not.
     pub fn queue_count(&self) -> usize {
         self.queues.len()

@@ -66,6 +66,14 @@ pub enum Fault {
     /// Nothing that a driver did: the device's thread has ended, which is a defect of the monitor.
     #[error("not the driver: the device's own thread has panicked")]
     Panicked,
+    /// Nothing that a driver did: the host's kernel doesn't serve the queues (vhost).
+    #[error("not the driver: the kernel refuses {call}: {}", std::io::Error::from_raw_os_error(*errno))]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// Why.
+        errno: i32,
+    },
     /// What a request says makes no sense to its device.
     #[error("{0}")]
     Request(&'static str),

@@ -6,7 +6,7 @@
 //! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
 //!   [`MmioTransport`] shows it as registers.
-//! - [`FramePort`] is a TAP, or what stands in for one.
+//! - [`FramePort`] is a TAP, or what stands in for one. [`VhostNet`] is the host's kernel, which serves a queue itself.
 //! - [`port()`] is the line between a console device and whoever shows it to the host.
 //!
 //! ```text
@@ -62,6 +62,7 @@ mod rate;
 mod tap;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod vhost;
 mod worker;
 
 pub use buffers::Buffers;
@@ -81,6 +82,7 @@ pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use rate::{Rate, RateLimiter};
 pub use tap::{FramePort, NET_HEADER_LEN, TapError};
+pub use vhost::{VHOST_TOKENS, VhostError, VhostNet, VhostVsock};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;
 

@@ -175,8 +175,7 @@ impl Queue {
     /// The rings can't be read.
     pub fn announce(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.unannounced) && self.driver_listens()? {
-            self.counters.interrupts.add(1);
-            self.interrupt.queue(self.index);
+            self.ring();
         }
         Ok(())
     }
@@ -220,9 +219,33 @@ impl Queue {
         Ok(())
     }
 
-    /// What it was, to go on later.
-    pub(crate) fn into_state(self) -> QueueState {
+    /// What it is, to go on later or elsewhere.
+    pub(crate) fn state(&self) -> QueueState {
         self.inner.state()
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What the driver rings.
+    pub(crate) fn kick(&self) -> &EventFd {
+        &self.kick
+    }
+
+    /// Rings the driver on behalf of somebody else, who has asked whether it wants to know.
+    pub(crate) fn ring(&self) {
+        self.counters.interrupts.add(1);
+        self.interrupt.queue(self.index);
+    }
+
+    /// Goes on where somebody else has stopped: behind `next_available`, with all that was taken used.
+    pub(crate) fn go_on_at(&mut self, next_available: u16) {
+        self.inner.set_next_avail(next_available);
+        // Whoever served it wrote this index last; what a driver writes there is its own loss.
+        if let Ok(next_used) = self.inner.used_idx(self.ram.memory(), Ordering::Acquire) {
+            self.inner.set_next_used(next_used.0);
+        }
     }
 
     fn rings(&self) -> Fault {

@@ -31,6 +31,9 @@ pub struct Config {
     /// Pairs of queues, at most one for each vCPU; if absent, as many as that, 16 at most, where the backend can have several.
     #[serde(default, deserialize_with = "present")]
     pub queues: Option<u16>,
+    /// Whether the host's kernel carries the frames (vhost-net), between the guest's memory and a TAP.
+    #[serde(default)]
+    pub vhost: bool,
     /// What the guest may use, both directions together; a request is a frame.
     #[serde(default)]
     pub limits: Limits,

@@ -58,6 +58,11 @@ pub(super) trait Link: Send {
         0
     }
 
+    /// The queue of a TAP that it is, which the host's kernel can serve by itself.
+    fn port(&self) -> Option<&FramePort> {
+        None
+    }
+
     /// Whether what is sent may have its answer at once, before the descriptor says so.
     fn answers(&self) -> bool {
         false
@@ -97,6 +102,10 @@ impl Link for PortLink {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.port.file().as_fd()
+    }
+
+    fn port(&self) -> Option<&FramePort> {
+        Some(&self.port)
     }
 
     fn set_offloads(&mut self, offloads: u32) -> io::Result<()> {

@@ -6,6 +6,8 @@
 //!  controlq  --> how many pairs the driver uses, control.rs
 //! ```
 //!
+//! With `vhost` the kernel has the first two, vhost.rs.
+//!
 //! What can't be delivered is dropped and counted; nothing is queued here but one frame for each pair, so that a flood stays
 //! in the kernel's queue, which drops. A link is watched only while its driver has room: no flood turns the thread round.
 
@@ -20,6 +22,7 @@ mod receive;
 mod stream;
 mod transmit;
 mod user;
+mod vhost;
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,7 @@ use self::config::Config;
 use self::face::{F_MQ, Face};
 use self::link::Link;
 use self::receive::Receiver;
+use self::vhost::Kernel;
 use crate::timer::Timer;
 
 /// As many as the receiving queue of Linux fills with pages for the longest frame, many times over.
@@ -53,6 +57,8 @@ pub struct Net {
     space: ConfigSpace,
     description: String,
     pace: Pace,
+    /// Whoever has the pairs' queues instead of us.
+    kernel: Option<Kernel>,
 }
 
 /// A receiving queue, a transmitting queue and what they end in.
@@ -144,7 +150,10 @@ impl VirtioDevice for Net {
         let control = self.control_queue(session);
         let goes_on = control.and_then(|queue| session.queue(queue)).is_some_and(|queue| queue.has_begun());
         self.activate(if goes_on { self.active } else { 1 }, session);
-        Ok(())
+        let usable = self.usable_pairs(session);
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let started = kernel.start(&self.pairs[..usable], session);
+        self.unless_broken(started, session)
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
@@ -159,12 +168,16 @@ impl VirtioDevice for Net {
     }
 
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
-        let done = if token == REFILLED { self.refill(session) } else { self.go_on(token as usize, session) };
+        let done = match &mut self.kernel {
+            Some(kernel) if token >= vhost::TOKENS => kernel.event(token, session),
+            _ if token == REFILLED => self.refill(session),
+            _ => self.go_on(token as usize, session),
+        };
         self.unless_broken(done, session)
     }
 
     fn stop(&mut self, session: &mut Session) {
-        self.unwatch(session);
+        self.let_go(session);
         for (index, pair) in self.pairs.iter_mut().enumerate() {
             pair.receiver.give_up(index * 2, session);
             (pair.receive_waits, pair.transmit_waits) = (false, false);
@@ -198,13 +211,17 @@ impl Net {
             space: face.space(),
             description,
             pace: Pace { limiter, refilled, is_refilling: false },
+            kernel: None,
         })
     }
 
     /// Behind all pairs, or behind the first for a driver that uses only that (virtio 1.2 §5.1.2).
     fn control_queue(&self, session: &Session) -> Option<usize> {
-        let pairs = if session.has_feature(F_MQ) { self.pairs.len() } else { 1 };
-        (self.pairs.len() > 1).then_some(2 * pairs)
+        (self.pairs.len() > 1).then_some(2 * self.usable_pairs(session))
+    }
+
+    fn usable_pairs(&self, session: &Session) -> usize {
+        if session.has_feature(F_MQ) { self.pairs.len() } else { 1 }
     }
 
     /// The driver uses `count` pairs from now on: the kernel spreads frames over what is attached.
@@ -248,14 +265,17 @@ impl Net {
     }
 
     /// A device that gave up looks at nothing any more.
-    fn unless_broken(&mut self, done: Result<(), Fault>, session: &Session) -> Result<(), Fault> {
+    fn unless_broken(&mut self, done: Result<(), Fault>, session: &mut Session) -> Result<(), Fault> {
         if done.is_err() {
-            self.unwatch(session);
+            self.let_go(session);
         }
         done
     }
 
-    fn unwatch(&mut self, session: &Session) {
+    fn let_go(&mut self, session: &mut Session) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.stop(session);
+        }
         // What wasn't watched is none the worse.
         let _ = session.unwatch(&self.pace.refilled);
         self.pairs.iter_mut().for_each(|pair| pair.unwatch(session));

@@ -10,6 +10,7 @@ use super::config::{Backend, Config};
 use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::link::{Link, PortLink};
 use super::mac::Mac;
+use super::vhost::{self, Kernel};
 use super::{passt, user};
 
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
@@ -27,10 +28,11 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
     }
     check_rules(config)?;
     let limiter = config.limits.limiter()?;
+    vhost::check(config, limiter.is_some())?;
     let pairs = pairs(config.queues, setting.vcpus)?;
     let mac_at = |origin: &str| mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
     let way = match &config.backend {
-        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, config.queues.is_some())?)?,
+        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, config.queues.is_some())?, config)?,
         Backend::Passt(path) => {
             check_one_pair(config.queues, "passt")?;
             Way::new(passt::open(&setting.path(path))?, "passt", 0)
@@ -42,21 +44,24 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
         }
         Backend::Fd(fd) => {
             check_one_pair(config.queues, "a descriptor")?;
-            Way::of_ports(vec![open_fd(*fd)?])?
+            Way::of_ports(vec![open_fd(*fd)?], config)?
         }
     };
-    let Way { links, origin, offloads, mtu } = way;
+    let Way { links, kernel, origin, offloads, mtu } = way;
     let mac = mac_at(&origin);
     let face = Face { mac, mtu: config.mtu.or(mtu), pairs: links.len() as u16, offloads };
     let through = if origin.is_empty() { "a socket" } else { &origin };
-    let description = format!("{through}, {mac}, pairs of queues: {}", links.len());
-    Net::new(links, face, limiter, description)
+    let by = if kernel.is_some() { ", by vhost" } else { "" };
+    let description = format!("{through}{by}, {mac}, pairs of queues: {}", links.len());
+    Ok(Net { kernel, ..Net::new(links, face, limiter, description)? })
 }
 
 /// What the frames go through.
 struct Way {
     /// One for each pair of queues.
     links: Vec<Box<dyn Link>>,
+    /// Where the host's kernel carries them.
+    kernel: Option<Kernel>,
     /// Of what the card's address is made, beside its id; for people, too. Empty for a socket.
     origin: String,
     /// TUN_F_ bits that it can do.
@@ -67,14 +72,15 @@ struct Way {
 
 impl Way {
     fn new(link: impl Link + 'static, origin: &str, offloads: u32) -> Self {
-        Self { links: vec![Box::new(link)], origin: origin.to_owned(), offloads, mtu: None }
+        Self { links: vec![Box::new(link)], kernel: None, origin: origin.to_owned(), offloads, mtu: None }
     }
 
-    fn of_ports(ports: Vec<FramePort>) -> Result<Self, OpenError> {
+    fn of_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, OpenError> {
+        let kernel = Kernel::open(config, &ports)?;
         let origin = ports[0].name().unwrap_or_default().to_owned();
         let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
         let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
-        Ok(Self { links: links.collect(), origin, offloads, mtu: None })
+        Ok(Self { links: links.collect(), kernel, origin, offloads, mtu: None })
     }
 }
 

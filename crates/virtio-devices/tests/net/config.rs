@@ -94,3 +94,24 @@ fn config_with_a_name_that_no_interface_has_is_refused() {
     assert_refused(with("../eth0"), &refused("../eth0"));
     assert_refused(with("a-name-too-long0"), &refused("a-name-too-long0"));
 }
+
+#[test]
+fn config_with_vhost_that_the_kernel_cannot_serve_is_refused() {
+    let (_peer, theirs) = super::pair();
+    assert_refused(
+        json!({"backend": {"fd": theirs.as_raw_fd()}, "vhost": true}),
+        ".vhost: the kernel serves a TAP, and this is a socket: leave it out, or take a TAP",
+    );
+    assert_refused(
+        json!({"backend": "user", "vhost": true}),
+        ".vhost: the kernel serves a TAP, and this is a network in the monitor: leave it out, or take a TAP",
+    );
+    assert_refused(
+        json!({"backend": {"passt": "/nowhere"}, "vhost": true}),
+        ".vhost: the kernel serves a TAP, and this is a passt: leave it out, or take a TAP",
+    );
+    assert_refused(
+        json!({"backend": {"tap": "tap0"}, "vhost": true, "limits": {"operations_per_second": 7}}),
+        ".vhost: the kernel keeps no \"limits\": leave out one of the two",
+    );
+}

@@ -6,6 +6,7 @@ mod control;
 mod drain;
 mod event_idx;
 mod failure;
+mod lending;
 mod session;
 mod stream;
 mod walker;

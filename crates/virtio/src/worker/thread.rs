@@ -220,6 +220,10 @@ impl Thread {
             None => device.start(session),
         });
         for index in 0..self.kicks.len() {
+            // A queue that isn't set up is nobody's, and one that is lent is somebody else's.
+            if self.running.as_mut().is_none_or(|running| running.session.queue(index).is_none()) {
+                continue;
+            }
             let event = EpollEvent::new(EventSet::IN, index as u64);
             // Only a full table of the host could be the reason; the device then lives by what comes below.
             let _ = self.epoll.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
@@ -243,6 +247,6 @@ impl Thread {
                 let _ = queue.announce();
             }
         }
-        session.queues.into_iter().map(|queue| queue.map(Queue::into_state)).collect()
+        session.queues.into_iter().map(|queue| queue.map(|queue| queue.state())).collect()
     }
 }

@@ -23,6 +23,7 @@ mod session;
 mod shell;
 mod smp;
 mod usernet;
+mod vhost;
 mod virtio;
 mod vsock;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         net::tests(),
         usernet::tests(),
         vsock::tests(),
+        vhost::tests(),
         console::tests(),
         rootfs::tests(),
         fio::tests(),

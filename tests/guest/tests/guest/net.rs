@@ -24,9 +24,9 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest and its TAP, with 10.77.`subnet`.1 at the host's end and .2 at the guest's.
-struct Network {
-    shell: Shell,
+/// A guest and its TAP `vmmtest<subnet>`, with 10.77.`subnet`.1 at the host's end and .2 at the guest's.
+pub(crate) struct Network {
+    pub(crate) shell: Shell,
     subnet: u8,
     metrics: NamedTempFile,
 }
@@ -45,9 +45,15 @@ impl Network {
     /// Each test has a subnet of its own: they run at once.
     #[track_caller]
     fn start(subnet: u8, flags: &[&str]) -> Self {
+        Self::start_with(subnet, "", flags)
+    }
+
+    /// A card with these fields too, each behind a comma.
+    #[track_caller]
+    pub(crate) fn start_with(subnet: u8, fields: &str, flags: &[&str]) -> Self {
         let metrics = NamedTempFile::new().expect("a temporary file");
         let devices = format!(
-            r#"[{{"type": "net", "id": "lan", "backend": {{"tap": "vmmtest{subnet}"}}, "mtu": 1500}}]"#
+            r#"[{{"type": "net", "id": "lan", "backend": {{"tap": "vmmtest{subnet}"}}, "mtu": 1500{fields}}}]"#
         );
         let metrics_flag = ["--metrics", metrics.path().to_str().expect("UTF-8")];
         let shell = guest_with(&devices, &["virtio_net"], &[&metrics_flag, flags].concat());
@@ -59,7 +65,7 @@ impl Network {
     }
 
     #[track_caller]
-    fn set_up_guest(&mut self) {
+    pub(crate) fn set_up_guest(&mut self) {
         let subnet = self.subnet;
         let up = format!(
             "ip addr add 10.77.{subnet}.2/24 dev eth0 && ip link set eth0 up && cat /sys/class/net/eth0/carrier"
@@ -67,16 +73,16 @@ impl Network {
         assert_eq!(self.shell.run(&up), "1\n");
     }
 
-    fn host(&self) -> Ipv4Addr {
+    pub(crate) fn host(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.subnet, 1)
     }
 
-    fn guest(&self) -> Ipv4Addr {
+    pub(crate) fn guest(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.subnet, 2)
     }
 
     #[track_caller]
-    fn assert_pings(&mut self) {
+    pub(crate) fn assert_pings(&mut self) {
         let host = self.host();
         let printed = self.shell.run_within(&format!("ping -c 3 -W 5 {host}"), DEADLINE);
         assert!(printed.contains(" 0% packet loss"), "{printed}");
@@ -85,7 +91,11 @@ impl Network {
     }
 
     /// Runs `command` in the guest, which connects to this end.
-    fn connected(&mut self, command: &str, talk: impl FnOnce(TcpStream) + Send + 'static) -> String {
+    pub(crate) fn connected(
+        &mut self,
+        command: &str,
+        talk: impl FnOnce(TcpStream) + Send + 'static,
+    ) -> String {
         let listener = TcpListener::bind((self.host(), 0)).expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
         let talking = std::thread::spawn(move || talk(listener.accept().expect("the guest connects").0));
@@ -95,15 +105,17 @@ impl Network {
         printed
     }
 
+    /// What the device counted is in the file that this returns.
     #[track_caller]
-    fn end(mut self) {
+    pub(crate) fn end(mut self) -> NamedTempFile {
         self.shell.reboot();
         assert_eq!(counter(self.metrics.path(), "lan", "faults"), 0);
+        self.metrics
     }
 }
 
 /// A mebibyte without a period that frames could have.
-fn mebibyte() -> Vec<u8> {
+pub(crate) fn mebibyte() -> Vec<u8> {
     (0_u32..1 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
 }
 

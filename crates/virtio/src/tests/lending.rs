@@ -1,0 +1,91 @@
+//! Queues that a device lends to somebody else, as to the kernel.
+
+use std::sync::{Arc, Mutex};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{Scripted, seen};
+use crate::queue::Surroundings;
+use crate::testing::{Buf, Driver, features};
+use crate::{Fault, Queue, Session, Step};
+
+/// Serves the queue from where it stands, and says where it goes on: somebody who has its own idea of a queue.
+fn serve_elsewhere(queue: &Queue, session: &Session) -> u16 {
+    let around = Surroundings {
+        ram: session.ram().clone(),
+        interrupt: Arc::clone(&session.interrupt),
+        counters: Arc::clone(&session.counters),
+        indirect: false,
+    };
+    let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let mut other = Queue::new(0, queue.state(), kick, &around).unwrap();
+    other.drain(|chain| chain.writable().write(b"e").map(|()| Step::Used(1))).unwrap();
+    other.state().next_avail
+}
+
+/// A device that lends its queue when it starts, and gives it back, served, when it stops; and how often it was called for it
+/// meanwhile.
+fn lender() -> (Scripted, super::Seen<u32>) {
+    let (calls, in_device) = seen::<u32>();
+    let lent = Arc::new(Mutex::new(None));
+    let mut device = Scripted::new(move |_| {
+        *in_device.lock().unwrap() += 1;
+        Ok(())
+    });
+    let taken = Arc::clone(&lent);
+    device.start = Box::new(move |session| {
+        *taken.lock().unwrap() = session.lend(0);
+        assert!(session.queue(0).is_none(), "it is lent");
+        assert!(session.lend(0).is_none(), "only once");
+        Ok(())
+    });
+    device.stop = Box::new(move |session| {
+        let mut queue = lent.lock().unwrap().take().unwrap();
+        queue.go_on_at(serve_elsewhere(&queue, session));
+        session.give_back(queue);
+    });
+    (device, calls)
+}
+
+fn add(driver: &mut Driver) {
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+}
+
+fn take(driver: &mut Driver) -> Vec<u8> {
+    driver.queue(0).wait_used().bytes
+}
+
+#[test]
+fn queue_lent_is_not_the_devices_and_goes_on_where_it_was_left() {
+    let (device, calls) = lender();
+    let mut driver = device.running(features::EVENT_IDX);
+    (0..3).for_each(|_| add(&mut driver));
+    driver.suspend();
+    assert_eq!([take(&mut driver), take(&mut driver), take(&mut driver)], [b"e", b"e", b"e"]);
+    driver.resume();
+    (0..2).for_each(|_| add(&mut driver));
+    driver.suspend();
+    assert_eq!([take(&mut driver), take(&mut driver)], [b"e", b"e"]);
+    assert_eq!(*calls.lock().unwrap(), 0, "nobody told the device of a kick");
+    assert_eq!(driver.control().counters().kicks.get(), 0);
+}
+
+#[test]
+fn queue_lent_comes_back_new_behind_a_reset() {
+    let (device, _) = lender();
+    let mut driver = device.running(0);
+    add(&mut driver);
+    driver.reset();
+    driver.init(0);
+    add(&mut driver);
+    driver.suspend();
+    assert_eq!(take(&mut driver), b"e");
+}
+
+#[test]
+fn refusal_of_the_kernel_is_told_with_its_call() {
+    let fault = Fault::Refused { call: "VHOST_SET_MEM_TABLE", errno: 7 };
+    let words = "not the driver: the kernel refuses VHOST_SET_MEM_TABLE: Argument list too long (os error 7)";
+    assert_eq!(fault.to_string(), words);
+}

@@ -1,0 +1,319 @@
+//! Devices whose queues the host's kernel serves, used by Linux's drivers, and by one that does what Linux doesn't.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use driver::DEADLINE;
+use harness::trials;
+use libtest_mimic::Trial;
+use vmm_virtio::Setting;
+use vmm_virtio::testing::{Buf, Descriptor, Driver, Register, features};
+use vmm_virtio_devices::KINDS;
+
+use crate::net::{Network, busybox, mebibyte};
+use crate::virtio::counter;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        net_vhost_carries_pings_and_a_mebibyte_both_ways,
+        net_vhost_with_two_vcpus_has_two_pairs_of_queues,
+        net_vhost_link_works_behind_a_flood,
+        net_vhost_driver_that_leaves_and_comes_back_in_a_flood_finds_its_link,
+        net_vhost_loses_and_doubles_no_frame_over_suspends,
+        net_vhost_starts_anew_behind_each_reset,
+        net_vhost_chain_that_is_not_memory_needs_reset,
+        net_vhost_ring_in_two_regions_needs_reset,
+    ]
+}
+
+const VHOST: &str = r#", "vhost": true"#;
+
+/// A mebibyte each way.
+#[track_caller]
+fn assert_carries_mebibytes(network: &mut Network) {
+    let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
+    assert_eq!(network.connected("NC </dev/null >/tmp/file; wc -c </tmp/file", send), "1048576\n");
+    network.connected("NC </tmp/file", |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("the guest sends");
+        assert!(bytes == mebibyte(), "{} bytes came back", bytes.len());
+    });
+}
+
+fn net_vhost_carries_pings_and_a_mebibyte_both_ways() {
+    let mut network = Network::start_with(11, VHOST, &[]);
+    network.assert_pings();
+    assert_carries_mebibytes(&mut network);
+    let metrics = network.end();
+    let of_lan = |name| counter(metrics.path(), "lan", name);
+    assert_eq!([of_lan("kicks"), of_lan("bytes_in"), of_lan("bytes_out")], [0; 3], "the kernel did it");
+    assert!(of_lan("interrupts") > 0);
+}
+
+fn net_vhost_with_two_vcpus_has_two_pairs_of_queues() {
+    let mut network = Network::start_with(12, VHOST, &["--cpus", "2"]);
+    assert_eq!(network.shell.run("ls /sys/class/net/eth0/queues"), "rx-0  rx-1  tx-0  tx-1\n");
+    network.assert_pings();
+    // Each connection is spread by its hash: of eight, some go through each pair.
+    for _ in 0..8 {
+        let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
+        assert_eq!(network.connected("NC </dev/null | wc -c", send), "1048576\n");
+    }
+    // A line for each queue: behind its name, interrupts of all vCPUs.
+    let metrics = network.end();
+    assert_eq!(counter(metrics.path(), "lan", "bytes_in"), 0, "the kernel did it");
+}
+
+/// Datagrams that nobody takes, as fast as the host can, until `is_over`; how many.
+fn flood(from: Ipv4Addr, to: Ipv4Addr, mut is_over: impl FnMut() -> bool) -> u64 {
+    let socket = UdpSocket::bind((from, 0)).expect("a port");
+    let mut sent = 0;
+    while !is_over() {
+        // The kernel may have no room, or say that nobody is at that port.
+        sent += u64::from(socket.send_to(&[0; 1400], (to, 9)).is_ok());
+    }
+    sent
+}
+
+fn net_vhost_link_works_behind_a_flood() {
+    let mut network = Network::start_with(13, VHOST, &[]);
+    network.assert_pings();
+    let until = Instant::now() + Duration::from_secs(2);
+    let sent = flood(network.host(), network.guest(), || Instant::now() > until);
+    assert!(sent > 1000, "{sent} datagrams are no flood");
+    network.assert_pings();
+    assert_carries_mebibytes(&mut network);
+    network.end();
+}
+
+/// Each time the queues go to the kernel and come back, with frames on their way.
+fn net_vhost_driver_that_leaves_and_comes_back_in_a_flood_finds_its_link() {
+    let mut network = Network::start_with(14, VHOST, &["--cpus", "2"]);
+    network.assert_pings();
+    let (from, to) = (network.host(), network.guest());
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let is_over = move || stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected);
+    let flooding = std::thread::spawn(move || flood(from, to, is_over));
+    for _ in 0..3 {
+        network
+            .shell
+            .run("cd /sys/bus/virtio/drivers/virtio_net; echo virtio0 >unbind; echo virtio0 >bind; cd /");
+        network.set_up_guest();
+    }
+    drop(stop);
+    assert!(flooding.join().expect("the flood ends") > 0);
+    network.assert_pings();
+    assert_carries_mebibytes(&mut network);
+    network.end();
+}
+
+const RECEIVEQ: usize = 0;
+const TRANSMITQ: usize = 1;
+const F_MRG_RXBUF: u64 = 1 << 15;
+/// Of the guest's end.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 7];
+/// struct virtio_net_hdr_v1, Ethernet, IPv4, UDP.
+const HEADERS: usize = 12 + 14 + 20 + 8;
+
+/// A card with vhost at a TAP, with a driver that this test is, and a socket on the host.
+struct Card {
+    driver: Driver,
+    subnet: u8,
+    socket: UdpSocket,
+    host_mac: [u8; 6],
+}
+
+impl Card {
+    #[track_caller]
+    fn new(subnet: u8) -> Self {
+        let tap = format!("vmmtest{subnet}");
+        let kind = KINDS.iter().find(|kind| kind.name == "net").expect("there are cards");
+        let fields = serde_json::json!({"backend": {"tap": tap}, "vhost": true});
+        let device = kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "net0" });
+        let driver = Driver::new(device.expect("a TAP and /dev/vhost-net"), 1);
+        busybox(&format!("ip addr add 10.77.{subnet}.1/24 brd + dev {tap}"));
+        busybox(&format!("ip link set {tap} up"));
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+        socket.set_broadcast(true).expect("a socket may");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket can");
+        let text = std::fs::read_to_string(format!("/sys/class/net/{tap}/address")).expect("it is there");
+        let bytes: Vec<u8> =
+            text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect();
+        let host_mac = bytes.try_into().expect("six bytes");
+        Self { driver, subnet, socket, host_mac }
+    }
+
+    fn init(&mut self) {
+        self.driver.init(F_MRG_RXBUF | features::EVENT_IDX | features::INDIRECT);
+        for _ in 0..64 {
+            self.driver.queue(RECEIVEQ).add(&[Buf::Write(2048)]);
+        }
+        self.driver.queue(RECEIVEQ).kick();
+    }
+
+    fn port(&self) -> u16 {
+        self.socket.local_addr().expect("it is bound").port()
+    }
+
+    /// To everybody on the TAP, so that nobody asks for an address first.
+    #[track_caller]
+    fn host_sends(&self, number: u32) {
+        let to = Ipv4Addr::new(10, 77, self.subnet, 255);
+        self.socket.send_to(&number.to_le_bytes(), (to, 9)).expect("the TAP is up");
+    }
+
+    /// The next number that the host sent; what its kernel says of itself is passed over.
+    #[track_caller]
+    fn guest_takes(&mut self) -> u32 {
+        let port = self.port().to_be_bytes();
+        loop {
+            let used = self.driver.queue(RECEIVEQ).wait_used();
+            self.driver.queue(RECEIVEQ).add(&[Buf::Write(2048)]);
+            self.driver.queue(RECEIVEQ).kick();
+            let frame = used.written();
+            let is_udp = frame[24..26] == [8, 0] && frame[35] == 17;
+            if is_udp && frame[46..48] == port {
+                assert_eq!(frame[10..12], [1, 0], "one buffer");
+                return u32::from_le_bytes(frame[HEADERS..HEADERS + 4].try_into().expect("four bytes"));
+            }
+        }
+    }
+
+    fn datagram(&self, number: u32) -> Vec<u8> {
+        let [high, low] = self.port().to_be_bytes();
+        let mut ip =
+            [0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, self.subnet, 2, 10, 77, self.subnet, 1];
+        let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        // A checksum of 0 is none (RFC 768).
+        let udp = [0, 9, high, low, 0, 12, 0, 0];
+        [&[0; 12][..], &self.host_mac, &MAC, &[8, 0], &ip, &udp, &number.to_le_bytes()].concat()
+    }
+
+    fn guest_sends(&mut self, number: u32) {
+        let frame = self.datagram(number);
+        self.driver.queue(TRANSMITQ).add(&[Buf::Read(&frame[..12]), Buf::Read(&frame[12..])]);
+        self.driver.queue(TRANSMITQ).kick();
+    }
+
+    #[track_caller]
+    fn host_takes(&self) -> u32 {
+        let mut bytes = [0; 4];
+        assert_eq!(self.socket.recv(&mut bytes).expect("the guest sent"), 4);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Nothing came twice.
+    #[track_caller]
+    fn assert_host_has_no_more(&self) {
+        self.socket.set_nonblocking(true).expect("a socket can");
+        let kind = self.socket.recv(&mut [0; 4]).expect_err("nothing more").kind();
+        assert_eq!(kind, std::io::ErrorKind::WouldBlock);
+    }
+
+    #[track_caller]
+    fn assert_carries(&mut self, number: u32) {
+        self.host_sends(number);
+        assert_eq!(self.guest_takes(), number);
+        self.guest_sends(number);
+        assert_eq!(self.host_takes(), number);
+    }
+}
+
+/// In each round frames are on their way when the queues come back, and more come while nobody serves them.
+fn net_vhost_loses_and_doubles_no_frame_over_suspends() {
+    let mut card = Card::new(15);
+    card.init();
+    for round in 0..40 {
+        let numbers = 4 * round..4 * round + 4;
+        for number in numbers.clone() {
+            card.host_sends(number);
+            card.guest_sends(number);
+            if number % 4 == 1 {
+                card.driver.suspend();
+            }
+        }
+        card.driver.resume();
+        for number in numbers {
+            assert_eq!(card.guest_takes(), number);
+            assert_eq!(card.host_takes(), number);
+            let sent = card.driver.queue(TRANSMITQ).wait_used();
+            assert_eq!(sent.len, 0);
+        }
+    }
+    card.assert_host_has_no_more();
+    assert!(!card.driver.needs_reset());
+    assert_eq!(card.driver.control().counters().kicks.get(), 0, "the kernel did it");
+}
+
+fn net_vhost_starts_anew_behind_each_reset() {
+    const LATE: u32 = 1000;
+    let mut card = Card::new(16);
+    for number in 0..20 {
+        card.init();
+        card.host_sends(number);
+        // What came when there was no driver any more may have waited in the TAP for the next.
+        let taken = std::iter::repeat_with(|| card.guest_takes()).find(|taken| *taken != LATE);
+        assert_eq!(taken, Some(number));
+        card.guest_sends(number);
+        assert_eq!(card.host_takes(), number);
+        card.host_sends(LATE);
+        card.driver.reset();
+    }
+    assert!(!card.driver.needs_reset());
+}
+
+fn net_vhost_chain_that_is_not_memory_needs_reset() {
+    let mut card = Card::new(17);
+    card.init();
+    card.assert_carries(1);
+    // Behind all memory.
+    card.driver.queue(TRANSMITQ).add(&[Buf::ReadAt(1 << 40, 64)]);
+    card.driver.queue(TRANSMITQ).kick();
+    card.driver.wait_needs_reset();
+    let fault = card.driver.control().take_fault().map(|fault| fault.to_string());
+    assert_eq!(fault.as_deref(), Some("a chain or a ring that the kernel's vhost can't use"));
+    // Nobody serves it, also behind a pause.
+    card.driver.suspend();
+    card.driver.resume();
+    assert!(card.driver.needs_reset());
+    card.init();
+    card.assert_carries(2);
+    // More available than there are descriptors.
+    let index = card.driver.queue(TRANSMITQ).available_index();
+    card.driver.queue(TRANSMITQ).set_available_index(index.wrapping_add(1000));
+    card.driver.queue(TRANSMITQ).notify();
+    card.driver.wait_needs_reset();
+    card.init();
+    card.assert_carries(3);
+    // A chain that never ends.
+    let looped = Descriptor { gpa: 0x1000, len: 64, flags: 1, next: 7 };
+    card.driver.queue(TRANSMITQ).write_descriptor(7, looped);
+    card.driver.queue(TRANSMITQ).make_available(7);
+    card.driver.queue(TRANSMITQ).notify();
+    card.driver.wait_needs_reset();
+    card.init();
+    card.assert_carries(4);
+}
+
+/// The driver's memory has two regions that touch at 32 MiB, and needn't in the monitor: the kernel would go on behind the
+/// first one's end.
+fn net_vhost_ring_in_two_regions_needs_reset() {
+    let mut card = Card::new(18);
+    assert!(card.driver.negotiate(F_MRG_RXBUF));
+    card.driver.set_up_queue(RECEIVEQ, 256);
+    card.driver.set_up_queue(TRANSMITQ, 256);
+    card.driver.write(Register::QueueSel, TRANSMITQ as u32);
+    card.driver.write(Register::QueueReady, 0);
+    card.driver.write(Register::QueueDescLow, (32 << 20) - 2048);
+    card.driver.write(Register::QueueReady, 1);
+    card.driver.driver_ok();
+    card.driver.wait_needs_reset();
+    let fault = card.driver.control().take_fault().map(|fault| fault.to_string());
+    assert_eq!(fault.as_deref(), Some("queue 1: its rings aren't in memory, or aren't aligned"));
+    card.init();
+    card.assert_carries(1);
+}
