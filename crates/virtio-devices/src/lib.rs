@@ -20,6 +20,7 @@ mod net;
 mod pmem;
 mod rng;
 mod timer;
+mod vhost;
 pub mod vsock;
 
 use vmm_virtio::Entry;

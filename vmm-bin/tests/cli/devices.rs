@@ -66,6 +66,16 @@ fn cards_with_the_same_address_are_named_with_both_places() {
 }
 
 #[test]
+fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
+    let bench = Bench::new();
+    let devices =
+        r#"{"type": "vsock", "id": "a", "path": "a.sock"}, {"type": "vsock", "id": "b", "path": "b.sock"}"#;
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]}}"#));
+    let expected = "devices[1].cid: context id 3 is that of devices[0] already; give one of them another";
+    assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
+}
+
+#[test]
 fn disk_that_is_missing_is_named() {
     let message = "devices[0].path: none.img doesn't exist, create it or correct the path";
     assert_bad(r#"{"type": "block", "path": "none.img"}"#, message);

@@ -1,12 +1,10 @@
 //! A card whose frames the host's kernel carries (vhost-net): all pairs' queues are lent to it.
 
-use std::io;
-
-use rustix::io::Errno;
-use vmm_virtio::{Fault, FramePort, OpenError, Session, VHOST_TOKENS, VhostError, VhostNet};
+use vmm_virtio::{Fault, FramePort, OpenError, Session, VHOST_TOKENS, VhostNet};
 
 use super::Pair;
 use super::config::{Backend, Config};
+use crate::vhost::refusal;
 
 /// Tokens from here on are the kernel's, [`VHOST_TOKENS`] for each pair.
 pub(super) const TOKENS: u32 = 1 << 20;
@@ -25,7 +23,7 @@ impl Kernel {
         if ports[0].name().is_none() {
             return Err(no_tap("a socket"));
         }
-        let pairs = ports.iter().map(|_| VhostNet::open().map_err(|error| refusal(&error)));
+        let pairs = ports.iter().map(|_| VhostNet::open().map_err(|error| refusal("vhost-net", &error)));
         Ok(Some(Self { pairs: pairs.collect::<Result<_, _>>()? }))
     }
 
@@ -68,50 +66,4 @@ pub(super) fn check(config: &Config, is_limited: bool) -> Result<(), OpenError> 
 fn no_tap(backend: &str) -> OpenError {
     let problem = format!("the kernel serves a TAP, and this is {backend}: leave it out, or take a TAP");
     OpenError::config("vhost", problem)
-}
-
-/// What the kernel's refusal means, and the command that mends it.
-fn refusal(error: &VhostError) -> OpenError {
-    // There is a name for it, and no driver.
-    let has_none = matches!(Errno::from_io_error(&error.source), Some(Errno::NODEV | Errno::NXIO));
-    let problem = match error.source.kind() {
-        _ if error.call != "open" => format!("/dev/vhost-net: {error}"),
-        io::ErrorKind::PermissionDenied => {
-            "/dev/vhost-net isn't open to you: `sudo chown $USER /dev/vhost-net` makes it yours".to_owned()
-        }
-        kind if kind == io::ErrorKind::NotFound || has_none => {
-            "there is no /dev/vhost-net: `sudo modprobe vhost_net` loads the kernel's driver".to_owned()
-        }
-        _ => format!("/dev/vhost-net can't be opened: {}", error.source),
-    };
-    OpenError::host("vhost", problem)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(call: &'static str, errno: Errno) -> String {
-        refusal(&VhostError { call, source: errno.into() }).to_string()
-    }
-
-    #[test]
-    fn refusal_says_which_command_mends_it() {
-        let missing =
-            ".vhost: there is no /dev/vhost-net: `sudo modprobe vhost_net` loads the kernel's driver";
-        assert_eq!(refused("open", Errno::NOENT), missing);
-        assert_eq!(refused("open", Errno::NODEV), missing);
-        assert_eq!(
-            refused("open", Errno::ACCESS),
-            ".vhost: /dev/vhost-net isn't open to you: `sudo chown $USER /dev/vhost-net` makes it yours"
-        );
-        assert_eq!(
-            refused("open", Errno::MFILE),
-            ".vhost: /dev/vhost-net can't be opened: Too many open files (os error 24)"
-        );
-        assert_eq!(
-            refused("VHOST_SET_OWNER", Errno::NOMEM),
-            ".vhost: /dev/vhost-net: VHOST_SET_OWNER: Cannot allocate memory (os error 12)"
-        );
-    }
 }

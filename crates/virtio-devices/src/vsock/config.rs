@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::FilePath;
+use vmm_config::{FilePath, present};
 use vmm_virtio::OpenError;
 
 /// The first context id that is a guest's: 0 to 2 are the hypervisor's, the loopback's and the host's (vsock(7)).
@@ -18,8 +18,12 @@ pub struct Config {
     #[serde(default = "first")]
     pub cid: u32,
     /// The unix socket at which the host connects to the guest; behind it, with `_` and a port, those that the guest
-    /// connects to.
-    pub path: FilePath,
+    /// connects to. Not with `vhost`.
+    #[serde(default, deserialize_with = "present")]
+    pub path: Option<FilePath>,
+    /// Whether the host's kernel carries the data (vhost-vsock): the host's programs have AF_VSOCK sockets then.
+    #[serde(default)]
+    pub vhost: bool,
 }
 
 fn first() -> u32 {
@@ -35,5 +39,15 @@ impl Config {
             return Err(OpenError::config("cid", problem));
         }
         Ok(*cid)
+    }
+
+    /// The unix socket; `None` with `vhost`.
+    pub(super) fn path(&self) -> Result<Option<&FilePath>, OpenError> {
+        let wrong = |problem: &str| Err(OpenError::config("path", problem));
+        match (&self.path, self.vhost) {
+            (Some(_), true) => wrong("the kernel's vsock has no unix sockets: leave out this, or \"vhost\""),
+            (None, false) => wrong("is missing: it names the unix socket, unless \"vhost\" is true"),
+            (path, _) => Ok(path.as_ref()),
+        }
     }
 }

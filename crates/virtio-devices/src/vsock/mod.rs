@@ -6,6 +6,8 @@
 //!  guest's program --REQUEST to 52--> <path>_52 <-- host's program -----+
 //! ```
 //!
+//! With `vhost` none of this is in use: the host's kernel carries the data, kernel.rs.
+//!
 //! The format on the host's side is Firecracker's (its docs/vsock.md). Streams only. Whoever may open the sockets may use
 //! them: that's their modes and their directory's.
 
@@ -14,6 +16,7 @@ mod connection;
 mod credit;
 mod flows;
 mod greeting;
+mod kernel;
 mod listener;
 pub mod packet;
 mod poll;
@@ -21,13 +24,17 @@ mod poll;
 mod tests;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use vmm_virtio::{ConfigSpace, Counters, Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{
+    Claim, ConfigSpace, Counters, Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice,
+};
 
 use self::config::Config;
 use self::flows::{Flows, Host};
 use self::greeting::Lobby;
+use self::kernel::Kernel;
 use self::listener::Listener;
 use self::poll::Poll;
 use crate::timer::Timer;
@@ -50,8 +57,14 @@ const CLIENTS_PER_TURN: u32 = 64;
 /// How often deadlines are looked at, while there are some.
 const TICK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The device.
+/// The device, whoever carries its data.
 pub struct Vsock {
+    cid: u32,
+    carrier: Box<dyn VirtioDevice>,
+}
+
+/// The device that is unix sockets on the host.
+struct Sockets {
     space: ConfigSpace,
     listener: Listener,
     lobby: Lobby,
@@ -70,28 +83,62 @@ impl Kind for Vsock {
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         let cid = config.cid()?;
-        let host = |error: io::Error| OpenError::host("", error);
-        let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
-        let listener = Listener::open(setting.path(&config.path))?;
-        Ok(Self {
-            space: ConfigSpace::read_only(u64::from(cid).to_le_bytes()),
-            listener,
-            lobby: Lobby::default(),
-            flows: Flows::new(cid, QUEUE_SIZE),
-            poll,
-            timer,
-            is_ticking: false,
-            is_accepting: false,
-        })
+        let carrier: Box<dyn VirtioDevice> = match config.path()? {
+            Some(path) => Box::new(Sockets::open(cid, setting.path(path))?),
+            None => Box::new(Kernel::open(cid)?),
+        };
+        Ok(Self { cid, carrier })
     }
 }
 
 impl VirtioDevice for Vsock {
+    fn features(&self) -> u64 {
+        self.carrier.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.carrier.queue_sizes()
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        self.carrier.config_space()
+    }
+
+    fn note(&self) -> Option<String> {
+        self.carrier.note()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim { field: "cid", what: "context id", value: self.cid.to_string() }]
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.carrier.start(session)
+    }
+
+    fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
+        self.carrier.process(queue, session)
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        self.carrier.event(token, session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.carrier.stop(session);
+    }
+}
+
+/// struct virtio_vsock_config.
+fn config_space(cid: u32) -> ConfigSpace {
+    ConfigSpace::read_only(u64::from(cid).to_le_bytes())
+}
+
+impl VirtioDevice for Sockets {
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE, QUEUE_SIZE, EVENTQ_SIZE]
     }
 
-    /// struct virtio_vsock_config.
     fn config_space(&self) -> ConfigSpace {
         self.space.clone()
     }
@@ -140,7 +187,23 @@ impl VirtioDevice for Vsock {
     }
 }
 
-impl Vsock {
+impl Sockets {
+    fn open(cid: u32, path: PathBuf) -> Result<Self, OpenError> {
+        let host = |error: io::Error| OpenError::host("", error);
+        let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
+        let listener = Listener::open(path)?;
+        Ok(Self {
+            space: config_space(cid),
+            listener,
+            lobby: Lobby::default(),
+            flows: Flows::new(cid, QUEUE_SIZE),
+            poll,
+            timer,
+            is_ticking: false,
+            is_accepting: false,
+        })
+    }
+
     /// From the guest.
     fn transmit(&mut self, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();

@@ -49,7 +49,8 @@ fn config_with_a_context_id_that_is_no_guests_is_refused() {
 
 #[test]
 fn config_without_a_path_is_refused() {
-    assert_refused(Path::new("/"), json!({}), ": missing field `path`");
+    let message = ".path: is missing: it names the unix socket, unless \"vhost\" is true";
+    assert_refused(Path::new("/"), json!({}), message);
 }
 
 #[test]
@@ -165,4 +166,10 @@ fn path_left_by_a_crash_goes_to_one_of_many_that_start_at_once() {
         drop(devices);
         assert_eq!(names(&directory), Vec::<String>::new());
     }
+}
+
+#[test]
+fn config_with_vhost_and_a_path_is_refused() {
+    let message = ".path: the kernel's vsock has no unix sockets: leave out this, or \"vhost\"";
+    assert_refused(Path::new("/"), json!({"vhost": true, "path": "v.sock"}), message);
 }

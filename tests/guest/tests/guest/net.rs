@@ -180,27 +180,30 @@ fn net_driver_that_leaves_and_comes_back_finds_its_link() {
 
 /// The exit codes of a config that is wrong, and of a host that lacks something.
 const BAD_CONFIG: i32 = 3;
-const BAD_HOST: i32 = 4;
+pub(crate) const BAD_HOST: i32 = 4;
+
+/// A machine with these devices is refused with this code and these words.
+#[track_caller]
+pub(crate) fn assert_refused(cpus: u32, devices: &str, code: i32, message: &str) {
+    let config = NamedTempFile::new().expect("a temporary file");
+    let kernel = crate::linux::image_path(crate::linux::ANY);
+    let config_text = format!(
+        r#"{{"boot": {{"kernel": {kernel:?}}}, "cpus": {{"count": {cpus}}}, "devices": [{devices}]}}"#
+    );
+    std::fs::write(config.path(), config_text).expect("room for a config");
+    let words = ["--check", "--config", config.path().to_str().expect("UTF-8")];
+    let mut monitor = Monitor::command(words).start();
+    monitor.expect_code(code, DEADLINE);
+    assert!(monitor.stderr().contains(message), "{}", monitor.stderr());
+}
 
 fn net_tap_that_cannot_be_had_says_why() {
-    let refused = |cpus: u32, devices: &str, code: i32, message: &str| {
-        let config = NamedTempFile::new().expect("a temporary file");
-        let kernel = crate::linux::image_path(crate::linux::ANY);
-        let config_text = format!(
-            r#"{{"boot": {{"kernel": {kernel:?}}}, "cpus": {{"count": {cpus}}}, "devices": [{devices}]}}"#
-        );
-        std::fs::write(config.path(), config_text).expect("room for a config");
-        let words = ["--check", "--config", config.path().to_str().expect("UTF-8")];
-        let mut monitor = Monitor::command(words).start();
-        monitor.expect_code(code, DEADLINE);
-        assert!(monitor.stderr().contains(message), "{}", monitor.stderr());
-    };
     let message = "devices[0].backend.tap: lo is no TAP: `sudo ip tuntap add lo mode tap user $USER` with another name makes one";
-    refused(1, r#"{"type": "net", "backend": {"tap": "lo"}}"#, BAD_CONFIG, message);
+    assert_refused(1, r#"{"type": "net", "backend": {"tap": "lo"}}"#, BAD_CONFIG, message);
     let message =
         "devices[1].backend.tap: vmmtest5 is in use by another program: stop that one, or take another TAP";
     let tap = r#"{"type": "net", "backend": {"tap": "vmmtest5"}}"#;
-    refused(1, &format!("{tap}, {tap}"), BAD_HOST, message);
+    assert_refused(1, &format!("{tap}, {tap}"), BAD_HOST, message);
     // A TAP of many queues, which the kernel would share.
-    refused(2, &format!("{tap}, {tap}"), BAD_HOST, message);
+    assert_refused(2, &format!("{tap}, {tap}"), BAD_HOST, message);
 }

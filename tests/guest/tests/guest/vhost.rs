@@ -1,19 +1,24 @@
 //! Devices whose queues the host's kernel serves, used by Linux's drivers, and by one that does what Linux doesn't.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driver::DEADLINE;
 use harness::trials;
 use libtest_mimic::Trial;
+use nix::sys::socket::{self, AddressFamily, Backlog, Shutdown, SockFlag, SockType, VsockAddr, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use tempfile::NamedTempFile;
 use vmm_virtio::Setting;
 use vmm_virtio::testing::{Buf, Descriptor, Driver, Register, features};
 use vmm_virtio_devices::KINDS;
 
-use crate::net::{Network, busybox, mebibyte};
-use crate::virtio::counter;
+use crate::net::{BAD_HOST, Network, assert_refused, busybox, mebibyte};
+use crate::virtio::{counter, guest_with};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -25,6 +30,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         net_vhost_starts_anew_behind_each_reset,
         net_vhost_chain_that_is_not_memory_needs_reset,
         net_vhost_ring_in_two_regions_needs_reset,
+        vsock_vhost_carries_a_mebibyte_both_ways_and_again_with_a_new_driver,
+        vsock_vhost_loses_and_doubles_no_byte_over_suspends,
     ]
 }
 
@@ -316,4 +323,138 @@ fn net_vhost_ring_in_two_regions_needs_reset() {
     assert_eq!(fault.as_deref(), Some("queue 1: its rings aren't in memory, or aren't aligned"));
     card.init();
     card.assert_carries(1);
+}
+
+/// A socket of the host's whose reads end.
+fn vsock() -> OwnedFd {
+    let (family, flags) = (AddressFamily::Vsock, SockFlag::SOCK_CLOEXEC);
+    let socket = socket::socket(family, SockType::Stream, flags, None).expect("the host has AF_VSOCK");
+    let deadline = TimeVal::seconds(DEADLINE.as_secs() as i64);
+    socket::setsockopt(&socket, sockopt::ReceiveTimeout, &deadline).expect("a socket can");
+    socket
+}
+
+/// Sends a mebibyte to the guest's program at this port, which sends it back.
+#[track_caller]
+fn assert_guest_echoes(cid: u32, port: u32) {
+    let connection = vsock();
+    socket::connect(connection.as_raw_fd(), &VsockAddr::new(cid, port)).expect("the guest listens");
+    let mut connection = File::from(connection);
+    let mut sending = connection.try_clone().expect("a descriptor");
+    let sender = std::thread::spawn(move || {
+        sending.write_all(&mebibyte()).expect("the guest reads");
+        socket::shutdown(sending.as_raw_fd(), Shutdown::Write).expect("it is connected");
+    });
+    let mut bytes = Vec::new();
+    connection.read_to_end(&mut bytes).expect("the guest sends, and ends");
+    sender.join().expect("all was sent");
+    assert!(bytes == mebibyte(), "{} bytes came back", bytes.len());
+}
+
+fn vsock_vhost_carries_a_mebibyte_both_ways_and_again_with_a_new_driver() {
+    const CID: u32 = 77;
+    let metrics = NamedTempFile::new().expect("a temporary file");
+    let device = format!(r#"{{"type": "vsock", "id": "agent", "cid": {CID}, "vhost": true}}"#);
+    let flags = ["--metrics", metrics.path().to_str().expect("UTF-8")];
+    let modules = ["vmw_vsock_virtio_transport"];
+    let mut shell = guest_with(&format!("[{device}]"), &modules, &flags);
+    assert_eq!(shell.run("guest-agent echo vsock:52 & sleep 1"), "listening\n");
+    assert_guest_echoes(CID, 52);
+
+    let listener = vsock();
+    let any = VsockAddr::new(u32::MAX, u32::MAX);
+    socket::bind(listener.as_raw_fd(), &any).expect("a port");
+    socket::listen(&listener, Backlog::new(1).expect("one")).expect("it is bound");
+    let port = socket::getsockname::<VsockAddr>(listener.as_raw_fd()).expect("it is bound").port();
+    let taking = std::thread::spawn(move || {
+        let mut connection = File::from(rustix::net::accept(&listener).expect("the guest connects"));
+        let taken = guest_agent::take(&mut connection, 5).expect("the bytes that the guest sent");
+        connection.write_all(b"thanks").expect("the guest still reads");
+        taken
+    });
+    let send = format!("guest-agent send vsock:2:{port} 5 1048576");
+    assert_eq!(shell.run_within(&send, DEADLINE), "sent 1048576, then 6 came\n");
+    assert_eq!(taking.join().expect("it took all"), 1 << 20);
+
+    // Another guest can't have its address.
+    let message = "devices[0].cid: 77 is the context id of another guest of this host, choose another";
+    assert_refused(1, &device, BAD_HOST, message);
+
+    shell.run(
+        "cd /sys/bus/virtio/drivers/vmw_vsock_virtio_transport; echo virtio0 >unbind; echo virtio0 >bind; cd /",
+    );
+    assert_eq!(shell.run("guest-agent echo vsock:53 & sleep 1"), "listening\n");
+    assert_guest_echoes(CID, 53);
+    shell.reboot();
+    let of_agent = |name| counter(metrics.path(), "agent", name);
+    assert_eq!([of_agent("faults"), of_agent("bytes_in")], [0; 2], "the kernel did it");
+    assert!(of_agent("interrupts") > 0);
+}
+
+/// Ports of the driver's end of a connection, and struct virtio_vsock_hdr's operations (virtio 1.2 §5.10.6).
+const GUEST_PORT: u32 = 1234;
+const OP_REQUEST: u16 = 1;
+const OP_RESPONSE: u16 = 2;
+const OP_RW: u16 = 5;
+const VSOCK_HEADER: usize = 44;
+
+/// A packet of the guest's to the host's `port`.
+fn packet(cid: u64, port: u32, op: u16, data: &[u8]) -> Vec<u8> {
+    const HOST: u64 = 2;
+    const STREAM: u16 = 1;
+    const ROOM: u32 = 1 << 20;
+    let cids = [cid, HOST].map(u64::to_le_bytes).concat();
+    let ports = [GUEST_PORT, port, data.len() as u32].map(u32::to_le_bytes).concat();
+    let kinds = [STREAM, op].map(u16::to_le_bytes).concat();
+    let credit = [0, ROOM, 0].map(u32::to_le_bytes).concat();
+    [&cids, &ports, &kinds, &credit, data].concat()
+}
+
+/// In each round bytes are on their way when the queues come back, and more come while nobody serves them.
+fn vsock_vhost_loses_and_doubles_no_byte_over_suspends() {
+    const CID: u32 = 78;
+    let kind = KINDS.iter().find(|kind| kind.name == "vsock").expect("there is one");
+    let fields = serde_json::json!({"cid": CID, "vhost": true});
+    let device = kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "vsock0" });
+    let mut driver = Driver::new(device.expect("/dev/vhost-vsock"), 19);
+    driver.init(features::EVENT_IDX);
+    for _ in 0..64 {
+        driver.queue(RECEIVEQ).add(&[Buf::Write(4096)]);
+    }
+    driver.queue(RECEIVEQ).kick();
+    let listener = vsock();
+    socket::bind(listener.as_raw_fd(), &VsockAddr::new(u32::MAX, u32::MAX)).expect("a port");
+    socket::listen(&listener, Backlog::new(1).expect("one")).expect("it is bound");
+    let port = socket::getsockname::<VsockAddr>(listener.as_raw_fd()).expect("it is bound").port();
+    let send = |driver: &mut Driver, op, data: &[u8]| {
+        driver.queue(TRANSMITQ).add(&[Buf::Read(&packet(CID.into(), port, op, data))]);
+        driver.queue(TRANSMITQ).kick();
+    };
+    // The next packet with this operation; its data.
+    let take = |driver: &mut Driver, op: u16| loop {
+        let used = driver.queue(RECEIVEQ).wait_used();
+        driver.queue(RECEIVEQ).add(&[Buf::Write(4096)]);
+        driver.queue(RECEIVEQ).kick();
+        if used.written()[30..32] == op.to_le_bytes() {
+            return used.written()[VSOCK_HEADER..].to_vec();
+        }
+    };
+    send(&mut driver, OP_REQUEST, &[]);
+    let mut connection = File::from(rustix::net::accept(&listener).expect("the guest connects"));
+    assert!(take(&mut driver, OP_RESPONSE).is_empty());
+    for round in 0..40_u32 {
+        let bytes = round.to_le_bytes();
+        send(&mut driver, OP_RW, &bytes);
+        driver.suspend();
+        connection.write_all(&bytes).expect("the guest has room");
+        driver.resume();
+        assert_eq!(take(&mut driver, OP_RW), bytes);
+        let mut came = [0; 4];
+        connection.read_exact(&mut came).expect("the guest sent");
+        assert_eq!(came, bytes);
+        assert_eq!(driver.queue(TRANSMITQ).wait_used().len, 0);
+    }
+    assert!(!driver.needs_reset());
+    drop(driver);
+    assert_eq!(connection.read(&mut [0; 4]).ok().unwrap_or(0), 0, "nothing came twice");
 }

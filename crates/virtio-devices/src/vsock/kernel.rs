@@ -1,0 +1,66 @@
+//! The device whose data the host's kernel carries (vhost-vsock): programs of the host have AF_VSOCK sockets, as the guest's.
+
+use std::io;
+
+use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, VhostVsock, VirtioDevice};
+
+use super::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
+use crate::vhost::refusal;
+
+/// The first of the tokens that the kernel's part watches with, and the only ones.
+const TOKENS: u32 = 0;
+
+/// The device.
+pub(super) struct Kernel {
+    vhost: VhostVsock,
+    cid: u32,
+}
+
+impl Kernel {
+    pub(super) fn open(cid: u32) -> Result<Self, OpenError> {
+        let vhost = VhostVsock::open(cid).map_err(|error| match error.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                let problem =
+                    format!("{cid} is the context id of another guest of this host, choose another");
+                OpenError::host("cid", problem)
+            }
+            _ => refusal("vhost-vsock", &error),
+        })?;
+        Ok(Self { vhost, cid })
+    }
+}
+
+impl VirtioDevice for Kernel {
+    fn features(&self) -> u64 {
+        self.vhost.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE, QUEUE_SIZE, EVENTQ_SIZE]
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        config_space(self.cid)
+    }
+
+    fn note(&self) -> Option<String> {
+        Some(format!("context id {}, by vhost", self.cid))
+    }
+
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.vhost.start(TOKENS, session)
+    }
+
+    /// Chains for events stay where they are; the other queues are the kernel's.
+    fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
+        self.vhost.event(token - TOKENS, session)
+    }
+
+    fn stop(&mut self, session: &mut Session) {
+        self.vhost.stop(session);
+    }
+}
