@@ -294,7 +294,7 @@ impl Tcp {
             return Pulled::Idle(turn);
         }
         let quiet_at = self.active_at + shared.quiet;
-        if quiet_at <= Instant::now() {
+        if shared.stack.is_crowded() || quiet_at <= Instant::now() {
             self.park(shared);
             return Pulled::Idle(None);
         }
@@ -504,6 +504,29 @@ mod tests {
         guest.turn();
         assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(guest.net.table.flows().count(), 0);
+    }
+
+    /// Their time of quiet is an hour, and there are three times as many as may keep their sockets for it.
+    #[test]
+    fn connections_in_a_crowd_keep_no_buffers_and_go_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut guest = Guest::new(settings(&["host:*"]));
+        guest.net.shared.quiet = Duration::from_secs(3600);
+        let to = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
+        let mut ends: Vec<_> =
+            (0..96).map(|_| (guest.connected_small(&to), listener.accept().unwrap().0)).collect();
+        guest.until(|guest| (guest.net.shared.stack.in_use() <= 32).then_some(()));
+        for (index, (socket, stream)) in ends.iter_mut().enumerate() {
+            let words = [b"to the host", &index.to_le_bytes()[..]].concat();
+            guest.tcp(*socket).send_slice(&words).unwrap();
+            guest.turn();
+            let mut came = vec![0; words.len()];
+            stream.read_exact(&mut came).unwrap();
+            assert_eq!(came, words);
+            stream.write_all(&words).unwrap();
+            guest.expect(*socket, &words);
+        }
+        guest.until(|guest| (guest.net.shared.stack.in_use() <= 32).then_some(()));
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub(crate) const RING_LEN: usize = 256 << 10;
 /// one that is quiet now and then, needs one.
 const SPARE: usize = 1;
 
+/// Endpoints in use from which on a connection without anything to do gives its own back at once. Without that, as many
+/// connections as open within the time that each may keep it have one each; and what an allocator was given back in pieces of
+/// this size it may keep for itself (glibc does, once it has had one back).
+const CROWD: usize = 32;
+
 /// A TCP socket in a set of its own.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -53,6 +58,7 @@ pub(crate) struct Stack {
     mtu: usize,
     epoch: Instant,
     spare: Vec<Endpoint>,
+    in_use: usize,
 }
 
 impl Stack {
@@ -65,16 +71,29 @@ impl Stack {
         let mut interface = Interface::new(config, &mut device, smoltcp::time::Instant::ZERO);
         // Every destination is ours to answer for.
         interface.set_any_ip(true);
-        Self { interface, nobody: SocketSet::new(Vec::new()), mtu, epoch, spare: Vec::new() }
+        Self { interface, nobody: SocketSet::new(Vec::new()), mtu, epoch, spare: Vec::new(), in_use: 0 }
     }
 
     /// A closed endpoint.
     pub(crate) fn endpoint(&mut self) -> Endpoint {
+        self.in_use += 1;
         self.spare.pop().unwrap_or_else(Endpoint::new)
+    }
+
+    /// Whether so many endpoints are in use that those without anything to do are wanted back.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.in_use > CROWD
+    }
+
+    /// How many are in use, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use
     }
 
     /// Takes an endpoint back. Whatever it was connected to hears nothing of that.
     pub(crate) fn give_back(&mut self, mut endpoint: Endpoint) {
+        self.in_use -= 1;
         if self.spare.len() < SPARE {
             let socket = endpoint.socket_mut();
             socket.abort();
