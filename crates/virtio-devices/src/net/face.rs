@@ -94,8 +94,10 @@ impl Face {
     }
 }
 
-pub(super) fn set_link_down(space: &ConfigSpace) {
-    space.update(|bytes| bytes[STATUS] = 0);
+/// Says whether the link is up. Whether that is news.
+pub(super) fn set_link(space: &ConfigSpace, is_up: bool) -> bool {
+    let status = if is_up { LINK_UP } else { 0 };
+    space.update(|bytes| std::mem::replace(&mut bytes[STATUS], status)) != status
 }
 
 /// What a driver with these features leaves to itself, as TUN_F_ bits.

@@ -11,6 +11,7 @@
 //! What can't be delivered is dropped and counted; nothing is queued here but one frame for each pair, so that a flood stays
 //! in the kernel's queue, which drops. A link is watched only while its driver has room: no flood turns the thread round.
 
+mod carrier;
 mod config;
 mod control;
 mod face;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
 
+use self::carrier::Carrier;
 use self::config::Config;
 use self::face::{F_MQ, Face};
 use self::link::Link;
@@ -40,6 +42,8 @@ const QUEUE_SIZE: u16 = 256;
 const CONTROL_SIZE: u16 = 64;
 /// There are tokens again, or a link has more. Below are the links of the pairs.
 const REFILLED: u32 = 1 << 16;
+/// The TAP may have gone up or down.
+const CARRIER: u32 = REFILLED + 1;
 
 /// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
 /// struct virtio_net_hdr_v1.
@@ -59,6 +63,8 @@ pub struct Net {
     pace: Pace,
     /// Whoever has the pairs' queues instead of us.
     kernel: Option<Kernel>,
+    /// Of the TAP, whose state is the link's.
+    carrier: Option<Carrier>,
 }
 
 /// A receiving queue, a transmitting queue and what they end in.
@@ -143,6 +149,10 @@ impl VirtioDevice for Net {
             session.counters().errors.add(1);
             self.pace.limiter = None;
         }
+        if self.carrier.as_ref().is_some_and(|carrier| session.watch(carrier, CARRIER).is_err()) {
+            session.counters().errors.add(1);
+        }
+        self.settle_link(session);
         if self.pairs[0].link.set_offloads(face::offloads(session.features())).is_err() {
             session.counters().errors.add(1);
         }
@@ -171,6 +181,10 @@ impl VirtioDevice for Net {
         let done = match &mut self.kernel {
             Some(kernel) if token >= vhost::TOKENS => kernel.event(token, session),
             _ if token == REFILLED => self.refill(session),
+            _ if token == CARRIER => {
+                self.settle_link(session);
+                Ok(())
+            }
             _ => self.go_on(token as usize, session),
         };
         self.unless_broken(done, session)
@@ -212,6 +226,7 @@ impl Net {
             description,
             pace: Pace { limiter, refilled, is_refilling: false },
             kernel: None,
+            carrier: None,
         })
     }
 
@@ -264,6 +279,17 @@ impl Net {
         Ok(())
     }
 
+    /// Tells the driver whether the link is up: the host's end is there, and up.
+    fn settle_link(&self, session: &Session) {
+        let is_up = self.carrier.as_ref().is_none_or(|carrier| {
+            carrier.acknowledge();
+            carrier.is_up()
+        });
+        if face::set_link(&self.space, is_up && !self.pairs.iter().any(|pair| pair.is_gone)) {
+            session.config_changed();
+        }
+    }
+
     /// A device that gave up looks at nothing any more.
     fn unless_broken(&mut self, done: Result<(), Fault>, session: &mut Session) -> Result<(), Fault> {
         if done.is_err() {
@@ -278,6 +304,9 @@ impl Net {
         }
         // What wasn't watched is none the worse.
         let _ = session.unwatch(&self.pace.refilled);
+        if let Some(carrier) = &self.carrier {
+            let _ = session.unwatch(carrier);
+        }
         self.pairs.iter_mut().for_each(|pair| pair.unwatch(session));
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use vmm_virtio::{FramePort, OpenError, Setting, TapError};
 
 use super::Net;
+use super::carrier::Carrier;
 use super::config::{Backend, Config};
 use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::link::{Link, PortLink};
@@ -47,13 +48,13 @@ pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenEr
             Way::of_ports(vec![open_fd(*fd)?], config)?
         }
     };
-    let Way { links, kernel, origin, offloads, mtu } = way;
+    let Way { links, kernel, carrier, origin, offloads, mtu } = way;
     let mac = mac_at(&origin);
     let face = Face { mac, mtu: config.mtu.or(mtu), pairs: links.len() as u16, offloads };
     let through = if origin.is_empty() { "a socket" } else { &origin };
     let by = if kernel.is_some() { ", by vhost" } else { "" };
     let description = format!("{through}{by}, {mac}, pairs of queues: {}", links.len());
-    Ok(Net { kernel, ..Net::new(links, face, limiter, description)? })
+    Ok(Net { kernel, carrier, ..Net::new(links, face, limiter, description)? })
 }
 
 /// What the frames go through.
@@ -62,6 +63,8 @@ struct Way {
     links: Vec<Box<dyn Link>>,
     /// Where the host's kernel carries them.
     kernel: Option<Kernel>,
+    /// Of a TAP.
+    carrier: Option<Carrier>,
     /// Of what the card's address is made, beside its id; for people, too. Empty for a socket.
     origin: String,
     /// TUN_F_ bits that it can do.
@@ -72,15 +75,24 @@ struct Way {
 
 impl Way {
     fn new(link: impl Link + 'static, origin: &str, offloads: u32) -> Self {
-        Self { links: vec![Box::new(link)], kernel: None, origin: origin.to_owned(), offloads, mtu: None }
+        Self {
+            links: vec![Box::new(link)],
+            kernel: None,
+            carrier: None,
+            origin: origin.to_owned(),
+            offloads,
+            mtu: None,
+        }
     }
 
     fn of_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, OpenError> {
         let kernel = Kernel::open(config, &ports)?;
+        let carrier = ports[0].name().map(Carrier::of).transpose();
+        let carrier = carrier.map_err(|error| OpenError::host("backend", error))?.flatten();
         let origin = ports[0].name().unwrap_or_default().to_owned();
         let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
         let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
-        Ok(Self { links: links.collect(), kernel, origin, offloads, mtu: None })
+        Ok(Self { links: links.collect(), kernel, carrier, origin, offloads, mtu: None })
     }
 }
 

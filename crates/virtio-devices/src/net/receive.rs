@@ -81,8 +81,7 @@ impl Net {
         pair.settle(index, session);
         if wait == Wait::Nothing {
             pair.is_gone = true;
-            face::set_link_down(&self.space);
-            session.config_changed();
+            self.settle_link(session);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use driver::{DEADLINE, Monitor};
+use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use rig::Assets;
@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     trials![
         net_carries_pings_and_a_mebibyte_both_ways,
         net_with_two_vcpus_has_two_pairs_of_queues,
+        net_link_goes_down_and_up_with_the_tap,
         net_link_works_behind_a_flood,
         net_driver_that_leaves_and_comes_back_finds_its_link,
         net_tap_that_cannot_be_had_says_why,
@@ -67,10 +68,18 @@ impl Network {
     #[track_caller]
     pub(crate) fn set_up_guest(&mut self) {
         let subnet = self.subnet;
-        let up = format!(
-            "ip addr add 10.77.{subnet}.2/24 dev eth0 && ip link set eth0 up && cat /sys/class/net/eth0/carrier"
-        );
-        assert_eq!(self.shell.run(&up), "1\n");
+        let up = format!("ip addr add 10.77.{subnet}.2/24 dev eth0 && ip link set eth0 up; echo $?");
+        assert_eq!(self.shell.run(&up), "0\n");
+        self.wait_for_carrier("1\n");
+    }
+
+    /// The link is as the TAP on the host.
+    #[track_caller]
+    fn wait_for_carrier(&mut self, carrier: &str) {
+        let shell = &mut self.shell;
+        wait_until("the link follows the TAP", DEADLINE, || {
+            shell.run("cat /sys/class/net/eth0/carrier") == carrier
+        });
     }
 
     pub(crate) fn host(&self) -> Ipv4Addr {
@@ -149,6 +158,17 @@ fn net_with_two_vcpus_has_two_pairs_of_queues() {
 }
 
 /// Two seconds of datagrams that nobody takes, as fast as the host can.
+fn net_link_goes_down_and_up_with_the_tap() {
+    let mut network = Network::start(6, &[]);
+    network.assert_pings();
+    busybox("ip link set vmmtest6 down");
+    network.wait_for_carrier("0\n");
+    busybox("ip link set vmmtest6 up");
+    network.wait_for_carrier("1\n");
+    network.assert_pings();
+    network.end();
+}
+
 fn net_link_works_behind_a_flood() {
     let mut network = Network::start(3, &[]);
     network.assert_pings();
