@@ -45,9 +45,11 @@ impl Credit {
     }
 
     /// Whether the guest thinks that there is less room than there is, by a quarter of all. So a sender that goes on all the
-    /// time gets one packet for many, and one that has used everything up gets it in any case.
+    /// time gets one packet for many, and one that has used everything up gets it in any case. All is no more than the guest
+    /// keeps itself: Linux has no more than that under way (virtio_transport_tx_buf_size), and waits without asking.
     pub(super) fn is_update_due(&self) -> bool {
-        self.forwarded.wrapping_sub(self.told) >= self.buf_alloc / 4
+        let all = self.buf_alloc.min(self.peer_buf_alloc);
+        self.forwarded.wrapping_sub(self.told) >= (all / 4).max(1)
     }
 
     /// What every packet to the guest says.
@@ -154,6 +156,7 @@ mod tests {
     #[test]
     fn update_is_due_when_a_quarter_has_left_and_not_behind_a_packet() {
         let mut credit = near_the_end();
+        credit.learn(&says(100, NEAR));
         assert!(credit.receive(100));
         credit.forward(24);
         assert!(!credit.is_update_due());
@@ -163,5 +166,21 @@ mod tests {
         credit.stamp(&mut header);
         assert_eq!((header.buf_alloc, header.fwd_cnt), (100, 15));
         assert!(!credit.is_update_due());
+    }
+
+    #[test]
+    fn update_is_due_for_a_quarter_of_what_the_guest_keeps_if_that_is_less_and_for_something() {
+        let mut credit = Credit::new(100);
+        credit.learn(&says(40, 0));
+        assert!(credit.receive(100));
+        credit.forward(9);
+        assert!(!credit.is_update_due());
+        credit.forward(1);
+        assert!(credit.is_update_due());
+        credit.stamp(&mut Header::default());
+        credit.learn(&says(0, 0));
+        assert!(!credit.is_update_due());
+        credit.forward(1);
+        assert!(credit.is_update_due());
     }
 }

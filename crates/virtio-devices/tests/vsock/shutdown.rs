@@ -169,3 +169,16 @@ fn host_that_closes_behind_its_end_is_told_to_the_guest() {
     let (header, _) = guest.expect(&mut flow, Op::Shutdown);
     assert_eq!(header.flags, SHUT_BOTH);
 }
+
+#[test]
+fn guest_that_receives_no_more_what_a_closed_host_left_is_told_the_end() {
+    let (mut guest, directory) = running();
+    guest.buf_alloc = 0;
+    let (mut flow, mut socket) = from_guest(&mut guest, &directory);
+    socket.write_all(b"never read").unwrap();
+    drop(socket);
+    guest.expect(&mut flow, Op::CreditRequest);
+    guest.send_shutdown(&flow, SHUT_RECEIVE);
+    let (header, _) = guest.expect(&mut flow, Op::Shutdown);
+    assert_eq!(header.flags, SHUT_BOTH);
+}
