@@ -2,8 +2,9 @@
 //!
 //! Who has the name is decided without a lock. A socket is bound and listens under another name first, and then gets its own
 //! by link(2), of which the kernel lets one of many win. So at every moment the name is that of a socket that listens, or of one
-//! whose listener has died, and connect(2) tells these apart. A dead one is renamed before it's removed, and asked
-//! once more: if another monitor has been faster, it was that one's, and it gets its name back.
+//! whose listener has died, and connect(2) tells these apart. A dead one is replaced by rename(2), so that the name is never
+//! free meanwhile; and only by who has the right to do so, which is a second name that is won in the same way. Who has it
+//! asks once more whether the first is dead: another monitor may have been faster.
 
 use std::fs::{hard_link, remove_file, rename, symlink_metadata};
 use std::io;
@@ -26,12 +27,14 @@ const NAME_MAX: usize = 107;
 const PORT_LEN: usize = 11;
 /// `.`, and a number in hexadecimal, which are behind it before the socket has its name.
 const DRAFT_LEN: usize = 9;
+/// Behind it for the right to replace a dead socket.
+const RIGHT: &str = ".next";
 /// Clients that may wait for us: as many as connections. The kernel takes less, see net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 /// How often a name is asked for that was another's a moment ago.
 const ATTEMPTS: u32 = 8;
 
-const _: () = assert!(DRAFT_LEN <= PORT_LEN);
+const _: () = assert!(DRAFT_LEN <= PORT_LEN && RIGHT.len() <= PORT_LEN);
 
 const NON_BLOCKING: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -124,9 +127,13 @@ fn draft(path: &Path) -> io::Result<(PathBuf, OwnedFd)> {
 fn sibling(path: &Path) -> io::Result<PathBuf> {
     let mut number = [0; 4];
     getrandom::fill(&mut number)?;
+    Ok(with(path, &format!(".{:08x}", u32::from_le_bytes(number))))
+}
+
+fn with(path: &Path, end: &str) -> PathBuf {
     let mut name = path.to_owned().into_os_string();
-    name.push(format!(".{:08x}", u32::from_le_bytes(number)));
-    Ok(name.into())
+    name.push(end);
+    name.into()
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
@@ -136,50 +143,54 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Gives the socket at `draft` its name too.
 fn claim(draft: &Path, place: Place<'_>) -> Result<(), OpenError> {
-    let refused = |error: &io::Error| place.host("can't be made a socket", error);
     for _ in 0..ATTEMPTS {
-        match hard_link(draft, place.path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                remove_dead(place)?;
-            }
-            Err(error) => return Err(refused(&error)),
+        if name(draft, place)? || is_dead(place)? && take_over(draft, place)? {
+            return Ok(());
         }
     }
-    Err(refused(&io::ErrorKind::AlreadyExists.into()))
+    Err(in_use(place))
 }
 
-/// Removes what has the name, if it is a socket at which nobody listens.
-fn remove_dead(place: Place<'_>) -> Result<(), OpenError> {
-    let Place { path, .. } = place;
-    let refused = |error: &io::Error| place.host("can't be taken over", error);
-    match symlink_metadata(path) {
+/// Gives it this name, if that is free.
+fn name(draft: &Path, place: Place<'_>) -> Result<bool, OpenError> {
+    match hard_link(draft, place.path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(place.host("can't be made a socket", &error)),
+    }
+}
+
+/// Gives it the name of a dead socket. False if it must be asked again who has that.
+fn take_over(draft: &Path, place: Place<'_>) -> Result<bool, OpenError> {
+    let right = with(place.path, RIGHT);
+    let right_place = Place { path: &right, ..place };
+    if !name(draft, right_place)? {
+        // Another monitor takes it over now, or has crashed in the middle of that.
+        if is_dead(right_place)? {
+            let _ = remove_file(&right);
+        }
+        return Ok(false);
+    }
+    let refused = |error: io::Error| place.host("can't be taken over", &error);
+    let outcome = match is_dead(place) {
+        Ok(true) => rename(&right, place.path).map(|()| true).map_err(refused),
+        other => other,
+    };
+    if !matches!(outcome, Ok(true)) {
+        let _ = remove_file(&right);
+    }
+    outcome
+}
+
+/// Whether it is a socket at which nobody listens. False if it is gone.
+fn is_dead(place: Place<'_>) -> Result<bool, OpenError> {
+    match symlink_metadata(place.path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Err(place.wrong("is there and is no socket: move it away, or choose another path")),
         // Gone meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(&error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(place.host("can't be taken over", &error)),
     }
-    if !is_dead(place)? {
-        return Ok(());
-    }
-    let grave = sibling(path).map_err(|error| refused(&error))?;
-    match rename(path, &grave) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(&error)),
-    }
-    let is_still_dead = is_dead(Place { path: &grave, ..place });
-    if !matches!(is_still_dead, Ok(true)) {
-        // Another monitor's, which took the dead one over a moment ago.
-        let _ = hard_link(&grave, path);
-    }
-    let _ = remove_file(&grave);
-    is_still_dead.map(drop).map_err(|_| in_use(place))
-}
-
-/// Whether nobody listens at this socket. False if it is gone.
-fn is_dead(place: Place<'_>) -> Result<bool, OpenError> {
     match connect_to(place.path) {
         Err(error) if error.raw_os_error() == Some(Errno::CONNREFUSED.raw_os_error()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
