@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use vmm_virtio::{Chain, Counters, Fault, IoSlices, Step};
 
 use super::connection::{Connection, Key, NoRoom, Stage, Verdict};
@@ -25,7 +26,8 @@ const CONNECTIONS_MAX: usize = 4096;
 /// What a connection is promised: the socket buffers of Linux are as long (net.core.wmem_default). A guest can have so many
 /// bytes kept here.
 const PROMISE: u32 = 256 << 10;
-/// What it is promised when [`PROMISES_MAX`] bytes were, to others. So all together keep less than 64 + 64 MiB.
+/// What it is promised when [`PROMISES_MAX`] bytes were, to others. So all together keep less than 64 + 64 MiB. The kernel's
+/// buffers of such a connection are as short, or 4096 of 208 KiB would be 832 MiB of the host's memory.
 const SMALL_PROMISE: u32 = 16 << 10;
 const PROMISES_MAX: u64 = 64 << 20;
 /// Resets that wait for a buffer of the guest's; what is beyond them isn't sent, and the guest's connect ends by its own
@@ -224,6 +226,7 @@ impl Flows {
     ) -> Option<usize> {
         let key = Key { host_port: self.fresh_port(guest_port), guest_port };
         let promise = self.promise();
+        shorten(&socket, promise);
         let slot = self.insert(Connection::requested(key, socket, promise))?;
         self.set_deadline(slot, now + RESPONSE_PATIENCE);
         self.list(slot);
@@ -251,6 +254,7 @@ impl Flows {
         };
         match socket {
             Ok(socket) => {
+                shorten(&socket, connection.buf_alloc());
                 connection.connected(socket);
                 self.list(slot);
             }
@@ -384,6 +388,14 @@ impl Flows {
     /// The socket of a connection, if there is one.
     pub(super) fn socket(&self, slot: usize) -> Option<&UnixStream> {
         self.slots.get(slot)?.connection.as_ref()?.socket()
+    }
+}
+
+/// Has the kernel keep no more for the host's program than the guest is promised here, if that is little.
+fn shorten(socket: &UnixStream, promise: u32) {
+    if promise == SMALL_PROMISE {
+        // Linux refuses no length.
+        let _ = set_socket_send_buffer_size(socket, promise as usize);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use vmm_virtio_devices::vsock::packet::{Header, Op, SHUT_SEND};
 
 use super::guest::{BUF_ALLOC, Flow, Guest};
-use super::{MOMENT, counted, from_guest, from_host, read, read_all, running};
+use super::{HOST_PORT, MOMENT, counted, from_guest, from_host, listener, read, read_all, running};
 
 /// What the device promises for a connection.
 const PROMISE: u32 = 256 << 10;
@@ -183,4 +183,28 @@ fn guest_that_keeps_nothing_itself_is_told_of_room_once_for_each_packet() {
     guest.send_data(&mut flow, b"x");
     guest.expect(&mut flow, Op::CreditUpdate);
     guest.expect_nothing(MOMENT);
+}
+
+#[test]
+fn data_that_hosts_do_not_read_is_kept_by_the_kernel_as_little_for_many_connections() {
+    let (mut guest, directory) = running();
+    let listener = listener(&directory, HOST_PORT);
+    // Behind the 256 that are promised 256 KiB.
+    let _others: Vec<_> = (0..256).map(|_| (guest.connect(HOST_PORT), listener.accept().unwrap())).collect();
+    let mut flow = guest.connect(HOST_PORT);
+    let _socket = listener.accept().unwrap();
+    assert_eq!(flow.peer_buf_alloc, 16 << 10);
+    let sent = fill(&mut guest, &mut flow);
+    // 16 KiB here, and by default 208 KiB in the kernel (net.core.wmem_default).
+    assert!(sent <= 64 << 10, "{sent} bytes are kept");
+}
+
+#[test]
+fn data_of_hosts_clients_is_kept_by_the_kernel_as_little_for_many_connections() {
+    let (mut guest, directory) = running();
+    let _others: Vec<_> = (0..256).map(|_| from_host(&mut guest, &directory)).collect();
+    let (mut flow, _client) = from_host(&mut guest, &directory);
+    assert_eq!(flow.peer_buf_alloc, 16 << 10);
+    let sent = fill(&mut guest, &mut flow);
+    assert!(sent <= 64 << 10, "{sent} bytes are kept");
 }
