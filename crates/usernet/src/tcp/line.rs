@@ -8,6 +8,9 @@ use smoltcp::wire::{IpProtocol, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSe
 use crate::packet::{LONGEST_BARE_SEGMENT, header_len, write_header};
 use crate::tcp::stack::RING_LEN;
 
+/// Segments whose numbers are farther away than this from what we want belong to no window, which has 256 KiB.
+const FAR: u32 = 1 << 30;
+
 /// Where a connection stands, in the guest's eyes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Line {
@@ -51,13 +54,20 @@ impl Line {
         }
     }
 
-    /// Whether the socket may see this segment of the guest's.
+    /// Whether the socket may see this segment of the guest's, whose numbers are known from a SYN before.
+    ///
+    /// Which of two numbers comes first isn't defined when they are half of all apart (RFC 1982 §3.2). smoltcp panics of
+    /// such a segment behind an end beyond its window, which makes its window less than none.
     ///
     /// A SYN's window isn't scaled (RFC 7323 §2.2), but smoltcp takes it for scaled until the segment after it, and would
     /// then accept more than its buffer holds, which ends in a panic.
     pub(crate) fn admits(&self, segment: &TcpPacket<&[u8]>) -> bool {
+        let start = seq(segment.seq_number());
+        if (start.wrapping_sub(self.wanted) as i32).unsigned_abs() > FAR {
+            return false;
+        }
         let Some(edge) = self.edge else { return true };
-        let end = seq(segment.seq_number()).wrapping_add(segment.payload().len() as u32);
+        let end = start.wrapping_add(segment.payload().len() as u32);
         edge.wrapping_sub(end) as i32 >= 0
     }
 

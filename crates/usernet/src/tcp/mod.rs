@@ -207,13 +207,14 @@ impl Tcp {
             self.unpark(shared);
         }
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
-        if !self.line.admits(&segment) {
+        if endpoint.socket().state() == State::SynSent {
+            if segment.syn() {
+                self.line.note_syn(&segment);
+            }
+        } else if !self.line.admits(&segment) {
             return Ok(());
         }
         self.active_at = Instant::now();
-        if endpoint.socket().state() == State::SynSent && segment.syn() {
-            self.line.note_syn(&segment);
-        }
         let mut answer = [0; HEADER_LEN + LONGEST_BARE_SEGMENT];
         let shifted =
             self.line.received(packet.whole, packet.whole.len() - packet.payload.len(), &mut shared.scratch);
