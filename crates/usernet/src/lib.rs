@@ -20,7 +20,7 @@
 //!
 //! | address | is |
 //! |---|---|
-//! | 10.0.2.2, fd76:6d6d::2 | the gateway, which answers DHCP and router solicitations; its ports are those of the host's loopback |
+//! | 10.0.2.2, fd76:6d6d::2 | the gateway, which answers DHCP and router solicitations, and advertises itself each hour; its ports are those of the host's loopback |
 //! | 10.0.2.3, fd76:6d6d::3 | the resolver: port 53 is the host's name server |
 //! | 10.0.2.15 | the guest, by DHCP; by IPv6 it takes an address of fd76:6d6d::/64 itself |
 //!

@@ -26,6 +26,11 @@ impl Link {
         Self { guest }
     }
 
+    /// Where frames go.
+    pub(crate) fn guest(&self) -> [u8; 6] {
+        self.guest
+    }
+
     /// What a frame of the guest's carries to the gateway; `None`: it is no IP, or for somebody else.
     pub(crate) fn open<'a>(&mut self, frame: &'a [u8]) -> Option<Carried<'a>> {
         let (header, packet) = frame.split_at_checked(HEADER_LEN)?;

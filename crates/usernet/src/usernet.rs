@@ -31,6 +31,10 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How long a guest has to answer a forwarded connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time between two router advertisements. A guest takes the router out of its table after 18 hours without one and its
+/// address after 24 (`services/ndp.rs`); some may be lost.
+const ADVERTISEMENTS: Duration = Duration::from_secs(60 * 60);
+
 /// A frame for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
@@ -56,6 +60,7 @@ pub struct UserNet {
     pub(crate) last_port: u16,
     turns: u32,
     news: Vec<News>,
+    advertise_at: Instant,
 }
 
 impl UserNet {
@@ -98,6 +103,7 @@ impl UserNet {
             last_port: u16::MAX,
             turns: 0,
             news: Vec::new(),
+            advertise_at: Instant::now() + ADVERTISEMENTS,
         })
     }
 
@@ -145,10 +151,12 @@ impl UserNet {
             }
         }
         let now = Instant::now();
-        let deadline = if self.table.has_ready() { Some(now) } else { self.table.next_deadline() };
-        if let Some(deadline) = deadline {
-            self.watch.wake_at(deadline, now);
-        }
+        let deadline = match self.table.next_deadline() {
+            _ if self.table.has_ready() => now,
+            Some(deadline) => deadline.min(self.advertise_at),
+            None => self.advertise_at,
+        };
+        self.watch.wake_at(deadline, now);
         None
     }
 
@@ -177,8 +185,22 @@ impl UserNet {
             self.hear(news);
         }
         self.news = all_news;
-        self.table.wake(Instant::now());
-        is_all
+        let now = Instant::now();
+        self.table.wake(now);
+        // A machine that stood still for hours gets one, not all that it missed.
+        let is_due = self.advertise_at <= now;
+        if is_due {
+            self.advertise_at = now + ADVERTISEMENTS;
+            self.advertise();
+        }
+        is_all && !is_due
+    }
+
+    fn advertise(&mut self) {
+        let guest = self.shared.link.guest();
+        if self.services.advertise(guest, &mut self.shared.frame) == Answer::Reply {
+            self.shared.control.push(&self.shared.frame);
+        }
     }
 
     fn hear(&mut self, news: News) {
@@ -275,4 +297,40 @@ pub(crate) fn retry_at() -> Instant {
 /// Both ends of what a packet belongs to.
 pub(crate) fn ends(packet: &Packet<'_>, guest_port: u16, remote_port: u16) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(packet.from, guest_port), SocketAddr::new(packet.to, remote_port))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::time::Timespec;
+
+    use super::*;
+    use crate::guest::{GUEST_MAC, settings};
+
+    /// Whether the descriptor becomes readable in `limit`.
+    fn wakes_in(net: &UserNet, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+        poll(&mut [PollFd::new(net, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    }
+
+    /// Nobody asks, and nothing else happens.
+    #[test]
+    fn router_is_advertised_unasked_when_due() {
+        let mut net = UserNet::open(settings(&[])).unwrap();
+        let mut frame = vec![0; 70_000];
+        net.advertise_at = Instant::now() + Duration::from_millis(20);
+        assert_eq!(net.receive(&mut frame), None);
+        // Far more than it takes.
+        assert!(wakes_in(&net, Duration::from_secs(20)));
+        net.receive(&mut frame).unwrap();
+        // To the guest's hardware address and all nodes of its link, a message of type 134 (RFC 4861 §4.2).
+        assert_eq!(frame[..6], GUEST_MAC);
+        assert_eq!(frame[38..54], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(frame[54], 134);
+        // One, and the next in an hour.
+        assert_eq!(net.receive(&mut frame), None);
+        let left = net.advertise_at.saturating_duration_since(Instant::now());
+        assert!(left > ADVERTISEMENTS / 2 && left <= ADVERTISEMENTS, "{left:?}");
+        assert!(!wakes_in(&net, Duration::ZERO));
+    }
 }

@@ -1,5 +1,5 @@
 //! What the gateway does for the guest itself: addresses (ARP, neighbour discovery, DHCP, router advertisements) and
-//! echo replies. Each answer follows from one frame; nothing is kept between frames.
+//! echo replies. Each answer follows from one frame; nothing is kept between frames. Only advertisements go out unasked, too.
 
 mod arp;
 mod dhcp;
@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IPV4_HEADER_LEN,
-    IPV6_HEADER_LEN, Icmpv6Message as Message, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet,
-    Ipv6Repr, UdpPacket,
+    IPV6_HEADER_LEN, IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Message as Message, Icmpv6Packet, IpProtocol,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpPacket,
 };
 
 use crate::addresses::{BROADCAST_V4, GATEWAY_LINK_LOCAL, GATEWAY_MAC, GATEWAY_V4, is_gateway, is_resolver};
@@ -61,6 +61,13 @@ impl Services {
             EthernetProtocol::Ipv6 => self.answer_v6(ethernet.payload(), &mut reply),
             EthernetProtocol::Unknown(_) => Answer::Nothing,
         }
+    }
+
+    /// Writes a router advertisement that nobody asked for to `out`, for the guest with the hardware address `guest`: what
+    /// the last one said holds for a time only, and a guest asks no second time (RFC 4861 §6.2.4, §6.3.7).
+    pub(crate) fn advertise(&self, guest: [u8; 6], out: &mut Vec<u8>) -> Answer {
+        let mut reply = Reply { guest: EthernetAddress(guest), out };
+        ndp::advertise(IPV6_LINK_LOCAL_ALL_NODES, self.mtu, &mut reply)
     }
 
     fn answer_v4(&self, packet: &[u8], reply: &mut Reply<'_>) -> Answer {

@@ -68,6 +68,11 @@ pub(super) fn answer_router(packet: &Ipv6Packet<&[u8]>, mtu: u16, reply: &mut Re
         return Answer::Nothing;
     }
     let to = if from.is_unspecified() { IPV6_LINK_LOCAL_ALL_NODES } else { from };
+    advertise(to, mtu, reply)
+}
+
+/// The one advertisement there is.
+pub(super) fn advertise(to: Ipv6Addr, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let advertisement = NdiscRepr::RouterAdvert {
         hop_limit: 64,
         flags: NdiscRouterFlags::empty(),
