@@ -11,11 +11,13 @@ pub(super) struct Network {
     prefix_len: u8,
 }
 
-/// Where the host itself answers: what its loopback and the guest's link are called.
-const HOST_SIDE: [Network; 5] = [
+/// Where the host itself answers, what its loopback and the guest's link are called, and the IPv6 form of all IPv4
+/// addresses, which a socket takes for these.
+const APART: [Network; 6] = [
     Network { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 },
     Network { address: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix_len: 128 },
-    // ::ffff:127.0.0.0/104: a socket takes it for the IPv4 address.
+    // ::ffff:0.0.0.0/96, and ::ffff:127.0.0.0/104 in it.
+    Network { address: IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)), prefix_len: 96 },
     Network { address: IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 0)), prefix_len: 104 },
     Network { address: IpAddr::V4(NETWORK_V4), prefix_len: PREFIX_LEN_V4 },
     Network { address: IpAddr::V6(NETWORK_V6), prefix_len: PREFIX_LEN_V6 },
@@ -35,10 +37,10 @@ impl Network {
     }
 
     /// Whether a rule for this network permits `address`. Where the host itself answers, the network must lie within
-    /// it: whoever lists 10.0.0.0/8 or 0.0.0.0/0 thinks of other machines.
+    /// it: whoever lists 10.0.0.0/8 or 0.0.0.0/0 thinks of other machines, and with ::/0 of IPv6 only.
     pub(super) fn covers(&self, address: IpAddr) -> bool {
         self.includes(address)
-            && HOST_SIDE.iter().all(|host| !host.includes(address) || host.includes_all_of(self))
+            && APART.iter().all(|apart| !apart.includes(address) || apart.includes_all_of(self))
     }
 
     fn includes(&self, address: IpAddr) -> bool {

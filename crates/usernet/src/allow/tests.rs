@@ -170,6 +170,16 @@ fn wide_network_leaves_out_gateway_and_loopback() {
     assert!(!permits(&["tcp:[fc00::]/7:*"], Tcp, "[fd76:6d6d::2]:22"));
 }
 
+/// A socket takes them for IPv4 addresses: with a rule for all of IPv6, a guest would reach all of the host's IPv4 network.
+#[test]
+fn ipv6_network_leaves_out_ipv6_form_of_ipv4_addresses() {
+    assert!(!permits(&["tcp:[::]/0:*"], Tcp, "[::ffff:192.168.1.1]:22"));
+    assert!(!permits(&["tcp:[::]/64:*"], Tcp, "[::ffff:169.254.169.254]:80"));
+    assert!(permits(&["tcp:[::ffff:0:0]/96:*"], Tcp, "[::ffff:192.168.1.1]:22"));
+    assert!(!permits(&["tcp:[::ffff:0:0]/96:*"], Tcp, "[::ffff:127.0.0.1]:22"));
+    assert!(permits(&["tcp:[::ffff:192.168.1.1]:22"], Tcp, "[::ffff:192.168.1.1]:22"));
+}
+
 #[test]
 fn narrow_network_permits_gateway_and_loopback() {
     assert!(permits(&["tcp:10.0.2.2:22"], Tcp, "10.0.2.2:22"));
