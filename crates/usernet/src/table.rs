@@ -1,6 +1,6 @@
 //! All flows, by number and by addresses, and which of them have something to do.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::flow::{Flow, Key};
@@ -21,6 +21,8 @@ pub(crate) struct Table {
     /// Round robin: who has had its turn goes to the end. May name flows that are gone.
     ready: VecDeque<Token>,
     due: BTreeSet<(Instant, Token)>,
+    /// The listeners in `due`.
+    waiting: HashSet<Token>,
     /// Flows that may be given up for another one, those that were used long ago first. May name flows that are gone.
     replaceable: VecDeque<Token>,
 }
@@ -48,6 +50,7 @@ impl Table {
             by_key: HashMap::new(),
             ready: VecDeque::new(),
             due: BTreeSet::new(),
+            waiting: HashSet::new(),
             replaceable: VecDeque::new(),
         }
     }
@@ -173,7 +176,10 @@ impl Table {
     /// Gives a flow a turn at `deadline`, or before.
     pub(crate) fn wake_at(&mut self, token: Token, deadline: Instant) {
         if token & LISTENER != 0 {
-            self.due.insert((deadline, token));
+            // All wait equally long, so the first deadline is the earliest.
+            if self.waiting.insert(token) {
+                self.due.insert((deadline, token));
+            }
             return;
         }
         let Some(entry) = self.entry(token) else { return };
@@ -195,6 +201,7 @@ impl Table {
                 return;
             }
             self.due.pop_first();
+            self.waiting.remove(&token);
             if let Some(entry) = self.entry(token) {
                 entry.due = None;
             }
@@ -322,5 +329,23 @@ mod tests {
             table.remove(token);
         }
         assert!(table.ready.len() <= 2 * 2 + 65 && table.replaceable.len() <= 2 * 2 + 1);
+    }
+
+    /// Each flow that ends gives a listener without descriptors a turn, and each such turn asks for one more.
+    #[test]
+    fn deadlines_of_listener_are_one() {
+        let mut table = Table::new(4);
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        table.wake_at(listener(1), now + 2 * second);
+        for number in 1..1000 {
+            table.wake_at(listener(0), now + number * second);
+        }
+        assert_eq!(table.due.len(), 2);
+        table.wake(now + second);
+        assert_eq!([table.next_ready(), table.next_ready()], [Some(listener(0)), None]);
+        table.wake_at(listener(0), now + 3 * second);
+        table.wake(now + 3 * second);
+        assert_eq!([(); 3].map(|()| table.next_ready()), [Some(listener(1)), Some(listener(0)), None]);
     }
 }
