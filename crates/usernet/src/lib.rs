@@ -64,8 +64,8 @@
 //! There are at most [`Settings::flows`] flows. A connection in use holds up to 256 KiB each way; one that has been quiet
 //! for a second holds a few hundred bytes (a test measures that a hundred idle ones cost less than 1 MiB). Datagrams are
 //! never held. Answers of our own, such as resets, wait in a queue of 64 frames. When the table is full, the flow of
-//! datagrams that was used least gives way; connections don't: a new one of the guest's is reset, and one at a forwarded
-//! port waits in the host.
+//! datagrams that was used least gives way; connections don't, unless they were quiet for two hours: a new one of the
+//! guest's is reset, and one at a forwarded port waits in the host.
 //!
 //! # What it doesn't carry
 //!

@@ -138,6 +138,16 @@ impl Table {
         self.replaceable.pop_front()
     }
 
+    /// The connection that has been quiet for the longest time, if it has since `before`.
+    pub(crate) fn forgotten(&self, before: Instant) -> Option<Token> {
+        let quiet = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let Flow::Tcp(tcp) = &slot.entry.as_ref()?.flow else { return None };
+            let since = tcp.quiet_since().filter(|since| *since <= before)?;
+            Some((since, token(index as u32, slot.generation)))
+        });
+        Some(quiet.min()?.1)
+    }
+
     /// Gives a flow or listener a turn.
     pub(crate) fn make_ready(&mut self, token: Token) {
         if token & LISTENER == 0 {

@@ -31,6 +31,9 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How long a guest has to answer a forwarded connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a connection may be quiet and is sure of its place: what routers keep one for (RFC 5382 §5, REQ-5).
+const LONG_QUIET: Duration = Duration::from_secs(124 * 60);
+
 /// Time between two router advertisements. A guest takes the router out of its table after 18 hours without one and its
 /// address after 24 (`services/ndp.rs`); some may be lost.
 const ADVERTISEMENTS: Duration = Duration::from_secs(60 * 60);
@@ -51,6 +54,8 @@ pub struct UserNet {
     pub(crate) resolver: Resolver,
     /// `PATIENCE`, but in tests.
     pub(crate) patience: Duration,
+    /// `LONG_QUIET`, but in tests.
+    pub(crate) long_quiet: Duration,
     services: Services,
     pub(crate) shared: Shared,
     pub(crate) table: Table,
@@ -95,6 +100,7 @@ impl UserNet {
             refused: Refused::default(),
             resolver: settings.resolver,
             patience: PATIENCE,
+            long_quiet: LONG_QUIET,
             services: Services::new(settings.mtu),
             shared,
             table: Table::new(settings.flows.max(1)),
@@ -265,6 +271,13 @@ impl UserNet {
             && let Some(token) = self.table.replaceable()
         {
             self.end(token, End::Orderly);
+        }
+        // One of which both ends may be gone; who isn't is told.
+        if self.table.is_full()
+            && let Some(before) = Instant::now().checked_sub(self.long_quiet)
+            && let Some(token) = self.table.forgotten(before)
+        {
+            self.end(token, End::Reset);
         }
         !self.table.is_full()
     }

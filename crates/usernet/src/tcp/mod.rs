@@ -102,6 +102,8 @@ impl Tcp {
     fn new(guest: SocketAddr, remote: SocketAddr, host: OwnedFd, phase: Phase) -> Self {
         // Without it, only small writes of the guest's would be slower.
         let _ = sockopt::set_tcp_nodelay(&host, true);
+        // An end beyond that is gone without a word would never be noticed: the guest's own probes are answered here.
+        let _ = sockopt::set_socket_keepalive(&host, true);
         Self {
             guest,
             remote,
@@ -129,6 +131,11 @@ impl Tcp {
             shared.stack.give_back(endpoint);
         }
         self.host
+    }
+
+    /// Since when nothing has passed, if that is long ago.
+    pub(crate) fn quiet_since(&self) -> Option<Instant> {
+        (self.phase == Phase::Parked).then_some(self.active_at)
     }
 
     /// Whether it has given its buffers back.
@@ -417,11 +424,13 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
+    use rustix::net::sockopt;
     use smoltcp::iface::SocketHandle;
     use smoltcp::socket::tcp::State;
 
     use crate::flow::Flow;
     use crate::guest::{GATEWAY, Guest, pattern, settings};
+    use crate::settings::Settings;
 
     /// A guest with a connection that has carried bytes both ways and is parked, and the host's end of it.
     fn parked() -> (Guest, SocketHandle, TcpStream) {
@@ -539,5 +548,32 @@ mod tests {
         drop(stream);
         guest.until(|guest| (guest.tcp(socket).state() == State::TimeWait).then_some(()));
         guest.until(|guest| (guest.net.table.flows().count() == 0).then_some(()));
+    }
+
+    /// Both ends may be gone without a word: such connections would else keep others from the table for ever.
+    #[test]
+    fn connection_parked_for_long_gives_way_when_table_is_full() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
+        let mut guest = Guest::new(Settings { flows: 1, ..settings(&["host:*"]) });
+        guest.net.shared.quiet = Duration::from_millis(5);
+        guest.connected(&address);
+        let (mut first, _) = listener.accept().unwrap();
+        until_parked(&mut guest);
+        let refused = guest.connect(&address);
+        guest.until(|guest| (guest.tcp(refused).state() == State::Closed).then_some(()));
+        guest.net.long_quiet = Duration::from_millis(5);
+        guest.connected(&address);
+        assert_eq!(first.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn connection_to_host_that_is_gone_is_noticed() {
+        let (guest, _, _stream) = parked();
+        let is_probed = |flow: &Flow| {
+            let Flow::Tcp(tcp) = flow else { return false };
+            sockopt::socket_keepalive(tcp.host()).unwrap()
+        };
+        assert!(guest.net.table.flows().all(is_probed));
     }
 }
