@@ -33,7 +33,7 @@ impl UserNet {
 
     fn accept(&mut self, number: usize) -> Pulled {
         // Whoever ends a flow gives the listener another turn: until then connections wait in the host.
-        if !self.make_room() {
+        if self.accepted >= self.table.share() || !self.make_room() {
             return Pulled::Idle(None);
         }
         let listener = &mut self.listeners[number];
@@ -54,6 +54,7 @@ impl UserNet {
             && self.watch.add(tcp.host(), self.table.next_token()).is_ok()
         {
             self.table.insert(key, Flow::Tcp(Box::new(tcp)));
+            self.accepted += 1;
         }
         Pulled::Again
     }

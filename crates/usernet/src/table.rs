@@ -59,6 +59,12 @@ impl Table {
         self.by_key.len() >= self.limit
     }
 
+    /// How many flows may be connections that came in: whoever can reach a forwarded port must not take the network from
+    /// the guest.
+    pub(crate) fn share(&self) -> usize {
+        self.limit - self.limit / 4
+    }
+
     /// The token that the next flow will have: its socket is watched before it is in the table.
     pub(crate) fn next_token(&self) -> Token {
         match self.free.last() {

@@ -63,6 +63,8 @@ pub struct UserNet {
     pub(crate) watch: Watch,
     /// The last port that a forwarded connection appeared to come from.
     pub(crate) last_port: u16,
+    /// Connections that came in at forwarded ports.
+    pub(crate) accepted: usize,
     turns: u32,
     news: Vec<News>,
     advertise_at: Instant,
@@ -107,6 +109,7 @@ impl UserNet {
             listeners,
             watch,
             last_port: u16::MAX,
+            accepted: 0,
             turns: 0,
             news: Vec::new(),
             advertise_at: Instant::now() + ADVERTISEMENTS,
@@ -252,10 +255,14 @@ impl UserNet {
     /// Ends a flow. A connection that waits for room in the table may now have it.
     pub(crate) fn end(&mut self, token: Token, how: End) {
         let Some(flow) = self.table.remove(token) else { return };
-        if let Flow::Visitor(visitor) = &flow
-            && let Some(listener) = self.listeners.get_mut(visitor.listener)
-        {
-            listener.clients.remove(&visitor.client);
+        match &flow {
+            Flow::Visitor(visitor) => {
+                if let Some(listener) = self.listeners.get_mut(visitor.listener) {
+                    listener.clients.remove(&visitor.client);
+                }
+            }
+            Flow::Tcp(tcp) => self.accepted -= usize::from(tcp.is_accepted()),
+            Flow::Udp(_) | Flow::Ping(_) => {}
         }
         flow.end(how, &mut self.shared);
         for number in 0..self.listeners.len() {

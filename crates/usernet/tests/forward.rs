@@ -39,6 +39,28 @@ fn forward_refused_by_guest_resets_client() {
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
+/// Whoever reaches the port could else take the network from the guest.
+#[test]
+fn forward_clients_without_end_leave_room_for_guest() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("10.0.2.2:{}", server.local_addr().unwrap().port());
+    let mut settings = forward(settings(&["host:*"]), "127.82.0.9:4100:80");
+    settings.flows = 4;
+    let mut guest = Guest::new(settings);
+    let sockets = [(); 4].map(|()| guest.listen(80));
+    let _clients = [(); 4].map(|()| TcpStream::connect("127.82.0.9:4100").unwrap());
+    // Three of the four places.
+    let connected =
+        |guest: &mut Guest| sockets.iter().filter(|socket| guest.tcp(**socket).may_send()).count();
+    guest.until(|guest| (connected(guest) == 3).then_some(()));
+    guest.connected(address);
+    assert_eq!(connected(&mut guest), 3);
+    // The fourth waits in the host until one of the others ends.
+    let ended = sockets.into_iter().find(|socket| guest.tcp(*socket).may_send()).unwrap();
+    guest.tcp(ended).abort();
+    guest.until(|guest| (connected(guest) == 3).then_some(()));
+}
+
 #[test]
 fn forward_several_connections_at_once() {
     let mut guest = Guest::new(forward(settings(&[]), "127.82.0.3:4100:80"));

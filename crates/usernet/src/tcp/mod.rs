@@ -57,6 +57,8 @@ pub(crate) struct Tcp {
     /// The host's end failed.
     failed: bool,
     active_at: Instant,
+    /// It came in at a forwarded port.
+    is_accepted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +98,7 @@ impl Tcp {
         socket.connect(shared.stack.context(), guest, remote).ok()?;
         socket.set_timeout(Some(patience.into()));
         connection.endpoint = Some(endpoint);
+        connection.is_accepted = true;
         Some(connection)
     }
 
@@ -119,11 +122,16 @@ impl Tcp {
             told_host: false,
             failed: false,
             active_at: Instant::now(),
+            is_accepted: false,
         }
     }
 
     pub(crate) fn host(&self) -> &OwnedFd {
         &self.host
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.is_accepted
     }
 
     pub(crate) fn into_host(self, shared: &mut Shared) -> OwnedFd {
