@@ -43,7 +43,8 @@ impl fmt::Display for Protocol {
 /// (`[2001:db8::]/32`). `PORTS` is `*`, a port, or a range `8000-8100`.
 ///
 /// An address is compared as the guest names it. The host's loopback, under its own addresses or as the gateway, is
-/// permitted by no network that merely includes it: `tcp:10.0.0.0/8:*` leaves out the gateway, 10.0.2.2.
+/// permitted by no network that merely includes it: `tcp:10.0.0.0/8:*` leaves out the gateway, 10.0.2.2. Nor does a network
+/// outside ::ffff:0:0/96 permit the IPv6 form of an IPv4 address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow(Rules);
 
