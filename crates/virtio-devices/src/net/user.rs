@@ -69,9 +69,14 @@ fn resolver(text: &str) -> Result<Resolver, OpenError> {
 
 /// How many there may be at one time.
 fn flows() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    flows_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+/// A guest may have them all at once, and its other cards and its vsock as many again: none of them may keep the others, or
+/// the console, from a descriptor.
+fn flows_of(descriptors: u64) -> usize {
     // Never none: a network without is of no use, and what the host refuses later is refused to the guest.
-    descriptors.saturating_sub(OTHER_DESCRIPTORS).clamp(16, FLOWS) as usize
+    (descriptors.saturating_sub(OTHER_DESCRIPTORS) / 4).clamp(16, FLOWS) as usize
 }
 
 fn refusal(config: &Config, error: UserError) -> OpenError {
@@ -144,5 +149,14 @@ mod tests {
         assert_eq!(resolver("192.0.2.1").unwrap(), at("192.0.2.1:53"));
         assert_eq!(resolver("2001:db8::1").unwrap(), at("[2001:db8::1]:53"));
         assert_eq!(resolver("[::1]:5353").unwrap(), at("[::1]:5353"));
+    }
+
+    /// A host that gives few, one that gives many, and one that gives hardly any.
+    #[test]
+    fn flows_leave_descriptors_to_others() {
+        assert_eq!(flows_of(1024), 192);
+        assert_eq!(flows_of(1 << 20), 4096);
+        assert_eq!(flows_of(u64::MAX), 4096);
+        assert_eq!(flows_of(128), 16);
     }
 }
