@@ -14,6 +14,7 @@
 mod balloon;
 pub mod block;
 mod console;
+mod descriptors;
 mod host_file;
 mod limits;
 mod net;

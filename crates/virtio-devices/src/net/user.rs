@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::process::{Resource, getrlimit};
 use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UserNet};
 use vmm_virtio::{Buffers, OpenError};
 
@@ -13,14 +12,11 @@ use super::face;
 use super::link::Link;
 use super::mac::Mac;
 use super::{FRAME_LEN, HEADER_LEN};
+use crate::descriptors;
 
 /// The longest packet, if the config doesn't say: the longest IP packet less what makes it one frame with a header of
 /// Ethernet's, rounded down to words. Every packet costs the same, so the longest is the fastest.
 const MTU: u16 = 65520;
-/// Connections and the like at one time, if the host lets the monitor have so many descriptors.
-const FLOWS: u64 = 4096;
-/// Descriptors that are left to the rest of the monitor: each device has some ten, each vCPU a few.
-const OTHER_DESCRIPTORS: u64 = 256;
 /// Of the domain name system (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
@@ -43,7 +39,7 @@ pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenErr
         resolver: config.dns.as_deref().map_or(Ok(Resolver::OfHost), resolver)?,
         mtu,
         guest_mac: mac.0,
-        flows: flows(),
+        flows: descriptors::share(),
     };
     let net = UserNet::open(settings).map_err(|error| refusal(config, error))?;
     Ok((UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }, mtu))
@@ -65,18 +61,6 @@ fn resolver(text: &str) -> Result<Resolver, OpenError> {
     let problem =
         || format!("{text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
     address.filter(is_one).map(Resolver::At).ok_or_else(|| OpenError::config("dns", problem()))
-}
-
-/// How many there may be at one time.
-fn flows() -> usize {
-    flows_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
-}
-
-/// A guest may have them all at once, and its other cards and its vsock as many again: none of them may keep the others, or
-/// the console, from a descriptor.
-fn flows_of(descriptors: u64) -> usize {
-    // Never none: a network without is of no use, and what the host refuses later is refused to the guest.
-    (descriptors.saturating_sub(OTHER_DESCRIPTORS) / 4).clamp(16, FLOWS) as usize
 }
 
 fn refusal(config: &Config, error: UserError) -> OpenError {
@@ -149,14 +133,5 @@ mod tests {
         assert_eq!(resolver("192.0.2.1").unwrap(), at("192.0.2.1:53"));
         assert_eq!(resolver("2001:db8::1").unwrap(), at("[2001:db8::1]:53"));
         assert_eq!(resolver("[::1]:5353").unwrap(), at("[::1]:5353"));
-    }
-
-    /// A host that gives few, one that gives many, and one that gives hardly any.
-    #[test]
-    fn flows_leave_descriptors_to_others() {
-        assert_eq!(flows_of(1024), 192);
-        assert_eq!(flows_of(1 << 20), 4096);
-        assert_eq!(flows_of(u64::MAX), 4096);
-        assert_eq!(flows_of(128), 16);
     }
 }

@@ -21,8 +21,6 @@ use super::listener::Listener;
 use super::packet::{HEADER_LEN, HOST_CID, Header, Op, Packet, Refusal, TYPE_STREAM, parse};
 use super::poll::Poll;
 
-/// Connections at once.
-const CONNECTIONS_MAX: usize = 4096;
 /// What a connection is promised: the socket buffers of Linux are as long (net.core.wmem_default). A guest can have so many
 /// bytes kept here.
 const PROMISE: u32 = 256 << 10;
@@ -48,6 +46,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// See above.
 pub(super) struct Flows {
     cid: u32,
+    most: usize,
     slots: Vec<Slot>,
     free: Vec<usize>,
     by_key: HashMap<Key, usize>,
@@ -78,10 +77,11 @@ pub(super) struct Host<'a> {
 }
 
 impl Flows {
-    /// For a guest with this context id, whose queues have `queue_size` descriptors.
-    pub(super) fn new(cid: u32, queue_size: u16) -> Self {
+    /// For a guest with this context id, whose queues have `queue_size` descriptors. It may have `most` connections at one time.
+    pub(super) fn new(cid: u32, queue_size: u16, most: usize) -> Self {
         Self {
             cid,
+            most,
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
@@ -318,7 +318,7 @@ impl Flows {
 
     fn insert(&mut self, connection: Connection) -> Option<usize> {
         if self.free.is_empty() {
-            if self.slots.len() == CONNECTIONS_MAX {
+            if self.slots.len() >= self.most {
                 return None;
             }
             self.free.push(self.slots.len());

@@ -37,6 +37,7 @@ use self::greeting::Lobby;
 use self::kernel::Kernel;
 use self::listener::Listener;
 use self::poll::Poll;
+use crate::descriptors;
 use crate::timer::Timer;
 
 /// The queues (virtio 1.2 §5.10.2).
@@ -196,7 +197,7 @@ impl Sockets {
             space: config_space(cid),
             listener,
             lobby: Lobby::default(),
-            flows: Flows::new(cid, QUEUE_SIZE),
+            flows: Flows::new(cid, QUEUE_SIZE, descriptors::share()),
             poll,
             timer,
             is_ticking: false,

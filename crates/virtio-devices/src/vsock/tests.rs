@@ -30,7 +30,7 @@ impl Bench {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         Self {
-            flows: Flows::new(CID, 8),
+            flows: Flows::new(CID, 8, 4096),
             listener: Listener::open(directory.path().join("v.sock")).unwrap(),
             poll: Poll::new().unwrap(),
             counters: Counters::default(),
