@@ -78,7 +78,7 @@ impl Guest {
 /// How many bytes go through a connection: as many as `VMM_VSOCK_BYTES` says, since what the rig takes minutes for is
 /// seconds elsewhere.
 fn len() -> u64 {
-    std::env::var("VMM_VSOCK_BYTES").map_or(16 << 20, |text| text.parse().expect("a number of bytes"))
+    std::env::var("VMM_VSOCK_BYTES").map_or(4 << 20, |text| text.parse().expect("a number of bytes"))
 }
 
 /// The time for that.
