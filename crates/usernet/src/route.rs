@@ -94,25 +94,26 @@ impl UserNet {
             return;
         }
         let key = Key { protocol: Protocol::Udp, guest, remote };
-        if let Some(token) = self.table.find(&key) {
-            return self.deliver(token, packet);
-        }
-        let to = match self.destination(&key) {
-            Ok(to) => to,
-            Err(why) => return self.shared.unreachable(packet, why.unwrap_or(Why::Prohibited)),
-        };
-        let open = || {
-            let socket = host::socket(to.ip(), SocketType::DGRAM)?;
-            rustix::net::connect(&socket, &to)?;
-            Ok(socket)
-        };
-        self.open_flow(key, packet, open, |socket| Flow::Udp(Udp::new(guest, remote, socket)));
+        let open = |to: IpAddr| host::socket(to, SocketType::DGRAM);
+        self.route_to_flow(key, packet, open, |socket| Flow::Udp(Udp::new(guest, remote, socket)));
     }
 
     fn route_echo(&mut self, packet: &Packet<'_>) {
         let Some(identifier) = ping::identifier(packet) else { return };
         let (guest, remote) = ends(packet, identifier, 0);
         let key = Key { protocol: Protocol::Icmp, guest, remote };
+        let flow = |socket| Flow::Ping(Ping::new(guest, remote.ip(), socket));
+        self.route_to_flow(key, packet, host::echo_socket, flow);
+    }
+
+    /// To its flow of datagrams, or to a new one, whose socket `open` makes for where it goes.
+    fn route_to_flow(
+        &mut self,
+        key: Key,
+        packet: &Packet<'_>,
+        open: impl Fn(IpAddr) -> Result<OwnedFd, Errno>,
+        flow: impl FnOnce(OwnedFd) -> Flow,
+    ) {
         if let Some(token) = self.table.find(&key) {
             return self.deliver(token, packet);
         }
@@ -120,31 +121,20 @@ impl UserNet {
             Ok(to) => to,
             Err(why) => return self.shared.unreachable(packet, why.unwrap_or(Why::Prohibited)),
         };
-        let open = || {
-            let socket = host::echo_socket(to.ip())?;
-            rustix::net::connect(&socket, &to)?;
-            Ok(socket)
-        };
-        self.open_flow(key, packet, open, |socket| Flow::Ping(Ping::new(guest, remote.ip(), socket)));
-    }
-
-    /// A new flow of datagrams, which `packet` is the first of.
-    fn open_flow(
-        &mut self,
-        key: Key,
-        packet: &Packet<'_>,
-        open: impl Fn() -> Result<OwnedFd, Errno>,
-        flow: impl FnOnce(OwnedFd) -> Flow,
-    ) {
         if !self.make_room() {
             return;
         }
-        let mut opened = open();
+        let connected = || {
+            let socket = open(to.ip())?;
+            rustix::net::connect(&socket, &to)?;
+            Ok(socket)
+        };
+        let mut opened = connected();
         if matches!(opened, Err(Errno::MFILE | Errno::NFILE))
             && let Some(token) = self.table.replaceable()
         {
             self.end(token, End::Orderly);
-            opened = open();
+            opened = connected();
         }
         let socket = match opened {
             Ok(socket) => socket,

@@ -6,9 +6,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use guest::{GATEWAY_MAC, GUEST_MAC, Guest, settings};
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use guest::{Guest, frame_of, settings};
+use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 const FLOWS: u16 = 200;
 /// What each connection carries both ways before it is idle.
@@ -41,22 +40,7 @@ impl End {
             timestamp: None,
             payload,
         };
-        let header = Ipv4Repr {
-            src_addr: [10, 0, 2, 15].into(),
-            dst_addr: [10, 0, 2, 2].into(),
-            next_header: IpProtocol::Tcp,
-            payload_len: segment.buffer_len(),
-            hop_limit: 64,
-        };
-        let mut frame = [&GATEWAY_MAC[..], &GUEST_MAC, &[8, 0]].concat();
-        frame.resize(34 + segment.buffer_len(), 0);
-        header.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
-        segment.emit(
-            &mut TcpPacket::new_unchecked(&mut frame[34..]),
-            &header.src_addr.into(),
-            &header.dst_addr.into(),
-            &ChecksumCapabilities::ignored(),
-        );
+        let frame = frame_of([10, 0, 2, 2], &segment);
         self.next += segment.segment_len() as i32;
         guest.net.send(&frame);
     }

@@ -314,10 +314,9 @@ fn server_gets_nothing(mut guest: Guest, server: thread::JoinHandle<usize>) {
 
 /// Frames that no proper stack would send.
 mod by_hand {
-    use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+    use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-    use super::guest::{GATEWAY_MAC, GUEST_MAC, Guest};
+    use super::guest::{Guest, frame_of};
 
     fn segment() -> TcpRepr<'static> {
         TcpRepr {
@@ -336,39 +335,19 @@ mod by_hand {
         }
     }
 
-    fn frame(to: [u8; 4], segment: &TcpRepr<'_>) -> Vec<u8> {
-        let header = Ipv4Repr {
-            src_addr: [10, 0, 2, 15].into(),
-            dst_addr: to.into(),
-            next_header: IpProtocol::Tcp,
-            payload_len: segment.buffer_len(),
-            hop_limit: 64,
-        };
-        let mut frame = [&GATEWAY_MAC[..], &GUEST_MAC, &[8, 0]].concat();
-        frame.resize(14 + 20 + segment.buffer_len(), 0);
-        header.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
-        segment.emit(
-            &mut TcpPacket::new_unchecked(&mut frame[34..]),
-            &header.src_addr.into(),
-            &header.dst_addr.into(),
-            &ChecksumCapabilities::ignored(),
-        );
-        frame
-    }
-
     pub(crate) fn syn(to: [u8; 4], port: u16) -> Vec<u8> {
-        frame(to, &TcpRepr { dst_port: port, control: TcpControl::Syn, ..segment() })
+        frame_of(to, &TcpRepr { dst_port: port, control: TcpControl::Syn, ..segment() })
     }
 
     pub(crate) fn ack(to: [u8; 4], port: u16) -> Vec<u8> {
-        frame(to, &TcpRepr { dst_port: port, ack_number: Some(TcpSeqNumber(7)), ..segment() })
+        frame_of(to, &TcpRepr { dst_port: port, ack_number: Some(TcpSeqNumber(7)), ..segment() })
     }
 
     /// Connects to `port`, and sends segments that begin 300 KiB after the handshake's end: how many were answered.
     pub(crate) fn past_the_window(guest: &mut Guest, port: u16) -> usize {
         let to = [10, 0, 2, 2];
         let hello = TcpRepr { dst_port: port, control: TcpControl::Syn, window_scale: Some(7), ..segment() };
-        guest.net.send(&frame(to, &hello));
+        guest.net.send(&frame_of(to, &hello));
         let greeting = guest.next_frame();
         let number = TcpPacket::new_checked(&greeting[34..]).unwrap().seq_number();
         let established = TcpRepr {
@@ -377,11 +356,11 @@ mod by_hand {
             ack_number: Some(number + 1),
             ..segment()
         };
-        guest.net.send(&frame(to, &established));
+        guest.net.send(&frame_of(to, &established));
         for place in 0..4 {
             let payload = &[0; 60_000];
             let seq_number = TcpSeqNumber(1001 + 250_000 + place * 60_000);
-            guest.net.send(&frame(to, &TcpRepr { seq_number, payload, ..established }));
+            guest.net.send(&frame_of(to, &TcpRepr { seq_number, payload, ..established }));
         }
         std::iter::from_fn(|| guest.receive()).count()
     }

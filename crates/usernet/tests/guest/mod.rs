@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv6Address};
+use smoltcp::wire::{
+    EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
+    Ipv6Address, TcpPacket, TcpRepr,
+};
 use vmm_usernet::{Allow, Forward, Frame, Resolver, Settings, UserNet};
 
 pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -313,6 +316,28 @@ fn tcp_socket() -> tcp::Socket<'static> {
     socket.set_ack_delay(None);
     socket.set_nagle_enabled(false);
     socket
+}
+
+/// A frame of the guest's with this segment in it, without TCP's checksum, which nobody looks at.
+pub(crate) fn frame_of(to: [u8; 4], segment: &TcpRepr<'_>) -> Vec<u8> {
+    let header = Ipv4Repr {
+        src_addr: [10, 0, 2, 15].into(),
+        dst_addr: to.into(),
+        next_header: IpProtocol::Tcp,
+        payload_len: segment.buffer_len(),
+        hop_limit: 64,
+    };
+    let mut frame = [&GATEWAY_MAC[..], &GUEST_MAC, &[8, 0]].concat();
+    let at = frame.len() + header.buffer_len();
+    frame.resize(at + segment.buffer_len(), 0);
+    header.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
+    segment.emit(
+        &mut TcpPacket::new_unchecked(&mut frame[at..]),
+        &header.src_addr.into(),
+        &header.dst_addr.into(),
+        &ChecksumCapabilities::ignored(),
+    );
+    frame
 }
 
 /// Bytes that differ from place to place.
