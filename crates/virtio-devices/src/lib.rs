@@ -21,6 +21,7 @@ mod net;
 mod pmem;
 mod rng;
 mod timer;
+mod unix;
 mod vhost;
 pub mod vsock;
 

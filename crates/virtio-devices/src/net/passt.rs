@@ -2,24 +2,20 @@
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vmm_virtio::OpenError;
 
 use super::stream::StreamLink;
-
-/// The longest path of a socket, in bytes (unix(7): sun_path has 108 with its NUL).
-const PATH_LEN: usize = 107;
+use crate::unix::{NAME_MAX, connect};
 
 /// A link to the passt that listens at `path`.
 pub(super) fn open(path: &Path) -> Result<StreamLink, OpenError> {
     let len = path.as_os_str().len();
-    if len > PATH_LEN {
+    if len > NAME_MAX {
         let problem =
-            format!("{}: a path of {len} bytes is too long for a socket, at most {PATH_LEN}", path.display());
+            format!("{}: a path of {len} bytes is too long for a socket, at most {NAME_MAX}", path.display());
         return Err(OpenError::config("backend.passt", problem));
     }
     let is_socket = std::fs::metadata(path).map(|metadata| metadata.file_type().is_socket());
@@ -27,16 +23,9 @@ pub(super) fn open(path: &Path) -> Result<StreamLink, OpenError> {
         let problem = format!("{} is no socket; name the one of a `passt --socket PATH`", path.display());
         return Err(OpenError::config("backend.passt", problem));
     }
-    let socket = reach(path).map_err(|error| refusal(path, error))?;
+    // Without waiting: a passt that has its machine takes no other, and the kernel's queue of those who wait is short.
+    let socket = connect(path).map_err(|error| refusal(path, error))?;
     StreamLink::new(socket).map_err(|error| OpenError::host("backend.passt", error))
-}
-
-/// Without waiting: a passt that has its machine takes no other, and the kernel's queue of those who wait is short.
-fn reach(path: &Path) -> Result<UnixStream, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
 }
 
 fn refusal(path: &Path, error: Errno) -> OpenError {

@@ -14,15 +14,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, accept_with, bind, listen, socket_with};
 use vmm_virtio::OpenError;
 
 use crate::host_file::Place;
+use crate::unix::{NAME_MAX, NON_BLOCKING, connect};
 
-/// What a name may have, in bytes: sun_path without its NUL (unix(7)).
-const NAME_MAX: usize = 107;
 /// `_` and the longest port, which are behind the path where the guest's connections arrive.
 const PORT_LEN: usize = 11;
 /// `.`, and a number in hexadecimal, which are behind it before the socket has its name.
@@ -35,8 +32,6 @@ const BACKLOG: i32 = 4096;
 const ATTEMPTS: u32 = 8;
 
 const _: () = assert!(DRAFT_LEN <= PORT_LEN && RIGHT.len() <= PORT_LEN);
-
-const NON_BLOCKING: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// A socket that listens, whose name is gone when it is.
 #[derive(Debug)]
@@ -91,7 +86,7 @@ impl Listener {
     pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
         let mut name = self.path.clone().into_os_string();
         name.push(format!("_{port}"));
-        connect_to(Path::new(&name))
+        Ok(connect(Path::new(&name))?)
     }
 }
 
@@ -102,12 +97,6 @@ impl Drop for Listener {
             let _ = remove_file(&self.path);
         }
     }
-}
-
-fn connect_to(path: &Path) -> io::Result<UnixStream> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
 }
 
 /// A socket that listens, under a name that nobody else thinks of.
@@ -191,14 +180,13 @@ fn is_dead(place: Place<'_>) -> Result<bool, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(place.host("can't be taken over", &error)),
     }
-    match connect_to(place.path) {
-        Err(error) if error.raw_os_error() == Some(Errno::CONNREFUSED.raw_os_error()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+    match connect(place.path) {
+        Err(Errno::CONNREFUSED) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
         // With a full backlog it's in use all the same.
-        Ok(_) => Err(in_use(place)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(place)),
+        Ok(_) | Err(Errno::AGAIN) => Err(in_use(place)),
         // A socket of datagrams, for one.
-        Err(error) => Err(place.host("is another's socket", &error)),
+        Err(error) => Err(place.host("is another's socket", &error.into())),
     }
 }
 
