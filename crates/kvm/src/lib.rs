@@ -7,6 +7,8 @@
 //!   returns with an [`Exit`];
 //! - [`ImmediateExit`] makes a vCPU that another thread runs come back.
 //!
+//! All three give their descriptor ([`AsFd`](std::os::fd::AsFd)), for ioctls that have no method here.
+//!
 //! Every failed ioctl is an [`Error::Ioctl`] with the ioctl's name in KVM's api.rst.
 //!
 //! ```no_run
@@ -32,6 +34,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod descriptors;
 mod error;
 mod exit;
 mod immediate_exit;

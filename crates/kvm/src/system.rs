@@ -39,7 +39,7 @@ const REQUIRED: [Capability; 4] = [
 /// The host's KVM.
 #[derive(Debug)]
 pub struct Kvm {
-    fd: kvm_ioctls::Kvm,
+    pub(crate) fd: kvm_ioctls::Kvm,
 }
 
 impl Kvm {
