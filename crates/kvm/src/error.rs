@@ -27,6 +27,15 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// KVM_INTERRUPT on a VM whose interrupt controllers are KVM's.
+    #[error(
+        "KVM_INTERRUPT: vector {vector:#x} can't be injected into a VM with in-kernel interrupt controllers: raise an interrupt line \
+         (KVM_IRQFD), or create the VM without them"
+    )]
+    InterruptControllerInKernel {
+        /// The interrupt.
+        vector: u8,
+    },
     /// An alias of something that isn't one piece of RAM.
     #[error("{start:#x}..{end:#x} doesn't lie in one region of the RAM")]
     AliasSource {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::DebugStop;
+
 /// A return from the guest. Borrowed data lies in the page shared with the kernel; answer a read before the
 /// vCPU runs again.
 #[derive(Debug)]
@@ -45,11 +47,25 @@ pub enum Exit<'a> {
     /// KVM_RUN was interrupted by a signal or by [`ImmediateExit`](crate::ImmediateExit). A port or MMIO
     /// access that was pending is complete.
     Interrupted,
-    /// A breakpoint or a single step, as KVM_SET_GUEST_DEBUG asked.
-    Debug {
-        /// Linear address of the instruction.
-        pc: u64,
+    /// The guest can take an interrupt now, as [`request_interrupt_window`](crate::KvmVcpu::request_interrupt_window) asked.
+    InterruptWindow,
+    /// The guest has accessed its local APIC's task priority register, as
+    /// [`report_tpr_access`](crate::KvmVcpu::report_tpr_access) asked.
+    TprAccess {
+        /// The instruction pointer at the access.
+        rip: u64,
+        /// Whether it was a write.
+        is_write: bool,
     },
+    /// The guest has lowered CR8, its task priority, on a VM without in-kernel interrupt controllers: an interrupt that was too
+    /// low before may be due.
+    TprLowered {
+        /// Its new value.
+        cr8: u64,
+    },
+    /// A breakpoint or a single step, which [`set_breakpoints`](crate::KvmVcpu::set_breakpoints) or
+    /// [`set_single_step`](crate::KvmVcpu::set_single_step) asked for.
+    Debug(DebugStop),
     /// KVM can't emulate the instruction at the instruction pointer.
     EmulationFailure(EmulationFailure),
     /// KVM gave up for another reason (KVM_EXIT_INTERNAL_ERROR).

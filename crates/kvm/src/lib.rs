@@ -38,6 +38,7 @@ mod descriptors;
 mod error;
 mod exit;
 mod immediate_exit;
+mod ioctls;
 mod system;
 mod vcpu;
 mod vm;
@@ -53,4 +54,4 @@ pub use system::{Capability, Kvm};
 pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::VcpuReport;
+pub use x86_64::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, VcpuReport, WatchLen};

@@ -8,6 +8,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::error::Named;
 use crate::vm::Held;
+use crate::x86_64::GuestDebug;
 use crate::{EmulationFailure, Error, Exit, ImmediateExit};
 
 /// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM tells the instruction.
@@ -18,6 +19,8 @@ const EMULATION_HAS_INSTRUCTION: u64 = 1;
 pub struct KvmVcpu {
     pub(crate) fd: VcpuFd,
     immediate_exit: Arc<ImmediateExit>,
+    /// What was set last.
+    pub(crate) guest_debug: GuestDebug,
     /// What the guest can reach, mapped for as long as it can run.
     pub(crate) memory: Held,
 }
@@ -26,13 +29,15 @@ pub struct KvmVcpu {
 enum Raw {
     PortIn(u16, *mut u8, usize),
     PortOut(u16, *const u8, usize),
+    TprAccess,
+    TprLowered,
     InternalError,
 }
 
 impl KvmVcpu {
     pub(crate) fn new(fd: VcpuFd, memory: Held) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
-        Ok(Self { fd, immediate_exit, memory })
+        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), memory })
     }
 
     /// The flag with which other threads make [`run`](Self::run) return.
@@ -64,8 +69,11 @@ impl KvmVcpu {
                 Ok(VcpuExit::Hlt) => return Ok(Exit::Halt),
                 Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
                 Ok(VcpuExit::Intr) => return Ok(Exit::Interrupted),
-                Ok(VcpuExit::Debug(debug)) => return Ok(Exit::Debug { pc: debug.pc }),
+                Ok(VcpuExit::Debug(debug)) => return Ok(Exit::Debug(debug.into())),
                 Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Exit::EntryFailure { reason }),
+                Ok(VcpuExit::IrqWindowOpen) => return Ok(Exit::InterruptWindow),
+                Ok(VcpuExit::TprAccess) => Raw::TprAccess,
+                Ok(VcpuExit::SetTpr) => Raw::TprLowered,
                 Ok(VcpuExit::InternalError) => Raw::InternalError,
                 Ok(_) => return Ok(Exit::Other { reason: self.page().exit_reason }),
                 Err(e) if e.errno() == libc::EINTR => return Ok(Exit::Interrupted),
@@ -77,7 +85,7 @@ impl KvmVcpu {
         }
     }
 
-    fn page(&mut self) -> &mut kvm_run {
+    pub(crate) fn page(&mut self) -> &mut kvm_run {
         self.fd.get_kvm_run()
     }
 
@@ -97,6 +105,8 @@ impl KvmVcpu {
                 let data = unsafe { std::slice::from_raw_parts(data, len) };
                 Exit::PortOut { port, width, data }
             }
+            Raw::TprAccess => self.tpr_access(),
+            Raw::TprLowered => Exit::TprLowered { cr8: self.page().cr8 },
             Raw::InternalError => self.internal_error(),
         }
     }
@@ -106,6 +116,12 @@ impl KvmVcpu {
         // SAFETY: the exit reason was KVM_EXIT_IO, for which the kernel fills this member of the union.
         let io = unsafe { &self.page().__bindgen_anon_1.io };
         usize::from(io.size).max(1)
+    }
+
+    fn tpr_access(&mut self) -> Exit<'static> {
+        // SAFETY: the exit reason was KVM_EXIT_TPR_ACCESS, for which the kernel fills this member of the union.
+        let access = unsafe { &self.page().__bindgen_anon_1.tpr_access };
+        Exit::TprAccess { rip: access.rip, is_write: access.is_write != 0 }
     }
 
     fn internal_error(&mut self) -> Exit<'static> {

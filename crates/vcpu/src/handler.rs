@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use vmm_kvm::KvmVcpu;
+use vmm_kvm::{DebugStop, KvmVcpu};
 
 /// What to do behind an exit that has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,20 @@ impl Flow<Infallible> {
 ///                            port_out <-----------------+--by width--> outb, outw, outl
 ///                            mmio_read, mmio_write
 ///                            halt, shutdown, debug
+///                            interrupt_window, tpr_access, tpr_lowered
 /// ```
 /// An arrow to the right is what the default does. So a machine with ports of one byte implements `inb` and `outb`, a bus
 /// `port_in` and `port_out`, and only who cares for strings as such sees them whole.
+///
+/// Readers of code for libkvm find its call-backs here:
+///
+/// | libkvm | here |
+/// |---|---|
+/// | `inb`, `inw`, `inl`, `outb`, `outw`, `outl`, `mmio_read`, `mmio_write`, `halt`, `shutdown`, `debug`, `tpr_access` | the same name |
+/// | `pre_kvm_run`, `post_kvm_run` | [`before_run`](Self::before_run), [`after_run`](Self::after_run) |
+/// | `try_push_interrupts` | [`before_run`](Self::before_run), with [`KvmVcpu::is_ready_for_interrupt`], [`KvmVcpu::interrupt`] and [`KvmVcpu::request_interrupt_window`] |
+/// | `try_push_nmi` | [`before_run`](Self::before_run), with [`KvmVcpu::nmi`] |
+/// | `io_window` | [`interrupt_window`](Self::interrupt_window) when the guest can take an interrupt; [`after_run`](Self::after_run) when a signal ended KVM_RUN |
 ///
 /// `C` is the processor. It is handed to the call-backs that may look at it: its registers are those behind the exit, with
 /// the instruction of a port or MMIO access not yet complete.
@@ -60,7 +71,7 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
     /// Why this handler ends a guest; `()` if that needs no words.
     type Stop: Send + 'static;
 
-    /// Right in front of each KVM_RUN.
+    /// Right before each KVM_RUN. A monitor with its own interrupt controller injects here what is due.
     fn before_run(&mut self, vcpu: &mut C) {
         let _ = vcpu;
     }
@@ -177,10 +188,31 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
         None
     }
 
-    /// A breakpoint or the end of a single step, with the linear address of the instruction that comes next. `None` ends the
-    /// guest with [`End::Crashed`](crate::End::Crashed): nobody had asked.
-    fn debug(&mut self, vcpu: &mut C, pc: u64) -> Option<Flow<Self::Stop>> {
-        let _ = (vcpu, pc);
+    /// The guest can take an interrupt, which [`KvmVcpu::request_interrupt_window`] has asked for. The next
+    /// [`before_run`](Self::before_run) can inject one.
+    fn interrupt_window(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
+        let _ = vcpu;
+        Flow::Enter
+    }
+
+    /// The instruction at `rip` has read or written the task priority register of the in-kernel local APIC, which
+    /// [`KvmVcpu::report_tpr_access`] has asked for. The access itself is complete.
+    fn tpr_access(&mut self, vcpu: &mut C, rip: u64, is_write: bool) -> Flow<Self::Stop> {
+        let _ = (vcpu, rip, is_write);
+        Flow::Enter
+    }
+
+    /// The guest has lowered CR8 to this value on a machine without in-kernel interrupt controllers: an interrupt that had to
+    /// wait may be due.
+    fn tpr_lowered(&mut self, vcpu: &mut C, cr8: u64) -> Flow<Self::Stop> {
+        let _ = (vcpu, cr8);
+        Flow::Enter
+    }
+
+    /// A breakpoint or the end of a single step, which [`KvmVcpu::set_breakpoints`] or [`KvmVcpu::set_single_step`] has asked
+    /// for. `None` ends the guest with [`End::Crashed`](crate::End::Crashed).
+    fn debug(&mut self, vcpu: &mut C, stop: DebugStop) -> Option<Flow<Self::Stop>> {
+        let _ = (vcpu, stop);
         None
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use vmm_kvm::kvm_bindings::KVM_EXIT_DEBUG;
-use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
+use vmm_kvm::{DebugStop, EmulationFailure, Exit, VcpuReport};
 
 use crate::{Cpu, ExitHandler, Flow};
 
@@ -86,7 +86,10 @@ impl<S> From<Flow<S>> for Next<S> {
 enum Whole {
     Halt,
     Shutdown,
-    Debug { pc: u64 },
+    Debug(DebugStop),
+    InterruptWindow,
+    TprAccess { rip: u64, is_write: bool },
+    TprLowered { cr8: u64 },
     Crash(CrashCause),
 }
 
@@ -127,7 +130,10 @@ where
         Exit::Interrupted => return Ok(Next::Interrupted),
         Exit::Halt => Whole::Halt,
         Exit::Shutdown => Whole::Shutdown,
-        Exit::Debug { pc } => Whole::Debug { pc },
+        Exit::Debug(stop) => Whole::Debug(stop),
+        Exit::InterruptWindow => Whole::InterruptWindow,
+        Exit::TprAccess { rip, is_write } => Whole::TprAccess { rip, is_write },
+        Exit::TprLowered { cr8 } => Whole::TprLowered { cr8 },
         Exit::EmulationFailure(failure) => Whole::Crash(CrashCause::Emulation(failure)),
         Exit::InternalError { suberror } => Whole::Crash(CrashCause::Internal(suberror)),
         Exit::EntryFailure { reason } => Whole::Crash(CrashCause::Entry(reason)),
@@ -139,7 +145,10 @@ where
             None => return Ok(Next::End(End::Halted(Box::new(cpu.report())))),
         },
         Whole::Shutdown => (handler.shutdown(cpu), CrashCause::TripleFault),
-        Whole::Debug { pc } => (handler.debug(cpu, pc), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
+        Whole::Debug(stop) => (handler.debug(cpu, stop), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
+        Whole::InterruptWindow => return Ok(handler.interrupt_window(cpu).into()),
+        Whole::TprAccess { rip, is_write } => return Ok(handler.tpr_access(cpu, rip, is_write).into()),
+        Whole::TprLowered { cr8 } => return Ok(handler.tpr_lowered(cpu, cr8).into()),
         Whole::Crash(cause) => (None, cause),
     };
     if let Some(flow) = answered {

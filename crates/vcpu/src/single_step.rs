@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use vmm_kvm::{KvmVcpu, VcpuReport};
+use vmm_kvm::{DebugStop, KvmVcpu, VcpuReport};
 
 use crate::{ExitHandler, Flow};
 
@@ -36,7 +36,7 @@ impl<H, S: Steps> SingleStepped<H, S> {
     }
 
     /// A vCPU that can't be stepped runs on unseen; that it can't is told by the steps that are missing.
-    fn set(vcpu: &KvmVcpu, on: bool) {
+    fn set(vcpu: &mut KvmVcpu, on: bool) {
         let _ = vcpu.set_single_step(on);
     }
 }
@@ -61,9 +61,9 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
         self.handler.after_run(vcpu).and(shown.widen())
     }
 
-    fn debug(&mut self, vcpu: &mut KvmVcpu, pc: u64) -> Option<Flow<Self::Stop>> {
+    fn debug(&mut self, vcpu: &mut KvmVcpu, stop: DebugStop) -> Option<Flow<Self::Stop>> {
         if self.shown == 0 || self.shown > self.count {
-            return self.handler.debug(vcpu, pc);
+            return self.handler.debug(vcpu, stop);
         }
         if self.shown == self.count {
             self.shown += 1;
@@ -104,5 +104,17 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
 
     fn shutdown(&mut self, vcpu: &mut KvmVcpu) -> Option<Flow<Self::Stop>> {
         self.handler.shutdown(vcpu)
+    }
+
+    fn interrupt_window(&mut self, vcpu: &mut KvmVcpu) -> Flow<Self::Stop> {
+        self.handler.interrupt_window(vcpu)
+    }
+
+    fn tpr_access(&mut self, vcpu: &mut KvmVcpu, rip: u64, is_write: bool) -> Flow<Self::Stop> {
+        self.handler.tpr_access(vcpu, rip, is_write)
+    }
+
+    fn tpr_lowered(&mut self, vcpu: &mut KvmVcpu, cr8: u64) -> Flow<Self::Stop> {
+        self.handler.tpr_lowered(vcpu, cr8)
     }
 }

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use vmm_kvm::DebugStop;
+
 use crate::{Cpu, ExitHandler, Flow};
 
 /// Bytes of an exit's data that are kept: a line's worth. A string instruction has up to a page.
@@ -26,6 +28,10 @@ pub enum ExitKind {
     Shutdown,
     /// A breakpoint or a single step.
     Debug,
+    /// The guest could take an interrupt.
+    InterruptWindow,
+    /// An access to the local APIC's task priority register, or CR8 lowered.
+    TaskPriority,
     /// One that no call-back saw: an interruption of ours, or an instruction that KVM can't emulate.
     Other,
 }
@@ -41,6 +47,8 @@ impl ExitKind {
             Self::Halt => "halt",
             Self::Shutdown => "shutdown",
             Self::Debug => "debug",
+            Self::InterruptWindow => "window",
+            Self::TaskPriority => "tpr",
             Self::Other => "other",
         }
     }
@@ -50,7 +58,12 @@ impl ExitKind {
         match self {
             Self::PortIn(port) | Self::PortOut(port) => Some(port.into()),
             Self::MmioRead(gpa) | Self::MmioWrite(gpa) => Some(gpa),
-            Self::Halt | Self::Shutdown | Self::Debug | Self::Other => None,
+            Self::Halt
+            | Self::Shutdown
+            | Self::Debug
+            | Self::InterruptWindow
+            | Self::TaskPriority
+            | Self::Other => None,
         }
     }
 }
@@ -235,10 +248,28 @@ where
         self.handler.shutdown(vcpu)
     }
 
-    fn debug(&mut self, vcpu: &mut C, pc: u64) -> Option<Flow<Self::Stop>> {
+    fn debug(&mut self, vcpu: &mut C, stop: DebugStop) -> Option<Flow<Self::Stop>> {
         self.left();
         self.exit.kind = ExitKind::Debug;
-        self.handler.debug(vcpu, pc)
+        self.handler.debug(vcpu, stop)
+    }
+
+    fn interrupt_window(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
+        self.left();
+        self.exit.kind = ExitKind::InterruptWindow;
+        self.handler.interrupt_window(vcpu)
+    }
+
+    fn tpr_access(&mut self, vcpu: &mut C, rip: u64, is_write: bool) -> Flow<Self::Stop> {
+        self.left();
+        self.exit.kind = ExitKind::TaskPriority;
+        self.handler.tpr_access(vcpu, rip, is_write)
+    }
+
+    fn tpr_lowered(&mut self, vcpu: &mut C, cr8: u64) -> Flow<Self::Stop> {
+        self.left();
+        self.exit.kind = ExitKind::TaskPriority;
+        self.handler.tpr_lowered(vcpu, cr8)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a VM and a vCPU are on x86_64.
 
 mod debug;
+mod interrupts;
 mod platform;
 mod registers;
 mod report;
 
+pub(crate) use debug::GuestDebug;
+pub use debug::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
 pub(crate) use platform::REQUIRED;
 pub use report::VcpuReport;
