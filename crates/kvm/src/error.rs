@@ -44,6 +44,18 @@ pub enum Error {
         /// First address behind it.
         end: u64,
     },
+    /// An address without memory.
+    #[error("the guest has no memory at {gpa:#x}")]
+    NoMemory {
+        /// The address.
+        gpa: u64,
+    },
+    /// The dirty pages of a memory slot that keeps no log.
+    #[error("the memory at {gpa:#x} has no dirty log: switch it on with `log_dirty_pages`")]
+    NotLogged {
+        /// An address in the slot.
+        gpa: u64,
+    },
     /// KVM took only the first `done` of the MSRs it was given.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {

@@ -35,6 +35,7 @@
 #![deny(unsafe_code)]
 
 mod descriptors;
+mod dirty_log;
 mod error;
 mod exit;
 mod immediate_exit;
@@ -45,6 +46,7 @@ mod vm;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use dirty_log::DirtyPages;
 pub use error::Error;
 pub use exit::{EmulationFailure, Exit};
 pub use immediate_exit::ImmediateExit;

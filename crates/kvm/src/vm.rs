@@ -4,13 +4,13 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Named;
-use crate::{Error, KvmVcpu};
+use crate::{DirtyPages, Error, KvmVcpu};
 
 /// One virtual machine, and the memory that its guest can reach.
 #[derive(Debug)]
@@ -23,9 +23,29 @@ pub struct Vm {
 /// The memory slots.
 #[derive(Debug, Default)]
 struct Slots {
-    /// How many there are, which is the number of the next one.
-    count: u32,
+    /// Each at its number.
+    list: Vec<Slot>,
     memory: Held,
+}
+
+/// One memory slot.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    gpa: u64,
+    len: u64,
+    /// `hva..hva + len` belongs to the slots' `memory`.
+    hva: u64,
+    /// KVM_MEM_*.
+    flags: u32,
+}
+
+impl Slots {
+    /// The slot that has memory at `gpa`, and its number.
+    fn at(&mut self, gpa: u64) -> Result<(u32, &mut Slot), Error> {
+        let has = |slot: &Slot| slot.gpa <= gpa && gpa - slot.gpa < slot.len;
+        let number = self.list.iter().position(has).ok_or(Error::NoMemory { gpa })?;
+        Ok((number as u32, &mut self.list[number]))
+    }
 }
 
 /// What the slots point to: it is mapped as long as one of these is there.
@@ -54,10 +74,21 @@ impl Vm {
     /// # Errors
     /// A region overlaps a slot that is there already, or KVM is out of slots.
     pub fn add_memory(&self, ram: &GuestRam) -> Result<(), Error> {
+        self.add_memory_for(ram, Access::ReadWrite)
+    }
+
+    /// As [`add_memory`](Self::add_memory), for memory that the guest may only read: a store leaves KVM as one to an address
+    /// without memory, and the monitor decides what becomes of it.
+    ///
+    /// # Errors
+    /// As for [`add_memory`](Self::add_memory); with [`Access::Read`] also where the host's KVM has no read-only slots.
+    pub fn add_memory_for(&self, ram: &GuestRam, access: Access) -> Result<(), Error> {
         let mut slots = self.slots();
         // Before the slots: the guest must never see memory that nobody holds.
         slots.memory.ram.push(ram.clone());
-        ram.regions().try_for_each(|region| self.add_slot(&mut slots, region.gpa, region.len, region.hva, 0))
+        ram.regions().try_for_each(|region| {
+            self.add_slot(&mut slots, region.gpa, region.len, region.hva, slot_flags(access))
+        })
     }
 
     /// Shows the guest the bytes of `ram` at `source` once more, at `gpa`, where it can only read them: a store there
@@ -81,10 +112,7 @@ impl Vm {
     /// # Errors
     /// It overlaps a slot that is there already, or KVM is out of slots.
     pub fn add_file_memory(&self, memory: &FileMemory) -> Result<(), Error> {
-        let flags = match memory.access() {
-            Access::Read => KVM_MEM_READONLY,
-            Access::ReadWrite => 0,
-        };
+        let flags = slot_flags(memory.access());
         let mut slots = self.slots();
         slots.memory.files.push(memory.clone());
         let region = memory.region();
@@ -93,19 +121,55 @@ impl Vm {
 
     /// `hva..hva + len` belongs to one of `slots.memory`.
     fn add_slot(&self, slots: &mut Slots, gpa: u64, len: u64, hva: u64, flags: u32) -> Result<(), Error> {
-        let slot = kvm_userspace_memory_region {
-            slot: slots.count,
-            flags,
-            guest_phys_addr: gpa,
-            memory_size: len,
-            userspace_addr: hva,
-        };
-        // SAFETY: hva..hva+len is a live mapping that belongs to one of `slots.memory`, by the callers, which are the
-        // functions above. It stays mapped while the guest can run: `self.slots` and every vCPU hold clones of it. No Rust
-        // reference into it exists, by the contracts of GuestRam and FileMemory.
-        unsafe { self.fd.set_user_memory_region(slot) }.named("KVM_SET_USER_MEMORY_REGION")?;
-        slots.count += 1;
+        let slot = Slot { gpa, len, hva, flags };
+        self.set_slot(slots.list.len() as u32, slot)?;
+        slots.list.push(slot);
         Ok(())
+    }
+
+    /// `slot` is one of `self.slots`, or about to be.
+    fn set_slot(&self, number: u32, slot: Slot) -> Result<(), Error> {
+        let slot = kvm_userspace_memory_region {
+            slot: number,
+            flags: slot.flags,
+            guest_phys_addr: slot.gpa,
+            memory_size: slot.len,
+            userspace_addr: slot.hva,
+        };
+        // SAFETY: hva..hva+len is a live mapping that belongs to one of the slots' `memory`, by the callers, which are the
+        // functions here. It stays mapped while the guest can run: `self.slots` and every vCPU hold clones of it. No Rust
+        // reference into it exists, by the contracts of GuestRam and FileMemory.
+        unsafe { self.fd.set_user_memory_region(slot) }.named("KVM_SET_USER_MEMORY_REGION")
+    }
+
+    /// Whether KVM notes from now on which pages the guest writes, in the memory slot at `gpa` (KVM_MEM_LOG_DIRTY_PAGES). What
+    /// was noted is lost when it is switched off.
+    ///
+    /// # Errors
+    /// There is no memory at `gpa`, or it can only be read.
+    pub fn log_dirty_pages(&self, gpa: u64, on: bool) -> Result<(), Error> {
+        let mut slots = self.slots();
+        let (number, slot) = slots.at(gpa)?;
+        let logged = if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+        let changed = Slot { flags: slot.flags & !KVM_MEM_LOG_DIRTY_PAGES | logged, ..*slot };
+        self.set_slot(number, changed)?;
+        *slot = changed;
+        Ok(())
+    }
+
+    /// The pages of the memory slot at `gpa` that the guest has written since the last call, or since
+    /// [`log_dirty_pages`](Self::log_dirty_pages) (KVM api.rst KVM_GET_DIRTY_LOG). What the monitor writes isn't among them.
+    ///
+    /// # Errors
+    /// There is no memory at `gpa`, or its dirty pages aren't logged.
+    pub fn take_dirty_pages(&self, gpa: u64) -> Result<DirtyPages, Error> {
+        let mut slots = self.slots();
+        let (number, slot) = slots.at(gpa)?;
+        if slot.flags & KVM_MEM_LOG_DIRTY_PAGES == 0 {
+            return Err(Error::NotLogged { gpa });
+        }
+        let bitmap = self.fd.get_dirty_log(number, slot.len as usize).named("KVM_GET_DIRTY_LOG")?;
+        Ok(DirtyPages::new(slot.gpa, bitmap))
     }
 
     /// Lets every write to `line` raise the global system interrupt `gsi`, without a system call of ours
@@ -145,5 +209,13 @@ impl Vm {
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().expect("no panic while it is held")
+    }
+}
+
+/// KVM_MEM_* for what the guest may do.
+fn slot_flags(access: Access) -> u32 {
+    match access {
+        Access::Read => KVM_MEM_READONLY,
+        Access::ReadWrite => 0,
     }
 }
