@@ -26,6 +26,12 @@ pub(crate) fn tests() -> Vec<Trial> {
         example_single_step_shows_six_instructions,
         example_own_bus_device_ends_the_guest,
         example_smp_counts_to_1000,
+        example_own_interrupt_controller_injects_by_priority,
+        example_nmi_interrupts_a_guest_without_interrupts,
+        example_tpr_access_is_reported,
+        example_dirty_log_has_each_page_once,
+        example_read_only_memory_keeps_its_byte,
+        example_breakpoints_stop_where_kvm_can,
         example_paging_stores_42_where_kvm_has_paging,
     ]
 }
@@ -184,4 +190,75 @@ fn example_own_bus_device_ends_the_guest() {
 
 fn example_smp_counts_to_1000() {
     assert_eq!(output("smp"), "vcpu0 has finished\nvcpu1 has finished\nthe count is 1000\n");
+}
+
+fn example_own_interrupt_controller_injects_by_priority() {
+    let expected = "\
+guest: a; two devices raise lines 0 and 1
+controller: the interrupt window is open
+controller: injects vector 0x20
+guest: handles line 0
+controller: the interrupt window is open
+controller: injects vector 0x21
+guest: handles line 1
+guest: halts; a device raises line 1
+controller: injects vector 0x21
+guest: handles line 1
+guest: halts for good
+";
+    assert_eq!(output("own_interrupt_controller"), expected);
+}
+
+fn example_nmi_interrupts_a_guest_without_interrupts() {
+    assert_eq!(output("nmi"), "guest: a\nmonitor: NMI\nguest: n\nguest: b\nguest: halts\n");
+}
+
+fn example_tpr_access_is_reported() {
+    let expected = "\
+the instruction at 0x1000 reads the task priority
+the instruction at 0x100f writes the task priority
+the guest has cr8 2
+";
+    assert_eq!(output("tpr_access"), expected);
+}
+
+fn example_dirty_log_has_each_page_once() {
+    assert_eq!(output("dirty_log"), "2 pages: [3000, 5000]\n1 pages: [7000]\nthe guest halts\n");
+}
+
+fn example_read_only_memory_keeps_its_byte() {
+    let expected = "\
+a store of [42] to read-only memory at 0x1800
+the guest stored 42 and still reads 41
+";
+    assert_eq!(output("read_only_memory"), expected);
+}
+
+/// A software KVM watches instructions only. The processor that the rig emulates stops a nested guest at none of the three; a
+/// real one stops at all.
+fn example_breakpoints_stop_where_kvm_can() {
+    let software = "\
+before 0x1002: ax 0x7
+halted: ax 0x907
+this KVM doesn't stop at a store
+this KVM doesn't stop at int3
+";
+    let rig = "\
+halted: ax 0x907
+this KVM doesn't stop at an instruction
+this KVM doesn't stop at a store
+this KVM doesn't stop at int3
+";
+    let processor = "\
+before 0x1002: ax 0x7
+before 0x1007: 7 was stored at 0x2000
+at 0x1007: int3
+halted: ax 0x907
+";
+    let output = output("breakpoints");
+    if rig::can_run_linux().is_err() {
+        assert_eq!(output, software);
+    } else {
+        assert!([rig, processor].contains(&output.as_str()), "{output}");
+    }
 }

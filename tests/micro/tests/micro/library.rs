@@ -2,6 +2,7 @@
 //! and machine.
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -31,6 +32,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         library_second_processor_counts_too,
         library_faults_are_crashes,
         library_paged_answer_is_42_where_kvm_has_paging,
+        library_descriptors_are_those_of_kvm_vm_and_vcpu,
+        library_interrupt_is_refused_where_the_controllers_are_kvms,
+        library_dirty_pages_without_a_log_are_refused,
+        library_dirty_log_that_was_switched_off_starts_anew,
     ]
 }
 
@@ -225,4 +230,47 @@ fn library_faults_are_crashes() {
         let jump = cause(&format!("fault-jump-{width}"), mode, at).to_string();
         assert_eq!(jump, "instruction pointer outside of memory");
     }
+}
+
+/// What the kernel calls a descriptor.
+fn file_of(descriptor: &impl AsFd) -> String {
+    let link = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
+    std::fs::read_link(link).unwrap().into_os_string().into_string().unwrap()
+}
+
+fn library_descriptors_are_those_of_kvm_vm_and_vcpu() {
+    let kvm = Kvm::open().unwrap();
+    let vm = kvm.create_vm().unwrap();
+    let vcpu = vm.create_vcpu(0).unwrap();
+    assert_eq!(file_of(&kvm), "/dev/kvm");
+    assert_eq!(file_of(&vm), "anon_inode:kvm-vm");
+    assert_eq!(file_of(&vcpu), "anon_inode:kvm-vcpu:0");
+}
+
+fn library_interrupt_is_refused_where_the_controllers_are_kvms() {
+    let machine = Machine::new(&guests::path("hello-real"), Mode::Real, None, WITH_IRQCHIP);
+    let error = machine.first_vcpu().interrupt(0x20).unwrap_err().to_string();
+    let expected = "KVM_INTERRUPT: vector 0x20 can't be injected into a VM with in-kernel interrupt controllers: raise an \
+        interrupt line (KVM_IRQFD), or create the VM without them";
+    assert_eq!(error, expected);
+}
+
+fn library_dirty_pages_without_a_log_are_refused() {
+    let machine = Machine::new(&guests::path("answer-real"), Mode::Real, Some(0x1000), WITHOUT_IRQCHIP);
+    let no_log = machine.vm.take_dirty_pages(0x400).unwrap_err().to_string();
+    assert_eq!(no_log, "the memory at 0x400 has no dirty log: switch it on with `log_dirty_pages`");
+    // Real mode has 1 MiB here.
+    let no_memory = machine.vm.log_dirty_pages(0x10_0000, true).unwrap_err().to_string();
+    assert_eq!(no_memory, "the guest has no memory at 0x100000");
+}
+
+/// The guest stores its answer at 0x400, and pushes nothing.
+fn library_dirty_log_that_was_switched_off_starts_anew() {
+    let machine = Machine::new(&guests::path("answer-real"), Mode::Real, Some(0x1000), WITHOUT_IRQCHIP);
+    machine.vm.log_dirty_pages(0x400, true).unwrap();
+    let end = run(&mut machine.first_vcpu(), &mut Ports::default()).unwrap();
+    assert!(matches!(end, End::Halted(_)), "{end:?}");
+    machine.vm.log_dirty_pages(0x400, false).unwrap();
+    machine.vm.log_dirty_pages(0x400, true).unwrap();
+    assert_eq!(machine.vm.take_dirty_pages(0x400).unwrap().count(), 0);
 }

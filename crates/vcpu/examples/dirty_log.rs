@@ -1,0 +1,61 @@
+//! Which pages a guest has written: `cargo run -p vmm-vcpu --example dirty_log`.
+//!
+//! KVM keeps a dirty log of a memory slot (KVM_MEM_LOG_DIRTY_PAGES, KVM_GET_DIRTY_LOG), which starts anew whenever it is
+//! taken. So a display redraws only what has changed, and a machine that moves to another host is copied while it runs.
+
+use vmm_arch::flat::{Mode, Start};
+use vmm_kvm::{Kvm, Vm};
+use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_vcpu::{End, ExitHandler, Flow, run};
+
+const ENTRY: u64 = 0x1000;
+const CODE: [u8; 18] = [
+    0xb0, b'x', // mov al, 'x'
+    0xa2, 0x00, 0x30, // mov [0x3000], al
+    0xa2, 0xff, 0x5f, // mov [0x5fff], al
+    0xe6, 0x50, // out 0x50, al
+    0xa2, 0x00, 0x70, // mov [0x7000], al
+    0xa0, 0x00, 0x30, // mov al, [0x3000]: a load isn't noted
+    0xe6, 0x50, // out 0x50, al
+];
+/// What follows the code.
+const HLT: u8 = 0xf4;
+
+/// Takes the log at each `out`.
+struct Display {
+    vm: Vm,
+}
+
+impl ExitHandler for Display {
+    type Stop = vmm_kvm::Error;
+
+    fn outb(&mut self, _port: u16, _value: u8) -> Flow<vmm_kvm::Error> {
+        match self.vm.take_dirty_pages(0) {
+            Ok(pages) => println!("{} pages: {:x?}", pages.count(), pages.iter().collect::<Vec<_>>()),
+            Err(error) => return Flow::Stop(error),
+        }
+        Flow::Enter
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let vm = Kvm::open()?.create_vm()?;
+    let ram = GuestRam::new(&[0..0x1_0000])?;
+    ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;
+    ram.memory().write_obj(HLT, GuestAddress(ENTRY + CODE.len() as u64))?;
+    vm.add_memory(&ram)?;
+    vm.log_dirty_pages(0, true)?;
+
+    let mut vcpu = vm.create_vcpu(0)?;
+    let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
+    Start { mode: Mode::Real, entry: ENTRY, stack: ENTRY, eax: 0, ebx: 0 }.apply_to(&mut regs, &mut sregs);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&regs)?;
+
+    match run(&mut vcpu, &mut Display { vm })? {
+        End::Halted(_) => println!("the guest halts"),
+        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Memory that the guest can only read: `cargo run -p vmm-vcpu --example read_only_memory`.
+//!
+//! A read-only memory slot (KVM_MEM_READONLY) is a ROM: the guest loads and executes at full speed, and a store is an exit, which
+//! the monitor may ignore, or answer as a flash chip does.
+
+use vmm_arch::flat::{Mode, Start};
+use vmm_kvm::Kvm;
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_memory::{Access, GuestRam};
+use vmm_vcpu::{End, ExitHandler, Flow, run};
+
+/// The code is in the ROM.
+const ROM: u64 = 0x1000;
+const CODE: [u8; 13] = [
+    0xa0, 0x00, 0x18, // mov al, [0x1800]
+    0xfe, 0xc0, // inc al
+    0xa2, 0x00, 0x18, // mov [0x1800], al: to the ROM
+    0x8a, 0x26, 0x00, 0x18, // mov ah, [0x1800]
+    0xf4, // hlt
+];
+const BYTE: u64 = 0x1800;
+
+/// Says what the guest stores, and loses it.
+struct Rom;
+
+impl ExitHandler for Rom {
+    type Stop = ();
+
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<()> {
+        println!("a store of {data:?} to read-only memory at {gpa:#x}");
+        Flow::Enter
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let vm = Kvm::open()?.create_vm()?;
+    let ram = GuestRam::new(&[0..0x1000])?;
+    vm.add_memory(&ram)?;
+    let rom = GuestRam::new(&[ROM..ROM + 0x1000])?;
+    rom.memory().write_slice(&CODE, GuestAddress(ROM))?;
+    rom.memory().write_obj(41u8, GuestAddress(BYTE))?;
+    vm.add_memory_for(&rom, Access::Read)?;
+
+    let mut vcpu = vm.create_vcpu(0)?;
+    let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
+    Start { mode: Mode::Real, entry: ROM, stack: ROM, eax: 0, ebx: 0 }.apply_to(&mut regs, &mut sregs);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&regs)?;
+
+    match run(&mut vcpu, &mut Rom)? {
+        End::Halted(report) => {
+            let [al, ah, ..] = report.regs.rax.to_le_bytes();
+            println!("the guest stored {al} and still reads {ah}");
+        }
+        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+    }
+    Ok(())
+}
