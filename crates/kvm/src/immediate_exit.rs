@@ -13,6 +13,11 @@ use crate::Error;
 /// One page: `kvm_run` starts the mapping of a vCPU, and the flag is at its second byte.
 const PAGE_LEN: usize = 4096;
 
+/// The flag is set while any bit is. This one is for the threads that kick the vCPU.
+const KICKED: u8 = 1 << 0;
+/// This one is for the vCPU's own thread, so that it takes away no kick that comes meanwhile.
+const COMPLETING: u8 = 1 << 1;
+
 /// A vCPU's `immediate_exit` flag (KVM api.rst, KVM_RUN).
 ///
 /// While it is set, KVM_RUN completes a pending access and returns at once. Set it and then signal the
@@ -62,12 +67,27 @@ impl ImmediateExit {
 
     /// Makes the current or the next KVM_RUN return, and all after it until [`clear`](Self::clear).
     pub fn set(&self) {
-        self.flag().store(1, Ordering::SeqCst);
+        self.flag().fetch_or(KICKED, Ordering::SeqCst);
     }
 
     /// Lets KVM_RUN enter the guest again.
     pub fn clear(&self) {
-        self.flag().store(0, Ordering::SeqCst);
+        self.flag().fetch_and(!KICKED, Ordering::SeqCst);
+    }
+
+    /// Lets KVM_RUN only complete an access, for as long as the result lives.
+    pub(crate) fn complete_only(&self) -> CompleteOnly<'_> {
+        self.flag().fetch_or(COMPLETING, Ordering::SeqCst);
+        CompleteOnly(self)
+    }
+}
+
+/// While it lives, KVM_RUN doesn't enter the guest.
+pub(crate) struct CompleteOnly<'a>(&'a ImmediateExit);
+
+impl Drop for CompleteOnly<'_> {
+    fn drop(&mut self) {
+        self.0.flag().fetch_and(!COMPLETING, Ordering::SeqCst);
     }
 }
 

@@ -85,6 +85,18 @@ impl KvmVcpu {
         }
     }
 
+    /// Completes the access of the previous exit and doesn't enter the guest: KVM_RUN with `immediate_exit`. With
+    /// [`Exit::Interrupted`] it is complete, and the registers are those after the instruction. Any other exit is the next access
+    /// of the same instruction, or the end of a single step; answer it as one of [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn complete_access(&mut self) -> Result<Exit<'_>, Error> {
+        let flag = Arc::clone(&self.immediate_exit);
+        let _completing = flag.complete_only();
+        self.run()
+    }
+
     pub(crate) fn page(&mut self) -> &mut kvm_run {
         self.fd.get_kvm_run()
     }

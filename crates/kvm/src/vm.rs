@@ -158,7 +158,8 @@ impl Vm {
     }
 
     /// The pages of the memory slot at `gpa` that the guest has written since the last call, or since
-    /// [`log_dirty_pages`](Self::log_dirty_pages) (KVM api.rst KVM_GET_DIRTY_LOG). What the monitor writes isn't among them.
+    /// [`log_dirty_pages`](Self::log_dirty_pages) (KVM api.rst KVM_GET_DIRTY_LOG). A page that the guest
+    /// has only read may be among them, when KVM has made it writable; what the monitor writes isn't.
     ///
     /// # Errors
     /// There is no memory at `gpa`, or its dirty pages aren't logged.

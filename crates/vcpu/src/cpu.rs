@@ -13,6 +13,13 @@ pub trait Cpu: Send {
     /// The processor can't run.
     fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error>;
 
+    /// Completes the access of the previous exit and doesn't enter the guest. [`Exit::Interrupted`] means that it is complete;
+    /// any other exit is the next one of the same instruction, or the end of a single step.
+    ///
+    /// # Errors
+    /// The processor can't run.
+    fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error>;
+
     /// The flag that makes [`run`](Self::run) return.
     fn kick(&self) -> Arc<dyn Kick>;
 
@@ -43,6 +50,9 @@ impl Kick for ImmediateExit {
 impl Cpu for KvmVcpu {
     fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
         KvmVcpu::run(self)
+    }
+    fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
+        KvmVcpu::complete_access(self)
     }
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(self.immediate_exit()) as _

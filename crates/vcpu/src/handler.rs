@@ -39,11 +39,22 @@ impl Flow<Infallible> {
     }
 }
 
+/// How KVM_RUN is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The guest runs, when the access of the previous exit is complete.
+    Guest,
+    /// Only the access of the previous exit is completed. An instruction with several accesses leaves for the next one.
+    /// Afterwards the registers are those after the instruction.
+    CompleteAccess,
+}
+
 /// The call-backs of a run loop, one for each kind of exit. Implement those that you need: each has a default, which is
 /// what an empty machine does. Reads give ones, and writes are lost.
 ///
 /// ```text
-/// before_run --> KVM_RUN --> one of these ------------------------------> after_run
+/// before_run, entry
+///            --> KVM_RUN --> one of these ------------------------------> after_run
 ///                            string_in  --each element--+
 ///                            port_in <------------------+--by width--> inb, inw, inl
 ///                            string_out --each element--+
@@ -74,6 +85,11 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
     /// Right before each KVM_RUN. A monitor with its own interrupt controller injects here what is due.
     fn before_run(&mut self, vcpu: &mut C) {
         let _ = vcpu;
+    }
+
+    /// How the KVM_RUN that comes now is entered.
+    fn entry(&mut self) -> Entry {
+        Entry::Guest
     }
 
     /// Behind each KVM_RUN, when another call-back has answered the exit. Also behind one that no other call-back sees, such

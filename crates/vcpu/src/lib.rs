@@ -44,6 +44,7 @@
 
 mod cpu;
 mod handler;
+mod instruction;
 mod run_loop;
 mod single_step;
 mod summary;
@@ -52,7 +53,7 @@ mod threads;
 mod trace;
 
 pub use cpu::{Cpu, Kick};
-pub use handler::{ExitHandler, Flow};
+pub use handler::{Entry, ExitHandler, Flow};
 pub use run_loop::{Crash, CrashCause, End, run};
 pub use single_step::{SingleStepped, Steps};
 pub use summary::Summary;

@@ -5,7 +5,7 @@ use std::fmt;
 use vmm_kvm::kvm_bindings::KVM_EXIT_DEBUG;
 use vmm_kvm::{DebugStop, EmulationFailure, Exit, VcpuReport};
 
-use crate::{Cpu, ExitHandler, Flow};
+use crate::{Cpu, Entry, ExitHandler, Flow};
 
 /// Why a vCPU runs no more. `S` is the handler's own reason.
 #[derive(Debug)]
@@ -115,7 +115,11 @@ where
     C: Cpu,
     H: ExitHandler<C>,
 {
-    let whole = match cpu.run()? {
+    let (exit, interrupted) = match handler.entry() {
+        Entry::Guest => (cpu.run()?, Next::Interrupted),
+        Entry::CompleteAccess => (cpu.complete_access()?, Next::Enter),
+    };
+    let whole = match exit {
         Exit::PortOut { port, width, data } => return Ok(port_out(handler, port, width, data).into()),
         Exit::PortIn { port, width, data } => {
             port_in(handler, port, width, data);
@@ -127,7 +131,7 @@ where
             return Ok(Next::Enter);
         }
         Exit::MmioWrite { gpa, data } => return Ok(handler.mmio_write(gpa, data).into()),
-        Exit::Interrupted => return Ok(Next::Interrupted),
+        Exit::Interrupted => return Ok(interrupted),
         Exit::Halt => Whole::Halt,
         Exit::Shutdown => Whole::Shutdown,
         Exit::Debug(stop) => Whole::Debug(stop),

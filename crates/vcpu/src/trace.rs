@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vmm_kvm::DebugStop;
 
-use crate::{Cpu, ExitHandler, Flow};
+use crate::{Cpu, Entry, ExitHandler, Flow};
 
 /// Bytes of an exit's data that are kept: a line's worth. A string instruction has up to a page.
 const DATA_MAX_LEN: usize = 16;
@@ -143,6 +143,8 @@ pub struct Traced<H, T> {
     start: Instant,
     entered: Instant,
     left: Option<Instant>,
+    /// Only the access of the exit before is being completed.
+    is_completing: bool,
 }
 
 impl<H, T> Traced<H, T> {
@@ -160,7 +162,7 @@ impl<H, T> Traced<H, T> {
             data: [0; DATA_MAX_LEN],
             data_len: 0,
         };
-        Self { handler, trace, exit, start, entered: start, left: None }
+        Self { handler, trace, exit, start, entered: start, left: None, is_completing: false }
     }
 
     fn left(&mut self) {
@@ -187,8 +189,18 @@ where
         self.entered = Instant::now();
     }
 
+    fn entry(&mut self) -> Entry {
+        let entry = self.handler.entry();
+        self.is_completing = entry == Entry::CompleteAccess;
+        entry
+    }
+
     fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
         let flow = self.handler.after_run(vcpu);
+        if self.is_completing && self.left.is_none() {
+            // The end of an access that was traced.
+            return flow;
+        }
         let now = Instant::now();
         let left = self.left.unwrap_or(now);
         self.exit.at = left.saturating_duration_since(self.start);
@@ -287,6 +299,9 @@ mod tests {
 
     impl Cpu for Still {
         fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
+            Ok(Exit::Interrupted)
+        }
+        fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
             Ok(Exit::Interrupted)
         }
         fn kick(&self) -> Arc<dyn Kick> {

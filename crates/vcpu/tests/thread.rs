@@ -97,6 +97,12 @@ impl Cpu for ScriptedCpu {
             }
         }
     }
+    fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
+        if !self.data.is_empty() {
+            let _ = self.reads.send(std::mem::take(&mut self.data));
+        }
+        Ok(Exit::Interrupted)
+    }
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.flag) as _
     }

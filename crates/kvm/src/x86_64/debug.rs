@@ -5,6 +5,8 @@ use kvm_bindings::{
     kvm_debug_exit_arch, kvm_guest_debug,
 };
 
+use vmm_memory::vm_memory::{Bytes, GuestAddress};
+
 use crate::error::Named;
 use crate::{Error, KvmVcpu};
 
@@ -184,6 +186,29 @@ impl KvmVcpu {
     /// The ioctl failed.
     pub fn set_breakpoints(&mut self, breakpoints: Breakpoints) -> Result<(), Error> {
         self.set_guest_debug(GuestDebug { breakpoints, ..self.guest_debug })
+    }
+
+    /// Clears the trap flag in the flags that the guest's last instruction, a `pushf`, has stored. For a single step KVM sets
+    /// that flag, and a processor stores it.
+    ///
+    /// # Errors
+    /// The guest's stack isn't in its memory, or an ioctl failed.
+    pub fn clear_pushed_trap_flag(&self) -> Result<(), Error> {
+        let (regs, sregs) = (self.regs()?, self.sregs()?);
+        let stack = match (sregs.cs.l, sregs.ss.db) {
+            (0, 0) => sregs.ss.base + (regs.rsp & 0xffff),
+            (0, _) => (sregs.ss.base + regs.rsp) & 0xffff_ffff,
+            _ => regs.rsp,
+        };
+        // Bit 8 of the flags is the lowest of their second byte. The second byte is in the page of the first: a stack is even.
+        let gpa = self.fd.translate_gva(stack).named("KVM_TRANSLATE")?.physical_address;
+        let flags = GuestAddress(gpa + 1);
+        for ram in &self.memory.ram {
+            let Ok(byte) = ram.memory().read_obj::<u8>(flags) else { continue };
+            let written = ram.memory().write_obj(byte & !1, flags);
+            return written.map_err(|_| Error::NoMemory { gpa });
+        }
+        Err(Error::NoMemory { gpa })
     }
 
     fn set_guest_debug(&mut self, debug: GuestDebug) -> Result<(), Error> {
