@@ -73,6 +73,8 @@ impl<'a> Buffers<'a> {
         let mut at = 0;
         self.each(bytes.len() as u64, |slice| {
             at += slice.copy_to(&mut bytes[at..]);
+            #[cfg(any(test, feature = "testing"))]
+            crate::testing::was_read(self.ram, Some(slice));
             Ok(())
         })
     }

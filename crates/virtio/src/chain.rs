@@ -92,6 +92,8 @@ impl Descriptor {
             .memory()
             .read_obj(GuestAddress(gpa))
             .map_err(|_| Fault::Unmapped { gpa, len: DESCRIPTOR_LEN })?;
+        #[cfg(any(test, feature = "testing"))]
+        crate::testing::was_read(ram, ram.memory().get_slice(GuestAddress(gpa), bytes.len()).ok());
         let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
         Ok(Self {
             gpa: u64::from_le_bytes([a, b, c, d, e, f, g, h]),

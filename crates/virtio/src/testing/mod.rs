@@ -36,6 +36,7 @@
 //! [`conformance!`](crate::conformance) is a line that gives a device some sixty tests of how it gets on with drivers.
 
 mod arena;
+mod changing;
 pub mod conformance;
 mod driver;
 mod loose;
@@ -44,6 +45,8 @@ mod registers;
 mod rings;
 mod wait;
 
+pub use changing::ChangingRam;
+pub(crate) use changing::was_read;
 pub use conformance::Expectations;
 pub use driver::Driver;
 pub use loose::LooseChain;

@@ -56,3 +56,15 @@ fn status_with_features_ok_keeps_the_order() {
 fn status_of_a_running_device_keeps_the_order() {
     every_status_keeps_the_order(4);
 }
+
+#[test]
+fn notification_of_a_queue_that_is_not_there_reaches_none() {
+    let driver = Scripted::new(|_| Ok(())).driver();
+    // The low bits of each are those of queue 0.
+    for index in [0x100, 0x1_0000, 0x8000_0000] {
+        driver.write(Register::QueueNotify, index);
+    }
+    // A device that was never started doesn't read it.
+    let kicked = driver.control().kicks()[0].read();
+    assert_eq!(kicked.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
+}

@@ -9,7 +9,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use super::Subject;
-use crate::testing::{Buf, DEADLINE, Random, Register, features};
+use crate::testing::{Buf, ChangingRam, DEADLINE, Random, Register, features};
 
 /// Every chain that lacks bytes of the request. The device answers or breaks.
 pub fn short_requests_are_survived(subject: &Subject) {
@@ -50,8 +50,32 @@ pub fn chain_made_available_twice_is_survived(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// A second vCPU writes over the rings and buffers all the while.
+/// A second vCPU writes over descriptors, rings and buffers while the device uses them.
 pub fn memory_that_changes_under_the_device_is_survived(subject: &Subject) {
+    what_changes_after_its_read_is_used_as_it_was(subject);
+    what_changes_at_random_is_survived(subject);
+}
+
+/// Whatever the device reads is overwritten before it can read it again, so that it serves the request only if what it uses is
+/// what it checked.
+fn what_changes_after_its_read_is_used_as_it_was(subject: &Subject) {
+    let mut driver = subject.running(features::INDIRECT);
+    let _changing = ChangingRam::new(driver.ram());
+    // A device with nothing to give yet leaves a chain in the queue, and checks it anew when it has.
+    if subject.expect.readable.is_empty() {
+        subject.send(&mut driver);
+        driver.suspend();
+        driver.resume();
+        return;
+    }
+    subject.serve(&mut driver);
+    let mut queue = driver.queue(subject.expect.queue);
+    queue.add_indirect(&subject.bufs());
+    queue.kick();
+    subject.receive(&mut driver);
+}
+
+fn what_changes_at_random_is_survived(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     let mut random = Random::new(1);
     for round in 0..40 {

@@ -120,13 +120,30 @@ pub fn selectors_at_their_extremes_reach_nothing(subject: &Subject) {
         driver.write(Register::QueueReady, 1);
         assert_eq!(driver.read(Register::QueueReady), 0);
         driver.write(Register::QueueNotify, index);
+        // Nor does any of that reach a queue whose number is the selector's low bits.
+        (0..count).for_each(|queue| {
+            driver.write(Register::QueueSel, queue);
+            assert_eq!(driver.read(Register::QueueReady), 0, "queue {queue}, by selector {index:#x}");
+        });
     }
-    for select in [2, 0xffff, 0x8000_0000, 0xffff_ffff] {
+    driver.init(0);
+    subject.serve(&mut driver);
+    feature_selectors_at_their_extremes_reach_nothing(subject);
+}
+
+/// The driver takes VERSION_1 alone, and then writes ones through selectors whose low bits are those of a half.
+fn feature_selectors_at_their_extremes_reach_nothing(subject: &Subject) {
+    let mut driver = subject.driver();
+    driver.add_status(status::ACKNOWLEDGE | status::DRIVER);
+    driver.write_features(features::VERSION_1);
+    for select in [2, 0x100, 0x101, 0xffff, 0x1_0000, 0x1_0001, 0x8000_0000, 0x8000_0001, 0xffff_ffff] {
         driver.write(Register::DeviceFeaturesSel, select);
         assert_eq!(driver.read(Register::DeviceFeatures), 0);
         driver.write(Register::DriverFeaturesSel, select);
         driver.write(Register::DriverFeatures, 0xffff_ffff);
     }
+    driver.add_status(status::FEATURES_OK);
+    assert_ne!(driver.status() & status::FEATURES_OK, 0, "features that weren't offered were taken");
     subject.recover(&mut driver);
 }
 
