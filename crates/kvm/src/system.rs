@@ -99,12 +99,40 @@ impl Kvm {
         if let Some(missing) = self.missing_capabilities().first() {
             return Err(Error::MissingCapability(missing.name));
         }
-        loop {
-            match self.fd.create_vm() {
-                // A signal during the creation; nothing was created.
-                Err(e) if e.errno() == libc::EINTR => {}
-                result => return result.named("KVM_CREATE_VM").map(Vm::new),
-            }
+        uninterrupted(|| self.fd.create_vm()).named("KVM_CREATE_VM").map(Vm::new)
+    }
+}
+
+/// Calls `create` again for as long as a signal interrupts it, in which case nothing was created.
+fn uninterrupted<T>(
+    mut create: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match create() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel answers, the last one first.
+    fn answered(mut answers: Vec<Result<u32, i32>>) -> (Result<u32, i32>, usize) {
+        let create = || answers.pop().expect("no call too many").map_err(kvm_ioctls::Error::new);
+        let result = uninterrupted(create).map_err(|error| error.errno());
+        (result, answers.len())
+    }
+
+    #[test]
+    fn creation_that_a_signal_interrupts_is_tried_again() {
+        assert_eq!(answered(vec![Ok(7), Err(libc::EINTR), Err(libc::EINTR)]), (Ok(7), 0));
+    }
+
+    #[test]
+    fn creation_that_fails_is_not_tried_again() {
+        assert_eq!(answered(vec![Ok(7), Err(libc::ENOMEM), Err(libc::EINTR)]), (Err(libc::ENOMEM), 1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use vmm_virtio::testing::{Buf, Used};
+use vmm_virtio::testing::{Buf, Used, features};
 
 use super::{F_MRG_RXBUF, HEADER, ONE_BUFFER, RECEIVEQ, add, counted, errors, framed, running, send, wait};
 
@@ -138,6 +138,31 @@ fn flood_received_without_buffers_stays_in_the_host_and_the_link_works_again() {
     add(&mut driver, &[Buf::Write(100)]);
     send(&peer, b"the first one behind");
     assert_eq!(&wait(&mut driver).written()[12..], b"the first one behind");
+}
+
+/// The producer never waits for the driver, and the driver has at most two buffers: the device runs out of buffers and of
+/// frames again and again, each time while the other side is at work.
+fn flood_received_while_buffers_come_one_by_one_arrives_whole(features: u64) {
+    const FRAMES: u32 = 20_000;
+    let (mut driver, peer) = running(features);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..FRAMES).for_each(|number| send(&peer, &number.to_le_bytes().repeat(15))));
+        add(&mut driver, &[Buf::Write(72)]);
+        for number in 0..FRAMES {
+            add(&mut driver, &[Buf::Write(72)]);
+            assert_eq!(wait(&mut driver).written()[12..16], number.to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn flood_received_with_a_concurrent_producer_arrives_whole() {
+    flood_received_while_buffers_come_one_by_one_arrives_whole(F_MRG_RXBUF);
+}
+
+#[test]
+fn flood_received_with_a_concurrent_producer_and_event_idx_arrives_whole() {
+    flood_received_while_buffers_come_one_by_one_arrives_whole(F_MRG_RXBUF | features::EVENT_IDX);
 }
 
 #[test]
