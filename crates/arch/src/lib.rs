@@ -6,6 +6,7 @@
 //! - [`cpuid`]: what the processor says of itself, made from what KVM supports;
 //! - [`boot`]: the registers with which the first instruction runs, for each way to enter a kernel;
 //! - [`flat`]: the same for a program without a boot protocol, in real, protected, paged and long mode;
+//! - [`mptable`]: what kernels without ACPI read of processors and interrupts;
 //! - [`msr`]: model-specific registers that firmware would have set.
 //!
 //! kvm-bindings' plain structures are the vocabulary, so that [`vmm-kvm`] hands them to the kernel as they

@@ -5,6 +5,7 @@ pub mod cpuid;
 pub mod e820;
 pub mod flat;
 pub mod layout;
+pub mod mptable;
 pub mod msr;
 mod segments;
 pub mod topology;
