@@ -56,7 +56,7 @@ impl Machine {
         let ram = GuestRam::new(&plan.ram)?;
         let load_started = Instant::now();
         plan.boot.load(&ram, &mut inputs)?;
-        write_acpi_tables(&plan, &ram)?;
+        write_tables(&plan, &ram)?;
         let load_time = load_started.elapsed();
         // Behind the load: until the guest runs, KVM needn't follow the changes of the mappings.
         vm.add_memory(&ram)?;
@@ -168,11 +168,13 @@ fn check_apic_ids(topology: Topology, kvm: &Kvm) -> Result<(), Error> {
     }
 }
 
-/// Writes the ACPI tables where the kernel searches for them.
-fn write_acpi_tables(plan: &Plan, ram: &GuestRam) -> Result<(), Error> {
-    for table in plan.acpi.iter().flat_map(vmm_acpi::Tables::iter) {
-        let written = ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa));
-        written.map_err(|source| Error::AcpiWrite { gpa: table.gpa, source })?;
+/// Writes the ACPI tables and the MP table where the kernel searches for them.
+fn write_tables(plan: &Plan, ram: &GuestRam) -> Result<(), Error> {
+    let acpi = plan.acpi.iter().flat_map(vmm_acpi::Tables::iter).map(|table| (table.gpa, &table.bytes[..]));
+    let mp_table = plan.mp_table.iter().map(|table| (table.range().start, table.bytes()));
+    for (gpa, bytes) in acpi.chain(mp_table) {
+        let written = ram.memory().write_slice(bytes, GuestAddress(gpa));
+        written.map_err(|source| Error::TablesWrite { gpa, source })?;
     }
     Ok(())
 }

@@ -24,9 +24,11 @@ pub enum Error {
     /// The ACPI tables of so large a machine have no room.
     #[error("cpus.count: ask for fewer: {0}")]
     Acpi(#[from] vmm_acpi::Error),
-    /// The guest has no memory for the ACPI tables.
-    #[error("memory.size: no memory at {gpa:#x} for the ACPI tables; give the guest at least 1 MiB")]
-    AcpiWrite {
+    /// The guest has no memory for the ACPI tables or the MP table.
+    #[error(
+        "memory.size: no memory at {gpa:#x} for the tables of the BIOS area; give the guest at least 1 MiB"
+    )]
+    TablesWrite {
         /// Where.
         gpa: u64,
         /// Why not.
@@ -232,15 +234,14 @@ impl Error {
         use vmm_kvm::Error as Kvm;
         match self {
             Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::Console(_) => Blame::Config,
-            Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::AcpiWrite { .. } => Blame::Config,
+            Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
             Self::PortTaken { .. } | Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host
             }
             Self::StdioTaken { .. } | Self::ClaimedTwice { .. } => Blame::Config,
-            Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } | Self::TooManyDevices { .. } => {
-                Blame::Config
-            }
+            Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } => Blame::Config,
+            Self::TooManyDevices { .. } => Blame::Config,
             Self::OpenDevice { source, .. } => match source.blame {
                 vmm_virtio::OpenBlame::Config => Blame::Config,
                 vmm_virtio::OpenBlame::Host => Blame::Host,

@@ -45,6 +45,7 @@ mod handler;
 mod inputs;
 mod machine;
 mod metrics;
+mod mptable;
 mod picture;
 mod plan;
 mod ranges;

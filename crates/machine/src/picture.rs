@@ -129,6 +129,11 @@ impl Plan {
         }));
         let tables = self.acpi.iter().flat_map(vmm_acpi::Tables::iter);
         all.extend(tables.map(|table| row(table.gpa, table.bytes.len() as u64, Kind::Placed, table.name)));
+        all.extend(self.mp_table.iter().map(|table| Row {
+            range: table.range(),
+            kind: Kind::Placed,
+            label: "MP table",
+        }));
         all.extend(alias.map(|alias| {
             let len = alias.source.end - alias.source.start;
             row(alias.gpa, len, Kind::Placed, "the image's last 64 KiB again")

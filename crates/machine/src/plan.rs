@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use vmm_acpi::Tables;
 use vmm_arch::layout;
+use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
 use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial};
 use vmm_virtio::HostEnd;
 
 use crate::guest::GuestPlan;
 use crate::ranges::Ranges;
-use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, virtio};
+use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, mptable, virtio};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
@@ -33,6 +34,8 @@ pub struct Plan {
     pub irqchip: bool,
     /// The ACPI tables, for a kernel that follows a boot protocol on a machine with interrupt controllers.
     pub acpi: Option<Tables>,
+    /// What kernels without ACPI read instead, where there are ACPI tables that leave room for it.
+    pub mp_table: Option<MpTable>,
     /// The devices of ours on the port bus, in ascending order of port.
     pub devices: Vec<Device>,
     /// The virtio devices, in the order of the config.
@@ -112,13 +115,16 @@ impl Plan {
         let topology = topology(&config.cpus)?;
         // A flat image knows its machine, and brings no interpreter for tables.
         let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
+        let acpi = has_acpi.then(|| acpi::tables(topology, in_acpi)).transpose()?;
+        let mp_table = acpi.as_ref().and_then(|acpi| mptable::table(topology, acpi));
         Ok(Self {
             ram,
             topology,
             affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
             boot,
             irqchip: config.irqchip,
-            acpi: has_acpi.then(|| acpi::tables(topology, in_acpi)).transpose()?,
+            acpi,
+            mp_table,
             devices: devices(config, has_acpi)?,
             virtio,
             serial: config.serial.clone(),
@@ -225,6 +231,10 @@ impl fmt::Display for Plan {
                 let end = table.gpa + table.bytes.len() as u64;
                 writeln!(f, "  {:#011x}..{end:#011x} {}", table.gpa, table.name)?;
             }
+        }
+        if let Some(table) = &self.mp_table {
+            let range = table.range();
+            writeln!(f, "mp table: {:#011x}..{:#011x}", range.start, range.end)?;
         }
         writeln!(f, "devices:")?;
         let mut kvm =

@@ -75,6 +75,10 @@ pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 /// device ever had, then those of PC devices that aren't here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the
 /// keyboard, 2 the cascade, 3 COM2, 4 COM1, 8 the real-time clock, 9 the SCI, 13 the floating-point unit.
 pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15];
+/// The input of the first 8259 that the second one takes: no device's.
+pub const PIC_CASCADE_IRQ: u32 = 2;
+/// Inputs of the IO-APIC. KVM wires a global system interrupt to the input of the same number.
+pub const IOAPIC_PINS: u32 = 24;
 /// IO-APIC registers, inside the gap, emulated by KVM.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Local APIC registers, inside the gap, emulated by KVM.
@@ -95,7 +99,7 @@ pub const PVPANIC: Range<u64> = 0x505..0x506;
 pub const PM1: Range<u64> = 0x600..0x606;
 /// The system control interrupt of ACPI, a global system interrupt: the customary one of a PC.
 pub const SCI_IRQ: u32 = 9;
-/// Where the ACPI tables lie: in the BIOS area, where kernels search for the first of them.
+/// Where the ACPI tables lie, and after them the MP table: in the BIOS area, where kernels search for the first of each.
 pub const ACPI_TABLES: Range<u64> = BIOS..HIGH_MEMORY;
 /// Ports of the i8042: data at 0x60, command and status at 0x64.
 pub const I8042: Range<u64> = 0x60..0x65;
