@@ -91,6 +91,19 @@ pub enum Error {
         /// How many there can be.
         max: usize,
     },
+    /// More virtio devices on the kernel's command line than interrupts, since so many processors leave no room for an MP table.
+    #[error(
+        "devices: {asked} virtio devices on the command line, but with {cpus} processors there is no room for an MP table, and \
+         without one there are interrupts for {max}; ask for fewer of either"
+    )]
+    NoMpTable {
+        /// How many the config has.
+        asked: usize,
+        /// How many there can be.
+        max: usize,
+        /// The machine's processors.
+        cpus: u32,
+    },
     /// The inputs were opened for another config.
     #[error("the files were opened for another config")]
     OtherInputs,
@@ -241,7 +254,7 @@ impl Error {
             }
             Self::StdioTaken { .. } | Self::ClaimedTwice { .. } => Blame::Config,
             Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } => Blame::Config,
-            Self::TooManyDevices { .. } => Blame::Config,
+            Self::TooManyDevices { .. } | Self::NoMpTable { .. } => Blame::Config,
             Self::OpenDevice { source, .. } => match source.blame {
                 vmm_virtio::OpenBlame::Config => Blame::Config,
                 vmm_virtio::OpenBlame::Host => Blame::Host,

@@ -16,7 +16,8 @@ const CPU_FEATURES: u32 = 1 << 9 | 1;
 
 /// The MP table of a machine with these vCPUs, behind its ACPI tables. `None` where these leave no room for it.
 ///
-/// It has the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC.
+/// It has the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC: those of ISA, and behind
+/// them those that virtio devices on the command line may have.
 pub(crate) fn table(topology: Topology, acpi: &Tables) -> Option<MpTable> {
     let ids = (0..topology.count()).map(|index| topology.apic_id(index)).filter(|id| *id < MAX_CPUS);
     let ids: Vec<u8> = ids.map(|id| id as u8).collect();

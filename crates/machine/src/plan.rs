@@ -103,7 +103,7 @@ impl Plan {
     /// The kernel or image is none, or something that the config asks for doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
-        let virtio = virtio::plan(&inputs.devices, &ram)?;
+        let virtio = virtio::plan(&inputs.devices, &ram, config.announce_virtio)?;
         let (in_acpi, in_cmdline) = match config.announce_virtio {
             AnnounceVirtio::Acpi => (&virtio[..], &[][..]),
             AnnounceVirtio::Cmdline => (&[][..], &virtio[..]),
@@ -117,6 +117,9 @@ impl Plan {
         let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
         let acpi = has_acpi.then(|| acpi::tables(topology, in_acpi)).transpose()?;
         let mp_table = acpi.as_ref().and_then(|acpi| mptable::table(topology, acpi));
+        if has_acpi && mp_table.is_none() {
+            virtio::check_without_mp_table(in_cmdline, topology.count())?;
+        }
         Ok(Self {
             ram,
             topology,

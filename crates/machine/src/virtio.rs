@@ -8,7 +8,7 @@ use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
 use vmm_arch::layout;
 use vmm_bus::{Bus, IrqLine};
-use vmm_config::{Config, VirtioSection};
+use vmm_config::{AnnounceVirtio, Config, VirtioSection};
 use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
@@ -142,8 +142,15 @@ impl fmt::Display for VirtioPlan {
 const MEMORY_ALIGNMENT: u64 = 1 << 30;
 
 /// Gives each device its registers and its interrupt, in the order of the config, and files a place behind `ram`.
-pub(crate) fn plan(devices: &[OpenDevice], ram: &Ram) -> Result<Vec<VirtioPlan>, Error> {
-    let gsis = layout::VIRTIO_GSIS;
+pub(crate) fn plan(
+    devices: &[OpenDevice],
+    ram: &Ram,
+    announced: AnnounceVirtio,
+) -> Result<Vec<VirtioPlan>, Error> {
+    let gsis = match announced {
+        AnnounceVirtio::Acpi => &layout::VIRTIO_GSIS[..],
+        AnnounceVirtio::Cmdline => &layout::VIRTIO_CMDLINE_IRQS[..],
+    };
     if devices.len() > gsis.len() {
         return Err(Error::TooManyDevices { asked: devices.len(), max: gsis.len() });
     }
@@ -158,7 +165,7 @@ pub(crate) fn plan(devices: &[OpenDevice], ram: &Ram) -> Result<Vec<VirtioPlan>,
         free = end.checked_next_multiple_of(MEMORY_ALIGNMENT).unwrap_or(end);
         start..end
     };
-    let place = |((device, start), gsi): ((&OpenDevice, u64), u32)| VirtioPlan {
+    let place = |((device, start), &gsi): ((&OpenDevice, u64), &u32)| VirtioPlan {
         id: device.id.clone(),
         kind: device.kind,
         registers: start..start + MMIO_LEN,
@@ -168,6 +175,15 @@ pub(crate) fn plan(devices: &[OpenDevice], ram: &Ram) -> Result<Vec<VirtioPlan>,
         console: device.console.as_ref().map(|console| console.port.end().clone()),
     };
     Ok(places.map(place).collect())
+}
+
+/// Whether these devices on the command line do with the interrupts that a kernel has without an MP table, on a machine with
+/// so many processors.
+pub(crate) fn check_without_mp_table(plans: &[VirtioPlan], cpus: u32) -> Result<(), Error> {
+    match plans.iter().filter(|plan| plan.gsi < layout::PIC_IRQS).count() {
+        max if max < plans.len() => Err(Error::NoMpTable { asked: plans.len(), max, cpus }),
+        _ => Ok(()),
+    }
 }
 
 /// What the devices say of themselves in ACPI: where Linux's virtio_mmio driver looks for them.

@@ -75,6 +75,13 @@ pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 /// device ever had, then those of PC devices that aren't here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the
 /// keyboard, 2 the cascade, 3 COM2, 4 COM1, 8 the real-time clock, 9 the SCI, 13 the floating-point unit.
 pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15];
+/// Interrupts of virtio devices on the kernel's command line, in the order in which devices get them: first those that a PC
+/// without ACPI has, then those that only the [MP table](crate::mptable) gives a kernel. 9 is the last of the PC's, because
+/// a kernel that does use the ACPI tables has the SCI there, and an edge of one of two devices on a line can be lost.
+pub const VIRTIO_CMDLINE_IRQS: [u32; 17] =
+    [5, 6, 7, 10, 11, 12, 14, 15, SCI_IRQ, 16, 17, 18, 19, 20, 21, 22, 23];
+/// How many interrupts a PC has without an IO-APIC: those of its two 8259s, which are the IO-APIC's first inputs too.
+pub const PIC_IRQS: u32 = 16;
 /// The input of the first 8259 that the second one takes: no device's.
 pub const PIC_CASCADE_IRQ: u32 = 2;
 /// Inputs of the IO-APIC. KVM wires a global system interrupt to the input of the same number.
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn virtio_registers_lie_in_the_gap_below_the_controllers() {
-        const { assert!(MMIO_GAP.start < VIRTIO_MMIO && VIRTIO_MMIO + 16 * 0x1000 <= IOAPIC) };
+        const { assert!(MMIO_GAP.start < VIRTIO_MMIO && VIRTIO_MMIO + 17 * 0x1000 <= IOAPIC) };
     }
 
     /// Nothing else of ours is wired to them, and the IO-APIC has 24 pins.
@@ -153,6 +160,23 @@ mod tests {
         gsis.dedup();
         assert_eq!(gsis.len(), VIRTIO_GSIS.len());
         assert!(gsis.iter().all(|gsi| *gsi < 24 && ![0, 1, 2, COM1_IRQ, 8, SCI_IRQ, 13].contains(gsi)));
+    }
+
+    /// The SCI is one of them: a kernel without ACPI doesn't enable it.
+    #[test]
+    fn virtio_interrupts_on_the_command_line_are_free_lines_each_once() {
+        let mut irqs = VIRTIO_CMDLINE_IRQS.to_vec();
+        irqs.sort_unstable();
+        irqs.dedup();
+        assert_eq!(irqs.len(), VIRTIO_CMDLINE_IRQS.len());
+        assert!(irqs.iter().all(|irq| *irq < IOAPIC_PINS && ![0, 1, 2, 3, COM1_IRQ, 8, 13].contains(irq)));
+    }
+
+    /// Linux refuses the others where it doesn't know an IO-APIC.
+    #[test]
+    fn virtio_interrupts_on_the_command_line_start_with_those_of_the_8259s() {
+        assert!(VIRTIO_CMDLINE_IRQS.is_sorted_by_key(|irq| *irq >= PIC_IRQS));
+        assert_eq!(VIRTIO_CMDLINE_IRQS[..9], [5, 6, 7, 10, 11, 12, 14, 15, 9]);
     }
 
     #[test]

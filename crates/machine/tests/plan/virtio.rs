@@ -72,7 +72,7 @@ fn plan_with_virtio_devices_is_as_recorded() {
 
 #[test]
 fn plan_with_virtio_devices_on_the_command_line_is_as_recorded() {
-    assert_golden("virtio-cmdline.txt", &machine(TWO, r#", "announce_virtio": "cmdline""#).unwrap());
+    assert_golden("virtio-cmdline.txt", &machine(TWO, CMDLINE).unwrap());
 }
 
 #[test]
@@ -136,6 +136,42 @@ fn more_devices_than_interrupts_are_refused_with_the_limit() {
     let devices = [r#"{"type": "idle"}"#; 17].join(", ");
     let expected = "devices: 17 virtio devices, but there are interrupts for 16; remove some";
     assert_eq!(refusal(&devices, ""), (expected.to_owned(), Blame::Config));
+}
+
+const CMDLINE: &str = r#", "announce_virtio": "cmdline""#;
+
+/// A machine with so many devices, on the command line.
+fn on_the_command_line(count: usize, rest: &str) -> Result<String, Error> {
+    machine(&vec![r#"{"type": "idle"}"#; count].join(", "), &format!("{CMDLINE}{rest}"))
+}
+
+/// 5 to 15 are those of a PC's 8259s; those from 16 on are in the MP table.
+#[test]
+fn devices_on_the_command_line_have_the_interrupts_of_a_pc_first() {
+    let plan = on_the_command_line(17, "").unwrap();
+    let words = plan.split(['"', ' ']).filter(|word| word.starts_with("virtio_mmio.device="));
+    let irqs: Vec<&str> = words.map(|word| word.rsplit(':').next().unwrap()).collect();
+    let expected = "5 6 7 10 11 12 14 15 9 16 17 18 19 20 21 22 23";
+    assert_eq!(irqs.join(" "), expected);
+    assert!(plan.contains("\"idle8\", gsi 9, ") && plan.contains("\"idle16\", gsi 23, "), "{plan}");
+}
+
+#[test]
+fn more_devices_on_the_command_line_than_interrupts_are_refused_with_the_limit() {
+    let error = on_the_command_line(18, "").unwrap_err();
+    let expected = "devices: 18 virtio devices, but there are interrupts for 17; remove some";
+    assert_eq!((error.to_string(), error.blame()), (expected.to_owned(), Blame::Config));
+}
+
+/// The tables of 1,200 processors leave no room for an MP table, without which Linux has the interrupts of the 8259s only.
+#[test]
+fn tenth_device_on_the_command_line_without_an_mp_table_is_refused() {
+    const CPUS: &str = r#", "cpus": {"count": 1200}"#;
+    assert!(!on_the_command_line(9, CPUS).unwrap().contains("mp table"));
+    let error = on_the_command_line(10, CPUS).unwrap_err();
+    let expected = "devices: 10 virtio devices on the command line, but with 1200 processors there is no room for an MP \
+                    table, and without one there are interrupts for 9; ask for fewer of either";
+    assert_eq!((error.to_string(), error.blame()), (expected.to_owned(), Blame::Config));
 }
 
 #[test]
