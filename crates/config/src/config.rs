@@ -14,6 +14,7 @@ use crate::{
     error::ConfigError,
     expect::Expect,
     file::ConfigFile,
+    irqchip::IrqchipReason,
     on_reboot::OnReboot,
     overrides::Overrides,
     serial::Serial,
@@ -86,6 +87,7 @@ impl ConfigFile {
         let Grouping { count, threads_per_core, cores_per_socket, sockets } =
             Grouping::new(&self, &overrides)?;
         affinity::check(&self, count)?;
+        let irqchip = IrqchipReason::of(&self, &overrides).is_some();
         let origin = self.origin.as_deref();
         let directory = origin.and_then(Path::parent).unwrap_or(Path::new(""));
 
@@ -103,7 +105,7 @@ impl ConfigFile {
                 .serial
                 .or(self.serial.map(|serial| serial.within(directory)))
                 .unwrap_or_default(),
-            irqchip: self.irqchip.unwrap_or(true),
+            irqchip,
             on_reboot: self.on_reboot.unwrap_or_default(),
             announce_virtio: self.announce_virtio.unwrap_or_default(),
             devices: virtio::settle(self.devices, directory, origin)?,

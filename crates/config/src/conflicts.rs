@@ -6,6 +6,7 @@ use crate::{
     device::Device,
     error::{ConfigError, ValueError},
     file::ConfigFile,
+    irqchip::IrqchipReason,
     number::Port,
     overrides::{Flag, Overrides},
 };
@@ -13,10 +14,13 @@ use crate::{
 /// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
 pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     flat_excludes_linux(file, flags)?;
-    if !file.irqchip.unwrap_or(true) {
-        one_processor(file, flags)?;
-    } else if file.expect.is_some() {
-        return Err(ConfigError::field(file.origin.as_deref(), "expect", &ValueError::HaltNeverEnds));
+    match IrqchipReason::of(file, flags) {
+        None => one_processor(file, flags)?,
+        Some(reason) if file.expect.is_some() => {
+            let problem = ValueError::HaltNeverEnds(reason);
+            return Err(ConfigError::field(file.origin.as_deref(), "expect", &problem));
+        }
+        Some(_) => {}
     }
     own_ports(&file.devices, file.origin.as_deref())
 }

@@ -7,7 +7,9 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{count::CpuCount, number::Port, overrides::Flag, size::ByteSize, text::quote};
+use crate::{
+    count::CpuCount, irqchip::IrqchipReason, number::Port, overrides::Flag, size::ByteSize, text::quote,
+};
 
 /// Why a config can't be used: the place, then the problem.
 ///
@@ -329,8 +331,8 @@ pub enum ValueError {
     #[error("the list is empty, name at least one CPU of the host")]
     NoHostCpu,
     /// An expectation of a guest whose halt doesn't end it.
-    #[error("the guest's hlt never ends it while \"irqchip\" is true; set \"irqchip\" to false")]
-    HaltNeverEnds,
+    #[error("a hlt never ends this guest, because {0}")]
+    HaltNeverEnds(IrqchipReason),
     /// An expectation of nothing at all.
     #[error("nothing is expected, give \"rax\" or an entry of \"memory\", or leave it out")]
     ExpectsNothing,

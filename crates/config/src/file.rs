@@ -48,9 +48,10 @@ pub struct ConfigFile {
     #[schemars(with = "Serial", extend("default" = Serial::default()))]
     pub serial: Option<Serial>,
     /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them hlt ends the guest, and
-    /// there is one processor.
+    /// there is one processor. By default a machine has them, unless it runs a flat image on one processor and has no
+    /// virtio devices.
     #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "bool", extend("default" = true))]
+    #[schemars(with = "bool")]
     pub irqchip: Option<bool>,
     /// What follows when the guest resets its machine: the monitor ends, or the machine starts anew.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]

@@ -219,6 +219,37 @@ fn merge_no_irqchip_with_one_processor_by_flag_is_accepted() {
     assert!(!merge(text, &[(Flag::Cpus, "1")]).unwrap().irqchip);
 }
 
+/// Whether the machine of a flat image with this besides has interrupt controllers.
+fn flat_irqchip(rest: &str, flags: &[(Flag, &str)]) -> bool {
+    merge(&format!(r#"{{"boot": {{"flat": {{"image": "a"}}}}{rest}}}"#), flags).unwrap().irqchip
+}
+
+#[test]
+fn merge_flat_image_has_no_irqchip_unless_asked_for() {
+    assert!(!flat_irqchip("", &[]));
+    assert!(!flat_irqchip(r#", "devices": [{"type": "debug-console"}]"#, &[]));
+    assert!(flat_irqchip(r#", "irqchip": true"#, &[]));
+}
+
+#[test]
+fn merge_flat_image_on_two_processors_has_an_irqchip() {
+    assert!(flat_irqchip(r#", "cpus": {"count": 2}"#, &[]));
+    assert!(flat_irqchip("", &[(Flag::Cpus, "2")]));
+    assert!(!flat_irqchip(r#", "cpus": {"count": 2}"#, &[(Flag::Cpus, "1")]));
+}
+
+#[test]
+fn merge_flat_image_with_a_virtio_device_has_an_irqchip() {
+    assert!(flat_irqchip(r#", "devices": [{"type": "debug-console"}, {"type": "rng"}]"#, &[]));
+}
+
+#[test]
+fn merge_flat_flag_alone_has_no_irqchip() {
+    let mut overrides = Overrides::default();
+    overrides.set(Flag::Flat, OsStr::new("hello.bin")).unwrap();
+    assert!(!ConfigFile::default().merge(overrides).unwrap().irqchip);
+}
+
 /// Threads, cores and sockets of a config.
 fn grouped(config: &Config) -> [u16; 4] {
     let cpus = &config.cpus;

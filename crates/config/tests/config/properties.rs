@@ -155,7 +155,8 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
         true => BootSection { flat: None, ..file.boot },
         false => BootSection { cmdline: file.boot.cmdline, flat: file.boot.flat, ..BootSection::default() },
     };
-    let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(true));
+    let has_virtio = file.devices.iter().any(|device| matches!(device, Device::Virtio(_)));
+    let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(linux || has_virtio));
     devices.sort_by_key(Device::port);
     // Two without a port are no pair; theirs are the ids.
     devices.dedup_by(|a, b| a.port().is_some() && a.port() == b.port());

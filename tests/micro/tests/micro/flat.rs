@@ -39,7 +39,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_timeout_ends_a_guest_whose_trace_nobody_reads,
         flat_trace_has_a_line_for_each_exit,
         flat_step_shows_the_first_instructions,
-        flat_without_config_runs_in_real_mode_from_0,
+        flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt,
         flat_device_on_a_taken_port_is_refused,
         flat_expected_memory_that_is_not_there_is_refused,
         flat_image_that_is_not_there_is_refused,
@@ -282,14 +282,11 @@ fn flat_step_shows_the_first_instructions() {
     assert!(lines[2].contains(" ax f000 "), "mov ax, cs: {steps}");
 }
 
-/// With interrupt controllers, as a machine has by default, the guest's `hlt` is no end.
-fn flat_without_config_runs_in_real_mode_from_0() {
+fn flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt() {
     let image = driver::guests::path("hello-real");
-    let mut monitor =
-        Monitor::command(["--flat".as_ref(), image.as_os_str()]).args(["--memory", "1M"]).start();
-    monitor.expect("Hello, KVM!", DEADLINE);
-    monitor.signal(Signal::SIGTERM);
-    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    let mut monitor = Monitor::command(["--flat".as_ref(), image.as_os_str()]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (b"Hello, KVM!".to_vec(), ""));
 }
 
 /// What the monitor says to a config with this in it besides an image.

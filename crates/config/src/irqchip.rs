@@ -1,0 +1,49 @@
+//! Whether a machine has KVM's interrupt controllers, and why.
+
+use std::fmt;
+
+use crate::{device::Device, file::ConfigFile, overrides::Overrides};
+
+/// Why a machine has interrupt controllers, so that a processor that halts only waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IrqchipReason {
+    /// `irqchip` is true.
+    Field,
+    /// The default for a Linux kernel, which can't do without.
+    Linux,
+    /// The default where a processor has to start another, through its local APIC.
+    Processors,
+    /// The default where a virtio device has to interrupt the guest.
+    Virtio,
+}
+
+impl IrqchipReason {
+    /// Why the machine that the file and the flags ask for has interrupt controllers; `None` if it has none.
+    ///
+    /// What the file says goes first. Otherwise only a flat image with one processor and without virtio devices has none: it
+    /// is a program that ends at its `hlt`, and with interrupt controllers it would wait there for ever.
+    pub(crate) fn of(file: &ConfigFile, flags: &Overrides) -> Option<IrqchipReason> {
+        let is_flat = file.boot.flat.is_some() || flags.flat.is_some();
+        let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
+        let mut devices = file.devices.iter();
+        match file.irqchip {
+            Some(asked) => asked.then_some(IrqchipReason::Field),
+            None if !is_flat => Some(IrqchipReason::Linux),
+            None if count.get() > 1 => Some(IrqchipReason::Processors),
+            None if devices.any(|device| matches!(device, Device::Virtio(_))) => Some(IrqchipReason::Virtio),
+            None => None,
+        }
+    }
+}
+
+/// A clause, and what to do about it.
+impl fmt::Display for IrqchipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IrqchipReason::Field => "\"irqchip\" is true; set it to false",
+            IrqchipReason::Linux => "a Linux kernel gets interrupt controllers; set \"irqchip\" to false",
+            IrqchipReason::Processors => "more than one processor needs interrupt controllers; ask for one",
+            IrqchipReason::Virtio => "virtio devices need interrupt controllers; remove them",
+        })
+    }
+}
