@@ -9,60 +9,94 @@ use vmm_machine::{Diagnostics, WatchExits};
 
 const EXAMPLES: &str = include_str!("help.txt");
 
+/// Headings of `--help`.
+const BOOT: &str = "What to boot";
+const FLAT: &str = "A flat image";
+const MACHINE: &str = "The machine";
+const RUN: &str = "The run";
+const WATCH: &str = "Watching it";
+
 /// Runs a stock Linux kernel or a bare-metal image in a KVM virtual machine, with the serial console on this terminal.
 #[derive(Debug, Parser)]
 #[command(name = "vmm-bin", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// JSON config of the machine; flags override it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = BOOT)]
     pub(crate) config: Option<PathBuf>,
     /// Kernel: an ELF vmlinux or a bzImage
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = BOOT)]
     kernel: Option<OsString>,
     /// Initial RAM disk
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = BOOT)]
     initrd: Option<OsString>,
-    /// Flat image, instead of a kernel: raw, ELF or multiboot
-    #[arg(long, value_name = "FILE")]
-    flat: Option<OsString>,
     /// Kernel command line
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = BOOT)]
     cmdline: Option<OsString>,
     /// Boot protocol: auto, linux64, linux32 or pvh
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = BOOT)]
     protocol: Option<OsString>,
+    /// Flat image, instead of a kernel: raw, ELF or multiboot
+    #[arg(long, value_name = "FILE", help_heading = FLAT)]
+    flat: Option<OsString>,
+    /// Mode to enter it in: real, reset, protected, paged or long
+    #[arg(long, value_name = "NAME", help_heading = FLAT)]
+    mode: Option<OsString>,
+    /// Where its first byte goes, such as 0x7c00
+    #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
+    load_address: Option<OsString>,
+    /// Address of its first instruction
+    #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
+    entry: Option<OsString>,
+    /// What its stack pointer starts at
+    #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
+    stack: Option<OsString>,
+    /// What must hold when it halts: rax=42, 0x400=42 (64 bits) or 0x400:u8=42; may be repeated
+    #[arg(long, value_name = "PLACE=VALUE", help_heading = FLAT)]
+    expect: Vec<OsString>,
     /// Guest memory, such as 512M or 2G
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = MACHINE)]
     memory: Option<OsString>,
     /// Number of virtual processors
-    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true, help_heading = MACHINE)]
     cpus: Option<OsString>,
     /// Serial console: stdio, pty, none, file:PATH or socket:PATH
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", help_heading = MACHINE)]
     serial: Option<OsString>,
+    /// Give the machine interrupt controllers, or none; a flat image on one processor has none otherwise
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = MACHINE)]
+    irqchip: Option<OsString>,
+    /// Add a port that prints the bytes written to it, and reads as 0xe9
+    #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
+    debug_console: Option<OsString>,
+    /// Add four ports that end the run: v written exits with (v << 1) | 1
+    #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
+    debug_exit: Option<OsString>,
+    /// Add a port that prints the bytes written to it
+    #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
+    pseudo_serial: Option<OsString>,
     /// Print the plan (memory map, addresses, entry, command line) and start no guest; files and virtio devices are opened
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     pub(crate) check: bool,
     /// End the run after this time, such as 5s, with exit code 124
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = RUN)]
     pub(crate) timeout: Option<Timeout>,
     /// Time that a guest has to shut down after SIGTERM [default: 30s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = RUN)]
     pub(crate) shutdown_timeout: Option<Timeout>,
     /// Show every exit of the guest on standard error, or a table of them at the end
-    #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
+    #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = WATCH)]
     trace_exits: Option<WatchExits>,
     /// Show the registers in front of each of the first N instructions on standard error
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = WATCH)]
     step: u64,
     /// Write what the devices have counted to this file as JSON, at the end and on SIGUSR1
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = WATCH)]
     pub(crate) metrics: Option<PathBuf>,
     /// Log more: -v lifecycle, -vv details
-    #[arg(short, action = ArgAction::Count)]
+    #[arg(short, action = ArgAction::Count, help_heading = WATCH)]
     pub(crate) verbose: u8,
     /// Log to a file instead of standard error
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = WATCH)]
     pub(crate) log_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -93,12 +127,19 @@ impl Args {
             (Flag::Memory, &self.memory),
             (Flag::Cpus, &self.cpus),
             (Flag::Serial, &self.serial),
+            (Flag::Irqchip, &self.irqchip),
+            (Flag::Mode, &self.mode),
+            (Flag::LoadAddress, &self.load_address),
+            (Flag::Entry, &self.entry),
+            (Flag::Stack, &self.stack),
+            (Flag::DebugConsole, &self.debug_console),
+            (Flag::DebugExit, &self.debug_exit),
+            (Flag::PseudoSerial, &self.pseudo_serial),
         ];
+        let given = flags.into_iter().filter_map(|(flag, text)| Some((flag, text.as_ref()?)));
         let mut overrides = Overrides::default();
-        for (flag, text) in flags {
-            if let Some(text) = text {
-                overrides.set(flag, text)?;
-            }
+        for (flag, text) in given.chain(self.expect.iter().map(|text| (Flag::Expect, text))) {
+            overrides.set(flag, text)?;
         }
         Ok(overrides)
     }

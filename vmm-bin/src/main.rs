@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmm_config::{Config, ConfigFile, OnReboot};
+use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
 use vmm_machine::doctor::Host;
 use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
@@ -44,9 +44,16 @@ fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
 }
 
 fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
-    let config = config(args)?;
+    let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+    let overrides = args.overrides()?;
+    let fields = FlagFields::new(&file, &overrides);
+    let config = file.merge(overrides)?;
+    boot_config(args, &config, started).map_err(|failure| failure.of_flags(fields))
+}
+
+fn boot_config(args: &Args, config: &Config, started: Instant) -> Result<Outcome, Failure> {
     if args.check {
-        return print(&plan(&config)?.0.to_string());
+        return print(&plan(config)?.0.to_string());
     }
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     descriptors::raise_limit();
@@ -54,7 +61,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
     loop {
-        let mut machine = build(args, &config, metrics.as_ref(), &mut terminal, started)?;
+        let mut machine = build(args, config, metrics.as_ref(), &mut terminal, started)?;
         machine.set_device_log(device_log);
         let run = machine.run(started)?;
         if !run.wants_restart || config.on_reboot == OnReboot::Exit {
@@ -99,13 +106,6 @@ fn build(
         *terminal = Some(tty::RawMode::enter()?);
     }
     Ok(machine)
-}
-
-/// The config file, if there is one, with the flags over it.
-fn config(args: &Args) -> Result<Config, Failure> {
-    let file = args.config.as_deref().map(ConfigFile::read).transpose()?;
-    let overrides = args.overrides()?;
-    Ok(file.unwrap_or_default().merge(overrides)?)
 }
 
 /// Of a config file with every kind of device.

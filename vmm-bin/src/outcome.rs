@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, poll};
-use vmm_config::ConfigError;
+use vmm_config::{ConfigError, FlagFields};
 use vmm_machine::{Blame, Ending, Run, Summary};
 
 const INTERNAL: u8 = 1;
@@ -35,8 +35,8 @@ pub(crate) enum Outcome {
 pub(crate) enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(transparent)]
-    Machine(#[from] vmm_machine::Error),
+    #[error("{source}")]
+    Machine { source: vmm_machine::Error, fields: FlagFields },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
     #[error("--metrics {}", path.display())]
@@ -50,17 +50,39 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Says of flags what the machine says of the fields that they set.
+    pub(crate) fn of_flags(self, fields: FlagFields) -> Self {
+        match self {
+            Self::Machine { source, .. } => Self::Machine { source, fields },
+            other => other,
+        }
+    }
+
+    /// It and its causes.
+    fn message(&self) -> String {
+        match self {
+            Self::Machine { fields, .. } => fields.rename(&chain(self)),
+            other => chain(other),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Config(ConfigError::Flag { .. }) | Self::LogFile { .. } | Self::Metrics { .. } => USAGE,
             Self::Config(_) => BAD_CONFIG,
-            Self::Machine(error) => match error.blame() {
+            Self::Machine { source, .. } => match source.blame() {
                 Blame::Config => BAD_CONFIG,
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
             Self::Terminal(_) | Self::Stdout(_) | Self::Descriptors(_) => INTERNAL,
         }
+    }
+}
+
+impl From<vmm_machine::Error> for Failure {
+    fn from(source: vmm_machine::Error) -> Self {
+        Self::Machine { source, fields: FlagFields::default() }
     }
 }
 
@@ -82,7 +104,7 @@ fn chain(error: &dyn Error) -> String {
 pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
     let code = match result {
         Err(failure) => {
-            say(&format!("error: {}", chain(&failure)));
+            say(&format!("error: {}", failure.message()));
             failure.code()
         }
         Ok(Outcome::HostLacks) => HOST_CANT,

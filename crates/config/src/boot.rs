@@ -8,9 +8,10 @@ use crate::{
     cmdline::CommandLine,
     error::{ConfigError, ValueError},
     file::BootSection,
+    flag::Flag,
     flat::{FlatMode, FlatSection, Module},
     number::Address,
-    overrides::{Flag, Overrides},
+    overrides::Overrides,
     path::FilePath,
     protocol::Protocol,
 };
@@ -91,9 +92,19 @@ impl BootSection {
     /// It with the fields that the command line sets.
     #[must_use]
     pub(crate) fn replaced(self, overrides: &Overrides) -> BootSection {
-        let flat = match overrides.flat.clone() {
-            Some(image) => Some(FlatSection { image: Some(image), ..self.flat.unwrap_or_default() }),
-            None => self.flat,
+        let flat = match (overrides.flat.clone(), self.flat) {
+            (None, None) => None,
+            (image, flat) => {
+                let flat = flat.unwrap_or_default();
+                Some(FlatSection {
+                    image: image.or(flat.image),
+                    load_address: overrides.load_address.or(flat.load_address),
+                    mode: overrides.mode.or(flat.mode),
+                    entry: overrides.entry.or(flat.entry),
+                    stack: overrides.stack.or(flat.stack),
+                    ..flat
+                })
+            }
         };
         BootSection {
             kernel: overrides.kernel.clone().or(self.kernel),

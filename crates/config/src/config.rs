@@ -77,8 +77,8 @@ pub struct Cpus {
 }
 
 impl ConfigFile {
-    /// What the file and the flags ask for together: a flag replaces the file's field, and a default fills what neither
-    /// gives. Relative paths of the file start at its directory, those of flags at the current directory.
+    /// What the file and the flags ask for together: a flag replaces the file's field or adds to its list, and a default fills
+    /// what neither gives. Relative paths of the file start at its directory, those of flags at the current directory.
     ///
     /// # Errors
     /// If neither names a kernel or a flat image, and for fields and flags that exclude each other.
@@ -108,8 +108,11 @@ impl ConfigFile {
             irqchip,
             on_reboot: self.on_reboot.unwrap_or_default(),
             announce_virtio: self.announce_virtio.unwrap_or_default(),
-            devices: virtio::settle(self.devices, directory, origin)?,
-            expect: self.expect,
+            devices: {
+                let devices = self.devices.into_iter().chain(overrides.devices).collect();
+                virtio::settle(devices, directory, origin)?
+            },
+            expect: Expect::replaced(self.expect, overrides.expect),
         })
     }
 }

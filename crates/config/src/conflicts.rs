@@ -6,23 +6,21 @@ use crate::{
     device::Device,
     error::{ConfigError, ValueError},
     file::ConfigFile,
+    flag::Flag,
     irqchip::IrqchipReason,
     number::Port,
-    overrides::{Flag, Overrides},
+    overrides::Overrides,
 };
 
 /// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
 pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     flat_excludes_linux(file, flags)?;
+    only_flat(file, flags)?;
     match IrqchipReason::of(file, flags) {
         None => one_processor(file, flags)?,
-        Some(reason) if file.expect.is_some() => {
-            let problem = ValueError::HaltNeverEnds(reason);
-            return Err(ConfigError::field(file.origin.as_deref(), "expect", &problem));
-        }
-        Some(_) => {}
+        Some(reason) => no_expectation(file, flags, reason)?,
     }
-    own_ports(&file.devices, file.origin.as_deref())
+    own_ports(&file.devices, &flags.devices, file.origin.as_deref())
 }
 
 /// Who asked for something: a flag rather than the file where both did, since the flag is what was just typed.
@@ -78,10 +76,35 @@ fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), Confi
     })
 }
 
+/// Flags about a flat image need one.
+fn only_flat(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    let given = [
+        (flags.mode.is_some(), Flag::Mode),
+        (flags.load_address.is_some(), Flag::LoadAddress),
+        (flags.entry.is_some(), Flag::Entry),
+        (flags.stack.is_some(), Flag::Stack),
+    ];
+    let is_flat = file.boot.flat.is_some() || flags.flat.is_some();
+    match given.into_iter().find(|(is_given, _)| *is_given && !is_flat) {
+        Some((_, flag)) => Err(ConfigError::Flag { flag, problem: ValueError::NeedsFlat }),
+        None => Ok(()),
+    }
+}
+
+/// Nothing is expected of a guest whose halt isn't its end.
+fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -> Result<(), ConfigError> {
+    let problem = ValueError::HaltNeverEnds(reason);
+    match (&flags.expect, &file.expect) {
+        (Some(_), _) => Err(ConfigError::Flag { flag: Flag::Expect, problem }),
+        (None, Some(_)) => Err(ConfigError::field(file.origin.as_deref(), "expect", &problem)),
+        (None, None) => Ok(()),
+    }
+}
+
 /// A processor is started by another's local APIC, which `irqchip` brings.
 fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
-    let problem = ValueError::NeedsIrqchip(count);
+    let problem = ValueError::NeedsIrqchip { count, by_flag: flags.irqchip.is_some() };
     match (count.get(), flags.cpus) {
         (1, _) => Ok(()),
         (_, Some(_)) => Err(ConfigError::Flag { flag: Flag::Cpus, problem }),
@@ -89,14 +112,20 @@ fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError
     }
 }
 
-/// No two devices answer at one port.
-fn own_ports(devices: &[Device], origin: Option<&Path>) -> Result<(), ConfigError> {
-    let mut taken: BTreeMap<Port, usize> = BTreeMap::new();
-    let ports = devices.iter().map(Device::port).enumerate();
-    for (index, port) in ports.filter_map(|(index, port)| Some((index, port?))) {
-        if let Some(first) = taken.insert(port, index) {
+/// No two devices answer at one port, be they the file's or added by flags.
+fn own_ports(devices: &[Device], added: &[Device], origin: Option<&Path>) -> Result<(), ConfigError> {
+    let mut taken: BTreeMap<Port, String> = BTreeMap::new();
+    for (index, port) in
+        devices.iter().enumerate().filter_map(|(index, device)| Some((index, device.port()?)))
+    {
+        if let Some(first) = taken.insert(port, format!("devices[{index}]")) {
             let problem = ValueError::PortTaken { port, first };
             return Err(ConfigError::field(origin, &format!("devices[{index}].port"), &problem));
+        }
+    }
+    for (flag, port) in added.iter().filter_map(|device| Some((Flag::adding(device)?, device.port()?))) {
+        if let Some(first) = taken.insert(port, flag.to_string()) {
+            return Err(ConfigError::Flag { flag, problem: ValueError::PortTaken { port, first } });
         }
     }
     Ok(())

@@ -7,9 +7,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{
-    count::CpuCount, irqchip::IrqchipReason, number::Port, overrides::Flag, size::ByteSize, text::quote,
-};
+use crate::{count::CpuCount, flag::Flag, irqchip::IrqchipReason, number::Port, size::ByteSize, text::quote};
 
 /// Why a config can't be used: the place, then the problem.
 ///
@@ -294,12 +292,21 @@ pub enum ValueError {
         /// What has to go.
         remove: String,
     },
+    /// What belongs to a flat image, without one.
+    #[error("needs a flat image, give one with --flat")]
+    NeedsFlat,
     /// More processors than can be started without interrupt controllers.
     #[error(
-        "{0} is too many with \"irqchip\": false, as no processor could start another; \
-         set it to 1 or \"irqchip\" to true"
+        "{count} is too many with {}, as no processor could start another; set it to 1 or {}",
+        if *by_flag { "--irqchip=false" } else { "\"irqchip\": false" },
+        if *by_flag { "remove that flag" } else { "\"irqchip\" to true" }
     )]
-    NeedsIrqchip(CpuCount),
+    NeedsIrqchip {
+        /// How many were asked for.
+        count: CpuCount,
+        /// Whether it was a flag that asked for no interrupt controllers.
+        by_flag: bool,
+    },
     /// Threads, cores and sockets that don't make the number of processors.
     #[error(
         "{count} is not {}{product} ({factors}); choose numbers whose product it is",
@@ -331,18 +338,21 @@ pub enum ValueError {
     #[error("the list is empty, name at least one CPU of the host")]
     NoHostCpu,
     /// An expectation of a guest whose halt doesn't end it.
-    #[error("a hlt never ends this guest, because {0}")]
+    #[error("a hlt never ends this guest, {0}")]
     HaltNeverEnds(IrqchipReason),
     /// An expectation of nothing at all.
     #[error("nothing is expected, give \"rax\" or an entry of \"memory\", or leave it out")]
     ExpectsNothing,
+    /// The accumulator is expected to be two things.
+    #[error("rax is given twice, keep one")]
+    RaxTwice,
     /// Two devices at one port.
-    #[error("{port} is the port of devices[{first}] too, give one of them another")]
+    #[error("{port} is the port of {first} too, give one of them another")]
     PortTaken {
         /// The port.
         port: Port,
-        /// The index of the first device with it.
-        first: usize,
+        /// The first device with it: its place in the file, or its flag.
+        first: String,
     },
     /// A field that a device of this type hasn't, in front of its type.
     #[error("unknown field {name}, {hint}")]

@@ -1,5 +1,7 @@
 //! What a guest must have done when it halts.
 
+use std::str::FromStr;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,6 +9,7 @@ use crate::{
     error::ValueError,
     number::{Address, NumberKind, Word, schema},
     strict,
+    text::{expected, quote},
 };
 
 /// What must hold when the guest halts: at least one thing, where it was read from a file.
@@ -42,6 +45,75 @@ pub enum Value {
     U32(u32),
     /// Eight bytes.
     U64(u64),
+}
+
+impl Expect {
+    /// Expects what `other` does too.
+    ///
+    /// # Errors
+    /// If both say something of the accumulator; nothing is changed.
+    pub(crate) fn add(&mut self, other: Expect) -> Result<(), ValueError> {
+        if self.rax.is_some() && other.rax.is_some() {
+            return Err(ValueError::RaxTwice);
+        }
+        self.rax = self.rax.or(other.rax);
+        self.memory.extend(other.memory);
+        Ok(())
+    }
+
+    /// What a file expects, and what flags say over it.
+    pub(crate) fn replaced(file: Option<Expect>, flags: Option<Expect>) -> Option<Expect> {
+        match (file, flags) {
+            (Some(file), Some(flags)) => {
+                let memory = file.memory.into_iter().chain(flags.memory).collect();
+                Some(Expect { rax: flags.rax.or(file.rax), memory })
+            }
+            (file, flags) => flags.or(file),
+        }
+    }
+}
+
+/// Reads the form of the command line, with one thing that must hold: `rax=42`, `0x400=42` or `0x400:u8=42`.
+impl FromStr for Expect {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Expect, ValueError> {
+        let Some((place, value)) = text.split_once('=') else {
+            let expected = "rax=42, 0x400=42 or 0x400:u8=42".to_owned();
+            return Err(ValueError::WrongType { expected, found: quote(text) });
+        };
+        if place == "rax" {
+            return Ok(Expect { rax: Some(value.parse()?), memory: Vec::new() });
+        }
+        let (address, width) = place.split_once(':').unwrap_or((place, "u64"));
+        let address = address.parse().map_err(|problem| match problem {
+            ValueError::NotANumber { text, .. } => ValueError::UnknownName {
+                what: "place",
+                name: text,
+                hint: "expected rax or an address such as 0x400".to_owned(),
+            },
+            other => other,
+        })?;
+        let value = Value::parse(width, value)?;
+        Ok(Expect { rax: None, memory: vec![ExpectedMemory { address, value }] })
+    }
+}
+
+impl Value {
+    /// The integer `text` of the width called `width`.
+    fn parse(width: &str, text: &str) -> Result<Value, ValueError> {
+        let kind = NumberKind::VALUE;
+        match width {
+            "u8" => kind.parse(text).map(Value::U8),
+            "u16" => kind.parse(text).map(Value::U16),
+            "u32" => kind.parse(text).map(Value::U32),
+            "u64" => kind.parse(text).map(Value::U64),
+            _ => {
+                let hint = expected(&["u8", "u16", "u32", "u64"]);
+                Err(ValueError::UnknownName { what: "width", name: width.to_owned(), hint })
+            }
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Expect {
@@ -146,4 +218,62 @@ fn integer<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Resul
 
 fn integer_schema<T>(_: &mut SchemaGenerator) -> Schema {
     schema::<T>("An integer: a number, or digits such as \"0x2a\".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(text: &str) -> (u64, Value) {
+        let expect: Expect = text.parse().unwrap();
+        assert_eq!((expect.rax, expect.memory.len()), (None, 1));
+        (expect.memory[0].address.get(), expect.memory[0].value)
+    }
+
+    fn refusal(text: &str) -> String {
+        text.parse::<Expect>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn expect_rax_in_either_notation_is_read() {
+        assert_eq!("rax=42".parse(), Ok(Expect { rax: Some(42.into()), memory: vec![] }));
+        assert_eq!("rax=0x2a".parse(), Ok(Expect { rax: Some(42.into()), memory: vec![] }));
+    }
+
+    #[test]
+    fn expect_memory_without_width_is_64_bits() {
+        assert_eq!(memory("0x400=42"), (0x400, Value::U64(42)));
+        assert_eq!(memory("1024=0xffffffffffffffff"), (0x400, Value::U64(u64::MAX)));
+    }
+
+    #[test]
+    fn expect_memory_of_each_width_is_read() {
+        assert_eq!(memory("0:u8=255"), (0, Value::U8(u8::MAX)));
+        assert_eq!(memory("1:u16=0xaa55"), (1, Value::U16(0xaa55)));
+        assert_eq!(memory("2:u32=7"), (2, Value::U32(7)));
+        assert_eq!(memory("3:u64=8"), (3, Value::U64(8)));
+    }
+
+    #[test]
+    fn expect_of_another_register_is_refused() {
+        assert_eq!(refusal("rbx=1"), "unknown place \"rbx\", expected rax or an address such as 0x400");
+        assert_eq!(refusal("=1"), "unknown place \"\", expected rax or an address such as 0x400");
+    }
+
+    #[test]
+    fn expect_address_without_prefix_is_shown_with() {
+        assert_eq!(refusal("4f0=1"), "\"4f0\" lacks the 0x of a hexadecimal number, write \"0x4f0\"");
+    }
+
+    #[test]
+    fn expect_unknown_width_is_refused_with_those_that_exist() {
+        let expected = r#"unknown width "u128", expected one of "u8", "u16", "u32", "u64""#;
+        assert_eq!(refusal("0x400:u128=1"), expected);
+    }
+
+    #[test]
+    fn expect_value_beyond_its_width_is_refused() {
+        assert_eq!(refusal("0x400:u8=256"), "\"256\" is too large, at most 255");
+        assert_eq!(refusal("rax="), "\"\" is not a value, write one such as 42 or \"0x2a\"");
+    }
 }

@@ -9,6 +9,8 @@ use crate::{device::Device, file::ConfigFile, overrides::Overrides};
 pub enum IrqchipReason {
     /// `irqchip` is true.
     Field,
+    /// `--irqchip` was given.
+    Flag,
     /// The default for a Linux kernel, which can't do without.
     Linux,
     /// The default where a processor has to start another, through its local APIC.
@@ -20,18 +22,20 @@ pub enum IrqchipReason {
 impl IrqchipReason {
     /// Why the machine that the file and the flags ask for has interrupt controllers; `None` if it has none.
     ///
-    /// What the file says goes first. Otherwise only a flat image with one processor and without virtio devices has none: it
+    /// What the flag says goes first, then what the file says. Otherwise only a flat image with one processor and without virtio devices has none: it
     /// is a program that ends at its `hlt`, and with interrupt controllers it would wait there for ever.
     pub(crate) fn of(file: &ConfigFile, flags: &Overrides) -> Option<IrqchipReason> {
         let is_flat = file.boot.flat.is_some() || flags.flat.is_some();
         let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
         let mut devices = file.devices.iter();
-        match file.irqchip {
-            Some(asked) => asked.then_some(IrqchipReason::Field),
-            None if !is_flat => Some(IrqchipReason::Linux),
-            None if count.get() > 1 => Some(IrqchipReason::Processors),
-            None if devices.any(|device| matches!(device, Device::Virtio(_))) => Some(IrqchipReason::Virtio),
-            None => None,
+        match (flags.irqchip, file.irqchip) {
+            (Some(asked), _) => asked.then_some(IrqchipReason::Flag),
+            (None, Some(asked)) => asked.then_some(IrqchipReason::Field),
+            (None, None) if !is_flat => Some(IrqchipReason::Linux),
+            (None, None) if count.get() > 1 => Some(IrqchipReason::Processors),
+            (None, None) => {
+                devices.any(|device| matches!(device, Device::Virtio(_))).then_some(IrqchipReason::Virtio)
+            }
         }
     }
 }
@@ -40,10 +44,15 @@ impl IrqchipReason {
 impl fmt::Display for IrqchipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            IrqchipReason::Field => "\"irqchip\" is true; set it to false",
-            IrqchipReason::Linux => "a Linux kernel gets interrupt controllers; set \"irqchip\" to false",
-            IrqchipReason::Processors => "more than one processor needs interrupt controllers; ask for one",
-            IrqchipReason::Virtio => "virtio devices need interrupt controllers; remove them",
+            IrqchipReason::Field => "because \"irqchip\" is true; set it to false",
+            IrqchipReason::Flag => "because of --irqchip; remove it",
+            IrqchipReason::Linux => {
+                "because a Linux kernel gets interrupt controllers; set \"irqchip\" to false"
+            }
+            IrqchipReason::Processors => {
+                "because more than one processor needs interrupt controllers; ask for one"
+            }
+            IrqchipReason::Virtio => "because virtio devices need interrupt controllers; remove them",
         })
     }
 }

@@ -54,7 +54,7 @@ impl NumberKind {
     }
 
     /// Reads digits, after `0x` hexadecimal ones, as an integer of the type `T`.
-    fn parse<T: TryFrom<u64>>(&self, text: &str) -> Result<T, ValueError> {
+    pub(crate) fn parse<T: TryFrom<u64>>(&self, text: &str) -> Result<T, ValueError> {
         let (digits, radix) = split(text);
         if !is_number(digits, radix) {
             return Err(self.refusal(text));

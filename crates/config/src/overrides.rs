@@ -1,54 +1,25 @@
 //! What the command line says instead of the file.
 
-use std::{ffi::OsStr, fmt, str::FromStr};
+use std::{ffi::OsStr, str::FromStr};
 
 use crate::{
     cmdline::CommandLine,
     count::CpuCount,
+    device::Device,
     error::{ConfigError, ValueError},
+    expect::Expect,
+    flag::Flag,
+    flat::FlatMode,
+    number::Address,
     path::FilePath,
     protocol::Protocol,
     serial::Serial,
     size::MemorySize,
+    text::hint,
 };
 
-/// A flag that sets a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flag {
-    /// `--kernel`, over `boot.kernel`.
-    Kernel,
-    /// `--flat`, over `boot.flat.image`.
-    Flat,
-    /// `--initrd`, over `boot.initrd`.
-    Initrd,
-    /// `--cmdline`, over `boot.cmdline`.
-    Cmdline,
-    /// `--protocol`, over `boot.protocol`.
-    Protocol,
-    /// `--memory`, over `memory.size`.
-    Memory,
-    /// `--cpus`, over `cpus.count`.
-    Cpus,
-    /// `--serial`, over `serial`, as `stdio`, `pty`, `none`, `file:PATH` or `socket:PATH`.
-    Serial,
-}
-
-impl fmt::Display for Flag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Flag::Kernel => "--kernel",
-            Flag::Flat => "--flat",
-            Flag::Initrd => "--initrd",
-            Flag::Cmdline => "--cmdline",
-            Flag::Protocol => "--protocol",
-            Flag::Memory => "--memory",
-            Flag::Cpus => "--cpus",
-            Flag::Serial => "--serial",
-        })
-    }
-}
-
-/// The fields that the command line sets; each replaces the file's. Relative paths start at the current directory.
+/// What the command line sets. A field replaces the file's, and a list is added to it. Relative paths start at the current
+/// directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Replaces `boot.kernel`.
@@ -67,10 +38,24 @@ pub struct Overrides {
     pub cpus: Option<CpuCount>,
     /// Replaces `serial`.
     pub serial: Option<Serial>,
+    /// Replaces `irqchip`.
+    pub irqchip: Option<bool>,
+    /// Replaces `boot.flat.mode`.
+    pub mode: Option<FlatMode>,
+    /// Replaces `boot.flat.load_address`.
+    pub load_address: Option<Address>,
+    /// Replaces `boot.flat.entry`.
+    pub entry: Option<Address>,
+    /// Replaces `boot.flat.stack`.
+    pub stack: Option<Address>,
+    /// Are added to `devices`.
+    pub devices: Vec<Device>,
+    /// Its `rax` replaces `expect.rax`, and its `memory` is added to `expect.memory`.
+    pub expect: Option<Expect>,
 }
 
 impl Overrides {
-    /// Sets the field of `flag` from the text that was given with it.
+    /// Sets the field of `flag`, or adds to its list, from the text that was given with it.
     ///
     /// # Errors
     /// [`ConfigError::Flag`] if the text is no such value; the field stays as it was.
@@ -88,17 +73,48 @@ impl Overrides {
             Flag::Memory => self.memory = Some(parse(text)?),
             Flag::Cpus => self.cpus = Some(parse(text)?),
             Flag::Serial => self.serial = Some(Serial::from_flag(text)?),
+            Flag::Irqchip => self.irqchip = Some(parse_bool(text)?),
+            Flag::Mode => self.mode = Some(parse(text)?),
+            Flag::LoadAddress => self.load_address = Some(parse(text)?),
+            Flag::Entry => self.entry = Some(parse(text)?),
+            Flag::Stack => self.stack = Some(parse(text)?),
+            Flag::DebugConsole => self.devices.push(Device::DebugConsole { port: parse(text)? }),
+            Flag::DebugExit => self.devices.push(Device::DebugExit { port: parse(text)? }),
+            Flag::PseudoSerial => self.devices.push(Device::PseudoSerial { port: parse(text)? }),
+            Flag::Expect => self.add_expect(parse(text)?)?,
         }
         Ok(())
+    }
+
+    fn add_expect(&mut self, further: Expect) -> Result<(), ValueError> {
+        match &mut self.expect {
+            Some(expect) => expect.add(further),
+            None => {
+                self.expect = Some(further);
+                Ok(())
+            }
+        }
     }
 }
 
 /// Parses what only makes sense as text.
 fn parse<T: FromStr<Err = ValueError>>(text: &OsStr) -> Result<T, ValueError> {
-    match text.to_str() {
-        Some(text) => text.parse(),
-        None => Err(ValueError::NotUtf8 { text: text.to_string_lossy().into_owned() }),
+    utf8(text)?.parse()
+}
+
+fn parse_bool(text: &OsStr) -> Result<bool, ValueError> {
+    match utf8(text)? {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => {
+            let hint = hint(other, &["true", "false"]);
+            Err(ValueError::UnknownName { what: "value", name: other.to_owned(), hint })
+        }
     }
+}
+
+fn utf8(text: &OsStr) -> Result<&str, ValueError> {
+    text.to_str().ok_or_else(|| ValueError::NotUtf8 { text: text.to_string_lossy().into_owned() })
 }
 
 #[cfg(test)]
@@ -150,6 +166,48 @@ mod tests {
     #[test]
     fn flag_serial_without_path_is_named() {
         assert_eq!(refusal(Flag::Serial, "socket"), "--serial: \"socket\" needs a path, write socket:PATH");
+    }
+
+    #[test]
+    fn flag_irqchip_neither_true_nor_false_is_named() {
+        let expected = "--irqchip: unknown value \"no\", expected one of \"true\", \"false\"";
+        assert_eq!(refusal(Flag::Irqchip, "no"), expected);
+    }
+
+    #[test]
+    fn flag_mode_unknown_is_named() {
+        assert_eq!(refusal(Flag::Mode, "rael"), "--mode: unknown mode \"rael\", did you mean \"real\"?");
+    }
+
+    #[test]
+    fn flag_address_without_prefix_is_named() {
+        let problem = "\"7c0f\" lacks the 0x of a hexadecimal number, write \"0x7c0f\"";
+        assert_eq!(refusal(Flag::LoadAddress, "7c0f"), format!("--load-address: {problem}"));
+        assert_eq!(refusal(Flag::Entry, "7c0f"), format!("--entry: {problem}"));
+        assert_eq!(refusal(Flag::Stack, "7c0f"), format!("--stack: {problem}"));
+    }
+
+    #[test]
+    fn flag_port_too_large_is_named() {
+        let problem = "\"0x10000\" is too large, at most 0xffff";
+        assert_eq!(refusal(Flag::DebugConsole, "0x10000"), format!("--debug-console: {problem}"));
+        assert_eq!(refusal(Flag::DebugExit, "0x10000"), format!("--debug-exit: {problem}"));
+        assert_eq!(refusal(Flag::PseudoSerial, "0x10000"), format!("--pseudo-serial: {problem}"));
+    }
+
+    #[test]
+    fn flag_expect_without_a_value_shows_how_it_is_written() {
+        let expected = "--expect: expected rax=42, 0x400=42 or 0x400:u8=42, found \"42\"";
+        assert_eq!(refusal(Flag::Expect, "42"), expected);
+    }
+
+    #[test]
+    fn flag_expect_rax_twice_is_refused_and_keeps_the_first() {
+        let mut overrides = Overrides::default();
+        overrides.set(Flag::Expect, OsStr::new("rax=1")).unwrap();
+        let error = overrides.set(Flag::Expect, OsStr::new("rax=2")).unwrap_err();
+        assert_eq!(error.to_string(), "--expect: rax is given twice, keep one");
+        assert_eq!(overrides.expect.unwrap().rax, Some(1.into()));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::{
     count::CpuCount,
     error::{ConfigError, ValueError},
     file::{ConfigFile, CpusSection},
-    overrides::{Flag, Overrides},
+    flag::Flag,
+    overrides::Overrides,
 };
 
 /// The virtual processors: the product of the three numbers below is their count.

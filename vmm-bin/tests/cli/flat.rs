@@ -1,6 +1,6 @@
 //! Flat images that can't be run. crates/boot has a test for each check; these are about the program.
 
-use crate::bench::{BAD_CONFIG, Bench, complaint};
+use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
 /// A multiboot header with these flags and a checksum that is wrong by `error` (Multiboot 0.6.96, §3.1.1).
 fn multiboot(flags: u32, error: u32) -> Vec<u8> {
@@ -108,6 +108,95 @@ fn flat_beside_a_kernel_is_refused() {
     let ran = Bench::new().run(&["--flat", "i", "--kernel", "kernel"]);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("--kernel") && ran.stderr.contains("--flat"), "{}", ran.stderr);
+}
+
+/// What the program says to an image of one `hlt` in 2 MiB with these flags.
+fn complaint_about(flags: &[&str]) -> crate::bench::Ran {
+    let bench = Bench::new();
+    bench.file("i", b"\xf4");
+    bench.run(&[&["--flat", "i", "--memory", "2M", "--check"], flags].concat())
+}
+
+#[test]
+fn flat_flag_with_a_value_that_cannot_be_is_wrong_use() {
+    let wrong = |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(USAGE, message));
+    wrong(&["--mode", "realy"], "--mode: unknown mode \"realy\", did you mean \"real\"?");
+    wrong(&["--load-address", "-1"], "--load-address: \"-1\" is negative, write a number above 0");
+    wrong(&["--irqchip=no"], "--irqchip: unknown value \"no\", expected one of \"true\", \"false\"");
+    wrong(&["--debug-exit", "0x10000"], "--debug-exit: \"0x10000\" is too large, at most 0xffff");
+    wrong(&["--expect", "rax=1", "--expect", "rax=2"], "--expect: rax is given twice, keep one");
+}
+
+#[test]
+fn flat_flags_that_exclude_each_other_are_wrong_use() {
+    let wrong = |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(USAGE, message));
+    wrong(
+        &["--debug-console", "0xf1", "--pseudo-serial", "0xf1"],
+        "--pseudo-serial: 0xf1 is the port of --debug-console too, give one of them another",
+    );
+    wrong(
+        &["--irqchip", "--expect", "rax=1"],
+        "--expect: a hlt never ends this guest, because of --irqchip; remove it",
+    );
+    let message = "--cpus: 2 is too many with --irqchip=false, as no processor could start another; set it to 1 or remove that flag";
+    wrong(&["--irqchip=false", "--cpus", "2"], message);
+}
+
+/// What only the machine can see is said of the flag too.
+#[test]
+fn flat_flag_that_does_not_suit_the_machine_is_named() {
+    let bad = |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(BAD_CONFIG, message));
+    bad(
+        &["--load-address", "0x200000", "--mode", "long"],
+        "--load-address 0x200000 lies outside the guest's memory, which ends at 0x200000; use one below that",
+    );
+    bad(&["--entry", "0x1"], "--entry 0x1 lies outside the image's bytes at 0x0..0x1");
+    bad(
+        &["--debug-exit", "0x501", "--debug-console", "0x3f9"],
+        "--debug-console: 0x3f9 belongs to the uart com1 (ports 0x3f8 to 0x3ff); choose another",
+    );
+    bad(
+        &["--expect", "rax=1", "--expect", "0x1ffff9=1"],
+        "--expect: at 0x1ffff9 the guest has no memory; change the address or --memory",
+    );
+}
+
+#[test]
+fn flat_flags_are_in_the_plan() {
+    let ran = complaint_about(&[
+        "--mode",
+        "protected",
+        "--load-address",
+        "0x10000",
+        "--stack",
+        "0x9000",
+        "--irqchip",
+        "--pseudo-serial",
+        "0xf1",
+    ]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+    let lines = [
+        "entry: protected mode at 0x10000\n",
+        "stack: below 0x9000\n",
+        "  ports 0x0f1..0x0f2  pseudo serial port\n",
+        "  ports 0x3f8..0x400  uart com1, gsi 4\n",
+        "local APICs (KVM)\n",
+    ];
+    assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 5], "{}", ran.stdout);
+}
+
+#[test]
+fn flat_flag_twice_is_wrong_use() {
+    let ran = complaint_about(&["--pseudo-serial", "1", "--pseudo-serial", "2"]);
+    assert_eq!(ran.code, Some(USAGE));
+    let message = "error: the argument '--pseudo-serial <PORT>' cannot be used multiple times\n";
+    assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
+}
+
+#[test]
+fn flat_flag_beside_a_kernel_says_what_it_is_for() {
+    let ran = Bench::new().run(&["--kernel", "kernel", "--mode", "real"]);
+    assert_eq!(ran, complaint(USAGE, "--mode: needs a flat image, give one with --flat"));
 }
 
 #[test]

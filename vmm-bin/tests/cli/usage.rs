@@ -18,6 +18,15 @@ fn help_names_flags_examples_keys_and_exit_codes() {
 }
 
 #[test]
+fn help_groups_the_flags() {
+    let help = Bench::new().run(&["--help"]).stdout;
+    let headings: Vec<&str> = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    let expected =
+        ["Commands:", "Options:", "What to boot:", "A flat image:", "The machine:", "The run:", "Watching it:", "Examples:"];
+    assert_eq!(headings, expected, "{help}");
+}
+
+#[test]
 fn version_is_one_line() {
     let ran = Bench::new().run(&["--version"]);
     let version = format!("vmm-bin {}\n", env!("CARGO_PKG_VERSION"));

@@ -90,6 +90,106 @@ fn merge_every_flag_replaces_its_field() {
 }
 
 #[test]
+fn merge_every_flat_flag_replaces_its_field() {
+    let text = r#"{"boot": {"flat": {"image": "a", "load_address": 1, "mode": "real", "entry": 2, "stack": 3}}, "irqchip": true}"#;
+    let flags = [
+        (Flag::Flat, "b"),
+        (Flag::LoadAddress, "0x1000"),
+        (Flag::Mode, "long"),
+        (Flag::Entry, "0x1010"),
+        (Flag::Stack, "0x7000"),
+        (Flag::Irqchip, "false"),
+    ];
+
+    let config = merge(text, &flags).unwrap();
+
+    assert!(!config.irqchip);
+    let boot = flat(config);
+    assert_eq!(boot.image.as_path(), Path::new("b"));
+    assert_eq!(boot.load_address, Some(0x1000.into()));
+    assert_eq!(boot.mode, Some(FlatMode::Long));
+    assert_eq!(boot.entry, Some(0x1010.into()));
+    assert_eq!(boot.stack, Some(0x7000.into()));
+}
+
+#[test]
+fn merge_mode_flag_without_flat_flag_is_for_the_image_of_the_file() {
+    let boot = flat(merge(r#"{"boot": {"flat": {"image": "a"}}}"#, &[(Flag::Mode, "long")]).unwrap());
+    assert_eq!((boot.image.as_path(), boot.mode), (Path::new("dir/a"), Some(FlatMode::Long)));
+}
+
+#[test]
+fn merge_flat_flags_without_a_flat_image_are_refused() {
+    let text = r#"{"boot": {"kernel": "k"}}"#;
+    let problem = "needs a flat image, give one with --flat";
+    assert_eq!(refusal(text, &[(Flag::Mode, "real")]), format!("--mode: {problem}"));
+    assert_eq!(refusal(text, &[(Flag::LoadAddress, "0")]), format!("--load-address: {problem}"));
+    assert_eq!(refusal(text, &[(Flag::Entry, "0")]), format!("--entry: {problem}"));
+    assert_eq!(refusal(text, &[(Flag::Stack, "0")]), format!("--stack: {problem}"));
+}
+
+#[test]
+fn merge_device_flags_add_to_the_devices_of_the_file() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "debug-exit"}]}"#;
+    let flags = [(Flag::PseudoSerial, "0xf1"), (Flag::DebugConsole, "0x402"), (Flag::DebugExit, "0x501")];
+    let expected = [
+        Device::DebugExit { port: 0xf4.into() },
+        Device::PseudoSerial { port: 0xf1.into() },
+        Device::DebugConsole { port: 0x402.into() },
+        Device::DebugExit { port: 0x501.into() },
+    ];
+    assert_eq!(merge(text, &flags).unwrap().devices, expected);
+}
+
+#[test]
+fn merge_device_flag_at_a_taken_port_names_both() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "rng"}, {"type": "debug-exit"}]}"#;
+    let of_the_file = "--pseudo-serial: 0xf4 is the port of devices[1] too, give one of them another";
+    let of_a_flag = "--pseudo-serial: 0xe9 is the port of --debug-console too, give one of them another";
+    assert_eq!(refusal(text, &[(Flag::PseudoSerial, "0xf4")]), of_the_file);
+    assert_eq!(refusal(text, &[(Flag::DebugConsole, "0xe9"), (Flag::PseudoSerial, "0xe9")]), of_a_flag);
+}
+
+#[test]
+fn merge_expect_flags_replace_rax_and_add_memory() {
+    let text =
+        r#"{"boot": {"flat": {"image": "a"}}, "expect": {"rax": 1, "memory": [{"address": 0, "u8": 1}]}}"#;
+    let flags = [(Flag::Expect, "0x400=42"), (Flag::Expect, "rax=2"), (Flag::Expect, "0x408:u16=3")];
+
+    let expect = merge(text, &flags).unwrap().expect.unwrap();
+
+    assert_eq!(expect.rax, Some(2.into()));
+    let memory: Vec<_> =
+        expect.memory.iter().map(|expected| (expected.address.get(), expected.value)).collect();
+    assert_eq!(memory, [(0, Value::U8(1)), (0x400, Value::U64(42)), (0x408, Value::U16(3))]);
+}
+
+#[test]
+fn merge_expect_flag_of_memory_keeps_rax_of_the_file() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}, "expect": {"rax": 1}}"#;
+    let expect = merge(text, &[(Flag::Expect, "0=2")]).unwrap().expect.unwrap();
+    assert_eq!((expect.rax, expect.memory.len()), (Some(1.into()), 1));
+}
+
+#[test]
+fn merge_expect_flag_of_a_guest_that_hlt_does_not_end_is_refused() {
+    let (flat, expect) = (r#"{"boot": {"flat": {"image": "a"}}}"#, (Flag::Expect, "rax=1"));
+    let by_flag = "--expect: a hlt never ends this guest, because of --irqchip; remove it";
+    let by_count = "--expect: a hlt never ends this guest, because more than one processor needs interrupt controllers; \
+                    ask for one";
+    assert_eq!(refusal(flat, &[expect, (Flag::Irqchip, "true")]), by_flag);
+    assert_eq!(refusal(flat, &[expect, (Flag::Cpus, "2")]), by_count);
+}
+
+#[test]
+fn merge_irqchip_flag_false_with_two_processors_names_both_flags() {
+    let text = r#"{"boot": {"flat": {"image": "a"}}}"#;
+    let expected = "--cpus: 2 is too many with --irqchip=false, as no processor could start another; \
+                    set it to 1 or remove that flag";
+    assert_eq!(refusal(text, &[(Flag::Cpus, "2"), (Flag::Irqchip, "false")]), expected);
+}
+
+#[test]
 fn merge_without_file_needs_only_the_kernel() {
     let mut overrides = Overrides::default();
     overrides.set(Flag::Kernel, OsStr::new("vmlinuz")).unwrap();
@@ -229,6 +329,7 @@ fn merge_flat_image_has_no_irqchip_unless_asked_for() {
     assert!(!flat_irqchip("", &[]));
     assert!(!flat_irqchip(r#", "devices": [{"type": "debug-console"}]"#, &[]));
     assert!(flat_irqchip(r#", "irqchip": true"#, &[]));
+    assert!(flat_irqchip("", &[(Flag::Irqchip, "true")]));
 }
 
 #[test]
