@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
-use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec};
+use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec, TableSource};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -59,11 +59,15 @@ pub fn start(file: &[u8], load_address: u64) {
                 mode: Some(mode),
                 entry: None,
                 stack: (mode != Mode::Reset).then_some(0x1_0000),
+                tables: TableSource::Plan,
                 cmdline: None,
                 modules,
                 ram: &ranges,
             };
             let Ok(plan) = FlatPlan::new(&spec) else { continue };
+            if plan.check_contents(&mut Cursor::new(file)).is_err() {
+                continue;
+            }
             let ram = GuestRam::new(&ranges).expect("4 MiB of memory");
             let mut files = vec![Cursor::new(&[0x5a; 5000][..]); modules.len()];
             plan.load(ram.memory(), &mut Cursor::new(file), &mut files)

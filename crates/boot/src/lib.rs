@@ -66,7 +66,7 @@
 //! | image | starts in | goes to |
 //! |---|---|---|
 //! | raw | real mode, or any other by [`FlatSpec::mode`] | 0, or 1 MiB if it isn't for real mode |
-//! | raw, in reset mode | the processor's reset state | up to 1 MiB, and seen once more below 4 GiB ([`Alias`]) |
+//! | raw, in reset mode | the processor's reset state | the last pages below 1 MiB, seen once more below 4 GiB ([`Alias`]) |
 //! | ELF32, ELF64 | protected mode, long mode | where its headers say, or 1 MiB if it can lie anywhere |
 //! | multiboot 1 | protected mode, EAX and EBX as it expects | where its headers say; its modules above it |
 //!
@@ -75,7 +75,7 @@
 //!
 //! use vmm_arch::flat::Mode;
 //! use vmm_arch::layout;
-//! use vmm_boot::{FlatImage, FlatPlan, FlatSpec};
+//! use vmm_boot::{FlatImage, FlatPlan, FlatSpec, TableSource};
 //! use vmm_memory::GuestRam;
 //!
 //! // mov al, 42; hlt
@@ -88,6 +88,7 @@
 //!     mode: None,
 //!     entry: None,
 //!     stack: None,
+//!     tables: TableSource::Plan,
 //!     cmdline: None,
 //!     modules: &[],
 //!     ram: &ram,
@@ -123,8 +124,8 @@ pub use cmdline::CmdlineError;
 pub use elf::{ElfError, ElfImage};
 pub use elf_header::{ElfClass, Segment};
 pub use flat::{
-    Alias, FlatElf, FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError, FlatSpec, ModuleSpec,
-    MultibootError, MultibootImage, RelocationError,
+    Alias, FlatContentsError, FlatElf, FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError,
+    FlatSpec, ModuleSpec, MultibootError, MultibootImage, RelocationError, TableSource,
 };
 pub use image::{ImageError, KernelImage, protocol_name};
 pub use load::LoadError;

@@ -52,6 +52,10 @@ pub struct FlatBoot {
     pub entry: Option<Address>,
     /// What the stack pointer starts at.
     pub stack: Option<Address>,
+    /// Whether the monitor writes the descriptor tables and page tables of the mode.
+    pub tables: bool,
+    /// Where the image has its page tables, if the monitor writes none.
+    pub page_tables: Option<Address>,
     /// The command line, for a multiboot kernel.
     pub cmdline: Option<CommandLine>,
     /// The files that a multiboot kernel is handed, in this order.
@@ -67,12 +71,23 @@ impl Boot {
             let (cmdline, protocol) = (cmdline.unwrap_or_default(), protocol.unwrap_or_default());
             return Ok(Boot::Linux(LinuxBoot { kernel, initrd, cmdline, protocol }));
         };
-        let FlatSection { image, load_address, mode, entry, stack, modules } = flat;
+        let FlatSection { image, load_address, mode, entry, stack, tables, page_tables, modules } = flat;
+        let tables = tables.unwrap_or(true);
         let image = image.ok_or_else(|| {
             let problem = ValueError::Missing("the path of an image here or with --flat");
             ConfigError::field(origin, "boot.flat.image", &problem)
         })?;
-        Ok(Boot::Flat(FlatBoot { image, load_address, mode, entry, stack, cmdline, modules }))
+        Ok(Boot::Flat(FlatBoot {
+            image,
+            load_address,
+            mode,
+            entry,
+            stack,
+            tables,
+            page_tables,
+            cmdline,
+            modules,
+        }))
     }
 }
 
@@ -127,10 +142,18 @@ impl From<Boot> for BootSection {
                 protocol: Some(protocol),
                 flat: None,
             },
-            Boot::Flat(FlatBoot { image, load_address, mode, entry, stack, cmdline, modules }) => {
-                let image = Some(image);
-                let flat = Some(FlatSection { image, load_address, mode, entry, stack, modules });
-                BootSection { cmdline, flat, ..BootSection::default() }
+            Boot::Flat(flat) => {
+                let section = FlatSection {
+                    image: Some(flat.image),
+                    load_address: flat.load_address,
+                    mode: flat.mode,
+                    entry: flat.entry,
+                    stack: flat.stack,
+                    tables: Some(flat.tables),
+                    page_tables: flat.page_tables,
+                    modules: flat.modules,
+                };
+                BootSection { cmdline: flat.cmdline, flat: Some(section), ..BootSection::default() }
             }
         }
     }

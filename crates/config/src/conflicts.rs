@@ -10,12 +10,17 @@ use crate::{
     irqchip::IrqchipReason,
     number::Port,
     overrides::Overrides,
+    size::MemorySize,
 };
 
 /// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
 pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     flat_excludes_linux(file, flags)?;
     only_flat(file, flags)?;
+    if file.boot.flat.is_none() && flags.flat.is_none() {
+        memory_for_linux(file, flags)?;
+    }
+    one_kind_of_page_tables(file)?;
     match IrqchipReason::of(file, flags) {
         None => one_processor(file, flags)?,
         Some(reason) => no_expectation(file, flags, reason)?,
@@ -98,6 +103,33 @@ fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -
         (Some(_), _) => Err(ConfigError::Flag { flag: Flag::Expect, problem }),
         (None, Some(_)) => Err(ConfigError::field(file.origin.as_deref(), "expect", &problem)),
         (None, None) => Ok(()),
+    }
+}
+
+/// Linux has its boot parameters, and its kernel from 1 MiB on, in places that a flat image needn't have.
+fn memory_for_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    let least = MemorySize::LINUX_MIN;
+    let problem = |size| ValueError::TooSmallForLinux { size, least };
+    match (flags.memory, file.memory.size) {
+        (Some(size), _) if size < least => {
+            Err(ConfigError::Flag { flag: Flag::Memory, problem: problem(size) })
+        }
+        (None, Some(size)) if size < least => {
+            Err(ConfigError::field(file.origin.as_deref(), "memory.size", &problem(size)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An image names its page tables where the monitor writes none.
+fn one_kind_of_page_tables(file: &ConfigFile) -> Result<(), ConfigError> {
+    match &file.boot.flat {
+        Some(flat) if flat.page_tables.is_some() && flat.tables != Some(false) => Err(ConfigError::field(
+            file.origin.as_deref(),
+            "boot.flat.page_tables",
+            &ValueError::PageTablesTwice,
+        )),
+        _ => Ok(()),
     }
 }
 

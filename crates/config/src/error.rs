@@ -7,7 +7,14 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{count::CpuCount, flag::Flag, irqchip::IrqchipReason, number::Port, size::ByteSize, text::quote};
+use crate::{
+    count::CpuCount,
+    flag::Flag,
+    irqchip::IrqchipReason,
+    number::Port,
+    size::{ByteSize, MemorySize},
+    text::quote,
+};
 
 /// Why a config can't be used: the place, then the problem.
 ///
@@ -169,6 +176,19 @@ pub enum ValueError {
         /// The least, in the unit of the value.
         least: String,
     },
+    /// Memory that is enough for a flat image only.
+    #[error("{size} is too small for a Linux kernel, at least {least}; only a flat image runs in less")]
+    TooSmallForLinux {
+        /// The size.
+        size: MemorySize,
+        /// The least for Linux.
+        least: MemorySize,
+    },
+    /// Page tables of the image's own beside the monitor's.
+    #[error(
+        "the monitor writes the page tables unless \"tables\" is false; set \"tables\" to false, or remove this"
+    )]
+    PageTablesTwice,
     /// More than the most, or more than fits.
     #[error("{value} is too large, at most {most}")]
     TooLarge {

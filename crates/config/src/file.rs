@@ -105,7 +105,7 @@ pub struct BootSection {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"size\": \"512M\"}")]
 pub struct MemorySection {
-    /// How much memory the guest has: digits and K, M, G or T (binary), "1M" to "4096T", a multiple of 4 KiB.
+    /// How much memory the guest has: digits and K, M, G or T (binary), "4K" to "4096T", a multiple of 4 KiB.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MemorySize", extend("default" = MemorySize::default()))]
     pub size: Option<MemorySize>,

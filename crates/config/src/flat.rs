@@ -16,8 +16,8 @@ pub struct FlatSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub image: Option<FilePath>,
-    /// Where a raw binary or a position-independent executable is put. Without it the mode says: at 0 for "real", so that
-    /// it ends at 1 MiB for "reset", otherwise at 0x100000.
+    /// Where a raw binary or a position-independent executable is put. Without it the mode says: at 0 for "real", in
+    /// the last pages below 1 MiB for "reset", otherwise at 0x100000.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub load_address: Option<Address>,
@@ -31,10 +31,20 @@ pub struct FlatSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub entry: Option<Address>,
-    /// What the stack pointer starts at. Without it 0x8ff0. Not with mode "reset".
+    /// What the stack pointer starts at. Without it 0x8ff0, or the end of a smaller memory. Not with mode "reset".
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub stack: Option<Address>,
+    /// Whether the monitor writes the descriptor tables and page tables of the mode into the guest's memory. If false the
+    /// image brings its own.
+    #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool", extend("default" = true))]
+    pub tables: Option<bool>,
+    /// Where the image has its page tables: only if tables is false, and required then in the modes with paging, "paged" and
+    /// "long".
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Address")]
+    pub page_tables: Option<Address>,
     /// The files that a multiboot kernel is handed, in this order.
     #[serde(deserialize_with = "modules", skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<Module>,

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn flag_memory_zero_is_named() {
-        assert_eq!(refusal(Flag::Memory, "0"), "--memory: \"0\" is too small, at least 1M");
+        assert_eq!(refusal(Flag::Memory, "0"), "--memory: \"0\" is too small, at least 4K");
     }
 
     #[test]

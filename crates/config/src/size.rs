@@ -78,13 +78,15 @@ fn shift_of(unit: &str) -> Option<u32> {
     UNITS.iter().find(|(name, _)| *name == letter).map(|(_, shift)| *shift)
 }
 
-/// How much memory a guest has: a multiple of 4 KiB, from 1 MiB to 4096 TiB.
+/// How much memory a guest has: a multiple of 4 KiB, from 4 KiB to 4096 TiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemorySize(ByteSize);
 
 impl MemorySize {
-    /// 1 MiB: everything below is the PC's, so that a guest with less has no memory of its own.
-    pub const MIN: MemorySize = MemorySize(ByteSize::MIB);
+    /// One page, enough for a flat image in real mode. What an image needs beyond that is found out where it is read.
+    pub const MIN: MemorySize = MemorySize(Self::PAGE);
+    /// 1 MiB: everything below is the PC's, so that a Linux kernel with less has no memory of its own.
+    pub const LINUX_MIN: MemorySize = MemorySize(ByteSize::MIB);
     /// 2^52 bytes: the most that x86-64 can address (AMD64 APM volume 2, §5.1). A sum of two such sizes fits 64 bits.
     pub const MAX: MemorySize = MemorySize(ByteSize::from_bytes(1 << 52));
     /// 256 MiB: a stock kernel, its unpacked initramfs and a shell.
@@ -189,7 +191,7 @@ macro_rules! json_size {
 json_size!(ByteSize, "Digits and a binary unit: \"64K\", \"512M\", \"1G\", \"1T\", or plain bytes.");
 json_size!(
     MemorySize,
-    "Digits and a binary unit, \"1M\" to \"4096T\", a multiple of 4 KiB: \"512M\", \"1G\"."
+    "Digits and a binary unit, \"4K\" to \"4096T\", a multiple of 4 KiB: \"512M\", \"1G\"."
 );
 
 #[cfg(test)]
@@ -275,14 +277,14 @@ mod tests {
 
     #[test]
     fn memory_below_the_least_names_it() {
-        assert_eq!(memory_refusal("0"), "\"0\" is too small, at least 1M");
-        assert_eq!(memory_refusal("1"), "\"1\" is too small, at least 1M");
-        assert_eq!(memory_refusal("1020K"), "\"1020K\" is too small, at least 1M");
+        assert_eq!(memory_refusal("0"), "\"0\" is too small, at least 4K");
+        assert_eq!(memory_refusal("1"), "\"1\" is too small, at least 4K");
+        assert_eq!(memory_refusal("3K"), "\"3K\" is too small, at least 4K");
     }
 
     #[test]
     fn memory_at_its_limits_is_accepted() {
-        assert_eq!("1M".parse(), Ok(MemorySize::MIN));
+        assert_eq!("4K".parse(), Ok(MemorySize::MIN));
         assert_eq!("4096T".parse(), Ok(MemorySize::MAX));
     }
 

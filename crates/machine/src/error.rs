@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use vmm_arch::topology::Topology;
-use vmm_boot::{FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
+use vmm_boot::{FlatContentsError, FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 use vmm_memory::vm_memory::GuestMemoryError;
 
 use crate::{DeviceKind, OpenError};
@@ -21,6 +21,9 @@ pub enum Error {
     /// The flat image doesn't fit together with the rest of the config.
     #[error(transparent)]
     FlatPlan(#[from] FlatPlanError),
+    /// The flat image holds nothing where it is started.
+    #[error(transparent)]
+    FlatContents(#[from] FlatContentsError),
     /// The ACPI tables of so large a machine have no room.
     #[error("cpus.count: ask for fewer: {0}")]
     Acpi(#[from] vmm_acpi::Error),
@@ -246,7 +249,8 @@ impl Error {
     pub fn blame(&self) -> Blame {
         use vmm_kvm::Error as Kvm;
         match self {
-            Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::Console(_) => Blame::Config,
+            Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::FlatContents(_) => Blame::Config,
+            Self::Console(_) => Blame::Config,
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
             Self::PortTaken { .. } | Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {

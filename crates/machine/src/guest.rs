@@ -4,7 +4,7 @@ use std::fmt;
 
 use vmm_arch::boot;
 use vmm_arch::flat::Mode;
-use vmm_boot::{BootPlan, BootSpec, FlatPlan, FlatSpec, ModuleSpec, SourceFile};
+use vmm_boot::{BootPlan, BootSpec, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource};
 use vmm_config::{Boot, FlatBoot, FlatMode, LinuxBoot, Protocol};
 use vmm_kvm::kvm_bindings::{kvm_regs, kvm_sregs};
 use vmm_memory::GuestRam;
@@ -104,10 +104,15 @@ fn plan_flat(
         mode: config.mode.map(mode),
         entry: config.entry.map(|address| address.get()),
         stack: config.stack.map(|address| address.get()),
+        tables: match config.tables {
+            true => TableSource::Plan,
+            false => TableSource::Image { page_tables: config.page_tables.map(|address| address.get()) },
+        },
         cmdline: config.cmdline.as_ref().map(|cmdline| cmdline.as_str()),
         modules: &modules,
         ram,
     })?;
+    plan.check_contents(image.file())?;
     Ok(GuestPlan::Flat(plan))
 }
 

@@ -223,7 +223,10 @@ fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_vcpus(f)?;
-        writeln!(f, "memory: {} MiB", self.ram_len() >> 20)?;
+        match self.ram_len() {
+            len if len.is_multiple_of(1 << 20) => writeln!(f, "memory: {} MiB", len >> 20)?,
+            len => writeln!(f, "memory: {} KiB", len >> 10)?,
+        }
         for (slot, range) in self.ram.iter().enumerate() {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
         }

@@ -102,7 +102,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     // Without it the kernel finds no long mode.
     vcpu.set_cpuid(&kvm.supported_cpuid()?)?;
     let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
-    let start = Start { mode: Mode::Protected, entry: HIGH_MEMORY, stack: BOOT_STACK, eax: 0, ebx: 0 };
+    let start = Start::new(Mode::Protected, HIGH_MEMORY, BOOT_STACK);
     start.apply_to(&mut regs, &mut sregs);
     regs.rsi = ZERO_PAGE;
     vcpu.set_sregs(&sregs)?;

@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut vcpu = vm.create_vcpu(0)?;
     let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
-    Start { mode: Mode::Real, entry: ENTRY, stack: ENTRY, eax: 0, ebx: 0 }.apply_to(&mut regs, &mut sregs);
+    Start::new(Mode::Real, ENTRY, ENTRY).apply_to(&mut regs, &mut sregs);
     vcpu.set_sregs(&sregs)?;
     vcpu.set_regs(&regs)?;
 

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut vcpu = vm.create_vcpu(0)?;
     let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
-    let start = Start { mode: Mode::Paged, entry: ENTRY, stack: BOOT_STACK, eax: 0, ebx: 0 };
+    let start = Start::new(Mode::Paged, ENTRY, BOOT_STACK);
     start.apply_to(&mut regs, &mut sregs);
     vcpu.set_sregs(&sregs)?;
     if vcpu.sregs()?.cr0 != sregs.cr0 {

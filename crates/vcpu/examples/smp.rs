@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Number 0 is the one that starts; every other one waits for INIT.
     let (first, second) = (vm.create_vcpu(0)?, vm.create_vcpu(1)?);
     let (mut regs, mut sregs) = (first.regs()?, first.sregs()?);
-    let start = Start { mode: Mode::Protected, entry: ENTRY, stack: BOOT_STACK, eax: 0, ebx: 0 };
+    let start = Start::new(Mode::Protected, ENTRY, BOOT_STACK);
     start.apply_to(&mut regs, &mut sregs);
     first.set_sregs(&sregs)?;
     first.set_regs(&regs)?;

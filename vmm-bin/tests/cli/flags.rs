@@ -10,12 +10,12 @@ fn assert_usage(flag: &str, value: &str, problem: &str) {
 
 #[test]
 fn memory_of_0_is_too_small() {
-    assert_usage("--memory", "0", r#""0" is too small, at least 1M"#);
+    assert_usage("--memory", "0", r#""0" is too small, at least 4K"#);
 }
 
 #[test]
 fn memory_of_1_byte_is_too_small() {
-    assert_usage("--memory", "1", r#""1" is too small, at least 1M"#);
+    assert_usage("--memory", "1", r#""1" is too small, at least 4K"#);
 }
 
 #[test]

@@ -145,7 +145,8 @@ fn flat_flags_that_exclude_each_other_are_wrong_use() {
 /// What only the machine can see is said of the flag too.
 #[test]
 fn flat_flag_that_does_not_suit_the_machine_is_named() {
-    let bad = |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(BAD_CONFIG, message));
+    let bad =
+        |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(BAD_CONFIG, message));
     bad(
         &["--load-address", "0x200000", "--mode", "long"],
         "--load-address 0x200000 lies outside the guest's memory, which ends at 0x200000; use one below that",

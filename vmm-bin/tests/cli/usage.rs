@@ -20,9 +20,18 @@ fn help_names_flags_examples_keys_and_exit_codes() {
 #[test]
 fn help_groups_the_flags() {
     let help = Bench::new().run(&["--help"]).stdout;
-    let headings: Vec<&str> = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
-    let expected =
-        ["Commands:", "Options:", "What to boot:", "A flat image:", "The machine:", "The run:", "Watching it:", "Examples:"];
+    let headings: Vec<&str> =
+        help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    let expected = [
+        "Commands:",
+        "Options:",
+        "What to boot:",
+        "A flat image:",
+        "The machine:",
+        "The run:",
+        "Watching it:",
+        "Examples:",
+    ];
     assert_eq!(headings, expected, "{help}");
 }
 

@@ -48,6 +48,8 @@ pub(super) const EFER_LONG_MODE: u64 = (1 << 8) | (1 << 10);
 pub(super) const PTE_PRESENT_WRITE: u64 = 0b11;
 /// Page directory entry bit 7: a page of 2 MiB, or of 4 MiB where entries have 4 bytes.
 pub(super) const PDE_LARGE: u64 = 1 << 7;
+/// Size of a page, in bytes.
+const PAGE_LEN: u64 = 0x1000;
 /// Page directories below the PDPT: 1 GiB each, so 4 GiB in all.
 const PAGE_DIRECTORIES: u64 = 4;
 
@@ -70,10 +72,16 @@ impl Protocol {
 /// Page tables that map the first 4 GiB one to one in 2 MiB pages: the entries of each page and where it
 /// goes.
 pub fn page_tables() -> Vec<(u64, Vec<u64>)> {
-    let directory = |n: u64| layout::PDPT + (n + 1) * 0x1000;
+    page_tables_at(layout::PML4)
+}
+
+/// [`page_tables`] with the PML4 elsewhere, at the start of a page; the PDPT and its page directories follow it, a page each.
+pub fn page_tables_at(pml4: u64) -> Vec<(u64, Vec<u64>)> {
+    let pdpt = pml4 + PAGE_LEN;
+    let directory = |n: u64| pdpt + (n + 1) * PAGE_LEN;
     let mut tables = vec![
-        (layout::PML4, vec![layout::PDPT | PTE_PRESENT_WRITE]),
-        (layout::PDPT, (0..PAGE_DIRECTORIES).map(|n| directory(n) | PTE_PRESENT_WRITE).collect()),
+        (pml4, vec![pdpt | PTE_PRESENT_WRITE]),
+        (pdpt, (0..PAGE_DIRECTORIES).map(|n| directory(n) | PTE_PRESENT_WRITE).collect()),
     ];
     for n in 0..PAGE_DIRECTORIES {
         let page = |i: u64| (n << 30) + (i << 21);
@@ -104,7 +112,7 @@ impl Entry {
 
     /// Changes the special registers that KVM gave (its APIC base among them) into those of the entry.
     pub fn apply_to(self, sregs: &mut kvm_sregs) {
-        segments::load(sregs, self.protocol.code());
+        segments::load(sregs, self.protocol.code(), Some(layout::GDT));
         sregs.idt.base = layout::IDT;
         sregs.idt.limit = (size_of::<u64>() - 1) as u16;
         sregs.cr0 = CR0_PE | CR0_ET;

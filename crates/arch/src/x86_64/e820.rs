@@ -34,15 +34,16 @@ impl Entry {
 /// The map of a machine whose RAM is `ram`, as [`layout::ram_ranges`] gives it.
 ///
 /// Entries are in ascending order and disjoint. The EBDA and the BIOS area are reserved; the 384 KiB above
-/// 640 KiB are never RAM, though memory backs them: kernels expect video memory and ROMs there. A machine of
-/// less than 1 MiB has conventional memory only.
+/// 640 KiB are never RAM, though memory backs them: kernels expect video memory and ROMs there. Where there is no memory
+/// nothing is in the map: a machine of less than 640 KiB has conventional memory only.
 pub fn map(ram: &[Range<u64>]) -> Vec<Entry> {
     let low_end = ram.first().map_or(0, |r| r.end);
     let mut entries = vec![Entry::new(0..low_end.min(layout::EBDA), Kind::Ram)];
-    if low_end > layout::EBDA {
-        entries.push(Entry::new(layout::EBDA..layout::VIDEO, Kind::Reserved));
+    for reserved in [layout::EBDA..layout::VIDEO, layout::BIOS..layout::HIGH_MEMORY] {
+        if low_end > reserved.start {
+            entries.push(Entry::new(reserved.start..low_end.min(reserved.end), Kind::Reserved));
+        }
     }
-    entries.push(Entry::new(layout::BIOS..layout::HIGH_MEMORY, Kind::Reserved));
     for range in ram {
         let above = range.start.max(layout::HIGH_MEMORY)..range.end;
         if !above.is_empty() {
@@ -80,7 +81,31 @@ mod tests {
         assert_eq!(ram, [0..0x9_fc00, 0x10_0000..0xc000_0000, 0x1_0000_0000..0x1_8000_0000]);
     }
 
+    #[test]
+    fn map_of_4_kib_is_one_entry() {
+        assert_eq!(map(&layout::ram_ranges(4096)), [Entry { addr: 0, len: 4096, kind: Kind::Ram }]);
+    }
+
+    #[test]
+    fn map_that_ends_inside_a_reserved_area_ends_there() {
+        let reserved = |addr, len| Entry { addr, len, kind: Kind::Reserved };
+        // 0xf2000 bytes: all of the EBDA, and two pages of the BIOS area.
+        let expected = [
+            Entry { addr: 0, len: 0x9_fc00, kind: Kind::Ram },
+            reserved(0x9_fc00, 0x400),
+            reserved(0xf_0000, 0x2000),
+        ];
+        assert_eq!(map(&layout::ram_ranges(0xf_2000)), expected);
+    }
+
     proptest! {
+        #[test]
+        fn map_of_a_small_machine_lies_in_its_ram(pages in 1u64..256) {
+            let entries = map(&layout::ram_ranges(pages * 4096));
+            prop_assert!(entries.iter().all(|e| e.len > 0 && e.addr + e.len <= pages * 4096));
+            prop_assert!(entries.windows(2).all(|w| w[0].addr + w[0].len <= w[1].addr));
+        }
+
         #[test]
         fn map_is_sorted_disjoint_and_no_larger_than_ram(pages in 256u64..(1 << 24)) {
             let ranges = layout::ram_ranges(pages * 4096);

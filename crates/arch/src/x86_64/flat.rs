@@ -45,6 +45,46 @@ pub struct Start {
     pub eax: u32,
     /// EBX, where a multiboot kernel finds its information.
     pub ebx: u32,
+    /// Where the processor finds the tables of the mode.
+    pub tables: Tables,
+}
+
+/// Where the processor finds the descriptor tables and page tables of a mode; real mode and reset need none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// Those of [`Mode::tables_at`], which have to be written there.
+    Written {
+        /// The GDT, at a multiple of 8.
+        gdt: u64,
+        /// The IDT, which has no entry.
+        idt: u64,
+        /// The PML4, or the page directory of [`Mode::Paged`]: the first of the pages, all of which follow it.
+        page_tables: u64,
+    },
+    /// None but the image's own. GDTR and IDTR have base 0 and limit 0. The segment registers are loaded as if there were a
+    /// GDT, and stay so until the guest loads one of them, for which it has to have a GDT of its own.
+    Own {
+        /// CR3 in a mode with paging: the image's PML4 or page directory.
+        page_tables: u64,
+    },
+}
+
+impl Tables {
+    /// At the addresses of [`layout`], where Linux's tables lie too.
+    pub const LOW: Self = Self::Written { gdt: layout::GDT, idt: layout::IDT, page_tables: layout::PML4 };
+
+    fn gdt(self) -> Option<u64> {
+        match self {
+            Self::Written { gdt, .. } => Some(gdt),
+            Self::Own { .. } => None,
+        }
+    }
+
+    fn page_tables(self) -> u64 {
+        match self {
+            Self::Written { page_tables, .. } | Self::Own { page_tables } => page_tables,
+        }
+    }
 }
 
 /// Something that lies in guest memory before the first instruction.
@@ -86,22 +126,32 @@ impl Mode {
         }
     }
 
-    /// What must lie in guest memory before the first instruction, in ascending order of address; nothing in
-    /// real mode and after reset.
+    /// What must lie in guest memory before the first instruction, at [`Tables::LOW`]; nothing in real mode and after reset.
     pub fn tables(self) -> Vec<Table> {
-        let Some(code) = self.code() else { return Vec::new() };
+        self.tables_at(Tables::LOW)
+    }
+
+    /// The GDT, the IDT and the page tables of the mode, in this order, to be written at `places`: nothing in real mode and
+    /// after reset, and nothing where the image has its own.
+    pub fn tables_at(self, places: Tables) -> Vec<Table> {
+        let (Some(code), Tables::Written { gdt, idt, page_tables: root }) = (self.code(), places) else {
+            return Vec::new();
+        };
         let mut tables = vec![
-            Table { what: "descriptor tables", gpa: layout::GDT, bytes: words(&segments::gdt(code)) },
-            Table { what: "interrupt table", gpa: layout::IDT, bytes: words(&[0]) },
+            Table { what: "descriptor tables", gpa: gdt, bytes: words(&segments::gdt(code)) },
+            Table { what: "interrupt table", gpa: idt, bytes: words(&[0]) },
         ];
         match self {
-            Self::Paged => {
-                tables.push(Table { what: "page directory", gpa: layout::PML4, bytes: page_directory() })
-            }
-            Self::Long => tables.push(Table { what: "page tables", gpa: layout::PML4, bytes: page_tables() }),
+            Self::Paged => tables.push(Table { what: "page directory", gpa: root, bytes: page_directory() }),
+            Self::Long => tables.push(Table { what: "page tables", gpa: root, bytes: page_tables(root) }),
             Self::Real | Self::Reset | Self::Protected => {}
         }
         tables
+    }
+
+    /// Whether the processor translates addresses by page tables.
+    pub fn has_paging(self) -> bool {
+        matches!(self, Self::Paged | Self::Long)
     }
 
     /// The kind of its code segment, where segments are descriptors.
@@ -115,6 +165,11 @@ impl Mode {
 }
 
 impl Start {
+    /// A start without arguments, its tables at [`Tables::LOW`].
+    pub fn new(mode: Mode, entry: u64, stack: u64) -> Self {
+        Self { mode, entry, stack, eax: 0, ebx: 0, tables: Tables::LOW }
+    }
+
     /// Changes the registers that KVM gave a new vCPU into those of the start. After reset that is nothing
     /// at all: a new vCPU has the processor's own reset state.
     pub fn apply_to(&self, regs: &mut kvm_regs, sregs: &mut kvm_sregs) {
@@ -158,15 +213,18 @@ impl Start {
     }
 
     fn enter_protected_mode(&self, sregs: &mut kvm_sregs, code: Code) {
-        segments::load(sregs, code);
-        sregs.idt.base = layout::IDT;
+        segments::load(sregs, code, self.tables.gdt());
+        sregs.idt.base = match self.tables {
+            Tables::Written { idt, .. } => idt,
+            Tables::Own { .. } => 0,
+        };
         sregs.idt.limit = 0;
         sregs.cr0 |= CR0_PE;
         if self.mode == Mode::Protected {
             return;
         }
         sregs.cr0 |= CR0_PG;
-        sregs.cr3 = layout::PML4;
+        sregs.cr3 = self.tables.page_tables();
         if code == Code::Bits64 {
             sregs.cr4 = CR4_PAE;
             sregs.efer = EFER_LONG_MODE;
@@ -194,11 +252,11 @@ fn page_directory() -> Vec<u8> {
     (0..DIRECTORY_ENTRIES).flat_map(|n| (n << LARGE_PAGE_SHIFT | flags).to_le_bytes()).collect()
 }
 
-/// The pages of [`boot::page_tables`] as they lie in memory, one behind the other from the PML4 on.
-fn page_tables() -> Vec<u8> {
+/// The pages of [`boot::page_tables_at`] as they lie in memory, one after the other from the PML4 on.
+fn page_tables(pml4: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (gpa, entries) in boot::page_tables() {
-        bytes.resize((gpa - layout::PML4) as usize, 0);
+    for (gpa, entries) in boot::page_tables_at(pml4) {
+        bytes.resize((gpa - pml4) as usize, 0);
         bytes.extend(words(&entries));
     }
     bytes.resize(bytes.len().next_multiple_of(PAGE_LEN), 0);
@@ -216,8 +274,16 @@ mod tests {
     /// The registers of a start on a vCPU as KVM makes it: EDX and CR0 aren't 0 after reset.
     fn registers(mode: Mode, entry: u64, stack: u64) -> (kvm_regs, kvm_sregs) {
         let (mut regs, mut sregs) = reset();
-        Start { mode, entry, stack, eax: 0x2bad_b002, ebx: 0x5000 }.apply_to(&mut regs, &mut sregs);
+        let start = Start { eax: 0x2bad_b002, ebx: 0x5000, ..Start::new(mode, entry, stack) };
+        start.apply_to(&mut regs, &mut sregs);
         (regs, sregs)
+    }
+
+    /// The special registers of a start whose tables are `tables`.
+    fn with_tables(mode: Mode, tables: Tables) -> kvm_sregs {
+        let (mut regs, mut sregs) = reset();
+        Start { tables, ..Start::new(mode, 0, 0x8ff0) }.apply_to(&mut regs, &mut sregs);
+        sregs
     }
 
     fn reset() -> (kvm_regs, kvm_sregs) {
@@ -342,6 +408,32 @@ mod tests {
         assert_eq!(word64(&table(Mode::Protected, "descriptor tables"), 2), 0x00cf_9b00_0000_ffff);
         assert_eq!(word64(&table(Mode::Long, "descriptor tables"), 2), 0x00af_9b00_0000_ffff);
         assert_eq!(word64(&table(Mode::Paged, "descriptor tables"), 3), 0x00cf_9300_0000_ffff);
+    }
+
+    /// Away from their usual places: the PML4's entry and the registers name the new ones.
+    #[test]
+    fn tables_elsewhere_are_found_by_the_registers() {
+        let places = Tables::Written { gdt: 0x2000, idt: 0x2030, page_tables: 0x1_0000 };
+        let tables = Mode::Long.tables_at(places);
+        assert_eq!(tables.iter().map(|table| table.gpa).collect::<Vec<_>>(), [0x2000, 0x2030, 0x1_0000]);
+        assert_eq!((word64(&tables[2], 0), word64(&tables[2], 512)), (0x1_1003, 0x1_2003));
+        let sregs = with_tables(Mode::Long, places);
+        assert_eq!((sregs.gdt.base, sregs.idt.base, sregs.cr3), (0x2000, 0x2030, 0x1_0000));
+    }
+
+    #[test]
+    fn tables_of_the_image_leave_the_table_registers_empty_and_the_segments_loaded() {
+        let own = Tables::Own { page_tables: 0x2000 };
+        assert_eq!(Mode::Long.tables_at(own), []);
+        let sregs = with_tables(Mode::Long, own);
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit), (0, 0, 0, 0));
+        assert_eq!((sregs.cr3, sregs.cs.l, sregs.cs.present, sregs.ss.present), (0x2000, 1, 1, 1));
+    }
+
+    #[test]
+    fn protected_mode_has_no_page_tables() {
+        assert_eq!(with_tables(Mode::Protected, Tables::Own { page_tables: 0x2000 }).cr3, 0);
+        assert_eq!(Mode::ALL.map(Mode::has_paging), [false, false, false, true, true]);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use kvm_bindings::{kvm_segment, kvm_sregs};
 
-use super::layout;
-
 /// How long the instructions of the code segment take their addresses to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
@@ -27,14 +25,14 @@ pub(super) const TYPE_DATA: u8 = 0x3;
 /// A busy 32-bit or 64-bit task state segment.
 const TYPE_BUSY_TASK: u8 = 0xb;
 
-/// The descriptor table to put at [`layout::GDT`]: two null entries, code, data, task state.
+/// The descriptor table: two null entries, code, data, task state.
 pub(super) fn gdt(code: Code) -> [u64; 5] {
     let [code, data, task] = segments(code);
     [0, 0, descriptor(&code), descriptor(&data), descriptor(&task)]
 }
 
-/// Puts the segments into the segment registers, and the place of their table into GDTR.
-pub(super) fn load(sregs: &mut kvm_sregs, code: Code) {
+/// Puts the segments into the segment registers, and the place of their table into GDTR; without a table it is empty.
+pub(super) fn load(sregs: &mut kvm_sregs, code: Code, table: Option<u64>) {
     let [code, data, task] = segments(code);
     sregs.cs = code;
     sregs.ds = data;
@@ -43,8 +41,8 @@ pub(super) fn load(sregs: &mut kvm_sregs, code: Code) {
     sregs.gs = data;
     sregs.ss = data;
     sregs.tr = task;
-    sregs.gdt.base = layout::GDT;
-    sregs.gdt.limit = (size_of::<[u64; 5]>() - 1) as u16;
+    sregs.gdt.base = table.unwrap_or(0);
+    sregs.gdt.limit = table.map_or(0, |_| (size_of::<[u64; 5]>() - 1) as u16);
 }
 
 /// Code, data and task state.
@@ -104,11 +102,11 @@ mod tests {
     #[test]
     fn segment_registers_name_the_entries_of_the_table() {
         let mut sregs = kvm_sregs::default();
-        load(&mut sregs, Code::Bits32);
+        load(&mut sregs, Code::Bits32, Some(0x500));
         let gdt = gdt(Code::Bits32);
         assert_eq!(gdt[usize::from(sregs.cs.selector) / 8], 0x00cf_9b00_0000_ffff);
         assert_eq!(gdt[usize::from(sregs.ss.selector) / 8], 0x00cf_9300_0000_ffff);
         assert_eq!(gdt[usize::from(sregs.tr.selector) / 8], 0x0000_8b00_0000_0067);
-        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (layout::GDT, 39));
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (0x500, 39));
     }
 }

@@ -7,6 +7,7 @@ use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 
 use crate::cmdline::CmdlineError;
 use crate::flat::handover;
+use crate::flat::place::RESET_VECTOR_IN_IMAGE;
 
 /// Why a flat image can't be started so. Settings are named as the configuration names them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +113,68 @@ pub enum FlatPlanError {
         /// First address behind the RAM below the MMIO gap.
         ram_end: u64,
     },
+    /// More memory helps.
+    #[error(
+        "the {what} at {} lies beyond the guest's memory, which ends at {ram_end:#x}; {}",
+        Hex(table),
+        more_memory(table.end)
+    )]
+    HandedOutside {
+        /// What a multiboot kernel is handed.
+        what: &'static str,
+        /// Where that is.
+        table: Range<u64>,
+        /// First address after the RAM below the MMIO gap.
+        ram_end: u64,
+    },
+    /// More memory helps, or tables of the image's own.
+    #[error(
+        "no room for the {what}, {len} bytes, beside the image in the guest's memory; {}, or let the image bring tables \
+         (\"tables\": false)",
+        more_memory(*enough)
+    )]
+    TablesWithoutRoom {
+        /// Which table.
+        what: &'static str,
+        /// Its length.
+        len: u64,
+        /// An end of RAM with which it fits.
+        enough: u64,
+    },
+    /// CR3 would be anything.
+    #[error(
+        "boot.flat.page_tables: missing, and in {:?} mode the image brings page tables if \"tables\" is false; say where \
+         they lie, or remove \"tables\"",
+        mode.name()
+    )]
+    PageTablesMissing {
+        /// The mode.
+        mode: Mode,
+    },
+    /// Nothing would look there.
+    #[error("boot.flat.page_tables: {:?} mode has no paging; remove the setting", mode.name())]
+    PageTablesUnused {
+        /// The mode.
+        mode: Mode,
+    },
+    /// CR3 holds the number of a page.
+    #[error("boot.flat.page_tables {address:#x}: page tables start at a multiple of 0x1000")]
+    PageTablesUnaligned {
+        /// What was asked for.
+        address: u64,
+    },
+    /// No page tables there.
+    #[error(
+        "boot.flat.page_tables {address:#x} lies outside the image's bytes at {}, and so there are no page tables; name \
+         their address in the image, or remove \"tables\"",
+        ranges(image)
+    )]
+    PageTablesOutside {
+        /// What was asked for.
+        address: u64,
+        /// The addresses that are filled from the file.
+        image: Vec<Range<u64>>,
+    },
     /// Two things at one place.
     #[error("the image at {} overlaps the {what} at {}; {}", Hex(image), Hex(table), elsewhere(*movable))]
     Overlap {
@@ -126,18 +189,18 @@ pub enum FlatPlanError {
     },
     /// Nothing at the reset vector.
     #[error(
-        "the image at {} doesn't contain 0xffff0, where the processor starts in \"reset\" mode; let it end at {:#x}, \
-         as it does without boot.flat.load_address",
+        "the image at {} doesn't contain 0xffff0, where the processor starts in \"reset\" mode; load it where its first \
+         jump comes to lie there, such as at {:#x} (boot.flat.load_address)",
         Hex(image),
-        layout::RESET_IMAGE_END
+        layout::RESET_IMAGE_END.saturating_sub(image.end - image.start).min(RESET_VECTOR_IN_IMAGE)
     )]
     ResetVector {
         /// Where it goes.
         image: Range<u64>,
     },
-    /// An image that ends at 1 MiB starts at 0 or above.
+    /// The image ends at or below 1 MiB, and starts at 0 or above.
     #[error(
-        "the image has {len} bytes; in \"reset\" mode it ends at 1 MiB and has at most {}",
+        "the image has {len} bytes; in \"reset\" mode it ends at or below 1 MiB and has at most {}",
         layout::RESET_IMAGE_END
     )]
     ResetImageTooLarge {
@@ -203,14 +266,6 @@ pub enum FlatPlanError {
         /// Where the stack would grow.
         stack: Range<u64>,
     },
-    /// Very little memory.
-    #[error("the default stack at {stack:#x} lies outside the RAM at 0x0..{ram_end:#x}; set boot.flat.stack")]
-    DefaultStackOutside {
-        /// Where it would be.
-        stack: u64,
-        /// First address behind the RAM below the MMIO gap.
-        ram_end: u64,
-    },
     /// Nothing would read it.
     #[error("boot.cmdline: only a multiboot image takes a command line; remove the setting")]
     CmdlineUnused,
@@ -273,7 +328,7 @@ pub enum FlatPlanError {
 }
 
 /// A range of addresses in messages.
-struct Hex<'a>(&'a Range<u64>);
+pub(crate) struct Hex<'a>(pub(crate) &'a Range<u64>);
 
 impl std::fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -289,6 +344,10 @@ fn ranges(ranges: &[Range<u64>]) -> String {
 fn more_memory(end: u64) -> String {
     if end > MMIO_GAP.start {
         return format!("no guest has more than {} there, so use a smaller one", MMIO_GAP.start);
+    }
+    if end < 1 << 20 {
+        // In whole pages, as memory is given.
+        return format!("give the guest at least {} KiB", end.div_ceil(4 << 10) * 4);
     }
     format!("give the guest at least {} MiB", end.div_ceil(1 << 20))
 }

@@ -7,6 +7,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile};
 use vmm_memory::Memory;
 
 use crate::elf_header::Segment;
+use crate::flat::contents::FlatContentsError;
 use crate::flat::image::{FlatImage, FlatImageError};
 use crate::flat::plan::FlatPlan;
 use crate::flat::relocation::{Relocation, RelocationError, Relocations};
@@ -22,6 +23,9 @@ pub enum FlatLoadError {
         /// What is wrong with it now, if anything.
         source: Option<FlatImageError>,
     },
+    /// The image would not run.
+    #[error(transparent)]
+    Contents(#[from] FlatContentsError),
     /// Reading the image failed.
     #[error("copying the image into guest memory")]
     Image(#[source] GuestMemoryError),
@@ -72,7 +76,7 @@ impl FlatPlan {
     /// [`FlatPlan::placements`] is written.
     ///
     /// # Errors
-    /// A file can't be read or isn't what was planned, or `memory` isn't the RAM of the plan.
+    /// A file can't be read or isn't what was planned, the image would not run, or `memory` isn't the RAM of the plan.
     pub fn load<'m, F>(
         &self,
         memory: &Memory,
@@ -87,6 +91,7 @@ impl FlatPlan {
             Ok(_) => return Err(FlatLoadError::ImageChanged { source: None }),
             Err(error) => return Err(FlatLoadError::ImageChanged { source: Some(error) }),
         }
+        self.check_contents(image)?;
         for segment in self.segments() {
             load_segment(memory, segment, image)?;
         }

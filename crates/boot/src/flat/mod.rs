@@ -1,5 +1,6 @@
 //! Flat images: programs that follow no boot protocol of Linux's.
 
+mod contents;
 mod elf;
 mod error;
 mod handover;
@@ -11,9 +12,11 @@ mod multiboot;
 mod place;
 mod plan;
 mod relocation;
+mod tables;
 #[cfg(test)]
 mod testing;
 
+pub use contents::FlatContentsError;
 pub use elf::FlatElf;
 pub use error::FlatPlanError;
 pub use image::{FlatImage, FlatImageError};
@@ -21,3 +24,4 @@ pub use load::FlatLoadError;
 pub use multiboot::{MultibootError, MultibootImage};
 pub use plan::{Alias, FlatPlan, FlatSpec, ModuleSpec};
 pub use relocation::RelocationError;
+pub use tables::TableSource;

@@ -23,8 +23,18 @@ pub(crate) struct Placed {
     pub(crate) bias: u64,
     /// Whether `load_address` says where it goes.
     pub(crate) movable: bool,
+    /// Where a reset image would start if it ended at 1 MiB, unless that is where it starts.
+    pub(crate) rounded_from: Option<u64>,
     /// The image's own entry, as far as it has one.
     entry: OwnEntry,
+}
+
+impl Placed {
+    /// The addresses that are filled from the file.
+    pub(crate) fn filled(&self) -> Vec<Range<u64>> {
+        let filled = self.segments.iter().map(Segment::file_backed);
+        filled.filter(|range| !range.is_empty()).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +47,10 @@ enum OwnEntry {
 
 /// The first instruction after reset.
 const RESET_VECTOR: u64 = 0xffff_fff0;
-/// The same as the image has it, at the end of its first MiB.
-const RESET_VECTOR_IN_IMAGE: u64 = layout::RESET_IMAGE_END - 0x10;
+/// The same as the image has it, at the end of the first MiB.
+pub(crate) const RESET_VECTOR_IN_IMAGE: u64 = layout::RESET_IMAGE_END - 0x10;
+/// What a stack needs at least, by our guess, if nobody says so: some calls, and an interrupt.
+const LEAST_STACK_LEN: u64 = 0x100;
 /// First address above what SP can address with SS 0.
 const REAL_STACK_END: u64 = 0x1_0000;
 
@@ -65,9 +77,13 @@ pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Pla
         FlatImage::Elf(image) => elf(image, spec.load_address, ram_end)?,
         FlatImage::Multiboot(image) => match image.body() {
             Body::Elf(image) => elf(image, spec.load_address, ram_end)?,
-            &Body::Addresses { segment, entry } => {
-                Placed { segments: vec![segment], bias: 0, movable: false, entry: OwnEntry::At(entry) }
-            }
+            &Body::Addresses { segment, entry } => Placed {
+                segments: vec![segment],
+                bias: 0,
+                movable: false,
+                rounded_from: None,
+                entry: OwnEntry::At(entry),
+            },
         },
     };
     for segment in &placed.segments {
@@ -84,14 +100,14 @@ pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &Placed) -> Result<
     if mode == Mode::Reset {
         return spec.entry.map_or(Ok(RESET_VECTOR), |_| Err(FlatPlanError::ResetEntry));
     }
-    let filled = || placed.segments.iter().map(Segment::file_backed).filter(|range| !range.is_empty());
-    let inside = |entry: u64| filled().any(|range| range.contains(&entry));
+    let filled = placed.filled();
+    let inside = |entry: u64| filled.iter().any(|range| range.contains(&entry));
     let entry = match (spec.entry, placed.entry) {
         (Some(entry), _) if inside(entry) => entry,
-        (Some(entry), _) => return Err(FlatPlanError::EntryOutside { entry, image: filled().collect() }),
+        (Some(entry), _) => return Err(FlatPlanError::EntryOutside { entry, image: filled }),
         (None, OwnEntry::At(entry)) if inside(entry) => entry,
         (None, OwnEntry::At(entry) | OwnEntry::Nowhere(entry)) => {
-            return Err(FlatPlanError::OwnEntryOutside { entry, image: filled().collect() });
+            return Err(FlatPlanError::OwnEntryOutside { entry, image: filled });
         }
     };
     if mode == Mode::Real && entry >= HIGH_MEMORY {
@@ -117,16 +133,30 @@ pub(crate) fn stack(
         }
         Some(stack) if inside(stack) => Ok(stack),
         Some(stack) => Err(FlatPlanError::StackOutside { stack, ram_end }),
-        None if inside(layout::BOOT_STACK) => default_stack(placed),
-        None => Err(FlatPlanError::DefaultStackOutside { stack: layout::BOOT_STACK, ram_end }),
+        None => default_stack(placed, ram_end),
     }
 }
 
-/// Refuses an image that lies where one of `tables` is written.
-pub(crate) fn check_overlap(placed: &Placed, tables: &[Table]) -> Result<(), FlatPlanError> {
+/// The memory that is kept free for a stack below `stack`: all of the default one's, a little of any other's, whose user knows
+/// how much it needs.
+pub(crate) fn stack_room(stack: u64) -> Range<u64> {
+    let len = if stack == layout::BOOT_STACK { layout::BOOT_STACK_LEN } else { LEAST_STACK_LEN };
+    stack.saturating_sub(len)..stack
+}
+
+/// The addresses of a table.
+pub(crate) fn range(table: &Table) -> Range<u64> {
+    table.gpa..table.gpa + table.bytes.len() as u64
+}
+
+/// Refuses what a multiboot kernel is handed, `tables`, if it has no RAM or the image lies there.
+pub(crate) fn check_handed(placed: &Placed, tables: &[Table], ram_end: u64) -> Result<(), FlatPlanError> {
+    if let Some(table) = tables.iter().find(|table| range(table).end > ram_end) {
+        return Err(FlatPlanError::HandedOutside { what: table.what, table: range(table), ram_end });
+    }
     for image in placed.segments.iter().map(Segment::memory) {
         for table in tables {
-            let range = table.gpa..table.gpa + table.bytes.len() as u64;
+            let range = range(table);
             if overlap(&image, &range) {
                 let (what, movable) = (table.what, placed.movable);
                 return Err(FlatPlanError::Overlap { image, what, table: range, movable });
@@ -136,11 +166,13 @@ pub(crate) fn check_overlap(placed: &Placed, tables: &[Table]) -> Result<(), Fla
     Ok(())
 }
 
-fn default_stack(placed: &Placed) -> Result<u64, FlatPlanError> {
-    let stack = layout::BOOT_STACK - layout::BOOT_STACK_LEN..layout::BOOT_STACK;
-    match placed.segments.iter().map(Segment::memory).find(|image| overlap(image, &stack)) {
-        Some(image) => Err(FlatPlanError::DefaultStackCovered { image, stack }),
-        None => Ok(layout::BOOT_STACK),
+/// Below [`layout::BOOT_STACK`], or below the end of RAM where that is lower.
+fn default_stack(placed: &Placed, ram_end: u64) -> Result<u64, FlatPlanError> {
+    let stack = layout::BOOT_STACK.min(ram_end);
+    let room = stack_room(stack);
+    match placed.segments.iter().map(Segment::memory).find(|image| overlap(image, &room)) {
+        Some(image) => Err(FlatPlanError::DefaultStackCovered { image, stack: room }),
+        None => Ok(stack),
     }
 }
 
@@ -151,13 +183,23 @@ fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<
     if len > ram_end {
         return Err(FlatPlanError::ImageTooLarge { len, ram_end });
     }
-    let start = load_address.unwrap_or(match mode {
+    let unrounded = load_address.unwrap_or(match mode {
         Mode::Real => 0,
         Mode::Reset => layout::RESET_IMAGE_END - len,
         Mode::Protected | Mode::Paged | Mode::Long => HIGH_MEMORY,
     });
+    // A linker ends a file with its last instruction, the jump at the reset vector, and leaves out the rest of the page.
+    // The page is what such an image is aligned to: one of 0xfff5 bytes is meant for 0xf0000.
+    let rounds = mode == Mode::Reset && load_address.is_none() && !unrounded.is_multiple_of(PAGE_LEN);
+    let start = if rounds { unrounded & !(PAGE_LEN - 1) } else { unrounded };
     let segment = Segment { offset: 0, paddr: start, file_len: len, mem_len: len };
-    Ok(Placed { segments: vec![segment], bias: 0, movable: true, entry: OwnEntry::At(start) })
+    Ok(Placed {
+        segments: vec![segment],
+        bias: 0,
+        movable: true,
+        rounded_from: rounds.then_some(unrounded),
+        entry: OwnEntry::At(start),
+    })
 }
 
 fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed, FlatPlanError> {
@@ -185,7 +227,7 @@ fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed,
         Some(entry) => OwnEntry::At(entry.wrapping_add(bias)),
         None => OwnEntry::Nowhere(elf.e_entry()),
     };
-    Ok(Placed { segments: segments.collect(), bias, movable, entry })
+    Ok(Placed { segments: segments.collect(), bias, movable, rounded_from: None, entry })
 }
 
 /// Refuses a load address for what has its own.
@@ -230,12 +272,14 @@ fn check_reset(image: &Range<u64>, ram_end: u64) -> Result<(), FlatPlanError> {
     Ok(())
 }
 
-fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+pub(crate) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
 #[cfg(test)]
 mod tests {
+    use vmm_arch::flat::Tables;
+
     use super::*;
     use crate::flat::plan::FlatPlan;
     use crate::flat::testing::{
@@ -370,32 +414,31 @@ mod tests {
     fn image_without_ram_is_refused() {
         let image = inspected(b"\xf4");
         let expected = "the image needs 1 bytes, but the guest's memory below the 32-bit MMIO gap has 0; give \
-                        the guest at least 1 MiB";
+                        the guest at least 4 KiB";
         assert_eq!(FlatPlan::new(&spec(&image, &[])).unwrap_err().to_string(), expected);
     }
 
     #[test]
-    fn image_over_the_descriptor_tables_is_refused() {
-        let expected = "the image at 0x400..0x501 overlaps the descriptor tables at 0x500..0x528; load it \
-                        elsewhere (boot.flat.load_address)";
-        let said = complaint(&[0xf4; 0x101], |spec| {
-            (spec.mode, spec.load_address) = (Some(Mode::Protected), Some(0x400));
-        });
-        assert_eq!(said, expected);
+    fn image_over_the_tables_makes_them_move() {
+        let tables = |file: &[u8], mode, load_address| {
+            let (image, ram) = (inspected(file), layout::ram_ranges(4 << 20));
+            let spec = FlatSpec { mode: Some(mode), load_address, ..spec(&image, &ram) };
+            FlatPlan::new(&spec).unwrap().start().tables
+        };
+        let written = |gdt, idt, page_tables| Tables::Written { gdt, idt, page_tables };
+        // Over the GDT's first byte, the last page of the page tables, the last byte of the page directory.
+        assert_eq!(tables(&[0xf4; 0x101], Mode::Protected, Some(0x400)), written(0x510, 0x540, 0x9000));
+        assert_eq!(tables(&elf64_at(0xe000, 16), Mode::Long, None), written(0x500, 0x530, 0x1000));
+        assert_eq!(tables(&elf64_at(0x9fff, 16), Mode::Paged, None), written(0x500, 0x530, 0x1000));
     }
 
+    /// The stack's room counts as taken.
     #[test]
-    fn image_over_the_page_tables_is_refused() {
-        let expected =
-            "the image at 0xe000..0xe010 overlaps the page tables at 0x9000..0xf000; link it elsewhere";
-        assert_eq!(complaint(&elf64_at(0xe000, 16), |_| {}), expected);
-    }
-
-    #[test]
-    fn image_over_the_page_directory_is_refused() {
-        let expected =
-            "the image at 0x9fff..0xa00f overlaps the page directory at 0x9000..0xa000; link it elsewhere";
-        assert_eq!(complaint(&elf64_at(0x9fff, 16), |spec| spec.mode = Some(Mode::Paged)), expected);
+    fn stack_in_the_page_tables_makes_them_move() {
+        let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(4 << 20));
+        let spec = FlatSpec { mode: Some(Mode::Long), stack: Some(0xa000), ..spec(&image, &ram) };
+        let expected = Tables::Written { gdt: 0x500, idt: 0x530, page_tables: 0x1000 };
+        assert_eq!(FlatPlan::new(&spec).unwrap().start().tables, expected);
     }
 
     #[test]
@@ -490,29 +533,59 @@ mod tests {
     }
 
     #[test]
-    fn stack_by_default_outside_ram_is_refused() {
-        let expected = "the default stack at 0x8ff0 lies outside the RAM at 0x0..0x1000; set boot.flat.stack";
-        assert_eq!(complaint_on(0x1000, b"\xf4", |_| {}), expected);
+    fn stack_by_default_ends_with_a_small_ram() {
+        let stack = |ram_len| {
+            let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(ram_len));
+            FlatPlan::new(&spec(&image, &ram)).unwrap().start().stack
+        };
+        assert_eq!((stack(0x1000), stack(0x8000), stack(0x9000)), (0x1000, 0x8000, 0x8ff0));
+    }
+
+    #[test]
+    fn stack_by_default_in_a_page_that_the_image_fills_is_refused() {
+        let expected =
+            "the image at 0x0..0xf01 covers the default stack at 0xf00..0x1000; set boot.flat.stack";
+        assert_eq!(complaint_on(0x1000, &[0xf4; 0xf01], |_| {}), expected);
+        let (image, ram) = (inspected(&[0xf4; 0x1000]), layout::ram_ranges(0x1000));
+        assert!(FlatPlan::new(&FlatSpec { stack: Some(0x1000), ..spec(&image, &ram) }).is_ok());
+    }
+
+    /// Its information would lie at 0x5000.
+    #[test]
+    fn image_multiboot_in_16_kib_is_refused() {
+        let file = multiboot_raw(0, [0x1000, 0x1000, 0, 0, 0x1020], 100);
+        let expected = "the multiboot information at 0x5000..0x5074 lies beyond the guest's memory, which ends at 0x4000; \
+                        give the guest at least 24 KiB";
+        assert_eq!(complaint_on(0x4000, &file, |_| {}), expected);
     }
 
     #[test]
     fn reset_image_of_more_than_1_mib_is_refused() {
-        let expected =
-            "the image has 1048577 bytes; in \"reset\" mode it ends at 1 MiB and has at most 1048576";
+        let expected = "the image has 1048577 bytes; in \"reset\" mode it ends at or below 1 MiB and has at most 1048576";
         assert_eq!(complaint(&vec![0; 0x10_0001], |spec| spec.mode = Some(Mode::Reset)), expected);
     }
 
     #[test]
     fn reset_image_without_the_reset_vector_is_refused() {
         let expected = "the image at 0xfffef..0xffff0 doesn't contain 0xffff0, where the processor starts in \
-                        \"reset\" mode; let it end at 0x100000, as it does without boot.flat.load_address";
+                        \"reset\" mode; load it where its first jump comes to lie there, such as at 0xffff0 \
+                        (boot.flat.load_address)";
         let said = complaint(b"\xf4", |spec| {
             (spec.mode, spec.load_address) = (Some(Mode::Reset), Some(0xf_ffef));
         });
         assert_eq!(said, expected);
-        assert!(
-            complaint(&[0; 15], |spec| spec.mode = Some(Mode::Reset)).starts_with("the image at 0xffff1")
-        );
+    }
+
+    /// Rounded down to a page it ends far below the vector; the place that is named would do.
+    #[test]
+    fn reset_image_of_less_than_a_page_has_to_be_given_its_place() {
+        let expected = "the image at 0xff000..0xff020 doesn't contain 0xffff0, where the processor starts in \
+                        \"reset\" mode; load it where its first jump comes to lie there, such as at 0xfffe0 \
+                        (boot.flat.load_address)";
+        assert_eq!(complaint(&[0xf4; 0x20], |spec| spec.mode = Some(Mode::Reset)), expected);
+        let (image, ram) = (inspected(&[0xf4; 0x20]), layout::ram_ranges(1 << 20));
+        let named = FlatSpec { mode: Some(Mode::Reset), load_address: Some(0xf_ffe0), ..spec(&image, &ram) };
+        assert!(FlatPlan::new(&named).is_ok());
     }
 
     #[test]
@@ -526,7 +599,7 @@ mod tests {
     #[test]
     fn reset_entry_and_stack_are_refused() {
         let reset = |change: fn(&mut FlatSpec<'_>)| {
-            complaint(&[0; 16], |spec| {
+            complaint(&[0; 0x1000], |spec| {
                 spec.mode = Some(Mode::Reset);
                 change(spec);
             })

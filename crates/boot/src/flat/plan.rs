@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use vmm_arch::flat::{Mode, Start, Table};
+use vmm_arch::flat::{Mode, Start, Table, Tables};
 use vmm_arch::{e820, layout};
 
 use crate::elf_header::Segment;
@@ -11,6 +11,7 @@ use crate::flat::error::FlatPlanError;
 use crate::flat::handover::{self, Handover, MAX_MAP_ENTRIES};
 use crate::flat::image::FlatImage;
 use crate::flat::place::{self, Placed};
+use crate::flat::tables::{self, TableSource};
 use crate::plan::{Placement, write_memory};
 
 /// What to start, how, and on what.
@@ -19,15 +20,19 @@ pub struct FlatSpec<'a> {
     /// The inspected image.
     pub image: &'a FlatImage,
     /// Guest-physical address of a raw image's first byte, or of the page of a position-independent
-    /// executable's first one. If `None`: 0 in real mode, where it ends at 1 MiB in reset mode, else 1 MiB.
+    /// executable's first one. If `None`: 0 in real mode; in reset mode where it ends at 1 MiB, rounded down to a
+    /// page; else 1 MiB.
     pub load_address: Option<u64>,
     /// How to start it; [`FlatImage::default_mode`] if `None`.
     pub mode: Option<Mode>,
     /// Guest-physical address of the first instruction; the start of a raw image, or the image's own entry,
     /// if `None`. Not in reset mode.
     pub entry: Option<u64>,
-    /// First address above the stack; [`layout::BOOT_STACK`] if `None`. Not in reset mode.
+    /// First address above the stack; [`layout::BOOT_STACK`], or the end of RAM if that is lower, if `None`. Not in
+    /// reset mode.
     pub stack: Option<u64>,
+    /// Who provides the tables that the processor starts with.
+    pub tables: TableSource,
     /// A multiboot image's command line, as it is: those that take its first word for a file name need one.
     pub cmdline: Option<&'a str>,
     /// A multiboot image's modules.
@@ -70,7 +75,7 @@ impl FlatPlan {
     ///
     /// The image goes where its headers or `spec` say, and has to lie in RAM below the 32-bit MMIO gap, which
     /// every mode reaches. A multiboot kernel's modules follow it, each on a page's boundary. Everything else
-    /// is at the addresses of [`layout`].
+    /// is at the addresses of [`layout`]; the tables of the mode move to the first free place if theirs is taken.
     ///
     /// # Errors
     /// Something that is asked for makes no sense with this image or mode, or something doesn't fit.
@@ -82,13 +87,24 @@ impl FlatPlan {
         let entry = place::entry(spec, mode, &placed)?;
         let e820 = e820::map(spec.ram);
         let handover = handover(spec, &placed, &e820, ram_end)?;
-        place::check_overlap(&placed, &tables(mode, handover.as_ref(), &e820))?;
+        let handed = handover.as_ref().map_or(Vec::new(), |handover| handover.tables(&e820));
+        place::check_handed(&placed, &handed, ram_end)?;
         let stack = place::stack(spec, mode, &placed, ram_end)?;
+        let tables = match spec.tables {
+            TableSource::Plan => {
+                let mut taken: Vec<_> = placed.segments.iter().map(Segment::memory).collect();
+                taken.extend(handed.iter().map(place::range));
+                taken.extend(handover.iter().flat_map(Handover::modules).map(|module| module.range.clone()));
+                taken.push(place::stack_room(stack));
+                tables::place(mode, &taken, ram_end)?
+            }
+            TableSource::Image { page_tables } => tables::own(mode, page_tables, &placed.filled())?,
+        };
         let (eax, ebx) = match handover {
             Some(_) => (handover::MAGIC, layout::MULTIBOOT_INFO as u32),
             None => (0, 0),
         };
-        let start = Start { mode, entry, stack, eax, ebx };
+        let start = Start { mode, entry, stack, eax, ebx, tables };
         Ok(Self { image: spec.image.clone(), start, placed, handover, e820 })
     }
 
@@ -116,9 +132,8 @@ impl FlatPlan {
 
     /// All that [`FlatPlan::load`] may write, in ascending order of address.
     pub fn placements(&self) -> Vec<Placement> {
-        let table = |table: &Table| table.gpa..table.gpa + table.bytes.len() as u64;
         let mut all: Vec<_> =
-            self.tables().iter().map(|t| Placement { what: t.what, range: table(t) }).collect();
+            self.tables().iter().map(|t| Placement { what: t.what, range: place::range(t) }).collect();
         all.extend(self.segments().iter().map(|s| Placement { what: "image", range: s.memory() }));
         all.extend(self.modules().map(|range| Placement { what: "module", range }));
         all.sort_by_key(|placement| placement.range.start);
@@ -143,7 +158,9 @@ impl FlatPlan {
 
     /// Everything that is written besides files.
     pub(crate) fn tables(&self) -> Vec<Table> {
-        tables(self.start.mode, self.handover.as_ref(), &self.e820)
+        let mut tables = self.start.mode.tables_at(self.start.tables);
+        tables.extend(self.handover.iter().flat_map(|handover| handover.tables(&self.e820)));
+        tables
     }
 }
 
@@ -151,11 +168,25 @@ impl fmt::Display for FlatPlan {
     /// Several lines, for `--check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "image: {}", self.image)?;
+        if let (Some(unrounded), Some(segment)) = (self.placed.rounded_from, self.segments().first()) {
+            let start = segment.paddr;
+            writeln!(
+                f,
+                "load address: {start:#x}, the page of {unrounded:#x}, from where it would end at 1 MiB"
+            )?;
+        }
         writeln!(f, "entry: {} mode at {:#x}", self.start.mode.name(), self.start.entry)?;
         if let Some(Alias { source, gpa }) = self.alias() {
             writeln!(f, "alias: {:#x}..{:#x} once more at {gpa:#x}, read-only", source.start, source.end)?;
         } else {
             writeln!(f, "stack: below {:#x}", self.start.stack)?;
+        }
+        match self.start.tables {
+            Tables::Own { page_tables } if self.start.mode.has_paging() => {
+                writeln!(f, "tables: the image's own, page tables at {page_tables:#x}")?;
+            }
+            Tables::Own { .. } => writeln!(f, "tables: the image's own")?,
+            Tables::Written { .. } => {}
         }
         if let Some(handover) = &self.handover {
             writeln!(f, "command line: {:?}", handover.cmdline())?;
@@ -192,12 +223,6 @@ fn handover(
     Handover::new(spec.cmdline.unwrap_or_default(), spec.modules, image_end, ram_end).map(Some)
 }
 
-fn tables(mode: Mode, handover: Option<&Handover>, e820: &[e820::Entry]) -> Vec<Table> {
-    let mut tables = mode.tables();
-    tables.extend(handover.into_iter().flat_map(|handover| handover.tables(e820)));
-    tables
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +241,7 @@ mod tests {
     }
 
     fn start(mode: Mode, entry: u64) -> Start {
-        Start { mode, entry, stack: layout::BOOT_STACK, eax: 0, ebx: 0 }
+        Start::new(mode, entry, layout::BOOT_STACK)
     }
 
     #[test]
@@ -280,6 +305,23 @@ mod tests {
         assert_eq!(plan.placements(), [Placement { what: "image", range: 0xf_0000..0x10_0000 }]);
         assert_eq!(plan.alias(), Some(Alias { source: 0xf_0000..0x10_0000, gpa: 0xffff_0000 }));
         assert_eq!((plan.start().entry, plan.start().stack), (0xffff_fff0, 0));
+    }
+
+    /// What gcc and ld make of a program whose last instruction is the jump at 0xfff0.
+    #[test]
+    fn plan_of_a_reset_image_that_ends_with_its_jump_starts_on_a_page() {
+        let plan = plan(&[0xf4; 65_525], |spec| spec.mode = Some(Mode::Reset)).unwrap();
+        assert_eq!(plan.placements(), [Placement { what: "image", range: 0xf_0000..0xf_fff5 }]);
+        let line = "\nload address: 0xf0000, the page of 0xf000b, from where it would end at 1 MiB\n";
+        assert!(plan.to_string().contains(line), "{plan}");
+    }
+
+    #[test]
+    fn plan_of_a_reset_image_with_a_load_address_takes_it_as_it_is() {
+        let plan = plan(&[0xf4; 65_525], |spec| {
+            (spec.mode, spec.load_address) = (Some(Mode::Reset), Some(0xf_000b))
+        });
+        assert_eq!(plan.unwrap().segments()[0].memory(), 0xf_000b..0x10_0000);
     }
 
     #[test]

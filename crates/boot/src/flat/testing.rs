@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::flat::image::FlatImage;
 use crate::flat::plan::FlatSpec;
+use crate::flat::tables::TableSource;
 
 /// A program header and what it points to.
 #[derive(Clone)]
@@ -124,5 +125,16 @@ pub(crate) fn complaint(file: &[u8]) -> String {
 /// `image` on `ram`, with nothing else asked for.
 pub(crate) fn spec<'a>(image: &'a FlatImage, ram: &'a [Range<u64>]) -> FlatSpec<'a> {
     let modules = &[];
-    FlatSpec { image, load_address: None, mode: None, entry: None, stack: None, cmdline: None, modules, ram }
+    let tables = TableSource::Plan;
+    FlatSpec {
+        image,
+        load_address: None,
+        mode: None,
+        entry: None,
+        stack: None,
+        tables,
+        cmdline: None,
+        modules,
+        ram,
+    }
 }

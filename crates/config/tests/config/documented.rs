@@ -68,7 +68,9 @@ fn schema_fields_are_the_ones_we_know() {
         "boot.flat.modules",
         "boot.flat.modules[].cmdline",
         "boot.flat.modules[].path",
+        "boot.flat.page_tables",
         "boot.flat.stack",
+        "boot.flat.tables",
         "boot.initrd",
         "boot.kernel",
         "boot.protocol",
@@ -148,6 +150,7 @@ fn schema_defaults_are_what_a_bare_device_and_module_get() {
     let config = serde_json::to_value(parse(text).unwrap().merge(Overrides::default()).unwrap()).unwrap();
     assert_eq!(config["devices"][0]["port"], devices[0]["properties"]["port"]["default"]);
     assert_eq!(config["devices"][1]["port"], devices[1]["properties"]["port"]["default"]);
+    assert_eq!(config["boot"]["flat"]["tables"], flat["tables"]["default"]);
     let module = &flat["modules"]["items"]["properties"];
     assert_eq!(config["boot"]["flat"]["modules"][0]["cmdline"], module["cmdline"]["default"]);
 }
@@ -175,7 +178,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 10);
+    assert_eq!(defaults.len(), 11);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 

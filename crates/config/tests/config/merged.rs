@@ -217,8 +217,29 @@ fn merge_flat_alone_leaves_the_rest_to_the_image() {
     let boot = flat(merge(r#"{"boot": {"flat": {"image": "hello.bin"}}}"#, &[]).unwrap());
     assert_eq!(boot.image.as_path(), Path::new("dir/hello.bin"));
     assert_eq!((boot.load_address, boot.mode, boot.entry, boot.stack), (None, None, None, None));
+    assert_eq!((boot.tables, boot.page_tables), (true, None));
     assert_eq!(boot.cmdline, None);
     assert_eq!(boot.modules, []);
+}
+
+#[test]
+fn merge_flat_without_tables_keeps_its_own() {
+    let text = r#"{"boot": {"flat": {"image": "k.bin", "tables": false, "page_tables": "0x2000"}}}"#;
+    let boot = flat(merge(text, &[]).unwrap());
+    assert_eq!((boot.tables, boot.page_tables), (false, Some(0x2000.into())));
+}
+
+#[test]
+fn merge_memory_of_a_page_is_for_a_flat_image_only() {
+    let flat = merge(r#"{"boot": {"flat": {"image": "hello.bin"}}}"#, &[(Flag::Memory, "4K")]).unwrap();
+    assert_eq!(flat.memory.size.bytes(), 4096);
+    let linux = r#"{"boot": {"kernel": "vmlinuz"}, "memory": {"size": "4K"}}"#;
+    assert!(merge(linux, &[(Flag::Memory, "1M")]).is_ok());
+    let expected =
+        "--memory: 1020K is too small for a Linux kernel, at least 1M; only a flat image runs in less";
+    assert_eq!(refusal(linux, &[(Flag::Memory, "1020K")]), expected);
+    let expected = "dir/vm.json: memory.size: 4K is too small for a Linux kernel, at least 1M; only a flat image runs in less";
+    assert_eq!(refusal(linux, &[]), expected);
 }
 
 #[test]

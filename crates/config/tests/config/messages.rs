@@ -39,7 +39,7 @@ fn size_as_number_shows_how_to_write_it() {
 
 #[test]
 fn size_zero_names_the_least() {
-    let expected = r#"vm.json:1:23: memory.size: "0" is too small, at least 1M"#;
+    let expected = r#"vm.json:1:23: memory.size: "0" is too small, at least 4K"#;
     assert_eq!(refusal(r#"{"memory": {"size": "0"}}"#), expected);
 }
 

@@ -71,13 +71,16 @@ fn module() -> impl Strategy<Value = Module> {
 fn flat() -> impl Strategy<Value = FlatSection> {
     let mode = option::of(prop::sample::select(FlatMode::ALL.to_vec()));
     let address = || option::of(address());
-    (option::of(path()), address(), mode, address(), address(), vec(module(), 0..3)).prop_map(
-        |(image, load_address, mode, entry, stack, modules)| FlatSection {
+    let tables = (option::of(any::<bool>()), address());
+    (option::of(path()), address(), mode, address(), address(), tables, vec(module(), 0..3)).prop_map(
+        |(image, load_address, mode, entry, stack, (tables, page_tables), modules)| FlatSection {
             image,
             load_address,
             mode,
             entry,
             stack,
+            tables,
+            page_tables,
             modules,
         },
     )
@@ -148,13 +151,22 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
     )
 }
 
-/// `file` without what it says that can't be together: a flat image or, if `linux`, Linux; a port twice; an expectation or
+/// `file` without what it says that can't be together: a flat image or, if `linux`, Linux, which has memory
+/// enough; page tables of the image's own and of the monitor's; a port twice; an expectation or
 /// several processors where KVM's interrupt controllers are the wrong way round.
 fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     let boot = match linux {
         true => BootSection { flat: None, ..file.boot },
-        false => BootSection { cmdline: file.boot.cmdline, flat: file.boot.flat, ..BootSection::default() },
+        false => {
+            let flat = file.boot.flat.map(|flat| FlatSection {
+                page_tables: flat.page_tables.filter(|_| flat.tables == Some(false)),
+                ..flat
+            });
+            BootSection { cmdline: file.boot.cmdline, flat, ..BootSection::default() }
+        }
     };
+    let least = if linux { MemorySize::LINUX_MIN } else { MemorySize::MIN };
+    let size = file.memory.size.map(|size| size.max(least));
     let has_virtio = file.devices.iter().any(|device| matches!(device, Device::Virtio(_)));
     let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(linux || has_virtio));
     devices.sort_by_key(Device::port);
@@ -167,6 +179,7 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     });
     ConfigFile {
         boot,
+        memory: MemorySection { size },
         cpus: agreeing_cpus(file.cpus, irqchip),
         expect: file.expect.filter(|_| !irqchip),
         devices,

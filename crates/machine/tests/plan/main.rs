@@ -141,6 +141,38 @@ fn plan_of_a_reset_image_is_as_recorded() {
     assert_golden("flat-reset-1m.txt", &plan(&[0xf4; 0x1_0000], json));
 }
 
+/// As gcc and ld make it: it ends with its jump, 11 bytes below 1 MiB.
+#[test]
+fn plan_of_a_reset_image_that_ends_with_its_jump_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "reset"}}, "memory": {"size": "1M"}}"#;
+    assert_golden("flat-reset-65525.txt", &plan(&[0xf4; 65_525], json));
+}
+
+/// The least memory: the stack ends with it.
+#[test]
+fn plan_of_a_flat_image_in_one_page_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel"}}, "memory": {"size": "4K"}, "irqchip": false}"#;
+    assert_golden("flat-real-4k.txt", &plan(&[0xf4; 29], json));
+}
+
+/// 8 KiB at 0: the descriptor tables make way, the page tables needn't.
+#[test]
+fn plan_of_a_flat_image_over_the_tables_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "long", "load_address": "0x0"}}, "irqchip": false,
+                   "memory": {"size": "1M"}}"#;
+    assert_golden("flat-long-at-0.txt", &plan(&[0xf4; 0x2000], json));
+}
+
+/// A PML4 at 0x2000 whose first entry is present.
+#[test]
+fn plan_of_a_flat_image_with_tables_of_its_own_is_as_recorded() {
+    let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "long", "load_address": "0x0", "tables": false,
+                   "page_tables": "0x2000"}}, "irqchip": false, "memory": {"size": "32K"}}"#;
+    let mut image = vec![0xf4; 0x2008];
+    image[0x2000..].copy_from_slice(&0x3003_u64.to_le_bytes());
+    assert_golden("flat-own-tables-32k.txt", &plan(&image, json));
+}
+
 /// The highest address first, each label at its lower border.
 #[test]
 fn picture_of_a_reset_image_shows_it_twice() {

@@ -82,7 +82,7 @@ fn run_with(file: &File, access: Access, before: impl FnOnce()) -> (Seen, Result
     let mut vcpu = vm.create_vcpu(0).unwrap();
     drop(vm);
     let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
-    Start { mode: Mode::Real, entry: ENTRY, stack: ENTRY, eax: 0, ebx: 0 }.apply_to(&mut regs, &mut sregs);
+    Start::new(Mode::Real, ENTRY, ENTRY).apply_to(&mut regs, &mut sregs);
     vcpu.set_sregs(&sregs).unwrap();
     vcpu.set_regs(&regs).unwrap();
     before();

@@ -11,7 +11,7 @@ use harness::trials;
 use libtest_mimic::Trial;
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
-use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile};
+use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
@@ -97,6 +97,7 @@ impl Machine {
             mode: Some(mode),
             entry: None,
             stack: None,
+            tables: TableSource::Plan,
             cmdline: None,
             modules: &[],
             ram: &ranges,

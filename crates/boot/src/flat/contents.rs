@@ -1,0 +1,217 @@
+//! What a plan needs to find in the image's bytes, besides its headers.
+
+use std::io::{self, Read, Seek};
+use std::ops::Range;
+
+use vmm_arch::flat::{Mode, Start, Tables};
+
+use crate::elf_header::Segment;
+use crate::flat::elf::FlatElf;
+use crate::flat::error::Hex;
+use crate::flat::place::RESET_VECTOR_IN_IMAGE;
+use crate::flat::plan::FlatPlan;
+use crate::reader::Reader;
+
+/// Length of the instruction that zeros are, `add [bx+si], al`.
+const ZEROS_LEN: usize = 2;
+
+/// Why an image that fits its plan would not run.
+#[derive(Debug, thiserror::Error)]
+pub enum FlatContentsError {
+    /// Reading or seeking failed.
+    #[error("the image can't be read")]
+    Read(#[from] io::Error),
+    /// The processor would run zeros, which are an instruction too (`add [bx+si], al`), and never say so.
+    #[error(
+        "the image at {} holds zeros at {RESET_VECTOR_IN_IMAGE:#x}, where the processor starts in \"reset\" \
+         mode; put a jump there, or load the image where it has one there (boot.flat.load_address)",
+        Hex(image)
+    )]
+    ResetVector {
+        /// Where the image goes.
+        image: Range<u64>,
+    },
+    /// The first instruction couldn't be fetched: a triple fault.
+    #[error(
+        "the image's page tables at {page_tables:#x} don't map its first instruction at {entry:#x}: entry {index} holds \
+         {word:#x}, which isn't present; name the address of others (boot.flat.page_tables), or remove \"tables\""
+    )]
+    PageTables {
+        /// Where they are.
+        page_tables: u64,
+        /// The address that they don't map.
+        entry: u64,
+        /// The entry in their first page that should.
+        index: u64,
+        /// What that holds.
+        word: u64,
+    },
+}
+
+/// PTE bit 0: present (Intel SDM volume 3 §4.3, §4.5).
+const PRESENT: u64 = 1;
+
+impl FlatPlan {
+    /// Reads the few bytes of the image that decide whether it can start: in reset mode the first
+    /// instruction, at the reset vector; the entry of its own page tables for the first instruction, unless relocations may
+    /// change it.
+    /// [`FlatPlan::load`] does so too; this finds out without any guest memory.
+    ///
+    /// `image` is the file that was inspected. Its position is left anywhere.
+    ///
+    /// # Errors
+    /// The bytes can't be read, or the guest would run into nothing.
+    pub fn check_contents<F: Read + Seek>(&self, image: &mut F) -> Result<(), FlatContentsError> {
+        match self.start() {
+            Start { mode: Mode::Reset, .. } => self.check_reset_vector(image),
+            Start { mode, entry, tables: Tables::Own { page_tables }, .. } if mode.has_paging() => {
+                self.check_page_tables(image, mode, page_tables, entry)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_reset_vector<F: Read + Seek>(&self, image: &mut F) -> Result<(), FlatContentsError> {
+        let mut instruction = [0; ZEROS_LEN];
+        read_planned(self.segments(), image, RESET_VECTOR_IN_IMAGE, &mut instruction)?;
+        if instruction == [0; ZEROS_LEN] {
+            let image = self.segments().first().map_or(0..0, Segment::memory);
+            return Err(FlatContentsError::ResetVector { image });
+        }
+        Ok(())
+    }
+
+    /// The first of the two or four levels says enough of whether there are page tables at all.
+    fn check_page_tables<F: Read + Seek>(
+        &self,
+        image: &mut F,
+        mode: Mode,
+        page_tables: u64,
+        entry: u64,
+    ) -> Result<(), FlatContentsError> {
+        if self.image().elf().is_some_and(FlatElf::is_position_independent) {
+            return Ok(());
+        }
+        // A PML4's entry maps 512 GiB, one of a 32-bit page directory 4 MiB.
+        let (index, len) =
+            if mode == Mode::Long { (entry >> 39 & 0x1ff, 8) } else { (entry >> 22 & 0x3ff, 4) };
+        let mut bytes = [0; 8];
+        read_planned(self.segments(), image, page_tables + index * len, &mut bytes[..len as usize])?;
+        let word = u64::from_le_bytes(bytes);
+        if word & PRESENT == 0 {
+            return Err(FlatContentsError::PageTables { page_tables, entry, index, word });
+        }
+        Ok(())
+    }
+}
+
+/// Reads what the image will have at `gpa`; zeros where it has nothing. Relocations aren't applied.
+fn read_planned<F: Read + Seek>(
+    segments: &[Segment],
+    image: &mut F,
+    gpa: u64,
+    bytes: &mut [u8],
+) -> io::Result<()> {
+    bytes.fill(0);
+    let mut reader = Reader::new(image)?;
+    let wanted = gpa..gpa + bytes.len() as u64;
+    for segment in segments {
+        let filled = segment.file_backed();
+        let (start, end) = (filled.start.max(wanted.start), filled.end.min(wanted.end));
+        if start < end {
+            let into = (start - wanted.start) as usize..(end - wanted.start) as usize;
+            reader.fill(segment.offset + (start - filled.start), &mut bytes[into])?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use vmm_arch::layout;
+    use vmm_memory::GuestRam;
+
+    use super::*;
+    use crate::flat::load::FlatLoadError;
+    use crate::flat::plan::FlatSpec;
+    use crate::flat::tables::TableSource;
+    use crate::flat::testing::{inspected, spec};
+
+    /// The plan of `image` in reset mode on 1 MiB of RAM.
+    fn reset_plan(image: &[u8], load_address: Option<u64>) -> FlatPlan {
+        let (inspected, ram) = (inspected(image), layout::ram_ranges(1 << 20));
+        FlatPlan::new(&FlatSpec { mode: Some(Mode::Reset), load_address, ..spec(&inspected, &ram) }).unwrap()
+    }
+
+    fn check(image: &[u8], load_address: Option<u64>) -> Result<(), FlatContentsError> {
+        reset_plan(image, load_address).check_contents(&mut Cursor::new(image))
+    }
+
+    /// As long as gcc and ld make an image whose last instruction is the jump at 0xfff0: zeros, but for `at`.
+    fn image_with(at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut image = vec![0; 0xfff5];
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        image
+    }
+
+    #[test]
+    fn reset_vector_with_a_jump_is_good() {
+        // ljmp 0xf000:0
+        assert!(check(&image_with(0xfff0, b"\xea\0\0\0\xf0"), None).is_ok());
+    }
+
+    /// add [bx+si], cl: an instruction that begins with a zero.
+    #[test]
+    fn reset_vector_with_a_second_byte_is_good() {
+        assert!(check(&image_with(0xfff1, b"\x08"), None).is_ok());
+    }
+
+    #[test]
+    fn reset_vector_of_zeros_is_refused_and_told_with_the_remedy() {
+        let error = check(&image_with(0xffe0, &[0xf4; 16]), None).unwrap_err();
+        let expected = "the image at 0xf0000..0xffff5 holds zeros at 0xffff0, where the processor starts in \
+                        \"reset\" mode; put a jump there, or load the image where it has one there \
+                        (boot.flat.load_address)";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    /// The jump is there, but 0xb bytes too high: where an image was put that ends at 1 MiB.
+    #[test]
+    fn reset_vector_beside_the_jump_is_refused() {
+        let error = check(&image_with(0xfff0, b"\xea\0\0\0\xf0"), Some(0xf_000b)).unwrap_err();
+        assert!(matches!(error, FlatContentsError::ResetVector { image } if image == (0xf_000b..0x10_0000)));
+    }
+
+    /// What is said of page tables at 0x1000 in an image for 0 whose PML4 begins with `first`.
+    fn check_own_tables(first: u64) -> Result<(), FlatContentsError> {
+        let mut image = vec![0xf4; 0x2000];
+        image[0x1000..0x1008].copy_from_slice(&first.to_le_bytes());
+        let (inspected, ram) = (inspected(&image), layout::ram_ranges(1 << 20));
+        let tables = TableSource::Image { page_tables: Some(0x1000) };
+        let (mode, load_address) = (Some(Mode::Long), Some(0));
+        let plan = FlatPlan::new(&FlatSpec { mode, load_address, tables, ..spec(&inspected, &ram) }).unwrap();
+        plan.check_contents(&mut Cursor::new(image))
+    }
+
+    #[test]
+    fn own_page_tables_that_map_the_entry_are_good() {
+        assert!(check_own_tables(0x3003).is_ok());
+    }
+
+    #[test]
+    fn own_page_tables_that_do_not_map_the_entry_are_refused() {
+        let expected = "the image's page tables at 0x1000 don't map its first instruction at 0x0: entry 0 holds 0x3002, \
+                        which isn't present; name the address of others (boot.flat.page_tables), or remove \"tables\"";
+        assert_eq!(check_own_tables(0x3002).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn load_checks_the_contents_too() {
+        let image = vec![0; 0x1_0000];
+        let ram = GuestRam::new(&layout::ram_ranges(1 << 20)).unwrap();
+        let error = reset_plan(&image, None).load(ram.memory(), &mut Cursor::new(&image), []).unwrap_err();
+        assert!(matches!(error, FlatLoadError::Contents(FlatContentsError::ResetVector { .. })), "{error:?}");
+    }
+}

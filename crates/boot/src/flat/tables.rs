@@ -1,0 +1,187 @@
+//! Finds places for the tables of a mode beside everything else.
+
+use std::ops::Range;
+
+use vmm_arch::flat::{Mode, Tables};
+use vmm_arch::layout;
+use vmm_memory::PAGE_LEN;
+
+use crate::flat::error::FlatPlanError;
+use crate::flat::place::overlap;
+
+/// Who provides the GDT, the IDT and the page tables that the processor starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TableSource {
+    /// The plan: at [`Tables::LOW`], or where that is taken at the first free place.
+    #[default]
+    Plan,
+    /// The image, as far as there are any: see [`Tables::Own`].
+    Image {
+        /// Where it has its PML4 or page directory; needed in a mode with paging, refused in any other.
+        page_tables: Option<u64>,
+    },
+}
+
+/// First address that tables move to: below are the interrupt table of real mode and the BIOS's data, which programs take for
+/// free.
+const FLOOR: u64 = layout::GDT;
+/// Alignment of descriptor tables; 8 would do, and one sees the address of a multiple of 16 more easily.
+const DESCRIPTOR_ALIGNMENT: u64 = 16;
+
+/// Places for the tables of `mode`, in RAM that ends at `ram_end` and apart from `taken`.
+pub(crate) fn place(mode: Mode, taken: &[Range<u64>], ram_end: u64) -> Result<Tables, FlatPlanError> {
+    let mut space = Space { taken: taken.to_vec(), ram_end };
+    let (mut gdt, mut idt, mut page_tables) = (layout::GDT, layout::IDT, layout::PML4);
+    // In the order in which a mode has them.
+    let places = [&mut gdt, &mut idt, &mut page_tables];
+    let alignments = [DESCRIPTOR_ALIGNMENT, DESCRIPTOR_ALIGNMENT, PAGE_LEN];
+    for ((table, place), alignment) in mode.tables().iter().zip(places).zip(alignments) {
+        let len = table.bytes.len() as u64;
+        *place = space.take(table.gpa, len, alignment).ok_or(FlatPlanError::TablesWithoutRoom {
+            what: table.what,
+            len,
+            enough: space.enough(len),
+        })?;
+    }
+    Ok(Tables::Written { gdt, idt, page_tables })
+}
+
+/// Where the image has its page tables, if its mode needs any; the image's bytes are `filled`.
+pub(crate) fn own(
+    mode: Mode,
+    page_tables: Option<u64>,
+    filled: &[Range<u64>],
+) -> Result<Tables, FlatPlanError> {
+    let address = match (mode.has_paging(), page_tables) {
+        (false, None) => return Ok(Tables::Own { page_tables: 0 }),
+        (false, Some(_)) => return Err(FlatPlanError::PageTablesUnused { mode }),
+        (true, None) => return Err(FlatPlanError::PageTablesMissing { mode }),
+        (true, Some(address)) => address,
+    };
+    if !address.is_multiple_of(PAGE_LEN) {
+        return Err(FlatPlanError::PageTablesUnaligned { address });
+    }
+    if !filled.iter().any(|range| range.contains(&address)) {
+        return Err(FlatPlanError::PageTablesOutside { address, image: filled.to_vec() });
+    }
+    Ok(Tables::Own { page_tables: address })
+}
+
+/// Memory that a guest takes for free, less what is taken.
+struct Space {
+    taken: Vec<Range<u64>>,
+    ram_end: u64,
+}
+
+impl Space {
+    /// Takes `len` bytes at `preferred`, else at the first multiple of `alignment` where they are free.
+    fn take(&mut self, preferred: u64, len: u64, alignment: u64) -> Option<u64> {
+        // The first free place is the start of memory, or follows something.
+        let mut starts: Vec<u64> = self.taken.iter().map(|range| range.end).collect();
+        starts.extend([FLOOR, layout::HIGH_MEMORY]);
+        starts.sort_unstable();
+        let aligned = starts.into_iter().map(|start| start.next_multiple_of(alignment));
+        let start = [preferred].into_iter().chain(aligned).find(|start| self.is_free(*start, len))?;
+        self.taken.push(start..start + len);
+        Some(start)
+    }
+
+    fn is_free(&self, start: u64, len: u64) -> bool {
+        // No overflow: starts follow what lies in RAM below the MMIO gap.
+        let range = start..start + len;
+        let low = FLOOR..self.ram_end.min(layout::EBDA);
+        let high = layout::HIGH_MEMORY..self.ram_end;
+        let inside = |area: Range<u64>| area.start <= range.start && range.end <= area.end;
+        (inside(low) || inside(high)) && !self.taken.iter().any(|taken| overlap(taken, &range))
+    }
+
+    /// An end of RAM with which `len` bytes more fit.
+    fn enough(&self, len: u64) -> u64 {
+        let low = self.ram_end.max(FLOOR).next_multiple_of(PAGE_LEN) + len.next_multiple_of(PAGE_LEN);
+        if low <= layout::EBDA { low } else { self.ram_end.max(layout::HIGH_MEMORY) + len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(gdt: u64, idt: u64, page_tables: u64) -> Tables {
+        Tables::Written { gdt, idt, page_tables }
+    }
+
+    #[test]
+    fn tables_beside_a_small_image_keep_their_places() {
+        assert_eq!(place(Mode::Long, &[0..0x500, 0x10_0000..0x10_0001], 4 << 20), Ok(Tables::LOW));
+    }
+
+    #[test]
+    fn tables_under_an_image_of_8_kib_follow_it() {
+        let image = 0..0x2000;
+        assert_eq!(place(Mode::Long, &[image], 2 << 20), Ok(written(0x2000, 0x2030, 0x9000)));
+    }
+
+    #[test]
+    fn tables_that_are_covered_by_one_byte_move_alone() {
+        assert_eq!(place(Mode::Long, &[0xefff..0xf001], 2 << 20), Ok(written(0x500, 0x530, 0x1000)));
+    }
+
+    /// The six pages fit neither below the image nor between it and the EBDA.
+    #[test]
+    fn tables_without_room_in_conventional_memory_go_to_high_memory() {
+        let image = 0x6000..0x9_b000;
+        assert_eq!(place(Mode::Long, &[image], 2 << 20), Ok(written(0x500, 0x530, 0x10_0000)));
+    }
+
+    #[test]
+    fn tables_never_lie_on_each_other() {
+        // Moved behind the image, the GDT covers the usual place of the IDT.
+        assert_eq!(place(Mode::Protected, &[0..0x510], 4096), Ok(written(0x510, 0x540, 0x9000)));
+    }
+
+    #[test]
+    fn tables_in_a_machine_of_7_pages_leave_out_the_first() {
+        assert_eq!(place(Mode::Long, &[0..0x41], 0x7000), Ok(written(0x500, 0x530, 0x1000)));
+    }
+
+    #[test]
+    fn tables_in_too_little_memory_say_how_much_would_do() {
+        let expected = "no room for the page tables, 24576 bytes, beside the image in the guest's memory; give the guest \
+                        at least 48 KiB, or let the image bring tables (\"tables\": false)";
+        assert_eq!(place(Mode::Long, &[0..0x41], 0x6000).unwrap_err().to_string(), expected);
+        assert!(place(Mode::Long, &[0..0x41], 0xc000).is_ok());
+    }
+
+    #[test]
+    fn tables_of_a_mode_without_any_are_never_in_the_way() {
+        assert_eq!(place(Mode::Real, &[0..0x1000], 0x1000), Ok(Tables::LOW));
+    }
+
+    fn own_complaint(mode: Mode, page_tables: Option<u64>) -> String {
+        own(mode, page_tables, &[0..0x5000]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn own_tables_are_named_in_a_mode_with_paging_only() {
+        assert_eq!(own(Mode::Long, Some(0x2000), &[0..0x2001]), Ok(Tables::Own { page_tables: 0x2000 }));
+        assert_eq!(own(Mode::Protected, None, &[]), Ok(Tables::Own { page_tables: 0 }));
+        let expected = "boot.flat.page_tables: missing, and in \"long\" mode the image brings page tables if \"tables\" is \
+                        false; say where they lie, or remove \"tables\"";
+        assert_eq!(own_complaint(Mode::Long, None), expected);
+        let expected = "boot.flat.page_tables: \"protected\" mode has no paging; remove the setting";
+        assert_eq!(own_complaint(Mode::Protected, Some(0x2000)), expected);
+    }
+
+    #[test]
+    fn own_tables_inside_a_page_are_refused() {
+        let expected = "boot.flat.page_tables 0x2008: page tables start at a multiple of 0x1000";
+        assert_eq!(own_complaint(Mode::Paged, Some(0x2008)), expected);
+    }
+
+    #[test]
+    fn own_tables_outside_the_image_are_refused() {
+        let expected = "boot.flat.page_tables 0x5000 lies outside the image's bytes at 0x0..0x5000, and so there are no page \
+                        tables; name their address in the image, or remove \"tables\"";
+        assert_eq!(own_complaint(Mode::Long, Some(0x5000)), expected);
+    }
+}
