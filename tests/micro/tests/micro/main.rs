@@ -17,6 +17,7 @@ mod output;
 mod pause;
 mod serial;
 mod smp;
+mod step;
 mod stress;
 mod terminal;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         host::tests(),
         log::tests(),
         leftovers::tests(),
+        step::tests(),
         stress::tests(),
         examples::tests(),
     ];
