@@ -56,6 +56,9 @@ pub enum Error {
         /// An address in the slot.
         gpa: u64,
     },
+    /// A statistics file that contradicts itself.
+    #[error("KVM's statistics: {0}")]
+    Statistics(&'static str),
     /// KVM took only the first `done` of the MSRs it was given.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {

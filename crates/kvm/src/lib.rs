@@ -40,6 +40,7 @@ mod error;
 mod exit;
 mod immediate_exit;
 mod ioctls;
+mod statistics;
 mod system;
 mod vcpu;
 mod vm;
@@ -52,6 +53,7 @@ pub use exit::{EmulationFailure, Exit};
 pub use immediate_exit::ImmediateExit;
 /// The kernel's structures, in the version that this crate takes and gives.
 pub use kvm_bindings;
+pub use statistics::{Statistic, Statistics, StatisticsFile};
 pub use system::{Capability, Kvm};
 pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
