@@ -83,10 +83,10 @@ pub(crate) struct Args {
     /// Time that a guest has to shut down after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = RUN)]
     pub(crate) shutdown_timeout: Option<Timeout>,
-    /// Show every exit of the guest on standard error, or a table of them at the end
+    /// Show every exit of the guest on standard error, or a table of them at the end with KVM's own statistics
     #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = WATCH)]
     trace_exits: Option<WatchExits>,
-    /// Show the registers in front of each of the first N instructions on standard error
+    /// Show the registers before each of the first N instructions on standard error
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = WATCH)]
     step: u64,
     /// Write what the devices have counted to this file as JSON, at the end and on SIGUSR1

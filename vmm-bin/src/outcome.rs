@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use vmm_config::{ConfigError, FlagFields};
-use vmm_machine::{Blame, Ending, Run, Summary};
+use vmm_machine::{Blame, Ending, Run};
 
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
@@ -118,7 +118,7 @@ pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
 /// Says what is to be said of a machine's run and gives its exit code.
 fn tell(run: &Run) -> u8 {
     if let Some(exits) = &run.exits {
-        say(format!("{}{exits}", Summary::HEADER).trim_end());
+        say(exits.to_string().trim_end());
     }
     if run.ending.is_told() {
         say(&format!("error: {}", run.ending));

@@ -75,7 +75,7 @@ impl Machine {
         let consoles = console::open_all(&plan.serial, connected.uart, lines, &messages)?;
 
         let ended = eventfd("eventfd of the vCPUs")?;
-        let watching = Watching::new(diagnostics)?;
+        let mut watching = Watching::new(diagnostics, &vm)?;
         let mut vcpus = Vcpus::default();
         for vcpu in create_vcpus(&plan, &kvm, &vm)?.into_iter().enumerate() {
             let (index, vcpu) = (vcpu.0 as u32, vcpu.1);

@@ -57,7 +57,7 @@ mod watch;
 pub use affinity::Affinity;
 pub use console::OpenError;
 pub use device_log::DeviceLog;
-pub use diagnostics::{Diagnostics, WatchExits};
+pub use diagnostics::{Diagnostics, ExitReport, WatchExits};
 pub use ending::Ending;
 pub use error::{Blame, Error};
 pub use expect::Mismatch;

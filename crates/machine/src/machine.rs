@@ -11,11 +11,11 @@ use vmm_config::Expect;
 use vmm_devices::PowerManagement;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
-use vmm_vcpu::{End, Summary};
+use vmm_vcpu::End;
 
 use crate::console::Console;
 use crate::deadline::Deadline;
-use crate::diagnostics::Watching;
+use crate::diagnostics::{ExitReport, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
@@ -57,7 +57,7 @@ pub struct Run {
     /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down.
     pub wants_restart: bool,
     /// Its exits, if they were counted.
-    pub exits: Option<Summary>,
+    pub exits: Option<ExitReport>,
     /// What its devices have had in the log, for the machine that follows.
     pub device_log: DeviceLog,
 }
@@ -122,7 +122,7 @@ impl Machine {
         if self.metrics.is_some() {
             self.write_metrics();
         }
-        let exits = self.watching.summary();
+        let exits = self.watching.report();
         let ending = ending?;
         if !ending.is_told() {
             info!("the machine has ended: {ending}");

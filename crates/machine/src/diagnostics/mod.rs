@@ -5,6 +5,7 @@
 //! stops can't stop the monitor from ending.
 
 mod lines;
+mod report;
 mod stream;
 
 use std::io;
@@ -14,16 +15,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use vmm_devices::Output;
-use vmm_kvm::KvmVcpu;
+use vmm_kvm::{KvmVcpu, Vm};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 
+pub use report::ExitReport;
 pub(crate) use stream::Stream;
 
 use crate::Error;
 use crate::error::Tried;
 use crate::handler::{BusHandler, GuestEnd};
 use lines::{ExitTrace, Lines};
+use report::StatisticsFiles;
 
 /// What to watch. The default is nothing, and costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,12 +68,17 @@ pub(crate) struct Watching {
     start: Instant,
     /// Each vCPU's summary, when its thread has ended.
     summaries: (Sender<Summary>, Receiver<Summary>),
+    statistics: StatisticsFiles,
 }
 
 impl Watching {
-    pub(crate) fn new(asked: Diagnostics) -> Result<Self, Error> {
+    pub(crate) fn new(asked: Diagnostics, vm: &Vm) -> Result<Self, Error> {
         let output = Arc::new(Output::new().tried("eventfd of the trace")?);
-        Ok(Self { asked, output, start: Instant::now(), summaries: channel() })
+        let mut statistics = StatisticsFiles::default();
+        if asked.exits == Some(WatchExits::Summary) {
+            statistics.vm = vm.statistics()?;
+        }
+        Ok(Self { asked, output, start: Instant::now(), summaries: channel(), statistics })
     }
 
     /// The way to standard error, if anything goes there.
@@ -82,13 +90,16 @@ impl Watching {
     /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
     /// they are other types. `begin` is what the thread does first.
     pub(crate) fn spawn(
-        &self,
+        &mut self,
         index: u32,
         vcpu: KvmVcpu,
         handler: BusHandler,
         ended: EventFd,
         begin: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<VcpuThread<GuestEnd>, vmm_vcpu::Error> {
+        if self.asked.exits == Some(WatchExits::Summary) {
+            self.statistics.vcpus.extend(vcpu.statistics()?);
+        }
         let steps = if index == 0 { self.asked.steps } else { 0 };
         let stepped = |handler| SingleStepped::new(handler, self.lines(), steps);
         match (self.asked.exits, steps) {
@@ -105,14 +116,14 @@ impl Watching {
         }
     }
 
-    /// What all vCPUs counted. Each tells when its thread ends.
-    pub(crate) fn summary(&self) -> Option<Summary> {
+    /// What all vCPUs counted, each when its thread ended, and what KVM did.
+    pub(crate) fn report(&self) -> Option<ExitReport> {
         if self.asked.exits != Some(WatchExits::Summary) {
             return None;
         }
         let mut all = Summary::default();
         self.summaries.1.try_iter().for_each(|summary| all.merge(&summary));
-        Some(all)
+        Some(self.statistics.report(all))
     }
 
     fn trace(&self, how: WatchExits) -> ExitTrace {

@@ -38,6 +38,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_timeout_ends_a_guest_and_says_where_it_was,
         flat_timeout_ends_a_guest_whose_trace_nobody_reads,
         flat_trace_has_a_line_for_each_exit,
+        flat_summary_has_kvms_own_statistics_below,
         flat_step_shows_the_first_instructions,
         flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt,
         flat_by_flags_reset_kernels_print_and_end_at_their_halt,
@@ -274,6 +275,20 @@ fn flat_trace_has_a_line_for_each_exit() {
     let first = lines[0].split_once(" vcpu0 ").expect("time, then vCPU").1;
     assert!(first.starts_with("out      0x03f8 width 1 count 1 data 48 ip 0x"), "{trace}");
     assert!(lines[11].contains(" vcpu0 halt     ip 0x"), "{trace}");
+}
+
+/// Every KVM that these tests have met keeps statistics. On AMD the exits are those of the processor, on a software KVM those of
+/// the emulator.
+fn flat_summary_has_kvms_own_statistics_below() {
+    let mut monitor = configured("hello-real").args(["--trace-exits=summary"]).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    let stderr = monitor.stderr();
+    let (table, statistics) =
+        stderr.split_once("\n\nKVM's statistics, vCPUs ").unwrap_or_else(|| panic!("{stderr}"));
+    assert!(table.lines().last().is_some_and(|line| line.starts_with("total ")), "{table}");
+    assert!(counted(statistics, "exits ") >= 12, "{statistics}");
+    assert_eq!(counted(statistics, "halt_exits "), 1, "{statistics}");
+    assert!(!statistics.contains(" 0\n"), "{statistics}");
 }
 
 fn flat_step_shows_the_first_instructions() {
