@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use driver::guests;
 use harness::trials;
 use libtest_mimic::Trial;
-use vmm_arch::flat::Mode;
+use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout;
 use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
@@ -34,6 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         library_paged_answer_is_42_where_kvm_has_paging,
         library_descriptors_are_those_of_kvm_vm_and_vcpu,
         library_interrupt_is_refused_where_the_controllers_are_kvms,
+        library_lowered_task_priority_leaves_the_guest_where_kvm_reports_it,
         library_dirty_pages_without_a_log_are_refused,
         library_dirty_log_that_was_switched_off_starts_anew,
     ]
@@ -274,4 +275,41 @@ fn library_dirty_log_that_was_switched_off_starts_anew() {
     machine.vm.log_dirty_pages(0x400, false).unwrap();
     machine.vm.log_dirty_pages(0x400, true).unwrap();
     assert_eq!(machine.vm.take_dirty_pages(0x400).unwrap().count(), 0);
+}
+
+/// mov eax, 5; mov cr8, rax; mov al, 2; mov cr8, rax; hlt
+const LOWERS_TASK_PRIORITY: &[u8] = b"\xb8\x05\0\0\0\x44\x0f\x22\xc0\xb0\x02\x44\x0f\x22\xc0\xf4";
+
+/// Keeps what the task priority was lowered to.
+#[derive(Default)]
+struct Lowered(Vec<u64>);
+
+impl ExitHandler for Lowered {
+    type Stop = ();
+    fn tpr_lowered(&mut self, _vcpu: &mut KvmVcpu, cr8: u64) -> Flow<()> {
+        self.0.push(cr8);
+        Flow::Enter
+    }
+}
+
+/// A software KVM emulates the store to CR8 and says nothing.
+fn library_lowered_task_priority_leaves_the_guest_where_kvm_reports_it() {
+    let vm = Kvm::open().unwrap().create_vm().unwrap();
+    let ram = GuestRam::new(&[0..0x20_0000]).unwrap();
+    for table in Mode::Long.tables() {
+        ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa)).unwrap();
+    }
+    ram.memory().write_slice(LOWERS_TASK_PRIORITY, GuestAddress(0x10_0000)).unwrap();
+    vm.add_memory(&ram).unwrap();
+    let mut vcpu = vm.create_vcpu(0).unwrap();
+    let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
+    let start = Start { mode: Mode::Long, entry: 0x10_0000, stack: layout::BOOT_STACK, eax: 0, ebx: 0 };
+    start.apply_to(&mut regs, &mut sregs);
+    vcpu.set_sregs(&sregs).unwrap();
+    vcpu.set_regs(&regs).unwrap();
+    let mut lowered = Lowered::default();
+    let end = run(&mut vcpu, &mut lowered).unwrap();
+    assert!(matches!(end, End::Halted(_)), "{end:?}");
+    let reported: &[u64] = if rig::can_run_linux().is_ok() { &[2] } else { &[] };
+    assert_eq!((lowered.0.as_slice(), vcpu.cr8()), (reported, 2));
 }
