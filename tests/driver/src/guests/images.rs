@@ -61,6 +61,12 @@ pub(super) const IMAGES: &[Image] = &[
     flat64("answer-long", "flat/answer.S", &["MODE=64"]),
     flat("echo-irq", "flat/echo-irq.S", LOW, &[]),
     flat("ping", "flat/ping.S", HIGH, &[]),
+    // The first device on the command line, the ninth and the tenth: a line of each 8259 and one of the IO-APIC alone. And
+    // the first device in the ACPI tables.
+    flat("virtio-irq-5", "flat/virtio-irq.S", HIGH, &["IRQ=5", "DEVICE=0"]),
+    flat("virtio-irq-9", "flat/virtio-irq.S", HIGH, &["IRQ=9", "DEVICE=8"]),
+    flat("virtio-irq-16", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=9"]),
+    flat("virtio-irq-16-acpi", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=0"]),
     flat("roll-call", "flat/roll-call.S", HIGH, &[]),
     flat("fault-triple-16", "flat/fault.S", LOW, &["MODE=16", "KIND=0"]),
     flat("fault-triple-32", "flat/fault.S", HIGH, &["MODE=32", "KIND=0"]),

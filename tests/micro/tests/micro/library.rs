@@ -303,7 +303,7 @@ fn library_lowered_task_priority_leaves_the_guest_where_kvm_reports_it() {
     vm.add_memory(&ram).unwrap();
     let mut vcpu = vm.create_vcpu(0).unwrap();
     let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
-    let start = Start { mode: Mode::Long, entry: 0x10_0000, stack: layout::BOOT_STACK, eax: 0, ebx: 0 };
+    let start = Start::new(Mode::Long, 0x10_0000, layout::BOOT_STACK);
     start.apply_to(&mut regs, &mut sregs);
     vcpu.set_sregs(&sregs).unwrap();
     vcpu.set_regs(&regs).unwrap();

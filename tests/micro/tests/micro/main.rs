@@ -20,6 +20,7 @@ mod smp;
 mod step;
 mod stress;
 mod terminal;
+mod virtio;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         boot::tests(),
         serial::tests(),
         smp::tests(),
+        virtio::tests(),
         host::tests(),
         log::tests(),
         leftovers::tests(),

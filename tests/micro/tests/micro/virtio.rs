@@ -1,0 +1,54 @@
+//! Which line a virtio device interrupts on: bare-metal drivers that listen to one line only.
+
+use driver::{DEADLINE, Monitor, guests};
+use harness::trials;
+use libtest_mimic::Trial;
+use tempfile::NamedTempFile;
+
+use crate::common::ENDED;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        virtio_first_device_on_the_command_line_interrupts_by_the_first_8259,
+        virtio_ninth_device_on_the_command_line_interrupts_by_the_second_8259,
+        virtio_tenth_device_on_the_command_line_interrupts_by_the_io_apic,
+        virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic,
+    ]
+}
+
+/// A machine with as many devices as a command line can announce, and a guest that waits for an interrupt of one of them.
+fn start(guest: &str, announced: &str) -> (Monitor, NamedTempFile) {
+    let image = guests::path(guest);
+    let devices = [r#"{"type": "rng"}"#; 16].join(", ");
+    let config = NamedTempFile::new().expect("a temporary file");
+    let text = format!(
+        r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "memory": {{"size": "4M"}},
+            "announce_virtio": "{announced}", "devices": [{{"type": "debug-console"}}, {devices}]}}"#
+    );
+    std::fs::write(config.path(), text).expect("room for a config");
+    (Monitor::command(["--config".as_ref(), config.path().as_os_str()]).start(), config)
+}
+
+#[track_caller]
+fn assert_interrupts(guest: &str, announced: &str) {
+    let (mut monitor, _config) = start(guest, announced);
+    monitor.expect("interrupt\n", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stderr(), "");
+}
+
+fn virtio_first_device_on_the_command_line_interrupts_by_the_first_8259() {
+    assert_interrupts("virtio-irq-5", "cmdline");
+}
+
+fn virtio_ninth_device_on_the_command_line_interrupts_by_the_second_8259() {
+    assert_interrupts("virtio-irq-9", "cmdline");
+}
+
+fn virtio_tenth_device_on_the_command_line_interrupts_by_the_io_apic() {
+    assert_interrupts("virtio-irq-16", "cmdline");
+}
+
+fn virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic() {
+    assert_interrupts("virtio-irq-16-acpi", "acpi");
+}
