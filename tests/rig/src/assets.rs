@@ -14,6 +14,7 @@ use crate::packages;
 use crate::reexec::in_rig;
 use crate::rootfs::{self, Programs, Rootfs};
 use crate::run_dir::RunDir;
+use crate::source_kernel;
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
@@ -50,6 +51,24 @@ impl Assets {
         fs::create_dir_all(parent).at("create", parent)?;
         kernels::fetch(kind, &dir)?;
         Kernel::open(&dir)?.ok_or(Error::NotPrepared { what })
+    }
+
+    /// A small ELF kernel without ACPI, which takes virtio devices from its command line: resources/kernels/no-acpi.config.
+    /// Built from the distribution's source on first use, which takes minutes.
+    pub fn kernel_without_acpi(&self) -> Result<PathBuf> {
+        const NAME: &str = "no-acpi-6.1";
+        let dir = self.dir().join("kernels").join(format!("{NAME}-{}", digest(&source_kernel::INPUTS)));
+        let path = dir.join("vmlinux");
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock(NAME, "the kernel without ACPI")?;
+        if !path.exists() {
+            fs::create_dir_all(&dir).at("create", &dir)?;
+            let scratch = RunDir::create(&self.runs_dir())?;
+            source_kernel::build(scratch.path(), &path)?;
+        }
+        Ok(path)
     }
 
     /// A statically linked Busybox: the installed one if it is, else the one of the busybox-static package.

@@ -114,6 +114,13 @@ impl Kernel {
         self.dir.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
+    /// Whether this option is built into the kernel, by the config in its package: `X86_MPPARSE` for `CONFIG_X86_MPPARSE=y`.
+    pub fn has_built_in(&self, option: &str) -> Result<bool> {
+        let path = self.dir.join("boot").join(format!("config-{}", self.release));
+        let config = fs::read_to_string(&path).at("read", &path)?;
+        Ok(config.lines().any(|line| line == format!("CONFIG_{option}=y")))
+    }
+
     /// The ELF kernel, taken out of the bzImage on first use.
     pub fn vmlinux(&self) -> Result<PathBuf> {
         let path = self.dir.join("vmlinux");

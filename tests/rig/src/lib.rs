@@ -60,6 +60,7 @@ mod rootfs;
 mod run_dir;
 mod script;
 mod signals;
+mod source_kernel;
 mod streams;
 mod terminal;
 mod vmlinux;
