@@ -15,6 +15,7 @@ mod input;
 mod linux;
 mod memory;
 mod net;
+mod no_acpi;
 mod output;
 mod paste;
 mod power;
@@ -30,6 +31,7 @@ mod vsock;
 use std::process::ExitCode;
 
 use harness::Needs;
+use libtest_mimic::Arguments;
 use rig::Assets;
 
 fn main() -> ExitCode {
@@ -50,12 +52,18 @@ fn main() -> ExitCode {
         rootfs::tests(),
         fio::tests(),
         smp::tests(),
+        no_acpi::tests(),
         clock::tests(),
         host::tests(),
     ];
     let prepare = || {
         let prepared =
             Assets::here().prepare_all().and_then(|()| rootfs::prepare()).and_then(|()| usernet::prepare());
+        let arguments = Arguments::from_args();
+        let prepared = match arguments.ignored || arguments.include_ignored {
+            true => prepared.and_then(|()| no_acpi::prepare()),
+            false => prepared,
+        };
         prepared.map_err(|error| error.to_string())
     };
     harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)

@@ -149,7 +149,7 @@ fn assert_is_grouped(shell: &mut Shell, asked: &Asked) {
 }
 
 /// A load on each processor at once. Each says where it ran: the 39th field of /proc/PID/stat (proc(5)).
-fn assert_all_work(shell: &mut Shell, count: u32) {
+pub(crate) fn assert_all_work(shell: &mut Shell, count: u32) {
     let work = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; \
                 read line </proc/$$/stat; set -- $line; shift 38; echo ran on $1";
     let load = format!("for cpu in $(seq 0 {}); do taskset -c $cpu sh -c '{work}' & done; wait", count - 1);

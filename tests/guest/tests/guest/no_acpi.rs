@@ -1,0 +1,207 @@
+//! Linux without ACPI: processors and interrupts from the MP table, virtio devices from the command line.
+//!
+//! Stock kernels are started with `acpi=off`. None of them takes virtio devices from the command line, so the long tests
+//! (`--ignored`) build a kernel that does.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use driver::{DEADLINE, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+use rig::{Assets, KernelKind};
+use tempfile::NamedTempFile;
+
+use crate::linux::{BOOT_DEADLINE, CMDLINE, Image, boot, initrd_path, kernel};
+use crate::net::{Network, mebibyte};
+use crate::shell::Shell;
+use crate::smp::assert_all_work;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    let stock = KernelKind::ALL.map(|kind| {
+        let name = kind.name().replace(['-', '.'], "_");
+        Trial::test(format!("no_acpi_{name}_has_the_processors_that_it_can_find"), move || {
+            assert_finds_processors(kind);
+            Ok(())
+        })
+    });
+    let long = trials![
+        no_acpi_disk_and_net_work_on_the_first_and_last_of_17_lines,
+        no_acpi_without_io_apic_nine_devices_work_and_the_tenth_is_refused,
+    ];
+    let long = long.into_iter().map(|test| test.with_ignored_flag(true));
+    stock.into_iter().chain(trials![no_acpi_mp_table_is_ignored_where_there_is_acpi]).chain(long).collect()
+}
+
+/// What the long tests boot.
+pub(crate) fn prepare() -> Result<(), rig::Error> {
+    Assets::here().kernel_without_acpi().map(drop)
+}
+
+/// Both processors by the MP table, or one and the 8259s, if the kernel doesn't read MP tables.
+fn assert_finds_processors(kind: KernelKind) {
+    let reads_mp_tables = kernel(kind).has_built_in("X86_MPPARSE").expect("the package has the config");
+    let launch = boot((kind, Image::Vmlinux), &format!("{CMDLINE} acpi=off")).args(["--cpus", "2"]);
+    let mut shell = Shell::boot(launch.on_terminal()).mute();
+    let (cpus, chip, found) = match reads_mp_tables {
+        true => (2, "IO-APIC", "Intel MultiProcessor Specification v1.4\n"),
+        false => (1, "XT-PIC", ""),
+    };
+    assert_eq!(shell.up.cpus, cpus);
+    assert_eq!(shell.run("dmesg | grep -o 'Intel MultiProcessor Specification.*'"), found);
+    assert_eq!(shell.run(COMPLAINTS), "");
+    let line = shell.run("grep ttyS0 /proc/interrupts");
+    assert!(line.trim_start().starts_with("4:") && line.contains(chip), "{line}");
+    assert_all_work(&mut shell, cpus as u32);
+    // Each processor's own timer has interrupted it.
+    let timers = shell.run("grep LOC: /proc/interrupts");
+    let counts = timers.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    assert_eq!(counts.filter(|count| *count > 0).count() as u64, cpus, "{timers}");
+    shell.reboot();
+}
+
+/// What Linux has to say against an MP table, or against interrupts that don't arrive.
+const COMPLAINTS: &str = "dmesg | grep -i -E 'bios bug|mptable.*(wrong|bad|error|null|no proc)|trying to set up timer|nobody cared'";
+
+/// It's found, and that is all.
+fn no_acpi_mp_table_is_ignored_where_there_is_acpi() {
+    let launch = boot((KernelKind::Generic61, Image::Vmlinux), CMDLINE).args(["--cpus", "2"]);
+    let mut shell = Shell::boot(launch.on_terminal()).mute();
+    assert_eq!(shell.up.cpus, 2);
+    let lines = shell.run("dmesg | grep -i -E 'mp-table|mptable|multiprocessor'");
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains("found SMP MP-table at [mem 0x000f"), "{lines}");
+    assert_eq!(shell.run(COMPLAINTS), "");
+    shell.reboot();
+}
+
+/// A guest of the kernel without ACPI, with a disk as its first device.
+struct Guest {
+    disk: NamedTempFile,
+    network: Network,
+}
+
+impl Guest {
+    /// Behind the disk there are so many entropy devices, a card at a TAP, and so many entropy devices more.
+    fn boot(subnet: u8, [rngs, more]: [usize; 2], cmdline: &str) -> Self {
+        let [disk, config, metrics] =
+            std::array::from_fn(|_| NamedTempFile::new().expect("a temporary file"));
+        disk.as_file().set_len(8 << 20).expect("room for a disk");
+        let rng = |_| r#"{"type": "rng"}"#.to_owned();
+        let block = format!(r#"{{"type": "block", "path": {:?}}}"#, disk.path());
+        let net = format!(
+            r#"{{"type": "net", "id": "lan", "backend": {{"tap": "vmmtest{subnet}"}}, "mtu": 1500}}"#
+        );
+        let devices: Vec<String> =
+            [block].into_iter().chain((0..rngs).map(rng)).chain([net]).chain((0..more).map(rng)).collect();
+        let text = format!(r#"{{"announce_virtio": "cmdline", "devices": [{}]}}"#, devices.join(", "));
+        fs::write(config.path(), text).expect("room for a config");
+        let kernel = Assets::here().kernel_without_acpi().expect("it was built beforehand");
+        let files = [
+            ["--kernel".into(), kernel],
+            ["--initrd".into(), initrd_path()],
+            ["--config".into(), config.path().to_owned()],
+            ["--metrics".into(), metrics.path().to_owned()],
+        ];
+        let cmdline = format!("{CMDLINE} {cmdline}");
+        let words = ["--memory", "256M", "--cpus", "2", "--cmdline", &cmdline];
+        let launch = Monitor::command(words).args(files.concat()).on_terminal();
+        let network = Network::set_up(subnet, Shell::boot(launch).mute(), metrics);
+        Self { disk, network }
+    }
+
+    /// A file system is made, and keeps what is written.
+    fn assert_disk_works(&mut self) {
+        let shell = &mut self.network.shell;
+        let mount = "mount -t ext2 /dev/vda /mnt";
+        let make = format!("mke2fs /dev/vda >/dev/null && mkdir -p /mnt && {mount} && echo ready");
+        assert_eq!(shell.run_within(&make, DEADLINE), "ready\n");
+        let write = "echo 'kept by the guest' >/mnt/file && sync && umount /mnt && echo written";
+        assert_eq!(shell.run_within(write, DEADLINE), "written\n");
+        assert_eq!(shell.run_within(&format!("{mount} && cat /mnt/file"), DEADLINE), "kept by the guest\n");
+        assert_eq!(shell.run("umount /mnt; echo $?"), "0\n");
+        let contents = fs::read(self.disk.path()).expect("the disk is there");
+        assert!(contents.windows(17).any(|bytes| bytes == b"kept by the guest"), "on the host's side");
+    }
+
+    fn assert_net_works(&mut self) {
+        self.network.assert_pings();
+        let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
+        assert_eq!(self.network.connected("NC </dev/null >/tmp/file; wc -c </tmp/file", send), "1048576\n");
+        self.network.connected("NC </tmp/file", |mut stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("the guest sends");
+            assert!(bytes == mebibyte(), "{} bytes came back", bytes.len());
+        });
+    }
+
+    /// Each of the entropy devices `virtio_rng.0` and so on gives bytes, for which it has to interrupt.
+    fn assert_rngs_work(&mut self, count: usize) {
+        let each = format!(
+            "cd /sys/class/misc/hw_random; for n in $(seq 0 {}); do echo virtio_rng.$n >rng_current; \
+             echo $(cat rng_current) $(head -c 64 /dev/hwrng | wc -c); done; cd",
+            count - 1
+        );
+        let expected: String = (0..count).map(|n| format!("virtio_rng.{n} 64\n")).collect();
+        assert_eq!(self.network.shell.run_within(&each, BOOT_DEADLINE), expected);
+    }
+
+    /// The devices with interrupts, as `line chip device`, each of which has had some.
+    fn interrupts(&mut self) -> String {
+        let rows = self.network.shell.run("grep virtio /proc/interrupts");
+        let row = |row: &str| {
+            let words: Vec<&str> = row.split_whitespace().collect();
+            let [line, first, second, chip, .., device] = words[..] else { panic!("{row}") };
+            assert!(first != "0" || second != "0", "no interrupt: {row}");
+            format!("{} {chip} {device}\n", line.trim_end_matches(':'))
+        };
+        rows.lines().map(row).collect()
+    }
+}
+
+/// Lines 5 to 15 of the 8259s, which the MP table has at the IO-APIC, and 16 to 23, which it alone has.
+fn no_acpi_disk_and_net_work_on_the_first_and_last_of_17_lines() {
+    let mut guest = Guest::boot(21, [15, 0], "");
+    assert_eq!(guest.network.shell.up.cpus, 2);
+    assert_eq!(guest.network.shell.run(COMPLAINTS), "");
+    assert_all_work(&mut guest.network.shell, 2);
+    guest.assert_disk_works();
+    guest.assert_net_works();
+    guest.assert_rngs_work(15);
+    let devices = [
+        (5, 0),
+        (6, 1),
+        (7, 2),
+        (9, 8),
+        (10, 3),
+        (11, 4),
+        (12, 5),
+        (14, 6),
+        (15, 7),
+        (16, 9),
+        (17, 10),
+        (18, 11),
+        (19, 12),
+        (20, 13),
+        (21, 14),
+        (22, 15),
+        (23, 16),
+    ];
+    let expected: String =
+        devices.iter().map(|(line, device)| format!("{line} IO-APIC virtio{device}\n")).collect();
+    assert_eq!(guest.interrupts(), expected);
+    guest.network.end();
+}
+
+/// `noapic` leaves Linux the 8259s.
+fn no_acpi_without_io_apic_nine_devices_work_and_the_tenth_is_refused() {
+    let mut guest = Guest::boot(22, [7, 1], "noapic");
+    guest.assert_disk_works();
+    guest.assert_net_works();
+    guest.assert_rngs_work(7);
+    assert!(guest.interrupts().contains("9 XT-PIC virtio8\n"));
+    // EINVAL: Linux has no interrupt 16.
+    assert!(guest.network.shell.run("dmesg").contains("probe of virtio9 failed with error -22"));
+    guest.network.end();
+}
