@@ -77,7 +77,7 @@ pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15];
 /// Interrupts of virtio devices on the kernel's command line, in the order in which devices get them: first those that a PC
 /// without ACPI has, then those that only the [MP table](crate::mptable) gives a kernel. 9 is the last of the PC's, because
-/// a kernel that does use the ACPI tables has the SCI there, and an edge of one of two devices on a line can be lost.
+/// a kernel that does use the ACPI tables has the SCI there, and Linux from 6.8 on doesn't share it.
 pub const VIRTIO_CMDLINE_IRQS: [u32; 17] =
     [5, 6, 7, 10, 11, 12, 14, 15, SCI_IRQ, 16, 17, 18, 19, 20, 21, 22, 23];
 /// How many interrupts a PC has without an IO-APIC: those of its two 8259s, which are the IO-APIC's first inputs too.
