@@ -14,9 +14,9 @@ const IOAPIC_VERSION: u8 = 0x11;
 const CPU_SIGNATURE: u32 = 0x600;
 const CPU_FEATURES: u32 = 1 << 9 | 1;
 
-/// The MP table of a machine with these vCPUs, behind its ACPI tables. `None` where these leave no room for it.
+/// The MP table of a machine with these vCPUs, after its ACPI tables. `None` where these leave no room for it.
 ///
-/// It has the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC: those of ISA, and behind
+/// It has the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC: those of ISA, and after
 /// them those that virtio devices on the command line may have.
 pub(crate) fn table(topology: Topology, acpi: &Tables) -> Option<MpTable> {
     let ids = (0..topology.count()).map(|index| topology.apic_id(index)).filter(|id| *id < MAX_CPUS);
@@ -67,7 +67,7 @@ mod tests {
         entries.map(|entry| (entry[1], entry[3])).collect()
     }
 
-    /// The entries behind those, of 8 bytes.
+    /// The entries after those, of 8 bytes.
     fn others(table: &MpTable) -> Vec<[u8; 8]> {
         let configuration = &table.configuration()[44 + 20 * processors(table).len()..];
         configuration.chunks(8).map(|entry| entry.try_into().unwrap()).collect()
@@ -115,7 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn table_lies_behind_the_acpi_tables_where_kernels_search(
+        fn table_lies_after_the_acpi_tables_where_kernels_search(
             threads in 1_u16..=2, cores in 1_u16..=70, sockets in 1_u16..=4
         ) {
             let topology = Topology::new(threads, cores, sockets).unwrap();
@@ -128,7 +128,7 @@ mod tests {
 
     /// 1,265 processors fill the area with what ACPI says of them.
     #[test]
-    fn table_that_has_no_room_behind_the_acpi_tables_is_left_out() {
+    fn table_that_has_no_room_after_the_acpi_tables_is_left_out() {
         assert!(table_of(Topology::one_socket(1100)).is_some());
         assert_eq!(table_of(Topology::one_socket(1265)), None);
     }

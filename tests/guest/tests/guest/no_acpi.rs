@@ -83,7 +83,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// Behind the disk there are so many entropy devices, a card at a TAP, and so many entropy devices more.
+    /// After the disk there are so many entropy devices, a card at a TAP, and so many entropy devices more.
     fn boot(subnet: u8, [rngs, more]: [usize; 2], cmdline: &str) -> Self {
         let [disk, config, metrics] =
             std::array::from_fn(|_| NamedTempFile::new().expect("a temporary file"));
