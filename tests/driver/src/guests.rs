@@ -168,10 +168,25 @@ mod tests {
         assert_eq!(image[0xfff0..0xfff5], [0xea, 0x00, 0x00, 0x00, 0xf0]);
     }
 
+    /// 65,525 bytes: ld ends the file with the jump, and gcc is asked as the article asks it.
+    #[test]
+    fn reset_image_of_the_article_ends_with_its_jump() {
+        let image = image("kernel1");
+        assert_eq!(image.len(), 65_525);
+        assert_eq!(image[0xfff0..], [0xea, 0x00, 0x00, 0x00, 0xf0]);
+    }
+
     #[test]
     fn flat_image_begins_with_its_code() {
         // xor ax, ax
         assert_eq!(image("hello-real")[..2], [0x31, 0xc0]);
+    }
+
+    /// At 0x2000, the PML4 whose first entry is present; the code ends below.
+    #[test]
+    fn image_with_tables_has_them_where_its_config_says() {
+        let image = image("guest64-tables");
+        assert_eq!((image.len(), &image[0x2000..0x2008]), (0x5000, &0x3003_u64.to_le_bytes()[..]));
     }
 
     /// Multiboot Specification 0.6.96 §3.1: within the first 8 KiB of the file, at a multiple of 4.

@@ -16,6 +16,11 @@ pub(super) enum Recipe {
     Serial { source: &'static str, symbols: Symbols },
     /// A flat binary that is entered at its first byte.
     Flat { source: &'static str, symbols: Symbols, width: Width, load_address: u32 },
+    /// What gcc makes of `learning-tool/NAME.S` by the command of the article that it is from: a reset image.
+    LearningTool,
+    /// What gcc and ld make of `kvm-hello-world/guest.c` by its own Makefile: a binary for 0. If `tables`, with page tables at
+    /// 0x2000.
+    HelloWorld { width: Width, tables: bool },
     /// An ELF from C, and assembler where a loader needs more than C can say.
     Kernel { sources: &'static [&'static str], width: Width, place: Place },
 }
@@ -55,6 +60,12 @@ pub(super) const IMAGES: &[Image] = &[
     flat("reset-loop", "flat/reset-loop.S", 0, &[]),
     flat("reset-hello", "flat/reset-hello.S", 0, &[]),
     flat("reset-string", "flat/reset-string.S", 0, &[]),
+    Image { name: "kernel1", recipe: Recipe::LearningTool },
+    Image { name: "kernel2", recipe: Recipe::LearningTool },
+    Image { name: "kernel3", recipe: Recipe::LearningTool },
+    Image { name: "guest32", recipe: Recipe::HelloWorld { width: Bits32, tables: false } },
+    Image { name: "guest64", recipe: Recipe::HelloWorld { width: Bits64, tables: false } },
+    Image { name: "guest64-tables", recipe: Recipe::HelloWorld { width: Bits64, tables: true } },
     flat("answer-real", "flat/answer.S", LOW, &["MODE=16"]),
     flat("answer-protected", "flat/answer.S", HIGH, &["MODE=32"]),
     flat("answer-paged", "flat/answer.S", HIGH, &["MODE=33"]),
@@ -105,7 +116,9 @@ const fn kernel(name: &'static str, sources: &'static [&'static str], width: Wid
 impl Image {
     pub(super) fn file_name(&self) -> String {
         match self.recipe {
-            Recipe::Flat { .. } => format!("{}.bin", self.name),
+            Recipe::Flat { .. } | Recipe::LearningTool | Recipe::HelloWorld { .. } => {
+                format!("{}.bin", self.name)
+            }
             Recipe::Serial { .. } | Recipe::Kernel { .. } => format!("{}.elf", self.name),
         }
     }

@@ -45,6 +45,13 @@ impl Width {
         }
     }
 
+    fn machine_flag(self) -> &'static str {
+        match self {
+            Self::Bits32 => "-m32",
+            Self::Bits64 => "-m64",
+        }
+    }
+
     /// An interrupt handler of a kernel would overwrite a red zone.
     fn compiler_flags(self) -> &'static [&'static str] {
         match self {
@@ -74,6 +81,30 @@ impl Image {
                 link.args(["--oformat", "binary", "--defsym", &format!("LOAD={load_address:#x}"), "-T"]);
                 link.arg(sources.join("flat/flat.ld")).arg(object);
                 vec![assemble, link]
+            }
+            Recipe::LearningTool => {
+                let folder = sources.join("learning-tool");
+                let mut compiler = Command::new("gcc");
+                compiler.args(["-nostdlib", "-ffreestanding"]);
+                compiler.arg(format!("-Wl,-T,{}", folder.join("kernel16.ld").display()));
+                compiler.arg(folder.join(self.name).with_extension("S")).arg("-o").arg(image);
+                vec![compiler]
+            }
+            Recipe::HelloWorld { width, tables } => {
+                let folder = sources.join("kvm-hello-world");
+                let (code, own_tables) = (object("c"), object("S"));
+                let mut compile = Command::new("cc");
+                compile
+                    .args(["-Wall", "-Wextra", "-O2", "-ffreestanding", "-fno-pic"])
+                    .arg(width.machine_flag());
+                compile.arg("-c").arg("-o").arg(&code).arg(folder.join("guest.c"));
+                let mut link = linker(width, &image);
+                link.arg("-T").arg(folder.join("guest.ld")).arg(code);
+                let assemble = tables.then(|| {
+                    link.args(["--section-start", ".tables=0x2000"]).arg(&own_tables);
+                    assembler(width, &folder.join("tables.S"), &[], &own_tables)
+                });
+                [compile].into_iter().chain(assemble).chain([link]).collect()
             }
             Recipe::Kernel { sources: parts, width, place } => {
                 let parts: Vec<_> =
@@ -155,7 +186,7 @@ pub(super) fn run(command: &mut Command) -> Result<(), String> {
 }
 
 fn package_of(program: &str) -> &'static str {
-    if program == "cc" { "gcc" } else { "binutils" }
+    if matches!(program, "cc" | "gcc") { "gcc" } else { "binutils" }
 }
 
 #[cfg(test)]
@@ -175,5 +206,6 @@ mod tests {
         assert_eq!(missing("as"), "there is no `as`: install the package binutils");
         assert_eq!(missing("ld"), "there is no `ld`: install the package binutils");
         assert_eq!(missing("cc"), "there is no `cc`: install the package gcc");
+        assert_eq!(missing("gcc"), "there is no `gcc`: install the package gcc");
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::common::{BAD_CONFIG, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, HOST_CANT};
 
 /// Exit code for a run that took too long.
-const TIME_IS_UP: i32 = 124;
+pub(crate) const TIME_IS_UP: i32 = 124;
 
 /// What a KVM without paging in protected mode makes of a guest that starts so.
 const NO_PAGING: &str = "error: this host's KVM doesn't enter the mode that the guest starts in: it takes CR0 0x80000011 as \
@@ -23,6 +23,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_reset_loop_uses_a_whole_processor_and_stops_at_once_on_ctrl_c,
         flat_reset_hello_prints_and_then_uses_no_processor_time,
         flat_reset_string_prints_in_order_and_its_exits_are_counted,
+        flat_reset_image_without_a_jump_is_refused,
+        flat_image_over_the_tables_runs_beside_them,
+        flat_tables_that_the_image_lacks_are_asked_for,
         flat_answer_real_is_42,
         flat_answer_protected_is_42,
         flat_answer_long_is_42,
@@ -64,12 +67,12 @@ fn config_path(name: &str) -> PathBuf {
 }
 
 /// A machine by one of the shipped configs.
-fn configured(name: &str) -> Launch {
+pub(crate) fn configured(name: &str) -> Launch {
     Monitor::command(["--config".as_ref(), config_path(name).as_os_str()])
 }
 
 /// The guest prints `text`, and the monitor ends with `code` and says nothing.
-fn assert_prints(name: &str, text: &str, code: i32) {
+pub(crate) fn assert_prints(name: &str, text: &str, code: i32) {
     let mut monitor = configured(name).start();
     monitor.expect_code(code, DEADLINE);
     assert_eq!((String::from_utf8_lossy(&monitor.stdout()).as_ref(), monitor.stderr().as_str()), (text, ""));
@@ -124,6 +127,82 @@ fn flat_reset_string_prints_in_order_and_its_exits_are_counted() {
     // One for the whole string, or one for each byte: that is KVM's choice.
     let exits = counted(&monitor.stderr(), "out            0x00f1 ");
     assert!(exits == 1 || exits == 13, "{exits}");
+}
+
+fn flat_reset_image_without_a_jump_is_refused() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    std::fs::write(dir.path().join("zeros.bin"), [0; 0x1000]).expect("room for a page");
+    std::fs::write(
+        dir.path().join("vm.json"),
+        r#"{"boot": {"flat": {"image": "zeros.bin", "mode": "reset"}}}"#,
+    )
+    .expect("room for a config");
+    let mut monitor = Monitor::command(["--check", "--config", "vm.json"]).dir(dir.path()).start();
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    let message = "error: the image at 0xff000..0x100000 holds zeros at 0xffff0, where the processor starts in \
+        \"reset\" mode; put a jump there, or load the image where it has one there (boot.flat.load_address)\n";
+    assert_eq!(monitor.stderr(), message);
+}
+
+/// The program in a directory of its own, and the text of its config.
+fn program_in(dir: &Path, program: &[u8], config: &str) -> Launch {
+    std::fs::write(dir.join("program.bin"), program).expect("room for a program");
+    std::fs::write(dir.join("vm.json"), config).expect("room for a config");
+    Monitor::command(["--config", "vm.json"]).dir(dir)
+}
+
+/// 8 KiB at 0 in each mode with tables: `mov ds, eax` loads a segment anew, from a GDT that is there no more if the image lies
+/// on it, and `sgdt` stores where that is.
+fn flat_image_over_the_tables_runs_beside_them() {
+    // mov eax, 0x18; mov ds, eax; sgdt [0x1000]; mov eax, 42; hlt
+    let start = b"\xb8\x18\0\0\0\x8e\xd8\x0f\x01\x05\0\x10\0\0\xb8\x2a\0\0\0\xf4";
+    // The same in 64 bits, where [0x1000] without RIP has another byte.
+    let start_64 = b"\xb8\x18\0\0\0\x8e\xd8\x0f\x01\x04\x25\0\x10\0\0\xb8\x2a\0\0\0\xf4";
+    let ends_as_expected = |mode: &str, start: &[u8]| {
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        let mut program = start.to_vec();
+        program.resize(0x2000, 0xf4);
+        // The GDT follows the image: 0x2000, limit 39.
+        let expect = r#"{"rax": 42, "memory": [{"address": "0x1000", "u16": 39}, {"address": "0x1002", "u32": "0x2000"}]}"#;
+        let config = format!(
+            r#"{{"boot": {{"flat": {{"image": "program.bin", "load_address": "0x0", "mode": "{mode}"}}}},
+                "memory": {{"size": "64K"}}, "irqchip": false, "expect": {expect}}}"#
+        );
+        let mut monitor = program_in(dir.path(), &program, &config).start();
+        monitor.expect_code(ENDED, DEADLINE);
+    };
+    ends_as_expected("protected", start);
+    ends_as_expected("long", start_64);
+}
+
+fn flat_tables_that_the_image_lacks_are_asked_for() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let refused = |rest: &str, message: &str| {
+        let flat = format!(
+            r#"{{"image": "program.bin", "load_address": "0x0", "mode": "long", "tables": false{rest}}}"#
+        );
+        let config =
+            format!(r#"{{"boot": {{"flat": {flat}}}, "memory": {{"size": "64K"}}, "irqchip": false}}"#);
+        let mut monitor = program_in(dir.path(), &[0xf4; 0x1001], &config).start();
+        monitor.expect_code(BAD_CONFIG, DEADLINE);
+        assert_eq!(monitor.stderr(), format!("error: {message}\n"));
+    };
+    refused(
+        "",
+        "boot.flat.page_tables: missing, and in \"long\" mode the image brings page tables if \"tables\" is false; say where \
+         they lie, or remove \"tables\"",
+    );
+    refused(
+        r#", "page_tables": "0x2000""#,
+        "boot.flat.page_tables 0x2000 lies outside the image's bytes at 0x0..0x1001, and so there are no page tables; name \
+         their address in the image, or remove \"tables\"",
+    );
+    // 0xf4 and seven zeros: not present.
+    refused(
+        r#", "page_tables": "0x1000""#,
+        "the image's page tables at 0x1000 don't map its first instruction at 0x0: entry 0 holds 0xf4, which isn't present; \
+         name the address of others (boot.flat.page_tables), or remove \"tables\"",
+    );
 }
 
 fn flat_answer_real_is_42() {

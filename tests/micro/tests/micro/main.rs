@@ -1,5 +1,6 @@
 //! Bare-metal guests in the real monitor, on any /dev/kvm that opens, else in the rig.
 
+mod articles;
 mod boot;
 mod common;
 mod crash;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         pause::tests(),
         crash::tests(),
         flat::tests(),
+        articles::tests(),
         library::tests(),
         file_memory::tests(),
         memory::tests(),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     ];
     let prepare = || {
         guests::all()?;
+        articles::build()?;
         examples::build();
         Ok(())
     };
