@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
-use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec, TableSource};
+use vmm_boot::{BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec, TableSource};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -30,6 +30,7 @@ pub fn boot(file: &[u8]) {
             initrd_len: Some(initrd.len() as u64),
             cmdline: "quiet",
             ram: &ranges,
+            layout: BootLayout::default(),
         };
         let Ok(plan) = BootPlan::new(&spec) else { continue };
         let ram = GuestRam::new(&ranges).expect("4 MiB of memory");

@@ -9,7 +9,7 @@ use vmm_arch::layout;
 use vmm_memory::GuestRam;
 
 use crate::testing::{bzimage, vmlinux};
-use crate::{BootPlan, BootSpec, KernelImage};
+use crate::{BootLayout, BootPlan, BootSpec, KernelImage};
 
 /// Room for both test kernels, which end at or below 3 MiB, and an initrd.
 const RAM_LEN: u64 = 4 << 20;
@@ -27,6 +27,7 @@ fn boot(file: &[u8], initrd_len: u64) {
             initrd_len: Some(initrd_len),
             cmdline: "quiet",
             ram: &ranges,
+            layout: BootLayout::default(),
         };
         let Ok(plan) = BootPlan::new(&spec) else { continue };
         let ram = GuestRam::new(&ranges).expect("4 MiB");

@@ -20,7 +20,7 @@
 //!
 //! use vmm_arch::boot::Protocol;
 //! use vmm_arch::layout;
-//! use vmm_boot::{BootPlan, BootSpec, KernelImage};
+//! use vmm_boot::{BootLayout, BootPlan, BootSpec, KernelImage};
 //! use vmm_memory::GuestRam;
 //!
 //! // The smallest bzImage: a sector of boot code, a sector of setup code, a sector of kernel.
@@ -47,6 +47,7 @@
 //!     initrd_len: None,
 //!     cmdline: "console=ttyS0",
 //!     ram: &ram,
+//!     layout: BootLayout::default(),
 //! })?;
 //! assert_eq!(plan.entry().protocol, Protocol::Linux32);
 //! // Loaded at 1 MiB, it unpacks itself to 16 MiB and needs 2 MiB there.
@@ -129,5 +130,5 @@ pub use flat::{
 };
 pub use image::{ImageError, KernelImage, protocol_name};
 pub use load::LoadError;
-pub use plan::{BootPlan, BootSpec, Placement, PlanError};
+pub use plan::{BootLayout, BootPlan, BootSpec, Placement, PlanError};
 pub use source::{Role, SourceError, SourceFile, SourceProblem};

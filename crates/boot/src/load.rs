@@ -114,7 +114,7 @@ impl BootPlan {
     fn load_cmdline(&self, memory: &Memory) -> Result<(), LoadError> {
         let mut cmdline = Cmdline::new(layout::CMDLINE_MAX_LEN as usize).map_err(LoadError::Cmdline)?;
         cmdline.insert_str(self.cmdline()).map_err(LoadError::Cmdline)?;
-        load_cmdline(memory, GuestAddress(layout::CMDLINE), &cmdline).map_err(LoadError::CmdlineWrite)
+        load_cmdline(memory, GuestAddress(self.cmdline_gpa()), &cmdline).map_err(LoadError::CmdlineWrite)
     }
 
     /// Descriptor tables, and page tables for an entry in long mode.
@@ -132,11 +132,11 @@ impl BootPlan {
 
     fn write_boot_params(&self, memory: &Memory, header: setup_header) -> Result<(), LoadError> {
         let written = if self.entry().protocol == Protocol::Pvh {
-            let params = pvh::build(self.initrd(), self.e820());
+            let params = pvh::build(self.initrd(), self.cmdline_gpa(), self.e820());
             PvhBootConfigurator::write_bootparams(&params, memory)
         } else {
-            let page = zero_page::build(header, self.initrd(), self.e820());
-            let params = BootParams::new(&page, GuestAddress(layout::ZERO_PAGE));
+            let page = zero_page::build(header, self.initrd(), self.cmdline_gpa(), self.e820());
+            let params = BootParams::new(&page, GuestAddress(self.entry().params));
             LinuxBootConfigurator::write_bootparams(&params, memory)
         };
         written.map_err(LoadError::BootParams)
@@ -226,7 +226,9 @@ mod tests {
     use vmm_memory::GuestRam;
 
     use super::*;
-    use crate::plan::BootSpec;
+    use vmm_arch::e820;
+
+    use crate::plan::{BootLayout, BootSpec};
     use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
 
     const RAM_LEN: u64 = 8 << 20;
@@ -236,12 +238,51 @@ mod tests {
         let image = inspected(file);
         let ram = layout::ram_ranges(RAM_LEN);
         let protocol = Some(protocol);
-        let spec = BootSpec { image: &image, protocol, initrd_len, cmdline: "console=ttyS0", ram: &ram };
+        let spec = BootSpec {
+            image: &image,
+            protocol,
+            initrd_len,
+            cmdline: "console=ttyS0",
+            ram: &ram,
+            layout: Default::default(),
+        };
         BootPlan::new(&spec).unwrap()
     }
 
     fn ram() -> GuestRam {
         GuestRam::new(&layout::ram_ranges(RAM_LEN)).unwrap()
+    }
+
+    /// Every address is another than the default, and what points there does.
+    #[test]
+    fn load_goes_by_a_chosen_layout() {
+        let file = bzimage();
+        let (image, ranges) = (inspected(&file), layout::ram_ranges(RAM_LEN));
+        let e820 = [e820::Entry { addr: 0, len: 0x9_fc00, kind: e820::Kind::Ram }];
+        let spec = BootSpec {
+            image: &image,
+            protocol: Some(Protocol::Linux32),
+            initrd_len: Some(4),
+            cmdline: "quiet",
+            ram: &ranges,
+            layout: BootLayout {
+                zero_page: 0x1_0000,
+                cmdline: 0x3_0000,
+                initrd: Some(0x60_0000),
+                e820: Some(&e820),
+            },
+        };
+        let ram = ram();
+        let mut initrd = Cursor::new(b"cpio".to_vec());
+        let plan = BootPlan::new(&spec).unwrap();
+        plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut initrd)).unwrap();
+        assert_eq!(&bytes(&ram, 0x3_0000), b"quiet\0");
+        assert_eq!(&bytes(&ram, 0x60_0000), b"cpio");
+        // In the zero page: "HdrS", cmd_line_ptr, ramdisk_image, e820_entries; and nothing where it lies by default.
+        let field = |at: u64| u32::from_le_bytes(bytes(&ram, 0x1_0000 + at));
+        assert_eq!((field(0x202), field(0x228), field(0x218)), (0x5372_6448, 0x3_0000, 0x60_0000));
+        assert_eq!(bytes(&ram, 0x1_01e8), [1]);
+        assert_eq!((bytes(&ram, layout::ZERO_PAGE + 0x202), bytes(&ram, layout::CMDLINE)), ([0; 4], [0; 5]));
     }
 
     fn bytes<const N: usize>(ram: &GuestRam, gpa: u64) -> [u8; N] {

@@ -25,6 +25,31 @@ pub struct BootSpec<'a> {
     pub cmdline: &'a str,
     /// The guest's RAM, as [`layout::ram_ranges`] gives it.
     pub ram: &'a [Range<u64>],
+    /// What else may be chosen; [`BootLayout::default`] for most.
+    pub layout: BootLayout<'a>,
+}
+
+/// Addresses and the memory map, for a program that has reasons of its own to choose them. The default is what [`layout`]
+/// says, the highest place for the initrd, and [`e820::map`].
+///
+/// What is chosen has to lie in RAM and apart from everything else: from the tables at [`layout::GDT`] and [`layout::PML4`],
+/// from the kernel, and from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootLayout<'a> {
+    /// Guest-physical address of the zero page; a kernel that is entered by PVH has none.
+    pub zero_page: u64,
+    /// Guest-physical address of the command line.
+    pub cmdline: u64,
+    /// Guest-physical address of the initrd, at the start of a page. If `None`, as high as the kernel takes it.
+    pub initrd: Option<u64>,
+    /// The memory map that the kernel is given, as it is. If `None`, that of a PC with this RAM.
+    pub e820: Option<&'a [e820::Entry]>,
+}
+
+impl Default for BootLayout<'_> {
+    fn default() -> Self {
+        Self { zero_page: layout::ZERO_PAGE, cmdline: layout::CMDLINE, initrd: None, e820: None }
+    }
 }
 
 /// Where everything goes, and where the guest starts. Made by [`BootPlan::new`], printed by `--check`,
@@ -36,6 +61,7 @@ pub struct BootPlan {
     kernel: Range<u64>,
     initrd: Option<Range<u64>>,
     cmdline: String,
+    cmdline_gpa: u64,
     e820: Vec<e820::Entry>,
 }
 
@@ -113,6 +139,34 @@ pub enum PlanError {
         /// First address that the initrd must not reach.
         limit: u64,
     },
+    /// The kernel frees its pages as whole ones.
+    #[error("the initrd is to start at {start:#x}; use a multiple of 0x1000")]
+    InitrdUnaligned {
+        /// What was asked for.
+        start: u64,
+    },
+    /// The kernel wouldn't find it.
+    #[error(
+        "the initrd at {:#x}..{:#x} ends beyond {limit:#x}, the highest address at which this kernel takes it; put it lower",
+        initrd.start,
+        initrd.end
+    )]
+    InitrdTooHigh {
+        /// Where it was to be.
+        initrd: Range<u64>,
+        /// First address that the initrd must not reach.
+        limit: u64,
+    },
+    /// Nothing would be read from there.
+    #[error("the {} at {:#x}..{:#x} lies outside the guest's RAM; choose another address", .0.what, .0.range.start, .0.range.end)]
+    Outside(Placement),
+    /// Two things at one place.
+    #[error(
+        "the {} at {:#x}..{:#x} overlaps the {} at {:#x}..{:#x}; choose another address for one of them",
+        .0.what, .0.range.start, .0.range.end,
+        .1.what, .1.range.start, .1.range.end
+    )]
+    Overlap(Placement, Placement),
     /// The command line isn't what the kernel takes.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
@@ -133,26 +187,31 @@ impl BootPlan {
     ///
     /// The kernel goes where its headers say. The initrd goes as high as the kernel takes it, below 4 GiB:
     /// far from the kernel, which may grow while it unpacks, and out of the low memory that it likes to use
-    /// for DMA. Everything else is at the addresses of [`layout`].
+    /// for DMA. Everything else is at the addresses of [`layout`]. [`BootSpec::layout`] may choose otherwise.
     ///
     /// # Errors
     /// The kernel doesn't offer the protocol, or it, the initrd, the command line or the memory map doesn't
-    /// fit.
+    /// fit, or two of them lie at one place.
     pub fn new(spec: &BootSpec<'_>) -> Result<Self, PlanError> {
-        let entry = entry(spec.image, spec.protocol)?;
+        let entry = entry(spec)?;
         let ram_end = spec.ram.first().filter(|low| low.start == 0).map_or(0, |low| low.end);
         let kernel = spec.image.footprint();
         check_kernel(&kernel, ram_end)?;
-        let initrd = spec
-            .initrd_len
-            .map(|len| place_initrd(len, kernel.end, spec.image.initrd_limit(), ram_end))
-            .transpose()?;
+        let limit = spec.image.initrd_limit();
+        let place = |len| match spec.layout.initrd {
+            Some(start) => initrd_at(start, len, limit),
+            None => place_initrd(len, kernel.end, limit, ram_end),
+        };
+        let initrd = spec.initrd_len.map(place).transpose()?;
         let cmdline = cmdline::check(spec.cmdline, spec.image.cmdline_max_len())?.to_owned();
-        let e820 = e820::map(spec.ram);
+        let e820 = spec.layout.e820.map_or_else(|| e820::map(spec.ram), <[_]>::to_vec);
         if e820.len() > zero_page::E820_MAX {
             return Err(PlanError::MemoryMap { count: e820.len() });
         }
-        Ok(Self { image: spec.image.clone(), entry, kernel, initrd, cmdline, e820 })
+        let cmdline_gpa = spec.layout.cmdline;
+        let plan = Self { image: spec.image.clone(), entry, kernel, initrd, cmdline, cmdline_gpa, e820 };
+        check_placements(plan.placements(), spec.ram)?;
+        Ok(plan)
     }
 
     /// The kernel that is loaded.
@@ -181,6 +240,11 @@ impl BootPlan {
         &self.cmdline
     }
 
+    /// Where the command line is.
+    pub(crate) fn cmdline_gpa(&self) -> u64 {
+        self.cmdline_gpa
+    }
+
     /// The memory map that the kernel is given.
     pub fn e820(&self) -> &[e820::Entry] {
         &self.e820
@@ -188,11 +252,12 @@ impl BootPlan {
 
     /// All that [`BootPlan::load`] may write, in ascending order of address.
     pub fn placements(&self) -> Vec<Placement> {
-        let place = |what, start: u64, len: u64| Placement { what, range: start..start + len };
+        // Addresses that were asked for may be anything; those that would overflow lie outside RAM either way.
+        let place = |what, start: u64, len: u64| Placement { what, range: start..start.saturating_add(len) };
         let mut all = vec![
             place("descriptor tables", layout::GDT, size_of_val(&self.entry.protocol.gdt()) as u64),
             place("interrupt table", layout::IDT, size_of::<u64>() as u64),
-            place("command line", layout::CMDLINE, self.cmdline.len() as u64 + 1),
+            place("command line", self.cmdline_gpa, self.cmdline.len() as u64 + 1),
             Placement { what: "kernel", range: self.kernel() },
         ];
         all.extend(self.initrd().map(|range| Placement { what: "initrd", range }));
@@ -203,12 +268,12 @@ impl BootPlan {
         }
         if self.entry.protocol == Protocol::Pvh {
             let map_len = self.e820.len() * size_of::<hvm_memmap_table_entry>();
-            all.push(place("start info", layout::PVH_START_INFO, size_of::<hvm_start_info>() as u64));
+            all.push(place("start info", self.entry.params, size_of::<hvm_start_info>() as u64));
             all.push(place("memory map", layout::PVH_MEMORY_MAP, map_len as u64));
             let module = place("module list", layout::PVH_MODULES, size_of::<hvm_modlist_entry>() as u64);
             all.extend(self.initrd.as_ref().map(|_| module));
         } else {
-            all.push(place("zero page", layout::ZERO_PAGE, PAGE_LEN));
+            all.push(place("zero page", self.entry.params, PAGE_LEN));
         }
         all.sort_by_key(|placement| placement.range.start);
         all
@@ -250,11 +315,45 @@ fn kind_name(kind: e820::Kind) -> &'static str {
     }
 }
 
-fn entry(image: &KernelImage, asked: Option<Protocol>) -> Result<Entry, PlanError> {
-    let protocol = asked.unwrap_or_else(|| image.default_protocol());
+fn entry(spec: &BootSpec<'_>) -> Result<Entry, PlanError> {
+    let image = spec.image;
+    let protocol = spec.protocol.unwrap_or_else(|| image.default_protocol());
     let offered = || PlanError::Protocol { asked: protocol, offered: image.protocols() };
     let rip = image.entry(protocol).ok_or_else(offered)?;
-    Ok(Entry { protocol, rip })
+    let params = match protocol {
+        Protocol::Linux64 | Protocol::Linux32 => spec.layout.zero_page,
+        Protocol::Pvh => layout::PVH_START_INFO,
+    };
+    Ok(Entry { protocol, rip, params })
+}
+
+/// Whether each of `placements`, which ascend, lies in one piece of `ram`, and none on another.
+fn check_placements(placements: Vec<Placement>, ram: &[Range<u64>]) -> Result<(), PlanError> {
+    let in_ram = |range: &Range<u64>| ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end);
+    if let Some(outside) = placements.iter().find(|placement| !in_ram(&placement.range)) {
+        return Err(PlanError::Outside(outside.clone()));
+    }
+    match placements.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
+        Some([first, second]) => Err(PlanError::Overlap(first.clone(), second.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// An initrd of `len` bytes at `start`. Whether it lies in RAM, and apart from the kernel, is looked at with everything else.
+fn initrd_at(start: u64, len: u64, limit: u64) -> Result<Range<u64>, PlanError> {
+    if len == 0 {
+        return Err(PlanError::InitrdEmpty);
+    }
+    if !start.is_multiple_of(PAGE_LEN) {
+        return Err(PlanError::InitrdUnaligned { start });
+    }
+    let initrd = start..start.saturating_add(len);
+    // RAM above the gap is out of the reach of a 32-bit entry, and no field of an ELF allows it.
+    let limit = limit.min(layout::MMIO_GAP.start);
+    if initrd.end > limit {
+        return Err(PlanError::InitrdTooHigh { initrd, limit });
+    }
+    Ok(initrd)
 }
 
 /// Whether the kernel lies in the RAM from 1 MiB to `ram_end`, the end of the RAM that starts at 0.
@@ -310,7 +409,14 @@ mod tests {
     fn plan(file: &[u8], ram: u64, initrd_len: Option<u64>) -> Result<BootPlan, PlanError> {
         let ram = layout::ram_ranges(ram);
         let image = inspected(file);
-        BootPlan::new(&BootSpec { image: &image, protocol: None, initrd_len, cmdline: "quiet", ram: &ram })
+        BootPlan::new(&BootSpec {
+            image: &image,
+            protocol: None,
+            initrd_len,
+            cmdline: "quiet",
+            ram: &ram,
+            layout: BootLayout::default(),
+        })
     }
 
     fn complaint(file: &[u8], ram: u64, initrd_len: Option<u64>) -> String {
@@ -321,13 +427,27 @@ mod tests {
         let image = inspected(file);
         let ram = layout::ram_ranges(8 << 20);
         let protocol = Some(protocol);
-        BootPlan::new(&BootSpec { image: &image, protocol, initrd_len: None, cmdline: "", ram: &ram })
+        BootPlan::new(&BootSpec {
+            image: &image,
+            protocol,
+            initrd_len: None,
+            cmdline: "",
+            ram: &ram,
+            layout: BootLayout::default(),
+        })
     }
 
     fn with_cmdline(file: &[u8], cmdline: &str) -> Result<BootPlan, PlanError> {
         let image = inspected(file);
         let ram = layout::ram_ranges(8 << 20);
-        BootPlan::new(&BootSpec { image: &image, protocol: None, initrd_len: None, cmdline, ram: &ram })
+        BootPlan::new(&BootSpec {
+            image: &image,
+            protocol: None,
+            initrd_len: None,
+            cmdline,
+            ram: &ram,
+            layout: BootLayout::default(),
+        })
     }
 
     /// One byte of kernel at `paddr`, and `mem_len` of memory.
@@ -338,7 +458,10 @@ mod tests {
     #[test]
     fn plan_of_an_elf_enters_by_pvh_and_spans_its_segments() {
         let plan = plan(&vmlinux(), 8 << 20, None).unwrap();
-        assert_eq!(plan.entry(), Entry { protocol: Protocol::Pvh, rip: 0x20_0040 });
+        assert_eq!(
+            plan.entry(),
+            Entry { protocol: Protocol::Pvh, rip: 0x20_0040, params: layout::PVH_START_INFO }
+        );
         assert_eq!(plan.kernel(), 0x20_0000..0x20_3000);
         assert_eq!((plan.initrd(), plan.cmdline()), (None, "quiet"));
     }
@@ -346,16 +469,19 @@ mod tests {
     #[test]
     fn plan_of_a_bzimage_enters_0x200_into_it_and_spans_what_it_unpacks_into() {
         let plan = plan(&bzimage(), 8 << 20, None).unwrap();
-        assert_eq!(plan.entry(), Entry { protocol: Protocol::Linux64, rip: 0x10_0200 });
+        assert_eq!(
+            plan.entry(),
+            Entry { protocol: Protocol::Linux64, rip: 0x10_0200, params: layout::ZERO_PAGE }
+        );
         assert_eq!(plan.kernel(), 0x10_0000..0x30_0000);
     }
 
     #[test]
     fn plan_with_a_protocol_takes_that() {
         let entry = with_protocol(&vmlinux(), Protocol::Linux64).unwrap().entry();
-        assert_eq!(entry, Entry { protocol: Protocol::Linux64, rip: 0x20_0000 });
+        assert_eq!(entry, Entry { protocol: Protocol::Linux64, rip: 0x20_0000, params: layout::ZERO_PAGE });
         let entry = with_protocol(&bzimage(), Protocol::Linux32).unwrap().entry();
-        assert_eq!(entry, Entry { protocol: Protocol::Linux32, rip: 0x10_0000 });
+        assert_eq!(entry, Entry { protocol: Protocol::Linux32, rip: 0x10_0000, params: layout::ZERO_PAGE });
     }
 
     #[test]
@@ -445,7 +571,14 @@ mod tests {
         let expected =
             "the kernel needs memory up to 0x300000, but it ends at 0x0; give the guest at least 3 MiB";
         let image = inspected(&bzimage());
-        let spec = BootSpec { image: &image, protocol: None, initrd_len: None, cmdline: "", ram: &[] };
+        let spec = BootSpec {
+            image: &image,
+            protocol: None,
+            initrd_len: None,
+            cmdline: "",
+            ram: &[],
+            layout: BootLayout::default(),
+        };
         assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), expected);
     }
 
@@ -500,11 +633,81 @@ mod tests {
     fn plan_memory_map_of_too_many_pieces_is_refused() {
         let image = inspected(&bzimage());
         let ram: Vec<_> = (0..126).map(|n| n * (16 << 20)..n * (16 << 20) + (8 << 20)).collect();
-        let spec = BootSpec { image: &image, protocol: None, initrd_len: None, cmdline: "", ram: &ram };
+        let spec = BootSpec {
+            image: &image,
+            protocol: None,
+            initrd_len: None,
+            cmdline: "",
+            ram: &ram,
+            layout: BootLayout::default(),
+        };
         assert_eq!(
             BootPlan::new(&spec).unwrap_err().to_string(),
             "a memory map of 129 entries; at most 128 fit"
         );
+    }
+
+    /// A plan for a bzImage on 1 GiB of RAM with an initrd of 1 MiB, entered in protected mode.
+    fn laid_out(boot_layout: BootLayout<'_>) -> Result<BootPlan, PlanError> {
+        let (image, ram) = (inspected(&bzimage()), layout::ram_ranges(1 << 30));
+        let (protocol, initrd_len) = (Some(Protocol::Linux32), Some(1 << 20));
+        BootPlan::new(&BootSpec {
+            image: &image,
+            protocol,
+            initrd_len,
+            cmdline: "quiet",
+            ram: &ram,
+            layout: boot_layout,
+        })
+    }
+
+    fn layout_complaint(boot_layout: BootLayout<'_>) -> String {
+        laid_out(boot_layout).unwrap_err().to_string()
+    }
+
+    /// The choices of a monitor that many tutorials follow: zero page at 0x10000, command line at 0x20000, initrd at 512 MiB, and
+    /// two entries of RAM.
+    #[test]
+    fn layout_that_is_chosen_is_taken() {
+        let entry = |addr, len| e820::Entry { addr, len, kind: e820::Kind::Ram };
+        let e820 = [entry(0, 0x9_fc00), entry(0x10_0000, 0x3ff0_0000)];
+        let boot_layout =
+            BootLayout { zero_page: 0x1_0000, cmdline: 0x2_0000, initrd: Some(512 << 20), e820: Some(&e820) };
+        let plan = laid_out(boot_layout).unwrap();
+        assert_eq!(plan.e820(), e820);
+        assert_eq!(plan.initrd(), Some(0x2000_0000..0x2010_0000));
+        assert_eq!((plan.entry().params, plan.entry().regs().rsi), (0x1_0000, 0x1_0000));
+        let placed = |what| plan.placements().into_iter().find(|p| p.what == what).unwrap().range;
+        assert_eq!((placed("zero page"), placed("command line")), (0x1_0000..0x1_1000, 0x2_0000..0x2_0006));
+    }
+
+    #[test]
+    fn layout_with_two_things_at_one_place_is_refused() {
+        let expected = "the command line at 0x20000..0x20006 overlaps the zero page at 0x20005..0x21005; choose another address \
+                        for one of them";
+        assert_eq!(layout_complaint(BootLayout { zero_page: 0x2_0005, ..Default::default() }), expected);
+        let expected = "the kernel at 0x100000..0x300000 overlaps the initrd at 0x2ff000..0x3ff000; choose another address for \
+                        one of them";
+        assert_eq!(layout_complaint(BootLayout { initrd: Some(0x2f_f000), ..Default::default() }), expected);
+    }
+
+    #[test]
+    fn layout_outside_ram_is_refused() {
+        let expected =
+            "the zero page at 0x3ffff001..0x40000001 lies outside the guest's RAM; choose another address";
+        assert_eq!(layout_complaint(BootLayout { zero_page: 0x3fff_f001, ..Default::default() }), expected);
+        let expected = "the command line at 0xfffffffffffffffe..0xffffffffffffffff lies outside the guest's RAM; choose \
+                        another address";
+        assert_eq!(layout_complaint(BootLayout { cmdline: u64::MAX - 1, ..Default::default() }), expected);
+    }
+
+    #[test]
+    fn layout_with_an_initrd_that_the_kernel_does_not_take_is_refused() {
+        let at = |initrd| layout_complaint(BootLayout { initrd: Some(initrd), ..Default::default() });
+        assert_eq!(at(0x2000_0800), "the initrd is to start at 0x20000800; use a multiple of 0x1000");
+        let expected = "the initrd at 0x7ff01000..0x80001000 ends beyond 0x80000000, the highest address at which this kernel \
+                        takes it; put it lower";
+        assert_eq!(at(0x7ff0_1000), expected);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use vmm_arch::{e820, layout};
 const VERSION: u32 = 1;
 
 /// Builds the start info, a memory map of at most 165 entries, and a module list of one entry for the
-/// initrd. `rsdp_paddr` is 0: the kernel looks for the RSDP as on any PC.
-pub(crate) fn build(initrd: Option<Range<u64>>, e820: &[e820::Entry]) -> BootParams {
+/// initrd; the command line is at `cmdline`. `rsdp_paddr` is 0: the kernel looks for the RSDP as on any PC.
+pub(crate) fn build(initrd: Option<Range<u64>>, cmdline: u64, e820: &[e820::Entry]) -> BootParams {
     // Types are numbered as in e820.
     let map: Vec<_> = e820
         .iter()
@@ -29,7 +29,7 @@ pub(crate) fn build(initrd: Option<Range<u64>>, e820: &[e820::Entry]) -> BootPar
         version: VERSION,
         nr_modules: modules.len() as u32,
         modlist_paddr: if modules.is_empty() { 0 } else { layout::PVH_MODULES },
-        cmdline_paddr: layout::CMDLINE,
+        cmdline_paddr: cmdline,
         memmap_paddr: layout::PVH_MEMORY_MAP,
         memmap_entries: map.len() as u32,
         ..Default::default()

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
-use vmm_arch::{e820, layout};
+use vmm_arch::e820;
 
 use crate::elf::ELF_CMDLINE_MAX_LEN;
 
@@ -37,18 +37,23 @@ pub(crate) fn elf_header() -> setup_header {
     }
 }
 
-/// Builds the page from the file's setup header (or [`elf_header`]).
+/// Builds the page from the file's setup header (or [`elf_header`]); the command line is at `cmdline`.
 ///
 /// There are at most [`E820_MAX`] entries. What isn't set is 0, among it `sentinel`: any other value there
 /// makes Linux throw half of the page away.
-pub(crate) fn build(header: setup_header, initrd: Option<Range<u64>>, e820: &[e820::Entry]) -> boot_params {
+pub(crate) fn build(
+    header: setup_header,
+    initrd: Option<Range<u64>>,
+    cmdline: u64,
+    e820: &[e820::Entry],
+) -> boot_params {
     let mut page = boot_params { hdr: header, ..Default::default() };
     page.hdr.type_of_loader = UNDEFINED_LOADER;
     page.hdr.vid_mode = VID_MODE_NORMAL;
     // A list that only a boot loader may begin; whatever the file has there is no address in the guest.
     page.hdr.setup_data = 0;
 
-    (page.hdr.cmd_line_ptr, page.ext_cmd_line_ptr) = halves(layout::CMDLINE);
+    (page.hdr.cmd_line_ptr, page.ext_cmd_line_ptr) = halves(cmdline);
     let initrd = initrd.unwrap_or_default();
     (page.hdr.ramdisk_image, page.ext_ramdisk_image) = halves(initrd.start);
     (page.hdr.ramdisk_size, page.ext_ramdisk_size) = halves(initrd.end - initrd.start);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use vmm_arch::boot;
 use vmm_arch::flat::Mode;
-use vmm_boot::{BootPlan, BootSpec, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource};
+use vmm_boot::{BootLayout, BootPlan, BootSpec, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource};
 use vmm_config::{Boot, FlatBoot, FlatMode, LinuxBoot, Protocol};
 use vmm_kvm::kvm_bindings::{kvm_regs, kvm_sregs};
 use vmm_memory::GuestRam;
@@ -83,6 +83,7 @@ fn plan_linux(
         initrd_len: initrd.map(SourceFile::len),
         cmdline: &format!("{in_front}{}", config.cmdline.as_str()),
         ram,
+        layout: BootLayout::default(),
     })?;
     Ok(GuestPlan::Linux(plan))
 }

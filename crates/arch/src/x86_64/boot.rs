@@ -31,6 +31,8 @@ pub struct Entry {
     pub protocol: Protocol,
     /// Guest-physical address of the first instruction.
     pub rip: u64,
+    /// Guest-physical address of the zero page or, for PVH, of the start info: what the kernel is told it by.
+    pub params: u64,
 }
 
 /// CR0.PE: protected mode. Intel SDM volume 3 §2.5, as the rest.
@@ -101,11 +103,11 @@ impl Entry {
         };
         match self.protocol {
             Protocol::Linux64 | Protocol::Linux32 => {
-                regs.rsi = layout::ZERO_PAGE;
+                regs.rsi = self.params;
                 regs.rsp = layout::BOOT_STACK;
                 regs.rbp = layout::BOOT_STACK;
             }
-            Protocol::Pvh => regs.rbx = layout::PVH_START_INFO,
+            Protocol::Pvh => regs.rbx = self.params,
         }
         regs
     }
@@ -195,18 +197,18 @@ mod tests {
 
     #[test]
     fn linux32_enters_flat_protected_mode_without_paging() {
-        let entry = Entry { protocol: Protocol::Linux32, rip: 0x10_0000 };
+        let entry = Entry { protocol: Protocol::Linux32, rip: 0x10_0000, params: 0x1_0000 };
         let mut sregs = kvm_sregs { cr4: !0, efer: !0, ..Default::default() };
         entry.apply_to(&mut sregs);
         assert_eq!((sregs.cr0, sregs.cr4, sregs.efer), (0x11, 0, 0));
         assert_eq!((sregs.cs.base, sregs.cs.limit, sregs.cs.db, sregs.cs.l), (0, 0xffff_ffff, 1, 0));
-        assert_eq!((entry.regs().rip, entry.regs().rsi), (0x10_0000, layout::ZERO_PAGE));
+        assert_eq!((entry.regs().rip, entry.regs().rsi), (0x10_0000, 0x1_0000));
         assert_eq!(entry.regs().rflags & 0x200, 0, "interrupts are off");
     }
 
     #[test]
     fn linux64_enters_long_mode_with_the_identity_map() {
-        let entry = Entry { protocol: Protocol::Linux64, rip: 0x100_0000 };
+        let entry = Entry { protocol: Protocol::Linux64, rip: 0x100_0000, params: layout::ZERO_PAGE };
         let mut sregs = kvm_sregs::default();
         entry.apply_to(&mut sregs);
         assert_eq!(sregs.cr0, 0x8000_0011);
@@ -216,8 +218,8 @@ mod tests {
 
     #[test]
     fn pvh_passes_the_start_info_in_ebx() {
-        let regs = Entry { protocol: Protocol::Pvh, rip: 0x100_0850 }.regs();
-        assert_eq!((regs.rbx, regs.rsi), (layout::PVH_START_INFO, 0));
+        let regs = Entry { protocol: Protocol::Pvh, rip: 0x100_0850, params: 0x6000 }.regs();
+        assert_eq!((regs.rbx, regs.rsi), (0x6000, 0));
     }
 
     #[test]
