@@ -94,6 +94,8 @@ pub(super) const IMAGES: &[Image] = &[
     kernel("multiboot", &["c/multiboot.S", "c/multiboot.c"], Bits32, Place::Fixed),
     kernel("kernel32", &["c/kernel.c"], Bits32, Place::Fixed),
     kernel("kernel64", &["c/kernel.c"], Bits64, Place::Fixed),
+    kernel("rings32", &["c/rings.c"], Bits32, Place::Fixed),
+    kernel("rings64", &["c/rings.c"], Bits64, Place::Fixed),
     kernel("kernel64-pie", &["c/kernel.c"], Bits64, Place::Anywhere),
 ];
 

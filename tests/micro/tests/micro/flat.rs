@@ -38,6 +38,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_ud2_without_handler_is_told_in_16_32_and_64_bit,
         flat_elf_kernels_in_c_run_without_a_loader,
         flat_multiboot_kernel_in_c_finds_what_it_was_given,
+        flat_rings_in_long_mode_are_kept_apart,
+        flat_rings_in_protected_mode_are_kept_apart,
         flat_timeout_ends_a_guest_and_says_where_it_was,
         flat_timeout_ends_a_guest_whose_trace_nobody_reads,
         flat_trace_has_a_line_for_each_exit,
@@ -318,6 +320,41 @@ fn flat_multiboot_kernel_in_c_finds_what_it_was_given() {
     };
     let modules = module("first module", "hello-real") + &module("second module", "reset-hello");
     assert_prints("multiboot", &format!("{said}{modules}"), 43);
+}
+
+/// What the kernel with rings says in `mode`, up to what its program does by `int`.
+fn rings(mode: &str) -> String {
+    format!(
+        "a kernel in C in ring 0, {mode} mode\n\
+        page tables: 0x40000000 is at 0x400000, for ring 3\n\
+        page fault at 0x00200000, error 0x5: a read by ring 3 of a page that isn't its own\n\
+        general protection fault, error 0x0: ring 3 has no ports\n"
+    )
+}
+
+/// Its two system calls.
+const RINGS_BY_INT: &str = "system call from ring 3: print \"hello\"\nsystem call from ring 3: end with 42\n";
+
+/// A software KVM delivers exceptions, and no `int`: KVM's emulator has it for real mode only.
+fn flat_rings_in_long_mode_are_kept_apart() {
+    if rig::can_run_linux().is_ok() {
+        return assert_prints("rings64", &(rings("long") + RINGS_BY_INT), ENDED);
+    }
+    let mut monitor = configured("rings64").start();
+    monitor.expect_code(CRASHED, DEADLINE);
+    assert_eq!(String::from_utf8_lossy(&monitor.stdout()), rings("long"));
+    let report = monitor.stderr();
+    assert!(report.starts_with("error: the guest crashed: triple fault\n"), "{report}");
+    assert!(report.contains("\ncs 001b ") && report.contains("\ncode cd 80 "), "{report}");
+}
+
+fn flat_rings_in_protected_mode_are_kept_apart() {
+    if rig::can_run_linux().is_ok() {
+        return assert_prints("rings32", &(rings("protected") + RINGS_BY_INT), ENDED);
+    }
+    let mut monitor = configured("rings32").start();
+    monitor.expect_code(HOST_CANT, DEADLINE);
+    assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (Vec::new(), NO_PAGING));
 }
 
 fn flat_timeout_ends_a_guest_and_says_where_it_was() {
