@@ -7,6 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use vmm_config::{ConfigError, Flag, Overrides, Timeout};
 use vmm_machine::{Diagnostics, WatchExits};
 
+use crate::bare::BareArguments;
+
 const EXAMPLES: &str = include_str!("help.txt");
 
 /// Headings of `--help`.
@@ -20,6 +22,15 @@ const WATCH: &str = "Watching it";
 #[derive(Debug, Parser)]
 #[command(name = "vmm-bin", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    /// Kernel, as by --kernel
+    #[arg(value_name = "KERNEL")]
+    bare_kernel: Option<OsString>,
+    /// Its initial RAM disk, as by --initrd
+    #[arg(value_name = "INITRD")]
+    bare_initrd: Option<OsString>,
+    /// What is one too many, for a message of our own.
+    #[arg(hide = true)]
+    bare_further: Vec<OsString>,
     /// JSON config of the machine; flags override it
     #[arg(long, value_name = "FILE", help_heading = BOOT)]
     pub(crate) config: Option<PathBuf>,
@@ -116,9 +127,26 @@ impl Args {
         Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal }
     }
 
+    /// The arguments without a flag.
+    pub(crate) fn bare(&self) -> BareArguments<'_> {
+        BareArguments {
+            kernel: self.bare_kernel.as_deref(),
+            initrd: self.bare_initrd.as_deref(),
+            further: &self.bare_further,
+        }
+    }
+
+    /// The flags among those given that name what an argument without a flag may name too.
+    pub(crate) fn given_files(&self) -> Vec<Flag> {
+        let files = [(Flag::Kernel, &self.kernel), (Flag::Initrd, &self.initrd), (Flag::Flat, &self.flat)];
+        files.into_iter().filter(|(_, file)| file.is_some()).map(|(flag, _)| flag).collect()
+    }
+
     /// The flags that override the config, checked.
     pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
         let flags = [
+            (Flag::Kernel, &self.bare_kernel),
+            (Flag::Initrd, &self.bare_initrd),
             (Flag::Kernel, &self.kernel),
             (Flag::Initrd, &self.initrd),
             (Flag::Flat, &self.flat),

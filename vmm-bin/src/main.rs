@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bare;
 mod descriptors;
 mod log;
 mod outcome;
@@ -44,6 +45,7 @@ fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
 }
 
 fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+    args.bare().check(&args.given_files())?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let overrides = args.overrides()?;
     let fields = FlagFields::new(&file, &overrides);

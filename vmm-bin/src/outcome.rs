@@ -10,6 +10,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use vmm_config::{ConfigError, FlagFields};
 use vmm_machine::{Blame, Ending, Run};
 
+use crate::bare::BareError;
+
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
@@ -33,6 +35,8 @@ pub(crate) enum Outcome {
 /// An error, with its exit code in mind.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    #[error(transparent)]
+    Bare(#[from] BareError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{source}")]
@@ -68,7 +72,10 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Config(ConfigError::Flag { .. }) | Self::LogFile { .. } | Self::Metrics { .. } => USAGE,
+            Self::Bare(_)
+            | Self::Config(ConfigError::Flag { .. })
+            | Self::LogFile { .. }
+            | Self::Metrics { .. } => USAGE,
             Self::Config(_) => BAD_CONFIG,
             Self::Machine { source, .. } => match source.blame() {
                 Blame::Config => BAD_CONFIG,

@@ -1,5 +1,6 @@
 //! The program's face: what it prints, what it complains of, and its exit codes. Nothing here needs a working KVM.
 
+mod bare;
 mod bench;
 mod cmdline;
 mod config;

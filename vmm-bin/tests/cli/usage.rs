@@ -24,6 +24,7 @@ fn help_groups_the_flags() {
         help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
     let expected = [
         "Commands:",
+        "Arguments:",
         "Options:",
         "What to boot:",
         "A flat image:",
