@@ -57,7 +57,7 @@ pub struct Run {
     /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down.
     pub wants_restart: bool,
     /// Its exits, if they were counted.
-    pub exits: Option<ExitReport>,
+    pub exits: Option<Box<ExitReport>>,
     /// What its devices have had in the log, for the machine that follows.
     pub device_log: DeviceLog,
 }
@@ -122,7 +122,7 @@ impl Machine {
         if self.metrics.is_some() {
             self.write_metrics();
         }
-        let exits = self.watching.report();
+        let exits = self.watching.report().map(Box::new);
         let ending = ending?;
         if !ending.is_told() {
             info!("the machine has ended: {ending}");
