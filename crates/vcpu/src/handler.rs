@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use vmm_kvm::{DebugStop, KvmVcpu};
 
-/// What to do behind an exit that has been answered.
+/// What to do after an exit has been handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the guest may want to be held, or its end"]
 pub enum Flow<S> {
@@ -76,7 +76,7 @@ pub enum Entry {
 /// | `try_push_nmi` | [`before_run`](Self::before_run), with [`KvmVcpu::nmi`] |
 /// | `io_window` | [`interrupt_window`](Self::interrupt_window) when the guest can take an interrupt; [`after_run`](Self::after_run) when a signal ended KVM_RUN |
 ///
-/// `C` is the processor. It is handed to the call-backs that may look at it: its registers are those behind the exit, with
+/// `C` is the processor. It is handed to the call-backs that may look at it: its registers are those after the exit, with
 /// the instruction of a port or MMIO access not yet complete.
 pub trait ExitHandler<C = KvmVcpu>: Send {
     /// Why this handler ends a guest; `()` if that needs no words.
@@ -92,8 +92,8 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
         Entry::Guest
     }
 
-    /// Behind each KVM_RUN, when another call-back has answered the exit. Also behind one that no other call-back sees, such
-    /// as an interruption.
+    /// After each KVM_RUN, when another call-back has answered the exit. Also after one that no other call-back sees, such as an
+    /// interruption.
     fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
         let _ = vcpu;
         Flow::Enter

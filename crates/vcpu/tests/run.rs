@@ -66,7 +66,7 @@ impl ExitHandler<ScriptedCpu> for Recorder {
 struct Completing {
     is_accessing: bool,
     stored: Vec<u64>,
-    /// What was behind each run: how many stores there had been.
+    /// How many stores there had been after each run.
     after: Vec<usize>,
 }
 

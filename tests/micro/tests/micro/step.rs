@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         step_changes_neither_output_nor_end_of_faults,
         step_shows_mmio_and_strings_once,
         step_leaves_no_trap_flag_on_the_stack,
-        step_over_a_halt_goes_on_behind_it,
+        step_over_a_halt_goes_on_after_it,
         step_with_a_summary_has_no_exits_for_completions,
         completed_access_leaves_a_kick_for_the_next_run,
     ]
@@ -261,7 +261,7 @@ fn step_leaves_no_trap_flag_on_the_stack() {
     assert_eq!(ips, [0x1000, 0x1001, 0x1002, 0x1004, 0x1006, 0x1007, 0x1008, 0x1009, 0x100a]);
 }
 
-fn step_over_a_halt_goes_on_behind_it() {
+fn step_over_a_halt_goes_on_after_it() {
     // hlt; inc ax; hlt; inc ax
     let (report, ips) = run_stepped(&[0xf4, 0x40, 0xf4, 0x40], MANY);
     assert_eq!(ips, [0x1000, 0x1001, 0x1002]);
