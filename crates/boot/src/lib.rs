@@ -58,6 +58,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Where the zero page, the command line and the initrd lie, and which memory map the kernel is given, a program
+//! may choose: [`BootLayout`].
+//!
 //! # Flat images
 //!
 //! A program of one's own needs no boot protocol. [`FlatImage`] is bytes as they are, an ELF for bare metal
@@ -70,6 +73,10 @@
 //! | raw, in reset mode | the processor's reset state | the last pages below 1 MiB, seen once more below 4 GiB ([`Alias`]) |
 //! | ELF32, ELF64 | protected mode, long mode | where its headers say, or 1 MiB if it can lie anywhere |
 //! | multiboot 1 | protected mode, EAX and EBX as it expects | where its headers say; its modules above it |
+//!
+//! The tables of the mode go to fixed places in low memory or, where these are taken, to the first free ones;
+//! [`FlatSpec::tables`] leaves them to the image. One page of RAM is enough for a program in real mode. What
+//! only the image's bytes can tell, [`FlatPlan::check_contents`] finds out before anything is loaded.
 //!
 //! ```
 //! use std::io::Cursor;
