@@ -21,7 +21,7 @@ use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
-use crate::{DeviceLog, Ending, Error, MetricsFile, expect};
+use crate::{DeviceLog, Ending, Error, MetricsFile, expect, plan};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
@@ -216,10 +216,10 @@ impl Machine {
 
     /// In one line.
     fn status(&self) -> String {
-        let mib = self.ram.regions().map(|region| region.len).sum::<u64>() >> 20;
+        let memory = plan::shown_len(self.ram.regions().map(|region| region.len).sum());
         let (vcpus, seconds) = (self.vcpus.count(), self.started.elapsed().as_secs());
         let plural = if vcpus == 1 { "" } else { "s" };
-        format!("{vcpus} vCPU{plural}, {mib} MiB of memory, up {seconds} s")
+        format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s")
     }
 
     /// Says something to the person at the terminal, if there is one.

@@ -165,6 +165,11 @@ impl Plan {
     }
 }
 
+/// Memory of whole pages, in MiB if it has whole ones.
+pub(crate) fn shown_len(len: u64) -> String {
+    if len.is_multiple_of(1 << 20) { format!("{} MiB", len >> 20) } else { format!("{} KiB", len >> 10) }
+}
+
 /// The config's numbers, of which none is 0 and whose product is at most 4096.
 fn topology(cpus: &Cpus) -> Result<Topology, Error> {
     let [threads, cores, sockets] =
@@ -223,10 +228,7 @@ fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_vcpus(f)?;
-        match self.ram_len() {
-            len if len.is_multiple_of(1 << 20) => writeln!(f, "memory: {} MiB", len >> 20)?,
-            len => writeln!(f, "memory: {} KiB", len >> 10)?,
-        }
+        writeln!(f, "memory: {}", shown_len(self.ram_len()))?;
         for (slot, range) in self.ram.iter().enumerate() {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
         }
