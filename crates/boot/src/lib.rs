@@ -120,6 +120,7 @@ mod image;
 mod load;
 mod note;
 mod plan;
+mod plan_error;
 mod pvh;
 mod reader;
 mod source;
@@ -137,5 +138,6 @@ pub use flat::{
 };
 pub use image::{ImageError, KernelImage, protocol_name};
 pub use load::LoadError;
-pub use plan::{BootLayout, BootPlan, BootSpec, Placement, PlanError};
+pub use plan::{BootLayout, BootPlan, BootSpec, Placement};
+pub use plan_error::PlanError;
 pub use source::{Role, SourceError, SourceFile, SourceProblem};

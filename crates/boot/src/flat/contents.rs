@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_vector_of_zeros_is_refused_and_told_with_the_remedy() {
+    fn reset_vector_of_zeros_is_refused_with_the_remedy() {
         let error = check(&image_with(0xffe0, &[0xf4; 16]), None).unwrap_err();
         let expected = "the image at 0xf0000..0xffff5 holds zeros at 0xffff0, where the processor starts in \
                         \"reset\" mode; put a jump there, or load the image where it has one there \
