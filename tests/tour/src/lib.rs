@@ -13,8 +13,11 @@
 //! ~~~
 //!
 //! In an expected line, `[..]` stands for any text; a line that is only `...` for any lines. A command goes on over lines
-//! that end in a backslash. The commands of a step, which is what a heading `## ` begins, are one shell's: `$?` and variables
-//! live on from one to the next.
+//! that end in a backslash. The commands of a step, which is what a heading `## ` begins, are one shell's: `$?`, variables and
+//! the directory live on from one to the next.
+//!
+//! A table may list commands too, as code that begins with `$ `. Each must be part of a command of the same step, so that it is
+//! run: [`Step::not_run`].
 
 /// What a heading begins, with its commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,16 @@ pub struct Step {
     pub title: String,
     /// In order.
     pub commands: Vec<Command>,
+    /// The commands in its tables.
+    pub listed: Vec<String>,
+}
+
+impl Step {
+    /// The commands that are listed in a table and are part of none that is run.
+    pub fn not_run(&self) -> Vec<&str> {
+        let is_run = |listed: &str| self.commands.iter().any(|command| command.script.contains(listed));
+        self.listed.iter().map(String::as_str).filter(|listed| !is_run(listed)).collect()
+    }
 }
 
 /// A command, and what it should print.
@@ -40,14 +53,22 @@ pub fn steps(page: &str) -> Vec<Step> {
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         if let Some(title) = line.strip_prefix("## ") {
-            steps.push(Step { title: title.to_owned(), commands: Vec::new() });
+            steps.push(Step { title: title.to_owned(), ..Step::default() });
         } else if line == "```console" {
             let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
             steps.last_mut().expect("there is one from the start").commands.extend(commands(&block));
+        } else if line.starts_with('|') {
+            steps.last_mut().expect("there is one from the start").listed.extend(listed(line));
         }
     }
-    steps.retain(|step| !step.commands.is_empty());
+    steps.retain(|step| !step.commands.is_empty() || !step.listed.is_empty());
     steps
+}
+
+/// The commands in a row of a table, in which a vertical bar is written as `\|`.
+fn listed(row: &str) -> Vec<String> {
+    let code = row.split('`').skip(1).step_by(2);
+    code.filter_map(|code| code.strip_prefix("$ ")).map(|command| command.replace("\\|", "|")).collect()
 }
 
 fn commands(block: &[&str]) -> Vec<Command> {
@@ -108,7 +129,7 @@ mod tests {
             "# T\n## One\ntext\n```console\n$ a \\\nb\nx\n$ c\n```\n## Empty\n## Two\n```console\n$ d\n```\n";
         let command =
             |script: &str, expected| Command { script: script.to_owned(), expected: lines(expected) };
-        let step = |title: &str, commands| Step { title: title.to_owned(), commands };
+        let step = |title: &str, commands| Step { title: title.to_owned(), commands, listed: Vec::new() };
         let expected = [
             step("One", vec![command("a \\\nb", "x"), command("c", "")]),
             step("Two", vec![command("d", "")]),
@@ -119,6 +140,18 @@ mod tests {
     #[test]
     fn block_of_another_kind_is_no_command() {
         assert_eq!(steps("## One\n```json\n$ a\n```\n"), []);
+    }
+
+    #[test]
+    fn command_of_a_table_that_no_block_runs_is_found() {
+        let page = "## One\n| theirs | ours |\n|---|---|\n| `./a` | `$ b`, `$ c \\| d` |\n| `x` | `$ e` |\n\
+            ```console\n$ b; c | d\n```\n";
+        assert_eq!(steps(page)[0].not_run(), ["e"]);
+    }
+
+    #[test]
+    fn step_with_a_table_and_without_a_block_is_a_step() {
+        assert_eq!(steps("## One\n| `./a` | `$ b` |\n")[0].not_run(), ["b"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 
-//! Takes docs/tour.md step by step, as a reader would, and compares what is printed with what the page shows.
+//! Takes docs/tour.md and docs/coming-from.md step by step, as a reader would, and compares what is printed with what the page
+//! shows.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -12,17 +13,24 @@ use tour_tests::{Step, agrees, steps};
 /// Stands between the outputs of two commands: a line that no program prints.
 const MARK: &str = "\u{1e}end of command\u{1e}";
 
+/// In docs. A step may use what an earlier one has built.
+const PAGES: [&str; 2] = ["tour.md", "coming-from.md"];
+
 fn main() -> ExitCode {
-    let page = std::fs::read_to_string(workspace().join("docs/tour.md")).expect("the tour is in docs");
-    let steps = steps(&page);
-    let trials = steps.into_iter().map(|step| Trial::ignorable_test(step.title.clone(), move || take(&step)));
+    let trials = PAGES.into_iter().flat_map(|page| {
+        let text = std::fs::read_to_string(workspace().join("docs").join(page)).expect("the page is in docs");
+        let trial =
+            move |step: Step| Trial::ignorable_test(step.title.clone(), move || take(&step)).with_kind(page);
+        steps(&text).into_iter().map(trial).collect::<Vec<_>>()
+    });
     let mut arguments = Arguments::from_args();
     // A step may build what the next one uses.
     arguments.test_threads = Some(1);
     if !arguments.list {
-        // What the page has done before its first step, and the kernels of its last.
+        // What the pages have done before their first step, and the kernels of their last.
         guests::build_all();
         rig::Assets::here().prepare_all().expect("the kernels are fetched");
+        rig::packages::install(&["nasm"]).expect("the assembler of a text that the reader comes from");
     }
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -32,6 +40,9 @@ fn workspace() -> &'static Path {
 }
 
 fn take(step: &Step) -> Result<Completion, Failed> {
+    if let [first, ..] = step.not_run()[..] {
+        return Err(format!("a table lists `$ {first}`, which no block of the step runs").into());
+    }
     // The steps are about this host's KVM; what needs one that runs Linux starts the rig by itself.
     if let Err(reason) = rig::can_run_linux()
         && reason != rig::Reason::SoftwareKvm
