@@ -6,6 +6,7 @@ mod common;
 mod crash;
 mod examples;
 mod file_memory;
+mod flags;
 mod flat;
 mod host;
 mod idle;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         idle::tests(),
         pause::tests(),
         crash::tests(),
+        flags::tests(),
         flat::tests(),
         articles::tests(),
         library::tests(),
