@@ -14,8 +14,17 @@ struct Space {
     bytes: Mutex<Vec<u8>>,
     /// What a driver may write.
     writable: Range<usize>,
+    /// What `writable` holds before a driver has written it.
+    initial: Vec<u8>,
+    /// Adjusts the initial bytes to the features that a driver accepted.
+    negotiated: Option<Negotiated>,
     generation: AtomicU32,
+    /// How often a driver has written.
+    writes: AtomicU32,
 }
+
+/// Given the whole space and the accepted features, as bits.
+type Negotiated = fn(&mut [u8], u64);
 
 impl ConfigSpace {
     /// A space that a driver can only read.
@@ -25,8 +34,30 @@ impl ConfigSpace {
 
     /// A space of which a driver may write the bytes in `writable`.
     pub fn new(bytes: impl Into<Vec<u8>>, writable: Range<usize>) -> Self {
-        let bytes = Mutex::new(bytes.into());
-        Self(Arc::new(Space { bytes, writable, generation: AtomicU32::new(0) }))
+        Self::with_negotiation(bytes, writable, None)
+    }
+
+    /// The same, of which some bytes start as the features say that a driver accepts: `negotiated` changes them at
+    /// FEATURES_OK, before the driver reads them.
+    pub fn negotiated(bytes: impl Into<Vec<u8>>, writable: Range<usize>, negotiated: Negotiated) -> Self {
+        Self::with_negotiation(bytes, writable, Some(negotiated))
+    }
+
+    fn with_negotiation(
+        bytes: impl Into<Vec<u8>>,
+        writable: Range<usize>,
+        negotiated: Option<Negotiated>,
+    ) -> Self {
+        let bytes = bytes.into();
+        let initial = bytes.get(writable.clone()).unwrap_or_default().to_vec();
+        Self(Arc::new(Space {
+            bytes: Mutex::new(bytes),
+            writable,
+            initial,
+            negotiated,
+            generation: AtomicU32::new(0),
+            writes: AtomicU32::new(0),
+        }))
     }
 
     /// The device changes it. [`Session::config_changed`](crate::Session::config_changed) tells the driver.
@@ -55,9 +86,31 @@ impl ConfigSpace {
         match range.and_then(|range| bytes.get_mut(range)) {
             Some(into) => {
                 into.copy_from_slice(from);
+                self.0.writes.fetch_add(1, Ordering::Release);
                 true
             }
             None => false,
+        }
+    }
+
+    /// How often a driver has written, modulo 2^32. A device that compares it before each chain knows about every write that
+    /// came before the chain, without taking a lock.
+    pub fn writes(&self) -> u32 {
+        self.0.writes.load(Ordering::Acquire)
+    }
+
+    /// A driver's FEATURES_OK.
+    pub(crate) fn negotiate(&self, features: u64) {
+        if let Some(negotiated) = self.0.negotiated {
+            negotiated(&mut self.bytes(), features);
+        }
+    }
+
+    /// A reset: whatever a driver wrote, or its features changed, is as it was at first.
+    pub(crate) fn reset(&self) {
+        let mut bytes = self.bytes();
+        if let Some(into) = bytes.get_mut(self.0.writable.clone()) {
+            into.copy_from_slice(&self.0.initial);
         }
     }
 
@@ -93,6 +146,37 @@ mod tests {
         let mut bytes = [0; 8];
         space.read(0, &mut bytes);
         assert_eq!(bytes, [0, 0, 0, 0, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn reset_restores_what_was_written_and_nothing_else() {
+        let space = ConfigSpace::new([1, 2, 3, 4], 1..3);
+        assert!(space.write(1, &[8, 9]));
+        space.update(|bytes| bytes[3] = 7);
+        space.reset();
+        let mut bytes = [0; 4];
+        space.read(0, &mut bytes);
+        assert_eq!(bytes, [1, 2, 3, 7]);
+    }
+
+    #[test]
+    fn negotiation_changes_the_first_value_until_the_reset() {
+        let space = ConfigSpace::negotiated([5], 0..1, |bytes, features| bytes[0] = features as u8);
+        let mut byte = [0];
+        space.negotiate(3);
+        space.read(0, &mut byte);
+        assert_eq!(byte, [3]);
+        space.reset();
+        space.read(0, &mut byte);
+        assert_eq!(byte, [5]);
+    }
+
+    #[test]
+    fn writes_counts_those_of_the_driver_that_reach_something() {
+        let space = ConfigSpace::new([0; 4], 1..3);
+        assert!(space.write(1, &[8]) && !space.write(0, &[8]));
+        space.update(|bytes| bytes[0] = 1);
+        assert_eq!(space.writes(), 1);
     }
 
     #[test]

@@ -194,12 +194,12 @@ impl Control {
 
     /// A write of the device status register. A reset holds its vCPU until the device is done with its requests.
     pub(crate) fn set_status(&self, value: u8) -> Outcome {
+        if value == 0 {
+            return self.reset();
+        }
         let mut registers = self.registers();
         if registers.resetting {
             return Outcome::Hold;
-        }
-        if value == 0 {
-            return self.reset(&mut registers);
         }
         let added = value & !registers.status;
         registers.status |= added & (ACKNOWLEDGE | FAILED);
@@ -208,8 +208,13 @@ impl Control {
         }
         if added & FEATURES_OK != 0 && registers.has(DRIVER) && self.accepts(registers.features) {
             registers.status |= FEATURES_OK;
+            let features = registers.features;
+            // No two locks at once. Another vCPU may reset the device meanwhile, so what follows looks anew.
+            drop(registers);
+            self.config.negotiate(features);
+            registers = self.registers();
         }
-        if added & DRIVER_OK != 0 && registers.has(FEATURES_OK) {
+        if added & DRIVER_OK != 0 && registers.has(FEATURES_OK) && !registers.has(DRIVER_OK) {
             registers.status |= DRIVER_OK;
             let event_idx = registers.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
             let queue = |queue: &QueueState| {
@@ -221,7 +226,11 @@ impl Control {
         Outcome::Done
     }
 
-    fn reset(&self, registers: &mut Registers) -> Outcome {
+    fn reset(&self) -> Outcome {
+        let mut registers = self.registers();
+        if registers.resetting {
+            return Outcome::Hold;
+        }
         if registers.has(DRIVER_OK) {
             registers.resetting = true;
             self.worker.begin_reset();
@@ -229,6 +238,9 @@ impl Control {
         }
         self.shared.interrupt.reset();
         *registers = Registers::new(&self.queue_sizes);
+        // No two locks at once.
+        drop(registers);
+        self.config.reset();
         Outcome::Done
     }
 

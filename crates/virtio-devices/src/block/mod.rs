@@ -8,6 +8,8 @@
 //! What the guest can see fail is a status; what it may not do to its queues is a fault. Errors of the host's reach the
 //! guest as VIRTIO_BLK_S_IOERR.
 
+#[cfg(test)]
+mod cache_tests;
 mod config;
 mod file;
 mod image;
@@ -53,6 +55,10 @@ pub struct Block {
     serial: [u8; SERIAL_LEN],
     description: String,
     durable: Durable,
+    /// [`ConfigSpace::writes`] when `durable` was last read.
+    writes_seen: u32,
+    /// The driver has switched to write-through: what was written before is still to be brought to stable storage.
+    must_flush: bool,
     pace: Pace,
     looks: Timer,
     /// For each queue, whether it has chains that there was no room for.
@@ -98,7 +104,9 @@ impl VirtioDevice for Block {
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.waiting.fill(false);
         self.pace.restart();
-        self.durable = self.durability(session);
+        self.writes_seen = self.space.writes();
+        self.durable = self.durability(session.features());
+        self.must_flush = false;
         self.look(session);
         let watched = self.watch(session);
         self.unless_broken(watched, session)
@@ -131,13 +139,12 @@ impl VirtioDevice for Block {
     }
 
     fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
-        let now = self.durability(session);
-        let before = std::mem::replace(&mut self.durable, now);
-        if (before, self.durable) == (Durable::No, Durable::Yes) && self.flush().is_err() {
-            // Nothing can tell the driver: writeback is a byte of its own.
-            session.counters().errors.add(1);
+        self.notice_switch(session.features());
+        if !std::mem::take(&mut self.must_flush) {
+            return Ok(());
         }
-        Ok(())
+        let settled = self.settle(session);
+        self.unless_broken(settled, session)
     }
 
     fn stop(&mut self, session: &mut Session) {
@@ -162,6 +169,8 @@ impl Block {
             serial,
             description,
             durable: Durable::Yes,
+            writes_seen: 0,
+            must_flush: false,
             pace,
             looks: Timer::new().map_err(host)?,
             waiting: vec![false; face.queues.into()],
@@ -170,15 +179,29 @@ impl Block {
         })
     }
 
-    /// Without VIRTIO_BLK_F_CONFIG_WCE the driver can't choose, and without VIRTIO_BLK_F_FLUSH it never flushes, so that
-    /// every write must be safe (virtio 1.2 §5.2.6.2).
-    fn durability(&self, session: &Session) -> Durable {
-        let is_writeback = if session.has_feature(VIRTIO_BLK_F_CONFIG_WCE) {
+    /// When the writes of a driver that has taken `features` are complete. Without VIRTIO_BLK_F_CONFIG_WCE it can't choose,
+    /// and without VIRTIO_BLK_F_FLUSH it never flushes, so that every write must be on stable storage (virtio 1.2 §5.2.6.2).
+    fn durability(&self, features: u64) -> Durable {
+        let has = |feature: u32| features & (1 << feature) != 0;
+        let is_writeback = if has(VIRTIO_BLK_F_CONFIG_WCE) {
             space::is_writeback(&self.space)
         } else {
-            session.has_feature(VIRTIO_BLK_F_FLUSH) && self.face.cache == Cache::Writeback
+            has(VIRTIO_BLK_F_FLUSH) && self.face.cache == Cache::Writeback
         };
         if is_writeback { Durable::No } else { Durable::Yes }
+    }
+
+    /// Follows a switch of the cache's mode. It is called before each request too: one that the driver sends after the
+    /// switch may come before the event.
+    fn notice_switch(&mut self, features: u64) {
+        let writes = self.space.writes();
+        if writes == self.writes_seen {
+            return;
+        }
+        self.writes_seen = writes;
+        let now = self.durability(features);
+        let before = std::mem::replace(&mut self.durable, now);
+        self.must_flush |= (before, self.durable) == (Durable::No, Durable::Yes);
     }
 
     fn watch(&mut self, session: &Session) -> Result<(), Fault> {

@@ -25,6 +25,7 @@ impl Block {
         let features = session.features();
         let terms = Terms { sectors: self.face.sectors, read_only: self.face.read_only, features };
         session.drain(queue, |chain| {
+            self.notice_switch(features);
             let Parsed { request, status } = parse(&chain, &terms)?;
             let work = request.as_ref().map_or(0, |request| request.work(self.durable));
             let pending = Pending { work, ..pending(queue, &chain, status.gpa())? };
@@ -85,6 +86,25 @@ impl Block {
         } else if self.flush().is_err() {
             session.counters().errors.add(1);
         }
+    }
+
+    /// Brings to stable storage what was written and what is on its way, and only then gives that back.
+    pub(super) fn settle(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let mut done = Vec::new();
+        if let Disk::Raw(raw) = &mut self.disk {
+            while raw.engine.in_flight() > 0 {
+                raw.engine.wait();
+                done.extend(std::iter::from_fn(|| raw.completed()));
+            }
+        }
+        if self.flush().is_err() {
+            // Nothing can report it to the driver: writeback is a byte of its own.
+            session.counters().errors.add(1);
+        }
+        for (pending, result) in done {
+            complete(session, pending, &result)?;
+        }
+        announce(session)
     }
 
     /// Brings to stable storage what was written, and waits for that.

@@ -71,7 +71,16 @@ impl Face {
         // write_zeroes_may_unmap, and three unused.
         bytes.extend(writes(1).to_le_bytes());
         let writable = if self.read_only { 0..0 } else { WRITEBACK..WRITEBACK + 1 };
-        ConfigSpace::new(bytes, writable)
+        ConfigSpace::negotiated(bytes, writable, negotiated)
+    }
+}
+
+/// A driver that may choose the mode but never flushes starts with write-through: "If the VIRTIO_BLK_F_CONFIG_WCE feature is
+/// negotiated but VIRTIO_BLK_F_FLUSH is not, the device MUST initialize writeback to 0" (virtio 1.2 §5.2.5.2).
+fn negotiated(bytes: &mut [u8], features: u64) {
+    let has = |feature: u32| features & (1 << feature) != 0;
+    if has(VIRTIO_BLK_F_CONFIG_WCE) && !has(VIRTIO_BLK_F_FLUSH) {
+        bytes[WRITEBACK] = 0;
     }
 }
 

@@ -74,14 +74,16 @@ pub(crate) struct Call {
     pub(crate) done: u64,
     /// Those of the first queue that are on their way.
     pub(crate) in_flight: u32,
+    /// Whether it was the call that says that the driver has written the configuration.
+    pub(crate) is_config: bool,
 }
 
 impl Watched {
-    fn tell(&self, result: Result<(), Fault>, session: &mut Session) -> Result<(), Fault> {
+    fn tell(&self, result: Result<(), Fault>, session: &mut Session, is_config: bool) -> Result<(), Fault> {
         let done = session.counters().requests.get();
         let in_flight = session.queue(0).map_or(0, |queue| queue.in_flight());
         // A test that has heard enough isn't waited for.
-        if self.calls.send(Call { done, in_flight }).is_ok() {
+        if self.calls.send(Call { done, in_flight, is_config }).is_ok() {
             let _ = self.go.recv();
         }
         result
@@ -107,12 +109,17 @@ impl VirtioDevice for Watched {
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         let done = self.disk.process(queue, session);
-        self.tell(done, session)
+        self.tell(done, session, false)
     }
 
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         let done = self.disk.event(token, session);
-        self.tell(done, session)
+        self.tell(done, session, false)
+    }
+
+    fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let done = self.disk.config_written(session);
+        self.tell(done, session, true)
     }
 
     fn stop(&mut self, session: &mut Session) {
@@ -128,7 +135,7 @@ pub(crate) fn start_watched(mut fields: Value) -> (Driver, Receiver<Call>, Sende
     let disk = try_open(fields).unwrap();
     let mut driver = Driver::new(Box::new(Watched { disk, calls, go: wait }), 2);
     driver.init(FEATURES);
-    assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), Call { done: 0, in_flight: 0 });
+    assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), Call { done: 0, in_flight: 0, is_config: false });
     go.send(()).unwrap();
     (driver, heard, go)
 }

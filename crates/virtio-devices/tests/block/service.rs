@@ -1,7 +1,7 @@
 //! What a disk does for a driver that keeps the rules, whichever way its I/O goes.
 
 use serde_json::json;
-use vmm_virtio::testing::Buf;
+use vmm_virtio::testing::{Buf, DEADLINE};
 
 use crate::disk::*;
 
@@ -121,6 +121,25 @@ fn reset_with_requests_in_flight_leaves_memory_alone(io: &str) {
     assert_eq!(read(&mut driver, 4, 512), (vec![4; 512], OK));
 }
 
+/// The mode is switched while requests are on their way: they are complete, and on stable storage, before the switch is done.
+fn switch_to_write_through_waits_for_what_is_in_flight(io: &str) {
+    let file = sparse_image(64);
+    let (mut driver, heard, go) = start_watched(fields(&file, json!({"io": io})));
+    let (header, zeroes) = (header(WRITE_ZEROES, 0), segment(0, 2048, 0));
+    let mut queue = driver.queue(0);
+    for _ in 0..32 {
+        queue.add(&[Buf::Read(&header), Buf::Read(&zeroes), Buf::Write(1)]);
+    }
+    queue.kick();
+    let started = heard.recv_timeout(DEADLINE).unwrap();
+    assert!(started.in_flight > 0, "neither way zeroes while it takes a request");
+    driver.write_config(32, &[0]);
+    go.send(()).unwrap();
+    let mut calls = std::iter::from_fn(|| heard.recv_timeout(DEADLINE).ok());
+    let switched = calls.find(|call| call.is_config || go.send(()).is_err()).unwrap();
+    assert_eq!((switched.done, switched.in_flight), (32, 0));
+}
+
 fn counters_tell_requests_bytes_and_errors(io: &str) {
     let file = image();
     let mut driver = start(fields(&file, json!({"io": io})));
@@ -153,6 +172,7 @@ both_ways!(
     queues_work_side_by_side,
     suspend_with_requests_in_flight_gives_all_back,
     reset_with_requests_in_flight_leaves_memory_alone,
+    switch_to_write_through_waits_for_what_is_in_flight,
     counters_tell_requests_bytes_and_errors,
 );
 

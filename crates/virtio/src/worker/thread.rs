@@ -159,6 +159,7 @@ impl Thread {
                     let is_reset = states.is_none();
                     if is_reset {
                         self.shared.config_written.store(false, Ordering::SeqCst);
+                        self.device.config_space().reset();
                         self.shared.needs_reset.store(false, Ordering::Release);
                         self.shared.interrupt.reset();
                     }
