@@ -15,6 +15,7 @@ mod balloon;
 pub mod block;
 mod console;
 mod descriptors;
+mod file_lock;
 mod host_file;
 mod limits;
 mod net;

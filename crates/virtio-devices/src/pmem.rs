@@ -12,7 +12,8 @@ use vmm_virtio::{
     Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
 };
 
-use crate::host_file::{self, Access, Place, Wanted, lock};
+use crate::file_lock::lock;
+use crate::host_file::{self, Access, Place, Wanted};
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;

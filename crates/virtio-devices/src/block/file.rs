@@ -9,7 +9,8 @@ use nix::fcntl::OFlag;
 use vmm_virtio::OpenError;
 
 use super::request::SECTOR_LEN;
-use crate::host_file::{self, Access, Place, Wanted, lock};
+use crate::file_lock::lock;
+use crate::host_file::{self, Access, Place, Wanted};
 
 /// What a qcow2 image starts with (QEMU, docs/interop/qcow2.rst): "QFI" and 0xfb.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -1,0 +1,123 @@
+//! One writer at a time of a file of the host, or any number of readers.
+//!
+//! The locks are the kernel's, of the open file description (Linux, fcntl(2), F_OFD_SETLK): they end with the last descriptor,
+//! however the monitor ends, and two disks of one machine exclude each other as two machines do. They bind only those who ask
+//! for them.
+//!
+//! Most monitors lock the whole file, or its start, to write or to read it. QEMU doesn't: it takes nothing but read locks, on
+//! single bytes, and each says something (QEMU, block/file-posix.c, `raw_apply_lock_bytes`). Byte 100 + n is locked by who
+//! does n, byte 200 + n by who wants nobody else to do it; who opens the file takes its own and then asks who has others. A
+//! lock of ours on all of the file would be one on each of these bytes, and theirs would never conflict with a read lock of
+//! ours. So we do both: a lock of one kind around QEMU's bytes, and on these what QEMU does.
+
+use std::fs::File;
+use std::ops::Range;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use vmm_virtio::OpenError;
+
+use crate::host_file::{Access, Place};
+
+/// Where QEMU's bytes start that say what is done with the file (RAW_LOCK_PERM_BASE).
+const DOES: u64 = 100;
+/// Where those start that say what nobody else may do (RAW_LOCK_SHARED_BASE).
+const FORBIDS: u64 = 200;
+/// What lies around QEMU's bytes: room is left for permissions to come.
+const AROUND: [Range<u64>; 2] = [0..DOES, 300..END];
+/// As an end: wherever that will be.
+const END: u64 = 0;
+
+/// What can be done with a file, by QEMU's numbers (include/block/block-common.h, BLK_PERM_*).
+const READ: u64 = 0;
+const WRITE: u64 = 1;
+/// Writing what is there already.
+const WRITE_UNCHANGED: u64 = 2;
+const RESIZE: u64 = 3;
+
+/// What a reader or writer does, and what it wants nobody else to do.
+struct Claims {
+    does: &'static [u64],
+    forbids: &'static [u64],
+}
+
+const READER: Claims = Claims { does: &[READ], forbids: &[WRITE, RESIZE] };
+const WRITER: Claims = Claims {
+    does: &[READ, WRITE, WRITE_UNCHANGED, RESIZE],
+    forbids: &[READ, WRITE, WRITE_UNCHANGED, RESIZE],
+};
+
+/// Locks `file`, against everybody for a writer and against writers for a reader. `instead` is what else a second writer may
+/// do.
+pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), OpenError> {
+    match try_lock(file, access) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(match access {
+            Access::Read => {
+                place.wrong("is locked by another that writes it: stop that one, or copy the image")
+            }
+            Access::ReadWrite => place.wrong(&format!(
+                "is locked by another: stop that one, or set \"read_only\" for both{instead}"
+            )),
+        }),
+        Err(error) => Err(place.host("can't be locked", &error.into())),
+    }
+}
+
+/// Whether nobody else has it. If somebody has, some locks may be left, until `file` is closed.
+fn try_lock(file: &File, access: Access) -> Result<bool, Errno> {
+    let (kind, claims) = match access {
+        Access::Read => (libc::F_RDLCK, READER),
+        Access::ReadWrite => (libc::F_WRLCK, WRITER),
+    };
+    for range in AROUND {
+        if !take(file, kind, range)? {
+            return Ok(false);
+        }
+    }
+    // First all of one's own, and only then a look at the others': of two who come at once at least one sees the other.
+    for byte in bytes(DOES, claims.does).chain(bytes(FORBIDS, claims.forbids)) {
+        if !take(file, libc::F_RDLCK, byte..byte + 1)? {
+            return Ok(false);
+        }
+    }
+    for byte in bytes(DOES, claims.forbids).chain(bytes(FORBIDS, claims.does)) {
+        if is_taken(file, byte)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn bytes(base: u64, what: &'static [u64]) -> impl Iterator<Item = u64> {
+    what.iter().map(move |number| base + number)
+}
+
+/// Whether that was free.
+fn take(file: &File, kind: i32, range: Range<u64>) -> Result<bool, Errno> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(kind, range))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether another open file description has a lock on this byte, of any kind.
+fn is_taken(file: &File, byte: u64) -> Result<bool, Errno> {
+    let mut found = flock(libc::F_WRLCK, byte..byte + 1);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    Ok(i32::from(found.l_type) != libc::F_UNLCK)
+}
+
+fn flock(kind: i32, range: Range<u64>) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start as libc::off_t,
+        // 0: to the end.
+        l_len: range.end.saturating_sub(range.start) as libc::off_t,
+        // What an open file description's lock asks for.
+        l_pid: 0,
+    }
+}
