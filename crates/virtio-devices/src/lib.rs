@@ -9,7 +9,7 @@
 //! let rng = KINDS.iter().find(|kind| kind.name == "rng").unwrap();
 //! assert_eq!(rng.id, 4);
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod balloon;
 pub mod block;

@@ -3,7 +3,7 @@
 use std::fs::{File, FileType};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
 use vmm_virtio::OpenError;
@@ -11,9 +11,6 @@ use vmm_virtio::OpenError;
 use super::request::SECTOR_LEN;
 use crate::file_lock::lock;
 use crate::host_file::{self, Access, Place, Wanted};
-
-/// What a qcow2 image starts with (QEMU, docs/interop/qcow2.rst): "QFI" and 0xfb.
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// What a second writer of one disk may do.
 const OVERLAY: &str = ", or use an \"overlay\"";
@@ -39,12 +36,6 @@ impl DiskFile {
     /// Its length now, in bytes; a block device's too.
     pub(super) fn len(&self) -> io::Result<u64> {
         (&self.file).seek(SeekFrom::End(0))
-    }
-
-    /// Whether its first bytes are those of a qcow2 image.
-    pub(super) fn is_qcow2(&self) -> bool {
-        let mut magic = [0; 4];
-        self.file.read_exact_at(&mut magic, 0).is_ok_and(|()| magic == QCOW2_MAGIC)
     }
 
     /// Its length, if its bytes can be those of a disk.

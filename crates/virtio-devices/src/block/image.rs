@@ -31,6 +31,11 @@ pub(super) trait Image: Source {
 
     /// Lets `range` read as zeros. With `unmap` its room may be given up.
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()>;
+
+    /// What the user should know before the guest writes.
+    fn caution(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The bytes of a file, to read.

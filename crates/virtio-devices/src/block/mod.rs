@@ -12,11 +12,12 @@
 mod cache_tests;
 mod config;
 mod file;
+mod format;
 mod image;
 mod open;
 mod overlay;
 mod pace;
-mod qcow2;
+pub mod qcow2;
 mod raw;
 pub mod request;
 mod serve;
@@ -66,6 +67,8 @@ pub struct Block {
     /// The queue that was first when those that waited went on.
     first: usize,
     is_watching: bool,
+    /// What to tell the user before the guest writes.
+    caution: Option<String>,
 }
 
 /// Where the bytes are.
@@ -102,6 +105,9 @@ impl VirtioDevice for Block {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        if let Some(caution) = self.caution.take() {
+            session.tell(caution);
+        }
         self.waiting.fill(false);
         self.pace.restart();
         self.writes_seen = self.space.writes();
@@ -161,6 +167,10 @@ impl Block {
         description: String,
     ) -> Result<Self, OpenError> {
         let host = |error| OpenError::host("", error);
+        let caution = match &disk {
+            Disk::Raw(_) => None,
+            Disk::Image(image) => image.caution(),
+        };
         let pace = Pace::new(limiter, matches!(disk, Disk::Image(_))).map_err(host)?;
         Ok(Self {
             disk,
@@ -176,6 +186,7 @@ impl Block {
             waiting: vec![false; face.queues.into()],
             first: 0,
             is_watching: false,
+            caution,
         })
     }
 

@@ -6,6 +6,7 @@ use vmm_virtio::{IoMethod, OpenError, Setting};
 
 use super::config::{Config, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
+use super::format::likeness;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::qcow2::Qcow2Image;
@@ -40,12 +41,13 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError
     let access = if writes_file { Access::ReadWrite } else { Access::Read };
     let file = DiskFile::open(place, access)?;
     let format = config.format.unwrap_or(Format::Raw);
-    // A guest can make its raw disk look like a qcow2 image, which may name any file of the host. So what the bytes look
-    // like never decides: said to be raw they are raw, and if nothing is said, somebody must say it.
-    if config.format.is_none() && file.is_qcow2() {
-        let problem =
-            "looks like a qcow2 image: add \"format\": \"qcow2\", or \"raw\" if its bytes are the disk's";
-        return Err(place.wrong(problem));
+    // A guest can make its raw disk look like an image, which may name any file of the host. So what the bytes look like never
+    // decides: said to be raw they are raw, and if nothing is said, somebody must say it.
+    if config.format.is_none() {
+        let found = likeness(&file).map_err(|error| place.host("can't be read", &error))?;
+        if let Some(likeness) = found {
+            return Err(place.wrong(&likeness.ask(&path)));
+        }
     }
     let shown = path.display();
     match (format, &config.overlay) {

@@ -9,5 +9,6 @@ mod overlay;
 mod pace;
 mod parser;
 mod qcow2;
+mod qcow2_header;
 mod resize;
 mod service;

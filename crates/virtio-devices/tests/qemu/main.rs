@@ -5,6 +5,7 @@
 // Not all of what drives a disk is needed here.
 #[allow(dead_code)]
 mod disk;
+mod images;
 mod locks;
 mod tools;
 
@@ -13,6 +14,6 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    let tests = [locks::tests()].into_iter().flatten().collect();
+    let tests = [locks::tests(), images::tests()].into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }

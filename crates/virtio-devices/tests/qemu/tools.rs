@@ -36,6 +36,11 @@ pub(crate) fn qemu_io(options: &[&str], path: &Path, commands: &[&str]) -> (bool
     text(Command::new("qemu-io").args(options).args(commands).arg(path))
 }
 
+/// qemu-img with these arguments, separated by spaces: whether it could, and what it says.
+pub(crate) fn qemu_img(arguments: &str) -> (bool, String) {
+    text(Command::new("qemu-img").args(arguments.split_whitespace()))
+}
+
 fn text(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     let said = [stdout, stderr].concat();

@@ -1,0 +1,190 @@
+//! An image and the files below it: which they are, and what imago is given of them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use imago::FormatAccess;
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use vmm_virtio::OpenError;
+
+use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header};
+use super::refusal::Refusal;
+use super::storage::View;
+use super::zstd::ZstdQcow2;
+use crate::block::file::DiskFile;
+use crate::block::format::{Likeness, likeness};
+use crate::host_file::{Access, Place};
+
+/// What imago makes of an image and all that is below it.
+pub(super) type Format = FormatAccess<View>;
+
+/// Files below an image: each takes a descriptor, and a step for whatever isn't in those above it.
+const BACKING_MAX: usize = 64;
+/// Bytes that are read first: what `qemu-img create` makes a cluster.
+const FIRST_READ_LEN: usize = 64 << 10;
+
+/// The files, from the image downwards. They keep their locks for as long as they are here.
+pub(super) struct Layers(Vec<Layer>);
+
+struct Layer {
+    file: File,
+    /// `None` if its bytes are the disk's.
+    header: Option<Header>,
+}
+
+impl Layers {
+    /// The image in `file` at `place`, and what it names, if that is what `backing` lists.
+    pub(super) fn open(
+        file: DiskFile,
+        place: Place<'_>,
+        access: Access,
+        backing: &[Place<'_>],
+    ) -> Result<Self, OpenError> {
+        if let Some(extra) = backing.get(BACKING_MAX) {
+            let problem = format!(
+                "is one file too many, at most {BACKING_MAX}: make one of them, qemu-img convert -O qcow2 {} NEW.qcow2",
+                place.path.display()
+            );
+            return Err(extra.wrong(&problem));
+        }
+        let header = read_header(&file, place)?;
+        if header.is_corrupt && access == Access::ReadWrite {
+            let path = place.path.display();
+            return Err(place.wrong(&format!(
+                "is marked corrupt: set \"read_only\" to read what is left of it, or repair it, qemu-img check -r all {path}"
+            )));
+        }
+        let mut below = header.backing.clone();
+        let mut layers = vec![Layer { file: file.file, header: Some(header) }];
+        let (mut above, mut rest) = (place, backing);
+        while let Some(named) = below {
+            let Some((listed, others)) = rest.split_first() else {
+                let name = String::from_utf8_lossy(&named.name);
+                return Err(above.wrong(&format!("has the backing file {name}, list that under \"backing\"")));
+            };
+            let layer = open_below(above, &named, *listed)?;
+            below = layer.header.as_ref().and_then(|header| header.backing.clone());
+            layers.push(layer);
+            (above, rest) = (*listed, others);
+        }
+        if let Some(unused) = rest.first() {
+            let is_raw = layers.last().is_some_and(|layer| layer.header.is_none());
+            let why = if is_raw { "is raw" } else { "has no backing file" };
+            let above = above.path.display();
+            return Err(unused.wrong(&format!("is listed, but {above} {why}: remove it")));
+        }
+        Ok(Self(layers))
+    }
+
+    /// What imago makes of them, with the image itself to be written for [`Access::ReadWrite`]. Nothing is written yet.
+    pub(super) fn build(&self, access: Access) -> io::Result<Format> {
+        let (image, below) = self.0.split_first().ok_or(io::ErrorKind::NotFound)?;
+        let mut format = None;
+        for layer in below.iter().rev() {
+            format = Some(layer.build(format, Access::Read)?);
+        }
+        image.build(format, access)
+    }
+
+    /// Whether the image has dirty bitmaps that are right.
+    pub(super) fn has_bitmaps(&self) -> bool {
+        self.image().is_some_and(Header::has_bitmaps)
+    }
+
+    /// Clears the image's features that a write would make untrue (autoclear): none of them is kept up here.
+    pub(super) fn clear_features(&self) -> io::Result<()> {
+        let Some(layer) = self.0.first() else { return Ok(()) };
+        if self.image().is_none_or(|header| header.autoclear == 0) {
+            return Ok(());
+        }
+        layer.file.write_all_at(&[0; AUTOCLEAR.end - AUTOCLEAR.start], AUTOCLEAR.start as u64)?;
+        // Before whatever they speak of is written.
+        layer.file.sync_data()
+    }
+
+    fn image(&self) -> Option<&Header> {
+        self.0.first()?.header.as_ref()
+    }
+}
+
+impl Layer {
+    fn build(&self, below: Option<Format>, access: Access) -> io::Result<Format> {
+        let file = self.file.try_clone()?;
+        let Some(header) = &self.header else {
+            return Ok(FormatAccess::new(Raw::open_image(View::raw(file)?, false)?));
+        };
+        let view = View::qcow2(file, header)?;
+        let mut image = Qcow2::<View, Format>::open_image(view, access == Access::ReadWrite)?;
+        image.set_data_file(None);
+        image.set_backing(below);
+        Ok(match header.compression {
+            Compression::Deflate => FormatAccess::new(image),
+            Compression::Zstd => FormatAccess::new(ZstdQcow2::new(image, self.file.try_clone()?, header)),
+        })
+    }
+}
+
+/// The backing file that the image at `above` names, if it is the one that the config lists.
+fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Layer, OpenError> {
+    let path = above.path.parent().unwrap_or(Path::new("")).join(OsStr::from_bytes(&named.name));
+    let same = matches!((path.canonicalize(), place.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let name = String::from_utf8_lossy(&named.name);
+    if !same {
+        let above = above.path.display();
+        return Err(place.wrong(&format!("is listed, but the backing file of {above} is {name}")));
+    }
+    let file = DiskFile::open(place, Access::Read)?;
+    match named.format.as_deref() {
+        Some("qcow2") => {
+            let header = read_header(&file, place)?;
+            Ok(Layer { file: file.file, header: Some(header) })
+        }
+        Some("raw") => Ok(Layer { file: file.file, header: None }),
+        // Guessing would let whoever once wrote a raw file make a qcow2 image of it, which names any file of the host.
+        format => {
+            let format = format.unwrap_or("no format");
+            let problem = format!(
+                "says {format} of its backing file {name}, which must be raw or qcow2: qemu-img rebase -u -F"
+            );
+            Err(above.wrong(&problem))
+        }
+    }
+}
+
+fn read_header(file: &DiskFile, place: Place<'_>) -> Result<Header, OpenError> {
+    let unread = |error: io::Error| place.host("can't be read", &error);
+    let mut bytes = first_bytes(&file.file, FIRST_READ_LEN).map_err(unread)?;
+    let mut header = Header::parse(&bytes);
+    if header.is_err() && bytes.len() == FIRST_READ_LEN {
+        // A larger cluster may have more of it.
+        bytes = first_bytes(&file.file, HEADER_LEN_MAX).map_err(unread)?;
+        header = Header::parse(&bytes);
+    }
+    header.map_err(|refusal| match (refusal, likeness(file)) {
+        (Refusal::NotQcow2 | Refusal::Version(_), Ok(Some(other @ Likeness::Other(..)))) => {
+            place.wrong(&other.instead_of_qcow2(place.path))
+        }
+        (refusal, _) => place.wrong(&refusal.problem(place.path)),
+    })
+}
+
+/// At most `len` bytes, fewer if the file has no more.
+fn first_bytes(file: &File, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}

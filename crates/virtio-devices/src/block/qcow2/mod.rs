@@ -1,0 +1,184 @@
+//! qcow2 images: what they say of themselves by [`header`], what is in them by the imago crate.
+//!
+//! ```text
+//!  open:              layers.rs reads the headers of the image and of what is below it; imago gets them to read
+//!  the first change:  features that it makes untrue are cleared, imago gets the same descriptors to write
+//! ```
+//!
+//! imago would read straight into guest memory, through Rust slices of it; a guest that changes the bytes meanwhile makes
+//! that undefined. So the data takes a step through a small buffer of ours.
+
+pub mod header;
+mod layers;
+mod refusal;
+mod storage;
+mod zstd;
+
+use std::io;
+use std::ops::Range;
+
+use imago::Mapping;
+use vmm_virtio::{Buffers, Fault, OpenError};
+
+use self::layers::{Format, Layers};
+pub use self::refusal::{Encryption, Refusal};
+use super::file::DiskFile;
+use super::image::{Image, Source};
+use super::request::SECTOR_LEN;
+use crate::host_file::{Access, Place};
+
+/// Bytes on their way between guest and image: a cluster of what `qemu-img create` makes.
+const PIECE_LEN: usize = 64 << 10;
+const ZEROS: [u8; PIECE_LEN] = [0; PIECE_LEN];
+
+/// The disk.
+pub(super) struct Qcow2Image {
+    layers: Layers,
+    format: Format,
+    piece: Box<[u8]>,
+    writing: Writing,
+}
+
+/// Whether the image is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    /// It isn't for the guest to write.
+    Never,
+    /// The guest may, and hasn't yet. To look at an image must leave it as it is.
+    Later,
+    Begun,
+}
+
+impl Qcow2Image {
+    /// The image in `file`, and of the files that it names those which `backing` lists, each named by its own place.
+    pub(super) fn open(
+        file: DiskFile,
+        place: Place<'_>,
+        access: Access,
+        backing: &[Place<'_>],
+    ) -> Result<Self, OpenError> {
+        let layers = Layers::open(file, place, access, backing)?;
+        let broken = |error: io::Error| place.wrong(&format!("can't be opened as qcow2: {error}"));
+        let format = layers.build(Access::Read).map_err(broken)?;
+        let len = format.size();
+        if len == 0 || !len.is_multiple_of(SECTOR_LEN) {
+            let problem =
+                format!("holds a disk of {len} bytes, not of whole sectors of 512: qemu-img resize it");
+            return Err(place.wrong(&problem));
+        }
+        let writing = if access == Access::ReadWrite { Writing::Later } else { Writing::Never };
+        Ok(Self { layers, format, piece: vec![0; PIECE_LEN].into(), writing })
+    }
+
+    /// The disk's size in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.format.size()
+    }
+
+    /// Before each change.
+    fn begin_writing(&mut self) -> io::Result<()> {
+        match self.writing {
+            Writing::Begun => Ok(()),
+            Writing::Never => Err(io::ErrorKind::PermissionDenied.into()),
+            Writing::Later => {
+                self.layers.clear_features()?;
+                self.format = self.layers.build(Access::ReadWrite)?;
+                self.writing = Writing::Begun;
+                Ok(())
+            }
+        }
+    }
+
+    /// What version 2 hasn't got a kind of cluster for. What reads as zeros already stays as it is.
+    fn write_zeros(&mut self, range: Range<u64>) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let (mapping, len) = self.format.get_mapping(at, range.end - at)?;
+            let len = len.min(PIECE_LEN as u64);
+            if !matches!(mapping, Mapping::Zero { .. }) {
+                self.format.write(&ZEROS[..len as usize], at)?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Qcow2Image {
+    fn read(&mut self, offset: u64, into: &Buffers<'_>) -> io::Result<()> {
+        let (mut left, mut at) = (*into, offset);
+        while !left.is_empty() {
+            let piece = &mut self.piece[..left.len().min(PIECE_LEN as u64) as usize];
+            self.format.read(&mut *piece, at)?;
+            let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+            here.write(piece).map_err(memory)?;
+            (left, at) = (rest, at + piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn read_bytes(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.format.read(into, offset)
+    }
+}
+
+impl Image for Qcow2Image {
+    fn write(&mut self, offset: u64, from: &Buffers<'_>) -> io::Result<()> {
+        self.begin_writing()?;
+        let (mut left, mut at) = (*from, offset);
+        while !left.is_empty() {
+            let piece = &mut self.piece[..left.len().min(PIECE_LEN as u64) as usize];
+            let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+            here.read(piece).map_err(memory)?;
+            self.format.write(&*piece, at)?;
+            (left, at) = (rest, at + piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.writing != Writing::Begun {
+            return Ok(());
+        }
+        // What imago has in memory first.
+        self.format.flush()?;
+        self.format.sync()
+    }
+
+    fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
+        self.begin_writing()?;
+        match self.format.discard_to_any(range.start, range.end - range.start) {
+            // A hint that this image can't take.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
+        self.begin_writing()?;
+        let len = range.end - range.start;
+        if unmap {
+            match self.format.discard_to_zero(range.start, len) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                other => return other,
+            }
+        }
+        match self.format.write_zeroes(range.start, len) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(range),
+            other => other,
+        }
+    }
+
+    fn caution(&self) -> Option<String> {
+        let is_due = self.writing == Writing::Later && self.layers.has_bitmaps();
+        is_due.then(|| {
+            "the image has dirty bitmaps, which are lost with the guest's first write: use \"read_only\" or an \"overlay\" to \
+             keep them"
+                .to_owned()
+        })
+    }
+}
+
+fn memory(fault: Fault) -> io::Error {
+    io::Error::other(fault)
+}

@@ -1,0 +1,90 @@
+//! Why a qcow2 image can't be used, and what to do about it.
+
+use std::path::Path;
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It doesn't start like one.
+    NotQcow2,
+    /// It ends after so many bytes, within its header.
+    CutShort(usize),
+    /// Neither version 2 nor 3.
+    Version(u32),
+    /// What is written into it must be encrypted.
+    Encrypted(Encryption),
+    /// Whoever wrote it last didn't finish.
+    Dirty,
+    /// What is in it is in another file.
+    ExternalData,
+    /// Its tables have entries of another kind.
+    ExtendedL2,
+    /// Its clusters are compressed in a way that isn't known here.
+    Compression(u8),
+    /// It has an incompatible feature that isn't known here, which it may name.
+    UnknownFeature {
+        /// Which bit.
+        bit: u32,
+        /// What the image calls it.
+        name: Option<String>,
+    },
+    /// Something in it has a value that it can't have.
+    Damaged(&'static str, u64),
+}
+
+/// How an image is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// AES-CBC.
+    Aes,
+    /// LUKS.
+    Luks,
+    /// A method of the future.
+    Other(u32),
+}
+
+impl Refusal {
+    /// What is wrong with the image at `path`, to be read after its path, and the command to run.
+    pub fn problem(&self, path: &Path) -> String {
+        let path = path.display();
+        let convert = format!("convert it, qemu-img convert -O qcow2 {path} NEW.qcow2");
+        match self {
+            Self::NotQcow2 => "isn't a qcow2 image, its \"format\" is \"raw\"".to_owned(),
+            Self::CutShort(len) => {
+                format!("ends within its header, after {len} bytes: copy it anew from where it came")
+            }
+            Self::Version(version) => {
+                format!("is of version {version} of qcow, only 2 and 3 are supported: {convert}")
+            }
+            Self::Encrypted(method) => {
+                let method = match method {
+                    Encryption::Aes => "AES".to_owned(),
+                    Encryption::Luks => "LUKS".to_owned(),
+                    Encryption::Other(number) => format!("method {number}"),
+                };
+                format!(
+                    "is encrypted ({method}), which isn't supported: decrypt it into another image, qemu-img convert \
+                     --object secret,id=key,file=KEYFILE --image-opts \
+                     driver=qcow2,file.filename={path},encrypt.key-secret=key -O qcow2 NEW.qcow2"
+                )
+            }
+            Self::Dirty => {
+                format!("is marked dirty, it wasn't closed: repair it, qemu-img check -r all {path}")
+            }
+            Self::ExternalData => {
+                format!("keeps its data in another file, which isn't supported: {convert}")
+            }
+            Self::ExtendedL2 => format!("has extended L2 entries, which aren't supported: {convert}"),
+            Self::Compression(kind) => {
+                format!("has clusters of compression type {kind}, which isn't supported: {convert}")
+            }
+            Self::UnknownFeature { bit, name } => {
+                let name = name.as_ref().map_or_else(String::new, |name| format!(" (\"{name}\")"));
+                format!("has the incompatible feature {bit}{name}, which isn't supported: {convert}")
+            }
+            Self::Damaged(what, value) => {
+                format!("is damaged, {what} can't be {value:#x}: see qemu-img check {path}")
+            }
+        }
+    }
+}

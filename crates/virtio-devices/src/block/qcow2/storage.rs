@@ -1,0 +1,180 @@
+//! A file as imago sees it: a qcow2 image looks plain, and its first cluster is written by nobody but us.
+//!
+//! imago knows the tables of an image well. Of the header it knows less: it refuses images of which it would only have to read
+//! the tables, clears the features of those that it opens for writing, and loses what extensions version 2 has. So we read
+//! the header, and imago gets one that says where the tables are.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use imago::Storage;
+use imago::file::File as Plain;
+use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
+use imago::storage::PreallocateMode;
+use imago::storage::drivers::CommonStorageHelper;
+
+use super::header::{Header, PLAIN_LEN, TABLES};
+
+/// Bytes that imago writes of a header whose tables have moved.
+const HEADER_WRITE_LEN: u64 = 72;
+
+/// A file of an image.
+#[derive(Debug)]
+pub(super) struct View {
+    file: Plain,
+    header: Option<ShownHeader>,
+}
+
+/// What stands for an image's first cluster.
+#[derive(Debug)]
+struct ShownHeader {
+    bytes: [u8; PLAIN_LEN],
+    cluster_len: u64,
+}
+
+impl View {
+    /// A file whose bytes are a disk's.
+    pub(super) fn raw(file: File) -> io::Result<Self> {
+        Ok(Self { file: Plain::try_from(file)?, header: None })
+    }
+
+    /// A qcow2 image, as if it were a plain one.
+    pub(super) fn qcow2(file: File, header: &Header) -> io::Result<Self> {
+        let header = ShownHeader { bytes: header.plain(), cluster_len: 1 << header.cluster_bits };
+        Ok(Self { file: Plain::try_from(file)?, header: Some(header) })
+    }
+
+    /// Whether `range` reaches into an image's first cluster.
+    fn touches_header(&self, offset: u64) -> bool {
+        self.header.as_ref().is_some_and(|header| offset < header.cluster_len)
+    }
+
+    /// Reads from the first cluster on.
+    fn read_header(&self, shown: &ShownHeader, mut into: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
+        let mut bytes = IoBuffer::new(into.len() as usize, self.file.mem_align())?;
+        // SAFETY: the offset and the length are those of a caller who has to align both to `req_align`, and `bytes` is aligned
+        // to `mem_align` just above.
+        unsafe { self.file.pure_readv((&mut bytes).into(), offset) }?;
+        let bytes = bytes.as_mut().into_slice();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let shown = shown.bytes.get(start..).unwrap_or_default();
+        bytes.iter_mut().zip(shown).for_each(|(byte, shown)| *byte = *shown);
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes what imago changes of a header: where the tables are.
+    fn write_header(&self, from: &IoVector<'_>, offset: u64) -> io::Result<()> {
+        if (offset, from.len()) != (0, HEADER_WRITE_LEN) {
+            return Err(protected());
+        }
+        let mut bytes = [0; HEADER_WRITE_LEN as usize];
+        from.copy_into_slice(&mut bytes);
+        let Range { start, .. } = TABLES;
+        // SAFETY: this is a file that is used through the page cache, which takes any offset, length and memory. What writes the
+        // first cluster is this thread only.
+        unsafe { self.file.pure_writev(bytes[TABLES].into(), start as u64) }
+    }
+}
+
+fn protected() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the image's tables point to its header")
+}
+
+impl Storage for View {
+    fn mem_align(&self) -> usize {
+        self.file.mem_align()
+    }
+
+    fn req_align(&self) -> usize {
+        self.file.req_align()
+    }
+
+    fn zero_align(&self) -> usize {
+        self.file.zero_align()
+    }
+
+    fn discard_align(&self) -> usize {
+        self.file.discard_align()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn resolve_relative_path<P: AsRef<Path>>(&self, _relative: P) -> io::Result<PathBuf> {
+        // What an image names isn't opened by imago.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    unsafe fn pure_readv(&self, bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
+        match &self.header {
+            Some(header) if offset < header.cluster_len => self.read_header(header, bufv, offset),
+            // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+            _ => unsafe { self.file.pure_readv(bufv, offset) },
+        }
+    }
+
+    unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
+        if self.touches_header(offset) {
+            return self.write_header(&bufv, offset);
+        }
+        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        unsafe { self.file.pure_writev(bufv, offset) }
+    }
+
+    unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.touches_header(offset) {
+            return Err(protected());
+        }
+        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        unsafe { self.file.pure_write_zeroes(offset, length) }
+    }
+
+    unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.touches_header(offset) {
+            return Err(protected());
+        }
+        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        unsafe { self.file.pure_write_allocated_zeroes(offset, length) }
+    }
+
+    unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.touches_header(offset) {
+            return Err(protected());
+        }
+        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        unsafe { self.file.pure_discard(offset, length) }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.flush()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    unsafe fn invalidate_cache(&self) -> io::Result<()> {
+        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        unsafe { self.file.invalidate_cache() }
+    }
+
+    fn get_storage_helper(&self) -> &CommonStorageHelper {
+        self.file.get_storage_helper()
+    }
+
+    fn resize(&self, new_size: u64, mode: PreallocateMode) -> io::Result<()> {
+        self.file.resize(new_size, mode)
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.file, f)
+    }
+}
