@@ -26,8 +26,8 @@ const DOES: u64 = 100;
 const FORBIDS: u64 = 200;
 /// What lies around QEMU's bytes: room is left for permissions to come.
 const AROUND: [Range<u64>; 2] = [0..DOES, 300..END];
-/// As an end: wherever that will be.
-const END: u64 = 0;
+/// No file is longer.
+const END: u64 = i64::MAX as u64;
 
 /// What can be done with a file, by QEMU's numbers (include/block/block-common.h, BLK_PERM_*).
 const READ: u64 = 0;
@@ -115,8 +115,7 @@ fn flock(kind: i32, range: Range<u64>) -> libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: range.start as libc::off_t,
-        // 0: to the end.
-        l_len: range.end.saturating_sub(range.start) as libc::off_t,
+        l_len: (range.end - range.start) as libc::off_t,
         // What an open file description's lock asks for.
         l_pid: 0,
     }

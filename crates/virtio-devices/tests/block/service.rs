@@ -1,7 +1,10 @@
 //! What a disk does for a driver that keeps the rules, whichever way its I/O goes.
 
+use std::sync::mpsc::{Receiver, Sender};
+
 use serde_json::json;
-use vmm_virtio::testing::{Buf, DEADLINE};
+use tempfile::NamedTempFile;
+use vmm_virtio::testing::{Buf, DEADLINE, Driver};
 
 use crate::disk::*;
 
@@ -121,18 +124,37 @@ fn reset_with_requests_in_flight_leaves_memory_alone(io: &str) {
     assert_eq!(read(&mut driver, 4, 512), (vec![4; 512], OK));
 }
 
-/// The mode is switched while requests are on their way: they are complete, and on stable storage, before the switch is done.
-fn switch_to_write_through_waits_for_what_is_in_flight(io: &str) {
-    let file = sparse_image(64);
+/// A running disk that has just begun to give up 64 MiB, which are in the host's memory, in 32 requests: none of the ways does
+/// that while it takes a request, and each takes a while. It goes on when the test says so.
+fn start_with_requests_in_flight(io: &str) -> (Driver, Receiver<Call>, Sender<()>) {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![0x5a; 64 << 20]).unwrap();
     let (mut driver, heard, go) = start_watched(fields(&file, json!({"io": io})));
-    let (header, zeroes) = (header(WRITE_ZEROES, 0), segment(0, 2048, 0));
+    let header = header(WRITE_ZEROES, 0);
     let mut queue = driver.queue(0);
-    for _ in 0..32 {
-        queue.add(&[Buf::Read(&header), Buf::Read(&zeroes), Buf::Write(1)]);
+    for at in 0..32 {
+        queue.add(&[Buf::Read(&header), Buf::Read(&segment(at * 4096, 4096, 1)), Buf::Write(1)]);
     }
     queue.kick();
     let started = heard.recv_timeout(DEADLINE).unwrap();
-    assert!(started.in_flight > 0, "neither way zeroes while it takes a request");
+    assert!(started.in_flight > 0, "{started:?}");
+    (driver, heard, go)
+}
+
+/// All requests are complete before the reset is, and the next driver hears of none.
+fn reset_waits_for_what_is_in_flight(io: &str) {
+    let (mut driver, heard, go) = start_with_requests_in_flight(io);
+    driver.reset_while(|_| drop((heard, go)));
+    assert_eq!(driver.control().counters().requests.get(), 32);
+    driver.init(FEATURES);
+    assert_eq!(read(&mut driver, 0, 512), (vec![0; 512], OK));
+    let counters = driver.control().counters();
+    assert_eq!((counters.requests.get(), counters.faults.get()), (33, 0));
+}
+
+/// The mode is switched while requests are on their way: they are complete, and on stable storage, before the switch is done.
+fn switch_to_write_through_waits_for_what_is_in_flight(io: &str) {
+    let (driver, heard, go) = start_with_requests_in_flight(io);
     driver.write_config(32, &[0]);
     go.send(()).unwrap();
     let mut calls = std::iter::from_fn(|| heard.recv_timeout(DEADLINE).ok());
@@ -172,6 +194,7 @@ both_ways!(
     queues_work_side_by_side,
     suspend_with_requests_in_flight_gives_all_back,
     reset_with_requests_in_flight_leaves_memory_alone,
+    reset_waits_for_what_is_in_flight,
     switch_to_write_through_waits_for_what_is_in_flight,
     counters_tell_requests_bytes_and_errors,
 );

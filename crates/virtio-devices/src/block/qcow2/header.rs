@@ -8,7 +8,7 @@ use super::refusal::{Encryption, Refusal};
 /// What an image starts with: "QFI" and 0xfb. Version 1, which is another format, does too.
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The largest cluster, which is QEMU's limit too. All of a header lies in the first one.
-pub const HEADER_LEN_MAX: usize = 1 << CLUSTER_BITS.end - 1;
+pub const HEADER_LEN_MAX: usize = 1 << (CLUSTER_BITS.end - 1);
 
 /// Bytes of a header of version 2, and at least of one of version 3.
 const V2_LEN: usize = 72;

@@ -29,7 +29,7 @@ use crate::host_file::{Access, Place};
 
 /// Bytes on their way between guest and image: a cluster of what `qemu-img create` makes.
 const PIECE_LEN: usize = 64 << 10;
-const ZEROS: [u8; PIECE_LEN] = [0; PIECE_LEN];
+static ZEROS: [u8; PIECE_LEN] = [0; PIECE_LEN];
 
 /// The disk.
 pub(super) struct Qcow2Image {
