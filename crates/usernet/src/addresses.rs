@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::clouds::is_metadata;
+
 /// The gateway's (and the resolver's) hardware address: locally administered, its last four bytes are 10.0.2.2.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
 
@@ -49,15 +51,16 @@ pub(crate) fn can_be_destination(address: IpAddr) -> bool {
     }
 }
 
-/// Whether `address` is one of the public internet's: what `*` in a rule covers.
+/// Whether `address` is one of the public internet's: what `*` in a rule covers, unless it is near the host.
 pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => !is_special_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
+    !is_metadata(address)
+        && match address {
+            IpAddr::V4(v4) => !is_special_v4(v4),
+            IpAddr::V6(v6) => is_public_v6(v6),
+        }
 }
 
-/// RFC 6890 and the IANA registry of special-purpose addresses.
+/// The IANA IPv4 Special-Purpose Address Registry (RFC 6890): what it doesn't call globally reachable.
 fn is_special_v4(address: Ipv4Addr) -> bool {
     match address.octets() {
         // "This network", RFC 791; private, RFC 1918; loopback.
@@ -67,8 +70,10 @@ fn is_special_v4(address: Ipv4Addr) -> bool {
         // Link-local, RFC 3927: where clouds keep their metadata service.
         [169, 254, ..] => true,
         [172, 16..=31, ..] => true,
-        // IETF protocol assignments, RFC 6890: 192.0.0.0/24.
-        [192, 0, 0, _] => true,
+        // IETF protocol assignments, RFC 6890: 192.0.0.0/24. Documentation, RFC 5737.
+        [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => true,
+        // Relays that unpack IPv6 for anybody, RFC 7526 (deprecated): 192.88.99.0/24.
+        [192, 88, 99, _] => true,
         [192, 168, ..] => true,
         // Benchmarking, RFC 2544: 198.18.0.0/15.
         [198, 18 | 19, ..] => true,
@@ -79,11 +84,17 @@ fn is_special_v4(address: Ipv4Addr) -> bool {
 }
 
 /// Only 2000::/3 is given out as global unicast. That leaves out fc00::/7, fe80::/10, ff00::/8, ::1, :: and the forms
-/// that carry an IPv4 address: v4-mapped, v4-compatible and NAT64 (64:ff9b::/96). Two more such forms are inside.
+/// that carry an IPv4 address: v4-mapped, v4-compatible and NAT64 (64:ff9b::/96). Inside are two more such forms and what the
+/// IANA IPv6 Special-Purpose Address Registry doesn't call globally reachable.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
-        // Teredo, RFC 4380; 6to4, RFC 3056.
-        [0x2001, 0, ..] | [0x2002, ..] => false,
+        // IETF protocol assignments, RFC 2928: 2001::/23, where Teredo (RFC 4380), benchmarking (RFC 5180) and ORCHID
+        // (RFC 4843) are. What is reachable of it, such as 2001:20::/28, isn't for connections to somebody.
+        [0x2001, 0..=0x01ff, ..] => false,
+        // Documentation, RFC 3849 and RFC 9637: 3fff::/20.
+        [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
+        // 6to4, RFC 3056.
+        [0x2002, ..] => false,
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }
@@ -118,10 +129,18 @@ mod tests {
                 "172.32.0.0",
                 "191.255.255.255",
                 "192.0.1.0",
+                "192.0.1.255",
+                "192.0.3.0",
+                "192.88.98.255",
+                "192.88.100.0",
                 "192.167.255.255",
                 "192.169.0.0",
                 "198.17.255.255",
                 "198.20.0.0",
+                "198.51.99.255",
+                "198.51.101.0",
+                "203.0.112.255",
+                "203.0.114.0",
                 "223.255.255.255",
             ],
             true,
@@ -147,10 +166,18 @@ mod tests {
                 "172.31.255.255",
                 "192.0.0.0",
                 "192.0.0.255",
+                "192.0.2.0",
+                "192.0.2.255",
+                "192.88.99.0",
+                "192.88.99.255",
                 "192.168.0.0",
                 "192.168.255.255",
                 "198.18.0.0",
                 "198.19.255.255",
+                "198.51.100.0",
+                "198.51.100.255",
+                "203.0.113.0",
+                "203.0.113.255",
                 "224.0.0.0",
                 "239.255.255.255",
                 "240.0.0.0",
@@ -166,9 +193,13 @@ mod tests {
             &[
                 "2000::",
                 "2000:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-                "2001:1::",
+                "2001:200::",
+                "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2001:db9::",
                 "2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
                 "2003::",
+                "3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "3fff:1000::",
                 "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
             ],
             true,
@@ -194,6 +225,30 @@ mod tests {
             ],
             false,
         );
+    }
+
+    #[test]
+    fn ipv6_address_for_protocols_or_documentation_is_not_public() {
+        assert_public(
+            &[
+                "2001:1::1",
+                "2001:2::",
+                "2001:10::",
+                "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2001:db8::",
+                "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                "3fff::",
+                "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ],
+            false,
+        );
+    }
+
+    /// By their numbers they are as public as their neighbours.
+    #[test]
+    fn metadata_address_with_public_number_is_not_public() {
+        assert_public(&["168.63.129.16", "192.80.8.124", "100.100.100.200", "fd00:ec2::254"], false);
+        assert_public(&["168.63.129.15", "168.63.129.17", "192.80.8.123", "192.80.8.125"], true);
     }
 
     /// Each carries an IPv4 address that a gateway on the way would unpack; even a public one must be listed.

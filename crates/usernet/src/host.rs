@@ -1,6 +1,6 @@
 //! The host's side: its sockets, and the one descriptor that tells when they have news.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -119,19 +119,6 @@ pub(crate) fn reset(socket: OwnedFd) {
     let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
 }
 
-/// Whether the host has `address` itself, as far as it says. With `ip_nonlocal_bind` it seems to have all: then `*` covers
-/// none.
-pub(crate) fn is_own(address: IpAddr) -> bool {
-    may_be_own(UdpSocket::bind((address, 0)))
-}
-
-/// Few errors say that it isn't: a guest can bring it about that there is no descriptor to ask with.
-fn may_be_own(bound: std::io::Result<UdpSocket>) -> bool {
-    let Err(error) = bound else { return true };
-    // The second is that of a host without IPv6.
-    !matches!(Errno::from_io_error(&error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
-}
-
 /// The host's loopback in the family of `address`.
 pub(crate) fn loopback(address: IpAddr) -> IpAddr {
     match address {
@@ -179,20 +166,5 @@ mod tests {
     #[test]
     fn nameserver_none_in_file_is_none() {
         assert_eq!(first_nameserver("options edns0\n"), None);
-    }
-
-    #[test]
-    fn own_address_is_own() {
-        assert!(is_own(Ipv4Addr::LOCALHOST.into()));
-        // TEST-NET-1 (RFC 5737), which no host has.
-        assert!(!is_own(Ipv4Addr::new(192, 0, 2, 1).into()));
-    }
-
-    /// A guest with as many flows as the process may have descriptors would else reach what `*` leaves out.
-    #[test]
-    fn address_that_cannot_be_asked_for_may_be_own() {
-        assert!(may_be_own(Err(Errno::MFILE.into())));
-        assert!(may_be_own(Err(Errno::NOBUFS.into())));
-        assert!(!may_be_own(Err(Errno::ADDRNOTAVAIL.into())));
     }
 }

@@ -79,6 +79,7 @@
 mod accept;
 mod addresses;
 mod allow;
+mod clouds;
 mod control;
 mod flow;
 mod forward;
@@ -89,6 +90,7 @@ mod packet;
 mod ping;
 mod refused;
 mod route;
+mod routes;
 mod services;
 mod settings;
 mod shared;

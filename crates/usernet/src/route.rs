@@ -171,7 +171,10 @@ impl UserNet {
         if !is_ours && is_on_link(address) {
             return Err(Some(Why::NoHost));
         }
-        if !self.allow.permits(protocol, remote, host::is_own) {
+        let routes = &mut self.routes;
+        // Without any, no rule asks.
+        let is_near = |address| routes.as_mut().is_none_or(|routes| routes.is_near(address));
+        if !self.allow.permits(protocol, remote, is_near) {
             self.refused.note(protocol, remote);
             return Err(None);
         }

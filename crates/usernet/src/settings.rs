@@ -55,6 +55,12 @@ pub enum OpenError {
         /// What to change.
         hint: String,
     },
+    /// The host can't be asked for its routes, which `*` depends on.
+    #[error(
+        "can't ask for the host's routes, which \"*\" in a rule depends on: {0}: permit netlink sockets (AF_NETLINK) \
+         to the monitor, or list addresses instead of \"*\""
+    )]
+    Routes(std::io::Error),
     /// The host has no epoll instance or timer for us.
     #[error("can't watch sockets: {0}: raise the limit of open files (ulimit -n)")]
     Watch(std::io::Error),

@@ -12,6 +12,7 @@ use crate::link::{Carried, HEADER_LEN, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
 use crate::refused::Refused;
+use crate::routes::Routes;
 use crate::services::{Answer, Services};
 use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
 use crate::shared::Shared;
@@ -50,6 +51,8 @@ pub struct Frame {
 /// The network of one guest.
 pub struct UserNet {
     pub(crate) allow: Allow,
+    /// Where a rule asks what is near.
+    pub(crate) routes: Option<Routes>,
     pub(crate) refused: Refused,
     pub(crate) resolver: Resolver,
     /// `PATIENCE`, but in tests.
@@ -78,6 +81,8 @@ impl UserNet {
         }
         let mtu = usize::from(settings.mtu);
         let watch = Watch::new().map_err(|error| OpenError::Watch(error.into()))?;
+        let routes = settings.allow.asks_what_is_near().then(Routes::open).transpose();
+        let routes = routes.map_err(|error| OpenError::Routes(error.into()))?;
         let mut listeners = Vec::new();
         for forward in &settings.forwards {
             let listener = Listener::bind(forward).map_err(|error| OpenError::forward(forward, error))?;
@@ -99,6 +104,7 @@ impl UserNet {
         };
         Ok(Self {
             allow: settings.allow,
+            routes,
             refused: Refused::default(),
             resolver: settings.resolver,
             patience: PATIENCE,

@@ -42,6 +42,9 @@ impl fmt::Display for Protocol {
 /// `WHERE` is `*` for the public internet, an IPv4 address or network (`192.0.2.0/24`), or an IPv6 one in brackets
 /// (`[2001:db8::]/32`). `PORTS` is `*`, a port, or a range `8000-8100`.
 ///
+/// The public internet is every address that IANA's registries call globally reachable, except the host's own, those of
+/// subnets that the host is directly connected to, and the clouds' metadata services. Each of these can be listed.
+///
 /// An address is compared as the guest names it. The host's loopback, under its own addresses or as the gateway, is
 /// permitted by no network that merely includes it: `tcp:10.0.0.0/8:*` leaves out the gateway, 10.0.2.2. Nor does a network
 /// outside ::ffff:0:0/96 permit the IPv6 form of an IPv4 address.
@@ -70,7 +73,7 @@ enum Rule {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Destination {
-    /// `*`: the public internet, less the host's own addresses.
+    /// `*`: the public internet, less what is near the host.
     Public,
     Within(Network),
 }
@@ -95,8 +98,8 @@ impl Ports {
 enum Verdict {
     No,
     Yes,
-    /// Yes, unless the address is one of the host's own.
-    UnlessOwn,
+    /// Yes, unless the address is the host's own or in a subnet of one of its links.
+    UnlessNear,
 }
 
 impl Allow {
@@ -114,27 +117,33 @@ impl Allow {
         Ok(Self(Rules::List(parsed.collect::<Result<_, _>>()?)))
     }
 
-    /// Whether the guest may reach `to`, as it named it; of ICMP the port doesn't matter. `is_own` says whether an
-    /// address is one of the host's; it's asked at most once and only where the answer matters.
+    /// Whether an answer may depend on the host's routing.
+    pub(crate) fn asks_what_is_near(&self) -> bool {
+        let Rules::List(rules) = &self.0 else { return false };
+        rules.iter().any(|rule| matches!(rule, Rule::To { destination: Destination::Public, .. }))
+    }
+
+    /// Whether the guest may reach `to`, as it named it; of ICMP the port doesn't matter. `is_near` says whether an
+    /// address is the host's or directly connected to it; it's asked at most once and only where the answer matters.
     pub(crate) fn permits(
         &self,
         protocol: Protocol,
         to: SocketAddr,
-        is_own: impl FnOnce(IpAddr) -> bool,
+        is_near: impl FnOnce(IpAddr) -> bool,
     ) -> bool {
         if !can_be_destination(to.ip()) {
             return false;
         }
         let Rules::List(rules) = &self.0 else { return true };
-        let mut unless_own = false;
+        let mut unless_near = false;
         for rule in rules {
             match rule.decide(protocol, to) {
                 Verdict::No => {}
                 Verdict::Yes => return true,
-                Verdict::UnlessOwn => unless_own = true,
+                Verdict::UnlessNear => unless_near = true,
             }
         }
-        unless_own && !is_own(to.ip())
+        unless_near && !is_near(to.ip())
     }
 }
 
@@ -147,7 +156,7 @@ impl Rule {
                     return Verdict::No;
                 }
                 match destination {
-                    Destination::Public if is_public(to.ip()) => Verdict::UnlessOwn,
+                    Destination::Public if is_public(to.ip()) => Verdict::UnlessNear,
                     Destination::Within(network) if network.covers(to.ip()) => Verdict::Yes,
                     _ => Verdict::No,
                 }

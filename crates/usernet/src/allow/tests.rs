@@ -5,14 +5,14 @@ fn allow(rules: &[&str]) -> Allow {
     Allow::parse(&rules).unwrap()
 }
 
-/// Whether `rules` permit it on a host whose own address is 192.0.2.1 (and 2001:db8::1).
+/// Whether `rules` permit it on a host with or at 9.9.9.9 (and 2620:fe::fe).
 fn permits(rules: &[&str], protocol: Protocol, to: &str) -> bool {
     permitted_by(&allow(rules), protocol, to)
 }
 
 fn permitted_by(allow: &Allow, protocol: Protocol, to: &str) -> bool {
-    let own: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-    allow.permits(protocol, to.parse().unwrap(), |address| own.contains(&address))
+    let near: [IpAddr; 2] = ["9.9.9.9".parse().unwrap(), "2620:fe::fe".parse().unwrap()];
+    allow.permits(protocol, to.parse().unwrap(), |address| near.contains(&address))
 }
 
 #[track_caller]
@@ -36,7 +36,8 @@ fn allow_all_permits_what_can_be_a_destination() {
     assert!(permitted_by(&all, Tcp, "10.0.2.2:22"));
     assert!(permitted_by(&all, Udp, "10.0.2.3:53"));
     assert!(permitted_by(&all, Icmp, "192.168.0.1:0"));
-    assert!(permitted_by(&all, Tcp, "192.0.2.1:22"));
+    assert!(permitted_by(&all, Tcp, "9.9.9.9:22"));
+    assert!(permitted_by(&all, Tcp, "168.63.129.16:80"));
     assert!(permitted_by(&all, Tcp, "[fe80::1]:22"));
     assert!(!permitted_by(&all, Udp, "224.0.0.251:5353"));
     assert!(!permitted_by(&all, Udp, "255.255.255.255:9"));
@@ -107,30 +108,42 @@ fn star_permits_public_addresses_only() {
     assert!(!permits(&rules, Tcp, "127.0.0.1:443"));
     assert!(!permits(&rules, Tcp, "192.168.1.1:443"));
     assert!(!permits(&rules, Tcp, "169.254.169.254:443"));
+    assert!(!permits(&rules, Tcp, "168.63.129.16:443"));
+    assert!(!permits(&rules, Icmp, "168.63.129.16:0"));
+    assert!(!permits(&rules, Tcp, "203.0.113.7:443"));
     assert!(!permits(&rules, Tcp, "[::1]:443"));
     assert!(!permits(&rules, Tcp, "[::ffff:1.1.1.1]:443"));
     assert!(!permits(&rules, Tcp, "[fd76:6d6d::2]:443"));
     assert!(!permits(&rules, Icmp, "192.168.1.1:0"));
 }
 
-/// A public address of the host is the host's all the same: its services often trust it.
+/// A public address of the host or of its neighbours is no stranger's: services often trust those.
 #[test]
-fn star_leaves_out_own_addresses_which_may_be_listed() {
-    assert!(!permits(&["tcp:*:443"], Tcp, "192.0.2.1:443"));
-    assert!(!permits(&["tcp:*:443"], Tcp, "[2001:db8::1]:443"));
-    assert!(permits(&["tcp:*:443", "tcp:192.0.2.1:443"], Tcp, "192.0.2.1:443"));
-    assert!(permits(&["tcp:192.0.2.0/24:443", "tcp:*:443"], Tcp, "192.0.2.1:443"));
+fn star_leaves_out_near_addresses_which_may_be_listed() {
+    assert!(!permits(&["tcp:*:443"], Tcp, "9.9.9.9:443"));
+    assert!(!permits(&["tcp:*:443"], Tcp, "[2620:fe::fe]:443"));
+    assert!(permits(&["tcp:*:443", "tcp:9.9.9.9:443"], Tcp, "9.9.9.9:443"));
+    assert!(permits(&["tcp:9.9.9.0/24:443", "tcp:*:443"], Tcp, "9.9.9.9:443"));
 }
 
-/// The answer costs a look at the host's interfaces.
 #[test]
-fn own_addresses_are_asked_for_only_where_star_decides() {
-    let to = "192.0.2.1:443".parse().unwrap();
+fn metadata_address_of_a_cloud_may_be_listed() {
+    assert!(permits(&["tcp:*:80", "tcp:168.63.129.16:80"], Tcp, "168.63.129.16:80"));
+    assert!(permits(&["tcp:169.254.169.254:80"], Tcp, "169.254.169.254:80"));
+}
+
+/// The answer costs a question to the kernel.
+#[test]
+fn routes_are_asked_for_only_where_star_decides() {
+    let to = "9.9.9.9:443".parse().unwrap();
     let panics = |_: IpAddr| -> bool { panic!("asked") };
     assert!(!allow(&["tcp:*:80", "udp:*:443"]).permits(Tcp, to, panics));
-    assert!(allow(&["tcp:*:443", "tcp:192.0.2.1:443"]).permits(Tcp, to, panics));
+    assert!(allow(&["tcp:*:443", "tcp:9.9.9.9:443"]).permits(Tcp, to, panics));
     assert!(!allow(&["tcp:*:*"]).permits(Tcp, "10.0.0.1:443".parse().unwrap(), panics));
     assert!(Allow::all().permits(Tcp, to, panics));
+    assert!(allow(&["dns", "icmp:*"]).asks_what_is_near());
+    assert!(!allow(&["dns", "host:*", "tcp:0.0.0.0/0:*"]).asks_what_is_near());
+    assert!(!Allow::all().asks_what_is_near());
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn refusal(config: &Config, error: UserError) -> OpenError {
             OpenError::host(&field, error)
         }
         UserError::Watch(_) => OpenError::host("backend", error),
+        UserError::Routes(_) => OpenError::host("allow", error),
     }
 }
 

@@ -267,37 +267,43 @@ fn may_ask_for_echoes() -> bool {
     (first..=last).contains(&nix::unistd::getegid().as_raw())
 }
 
-/// Another guest, at a TAP of the host's, is a machine in the world, and at the same time one in a private network.
+/// Another guest, at a TAP of the host's, is a router with a machine of the world behind it, and at the same time one in a
+/// private network and one in a public network that the host is connected to. Nothing of this leaves the host.
 fn usernet_star_is_the_world_but_no_private_network() {
     let devices = r#"[{"type": "net", "backend": {"tap": "vmmtest9"}}]"#;
     let mut world = guest_with(devices, &["virtio_net"], &[]);
-    for address in ["203.0.113.1/24", "10.77.9.1/24"] {
+    for address in ["9.9.10.1/24", "10.77.9.1/24"] {
         busybox(&format!("ip addr add {address} dev vmmtest9"));
     }
     busybox("ip link set vmmtest9 up");
-    let up = "ip addr add 203.0.113.2/24 dev eth0; ip addr add 10.77.9.2/24 dev eth0; ip link set eth0 up; \
-              echo world >index.html; httpd -h .; echo $?";
+    busybox("ip route add 9.9.9.0/24 via 10.77.9.2 dev vmmtest9");
+    let up = "ip addr add 9.9.9.2/32 dev lo; ip addr add 9.9.10.2/24 dev eth0; ip addr add 10.77.9.2/24 dev eth0; \
+              ip link set lo up; ip link set eth0 up; echo world >index.html; httpd -h .; echo $?";
     assert_eq!(world.run(up), "0\n");
-    let mut guest = Guest::start(r#""allow": ["tcp:*:80", "tcp:203.0.113.0/24:81", "icmp:203.0.113.2"]"#);
+    let mut guest = Guest::start(r#""allow": ["tcp:*:80", "tcp:9.9.9.0/24:81", "icmp:9.9.9.2"]"#);
     let shell = &mut guest.shell;
-    assert_eq!(shell.run("wget -q -O - http://203.0.113.2/"), "world\n");
+    assert_eq!(shell.run("wget -q -O - http://9.9.9.2/"), "world\n");
     let said = shell.run("wget -O - http://10.77.9.2/ 2>&1");
     assert!(said.contains("Connection refused"), "{said}");
     // The host's own address on that network is the host.
-    let (ms, outcome) = guest.timed("connect tcp:203.0.113.1:80");
+    let (ms, outcome) = guest.timed("connect tcp:9.9.10.1:80");
+    assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
+    // Neighbours of the host's are no strangers, whatever their number, and that machine listens.
+    let (ms, outcome) = guest.timed("connect tcp:9.9.10.2:80");
+    assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
+    let (ms, outcome) = guest.timed("connect tcp:168.63.129.16:80");
     assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
     // By its address it may be tried, and it is that machine that refuses.
-    let (_, outcome) = guest.timed("connect tcp:203.0.113.2:81");
+    let (_, outcome) = guest.timed("connect tcp:9.9.9.2:81");
     assert!(outcome.starts_with("Connection refused"), "{outcome}");
     if may_ask_for_echoes() {
-        guest.assert_pings("203.0.113.2");
+        guest.assert_pings("9.9.9.2");
     }
     let said = guest.shell.monitor.stderr();
-    assert!(
-        said.contains("refused tcp 10.77.9.2:80") && said.contains("refused tcp 203.0.113.1:80"),
-        "{said}"
-    );
-    assert!(!said.contains("203.0.113.2"), "{said}");
+    for refused in ["10.77.9.2:80", "9.9.10.1:80", "9.9.10.2:80", "168.63.129.16:80"] {
+        assert!(said.contains(&format!("refused tcp {refused}")), "{refused}: {said}");
+    }
+    assert!(!said.contains("9.9.9.2"), "{said}");
     guest.end();
     world.reboot();
 }
