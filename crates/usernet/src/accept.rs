@@ -2,14 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
 use crate::addresses::{GATEWAY_V4, GUEST_V4};
 use crate::allow::Protocol;
 use crate::flow::{Flow, Key, Pulled};
+use crate::host;
 use crate::link::HEADER_LEN;
 use crate::packet::{datagram_header_len, write_datagram};
+use crate::presence::Treatment;
+use crate::services::Answer;
 use crate::table::Token;
 use crate::tcp::Tcp;
 use crate::udp::Visitor;
@@ -25,9 +29,36 @@ impl UserNet {
         if !listener.readable {
             return Pulled::Idle(None);
         }
-        match listener.protocol {
-            Protocol::Tcp => self.accept(number),
-            _ => self.receive_datagram(number, into),
+        let is_tcp = listener.protocol == Protocol::Tcp;
+        match self.presence.treat(Instant::now()) {
+            Treatment::Serve if is_tcp => self.accept(number),
+            Treatment::Serve => self.receive_datagram(number, into),
+            Treatment::Ask(until) => {
+                if self.services.ask_for_guest(&mut self.shared.frame) == Answer::Reply {
+                    self.shared.control.push(&self.shared.frame);
+                }
+                Pulled::Idle(Some(until))
+            }
+            Treatment::Wait(until) => Pulled::Idle(Some(until)),
+            Treatment::Refuse => self.turn_away(number, into),
+        }
+    }
+
+    /// Resets one connection, or drops one datagram, for which there is no guest.
+    fn turn_away(&mut self, number: usize, into: &mut [u8]) -> Pulled {
+        let listener = &mut self.listeners[number];
+        if listener.protocol != Protocol::Tcp {
+            let _ = listener.receive(into);
+            return Pulled::Again;
+        }
+        match listener.accept() {
+            Ok(socket) => {
+                host::reset(socket);
+                Pulled::Again
+            }
+            Err(Errno::AGAIN | Errno::INVAL) => Pulled::Idle(None),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Pulled::Idle(Some(retry_at())),
+            Err(_) => Pulled::Again,
         }
     }
 
@@ -40,7 +71,7 @@ impl UserNet {
         let guest_port = listener.guest_port;
         let socket = match listener.accept() {
             Ok(socket) => socket,
-            Err(Errno::AGAIN) => return Pulled::Idle(None),
+            Err(Errno::AGAIN | Errno::INVAL) => return Pulled::Idle(None),
             // No descriptors: somebody else may give some back, which nothing tells us.
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                 return Pulled::Idle(Some(retry_at()));
@@ -109,23 +140,107 @@ impl UserNet {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::TcpStream;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use crate::guest::{Guest, forward, settings};
+    use crate::presence::Presence;
 
-    /// No frame of the guest's comes: it gets the SYN, and says nothing.
+    /// Far less than the ten seconds that a guest with an address has, and than a retransmission of a SYN that nobody took.
+    const AT_ONCE: Duration = Duration::from_millis(900);
+
+    /// An ARP reply that says who has 10.0.2.15.
+    fn reply() -> Vec<u8> {
+        let mut reply = vec![0x52, 0x55, 0x0a, 0, 2, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56];
+        reply.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 0, 2, 15]);
+        reply.extend([0x52, 0x55, 0x0a, 0, 2, 2, 10, 0, 2, 2]);
+        reply
+    }
+
+    /// The guest has its address, gets the SYN, and says nothing.
     #[test]
     fn forward_to_silent_guest_is_reset() {
         // An address of this test alone, so that the port is free.
         let mut guest = Guest::new(forward(settings(&[]), "127.81.0.1:4100:80"));
         guest.net.patience = Duration::from_millis(20);
+        guest.net.send(&reply());
         let mut client = TcpStream::connect("127.81.0.1:4100").unwrap();
         guest.next_frame();
         while guest.net.table.flows().count() > 0 {
             guest.next_news();
         }
-        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        // Its address may be gone, so the next one asks first.
+        assert_eq!(guest.net.presence, Presence::Unknown);
+    }
+
+    #[test]
+    fn forward_to_guest_without_address_is_reset_at_once() {
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.2:4100:80"));
+        let begun = Instant::now();
+        let mut client = TcpStream::connect("127.81.0.2:4100").unwrap();
+        // The question who has 10.0.2.15, to all (RFC 826).
+        let question = guest.next_frame();
+        assert_eq!(question[..6], [0xff; 6]);
+        assert_eq!(question[12..22], [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        assert_eq!(question[38..42], [10, 0, 2, 15]);
+        client.set_nonblocking(true).unwrap();
+        while client.read(&mut [0; 1]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            guest.next_news();
+        }
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        assert_eq!(guest.net.table.flows().count(), 0);
+    }
+
+    /// It has said nothing before, as a guest with an address of its own that only serves.
+    #[test]
+    fn forward_to_guest_that_answers_who_it_is_is_connected() {
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.3:4100:80"));
+        let _client = TcpStream::connect("127.81.0.3:4100").unwrap();
+        guest.next_frame();
+        guest.net.send(&reply());
+        // A SYN to port 80 of the guest's, after the headers of Ethernet and IPv4.
+        let syn = guest.next_frame();
+        assert_eq!(syn[12..14], [8, 0]);
+        assert_eq!(syn[36..38], [0, 80]);
+        assert_eq!(syn[47], 0x02);
+    }
+
+    #[test]
+    fn forward_without_driver_is_refused_by_the_host_itself_until_it_comes() {
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.4:4100:80"));
+        let mut waiting = TcpStream::connect("127.81.0.4:4100").unwrap();
+        guest.net.set_driven(false);
+        assert_eq!(waiting.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let refused = TcpStream::connect("127.81.0.4:4100").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        // That it was closed is news of its socket's, and nothing to do.
+        assert!(guest.receive().is_none());
+        guest.net.set_driven(true);
+        guest.net.send(&reply());
+        let _client = TcpStream::connect("127.81.0.4:4100").unwrap();
+        assert_eq!(guest.next_frame()[36..38], [0, 80]);
+        assert_eq!(guest.net.take_notice(), None);
+    }
+
+    #[test]
+    fn forward_lost_while_it_did_not_listen_is_told_once() {
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.5:4100:80"));
+        guest.net.set_driven(false);
+        let mut other = Guest::new(forward(settings(&[]), "127.81.0.5:4100:80"));
+        guest.net.set_driven(true);
+        assert_eq!(
+            guest.net.take_notice().unwrap(),
+            "forward \"127.81.0.5:4100:80\" leads nowhere: can't listen: Address already in use (os error 98): \
+             choose another port, or stop what listens there"
+        );
+        guest.net.set_driven(false);
+        guest.net.set_driven(true);
+        assert_eq!(guest.net.take_notice(), None);
+        assert!(guest.receive().is_none());
+        other.net.send(&reply());
+        let _client = TcpStream::connect("127.81.0.5:4100").unwrap();
+        assert_eq!(other.next_frame()[36..38], [0, 80]);
     }
 }

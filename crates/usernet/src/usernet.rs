@@ -11,6 +11,7 @@ use crate::host::{TIMER, Watch};
 use crate::link::{Carried, HEADER_LEN, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
+use crate::presence::{Presence, is_from_guest};
 use crate::refused::Refused;
 use crate::routes::Routes;
 use crate::services::{Answer, Services};
@@ -59,11 +60,13 @@ pub struct UserNet {
     pub(crate) patience: Duration,
     /// `LONG_QUIET`, but in tests.
     pub(crate) long_quiet: Duration,
-    services: Services,
+    pub(crate) services: Services,
     pub(crate) shared: Shared,
     pub(crate) table: Table,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) watch: Watch,
+    /// Of the guest, for the forwarded ports.
+    pub(crate) presence: Presence,
     /// The last port that a forwarded connection appeared to come from.
     pub(crate) last_port: u16,
     /// Connections that came in at forwarded ports.
@@ -113,6 +116,7 @@ impl UserNet {
             shared,
             table: Table::new(settings.flows.max(1)),
             listeners,
+            presence: Presence::Unknown,
             watch,
             last_port: u16::MAX,
             accepted: 0,
@@ -126,9 +130,14 @@ impl UserNet {
     ///
     /// What there is to answer is then to be had from [`receive`](Self::receive).
     pub fn send(&mut self, frame: &[u8]) {
+        if self.presence != Presence::There && is_from_guest(frame) {
+            self.presence = Presence::There;
+            self.wake_listeners();
+        }
         match self.services.answer(frame, &mut self.shared.frame) {
             Answer::Reply => return self.shared.control.push(&self.shared.frame),
             Answer::Nothing => return,
+            Answer::Released => return self.presence = Presence::Unknown,
             Answer::NotMine => {}
         }
         let packet = match self.shared.link.open(frame) {
@@ -180,9 +189,22 @@ impl UserNet {
         self.shared.may_complete_checksums = may;
     }
 
-    /// What the log should be told next. There are few: each destination that the rules refuse is told once, and not all.
+    /// Says whether the guest's driver runs. While it doesn't, nobody can take what comes in: forwarded TCP ports refuse
+    /// connections, and what comes to UDP ports is dropped once the driver runs. A network is opened as if it did.
+    pub fn set_driven(&mut self, is_driven: bool) {
+        for listener in &mut self.listeners {
+            listener.set_open(is_driven);
+        }
+        if !is_driven {
+            self.presence = Presence::Unknown;
+        }
+    }
+
+    /// What the log should be told next. There are few: each destination that the rules refuse is told once, and not all, and
+    /// each forwarded port that is lost once.
     pub fn take_notice(&mut self) -> Option<String> {
-        self.refused.take_notice()
+        let lost = self.listeners.iter_mut().find_map(Listener::take_notice);
+        lost.or_else(|| self.refused.take_notice())
     }
 
     /// How many flows and datagrams the rules have refused.
@@ -224,7 +246,7 @@ impl UserNet {
         }
         if let Some(number) = table::listener_number(news.token) {
             if let Some(listener) = self.listeners.get_mut(number) {
-                listener.readable |= news.readable;
+                listener.hear(news.readable);
             }
         } else {
             let Some(flow) = self.table.get(news.token) else { return };
@@ -267,10 +289,21 @@ impl UserNet {
                     listener.clients.remove(&visitor.client);
                 }
             }
-            Flow::Tcp(tcp) => self.accepted -= usize::from(tcp.is_accepted()),
+            Flow::Tcp(tcp) => {
+                self.accepted -= usize::from(tcp.is_accepted());
+                // Its address may be gone: the next one asks for it.
+                if tcp.is_unanswered() {
+                    self.presence = Presence::Unknown;
+                }
+            }
             Flow::Udp(_) | Flow::Ping(_) => {}
         }
         flow.end(how, &mut self.shared);
+        self.wake_listeners();
+    }
+
+    /// Gives the listeners a turn at which somebody waits.
+    fn wake_listeners(&mut self) {
         for number in 0..self.listeners.len() {
             if self.listeners[number].readable {
                 self.table.make_ready(table::listener(number));

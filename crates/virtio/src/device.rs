@@ -91,6 +91,10 @@ pub trait VirtioDevice: Send {
     fn stop(&mut self, session: &mut Session) {
         let _ = session;
     }
+
+    /// The driver has reset the device, which is stopped: what it knew of that driver is over. After a stop by the machine alone
+    /// it goes on.
+    fn reset(&mut self) {}
 }
 
 /// Something that no two devices of a machine may have, such as the address of a network card.

@@ -3,7 +3,7 @@
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use super::{Answer, Reply};
-use crate::addresses::{GATEWAY_MAC, is_gateway, is_resolver};
+use crate::addresses::{GATEWAY_MAC, GATEWAY_V4, GUEST_V4, is_gateway, is_resolver};
 
 /// Answers a request for the gateway's or resolver's address. One for the guest's own, with which it looks for another
 /// that uses it (RFC 5227), must stay without answer.
@@ -29,6 +29,20 @@ pub(super) fn answer(packet: &[u8], reply: &mut Reply<'_>) -> Answer {
         target_protocol_addr: source_protocol_addr,
     };
     let packet = reply.ethernet(reply.guest, EthernetProtocol::Arp, repr.buffer_len());
+    repr.emit(&mut ArpPacket::new_unchecked(packet));
+    Answer::Reply
+}
+
+/// The gateway's request for the guest's address, to all.
+pub(super) fn ask_for_guest(question: &mut Reply<'_>) -> Answer {
+    let repr = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: EthernetAddress(GATEWAY_MAC),
+        source_protocol_addr: GATEWAY_V4,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: GUEST_V4,
+    };
+    let packet = question.ethernet(question.guest, EthernetProtocol::Arp, repr.buffer_len());
     repr.emit(&mut ArpPacket::new_unchecked(packet));
     Answer::Reply
 }

@@ -55,7 +55,7 @@ struct Query<'a> {
     broadcast: bool,
 }
 
-/// Answers discover, request and inform; release and decline need none, as nothing is kept. A UDP checksum isn't looked
+/// Answers discover, request and inform; release and decline need no answer, and no lease is kept. A UDP checksum isn't looked
 /// at: the guest may leave it to the device.
 pub(super) fn answer(packet: &Ipv4Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let Ok(udp) = UdpPacket::new_checked(packet.payload()) else { return Answer::Nothing };
@@ -69,6 +69,7 @@ pub(super) fn answer(packet: &Ipv4Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>
             None => Answer::Nothing,
         },
         MessageType::Inform => query.inform(mtu, reply),
+        MessageType::Release | MessageType::Decline => Answer::Released,
         _ => Answer::Nothing,
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Reply,
     /// The frame was for the gateway, or for nobody, and has no answer.
     Nothing,
+    /// The guest gave its address back, which has no answer either.
+    Released,
     /// An IP packet for somebody else to look at; it may be malformed.
     NotMine,
 }
@@ -68,6 +70,11 @@ impl Services {
     pub(crate) fn advertise(&self, guest: [u8; 6], out: &mut Vec<u8>) -> Answer {
         let mut reply = Reply { guest: EthernetAddress(guest), out };
         ndp::advertise(IPV6_LINK_LOCAL_ALL_NODES, self.mtu, &mut reply)
+    }
+
+    /// Writes the question who has the guest's address to `out`, for whoever is on the link.
+    pub(crate) fn ask_for_guest(&self, out: &mut Vec<u8>) -> Answer {
+        arp::ask_for_guest(&mut Reply { guest: EthernetAddress::BROADCAST, out })
     }
 
     fn answer_v4(&self, packet: &[u8], reply: &mut Reply<'_>) -> Answer {

@@ -134,6 +134,11 @@ impl Tcp {
         self.is_accepted
     }
 
+    /// Whether it came in at a forwarded port and the guest hasn't taken it.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.is_accepted && self.phase == Phase::Greeting
+    }
+
     pub(crate) fn into_host(self, shared: &mut Shared) -> OwnedFd {
         if let Some(endpoint) = self.endpoint {
             shared.stack.give_back(endpoint);

@@ -36,6 +36,11 @@ pub(super) trait Link: Send {
     /// The host refuses.
     fn set_attached(&mut self, is_attached: bool) -> io::Result<()>;
 
+    /// Says whether the guest has a driver for the card; from the beginning it has none.
+    fn set_driven(&mut self, is_driven: bool) {
+        let _ = is_driven;
+    }
+
     /// Makes its descriptor ready when there are frames, if they are wanted, and when it can go on with what it began itself.
     /// Whether there is anything to wait for.
     ///

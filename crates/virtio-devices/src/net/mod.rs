@@ -153,6 +153,7 @@ impl VirtioDevice for Net {
             session.counters().errors.add(1);
         }
         self.settle_link(session);
+        self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(true));
         if self.pairs[0].link.set_offloads(face::offloads(session.features())).is_err() {
             session.counters().errors.add(1);
         }
@@ -196,6 +197,10 @@ impl VirtioDevice for Net {
             pair.receiver.give_up(index * 2, session);
             (pair.receive_waits, pair.transmit_waits) = (false, false);
         }
+    }
+
+    fn reset(&mut self) {
+        self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(false));
     }
 }
 

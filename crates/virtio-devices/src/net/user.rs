@@ -41,7 +41,8 @@ pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenErr
         guest_mac: mac.0,
         flows: descriptors::share(),
     };
-    let net = UserNet::open(settings).map_err(|error| refusal(config, error))?;
+    let mut net = UserNet::open(settings).map_err(|error| refusal(config, error))?;
+    net.set_driven(false);
     Ok((UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }, mtu))
 }
 
@@ -109,6 +110,10 @@ impl Link for UserLink {
 
     fn set_attached(&mut self, _is_attached: bool) -> io::Result<()> {
         Ok(())
+    }
+
+    fn set_driven(&mut self, is_driven: bool) {
+        self.net.set_driven(is_driven);
     }
 
     fn take_notice(&mut self) -> Option<String> {

@@ -1,6 +1,8 @@
 //! A card whose network is in the monitor, with a guest of hand-made frames and servers on the host's loopback.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmm_virtio::VirtioDevice;
@@ -66,6 +68,12 @@ fn checksum(start: u32, bytes: &[u8]) -> u16 {
     let sum = words.fold(start, |sum, word| sum + word);
     let sum = (sum >> 16) + (sum & 0xffff);
     !(sum + (sum >> 16)) as u16
+}
+
+/// An ARP reply that says who has the guest's address (RFC 826).
+fn announcement() -> Vec<u8> {
+    let packet = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &MAC, &GUEST, &GATEWAY_MAC, &GATEWAY].concat();
+    ethernet([8, 6], &packet)
 }
 
 fn udp(to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
@@ -191,23 +199,59 @@ fn user_connection_to_a_permitted_server_is_accepted() {
 
 /// A card with a port of the host's that leads to port 7 of its guest. The port was free a moment ago; if another test has
 /// it now, there are more.
-fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
-    let card = |port: u16| try_open(user(&[("forward", json!([format!("udp:127.0.0.1:{port}:7")]))]));
+fn forwarding(protocol: &str) -> (Box<dyn VirtioDevice>, u16) {
+    let card = |port: u16| try_open(user(&[("forward", json!([format!("{protocol}:127.0.0.1:{port}:7")]))]));
     let ports = std::iter::repeat_with(|| udp_server().1.port());
     ports.take(100).find_map(|port| Some((card(port).ok()?, port))).unwrap()
 }
 
 #[test]
 fn user_forward_leads_into_the_guest() {
-    let (card, port) = forwarding();
+    let (card, port) = forwarding("udp");
     let mut driver = Driver::new(card, 1);
     driver.init(0);
+    transmit(&mut driver, &announcement());
     give_buffers(&mut driver, 1);
     let client = udp_server().0;
     client.send_to(b"visitor", ("127.0.0.1", port)).unwrap();
     let frame = take(&mut driver);
     assert_eq!((&frame[12..18], &frame[42..46]), (&MAC[..], &GUEST[..]));
     assert_eq!((&frame[48..50], &frame[54..]), (&[0, 7][..], &b"visitor"[..]));
+}
+
+/// What connecting to this port of the host's comes to, before anything is sent.
+fn connecting(port: u16) -> std::io::Result<usize> {
+    let mut client = TcpStream::connect(("127.0.0.1", port))?;
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.read(&mut [0; 1])
+}
+
+#[test]
+fn user_forward_is_refused_until_a_driver_comes_and_behind_its_reset() {
+    let (card, port) = forwarding("tcp");
+    let mut driver = Driver::new(card, 1);
+    assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    driver.init(0);
+    // There is a driver, and it says nothing of an address.
+    give_buffers(&mut driver, 1);
+    assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    driver.reset();
+    assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// It goes on where it stopped, with a guest that has its address still.
+#[test]
+fn user_forward_waits_through_a_pause() {
+    let (card, port) = forwarding("tcp");
+    let mut driver = Driver::new(card, 1);
+    driver.init(0);
+    transmit(&mut driver, &announcement());
+    driver.suspend();
+    let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    driver.resume();
+    give_buffers(&mut driver, 1);
+    let syn = take(&mut driver);
+    assert_eq!((&syn[12..18], &syn[48..50]), (&MAC[..], &[0, 7][..]));
 }
 
 #[test]

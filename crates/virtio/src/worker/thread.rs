@@ -158,6 +158,7 @@ impl Thread {
                     let stopped = self.stop();
                     let is_reset = states.is_none();
                     if is_reset {
+                        self.device.reset();
                         self.shared.config_written.store(false, Ordering::SeqCst);
                         self.device.config_space().reset();
                         self.shared.needs_reset.store(false, Ordering::Release);

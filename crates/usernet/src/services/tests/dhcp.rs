@@ -249,8 +249,8 @@ fn times_of_renewal_are_told_when_asked_for() {
 #[test]
 fn release_decline_and_messages_of_servers_are_not_answered() {
     let to_server = |options| query_between([10, 0, 2, 15], [10, 0, 2, 2], "0000", "0a00020f", options);
-    assert_no_reply(&to_server("3501 07 3604 0a000202"), Answer::Nothing);
-    assert_no_reply(&query("0000", "3501 04 3204 0a00020f 3604 0a000202"), Answer::Nothing);
+    assert_no_reply(&to_server("3501 07 3604 0a000202"), Answer::Released);
+    assert_no_reply(&query("0000", "3501 04 3204 0a00020f 3604 0a000202"), Answer::Released);
     assert_no_reply(&query("0000", "3501 02"), Answer::Nothing);
     assert_no_reply(&query("0000", "3501 05"), Answer::Nothing);
     // No message type: BOOTP.
