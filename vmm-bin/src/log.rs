@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -21,7 +22,8 @@ pub(crate) fn init(args: &Args) -> Result<(), Failure> {
     match &args.log_file {
         None => log.without_time().with_writer(|| Stderr).init(),
         Some(path) => {
-            let file = File::options().create(true).append(true).open(path);
+            // For its user alone: what devices say in it comes from the guest.
+            let file = File::options().create(true).append(true).mode(0o600).open(path);
             let file = file.map_err(|source| Failure::LogFile { path: path.clone(), source })?;
             log.with_writer(Mutex::new(file)).init();
         }

@@ -6,6 +6,7 @@ mod bare;
 mod descriptors;
 mod log;
 mod outcome;
+mod privileges;
 mod tty;
 
 use std::io::{self, IsTerminal, Write};
@@ -20,36 +21,40 @@ use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
+use crate::descriptors::Inherited;
 use crate::outcome::{Failure, Outcome};
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    let inherited = Inherited::find();
+    privileges::give_up();
     tty::restore_on_panic();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return outcome::usage(&error),
     };
     let result = match log::init(&args) {
-        Ok(()) => run(&args, started),
+        Ok(()) => run(&args, inherited, started),
         Err(failure) => Err(failure),
     };
     outcome::report(result)
 }
 
-fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+fn run(args: &Args, inherited: Inherited, started: Instant) -> Result<Outcome, Failure> {
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
-        None => boot(args, started),
+        None => boot(args, inherited, started),
     }
 }
 
-fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+fn boot(args: &Args, inherited: Inherited, started: Instant) -> Result<Outcome, Failure> {
     args.bare().check(&args.given_files())?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let overrides = args.overrides()?;
     let fields = FlagFields::new(&file, &overrides);
     let config = file.merge(overrides)?;
+    inherited.close_unnamed(&config, std::env::args_os());
     boot_config(args, &config, started).map_err(|failure| failure.of_flags(fields))
 }
 

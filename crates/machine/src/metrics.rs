@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::virtio::VirtioDevices;
 pub struct MetricsFile(File);
 
 impl MetricsFile {
-    /// Creates the file, or empties it.
+    /// Creates the file, for its user alone, or empties it.
     ///
     /// # Errors
     /// It can't be created, or is no regular file.
@@ -32,7 +33,7 @@ impl MetricsFile {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(io::Error::other("is no regular file; name one, or a new one"));
         }
-        File::create(path).map(Self)
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map(Self)
     }
 
     /// Another handle of the same file, for the machine that comes after a reset.

@@ -17,6 +17,7 @@ const ATTEMPTS: usize = 16;
 /// Maps `len` zeroed bytes. They count against no overcommit limit before they are touched.
 pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
     let region = aligned(len, || anonymous(len))?;
+    leave_out_of_core_dumps(&region);
     if len >= HUGE_PAGE_LEN {
         prefer_huge_pages(&region);
     }
@@ -32,13 +33,15 @@ pub(crate) fn map_file(
     len: usize,
     protection: i32,
 ) -> Result<MmapRegion, MmapRegionError> {
-    aligned(len, || {
+    let region = aligned(len, || {
         MmapRegionBuilder::new(len)
             .with_file_offset(file.clone())
             .with_mmap_prot(protection)
             .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
             .build()
-    })
+    })?;
+    leave_out_of_core_dumps(&region);
+    Ok(region)
 }
 
 /// A mapping of `len` bytes that `map` makes, on a huge page's boundary where it is at least one huge page long: a
@@ -96,6 +99,15 @@ pub(crate) fn discard(region: &MmapRegion, offset: usize, len: usize) -> io::Res
     Ok(())
 }
 
+/// Keeps a guest's memory out of the monitor's core dumps (MADV_DONTDUMP): they may be kept for long, and be read by others.
+fn leave_out_of_core_dumps(region: &MmapRegion) {
+    // SAFETY: the range is exactly one mapping, owned by `region` and alive. MADV_DONTDUMP changes neither its contents nor its
+    // protection, only what the kernel writes when the process dies.
+    let refused = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTDUMP) } != 0;
+    // Every kernel since 3.4 does it for such a mapping.
+    debug_assert!(!refused, "{}", io::Error::last_os_error());
+}
+
 /// Asks for huge pages behind `region`. A host without them says no, which costs speed only.
 fn prefer_huge_pages(region: &MmapRegion) {
     // SAFETY: the range is exactly one mapping, owned by `region` and alive. MADV_HUGEPAGE changes neither
@@ -116,6 +128,41 @@ mod tests {
         let region = map(6 << 20).unwrap();
         assert_eq!(region.as_ptr() as usize % HUGE_PAGE_LEN, 0);
         assert_eq!(region.size(), 6 << 20);
+    }
+
+    /// Whether a line of smaps begins what is said of the mapping with this address: "7f12a000-7f12c000 rw-p ...".
+    fn is_head_of(line: &str, address: usize) -> bool {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        range.is_some_and(|(start, end)| {
+            number(start).is_some_and(|start| start <= address)
+                && number(end).is_some_and(|end| address < end)
+        })
+    }
+
+    /// The flags of a mapping (Linux, Documentation/filesystems/proc.rst, VmFlags). The kernel may have made it one with
+    /// neighbours that have the same.
+    fn flags(region: &MmapRegion) -> Vec<String> {
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let address = region.as_ptr() as usize;
+        let mut lines = all.lines().skip_while(|line| !is_head_of(line, address));
+        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("it is mapped");
+        flags.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// "dd" is "do not include area into core dump".
+    #[test]
+    fn map_is_left_out_of_core_dumps() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 20).unwrap();
+        let regions = [
+            map(4 << 20).unwrap(),
+            map(0x3000).unwrap(),
+            map_file(&FileOffset::new(file, 0), 4 << 20, libc::PROT_READ).unwrap(),
+        ];
+        let left_out = regions.each_ref().map(|region| flags(region).contains(&"dd".to_owned()));
+        assert_eq!(left_out, [true; 3]);
+        assert!(!flags(&anonymous(0x5000).unwrap()).contains(&"dd".to_owned()));
     }
 
     #[test]

@@ -22,7 +22,6 @@ mod net;
 mod pmem;
 mod rng;
 mod timer;
-mod unix;
 mod vhost;
 pub mod vsock;
 

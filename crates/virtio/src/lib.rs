@@ -7,6 +7,7 @@
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
 //!   [`MmioTransport`] shows it as registers.
 //! - [`FramePort`] is a TAP, or what stands in for one. [`VhostNet`] is the host's kernel, which serves a queue itself.
+//! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
 //! - [`port()`] is the line between a console device and whoever shows it to the host.
 //!
 //! ```text
@@ -62,6 +63,7 @@ mod rate;
 mod tap;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod unix;
 mod vhost;
 mod worker;
 
@@ -82,6 +84,7 @@ pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use rate::{Rate, RateLimiter};
 pub use tap::{FramePort, NET_HEADER_LEN, TapError};
+pub use unix::{NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
 pub use vhost::{VHOST_TOKENS, VhostError, VhostNet, VhostVsock};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;

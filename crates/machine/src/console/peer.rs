@@ -1,11 +1,10 @@
 //! Who is at the other end of a console's line, and how they come and go.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -14,12 +13,15 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::termios::tcgetwinsize;
 use vmm_sys_util::timerfd::TimerFd;
-use vmm_virtio::{HostEnd, TerminalSize};
+use vmm_virtio::{HostEnd, NamedSocket, TerminalSize};
 
 use crate::fd::{Direction, HostFd};
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
+
+/// The mode of a file and a pty that hold what the guest prints.
+const PRIVATE: u32 = 0o600;
 
 /// A console can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ pub(super) enum Peer {
     /// Clients of a pseudo-terminal, any number, whom Linux can't tell apart.
     Pty { master: HostFd, name: String, timer: TimerFd },
     /// One client at a time of a unix socket.
-    Socket { listener: UnixListener, path: PathBuf },
+    Socket(NamedSocket),
 }
 
 impl Peer {
@@ -70,7 +72,10 @@ impl Peer {
             HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
             HostEnd::File(path) => write_only(path).map_err(failed),
             HostEnd::Pty => open_pty().map(|peer| (peer, Link::default())).map_err(failed),
-            HostEnd::Socket(path) => listen(path).map(|peer| (peer, Link::default())).map_err(failed),
+            HostEnd::Socket(path) => {
+                let socket = NamedSocket::listen(path).map_err(|error| failed(error.into()))?;
+                Ok((Self::Socket(socket), Link::default()))
+            }
         }
     }
 
@@ -84,7 +89,7 @@ impl Peer {
         let size = match self {
             Self::Fixed { is_stdout: true, .. } => tcgetwinsize(io::stdin()),
             Self::Pty { master, .. } => tcgetwinsize(master),
-            Self::Fixed { .. } | Self::Socket { .. } => return None,
+            Self::Fixed { .. } | Self::Socket(_) => return None,
         };
         let size = size.ok().map(|size| TerminalSize { columns: size.ws_col, rows: size.ws_row });
         size.filter(|size| *size != TerminalSize::default())
@@ -94,7 +99,7 @@ impl Peer {
     pub(super) fn announcement(&self) -> Option<String> {
         match self {
             Self::Pty { name, .. } => Some(name.clone()),
-            Self::Fixed { .. } | Self::Socket { .. } => None,
+            Self::Fixed { .. } | Self::Socket(_) => None,
         }
     }
 
@@ -106,8 +111,8 @@ impl Peer {
             Self::Pty { master, .. } => {
                 Some(Link { input: master.try_clone().ok(), output: master.try_clone().ok() })
             }
-            Self::Socket { listener, .. } => {
-                let (stream, _) = listener.accept().ok()?;
+            Self::Socket(socket) => {
+                let stream = socket.accept().ok()?;
                 let output = HostFd::owned(stream.into()).ok()?;
                 Some(Link { input: output.try_clone().ok(), output: Some(output) })
             }
@@ -119,7 +124,7 @@ impl Peer {
         match self {
             Self::Fixed { .. } => None,
             Self::Pty { timer, .. } => Some(timer.as_raw_fd()),
-            Self::Socket { listener, .. } => Some(listener.as_raw_fd()),
+            Self::Socket(socket) => Some(socket.as_raw_fd()),
         }
     }
 
@@ -128,15 +133,6 @@ impl Peer {
         if let Self::Pty { timer, .. } = self {
             // The timer has just expired, so this doesn't wait; an error would only mean another look.
             let _ = timer.wait();
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if let Self::Socket { path, .. } = self {
-            // Somebody else may have removed it, which is fine.
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -155,6 +151,8 @@ fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
         .write(true)
         .create(true)
         .truncate(true)
+        // What the guest prints is for whoever runs it. A file that is there keeps its mode.
+        .mode(PRIVATE)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
     let output = HostFd::owned(file.into())?;
@@ -167,6 +165,8 @@ fn open_pty() -> io::Result<Peer> {
     grantpt(&master)?;
     unlockpt(&master)?;
     let name = ptsname_r(&master)?;
+    // It is made for the group tty to write to, which is to type.
+    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(PRIVATE))?;
     make_raw(&master)?;
     // A pty that was never opened looks as if it had a client. Open it and close it once.
     drop(File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name)?);
@@ -190,58 +190,86 @@ fn has_hung_up(master: &HostFd) -> bool {
     polled.is_err() || fds[0].revents().is_none_or(|events| events.contains(PollFlags::POLLHUP))
 }
 
-/// Listens at `path`. A socket that a crashed monitor left behind is taken over; anything else there is not.
-fn listen(path: &Path) -> io::Result<Peer> {
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let dead = UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
-            let is_socket = std::fs::symlink_metadata(path)
-                .is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()));
-            if !(dead && is_socket) {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        other => other?,
-    };
-    listener.set_nonblocking(true)?;
-    Ok(Peer::Socket { listener, path: path.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+
     use rustix::termios::{Winsize, tcsetwinsize};
 
     use super::*;
 
-    fn socket_path(dir: &tempfile::TempDir) -> PathBuf {
-        dir.path().join("console.sock")
+    fn socket(directory: &tempfile::TempDir) -> (PathBuf, HostEnd) {
+        let path = directory.path().join("console.sock");
+        (path.clone(), HostEnd::Socket(path))
+    }
+
+    fn mode(path: impl AsRef<Path>) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
     #[test]
     fn socket_left_by_a_crash_is_taken_over_and_removed_at_the_end() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(UnixListener::bind(socket_path(&dir)).unwrap());
-        let peer = listen(&socket_path(&dir)).unwrap();
-        UnixStream::connect(socket_path(&dir)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (path, end) = socket(&directory);
+        drop(UnixListener::bind(&path).unwrap());
+        let (peer, _) = Peer::open("serial", &end).unwrap();
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
         drop(peer);
-        assert!(!socket_path(&dir).exists());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn socket_whose_name_another_has_taken_leaves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, end) = socket(&directory);
+        let (peer, _) = Peer::open("serial", &end).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(peer);
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]
     fn socket_in_use_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let _other = UnixListener::bind(socket_path(&dir)).unwrap();
-        assert_eq!(listen(&socket_path(&dir)).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let directory = tempfile::tempdir().unwrap();
+        let (path, end) = socket(&directory);
+        let _other = UnixListener::bind(&path).unwrap();
+        assert_eq!(
+            Peer::open("serial", &end).unwrap_err().to_string(),
+            format!(
+                "serial socket {}: is in use by another program: stop that one, or choose another path",
+                path.display()
+            )
+        );
     }
 
     #[test]
     fn socket_path_of_a_file_is_refused_and_the_file_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(socket_path(&dir), "precious").unwrap();
-        assert!(listen(&socket_path(&dir)).is_err());
-        assert_eq!(std::fs::read(socket_path(&dir)).unwrap(), b"precious");
+        let directory = tempfile::tempdir().unwrap();
+        let (path, end) = socket(&directory);
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Peer::open("serial", &end).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    /// The usual umask lets all users read what is made.
+    #[test]
+    fn file_that_is_made_is_its_users_alone_and_one_that_is_there_keeps_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let (new, old) = (directory.path().join("new.log"), directory.path().join("old.log"));
+        std::fs::write(&old, "").unwrap();
+        std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o640)).unwrap();
+        Peer::open("serial", &HostEnd::File(new.clone())).unwrap();
+        Peer::open("serial", &HostEnd::File(old.clone())).unwrap();
+        assert_eq!((mode(new), mode(old)), (0o600, 0o640));
+    }
+
+    #[test]
+    fn pty_is_its_users_alone() {
+        let Peer::Pty { name, .. } = &open_pty().unwrap() else { unreachable!() };
+        assert_eq!(mode(name), 0o600);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Console {
         match &self.peer {
             Peer::Fixed { .. } => info!("{} input has ended", self.name),
             Peer::Pty { .. } => self.disconnect(ops),
-            Peer::Socket { .. } => {
+            Peer::Socket(_) => {
                 self.hang_up.arm(&fd, ops);
                 self.silent = Some(fd);
             }
@@ -226,7 +226,7 @@ impl Console {
         if self.lost == 0 {
             let name = match &self.peer {
                 Peer::Fixed { name, .. } | Peer::Pty { name, .. } => name.clone(),
-                Peer::Socket { path, .. } => path.display().to_string(),
+                Peer::Socket(socket) => socket.path().display().to_string(),
             };
             error!("{} output to {name}: {reason}; what the guest prints is lost from here on", self.name);
         }
@@ -244,8 +244,8 @@ impl Console {
             }
             Peer::Fixed { .. } => self.lose("the other end was closed"),
             // Who typed and left at once, as `echo reboot | nc` does, is heard to the end.
-            Peer::Socket { .. } if self.link.input.is_some() => self.stop_output(ops),
-            Peer::Pty { .. } | Peer::Socket { .. } => self.disconnect(ops),
+            Peer::Socket(_) if self.link.input.is_some() => self.stop_output(ops),
+            Peer::Pty { .. } | Peer::Socket(_) => self.disconnect(ops),
         }
     }
 

@@ -5,17 +5,18 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-use vmm_virtio::OpenError;
+use vmm_virtio::{OpenError, UNIX_NAME_MAX, connect_unix};
 
 use super::stream::StreamLink;
-use crate::unix::{NAME_MAX, connect};
 
 /// A link to the passt that listens at `path`.
 pub(super) fn open(path: &Path) -> Result<StreamLink, OpenError> {
     let len = path.as_os_str().len();
-    if len > NAME_MAX {
-        let problem =
-            format!("{}: a path of {len} bytes is too long for a socket, at most {NAME_MAX}", path.display());
+    if len > UNIX_NAME_MAX {
+        let problem = format!(
+            "{}: a path of {len} bytes is too long for a socket, at most {UNIX_NAME_MAX}",
+            path.display()
+        );
         return Err(OpenError::config("backend.passt", problem));
     }
     let is_socket = std::fs::metadata(path).map(|metadata| metadata.file_type().is_socket());
@@ -24,7 +25,7 @@ pub(super) fn open(path: &Path) -> Result<StreamLink, OpenError> {
         return Err(OpenError::config("backend.passt", problem));
     }
     // Without waiting: a passt that has its machine takes no other, and the kernel's queue of those who wait is short.
-    let socket = connect(path).map_err(|error| refusal(path, error))?;
+    let socket = connect_unix(path).map_err(|error| refusal(path, error))?;
     StreamLink::new(socket).map_err(|error| OpenError::host("backend.passt", error))
 }
 
@@ -44,6 +45,12 @@ fn refusal(path: &Path, error: Errno) -> OpenError {
         Errno::PROTOTYPE => {
             host(format!("{path} is no stream socket; name the one of a `passt --socket PATH`"))
         }
+        Errno::LOOP => OpenError::config(
+            "backend.passt",
+            format!(
+                "{path} is a symbolic link that leads to itself: name the socket of a `passt --socket PATH`"
+            ),
+        ),
         Errno::ACCESS => {
             host(format!("{path} isn't open to you: start a passt of your own, at another path"))
         }

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+use serde_json::json;
 use vmm_virtio::testing::Buf;
 use vmm_virtio_devices::vsock::packet::{Header, Op};
 
-use super::guest::{Flow, RECEIVEQ, TRANSMITQ};
+use super::guest::{Flow, Guest, RECEIVEQ, TRANSMITQ};
 use super::{
     GUEST_PORT, HOST_PORT, MOMENT, client, counted, from_guest, from_host, line, listener, read, read_all,
-    running,
+    running, try_open,
 };
 
 #[test]
@@ -127,6 +128,18 @@ fn program_of_the_guest_waits_for_a_host_that_has_too_many_clients() {
     guest.expect_nothing(MOMENT);
     let _accepted = rustix::net::accept(&socket).unwrap();
     guest.expect(&mut second, Op::Response);
+}
+
+/// Two machines, at `v.sock` and `v.sock_1`: port 1 of the first is no way into the second.
+#[test]
+fn program_of_the_guest_reaches_no_socket_of_another_machine() {
+    let (mut guest, directory) = running();
+    let _other = Guest::new(try_open(directory.path(), json!({"path": "v.sock_1"})).unwrap());
+    let mut flow = guest.request(1);
+    guest.expect(&mut flow, Op::Rst);
+    // A program of the host's at such a name is reached as before.
+    let _program = listener(&directory, 2);
+    guest.connect(2);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A monitor that has ended leaves nothing.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
 use harness::trials;
@@ -11,7 +13,13 @@ use tempfile::TempDir;
 use crate::common::{BY_SIGTERM, ENDED, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![twenty_monitors_at_once_leave_nothing, monitor_killed_by_sigkill_leaves_no_process]
+    trials![
+        twenty_monitors_at_once_leave_nothing,
+        monitor_killed_by_sigkill_leaves_no_process,
+        monitor_keeps_no_descriptor_but_those_it_is_given,
+        monitor_gets_no_new_privileges,
+        files_of_a_monitor_are_its_users_alone_under_any_umask,
+    ]
 }
 
 /// A monitor whose every file would be in `dir`.
@@ -49,4 +57,47 @@ fn monitor_killed_by_sigkill_leaves_no_process() {
     monitor.signal(Signal::SIGKILL);
     monitor.expect_exit(DEADLINE);
     assert!(!is_running(&monitor));
+}
+
+/// What the shell did before it became the monitor.
+fn start_behind(script: &str, args: &[&str]) -> Monitor {
+    let script = format!(r#"{script}; exec "$0" "$@""#);
+    let mut monitor = boot("halt").args(args).wrapped(["sh", "-c", &script]).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor
+}
+
+/// The files that a monitor has open.
+fn open_files(monitor: &Monitor) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", monitor.pid())).unwrap();
+    entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect()
+}
+
+/// The shell has two files open, and one of them is named.
+fn monitor_keeps_no_descriptor_but_those_it_is_given() {
+    let dir = TempDir::new().unwrap();
+    let (forgotten, given) = (dir.path().join("forgotten"), dir.path().join("given"));
+    let script = format!("exec 7>'{}' 8>'{}'", forgotten.display(), given.display());
+    let monitor = start_behind(&script, &["--log-file", "/dev/fd/8"]);
+    let open = open_files(&monitor);
+    assert!(open.contains(&given) && !open.contains(&forgotten), "{open:?}");
+}
+
+fn monitor_gets_no_new_privileges() {
+    let monitor = start_behind(":", &[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", monitor.pid())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+}
+
+fn files_of_a_monitor_are_its_users_alone_under_any_umask() {
+    let dir = TempDir::new().unwrap();
+    let names = ["console.sock", "log", "metrics"].map(|name| dir.path().join(name));
+    let [socket, log, metrics] = names.each_ref().map(|path| path.to_str().unwrap());
+    let serial = format!("socket:{socket}");
+    let args = ["--serial", &serial, "--log-file", log, "--metrics", metrics];
+    let monitor = boot("halt").args(args).wrapped(["sh", "-c", r#"umask 0; exec "$0" "$@""#]).start();
+    wait_until("there is a console", DEADLINE, || names[0].exists());
+    let modes = names.map(|path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777);
+    assert_eq!(modes, [0o600; 3]);
+    drop(monitor);
 }
