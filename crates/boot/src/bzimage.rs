@@ -18,6 +18,7 @@ pub(crate) const BOOT_FLAG: usize = 0x1fe;
 const JUMP_DISTANCE: usize = 0x201;
 const HEADER: usize = 0x202;
 const VERSION: usize = 0x206;
+const KERNEL_VERSION: usize = 0x20e;
 const LOADFLAGS: usize = 0x211;
 const CODE32_START: usize = 0x214;
 const INITRD_ADDR_MAX: usize = 0x22c;
@@ -114,7 +115,9 @@ pub enum BzImageError {
         file_len: u64,
     },
     /// The kernel would end behind the end of the file.
-    #[error("syssize {syssize:#x}: {claimed} bytes of kernel, the file holds {kernel_len}")]
+    #[error(
+        "syssize {syssize:#x}: {claimed} bytes of kernel, the file holds {kernel_len}; it was cut, copy it again"
+    )]
     SysSize {
         /// syssize, in units of 16 bytes.
         syssize: u32,
@@ -244,6 +247,25 @@ pub(crate) fn is_bzimage(start: &[u8; START_LEN]) -> bool {
     start[HEADER..].starts_with(HDRS)
 }
 
+/// Where in the file the kernel's version is, as text; `None` if it has none (Linux x86 boot protocol, `kernel_version`).
+pub(crate) fn version_text_at(start: &[u8; START_LEN]) -> Option<u64> {
+    // Counted from the sector behind the boot sector.
+    Some(u16_at(start, KERNEL_VERSION))
+        .filter(|offset| *offset != 0)
+        .map(|offset| SECTOR_LEN + u64::from(offset))
+}
+
+/// What a program is that has a setup header and runs by its real-mode code alone, for which there is no BIOS here. Its version
+/// text begins with `version_text`.
+pub(crate) fn bios_program(start: &[u8; START_LEN], version_text: &[u8]) -> Option<&'static str> {
+    if version_text.starts_with(b"MEMDISK ") {
+        return Some("memdisk of SYSLINUX");
+    }
+    // iPXE's .lkrn (src/arch/x86/prefix/lkrnprefix.S): nothing is to be entered in protected mode.
+    (u32_at(start, CODE32_START) == 0)
+        .then_some("a real-mode program with a kernel's header, such as iPXE's .lkrn")
+}
+
 /// Checks the setup header in `start`, the first bytes of a file of `file_len` bytes that holds all of it.
 pub(crate) fn inspect(start: &[u8; START_LEN], file_len: u64) -> Result<BzImage, BzImageError> {
     let version = u16_at(start, VERSION);
@@ -320,7 +342,8 @@ fn sections(start: &[u8; START_LEN], file_len: u64) -> Result<(u64, u64), BzImag
     };
     let syssize = u32_at(start, SYSSIZE);
     let claimed = u64::from(syssize) * PARAGRAPH_LEN;
-    if claimed > kernel_len {
+    // It is rounded up: a kernel whose file isn't filled up to a paragraph, such as memtest86+ 6.10, ends inside the last one.
+    if claimed >= kernel_len + PARAGRAPH_LEN {
         return Err(BzImageError::SysSize { syssize, claimed, kernel_len });
     }
     Ok((setup_len, kernel_len))
@@ -452,13 +475,44 @@ mod tests {
 
     #[test]
     fn bzimage_truncated_kernel_is_refused() {
-        let expected = "syssize 0x40: 1024 bytes of kernel, the file holds 1023";
-        assert_eq!(complaint(&bzimage()[..2047]), expected);
+        let expected = "syssize 0x40: 1024 bytes of kernel, the file holds 1008; it was cut, copy it again";
+        assert_eq!(complaint(&bzimage()[..2032]), expected);
+    }
+
+    /// memtest86+ 6.10 ends 8 bytes before what its syssize says.
+    #[test]
+    fn bzimage_whose_last_paragraph_is_not_full_is_taken() {
+        assert_eq!(header(&bzimage()[..2033]).kernel_len(), 1009);
+        assert_eq!(header(&bzimage()[..2040]).kernel_len(), 1016);
+    }
+
+    /// As in Debian's ipxe 1.0.0+git-20190125: nothing to enter in protected mode.
+    #[test]
+    fn bzimage_without_protected_mode_code_needs_a_bios() {
+        let expected = "a real-mode program with a kernel's header, such as iPXE's .lkrn: it needs a BIOS, and there is none \
+                        here; boot the kernel and the initrd that it would load";
+        let ipxe = patched(patched(bzimage(), 0x214, &[0; 4]), 0x206, &[7, 2]);
+        assert_eq!(complaint(&ipxe), expected);
+    }
+
+    /// As in Debian's syslinux-common 6.04: its version text is at 0x200 + 0x3b0.
+    #[test]
+    fn bzimage_that_is_memdisk_needs_a_bios() {
+        let named = patched(patched(bzimage(), 0x20e, &[0xb0, 3]), 0x5b0, b"MEMDISK 6.04 20200816\0");
+        let expected = "memdisk of SYSLINUX: it needs a BIOS, and there is none here; boot the kernel and the initrd that it \
+                        would load";
+        assert_eq!(complaint(&patched(named, 0x206, &[3, 2])), expected);
+    }
+
+    #[test]
+    fn bzimage_with_its_version_text_beyond_the_file_is_taken() {
+        header(&patched(bzimage(), 0x20e, &[0xff, 0xff]));
     }
 
     #[test]
     fn bzimage_syssize_larger_than_the_file_is_refused() {
-        let expected = "syssize 0xffffffff: 68719476720 bytes of kernel, the file holds 1024";
+        let expected =
+            "syssize 0xffffffff: 68719476720 bytes of kernel, the file holds 1024; it was cut, copy it again";
         assert_eq!(complaint(&patched(bzimage(), 0x1f4, &[0xff; 4])), expected);
     }
 

@@ -22,7 +22,7 @@ pub(crate) const ELF_CMDLINE_MAX_LEN: u64 = 2048 - 1;
 /// header has 0x7fffffff in `initrd_addr_max` (Linux arch/x86/boot/header.S), and it is the same kernel.
 pub(crate) const ELF_INITRD_LIMIT: u64 = 0x8000_0000;
 
-/// An ELF kernel: what is loaded where, and where it is entered.
+/// An ELF kernel: what is loaded where, and where it is entered. One of 32 bits, such as Xen, only has a PVH entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElfImage {
     segments: Vec<Segment>,
@@ -33,8 +33,14 @@ pub struct ElfImage {
 /// Why an ELF can't be booted. `segment` counts the program headers from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ElfError {
-    /// EI_CLASS isn't 64 bits.
-    #[error("a 32-bit ELF (class {class}, machine {machine}); an x86_64 kernel is needed")]
+    /// A kernel for i386 that says no way in for a machine without firmware.
+    #[error(
+        "a 32-bit ELF without a PVH note; one with a multiboot header boots as a flat image (--flat, boot.flat), another \
+         needs an x86_64 kernel"
+    )]
+    NoPvhNote,
+    /// EI_CLASS is neither that of x86_64 nor that of i386.
+    #[error("an ELF of class {class} for machine {machine}; an x86_64 kernel is needed")]
     Class {
         /// EI_CLASS.
         class: u8,
@@ -209,11 +215,15 @@ impl fmt::Display for ElfImage {
 /// Reads an ELF's headers.
 pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfImage, ImageError> {
     let file_len = reader.len();
-    if file_len < ElfClass::Elf64.header_len() {
-        return Err(ImageError::Truncated { len: file_len, structure: "ELF header" });
+    let truncated = ImageError::Truncated { len: file_len, structure: "ELF header" };
+    if file_len < ElfClass::Elf32.header_len() {
+        return Err(truncated);
     }
-    check_kind(&Identity::read(reader)?)?;
-    let header = Header::read(ElfClass::Elf64, reader)?;
+    let class = check_kind(&Identity::read(reader)?)?;
+    if file_len < class.header_len() {
+        return Err(truncated);
+    }
+    let header = Header::read(class, reader)?;
 
     let mut segments = Vec::new();
     let mut pvh_entry = None;
@@ -229,22 +239,25 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfI
 
     let loaded = |entry: u64| segments.iter().any(|s| s.file_backed().contains(&entry));
     let entry = header.entry;
-    let linux64_entry = Some(entry).filter(|entry| loaded(*entry));
+    // The entry of 32 bits is by no protocol of Linux's.
+    let linux64_entry = Some(entry).filter(|entry| class == ElfClass::Elf64 && loaded(*entry));
     match pvh_entry {
         Some(entry) if !loaded(entry) => Err(ElfError::PvhEntry { entry }.into()),
+        None if class == ElfClass::Elf32 => Err(ElfError::NoPvhNote.into()),
         None if linux64_entry.is_none() => Err(ElfError::Entry { entry }.into()),
         _ => Ok(ElfImage { segments, linux64_entry, pvh_entry }),
     }
 }
 
-/// A 64-bit little-endian executable for x86_64, or what else it is.
-fn check_kind(identity: &Identity) -> Result<(), ImageError> {
+/// The class of a little-endian executable for x86_64 or i386, or what else it is.
+fn check_kind(identity: &Identity) -> Result<ElfClass, ImageError> {
     let &Identity { class, data, kind, machine } = identity;
     if data != elf_header::ELFDATA2LSB {
         return Err(ElfError::Endianness { data }.into());
     }
-    match (class, machine) {
-        (elf_header::ELFCLASS64, EM_X86_64) => {}
+    let class = match (class, machine) {
+        (elf_header::ELFCLASS64, EM_X86_64) => ElfClass::Elf64,
+        (elf_header::ELFCLASS32, EM_386) => ElfClass::Elf32,
         (elf_header::ELFCLASS64, EM_AARCH64) => {
             return Err(ImageError::Foreign { kernel: "an aarch64 kernel" });
         }
@@ -252,12 +265,11 @@ fn check_kind(identity: &Identity) -> Result<(), ImageError> {
             return Err(ImageError::Foreign { kernel: "a riscv64 kernel" });
         }
         (elf_header::ELFCLASS64, machine) => return Err(ElfError::Machine { machine }.into()),
-        (_, EM_386) => return Err(ImageError::Foreign { kernel: "an i386 kernel (a 32-bit ELF)" }),
         (_, EM_ARM) => return Err(ImageError::Foreign { kernel: "an arm kernel (a 32-bit ELF)" }),
         (class, machine) => return Err(ElfError::Class { class, machine }.into()),
-    }
+    };
     let name = match kind {
-        ET_EXEC => return Ok(()),
+        ET_EXEC => return Ok(class),
         1 => "an object file or a module",
         elf_header::ET_DYN => "a position-independent executable or a shared library",
         4 => "a core file",
@@ -290,6 +302,9 @@ fn note_segment<F: Read + Seek>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmm_arch::boot::Protocol;
+
+    use crate::flat::testing as flat;
     use crate::image::KernelImage;
     use crate::testing::{
         Part, complaint, elf, inspected, note, patched, program_header, pvh_notes, vmlinux,
@@ -339,16 +354,42 @@ mod tests {
         assert_eq!(image.pvh_entry(), Some(0x20_0040));
     }
 
+    /// An i386 kernel of 256 bytes at 2 MiB, entered there, with these notes.
+    fn elf32_kernel(notes: Vec<u8>) -> Vec<u8> {
+        let note = flat::Part { kind: 4, vaddr: 0, paddr: 0, mem_len: notes.len() as u64, bytes: notes };
+        flat::elf32(2, 0x20_0000, &[flat::load(0x20_0000, 256, 4096), note])
+    }
+
+    /// As Xen is, built for PVH.
     #[test]
-    fn elf_i386_is_named() {
-        let file = patched(patched(vmlinux(), 4, &[1]), 18, &[3, 0]);
-        assert_eq!(complaint(&file), "an i386 kernel (a 32-bit ELF); an x86_64 kernel is needed");
+    fn elf_of_32_bits_with_a_pvh_note_is_entered_by_pvh_alone() {
+        let image = inspected(&elf32_kernel(note("Xen", 18, &0x20_0040_u32.to_le_bytes(), 4)));
+        assert_eq!(image.protocols(), [Protocol::Pvh]);
+        assert_eq!(image.default_protocol(), Protocol::Pvh);
+        assert_eq!(image.to_string(), "ELF, 1 segments, PVH entry 0x200040");
+        assert_eq!(image.footprint(), 0x20_0000..0x20_1000);
+    }
+
+    /// Debian's Xen 4.17 has the note of its build id alone.
+    #[test]
+    fn elf_of_32_bits_without_a_pvh_note_says_how_else_it_may_boot() {
+        assert_eq!(
+            complaint(&elf32_kernel(note("GNU", 3, &[7; 20], 4))),
+            "a 32-bit ELF without a PVH note; one with a multiboot header boots as a flat image (--flat, boot.flat), another \
+             needs an x86_64 kernel"
+        );
+    }
+
+    #[test]
+    fn elf_of_32_bits_with_a_pvh_entry_outside_it_is_refused() {
+        let file = elf32_kernel(note("Xen", 18, &0x20_0100_u32.to_le_bytes(), 4));
+        assert_eq!(complaint(&file), "the PVH entry 0x200100 is outside every segment");
     }
 
     #[test]
     fn elf_x32_is_refused() {
         let file = patched(vmlinux(), 4, &[1]);
-        assert_eq!(complaint(&file), "a 32-bit ELF (class 1, machine 62); an x86_64 kernel is needed");
+        assert_eq!(complaint(&file), "an ELF of class 1 for machine 62; an x86_64 kernel is needed");
     }
 
     #[test]

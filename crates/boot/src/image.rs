@@ -60,6 +60,14 @@ pub enum ImageError {
     /// A PE file without a Linux setup header, such as a unified kernel image.
     #[error("an EFI program without a Linux setup header; neither ELF nor bzImage")]
     Efi,
+    /// A bzImage that calls the BIOS.
+    #[error(
+        "{program}: it needs a BIOS, and there is none here; boot the kernel and the initrd that it would load"
+    )]
+    NeedsBios {
+        /// What the file is.
+        program: &'static str,
+    },
     /// An ELF that contradicts itself, or that isn't a kernel for this machine.
     #[error(transparent)]
     Elf(#[from] ElfError),
@@ -89,6 +97,8 @@ const COMPRESSED: [(&[u8], &str); 8] = [
     (b"\x89LZO", "an lzop file"),
 ];
 
+/// Bytes of a bzImage's version text that are looked at.
+const VERSION_LEN: usize = 16;
 /// First two bytes of a DOS or EFI program; also of a bzImage and of an arm64 Image with an EFI stub.
 const MZ: &[u8] = b"MZ";
 /// Offset of the magic number in an arm64 or riscv64 Image (Linux Documentation/arch/arm64/booting.rst).
@@ -116,6 +126,13 @@ impl KernelImage {
             return elf::inspect(&mut reader).map(Self::Elf);
         }
         if bzimage::is_bzimage(&start) && reader.len() >= bzimage::HEADER_END {
+            let version: [u8; VERSION_LEN] = match bzimage::version_text_at(&start) {
+                Some(at) => reader.padded(at)?,
+                None => [0; VERSION_LEN],
+            };
+            if let Some(program) = bzimage::bios_program(&start, &version) {
+                return Err(ImageError::NeedsBios { program });
+            }
             return bzimage::inspect(&start, reader.len()).map(Self::BzImage).map_err(Into::into);
         }
         Err(unknown(&start, &mut reader))

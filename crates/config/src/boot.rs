@@ -9,7 +9,7 @@ use crate::{
     error::{ConfigError, ValueError},
     file::BootSection,
     flag::Flag,
-    flat::{FlatMode, FlatSection, Module},
+    flat::{FlatFormat, FlatMode, FlatSection, Module},
     number::Address,
     overrides::Overrides,
     path::FilePath,
@@ -44,6 +44,8 @@ pub struct LinuxBoot {
 pub struct FlatBoot {
     /// The image: a raw binary, an ELF executable or a multiboot kernel.
     pub image: FilePath,
+    /// What the file is.
+    pub format: FlatFormat,
     /// Where a raw binary or a position-independent executable is put.
     pub load_address: Option<Address>,
     /// The state in which the processor enters the image.
@@ -56,7 +58,7 @@ pub struct FlatBoot {
     pub tables: bool,
     /// Where the image has its page tables, if the monitor writes none.
     pub page_tables: Option<Address>,
-    /// The command line, for a multiboot kernel.
+    /// The command line, for a multiboot kernel, which finds the image's name before it.
     pub cmdline: Option<CommandLine>,
     /// The files that a multiboot kernel is handed, in this order.
     pub modules: Vec<Module>,
@@ -71,7 +73,9 @@ impl Boot {
             let (cmdline, protocol) = (cmdline.unwrap_or_default(), protocol.unwrap_or_default());
             return Ok(Boot::Linux(LinuxBoot { kernel, initrd, cmdline, protocol }));
         };
-        let FlatSection { image, load_address, mode, entry, stack, tables, page_tables, modules } = flat;
+        let FlatSection { image, format, load_address, mode, entry, stack, tables, page_tables, modules } =
+            flat;
+        let format = format.unwrap_or_default();
         let tables = tables.unwrap_or(true);
         let image = image.ok_or_else(|| {
             let problem = ValueError::Missing("the path of an image here or with --flat");
@@ -79,6 +83,7 @@ impl Boot {
         })?;
         Ok(Boot::Flat(FlatBoot {
             image,
+            format,
             load_address,
             mode,
             entry,
@@ -145,6 +150,7 @@ impl From<Boot> for BootSection {
             Boot::Flat(flat) => {
                 let section = FlatSection {
                     image: Some(flat.image),
+                    format: Some(flat.format).filter(|format| *format != FlatFormat::Auto),
                     load_address: flat.load_address,
                     mode: flat.mode,
                     entry: flat.entry,

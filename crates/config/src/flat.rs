@@ -16,6 +16,10 @@ pub struct FlatSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub image: Option<FilePath>,
+    /// What the file is: "auto" goes by its headers, "raw" is a raw binary whatever it holds.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FlatFormat", extend("default" = FlatFormat::default()))]
+    pub format: Option<FlatFormat>,
     /// Where a raw binary or a position-independent executable is put. Without it the mode says: at 0 for "real", in
     /// the last pages below 1 MiB for "reset", otherwise at 0x100000.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
@@ -61,6 +65,17 @@ pub struct Module {
     pub cmdline: CommandLine,
 }
 
+/// What the file of a flat image is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlatFormat {
+    /// What its headers say: multiboot, ELF or, without any, raw.
+    #[default]
+    Auto,
+    /// A raw binary, though it may hold what looks like a header.
+    Raw,
+}
+
 /// The state in which the processor enters a flat image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -88,6 +103,28 @@ impl FlatSection {
             modules: self.modules.into_iter().map(module).collect(),
             ..self
         }
+    }
+}
+
+impl FromStr for FlatFormat {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<FlatFormat, ValueError> {
+        match text {
+            "auto" => Ok(FlatFormat::Auto),
+            "raw" => Ok(FlatFormat::Raw),
+            _ => Err(ValueError::UnknownName {
+                what: "format",
+                name: text.to_owned(),
+                hint: hint(text, &["auto", "raw"]),
+            }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FlatFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FlatFormat, D::Error> {
+        strict::text(deserializer, "\"auto\" or \"raw\"")
     }
 }
 

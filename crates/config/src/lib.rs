@@ -76,7 +76,7 @@ pub use error::{ConfigError, Position, ReadProblem, ValueError};
 pub use expect::{Expect, ExpectedMemory, Value};
 pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
 pub use flag::{Flag, FlagFields};
-pub use flat::{FlatMode, FlatSection, Module};
+pub use flat::{FlatFormat, FlatMode, FlatSection, Module};
 pub use irqchip::IrqchipReason;
 pub use number::{Address, Port, Word};
 pub use on_reboot::OnReboot;

@@ -1,11 +1,14 @@
 //! What the machine starts with: a kernel by its protocol, or a flat image.
 
 use std::fmt;
+use std::path::Path;
 
 use vmm_arch::boot;
 use vmm_arch::flat::Mode;
-use vmm_boot::{BootLayout, BootPlan, BootSpec, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource};
-use vmm_config::{Boot, FlatBoot, FlatMode, LinuxBoot, Protocol};
+use vmm_boot::{
+    BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource,
+};
+use vmm_config::{Boot, CommandLine, FlatBoot, FlatFormat, FlatMode, LinuxBoot, Protocol};
 use vmm_kvm::kvm_bindings::{kvm_regs, kvm_sregs};
 use vmm_memory::GuestRam;
 
@@ -99,8 +102,17 @@ fn plan_flat(
         .zip(&config.modules)
         .map(|(file, module)| ModuleSpec { len: file.len(), cmdline: module.cmdline.as_str() })
         .collect();
+    let found = match config.format {
+        FlatFormat::Auto => image.inspect_flat()?,
+        FlatFormat::Raw => FlatImage::Raw { len: image.len() },
+    };
+    let cmdline = config.cmdline.as_ref().map(CommandLine::as_str);
+    let cmdline = match found {
+        FlatImage::Multiboot(_) => Some(multiboot_cmdline(image.path(), cmdline.unwrap_or_default())),
+        _ => cmdline.map(str::to_owned),
+    };
     let plan = FlatPlan::new(&FlatSpec {
-        image: &image.inspect_flat()?,
+        image: &found,
         load_address: config.load_address.map(|address| address.get()),
         mode: config.mode.map(mode),
         entry: config.entry.map(|address| address.get()),
@@ -109,12 +121,21 @@ fn plan_flat(
             true => TableSource::Plan,
             false => TableSource::Image { page_tables: config.page_tables.map(|address| address.get()) },
         },
-        cmdline: config.cmdline.as_ref().map(|cmdline| cmdline.as_str()),
+        cmdline: cmdline.as_deref(),
         modules: &modules,
         ram,
     })?;
     plan.check_contents(image.file())?;
     Ok(GuestPlan::Flat(plan))
+}
+
+/// What a multiboot kernel is told: the image's name, without the directories of the host's, and then the command line. GRUB
+/// legacy and QEMU put a name there, and kernels, such as Xen, skip the first word.
+fn multiboot_cmdline(image: &Path, cmdline: &str) -> String {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    // One word of what a command line may hold.
+    let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+    if cmdline.is_empty() { name } else { format!("{name} {cmdline}") }
 }
 
 /// The config's word for a protocol, as the platform's; `None` leaves it to the kernel file.
@@ -135,5 +156,25 @@ fn mode(asked: FlatMode) -> Mode {
         FlatMode::Protected => Mode::Protected,
         FlatMode::Paged => Mode::Paged,
         FlatMode::Long => Mode::Long,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiboot_cmdline_begins_with_the_images_name() {
+        assert_eq!(
+            multiboot_cmdline(Path::new("/srv/guests/xen"), "com1=115200 console=com1"),
+            "xen com1=115200 console=com1"
+        );
+        assert_eq!(multiboot_cmdline(Path::new("kernel.elf"), ""), "kernel.elf");
+    }
+
+    /// The first word ends where the options begin.
+    #[test]
+    fn multiboot_cmdline_has_a_name_of_one_word() {
+        assert_eq!(multiboot_cmdline(Path::new("my kernel\u{e9}"), "one two"), "my_kernel_ one two");
     }
 }

@@ -19,7 +19,11 @@ pub enum FlatPlanError {
         mode: Mode,
     },
     /// The multiboot specification says how.
-    #[error("boot.flat.mode {:?}: a multiboot image is started in \"protected\" mode; remove the setting", mode.name())]
+    #[error(
+        "boot.flat.mode {:?}: a multiboot image is started in \"protected\" mode; remove the setting, or set \
+         boot.flat.format to \"raw\" if it only looks like one",
+        mode.name()
+    )]
     MultibootMode {
         /// What was asked for.
         mode: Mode,

@@ -14,7 +14,7 @@ mod plan;
 mod relocation;
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use contents::FlatContentsError;
 pub use elf::FlatElf;

@@ -312,8 +312,8 @@ mod tests {
 
     #[test]
     fn mode_long_of_a_multiboot_image_is_refused() {
-        let expected = "boot.flat.mode \"long\": a multiboot image is started in \"protected\" mode; remove \
-                        the setting";
+        let expected = "boot.flat.mode \"long\": a multiboot image is started in \"protected\" mode; remove the setting, or \
+                        set boot.flat.format to \"raw\" if it only looks like one";
         assert_eq!(complaint(&multiboot_elf(0), |spec| spec.mode = Some(Mode::Long)), expected);
     }
 

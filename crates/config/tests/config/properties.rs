@@ -9,8 +9,8 @@ use std::{
 use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
     Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device,
-    Expect, ExpectedMemory, FilePath, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection, MemorySize,
-    Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, VirtioSection, Word,
+    Expect, ExpectedMemory, FilePath, FlatFormat, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection,
+    MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, VirtioSection, Word,
 };
 
 use crate::parse;
@@ -71,10 +71,12 @@ fn module() -> impl Strategy<Value = Module> {
 fn flat() -> impl Strategy<Value = FlatSection> {
     let mode = option::of(prop::sample::select(FlatMode::ALL.to_vec()));
     let address = || option::of(address());
+    let format = option::of(prop::sample::select(vec![FlatFormat::Auto, FlatFormat::Raw]));
     let tables = (option::of(any::<bool>()), address());
-    (option::of(path()), address(), mode, address(), address(), tables, vec(module(), 0..3)).prop_map(
-        |(image, load_address, mode, entry, stack, (tables, page_tables), modules)| FlatSection {
+    (option::of(path()), format, address(), mode, address(), address(), tables, vec(module(), 0..3)).prop_map(
+        |(image, format, load_address, mode, entry, stack, (tables, page_tables), modules)| FlatSection {
             image,
+            format,
             load_address,
             mode,
             entry,

@@ -301,7 +301,7 @@ fn flat_elf_kernels_in_c_run_without_a_loader() {
 fn flat_multiboot_kernel_in_c_finds_what_it_was_given() {
     let said = "magic ok\n\
         cs 0x0028 protected 1\n\
-        cmdline [one two]\n\
+        cmdline [multiboot.elf one two]\n\
         mem_upper 31744\n\
         map 0x0000000000000000 0x000000000009fc00 1\n\
         map 0x000000000009fc00 0x0000000000000400 2\n\
