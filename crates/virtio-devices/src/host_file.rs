@@ -29,8 +29,19 @@ impl Place<'_> {
         OpenError::config(self.field, format!("{} {problem}", self.path.display()))
     }
 
+    /// The host refuses; if it's the path that it refuses, the config is wrong.
     pub(crate) fn host(&self, problem: &str, error: &io::Error) -> OpenError {
-        OpenError::host(self.field, format!("{} {problem}: {error}", self.path.display()))
+        use nix::errno::Errno as Code;
+        let text = format!("{} {problem}: {error}", self.path.display());
+        match error.raw_os_error().map(Code::from_raw) {
+            Some(Code::ELOOP) => {
+                OpenError::config(self.field, format!("{text}: a symbolic link leads to itself, correct it"))
+            }
+            Some(Code::ENOENT | Code::ENOTDIR | Code::ENAMETOOLONG | Code::EISDIR) => {
+                OpenError::config(self.field, format!("{text}: correct the path"))
+            }
+            _ => OpenError::host(self.field, text),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{ByteSize, present};
+use vmm_config::{ByteSize, Ranged, present};
 use vmm_virtio::{OpenError, Rate, RateLimiter};
 
 /// What the guest may use. What is absent is without limit.
@@ -19,10 +19,10 @@ pub struct Limits {
     pub bytes_burst: Option<ByteSize>,
     /// Requests each second.
     #[serde(default, deserialize_with = "present")]
-    pub operations_per_second: Option<u64>,
+    pub operations_per_second: Option<Ranged<0, { u64::MAX }>>,
     /// Requests at once after a rest; if absent, those of a second.
     #[serde(default, deserialize_with = "present")]
-    pub operations_burst: Option<u64>,
+    pub operations_burst: Option<Ranged<0, { u64::MAX }>>,
 }
 
 impl Limits {
@@ -33,7 +33,9 @@ impl Limits {
     pub(crate) fn limiter(&self) -> Result<Option<RateLimiter>, OpenError> {
         let bytes = |size: Option<ByteSize>| size.map(ByteSize::bytes);
         let bytes = rate("bytes", bytes(self.bytes_per_second), bytes(self.bytes_burst))?;
-        let operations = rate("operations", self.operations_per_second, self.operations_burst)?;
+        let number = |given: Option<Ranged<0, { u64::MAX }>>| given.map(Ranged::get);
+        let operations =
+            rate("operations", number(self.operations_per_second), number(self.operations_burst))?;
         let is_limited = bytes.is_some() || operations.is_some();
         Ok(is_limited.then(|| RateLimiter::new(bytes, operations, Instant::now())))
     }

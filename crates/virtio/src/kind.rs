@@ -127,7 +127,24 @@ fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioD
     let config: K::Config = serde_path_to_error::deserialize(fields).map_err(|error| {
         let field = error.path().to_string();
         let field = if field == "." { "" } else { &field };
-        OpenError::config(field, error.into_inner().to_string())
+        OpenError::config(field, without_rust_types(&error.into_inner().to_string()))
     })?;
     Ok(Box::new(K::open(config, setting)?))
+}
+
+/// serde's words for what it expected, where they are a type of Rust's, as the numbers that it holds.
+fn without_rust_types(message: &str) -> String {
+    let Some((rest, kind)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let range = match kind {
+        "u8" => "from 0 to 255",
+        "u16" => "from 0 to 65535",
+        "u32" => "from 0 to 4294967295",
+        "u64" | "usize" => "from 0 to 18446744073709551615",
+        "i8" => "from -128 to 127",
+        "i16" => "from -32768 to 32767",
+        "i32" => "from -2147483648 to 2147483647",
+        "i64" | "isize" => "from -9223372036854775808 to 9223372036854775807",
+        _ => return message.to_owned(),
+    };
+    format!("{rest}, expected a whole number {range}")
 }

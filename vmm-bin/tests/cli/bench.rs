@@ -50,6 +50,11 @@ impl Bench {
         fs::create_dir(self.path(name)).unwrap();
     }
 
+    /// Makes a symbolic link that leads to `to`.
+    pub(crate) fn link(&self, name: &str, to: &str) {
+        std::os::unix::fs::symlink(to, self.path(name)).unwrap();
+    }
+
     /// Makes a FIFO that nobody writes.
     pub(crate) fn fifo(&self, name: &str) {
         let made = std::process::Command::new("mkfifo").arg(self.path(name)).status();

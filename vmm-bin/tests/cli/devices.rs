@@ -81,6 +81,44 @@ fn disk_that_is_missing_is_named() {
     assert_bad(r#"{"type": "block", "path": "none.img"}"#, message);
 }
 
+/// Whatever a config names: it is the config that is wrong, and not the host.
+#[test]
+fn paths_that_lead_to_themselves_are_the_configs_fault() {
+    let bench = Bench::new();
+    bench.link("loop", "loop");
+    bench.dir("dir");
+    let code = |member: &str| {
+        bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, {member}}}"#));
+        let ran = bench.run(&["--check", "--config", "vm.json"]);
+        (ran.code, ran.stderr.contains("Too many levels") || ran.stderr.contains("leads to itself"))
+    };
+    let device = |fields: &str| code(&format!(r#""devices": [{{{fields}}}]"#));
+    assert_eq!(device(r#""type": "block", "path": "loop""#), (Some(BAD_CONFIG), true));
+    assert_eq!(device(r#""type": "block", "path": "loop/disk.img""#), (Some(BAD_CONFIG), true));
+    assert_eq!(device(r#""type": "pmem", "path": "loop""#), (Some(BAD_CONFIG), true));
+    assert_eq!(device(r#""type": "vsock", "path": "loop/v.sock""#), (Some(BAD_CONFIG), true));
+    assert_eq!(device(r#""type": "net", "backend": {"passt": "loop"}"#), (Some(BAD_CONFIG), true));
+    let overlay = device(r#""type": "block", "path": "kernel", "overlay": {"temp_in": "loop"}"#);
+    assert_eq!(overlay.0, Some(BAD_CONFIG));
+    let ran = bench.run(&["--check", "--config", "loop"]);
+    assert_eq!(ran.code, Some(BAD_CONFIG), "{}", ran.stderr);
+    let ran = bench.run(&["--check", "--kernel", "kernel", "--initrd", "loop"]);
+    assert_eq!(ran.code, Some(BAD_CONFIG), "{}", ran.stderr);
+}
+
+#[test]
+fn numbers_out_of_range_name_their_range() {
+    let message = "devices[0].mtu: expected a whole number from 68 to 65535, found the number 70000";
+    assert_bad(r#"{"type": "net", "backend": "user", "mtu": 70000}"#, message);
+    let message = "devices[0].cid: expected a whole number from 3 to 4294967294, found the number -1";
+    assert_bad(r#"{"type": "vsock", "path": "v", "cid": -1}"#, message);
+    let message = "devices[0].queues: expected a whole number from 1 to 16, found the number 65536";
+    assert_bad(r#"{"type": "block", "path": "disk.img", "queues": 65536}"#, message);
+    let message = "devices[0].limits.operations_per_second: expected a whole number from 0 to 18446744073709551615, found \
+                   the number 1.5";
+    assert_bad(r#"{"type": "block", "path": "disk.img", "limits": {"operations_per_second": 1.5}}"#, message);
+}
+
 #[test]
 fn disk_that_is_a_directory_is_named_by_its_place() {
     let message = "devices[1].path: dir is a directory, name an image file or a block device";

@@ -22,6 +22,13 @@ fn kernel_missing_is_told() {
 }
 
 #[test]
+fn kernel_at_a_symbolic_link_to_itself_is_told() {
+    let bench = Bench::new();
+    bench.link("k", "k");
+    assert_refused(&bench, "can't be opened: Too many levels of symbolic links (os error 40)");
+}
+
+#[test]
 fn kernel_empty_is_refused() {
     assert_content_refused(b"", "is empty");
 }

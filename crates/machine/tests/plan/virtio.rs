@@ -99,7 +99,8 @@ fn device_with_an_unknown_field_names_it() {
 
 #[test]
 fn device_with_a_field_of_another_type_names_it() {
-    let expected = "devices[0].size: invalid type: string \"1\", expected u32";
+    let expected =
+        "devices[0].size: invalid type: string \"1\", expected a whole number from 0 to 4294967295";
     assert_eq!(refusal(r#"{"type": "idle", "size": "1"}"#, ""), (expected.to_owned(), Blame::Config));
 }
 

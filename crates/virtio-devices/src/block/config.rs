@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, present};
+use vmm_config::{FilePath, Ranged, present};
 
 use crate::limits::Limits;
 
@@ -29,7 +29,7 @@ pub struct Config {
     pub serial: Option<String>,
     /// Queues, at most one for each vCPU; if absent, as many as that, 16 at most.
     #[serde(default, deserialize_with = "present")]
-    pub queues: Option<u16>,
+    pub queues: Option<Ranged<1, 16>>,
     /// How the host reads and writes.
     #[serde(default)]
     pub io: Io,

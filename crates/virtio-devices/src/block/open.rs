@@ -22,7 +22,7 @@ const QUEUES: u32 = 16;
 
 pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
     let serial = serial(config.serial.as_deref(), setting.id)?;
-    let queues = queues(config.queues, setting.vcpus)?;
+    let queues = queues(config.queues.map(|queues| queues.get() as u16), setting.vcpus)?;
     let limiter = config.limits.limiter()?;
     check_combination(config)?;
     let (disk, len, shape, description) = open_disk(config, setting)?;
@@ -151,9 +151,6 @@ fn serial(given: Option<&str>, id: &str) -> Result<[u8; SERIAL_LEN], OpenError> 
 
 fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
     let Some(queues) = given else { return Ok(vcpus.clamp(1, QUEUES) as u16) };
-    if queues == 0 {
-        return Err(OpenError::config("queues", "0 queues carry no request, at least 1"));
-    }
     if u32::from(queues) > vcpus {
         let problem = format!("{queues} queues are more than the machine's vCPUs, at most {vcpus}");
         return Err(OpenError::config("queues", problem));

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, present};
+use vmm_config::{FilePath, Ranged, present};
 
 use crate::limits::Limits;
 
@@ -27,10 +27,10 @@ pub struct Config {
     /// The longest packet that the guest shall send, 68 to 65535 bytes; if absent, the guest decides, and the user
     /// backend says 65520.
     #[serde(default, deserialize_with = "present")]
-    pub mtu: Option<u16>,
+    pub mtu: Option<Ranged<68, 65535>>,
     /// Pairs of queues, at most one for each vCPU; if absent, as many as that, 16 at most, where the backend can have several.
     #[serde(default, deserialize_with = "present")]
-    pub queues: Option<u16>,
+    pub queues: Option<Ranged<1, 16>>,
     /// Whether the host's kernel carries the frames (vhost-net), between the guest's memory and a TAP.
     #[serde(default)]
     pub vhost: bool,
@@ -68,5 +68,5 @@ pub enum Backend {
     /// The unix socket of a passt: a network without any rights.
     Passt(FilePath),
     /// A descriptor that the monitor inherits: a TAP, or a socket with a frame in each packet.
-    Fd(i32),
+    Fd(Ranged<0, 2147483647>),
 }

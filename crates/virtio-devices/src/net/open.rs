@@ -18,39 +18,40 @@ use super::{passt, user};
 const PAIRS: u32 = 16;
 /// What Linux calls an interface, at most, in bytes (IFNAMSIZ without its NUL).
 const NAME_LEN: usize = 15;
-/// The shortest that a card may ask for (virtio 1.2 §5.1.4.1).
-const MTU_MIN: u16 = 68;
 
 pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
     let mac = config.mac.as_deref().map(Mac::parse).transpose();
     let mac = mac.map_err(|problem| OpenError::config("mac", problem))?;
-    if let Some(mtu) = config.mtu.filter(|mtu| *mtu < MTU_MIN) {
-        return Err(OpenError::config("mtu", format!("{mtu} is too short, at least {MTU_MIN}")));
-    }
     check_rules(config)?;
     let limiter = config.limits.limiter()?;
     vhost::check(config, limiter.is_some())?;
-    let pairs = pairs(config.queues, setting.vcpus)?;
+    let queues = config.queues.map(|queues| queues.get() as u16);
+    let pairs = pairs(queues, setting.vcpus)?;
     let mac_at = |origin: &str| mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
     let way = match &config.backend {
-        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, config.queues.is_some())?, config)?,
+        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, queues.is_some())?, config)?,
         Backend::Passt(path) => {
-            check_one_pair(config.queues, "passt")?;
+            check_one_pair(queues, "passt")?;
             Way::new(passt::open(&setting.path(path))?, "passt", 0)
         }
         Backend::User => {
-            check_one_pair(config.queues, "the user backend")?;
+            check_one_pair(queues, "the user backend")?;
             let (link, mtu) = user::open(config, mac_at("user"))?;
             Way { mtu: Some(mtu), ..Way::new(link, "user", USER_OFFLOADS) }
         }
         Backend::Fd(fd) => {
-            check_one_pair(config.queues, "a descriptor")?;
-            Way::of_ports(vec![open_fd(*fd)?], config)?
+            check_one_pair(queues, "a descriptor")?;
+            Way::of_ports(vec![open_fd(fd.get() as i32)?], config)?
         }
     };
     let Way { links, kernel, carrier, origin, offloads, mtu } = way;
     let mac = mac_at(&origin);
-    let face = Face { mac, mtu: config.mtu.or(mtu), pairs: links.len() as u16, offloads };
+    let face = Face {
+        mac,
+        mtu: config.mtu.map(|mtu| mtu.get() as u16).or(mtu),
+        pairs: links.len() as u16,
+        offloads,
+    };
     let through = if origin.is_empty() { "a socket" } else { &origin };
     let by = if kernel.is_some() { ", by vhost" } else { "" };
     let description = format!("{through}{by}, {mac}, pairs of queues: {}", links.len());
@@ -125,9 +126,6 @@ fn check_one_pair(queues: Option<u16>, backend: &str) -> Result<(), OpenError> {
 /// How many, and at least one.
 fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
     let Some(pairs) = given else { return Ok(vcpus.clamp(1, PAIRS) as u16) };
-    if pairs == 0 {
-        return Err(OpenError::config("queues", "0 pairs carry no frame, at least 1"));
-    }
     let most = vcpus.clamp(1, PAIRS);
     if u32::from(pairs) > most {
         let problem =

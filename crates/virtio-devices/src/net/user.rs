@@ -29,7 +29,7 @@ pub(super) struct UserLink {
 
 /// A network as the config says, and its MTU.
 pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenError> {
-    let mtu = config.mtu.unwrap_or(MTU);
+    let mtu = config.mtu.map_or(MTU, |mtu| mtu.get() as u16);
     let forwards = config.forward.iter().flatten().enumerate().map(|(index, text)| {
         Forward::parse(text).map_err(|error| OpenError::config(&format!("forward[{index}]"), error))
     });

@@ -2,13 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, present};
+use vmm_config::{FilePath, Ranged, present};
 use vmm_virtio::OpenError;
 
-/// The first context id that is a guest's: 0 to 2 are the hypervisor's, the loopback's and the host's (vsock(7)).
-const CID_MIN: u32 = 3;
-/// The last one: what follows is VMADDR_CID_ANY.
-const CID_MAX: u32 = u32::MAX - 1;
+/// A context id that is a guest's: 0 to 2 are the hypervisor's, the loopback's and the host's, and the last of all is
+/// VMADDR_CID_ANY (vsock(7)).
+pub(super) type Cid = Ranged<3, 0xffff_fffe>;
 
 /// A vsock device.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -16,7 +15,7 @@ const CID_MAX: u32 = u32::MAX - 1;
 pub struct Config {
     /// The guest's context id, 3 to 4294967294.
     #[serde(default = "first")]
-    pub cid: u32,
+    pub cid: Cid,
     /// The unix socket at which the host connects to the guest; behind it, with `_` and a port, those that the guest
     /// connects to. Not with `vhost`.
     #[serde(default, deserialize_with = "present")]
@@ -26,21 +25,11 @@ pub struct Config {
     pub vhost: bool,
 }
 
-fn first() -> u32 {
-    CID_MIN
+fn first() -> Cid {
+    Cid::new(3).expect("it is the first")
 }
 
 impl Config {
-    /// The context id, which is one.
-    pub(super) fn cid(&self) -> Result<u32, OpenError> {
-        let Self { cid, .. } = self;
-        if !(CID_MIN..=CID_MAX).contains(cid) {
-            let problem = format!("{cid} is no guest's context id, those are {CID_MIN} to {CID_MAX}");
-            return Err(OpenError::config("cid", problem));
-        }
-        Ok(*cid)
-    }
-
     /// The unix socket; `None` with `vhost`.
     pub(super) fn path(&self) -> Result<Option<&FilePath>, OpenError> {
         let wrong = |problem: &str| Err(OpenError::config("path", problem));

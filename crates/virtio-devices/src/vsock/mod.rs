@@ -83,7 +83,7 @@ impl Kind for Vsock {
     type Config = Config;
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
-        let cid = config.cid()?;
+        let cid = config.cid.get() as u32;
         let carrier: Box<dyn VirtioDevice> = match config.path()? {
             Some(path) => Box::new(Sockets::open(cid, setting.path(path))?),
             None => Box::new(Kernel::open(cid)?),

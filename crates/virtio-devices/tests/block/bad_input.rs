@@ -181,7 +181,10 @@ fn queues_too_many_or_none() {
         refusal_of(&image(), json!({"queues": 5})),
         ".queues: 5 queues are more than the machine's vCPUs, at most 4"
     );
-    assert_eq!(refusal_of(&image(), json!({"queues": 0})), ".queues: 0 queues carry no request, at least 1");
+    assert_eq!(
+        refusal_of(&image(), json!({"queues": 0})),
+        ".queues: expected a whole number from 1 to 16, found the number 0"
+    );
 }
 
 #[test]

@@ -59,8 +59,8 @@ fn config_with_numbers_out_of_range_is_refused() {
         fields[field] = json!(value);
         fields
     };
-    assert_refused(with("mtu", 67), ".mtu: 67 is too short, at least 68");
-    assert_refused(with("queues", 0), ".queues: 0 pairs carry no frame, at least 1");
+    assert_refused(with("mtu", 67), ".mtu: expected a whole number from 68 to 65535, found the number 67");
+    assert_refused(with("queues", 0), ".queues: expected a whole number from 1 to 16, found the number 0");
     assert_refused(
         with("queues", 5),
         ".queues: 5 pairs of queues are more than the vCPUs, or than 16, at most 4",
