@@ -1,5 +1,6 @@
 //! Flat images: programs that follow no boot protocol of Linux's.
 
+mod bios_data;
 mod contents;
 mod elf;
 mod error;

@@ -7,6 +7,7 @@ use vmm_arch::flat::{Mode, Start, Table, Tables};
 use vmm_arch::{e820, layout};
 
 use crate::elf_header::Segment;
+use crate::flat::bios_data;
 use crate::flat::error::FlatPlanError;
 use crate::flat::handover::{self, Handover, MAX_MAP_ENTRIES};
 use crate::flat::image::FlatImage;
@@ -58,6 +59,8 @@ pub struct FlatPlan {
     start: Start,
     placed: Placed,
     handover: Option<Handover>,
+    /// What is found where a BIOS would have left it; nothing of it is under the image.
+    bios_data: Vec<Table>,
     e820: Vec<e820::Entry>,
 }
 
@@ -105,7 +108,9 @@ impl FlatPlan {
             None => (0, 0),
         };
         let start = Start { mode, entry, stack, eax, ebx, tables };
-        Ok(Self { image: spec.image.clone(), start, placed, handover, e820 })
+        let segments: Vec<_> = placed.segments.iter().map(Segment::memory).collect();
+        let bios_data = bios_data::tables(mode, &segments, ram_end);
+        Ok(Self { image: spec.image.clone(), start, placed, handover, bios_data, e820 })
     }
 
     /// The image that is loaded.
@@ -160,6 +165,7 @@ impl FlatPlan {
     pub(crate) fn tables(&self) -> Vec<Table> {
         let mut tables = self.start.mode.tables_at(self.start.tables);
         tables.extend(self.handover.iter().flat_map(|handover| handover.tables(&self.e820)));
+        tables.extend(self.bios_data.iter().cloned());
         tables
     }
 }
@@ -322,6 +328,17 @@ mod tests {
             (spec.mode, spec.load_address) = (Some(Mode::Reset), Some(0xf_000b))
         });
         assert_eq!(plan.unwrap().segments()[0].memory(), 0xf_000b..0x10_0000);
+    }
+
+    #[test]
+    fn plan_of_an_image_over_the_bios_data_leaves_that_out() {
+        let plan = plan(&[0xf4; 2], |spec| {
+            (spec.mode, spec.load_address) = (Some(Mode::Protected), Some(0x413));
+        });
+        let placements = plan.unwrap().placements();
+        let names: Vec<_> = placements.iter().map(|placement| placement.what).collect();
+        let expected = ["EBDA's segment", "image", "descriptor tables", "interrupt table", "EBDA's length"];
+        assert_eq!(names, expected);
     }
 
     #[test]
