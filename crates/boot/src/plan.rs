@@ -484,8 +484,8 @@ mod tests {
 
     #[test]
     fn plan_bzimage_loaded_below_1_mib_is_refused() {
-        let expected = "the kernel starts at 0x0, below 1 MiB, where it is given its boot parameters";
-        assert_eq!(complaint(&patched(bzimage(), 0x214, &[0; 4]), 8 << 20, None), expected);
+        let expected = "the kernel starts at 0x10000, below 1 MiB, where it is given its boot parameters";
+        assert_eq!(complaint(&patched(bzimage(), 0x214, &[0, 0, 1, 0]), 8 << 20, None), expected);
     }
 
     #[test]

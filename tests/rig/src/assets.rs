@@ -159,6 +159,22 @@ impl Assets {
         self.programs(Programs(&["curl"]))
     }
 
+    /// The directory of the files of a Debian package, fetched on first use.
+    pub fn package(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir().join(format!("package-{name}"));
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock(name, name)?;
+        if !path.exists() {
+            let scratch = RunDir::create(&self.runs_dir())?;
+            let unpacked = scratch.path().join(name);
+            packages::unpack(name, &unpacked)?;
+            fs::rename(&unpacked, &path).at("rename", &unpacked)?;
+        }
+        Ok(path)
+    }
+
     /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.
     pub fn prepare_all(&self) -> Result<()> {
         for kind in KernelKind::ALL {

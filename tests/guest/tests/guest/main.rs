@@ -4,6 +4,7 @@
 //!
 //! A boot takes seconds, so that a test makes many checks with one where they have the same subject.
 
+mod bare;
 mod boots;
 mod clock;
 mod console;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         no_acpi::tests(),
         clock::tests(),
         host::tests(),
+        bare::tests(),
     ];
     let prepare = || {
         let prepared =
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
             true => prepared.and_then(|()| no_acpi::prepare()),
             false => prepared,
         };
+        let prepared = prepared.and_then(|()| bare::prepare());
         prepared.map_err(|error| error.to_string())
     };
     harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)
