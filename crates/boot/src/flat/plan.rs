@@ -385,9 +385,12 @@ memory map:
   0x0000f0000..0x000100000 reserved
   0x000100000..0x000400000 RAM
 placements:
+  0x00000040e..0x000000410 EBDA's segment
+  0x000000413..0x000000415 conventional memory
   0x000000500..0x000000528 descriptor tables
   0x000000530..0x000000538 interrupt table
   0x000009000..0x00000f000 page tables
+  0x00009fc00..0x00009fc01 EBDA's length
   0x000100000..0x000100003 image
 ";
         let shown = plan(b"\xb0\x2a\xf4", |spec| spec.mode = Some(Mode::Long)).unwrap().to_string();
@@ -419,6 +422,8 @@ memory map:
   0x0000f0000..0x000100000 reserved
   0x000100000..0x000400000 RAM
 placements:
+  0x00000040e..0x000000410 EBDA's segment
+  0x000000413..0x000000415 conventional memory
   0x000000500..0x000000528 descriptor tables
   0x000000530..0x000000538 interrupt table
   0x000005000..0x000005074 multiboot information
@@ -427,6 +432,7 @@ placements:
   0x000005800..0x000005810 module list
   0x000006000..0x000006002 module strings
   0x000020000..0x00002000a command line
+  0x00009fc00..0x00009fc01 EBDA's length
   0x000100000..0x000101000 image
   0x000101000..0x000102388 module
 ";

@@ -62,6 +62,7 @@ fn schema_fields_are_the_ones_we_know() {
         "boot.cmdline",
         "boot.flat",
         "boot.flat.entry",
+        "boot.flat.format",
         "boot.flat.image",
         "boot.flat.load_address",
         "boot.flat.mode",
@@ -178,7 +179,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 11);
+    assert_eq!(defaults.len(), 12);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 

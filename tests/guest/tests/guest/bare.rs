@@ -51,14 +51,14 @@ fn xen_by_multiboot_begins_and_finds_its_command_line() {
         .output()
         .expect("gzip runs");
     fs::write(directory.path().join("xen"), unpacked.stdout).expect("there is room");
-    let config = r#"{"boot": {"flat": {"image": "xen"}, "cmdline": "com1=115200,8n1 console=com1 sync_console noreboot"},
+    let config = r#"{"boot": {"flat": {"image": "xen"}, "cmdline": "com1=115200,8n1 console=com1 no-real-mode noreboot"},
                      "memory": {"size": "256M"}}"#;
     let path = directory.path().join("vm.json");
     fs::write(&path, config).expect("there is room");
     let mut monitor = Monitor::command([PathBuf::from("--config"), path]).start();
     monitor.expect("Xen version 4.17", BOOT_DEADLINE);
     // It skips the first word.
-    monitor.expect("Command line: com1=115200,8n1 console=com1 sync_console noreboot", DEADLINE);
+    monitor.expect("Command line: com1=115200,8n1 console=com1 no-real-mode noreboot", DEADLINE);
 }
 
 fn ipxe_and_memdisk_are_refused_for_want_of_a_bios() {
