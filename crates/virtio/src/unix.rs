@@ -25,7 +25,7 @@ use rustix::net::{
 
 /// What a name may have, in bytes: sun_path without its NUL (unix(7)).
 pub const UNIX_NAME_MAX: usize = 107;
-/// What the path of a [`NamedSocket`] may have: behind it comes [`MARK`] with a number, before the socket has its name.
+/// What the path of a [`NamedSocket`] may have: behind it comes a mark with a number, before the socket has its name.
 pub const NAMED_SOCKET_MAX: usize = UNIX_NAME_MAX - MARK.len() - 8;
 /// Behind the path and before eight hexadecimal digits, in the name under which a socket is bound.
 const MARK: &str = ".vm";
@@ -56,6 +56,14 @@ pub enum NamedSocketError {
     /// Somebody listens there.
     #[error("is in use by another program: stop that one, or choose another path")]
     InUse,
+    /// What is there is dead, and another takes it over or something is in the way: at this path.
+    #[error("can't be taken over: {} {inner}", path.display())]
+    Right {
+        /// Beside the socket's.
+        path: PathBuf,
+        /// What is wrong there.
+        inner: Box<NamedSocketError>,
+    },
     /// The host refuses.
     #[error("{0}: {1}")]
     Host(&'static str, io::Error),
@@ -72,7 +80,7 @@ impl From<NamedSocketError> for io::Error {
         let kind = match &error {
             NamedSocketError::TooLong(_) => io::ErrorKind::InvalidInput,
             NamedSocketError::NoSocket => io::ErrorKind::AlreadyExists,
-            NamedSocketError::InUse => io::ErrorKind::AddrInUse,
+            NamedSocketError::InUse | NamedSocketError::Right { .. } => io::ErrorKind::AddrInUse,
             NamedSocketError::Host(_, source) => source.kind(),
         };
         Self::new(kind, error)
@@ -212,7 +220,9 @@ fn take_over(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     let right = with(path, RIGHT);
     if !name(draft, &right)? {
         // Another monitor takes it over now, or has crashed in the middle of that.
-        if is_dead(&right)? {
+        if is_dead(&right)
+            .map_err(|error| NamedSocketError::Right { path: right.clone(), inner: Box::new(error) })?
+        {
             let _ = remove_file(&right);
         }
         return Ok(false);

@@ -113,7 +113,14 @@ fn path_that_another_is_taking_over_is_refused_and_stays() {
     drop(UnixListener::bind(directory.path().join("v.sock")).unwrap());
     let next = directory.path().join("v.sock.next");
     let other = UnixListener::bind(&next).unwrap();
-    let message = |problem: &str| format!(".path: {} {problem}, or choose another path", next.display());
+    let message = |problem: &str| {
+        let path = directory.path().join("v.sock");
+        format!(
+            ".path: {} can't be taken over: {} {problem}, or choose another path",
+            path.display(),
+            next.display()
+        )
+    };
     let in_use = message("is in use by another program: stop that one");
     assert_refused(directory.path(), json!({"path": "v.sock"}), &in_use);
     drop(other);

@@ -162,23 +162,23 @@ fn serial_socket_is_removed_at_exit() {
 }
 
 /// The monitor says no to this path.
-fn assert_refused(path: &Path) {
+fn assert_refused(path: &Path, problem: &str) {
     let mut monitor = boot_with_serial("halt", &format!("socket:{}", path.display()));
     monitor.expect_code(BAD_CONFIG, DEADLINE);
-    let message = format!("error: serial socket {}: Address already in use (os error 98)\n", path.display());
+    let message = format!("error: serial socket {}: {problem}, or choose another path\n", path.display());
     assert_eq!(monitor.stderr(), message);
 }
 
 fn serial_socket_in_use_is_refused_and_kept() {
     let dir = TempDir::new().unwrap();
     let _other = UnixListener::bind(socket_path(&dir)).unwrap();
-    assert_refused(&socket_path(&dir));
+    assert_refused(&socket_path(&dir), "is in use by another program: stop that one");
     assert!(Line::connect(&socket_path(&dir)).is_ok());
 }
 
 fn serial_socket_at_a_file_is_refused_and_kept() {
     let dir = TempDir::new().unwrap();
     std::fs::write(socket_path(&dir), "precious").unwrap();
-    assert_refused(&socket_path(&dir));
+    assert_refused(&socket_path(&dir), "is there and is no socket: move it away");
     assert_eq!(std::fs::read_to_string(socket_path(&dir)).unwrap(), "precious");
 }
