@@ -11,9 +11,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const HOLD_LEN: usize = 64 << 10;
 /// Bytes at which it may go on. Half, so that it doesn't stop and start for each byte.
 const WAKE_LEN: usize = HOLD_LEN / 2;
-/// Bytes that are ever kept. A held vCPU writes nothing, but finishes the exit that it is in, and a string
-/// instruction's exit carries up to a page: room for 255 vCPUs that do so at the same time is 1 MiB.
-const CAPACITY: usize = HOLD_LEN + (1 << 20);
+/// The most vCPUs of a machine (`cpus.count` of a config).
+const MAX_VCPUS: usize = 4096;
+/// What one exit of a string instruction carries at most: the page that KVM shares with us.
+const EXIT_LEN: usize = 4096;
+/// Bytes that are ever kept. A held vCPU writes nothing until it is released, but each finishes the exit that it is in: at
+/// one byte below the hold all of them may be in a string instruction. 16 MiB, taken from the host only when they are.
+const CAPACITY: usize = HOLD_LEN + MAX_VCPUS * EXIT_LEN;
 
 /// What happens to a guest that writes faster than the host takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,13 @@ impl Output {
         Outcome::Done
     }
 
+    /// Whether a vCPU that was held must stay so: the host hasn't taken enough since, or others have filled the queue again.
+    pub fn is_holding(&self) -> bool {
+        let mut queue = self.queue();
+        queue.held |= queue.overflow == Overflow::Hold && queue.bytes.len() >= HOLD_LEN;
+        queue.held
+    }
+
     /// Readable when the queue has stopped being empty. Read it, then [`take`](Self::take) until nothing
     /// comes.
     pub fn ready(&self) -> &EventFd {
@@ -170,6 +181,31 @@ mod tests {
         assert!(!output.take(&mut bytes).wake, "one byte too many is left");
         assert!(output.take(&mut bytes[..1]).wake);
         assert!(!output.take(&mut bytes[..1]).wake, "once is enough");
+        assert_eq!(output.lost(), 0);
+    }
+
+    #[test]
+    fn output_holds_until_half_of_it_was_taken_and_again_once_it_is_full() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let mut bytes = vec![0; WAKE_LEN - 1];
+        output.take(&mut bytes);
+        assert!(output.is_holding(), "one byte too many is left");
+        output.take(&mut bytes[..1]);
+        assert!(!output.is_holding());
+        // Another vCPU was faster.
+        fill(&output, WAKE_LEN);
+        assert!(output.is_holding());
+        assert!(output.take(&mut vec![0; WAKE_LEN]).wake, "who was told to stay is woken");
+    }
+
+    #[test]
+    fn output_has_room_for_a_page_of_each_of_4096_vcpus_that_it_holds() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN - 1);
+        let page = [7; 4096];
+        (0..4096).for_each(|_| output.push(&page));
         assert_eq!(output.lost(), 0);
     }
 

@@ -235,6 +235,10 @@ impl BusDevice for Uart {
         }
         outcome
     }
+
+    fn is_holding(&self) -> bool {
+        self.output.is_holding()
+    }
 }
 
 impl std::fmt::Debug for Uart {
@@ -288,6 +292,16 @@ mod tests {
         assert_eq!(read(&uart, DATA), 7);
         assert_eq!(uart.wants_input().read().unwrap(), 1);
         assert_eq!(uart.room(), 32);
+    }
+
+    #[test]
+    fn uart_holds_a_guest_until_its_output_is_taken() {
+        let (uart, _) = uart();
+        let flood = |_| uart.write(DATA, b"x");
+        assert_eq!((0..64 << 10).map(flood).last(), Some(Outcome::Hold));
+        assert!(uart.is_holding());
+        uart.output().take(&mut vec![0; 64 << 10]);
+        assert!(!uart.is_holding());
     }
 
     #[test]

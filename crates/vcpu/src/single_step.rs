@@ -10,6 +10,11 @@ use crate::{ExitHandler, Flow};
 pub trait Steps: Send {
     /// Instruction number `step`, counted from 1, comes next.
     fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible>;
+
+    /// Whether a guest that it holds must stay out: there is still no room.
+    fn is_holding(&mut self) -> bool {
+        false
+    }
 }
 
 /// A handler that answers as `H` does, and shows `S` the first instructions.
@@ -45,7 +50,7 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
     type Stop = H::Stop;
 
     fn is_held(&mut self) -> bool {
-        self.handler.is_held()
+        self.steps.is_holding() || self.handler.is_held()
     }
 
     fn before_run(&mut self, vcpu: &mut KvmVcpu) {
