@@ -40,6 +40,7 @@ mod error;
 mod event_loop;
 mod expect;
 mod fd;
+mod file_writer;
 mod guest;
 mod handler;
 mod inputs;
