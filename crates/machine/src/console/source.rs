@@ -8,10 +8,11 @@ use tracing::{error, info, warn};
 use vmm_devices::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
 
-use super::keys::{self, Command, Keys};
+use super::keys::{self, Command};
 use super::line::Line;
 use super::open::Name;
 use super::peer::{Link, OpenError, Peer};
+use super::typed::{INPUT_LEN, Typed};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
 use crate::watch::{Armed, Watch};
@@ -22,11 +23,10 @@ const WANTS_INPUT: u32 = 2;
 const OUTPUT_READY: u32 = 3;
 const ARRIVAL: u32 = 4;
 const HANG_UP: u32 = 5;
+const PATIENCE: u32 = 6;
 
 /// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
-/// Bytes read from the host at once, if the line has so much room; a UART never has.
-const INPUT_LEN: usize = 1024;
 /// Transfers in a row before the other sources get their turn.
 const TURNS: usize = 16;
 
@@ -44,12 +44,11 @@ pub(crate) struct Console {
     /// A client that sends no more and may still read. Watched for its end only.
     silent: Option<HostFd>,
     hang_up: Watch,
-    /// On a terminal only.
-    keys: Option<Keys>,
+    /// Read from the host, not yet taken by the line.
+    typed: Typed,
+    patience: Watch,
     /// The terminal's size as the line was told last.
     size: TerminalSize,
-    /// Read from the host, not yet taken by the line. Not more than was read at once.
-    typed: Vec<u8>,
     /// Taken from the line, not yet written: `chunk[start..end]`.
     chunk: Box<[u8; CHUNK_LEN]>,
     start: usize,
@@ -67,6 +66,11 @@ impl Console {
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
         let (peer, link) = Peer::open(&name.field, end)?;
+        let typed = Typed::new(Peer::is_terminal(end)).map_err(|source| OpenError {
+            field: name.field.clone(),
+            target: end.to_string(),
+            source,
+        })?;
         let mut console = Self {
             name: name.line,
             line,
@@ -79,9 +83,9 @@ impl Console {
             silent: None,
             // epoll reports a hang-up unasked.
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
-            keys: Peer::is_terminal(end).then(Keys::default),
+            typed,
+            patience: Watch::new(PATIENCE, EventSet::IN),
             size: TerminalSize::default(),
-            typed: Vec::with_capacity(INPUT_LEN),
             chunk: Box::new([0; CHUNK_LEN]),
             start: 0,
             end: 0,
@@ -118,15 +122,17 @@ impl Console {
     /// Host to guest, as much as goes.
     fn pump_input(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
-            if !self.typed.is_empty() {
-                let taken = self.line.send(&self.typed);
-                self.typed.drain(..taken);
+            if let Some(lost) = self.typed.deliver(&*self.line) {
+                self.say(&format!("the guest takes input again; {lost} bytes were lost"));
             }
-            let room = if self.typed.is_empty() { self.line.room().min(INPUT_LEN) } else { 0 };
+            let room = self.typed.room(&*self.line);
             let Some(fd) = &self.link.input else { return };
             if room == 0 {
-                // The line says when.
+                // The line says when; of a terminal the timer may be first.
                 self.input.disarm(fd, ops);
+                if let Some(timer) = self.typed.patience() {
+                    self.patience.arm(timer, ops);
+                }
                 return;
             }
             let mut bytes = [0; INPUT_LEN];
@@ -153,12 +159,8 @@ impl Console {
     }
 
     fn typed(&mut self, bytes: &[u8]) {
-        let Some(keys) = &mut self.keys else {
-            self.typed.extend_from_slice(bytes);
-            return;
-        };
         let (messages, line) = (&self.messages, &*self.line);
-        keys.split(bytes, &mut self.typed, |command| {
+        self.typed.push(bytes, |command| {
             let message = match command {
                 Command::Help => return say(line, keys::HELP),
                 Command::PowerButton => Message::PowerButton,
@@ -170,9 +172,21 @@ impl Console {
         });
     }
 
+    /// The guest has taken nothing for long, and the terminal must be read.
+    fn lose_patience(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(timer) = self.typed.patience() {
+            // Watched again when it runs again: read, it would block.
+            self.patience.disarm(timer, ops);
+        }
+        if self.typed.give_up() {
+            self.say("the guest takes no input; what is typed from here on is lost, Ctrl-A x quits");
+        }
+        self.pump_input(ops);
+    }
+
     /// Says something to the person at the terminal, between what the guest says.
     pub(crate) fn say(&self, text: &str) {
-        if self.keys.is_some() {
+        if self.typed.is_terminal() {
             say(&*self.line, text);
         }
     }
@@ -323,6 +337,7 @@ impl MutEventSubscriber for Console {
             INPUT => self.pump_input(ops),
             OUTPUT => self.pump_output(ops),
             HANG_UP => self.disconnect(ops),
+            PATIENCE => self.lose_patience(ops),
             WANTS_INPUT => {
                 // Non-blocking; an error means that another turn took the count.
                 let _ = self.line.wants_input().read();
