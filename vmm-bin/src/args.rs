@@ -7,6 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use vmm_config::{ConfigError, Flag, Overrides, Timeout};
 use vmm_machine::{Diagnostics, WatchExits};
 
+use crate::streams::Streams;
+
 const EXAMPLES: &str = include_str!("help.txt");
 
 /// Runs a stock Linux kernel or a bare-metal image in a KVM virtual machine, with the serial console on this terminal.
@@ -78,8 +80,9 @@ pub(crate) enum Command {
 
 impl Args {
     /// What to watch of the guest.
-    pub(crate) fn diagnostics(&self, is_raw_terminal: bool) -> Diagnostics {
-        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal }
+    pub(crate) fn diagnostics(&self, is_raw_terminal: bool, streams: &Streams) -> Diagnostics {
+        let lines = Some(streams.stderr.clone());
+        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal, lines }
     }
 
     /// The flags that override the config, checked.

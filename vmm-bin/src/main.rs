@@ -5,7 +5,8 @@ mod args;
 mod descriptors;
 mod log;
 mod outcome;
-mod tty;
+mod panics;
+mod streams;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -15,35 +16,38 @@ use std::time::Instant;
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, OnReboot};
 use vmm_machine::doctor::Host;
+use vmm_machine::terminal::{self, RawMode};
 use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::outcome::{Failure, Outcome};
+use crate::streams::Streams;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    tty::restore_on_panic();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return outcome::usage(&error),
     };
-    let result = match log::init(&args) {
-        Ok(()) => run(&args, started),
-        Err(failure) => Err(failure),
+    let mut streams = match Streams::open() {
+        Ok(streams) => streams,
+        Err(error) => return outcome::without_streams(&error),
     };
-    outcome::report(result)
+    panics::report_to(&streams);
+    let result = log::init(&args, &mut streams).and_then(|()| run(&args, &streams, started));
+    outcome::report(result, &streams)
 }
 
-fn run(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+fn run(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
-        None => boot(args, started),
+        None => boot(args, streams, started),
     }
 }
 
-fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
+fn boot(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
     let config = config(args)?;
     if args.check {
         return print(&plan(&config)?.0.to_string());
@@ -54,7 +58,7 @@ fn boot(args: &Args, started: Instant) -> Result<Outcome, Failure> {
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
     loop {
-        let mut machine = build(args, &config, metrics.as_ref(), &mut terminal, started)?;
+        let mut machine = build(args, &config, (metrics.as_ref(), streams), &mut terminal, started)?;
         machine.set_device_log(device_log);
         let run = machine.run(started)?;
         if !run.wants_restart || config.on_reboot == OnReboot::Exit {
@@ -77,15 +81,22 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
 fn build(
     args: &Args,
     config: &Config,
-    metrics: Option<&MetricsFile>,
-    terminal: &mut Option<tty::RawMode>,
+    (metrics, streams): (Option<&MetricsFile>, &Streams),
+    terminal: &mut Option<RawMode>,
     started: Instant,
 ) -> Result<Machine, Failure> {
     let (plan, inputs) = plan(config)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
-    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
+    if on_terminal && terminal::is_background(io::stdin()) {
+        return Err(Failure::Background);
+    }
+    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal, streams))?;
     let ptys: String = machine.ptys().map(|(console, pty)| format!("{console}: {pty}\n")).collect();
-    print(&ptys)?;
+    streams.stdout.say(ptys.as_bytes());
+    machine.attach(streams.stdout.clone());
+    if let Some(log) = &streams.log {
+        machine.attach(log.clone());
+    }
     if let Some(timeout) = args.timeout {
         machine.set_timeout(timeout.get().saturating_sub(started.elapsed()))?;
     }
@@ -96,7 +107,8 @@ fn build(
         machine.set_metrics(metrics.try_clone().map_err(Failure::Descriptors)?);
     }
     if on_terminal && terminal.is_none() {
-        *terminal = Some(tty::RawMode::enter()?);
+        terminal::restore_on_crash().map_err(Failure::Terminal)?;
+        *terminal = Some(RawMode::enter(io::stdin()).map_err(Failure::Terminal)?);
     }
     Ok(machine)
 }

@@ -52,6 +52,17 @@ struct Queue {
     lost: u64,
 }
 
+impl Queue {
+    /// So many bytes were taken out.
+    fn taken(&mut self, len: usize) -> Taken {
+        let wake = self.held && self.bytes.len() <= WAKE_LEN;
+        if wake {
+            self.held = false;
+        }
+        Taken { len, wake }
+    }
+}
+
 impl Output {
     /// An empty queue that holds the guest when it is full.
     ///
@@ -88,6 +99,23 @@ impl Output {
         }
     }
 
+    /// Takes all of `line`, if the queue has no more than `limit` bytes then; otherwise nothing.
+    #[must_use]
+    pub fn push_within(&self, limit: usize, line: &[u8]) -> bool {
+        let mut queue = self.queue();
+        if queue.bytes.len() + line.len() > limit {
+            return false;
+        }
+        let first = queue.bytes.is_empty();
+        queue.bytes.extend(line);
+        drop(queue);
+        if first && !line.is_empty() {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.ready.write(1);
+        }
+        true
+    }
+
     /// Whether the guest may go on writing.
     pub fn outcome(&self) -> Outcome {
         let mut queue = self.queue();
@@ -111,6 +139,23 @@ impl Output {
         &self.ready
     }
 
+    /// Copies the oldest bytes into `into`, and returns how many there are. They stay until they are
+    /// [discarded](Self::discard): for a host side that doesn't know yet how many it can write.
+    pub fn peek(&self, into: &mut [u8]) -> usize {
+        let queue = self.queue();
+        let len = into.len().min(queue.bytes.len());
+        into.iter_mut().zip(queue.bytes.iter()).for_each(|(to, from)| *to = *from);
+        len
+    }
+
+    /// Takes away the `len` oldest bytes, which were [seen](Self::peek).
+    pub fn discard(&self, len: usize) -> Taken {
+        let mut queue = self.queue();
+        let len = len.min(queue.bytes.len());
+        queue.bytes.drain(..len);
+        queue.taken(len)
+    }
+
     /// Moves the oldest bytes into `into`.
     pub fn take(&self, into: &mut [u8]) -> Taken {
         let mut queue = self.queue();
@@ -118,11 +163,7 @@ impl Output {
         for (to, from) in into.iter_mut().zip(queue.bytes.drain(..len)) {
             *to = from;
         }
-        let wake = queue.held && queue.bytes.len() <= WAKE_LEN;
-        if wake {
-            queue.held = false;
-        }
-        Taken { len, wake }
+        queue.taken(len)
     }
 
     /// Chooses what happens from now on. `true` means that a guest was held and isn't any more: wake its
@@ -215,6 +256,32 @@ mod tests {
         fill(&output, CAPACITY + 5);
         assert_eq!(output.lost(), 5);
         assert_eq!(output.take(&mut vec![0; 2 * CAPACITY]).len, CAPACITY);
+    }
+
+    #[test]
+    fn output_takes_a_line_whole_or_not_at_all() {
+        let output = Output::new().unwrap();
+        assert!(output.push_within(8, b"first\n"));
+        assert!(!output.push_within(8, b"abc"));
+        assert!(output.push_within(8, b"ab"));
+        let mut bytes = [0; 16];
+        assert_eq!(output.take(&mut bytes).len, 8);
+        assert_eq!(&bytes[..8], b"first\nab");
+    }
+
+    #[test]
+    fn output_seen_stays_until_it_is_discarded_and_wakes_a_held_guest_then() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let mut bytes = [9; 3];
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(bytes, [0, 1, 2]);
+        assert_eq!(output.discard(WAKE_LEN - 1), Taken { len: WAKE_LEN - 1, wake: false });
+        assert_eq!(output.discard(1), Taken { len: 1, wake: true });
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(bytes, [0, 1, 2], "the length is a multiple of 256");
     }
 
     #[test]

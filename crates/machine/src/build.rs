@@ -33,7 +33,8 @@ use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity};
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
     ///
-    /// Blocks SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGWINCH in this thread, on which [`run`](Self::run) must be called.
+    /// Blocks every signal in this thread that would kill the process, but those of defects and those that it ignores;
+    /// [`run`](Self::run) must be called on it.
     ///
     /// # Errors
     /// The host lacks KVM, memory or something else; nothing is left behind then.
@@ -95,13 +96,8 @@ impl Machine {
         events.add_subscriber(Source::Told(ended));
         let news = Told::new(Arc::clone(&virtio.news), Message::DeviceNews, messages.clone());
         events.add_subscriber(Source::Told(news));
-        let stream = match watching.stream() {
-            Some(output) => {
-                let stream = Stream::open(output, messages.clone()).tried("standard error")?;
-                Some(events.add_subscriber(Source::Stream(stream)))
-            }
-            None => None,
-        };
+        let stream = Stream::new(watching.messages().clone(), messages.clone());
+        let stream = events.add_subscriber(Source::Stream(stream));
         debug!("machine is built");
         let messages = (messages, received);
         let expect = plan.expect;

@@ -15,13 +15,13 @@ use vmm_vcpu::{End, Summary};
 
 use crate::console::Console;
 use crate::deadline::Deadline;
-use crate::diagnostics::Watching;
+use crate::diagnostics::{Stream, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
-use crate::{DeviceLog, Ending, Error, MetricsFile, expect};
+use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, terminal};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
@@ -32,7 +32,7 @@ pub struct Machine {
     pub(crate) device_log: DeviceLog,
     pub(crate) events: EventManager<Source>,
     pub(crate) consoles: Vec<SubscriberId>,
-    pub(crate) stream: Option<SubscriberId>,
+    pub(crate) stream: SubscriberId,
     pub(crate) ptys: Vec<(String, String)>,
     pub(crate) messages: (Sender<Message>, Receiver<Message>),
     pub(crate) load_time: Duration,
@@ -84,6 +84,15 @@ impl Machine {
     /// Writes what the devices have counted to `file` at the end, and on SIGUSR1.
     pub fn set_metrics(&mut self, file: MetricsFile) {
         self.metrics = Some(file);
+    }
+
+    /// Has the event loop write what of `messages` had to wait for its reader. Those that go to [`Diagnostics::lines`] are
+    /// written anyway.
+    ///
+    /// [`Diagnostics::lines`]: crate::Diagnostics::lines
+    pub fn attach(&mut self, messages: Messages) {
+        let stream = Stream::new(messages, self.messages.0.clone());
+        self.events.add_subscriber(Source::Stream(stream));
     }
 
     /// Takes into account what the devices of the machine before this one had in the log.
@@ -160,6 +169,11 @@ impl Machine {
                     }
                     Message::Metrics => {
                         self.write_metrics();
+                        None
+                    }
+                    Message::Continued => {
+                        terminal::continued();
+                        self.each_console(Console::resized);
                         None
                     }
                     Message::Resized => {
@@ -275,7 +289,9 @@ impl Machine {
     }
 
     fn is_drained(&mut self) -> bool {
-        let mut sources = self.consoles.iter().chain(&self.stream);
+        // A trace is as much the guest's as what it prints; other messages have their time when the monitor ends.
+        let trace = self.watching.has_lines().then_some(&self.stream);
+        let mut sources = self.consoles.iter().chain(trace);
         sources.all(|id| match self.events.subscriber_mut(*id) {
             Ok(Source::Console(console)) => console.is_drained(),
             Ok(Source::Stream(stream)) => stream.is_drained(),
@@ -301,6 +317,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         Message::Wake
         | Message::Metrics
         | Message::Resized
+        | Message::Continued
         | Message::DeviceNews
         | Message::VcpuEnded
         | Message::PowerButton

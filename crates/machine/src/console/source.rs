@@ -15,6 +15,7 @@ use super::peer::{Link, OpenError, Peer};
 use super::typed::{INPUT_LEN, Typed};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
+use crate::terminal;
 use crate::watch::{Armed, Watch};
 
 const INPUT: u32 = 0;
@@ -334,7 +335,13 @@ impl MutEventSubscriber for Console {
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            INPUT => self.pump_input(ops),
+            INPUT => {
+                if self.typed.is_terminal() {
+                    // A job that was stopped, and went on in the background, comes to the foreground without a signal.
+                    terminal::ensure_raw();
+                }
+                self.pump_input(ops);
+            }
             OUTPUT => self.pump_output(ops),
             HANG_UP => self.disconnect(ops),
             PATIENCE => self.lose_patience(ops),
