@@ -50,27 +50,26 @@ fn run(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Fail
 fn boot(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
     let config = config(args)?;
     if args.check {
-        return print(&plan(&config)?.0.to_string());
+        let plan = Plan::new(&config, &mut Inputs::open(&config, KINDS)?)?;
+        return print(&plan.to_string());
     }
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     descriptors::raise_limit();
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
+    let mut inputs = Inputs::open(&config, KINDS)?;
     loop {
-        let mut machine = build(args, &config, (metrics.as_ref(), streams), &mut terminal, started)?;
+        let mut machine = build(args, &config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
         machine.set_device_log(device_log);
-        let run = machine.run(started)?;
-        if !run.wants_restart || config.on_reboot == OnReboot::Exit {
-            return Ok(Outcome::Ended(run));
+        let mut run = machine.run(started)?;
+        match run.restart.take().filter(|_| config.on_reboot == OnReboot::Restart) {
+            Some(kept) => inputs = kept,
+            None => return Ok(Outcome::Ended(run)),
         }
+        inputs.reopen_lost(&config, KINDS)?;
         device_log = run.device_log;
     }
-}
-
-fn plan(config: &Config) -> Result<(Plan, Inputs), Failure> {
-    let mut inputs = Inputs::open(config, KINDS)?;
-    Ok((Plan::new(config, &mut inputs)?, inputs))
 }
 
 fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
@@ -81,11 +80,12 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
 fn build(
     args: &Args,
     config: &Config,
+    mut inputs: Inputs,
     (metrics, streams): (Option<&MetricsFile>, &Streams),
     terminal: &mut Option<RawMode>,
     started: Instant,
 ) -> Result<Machine, Failure> {
-    let (plan, inputs) = plan(config)?;
+    let plan = Plan::new(config, &mut inputs)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
     if on_terminal && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);

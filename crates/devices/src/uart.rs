@@ -144,7 +144,14 @@ impl Uart {
     /// # Errors
     /// The host is out of file descriptors.
     pub fn new(irq: IrqLine) -> io::Result<Self> {
-        let output = Arc::new(Output::new()?);
+        Self::with_output(irq, Arc::new(Output::new()?))
+    }
+
+    /// As [`new`](Self::new), with a queue that may hold something already, such as what another machine printed.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn with_output(irq: IrqLine, output: Arc<Output>) -> io::Result<Self> {
         let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
         Ok(Self {
             registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, listens: false }),

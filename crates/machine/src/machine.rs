@@ -8,17 +8,18 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use tracing::{debug, info, warn};
 use vmm_bus::Power;
 use vmm_config::Expect;
-use vmm_devices::PowerManagement;
+use vmm_devices::{Output, PowerManagement};
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, Summary};
 
-use crate::console::Console;
+use crate::console::{Console, Consoles};
 use crate::deadline::Deadline;
 use crate::diagnostics::{Stream, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
+use crate::inputs::{Files, Inputs};
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
 use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, terminal};
@@ -28,6 +29,10 @@ pub struct Machine {
     // In this order: the threads end before what they use.
     pub(crate) vcpus: Vcpus,
     pub(crate) virtio: VirtioDevices,
+    /// What the next machine starts with, too.
+    pub(crate) files: Files,
+    /// What COM1 has printed.
+    pub(crate) printed: Arc<Output>,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) device_log: DeviceLog,
     pub(crate) events: EventManager<Source>,
@@ -54,8 +59,9 @@ pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Run {
     /// How it ended.
     pub ending: Ending,
-    /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down.
-    pub wants_restart: bool,
+    /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down. With this the next
+    /// machine goes on: what the guest has written, and what nobody else can have in between.
+    pub restart: Option<Inputs>,
     /// Its exits, if they were counted.
     pub exits: Option<Summary>,
     /// What its devices have had in the log, for the machine that follows.
@@ -63,7 +69,7 @@ pub struct Run {
 }
 
 impl Machine {
-    /// The consoles that are ptys: what each is called, `serial` or the id of a device, and the name of its pty.
+    /// The consoles that are new ptys, and not those of the machine before: what each is called, `serial` or the id of a device, and the name of its pty.
     pub fn ptys(&self) -> impl Iterator<Item = (&str, &str)> {
         self.ptys.iter().map(|(console, pty)| (console.as_str(), pty.as_str()))
     }
@@ -139,7 +145,21 @@ impl Machine {
         let ending = if ending.waits_for_output() { self.drain(ending)? } else { ending };
         let ending = self.overruled(ending);
         let wants_restart = matches!(ending, Ending::Guest(Power::Reset)) && !self.shutting_down;
-        Ok(Run { ending, wants_restart, exits, device_log: self.device_log })
+        let device_log = std::mem::take(&mut self.device_log);
+        let restart = wants_restart.then(|| self.into_inputs());
+        Ok(Run { ending, restart, exits, device_log })
+    }
+
+    /// What outlives the machine.
+    fn into_inputs(mut self) -> Inputs {
+        let mut opened = Vec::new();
+        for id in std::mem::take(&mut self.consoles) {
+            if let Ok(Source::Console(console)) = self.events.remove_subscriber(id) {
+                opened.push(*console);
+            }
+        }
+        let consoles = Consoles { opened, printed: Some(self.printed) };
+        Inputs { files: self.files, devices: self.virtio.into_devices(), consoles }
     }
 
     /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.

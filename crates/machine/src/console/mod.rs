@@ -18,6 +18,6 @@ mod peer;
 mod source;
 mod typed;
 
-pub(crate) use open::{ConsolePort, check_stdio, open_all};
+pub(crate) use open::{ConsolePort, Consoles, check_stdio, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

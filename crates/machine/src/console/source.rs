@@ -35,6 +35,8 @@ const TURNS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Console {
     name: String,
+    /// The field of the config that asks for it.
+    field: String,
     line: Box<dyn Line>,
     messages: Sender<Message>,
     peer: Peer,
@@ -56,6 +58,8 @@ pub(crate) struct Console {
     end: usize,
     /// Bytes that the host refused.
     lost: u64,
+    /// The user knows the name of its pty.
+    is_announced: bool,
 }
 
 impl Console {
@@ -74,6 +78,7 @@ impl Console {
         })?;
         let mut console = Self {
             name: name.line,
+            field: name.field,
             line,
             messages,
             peer,
@@ -91,14 +96,37 @@ impl Console {
             start: 0,
             end: 0,
             lost: 0,
+            is_announced: false,
         };
         console.resized();
         Ok(console)
     }
 
-    /// What the user calls it, and the name of a pty that was made for it.
-    pub(crate) fn announcement(&self) -> Option<(String, String)> {
-        Some((self.name.clone(), self.peer.announcement()?))
+    /// The field of the config that asks for it.
+    pub(super) fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// Goes on in another event loop, whose machine gets its messages.
+    pub(super) fn move_to(&mut self, messages: Sender<Message>) {
+        self.messages = messages;
+        let watches =
+            [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up, &mut self.patience];
+        watches.into_iter().for_each(Watch::forget);
+    }
+
+    /// Goes on at another machine's line. What was typed and not taken yet is for that one.
+    pub(super) fn set_line(&mut self, line: Box<dyn Line>) {
+        self.line = line;
+        self.size = TerminalSize::default();
+        self.resized();
+    }
+
+    /// What the user calls it, and the name of a pty that was made for it; once.
+    pub(crate) fn announcement(&mut self) -> Option<(String, String)> {
+        let is_news = !std::mem::replace(&mut self.is_announced, true);
+        let pty = self.peer.announcement().filter(|_| is_news)?;
+        Some((self.name.clone(), pty))
     }
 
     /// Tells the guest how large the terminal is, if that is known and has changed.
@@ -324,13 +352,19 @@ impl MutEventSubscriber for Console {
                 error!("{}: epoll refuses an eventfd: {error}", self.name);
             }
         }
-        if let Peer::Fixed { .. } = self.peer {
+        let is_fixed = matches!(self.peer, Peer::Fixed { .. });
+        if !is_fixed && self.link.input.is_none() && self.link.output.is_none() {
+            return self.disconnect(ops);
+        }
+        if is_fixed || self.link.output.is_some() {
             // To a larger bound nobody is woken.
             let _ = self.line.set_overflow(Overflow::Hold);
-            self.pump_input(ops);
-        } else {
-            self.disconnect(ops);
         }
+        if let Some(fd) = &self.silent {
+            self.hang_up.arm(fd, ops);
+        }
+        self.pump_output(ops);
+        self.pump_input(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {

@@ -197,6 +197,12 @@ impl VirtioDevice for Net {
             (pair.receive_waits, pair.transmit_waits) = (false, false);
         }
     }
+
+    fn power_cycle(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.forget_guest();
+        }
+    }
 }
 
 impl Net {
