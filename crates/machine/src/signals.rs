@@ -8,7 +8,7 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::error;
-use vmm_sys_util::signal::{SIGRTMIN, unblock_signal};
+use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::event_loop::Message;
 
@@ -48,7 +48,9 @@ impl Signals {
         OTHERS.into_iter().for_each(|signal| set.remove(signal));
         set.thread_block()?;
         // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
-        let unblocked = (1..=64).filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
+        // Those in between are the C library's own, which blocks none of them.
+        let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
+        let unblocked = numbers.filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
         for number in unblocked {
             unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
         }
