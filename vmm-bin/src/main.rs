@@ -104,7 +104,7 @@ fn build(
         machine.set_shutdown_timeout(timeout.get());
     }
     if let Some(metrics) = metrics {
-        machine.set_metrics(metrics.try_clone().map_err(Failure::Descriptors)?);
+        machine.set_metrics(metrics.clone());
     }
     if on_terminal && terminal.is_none() {
         terminal::restore_on_crash().map_err(Failure::Terminal)?;

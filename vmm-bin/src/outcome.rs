@@ -39,8 +39,6 @@ pub(crate) enum Failure {
     LogFile { path: PathBuf, source: io::Error },
     #[error("--metrics {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
-    #[error("a descriptor for the file of --metrics")]
-    Descriptors(#[source] io::Error),
     #[error(
         "standard input is a terminal that this job doesn't have, since it runs in the background: start it in the foreground, \
          or give the guest another console with --serial pty, or no input with </dev/null"
@@ -63,7 +61,7 @@ impl Failure {
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Stdout(_) | Self::Descriptors(_) => INTERNAL,
+            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
         }
     }
 }

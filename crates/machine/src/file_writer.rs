@@ -18,7 +18,7 @@ const BATCH_LEN: usize = 64 << 10;
 /// Of the thread, in bytes: it calls write(2) and nothing else.
 const STACK_LEN: usize = 64 << 10;
 /// Time that what is under way has when its owner lets go of it. What takes longer ends with the process.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// The most that an eventfd counts: with it, the eventfd can't be written.
 const GATE_CLOSED: u64 = u64::MAX - 1;
 
@@ -90,24 +90,35 @@ impl FileWriter {
     /// Gives the thread the first of `bytes`, of which there is at least one, and says `Blocked`; called with the same bytes,
     /// and perhaps more after them, when the gate is open, says what became of them.
     pub(crate) fn write(&self, bytes: &[u8]) -> Transfer {
-        let mut batch = self.0.batch();
-        match batch.state {
-            State::Idle => {
-                batch.bytes.clear();
-                batch.bytes.extend_from_slice(&bytes[..bytes.len().min(BATCH_LEN)]);
-                batch.state = State::Writing;
-                // Under the lock, so that the gate is closed exactly while the thread is at work.
-                let _ = rustix::io::write(&self.0.gate, &GATE_CLOSED.to_ne_bytes());
-                drop(batch);
-                self.0.changed.notify_all();
-                Transfer::Blocked
-            }
-            State::Writing | State::Quit => Transfer::Blocked,
-            State::Written(result) => {
-                batch.state = State::Idle;
-                Transfer::from(result)
-            }
+        if let Some(outcome) = self.take_outcome() {
+            return Transfer::from(outcome);
         }
+        self.hand_over(bytes);
+        Transfer::Blocked
+    }
+
+    /// Gives the thread the first of `bytes`, 64 KiB at most. `false` if it has others, or their outcome wasn't taken yet.
+    pub(crate) fn hand_over(&self, bytes: &[u8]) -> bool {
+        let mut batch = self.0.batch();
+        if batch.state != State::Idle {
+            return false;
+        }
+        batch.bytes.clear();
+        batch.bytes.extend_from_slice(&bytes[..bytes.len().min(BATCH_LEN)]);
+        batch.state = State::Writing;
+        // Under the lock, so that the gate is closed exactly while the thread is at work.
+        let _ = rustix::io::write(&self.0.gate, &GATE_CLOSED.to_ne_bytes());
+        drop(batch);
+        self.0.changed.notify_all();
+        true
+    }
+
+    /// What became of what the thread was given, if it is done.
+    pub(crate) fn take_outcome(&self) -> Option<Result<usize, Errno>> {
+        let mut batch = self.0.batch();
+        let State::Written(outcome) = batch.state else { return None };
+        batch.state = State::Idle;
+        Some(outcome)
     }
 
     /// Waits until the thread is done with what it has, for this time at most; whether it is.

@@ -108,10 +108,21 @@ impl Machine {
 
     fn write_metrics(&mut self) {
         let uptime = self.started.elapsed();
-        match self.metrics.as_mut().map(|file| file.write(uptime, &self.virtio)) {
+        match self.metrics.as_ref().map(|file| file.write(uptime, &self.virtio)) {
             Some(Err(error)) => warn!("the counters can't be written: {error}"),
             Some(Ok(())) => {}
             None => info!("SIGUSR1: there is no --metrics to write to"),
+        }
+    }
+
+    /// The last counters, which nobody could ask for again.
+    fn finish_metrics(&mut self) {
+        let Some(file) = self.metrics.clone() else { return };
+        // What SIGUSR1 has asked for comes first.
+        let before = file.finish();
+        self.write_metrics();
+        if let Err(error) = before.and_then(|()| file.finish()) {
+            warn!("the counters can't be written: {error}");
         }
     }
 
@@ -134,9 +145,7 @@ impl Machine {
         self.vcpus.stop();
         // What was said last, such as by the fault for which the guest resets its machine.
         self.virtio.tell_news(&mut self.device_log);
-        if self.metrics.is_some() {
-            self.write_metrics();
-        }
+        self.finish_metrics();
         let exits = self.watching.summary();
         let ending = ending?;
         if !ending.is_told() {

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 
+use crate::file_writer::{FileWriter, PATIENCE};
 use crate::virtio::VirtioDevices;
 
 /// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
@@ -19,11 +22,11 @@ use crate::virtio::VirtioDevices;
 ///                        "interrupts": 75, "faults": 0}}
 /// }
 /// ```
-#[derive(Debug)]
-pub struct MetricsFile(File);
+#[derive(Clone, Debug)]
+pub struct MetricsFile(Arc<FileWriter>);
 
 impl MetricsFile {
-    /// Creates the file, or empties it.
+    /// Creates the file, or empties it. Clones are the same file, for the machine that comes after a reset.
     ///
     /// # Errors
     /// It can't be created, or is no regular file.
@@ -32,23 +35,39 @@ impl MetricsFile {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(io::Error::other("is no regular file; name one, or a new one"));
         }
-        File::create(path).map(Self)
+        let mut file = File::create(path)?;
+        let writer = FileWriter::with_sink(Box::new(move |text| {
+            replace(&mut file, text)
+                .map(|()| text.len())
+                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        }))?;
+        Ok(Self(Arc::new(writer)))
     }
 
-    /// Another handle of the same file, for the machine that comes after a reset.
-    ///
-    /// # Errors
-    /// The host is out of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    pub(crate) fn write(&mut self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+    /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before.
+    pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+        let before = self.0.take_outcome();
+        // 16 devices at most, of some 200 bytes each.
         let text = format!("{:#}\n", counters(uptime, devices));
-        self.0.rewind()?;
-        self.0.write_all(text.as_bytes())?;
-        self.0.set_len(text.len() as u64)
+        if !self.0.hand_over(text.as_bytes()) {
+            return Err(io::Error::other("the file still takes those of the last time"));
+        }
+        before.map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
     }
+
+    /// Waits until what was begun is written, but not for long.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        if !self.0.wait(PATIENCE) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.0.take_outcome().map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
+    }
+}
+
+fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)
 }
 
 fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
