@@ -3,14 +3,21 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use vmm_machine::Messages;
 
 use crate::args::Args;
 use crate::outcome::Failure;
 use crate::streams::{self, Streams};
+
+/// Starts of a guest whose lifecycle is logged, with -v. A guest can reset its machine without end.
+const LOGGED_STARTS: u32 = 100;
+/// Of the lifecycle of machines nothing more is logged.
+static HAS_ENOUGH: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log as the flags ask.
 pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
@@ -22,8 +29,8 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
     match &args.log_file {
         None => {
-            let stderr = streams.stderr.clone();
-            log.without_time().with_writer(move || Stderr(stderr.clone())).init();
+            let to = To { messages: streams.stderr.clone(), is_stderr: true };
+            log.without_time().with_writer(to).init();
         }
         Some(path) => {
             let failed = |source| Failure::LogFile { path: path.clone(), source };
@@ -32,33 +39,53 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
                 File::options().create(true).append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
             let file = file.and_then(Messages::to_file).map_err(failed)?;
             streams.log = Some(file.clone());
-            log.with_writer(move || LogFile(file.clone())).init();
+            log.with_writer(To { messages: file, is_stderr: false }).init();
         }
     }
     Ok(())
 }
 
-/// Standard error, which may be the terminal.
-struct Stderr(Messages);
-
-/// The file of `--log-file`.
-struct LogFile(Messages);
-
-/// tracing-subscriber writes each line whole.
-impl Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.say(&streams::for_terminal(line));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// The guest has reset its machine so many times, and a machine starts again.
+pub(crate) fn restarted(count: u32) {
+    if count == LOGGED_STARTS {
+        tracing::info!(
+            "the guest has reset its machine {count} times; only warnings and errors are logged from here on"
+        );
+        HAS_ENOUGH.store(true, Ordering::Relaxed);
     }
 }
 
-impl Write for LogFile {
+/// Where the log goes.
+struct To {
+    messages: Messages,
+    /// Which may be the terminal.
+    is_stderr: bool,
+}
+
+/// A line's way there, or to nowhere.
+struct Line<'a>(Option<&'a To>);
+
+impl<'a> MakeWriter<'a> for To {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(Some(self))
+    }
+
+    fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Line<'a> {
+        let is_wanted = *meta.level() <= tracing::Level::WARN || !HAS_ENOUGH.load(Ordering::Relaxed);
+        Line(is_wanted.then_some(self))
+    }
+}
+
+/// tracing-subscriber writes each line whole.
+impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.say(line);
+        match self.0 {
+            Some(To { messages, is_stderr: true }) => messages.say(&streams::for_terminal(line)),
+            Some(To { messages, is_stderr: false }) => messages.say(line),
+            None => {}
+        }
         Ok(line.len())
     }
 

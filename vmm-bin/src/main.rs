@@ -59,7 +59,8 @@ fn boot(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Fai
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
     let mut inputs = Inputs::open(&config, KINDS)?;
-    loop {
+    for restarts in 0_u32.. {
+        log::restarted(restarts);
         let mut machine = build(args, &config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
         machine.set_device_log(device_log);
         let mut run = machine.run(started)?;
@@ -70,6 +71,7 @@ fn boot(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Fai
         inputs.reopen_lost(&config, KINDS)?;
         device_log = run.device_log;
     }
+    unreachable!("nobody lives to see 2^32 starts")
 }
 
 fn metrics(path: &Path) -> Result<MetricsFile, Failure> {

@@ -120,8 +120,11 @@ impl Machine {
         let Some(file) = self.metrics.clone() else { return };
         // What SIGUSR1 has asked for comes first.
         let before = file.finish();
-        self.write_metrics();
-        if let Err(error) = before.and_then(|()| file.finish()) {
+        let written =
+            before.and(file.write(self.started.elapsed(), &self.virtio)).and_then(|()| file.finish());
+        if file.is_news(&written)
+            && let Err(error) = written
+        {
             warn!("the counters can't be written: {error}");
         }
     }

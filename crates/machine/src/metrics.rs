@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,7 +24,11 @@ use crate::virtio::VirtioDevices;
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct MetricsFile(Arc<FileWriter>);
+pub struct MetricsFile {
+    writer: Arc<FileWriter>,
+    /// The last attempt failed, and the user knows.
+    is_failing: Arc<AtomicBool>,
+}
 
 impl MetricsFile {
     /// Creates the file, or empties it. Clones are the same file, for the machine that comes after a reset.
@@ -41,15 +46,22 @@ impl MetricsFile {
                 .map(|()| text.len())
                 .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         }))?;
-        Ok(Self(Arc::new(writer)))
+        Ok(Self { writer: Arc::new(writer), is_failing: Arc::default() })
+    }
+
+    /// Whether what became of the last attempt is a failure that nobody was told of. A guest that resets its machine without
+    /// end has one at each end.
+    pub(crate) fn is_news(&self, written: &io::Result<()>) -> bool {
+        let is_failing = written.is_err();
+        !self.is_failing.swap(is_failing, Ordering::Relaxed) && is_failing
     }
 
     /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before.
     pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
-        let before = self.0.take_outcome();
+        let before = self.writer.take_outcome();
         // 16 devices at most, of some 200 bytes each.
         let text = format!("{:#}\n", counters(uptime, devices));
-        if !self.0.hand_over(text.as_bytes()) {
+        if !self.writer.hand_over(text.as_bytes()) {
             return Err(io::Error::other("the file still takes those of the last time"));
         }
         before.map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
@@ -57,10 +69,10 @@ impl MetricsFile {
 
     /// Waits until what was begun is written, but not for long.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        if !self.0.wait(PATIENCE) {
+        if !self.writer.wait(PATIENCE) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.0.take_outcome().map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
+        self.writer.take_outcome().map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
     }
 }
 

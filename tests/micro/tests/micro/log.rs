@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
@@ -23,6 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         log_is_empty_unless_asked_for,
         log_verbose_goes_to_stderr,
         log_file_has_it_instead_of_stderr,
+        log_of_a_guest_that_resets_without_end_is_bounded,
         log_to_a_full_pipe_does_not_hold_up_a_timeout,
         log_to_a_full_pipe_does_not_hold_up_a_signal,
         log_file_that_is_a_pipe_without_a_reader_is_refused,
@@ -40,6 +42,23 @@ fn log_verbose_goes_to_stderr() {
     monitor.expect_code(ENDED, DEADLINE);
     assert!(monitor.stderr().contains(LINE), "{}", monitor.stderr());
     assert!(!monitor.stderr().contains("DEBUG"), "{}", monitor.stderr());
+}
+
+/// With -v each start has some lines.
+fn log_of_a_guest_that_resets_without_end_is_bounded() {
+    let dir = TempDir::new().unwrap();
+    // mov al, 0xfe; out 0x64, al; hlt
+    std::fs::write(dir.path().join("reset.bin"), b"\xb0\xfe\xe6\x64\xf4").unwrap();
+    let config =
+        r#"{"boot": {"flat": {"image": "reset.bin"}}, "memory": {"size": "1M"}, "on_reboot": "restart"}"#;
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let mut monitor = Monitor::command(["--config", "vm.json", "-v"]).dir(dir.path()).start();
+    monitor.expect_stderr("INFO the guest has reset its machine 100 times; only warnings", DEADLINE);
+    let more = monitor.cpu_time() + Duration::from_millis(500);
+    wait_until("it has started often again", DEADLINE, || monitor.cpu_time() > more);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr().matches(LINE).count(), 100);
 }
 
 /// A pipe with a name.

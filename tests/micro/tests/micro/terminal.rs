@@ -34,6 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_paste_of_64_kib_arrives_whole,
         terminal_paste_of_256_kib_arrives_whole,
         terminal_ctrl_a_x_behind_what_a_deaf_guest_does_not_take_quits,
+        terminal_ctrl_a_x_on_a_console_without_a_driver_quits,
         terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits,
         terminal_paste_of_64_kib_while_guest_prints_arrives_whole,
         terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status,
@@ -208,6 +209,21 @@ fn terminal_ctrl_a_x_behind_what_a_deaf_guest_does_not_take_quits() {
     // More than the UART's FIFO of 64 bytes.
     monitor.send(&[b'x'; 100]);
     monitor.send(b"\x01x");
+    assert_restored(monitor, ENDED);
+}
+
+fn terminal_ctrl_a_x_on_a_console_without_a_driver_quits() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let boot = format!(r#"{{"kernel": "{}"}}"#, crate::common::kernel("halt"));
+    let devices = r#"[{"type": "console", "target": "stdio"}]"#;
+    let config =
+        format!(r#"{{"boot": {boot}, "memory": {{"size": "32M"}}, "serial": "none", "devices": {devices}}}"#);
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).on_terminal().start();
+    let is_raw = || !monitor.termios().local_flags.contains(LocalFlags::ICANON);
+    wait_until("the terminal is raw", DEADLINE, is_raw);
+    let mut monitor = monitor;
+    monitor.send(b"nobody takes this\x01x");
     assert_restored(monitor, ENDED);
 }
 
