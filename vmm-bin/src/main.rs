@@ -59,19 +59,20 @@ fn boot(args: &Args, streams: &Streams, started: Instant) -> Result<Outcome, Fai
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
     let mut inputs = Inputs::open(&config, KINDS)?;
-    for restarts in 0_u32.. {
-        log::restarted(restarts);
+    let mut restarts = 0_u32;
+    loop {
         let mut machine = build(args, &config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
         machine.set_device_log(device_log);
         let mut run = machine.run(started)?;
         match run.restart.take().filter(|_| config.on_reboot == OnReboot::Restart) {
             Some(kept) => inputs = kept,
-            None => return Ok(Outcome::Ended(run)),
+            None => return Ok(Outcome::Ended(Box::new(run))),
         }
         inputs.reopen_lost(&config, KINDS)?;
         device_log = run.device_log;
+        restarts = restarts.saturating_add(1);
+        log::restarted(restarts);
     }
-    unreachable!("nobody lives to see 2^32 starts")
 }
 
 fn metrics(path: &Path) -> Result<MetricsFile, Failure> {

@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
     /// Nobody reads our output.
     OutputGone,
     /// The machine ran.
-    Ended(Run),
+    Ended(Box<Run>),
 }
 
 /// An error, with its exit code in mind.
