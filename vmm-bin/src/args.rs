@@ -8,6 +8,7 @@ use vmm_config::{ConfigError, Flag, Overrides, Timeout};
 use vmm_machine::{Diagnostics, WatchExits};
 
 use crate::bare::BareArguments;
+use crate::streams::Streams;
 
 const EXAMPLES: &str = include_str!("help.txt");
 
@@ -123,8 +124,9 @@ pub(crate) enum Command {
 
 impl Args {
     /// What to watch of the guest.
-    pub(crate) fn diagnostics(&self, is_raw_terminal: bool) -> Diagnostics {
-        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal }
+    pub(crate) fn diagnostics(&self, is_raw_terminal: bool, streams: &Streams) -> Diagnostics {
+        let lines = Some(streams.stderr.clone());
+        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal, lines }
     }
 
     /// The arguments without a flag.

@@ -3,16 +3,24 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::OFlag;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use vmm_machine::Messages;
 
 use crate::args::Args;
 use crate::outcome::Failure;
-use crate::tty;
+use crate::streams::{self, Streams};
+
+/// Starts of a guest whose lifecycle is logged, with -v. A guest can reset its machine without end.
+const LOGGED_STARTS: u32 = 100;
+/// Of the lifecycle of machines nothing more is logged.
+static HAS_ENOUGH: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log as the flags ask.
-pub(crate) fn init(args: &Args) -> Result<(), Failure> {
+pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     let level = match args.verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -20,35 +28,70 @@ pub(crate) fn init(args: &Args) -> Result<(), Failure> {
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
     match &args.log_file {
-        None => log.without_time().with_writer(|| Stderr).init(),
+        None => {
+            let to = To { messages: streams.stderr.clone(), is_stderr: true };
+            log.without_time().with_writer(to).init();
+        }
         Some(path) => {
+            let failed = |source| Failure::LogFile { path: path.clone(), source };
+            let mut options = File::options();
             // For its user alone: what devices say in it comes from the guest.
-            let file = File::options().create(true).append(true).mode(0o600).open(path);
-            let file = file.map_err(|source| Failure::LogFile { path: path.clone(), source })?;
-            log.with_writer(Mutex::new(file)).init();
+            options.create(true).append(true).mode(0o600);
+            // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
+            let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+            let file = file.and_then(Messages::to_file).map_err(failed)?;
+            streams.log = Some(file.clone());
+            log.with_writer(To { messages: file, is_stderr: false }).init();
         }
     }
     Ok(())
 }
 
-/// Standard error. A raw terminal doesn't return the carriage by itself.
-struct Stderr;
+/// The guest has reset its machine so many times, and a machine starts again.
+pub(crate) fn restarted(count: u32) {
+    if count == LOGGED_STARTS {
+        tracing::info!(
+            "the guest has reset its machine {count} times; only warnings and errors are logged from here on"
+        );
+        HAS_ENOUGH.store(true, Ordering::Relaxed);
+    }
+}
 
-impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !tty::is_raw() {
-            return io::stderr().write(bytes);
+/// Where the log goes.
+struct To {
+    messages: Messages,
+    /// Which may be the terminal.
+    is_stderr: bool,
+}
+
+/// A line's way there, or to nowhere.
+struct Line<'a>(Option<&'a To>);
+
+impl<'a> MakeWriter<'a> for To {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(Some(self))
+    }
+
+    fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Line<'a> {
+        let is_wanted = *meta.level() <= tracing::Level::WARN || !HAS_ENOUGH.load(Ordering::Relaxed);
+        Line(is_wanted.then_some(self))
+    }
+}
+
+/// tracing-subscriber writes each line whole.
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Some(To { messages, is_stderr: true }) => messages.say(&streams::for_terminal(line)),
+            Some(To { messages, is_stderr: false }) => messages.say(line),
+            None => {}
         }
-        let mut stderr = io::stderr().lock();
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let text = line.strip_suffix(b"\n").unwrap_or(line);
-            stderr.write_all(text)?;
-            stderr.write_all(if text.len() < line.len() { b"\r\n" } else { b"" })?;
-        }
-        Ok(bytes.len())
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }

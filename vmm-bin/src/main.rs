@@ -6,8 +6,9 @@ mod bare;
 mod descriptors;
 mod log;
 mod outcome;
+mod panics;
 mod privileges;
-mod tty;
+mod streams;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -17,70 +18,80 @@ use std::time::Instant;
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
 use vmm_machine::doctor::Host;
+use vmm_machine::terminal::{self, RawMode};
 use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
 use crate::outcome::{Failure, Outcome};
+use crate::streams::Streams;
 
 fn main() -> ExitCode {
     let started = Instant::now();
     let inherited = Inherited::find();
     privileges::give_up();
-    tty::restore_on_panic();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return outcome::usage(&error),
     };
-    let result = match log::init(&args) {
-        Ok(()) => run(&args, inherited, started),
-        Err(failure) => Err(failure),
+    let mut streams = match Streams::open() {
+        Ok(streams) => streams,
+        Err(error) => return outcome::without_streams(&error),
     };
-    outcome::report(result)
+    panics::report_to(&streams);
+    let result = log::init(&args, &mut streams).and_then(|()| run(&args, inherited, &streams, started));
+    outcome::report(result, &streams)
 }
 
-fn run(args: &Args, inherited: Inherited, started: Instant) -> Result<Outcome, Failure> {
+fn run(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
-        None => boot(args, inherited, started),
+        None => boot(args, inherited, streams, started),
     }
 }
 
-fn boot(args: &Args, inherited: Inherited, started: Instant) -> Result<Outcome, Failure> {
+fn boot(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
     args.bare().check(&args.given_files())?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let overrides = args.overrides()?;
     let fields = FlagFields::new(&file, &overrides);
     let config = file.merge(overrides)?;
     inherited.close_unnamed(&config, std::env::args_os());
-    boot_config(args, &config, started).map_err(|failure| failure.of_flags(fields))
+    boot_config(args, &config, streams, started).map_err(|failure| failure.of_flags(fields))
 }
 
-fn boot_config(args: &Args, config: &Config, started: Instant) -> Result<Outcome, Failure> {
+fn boot_config(
+    args: &Args,
+    config: &Config,
+    streams: &Streams,
+    started: Instant,
+) -> Result<Outcome, Failure> {
     if args.check {
-        return print(&plan(config)?.0.to_string());
+        let plan = Plan::new(config, &mut Inputs::open(config, KINDS)?)?;
+        return print(&plan.to_string());
     }
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     descriptors::raise_limit();
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
-    loop {
-        let mut machine = build(args, config, metrics.as_ref(), &mut terminal, started)?;
-        machine.set_device_log(device_log);
-        let run = machine.run(started)?;
-        if !run.wants_restart || config.on_reboot == OnReboot::Exit {
-            return Ok(Outcome::Ended(run));
-        }
-        device_log = run.device_log;
-    }
-}
-
-fn plan(config: &Config) -> Result<(Plan, Inputs), Failure> {
     let mut inputs = Inputs::open(config, KINDS)?;
-    Ok((Plan::new(config, &mut inputs)?, inputs))
+    let mut restarts = 0_u32;
+    loop {
+        let mut machine = build(args, config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
+        machine.set_device_log(device_log);
+        let mut run = machine.run(started)?;
+        match run.restart.take().filter(|_| config.on_reboot == OnReboot::Restart) {
+            Some(kept) => inputs = kept,
+            None => return Ok(Outcome::Ended(Box::new(run))),
+        }
+        inputs.reopen_lost(config, KINDS)?;
+        device_log = run.device_log;
+        restarts = restarts.saturating_add(1);
+        log::restarted(restarts);
+    }
 }
 
 fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
@@ -91,15 +102,23 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
 fn build(
     args: &Args,
     config: &Config,
-    metrics: Option<&MetricsFile>,
-    terminal: &mut Option<tty::RawMode>,
+    mut inputs: Inputs,
+    (metrics, streams): (Option<&MetricsFile>, &Streams),
+    terminal: &mut Option<RawMode>,
     started: Instant,
 ) -> Result<Machine, Failure> {
-    let (plan, inputs) = plan(config)?;
+    let plan = Plan::new(config, &mut inputs)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
-    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal))?;
+    if on_terminal && terminal::is_background(io::stdin()) {
+        return Err(Failure::Background);
+    }
+    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal, streams))?;
     let ptys: String = machine.ptys().map(|(console, pty)| format!("{console}: {pty}\n")).collect();
-    print(&ptys)?;
+    streams.stdout.say(ptys.as_bytes());
+    machine.attach(streams.stdout.clone());
+    if let Some(log) = &streams.log {
+        machine.attach(log.clone());
+    }
     if let Some(timeout) = args.timeout {
         machine.set_timeout(timeout.get().saturating_sub(started.elapsed()))?;
     }
@@ -107,10 +126,11 @@ fn build(
         machine.set_shutdown_timeout(timeout.get());
     }
     if let Some(metrics) = metrics {
-        machine.set_metrics(metrics.try_clone().map_err(Failure::Descriptors)?);
+        machine.set_metrics(metrics.clone());
     }
     if on_terminal && terminal.is_none() {
-        *terminal = Some(tty::RawMode::enter()?);
+        terminal::restore_on_crash().map_err(Failure::Terminal)?;
+        *terminal = Some(RawMode::enter(io::stdin()).map_err(Failure::Terminal)?);
     }
     Ok(machine)
 }

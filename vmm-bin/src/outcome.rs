@@ -1,23 +1,21 @@
 //! How the program ends: one message, one exit code.
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::poll::{PollFd, PollFlags, poll};
 use vmm_config::{ConfigError, FlagFields};
 use vmm_machine::{Blame, Ending, Run};
 
 use crate::bare::BareError;
 
+use crate::streams::Streams;
+
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
 const HOST_CANT: u8 = 4;
-/// How long a message waits for its reader.
-const PATIENCE_MS: u16 = 1000;
 
 /// An end that isn't an error.
 #[derive(Debug)]
@@ -29,7 +27,7 @@ pub(crate) enum Outcome {
     /// Nobody reads our output.
     OutputGone,
     /// The machine ran.
-    Ended(Run),
+    Ended(Box<Run>),
 }
 
 /// An error, with its exit code in mind.
@@ -45,8 +43,11 @@ pub(crate) enum Failure {
     LogFile { path: PathBuf, source: io::Error },
     #[error("--metrics {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
-    #[error("a descriptor for the file of --metrics")]
-    Descriptors(#[source] io::Error),
+    #[error(
+        "standard input is a terminal that this job doesn't have, since it runs in the background: start it in the foreground, \
+         or give the guest another console with --serial pty, or no input with </dev/null"
+    )]
+    Background,
     #[error("terminal")]
     Terminal(#[source] io::Error),
     #[error("standard output")]
@@ -73,6 +74,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Bare(_)
+            | Self::Background
             | Self::Config(ConfigError::Flag { .. })
             | Self::LogFile { .. }
             | Self::Metrics { .. } => USAGE,
@@ -82,7 +84,7 @@ impl Failure {
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Stdout(_) | Self::Descriptors(_) => INTERNAL,
+            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
         }
     }
 }
@@ -107,28 +109,29 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Says what there is to say and gives the exit code.
-pub(crate) fn report(result: Result<Outcome, Failure>) -> ExitCode {
+/// Says what there is to say, waits a moment for its reader, and gives the exit code.
+pub(crate) fn report(result: Result<Outcome, Failure>, streams: &Streams) -> ExitCode {
     let code = match result {
         Err(failure) => {
-            say(&format!("error: {}", failure.message()));
+            streams.report(&format!("error: {}", failure.message()));
             failure.code()
         }
         Ok(Outcome::HostLacks) => HOST_CANT,
         Ok(Outcome::OutputGone) => Ending::OutputGone.exit_code(),
         Ok(Outcome::Done) => 0,
-        Ok(Outcome::Ended(run)) => tell(&run),
+        Ok(Outcome::Ended(run)) => tell(&run, streams),
     };
+    streams.flush();
     ExitCode::from(code)
 }
 
 /// Says what is to be said of a machine's run and gives its exit code.
-fn tell(run: &Run) -> u8 {
+fn tell(run: &Run, streams: &Streams) -> u8 {
     if let Some(exits) = &run.exits {
-        say(exits.to_string().trim_end());
+        streams.report(exits.to_string().trim_end());
     }
     if run.ending.is_told() {
-        say(&format!("error: {}", run.ending));
+        streams.report(&format!("error: {}", run.ending));
     }
     run.ending.exit_code()
 }
@@ -140,11 +143,8 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-/// One message on standard error, if anybody listens. A reader that has stopped doesn't keep us from ending.
-fn say(text: &str) {
-    let stderr = io::stderr();
-    let is_stuck = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PATIENCE_MS) == Ok(0);
-    if !is_stuck {
-        let _ = writeln!(stderr.lock(), "{text}");
-    }
+/// There are no descriptors left, not even to report that in the usual way.
+pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
+    eprintln!("error: event descriptors of the program's own output: {error}");
+    ExitCode::from(INTERNAL)
 }

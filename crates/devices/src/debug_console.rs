@@ -29,6 +29,10 @@ impl BusDevice for DebugConsole {
         self.0.push(data);
         self.0.outcome()
     }
+
+    fn is_holding(&self) -> bool {
+        self.0.is_holding()
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +56,6 @@ mod tests {
         let console = DebugConsole::new(Arc::new(Output::new().unwrap()));
         let flood = vec![b'x'; 64 << 10];
         assert_eq!(console.write(0, &flood), Outcome::Hold);
+        assert!(console.is_holding());
     }
 }

@@ -11,9 +11,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const HOLD_LEN: usize = 64 << 10;
 /// Bytes at which it may go on. Half, so that it doesn't stop and start for each byte.
 const WAKE_LEN: usize = HOLD_LEN / 2;
-/// Bytes that are ever kept. A held vCPU writes nothing, but finishes the exit that it is in, and a string
-/// instruction's exit carries up to a page: room for 255 vCPUs that do so at the same time is 1 MiB.
-const CAPACITY: usize = HOLD_LEN + (1 << 20);
+/// The most vCPUs of a machine (`cpus.count` of a config).
+const MAX_VCPUS: usize = 4096;
+/// What one exit of a string instruction carries at most: the page that KVM shares with us.
+const EXIT_LEN: usize = 4096;
+/// Bytes that are ever kept. A held vCPU writes nothing until it is released, but each finishes the exit that it is in: at
+/// one byte below the hold all of them may be in a string instruction. 16 MiB, taken from the host only when they are.
+const CAPACITY: usize = HOLD_LEN + MAX_VCPUS * EXIT_LEN;
 
 /// What happens to a guest that writes faster than the host takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,17 @@ struct Queue {
     overflow: Overflow,
     held: bool,
     lost: u64,
+}
+
+impl Queue {
+    /// So many bytes were taken out.
+    fn taken(&mut self, len: usize) -> Taken {
+        let wake = self.held && self.bytes.len() <= WAKE_LEN;
+        if wake {
+            self.held = false;
+        }
+        Taken { len, wake }
+    }
 }
 
 impl Output {
@@ -84,6 +99,23 @@ impl Output {
         }
     }
 
+    /// Takes all of `line`, if the queue has no more than `limit` bytes then; otherwise nothing.
+    #[must_use]
+    pub fn push_within(&self, limit: usize, line: &[u8]) -> bool {
+        let mut queue = self.queue();
+        if queue.bytes.len() + line.len() > limit {
+            return false;
+        }
+        let first = queue.bytes.is_empty();
+        queue.bytes.extend(line);
+        drop(queue);
+        if first && !line.is_empty() {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.ready.write(1);
+        }
+        true
+    }
+
     /// Whether the guest may go on writing.
     pub fn outcome(&self) -> Outcome {
         let mut queue = self.queue();
@@ -94,10 +126,34 @@ impl Output {
         Outcome::Done
     }
 
+    /// Whether a vCPU that was held must stay so: the host hasn't taken enough since, or others have filled the queue again.
+    pub fn is_holding(&self) -> bool {
+        let mut queue = self.queue();
+        queue.held |= queue.overflow == Overflow::Hold && queue.bytes.len() >= HOLD_LEN;
+        queue.held
+    }
+
     /// Readable when the queue has stopped being empty. Read it, then [`take`](Self::take) until nothing
     /// comes.
     pub fn ready(&self) -> &EventFd {
         &self.ready
+    }
+
+    /// Copies the oldest bytes into `into`, and returns how many there are. They stay until they are
+    /// [discarded](Self::discard): for a host side that doesn't know yet how many it can write.
+    pub fn peek(&self, into: &mut [u8]) -> usize {
+        let queue = self.queue();
+        let len = into.len().min(queue.bytes.len());
+        into.iter_mut().zip(queue.bytes.iter()).for_each(|(to, from)| *to = *from);
+        len
+    }
+
+    /// Takes away the `len` oldest bytes, which were [seen](Self::peek).
+    pub fn discard(&self, len: usize) -> Taken {
+        let mut queue = self.queue();
+        let len = len.min(queue.bytes.len());
+        queue.bytes.drain(..len);
+        queue.taken(len)
     }
 
     /// Moves the oldest bytes into `into`.
@@ -107,11 +163,7 @@ impl Output {
         for (to, from) in into.iter_mut().zip(queue.bytes.drain(..len)) {
             *to = from;
         }
-        let wake = queue.held && queue.bytes.len() <= WAKE_LEN;
-        if wake {
-            queue.held = false;
-        }
-        Taken { len, wake }
+        queue.taken(len)
     }
 
     /// Chooses what happens from now on. `true` means that a guest was held and isn't any more: wake its
@@ -174,11 +226,62 @@ mod tests {
     }
 
     #[test]
+    fn output_holds_until_half_of_it_was_taken_and_again_once_it_is_full() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let mut bytes = vec![0; WAKE_LEN - 1];
+        output.take(&mut bytes);
+        assert!(output.is_holding(), "one byte too many is left");
+        output.take(&mut bytes[..1]);
+        assert!(!output.is_holding());
+        // Another vCPU was faster.
+        fill(&output, WAKE_LEN);
+        assert!(output.is_holding());
+        assert!(output.take(&mut vec![0; WAKE_LEN]).wake, "who was told to stay is woken");
+    }
+
+    #[test]
+    fn output_has_room_for_a_page_of_each_of_4096_vcpus_that_it_holds() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN - 1);
+        let page = [7; 4096];
+        (0..4096).for_each(|_| output.push(&page));
+        assert_eq!(output.lost(), 0);
+    }
+
+    #[test]
     fn output_of_a_guest_that_ignores_the_hold_is_bounded() {
         let output = Output::new().unwrap();
         fill(&output, CAPACITY + 5);
         assert_eq!(output.lost(), 5);
         assert_eq!(output.take(&mut vec![0; 2 * CAPACITY]).len, CAPACITY);
+    }
+
+    #[test]
+    fn output_takes_a_line_whole_or_not_at_all() {
+        let output = Output::new().unwrap();
+        assert!(output.push_within(8, b"first\n"));
+        assert!(!output.push_within(8, b"abc"));
+        assert!(output.push_within(8, b"ab"));
+        let mut bytes = [0; 16];
+        assert_eq!(output.take(&mut bytes).len, 8);
+        assert_eq!(&bytes[..8], b"first\nab");
+    }
+
+    #[test]
+    fn output_seen_stays_until_it_is_discarded_and_wakes_a_held_guest_then() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let mut bytes = [9; 3];
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(bytes, [0, 1, 2]);
+        assert_eq!(output.discard(WAKE_LEN - 1), Taken { len: WAKE_LEN - 1, wake: false });
+        assert_eq!(output.discard(1), Taken { len: 1, wake: true });
+        assert_eq!(output.peek(&mut bytes), 3);
+        assert_eq!(bytes, [0, 1, 2], "the length is a multiple of 256");
     }
 
     #[test]

@@ -25,11 +25,25 @@ impl BusDevice for PseudoSerial {
         self.0.push(data);
         self.0.outcome()
     }
+
+    fn is_holding(&self) -> bool {
+        self.0.is_holding()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pseudo_serial_holds_a_guest_until_its_output_is_taken() {
+        let output = Arc::new(Output::new().unwrap());
+        let port = PseudoSerial::new(Arc::clone(&output));
+        assert_eq!(port.write(0, &vec![b'x'; 64 << 10]), Outcome::Hold);
+        assert!(port.is_holding());
+        output.take(&mut vec![0; 64 << 10]);
+        assert!(!port.is_holding());
+    }
 
     #[test]
     fn pseudo_serial_sends_and_reads_as_nobody() {

@@ -144,7 +144,14 @@ impl Uart {
     /// # Errors
     /// The host is out of file descriptors.
     pub fn new(irq: IrqLine) -> io::Result<Self> {
-        let output = Arc::new(Output::new()?);
+        Self::with_output(irq, Arc::new(Output::new()?))
+    }
+
+    /// As [`new`](Self::new), with a queue that may hold something already, such as what another machine printed.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn with_output(irq: IrqLine, output: Arc<Output>) -> io::Result<Self> {
         let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
         Ok(Self {
             registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, listens: false }),
@@ -235,6 +242,10 @@ impl BusDevice for Uart {
         }
         outcome
     }
+
+    fn is_holding(&self) -> bool {
+        self.output.is_holding()
+    }
 }
 
 impl std::fmt::Debug for Uart {
@@ -288,6 +299,16 @@ mod tests {
         assert_eq!(read(&uart, DATA), 7);
         assert_eq!(uart.wants_input().read().unwrap(), 1);
         assert_eq!(uart.room(), 32);
+    }
+
+    #[test]
+    fn uart_holds_a_guest_until_its_output_is_taken() {
+        let (uart, _) = uart();
+        let flood = |_| uart.write(DATA, b"x");
+        assert_eq!((0..64 << 10).map(flood).last(), Some(Outcome::Hold));
+        assert!(uart.is_holding());
+        uart.output().take(&mut vec![0; 64 << 10]);
+        assert!(!uart.is_holding());
     }
 
     #[test]

@@ -10,7 +10,9 @@ use vmm_arch::cpuid::{self, Place};
 use vmm_arch::topology::{FIRST_X2APIC_ID, Topology};
 use vmm_arch::{boot, layout, msr};
 use vmm_bus::{Bus, BusDevice, IrqLine};
-use vmm_devices::{DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart};
+use vmm_devices::{
+    DebugConsole, DebugExit, I8042, Output, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
+};
 use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
@@ -33,7 +35,8 @@ use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity};
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
     ///
-    /// Blocks SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGWINCH in this thread, on which [`run`](Self::run) must be called.
+    /// Blocks every signal in this thread that would kill the process, but those of defects and those that it ignores;
+    /// [`run`](Self::run) must be called on it.
     ///
     /// # Errors
     /// The host lacks KVM, memory or something else; nothing is left behind then.
@@ -67,12 +70,15 @@ impl Machine {
         }
 
         let ports = Bus::new();
-        let connected = connect_devices(&plan, &vm, &ports)?;
+        let printed = inputs.consoles.printed.take();
+        let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).tried("eventfd of COM1")?;
+        let connected = connect_devices(&plan, &vm, &ports, &printed)?;
         let (mmio, news) = (Bus::new(), eventfd("eventfd of the devices")?);
         let mut opened = std::mem::take(&mut inputs.devices);
         let lines = virtio::take_consoles(&mut opened);
         let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, Arc::new(news))?;
-        let consoles = console::open_all(&plan.serial, connected.uart, lines, &messages)?;
+        let kept = std::mem::take(&mut inputs.consoles.opened);
+        let mut consoles = console::open_all(&plan.serial, connected.uart, lines, kept, &messages)?;
 
         let ended = eventfd("eventfd of the vCPUs")?;
         let mut watching = Watching::new(diagnostics, &vm)?;
@@ -86,7 +92,7 @@ impl Machine {
             vcpus.push(watching.spawn(index, vcpu, handler, ended, begin)?);
         }
 
-        let ptys = consoles.iter().filter_map(console::Console::announcement).collect();
+        let ptys = consoles.iter_mut().filter_map(console::Console::announcement).collect();
         let mut events = EventManager::new().map_err(Error::EventLoop)?;
         let consoles = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
         let consoles = consoles.map(|console| events.add_subscriber(console)).collect();
@@ -95,19 +101,16 @@ impl Machine {
         events.add_subscriber(Source::Told(ended));
         let news = Told::new(Arc::clone(&virtio.news), Message::DeviceNews, messages.clone());
         events.add_subscriber(Source::Told(news));
-        let stream = match watching.stream() {
-            Some(output) => {
-                let stream = Stream::open(output, messages.clone()).tried("standard error")?;
-                Some(events.add_subscriber(Source::Stream(stream)))
-            }
-            None => None,
-        };
+        let stream = Stream::new(watching.messages().clone(), messages.clone());
+        let stream = events.add_subscriber(Source::Stream(stream));
         debug!("machine is built");
         let messages = (messages, received);
         let expect = plan.expect;
         Ok(Self {
             vcpus,
             virtio,
+            files: inputs.files,
+            printed,
             metrics: None,
             device_log: DeviceLog::default(),
             events,
@@ -188,10 +191,11 @@ struct Connected {
 }
 
 /// Puts the planned devices on the bus, and their interrupts at the controllers.
-fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus) -> Result<Connected, Error> {
+fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus, printed: &Arc<Output>) -> Result<Connected, Error> {
     let line = || IrqLine::new().tried("eventfd of an interrupt");
     let uart_irq = line()?;
-    let uart = Arc::new(Uart::new(uart_irq.clone()).tried("eventfds of COM1")?);
+    let uart = Uart::with_output(uart_irq.clone(), Arc::clone(printed)).tried("eventfds of COM1")?;
+    let uart = Arc::new(uart);
     let mut power = None;
     for device in &plan.devices {
         let (bus_device, irq): (Arc<dyn BusDevice>, _) = match device.kind {

@@ -28,6 +28,8 @@ pub(crate) enum Message {
     Signal(i32),
     /// A virtio device has finished a reset, or its driver broke the rules, or it says something.
     DeviceNews,
+    /// The process was stopped and goes on: its shell had the terminal meanwhile.
+    Continued,
     /// The terminal may have another size.
     Resized,
     /// Somebody wants to know what the devices have counted.

@@ -5,7 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::file_writer::FileWriter;
 
 /// What became of a transfer.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,15 +22,31 @@ pub(crate) enum Transfer {
     /// Nothing will ever move again: end of file, or the other side has gone.
     Ended,
     /// The host failed.
-    Failed(nix::errno::Errno),
+    Failed(Errno),
 }
 
-/// A descriptor in non-blocking mode. If the mode was changed for somebody else too, it is changed back.
+impl From<Result<usize, Errno>> for Transfer {
+    fn from(result: Result<usize, Errno>) -> Self {
+        match result {
+            Ok(0) => Self::Ended,
+            Ok(len) => Self::Moved(len),
+            Err(Errno::EAGAIN) => Self::Blocked,
+            // A pty or terminal whose other end was closed says EIO.
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EIO) => Self::Ended,
+            Err(errno) => Self::Failed(errno),
+        }
+    }
+}
+
+/// A descriptor whose reads and writes never wait, and whose open file, if others share it, keeps its mode.
 #[derive(Debug)]
-pub(crate) struct HostFd {
-    fd: OwnedFd,
-    /// The flags to give back.
-    restore: Option<OFlag>,
+pub(crate) enum HostFd {
+    /// In non-blocking mode, and ours alone.
+    NonBlocking(OwnedFd),
+    /// Input whose mode is not ours to change: looked at before each read.
+    Polled(OwnedFd),
+    /// Output that may wait whatever its mode, or whose mode is not ours to change.
+    Threaded(FileWriter),
 }
 
 /// Which way bytes go.
@@ -36,51 +57,64 @@ pub(crate) enum Direction {
 }
 
 impl HostFd {
-    /// Takes a descriptor that is ours alone.
+    /// Takes a descriptor that is ours alone. If it is a file, it is for output.
     pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
+        if ignores_nonblocking_mode(fd.as_fd())? {
+            return FileWriter::new(fd).map(Self::Threaded);
+        }
         let flags = flags(fd.as_fd())?;
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { fd, restore: None })
+        Ok(Self::NonBlocking(fd))
     }
 
     /// Takes a standard stream.
     ///
-    /// Its mode belongs to an open file that other processes share: a shell whose terminal is non-blocking
-    /// misbehaves. So the file behind it is opened once more; where that can't be, as for a socket or another
-    /// user's terminal, the mode is changed for all and restored at the end.
+    /// Its mode belongs to an open file that other processes share: a shell whose terminal is non-blocking misbehaves. So
+    /// the file is opened once more. Where that can't be, as for a socket or another user's terminal, or mustn't, as for a
+    /// regular file, whose position is shared, input is polled before each read and output is written by a thread.
     pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
-        let stat = nix::sys::stat::fstat(stream)?;
-        let kind = nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode);
-        let fd = stream.try_clone_to_owned()?;
-        // The kinds are numbers, not bits: S_IFSOCK has all bits of S_IFREG.
-        if kind & nix::sys::stat::SFlag::S_IFMT == nix::sys::stat::SFlag::S_IFREG {
-            // Never blocks, and the place in it is shared: a file opened anew would start at its beginning.
-            return Ok(Self { fd, restore: None });
-        }
         let again = OpenOptions::new()
             .read(direction == Direction::In)
             .write(direction == Direction::Out)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
             .open(format!("/proc/self/fd/{}", stream.as_raw_fd()));
-        if let Ok(file) = again {
-            return Ok(Self { fd: file.into(), restore: None });
+        match again {
+            Ok(file) if !ignores_nonblocking_mode(stream)? => Ok(Self::NonBlocking(file.into())),
+            _ => {
+                let fd = stream.try_clone_to_owned()?;
+                match direction {
+                    Direction::In => Ok(Self::Polled(fd)),
+                    Direction::Out => FileWriter::new(fd).map(Self::Threaded),
+                }
+            }
         }
-        let flags = flags(stream)?;
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { fd, restore: Some(flags) })
     }
 
     /// Another reference to the same file, to wait for it in another direction.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()?, restore: None })
+        match self {
+            Self::NonBlocking(fd) => fd.try_clone().map(Self::NonBlocking),
+            Self::Polled(fd) => fd.try_clone().map(Self::Polled),
+            Self::Threaded(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
-        transfer(|| nix::unistd::read(&self.fd, into))
+        match self {
+            Self::NonBlocking(fd) => transfer(|| nix::unistd::read(fd, into)),
+            Self::Polled(fd) if !is_readable(fd) => Transfer::Blocked,
+            Self::Polled(fd) => transfer(|| nix::unistd::read(fd, into)),
+            Self::Threaded(_) => Transfer::Ended,
+        }
     }
 
+    /// Writes some of `from`. What was `Blocked` must be tried again with the same bytes, and perhaps more after them.
     pub(crate) fn write(&self, from: &[u8]) -> Transfer {
-        transfer(|| nix::unistd::write(&self.fd, from))
+        match self {
+            Self::NonBlocking(fd) => transfer(|| nix::unistd::write(fd, from)),
+            Self::Polled(_) => Transfer::Ended,
+            Self::Threaded(writer) => writer.write(from),
+        }
     }
 }
 
@@ -88,45 +122,46 @@ fn flags(fd: BorrowedFd<'_>) -> io::Result<OFlag> {
     Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?))
 }
 
+/// A regular file or a block device: for what they are kept on Linux waits in any mode.
+fn ignores_nonblocking_mode(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // The kinds are numbers, not bits: S_IFSOCK has all bits of S_IFREG.
+    let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
+    Ok(kind == SFlag::S_IFREG || kind == SFlag::S_IFBLK)
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    // An end, and an error, are something to read.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
 fn transfer(mut once: impl FnMut() -> nix::Result<usize>) -> Transfer {
-    use nix::errno::Errno;
     loop {
-        return match once() {
-            Ok(0) => Transfer::Ended,
-            Ok(len) => Transfer::Moved(len),
-            Err(Errno::EINTR) => continue,
-            Err(Errno::EAGAIN) => Transfer::Blocked,
-            // A pty or terminal whose other end was closed says EIO.
-            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EIO) => Transfer::Ended,
-            Err(errno) => Transfer::Failed(errno),
-        };
+        match once() {
+            Err(Errno::EINTR) => {}
+            result => return Transfer::from(result),
+        }
     }
 }
 
 impl AsFd for HostFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        match self {
+            Self::NonBlocking(fd) | Self::Polled(fd) => fd.as_fd(),
+            Self::Threaded(writer) => writer.as_fd(),
+        }
     }
 }
 
 impl AsRawFd for HostFd {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-impl Drop for HostFd {
-    fn drop(&mut self) {
-        if let Some(flags) = self.restore {
-            // The stream may have been closed behind our back; there is nobody to tell.
-            let _ = fcntl(&self.fd, FcntlArg::F_SETFL(flags));
-        }
+        self.as_fd().as_raw_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{Read, Seek, SeekFrom, Write};
 
     use super::*;
 
@@ -155,12 +190,67 @@ mod tests {
     }
 
     #[test]
-    fn standard_stream_of_a_socket_gets_its_mode_back() {
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    fn standard_stream_of_a_socket_leaves_the_shared_mode_alone() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = HostFd::standard(ours.as_fd(), Direction::In).unwrap();
-        assert!(flags(ours.as_fd()).unwrap().contains(OFlag::O_NONBLOCK));
         assert_eq!(fd.read(&mut [0]), Transfer::Blocked);
-        drop(fd);
+        theirs.write_all(b"a").unwrap();
+        assert_eq!(fd.read(&mut [0; 8]), Transfer::Moved(1));
         assert!(!flags(ours.as_fd()).unwrap().contains(OFlag::O_NONBLOCK));
+    }
+
+    /// What happens to `bytes` when the gate has opened.
+    fn written(fd: &HostFd, bytes: &[u8]) -> Transfer {
+        assert_eq!(fd.write(bytes), Transfer::Blocked);
+        poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], 10_000_u16).unwrap();
+        fd.write(bytes)
+    }
+
+    #[test]
+    fn output_to_a_file_is_written_by_a_thread_where_the_file_stands() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abc").unwrap();
+        let fd = HostFd::standard(file.as_fd(), Direction::Out).unwrap();
+        assert_eq!(written(&fd, b"def"), Transfer::Moved(3));
+        assert_eq!(written(&fd, b"ghi"), Transfer::Moved(3));
+        let mut all = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "abcdefghi");
+    }
+
+    #[test]
+    fn output_to_a_full_disk_fails_and_the_next_is_tried() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let fd = HostFd::Threaded(FileWriter::new(full.into()).unwrap());
+        assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
+        assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
+    }
+
+    #[test]
+    fn output_that_waits_blocks_the_thread_alone_and_goes_on_when_there_is_room() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        // As much as a pipe takes.
+        writer.write_all(&[0; 64 << 10]).unwrap();
+        let fd = HostFd::Threaded(FileWriter::new(writer.into()).unwrap());
+        assert_eq!(fd.write(b"abc"), Transfer::Blocked);
+        assert_eq!(fd.write(b"abc"), Transfer::Blocked);
+        let is_open =
+            |fd: &HostFd, timeout: u16| poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], timeout);
+        assert_eq!(is_open(&fd, 0), Ok(0));
+        reader.read_exact(&mut [0; 64 << 10]).unwrap();
+        assert_eq!(is_open(&fd, 10_000), Ok(1));
+        assert_eq!(fd.write(b"abcd"), Transfer::Moved(3), "of what was given first");
+    }
+
+    #[test]
+    fn output_that_never_ends_does_not_keep_its_owner() {
+        let (_reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(&[0; 64 << 10]).unwrap();
+        let fd = HostFd::Threaded(FileWriter::new(writer.into()).unwrap());
+        assert_eq!(fd.write(b"abc"), Transfer::Blocked);
+        let start = std::time::Instant::now();
+        drop(fd);
+        assert!(start.elapsed() < std::time::Duration::from_secs(10));
     }
 }

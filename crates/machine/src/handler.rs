@@ -19,8 +19,15 @@ pub enum GuestEnd {
 pub struct BusHandler {
     ports: BusView,
     mmio: BusView,
-    /// The address of the write for which the vCPU is held.
-    held: Option<u64>,
+    /// The write for which the vCPU is held.
+    held: Option<Held>,
+}
+
+/// Where the device is that holds a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Port(u16),
+    Mmio(u64),
 }
 
 impl BusHandler {
@@ -43,9 +50,13 @@ fn flow(outcome: Outcome) -> Flow<GuestEnd> {
 impl<C> ExitHandler<C> for BusHandler {
     type Stop = GuestEnd;
 
-    /// A device on the port bus that holds a vCPU has its own wake only.
+    /// Every wake reaches every vCPU. The device that holds this one says whether it was meant.
     fn is_held(&mut self) -> bool {
-        self.held.is_some_and(|gpa| self.mmio.is_holding(gpa))
+        match self.held {
+            Some(Held::Port(port)) => self.ports.is_holding(port.into()),
+            Some(Held::Mmio(gpa)) => self.mmio.is_holding(gpa),
+            None => false,
+        }
     }
 
     fn port_in(&mut self, port: u16, data: &mut [u8]) {
@@ -55,7 +66,7 @@ impl<C> ExitHandler<C> for BusHandler {
     fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<GuestEnd> {
         let flow = flow(self.ports.write(port.into(), data));
         if let Flow::Hold = flow {
-            self.held = None;
+            self.held = Some(Held::Port(port));
         }
         flow
     }
@@ -67,8 +78,34 @@ impl<C> ExitHandler<C> for BusHandler {
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<GuestEnd> {
         let flow = flow(self.mmio.write(gpa, data));
         if let Flow::Hold = flow {
-            self.held = Some(gpa);
+            self.held = Some(Held::Mmio(gpa));
         }
         flow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vmm_bus::Bus;
+    use vmm_devices::{DebugConsole, Output};
+
+    use super::*;
+
+    #[test]
+    fn vcpu_held_by_a_port_stays_until_that_device_has_room() {
+        let output = Arc::new(Output::new().unwrap());
+        let ports = Bus::new();
+        ports.insert(0xe9, 1, Arc::new(DebugConsole::new(Arc::clone(&output)))).unwrap();
+        let mut handler = BusHandler::new(ports.view(), Bus::new().view());
+        // One byte less than the queue takes in peace.
+        output.push(&vec![b'x'; (64 << 10) - 1]);
+        let written = ExitHandler::<vmm_kvm::KvmVcpu>::port_out(&mut handler, 0xe9, b"!");
+        assert_eq!(written, Flow::Hold);
+        let mut is_held = || ExitHandler::<vmm_kvm::KvmVcpu>::is_held(&mut handler);
+        assert!(is_held(), "another device's wake isn't for it");
+        output.take(&mut vec![0; 64 << 10]);
+        assert!(!is_held());
     }
 }

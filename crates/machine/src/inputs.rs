@@ -5,13 +5,16 @@ use vmm_config::{Boot, Config};
 use vmm_virtio::Entry;
 
 use crate::Error;
+use crate::console::Consoles;
 use crate::virtio::{self, OpenDevice};
 
-/// The opened files and devices.
+/// The opened files and devices. A machine that was reset gives them to the next one ([`Run::inputs`](crate::Run)): what the
+/// guest has written is there, and no lock, port or socket's name is free in between.
 #[derive(Debug)]
 pub struct Inputs {
     pub(crate) files: Files,
     pub(crate) devices: Vec<OpenDevice>,
+    pub(crate) consoles: Consoles,
 }
 
 /// By what the guest is.
@@ -47,6 +50,16 @@ impl Inputs {
                     .collect::<Result<_, _>>()?,
             },
         };
-        Ok(Self { files, devices: virtio::open(config, kinds)? })
+        let devices = virtio::open(config, kinds, Vec::new())?;
+        Ok(Self { files, devices, consoles: Consoles::default() })
+    }
+
+    /// Opens those devices of `config` anew that a machine has lost, since their threads panicked.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn reopen_lost(&mut self, config: &Config, kinds: &[Entry]) -> Result<(), Error> {
+        self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices))?;
+        Ok(())
     }
 }

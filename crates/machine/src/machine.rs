@@ -8,31 +8,36 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use tracing::{debug, info, warn};
 use vmm_bus::Power;
 use vmm_config::Expect;
-use vmm_devices::PowerManagement;
+use vmm_devices::{Output, PowerManagement};
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::End;
 
-use crate::console::Console;
+use crate::console::{Console, Consoles};
 use crate::deadline::Deadline;
-use crate::diagnostics::{ExitReport, Watching};
+use crate::diagnostics::{ExitReport, Stream, Watching};
 use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
+use crate::inputs::{Files, Inputs};
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
-use crate::{DeviceLog, Ending, Error, MetricsFile, expect, plan};
+use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, plan, terminal};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {
     // In this order: the threads end before what they use.
     pub(crate) vcpus: Vcpus,
     pub(crate) virtio: VirtioDevices,
+    /// What the next machine starts with, too.
+    pub(crate) files: Files,
+    /// What COM1 has printed.
+    pub(crate) printed: Arc<Output>,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) device_log: DeviceLog,
     pub(crate) events: EventManager<Source>,
     pub(crate) consoles: Vec<SubscriberId>,
-    pub(crate) stream: Option<SubscriberId>,
+    pub(crate) stream: SubscriberId,
     pub(crate) ptys: Vec<(String, String)>,
     pub(crate) messages: (Sender<Message>, Receiver<Message>),
     pub(crate) load_time: Duration,
@@ -54,8 +59,9 @@ pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Run {
     /// How it ended.
     pub ending: Ending,
-    /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down.
-    pub wants_restart: bool,
+    /// The guest wants to start anew: it has reset the machine, and nobody had asked it to shut down. With this the next
+    /// machine goes on: what the guest has written, and what nobody else can have in between.
+    pub restart: Option<Inputs>,
     /// Its exits, if they were counted.
     pub exits: Option<Box<ExitReport>>,
     /// What its devices have had in the log, for the machine that follows.
@@ -63,7 +69,7 @@ pub struct Run {
 }
 
 impl Machine {
-    /// The consoles that are ptys: what each is called, `serial` or the id of a device, and the name of its pty.
+    /// The consoles that are new ptys, and not those of the machine before: what each is called, `serial` or the id of a device, and the name of its pty.
     pub fn ptys(&self) -> impl Iterator<Item = (&str, &str)> {
         self.ptys.iter().map(|(console, pty)| (console.as_str(), pty.as_str()))
     }
@@ -86,6 +92,15 @@ impl Machine {
         self.metrics = Some(file);
     }
 
+    /// Has the event loop write what of `messages` had to wait for its reader. Those that go to [`Diagnostics::lines`] are
+    /// written anyway.
+    ///
+    /// [`Diagnostics::lines`]: crate::Diagnostics::lines
+    pub fn attach(&mut self, messages: Messages) {
+        let stream = Stream::new(messages, self.messages.0.clone());
+        self.events.add_subscriber(Source::Stream(stream));
+    }
+
     /// Takes into account what the devices of the machine before this one had in the log.
     pub fn set_device_log(&mut self, log: DeviceLog) {
         self.device_log = log;
@@ -93,10 +108,24 @@ impl Machine {
 
     fn write_metrics(&mut self) {
         let uptime = self.started.elapsed();
-        match self.metrics.as_mut().map(|file| file.write(uptime, &self.virtio)) {
+        match self.metrics.as_ref().map(|file| file.write(uptime, &self.virtio)) {
             Some(Err(error)) => warn!("the counters can't be written: {error}"),
             Some(Ok(())) => {}
             None => info!("SIGUSR1: there is no --metrics to write to"),
+        }
+    }
+
+    /// The last counters, which nobody could ask for again.
+    fn finish_metrics(&mut self) {
+        let Some(file) = self.metrics.clone() else { return };
+        // What SIGUSR1 has asked for comes first.
+        let before = file.finish();
+        let written =
+            before.and(file.write(self.started.elapsed(), &self.virtio)).and_then(|()| file.finish());
+        if file.is_news(&written)
+            && let Err(error) = written
+        {
+            warn!("the counters can't be written: {error}");
         }
     }
 
@@ -119,9 +148,7 @@ impl Machine {
         self.vcpus.stop();
         // What was said last, such as by the fault for which the guest resets its machine.
         self.virtio.tell_news(&mut self.device_log);
-        if self.metrics.is_some() {
-            self.write_metrics();
-        }
+        self.finish_metrics();
         let exits = self.watching.report().map(Box::new);
         let ending = ending?;
         if !ending.is_told() {
@@ -130,7 +157,21 @@ impl Machine {
         let ending = if ending.waits_for_output() { self.drain(ending)? } else { ending };
         let ending = self.overruled(ending);
         let wants_restart = matches!(ending, Ending::Guest(Power::Reset)) && !self.shutting_down;
-        Ok(Run { ending, wants_restart, exits, device_log: self.device_log })
+        let device_log = std::mem::take(&mut self.device_log);
+        let restart = wants_restart.then(|| self.into_inputs());
+        Ok(Run { ending, restart, exits, device_log })
+    }
+
+    /// What outlives the machine.
+    fn into_inputs(mut self) -> Inputs {
+        let mut opened = Vec::new();
+        for id in std::mem::take(&mut self.consoles) {
+            if let Ok(Source::Console(console)) = self.events.remove_subscriber(id) {
+                opened.push(*console);
+            }
+        }
+        let consoles = Consoles { opened, printed: Some(self.printed) };
+        Inputs { files: self.files, devices: self.virtio.into_devices(), consoles }
     }
 
     /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.
@@ -160,6 +201,11 @@ impl Machine {
                     }
                     Message::Metrics => {
                         self.write_metrics();
+                        None
+                    }
+                    Message::Continued => {
+                        terminal::continued();
+                        self.each_console(Console::resized);
                         None
                     }
                     Message::Resized => {
@@ -275,7 +321,9 @@ impl Machine {
     }
 
     fn is_drained(&mut self) -> bool {
-        let mut sources = self.consoles.iter().chain(&self.stream);
+        // A trace is as much the guest's as what it prints; other messages have their time when the monitor ends.
+        let trace = self.watching.has_lines().then_some(&self.stream);
+        let mut sources = self.consoles.iter().chain(trace);
         sources.all(|id| match self.events.subscriber_mut(*id) {
             Ok(Source::Console(console)) => console.is_drained(),
             Ok(Source::Stream(stream)) => stream.is_drained(),
@@ -301,6 +349,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         Message::Wake
         | Message::Metrics
         | Message::Resized
+        | Message::Continued
         | Message::DeviceNews
         | Message::VcpuEnded
         | Message::PowerButton

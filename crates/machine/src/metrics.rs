@@ -4,10 +4,14 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 
+use crate::file_writer::{FileWriter, PATIENCE};
 use crate::virtio::VirtioDevices;
 
 /// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
@@ -20,11 +24,15 @@ use crate::virtio::VirtioDevices;
 ///                        "interrupts": 75, "faults": 0}}
 /// }
 /// ```
-#[derive(Debug)]
-pub struct MetricsFile(File);
+#[derive(Clone, Debug)]
+pub struct MetricsFile {
+    writer: Arc<FileWriter>,
+    /// The last attempt failed, and the user knows.
+    is_failing: Arc<AtomicBool>,
+}
 
 impl MetricsFile {
-    /// Creates the file, for its user alone, or empties it.
+    /// Creates the file, for its user alone, or empties it. Clones are the same file, for the machine that comes after a reset.
     ///
     /// # Errors
     /// It can't be created, or is no regular file.
@@ -33,23 +41,46 @@ impl MetricsFile {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(io::Error::other("is no regular file; name one, or a new one"));
         }
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map(Self)
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let writer = FileWriter::with_sink(Box::new(move |text| {
+            replace(&mut file, text)
+                .map(|()| text.len())
+                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        }))?;
+        Ok(Self { writer: Arc::new(writer), is_failing: Arc::default() })
     }
 
-    /// Another handle of the same file, for the machine that comes after a reset.
-    ///
-    /// # Errors
-    /// The host is out of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+    /// Whether what became of the last attempt is a failure that nobody was told of. A guest that resets its machine without
+    /// end has one at each end.
+    pub(crate) fn is_news(&self, written: &io::Result<()>) -> bool {
+        let is_failing = written.is_err();
+        !self.is_failing.swap(is_failing, Ordering::Relaxed) && is_failing
     }
 
-    pub(crate) fn write(&mut self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+    /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before.
+    pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+        let before = self.writer.take_outcome();
+        // 16 devices at most, of some 200 bytes each.
         let text = format!("{:#}\n", counters(uptime, devices));
-        self.0.rewind()?;
-        self.0.write_all(text.as_bytes())?;
-        self.0.set_len(text.len() as u64)
+        if !self.writer.hand_over(text.as_bytes()) {
+            return Err(io::Error::other("the file still takes those of the last time"));
+        }
+        before.map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
     }
+
+    /// Waits until what was begun is written, but not for long.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        if !self.writer.wait(PATIENCE) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.writer.take_outcome().map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
+    }
+}
+
+fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)
 }
 
 fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {

@@ -1,5 +1,5 @@
 //! Signals as events. Of those that ask for an end, the first SIGTERM asks the guest, if it listens, the others the monitor;
-//! SIGUSR1 asks for the counters, SIGWINCH for a look at the terminal's size.
+//! SIGUSR1 asks for the counters, SIGWINCH for a look at the terminal's size, and after SIGCONT the terminal is made raw again.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -8,13 +8,28 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::error;
+use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::event_loop::Message;
 
-/// What asks the monitor to end: a service manager, Ctrl-C where the terminal isn't raw, a closed terminal.
-const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// What stays as it is. Those that the processor raises, and abort(3): they can't wait, see [`terminal`](crate::terminal).
+/// Those that stop a process on a terminal, and those that nobody heeds unless asked to.
+const OTHERS: [Signal; 12] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGABRT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCHLD,
+    Signal::SIGURG,
+];
 
-/// Takes these signals, SIGUSR1 and SIGWINCH from their default, which would kill the monitor with the terminal still raw.
+/// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -22,12 +37,44 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks the signals in this thread. Call it before other threads start, which inherit that.
+    /// Blocks the signals in this thread, but those that whoever started the process wants ignored, as nohup(1) and a script's
+    /// background jobs do. Call it before other threads start, which inherit that.
+    ///
+    /// SIGXFSZ is blocked in all of them and never looked at: a file at its limit of length is a full disk, and the write says
+    /// so (EFBIG).
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
-        let set: SigSet = ENDING.into_iter().chain([Signal::SIGUSR1, Signal::SIGWINCH]).collect();
+        let ignored = ignored()?;
+        let mut set = SigSet::all();
+        OTHERS.into_iter().for_each(|signal| set.remove(signal));
         set.thread_block()?;
+        // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
+        // Those in between are the C library's own, which blocks none of them.
+        let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
+        let unblocked = numbers.filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
+        for number in unblocked {
+            unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        }
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })
+    }
+}
+
+/// The signals that the process ignores, as bits from 1 on (proc_pid_status(5)).
+fn ignored() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))
+}
+
+/// What a signal asks for.
+fn message(signal: i32) -> Option<Message> {
+    match signal {
+        libc::SIGUSR1 => Some(Message::Metrics),
+        libc::SIGWINCH => Some(Message::Resized),
+        libc::SIGCONT => Some(Message::Continued),
+        libc::SIGXFSZ => None,
+        ending => Some(Message::Signal(ending)),
     }
 }
 
@@ -40,13 +87,29 @@ impl MutEventSubscriber for Signals {
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         while let Ok(Some(info)) = self.fd.read_signal() {
-            let message = match info.ssi_signo as i32 {
-                libc::SIGUSR1 => Message::Metrics,
-                libc::SIGWINCH => Message::Resized,
-                ending => Message::Signal(ending),
-            };
-            // The receiver lives in the same machine; if it has gone, so have we.
-            let _ = self.messages.send(message);
+            if let Some(message) = message(info.ssi_signo as i32) {
+                // The receiver lives in the same machine; if it has gone, so have we.
+                let _ = self.messages.send(message);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_ignored_of_a_rust_program_are_those_of_its_runtime() {
+        let pipe = 1 << (libc::SIGPIPE - 1);
+        assert_eq!(ignored().unwrap() & pipe, pipe);
+    }
+
+    #[test]
+    fn signals_that_are_fatal_by_default_end_the_run_but_a_full_disk_does_not() {
+        assert_eq!(message(libc::SIGQUIT), Some(Message::Signal(libc::SIGQUIT)));
+        assert_eq!(message(libc::SIGALRM), Some(Message::Signal(libc::SIGALRM)));
+        assert_eq!(message(libc::SIGXFSZ), None);
+        assert_eq!(message(libc::SIGCONT), Some(Message::Continued));
     }
 }

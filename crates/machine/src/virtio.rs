@@ -24,14 +24,18 @@ use crate::{DeviceLog, Error};
 
 /// A device whose files are open.
 pub(crate) struct OpenDevice {
+    /// Its place in the config's list of devices.
+    index: usize,
     id: String,
     kind: &'static str,
     device_id: u32,
     device: Box<dyn VirtioDevice>,
     /// A file that the guest shall see as memory.
     mapping: Option<Mapping>,
-    /// The host's half of a console.
+    /// The host's half of a console, until that is opened.
     console: Option<ConsolePort>,
+    /// Where a console goes.
+    console_end: Option<HostEnd>,
 }
 
 impl fmt::Debug for OpenDevice {
@@ -40,12 +44,19 @@ impl fmt::Debug for OpenDevice {
     }
 }
 
-/// Opens every virtio device of `config`, each of a kind in `kinds`.
-pub(crate) fn open(config: &Config, kinds: &[Entry]) -> Result<Vec<OpenDevice>, Error> {
+/// Opens every virtio device of `config`, each of a kind in `kinds`, but those that are `kept`.
+pub(crate) fn open(
+    config: &Config,
+    kinds: &[Entry],
+    mut kept: Vec<OpenDevice>,
+) -> Result<Vec<OpenDevice>, Error> {
     let (mut opened, mut claims) = (Vec::new(), Vec::new());
     for (index, device) in config.devices.iter().enumerate() {
         let vmm_config::Device::Virtio(section) = device else { continue };
-        let device = open_one(index, section, config, kinds)?;
+        let device = match kept.iter().position(|device| device.index == index) {
+            Some(at) => kept.swap_remove(at),
+            None => open_one(index, section, config, kinds)?,
+        };
         claim_all(index, &*device.device, &mut claims)?;
         opened.push(device);
     }
@@ -96,7 +107,9 @@ fn open_one(
     let mut device = opened.map_err(|source| Error::OpenDevice { index, source })?;
     let mapping = device.mapping();
     let console = device.port().map(|port| ConsolePort { index, id: id.clone(), port });
-    Ok(OpenDevice { id, kind: kind.name, device_id: kind.id, device, mapping, console })
+    let console_end = console.as_ref().map(|console| console.port.end().clone());
+    let (kind, device_id) = (kind.name, kind.id);
+    Ok(OpenDevice { index, id, kind, device_id, device, mapping, console, console_end })
 }
 
 /// A virtio device's place in the machine.
@@ -172,7 +185,7 @@ pub(crate) fn plan(
         gsi,
         queues: device.device.queue_sizes(),
         memory: device.mapping.as_ref().map(&mut memory),
-        console: device.console.as_ref().map(|console| console.port.end().clone()),
+        console: device.console_end.clone(),
     };
     Ok(places.map(place).collect())
 }
@@ -214,8 +227,14 @@ pub(crate) struct VirtioDevices {
 
 #[derive(Debug)]
 struct Connected {
-    id: String,
     transport: Arc<MmioTransport>,
+    /// What it was connected with, but the device itself.
+    index: usize,
+    id: String,
+    kind: &'static str,
+    device_id: u32,
+    mapping: Option<Mapping>,
+    console_end: Option<HostEnd>,
 }
 
 impl VirtioDevices {
@@ -230,8 +249,10 @@ impl VirtioDevices {
         news: Arc<EventFd>,
     ) -> Result<Self, Error> {
         let mut devices = Vec::new();
-        for (plan, OpenDevice { id, device_id, mut device, mapping, .. }) in plans.iter().zip(opened) {
-            if let Some((mapping, memory)) = mapping.zip(plan.memory.as_ref()) {
+        for (plan, opened) in plans.iter().zip(opened) {
+            let OpenDevice { index, id, kind, device_id, mut device, mapping, console: _, console_end } =
+                opened;
+            if let Some((mapping, memory)) = mapping.as_ref().zip(plan.memory.as_ref()) {
                 map(mapping, memory, vm)?;
                 device.mapped(memory.start);
             }
@@ -248,14 +269,25 @@ impl VirtioDevices {
             mmio.insert(plan.registers.start, MMIO_LEN, Arc::clone(&transport) as _)?;
             let note = note.map(|note| format!(", {note}")).unwrap_or_default();
             info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
-            devices.push(Connected { id, transport });
+            devices.push(Connected { transport, index, id, kind, device_id, mapping, console_end });
         }
         Ok(Self { devices, news })
     }
 
+    /// Stops the devices and gives them back, but those whose threads have panicked. No vCPU is left.
+    pub(crate) fn into_devices(self) -> Vec<OpenDevice> {
+        let opened = |connected: Connected| {
+            let Connected { transport, index, id, kind, device_id, mapping, console_end } = connected;
+            // The bus that had it, too, has gone with the vCPUs.
+            let device = Arc::into_inner(transport)?.into_device()?;
+            Some(OpenDevice { index, id, kind, device_id, device, mapping, console: None, console_end })
+        };
+        self.devices.into_iter().filter_map(opened).collect()
+    }
+
     /// Logs what drivers did wrong and what devices say, as far as `log` has room for it.
     pub(crate) fn tell_news(&self, log: &mut DeviceLog) {
-        for Connected { id, transport } in &self.devices {
+        for Connected { id, transport, .. } in &self.devices {
             let control = transport.control();
             log.tell(id, control.take_fault(), control.take_notices());
         }
@@ -268,8 +300,9 @@ impl VirtioDevices {
 }
 
 /// Lets the guest see a file as memory.
-fn map(mapping: Mapping, at: &Range<u64>, vm: &Vm) -> Result<(), Error> {
+fn map(mapping: &Mapping, at: &Range<u64>, vm: &Vm) -> Result<(), Error> {
     let access = if mapping.read_only { Access::Read } else { Access::ReadWrite };
-    vm.add_file_memory(&FileMemory::new(mapping.file, mapping.len, at.start, access)?)?;
+    let file = mapping.file.try_clone().tried("descriptor of a file that is memory")?;
+    vm.add_file_memory(&FileMemory::new(file, mapping.len, at.start, access)?)?;
     Ok(())
 }

@@ -45,6 +45,11 @@ impl Watch {
         }
     }
 
+    /// The event loop that waited is no more.
+    pub(crate) fn forget(&mut self) {
+        self.registered = false;
+    }
+
     /// Waits no more. Must come before the descriptor is closed: epoll forgets only what it can look up.
     pub(crate) fn disarm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) {
         if self.registered {

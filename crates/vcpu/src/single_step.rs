@@ -16,6 +16,11 @@ const TRAP_FLAG: u64 = 1 << 8;
 pub trait Steps: Send {
     /// Instruction number `step`, counted from 1, comes next.
     fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible>;
+
+    /// Whether a guest that it holds must stay out: there is still no room.
+    fn is_holding(&mut self) -> bool {
+        false
+    }
 }
 
 /// A handler that answers as `H` does, and shows `S` the first instructions. The guest does what it does without.
@@ -130,7 +135,7 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
     type Stop = H::Stop;
 
     fn is_held(&mut self) -> bool {
-        self.handler.is_held()
+        self.steps.is_holding() || self.handler.is_held()
     }
 
     fn before_run(&mut self, vcpu: &mut KvmVcpu) {

@@ -127,6 +127,11 @@ pub trait Trace: Send {
     /// An exit was answered. A [`Flow::Hold`] keeps the guest out until there is room for more.
     fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible>;
 
+    /// Whether a guest that it holds must stay out: there is still no room.
+    fn is_holding(&mut self) -> bool {
+        false
+    }
+
     /// Whether the exits' instruction pointers are wanted. To read one takes a system call.
     fn wants_instruction_pointer(&self) -> bool {
         true
@@ -179,7 +184,7 @@ where
     type Stop = H::Stop;
 
     fn is_held(&mut self) -> bool {
-        self.handler.is_held()
+        self.trace.is_holding() || self.handler.is_held()
     }
 
     fn before_run(&mut self, vcpu: &mut C) {

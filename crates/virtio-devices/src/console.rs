@@ -130,6 +130,12 @@ impl VirtioDevice for Console {
         let _ = session.unwatch(self.port.bell());
         self.port.set_wanted(false);
     }
+
+    /// Of a chain that had gone in part nothing more comes.
+    fn power_cycle(&mut self) {
+        self.partial = None;
+        self.port.set_backlog(false);
+    }
 }
 
 impl Console {

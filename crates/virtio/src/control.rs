@@ -128,6 +128,14 @@ impl Control {
         Ok(Self { id: parts.id, offered, kicks, queue_sizes, config, shared, worker, registers })
     }
 
+    /// Stops the device and gives it back for another machine, after its [`power_cycle`](VirtioDevice::power_cycle). `None` if
+    /// its thread has panicked.
+    pub fn into_device(self) -> Option<Box<dyn VirtioDevice>> {
+        let mut device = self.worker.into_device()?;
+        device.power_cycle();
+        Some(device)
+    }
+
     /// What rings for each queue: the machine lets the driver's notification write these (ioeventfd).
     pub fn kicks(&self) -> &[Arc<EventFd>] {
         &self.kicks

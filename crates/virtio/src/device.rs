@@ -95,6 +95,11 @@ pub trait VirtioDevice: Send {
     /// The driver has reset the device, which is stopped: what it knew of that driver is over. After a stop by the machine alone
     /// it goes on.
     fn reset(&mut self) {}
+
+    /// Its machine has ended, and the device, idle, goes on in another one: it keeps what it opened, such as a disk with what
+    /// was written to it, a lock or a socket's name, and is otherwise as after it was opened. What a driver's reset does is in
+    /// [`start`](Self::start) and [`stop`](Self::stop) already.
+    fn power_cycle(&mut self) {}
 }
 
 /// Something that no two devices of a machine may have, such as the address of a network card.

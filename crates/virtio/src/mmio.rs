@@ -80,6 +80,11 @@ impl MmioTransport {
         Ok(Self { control, interrupt, device_features_sel, driver_features_sel, queue_sel })
     }
 
+    /// [`Control::into_device`].
+    pub fn into_device(self) -> Option<Box<dyn VirtioDevice>> {
+        self.control.into_device()
+    }
+
     /// What the registers control.
     pub fn control(&self) -> &Control {
         &self.control

@@ -98,6 +98,11 @@ impl VhostNet {
         }
         self.0.take_back(session);
     }
+
+    /// The guest and its memory are no more; another one comes.
+    pub fn forget_guest(&mut self) {
+        self.0.kernel.forget_memory();
+    }
 }
 
 /// A socket device's queues with the kernel's /dev/vhost-vsock, between which and programs' AF_VSOCK sockets it carries data.
@@ -149,6 +154,11 @@ impl VhostVsock {
         // Only that it isn't ours could be the reason.
         let _ = self.0.kernel.set_running(false);
         self.0.take_back(session);
+    }
+
+    /// As [`VhostNet::forget_guest`].
+    pub fn forget_guest(&mut self) {
+        self.0.kernel.forget_memory();
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) struct Worker {
     commands: Sender<Command>,
     wake: EventFd,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<Box<dyn VirtioDevice>>>>,
 }
 
 impl Worker {
@@ -161,6 +161,17 @@ impl Worker {
         }
     }
 
+    /// Stops the device, ends the thread and gives the device back. `None` if the thread has panicked, and the device is gone.
+    pub(crate) fn into_device(mut self) -> Option<Box<dyn VirtioDevice>> {
+        self.quit()
+    }
+
+    fn quit(&mut self) -> Option<Box<dyn VirtioDevice>> {
+        let thread = self.thread.take()?;
+        self.send(Command::Quit);
+        thread.join().ok().flatten()
+    }
+
     fn send(&self, command: Command) {
         // The thread lives as long as this handle; if it has panicked, nobody is there to obey.
         let _ = self.commands.send(command);
@@ -170,9 +181,6 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.send(Command::Quit);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.quit();
     }
 }

@@ -183,6 +183,12 @@ impl Monitor {
         now.or_else(|| modes.last.clone()).expect("the program was started on a terminal")
     }
 
+    /// Sets the modes of the program's terminal, as its shell does while the program is stopped.
+    pub fn set_termios(&self, modes: &Termios) {
+        let terminals = self.modes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        terminals.terminal.as_ref().expect("the program runs on a terminal").set_modes(modes);
+    }
+
     /// Its process.
     pub fn pid(&self) -> Pid {
         pid(&self.child)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::termios::{Termios, tcgetattr};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 /// A pseudo-terminal. All its descriptors are closed on exec: a program that another test starts at the same moment must not
 /// hold it open.
@@ -36,6 +36,11 @@ impl Terminal {
     /// Opens the terminal called `name`, such as `/dev/pts/3`, without making it anybody's controlling terminal.
     pub(crate) fn attach(name: &Path) -> io::Result<File> {
         File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name)
+    }
+
+    /// What a shell does that has the terminal again.
+    pub(crate) fn set_modes(&self, modes: &Termios) {
+        tcsetattr(&self.slave, SetArg::TCSANOW, modes).expect("our own pseudo-terminal");
     }
 
     pub(crate) fn modes(&self) -> Termios {

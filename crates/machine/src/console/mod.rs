@@ -3,19 +3,21 @@
 //!
 //! ```text
 //!            read, at most the room of the line        send
-//!   input fd ------------------------------------> keys --------> dyn Line: Uart, HostPort
+//!   input fd ------------------------------------> typed -------> dyn Line: Uart, HostPort
 //!                                                                  | take
 //!   output fd <-------------------- one chunk <--------------------+
 //! ```
 //! Both directions stop where the other side is slow: an input fd leaves epoll while the line has no room, an
-//! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way.
+//! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way, but what was typed at a
+//! terminal: that is always read, because the monitor's keys are in it.
 
 mod keys;
 mod line;
 mod open;
 mod peer;
 mod source;
+mod typed;
 
-pub(crate) use open::{ConsolePort, check_stdio, open_all};
+pub(crate) use open::{ConsolePort, Consoles, check_stdio, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

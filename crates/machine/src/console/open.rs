@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use vmm_config::Serial;
-use vmm_devices::Uart;
+use vmm_devices::{Output, Uart};
 use vmm_virtio::{HostEnd, HostPort};
 
+use super::line::Line;
 use super::{Console, OpenError};
 use crate::Error;
 use crate::event_loop::Message;
@@ -57,19 +58,35 @@ pub(crate) fn check_stdio<'a>(
     }
 }
 
-/// Opens every console of a machine: that of COM1, and those of `ports`.
+/// What stays of a machine's consoles for the one that follows it: files with what is in them, clients, pty names.
+#[derive(Debug, Default)]
+pub(crate) struct Consoles {
+    pub(crate) opened: Vec<Console>,
+    /// What COM1 printed last, for a client that comes late.
+    pub(crate) printed: Option<Arc<Output>>,
+}
+
+/// Gives every console of a machine its line: that of COM1, and those of `ports`. Those that are `kept` are not opened anew; a
+/// virtio console that goes on has its line still.
 pub(crate) fn open_all(
     serial: &Serial,
     uart: Arc<Uart>,
     ports: Vec<ConsolePort>,
+    mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
     let name = Name { line: "serial".to_owned(), field: "serial".to_owned() };
-    let serial = Console::open(name, &serial_end(serial), Box::new(uart), messages.clone());
-    let others = ports.into_iter().map(|ConsolePort { index, id, port }| {
+    let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(serial), Box::new(uart))];
+    lines.extend(ports.into_iter().map(|ConsolePort { index, id, port }| {
         let name = Name { line: id, field: format!("devices[{index}].target") };
-        let end = port.end().clone();
-        Console::open(name, &end, Box::new(port), messages.clone())
-    });
-    std::iter::once(serial).chain(others).collect()
+        (name, port.end().clone(), Box::new(port) as Box<dyn Line>)
+    }));
+    kept.iter_mut().for_each(|console| console.move_to(messages.clone()));
+    for (name, end, line) in lines {
+        match kept.iter_mut().find(|console| console.field() == name.field) {
+            Some(console) => console.set_line(line),
+            None => kept.push(Console::open(name, &end, line, messages.clone())?),
+        }
+    }
+    Ok(kept)
 }

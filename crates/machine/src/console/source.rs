@@ -8,12 +8,14 @@ use tracing::{error, info, warn};
 use vmm_devices::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
 
-use super::keys::{self, Command, Keys};
+use super::keys::{self, Command};
 use super::line::Line;
 use super::open::Name;
 use super::peer::{Link, OpenError, Peer};
+use super::typed::{INPUT_LEN, Typed};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
+use crate::terminal;
 use crate::watch::{Armed, Watch};
 
 const INPUT: u32 = 0;
@@ -22,11 +24,10 @@ const WANTS_INPUT: u32 = 2;
 const OUTPUT_READY: u32 = 3;
 const ARRIVAL: u32 = 4;
 const HANG_UP: u32 = 5;
+const PATIENCE: u32 = 6;
 
 /// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
-/// Bytes read from the host at once, if the line has so much room; a UART never has.
-const INPUT_LEN: usize = 1024;
 /// Transfers in a row before the other sources get their turn.
 const TURNS: usize = 16;
 
@@ -34,6 +35,8 @@ const TURNS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Console {
     name: String,
+    /// The field of the config that asks for it.
+    field: String,
     line: Box<dyn Line>,
     messages: Sender<Message>,
     peer: Peer,
@@ -44,18 +47,19 @@ pub(crate) struct Console {
     /// A client that sends no more and may still read. Watched for its end only.
     silent: Option<HostFd>,
     hang_up: Watch,
-    /// On a terminal only.
-    keys: Option<Keys>,
+    /// Read from the host, not yet taken by the line.
+    typed: Typed,
+    patience: Watch,
     /// The terminal's size as the line was told last.
     size: TerminalSize,
-    /// Read from the host, not yet taken by the line. Not more than was read at once.
-    typed: Vec<u8>,
     /// Taken from the line, not yet written: `chunk[start..end]`.
     chunk: Box<[u8; CHUNK_LEN]>,
     start: usize,
     end: usize,
     /// Bytes that the host refused.
     lost: u64,
+    /// The user knows the name of its pty.
+    is_announced: bool,
 }
 
 impl Console {
@@ -67,8 +71,14 @@ impl Console {
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
         let (peer, link) = Peer::open(&name.field, end)?;
+        let typed = Typed::new(Peer::is_terminal(end)).map_err(|source| OpenError {
+            field: name.field.clone(),
+            target: end.to_string(),
+            source,
+        })?;
         let mut console = Self {
             name: name.line,
+            field: name.field,
             line,
             messages,
             peer,
@@ -79,21 +89,44 @@ impl Console {
             silent: None,
             // epoll reports a hang-up unasked.
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
-            keys: Peer::is_terminal(end).then(Keys::default),
+            typed,
+            patience: Watch::new(PATIENCE, EventSet::IN),
             size: TerminalSize::default(),
-            typed: Vec::with_capacity(INPUT_LEN),
             chunk: Box::new([0; CHUNK_LEN]),
             start: 0,
             end: 0,
             lost: 0,
+            is_announced: false,
         };
         console.resized();
         Ok(console)
     }
 
-    /// What the user calls it, and the name of a pty that was made for it.
-    pub(crate) fn announcement(&self) -> Option<(String, String)> {
-        Some((self.name.clone(), self.peer.announcement()?))
+    /// The field of the config that asks for it.
+    pub(super) fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// Goes on in another event loop, whose machine gets its messages.
+    pub(super) fn move_to(&mut self, messages: Sender<Message>) {
+        self.messages = messages;
+        let watches =
+            [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up, &mut self.patience];
+        watches.into_iter().for_each(Watch::forget);
+    }
+
+    /// Goes on at another machine's line. What was typed and not taken yet is for that one.
+    pub(super) fn set_line(&mut self, line: Box<dyn Line>) {
+        self.line = line;
+        self.size = TerminalSize::default();
+        self.resized();
+    }
+
+    /// What the user calls it, and the name of a pty that was made for it; once.
+    pub(crate) fn announcement(&mut self) -> Option<(String, String)> {
+        let is_news = !std::mem::replace(&mut self.is_announced, true);
+        let pty = self.peer.announcement().filter(|_| is_news)?;
+        Some((self.name.clone(), pty))
     }
 
     /// Tells the guest how large the terminal is, if that is known and has changed.
@@ -118,15 +151,17 @@ impl Console {
     /// Host to guest, as much as goes.
     fn pump_input(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
-            if !self.typed.is_empty() {
-                let taken = self.line.send(&self.typed);
-                self.typed.drain(..taken);
+            if let Some(lost) = self.typed.deliver(&*self.line) {
+                self.say(&format!("the guest takes input again; {lost} bytes were lost"));
             }
-            let room = if self.typed.is_empty() { self.line.room().min(INPUT_LEN) } else { 0 };
+            let room = self.typed.room(&*self.line);
             let Some(fd) = &self.link.input else { return };
             if room == 0 {
-                // The line says when.
+                // The line says when; of a terminal the timer may be first.
                 self.input.disarm(fd, ops);
+                if let Some(timer) = self.typed.patience() {
+                    self.patience.arm(timer, ops);
+                }
                 return;
             }
             let mut bytes = [0; INPUT_LEN];
@@ -153,12 +188,8 @@ impl Console {
     }
 
     fn typed(&mut self, bytes: &[u8]) {
-        let Some(keys) = &mut self.keys else {
-            self.typed.extend_from_slice(bytes);
-            return;
-        };
         let (messages, line) = (&self.messages, &*self.line);
-        keys.split(bytes, &mut self.typed, |command| {
+        self.typed.push(bytes, |command| {
             let message = match command {
                 Command::Help => return say(line, keys::HELP),
                 Command::PowerButton => Message::PowerButton,
@@ -170,9 +201,21 @@ impl Console {
         });
     }
 
+    /// The guest has taken nothing for long, and the terminal must be read.
+    fn lose_patience(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(timer) = self.typed.patience() {
+            // Watched again when it runs again: read, it would block.
+            self.patience.disarm(timer, ops);
+        }
+        if self.typed.give_up() {
+            self.say("the guest takes no input; what is typed from here on is lost, Ctrl-A x quits");
+        }
+        self.pump_input(ops);
+    }
+
     /// Says something to the person at the terminal, between what the guest says.
     pub(crate) fn say(&self, text: &str) {
-        if self.keys.is_some() {
+        if self.typed.is_terminal() {
             say(&*self.line, text);
         }
     }
@@ -309,20 +352,33 @@ impl MutEventSubscriber for Console {
                 error!("{}: epoll refuses an eventfd: {error}", self.name);
             }
         }
-        if let Peer::Fixed { .. } = self.peer {
+        let is_fixed = matches!(self.peer, Peer::Fixed { .. });
+        if !is_fixed && self.link.input.is_none() && self.link.output.is_none() {
+            return self.disconnect(ops);
+        }
+        if is_fixed || self.link.output.is_some() {
             // To a larger bound nobody is woken.
             let _ = self.line.set_overflow(Overflow::Hold);
-            self.pump_input(ops);
-        } else {
-            self.disconnect(ops);
         }
+        if let Some(fd) = &self.silent {
+            self.hang_up.arm(fd, ops);
+        }
+        self.pump_output(ops);
+        self.pump_input(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            INPUT => self.pump_input(ops),
+            INPUT => {
+                if self.typed.is_terminal() {
+                    // A job that was stopped, and went on in the background, comes to the foreground without a signal.
+                    terminal::ensure_raw();
+                }
+                self.pump_input(ops);
+            }
             OUTPUT => self.pump_output(ops),
             HANG_UP => self.disconnect(ops),
+            PATIENCE => self.lose_patience(ops),
             WANTS_INPUT => {
                 // Non-blocking; an error means that another turn took the count.
                 let _ = self.line.wants_input().read();

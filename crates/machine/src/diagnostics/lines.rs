@@ -57,6 +57,10 @@ impl Steps for Lines {
             r.rflags
         ))
     }
+
+    fn is_holding(&mut self) -> bool {
+        self.output.is_holding()
+    }
 }
 
 /// What becomes of a vCPU's exits.
@@ -87,6 +91,13 @@ impl Trace for ExitTrace {
                 counted.summary.add(exit);
                 Flow::Enter
             }
+        }
+    }
+
+    fn is_holding(&mut self) -> bool {
+        match self {
+            Self::Lines(lines) => lines.output.is_holding(),
+            Self::Counted(_) => false,
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a person may watch of a guest: its exits, and its first instructions.
 //!
-//! Lines go through a queue of their own to standard error, as the guest's output goes to standard output: the main thread
-//! writes them without waiting, and a guest that is faster is held. So nothing is lost, nothing grows, and a reader that
-//! stops can't stop the monitor from ending.
+//! Lines go through the queue of [`Messages`](crate::Messages) to standard error, as the guest's output goes to standard output:
+//! the main thread writes them without waiting, and a guest that is faster is held. So no line of a trace is lost, nothing
+//! grows, and a reader that stops can't stop the monitor from ending.
 
 mod lines;
 mod report;
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use vmm_devices::Output;
 use vmm_kvm::{KvmVcpu, Vm};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
@@ -22,14 +21,14 @@ use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 pub use report::ExitReport;
 pub(crate) use stream::Stream;
 
-use crate::Error;
 use crate::error::Tried;
 use crate::handler::{BusHandler, GuestEnd};
+use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
 use report::StatisticsFiles;
 
 /// What to watch. The default is nothing, and costs nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     /// Watch the exits.
     pub exits: Option<WatchExits>,
@@ -37,6 +36,8 @@ pub struct Diagnostics {
     pub steps: u64,
     /// The terminal doesn't return the carriage by itself.
     pub is_raw_terminal: bool,
+    /// Where the lines go, so that those of a log come between them and not into them. If `None`, to standard error.
+    pub lines: Option<Messages>,
 }
 
 /// How exits are shown.
@@ -64,7 +65,7 @@ impl FromStr for WatchExits {
 #[derive(Debug)]
 pub(crate) struct Watching {
     asked: Diagnostics,
-    output: Arc<Output>,
+    lines: Messages,
     start: Instant,
     /// Each vCPU's summary, when its thread has ended.
     summaries: (Sender<Summary>, Receiver<Summary>),
@@ -73,18 +74,23 @@ pub(crate) struct Watching {
 
 impl Watching {
     pub(crate) fn new(asked: Diagnostics, vm: &Vm) -> Result<Self, Error> {
-        let output = Arc::new(Output::new().tried("eventfd of the trace")?);
+        let lines = asked.lines.clone().map_or_else(Messages::to_stderr, Ok);
+        let lines = lines.tried("eventfd of the messages")?;
         let mut statistics = StatisticsFiles::default();
         if asked.exits == Some(WatchExits::Summary) {
             statistics.vm = vm.statistics()?;
         }
-        Ok(Self { asked, output, start: Instant::now(), summaries: channel(), statistics })
+        Ok(Self { asked, lines, start: Instant::now(), summaries: channel(), statistics })
     }
 
-    /// The way to standard error, if anything goes there.
-    pub(crate) fn stream(&self) -> Option<Arc<Output>> {
-        let wanted = self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0;
-        wanted.then(|| Arc::clone(&self.output))
+    /// Where its lines go.
+    pub(crate) fn messages(&self) -> &Messages {
+        &self.lines
+    }
+
+    /// Whether it has any.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0
     }
 
     /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
@@ -134,6 +140,6 @@ impl Watching {
     }
 
     fn lines(&self) -> Lines {
-        Lines::new(Arc::clone(&self.output), self.asked.is_raw_terminal)
+        Lines::new(Arc::clone(self.lines.queue()), self.asked.is_raw_terminal)
     }
 }

@@ -289,6 +289,11 @@ impl VirtioDevice for Balloon {
         // It fails if it was never watched.
         let _ = session.unwatch(self.shared.bell());
     }
+
+    /// The next guest has all its memory. The target stays.
+    fn power_cycle(&mut self) {
+        self.config.update(|bytes| bytes[TARGET.end..].fill(0));
+    }
 }
 
 fn yes() -> bool {

@@ -157,6 +157,11 @@ impl VirtioDevice for Block {
         self.unwatch(session);
         self.finish_all(session);
     }
+
+    /// The driver's choice of when a write is done is forgotten.
+    fn power_cycle(&mut self) {
+        self.space = self.face.space();
+    }
 }
 
 impl Block {

@@ -202,6 +202,13 @@ impl VirtioDevice for Net {
     fn reset(&mut self) {
         self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(false));
     }
+
+    fn power_cycle(&mut self) {
+        self.reset();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.forget_guest();
+        }
+    }
 }
 
 impl Net {

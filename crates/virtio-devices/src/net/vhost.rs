@@ -43,6 +43,11 @@ impl Kernel {
         pair.map_or(Ok(()), |pair| pair.event(token % VHOST_TOKENS, session))
     }
 
+    /// The guest is no more.
+    pub(super) fn forget_guest(&mut self) {
+        self.pairs.iter_mut().for_each(VhostNet::forget_guest);
+    }
+
     /// Takes back what it has.
     pub(super) fn stop(&mut self, session: &mut Session) {
         self.pairs.iter_mut().for_each(|pair| pair.stop(session));

@@ -63,4 +63,8 @@ impl VirtioDevice for Kernel {
     fn stop(&mut self, session: &mut Session) {
         self.vhost.stop(session);
     }
+
+    fn power_cycle(&mut self) {
+        self.vhost.forget_guest();
+    }
 }

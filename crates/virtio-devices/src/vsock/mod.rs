@@ -128,6 +128,10 @@ impl VirtioDevice for Vsock {
     fn stop(&mut self, session: &mut Session) {
         self.carrier.stop(session);
     }
+
+    fn power_cycle(&mut self) {
+        self.carrier.power_cycle();
+    }
 }
 
 /// struct virtio_vsock_config.
@@ -185,6 +189,11 @@ impl VirtioDevice for Sockets {
         let _ = session.unwatch(&self.poll);
         let _ = session.unwatch(&self.timer);
         self.set_accepting(false, session);
+    }
+
+    /// Programs of the host hear at once that the guest is gone, and not when the next one has its driver.
+    fn power_cycle(&mut self) {
+        self.flows.clear();
     }
 }
 

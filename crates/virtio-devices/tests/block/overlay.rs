@@ -24,6 +24,19 @@ fn write_stays_in_the_overlay() {
     assert_eq!(bytes_of(&file), bytes_of(&image()));
 }
 
+/// `on_reboot: restart` starts another machine with the same disk: what was flushed must be there.
+#[test]
+fn write_survives_the_machine_and_the_lock_too() {
+    let file = image();
+    let mut driver = overlay(&file);
+    assert_eq!(send(&mut driver, OUT, 1, &[0xaa; 512]), OK);
+    assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
+    let mut driver = driver.power_cycle();
+    driver.init(0);
+    assert_eq!(read(&mut driver, 1, 512), (vec![0xaa; 512], OK));
+    assert!(try_open(fields(&file, json!({}))).is_err(), "the base is locked");
+}
+
 #[test]
 fn overlays_share_a_base() {
     let file = image();

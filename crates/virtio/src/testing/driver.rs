@@ -59,6 +59,16 @@ impl Driver {
         driver
     }
 
+    /// The machine ends, and the device, as it is just now, goes on in another one: with other memory, and nothing initialised.
+    ///
+    /// # Panics
+    /// The device's thread has panicked, or as for [`new`](Self::new).
+    pub fn power_cycle(self) -> Self {
+        let id = self.transport.control().id();
+        let transport = Arc::into_inner(self.transport).expect("nobody else has a reference");
+        Self::new(transport.into_device().expect("its thread has not panicked"), id)
+    }
+
     /// The guest's memory.
     pub fn ram(&self) -> &GuestRam {
         &self.arena.ram

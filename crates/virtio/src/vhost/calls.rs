@@ -103,7 +103,7 @@ struct MemoryRegion {
 const _: () = assert!(size_of::<RingAddresses>() == 40 && size_of::<MemoryTable>() == 8 + REGIONS * 32);
 
 /// An open /dev/vhost-net or /dev/vhost-vsock. The kernel reads and writes guest memory by what it was told here: only RAM, of
-/// which a clone is kept until the descriptor is closed.
+/// which a clone is kept until the kernel has another table or the descriptor is closed.
 #[derive(Debug)]
 pub(super) struct Kernel {
     // Closed first: with that the kernel has stopped.
@@ -133,9 +133,11 @@ impl Kernel {
         self.set(&SET_FEATURES, &features)
     }
 
-    /// Says where the guest's memory is; once, for a guest has one.
+    /// Says where the guest's memory is, unless the kernel knows that already. Nobody serves a ring now.
     pub(super) fn set_memory(&mut self, ram: &GuestRam) -> Result<(), VhostError> {
-        if self.ram.is_some() {
+        // While its clone is kept no other memory of the process can be at the same addresses.
+        let place = |ram: &GuestRam| ram.regions().map(|region| region.hva).collect::<Vec<_>>();
+        if self.ram.as_ref().is_some_and(|known| place(known) == place(ram)) {
             return Ok(());
         }
         let mut table = MemoryTable { count: 0, padding: 0, regions: [MemoryRegion::default(); REGIONS] };
@@ -150,6 +152,15 @@ impl Kernel {
         self.set(&SET_MEM_TABLE, &table)?;
         self.ram = Some(ram.clone());
         Ok(())
+    }
+
+    /// The guest's memory is no more: the kernel forgets it, and so do we. Nobody serves a ring now.
+    pub(super) fn forget_memory(&mut self) {
+        let none = MemoryTable { count: 0, padding: 0, regions: [MemoryRegion::default(); REGIONS] };
+        // A kernel that doesn't take it knows the memory still.
+        if self.set(&SET_MEM_TABLE, &none).is_ok() {
+            self.ram = None;
+        }
     }
 
     /// Says what a ring is, which nobody serves now: where it lies and where it goes on. `None` if a part of it isn't in one

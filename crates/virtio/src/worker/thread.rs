@@ -81,16 +81,18 @@ impl Thread {
         Ok(Self { device, ram, kicks, shared, inbox, epoll, resting, running: None })
     }
 
-    /// Obeys until it is told to quit.
-    pub(super) fn run(self) {
+    /// Obeys until it is told to quit, and gives the device back then.
+    pub(super) fn run(mut self) -> Option<Box<dyn VirtioDevice>> {
         let mut farewell = Farewell(Some(Arc::clone(&self.shared)));
-        if self.obey_until_quit() {
+        let was_told = self.obey_until_quit();
+        if was_told {
             farewell.0 = None;
         }
+        was_told.then_some(self.device)
     }
 
     /// Whether it was told to; the host took its epoll away otherwise.
-    fn obey_until_quit(mut self) -> bool {
+    fn obey_until_quit(&mut self) -> bool {
         let mut events = [EpollEvent::default(); EVENTS];
         loop {
             let is_running = self.running.as_ref().is_some_and(|running| !running.is_broken);

@@ -54,6 +54,7 @@ pub(super) const IMAGES: &[Image] = &[
     serial("flood-20000", "flood.S", &["LINES=20000"]),
     // 64 KiB: 65536 bytes.
     serial("hash-64k", "hash.S", &["COUNT=65536", "CHATTY=0"]),
+    serial("hash-256k", "hash.S", &["COUNT=262144", "CHATTY=0"]),
     serial("hash-64k-chatty", "hash.S", &["COUNT=65536", "CHATTY=1"]),
     flat("hello-real", "flat/hello-real.S", 0, &[]),
     // Linked at 0, because that's where their segment begins.

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
 use crate::initrd::{initrd_with, shell};
+use crate::linux::BY_SIGTERM;
 use crate::shell::Shell;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         virtio_pmem_that_is_read_only_takes_no_store,
         virtio_balloon_gives_memory_back_to_the_host,
         virtio_counters_are_written_on_sigusr1_and_at_the_end,
+        virtio_overlay_keeps_what_was_flushed_over_a_reset,
         virtio_driver_that_leaves_and_comes_back_finds_its_device,
         virtio_notifications_leave_no_vcpu,
     ]
@@ -144,6 +146,23 @@ fn virtio_counters_are_written_on_sigusr1_and_at_the_end() {
     assert!(counter(metrics.path(), "data", "bytes_out") >= 512);
     assert_eq!(counter(metrics.path(), "data", "errors"), 0);
     assert_eq!(counter(metrics.path(), "rng0", "faults"), 0);
+}
+
+/// With `on_reboot: restart` the next machine has the same disk, and the base is as it was.
+fn virtio_overlay_keeps_what_was_flushed_over_a_reset() {
+    let disk = file(&vec![0; 1 << 20]);
+    let devices = format!(r#"[{{"type": "block", "path": {}, "overlay": "temp"}}]"#, json(disk.path()));
+    let config = file(format!(r#"{{"on_reboot": "restart", "devices": {devices}}}"#).as_bytes());
+    let initrd = initrd_with(&["virtio_mmio", "virtio_blk"]);
+    let mut shell = shell(initrd.path(), &["--config", config.path().to_str().expect("UTF-8")]);
+    shell.run("sh /modules/load; echo flushed | dd of=/dev/vda conv=sync,fsync 2>/dev/null");
+    shell.monitor.send(b"reboot -f\n");
+    let mut shell = Shell::at(shell.monitor).mute();
+    let read = shell.run("sh /modules/load; head -n 1 /dev/vda");
+    assert!(read.ends_with("flushed\n"), "{read}");
+    assert_eq!(std::fs::read(disk.path()).expect("it is there"), vec![0; 1 << 20]);
+    shell.monitor.signal(Signal::SIGTERM);
+    shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
 }
 
 /// 0 where there is nothing yet.

@@ -7,12 +7,16 @@ pub(crate) const RAM_LEN: u64 = 32 << 20;
 
 /// Exit codes, as in `vmm-bin --help`.
 pub(crate) const ENDED: i32 = 0;
+pub(crate) const USAGE: i32 = 2;
 pub(crate) const BAD_CONFIG: i32 = 3;
 pub(crate) const HOST_CANT: i32 = 4;
 pub(crate) const CRASHED: i32 = 5;
+pub(crate) const TIME_IS_UP: i32 = 124;
 pub(crate) const BY_SIGHUP: i32 = 128 + 1;
 pub(crate) const BY_SIGINT: i32 = 128 + 2;
+pub(crate) const BY_SIGQUIT: i32 = 128 + 3;
 pub(crate) const BY_SIGPIPE: i32 = 128 + 13;
+pub(crate) const BY_SIGALRM: i32 = 128 + 14;
 pub(crate) const BY_SIGTERM: i32 = 128 + 15;
 
 /// The path of a guest, for `--kernel`.

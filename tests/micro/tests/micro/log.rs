@@ -1,17 +1,34 @@
 //! The log: nothing unless asked for, on standard error or in a file.
 
-use driver::DEADLINE;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{ENDED, boot};
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, USAGE, boot};
 
 /// A line of the log of every run that says what happens.
 const LINE: &str = "INFO first KVM_RUN";
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![log_is_empty_unless_asked_for, log_verbose_goes_to_stderr, log_file_has_it_instead_of_stderr]
+    trials![
+        log_is_empty_unless_asked_for,
+        log_verbose_goes_to_stderr,
+        log_file_has_it_instead_of_stderr,
+        log_of_a_guest_that_resets_without_end_is_bounded,
+        log_to_a_full_pipe_does_not_hold_up_a_timeout,
+        log_to_a_full_pipe_does_not_hold_up_a_signal,
+        log_file_that_is_a_pipe_without_a_reader_is_refused,
+    ]
 }
 
 fn log_is_empty_unless_asked_for() {
@@ -25,6 +42,66 @@ fn log_verbose_goes_to_stderr() {
     monitor.expect_code(ENDED, DEADLINE);
     assert!(monitor.stderr().contains(LINE), "{}", monitor.stderr());
     assert!(!monitor.stderr().contains("DEBUG"), "{}", monitor.stderr());
+}
+
+/// With -v each start has some lines.
+fn log_of_a_guest_that_resets_without_end_is_bounded() {
+    let dir = TempDir::new().unwrap();
+    // mov al, 0xfe; out 0x64, al; hlt
+    std::fs::write(dir.path().join("reset.bin"), b"\xb0\xfe\xe6\x64\xf4").unwrap();
+    let config =
+        r#"{"boot": {"flat": {"image": "reset.bin"}}, "memory": {"size": "1M"}, "on_reboot": "restart"}"#;
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let mut monitor = Monitor::command(["--config", "vm.json", "-v"]).dir(dir.path()).start();
+    monitor.expect_stderr("INFO the guest has reset its machine 100 times; only warnings", DEADLINE);
+    let more = monitor.cpu_time() + Duration::from_millis(500);
+    wait_until("it has started often again", DEADLINE, || monitor.cpu_time() > more);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr().matches(LINE).count(), 100);
+}
+
+/// A pipe with a name.
+fn fifo(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
+    path
+}
+
+/// A guest that prints for ever, with the log of the monitor on a pipe that takes no byte more.
+fn boot_with_full_stderr(dir: &TempDir, args: &[&str]) -> (Monitor, File) {
+    let path = fifo(dir);
+    let pipe = File::options().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path);
+    let mut pipe = pipe.expect("our own pipe");
+    let is_full = |pipe: &mut File| pipe.write(&[b'x'; 4096]).is_err();
+    wait_until("the pipe is full", DEADLINE, || is_full(&mut pipe));
+    let shell = ["sh", "-c", r#"p="$1"; shift; exec "$@" 2>"$p""#, "sh"].map(Into::into);
+    let words = shell.into_iter().chain([path.into_os_string()]);
+    // The reading end stays open: the pipe has a reader who reads nothing.
+    (boot("echo").args(["-vv"]).args(args).wrapped(words).start(), pipe)
+}
+
+fn log_to_a_full_pipe_does_not_hold_up_a_timeout() {
+    let dir = TempDir::new().unwrap();
+    let (mut monitor, _pipe) = boot_with_full_stderr(&dir, &["--timeout", "1s"]);
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+}
+
+fn log_to_a_full_pipe_does_not_hold_up_a_signal() {
+    let dir = TempDir::new().unwrap();
+    let (mut monitor, _pipe) = boot_with_full_stderr(&dir, &[]);
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn log_file_that_is_a_pipe_without_a_reader_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = fifo(&dir);
+    let mut monitor = boot("echo").args(["--log-file".as_ref(), path.as_os_str()]).start();
+    monitor.expect_code(USAGE, DEADLINE);
+    let message = format!("error: --log-file {}: No such device or address (os error 6)\n", path.display());
+    assert_eq!(monitor.stderr(), message);
 }
 
 fn log_file_has_it_instead_of_stderr() {

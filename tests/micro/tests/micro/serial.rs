@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
 use harness::trials;
@@ -10,12 +11,17 @@ use micro_tests::flood_lines;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BAD_CONFIG, BY_SIGTERM, ENDED, boot};
+use crate::common::{BAD_CONFIG, BY_SIGTERM, ENDED, boot, kernel};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         serial_file_is_complete,
         serial_file_on_full_disk_guest_runs_to_its_end,
+        serial_file_at_its_limit_is_a_full_disk,
+        serial_file_outlives_a_reset,
+        serial_file_on_full_disk_is_told_once_for_all_resets,
+        serial_socket_client_outlives_a_reset,
+        serial_pty_client_outlives_a_reset_and_the_name_is_told_once,
         serial_none_guest_runs_to_its_end,
         serial_pty_clients_come_and_go,
         serial_pty_guest_ends_client_is_hung_up,
@@ -50,6 +56,87 @@ fn serial_file_on_full_disk_guest_runs_to_its_end() {
         "serial output to /dev/full: No space left on device; what the guest prints is lost from here on";
     assert_eq!(said.matches(message).count(), 1, "{said}");
     assert!(said.contains("9000 bytes were lost"), "1000 lines of 9 bytes: {said}");
+}
+
+/// Over RLIMIT_FSIZE Linux sends SIGXFSZ, which kills by default.
+fn serial_file_at_its_limit_is_a_full_disk() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("console.log");
+    // In units of 512 bytes: less than 1000 lines of 9 bytes.
+    let shell = ["sh", "-c", r#"ulimit -f 8; exec "$0" "$@""#];
+    let serial = format!("file:{}", path.display());
+    let mut monitor = boot("flood-1000").args(["--serial", &serial]).wrapped(shell).start();
+    monitor.expect_code(ENDED, DEADLINE);
+    assert!(
+        monitor.stderr().contains("File too large; what the guest prints is lost"),
+        "{}",
+        monitor.stderr()
+    );
+    assert_eq!(std::fs::read_to_string(path).unwrap(), flood_lines(1000)[..4096]);
+}
+
+/// A guest that prints its lines and resets, again and again, with `serial` as its console.
+fn restart(dir: &TempDir, guest: &str, serial: &str) -> Monitor {
+    let config = format!(
+        r#"{{"boot": {{"kernel": "{}"}}, "memory": {{"size": "32M"}}, "on_reboot": "restart", "serial": {serial}}}"#,
+        kernel(guest)
+    );
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    Monitor::command(["--config", "vm.json"]).dir(dir.path()).start()
+}
+
+fn serial_file_outlives_a_reset() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = restart(&dir, "flood-1000", r#"{"file": "console.log"}"#);
+    let printed = || std::fs::read_to_string(dir.path().join("console.log")).unwrap_or_default();
+    let twice = flood_lines(1000).repeat(2);
+    wait_until("it has printed all of it twice", DEADLINE, || printed().len() >= twice.len());
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(printed()[..twice.len()], twice);
+}
+
+fn serial_file_on_full_disk_is_told_once_for_all_resets() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = restart(&dir, "flood-1000", r#"{"file": "/dev/full"}"#);
+    // Tens of starts.
+    let starts = Duration::from_secs(1);
+    wait_until("it has started often", DEADLINE, || monitor.cpu_time() > starts);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    let said = monitor.stderr();
+    assert_eq!(said.matches("is lost from here on").count(), 1, "{said}");
+    assert_eq!(said.matches("bytes were lost").count(), 1, "{said}");
+}
+
+fn serial_socket_client_outlives_a_reset() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = restart(&dir, "echo", r#"{"socket": "console.sock"}"#);
+    let path = socket_path(&dir);
+    wait_until("the socket is there", DEADLINE, || path.exists());
+    let mut client = Line::connect(&path).unwrap();
+    client.send(b"first\x04");
+    client.expect("firstbye\nready\n", DEADLINE);
+    client.send(b"second");
+    client.expect("second", DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn serial_pty_client_outlives_a_reset_and_the_name_is_told_once() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = restart(&dir, "echo", r#""pty""#);
+    monitor.expect("serial: ", DEADLINE);
+    let name = monitor.expect("\n", DEADLINE);
+    let mut client = Line::attach(&name).unwrap();
+    client.expect("ready\n", DEADLINE);
+    client.send(b"first\x04");
+    client.expect("bye\nready\n", DEADLINE);
+    client.send(b"second");
+    client.expect("second", DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stdout(), format!("serial: {name}\n").into_bytes());
 }
 
 fn serial_none_guest_runs_to_its_end() {

@@ -1,12 +1,14 @@
 //! The monitor on a terminal: keys go to the guest, a few to the monitor, and the terminal is as it was afterwards.
 
-use driver::{DEADLINE, Monitor};
+use std::os::unix::process::ExitStatusExt;
+
+use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 
-use crate::common::{BY_SIGHUP, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, boot};
+use crate::common::{BY_SIGALRM, BY_SIGHUP, BY_SIGINT, BY_SIGQUIT, BY_SIGTERM, CRASHED, ENDED, USAGE, boot};
 use crate::input::{expect_hash, paste};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -21,8 +23,19 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_sigterm_restores_modes,
         terminal_sigint_restores_modes,
         terminal_sighup_restores_modes,
+        terminal_sigquit_restores_modes,
+        terminal_sigalrm_restores_modes,
+        terminal_sigsegv_restores_modes_and_is_the_end,
+        terminal_sigabrt_restores_modes_and_is_the_end,
+        terminal_stopped_and_continued_is_raw_again,
+        terminal_of_another_job_is_refused_with_the_remedy,
+        terminal_sighup_that_nohup_ignores_stays_ignored,
         terminal_bad_kernel_leaves_modes_alone,
         terminal_paste_of_64_kib_arrives_whole,
+        terminal_paste_of_256_kib_arrives_whole,
+        terminal_ctrl_a_x_behind_what_a_deaf_guest_does_not_take_quits,
+        terminal_ctrl_a_x_on_a_console_without_a_driver_quits,
+        terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits,
         terminal_paste_of_64_kib_while_guest_prints_arrives_whole,
         terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status,
         terminal_ctrl_a_b_on_a_guest_that_does_not_listen_is_told,
@@ -107,6 +120,69 @@ fn terminal_sighup_restores_modes() {
     assert_restored(monitor, BY_SIGHUP);
 }
 
+fn terminal_sigquit_restores_modes() {
+    let monitor = boot_on_terminal("echo");
+    monitor.signal(Signal::SIGQUIT);
+    assert_restored(monitor, BY_SIGQUIT);
+}
+
+fn terminal_sigalrm_restores_modes() {
+    let monitor = boot_on_terminal("echo");
+    monitor.signal(Signal::SIGALRM);
+    assert_restored(monitor, BY_SIGALRM);
+}
+
+/// A defect of the monitor's, as the kernel and the C library tell it: the process dies of the signal, with its core.
+fn assert_dies_of(signal: Signal) {
+    let mut monitor = boot_on_terminal("echo");
+    monitor.signal(signal);
+    assert_eq!(monitor.expect_exit(DEADLINE).signal(), Some(signal as i32));
+    assert_eq!(monitor.termios(), monitor.termios_before());
+}
+
+fn terminal_sigsegv_restores_modes_and_is_the_end() {
+    assert_dies_of(Signal::SIGSEGV);
+}
+
+fn terminal_sigabrt_restores_modes_and_is_the_end() {
+    assert_dies_of(Signal::SIGABRT);
+}
+
+fn terminal_stopped_and_continued_is_raw_again() {
+    let mut monitor = boot_on_terminal("echo");
+    let raw = monitor.termios();
+    monitor.signal(Signal::SIGSTOP);
+    monitor.set_termios(&monitor.termios_before());
+    monitor.signal(Signal::SIGCONT);
+    wait_until("the terminal is raw again", DEADLINE, || monitor.termios() == raw);
+    monitor.send(b"\x01x");
+    assert_restored(monitor, ENDED);
+}
+
+/// A shell with job control, whose terminal another job has: a read of it would stop the monitor without a word.
+fn terminal_of_another_job_is_refused_with_the_remedy() {
+    let shell = ["setsid", "--ctty", "sh", "-m", "-c", r#""$0" "$@" & wait $!"#];
+    let mut monitor = boot("echo").wrapped(shell).on_terminal().start();
+    monitor.expect_code(USAGE, DEADLINE);
+    let said = monitor.stderr();
+    assert!(
+        said.contains("start it in the foreground, or give the guest another console with --serial pty"),
+        "{said}"
+    );
+    assert!(said.contains("or no input with </dev/null"), "{said}");
+}
+
+fn terminal_sighup_that_nohup_ignores_stays_ignored() {
+    let shell = ["sh", "-c", r#"trap "" HUP; exec "$0" "$@""#];
+    let mut monitor = boot("echo").wrapped(shell).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGHUP);
+    monitor.send(b"still here|");
+    assert_eq!(monitor.expect("|", DEADLINE), "still here");
+    monitor.signal(Signal::SIGTERM);
+    assert_restored(monitor, BY_SIGTERM);
+}
+
 fn terminal_bad_kernel_leaves_modes_alone() {
     let monitor = Monitor::command(["--kernel", "/dev/null", "--memory", "32M"]).on_terminal().start();
     assert_restored(monitor, crate::common::BAD_CONFIG);
@@ -116,6 +192,47 @@ fn terminal_paste_of_64_kib_arrives_whole() {
     let mut monitor = boot_on_terminal("hash-64k");
     monitor.send(&paste());
     expect_hash(&mut monitor, &paste());
+    assert_restored(monitor, ENDED);
+}
+
+/// More than is kept for a guest that is slow and what Linux keeps of a terminal's input.
+fn terminal_paste_of_256_kib_arrives_whole() {
+    let mut monitor = boot_on_terminal("hash-256k");
+    let pasted = paste().repeat(4);
+    monitor.send(&pasted);
+    expect_hash(&mut monitor, &pasted);
+    assert_restored(monitor, ENDED);
+}
+
+fn terminal_ctrl_a_x_behind_what_a_deaf_guest_does_not_take_quits() {
+    let mut monitor = boot_on_terminal("halt");
+    // More than the UART's FIFO of 64 bytes.
+    monitor.send(&[b'x'; 100]);
+    monitor.send(b"\x01x");
+    assert_restored(monitor, ENDED);
+}
+
+fn terminal_ctrl_a_x_on_a_console_without_a_driver_quits() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let boot = format!(r#"{{"kernel": "{}"}}"#, crate::common::kernel("halt"));
+    let devices = r#"[{"type": "console", "target": "stdio"}]"#;
+    let config =
+        format!(r#"{{"boot": {boot}, "memory": {{"size": "32M"}}, "serial": "none", "devices": {devices}}}"#);
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).on_terminal().start();
+    let is_raw = || !monitor.termios().local_flags.contains(LocalFlags::ICANON);
+    wait_until("the terminal is raw", DEADLINE, is_raw);
+    let mut monitor = monitor;
+    monitor.send(b"nobody takes this\x01x");
+    assert_restored(monitor, ENDED);
+}
+
+fn terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits() {
+    let mut monitor = boot_on_terminal("halt");
+    monitor.send(&[b'x'; 256 << 10]);
+    monitor
+        .expect("[the guest takes no input; what is typed from here on is lost, Ctrl-A x quits]", DEADLINE);
+    monitor.send(b"\x01x");
     assert_restored(monitor, ENDED);
 }
 

@@ -6,6 +6,9 @@ use super::Subject;
 use crate::Fault;
 use crate::testing::{Driver, Register, features};
 
+/// Where the configuration space starts.
+const CONFIG: u64 = 0x100;
+
 pub fn reset_makes_everything_as_it_was(subject: &Subject) {
     let mut driver = subject.running(features::EVENT_IDX);
     subject.serve(&mut driver);
@@ -146,5 +149,47 @@ pub fn needs_reset_survives_suspend_and_resume(subject: &Subject) {
     assert_eq!(driver.queue(subject.expect.queue).used_index(), 0, "nothing is served");
     assert!(driver.needs_reset());
     driver.resume();
+    subject.recover(&mut driver);
+}
+
+/// What the driver reads as configuration; zeros where there is none.
+fn configuration(driver: &Driver) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    (CONFIG..)
+        .step_by(8)
+        .zip(bytes.chunks_mut(8))
+        .for_each(|(offset, bytes)| driver.read_bytes(offset, bytes));
+    bytes
+}
+
+pub fn power_cycle_makes_the_device_as_it_was_opened(subject: &Subject) {
+    let mut driver = subject.driver();
+    let (offered, opened) = (driver.offered(), configuration(&driver));
+    driver.init(features::EVENT_IDX);
+    subject.serve(&mut driver);
+    // All that a driver may write: each byte for itself, for a write that isn't all of that has no effect.
+    (0..64).for_each(|offset| driver.write_config(offset, &[!opened[offset as usize]]));
+    let mut driver = driver.power_cycle();
+    assert_eq!((driver.status(), driver.offered()), (0, offered));
+    assert_eq!(configuration(&driver), opened);
+    subject.recover(&mut driver);
+}
+
+pub fn power_cycle_with_chains_in_flight_ends(subject: &Subject) {
+    let mut driver = subject.running(features::INDIRECT);
+    fill(subject, &mut driver);
+    let mut driver = driver.power_cycle();
+    subject.recover(&mut driver);
+}
+
+pub fn power_cycle_of_a_broken_device_mends_it(subject: &Subject) {
+    let mut driver = subject.running(0);
+    let mut queue = driver.queue(subject.expect.queue);
+    let size = queue.size();
+    queue.make_available(size);
+    queue.notify();
+    driver.wait_needs_reset();
+    let mut driver = driver.power_cycle();
+    assert!(!driver.needs_reset());
     subject.recover(&mut driver);
 }

@@ -203,6 +203,9 @@ macro_rules! conformance {
                     suspend_of_a_fresh_device_is_nothing,
                     suspend_during_a_reset_waits_for_it,
                     reset_of_a_suspended_device_is_a_reset,
+                    power_cycle_makes_the_device_as_it_was_opened,
+                    power_cycle_with_chains_in_flight_ends,
+                    power_cycle_of_a_broken_device_mends_it,
                     needs_reset_survives_suspend_and_resume,
                 ],
                 malformed: [

@@ -1,0 +1,217 @@
+//! What was typed at a console and the guest hasn't taken yet.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::keys::{Command, Keys};
+use super::line::Line;
+
+/// Bytes read from the host at once; a UART never has room for so much.
+pub(super) const INPUT_LEN: usize = 1024;
+/// Bytes kept for a guest that is slower than whoever types: what Linux gives a pipe.
+const KEPT_LEN: usize = 64 << 10;
+/// How long a guest may take nothing while so much waits, before more is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Typed input on its way to the guest.
+///
+/// Of a pipe, a file, a pty or a socket no more is read than the guest has room for: its writer waits. A terminal at
+/// standard input is always read, whatever the guest does, because the keys of the monitor are among what is typed.
+#[derive(Debug)]
+pub(super) struct Typed {
+    bytes: VecDeque<u8>,
+    terminal: Option<Terminal>,
+}
+
+#[derive(Debug)]
+struct Terminal {
+    keys: Keys,
+    /// Runs while all that is kept waits for the guest.
+    patience: TimerFd,
+    is_patient: bool,
+    /// What is typed is lost, since the guest takes nothing.
+    is_dropping: bool,
+    lost: u64,
+}
+
+impl Typed {
+    /// # Errors
+    /// The host is out of descriptors.
+    pub(super) fn new(is_terminal: bool) -> io::Result<Self> {
+        let terminal = if is_terminal {
+            let patience = TimerFd::new().map_err(io::Error::from)?;
+            let keys = Keys::default();
+            Some(Terminal { keys, patience, is_patient: false, is_dropping: false, lost: 0 })
+        } else {
+            None
+        };
+        Ok(Self { bytes: VecDeque::with_capacity(INPUT_LEN), terminal })
+    }
+
+    /// Whether a person types it, and may mean the monitor.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Gives `line` as much as it takes. If the guest had been given up, returns how many bytes were lost.
+    pub(super) fn deliver(&mut self, line: &dyn Line) -> Option<u64> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let mut all = 0;
+        loop {
+            let taken = line.send(self.bytes.as_slices().0);
+            self.bytes.drain(..taken);
+            all += taken;
+            if taken == 0 || self.bytes.is_empty() {
+                break;
+            }
+        }
+        let terminal = self.terminal.as_mut().filter(|_| all > 0)?;
+        terminal.stop_waiting();
+        let lost = std::mem::take(&mut terminal.lost);
+        std::mem::take(&mut terminal.is_dropping).then_some(lost)
+    }
+
+    /// Bytes to read from the host now. If 0, the line tells when it takes some, and [`patience`](Self::patience) when that
+    /// has taken too long.
+    pub(super) fn room(&mut self, line: &dyn Line) -> usize {
+        let Some(terminal) = &mut self.terminal else {
+            return if self.bytes.is_empty() { line.room().min(INPUT_LEN) } else { 0 };
+        };
+        if terminal.is_dropping {
+            return INPUT_LEN;
+        }
+        let room = KEPT_LEN.saturating_sub(self.bytes.len()).min(INPUT_LEN);
+        if room == 0 {
+            terminal.start_waiting();
+        }
+        room
+    }
+
+    /// Takes what was read, at most [`room`](Self::room), and gives the monitor's part to `command`.
+    pub(super) fn push(&mut self, typed: &[u8], command: impl FnMut(Command)) {
+        let Some(terminal) = &mut self.terminal else {
+            self.bytes.extend(typed);
+            return;
+        };
+        let mut guest = Vec::with_capacity(typed.len());
+        terminal.keys.split(typed, &mut guest, command);
+        let kept = KEPT_LEN.saturating_sub(self.bytes.len()).min(guest.len());
+        self.bytes.extend(&guest[..kept]);
+        terminal.lost += (guest.len() - kept) as u64;
+    }
+
+    /// Can be read when the guest has taken nothing for too long: call [`give_up`](Self::give_up). On a terminal only.
+    pub(super) fn patience(&self) -> Option<&TimerFd> {
+        self.terminal.as_ref().map(|terminal| &terminal.patience)
+    }
+
+    /// Goes on reading, and loses what there is no room for. Whether that is news.
+    pub(super) fn give_up(&mut self) -> bool {
+        let Some(terminal) = &mut self.terminal else { return false };
+        let is_news = terminal.is_patient;
+        terminal.stop_waiting();
+        terminal.is_dropping |= is_news;
+        is_news
+    }
+
+    /// Forgets what a client typed that has gone.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+}
+
+impl Terminal {
+    fn start_waiting(&mut self) {
+        if !self.is_patient {
+            // A timer that can't be set gives the guest up at once: the keys of the monitor are worth more.
+            self.is_patient = true;
+            self.is_dropping = self.patience.reset(PATIENCE, None).is_err();
+        }
+    }
+
+    fn stop_waiting(&mut self) {
+        if std::mem::take(&mut self.is_patient) {
+            // A timer that has expired, or can't be stopped, finds nobody waiting.
+            let _ = self.patience.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vmm_bus::{BusDevice, IrqLine};
+    use vmm_devices::Uart;
+
+    use super::*;
+
+    /// A UART whose guest doesn't listen, until it enables the received data interrupt.
+    fn deaf() -> Arc<Uart> {
+        Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap())
+    }
+
+    fn listen(uart: &Uart) {
+        let _ = uart.write(1, &[1]);
+    }
+
+    fn no_command(command: Command) {
+        panic!("{command:?}");
+    }
+
+    #[test]
+    fn terminal_is_read_while_the_guest_takes_nothing() {
+        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        assert_eq!(typed.room(&uart), INPUT_LEN);
+        let mut commands = Vec::new();
+        typed.push(b"hello\x01x", |command| commands.push(command));
+        assert_eq!(commands, [Command::Quit]);
+        assert_eq!(typed.deliver(&uart), None);
+        listen(&uart);
+        assert_eq!(typed.deliver(&uart), None);
+        assert_eq!(uart.room(), 64 - 5);
+    }
+
+    #[test]
+    fn pipe_is_not_read_while_the_guest_takes_nothing() {
+        let (uart, mut typed) = (deaf(), Typed::new(false).unwrap());
+        assert_eq!(typed.room(&uart), 0);
+        listen(&uart);
+        assert_eq!(typed.room(&uart), 64);
+        typed.push(b"\x01x", no_command);
+        assert_eq!(typed.room(&uart), 0, "first what was read");
+        assert_eq!((typed.deliver(&uart), typed.room(&uart)), (None, 62));
+    }
+
+    #[test]
+    fn terminal_keeps_64_kib_and_waits_before_more_is_lost() {
+        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        (0..64).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        assert_eq!(typed.room(&uart), 0);
+        assert!(typed.give_up());
+        assert!(!typed.give_up(), "it is no news any more");
+        assert_eq!(typed.room(&uart), INPUT_LEN);
+        let mut commands = Vec::new();
+        typed.push(b"abc\x01s", |command| commands.push(command));
+        assert_eq!(commands, [Command::Status]);
+        listen(&uart);
+        assert_eq!(typed.deliver(&uart), Some(3));
+        assert_eq!(typed.room(&uart), 64, "as much as the guest has taken");
+    }
+
+    #[test]
+    fn terminal_of_a_guest_that_takes_some_is_waited_for_anew() {
+        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        (0..64).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        assert_eq!(typed.room(&uart), 0);
+        listen(&uart);
+        assert_eq!(typed.deliver(&uart), None);
+        assert!(!typed.give_up(), "the timer had expired in the same moment");
+        assert_eq!(typed.room(&uart), 64);
+    }
+}

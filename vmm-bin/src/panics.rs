@@ -1,0 +1,70 @@
+//! What a panic, a defect of ours, does to the terminal and to standard error.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::{panic, thread};
+
+use vmm_machine::terminal;
+
+use crate::streams::Streams;
+
+/// Reports panics by `streams`. One of this thread, the main one, ends the program, and the terminal is restored first. A
+/// device's or a vCPU's thread leaves it as it is: the machine goes on, or ends in order.
+pub(crate) fn report_to(streams: &Streams) {
+    let (streams, main) = (streams.clone(), thread::current().id());
+    panic::set_hook(Box::new(move |panic| {
+        let thread = thread::current();
+        let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("without a name"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            text += &format!("\nstack backtrace:\n{backtrace}");
+        }
+        if thread.id() == main {
+            terminal::restore();
+        }
+        streams.report(&text);
+        if thread.id() == main {
+            streams.flush();
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::fcntl::OFlag;
+    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+    use vmm_machine::Messages;
+    use vmm_machine::terminal::RawMode;
+
+    use super::*;
+
+    #[test]
+    fn panic_of_a_device_leaves_the_terminal_raw_and_is_reported() {
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname_r(&master).unwrap();
+        let flags = OFlag::O_NOCTTY.bits();
+        let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let stderr = Messages::to_file(log.reopen().unwrap()).unwrap();
+        let streams = Streams { stderr, stdout: Messages::to_stdout().unwrap(), log: None };
+
+        let raw = RawMode::enter(&terminal).unwrap();
+        report_to(&streams);
+        let device = thread::Builder::new().name("vq-disk0".to_owned()).spawn(|| panic!("a defect")).unwrap();
+        assert!(device.join().is_err());
+        let _ = panic::take_hook();
+        streams.flush();
+
+        assert!(!tcgetattr(&terminal).unwrap().local_flags.contains(LocalFlags::ICANON));
+        let said = std::fs::read_to_string(log.path()).unwrap();
+        assert!(said.starts_with("thread 'vq-disk0' panicked at vmm-bin/src/panics.rs:"), "{said}");
+        assert!(said.ends_with("a defect\r\n"), "{said}");
+        drop(raw);
+        assert!(tcgetattr(&terminal).unwrap().local_flags.contains(LocalFlags::ICANON));
+    }
+}
