@@ -69,7 +69,7 @@ impl KvmVcpu {
                 Ok(VcpuExit::Hlt) => return Ok(Exit::Halt),
                 Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
                 Ok(VcpuExit::Intr) => return Ok(Exit::Interrupted),
-                Ok(VcpuExit::Debug(debug)) => return Ok(Exit::Debug(debug.into())),
+                Ok(VcpuExit::Debug(debug)) => return Ok(Exit::Debug(self.guest_debug.stop(debug))),
                 Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Exit::EntryFailure { reason }),
                 Ok(VcpuExit::IrqWindowOpen) => return Ok(Exit::InterruptWindow),
                 Ok(VcpuExit::TprAccess) => Raw::TprAccess,

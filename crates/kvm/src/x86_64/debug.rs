@@ -73,7 +73,7 @@ pub struct DebugStop {
     pub pc: u64,
     /// The exception that KVM has caught: 1 (debug) or 3 (breakpoint).
     pub exception: u32,
-    /// DR6 of the stop: what was met.
+    /// DR6 of the stop: what was met. Bits of breakpoints that aren't set are clear.
     pub dr6: u64,
     /// DR7 of the stop: what was watched. Some KVMs leave it 0.
     pub dr7: u64,
@@ -103,12 +103,6 @@ impl DebugStop {
             DEBUG_VECTOR if self.dr6 & DR6_SINGLE_STEP != 0 => StopCause::SingleStep,
             _ => StopCause::Other,
         }
-    }
-}
-
-impl From<kvm_debug_exit_arch> for DebugStop {
-    fn from(debug: kvm_debug_exit_arch) -> Self {
-        Self { pc: debug.pc, exception: debug.exception, dr6: debug.dr6, dr7: debug.dr7 }
     }
 }
 
@@ -142,6 +136,16 @@ pub(crate) struct GuestDebug {
 }
 
 impl GuestDebug {
+    /// What KVM says of a stop. A processor may set the bit of a breakpoint that is disabled (Intel SDM volume 3 §18.2.3), as one
+    /// at address 0 whenever the instruction pointer is 0.
+    pub(crate) fn stop(&self, debug: kvm_debug_exit_arch) -> DebugStop {
+        let bits =
+            self.breakpoints.hardware.iter().enumerate().filter(|(_, breakpoint)| breakpoint.is_some());
+        let set: u64 = bits.map(|(i, _)| 1 << i).sum();
+        let dr6 = debug.dr6 & (!DR6_BREAKPOINTS | set);
+        DebugStop { pc: debug.pc, exception: debug.exception, dr6, dr7: debug.dr7 }
+    }
+
     fn encode(&self) -> kvm_guest_debug {
         let mut debug = kvm_guest_debug::default();
         let mut dr7 = DR7_ALWAYS_SET;
@@ -246,6 +250,17 @@ mod tests {
     fn watch_lengths_are_those_of_dr7() {
         let lens = [WatchLen::One, WatchLen::Two, WatchLen::Four, WatchLen::Eight];
         assert_eq!(lens.map(|len| BreakOn::Write(len).dr7_bits()), [0b0001, 0b0101, 0b1101, 0b1001]);
+    }
+
+    #[test]
+    fn stop_has_no_bits_of_breakpoints_that_are_not_set() {
+        // As an emulated AMD processor has it after a step to address 0, where the unused debug registers point.
+        let debug = kvm_debug_exit_arch { exception: 1, dr6: 0xffff_4fff, ..Default::default() };
+        assert_eq!(GuestDebug::default().stop(debug).cause(), StopCause::SingleStep);
+        let mut breakpoints = Breakpoints::default();
+        breakpoints.hardware[2] = Some(HardwareBreakpoint { address: 0, on: BreakOn::Execute });
+        let stop = GuestDebug { breakpoints, single_step: true }.stop(debug);
+        assert_eq!((stop.cause(), stop.dr6), (StopCause::Hardware(2), 0xffff_4ff4));
     }
 
     fn cause(exception: u32, dr6: u64) -> StopCause {
