@@ -12,8 +12,8 @@ pub(super) struct Image {
 /// How an image comes about. Sources are relative to `resources/guests`.
 #[derive(Debug)]
 pub(super) enum Recipe {
-    /// An ELF64 for 2 MiB that drives COM1, for `--kernel`.
-    Serial { source: &'static str, symbols: Symbols },
+    /// An ELF for 2 MiB that drives COM1, for `--kernel`.
+    Serial { source: &'static str, symbols: Symbols, width: Width },
     /// A flat binary that is entered at its first byte.
     Flat { source: &'static str, symbols: Symbols, width: Width, load_address: u32 },
     /// What gcc makes of `learning-tool/NAME.S` by the command of the article that it is from: a reset image.
@@ -49,6 +49,8 @@ pub(super) const IMAGES: &[Image] = &[
     serial("crash", "crash.S", &[]),
     serial("memory", "memory.S", &[]),
     serial("params", "params.S", &[]),
+    // Of 32 bits: its PVH entry is the only one that can be used.
+    Image { name: "params32", recipe: Recipe::Serial { source: "params.S", symbols: &[], width: Bits32 } },
     serial("flood", "flood.S", &["LINES=0"]),
     serial("flood-1000", "flood.S", &["LINES=1000"]),
     serial("flood-20000", "flood.S", &["LINES=20000"]),
@@ -101,7 +103,7 @@ pub(super) const IMAGES: &[Image] = &[
 ];
 
 const fn serial(name: &'static str, source: &'static str, symbols: Symbols) -> Image {
-    Image { name, recipe: Recipe::Serial { source, symbols } }
+    Image { name, recipe: Recipe::Serial { source, symbols, width: Bits64 } }
 }
 
 const fn flat(name: &'static str, source: &'static str, load_address: u32, symbols: Symbols) -> Image {

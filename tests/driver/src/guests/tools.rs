@@ -67,10 +67,10 @@ impl Image {
         let image = out.join(self.file_name());
         let object = |part: &str| out.join(format!("{}-{part}.o", self.name));
         match self.recipe {
-            Recipe::Serial { source, symbols } => {
+            Recipe::Serial { source, symbols, width } => {
                 let object = object("S");
-                let assemble = assembler(Width::Bits64, &sources.join(source), symbols, &object);
-                let mut link = linker(Width::Bits64, &image);
+                let assemble = assembler(width, &sources.join(source), symbols, &object);
+                let mut link = linker(width, &image);
                 link.arg("-T").arg(sources.join("guest.ld")).arg(object);
                 vec![assemble, link]
             }

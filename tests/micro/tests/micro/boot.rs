@@ -11,6 +11,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     trials![
         boot_pvh_passes_command_line_and_initrd,
         boot_linux64_passes_command_line_and_initrd,
+        boot_pvh_of_a_32_bit_kernel_passes_command_line_and_initrd,
         boot_pvh_without_initrd_passes_none,
         boot_linux64_without_initrd_passes_none,
         boot_longest_command_line_arrives,
@@ -24,9 +25,14 @@ fn report(cmdline: &str, initrd: &[u8]) -> String {
 
 /// Entered by `protocol`, the guest finds `cmdline` and `initrd`.
 fn assert_passed(protocol: &str, cmdline: &str, initrd: &[u8]) {
+    assert_passed_to("params", protocol, cmdline, initrd);
+}
+
+/// [`assert_passed`] with this guest.
+fn assert_passed_to(guest: &str, protocol: &str, cmdline: &str, initrd: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), initrd).unwrap();
-    let mut launch = boot("params").args(["--protocol", protocol, "--cmdline", cmdline]);
+    let mut launch = boot(guest).args(["--protocol", protocol, "--cmdline", cmdline]);
     if !initrd.is_empty() {
         launch = launch.args(["--initrd".as_ref(), file.path().as_os_str()]);
     }
@@ -47,6 +53,14 @@ fn boot_pvh_passes_command_line_and_initrd() {
 
 fn boot_linux64_passes_command_line_and_initrd() {
     assert_passed("linux64", "console=ttyS0 a=\"b c\"", &initrd());
+}
+
+/// As Xen is, where it is built with that note: an ELF32 that asks for no protocol by name.
+fn boot_pvh_of_a_32_bit_kernel_passes_command_line_and_initrd() {
+    assert_passed_to("params32", "pvh", "console=ttyS0", &initrd());
+    let mut monitor = boot("params32").start();
+    monitor.expect("pvh", DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
 }
 
 fn boot_pvh_without_initrd_passes_none() {
