@@ -175,8 +175,8 @@ impl Walker {
         if descriptor.len == 0 || !descriptor.len.is_multiple_of(DESCRIPTOR_LEN) {
             return Err(Fault::IndirectLength { len: descriptor.len });
         }
-        // `next` has 16 bits: what lies behind can't be reached.
-        let count = (descriptor.len / DESCRIPTOR_LEN).min(1 << 16);
+        // `next` has 16 bits: what lies after the first 65,536 can't be reached.
+        let count = descriptor.len / DESCRIPTOR_LEN;
         Ok(Table { gpa: descriptor.gpa, count, is_indirect: true })
     }
 

@@ -143,7 +143,8 @@ impl Queue {
             if is_full {
                 return Ok(());
             }
-            // A round costs something too: a driver can make the index move and be back when the next one looks.
+            // A round costs something too: a driver can make the index move and be back when the next one looks. No test shows
+            // it, for the driver has to win that race in each round.
             budget = budget.saturating_sub(1);
             if budget == 0 {
                 // Non-blocking: at the counter's end the eventfd is readable anyway.

@@ -131,3 +131,13 @@ fn chain_is_counted_with_its_descriptors_of_no_length() {
     let mut walker = Walker::new(SIZE);
     assert_eq!(walker.walk(&ram, TABLE, 0, false).unwrap().descriptors, 3);
 }
+
+/// The bytes of a chain begin at the first that there is: a device that finds its status byte by its address needs that.
+#[test]
+fn chain_begins_after_its_descriptors_of_no_length() {
+    let nothing = Descriptor { gpa: RAM_LEN, len: 0, flags: 1 | 2, next: 1 };
+    let status = Descriptor { gpa: 0x3000, len: 1, flags: 2, next: 0 };
+    let ram = ram_with(&[nothing, status], &[]);
+    let mut walker = Walker::new(SIZE);
+    assert_eq!(walker.walk(&ram, TABLE, 0, false).unwrap().writable().gpa(), Some(0x3000));
+}

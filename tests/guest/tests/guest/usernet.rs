@@ -267,6 +267,13 @@ fn may_ask_for_echoes() -> bool {
     (first..=last).contains(&nix::unistd::getegid().as_raw())
 }
 
+/// The fastest of three attempts counts: two guests share the rig's one processor, and what the other does only adds time.
+fn assert_refused_at_once(guest: &mut Guest, destination: &str) {
+    let attempts: Vec<_> = (0..3).map(|_| guest.timed(&format!("connect tcp:{destination}"))).collect();
+    assert!(attempts.iter().all(|(_, outcome)| outcome.starts_with("Connection refused")), "{attempts:?}");
+    assert!(attempts.iter().any(|(ms, _)| *ms < AT_ONCE), "{destination}: {attempts:?}");
+}
+
 /// Another guest, at a TAP of the host's, is a router with a machine of the world behind it, and at the same time one in a
 /// private network and one in a public network that the host is connected to. Nothing of this leaves the host.
 fn usernet_star_is_the_world_but_no_private_network() {
@@ -286,13 +293,10 @@ fn usernet_star_is_the_world_but_no_private_network() {
     let said = shell.run("wget -O - http://10.77.9.2/ 2>&1");
     assert!(said.contains("Connection refused"), "{said}");
     // The host's own address on that network is the host.
-    let (ms, outcome) = guest.timed("connect tcp:9.9.10.1:80");
-    assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
+    assert_refused_at_once(&mut guest, "9.9.10.1:80");
     // Neighbours of the host's are no strangers, whatever their number, and that machine listens.
-    let (ms, outcome) = guest.timed("connect tcp:9.9.10.2:80");
-    assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
-    let (ms, outcome) = guest.timed("connect tcp:168.63.129.16:80");
-    assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{ms} ms: {outcome}");
+    assert_refused_at_once(&mut guest, "9.9.10.2:80");
+    assert_refused_at_once(&mut guest, "168.63.129.16:80");
     // By its address it may be tried, and it is that machine that refuses.
     let (_, outcome) = guest.timed("connect tcp:9.9.9.2:81");
     assert!(outcome.starts_with("Connection refused"), "{outcome}");
