@@ -86,6 +86,13 @@ impl FromStr for Expect {
             return Ok(Expect { rax: Some(value.parse()?), memory: Vec::new() });
         }
         let (address, width) = place.split_once(':').unwrap_or((place, "u64"));
+        if address == "rax" {
+            return Err(ValueError::UnknownName {
+                what: "place",
+                name: place.to_owned(),
+                hint: "rax has 64 bits and takes no width, write \"rax=\"".to_owned(),
+            });
+        }
         let address = address.parse().map_err(|problem| match problem {
             ValueError::NotANumber { text, .. } => ValueError::UnknownName {
                 what: "place",
@@ -257,6 +264,8 @@ mod tests {
     #[test]
     fn expect_of_another_register_is_refused() {
         assert_eq!(refusal("rbx=1"), "unknown place \"rbx\", expected rax or an address such as 0x400");
+        let expected = "unknown place \"rax:u8\", rax has 64 bits and takes no width, write \"rax=\"";
+        assert_eq!(refusal("rax:u8=42"), expected);
         assert_eq!(refusal("=1"), "unknown place \"\", expected rax or an address such as 0x400");
     }
 

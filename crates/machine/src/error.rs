@@ -122,6 +122,21 @@ pub enum Error {
         /// That one's ports.
         ports: Range<u64>,
     },
+    /// A device's port never reaches it: KVM answers there.
+    #[error(
+        "devices[{index}].port: {port:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another, or set \"irqchip\" to false",
+        ports.start, ports.end - 1
+    )]
+    PortOfKvm {
+        /// Place in the config's list.
+        index: usize,
+        /// The first port that was asked for.
+        port: u64,
+        /// Which part of the PC has it.
+        by: &'static str,
+        /// That one's ports.
+        ports: Range<u64>,
+    },
     /// A device's ports run past the last one.
     #[error(
         "devices[{index}].port: {count} ports from {start:#x} on run past the last one, 0xffff; choose a lower one"
@@ -252,7 +267,8 @@ impl Error {
             Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::FlatContents(_) => Blame::Config,
             Self::Console(_) => Blame::Config,
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
-            Self::PortTaken { .. } | Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
+            Self::PortTaken { .. } | Self::PortOfKvm { .. } => Blame::Config,
+            Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
                 Blame::Host
             }

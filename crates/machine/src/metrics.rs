@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 
+use crate::fd::refuse_disk;
 use crate::file_writer::{FileWriter, PATIENCE};
 use crate::virtio::VirtioDevices;
 
@@ -32,7 +33,7 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Creates the file, for its user alone, or empties it. Clones are the same file, for the machine that comes after a reset.
+    /// Creates the file, for its user alone, or takes one, which stays as it is until there are counters. Clones are the same file, for the machine that comes after a reset.
     ///
     /// # Errors
     /// It can't be created, or is no regular file.
@@ -41,7 +42,8 @@ impl MetricsFile {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(io::Error::other("is no regular file; name one, or a new one"));
         }
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        refuse_disk(&file)?;
         let writer = FileWriter::with_sink(Box::new(move |text| {
             replace(&mut file, text)
                 .map(|()| text.len())

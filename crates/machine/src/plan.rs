@@ -16,6 +16,13 @@ use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, mptable, virtio};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
+/// Ports that KVM answers itself on a machine with interrupt controllers; an access there never leaves the guest.
+const KVM_PORTS: [(&str, Range<u64>); 4] = [
+    ("interrupt controller", 0x20..0x22),
+    ("timer", 0x40..0x44),
+    ("interrupt controller", 0xa0..0xa2),
+    ("interrupt controllers' trigger modes", 0x4d0..0x4d2),
+];
 /// The last port.
 const LAST_PORT: u64 = 0xffff;
 
@@ -202,8 +209,11 @@ fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
         if ports.end > LAST_PORT + 1 {
             return Err(Error::PortsPastEnd { index, start, count });
         }
-        let other =
-            devices.iter().find(|other| other.ports.start < ports.end && ports.start < other.ports.end);
+        let overlaps = |other: &Range<u64>| other.start < ports.end && ports.start < other.end;
+        if let Some((by, ports)) = KVM_PORTS.iter().find(|(_, kvm)| config.irqchip && overlaps(kvm)) {
+            return Err(Error::PortOfKvm { index, port: start, by, ports: ports.clone() });
+        }
+        let other = devices.iter().find(|other| overlaps(&other.ports));
         if let Some(Device { kind, ports, .. }) = other {
             return Err(Error::PortTaken { index, port: start, by: *kind, ports: ports.clone() });
         }

@@ -13,8 +13,8 @@ use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 use crate::event_loop::Message;
 
 /// What stays as it is. Those that the processor raises, and abort(3): they can't wait, see [`terminal`](crate::terminal).
-/// Those that stop a process on a terminal, and those that nobody heeds unless asked to.
-const OTHERS: [Signal; 12] = [
+/// The one that a user stops a process with on a terminal, and those that nobody heeds unless asked to.
+const OTHERS: [Signal; 10] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGILL,
@@ -23,8 +23,6 @@ const OTHERS: [Signal; 12] = [
     Signal::SIGSYS,
     Signal::SIGABRT,
     Signal::SIGTSTP,
-    Signal::SIGTTIN,
-    Signal::SIGTTOU,
     Signal::SIGCHLD,
     Signal::SIGURG,
 ];
@@ -40,8 +38,9 @@ impl Signals {
     /// Blocks the signals in this thread, but those that whoever started the process wants ignored, as nohup(1) and a script's
     /// background jobs do. Call it before other threads start, which inherit that.
     ///
-    /// SIGXFSZ is blocked in all of them and never looked at: a file at its limit of length is a full disk, and the write says
-    /// so (EFBIG).
+    /// Some are blocked in all of them and never looked at. SIGXFSZ: a file at its limit of length is a full disk, and the write
+    /// says so (EFBIG). SIGTTIN and SIGTTOU: they would stop a job in the background of its terminal before it reads the signal
+    /// that is to end it; a read says EIO instead.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
         let ignored = ignored()?;
         let mut set = SigSet::all();
@@ -73,7 +72,7 @@ fn message(signal: i32) -> Option<Message> {
         libc::SIGUSR1 => Some(Message::Metrics),
         libc::SIGWINCH => Some(Message::Resized),
         libc::SIGCONT => Some(Message::Continued),
-        libc::SIGXFSZ => None,
+        libc::SIGXFSZ | libc::SIGTTIN | libc::SIGTTOU => None,
         ending => Some(Message::Signal(ending)),
     }
 }
@@ -110,6 +109,7 @@ mod tests {
         assert_eq!(message(libc::SIGQUIT), Some(Message::Signal(libc::SIGQUIT)));
         assert_eq!(message(libc::SIGALRM), Some(Message::Signal(libc::SIGALRM)));
         assert_eq!(message(libc::SIGXFSZ), None);
+        assert_eq!(message(libc::SIGTTIN), None);
         assert_eq!(message(libc::SIGCONT), Some(Message::Continued));
     }
 }

@@ -7,7 +7,6 @@ use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 
 use crate::cmdline::CmdlineError;
 use crate::flat::handover;
-use crate::flat::place::RESET_VECTOR_IN_IMAGE;
 
 /// Why a flat image can't be started so. Settings are named as the configuration names them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,17 +132,14 @@ pub enum FlatPlanError {
     },
     /// More memory helps, or tables of the image's own.
     #[error(
-        "no room for the {what}, {len} bytes, beside the image in the guest's memory; {}, or let the image bring tables \
-         (\"tables\": false)",
-        more_memory(*enough)
+        "no room for the {what}, {len} bytes, beside the image and its stack; give the guest more memory, or let the image \
+         bring tables (\"tables\": false)"
     )]
     TablesWithoutRoom {
         /// Which table.
         what: &'static str,
         /// Its length.
         len: u64,
-        /// An end of RAM with which it fits.
-        enough: u64,
     },
     /// CR3 would be anything.
     #[error(
@@ -193,10 +189,10 @@ pub enum FlatPlanError {
     },
     /// Nothing at the reset vector.
     #[error(
-        "the image at {} doesn't contain 0xffff0, where the processor starts in \"reset\" mode; load it where its first \
-         jump comes to lie there, such as at {:#x} (boot.flat.load_address)",
-        Hex(image),
-        layout::RESET_IMAGE_END.saturating_sub(image.end - image.start).min(RESET_VECTOR_IN_IMAGE)
+        "the image at {} doesn't contain 0xffff0, where the processor starts in \"reset\" mode; link it so that its first jump \
+         is 16 bytes before the end of a page, or load it where that comes to lie at 0xffff0 (boot.flat.load_address, \
+         --load-address)",
+        Hex(image)
     )]
     ResetVector {
         /// Where it goes.
@@ -263,7 +259,11 @@ pub enum FlatPlanError {
         stack: u64,
     },
     /// The default is meant for small images.
-    #[error("the image at {} covers the default stack at {}; set boot.flat.stack", Hex(image), Hex(stack))]
+    #[error(
+        "the image at {} covers the default stack at {}; set boot.flat.stack (--stack)",
+        Hex(image),
+        Hex(stack)
+    )]
     DefaultStackCovered {
         /// Where the image goes, or one segment of it.
         image: Range<u64>,

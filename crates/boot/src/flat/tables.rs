@@ -37,11 +37,9 @@ pub(crate) fn place(mode: Mode, taken: &[Range<u64>], ram_end: u64) -> Result<Ta
     let alignments = [DESCRIPTOR_ALIGNMENT, DESCRIPTOR_ALIGNMENT, PAGE_LEN];
     for ((table, place), alignment) in mode.tables().iter().zip(places).zip(alignments) {
         let len = table.bytes.len() as u64;
-        *place = space.take(table.gpa, len, alignment).ok_or(FlatPlanError::TablesWithoutRoom {
-            what: table.what,
-            len,
-            enough: space.enough(len),
-        })?;
+        *place = space
+            .take(table.gpa, len, alignment)
+            .ok_or(FlatPlanError::TablesWithoutRoom { what: table.what, len })?;
     }
     Ok(Tables::Written { gdt, idt, page_tables })
 }
@@ -94,12 +92,6 @@ impl Space {
         let inside = |area: Range<u64>| area.start <= range.start && range.end <= area.end;
         (inside(low) || inside(high)) && !self.taken.iter().any(|taken| overlap(taken, &range))
     }
-
-    /// An end of RAM with which `len` bytes more fit.
-    fn enough(&self, len: u64) -> u64 {
-        let low = self.ram_end.max(FLOOR).next_multiple_of(PAGE_LEN) + len.next_multiple_of(PAGE_LEN);
-        if low <= layout::EBDA { low } else { self.ram_end.max(layout::HIGH_MEMORY) + len }
-    }
 }
 
 #[cfg(test)]
@@ -145,11 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn tables_in_too_little_memory_say_how_much_would_do() {
-        let expected = "no room for the page tables, 24576 bytes, beside the image in the guest's memory; give the guest \
-                        at least 48 KiB, or let the image bring tables (\"tables\": false)";
+    fn tables_in_too_little_memory_are_refused() {
+        let expected = "no room for the page tables, 24576 bytes, beside the image and its stack; give the guest more \
+                        memory, or let the image bring tables (\"tables\": false)";
         assert_eq!(place(Mode::Long, &[0..0x41], 0x6000).unwrap_err().to_string(), expected);
-        assert!(place(Mode::Long, &[0..0x41], 0xc000).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::termios::tcgetwinsize;
 use vmm_sys_util::timerfd::TimerFd;
 use vmm_virtio::{HostEnd, NamedSocket, TerminalSize};
 
-use crate::fd::{Direction, HostFd};
+use crate::fd::{Direction, HostFd, refuse_disk};
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
@@ -150,11 +150,15 @@ fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
     let file = File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         // What the guest prints is for whoever runs it. A file that is there keeps its mode.
         .mode(PRIVATE)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
+    refuse_disk(&file)?;
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
     let output = HostFd::owned(file.into())?;
     let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false };
     Ok((peer, Link { input: None, output: Some(output) }))

@@ -25,6 +25,7 @@ const OUTPUT_READY: u32 = 3;
 const ARRIVAL: u32 = 4;
 const HANG_UP: u32 = 5;
 const PATIENCE: u32 = 6;
+const FOREGROUND: u32 = 7;
 
 /// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
@@ -50,6 +51,7 @@ pub(crate) struct Console {
     /// Read from the host, not yet taken by the line.
     typed: Typed,
     patience: Watch,
+    foreground: Watch,
     /// The terminal's size as the line was told last.
     size: TerminalSize,
     /// Taken from the line, not yet written: `chunk[start..end]`.
@@ -91,6 +93,7 @@ impl Console {
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
             typed,
             patience: Watch::new(PATIENCE, EventSet::IN),
+            foreground: Watch::new(FOREGROUND, EventSet::IN),
             size: TerminalSize::default(),
             chunk: Box::new([0; CHUNK_LEN]),
             start: 0,
@@ -110,9 +113,11 @@ impl Console {
     /// Goes on in another event loop, whose machine gets its messages.
     pub(super) fn move_to(&mut self, messages: Sender<Message>) {
         self.messages = messages;
-        let watches =
-            [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up, &mut self.patience];
-        watches.into_iter().for_each(Watch::forget);
+        let (peer, own) = (
+            [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up],
+            [&mut self.patience, &mut self.foreground],
+        );
+        peer.into_iter().chain(own).for_each(Watch::forget);
     }
 
     /// Goes on at another machine's line. What was typed and not taken yet is for that one.
@@ -164,8 +169,13 @@ impl Console {
                 }
                 return;
             }
+            if self.is_away() {
+                return self.await_foreground(ops);
+            }
             let mut bytes = [0; INPUT_LEN];
             match fd.read(&mut bytes[..room]) {
+                // It has just become another job's.
+                Transfer::Ended if self.is_away() => return self.await_foreground(ops),
                 Transfer::Moved(len) => self.typed(&bytes[..len]),
                 Transfer::Blocked => {
                     self.input.arm(fd, ops);
@@ -185,6 +195,34 @@ impl Console {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.line.wants_input().write(1);
         }
+    }
+
+    /// Whether the terminal is another job's: to read it would take that one's keys, and the kernel refuses it.
+    fn is_away(&self) -> bool {
+        let input = self.link.input.as_ref().filter(|_| self.typed.is_terminal());
+        input.is_some_and(terminal::is_background)
+    }
+
+    /// Leaves the terminal alone until it is time to look again.
+    fn await_foreground(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(fd) = &self.link.input {
+            self.input.disarm(fd, ops);
+        }
+        if let Some(timer) = self.typed.go_away() {
+            self.foreground.arm(timer, ops);
+        }
+    }
+
+    /// It is time to look again.
+    fn look_for_foreground(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(timer) = self.typed.away() {
+            // Watched again when it runs again: read, it would block.
+            self.foreground.disarm(timer, ops);
+        }
+        if !self.is_away() {
+            terminal::ensure_raw();
+        }
+        self.pump_input(ops);
     }
 
     fn typed(&mut self, bytes: &[u8]) {
@@ -379,6 +417,7 @@ impl MutEventSubscriber for Console {
             OUTPUT => self.pump_output(ops),
             HANG_UP => self.disconnect(ops),
             PATIENCE => self.lose_patience(ops),
+            FOREGROUND => self.look_for_foreground(ops),
             WANTS_INPUT => {
                 // Non-blocking; an error means that another turn took the count.
                 let _ = self.line.wants_input().read();

@@ -15,6 +15,8 @@ pub(super) const INPUT_LEN: usize = 1024;
 const KEPT_LEN: usize = 64 << 10;
 /// How long a guest may take nothing while so much waits, before more is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a job in the background looks whether the terminal is its own again, which no signal tells.
+const AWAY: Duration = Duration::from_millis(100);
 
 /// Typed input on its way to the guest.
 ///
@@ -32,6 +34,8 @@ struct Terminal {
     /// Runs while all that is kept waits for the guest.
     patience: TimerFd,
     is_patient: bool,
+    /// Runs while the terminal is another job's.
+    away: TimerFd,
     /// What is typed is lost, since the guest takes nothing.
     is_dropping: bool,
     lost: u64,
@@ -44,7 +48,8 @@ impl Typed {
         let terminal = if is_terminal {
             let patience = TimerFd::new().map_err(io::Error::from)?;
             let keys = Keys::default();
-            Some(Terminal { keys, patience, is_patient: false, is_dropping: false, lost: 0 })
+            let away = TimerFd::new().map_err(io::Error::from)?;
+            Some(Terminal { keys, patience, is_patient: false, away, is_dropping: false, lost: 0 })
         } else {
             None
         };
@@ -103,6 +108,19 @@ impl Typed {
         let kept = KEPT_LEN.saturating_sub(self.bytes.len()).min(guest.len());
         self.bytes.extend(&guest[..kept]);
         terminal.lost += (guest.len() - kept) as u64;
+    }
+
+    /// Starts the timer of a terminal that is another job's: it can be read when it is time to look again.
+    pub(super) fn go_away(&mut self) -> Option<&TimerFd> {
+        let terminal = self.terminal.as_mut()?;
+        // It fails for times that can't be.
+        let _ = terminal.away.reset(AWAY, None);
+        Some(&terminal.away)
+    }
+
+    /// The timer of [`go_away`](Self::go_away).
+    pub(super) fn away(&self) -> Option<&TimerFd> {
+        self.terminal.as_ref().map(|terminal| &terminal.away)
     }
 
     /// Can be read when the guest has taken nothing for too long: call [`give_up`](Self::give_up). On a terminal only.

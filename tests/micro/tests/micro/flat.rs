@@ -47,6 +47,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_step_shows_the_first_instructions,
         flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt,
         flat_device_on_a_taken_port_is_refused,
+        flat_device_on_a_port_of_kvms_is_refused,
         flat_expected_memory_that_is_not_there_is_refused,
         flat_image_that_is_not_there_is_refused,
         flat_reset_with_restart_starts_anew_in_the_same_process,
@@ -445,6 +446,18 @@ fn flat_device_on_a_taken_port_is_refused() {
     let message =
         "error: devices[0].port: 4 ports from 0xfffd on run past the last one, 0xffff; choose a lower one\n";
     assert_eq!(last, message);
+}
+
+/// KVM answers there itself, so that the device would never hear of an access.
+fn flat_device_on_a_port_of_kvms_is_refused() {
+    let pic = refusal(r#""irqchip": true, "devices": [{"type": "pseudo-serial", "port": "0x20"}]"#);
+    let message = "error: devices[0].port: 0x20 belongs to the interrupt controller (ports 0x20 to 0x21); choose another, \
+                   or set \"irqchip\" to false\n";
+    assert_eq!(pic, message);
+    let across = refusal(r#""irqchip": true, "devices": [{"type": "debug-exit", "port": "0x3e"}]"#);
+    let message = "error: devices[0].port: 0x3e belongs to the timer (ports 0x40 to 0x43); choose another, \
+                   or set \"irqchip\" to false\n";
+    assert_eq!(across, message);
 }
 
 fn flat_expected_memory_that_is_not_there_is_refused() {

@@ -1,12 +1,14 @@
 //! The monitor on a terminal: keys go to the guest, a few to the monitor, and the terminal is as it was afterwards.
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::LocalFlags;
+use nix::unistd::Pid;
 
 use crate::common::{BY_SIGALRM, BY_SIGHUP, BY_SIGINT, BY_SIGQUIT, BY_SIGTERM, CRASHED, ENDED, USAGE, boot};
 use crate::input::{expect_hash, paste};
@@ -29,6 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_sigabrt_restores_modes_and_is_the_end,
         terminal_stopped_and_continued_is_raw_again,
         terminal_of_another_job_is_refused_with_the_remedy,
+        terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals,
         terminal_sighup_that_nohup_ignores_stays_ignored,
         terminal_bad_kernel_leaves_modes_alone,
         terminal_paste_of_64_kib_arrives_whole,
@@ -170,6 +173,24 @@ fn terminal_of_another_job_is_refused_with_the_remedy() {
         "{said}"
     );
     assert!(said.contains("or no input with </dev/null"), "{said}");
+}
+
+/// A job that its shell has stopped and sent to the background, on whose terminal somebody types: a read of it would stop the
+/// monitor again, before it sees the signal that is to end it.
+fn terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals() {
+    let shell = r#""$0" "$@"; bg; echo in the background; wait %1; echo "ended $?""#;
+    let mut monitor =
+        boot("echo").wrapped(["setsid", "--ctty", "sh", "-m", "-c", shell]).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    let children = format!("/proc/{0}/task/{0}/children", monitor.pid());
+    let job = std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap();
+    kill(job, Signal::SIGSTOP).unwrap();
+    monitor.expect("in the background", DEADLINE);
+    monitor.send(b"typed\r");
+    // It looks at the terminal ten times a second.
+    monitor.expect_quiet(Duration::from_millis(500));
+    kill(job, Signal::SIGTERM).unwrap();
+    monitor.expect("ended 143", DEADLINE);
 }
 
 fn terminal_sighup_that_nohup_ignores_stays_ignored() {
