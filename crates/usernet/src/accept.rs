@@ -29,10 +29,12 @@ impl UserNet {
         if !listener.readable {
             return Pulled::Idle(None);
         }
-        let is_tcp = listener.protocol == Protocol::Tcp;
+        // Nobody waits for a datagram to be refused.
+        if listener.protocol != Protocol::Tcp {
+            return self.receive_datagram(number, into);
+        }
         match self.presence.treat(Instant::now()) {
-            Treatment::Serve if is_tcp => self.accept(number),
-            Treatment::Serve => self.receive_datagram(number, into),
+            Treatment::Serve => self.accept(number),
             Treatment::Ask(until) => {
                 if self.services.ask_for_guest(&mut self.shared.frame) == Answer::Reply {
                     self.shared.control.push(&self.shared.frame);
@@ -40,18 +42,13 @@ impl UserNet {
                 Pulled::Idle(Some(until))
             }
             Treatment::Wait(until) => Pulled::Idle(Some(until)),
-            Treatment::Refuse => self.turn_away(number, into),
+            Treatment::Refuse => self.turn_away(number),
         }
     }
 
-    /// Resets one connection, or drops one datagram, for which there is no guest.
-    fn turn_away(&mut self, number: usize, into: &mut [u8]) -> Pulled {
-        let listener = &mut self.listeners[number];
-        if listener.protocol != Protocol::Tcp {
-            let _ = listener.receive(into);
-            return Pulled::Again;
-        }
-        match listener.accept() {
+    /// Resets one connection for which there is no guest.
+    fn turn_away(&mut self, number: usize) -> Pulled {
+        match self.listeners[number].accept() {
             Ok(socket) => {
                 host::reset(socket);
                 Pulled::Again

@@ -73,7 +73,7 @@
 //! IP fragments (both ways; with an MTU of 65520, the default of who uses this, there is hardly a need), IPv6 extension
 //! headers, multicast and broadcast, protocols other than TCP, UDP and echo requests, and TCP's urgent data. Echo requests
 //! need the host's permission (`net.ipv4.ping_group_range`). Connections from forwarded ports come to 10.0.2.15, from the
-//! gateway's address. While the guest hasn't that address, they are refused: at once if its driver doesn't run
+//! gateway's address. While the guest hasn't that address, connections of TCP are refused: at once if its driver doesn't run
 //! ([`UserNet::set_driven`]), else after the quarter of a second that the guest has to answer an ARP request for it.
 #![forbid(unsafe_code)]
 
