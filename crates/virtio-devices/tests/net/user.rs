@@ -232,8 +232,10 @@ fn user_forward_is_refused_until_a_driver_comes_and_behind_its_reset() {
     let mut driver = Driver::new(card, 1);
     assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     driver.init(0);
-    // There is a driver, which is asked for its address, and says nothing.
+    // There is a driver, which is asked for its address, and says nothing. The device has heard of it before it stops.
     give_buffers(&mut driver, 4);
+    driver.suspend();
+    driver.resume();
     assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionReset);
     driver.reset();
     assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
