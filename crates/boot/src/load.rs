@@ -149,18 +149,46 @@ where
 {
     // With an offset, here 0, linux-loader leaves the notes alone. Its reading of them differs from ours
     // where there are two note segments or one aligned to 8 bytes, and ours is in the plan.
+    if elf.linux64_entry().is_none() {
+        // It may have 32 bits, which linux-loader doesn't read. The headers were compared with the plan's a moment ago.
+        copy_segments(memory, elf, file)?;
+        zero_bss(memory, elf)?;
+        return Ok(zero_page::elf_header());
+    }
     let loaded = Elf::load(memory, Some(GuestAddress(0)), file, None).map_err(LoadError::Kernel)?;
     let file_end = elf.segments().iter().filter(|s| s.file_len > 0).map(|s| s.memory().end).max();
     let entry_agrees = elf.linux64_entry().is_none_or(|entry| entry == loaded.kernel_load.0);
     if loaded.kernel_end != file_end.unwrap_or(0) || !entry_agrees {
         return Err(LoadError::KernelChanged { source: None });
     }
+    zero_bss(memory, elf)?;
+    Ok(zero_page::elf_header())
+}
+
+/// Copies what the file has of each segment.
+fn copy_segments<F: ReadVolatile + Seek>(
+    memory: &Memory,
+    elf: &ElfImage,
+    file: &mut F,
+) -> Result<(), LoadError> {
+    for segment in elf.segments() {
+        let changed = |_| LoadError::KernelChanged { source: None };
+        file.seek(std::io::SeekFrom::Start(segment.offset))
+            .map_err(|_| LoadError::KernelChanged { source: None })?;
+        memory
+            .read_exact_volatile_from(GuestAddress(segment.paddr), file, segment.file_len as usize)
+            .map_err(changed)?;
+    }
+    Ok(())
+}
+
+fn zero_bss(memory: &Memory, elf: &ElfImage) -> Result<(), LoadError> {
     for segment in elf.segments() {
         let bss = segment.file_backed().end..segment.memory().end;
         let (what, gpa) = ("zeros behind a segment", bss.start);
         zero(memory, bss).map_err(|source| LoadError::Write { what, gpa, source })?;
     }
-    Ok(zero_page::elf_header())
+    Ok(())
 }
 
 fn load_bzimage<F>(memory: &Memory, bzimage: &BzImage, file: &mut F) -> Result<setup_header, LoadError>

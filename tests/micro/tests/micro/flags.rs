@@ -74,7 +74,7 @@ fn flags_answer_that_is_not_expected_shows_both_values() {
 fn flags_debug_exit_gives_the_exit_code() {
     let flags = ["--cmdline", "one", "--memory", "32M", "--debug-console", "0xe9", "--debug-exit", "0xf4"];
     let mut monitor = by_flags("multiboot", &flags).start();
-    monitor.expect("cmdline [one]\n", DEADLINE);
+    monitor.expect("cmdline [multiboot.elf one]\n", DEADLINE);
     monitor.expect_code(43, DEADLINE);
 }
 
