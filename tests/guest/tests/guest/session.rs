@@ -88,7 +88,7 @@ fn session_on_terminal_paste_while_guest_prints_arrives_whole() {
     shell.monitor.expect("y\r\n", DEADLINE);
     shell.monitor.send(text.as_bytes());
     shell.monitor.send(b"\x04");
-    let printed = shell.monitor.expect("all\r\n", 4 * BULK_DEADLINE);
+    let printed = shell.monitor.expect("all\r\n", 2 * BULK_DEADLINE);
     // The first one was waited for.
     assert_eq!(printed.matches("y\r\n").count() + 1, LINES);
     shell.monitor.expect("# ", DEADLINE);
