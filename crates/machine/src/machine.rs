@@ -311,6 +311,7 @@ impl Machine {
     /// Gives what the guest printed last to whoever reads it, for as long as that takes. A signal still ends
     /// the monitor.
     fn drain(&mut self, ending: Ending) -> Result<Ending, Error> {
+        self.each_console(Console::hurry);
         while !self.is_drained() {
             self.events.run().map_err(Error::EventLoop)?;
             if let Some(other) = self.messages.1.try_iter().find_map(ending_of) {

@@ -14,6 +14,7 @@
 mod keys;
 mod line;
 mod open;
+mod pace;
 mod peer;
 mod source;
 mod typed;

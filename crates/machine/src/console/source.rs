@@ -11,6 +11,7 @@ use vmm_virtio::{HostEnd, TerminalSize};
 use super::keys::{self, Command};
 use super::line::Line;
 use super::open::Name;
+use super::pace::Pace;
 use super::peer::{Link, OpenError, Peer};
 use super::typed::{INPUT_LEN, Typed};
 use crate::event_loop::Message;
@@ -26,6 +27,7 @@ const ARRIVAL: u32 = 4;
 const HANG_UP: u32 = 5;
 const PATIENCE: u32 = 6;
 const FOREGROUND: u32 = 7;
+const PAUSE_OVER: u32 = 8;
 
 /// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
@@ -44,6 +46,9 @@ pub(crate) struct Console {
     link: Link,
     input: Watch,
     output: Watch,
+    /// The line's word that it has output. Not listened to during a pause.
+    ready: Watch,
+    pace: Pace,
     arrival: Watch,
     /// A client that sends no more and may still read. Watched for its end only.
     silent: Option<HostFd>,
@@ -73,11 +78,9 @@ impl Console {
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
         let (peer, link) = Peer::open(&name.field, end)?;
-        let typed = Typed::new(Peer::is_terminal(end)).map_err(|source| OpenError {
-            field: name.field.clone(),
-            target: end.to_string(),
-            source,
-        })?;
+        let failed = |source| OpenError { field: name.field.clone(), target: end.to_string(), source };
+        let typed = Typed::new(Peer::is_terminal(end)).map_err(failed)?;
+        let pace = Pace::new(PAUSE_OVER).map_err(failed)?;
         let mut console = Self {
             name: name.line,
             field: name.field,
@@ -87,6 +90,8 @@ impl Console {
             link,
             input: Watch::new(INPUT, EventSet::IN),
             output: Watch::new(OUTPUT, EventSet::OUT),
+            ready: Watch::new(OUTPUT_READY, EventSet::IN),
+            pace,
             arrival: Watch::new(ARRIVAL, EventSet::IN),
             silent: None,
             // epoll reports a hang-up unasked.
@@ -115,9 +120,10 @@ impl Console {
         self.messages = messages;
         let (peer, own) = (
             [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up],
-            [&mut self.patience, &mut self.foreground],
+            [&mut self.ready, &mut self.patience, &mut self.foreground],
         );
         peer.into_iter().chain(own).for_each(Watch::forget);
+        self.pace.forget();
     }
 
     /// Goes on at another machine's line. What was typed and not taken yet is for that one.
@@ -146,6 +152,16 @@ impl Console {
     pub(crate) fn is_drained(&self) -> bool {
         let empty = self.start == self.end && self.line.is_drained();
         empty || self.link.output.is_none()
+    }
+
+    /// What was printed is wanted now: the guest has ended.
+    pub(crate) fn hurry(&mut self) {
+        self.pace.hurry();
+    }
+
+    #[cfg(test)]
+    pub(super) fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 
     fn tell(&self, message: Message) {
@@ -278,6 +294,10 @@ impl Console {
             // Without a link the line keeps what it has.
             let Some(fd) = &self.link.output else { return };
             if self.start == self.end {
+                if self.pace.is_pausing() {
+                    self.output.disarm(fd, ops);
+                    return;
+                }
                 let taken = self.line.take(&mut self.chunk[..]);
                 (self.start, self.end) = (0, taken.len);
                 if taken.wake {
@@ -286,6 +306,9 @@ impl Console {
                 if taken.len == 0 {
                     self.output.disarm(fd, ops);
                     return;
+                }
+                if self.pace.took(taken.len, ops) {
+                    self.ready.disarm(self.line.output_ready(), ops);
                 }
             }
             match fd.write(&self.chunk[self.start..self.end]) {
@@ -300,6 +323,13 @@ impl Console {
         }
         // More may wait. Once more, after the other sources.
         let _ = self.line.output_ready().write(1);
+    }
+
+    /// Looks for output again, and listens for more.
+    fn end_pause(&mut self, ops: &mut EventOps<'_>) {
+        self.pace.over();
+        self.ready.arm(self.line.output_ready(), ops);
+        self.pump_output(ops);
     }
 
     /// The host refuses what the guest prints, for instance because a disk is full. The guest goes on.
@@ -384,12 +414,10 @@ impl Console {
 
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let eventfds = [(WANTS_INPUT, self.line.wants_input()), (OUTPUT_READY, self.line.output_ready())];
-        for (token, fd) in eventfds {
-            if let Err(error) = ops.add(Events::with_data(fd, token, EventSet::IN)) {
-                error!("{}: epoll refuses an eventfd: {error}", self.name);
-            }
+        if let Err(error) = ops.add(Events::with_data(self.line.wants_input(), WANTS_INPUT, EventSet::IN)) {
+            error!("{}: epoll refuses an eventfd: {error}", self.name);
         }
+        self.ready.arm(self.line.output_ready(), ops);
         let is_fixed = matches!(self.peer, Peer::Fixed { .. });
         if !is_fixed && self.link.input.is_none() && self.link.output.is_none() {
             return self.disconnect(ops);
@@ -427,6 +455,7 @@ impl MutEventSubscriber for Console {
                 let _ = self.line.output_ready().read();
                 self.pump_output(ops);
             }
+            PAUSE_OVER => self.end_pause(ops),
             ARRIVAL => self.arrived(ops),
             other => warn!("{}: event with the unknown token {other}", self.name),
         }
