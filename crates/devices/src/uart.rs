@@ -14,11 +14,14 @@ use crate::Output;
 /// the line control register set, the divisor's high byte is there instead.
 const INTERRUPT_ENABLE: u8 = 1;
 const RECEIVED_DATA_ENABLED: u8 = 1;
+const TRANSMITTER_EMPTY_ENABLED: u8 = 1 << 1;
 const ALL_INTERRUPTS: u8 = 0b1111;
 /// Offset of the interrupt identification register (read), and what it reads while data waits and its
 /// interrupt is enabled: FIFOs are on (bits 7:6), received data (bits 3:0).
 const INTERRUPT_IDENTIFICATION: u64 = 2;
 const RECEIVED_DATA: u8 = 0xc4;
+/// What it reads while there is no interrupt.
+const NO_INTERRUPT: u8 = 0xc1;
 /// Offset of the line control register, whose bit 7 shows the divisor instead of the first two registers.
 const LINE_CONTROL: u8 = 3;
 const DIVISOR_ACCESS: u8 = 1 << 7;
@@ -60,10 +63,20 @@ impl Registers {
     fn read(&mut self, register: u64) -> u8 {
         self.polls = if register == u64::from(LINE_STATUS) { self.polls.saturating_add(1) } else { 0 };
         self.listens |= self.polls >= POLLS;
-        if register == INTERRUPT_IDENTIFICATION && self.has_received_data_interrupt() {
-            return RECEIVED_DATA;
+        if register == INTERRUPT_IDENTIFICATION {
+            return self.interrupt_identification();
         }
         self.serial.read(register as u8)
+    }
+
+    /// A 16550 shows an interrupt only while it is enabled. vm-superio goes on showing the one of the empty transmitter after
+    /// a driver has sent its last byte and disabled it, and Linux then goes through its handler once more for each burst.
+    fn interrupt_identification(&mut self) -> u8 {
+        if self.has_received_data_interrupt() {
+            return RECEIVED_DATA;
+        }
+        let shown = self.serial.read(INTERRUPT_IDENTIFICATION as u8);
+        if self.is_enabled(TRANSMITTER_EMPTY_ENABLED) { shown } else { NO_INTERRUPT }
     }
 
     /// Whether data waits and the guest wants to be interrupted for it.
@@ -73,19 +86,20 @@ impl Registers {
     /// no interrupt, and never come back.
     fn has_received_data_interrupt(&mut self) -> bool {
         let waits = self.serial.read(LINE_STATUS) & DATA_READY != 0;
-        waits && self.has_received_data_enabled()
+        waits && self.is_enabled(RECEIVED_DATA_ENABLED)
     }
 
-    fn has_received_data_enabled(&mut self) -> bool {
+    /// Whether this interrupt is enabled. While the divisor is there instead, the register can't be read, and none is.
+    fn is_enabled(&mut self, interrupt: u8) -> bool {
         let divisor = self.serial.read(LINE_CONTROL) & DIVISOR_ACCESS != 0;
-        !divisor && self.serial.read(INTERRUPT_ENABLE) & RECEIVED_DATA_ENABLED != 0
+        !divisor && self.serial.read(INTERRUPT_ENABLE) & interrupt != 0
     }
 
     /// Takes note of a write to the interrupt enable register. All four bits at once are a probe: Linux writes
     /// them to see whether they read back, and takes them away again.
     fn interrupts_enabled(&mut self, enabled: u8) {
         let is_probe = enabled & ALL_INTERRUPTS == ALL_INTERRUPTS;
-        self.listens |= self.has_received_data_enabled() && !is_probe;
+        self.listens |= self.is_enabled(RECEIVED_DATA_ENABLED) && !is_probe;
     }
 
     /// Bytes that the receive FIFO would take.
@@ -265,7 +279,6 @@ mod tests {
     const LSR: u64 = LINE_STATUS as u64;
     const LOOPBACK: u8 = 1 << 4;
     const TRANSMIT_INTERRUPT: u8 = 2;
-    const NO_INTERRUPT: u8 = 1;
 
     fn uart() -> (Uart, IrqLine) {
         let irq = IrqLine::new().unwrap();
@@ -390,7 +403,7 @@ mod tests {
         assert_eq!(read(&uart, DATA), b'a');
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA, "one more waits");
         assert_eq!(read(&uart, DATA), b'b');
-        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & NO_INTERRUPT, NO_INTERRUPT);
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), NO_INTERRUPT);
     }
 
     #[test]
@@ -400,6 +413,19 @@ mod tests {
         assert_eq!(uart.send(b"a"), 1);
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA);
         assert_eq!(read(&uart, DATA), b'a');
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & 0xf, TRANSMIT_INTERRUPT);
+    }
+
+    /// Linux disables it in the handler that has sent the last byte, and looks for another cause before it returns.
+    #[test]
+    fn uart_does_not_identify_the_transmit_interrupt_while_it_is_disabled() {
+        let (uart, _) = uart();
+        write(&uart, IER, TRANSMITTER_EMPTY_ENABLED);
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & 0xf, TRANSMIT_INTERRUPT);
+        write(&uart, DATA, b'x');
+        write(&uart, IER, 0);
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), NO_INTERRUPT);
+        write(&uart, IER, TRANSMITTER_EMPTY_ENABLED);
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & 0xf, TRANSMIT_INTERRUPT);
     }
 
