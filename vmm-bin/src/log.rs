@@ -1,13 +1,16 @@
 //! The log: to standard error, also while the terminal is raw, or to a file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
+use nix::unistd::{AccessFlags, access};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{DefaultFields, Format};
+use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 use vmm_machine::Messages;
 
 use crate::args::Args;
@@ -27,24 +30,46 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
         _ => LevelFilter::DEBUG,
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
-    match &args.log_file {
-        None => {
-            let to = To { messages: streams.stderr.clone(), is_stderr: true };
-            log.without_time().with_writer(to).init();
-        }
-        Some(path) => {
-            let failed = |source| Failure::LogFile { path: path.clone(), source };
-            let mut options = File::options();
-            // For its user alone: what devices say in it comes from the guest.
-            options.create(true).append(true).mode(0o600);
-            // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
-            let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
-            let file = file.and_then(Messages::to_file).map_err(failed)?;
-            streams.log = Some(file.clone());
-            log.with_writer(To { messages: file, is_stderr: false }).init();
-        }
+    let Some(path) = &args.log_file else {
+        log_to_stderr(log, streams);
+        return Ok(());
+    };
+    let failed = |source| Failure::LogFile { path: path.clone(), source };
+    if args.check {
+        // Who only looks makes and changes no file.
+        look(path).map_err(failed)?;
+        log_to_stderr(log, streams);
+        return Ok(());
     }
+    // For its user alone: what devices say in it comes from the guest.
+    let file = options().create(true).mode(0o600).open(path);
+    let file = file.and_then(Messages::to_file).map_err(failed)?;
+    streams.log = Some(file.clone());
+    log.with_writer(To { messages: file, is_stderr: false }).init();
     Ok(())
+}
+
+fn log_to_stderr(log: SubscriberBuilder<DefaultFields, Format, LevelFilter>, streams: &Streams) {
+    let to = To { messages: streams.stderr.clone(), is_stderr: true };
+    log.without_time().with_writer(to).init();
+}
+
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
+    options.append(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    options
+}
+
+/// Whether a log can be written there, or made there.
+fn look(path: &Path) -> io::Result<()> {
+    match options().open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            Ok(access(directory.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        opened => opened.map(drop),
+    }
 }
 
 /// The guest has reset its machine so many times, and a machine starts again.

@@ -69,7 +69,7 @@ fn boot_config(
     started: Instant,
 ) -> Result<Outcome, Failure> {
     if args.check {
-        let plan = Plan::new(config, &mut Inputs::open(config, KINDS)?)?;
+        let plan = Plan::new(config, &mut Inputs::look(config, KINDS)?)?;
         return print(&plan.to_string());
     }
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;

@@ -8,7 +8,7 @@ use vmm_machine::{Inputs, Plan};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: memory_map CONFIG")?;
     let config = ConfigFile::read(Path::new(&path))?.merge(Default::default())?;
-    let plan = Plan::new(&config, &mut Inputs::open(&config, &[])?)?;
+    let plan = Plan::new(&config, &mut Inputs::look(&config, &[])?)?;
     print!("{}", plan.memory_map_svg());
     Ok(())
 }

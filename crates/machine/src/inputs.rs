@@ -32,6 +32,19 @@ impl Inputs {
     /// # Errors
     /// A file is missing, empty, unreadable or no regular file; a device is of no kind, or can't be opened.
     pub fn open(config: &Config, kinds: &[Entry]) -> Result<Self, Error> {
+        Self::open_for(config, kinds, false)
+    }
+
+    /// Opens what `config` names as far as a [`Plan`](crate::Plan) needs it, and leaves the host as it is: no socket gets its
+    /// name. For a plan that is shown and not built.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn look(config: &Config, kinds: &[Entry]) -> Result<Self, Error> {
+        Self::open_for(config, kinds, true)
+    }
+
+    fn open_for(config: &Config, kinds: &[Entry], plan_only: bool) -> Result<Self, Error> {
         let files = match &config.boot {
             Boot::Linux(linux) => Files::Linux {
                 kernel: SourceFile::open(Role::Kernel, linux.kernel.as_path())?,
@@ -50,7 +63,7 @@ impl Inputs {
                     .collect::<Result<_, _>>()?,
             },
         };
-        let devices = virtio::open(config, kinds, Vec::new())?;
+        let devices = virtio::open(config, kinds, Vec::new(), plan_only)?;
         Ok(Self { files, devices, consoles: Consoles::default() })
     }
 
@@ -59,7 +72,7 @@ impl Inputs {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn reopen_lost(&mut self, config: &Config, kinds: &[Entry]) -> Result<(), Error> {
-        self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices))?;
+        self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices), false)?;
         Ok(())
     }
 }

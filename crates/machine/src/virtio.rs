@@ -49,13 +49,14 @@ pub(crate) fn open(
     config: &Config,
     kinds: &[Entry],
     mut kept: Vec<OpenDevice>,
+    plan_only: bool,
 ) -> Result<Vec<OpenDevice>, Error> {
     let (mut opened, mut claims) = (Vec::new(), Vec::new());
     for (index, device) in config.devices.iter().enumerate() {
         let vmm_config::Device::Virtio(section) = device else { continue };
         let device = match kept.iter().position(|device| device.index == index) {
             Some(at) => kept.swap_remove(at),
-            None => open_one(index, section, config, kinds)?,
+            None => open_one(index, section, config, (kinds, plan_only))?,
         };
         claim_all(index, &*device.device, &mut claims)?;
         opened.push(device);
@@ -90,7 +91,7 @@ fn open_one(
     index: usize,
     section: &VirtioSection,
     config: &Config,
-    kinds: &[Entry],
+    (kinds, plan_only): (&[Entry], bool),
 ) -> Result<OpenDevice, Error> {
     let VirtioSection { kind: name, id, fields, directory } = section;
     let Some(kind) = kinds.iter().find(|kind| kind.name == name.as_str()) else {
@@ -102,7 +103,7 @@ fn open_one(
         return Err(Error::VirtioWithoutIrqchip { index });
     }
     let id = id.as_ref().map_or(kind.name, |id| id.as_str()).to_owned();
-    let setting = Setting { directory, vcpus: config.cpus.count.get().into(), id: &id };
+    let setting = Setting { directory, vcpus: config.cpus.count.get().into(), id: &id, plan_only };
     let opened = kind.open(fields.clone().into(), &setting);
     let mut device = opened.map_err(|source| Error::OpenDevice { index, source })?;
     let mapping = device.mapping();

@@ -26,12 +26,13 @@ const MIB: u64 = 1 << 20;
 
 fn open(fields: Value) -> Balloon {
     let config = serde_json::from_value(fields).unwrap();
-    Balloon::open(config, &Setting { directory: Path::new("."), vcpus: 1, id: "balloon" }).unwrap()
+    Balloon::open(config, &Setting { directory: Path::new("."), vcpus: 1, id: "balloon", plan_only: false })
+        .unwrap()
 }
 
 fn refusal(size: &str) -> String {
     let config = serde_json::from_value(json!({"size": size})).unwrap();
-    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "balloon" };
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "balloon", plan_only: false };
     let error = Balloon::open(config, &setting).unwrap_err();
     assert_eq!(error.blame, OpenBlame::Config);
     error.to_string()

@@ -14,7 +14,7 @@ use vmm_virtio_devices::KINDS;
 /// The device that a config with `"type": kind` and these fields describes.
 fn open(kind: &str, fields: Value) -> Box<dyn VirtioDevice> {
     let entry = KINDS.iter().find(|entry| entry.name == kind).expect("it is in the table");
-    let setting = Setting { directory: Path::new("."), vcpus: 1, id: kind };
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: kind, plan_only: false };
     entry.open(fields, &setting).expect("it can be opened")
 }
 
@@ -248,7 +248,7 @@ conformance!(
 /// now, there are more.
 fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
     let entry = KINDS.iter().find(|entry| entry.name == "net").expect("it is in the table");
-    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "net" };
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "net", plan_only: false };
     let ports = std::iter::repeat_with(|| {
         UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
     });

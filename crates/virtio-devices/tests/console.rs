@@ -18,7 +18,7 @@ const OUTPUT_LEN: usize = 64 << 10;
 
 fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
     let entry = KINDS.iter().find(|entry| entry.name == "console").unwrap();
-    let setting = Setting { directory: Path::new("/vms"), vcpus: 1, id: "console0" };
+    let setting = Setting { directory: Path::new("/vms"), vcpus: 1, id: "console0", plan_only: false };
     entry.open(fields, &setting).map_err(|error| error.to_string())
 }
 

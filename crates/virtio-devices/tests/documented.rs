@@ -89,7 +89,7 @@ fn refusal(config: &str, directory: &Path) -> Option<String> {
             continue;
         }
         let kind = KINDS.iter().find(|kind| kind.name == section.kind).unwrap();
-        match kind.open(section.fields.into(), &Setting { directory, vcpus: 2, id: "id" }) {
+        match kind.open(section.fields.into(), &Setting { directory, vcpus: 2, id: "id", plan_only: false }) {
             // All at once, as in a machine: each has its lock.
             Ok(device) => open.push(device),
             Err(error) => return Some(format!("{}{error}", section.kind)),

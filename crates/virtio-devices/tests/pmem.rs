@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 
 fn try_open(fields: Value) -> Result<Pmem, OpenError> {
     let config = serde_json::from_value(fields).unwrap();
-    Pmem::open(config, &Setting { directory: Path::new("/nowhere"), vcpus: 1, id: "pmem" })
+    Pmem::open(config, &Setting { directory: Path::new("/nowhere"), vcpus: 1, id: "pmem", plan_only: false })
 }
 
 fn file(len: u64) -> NamedTempFile {

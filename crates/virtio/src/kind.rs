@@ -36,6 +36,9 @@ pub struct Setting<'a> {
     pub vcpus: u32,
     /// The device's id.
     pub id: &'a str,
+    /// Only the machine's plan is wanted: no guest will run, and the host stays as it is. What the config names must be usable
+    /// all the same.
+    pub plan_only: bool,
 }
 
 impl Setting<'_> {

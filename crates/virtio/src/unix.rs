@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Access, Mode, access, fchmod};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
@@ -87,6 +87,9 @@ impl From<NamedSocketError> for io::Error {
     }
 }
 
+/// No file's: their numbers begin at 1.
+const NO_INODE: (u64, u64) = (0, 0);
+
 /// A socket that listens at a path, mode 0600 whatever the umask. Dropped, it removes its name, if that is still its own.
 #[derive(Debug)]
 pub struct NamedSocket {
@@ -103,10 +106,7 @@ impl NamedSocket {
     /// # Errors
     /// The path is too long, or something else is there that isn't a dead socket.
     pub fn listen(path: &Path) -> Result<Self, NamedSocketError> {
-        let len = path.as_os_str().len();
-        if len > NAMED_SOCKET_MAX {
-            return Err(NamedSocketError::TooLong(len));
-        }
+        check_len(path)?;
         let (draft, socket) = draft(path).map_err(NamedSocketError::made)?;
         let named = inode(&draft).map_err(NamedSocketError::made).and_then(|inode| {
             claim(&draft, path)?;
@@ -115,6 +115,22 @@ impl NamedSocket {
         // It has its name now, or gets none.
         let _ = remove_file(&draft);
         Ok(Self { socket, inode: named?, path: path.to_owned() })
+    }
+
+    /// What [`listen`](Self::listen) would return, if it could, but nobody can connect to it, and what is at `path` stays.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub fn look(path: &Path) -> Result<Self, NamedSocketError> {
+        check_len(path)?;
+        is_dead(path)?;
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let writable = access(directory, Access::WRITE_OK | Access::EXEC_OK);
+        writable.map_err(|errno| NamedSocketError::made(errno.into()))?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None);
+        let socket = socket.map_err(|errno| NamedSocketError::made(errno.into()))?;
+        Ok(Self { socket, inode: NO_INODE, path: path.to_owned() })
     }
 
     /// Where it listens.
@@ -163,6 +179,11 @@ pub fn is_monitors(connection: &UnixStream) -> bool {
     let name = address.as_pathname().map_or(&[][..], |path| path.as_os_str().as_bytes());
     let Some((rest, digits)) = name.split_last_chunk::<8>() else { return false };
     rest.ends_with(MARK.as_bytes()) && digits.iter().all(u8::is_ascii_hexdigit)
+}
+
+fn check_len(path: &Path) -> Result<(), NamedSocketError> {
+    let len = path.as_os_str().len();
+    if len > NAMED_SOCKET_MAX { Err(NamedSocketError::TooLong(len)) } else { Ok(()) }
 }
 
 /// A socket that listens, under a name that nobody else thinks of.
@@ -281,6 +302,31 @@ mod tests {
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.split_once("mode=").map_or(said.clone(), |(_, mode)| mode[..3].to_owned())
+    }
+
+    #[test]
+    fn named_socket_that_is_only_looked_at_leaves_its_directory_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(UnixListener::bind(path(&directory)).unwrap());
+        let dead = inode(&path(&directory)).unwrap();
+        let before = symlink_metadata(directory.path()).unwrap().modified().unwrap();
+        drop(NamedSocket::look(&path(&directory)).unwrap());
+        assert_eq!(inode(&path(&directory)).unwrap(), dead);
+        drop(NamedSocket::look(&directory.path().join("new.sock")).unwrap());
+        assert_eq!(symlink_metadata(directory.path()).unwrap().modified().unwrap(), before);
+    }
+
+    #[test]
+    fn named_socket_that_is_only_looked_at_is_refused_where_it_could_not_be_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let look = |path: &Path| NamedSocket::look(path).map(drop).map_err(|error| error.to_string());
+        let _other = UnixListener::bind(path(&directory)).unwrap();
+        let in_use = "is in use by another program: stop that one, or choose another path";
+        assert_eq!(look(&path(&directory)), Err(in_use.to_owned()));
+        let missing = look(&directory.path().join("none/v.sock")).unwrap_err();
+        assert_eq!(missing, "can't be made a socket: No such file or directory (os error 2)");
+        let long = look(&directory.path().join("x".repeat(NAMED_SOCKET_MAX))).unwrap_err();
+        assert!(long.contains("choose a shorter path"), "{long}");
     }
 
     #[test]

@@ -75,6 +75,18 @@ fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
     assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
 }
 
+/// As one that a monitor left that was killed.
+#[test]
+fn dead_socket_of_a_vsock_stays_when_somebody_only_looks() {
+    let bench = Bench::new();
+    drop(UnixListener::bind(bench.path("v.sock")).expect("a socket"));
+    let before = bench.names();
+    let device = r#"{"type": "vsock", "path": "v.sock"}"#;
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{device}]}}"#));
+    assert_eq!(bench.run(&["--check", "--config", "vm.json"]).code, Some(DONE));
+    assert_eq!(bench.names(), [&before[..], &["vm.json".to_owned()]].concat());
+}
+
 #[test]
 fn disk_that_is_missing_is_named() {
     let message = "devices[0].path: none.img doesn't exist, create it or correct the path";

@@ -74,6 +74,14 @@ fn no_kernel_at_all_is_a_usage_error() {
 }
 
 #[test]
+fn log_file_is_not_made_by_who_only_looks() {
+    let bench = Bench::new();
+    let ran = bench.run(&["--log-file", "log", "--check", "--kernel", "kernel"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(!bench.path("log").exists());
+}
+
+#[test]
 fn log_file_that_cannot_be_is_a_usage_error() {
     let message = "--log-file none/log: No such file or directory (os error 2)";
     let ran = Bench::new().run(&["--log-file", "none/log", "--check", "--kernel", "kernel"]);

@@ -16,9 +16,11 @@ const PORT_LEN: usize = 11;
 pub(super) struct Listener(NamedSocket);
 
 impl Listener {
+    /// If `plan_only`, a socket that could have this name.
+    ///
     /// # Errors
     /// The path is too long, or something else is there that isn't a dead socket.
-    pub(super) fn open(path: PathBuf) -> Result<Self, OpenError> {
+    pub(super) fn open(path: PathBuf, plan_only: bool) -> Result<Self, OpenError> {
         let place = Place { path: &path, field: "path" };
         let len = path.as_os_str().len();
         let most = UNIX_NAME_MAX - PORT_LEN;
@@ -29,7 +31,8 @@ impl Listener {
             );
             return Err(place.wrong(&problem));
         }
-        NamedSocket::listen(&path).map(Self).map_err(|error| match error {
+        let socket = if plan_only { NamedSocket::look(&path) } else { NamedSocket::listen(&path) };
+        socket.map(Self).map_err(|error| match error {
             NamedSocketError::Host(problem, error) => place.host(problem, &error),
             wrong => place.wrong(&wrong.to_string()),
         })

@@ -85,7 +85,7 @@ impl Kind for Vsock {
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         let cid = config.cid.get() as u32;
         let carrier: Box<dyn VirtioDevice> = match config.path()? {
-            Some(path) => Box::new(Sockets::open(cid, setting.path(path))?),
+            Some(path) => Box::new(Sockets::open(cid, setting.path(path), setting.plan_only)?),
             None => Box::new(Kernel::open(cid)?),
         };
         Ok(Self { cid, carrier })
@@ -198,10 +198,10 @@ impl VirtioDevice for Sockets {
 }
 
 impl Sockets {
-    fn open(cid: u32, path: PathBuf) -> Result<Self, OpenError> {
+    fn open(cid: u32, path: PathBuf, plan_only: bool) -> Result<Self, OpenError> {
         let host = |error: io::Error| OpenError::host("", error);
         let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
-        let listener = Listener::open(path)?;
+        let listener = Listener::open(path, plan_only)?;
         Ok(Self {
             space: config_space(cid),
             listener,

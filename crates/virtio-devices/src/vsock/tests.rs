@@ -31,7 +31,7 @@ impl Bench {
         let directory = TempDir::new().unwrap();
         Self {
             flows: Flows::new(CID, 8, 4096),
-            listener: Listener::open(directory.path().join("v.sock")).unwrap(),
+            listener: Listener::open(directory.path().join("v.sock"), false).unwrap(),
             poll: Poll::new().unwrap(),
             counters: Counters::default(),
             now: Instant::now(),

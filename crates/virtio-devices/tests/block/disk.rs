@@ -149,7 +149,7 @@ pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {
 /// Opens a disk as a config describes it, on a machine with 4 vCPUs.
 pub(crate) fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, OpenError> {
     let entry = KINDS.iter().find(|entry| entry.name == "block").unwrap();
-    let setting = Setting { directory: Path::new("."), vcpus: 4, id: "disk0" };
+    let setting = Setting { directory: Path::new("."), vcpus: 4, id: "disk0", plan_only: false };
     entry.open(fields, &setting)
 }
 

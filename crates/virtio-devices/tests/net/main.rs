@@ -26,7 +26,7 @@ const ONE_BUFFER: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
     let entry = KINDS.iter().find(|entry| entry.name == "net").unwrap();
-    let setting = Setting { directory: Path::new("/vms"), vcpus: 4, id: "net0" };
+    let setting = Setting { directory: Path::new("/vms"), vcpus: 4, id: "net0", plan_only: false };
     entry.open(fields, &setting).map_err(|error| error.to_string())
 }
 

@@ -91,7 +91,8 @@ fn pmem_beside_writer() {
     let file = sparse_image(2);
     let _qemu = Holder::open(RAW, file.path());
     let entry = vmm_virtio_devices::KINDS.iter().find(|entry| entry.name == "pmem").unwrap();
-    let setting = vmm_virtio::Setting { directory: std::path::Path::new("."), vcpus: 1, id: "pmem0" };
+    let setting =
+        vmm_virtio::Setting { directory: std::path::Path::new("."), vcpus: 1, id: "pmem0", plan_only: false };
     let opened = entry.open(json!({"path": file.path(), "read_only": true}), &setting);
     let message = opened.err().expect("it is locked").to_string();
     assert!(message.contains("is locked by another that writes it"), "{message}");

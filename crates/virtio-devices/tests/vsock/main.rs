@@ -30,7 +30,7 @@ const HOST_PORT: u32 = 1024;
 
 fn try_open(directory: &Path, fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
     let entry = KINDS.iter().find(|entry| entry.name == "vsock").unwrap();
-    let setting = Setting { directory, vcpus: 1, id: "vsock0" };
+    let setting = Setting { directory, vcpus: 1, id: "vsock0", plan_only: false };
     entry.open(fields, &setting).map_err(|error| error.to_string())
 }
 

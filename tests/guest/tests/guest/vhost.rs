@@ -138,7 +138,8 @@ impl Card {
         let tap = format!("vmmtest{subnet}");
         let kind = KINDS.iter().find(|kind| kind.name == "net").expect("there are cards");
         let fields = serde_json::json!({"backend": {"tap": tap}, "vhost": true});
-        let device = kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "net0" });
+        let device =
+            kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "net0", plan_only: false });
         let driver = Driver::new(device.expect("a TAP and /dev/vhost-net"), 1);
         busybox(&format!("ip addr add 10.77.{subnet}.1/24 brd + dev {tap}"));
         busybox(&format!("ip link set {tap} up"));
@@ -415,7 +416,8 @@ fn vsock_vhost_loses_and_doubles_no_byte_over_suspends() {
     const CID: u32 = 78;
     let kind = KINDS.iter().find(|kind| kind.name == "vsock").expect("there is one");
     let fields = serde_json::json!({"cid": CID, "vhost": true});
-    let device = kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "vsock0" });
+    let device =
+        kind.open(fields, &Setting { directory: Path::new("/"), vcpus: 1, id: "vsock0", plan_only: false });
     let mut driver = Driver::new(device.expect("/dev/vhost-vsock"), 19);
     driver.init(features::EVENT_IDX);
     for _ in 0..64 {
