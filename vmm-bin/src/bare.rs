@@ -69,6 +69,10 @@ impl BareArguments<'_> {
 
 fn check_kernel(kernel: &OsStr, flags: &[Flag]) -> Result<(), BareError> {
     let file = shown(kernel);
+    if let Some(flag) = flag_of_value(&file) {
+        let remedy = format!("the value of {flag} comes after a =: write {flag}={file}");
+        return Err(BareError::Misplaced { file, found: "no such file", remedy });
+    }
     if COMMANDS.contains(&file.as_str()) {
         return Err(BareError::Command { command: file });
     }
@@ -79,6 +83,16 @@ fn check_kernel(kernel: &OsStr, flags: &[Flag]) -> Result<(), BareError> {
         return Err(BareError::BesideFlat { file });
     }
     refuse(kernel, misplaced(Path::new(kernel)))
+}
+
+/// The flag that may do without a value, and so takes it after `=`, if no file has this value's name.
+fn flag_of_value(word: &str) -> Option<&'static str> {
+    let flag = match word {
+        "true" | "false" => "--irqchip",
+        "lines" | "summary" => "--trace-exits",
+        _ => return None,
+    };
+    (!Path::new(word).exists()).then_some(flag)
 }
 
 /// What a file is instead, and what to do.

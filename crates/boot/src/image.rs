@@ -40,7 +40,7 @@ pub enum ImageError {
         structure: &'static str,
     },
     /// Nothing that is known.
-    #[error("neither ELF nor bzImage (magic {magic:#06x})")]
+    #[error("neither ELF nor bzImage (magic {magic:#06x}); machine code without a header is a flat image")]
     UnknownFormat {
         /// The first two bytes, in the order of the file.
         magic: u16,
@@ -286,17 +286,26 @@ mod tests {
 
     #[test]
     fn image_of_one_byte_is_refused() {
-        assert_eq!(complaint(b"\x7f"), "neither ELF nor bzImage (magic 0x7f00)");
+        assert_eq!(
+            complaint(b"\x7f"),
+            "neither ELF nor bzImage (magic 0x7f00); machine code without a header is a flat image"
+        );
     }
 
     #[test]
     fn image_dos_program_is_refused_by_its_magic() {
-        assert_eq!(complaint(&patched(vec![0; 4096], 0, b"MZ")), "neither ELF nor bzImage (magic 0x4d5a)");
+        assert_eq!(
+            complaint(&patched(vec![0; 4096], 0, b"MZ")),
+            "neither ELF nor bzImage (magic 0x4d5a); machine code without a header is a flat image"
+        );
     }
 
     #[test]
     fn image_shell_script_is_refused_by_its_magic() {
-        assert_eq!(complaint(b"#!/bin/sh\nexit 0\n"), "neither ELF nor bzImage (magic 0x2321)");
+        assert_eq!(
+            complaint(b"#!/bin/sh\nexit 0\n"),
+            "neither ELF nor bzImage (magic 0x2321); machine code without a header is a flat image"
+        );
     }
 
     #[test]
@@ -349,7 +358,10 @@ mod tests {
     #[test]
     fn image_pe_header_beyond_the_file_is_no_efi_program() {
         let image = patched(patched(vec![0; 4096], 0, b"MZ"), 0x3c, &4091_u32.to_le_bytes());
-        assert_eq!(complaint(&image), "neither ELF nor bzImage (magic 0x4d5a)");
+        assert_eq!(
+            complaint(&image),
+            "neither ELF nor bzImage (magic 0x4d5a); machine code without a header is a flat image"
+        );
     }
 
     #[test]

@@ -56,6 +56,18 @@ fn bare_argument_after_a_flag_with_an_optional_value_is_a_file() {
 }
 
 #[test]
+fn bare_value_of_a_flag_that_may_do_without_is_told_to_come_after_an_equals_sign() {
+    let bench = Bench::new();
+    let message =
+        "summary: no such file; the value of --trace-exits comes after a =: write --trace-exits=summary";
+    assert_wrong(&bench, &["--trace-exits", "summary", "--flat", "kernel"], message);
+    let message = "false: no such file; the value of --irqchip comes after a =: write --irqchip=false";
+    assert_wrong(&bench, &["--flat", "kernel", "--irqchip", "false"], message);
+    bench.file("lines", crate::bench::kernel());
+    assert_eq!(bench.run(&["lines", "--check"]).code, Some(DONE));
+}
+
+#[test]
 fn bare_kernel_beside_the_flag_is_wrong_use() {
     let message = "other: --kernel names the kernel already, remove one of them";
     assert_wrong(&Bench::new(), &["--kernel", "kernel", "other"], message);
@@ -206,7 +218,7 @@ fn bare_directory_says_what_is_wanted() {
 fn bare_text_is_refused_as_by_the_flag() {
     let bench = Bench::new();
     bench.file("k", "#!/bin/sh\n");
-    let message = "kernel image k: neither ELF nor bzImage (magic 0x2321)";
+    let message = "kernel image k: neither ELF nor bzImage (magic 0x2321); machine code without a header is a flat image";
     assert_eq!(bench.run(&["k"]), complaint(BAD_CONFIG, message));
 }
 

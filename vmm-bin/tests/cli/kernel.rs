@@ -81,5 +81,8 @@ fn kernel_image_for_arm64_is_refused() {
 
 #[test]
 fn kernel_that_is_text_is_refused_with_its_first_bytes() {
-    assert_content_refused(b"hello", "neither ELF nor bzImage (magic 0x6865)");
+    assert_content_refused(
+        b"hello",
+        "neither ELF nor bzImage (magic 0x6865); machine code without a header is a flat image",
+    );
 }
