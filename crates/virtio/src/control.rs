@@ -324,3 +324,17 @@ impl std::fmt::Debug for Control {
         f.debug_struct("Control").field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_replaces_what_was_there_and_keeps_the_other() {
+        let mut address = 0x1111_2222_3333_4444;
+        Half::Low(0x5555_6666).put(&mut address);
+        assert_eq!(address, 0x1111_2222_5555_6666);
+        Half::High(0x7777_8888).put(&mut address);
+        assert_eq!(address, 0x7777_8888_5555_6666);
+    }
+}
