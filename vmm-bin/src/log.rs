@@ -44,6 +44,7 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     // For its user alone: what devices say in it comes from the guest.
     let file = options().create(true).mode(0o600).open(path);
     let file = file.and_then(Messages::to_file).map_err(failed)?;
+    file.refuse_disk().map_err(failed)?;
     streams.log = Some(file.clone());
     log.with_writer(To { messages: file, is_stderr: false }).init();
     Ok(())
@@ -100,6 +101,11 @@ impl<'a> MakeWriter<'a> for To {
     }
 
     fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Line<'a> {
+        // It speaks of neither a device nor a file, at each reset of a guest whose disk is full or damaged. What concerns the
+        // user is said by the device.
+        if meta.target().starts_with("imago") {
+            return Line(None);
+        }
         let is_wanted = *meta.level() <= tracing::Level::WARN || !HAS_ENOUGH.load(Ordering::Relaxed);
         Line(is_wanted.then_some(self))
     }

@@ -72,12 +72,16 @@ fn boot_config(
         let plan = Plan::new(config, &mut Inputs::look(config, KINDS)?)?;
         return print(&plan.to_string());
     }
-    let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     descriptors::raise_limit();
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
     let mut inputs = Inputs::open(config, KINDS)?;
+    // Now that the disks are known, which none of them may be.
+    let metrics = args.metrics.as_deref().map(metrics).transpose()?;
+    if let (Some(log), Some(path)) = (&streams.log, &args.log_file) {
+        log.refuse_disk().map_err(|source| Failure::LogFile { path: path.clone(), source })?;
+    }
     let mut restarts = 0_u32;
     loop {
         let mut machine = build(args, config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;

@@ -101,7 +101,7 @@ fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::R
 
 fn fmt_time_is_up(reports: &[(u32, VcpuReport)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if reports.is_empty() {
-        return f.write_str("the timeout has passed: the guest had ended, but its output wasn't read");
+        return f.write_str("the timeout has passed while the last of the guest's output was on its way");
     }
     f.write_str("the timeout has passed and the guest hasn't ended")?;
     reports.iter().try_for_each(|(index, report)| write!(f, "\nvcpu{index}:\n{report}"))

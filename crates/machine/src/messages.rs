@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_devices::{Output, Overflow};
 
-use crate::fd::{Direction, HostFd, Transfer};
+use crate::fd::{Direction, HostFd, Transfer, refuse_disk};
 
 /// Bytes at which lines are lost. Twice what a trace fills before it holds the guest, so that a trace leaves room for the log.
 const LIMIT: usize = 128 << 10;
@@ -88,6 +88,17 @@ impl Messages {
     /// The host is out of descriptors.
     pub fn to_file(file: File) -> io::Result<Self> {
         Self::new(Target::File(Mutex::new(Some(file))))
+    }
+
+    /// Refuses a file that is in use as a disk, by this machine or another: log lines would become part of it. A machine's own
+    /// disks are known once its [`Inputs`](crate::Inputs) are open.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn refuse_disk(&self) -> io::Result<()> {
+        let Target::File(file) = &self.0.target else { return Ok(()) };
+        let file = file.lock().expect("no panic while it is held");
+        file.as_ref().map_or(Ok(()), refuse_disk)
     }
 
     fn new(target: Target) -> io::Result<Self> {

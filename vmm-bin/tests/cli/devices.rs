@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
+use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
 /// A config with these devices, beside a disk of 1 MiB called disk.img.
 fn run(devices: &str) -> crate::bench::Ran {
@@ -73,6 +73,24 @@ fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
     bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]}}"#));
     let expected = "devices[1].cid: context id 3 is that of devices[0] already; give one of them another";
     assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
+}
+
+#[test]
+fn machines_own_disk_is_refused_as_its_log_and_its_metrics() {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0x5a; 1 << 20]);
+    let disk = r#"{"type": "block", "path": "disk.img"}"#;
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{disk}]}}"#));
+    let refused = |flag: &str| {
+        let message = format!("{flag} disk.img: it is in use as a disk; name another file");
+        assert_eq!(bench.run(&["-v", "--config", "vm.json", flag, "disk.img"]), complaint(USAGE, &message));
+        assert!(
+            std::fs::read(bench.path("disk.img")).unwrap() == vec![0x5a; 1 << 20],
+            "the disk has changed"
+        );
+    };
+    refused("--metrics");
+    refused("--log-file");
 }
 
 /// As one that a monitor left that was killed.
