@@ -58,6 +58,14 @@ fn status_of_a_running_device_keeps_the_order() {
 }
 
 #[test]
+fn features_that_could_be_accepted_are_not_before_the_driver_says_that_it_has_chosen() {
+    let driver = at_step(2);
+    driver.write_features(features::VERSION_1);
+    driver.write(Register::Status, driver.status().into());
+    assert_eq!(driver.status(), status::ACKNOWLEDGE | status::DRIVER);
+}
+
+#[test]
 fn notification_of_a_queue_that_is_not_there_reaches_none() {
     let driver = Scripted::new(|_| Ok(())).driver();
     // The low bits of each are those of queue 0.
