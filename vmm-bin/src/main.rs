@@ -113,7 +113,8 @@ fn build(
 ) -> Result<Machine, Failure> {
     let plan = Plan::new(config, &mut inputs)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
-    if on_terminal && terminal::is_background(io::stdin()) {
+    // Who was put into the background later goes on there.
+    if on_terminal && terminal.is_none() && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
     }
     let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal, streams))?;

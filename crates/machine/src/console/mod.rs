@@ -17,6 +17,8 @@ mod open;
 mod pace;
 mod peer;
 mod source;
+#[cfg(test)]
+mod tests;
 mod typed;
 
 pub(crate) use open::{ConsolePort, Consoles, check_stdio, open_all};
