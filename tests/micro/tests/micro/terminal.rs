@@ -10,7 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::LocalFlags;
 use nix::unistd::Pid;
 
-use crate::common::{BY_SIGALRM, BY_SIGHUP, BY_SIGINT, BY_SIGQUIT, BY_SIGTERM, CRASHED, ENDED, USAGE, boot};
+use crate::common::{
+    BY_SIGALRM, BY_SIGHUP, BY_SIGINT, BY_SIGQUIT, BY_SIGTERM, CRASHED, ENDED, USAGE, boot, kernel,
+};
 use crate::input::{expect_hash, paste};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -32,6 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_stopped_and_continued_is_raw_again,
         terminal_of_another_job_is_refused_with_the_remedy,
         terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals,
+        terminal_that_is_another_jobs_when_the_guest_resets_is_no_end,
         terminal_sighup_that_nohup_ignores_stays_ignored,
         terminal_bad_kernel_leaves_modes_alone,
         terminal_paste_of_64_kib_arrives_whole,
@@ -189,6 +192,28 @@ fn terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals() {
     monitor.send(b"typed\r");
     // It looks at the terminal ten times a second.
     monitor.expect_quiet(Duration::from_millis(500));
+    kill(job, Signal::SIGTERM).unwrap();
+    monitor.expect("ended 143", DEADLINE);
+}
+
+/// A guest that prints its lines and resets, again and again, as a job in the background.
+fn terminal_that_is_another_jobs_when_the_guest_resets_is_no_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = format!(r#"{{"kernel": "{}"}}"#, kernel("flood-1000"));
+    let config = format!(r#"{{"boot": {boot}, "memory": {{"size": "32M"}}, "on_reboot": "restart"}}"#);
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let shell = r#""$0" "$@"; bg; echo in the background; wait %1; echo "ended $?""#;
+    let monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path());
+    let mut monitor = monitor.wrapped(["setsid", "--ctty", "sh", "-m", "-c", shell]).on_terminal().start();
+    let first_line = "00000000";
+    monitor.expect(first_line, DEADLINE);
+    let children = format!("/proc/{0}/task/{0}/children", monitor.pid());
+    let job = std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap();
+    kill(job, Signal::SIGSTOP).unwrap();
+    monitor.expect("in the background", DEADLINE);
+    // Each is the beginning of a start, and the last of them began in the background.
+    monitor.expect(first_line, DEADLINE);
+    monitor.expect(first_line, DEADLINE);
     kill(job, Signal::SIGTERM).unwrap();
     monitor.expect("ended 143", DEADLINE);
 }
