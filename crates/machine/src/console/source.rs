@@ -360,8 +360,7 @@ impl Console {
         }
     }
 
-    /// The client reads no more, but what it typed may still come. The newest output is kept for the next one, who ends the
-    /// wait for that: the guest may never take it.
+    /// The client reads no more, but what it typed may still come. The newest output is kept for the next one.
     fn stop_output(&mut self, ops: &mut EventOps<'_>) {
         if let Some(fd) = self.link.output.take() {
             self.output.disarm(&fd, ops);
@@ -369,7 +368,6 @@ impl Console {
         if self.line.set_overflow(Overflow::DropOldest) {
             self.tell(Message::Wake);
         }
-        self.await_arrival(ops);
     }
 
     /// The client has gone. Wait for another; the newest output is kept for it.
@@ -401,9 +399,6 @@ impl Console {
     fn arrived(&mut self, ops: &mut EventOps<'_>) {
         self.peer.acknowledge_arrival();
         let Some(link) = self.peer.try_connect() else { return };
-        if self.link.input.is_some() {
-            self.disconnect(ops);
-        }
         info!("{} client has come", self.name);
         if let Some(fd) = self.peer.arrival_fd() {
             self.arrival.disarm(&Raw(fd), ops);
