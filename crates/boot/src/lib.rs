@@ -111,6 +111,7 @@
 
 mod bzimage;
 mod cmdline;
+mod copy;
 mod elf;
 mod elf_header;
 mod flat;

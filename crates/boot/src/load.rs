@@ -1,6 +1,6 @@
 //! Carries out a [`BootPlan`]: writes guest memory.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::ops::Range;
 
 use linux_loader::cmdline::{self, Cmdline};
@@ -15,6 +15,7 @@ use vmm_arch::layout;
 use vmm_memory::Memory;
 
 use crate::bzimage::BzImage;
+use crate::copy::{self, FileError};
 use crate::elf::ElfImage;
 use crate::image::{ImageError, KernelImage};
 use crate::plan::BootPlan;
@@ -32,6 +33,9 @@ pub enum LoadError {
     /// linux-loader failed; its errors hold no cause and say everything in their text.
     #[error("copying the kernel image into guest memory: {0}")]
     Kernel(loader::Error),
+    /// Reading a segment of an ELF failed that linux-loader doesn't load.
+    #[error("copying the kernel image into guest memory")]
+    Segment(#[source] GuestMemoryError),
     /// The initrd isn't as long as planned.
     #[error("the initrd has {found} bytes, but had {planned}")]
     InitrdChanged {
@@ -69,9 +73,6 @@ pub enum LoadError {
         source: GuestMemoryError,
     },
 }
-
-/// Zeros for a BSS.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl BootPlan {
     /// Writes the kernel, the initrd, the command line, the boot parameters and the tables that the entry
@@ -147,48 +148,28 @@ fn load_elf<F>(memory: &Memory, elf: &ElfImage, file: &mut F) -> Result<setup_he
 where
     F: Read + ReadVolatile + Seek,
 {
-    // With an offset, here 0, linux-loader leaves the notes alone. Its reading of them differs from ours
-    // where there are two note segments or one aligned to 8 bytes, and ours is in the plan.
-    if elf.linux64_entry().is_none() {
-        // It may have 32 bits, which linux-loader doesn't read. The headers were compared with the plan's a moment ago.
-        copy_segments(memory, elf, file)?;
-        zero_bss(memory, elf)?;
-        return Ok(zero_page::elf_header());
+    match elf.linux64_entry() {
+        Some(entry) => {
+            // With an offset, here 0, linux-loader leaves the notes alone. Its reading of them differs from ours
+            // where there are two note segments or one aligned to 8 bytes, and ours is in the plan.
+            let loaded = Elf::load(memory, Some(GuestAddress(0)), file, None).map_err(LoadError::Kernel)?;
+            let file_end = elf.segments().iter().filter(|s| s.file_len > 0).map(|s| s.memory().end).max();
+            if (loaded.kernel_end, loaded.kernel_load.0) != (file_end.unwrap_or(0), entry) {
+                return Err(LoadError::KernelChanged { source: None });
+            }
+        }
+        // It may have 32 bits, which linux-loader doesn't read.
+        None => {
+            let copied = elf.segments().iter().try_for_each(|segment| copy::segment(memory, segment, file));
+            copied.map_err(LoadError::Segment)?;
+        }
     }
-    let loaded = Elf::load(memory, Some(GuestAddress(0)), file, None).map_err(LoadError::Kernel)?;
-    let file_end = elf.segments().iter().filter(|s| s.file_len > 0).map(|s| s.memory().end).max();
-    let entry_agrees = elf.linux64_entry().is_none_or(|entry| entry == loaded.kernel_load.0);
-    if loaded.kernel_end != file_end.unwrap_or(0) || !entry_agrees {
-        return Err(LoadError::KernelChanged { source: None });
-    }
-    zero_bss(memory, elf)?;
-    Ok(zero_page::elf_header())
-}
-
-/// Copies what the file has of each segment.
-fn copy_segments<F: ReadVolatile + Seek>(
-    memory: &Memory,
-    elf: &ElfImage,
-    file: &mut F,
-) -> Result<(), LoadError> {
-    for segment in elf.segments() {
-        let changed = |_| LoadError::KernelChanged { source: None };
-        file.seek(std::io::SeekFrom::Start(segment.offset))
-            .map_err(|_| LoadError::KernelChanged { source: None })?;
-        memory
-            .read_exact_volatile_from(GuestAddress(segment.paddr), file, segment.file_len as usize)
-            .map_err(changed)?;
-    }
-    Ok(())
-}
-
-fn zero_bss(memory: &Memory, elf: &ElfImage) -> Result<(), LoadError> {
     for segment in elf.segments() {
         let bss = segment.file_backed().end..segment.memory().end;
         let (what, gpa) = ("zeros behind a segment", bss.start);
-        zero(memory, bss).map_err(|source| LoadError::Write { what, gpa, source })?;
+        copy::zeros(memory, bss).map_err(|source| LoadError::Write { what, gpa, source })?;
     }
-    Ok(())
+    Ok(zero_page::elf_header())
 }
 
 fn load_bzimage<F>(memory: &Memory, bzimage: &BzImage, file: &mut F) -> Result<setup_header, LoadError>
@@ -213,27 +194,10 @@ where
         (None, None) => return Ok(()),
         (range, _) => return Err(LoadError::InitrdMismatch { planned: range.is_some() }),
     };
-    let planned = range.end - range.start;
-    let io_error = |error| LoadError::Initrd(GuestMemoryError::IOError(error));
-    let found = file.seek(SeekFrom::End(0)).map_err(io_error)?;
-    if found != planned {
-        return Err(LoadError::InitrdChanged { planned, found });
-    }
-    file.rewind().map_err(io_error)?;
-    memory
-        .read_exact_volatile_from(GuestAddress(range.start), file, planned as usize)
-        .map_err(LoadError::Initrd)
-}
-
-/// Writes zeros to `range`.
-pub(crate) fn zero(memory: &Memory, range: Range<u64>) -> Result<(), GuestMemoryError> {
-    let mut gpa = range.start;
-    while gpa < range.end {
-        let len = (range.end - gpa).min(ZEROS.len() as u64);
-        memory.write_slice(&ZEROS[..len as usize], GuestAddress(gpa))?;
-        gpa += len;
-    }
-    Ok(())
+    copy::whole_file(memory, &range, file).map_err(|error| match error {
+        FileError::Changed(found) => LoadError::InitrdChanged { planned: range.end - range.start, found },
+        FileError::Copy(source) => LoadError::Initrd(source),
+    })
 }
 
 fn write_words(memory: &Memory, what: &'static str, gpa: u64, words: &[u64]) -> Result<(), LoadError> {

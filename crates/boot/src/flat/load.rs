@@ -1,17 +1,17 @@
 //! Carries out a [`FlatPlan`]: writes guest memory.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::ops::Range;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile};
 use vmm_memory::Memory;
 
+use crate::copy::{self, FileError};
 use crate::elf_header::Segment;
 use crate::flat::contents::FlatContentsError;
 use crate::flat::image::{FlatImage, FlatImageError};
 use crate::flat::plan::FlatPlan;
 use crate::flat::relocation::{Relocation, RelocationError, Relocations};
-use crate::load;
 use crate::reader::Reader;
 
 /// Why guest memory could not be filled. What was written stays written.
@@ -170,13 +170,10 @@ fn load_segment<F>(memory: &Memory, segment: &Segment, file: &mut F) -> Result<(
 where
     F: ReadVolatile + Seek,
 {
-    file.seek(SeekFrom::Start(segment.offset))?;
-    memory
-        .read_exact_volatile_from(GuestAddress(segment.paddr), file, segment.file_len as usize)
-        .map_err(FlatLoadError::Image)?;
+    copy::segment(memory, segment, file).map_err(FlatLoadError::Image)?;
     let bss = segment.file_backed().end..segment.memory().end;
     let (what, gpa) = ("zeros behind a segment", bss.start);
-    load::zero(memory, bss).map_err(|source| FlatLoadError::Write { what, gpa, source })
+    copy::zeros(memory, bss).map_err(|source| FlatLoadError::Write { what, gpa, source })
 }
 
 /// Writes a word of 4 or 8 bytes: `addend`, or what is there, moved by `bias`.
@@ -198,16 +195,12 @@ fn load_module<F>(memory: &Memory, index: usize, range: Range<u64>, file: &mut F
 where
     F: ReadVolatile + Seek,
 {
-    let planned = range.end - range.start;
-    let io_error = |error| FlatLoadError::Module { index, source: GuestMemoryError::IOError(error) };
-    let found = file.seek(SeekFrom::End(0)).map_err(io_error)?;
-    if found != planned {
-        return Err(FlatLoadError::ModuleChanged { index, planned, found });
-    }
-    file.rewind().map_err(io_error)?;
-    memory
-        .read_exact_volatile_from(GuestAddress(range.start), file, planned as usize)
-        .map_err(|source| FlatLoadError::Module { index, source })
+    copy::whole_file(memory, &range, file).map_err(|error| match error {
+        FileError::Changed(found) => {
+            FlatLoadError::ModuleChanged { index, planned: range.end - range.start, found }
+        }
+        FileError::Copy(source) => FlatLoadError::Module { index, source },
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use std::fs::{File, OpenOptions};
-use std::io::{Cursor, Write};
+use std::io::{Cursor, SeekFrom, Write};
 
 use vm_memory::GuestMemoryBackend;
 use vmm_memory::GuestRam;

@@ -79,8 +79,8 @@ fn session_on_terminal_paste_of_64_kib_arrives_whole() {
 
 /// Both directions at once, and nothing is lost in either.
 fn session_on_terminal_paste_while_guest_prints_arrives_whole() {
-    // In blocks, from cat and without output processing, they keep the UART's FIFO full. As head writes them, line by line, they
-    // take ten times as many interrupts and, in the rig, quarters of an hour.
+    // cat writes them in blocks, and without output processing these fill the UART's FIFO. Written by head, line by line, they
+    // take four interrupts each, and a quarter of an hour in the rig.
     const LINES: usize = 100_000;
     let mut shell = Shell::boot(bzimage().on_terminal()).mute();
     let text = lines_of_64_kib();
