@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use launch::{Launch, Stdin, Stdout};
 pub use line::Line;
 pub use monitor::Monitor;
-pub use process::wait_until;
+pub use process::{wait_until, wait_until_stuck};
 pub use program::{AGENT_BIN, VMM_BIN, agent_program, monitor_program};
 
 /// Long enough for anything that takes a moment, on a slow machine with other work to do.

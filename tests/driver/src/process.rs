@@ -1,15 +1,20 @@
 //! What Linux knows of a process (proc(5)).
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+use rustix::io::ioctl_fionread;
 
 /// USER_HZ: the unit of the times in /proc/PID/stat, 100 a second on x86.
 const TICK: Duration = Duration::from_millis(10);
 
 /// How often a condition is looked at of which Linux sends no event.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A pipe into which nothing has come for so long takes no more. A guest in the rig prints a line in 10 ms.
+const STUCK_FOR: Duration = Duration::from_secs(5);
 
 /// Looks at `condition` again and again until it holds: for what no event tells of, such as the state of a process.
 ///
@@ -22,6 +27,23 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
         assert!(Instant::now() < until, "not within {deadline:?}: {what}");
         std::thread::park_timeout(LOOK_EVERY);
     }
+}
+
+/// Waits until a pipe that nobody reads takes no more: it holds something, and nothing has come for a while. It need not be
+/// full to the last byte, as Linux takes a short write whole or not at all.
+///
+/// # Panics
+/// It goes on in `deadline`, or nothing has come.
+#[track_caller]
+pub fn wait_until_stuck(pipe: impl AsFd, deadline: Duration) {
+    let mut last = (0, Instant::now());
+    wait_until("the pipe takes no more", deadline, || {
+        let waiting = ioctl_fionread(&pipe).expect("a pipe says how much waits in it");
+        if waiting != last.0 {
+            last = (waiting, Instant::now());
+        }
+        waiting > 0 && last.1.elapsed() >= STUCK_FOR
+    });
 }
 
 fn read(pid: Pid, file: &str) -> String {

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until};
+use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until, wait_until_stuck};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
@@ -135,7 +134,7 @@ fn console_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     fcntl_setpipe_size(&stdout, PIPE_LEN).expect("a pipe of one page");
     let mut serial = serial_shell(dir.path());
     serial.send(b"sh /modules/load; yes >/dev/hvc0\n");
-    wait_until("the pipe is full", BULK_DEADLINE, || ioctl_fionread(&stdout) == Ok(PIPE_LEN as u64));
+    wait_until_stuck(&stdout, BULK_DEADLINE);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
     // The program itself and its queues of 64 KiB.
     assert!(resident < 8 << 10, "{resident} KiB");

@@ -1,10 +1,9 @@
 //! Where the guest's console goes.
 
-use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until};
+use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until, wait_until_stuck};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use tempfile::TempDir;
 
@@ -74,7 +73,7 @@ fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     let stdout = monitor.take_stdout();
     fcntl_setpipe_size(&stdout, PIPE_LEN).expect("a pipe of one page");
     monitor.send(b"yes\n");
-    wait_until("the pipe is full", BULK_DEADLINE, || ioctl_fionread(&stdout) == Ok(PIPE_LEN as u64));
+    wait_until_stuck(&stdout, BULK_DEADLINE);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
     // The program itself and its queue of 64 KiB.
     assert!(resident < 8 << 10, "{resident} KiB");
