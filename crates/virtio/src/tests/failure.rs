@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use vmm_bus::{BusDevice, Outcome};
@@ -148,6 +148,35 @@ fn panic_in_a_suspend_ends_it() {
     driver.resume();
     driver.wait_needs_reset();
     driver.reset();
+}
+
+/// Says when it is dropped, and waits then.
+struct Lingering(Sender<()>, Receiver<()>);
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+        let _ = self.1.recv();
+    }
+}
+
+/// A reset that hears of the panic ends at once, and a part of the device could still be at work.
+#[test]
+fn panic_is_reported_after_the_device_is_dropped() {
+    let ((dropping, is_dropping), (go, wait)) = (channel(), channel());
+    let lingering = Lingering(dropping, wait);
+    let mut driver = Scripted::new(move |_| {
+        let _ = &lingering;
+        panic!("a test's")
+    })
+    .running(0);
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    is_dropping.recv().unwrap();
+    let is_reported = driver.needs_reset();
+    go.send(()).unwrap();
+    assert!(!is_reported);
+    driver.wait_needs_reset();
 }
 
 #[test]

@@ -82,13 +82,15 @@ impl Thread {
     }
 
     /// Obeys until it is told to quit, and gives the device back then.
-    pub(super) fn run(mut self) -> Option<Box<dyn VirtioDevice>> {
+    pub(super) fn run(self) -> Option<Box<dyn VirtioDevice>> {
         let mut farewell = Farewell(Some(Arc::clone(&self.shared)));
-        let was_told = self.obey_until_quit();
+        // Parameters are dropped after what is declared here, and the device must go before the farewell.
+        let mut thread = self;
+        let was_told = thread.obey_until_quit();
         if was_told {
             farewell.0 = None;
         }
-        was_told.then_some(self.device)
+        was_told.then_some(thread.device)
     }
 
     /// Whether it was told to; the host took its epoll away otherwise.
