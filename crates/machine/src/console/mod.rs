@@ -11,6 +11,7 @@
 //! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way, but what was typed at a
 //! terminal: that is always read, because the monitor's keys are in it.
 
+mod departed;
 mod keys;
 mod line;
 mod open;

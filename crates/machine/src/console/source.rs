@@ -4,10 +4,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::io::ioctl_fionread;
 use tracing::{error, info, warn};
 use vmm_devices::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
 
+use super::departed::Departed;
 use super::keys::{self, Command};
 use super::line::Line;
 use super::open::Name;
@@ -28,6 +30,7 @@ const HANG_UP: u32 = 5;
 const PATIENCE: u32 = 6;
 const FOREGROUND: u32 = 7;
 const PAUSE_OVER: u32 = 8;
+const UNTAKEN: u32 = 9;
 
 /// Bytes taken from the line at once.
 const CHUNK_LEN: usize = 4096;
@@ -52,7 +55,9 @@ pub(crate) struct Console {
     arrival: Watch,
     /// A client that sends no more and may still read. Watched for its end only.
     silent: Option<HostFd>,
+    /// The client's end, while it isn't read from.
     hang_up: Watch,
+    departed: Departed,
     /// Read from the host, not yet taken by the line.
     typed: Typed,
     patience: Watch,
@@ -81,6 +86,7 @@ impl Console {
         let failed = |source| OpenError { field: name.field.clone(), target: end.to_string(), source };
         let typed = Typed::new(Peer::is_terminal(end)).map_err(failed)?;
         let pace = Pace::new(PAUSE_OVER).map_err(failed)?;
+        let departed = Departed::new(UNTAKEN).map_err(failed)?;
         let mut console = Self {
             name: name.line,
             field: name.field,
@@ -96,6 +102,7 @@ impl Console {
             silent: None,
             // epoll reports a hang-up unasked.
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
+            departed,
             typed,
             patience: Watch::new(PATIENCE, EventSet::IN),
             foreground: Watch::new(FOREGROUND, EventSet::IN),
@@ -124,6 +131,7 @@ impl Console {
         );
         peer.into_iter().chain(own).for_each(Watch::forget);
         self.pace.forget();
+        self.departed.forget();
     }
 
     /// Goes on at another machine's line. What was typed and not taken yet is for that one.
@@ -164,6 +172,11 @@ impl Console {
         &mut self.pace
     }
 
+    #[cfg(test)]
+    pub(super) fn departed(&mut self) -> &mut Departed {
+        &mut self.departed
+    }
+
     fn tell(&self, message: Message) {
         // The receiver lives in the same machine; if it has gone, so have we.
         let _ = self.messages.send(message);
@@ -178,13 +191,17 @@ impl Console {
             let room = self.typed.room(&*self.line);
             let Some(fd) = &self.link.input else { return };
             if room == 0 {
-                // The line says when; of a terminal the timer may be first.
+                // The line says when; of a terminal the timer may be first, and a client may leave.
                 self.input.disarm(fd, ops);
                 if let Some(timer) = self.typed.patience() {
                     self.patience.arm(timer, ops);
                 }
+                if matches!(self.peer, Peer::Socket(_)) && !self.departed.is_heard() {
+                    self.hang_up.arm(fd, ops);
+                }
                 return;
             }
+            self.hang_up.disarm(fd, ops);
             if self.is_away() {
                 return self.await_foreground(ops);
             }
@@ -192,7 +209,12 @@ impl Console {
             match fd.read(&mut bytes[..room]) {
                 // It has just become another job's.
                 Transfer::Ended if self.is_away() => return self.await_foreground(ops),
-                Transfer::Moved(len) => self.typed(&bytes[..len]),
+                Transfer::Moved(len) => {
+                    self.typed(&bytes[..len]);
+                    if self.departed.relax(ops) {
+                        self.await_arrival(ops);
+                    }
+                }
                 Transfer::Blocked => {
                     self.input.arm(fd, ops);
                     return;
@@ -370,11 +392,33 @@ impl Console {
         }
     }
 
+    /// A socket's client has gone, while it wasn't read from.
+    fn hung_up(&mut self, ops: &mut EventOps<'_>) {
+        let unread = self.link.input.as_ref().map(ioctl_fionread);
+        let is_heard_out = self.typed.is_empty() && matches!(unread, None | Some(Ok(0)));
+        if is_heard_out {
+            return self.disconnect(ops);
+        }
+        if let Some(fd) = &self.link.input {
+            self.hang_up.disarm(fd, ops);
+        }
+        self.stop_output(ops);
+        self.departed.begin();
+        self.await_arrival(ops);
+    }
+
+    /// The guest has taken nothing for long of what a client typed who has left, and another one waits.
+    fn stop_hearing(&mut self, ops: &mut EventOps<'_>) {
+        warn!("{}: the guest takes no input; what a client typed before it left is lost", self.name);
+        self.disconnect(ops);
+    }
+
     /// The client has gone. Wait for another; the newest output is kept for it.
     fn disconnect(&mut self, ops: &mut EventOps<'_>) {
         let link = std::mem::take(&mut self.link);
         if let Some(fd) = &link.input {
             self.input.disarm(fd, ops);
+            self.hang_up.disarm(fd, ops);
         }
         if let Some(fd) = &link.output {
             self.output.disarm(fd, ops);
@@ -383,6 +427,7 @@ impl Console {
             self.hang_up.disarm(fd, ops);
         }
         drop(link);
+        self.departed.end(ops);
         self.typed.clear();
         if self.line.set_overflow(Overflow::DropOldest) {
             self.tell(Message::Wake);
@@ -398,6 +443,15 @@ impl Console {
 
     fn arrived(&mut self, ops: &mut EventOps<'_>) {
         self.peer.acknowledge_arrival();
+        if self.departed.is_heard() {
+            if let Some(fd) = self.peer.arrival_fd() {
+                self.arrival.disarm(&Raw(fd), ops);
+            }
+            if !self.departed.hurry(ops) {
+                self.stop_hearing(ops);
+            }
+            return;
+        }
         let Some(link) = self.peer.try_connect() else { return };
         info!("{} client has come", self.name);
         if let Some(fd) = self.peer.arrival_fd() {
@@ -429,6 +483,9 @@ impl MutEventSubscriber for Console {
         if let Some(fd) = &self.silent {
             self.hang_up.arm(fd, ops);
         }
+        if self.departed.is_heard() {
+            self.await_arrival(ops);
+        }
         self.pump_output(ops);
         self.pump_input(ops);
     }
@@ -443,7 +500,8 @@ impl MutEventSubscriber for Console {
                 self.pump_input(ops);
             }
             OUTPUT => self.pump_output(ops),
-            HANG_UP => self.disconnect(ops),
+            HANG_UP => self.hung_up(ops),
+            UNTAKEN => self.stop_hearing(ops),
             PATIENCE => self.lose_patience(ops),
             FOREGROUND => self.look_for_foreground(ops),
             WANTS_INPUT => {

@@ -1,7 +1,8 @@
 //! A console by its event loop: COM1 at a socket, with a client.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
@@ -22,7 +23,14 @@ struct Machine {
     events: EventManager<Source>,
     console: SubscriberId,
     client: UnixStream,
+    path: PathBuf,
     _directory: tempfile::TempDir,
+}
+
+fn connect(path: &Path) -> UnixStream {
+    let client = UnixStream::connect(path).unwrap();
+    client.set_nonblocking(true).unwrap();
+    client
 }
 
 impl Machine {
@@ -35,10 +43,35 @@ impl Machine {
         let mut opened = open_all(&serial, Arc::clone(&uart), vec![], vec![], &messages).unwrap();
         let mut events = EventManager::new().unwrap();
         let console = events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
-        let client = UnixStream::connect(&path).unwrap();
-        client.set_nonblocking(true).unwrap();
+        let client = connect(&path);
         events.run().unwrap();
-        Self { uart, events, console, client, _directory: directory }
+        Self { uart, events, console, client, path, _directory: directory }
+    }
+
+    /// The client leaves, and another comes.
+    fn replace_client(&mut self) {
+        self.client = connect(&self.path);
+    }
+
+    /// The guest enables the interrupt for received data, and until then it takes none.
+    fn listen(&self) {
+        let _ = self.uart.write(1, &[1]);
+    }
+
+    /// What the guest reads until it has got `len` bytes.
+    fn read_by_guest(&mut self, len: usize) -> Vec<u8> {
+        let mut read = vec![];
+        while read.len() < len {
+            let mut byte = [0];
+            self.uart.read(5, &mut byte);
+            if byte[0] & 1 == 0 {
+                self.wait();
+                continue;
+            }
+            self.uart.read(0, &mut byte);
+            read.push(byte[0]);
+        }
+        read
     }
 
     fn console(&mut self) -> &mut Console {
@@ -55,6 +88,11 @@ impl Machine {
     /// Lets the event loop do what is to be done now; whether that was anything.
     fn turn(&mut self) -> bool {
         self.events.run_with_timeout(0).unwrap() > 0
+    }
+
+    /// Lets it do whatever is to be done now.
+    fn settle(&mut self) {
+        assert!((0..1000).any(|_| !self.turn()), "it goes round in circles");
     }
 
     /// Lets it wait for something to do.
@@ -118,4 +156,62 @@ fn console_of_a_guest_that_prints_a_lot_makes_no_pause() {
     machine.print(b"y");
     assert!(machine.turn());
     assert_eq!(machine.heard().len(), WORTH_WAKING + 1);
+}
+
+#[test]
+fn console_whose_client_left_a_deaf_guest_takes_the_next_one_at_once() {
+    let mut machine = Machine::new();
+    machine.replace_client();
+    machine.settle();
+    machine.print(b"a");
+    machine.settle();
+    assert_eq!(machine.heard(), b"a");
+}
+
+#[test]
+fn console_hears_out_who_typed_and_left_before_the_guest_listens() {
+    let mut machine = Machine::new();
+    machine.client.write_all(b"reboot").unwrap();
+    machine.replace_client();
+    machine.client.write_all(b"next").unwrap();
+    machine.settle();
+    machine.print(b"a");
+    machine.settle();
+    assert_eq!(machine.heard(), b"", "it isn't its turn");
+    machine.listen();
+    assert_eq!(machine.read_by_guest(10), b"rebootnext");
+    machine.settle();
+    assert_eq!(machine.heard(), b"a");
+}
+
+#[test]
+fn console_of_a_guest_that_takes_nothing_for_long_takes_the_next_client() {
+    let mut machine = Machine::new();
+    machine.client.write_all(b"lost").unwrap();
+    machine.replace_client();
+    machine.settle();
+    machine.console().departed().expire();
+    machine.wait();
+    machine.settle();
+    machine.client.write_all(b"next").unwrap();
+    machine.print(b"a");
+    machine.settle();
+    assert_eq!(machine.heard(), b"a");
+    machine.listen();
+    assert_eq!(machine.read_by_guest(4), b"next");
+}
+
+/// The line has room for 64 bytes at a time.
+#[test]
+fn console_whose_guest_takes_some_in_its_time_hears_out_who_left() {
+    let mut machine = Machine::new();
+    machine.client.write_all(&[b'.'; 200]).unwrap();
+    machine.replace_client();
+    machine.client.write_all(b"next").unwrap();
+    machine.settle();
+    machine.listen();
+    machine.console().departed().expire();
+    let heard = machine.read_by_guest(204);
+    assert_eq!(heard.iter().filter(|byte| **byte == b'.').count(), 200);
+    assert!(heard.ends_with(b"next"));
 }

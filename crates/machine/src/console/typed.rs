@@ -137,6 +137,11 @@ impl Typed {
         is_news
     }
 
+    /// Whether the guest has taken all of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Forgets what a client typed that has gone.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
