@@ -205,6 +205,30 @@ fn chains_given_back_at_a_stop_are_announced() {
 }
 
 #[test]
+fn queue_has_begun_with_its_first_chain_and_counts_those_in_flight() {
+    let (send, states) = channel();
+    let mut heads = Vec::new();
+    let device = Scripted::new(move |session| {
+        session.drain(0, |chain| {
+            heads.push(chain.head());
+            Ok(Step::Kept)
+        })?;
+        let queue = session.queue(0).expect("it is set up");
+        let _ = send.send((queue.has_begun(), queue.in_flight()));
+        heads.drain(..).try_for_each(|head| queue.complete(head, 0))?;
+        let _ = send.send((queue.has_begun(), queue.in_flight()));
+        Ok(())
+    });
+    let mut driver = device.running(0);
+    let state = || states.recv().unwrap();
+    assert_eq!([state(), state()], [(false, 0), (false, 0)], "at the start");
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    assert_eq!([state(), state()], [(true, 2), (true, 0)]);
+}
+
+#[test]
 fn chain_made_available_while_it_is_kept_needs_reset() {
     let mut driver = keeper().running(0);
     let mut queue = driver.queue(0);

@@ -139,6 +139,28 @@ fn panic_in_a_reset_ends_it() {
     driver.wait_needs_reset();
 }
 
+/// The thread reports its end by an interrupt, which can come after the reset that it should have carried out.
+#[test]
+fn interrupt_of_a_panic_in_a_reset_is_void_after_the_next_reset() {
+    let (go, wait) = channel::<()>();
+    let mut device = Scripted::new(|_| Ok(()));
+    device.stop = Box::new(move |_| {
+        let _ = wait.recv();
+        panic!("a test's");
+    });
+    let driver = device.running(0);
+    assert_eq!(driver.transport().write(Register::Status as u64, &[0; 4]), Outcome::Hold);
+    go.send(()).unwrap();
+    let until = Instant::now() + DEADLINE;
+    while driver.read(Register::InterruptStatus) == 0 {
+        assert!(Instant::now() < until, "no interrupt");
+        std::thread::yield_now();
+    }
+    // Its thread has gone before: the registers are those of a device that doesn't run.
+    driver.write(Register::Status, 0);
+    assert_eq!(driver.read(Register::InterruptStatus), 0);
+}
+
 #[test]
 fn panic_in_a_suspend_ends_it() {
     let mut device = Scripted::new(|_| Ok(()));

@@ -1,5 +1,6 @@
 //! Queues that a device lends to somebody else, as to the kernel.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -81,6 +82,22 @@ fn queue_lent_comes_back_new_behind_a_reset() {
     add(&mut driver);
     driver.suspend();
     assert_eq!(take(&mut driver), b"e");
+}
+
+#[test]
+fn queue_given_back_is_where_it_was() {
+    let (send, queues) = channel();
+    let mut device = Scripted::new(|_| Ok(()));
+    device.sizes = vec![8, 16, 32];
+    device.start = Box::new(move |session| {
+        let queue = session.lend(2).unwrap();
+        session.give_back(queue);
+        let sizes = [0, 1, 2].map(|index| session.queue(index).map(|queue| queue.size()));
+        let _ = send.send(sizes);
+        Ok(())
+    });
+    let _driver = device.running(0);
+    assert_eq!(queues.recv().unwrap(), [Some(8), Some(16), Some(32)]);
 }
 
 #[test]

@@ -18,9 +18,9 @@ use crate::{ConfigSpace, Fault, Session, VirtioDevice};
 
 type Act = Box<dyn FnMut(&mut Session) -> Result<(), Fault> + Send>;
 
-/// A device of one queue, each of whose methods a test writes.
+/// A device of one queue, unless a test says otherwise, each of whose methods the test writes.
 struct Scripted {
-    size: u16,
+    sizes: Vec<u16>,
     config: ConfigSpace,
     start: Act,
     process: Act,
@@ -33,7 +33,7 @@ impl Scripted {
     /// One that does nothing but `process`.
     fn new(process: impl FnMut(&mut Session) -> Result<(), Fault> + Send + 'static) -> Self {
         Self {
-            size: 16,
+            sizes: vec![16],
             config: ConfigSpace::read_only([]),
             start: Box::new(|_| Ok(())),
             process: Box::new(process),
@@ -56,7 +56,7 @@ impl Scripted {
 
 impl VirtioDevice for Scripted {
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![self.size]
+        self.sizes.clone()
     }
 
     fn config_space(&self) -> ConfigSpace {

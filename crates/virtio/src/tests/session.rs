@@ -151,6 +151,39 @@ fn configuration_written_while_suspended_is_told_at_the_resume() {
 }
 
 #[test]
+fn configuration_written_before_driver_ok_is_not_told() {
+    let (device, count, _go, _) = busy();
+    let mut driver = device.driver();
+    assert!(driver.negotiate(0));
+    driver.write_config(0, &[1]);
+    driver.driver_ok();
+    // Whatever it is told at its start it has been told then.
+    driver.suspend();
+    assert_eq!(*count.lock().unwrap(), 0);
+}
+
+/// Its thread hears nothing of such a reset.
+#[test]
+fn configuration_written_before_driver_ok_is_undone_by_a_reset() {
+    let (device, _count, _go, _) = busy();
+    let mut driver = device.driver();
+    assert!(driver.negotiate(0));
+    driver.write_config(0, &[1]);
+    driver.reset();
+    assert_eq!(driver.config(0, 4), [0; 4]);
+}
+
+#[test]
+fn configuration_written_where_it_cannot_be_is_not_told() {
+    let (device, count, _go, _) = busy();
+    let driver = device.running(0);
+    // It has 4 bytes.
+    driver.write_config(4, &[1]);
+    driver.suspend();
+    assert_eq!(*count.lock().unwrap(), 0);
+}
+
+#[test]
 fn configuration_written_before_a_reset_is_not_told_behind_it() {
     let (device, count, go, has_entered) = busy();
     let mut driver = device.running(0);
