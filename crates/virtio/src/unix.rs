@@ -307,7 +307,9 @@ mod tests {
     #[test]
     fn named_socket_that_is_only_looked_at_leaves_its_directory_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        drop(UnixListener::bind(path(&directory)).unwrap());
+        // One that never listens: a listener's descriptor may live on for a moment in a process that another test starts.
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None).unwrap();
+        bind(&socket, &SocketAddrUnix::new(path(&directory)).unwrap()).unwrap();
         let dead = inode(&path(&directory)).unwrap();
         let before = symlink_metadata(directory.path()).unwrap().modified().unwrap();
         drop(NamedSocket::look(&path(&directory)).unwrap());

@@ -244,9 +244,8 @@ fn chain_without_a_whole_header_fails_and_one_without_a_status_is_a_fault() {
 
 /// Bytes that a request moves, and its work without and with durable writes.
 fn lengths(request: (u32, u64), buffers: (&[u8], u32)) -> (u64, u64, u64) {
-    let look = |request: &Request<'_>| {
-        (request.moved_len(), request.work(Durable::No), request.work(Durable::Yes))
-    };
+    let look =
+        |request: &Request<'_>| (request.moved_len(), request.work(Durable::No), request.work(Durable::Yes));
     parsed(LARGE, request, buffers, look).unwrap()
 }
 
