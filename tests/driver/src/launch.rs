@@ -11,6 +11,10 @@ use crate::Monitor;
 use crate::fd::set_nonblocking;
 use crate::terminal::Terminal;
 
+/// How every start begins. The monitor keeps ignored signals ignored, and a job in the background or one under nohup
+/// passes them on ignored, the test run itself too.
+const DEFAULT_SIGNALS: [&str; 2] = ["/usr/bin/env", "--default-signal=HUP,INT,QUIT"];
+
 /// Where the program reads from.
 #[derive(Clone, Debug)]
 pub enum Stdin {
@@ -162,8 +166,10 @@ impl Launch {
         };
         let closing = closing.map(|script| ["sh", "-c", script]).into_iter().flatten().map(OsString::from);
         let program = self.program.clone().into_os_string();
+        let default_signals = DEFAULT_SIGNALS.into_iter().map(OsString::from);
+        let wrapper = self.wrapper.iter().cloned();
         let mut words =
-            self.wrapper.iter().cloned().chain(closing).chain([program]).chain(self.args.iter().cloned());
+            default_signals.chain(wrapper).chain(closing).chain([program]).chain(self.args.iter().cloned());
         let mut command = Command::new(words.next().expect("the program, if nothing else"));
         command.args(words).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
