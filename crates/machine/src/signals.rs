@@ -8,24 +8,14 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::error;
+use vmm_hostio::crash;
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::event_loop::Message;
 
-/// What stays as it is. Those that the processor raises, and abort(3): they can't wait, see [`terminal`](crate::terminal).
-/// The one that a user stops a process with on a terminal, and those that nobody heeds unless asked to.
-const OTHERS: [Signal; 10] = [
-    Signal::SIGSEGV,
-    Signal::SIGBUS,
-    Signal::SIGILL,
-    Signal::SIGFPE,
-    Signal::SIGTRAP,
-    Signal::SIGSYS,
-    Signal::SIGABRT,
-    Signal::SIGTSTP,
-    Signal::SIGCHLD,
-    Signal::SIGURG,
-];
+/// What stays as it is, beside [`crash::SIGNALS`], which can't wait: the one that a user stops a process with on a terminal, and
+/// those that nobody heeds unless asked to.
+const OTHERS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCHLD, Signal::SIGURG];
 
 /// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
 #[derive(Debug)]
@@ -44,7 +34,7 @@ impl Signals {
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
         let ignored = ignored()?;
         let mut set = SigSet::all();
-        OTHERS.into_iter().for_each(|signal| set.remove(signal));
+        crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
         set.thread_block()?;
         // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
         // Those in between are the C library's own, which blocks none of them.

@@ -11,11 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
-use vmm_sys_util::signal::register_signal_handler;
-
-/// Signals by which the kernel or the C library end a process that has a defect. Others are events of a machine's event loop.
-const CRASHES: [i32; 7] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
+use vmm_hostio::crash;
 
 /// The terminal, as it was found the first time. Without a lock: a signal handler reads it.
 static FOUND: OnceLock<Found> = OnceLock::new();
@@ -113,17 +109,7 @@ fn make_raw() -> io::Result<()> {
 /// # Errors
 /// The host refuses a signal handler.
 pub fn restore_on_crash() -> io::Result<()> {
-    CRASHES
-        .into_iter()
-        .try_for_each(|signal| register_signal_handler(signal, crashed).map_err(io::Error::from))
-}
-
-/// Calls only what a signal handler may: system calls, and reads of atomics.
-extern "C" fn crashed(signal: i32, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {
-    restore();
-    if signal_hook::low_level::emulate_default_handler(signal).is_err() {
-        std::process::abort();
-    }
+    crash::before_death(restore)
 }
 
 #[cfg(test)]
