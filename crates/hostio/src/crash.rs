@@ -2,6 +2,7 @@
 //!
 //! The processor and abort(3) raise signals that can't wait for an event loop: their handler runs in the thread that failed, wherever
 //! it was. So there is one handler for all of them, here, and the action may only do what signal-safety(7) lists.
+#![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::io;

@@ -1,14 +1,44 @@
-//! What a monitor asks of its host beside KVM.
+//! What a monitor asks of its host beside KVM. Nothing here waits for the host unless it says so, and nothing knows of virtio.
 //!
-//! [`crash`] runs a last action before the process dies of a defect:
+//! - [`Engine`] reads and writes files, many requests at a time, by io_uring or by threads. [`IoSlices`] is one request's memory
+//!   for the kernel: any [`GuestBytes`], without a copy.
+//! - [`FramePort`] is a TAP, or what stands in for one; [`Vhost`] is the kernel's own server of virtio rings.
+//! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
+//! - [`RateLimiter`] says when the next request may begin.
+//! - [`crash`] runs a last action before the process dies of a defect.
 //!
 //! ```
-//! fn restore_terminal() {
-//!     // Only what a signal handler may do: system calls, and reads of atomics.
-//! }
+//! use std::sync::Arc;
 //!
-//! vmm_hostio::crash::before_death(restore_terminal)?;
-//! # Ok::<(), std::io::Error>(())
+//! use vmm_hostio::{Durable, Engine, GuestRange, GuestRanges, IoMethod, IoRequest};
+//! use vmm_memory::GuestRam;
+//!
+//! let ram = GuestRam::new(&[0..0x10000])?;
+//! let file = Arc::new(tempfile::tempfile()?);
+//! let mut engine = Engine::new(IoMethod::Auto, 32, "disk")?;
+//! let sector = [GuestRange { gpa: 0x1000, len: 512 }];
+//! let write = IoRequest::Write(GuestRanges::new(&ram, &sector), Durable::No);
+//! engine.submit(write, &file, 0, "the first sector").expect("there is room for 32");
+//! engine.dispatch();
+//! engine.wait();
+//! assert!(matches!(engine.completed(), Some(("the first sector", Ok(())))));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![deny(unsafe_code)]
 
 pub mod crash;
+mod file_io;
+mod frame_port;
+mod guest_bytes;
+mod iovec;
+mod rate;
+mod unix;
+mod vhost;
+
+pub use file_io::{Durable, Engine, IoMethod, IoRequest};
+pub use frame_port::{FramePort, NET_HEADER_LEN, TapError};
+pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
+pub use iovec::IoSlices;
+pub use rate::{Rate, RateLimiter};
+pub use unix::{NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
+pub use vhost::{Vhost, VhostError, VhostRing};

@@ -5,7 +5,8 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_config::{ByteSize, Ranged, present};
-use vmm_virtio::{OpenError, Rate, RateLimiter};
+use vmm_hostio::{Rate, RateLimiter};
+use vmm_virtio::OpenError;
 
 /// What the guest may use. What is absent is without limit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -3,7 +3,8 @@
 use std::io;
 
 use rustix::io::Errno;
-use vmm_virtio::{OpenError, VhostError};
+use vmm_hostio::VhostError;
+use vmm_virtio::OpenError;
 
 /// What the kernel's refusal of `/dev/<name>` means, and the command that mends it. The field is called `vhost`.
 pub(crate) fn refusal(name: &str, error: &VhostError) -> OpenError {

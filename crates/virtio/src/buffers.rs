@@ -1,5 +1,6 @@
 //! The bytes of a chain, without a Rust reference to any of them.
 
+use vmm_hostio::{GuestBytes, GuestRange};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
@@ -53,11 +54,6 @@ impl<'a> Buffers<'a> {
     /// byte again when only the address is left. It is RAM.
     pub fn gpa(&self) -> Option<u64> {
         (self.len > 0).then(|| self.segments.first().map(|segment| segment.gpa + self.skip)).flatten()
-    }
-
-    /// The memory that it lies in.
-    pub(crate) fn ram(&self) -> &'a GuestRam {
-        self.ram
     }
 
     /// All but the last `count` bytes, and these. `None` if there are fewer.
@@ -118,19 +114,33 @@ impl<'a> Buffers<'a> {
         if len > self.len {
             return Err(Fault::TooShort { len: self.len, needed: len });
         }
-        let (mut skip, mut left) = (self.skip, len);
-        for segment in self.segments {
-            if left == 0 {
-                break;
+        for GuestRange { gpa, len } in self.first(len) {
+            // A range may lie in two regions that touch.
+            for slice in self.ram.memory().get_slices(GuestAddress(gpa), len as usize) {
+                each(slice.map_err(|_| Fault::Unmapped { gpa, len: len as u32 })?)?;
             }
-            let count = (u64::from(segment.len) - skip).min(left);
-            let gpa = segment.gpa + skip;
-            // A segment may lie in two regions that touch.
-            for slice in self.ram.memory().get_slices(GuestAddress(gpa), count as usize) {
-                each(slice.map_err(|_| Fault::Unmapped { gpa, len: segment.len })?)?;
-            }
-            (skip, left) = (0, left - count);
         }
         Ok(())
+    }
+
+    /// Where its first `len` bytes lie: of each segment one range.
+    fn first(&self, len: u64) -> impl Iterator<Item = GuestRange> {
+        let (mut skip, mut left) = (self.skip, len);
+        self.segments.iter().map_while(move |segment| {
+            let len = (u64::from(segment.len) - skip).min(left);
+            let range = (left > 0).then_some(GuestRange { gpa: segment.gpa + skip, len });
+            (skip, left) = (0, left - len);
+            range
+        })
+    }
+}
+
+impl GuestBytes for Buffers<'_> {
+    fn ram(&self) -> &GuestRam {
+        self.ram
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = GuestRange> {
+        self.first(self.len)
     }
 }

@@ -6,8 +6,7 @@
 //! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
 //!   [`MmioTransport`] shows it as registers.
-//! - [`FramePort`] is a TAP, or what stands in for one. [`VhostNet`] is the host's kernel, which serves a queue itself.
-//! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
+//! - [`VhostNet`] and [`VhostVsock`] are the host's kernel, which serves a device's queues itself.
 //! - [`port()`] is the line between a console device and whoever shows it to the host.
 //!
 //! ```text
@@ -42,7 +41,7 @@
 //!     }
 //! }
 //! ```
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod buffers;
 mod chain;
@@ -52,18 +51,13 @@ mod counters;
 mod device;
 mod fault;
 mod interrupt;
-mod io;
-mod iovec;
 mod kind;
 mod mmio;
 mod notices;
 mod port;
 mod queue;
-mod rate;
-mod tap;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod unix;
 mod vhost;
 mod worker;
 
@@ -75,17 +69,12 @@ pub use counters::{Counter, Counters};
 pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use fault::Fault;
 pub use interrupt::Interrupt;
-pub use io::{Durable, Engine, IoMethod, IoRequest};
-pub use iovec::IoSlices;
 pub use kind::{Entry, Kind, OpenBlame, OpenError, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
-pub use rate::{Rate, RateLimiter};
-pub use tap::{FramePort, NET_HEADER_LEN, TapError};
-pub use unix::{NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
-pub use vhost::{VHOST_TOKENS, VhostError, VhostNet, VhostVsock};
+pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// The slices in which [`Buffers`] gives guest memory, and what they read and write.
 pub use vmm_memory::vm_memory;
 

@@ -8,34 +8,19 @@
 //!
 //! The interrupt goes through the device's thread, for a driver of virtio over MMIO first asks InterruptStatus for its cause.
 
-use std::io;
-
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vmm_hostio::{FramePort, Vhost, VhostError, VhostRing};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::{Fault, FramePort, Queue, Session};
-
-mod calls;
-
-use calls::Kernel;
+use crate::{Fault, Queue, Session};
 
 /// virtio 1.2 §5.10.3.
 const VIRTIO_VSOCK_F_SEQPACKET: u32 = 1;
 /// What the transport offers for every device's rings.
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
-
-/// A call that the kernel refused.
-#[derive(Debug, thiserror::Error)]
-#[error("{call}: {source}")]
-pub struct VhostError {
-    /// Its name, such as `VHOST_SET_OWNER`, or `open`.
-    pub call: &'static str,
-    /// Why.
-    pub source: io::Error,
-}
 
 impl From<VhostError> for Fault {
     fn from(error: VhostError) -> Self {
@@ -114,7 +99,7 @@ impl VhostVsock {
     ///
     /// # Errors
     /// The host has none, or it isn't open to the user; the kernel's is too old. Another guest has the address:
-    /// [`AddrInUse`](io::ErrorKind::AddrInUse).
+    /// [`AddrInUse`](std::io::ErrorKind::AddrInUse).
     pub fn open(cid: u32) -> Result<Self, VhostError> {
         let server = Server::open("/dev/vhost-vsock", RING_FEATURES, 1 << VIRTIO_VSOCK_F_SEQPACKET)?;
         server.kernel.set_guest_cid(cid.into())?;
@@ -165,7 +150,7 @@ impl VhostVsock {
 /// What both have in common: a kernel's server and the queues that it has.
 #[derive(Debug)]
 struct Server {
-    kernel: Kernel,
+    kernel: Vhost,
     /// What we let the kernel do with rings and chains, as bits.
     features: u64,
     rings: [Ring; RINGS],
@@ -185,10 +170,10 @@ struct Ring {
 impl Server {
     /// The kernel must have the features that are `needed`, and may have those that are `wanted`.
     fn open(path: &'static str, needed: u64, wanted: u64) -> Result<Self, VhostError> {
-        let kernel = Kernel::open(path)?;
+        let kernel = Vhost::open(path)?;
         let features = kernel.features()? & (needed | wanted);
         if features & needed != needed {
-            let source = io::ErrorKind::Unsupported.into();
+            let source = std::io::ErrorKind::Unsupported.into();
             return Err(VhostError { call: "VHOST_GET_FEATURES", source });
         }
         let event = || {
@@ -214,7 +199,7 @@ impl Server {
             let queue = first + index as usize;
             let Some(lent) = session.lend(queue) else { continue };
             let lent = ring.lent.insert(lent);
-            self.kernel.set_ring(index, &lent.state())?.ok_or(Fault::Rings { queue })?;
+            self.kernel.set_ring(index, place(lent))?.ok_or(Fault::Rings { queue })?;
             // What an earlier driver wasn't told is no news to this one.
             let _ = ring.call.read();
             let watched = session.watch(&ring.call, token + 1 + index);
@@ -263,6 +248,18 @@ impl Server {
         }
         // A fault that the driver is reset for already.
         let _ = self.error.read();
+    }
+}
+
+/// Where a queue lies and goes on.
+fn place(queue: &Queue) -> VhostRing {
+    let state = queue.state();
+    VhostRing {
+        size: state.size,
+        descriptors: state.desc_table,
+        available: state.avail_ring,
+        used: state.used_ring,
+        next_available: state.next_avail,
     }
 }
 

@@ -41,7 +41,12 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("vmm-metrics", 0, Only(&[]), Forbidden),
     rule("vmm-sandbox", 0, Only(&[]), In(&[])),
     rule("vmm-memory", 0, Only(&[]), In(&["src/mapping.rs"])),
-    rule("vmm-hostio", 1, Only(&["vmm-memory"]), In(&["src/crash.rs"])),
+    rule(
+        "vmm-hostio",
+        1,
+        Only(&["vmm-memory"]),
+        In(&["src/crash.rs", "src/file_io/uring.rs", "src/frame_port.rs", "src/iovec.rs", "src/vhost.rs"]),
+    ),
     rule("vmm-arch", 1, Only(&[]), Forbidden).with_arch_modules(),
     rule("vmm-acpi", 1, Only(&[]), Forbidden),
     rule("vmm-pci", 1, Only(&["vmm-bus", "vmm-snapshot"]), Forbidden),
@@ -59,8 +64,8 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule(
         "vmm-virtio",
         2,
-        Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-snapshot", "vmm-metrics"]),
-        In(&["src/iovec.rs", "src/io/uring.rs", "src/tap.rs", "src/vhost/calls.rs"]),
+        Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-hostio", "vmm-snapshot", "vmm-metrics"]),
+        Forbidden,
     ),
     // Whoever writes a monitor of their own on it gets nothing of our devices, bus or config.
     rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden).with_arch_modules(),
@@ -69,7 +74,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule(
         "vmm-virtio-devices",
         3,
-        Only(&["vmm-virtio", "vmm-usernet", "vmm-config"]),
+        Only(&["vmm-virtio", "vmm-hostio", "vmm-usernet", "vmm-config"]),
         In(&["src/block/qcow2/storage.rs", "src/block/qcow2/zstd.rs"]),
     ),
     rule(

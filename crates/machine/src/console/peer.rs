@@ -12,8 +12,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::termios::tcgetwinsize;
+use vmm_hostio::NamedSocket;
 use vmm_sys_util::timerfd::TimerFd;
-use vmm_virtio::{HostEnd, NamedSocket, TerminalSize};
+use vmm_virtio::{HostEnd, TerminalSize};
 
 use crate::fd::{Direction, HostFd, refuse_disk};
 

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use vmm_virtio::{Buffers, IoSlices};
+use vmm_hostio::IoSlices;
+use vmm_virtio::Buffers;
 
 use super::file::DiskFile;
 use super::space::QUEUE_SIZE;

@@ -27,7 +27,8 @@ mod space;
 use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
-use vmm_virtio::{ConfigSpace, Durable, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
+use vmm_hostio::{Durable, RateLimiter};
+use vmm_virtio::{ConfigSpace, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
 
 use self::config::{Cache, Config};
 use self::image::Image;

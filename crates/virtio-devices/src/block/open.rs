@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use vmm_virtio::{IoMethod, OpenError, Setting};
+use vmm_hostio::IoMethod;
+use vmm_virtio::{OpenError, Setting};
 
 use super::config::{Config, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;

@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use vmm_virtio::{Buffers, IoSlices};
+use vmm_hostio::IoSlices;
+use vmm_virtio::Buffers;
 
 use super::image::{Image, Source};
 use super::space::QUEUE_SIZE;

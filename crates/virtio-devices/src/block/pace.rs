@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use vmm_virtio::RateLimiter;
+use vmm_hostio::RateLimiter;
 
 use crate::timer::Timer;
 

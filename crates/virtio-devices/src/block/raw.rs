@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 
-use vmm_virtio::{Buffers, Durable, Engine, Head, IoMethod, IoRequest, OpenError};
+use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
+use vmm_virtio::{Buffers, Head, OpenError};
 
 use super::file::DiskFile;
 use super::request::Request;
@@ -132,7 +133,7 @@ impl Raw {
 impl Direct {
     /// What isn't aligned goes through the page cache, which the kernel keeps in step: a driver is free to use memory of
     /// any alignment (virtio 1.2 §5.2.6).
-    fn takes(&self, request: &IoRequest<'_>, offset: u64) -> bool {
+    fn takes(&self, request: &IoRequest<Buffers<'_>>, offset: u64) -> bool {
         let data = match request {
             IoRequest::Read(data) | IoRequest::Write(data, _) => data,
             _ => return false,

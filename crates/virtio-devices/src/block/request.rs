@@ -9,7 +9,8 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
-use vmm_virtio::{Buffers, Chain, Durable, Fault};
+use vmm_hostio::Durable;
+use vmm_virtio::{Buffers, Chain, Fault};
 
 use super::space::QUEUE_SIZE;
 

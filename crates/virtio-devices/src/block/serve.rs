@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use vmm_hostio::Durable;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
-use vmm_virtio::{Chain, Counters, Durable, Fault, Session, Step};
+use vmm_virtio::{Chain, Counters, Fault, Session, Step};
 
 use super::image::Image;
 use super::raw::Pending;

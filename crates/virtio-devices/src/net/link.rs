@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use vmm_virtio::{Buffers, FramePort, IoSlices};
+use vmm_hostio::{FramePort, IoSlices};
+use vmm_virtio::Buffers;
 
 use super::QUEUE_SIZE;
 

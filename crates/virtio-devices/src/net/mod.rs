@@ -27,7 +27,8 @@ mod vhost;
 
 use std::time::{Duration, Instant};
 
-use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, RateLimiter, Session, Setting, VirtioDevice};
+use vmm_hostio::RateLimiter;
+use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
 
 use self::carrier::Carrier;
 use self::config::Config;
@@ -48,7 +49,7 @@ const CARRIER: u32 = REFILLED + 1;
 /// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
 /// struct virtio_net_hdr_v1.
 const FRAME_LEN: usize = 65535 + 14 + 8 + HEADER_LEN;
-const HEADER_LEN: usize = vmm_virtio::NET_HEADER_LEN;
+const HEADER_LEN: usize = vmm_hostio::NET_HEADER_LEN;
 /// The shortest: a header of Ethernet's, as the kernel wants it.
 const FRAME_MIN: usize = HEADER_LEN + 14;
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use vmm_virtio::{FramePort, OpenError, Setting, TapError};
+use vmm_hostio::{FramePort, TapError};
+use vmm_virtio::{OpenError, Setting};
 
 use super::Net;
 use super::carrier::Carrier;

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-use vmm_virtio::{OpenError, UNIX_NAME_MAX, connect_unix};
+use vmm_hostio::{UNIX_NAME_MAX, connect_unix};
+use vmm_virtio::OpenError;
 
 use super::stream::StreamLink;
 

@@ -1,6 +1,7 @@
 //! A card whose frames the host's kernel carries (vhost-net): all pairs' queues are lent to it.
 
-use vmm_virtio::{Fault, FramePort, OpenError, Session, VHOST_TOKENS, VhostNet};
+use vmm_hostio::FramePort;
+use vmm_virtio::{Fault, OpenError, Session, VHOST_TOKENS, VhostNet};
 
 use super::Pair;
 use super::config::{Backend, Config};

@@ -15,7 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::net::{SendFlags, send};
-use vmm_virtio::{Buffers, Fault, IoSlices};
+use vmm_hostio::IoSlices;
+use vmm_virtio::{Buffers, Fault};
 
 use super::credit::Credit;
 use super::packet::{Header, Op, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND};

@@ -14,7 +14,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use vmm_virtio::{Chain, Counters, Fault, IoSlices, Step};
+use vmm_hostio::IoSlices;
+use vmm_virtio::{Chain, Counters, Fault, Step};
 
 use super::connection::{Connection, Key, NoRoom, Stage, Verdict};
 use super::listener::Listener;

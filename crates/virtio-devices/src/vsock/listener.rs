@@ -4,7 +4,8 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use vmm_virtio::{NamedSocket, NamedSocketError, OpenError, UNIX_NAME_MAX, connect_unix, is_monitors};
+use vmm_hostio::{NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
+use vmm_virtio::OpenError;
 
 use crate::host_file::Place;
 

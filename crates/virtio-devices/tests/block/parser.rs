@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES,
 };
+use vmm_hostio::Durable;
+use vmm_virtio::Fault;
 use vmm_virtio::testing::LooseChain;
-use vmm_virtio::{Durable, Fault};
 use vmm_virtio_devices::block::request::{Request, SECTOR_LEN, Status, Terms, parse};
 
 use crate::disk::*;

@@ -8,7 +8,6 @@ mod event_idx;
 mod failure;
 mod lending;
 mod session;
-mod stream;
 mod walker;
 
 use std::sync::{Arc, Mutex};

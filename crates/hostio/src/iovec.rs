@@ -8,8 +8,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use vmm_memory::GuestRam;
+use vmm_memory::vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use crate::Buffers;
+use crate::{GuestBytes, GuestRange};
 
 /// The most pieces of memory that one call of the kernel takes (Linux, include/uapi/linux/uio.h, UIO_MAXIOV).
 const PIECES_MAX: usize = 1024;
@@ -41,29 +42,33 @@ impl IoSlices {
         Self { ram: None, pieces: Vec::with_capacity(pieces), done: 0, len: 0 }
     }
 
-    /// Replaces the list by what `buffers` consist of.
+    /// Replaces the list by what `bytes` consist of.
     ///
     /// # Errors
-    /// They consist of more than 1024 pieces.
-    pub fn fill(&mut self, buffers: &Buffers<'_>) -> io::Result<()> {
+    /// They consist of more than 1024 pieces, or aren't all RAM. The list is empty then.
+    pub fn fill(&mut self, bytes: &impl GuestBytes) -> io::Result<()> {
         self.clear();
-        let pieces = &mut self.pieces;
-        let mut fits = true;
-        let gathered = buffers.slices(|slice| {
-            fits &= pieces.len() < PIECES_MAX;
-            if fits {
-                let address = slice.ptr_guard_mut().as_ptr().cast();
-                pieces.push(Piece(libc::iovec { iov_base: address, iov_len: slice.len() }));
+        let ram = bytes.ram();
+        for range in bytes.ranges() {
+            if self.gather(ram, range).is_none() {
+                self.clear();
+                return Err(io::ErrorKind::InvalidInput.into());
             }
-            Ok(())
-        });
-        if gathered.is_err() || !fits {
-            self.clear();
-            return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.len = buffers.len();
-        self.ram = Some(buffers.ram().clone());
+        self.ram = Some(ram.clone());
         Ok(())
+    }
+
+    /// Adds the pieces of a range, which may lie in two regions that touch.
+    fn gather(&mut self, ram: &GuestRam, range: GuestRange) -> Option<()> {
+        let count = usize::try_from(range.len).ok()?;
+        for slice in ram.memory().get_slices(GuestAddress(range.gpa), count) {
+            let slice = slice.ok().filter(|_| self.pieces.len() < PIECES_MAX)?;
+            let address = slice.ptr_guard_mut().as_ptr().cast();
+            self.pieces.push(Piece(libc::iovec { iov_base: address, iov_len: slice.len() }));
+            self.len += slice.len() as u64;
+        }
+        Some(())
     }
 
     /// Forgets the pieces, and with them the guest's memory.
@@ -114,7 +119,7 @@ impl IoSlices {
         let (pieces, count) = self.raw();
         // SAFETY: the descriptor is open, `file` is borrowed. `pieces` points to `count` structures of iovec's layout
         // (`Piece` is transparent) that nobody changes while `self` is borrowed. Each names memory inside the mapping of
-        // guest RAM: `fill` took them from slices of it, `advance` stays inside a piece, and `ram` keeps it mapped. The
+        // guest RAM: `gather` took them from slices of it, `advance` stays inside a piece, and `ram` keeps it mapped. The
         // kernel may write there, for Rust has no reference to any of it.
         let read = unsafe { libc::preadv(file.as_raw_fd(), pieces, count as libc::c_int, offset) };
         result(read)
@@ -244,3 +249,6 @@ impl std::fmt::Debug for IoSlices {
         f.debug_struct("IoSlices").field("len", &self.len).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::{Durable, IoRequest};
-use crate::IoSlices;
 use crate::iovec::is_transient;
+use crate::{GuestBytes, IoSlices};
 
 /// What is done, without the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Task {
 
     pub(super) fn prepare(
         &mut self,
-        request: IoRequest<'_>,
+        request: IoRequest<impl GuestBytes>,
         file: &Arc<File>,
         offset: u64,
     ) -> io::Result<()> {
@@ -201,17 +201,16 @@ mod tests {
     use vmm_memory::GuestRam;
 
     use super::*;
-    use crate::Buffers;
-    use crate::chain::Segment;
+    use crate::{GuestRange, GuestRanges};
 
     /// A read of 1024 bytes, at 4096 of a file of zeros.
     fn reading() -> Task {
         let ram = GuestRam::new(&[0..1 << 20]).unwrap();
-        let segments = [Segment { gpa: 0, len: 300 }, Segment { gpa: 0x1000, len: 724 }];
+        let segments = [GuestRange { gpa: 0, len: 300 }, GuestRange { gpa: 0x1000, len: 724 }];
         let file = tempfile::tempfile().unwrap();
         file.set_len(65536).unwrap();
         let mut task = Task::new(0, 2);
-        task.prepare(IoRequest::Read(Buffers::new(&ram, &segments)), &Arc::new(file), 4096).unwrap();
+        task.prepare(IoRequest::Read(GuestRanges::new(&ram, &segments)), &Arc::new(file), 4096).unwrap();
         task
     }
 

@@ -8,7 +8,9 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::chain::Segment;
+use crate::{GuestRange, GuestRanges};
+
+type Request<'a> = IoRequest<GuestRanges<'a>>;
 
 const RAM_LEN: u64 = 1 << 20;
 
@@ -44,10 +46,10 @@ fn finish<T: Ord>(engine: &mut Engine<T>) -> BTreeMap<T, Result<(), io::ErrorKin
 
 fn read_fills_scattered_memory(method: IoMethod) {
     let (ram, file) = (ram(), file());
-    let segments = [Segment { gpa: 0x8000, len: 100 }, Segment { gpa: 0x100, len: 412 }];
+    let segments = [GuestRange { gpa: 0x8000, len: 100 }, GuestRange { gpa: 0x100, len: 412 }];
     let mut engine = Engine::new(method, 4, "test").unwrap();
-    let buffers = Buffers::new(&ram, &segments);
-    assert_eq!(engine.submit(IoRequest::Read(buffers), &file, 512, 7), Ok(()));
+    let buffers = GuestRanges::new(&ram, &segments);
+    assert_eq!(engine.submit(Request::Read(buffers), &file, 512, 7), Ok(()));
     assert_eq!(finish(&mut engine), BTreeMap::from([(7, Ok(()))]));
     let mut bytes = vec![0; 512];
     ram.memory().read_slice(&mut bytes[..100], GuestAddress(0x8000)).unwrap();
@@ -58,12 +60,12 @@ fn read_fills_scattered_memory(method: IoMethod) {
 fn write_then_sync_is_in_the_file(method: IoMethod) {
     let (ram, file) = (ram(), file());
     ram.memory().write_slice(&[9; 512], GuestAddress(0)).unwrap();
-    let segments = [Segment { gpa: 0, len: 512 }];
+    let segments = [GuestRange { gpa: 0, len: 512 }];
     let mut engine = Engine::new(method, 4, "test").unwrap();
-    let write = |durable| IoRequest::Write(Buffers::new(&ram, &segments), durable);
+    let write = |durable| Request::Write(GuestRanges::new(&ram, &segments), durable);
     assert_eq!(engine.submit(write(Durable::No), &file, 0, 1), Ok(()));
     assert_eq!(engine.submit(write(Durable::Yes), &file, 65536, 2), Ok(()));
-    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 3), Ok(()));
+    assert_eq!(engine.submit(Request::Sync, &file, 0, 3), Ok(()));
     assert_eq!(finish(&mut engine), BTreeMap::from([(1, Ok(())), (2, Ok(())), (3, Ok(()))]));
     assert_eq!(bytes_at(&file, 0, 512), [9; 512]);
     assert_eq!(bytes_at(&file, 65536, 512), [9; 512]);
@@ -72,12 +74,12 @@ fn write_then_sync_is_in_the_file(method: IoMethod) {
 fn zero_and_punch_leave_zeros(method: IoMethod) {
     let file = file();
     let mut engine = Engine::new(method, 4, "test").unwrap();
-    let zero = |unmap, durable| IoRequest::Zero { len: 4096, unmap, durable };
+    let zero = |unmap, durable| Request::Zero { len: 4096, unmap, durable };
     assert_eq!(engine.submit(zero(false, Durable::No), &file, 0, 1), Ok(()));
     assert_eq!(engine.submit(zero(true, Durable::Yes), &file, 8192, 2), Ok(()));
-    assert_eq!(engine.submit(IoRequest::Punch(4096), &file, 16384, 3), Ok(()));
+    assert_eq!(engine.submit(Request::Punch(4096), &file, 16384, 3), Ok(()));
     assert_eq!(
-        engine.submit(IoRequest::Zero { len: 0, unmap: true, durable: Durable::No }, &file, 0, 4),
+        engine.submit(Request::Zero { len: 0, unmap: true, durable: Durable::No }, &file, 0, 4),
         Ok(())
     );
     assert!(finish(&mut engine).values().all(|result| result.is_ok()));
@@ -90,12 +92,12 @@ fn zero_and_punch_leave_zeros(method: IoMethod) {
 fn failures_are_told(method: IoMethod) {
     let (ram, file) = (ram(), file());
     let read_only = Arc::new(File::open("/dev/null").unwrap());
-    let segments = [Segment { gpa: 0, len: 1024 }];
-    let buffers = Buffers::new(&ram, &segments);
+    let segments = [GuestRange { gpa: 0, len: 1024 }];
+    let buffers = GuestRanges::new(&ram, &segments);
     let mut engine = Engine::new(method, 4, "test").unwrap();
     // Half of it is behind the end.
-    assert_eq!(engine.submit(IoRequest::Read(buffers), &file, 65536 - 512, 1), Ok(()));
-    assert_eq!(engine.submit(IoRequest::Write(buffers, Durable::No), &read_only, 0, 2), Ok(()));
+    assert_eq!(engine.submit(Request::Read(buffers), &file, 65536 - 512, 1), Ok(()));
+    assert_eq!(engine.submit(Request::Write(buffers, Durable::No), &read_only, 0, 2), Ok(()));
     let finished = finish(&mut engine);
     assert_eq!(finished[&1], Err(io::ErrorKind::UnexpectedEof));
     assert!(finished[&2].is_err());
@@ -104,9 +106,9 @@ fn failures_are_told(method: IoMethod) {
 fn full_engine_gives_the_request_back(method: IoMethod) {
     let file = file();
     let mut engine = Engine::new(method, 1, "test").unwrap();
-    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 1), Ok(()));
+    assert_eq!(engine.submit(Request::Sync, &file, 0, 1), Ok(()));
     assert!(engine.is_full());
-    assert_eq!(engine.submit(IoRequest::Sync, &file, 0, 2), Err(2));
+    assert_eq!(engine.submit(Request::Sync, &file, 0, 2), Err(2));
     assert_eq!(finish(&mut engine), BTreeMap::from([(1, Ok(()))]));
     assert!(!engine.is_full());
 }
@@ -116,11 +118,11 @@ fn drop_waits_for_what_is_in_flight(method: IoMethod) {
     let (ram, file) = (ram(), file());
     ram.memory().write_slice(&[5; 65536], GuestAddress(0)).unwrap();
     let mut seen = file.try_clone().unwrap();
-    let segments = [Segment { gpa: 0, len: 65536 }];
+    let segments = [GuestRange { gpa: 0, len: 65536 }];
     let mut engine = Engine::new(method, 8, "test").unwrap();
     for part in 0..8 {
-        let buffers = Buffers::new(&ram, &segments);
-        assert!(engine.submit(IoRequest::Write(buffers, Durable::Yes), &file, part * 65536, ()).is_ok());
+        let buffers = GuestRanges::new(&ram, &segments);
+        assert!(engine.submit(Request::Write(buffers, Durable::Yes), &file, part * 65536, ()).is_ok());
     }
     engine.dispatch();
     drop((engine, file, ram));
@@ -136,14 +138,14 @@ fn many_rounds_need_no_more_than_the_depth(method: IoMethod) {
     let mut engine = Engine::new(method, 3, "test").unwrap();
     let mut done = 0;
     for round in 0..300_u64 {
-        let segments = [Segment { gpa: round % 16 * 4096, len: 4096 }];
+        let segments = [GuestRange { gpa: round % 16 * 4096, len: 4096 }];
         while engine.is_full() {
             engine.dispatch();
             engine.wait();
             done += u64::from(engine.completed().is_some_and(|(_, result)| result.is_ok()));
         }
-        let buffers = Buffers::new(&ram, &segments);
-        assert!(engine.submit(IoRequest::Read(buffers), &file, round % 16 * 4096, round).is_ok());
+        let buffers = GuestRanges::new(&ram, &segments);
+        assert!(engine.submit(Request::Read(buffers), &file, round % 16 * 4096, round).is_ok());
     }
     done += finish(&mut engine).values().filter(|result| result.is_ok()).count() as u64;
     assert_eq!(done, 300);

@@ -1,4 +1,4 @@
-//! Positioned I/O between files and the buffers of chains, that a device doesn't wait for.
+//! Positioned I/O between files and guest memory, that a device doesn't wait for.
 
 mod task;
 mod threads;
@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use self::task::Task;
 use self::threads::Threads;
 use self::uring::Uring;
-use crate::Buffers;
+use crate::GuestBytes;
 
 /// By which of the kernel's ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,11 +29,11 @@ pub enum IoMethod {
 
 /// What is done with a file.
 #[derive(Clone, Copy, Debug)]
-pub enum IoRequest<'a> {
-    /// Fill the buffers.
-    Read(Buffers<'a>),
-    /// Write the buffers. `durable`: it is complete when it is on stable storage.
-    Write(Buffers<'a>, Durable),
+pub enum IoRequest<B> {
+    /// Fill these bytes.
+    Read(B),
+    /// Write these bytes, to be complete as that says.
+    Write(B, Durable),
     /// Bring to stable storage what was written (fdatasync(2)).
     Sync,
     /// Give up the room of so many bytes. Where the file can't, nothing happens.
@@ -131,10 +131,10 @@ impl<T> Engine<T> {
     /// [`dispatch`](Self::dispatch).
     ///
     /// # Errors
-    /// It [is full](Self::is_full), or the buffers consist of too many pieces: `with` comes back.
+    /// It [is full](Self::is_full), or the bytes consist of too many pieces: `with` comes back.
     pub fn submit(
         &mut self,
-        request: IoRequest<'_>,
+        request: IoRequest<impl GuestBytes>,
         file: &Arc<File>,
         offset: u64,
         with: T,

@@ -1,4 +1,4 @@
-//! The kernel's calls of vhost (Linux, include/uapi/linux/vhost.h).
+//! The kernel's own server of virtio rings (vhost; Linux, include/uapi/linux/vhost.h).
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -7,14 +7,36 @@ use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use virtio_queue::QueueState;
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::{
     _IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl, ioctl_expr, ioctl_with_mut_ref, ioctl_with_ref,
 };
 
-use super::VhostError;
+/// A call that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct VhostError {
+    /// Its name, such as `VHOST_SET_OWNER`, or `open`.
+    pub call: &'static str,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// A split ring of virtio that the kernel is to serve (virtio 1.2 §2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VhostRing {
+    /// How many descriptors it has.
+    pub size: u16,
+    /// The guest-physical address of the descriptor table.
+    pub descriptors: u64,
+    /// Of the available ring.
+    pub available: u64,
+    /// Of the used ring.
+    pub used: u64,
+    /// The index in the available ring at which it goes on.
+    pub next_available: u16,
+}
 
 /// A call with its argument's type.
 struct Call<T> {
@@ -105,15 +127,18 @@ const _: () = assert!(size_of::<RingAddresses>() == 40 && size_of::<MemoryTable>
 /// An open /dev/vhost-net or /dev/vhost-vsock. The kernel reads and writes guest memory by what it was told here: only RAM, of
 /// which a clone is kept until the kernel has another table or the descriptor is closed.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub struct Vhost {
     // Closed first: with that the kernel has stopped.
     file: File,
     ram: Option<GuestRam>,
 }
 
-impl Kernel {
+impl Vhost {
     /// Opens it for this process (VHOST_SET_OWNER), which gives it a thread.
-    pub(super) fn open(path: &'static str) -> Result<Self, VhostError> {
+    ///
+    /// # Errors
+    /// The host has none, or it isn't open to the user.
+    pub fn open(path: &'static str) -> Result<Self, VhostError> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
         let file = file.map_err(|source| VhostError { call: "open", source })?;
@@ -123,18 +148,28 @@ impl Kernel {
     }
 
     /// What it can do, as bits of virtio's features.
-    pub(super) fn features(&self) -> Result<u64, VhostError> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn features(&self) -> Result<u64, VhostError> {
         let mut features = 0;
         self.get(&GET_FEATURES, &mut features)?;
         Ok(features)
     }
 
-    pub(super) fn set_features(&self, features: u64) -> Result<(), VhostError> {
+    /// Which of virtio's features the driver has accepted, and which the kernel is to heed.
+    ///
+    /// # Errors
+    /// The kernel doesn't have one of them.
+    pub fn set_features(&self, features: u64) -> Result<(), VhostError> {
         self.set(&SET_FEATURES, &features)
     }
 
     /// Says where the guest's memory is, unless the kernel knows that already. Nobody serves a ring now.
-    pub(super) fn set_memory(&mut self, ram: &GuestRam) -> Result<(), VhostError> {
+    ///
+    /// # Errors
+    /// There are more than 64 regions, or the kernel refuses.
+    pub fn set_memory(&mut self, ram: &GuestRam) -> Result<(), VhostError> {
         // While its clone is kept no other memory of the process can be at the same addresses.
         let place = |ram: &GuestRam| ram.regions().map(|region| region.hva).collect::<Vec<_>>();
         if self.ram.as_ref().is_some_and(|known| place(known) == place(ram)) {
@@ -155,7 +190,7 @@ impl Kernel {
     }
 
     /// The guest's memory is no more: the kernel forgets it, and so do we. Nobody serves a ring now.
-    pub(super) fn forget_memory(&mut self) {
+    pub fn forget_memory(&mut self) {
         let none = MemoryTable { count: 0, padding: 0, regions: [MemoryRegion::default(); REGIONS] };
         // A kernel that doesn't take it knows the memory still.
         if self.set(&SET_MEM_TABLE, &none).is_ok() {
@@ -165,8 +200,11 @@ impl Kernel {
 
     /// Says what a ring is, which nobody serves now: where it lies and where it goes on. `None` if a part of it isn't in one
     /// piece of the RAM of [`set_memory`](Self::set_memory).
-    pub(super) fn set_ring(&self, ring: u32, queue: &QueueState) -> Result<Option<()>, VhostError> {
-        let (Some(ram), size) = (&self.ram, u64::from(queue.size)) else { return Ok(None) };
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_ring(&self, ring: u32, place: VhostRing) -> Result<Option<()>, VhostError> {
+        let (Some(ram), size) = (&self.ram, u64::from(place.size)) else { return Ok(None) };
         // The kernel takes an address of the monitor and goes on from there: two regions of RAM that touch in the guest don't
         // here. Lengths: virtio 1.2 §2.7, with the event index.
         let hva = |gpa: u64, len: u64| {
@@ -175,19 +213,22 @@ impl Kernel {
             (len <= region.len - offset).then(|| region.hva + offset)
         };
         let places = (
-            hva(queue.desc_table, 16 * size),
-            hva(queue.avail_ring, 6 + 2 * size),
-            hva(queue.used_ring, 6 + 8 * size),
+            hva(place.descriptors, 16 * size),
+            hva(place.available, 6 + 2 * size),
+            hva(place.used, 6 + 8 * size),
         );
         let (Some(descriptors), Some(available), Some(used)) = places else { return Ok(None) };
-        self.set(&SET_VRING_NUM, &RingNumber { ring, number: queue.size.into() })?;
-        self.set(&SET_VRING_BASE, &RingNumber { ring, number: queue.next_avail.into() })?;
+        self.set(&SET_VRING_NUM, &RingNumber { ring, number: place.size.into() })?;
+        self.set(&SET_VRING_BASE, &RingNumber { ring, number: place.next_available.into() })?;
         let addresses = RingAddresses { ring, flags: 0, descriptors, used, available, log: 0 };
         self.set(&SET_VRING_ADDR, &addresses).map(Some)
     }
 
     /// The eventfds of a ring: the driver writes `kick`, the kernel `call`, and `error` if it can't go on. It reads none.
-    pub(super) fn set_events(
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_events(
         &self,
         ring: u32,
         kick: &EventFd,
@@ -200,12 +241,18 @@ impl Kernel {
     }
 
     /// The driver's kicks reach the kernel no more.
-    pub(super) fn unset_kick(&self, ring: u32) -> Result<(), VhostError> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn unset_kick(&self, ring: u32) -> Result<(), VhostError> {
         self.set(&SET_VRING_KICK, &RingFile { ring, fd: NONE })
     }
 
     /// Where the available ring goes on, once nobody serves it.
-    pub(super) fn next_available(&self, ring: u32) -> Result<u16, VhostError> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn next_available(&self, ring: u32) -> Result<u16, VhostError> {
         let mut state = RingNumber { ring, number: 0 };
         self.get(&GET_VRING_BASE, &mut state)?;
         // A split ring's index is 16 bits.
@@ -213,17 +260,26 @@ impl Kernel {
     }
 
     /// Of vhost-net: serves a ring with a TAP's queue; without one, has stopped when this returns.
-    pub(super) fn set_backend(&self, ring: u32, tap: Option<&File>) -> Result<(), VhostError> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_backend(&self, ring: u32, tap: Option<&File>) -> Result<(), VhostError> {
         self.set(&NET_SET_BACKEND, &RingFile { ring, fd: tap.map_or(NONE, AsRawFd::as_raw_fd) })
     }
 
     /// Of vhost-vsock: the guest's address, which no other guest of the host has.
-    pub(super) fn set_guest_cid(&self, cid: u64) -> Result<(), VhostError> {
+    ///
+    /// # Errors
+    /// Another guest has it: `EADDRINUSE`.
+    pub fn set_guest_cid(&self, cid: u64) -> Result<(), VhostError> {
         self.set(&VSOCK_SET_GUEST_CID, &cid)
     }
 
     /// Of vhost-vsock: serves the rings, or has stopped when this returns.
-    pub(super) fn set_running(&self, is_running: bool) -> Result<(), VhostError> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_running(&self, is_running: bool) -> Result<(), VhostError> {
         self.set(&VSOCK_SET_RUNNING, &is_running.into())
     }
 
