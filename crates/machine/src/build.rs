@@ -30,7 +30,7 @@ use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
 use crate::virtio::{self, VirtioDevices};
-use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity};
+use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity, host_cpu};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
@@ -227,12 +227,13 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus, printed: &Arc<Output>) -> 
 fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
     let supported = kvm.supported_cpuid()?;
     let tsc_deadline = kvm.has_tsc_deadline();
+    let brand = host_cpu::brand();
     (0..plan.topology.count())
         .map(|index| {
             let place = Place { index, topology: plan.topology };
             // KVM takes a vCPU's id for its APIC id.
             let vcpu = vm.create_vcpu(place.apic_id())?;
-            let host = cpuid::Host { tsc_deadline, tsc_khz: vcpu.tsc_khz() };
+            let host = cpuid::Host { tsc_deadline, tsc_khz: vcpu.tsc_khz(), brand };
             // CPUID first: since Linux 6.13 KVM checks MSRs against it.
             vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
             vcpu.set_msrs(&msr::boot())?;

@@ -43,6 +43,7 @@ mod fd;
 mod file_writer;
 mod guest;
 mod handler;
+mod host_cpu;
 mod inputs;
 mod machine;
 mod messages;

@@ -1,10 +1,12 @@
 //! What the processor says of itself: KVM's supported CPUID, made true for one vCPU of this machine.
 
+mod brand;
 mod timing;
 mod topology;
 
 use kvm_bindings::kvm_cpuid_entry2;
 
+pub use self::brand::Brand;
 use crate::topology::Topology;
 
 /// Leaf 1 EBX bits 15:8: CLFLUSH line of 8 * 8 = 64 bytes.
@@ -43,6 +45,8 @@ pub struct Host {
     pub tsc_deadline: bool,
     /// KVM_GET_TSC_KHZ: the frequency of the guest's TSC; `None` where KVM doesn't know it.
     pub tsc_khz: Option<u32>,
+    /// The processor's name; `None` leaves what KVM has there.
+    pub brand: Option<Brand>,
 }
 
 /// Who made the processor, as far as its leaves differ.
@@ -70,7 +74,7 @@ impl Vendor {
 ///
 /// Leaves 1, 4, 0xb, 0x1f, 0x8000_0001, 0x8000_0008, 0x8000_001d and 0x8000_001e describe the topology; KVM leaves the host's
 /// values in some of them. Leaves 0x15 and 0x4000_0010 tell how fast the TSC and the APIC's timer run, so that a guest
-/// needn't measure it. Of KVM's own leaves one bit depends on the machine: that interrupts reach more than 255 processors.
+/// needn't measure it. Leaves 0x8000_0002 to 0x8000_0004 are the host's name of the processor. Of KVM's own leaves one bit depends on the machine: that interrupts reach more than 255 processors.
 pub fn policy(supported: &[kvm_cpuid_entry2], place: Place, host: Host) -> Vec<kvm_cpuid_entry2> {
     let vendor = Vendor::of(supported);
     let mut entries = supported.to_vec();
@@ -89,11 +93,20 @@ pub fn policy(supported: &[kvm_cpuid_entry2], place: Place, host: Host) -> Vec<k
     if let Some(khz) = host.tsc_khz {
         timing::describe(&mut entries, vendor, khz);
     }
+    if let Some(brand) = host.brand {
+        brand::describe(&mut entries, brand);
+    }
     entries
 }
 
 fn set(register: &mut u32, bits: u32, on: bool) {
     *register = if on { *register | bits } else { *register & !bits };
+}
+
+/// Puts `leaf` in the place of the one with its number, if there is any.
+fn replace(entries: &mut Vec<kvm_cpuid_entry2>, leaf: kvm_cpuid_entry2) {
+    entries.retain(|entry| entry.function != leaf.function);
+    entries.push(leaf);
 }
 
 /// The leaf `function`, if it's there.
@@ -120,7 +133,7 @@ mod tests {
         kvm_cpuid_entry2 { eax: last, ebx: word(0), edx: word(4), ecx: word(8), ..entry(0, 0) }
     }
 
-    pub(super) const HOST: Host = Host { tsc_deadline: true, tsc_khz: None };
+    pub(super) const HOST: Host = Host { tsc_deadline: true, tsc_khz: None, brand: None };
 
     pub(super) fn place(index: u32, topology: Topology) -> Place {
         Place { index, topology }
@@ -135,7 +148,7 @@ mod tests {
     #[test]
     fn leaf_1_has_no_deadline_that_kvm_has_not() {
         let host_leaf = kvm_cpuid_entry2 { ecx: TSC_DEADLINE, ..entry(1, 0) };
-        let host = Host { tsc_deadline: false, tsc_khz: None };
+        let host = Host { tsc_deadline: false, ..HOST };
         let got = policy(&[host_leaf], place(0, Topology::one_socket(1)), host);
         assert_eq!(get(&got, 1, 0).ecx, HYPERVISOR);
     }

@@ -114,8 +114,17 @@ fn check(image: (KernelKind, Image), asked: &Asked, apic_ids: &str) -> Shell {
     assert_is_grouped(&mut shell, asked);
     let ids = shell.run("echo $(grep '^apicid' /proc/cpuinfo | cut -d : -f 2)");
     assert_eq!(ids, format!("{apic_ids}\n"));
+    assert_is_named_as_the_hosts(&mut shell);
     assert_all_work(&mut shell, asked.count);
     shell
+}
+
+/// The brand string, which KVM has not of itself.
+fn assert_is_named_as_the_hosts(shell: &mut Shell) {
+    let ours = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let ours =
+        ours.lines().find(|line| line.starts_with("model name")).expect("the host's processors have a name");
+    assert_eq!(shell.run("grep -m 1 '^model name' /proc/cpuinfo"), format!("{ours}\n"));
 }
 
 /// lscpu's summary, of the sockets, cores and threads that are online.

@@ -5,7 +5,7 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::{KVM_LEAVES, Vendor, find};
+use super::{KVM_LEAVES, Vendor, find, replace};
 
 /// TSC and core crystal clock (Intel SDM volume 2, CPUID).
 const CRYSTAL: u32 = 0x15;
@@ -32,11 +32,6 @@ pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, vendor: Vendor, khz:
 
 fn leaf(function: u32, eax: u32, ebx: u32, ecx: u32) -> kvm_cpuid_entry2 {
     kvm_cpuid_entry2 { function, eax, ebx, ecx, ..Default::default() }
-}
-
-fn replace(entries: &mut Vec<kvm_cpuid_entry2>, leaf: kvm_cpuid_entry2) {
-    entries.retain(|entry| entry.function != leaf.function);
-    entries.push(leaf);
 }
 
 #[cfg(test)]
