@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 
 use vmm_arch::flat::Mode;
 
+use crate::bzimage;
 use crate::elf::ElfError;
 use crate::elf_header;
 use crate::flat::elf::{self, FlatElf};
@@ -80,6 +81,12 @@ pub enum FlatImageError {
         /// Which program header.
         segment: u16,
     },
+    /// A kernel with a boot protocol of its own.
+    #[error(
+        "is a Linux kernel (bzImage); boot it by boot.kernel (--kernel), or set boot.flat.format to \"raw\" if it only \
+         looks like one"
+    )]
+    BzImage,
     /// An ELF that contradicts itself.
     #[error(transparent)]
     Elf(#[from] ElfError),
@@ -111,6 +118,9 @@ impl FlatImage {
         }
         if is_elf(&mut reader)? {
             return elf::inspect(&mut reader).map(Self::Elf);
+        }
+        if bzimage::is_bzimage(&reader.padded(0)?) {
+            return Err(FlatImageError::BzImage);
         }
         Ok(Self::Raw { len: reader.len() })
     }
@@ -154,6 +164,7 @@ pub(crate) fn is_elf<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<b
 mod tests {
     use super::*;
     use crate::flat::testing::{complaint, inspected};
+    use crate::testing::bzimage;
 
     #[test]
     fn image_without_a_header_is_raw() {
@@ -174,6 +185,13 @@ mod tests {
     #[test]
     fn image_empty_is_refused() {
         assert_eq!(complaint(b""), "is empty");
+    }
+
+    #[test]
+    fn image_that_is_a_kernel_says_how_to_boot_it() {
+        let expected = "is a Linux kernel (bzImage); boot it by boot.kernel (--kernel), or set boot.flat.format to \"raw\" if \
+                        it only looks like one";
+        assert_eq!(complaint(&bzimage()), expected);
     }
 
     #[test]
