@@ -32,7 +32,6 @@
 //! assert!(matches!(vcpu.run()?, Exit::Halt));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(unsafe_code)]
 
 mod descriptors;
 mod dirty_log;

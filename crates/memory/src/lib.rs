@@ -18,7 +18,6 @@
 //! assert_eq!(ram.regions().count(), 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(unsafe_code)]
 
 mod file;
 mod mapping;

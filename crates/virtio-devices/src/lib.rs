@@ -9,7 +9,6 @@
 //! let rng = KINDS.iter().find(|kind| kind.name == "rng").unwrap();
 //! assert_eq!(rng.id, 4);
 //! ```
-#![deny(unsafe_code)]
 
 mod balloon;
 pub mod block;

@@ -3,7 +3,6 @@
 //! All variants run in this process, in turn, so that a noisy machine treats them alike. Each measurement has a VM of its
 //! own: where a VM's memory happens to lie must not favour one variant for all rounds. It judges nothing: a goal that is
 //! missed is said and isn't a failure. `cargo xtask bench exits` builds and runs it.
-#![deny(unsafe_code)]
 
 mod bare;
 mod handlers;
