@@ -1,6 +1,6 @@
 //! The log: to standard error, also while the terminal is raw, or to a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{DefaultFields, Format};
-use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+use tracing_subscriber::fmt::MakeWriter;
 use vmm_machine::Messages;
 
 use crate::args::Args;
@@ -22,7 +21,8 @@ const LOGGED_STARTS: u32 = 100;
 /// Of the lifecycle of machines nothing more is logged.
 static HAS_ENOUGH: AtomicBool = AtomicBool::new(false);
 
-/// Starts the log as the flags ask.
+/// Starts the log as the flags ask. To be called when the inputs of the machine are open, none of which the log may be; until then
+/// nothing is logged.
 pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     let level = match args.verbose {
         0 => LevelFilter::WARN,
@@ -31,40 +31,25 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
     let Some(path) = &args.log_file else {
-        log_to_stderr(log, streams);
+        let to = To { messages: streams.stderr.clone(), is_stderr: true };
+        log.without_time().with_writer(to).init();
         return Ok(());
     };
-    let failed = |source| Failure::LogFile { path: path.clone(), source };
-    if args.check {
-        // Who only looks makes and changes no file.
-        look(path).map_err(failed)?;
-        log_to_stderr(log, streams);
-        return Ok(());
-    }
-    // For its user alone: what devices say in it comes from the guest.
-    let file = options().create(true).mode(0o600).open(path);
-    let file = file.and_then(Messages::to_file).map_err(failed)?;
-    file.refuse_disk().map_err(failed)?;
+    let file = Messages::to_log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
     streams.log = Some(file.clone());
     log.with_writer(To { messages: file, is_stderr: false }).init();
     Ok(())
 }
 
-fn log_to_stderr(log: SubscriberBuilder<DefaultFields, Format, LevelFilter>, streams: &Streams) {
-    let to = To { messages: streams.stderr.clone(), is_stderr: true };
-    log.without_time().with_writer(to).init();
+/// Whether the log's file, if there is one, can be written or made. Who only looks makes and changes no file.
+pub(crate) fn check(args: &Args) -> Result<(), Failure> {
+    let Some(path) = &args.log_file else { return Ok(()) };
+    look(path).map_err(|source| Failure::LogFile { path: path.clone(), source })
 }
 
-fn options() -> OpenOptions {
-    let mut options = File::options();
-    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
-    options.append(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    options
-}
-
-/// Whether a log can be written there, or made there.
 fn look(path: &Path) -> io::Result<()> {
-    match options().open(path) {
+    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
+    match File::options().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             Ok(access(directory.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)?)

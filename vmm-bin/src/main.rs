@@ -19,7 +19,7 @@ use clap::Parser;
 use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
 use vmm_machine::doctor::Host;
 use vmm_machine::terminal::{self, RawMode};
-use vmm_machine::{DeviceLog, Inputs, Machine, MetricsFile, Plan};
+use vmm_machine::{ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
@@ -40,11 +40,16 @@ fn main() -> ExitCode {
         Err(error) => return outcome::without_streams(&error),
     };
     panics::report_to(&streams);
-    let result = log::init(&args, &mut streams).and_then(|()| run(&args, inherited, &streams, started));
+    let result = run(&args, inherited, &mut streams, started);
     outcome::report(result, &streams)
 }
 
-fn run(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
+fn run(
+    args: &Args,
+    inherited: Inherited,
+    streams: &mut Streams,
+    started: Instant,
+) -> Result<Outcome, Failure> {
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
@@ -52,9 +57,16 @@ fn run(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) -
     }
 }
 
-fn boot(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) -> Result<Outcome, Failure> {
+fn boot(
+    args: &Args,
+    inherited: Inherited,
+    streams: &mut Streams,
+    started: Instant,
+) -> Result<Outcome, Failure> {
     args.bare().check(&args.given_files())?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+    // As long as the machine is there, and others that are made from it.
+    let _in_use = args.config.as_deref().map(ConfigInUse::note);
     let overrides = args.overrides()?;
     let fields = FlagFields::new(&file, &overrides);
     let config = file.merge(overrides)?;
@@ -65,26 +77,29 @@ fn boot(args: &Args, inherited: Inherited, streams: &Streams, started: Instant) 
 fn boot_config(
     args: &Args,
     config: &Config,
-    streams: &Streams,
+    streams: &mut Streams,
     started: Instant,
 ) -> Result<Outcome, Failure> {
+    let mut inputs = if args.check {
+        Inputs::look(config, KINDS)?
+    } else {
+        descriptors::raise_limit();
+        Inputs::open(config, KINDS)?
+    };
+    let mut plan = Plan::new(config, &mut inputs)?;
     if args.check {
-        let plan = Plan::new(config, &mut Inputs::look(config, KINDS)?)?;
+        log::check(args)?;
         return print(&plan.to_string());
     }
-    descriptors::raise_limit();
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
-    let mut inputs = Inputs::open(config, KINDS)?;
-    // Now that the disks are known, which none of them may be.
+    // Now that the inputs are open, none of which they may be.
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
-    if let (Some(log), Some(path)) = (&streams.log, &args.log_file) {
-        log.refuse_disk().map_err(|source| Failure::LogFile { path: path.clone(), source })?;
-    }
+    log::init(args, streams)?;
     let mut restarts = 0_u32;
     loop {
-        let mut machine = build(args, config, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
+        let mut machine = build(args, plan, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
         machine.set_device_log(device_log);
         let mut run = machine.run(started)?;
         match run.restart.take().filter(|_| config.on_reboot == OnReboot::Restart) {
@@ -92,6 +107,7 @@ fn boot_config(
             None => return Ok(Outcome::Ended(Box::new(run))),
         }
         inputs.reopen_lost(config, KINDS)?;
+        plan = Plan::new(config, &mut inputs)?;
         device_log = run.device_log;
         restarts = restarts.saturating_add(1);
         log::restarted(restarts);
@@ -105,13 +121,12 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
 /// Builds the machine, ready to run.
 fn build(
     args: &Args,
-    config: &Config,
-    mut inputs: Inputs,
+    plan: Plan,
+    inputs: Inputs,
     (metrics, streams): (Option<&MetricsFile>, &Streams),
     terminal: &mut Option<RawMode>,
     started: Instant,
 ) -> Result<Machine, Failure> {
-    let plan = Plan::new(config, &mut inputs)?;
     let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
     // Who was put into the background later goes on there.
     if on_terminal && terminal.is_none() && terminal::is_background(io::stdin()) {

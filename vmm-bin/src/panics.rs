@@ -50,7 +50,7 @@ mod tests {
         let flags = OFlag::O_NOCTTY.bits();
         let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).unwrap();
         let log = tempfile::NamedTempFile::new().unwrap();
-        let stderr = Messages::to_file(log.reopen().unwrap()).unwrap();
+        let stderr = Messages::to_log(log.path()).unwrap();
         let streams = Streams { stderr, stdout: Messages::to_stdout().unwrap(), log: None };
 
         let raw = RawMode::enter(&terminal).unwrap();

@@ -1,6 +1,6 @@
 //! Descriptors that the event loop reads and writes without ever waiting for one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -118,25 +118,6 @@ impl HostFd {
     }
 }
 
-/// Refuses to write over a file that is in use as a disk, of this machine or another: whoever has a disk holds a lock on it.
-pub(crate) fn refuse_disk(file: &File) -> io::Result<()> {
-    // All of the file, for writing.
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
-        // A file system without locks has no locked disks either.
-        Ok(_) if lock.l_type != libc::F_UNLCK as libc::c_short => {
-            Err(io::Error::other("it is in use as a disk; name another file"))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn flags(fd: BorrowedFd<'_>) -> io::Result<OFlag> {
     Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?))
 }
@@ -236,26 +217,6 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_string(&mut all).unwrap();
         assert_eq!(all, "abcdefghi");
-    }
-
-    #[test]
-    fn output_over_a_disk_is_refused_while_somebody_has_it() {
-        let disk = tempfile::NamedTempFile::new().unwrap();
-        let open = || File::options().read(true).write(true).open(disk.path()).unwrap();
-        let user = open();
-        refuse_disk(&open()).unwrap();
-        let lock = libc::flock {
-            l_type: libc::F_RDLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 100,
-            l_len: 1,
-            l_pid: 0,
-        };
-        fcntl(&user, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
-        let refusal = refuse_disk(&open()).unwrap_err();
-        assert_eq!(refusal.to_string(), "it is in use as a disk; name another file");
-        drop(user);
-        refuse_disk(&open()).unwrap();
     }
 
     #[test]

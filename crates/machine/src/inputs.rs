@@ -1,11 +1,14 @@
 //! The files that a machine is made of.
 
-use vmm_boot::{Role, SourceFile};
+use std::path::Path;
+
+use vmm_boot::{Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
 use vmm_virtio::Entry;
 
 use crate::Error;
 use crate::console::Consoles;
+use crate::file_use::take_input;
 use crate::virtio::{self, OpenDevice};
 
 /// The opened files and devices. A machine that was reset gives them to the next one ([`Run::inputs`](crate::Run)): what the
@@ -47,19 +50,15 @@ impl Inputs {
     fn open_for(config: &Config, kinds: &[Entry], plan_only: bool) -> Result<Self, Error> {
         let files = match &config.boot {
             Boot::Linux(linux) => Files::Linux {
-                kernel: SourceFile::open(Role::Kernel, linux.kernel.as_path())?,
-                initrd: linux
-                    .initrd
-                    .as_ref()
-                    .map(|path| SourceFile::open(Role::Initrd, path.as_path()))
-                    .transpose()?,
+                kernel: open(Role::Kernel, linux.kernel.as_path())?,
+                initrd: linux.initrd.as_ref().map(|path| open(Role::Initrd, path.as_path())).transpose()?,
             },
             Boot::Flat(flat) => Files::Flat {
-                image: SourceFile::open(Role::Image, flat.image.as_path())?,
+                image: open(Role::Image, flat.image.as_path())?,
                 modules: flat
                     .modules
                     .iter()
-                    .map(|module| SourceFile::open(Role::Module, module.path.as_path()))
+                    .map(|module| open(Role::Module, module.path.as_path()))
                     .collect::<Result<_, _>>()?,
             },
         };
@@ -75,4 +74,12 @@ impl Inputs {
         self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices), false)?;
         Ok(())
     }
+}
+
+/// Opens a file, which no output of a machine is written over while it is open.
+fn open(role: Role, path: &Path) -> Result<SourceFile, Error> {
+    let mut source = SourceFile::open(role, path)?;
+    let failed = |error| SourceError { role, path: path.to_owned(), problem: SourceProblem::Open(error) };
+    take_input(source.file(), role.into()).map_err(failed)?;
+    Ok(source)
 }

@@ -1,17 +1,18 @@
 //! What the monitor itself says, on its way to standard error, to standard output or into the log's file.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_devices::{Output, Overflow};
 
-use crate::fd::{Direction, HostFd, Transfer, refuse_disk};
+use crate::fd::{Direction, HostFd, Transfer};
+use crate::output_file::LogFile;
 
 /// Bytes at which lines are lost. Twice what a trace fills before it holds the guest, so that a trace leaves room for the log.
 const LIMIT: usize = 128 << 10;
@@ -50,8 +51,7 @@ struct Shared {
 enum Target {
     Stderr,
     Stdout,
-    /// Until it is opened.
-    File(Mutex<Option<File>>),
+    File(LogFile),
 }
 
 /// What became of a turn of writing.
@@ -82,23 +82,13 @@ impl Messages {
         Self::new(Target::Stdout)
     }
 
-    /// To a file that is open for appending.
+    /// To the end of a log file, which is made, for its user alone, if it isn't there. Others may log there too. To be called when
+    /// the [`Inputs`](crate::Inputs) of a machine are open: only then it is known that the file is none of them.
     ///
     /// # Errors
-    /// The host is out of descriptors.
-    pub fn to_file(file: File) -> io::Result<Self> {
-        Self::new(Target::File(Mutex::new(Some(file))))
-    }
-
-    /// Refuses a file that is in use as a disk, by this machine or another: log lines would become part of it. A machine's own
-    /// disks are known once its [`Inputs`](crate::Inputs) are open.
-    ///
-    /// # Errors
-    /// It is.
-    pub fn refuse_disk(&self) -> io::Result<()> {
-        let Target::File(file) = &self.0.target else { return Ok(()) };
-        let file = file.lock().expect("no panic while it is held");
-        file.as_ref().map_or(Ok(()), refuse_disk)
+    /// The file can't be opened, or is in use as something else, such as another machine's disk. The host is out of descriptors.
+    pub fn to_log(path: &Path) -> io::Result<Self> {
+        Self::new(Target::File(LogFile::open(path)?))
     }
 
     fn new(target: Target) -> io::Result<Self> {
@@ -196,10 +186,7 @@ impl Messages {
         match &self.0.target {
             Target::Stderr => HostFd::standard(io::stderr().as_fd(), Direction::Out),
             Target::Stdout => HostFd::standard(io::stdout().as_fd(), Direction::Out),
-            Target::File(file) => {
-                let file = file.lock().expect("no panic while it is held").take();
-                file.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(|file| HostFd::owned(file.into()))
-            }
+            Target::File(log) => HostFd::owned(log.file().try_clone()?.into()),
         }
     }
 
@@ -258,6 +245,7 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::AsRawFd;
 
     use nix::fcntl::{FcntlArg, fcntl};
 
@@ -267,8 +255,8 @@ mod tests {
     fn into_pipe() -> (io::PipeReader, Messages) {
         let (reader, writer) = io::pipe().unwrap();
         fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
-        (reader, Messages::to_file(file).unwrap())
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        (reader, Messages::to_log(path.as_ref()).unwrap())
     }
 
     fn read(reader: &mut io::PipeReader, len: usize) -> String {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +10,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 
-use crate::fd::refuse_disk;
 use crate::file_writer::{FileWriter, PATIENCE};
+use crate::output_file::{describe, open_output};
 use crate::virtio::VirtioDevices;
 
 /// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
@@ -33,17 +32,15 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Creates the file, for its user alone, or takes one, which stays as it is until there are counters. Clones are the same file, for the machine that comes after a reset.
+    /// Creates the file, for its user alone, or takes one, which stays as it is until there are counters. Clones are the same file,
+    /// for the machine that comes after a reset. To be called when the [`Inputs`](crate::Inputs) of a machine are open: only then
+    /// it is known that the file is none of them.
     ///
     /// # Errors
-    /// It can't be created, or is no regular file.
+    /// It can't be created, is no regular file, or is in use: as a disk, a kernel, another monitor's console.
     pub fn create(path: &Path) -> io::Result<Self> {
-        // Before opening: to open a pipe would wait for its reader.
-        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(io::Error::other("is no regular file; name one, or a new one"));
-        }
-        let mut file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        refuse_disk(&file)?;
+        refuse_other_than_file(path)?;
+        let mut file = open_output(path)?;
         let writer = FileWriter::with_sink(Box::new(move |text| {
             replace(&mut file, text)
                 .map(|()| text.len())
@@ -79,6 +76,16 @@ impl MetricsFile {
     }
 }
 
+/// Before it is opened, which a pipe's reader would notice.
+pub(crate) fn refuse_other_than_file(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if !kind.is_file() => {
+            Err(io::Error::other(format!("it is {}; name a regular file, or a new one", describe(kind))))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
     file.rewind()?;
     file.write_all(text)?;
@@ -101,6 +108,6 @@ mod tests {
     #[test]
     fn file_that_is_a_directory_is_refused() {
         let error = MetricsFile::create(Path::new("/")).unwrap_err();
-        assert_eq!(error.to_string(), "is no regular file; name one, or a new one");
+        assert_eq!(error.to_string(), "it is a directory; name a regular file, or a new one");
     }
 }

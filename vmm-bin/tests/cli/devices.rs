@@ -207,8 +207,6 @@ fn metrics_to_a_directory_is_wrong_use() {
     let bench = Bench::new();
     bench.dir("dir");
     let ran = bench.run(&["--kernel", "kernel", "--metrics", "dir"]);
-    assert_eq!(
-        ran,
-        complaint(crate::bench::USAGE, "--metrics dir: is no regular file; name one, or a new one")
-    );
+    let message = "--metrics dir: it is a directory; name a regular file, or a new one";
+    assert_eq!(ran, complaint(USAGE, message));
 }

@@ -16,12 +16,13 @@ use vmm_hostio::NamedSocket;
 use vmm_sys_util::timerfd::TimerFd;
 use vmm_virtio::{HostEnd, TerminalSize};
 
-use crate::fd::{Direction, HostFd, refuse_disk};
+use crate::fd::{Direction, HostFd};
+use crate::output_file::open_output;
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
 
-/// The mode of a file and a pty that hold what the guest prints.
+/// The mode of a pty that holds what the guest prints.
 const PRIVATE: u32 = 0o600;
 
 /// A console can't be opened.
@@ -147,16 +148,7 @@ fn target(end: &HostEnd) -> String {
 }
 
 fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
-    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        // What the guest prints is for whoever runs it. A file that is there keeps its mode.
-        .mode(PRIVATE)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    refuse_disk(&file)?;
+    let file = open_output(path)?;
     if file.metadata()?.is_file() {
         file.set_len(0)?;
     }
@@ -259,16 +251,15 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
-    /// The usual umask lets all users read what is made.
     #[test]
-    fn file_that_is_made_is_its_users_alone_and_one_that_is_there_keeps_its_mode() {
+    fn file_of_another_console_is_refused_by_field_and_name() {
         let directory = tempfile::tempdir().unwrap();
-        let (new, old) = (directory.path().join("new.log"), directory.path().join("old.log"));
-        std::fs::write(&old, "").unwrap();
-        std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o640)).unwrap();
-        Peer::open("serial", &HostEnd::File(new.clone())).unwrap();
-        Peer::open("serial", &HostEnd::File(old.clone())).unwrap();
-        assert_eq!((mode(new), mode(old)), (0o600, 0o640));
+        let path = directory.path().join("console.log");
+        let _first = Peer::open("serial", &HostEnd::File(path.clone())).unwrap();
+        let error = Peer::open("devices[0].target", &HostEnd::File(path.clone())).unwrap_err();
+        let problem =
+            "it is being written by another console, by --metrics or by another monitor; name another file";
+        assert_eq!(error.to_string(), format!("devices[0].target file {}: {problem}", path.display()));
     }
 
     #[test]

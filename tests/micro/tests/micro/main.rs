@@ -16,6 +16,7 @@ mod library;
 mod log;
 mod memory;
 mod output;
+mod output_files;
 mod pause;
 mod serial;
 mod smp;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         input::tests(),
         terminal::tests(),
         output::tests(),
+        output_files::tests(),
         idle::tests(),
         pause::tests(),
         crash::tests(),

@@ -1,0 +1,401 @@
+//! What a file is in use for, so that nothing is written over it.
+//!
+//! Whoever uses a file says so by a lock of its open file description (Linux, fcntl(2), F_OFD_SETLK). Such locks end with the
+//! last descriptor, however the monitor ends, tell two users in one process apart as they do two processes, find a file by any
+//! of its names, and have nothing to do with those of flock(1).
+//!
+//! | use | lock |
+//! |---|---|
+//! | disk | what QEMU locks to read and write one, and more (`file_lock.rs` in vmm-virtio-devices) |
+//! | kernel, image, config and so on | one byte to read, where a disk has no locks: the file may be a disk as well |
+//! | log | to read, the bytes by which QEMU says that it writes and resizes a file |
+//! | a file that is replaced | all of it, to write |
+//!
+//! So any number of machines share a kernel or a log, and a file that is replaced is shared with nothing. No lock is waited
+//! for. Where there are no locks, on some file systems and under some security policies, nobody is known to use a file.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use vmm_boot::Role;
+
+/// What QEMU locks of a disk that it reads, as every disk is (QEMU, block/file-posix.c, RAW_LOCK_PERM_BASE; BLK_PERM_*).
+const READS: i64 = 100;
+/// What it locks of one that it writes.
+const WRITES: i64 = 101;
+/// What it locks of one whose length it changes.
+const RESIZES: i64 = 103;
+/// Where our bytes for inputs start. QEMU's permissions are bits of 64: it will never have bytes after 200 + 63.
+const INPUTS: i64 = 264;
+/// No file is longer.
+const END: i64 = i64::MAX;
+
+/// What a machine is made of, and never written while it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Kernel,
+    Initrd,
+    Image,
+    Module,
+    Config,
+}
+
+/// How an output is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// By one, from the beginning.
+    Replaces,
+    /// By any number, at the end.
+    Appends,
+}
+
+/// Who uses a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Disk,
+    Input(Input),
+    Log,
+    /// It is replaced.
+    Output,
+    /// Of a program that locks in a way of its own.
+    Other,
+}
+
+/// The lock on the config file that a machine is made from, which keeps outputs of this machine and of others from replacing it.
+#[derive(Debug)]
+#[must_use = "the file is protected for as long as this lives"]
+pub struct ConfigInUse {
+    _file: Option<File>,
+}
+
+impl ConfigInUse {
+    /// Takes note that `path` is in use. A file that can't be opened or locked isn't protected.
+    pub fn note(path: &Path) -> Self {
+        // It was a file when it was read; a pipe that has taken its place isn't opened.
+        let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+        let file = is_file.then(|| open_to_read(path).ok()).flatten();
+        if let Some(file) = &file {
+            // It was read, and isn't read again: whoever writes it may go on.
+            let _ = take_input(file, Input::Config);
+        }
+        Self { _file: file }
+    }
+}
+
+/// Takes note that `file`, which is open for reading, is in use until its last descriptor is closed.
+///
+/// # Errors
+/// It is an output or a log, and changes meanwhile.
+pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
+    // One that can't be locked isn't protected.
+    let _ = lock(file, libc::F_RDLCK, input.byte());
+    match found_use(file, Writing::Replaces) {
+        Some(found @ (Use::Output | Use::Log)) => Err(found.refusal()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a file to write it from the beginning, until its last descriptor is closed.
+pub(crate) fn take_output(file: &File) -> io::Result<()> {
+    match lock(file, libc::F_WRLCK, 0..END) {
+        Ok(()) => Ok(()),
+        Err(Errno::EAGAIN) => Err(found_use(file, Writing::Replaces).unwrap_or(Use::Other).refusal()),
+        // There may be no permission to lock it, and locks of others nevertheless.
+        Err(_) => refuse_use(file, Writing::Replaces),
+    }
+}
+
+/// Takes note that `file` is a log, unless it is in use as something else; until the file that is returned, if any, is closed.
+pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
+    // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
+    let ours = open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok();
+    // First one's own, and only then a look at the others': of two who come at once at least one sees the other.
+    let bytes = [WRITES, RESIZES].map(|byte| byte..byte + 1);
+    let noted = ours
+        .as_ref()
+        .map_or(Ok(()), |ours| bytes.into_iter().try_for_each(|byte| lock(ours, libc::F_RDLCK, byte)));
+    match noted {
+        Err(Errno::EAGAIN) => Err(found_use(file, Writing::Appends).unwrap_or(Use::Other).refusal()),
+        _ => refuse_use(file, Writing::Appends).map(|()| ours),
+    }
+}
+
+/// Refuses a file that is in use so that it can't be written in this way.
+fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
+    found_use(file, writing).map_or(Ok(()), |found| Err(found.refusal()))
+}
+
+impl Input {
+    const ALL: [Self; 5] = [Self::Kernel, Self::Initrd, Self::Image, Self::Module, Self::Config];
+
+    fn byte(self) -> Range<i64> {
+        let start = INPUTS + self as i64;
+        start..start + 1
+    }
+
+    fn at(byte: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|input| input.byte().start == byte)
+    }
+}
+
+impl From<Role> for Input {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Kernel => Self::Kernel,
+            Role::Initrd => Self::Initrd,
+            Role::Image => Self::Image,
+            Role::Module => Self::Module,
+        }
+    }
+}
+
+impl Use {
+    pub(crate) fn refusal(self) -> io::Error {
+        io::Error::other(format!("it is {self}; name another file"))
+    }
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "in use as a disk",
+            Self::Input(Input::Kernel) => "in use as a kernel",
+            Self::Input(Input::Initrd) => "in use as an initrd",
+            Self::Input(Input::Image) => "in use as a flat image",
+            Self::Input(Input::Module) => "in use as a module of a multiboot kernel",
+            Self::Input(Input::Config) => "in use as the config of a machine",
+            Self::Log => "in use as a log",
+            Self::Output => "being written by another console, by --metrics or by another monitor",
+            Self::Other => "locked by another program",
+        })
+    }
+}
+
+/// What others use a file for that may not be written in this way.
+fn found_use(file: &File, writing: Writing) -> Option<Use> {
+    let byte = |at| found(file, at..at + 1);
+    if let Some(lock) = byte(READS) {
+        let is_replaced = i32::from(lock.l_type) == libc::F_WRLCK;
+        return Some(if is_replaced { Use::Output } else { Use::Disk });
+    }
+    if let Some(lock) = found(file, INPUTS..Input::Config.byte().end) {
+        return Some(Input::at(lock.l_start).map_or(Use::Other, Use::Input));
+    }
+    match writing {
+        Writing::Replaces if byte(WRITES).is_some() => Some(Use::Log),
+        Writing::Replaces => found(file, 0..END).map(|_| Use::Other),
+        // All but what other logs have.
+        Writing::Appends => {
+            let around = [0..WRITES, WRITES + 1..RESIZES, RESIZES + 1..END];
+            around.into_iter().find_map(|range| found(file, range)).map(|_| Use::Other)
+        }
+    }
+}
+
+/// A lock of another's in this range, of any kind.
+fn found(file: &File, range: Range<i64>) -> Option<libc::flock> {
+    let mut found = flock(libc::F_WRLCK, range);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).ok()?;
+    (i32::from(found.l_type) != libc::F_UNLCK).then_some(found)
+}
+
+fn lock(file: &File, kind: i32, range: Range<i64>) -> Result<(), Errno> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&flock(kind, range))).map(drop)
+}
+
+fn flock(kind: i32, range: Range<i64>) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start,
+        l_len: range.end - range.start,
+        // What an open file description's lock asks for.
+        l_pid: 0,
+    }
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    fn reader(file: &NamedTempFile) -> File {
+        File::open(file.path()).unwrap()
+    }
+
+    fn writer(file: &NamedTempFile) -> File {
+        File::options().append(true).open(file.path()).unwrap()
+    }
+
+    fn file() -> NamedTempFile {
+        NamedTempFile::new().unwrap()
+    }
+
+    #[track_caller]
+    fn assert_refused<T: std::fmt::Debug>(result: io::Result<T>, message: &str) {
+        assert_eq!(result.unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn input_is_not_replaced_until_its_user_has_gone() {
+        let file = file();
+        let user = reader(&file);
+        take_input(&user, Input::Kernel).unwrap();
+        assert_refused(take_output(&writer(&file)), "it is in use as a kernel; name another file");
+        drop(user);
+        take_output(&writer(&file)).unwrap();
+    }
+
+    #[test]
+    fn output_or_log_is_no_input() {
+        let (output, log) = (file(), file());
+        let (output_user, log_user) = (writer(&output), share_log(&writer(&log)).unwrap());
+        take_output(&output_user).unwrap();
+        let message =
+            "it is being written by another console, by --metrics or by another monitor; name another file";
+        assert_refused(take_input(&reader(&output), Input::Kernel), message);
+        assert_refused(take_input(&reader(&log), Input::Kernel), "it is in use as a log; name another file");
+        drop((output_user, log_user));
+        take_input(&reader(&output), Input::Kernel).unwrap();
+        take_input(&reader(&log), Input::Kernel).unwrap();
+    }
+
+    #[test]
+    fn inputs_are_told_apart() {
+        let found = Input::ALL.map(|input| {
+            let (file, other) = (file(), file());
+            let user = reader(&file);
+            take_input(&user, input).unwrap();
+            take_output(&writer(&other)).unwrap();
+            found_use(&writer(&file), Writing::Replaces)
+        });
+        assert_eq!(found, Input::ALL.map(|input| Some(Use::Input(input))));
+    }
+
+    #[test]
+    fn input_is_not_a_log_either() {
+        let file = file();
+        let user = reader(&file);
+        take_input(&user, Input::Config).unwrap();
+        let message = "it is in use as the config of a machine; name another file";
+        assert_refused(share_log(&writer(&file)), message);
+    }
+
+    #[test]
+    fn input_of_two_machines_is_shared() {
+        let file = file();
+        let (first, second) = (reader(&file), reader(&file));
+        take_input(&first, Input::Kernel).unwrap();
+        take_input(&second, Input::Kernel).unwrap();
+        drop(first);
+        assert_refused(take_output(&writer(&file)), "it is in use as a kernel; name another file");
+        drop(second);
+        take_output(&writer(&file)).unwrap();
+    }
+
+    #[test]
+    fn config_is_noted_by_any_of_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, link, hard) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
+        std::fs::write(&config, "{}").unwrap();
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        std::fs::hard_link(&config, &hard).unwrap();
+        let noted = ConfigInUse::note(&link);
+        let other = File::options().write(true).open(&hard).unwrap();
+        assert_refused(take_output(&other), "it is in use as the config of a machine; name another file");
+        drop(noted);
+        take_output(&other).unwrap();
+    }
+
+    #[test]
+    fn output_that_is_replaced_has_one_writer() {
+        let file = file();
+        let first = writer(&file);
+        take_output(&first).unwrap();
+        let message =
+            "it is being written by another console, by --metrics or by another monitor; name another file";
+        assert_refused(take_output(&writer(&file)), message);
+        assert_refused(share_log(&writer(&file)), message);
+        drop(first);
+        take_output(&writer(&file)).unwrap();
+    }
+
+    #[test]
+    fn log_is_shared_with_logs_alone() {
+        let file = file();
+        let logs = [share_log(&writer(&file)).unwrap(), share_log(&writer(&file)).unwrap()];
+        assert_refused(take_output(&writer(&file)), "it is in use as a log; name another file");
+        drop(logs);
+        take_output(&writer(&file)).unwrap();
+    }
+
+    /// A disk that is read, as `file_lock.rs` in vmm-virtio-devices and QEMU lock it.
+    fn lock_disk(file: &File) {
+        [READS, 201, 203].into_iter().for_each(|byte| lock(file, libc::F_RDLCK, byte..byte + 1).unwrap());
+    }
+
+    #[test]
+    fn disk_is_neither_replaced_nor_a_log_while_somebody_has_it() {
+        let file = file();
+        let user = reader(&file);
+        lock_disk(&user);
+        let message = "it is in use as a disk; name another file";
+        assert_refused(take_output(&writer(&file)), message);
+        assert_refused(share_log(&writer(&file)), message);
+        drop(user);
+        share_log(&writer(&file)).unwrap();
+    }
+
+    /// Their locks say so to each other: neither the bytes of what they do nor those of what they forbid may be locked.
+    #[test]
+    fn input_may_be_a_disk_too() {
+        let file = file();
+        let user = reader(&file);
+        take_input(&user, Input::Image).unwrap();
+        let others = writer(&file);
+        assert!(found(&others, 0..INPUTS).is_none());
+        // What a disk that is written locks besides.
+        assert!(found(&others, 300..END).is_none());
+        lock_disk(&reader(&file));
+    }
+
+    #[test]
+    fn log_forbids_a_disk() {
+        let file = file();
+        let _log = share_log(&writer(&file)).unwrap();
+        let disk = reader(&file);
+        lock_disk(&disk);
+        // What a disk that is read allows nobody else to do.
+        assert!([WRITES, RESIZES].iter().all(|&byte| found(&disk, byte..byte + 1).is_some()));
+    }
+
+    #[test]
+    fn lock_of_a_program_that_has_its_own_way_is_respected() {
+        let file = file();
+        let user = reader(&file);
+        lock(&user, libc::F_RDLCK, 5..6).unwrap();
+        let message = "it is locked by another program; name another file";
+        assert_refused(take_output(&writer(&file)), message);
+        assert_refused(share_log(&writer(&file)), message);
+    }
+
+    #[test]
+    fn lock_of_flock_is_no_use() {
+        let file = file();
+        let user = reader(&file);
+        user.lock().unwrap();
+        take_output(&writer(&file)).unwrap();
+    }
+}

@@ -1,0 +1,221 @@
+//! Files that the monitor writes: what a console prints, the log, the counters.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::file_use::{Writing, share_log, take_output};
+
+/// The mode of a file that is made. It may hold the guest's secrets: for its user alone.
+const PRIVATE: u32 = 0o600;
+
+/// Opens a file to replace what is in it, or makes it. Nobody else can open it as an output until the last descriptor is
+/// closed. What was in the file stays there: emptying it is up to the caller, when nothing refuses the start any more.
+///
+/// Pipes and character devices may have any number of writers.
+///
+/// # Errors
+/// It is in use as a disk, an input or an output, or can't be opened: a pipe that has no reader, for instance.
+pub(crate) fn open_output(path: &Path) -> io::Result<File> {
+    let file = open(path, Writing::Replaces)?;
+    if is_lasting(file.metadata()?.file_type()) {
+        take_output(&file)?;
+    }
+    Ok(file)
+}
+
+/// A log file, open for appending. Others may append to it too.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    file: File,
+    /// Holds the lock by which others know that it is a log.
+    _lock: Option<File>,
+}
+
+impl LogFile {
+    /// Opens a log file, or makes it.
+    ///
+    /// # Errors
+    /// It is in use as something else, or can't be opened.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path, Writing::Appends)?;
+        let lock = if is_lasting(file.metadata()?.file_type()) { share_log(&file)? } else { None };
+        Ok(Self { file, _lock: lock })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn open(path: &Path, writing: Writing) -> io::Result<File> {
+    options(writing).create(true).mode(PRIVATE).open(path).map_err(|error| explain(path, error))
+}
+
+/// How a file is opened to be written.
+fn options(writing: Writing) -> OpenOptions {
+    let mut options = File::options();
+    // A pipe without a reader is an error instead of a wait.
+    options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    match writing {
+        Writing::Replaces => options.write(true),
+        Writing::Appends => options.append(true),
+    };
+    options
+}
+
+/// Whether what is written to it can be read again.
+fn is_lasting(kind: FileType) -> bool {
+    kind.is_file() || kind.is_block_device()
+}
+
+/// What the path is, where the system's error is about an address.
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(Errno::ENXIO as i32) {
+        return error;
+    }
+    match fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if kind.is_fifo() => {
+            io::Error::other("it is a pipe without a reader; open it for reading first, as cat(1) does")
+        }
+        Ok(kind) if kind.is_socket() => io::Error::other("it is a socket; name a file or a pipe"),
+        _ => error,
+    }
+}
+
+/// What is there instead of a regular file.
+pub(crate) fn describe(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    const IN_USE: &str =
+        "it is being written by another console, by --metrics or by another monitor; name another file";
+
+    #[track_caller]
+    fn assert_refused<T: std::fmt::Debug>(opened: io::Result<T>, message: &str) {
+        assert_eq!(opened.unwrap_err().to_string(), message);
+    }
+
+    fn fifo(dir: &tempfile::TempDir) -> PathBuf {
+        let path = dir.path().join("fifo");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        path
+    }
+
+    #[test]
+    fn file_has_what_was_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old");
+        fs::write(&path, "precious").unwrap();
+        drop(open_output(&path).unwrap());
+        drop(LogFile::open(&path).unwrap());
+        assert_eq!(fs::read(path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn file_in_use_is_refused_by_any_of_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, link, hard] = ["new", "link", "hard"].map(|name| dir.path().join(name));
+        let output = open_output(&path).unwrap();
+        symlink("new", &link).unwrap();
+        fs::hard_link(&path, &hard).unwrap();
+        assert_refused(open_output(&path), IN_USE);
+        assert_refused(open_output(&link), IN_USE);
+        assert_refused(LogFile::open(&hard), IN_USE);
+        drop(output);
+        open_output(&hard).unwrap();
+    }
+
+    #[test]
+    fn log_is_shared_with_logs_until_it_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let logs = [LogFile::open(&path).unwrap(), LogFile::open(&path).unwrap()];
+        assert_refused(open_output(&path), "it is in use as a log; name another file");
+        drop(logs);
+        open_output(&path).unwrap();
+    }
+
+    #[test]
+    fn link_to_nothing_makes_what_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        symlink("new", &link).unwrap();
+        open_output(&link).unwrap();
+        assert!(dir.path().join("new").exists());
+    }
+
+    /// The usual umask lets all users read what is made.
+    #[test]
+    fn file_that_is_made_is_its_users_alone_and_one_that_is_there_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, log, old] = ["new", "log", "old"].map(|name| dir.path().join(name));
+        fs::write(&old, "").unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).unwrap();
+        open_output(&new).unwrap();
+        LogFile::open(&log).unwrap();
+        open_output(&old).unwrap();
+        let modes = [new, log, old].map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o7777);
+        assert_eq!(modes, [0o600, 0o600, 0o640]);
+    }
+
+    #[test]
+    fn pipes_and_devices_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = fifo(&dir);
+        let mut reader = File::options();
+        let _reader = reader.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&fifo).unwrap();
+        let null = Path::new("/dev/null");
+        let _outputs = [&fifo, &fifo, null, null].map(|path: &Path| open_output(path).unwrap());
+        let _logs = [&fifo, null].map(|path: &Path| LogFile::open(path).unwrap());
+    }
+
+    /// Standard output, as the shell has redirected it.
+    #[test]
+    fn file_is_opened_by_its_descriptor() {
+        let stdout = tempfile::tempfile().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&stdout));
+        let _output = open_output(path.as_ref()).unwrap();
+        assert_refused(open_output(path.as_ref()), IN_USE);
+    }
+
+    #[test]
+    fn pipe_without_a_reader_is_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = fifo(&dir);
+        let message = "it is a pipe without a reader; open it for reading first, as cat(1) does";
+        assert_refused(open_output(&fifo), message);
+        assert_refused(LogFile::open(&fifo), message);
+    }
+
+    #[test]
+    fn socket_is_refused_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert_refused(open_output(&socket), "it is a socket; name a file or a pipe");
+    }
+}

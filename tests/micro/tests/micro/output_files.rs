@@ -1,0 +1,198 @@
+//! A file that the monitor writes is never what it or another monitor runs on, and has one writer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use driver::{DEADLINE, Launch, Monitor, guests, wait_until};
+use harness::trials;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::common::{BAD_CONFIG, BY_SIGTERM, ENDED, TIME_IS_UP, USAGE};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        output_file_that_is_the_kernel_is_refused_and_kept,
+        output_file_that_is_an_image_by_another_name_is_refused_and_kept,
+        output_file_that_is_the_config_is_refused_and_kept,
+        output_file_that_is_the_log_is_refused,
+        output_file_of_another_monitor_is_refused_and_goes_on,
+        output_file_of_another_monitor_is_no_log_and_no_kernel,
+        output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept,
+        output_file_of_a_guest_that_prints_nothing_is_emptied,
+        output_file_that_is_a_device_is_shared,
+        log_of_two_monitors_is_shared,
+        kernel_that_is_a_disk_to_read_is_both,
+    ]
+}
+
+const OUTPUT: &str =
+    "it is being written by another console, by --metrics or by another monitor; name another file";
+
+/// A directory with the guest `halt`, which prints "ready", and a serial file of an earlier run.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(TempDir::new().unwrap());
+        fs::copy(guests::path("halt"), bench.path("kernel")).unwrap();
+        fs::write(bench.path("serial"), "earlier\n").unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn serial(&self) -> String {
+        fs::read_to_string(self.path("serial")).unwrap()
+    }
+
+    /// A machine by these members of a config beside its kernel.
+    fn launch(&self, members: &str) -> Launch {
+        let config = format!(r#"{{"boot": {{"kernel": "kernel"}}, "memory": {{"size": "32M"}}, {members}}}"#);
+        fs::write(self.path("vm.json"), config).unwrap();
+        Monitor::command(["--config", "vm.json"]).dir(self.0.path())
+    }
+
+    /// Starts a machine whose serial file is `serial`, and waits until its guest has printed.
+    fn start(&self) -> Monitor {
+        let monitor = self.launch(r#""serial": {"file": "serial"}"#).start();
+        wait_until("the guest is ready", DEADLINE, || self.serial() == "ready\n");
+        monitor
+    }
+}
+
+/// A member that adds a console.
+fn console(target: &str) -> String {
+    format!(r#""devices": [{{"type": "console", "target": {{"file": "{target}"}}}}]"#)
+}
+
+#[track_caller]
+fn assert_refused(launch: Launch, code: i32, message: &str) {
+    let mut monitor = launch.start();
+    monitor.expect_code(code, DEADLINE);
+    assert_eq!(monitor.stderr(), format!("error: {message}\n"));
+}
+
+fn output_file_that_is_the_kernel_is_refused_and_kept() {
+    let bench = Bench::new();
+    let message = "serial file kernel: it is in use as a kernel; name another file";
+    assert_refused(bench.launch(r#""serial": {"file": "kernel"}"#), BAD_CONFIG, message);
+    assert!(same(&bench.path("kernel"), &guests::path("halt")));
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    fs::read(one).unwrap() == fs::read(other).unwrap()
+}
+
+fn output_file_that_is_an_image_by_another_name_is_refused_and_kept() {
+    let bench = Bench::new();
+    fs::write(bench.path("hlt.bin"), b"\xf4").unwrap();
+    fs::hard_link(bench.path("hlt.bin"), bench.path("link")).unwrap();
+    let launch = Monitor::command(["--flat", "hlt.bin", "--serial", "file:link"]).dir(bench.0.path());
+    let message = "serial file link: it is in use as a flat image; name another file";
+    assert_refused(launch, BAD_CONFIG, message);
+    assert_eq!(fs::read(bench.path("hlt.bin")).unwrap(), b"\xf4");
+}
+
+fn output_file_that_is_the_config_is_refused_and_kept() {
+    let bench = Bench::new();
+    let launch = bench.launch(&console("vm.json"));
+    let before = fs::read(bench.path("vm.json")).unwrap();
+    let message =
+        "devices[0].target file vm.json: it is in use as the config of a machine; name another file";
+    assert_refused(launch, BAD_CONFIG, message);
+    assert_eq!(fs::read(bench.path("vm.json")).unwrap(), before);
+}
+
+fn output_file_that_is_the_log_is_refused() {
+    let bench = Bench::new();
+    let launch = bench.launch(r#""serial": {"file": "serial"}"#).args(["--log-file", "serial"]);
+    assert_refused(launch, BAD_CONFIG, "serial file serial: it is in use as a log; name another file");
+    assert_eq!(bench.serial(), "earlier\n");
+}
+
+fn output_file_of_another_monitor_is_refused_and_goes_on() {
+    let bench = Bench::new();
+    let mut first = bench.start();
+    let launch = bench.launch(r#""serial": {"file": "serial"}"#);
+    assert_refused(launch, BAD_CONFIG, &format!("serial file serial: {OUTPUT}"));
+    let launch = bench.launch(r#""serial": "none""#).args(["--metrics", "serial"]);
+    assert_refused(launch, USAGE, &format!("--metrics serial: {OUTPUT}"));
+    assert_eq!(bench.serial(), "ready\n");
+    first.signal(Signal::SIGTERM);
+    first.expect_code(BY_SIGTERM, DEADLINE);
+    // Nobody has it any more.
+    drop(bench.start());
+}
+
+fn output_file_of_another_monitor_is_no_log_and_no_kernel() {
+    let bench = Bench::new();
+    let _first = bench.start();
+    let launch = bench.launch(r#""serial": "none""#).args(["-v", "--log-file", "serial"]);
+    assert_refused(launch, USAGE, &format!("--log-file serial: {OUTPUT}"));
+    let launch = Monitor::command(["--kernel", "serial"]).dir(bench.0.path());
+    let message = format!("kernel image serial: can't be opened: {OUTPUT}");
+    assert_refused(launch, BAD_CONFIG, &message);
+    assert_eq!(bench.serial(), "ready\n");
+}
+
+/// It has read the kernel long ago, and reads it again when its guest resets the machine.
+fn output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept() {
+    let bench = Bench::new();
+    let _first = bench.start();
+    fs::write(bench.path("hlt.bin"), b"\xf4").unwrap();
+    let launch = Monitor::command(["--flat", "hlt.bin", "--serial", "file:kernel"]).dir(bench.0.path());
+    let message = "serial file kernel: it is in use as a kernel; name another file";
+    assert_refused(launch, BAD_CONFIG, message);
+    assert!(same(&bench.path("kernel"), &guests::path("halt")));
+}
+
+fn output_file_of_a_guest_that_prints_nothing_is_emptied() {
+    let bench = Bench::new();
+    fs::write(bench.path("hlt.bin"), b"\xf4").unwrap();
+    let flags = ["--flat", "hlt.bin", "--memory", "1M", "--serial", "file:serial"];
+    Monitor::command(flags).dir(bench.0.path()).start().expect_code(ENDED, DEADLINE);
+    assert_eq!(bench.serial(), "");
+}
+
+fn output_file_that_is_a_device_is_shared() {
+    let bench = Bench::new();
+    let members = format!(r#""serial": {{"file": "/dev/null"}}, {}"#, console("/dev/null"));
+    let mut monitor =
+        bench.launch(&members).args(["--log-file", "/dev/null", "-v", "--timeout", "1s"]).start();
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+}
+
+fn log_of_two_monitors_is_shared() {
+    let bench = Bench::new();
+    let start = || {
+        let mut monitor = bench.launch(r#""serial": "stdio""#).args(["-v", "--log-file", "log"]).start();
+        monitor.expect("ready\n", DEADLINE);
+        monitor
+    };
+    let _monitors = [start(), start()];
+    let log = fs::read_to_string(bench.path("log")).unwrap();
+    assert_eq!(log.matches("INFO first KVM_RUN").count(), 2, "{log}");
+    // And is no console of a third.
+    let message = "serial file log: it is in use as a log; name another file";
+    assert_refused(bench.launch(r#""serial": {"file": "log"}"#), BAD_CONFIG, message);
+    assert_eq!(fs::read_to_string(bench.path("log")).unwrap(), log);
+}
+
+/// And it is another monitor's kernel at the same time.
+fn kernel_that_is_a_disk_to_read_is_both() {
+    let bench = Bench::new();
+    // Disks are of whole sectors.
+    let kernel = fs::File::options().write(true).open(bench.path("kernel")).unwrap();
+    kernel.set_len(kernel.metadata().unwrap().len().next_multiple_of(512)).unwrap();
+    let disk = r#""devices": [{"type": "block", "path": "kernel", "read_only": true}]"#;
+    let start = || {
+        let mut monitor = bench.launch(disk).start();
+        monitor.expect("ready\n", DEADLINE);
+        monitor
+    };
+    let _monitors = [start(), start()];
+}
