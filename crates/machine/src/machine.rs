@@ -139,8 +139,9 @@ impl Machine {
     /// process began, for the log.
     ///
     /// # Errors
-    /// A vCPU or the event loop failed.
+    /// A console's file can't be emptied, and the guest wasn't started; a vCPU or the event loop failed.
     pub fn run(mut self, started: Instant) -> Result<Run, Error> {
+        self.begin_consoles()?;
         self.vcpus.resume();
         let (total, load) = (started.elapsed().as_micros(), self.load_time.as_micros());
         info!("first KVM_RUN after {total} us, of which kernel file {load} us");
@@ -160,6 +161,17 @@ impl Machine {
         let device_log = std::mem::take(&mut self.device_log);
         let restart = wants_restart.then(|| self.into_inputs());
         Ok(Run { ending, restart, exits, device_log })
+    }
+
+    /// Only now, since nothing refuses the start any more: a console's file has what was in it until here.
+    fn begin_consoles(&mut self) -> Result<(), Error> {
+        let mut begun = Ok(());
+        self.each_console(|console| {
+            if begun.is_ok() {
+                begun = console.begin();
+            }
+        });
+        Ok(begun?)
     }
 
     /// What outlives the machine.

@@ -53,6 +53,8 @@ pub(super) enum Peer {
         name: String,
         /// The monitor's own standard output: when its reader goes, so do we.
         is_stdout: bool,
+        /// A regular file that still holds what was in it before the guest starts.
+        to_empty: Option<File>,
     },
     /// Clients of a pseudo-terminal, any number, whom Linux can't tell apart.
     Pty { master: HostFd, name: String, timer: TimerFd },
@@ -68,7 +70,7 @@ impl Peer {
             HostEnd::Stdio => {
                 let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
                 let output = HostFd::standard(io::stdout().as_fd(), Direction::Out).map_err(failed)?;
-                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true };
+                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true, to_empty: None };
                 Ok((peer, Link { input: Some(input), output: Some(output) }))
             }
             HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
@@ -95,6 +97,14 @@ impl Peer {
         };
         let size = size.ok().map(|size| TerminalSize { columns: size.ws_col, rows: size.ws_row });
         size.filter(|size| *size != TerminalSize::default())
+    }
+
+    /// Empties the file that the guest's output replaces. To be called when the guest starts; after a reset it does nothing.
+    pub(super) fn begin(&mut self, field: &str) -> Result<(), OpenError> {
+        let Self::Fixed { name, to_empty, .. } = self else { return Ok(()) };
+        let Some(file) = to_empty.take() else { return Ok(()) };
+        let failed = |source| OpenError { field: field.to_owned(), target: format!("file {name}"), source };
+        file.set_len(0).map_err(failed)
     }
 
     /// What to tell the user, who can't know it otherwise.
@@ -149,11 +159,9 @@ fn target(end: &HostEnd) -> String {
 
 fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
     let file = open_output(path)?;
-    if file.metadata()?.is_file() {
-        file.set_len(0)?;
-    }
+    let to_empty = if file.metadata()?.is_file() { Some(file.try_clone()?) } else { None };
     let output = HostFd::owned(file.into())?;
-    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false };
+    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false, to_empty };
     Ok((peer, Link { input: None, output: Some(output) }))
 }
 
@@ -249,6 +257,20 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(Peer::open("serial", &end).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn file_is_emptied_when_the_guest_starts_for_the_first_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console.log");
+        std::fs::write(&path, "precious").unwrap();
+        let (mut peer, _link) = Peer::open("serial", &HostEnd::File(path.clone())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        peer.begin("serial").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        std::fs::write(&path, "printed").unwrap();
+        peer.begin("serial").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"printed");
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Console {
         Ok(console)
     }
 
+    /// The guest starts: what was in a file before goes, unless the guest has started here already.
+    pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
+        self.peer.begin(&self.field)
+    }
+
     /// The field of the config that asks for it.
     pub(super) fn field(&self) -> &str {
         &self.field

@@ -1,4 +1,5 @@
-//! A file that the monitor writes is never what it or another monitor runs on, and has one writer.
+//! A file that the monitor writes is never what it or another monitor runs on, has one writer, and has what was in it until
+//! the guest starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use driver::{DEADLINE, Launch, Monitor, guests, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::common::{BAD_CONFIG, BY_SIGTERM, ENDED, TIME_IS_UP, USAGE};
@@ -17,9 +20,11 @@ pub(crate) fn tests() -> Vec<Trial> {
         output_file_that_is_an_image_by_another_name_is_refused_and_kept,
         output_file_that_is_the_config_is_refused_and_kept,
         output_file_that_is_the_log_is_refused,
+        output_file_of_two_consoles_is_refused_and_kept,
         output_file_of_another_monitor_is_refused_and_goes_on,
         output_file_of_another_monitor_is_no_log_and_no_kernel,
         output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept,
+        output_file_of_a_late_refusal_is_kept,
         output_file_of_a_guest_that_prints_nothing_is_emptied,
         output_file_that_is_a_device_is_shared,
         log_of_two_monitors_is_shared,
@@ -114,6 +119,13 @@ fn output_file_that_is_the_log_is_refused() {
     assert_eq!(bench.serial(), "earlier\n");
 }
 
+fn output_file_of_two_consoles_is_refused_and_kept() {
+    let bench = Bench::new();
+    let launch = bench.launch(&format!(r#""serial": {{"file": "serial"}}, {}"#, console("./serial")));
+    assert_refused(launch, BAD_CONFIG, &format!("devices[0].target file ./serial: {OUTPUT}"));
+    assert_eq!(bench.serial(), "earlier\n");
+}
+
 fn output_file_of_another_monitor_is_refused_and_goes_on() {
     let bench = Bench::new();
     let mut first = bench.start();
@@ -148,6 +160,16 @@ fn output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept() {
     let message = "serial file kernel: it is in use as a kernel; name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert!(same(&bench.path("kernel"), &guests::path("halt")));
+}
+
+/// The serial file is open already when the pipe is found to have no reader.
+fn output_file_of_a_late_refusal_is_kept() {
+    let bench = Bench::new();
+    mkfifo(&bench.path("fifo"), Mode::S_IRWXU).unwrap();
+    let message = "devices[0].target file fifo: it is a pipe without a reader; open it for reading first, as cat(1) does";
+    let launch = bench.launch(&format!(r#""serial": {{"file": "serial"}}, {}"#, console("fifo")));
+    assert_refused(launch, BAD_CONFIG, message);
+    assert_eq!(bench.serial(), "earlier\n");
 }
 
 fn output_file_of_a_guest_that_prints_nothing_is_emptied() {
