@@ -1,13 +1,8 @@
 //! The log: to standard error, also while the terminal is raw, or to a file.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::OFlag;
-use nix::unistd::{AccessFlags, access};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use vmm_machine::Messages;
@@ -39,23 +34,6 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     streams.log = Some(file.clone());
     log.with_writer(To { messages: file, is_stderr: false }).init();
     Ok(())
-}
-
-/// Whether the log's file, if there is one, can be written or made. Who only looks makes and changes no file.
-pub(crate) fn check(args: &Args) -> Result<(), Failure> {
-    let Some(path) = &args.log_file else { return Ok(()) };
-    look(path).map_err(|source| Failure::LogFile { path: path.clone(), source })
-}
-
-fn look(path: &Path) -> io::Result<()> {
-    // O_NONBLOCK: a FIFO without a reader is an error instead of a wait.
-    match File::options().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            Ok(access(directory.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)?)
-        }
-        opened => opened.map(drop),
-    }
 }
 
 /// The guest has reset its machine so many times, and a machine starts again.

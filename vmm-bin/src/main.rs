@@ -19,7 +19,7 @@ use clap::Parser;
 use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
 use vmm_machine::doctor::Host;
 use vmm_machine::terminal::{self, RawMode};
-use vmm_machine::{ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, Plan};
+use vmm_machine::{ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
@@ -86,15 +86,15 @@ fn boot_config(
         descriptors::raise_limit();
         Inputs::open(config, KINDS)?
     };
+    check_outputs(args, config, &inputs)?;
     let mut plan = Plan::new(config, &mut inputs)?;
     if args.check {
-        log::check(args)?;
         return print(&plan.to_string());
     }
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
-    // Now that the inputs are open, none of which they may be.
+    // In the order of the check.
     let metrics = args.metrics.as_deref().map(metrics).transpose()?;
     log::init(args, streams)?;
     let mut restarts = 0_u32;
@@ -116,6 +116,18 @@ fn boot_config(
 
 fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
     MetricsFile::create(path).map_err(|source| Failure::Metrics { path: path.to_owned(), source })
+}
+
+/// Refuses files that can't be written, before one of them is made or changed.
+fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<(), Failure> {
+    let mut outputs = OutputCheck::default();
+    if let Some(path) = &args.metrics {
+        outputs.metrics(path).map_err(|source| Failure::Metrics { path: path.clone(), source })?;
+    }
+    if let Some(path) = &args.log_file {
+        outputs.log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
+    }
+    Ok(outputs.consoles(config, inputs)?)
 }
 
 /// Builds the machine, ready to run.

@@ -128,7 +128,7 @@ pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
 }
 
 /// Refuses a file that is in use so that it can't be written in this way.
-fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
+pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
     found_use(file, writing).map_or(Ok(()), |found| Err(found.refusal()))
 }
 

@@ -50,6 +50,7 @@ mod machine;
 mod messages;
 mod metrics;
 mod mptable;
+mod output_check;
 mod output_file;
 mod picture;
 mod plan;
@@ -74,6 +75,7 @@ pub use inputs::Inputs;
 pub use machine::{Machine, Run};
 pub use messages::Messages;
 pub use metrics::MetricsFile;
+pub use output_check::OutputCheck;
 pub use plan::{Device, DeviceKind, Plan};
 pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.

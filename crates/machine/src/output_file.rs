@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::unistd::{AccessFlags, access};
 
-use crate::file_use::{Writing, share_log, take_output};
+use crate::file_use::{Writing, refuse_use, share_log, take_output};
 
 /// The mode of a file that is made. It may hold the guest's secrets: for its user alone.
 const PRIVATE: u32 = 0o600;
@@ -54,6 +55,46 @@ impl LogFile {
 
 fn open(path: &Path, writing: Writing) -> io::Result<File> {
     options(writing).create(true).mode(PRIVATE).open(path).map_err(|error| explain(path, error))
+}
+
+/// Where an output would be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The file that has this number on that file system.
+    There { dev: u64, ino: u64 },
+    /// Nowhere yet.
+    New(PathBuf),
+}
+
+/// Whether a file could be opened to be written, as far as that shows without opening a pipe or making a file; and where it is,
+/// if nobody else may write it.
+pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return look_at_place(path).map(Some),
+        found => found?,
+    };
+    if found.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    if !is_lasting(found.file_type()) {
+        access(path, AccessFlags::W_OK)?;
+        // What opening it would come to, of a socket.
+        return if found.file_type().is_socket() {
+            Err(explain(path, Errno::ENXIO.into()))
+        } else {
+            Ok(None)
+        };
+    }
+    let file = options(writing).open(path)?;
+    refuse_use(&file, writing)?;
+    Ok(Some(Place::There { dev: found.dev(), ino: found.ino() }))
+}
+
+/// Whether a file could be made there.
+fn look_at_place(path: &Path) -> io::Result<Place> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?;
+    Ok(Place::New(directory.canonicalize()?.join(path.file_name().unwrap_or_default())))
 }
 
 /// How a file is opened to be written.
@@ -104,7 +145,6 @@ pub(crate) fn describe(kind: FileType) -> &'static str {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
-    use std::path::PathBuf;
 
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;

@@ -88,6 +88,12 @@ impl Bench {
         names.sort();
         names
     }
+
+    /// What is in each file.
+    pub(crate) fn contents(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let read = |name: String| (fs::read(self.path(&name)).ok(), name);
+        self.names().into_iter().map(read).map(|(bytes, name)| (name, bytes)).collect()
+    }
 }
 
 /// Runs it to its end.

@@ -11,4 +11,5 @@ mod flat;
 mod host;
 mod initrd;
 mod kernel;
+mod outputs;
 mod usage;

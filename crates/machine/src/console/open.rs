@@ -31,6 +31,13 @@ pub(crate) struct ConsolePort {
     pub(crate) port: HostPort,
 }
 
+impl ConsolePort {
+    /// The field of the config that says where it goes.
+    fn field(&self) -> String {
+        format!("devices[{}].target", self.index)
+    }
+}
+
 /// Where COM1 goes, in the words of a console.
 fn serial_end(serial: &Serial) -> HostEnd {
     match serial {
@@ -40,6 +47,18 @@ fn serial_end(serial: &Serial) -> HostEnd {
         Serial::File(path) => HostEnd::File(path.as_path().to_owned()),
         Serial::Socket(path) => HostEnd::Socket(path.as_path().to_owned()),
     }
+}
+
+/// The field of the config that says where COM1 goes.
+const SERIAL: &str = "serial";
+
+/// Where the consoles go, by the fields of the config that say so.
+pub(crate) fn ends<'a>(
+    serial: &Serial,
+    ports: impl Iterator<Item = &'a ConsolePort>,
+) -> impl Iterator<Item = (String, HostEnd)> {
+    let others = ports.map(|console| (console.field(), console.port.end().clone()));
+    std::iter::once((SERIAL.to_owned(), serial_end(serial))).chain(others)
 }
 
 /// Refuses a second console on standard input and output.
@@ -75,11 +94,12 @@ pub(crate) fn open_all(
     mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
-    let name = Name { line: "serial".to_owned(), field: "serial".to_owned() };
+    let name = Name { line: SERIAL.to_owned(), field: SERIAL.to_owned() };
     let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(serial), Box::new(uart))];
-    lines.extend(ports.into_iter().map(|ConsolePort { index, id, port }| {
-        let name = Name { line: id, field: format!("devices[{index}].target") };
-        (name, port.end().clone(), Box::new(port) as Box<dyn Line>)
+    lines.extend(ports.into_iter().map(|console| {
+        let field = console.field();
+        let ConsolePort { id, port, .. } = console;
+        (Name { line: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)
     }));
     kept.iter_mut().for_each(|console| console.move_to(messages.clone()));
     for (name, end, line) in lines {

@@ -37,6 +37,17 @@ pub struct OpenError {
     pub source: io::Error,
 }
 
+impl OpenError {
+    pub(crate) fn new(field: &str, end: &HostEnd, source: io::Error) -> Self {
+        let target = match end {
+            HostEnd::File(path) => format!("file {}", path.display()),
+            HostEnd::Socket(path) => format!("socket {}", path.display()),
+            other => other.to_string(),
+        };
+        Self { field: field.to_owned(), target, source }
+    }
+}
+
 /// A connection: either side may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Link {
@@ -65,7 +76,7 @@ pub(super) enum Peer {
 impl Peer {
     /// Opens what the config's `field` names. A fixed peer's link is complete; the others' is empty.
     pub(super) fn open(field: &str, end: &HostEnd) -> Result<(Self, Link), OpenError> {
-        let failed = |source| OpenError { field: field.to_owned(), target: target(end), source };
+        let failed = |source| OpenError::new(field, end, source);
         match end {
             HostEnd::Stdio => {
                 let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
@@ -146,14 +157,6 @@ impl Peer {
             // The timer has just expired, so this doesn't wait; an error would only mean another look.
             let _ = timer.wait();
         }
-    }
-}
-
-fn target(end: &HostEnd) -> String {
-    match end {
-        HostEnd::File(path) => format!("file {}", path.display()),
-        HostEnd::Socket(path) => format!("socket {}", path.display()),
-        other => other.to_string(),
     }
 }
 

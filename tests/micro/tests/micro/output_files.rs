@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         output_file_of_another_monitor_is_refused_and_goes_on,
         output_file_of_another_monitor_is_no_log_and_no_kernel,
         output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept,
+        output_file_of_a_refused_start_is_not_made,
         output_file_of_a_late_refusal_is_kept,
         output_file_of_a_guest_that_prints_nothing_is_emptied,
         output_file_that_is_a_device_is_shared,
@@ -160,6 +161,15 @@ fn output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept() {
     let message = "serial file kernel: it is in use as a kernel; name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert!(same(&bench.path("kernel"), &guests::path("halt")));
+}
+
+fn output_file_of_a_refused_start_is_not_made() {
+    let bench = Bench::new();
+    let launch = bench.launch(&format!(r#""serial": {{"file": "new"}}, {}"#, console("none/out")));
+    let launch = launch.args(["-v", "--metrics", "metrics", "--log-file", "log"]);
+    let message = "devices[0].target file none/out: No such file or directory (os error 2)";
+    assert_refused(launch, BAD_CONFIG, message);
+    assert_eq!(["new", "metrics", "log"].map(|name| bench.path(name).exists()), [false; 3]);
 }
 
 /// The serial file is open already when the pipe is found to have no reader.
