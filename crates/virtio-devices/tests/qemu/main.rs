@@ -15,5 +15,9 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let tests = [locks::tests(), images::tests()].into_iter().flatten().collect();
-    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+    let mut arguments = Arguments::from_args();
+    // One at a time: a child has a copy of every descriptor until it executes its program, and so keeps the locks of disks that
+    // other tests close meanwhile.
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, tests).exit_code()
 }
