@@ -284,6 +284,18 @@ pub enum ValueError {
         /// How to write it there.
         like: String,
     },
+    /// A name that stands for nothing without a value, alone.
+    #[error("{} needs a value, write {{{}: ...}}", quote(name), quote(name))]
+    NeedsValue {
+        /// The name as given.
+        name: String,
+    },
+    /// A name that stands alone, with a value.
+    #[error("{} takes no value, write {}", quote(name), quote(name))]
+    TakesNoValue {
+        /// The name as given.
+        name: String,
+    },
     /// Two of which one may be there, such as two serial outputs.
     #[error("\"{0}\" and \"{1}\" exclude each other, keep one")]
     Both(&'static str, &'static str),

@@ -40,6 +40,7 @@
 mod affinity;
 mod announce;
 mod boot;
+mod choice;
 mod cmdline;
 mod config;
 mod conflicts;
@@ -69,6 +70,7 @@ mod virtio;
 pub use affinity::{HostCpu, HostCpus};
 pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
+pub use choice::{choice, present_choice};
 pub use cmdline::CommandLine;
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;

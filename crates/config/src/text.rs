@@ -50,8 +50,15 @@ pub fn hint(given: &str, names: &[&str]) -> String {
 
 /// `expected "a"` or `expected one of "a", "b"`.
 pub(crate) fn expected(names: &[&str]) -> String {
-    let one_of = if names.len() == 1 { "" } else { "one of " };
-    format!("expected {one_of}{}", quoted(names))
+    format!("expected {}", one_of(names))
+}
+
+/// `"a"` or `one of "a", "b"`.
+pub(crate) fn one_of(names: &[&str]) -> String {
+    match names {
+        [name] => format!("\"{name}\""),
+        _ => format!("one of {}", quoted(names)),
+    }
 }
 
 /// `"a", "b"`.

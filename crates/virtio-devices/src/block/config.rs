@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, Ranged, present};
+use vmm_config::{FilePath, Ranged, choice, present, present_choice};
 
 use crate::limits::Limits;
 
@@ -16,10 +16,10 @@ pub struct Config {
     #[serde(default)]
     pub read_only: bool,
     /// What the file's bytes mean; if absent, they are the disk's ("raw").
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present_choice")]
     pub format: Option<Format>,
     /// When a write is done.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     pub cache: Cache,
     /// Past the host's page cache (O_DIRECT).
     #[serde(default)]
@@ -31,13 +31,13 @@ pub struct Config {
     #[serde(default, deserialize_with = "present")]
     pub queues: Option<Ranged<1, 16>>,
     /// How the host reads and writes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     pub io: Io,
     /// What the guest may use.
     #[serde(default)]
     pub limits: Limits,
     /// Where the guest's writes go instead of the file.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present_choice")]
     pub overlay: Option<Overlay>,
     /// The files below a qcow2 image, from the one that it names downwards.
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, Ranged, present};
+use vmm_config::{FilePath, Ranged, choice, present};
 
 use crate::limits::Limits;
 
@@ -11,6 +11,7 @@ use crate::limits::Limits;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What its frames go through on the host.
+    #[serde(deserialize_with = "choice")]
     pub backend: Backend,
     /// What the guest may reach by the user backend: "all", or rules such as "tcp:*:443"; if absent, nothing.
     #[serde(default, deserialize_with = "present")]

@@ -136,6 +136,30 @@ fn qcow2_that_nobody_declared() {
 }
 
 #[test]
+fn formats_by_another_name_are_refused_with_the_nearest_or_all() {
+    let refusal = |format: Value| refusal_of(&image(), json!({"format": format}));
+    assert_eq!(refusal(json!("qcow")), r#".format: unknown value "qcow", did you mean "qcow2"?"#);
+    assert_eq!(refusal(json!("vmdk")), r#".format: unknown value "vmdk", expected one of "raw", "qcow2""#);
+    assert_eq!(refusal(json!(2)), r#".format: expected one of "raw", "qcow2", found the number 2"#);
+}
+
+#[test]
+fn names_of_other_fields_are_refused_with_the_nearest_or_all() {
+    assert_eq!(
+        refusal_of(&image(), json!({"cache": "none"})),
+        r#".cache: unknown value "none", expected one of "writeback", "writethrough""#
+    );
+    assert_eq!(
+        refusal_of(&image(), json!({"io": "iouring"})),
+        r#".io: unknown value "iouring", did you mean "io_uring"?"#
+    );
+    assert_eq!(
+        refusal_of(&image(), json!({"overlay": "temp_in"})),
+        r#".overlay: "temp_in" needs a value, write {"temp_in": ...}"#
+    );
+}
+
+#[test]
 fn qcow2_declared_that_is_raw() {
     assert_eq!(
         refusal_of(&image(), json!({"format": "qcow2"})),
@@ -247,6 +271,6 @@ fn fields_that_are_unknown_or_null() {
 fn overlay_of_another_name() {
     assert_eq!(
         refusal_of(&image(), json!({"overlay": "tmp"})),
-        ".overlay: unknown variant `tmp`, expected `temp` or `temp_in`"
+        ".overlay: unknown value \"tmp\", did you mean \"temp\"?"
     );
 }

@@ -47,7 +47,7 @@ fn config_with_a_bad_address_says_what_is_wrong() {
 fn config_with_a_backend_that_there_is_not_names_those_that_there_are() {
     assert_refused(
         json!({"backend": "slirp"}),
-        ".backend: unknown variant `slirp`, expected one of `tap`, `user`, `passt`, `fd`",
+        r#".backend: unknown value "slirp", expected one of "tap", "user", "passt", "fd""#,
     );
     assert_refused(json!({}), ": missing field `backend`");
 }

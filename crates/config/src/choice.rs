@@ -1,0 +1,202 @@
+//! A choice of a few names, some of which take a value: what serde derives for an enum, with messages of our own.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor, value},
+    forward_to_deserialize_any,
+};
+
+use crate::{
+    error::ValueError,
+    strict::{self, Found, Key, Reader},
+    text::{hint, one_of},
+};
+
+/// Reads a derived enum: a name, or an object with one member for a name that takes a value. For serde's `deserialize_with`; the
+/// variants are units or have one field without a name.
+///
+/// # Errors
+/// It is none of the names, or its value is wrong.
+pub fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(EnumDeserializer(deserializer))
+}
+
+/// Reads [`present`](crate::present)'s field for a derived enum.
+///
+/// # Errors
+/// Those of [`choice`].
+pub fn present_choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    choice(deserializer).map(Some)
+}
+
+/// Catches the one call that derived code for an enum makes.
+struct EnumDeserializer<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for EnumDeserializer<D> {
+    type Error = D::Error;
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        strict::read(self.0, EnumReader { names, visitor })
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// Reads a name, perhaps with its value, into a derived visitor.
+struct EnumReader<V> {
+    names: &'static [&'static str],
+    visitor: V,
+}
+
+impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
+    type Value = V::Value;
+
+    fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
+        let Found::Text(name) = found else {
+            return Err(found.instead_of(&one_of(self.names)));
+        };
+        if !self.names.contains(&name) {
+            let hint = hint(name, self.names);
+            return Err(ValueError::UnknownName { what: "value", name: name.to_owned(), hint });
+        }
+        let alone = IntoDeserializer::<value::Error>::into_deserializer(name);
+        // The one thing that can be wrong with a known name by itself.
+        self.visitor.visit_enum(alone).map_err(|_| ValueError::NeedsValue { name: name.to_owned() })
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<V::Value, A::Error> {
+        let mut seen = Vec::new();
+        let Some(name) = members.next_key_seed(Key { names: self.names, seen: &mut seen })? else {
+            return self.scalar(Found::Object).map_err(A::Error::custom);
+        };
+        let value = self.visitor.visit_enum(Chosen { name, members: &mut members })?;
+        match members.next_key_seed(Key { names: self.names, seen: &mut seen })? {
+            Some(second) => Err(A::Error::custom(ValueError::Both(name, second))),
+            None => Ok(value),
+        }
+    }
+}
+
+/// A name whose value is the next of `members`.
+struct Chosen<'a, A> {
+    name: &'static str,
+    members: &'a mut A,
+}
+
+impl<'de, A: MapAccess<'de>> EnumAccess<'de> for Chosen<'_, A> {
+    type Error = A::Error;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), A::Error> {
+        seed.deserialize(self.name.into_deserializer()).map(|value| (value, self))
+    }
+}
+
+impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Chosen<'_, A> {
+    type Error = A::Error;
+
+    fn unit_variant(self) -> Result<(), A::Error> {
+        Err(A::Error::custom(ValueError::TakesNoValue { name: self.name.to_owned() }))
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
+        self.members.next_value_seed(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, A::Error> {
+        Err(A::Error::custom(SEVERAL))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, A::Error> {
+        Err(A::Error::custom(SEVERAL))
+    }
+}
+
+/// What a programmer sees who gives a variant more than one field, or named ones.
+const SEVERAL: &str = "a choice takes one value at most";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a parcel goes.
+    #[derive(Debug, PartialEq, Eq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Target {
+        Home,
+        Shop(u8),
+        Desk(u8),
+    }
+
+    #[derive(Debug, PartialEq, Eq, Deserialize)]
+    struct Parcel {
+        #[serde(default, deserialize_with = "present_choice")]
+        target: Option<Target>,
+    }
+
+    fn read(json: &str) -> Result<Option<Target>, String> {
+        // Through a value, as the fields of a device are read.
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        let parcel: Result<Parcel, _> = serde_path_to_error::deserialize(value);
+        parcel.map(|parcel| parcel.target).map_err(|error| error.to_string())
+    }
+
+    fn refusal(json: &str) -> String {
+        read(json).unwrap_err()
+    }
+
+    #[test]
+    fn name_is_read_alone_or_with_its_value() {
+        assert_eq!(read("{}"), Ok(None));
+        assert_eq!(read(r#"{"target": "home"}"#), Ok(Some(Target::Home)));
+        assert_eq!(read(r#"{"target": {"shop": 3}}"#), Ok(Some(Target::Shop(3))));
+    }
+
+    #[test]
+    fn name_unknown_names_the_nearest_or_all() {
+        let message = r#"target: unknown value "hom", did you mean "home"?"#;
+        assert_eq!(refusal(r#"{"target": "hom"}"#), message);
+        let message = r#"target: unknown value "moon", expected one of "home", "shop", "desk""#;
+        assert_eq!(refusal(r#"{"target": "moon"}"#), message);
+        let message = r#"target.shoq: unknown field, did you mean "shop"?"#;
+        assert_eq!(refusal(r#"{"target": {"shoq": 1}}"#), message);
+    }
+
+    #[test]
+    fn name_with_a_value_missing_or_too_much_shows_the_form() {
+        let message = r#"target: "shop" needs a value, write {"shop": ...}"#;
+        assert_eq!(refusal(r#"{"target": "shop"}"#), message);
+        let message = r#"target: "home" takes no value, write "home""#;
+        assert_eq!(refusal(r#"{"target": {"home": 1}}"#), message);
+        let message = r#"target: "desk" and "shop" exclude each other, keep one"#;
+        assert_eq!(refusal(r#"{"target": {"desk": 1, "shop": 2}}"#), message);
+    }
+
+    #[test]
+    fn value_that_is_no_name_is_refused_with_all() {
+        let expected =
+            |found: &str| format!("target: expected one of \"home\", \"shop\", \"desk\", found {found}");
+        assert_eq!(refusal(r#"{"target": 5}"#), expected("the number 5"));
+        assert_eq!(refusal(r#"{"target": null}"#), expected("null"));
+        assert_eq!(refusal(r#"{"target": ["home"]}"#), expected("a list"));
+        assert_eq!(refusal(r#"{"target": {}}"#), expected("an object"));
+    }
+}
