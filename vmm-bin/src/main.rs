@@ -24,7 +24,7 @@ use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Origin, Outcome};
 use crate::streams::Streams;
 
 fn main() -> ExitCode {
@@ -68,10 +68,10 @@ fn boot(
     // As long as the machine is there, and others that are made from it.
     let _in_use = args.config.as_deref().map(ConfigInUse::note);
     let overrides = args.overrides()?;
-    let fields = FlagFields::new(&file, &overrides);
+    let origin = Origin { file: file.origin.clone(), flags: FlagFields::new(&file, &overrides) };
     let config = file.merge(overrides)?;
     inherited.close_unnamed(&config, std::env::args_os());
-    boot_config(args, &config, streams, started).map_err(|failure| failure.of_flags(fields))
+    boot_config(args, &config, streams, started).map_err(|failure| failure.of_config(origin))
 }
 
 fn boot_config(

@@ -38,7 +38,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{source}")]
-    Machine { source: vmm_machine::Error, fields: FlagFields },
+    Machine { source: vmm_machine::Error, config: Box<Origin> },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
     #[error("--metrics {}", path.display())]
@@ -54,11 +54,31 @@ pub(crate) enum Failure {
     Stdout(#[source] io::Error),
 }
 
+/// Where the fields of a config came from.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// The config file.
+    pub(crate) file: Option<PathBuf>,
+    /// The fields that flags set.
+    pub(crate) flags: FlagFields,
+}
+
+impl Origin {
+    /// `message`, of `error`, with the flags that set fields in place of the fields. A field that can't be read gets its position
+    /// in the file.
+    fn locate(&self, error: &vmm_machine::Error, message: &str) -> String {
+        let message = self.flags.rename(message);
+        let Some((file, field)) = self.file.as_ref().zip(error.misread_field()) else { return message };
+        let at = vmm_config::locate(file, &field).map_or_else(String::new, |at| format!("{at}:"));
+        format!("{}:{at} {message}", file.display())
+    }
+}
+
 impl Failure {
-    /// Says of flags what the machine says of the fields that they set.
-    pub(crate) fn of_flags(self, fields: FlagFields) -> Self {
+    /// An error of the machine in the words of this config.
+    pub(crate) fn of_config(self, config: Origin) -> Self {
         match self {
-            Self::Machine { source, .. } => Self::Machine { source, fields },
+            Self::Machine { source, .. } => Self::Machine { source, config: Box::new(config) },
             other => other,
         }
     }
@@ -66,7 +86,7 @@ impl Failure {
     /// It and its causes.
     fn message(&self) -> String {
         match self {
-            Self::Machine { fields, .. } => fields.rename(&chain(self)),
+            Self::Machine { source, config } => config.locate(source, &chain(self)),
             other => chain(other),
         }
     }
@@ -91,7 +111,7 @@ impl Failure {
 
 impl From<vmm_machine::Error> for Failure {
     fn from(source: vmm_machine::Error) -> Self {
-        Self::Machine { source, fields: FlagFields::default() }
+        Self::Machine { source, config: Box::default() }
     }
 }
 

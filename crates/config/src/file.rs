@@ -183,7 +183,7 @@ impl ConfigFile {
 }
 
 /// The text of a file that is fit to be a config.
-fn read_text(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let refused = |problem| ConfigError::Read { file: path.to_owned(), problem };
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => refused(ReadProblem::Missing),

@@ -260,6 +260,19 @@ pub enum Blame {
 }
 
 impl Error {
+    /// The JSON path of the field that can't be read, such as `devices[0].format`, if that is what is wrong: the place in the
+    /// config's text is worth showing.
+    pub fn misread_field(&self) -> Option<String> {
+        match self {
+            Self::UnknownDevice { index, .. } => Some(format!("devices[{index}].type")),
+            Self::OpenDevice { index, source } if source.is_misread => {
+                let dot = if source.field.is_empty() { "" } else { "." };
+                Some(format!("devices[{index}]{dot}{}", source.field))
+            }
+            _ => None,
+        }
+    }
+
     /// Who can mend it.
     pub fn blame(&self) -> Blame {
         use vmm_kvm::Error as Kvm;

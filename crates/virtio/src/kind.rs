@@ -55,6 +55,8 @@ pub struct OpenError {
     pub field: String,
     /// Who can mend it.
     pub blame: OpenBlame,
+    /// The text of the config is wrong by itself, whatever the host has: the field can't be read.
+    pub is_misread: bool,
     /// What is wrong, and what to change.
     pub source: Box<dyn Error + Send + Sync>,
 }
@@ -71,12 +73,12 @@ pub enum OpenBlame {
 impl OpenError {
     /// The config's `field` is wrong.
     pub fn config(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Config, source: source.into() }
+        Self { field: field.to_owned(), blame: OpenBlame::Config, is_misread: false, source: source.into() }
     }
 
     /// The host lacks something.
     pub fn host(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Host, source: source.into() }
+        Self { field: field.to_owned(), blame: OpenBlame::Host, is_misread: false, source: source.into() }
     }
 }
 
@@ -130,7 +132,8 @@ fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioD
     let config: K::Config = serde_path_to_error::deserialize(fields).map_err(|error| {
         let field = error.path().to_string();
         let field = if field == "." { "" } else { &field };
-        OpenError::config(field, without_rust_types(&error.into_inner().to_string()))
+        let problem = without_rust_types(&error.into_inner().to_string());
+        OpenError { is_misread: true, ..OpenError::config(field, problem) }
     })?;
     Ok(Box::new(K::open(config, setting)?))
 }

@@ -41,18 +41,18 @@ fn console_without_a_target_goes_to_a_pty() {
 
 #[test]
 fn console_with_an_unknown_target_is_refused_with_the_nearest() {
-    let message = r#"devices[0].target: unknown serial output "pyt", did you mean "pty"?"#;
+    let message = r#"vm.json:1:78: devices[0].target: unknown serial output "pyt", did you mean "pty"?"#;
     assert_bad(r#""devices": [{"type": "console", "target": "pyt"}]"#, message);
 }
 
 #[test]
 fn console_to_a_file_without_a_path_shows_the_form() {
-    let message = r#"devices[0].target: "file" needs a path, write {"file": PATH}"#;
+    let message = r#"vm.json:1:79: devices[0].target: "file" needs a path, write {"file": PATH}"#;
     assert_bad(r#""devices": [{"type": "console", "target": "file"}]"#, message);
 }
 
 #[test]
 fn console_with_an_unknown_field_is_refused() {
-    let message = "devices[0].targat: unknown field `targat`, expected `target`";
+    let message = "vm.json:1:78: devices[0].targat: unknown field `targat`, expected `target`";
     assert_bad(r#""devices": [{"type": "console", "targat": "pty"}]"#, message);
 }

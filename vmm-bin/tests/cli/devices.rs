@@ -42,7 +42,7 @@ fn device_of_each_kind_is_planned() {
 fn device_that_is_unknown_names_the_nearest() {
     assert_bad(
         r#"{"type": "blok", "path": "x"}"#,
-        r#"devices[0].type: unknown device "blok", did you mean "block"?"#,
+        r#"vm.json:1:58: devices[0].type: unknown device "blok", did you mean "block"?"#,
     );
 }
 
@@ -105,6 +105,42 @@ fn dead_socket_of_a_vsock_stays_when_somebody_only_looks() {
     assert_eq!(bench.names(), [&before[..], &["vm.json".to_owned()]].concat());
 }
 
+/// The fields of a device are read by its kind, after the file; they are found in it all the same.
+#[test]
+fn device_field_that_cannot_be_read_is_reported_with_its_line() {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0; 1 << 20]);
+    let disk = |fields: &str| {
+        let text = format!(
+            "{{\n  \"boot\": {{\"kernel\": \"kernel\"}},\n  \"devices\": [\n    {{\"type\": \"rng\"}},\n    {{\"type\": \
+             \"block\", \"path\": \"disk.img\",\n     {fields}}}\n  ]\n}}\n"
+        );
+        bench.file("vm.json", text);
+        let checked = bench.run(&["--check", "--config", "vm.json"]);
+        assert_eq!(bench.run(&["--config", "vm.json"]), checked, "a start says the same");
+        checked
+    };
+    let message = r#"vm.json:6:21: devices[1].format: unknown value "qcow", did you mean "qcow2"?"#;
+    assert_eq!(disk(r#""format": "qcow""#), complaint(BAD_CONFIG, message));
+    let message = r#"vm.json:6:21: devices[1].format: unknown value "vmdk", expected one of "raw", "qcow2""#;
+    assert_eq!(disk(r#""format": "vmdk""#), complaint(BAD_CONFIG, message));
+    let message = r#"vm.json:6:27: devices[1].overlay.tmp: unknown field, did you mean "temp"?"#;
+    assert_eq!(disk(r#""overlay": {"tmp": "."}"#), complaint(BAD_CONFIG, message));
+    let message = r#"vm.json:6:37: devices[1].limits.bytes_per_second: expected"#;
+    let ran = disk(r#""limits": {"bytes_per_second": []}"#);
+    assert!(ran.stderr.starts_with(&format!("error: {message}")), "{ran:?}");
+}
+
+/// A device that lacks a field is shown where it starts.
+#[test]
+fn device_field_that_is_missing_is_reported_with_the_devices_line() {
+    let bench = Bench::new();
+    bench.dir("dir");
+    bench.file("dir/vm.json", r#"{"boot": {"kernel": "../kernel"}, "devices": [{"type": "block"}]}"#);
+    let message = "dir/vm.json:1:47: devices[0]: missing field `path`";
+    assert_eq!(bench.run(&["--check", "--config", "dir/vm.json"]), complaint(BAD_CONFIG, message));
+}
+
 #[test]
 fn disk_that_is_missing_is_named() {
     let message = "devices[0].path: none.img doesn't exist, create it or correct the path";
@@ -138,14 +174,17 @@ fn paths_that_lead_to_themselves_are_the_configs_fault() {
 
 #[test]
 fn numbers_out_of_range_name_their_range() {
-    let message = "devices[0].mtu: expected a whole number from 68 to 65535, found the number 70000";
+    let message =
+        "vm.json:1:90: devices[0].mtu: expected a whole number from 68 to 65535, found the number 70000";
     assert_bad(r#"{"type": "net", "backend": "user", "mtu": 70000}"#, message);
-    let message = "devices[0].cid: expected a whole number from 3 to 4294967294, found the number -1";
+    let message =
+        "vm.json:1:83: devices[0].cid: expected a whole number from 3 to 4294967294, found the number -1";
     assert_bad(r#"{"type": "vsock", "path": "v", "cid": -1}"#, message);
-    let message = "devices[0].queues: expected a whole number from 1 to 16, found the number 65536";
+    let message =
+        "vm.json:1:96: devices[0].queues: expected a whole number from 1 to 16, found the number 65536";
     assert_bad(r#"{"type": "block", "path": "disk.img", "queues": 65536}"#, message);
-    let message = "devices[0].limits.operations_per_second: expected a whole number from 0 to 18446744073709551615, found \
-                   the number 1.5";
+    let message = "vm.json:1:120: devices[0].limits.operations_per_second: expected a whole number from 0 to \
+                   18446744073709551615, found the number 1.5";
     assert_bad(r#"{"type": "block", "path": "disk.img", "limits": {"operations_per_second": 1.5}}"#, message);
 }
 
@@ -198,7 +237,7 @@ fn devices_beyond_the_interrupts_are_refused_with_the_limit() {
 
 #[test]
 fn device_with_an_unknown_field_is_refused() {
-    let message = "devices[0].path: unknown field `path`, there are no fields";
+    let message = "vm.json:1:80: devices[0].path: unknown field `path`, there are no fields";
     assert_bad(r#"{"type": "rng", "path": "/dev/random"}"#, message);
 }
 
