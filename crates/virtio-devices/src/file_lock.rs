@@ -11,7 +11,11 @@
 //! ours. So we do both: a lock of one kind around QEMU's bytes, and on these what QEMU does.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -53,15 +57,75 @@ const WRITER: Claims = Claims {
 pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), OpenError> {
     match try_lock(file, access) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(match access {
-            Access::Read => {
-                place.wrong("is locked by another that writes it: stop that one, or copy the image")
-            }
-            Access::ReadWrite => place.wrong(&format!(
-                "is locked by another: stop that one, or set \"read_only\" for both{instead}"
-            )),
-        }),
+        Ok(false) => Err(place.wrong(&refusal(access, Holder::of(file), instead))),
         Err(error) => Err(place.host("can't be locked", &error.into())),
+    }
+}
+
+/// Who has the lock that we don't get.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    /// Another device of the same machine, or this one's image, which has the file below itself.
+    SameMachine,
+    OtherProgram,
+    /// The kernel doesn't say.
+    Unknown,
+}
+
+impl Holder {
+    fn of(file: &File) -> Self {
+        match has_another_lock(file) {
+            Ok(true) => Self::SameMachine,
+            Ok(false) => Self::OtherProgram,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// Whether this process has a lock on the file by another descriptor. The kernel has no call for that, but proc(5) lists the
+/// locks of each descriptor.
+fn has_another_lock(file: &File) -> io::Result<bool> {
+    let (own, wanted) = (file.as_raw_fd().to_string(), file.metadata()?);
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // One that has been closed since.
+        let Ok(found) = std::fs::metadata(entry.path()) else { continue };
+        let is_same = (found.dev(), found.ino()) == (wanted.dev(), wanted.ino());
+        if !is_same || name == own.as_str() {
+            continue;
+        }
+        if std::fs::read_to_string(Path::new("/proc/self/fdinfo").join(name))?.contains("\nlock:") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn refusal(access: Access, holder: Holder, instead: &str) -> String {
+    let share = format!("set \"read_only\" for both{instead}");
+    match (access, holder) {
+        (Access::Read, Holder::SameMachine) => {
+            format!("is used twice in this machine, and written: remove one of the two, or {share}")
+        }
+        (Access::Read, Holder::OtherProgram) => {
+            "is being written by another program: stop that one, or wait for its end; a copy made before is damaged"
+                .to_owned()
+        }
+        (Access::Read, Holder::Unknown) => format!(
+            "is being written by another program, or used twice in this machine: stop that program, or remove one of the two, \
+             or {share}"
+        ),
+        (Access::ReadWrite, Holder::SameMachine) => {
+            format!("is used twice in this machine: remove one of the two, or {share}")
+        }
+        (Access::ReadWrite, Holder::OtherProgram) => {
+            format!("is locked by another program: stop that one, or {share}")
+        }
+        (Access::ReadWrite, Holder::Unknown) => format!(
+            "is locked by another program, or used twice in this machine: stop that program, or remove one of the two, or \
+             {share}"
+        ),
     }
 }
 
@@ -118,5 +182,36 @@ fn flock(kind: i32, range: Range<u64>) -> libc::flock {
         l_len: (range.end - range.start) as libc::off_t,
         // What an open file description's lock asks for.
         l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As where there is no /proc: both must be thought of.
+    #[test]
+    fn holder_that_is_unknown_may_be_either() {
+        assert_eq!(
+            refusal(Access::ReadWrite, Holder::Unknown, ""),
+            "is locked by another program, or used twice in this machine: stop that program, or remove one of the two, or set \
+             \"read_only\" for both"
+        );
+        assert_eq!(
+            refusal(Access::Read, Holder::Unknown, ", or use an \"overlay\""),
+            "is being written by another program, or used twice in this machine: stop that program, or remove one of the two, \
+             or set \"read_only\" for both, or use an \"overlay\""
+        );
+    }
+
+    /// Without a lock it isn't a device's: an inherited descriptor of the same file.
+    #[test]
+    fn descriptor_without_a_lock_is_no_holder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = File::open(file.path()).unwrap();
+        assert!(!has_another_lock(&other).unwrap());
+        assert!(try_lock(file.as_file(), Access::ReadWrite).unwrap());
+        assert!(has_another_lock(&other).unwrap());
+        assert!(!has_another_lock(file.as_file()).unwrap(), "its own is none of another's");
     }
 }

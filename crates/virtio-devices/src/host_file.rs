@@ -45,29 +45,28 @@ impl Place<'_> {
     }
 }
 
-/// What a device wants of a file, in words.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
-    /// What to name instead of what is none.
-    pub(crate) noun: &'static str,
-    /// What it is, if it is neither a regular file nor a block device.
-    pub(crate) other: fn(FileType) -> &'static str,
-}
-
-/// Opens a regular file or a block device. It isn't locked.
-pub(crate) fn open(place: Place<'_>, access: Access, wanted: Wanted) -> Result<(File, FileType), OpenError> {
+/// Opens a regular file or a block device; `noun` is what the device wants, with its article. It isn't locked.
+///
+/// A block device that is to be written is claimed: whoever has it by another node of the same device, or has mounted it, keeps
+/// us out, and we them. A lock is of one node only.
+pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<(File, FileType), OpenError> {
     // Before it is opened: that blocks on a FIFO, and does things to some devices.
     let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
-    check(place, access, wanted, &found)?;
+    check(place, access, noun, &found)?;
+    // If it has become a FIFO meanwhile.
+    let mut flags = OFlag::O_NONBLOCK;
+    if access == Access::ReadWrite && found.file_type().is_block_device() {
+        // Without O_CREAT, of a block device: open(2).
+        flags |= OFlag::O_EXCL;
+    }
     let file = File::options()
         .read(true)
         .write(access == Access::ReadWrite)
-        // If it has become a FIFO meanwhile.
-        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .custom_flags(flags.bits())
         .open(place.path)
         .map_err(|error| unopened(place, access, error))?;
     let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
-    check(place, access, wanted, &found)?;
+    check(place, access, noun, &found)?;
     // io_uring gives up too early on a file that mustn't block.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|error| place.host("can't be made to block", &error.into()))?;
@@ -76,9 +75,14 @@ pub(crate) fn open(place: Place<'_>, access: Access, wanted: Wanted) -> Result<(
 
 fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
     match (error.kind(), access) {
-        (ErrorKind::NotFound | ErrorKind::NotADirectory, _) => {
-            place.wrong("doesn't exist, create it or correct the path")
-        }
+        (ErrorKind::NotFound | ErrorKind::NotADirectory, _) => match std::fs::read_link(place.path) {
+            Ok(target) => place.wrong(&format!(
+                "is a symbolic link to {}, which doesn't exist: create that or correct the link",
+                target.display()
+            )),
+            Err(_) => place.wrong("doesn't exist, create it or correct the path"),
+        },
+        (ErrorKind::ResourceBusy, _) => place.wrong(BUSY),
         (ErrorKind::ReadOnlyFilesystem, Access::ReadWrite) => place.wrong(READ_ONLY),
         (ErrorKind::PermissionDenied, Access::ReadWrite) if File::open(place.path).is_ok() => {
             place.wrong(READ_ONLY)
@@ -91,15 +95,34 @@ fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
 /// What a writer is told of what it can't write.
 const READ_ONLY: &str = "is read-only but \"read_only\" is false, set that or let it be written";
 
-fn check(place: Place<'_>, access: Access, wanted: Wanted, found: &Metadata) -> Result<(), OpenError> {
+/// What a writer is told of a block device that somebody else has claimed.
+const BUSY: &str = "is in use by the host (mounted, as swap or in a volume), or by another program or device of this machine: \
+                    see lsblk(8) and free it, or set \"read_only\"";
+
+fn check(place: Place<'_>, access: Access, noun: &str, found: &Metadata) -> Result<(), OpenError> {
     let kind = found.file_type();
     if !kind.is_file() && !kind.is_block_device() {
-        let (other, noun) = ((wanted.other)(kind), wanted.noun);
-        return Err(place.wrong(&format!("is {other}, name {noun} or a block device")));
+        let kind = describe(kind);
+        let found = match std::fs::read_link(place.path) {
+            Ok(target) => format!("is a symbolic link to {}, which is {kind}:", target.display()),
+            Err(_) => format!("is {kind},"),
+        };
+        return Err(place.wrong(&format!("{found} name {noun} or a block device")));
     }
     // Root could, but who took away every right to write meant it.
     if access == Access::ReadWrite && found.permissions().mode() & 0o222 == 0 {
         return Err(place.wrong(READ_ONLY));
     }
     Ok(())
+}
+
+/// What it is, if it is neither a regular file nor a block device.
+fn describe(kind: FileType) -> &'static str {
+    let kinds = [
+        (kind.is_dir(), "a directory"),
+        (kind.is_fifo(), "a FIFO"),
+        (kind.is_socket(), "a socket"),
+        (kind.is_char_device(), "a character device"),
+    ];
+    kinds.iter().find(|(is, _)| *is).map_or("no file", |(_, name)| *name)
 }

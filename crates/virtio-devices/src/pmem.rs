@@ -13,7 +13,7 @@ use vmm_virtio::{
 };
 
 use crate::file_lock::lock;
-use crate::host_file::{self, Access, Place, Wanted};
+use crate::host_file::{self, Access, Place};
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
@@ -159,14 +159,11 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
     Ok(places)
 }
 
-const WANTED: Wanted =
-    Wanted { noun: "a file", other: |kind| if kind.is_dir() { "a directory" } else { "no file of bytes" } };
-
 /// Opens the file and locks it, and says how long it is.
 fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
     let place = Place { path, field: "path" };
     let access = if read_only { Access::Read } else { Access::ReadWrite };
-    let (mut file, _) = host_file::open(place, access, WANTED)?;
+    let (mut file, _) = host_file::open(place, access, "a file")?;
     let len = file.seek(SeekFrom::End(0)).map_err(|error| place.host("has no length", &error))?;
     let shown = path.display();
     if len == 0 {

@@ -47,7 +47,7 @@ fn path_of_a_fifo_does_not_block() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(refusal(&path, false), ".path: PATH is no file of bytes, name a file or a block device");
+    assert_eq!(refusal(&path, false), ".path: PATH is a FIFO, name a file or a block device");
 }
 
 #[test]
@@ -176,12 +176,13 @@ fn request_without_room_for_its_answer_needs_a_reset() {
 }
 
 #[test]
-fn file_that_another_writes_is_locked() {
+fn file_used_twice_is_said_to_be() {
     let file = file(2 * MIB);
     let _writer = try_open(json!({"path": file.path()})).unwrap();
-    let reader = ".path: PATH is locked by another that writes it: stop that one, or copy the image";
+    let reader = ".path: PATH is used twice in this machine, and written: remove one of the two, or set \"read_only\" for both";
     assert_eq!(refusal(file.path(), true), reader);
-    let writer = ".path: PATH is locked by another: stop that one, or set \"read_only\" for both";
+    let writer =
+        ".path: PATH is used twice in this machine: remove one of the two, or set \"read_only\" for both";
     assert_eq!(refusal(file.path(), false), writer);
 }
 

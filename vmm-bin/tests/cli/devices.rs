@@ -142,6 +142,15 @@ fn device_field_that_is_missing_is_reported_with_the_devices_line() {
 }
 
 #[test]
+fn disk_by_a_link_that_leads_nowhere_names_its_target() {
+    let bench = Bench::new();
+    bench.link("disk.img", "gone.img");
+    let disk = r#"{"boot": {"kernel": "kernel"}, "devices": [{"type": "block", "path": "disk.img"}]}"#;
+    let message = "devices[0].path: disk.img is a symbolic link to gone.img, which doesn't exist: create that or correct the link";
+    assert_eq!(bench.run_config(disk), complaint(BAD_CONFIG, message));
+}
+
+#[test]
 fn disk_that_is_missing_is_named() {
     let message = "devices[0].path: none.img doesn't exist, create it or correct the path";
     assert_bad(r#"{"type": "block", "path": "none.img"}"#, message);
@@ -201,10 +210,29 @@ fn disk_of_no_whole_sectors_says_how_to_mend_it() {
 }
 
 #[test]
-fn disk_twice_for_writing_is_locked() {
-    let message = "devices[1].path: disk.img is locked by another: stop that one, or set \"read_only\" for both, or use an \
-                   \"overlay\"";
+fn disk_twice_for_writing_is_used_twice() {
+    let message = "devices[1].path: disk.img is used twice in this machine: remove one of the two, or set \"read_only\" for \
+                   both, or use an \"overlay\"";
     assert_bad(r#"{"type": "block", "path": "disk.img"}, {"type": "block", "path": "disk.img"}"#, message);
+    let message = "devices[1].path: disk.img is used twice in this machine, and written: remove one of the two, or set \
+                   \"read_only\" for both, or use an \"overlay\"";
+    let second = r#"{"type": "block", "path": "disk.img", "overlay": "temp"}"#;
+    assert_bad(&format!(r#"{{"type": "block", "path": "disk.img"}}, {second}"#), message);
+}
+
+/// Another name of the same file.
+#[test]
+fn disk_twice_by_a_link_is_used_twice() {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0; 1 << 20]);
+    bench.link("link.img", "disk.img");
+    let ran = bench.run_config(
+        r#"{"boot": {"kernel": "kernel"}, "devices": [{"type": "block", "path": "disk.img"}, {"type": "block", "path": "link.img"}]}"#,
+    );
+    assert!(
+        ran.stderr.starts_with("error: devices[1].path: link.img is used twice in this machine: "),
+        "{ran:?}"
+    );
 }
 
 /// An overlay's file is made, and gone.

@@ -1,6 +1,6 @@
 //! Opening a disk's file, with everything that may be wrong with it.
 
-use std::fs::{File, FileType};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -10,12 +10,10 @@ use vmm_virtio::OpenError;
 
 use super::request::SECTOR_LEN;
 use crate::file_lock::lock;
-use crate::host_file::{self, Access, Place, Wanted};
+use crate::host_file::{self, Access, Place};
 
 /// What a second writer of one disk may do.
 const OVERLAY: &str = ", or use an \"overlay\"";
-
-const WANTED: Wanted = Wanted { noun: "an image file", other };
 
 /// A regular file or a block device, open and locked.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ impl DiskFile {
     /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
     /// writers otherwise.
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {
-        let (file, kind) = host_file::open(place, access, WANTED)?;
+        let (file, kind) = host_file::open(place, access, "an image file")?;
         lock(&file, place, access, OVERLAY)?;
         Ok(Self { file, is_device: kind.is_block_device() })
     }
@@ -64,15 +62,4 @@ impl DiskFile {
             .custom_flags(OFlag::O_DIRECT.bits())
             .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
-}
-
-/// What it is, if it can't be a disk.
-fn other(kind: FileType) -> &'static str {
-    let kinds = [
-        (kind.is_dir(), "a directory"),
-        (kind.is_fifo(), "a FIFO"),
-        (kind.is_socket(), "a socket"),
-        (kind.is_char_device(), "a character device"),
-    ];
-    kinds.iter().find(|(is, _)| *is).map_or("no file", |(_, name)| *name)
 }

@@ -65,6 +65,39 @@ fn path_of_a_character_device() {
 }
 
 #[test]
+fn link_that_leads_nowhere() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("disk.img");
+    std::os::unix::fs::symlink("gone.img", &path).unwrap();
+    assert_eq!(
+        refusal(json!({"path": path})),
+        format!(
+            ".path: {} is a symbolic link to gone.img, which doesn't exist: create that or correct the link",
+            path.display()
+        )
+    );
+}
+
+#[test]
+fn link_to_a_socket_or_a_directory() {
+    let directory = TempDir::new().unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("a.sock")).unwrap();
+    let refusal = |target: &str| {
+        let path = directory.path().join(format!("link to {target}"));
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        refusal(json!({"path": path})).replace(directory.path().to_str().unwrap(), "DIR")
+    };
+    assert_eq!(
+        refusal("a.sock"),
+        ".path: DIR/link to a.sock is a symbolic link to a.sock, which is a socket: name an image file or a block device"
+    );
+    assert_eq!(
+        refusal("."),
+        ".path: DIR/link to . is a symbolic link to ., which is a directory: name an image file or a block device"
+    );
+}
+
+#[test]
 fn file_that_is_empty() {
     assert_eq!(
         refusal_of(&file_of(b""), json!({})),
@@ -92,16 +125,17 @@ fn file_that_is_read_only_for_a_writer() {
 }
 
 #[test]
-fn file_locked_by_another_writer() {
+fn file_used_twice_is_said_to_be() {
     let file = image();
     let _first = try_open(fields(&file, json!({}))).unwrap();
     assert_eq!(
         refusal_of(&file, json!({})),
-        ".path: PATH is locked by another: stop that one, or set \"read_only\" for both, or use an \"overlay\""
+        ".path: PATH is used twice in this machine: remove one of the two, or set \"read_only\" for both, or use an \"overlay\""
     );
     assert_eq!(
         refusal_of(&file, json!({"read_only": true})),
-        ".path: PATH is locked by another that writes it: stop that one, or copy the image"
+        ".path: PATH is used twice in this machine, and written: remove one of the two, or set \"read_only\" for both, or use \
+         an \"overlay\""
     );
 }
 
@@ -110,7 +144,7 @@ fn file_with_readers_takes_no_writer() {
     let file = image();
     let _first = try_open(fields(&file, json!({"read_only": true}))).unwrap();
     let _second = try_open(fields(&file, json!({"read_only": true}))).unwrap();
-    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is locked by another: "));
+    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is used twice in this machine: "));
 }
 
 #[test]
@@ -124,7 +158,7 @@ fn lock_ends_with_the_disk() {
 fn direct_disk_is_locked_too() {
     let file = image();
     let _first = try_open(fields(&file, json!({"direct": true}))).unwrap();
-    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is locked by another: "));
+    assert!(refusal_of(&file, json!({})).starts_with(".path: PATH is used twice in this machine: "));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn image_is_locked() {
     let images = Images::new();
     let path = images.create("a.qcow2", 1 << 20, None);
     let _first = disk(&path);
-    assert!(images.refusal(config(&path)).starts_with(".path: DIR/a.qcow2 is locked by another: "));
+    assert!(images.refusal(config(&path)).starts_with(".path: DIR/a.qcow2 is used twice in this machine: "));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn reader_beside_writer() {
     let qemu = Holder::open(RAW, file.path());
     assert_eq!(
         refusal(&file, json!({"read_only": true})),
-        ".path: PATH is locked by another that writes it: stop that one, or copy the image"
+        ".path: PATH is being written by another program: stop that one, or wait for its end; a copy made before is damaged"
     );
     drop(qemu);
     assert!(try_open(fields(&file, json!({"read_only": true}))).is_ok());
@@ -37,19 +37,22 @@ fn reader_beside_writer() {
 fn overlay_beside_writer() {
     let file = image();
     let _qemu = Holder::open(RAW, file.path());
-    assert!(refusal(&file, json!({"overlay": "temp"})).contains("is locked by another that writes it"));
+    assert!(refusal(&file, json!({"overlay": "temp"})).contains("is being written by another program"));
 }
 
 fn writer_beside_writer() {
     let file = image();
     let _qemu = Holder::open(RAW, file.path());
-    assert!(refusal(&file, json!({})).contains("is locked by another: "));
+    assert_eq!(
+        refusal(&file, json!({})),
+        ".path: PATH is locked by another program: stop that one, or set \"read_only\" for both, or use an \"overlay\""
+    );
 }
 
 fn writer_beside_reader() {
     let file = image();
     let _qemu = Holder::open(RAW_READ_ONLY, file.path());
-    assert!(refusal(&file, json!({})).contains("is locked by another: "));
+    assert!(refusal(&file, json!({})).contains("is locked by another program: "));
 }
 
 fn readers_beside_reader() {
@@ -95,7 +98,7 @@ fn pmem_beside_writer() {
         vmm_virtio::Setting { directory: std::path::Path::new("."), vcpus: 1, id: "pmem0", plan_only: false };
     let opened = entry.open(json!({"path": file.path(), "read_only": true}), &setting);
     let message = opened.err().expect("it is locked").to_string();
-    assert!(message.contains("is locked by another that writes it"), "{message}");
+    assert!(message.contains("is being written by another program"), "{message}");
 }
 
 /// The message for a disk that can't be opened, with PATH for the file's.

@@ -1,6 +1,7 @@
 //! The disk beside QEMU's tools, qemu-img and qemu-io: what one of them writes the other reads, and neither writes what the
 //! other has open.
 
+mod devices;
 #[path = "../block/disk.rs"]
 // Not all of what drives a disk is needed here.
 #[allow(dead_code)]
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    let tests = [locks::tests(), images::tests()].into_iter().flatten().collect();
+    let tests = [locks::tests(), images::tests(), devices::tests()].into_iter().flatten().collect();
     let mut arguments = Arguments::from_args();
     // One at a time: a child has a copy of every descriptor until it executes its program, and so keeps the locks of disks that
     // other tests close meanwhile.
