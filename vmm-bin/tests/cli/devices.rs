@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
+use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint, finish};
 
 /// A config with these devices, beside a disk of 1 MiB called disk.img.
 fn run(devices: &str) -> crate::bench::Ran {
@@ -139,6 +139,22 @@ fn device_field_that_is_missing_is_reported_with_the_devices_line() {
     bench.file("dir/vm.json", r#"{"boot": {"kernel": "../kernel"}, "devices": [{"type": "block"}]}"#);
     let message = "dir/vm.json:1:47: devices[0]: missing field `path`";
     assert_eq!(bench.run(&["--check", "--config", "dir/vm.json"]), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn directory_for_temporary_files_that_is_missing_is_named_with_its_variable() {
+    let bench = Bench::new();
+    bench.file("disk.img", vec![0; 1 << 20]);
+    let run = |overlay: &str| {
+        let disk = format!(r#"{{"type": "block", "path": "disk.img", "overlay": {overlay}}}"#);
+        bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{disk}]}}"#));
+        finish(bench.launch(&["--check", "--config", "vm.json"]).env("TMPDIR", "/nowhere"))
+    };
+    let message = "devices[0].overlay: /nowhere, the directory for temporary files, doesn't exist: create it, or set TMPDIR to \
+                   another";
+    assert_eq!(run(r#""temp""#), complaint(BAD_CONFIG, message));
+    let message = "devices[0].overlay: missing doesn't exist: create it, or name another";
+    assert_eq!(run(r#"{"temp_in": "missing"}"#), complaint(BAD_CONFIG, message));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod request;
 mod serve;
 mod shape;
 mod space;
+mod temporary;
 
 use std::time::Duration;
 

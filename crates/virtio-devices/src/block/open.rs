@@ -15,7 +15,7 @@ use super::raw::{Options, Raw};
 use super::request::{SECTOR_LEN, SERIAL_LEN};
 use super::shape::Shape;
 use super::space::Face;
-use super::{Block, Disk};
+use super::{Block, Disk, temporary};
 use crate::host_file::{Access, Place};
 
 /// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
@@ -96,15 +96,11 @@ fn open_overlay(
     overlay: &OverlayConfig,
     setting: &Setting<'_>,
 ) -> Result<Disk, OpenError> {
-    let directory = match overlay {
-        OverlayConfig::Temp => std::env::temp_dir(),
-        OverlayConfig::TempIn(directory) => setting.path(directory),
-    };
-    let made = tempfile::tempfile_in(&directory).and_then(|file| Overlay::new(base, file, len));
-    let overlay: Box<dyn Image> = Box::new(made.map_err(|error| {
-        let problem = format!("{} has no room for a temporary file: {error}", directory.display());
-        OpenError::config("overlay", problem)
-    })?);
+    let file = temporary::create(overlay, setting)?;
+    let overlay = Overlay::new(base, file, len).map_err(|error| {
+        OpenError::config("overlay", format!("no temporary file can have the disk's {len} bytes: {error}"))
+    })?;
+    let overlay: Box<dyn Image> = Box::new(overlay);
     Ok(Disk::Image(overlay))
 }
 

@@ -1,6 +1,7 @@
 //! What a config can name wrongly: the message of each says what is found and what to change.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
@@ -271,10 +272,24 @@ fn overlay_that_nobody_writes() {
 }
 
 #[test]
-fn overlay_in_a_directory_that_is_none() {
-    let overlay = json!({"temp_in": "/nowhere"});
-    let message = refusal_of(&image(), json!({"overlay": overlay}));
-    assert!(message.starts_with(".overlay: /nowhere has no room for a temporary file: "), "{message}");
+fn overlay_in_a_directory_that_is_missing_or_none() {
+    let refusal = |directory: &Path| refusal_of(&image(), json!({"overlay": {"temp_in": directory}}));
+    assert_eq!(
+        refusal(Path::new("/nowhere")),
+        ".overlay: /nowhere doesn't exist: create it, or name another"
+    );
+    assert_eq!(refusal(Path::new("/dev/null")), ".overlay: /dev/null isn't a directory: name another");
+}
+
+/// Its length is more than a file can have here.
+#[test]
+fn overlay_of_a_disk_that_is_too_long() {
+    let images = crate::qcow2::Images::new();
+    let path = images.create("a.qcow2", 1 << 47, None);
+    assert_eq!(
+        refusal(json!({"path": path, "format": "qcow2", "overlay": "temp"})),
+        ".overlay: no temporary file can have the disk's 140737488355328 bytes: file too large"
+    );
 }
 
 #[test]
