@@ -3,7 +3,7 @@
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -125,4 +125,20 @@ fn describe(kind: FileType) -> &'static str {
         (kind.is_char_device(), "a character device"),
     ];
     kinds.iter().find(|(is, _)| *is).map_or("no file", |(_, name)| *name)
+}
+
+/// The `len` bytes at `at`, fewer if the file ends before.
+pub(crate) fn read_range(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }

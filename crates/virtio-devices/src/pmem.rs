@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::FilePath;
+use vmm_config::{FilePath, present_choice};
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{
     Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
@@ -14,6 +14,8 @@ use vmm_virtio::{
 
 use crate::file_lock::lock;
 use crate::host_file::{self, Access, Place};
+use crate::image_format::{self, ImageFormat};
+use crate::shell;
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
@@ -37,6 +39,17 @@ pub struct Config {
     /// The guest can't change it: what it stores there is lost.
     #[serde(default)]
     read_only: bool,
+    /// What the file's bytes mean: they are the memory's ("raw"). Needed where they look like an image of another format.
+    #[serde(default, deserialize_with = "present_choice")]
+    format: Option<Format>,
+}
+
+/// What a file's bytes mean.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// They are the memory's.
+    Raw,
 }
 
 /// The device. What the guest loads and stores is between it and KVM; only its flushes come here.
@@ -67,7 +80,7 @@ impl Kind for Pmem {
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         let path = setting.path(&config.path);
-        let (file, len) = open(&path, config.read_only)?;
+        let (file, len) = open(&path, &config)?;
         let mapped = file.try_clone().map_err(|error| OpenError::host("path", error))?;
         let mapping = Mapping { file: mapped, len, read_only: config.read_only };
         Ok(Self::new(path, file, mapping))
@@ -160,24 +173,43 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
 }
 
 /// Opens the file and locks it, and says how long it is.
-fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+fn open(path: &Path, config: &Config) -> Result<(File, u64), OpenError> {
     let place = Place { path, field: "path" };
-    let access = if read_only { Access::Read } else { Access::ReadWrite };
+    let access = if config.read_only { Access::Read } else { Access::ReadWrite };
     let (mut file, _) = host_file::open(place, access, "a file")?;
     let len = file.seek(SeekFrom::End(0)).map_err(|error| place.host("has no length", &error))?;
-    let shown = path.display();
+    let shown = shell::path(path);
     if len == 0 {
         let advice = format!("truncate -s 64M {shown}");
         return Err(place.wrong(&format!("is empty, memory has at least 2M: try {advice}")));
     }
+    lock(&file, place, access, "")?;
+    let found = image_format::detect(&file).map_err(|error| place.host("can't be read", &error))?;
+    if let (Some(found), None) = (found, config.format) {
+        return Err(place.wrong(&ask(found, path)));
+    }
     if !len.is_multiple_of(GRANULE) {
         let whole = len.next_multiple_of(GRANULE);
-        let advice = format!("truncate -s {whole} {shown}");
-        let problem = format!("has {len} bytes, and Linux takes multiples of 2M: try {advice}");
-        return Err(place.wrong(&problem));
+        let rest = match found {
+            Some(found) => format!(", and looks like {}: {}", found.noun(), found.conversion(path, "raw")),
+            None => format!(": try truncate -s {whole} {shown}"),
+        };
+        return Err(place.wrong(&format!("has {len} bytes, and Linux takes multiples of 2M{rest}")));
     }
-    lock(&file, place, access, "")?;
     Ok((file, len))
+}
+
+/// What to change where the config doesn't say what the bytes mean; to be read after the file's path.
+fn ask(found: ImageFormat, path: &Path) -> String {
+    let (noun, convert) = (found.noun(), found.conversion(path, "raw"));
+    match found {
+        ImageFormat::Luks(_) => {
+            format!("looks like {noun}: add \"format\": \"raw\" if the guest unlocks it, or {convert}")
+        }
+        _ => format!(
+            "looks like {noun}, and memory is the file's own bytes: {convert}, or add \"format\": \"raw\" if they are meant"
+        ),
+    }
 }
 
 #[cfg(test)]

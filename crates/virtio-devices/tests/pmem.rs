@@ -192,3 +192,62 @@ fn file_has_as_many_readers_as_like() {
     let open = || try_open(json!({"path": file.path(), "read_only": true}));
     assert!(open().and_then(|_first| open()).is_ok());
 }
+
+/// 2 MiB that start with these bytes.
+fn file_of(bytes: &[u8]) -> NamedTempFile {
+    let file = file(2 * MIB);
+    std::os::unix::fs::FileExt::write_all_at(file.as_file(), bytes, 0).unwrap();
+    file
+}
+
+#[test]
+fn file_of_an_image_is_to_be_converted_or_declared() {
+    let qcow2 = file_of(b"QFI\xfb\0\0\0\x03");
+    let message = ".path: PATH looks like a qcow2 image, and memory is the file's own bytes: convert it, qemu-img convert -f \
+                   qcow2 -O raw PATH NEW.raw, or add \"format\": \"raw\" if they are meant";
+    assert_eq!(refusal(qcow2.path(), false), message);
+    assert_eq!(refusal(qcow2.path(), true), message);
+    assert!(try_open(json!({"path": qcow2.path(), "format": "raw"})).is_ok());
+    let vmdk = file_of(b"# mine\nversion=1\n");
+    assert!(refusal(vmdk.path(), false).starts_with(".path: PATH looks like a VMDK image, and "));
+}
+
+#[test]
+fn file_of_a_luks_volume_is_to_be_declared_or_unlocked() {
+    let message = ".path: PATH looks like a LUKS2 volume: add \"format\": \"raw\" if the guest unlocks it, or unlock it, \
+                   cryptsetup open PATH NAME, and use /dev/mapper/NAME";
+    let volume = file_of(b"LUKS\xba\xbe\0\x02");
+    assert_eq!(refusal(volume.path(), false), message);
+    assert!(try_open(json!({"path": volume.path(), "format": "raw"})).is_ok());
+}
+
+#[test]
+fn file_of_an_image_declared_raw_is_not_to_be_truncated() {
+    let file = file_of(b"QFI\xfb\0\0\0\x03");
+    file.as_file().set_len(MIB).unwrap();
+    let error = try_open(json!({"path": file.path(), "format": "raw"})).unwrap_err();
+    let message = error.to_string().replace(file.path().to_str().unwrap(), "PATH");
+    assert_eq!(
+        message,
+        ".path: PATH has 1048576 bytes, and Linux takes multiples of 2M, and looks like a qcow2 image: convert it, qemu-img \
+         convert -f qcow2 -O raw PATH NEW.raw"
+    );
+}
+
+#[test]
+fn format_that_memory_has_not_is_refused() {
+    let setting = Setting { directory: Path::new("/nowhere"), vcpus: 1, id: "pmem", plan_only: false };
+    let entry = vmm_virtio_devices::KINDS.iter().find(|entry| entry.name == "pmem").unwrap();
+    let error = entry.open(json!({"path": "a.qcow2", "format": "qcow2"}), &setting).err().unwrap();
+    assert_eq!(error.to_string(), r#".format: unknown value "qcow2", expected "raw""#);
+}
+
+#[test]
+fn path_of_a_link_that_leads_nowhere() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("link");
+    std::os::unix::fs::symlink("gone", &path).unwrap();
+    let message =
+        ".path: PATH is a symbolic link to gone, which doesn't exist: create that or correct the link";
+    assert_eq!(refusal(&path, false), message);
+}

@@ -8,9 +8,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use nix::fcntl::OFlag;
 use vmm_virtio::OpenError;
 
+use super::format;
 use super::request::SECTOR_LEN;
 use crate::file_lock::lock;
 use crate::host_file::{self, Access, Place};
+use crate::{image_format, shell};
 
 /// What a second writer of one disk may do.
 const OVERLAY: &str = ", or use an \"overlay\"";
@@ -39,16 +41,20 @@ impl DiskFile {
     /// Its length, if its bytes can be those of a disk.
     pub(super) fn disk_len(&self, place: Place<'_>) -> Result<u64, OpenError> {
         let len = self.len().map_err(|error| place.host("has no length", &error))?;
-        let path = place.path.display();
+        let path = shell::path(place.path);
         if len == 0 {
             let advice = format!("truncate -s 1G {path}");
             return Err(place.wrong(&format!("is empty, a disk has at least 512 bytes: try {advice}")));
         }
         if !len.is_multiple_of(SECTOR_LEN) {
-            let whole = len.next_multiple_of(SECTOR_LEN);
-            let advice = format!("truncate -s {whole} {path}");
-            let problem = format!("has {len} bytes, not a multiple of the sector's 512: try {advice}");
-            return Err(place.wrong(&problem));
+            let problem = format!("has {len} bytes, not a multiple of the sector's 512");
+            let rest = match image_format::detect(&self.file) {
+                Ok(Some(found)) => {
+                    format!(", and looks like {}: {}", found.noun(), format::remedy(found, place.path))
+                }
+                _ => format!(": try truncate -s {} {path}", len.next_multiple_of(SECTOR_LEN)),
+            };
+            return Err(place.wrong(&(problem + &rest)));
         }
         Ok(len)
     }

@@ -7,7 +7,7 @@ use vmm_virtio::{OpenError, Setting};
 
 use super::config::{Config, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
-use super::format::likeness;
+use super::format;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::qcow2::Qcow2Image;
@@ -17,6 +17,7 @@ use super::shape::Shape;
 use super::space::Face;
 use super::{Block, Disk, temporary};
 use crate::host_file::{Access, Place};
+use crate::image_format;
 
 /// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const QUEUES: u32 = 16;
@@ -45,9 +46,9 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError
     // A guest can make its raw disk look like an image, which may name any file of the host. So what the bytes look like never
     // decides: said to be raw they are raw, and if nothing is said, somebody must say it.
     if config.format.is_none() {
-        let found = likeness(&file).map_err(|error| place.host("can't be read", &error))?;
-        if let Some(likeness) = found {
-            return Err(place.wrong(&likeness.ask(&path)));
+        let found = image_format::detect(&file.file).map_err(|error| place.host("can't be read", &error))?;
+        if let Some(found) = found {
+            return Err(place.wrong(&format::ask(found, &path)));
         }
     }
     let shown = path.display();

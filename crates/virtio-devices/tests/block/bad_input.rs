@@ -114,6 +114,44 @@ fn file_not_of_whole_sectors() {
     );
 }
 
+/// What is done with the command is the user's affair, but it must be one.
+#[test]
+fn file_with_a_strange_name_is_quoted_in_commands() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("my disk's.img");
+    std::fs::write(&path, [0; 1000]).unwrap();
+    let message = refusal(json!({"path": path})).replace(directory.path().to_str().unwrap(), "DIR");
+    let (_, command) = message.split_once(": try ").unwrap();
+    assert_eq!(command, r"truncate -s 1024 'DIR/my disk'\''s.img'");
+}
+
+#[test]
+fn file_of_a_qcow2_image_declared_raw_is_not_to_be_truncated() {
+    let message = refusal_of(&file_of(b"QFI\xfb\0\0\0\x03.."), json!({"format": "raw"}));
+    assert_eq!(
+        message,
+        ".path: PATH has 10 bytes, not a multiple of the sector's 512, and looks like a qcow2 image: set \"format\": \"qcow2\""
+    );
+}
+
+#[test]
+fn file_of_another_image_declared_raw_is_to_be_converted() {
+    let message = refusal_of(&file_of(b"version=1\nCID=1\n"), json!({"format": "raw"}));
+    assert_eq!(
+        message,
+        ".path: PATH has 16 bytes, not a multiple of the sector's 512, and looks like a VMDK image: convert it, qemu-img \
+         convert -f vmdk -O qcow2 PATH NEW.qcow2"
+    );
+}
+
+#[test]
+fn file_that_is_empty_declared_qcow2() {
+    assert_eq!(
+        refusal_of(&file_of(b""), json!({"format": "qcow2"})),
+        ".path: PATH is empty: make it an image, qemu-img create -f qcow2 PATH 1G"
+    );
+}
+
 #[test]
 fn file_that_is_read_only_for_a_writer() {
     let file = image();
@@ -170,6 +208,43 @@ fn qcow2_that_nobody_declared() {
     );
 }
 
+/// A guest may have encrypted its disk: the first remedy is the one for that.
+#[test]
+fn luks_volume_that_nobody_declared() {
+    let volume = |version: u8| {
+        let mut bytes = vec![0; 4096];
+        bytes[..8].copy_from_slice(&[b'L', b'U', b'K', b'S', 0xba, 0xbe, 0, version]);
+        file_of(&bytes)
+    };
+    assert_eq!(
+        refusal_of(&volume(1), json!({})),
+        ".path: PATH looks like a LUKS volume: add \"format\": \"raw\" if the guest unlocks it, or decrypt it, qemu-img convert \
+         --object secret,id=key,file=KEYFILE --image-opts driver=luks,file.filename=PATH,key-secret=key -O qcow2 NEW.qcow2"
+    );
+    assert_eq!(
+        refusal_of(&volume(2), json!({})),
+        ".path: PATH looks like a LUKS2 volume: add \"format\": \"raw\" if the guest unlocks it, or unlock it, cryptsetup open \
+         PATH NAME, and use /dev/mapper/NAME"
+    );
+    assert!(try_open(fields(&volume(1), json!({"format": "raw"}))).is_ok());
+    assert_eq!(
+        refusal_of(&volume(2), json!({"format": "qcow2"})),
+        ".path: PATH isn't a qcow2 image, it looks like a LUKS2 volume: set \"format\": \"raw\" if the guest unlocks it, or \
+         unlock it, cryptsetup open PATH NAME, and use /dev/mapper/NAME"
+    );
+}
+
+/// A guest encrypts its whole disk. Its next start works where the config says what it did before.
+#[test]
+fn raw_disk_that_its_guest_encrypts_stays_raw() {
+    let file = image();
+    let config = json!({"format": "raw"});
+    let mut sector = [0; 512];
+    sector[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    assert_eq!(send(&mut start(fields(&file, config.clone())), OUT, 0, &sector), OK);
+    assert_eq!(read(&mut start(fields(&file, config)), 0, 512), (sector.to_vec(), OK));
+}
+
 #[test]
 fn formats_by_another_name_are_refused_with_the_nearest_or_all() {
     let refusal = |format: Value| refusal_of(&image(), json!({"format": format}));
@@ -198,7 +273,7 @@ fn names_of_other_fields_are_refused_with_the_nearest_or_all() {
 fn qcow2_declared_that_is_raw() {
     assert_eq!(
         refusal_of(&image(), json!({"format": "qcow2"})),
-        ".path: PATH isn't a qcow2 image, its \"format\" is \"raw\""
+        ".path: PATH isn't a qcow2 image: set \"format\": \"raw\" if its bytes are the disk's"
     );
 }
 

@@ -205,7 +205,8 @@ fn backing_file_of_another_format() {
     let path = images.create("a.qcow2", 1 << 20, Some(("base.img", "vmdk")));
     assert_eq!(
         images.refusal(with_backing(&path, &[&base])),
-        ".path: DIR/a.qcow2 says vmdk of its backing file base.img, which must be raw or qcow2: qemu-img rebase -u -F"
+        ".path: DIR/a.qcow2 says that its backing file base.img is vmdk, which isn't supported: convert that, qemu-img convert \
+         -f vmdk -O qcow2 DIR/base.img NEW.qcow2, and then qemu-img rebase -u -f qcow2 -F qcow2 -b NEW.qcow2 DIR/a.qcow2"
     );
 }
 
@@ -216,7 +217,30 @@ fn backing_file_declared_qcow2_that_is_raw() {
     let path = images.create("a.qcow2", 1 << 20, Some(("base.img", "qcow2")));
     assert_eq!(
         images.refusal(with_backing(&path, &[&base])),
-        ".backing[0]: DIR/base.img isn't a qcow2 image, its \"format\" is \"raw\""
+        ".backing[0]: DIR/base.img isn't a qcow2 image, though DIR/a.qcow2 says so: if its bytes are the disk's, qemu-img \
+         rebase -u -f qcow2 -F raw -b base.img DIR/a.qcow2"
+    );
+}
+
+/// A terminal shows the message.
+#[test]
+fn backing_file_with_a_name_of_control_characters() {
+    let images = Images::new();
+    let path = images.create("a.qcow2", 1 << 20, Some(("\x1b[2J", "raw")));
+    assert_eq!(
+        images.refusal(config(&path)),
+        r#".path: DIR/a.qcow2 has the backing file $'\x1b[2J', list that under "backing""#
+    );
+}
+
+#[test]
+fn image_that_is_its_own_backing_file_is_used_twice() {
+    let images = Images::new();
+    let path = images.create("a.qcow2", 1 << 20, Some(("a.qcow2", "qcow2")));
+    let message = images.refusal(with_backing(&path, &[&path]));
+    assert!(
+        message.starts_with(".backing[0]: DIR/a.qcow2 is used twice in this machine, and written: "),
+        "{message}"
     );
 }
 

@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use super::refusal::{Encryption, Refusal};
+use crate::image_format::QCOW2_MAGIC;
 
 /// What an image starts with: "QFI" and 0xfb. Version 1, which is another format, does too.
-pub const MAGIC: [u8; 4] = *b"QFI\xfb";
+pub const MAGIC: [u8; 4] = QCOW2_MAGIC;
 /// The largest cluster, which is QEMU's limit too. All of a header lies in the first one.
 pub const HEADER_LEN_MAX: usize = 1 << (CLUSTER_BITS.end - 1);
 

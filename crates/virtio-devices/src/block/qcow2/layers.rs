@@ -17,8 +17,10 @@ use super::refusal::Refusal;
 use super::storage::View;
 use super::zstd::ZstdQcow2;
 use crate::block::file::DiskFile;
-use crate::block::format::{Likeness, likeness};
-use crate::host_file::{Access, Place};
+use crate::block::format;
+use crate::host_file::{Access, Place, read_range};
+use crate::image_format::{self, ImageFormat};
+use crate::shell;
 
 /// What imago makes of an image and all that is below it.
 pub(super) type Format = FormatAccess<View>;
@@ -48,13 +50,13 @@ impl Layers {
         if let Some(extra) = backing.get(BACKING_MAX) {
             let problem = format!(
                 "is one file too many, at most {BACKING_MAX}: make one of them, qemu-img convert -O qcow2 {} NEW.qcow2",
-                place.path.display()
+                shell::path(place.path)
             );
             return Err(extra.wrong(&problem));
         }
-        let header = read_header(&file, place)?;
+        let header = read_header(&file, place, None)?;
         if header.is_corrupt && access == Access::ReadWrite {
-            let path = place.path.display();
+            let path = shell::path(place.path);
             return Err(place.wrong(&format!(
                 "is marked corrupt: set \"read_only\" to read what is left of it, or repair it, qemu-img check -r all {path}"
             )));
@@ -64,7 +66,7 @@ impl Layers {
         let (mut above, mut rest) = (place, backing);
         while let Some(named) = below {
             let Some((listed, others)) = rest.split_first() else {
-                let name = String::from_utf8_lossy(&named.name);
+                let name = shell::word(&named.name);
                 return Err(above.wrong(&format!("has the backing file {name}, list that under \"backing\"")));
             };
             let layer = open_below(above, &named, *listed)?;
@@ -133,58 +135,92 @@ impl Layer {
 fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Layer, OpenError> {
     let path = above.path.parent().unwrap_or(Path::new("")).join(OsStr::from_bytes(&named.name));
     let same = matches!((path.canonicalize(), place.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    let name = String::from_utf8_lossy(&named.name);
     if !same {
-        let above = above.path.display();
+        let (above, name) = (above.path.display(), shell::word(&named.name));
         return Err(place.wrong(&format!("is listed, but the backing file of {above} is {name}")));
     }
     let file = DiskFile::open(place, Access::Read)?;
     match named.format.as_deref() {
         Some("qcow2") => {
-            let header = read_header(&file, place)?;
+            let header = read_header(&file, place, Some((above, named)))?;
             Ok(Layer { file: file.file, header: Some(header) })
         }
         Some("raw") => Ok(Layer { file: file.file, header: None }),
         // Guessing would let whoever once wrote a raw file make a qcow2 image of it, which names any file of the host.
-        format => {
-            let format = format.unwrap_or("no format");
-            let problem = format!(
-                "says {format} of its backing file {name}, which must be raw or qcow2: qemu-img rebase -u -F"
-            );
-            Err(above.wrong(&problem))
+        None => {
+            let found =
+                image_format::detect(&file.file).map_err(|error| place.host("can't be read", &error))?;
+            Err(above.wrong(&without_format(above, named, place, found)))
+        }
+        Some(format) => {
+            let (name, format) = (shell::word(&named.name), shell::word(format.as_bytes()));
+            let (below, rebase) = (shell::path(place.path), rebase(above, "qcow2", "NEW.qcow2"));
+            Err(above.wrong(&format!(
+                "says that its backing file {name} is {format}, which isn't supported: convert that, qemu-img convert -f \
+                 {format} -O qcow2 {below} NEW.qcow2, and then {rebase}"
+            )))
         }
     }
 }
 
-fn read_header(file: &DiskFile, place: Place<'_>) -> Result<Header, OpenError> {
+/// What is wrong with the image at `above`, which doesn't say what its backing file at `place` is; that looks like `found`.
+fn without_format(above: Place<'_>, named: &Backing, place: Place<'_>, found: Option<ImageFormat>) -> String {
+    let name = shell::word(&named.name);
+    let as_raw = rebase(above, "raw", &name);
+    let (likeness, advice) = match found {
+        None => ("raw".to_owned(), as_raw),
+        Some(found) => {
+            let as_qcow2 = match found {
+                ImageFormat::Qcow2 => rebase(above, "qcow2", &name),
+                other => {
+                    let convert = other.conversion(place.path, "qcow2");
+                    format!("{convert}, and then {}", rebase(above, "qcow2", "NEW.qcow2"))
+                }
+            };
+            let advice = format!("{as_qcow2}, or if its bytes are the disk's, {as_raw}");
+            (format!("like {}", found.noun()), advice)
+        }
+    };
+    format!("doesn't say the format of its backing file {name}, which looks {likeness}: {advice}")
+}
+
+/// The command that gives the image at `above` the backing file `name`, quoted, of this format, and changes nothing else in it.
+fn rebase(above: Place<'_>, format: &str, name: &str) -> String {
+    format!("qemu-img rebase -u -f qcow2 -F {format} -b {name} {}", shell::path(above.path))
+}
+
+/// The header of the image at `place`. `named` is what says that it is a qcow2 image, if not the config: the image above it.
+fn read_header(
+    file: &DiskFile,
+    place: Place<'_>,
+    named: Option<(Place<'_>, &Backing)>,
+) -> Result<Header, OpenError> {
     let unread = |error: io::Error| place.host("can't be read", &error);
-    let mut bytes = first_bytes(&file.file, FIRST_READ_LEN).map_err(unread)?;
+    let mut bytes = read_range(&file.file, 0, FIRST_READ_LEN).map_err(unread)?;
+    if bytes.is_empty() {
+        let path = shell::path(place.path);
+        return Err(place.wrong(&format!("is empty: make it an image, qemu-img create -f qcow2 {path} 1G")));
+    }
     let mut header = Header::parse(&bytes);
     if header.is_err() && bytes.len() == FIRST_READ_LEN {
         // A larger cluster may have more of it.
-        bytes = first_bytes(&file.file, HEADER_LEN_MAX).map_err(unread)?;
+        bytes = read_range(&file.file, 0, HEADER_LEN_MAX).map_err(unread)?;
         header = Header::parse(&bytes);
     }
-    header.map_err(|refusal| match (refusal, likeness(file)) {
-        (Refusal::NotQcow2 | Refusal::Version(_), Ok(Some(other @ Likeness::Other(..)))) => {
-            place.wrong(&other.instead_of_qcow2(place.path))
+    header.map_err(|refusal| {
+        let found =
+            image_format::detect(&file.file).ok().flatten().filter(|found| *found != ImageFormat::Qcow2);
+        match (refusal, found, named) {
+            (Refusal::NotQcow2 | Refusal::Version(_), Some(other), _) => {
+                place.wrong(&format::instead_of_qcow2(other, place.path))
+            }
+            (Refusal::NotQcow2, None, Some((above, named))) => {
+                let (shown, rebase) = (above.path.display(), rebase(above, "raw", &shell::word(&named.name)));
+                place.wrong(&format!(
+                    "isn't a qcow2 image, though {shown} says so: if its bytes are the disk's, {rebase}"
+                ))
+            }
+            (refusal, ..) => place.wrong(&refusal.problem(place.path)),
         }
-        (refusal, _) => place.wrong(&refusal.problem(place.path)),
     })
-}
-
-/// At most `len` bytes, fewer if the file has no more.
-fn first_bytes(file: &File, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }

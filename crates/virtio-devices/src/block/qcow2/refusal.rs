@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::shell;
+
 /// Why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -46,10 +48,12 @@ pub enum Encryption {
 impl Refusal {
     /// What is wrong with the image at `path`, to be read after its path, and the command to run.
     pub fn problem(&self, path: &Path) -> String {
-        let path = path.display();
+        let path = shell::path(path);
         let convert = format!("convert it, qemu-img convert -O qcow2 {path} NEW.qcow2");
         match self {
-            Self::NotQcow2 => "isn't a qcow2 image, its \"format\" is \"raw\"".to_owned(),
+            Self::NotQcow2 => {
+                "isn't a qcow2 image: set \"format\": \"raw\" if its bytes are the disk's".to_owned()
+            }
             Self::CutShort(len) => {
                 format!("ends within its header, after {len} bytes: copy it anew from where it came")
             }

@@ -1,0 +1,287 @@
+//! What a file's bytes look like: an image of some format, or raw.
+//!
+//! A guest can make its disk look like anything. So nothing is ever opened as what it looks like; the user must say what it is.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::host_file::read_range;
+use crate::shell;
+
+/// What an image of qcow2 starts with: "QFI" and 0xfb. Version 1, which is another format, does too.
+pub(crate) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// A format that isn't raw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageFormat {
+    Qcow2,
+    /// Encrypted, of this version: 1 or 2.
+    Luks(u16),
+    /// Another: its name, and what qemu-img calls it.
+    Other(&'static str, &'static str),
+}
+
+/// What identifies a format, and its offset in the file.
+const MAGICS: [(usize, &[u8], ImageFormat); 14] = [
+    (0, b"KDMV", VMDK),
+    (0, b"COWD", VMDK),
+    // 64 bytes of text, and then the signature in little-endian order (VirtualBox, include/VBox/vd.h, VDI_IMAGE_SIGNATURE).
+    (64, &0xbeda_107f_u32.to_le_bytes(), ImageFormat::Other("VDI", "vdi")),
+    (0, b"vhdxfile", ImageFormat::Other("VHDX", "vhdx")),
+    // A growing image's copy of its footer; one of a fixed size has only that.
+    (0, VHD_COOKIE, VHD),
+    (0, b"QED\0", ImageFormat::Other("QED", "qed")),
+    (0, b"QFI\xfb\0\0\0\x01", ImageFormat::Other("qcow (version 1)", "qcow")),
+    (0, &QCOW2_MAGIC, ImageFormat::Qcow2),
+    (0, b"LUKS\xba\xbe\0\x01", ImageFormat::Luks(1)),
+    (0, b"LUKS\xba\xbe\0\x02", ImageFormat::Luks(2)),
+    (0, b"WithoutFreeSpace", PARALLELS),
+    (0, b"WithouFreSpacExt", PARALLELS),
+    (0, b"Bochs Virtual HD Image", ImageFormat::Other("Bochs", "bochs")),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", ImageFormat::Other("cloop", "cloop")),
+];
+
+const VMDK: ImageFormat = ImageFormat::Other("VMDK", "vmdk");
+const VHD: ImageFormat = ImageFormat::Other("VHD", "vpc");
+const VHD_COOKIE: &[u8] = b"conectix";
+const PARALLELS: ImageFormat = ImageFormat::Other("Parallels", "parallels");
+const DMG: ImageFormat = ImageFormat::Other("DMG", "dmg");
+
+/// What a DMG's trailer starts with, and its bytes.
+const DMG_MAGIC: &[u8] = b"koly";
+const DMG_TRAILER_LEN: usize = 512;
+
+/// Bytes that are looked at from the start: as long as QEMU lets a VMDK descriptor be (block/vmdk.c, DESC_SIZE).
+const HEAD_LEN: u64 = 20 * 512;
+/// Bytes that are looked at before the end: a DMG's trailer, if the file was filled up to whole sectors since.
+const TAIL_LEN: u64 = DMG_TRAILER_LEN as u64 + 511;
+
+/// The format that the file seems to have, `None` for raw. At most 11 KiB of it are read.
+pub(crate) fn detect(mut file: &File) -> io::Result<Option<ImageFormat>> {
+    let len = file.seek(SeekFrom::End(0))?;
+    let head = read_range(file, 0, len.min(HEAD_LEN) as usize)?;
+    let tail_len = len.min(TAIL_LEN);
+    let tail = read_range(file, len - tail_len, tail_len as usize)?;
+    Ok(recognise(&head, &tail))
+}
+
+/// The format of a file that starts with `head` and ends with `tail`.
+fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
+    let known =
+        MAGICS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    if let Some((.., format)) = known {
+        return Some(*format);
+    }
+    if is_vmdk_descriptor(head) {
+        return Some(VMDK);
+    }
+    // Old makers of VHDs wrote a footer of 511 bytes.
+    let ends = |footer_len: usize| {
+        tail.len().checked_sub(footer_len).is_some_and(|at| tail[at..].starts_with(VHD_COOKIE))
+    };
+    if ends(512) || ends(511) {
+        return Some(VHD);
+    }
+    let trailer_starts = tail.len().checked_sub(DMG_TRAILER_LEN).map(|last| &tail[..last + DMG_MAGIC.len()]);
+    let is_dmg =
+        trailer_starts.is_some_and(|bytes| bytes.windows(DMG_MAGIC.len()).any(|word| word == DMG_MAGIC));
+    is_dmg.then_some(DMG)
+}
+
+/// Whether this is the text that describes a VMDK of several files, or starts like that: comments and empty lines, and then
+/// `version=1` (QEMU, block/vmdk.c, `vmdk_probe`). Other programs take it in any case and with spaces, or know it by its first
+/// comment.
+fn is_vmdk_descriptor(head: &[u8]) -> bool {
+    for line in head.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        if let [b'#', comment @ ..] = line {
+            let letters: Vec<u8> =
+                comment.iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
+            if letters.to_ascii_lowercase().starts_with(b"diskdescriptorfile") {
+                return true;
+            }
+        } else if !line.is_empty() {
+            return is_vmdk_version(line);
+        }
+    }
+    false
+}
+
+/// Whether the line is `version=N`.
+fn is_vmdk_version(line: &[u8]) -> bool {
+    let Some((name, rest)) = line.split_at_checked(b"version".len()) else { return false };
+    let Some((b'=', number)) = rest.trim_ascii_start().split_first() else { return false };
+    let number = number.trim_ascii_start();
+    name.eq_ignore_ascii_case(b"version") && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
+impl ImageFormat {
+    /// What such a file is, with its article.
+    pub(crate) fn noun(self) -> String {
+        match self {
+            Self::Qcow2 => "a qcow2 image".to_owned(),
+            Self::Luks(1) => "a LUKS volume".to_owned(),
+            Self::Luks(version) => format!("a LUKS{version} volume"),
+            // "an" before none of them: VMDK, VDI, VHDX, VHD, qcow, Parallels, Bochs, cloop, DMG and QED.
+            Self::Other(name, _) => format!("a {name} image"),
+        }
+    }
+
+    /// What to do to get the contents of the file at `path` as `wanted`, "qcow2" or "raw".
+    pub(crate) fn conversion(self, path: &Path, wanted: &str) -> String {
+        let shown = shell::path(path);
+        let driver = match self {
+            Self::Qcow2 => "qcow2",
+            Self::Other(_, driver) => driver,
+            Self::Luks(1) => {
+                return format!(
+                    "decrypt it, qemu-img convert --object secret,id=key,file=KEYFILE --image-opts \
+                     driver=luks,file.filename={shown},key-secret=key -O {wanted} NEW.{wanted}"
+                );
+            }
+            // Not for qemu-img.
+            Self::Luks(_) => {
+                return format!("unlock it, cryptsetup open {shown} NAME, and use /dev/mapper/NAME");
+            }
+        };
+        format!("convert it, qemu-img convert -f {driver} -O {wanted} {shown} NEW.{wanted}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk of a MiB that starts with these bytes.
+    fn starting_with(bytes: &[u8]) -> Option<ImageFormat> {
+        looked_at(|disk| disk[..bytes.len()].copy_from_slice(bytes))
+    }
+
+    /// One that has these bytes so far before its end.
+    fn ending_with(bytes: &[u8], before_end: usize) -> Option<ImageFormat> {
+        looked_at(|disk| {
+            let at = disk.len() - before_end;
+            disk[at..at + bytes.len()].copy_from_slice(bytes);
+        })
+    }
+
+    fn looked_at(change: impl FnOnce(&mut [u8])) -> Option<ImageFormat> {
+        let mut disk = vec![0; 1 << 20];
+        change(&mut disk);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), disk).unwrap();
+        detect(file.as_file()).unwrap()
+    }
+
+    #[test]
+    fn zeros_are_raw() {
+        assert_eq!(starting_with(b""), None);
+    }
+
+    #[test]
+    fn file_shorter_than_any_magic_is_raw() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(detect(file.as_file()).unwrap(), None);
+        std::fs::write(file.path(), b"QF").unwrap();
+        assert_eq!(detect(file.as_file()).unwrap(), None);
+    }
+
+    #[test]
+    fn luks_of_both_versions_is_recognised() {
+        assert_eq!(starting_with(b"LUKS\xba\xbe\0\x01aes"), Some(ImageFormat::Luks(1)));
+        assert_eq!(starting_with(b"LUKS\xba\xbe\0\x02\0\0"), Some(ImageFormat::Luks(2)));
+        // A version that there isn't.
+        assert_eq!(starting_with(b"LUKS\xba\xbe\0\x03\0\0"), None);
+    }
+
+    #[test]
+    fn parallels_bochs_and_cloop_are_recognised() {
+        assert_eq!(starting_with(b"WithoutFreeSpace\x02\0\0\0"), Some(PARALLELS));
+        assert_eq!(starting_with(b"WithouFreSpacExt\x02\0\0\0"), Some(PARALLELS));
+        let bochs = ImageFormat::Other("Bochs", "bochs");
+        assert_eq!(starting_with(b"Bochs Virtual HD Image\0\0"), Some(bochs));
+        let cloop = ImageFormat::Other("cloop", "cloop");
+        assert_eq!(starting_with(b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0"), Some(cloop));
+        // A script of another kind.
+        assert_eq!(starting_with(b"#!/bin/sh\n#V2.0 Format\nexit"), None);
+    }
+
+    #[test]
+    fn dmg_is_recognised_by_its_trailer() {
+        assert_eq!(ending_with(b"koly\0\0\0\x04", 512), Some(DMG));
+        // Filled up to a whole sector: one that had a byte of its last one, and one that had all but a byte.
+        assert_eq!(ending_with(b"koly\0\0\0\x04", 512 + 511), Some(DMG));
+        assert_eq!(ending_with(b"koly\0\0\0\x04", 513), Some(DMG));
+        // Where no trailer has its start.
+        assert_eq!(ending_with(b"koly\0\0\0\x04", 511), None);
+        assert_eq!(ending_with(b"koly\0\0\0\x04", 512 + 512), None);
+        assert_eq!(starting_with(b"koly\0\0\0\x04"), None);
+    }
+
+    #[test]
+    fn dmg_of_nothing_but_its_trailer_is_recognised() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut trailer = [0; 512];
+        trailer[..4].copy_from_slice(b"koly");
+        std::fs::write(file.path(), trailer).unwrap();
+        assert_eq!(detect(file.as_file()).unwrap(), Some(DMG));
+    }
+
+    #[test]
+    fn vhd_is_recognised_by_its_footer() {
+        assert_eq!(ending_with(VHD_COOKIE, 512), Some(VHD));
+        assert_eq!(ending_with(VHD_COOKIE, 511), Some(VHD));
+        assert_eq!(ending_with(VHD_COOKIE, 513), None);
+    }
+
+    #[test]
+    fn vmdk_descriptor_is_recognised_after_comments_and_empty_lines() {
+        assert_eq!(starting_with(b"# Disk DescriptorFile\nversion=1\n"), Some(VMDK));
+        assert_eq!(starting_with(b"version=1\n"), Some(VMDK));
+        assert_eq!(starting_with(b"version=3\r\nCID=fffffffe\r\n"), Some(VMDK));
+        assert_eq!(starting_with(b"# mine\n#\n  \n \r\n\nversion=2\nCID=1\n"), Some(VMDK));
+    }
+
+    #[test]
+    fn vmdk_descriptor_is_recognised_in_any_case_and_with_spaces() {
+        assert_eq!(starting_with(b"Version = 1\n"), Some(VMDK));
+        assert_eq!(starting_with(b"\tVERSION=1 \n"), Some(VMDK));
+        assert_eq!(starting_with(b"# DISK DESCRIPTORFILE\nencoding=\"UTF-8\"\n"), Some(VMDK));
+        assert_eq!(starting_with(b"# made by me\n#Disk Descriptor File\nencoding=\"UTF-8\"\n"), Some(VMDK));
+    }
+
+    #[test]
+    fn text_that_is_no_vmdk_descriptor_is_raw() {
+        assert_eq!(starting_with(b"# a script\necho version=1\n"), None);
+        assert_eq!(starting_with(b"versions=1\n"), None);
+        assert_eq!(starting_with(b"version=one\n"), None);
+        assert_eq!(starting_with(b"version=\n"), None);
+        assert_eq!(starting_with(b"CID=1\nversion=1\n"), None);
+        assert_eq!(starting_with(b"version"), None);
+    }
+
+    /// QEMU's limit: 10 KiB.
+    #[test]
+    fn vmdk_descriptor_is_looked_for_in_bounds() {
+        let after = |comment_len: usize| {
+            let comment = [&b"#"[..], &vec![b'x'; comment_len - 2], b"\n"].concat();
+            starting_with(&[&comment[..], b"version=1\n"].concat())
+        };
+        assert_eq!(after(20 * 512 - b"version=1\n".len()), Some(VMDK));
+        assert_eq!(after(20 * 512), None);
+    }
+
+    #[test]
+    fn conversion_is_a_command_for_the_shell() {
+        let path = Path::new("my disk.dmg");
+        assert_eq!(
+            DMG.conversion(path, "qcow2"),
+            "convert it, qemu-img convert -f dmg -O qcow2 'my disk.dmg' NEW.qcow2"
+        );
+        assert_eq!(
+            ImageFormat::Luks(2).conversion(path, "raw"),
+            "unlock it, cryptsetup open 'my disk.dmg' NAME, and use /dev/mapper/NAME"
+        );
+    }
+}
