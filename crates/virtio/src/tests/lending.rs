@@ -25,9 +25,10 @@ fn serve_elsewhere(queue: &Queue, session: &Session) -> u16 {
 }
 
 /// A device that lends its queue when it starts, and gives it back, served, when it stops; and how often it was called for it
-/// meanwhile.
-fn lender() -> (Scripted, super::Seen<u32>) {
+/// meanwhile; and at which index of the available ring it stood each time that it was lent.
+fn lender() -> (Scripted, super::Seen<u32>, super::Seen<Vec<u16>>) {
     let (calls, in_device) = seen::<u32>();
+    let (starts, started) = seen::<Vec<u16>>();
     let lent = Arc::new(Mutex::new(None));
     let mut device = Scripted::new(move |_| {
         *in_device.lock().unwrap() += 1;
@@ -35,7 +36,9 @@ fn lender() -> (Scripted, super::Seen<u32>) {
     });
     let taken = Arc::clone(&lent);
     device.start = Box::new(move |session| {
-        *taken.lock().unwrap() = session.lend(0);
+        let queue = session.lend(0).unwrap();
+        started.lock().unwrap().push(queue.state().next_avail);
+        *taken.lock().unwrap() = Some(queue);
         assert!(session.queue(0).is_none(), "it is lent");
         assert!(session.lend(0).is_none(), "only once");
         Ok(())
@@ -45,7 +48,7 @@ fn lender() -> (Scripted, super::Seen<u32>) {
         queue.go_on_at(serve_elsewhere(&queue, session));
         session.give_back(queue);
     });
-    (device, calls)
+    (device, calls, starts)
 }
 
 fn add(driver: &mut Driver) {
@@ -59,7 +62,7 @@ fn take(driver: &mut Driver) -> Vec<u8> {
 
 #[test]
 fn queue_lent_is_not_the_devices_and_goes_on_where_it_was_left() {
-    let (device, calls) = lender();
+    let (device, calls, starts) = lender();
     let mut driver = device.running(features::EVENT_IDX);
     (0..3).for_each(|_| add(&mut driver));
     driver.suspend();
@@ -68,13 +71,14 @@ fn queue_lent_is_not_the_devices_and_goes_on_where_it_was_left() {
     (0..2).for_each(|_| add(&mut driver));
     driver.suspend();
     assert_eq!([take(&mut driver), take(&mut driver)], [b"e", b"e"]);
+    assert_eq!(*starts.lock().unwrap(), [0, 3]);
     assert_eq!(*calls.lock().unwrap(), 0, "nobody told the device of a kick");
     assert_eq!(driver.control().counters().kicks.get(), 0);
 }
 
 #[test]
 fn queue_lent_comes_back_new_behind_a_reset() {
-    let (device, _) = lender();
+    let (device, _, starts) = lender();
     let mut driver = device.running(0);
     add(&mut driver);
     driver.reset();
@@ -82,6 +86,7 @@ fn queue_lent_comes_back_new_behind_a_reset() {
     add(&mut driver);
     driver.suspend();
     assert_eq!(take(&mut driver), b"e");
+    assert_eq!(*starts.lock().unwrap(), [0, 0]);
 }
 
 #[test]
