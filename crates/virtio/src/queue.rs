@@ -94,11 +94,6 @@ impl Queue {
         self.inner.next_avail() != 0
     }
 
-    /// What its device counts.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
     /// Chains that the device keeps.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
