@@ -17,8 +17,9 @@ use std::time::Instant;
 
 use clap::Parser;
 use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
+use vmm_hostio::crash;
+use vmm_hostio::terminal::{self, RawMode};
 use vmm_machine::doctor::Host;
-use vmm_machine::terminal::{self, RawMode};
 use vmm_machine::{ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan};
 use vmm_virtio_devices::KINDS;
 
@@ -161,7 +162,7 @@ fn build(
         machine.set_metrics(metrics.clone());
     }
     if on_terminal && terminal.is_none() {
-        terminal::restore_on_crash().map_err(Failure::Terminal)?;
+        crash::restore_terminal().map_err(Failure::Terminal)?;
         *terminal = Some(RawMode::enter(io::stdin()).map_err(Failure::Terminal)?);
     }
     Ok(machine)

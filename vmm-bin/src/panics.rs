@@ -3,7 +3,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::{panic, thread};
 
-use vmm_machine::terminal;
+use vmm_hostio::terminal;
 
 use crate::streams::Streams;
 
@@ -36,8 +36,8 @@ mod tests {
     use nix::fcntl::OFlag;
     use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
     use nix::sys::termios::{LocalFlags, tcgetattr};
+    use vmm_hostio::terminal::RawMode;
     use vmm_machine::Messages;
-    use vmm_machine::terminal::RawMode;
 
     use super::*;
 

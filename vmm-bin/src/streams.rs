@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
-use vmm_machine::{Messages, terminal};
+use vmm_hostio::terminal;
+use vmm_machine::Messages;
 
 /// Time that readers have for the last lines.
 const PATIENCE: Duration = Duration::from_secs(1);

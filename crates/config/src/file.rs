@@ -192,7 +192,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     // Before opening: opening a pipe would wait for its writer.
     let kind = fs::metadata(path).map_err(failed)?.file_type();
     if !kind.is_file() {
-        return Err(refused(ReadProblem::NotAFile(describe(kind))));
+        return Err(refused(ReadProblem::NotAFile(describe_file_type(kind))));
     }
     // One byte more than allowed shows that there is more, without trusting the length that the file claims.
     let limit = ConfigFile::MAX_LEN;
@@ -204,8 +204,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|error| refused(ReadProblem::NotUtf8(error.utf8_error().valid_up_to())))
 }
 
-/// What is there instead of a regular file.
-fn describe(kind: fs::FileType) -> &'static str {
+/// What is there instead of a regular file, with its article, for messages.
+pub fn describe_file_type(kind: fs::FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {

@@ -78,7 +78,7 @@ pub use count::CpuCount;
 pub use device::Device;
 pub use error::{ConfigError, Position, ReadProblem, ValueError};
 pub use expect::{Expect, ExpectedMemory, Value};
-pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
+pub use file::{BootSection, ConfigFile, CpusSection, MemorySection, describe_file_type};
 pub use flag::{Flag, FlagFields};
 pub use flat::{FlatFormat, FlatMode, FlatSection, Module};
 pub use irqchip::IrqchipReason;

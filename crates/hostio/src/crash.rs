@@ -1,7 +1,8 @@
-//! A last action before the process dies of a defect.
+//! What is left to do when the process dies of a defect: the user's terminal gets its modes back.
 //!
-//! The processor and abort(3) raise signals that can't wait for an event loop: their handler runs in the thread that failed, wherever
-//! it was. So there is one handler for all of them, here, and the action may only do what signal-safety(7) lists.
+//! The processor and abort(3) raise signals that can't wait for an event loop: their handler runs in the thread that failed,
+//! wherever it was, and may only do what signal-safety(7) lists. There is one handler for all of them, and only this module
+//! decides what it does.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -10,6 +11,8 @@ use std::sync::OnceLock;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signal_hook::low_level::emulate_default_handler;
+
+use crate::terminal;
 
 /// Signals by which the kernel or the C library end a process that has a defect.
 pub const SIGNALS: [Signal; 7] = [
@@ -27,13 +30,20 @@ static ACTION: OnceLock<fn()> = OnceLock::new();
 /// How Rust's runtime handles the two signals of a stack that overflows: it names the thread.
 static RUNTIME: [OnceLock<SigAction>; 2] = [OnceLock::new(), OnceLock::new()];
 
-/// Calls `action` in the handler of each of [`SIGNALS`]; then the process ends as it would have. A later call changes nothing.
-///
-/// `action` may only do what signal-safety(7) lists: system calls and atomics, no lock, no allocation, no panic.
+/// Gives the terminal its modes back when one of [`SIGNALS`] kills the process, which then ends as it would have.
 ///
 /// # Errors
 /// The host refuses a signal handler.
-pub fn before_death(action: fn()) -> io::Result<()> {
+pub fn restore_terminal() -> io::Result<()> {
+    // SAFETY: it reads what was set once and atomics, and makes system calls.
+    unsafe { before_death(terminal::restore) }
+}
+
+/// Calls `action` in the handler of each of the signals. A later call changes nothing.
+///
+/// # Safety
+/// `action` does only what signal-safety(7) lists: no lock, no allocation, no panic.
+unsafe fn before_death(action: fn()) -> io::Result<()> {
     if ACTION.set(action).is_err() {
         return Ok(());
     }
@@ -41,8 +51,7 @@ pub fn before_death(action: fn()) -> io::Result<()> {
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
     let ours = SigAction::new(SigHandler::SigAction(died), flags, SigSet::empty());
     for signal in SIGNALS {
-        // SAFETY: the handler makes system calls and reads statics that are set once, by atomics; the action is bound to the
-        // same by this function's contract.
+        // SAFETY: the handler makes system calls, reads what was set once, and calls the action, which the caller answers for.
         let earlier = unsafe { sigaction(signal, &ours) }?;
         if let Some(runtime) = runtime(signal as i32) {
             let _ = runtime.set(earlier);
@@ -82,4 +91,94 @@ fn is_fault(info: *const libc::siginfo_t) -> bool {
     // SAFETY: the kernel gave it to a handler with SA_SIGINFO, which reads it while it runs.
     let code = unsafe { (*info).si_code };
     code > 0 && code != libc::SI_KERNEL
+}
+
+/// Deaths of a process of its own: this test program once more.
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::hint::black_box;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Output, Stdio};
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// Says in the child that it is one.
+    const CHILD: &str = "VMM_HOSTIO_TESTS_CHILD";
+
+    /// The end of a process in which the test called `name` runs `death`, after the last words were registered.
+    fn end_of(name: &str, death: fn()) -> Output {
+        if env::var_os(CHILD).is_some() {
+            // SAFETY: the last words are one system call.
+            unsafe { before_death(last_words) }.unwrap();
+            death();
+            unreachable!("the process outlived its death");
+        }
+        let name = format!("crash::tests::{name}");
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn last_words() {
+        let _ = rustix::io::write(rustix::stdio::stderr(), b"last words\n");
+    }
+
+    fn said(end: &Output) -> String {
+        String::from_utf8_lossy(&end.stderr).into_owned()
+    }
+
+    fn overflow(depth: u64) -> u64 {
+        let frame = black_box([depth; 64]);
+        if black_box(false) { 0 } else { overflow(depth + 1) + frame[0] }
+    }
+
+    #[test]
+    fn stack_that_overflows_has_its_last_words_and_its_thread_is_named() {
+        let end = end_of("stack_that_overflows_has_its_last_words_and_its_thread_is_named", || {
+            let deep = std::thread::Builder::new().name("deep".into()).spawn(|| overflow(0));
+            let _ = deep.unwrap().join();
+        });
+        let said = said(&end);
+        assert!(said.starts_with("last words\n"), "{said}");
+        assert!(said.contains("thread 'deep'") && said.contains("has overflowed its stack"), "{said}");
+        assert_eq!(end.status.signal(), Some(libc::SIGABRT));
+    }
+
+    #[test]
+    fn fault_has_the_last_words_once_and_is_the_end() {
+        let end = end_of("fault_has_the_last_words_once_and_is_the_end", || {
+            // SAFETY: none, which is the point: nothing is mapped there, and the process dies of it.
+            let _: u8 = unsafe { std::ptr::without_provenance::<u8>(16).read_volatile() };
+        });
+        assert_eq!(said(&end), "last words\n");
+        assert_eq!(end.status.signal(), Some(libc::SIGSEGV));
+    }
+
+    #[test]
+    fn signal_that_is_sent_has_the_last_words_once_and_is_the_end() {
+        let end = end_of("signal_that_is_sent_has_the_last_words_once_and_is_the_end", || {
+            let _ = raise(Signal::SIGSEGV);
+        });
+        assert_eq!(said(&end), "last words\n");
+        assert_eq!(end.status.signal(), Some(libc::SIGSEGV));
+    }
+
+    #[test]
+    fn abort_has_the_last_words() {
+        let end = end_of("abort_has_the_last_words", || std::process::abort());
+        assert_eq!(said(&end), "last words\n");
+        assert_eq!(end.status.signal(), Some(libc::SIGABRT));
+    }
+
+    #[test]
+    fn second_action_changes_nothing() {
+        let end = end_of("second_action_changes_nothing", || {
+            // SAFETY: it does nothing.
+            unsafe { before_death(|| ()) }.unwrap();
+            std::process::abort();
+        });
+        assert_eq!(said(&end), "last words\n");
+    }
 }

@@ -1,11 +1,12 @@
-//! What a monitor asks of its host beside KVM. Nothing here waits for the host unless it says so, and nothing knows of virtio.
+//! What a monitor asks of its host, besides KVM. Nothing here waits for the host unless its documentation says so.
 //!
 //! - [`Engine`] reads and writes files, many requests at a time, by io_uring or by threads. [`IoSlices`] is one request's memory
 //!   for the kernel: any [`GuestBytes`], without a copy.
 //! - [`FramePort`] is a TAP, or what stands in for one; [`Vhost`] is the kernel's own server of virtio rings.
 //! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
+//! - [`range_lock`] locks ranges of files as QEMU does, so that two programs notice that they use the same file.
 //! - [`RateLimiter`] says when the next request may begin.
-//! - [`crash`] runs a last action before the process dies of a defect.
+//! - [`terminal`] makes the user's terminal raw and restores it; [`crash`] does so when the process dies of a defect.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -30,7 +31,9 @@ mod file_io;
 mod frame_port;
 mod guest_bytes;
 mod iovec;
+pub mod range_lock;
 mod rate;
+pub mod terminal;
 mod unix;
 mod vhost;
 

@@ -1,8 +1,6 @@
 //! What a file is in use for, so that nothing is written over it.
 //!
-//! Whoever uses a file says so by a lock of its open file description (Linux, fcntl(2), F_OFD_SETLK). Such locks end with the
-//! last descriptor, however the monitor ends, tell two users in one process apart as they do two processes, find a file by any
-//! of its names, and have nothing to do with those of flock(1).
+//! Whoever uses a file says so by a lock on a part of it ([`range_lock`]).
 //!
 //! | use | lock |
 //! |---|---|
@@ -22,20 +20,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use vmm_boot::Role;
+use vmm_hostio::range_lock::{self, DOES, END, LockKind, RangeLock};
 
-/// What QEMU locks of a disk that it reads, as every disk is (QEMU, block/file-posix.c, RAW_LOCK_PERM_BASE; BLK_PERM_*).
-const READS: i64 = 100;
+/// What QEMU locks of a disk that it reads, as every disk is.
+const READS: u64 = DOES + range_lock::READ;
 /// What it locks of one that it writes.
-const WRITES: i64 = 101;
+const WRITES: u64 = DOES + range_lock::WRITE;
 /// What it locks of one whose length it changes.
-const RESIZES: i64 = 103;
+const RESIZES: u64 = DOES + range_lock::RESIZE;
 /// Where our bytes for inputs start. QEMU's permissions are bits of 64: it will never have bytes after 200 + 63.
-const INPUTS: i64 = 264;
-/// No file is longer.
-const END: i64 = i64::MAX;
+const INPUTS: u64 = 264;
 
 /// What a machine is made of, and never written while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +91,7 @@ impl ConfigInUse {
 /// It is an output or a log, and changes meanwhile.
 pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
     // One that can't be locked isn't protected.
-    let _ = lock(file, libc::F_RDLCK, input.byte());
+    let _ = range_lock::lock(file, LockKind::Shared, input.byte());
     match found_use(file, Writing::Replaces) {
         Some(found @ (Use::Output | Use::Log)) => Err(found.refusal()),
         _ => Ok(()),
@@ -104,9 +100,9 @@ pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
 
 /// Takes a file to write it from the beginning, until its last descriptor is closed.
 pub(crate) fn take_output(file: &File) -> io::Result<()> {
-    match lock(file, libc::F_WRLCK, 0..END) {
-        Ok(()) => Ok(()),
-        Err(Errno::EAGAIN) => Err(found_use(file, Writing::Replaces).unwrap_or(Use::Other).refusal()),
+    match range_lock::lock(file, LockKind::Exclusive, 0..END) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(found_use(file, Writing::Replaces).unwrap_or(Use::Other).refusal()),
         // There may be no permission to lock it, and locks of others nevertheless.
         Err(_) => refuse_use(file, Writing::Replaces),
     }
@@ -117,14 +113,14 @@ pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
     let ours = open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok();
     // First one's own, and only then a look at the others': of two who come at once at least one sees the other.
-    let bytes = [WRITES, RESIZES].map(|byte| byte..byte + 1);
-    let noted = ours
-        .as_ref()
-        .map_or(Ok(()), |ours| bytes.into_iter().try_for_each(|byte| lock(ours, libc::F_RDLCK, byte)));
-    match noted {
-        Err(Errno::EAGAIN) => Err(found_use(file, Writing::Appends).unwrap_or(Use::Other).refusal()),
-        _ => refuse_use(file, Writing::Appends).map(|()| ours),
+    let is_refused = |ours| {
+        let noted = |byte| range_lock::lock(ours, LockKind::Shared, byte..byte + 1);
+        [WRITES, RESIZES].into_iter().any(|byte| matches!(noted(byte), Ok(false)))
+    };
+    if ours.as_ref().is_some_and(is_refused) {
+        return Err(found_use(file, Writing::Appends).unwrap_or(Use::Other).refusal());
     }
+    refuse_use(file, Writing::Appends).map(|()| ours)
 }
 
 /// Refuses a file that is in use so that it can't be written in this way.
@@ -135,12 +131,12 @@ pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
 impl Input {
     const ALL: [Self; 5] = [Self::Kernel, Self::Initrd, Self::Image, Self::Module, Self::Config];
 
-    fn byte(self) -> Range<i64> {
-        let start = INPUTS + self as i64;
+    fn byte(self) -> Range<u64> {
+        let start = INPUTS + self as u64;
         start..start + 1
     }
 
-    fn at(byte: i64) -> Option<Self> {
+    fn at(byte: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|input| input.byte().start == byte)
     }
 }
@@ -182,11 +178,10 @@ impl fmt::Display for Use {
 fn found_use(file: &File, writing: Writing) -> Option<Use> {
     let byte = |at| found(file, at..at + 1);
     if let Some(lock) = byte(READS) {
-        let is_replaced = i32::from(lock.l_type) == libc::F_WRLCK;
-        return Some(if is_replaced { Use::Output } else { Use::Disk });
+        return Some(if lock.kind == LockKind::Exclusive { Use::Output } else { Use::Disk });
     }
     if let Some(lock) = found(file, INPUTS..Input::Config.byte().end) {
-        return Some(Input::at(lock.l_start).map_or(Use::Other, Use::Input));
+        return Some(Input::at(lock.start).map_or(Use::Other, Use::Input));
     }
     match writing {
         Writing::Replaces if byte(WRITES).is_some() => Some(Use::Log),
@@ -199,26 +194,9 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
     }
 }
 
-/// A lock of another's in this range, of any kind.
-fn found(file: &File, range: Range<i64>) -> Option<libc::flock> {
-    let mut found = flock(libc::F_WRLCK, range);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).ok()?;
-    (i32::from(found.l_type) != libc::F_UNLCK).then_some(found)
-}
-
-fn lock(file: &File, kind: i32, range: Range<i64>) -> Result<(), Errno> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&flock(kind, range))).map(drop)
-}
-
-fn flock(kind: i32, range: Range<i64>) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: range.start,
-        l_len: range.end - range.start,
-        // What an open file description's lock asks for.
-        l_pid: 0,
-    }
+/// A lock of another's in this range; where there are no locks, nobody has one.
+fn found(file: &File, range: Range<u64>) -> Option<RangeLock> {
+    range_lock::find(file, range).ok().flatten()
 }
 
 fn open_to_read(path: &Path) -> io::Result<File> {
@@ -343,7 +321,9 @@ mod tests {
 
     /// A disk that is read, as `file_lock.rs` in vmm-virtio-devices and QEMU lock it.
     fn lock_disk(file: &File) {
-        [READS, 201, 203].into_iter().for_each(|byte| lock(file, libc::F_RDLCK, byte..byte + 1).unwrap());
+        [READS, 201, 203]
+            .into_iter()
+            .for_each(|byte| assert!(range_lock::lock(file, LockKind::Shared, byte..byte + 1).unwrap()));
     }
 
     #[test]
@@ -385,7 +365,7 @@ mod tests {
     fn lock_of_a_program_that_has_its_own_way_is_respected() {
         let file = file();
         let user = reader(&file);
-        lock(&user, libc::F_RDLCK, 5..6).unwrap();
+        assert!(range_lock::lock(&user, LockKind::Shared, 5..6).unwrap());
         let message = "it is locked by another program; name another file";
         assert_refused(take_output(&writer(&file)), message);
         assert_refused(share_log(&writer(&file)), message);

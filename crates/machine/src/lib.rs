@@ -56,7 +56,6 @@ mod picture;
 mod plan;
 mod ranges;
 mod signals;
-pub mod terminal;
 mod vcpus;
 mod virtio;
 mod watch;

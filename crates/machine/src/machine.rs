@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use vmm_bus::Power;
 use vmm_config::Expect;
 use vmm_devices::{Output, PowerManagement};
+use vmm_hostio::terminal;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::End;
@@ -22,7 +23,7 @@ use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
-use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, plan, terminal};
+use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, plan};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub struct Machine {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
+use vmm_config::describe_file_type;
 
 use crate::file_writer::{FileWriter, PATIENCE};
-use crate::output_file::{describe, open_output};
+use crate::output_file::open_output;
 use crate::virtio::VirtioDevices;
 
 /// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
@@ -79,9 +80,10 @@ impl MetricsFile {
 /// Before it is opened, which a pipe's reader would notice.
 pub(crate) fn refuse_other_than_file(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path).map(|found| found.file_type()) {
-        Ok(kind) if !kind.is_file() => {
-            Err(io::Error::other(format!("it is {}; name a regular file, or a new one", describe(kind))))
-        }
+        Ok(kind) if !kind.is_file() => Err(io::Error::other(format!(
+            "it is {}; name a regular file, or a new one",
+            describe_file_type(kind)
+        ))),
         _ => Ok(()),
     }
 }

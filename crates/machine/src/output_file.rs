@@ -128,19 +128,6 @@ fn explain(path: &Path, error: io::Error) -> io::Error {
     }
 }
 
-/// What is there instead of a regular file.
-pub(crate) fn describe(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,8 +1,7 @@
 //! One writer at a time of a file of the host, or any number of readers.
 //!
-//! The locks are the kernel's, of the open file description (Linux, fcntl(2), F_OFD_SETLK): they end with the last descriptor,
-//! however the monitor ends, and two disks of one machine exclude each other as two machines do. They bind only those who ask
-//! for them.
+//! The locks are those of [`range_lock`]: two disks of one machine exclude each other as two machines do. They bind only those
+//! who ask for them.
 //!
 //! Most monitors lock the whole file, or its start, to write or to read it. QEMU doesn't: it takes nothing but read locks, on
 //! single bytes, and each says something (QEMU, block/file-posix.c, `raw_apply_lock_bytes`). Byte 100 + n is locked by who
@@ -17,29 +16,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use vmm_hostio::range_lock::{self, DOES, END, FORBIDS, LockKind, READ, RESIZE, WRITE, WRITE_UNCHANGED};
 use vmm_virtio::OpenError;
 
 use crate::host_file::{Access, Place};
 
-/// Where QEMU's bytes start that say what is done with the file (RAW_LOCK_PERM_BASE).
-const DOES: u64 = 100;
-/// Where those start that say what nobody else may do (RAW_LOCK_SHARED_BASE).
-const FORBIDS: u64 = 200;
 /// What lies around QEMU's bytes: room is left for permissions to come.
 const AROUND: [Range<u64>; 2] = [0..DOES, 300..END];
-/// No file is longer.
-const END: u64 = i64::MAX as u64;
-
-/// What can be done with a file, by QEMU's numbers (include/block/block-common.h, BLK_PERM_*).
-const READ: u64 = 0;
-const WRITE: u64 = 1;
-/// Writing what is there already.
-const WRITE_UNCHANGED: u64 = 2;
-const RESIZE: u64 = 3;
-
 /// What a reader or writer does, and what it wants nobody else to do.
 struct Claims {
     does: &'static [u64],
@@ -58,7 +41,7 @@ pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str)
     match try_lock(file, access) {
         Ok(true) => Ok(()),
         Ok(false) => Err(place.wrong(&refusal(access, Holder::of(file), instead))),
-        Err(error) => Err(place.host("can't be locked", &error.into())),
+        Err(error) => Err(place.host("can't be locked", &error)),
     }
 }
 
@@ -130,24 +113,24 @@ fn refusal(access: Access, holder: Holder, instead: &str) -> String {
 }
 
 /// Whether nobody else has it. If somebody has, some locks may be left, until `file` is closed.
-fn try_lock(file: &File, access: Access) -> Result<bool, Errno> {
+fn try_lock(file: &File, access: Access) -> io::Result<bool> {
     let (kind, claims) = match access {
-        Access::Read => (libc::F_RDLCK, READER),
-        Access::ReadWrite => (libc::F_WRLCK, WRITER),
+        Access::Read => (LockKind::Shared, READER),
+        Access::ReadWrite => (LockKind::Exclusive, WRITER),
     };
     for range in AROUND {
-        if !take(file, kind, range)? {
+        if !range_lock::lock(file, kind, range)? {
             return Ok(false);
         }
     }
     // First all of one's own, and only then a look at the others': of two who come at once at least one sees the other.
     for byte in bytes(DOES, claims.does).chain(bytes(FORBIDS, claims.forbids)) {
-        if !take(file, libc::F_RDLCK, byte..byte + 1)? {
+        if !range_lock::lock(file, LockKind::Shared, byte..byte + 1)? {
             return Ok(false);
         }
     }
     for byte in bytes(DOES, claims.forbids).chain(bytes(FORBIDS, claims.does)) {
-        if is_taken(file, byte)? {
+        if range_lock::find(file, byte..byte + 1)?.is_some() {
             return Ok(false);
         }
     }
@@ -156,33 +139,6 @@ fn try_lock(file: &File, access: Access) -> Result<bool, Errno> {
 
 fn bytes(base: u64, what: &'static [u64]) -> impl Iterator<Item = u64> {
     what.iter().map(move |number| base + number)
-}
-
-/// Whether that was free.
-fn take(file: &File, kind: i32, range: Range<u64>) -> Result<bool, Errno> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(kind, range))) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether another open file description has a lock on this byte, of any kind.
-fn is_taken(file: &File, byte: u64) -> Result<bool, Errno> {
-    let mut found = flock(libc::F_WRLCK, byte..byte + 1);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
-    Ok(i32::from(found.l_type) != libc::F_UNLCK)
-}
-
-fn flock(kind: i32, range: Range<u64>) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: range.start as libc::off_t,
-        l_len: (range.end - range.start) as libc::off_t,
-        // What an open file description's lock asks for.
-        l_pid: 0,
-    }
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::peer::{Link, OpenError, Peer};
 use super::typed::{INPUT_LEN, Typed};
 use crate::event_loop::Message;
 use crate::fd::{HostFd, Transfer};
-use crate::terminal;
 use crate::watch::{Armed, Watch};
+use vmm_hostio::terminal;
 
 const INPUT: u32 = 0;
 const OUTPUT: u32 = 1;

@@ -2,7 +2,7 @@
 //!
 //! The modes belong to the terminal, not to the process: whoever leaves them raw leaves the user a terminal that neither shows
 //! what is typed nor obeys Ctrl-C. So they are given back at every end but SIGKILL: by [`RawMode`] when it is dropped, by a
-//! panic hook that calls [`restore`], and by [`restore_on_crash`] where the process dies of a signal.
+//! panic hook that calls [`restore`], and by [`crash`](crate::crash) where the process dies of a signal.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
-use vmm_hostio::crash;
 
 /// The terminal, as it was found the first time. Without a lock: a signal handler reads it.
 static FOUND: OnceLock<Found> = OnceLock::new();
@@ -79,13 +78,13 @@ pub fn restore() {
 }
 
 /// The process was stopped, and its shell took the terminal: makes it raw again, as soon as it is ours again.
-pub(crate) fn continued() {
+pub fn continued() {
     RAW.store(false, Ordering::SeqCst);
     ensure_raw();
 }
 
 /// Makes the terminal raw if it is to be and isn't. A terminal that has gone is found out by who reads it.
-pub(crate) fn ensure_raw() {
+pub fn ensure_raw() {
     if WANTED.load(Ordering::SeqCst) && !is_raw() {
         let _ = make_raw();
     }
@@ -102,14 +101,6 @@ fn make_raw() -> io::Result<()> {
     RAW.store(true, Ordering::SeqCst);
     tcsetattr(&found.terminal, OptionalActions::Now, &raw)?;
     Ok(())
-}
-
-/// Gives the terminal its modes back when the process is killed by a defect.
-///
-/// # Errors
-/// The host refuses a signal handler.
-pub fn restore_on_crash() -> io::Result<()> {
-    crash::before_death(restore)
 }
 
 #[cfg(test)]
