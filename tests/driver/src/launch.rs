@@ -11,8 +11,8 @@ use crate::Monitor;
 use crate::fd::set_nonblocking;
 use crate::terminal::Terminal;
 
-/// How every start begins. The monitor keeps ignored signals ignored, and a job in the background or one under nohup
-/// passes them on ignored, the test run itself too.
+/// The wrapper of every start. A test run that is itself a background job, or runs under nohup, ignores signals and passes that on to
+/// its children; the monitor would keep ignoring them, and tests that send them would wait in vain.
 const DEFAULT_SIGNALS: [&str; 2] = ["/usr/bin/env", "--default-signal=HUP,INT,QUIT"];
 
 /// Where the program reads from.

@@ -1,6 +1,6 @@
-//! The processor's name for people: the brand string, in the leaves 0x8000_0002 to 0x8000_0004.
+//! The processor's model name (brand string), in leaves 0x8000_0002 to 0x8000_0004.
 //!
-//! KVM's supported CPUID has zeros there, or a name of KVM's own. Programs show the name, and some choose by it.
+//! KVM_GET_SUPPORTED_CPUID leaves it out. Programs show it, and some base decisions on it.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -27,7 +27,7 @@ impl Brand {
     }
 }
 
-/// Says that the processor's name is `brand`.
+/// Sets the brand string.
 pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, brand: Brand) {
     let Some(first) = find(entries, EXTENDED) else { return };
     first.eax = first.eax.max(LEAVES[2]);
