@@ -84,7 +84,8 @@ fn cpu_time_in(stat: &str) -> Duration {
 pub(crate) fn thread_names(pid: Pid) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a process that runs");
     let mut ids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
-    ids.sort_unstable();
+    // The main thread has the process's number, and others may have lower ones when the kernel has started again from the lowest.
+    ids.sort_unstable_by_key(|id| (i64::from(*id) != i64::from(pid.as_raw()), *id));
     // A thread may end while we look.
     let name = |id: &u32| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).ok();
     ids.iter().filter_map(name).map(|name| name.trim_end().to_owned()).collect()

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
-use driver::{DEADLINE, Launch, Monitor, Stdin};
+use driver::{DEADLINE, Launch, Monitor, Stdin, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::errno::Errno;
@@ -57,10 +57,18 @@ fn open_to_write(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).expect("the disk is there")
 }
 
-/// Its threads, without KVM's own workers, which count as threads of the process that has the VM.
+/// Its threads by name, when each has one of its own: it gives that to itself, so one that has been started still has the main
+/// thread's. KVM's own workers count as threads of the process that has the VM, and are left out.
 fn threads(monitor: &Monitor) -> Vec<String> {
-    let names = monitor.thread_names();
-    names.into_iter().filter(|name| !name.starts_with("kvm-")).collect()
+    let is_named = || {
+        let all = monitor.thread_names();
+        all[1..].iter().all(|name| *name != all[0])
+    };
+    wait_until("all threads have their names", DEADLINE, is_named);
+    let mut names = monitor.thread_names();
+    names.retain(|name| !name.starts_with("kvm-"));
+    names.sort();
+    names
 }
 
 fn descriptors(monitor: &Monitor) -> usize {
@@ -74,7 +82,8 @@ fn start_and_end_all(dir: &Path) {
     halted.iter_mut().chain(&mut echoing).for_each(|monitor| {
         monitor.expect("ready\n", DEADLINE);
     });
-    assert!(threads(&halted[0]).iter().any(|name| name == "vq-base"), "{:?}", threads(&halted[0]));
+    let threads = threads(&halted[0]);
+    assert!(threads.iter().any(|name| name == "vq-base"), "{threads:?}");
     assert_eq!(lock(&open_to_write(&dir.join("base"))), Err(Errno::EAGAIN), "they have it");
 
     // In turns, so that those that end and those that run are mixed.
