@@ -22,6 +22,8 @@ const INTERRUPT_IDENTIFICATION: u64 = 2;
 const RECEIVED_DATA: u8 = 0xc4;
 /// What it reads while there is no interrupt.
 const NO_INTERRUPT: u8 = 0xc1;
+/// Offset of the receive buffer and the transmitter.
+const DATA_REGISTER: u64 = 0;
 /// Offset of the line control register, whose bit 7 shows the divisor instead of the first two registers.
 const LINE_CONTROL: u8 = 3;
 const DIVISOR_ACCESS: u8 = 1 << 7;
@@ -30,9 +32,10 @@ const LINE_STATUS: u8 = 5;
 const DATA_READY: u8 = 1;
 /// Offset of the modem control register, whose bit 4 switches the loopback.
 const MODEM_CONTROL: u64 = 4;
+const LOOPBACK: u8 = 1 << 4;
 
-/// Reads of the line status in a row that make a guest one that polls for input. A driver that prints reads it
-/// once or twice for each byte that it writes.
+/// Reads of the line status without data, and without another access but for data, that make a guest one that polls for input. A
+/// driver that prints reads it once or twice for each byte that it writes.
 const POLLS: u8 = 16;
 
 /// A 16550 UART. Give it eight ports.
@@ -53,7 +56,7 @@ struct Registers {
     serial: Serial<Irq, NoWord, Sink>,
     /// The host side has more than fitted.
     input_waits: bool,
-    /// Reads of the line status since another register was accessed.
+    /// Reads of the line status in which the guest found no data, since it did anything else but read data.
     polls: u8,
     /// The guest has begun to take input.
     listens: bool,
@@ -61,12 +64,22 @@ struct Registers {
 
 impl Registers {
     fn read(&mut self, register: u64) -> u8 {
-        self.polls = if register == u64::from(LINE_STATUS) { self.polls.saturating_add(1) } else { 0 };
-        self.listens |= self.polls >= POLLS;
-        if register == INTERRUPT_IDENTIFICATION {
-            return self.interrupt_identification();
+        let byte = match register {
+            INTERRUPT_IDENTIFICATION => self.interrupt_identification(),
+            _ => self.serial.read(register as u8),
+        };
+        self.count_polls(register, byte);
+        byte
+    }
+
+    /// Linux reads data in turn with its status too when it measures the FIFO in the loopback, and has data each time.
+    fn count_polls(&mut self, register: u64, byte: u8) {
+        if register == u64::from(LINE_STATUS) {
+            self.polls = if byte & DATA_READY == 0 { self.polls.saturating_add(1) } else { 0 };
+        } else if register != DATA_REGISTER {
+            self.polls = 0;
         }
-        self.serial.read(register as u8)
+        self.listens |= self.polls >= POLLS;
     }
 
     /// A 16550 shows an interrupt only while it is enabled. vm-superio goes on showing the one of the empty transmitter after
@@ -203,6 +216,14 @@ impl Uart {
     /// Readable when the guest has made room for input that didn't fit before.
     pub fn wants_input(&self) -> &EventFd {
         &self.wants_input
+    }
+
+    /// What was sent and the guest hasn't read: a reset takes it away from the guest.
+    pub fn unread(&self) -> Vec<u8> {
+        let registers = self.registers();
+        let is_loopback = registers.serial.state().modem_control & LOOPBACK != 0;
+        // In the loopback it may be the guest's own.
+        if is_loopback { Vec::new() } else { registers.serial.state().in_buffer }
     }
 
     fn registers(&self) -> MutexGuard<'_, Registers> {
@@ -375,6 +396,22 @@ mod tests {
     }
 
     #[test]
+    fn uart_input_that_was_not_read_is_there_for_another_guest() {
+        let (uart, _) = listening();
+        assert_eq!(uart.send(b"abc"), 3);
+        assert_eq!(read(&uart, DATA), b'a');
+        assert_eq!(uart.unread(), b"bc");
+    }
+
+    #[test]
+    fn uart_own_words_in_the_loopback_are_not_for_another_guest() {
+        let (uart, _) = listening();
+        write(&uart, MODEM_CONTROL, LOOPBACK);
+        write(&uart, DATA, 0x55);
+        assert_eq!(uart.unread(), b"");
+    }
+
+    #[test]
     fn uart_input_reaches_a_guest_that_polls() {
         let (uart, _) = uart();
         assert_eq!(uart.send(b"ab"), 0);
@@ -383,6 +420,27 @@ mod tests {
         assert_eq!(uart.send(b"ab"), 2);
         assert_eq!([read(&uart, DATA), read(&uart, DATA)], *b"ab");
         assert_eq!(uart.send(b"c"), 1, "it still polls");
+    }
+
+    #[test]
+    fn uart_input_reaches_a_guest_that_reads_whether_there_is_any_or_not() {
+        let (uart, _) = uart();
+        (0..POLLS).for_each(|_| {
+            let _ = (read(&uart, LSR), read(&uart, DATA));
+        });
+        assert_eq!(uart.send(b"a"), 1);
+    }
+
+    #[test]
+    fn uart_fifo_measured_in_the_loopback_is_no_polling() {
+        let (uart, _) = uart();
+        write(&uart, MODEM_CONTROL, 0x10);
+        (0..32).for_each(|_| write(&uart, DATA, 0x55));
+        (0..32).for_each(|_| {
+            let _ = (read(&uart, LSR), read(&uart, DATA));
+        });
+        write(&uart, MODEM_CONTROL, 0);
+        assert_eq!(uart.send(b"a"), 0);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(crate) trait Line: fmt::Debug + Send + Sync {
     /// Types `bytes` and returns how many were taken. If not all, [`wants_input`](Self::wants_input) tells when to go on.
     fn send(&self, bytes: &[u8]) -> usize;
 
+    /// What was sent and the guest hasn't read, where a reset of the machine would lose it.
+    fn unread(&self) -> Vec<u8>;
+
     /// Readable when there is room for input that didn't fit before.
     fn wants_input(&self) -> &EventFd;
 
@@ -72,6 +75,10 @@ impl Line for Arc<Uart> {
 
     fn send(&self, bytes: &[u8]) -> usize {
         Uart::send(self, bytes)
+    }
+
+    fn unread(&self) -> Vec<u8> {
+        Uart::unread(self)
     }
 
     fn wants_input(&self) -> &EventFd {
@@ -118,6 +125,11 @@ impl Line for HostPort {
 
     fn send(&self, bytes: &[u8]) -> usize {
         HostPort::send(self, bytes)
+    }
+
+    /// The port goes on with the next machine, and what is in it too.
+    fn unread(&self) -> Vec<u8> {
+        Vec::new()
     }
 
     fn wants_input(&self) -> &EventFd {

@@ -141,6 +141,7 @@ impl Console {
 
     /// Goes on at another machine's line. What was typed and not taken yet is for that one.
     pub(super) fn set_line(&mut self, line: Box<dyn Line>) {
+        self.typed.take_back(&self.line.unread());
         self.line = line;
         self.size = TerminalSize::default();
         self.resized();

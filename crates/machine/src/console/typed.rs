@@ -11,10 +11,12 @@ use super::line::Line;
 
 /// Bytes read from the host at once; a UART never has room for so much.
 pub(super) const INPUT_LEN: usize = 1024;
-/// Bytes kept for a guest that is slower than whoever types: what Linux gives a pipe.
-const KEPT_LEN: usize = 64 << 10;
-/// How long a guest may take nothing while so much waits, before more is lost.
+/// Bytes kept for a guest that is slower than whoever types. The monitor's keys are heard at once behind a paste of so much.
+const KEPT_LEN: usize = 1 << 20;
+/// How long a guest may take next to nothing while so much waits, before more is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes in that time with which a guest isn't given up: a UART's FIFO, and less than the slowest line had.
+const PROGRESS: usize = 64;
 /// How often a job in the background looks whether the terminal is its own again, which no signal tells.
 const AWAY: Duration = Duration::from_millis(100);
 
@@ -34,6 +36,8 @@ struct Terminal {
     /// Runs while all that is kept waits for the guest.
     patience: TimerFd,
     is_patient: bool,
+    /// What the guest has taken since that began, or since it was given up.
+    taken: usize,
     /// Runs while the terminal is another job's.
     away: TimerFd,
     /// What is typed is lost, since the guest takes nothing.
@@ -49,7 +53,7 @@ impl Typed {
             let patience = TimerFd::new().map_err(io::Error::from)?;
             let keys = Keys::default();
             let away = TimerFd::new().map_err(io::Error::from)?;
-            Some(Terminal { keys, patience, is_patient: false, away, is_dropping: false, lost: 0 })
+            Some(Terminal { keys, patience, is_patient: false, taken: 0, away, is_dropping: false, lost: 0 })
         } else {
             None
         };
@@ -75,7 +79,15 @@ impl Typed {
                 break;
             }
         }
-        let terminal = self.terminal.as_mut().filter(|_| all > 0)?;
+        if self.bytes.is_empty() {
+            // Not for ever what a paste once took.
+            self.bytes.shrink_to(INPUT_LEN);
+        }
+        let terminal = self.terminal.as_mut()?;
+        terminal.taken += all;
+        if terminal.taken < PROGRESS && !self.bytes.is_empty() {
+            return None;
+        }
         terminal.stop_waiting();
         let lost = std::mem::take(&mut terminal.lost);
         std::mem::take(&mut terminal.is_dropping).then_some(lost)
@@ -137,6 +149,11 @@ impl Typed {
         is_news
     }
 
+    /// Takes back what was delivered last and not read.
+    pub(super) fn take_back(&mut self, unread: &[u8]) {
+        unread.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
+    }
+
     /// Whether the guest has taken all of it.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -153,11 +170,13 @@ impl Terminal {
         if !self.is_patient {
             // A timer that can't be set gives the guest up at once: the keys of the monitor are worth more.
             self.is_patient = true;
+            self.taken = 0;
             self.is_dropping = self.patience.reset(PATIENCE, None).is_err();
         }
     }
 
     fn stop_waiting(&mut self) {
+        self.taken = 0;
         if std::mem::take(&mut self.is_patient) {
             // A timer that has expired, or can't be stopped, finds nobody waiting.
             let _ = self.patience.clear();
@@ -212,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn terminal_keeps_64_kib_and_waits_before_more_is_lost() {
+    fn terminal_keeps_1_mib_and_waits_before_more_is_lost() {
         let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
-        (0..64).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
         assert_eq!(typed.room(&uart), 0);
         assert!(typed.give_up());
         assert!(!typed.give_up(), "it is no news any more");
@@ -230,11 +249,31 @@ mod tests {
     #[test]
     fn terminal_of_a_guest_that_takes_some_is_waited_for_anew() {
         let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
-        (0..64).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
         assert_eq!(typed.room(&uart), 0);
         listen(&uart);
         assert_eq!(typed.deliver(&uart), None);
         assert!(!typed.give_up(), "the timer had expired in the same moment");
         assert_eq!(typed.room(&uart), 64);
+    }
+
+    /// One byte at a time is next to nothing: the keys of the monitor would be heard hours later.
+    #[test]
+    fn terminal_of_a_guest_that_takes_a_byte_now_and_then_is_given_up_until_it_takes_64() {
+        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        listen(&uart);
+        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        assert_eq!((typed.deliver(&uart), typed.room(&uart)), (None, 64));
+        typed.push(&[b'x'; 64], no_command);
+        assert_eq!(typed.room(&uart), 0);
+        let take_one = |typed: &mut Typed| {
+            uart.read(0, &mut [0]);
+            typed.deliver(&uart)
+        };
+        (0..63).for_each(|_| assert_eq!(take_one(&mut typed), None));
+        assert!(typed.give_up(), "the timer went on");
+        typed.push(&[b'y'; 67], no_command);
+        (0..63).for_each(|_| assert_eq!(take_one(&mut typed), None));
+        assert_eq!(take_one(&mut typed), Some(4), "of 67 that had room for 63");
     }
 }

@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     trials![
         input_pipe_is_echoed,
         input_pipe_at_its_end_guest_runs_on,
+        input_pipe_into_a_guest_that_resets_for_each_byte_arrives_whole,
         input_null_guest_runs_on,
         input_closed_guest_runs_on,
         input_file_of_64_kib_arrives_whole,
@@ -58,6 +59,34 @@ fn input_pipe_at_its_end_guest_runs_on() {
     monitor.close_stdin();
     monitor.expect("ready\nlast", DEADLINE);
     assert_runs_on(monitor);
+}
+
+/// Waits for a byte, prints it, and resets the machine by the keyboard controller.
+const PRINT_ONE_AND_RESET: [u8; 18] = [
+    0xba, 0xfd, 0x03, // mov dx, 0x3fd
+    0xec, // in al, dx
+    0xa8, 0x01, // test al, 1
+    0x74, 0xfb, // jz, to the `in`
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xec, // in al, dx
+    0xee, // out dx, al
+    0xb0, 0xfe, // mov al, 0xfe
+    0xe6, 0x64, // out 0x64, al
+    0xf4, // hlt
+];
+
+/// Each time more lies in the UART's FIFO than the guest has read.
+fn input_pipe_into_a_guest_that_resets_for_each_byte_arrives_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("guest.bin"), PRINT_ONE_AND_RESET).unwrap();
+    let config = r#"{"boot": {"flat": {"image": "guest.bin"}}, "on_reboot": "restart"}"#;
+    std::fs::write(dir.path().join("vm.json"), config).unwrap();
+    let mut monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).stdin(Stdin::Pipe).start();
+    let typed = "0123456789".repeat(8);
+    monitor.send(typed.as_bytes());
+    monitor.expect(&typed, BULK_DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
 }
 
 fn input_null_guest_runs_on() {
