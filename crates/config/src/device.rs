@@ -14,6 +14,7 @@ use crate::{
     number::Port,
     strict::{self, Found, Reader},
     text::{hint, quote},
+    unique::Unique,
     virtio::{DeviceId, VirtioSection},
 };
 
@@ -105,7 +106,7 @@ impl<'de> Reader<'de> for DeviceReader {
                 "id" => section.id = Some(members.next_value()?),
                 "port" => section.port = Some(members.next_value()?),
                 _ => {
-                    let value = members.next_value()?;
+                    let Unique(value) = members.next_value()?;
                     section.fields.insert(name, value);
                 }
             }

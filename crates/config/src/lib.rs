@@ -66,6 +66,7 @@ mod strict;
 mod text;
 mod timeout;
 mod topology;
+mod unique;
 mod virtio;
 
 pub use affinity::{HostCpu, HostCpus};
