@@ -112,6 +112,11 @@ fn refusal(access: Access, holder: Holder, instead: &str) -> String {
     }
 }
 
+/// Whether somebody has the file as a disk: QEMU, another monitor, or this one by another descriptor.
+pub(crate) fn is_disk(file: &File) -> bool {
+    range_lock::find(file, DOES + READ..DOES + READ + 1).is_ok_and(|found| found.is_some())
+}
+
 /// Whether nobody else has it. If somebody has, some locks may be left, until `file` is closed.
 fn try_lock(file: &File, access: Access) -> io::Result<bool> {
     let (kind, claims) = match access {

@@ -9,6 +9,8 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_virtio::OpenError;
 
+use crate::loop_device;
+
 /// What may be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -67,6 +69,11 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<(File
         .map_err(|error| unopened(place, access, error))?;
     let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
     check(place, access, noun, &found)?;
+    if access == Access::ReadWrite
+        && let Some(conflict) = loop_device::conflict(&found)
+    {
+        return Err(place.wrong(&conflict));
+    }
     // io_uring gives up too early on a file that mustn't block.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|error| place.host("can't be made to block", &error.into()))?;

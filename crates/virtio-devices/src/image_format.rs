@@ -135,6 +135,7 @@ impl ImageFormat {
             Self::Qcow2 => "qcow2",
             Self::Other(_, driver) => driver,
             Self::Luks(1) => {
+                let shown = shell::option_value(path);
                 return format!(
                     "decrypt it, qemu-img convert --object secret,id=key,file=KEYFILE --image-opts \
                      driver=luks,file.filename={shown},key-secret=key -O {wanted} NEW.{wanted}"

@@ -18,6 +18,7 @@ mod file_lock;
 mod host_file;
 mod image_format;
 mod limits;
+mod loop_device;
 mod net;
 mod pmem;
 mod rng;

@@ -1,5 +1,6 @@
 //! Commands in messages: whatever a file is called, the command can be pasted into a shell.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,6 +11,14 @@ pub(crate) fn path(path: &Path) -> String {
         true => word(&[b"./", bytes].concat()),
         false => word(bytes),
     }
+}
+
+/// A path as the value of one of QEMU's options, `file.filename=VALUE`: a comma in it is doubled.
+pub(crate) fn option_value(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let doubled: Vec<u8> =
+        bytes.iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 })).collect();
+    self::path(Path::new(OsStr::from_bytes(&doubled)))
 }
 
 /// Any bytes as one word of a command for sh; for bash if some of them can't be printed.
@@ -46,6 +55,12 @@ mod tests {
         assert_eq!(path(Path::new("-f.img")), "./-f.img");
         assert_eq!(path(Path::new("nbd:a.img")), "./nbd:a.img");
         assert_eq!(path(Path::new("/x/nbd:a.img")), "/x/nbd:a.img");
+    }
+
+    #[test]
+    fn option_value_has_its_commas_doubled() {
+        assert_eq!(option_value(Path::new("a,b")), "a,,b");
+        assert_eq!(option_value(Path::new("a, b")), "'a,, b'");
     }
 
     /// A name that an image holds may be any bytes, and drives no terminal.

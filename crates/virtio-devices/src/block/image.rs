@@ -33,6 +33,17 @@ pub(super) trait Image: Source {
     /// Lets `range` read as zeros. With `unmap` its room may be given up.
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()>;
 
+    /// Called about once a second while the guest uses it. An image that says of itself that somebody writes it may say that it
+    /// is whole again, if nothing happened since the last time.
+    fn rest(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The guest uses it no more, for now: after a flush that went well it is whole again.
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// What the user should know before the guest writes.
     fn caution(&self) -> Option<String> {
         None

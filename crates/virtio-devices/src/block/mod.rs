@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const READY: u32 = 0;
 /// There are tokens again, or the next turn begins.
 const REFILLED: u32 = 1;
-/// Time to look at the size.
+/// Time to look at the size, or for an image to rest.
 const LOOKS: u32 = 2;
 
 /// The device.
@@ -139,6 +139,7 @@ impl VirtioDevice for Block {
             _ => {
                 self.looks.acknowledge();
                 self.look(session);
+                self.rest(session);
                 Ok(())
             }
         };
@@ -225,13 +226,12 @@ impl Block {
     fn watch(&mut self, session: &Session) -> Result<(), Fault> {
         self.is_watching = true;
         let watched = match &self.disk {
-            Disk::Raw(raw) => session
-                .watch(raw.engine.ready(), READY)
-                .and_then(|()| session.watch(&self.looks, LOOKS))
-                .and_then(|()| self.looks.every(LOOK)),
+            Disk::Raw(raw) => session.watch(raw.engine.ready(), READY),
             Disk::Image(_) => Ok(()),
         };
         watched
+            .and_then(|()| session.watch(&self.looks, LOOKS))
+            .and_then(|()| self.looks.every(LOOK))
             .and_then(|()| session.watch(&self.pace, REFILLED))
             .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the disk's events"))
     }
@@ -253,6 +253,15 @@ impl Block {
             self.unwatch(session);
         }
         done
+    }
+
+    /// An image that nobody has changed for a while says so.
+    fn rest(&mut self, session: &Session) {
+        if let Disk::Image(image) = &mut self.disk
+            && image.rest().is_err()
+        {
+            session.counters().errors.add(1);
+        }
     }
 
     /// Tells the driver if the file's size has changed.

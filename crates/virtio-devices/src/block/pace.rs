@@ -11,27 +11,50 @@ use crate::timer::Timer;
 /// Work of a turn, as [`work`](super::request::Request::work) counts it: some milliseconds of a disk, in front of which going
 /// once more through epoll is nothing. A request that is longer has a turn of its own.
 const TURN: u64 = 8 << 20;
+/// The time after which no request of a turn begins: what unpacks a cluster for each of its sectors is slow by any count.
+const TURN_TIME: Duration = Duration::from_millis(50);
 
 /// It is a descriptor that can be read when what it refused is worth another try.
 #[derive(Debug)]
 pub(super) struct Pace {
     limiter: Option<RateLimiter>,
     /// What is left of the turn, for a disk whose thread does the work itself: meanwhile it hears of nothing, not even a stop.
-    turn: Option<u64>,
+    turn: Option<Turn>,
     again: Timer,
     /// Somebody waits for it.
     is_set: bool,
 }
 
+/// What is left of a turn.
+#[derive(Debug)]
+struct Turn {
+    work: u64,
+    /// When its first request began.
+    begun: Option<Instant>,
+}
+
+impl Turn {
+    const NEW: Self = Self { work: TURN, begun: None };
+
+    fn is_over(&self) -> bool {
+        self.work == 0 || self.begun.is_some_and(|begun| begun.elapsed() >= TURN_TIME)
+    }
+
+    fn take(&mut self, work: u64) {
+        self.work = self.work.saturating_sub(work);
+        self.begun.get_or_insert_with(Instant::now);
+    }
+}
+
 impl Pace {
     /// Within `limiter`. `by_turns`: whoever asks does the work at once.
     pub(super) fn new(limiter: Option<RateLimiter>, by_turns: bool) -> io::Result<Self> {
-        Ok(Self { limiter, turn: by_turns.then_some(TURN), again: Timer::new()?, is_set: false })
+        Ok(Self { limiter, turn: by_turns.then_some(Turn::NEW), again: Timer::new()?, is_set: false })
     }
 
     /// Whether a request may begin now that moves `bytes` and is `work`.
     pub(super) fn admits(&mut self, bytes: u64, work: u64) -> bool {
-        if self.turn == Some(0) && self.come_again(Duration::from_nanos(1)) {
+        if self.turn.as_ref().is_some_and(Turn::is_over) && self.come_again(Duration::from_nanos(1)) {
             return false;
         }
         if let Some(limiter) = &mut self.limiter
@@ -41,7 +64,9 @@ impl Pace {
         {
             return false;
         }
-        self.turn = self.turn.map(|left| left.saturating_sub(work));
+        if let Some(turn) = &mut self.turn {
+            turn.take(work);
+        }
         true
     }
 
@@ -49,7 +74,7 @@ impl Pace {
     pub(super) fn restart(&mut self) {
         self.again.acknowledge();
         self.is_set = false;
-        self.turn = self.turn.map(|_| TURN);
+        self.turn = self.turn.is_some().then_some(Turn::NEW);
     }
 
     /// False if it can't be: nobody would come back then, and a limit that can't be kept is better than a disk that stands

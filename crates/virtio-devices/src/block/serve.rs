@@ -84,7 +84,7 @@ impl Block {
                 }
             }
             let _ = announce(session);
-        } else if self.flush().is_err() {
+        } else if self.flush().and_then(|()| self.close()).is_err() {
             session.counters().errors.add(1);
         }
     }
@@ -113,6 +113,13 @@ impl Block {
         match &mut self.disk {
             Disk::Raw(raw) => raw.flush(),
             Disk::Image(image) => image.flush(),
+        }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match &mut self.disk {
+            Disk::Raw(_) => Ok(()),
+            Disk::Image(image) => image.close(),
         }
     }
 

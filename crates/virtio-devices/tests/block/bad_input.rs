@@ -363,7 +363,8 @@ fn overlay_of_a_disk_that_is_too_long() {
     let path = images.create("a.qcow2", 1 << 47, None);
     assert_eq!(
         refusal(json!({"path": path, "format": "qcow2", "overlay": "temp"})),
-        ".overlay: no temporary file can have the disk's 140737488355328 bytes: file too large"
+        ".overlay: no temporary file can have the disk's 140737488355328 bytes: file too large; see ulimit -f, or use a disk that is \
+         smaller"
     );
 }
 

@@ -67,6 +67,7 @@ fn fields_are_those_of_the_specification() {
         cluster_bits: 16,
         disk_len: 1 << 30,
         compression: Compression::Deflate,
+        incompatible: 0,
         is_corrupt: false,
         autoclear: 0,
         backing: None,

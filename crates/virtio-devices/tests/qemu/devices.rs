@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("device_with_a_partition_in_use_is_refused_for_writing", partition),
         trial("device_that_is_mounted_is_refused_for_writing", mounted),
         trial("device_written_past_the_page_cache_is_its_own", direct),
+        trial("device_and_its_backing_file_are_not_both_written", backing_file),
     ]
 }
 
@@ -155,4 +156,25 @@ fn direct(device: &LoopDevice) {
     assert_eq!(send(&mut driver, OUT, 8, &[0x5c; 4096]), OK);
     assert_eq!(read(&mut driver, 8, 4096), (vec![0x5c; 4096], OK));
     assert_eq!(refusal(&device.other(), json!({})), BUSY);
+}
+
+fn backing_file(device: &LoopDevice) {
+    let (file, node) = (device.directory.path().join("disk.img"), device.path.display());
+    let message = format!(
+        ".path: {} is the backing file of {node}: name that device, or detach it, losetup -d {node}",
+        file.display()
+    );
+    let refused = try_open(json!({"path": file, "format": "raw"})).err().unwrap();
+    assert_eq!(refused.to_string(), message);
+    // Who only reads is trusted to know.
+    let reader = try_open(json!({"path": file, "format": "raw", "read_only": true})).unwrap();
+    let message = format!(
+        ".path: {node} is a loop device whose backing file {} is in use as a disk: stop who has that",
+        file.display()
+    );
+    assert_eq!(try_open(json!({"path": device.path, "format": "raw"})).err().unwrap().to_string(), message);
+    let partition = device.partition();
+    assert!(try_open(json!({"path": partition, "format": "raw"})).is_err());
+    drop(reader);
+    assert!(try_open(json!({"path": device.path, "format": "raw"})).is_ok());
 }

@@ -83,7 +83,7 @@ impl Images {
         more
     }
 
-    fn disk(&self, name: &str, more: Value) -> Driver {
+    pub(crate) fn disk(&self, name: &str, more: Value) -> Driver {
         start(self.fields(name, more))
     }
 

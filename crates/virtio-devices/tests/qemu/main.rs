@@ -2,6 +2,7 @@
 //! other has open.
 
 mod devices;
+mod dirty;
 #[path = "../block/disk.rs"]
 // Not all of what drives a disk is needed here.
 #[allow(dead_code)]
@@ -16,8 +17,10 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    let tests =
-        [locks::tests(), images::tests(), formats::tests(), devices::tests()].into_iter().flatten().collect();
+    let tests = [locks::tests(), images::tests(), dirty::tests(), formats::tests(), devices::tests()]
+        .into_iter()
+        .flatten()
+        .collect();
     let mut arguments = Arguments::from_args();
     // One at a time: a child has a copy of every descriptor until it executes its program, and so keeps the locks of disks that
     // other tests close meanwhile.

@@ -14,6 +14,8 @@ pub const HEADER_LEN_MAX: usize = 1 << (CLUSTER_BITS.end - 1);
 /// Bytes of a header of version 2, and at least of one of version 3.
 const V2_LEN: usize = 72;
 const V3_LEN: usize = 104;
+/// Where [`Header::incompatible`] is.
+pub(super) const INCOMPATIBLE: Range<usize> = 72..80;
 /// Where [`Header::autoclear`] is.
 pub(super) const AUTOCLEAR: Range<usize> = 88..96;
 /// Of what a header of version 2 doesn't say: reference counts have 16 bits.
@@ -57,6 +59,8 @@ pub struct Header {
     pub disk_len: u64,
     /// How clusters are compressed.
     pub compression: Compression,
+    /// Incompatible features: what one must know to read it.
+    pub incompatible: u64,
     /// Something is wrong in it: it may be read.
     pub is_corrupt: bool,
     /// Autoclear features: who writes the image clears those that it doesn't know.
@@ -113,7 +117,7 @@ impl Header {
             return Err(Refusal::Damaged("the header's length", header_len as u64));
         }
         let extensions = Extensions::read(bytes, header_len, fields.u64(8)?)?;
-        let incompatible = if version == 2 { 0 } else { fields.u64(72)? };
+        let incompatible = if version == 2 { 0 } else { fields.u64(INCOMPATIBLE.start)? };
         check_encryption(fields.u32(32)?)?;
         check_incompatible(incompatible, &extensions)?;
         let header = Self {
@@ -121,6 +125,7 @@ impl Header {
             cluster_bits,
             disk_len: fields.u64(24)?,
             compression: compression(&fields, header_len, incompatible)?,
+            incompatible,
             is_corrupt: incompatible & 1 << CORRUPT != 0,
             autoclear: if version == 2 { 0 } else { fields.u64(AUTOCLEAR.start)? },
             backing: backing(bytes, extensions.backing_format)?,
@@ -130,6 +135,13 @@ impl Header {
         };
         header.check_tables()?;
         Ok(header)
+    }
+
+    /// [`incompatible`](Self::incompatible) of the image while somebody writes it, as far as `is_written`: tables that don't agree
+    /// may be in it. `None` for version 2, which has no such mark.
+    pub(super) fn marked(&self, is_written: bool) -> Option<u64> {
+        let mark = if is_written { 1 << DIRTY } else { 0 };
+        (self.version > 2).then_some(self.incompatible & !(1 << DIRTY) | mark)
     }
 
     /// Whether it has dirty bitmaps that are right; a write makes them wrong.

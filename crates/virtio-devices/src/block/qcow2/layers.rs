@@ -12,7 +12,7 @@ use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use vmm_virtio::OpenError;
 
-use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header};
+use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header, INCOMPATIBLE};
 use super::refusal::Refusal;
 use super::storage::View;
 use super::zstd::ZstdQcow2;
@@ -93,6 +93,11 @@ impl Layers {
         image.build(format, access)
     }
 
+    /// Bytes of a cluster of the image.
+    pub(super) fn cluster_len(&self) -> usize {
+        self.image().map_or(0, |header| 1 << header.cluster_bits)
+    }
+
     /// Whether the image has dirty bitmaps that are right.
     pub(super) fn has_bitmaps(&self) -> bool {
         self.image().is_some_and(Header::has_bitmaps)
@@ -107,6 +112,21 @@ impl Layers {
         layer.file.write_all_at(&[0; AUTOCLEAR.end - AUTOCLEAR.start], AUTOCLEAR.start as u64)?;
         // Before whatever they speak of is written.
         layer.file.sync_data()
+    }
+
+    /// Whether [`mark`](Self::mark) has an effect.
+    pub(super) fn can_be_marked(&self) -> bool {
+        self.image().is_some_and(|header| header.marked(true).is_some())
+    }
+
+    /// Says in the image that it is being written (dirty), so that nobody uses it as it is if we don't get to the end; or that
+    /// its tables, which are on stable storage, agree again.
+    pub(super) fn mark(&self, is_written: bool) -> io::Result<()> {
+        let (Some(layer), Some(header)) = (self.0.first(), self.image()) else { return Ok(()) };
+        let Some(features) = header.marked(is_written) else { return Ok(()) };
+        layer.file.write_all_at(&features.to_be_bytes(), INCOMPATIBLE.start as u64)?;
+        // The mark comes before whatever it speaks of. One that stays too long costs a repair, and no data.
+        if is_written { layer.file.sync_data() } else { Ok(()) }
     }
 
     fn image(&self) -> Option<&Header> {

@@ -3,6 +3,8 @@
 //! ```text
 //!  open:              layers.rs reads the headers of the image and of what is below it; imago gets them to read
 //!  the first change:  features that it makes untrue are cleared, imago gets the same descriptors to write
+//!  each change:       the image is marked dirty, if it isn't: imago has tables in memory, and writes them in any order
+//!  a rest, the end:   after a flush the tables agree, and the mark is taken away
 //! ```
 //!
 //! imago would read straight into guest memory, through Rust slices of it; a guest that changes the bytes meanwhile makes
@@ -37,6 +39,12 @@ pub(super) struct Qcow2Image {
     format: Format,
     piece: Box<[u8]>,
     writing: Writing,
+    /// The image is marked dirty.
+    is_marked: bool,
+    /// Something was changed since the last flush.
+    is_unflushed: bool,
+    /// Something was changed since the last [`rest`](Image::rest).
+    is_busy: bool,
 }
 
 /// Whether the image is changed.
@@ -67,7 +75,8 @@ impl Qcow2Image {
             return Err(place.wrong(&problem));
         }
         let writing = if access == Access::ReadWrite { Writing::Later } else { Writing::Never };
-        Ok(Self { layers, format, piece: vec![0; PIECE_LEN].into(), writing })
+        let piece = vec![0; layers.cluster_len().max(PIECE_LEN)].into();
+        Ok(Self { layers, format, piece, writing, is_marked: false, is_unflushed: false, is_busy: false })
     }
 
     /// The disk's size in bytes.
@@ -76,17 +85,28 @@ impl Qcow2Image {
     }
 
     /// Before each change.
-    fn begin_writing(&mut self) -> io::Result<()> {
-        match self.writing {
-            Writing::Begun => Ok(()),
-            Writing::Never => Err(io::ErrorKind::PermissionDenied.into()),
-            Writing::Later => {
-                self.layers.clear_features()?;
-                self.format = self.layers.build(Access::ReadWrite)?;
-                self.writing = Writing::Begun;
-                Ok(())
-            }
+    fn begin_change(&mut self) -> io::Result<()> {
+        if self.writing == Writing::Never {
+            return Err(io::ErrorKind::PermissionDenied.into());
         }
+        if !self.is_marked {
+            self.layers.mark(true)?;
+            self.is_marked = true;
+        }
+        if self.writing == Writing::Later {
+            self.layers.clear_features()?;
+            self.format = self.layers.build(Access::ReadWrite)?;
+            self.writing = Writing::Begun;
+        }
+        (self.is_unflushed, self.is_busy) = (true, true);
+        Ok(())
+    }
+
+    /// As much of what is left, from `at` on, as one step takes: at most to the end of a cluster, because one that is compressed
+    /// is unpacked whole for any part of it.
+    fn step_len(&self, at: u64, left: u64) -> usize {
+        let step = self.piece.len() as u64;
+        left.min(step - at % step) as usize
     }
 
     /// What version 2 hasn't got a kind of cluster for. What reads as zeros already stays as it is.
@@ -108,7 +128,8 @@ impl Source for Qcow2Image {
     fn read(&mut self, offset: u64, into: &Buffers<'_>) -> io::Result<()> {
         let (mut left, mut at) = (*into, offset);
         while !left.is_empty() {
-            let piece = &mut self.piece[..left.len().min(PIECE_LEN as u64) as usize];
+            let len = self.step_len(at, left.len());
+            let piece = &mut self.piece[..len];
             self.format.read(&mut *piece, at)?;
             let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
             here.write(piece).map_err(memory)?;
@@ -124,10 +145,11 @@ impl Source for Qcow2Image {
 
 impl Image for Qcow2Image {
     fn write(&mut self, offset: u64, from: &Buffers<'_>) -> io::Result<()> {
-        self.begin_writing()?;
+        self.begin_change()?;
         let (mut left, mut at) = (*from, offset);
         while !left.is_empty() {
-            let piece = &mut self.piece[..left.len().min(PIECE_LEN as u64) as usize];
+            let len = self.step_len(at, left.len());
+            let piece = &mut self.piece[..len];
             let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
             here.read(piece).map_err(memory)?;
             self.format.write(&*piece, at)?;
@@ -142,11 +164,26 @@ impl Image for Qcow2Image {
         }
         // What imago has in memory first.
         self.format.flush()?;
-        self.format.sync()
+        self.format.sync()?;
+        self.is_unflushed = false;
+        Ok(())
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        let was_busy = std::mem::take(&mut self.is_busy);
+        if was_busy { Ok(()) } else { self.close() }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        if self.is_marked && !self.is_unflushed {
+            self.layers.mark(false)?;
+            self.is_marked = false;
+        }
+        Ok(())
     }
 
     fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
-        self.begin_writing()?;
+        self.begin_change()?;
         match self.format.discard_to_any(range.start, range.end - range.start) {
             // A hint that this image can't take.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -155,7 +192,7 @@ impl Image for Qcow2Image {
     }
 
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
-        self.begin_writing()?;
+        self.begin_change()?;
         let len = range.end - range.start;
         if unmap {
             match self.format.discard_to_zero(range.start, len) {
@@ -170,12 +207,19 @@ impl Image for Qcow2Image {
     }
 
     fn caution(&self) -> Option<String> {
-        let is_due = self.writing == Writing::Later && self.layers.has_bitmaps();
-        is_due.then(|| {
+        if self.writing != Writing::Later {
+            return None;
+        }
+        let text = if self.layers.has_bitmaps() {
             "the image has dirty bitmaps, which are lost with the guest's first write: use \"read_only\" or an \"overlay\" to \
              keep them"
-                .to_owned()
-        })
+        } else if !self.layers.can_be_marked() {
+            "the image is of version 2, which can't be marked as being written: if the monitor is killed, repair it before it is \
+             used again, qemu-img check -r all, or make it version 3 now, qemu-img amend -f qcow2 -o compat=v3"
+        } else {
+            return None;
+        };
+        Some(text.to_owned())
     }
 }
 

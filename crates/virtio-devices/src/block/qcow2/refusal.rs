@@ -47,8 +47,8 @@ pub enum Encryption {
 
 impl Refusal {
     /// What is wrong with the image at `path`, to be read after its path, and the command to run.
-    pub fn problem(&self, path: &Path) -> String {
-        let path = shell::path(path);
+    pub fn problem(&self, file: &Path) -> String {
+        let path = shell::path(file);
         let convert = format!("convert it, qemu-img convert -O qcow2 {path} NEW.qcow2");
         match self {
             Self::NotQcow2 => {
@@ -66,6 +66,7 @@ impl Refusal {
                     Encryption::Luks => "LUKS".to_owned(),
                     Encryption::Other(number) => format!("method {number}"),
                 };
+                let path = shell::option_value(file);
                 format!(
                     "is encrypted ({method}), which isn't supported: decrypt it into another image, qemu-img convert \
                      --object secret,id=key,file=KEYFILE --image-opts \
