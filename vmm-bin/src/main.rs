@@ -20,7 +20,9 @@ use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
 use vmm_hostio::crash;
 use vmm_hostio::terminal::{self, RawMode};
 use vmm_machine::doctor::Host;
-use vmm_machine::{ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan};
+use vmm_machine::{
+    ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan, outlive_file_limits,
+};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let inherited = Inherited::find();
     privileges::give_up();
+    outlive_file_limits();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return outcome::usage(&error),
@@ -87,11 +90,12 @@ fn boot_config(
         descriptors::raise_limit();
         Inputs::open(config, KINDS)?
     };
-    check_outputs(args, config, &inputs)?;
+    let outputs = check_outputs(args, config, &inputs)?;
     let mut plan = Plan::new(config, &mut inputs)?;
     if args.check {
         return print(&plan.to_string());
     }
+    let _in_use = outputs.note_streams().map_err(Failure::Stream)?;
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();
@@ -120,7 +124,7 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
 }
 
 /// Refuses files that can't be written, before one of them is made or changed.
-fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<(), Failure> {
+fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<OutputCheck, Failure> {
     let mut outputs = OutputCheck::default();
     if let Some(path) = &args.metrics {
         outputs.metrics(path).map_err(|source| Failure::Metrics { path: path.clone(), source })?;
@@ -128,7 +132,8 @@ fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<(), Fa
     if let Some(path) = &args.log_file {
         outputs.log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
     }
-    Ok(outputs.consoles(config, inputs)?)
+    outputs.consoles(config, inputs)?;
+    Ok(outputs)
 }
 
 /// Builds the machine, ready to run.

@@ -41,6 +41,8 @@ pub(crate) enum Failure {
     Machine { source: vmm_machine::Error, config: Box<Origin> },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Stream(io::Error),
     #[error("--metrics {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
     #[error(
@@ -97,6 +99,7 @@ impl Failure {
             | Self::Background
             | Self::Config(ConfigError::Flag { .. })
             | Self::LogFile { .. }
+            | Self::Stream(_)
             | Self::Metrics { .. } => USAGE,
             Self::Config(_) => BAD_CONFIG,
             Self::Machine { source, .. } => match source.blame() {

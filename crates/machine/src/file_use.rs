@@ -108,7 +108,7 @@ pub(crate) fn take_output(file: &File) -> io::Result<()> {
     }
 }
 
-/// Takes note that `file` is a log, unless it is in use as something else; until the file that is returned, if any, is closed.
+/// Takes note that `file` is a log, or another output that any number write, unless it is in use as something else; until the file that is returned, if any, is closed.
 pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
     let ours = open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok();
@@ -167,7 +167,7 @@ impl fmt::Display for Use {
             Self::Input(Input::Image) => "in use as a flat image",
             Self::Input(Input::Module) => "in use as a module of a multiboot kernel",
             Self::Input(Input::Config) => "in use as the config of a machine",
-            Self::Log => "in use as a log",
+            Self::Log => "in use as a log or as standard output",
             Self::Output => "being written by another console, by --metrics or by another monitor",
             Self::Other => "locked by another program",
         })
@@ -244,7 +244,10 @@ mod tests {
         let message =
             "it is being written by another console, by --metrics or by another monitor; name another file";
         assert_refused(take_input(&reader(&output), Input::Kernel), message);
-        assert_refused(take_input(&reader(&log), Input::Kernel), "it is in use as a log; name another file");
+        assert_refused(
+            take_input(&reader(&log), Input::Kernel),
+            "it is in use as a log or as standard output; name another file",
+        );
         drop((output_user, log_user));
         take_input(&reader(&output), Input::Kernel).unwrap();
         take_input(&reader(&log), Input::Kernel).unwrap();
@@ -314,7 +317,10 @@ mod tests {
     fn log_is_shared_with_logs_alone() {
         let file = file();
         let logs = [share_log(&writer(&file)).unwrap(), share_log(&writer(&file)).unwrap()];
-        assert_refused(take_output(&writer(&file)), "it is in use as a log; name another file");
+        assert_refused(
+            take_output(&writer(&file)),
+            "it is in use as a log or as standard output; name another file",
+        );
         drop(logs);
         take_output(&writer(&file)).unwrap();
     }

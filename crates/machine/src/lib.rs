@@ -74,8 +74,9 @@ pub use inputs::Inputs;
 pub use machine::{Machine, Run};
 pub use messages::Messages;
 pub use metrics::MetricsFile;
-pub use output_check::OutputCheck;
+pub use output_check::{OutputCheck, StreamsInUse};
 pub use plan::{Device, DeviceKind, Plan};
+pub use signals::outlive_file_limits;
 pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.
 pub use vmm_bus::Power;

@@ -1,12 +1,15 @@
 //! Whether the files that a machine writes can be written, before one of them is.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_config::Config;
 use vmm_virtio::HostEnd;
 
-use crate::file_use::{Use, Writing};
+use crate::file_use::{Use, Writing, share_log};
 use crate::metrics::refuse_other_than_file;
 use crate::output_file::{Place, look};
 use crate::{Error, Inputs, OpenError, console, virtio};
@@ -48,8 +51,31 @@ impl OutputCheck {
         Ok(())
     }
 
+    /// Takes note that standard output and error are in use, where they are files: nothing replaces them meanwhile. To be called
+    /// when all others are known. Any number of monitors may have the same.
+    ///
+    /// # Errors
+    /// One of them is in use as something that isn't written.
+    pub fn note_streams(&self) -> io::Result<StreamsInUse> {
+        let mut locks = Vec::new();
+        for (name, stream) in
+            [("standard output", io::stdout().as_fd()), ("standard error", io::stderr().as_fd())]
+        {
+            let Some((file, place)) = as_file(stream)? else { continue };
+            // One that goes by its name too, such as /dev/stdout, has a lock of its own.
+            if self.0.iter().all(|(other, _)| *other != place) {
+                let noted = share_log(&file);
+                locks.extend(noted.map_err(|error| io::Error::other(format!("{name}: {error}")))?);
+            }
+        }
+        Ok(StreamsInUse { _locks: locks })
+    }
+
     fn add(&mut self, path: &Path, writing: Writing) -> io::Result<()> {
         let Some(place) = look(path, writing)? else { return Ok(()) };
+        if writing == Writing::Replaces {
+            refuse_stream(path, &place)?;
+        }
         if let Some((_, found)) = self.0.iter().find(|(other, _)| *other == place) {
             return Err(found.refusal());
         }
@@ -60,4 +86,37 @@ impl OutputCheck {
         self.0.push((place, planned));
         Ok(())
     }
+}
+
+/// What [`OutputCheck::note_streams`] found.
+#[derive(Debug)]
+#[must_use = "the files are protected for as long as this lives"]
+pub struct StreamsInUse {
+    _locks: Vec<File>,
+}
+
+/// Refuses a file that is standard output or error as well, and would be written twice: unless it goes by a name for that.
+fn refuse_stream(path: &Path, place: &Place) -> io::Result<()> {
+    let is_meant = ["/dev", "/proc"].iter().any(|directory| path.starts_with(directory));
+    for (name, stream) in
+        [("standard output", io::stdout().as_fd()), ("standard error", io::stderr().as_fd())]
+    {
+        if !is_meant && as_file(stream)?.is_some_and(|(_, other)| other == *place) {
+            return Err(io::Error::other(format!("it is {name} too; name another file")));
+        }
+    }
+    Ok(())
+}
+
+/// A stream that is a file which is written, and where that is.
+fn as_file(stream: BorrowedFd<'_>) -> io::Result<Option<(File, Place)>> {
+    let file = File::from(stream.try_clone_to_owned()?);
+    let found = file.metadata()?;
+    let is_written = is_written(&file)?;
+    Ok((found.is_file() && is_written).then(|| (file, Place::of(&found))))
+}
+
+fn is_written(file: &File) -> io::Result<bool> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    Ok(flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
 }

@@ -1,6 +1,6 @@
 //! Files that the monitor writes: what a console prints, the log, the counters.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,17 @@ impl LogFile {
 }
 
 fn open(path: &Path, writing: Writing) -> io::Result<File> {
-    options(writing).create(true).mode(PRIVATE).open(path).map_err(|error| explain(path, error))
+    let file =
+        options(writing).create(true).mode(PRIVATE).open(path).map_err(|error| explain(path, error))?;
+    if file.metadata()?.file_type().is_block_device() {
+        return Err(block_device());
+    }
+    Ok(file)
+}
+
+/// It has other names, and the host may have mounted it: neither shows in a lock.
+fn block_device() -> io::Error {
+    io::Error::other("it is a block device; name a file or a pipe")
 }
 
 /// Where an output would be.
@@ -64,6 +74,13 @@ pub(crate) enum Place {
     There { dev: u64, ino: u64 },
     /// Nowhere yet.
     New(PathBuf),
+}
+
+impl Place {
+    /// That of a file which is there.
+    pub(crate) fn of(found: &Metadata) -> Self {
+        Self::There { dev: found.dev(), ino: found.ino() }
+    }
 }
 
 /// Whether a file could be opened to be written, as far as that shows without opening a pipe or making a file; and where it is,
@@ -76,6 +93,9 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     if found.is_dir() {
         return Err(Errno::EISDIR.into());
     }
+    if found.file_type().is_block_device() {
+        return Err(block_device());
+    }
     if !is_lasting(found.file_type()) {
         access(path, AccessFlags::W_OK)?;
         // What opening it would come to, of a socket.
@@ -87,7 +107,7 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     }
     let file = options(writing).open(path)?;
     refuse_use(&file, writing)?;
-    Ok(Some(Place::There { dev: found.dev(), ino: found.ino() }))
+    Ok(Some(Place::of(&found)))
 }
 
 /// Whether a file could be made there.
@@ -111,7 +131,7 @@ fn options(writing: Writing) -> OpenOptions {
 
 /// Whether what is written to it can be read again.
 fn is_lasting(kind: FileType) -> bool {
-    kind.is_file() || kind.is_block_device()
+    kind.is_file()
 }
 
 /// What the path is, where the system's error is about an address.
@@ -181,7 +201,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let logs = [LogFile::open(&path).unwrap(), LogFile::open(&path).unwrap()];
-        assert_refused(open_output(&path), "it is in use as a log; name another file");
+        assert_refused(open_output(&path), "it is in use as a log or as standard output; name another file");
         drop(logs);
         open_output(&path).unwrap();
     }

@@ -17,6 +17,13 @@ use crate::event_loop::Message;
 /// those that nobody heeds unless asked to.
 const OTHERS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCHLD, Signal::SIGURG];
 
+/// Blocks SIGXFSZ in this thread and in those that it starts, for what is opened before there is a machine: a file at its limit of
+/// length is a full disk, and the write says so (EFBIG).
+pub fn outlive_file_limits() {
+    // It is refused for a mask that isn't one.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+}
+
 /// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -28,8 +35,7 @@ impl Signals {
     /// Blocks the signals in this thread, but those that whoever started the process wants ignored, as nohup(1) and a script's
     /// background jobs do. Call it before other threads start, which inherit that.
     ///
-    /// Some are blocked in all of them and never looked at. SIGXFSZ: a file at its limit of length is a full disk, and the write
-    /// says so (EFBIG). SIGTTIN and SIGTTOU: they would stop a job in the background of its terminal before it reads the signal
+    /// Some are blocked in all of them and never looked at. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU: they would stop a job in the background of its terminal before it reads the signal
     /// that is to end it; a read says EIO instead.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
         let ignored = ignored()?;

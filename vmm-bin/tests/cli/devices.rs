@@ -158,6 +158,28 @@ fn directory_for_temporary_files_that_is_missing_is_named_with_its_variable() {
 }
 
 #[test]
+fn field_given_twice_inside_a_field_is_refused_with_its_line() {
+    assert_bad(
+        r#"{"type": "block", "path": "disk.img", "limits": {"operations_per_second": 1, "operations_per_second": 2}}"#,
+        "vm.json:1:143: devices[0].limits.operations_per_second: given twice, keep one",
+    );
+}
+
+/// By setrlimit(2), whose signal would kill.
+#[test]
+fn overlay_longer_than_a_file_may_be_is_refused() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 64 << 20);
+    let disk = r#"{"type": "block", "path": "disk.img", "overlay": "temp"}"#;
+    bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{disk}]}}"#));
+    let limited = ["sh", "-c", r#"ulimit -f 4; exec "$0" "$@""#];
+    let message = "devices[0].overlay: no temporary file can have the disk's 67108864 bytes: File too large (os error 27); see \
+                   ulimit -f, or use a disk that is smaller";
+    let ran = finish(bench.launch(&["--check", "--config", "vm.json"]).wrapped(limited));
+    assert_eq!(ran, complaint(BAD_CONFIG, message));
+}
+
+#[test]
 fn disk_by_a_link_that_leads_nowhere_names_its_target() {
     let bench = Bench::new();
     bench.link("disk.img", "gone.img");

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, Ran, USAGE, complaint};
+use crate::bench::{BAD_CONFIG, Bench, DONE, Ran, USAGE, complaint, finish};
 
 const OUTPUT: &str =
     "it is being written by another console, by --metrics or by another monitor; name another file";
@@ -35,6 +35,34 @@ fn assert_refused_and_checked(bench: &Bench, flags: &[&str], code: i32, message:
 /// `--check` of a machine whose serial file and devices these are.
 fn check(bench: &Bench, serial: &str, devices: &str) -> Ran {
     bench.run_config(&config(serial, devices))
+}
+
+/// With its standard output at a file of this name.
+fn run_into(bench: &Bench, name: &str, flags: &[&str]) -> Ran {
+    let script = format!(r#"exec "$0" "$@" 1<>{name}"#);
+    finish(bench.launch(flags).wrapped(["sh", "-c", &script]))
+}
+
+#[test]
+fn standard_output_into_the_image_is_refused() {
+    let bench = Bench::new();
+    bench.file("hlt.bin", b"\xf4");
+    let message = "standard output: it is in use as a flat image; name another file";
+    assert_eq!(run_into(&bench, "hlt.bin", &["--flat", "hlt.bin"]), complaint(USAGE, message));
+    assert_eq!(std::fs::read(bench.path("hlt.bin")).unwrap(), b"\xf4");
+}
+
+#[test]
+fn standard_output_as_the_metrics_too_is_refused() {
+    let bench = Bench::new();
+    bench.file("hlt.bin", b"\xf4");
+    let message = "--metrics out: it is standard output too; name another file";
+    let flags = ["--flat", "hlt.bin", "--metrics", "out"];
+    assert_eq!(run_into(&bench, "out", &flags), complaint(USAGE, message));
+    assert_eq!(
+        run_into(&bench, "out", &[flags.as_slice(), &["--check"]].concat()),
+        complaint(USAGE, message)
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use driver::{DEADLINE, Launch, Monitor, guests, wait_until};
+use driver::{DEADLINE, Launch, Monitor, Stdout, guests, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         output_file_of_a_late_refusal_is_kept,
         output_file_of_a_guest_that_prints_nothing_is_emptied,
         output_file_that_is_a_device_is_shared,
+        output_file_that_is_another_monitors_standard_output_is_refused,
         log_of_two_monitors_is_shared,
         kernel_that_is_a_disk_to_read_is_both,
     ]
@@ -116,7 +117,11 @@ fn output_file_that_is_the_config_is_refused_and_kept() {
 fn output_file_that_is_the_log_is_refused() {
     let bench = Bench::new();
     let launch = bench.launch(r#""serial": {"file": "serial"}"#).args(["--log-file", "serial"]);
-    assert_refused(launch, BAD_CONFIG, "serial file serial: it is in use as a log; name another file");
+    assert_refused(
+        launch,
+        BAD_CONFIG,
+        "serial file serial: it is in use as a log or as standard output; name another file",
+    );
     assert_eq!(bench.serial(), "earlier\n");
 }
 
@@ -211,9 +216,20 @@ fn log_of_two_monitors_is_shared() {
     wait_until("both have written", DEADLINE, || log().matches("INFO first KVM_RUN").count() == 2);
     let log = log();
     // And is no console of a third.
-    let message = "serial file log: it is in use as a log; name another file";
+    let message = "serial file log: it is in use as a log or as standard output; name another file";
     assert_refused(bench.launch(r#""serial": {"file": "log"}"#), BAD_CONFIG, message);
     assert_eq!(fs::read_to_string(bench.path("log")).unwrap(), log);
+}
+
+fn output_file_that_is_another_monitors_standard_output_is_refused() {
+    let bench = Bench::new();
+    let printed = || fs::read_to_string(bench.path("out")).unwrap_or_default();
+    let first = bench.launch(r#""serial": "stdio""#).stdout(Stdout::File(bench.path("out")));
+    let _first = first.start();
+    wait_until("the first one prints", DEADLINE, || printed().contains("ready\n"));
+    let message = "serial file out: it is in use as a log or as standard output; name another file";
+    assert_refused(bench.launch(r#""serial": {"file": "out"}"#), BAD_CONFIG, message);
+    assert!(printed().contains("ready\n"));
 }
 
 /// And it is another monitor's kernel at the same time.
