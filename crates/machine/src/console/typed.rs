@@ -247,6 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn terminal_gives_back_the_room_of_a_paste_that_was_taken() {
+        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        listen(&uart);
+        while !typed.is_empty() {
+            typed.deliver(&uart);
+            (0..64).for_each(|_| {
+                uart.read(0, &mut [0]);
+            });
+        }
+        assert!(typed.bytes.capacity() <= 2 * INPUT_LEN, "{}", typed.bytes.capacity());
+    }
+
+    #[test]
     fn terminal_of_a_guest_that_takes_some_is_waited_for_anew() {
         let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
         (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));

@@ -90,3 +90,24 @@ impl AsRawFd for Pace {
         self.again.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turn_is_over_when_its_work_is_done_or_its_time() {
+        let begun = Instant::now();
+        assert!(!Turn::NEW.is_over());
+        assert!(!Turn { work: 1, begun: Some(begun + TURN_TIME) }.is_over());
+        assert!(Turn { work: 1, begun: begun.checked_sub(TURN_TIME) }.is_over());
+        assert!(Turn { work: 0, begun: None }.is_over());
+    }
+
+    #[test]
+    fn turn_begins_with_its_first_request() {
+        let mut turn = Turn::NEW;
+        turn.take(TURN + 1);
+        assert!(turn.work == 0 && turn.begun.is_some());
+    }
+}

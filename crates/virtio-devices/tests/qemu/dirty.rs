@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_is_marked_dirty_from_the_first_write_to_the_end", marked_until_the_end),
         trial("image_that_was_read_alone_is_not_marked", read_alone_is_not_marked),
         trial("image_is_not_dirty_when_all_is_flushed_and_at_rest", clean_at_rest),
+        trial("image_stays_dirty_at_rest_with_something_unflushed", dirty_at_rest_if_unflushed),
         trial("image_of_a_killed_monitor_is_refused_and_loses_nothing_that_was_flushed", killed),
         trial("image_of_version_2_is_used_with_a_warning", version_2_is_warned_of),
     ]
@@ -30,6 +31,14 @@ fn create(more: &str) -> Images {
 /// Whether the image is marked dirty: the lowest of its incompatible features.
 fn is_dirty(images: &Images) -> bool {
     std::fs::read(images.path("a.qcow2")).unwrap()[79] & 1 != 0
+}
+
+fn wait_until_clean(images: &Images) {
+    let begun = Instant::now();
+    while is_dirty(images) {
+        assert!(begun.elapsed() < DEADLINE, "it is still marked");
+        sleep(Duration::from_millis(10));
+    }
 }
 
 fn write(disk: &mut Driver, sector: u64, byte: u8) {
@@ -68,13 +77,23 @@ fn clean_at_rest() {
     let mut disk = images.disk("a.qcow2", json!({}));
     write(&mut disk, 0, 1);
     flush(&mut disk);
-    let begun = Instant::now();
-    while is_dirty(&images) {
-        assert!(begun.elapsed() < DEADLINE, "it is still marked");
-        sleep(Duration::from_millis(10));
-    }
+    wait_until_clean(&images);
     write(&mut disk, 8, 2);
     assert!(is_dirty(&images), "marked again");
+}
+
+/// Another disk's rests, which come as often, show that this one has had some.
+fn dirty_at_rest_if_unflushed() {
+    let (unflushed, flushed) = (create(""), create(""));
+    let mut disk = unflushed.disk("a.qcow2", json!({}));
+    write(&mut disk, 0, 1);
+    let mut other = flushed.disk("a.qcow2", json!({}));
+    (0..2).for_each(|_| {
+        write(&mut other, 0, 1);
+        flush(&mut other);
+        wait_until_clean(&flushed);
+    });
+    assert!(is_dirty(&unflushed));
 }
 
 /// What a kill leaves is what is in the file: copied while the disk is in use.

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_compressed_by_zstd_is_read_and_written", || compressed_is_read_and_written("zstd")),
         trial("image_compressed_by_zlib_is_read_and_written", || compressed_is_read_and_written("zlib")),
         trial("zeros_and_discards_in_an_image_compressed_by_zstd", zstd_zeroes_and_discards),
+        trial("cluster_that_is_compressed_is_read_once_for_a_request", compressed_is_read_once),
         trial("backing_file_compressed_by_zstd_is_read_and_copied", zstd_backing),
         trial("image_of_version_2_takes_zeros", version_2_takes_zeros),
         trial("image_of_version_2_has_its_backing_files_format", version_2_has_a_backing_format),
@@ -314,6 +315,36 @@ fn compressed_is_read_and_written(kind: &str) {
     images.assert_holds("c.qcow2", &expected);
     let mut driver = images.disk("c.qcow2", json!({"read_only": true}));
     assert!(read_all(&mut driver) == expected);
+}
+
+/// What this process has read so far, in bytes.
+fn bytes_read() -> u64 {
+    let counts = std::fs::read_to_string("/proc/self/io").unwrap();
+    counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// Each time that a part of it is needed, all of it is read and unpacked: of a large cluster 32 times as much as was asked for.
+fn compressed_is_read_once() {
+    let images = Images::new();
+    // Five clusters that are about half as long when they are compressed: 16 of 256 values in no order.
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 28) as u8
+    };
+    let raw: Vec<u8> = (0..5 << 18).map(|_| next()).collect();
+    std::fs::write(images.path("p.raw"), &raw).unwrap();
+    images.qemu_img(
+        "convert -c -f raw -O qcow2 -o compression_type=zstd,cluster_size=256k DIR/p.raw DIR/c.qcow2",
+    );
+    let mut driver = images.disk("c.qcow2", json!({"read_only": true}));
+    // With the tables.
+    assert_eq!(read(&mut driver, 0, 512), (raw[..512].to_vec(), OK));
+    let before = bytes_read();
+    let (bytes, status) = read(&mut driver, 256, 1 << 20);
+    let used = bytes_read() - before;
+    assert!(status == OK && bytes[..] == raw[128 << 10..][..1 << 20]);
+    assert!(used < 6 << 17, "{used} bytes for five clusters of about 128 KiB");
 }
 
 fn zstd_zeroes_and_discards() {
