@@ -52,6 +52,8 @@ pub(crate) enum Failure {
     Background,
     #[error("terminal")]
     Terminal(#[source] io::Error),
+    #[error("signals")]
+    Signals(#[source] io::Error),
     #[error("standard output")]
     Stdout(#[source] io::Error),
 }
@@ -107,7 +109,7 @@ impl Failure {
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
+            Self::Terminal(_) | Self::Signals(_) | Self::Stdout(_) => INTERNAL,
         }
     }
 }
@@ -137,6 +139,9 @@ pub(crate) fn report(result: Result<Outcome, Failure>, streams: &Streams) -> Exi
     let code = match result {
         Err(failure) => {
             streams.report(&format!("error: {}", failure.message()));
+            if let Some(log) = &streams.log {
+                log.remove_unused_log();
+            }
             failure.code()
         }
         Ok(Outcome::HostLacks) => HOST_CANT,

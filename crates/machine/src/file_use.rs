@@ -60,6 +60,8 @@ pub(crate) enum Use {
     Log,
     /// It is replaced.
     Output,
+    /// A console listens there.
+    Socket,
     /// Of a program that locks in a way of its own.
     Other,
 }
@@ -123,6 +125,11 @@ pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     refuse_use(file, Writing::Appends).map(|()| ours)
 }
 
+/// Whether others have this file as a log, beside `lock`, which [`share_log`] returned.
+pub(crate) fn is_log_of_others(lock: &File) -> bool {
+    found(lock, WRITES..WRITES + 1).is_some()
+}
+
 /// Refuses a file that is in use so that it can't be written in this way.
 pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
     found_use(file, writing).map_or(Ok(()), |found| Err(found.refusal()))
@@ -169,6 +176,7 @@ impl fmt::Display for Use {
             Self::Input(Input::Config) => "in use as the config of a machine",
             Self::Log => "in use as a log or as standard output",
             Self::Output => "being written by another console, by --metrics or by another monitor",
+            Self::Socket => "the socket of another console",
             Self::Other => "locked by another program",
         })
     }

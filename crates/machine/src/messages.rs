@@ -91,6 +91,16 @@ impl Messages {
         Self::new(Target::File(LogFile::open(path)?))
     }
 
+    /// Removes a log file that was made for this and has nothing in it: for a start that is refused. Nothing may be said after
+    /// that.
+    pub fn remove_unused_log(&self) {
+        if let Target::File(log) = &self.0.target
+            && self.is_drained()
+        {
+            log.remove_if_unused();
+        }
+    }
+
     fn new(target: Target) -> io::Result<Self> {
         Ok(Self(Arc::new(Shared {
             queue: Arc::new(Output::new()?),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use vmm_config::describe_file_type;
 
 use crate::file_writer::{FileWriter, PATIENCE};
-use crate::output_file::open_output;
+use crate::output_file::{NewFile, open_output};
 use crate::virtio::VirtioDevices;
 
 /// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
@@ -30,24 +30,25 @@ pub struct MetricsFile {
     writer: Arc<FileWriter>,
     /// The last attempt failed, and the user knows.
     is_failing: Arc<AtomicBool>,
+    made: Arc<Option<NewFile>>,
 }
 
 impl MetricsFile {
     /// Creates the file, for its user alone, or takes one, which stays as it is until there are counters. Clones are the same file,
     /// for the machine that comes after a reset. To be called when the [`Inputs`](crate::Inputs) of a machine are open: only then
-    /// it is known that the file is none of them.
+    /// it is known that the file is none of them. One that was created and never written goes with the last clone.
     ///
     /// # Errors
     /// It can't be created, is no regular file, or is in use: as a disk, a kernel, another monitor's console.
     pub fn create(path: &Path) -> io::Result<Self> {
         refuse_other_than_file(path)?;
-        let mut file = open_output(path)?;
+        let (mut file, made) = open_output(path)?;
         let writer = FileWriter::with_sink(Box::new(move |text| {
             replace(&mut file, text)
                 .map(|()| text.len())
                 .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         }))?;
-        Ok(Self { writer: Arc::new(writer), is_failing: Arc::default() })
+        Ok(Self { writer: Arc::new(writer), is_failing: Arc::default(), made: Arc::new(made) })
     }
 
     /// Whether what became of the last attempt is a failure that nobody was told of. A guest that resets its machine without
@@ -60,6 +61,9 @@ impl MetricsFile {
     /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before.
     pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
         let before = self.writer.take_outcome();
+        if let Some(made) = &*self.made {
+            made.keep();
+        }
         // 16 devices at most, of some 200 bytes each.
         let text = format!("{:#}\n", counters(uptime, devices));
         if !self.writer.hand_over(text.as_bytes()) {

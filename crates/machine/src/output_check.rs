@@ -7,11 +7,12 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_config::Config;
+use vmm_hostio::NamedSocket;
 use vmm_virtio::HostEnd;
 
 use crate::file_use::{Use, Writing, share_log};
 use crate::metrics::refuse_other_than_file;
-use crate::output_file::{Place, look};
+use crate::output_file::{Place, look, look_at_name};
 use crate::{Error, Inputs, OpenError, console, virtio};
 
 /// Checks the files that a machine writes without making, changing or locking one: first all of them, and only then a start opens
@@ -38,15 +39,18 @@ impl OutputCheck {
         self.add(path, Writing::Appends)
     }
 
-    /// Whether the files that `config` names for consoles can be written, beside its `inputs`.
+    /// Whether the files that `config` names for consoles can be written, beside its `inputs`, and its sockets be made.
     ///
     /// # Errors
     /// One can't be, or is in use.
     pub fn consoles(&mut self, config: &Config, inputs: &Inputs) -> Result<(), Error> {
         for (field, end) in console::ends(&config.serial, virtio::consoles(&inputs.devices)) {
-            if let HostEnd::File(path) = &end {
-                self.add(path, Writing::Replaces).map_err(|source| OpenError::new(&field, &end, source))?;
-            }
+            let checked = match &end {
+                HostEnd::File(path) => self.add(path, Writing::Replaces),
+                HostEnd::Socket(path) => self.socket(path),
+                HostEnd::Stdio | HostEnd::Pty | HostEnd::None => Ok(()),
+            };
+            checked.map_err(|source| OpenError::new(&field, &end, source))?;
         }
         Ok(())
     }
@@ -71,18 +75,29 @@ impl OutputCheck {
         Ok(StreamsInUse { _locks: locks })
     }
 
+    fn socket(&mut self, path: &Path) -> io::Result<()> {
+        NamedSocket::look(path)?;
+        self.add_place(look_at_name(path)?, Use::Socket)
+    }
+
     fn add(&mut self, path: &Path, writing: Writing) -> io::Result<()> {
         let Some(place) = look(path, writing)? else { return Ok(()) };
         if writing == Writing::Replaces {
             refuse_stream(path, &place)?;
         }
+        self.add_place(
+            place,
+            match writing {
+                Writing::Replaces => Use::Output,
+                Writing::Appends => Use::Log,
+            },
+        )
+    }
+
+    fn add_place(&mut self, place: Place, planned: Use) -> io::Result<()> {
         if let Some((_, found)) = self.0.iter().find(|(other, _)| *other == place) {
             return Err(found.refusal());
         }
-        let planned = match writing {
-            Writing::Replaces => Use::Output,
-            Writing::Appends => Use::Log,
-        };
         self.0.push((place, planned));
         Ok(())
     }

@@ -4,29 +4,71 @@ use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
 
-use crate::file_use::{Writing, refuse_use, share_log, take_output};
+use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_output};
 
 /// The mode of a file that is made. It may hold the guest's secrets: for its user alone.
 const PRIVATE: u32 = 0o600;
 
+/// A file that was made to be written. Dropped before it is [kept](Self::keep), it is removed, if it is still empty: nothing is
+/// left of a start that is refused.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    /// Not the name of a link to it.
+    path: PathBuf,
+    place: Place,
+    is_kept: AtomicBool,
+}
+
+impl NewFile {
+    fn find(path: &Path, file: &File) -> io::Result<Self> {
+        Ok(Self {
+            path: path.canonicalize()?,
+            place: Place::of(&file.metadata()?),
+            is_kept: AtomicBool::new(false),
+        })
+    }
+
+    /// It stays, whatever is in it.
+    pub(crate) fn keep(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    fn remove_if_empty(&self) {
+        let is_ours = |found: Metadata| found.len() == 0 && Place::of(&found) == self.place;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            self.remove_if_empty();
+        }
+    }
+}
+
 /// Opens a file to replace what is in it, or makes it. Nobody else can open it as an output until the last descriptor is
-/// closed. What was in the file stays there: emptying it is up to the caller, when nothing refuses the start any more.
+/// closed. What was in the file stays there: emptying it is up to the caller, when nothing refuses the start any more, and so is
+/// keeping one that was made.
 ///
 /// Pipes and character devices may have any number of writers.
 ///
 /// # Errors
 /// It is in use as a disk, an input or an output, or can't be opened: a pipe that has no reader, for instance.
-pub(crate) fn open_output(path: &Path) -> io::Result<File> {
-    let file = open(path, Writing::Replaces)?;
+pub(crate) fn open_output(path: &Path) -> io::Result<(File, Option<NewFile>)> {
+    let (file, made) = open(path, Writing::Replaces)?;
     if is_lasting(file.metadata()?.file_type()) {
         take_output(&file)?;
     }
-    Ok(file)
+    Ok((file, made))
 }
 
 /// A log file, open for appending. Others may append to it too.
@@ -34,7 +76,8 @@ pub(crate) fn open_output(path: &Path) -> io::Result<File> {
 pub(crate) struct LogFile {
     file: File,
     /// Holds the lock by which others know that it is a log.
-    _lock: Option<File>,
+    lock: Option<File>,
+    made: Option<NewFile>,
 }
 
 impl LogFile {
@@ -43,9 +86,22 @@ impl LogFile {
     /// # Errors
     /// It is in use as something else, or can't be opened.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = open(path, Writing::Appends)?;
+        let (file, made) = open(path, Writing::Appends)?;
+        // Others may log there by the time that this one ends.
+        if let Some(made) = &made {
+            made.keep();
+        }
         let lock = if is_lasting(file.metadata()?.file_type()) { share_log(&file)? } else { None };
-        Ok(Self { file, _lock: lock })
+        Ok(Self { file, lock, made })
+    }
+
+    /// Removes the file, if it was made for this log, nothing is in it, and no other monitor logs there.
+    pub(crate) fn remove_if_unused(&self) {
+        if let (Some(made), Some(lock)) = (&self.made, &self.lock)
+            && !is_log_of_others(lock)
+        {
+            made.remove_if_empty();
+        }
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -53,13 +109,20 @@ impl LogFile {
     }
 }
 
-fn open(path: &Path, writing: Writing) -> io::Result<File> {
-    let file =
-        options(writing).create(true).mode(PRIVATE).open(path).map_err(|error| explain(path, error))?;
+fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
+    let mut options = options(writing);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = options.create(true).mode(PRIVATE).open(path)?;
+            let made = NewFile::find(path, &file)?;
+            return Ok((file, Some(made)));
+        }
+        opened => opened.map_err(|error| explain(path, error))?,
+    };
     if file.metadata()?.file_type().is_block_device() {
         return Err(block_device());
     }
-    Ok(file)
+    Ok((file, None))
 }
 
 /// It has other names, and the host may have mounted it: neither shows in a lock.
@@ -108,6 +171,14 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     let file = options(writing).open(path)?;
     refuse_use(&file, writing)?;
     Ok(Some(Place::of(&found)))
+}
+
+/// Where what has this name is, or would be.
+pub(crate) fn look_at_name(path: &Path) -> io::Result<Place> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => look_at_place(path),
+        found => Ok(Place::of(&found?)),
+    }
 }
 
 /// Whether a file could be made there.
@@ -187,6 +258,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [path, link, hard] = ["new", "link", "hard"].map(|name| dir.path().join(name));
         let output = open_output(&path).unwrap();
+        output.1.as_ref().unwrap().keep();
         symlink("new", &link).unwrap();
         fs::hard_link(&path, &hard).unwrap();
         assert_refused(open_output(&path), IN_USE);
@@ -211,8 +283,44 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("link");
         symlink("new", &link).unwrap();
-        open_output(&link).unwrap();
+        let (file, made) = open_output(&link).unwrap();
         assert!(dir.path().join("new").exists());
+        drop((file, made));
+        assert!(!dir.path().join("new").exists());
+        assert!(fs::symlink_metadata(&link).is_ok());
+    }
+
+    #[test]
+    fn file_that_was_made_goes_if_nothing_is_in_it_and_nobody_kept_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, written, kept, replaced, old] =
+            ["new", "written", "kept", "replaced", "old"].map(|name| dir.path().join(name));
+        fs::write(&old, "").unwrap();
+        let opened = [&new, &written, &kept, &replaced, &old].map(|path| open_output(path).unwrap());
+        fs::write(&written, "x").unwrap();
+        opened[2].1.as_ref().unwrap().keep();
+        fs::remove_file(&replaced).unwrap();
+        fs::write(&replaced, "").unwrap();
+        drop(opened);
+        let are_there = [&new, &written, &kept, &replaced, &old].map(|path| path.exists());
+        assert_eq!(are_there, [false, true, true, true, true]);
+    }
+
+    #[test]
+    fn log_that_was_made_goes_if_nothing_is_in_it_and_nobody_else_logs_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let ours = LogFile::open(&path).unwrap();
+        let other = LogFile::open(&path).unwrap();
+        ours.remove_if_unused();
+        assert!(path.exists());
+        drop(other);
+        ours.remove_if_unused();
+        assert!(!path.exists());
+        let written = LogFile::open(&path).unwrap();
+        fs::write(&path, "x").unwrap();
+        written.remove_if_unused();
+        assert!(path.exists());
     }
 
     /// The usual umask lets all users read what is made.
@@ -222,9 +330,8 @@ mod tests {
         let [new, log, old] = ["new", "log", "old"].map(|name| dir.path().join(name));
         fs::write(&old, "").unwrap();
         fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).unwrap();
-        open_output(&new).unwrap();
+        let _outputs = [&new, &old].map(|path| open_output(path).unwrap());
         LogFile::open(&log).unwrap();
-        open_output(&old).unwrap();
         let modes = [new, log, old].map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o7777);
         assert_eq!(modes, [0o600, 0o600, 0o640]);
     }

@@ -24,6 +24,16 @@ pub fn outlive_file_limits() {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
 }
 
+/// Keeps the signals that end a monitor waiting, in this thread and in those that it starts, until a machine runs or the process
+/// ends: one that killed it meanwhile would leave the names of its sockets behind, and new files. To be called before the
+/// [`Inputs`](crate::Inputs) are opened.
+///
+/// # Errors
+/// The host doesn't say which signals are ignored.
+pub fn hold_signals() -> io::Result<()> {
+    block_all().map(drop)
+}
+
 /// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -38,20 +48,25 @@ impl Signals {
     /// Some are blocked in all of them and never looked at. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU: they would stop a job in the background of its terminal before it reads the signal
     /// that is to end it; a read says EIO instead.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
-        let ignored = ignored()?;
-        let mut set = SigSet::all();
-        crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
-        set.thread_block()?;
-        // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
-        // Those in between are the C library's own, which blocks none of them.
-        let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
-        let unblocked = numbers.filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
-        for number in unblocked {
-            unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
-        }
-        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let fd = SignalFd::with_flags(&block_all()?, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })
     }
+}
+
+/// Blocks what [`Signals`] takes, and returns it.
+fn block_all() -> io::Result<SigSet> {
+    let ignored = ignored()?;
+    let mut set = SigSet::all();
+    crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
+    set.thread_block()?;
+    // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
+    // Those in between are the C library's own, which blocks none of them.
+    let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
+    let unblocked = numbers.filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
+    for number in unblocked {
+        unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
+    }
+    Ok(set)
 }
 
 /// The signals that the process ignores, as bits from 1 on (proc_pid_status(5)).
@@ -93,6 +108,14 @@ impl MutEventSubscriber for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signal_that_is_held_waits() {
+        hold_signals().unwrap();
+        // To this thread, with which it goes.
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+    }
 
     #[test]
     fn signals_ignored_of_a_rust_program_are_those_of_its_runtime() {

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, Ran, USAGE, complaint, finish};
+use crate::bench::{BAD_CONFIG, Bench, DONE, HOST_CANT, Ran, USAGE, complaint, finish};
 
 const OUTPUT: &str =
     "it is being written by another console, by --metrics or by another monitor; name another file";
@@ -125,6 +125,41 @@ fn start_that_is_refused_makes_no_file() {
     let flags = ["--kernel", "none", "--log-file", "log"];
     let message = "kernel image none: can't be opened: No such file or directory (os error 2)";
     assert_refused_and_checked(&bench, &flags, BAD_CONFIG, message);
+}
+
+/// The host has less memory for it than the guest is to have.
+#[test]
+fn start_that_the_host_refuses_leaves_no_file() {
+    let bench = Bench::new();
+    bench.file("hlt.bin", b"\xf4");
+    bench.file("old", "earlier");
+    let before = bench.contents();
+    let flags = ["--flat", "hlt.bin", "--memory", "1G", "--log-file", "log", "--metrics", "metrics"];
+    let limited = |serial: &str| {
+        let launch = bench.launch(&[&flags[..], &["--serial", serial]].concat());
+        finish(launch.wrapped(["sh", "-c", r#"ulimit -v 500000; exec "$0" "$@""#])).code
+    };
+    assert_eq!(limited("file:new"), Some(HOST_CANT));
+    assert_eq!(limited("file:old"), Some(HOST_CANT));
+    assert!(bench.contents() == before, "{:?} are other files or were changed", bench.names());
+}
+
+#[test]
+fn check_of_a_socket_in_use_is_refused() {
+    let bench = Bench::new();
+    let _listener = UnixListener::bind(bench.path("socket")).unwrap();
+    let message = "serial socket socket: is in use by another program: stop that one, or choose another path";
+    let flags = ["--kernel", "kernel", "--serial", "socket:socket", "--check"];
+    assert_eq!(bench.run(&flags), complaint(BAD_CONFIG, message));
+}
+
+#[test]
+fn check_of_two_consoles_at_one_socket_is_refused() {
+    let console =
+        |id: &str| format!(r#"{{"type": "console", "id": "{id}", "target": {{"socket": "socket"}}}}"#);
+    let devices = format!("{}, {}", console("a"), console("b"));
+    let message = "devices[1].target socket socket: it is the socket of another console; name another file";
+    assert_eq!(check(&Bench::new(), "/dev/null", &devices), complaint(BAD_CONFIG, message));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use vmm_virtio::{HostEnd, TerminalSize};
 
 use crate::fd::{Direction, HostFd};
-use crate::output_file::open_output;
+use crate::output_file::{NewFile, open_output};
 
 /// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
@@ -64,13 +64,20 @@ pub(super) enum Peer {
         name: String,
         /// The monitor's own standard output: when its reader goes, so do we.
         is_stdout: bool,
-        /// A regular file that still holds what was in it before the guest starts.
-        to_empty: Option<File>,
+        /// A regular file, before the guest starts.
+        unbegun: Option<Unbegun>,
     },
     /// Clients of a pseudo-terminal, any number, whom Linux can't tell apart.
     Pty { master: HostFd, name: String, timer: TimerFd },
     /// One client at a time of a unix socket.
     Socket(NamedSocket),
+}
+
+/// A file that still holds what was in it, and goes again if it was made for a guest that never starts.
+#[derive(Debug)]
+pub(super) struct Unbegun {
+    file: File,
+    made: Option<NewFile>,
 }
 
 impl Peer {
@@ -81,7 +88,7 @@ impl Peer {
             HostEnd::Stdio => {
                 let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
                 let output = HostFd::standard(io::stdout().as_fd(), Direction::Out).map_err(failed)?;
-                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true, to_empty: None };
+                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true, unbegun: None };
                 Ok((peer, Link { input: Some(input), output: Some(output) }))
             }
             HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
@@ -112,10 +119,14 @@ impl Peer {
 
     /// Empties the file that the guest's output replaces. To be called when the guest starts; after a reset it does nothing.
     pub(super) fn begin(&mut self, field: &str) -> Result<(), OpenError> {
-        let Self::Fixed { name, to_empty, .. } = self else { return Ok(()) };
-        let Some(file) = to_empty.take() else { return Ok(()) };
+        let Self::Fixed { name, unbegun, .. } = self else { return Ok(()) };
+        let Some(unbegun) = unbegun.take() else { return Ok(()) };
         let failed = |source| OpenError { field: field.to_owned(), target: format!("file {name}"), source };
-        file.set_len(0).map_err(failed)
+        unbegun.file.set_len(0).map_err(failed)?;
+        if let Some(made) = &unbegun.made {
+            made.keep();
+        }
+        Ok(())
     }
 
     /// What to tell the user, who can't know it otherwise.
@@ -161,10 +172,11 @@ impl Peer {
 }
 
 fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
-    let file = open_output(path)?;
-    let to_empty = if file.metadata()?.is_file() { Some(file.try_clone()?) } else { None };
+    let (file, made) = open_output(path)?;
+    let unbegun =
+        if file.metadata()?.is_file() { Some(Unbegun { file: file.try_clone()?, made }) } else { None };
     let output = HostFd::owned(file.into())?;
-    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false, to_empty };
+    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false, unbegun };
     Ok((peer, Link { input: None, output: Some(output) }))
 }
 
