@@ -365,6 +365,17 @@ mod tests {
         assert_refused(LogFile::open(&fifo), message);
     }
 
+    /// Of the host's, if it shows one; it isn't opened.
+    #[test]
+    fn block_device_is_refused_as_one() {
+        let names = fs::read_dir("/sys/class/block").into_iter().flatten();
+        let mut devices = names.map(|entry| Path::new("/dev").join(entry.unwrap().file_name()));
+        if let Some(device) = devices.find(|path| path.exists()) {
+            assert_refused(look(&device, Writing::Replaces), "it is a block device; name a file or a pipe");
+            assert_refused(look(&device, Writing::Appends), "it is a block device; name a file or a pipe");
+        }
+    }
+
     #[test]
     fn socket_is_refused_as_one() {
         let dir = tempfile::tempdir().unwrap();
