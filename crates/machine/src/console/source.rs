@@ -290,7 +290,7 @@ impl Console {
             self.patience.disarm(timer, ops);
         }
         if self.typed.give_up() {
-            self.say("the guest takes no input; what is typed from here on is lost, Ctrl-A x quits");
+            self.say("the guest takes too little input; what is typed from here on is lost, Ctrl-A x quits");
         }
         self.pump_input(ops);
     }

@@ -12,11 +12,10 @@ use super::line::Line;
 /// Bytes read from the host at once; a UART never has room for so much.
 pub(super) const INPUT_LEN: usize = 1024;
 /// Bytes kept for a guest that is slower than whoever types. The monitor's keys are heard at once behind a paste of so much.
-const KEPT_LEN: usize = 1 << 20;
-/// How long a guest may take next to nothing while so much waits, before more is lost.
+const KEPT_LEN: usize = 4 << 20;
+/// How long so much may wait, whatever the guest takes meanwhile, before more is lost: longer, and a guest that takes a little now
+/// and then would keep the monitor from its keys for as long as it likes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes in that time with which a guest isn't given up: a UART's FIFO, and less than the slowest line had.
-const PROGRESS: usize = 64;
 /// How often a job in the background looks whether the terminal is its own again, which no signal tells.
 const AWAY: Duration = Duration::from_millis(100);
 
@@ -33,14 +32,14 @@ pub(super) struct Typed {
 #[derive(Debug)]
 struct Terminal {
     keys: Keys,
+    /// Bytes that are kept.
+    kept_len: usize,
     /// Runs while all that is kept waits for the guest.
     patience: TimerFd,
     is_patient: bool,
-    /// What the guest has taken since that began, or since it was given up.
-    taken: usize,
     /// Runs while the terminal is another job's.
     away: TimerFd,
-    /// What is typed is lost, since the guest takes nothing.
+    /// What is typed is lost, since the guest takes too little.
     is_dropping: bool,
     lost: u64,
 }
@@ -49,11 +48,15 @@ impl Typed {
     /// # Errors
     /// The host is out of descriptors.
     pub(super) fn new(is_terminal: bool) -> io::Result<Self> {
+        Self::keeping(KEPT_LEN, is_terminal)
+    }
+
+    fn keeping(kept_len: usize, is_terminal: bool) -> io::Result<Self> {
         let terminal = if is_terminal {
             let patience = TimerFd::new().map_err(io::Error::from)?;
             let keys = Keys::default();
             let away = TimerFd::new().map_err(io::Error::from)?;
-            Some(Terminal { keys, patience, is_patient: false, taken: 0, away, is_dropping: false, lost: 0 })
+            Some(Terminal { keys, kept_len, patience, is_patient: false, away, is_dropping: false, lost: 0 })
         } else {
             None
         };
@@ -70,11 +73,9 @@ impl Typed {
         if self.bytes.is_empty() {
             return None;
         }
-        let mut all = 0;
         loop {
             let taken = line.send(self.bytes.as_slices().0);
             self.bytes.drain(..taken);
-            all += taken;
             if taken == 0 || self.bytes.is_empty() {
                 break;
             }
@@ -84,8 +85,8 @@ impl Typed {
             self.bytes.shrink_to(INPUT_LEN);
         }
         let terminal = self.terminal.as_mut()?;
-        terminal.taken += all;
-        if terminal.taken < PROGRESS && !self.bytes.is_empty() {
+        // What may wait when the time ends, or when nothing is lost any more.
+        if self.bytes.len() > terminal.kept_len / 2 {
             return None;
         }
         terminal.stop_waiting();
@@ -102,7 +103,7 @@ impl Typed {
         if terminal.is_dropping {
             return INPUT_LEN;
         }
-        let room = KEPT_LEN.saturating_sub(self.bytes.len()).min(INPUT_LEN);
+        let room = terminal.kept_len.saturating_sub(self.bytes.len()).min(INPUT_LEN);
         if room == 0 {
             terminal.start_waiting();
         }
@@ -117,7 +118,9 @@ impl Typed {
         };
         let mut guest = Vec::with_capacity(typed.len());
         terminal.keys.split(typed, &mut guest, command);
-        let kept = KEPT_LEN.saturating_sub(self.bytes.len()).min(guest.len());
+        // Nothing of what comes after something that was lost.
+        let room = if terminal.is_dropping { 0 } else { terminal.kept_len.saturating_sub(self.bytes.len()) };
+        let kept = room.min(guest.len());
         self.bytes.extend(&guest[..kept]);
         terminal.lost += (guest.len() - kept) as u64;
     }
@@ -135,7 +138,7 @@ impl Typed {
         self.terminal.as_ref().map(|terminal| &terminal.away)
     }
 
-    /// Can be read when the guest has taken nothing for too long: call [`give_up`](Self::give_up). On a terminal only.
+    /// Can be read when too much has waited for too long: call [`give_up`](Self::give_up). On a terminal only.
     pub(super) fn patience(&self) -> Option<&TimerFd> {
         self.terminal.as_ref().map(|terminal| &terminal.patience)
     }
@@ -170,13 +173,11 @@ impl Terminal {
         if !self.is_patient {
             // A timer that can't be set gives the guest up at once: the keys of the monitor are worth more.
             self.is_patient = true;
-            self.taken = 0;
             self.is_dropping = self.patience.reset(PATIENCE, None).is_err();
         }
     }
 
     fn stop_waiting(&mut self) {
-        self.taken = 0;
         if std::mem::take(&mut self.is_patient) {
             // A timer that has expired, or can't be stopped, finds nobody waiting.
             let _ = self.patience.clear();
@@ -230,10 +231,31 @@ mod tests {
         assert_eq!((typed.deliver(&uart), typed.room(&uart)), (None, 62));
     }
 
+    /// What the short ones keep.
+    const KEPT: usize = 4 * INPUT_LEN;
+    const RELIEVED: usize = KEPT / 2;
+
+    /// A terminal that keeps little, and all of that typed.
+    fn full() -> Typed {
+        let mut typed = Typed::keeping(KEPT, true).unwrap();
+        (0..4).for_each(|_| typed.push(&[b'x'; INPUT_LEN], no_command));
+        typed
+    }
+
+    /// Has the guest read until so much waits.
+    fn take_until(typed: &mut Typed, uart: &Arc<Uart>, waiting: usize) -> Option<u64> {
+        let mut lost = None;
+        while typed.bytes.len() > waiting {
+            uart.read(0, &mut [0]);
+            lost = lost.or(typed.deliver(uart));
+        }
+        lost
+    }
+
     #[test]
-    fn terminal_keeps_1_mib_and_waits_before_more_is_lost() {
+    fn terminal_keeps_4_mib_and_waits_before_more_is_lost() {
         let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
-        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        (0..4 << 10).for_each(|_| typed.push(&[b'x'; 1 << 10], no_command));
         assert_eq!(typed.room(&uart), 0);
         assert!(typed.give_up());
         assert!(!typed.give_up(), "it is no news any more");
@@ -241,53 +263,47 @@ mod tests {
         let mut commands = Vec::new();
         typed.push(b"abc\x01s", |command| commands.push(command));
         assert_eq!(commands, [Command::Status]);
+    }
+
+    #[test]
+    fn terminal_of_a_guest_that_was_given_up_loses_everything_until_half_of_what_waits_is_taken() {
+        let (uart, mut typed) = (deaf(), full());
         listen(&uart);
-        assert_eq!(typed.deliver(&uart), Some(3));
-        assert_eq!(typed.room(&uart), 64, "as much as the guest has taken");
+        assert_eq!(typed.room(&uart), 0);
+        assert!(typed.give_up());
+        assert_eq!(take_until(&mut typed, &uart, RELIEVED + 1), None);
+        typed.push(b"abc", no_command);
+        assert_eq!(typed.bytes.len(), RELIEVED + 1, "what comes after something lost is lost too");
+        assert_eq!(take_until(&mut typed, &uart, RELIEVED), Some(3));
+        typed.push(b"abc", no_command);
+        assert_eq!(typed.bytes.len(), RELIEVED + 3);
     }
 
     #[test]
     fn terminal_gives_back_the_room_of_a_paste_that_was_taken() {
-        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
-        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
+        let (uart, mut typed) = (deaf(), full());
         listen(&uart);
-        while !typed.is_empty() {
-            typed.deliver(&uart);
-            (0..64).for_each(|_| {
-                uart.read(0, &mut [0]);
-            });
-        }
-        assert!(typed.bytes.capacity() <= 2 * INPUT_LEN, "{}", typed.bytes.capacity());
+        take_until(&mut typed, &uart, 0);
+        assert!(typed.bytes.capacity() < KEPT, "{}", typed.bytes.capacity());
     }
 
     #[test]
-    fn terminal_of_a_guest_that_takes_some_is_waited_for_anew() {
-        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
-        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
-        assert_eq!(typed.room(&uart), 0);
+    fn terminal_of_a_guest_that_takes_half_in_time_is_waited_for_anew() {
+        let (uart, mut typed) = (deaf(), full());
         listen(&uart);
-        assert_eq!(typed.deliver(&uart), None);
+        assert_eq!(typed.room(&uart), 0);
+        assert_eq!(take_until(&mut typed, &uart, RELIEVED), None);
         assert!(!typed.give_up(), "the timer had expired in the same moment");
-        assert_eq!(typed.room(&uart), 64);
+        assert_eq!(typed.room(&uart), INPUT_LEN);
     }
 
-    /// One byte at a time is next to nothing: the keys of the monitor would be heard hours later.
+    /// The keys of the monitor would be heard hours later.
     #[test]
-    fn terminal_of_a_guest_that_takes_a_byte_now_and_then_is_given_up_until_it_takes_64() {
-        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+    fn terminal_of_a_guest_that_takes_less_in_time_is_given_up() {
+        let (uart, mut typed) = (deaf(), full());
         listen(&uart);
-        (0..1024).for_each(|_| typed.push(&[b'x'; 1024], no_command));
-        assert_eq!((typed.deliver(&uart), typed.room(&uart)), (None, 64));
-        typed.push(&[b'x'; 64], no_command);
         assert_eq!(typed.room(&uart), 0);
-        let take_one = |typed: &mut Typed| {
-            uart.read(0, &mut [0]);
-            typed.deliver(&uart)
-        };
-        (0..63).for_each(|_| assert_eq!(take_one(&mut typed), None));
-        assert!(typed.give_up(), "the timer went on");
-        typed.push(&[b'y'; 67], no_command);
-        (0..63).for_each(|_| assert_eq!(take_one(&mut typed), None));
-        assert_eq!(take_one(&mut typed), Some(4), "of 67 that had room for 63");
+        assert_eq!(take_until(&mut typed, &uart, RELIEVED + 1), None);
+        assert!(typed.give_up());
     }
 }

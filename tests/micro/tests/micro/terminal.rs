@@ -276,9 +276,11 @@ fn terminal_ctrl_a_x_on_a_console_without_a_driver_quits() {
 fn terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits() {
     let mut monitor = boot_on_terminal("halt");
     // More than is kept for it.
-    monitor.send(&vec![b'x'; 1200 << 10]);
-    monitor
-        .expect("[the guest takes no input; what is typed from here on is lost, Ctrl-A x quits]", DEADLINE);
+    monitor.send(&vec![b'x'; 4200 << 10]);
+    monitor.expect(
+        "[the guest takes too little input; what is typed from here on is lost, Ctrl-A x quits]",
+        DEADLINE,
+    );
     monitor.send(b"\x01x");
     assert_restored(monitor, ENDED);
 }
