@@ -10,6 +10,7 @@ mod disk;
 mod formats;
 mod images;
 mod locks;
+mod tables;
 mod tools;
 
 use std::process::ExitCode;
@@ -17,10 +18,17 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    let tests = [locks::tests(), images::tests(), dirty::tests(), formats::tests(), devices::tests()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let tests = [
+        locks::tests(),
+        images::tests(),
+        dirty::tests(),
+        tables::tests(),
+        formats::tests(),
+        devices::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let mut arguments = Arguments::from_args();
     // One at a time: a child has a copy of every descriptor until it executes its program, and so keeps the locks of disks that
     // other tests close meanwhile.

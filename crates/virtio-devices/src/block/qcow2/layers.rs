@@ -15,6 +15,7 @@ use vmm_virtio::OpenError;
 use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header, INCOMPATIBLE};
 use super::refusal::Refusal;
 use super::storage::View;
+use super::tables::{Problem, Tables};
 use super::zstd::ZstdQcow2;
 use crate::block::file::DiskFile;
 use crate::block::format;
@@ -96,6 +97,17 @@ impl Layers {
     /// Bytes of a cluster of the image.
     pub(super) fn cluster_len(&self) -> usize {
         self.image().map_or(0, |header| 1 << header.cluster_bits)
+    }
+
+    /// The image's tables, which are safe from its data.
+    pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, OpenError> {
+        let Some((layer, header)) = self.0.first().zip(self.image()) else {
+            return Err(place.wrong("isn't a qcow2 image"));
+        };
+        Tables::check(&layer.file, header).map_err(|problem| match problem {
+            Problem::Image(refusal) => place.wrong(&refusal.problem(place.path)),
+            Problem::Host(error) => place.host("can't be read", &error),
+        })
     }
 
     /// Whether the image has dirty bitmaps that are right.

@@ -1,7 +1,8 @@
 //! qcow2 images: what they say of themselves by [`header`], what is in them by the imago crate.
 //!
 //! ```text
-//!  open:              layers.rs reads the headers of the image and of what is below it; imago gets them to read
+//!  open:              layers.rs reads the headers of the image and of what is below it, tables.rs the tables of one that is to
+//!                     be written; imago gets them to read
 //!  the first change:  features that it makes untrue are cleared, imago gets the same descriptors to write
 //!  each change:       the image is marked dirty, if it isn't: imago has tables in memory, and writes them in any order
 //!  a rest, the end:   after a flush the tables agree, and the mark is taken away
@@ -14,6 +15,7 @@ pub mod header;
 mod layers;
 mod refusal;
 mod storage;
+mod tables;
 mod zstd;
 
 use std::io;
@@ -24,6 +26,8 @@ use vmm_virtio::{Buffers, Fault, OpenError};
 
 use self::layers::{Format, Layers};
 pub use self::refusal::{Encryption, Refusal};
+pub use self::tables::Table;
+use self::tables::Tables;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
@@ -39,6 +43,8 @@ pub(super) struct Qcow2Image {
     format: Format,
     piece: Box<[u8]>,
     writing: Writing,
+    /// Of an image that is to be written.
+    tables: Option<Tables>,
     /// The image is marked dirty.
     is_marked: bool,
     /// Something was changed since the last flush.
@@ -66,6 +72,10 @@ impl Qcow2Image {
         backing: &[Place<'_>],
     ) -> Result<Self, OpenError> {
         let layers = Layers::open(file, place, access, backing)?;
+        let (writing, tables) = match access {
+            Access::ReadWrite => (Writing::Later, Some(layers.check_tables(place)?)),
+            Access::Read => (Writing::Never, None),
+        };
         let broken = |error: io::Error| place.wrong(&format!("can't be opened as qcow2: {error}"));
         let format = layers.build(Access::Read).map_err(broken)?;
         let len = format.size();
@@ -74,9 +84,17 @@ impl Qcow2Image {
                 format!("holds a disk of {len} bytes, not of whole sectors of 512: qemu-img resize it");
             return Err(place.wrong(&problem));
         }
-        let writing = if access == Access::ReadWrite { Writing::Later } else { Writing::Never };
         let piece = vec![0; layers.cluster_len().max(PIECE_LEN)].into();
-        Ok(Self { layers, format, piece, writing, is_marked: false, is_unflushed: false, is_busy: false })
+        Ok(Self {
+            layers,
+            format,
+            piece,
+            writing,
+            tables,
+            is_marked: false,
+            is_unflushed: false,
+            is_busy: false,
+        })
     }
 
     /// The disk's size in bytes.
@@ -107,6 +125,29 @@ impl Qcow2Image {
     fn step_len(&self, at: u64, left: u64) -> usize {
         let step = self.piece.len() as u64;
         left.min(step - at % step) as usize
+    }
+
+    /// Whether what is written to the disk from `at` on would go over a table of the image, by an entry that names the table's
+    /// cluster as the guest's.
+    fn check_place(&self, at: u64, len: u64) -> io::Result<()> {
+        let Some(tables) = &self.tables else { return Ok(()) };
+        let (mut at, end) = (at, at.saturating_add(len));
+        while at < end {
+            let (mapping, len) = self.format.get_mapping(at, end - at)?;
+            if let Mapping::Raw { offset, writable: true, .. } = mapping
+                && tables.is_at(offset, len)
+            {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the guest's data lies over a table of the image",
+                ));
+            }
+            if len == 0 {
+                break;
+            }
+            at += len;
+        }
+        Ok(())
     }
 
     /// What version 2 hasn't got a kind of cluster for. What reads as zeros already stays as it is.
@@ -152,8 +193,9 @@ impl Image for Qcow2Image {
             let piece = &mut self.piece[..len];
             let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
             here.read(piece).map_err(memory)?;
-            self.format.write(&*piece, at)?;
-            (left, at) = (rest, at + piece.len() as u64);
+            self.check_place(at, len as u64)?;
+            self.format.write(&self.piece[..len], at)?;
+            (left, at) = (rest, at + len as u64);
         }
         Ok(())
     }
@@ -184,6 +226,7 @@ impl Image for Qcow2Image {
 
     fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
         self.begin_change()?;
+        self.check_place(range.start, range.end - range.start)?;
         match self.format.discard_to_any(range.start, range.end - range.start) {
             // A hint that this image can't take.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -194,6 +237,7 @@ impl Image for Qcow2Image {
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
         self.begin_change()?;
         let len = range.end - range.start;
+        self.check_place(range.start, len)?;
         if unmap {
             match self.format.discard_to_zero(range.start, len) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::tables::Table;
 use crate::shell;
 
 /// Why not.
@@ -29,6 +30,29 @@ pub enum Refusal {
         bit: u32,
         /// What the image calls it.
         name: Option<String>,
+    },
+    /// A table of it isn't at the start of a cluster.
+    Misplaced {
+        /// Which.
+        table: Table,
+        /// Where it says that it is, in bytes.
+        at: u64,
+    },
+    /// A table of it lies over another.
+    Overlapping {
+        /// Which.
+        table: Table,
+        /// The other.
+        over: Table,
+        /// Where, in bytes.
+        at: u64,
+    },
+    /// The cluster of one of its tables counts as free.
+    Uncounted {
+        /// Which.
+        table: Table,
+        /// Where, in bytes.
+        at: u64,
     },
     /// Something in it has a value that it can't have.
     Damaged(&'static str, u64),
@@ -86,6 +110,17 @@ impl Refusal {
             Self::UnknownFeature { bit, name } => {
                 let name = name.as_ref().map_or_else(String::new, |name| format!(" (\"{name}\")"));
                 format!("has the incompatible feature {bit}{name}, which isn't supported: {convert}")
+            }
+            Self::Misplaced { table, at } => {
+                format!("is damaged, {table} can't be at {at:#x}: see qemu-img check {path}")
+            }
+            Self::Overlapping { table, over, at } => {
+                format!("is damaged, {table} at {at:#x} lies over {over}: see qemu-img check {path}")
+            }
+            Self::Uncounted { table, at } => {
+                format!(
+                    "is damaged, {table} at {at:#x} counts as free: repair it, qemu-img check -r all {path}"
+                )
             }
             Self::Damaged(what, value) => {
                 format!("is damaged, {what} can't be {value:#x}: see qemu-img check {path}")
