@@ -68,11 +68,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// `message`, of `error`, with the flags that set fields in place of the fields. A field that can't be read gets its position
-    /// in the file.
+    /// `message`, of `error`, with the flags that set fields in place of the fields. A field of the file gets its position there.
     fn locate(&self, error: &vmm_machine::Error, message: &str) -> String {
         let message = self.flags.rename(message);
-        let Some((file, field)) = self.file.as_ref().zip(error.misread_field()) else { return message };
+        let field = error.field().filter(|field| !self.flags.sets(field));
+        let Some((file, field)) = self.file.as_ref().zip(field) else { return message };
         let at = vmm_config::locate(file, &field).map_or_else(String::new, |at| format!("{at}:"));
         format!("{}:{at} {message}", file.display())
     }

@@ -8,7 +8,7 @@ use serde::{
 
 use crate::{
     error::ValueError,
-    strict::{self, Found, Key, Reader},
+    strict::{self, Found, Key, Reader, expectation},
     text::{hint, one_of},
 };
 
@@ -57,9 +57,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for EnumDeserializer<D> {
 }
 
 /// Reads a name, perhaps with its value, into a derived visitor.
-struct EnumReader<V> {
-    names: &'static [&'static str],
-    visitor: V,
+pub(crate) struct EnumReader<V> {
+    pub(crate) names: &'static [&'static str],
+    pub(crate) visitor: V,
 }
 
 impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
@@ -67,7 +67,8 @@ impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
 
     fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
         let Found::Text(name) = found else {
-            return Err(found.instead_of(&one_of(self.names)));
+            let expected = expectation(&self.visitor, "enum ").unwrap_or_else(|| one_of(self.names));
+            return Err(found.instead_of(&expected));
         };
         if !self.names.contains(&name) {
             let hint = hint(name, self.names);
@@ -80,11 +81,12 @@ impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
 
     fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<V::Value, A::Error> {
         let mut seen = Vec::new();
-        let Some(name) = members.next_key_seed(Key { names: self.names, seen: &mut seen })? else {
+        let Some(name) = members.next_key_seed(Key { names: self.names, beside: &[], seen: &mut seen })?
+        else {
             return self.scalar(Found::Object).map_err(A::Error::custom);
         };
         let value = self.visitor.visit_enum(Chosen { name, members: &mut members })?;
-        match members.next_key_seed(Key { names: self.names, seen: &mut seen })? {
+        match members.next_key_seed(Key { names: self.names, beside: &[], seen: &mut seen })? {
             Some(second) => Err(A::Error::custom(ValueError::Both(name, second))),
             None => Ok(value),
         }

@@ -152,7 +152,7 @@ fn own_ports(devices: &[Device], added: &[Device], origin: Option<&Path>) -> Res
     {
         if let Some(first) = taken.insert(port, format!("devices[{index}]")) {
             let problem = ValueError::PortTaken { port, first };
-            return Err(ConfigError::field(origin, &format!("devices[{index}].port"), &problem));
+            return Err(ConfigError::value(origin, &format!("devices[{index}].port"), &problem));
         }
     }
     for (flag, port) in added.iter().filter_map(|device| Some((Flag::adding(device)?, device.port()?))) {

@@ -11,6 +11,7 @@ use crate::{
     count::CpuCount,
     flag::Flag,
     irqchip::IrqchipReason,
+    locate::locate,
     number::Port,
     size::{ByteSize, MemorySize},
     text::quote,
@@ -71,6 +72,17 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// `problem` with the value of a field of the file `origin`, which is looked up there.
+    pub(crate) fn value(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {
+        let error = ConfigError::field(origin, field, problem);
+        match (error, origin) {
+            (ConfigError::Field { file, field, message, .. }, Some(origin)) => {
+                ConfigError::Field { at: locate(origin, &field), file, field, message }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// `problem` with a field of the file `origin`, whose place in the text is not known. A config that came from no file
     /// is called that.
     pub(crate) fn field(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {

@@ -232,7 +232,7 @@ fn located(error: &serde_json::Error, field: String, origin: &Path) -> ConfigErr
 }
 
 /// `boot.kernel`, `devices[1].path`, and `boot["a b"]` for a name that is none of ours and looks strange.
-fn json_path(path: &serde_path_to_error::Path) -> String {
+pub(crate) fn json_path(path: &serde_path_to_error::Path) -> String {
     let plain = |name: &str| {
         let strange = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
         (1..=48).contains(&name.len()) && !name.contains(strange)

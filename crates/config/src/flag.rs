@@ -85,7 +85,11 @@ impl Flag {
 /// The crates above know the fields of a [`Config`](crate::Config) and not where each came from, so what they say about a
 /// value names its field. The user of a flag is told of the flag instead: [`FlagFields::rename`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FlagFields(Vec<(String, String)>);
+pub struct FlagFields {
+    /// What messages call a field, and what they shall call it instead.
+    names: Vec<(String, String)>,
+    is_serial_set: bool,
+}
 
 impl FlagFields {
     /// The fields that `flags` set, in a config made of them and `file`.
@@ -119,12 +123,22 @@ impl FlagFields {
         for index in 0..flags.expect.as_ref().map_or(0, |expect| expect.memory.len()) {
             names.push((format!("expect.memory[{}].address", first + index), Flag::Expect.to_string()));
         }
-        FlagFields(names)
+        let is_serial_set = flags.serial.is_some();
+        if is_serial_set {
+            let ends = ["file", "socket", "pty", "stdio"];
+            names.extend(ends.map(|end| (format!("serial {end}"), format!("{} {end}", Flag::Serial))));
+        }
+        FlagFields { names, is_serial_set }
+    }
+
+    /// Whether a flag set the field at this path, so that it isn't the file's.
+    pub fn sets(&self, field: &str) -> bool {
+        (self.is_serial_set && field == "serial") || self.names.iter().any(|(name, _)| name == field)
     }
 
     /// `message` with the name of the flag in place of each field that a flag set.
     pub fn rename(&self, message: &str) -> String {
-        self.0.iter().fold(message.to_owned(), |text, (field, flag)| replace_name(&text, field, flag))
+        self.names.iter().fold(message.to_owned(), |text, (field, flag)| replace_name(&text, field, flag))
     }
 }
 
@@ -153,12 +167,16 @@ mod tests {
 
     /// What is said of a config with one device and one expectation, and with these flags.
     fn renamed(flags: &[(Flag, &str)], message: &str) -> String {
+        fields_of(flags).rename(message)
+    }
+
+    fn fields_of(flags: &[(Flag, &str)]) -> FlagFields {
         let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "debug-exit"}],
                        "expect": {"memory": [{"address": 0, "u8": 1}]}}"#;
         let file = ConfigFile::parse(text, Path::new("vm.json")).unwrap();
         let mut overrides = Overrides::default();
         flags.iter().try_for_each(|(flag, value)| overrides.set(*flag, OsStr::new(value))).unwrap();
-        FlagFields::new(&file, &overrides).rename(message)
+        FlagFields::new(&file, &overrides)
     }
 
     #[test]
@@ -186,6 +204,29 @@ mod tests {
     fn irqchip_of_a_flag_is_called_as_it_is_written() {
         let message = r#"remove it, or "irqchip": false"#;
         assert_eq!(renamed(&[(Flag::Irqchip, "false")], message), "remove it, or --irqchip=false");
+    }
+
+    #[test]
+    fn serial_file_of_a_flag_is_called_by_it() {
+        let message = "serial file out: it is in use; the serial console";
+        assert_eq!(
+            renamed(&[(Flag::Serial, "file:out")], message),
+            "--serial file out: it is in use; the serial console"
+        );
+        assert_eq!(renamed(&[(Flag::Memory, "1M")], message), message);
+    }
+
+    #[test]
+    fn field_is_set_by_its_own_flag_only() {
+        let flags = [(Flag::Serial, "file:out"), (Flag::DebugConsole, "1"), (Flag::Expect, "4=5")];
+        let fields = fields_of(&flags);
+        assert!(
+            fields.sets("serial")
+                && fields.sets("devices[1].port")
+                && fields.sets("expect.memory[1].address")
+        );
+        assert!(!fields.sets("devices[0].port") && !fields.sets("expect.memory[0].address"));
+        assert!(!fields_of(&[(Flag::Memory, "1M")]).sets("serial"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::value::RawValue;
 
-use crate::{error::Position, file::read_text};
+use crate::{error::Position, file::read_text, text::quote};
 
 /// Where the value of `field`, a JSON path such as `devices[0].limits`, is in the config file `file`: the last byte of a string, a
 /// number or a name, the opening bracket of a list or an object. If there is no such field, the innermost value around it. `None`
@@ -24,8 +24,8 @@ pub fn locate(file: &Path, field: &str) -> Option<Position> {
 /// The value that `path` leads to from `value`, as far as it leads.
 fn innermost<'t>(value: &'t RawValue, path: &str) -> &'t str {
     let next = match path.strip_prefix('[').and_then(|path| path.split_once(']')) {
-        Some((index, rest)) => element(value, index).map(|value| (value, rest)),
-        None => member(value, path.strip_prefix('.').unwrap_or(path)),
+        Some((index, rest)) if !index.starts_with('"') => element(value, index).map(|value| (value, rest)),
+        _ => member(value, path.strip_prefix('.').unwrap_or(path)),
     };
     match next {
         Some((value, rest)) if !path.is_empty() => innermost(value, rest),
@@ -41,8 +41,11 @@ fn element<'t>(list: &'t RawValue, index: &str) -> Option<&'t RawValue> {
 /// The member that `path` starts with, and the rest of the path. The last one of a name counts, as it does for the device.
 fn member<'t, 'p>(object: &'t RawValue, path: &'p str) -> Option<(&'t RawValue, &'p str)> {
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(object.get()).ok()?;
-    let rest_after =
-        |name: &str| path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    let rest_after = |name: &str| {
+        // As a path shows a name that looks strange.
+        let rest = path.strip_prefix(name).or_else(|| path.strip_prefix(&format!("[{}]", quote(name))))?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
+    };
     let starts = members.iter().filter_map(|(name, value)| Some((*value, rest_after(name)?)));
     // A name may have a full stop or a bracket itself.
     starts.min_by_key(|(_, rest)| rest.len())
@@ -118,6 +121,8 @@ mod tests {
         assert_eq!(found_in(text, "a.b").unwrap(), "2:8");
         assert_eq!(found_in(text, "a[0]").unwrap(), "3:14");
         assert_eq!(found_in(text, ".").unwrap(), "4:5");
+        assert_eq!(found_in(text, r#"["a[0]"]"#).unwrap(), "3:14");
+        assert_eq!(found_in("{\"a\": {\"\\u001b]\": 5}}", r#"a["\u{1b}]"]"#).unwrap(), "1:19");
     }
 
     #[test]

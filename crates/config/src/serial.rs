@@ -124,7 +124,7 @@ impl<'de> Reader<'de> for SerialReader {
 
     fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Serial, A::Error> {
         let mut seen = Vec::new();
-        let Some(name) = map.next_key_seed(Key { names: &WITH_PATH, seen: &mut seen })? else {
+        let Some(name) = map.next_key_seed(Key { names: &WITH_PATH, beside: &[], seen: &mut seen })? else {
             let expected = WITH_PATH.map(json_like).join(" or ");
             return Err(A::Error::custom(ValueError::WrongType {
                 expected,
@@ -132,7 +132,7 @@ impl<'de> Reader<'de> for SerialReader {
             }));
         };
         let path = map.next_value()?;
-        if let Some(second) = map.next_key_seed(Key { names: &WITH_PATH, seen: &mut seen })? {
+        if let Some(second) = map.next_key_seed(Key { names: &WITH_PATH, beside: &[], seen: &mut seen })? {
             return Err(A::Error::custom(ValueError::Both(name, second)));
         }
         Ok(if name == "file" { Serial::File(path) } else { Serial::Socket(path) })

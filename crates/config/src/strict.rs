@@ -111,6 +111,22 @@ where
     })
 }
 
+/// Reads a string that parses as a `T` of another crate; `expected` says what that is, with an example in JSON.
+///
+/// # Errors
+/// It is no string, or one that doesn't parse.
+pub fn parsed<'de, D, T>(deserializer: D, expected: &str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = value(deserializer, |found| match found {
+        Found::Text(text) => Ok(text.to_owned()),
+        other => Err(other.instead_of(expected)),
+    })?;
+    text.parse().map_err(D::Error::custom)
+}
+
 /// Reads a field that may be absent but not null: leaving it out is the one way to ask for the default. For serde's
 /// `deserialize_with`, beside `default`.
 ///
@@ -167,31 +183,59 @@ where
     read(deserializer, Checked(expected, PhantomData))
 }
 
-/// Reads a list; `expected` says of what.
-pub(crate) fn list<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
+/// Reads a list; `expected` says of what, with an example in JSON.
+///
+/// # Errors
+/// It is no list, or an element is no `T`.
+pub fn list<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    struct List<'a, T>(&'a str, PhantomData<T>);
+    read(deserializer, List { word: None, expected, element: PhantomData }).map(Option::unwrap_or_default)
+}
 
-    impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
-        type Value = Vec<T>;
+/// Reads a list, or the string `word` in place of one, which is `None`; `expected` says so, with an example in JSON.
+///
+/// # Errors
+/// It is neither, or an element is no `T`.
+pub fn word_or_list<'de, D, T>(
+    deserializer: D,
+    word: &str,
+    expected: &str,
+) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    read(deserializer, List { word: Some(word), expected, element: PhantomData })
+}
 
-        fn scalar(self, found: Found<'_>) -> Result<Vec<T>, ValueError> {
-            Err(found.instead_of(self.0))
-        }
+/// Reads a list, or a word in place of one.
+struct List<'a, T> {
+    word: Option<&'a str>,
+    expected: &'a str,
+    element: PhantomData<T>,
+}
 
-        fn list<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-            let mut read = Vec::new();
-            while let Some(element) = elements.next_element()? {
-                read.push(element);
-            }
-            Ok(read)
+impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
+    /// `None` for the word.
+    type Value = Option<Vec<T>>;
+
+    fn scalar(self, found: Found<'_>) -> Result<Option<Vec<T>>, ValueError> {
+        match (&found, self.word) {
+            (Found::Text(text), Some(word)) if *text == word => Ok(None),
+            _ => Err(found.instead_of(self.expected)),
         }
     }
 
-    read(deserializer, List(expected, PhantomData))
+    fn list<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Option<Vec<T>>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            read.push(element);
+        }
+        Ok(Some(read))
+    }
 }
 
 /// The one [`Visitor`]: turns serde's twenty calls into the three of a [`Reader`].
@@ -255,7 +299,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StructDeserializer<D> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        read(self.0, StructReader { names, visitor })
+        read(self.0, StructReader { names, beside: &[], visitor })
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -269,28 +313,40 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StructDeserializer<D> {
 }
 
 /// Reads an object into a derived visitor.
-struct StructReader<V> {
-    names: &'static [&'static str],
-    visitor: V,
+pub(crate) struct StructReader<V> {
+    pub(crate) names: &'static [&'static str],
+    /// Further names, which somebody else has read: see [`Key`].
+    pub(crate) beside: &'static [&'static str],
+    pub(crate) visitor: V,
 }
 
 impl<'de, V: Visitor<'de>> Reader<'de> for StructReader<V> {
     type Value = V::Value;
 
     fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
-        // What `#[serde(expecting = "..")]` says at the struct.
-        Err(found.instead_of(&(&self.visitor as &dyn Expected).to_string()))
+        let example = self.names.first().map_or_else(String::new, |name| format!("{}: ...", quote(name)));
+        let any = format!("an object such as {{{example}}}");
+        Err(found.instead_of(&expectation(&self.visitor, "struct ").unwrap_or(any)))
     }
 
     fn object<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(StructMembers { members, names: self.names, seen: Vec::new() })
+        let Self { names, beside, visitor } = self;
+        visitor.visit_map(StructMembers { members, names, beside, seen: Vec::new() })
     }
+}
+
+/// What `#[serde(expecting = "..")]` says at a type; without that, what serde says begins with `default`, and is no use to
+/// whoever wrote the config.
+pub(crate) fn expectation(visitor: &dyn Expected, default: &str) -> Option<String> {
+    let said = visitor.to_string();
+    (!said.starts_with(default)).then_some(said)
 }
 
 /// The members of an object, each name checked before the derived code sees it.
 struct StructMembers<A> {
     members: A,
     names: &'static [&'static str],
+    beside: &'static [&'static str],
     seen: Vec<&'static str>,
 }
 
@@ -298,9 +354,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for StructMembers<A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        let Some(name) = self.members.next_key_seed(Key { names: self.names, seen: &mut self.seen })? else {
-            return Ok(None);
-        };
+        let key = Key { names: self.names, beside: self.beside, seen: &mut self.seen };
+        let Some(name) = self.members.next_key_seed(key)? else { return Ok(None) };
         seed.deserialize(name.into_deserializer()).map(Some)
     }
 
@@ -312,6 +367,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for StructMembers<A> {
 /// Reads the name of a member: one of `names`, and not yet `seen`, where it is then noted.
 pub(crate) struct Key<'a> {
     pub(crate) names: &'static [&'static str],
+    /// Names that may be meant, too, but have been read by somebody else.
+    pub(crate) beside: &'static [&'static str],
     pub(crate) seen: &'a mut Vec<&'static str>,
 }
 
@@ -332,7 +389,8 @@ impl Visitor<'_> for Key<'_> {
 
     fn visit_str<E: Error>(self, given: &str) -> Result<&'static str, E> {
         let Some(name) = self.names.iter().copied().find(|name| *name == given) else {
-            return Err(E::custom(ValueError::UnknownField { hint: hint(given, self.names) }));
+            let known = [self.names, self.beside].concat();
+            return Err(E::custom(ValueError::UnknownField { hint: hint(given, &known) }));
         };
         if self.seen.contains(&name) {
             return Err(E::custom(ValueError::GivenTwice));

@@ -99,7 +99,7 @@ pub(crate) fn settle(
         *count += 1;
         if let Some(first) = taken.insert(id.clone(), index) {
             let problem = ValueError::IdTaken { id: id.to_string(), first };
-            return Err(ConfigError::field(origin, &format!("devices[{index}].id"), &problem));
+            return Err(ConfigError::value(origin, &format!("devices[{index}].id"), &problem));
         }
     }
     Ok(devices)

@@ -260,17 +260,27 @@ pub enum Blame {
 }
 
 impl Error {
-    /// The JSON path of the field that can't be read, such as `devices[0].format`, if that is what is wrong: the place in the
-    /// config's text is worth showing.
-    pub fn misread_field(&self) -> Option<String> {
-        match self {
-            Self::UnknownDevice { index, .. } => Some(format!("devices[{index}].type")),
-            Self::OpenDevice { index, source } if source.is_misread => {
+    /// The JSON path of the field that it is about, such as `devices[0].format`, if it is about a device, a console or another
+    /// thing of which a config can have several: the place in the config's text is worth showing.
+    pub fn field(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownDevice { index, .. } => format!("devices[{index}].type"),
+            Self::OpenDevice { index, source } => {
                 let dot = if source.field.is_empty() { "" } else { "." };
-                Some(format!("devices[{index}]{dot}{}", source.field))
+                format!("devices[{index}]{dot}{}", source.field)
             }
-            _ => None,
-        }
+            Self::ClaimedTwice { index, claim, .. } => format!("devices[{index}].{}", claim.field),
+            Self::StdioTaken { index, .. } => format!("devices[{index}].target"),
+            Self::VirtioWithoutIrqchip { index } => format!("devices[{index}]"),
+            Self::TooManyDevices { .. } | Self::NoMpTable { .. } => "devices".to_owned(),
+            Self::PortTaken { index, .. } | Self::PortOfKvm { index, .. } | Self::PortsPastEnd { index, .. } => {
+                format!("devices[{index}].port")
+            }
+            Self::ExpectedMemory { index, .. } => format!("expect.memory[{index}].address"),
+            Self::HostAffinity { index, .. } => format!("cpus.affinity[{index}]"),
+            Self::Console(error) => error.field.clone(),
+            _ => return None,
+        })
     }
 
     /// Who can mend it.

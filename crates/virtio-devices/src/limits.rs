@@ -1,5 +1,6 @@
 //! What a guest may use of a device, as a config says it.
 
+use std::fmt;
 use std::time::Instant;
 
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use vmm_virtio::OpenError;
 
 /// What the guest may use. What is absent is without limit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"bytes_per_second\": \"10M\"}")]
 pub struct Limits {
     /// Bytes each second.
     #[serde(default, deserialize_with = "present")]
@@ -32,24 +33,29 @@ impl Limits {
     /// # Errors
     /// One lets nothing through, or a burst limits nothing. The field is called `limits`.
     pub(crate) fn limiter(&self) -> Result<Option<RateLimiter>, OpenError> {
-        let bytes = |size: Option<ByteSize>| size.map(ByteSize::bytes);
-        let bytes = rate("bytes", bytes(self.bytes_per_second), bytes(self.bytes_burst))?;
-        let number = |given: Option<Ranged<0, { u64::MAX }>>| given.map(Ranged::get);
-        let operations =
-            rate("operations", number(self.operations_per_second), number(self.operations_burst))?;
+        let bytes = rate("bytes", self.bytes_per_second, self.bytes_burst, ByteSize::bytes)?;
+        let operations = rate("operations", self.operations_per_second, self.operations_burst, Ranged::get)?;
         let is_limited = bytes.is_some() || operations.is_some();
         Ok(is_limited.then(|| RateLimiter::new(bytes, operations, Instant::now())))
     }
 }
 
-fn rate(what: &str, per_second: Option<u64>, burst: Option<u64>) -> Result<Option<Rate>, OpenError> {
+fn rate<N: Copy + fmt::Display>(
+    what: &str,
+    per_second: Option<N>,
+    burst: Option<N>,
+    number: fn(N) -> u64,
+) -> Result<Option<Rate>, OpenError> {
     let wrong = |name: &str, problem: &str| {
         Err(OpenError::config(&format!("limits.{what}_{name}"), problem.to_owned()))
     };
-    match (per_second, burst) {
+    match (per_second.map(number), burst.map(number)) {
         (Some(0), _) => wrong("per_second", "0 lets nothing through, leave it out for no limit"),
         (_, Some(0)) => wrong("burst", "0 lets nothing through, leave it out for that of a second"),
-        (None, Some(_)) => wrong("burst", &format!("limits nothing without \"{what}_per_second\", add that")),
+        (None, Some(_)) => {
+            let shown = burst.map(|burst| format!("{burst} ")).unwrap_or_default();
+            wrong("burst", &format!("{shown}limits nothing without \"{what}_per_second\", add that"))
+        }
         (Some(per_second), burst) => Ok(Some(Rate { per_second, burst: burst.unwrap_or(per_second) })),
         (None, None) => Ok(None),
     }

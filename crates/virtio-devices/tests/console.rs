@@ -88,7 +88,7 @@ fn config_with_an_unknown_target_names_the_field_and_the_nearest() {
 #[test]
 fn config_with_an_unknown_field_is_refused() {
     let error = try_open(json!({"targat": "pty"})).err().unwrap();
-    assert_eq!(error, ".targat: unknown field `targat`, expected `target`");
+    assert_eq!(error, ".targat: unknown field, did you mean \"target\"?");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vmm_config::FieldError;
 
 use crate::VirtioDevice;
 
@@ -55,8 +56,6 @@ pub struct OpenError {
     pub field: String,
     /// Who can mend it.
     pub blame: OpenBlame,
-    /// The text of the config is wrong by itself, whatever the host has: the field can't be read.
-    pub is_misread: bool,
     /// What is wrong, and what to change.
     pub source: Box<dyn Error + Send + Sync>,
 }
@@ -73,12 +72,12 @@ pub enum OpenBlame {
 impl OpenError {
     /// The config's `field` is wrong.
     pub fn config(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Config, is_misread: false, source: source.into() }
+        Self { field: field.to_owned(), blame: OpenBlame::Config, source: source.into() }
     }
 
     /// The host lacks something.
     pub fn host(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Host, is_misread: false, source: source.into() }
+        Self { field: field.to_owned(), blame: OpenBlame::Host, source: source.into() }
     }
 }
 
@@ -129,28 +128,11 @@ impl fmt::Debug for Entry {
 }
 
 fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
-    let config: K::Config = serde_path_to_error::deserialize(fields).map_err(|error| {
-        let field = error.path().to_string();
-        let field = if field == "." { "" } else { &field };
-        let problem = without_rust_types(&error.into_inner().to_string());
-        OpenError { is_misread: true, ..OpenError::config(field, problem) }
-    })?;
+    let config = read::<K>(&fields)?;
     Ok(Box::new(K::open(config, setting)?))
 }
 
-/// serde's words for what it expected, where they are a type of Rust's, as the numbers that it holds.
-fn without_rust_types(message: &str) -> String {
-    let Some((rest, kind)) = message.rsplit_once(", expected ") else { return message.to_owned() };
-    let range = match kind {
-        "u8" => "from 0 to 255",
-        "u16" => "from 0 to 65535",
-        "u32" => "from 0 to 4294967295",
-        "u64" | "usize" => "from 0 to 18446744073709551615",
-        "i8" => "from -128 to 127",
-        "i16" => "from -32768 to 32767",
-        "i32" => "from -2147483648 to 2147483647",
-        "i64" | "isize" => "from -9223372036854775808 to 9223372036854775807",
-        _ => return message.to_owned(),
-    };
-    format!("{rest}, expected a whole number {range}")
+fn read<K: Kind>(fields: &Value) -> Result<K::Config, OpenError> {
+    let wrong = |FieldError { field, problem }| OpenError::config(&field, problem);
+    vmm_config::read_fields(fields).map_err(wrong)
 }

@@ -13,15 +13,14 @@ fn assert_bad(members: &str, message: &str) {
 
 #[test]
 fn console_on_stdio_beside_the_serial_one_is_refused_with_the_remedy() {
-    let message = "devices[0].target: standard input and output belong to serial already; choose another target, or set \
+    let message = "vm.json:1:80: devices[0].target: standard input and output belong to serial already; choose another target, or set \
                    \"serial\": \"none\"";
     assert_bad(r#""devices": [{"type": "console", "target": "stdio"}]"#, message);
 }
 
 #[test]
 fn consoles_both_on_stdio_are_refused() {
-    let message =
-        "devices[2].target: standard input and output belong to devices[1] already; choose another target";
+    let message = "vm.json:1:155: devices[2].target: standard input and output belong to devices[1] already; choose another target";
     let devices = r#""devices": [{"type": "rng"}, {"type": "console", "target": "stdio"}, {"type": "console", "target": "stdio"}]"#;
     assert_bad(&format!(r#""serial": "none", {devices}"#), message);
 }
@@ -53,6 +52,6 @@ fn console_to_a_file_without_a_path_shows_the_form() {
 
 #[test]
 fn console_with_an_unknown_field_is_refused() {
-    let message = "vm.json:1:78: devices[0].targat: unknown field `targat`, expected `target`";
+    let message = "vm.json:1:78: devices[0].targat: unknown field, did you mean \"target\"?";
     assert_bad(r#""devices": [{"type": "console", "targat": "pty"}]"#, message);
 }

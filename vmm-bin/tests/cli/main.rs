@@ -6,6 +6,7 @@ mod cmdline;
 mod config;
 mod console;
 mod devices;
+mod fields;
 mod flags;
 mod flat;
 mod host;

@@ -148,7 +148,8 @@ fn start_that_the_host_refuses_leaves_no_file() {
 fn check_of_a_socket_in_use_is_refused() {
     let bench = Bench::new();
     let _listener = UnixListener::bind(bench.path("socket")).unwrap();
-    let message = "serial socket socket: is in use by another program: stop that one, or choose another path";
+    let message =
+        "--serial socket socket: is in use by another program: stop that one, or choose another path";
     let flags = ["--kernel", "kernel", "--serial", "socket:socket", "--check"];
     assert_eq!(bench.run(&flags), complaint(BAD_CONFIG, message));
 }
@@ -158,7 +159,7 @@ fn check_of_two_consoles_at_one_socket_is_refused() {
     let console =
         |id: &str| format!(r#"{{"type": "console", "id": "{id}", "target": {{"socket": "socket"}}}}"#);
     let devices = format!("{}, {}", console("a"), console("b"));
-    let message = "devices[1].target socket socket: it is the socket of another console; name another file";
+    let message = "vm.json:1:182: devices[1].target socket socket: it is the socket of another console; name another file";
     assert_eq!(check(&Bench::new(), "/dev/null", &devices), complaint(BAD_CONFIG, message));
 }
 
@@ -184,13 +185,13 @@ fn log_to_a_socket_is_refused_as_that() {
 
 #[test]
 fn check_of_a_serial_file_that_is_the_kernel_is_refused() {
-    let message = "serial file kernel: it is in use as a kernel; name another file";
+    let message = "vm.json:1:42: serial file kernel: it is in use as a kernel; name another file";
     assert_eq!(check(&Bench::new(), "kernel", ""), complaint(BAD_CONFIG, message));
 }
 
 #[test]
 fn check_of_a_serial_file_that_is_the_config_is_refused() {
-    let message = "serial file vm.json: it is in use as the config of a machine; name another file";
+    let message = "vm.json:1:42: serial file vm.json: it is in use as the config of a machine; name another file";
     assert_eq!(check(&Bench::new(), "vm.json", ""), complaint(BAD_CONFIG, message));
 }
 
@@ -199,7 +200,7 @@ fn check_of_a_console_that_is_a_disk_is_refused() {
     let bench = Bench::new();
     bench.sparse("disk.img", 1 << 20);
     let disk = r#"{"type": "block", "path": "disk.img", "read_only": true}"#;
-    let message = "devices[1].target file disk.img: it is in use as a disk; name another file";
+    let message = "vm.json:1:176: devices[1].target file disk.img: it is in use as a disk; name another file";
     let devices = format!("{disk}, {}", console("a", "disk.img"));
     assert_eq!(check(&bench, "/dev/null", &devices), complaint(BAD_CONFIG, message));
 }
@@ -208,7 +209,7 @@ fn check_of_a_console_that_is_a_disk_is_refused() {
 fn check_of_two_consoles_to_one_file_is_refused() {
     let bench = Bench::new();
     bench.file("out", "earlier");
-    let message = format!("devices[0].target file out: {OUTPUT}");
+    let message = format!("vm.json:1:112: devices[0].target file out: {OUTPUT}");
     assert_eq!(check(&bench, "out", &console("a", "out")), complaint(BAD_CONFIG, &message));
     assert_eq!(std::fs::read(bench.path("out")).unwrap(), b"earlier");
 }
@@ -217,14 +218,14 @@ fn check_of_two_consoles_to_one_file_is_refused() {
 #[test]
 fn check_of_two_consoles_to_one_new_file_is_refused_and_makes_none() {
     let bench = Bench::new();
-    let message = format!("devices[0].target file ./out: {OUTPUT}");
+    let message = format!("vm.json:1:112: devices[0].target file ./out: {OUTPUT}");
     assert_eq!(check(&bench, "out", &console("a", "./out")), complaint(BAD_CONFIG, &message));
     assert!(!bench.path("out").exists());
 }
 
 #[test]
 fn check_of_a_serial_file_that_cannot_be_is_refused() {
-    let message = "serial file none/out: No such file or directory (os error 2)";
+    let message = "vm.json:1:42: serial file none/out: No such file or directory (os error 2)";
     assert_eq!(check(&Bench::new(), "none/out", ""), complaint(BAD_CONFIG, message));
 }
 

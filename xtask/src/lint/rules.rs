@@ -61,10 +61,19 @@ pub(super) const CRATES: &[CrateRule] = &[
     .with_arch_modules(),
     rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),
     rule("vmm-devices", 2, Only(&["vmm-bus", "vmm-snapshot", "vmm-metrics"]), Forbidden),
+    // Of vmm-config only how the fields of a kind are read.
     rule(
         "vmm-virtio",
         2,
-        Only(&["vmm-bus", "vmm-pci", "vmm-memory", "vmm-hostio", "vmm-snapshot", "vmm-metrics"]),
+        Only(&[
+            "vmm-bus",
+            "vmm-pci",
+            "vmm-memory",
+            "vmm-hostio",
+            "vmm-config",
+            "vmm-snapshot",
+            "vmm-metrics",
+        ]),
         Forbidden,
     ),
     // Whoever writes a monitor of their own on it gets nothing of our devices, bus or config.

@@ -93,14 +93,14 @@ fn device_of_no_kind_far_from_all_lists_them() {
 
 #[test]
 fn device_with_an_unknown_field_names_it() {
-    let expected = "devices[0].sise: unknown field `sise`, expected `size` or `address`";
+    let expected = "devices[0].sise: unknown field, did you mean \"size\"?";
     assert_eq!(refusal(r#"{"type": "idle", "sise": 1}"#, ""), (expected.to_owned(), Blame::Config));
 }
 
 #[test]
 fn device_with_a_field_of_another_type_names_it() {
     let expected =
-        "devices[0].size: invalid type: string \"1\", expected a whole number from 0 to 4294967295";
+        "devices[0].size: expected a whole number from 0 to 4294967295, found the string \"1\"";
     assert_eq!(refusal(r#"{"type": "idle", "size": "1"}"#, ""), (expected.to_owned(), Blame::Config));
 }
 

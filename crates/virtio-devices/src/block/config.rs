@@ -1,9 +1,12 @@
 //! What a config says of a disk.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use vmm_config::{FilePath, Ranged, choice, present, present_choice};
+use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use vmm_config::{FilePath, Ranged, choice, list, parsed, present, present_choice};
+
+use super::request::SERIAL_LEN;
 use crate::limits::Limits;
 
 /// A disk.
@@ -26,7 +29,8 @@ pub struct Config {
     pub direct: bool,
     /// What the guest reads as the disk's serial, at most 20 bytes of ASCII; if absent, its id.
     #[serde(default, deserialize_with = "present")]
-    pub serial: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub serial: Option<DiskSerial>,
     /// Queues, at most one for each vCPU; if absent, as many as that, 16 at most.
     #[serde(default, deserialize_with = "present")]
     pub queues: Option<Ranged<1, 16>>,
@@ -40,8 +44,50 @@ pub struct Config {
     #[serde(default, deserialize_with = "present_choice")]
     pub overlay: Option<Overlay>,
     /// The files below a qcow2 image, from the one that it names downwards.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "backing")]
     pub backing: Vec<FilePath>,
+}
+
+fn backing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FilePath>, D::Error> {
+    list(deserializer, "a list of paths such as [\"base.qcow2\"]")
+}
+
+/// What a guest reads as a disk's serial.
+#[derive(Debug)]
+pub struct DiskSerial([u8; SERIAL_LEN]);
+
+impl DiskSerial {
+    /// Of as much of a text as there is room for.
+    pub(super) fn of(text: &str) -> Self {
+        let mut serial = [0; SERIAL_LEN];
+        serial.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Self(serial)
+    }
+
+    pub(super) fn bytes(&self) -> [u8; SERIAL_LEN] {
+        self.0
+    }
+}
+
+impl FromStr for DiskSerial {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let len = text.len();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Err(format!("{text:?} isn't printable ASCII, which a serial is made of"));
+        }
+        if len > SERIAL_LEN {
+            return Err(format!("{text:?} has {len} bytes, shorten it to {SERIAL_LEN} or fewer"));
+        }
+        Ok(Self::of(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for DiskSerial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "a serial such as \"disk-1\"")
+    }
 }
 
 /// What an image file's bytes mean.
@@ -81,7 +127,7 @@ pub enum Io {
 
 /// Where the guest's writes go instead of the file.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "\"temp\" or an object such as {\"temp_in\": \"/var/tmp\"}")]
 pub enum Overlay {
     /// Into a file without a name in the directory for temporary files, gone when the monitor ends.
     Temp,

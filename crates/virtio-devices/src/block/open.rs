@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use vmm_hostio::IoMethod;
 use vmm_virtio::{OpenError, Setting};
 
-use super::config::{Config, Format, Io, Overlay as OverlayConfig};
+use super::config::{Config, DiskSerial, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
 use super::format;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::qcow2::Qcow2Image;
 use super::raw::{Options, Raw};
-use super::request::{SECTOR_LEN, SERIAL_LEN};
+use super::request::SECTOR_LEN;
 use super::shape::Shape;
 use super::space::Face;
 use super::{Block, Disk, temporary};
@@ -23,7 +23,7 @@ use crate::image_format;
 const QUEUES: u32 = 16;
 
 pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
-    let serial = serial(config.serial.as_deref(), setting.id)?;
+    let serial = config.serial.as_ref().map_or_else(|| DiskSerial::of(setting.id).bytes(), DiskSerial::bytes);
     let queues = queues(config.queues.map(|queues| queues.get() as u16), setting.vcpus)?;
     let limiter = config.limits.limiter()?;
     check_combination(config)?;
@@ -129,24 +129,6 @@ fn check_combination(config: &Config) -> Result<(), OpenError> {
         return Err(OpenError::config("backing", "only a qcow2 image has backing files, remove it"));
     }
     Ok(())
-}
-
-fn serial(given: Option<&str>, id: &str) -> Result<[u8; SERIAL_LEN], OpenError> {
-    if let Some(given) = given {
-        let len = given.len();
-        if len > SERIAL_LEN {
-            let problem = format!("\"{given}\" has {len} bytes, at most {SERIAL_LEN}");
-            return Err(OpenError::config("serial", problem));
-        }
-        if !given.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-            let problem = format!("{given:?} isn't printable ASCII, which a serial is made of");
-            return Err(OpenError::config("serial", problem));
-        }
-    }
-    let mut serial = [0; SERIAL_LEN];
-    let text = given.unwrap_or(id).bytes();
-    serial.iter_mut().zip(text).for_each(|(to, from)| *to = from);
-    Ok(serial)
 }
 
 fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {

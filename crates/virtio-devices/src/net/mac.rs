@@ -1,15 +1,19 @@
 //! A card's address.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+use vmm_config::parsed;
 
 /// Of one card, neither zero nor a group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mac(pub(super) [u8; 6]);
+pub struct Mac(pub(super) [u8; 6]);
 
-impl Mac {
-    /// # Errors
-    /// What is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
@@ -27,7 +31,15 @@ impl Mac {
         }
         Ok(Self(bytes))
     }
+}
 
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "an address such as \"52:54:00:12:34:56\"")
+    }
+}
+
+impl Mac {
     /// One of those that belong to no manufacturer (IEEE 802 §8.2, "locally administered"), always the same for the same
     /// words.
     pub(super) fn of(words: &[&str]) -> Self {
@@ -68,7 +80,7 @@ mod tests {
         let mac = Mac::of(&["net0", "tap0"]);
         assert_eq!(mac, Mac::of(&["net0", "tap0"]));
         assert_eq!(mac.0[0] & 3, 2);
-        assert_eq!(Mac::parse(&mac.to_string()), Ok(mac));
+        assert_eq!(mac.to_string().parse(), Ok(mac));
     }
 
     #[test]

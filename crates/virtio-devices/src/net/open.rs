@@ -17,20 +17,16 @@ use super::{passt, user};
 
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const PAIRS: u32 = 16;
-/// What Linux calls an interface, at most, in bytes (IFNAMSIZ without its NUL).
-const NAME_LEN: usize = 15;
 
 pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
-    let mac = config.mac.as_deref().map(Mac::parse).transpose();
-    let mac = mac.map_err(|problem| OpenError::config("mac", problem))?;
     check_rules(config)?;
     let limiter = config.limits.limiter()?;
     vhost::check(config, limiter.is_some())?;
     let queues = config.queues.map(|queues| queues.get() as u16);
     let pairs = pairs(queues, setting.vcpus)?;
-    let mac_at = |origin: &str| mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
+    let mac_at = |origin: &str| config.mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
     let way = match &config.backend {
-        Backend::Tap(name) => Way::of_ports(open_tap(name, pairs, queues.is_some())?, config)?,
+        Backend::Tap(name) => Way::of_ports(open_tap(name.as_str(), pairs, queues.is_some())?, config)?,
         Backend::Passt(path) => {
             check_one_pair(queues, "passt")?;
             Way::new(passt::open(&setting.path(path))?, "passt", 0)
@@ -139,14 +135,13 @@ fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
 fn open_fd(fd: i32) -> Result<FramePort, OpenError> {
     if fd < 3 {
         let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
-        return Err(OpenError::config("backend", problem));
+        return Err(OpenError::config("backend.fd", problem));
     }
-    FramePort::inherited(fd).map_err(|error| OpenError::config("backend", format!("descriptor {fd} {error}")))
+    FramePort::inherited(fd).map_err(|error| OpenError::config("backend.fd", format!("descriptor {fd} {error}")))
 }
 
 /// A port for each pair.
 fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, OpenError> {
-    check_name(name)?;
     let is_invalid = |error: &TapError| matches!(error, TapError::Interface(error) if error.kind() == io::ErrorKind::InvalidInput);
     let refused = |error| refusal(name, &error);
     let has_many = pairs > 1;
@@ -178,17 +173,6 @@ fn queues_in_use(name: &str) -> usize {
     let queues = std::fs::read_dir(Path::new("/sys/class/net").join(name).join("queues"));
     let names = queues.into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.filter(|name| name.to_string_lossy().starts_with("rx-")).count()
-}
-
-fn check_name(name: &str) -> Result<(), OpenError> {
-    // With a % the kernel would choose a number (Linux, net/core/dev.c, dev_alloc_name).
-    let is_bad = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'/' | b'%' | b':');
-    let (is_empty, is_long) = (name.is_empty(), name.len() > NAME_LEN);
-    if is_empty || is_long || name.bytes().any(is_bad) || matches!(name, "." | "..") {
-        let problem = format!("{name:?} is no interface's name: 1 to {NAME_LEN} characters, none of \"/%:\"");
-        return Err(OpenError::config("backend.tap", problem));
-    }
-    Ok(())
 }
 
 /// Whether the interface is there, and has a file of this name in sysfs.

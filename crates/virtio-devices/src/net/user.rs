@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UserNet};
+use vmm_usernet::{Allow, OpenError as UserError, Resolver, Settings, UserNet};
 use vmm_virtio::{Buffers, OpenError};
 
 use super::config::{Config, Rules};
@@ -30,13 +30,10 @@ pub(super) struct UserLink {
 /// A network as the config says, and its MTU.
 pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenError> {
     let mtu = config.mtu.map_or(MTU, |mtu| mtu.get() as u16);
-    let forwards = config.forward.iter().flatten().enumerate().map(|(index, text)| {
-        Forward::parse(text).map_err(|error| OpenError::config(&format!("forward[{index}]"), error))
-    });
     let settings = Settings {
         allow: allow(config.allow.as_ref())?,
-        forwards: forwards.collect::<Result<_, _>>()?,
-        resolver: config.dns.as_deref().map_or(Ok(Resolver::OfHost), resolver)?,
+        forwards: config.forward.iter().flatten().map(|given| given.forward.clone()).collect(),
+        resolver: config.dns.unwrap_or(Resolver::OfHost),
         mtu,
         guest_mac: mac.0,
         flows: descriptors::share(),
@@ -49,26 +46,30 @@ pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenErr
 fn allow(rules: Option<&Rules>) -> Result<Allow, OpenError> {
     match rules {
         None => Ok(Allow::parse(&[]).expect("no rule is wrong")),
-        Some(Rules::All(_)) => Ok(Allow::all()),
-        Some(Rules::List(rules)) => Allow::parse(rules)
-            .map_err(|error| OpenError::config(&format!("allow[{}]", error.index()), error)),
+        Some(Rules::All) => Ok(Allow::all()),
+        Some(Rules::List(rules)) => {
+            let rules: Vec<String> = rules.iter().map(|rule| rule.0.clone()).collect();
+            Allow::parse(&rules)
+                .map_err(|error| OpenError::config(&format!("allow[{}]", error.index()), error))
+        }
     }
 }
 
-fn resolver(text: &str) -> Result<Resolver, OpenError> {
+/// The name server that `dns` names.
+pub(super) fn resolver(text: &str) -> Result<Resolver, String> {
     let address = text.parse::<SocketAddr>().ok();
     let address = address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
     let is_one = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
     let problem =
         || format!("{text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
-    address.filter(is_one).map(Resolver::At).ok_or_else(|| OpenError::config("dns", problem()))
+    address.filter(is_one).map(Resolver::At).ok_or_else(problem)
 }
 
 fn refusal(config: &Config, error: UserError) -> OpenError {
     match &error {
         UserError::Mtu(_) => OpenError::config("mtu", error),
         UserError::Forward { forward, .. } => {
-            let place = config.forward.iter().flatten().position(|text| text == forward);
+            let place = config.forward.iter().flatten().position(|given| given.text == *forward);
             let field = place.map_or("forward".to_owned(), |index| format!("forward[{index}]"));
             OpenError::host(&field, error)
         }

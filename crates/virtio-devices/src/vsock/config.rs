@@ -32,10 +32,15 @@ fn first() -> Cid {
 impl Config {
     /// The unix socket; `None` with `vhost`.
     pub(super) fn path(&self) -> Result<Option<&FilePath>, OpenError> {
-        let wrong = |problem: &str| Err(OpenError::config("path", problem));
         match (&self.path, self.vhost) {
-            (Some(_), true) => wrong("the kernel's vsock has no unix sockets: leave out this, or \"vhost\""),
-            (None, false) => wrong("is missing: it names the unix socket, unless \"vhost\" is true"),
+            (Some(_), true) => {
+                let problem = "the kernel's vsock has no unix sockets: leave out this, or \"vhost\"";
+                Err(OpenError::config("path", problem))
+            }
+            (None, false) => {
+                let problem = "\"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
+                Err(OpenError::config("", problem))
+            }
             (path, _) => Ok(path.as_ref()),
         }
     }

@@ -297,7 +297,7 @@ fn raw_disk_made_to_look_like_qcow2_stays_raw() {
 fn serial_too_long() {
     assert_eq!(
         refusal_of(&image(), json!({"serial": "123456789012345678901"})),
-        ".serial: \"123456789012345678901\" has 21 bytes, at most 20"
+        ".serial: \"123456789012345678901\" has 21 bytes, shorten it to 20 or fewer"
     );
 }
 
@@ -334,7 +334,7 @@ fn limits_that_let_nothing_through() {
     );
     assert_eq!(
         limits(json!({"bytes_burst": "1M"})),
-        ".limits.bytes_burst: limits nothing without \"bytes_per_second\", add that"
+        ".limits.bytes_burst: 1M limits nothing without \"bytes_per_second\", add that"
     );
 }
 
@@ -387,9 +387,9 @@ fn fields_that_are_for_raw_disks_only() {
 #[test]
 fn fields_that_are_unknown_or_null() {
     let message = refusal_of(&image(), json!({"readonly": true}));
-    assert!(message.starts_with(".readonly: unknown field `readonly`, expected one of "), "{message}");
+    assert_eq!(message, ".readonly: unknown field, did you mean \"read_only\"?");
     let message = refusal_of(&image(), json!({"serial": null}));
-    assert_eq!(message, ".serial: invalid type: null, expected a string");
+    assert_eq!(message, r#".serial: expected a serial such as "disk-1", found null"#);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn config_with_a_backend_that_there_is_not_names_those_that_there_are() {
         json!({"backend": "slirp"}),
         r#".backend: unknown value "slirp", expected one of "tap", "user", "passt", "fd""#,
     );
-    assert_refused(json!({}), ": missing field `backend`");
+    assert_refused(json!({}), r#": "backend" is missing, give "user" or an object such as {"tap": "tap0"}"#);
 }
 
 #[test]
@@ -73,14 +73,14 @@ fn config_with_a_descriptor_that_carries_no_frames_is_refused() {
     let file = File::open("/dev/null").unwrap();
     let (stream, _other) = UnixStream::pair().unwrap();
     let with = |fd: i32| json!({"backend": {"fd": fd}});
-    let of = |fd: i32, what: &str| format!(".backend: descriptor {fd} {what}");
+    let of = |fd: i32, what: &str| format!(".backend.fd: descriptor {fd} {what}");
     assert_refused(with(file.as_raw_fd()), &of(file.as_raw_fd(), "is neither a TAP nor a socket"));
     assert_refused(
         with(stream.as_raw_fd()),
         &of(stream.as_raw_fd(), "is a socket that doesn't keep packets apart"),
     );
     assert_refused(with(1 << 30), &of(1 << 30, "Bad file descriptor (os error 9)"));
-    assert_refused(with(1), ".backend: 1 is no descriptor for frames: 0 to 2 are the monitor's own");
+    assert_refused(with(1), ".backend.fd: 1 is no descriptor for frames: 0 to 2 are the monitor's own");
 }
 
 #[test]

@@ -332,9 +332,11 @@ fn config_with_a_rule_that_is_none_quotes_it_at_its_place() {
 
 #[test]
 fn config_with_fields_that_are_no_rules_says_what_they_are() {
-    let expected = r#".allow: expected "all" or a list of rules such as "tcp:*:443""#;
-    assert_refused(user(&[("allow", json!("everything"))]), expected);
-    assert_refused(user(&[("allow", json!(443))]), expected);
+    let expected = |found: &str| {
+        format!(r#".allow: expected "all" or a list of rules such as ["tcp:*:443"], found {found}"#)
+    };
+    assert_refused(user(&[("allow", json!("everything"))]), &expected("the string \"everything\""));
+    assert_refused(user(&[("allow", json!(443))]), &expected("the number 443"));
     let none = |text: &str| {
         format!(".dns: {text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"")
     };

@@ -45,7 +45,7 @@ fn config_with_a_context_id_that_is_no_guests_is_refused() {
 
 #[test]
 fn config_without_a_path_is_refused() {
-    let message = ".path: is missing: it names the unix socket, unless \"vhost\" is true";
+    let message = ": \"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
     assert_refused(Path::new("/"), json!({}), message);
 }
 

@@ -424,38 +424,36 @@ fn flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt() {
 /// What the monitor says to a config with this in it besides an image.
 fn refusal(rest: &str) -> String {
     let image = driver::guests::path("hello-real");
-    let text =
-        format!(r#"{{"boot": {{"flat": {{"image": {image:?}}}}}, "memory": {{"size": "1M"}}, {rest}}}"#);
+    let text = format!(
+        "{{\"boot\": {{\"flat\": {{\"image\": {image:?}}}}}, \"memory\": {{\"size\": \"1M\"}},\n{rest}}}"
+    );
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), text).expect("room for a config");
     let mut monitor = Monitor::command(["--config".as_ref(), file.path().as_os_str()]).start();
     monitor.expect_code(BAD_CONFIG, DEADLINE);
-    monitor.stderr()
+    monitor.stderr().replace(file.path().to_str().expect("UTF-8"), "vm.json")
 }
 
 fn flat_device_on_a_taken_port_is_refused() {
     let uart = refusal(r#""devices": [{"type": "debug-exit"}, {"type": "debug-console", "port": "0x3f9"}]"#);
-    let message =
-        "error: devices[1].port: 0x3f9 belongs to the uart com1 (ports 0x3f8 to 0x3ff); choose another\n";
+    let message = "error: vm.json:2:77: devices[1].port: 0x3f9 belongs to the uart com1 (ports 0x3f8 to 0x3ff); choose another\n";
     assert_eq!(uart, message);
     let other = refusal(r#""devices": [{"type": "debug-exit"}, {"type": "debug-console", "port": "0xf6"}]"#);
-    let message =
-        "error: devices[1].port: 0xf6 belongs to the debug exit (ports 0xf4 to 0xf7); choose another\n";
+    let message = "error: vm.json:2:76: devices[1].port: 0xf6 belongs to the debug exit (ports 0xf4 to 0xf7); choose another\n";
     assert_eq!(other, message);
     let last = refusal(r#""devices": [{"type": "debug-exit", "port": "0xfffd"}]"#);
-    let message =
-        "error: devices[0].port: 4 ports from 0xfffd on run past the last one, 0xffff; choose a lower one\n";
+    let message = "error: vm.json:2:51: devices[0].port: 4 ports from 0xfffd on run past the last one, 0xffff; choose a lower one\n";
     assert_eq!(last, message);
 }
 
 /// KVM answers there itself, so that the device would never hear of an access.
 fn flat_device_on_a_port_of_kvms_is_refused() {
     let pic = refusal(r#""irqchip": true, "devices": [{"type": "pseudo-serial", "port": "0x20"}]"#);
-    let message = "error: devices[0].port: 0x20 belongs to the interrupt controller (ports 0x20 to 0x21); choose another, \
+    let message = "error: vm.json:2:69: devices[0].port: 0x20 belongs to the interrupt controller (ports 0x20 to 0x21); choose another, \
                    or set \"irqchip\" to false\n";
     assert_eq!(pic, message);
     let across = refusal(r#""irqchip": true, "devices": [{"type": "debug-exit", "port": "0x3e"}]"#);
-    let message = "error: devices[0].port: 0x3e belongs to the timer (ports 0x40 to 0x43); choose another, \
+    let message = "error: vm.json:2:66: devices[0].port: 0x3e belongs to the timer (ports 0x40 to 0x43); choose another, \
                    or set \"irqchip\" to false\n";
     assert_eq!(across, message);
 }

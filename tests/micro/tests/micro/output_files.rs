@@ -85,7 +85,7 @@ fn assert_refused(launch: Launch, code: i32, message: &str) {
 
 fn output_file_that_is_the_kernel_is_refused_and_kept() {
     let bench = Bench::new();
-    let message = "serial file kernel: it is in use as a kernel; name another file";
+    let message = "vm.json:1:69: serial file kernel: it is in use as a kernel; name another file";
     assert_refused(bench.launch(r#""serial": {"file": "kernel"}"#), BAD_CONFIG, message);
     assert!(same(&bench.path("kernel"), &guests::path("halt")));
 }
@@ -99,7 +99,7 @@ fn output_file_that_is_an_image_by_another_name_is_refused_and_kept() {
     fs::write(bench.path("hlt.bin"), b"\xf4").unwrap();
     fs::hard_link(bench.path("hlt.bin"), bench.path("link")).unwrap();
     let launch = Monitor::command(["--flat", "hlt.bin", "--serial", "file:link"]).dir(bench.0.path());
-    let message = "serial file link: it is in use as a flat image; name another file";
+    let message = "--serial file link: it is in use as a flat image; name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert_eq!(fs::read(bench.path("hlt.bin")).unwrap(), b"\xf4");
 }
@@ -108,8 +108,7 @@ fn output_file_that_is_the_config_is_refused_and_kept() {
     let bench = Bench::new();
     let launch = bench.launch(&console("vm.json"));
     let before = fs::read(bench.path("vm.json")).unwrap();
-    let message =
-        "devices[0].target file vm.json: it is in use as the config of a machine; name another file";
+    let message = "vm.json:1:101: devices[0].target file vm.json: it is in use as the config of a machine; name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert_eq!(fs::read(bench.path("vm.json")).unwrap(), before);
 }
@@ -120,7 +119,7 @@ fn output_file_that_is_the_log_is_refused() {
     assert_refused(
         launch,
         BAD_CONFIG,
-        "serial file serial: it is in use as a log or as standard output; name another file",
+        "vm.json:1:69: serial file serial: it is in use as a log or as standard output; name another file",
     );
     assert_eq!(bench.serial(), "earlier\n");
 }
@@ -128,7 +127,7 @@ fn output_file_that_is_the_log_is_refused() {
 fn output_file_of_two_consoles_is_refused_and_kept() {
     let bench = Bench::new();
     let launch = bench.launch(&format!(r#""serial": {{"file": "serial"}}, {}"#, console("./serial")));
-    assert_refused(launch, BAD_CONFIG, &format!("devices[0].target file ./serial: {OUTPUT}"));
+    assert_refused(launch, BAD_CONFIG, &format!("vm.json:1:131: devices[0].target file ./serial: {OUTPUT}"));
     assert_eq!(bench.serial(), "earlier\n");
 }
 
@@ -136,7 +135,7 @@ fn output_file_of_another_monitor_is_refused_and_goes_on() {
     let bench = Bench::new();
     let mut first = bench.start();
     let launch = bench.launch(r#""serial": {"file": "serial"}"#);
-    assert_refused(launch, BAD_CONFIG, &format!("serial file serial: {OUTPUT}"));
+    assert_refused(launch, BAD_CONFIG, &format!("vm.json:1:69: serial file serial: {OUTPUT}"));
     let launch = bench.launch(r#""serial": "none""#).args(["--metrics", "serial"]);
     assert_refused(launch, USAGE, &format!("--metrics serial: {OUTPUT}"));
     assert_eq!(bench.serial(), "ready\n");
@@ -163,7 +162,7 @@ fn output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept() {
     let _first = bench.start();
     fs::write(bench.path("hlt.bin"), b"\xf4").unwrap();
     let launch = Monitor::command(["--flat", "hlt.bin", "--serial", "file:kernel"]).dir(bench.0.path());
-    let message = "serial file kernel: it is in use as a kernel; name another file";
+    let message = "--serial file kernel: it is in use as a kernel; name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert!(same(&bench.path("kernel"), &guests::path("halt")));
 }
@@ -181,7 +180,7 @@ fn output_file_of_a_refused_start_is_not_made() {
 fn output_file_of_a_late_refusal_is_kept() {
     let bench = Bench::new();
     mkfifo(&bench.path("fifo"), Mode::S_IRWXU).unwrap();
-    let message = "devices[0].target file fifo: it is a pipe without a reader; open it for reading first, as cat(1) does";
+    let message = "vm.json:1:131: devices[0].target file fifo: it is a pipe without a reader; open it for reading first, as cat(1) does";
     let launch = bench.launch(&format!(r#""serial": {{"file": "serial"}}, {}"#, console("fifo")));
     assert_refused(launch, BAD_CONFIG, message);
     assert_eq!(bench.serial(), "earlier\n");
@@ -216,7 +215,8 @@ fn log_of_two_monitors_is_shared() {
     wait_until("both have written", DEADLINE, || log().matches("INFO first KVM_RUN").count() == 2);
     let log = log();
     // And is no console of a third.
-    let message = "serial file log: it is in use as a log or as standard output; name another file";
+    let message =
+        "vm.json:1:69: serial file log: it is in use as a log or as standard output; name another file";
     assert_refused(bench.launch(r#""serial": {"file": "log"}"#), BAD_CONFIG, message);
     assert_eq!(fs::read_to_string(bench.path("log")).unwrap(), log);
 }
@@ -227,7 +227,8 @@ fn output_file_that_is_another_monitors_standard_output_is_refused() {
     let first = bench.launch(r#""serial": "stdio""#).stdout(Stdout::File(bench.path("out")));
     let _first = first.start();
     wait_until("the first one prints", DEADLINE, || printed().contains("ready\n"));
-    let message = "serial file out: it is in use as a log or as standard output; name another file";
+    let message =
+        "vm.json:1:69: serial file out: it is in use as a log or as standard output; name another file";
     assert_refused(bench.launch(r#""serial": {"file": "out"}"#), BAD_CONFIG, message);
     assert!(printed().contains("ready\n"));
 }

@@ -255,7 +255,7 @@ fn serial_socket_is_removed_at_exit() {
 fn assert_refused(path: &Path, problem: &str) {
     let mut monitor = boot_with_serial("halt", &format!("socket:{}", path.display()));
     monitor.expect_code(BAD_CONFIG, DEADLINE);
-    let message = format!("error: serial socket {}: {problem}, or choose another path\n", path.display());
+    let message = format!("error: --serial socket {}: {problem}, or choose another path\n", path.display());
     assert_eq!(monitor.stderr(), message);
 }
 
