@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use vmm_config::printable;
 use vmm_machine::Messages;
 
 use crate::args::Args;
@@ -77,15 +78,33 @@ impl<'a> MakeWriter<'a> for To {
 /// tracing-subscriber writes each line whole.
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.0 {
-            Some(To { messages, is_stderr: true }) => messages.say(&streams::for_terminal(line)),
-            Some(To { messages, is_stderr: false }) => messages.say(line),
-            None => {}
-        }
+        let Some(To { messages, is_stderr }) = self.0 else { return Ok(line.len()) };
+        // A path in it may hold anything. Its end is ours.
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+        let text = format!("{}\n", printable(&text));
+        messages.say(&if *is_stderr {
+            streams::for_terminal(text.as_bytes())
+        } else {
+            text.as_bytes().into()
+        });
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_with_a_name_that_drives_a_terminal_is_one_line_of_text() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let to = To { messages: Messages::to_log(file.path()).unwrap(), is_stderr: false };
+        Line(Some(&to)).write_all("virtio block at a\u{1b}[2J\nb\n".as_bytes()).unwrap();
+        to.messages.flush(std::time::Duration::from_secs(10));
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "virtio block at a\\u{1b}[2J\\nb\n");
     }
 }

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     outlive_file_limits();
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return outcome::usage(&error),
+        Err(error) => return outcome::usage(error),
     };
     let mut streams = match Streams::open() {
         Ok(streams) => streams,

@@ -5,11 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use vmm_config::{ConfigError, FlagFields};
+use clap::Parser;
+use vmm_config::{ConfigError, FlagFields, printable};
 use vmm_machine::{Blame, Ending, Run};
 
+use crate::args::Args;
 use crate::bare::BareError;
-
 use crate::streams::Streams;
 
 const INTERNAL: u8 = 1;
@@ -138,7 +139,8 @@ fn chain(error: &dyn Error) -> String {
 pub(crate) fn report(result: Result<Outcome, Failure>, streams: &Streams) -> ExitCode {
     let code = match result {
         Err(failure) => {
-            streams.report(&format!("error: {}", failure.message()));
+            // One line, whatever is in the paths and values that it repeats.
+            streams.report(&format!("error: {}", printable(&failure.message())));
             if let Some(log) = &streams.log {
                 log.remove_unused_log();
             }
@@ -165,7 +167,10 @@ fn tell(run: &Run, streams: &Streams) -> u8 {
 }
 
 /// Says what clap has to say: help and version on standard output, a wrong flag on standard error.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: clap::Error) -> ExitCode {
+    // What was typed is repeated in the message, and clap repeats it as it is.
+    let typed = std::env::args_os().map(|word| printable(&word.to_string_lossy()).into_owned());
+    let error = Args::try_parse_from(typed).err().unwrap_or(error);
     // A reader that has gone needs no help.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })

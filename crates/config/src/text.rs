@@ -1,6 +1,8 @@
 //! Words in messages: quoting what somebody else wrote, and guessing what they meant. Also the one way to take digits and a
 //! unit apart.
 
+use std::borrow::Cow;
+
 use crate::error::ValueError;
 
 /// How much of somebody's text a message repeats: enough to recognise it, on one line of a terminal.
@@ -12,6 +14,24 @@ pub(crate) fn quote(text: &str) -> String {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}... ({} bytes)", &text[..cut], text.len()),
     }
+}
+
+/// `text` with what can drive a terminal, or make a line look like two or like another one, escaped as in a quoted text: control
+/// characters, separators of lines, and marks that turn the direction of writing. For paths and other text that somebody
+/// else wrote, where they aren't quoted.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().flat_map(|c| {
+        let (bad, good) = if is_bad(c) { (Some(c.escape_debug()), None) } else { (None, Some(c)) };
+        bad.into_iter().flatten().chain(good)
+    });
+    Cow::Owned(escaped.collect())
 }
 
 /// The digits that `text` begins with, at least one, and the unit behind them, perhaps none. `what` it should be, with an
@@ -137,6 +157,17 @@ mod tests {
     #[test]
     fn quote_escape_sequence_is_defused() {
         assert_eq!(quote("\u{1b}[2J"), r#""\u{1b}[2J""#);
+    }
+
+    #[test]
+    fn printable_leaves_what_is_printed_as_it_is() {
+        assert_eq!(printable("dir/a b \"c\" \\n é 😀"), "dir/a b \"c\" \\n é 😀");
+    }
+
+    #[test]
+    fn printable_escapes_what_drives_a_terminal_or_ends_a_line() {
+        assert_eq!(printable("a\nerror: b\x1b[2J\r\t\x7f\0"), r"a\nerror: b\u{1b}[2J\r\t\u{7f}\0");
+        assert_eq!(printable("é\u{9b}1m \u{202e}gpj.\u{2066}"), r"é\u{9b}1m \u{202e}gpj.\u{2066}");
     }
 
     #[test]

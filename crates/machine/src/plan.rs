@@ -7,7 +7,7 @@ use vmm_acpi::Tables;
 use vmm_arch::layout;
 use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
-use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial};
+use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
 use vmm_virtio::HostEnd;
 
 use crate::guest::GuestPlan;
@@ -271,6 +271,6 @@ impl fmt::Display for Plan {
         for (name, gpa) in kvm {
             writeln!(f, "  mmio  {gpa:#011x}      {name}")?;
         }
-        writeln!(f, "serial: {}", self.serial)
+        writeln!(f, "serial: {}", printable(&self.serial.to_string()))
     }
 }

@@ -8,7 +8,7 @@ use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
 use vmm_arch::layout;
 use vmm_bus::{Bus, IrqLine};
-use vmm_config::{AnnounceVirtio, Config, VirtioSection};
+use vmm_config::{AnnounceVirtio, Config, VirtioSection, printable};
 use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
@@ -144,7 +144,7 @@ impl fmt::Display for VirtioPlan {
             }
         }
         if let Some(end) = console {
-            write!(f, ", to {end}")?;
+            write!(f, ", to {}", printable(&end.to_string()))?;
         }
         memory
             .as_ref()

@@ -13,4 +13,5 @@ mod host;
 mod initrd;
 mod kernel;
 mod outputs;
+mod terminal;
 mod usage;
