@@ -59,14 +59,19 @@ pub enum Error {
         source: vmm_virtio::OpenError,
     },
     /// Two devices have what only one can have.
-    #[error("devices[{index}].{}: {} {} is that of devices[{by}] already; give one of them another", claim.field, claim.what, claim.value)]
+    #[error(
+        "devices[{index}].{}: {} {} is that of devices[{by}].{} already; give one of them another",
+        claim.field, claim.what, claim.value, first.field
+    )]
     ClaimedTwice {
         /// The second one's place in the config's list.
         index: usize,
-        /// The first one's place there.
+        /// The first one's place there, which may be the same.
         by: usize,
-        /// What both have.
-        claim: vmm_virtio::Claim,
+        /// What the second one would have.
+        claim: Box<vmm_virtio::Claim>,
+        /// What the first one has.
+        first: Box<vmm_virtio::Claim>,
     },
     /// Two consoles on standard input and output.
     #[error(
@@ -273,7 +278,9 @@ impl Error {
             Self::StdioTaken { index, .. } => format!("devices[{index}].target"),
             Self::VirtioWithoutIrqchip { index } => format!("devices[{index}]"),
             Self::TooManyDevices { .. } | Self::NoMpTable { .. } => "devices".to_owned(),
-            Self::PortTaken { index, .. } | Self::PortOfKvm { index, .. } | Self::PortsPastEnd { index, .. } => {
+            Self::PortTaken { index, .. }
+            | Self::PortOfKvm { index, .. }
+            | Self::PortsPastEnd { index, .. } => {
                 format!("devices[{index}].port")
             }
             Self::ExpectedMemory { index, .. } => format!("expect.memory[{index}].address"),

@@ -51,26 +51,38 @@ pub(crate) fn open(
     mut kept: Vec<OpenDevice>,
     plan_only: bool,
 ) -> Result<Vec<OpenDevice>, Error> {
-    let (mut opened, mut claims) = (Vec::new(), Vec::new());
+    let (mut opened, mut claims) = (Vec::new(), claimed(config, kinds)?);
     for (index, device) in config.devices.iter().enumerate() {
         let vmm_config::Device::Virtio(section) = device else { continue };
         let device = match kept.iter().position(|device| device.index == index) {
             Some(at) => kept.swap_remove(at),
             None => open_one(index, section, config, (kinds, plan_only))?,
         };
-        claim_all(index, &*device.device, &mut claims)?;
+        claim_all(index, device.device.claims(), &mut claims)?;
         opened.push(device);
     }
     check_stdio(&config.serial, consoles(&opened))?;
     Ok(opened)
 }
 
-/// Enters what the device at this place of the config claims beside what those before it did.
-fn claim_all(index: usize, device: &dyn VirtioDevice, claims: &mut Vec<(usize, Claim)>) -> Result<(), Error> {
-    for claim in device.claims() {
-        let is_same = |(_, other): &&(usize, Claim)| (other.what, &other.value) == (claim.what, &claim.value);
-        if let Some((by, _)) = claims.iter().find(is_same) {
-            return Err(Error::ClaimedTwice { index, by: *by, claim });
+/// What the devices claim by their fields alone, each with its place in the config.
+fn claimed(config: &Config, kinds: &[Entry]) -> Result<Vec<(usize, Claim)>, Error> {
+    let mut claims = Vec::new();
+    for (index, device) in config.devices.iter().enumerate() {
+        let vmm_config::Device::Virtio(section) = device else { continue };
+        let kind = kinds.iter().find(|kind| kind.name == section.kind);
+        let by_fields = kind.map(|kind| kind.claims(&section.fields.clone().into()));
+        claim_all(index, by_fields.unwrap_or_default(), &mut claims)?;
+    }
+    Ok(claims)
+}
+
+/// Enters what the device at this place of the config claims beside what others did.
+fn claim_all(index: usize, claimed: Vec<Claim>, claims: &mut Vec<(usize, Claim)>) -> Result<(), Error> {
+    for claim in claimed {
+        if let Some((by, first)) = claims.iter().find(|(_, other)| other.excludes(&claim)) {
+            let (claim, first) = (Box::new(claim), Box::new(first.clone()));
+            return Err(Error::ClaimedTwice { index, by: *by, claim, first });
         }
         claims.push((index, claim));
     }

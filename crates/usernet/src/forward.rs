@@ -1,6 +1,6 @@
 //! Ports of the host that lead to the guest.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
@@ -64,6 +64,26 @@ impl Forward {
     /// The forward that `text` is. The error quotes it and says what to write.
     pub fn parse(text: &str) -> Result<Self, ForwardError> {
         parse(text).map_err(|problem| ForwardError { text: text.into(), problem })
+    }
+
+    /// The host's end, which nobody else can have: `tcp:127.0.0.1:8080`.
+    pub fn host_end(&self) -> String {
+        self.end_at(self.listen)
+    }
+
+    /// The host's end of all its addresses that this one is a part of, such as `tcp:0.0.0.0:8080`: whoever has one of the two
+    /// keeps others from the other. `None` if it is for all addresses itself.
+    pub fn host_end_of_all(&self) -> Option<String> {
+        let all: IpAddr = match self.listen {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        (self.listen.ip() != all).then(|| self.end_at(SocketAddr::new(all, self.listen.port())))
+    }
+
+    fn end_at(&self, address: SocketAddr) -> String {
+        let protocol = if self.protocol == Protocol::Udp { "udp" } else { "tcp" };
+        format!("{protocol}:{address}")
     }
 }
 
@@ -159,6 +179,19 @@ mod tests {
         assert_forward("tcp:8080:80", Protocol::Tcp, "127.0.0.1:8080", 80);
         assert_forward("udp:0.0.0.0:5353:53", Protocol::Udp, "0.0.0.0:5353", 53);
         assert_forward("udp:[::]:1:65535", Protocol::Udp, "[::]:1", 65535);
+    }
+
+    #[test]
+    fn host_end_is_part_of_that_of_all_addresses_of_its_family() {
+        let ends = |text: &str| {
+            let forward = Forward::parse(text).unwrap();
+            (forward.host_end(), forward.host_end_of_all())
+        };
+        let v4 = ("tcp:127.0.0.1:8080".to_owned(), Some("tcp:0.0.0.0:8080".to_owned()));
+        assert_eq!(ends("8080:80"), v4);
+        let v6 = ("udp:[::1]:53".to_owned(), Some("udp:[::]:53".to_owned()));
+        assert_eq!(ends("udp:[::1]:53:53"), v6);
+        assert_eq!(ends("0.0.0.0:8080:81"), ("tcp:0.0.0.0:8080".to_owned(), None));
     }
 
     #[test]

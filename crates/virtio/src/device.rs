@@ -105,12 +105,28 @@ pub trait VirtioDevice: Send {
 /// Something that no two devices of a machine may have, such as the address of a network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The field of the config that gives it another, such as `mac`.
-    pub field: &'static str,
+    /// The field of the config that gives it another, such as `mac` or `forward[1]`.
+    pub field: String,
     /// What it is, for the message: `address`.
     pub what: &'static str,
     /// Which, as a config would say it.
     pub value: String,
+    /// The value that this one is a part of: whoever has that has this, too.
+    pub part_of: Option<String>,
+}
+
+impl Claim {
+    /// Of a value that is part of no other.
+    pub fn new(field: impl Into<String>, what: &'static str, value: impl Into<String>) -> Self {
+        Self { field: field.into(), what, value: value.into(), part_of: None }
+    }
+
+    /// Whether only one of the two can be had.
+    pub fn excludes(&self, other: &Claim) -> bool {
+        let is_part = |one: &Claim, other: &Claim| one.part_of.as_ref() == Some(&other.value);
+        let is_same = self.value == other.value || is_part(self, other) || is_part(other, self);
+        self.what == other.what && is_same
+    }
 }
 
 /// A file that the guest sees as memory (virtio-pmem).

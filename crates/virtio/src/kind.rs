@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vmm_config::FieldError;
 
-use crate::VirtioDevice;
+use crate::{Claim, VirtioDevice};
 
 /// What is static of a device. All that the rest of the workspace knows of it follows from this: its name in the config and
 /// in messages, its thread, its counters, its place in ACPI.
@@ -20,6 +20,12 @@ pub trait Kind: VirtioDevice + Sized + 'static {
     const ID: u32;
     /// Its fields in the config, beside `type` and `id`. It refuses unknown ones.
     type Config: DeserializeOwned + JsonSchema;
+
+    /// What the config alone says that no other device of the machine may have: found out before anything is opened, where the
+    /// host would refuse the second one for a reason of its own.
+    fn config_claims(_config: &Self::Config) -> Vec<Claim> {
+        Vec::new()
+    }
 
     /// Opens what the config names.
     ///
@@ -102,6 +108,7 @@ pub struct Entry {
     /// [`Kind::ID`].
     pub id: u32,
     open: Open,
+    claims: fn(&Value) -> Vec<Claim>,
     /// The schema of [`Kind::Config`].
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -109,7 +116,18 @@ pub struct Entry {
 impl Entry {
     /// The line of `K`.
     pub const fn of<K: Kind>() -> Self {
-        Self { name: K::NAME, id: K::ID, open: open::<K>, schema: K::Config::json_schema }
+        Self {
+            name: K::NAME,
+            id: K::ID,
+            open: open::<K>,
+            claims: claims::<K>,
+            schema: K::Config::json_schema,
+        }
+    }
+
+    /// What these fields claim for their device; nothing, if they can't be read, which [`open`](Self::open) will say.
+    pub fn claims(&self, fields: &Value) -> Vec<Claim> {
+        (self.claims)(fields)
     }
 
     /// Reads the device's fields and opens what they name.
@@ -130,6 +148,10 @@ impl fmt::Debug for Entry {
 fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
     let config = read::<K>(&fields)?;
     Ok(Box::new(K::open(config, setting)?))
+}
+
+fn claims<K: Kind>(fields: &Value) -> Vec<Claim> {
+    read::<K>(fields).map(|config| K::config_claims(&config)).unwrap_or_default()
 }
 
 fn read<K: Kind>(fields: &Value) -> Result<K::Config, OpenError> {

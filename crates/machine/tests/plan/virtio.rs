@@ -27,7 +27,7 @@ impl VirtioDevice for Idle {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        let claim = |value: &str| Claim { field: "address", what: "house number", value: value.to_owned() };
+        let claim = |value: &str| Claim::new("address", "house number", value);
         self.address.map(claim).into_iter().collect()
     }
 
@@ -99,8 +99,7 @@ fn device_with_an_unknown_field_names_it() {
 
 #[test]
 fn device_with_a_field_of_another_type_names_it() {
-    let expected =
-        "devices[0].size: expected a whole number from 0 to 4294967295, found the string \"1\"";
+    let expected = "devices[0].size: expected a whole number from 0 to 4294967295, found the string \"1\"";
     assert_eq!(refusal(r#"{"type": "idle", "size": "1"}"#, ""), (expected.to_owned(), Blame::Config));
 }
 
@@ -120,8 +119,7 @@ fn device_that_the_host_cannot_give_blames_the_host() {
 fn device_that_claims_what_another_has_names_both_places() {
     let devices = r#"{"type": "idle"}, {"type": "debug-exit"}, {"type": "idle", "id": "a", "address": true},
                      {"type": "idle", "id": "b", "address": true}"#;
-    let expected =
-        "devices[3].address: house number 10 a is that of devices[2] already; give one of them another";
+    let expected = "devices[3].address: house number 10 a is that of devices[2].address already; give one of them another";
     assert_eq!(refusal(devices, ""), (expected.to_owned(), Blame::Config));
 }
 

@@ -31,7 +31,7 @@ use vmm_hostio::RateLimiter;
 use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
 
 use self::carrier::Carrier;
-use self::config::Config;
+use self::config::{Config, ForwardText};
 use self::face::{F_MQ, Face};
 use self::link::Link;
 use self::receive::Receiver;
@@ -115,6 +115,16 @@ impl Kind for Net {
     const ID: u32 = 1;
     type Config = Config;
 
+    /// A forwarded port, which the host gives once: not for one address beside all of them, either.
+    fn config_claims(config: &Config) -> Vec<Claim> {
+        let forwards = config.forward.iter().flatten().enumerate();
+        let claim = |(index, given): (usize, &ForwardText)| Claim {
+            part_of: given.forward.host_end_of_all(),
+            ..Claim::new(format!("forward[{index}]"), "port of the host", given.forward.host_end())
+        };
+        forwards.map(claim).collect()
+    }
+
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         open::open(&config, setting)
     }
@@ -140,7 +150,7 @@ impl VirtioDevice for Net {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim { field: "mac", what: "address", value: self.face.mac.to_string() }]
+        vec![Claim::new("mac", "address", self.face.mac.to_string())]
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {

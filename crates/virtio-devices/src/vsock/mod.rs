@@ -110,7 +110,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim { field: "cid", what: "context id", value: self.cid.to_string() }]
+        vec![Claim::new("cid", "context id", self.cid.to_string())]
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
