@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
     stack: Option<OsString>,
     /// What must hold when it halts: rax=42, 0x400=42 (64 bits) or 0x400:u8=42; may be repeated
-    #[arg(long, value_name = "PLACE=VALUE", help_heading = FLAT)]
+    #[arg(long, value_name = "PLACE=VALUE", allow_hyphen_values = true, help_heading = FLAT)]
     expect: Vec<OsString>,
     /// Guest memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = MACHINE)]
@@ -90,16 +90,16 @@ pub(crate) struct Args {
     #[arg(long, help_heading = RUN)]
     pub(crate) check: bool,
     /// End the run after this time, such as 5s, with exit code 124
-    #[arg(long, value_name = "TIME", help_heading = RUN)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     pub(crate) timeout: Option<Timeout>,
     /// Time that a guest has to shut down after SIGTERM [default: 30s]
-    #[arg(long, value_name = "TIME", help_heading = RUN)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     pub(crate) shutdown_timeout: Option<Timeout>,
     /// Show every exit of the guest on standard error, or a table of them at the end with KVM's own statistics
     #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = WATCH)]
     trace_exits: Option<WatchExits>,
     /// Show the registers before each of the first N instructions on standard error
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = WATCH)]
+    #[arg(long, value_name = "N", value_parser = steps, allow_hyphen_values = true, default_value_t = 0, hide_default_value = true, help_heading = WATCH)]
     step: u64,
     /// Write what the devices have counted to this file as JSON, at the end and on SIGUSR1
     #[arg(long, value_name = "FILE", help_heading = WATCH)]
@@ -120,6 +120,12 @@ pub(crate) enum Command {
     Schema,
     /// Say what this host lacks to run virtual machines, and how to mend it
     Doctor,
+}
+
+/// A number of instructions.
+fn steps(text: &str) -> Result<u64, String> {
+    let refused = |_| format!("{text:?} is not a number of instructions, write one such as 100");
+    text.parse().map_err(refused)
 }
 
 impl Args {

@@ -48,7 +48,12 @@ impl FromStr for Timeout {
 
     fn from_str(text: &str) -> Result<Timeout, ValueError> {
         let owned = || text.to_owned();
-        let (digits, unit) = digits_and_unit(text, "a time", LIKE)?;
+        let (digits, unit) = digits_and_unit(text, "a time", LIKE).map_err(|problem| match problem {
+            ValueError::Negative { text } => {
+                ValueError::NotANumber { text, what: "a positive time", like: "\"30s\"" }
+            }
+            other => other,
+        })?;
         if unit.is_empty() {
             let instead = format!("{text}s");
             return Err(ValueError::Misspelt { text: owned(), problem: "has no unit", instead });
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn timeout_negative_is_refused() {
-        assert_eq!(refusal("-5s"), "\"-5s\" is negative, write a number above 0");
+        assert_eq!(refusal("-5s"), "\"-5s\" is not a positive time, write one such as \"30s\"");
     }
 
     #[test]

@@ -101,3 +101,31 @@ fn flags_override_the_config() {
     let lines = ["vcpus: 1\n", "memory: 1024 MiB\n", "command line: \"of the flag\"\n", "serial: none\n"];
     assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 4], "{}", ran.stdout);
 }
+
+/// A value with a hyphen is a value, and not a flag that isn't there.
+#[test]
+fn time_below_zero_is_refused_with_an_example() {
+    let refused = |flag: &str| {
+        let ran = Bench::new().run(&["--check", "--kernel", "kernel", flag, "-1s"]);
+        let message = format!(
+            "error: invalid value '-1s' for '{flag} <TIME>': \"-1s\" is not a positive time, write one such as \"30s\"\n"
+        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(USAGE), ""));
+        assert!(ran.stderr.starts_with(&message), "{}", ran.stderr);
+    };
+    refused("--timeout");
+    refused("--shutdown-timeout");
+}
+
+#[test]
+fn number_of_steps_that_is_none_is_refused_with_an_example() {
+    let ran = Bench::new().run(&["--check", "--kernel", "kernel", "--step", "-1"]);
+    let message = "error: invalid value '-1' for '--step <N>': \"-1\" is not a number of instructions, write one such as 100\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(USAGE), ""));
+    assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
+}
+
+#[test]
+fn expectation_with_a_hyphen_is_refused_in_its_own_words() {
+    assert_usage("--expect", "-5", r#"expected rax=42, 0x400=42 or 0x400:u8=42, found "-5""#);
+}
