@@ -42,5 +42,8 @@ pub use frame_port::{FramePort, NET_HEADER_LEN, TapError};
 pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
 pub use iovec::IoSlices;
 pub use rate::{Rate, RateLimiter};
-pub use unix::{NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
+pub use unix::{
+    NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors,
+    missing_directory,
+};
 pub use vhost::{Vhost, VhostError, VhostRing};

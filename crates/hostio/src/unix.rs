@@ -64,14 +64,23 @@ pub enum NamedSocketError {
         /// What is wrong there.
         inner: Box<NamedSocketError>,
     },
+    /// The directory of its name isn't there: at this path.
+    #[error("can't be made: the directory {} doesn't exist: create it, or choose another path", .0.display())]
+    NoDirectory(PathBuf),
     /// The host refuses.
     #[error("{0}: {1}")]
     Host(&'static str, io::Error),
 }
 
 impl NamedSocketError {
-    fn made(error: io::Error) -> Self {
-        Self::Host("can't be made a socket", error)
+    /// Of a socket at `path`.
+    fn made(path: &Path, error: io::Error) -> Self {
+        match missing_directory(path) {
+            Some(directory) if error.kind() == io::ErrorKind::NotFound => {
+                Self::NoDirectory(directory.to_owned())
+            }
+            _ => Self::Host("can't be made a socket", error),
+        }
     }
 }
 
@@ -81,6 +90,7 @@ impl From<NamedSocketError> for io::Error {
             NamedSocketError::TooLong(_) => io::ErrorKind::InvalidInput,
             NamedSocketError::NoSocket => io::ErrorKind::AlreadyExists,
             NamedSocketError::InUse | NamedSocketError::Right { .. } => io::ErrorKind::AddrInUse,
+            NamedSocketError::NoDirectory(_) => io::ErrorKind::NotFound,
             NamedSocketError::Host(_, source) => source.kind(),
         };
         Self::new(kind, error)
@@ -107,8 +117,8 @@ impl NamedSocket {
     /// The path is too long, or something else is there that isn't a dead socket.
     pub fn listen(path: &Path) -> Result<Self, NamedSocketError> {
         check_len(path)?;
-        let (draft, socket) = draft(path).map_err(NamedSocketError::made)?;
-        let named = inode(&draft).map_err(NamedSocketError::made).and_then(|inode| {
+        let (draft, socket) = draft(path).map_err(|error| NamedSocketError::made(path, error))?;
+        let named = inode(&draft).map_err(|error| NamedSocketError::made(path, error)).and_then(|inode| {
             claim(&draft, path)?;
             Ok(inode)
         });
@@ -127,9 +137,9 @@ impl NamedSocket {
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let writable = access(directory, Access::WRITE_OK | Access::EXEC_OK);
-        writable.map_err(|errno| NamedSocketError::made(errno.into()))?;
+        writable.map_err(|errno| NamedSocketError::made(path, errno.into()))?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None);
-        let socket = socket.map_err(|errno| NamedSocketError::made(errno.into()))?;
+        let socket = socket.map_err(|errno| NamedSocketError::made(path, errno.into()))?;
         Ok(Self { socket, inode: NO_INODE, path: path.to_owned() })
     }
 
@@ -161,6 +171,14 @@ impl Drop for NamedSocket {
             let _ = remove_file(&self.path);
         }
     }
+}
+
+/// The directory in which `path` names a file that could be made, if it isn't there.
+pub fn missing_directory(path: &Path) -> Option<&Path> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+    std::fs::metadata(directory)
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        .then_some(directory)
 }
 
 /// Connects to who listens at `path`; the connection never blocks.
@@ -232,7 +250,7 @@ fn name(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     match hard_link(draft, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(NamedSocketError::made(error)),
+        Err(error) => Err(NamedSocketError::made(path, error)),
     }
 }
 
@@ -325,8 +343,13 @@ mod tests {
         let _other = UnixListener::bind(path(&directory)).unwrap();
         let in_use = "is in use by another program: stop that one, or choose another path";
         assert_eq!(look(&path(&directory)), Err(in_use.to_owned()));
-        let missing = look(&directory.path().join("none/v.sock")).unwrap_err();
-        assert_eq!(missing, "can't be made a socket: No such file or directory (os error 2)");
+        let none = directory.path().join("none");
+        let missing = format!(
+            "can't be made: the directory {} doesn't exist: create it, or choose another path",
+            none.display()
+        );
+        assert_eq!(look(&none.join("v.sock")), Err(missing.clone()));
+        assert_eq!(NamedSocket::listen(&none.join("v.sock")).unwrap_err().to_string(), missing);
         let long = look(&directory.path().join("x".repeat(NAMED_SOCKET_MAX))).unwrap_err();
         assert!(long.contains("choose a shorter path"), "{long}");
     }

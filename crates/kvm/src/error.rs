@@ -11,7 +11,10 @@ pub enum Error {
     )]
     NoDevice,
     /// /dev/kvm is there but not for this user.
-    #[error("no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm")]
+    #[error(
+        "no permission to open /dev/kvm: join its group, if that is kvm (`ls -l /dev/kvm`), or else give it that group: \
+         `sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm`"
+    )]
     NoPermission,
     /// The kernel speaks another version of the interface; 12 is the only one since 2007.
     #[error("/dev/kvm speaks API version {0}, expected 12")]

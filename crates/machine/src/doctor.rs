@@ -104,7 +104,8 @@ impl Host {
             ),
             KvmState::NoPermission { group: None } => ill(
                 "/dev/kvm: no permission",
-                "give it a group: sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm",
+                "no group of users may open it; give it one and join that: sudo groupadd -f kvm && sudo chgrp kvm /dev/kvm && \
+                 sudo chmod g+rw /dev/kvm && sudo usermod -aG kvm $USER, then log in again",
             ),
             KvmState::Broken(words) => {
                 ill(&format!("/dev/kvm: {words}"), "look into the kernel's log: sudo dmesg")
@@ -160,13 +161,14 @@ fn probe_kvm() -> KvmState {
 /// The group that can read and write /dev/kvm, unless it is root's or can't.
 fn kvm_group() -> Option<String> {
     let metadata = fs::metadata("/dev/kvm").ok().filter(|m| m.file_type().is_char_device())?;
-    let group_may = metadata.mode() & 0o060 == 0o060;
-    let gid = metadata.gid();
-    if !group_may || gid == 0 {
-        return None;
-    }
+    let gid = kvm_group_of(metadata.mode(), metadata.gid())?;
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     Some(group_name(&groups, gid).map_or(gid.to_string(), str::to_owned))
+}
+
+/// The group that a node with this mode and group is for, unless it is root's.
+fn kvm_group_of(mode: u32, gid: u32) -> Option<u32> {
+    (mode & 0o060 == 0o060 && gid != 0).then_some(gid)
 }
 
 /// The name of the group `gid` in the text of /etc/group (group(5)). The C library's own search loads shared
@@ -209,6 +211,17 @@ mod tests {
     fn doctor_no_permission_names_the_group() {
         let kvm = KvmState::NoPermission { group: Some("kvm".into()) };
         assert_eq!(remedies(&host(kvm)), ["join its group: sudo usermod -aG kvm $USER, then log in again"]);
+    }
+
+    /// As root:root with mode 0600. To be root's is no way to open it.
+    #[test]
+    fn doctor_no_permission_for_any_group_makes_one() {
+        let remedy = "no group of users may open it; give it one and join that: sudo groupadd -f kvm && sudo chgrp kvm /dev/kvm && \
+                      sudo chmod g+rw /dev/kvm && sudo usermod -aG kvm $USER, then log in again";
+        assert_eq!(remedies(&host(KvmState::NoPermission { group: None })), [remedy]);
+        assert_eq!(kvm_group_of(0o660, 0), None);
+        assert_eq!(kvm_group_of(0o600, 106), None);
+        assert_eq!(kvm_group_of(0o660, 106), Some(106));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
+use vmm_hostio::missing_directory;
 
 use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_output};
 
@@ -184,7 +185,7 @@ pub(crate) fn look_at_name(path: &Path) -> io::Result<Place> {
 /// Whether a file could be made there.
 fn look_at_place(path: &Path) -> io::Result<Place> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?;
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| explain(path, errno.into()))?;
     Ok(Place::New(directory.canonicalize()?.join(path.file_name().unwrap_or_default())))
 }
 
@@ -205,8 +206,16 @@ fn is_lasting(kind: FileType) -> bool {
     kind.is_file()
 }
 
-/// What the path is, where the system's error is about an address.
+/// What the path is, where the system's error is about an address, or says of a file that is yet to be made that it isn't there.
 fn explain(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound
+        && let Some(directory) = missing_directory(path)
+    {
+        let directory = directory.display();
+        return io::Error::other(format!(
+            "the directory {directory} doesn't exist: create it, or name another file"
+        ));
+    }
     if error.raw_os_error() != Some(Errno::ENXIO as i32) {
         return error;
     }

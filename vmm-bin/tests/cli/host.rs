@@ -31,8 +31,8 @@ fn kvm_missing_is_told_with_what_to_do() {
 #[test]
 fn kvm_without_permission_is_told_with_what_to_do() {
     let Some(ran) = run_on(FORBIDDEN, &["--kernel", "kernel"]) else { return };
-    let message =
-        "no permission to open /dev/kvm: join the group that owns it (`ls -l /dev/kvm`), usually kvm";
+    let message = "no permission to open /dev/kvm: join its group, if that is kvm (`ls -l /dev/kvm`), or else give it that group: \
+         `sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm`";
     assert_eq!(ran, complaint(HOST_CANT, message));
 }
 

@@ -191,7 +191,8 @@ fn check_of_a_serial_file_that_is_the_kernel_is_refused() {
 
 #[test]
 fn check_of_a_serial_file_that_is_the_config_is_refused() {
-    let message = "vm.json:1:42: serial file vm.json: it is in use as the config of a machine; name another file";
+    let message =
+        "vm.json:1:42: serial file vm.json: it is in use as the config of a machine; name another file";
     assert_eq!(check(&Bench::new(), "vm.json", ""), complaint(BAD_CONFIG, message));
 }
 
@@ -225,7 +226,7 @@ fn check_of_two_consoles_to_one_new_file_is_refused_and_makes_none() {
 
 #[test]
 fn check_of_a_serial_file_that_cannot_be_is_refused() {
-    let message = "vm.json:1:42: serial file none/out: No such file or directory (os error 2)";
+    let message = "vm.json:1:42: serial file none/out: the directory none doesn't exist: create it, or name another file";
     assert_eq!(check(&Bench::new(), "none/out", ""), complaint(BAD_CONFIG, message));
 }
 

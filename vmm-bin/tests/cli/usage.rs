@@ -83,7 +83,7 @@ fn log_file_is_not_made_by_who_only_looks() {
 
 #[test]
 fn log_file_that_cannot_be_is_a_usage_error() {
-    let message = "--log-file none/log: No such file or directory (os error 2)";
+    let message = "--log-file none/log: the directory none doesn't exist: create it, or name another file";
     let ran = Bench::new().run(&["--log-file", "none/log", "--check", "--kernel", "kernel"]);
     assert_eq!(ran, complaint(USAGE, message));
 }

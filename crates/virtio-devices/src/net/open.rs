@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
 use vmm_hostio::{FramePort, TapError};
 use vmm_virtio::{OpenError, Setting};
 
@@ -137,7 +138,15 @@ fn open_fd(fd: i32) -> Result<FramePort, OpenError> {
         let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
         return Err(OpenError::config("backend.fd", problem));
     }
-    FramePort::inherited(fd).map_err(|error| OpenError::config("backend.fd", format!("descriptor {fd} {error}")))
+    FramePort::inherited(fd).map_err(|error| {
+        let problem = match Errno::from_io_error(&error) {
+            Some(Errno::BADF) => format!(
+                "descriptor {fd} isn't open: the monitor was started without it; name the one that it inherits"
+            ),
+            _ => format!("descriptor {fd} {error}"),
+        };
+        OpenError::config("backend.fd", problem)
+    })
 }
 
 /// A port for each pair.

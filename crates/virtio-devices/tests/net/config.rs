@@ -79,7 +79,10 @@ fn config_with_a_descriptor_that_carries_no_frames_is_refused() {
         with(stream.as_raw_fd()),
         &of(stream.as_raw_fd(), "is a socket that doesn't keep packets apart"),
     );
-    assert_refused(with(1 << 30), &of(1 << 30, "Bad file descriptor (os error 9)"));
+    assert_refused(
+        with(1 << 30),
+        &of(1 << 30, "isn't open: the monitor was started without it; name the one that it inherits"),
+    );
     assert_refused(with(1), ".backend.fd: 1 is no descriptor for frames: 0 to 2 are the monitor's own");
 }
 

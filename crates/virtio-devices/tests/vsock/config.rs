@@ -45,7 +45,8 @@ fn config_with_a_context_id_that_is_no_guests_is_refused() {
 
 #[test]
 fn config_without_a_path_is_refused() {
-    let message = ": \"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
+    let message =
+        ": \"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
     assert_refused(Path::new("/"), json!({}), message);
 }
 
@@ -160,7 +161,7 @@ fn path_in_a_directory_that_there_is_not_is_refused() {
     assert_refused(
         Path::new("/nowhere"),
         json!({"path": "v.sock"}),
-        ".path: /nowhere/v.sock can't be made a socket: No such file or directory (os error 2): correct the path",
+        ".path: /nowhere/v.sock can't be made: the directory /nowhere doesn't exist: create it, or choose another path",
     );
 }
 

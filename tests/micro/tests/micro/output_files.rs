@@ -171,7 +171,7 @@ fn output_file_of_a_refused_start_is_not_made() {
     let bench = Bench::new();
     let launch = bench.launch(&format!(r#""serial": {{"file": "new"}}, {}"#, console("none/out")));
     let launch = launch.args(["-v", "--metrics", "metrics", "--log-file", "log"]);
-    let message = "devices[0].target file none/out: No such file or directory (os error 2)";
+    let message = "vm.json:1:128: devices[0].target file none/out: the directory none doesn't exist: create it, or name another file";
     assert_refused(launch, BAD_CONFIG, message);
     assert_eq!(["new", "metrics", "log"].map(|name| bench.path(name).exists()), [false; 3]);
 }
