@@ -3,7 +3,6 @@
 use std::fmt;
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
-use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use crate::KvmVcpu;
 
@@ -43,12 +42,7 @@ impl KvmVcpu {
         let gpa = translation.physical_address;
         let len = MAX_INSTRUCTION_LEN.min(0x1000 - (gpa & 0xfff) as usize);
         let mut code = vec![0; len];
-        for ram in &self.memory.ram {
-            if ram.memory().read_slice(&mut code, GuestAddress(gpa)).is_ok() {
-                return code;
-            }
-        }
-        Vec::new()
+        if self.memory.read(gpa, &mut code) { code } else { Vec::new() }
     }
 }
 

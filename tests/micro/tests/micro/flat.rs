@@ -41,6 +41,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_rings_in_long_mode_are_kept_apart,
         flat_rings_in_protected_mode_are_kept_apart,
         flat_timeout_ends_a_guest_and_says_where_it_was,
+        flat_timeout_at_the_reset_vector_shows_the_code_there,
         flat_timeout_ends_a_guest_whose_trace_nobody_reads,
         flat_trace_has_a_line_for_each_exit,
         flat_summary_has_kvms_own_statistics_below,
@@ -360,6 +361,26 @@ fn flat_timeout_ends_a_guest_and_says_where_it_was() {
     assert!(report.contains("\ncs f000 base f0000 "), "{report}");
     // `jmp` to itself, behind what the image starts with.
     assert!(report.contains("\ncode "), "{report}");
+}
+
+/// It never leaves the place below 4 GiB at which the processor finds the image's last 64 KiB.
+fn flat_timeout_at_the_reset_vector_shows_the_code_there() {
+    let image = tempfile::NamedTempFile::new().expect("a temporary file");
+    // `jmp` to itself and two bytes that are known, 16 bytes before 1 MiB.
+    std::fs::write(image.path(), b"\xeb\xfe\x12\x34\0\0\0\0\0\0\0\0\0\0\0\0").expect("room for an image");
+    let path = image.path().as_os_str();
+    let words = [
+        "--flat".as_ref(),
+        path,
+        "--mode=reset".as_ref(),
+        "--load-address=0xffff0".as_ref(),
+        "--timeout=300ms".as_ref(),
+        "--memory=1M".as_ref(),
+    ];
+    let mut monitor = Monitor::command(words).start();
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+    let report = monitor.stderr();
+    assert!(report.contains("\ncode eb fe 12 34 00 "), "{report}");
 }
 
 /// The trace goes to a pipe that is full: the guest is held, and the timer isn't.
