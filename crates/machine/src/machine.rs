@@ -110,7 +110,7 @@ impl Machine {
     fn write_metrics(&mut self) {
         let uptime = self.started.elapsed();
         match self.metrics.as_ref().map(|file| file.write(uptime, &self.virtio)) {
-            Some(Err(error)) => warn!("the counters can't be written: {error}"),
+            Some(Err(error)) => warn!("{error}"),
             Some(Ok(())) => {}
             None => info!("SIGUSR1: there is no --metrics to write to"),
         }
@@ -126,7 +126,7 @@ impl Machine {
         if file.is_news(&written)
             && let Err(error) = written
         {
-            warn!("the counters can't be written: {error}");
+            warn!("{error}");
         }
     }
 

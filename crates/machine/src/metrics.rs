@@ -27,6 +27,7 @@ use crate::virtio::VirtioDevices;
 /// ```
 #[derive(Clone, Debug)]
 pub struct MetricsFile {
+    path: Arc<Path>,
     writer: Arc<FileWriter>,
     /// The last attempt failed, and the user knows.
     is_failing: Arc<AtomicBool>,
@@ -48,7 +49,8 @@ impl MetricsFile {
                 .map(|()| text.len())
                 .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         }))?;
-        Ok(Self { writer: Arc::new(writer), is_failing: Arc::default(), made: Arc::new(made) })
+        let (writer, made) = (Arc::new(writer), Arc::new(made));
+        Ok(Self { path: path.into(), writer, is_failing: Arc::default(), made })
     }
 
     /// Whether what became of the last attempt is a failure that nobody was told of. A guest that resets its machine without
@@ -58,8 +60,13 @@ impl MetricsFile {
         !self.is_failing.swap(is_failing, Ordering::Relaxed) && is_failing
     }
 
-    /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before.
+    /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before, and names
+    /// the file.
     pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+        self.begin(uptime, devices).map_err(|error| self.unwritten(&error))
+    }
+
+    fn begin(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
         let before = self.writer.take_outcome();
         if let Some(made) = &*self.made {
             made.keep();
@@ -72,12 +79,17 @@ impl MetricsFile {
         before.map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
     }
 
-    /// Waits until what was begun is written, but not for long.
+    /// Waits until what was begun is written, but not for long. An error names the file.
     pub(crate) fn finish(&self) -> io::Result<()> {
         if !self.writer.wait(PATIENCE) {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(self.unwritten(&io::ErrorKind::TimedOut.into()));
         }
-        self.writer.take_outcome().map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
+        let outcome = self.writer.take_outcome();
+        outcome.map_or(Ok(()), |outcome| outcome.map(drop).map_err(|errno| self.unwritten(&errno.into())))
+    }
+
+    fn unwritten(&self, error: &io::Error) -> io::Error {
+        io::Error::other(format!("--metrics {}: the counters can't be written: {error}", self.path.display()))
     }
 }
 
@@ -110,6 +122,19 @@ fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a disk that is full.
+    #[test]
+    fn counters_that_cannot_be_written_name_the_file() {
+        let sink = Box::new(|_: &[u8]| Err(Errno::ENOSPC));
+        let writer = Arc::new(FileWriter::with_sink(sink).unwrap());
+        let path = Path::new("m.json").into();
+        let file = MetricsFile { path, writer, is_failing: Arc::default(), made: Arc::default() };
+        assert!(file.writer.hand_over(b"{}"));
+        let error = file.finish().unwrap_err();
+        let reason = io::Error::from(Errno::ENOSPC);
+        assert_eq!(error.to_string(), format!("--metrics m.json: the counters can't be written: {reason}"));
+    }
 
     #[test]
     fn file_that_is_a_directory_is_refused() {
