@@ -1,7 +1,5 @@
 //! The machine that was asked for: the file, the flags and the defaults made one.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::{
@@ -78,7 +76,8 @@ pub struct Cpus {
 
 impl ConfigFile {
     /// What the file and the flags ask for together: a flag replaces the file's field or adds to its list, and a default fills
-    /// what neither gives. Relative paths of the file start at its directory, those of flags at the current directory.
+    /// what neither gives. Relative paths of the file start at its directory, those of flags and of a file that was read from a
+    /// descriptor at the current directory.
     ///
     /// # Errors
     /// If neither names a kernel or a flat image, and for fields and flags that exclude each other.
@@ -89,7 +88,7 @@ impl ConfigFile {
         affinity::check(&self, count)?;
         let irqchip = IrqchipReason::of(&self, &overrides).is_some();
         let origin = self.origin.as_deref();
-        let directory = origin.and_then(Path::parent).unwrap_or(Path::new(""));
+        let directory = &self.directory();
 
         Ok(Config {
             boot: Boot::new(self.boot.within(directory).replaced(&overrides), origin)?,

@@ -68,7 +68,8 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ExpectSection")]
     pub expect: Option<Expect>,
-    /// The file that this was read from: its directory is where relative paths start. None if there was no file.
+    /// The file that this was read from: its directory is where relative paths start, but for a descriptor's, such as
+    /// `/dev/stdin`. None if there was no file.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
 }
@@ -173,7 +174,13 @@ impl ConfigFile {
         }
     }
 
-    /// Reads the file `path`.
+    /// Where its relative paths start: in its own directory, or in the current one, if it has none.
+    pub(crate) fn directory(&self) -> PathBuf {
+        let origin = self.origin.as_deref().filter(|origin| !is_descriptor(origin));
+        origin.and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
+    }
+
+    /// Reads the file `path`; or what comes by a pipe, if the path is that of a descriptor, such as `/dev/stdin`.
     ///
     /// # Errors
     /// As [`ConfigFile::parse`], and if `path` is not a regular file of text of at most [`ConfigFile::MAX_LEN`] bytes.
@@ -189,9 +196,10 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
         io::ErrorKind::NotFound => refused(ReadProblem::Missing),
         _ => ConfigError::Io { file: path.to_owned(), source },
     };
-    // Before opening: opening a pipe would wait for its writer.
+    // Before opening: opening a pipe would wait for its writer. One that is open already ends when its writer does.
     let kind = fs::metadata(path).map_err(failed)?.file_type();
-    if !kind.is_file() {
+    let is_readable = kind.is_file() || (kind.is_fifo() && is_descriptor(path));
+    if !is_readable {
         return Err(refused(ReadProblem::NotAFile(describe_file_type(kind))));
     }
     // One byte more than allowed shows that there is more, without trusting the length that the file claims.
@@ -202,6 +210,13 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
         return Err(refused(ReadProblem::TooLong(limit)));
     }
     String::from_utf8(bytes).map_err(|error| refused(ReadProblem::NotUtf8(error.utf8_error().valid_up_to())))
+}
+
+/// Whether `path` is that of a descriptor, such as standard input: what is read there is in no directory.
+fn is_descriptor(path: &Path) -> bool {
+    let descriptors = ["/dev/fd", "/proc/self/fd"];
+    path == Path::new("/dev/stdin")
+        || descriptors.iter().any(|directory| path.parent() == Some(Path::new(directory)))
 }
 
 /// What is there instead of a regular file, with its article, for messages.

@@ -12,7 +12,9 @@ use crate::{error::Position, file::read_text, text::quote};
 ///
 /// For what a virtio device's kind finds wrong with its fields, since it isn't given their text.
 pub fn locate(file: &Path, field: &str) -> Option<Position> {
-    let text = read_text(file).ok()?;
+    // What came by a pipe comes only once.
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    let text = is_file.then(|| read_text(file).ok()).flatten()?;
     let value = innermost(serde_json::from_str(&text).ok()?, field);
     let len = if value.starts_with(['{', '[']) { 1 } else { value.len() };
     // `value` is a part of `text`.

@@ -1,6 +1,6 @@
 //! The config file: what is wrong with it, and where. crates/config has a test for each rule; these are about the program.
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
+use crate::bench::{BAD_CONFIG, Bench, DONE, complaint, finish};
 
 fn assert_bad(config: &str, message: &str) {
     assert_eq!(Bench::new().run_config(config), complaint(BAD_CONFIG, message));
@@ -63,6 +63,37 @@ fn config_fifo_is_refused_without_waiting_for_a_writer() {
     bench.fifo("vm.json");
     let message = "vm.json: is a pipe, give the path of a JSON file";
     assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
+}
+
+/// The shell's `<` and `|`, and its `<(..)`.
+#[test]
+fn config_from_a_descriptor_has_its_paths_from_the_current_directory() {
+    let bench = Bench::new();
+    bench.file(
+        "vm.json",
+        r#"{"boot": {"kernel": "kernel"}, "devices": [{"type": "block", "path": "none.img"}]}"#,
+    );
+    let run = |script: &str| finish(bench.launch(&["--check", "--config"]).wrapped(["bash", "-c", script]));
+    let missing = |place: &str| {
+        let message =
+            format!("{place} devices[0].path: none.img doesn't exist, create it or correct the path");
+        complaint(BAD_CONFIG, &message)
+    };
+    assert_eq!(run(r#""$0" "$@" /dev/stdin <vm.json"#), missing("/dev/stdin:1:79:"));
+    // It comes once, and isn't looked up again.
+    assert_eq!(run(r#"cat vm.json | "$0" "$@" /dev/stdin"#), missing("/dev/stdin:"));
+    assert_eq!(run(r#""$0" "$@" <(cat vm.json) | cat; exit ${PIPESTATUS[0]}"#).code, Some(BAD_CONFIG));
+    assert_eq!(run(r#""$0" "$@" /proc/self/fd/5 5<vm.json"#), missing("/proc/self/fd/5:1:79:"));
+}
+
+#[test]
+fn config_by_a_pipe_that_is_wrong_is_refused_at_its_place() {
+    let bench = Bench::new();
+    let script = r#"echo '{"boot": 5}' | "$0" "$@" /dev/stdin"#;
+    let ran = finish(bench.launch(&["--check", "--config"]).wrapped(["bash", "-c", script]));
+    let message =
+        r#"/dev/stdin:1:10: boot: expected an object such as {"kernel": "vmlinuz"}, found the number 5"#;
+    assert_eq!(ran, complaint(BAD_CONFIG, message));
 }
 
 #[test]
