@@ -62,6 +62,16 @@ pub enum Error {
     /// A statistics file that contradicts itself.
     #[error("KVM's statistics: {0}")]
     Statistics(&'static str),
+    /// An XSAVE area of a processor with more state than this one.
+    #[error(
+        "the XSAVE area has {len} bytes, a vCPU of this host at most {max}: restore it on a host with the same features"
+    )]
+    XsaveLen {
+        /// Its length.
+        len: usize,
+        /// What there is room for.
+        max: usize,
+    },
     /// KVM took only the first `done` of the MSRs it was given.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {

@@ -4,12 +4,16 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use kvm_bindings::{KVMIO, kvm_interrupt, kvm_tpr_access_ctl};
+use kvm_bindings::{
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Xsave, kvm_device_attr, kvm_interrupt, kvm_tpr_access_ctl,
+};
 use kvm_ioctls::{Error, VcpuFd};
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref};
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 ioctl_iowr_nr!(KVM_TPR_ACCESS_REPORTING, KVMIO, 0x92, kvm_tpr_access_ctl);
 
@@ -40,6 +44,46 @@ pub(crate) fn statistics(of: &impl AsRawFd) -> Result<File, Error> {
     }
     // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows it.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// KVM_GET_XSAVE2 of a vCPU whose VM says that its area has `words` of 32 bits (KVM_CAP_XSAVE2).
+pub(crate) fn xsave(vcpu: &VcpuFd, area: &mut Xsave, words: usize) -> Result<(), Error> {
+    let room = area.as_fam_struct_ref().xsave.region.len() + area.as_slice().len();
+    assert!(room >= words, "KVM writes {words} words, there is room for {room}");
+    // SAFETY: KVM writes as many bytes as its VM's KVM_CAP_XSAVE2 says, for which there is room, as was checked just now. Features
+    // that would make it more are enabled by arch_prctl(2), which nobody here calls.
+    unsafe { vcpu.get_xsave2(area) }
+}
+
+/// KVM_SET_XSAVE2 of an area that begins with `region`, or KVM_SET_XSAVE where that is all of it.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, area: &mut Xsave, region: &[u32]) -> Result<(), Error> {
+    // SAFETY: the length of the list behind the area isn't changed.
+    let header = unsafe { area.as_mut_fam_struct() };
+    header.xsave.region.copy_from_slice(region);
+    // SAFETY: KVM reads as many bytes as its VM's KVM_CAP_XSAVE2 says, for which the caller made the area.
+    unsafe { vcpu.set_xsave2(area) }
+}
+
+/// KVM_GET_DEVICE_ATTR of a vCPU's TSC offset.
+pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, Error> {
+    let mut offset = 0_u64;
+    let attribute = tsc_offset_at((&raw mut offset).addr() as u64);
+    // SAFETY: `vcpu` is a vCPU's descriptor; the kernel reads the structure, and writes eight bytes to the address in it, which
+    // is that of `offset`, borrowed for us alone.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_GET_DEVICE_ATTR(), &attribute) };
+    check(result).map(|()| offset)
+}
+
+/// KVM_SET_DEVICE_ATTR of a vCPU's TSC offset.
+pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, offset: u64) -> Result<(), Error> {
+    let attribute = tsc_offset_at((&raw const offset).addr() as u64);
+    // SAFETY: as above; the kernel reads the eight bytes.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_DEVICE_ATTR(), &attribute) };
+    check(result)
+}
+
+fn tsc_offset_at(addr: u64) -> kvm_device_attr {
+    kvm_device_attr { group: KVM_VCPU_TSC_CTRL, attr: KVM_VCPU_TSC_OFFSET.into(), addr, flags: 0 }
 }
 
 fn check(result: libc::c_int) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! The only crate of the workspace that speaks ioctl.
+//! The only crate of the workspace that speaks KVM's ioctls.
 //!
 //! - [`Kvm`] is the opened `/dev/kvm`: what the host can do, and the way to a VM;
 //! - [`Vm`] is one virtual machine: its memory slots, its in-kernel interrupt controllers, its irqfds and
@@ -57,4 +57,6 @@ pub use system::{Capability, Kvm};
 pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, VcpuReport, WatchLen};
+pub use x86_64::{
+    BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, VcpuReport, VcpuState, WatchLen,
+};

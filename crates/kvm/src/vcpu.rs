@@ -21,6 +21,8 @@ pub struct KvmVcpu {
     immediate_exit: Arc<ImmediateExit>,
     /// What was set last.
     pub(crate) guest_debug: GuestDebug,
+    /// Length of the XSAVE area, in 32-bit words.
+    pub(crate) xsave_words: usize,
     /// What the guest can reach, mapped for as long as it can run.
     pub(crate) memory: Held,
 }
@@ -35,9 +37,9 @@ enum Raw {
 }
 
 impl KvmVcpu {
-    pub(crate) fn new(fd: VcpuFd, memory: Held) -> Result<Self, Error> {
+    pub(crate) fn new(fd: VcpuFd, memory: Held, xsave_words: usize) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
-        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), memory })
+        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), xsave_words, memory })
     }
 
     /// The flag with which other threads make [`run`](Self::run) return.

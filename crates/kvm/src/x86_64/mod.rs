@@ -5,8 +5,10 @@ mod interrupts;
 mod platform;
 mod registers;
 mod report;
+mod state;
 
 pub(crate) use debug::GuestDebug;
 pub use debug::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
 pub(crate) use platform::REQUIRED;
 pub use report::VcpuReport;
+pub use state::VcpuState;

@@ -20,6 +20,7 @@ mod output_files;
 mod pause;
 mod serial;
 mod smp;
+mod state;
 mod step;
 mod stress;
 mod terminal;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         host::tests(),
         log::tests(),
         leftovers::tests(),
+        state::tests(),
         step::tests(),
         stress::tests(),
         examples::tests(),

@@ -1,0 +1,189 @@
+//! A vCPU's state, taken in the middle of a guest and set into another vCPU, which goes on with it.
+
+use harness::trials;
+use libtest_mimic::Trial;
+use vmm_arch::cpuid::{self, Host, Place};
+use vmm_arch::flat::Mode;
+use vmm_arch::layout;
+use vmm_arch::topology::Topology;
+use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_kvm::{Exit, Kvm, KvmVcpu, VcpuState, Vm};
+use vmm_memory::GuestRam;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        state_in_real_mode_goes_on_in_another_vcpu,
+        state_in_protected_mode_goes_on_in_another_vcpu,
+        state_in_long_mode_goes_on_in_another_vcpu,
+        state_of_every_register_is_set_as_it_was,
+        state_with_interrupt_controllers_has_the_local_apic,
+        state_with_a_wider_xsave_area_than_the_hosts_is_refused,
+    ]
+}
+
+/// Prints the letters, without an end. The same in 16, 32 and 64 bits.
+const ALPHABET: [u8; 8] = [
+    0xb0, b'a', // mov al, 'a'
+    0xe6, 0xf1, // out 0xf1, al
+    0xfe, 0xc0, // inc al
+    0xeb, 0xfa, // jmp, to the out
+];
+
+struct Guest {
+    kvm: Kvm,
+    ram: GuestRam,
+    plan: FlatPlan,
+}
+
+impl Guest {
+    fn new(mode: Mode) -> Self {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(image.path(), ALPHABET).unwrap();
+        let mut file = SourceFile::open(Role::Image, image.path()).unwrap();
+        let ranges = layout::ram_ranges(4 << 20);
+        let spec = FlatSpec {
+            image: &file.inspect_flat().unwrap(),
+            load_address: None,
+            mode: Some(mode),
+            entry: None,
+            stack: None,
+            tables: TableSource::Plan,
+            cmdline: None,
+            modules: &[],
+            ram: &ranges,
+        };
+        let plan = FlatPlan::new(&spec).unwrap();
+        let ram = GuestRam::new(&ranges).unwrap();
+        plan.load(ram.memory(), file.file(), []).unwrap();
+        Self { kvm: Kvm::open().unwrap(), ram, plan }
+    }
+
+    /// A machine with this guest's memory, and its one vCPU as KVM makes it.
+    fn machine(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
+        let vm = self.kvm.create_vm().unwrap();
+        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
+        if has_irqchip {
+            vm.create_irqchip_and_pit().unwrap();
+        }
+        vm.add_memory(&self.ram).unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        (vm, vcpu)
+    }
+
+    /// One in front of its first instruction.
+    fn started(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
+        let (vm, vcpu) = self.machine(has_irqchip);
+        let host = Host { tsc_deadline: self.kvm.has_tsc_deadline(), tsc_khz: vcpu.tsc_khz(), brand: None };
+        let place = Place { index: 0, topology: Topology::one_socket(1) };
+        vcpu.set_cpuid(&cpuid::policy(&self.kvm.supported_cpuid().unwrap(), place, host)).unwrap();
+        let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
+        self.plan.start().apply_to(&mut regs, &mut sregs);
+        vcpu.set_sregs(&sregs).unwrap();
+        vcpu.set_regs(&regs).unwrap();
+        (vm, vcpu)
+    }
+
+    fn state(&self, vcpu: &KvmVcpu) -> VcpuState {
+        vcpu.state(&self.kvm.msr_indices().unwrap()).unwrap()
+    }
+}
+
+/// The next letters that the guest prints, and the last access done.
+fn letters(vcpu: &mut KvmVcpu, count: usize) -> String {
+    let next = |vcpu: &mut KvmVcpu| match vcpu.run().unwrap() {
+        Exit::PortOut { port: 0xf1, data, .. } => char::from(data[0]),
+        other => panic!("{other:?}"),
+    };
+    let printed = (0..count).map(|_| next(vcpu)).collect();
+    assert!(matches!(vcpu.complete_access().unwrap(), Exit::Interrupted));
+    printed
+}
+
+/// What must be equal of two states of one moment: not the time, nor what counts it.
+fn timeless(state: &VcpuState) -> VcpuState {
+    // IA32_TSC, IA32_APERF and IA32_MPERF, KVM's steal time and its clocks' pages are the host's to write.
+    const TIMES: [u32; 4] = [0x10, 0xe7, 0xe8, 0x6e0];
+    let mut state = state.clone();
+    state.msrs.retain(|msr| !TIMES.contains(&msr.index));
+    state.tsc_offset = None;
+    state
+}
+
+fn assert_goes_on(mode: Mode) {
+    let guest = Guest::new(mode);
+    let (_first_vm, mut first) = guest.started(false);
+    assert_eq!(letters(&mut first, 3), "abc");
+    let state = guest.state(&first);
+    let (_second_vm, mut second) = guest.machine(false);
+    second.set_state(&state).unwrap();
+    assert_eq!(timeless(&guest.state(&second)), timeless(&state));
+    assert_eq!(letters(&mut second, 3), "def");
+    assert_eq!(letters(&mut first, 1), "d", "and the first one is where it was");
+}
+
+fn state_in_real_mode_goes_on_in_another_vcpu() {
+    assert_goes_on(Mode::Real);
+}
+
+fn state_in_protected_mode_goes_on_in_another_vcpu() {
+    assert_goes_on(Mode::Protected);
+}
+
+fn state_in_long_mode_goes_on_in_another_vcpu() {
+    assert_goes_on(Mode::Long);
+}
+
+/// Values that no vCPU has of itself, in each part.
+fn state_of_every_register_is_set_as_it_was() {
+    let guest = Guest::new(Mode::Long);
+    let (_first_vm, mut first) = guest.started(false);
+    assert_eq!(letters(&mut first, 1), "a");
+    let mut state = guest.state(&first);
+    (state.regs.rbx, state.regs.r15) = (0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00);
+    state.sregs.fs.base = 0x1234_5000;
+    state.debug_regs.db[2] = 0x40_1000;
+    // XMM3 in the legacy area, and SSE in XSTATE_BV, without which it is as at a reset.
+    state.xsave[52..56].copy_from_slice(&[1, 2, 3, 4]);
+    state.xsave[128] |= 3;
+    let star =
+        state.msrs.iter_mut().find(|msr| msr.index == 0xc000_0081).expect("IA32_STAR is in KVM's list");
+    star.data = 0x0023_0010_0000_0000;
+    let (_second_vm, second) = guest.machine(false);
+    second.set_state(&state).unwrap();
+    let found = guest.state(&second);
+    assert_eq!(found.regs, state.regs);
+    assert_eq!(found.sregs, state.sregs);
+    assert_eq!(found.debug_regs, state.debug_regs);
+    assert_eq!(found.xsave[52..56], [1, 2, 3, 4]);
+    assert_eq!(timeless(&found).msrs, timeless(&state).msrs);
+}
+
+fn state_with_interrupt_controllers_has_the_local_apic() {
+    let guest = Guest::new(Mode::Protected);
+    let (_first_vm, mut first) = guest.started(true);
+    let mut lapic = first.lapic().unwrap();
+    // The logical destination register.
+    lapic.regs[0xd3] = 0x20;
+    first.set_lapic(&lapic).unwrap();
+    assert_eq!(letters(&mut first, 2), "ab");
+    let state = guest.state(&first);
+    let (_second_vm, mut second) = guest.machine(true);
+    second.set_state(&state).unwrap();
+    assert_eq!(second.lapic().unwrap().regs[0xd3], 0x20);
+    assert_eq!(letters(&mut second, 1), "c");
+    let (_third_vm, third) = guest.started(false);
+    assert_eq!(guest.state(&third).lapic, None);
+}
+
+fn state_with_a_wider_xsave_area_than_the_hosts_is_refused() {
+    let guest = Guest::new(Mode::Real);
+    let (_vm, vcpu) = guest.started(false);
+    let mut state = guest.state(&vcpu);
+    let max = state.xsave.len() * 4;
+    state.xsave.push(0);
+    let message = format!(
+        "the XSAVE area has {} bytes, a vCPU of this host at most {max}: restore it on a host with the same features",
+        max + 4
+    );
+    assert_eq!(vcpu.set_state(&state).unwrap_err().to_string(), message);
+}
