@@ -91,14 +91,6 @@ impl Kvm {
         Ok(cpuid.as_slice().to_vec())
     }
 
-    /// The model-specific registers that KVM lists: what a vCPU's state is made of, beside some that it doesn't list.
-    ///
-    /// # Errors
-    /// The ioctl failed.
-    pub fn msr_indices(&self) -> Result<Vec<u32>, Error> {
-        Ok(self.fd.get_msr_index_list().named("KVM_GET_MSR_INDEX_LIST")?.as_slice().to_vec())
-    }
-
     /// Creates a virtual machine with nothing in it.
     ///
     /// # Errors

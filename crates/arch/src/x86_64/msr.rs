@@ -31,6 +31,34 @@ const MTRR_ENABLE: u64 = 1 << 11;
 /// RAM uncached.
 const MTRR_WRITE_BACK: u64 = 6;
 
+/// Registers that are a part of a vCPU's state and that some or all KVMs leave out of KVM_GET_MSR_INDEX_LIST: machine checks, memory
+/// types, shadow stacks and AMX, which they list depending on version and host, and KVM's own for asynchronous page faults.
+pub fn beyond_list() -> impl Iterator<Item = u32> {
+    let ranges = [
+        // IA32_MCG_STATUS and IA32_MCG_CTL, and four registers for each of 32 banks (IA32_MC0_CTL and so on).
+        0x17a..=0x17b,
+        0x400..=0x47f,
+        // IA32_MTRR_PHYSBASE0 to PHYSMASK7; the fixed ranges; IA32_PAT; the default type.
+        0x200..=0x20f,
+        0x250..=0x250,
+        0x258..=0x259,
+        0x268..=0x26f,
+        0x277..=0x277,
+        MTRR_DEF_TYPE..=MTRR_DEF_TYPE,
+        // IA32_TSX_CTRL; IA32_XFD and IA32_XFD_ERR.
+        0x122..=0x122,
+        0x1c4..=0x1c5,
+        // IA32_U_CET; IA32_S_CET; IA32_PL0_SSP to PL3_SSP, and IA32_INTERRUPT_SSP_TABLE_ADDR; IA32_XSS.
+        0x6a0..=0x6a0,
+        0x6a2..=0x6a2,
+        0x6a4..=0x6a8,
+        0xda0..=0xda0,
+        // Linux, arch/x86/include/uapi/asm/kvm_para.h, MSR_KVM_WALL_CLOCK_NEW and on.
+        0x4b56_4d00..=0x4b56_4d08,
+    ];
+    ranges.into_iter().flatten()
+}
+
 /// The MSRs of each vCPU at boot. Set them after CPUID: since Linux 6.13 KVM checks one against the other.
 pub fn boot() -> Vec<kvm_msr_entry> {
     let set = |index, data| kvm_msr_entry { index, data, ..Default::default() };

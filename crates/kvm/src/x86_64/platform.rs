@@ -1,10 +1,13 @@
 //! The in-kernel parts of a PC.
 
+use std::collections::BTreeSet;
+
 use kvm_bindings::{
     KVM_CAP_EXT_CPUID, KVM_CAP_IRQCHIP, KVM_CAP_PIT2, KVM_CAP_SET_IDENTITY_MAP_ADDR, KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
 };
+use vmm_arch::msr;
 
 use crate::error::Named;
 use crate::system::capability;
@@ -23,6 +26,17 @@ pub(crate) const REQUIRED: [Capability; 5] = [
 const X2APIC_FLAGS: u32 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
 impl Kvm {
+    /// The model-specific registers that a vCPU's state is made of: those that KVM lists, and those that it may have beside them.
+    /// Each is there once.
+    ///
+    /// # Errors
+    /// The ioctl failed.
+    pub fn msr_indices(&self) -> Result<Vec<u32>, Error> {
+        let listed = self.fd.get_msr_index_list().named("KVM_GET_MSR_INDEX_LIST")?;
+        let all: BTreeSet<u32> = listed.as_slice().iter().copied().chain(msr::beyond_list()).collect();
+        Ok(all.into_iter().collect())
+    }
+
     /// Whether the local APIC's timer has a TSC-deadline mode, which KVM_GET_SUPPORTED_CPUID leaves out.
     pub fn has_tsc_deadline(&self) -> bool {
         self.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0
