@@ -7,6 +7,7 @@ use vmm_arch::flat::Mode;
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
 use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_kvm::kvm_bindings::KVM_MP_STATE_HALTED;
 use vmm_kvm::{Exit, Kvm, KvmVcpu, VcpuState, Vm};
 use vmm_memory::GuestRam;
 
@@ -145,6 +146,9 @@ fn state_of_every_register_is_set_as_it_was() {
     // XMM3 in the legacy area, and SSE in XSTATE_BV, without which it is as at a reset.
     state.xsave[52..56].copy_from_slice(&[1, 2, 3, 4]);
     state.xsave[128] |= 3;
+    // XCR0: x87 and SSE.
+    state.xcrs.xcrs[0].value = 3;
+    state.events.nmi.masked = 1;
     let star =
         state.msrs.iter_mut().find(|msr| msr.index == 0xc000_0081).expect("IA32_STAR is in KVM's list");
     star.data = 0x0023_0010_0000_0000;
@@ -155,6 +159,10 @@ fn state_of_every_register_is_set_as_it_was() {
     assert_eq!(found.sregs, state.sregs);
     assert_eq!(found.debug_regs, state.debug_regs);
     assert_eq!(found.xsave[52..56], [1, 2, 3, 4]);
+    assert_eq!(found.xcrs, state.xcrs);
+    assert_eq!(found.events.nmi.masked, 1);
+    let tsc = |state: &VcpuState| state.msrs.iter().find(|msr| msr.index == 0x10).unwrap().data;
+    assert!(tsc(&found) >= tsc(&state), "time doesn't go back");
     assert_eq!(timeless(&found).msrs, timeless(&state).msrs);
 }
 
@@ -166,11 +174,15 @@ fn state_with_interrupt_controllers_has_the_local_apic() {
     lapic.regs[0xd3] = 0x20;
     first.set_lapic(&lapic).unwrap();
     assert_eq!(letters(&mut first, 2), "ab");
-    let state = guest.state(&first);
+    let mut state = guest.state(&first);
     let (_second_vm, mut second) = guest.machine(true);
     second.set_state(&state).unwrap();
     assert_eq!(second.lapic().unwrap().regs[0xd3], 0x20);
     assert_eq!(letters(&mut second, 1), "c");
+    // As behind a `hlt`.
+    state.mp_state.mp_state = KVM_MP_STATE_HALTED;
+    second.set_state(&state).unwrap();
+    assert_eq!(guest.state(&second).mp_state, state.mp_state);
     let (_third_vm, third) = guest.started(false);
     assert_eq!(guest.state(&third).lapic, None);
 }
