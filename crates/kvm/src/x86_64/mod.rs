@@ -2,6 +2,7 @@
 
 mod debug;
 mod interrupts;
+mod msrs;
 mod platform;
 mod registers;
 mod report;

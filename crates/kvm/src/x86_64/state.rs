@@ -4,7 +4,7 @@
 //! QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). It is written here and nowhere else.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Msrs, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
+    KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
     kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 
@@ -15,9 +15,6 @@ use crate::{Error, KvmVcpu, ioctls};
 const TSC_DEADLINE: u32 = 0x6e0;
 /// Words of the part of an XSAVE area that every KVM has (struct kvm_xsave).
 const XSAVE_WORDS: usize = 1024;
-/// The most model-specific registers that KVM takes at once: fewer than its MAX_IO_MSRS, which is 256 (Linux, arch/x86/kvm/x86.c,
-/// msr_io).
-const MSRS_AT_ONCE: usize = 255;
 
 /// All of a vCPU's state but its memory. The vCPU is paused, with no access half done.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,28 +154,6 @@ impl KvmVcpu {
         Xsave::new(self.xsave_words.saturating_sub(XSAVE_WORDS)).map_err(no_room)
     }
 
-    /// Those of the registers that this vCPU has.
-    fn msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
-        read_msrs(indices, |asked| {
-            let entries: Vec<_> =
-                asked.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();
-            let mut msrs = Msrs::from_entries(&entries).map_err(|_| too_many_msrs())?;
-            let read = self.fd.get_msrs(&mut msrs).named("KVM_GET_MSRS")?;
-            Ok(msrs.as_slice()[..read].to_vec())
-        })
-    }
-
-    fn set_msrs_or_same(&self, msrs: &[kvm_msr_entry]) -> Result<(), Error> {
-        write_msrs(
-            msrs,
-            |now| {
-                let entries = Msrs::from_entries(now).map_err(|_| too_many_msrs())?;
-                self.fd.set_msrs(&entries).named("KVM_SET_MSRS")
-            },
-            |index| Ok(self.msrs(&[index])?.first().map(|msr| msr.data)),
-        )
-    }
-
     /// What KVM adds to the host's TSC for the guest's (KVM_VCPU_TSC_OFFSET); `None` before Linux 5.16.
     pub fn tsc_offset(&self) -> Option<u64> {
         ioctls::tsc_offset(&self.fd).ok()
@@ -190,123 +165,5 @@ impl KvmVcpu {
     /// The kernel is older than Linux 5.16.
     pub fn set_tsc_offset(&self, offset: u64) -> Result<(), Error> {
         ioctls::set_tsc_offset(&self.fd, offset).named("KVM_SET_DEVICE_ATTR")
-    }
-}
-
-/// Reads registers by `get`, which is given as many as KVM takes and gives those before the first that it refuses; that one is
-/// left out.
-fn read_msrs(
-    indices: &[u32],
-    mut get: impl FnMut(&[u32]) -> Result<Vec<kvm_msr_entry>, Error>,
-) -> Result<Vec<kvm_msr_entry>, Error> {
-    let mut rest = indices;
-    let mut found = Vec::with_capacity(indices.len());
-    while !rest.is_empty() {
-        let asked = &rest[..rest.len().min(MSRS_AT_ONCE)];
-        let read = get(asked)?;
-        rest = &rest[(read.len() + 1).min(asked.len())..];
-        found.extend(read);
-    }
-    Ok(found)
-}
-
-/// Sets registers by `set`, which is given as many as KVM takes and gives how many it took. One that it refuses must have its
-/// value, by `get`, or be none, of which the guest has never set anything.
-fn write_msrs(
-    msrs: &[kvm_msr_entry],
-    mut set: impl FnMut(&[kvm_msr_entry]) -> Result<usize, Error>,
-    mut get: impl FnMut(u32) -> Result<Option<u64>, Error>,
-) -> Result<(), Error> {
-    let mut rest = msrs;
-    while !rest.is_empty() {
-        let now = &rest[..rest.len().min(MSRS_AT_ONCE)];
-        let done = set(now)?;
-        let Some(refused) = now.get(done) else {
-            rest = &rest[now.len()..];
-            continue;
-        };
-        if get(refused.index)?.unwrap_or_default() != refused.data {
-            return Err(Error::Msr { index: refused.index });
-        }
-        rest = &rest[done + 1..];
-    }
-    Ok(())
-}
-
-/// What the room of a list of registers is exceeded with, which the callers don't.
-fn too_many_msrs() -> Error {
-    Error::Ioctl { name: "KVM_GET_MSRS", source: std::io::Error::from_raw_os_error(libc::E2BIG) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// IA32_S_CET, which a host without shadow stacks hasn't got.
-    const S_CET: u32 = 0x6a2;
-    /// IA32_XFD, of AMX.
-    const XFD: u32 = 0x1c4;
-
-    fn msr(index: u32, data: u64) -> kvm_msr_entry {
-        kvm_msr_entry { index, data, ..Default::default() }
-    }
-
-    /// A KVM that has all registers but `missing`, each with its index as its value.
-    fn get(asked: &[u32], missing: &[u32]) -> Vec<kvm_msr_entry> {
-        assert!(asked.len() < 256, "KVM refuses the whole list otherwise");
-        let has = asked.iter().take_while(|index| !missing.contains(index));
-        has.map(|&index| msr(index, index.into())).collect()
-    }
-
-    fn read(indices: &[u32], missing: &[u32]) -> Vec<u32> {
-        let found = read_msrs(indices, |asked| Ok(get(asked, missing))).unwrap();
-        found.iter().map(|msr| msr.index).collect()
-    }
-
-    #[test]
-    fn registers_that_there_are_not_are_left_out() {
-        assert_eq!(read(&[1, S_CET, 2, XFD], &[S_CET, XFD]), [1, 2]);
-        assert_eq!(read(&[S_CET, XFD], &[S_CET, XFD]), [0; 0]);
-    }
-
-    #[test]
-    fn registers_are_read_and_written_in_lists_that_kvm_takes() {
-        let indices: Vec<u32> = (0..600).collect();
-        assert_eq!(read(&indices, &[254, 255]).len(), 598);
-        let msrs: Vec<_> = indices.iter().map(|&index| msr(index, 1)).collect();
-        let mut lens = Vec::new();
-        let set = |now: &[kvm_msr_entry]| {
-            lens.push(now.len());
-            Ok(now.len())
-        };
-        write_msrs(&msrs, set, |_| unreachable!("none is refused")).unwrap();
-        assert_eq!(lens, [255, 255, 90]);
-    }
-
-    /// Sets registers of which the host refuses `index`, and has `value` in it.
-    fn write(msrs: &[kvm_msr_entry], index: u32, value: Option<u64>) -> (Result<(), Error>, Vec<u32>) {
-        let mut taken = Vec::new();
-        let set = |now: &[kvm_msr_entry]| {
-            let done = now.iter().position(|msr| msr.index == index).unwrap_or(now.len());
-            taken.extend(now[..done].iter().map(|msr| msr.index));
-            Ok(done)
-        };
-        let result = write_msrs(msrs, set, |_| Ok(value));
-        (result, taken)
-    }
-
-    #[test]
-    fn register_that_is_refused_and_has_its_value_is_no_error() {
-        let (result, taken) = write(&[msr(1, 5), msr(S_CET, 7), msr(2, 5)], S_CET, Some(7));
-        assert!(result.is_ok());
-        assert_eq!(taken, [1, 2]);
-    }
-
-    #[test]
-    fn register_that_there_is_not_may_have_been_zero_and_nothing_else() {
-        assert!(write(&[msr(S_CET, 0)], S_CET, None).0.is_ok());
-        let refused = write(&[msr(1, 5), msr(S_CET, 1), msr(2, 5)], S_CET, None);
-        assert_eq!(refused.0.unwrap_err().to_string(), "KVM_SET_MSRS: KVM refused MSR 0x6a2");
-        assert_eq!(refused.1, [1]);
     }
 }
