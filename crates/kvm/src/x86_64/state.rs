@@ -11,7 +11,10 @@ use kvm_bindings::{
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
 
-/// IA32_TSC_DEADLINE, which arms the local APIC's timer: it is compared with the TSC, and refused in another mode of the timer.
+/// IA32_TIME_STAMP_COUNTER.
+const TSC: u32 = 0x10;
+/// IA32_TSC_DEADLINE, which arms the local APIC's timer. KVM compares it with the TSC when it is written, and ignores the write
+/// unless the timer is in TSC-deadline mode.
 const TSC_DEADLINE: u32 = 0x6e0;
 /// Words of the part of an XSAVE area that every KVM has (struct kvm_xsave).
 const XSAVE_WORDS: usize = 1024;
@@ -60,12 +63,17 @@ impl KvmVcpu {
         let xsave = self.xsave()?;
         let xcrs = self.fd.get_xcrs().named("KVM_GET_XCRS")?;
         let debug_regs = self.fd.get_debug_regs().named("KVM_GET_DEBUGREGS")?;
+        // Before the local APIC: the timer goes on, and when it expires, KVM clears this register and sets a bit of the IRR. The bit
+        // must not be missed. A deadline that has passed and a bit that is set already are one interrupt.
+        let (timer, others): (Vec<_>, Vec<_>) = msr_indices.iter().partition(|&&index| index == TSC_DEADLINE);
+        let deadline = self.msrs(&timer)?;
         let lapic = match self.fd.get_lapic() {
             // There are no in-kernel interrupt controllers.
             Err(error) if error.errno() == libc::EINVAL => None,
             other => Some(other.named("KVM_GET_LAPIC")?),
         };
-        let msrs = self.msrs(msr_indices)?;
+        let mut msrs = self.msrs(&others)?;
+        msrs.extend(deadline);
         Ok(VcpuState {
             cpuid: self.cpuid()?,
             tsc_khz: self.tsc_khz(),
@@ -100,7 +108,10 @@ impl KvmVcpu {
         // The APIC base is in it.
         self.set_sregs(&state.sregs)?;
         self.set_xsave(&state.xsave)?;
-        self.fd.set_xcrs(&state.xcrs).named("KVM_SET_XCRS")?;
+        // KVM has none, and refuses to set none, on a host without XSAVE.
+        if state.xcrs.nr_xcrs > 0 {
+            self.fd.set_xcrs(&state.xcrs).named("KVM_SET_XCRS")?;
+        }
         self.fd.set_debug_regs(&state.debug_regs).named("KVM_SET_DEBUGREGS")?;
         if let Some(lapic) = &state.lapic {
             self.set_lapic(lapic)?;
@@ -108,9 +119,22 @@ impl KvmVcpu {
         let (deadline, msrs): (Vec<_>, Vec<_>) =
             state.msrs.iter().copied().partition(|msr| msr.index == TSC_DEADLINE);
         self.set_msrs_or_same(&msrs)?;
-        // When the TSC and the timer's mode are there.
+        if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
+            self.continue_tsc_at(tsc.data)?;
+        }
+        // After the TSC and the mode of the timer.
         self.set_msrs_or_same(&deadline)?;
         self.fd.set_vcpu_events(&state.events).named("KVM_SET_VCPU_EVENTS")
+    }
+
+    /// Makes the TSC go on at `tsc`, whose register has been written already.
+    ///
+    /// KVM takes a value within a second of the one that it expects for an attempt to synchronize the vCPUs' TSCs, and keeps its
+    /// own (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc): the guest's time would go back. Nothing can be done about that before
+    /// Linux 5.16, which has no offset to set.
+    fn continue_tsc_at(&self, tsc: u64) -> Result<(), Error> {
+        let (Some(offset), [now]) = (self.tsc_offset(), &self.msrs(&[TSC])?[..]) else { return Ok(()) };
+        self.set_tsc_offset(offset.wrapping_add(tsc.wrapping_sub(now.data)))
     }
 
     /// The CPUID that was set.

@@ -20,9 +20,14 @@ pub(crate) fn tests() -> Vec<Trial> {
         state_in_long_mode_goes_on_in_another_vcpu,
         state_of_every_register_is_set_as_it_was,
         state_with_interrupt_controllers_has_the_local_apic,
+        state_with_a_deadline_of_the_timer_has_it,
         state_with_a_wider_xsave_area_than_the_hosts_is_refused,
     ]
 }
+
+/// IA32_TIME_STAMP_COUNTER and IA32_TSC_DEADLINE.
+const TSC: u32 = 0x10;
+const TSC_DEADLINE: u32 = 0x6e0;
 
 /// Prints the letters, without an end. The same in 16, 32 and 64 bits.
 const ALPHABET: [u8; 8] = [
@@ -117,10 +122,14 @@ fn assert_same(found: &VcpuState, expected: &VcpuState) {
     assert_eq!(found.events, expected.events);
 }
 
+fn msr(state: &VcpuState, index: u32) -> u64 {
+    state.msrs.iter().find(|msr| msr.index == index).expect("KVM has the register").data
+}
+
 /// The registers that only the guest changes, by index.
 fn timeless(msrs: &[kvm_msr_entry]) -> BTreeMap<u32, u64> {
     // IA32_TSC, IA32_MPERF, IA32_APERF and IA32_TSC_DEADLINE; Hyper-V's VP runtime and reference counter.
-    const TIMES: [u32; 6] = [0x10, 0xe7, 0xe8, 0x6e0, 0x4000_0010, 0x4000_0020];
+    const TIMES: [u32; 6] = [TSC, 0xe7, 0xe8, TSC_DEADLINE, 0x4000_0010, 0x4000_0020];
     msrs.iter().filter(|msr| !TIMES.contains(&msr.index)).map(|msr| (msr.index, msr.data)).collect()
 }
 
@@ -175,8 +184,8 @@ fn state_of_every_register_is_set_as_it_was() {
     assert_eq!(found.xsave[52..56], [1, 2, 3, 4]);
     assert_eq!(found.xcrs, state.xcrs);
     assert_eq!(found.events.nmi.masked, 1);
-    let tsc = |state: &VcpuState| state.msrs.iter().find(|msr| msr.index == 0x10).unwrap().data;
-    assert!(tsc(&found) >= tsc(&state), "time doesn't go back");
+    let (now, before) = (msr(&found, TSC), msr(&state, TSC));
+    assert!(now >= before, "the TSC goes back from {before:#x} to {now:#x}");
     assert_eq!(timeless(&found.msrs), timeless(&state.msrs));
 }
 
@@ -199,6 +208,24 @@ fn state_with_interrupt_controllers_has_the_local_apic() {
     assert_eq!(guest.state(&second).mp_state, state.mp_state);
     let (_third_vm, third) = guest.started(false);
     assert_eq!(guest.state(&third).lapic, None);
+}
+
+/// KVM ignores the deadline unless the local APIC's timer is in its mode already.
+fn state_with_a_deadline_of_the_timer_has_it() {
+    let guest = Guest::new(Mode::Long);
+    let (_first_vm, first) = guest.started(true);
+    let mut state = guest.state(&first);
+    let lapic = state.lapic.as_mut().expect("the VM has interrupt controllers");
+    // The spurious-interrupt vector register enables the local APIC, as KVM requires for a timer; LVT timer: vector 0x40,
+    // TSC-deadline mode (bits 18:17 are 10b). Intel SDM volume 3 §11.5.1, §11.9.
+    lapic.regs[0xf1] = 1;
+    lapic.regs[0x320..0x323].copy_from_slice(&[0x40, 0, 4]);
+    let deadline = state.msrs.iter_mut().find(|msr| msr.index == TSC_DEADLINE).expect("it is in KVM's list");
+    // Later than the test ends, so that it isn't cleared.
+    deadline.data = 1 << 62;
+    let (_second_vm, second) = guest.machine(true);
+    second.set_state(&state).unwrap();
+    assert_eq!(msr(&guest.state(&second), TSC_DEADLINE), 1 << 62);
 }
 
 fn state_with_a_wider_xsave_area_than_the_hosts_is_refused() {
