@@ -72,12 +72,32 @@ pub enum Error {
         /// What there is room for.
         max: usize,
     },
+    /// State of nested virtualization that this host's KVM can't take.
+    #[error(
+        "the vCPU's guest uses {} for guests of its own ({len} bytes of state), which this host's KVM doesn't offer: restore it on a host \
+         with the same processor vendor and nested virtualization (`nested=1` of kvm_intel or kvm_amd)", nested_format(*format)
+    )]
+    NestedState {
+        /// KVM_STATE_NESTED_FORMAT_*.
+        format: u16,
+        /// Its length.
+        len: usize,
+    },
     /// KVM took only the first `done` of the MSRs it was given.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {
         /// The first one that it refused.
         index: u32,
     },
+}
+
+/// The name of a KVM_STATE_NESTED_FORMAT_*.
+fn nested_format(format: u16) -> String {
+    match format {
+        0 => "VMX".to_owned(),
+        1 => "SVM".to_owned(),
+        other => format!("format {other}"),
+    }
 }
 
 /// Names the ioctl of a failed result.

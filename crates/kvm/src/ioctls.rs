@@ -5,13 +5,16 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Xsave, kvm_device_attr, kvm_interrupt, kvm_tpr_access_ctl,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Xsave, kvm_device_attr, kvm_interrupt, kvm_nested_state,
+    kvm_tpr_access_ctl,
 };
 use kvm_ioctls::{Error, VcpuFd};
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref};
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
+ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
@@ -62,6 +65,28 @@ pub(crate) fn set_xsave(vcpu: &VcpuFd, area: &mut Xsave, region: &[u32]) -> Resu
     header.xsave.region.copy_from_slice(region);
     // SAFETY: KVM reads as many bytes as its VM's KVM_CAP_XSAVE2 says, for which the caller made the area.
     unsafe { vcpu.set_xsave2(area) }
+}
+
+/// KVM_GET_NESTED_STATE: a struct kvm_nested_state and its data, at the start of `buffer`.
+pub(crate) fn nested_state(vcpu: &VcpuFd, buffer: &mut [u8]) -> Result<(), Error> {
+    assert!(buffer.len() >= size_of::<kvm_nested_state>(), "there is room for the structure");
+    // Its member `size`: the room that there is.
+    let len = buffer.len() as u32;
+    buffer[4..8].copy_from_slice(&len.to_ne_bytes());
+    // SAFETY: `vcpu` is a vCPU's descriptor. The kernel reads the member `size`, and writes at most as many bytes, which are all of
+    // `buffer`; it copies from and to user space, for which any alignment will do.
+    let result = unsafe { ioctl_with_mut_ptr(vcpu, KVM_GET_NESTED_STATE(), buffer.as_mut_ptr()) };
+    check(result)
+}
+
+/// KVM_SET_NESTED_STATE of a struct kvm_nested_state and its data.
+pub(crate) fn set_nested_state(vcpu: &VcpuFd, state: &[u8]) -> Result<(), Error> {
+    assert!(state.len() >= size_of::<kvm_nested_state>(), "the structure is all there");
+    assert_eq!(state[4..8], (state.len() as u32).to_ne_bytes(), "its member `size` is its length");
+    // SAFETY: `vcpu` is a vCPU's descriptor. The kernel reads the structure, and of the data no more than `size` says, all of which
+    // is in `state`.
+    let result = unsafe { ioctl_with_ptr(vcpu, KVM_SET_NESTED_STATE(), state.as_ptr()) };
+    check(result)
 }
 
 /// KVM_GET_DEVICE_ATTR of a vCPU's TSC offset.

@@ -58,5 +58,6 @@ pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, VcpuReport, VcpuState, WatchLen,
+    BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, NestedState, StopCause, VcpuReport, VcpuState,
+    WatchLen,
 };

@@ -8,7 +8,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::error::Named;
 use crate::vm::Held;
-use crate::x86_64::GuestDebug;
+use crate::x86_64::{GuestDebug, StateLens};
 use crate::{EmulationFailure, Error, Exit, ImmediateExit};
 
 /// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM tells the instruction.
@@ -21,8 +21,8 @@ pub struct KvmVcpu {
     immediate_exit: Arc<ImmediateExit>,
     /// What was set last.
     pub(crate) guest_debug: GuestDebug,
-    /// Length of the XSAVE area, in 32-bit words.
-    pub(crate) xsave_words: usize,
+    /// Of the parts of its state that aren't the same everywhere.
+    pub(crate) lens: StateLens,
     /// What the guest can reach, mapped for as long as it can run.
     pub(crate) memory: Held,
 }
@@ -37,9 +37,9 @@ enum Raw {
 }
 
 impl KvmVcpu {
-    pub(crate) fn new(fd: VcpuFd, memory: Held, xsave_words: usize) -> Result<Self, Error> {
+    pub(crate) fn new(fd: VcpuFd, memory: Held, lens: StateLens) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
-        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), xsave_words, memory })
+        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), lens, memory })
     }
 
     /// The flag with which other threads make [`run`](Self::run) return.

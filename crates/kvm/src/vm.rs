@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Named;
+use crate::x86_64::StateLens;
 use crate::{DirtyPages, Error, KvmVcpu};
 
 /// One virtual machine, and the memory that its guest can reach.
@@ -230,9 +231,7 @@ impl Vm {
     /// The id is taken or above the host's limit.
     pub fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, Error> {
         let fd = self.fd.create_vcpu(id.into()).named("KVM_CREATE_VCPU")?;
-        // In bytes; 0 where KVM doesn't know it, and has a fixed one.
-        let xsave_words = self.fd.check_extension_int(Cap::Xsave2) as usize / 4;
-        KvmVcpu::new(fd, self.slots().memory.clone(), xsave_words)
+        KvmVcpu::new(fd, self.slots().memory.clone(), StateLens::of(&self.fd))
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {

@@ -3,6 +3,7 @@
 mod debug;
 mod interrupts;
 mod msrs;
+mod nested;
 mod platform;
 mod registers;
 mod report;
@@ -10,6 +11,8 @@ mod state;
 
 pub(crate) use debug::GuestDebug;
 pub use debug::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
+pub use nested::NestedState;
 pub(crate) use platform::REQUIRED;
 pub use report::VcpuReport;
+pub(crate) use state::StateLens;
 pub use state::VcpuState;

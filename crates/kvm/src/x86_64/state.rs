@@ -7,7 +7,9 @@ use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
     kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
+use kvm_ioctls::{Cap, VmFd};
 
+use super::NestedState;
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
 
@@ -16,6 +18,11 @@ const TSC: u32 = 0x10;
 /// IA32_TSC_DEADLINE, which arms the local APIC's timer. KVM compares it with the TSC when it is written, and ignores the write
 /// unless the timer is in TSC-deadline mode.
 const TSC_DEADLINE: u32 = 0x6e0;
+/// IA32_FEATURE_CONTROL.
+const FEATURE_CONTROL: u32 = 0x3a;
+/// The first and the last of VMX's capabilities: IA32_VMX_BASIC and IA32_VMX_VMFUNC.
+const VMX_BASIC: u32 = 0x480;
+const VMX_VMFUNC: u32 = 0x491;
 /// Words of the part of an XSAVE area that every KVM has (struct kvm_xsave).
 const XSAVE_WORDS: usize = 1024;
 
@@ -42,11 +49,55 @@ pub struct VcpuState {
     pub lapic: Option<kvm_lapic_state>,
     /// Model-specific registers.
     pub msrs: Vec<kvm_msr_entry>,
+    /// That of nested virtualization; `None` where KVM has none.
+    pub nested: Option<NestedState>,
     /// What KVM adds to the host's TSC; `None` where it doesn't say. [`KvmVcpu::set_state`] sets the TSC itself, so that the
     /// guest's goes on where it stopped; vCPUs that are to have the same one get it by [`KvmVcpu::set_tsc_offset`].
     pub tsc_offset: Option<u64>,
     /// Exceptions, NMIs and interrupts that are on their way.
     pub events: kvm_vcpu_events,
+}
+
+/// How long the parts are whose length depends on the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateLens {
+    /// The XSAVE area's, in 32-bit words; 0 where KVM doesn't know another length than [`XSAVE_WORDS`].
+    pub(super) xsave_words: usize,
+    /// The longest nested state's, in bytes; 0 where KVM has none.
+    pub(super) nested: usize,
+}
+
+impl StateLens {
+    pub(crate) fn of(vm: &VmFd) -> Self {
+        let bytes = |capability| usize::try_from(vm.check_extension_int(capability)).unwrap_or_default();
+        Self { xsave_words: bytes(Cap::Xsave2) / 4, nested: bytes(Cap::NestedState) }
+    }
+}
+
+/// Model-specific registers by the moment when they are set.
+#[derive(Debug, Default, PartialEq)]
+struct MsrGroups {
+    /// IA32_FEATURE_CONTROL, which permits VMX, and VMX's capabilities, which KVM doesn't let change once the vCPU is in VMX
+    /// operation (Linux, arch/x86/kvm/vmx/vmx.c, vmx_set_vmx_msr).
+    before_nested: Vec<kvm_msr_entry>,
+    most: Vec<kvm_msr_entry>,
+    /// [`TSC_DEADLINE`].
+    deadline: Vec<kvm_msr_entry>,
+}
+
+impl MsrGroups {
+    fn of(msrs: &[kvm_msr_entry]) -> Self {
+        let mut groups = Self::default();
+        for msr in msrs {
+            let group = match msr.index {
+                FEATURE_CONTROL | VMX_BASIC..=VMX_VMFUNC => &mut groups.before_nested,
+                TSC_DEADLINE => &mut groups.deadline,
+                _ => &mut groups.most,
+            };
+            group.push(*msr);
+        }
+        groups
+    }
 }
 
 impl KvmVcpu {
@@ -86,6 +137,7 @@ impl KvmVcpu {
             lapic,
             msrs,
             tsc_offset: self.tsc_offset(),
+            nested: self.nested_state()?,
             // Last: it says what of the above is in flight.
             events: self.fd.get_vcpu_events().named("KVM_GET_VCPU_EVENTS")?,
         })
@@ -116,14 +168,19 @@ impl KvmVcpu {
         if let Some(lapic) = &state.lapic {
             self.set_lapic(lapic)?;
         }
-        let (deadline, msrs): (Vec<_>, Vec<_>) =
-            state.msrs.iter().copied().partition(|msr| msr.index == TSC_DEADLINE);
-        self.set_msrs_or_same(&msrs)?;
+        let msrs = MsrGroups::of(&state.msrs);
+        self.set_msrs_or_same(&msrs.before_nested)?;
+        // After the registers of the guest that runs, of EFER and CR4 that permit it.
+        if let Some(nested) = &state.nested {
+            self.set_nested_state(nested)?;
+        }
+        // After the nested state, which brings some of its own along.
+        self.set_msrs_or_same(&msrs.most)?;
         if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
             self.continue_tsc_at(tsc.data)?;
         }
         // After the TSC and the mode of the timer.
-        self.set_msrs_or_same(&deadline)?;
+        self.set_msrs_or_same(&msrs.deadline)?;
         self.fd.set_vcpu_events(&state.events).named("KVM_SET_VCPU_EVENTS")
     }
 
@@ -150,11 +207,11 @@ impl KvmVcpu {
     }
 
     fn xsave(&self) -> Result<Vec<u32>, Error> {
-        if self.xsave_words <= XSAVE_WORDS {
+        if self.lens.xsave_words <= XSAVE_WORDS {
             return Ok(self.fd.get_xsave().named("KVM_GET_XSAVE")?.region.to_vec());
         }
         let mut area = self.xsave_area()?;
-        ioctls::xsave(&self.fd, &mut area, self.xsave_words).named("KVM_GET_XSAVE2")?;
+        ioctls::xsave(&self.fd, &mut area, self.lens.xsave_words).named("KVM_GET_XSAVE2")?;
         let mut words = area.as_fam_struct_ref().xsave.region.to_vec();
         words.extend_from_slice(area.as_slice());
         Ok(words)
@@ -166,7 +223,7 @@ impl KvmVcpu {
         let (region, extra) = words
             .split_at_checked(XSAVE_WORDS)
             .filter(|(_, extra)| extra.len() <= area.as_slice().len())
-            .ok_or(Error::XsaveLen { len: words.len() * 4, max: self.xsave_words * 4 })?;
+            .ok_or(Error::XsaveLen { len: words.len() * 4, max: self.lens.xsave_words * 4 })?;
         area.as_mut_slice()[..extra.len()].copy_from_slice(extra);
         ioctls::set_xsave(&self.fd, &mut area, region).named("KVM_SET_XSAVE")
     }
@@ -175,7 +232,7 @@ impl KvmVcpu {
     fn xsave_area(&self) -> Result<Xsave, Error> {
         let no_room =
             |_| Error::Ioctl { name: "KVM_GET_XSAVE2", source: std::io::ErrorKind::OutOfMemory.into() };
-        Xsave::new(self.xsave_words.saturating_sub(XSAVE_WORDS)).map_err(no_room)
+        Xsave::new(self.lens.xsave_words.saturating_sub(XSAVE_WORDS)).map_err(no_room)
     }
 
     /// What KVM adds to the host's TSC for the guest's (KVM_VCPU_TSC_OFFSET); `None` before Linux 5.16.
@@ -189,5 +246,22 @@ impl KvmVcpu {
     /// The kernel is older than Linux 5.16.
     pub fn set_tsc_offset(&self, offset: u64) -> Result<(), Error> {
         ioctls::set_tsc_offset(&self.fd, offset).named("KVM_SET_DEVICE_ATTR")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn msrs_are_set_around_the_nested_state_and_the_deadline_last() {
+        let msr = |index| kvm_msr_entry { index, data: 1, ..Default::default() };
+        let msrs = [TSC_DEADLINE, TSC, 0x3a, 0x47f, 0x480, 0x491, 0x492, 0xc000_0080].map(msr);
+        let groups = MsrGroups {
+            before_nested: [0x3a, 0x480, 0x491].map(msr).to_vec(),
+            most: [TSC, 0x47f, 0x492, 0xc000_0080].map(msr).to_vec(),
+            deadline: vec![msr(TSC_DEADLINE)],
+        };
+        assert_eq!(MsrGroups::of(&msrs), groups);
     }
 }

@@ -1,20 +1,24 @@
 //! A vCPU's state, taken in the middle of a guest and set into another vCPU, which goes on with it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use harness::trials;
-use libtest_mimic::Trial;
+use libtest_mimic::{Completion, Trial};
 use vmm_arch::cpuid::{self, Host, Place};
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
 use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
-use vmm_kvm::kvm_bindings::{KVM_MP_STATE_HALTED, kvm_msr_entry};
-use vmm_kvm::{Exit, Kvm, KvmVcpu, VcpuState, Vm};
+use vmm_kvm::kvm_bindings::{
+    KVM_CAP_NESTED_STATE, KVM_MP_STATE_HALTED, KVM_STATE_NESTED_FORMAT_SVM, KVM_STATE_NESTED_GIF_SET,
+    KVM_STATE_NESTED_GUEST_MODE, kvm_cpuid_entry2, kvm_msr_entry,
+};
+use vmm_kvm::{Exit, Kvm, KvmVcpu, NestedState, VcpuState, Vm};
 use vmm_memory::GuestRam;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![
+    let mut tests = trials![
         state_in_real_mode_goes_on_in_another_vcpu,
         state_in_protected_mode_goes_on_in_another_vcpu,
         state_in_long_mode_goes_on_in_another_vcpu,
@@ -22,7 +26,30 @@ pub(crate) fn tests() -> Vec<Trial> {
         state_with_interrupt_controllers_has_the_local_apic,
         state_with_a_deadline_of_the_timer_has_it,
         state_with_a_wider_xsave_area_than_the_hosts_is_refused,
-    ]
+    ];
+    let nested = [
+        ("state_without_guests_of_its_own_has_the_nested_state", assert_nested_state_is_set as fn()),
+        ("state_in_a_guests_guest_goes_on_in_another_vcpu", assert_guests_guest_goes_on),
+    ];
+    tests.extend(nested.map(|(name, test)| {
+        Trial::ignorable_test(name, move || {
+            if has_nested_svm() {
+                test();
+                return Ok(Completion::Completed);
+            }
+            assert!(!rig::in_rig(), "the rig's KVM has nested virtualization by SVM");
+            Ok(Completion::ignored_with("this host's KVM has no nested virtualization by SVM; the rig's has"))
+        })
+    }));
+    tests
+}
+
+/// Whether this host's KVM lets guests use SVM, and gives and takes the state of it.
+fn has_nested_svm() -> bool {
+    let kvm = Kvm::open().unwrap();
+    // Leaf 0x8000_0001 ECX bit 2.
+    let has_svm = |entry: &kvm_cpuid_entry2| entry.function == 0x8000_0001 && entry.ecx & 1 << 2 != 0;
+    kvm.capability(KVM_CAP_NESTED_STATE) > 0 && kvm.supported_cpuid().unwrap().iter().any(has_svm)
 }
 
 /// IA32_TIME_STAMP_COUNTER and IA32_TSC_DEADLINE.
@@ -47,7 +74,11 @@ impl Guest {
     fn new(mode: Mode) -> Self {
         let image = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(image.path(), ALPHABET).unwrap();
-        let mut file = SourceFile::open(Role::Image, image.path()).unwrap();
+        Self::of(image.path(), mode)
+    }
+
+    fn of(image: &Path, mode: Mode) -> Self {
+        let mut file = SourceFile::open(Role::Image, image).unwrap();
         let ranges = layout::ram_ranges(4 << 20);
         let spec = FlatSpec {
             image: &file.inspect_flat().unwrap(),
@@ -119,7 +150,17 @@ fn assert_same(found: &VcpuState, expected: &VcpuState) {
     assert_eq!(found.xcrs, expected.xcrs);
     assert_eq!(found.debug_regs, expected.debug_regs);
     assert_eq!(found.lapic, expected.lapic);
+    assert!(without_dr6(&found.nested) == without_dr6(&expected.nested), "the nested states differ");
     assert_eq!(found.events, expected.events);
+}
+
+/// Without DR6 in the outer guest's save area, which KVM neither sets nor uses: the register is among the debug registers.
+fn without_dr6(nested: &Option<NestedState>) -> Option<NestedState> {
+    let mut nested = nested.clone()?;
+    if let Some(dr6) = nested.data.get_mut(0x568..0x570) {
+        dr6.fill(0);
+    }
+    Some(nested)
 }
 
 fn msr(state: &VcpuState, index: u32) -> u64 {
@@ -226,6 +267,46 @@ fn state_with_a_deadline_of_the_timer_has_it() {
     let (_second_vm, second) = guest.machine(true);
     second.set_state(&state).unwrap();
     assert_eq!(msr(&guest.state(&second), TSC_DEADLINE), 1 << 62);
+}
+
+/// That of a guest that has never used SVM, into a vCPU as it is and over one with interrupts off by SVM's own flag.
+fn assert_nested_state_is_set() {
+    let guest = Guest::new(Mode::Long);
+    let (_first_vm, first) = guest.started(false);
+    let state = guest.state(&first);
+    let nested = state.nested.clone().expect("KVM has the capability");
+    assert_eq!(u32::from(nested.format), KVM_STATE_NESTED_FORMAT_SVM);
+    assert_eq!(u32::from(nested.flags), KVM_STATE_NESTED_GIF_SET);
+    assert!(nested.data.is_empty());
+    let (_second_vm, second) = guest.machine(false);
+    second.set_state(&state).unwrap();
+    assert_eq!(guest.state(&second).nested, Some(nested));
+    // EFER.SVME, without which GIF can't be clear.
+    let mut blocked = state.clone();
+    blocked.sregs.efer |= 1 << 12;
+    blocked.nested.as_mut().unwrap().flags = 0;
+    second.set_state(&blocked).unwrap();
+    assert_eq!(guest.state(&second).nested, blocked.nested);
+    second.set_state(&state).unwrap();
+    assert_eq!(guest.state(&second).nested, state.nested);
+}
+
+fn assert_guests_guest_goes_on() {
+    let guest = Guest::of(&driver::guests::path("nested-svm"), Mode::Long);
+    let (_first_vm, mut first) = guest.started(false);
+    assert_eq!(letters(&mut first, 7), "abcd!ab");
+    let state = guest.state(&first);
+    let nested = state.nested.as_ref().expect("KVM has the capability");
+    assert_ne!(u32::from(nested.flags) & KVM_STATE_NESTED_GUEST_MODE, 0);
+    assert_eq!(nested.data.len(), 0x1000, "the VMCB");
+    let (_second_vm, mut second) = guest.machine(false);
+    second.set_state(&state).unwrap();
+    assert_same(&guest.state(&second), &state);
+    assert_eq!(letters(&mut second, 7), "cd!abcd");
+    // And from the outer guest back into the inner one.
+    assert_eq!(letters(&mut second, 1), "!");
+    second.set_state(&state).unwrap();
+    assert_eq!(letters(&mut second, 4), "cd!a");
 }
 
 fn state_with_a_wider_xsave_area_than_the_hosts_is_refused() {
