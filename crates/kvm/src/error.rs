@@ -62,9 +62,9 @@ pub enum Error {
     /// A statistics file that contradicts itself.
     #[error("KVM's statistics: {0}")]
     Statistics(&'static str),
-    /// An XSAVE area of a processor with more state than this one.
+    /// An XSAVE area that is cut short, or of a processor with more state than this one.
     #[error(
-        "the XSAVE area has {len} bytes, a vCPU of this host at most {max}: restore it on a host with the same features"
+        "the XSAVE area has {len} bytes, this host's KVM takes 4096 to {max}: restore it on a host with the same features"
     )]
     XsaveLen {
         /// Its length.

@@ -8,6 +8,7 @@ mod platform;
 mod registers;
 mod report;
 mod state;
+mod xsave;
 
 pub(crate) use debug::GuestDebug;
 pub use debug::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};

@@ -4,12 +4,13 @@
 //! QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). It is written here and nowhere else.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    KVM_MAX_CPUID_ENTRIES, KVM_REG_GUEST_SSP, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_x86_reg_kvm, kvm_xcrs,
 };
 use kvm_ioctls::{Cap, VmFd};
 
 use super::NestedState;
+use super::xsave::XSAVE_WORDS;
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
 
@@ -23,8 +24,6 @@ const FEATURE_CONTROL: u32 = 0x3a;
 /// The first and the last of VMX's capabilities: IA32_VMX_BASIC and IA32_VMX_VMFUNC.
 const VMX_BASIC: u32 = 0x480;
 const VMX_VMFUNC: u32 = 0x491;
-/// Words of the part of an XSAVE area that every KVM has (struct kvm_xsave).
-const XSAVE_WORDS: usize = 1024;
 
 /// All of a vCPU's state but its memory. The vCPU is paused, with no access half done.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +48,9 @@ pub struct VcpuState {
     pub lapic: Option<kvm_lapic_state>,
     /// Model-specific registers.
     pub msrs: Vec<kvm_msr_entry>,
+    /// SSP, the shadow stack's pointer, which is in no model-specific register; `None` where KVM doesn't have it, as before Linux
+    /// 6.18 and without CET.
+    pub shadow_stack: Option<u64>,
     /// That of nested virtualization; `None` where KVM has none.
     pub nested: Option<NestedState>,
     /// What KVM adds to the host's TSC; `None` where it doesn't say. [`KvmVcpu::set_state`] sets the TSC itself, so that the
@@ -61,7 +63,7 @@ pub struct VcpuState {
 /// How long the parts are whose length depends on the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StateLens {
-    /// The XSAVE area's, in 32-bit words; 0 where KVM doesn't know another length than [`XSAVE_WORDS`].
+    /// The XSAVE area's, in 32-bit words, at least [`XSAVE_WORDS`].
     pub(super) xsave_words: usize,
     /// The longest nested state's, in bytes; 0 where KVM has none.
     pub(super) nested: usize,
@@ -70,7 +72,9 @@ pub(crate) struct StateLens {
 impl StateLens {
     pub(crate) fn of(vm: &VmFd) -> Self {
         let bytes = |capability| usize::try_from(vm.check_extension_int(capability)).unwrap_or_default();
-        Self { xsave_words: bytes(Cap::Xsave2) / 4, nested: bytes(Cap::NestedState) }
+        // A KVM that doesn't know Xsave2 has the shortest.
+        let xsave_words = XSAVE_WORDS.max(bytes(Cap::Xsave2) / size_of::<u32>());
+        Self { xsave_words, nested: bytes(Cap::NestedState) }
     }
 }
 
@@ -137,6 +141,7 @@ impl KvmVcpu {
             lapic,
             msrs,
             tsc_offset: self.tsc_offset(),
+            shadow_stack: self.shadow_stack(),
             nested: self.nested_state()?,
             // Last: it says what of the above is in flight.
             events: self.fd.get_vcpu_events().named("KVM_GET_VCPU_EVENTS")?,
@@ -176,6 +181,9 @@ impl KvmVcpu {
         }
         // After the nested state, which brings some of its own along.
         self.set_msrs_or_same(&msrs.most)?;
+        if let Some(pointer) = state.shadow_stack {
+            unless_unused(pointer, self.set_shadow_stack(pointer))?;
+        }
         if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
             self.continue_tsc_at(tsc.data)?;
         }
@@ -194,6 +202,17 @@ impl KvmVcpu {
         self.set_tsc_offset(offset.wrapping_add(tsc.wrapping_sub(now.data)))
     }
 
+    fn shadow_stack(&self) -> Option<u64> {
+        let mut pointer = [0; 8];
+        self.fd.get_one_reg(kvm_x86_reg_kvm(KVM_REG_GUEST_SSP), &mut pointer).ok()?;
+        Some(u64::from_ne_bytes(pointer))
+    }
+
+    fn set_shadow_stack(&self, pointer: u64) -> Result<(), Error> {
+        let set = self.fd.set_one_reg(kvm_x86_reg_kvm(KVM_REG_GUEST_SSP), &pointer.to_ne_bytes());
+        set.map(drop).named("KVM_SET_ONE_REG of the shadow stack's pointer")
+    }
+
     /// The CPUID that was set.
     fn cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
         let cpuid = self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).named("KVM_GET_CPUID2")?;
@@ -204,35 +223,6 @@ impl KvmVcpu {
             .rposition(|entry| *entry != kvm_cpuid_entry2::default())
             .map_or(0, |last| last + 1);
         Ok(entries[..len].to_vec())
-    }
-
-    fn xsave(&self) -> Result<Vec<u32>, Error> {
-        if self.lens.xsave_words <= XSAVE_WORDS {
-            return Ok(self.fd.get_xsave().named("KVM_GET_XSAVE")?.region.to_vec());
-        }
-        let mut area = self.xsave_area()?;
-        ioctls::xsave(&self.fd, &mut area, self.lens.xsave_words).named("KVM_GET_XSAVE2")?;
-        let mut words = area.as_fam_struct_ref().xsave.region.to_vec();
-        words.extend_from_slice(area.as_slice());
-        Ok(words)
-    }
-
-    fn set_xsave(&self, words: &[u32]) -> Result<(), Error> {
-        let mut area = self.xsave_area()?;
-        // A wider area is from a processor with features that this VM hasn't got.
-        let (region, extra) = words
-            .split_at_checked(XSAVE_WORDS)
-            .filter(|(_, extra)| extra.len() <= area.as_slice().len())
-            .ok_or(Error::XsaveLen { len: words.len() * 4, max: self.lens.xsave_words * 4 })?;
-        area.as_mut_slice()[..extra.len()].copy_from_slice(extra);
-        ioctls::set_xsave(&self.fd, &mut area, region).named("KVM_SET_XSAVE")
-    }
-
-    /// Room for this VM's XSAVE area, all zeros.
-    fn xsave_area(&self) -> Result<Xsave, Error> {
-        let no_room =
-            |_| Error::Ioctl { name: "KVM_GET_XSAVE2", source: std::io::ErrorKind::OutOfMemory.into() };
-        Xsave::new(self.lens.xsave_words.saturating_sub(XSAVE_WORDS)).map_err(no_room)
     }
 
     /// What KVM adds to the host's TSC for the guest's (KVM_VCPU_TSC_OFFSET); `None` before Linux 5.16.
@@ -249,9 +239,23 @@ impl KvmVcpu {
     }
 }
 
+/// A host without shadow stacks may refuse the pointer of a guest that has none.
+fn unless_unused(pointer: u64, set: Result<(), Error>) -> Result<(), Error> {
+    if pointer == 0 { Ok(()) } else { set }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shadow_stack_that_the_host_refuses_must_be_unused() {
+        let refused = || Err(kvm_ioctls::Error::new(libc::EINVAL)).named("KVM_SET_ONE_REG");
+        assert!(unless_unused(0, refused()).is_ok());
+        assert!(unless_unused(0x7fff_f000, Ok(())).is_ok());
+        let error = unless_unused(0x7fff_f000, refused()).unwrap_err().to_string();
+        assert_eq!(error, "KVM_SET_ONE_REG: Invalid argument (os error 22)");
+    }
 
     #[test]
     fn msrs_are_set_around_the_nested_state_and_the_deadline_last() {

@@ -151,6 +151,7 @@ fn assert_same(found: &VcpuState, expected: &VcpuState) {
     assert_eq!(found.debug_regs, expected.debug_regs);
     assert_eq!(found.lapic, expected.lapic);
     assert!(without_dr6(&found.nested) == without_dr6(&expected.nested), "the nested states differ");
+    assert_eq!(found.shadow_stack, expected.shadow_stack);
     assert_eq!(found.events, expected.events);
 }
 
@@ -316,7 +317,7 @@ fn state_with_a_wider_xsave_area_than_the_hosts_is_refused() {
     let max = state.xsave.len() * 4;
     state.xsave.push(0);
     let message = format!(
-        "the XSAVE area has {} bytes, a vCPU of this host at most {max}: restore it on a host with the same features",
+        "the XSAVE area has {} bytes, this host's KVM takes 4096 to {max}: restore it on a host with the same features",
         max + 4
     );
     assert_eq!(vcpu.set_state(&state).unwrap_err().to_string(), message);
