@@ -14,7 +14,7 @@ use vmm_devices::{
     DebugConsole, DebugExit, I8042, Output, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
 };
 use vmm_kvm::kvm_bindings::kvm_sregs;
-use vmm_kvm::{Kvm, KvmVcpu, Vm};
+use vmm_kvm::{Kvm, KvmVcpu, VcpuState, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -222,8 +222,7 @@ fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus, printed: &Arc<Output>) -> 
     Ok(Connected { uart, power })
 }
 
-/// Creates all vCPUs and sets their registers. The first one starts at the kernel's entry; the others wait
-/// for it to start them, as KVM leaves them.
+/// Creates all vCPUs, each with the state of its start.
 fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
     let supported = kvm.supported_cpuid()?;
     let tsc_deadline = kvm.has_tsc_deadline();
@@ -233,29 +232,33 @@ fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> 
             let place = Place { index, topology: plan.topology };
             // KVM takes a vCPU's id for its APIC id.
             let vcpu = vm.create_vcpu(place.apic_id())?;
-            let host = cpuid::Host { tsc_deadline, tsc_khz: vcpu.tsc_khz(), brand };
-            // CPUID first: since Linux 6.13 KVM checks MSRs against it.
-            vcpu.set_cpuid(&cpuid::policy(&supported, place, host))?;
-            vcpu.set_msrs(&msr::boot())?;
-            vcpu.set_fpu(&boot::fpu())?;
-            if plan.acpi.is_some() && plan.topology.needs_x2apic() {
-                let mut sregs = vcpu.sregs()?;
-                boot::enable_x2apic(&mut sregs);
-                vcpu.set_sregs(&sregs)?;
-            }
-            if plan.irqchip {
-                let mut lapic = vcpu.lapic()?;
-                boot::wire_local_apic(&mut lapic);
-                vcpu.set_lapic(&lapic)?;
-            }
+            // No model-specific registers: those that aren't set below keep the values that KVM gave them. The TSC must, or the
+            // vCPUs' wouldn't be equal.
+            let mut state = vcpu.state(&[])?;
+            let host = cpuid::Host { tsc_deadline, tsc_khz: state.tsc_khz, brand };
+            state.cpuid = cpuid::policy(&supported, place, host);
+            prepare_start(&mut state, plan, place);
+            vcpu.set_state(&state)?;
             if index == 0 {
-                let (mut regs, mut sregs) = (vcpu.regs()?, vcpu.sregs()?);
-                plan.boot.apply_to(&mut regs, &mut sregs);
-                vcpu.set_sregs(&sregs)?;
-                check_mode(&sregs, &vcpu.sregs()?)?;
-                vcpu.set_regs(&regs)?;
+                check_mode(&state.sregs, &vcpu.sregs()?)?;
             }
             Ok(vcpu)
         })
         .collect()
+}
+
+/// Changes the state of a new vCPU to the one that it starts with. The first starts at the kernel's entry; the others wait for it to
+/// start them, as KVM leaves them.
+fn prepare_start(state: &mut VcpuState, plan: &Plan, place: Place) {
+    state.msrs = msr::boot();
+    boot::init_fpu(&mut state.xsave);
+    if let Some(lapic) = &mut state.lapic {
+        boot::wire_local_apic(lapic);
+        if plan.acpi.is_some() && plan.topology.needs_x2apic() {
+            boot::enable_x2apic(&mut state.sregs, lapic, place.apic_id());
+        }
+    }
+    if place.index == 0 {
+        plan.boot.apply_to(&mut state.regs, &mut state.sregs);
+    }
 }

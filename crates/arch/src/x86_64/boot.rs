@@ -8,7 +8,7 @@
 //!
 //! Interrupts are off in all three.
 
-use kvm_bindings::{kvm_fpu, kvm_lapic_state, kvm_regs, kvm_sregs};
+use kvm_bindings::{kvm_lapic_state, kvm_regs, kvm_sregs};
 
 use super::layout;
 use super::segments::{self, Code};
@@ -129,12 +129,28 @@ impl Entry {
     }
 }
 
-/// The state of the FPU after FNINIT, and MXCSR's own reset value (Intel SDM volume 1 §8.1, §10.2.3).
-pub fn fpu() -> kvm_fpu {
-    kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() }
+/// The legacy region of an XSAVE area, in 32-bit words: FCW and FSW are its first, MXCSR its seventh; MXCSR's mask is the processor's
+/// own; XMM15 ends at byte 416 (Intel SDM volume 1 §10.5.1).
+const XSAVE_FCW: usize = 0;
+const XSAVE_MXCSR: usize = 6;
+const XSAVE_MXCSR_MASK: usize = 7;
+const XSAVE_LEGACY_WORDS: usize = 416 / 4;
+/// XSTATE_BV, the first word of the header at byte 512, and its bits for x87 and SSE.
+const XSAVE_XSTATE_BV: usize = 512 / 4;
+const X87_AND_SSE: u32 = 0b11;
+
+/// Changes an XSAVE area, in 32-bit words, so that the x87 FPU is as after FNINIT, and SSE as after a reset (Intel SDM volume 1 §8.1,
+/// §10.2.3).
+pub fn init_fpu(xsave: &mut [u32]) {
+    xsave[..XSAVE_MXCSR_MASK].fill(0);
+    xsave[XSAVE_MXCSR_MASK + 1..XSAVE_LEGACY_WORDS].fill(0);
+    xsave[XSAVE_FCW] = 0x37f;
+    xsave[XSAVE_MXCSR] = 0x1f80;
+    xsave[XSAVE_XSTATE_BV] |= X87_AND_SSE;
 }
 
-/// LVT LINT0's and LINT1's offsets in the local APIC's registers.
+/// Offsets in the local APIC's registers: its id, LVT LINT0 and LVT LINT1.
+const APIC_ID: usize = 0x20;
 const LVT_LINT0: usize = 0x350;
 const LVT_LINT1: usize = 0x360;
 /// Delivery modes, in bits 10:8 of an LVT entry; bit 16 would mask it.
@@ -146,22 +162,26 @@ const DELIVER_EXTINT: u32 = 7 << 8;
 /// Without an MP table or a MADT a kernel stays in this "virtual wire" mode, and without this wiring it
 /// never sees a timer interrupt.
 pub fn wire_local_apic(lapic: &mut kvm_lapic_state) {
-    for (offset, entry) in [(LVT_LINT0, DELIVER_EXTINT), (LVT_LINT1, DELIVER_NMI)] {
-        for (register, byte) in lapic.regs[offset..].iter_mut().zip(entry.to_le_bytes()) {
-            *register = byte as _;
-        }
+    set_register(lapic, LVT_LINT0, DELIVER_EXTINT);
+    set_register(lapic, LVT_LINT1, DELIVER_NMI);
+}
+
+fn set_register(lapic: &mut kvm_lapic_state, offset: usize, value: u32) {
+    for (register, byte) in lapic.regs[offset..].iter_mut().zip(value.to_le_bytes()) {
+        *register = byte as _;
     }
 }
 
 /// IA32_APIC_BASE bit 10: x2APIC mode (Intel SDM volume 3 §11.12.1).
 const X2APIC_MODE: u64 = 1 << 10;
 
-/// Puts the local APIC, which is enabled, into x2APIC mode.
+/// Puts the local APIC, which is enabled, into x2APIC mode, where its register has all 32 bits of its id.
 ///
 /// Firmware hands a machine over so that has APIC ids from 255 on (Intel SDM volume 3 §11.12.7). Linux ignores the
 /// processors with such ids otherwise (arch/x86/kernel/acpi/boot.c, acpi_parse_x2apic).
-pub fn enable_x2apic(sregs: &mut kvm_sregs) {
+pub fn enable_x2apic(sregs: &mut kvm_sregs, lapic: &mut kvm_lapic_state, id: u32) {
     sregs.apic_base |= X2APIC_MODE;
+    set_register(lapic, APIC_ID, id);
 }
 
 #[cfg(test)]
@@ -223,10 +243,25 @@ mod tests {
     }
 
     #[test]
-    fn x2apic_mode_leaves_the_base_and_the_enable_bit() {
+    fn x2apic_mode_leaves_the_base_and_the_enable_bit_and_has_the_whole_id() {
         let mut sregs = kvm_sregs { apic_base: 0xfee0_0900, ..Default::default() };
-        enable_x2apic(&mut sregs);
+        let mut lapic = kvm_lapic_state::default();
+        // As in xAPIC mode, which has bits 7:0 of the id in bits 31:24.
+        lapic.regs[0x23] = 0x2c;
+        enable_x2apic(&mut sregs, &mut lapic, 0x12c);
         assert_eq!(sregs.apic_base, 0xfee0_0d00);
+        assert_eq!(lapic.regs[0x20..0x24], [0x2c, 1, 0, 0]);
+    }
+
+    #[test]
+    fn fpu_of_an_area_in_use_is_initialized_and_the_rest_left() {
+        let mut xsave = [u32::MAX; 1024];
+        // XSTATE_BV: AVX.
+        xsave[128] = 4;
+        init_fpu(&mut xsave);
+        assert_eq!(xsave[..9], [0x37f, 0, 0, 0, 0, 0, 0x1f80, u32::MAX, 0]);
+        assert_eq!((xsave[103], xsave[104]), (0, u32::MAX), "XMM15 and what software may use");
+        assert_eq!((xsave[128], xsave[129]), (7, u32::MAX));
     }
 
     #[test]

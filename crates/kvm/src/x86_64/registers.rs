@@ -1,8 +1,6 @@
 //! A vCPU's registers.
 
-use kvm_bindings::{
-    CpuId, Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
-};
+use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
 use crate::error::Named;
 use crate::{Error, KvmVcpu};
@@ -40,14 +38,6 @@ impl KvmVcpu {
         self.fd.set_sregs(sregs).named("KVM_SET_SREGS")
     }
 
-    /// Sets the x87 and SSE state.
-    ///
-    /// # Errors
-    /// The ioctl failed.
-    pub fn set_fpu(&self, fpu: &kvm_fpu) -> Result<(), Error> {
-        self.fd.set_fpu(fpu).named("KVM_SET_FPU")
-    }
-
     /// Sets what the processor says of itself. Before MSRs, and before the vCPU first runs.
     ///
     /// # Errors
@@ -56,36 +46,6 @@ impl KvmVcpu {
         let too_many = |_| Error::Ioctl { name: "KVM_SET_CPUID2", source: out_of_room() };
         let cpuid = CpuId::from_entries(entries).map_err(too_many)?;
         self.fd.set_cpuid2(&cpuid).named("KVM_SET_CPUID2")
-    }
-
-    /// Sets model-specific registers.
-    ///
-    /// # Errors
-    /// KVM refused one, which is named; those in front of it are set.
-    pub fn set_msrs(&self, entries: &[kvm_msr_entry]) -> Result<(), Error> {
-        let too_many = |_| Error::Ioctl { name: "KVM_SET_MSRS", source: out_of_room() };
-        let msrs = Msrs::from_entries(entries).map_err(too_many)?;
-        let done = self.fd.set_msrs(&msrs).named("KVM_SET_MSRS")?;
-        match entries.get(done) {
-            Some(refused) => Err(Error::Msr { index: refused.index }),
-            None => Ok(()),
-        }
-    }
-
-    /// The registers of the local APIC.
-    ///
-    /// # Errors
-    /// The VM has no in-kernel interrupt controllers.
-    pub fn lapic(&self) -> Result<kvm_lapic_state, Error> {
-        self.fd.get_lapic().named("KVM_GET_LAPIC")
-    }
-
-    /// Sets the registers of the local APIC.
-    ///
-    /// # Errors
-    /// The VM has no in-kernel interrupt controllers, or the state is invalid.
-    pub fn set_lapic(&self, lapic: &kvm_lapic_state) -> Result<(), Error> {
-        self.fd.set_lapic(lapic).named("KVM_SET_LAPIC")
     }
 }
 

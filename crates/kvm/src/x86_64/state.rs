@@ -171,7 +171,7 @@ impl KvmVcpu {
         }
         self.fd.set_debug_regs(&state.debug_regs).named("KVM_SET_DEBUGREGS")?;
         if let Some(lapic) = &state.lapic {
-            self.set_lapic(lapic)?;
+            self.fd.set_lapic(lapic).named("KVM_SET_LAPIC")?;
         }
         let msrs = MsrGroups::of(&state.msrs);
         self.set_msrs_or_same(&msrs.before_nested)?;

@@ -112,13 +112,12 @@ impl Guest {
     /// One in front of its first instruction.
     fn started(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
         let (vm, vcpu) = self.machine(has_irqchip);
-        let host = Host { tsc_deadline: self.kvm.has_tsc_deadline(), tsc_khz: vcpu.tsc_khz(), brand: None };
+        let mut state = vcpu.state(&[]).unwrap();
+        let host = Host { tsc_deadline: self.kvm.has_tsc_deadline(), tsc_khz: state.tsc_khz, brand: None };
         let place = Place { index: 0, topology: Topology::one_socket(1) };
-        vcpu.set_cpuid(&cpuid::policy(&self.kvm.supported_cpuid().unwrap(), place, host)).unwrap();
-        let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
-        self.plan.start().apply_to(&mut regs, &mut sregs);
-        vcpu.set_sregs(&sregs).unwrap();
-        vcpu.set_regs(&regs).unwrap();
+        state.cpuid = cpuid::policy(&self.kvm.supported_cpuid().unwrap(), place, host);
+        self.plan.start().apply_to(&mut state.regs, &mut state.sregs);
+        vcpu.set_state(&state).unwrap();
         (vm, vcpu)
     }
 
@@ -234,15 +233,13 @@ fn state_of_every_register_is_set_as_it_was() {
 fn state_with_interrupt_controllers_has_the_local_apic() {
     let guest = Guest::new(Mode::Protected);
     let (_first_vm, mut first) = guest.started(true);
-    let mut lapic = first.lapic().unwrap();
-    // The logical destination register.
-    lapic.regs[0xd3] = 0x20;
-    first.set_lapic(&lapic).unwrap();
     assert_eq!(letters(&mut first, 2), "ab");
     let mut state = guest.state(&first);
+    // The logical destination register.
+    state.lapic.as_mut().expect("the VM has interrupt controllers").regs[0xd3] = 0x20;
     let (_second_vm, mut second) = guest.machine(true);
     second.set_state(&state).unwrap();
-    assert_eq!(second.lapic().unwrap().regs[0xd3], 0x20);
+    assert_eq!(guest.state(&second).lapic, state.lapic);
     assert_eq!(letters(&mut second, 1), "c");
     // As behind a `hlt`.
     state.mp_state.mp_state = KVM_MP_STATE_HALTED;
