@@ -5,6 +5,7 @@
 //!   ioeventfds;
 //! - [`KvmVcpu`] is one virtual processor: its registers, and [`KvmVcpu::run`], which enters the guest and
 //!   returns with an [`Exit`];
+//! - [`VcpuState`] is all of a vCPU's state as a value;
 //! - [`ImmediateExit`] makes a vCPU that another thread runs come back.
 //!
 //! All three give their descriptor ([`AsFd`](std::os::fd::AsFd)), for ioctls that have no method here.
@@ -22,16 +23,33 @@
 //! vm.add_memory(&ram)?;
 //!
 //! let mut vcpu = vm.create_vcpu(0)?;
-//! let mut sregs = vcpu.sregs()?;
-//! sregs.cs.base = 0;
-//! sregs.cs.selector = 0;
-//! vcpu.set_sregs(&sregs)?;
-//! let mut regs = vcpu.regs()?;
-//! regs.rip = 0;
-//! vcpu.set_regs(&regs)?;
+//! let mut state = vcpu.state(&[])?;
+//! state.sregs.cs.base = 0;
+//! state.sregs.cs.selector = 0;
+//! state.regs.rip = 0;
+//! vcpu.set_state(&state)?;
 //! assert!(matches!(vcpu.run()?, Exit::Halt));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # A vCPU's state
+//!
+//! KVM has a dozen ioctls for the parts of a vCPU's state, and an order for them: an MSR that CPUID doesn't have is refused, general
+//! registers clear a pending exception, a timer that isn't in its mode yet ignores its deadline. So a vCPU's state is read and set
+//! whole, by [`KvmVcpu::state`] and [`KvmVcpu::set_state`]. A start is: get, change, set, as above. So is a copy of a paused vCPU:
+//!
+//! ```no_run
+//! # use vmm_kvm::{Error, Kvm, KvmVcpu};
+//! # fn copy(kvm: &Kvm, paused: &KvmVcpu, new: &KvmVcpu) -> Result<(), Error> {
+//! let state = paused.state(&kvm.msr_indices()?)?;
+//! new.set_state(&state)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Kvm::msr_indices`] are KVM's own list and the registers that it leaves out depending on version and host. A start reads none of
+//! them and sets a few: the TSC must keep the value that KVM gave it. [`KvmVcpu::set_regs`] and [`KvmVcpu::set_sregs`] set one part,
+//! for a monitor that needs no more, or for a debugger.
 
 mod descriptors;
 mod dirty_log;

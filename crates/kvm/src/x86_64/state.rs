@@ -1,7 +1,7 @@
-//! All that a vCPU is, as a value.
+//! A vCPU's state as a value.
 //!
-//! The order in which the parts are read and set is KVM's: some change others, and some are checked against others (KVM api.rst;
-//! QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). It is written here and nowhere else.
+//! KVM dictates the order in which the parts are read and set: some change others, and some are checked against others (KVM api.rst;
+//! QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). The order is written here and nowhere else.
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_REG_GUEST_SSP, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
@@ -25,20 +25,23 @@ const FEATURE_CONTROL: u32 = 0x3a;
 const VMX_BASIC: u32 = 0x480;
 const VMX_VMFUNC: u32 = 0x491;
 
-/// All of a vCPU's state but its memory. The vCPU is paused, with no access half done.
+/// All of a vCPU's state, except for memory: what it starts with, or what it had when it was paused.
+///
+/// A start, a copy and a snapshot are the same three steps: get the state, change it, set it. [`KvmVcpu::state`] and
+/// [`KvmVcpu::set_state`] know the order of the parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VcpuState {
-    /// What the processor says of itself.
+    /// CPUID, as the guest sees it.
     pub cpuid: Vec<kvm_cpuid_entry2>,
-    /// The frequency of its TSC; `None` where KVM doesn't know it.
+    /// The frequency of the TSC; `None` where KVM doesn't know it.
     pub tsc_khz: Option<u32>,
-    /// Whether it runs, halts or waits to be started.
+    /// Whether the vCPU runs, is halted or waits for INIT or SIPI.
     pub mp_state: kvm_mp_state,
     /// The general registers.
     pub regs: kvm_regs,
-    /// Segments, descriptor tables, control registers, APIC base, the external interrupt that was taken.
+    /// Segments, descriptor tables, control registers, APIC base, and the external interrupt that is being delivered.
     pub sregs: kvm_sregs,
-    /// The XSAVE area, in 32-bit words: as many as the guest's features need, at least 1024.
+    /// The XSAVE area in 32-bit words: at least 1024, more with AMX.
     pub xsave: Vec<u32>,
     /// XCR0.
     pub xcrs: kvm_xcrs,
@@ -46,26 +49,26 @@ pub struct VcpuState {
     pub debug_regs: kvm_debugregs,
     /// The local APIC; `None` without in-kernel interrupt controllers.
     pub lapic: Option<kvm_lapic_state>,
-    /// Model-specific registers.
+    /// Model-specific registers. Those that aren't listed keep their values when the state is set.
     pub msrs: Vec<kvm_msr_entry>,
     /// SSP, the shadow stack's pointer, which is in no model-specific register; `None` where KVM doesn't have it, as before Linux
     /// 6.18 and without CET.
     pub shadow_stack: Option<u64>,
-    /// That of nested virtualization; `None` where KVM has none.
+    /// The state of nested virtualization; `None` where KVM has none.
     pub nested: Option<NestedState>,
-    /// What KVM adds to the host's TSC; `None` where it doesn't say. [`KvmVcpu::set_state`] sets the TSC itself, so that the
-    /// guest's goes on where it stopped; vCPUs that are to have the same one get it by [`KvmVcpu::set_tsc_offset`].
+    /// What KVM adds to the host's TSC; `None` before Linux 5.16. For information: [`KvmVcpu::set_state`] sets the TSC by its
+    /// register, so that it goes on where it stopped. Afterwards [`KvmVcpu::set_tsc_offset`] makes those of several vCPUs equal.
     pub tsc_offset: Option<u64>,
-    /// Exceptions, NMIs and interrupts that are on their way.
+    /// Exceptions, NMIs and interrupts that are pending or being delivered.
     pub events: kvm_vcpu_events,
 }
 
-/// How long the parts are whose length depends on the host.
+/// The lengths that depend on the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StateLens {
     /// The XSAVE area's, in 32-bit words, at least [`XSAVE_WORDS`].
     pub(super) xsave_words: usize,
-    /// The longest nested state's, in bytes; 0 where KVM has none.
+    /// The nested state's greatest, in bytes; 0 where KVM has none.
     pub(super) nested: usize,
 }
 
@@ -78,10 +81,10 @@ impl StateLens {
     }
 }
 
-/// Model-specific registers by the moment when they are set.
+/// Model-specific registers, in groups that are set one after the other.
 #[derive(Debug, Default, PartialEq)]
 struct MsrGroups {
-    /// IA32_FEATURE_CONTROL, which permits VMX, and VMX's capabilities, which KVM doesn't let change once the vCPU is in VMX
+    /// IA32_FEATURE_CONTROL, which permits VMX, and VMX's capabilities, which KVM refuses to change once the vCPU is in VMX
     /// operation (Linux, arch/x86/kvm/vmx/vmx.c, vmx_set_vmx_msr).
     before_nested: Vec<kvm_msr_entry>,
     most: Vec<kvm_msr_entry>,
@@ -105,13 +108,16 @@ impl MsrGroups {
 }
 
 impl KvmVcpu {
-    /// Reads all of the state, with these model-specific registers, as [`Kvm::msr_indices`](crate::Kvm::msr_indices) gives them.
-    /// One that this vCPU hasn't got is left out.
+    /// Reads all of the state. Call it before the vCPU runs first, or while it is paused with its last access complete
+    /// ([`complete_access`](Self::complete_access)).
+    ///
+    /// `msr_indices` are the model-specific registers to read; all of them are [`Kvm::msr_indices`](crate::Kvm::msr_indices). One that
+    /// this vCPU doesn't have is left out.
     ///
     /// # Errors
     /// An ioctl failed.
     pub fn state(&self, msr_indices: &[u32]) -> Result<VcpuState, Error> {
-        // First, because it carries out an INIT or SIPI that waits, which changes registers and the local APIC.
+        // First: it processes a pending INIT or SIPI, which changes registers and the local APIC.
         let mp_state = self.fd.get_mp_state().named("KVM_GET_MP_STATE")?;
         let regs = self.regs()?;
         let sregs = self.sregs()?;
@@ -143,26 +149,30 @@ impl KvmVcpu {
             tsc_offset: self.tsc_offset(),
             shadow_stack: self.shadow_stack(),
             nested: self.nested_state()?,
-            // Last: it says what of the above is in flight.
+            // Last: the calls above may change what is pending.
             events: self.fd.get_vcpu_events().named("KVM_GET_VCPU_EVENTS")?,
         })
     }
 
-    /// Sets all of the state, of a vCPU that has never run or whose CPUID is the same.
+    /// Sets all of the state. The vCPU has never run, or has the same CPUID already.
+    ///
+    /// The TSC goes on where it stopped if it is among the model-specific registers. A start leaves it out: KVM gives the vCPUs of a new
+    /// VM equal TSCs, and set one after the other they would differ.
     ///
     /// # Errors
-    /// An ioctl failed. KVM refuses a model-specific register, and has another value in it: [`Error::Msr`].
+    /// An ioctl failed, or the state is one that this host's KVM can't have: [`Error::Msr`], [`Error::XsaveLen`],
+    /// [`Error::NestedState`]. The vCPU's state is then undefined.
     pub fn set_state(&self, state: &VcpuState) -> Result<(), Error> {
-        // KVM checks MSRs and the XSAVE area against it, since Linux 6.13.
+        // First: KVM checks the rest against it; MSRs since Linux 6.13.
         self.set_cpuid(&state.cpuid)?;
         if state.tsc_khz.is_some() && state.tsc_khz != self.tsc_khz() {
-            // Without scaling KVM takes none but its own.
+            // Before the TSC. A host without TSC scaling refuses a frequency that is more than 250 ppm from its own.
             self.fd.set_tsc_khz(state.tsc_khz.unwrap_or_default()).named("KVM_SET_TSC_KHZ")?;
         }
         self.fd.set_mp_state(state.mp_state).named("KVM_SET_MP_STATE")?;
-        // Clears exceptions that wait, which the events bring back.
+        // Clears pending exceptions; the events set them again.
         self.set_regs(&state.regs)?;
-        // The APIC base is in it.
+        // Before the local APIC, whose base address and mode it has.
         self.set_sregs(&state.sregs)?;
         self.set_xsave(&state.xsave)?;
         // KVM has none, and refuses to set none, on a host without XSAVE.
@@ -175,11 +185,11 @@ impl KvmVcpu {
         }
         let msrs = MsrGroups::of(&state.msrs);
         self.set_msrs_or_same(&msrs.before_nested)?;
-        // After the registers of the guest that runs, of EFER and CR4 that permit it.
+        // After EFER and CR4, which must permit it, and the registers of the guest's guest, which KVM takes as the vCPU's.
         if let Some(nested) = &state.nested {
             self.set_nested_state(nested)?;
         }
-        // After the nested state, which brings some of its own along.
+        // After the nested state, which sets some of them.
         self.set_msrs_or_same(&msrs.most)?;
         if let Some(pointer) = state.shadow_stack {
             unless_unused(pointer, self.set_shadow_stack(pointer))?;
@@ -187,16 +197,16 @@ impl KvmVcpu {
         if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
             self.continue_tsc_at(tsc.data)?;
         }
-        // After the TSC and the mode of the timer.
+        // After the TSC, and the local APIC with the timer's mode.
         self.set_msrs_or_same(&msrs.deadline)?;
         self.fd.set_vcpu_events(&state.events).named("KVM_SET_VCPU_EVENTS")
     }
 
-    /// Makes the TSC go on at `tsc`, whose register has been written already.
+    /// Makes the TSC go on at `tsc`, after its register has been written.
     ///
     /// KVM takes a value within a second of the one that it expects for an attempt to synchronize the vCPUs' TSCs, and keeps its
     /// own (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc): the guest's time would go back. Nothing can be done about that before
-    /// Linux 5.16, which has no offset to set.
+    /// Linux 5.16, where the offset can't be set.
     fn continue_tsc_at(&self, tsc: u64) -> Result<(), Error> {
         let (Some(offset), [now]) = (self.tsc_offset(), &self.msrs(&[TSC])?[..]) else { return Ok(()) };
         self.set_tsc_offset(offset.wrapping_add(tsc.wrapping_sub(now.data)))

@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         state_in_real_mode_goes_on_in_another_vcpu,
         state_in_protected_mode_goes_on_in_another_vcpu,
         state_in_long_mode_goes_on_in_another_vcpu,
+        state_of_a_new_vcpu_is_changed_and_set_without_cpuid,
         state_of_every_register_is_set_as_it_was,
         state_with_interrupt_controllers_has_the_local_apic,
         state_with_a_deadline_of_the_timer_has_it,
@@ -196,6 +197,16 @@ fn state_in_protected_mode_goes_on_in_another_vcpu() {
 
 fn state_in_long_mode_goes_on_in_another_vcpu() {
     assert_goes_on(Mode::Long);
+}
+
+/// As in the documentation of vmm-kvm.
+fn state_of_a_new_vcpu_is_changed_and_set_without_cpuid() {
+    let guest = Guest::new(Mode::Real);
+    let (_vm, mut vcpu) = guest.machine(false);
+    let mut state = vcpu.state(&[]).unwrap();
+    guest.plan.start().apply_to(&mut state.regs, &mut state.sregs);
+    vcpu.set_state(&state).unwrap();
+    assert_eq!(letters(&mut vcpu, 3), "abc");
 }
 
 /// Values that no vCPU has of itself, in each part.
