@@ -481,7 +481,7 @@ fn flat_device_on_a_port_of_kvms_is_refused() {
 
 fn flat_expected_memory_that_is_not_there_is_refused() {
     let rest = r#""irqchip": false, "expect": {"memory": [{"address": "0xffffd", "u32": 0}]}"#;
-    let message = "error: expect.memory[0].address: at 0xffffd the guest has no memory; change the address or memory.size\n";
+    let message = "error: vm.json:2:61: expect.memory[0].address: at 0xffffd the guest has no memory; change the address or memory.size\n";
     assert_eq!(refusal(rest), message);
 }
 

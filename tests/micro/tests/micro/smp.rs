@@ -105,6 +105,6 @@ fn smp_affinity_to_a_cpu_that_is_not_there_is_refused() {
     let guest = RollCall::new(&format!(r#"{{"count": 2, "affinity": [[{first}], [1023]]}}"#));
     let mut monitor = guest.launch().start();
     monitor.expect_code(HOST_CANT, DEADLINE);
-    let message = "error: cpus.affinity[1]: this process can't run on CPU 1023 of the host, only on ";
-    assert!(monitor.stderr().starts_with(message), "{}", monitor.stderr());
+    let message = ":2:56: cpus.affinity[1]: this process can't run on CPU 1023 of the host, only on ";
+    assert!(monitor.stderr().contains(message), "{}", monitor.stderr());
 }
