@@ -26,6 +26,7 @@ use crate::event_loop::{Message, Source, Told};
 use crate::guest::GuestPlan;
 use crate::handler::BusHandler;
 use crate::machine::SHUTDOWN_TIMEOUT;
+use crate::pause::Motion;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
@@ -82,15 +83,8 @@ impl Machine {
 
         let ended = eventfd("eventfd of the vCPUs")?;
         let mut watching = Watching::new(diagnostics, &vm)?;
-        let mut vcpus = Vcpus::default();
-        for vcpu in create_vcpus(&plan, &kvm, &vm)?.into_iter().enumerate() {
-            let (index, vcpu) = (vcpu.0 as u32, vcpu.1);
-            let handler = BusHandler::new(ports.view(), mmio.view());
-            let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
-            let affinity = plan.affinity.get(index as usize).cloned();
-            let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());
-            vcpus.push(watching.spawn(index, vcpu, handler, ended, begin)?);
-        }
+        let created = create_vcpus(&plan, &kvm, &vm)?;
+        let vcpus = spawn_vcpus(&plan, created, (&ports, &mmio), &mut watching, &ended)?;
 
         let ptys = consoles.iter_mut().filter_map(console::Console::announcement).collect();
         let mut events = EventManager::new().map_err(Error::EventLoop)?;
@@ -123,12 +117,32 @@ impl Machine {
             power: connected.power,
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             shutting_down: false,
+            motion: Motion::default(),
             started: Instant::now(),
             ram,
             expect,
             _vm: vm,
         })
     }
+}
+
+/// Gives each vCPU its thread, paused.
+fn spawn_vcpus(
+    plan: &Plan,
+    created: Vec<KvmVcpu>,
+    (ports, mmio): (&Bus, &Bus),
+    watching: &mut Watching,
+    ended: &EventFd,
+) -> Result<Vcpus, Error> {
+    let mut vcpus = Vcpus::default();
+    for (index, vcpu) in created.into_iter().enumerate() {
+        let handler = BusHandler::new(ports.view(), mmio.view());
+        let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
+        let affinity = plan.affinity.get(index).cloned();
+        let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());
+        vcpus.push(watching.spawn(index as u32, vcpu, handler, ended, begin)?);
+    }
+    Ok(vcpus)
 }
 
 fn eventfd(what: &'static str) -> Result<EventFd, Error> {

@@ -42,6 +42,8 @@ pub(crate) enum Message {
     ShutdownTimeIsUp,
     /// The user presses the power button.
     PowerButton,
+    /// The user wants it to stand still, or to go on.
+    Pause,
     /// The user wants to know how the machine is.
     Status,
 }

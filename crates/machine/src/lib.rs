@@ -52,6 +52,7 @@ mod metrics;
 mod mptable;
 mod output_check;
 mod output_file;
+mod pause;
 mod picture;
 mod plan;
 mod ranges;

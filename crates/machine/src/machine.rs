@@ -21,6 +21,7 @@ use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
+use crate::pause::Motion;
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
 use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, plan};
@@ -46,6 +47,7 @@ pub struct Machine {
     pub(crate) power: Option<Arc<PowerManagement>>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) shutting_down: bool,
+    pub(crate) motion: Motion,
     pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
@@ -210,6 +212,7 @@ impl Machine {
                         self.virtio.tell_news(&mut self.device_log);
                         // A vCPU that wrote a reset asks whether it still must wait.
                         self.vcpus.wake();
+                        self.look_whether_paused();
                         None
                     }
                     Message::Metrics => {
@@ -236,6 +239,10 @@ impl Machine {
                         self.press_power_button();
                         None
                     }
+                    Message::Pause => {
+                        self.toggle_pause();
+                        None
+                    }
                     Message::Status => {
                         let status = self.status();
                         self.say(&status);
@@ -250,10 +257,11 @@ impl Machine {
         }
     }
 
-    /// The first SIGTERM asks the guest to shut down, if it listens. Every other signal, and what comes later, is an end.
+    /// The first SIGTERM asks the guest to shut down, if it runs and listens. Every other signal, and what comes later, is an end.
     fn signalled(&mut self, signal: i32) -> Result<Option<Ending>, Error> {
         let is_first = !std::mem::replace(&mut self.shutting_down, true);
-        if is_first && signal == libc::SIGTERM && self.press_power_button() {
+        let runs = self.motion == Motion::Running;
+        if is_first && runs && signal == libc::SIGTERM && self.press_power_button() {
             info!(
                 "SIGTERM: the power button is pressed; the guest has {:?} to shut down",
                 self.shutdown_timeout
@@ -278,11 +286,12 @@ impl Machine {
         let memory = plan::shown_len(self.ram.regions().map(|region| region.len).sum());
         let (vcpus, seconds) = (self.vcpus.count(), self.started.elapsed().as_secs());
         let plural = if vcpus == 1 { "" } else { "s" };
-        format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s")
+        let paused = if self.motion == Motion::Running { "" } else { ", paused" };
+        format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{paused}")
     }
 
     /// Says something to the person at the terminal, if there is one.
-    fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         self.each_console(|console| console.say(text));
     }
 
@@ -367,6 +376,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         | Message::DeviceNews
         | Message::VcpuEnded
         | Message::PowerButton
+        | Message::Pause
         | Message::Status => None,
     }
 }

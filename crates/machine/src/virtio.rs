@@ -298,6 +298,21 @@ impl VirtioDevices {
         self.devices.into_iter().filter_map(opened).collect()
     }
 
+    /// Stops all devices, which have news when they have stopped. The vCPUs stand still.
+    pub(crate) fn begin_suspend(&self) {
+        self.devices.iter().for_each(|device| device.transport.control().begin_suspend());
+    }
+
+    /// Whether all have stopped.
+    pub(crate) fn are_at_rest(&self) -> bool {
+        self.devices.iter().all(|device| device.transport.control().is_at_rest())
+    }
+
+    /// Lets all go on, which are at rest.
+    pub(crate) fn resume(&self) {
+        self.devices.iter().for_each(|device| device.transport.control().resume());
+    }
+
     /// Logs what drivers did wrong and what devices say, as far as `log` has room for it.
     pub(crate) fn tell_news(&self, log: &mut DeviceLog) {
         for Connected { id, transport, .. } in &self.devices {

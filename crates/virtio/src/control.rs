@@ -1,6 +1,7 @@
 //! What a driver controls a device by, whatever the transport: status, features, queues, configuration.
 
 use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use virtio_bindings::bindings::virtio_config::{
@@ -53,15 +54,23 @@ struct Registers {
     queues: Vec<QueueState>,
     /// The driver wrote a reset, and the device hasn't finished what it had.
     resetting: bool,
-    /// The machine stopped the device, with its queues like this.
-    suspended: Option<QueueStates>,
+    suspension: Suspension,
+}
+
+/// Whether the machine has stopped the device.
+enum Suspension {
+    Not,
+    /// It has been told to stop, and says when it has.
+    Begun(Receiver<QueueStates>),
+    /// With its queues like this.
+    Done(QueueStates),
 }
 
 impl Registers {
     fn new(queue_sizes: &[u16]) -> Self {
         let queue = |size| QueueState { max_size: size, size, ..QueueState::default() };
         let queues = queue_sizes.iter().copied().map(queue).collect();
-        Self { status: 0, features: 0, queues, resetting: false, suspended: None }
+        Self { status: 0, features: 0, queues, resetting: false, suspension: Suspension::Not }
     }
 
     fn has(&self, bit: u8) -> bool {
@@ -103,7 +112,7 @@ pub struct Parts {
     pub name: String,
     /// The guest's memory.
     pub ram: GuestRam,
-    /// Written when a reset is done, for which a vCPU was held, and when there is a [`Control::take_fault`] or there are
+    /// Written when a reset is done, for which a vCPU was held, or a suspend, and when there is a [`Control::take_fault`] or there are
     /// [`Control::take_notices`].
     pub news: Arc<EventFd>,
 }
@@ -161,22 +170,37 @@ impl Control {
         self.registers().resetting
     }
 
-    /// Stops the device with its queues kept, and waits until it has. If it is being reset, waits for that. Nothing, if it
-    /// doesn't run.
-    pub fn suspend(&self) {
+    /// Stops the device with its queues kept, for the vCPUs stand still. When it has stopped there is news, and it
+    /// [`is_at_rest`](Self::is_at_rest): the host's disk may take long to finish what has begun.
+    pub fn begin_suspend(&self) {
         let mut registers = self.registers();
-        // The vCPUs stand still: nobody waits for the lock.
-        if registers.resetting {
-            self.worker.stop();
-        } else if registers.has(DRIVER_OK) && registers.suspended.is_none() {
-            registers.suspended = Some(self.worker.stop());
+        let runs = registers.has(DRIVER_OK) && !registers.resetting;
+        if runs && matches!(registers.suspension, Suspension::Not) {
+            registers.suspension = Suspension::Begun(self.worker.begin_stop());
         }
     }
 
-    /// Lets a suspended device go on where it stopped.
+    /// Whether it neither runs nor finishes what it had.
+    pub fn is_at_rest(&self) -> bool {
+        let mut registers = self.registers();
+        let Suspension::Begun(states) = &registers.suspension else {
+            return !registers.resetting && self.worker.is_idle();
+        };
+        match states.try_recv() {
+            Err(TryRecvError::Empty) => return false,
+            Ok(states) => registers.suspension = Suspension::Done(states),
+            // The thread has gone, and its queues with it.
+            Err(TryRecvError::Disconnected) => {
+                registers.suspension = Suspension::Done(QueueStates::default())
+            }
+        }
+        true
+    }
+
+    /// Lets a device that is suspended go on where it stopped. It is at rest.
     pub fn resume(&self) {
         let mut registers = self.registers();
-        if let Some(queues) = registers.suspended.take() {
+        if let Suspension::Done(queues) = std::mem::replace(&mut registers.suspension, Suspension::Not) {
             self.worker.start(registers.features, queues);
         }
     }

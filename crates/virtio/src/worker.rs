@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -145,13 +145,16 @@ impl Worker {
         }
     }
 
-    /// Stops a running device, to go on later, and waits for it.
-    pub(crate) fn stop(&self) -> QueueStates {
+    /// Asks a running device to stop, to go on later. When it has, its queues come, and there is news. If they never come, the
+    /// thread has gone.
+    pub(crate) fn begin_stop(&self) -> Receiver<QueueStates> {
         self.shared.activity.store(STOPPING, Ordering::Release);
         let (states, received) = channel();
         self.send(Command::Stop { states: Some(states) });
-        // An error means that the thread has gone, and its queues with it.
-        received.recv().unwrap_or_default()
+        if self.shared.is_gone() {
+            self.shared.tell();
+        }
+        received
     }
 
     /// Tells a running device that its driver has written the configuration space.

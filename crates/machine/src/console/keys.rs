@@ -17,6 +17,8 @@ pub(super) enum Command {
     Help,
     /// Ctrl-A b: press the power button.
     PowerButton,
+    /// Ctrl-A p: pause the machine, or let it go on.
+    Pause,
     /// Ctrl-A s: say how the machine is.
     Status,
     /// Ctrl-A x: end the machine.
@@ -24,8 +26,8 @@ pub(super) enum Command {
 }
 
 /// What Ctrl-A h says.
-pub(super) const HELP: &str = "Ctrl-A x quits, Ctrl-A b presses the power button, Ctrl-A s shows the status, Ctrl-A a sends a \
-    Ctrl-A";
+pub(super) const HELP: &str = "Ctrl-A x quits, Ctrl-A b presses the power button, Ctrl-A p pauses and \
+    continues, Ctrl-A s shows the status, Ctrl-A a sends a Ctrl-A";
 
 impl Keys {
     /// Appends the guest's part of `typed` to `guest`, and gives our part to `command`, in order.
@@ -45,6 +47,7 @@ impl Keys {
             match key {
                 b'h' => command(Command::Help),
                 b'b' => command(Command::PowerButton),
+                b'p' => command(Command::Pause),
                 b's' => command(Command::Status),
                 b'x' => command(Command::Quit),
                 b'a' => guest.push(PREFIX),
@@ -82,8 +85,9 @@ mod tests {
 
     #[test]
     fn keys_commands_come_in_order_and_the_rest_is_the_guests() {
-        let expected = (b"1234".to_vec(), vec![Command::Help, Command::Status, Command::PowerButton]);
-        assert_eq!(split(&[b"1\x01h2\x01s3\x01b4"]), expected);
+        let expected =
+            (b"1234".to_vec(), vec![Command::Help, Command::Status, Command::PowerButton, Command::Pause]);
+        assert_eq!(split(&[b"1\x01h2\x01s3\x01b\x01p4"]), expected);
     }
 
     #[test]

@@ -275,6 +275,7 @@ impl Console {
             let message = match command {
                 Command::Help => return say(line, keys::HELP),
                 Command::PowerButton => Message::PowerButton,
+                Command::Pause => Message::Pause,
                 Command::Status => Message::Status,
                 Command::Quit => Message::Quit,
             };

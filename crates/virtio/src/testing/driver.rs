@@ -1,7 +1,6 @@
 //! A device with its transport, its memory and its interrupt, and what a driver does with them.
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use vmm_bus::{BusDevice, IrqLine, Outcome};
@@ -322,19 +321,16 @@ impl Driver {
         }
     }
 
-    /// [`Control::suspend`], with a deadline.
+    /// [`Control::begin_suspend`], until the device [is at rest](Control::is_at_rest).
     ///
     /// # Panics
-    /// The device doesn't stop by the [`DEADLINE`].
+    /// It isn't by the [`DEADLINE`].
     pub fn suspend(&self) {
-        let (done, wait) = channel();
-        let transport = Arc::clone(&self.transport);
-        let waiting = std::thread::spawn(move || {
-            transport.control().suspend();
-            let _ = done.send(());
-        });
-        wait.recv_timeout(DEADLINE).expect("the device stops");
-        waiting.join().expect("it has sent");
+        let until = Instant::now() + DEADLINE;
+        self.control().begin_suspend();
+        while !self.control().is_at_rest() {
+            assert!(self.news.wait(until), "the device doesn't stop");
+        }
     }
 
     /// [`Control::resume`].

@@ -19,6 +19,7 @@ mod net;
 mod no_acpi;
 mod output;
 mod paste;
+mod pausing;
 mod power;
 mod rootfs;
 mod session;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         input::tests(),
         output::tests(),
         memory::tests(),
+        pausing::tests(),
         power::tests(),
         virtio::tests(),
         net::tests(),

@@ -18,6 +18,7 @@ mod memory;
 mod output;
 mod output_files;
 mod pause;
+mod paused_machine;
 mod serial;
 mod smp;
 mod state;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         output_files::tests(),
         idle::tests(),
         pause::tests(),
+        paused_machine::tests(),
         crash::tests(),
         flags::tests(),
         flat::tests(),

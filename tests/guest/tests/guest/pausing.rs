@@ -1,0 +1,133 @@
+//! A machine that is paused again and again while all its devices work.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+
+use driver::{BULK_DEADLINE, DEADLINE, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+use tempfile::TempDir;
+
+use crate::initrd::{CMDLINE, initrd_with};
+use crate::linux::{ANY, image_path};
+use crate::shell::Shell;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![pause_a_hundred_times_under_load_loses_nothing]
+}
+
+const PAUSES: usize = 100;
+/// What goes each way through a connection, in bytes.
+const LEN: u64 = 1 << 20;
+const DISK_LEN: u64 = 1 << 20;
+/// Times that all of the disk is written and read.
+const ROUNDS: usize = 2;
+const CONSOLE_LINES: usize = 1_000;
+
+/// Sends as many bytes as come, and takes those.
+fn exchange(mut stream: impl std::io::Read + Write + Send, mut sender: impl Write + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| guest_agent::send(&mut sender, 2, LEN).expect("the guest reads"));
+        assert_eq!(guest_agent::take(&mut stream, 1).expect("the bytes that the guest sent"), LEN);
+    });
+}
+
+/// A guest with one of each, at its prompt on the terminal.
+fn start(dir: &Path, port: u16) -> Shell {
+    std::fs::write(dir.join("disk"), vec![0; DISK_LEN as usize]).expect("room for a disk");
+    let config = format!(
+        r#"{{"devices": [{{"type": "block", "path": "disk"}},
+             {{"type": "net", "backend": "user", "allow": ["host:{port}"]}},
+             {{"type": "vsock", "cid": 3, "path": "v.sock"}},
+             {{"type": "console", "target": {{"file": "console"}}}}]}}"#
+    );
+    std::fs::write(dir.join("vm.json"), config).expect("room for a config");
+    let drivers = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "vmw_vsock_virtio_transport"];
+    let initrd = initrd_with(&drivers);
+    std::fs::copy(initrd.path(), dir.join("initrd")).expect("room for an initramfs");
+    let launch = Monitor::command(["--memory", "256M", "--cpus", "2", "--cmdline", CMDLINE])
+        .args(["--kernel".into(), image_path(ANY), "--initrd".into(), dir.join("initrd")])
+        .args(["--config".into(), dir.join("vm.json")])
+        .dir(dir)
+        .on_terminal();
+    let mut shell = Shell::boot(launch).mute();
+    let said = shell.run("sh /modules/load; ip link set lo up; udhcpc -n -q -i eth0 2>&1");
+    assert!(said.contains("lease of 10.0.2.15 obtained"), "{said}");
+    shell
+}
+
+/// What works in the guest at once, each with what it says of itself in a file of its own.
+fn load(shell: &mut Shell, port: u16) {
+    let round = "cat /tmp/data >/dev/vda && sync && echo 3 >/proc/sys/vm/drop_caches && cmp /tmp/data /dev/vda && echo same";
+    let disk = format!("for i in $(seq {ROUNDS}); do {round}; done");
+    let works = [
+        (format!("guest-agent send tcp:10.0.2.2:{port} 1 {LEN}"), "net"),
+        (format!("guest-agent send vsock:2:52 1 {LEN}"), "vsock"),
+        // In one go: the modes of a terminal that nobody has open are forgotten.
+        (format!("(stty -opost; seq {CONSOLE_LINES} >&0) <>/dev/hvc0"), "console"),
+        (disk, "disk"),
+    ];
+    shell.run(&format!("head -c {DISK_LEN} /dev/urandom >/tmp/data"));
+    for (work, name) in works {
+        // Not a job of this shell, which would say when it is done.
+        shell.run(&format!("(({work}; echo done) >/tmp/{name} 2>&1 &)"));
+    }
+}
+
+fn pause_a_hundred_times_under_load_loses_nothing() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = tcp.local_addr().expect("it is bound").port();
+    let mut shell = start(dir.path(), port);
+    let unix = UnixListener::bind(dir.path().join("v.sock_52")).expect("a socket");
+    let net = thread::spawn(move || {
+        let (stream, _) = tcp.accept().expect("the guest connects");
+        exchange(stream.try_clone().expect("a descriptor"), stream);
+    });
+    let vsock = thread::spawn(move || {
+        let (stream, _) = unix.accept().expect("the guest connects");
+        exchange(stream.try_clone().expect("a descriptor"), stream);
+    });
+    load(&mut shell, port);
+
+    // And the serial port, whose lines are counted, until everything else is done.
+    let files =
+        ["net", "vsock", "console", "disk"].map(|name| format!("grep -qs done /tmp/{name}")).join(" && ");
+    let print = format!(
+        "i=0; while [ $i -lt {PAUSES} ] || ! {{ {files}; }}; do echo line $i; i=$((i+1)); done; echo all of $i"
+    );
+    shell.monitor.send(format!("{print}\n").as_bytes());
+    let mut printed = shell.monitor.expect("line 0\r\n", DEADLINE);
+    printed += "line 0\r\n";
+    for _ in 0..PAUSES {
+        shell.monitor.send(b"\x01p");
+        printed += &shell.monitor.expect("\r\n[paused; Ctrl-A p continues]\r\n", DEADLINE);
+        shell.monitor.send(b"\x01p");
+        printed += &shell.monitor.expect("\r\n[it goes on]\r\n", DEADLINE);
+        // Something happens in between.
+        printed += &shell.monitor.expect("\r\n", DEADLINE);
+        printed += "\r\n";
+    }
+    printed += &shell.monitor.expect("all of ", BULK_DEADLINE);
+    let count: usize = shell.monitor.expect("\r\n", DEADLINE).parse().expect("a number");
+    let expected: String = (0..count).map(|line| format!("line {line}\r\n")).collect();
+    assert!(printed == expected, "{count} lines, {} bytes of {}", printed.len(), expected.len());
+
+    shell.monitor.expect("# ", DEADLINE);
+    let mut said = |name: &str| shell.run(&format!("cat /tmp/{name}"));
+    let sent = format!("sent {LEN}, then {LEN} came\ndone\n");
+    assert_eq!([said("net"), said("vsock")], [sent.clone(), sent]);
+    assert_eq!(said("disk"), "same\n".repeat(ROUNDS) + "done\n");
+    assert_eq!(said("console"), "done\n");
+    let complaints = shell.run("dmesg | grep -iE 'lockup|stall|hung|error|fail' ");
+    assert_eq!(complaints, "");
+    net.join().expect("all was exchanged");
+    vsock.join().expect("all was exchanged");
+    shell.reboot();
+    let lines: String = (1..=CONSOLE_LINES).map(|line| format!("{line}\n")).collect();
+    let console = std::fs::read_to_string(dir.path().join("console")).expect("digits");
+    assert!(console == lines, "{} bytes of {}", console.len(), lines.len());
+}

@@ -1,0 +1,111 @@
+//! A machine that is paused by Ctrl-A p, and goes on.
+
+use std::time::Duration;
+
+use driver::{DEADLINE, Monitor};
+use harness::trials;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, boot};
+use crate::input::{expect_hash, paste};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        paused_machine_takes_no_input_until_it_goes_on,
+        paused_machine_uses_no_processor_time,
+        paused_machine_is_shown_in_the_status,
+        paused_machine_is_ended_by_sigterm,
+        paused_machine_is_ended_by_its_timeout,
+        paused_machine_quits,
+        machine_paused_a_hundred_times_loses_no_input_and_no_output,
+    ]
+}
+
+const PAUSED: &str = "[paused; Ctrl-A p continues]";
+const GOES_ON: &str = "[it goes on]";
+
+fn on_terminal(guest: &str, flags: &[&str]) -> Monitor {
+    let mut monitor = boot(guest).args(flags).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor
+}
+
+#[track_caller]
+fn pause(monitor: &mut Monitor) {
+    monitor.send(b"\x01p");
+    monitor.expect(PAUSED, DEADLINE);
+}
+
+fn paused(guest: &str) -> Monitor {
+    let mut monitor = on_terminal(guest, &[]);
+    pause(&mut monitor);
+    monitor
+}
+
+fn paused_machine_takes_no_input_until_it_goes_on() {
+    let mut monitor = paused("echo");
+    monitor.send(b"<abc>");
+    monitor.expect_quiet(Duration::from_millis(300));
+    monitor.send(b"\x01p");
+    monitor.expect(GOES_ON, DEADLINE);
+    monitor.expect("<abc>", DEADLINE);
+    monitor.send(b"\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// One that prints without end, as it must wait for its reader otherwise.
+fn paused_machine_uses_no_processor_time() {
+    let mut monitor = boot("flood").on_terminal().start();
+    pause(&mut monitor);
+    // What was printed before it stood still.
+    monitor.expect("\n", DEADLINE);
+    let before = monitor.cpu_time();
+    monitor.expect_quiet(Duration::from_secs(1));
+    let used = monitor.cpu_time() - before;
+    assert!(used <= Duration::from_millis(50), "{used:?} in a second");
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn paused_machine_is_shown_in_the_status() {
+    let mut monitor = paused("echo");
+    monitor.send(b"\x01s");
+    monitor.expect(" s, paused]", DEADLINE);
+    monitor.send(b"\x01p\x01s");
+    monitor.expect(" s]", DEADLINE);
+}
+
+/// The guest can't shut down, so it isn't asked to.
+fn paused_machine_is_ended_by_sigterm() {
+    let mut monitor = paused("echo");
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.termios(), monitor.termios_before());
+}
+
+fn paused_machine_is_ended_by_its_timeout() {
+    let mut monitor = on_terminal("echo", &["--timeout", "3s"]);
+    pause(&mut monitor);
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+    assert_eq!(monitor.termios(), monitor.termios_before());
+}
+
+fn paused_machine_quits() {
+    let mut monitor = paused("halt");
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// Each time in the middle of what is typed, and of what the guest prints about it.
+fn machine_paused_a_hundred_times_loses_no_input_and_no_output() {
+    let mut monitor = on_terminal("hash-64k", &[]);
+    let paste = paste();
+    paste.chunks(paste.len().div_ceil(100)).for_each(|chunk| {
+        monitor.send(chunk);
+        pause(&mut monitor);
+        monitor.send(b"\x01p");
+        monitor.expect(GOES_ON, DEADLINE);
+    });
+    expect_hash(&mut monitor, &paste);
+}
