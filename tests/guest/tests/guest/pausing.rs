@@ -1,19 +1,23 @@
 //! A machine that is paused again and again while all its devices work.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
-use driver::{BULK_DEADLINE, DEADLINE, Monitor};
+use driver::{BULK_DEADLINE, DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::initrd::{CMDLINE, initrd_with};
 use crate::linux::{ANY, image_path};
 use crate::shell::Shell;
+use crate::usernet::free_port;
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![pause_a_hundred_times_under_load_loses_nothing]
@@ -36,11 +40,11 @@ fn exchange(mut stream: impl std::io::Read + Write + Send, mut sender: impl Writ
 }
 
 /// A guest with one of each, at its prompt on the terminal.
-fn start(dir: &Path, port: u16) -> Shell {
+fn start(dir: &Path, port: u16, forward: u16) -> Shell {
     std::fs::write(dir.join("disk"), vec![0; DISK_LEN as usize]).expect("room for a disk");
     let config = format!(
         r#"{{"devices": [{{"type": "block", "path": "disk"}},
-             {{"type": "net", "backend": "user", "allow": ["host:{port}"]}},
+             {{"type": "net", "id": "lan", "backend": "user", "allow": ["host:{port}"], "forward": ["127.0.0.1:{forward}:80"]}},
              {{"type": "vsock", "cid": 3, "path": "v.sock"}},
              {{"type": "console", "target": {{"file": "console"}}}}]}}"#
     );
@@ -50,13 +54,52 @@ fn start(dir: &Path, port: u16) -> Shell {
     std::fs::copy(initrd.path(), dir.join("initrd")).expect("room for an initramfs");
     let launch = Monitor::command(["--memory", "256M", "--cpus", "2", "--cmdline", CMDLINE])
         .args(["--kernel".into(), image_path(ANY), "--initrd".into(), dir.join("initrd")])
-        .args(["--config".into(), dir.join("vm.json")])
+        .args(["--config".into(), dir.join("vm.json"), "--metrics".into(), dir.join("metrics")])
         .dir(dir)
         .on_terminal();
     let mut shell = Shell::boot(launch).mute();
     let said = shell.run("sh /modules/load; ip link set lo up; udhcpc -n -q -i eth0 2>&1");
     assert!(said.contains("lease of 10.0.2.15 obtained"), "{said}");
     shell
+}
+
+fn pause(shell: &mut Shell) -> String {
+    shell.monitor.send(b"\x01p");
+    shell.monitor.expect("\r\n[paused; Ctrl-A p continues]\r\n", DEADLINE)
+}
+
+fn go_on(shell: &mut Shell) -> String {
+    shell.monitor.send(b"\x01p");
+    shell.monitor.expect("\r\n[it goes on]\r\n", DEADLINE)
+}
+
+/// What the devices have counted up to now.
+fn counters(shell: &Shell, dir: &Path) -> Value {
+    let read = || {
+        let text = std::fs::read_to_string(dir.join("metrics")).expect("the file is there");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    };
+    let before = read();
+    shell.monitor.signal(Signal::SIGUSR1);
+    let mut now = read();
+    wait_until("the counters are written", DEADLINE, || {
+        now = read();
+        now["uptime_ms"].is_u64() && now["uptime_ms"] != before["uptime_ms"]
+    });
+    now["devices"].take()
+}
+
+/// Connections from the host wait outside while the machine is paused: the card gives the guest nothing.
+fn assert_devices_stand_still(shell: &mut Shell, dir: &Path, forward: u16) {
+    pause(shell);
+    let before = counters(shell, dir);
+    let connections =
+        [(); 3].map(|()| TcpStream::connect(("127.0.0.1", forward)).expect("the monitor listens"));
+    shell.monitor.expect_quiet(Duration::from_millis(500));
+    assert_eq!(counters(shell, dir), before);
+    go_on(shell);
+    wait_until("the card gives the guest what came", DEADLINE, || counters(shell, dir) != before);
+    drop(connections);
 }
 
 /// What works in the guest at once, each with what it says of itself in a file of its own.
@@ -81,7 +124,9 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     let dir = TempDir::new().expect("a temporary directory");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = tcp.local_addr().expect("it is bound").port();
-    let mut shell = start(dir.path(), port);
+    let forward = free_port();
+    let mut shell = start(dir.path(), port, forward);
+    assert_devices_stand_still(&mut shell, dir.path(), forward);
     let unix = UnixListener::bind(dir.path().join("v.sock_52")).expect("a socket");
     let net = thread::spawn(move || {
         let (stream, _) = tcp.accept().expect("the guest connects");
@@ -103,10 +148,8 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     let mut printed = shell.monitor.expect("line 0\r\n", DEADLINE);
     printed += "line 0\r\n";
     for _ in 0..PAUSES {
-        shell.monitor.send(b"\x01p");
-        printed += &shell.monitor.expect("\r\n[paused; Ctrl-A p continues]\r\n", DEADLINE);
-        shell.monitor.send(b"\x01p");
-        printed += &shell.monitor.expect("\r\n[it goes on]\r\n", DEADLINE);
+        printed += &pause(&mut shell);
+        printed += &go_on(&mut shell);
         // Something happens in between.
         printed += &shell.monitor.expect("\r\n", DEADLINE);
         printed += "\r\n";
