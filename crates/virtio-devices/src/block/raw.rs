@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, Head, OpenError};
 
@@ -159,8 +160,12 @@ fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
     Ok(Direct { file: Arc::new(file), alignment })
 }
 
-/// What the host says where io_uring is wanted and nothing else will do.
+/// What the host says where io_uring is wanted and nothing else will do, or where it has no descriptors, for whatever way.
 fn refused(error: io::Error) -> OpenError {
+    if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
+        let remedy = "raise the limit of open files (ulimit -n)";
+        return OpenError::host("io", format!("the disk's requests can't be watched: {error}: {remedy}"));
+    }
     let remedy = "say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
     OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
 }
@@ -173,12 +178,24 @@ mod tests {
 
     #[test]
     fn uring_refused_says_what_to_do() {
-        let error = refused(io::Error::from(nix::errno::Errno::EPERM));
+        let error = refused(io::Error::from(Errno::EPERM));
         assert_eq!(error.blame, OpenBlame::Host);
         assert_eq!(
             error.to_string(),
             ".io: io_uring is refused: Operation not permitted (os error 1); \
              say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)"
+        );
+    }
+
+    /// Of any way: each needs descriptors.
+    #[test]
+    fn host_without_descriptors_says_to_raise_their_limit() {
+        let error = refused(io::Error::from(Errno::EMFILE));
+        assert_eq!(error.blame, OpenBlame::Host);
+        assert_eq!(
+            error.to_string(),
+            ".io: the disk's requests can't be watched: Too many open files (os error 24): \
+             raise the limit of open files (ulimit -n)"
         );
     }
 }
