@@ -112,9 +112,10 @@ fn refusal(access: Access, holder: Holder, instead: &str) -> String {
     }
 }
 
-/// Whether somebody has the file as a disk: QEMU, another monitor, or this one by another descriptor.
-pub(crate) fn is_disk(file: &File) -> bool {
-    range_lock::find(file, DOES + READ..DOES + READ + 1).is_ok_and(|found| found.is_some())
+/// Whether somebody has the file as a disk (QEMU, another monitor, or this one by another descriptor), or writes it as an output
+/// of a monitor: what a log locks is what a disk that is written does.
+pub(crate) fn is_disk_or_output(file: &File) -> bool {
+    range_lock::find(file, DOES + READ..DOES + RESIZE + 1).is_ok_and(|found| found.is_some())
 }
 
 /// Whether nobody else has it. If somebody has, some locks may be left, until `file` is closed.

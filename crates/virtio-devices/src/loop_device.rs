@@ -1,15 +1,11 @@
-//! Loop devices: block devices whose bytes are those of a file. A lock on one of both isn't seen at the other.
+//! What a disk that is written has to do with loop devices: a lock on such a device isn't seen at its backing file, nor the other
+//! way round.
 
-use std::fs::{File, Metadata, read_dir, read_to_string};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::{File, Metadata};
 
-use nix::sys::stat::{major, minor};
+use vmm_hostio::loop_device::{below, over};
 
-use crate::file_lock::is_disk;
-
-/// Where the kernel lists block devices, by their names in /dev.
-const DEVICES: &str = "/sys/block";
+use crate::file_lock::is_disk_or_output;
 
 /// Why the opened file or block device that `found` is of mustn't be written beside the other one; `None` if nothing is known
 /// against it.
@@ -21,35 +17,11 @@ pub(crate) fn conflict(found: &Metadata) -> Option<String> {
         ));
     }
     let backing = below(found)?;
-    let is_in_use = File::open(&backing).is_ok_and(|file| is_disk(&file));
+    let is_in_use = File::open(&backing).is_ok_and(|file| is_disk_or_output(&file));
     is_in_use.then(|| {
         format!(
-            "is a loop device whose backing file {} is in use as a disk: stop who has that",
+            "is a loop device whose backing file {} is in use as a disk or as an output: stop who has that",
             backing.display()
         )
     })
-}
-
-/// A loop device over this file.
-fn over(file: &Metadata) -> Option<String> {
-    let names = read_dir(DEVICES).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.starts_with("loop")).find(|name| {
-        let backing = backing_file(&Path::new(DEVICES).join(name));
-        let same = |other: Metadata| (other.dev(), other.ino()) == (file.dev(), file.ino());
-        backing.is_some_and(|path| path.metadata().is_ok_and(same))
-    })
-}
-
-/// The backing file of this block device, or of the one that it is a partition of.
-fn below(device: &Metadata) -> Option<PathBuf> {
-    let number = format!("{}:{}", major(device.rdev()), minor(device.rdev()));
-    let device = Path::new("/sys/dev/block").join(number);
-    // A link to .../block/loop0, or for a partition .../block/loop0/loop0p1.
-    let place = device.canonicalize().ok()?;
-    backing_file(&place).or_else(|| backing_file(place.parent()?))
-}
-
-fn backing_file(device: &Path) -> Option<PathBuf> {
-    let path = read_to_string(device.join("loop/backing_file")).ok()?;
-    Some(PathBuf::from(path.trim_end_matches('\n')))
 }

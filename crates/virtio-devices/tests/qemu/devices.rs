@@ -169,7 +169,7 @@ fn backing_file(device: &LoopDevice) {
     // Who only reads is trusted to know.
     let reader = try_open(json!({"path": file, "format": "raw", "read_only": true})).unwrap();
     let message = format!(
-        ".path: {node} is a loop device whose backing file {} is in use as a disk: stop who has that",
+        ".path: {node} is a loop device whose backing file {} is in use as a disk or as an output: stop who has that",
         file.display()
     );
     assert_eq!(try_open(json!({"path": device.path, "format": "raw"})).err().unwrap().to_string(), message);
