@@ -144,6 +144,12 @@ impl Args {
         }
     }
 
+    /// The files that the arguments name and a machine is made of.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        let files = [&self.bare_kernel, &self.bare_initrd, &self.kernel, &self.initrd, &self.flat];
+        files.into_iter().flatten().map(PathBuf::from).chain(self.config.clone())
+    }
+
     /// The flags among those given that name what an argument without a flag may name too.
     pub(crate) fn given_files(&self) -> Vec<Flag> {
         let files = [(Flag::Kernel, &self.kernel), (Flag::Initrd, &self.initrd), (Flag::Flat, &self.flat)];

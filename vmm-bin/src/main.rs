@@ -4,6 +4,7 @@
 mod args;
 mod bare;
 mod descriptors;
+mod inputs;
 mod log;
 mod outcome;
 mod panics;
@@ -36,14 +37,16 @@ fn main() -> ExitCode {
     let inherited = Inherited::find();
     privileges::give_up();
     outlive_file_limits();
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return outcome::usage(error),
-    };
     let mut streams = match Streams::open() {
         Ok(streams) => streams,
         Err(error) => return outcome::without_streams(&error),
     };
+    streams.protect([]);
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return outcome::usage(error, &streams),
+    };
+    streams.protect(args.inputs());
     panics::report_to(&streams);
     let result = run(&args, inherited, &mut streams, started);
     outcome::report(result, &streams)
@@ -70,6 +73,7 @@ fn boot(
 ) -> Result<Outcome, Failure> {
     args.bare().check(&args.given_files())?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+    streams.protect(inputs::named_by(&file));
     // As long as the machine is there, and others that are made from it.
     let _in_use = args.config.as_deref().map(ConfigInUse::note);
     let overrides = args.overrides()?;
@@ -92,12 +96,14 @@ fn boot_config(
         hold_signals().map_err(Failure::Signals)?;
         Inputs::open(config, KINDS)?
     };
+    // What only the devices know is locked now, such as the files below an image.
+    streams.protect([]);
     let outputs = check_outputs(args, config, &inputs)?;
     let mut plan = Plan::new(config, &mut inputs)?;
+    let _in_use = outputs.note_streams().map_err(Failure::Stream)?;
     if args.check {
         return print(&plan.to_string());
     }
-    let _in_use = outputs.note_streams().map_err(Failure::Stream)?;
     // Raw from the first start to the last end.
     let mut terminal = None;
     let mut device_log = DeviceLog::default();

@@ -167,12 +167,17 @@ fn tell(run: &Run, streams: &Streams) -> u8 {
 }
 
 /// Says what clap has to say: help and version on standard output, a wrong flag on standard error.
-pub(crate) fn usage(error: clap::Error) -> ExitCode {
+pub(crate) fn usage(error: clap::Error, streams: &Streams) -> ExitCode {
     // What was typed is repeated in the message, and clap repeats it as it is.
     let typed = std::env::args_os().map(|word| printable(&word.to_string_lossy()).into_owned());
     let error = Args::try_parse_from(typed).err().unwrap_or(error);
-    // A reader that has gone needs no help.
-    let _ = error.print();
+    if error.use_stderr() && streams.stderr.is_diverted() {
+        streams.report(error.render().to_string().trim_end());
+        streams.flush();
+    } else {
+        // A reader that has gone needs no help.
+        let _ = error.print();
+    }
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vmm_hostio::terminal;
-use vmm_machine::Messages;
+use vmm_machine::{Messages, is_stderr_protected};
 
 /// Time that readers have for the last lines.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,6 +23,14 @@ pub(crate) struct Streams {
 impl Streams {
     pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { stderr: Messages::to_stderr()?, stdout: Messages::to_stdout()?, log: None })
+    }
+
+    /// Turns what is said away from standard error, if that leads into one of `inputs`, or into another file that mustn't be written:
+    /// the message that a start is refused would damage it. To be called before anything is said.
+    pub(crate) fn protect(&self, inputs: impl IntoIterator<Item = PathBuf>) {
+        if !self.stderr.is_diverted() && is_stderr_protected(inputs) {
+            self.stderr.divert_to_terminal();
+        }
     }
 
     /// Says `text` on standard error in a line of its own. There is always room for it.

@@ -5,7 +5,7 @@
 //! | use | lock |
 //! |---|---|
 //! | disk | what QEMU locks to read and write one, and more (`file_lock.rs` in vmm-virtio-devices) |
-//! | kernel, image, config and so on | one byte to read, where a disk has no locks: the file may be a disk as well |
+//! | kernel, image, config, standard input and so on | one byte to read, where a disk has no locks: the file may be a disk as well |
 //! | log | to read, the bytes by which QEMU says that it writes and resizes a file |
 //! | a file that is replaced | all of it, to write |
 //!
@@ -41,6 +41,7 @@ pub(crate) enum Input {
     Image,
     Module,
     Config,
+    Stdin,
 }
 
 /// How an output is written.
@@ -87,6 +88,15 @@ impl ConfigInUse {
     }
 }
 
+/// Takes note that `file` is somebody's standard input, until the file that is returned is closed. `None`: it can't be protected.
+pub(crate) fn note_stdin(file: &File) -> Option<File> {
+    // A lock of the stream itself would stay while the shell has it too.
+    let ours = open_again(file)?;
+    // One that is written by others is read all the same: a monitor may follow what another one prints.
+    let _ = take_input(&ours, Input::Stdin);
+    Some(ours)
+}
+
 /// Takes note that `file`, which is open for reading, is in use until its last descriptor is closed.
 ///
 /// # Errors
@@ -113,7 +123,7 @@ pub(crate) fn take_output(file: &File) -> io::Result<()> {
 /// Takes note that `file` is a log, or another output that any number write, unless it is in use as something else; until the file that is returned, if any, is closed.
 pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
-    let ours = open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok();
+    let ours = open_again(file);
     // First one's own, and only then a look at the others': of two who come at once at least one sees the other.
     let is_refused = |ours| {
         let noted = |byte| range_lock::lock(ours, LockKind::Shared, byte..byte + 1);
@@ -136,7 +146,7 @@ pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
 }
 
 impl Input {
-    const ALL: [Self; 5] = [Self::Kernel, Self::Initrd, Self::Image, Self::Module, Self::Config];
+    const ALL: [Self; 6] = [Self::Kernel, Self::Initrd, Self::Image, Self::Module, Self::Config, Self::Stdin];
 
     fn byte(self) -> Range<u64> {
         let start = INPUTS + self as u64;
@@ -174,6 +184,7 @@ impl fmt::Display for Use {
             Self::Input(Input::Image) => "in use as a flat image",
             Self::Input(Input::Module) => "in use as a module of a multiboot kernel",
             Self::Input(Input::Config) => "in use as the config of a machine",
+            Self::Input(Input::Stdin) => "in use as the standard input of a machine",
             Self::Log => "in use as a log or as standard output",
             Self::Output => "being written by another console, by --metrics or by another monitor",
             Self::Socket => "the socket of another console",
@@ -188,7 +199,7 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
     if let Some(lock) = byte(READS) {
         return Some(if lock.kind == LockKind::Exclusive { Use::Output } else { Use::Disk });
     }
-    if let Some(lock) = found(file, INPUTS..Input::Config.byte().end) {
+    if let Some(lock) = found(file, INPUTS..Input::Stdin.byte().end) {
         return Some(Input::at(lock.start).map_or(Use::Other, Use::Input));
     }
     match writing {
@@ -205,6 +216,11 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
 /// A lock of another's in this range; where there are no locks, nobody has one.
 fn found(file: &File, range: Range<u64>) -> Option<RangeLock> {
     range_lock::find(file, range).ok().flatten()
+}
+
+/// The same file, with locks of its own.
+fn open_again(file: &File) -> Option<File> {
+    open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok()
 }
 
 fn open_to_read(path: &Path) -> io::Result<File> {
@@ -306,6 +322,19 @@ mod tests {
         assert_refused(take_output(&other), "it is in use as the config of a machine; name another file");
         drop(noted);
         take_output(&other).unwrap();
+    }
+
+    /// The lock isn't one of the stream, which the shell keeps.
+    #[test]
+    fn standard_input_is_noted_until_it_is_dropped() {
+        let file = file();
+        let stream = reader(&file);
+        let noted = note_stdin(&stream).unwrap();
+        let message = "it is in use as the standard input of a machine; name another file";
+        assert_refused(take_output(&writer(&file)), message);
+        assert_refused(share_log(&writer(&file)), message);
+        drop(noted);
+        take_output(&writer(&file)).unwrap();
     }
 
     #[test]

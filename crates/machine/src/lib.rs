@@ -75,7 +75,7 @@ pub use inputs::Inputs;
 pub use machine::{Machine, Run};
 pub use messages::Messages;
 pub use metrics::MetricsFile;
-pub use output_check::{OutputCheck, StreamsInUse};
+pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::{Device, DeviceKind, Plan};
 pub use signals::{hold_signals, outlive_file_limits};
 pub use virtio::VirtioPlan;

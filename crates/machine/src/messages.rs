@@ -1,7 +1,9 @@
 //! What the monitor itself says, on its way to standard error, to standard output or into the log's file.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -36,6 +38,8 @@ pub struct Messages(Arc<Shared>);
 struct Shared {
     queue: Arc<Output>,
     target: Target,
+    /// Goes to the controlling terminal instead.
+    to_terminal: AtomicBool,
     /// Opened for the first line. `None` if it can't be.
     fd: OnceLock<Option<HostFd>>,
     /// Nobody reads any more.
@@ -88,7 +92,9 @@ impl Messages {
     /// # Errors
     /// The file can't be opened, or is in use as something else, such as another machine's disk. The host is out of descriptors.
     pub fn to_log(path: &Path) -> io::Result<Self> {
-        Self::new(Target::File(LogFile::open(path)?))
+        // A file that is made last isn't left behind.
+        let queue = Output::new()?;
+        Ok(Self::with(queue, Target::File(LogFile::open(path)?)))
     }
 
     /// Removes a log file that was made for this and has nothing in it: for a start that is refused. Nothing may be said after
@@ -102,15 +108,31 @@ impl Messages {
     }
 
     fn new(target: Target) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared {
-            queue: Arc::new(Output::new()?),
+        Ok(Self::with(Output::new()?, target))
+    }
+
+    fn with(queue: Output, target: Target) -> Self {
+        Self(Arc::new(Shared {
+            queue: Arc::new(queue),
             target,
+            to_terminal: AtomicBool::new(false),
             fd: OnceLock::new(),
             is_gone: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             wake: AtomicBool::new(false),
             writer: thread::current().id(),
-        })))
+        }))
+    }
+
+    /// From now on goes to the controlling terminal, or to nowhere if there is none: its target is a file that mustn't be written.
+    /// To be called before anything is said.
+    pub fn divert_to_terminal(&self) {
+        self.0.to_terminal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it [was diverted](Self::divert_to_terminal).
+    pub fn is_diverted(&self) -> bool {
+        self.0.to_terminal.load(Ordering::Relaxed)
     }
 
     /// Says `line`, which has its line end, or some lines that belong together. If the log or a trace has left no room, it is
@@ -193,6 +215,10 @@ impl Messages {
     }
 
     fn open(&self) -> io::Result<HostFd> {
+        if self.is_diverted() {
+            let terminal = File::options().write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")?;
+            return HostFd::owned(terminal.into());
+        }
         match &self.0.target {
             Target::Stderr => HostFd::standard(io::stderr().as_fd(), Direction::Out),
             Target::Stdout => HostFd::standard(io::stdout().as_fd(), Direction::Out),

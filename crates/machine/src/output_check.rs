@@ -1,18 +1,18 @@
 //! Whether the files that a machine writes can be written, before one of them is.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_config::Config;
 use vmm_hostio::NamedSocket;
 use vmm_virtio::HostEnd;
 
-use crate::file_use::{Use, Writing, share_log};
+use crate::file_use::{Use, Writing, note_stdin, refuse_use, share_log};
 use crate::metrics::refuse_other_than_file;
-use crate::output_file::{Place, look, look_at_name};
+use crate::output_file::{Place, look, look_at_name, refuse_device};
 use crate::{Error, Inputs, OpenError, console, virtio};
 
 /// Checks the files that a machine writes without making, changing or locking one: first all of them, and only then a start opens
@@ -55,21 +55,20 @@ impl OutputCheck {
         Ok(())
     }
 
-    /// Takes note that standard output and error are in use, where they are files: nothing replaces them meanwhile. To be called
-    /// when all others are known. Any number of monitors may have the same.
+    /// Takes note that the standard streams are in use, where they are files: nothing replaces them meanwhile. To be called when
+    /// all others are known. Any number of monitors may have the same.
     ///
     /// # Errors
-    /// One of them is in use as something that isn't written.
+    /// Standard output or error is in use as something that isn't written.
     pub fn note_streams(&self) -> io::Result<StreamsInUse> {
-        let mut locks = Vec::new();
-        for (name, stream) in
-            [("standard output", io::stdout().as_fd()), ("standard error", io::stderr().as_fd())]
-        {
-            let Some((file, place)) = as_file(stream)? else { continue };
+        let input = Stream::Input.file()?;
+        let mut locks: Vec<File> = input.and_then(|(file, _)| note_stdin(&file)).into_iter().collect();
+        for stream in Stream::OUTPUTS {
+            let refused = |error| io::Error::other(format!("{}: {error}", stream.name()));
+            let Some((file, place)) = output_stream(stream).map_err(refused)? else { continue };
             // One that goes by its name too, such as /dev/stdout, has a lock of its own.
             if self.0.iter().all(|(other, _)| *other != place) {
-                let noted = share_log(&file);
-                locks.extend(noted.map_err(|error| io::Error::other(format!("{name}: {error}")))?);
+                locks.extend(share_log(&file).map_err(refused)?);
             }
         }
         Ok(StreamsInUse { _locks: locks })
@@ -81,10 +80,8 @@ impl OutputCheck {
     }
 
     fn add(&mut self, path: &Path, writing: Writing) -> io::Result<()> {
+        refuse_stream(path, writing)?;
         let Some(place) = look(path, writing)? else { return Ok(()) };
-        if writing == Writing::Replaces {
-            refuse_stream(path, &place)?;
-        }
         self.add_place(
             place,
             match writing {
@@ -110,28 +107,92 @@ pub struct StreamsInUse {
     _locks: Vec<File>,
 }
 
-/// Refuses a file that is standard output or error as well, and would be written twice: unless it goes by a name for that.
-fn refuse_stream(path: &Path, place: &Place) -> io::Result<()> {
-    let is_meant = ["/dev", "/proc"].iter().any(|directory| path.starts_with(directory));
-    for (name, stream) in
-        [("standard output", io::stdout().as_fd()), ("standard error", io::stderr().as_fd())]
-    {
-        if !is_meant && as_file(stream)?.is_some_and(|(_, other)| other == *place) {
-            return Err(io::Error::other(format!("it is {name} too; name another file")));
+/// Whether nothing may be written to standard error: it leads into one of `inputs`, which the machine is about to open, into
+/// standard input, a block device or the file below one, or into what anybody uses as a disk or as an input.
+pub fn is_stderr_protected(inputs: impl IntoIterator<Item = PathBuf>) -> bool {
+    match output_stream(Stream::Error) {
+        Ok(None) => false,
+        Ok(Some((file, place))) => {
+            let is_there = |path: PathBuf| fs::metadata(path).is_ok_and(|found| Place::of(&found) == place);
+            refuse_use(&file, Writing::Appends).is_err() || inputs.into_iter().any(is_there)
         }
+        // Not if the host lacks descriptors to look: that is to be said.
+        Err(error) => error.raw_os_error().is_none(),
+    }
+}
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Input,
+    Output,
+    Error,
+}
+
+impl Stream {
+    const OUTPUTS: [Self; 2] = [Self::Output, Self::Error];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "standard input",
+            Self::Output => "standard output",
+            Self::Error => "standard error",
+        }
+    }
+
+    /// It, and what it leads to, if it is open to be read or written as it is meant to be.
+    fn open(self) -> io::Result<Option<(File, Metadata)>> {
+        let (descriptor, unfit) = match self {
+            Self::Input => (io::stdin().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY),
+            Self::Output => (io::stdout().as_fd().try_clone_to_owned()?, OFlag::O_RDONLY),
+            Self::Error => (io::stderr().as_fd().try_clone_to_owned()?, OFlag::O_RDONLY),
+        };
+        let file = File::from(descriptor);
+        let (found, is_fit) = (file.metadata()?, flags(&file)? & OFlag::O_ACCMODE != unfit);
+        Ok(is_fit.then_some((file, found)))
+    }
+
+    /// It, if it is a regular file, and where that is.
+    fn file(self) -> io::Result<Option<(File, Place)>> {
+        let file = self.open()?.filter(|(_, found)| found.is_file());
+        Ok(file.map(|(file, found)| (file, Place::of(&found))))
+    }
+}
+
+/// Standard output or error, if it is a file, and one that may be written as far as that shows without its locks.
+fn output_stream(stream: Stream) -> io::Result<Option<(File, Place)>> {
+    let Some((file, found)) = stream.open()? else { return Ok(None) };
+    refuse_device(&found)?;
+    let place = Place::of(&found);
+    if found.is_file() && Stream::Input.file()?.is_some_and(|(_, input)| input == place) {
+        return Err(io::Error::other("it is standard input too; name another file"));
+    }
+    Ok(found.is_file().then_some((file, place)))
+}
+
+/// Refuses a file that is a standard stream as well: it would be written over what that stream reads, or by two writers at different
+/// offsets. To replace the file of standard output or error is allowed by a name such as /dev/stdout.
+fn refuse_stream(path: &Path, writing: Writing) -> io::Result<()> {
+    let Ok(place) = fs::metadata(path).map(|found| Place::of(&found)) else { return Ok(()) };
+    let is_same = |other: &(File, Place)| other.1 == place;
+    if Stream::Input.file()?.as_ref().is_some_and(is_same) {
+        return Err(io::Error::other("it is standard input; name another file"));
+    }
+    let is_meant = ["/dev", "/proc"].iter().any(|directory| path.starts_with(directory));
+    for stream in Stream::OUTPUTS {
+        let Some((file, _)) = stream.file()?.filter(is_same) else { continue };
+        let remedy = match writing {
+            Writing::Replaces if is_meant => continue,
+            Writing::Replaces => "name another file",
+            // Each of two that append leaves what the other one has written.
+            Writing::Appends if flags(&file)?.contains(OFlag::O_APPEND) => continue,
+            Writing::Appends => "name another file, or redirect with >>",
+        };
+        return Err(io::Error::other(format!("it is {} too; {remedy}", stream.name())));
     }
     Ok(())
 }
 
-/// A stream that is a file which is written, and where that is.
-fn as_file(stream: BorrowedFd<'_>) -> io::Result<Option<(File, Place)>> {
-    let file = File::from(stream.try_clone_to_owned()?);
-    let found = file.metadata()?;
-    let is_written = is_written(&file)?;
-    Ok((found.is_file() && is_written).then(|| (file, Place::of(&found))))
-}
-
-fn is_written(file: &File) -> io::Result<bool> {
-    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
-    Ok(flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
+fn flags(file: &File) -> io::Result<OFlag> {
+    Ok(OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?))
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
-use vmm_hostio::missing_directory;
+use vmm_hostio::{loop_device, missing_directory};
 
 use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_output};
 
@@ -92,14 +92,22 @@ impl LogFile {
         if let Some(made) = &made {
             made.keep();
         }
-        let lock = if is_lasting(file.metadata()?.file_type()) { share_log(&file)? } else { None };
-        Ok(Self { file, lock, made })
+        let mut log = Self { file, lock: None, made };
+        log.share().inspect_err(|_| log.remove_if_unused())?;
+        Ok(log)
+    }
+
+    fn share(&mut self) -> io::Result<()> {
+        if is_lasting(self.file.metadata()?.file_type()) {
+            self.lock = share_log(&self.file)?;
+        }
+        Ok(())
     }
 
     /// Removes the file, if it was made for this log, nothing is in it, and no other monitor logs there.
     pub(crate) fn remove_if_unused(&self) {
-        if let (Some(made), Some(lock)) = (&self.made, &self.lock)
-            && !is_log_of_others(lock)
+        if let Some(made) = &self.made
+            && !is_log_of_others(self.lock.as_ref().unwrap_or(&self.file))
         {
             made.remove_if_empty();
         }
@@ -120,15 +128,22 @@ fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
         }
         opened => opened.map_err(|error| explain(path, error))?,
     };
-    if file.metadata()?.file_type().is_block_device() {
-        return Err(block_device());
-    }
+    refuse_device(&file.metadata()?)?;
     Ok((file, None))
 }
 
-/// It has other names, and the host may have mounted it: neither shows in a lock.
-fn block_device() -> io::Error {
-    io::Error::other("it is a block device; name a file or a pipe")
+/// Refuses a block device and the file below a loop device. Both have other names, and the host may have mounted what they hold:
+/// neither shows in a lock.
+pub(crate) fn refuse_device(found: &Metadata) -> io::Result<()> {
+    if found.file_type().is_block_device() {
+        return Err(io::Error::other("it is a block device; name a file or a pipe"));
+    }
+    match is_lasting(found.file_type()).then(|| loop_device::over(found)).flatten() {
+        Some(device) => Err(io::Error::other(format!(
+            "it is the backing file of /dev/{device}; name another file, or detach it, losetup -d /dev/{device}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Where an output would be.
@@ -157,9 +172,7 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     if found.is_dir() {
         return Err(Errno::EISDIR.into());
     }
-    if found.file_type().is_block_device() {
-        return Err(block_device());
-    }
+    refuse_device(&found)?;
     if !is_lasting(found.file_type()) {
         access(path, AccessFlags::W_OK)?;
         // What opening it would come to, of a socket.

@@ -2,6 +2,9 @@
 
 use std::os::unix::net::UnixListener;
 
+use driver::{DEADLINE, Stdin};
+use vmm_hostio::range_lock::{self, DOES, LockKind, READ};
+
 use crate::bench::{BAD_CONFIG, Bench, DONE, HOST_CANT, Ran, USAGE, complaint, finish};
 
 const OUTPUT: &str =
@@ -39,8 +42,173 @@ fn check(bench: &Bench, serial: &str, devices: &str) -> Ran {
 
 /// With its standard output at a file of this name.
 fn run_into(bench: &Bench, name: &str, flags: &[&str]) -> Ran {
-    let script = format!(r#"exec "$0" "$@" 1<>{name}"#);
-    finish(bench.launch(flags).wrapped(["sh", "-c", &script]))
+    run_redirected(bench, &format!("1<>{name}"), flags)
+}
+
+/// With these redirections of the shell's, and without a terminal.
+fn run_redirected(bench: &Bench, redirections: &str, flags: &[&str]) -> Ran {
+    let script = format!(r#"exec "$0" "$@" {redirections}"#);
+    finish(bench.launch(flags).wrapped(["setsid", "--wait", "sh", "-c", &script]))
+}
+
+/// With its standard error at the file `name`: that stays as it is, and this code is all that is said.
+#[track_caller]
+fn assert_silent(bench: &Bench, name: &str, flags: &[&str], code: i32) {
+    let before = bench.contents();
+    let nothing = Ran { code: Some(code), stdout: String::new(), stderr: String::new() };
+    assert_eq!(run_redirected(bench, &format!("2<>{name}"), flags), nothing);
+    assert!(bench.contents() == before, "{:?} are other files or were changed", bench.names());
+}
+
+/// A machine of `kernel` with these disks.
+fn disks(paths: &[&str]) -> String {
+    let disk = |path: &&str| format!(r#"{{"type": "block", "path": "{path}", "format": "raw"}}"#);
+    let devices: Vec<String> = paths.iter().map(disk).collect();
+    format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{}]}}"#, devices.join(", "))
+}
+
+#[test]
+fn refusal_of_standard_error_that_is_a_disk_is_not_written_into_it() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 1 << 20);
+    bench.file("vm.json", disks(&["disk.img"]));
+    assert_silent(&bench, "disk.img", &["--config", "vm.json"], USAGE);
+    assert_silent(&bench, "disk.img", &["--config", "vm.json", "--check"], USAGE);
+    // Standard output is refused first.
+    let ran = run_redirected(&bench, "1<>disk.img 2>&1", &["--config", "vm.json"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(USAGE), ""));
+    assert!(std::fs::read(bench.path("disk.img")).unwrap() == vec![0; 1 << 20], "the disk has changed");
+}
+
+/// It is found before the files are opened.
+#[test]
+fn failure_of_a_start_is_not_written_into_a_file_that_the_machine_is_made_of() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 1 << 20);
+    bench.dir("vm");
+    bench.file("vm/vm.json", disks(&["../disk.img", "none"]).replace("\"kernel\"}", "\"../kernel\"}"));
+    bench.file("bad.json", "{");
+    assert_silent(&bench, "disk.img", &["--config", "vm/vm.json"], BAD_CONFIG);
+    assert_silent(&bench, "bad.json", &["--config", "bad.json"], BAD_CONFIG);
+    assert_silent(&bench, "kernel", &["--kernel", "kernel", "--initrd", "none"], BAD_CONFIG);
+    assert_silent(&bench, "kernel", &["kernel", "none"], BAD_CONFIG);
+    assert_silent(&bench, "kernel", &["--flat", "kernel", "--memory", "1"], USAGE);
+}
+
+/// Of other monitors' files the locks tell, whatever the arguments are.
+#[test]
+fn usage_error_is_not_written_into_a_file_that_another_program_has_as_a_disk() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 1 << 20);
+    let disk = std::fs::File::open(bench.path("disk.img")).unwrap();
+    // As QEMU does, and each monitor.
+    assert!(range_lock::lock(&disk, LockKind::Shared, DOES + READ..DOES + READ + 1).unwrap());
+    assert_silent(&bench, "disk.img", &["--no-such-flag"], USAGE);
+    drop(disk);
+    let ran = run_redirected(&bench, "2<>disk.img", &["--no-such-flag"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(USAGE), ""));
+    assert!(std::fs::read(bench.path("disk.img")).unwrap().starts_with(b"error: "));
+}
+
+/// Not even to be told so: by the terminal, if there is one.
+#[test]
+fn refusal_of_standard_error_is_said_on_the_terminal() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 1 << 20);
+    bench.file("vm.json", disks(&["disk.img"]));
+    let script = r#"exec setsid --ctty --wait "$0" "$@" 2<>disk.img"#;
+    let launch = bench.launch(&["--config", "vm.json"]).on_terminal().wrapped(["sh", "-c", script]);
+    let mut monitor = launch.start();
+    monitor.expect("error: standard error: it is in use as a disk; name another file\r\n", DEADLINE);
+    monitor.expect_code(USAGE, DEADLINE);
+}
+
+#[test]
+fn standard_error_that_is_an_output_of_the_config_says_so_there() {
+    let bench = Bench::new();
+    bench.file("vm.json", config("out", ""));
+    let ran = run_redirected(&bench, "2>out", &["--config", "vm.json"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(BAD_CONFIG), ""));
+    let message = "error: serial file out: it is standard error too; name another file\n";
+    assert_eq!(std::fs::read_to_string(bench.path("out")).unwrap(), message);
+}
+
+#[test]
+fn standard_input_as_an_output_is_refused() {
+    let bench = Bench::new();
+    bench.file("in", "typed\n");
+    let refused = |flags: &[&str], code, message: &str| {
+        let launch = || bench.launch(&[&["--kernel", "kernel"], flags].concat());
+        let input = || Stdin::File(bench.path("in"));
+        assert_eq!(finish(launch().stdin(input())), complaint(code, message));
+        assert_eq!(finish(launch().args(["--check"]).stdin(input())), complaint(code, message));
+        assert_eq!(std::fs::read(bench.path("in")).unwrap(), b"typed\n");
+    };
+    let message = "it is standard input; name another file";
+    refused(&["--metrics", "in"], USAGE, &format!("--metrics in: {message}"));
+    refused(&["--log-file", "./in"], USAGE, &format!("--log-file ./in: {message}"));
+    refused(&["--serial", "file:in"], BAD_CONFIG, &format!("serial file in: {message}"));
+    refused(&["--serial", "file:/dev/stdin"], BAD_CONFIG, &format!("serial file /dev/stdin: {message}"));
+}
+
+#[test]
+fn standard_output_into_standard_input_is_refused() {
+    let bench = Bench::new();
+    bench.file("in", "typed\n");
+    let message = "standard output: it is standard input too; name another file";
+    let flags = ["--kernel", "kernel", "--check"];
+    assert_eq!(run_redirected(&bench, "<in >>in", &flags), complaint(USAGE, message));
+    assert_eq!(std::fs::read(bench.path("in")).unwrap(), b"typed\n");
+}
+
+#[test]
+fn log_into_standard_output_needs_that_to_append_too() {
+    let bench = Bench::new();
+    let run = |redirections: &str, log: &str| {
+        run_redirected(&bench, redirections, &["--kernel", "kernel", "--check", "--log-file", log])
+    };
+    let message = |log: &str, stream: &str| {
+        let remedy = "name another file, or redirect with >>";
+        complaint(USAGE, &format!("--log-file {log}: it is {stream} too; {remedy}"))
+    };
+    assert_eq!(run(">out", "out"), message("out", "standard output"));
+    assert_eq!(run(">out", "/dev/stdout"), message("/dev/stdout", "standard output"));
+    assert_eq!(run(">>out", "out").code, Some(DONE));
+    assert_eq!(run("2>>out", "out").code, Some(DONE));
+}
+
+#[test]
+fn check_into_a_disk_is_refused() {
+    let bench = Bench::new();
+    bench.sparse("disk.img", 1 << 20);
+    bench.file("vm.json", disks(&["disk.img"]));
+    let message = "standard output: it is in use as a disk; name another file";
+    let ran = run_into(&bench, "disk.img", &["--config", "vm.json", "--check"]);
+    assert_eq!(ran, complaint(USAGE, message));
+    assert!(std::fs::read(bench.path("disk.img")).unwrap() == vec![0; 1 << 20], "the disk has changed");
+}
+
+/// However far a start comes.
+#[test]
+fn start_that_lacks_descriptors_leaves_no_file() {
+    let bench = Bench::new();
+    bench.file("hlt.bin", b"\xf4");
+    let before = bench.names();
+    let limited = |limit: u32| {
+        let script = format!(r#"ulimit -n {limit}; exec "$0" "$@""#);
+        let flags =
+            ["--flat", "hlt.bin", "--log-file", "log", "--metrics", "metrics", "--serial", "file:new"];
+        let ran = finish(bench.launch(&flags).wrapped(["sh", "-c", &script]));
+        (ran.code, bench.names() == before, ran.stderr)
+    };
+    // From where the program starts to where its guest runs.
+    let runs: Vec<_> = (5..50).map(limited).take_while(|(code, ..)| *code != Some(DONE)).collect();
+    assert!(runs.iter().all(|(_, has_left_nothing, _)| *has_left_nothing), "{runs:?}: {:?}", bench.names());
+    assert!(
+        runs.iter().any(|(.., stderr)| stderr.contains("--log-file log: Too many open files")),
+        "{runs:?}"
+    );
+    assert!(runs.len() < 45, "{runs:?}");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use driver::{DEADLINE, Launch, Monitor, Stdout, guests, wait_until};
+use driver::{DEADLINE, Launch, Monitor, Stdin, Stdout, guests, wait_until};
 use harness::trials;
-use libtest_mimic::Trial;
+use libtest_mimic::{Completion, Trial};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -29,9 +30,21 @@ pub(crate) fn tests() -> Vec<Trial> {
         output_file_of_a_guest_that_prints_nothing_is_emptied,
         output_file_that_is_a_device_is_shared,
         output_file_that_is_another_monitors_standard_output_is_refused,
+        output_file_that_is_another_monitors_standard_input_is_refused,
         log_of_two_monitors_is_shared,
         kernel_that_is_a_disk_to_read_is_both,
     ]
+    .into_iter()
+    .chain([Trial::ignorable_test("output_that_is_the_file_below_a_loop_device_is_refused_and_kept", || {
+        match LoopDevice::new() {
+            Ok(device) => {
+                output_that_is_the_file_below_a_loop_device_is_refused_and_kept(&device);
+                Ok(Completion::Completed)
+            }
+            Err(why) => Ok(Completion::ignored_with(why)),
+        }
+    })])
+    .collect()
 }
 
 const OUTPUT: &str =
@@ -233,6 +246,19 @@ fn output_file_that_is_another_monitors_standard_output_is_refused() {
     assert!(printed().contains("ready\n"));
 }
 
+fn output_file_that_is_another_monitors_standard_input_is_refused() {
+    let bench = Bench::new();
+    fs::write(bench.path("in"), "typed\n").unwrap();
+    let mut first = bench.launch(r#""serial": "stdio""#).stdin(Stdin::File(bench.path("in"))).start();
+    first.expect("ready\n", DEADLINE);
+    let message = "it is in use as the standard input of a machine; name another file";
+    let launch = bench.launch(r#""serial": {"file": "in"}"#);
+    assert_refused(launch, BAD_CONFIG, &format!("serial file in: {message}"));
+    let launch = bench.launch(r#""serial": "none""#).args(["--log-file", "in"]);
+    assert_refused(launch, USAGE, &format!("--log-file in: {message}"));
+    assert_eq!(fs::read(bench.path("in")).unwrap(), b"typed\n");
+}
+
 /// And it is another monitor's kernel at the same time.
 fn kernel_that_is_a_disk_to_read_is_both() {
     let bench = Bench::new();
@@ -246,4 +272,69 @@ fn kernel_that_is_a_disk_to_read_is_both() {
         monitor
     };
     let _monitors = [start(), start()];
+}
+
+/// A block device of 1 MiB over the file `disk.img` of a bench.
+struct LoopDevice {
+    bench: Bench,
+    path: String,
+}
+
+impl LoopDevice {
+    /// Not every host has them, and few let an ordinary user.
+    fn new() -> Result<Self, String> {
+        let bench = Bench::new();
+        fs::write(bench.path("disk.img"), vec![0x5a; 1 << 20]).unwrap();
+        let attached =
+            Command::new("losetup").args(["--show", "--find"]).arg(bench.path("disk.img")).output();
+        let attached = attached.map_err(|error| format!("losetup: {error}"))?;
+        match attached.status.success() {
+            true => Ok(Self { bench, path: String::from_utf8(attached.stdout).unwrap().trim().to_owned() }),
+            false => Err(format!("losetup: {}", String::from_utf8_lossy(&attached.stderr).trim())),
+        }
+    }
+
+    /// A machine whose disk is the device, with this serial console.
+    fn launch(&self, serial: &str) -> Launch {
+        let disk =
+            format!(r#"{{"type": "block", "path": "{}", "format": "raw", "read_only": true}}"#, self.path);
+        self.bench.launch(&format!(r#""serial": {serial}, "devices": [{disk}]"#))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.path]).status();
+    }
+}
+
+fn output_that_is_the_file_below_a_loop_device_is_refused_and_kept(device: &LoopDevice) {
+    let is_kept = || fs::read(device.bench.path("disk.img")).unwrap() == vec![0x5a; 1 << 20];
+    let (none, node) = (r#""none""#, &device.path);
+    let message =
+        format!("it is the backing file of {node}; name another file, or detach it, losetup -d {node}");
+    let assert_kept = |launch: &dyn Fn() -> Launch, code, place: &str| {
+        assert_refused(launch(), code, &format!("{place}: {message}"));
+        assert_refused(launch().args(["--check"]), code, &format!("{place}: {message}"));
+        assert!(is_kept(), "{place} has changed the disk");
+    };
+    let metrics = || device.launch(none).args(["--metrics", "disk.img"]);
+    assert_kept(&metrics, USAGE, "--metrics disk.img");
+    let log = || device.launch(none).args(["-v", "--log-file", "./disk.img"]);
+    assert_kept(&log, USAGE, "--log-file ./disk.img");
+    let serial = || device.launch(r#"{"file": "disk.img"}"#);
+    assert_kept(&serial, BAD_CONFIG, "serial file disk.img");
+    let redirected = |to: &str| {
+        let script = format!(r#"exec "$0" "$@" {to}"#);
+        device.launch(none).wrapped(["setsid", "--wait", "sh", "-c", &script])
+    };
+    let stdout = || redirected("1<>disk.img");
+    assert_kept(&stdout, USAGE, "standard output");
+    // Of which nothing can be said there.
+    let mut monitor = redirected("2<>disk.img").start();
+    monitor.expect_code(USAGE, DEADLINE);
+    assert_eq!((monitor.stderr().as_str(), is_kept()), ("", true));
+    let mut monitor = redirected(&format!("1<>{node} 2<>{node}")).start();
+    monitor.expect_code(USAGE, DEADLINE);
+    assert_eq!((monitor.stderr().as_str(), is_kept()), ("", true));
 }
