@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 use tempfile::TempDir;
+use vmm_hostio::range_lock::{self, DOES, LockKind, WRITE};
 
 use crate::disk::*;
 
@@ -176,5 +177,10 @@ fn backing_file(device: &LoopDevice) {
     let partition = device.partition();
     assert!(try_open(json!({"path": partition, "format": "raw"})).is_err());
     drop(reader);
+    // What a monitor locks of its log.
+    let log = File::open(&file).unwrap();
+    assert!(range_lock::lock(&log, LockKind::Shared, DOES + WRITE..DOES + WRITE + 1).unwrap());
+    assert_eq!(try_open(json!({"path": device.path, "format": "raw"})).err().unwrap().to_string(), message);
+    drop(log);
     assert!(try_open(json!({"path": device.path, "format": "raw"})).is_ok());
 }
