@@ -129,7 +129,7 @@ fn standard_error_that_is_an_output_of_the_config_says_so_there() {
     bench.file("vm.json", config("out", ""));
     let ran = run_redirected(&bench, "2>out", &["--config", "vm.json"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(BAD_CONFIG), ""));
-    let message = "error: serial file out: it is standard error too; name another file\n";
+    let message = "error: vm.json:1:42: serial file out: it is standard error too; name another file\n";
     assert_eq!(std::fs::read_to_string(bench.path("out")).unwrap(), message);
 }
 
@@ -147,8 +147,8 @@ fn standard_input_as_an_output_is_refused() {
     let message = "it is standard input; name another file";
     refused(&["--metrics", "in"], USAGE, &format!("--metrics in: {message}"));
     refused(&["--log-file", "./in"], USAGE, &format!("--log-file ./in: {message}"));
-    refused(&["--serial", "file:in"], BAD_CONFIG, &format!("serial file in: {message}"));
-    refused(&["--serial", "file:/dev/stdin"], BAD_CONFIG, &format!("serial file /dev/stdin: {message}"));
+    refused(&["--serial", "file:in"], BAD_CONFIG, &format!("--serial file in: {message}"));
+    refused(&["--serial", "file:/dev/stdin"], BAD_CONFIG, &format!("--serial file /dev/stdin: {message}"));
 }
 
 #[test]

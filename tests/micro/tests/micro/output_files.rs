@@ -253,7 +253,7 @@ fn output_file_that_is_another_monitors_standard_input_is_refused() {
     first.expect("ready\n", DEADLINE);
     let message = "it is in use as the standard input of a machine; name another file";
     let launch = bench.launch(r#""serial": {"file": "in"}"#);
-    assert_refused(launch, BAD_CONFIG, &format!("serial file in: {message}"));
+    assert_refused(launch, BAD_CONFIG, &format!("vm.json:1:69: serial file in: {message}"));
     let launch = bench.launch(r#""serial": "none""#).args(["--log-file", "in"]);
     assert_refused(launch, USAGE, &format!("--log-file in: {message}"));
     assert_eq!(fs::read(bench.path("in")).unwrap(), b"typed\n");
@@ -323,7 +323,7 @@ fn output_that_is_the_file_below_a_loop_device_is_refused_and_kept(device: &Loop
     let log = || device.launch(none).args(["-v", "--log-file", "./disk.img"]);
     assert_kept(&log, USAGE, "--log-file ./disk.img");
     let serial = || device.launch(r#"{"file": "disk.img"}"#);
-    assert_kept(&serial, BAD_CONFIG, "serial file disk.img");
+    assert_kept(&serial, BAD_CONFIG, "vm.json:1:69: serial file disk.img");
     let redirected = |to: &str| {
         let script = format!(r#"exec "$0" "$@" {to}"#);
         device.launch(none).wrapped(["setsid", "--wait", "sh", "-c", &script])
