@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 const PAUSES: usize = 100;
 /// What goes each way through a connection, in bytes.
-const LEN: u64 = 1 << 20;
+const LEN: u64 = 2 << 20;
 const DISK_LEN: u64 = 1 << 20;
 /// Times that all of the disk is written and read.
 const ROUNDS: usize = 2;
@@ -112,6 +112,8 @@ fn load(shell: &mut Shell, port: u16) {
         // In one go: the modes of a terminal that nobody has open are forgotten.
         (format!("(stty -opost; seq {CONSOLE_LINES} >&0) <>/dev/hvc0"), "console"),
         (disk, "disk"),
+        // Until the host sends something.
+        ("guest-agent fetch vsock:2:53 3".to_owned(), "stop"),
     ];
     shell.run(&format!("head -c {DISK_LEN} /dev/urandom >/tmp/data"));
     for (work, name) in works {
@@ -128,6 +130,7 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     let mut shell = start(dir.path(), port, forward);
     assert_devices_stand_still(&mut shell, dir.path(), forward);
     let unix = UnixListener::bind(dir.path().join("v.sock_52")).expect("a socket");
+    let stop = UnixListener::bind(dir.path().join("v.sock_53")).expect("a socket");
     let net = thread::spawn(move || {
         let (stream, _) = tcp.accept().expect("the guest connects");
         exchange(stream.try_clone().expect("a descriptor"), stream);
@@ -138,12 +141,11 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     });
     load(&mut shell, port);
 
-    // And the serial port, whose lines are counted, until everything else is done.
-    let files =
-        ["net", "vsock", "console", "disk"].map(|name| format!("grep -qs done /tmp/{name}")).join(" && ");
-    let print = format!(
-        "i=0; while [ $i -lt {PAUSES} ] || ! {{ {files}; }}; do echo line $i; i=$((i+1)); done; echo all of $i"
-    );
+    // And the serial port, whose lines are counted, until everything else is done and it is told to stop.
+    let files = ["stop", "net", "vsock", "console", "disk"]
+        .map(|name| format!("grep -qs done /tmp/{name}"))
+        .join(" && ");
+    let print = format!("i=0; until {files}; do echo line $i; i=$((i+1)); done; echo all of $i");
     shell.monitor.send(format!("{print}\n").as_bytes());
     let mut printed = shell.monitor.expect("line 0\r\n", DEADLINE);
     printed += "line 0\r\n";
@@ -154,6 +156,9 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
         printed += &shell.monitor.expect("\r\n", DEADLINE);
         printed += "\r\n";
     }
+    let (mut stream, _) = stop.accept().expect("the guest connects");
+    guest_agent::send(&mut stream, 3, 1).expect("the guest reads");
+    drop(stream);
     printed += &shell.monitor.expect("all of ", BULK_DEADLINE);
     let count: usize = shell.monitor.expect("\r\n", DEADLINE).parse().expect("a number");
     let expected: String = (0..count).map(|line| format!("line {line}\r\n")).collect();
