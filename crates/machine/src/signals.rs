@@ -14,7 +14,7 @@ use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 use crate::event_loop::Message;
 
 /// What stays as it is, beside [`crash::SIGNALS`], which can't wait: the one that a user stops a process with on a terminal, and
-/// those that nobody heeds unless asked to.
+/// those that nobody heeds unless asked to, of which SIGURG kicks vCPU threads.
 const OTHERS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCHLD, Signal::SIGURG];
 
 /// Blocks SIGXFSZ in this thread and in those that it starts, for what is opened before there is a machine: a file at its limit of
@@ -59,11 +59,10 @@ fn block_all() -> io::Result<SigSet> {
     let mut set = SigSet::all();
     crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
     set.thread_block()?;
-    // A blocked signal waits even if it is ignored. And vCPU threads are kicked by the first real-time signal.
-    // Those in between are the C library's own, which blocks none of them.
+    // A blocked signal waits even if it is ignored. Those before the first real-time signal are the C library's own, which blocks none
+    // of them.
     let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
-    let unblocked = numbers.filter(|number| ignored & 1 << (number - 1) != 0).chain([SIGRTMIN()]);
-    for number in unblocked {
+    for number in numbers.filter(|number| ignored & 1 << (number - 1) != 0) {
         unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
     }
     Ok(set)

@@ -20,16 +20,15 @@ use std::thread::{self, JoinHandle};
 
 use vmm_kvm::VcpuReport;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, register_signal_handler, unblock_signal};
 
 use crate::run_loop::{Next, step};
 use crate::{Cpu, End, ExitHandler, Kick};
 
-/// The signal that takes a vCPU thread out of the guest: the first real-time signal, whose number the C
-/// library chooses.
-fn kick_signal() -> i32 {
-    SIGRTMIN()
-}
+/// The signal that takes a vCPU thread out of the guest. Nobody minds it by default. A real-time signal isn't delivered while the
+/// processes of the user have as many waiting as they may (RLIMIT_SIGPENDING), which any of them can bring about; one of the others is
+/// (Linux, kernel/signal.c, __send_signal_locked).
+const KICK: i32 = libc::SIGURG;
 
 /// Stack of a vCPU thread, in bytes. The run loop takes a few KiB, a panic's backtrace some ten. The default of
 /// 2 MiB would be backed by a whole huge page where the host gives those to everybody.
@@ -89,14 +88,14 @@ pub struct VcpuThread<S> {
 fn install_kick_signal() -> io::Result<()> {
     extern "C" fn nothing(_: std::ffi::c_int, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {}
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
-    let install = || register_signal_handler(kick_signal(), nothing).map_err(|error| error.errno());
+    let install = || register_signal_handler(KICK, nothing).map_err(|error| error.errno());
     INSTALLED.get_or_init(install).map_err(io::Error::from_raw_os_error)
 }
 
 impl<S: Send + 'static> VcpuThread<S> {
     /// Starts the thread `vcpu<index>`, paused. It writes to `ended` when it runs no more.
     ///
-    /// The first thread of a process also installs a handler for the first real-time signal, which kicks all of them.
+    /// The first thread of a process also installs a handler for SIGURG, which kicks all of them.
     ///
     /// # Errors
     /// The host gives no thread, or no signal handler.
@@ -138,7 +137,9 @@ impl<S: Send + 'static> VcpuThread<S> {
             let shared = Arc::clone(&worker.shared);
             // The machine must hear of a vCPU that panicked, too.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                begin().map_err(|source| Error::Host { index, source })?;
+                // Whoever started the process, or the thread, may have blocked it.
+                let unblocked = unblock_signal(KICK).map_err(|error| io::Error::other(format!("{error:?}")));
+                unblocked.and_then(|()| begin()).map_err(|source| Error::Host { index, source })?;
                 worker.work()
             }));
             shared.ended.store(true, Ordering::Release);
@@ -224,7 +225,7 @@ impl<S> VcpuThread<S> {
         self.shared.kick.set();
         if let Some(thread) = &self.thread {
             // Without it a halted guest would never leave KVM_RUN. A thread that has ended is no error.
-            thread.kill(kick_signal()).expect("only an invalid signal number is refused");
+            thread.kill(KICK).expect("only an invalid signal number is refused");
             thread.thread().unpark();
         }
     }

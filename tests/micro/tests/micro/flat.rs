@@ -52,6 +52,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         flat_expected_memory_that_is_not_there_is_refused,
         flat_image_that_is_not_there_is_refused,
         flat_reset_with_restart_starts_anew_in_the_same_process,
+        flat_loop_ends_at_sigterm_where_no_signal_can_wait,
+        flat_loop_ends_at_its_timeout_where_no_signal_can_wait,
         flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm,
         flat_reset_without_end_by_a_bad_driver_is_in_the_log_five_times,
     ]
@@ -515,6 +517,28 @@ fn flat_reset_with_restart_starts_anew_in_the_same_process() {
 }
 
 /// A guest that does nothing but reset its machine: tens of starts in a second.
+/// A guest that prints a letter and never leaves again, of a user whose processes have as many signals waiting as they may.
+fn loop_without_room_for_signals(flags: &[&str]) -> Monitor {
+    let image = tempfile::NamedTempFile::new().expect("a temporary file");
+    // mov dx, 0x3f8; mov al, 'A'; out dx, al; jmp to itself
+    std::fs::write(image.path(), b"\xba\xf8\x03\xb0A\xee\xeb\xfe").expect("room for eight bytes");
+    let words = [&["--flat", image.path().to_str().expect("UTF-8")], flags].concat();
+    let mut monitor = Monitor::command(words).wrapped(["prlimit", "--sigpending=0", "--"]).start();
+    monitor.expect("A", DEADLINE);
+    monitor
+}
+
+fn flat_loop_ends_at_sigterm_where_no_signal_can_wait() {
+    let mut monitor = loop_without_room_for_signals(&[]);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn flat_loop_ends_at_its_timeout_where_no_signal_can_wait() {
+    let mut monitor = loop_without_room_for_signals(&["--timeout", "2s"]);
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+}
+
 fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     // mov dx, 0x3f8; mov al, '.'; out dx, al; mov al, 0xfe; out 0x64, al; hlt
