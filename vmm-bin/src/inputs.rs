@@ -12,7 +12,7 @@ const FIELDS: [&str; 5] = ["kernel", "initrd", "image", "path", "backing"];
 /// The files that `file` names, whether it is correct or not: what is wrong is known when they are opened, and to complain of it
 /// mustn't damage one.
 pub(crate) fn named_by(file: &ConfigFile) -> Vec<PathBuf> {
-    let directory = file.origin.as_deref().and_then(|origin| origin.parent()).unwrap_or("".as_ref());
+    let directory = file.directory();
     let mut named = Vec::new();
     if let Ok(config) = serde_json::to_value(file) {
         collect(&config, &mut named);
@@ -51,5 +51,12 @@ mod tests {
         named.sort();
         let expected = ["/i", "vm/../c", "vm/b", "vm/disk", "vm/f", "vm/k", "vm/m"];
         assert_eq!(named, expected.map(PathBuf::from));
+    }
+
+    /// As its paths are read.
+    #[test]
+    fn inputs_of_a_config_from_a_descriptor_are_in_the_current_directory() {
+        let file = ConfigFile::parse(r#"{"boot": {"kernel": "k"}}"#, "/dev/stdin".as_ref()).unwrap();
+        assert_eq!(named_by(&file), [PathBuf::from("k")]);
     }
 }

@@ -1,62 +1,17 @@
 //! A choice of a few names, some of which take a value: what serde derives for an enum, with messages of our own.
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor, value},
-    forward_to_deserialize_any,
+use serde::de::{
+    DeserializeSeed, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor, value,
 };
 
 use crate::{
     error::ValueError,
-    strict::{self, Found, Key, Reader, expectation},
+    strict::{Found, Key, Reader, expectation},
     text::{hint, one_of},
 };
 
-/// Reads a derived enum: a name, or an object with one member for a name that takes a value. For serde's `deserialize_with`; the
-/// variants are units or have one field without a name.
-///
-/// # Errors
-/// It is none of the names, or its value is wrong.
-pub fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(EnumDeserializer(deserializer))
-}
-
-/// Reads [`present`](crate::present)'s field for a derived enum.
-///
-/// # Errors
-/// Those of [`choice`].
-pub fn present_choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    choice(deserializer).map(Some)
-}
-
-/// Catches the one call that derived code for an enum makes.
-struct EnumDeserializer<D>(D);
-
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for EnumDeserializer<D> {
-    type Error = D::Error;
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        names: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        strict::read(self.0, EnumReader { names, visitor })
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.0.deserialize_any(visitor)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
-    }
-}
-
-/// Reads a name, perhaps with its value, into a derived visitor.
+/// Reads a derived enum, as a name, or as an object with one member for a name that takes a value. The variants are units or have one
+/// field without a name.
 pub(crate) struct EnumReader<V> {
     pub(crate) names: &'static [&'static str],
     pub(crate) visitor: V,
@@ -137,7 +92,9 @@ const SEVERAL: &str = "a choice takes one value at most";
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde::Deserialize;
+
+    use crate::read_fields;
 
     /// Where a parcel goes.
     #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -150,14 +107,11 @@ mod tests {
 
     #[derive(Debug, PartialEq, Eq, Deserialize)]
     struct Parcel {
-        #[serde(default, deserialize_with = "present_choice")]
         target: Option<Target>,
     }
 
     fn read(json: &str) -> Result<Option<Target>, String> {
-        // Through a value, as the fields of a device are read.
-        let value: serde_json::Value = serde_json::from_str(json).unwrap();
-        let parcel: Result<Parcel, _> = serde_path_to_error::deserialize(value);
+        let parcel = read_fields::<Parcel>(&serde_json::from_str(json).unwrap());
         parcel.map(|parcel| parcel.target).map_err(|error| error.to_string())
     }
 

@@ -1,18 +1,18 @@
 //! Devices beyond those that every guest has.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, Error, MapAccess, Visitor},
+    de::{Error, MapAccess},
 };
 use serde_json::{Map, Value};
 
 use crate::{
     error::ValueError,
     number::Port,
-    strict::{self, Found, Reader},
+    strict::{self, Found, Name, Reader},
     text::{hint, quote},
     unique::Unique,
     virtio::{DeviceId, VirtioSection},
@@ -100,7 +100,7 @@ impl<'de> Reader<'de> for DeviceReader {
 
     fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Device, A::Error> {
         let mut section = DeviceSection::default();
-        while let Some(name) = members.next_key_seed(Name(&section))? {
+        while let Some(name) = members.next_key_seed(Name(|name: &str| section.check_next(name)))? {
             match name.as_str() {
                 "type" => section.kind = Some(members.next_value()?),
                 "id" => section.id = Some(members.next_value()?),
@@ -134,6 +134,21 @@ impl DeviceSection {
         }
     }
 
+    /// Whether its next field may have this name.
+    fn check_next(&self, name: &str) -> Result<(), ValueError> {
+        if self.has(name) {
+            return Err(ValueError::GivenTwice);
+        }
+        if !self.may_have(name) {
+            let hint = match self.kind {
+                Some(Kind::Virtio(_)) => "a virtio device has no port".to_owned(),
+                _ => hint(name, FIELDS),
+            };
+            return Err(ValueError::UnknownField { hint });
+        }
+        Ok(())
+    }
+
     /// Whether it may have a field of this name, as far as it is known yet.
     fn may_have(&self, name: &str) -> bool {
         match &self.kind {
@@ -147,39 +162,6 @@ impl DeviceSection {
 
 /// Fields of a device with ports.
 const FIELDS: &[&str] = &["type", "port"];
-
-/// Reads the name of a member, which may be the next of this section.
-struct Name<'a>(&'a DeviceSection);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    fn visit_str<E: Error>(self, given: &str) -> Result<String, E> {
-        if self.0.has(given) {
-            return Err(E::custom(ValueError::GivenTwice));
-        }
-        if !self.0.may_have(given) {
-            let hint = match self.0.kind {
-                Some(Kind::Virtio(_)) => "a virtio device has no port".to_owned(),
-                _ => hint(given, FIELDS),
-            };
-            return Err(E::custom(ValueError::UnknownField { hint }));
-        }
-        Ok(given.to_owned())
-    }
-}
 
 impl TryFrom<DeviceSection> for Device {
     type Error = ValueError;

@@ -175,7 +175,7 @@ impl ConfigFile {
     }
 
     /// Where its relative paths start: in its own directory, or in the current one, if it has none.
-    pub(crate) fn directory(&self) -> PathBuf {
+    pub fn directory(&self) -> PathBuf {
         let origin = self.origin.as_deref().filter(|origin| !is_descriptor(origin));
         origin.and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
     }

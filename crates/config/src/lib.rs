@@ -73,7 +73,6 @@ mod virtio;
 pub use affinity::{HostCpu, HostCpus};
 pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
-pub use choice::{choice, present_choice};
 pub use cmdline::CommandLine;
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;

@@ -364,6 +364,30 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for StructMembers<A> {
     }
 }
 
+/// Reads the name of a member, any that the check accepts.
+pub(crate) struct Name<F>(pub(crate) F);
+
+impl<'de, F: FnOnce(&str) -> Result<(), ValueError>> DeserializeSeed<'de> for Name<F> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<F: FnOnce(&str) -> Result<(), ValueError>> Visitor<'_> for Name<F> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: Error>(self, given: &str) -> Result<String, E> {
+        (self.0)(given).map_err(E::custom)?;
+        Ok(given.to_owned())
+    }
+}
+
 /// Reads the name of a member: one of `names`, and not yet `seen`, where it is then noted.
 pub(crate) struct Key<'a> {
     pub(crate) names: &'static [&'static str],

@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
 
-use crate::error::ValueError;
+use crate::{error::ValueError, strict::Name};
 
 /// The value. serde_json's own takes the last of two fields with one name.
 pub(crate) struct Unique(pub(crate) Value);
@@ -67,7 +67,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some(name) = members.next_key_seed(Name(&object))? {
+        while let Some(name) = members.next_key_seed(Name(|name: &str| refuse_second(&object, name)))? {
             let Unique(value) = members.next_value()?;
             object.insert(name, value);
         }
@@ -75,30 +75,8 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 }
 
-/// The name of another field of the object.
-struct Name<'a>(&'a Map<String, Value>);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<String, E> {
-        if self.0.contains_key(name) {
-            return Err(E::custom(ValueError::GivenTwice));
-        }
-        Ok(name.to_owned())
-    }
+fn refuse_second(object: &Map<String, Value>, name: &str) -> Result<(), ValueError> {
+    if object.contains_key(name) { Err(ValueError::GivenTwice) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{ByteSize, Ranged, present};
+use vmm_config::{ByteSize, Ranged};
 use vmm_hostio::{Rate, RateLimiter};
 use vmm_virtio::OpenError;
 
@@ -14,16 +14,16 @@ use vmm_virtio::OpenError;
 #[serde(deny_unknown_fields, expecting = "an object such as {\"bytes_per_second\": \"10M\"}")]
 pub struct Limits {
     /// Bytes each second.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub bytes_per_second: Option<ByteSize>,
     /// Bytes at once after a rest; if absent, those of a second.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub bytes_burst: Option<ByteSize>,
     /// Requests each second.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub operations_per_second: Option<Ranged<0, { u64::MAX }>>,
     /// Requests at once after a rest; if absent, those of a second.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub operations_burst: Option<Ranged<0, { u64::MAX }>>,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, present_choice};
+use vmm_config::FilePath;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{
     Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
@@ -40,7 +40,7 @@ pub struct Config {
     #[serde(default)]
     read_only: bool,
     /// What the file's bytes mean: they are the memory's ("raw"). Needed where they look like an image of another format.
-    #[serde(default, deserialize_with = "present_choice")]
+    #[serde(default)]
     format: Option<Format>,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{ByteSize, present};
+use vmm_config::ByteSize;
 use vmm_virtio::{ConfigSpace, Fault, Head, Kind, OpenError, Session, Setting, Step, VirtioDevice};
 
 pub use self::handle::{BalloonHandle, BalloonStats};
@@ -47,7 +47,7 @@ const WAKE: u32 = 0;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How much memory the guest shall give back, whole pages of 4K; if absent, none.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     size: Option<ByteSize>,
     /// The guest takes pages out again rather than to kill for want of memory.
     #[serde(default = "yes")]

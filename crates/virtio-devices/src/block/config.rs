@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
-use vmm_config::{FilePath, Ranged, choice, list, parsed, present, present_choice};
+use vmm_config::{FilePath, Ranged, list, parsed};
 
 use super::request::SERIAL_LEN;
 use crate::limits::Limits;
@@ -19,29 +19,29 @@ pub struct Config {
     #[serde(default)]
     pub read_only: bool,
     /// What the file's bytes mean; if absent, they are the disk's ("raw").
-    #[serde(default, deserialize_with = "present_choice")]
+    #[serde(default)]
     pub format: Option<Format>,
     /// When a write is done.
-    #[serde(default, deserialize_with = "choice")]
+    #[serde(default)]
     pub cache: Cache,
     /// Past the host's page cache (O_DIRECT).
     #[serde(default)]
     pub direct: bool,
     /// What the guest reads as the disk's serial, at most 20 bytes of ASCII; if absent, its id.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub serial: Option<DiskSerial>,
     /// Queues, at most one for each vCPU; if absent, as many as that, 16 at most.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub queues: Option<Ranged<1, 16>>,
     /// How the host reads and writes.
-    #[serde(default, deserialize_with = "choice")]
+    #[serde(default)]
     pub io: Io,
     /// What the guest may use.
     #[serde(default)]
     pub limits: Limits,
     /// Where the guest's writes go instead of the file.
-    #[serde(default, deserialize_with = "present_choice")]
+    #[serde(default)]
     pub overlay: Option<Overlay>,
     /// The files below a qcow2 image, from the one that it names downwards.
     #[serde(default, deserialize_with = "backing")]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
-use vmm_config::{FilePath, Ranged, choice, list, parsed, present, word_or_list};
+use vmm_config::{FilePath, Ranged, list, parsed, word_or_list};
 use vmm_usernet::{Forward, ForwardError, Resolver};
 
 use super::mac::Mac;
@@ -19,10 +19,9 @@ const NAME_LEN: usize = 15;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What its frames go through on the host.
-    #[serde(deserialize_with = "choice")]
     pub backend: Backend,
     /// What the guest may reach by the user backend: "all", or rules such as "tcp:*:443"; if absent, nothing.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schemars(with = "Option<RulesSchema>")]
     pub allow: Option<Rules>,
     /// Ports of the host that lead to the guest by the user backend, such as "127.0.0.1:8080:80".
@@ -34,15 +33,15 @@ pub struct Config {
     #[schemars(with = "Option<String>")]
     pub dns: Option<Resolver>,
     /// Its address, such as "52:54:00:12:34:56"; if absent, one that is always the same for this id and TAP.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub mac: Option<Mac>,
     /// The longest packet that the guest shall send, 68 to 65535 bytes; if absent, the guest decides, and the user
     /// backend says 65520.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub mtu: Option<Ranged<68, 65535>>,
     /// Pairs of queues, at most one for each vCPU; if absent, as many as that, 16 at most, where the backend can have several.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub queues: Option<Ranged<1, 16>>,
     /// Whether the host's kernel carries the frames (vhost-net), between the guest's memory and a TAP.
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::{FilePath, Ranged, present};
+use vmm_config::{FilePath, Ranged};
 use vmm_virtio::OpenError;
 
 /// A context id that is a guest's: 0 to 2 are the hypervisor's, the loopback's and the host's, and the last of all is
@@ -18,7 +18,7 @@ pub struct Config {
     pub cid: Cid,
     /// The unix socket at which the host connects to the guest; behind it, with `_` and a port, those that the guest
     /// connects to. Not with `vhost`.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub path: Option<FilePath>,
     /// Whether the host's kernel carries the data (vhost-vsock): the host's programs have AF_VSOCK sockets then.
     #[serde(default)]
