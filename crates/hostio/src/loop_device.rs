@@ -1,6 +1,8 @@
 //! Loop devices: block devices whose bytes are those of a file. A lock on one of both isn't seen at the other.
 
-use std::fs::{Metadata, read_dir, read_to_string};
+use std::ffi::OsStr;
+use std::fs::{Metadata, read, read_dir};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,27 @@ pub fn below(device: &Metadata) -> Option<PathBuf> {
 }
 
 fn backing_file(device: &Path) -> Option<PathBuf> {
-    let path = read_to_string(device.join("loop/backing_file")).ok()?;
-    Some(PathBuf::from(path.trim_end_matches('\n')))
+    let line = read(device.join("loop/backing_file")).ok()?;
+    // A path may hold any byte but NUL, and end in a newline of its own.
+    let path = line.strip_suffix(b"\n").unwrap_or(&line);
+    Some(Path::new(OsStr::from_bytes(path)).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn backing_file_of_any_name_is_read() {
+        let device = tempfile::tempdir().unwrap();
+        std::fs::create_dir(device.path().join("loop")).unwrap();
+        let read = |line: &[u8]| {
+            std::fs::write(device.path().join("loop/backing_file"), line).unwrap();
+            backing_file(device.path()).unwrap().into_os_string().into_vec()
+        };
+        assert_eq!(read(b"/a b/disk.img\n"), b"/a b/disk.img");
+        assert_eq!(read(b"/caf\xe9.img\n\n"), b"/caf\xe9.img\n");
+    }
 }
