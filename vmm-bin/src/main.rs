@@ -22,8 +22,7 @@ use vmm_hostio::crash;
 use vmm_hostio::terminal::{self, RawMode};
 use vmm_machine::doctor::Host;
 use vmm_machine::{
-    ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan, hold_signals,
-    outlive_file_limits,
+    ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan, outlive_file_limits,
 };
 use vmm_virtio_devices::KINDS;
 
@@ -93,7 +92,6 @@ fn boot_config(
         Inputs::look(config, KINDS)?
     } else {
         descriptors::raise_limit();
-        hold_signals().map_err(Failure::Signals)?;
         Inputs::open(config, KINDS)?
     };
     // What only the devices know is locked now, such as the files below an image.

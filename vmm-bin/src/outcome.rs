@@ -53,8 +53,6 @@ pub(crate) enum Failure {
     Background,
     #[error("terminal")]
     Terminal(#[source] io::Error),
-    #[error("signals")]
-    Signals(#[source] io::Error),
     #[error("standard output")]
     Stdout(#[source] io::Error),
 }
@@ -110,7 +108,7 @@ impl Failure {
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Signals(_) | Self::Stdout(_) => INTERNAL,
+            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
         }
     }
 }

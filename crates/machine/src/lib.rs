@@ -77,7 +77,7 @@ pub use messages::Messages;
 pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::{Device, DeviceKind, Plan};
-pub use signals::{hold_signals, outlive_file_limits};
+pub use signals::outlive_file_limits;
 pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.
 pub use vmm_bus::Power;

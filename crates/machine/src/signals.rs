@@ -24,16 +24,6 @@ pub fn outlive_file_limits() {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
 }
 
-/// Keeps the signals that end a monitor waiting, in this thread and in those that it starts, until a machine runs or the process
-/// ends: one that killed it meanwhile would leave the names of its sockets behind, and new files. To be called before the
-/// [`Inputs`](crate::Inputs) are opened.
-///
-/// # Errors
-/// The host doesn't say which signals are ignored.
-pub fn hold_signals() -> io::Result<()> {
-    block_all().map(drop)
-}
-
 /// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -107,14 +97,6 @@ impl MutEventSubscriber for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signal_that_is_held_waits() {
-        hold_signals().unwrap();
-        // To this thread, with which it goes.
-        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
-        assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
-    }
 
     #[test]
     fn signals_ignored_of_a_rust_program_are_those_of_its_runtime() {
