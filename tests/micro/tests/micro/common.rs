@@ -1,6 +1,12 @@
 //! What the tests have in common.
 
+use std::ops::Range;
+use std::path::Path;
+
 use driver::{Launch, Monitor, guests};
+use vmm_arch::flat::Mode;
+use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_memory::GuestRam;
 
 /// Bytes of guest memory of [`boot`].
 pub(crate) const RAM_LEN: u64 = 32 << 20;
@@ -27,4 +33,29 @@ pub(crate) fn kernel(guest: &str) -> String {
 /// A machine with this guest and 32 MiB.
 pub(crate) fn boot(guest: &str) -> Launch {
     Monitor::command(["--kernel", &kernel(guest), "--memory", "32M"])
+}
+
+/// Memory at `ranges` with a flat image in it, by library.
+pub(crate) fn load_flat(
+    image: &Path,
+    mode: Mode,
+    load_address: Option<u64>,
+    ranges: &[Range<u64>],
+) -> (FlatPlan, GuestRam) {
+    let mut file = SourceFile::open(Role::Image, image).unwrap();
+    let spec = FlatSpec {
+        image: &file.inspect_flat().unwrap(),
+        load_address,
+        mode: Some(mode),
+        entry: None,
+        stack: None,
+        tables: TableSource::Plan,
+        cmdline: None,
+        modules: &[],
+        ram: ranges,
+    };
+    let plan = FlatPlan::new(&spec).unwrap();
+    let ram = GuestRam::new(ranges).unwrap();
+    plan.load(ram.memory(), file.file(), []).unwrap();
+    (plan, ram)
 }

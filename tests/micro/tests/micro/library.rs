@@ -11,12 +11,14 @@ use harness::trials;
 use libtest_mimic::Trial;
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout;
-use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_boot::FlatPlan;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_vcpu::{CrashCause, End, ExitHandler, Flow, VcpuThread, run};
+
+use crate::common::load_flat;
 
 /// COM1's line status: a byte has come, and there is room to send one.
 const LINE_STATUS: u16 = 0x3fd;
@@ -89,28 +91,14 @@ const WITH_IRQCHIP: bool = true;
 
 impl Machine {
     fn new(image: &Path, mode: Mode, load_address: Option<u64>, irqchip: bool) -> Self {
-        let mut file = SourceFile::open(Role::Image, image).unwrap();
         // Real mode reaches a little beyond 1 MiB, where its jump out of memory goes.
         let ranges = layout::ram_ranges(if mode == Mode::Real { 1 << 20 } else { 4 << 20 });
-        let spec = FlatSpec {
-            image: &file.inspect_flat().unwrap(),
-            load_address,
-            mode: Some(mode),
-            entry: None,
-            stack: None,
-            tables: TableSource::Plan,
-            cmdline: None,
-            modules: &[],
-            ram: &ranges,
-        };
-        let plan = FlatPlan::new(&spec).unwrap();
+        let (plan, ram) = load_flat(image, mode, load_address, &ranges);
         let vm = Kvm::open().unwrap().create_vm().unwrap();
         vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
         if irqchip {
             vm.create_irqchip_and_pit().unwrap();
         }
-        let ram = GuestRam::new(&ranges).unwrap();
-        plan.load(ram.memory(), file.file(), []).unwrap();
         vm.add_memory(&ram).unwrap();
         if let Some(alias) = plan.alias() {
             vm.add_read_only_alias(&ram, alias.source, alias.gpa).unwrap();

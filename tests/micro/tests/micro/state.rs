@@ -9,13 +9,15 @@ use vmm_arch::cpuid::{self, Host, Place};
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
-use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_boot::FlatPlan;
 use vmm_kvm::kvm_bindings::{
     KVM_CAP_NESTED_STATE, KVM_MP_STATE_HALTED, KVM_STATE_NESTED_FORMAT_SVM, KVM_STATE_NESTED_GIF_SET,
     KVM_STATE_NESTED_GUEST_MODE, kvm_cpuid_entry2, kvm_msr_entry,
 };
 use vmm_kvm::{Exit, Kvm, KvmVcpu, NestedState, VcpuState, Vm};
 use vmm_memory::GuestRam;
+
+use crate::common::load_flat;
 
 pub(crate) fn tests() -> Vec<Trial> {
     let mut tests = trials![
@@ -79,22 +81,7 @@ impl Guest {
     }
 
     fn of(image: &Path, mode: Mode) -> Self {
-        let mut file = SourceFile::open(Role::Image, image).unwrap();
-        let ranges = layout::ram_ranges(4 << 20);
-        let spec = FlatSpec {
-            image: &file.inspect_flat().unwrap(),
-            load_address: None,
-            mode: Some(mode),
-            entry: None,
-            stack: None,
-            tables: TableSource::Plan,
-            cmdline: None,
-            modules: &[],
-            ram: &ranges,
-        };
-        let plan = FlatPlan::new(&spec).unwrap();
-        let ram = GuestRam::new(&ranges).unwrap();
-        plan.load(ram.memory(), file.file(), []).unwrap();
+        let (plan, ram) = load_flat(image, mode, None, &layout::ram_ranges(4 << 20));
         Self { kvm: Kvm::open().unwrap(), ram, plan }
     }
 
