@@ -92,7 +92,7 @@ pub(crate) fn set_nested_state(vcpu: &VcpuFd, state: &[u8]) -> Result<(), Error>
 /// KVM_GET_DEVICE_ATTR of a vCPU's TSC offset.
 pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, Error> {
     let mut offset = 0_u64;
-    let attribute = tsc_offset_at((&raw mut offset).addr() as u64);
+    let attribute = tsc_offset_at((&raw mut offset).expose_provenance() as u64);
     // SAFETY: `vcpu` is a vCPU's descriptor; the kernel reads the structure, and writes eight bytes to the address in it, which
     // is that of `offset`, borrowed for us alone.
     let result = unsafe { ioctl_with_ref(vcpu, KVM_GET_DEVICE_ATTR(), &attribute) };
@@ -101,7 +101,7 @@ pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, Error> {
 
 /// KVM_SET_DEVICE_ATTR of a vCPU's TSC offset.
 pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, offset: u64) -> Result<(), Error> {
-    let attribute = tsc_offset_at((&raw const offset).addr() as u64);
+    let attribute = tsc_offset_at((&raw const offset).expose_provenance() as u64);
     // SAFETY: as above; the kernel reads the eight bytes.
     let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_DEVICE_ATTR(), &attribute) };
     check(result)

@@ -26,7 +26,7 @@ use crate::event_loop::{Message, Source, Told};
 use crate::guest::GuestPlan;
 use crate::handler::BusHandler;
 use crate::machine::SHUTDOWN_TIMEOUT;
-use crate::pause::Motion;
+use crate::pause::RunState;
 use crate::plan::DeviceKind;
 use crate::signals::Signals;
 use crate::vcpus::Vcpus;
@@ -117,7 +117,7 @@ impl Machine {
             power: connected.power,
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             shutting_down: false,
-            motion: Motion::default(),
+            state: RunState::default(),
             started: Instant::now(),
             ram,
             expect,

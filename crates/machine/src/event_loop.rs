@@ -42,7 +42,7 @@ pub(crate) enum Message {
     ShutdownTimeIsUp,
     /// The user presses the power button.
     PowerButton,
-    /// The user wants it to stand still, or to go on.
+    /// The user pauses or resumes the machine.
     Pause,
     /// The user wants to know how the machine is.
     Status,

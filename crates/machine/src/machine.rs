@@ -21,7 +21,7 @@ use crate::error::Tried;
 use crate::event_loop::{Message, Source};
 use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
-use crate::pause::Motion;
+use crate::pause::RunState;
 use crate::vcpus::Vcpus;
 use crate::virtio::VirtioDevices;
 use crate::{DeviceLog, Ending, Error, Messages, MetricsFile, expect, plan};
@@ -47,7 +47,7 @@ pub struct Machine {
     pub(crate) power: Option<Arc<PowerManagement>>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) shutting_down: bool,
-    pub(crate) motion: Motion,
+    pub(crate) state: RunState,
     pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
@@ -212,7 +212,7 @@ impl Machine {
                         self.virtio.tell_news(&mut self.device_log);
                         // A vCPU that wrote a reset asks whether it still must wait.
                         self.vcpus.wake();
-                        self.look_whether_paused();
+                        self.finish_pause();
                         None
                     }
                     Message::Metrics => {
@@ -260,7 +260,7 @@ impl Machine {
     /// The first SIGTERM asks the guest to shut down, if it runs and listens. Every other signal, and what comes later, is an end.
     fn signalled(&mut self, signal: i32) -> Result<Option<Ending>, Error> {
         let is_first = !std::mem::replace(&mut self.shutting_down, true);
-        let runs = self.motion == Motion::Running;
+        let runs = self.state == RunState::Running;
         if is_first && runs && signal == libc::SIGTERM && self.press_power_button() {
             info!(
                 "SIGTERM: the power button is pressed; the guest has {:?} to shut down",
@@ -286,7 +286,7 @@ impl Machine {
         let memory = plan::shown_len(self.ram.regions().map(|region| region.len).sum());
         let (vcpus, seconds) = (self.vcpus.count(), self.started.elapsed().as_secs());
         let plural = if vcpus == 1 { "" } else { "s" };
-        let paused = if self.motion == Motion::Running { "" } else { ", paused" };
+        let paused = if self.state == RunState::Running { "" } else { ", paused" };
         format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{paused}")
     }
 

@@ -1,4 +1,4 @@
-//! A machine that stands still for a while.
+//! Pause and resume.
 //!
 //! ```text
 //!            pause                       the devices are at rest
@@ -7,60 +7,60 @@
 //!      +----------------- devices, then vCPUs <--------------------+
 //!                                resume
 //! ```
-//! The vCPUs come first, so that no device gets anything new to do, and no vCPU runs before each device does. How long a device
-//! takes is the host's affair: a disk finishes what it has begun. The event loop goes on meanwhile.
+//! The vCPUs are paused first, so that the devices get no new requests, and resumed last. A device may take long to come to rest: a
+//! disk completes the requests that are in flight. The event loop keeps running meanwhile.
 
 use crate::Machine;
 
 /// Whether a machine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Motion {
+pub(crate) enum RunState {
     #[default]
     Running,
-    /// The vCPUs stand still, and devices finish what they have begun.
+    /// The vCPUs are paused; devices complete their requests.
     Pausing {
-        /// It is to go on as soon as they have.
+        /// Resume as soon as they have.
         resumes: bool,
     },
     Paused,
 }
 
 impl Machine {
-    /// Pauses a machine that runs, and lets one that doesn't go on.
+    /// Pauses a running machine, or resumes a paused one.
     pub(crate) fn toggle_pause(&mut self) {
-        match &mut self.motion {
-            Motion::Running => self.pause(),
-            Motion::Pausing { resumes } => *resumes = !*resumes,
-            Motion::Paused => self.resume(),
+        match &mut self.state {
+            RunState::Running => self.pause(),
+            RunState::Pausing { resumes } => *resumes = !*resumes,
+            RunState::Paused => self.resume(),
         }
     }
 
-    /// One or more of the devices may have come to rest.
-    pub(crate) fn look_whether_paused(&mut self) {
-        let Motion::Pausing { resumes } = self.motion else { return };
+    /// Completes a pause if all devices have come to rest. To be called when one may have.
+    pub(crate) fn finish_pause(&mut self) {
+        let RunState::Pausing { resumes } = self.state else { return };
         if !self.virtio.are_at_rest() {
             return;
         }
-        self.motion = Motion::Paused;
+        self.state = RunState::Paused;
         if resumes {
             self.resume();
         } else {
-            self.say("paused; Ctrl-A p continues");
+            self.say("paused; Ctrl-A p resumes");
         }
     }
 
     fn pause(&mut self) {
         self.vcpus.pause();
         self.virtio.begin_suspend();
-        self.motion = Motion::Pausing { resumes: false };
-        self.look_whether_paused();
+        self.state = RunState::Pausing { resumes: false };
+        self.finish_pause();
     }
 
     fn resume(&mut self) {
         // Before whatever the guest prints.
-        self.say("it goes on");
+        self.say("resumed");
         self.virtio.resume();
         self.vcpus.resume();
-        self.motion = Motion::Running;
+        self.state = RunState::Running;
     }
 }

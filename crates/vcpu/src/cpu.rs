@@ -20,8 +20,8 @@ pub trait Cpu: Send {
     /// The processor can't run.
     fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error>;
 
-    /// It was paused and goes on: tells a guest that watches for processors that hang that this one didn't.
-    fn forgive_pause(&mut self);
+    /// Called when a pause ends: tells the guest about it, so that its watchdog doesn't report a hung processor.
+    fn notify_pause(&mut self);
 
     /// The flag that makes [`run`](Self::run) return.
     fn kick(&self) -> Arc<dyn Kick>;
@@ -57,8 +57,8 @@ impl Cpu for KvmVcpu {
     fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
         KvmVcpu::complete_access(self)
     }
-    fn forgive_pause(&mut self) {
-        KvmVcpu::forgive_pause(self);
+    fn notify_pause(&mut self) {
+        KvmVcpu::notify_pause(self);
     }
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(self.immediate_exit()) as _

@@ -333,7 +333,7 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                     if let Order::Stop = self.wait_for_resume() {
                         return Order::Stop;
                     }
-                    self.cpu.forgive_pause();
+                    self.cpu.notify_pause();
                 }
                 Command::Report(report) => {
                     let _ = report.send(self.cpu.report());

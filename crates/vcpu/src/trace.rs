@@ -309,7 +309,7 @@ mod tests {
         fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
             Ok(Exit::Interrupted)
         }
-        fn forgive_pause(&mut self) {}
+        fn notify_pause(&mut self) {}
         fn kick(&self) -> Arc<dyn Kick> {
             unreachable!("no thread runs it")
         }

@@ -19,7 +19,7 @@ impl Cpu for ScriptedCpu {
     fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
         Ok(self.completions.pop_front().expect("the script has as many completions"))
     }
-    fn forgive_pause(&mut self) {}
+    fn notify_pause(&mut self) {}
     fn kick(&self) -> Arc<dyn Kick> {
         unreachable!("no thread runs it")
     }

@@ -103,8 +103,8 @@ impl Cpu for ScriptedCpu {
         }
         Ok(Exit::Interrupted)
     }
-    fn forgive_pause(&mut self) {
-        let _ = self.reads.send(b"forgiven".to_vec());
+    fn notify_pause(&mut self) {
+        let _ = self.reads.send(b"notified".to_vec());
     }
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.flag) as _
@@ -290,8 +290,8 @@ fn pause_takes_the_vcpu_out_of_the_guest_and_resume_lets_it_go_on() {
     assert!(bench.accesses.try_recv().is_err());
     bench.vcpu.resume();
     assert_eq!(bench.access(), (0x1000, vec![7]));
-    let forgiven = bench.reads.recv_timeout(DEADLINE).expect("the guest is told that it was paused");
-    assert_eq!(forgiven, b"forgiven");
+    let notified = bench.reads.recv_timeout(DEADLINE).expect("the guest is told that it was paused");
+    assert_eq!(notified, b"notified");
 }
 
 #[test]

@@ -36,10 +36,10 @@ impl KvmVcpu {
         self.fd.nmi().named("KVM_NMI")
     }
 
-    /// Tells a guest that has kvm-clock that this vCPU was paused, so that it doesn't take the time for a hang (KVM api.rst
-    /// KVM_KVMCLOCK_CTRL). Nothing for another guest.
-    pub fn forgive_pause(&self) {
-        // EINVAL: the guest has no kvm-clock. Whatever else could be wrong, the guest runs without.
+    /// Tells a guest that uses kvm-clock that this vCPU was paused, so that its watchdog doesn't report a hung processor (KVM api.rst
+    /// KVM_KVMCLOCK_CTRL). No effect on other guests.
+    pub fn notify_pause(&self) {
+        // EINVAL: the guest doesn't use kvm-clock. Any other error is harmless too.
         let _ = self.fd.kvmclock_ctrl();
     }
 

@@ -17,7 +17,7 @@ pub(super) enum Command {
     Help,
     /// Ctrl-A b: press the power button.
     PowerButton,
-    /// Ctrl-A p: pause the machine, or let it go on.
+    /// Ctrl-A p: pause or resume the machine.
     Pause,
     /// Ctrl-A s: say how the machine is.
     Status,
@@ -27,7 +27,7 @@ pub(super) enum Command {
 
 /// What Ctrl-A h says.
 pub(super) const HELP: &str = "Ctrl-A x quits, Ctrl-A b presses the power button, Ctrl-A p pauses and \
-    continues, Ctrl-A s shows the status, Ctrl-A a sends a Ctrl-A";
+    resumes, Ctrl-A s shows the status, Ctrl-A a sends a Ctrl-A";
 
 impl Keys {
     /// Appends the guest's part of `typed` to `guest`, and gives our part to `command`, in order.

@@ -65,12 +65,12 @@ fn start(dir: &Path, port: u16, forward: u16) -> Shell {
 
 fn pause(shell: &mut Shell) -> String {
     shell.monitor.send(b"\x01p");
-    shell.monitor.expect("\r\n[paused; Ctrl-A p continues]\r\n", DEADLINE)
+    shell.monitor.expect("\r\n[paused; Ctrl-A p resumes]\r\n", DEADLINE)
 }
 
-fn go_on(shell: &mut Shell) -> String {
+fn resume(shell: &mut Shell) -> String {
     shell.monitor.send(b"\x01p");
-    shell.monitor.expect("\r\n[it goes on]\r\n", DEADLINE)
+    shell.monitor.expect("\r\n[resumed]\r\n", DEADLINE)
 }
 
 /// What the devices have counted up to now.
@@ -97,7 +97,7 @@ fn assert_devices_stand_still(shell: &mut Shell, dir: &Path, forward: u16) {
         [(); 3].map(|()| TcpStream::connect(("127.0.0.1", forward)).expect("the monitor listens"));
     shell.monitor.expect_quiet(Duration::from_millis(500));
     assert_eq!(counters(shell, dir), before);
-    go_on(shell);
+    resume(shell);
     wait_until("the card gives the guest what came", DEADLINE, || counters(shell, dir) != before);
     drop(connections);
 }
@@ -151,7 +151,7 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     printed += "line 0\r\n";
     for _ in 0..PAUSES {
         printed += &pause(&mut shell);
-        printed += &go_on(&mut shell);
+        printed += &resume(&mut shell);
         // Something happens in between.
         printed += &shell.monitor.expect("\r\n", DEADLINE);
         printed += "\r\n";

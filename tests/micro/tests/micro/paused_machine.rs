@@ -22,8 +22,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-const PAUSED: &str = "[paused; Ctrl-A p continues]";
-const GOES_ON: &str = "[it goes on]";
+const PAUSED: &str = "[paused; Ctrl-A p resumes]";
+const RESUMED: &str = "[resumed]";
 
 fn on_terminal(guest: &str, flags: &[&str]) -> Monitor {
     let mut monitor = boot(guest).args(flags).on_terminal().start();
@@ -48,7 +48,7 @@ fn paused_machine_takes_no_input_until_it_goes_on() {
     monitor.send(b"<abc>");
     monitor.expect_quiet(Duration::from_millis(300));
     monitor.send(b"\x01p");
-    monitor.expect(GOES_ON, DEADLINE);
+    monitor.expect(RESUMED, DEADLINE);
     monitor.expect("<abc>", DEADLINE);
     monitor.send(b"\x04");
     monitor.expect_code(ENDED, DEADLINE);
@@ -105,7 +105,7 @@ fn machine_paused_a_hundred_times_loses_no_input_and_no_output() {
         monitor.send(chunk);
         pause(&mut monitor);
         monitor.send(b"\x01p");
-        monitor.expect(GOES_ON, DEADLINE);
+        monitor.expect(RESUMED, DEADLINE);
     });
     expect_hash(&mut monitor, &paste);
 }
