@@ -94,7 +94,7 @@ pub use ranged::Ranged;
 pub use schema::{schema, schema_with};
 pub use serial::Serial;
 pub use size::{ByteSize, MemorySize};
-pub use strict::{list, parsed, present, word_or_list};
+pub use strict::{list, parsed, word_or_list};
 pub use text::{hint, printable};
 pub use timeout::Timeout;
 pub use virtio::{DeviceId, VirtioSection};
