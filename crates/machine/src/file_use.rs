@@ -120,7 +120,8 @@ pub(crate) fn take_output(file: &File) -> io::Result<()> {
     }
 }
 
-/// Takes note that `file` is a log, or another output that any number write, unless it is in use as something else; until the file that is returned, if any, is closed.
+/// Takes note that `file` is a log, or another output with any number of writers, unless it is in use as something else. The note
+/// lasts until the returned file, if any, is closed.
 pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
     let ours = open_again(file);

@@ -35,8 +35,8 @@ impl Signals {
     /// Blocks the signals in this thread, but those that whoever started the process wants ignored, as nohup(1) and a script's
     /// background jobs do. Call it before other threads start, which inherit that.
     ///
-    /// Some are blocked in all of them and never looked at. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU: they would stop a job in the background of its terminal before it reads the signal
-    /// that is to end it; a read says EIO instead.
+    /// Some are blocked in all of them and never looked at. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU: they would stop a
+    /// background job before it reads the signal that is to end it; a read fails with EIO instead.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
         let fd = SignalFd::with_flags(&block_all()?, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })

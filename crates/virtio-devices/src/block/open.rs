@@ -99,9 +99,10 @@ fn open_overlay(
 ) -> Result<Disk, OpenError> {
     let file = temporary::create(overlay, setting)?;
     let overlay = Overlay::new(base, file, len).map_err(|error| {
-        OpenError::config("overlay", format!(
-                "no temporary file can have the disk's {len} bytes: {error}; see ulimit -f, or use a disk that is smaller"
-            ))
+        let problem = format!(
+            "no temporary file can have the disk's {len} bytes: {error}; see ulimit -f, or use a disk that is smaller"
+        );
+        OpenError::config("overlay", problem)
     })?;
     let overlay: Box<dyn Image> = Box::new(overlay);
     Ok(Disk::Image(overlay))

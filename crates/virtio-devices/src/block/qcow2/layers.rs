@@ -99,7 +99,7 @@ impl Layers {
         self.image().map_or(0, |header| 1 << header.cluster_bits)
     }
 
-    /// The image's tables, which are safe from its data.
+    /// Checks that the image's tables are safe from its data, and returns where they are.
     pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, OpenError> {
         let Some((layer, header)) = self.0.first().zip(self.image()) else {
             return Err(place.wrong("isn't a qcow2 image"));

@@ -127,8 +127,7 @@ impl Qcow2Image {
         left.min(step - at % step) as usize
     }
 
-    /// Whether what is written to the disk from `at` on would go over a table of the image, by an entry that names the table's
-    /// cluster as the guest's.
+    /// Fails if a write to the disk at `at` would overwrite a table of the image, because an L2 entry names the table's cluster.
     fn check_place(&self, at: u64, len: u64) -> io::Result<()> {
         let Some(tables) = &self.tables else { return Ok(()) };
         let (mut at, end) = (at, at.saturating_add(len));
