@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{ArgAction, Parser, Subcommand};
 use vmm_config::{ConfigError, Flag, Overrides, Timeout};
-use vmm_machine::{Diagnostics, WatchExits};
+use vmm_machine::{Diagnostics, Timeouts, WatchExits};
 
 use crate::bare::BareArguments;
 use crate::streams::Streams;
@@ -91,10 +92,10 @@ pub(crate) struct Args {
     pub(crate) check: bool,
     /// End the run after this time, such as 5s, with exit code 124
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
-    pub(crate) timeout: Option<Timeout>,
+    timeout: Option<Timeout>,
     /// Time that a guest has to shut down after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
-    pub(crate) shutdown_timeout: Option<Timeout>,
+    shutdown_timeout: Option<Timeout>,
     /// Show every exit of the guest on standard error, or a table of them at the end with KVM's own statistics
     #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = WATCH)]
     trace_exits: Option<WatchExits>,
@@ -130,9 +131,19 @@ fn steps(text: &str) -> Result<u64, String> {
 
 impl Args {
     /// What to watch of the guest.
-    pub(crate) fn diagnostics(&self, is_raw_terminal: bool, streams: &Streams) -> Diagnostics {
+    pub(crate) fn diagnostics(&self, streams: &Streams) -> Diagnostics {
         let lines = Some(streams.stderr.clone());
-        Diagnostics { exits: self.trace_exits, steps: self.step, is_raw_terminal, lines }
+        Diagnostics { exits: self.trace_exits, steps: self.step, lines }
+    }
+
+    /// How long the run may take, which began at `started`, and the guest to shut down.
+    pub(crate) fn timeouts(&self, started: Instant) -> Timeouts {
+        let default = Timeouts::default();
+        Timeouts {
+            // One that is too far away to be told is none.
+            run: self.timeout.and_then(|timeout| started.checked_add(timeout.get())),
+            shutdown: self.shutdown_timeout.map_or(default.shutdown, |timeout| timeout.get()),
+        }
     }
 
     /// The arguments without a flag.

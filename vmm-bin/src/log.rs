@@ -17,9 +17,9 @@ const LOGGED_STARTS: u32 = 100;
 /// Of the lifecycle of machines nothing more is logged.
 static HAS_ENOUGH: AtomicBool = AtomicBool::new(false);
 
-/// Starts the log as the flags ask. To be called when the inputs of the machine are open, none of which the log may be; until then
-/// nothing is logged.
-pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
+/// Starts the log as the flags ask, and returns it if it has a file. To be called when the inputs of the machine are open, none of
+/// which the log may be; until then nothing is logged.
+pub(crate) fn init(args: &Args, streams: &Streams) -> Result<Option<Messages>, Failure> {
     let level = match args.verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -29,12 +29,11 @@ pub(crate) fn init(args: &Args, streams: &mut Streams) -> Result<(), Failure> {
     let Some(path) = &args.log_file else {
         let to = To { messages: streams.stderr.clone(), is_stderr: true };
         log.without_time().with_writer(to).init();
-        return Ok(());
+        return Ok(None);
     };
     let file = Messages::to_log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
-    streams.log = Some(file.clone());
-    log.with_writer(To { messages: file, is_stderr: false }).init();
-    Ok(())
+    log.with_writer(To { messages: file.clone(), is_stderr: false }).init();
+    Ok(Some(file))
 }
 
 /// The guest has reset its machine so many times, and a machine starts again.

@@ -8,27 +8,25 @@ mod inputs;
 mod log;
 mod outcome;
 mod panics;
+mod prepare;
 mod privileges;
 mod streams;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use vmm_config::{Config, ConfigFile, FlagFields, OnReboot};
-use vmm_hostio::crash;
-use vmm_hostio::terminal::{self, RawMode};
+use vmm_hostio::terminal;
 use vmm_machine::doctor::Host;
-use vmm_machine::{
-    ConfigInUse, DeviceLog, Inputs, Machine, MetricsFile, OutputCheck, Plan, outlive_file_limits,
-};
+use vmm_machine::{Offloaded, Run, Start, Supervisor, outlive_file_limits};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
-use crate::outcome::{Failure, Origin, Outcome};
+use crate::outcome::{Failure, Outcome};
+use crate::prepare::{Opened, Prepared, ReadConfig};
 use crate::streams::Streams;
 
 fn main() -> ExitCode {
@@ -47,12 +45,12 @@ fn main() -> ExitCode {
     };
     streams.protect(args.inputs());
     panics::report_to(&streams);
-    let result = run(&args, inherited, &mut streams, started);
+    let result = run(Arc::new(args), inherited, &mut streams, started);
     outcome::report(result, &streams)
 }
 
 fn run(
-    args: &Args,
+    args: Arc<Args>,
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
@@ -60,123 +58,59 @@ fn run(
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
+        None if args.check => check(&args, inherited, streams),
         None => boot(args, inherited, streams, started),
     }
 }
 
+/// Prints what would be built.
+fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Outcome, Failure> {
+    let read = ReadConfig::new(args, inherited, streams)?;
+    match read.check(args, streams) {
+        Ok(plan) => print(&plan),
+        Err(failure) => Err(failure.of_config(read.origin)),
+    }
+}
+
+/// Runs a machine, and those that follow it after a reset.
 fn boot(
-    args: &Args,
+    args: Arc<Args>,
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
 ) -> Result<Outcome, Failure> {
-    args.bare().check(&args.given_files())?;
-    let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
-    streams.protect(inputs::named_by(&file));
-    // As long as the machine is there, and others that are made from it.
-    let _in_use = args.config.as_deref().map(ConfigInUse::note);
-    let overrides = args.overrides()?;
-    let origin = Origin { file: file.origin.clone(), flags: FlagFields::new(&file, &overrides) };
-    let config = file.merge(overrides)?;
-    inherited.close_unnamed(&config, std::env::args_os());
-    boot_config(args, &config, streams, started).map_err(|failure| failure.of_config(origin))
-}
-
-fn boot_config(
-    args: &Args,
-    config: &Config,
-    streams: &mut Streams,
-    started: Instant,
-) -> Result<Outcome, Failure> {
-    let mut inputs = if args.check {
-        Inputs::look(config, KINDS)?
-    } else {
-        descriptors::raise_limit();
-        Inputs::open(config, KINDS)?
+    let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
+    supervisor.attach(&streams.stderr);
+    supervisor.attach(&streams.stdout);
+    let (theirs, said) = (Arc::clone(&args), streams.clone());
+    let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
+    let Prepared { config, origin, opened, _in_use } = match prepared {
+        Offloaded::Done(prepared) => prepared?,
+        Offloaded::Ended(ending) => return Ok(Outcome::Ended(Box::new(Run { ending, exits: None }))),
     };
-    // What only the devices know is locked now, such as the files below an image.
-    streams.protect([]);
-    let outputs = check_outputs(args, config, &inputs)?;
-    let mut plan = Plan::new(config, &mut inputs)?;
-    let _in_use = outputs.note_streams().map_err(Failure::Stream)?;
-    if args.check {
-        return print(&plan.to_string());
+    let Opened { plan, inputs, metrics, log, _streams_in_use } = opened;
+    if let Some(log) = log {
+        supervisor.attach(&log);
+        streams.log = Some(log);
     }
-    // Raw from the first start to the last end.
-    let mut terminal = None;
-    let mut device_log = DeviceLog::default();
-    // In the order of the check.
-    let metrics = args.metrics.as_deref().map(metrics).transpose()?;
-    log::init(args, streams)?;
-    let mut restarts = 0_u32;
-    loop {
-        let mut machine = build(args, plan, inputs, (metrics.as_ref(), streams), &mut terminal, started)?;
-        machine.set_device_log(device_log);
-        let mut run = machine.run(started)?;
-        match run.restart.take().filter(|_| config.on_reboot == OnReboot::Restart) {
-            Some(kept) => inputs = kept,
-            None => return Ok(Outcome::Ended(Box::new(run))),
-        }
-        inputs.reopen_lost(config, KINDS)?;
-        plan = Plan::new(config, &mut inputs)?;
-        device_log = run.device_log;
-        restarts = restarts.saturating_add(1);
-        log::restarted(restarts);
-    }
-}
-
-fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
-    MetricsFile::create(path).map_err(|source| Failure::Metrics { path: path.to_owned(), source })
-}
-
-/// Refuses files that can't be written, before one of them is made or changed.
-fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<OutputCheck, Failure> {
-    let mut outputs = OutputCheck::default();
-    if let Some(path) = &args.metrics {
-        outputs.metrics(path).map_err(|source| Failure::Metrics { path: path.clone(), source })?;
-    }
-    if let Some(path) = &args.log_file {
-        outputs.log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
-    }
-    outputs.consoles(config, inputs)?;
-    Ok(outputs)
-}
-
-/// Builds the machine, ready to run.
-fn build(
-    args: &Args,
-    plan: Plan,
-    inputs: Inputs,
-    (metrics, streams): (Option<&MetricsFile>, &Streams),
-    terminal: &mut Option<RawMode>,
-    started: Instant,
-) -> Result<Machine, Failure> {
-    let on_terminal = plan.is_on_stdio() && io::stdin().is_terminal();
     // Who was put into the background later goes on there.
-    if on_terminal && terminal.is_none() && terminal::is_background(io::stdin()) {
+    if plan.is_on_stdio() && io::stdin().is_terminal() && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
     }
-    let mut machine = Machine::build(plan, inputs, args.diagnostics(on_terminal, streams))?;
-    let ptys: String = machine.ptys().map(|(console, pty)| format!("{console}: {pty}\n")).collect();
-    streams.stdout.say(ptys.as_bytes());
-    machine.attach(streams.stdout.clone());
-    if let Some(log) = &streams.log {
-        machine.attach(log.clone());
+    let ran = supervisor.run(Start {
+        config,
+        kinds: KINDS,
+        plan,
+        inputs,
+        diagnostics: args.diagnostics(streams),
+        metrics,
+        announcements: Some(streams.stdout.clone()),
+        restarted: log::restarted,
+    });
+    match ran {
+        Ok(run) => Ok(Outcome::Ended(Box::new(run))),
+        Err(error) => Err(Failure::from(error).of_config(origin)),
     }
-    if let Some(timeout) = args.timeout {
-        machine.set_timeout(timeout.get().saturating_sub(started.elapsed()))?;
-    }
-    if let Some(timeout) = args.shutdown_timeout {
-        machine.set_shutdown_timeout(timeout.get());
-    }
-    if let Some(metrics) = metrics {
-        machine.set_metrics(metrics.clone());
-    }
-    if on_terminal && terminal.is_none() {
-        crash::restore_terminal().map_err(Failure::Terminal)?;
-        *terminal = Some(RawMode::enter(io::stdin()).map_err(Failure::Terminal)?);
-    }
-    Ok(machine)
 }
 
 /// Of a config file with every kind of device.

@@ -51,8 +51,6 @@ pub(crate) enum Failure {
          or give the guest another console with --serial pty, or no input with </dev/null"
     )]
     Background,
-    #[error("terminal")]
-    Terminal(#[source] io::Error),
     #[error("standard output")]
     Stdout(#[source] io::Error),
 }
@@ -108,7 +106,7 @@ impl Failure {
                 Blame::Host => HOST_CANT,
                 Blame::Monitor => INTERNAL,
             },
-            Self::Terminal(_) | Self::Stdout(_) => INTERNAL,
+            Self::Stdout(_) => INTERNAL,
         }
     }
 }

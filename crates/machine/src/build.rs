@@ -1,10 +1,8 @@
 //! From a plan to a machine: the system calls, in one fixed order.
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use event_manager::{EventManager, SubscriberOps};
 use tracing::debug;
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::topology::{FIRST_X2APIC_ID, Topology};
@@ -17,113 +15,120 @@ use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, VcpuState, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_vcpu::VcpuThreads;
 
-use crate::console;
-use crate::diagnostics::{Stream, Watching};
+use crate::console::Lines;
+use crate::diagnostics::Watching;
 use crate::error::Tried;
-use crate::event_loop::{Message, Source, Told};
 use crate::guest::GuestPlan;
-use crate::handler::BusHandler;
-use crate::machine::SHUTDOWN_TIMEOUT;
+use crate::handler::{BusHandler, GuestEnd};
+use crate::machine::Machine;
 use crate::pause::RunState;
 use crate::plan::DeviceKind;
-use crate::signals::Signals;
-use crate::vcpus::Vcpus;
+use crate::supervisor::Progress;
 use crate::virtio::{self, VirtioDevices};
-use crate::{DeviceLog, Diagnostics, Error, Inputs, Machine, Plan, affinity, host_cpu};
+use crate::{Diagnostics, Error, Inputs, Messages, Plan, affinity, host_cpu};
+
+/// What a machine gets from its owner, whose other machines have it too.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) diagnostics: Diagnostics,
+    /// Where a trace goes.
+    pub(crate) lines: Messages,
+    /// Which may be a terminal that doesn't return the carriage by itself.
+    pub(crate) is_raw_terminal: bool,
+    /// Written when a vCPU has ended.
+    pub(crate) ended: Arc<EventFd>,
+    /// Written when a virtio device has news.
+    pub(crate) news: Arc<EventFd>,
+}
 
 impl Machine {
-    /// Builds the machine of `plan`, with every vCPU paused in front of its first instruction.
-    ///
-    /// Blocks every signal in this thread that would kill the process, but those of defects and those that it ignores;
-    /// [`run`](Self::run) must be called on it.
+    /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is what COM1 of the machine
+    /// before it has printed.
     ///
     /// # Errors
     /// The host lacks KVM, memory or something else; nothing is left behind then.
-    pub fn build(plan: Plan, mut inputs: Inputs, diagnostics: Diagnostics) -> Result<Self, Error> {
+    pub(crate) fn build(
+        plan: Plan,
+        mut inputs: Inputs,
+        printed: Option<Arc<Output>>,
+        parts: Parts,
+        progress: &Progress,
+    ) -> Result<(Self, Lines), Error> {
         let kvm = Kvm::open()?;
         check_host(&plan, &kvm)?;
-        let (messages, received) = channel();
-        // In front of every thread: they inherit the signal mask.
-        let signals = Signals::block(messages.clone()).tried("signalfd")?;
-
-        let vm = kvm.create_vm()?;
-        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
-        if plan.irqchip {
-            vm.create_irqchip_and_pit()?;
-        }
-        if plan.topology.needs_x2apic() {
-            vm.enable_x2apic_ids()?;
-        }
+        let vm = create_vm(&plan, &kvm)?;
 
         let ram = GuestRam::new(&plan.ram)?;
         let load_started = Instant::now();
-        plan.boot.load(&ram, &mut inputs)?;
-        write_tables(&plan, &ram)?;
+        load(&plan, &ram, &mut inputs, progress)?;
         let load_time = load_started.elapsed();
-        // Behind the load: until the guest runs, KVM needn't follow the changes of the mappings.
-        vm.add_memory(&ram)?;
-        if let GuestPlan::Flat(flat) = &plan.boot
-            && let Some(alias) = flat.alias()
-        {
-            vm.add_read_only_alias(&ram, alias.source, alias.gpa)?;
-        }
+        add_memory(&plan, &vm, &ram)?;
 
-        let ports = Bus::new();
-        let printed = inputs.consoles.printed.take();
+        let (ports, mmio) = (Bus::new(), Bus::new());
         let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).tried("eventfd of COM1")?;
         let connected = connect_devices(&plan, &vm, &ports, &printed)?;
-        let (mmio, news) = (Bus::new(), eventfd("eventfd of the devices")?);
-        let mut opened = std::mem::take(&mut inputs.devices);
-        let lines = virtio::take_consoles(&mut opened);
-        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, Arc::new(news))?;
-        let kept = std::mem::take(&mut inputs.consoles.opened);
-        let mut consoles = console::open_all(&plan.serial, connected.uart, lines, kept, &messages)?;
+        let Inputs { files, devices: mut opened } = inputs;
+        let lines = Lines {
+            serial: plan.serial.clone(),
+            uart: connected.uart,
+            ports: virtio::take_consoles(&mut opened),
+        };
+        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, parts.news)?;
 
-        let ended = eventfd("eventfd of the vCPUs")?;
-        let mut watching = Watching::new(diagnostics, &vm)?;
+        let mut watching = Watching::new(parts.diagnostics, parts.lines, parts.is_raw_terminal, &vm)?;
         let created = create_vcpus(&plan, &kvm, &vm)?;
-        let vcpus = spawn_vcpus(&plan, created, (&ports, &mmio), &mut watching, &ended)?;
-
-        let ptys = consoles.iter_mut().filter_map(console::Console::announcement).collect();
-        let mut events = EventManager::new().map_err(Error::EventLoop)?;
-        let consoles = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
-        let consoles = consoles.map(|console| events.add_subscriber(console)).collect();
-        events.add_subscriber(Source::Signals(signals));
-        let ended = Told::new(Arc::new(ended), Message::VcpuEnded, messages.clone());
-        events.add_subscriber(Source::Told(ended));
-        let news = Told::new(Arc::clone(&virtio.news), Message::DeviceNews, messages.clone());
-        events.add_subscriber(Source::Told(news));
-        let stream = Stream::new(watching.messages().clone(), messages.clone());
-        let stream = events.add_subscriber(Source::Stream(stream));
+        let vcpus = spawn_vcpus(&plan, created, (&ports, &mmio), &mut watching, &parts.ended)?;
         debug!("machine is built");
-        let messages = (messages, received);
-        let expect = plan.expect;
-        Ok(Self {
+        let machine = Self {
             vcpus,
             virtio,
-            files: inputs.files,
+            files,
             printed,
-            metrics: None,
-            device_log: DeviceLog::default(),
-            events,
-            consoles,
-            stream,
-            ptys,
-            messages,
             load_time,
             watching,
             power: connected.power,
-            shutdown_timeout: SHUTDOWN_TIMEOUT,
-            shutting_down: false,
             state: RunState::default(),
             started: Instant::now(),
             ram,
-            expect,
+            expect: plan.expect,
             _vm: vm,
-        })
+        };
+        Ok((machine, lines))
     }
+}
+
+/// The VM, with what KVM emulates of its chipset.
+fn create_vm(plan: &Plan, kvm: &Kvm) -> Result<Vm, Error> {
+    let vm = kvm.create_vm()?;
+    vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
+    if plan.irqchip {
+        vm.create_irqchip_and_pit()?;
+    }
+    if plan.topology.needs_x2apic() {
+        vm.enable_x2apic_ids()?;
+    }
+    Ok(vm)
+}
+
+/// Reads all that the guest starts with into its memory.
+fn load(plan: &Plan, ram: &GuestRam, inputs: &mut Inputs, progress: &Progress) -> Result<(), Error> {
+    let _step = progress.begin("reading what the guest starts with".to_owned());
+    plan.boot.load(ram, inputs)?;
+    write_tables(plan, ram)
+}
+
+/// Gives the guest its memory. After the load: until the guest runs, KVM needn't follow the changes of the mappings.
+fn add_memory(plan: &Plan, vm: &Vm, ram: &GuestRam) -> Result<(), Error> {
+    vm.add_memory(ram)?;
+    if let GuestPlan::Flat(flat) = &plan.boot
+        && let Some(alias) = flat.alias()
+    {
+        vm.add_read_only_alias(ram, alias.source, alias.gpa)?;
+    }
+    Ok(())
 }
 
 /// Gives each vCPU its thread, paused.
@@ -133,8 +138,8 @@ fn spawn_vcpus(
     (ports, mmio): (&Bus, &Bus),
     watching: &mut Watching,
     ended: &EventFd,
-) -> Result<Vcpus, Error> {
-    let mut vcpus = Vcpus::default();
+) -> Result<VcpuThreads<GuestEnd>, Error> {
+    let mut vcpus = VcpuThreads::default();
     for (index, vcpu) in created.into_iter().enumerate() {
         let handler = BusHandler::new(ports.view(), mmio.view());
         let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
@@ -143,10 +148,6 @@ fn spawn_vcpus(
         vcpus.push(watching.spawn(index as u32, vcpu, handler, ended, begin)?);
     }
     Ok(vcpus)
-}
-
-fn eventfd(what: &'static str) -> Result<EventFd, Error> {
-    EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).tried(what)
 }
 
 /// Whether KVM took the mode of the processor that it was given. A software KVM may not, and says nothing.

@@ -10,10 +10,10 @@ const FAULTS: u32 = 5;
 /// Lines that a device may say itself. A network card names up to 256 destinations that it refused.
 const NOTICES: u32 = 512;
 
-/// How much each device has had in the log so far. It goes from a machine to the one that follows it after a reset, so that a
-/// guest that restarts for ever doesn't fill the log either.
+/// How much each device has had in the log so far. It outlives the machines, so that a guest that restarts for ever
+/// doesn't fill the log either.
 #[derive(Debug, Default)]
-pub struct DeviceLog(HashMap<String, Had>);
+pub(crate) struct DeviceLog(HashMap<String, Had>);
 
 #[derive(Debug, Default)]
 struct Had {

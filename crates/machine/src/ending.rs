@@ -43,8 +43,19 @@ pub enum Ending {
     Signal(i32),
     /// Nobody reads the monitor's standard output any more.
     OutputGone,
-    /// The run's time was over; the vCPUs were there.
-    TimeIsUp(Vec<(u32, VcpuReport)>),
+    /// The run's time was over.
+    TimeIsUp(Late),
+}
+
+/// Where a run was when its time was over.
+#[derive(Debug)]
+pub enum Late {
+    /// There was no guest yet, or none between two starts: the monitor was doing this.
+    Starting(String),
+    /// The guest ran, with its vCPUs there; none, if they didn't leave it.
+    Running(Vec<(u32, VcpuReport)>),
+    /// The guest had ended, and what it printed last was on its way.
+    LastOutput,
 }
 
 impl Ending {
@@ -69,6 +80,19 @@ impl Ending {
         }
     }
 
+    /// This, asked for while a guest was being started and the monitor was doing `what`.
+    pub(crate) fn while_starting(self, what: String) -> Self {
+        match self {
+            Self::TimeIsUp(_) => Self::TimeIsUp(Late::Starting(what)),
+            other => other,
+        }
+    }
+
+    /// Whether the user asked for it.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        matches!(self, Self::Quit | Self::Signal(_) | Self::TimeIsUp(_))
+    }
+
     /// Whether the user is told of it in any case, as of an error.
     pub fn is_told(&self) -> bool {
         matches!(self, Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) | Self::TimeIsUp(_))
@@ -89,7 +113,7 @@ impl fmt::Display for Ending {
             Self::Quit => f.write_str("Ctrl-A x"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutputGone => f.write_str("nobody reads standard output"),
-            Self::TimeIsUp(reports) => fmt_time_is_up(reports, f),
+            Self::TimeIsUp(late) => fmt_time_is_up(late, f),
         }
     }
 }
@@ -99,12 +123,17 @@ fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::R
     mismatches.iter().try_for_each(|mismatch| write!(f, "\n{mismatch}"))
 }
 
-fn fmt_time_is_up(reports: &[(u32, VcpuReport)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if reports.is_empty() {
-        return f.write_str("the timeout has passed while the last of the guest's output was on its way");
+fn fmt_time_is_up(late: &Late, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match late {
+        Late::Starting(doing) => write!(f, "the timeout has passed before the guest ran: {doing}"),
+        Late::LastOutput => {
+            f.write_str("the timeout has passed while the last of the guest's output was on its way")
+        }
+        Late::Running(reports) => {
+            f.write_str("the timeout has passed and the guest hasn't ended")?;
+            reports.iter().try_for_each(|(index, report)| write!(f, "\nvcpu{index}:\n{report}"))
+        }
     }
-    f.write_str("the timeout has passed and the guest hasn't ended")?;
-    reports.iter().try_for_each(|(index, report)| write!(f, "\nvcpu{index}:\n{report}"))
 }
 
 fn fmt_crash(crash: &Crash, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -243,6 +243,12 @@ pub enum Error {
     /// The event loop failed.
     #[error("event loop: {0}")]
     EventLoop(event_manager::Error),
+    /// The terminal can't be made raw.
+    #[error("terminal: {0}")]
+    Terminal(io::Error),
+    /// A defect of ours, on a thread that prepared or ended something.
+    #[error("a thread of the monitor panicked")]
+    JobPanicked,
     /// The host is out of something.
     #[error("{what}: {source}")]
     Host {

@@ -34,6 +34,8 @@ pub(crate) enum Message {
     Resized,
     /// Somebody wants to know what the devices have counted.
     Metrics,
+    /// A job is done.
+    JobDone,
     /// A vCPU runs no more.
     VcpuEnded,
     /// The run's time is over.

@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
+use crate::file_reader::FileReader;
 use crate::file_writer::FileWriter;
 
 /// What became of a transfer.
@@ -45,8 +46,10 @@ pub(crate) enum HostFd {
     NonBlocking(OwnedFd),
     /// Input whose mode is not ours to change: looked at before each read.
     Polled(OwnedFd),
+    /// Input that may wait whatever its mode.
+    ThreadedInput(FileReader),
     /// Output that may wait whatever its mode, or whose mode is not ours to change.
-    Threaded(FileWriter),
+    ThreadedOutput(FileWriter),
 }
 
 /// Which way bytes go.
@@ -60,7 +63,7 @@ impl HostFd {
     /// Takes a descriptor that is ours alone. If it is a file, it is for output.
     pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
         if ignores_nonblocking_mode(fd.as_fd())? {
-            return FileWriter::new(fd).map(Self::Threaded);
+            return FileWriter::new(fd).map(Self::ThreadedOutput);
         }
         let flags = flags(fd.as_fd())?;
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -70,23 +73,23 @@ impl HostFd {
     /// Takes a standard stream.
     ///
     /// Its mode belongs to an open file that other processes share: a shell whose terminal is non-blocking misbehaves. So
-    /// the file is opened once more. Where that can't be, as for a socket or another user's terminal, or mustn't, as for a
-    /// regular file, whose position is shared, input is polled before each read and output is written by a thread.
+    /// the file is opened once more. Where that can't be, as for a socket or another user's terminal, input is polled before each
+    /// read and output is written by a thread. A regular file, whose position is shared, is read and written by a thread.
     pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
         let again = OpenOptions::new()
             .read(direction == Direction::In)
             .write(direction == Direction::Out)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
             .open(format!("/proc/self/fd/{}", stream.as_raw_fd()));
-        match again {
-            Ok(file) if !ignores_nonblocking_mode(stream)? => Ok(Self::NonBlocking(file.into())),
-            _ => {
-                let fd = stream.try_clone_to_owned()?;
-                match direction {
-                    Direction::In => Ok(Self::Polled(fd)),
-                    Direction::Out => FileWriter::new(fd).map(Self::Threaded),
-                }
-            }
+        let may_wait = ignores_nonblocking_mode(stream)?;
+        if let Some(file) = again.ok().filter(|_| !may_wait) {
+            return Ok(Self::NonBlocking(file.into()));
+        }
+        let fd = stream.try_clone_to_owned()?;
+        match direction {
+            Direction::In if may_wait => FileReader::new(fd).map(Self::ThreadedInput),
+            Direction::In => Ok(Self::Polled(fd)),
+            Direction::Out => FileWriter::new(fd).map(Self::ThreadedOutput),
         }
     }
 
@@ -95,7 +98,7 @@ impl HostFd {
         match self {
             Self::NonBlocking(fd) => fd.try_clone().map(Self::NonBlocking),
             Self::Polled(fd) => fd.try_clone().map(Self::Polled),
-            Self::Threaded(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::ThreadedInput(_) | Self::ThreadedOutput(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -104,7 +107,8 @@ impl HostFd {
             Self::NonBlocking(fd) => transfer(|| nix::unistd::read(fd, into)),
             Self::Polled(fd) if !is_readable(fd) => Transfer::Blocked,
             Self::Polled(fd) => transfer(|| nix::unistd::read(fd, into)),
-            Self::Threaded(_) => Transfer::Ended,
+            Self::ThreadedInput(reader) => reader.read(into),
+            Self::ThreadedOutput(_) => Transfer::Ended,
         }
     }
 
@@ -112,8 +116,8 @@ impl HostFd {
     pub(crate) fn write(&self, from: &[u8]) -> Transfer {
         match self {
             Self::NonBlocking(fd) => transfer(|| nix::unistd::write(fd, from)),
-            Self::Polled(_) => Transfer::Ended,
-            Self::Threaded(writer) => writer.write(from),
+            Self::Polled(_) | Self::ThreadedInput(_) => Transfer::Ended,
+            Self::ThreadedOutput(writer) => writer.write(from),
         }
     }
 }
@@ -148,7 +152,8 @@ impl AsFd for HostFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::NonBlocking(fd) | Self::Polled(fd) => fd.as_fd(),
-            Self::Threaded(writer) => writer.as_fd(),
+            Self::ThreadedInput(reader) => reader.as_fd(),
+            Self::ThreadedOutput(writer) => writer.as_fd(),
         }
     }
 }
@@ -172,9 +177,16 @@ mod tests {
         file.seek(SeekFrom::Start(3)).unwrap();
         let fd = HostFd::standard(file.as_fd(), Direction::In).unwrap();
         let mut bytes = [0; 8];
-        assert_eq!(fd.read(&mut bytes), Transfer::Moved(3));
+        assert_eq!(wait_and_read(&fd, &mut bytes), Transfer::Moved(3));
         assert_eq!(&bytes[..3], b"def");
-        assert_eq!(fd.read(&mut bytes), Transfer::Ended);
+        assert_eq!(wait_and_read(&fd, &mut bytes), Transfer::Ended);
+    }
+
+    fn wait_and_read(fd: &HostFd, into: &mut [u8]) -> Transfer {
+        assert_eq!(fd.read(into), Transfer::Blocked);
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)), Ok(1));
+        fd.read(into)
     }
 
     #[test]
@@ -222,7 +234,7 @@ mod tests {
     #[test]
     fn output_to_a_full_disk_fails_and_the_next_is_tried() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let fd = HostFd::Threaded(FileWriter::new(full.into()).unwrap());
+        let fd = HostFd::ThreadedOutput(FileWriter::new(full.into()).unwrap());
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
     }
@@ -232,7 +244,7 @@ mod tests {
         let (mut reader, mut writer) = io::pipe().unwrap();
         // As much as a pipe takes.
         writer.write_all(&[0; 64 << 10]).unwrap();
-        let fd = HostFd::Threaded(FileWriter::new(writer.into()).unwrap());
+        let fd = HostFd::ThreadedOutput(FileWriter::new(writer.into()).unwrap());
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         let is_open =
@@ -247,7 +259,7 @@ mod tests {
     fn output_that_never_ends_does_not_keep_its_owner() {
         let (_reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[0; 64 << 10]).unwrap();
-        let fd = HostFd::Threaded(FileWriter::new(writer.into()).unwrap());
+        let fd = HostFd::ThreadedOutput(FileWriter::new(writer.into()).unwrap());
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         let start = std::time::Instant::now();
         drop(fd);

@@ -7,17 +7,15 @@ use vmm_config::{Boot, Config};
 use vmm_virtio::Entry;
 
 use crate::Error;
-use crate::console::Consoles;
 use crate::file_use::take_input;
 use crate::virtio::{self, OpenDevice};
 
-/// The opened files and devices. A machine that was reset gives them to the next one ([`Run::inputs`](crate::Run)): what the
-/// guest has written is there, and no lock, port or socket's name is free in between.
+/// The opened files and devices. A machine that was reset gives them to the next one: what the guest has written is there, and no
+/// lock, port or socket's name is free in between.
 #[derive(Debug)]
 pub struct Inputs {
     pub(crate) files: Files,
     pub(crate) devices: Vec<OpenDevice>,
-    pub(crate) consoles: Consoles,
 }
 
 /// By what the guest is.
@@ -63,14 +61,11 @@ impl Inputs {
             },
         };
         let devices = virtio::open(config, kinds, Vec::new(), plan_only)?;
-        Ok(Self { files, devices, consoles: Consoles::default() })
+        Ok(Self { files, devices })
     }
 
     /// Opens those devices of `config` anew that a machine has lost, since their threads panicked.
-    ///
-    /// # Errors
-    /// As for [`open`](Self::open).
-    pub fn reopen_lost(&mut self, config: &Config, kinds: &[Entry]) -> Result<(), Error> {
+    pub(crate) fn reopen_lost(&mut self, config: &Config, kinds: &[Entry]) -> Result<(), Error> {
         self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices), false)?;
         Ok(())
     }

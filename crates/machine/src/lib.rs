@@ -1,27 +1,38 @@
 //! Plans a virtual machine, builds it, and runs it on the event loop of the calling thread.
 //!
 //! ```text
-//!   Config --Inputs::open--> Inputs --Plan::new--> Plan --Machine::build--> Machine --run--> Ending
-//!            opens files               pure                system calls,              event loop
-//!                                                          in one fixed order
+//!   Config --Inputs::open--> Inputs --Plan::new--> Plan --Supervisor::run--> Ending
+//!            opens files               pure                builds it with system calls in one fixed order,
+//!                                                          and is the main thread's event loop
 //! ```
 //! A [`Plan`] holds every address, slot and interrupt of the machine before anything exists; `--check`
-//! prints it and golden tests compare it. [`Machine::run`] is the main thread's epoll loop over the console,
-//! the signals and the ends of the vCPUs. [`doctor`] says what a host lacks.
+//! prints it and golden tests compare it. The [`Supervisor`] is what outlives machines: the epoll loop over the consoles, the
+//! signals and the ends of the vCPUs. [`doctor`] says what a host lacks.
 //!
 //! ```no_run
 //! use std::path::Path;
+//! use std::sync::Arc;
+//! use std::time::Instant;
 //!
 //! use vmm_config::ConfigFile;
-//! use vmm_machine::{Diagnostics, Inputs, Machine, Plan};
+//! use vmm_machine::{Diagnostics, Inputs, Plan, Start, Supervisor, Timeouts};
 //!
-//! let config = ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?;
+//! let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default())?;
+//! let config = Arc::new(ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?);
 //! // No kinds of virtio devices; vmm-virtio-devices has some.
 //! let mut inputs = Inputs::open(&config, &[])?;
 //! let plan = Plan::new(&config, &mut inputs)?;
 //! println!("{plan}");
-//! let machine = Machine::build(plan, inputs, Diagnostics::default())?;
-//! let run = machine.run(std::time::Instant::now())?;
+//! let run = supervisor.run(Start {
+//!     config,
+//!     kinds: &[],
+//!     plan,
+//!     inputs,
+//!     diagnostics: Diagnostics::default(),
+//!     metrics: None,
+//!     announcements: None,
+//!     restarted: |_| {},
+//! })?;
 //! println!("{}", run.ending);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -40,6 +51,7 @@ mod error;
 mod event_loop;
 mod expect;
 mod fd;
+mod file_reader;
 mod file_use;
 mod file_writer;
 mod guest;
@@ -57,27 +69,27 @@ mod picture;
 mod plan;
 mod ranges;
 mod signals;
-mod vcpus;
+mod supervisor;
 mod virtio;
 mod watch;
 
 pub use affinity::Affinity;
 pub use console::OpenError;
-pub use device_log::DeviceLog;
+use device_log::DeviceLog;
 pub use diagnostics::{Diagnostics, ExitReport, WatchExits};
-pub use ending::Ending;
+pub use ending::{Ending, Late};
 pub use error::{Blame, Error};
 pub use expect::Mismatch;
 pub use file_use::ConfigInUse;
 pub use guest::GuestPlan;
 pub use handler::{BusHandler, GuestEnd};
 pub use inputs::Inputs;
-pub use machine::{Machine, Run};
 pub use messages::Messages;
 pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::{Device, DeviceKind, Plan};
 pub use signals::outlive_file_limits;
+pub use supervisor::{Offloaded, Progress, Run, Start, Step, Supervisor, Timeouts};
 pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.
 pub use vmm_bus::Power;

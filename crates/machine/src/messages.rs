@@ -5,9 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,11 +25,11 @@ const TURNS: usize = 16;
 /// Lines in a bounded queue, and where they go. Clones are the same queue.
 ///
 /// A line is written when it is said, if whoever reads is ready for it. Otherwise it waits, as do those that come after it, and
-/// the event loop of a [`Machine`](crate::Machine) that has it [attached](crate::Machine::attach) writes them. Nothing here ever
+/// the event loop of a [`Supervisor`](crate::Supervisor) that has it [attached](crate::Supervisor::attach) writes them. Nothing here ever
 /// waits for a reader, but [`flush`](Self::flush) for a while. A line that finds no room is lost; how many were is said
 /// when there is room again.
 ///
-/// Written on the thread that made it; lines may be said on every thread.
+/// Written on the thread that made it, or that has the event loop; lines may be said on every thread.
 #[derive(Clone, Debug)]
 pub struct Messages(Arc<Shared>);
 
@@ -48,7 +47,8 @@ struct Shared {
     lost: AtomicU64,
     /// vCPUs were held by a trace, and there is room for it again.
     wake: AtomicBool,
-    writer: ThreadId,
+    /// The id of the thread that writes.
+    writer: AtomicI32,
 }
 
 #[derive(Debug)]
@@ -120,8 +120,22 @@ impl Messages {
             is_gone: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             wake: AtomicBool::new(false),
-            writer: thread::current().id(),
+            writer: AtomicI32::new(this_thread()),
         }))
+    }
+
+    /// Whether both are the same queue.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Is written on this thread from now on.
+    pub(crate) fn belong_to_this_thread(&self) {
+        self.0.writer.store(this_thread(), Ordering::Relaxed);
+    }
+
+    fn is_of_this_thread(&self) -> bool {
+        self.0.writer.load(Ordering::Relaxed) == this_thread()
     }
 
     /// From now on goes to the controlling terminal, or to nowhere if there is none: its target is a file that mustn't be written.
@@ -146,7 +160,7 @@ impl Messages {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
         // Of another thread's lines the event loop hears.
-        if thread::current().id() == self.0.writer {
+        if self.is_of_this_thread() {
             self.pump();
         }
     }
@@ -156,7 +170,7 @@ impl Messages {
         if !self.0.is_gone.load(Ordering::Relaxed) {
             self.say_lost();
             self.0.queue.push(text);
-            if thread::current().id() == self.0.writer {
+            if self.is_of_this_thread() {
                 self.pump();
             }
         }
@@ -278,10 +292,15 @@ impl Messages {
     }
 }
 
+fn this_thread() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::os::fd::AsRawFd;
+    use std::thread;
 
     use nix::fcntl::{FcntlArg, fcntl};
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread;
 
 use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
@@ -20,6 +21,7 @@ use vmm_virtio::{
 use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
 use crate::plan::Ram;
+use crate::supervisor::Progress;
 use crate::{DeviceLog, Error};
 
 /// A device whose files are open.
@@ -232,11 +234,7 @@ pub(crate) fn cmdline(plans: &[VirtioPlan]) -> String {
 
 /// The devices of a machine that exists.
 #[derive(Debug)]
-pub(crate) struct VirtioDevices {
-    devices: Vec<Connected>,
-    /// Written by any of them when there is news.
-    pub(crate) news: Arc<EventFd>,
-}
+pub(crate) struct VirtioDevices(Vec<Connected>);
 
 #[derive(Debug)]
 struct Connected {
@@ -250,9 +248,19 @@ struct Connected {
     console_end: Option<HostEnd>,
 }
 
+impl Connected {
+    /// Stops it. `None` if its thread has panicked.
+    fn into_open(self) -> Option<OpenDevice> {
+        let Self { transport, index, id, kind, device_id, mapping, console_end } = self;
+        // The bus that had it, too, has gone with the vCPUs.
+        let device = Arc::into_inner(transport)?.into_device()?;
+        Some(OpenDevice { index, id, kind, device_id, device, mapping, console: None, console_end })
+    }
+}
+
 impl VirtioDevices {
     /// Gives each device its thread, puts its registers on the bus, lets the guest's notifications write its eventfds, and
-    /// its interrupt go to the controllers.
+    /// its interrupt go to the controllers. Each writes `news` when it has any.
     pub(crate) fn connect(
         plans: &[VirtioPlan],
         opened: Vec<OpenDevice>,
@@ -284,38 +292,45 @@ impl VirtioDevices {
             info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
             devices.push(Connected { transport, index, id, kind, device_id, mapping, console_end });
         }
-        Ok(Self { devices, news })
+        Ok(Self(devices))
     }
 
-    /// Stops the devices and gives them back, but those whose threads have panicked. No vCPU is left.
-    pub(crate) fn into_devices(self) -> Vec<OpenDevice> {
-        let opened = |connected: Connected| {
-            let Connected { transport, index, id, kind, device_id, mapping, console_end } = connected;
-            // The bus that had it, too, has gone with the vCPUs.
-            let device = Arc::into_inner(transport)?.into_device()?;
-            Some(OpenDevice { index, id, kind, device_id, device, mapping, console: None, console_end })
+    /// Stops the devices, all at the same time, and gives each to `take` as soon as it has stopped, but those whose threads have
+    /// panicked. No vCPU is left.
+    pub(crate) fn into_devices<T: Send>(
+        self,
+        progress: &Progress,
+        take: impl Fn(OpenDevice) -> T + Sync,
+    ) -> Vec<Option<T>> {
+        let take = |connected: Connected| {
+            let _step = progress.begin(format!("stopping virtio {} \"{}\"", connected.kind, connected.id));
+            connected.into_open().map(&take)
         };
-        self.devices.into_iter().filter_map(opened).collect()
+        thread::scope(|scope| {
+            let stopping: Vec<_> =
+                self.0.into_iter().map(|connected| scope.spawn(|| take(connected))).collect();
+            stopping.into_iter().map(|stopped| stopped.join().ok().flatten()).collect()
+        })
     }
 
     /// Stops all devices, which have news when they have stopped. The vCPUs stand still.
     pub(crate) fn begin_suspend(&self) {
-        self.devices.iter().for_each(|device| device.transport.control().begin_suspend());
+        self.0.iter().for_each(|device| device.transport.control().begin_suspend());
     }
 
     /// Whether all have stopped.
     pub(crate) fn are_at_rest(&self) -> bool {
-        self.devices.iter().all(|device| device.transport.control().is_at_rest())
+        self.0.iter().all(|device| device.transport.control().is_at_rest())
     }
 
     /// Lets all go on, which are at rest.
     pub(crate) fn resume(&self) {
-        self.devices.iter().for_each(|device| device.transport.control().resume());
+        self.0.iter().for_each(|device| device.transport.control().resume());
     }
 
     /// Logs what drivers did wrong and what devices say, as far as `log` has room for it.
     pub(crate) fn tell_news(&self, log: &mut DeviceLog) {
-        for Connected { id, transport, .. } in &self.devices {
+        for Connected { id, transport, .. } in &self.0 {
             let control = transport.control();
             log.tell(id, control.take_fault(), control.take_notices());
         }
@@ -323,7 +338,7 @@ impl VirtioDevices {
 
     /// What each device counts, by its id.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
-        self.devices.iter().map(|device| (device.id.as_str(), &**device.transport.control().counters()))
+        self.0.iter().map(|device| (device.id.as_str(), &**device.transport.control().counters()))
     }
 }
 

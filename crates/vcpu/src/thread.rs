@@ -14,9 +14,10 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use vmm_kvm::VcpuReport;
 use vmm_sys_util::eventfd::EventFd;
@@ -180,9 +181,14 @@ impl<S: Send + 'static> VcpuThread<S> {
 
     /// The state of the processor, paused or running; one that runs leaves the guest for it. `None` of a vCPU that ended.
     pub fn report(&self) -> Option<VcpuReport> {
+        self.begin_report().0.recv().ok()
+    }
+
+    /// As [`report`](Self::report), in two steps.
+    pub(crate) fn begin_report(&self) -> Reporting {
         let (sender, receiver) = sync_channel(1);
         self.send(Command::Report(sender));
-        receiver.recv().ok()
+        Reporting(receiver)
     }
 
     /// Lets a paused vCPU run. Nothing happens to one that runs or has ended.
@@ -258,6 +264,21 @@ impl Pausing {
     pub fn wait(self) {
         // An error means that the thread has ended, and dropped its end.
         let _ = self.0.recv();
+    }
+
+    /// As [`wait`](Self::wait), but returns `false` after `patience` if the vCPU still is in the guest.
+    pub fn wait_within(self, patience: Duration) -> bool {
+        self.0.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
+    }
+}
+
+/// A report on its way.
+pub(crate) struct Reporting(Receiver<VcpuReport>);
+
+impl Reporting {
+    /// Gives a running vCPU this time to leave the guest. `None` also of one that has ended.
+    pub(crate) fn wait_within(self, patience: Duration) -> Option<VcpuReport> {
+        self.0.recv_timeout(patience).ok()
     }
 }
 

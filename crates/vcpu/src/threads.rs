@@ -1,7 +1,10 @@
 //! The threads of all vCPUs of a machine together.
 
+use std::time::{Duration, Instant};
+
 use vmm_kvm::VcpuReport;
 
+use crate::thread::Reporting;
 use crate::{End, Error, Pausing, VcpuThread};
 
 /// The threads of a machine's vCPUs. Dropping it stops and joins them one after the other; [`stop`](Self::stop) is faster.
@@ -24,11 +27,17 @@ impl<S: Send + 'static> VcpuThreads<S> {
         self.0.len()
     }
 
-    /// Takes all out of the guest, each with its last access complete, and returns when none runs. All are told before the first
-    /// is waited for, so that it takes as long as the slowest, and a guest's processors stand at nearly the same moment.
-    pub fn pause(&self) {
+    /// Takes all out of the guest, each with its last access complete, and returns `true` when none runs. All are told before the
+    /// first is waited for, so that it takes as long as the slowest, and a guest's processors stand at nearly the same moment.
+    ///
+    /// A vCPU leaves the guest within microseconds, unless it waits in the kernel for a page of a file that isn't there yet. After
+    /// `patience` the result is `false`: some are paused, the others will be when they leave, unless they are resumed before.
+    pub fn pause_within(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
         let pausing: Vec<Pausing> = self.0.iter().map(VcpuThread::begin_pause).collect();
-        pausing.into_iter().for_each(Pausing::wait);
+        pausing
+            .into_iter()
+            .all(|pausing| pausing.wait_within(until.saturating_duration_since(Instant::now())))
     }
 
     /// Lets all run that are paused.
@@ -41,10 +50,14 @@ impl<S: Send + 'static> VcpuThreads<S> {
         self.0.iter().for_each(VcpuThread::wake);
     }
 
-    /// The state of each that has not ended, by its number.
-    pub fn reports(&self) -> Vec<(u32, VcpuReport)> {
-        let report = |vcpu: &VcpuThread<S>| Some((vcpu.index(), vcpu.report()?));
-        self.0.iter().filter_map(report).collect()
+    /// The state of each that has not ended, by its number. Those that don't leave the guest for `patience` are left out.
+    pub fn reports_within(&self, patience: Duration) -> Vec<(u32, VcpuReport)> {
+        let until = Instant::now() + patience;
+        let asked: Vec<_> = self.0.iter().map(|vcpu| (vcpu.index(), vcpu.begin_report())).collect();
+        let report = |(index, report): (u32, Reporting)| {
+            Some((index, report.wait_within(until.saturating_duration_since(Instant::now()))?))
+        };
+        asked.into_iter().filter_map(report).collect()
     }
 
     /// Takes one that has ended out: its number, and what it ended of.

@@ -23,6 +23,8 @@ enum Step {
     Panic,
     /// In the guest until kicked.
     Spin,
+    /// In the kernel until this says so, whoever kicks: it waits for a page of a file.
+    Stuck(Receiver<()>),
 }
 
 /// Follows a script, and spins when it is over. A kick makes it return as KVM does.
@@ -93,6 +95,11 @@ impl Cpu for ScriptedCpu {
                 // Tells a test that waits for it; most don't.
                 let _ = self.reads.send(Vec::new());
                 self.flag.wait();
+                Ok(Exit::Interrupted)
+            }
+            Step::Stuck(released) => {
+                let _ = self.reads.send(Vec::new());
+                let _ = released.recv();
                 Ok(Exit::Interrupted)
             }
         }
@@ -211,16 +218,37 @@ fn threads_pause_together_and_go_on() {
     let mut vcpus = VcpuThreads::default();
     threads.into_iter().for_each(|vcpu| vcpus.push(vcpu));
     let entries = || flags.iter().map(|flag| flag.entries.load(Ordering::SeqCst)).collect::<Vec<_>>();
-    vcpus.pause();
+    assert!(vcpus.pause_within(DEADLINE));
     assert_eq!(entries(), [0, 0, 0]);
     vcpus.resume();
-    vcpus.pause();
+    assert!(vcpus.pause_within(DEADLINE));
     let paused = entries();
-    vcpus.pause();
+    assert!(vcpus.pause_within(DEADLINE));
     assert_eq!(entries(), paused);
-    assert_eq!(vcpus.reports().len(), 3);
+    assert_eq!(vcpus.reports_within(DEADLINE).len(), 3);
     vcpus.stop();
     assert_eq!(vcpus.count(), 0);
+}
+
+/// As one is whose guest reads a file that is mapped into its memory, from storage that hangs.
+#[test]
+fn thread_that_does_not_leave_the_guest_keeps_the_others_waiting_only_so_long() {
+    let (release, released) = channel();
+    let stuck = start(vec![Step::Stuck(released)], Flow::Enter);
+    let (other, _) = start_with(|| Ok(()));
+    let mut vcpus = VcpuThreads::default();
+    [stuck.vcpu, other].into_iter().for_each(|vcpu| vcpus.push(vcpu));
+    vcpus.resume();
+    stuck.reads.recv_timeout(DEADLINE).expect("it is in the guest");
+
+    assert!(!vcpus.pause_within(Duration::from_millis(20)));
+    let reports = vcpus.reports_within(Duration::from_millis(20));
+    assert_eq!(reports.len(), 1, "of the other one");
+
+    vcpus.resume();
+    release.send(()).unwrap();
+    stuck.reads.recv_timeout(DEADLINE).expect("the pause that came too late was taken back");
+    assert!(vcpus.pause_within(DEADLINE));
 }
 
 #[test]

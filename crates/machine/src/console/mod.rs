@@ -22,6 +22,6 @@ mod source;
 mod tests;
 mod typed;
 
-pub(crate) use open::{ConsolePort, Consoles, check_stdio, ends, open_all};
+pub(crate) use open::{ConsolePort, Lines, check_stdio, ends, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

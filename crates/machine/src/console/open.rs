@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use vmm_config::Serial;
-use vmm_devices::{Output, Uart};
+use vmm_devices::Uart;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
@@ -77,31 +77,32 @@ pub(crate) fn check_stdio<'a>(
     }
 }
 
-/// What stays of a machine's consoles for the one that follows it: files with what is in them, clients, pty names.
-#[derive(Debug, Default)]
-pub(crate) struct Consoles {
-    pub(crate) opened: Vec<Console>,
-    /// What COM1 printed last, for a client that comes late.
-    pub(crate) printed: Option<Arc<Output>>,
+/// The guest's ends of a machine's lines.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// Where COM1 goes.
+    pub(crate) serial: Serial,
+    pub(crate) uart: Arc<Uart>,
+    /// Those of virtio consoles that weren't there before.
+    pub(crate) ports: Vec<ConsolePort>,
 }
 
-/// Gives every console of a machine its line: that of COM1, and those of `ports`. Those that are `kept` are not opened anew; a
+/// Gives every console of a machine its line. Those that are `kept` are not opened anew; a
 /// virtio console that goes on has its line still.
 pub(crate) fn open_all(
-    serial: &Serial,
-    uart: Arc<Uart>,
-    ports: Vec<ConsolePort>,
+    lines: Lines,
     mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
+    let Lines { serial, uart, ports } = lines;
     let name = Name { line: SERIAL.to_owned(), field: SERIAL.to_owned() };
-    let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(serial), Box::new(uart))];
+    let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(&serial), Box::new(uart))];
     lines.extend(ports.into_iter().map(|console| {
         let field = console.field();
         let ConsolePort { id, port, .. } = console;
         (Name { line: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)
     }));
-    kept.iter_mut().for_each(|console| console.move_to(messages.clone()));
+    kept.iter_mut().for_each(Console::leave_event_loop);
     for (name, end, line) in lines {
         match kept.iter_mut().find(|console| console.field() == name.field) {
             Some(console) => console.set_line(line),

@@ -127,9 +127,8 @@ impl Console {
         &self.field
     }
 
-    /// Goes on in another event loop, whose machine gets its messages.
-    pub(super) fn move_to(&mut self, messages: Sender<Message>) {
-        self.messages = messages;
+    /// The event loop has removed it, and will have it again.
+    pub(super) fn leave_event_loop(&mut self) {
         let (peer, own) = (
             [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up],
             [&mut self.ready, &mut self.patience, &mut self.foreground],

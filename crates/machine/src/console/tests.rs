@@ -11,7 +11,7 @@ use vmm_config::Serial;
 use vmm_devices::Uart;
 
 use super::pace::WORTH_WAKING;
-use super::{Console, open_all};
+use super::{Console, Lines, open_all};
 use crate::event_loop::Source;
 
 /// For what happens at once on a machine that isn't busy.
@@ -40,7 +40,8 @@ impl Machine {
         let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let serial: Serial = serde_json::from_value(serde_json::json!({"socket": path})).unwrap();
         let (messages, _) = mpsc::channel();
-        let mut opened = open_all(&serial, Arc::clone(&uart), vec![], vec![], &messages).unwrap();
+        let mut opened =
+            open_all(Lines { serial, uart: Arc::clone(&uart), ports: vec![] }, vec![], &messages).unwrap();
         let mut events = EventManager::new().unwrap();
         let console = events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
         let client = connect(&path);

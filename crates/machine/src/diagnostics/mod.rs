@@ -21,7 +21,6 @@ use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 pub use report::ExitReport;
 pub(crate) use stream::Stream;
 
-use crate::error::Tried;
 use crate::handler::{BusHandler, GuestEnd};
 use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
@@ -34,8 +33,6 @@ pub struct Diagnostics {
     pub exits: Option<WatchExits>,
     /// How many of the first instructions of the first vCPU to show with their registers.
     pub steps: u64,
-    /// The terminal doesn't return the carriage by itself.
-    pub is_raw_terminal: bool,
     /// Where the lines go, so that those of a log come between them and not into them. If `None`, to standard error.
     pub lines: Option<Messages>,
 }
@@ -66,6 +63,8 @@ impl FromStr for WatchExits {
 pub(crate) struct Watching {
     asked: Diagnostics,
     lines: Messages,
+    /// A terminal that doesn't return the carriage by itself.
+    is_raw_terminal: bool,
     start: Instant,
     /// Each vCPU's summary, when its thread has ended.
     summaries: (Sender<Summary>, Receiver<Summary>),
@@ -73,24 +72,25 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    pub(crate) fn new(asked: Diagnostics, vm: &Vm) -> Result<Self, Error> {
-        let lines = asked.lines.clone().map_or_else(Messages::to_stderr, Ok);
-        let lines = lines.tried("eventfd of the messages")?;
+    /// The lines go to `lines`, which may be a raw terminal.
+    pub(crate) fn new(
+        asked: Diagnostics,
+        lines: Messages,
+        is_raw_terminal: bool,
+        vm: &Vm,
+    ) -> Result<Self, Error> {
         let mut statistics = StatisticsFiles::default();
         if asked.exits == Some(WatchExits::Summary) {
             statistics.vm = vm.statistics()?;
         }
-        Ok(Self { asked, lines, start: Instant::now(), summaries: channel(), statistics })
+        let (start, summaries) = (Instant::now(), channel());
+        Ok(Self { asked, lines, is_raw_terminal, start, summaries, statistics })
     }
 
-    /// Where its lines go.
-    pub(crate) fn messages(&self) -> &Messages {
-        &self.lines
-    }
-
-    /// Whether it has any.
-    pub(crate) fn has_lines(&self) -> bool {
-        self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0
+    /// Whether all lines that were asked for are out, or nobody wants them.
+    pub(crate) fn is_drained(&self) -> bool {
+        let has_lines = self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0;
+        !has_lines || self.lines.is_drained()
     }
 
     /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
@@ -140,6 +140,6 @@ impl Watching {
     }
 
     fn lines(&self) -> Lines {
-        Lines::new(Arc::clone(self.lines.queue()), self.asked.is_raw_terminal)
+        Lines::new(Arc::clone(self.lines.queue()), self.is_raw_terminal)
     }
 }

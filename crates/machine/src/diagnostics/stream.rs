@@ -27,11 +27,6 @@ impl Stream {
         Self { lines, writable: Watch::new(WRITABLE, EventSet::OUT), messages }
     }
 
-    /// Whether all lines are out, or nobody wants them.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.lines.is_drained()
-    }
-
     fn pump(&mut self, ops: &mut EventOps<'_>) {
         let pumped = self.lines.pump();
         if self.lines.take_wake() {

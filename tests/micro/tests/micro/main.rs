@@ -8,6 +8,7 @@ mod examples;
 mod file_memory;
 mod flags;
 mod flat;
+mod hanging_storage;
 mod host;
 mod idle;
 mod input;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         crash::tests(),
         flags::tests(),
         flat::tests(),
+        hanging_storage::tests(),
         articles::tests(),
         library::tests(),
         file_memory::tests(),

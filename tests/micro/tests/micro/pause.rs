@@ -174,10 +174,10 @@ impl BusyGuest {
 
     /// Pauses all, sees them stand still, and resumes them.
     fn pause_and_resume(&self) {
-        self.vcpus.pause();
+        assert!(self.vcpus.pause_within(DEADLINE));
         let counts = self.counts();
         // Another message to each and back: time in which one that runs would count.
-        self.vcpus.pause();
+        assert!(self.vcpus.pause_within(DEADLINE));
         assert_eq!(self.counts(), counts);
         self.vcpus.resume();
     }

@@ -1,0 +1,240 @@
+//! Reads that may wait, on a thread of their own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::fd::Transfer;
+
+/// Of the thread, in bytes: it calls read(2) and nothing else.
+const STACK_LEN: usize = 64 << 10;
+
+/// Reads a file without ever waiting for it: O_NONBLOCK means nothing to a regular file, and one on a network that is down
+/// blocks for as long as that takes. A thread does the waiting. It reads only when it is asked to, and no more than that, since
+/// others may share the open file and its position.
+///
+/// ```text
+///   read: Blocked --> the thread reads --> the gate opens (EPOLLIN) --> read: Moved, Ended or Failed
+/// ```
+#[derive(Debug)]
+pub(crate) struct FileReader(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// It isn't what it was.
+    changed: Condvar,
+    /// Readable while there is something to take.
+    gate: OwnedFd,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// So many bytes are wanted of the thread, at most.
+    Wanted(usize),
+    /// They came, or none for this reason. No bytes are the end of the file.
+    Read(Result<Vec<u8>, Errno>),
+    /// Nobody wants more.
+    Quit,
+}
+
+/// What the thread reads from. It may wait.
+type Origin = Box<dyn FnMut(&mut [u8]) -> Result<usize, Errno> + Send>;
+
+impl FileReader {
+    /// Reads `fd` from where it stands.
+    ///
+    /// # Errors
+    /// The host is out of descriptors or threads.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        Self::with_origin(Box::new(move |into| {
+            loop {
+                match nix::unistd::read(&fd, into) {
+                    Err(Errno::EINTR) => {}
+                    result => return result,
+                }
+            }
+        }))
+    }
+
+    fn with_origin(origin: Origin) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::Idle),
+            changed: Condvar::new(),
+            gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("reader".to_owned()).stack_size(STACK_LEN);
+        // A thread inherits its signal mask. Signals are the main thread's.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let spawned = thread.spawn(move || theirs.work(origin));
+        before.thread_set_mask()?;
+        spawned?;
+        Ok(Self(shared))
+    }
+
+    /// Moves what the thread has read into `into`, or has it read as much.
+    pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
+        let mut state = self.0.state();
+        match &mut *state {
+            State::Idle => {
+                *state = State::Wanted(into.len());
+                drop(state);
+                self.0.changed.notify_all();
+                Transfer::Blocked
+            }
+            State::Wanted(_) => Transfer::Blocked,
+            State::Read(Ok(bytes)) if !bytes.is_empty() => {
+                let len = bytes.len().min(into.len());
+                into[..len].copy_from_slice(&bytes[..len]);
+                bytes.drain(..len);
+                if bytes.is_empty() {
+                    self.0.set_idle(&mut state);
+                }
+                Transfer::Moved(len)
+            }
+            State::Read(Err(errno)) => {
+                let errno = *errno;
+                self.0.set_idle(&mut state);
+                Transfer::from(Err(errno))
+            }
+            State::Read(Ok(_)) | State::Quit => Transfer::Ended,
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while it is held")
+    }
+
+    /// All was taken.
+    fn set_idle(&self, state: &mut State) {
+        *state = State::Idle;
+        let _ = rustix::io::read(&self.gate, &mut [0; 8]);
+    }
+
+    /// The thread.
+    fn work(&self, mut origin: Origin) {
+        loop {
+            let is_at_ease = |state: &mut State| !matches!(state, State::Wanted(_) | State::Quit);
+            let waited = self.changed.wait_while(self.state(), is_at_ease);
+            let state = waited.expect("no panic while it is held");
+            let State::Wanted(len) = *state else { return };
+            drop(state);
+            let mut bytes = vec![0; len];
+            let read = origin(&mut bytes).map(|len| {
+                bytes.truncate(len);
+                bytes
+            });
+            let mut state = self.state();
+            if matches!(*state, State::Quit) {
+                return;
+            }
+            *state = State::Read(read);
+            // Under the lock, so that the gate is open exactly while there is something to take.
+            let _ = rustix::io::write(&self.gate, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for FileReader {
+    /// A read that is under way ends with the process at the latest.
+    fn drop(&mut self) {
+        *self.0.state() = State::Quit;
+        self.0.changed.notify_all();
+    }
+}
+
+impl AsFd for FileReader {
+    /// The gate.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.gate.as_fd()
+    }
+}
+
+impl AsRawFd for FileReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.gate.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn is_open(reader: &FileReader, timeout: PollTimeout) -> bool {
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, timeout).unwrap() == 1
+    }
+
+    /// Waits for the gate.
+    fn wait(reader: &FileReader) {
+        assert!(is_open(reader, PollTimeout::from(10_000_u16)));
+    }
+
+    #[test]
+    fn read_that_hangs_blocks_nobody_and_its_bytes_come_later() {
+        let (give, given) = channel::<Vec<u8>>();
+        let origin = move |into: &mut [u8]| {
+            let bytes = given.recv().unwrap_or_default();
+            into[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        };
+        let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        let mut into = [0; 4];
+        assert_eq!(reader.read(&mut into), Transfer::Blocked);
+        assert_eq!(reader.read(&mut into), Transfer::Blocked);
+        assert!(!is_open(&reader, PollTimeout::ZERO));
+        give.send(b"abc".to_vec()).unwrap();
+        wait(&reader);
+        // There is less room than when it was asked.
+        assert_eq!(reader.read(&mut into[..2]), Transfer::Moved(2));
+        assert!(is_open(&reader, PollTimeout::ZERO), "there is more");
+        assert_eq!(reader.read(&mut into[2..]), Transfer::Moved(1));
+        assert_eq!(&into, b"abc\0");
+        assert!(!is_open(&reader, PollTimeout::ZERO));
+        assert_eq!(reader.read(&mut into), Transfer::Blocked);
+        drop(give);
+        wait(&reader);
+        assert_eq!(reader.read(&mut into), Transfer::Ended);
+        assert_eq!(reader.read(&mut into), Transfer::Ended);
+    }
+
+    #[test]
+    fn read_asks_for_no_more_than_there_is_room() {
+        let (ask, asked) = channel();
+        let origin = move |into: &mut [u8]| {
+            ask.send(into.len()).unwrap();
+            Ok(into.len())
+        };
+        let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        assert_eq!(reader.read(&mut [0; 7]), Transfer::Blocked);
+        wait(&reader);
+        assert_eq!(reader.read(&mut [0; 64]), Transfer::Moved(7));
+        assert_eq!(asked.try_iter().collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn read_that_fails_says_so_once() {
+        let mut errors = vec![Err(Errno::EINVAL)].into_iter();
+        let origin = move |_: &mut [u8]| errors.next().unwrap_or(Ok(0));
+        let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        assert_eq!(reader.read(&mut [0; 7]), Transfer::Blocked);
+        wait(&reader);
+        assert_eq!(reader.read(&mut [0; 7]), Transfer::Failed(Errno::EINVAL));
+        assert_eq!(reader.read(&mut [0; 7]), Transfer::Blocked);
+        wait(&reader);
+        assert_eq!(reader.read(&mut [0; 7]), Transfer::Ended);
+    }
+}

@@ -1,0 +1,298 @@
+//! Files whose reads are never answered, as on a network file system whose server has gone: whoever wants to end the monitor can.
+//! They are on a file system in user space, which takes root or fusermount3.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
+use fuser::{
+    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request,
+};
+use libtest_mimic::{Completion, Trial};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    let trial = |name: &'static str, test: fn(&Storage)| {
+        Trial::ignorable_test(name, move || match Storage::mount() {
+            Ok(storage) => {
+                test(&storage);
+                Ok(Completion::Completed)
+            }
+            Err(why) => Ok(Completion::ignored_with(why)),
+        })
+    };
+    vec![
+        trial("hanging_disk_is_left_at_a_second_sigterm", hanging_disk_is_left_at_a_second_sigterm),
+        trial("hanging_disk_is_left_by_its_keys", hanging_disk_is_left_by_its_keys),
+        trial(
+            "hanging_disk_keeps_no_other_device_from_its_end",
+            hanging_disk_keeps_no_other_device_from_its_end,
+        ),
+        trial("hanging_kernel_is_left_at_sigterm", hanging_kernel_is_left_at_sigterm),
+        trial("hanging_kernel_is_left_when_the_time_is_up", hanging_kernel_is_left_when_the_time_is_up),
+        trial(
+            "hanging_kernel_of_a_restart_is_left_by_its_keys",
+            hanging_kernel_of_a_restart_is_left_by_its_keys,
+        ),
+        trial("hanging_standard_input_stops_nobody", hanging_standard_input_stops_nobody),
+    ]
+}
+
+/// The names of the files: a kernel, and a disk of 1 GiB of zeros.
+const KERNEL: &str = "kernel";
+const DISK: &str = "disk";
+const DISK_LEN: u64 = 1 << 30;
+
+/// The file system, and a directory beside it.
+struct Storage {
+    dir: TempDir,
+    hangs: Arc<AtomicBool>,
+    /// A word for each read that waits for ever.
+    hanging: Receiver<()>,
+    held: Arc<Mutex<Vec<ReplyData>>>,
+    session: Option<BackgroundSession>,
+}
+
+impl Storage {
+    /// Not every host lets an ordinary user.
+    fn mount() -> Result<Self, String> {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        let (hangs, held) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (report, hanging) = channel();
+        let files = Files {
+            kernel: fs::read(guests::path("echo")).unwrap(),
+            hangs: Arc::clone(&hangs),
+            held: Arc::clone(&held),
+            report: Mutex::new(report),
+        };
+        let mounted = fuser::spawn_mount(files, dir.path().join("mnt"), &fuser::Config::default());
+        let session = Some(mounted.map_err(|error| format!("FUSE: {error}"))?);
+        Ok(Self { dir, hangs, hanging, held, session })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("mnt").join(name)
+    }
+
+    /// From now on nothing is read, and nothing of `name` is cached.
+    fn hang(&self, name: &str) {
+        self.hangs.store(true, Ordering::SeqCst);
+        drop(File::open(self.path(name)).unwrap());
+    }
+
+    #[track_caller]
+    fn wait_until_it_hangs(&self) {
+        self.hanging.recv_timeout(DEADLINE).expect("a read that isn't answered");
+    }
+
+    fn launch(&self, config: &str) -> Launch {
+        fs::write(self.dir.path().join("vm.json"), config).unwrap();
+        Monitor::command(["--config", "vm.json"]).dir(self.dir.path())
+    }
+
+    /// A guest that reads a sector of its disk for each byte that is typed.
+    fn reading_guest(&self, more: &str) -> Launch {
+        let (image, disk) = (guests::path("disk-read"), self.path(DISK));
+        self.launch(&format!(
+            r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "irqchip": true,
+                "devices": [{{"type": "block", "id": "slow", "path": {disk:?}, "read_only": true}}{more}]}}"#
+        ))
+    }
+
+    /// Has the guest read what never comes.
+    fn read_and_hang(&self, monitor: &mut Monitor) {
+        monitor.expect("ready\n", DEADLINE);
+        monitor.send(b"1");
+        monitor.expect("1", DEADLINE);
+        self.hang(DISK);
+        monitor.send(b"2");
+        self.wait_until_it_hangs();
+    }
+}
+
+impl Drop for Storage {
+    /// Answers all, so that nobody waits in the kernel for what has gone.
+    fn drop(&mut self) {
+        self.hangs.store(false, Ordering::SeqCst);
+        self.held.lock().unwrap().clear();
+        drop(self.session.take());
+    }
+}
+
+struct Files {
+    kernel: Vec<u8>,
+    hangs: Arc<AtomicBool>,
+    held: Arc<Mutex<Vec<ReplyData>>>,
+    report: Mutex<Sender<()>>,
+}
+
+const KERNEL_INODE: INodeNo = INodeNo(2);
+const DISK_INODE: INodeNo = INodeNo(3);
+/// How long the kernel believes what it was told of a file.
+const VALID: Duration = Duration::from_secs(60);
+
+impl Files {
+    fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let (kind, perm, size) = match inode {
+            INodeNo::ROOT => (FileType::Directory, 0o755, 0),
+            KERNEL_INODE => (FileType::RegularFile, 0o644, self.kernel.len() as u64),
+            _ => (FileType::RegularFile, 0o644, DISK_LEN),
+        };
+        let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
+        let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+        let (ino, nlink, rdev, flags, blksize, blocks) = (inode, 1, 0, 0, 4096, size / 512);
+        FileAttr {
+            ino,
+            size,
+            blocks,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            blksize,
+            flags,
+        }
+    }
+}
+
+impl Filesystem for Files {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name.to_str() {
+            Some(KERNEL) => reply.entry(&VALID, &self.attributes(KERNEL_INODE), Generation(0)),
+            Some(DISK) => reply.entry(&VALID, &self.attributes(DISK_INODE), Generation(0)),
+            _ => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&VALID, &self.attributes(inode));
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        len: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().push(reply);
+            let _ = self.report.lock().unwrap().send(());
+            return;
+        }
+        let zeros = vec![0; len as usize];
+        let kernel = self.kernel.get(offset as usize..).unwrap_or_default();
+        match inode {
+            KERNEL_INODE => reply.data(&kernel[..kernel.len().min(len as usize)]),
+            _ => reply.data(&zeros),
+        }
+    }
+}
+
+const DISK_NOTICE: &str = "still stopping virtio block \"slow\"";
+
+/// The first one asks for the end, which would wait for half a minute.
+fn hanging_disk_is_left_at_a_second_sigterm(storage: &Storage) {
+    let mut monitor = storage.reading_guest("").stdin(Stdin::Pipe).start();
+    storage.read_and_hang(&mut monitor);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_stderr(DISK_NOTICE, DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert!(
+        monitor.stderr().contains("left unfinished: stopping virtio block \"slow\""),
+        "{}",
+        monitor.stderr()
+    );
+}
+
+fn hanging_disk_is_left_by_its_keys(storage: &Storage) {
+    let mut monitor = storage.reading_guest("").on_terminal().start();
+    storage.read_and_hang(&mut monitor);
+    let before = monitor.termios_before();
+    monitor.send(b"\x01x");
+    monitor.expect_stderr(DISK_NOTICE, DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.termios(), before);
+}
+
+/// A device that ends in order removes its socket, an image that does writes its tables.
+fn hanging_disk_keeps_no_other_device_from_its_end(storage: &Storage) {
+    let more = r#", {"type": "vsock", "cid": 3, "path": "socket"}"#;
+    let mut monitor = storage.reading_guest(more).stdin(Stdin::Pipe).start();
+    storage.read_and_hang(&mut monitor);
+    let socket = storage.dir.path().join("socket");
+    assert!(socket.exists());
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_stderr(DISK_NOTICE, DEADLINE);
+    assert!(!socket.exists());
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn hanging_kernel(storage: &Storage) -> Launch {
+    storage
+        .launch(&format!(r#"{{"boot": {{"kernel": {:?}}}, "on_reboot": "restart"}}"#, storage.path(KERNEL)))
+}
+
+/// There is nothing to lose yet.
+fn hanging_kernel_is_left_at_sigterm(storage: &Storage) {
+    storage.hang(KERNEL);
+    let mut monitor = hanging_kernel(storage).start();
+    storage.wait_until_it_hangs();
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+fn hanging_kernel_is_left_when_the_time_is_up(storage: &Storage) {
+    storage.hang(KERNEL);
+    let mut monitor = hanging_kernel(storage).args(["--timeout", "1s"]).start();
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+    let message = "error: the timeout has passed before the guest ran: opening the files of the config\n";
+    assert_eq!(monitor.stderr(), message);
+}
+
+fn hanging_kernel_of_a_restart_is_left_by_its_keys(storage: &Storage) {
+    let mut monitor = hanging_kernel(storage).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    storage.hang(KERNEL);
+    monitor.send(b"\x04");
+    storage.wait_until_it_hangs();
+    monitor.send(b"\x01s");
+    monitor.expect("[reading the kernel]", DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_stderr("still reading the kernel", DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn hanging_standard_input_stops_nobody(storage: &Storage) {
+    storage.hang(DISK);
+    let script = format!("exec \"$0\" \"$@\" <{:?}", storage.path(DISK));
+    let mut monitor = crate::common::boot("echo").wrapped(["sh", "-c", &script]).start();
+    monitor.expect("ready\n", DEADLINE);
+    storage.wait_until_it_hangs();
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
