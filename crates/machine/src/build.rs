@@ -23,10 +23,10 @@ use crate::diagnostics::Watching;
 use crate::error::Tried;
 use crate::guest::GuestPlan;
 use crate::handler::{BusHandler, GuestEnd};
+use crate::job::Progress;
 use crate::machine::Machine;
 use crate::pause::RunState;
 use crate::plan::DeviceKind;
-use crate::supervisor::Progress;
 use crate::virtio::{self, VirtioDevices};
 use crate::{Diagnostics, Error, Inputs, Messages, Plan, affinity, host_cpu};
 

@@ -172,4 +172,10 @@ mod tests {
         let text = Ending::Crashed(Box::new(crash)).to_string();
         assert!(text.ends_with("outside of memory"), "{text}");
     }
+
+    #[test]
+    fn time_that_is_up_before_the_guest_runs_says_what_the_monitor_was_doing() {
+        let ending = Ending::TimeIsUp(Late::LastOutput).while_starting("reading the kernel".to_owned());
+        assert_eq!(ending.to_string(), "the timeout has passed before the guest ran: reading the kernel");
+    }
 }

@@ -16,8 +16,8 @@ use crate::console::Lines;
 use crate::diagnostics::Watching;
 use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
+use crate::job::Progress;
 use crate::pause::RunState;
-use crate::supervisor::Progress;
 use crate::virtio::VirtioDevices;
 use crate::{Ending, Error, Plan, expect, plan};
 

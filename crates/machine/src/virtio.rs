@@ -20,8 +20,8 @@ use vmm_virtio::{
 
 use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
+use crate::job::Progress;
 use crate::plan::Ram;
-use crate::supervisor::Progress;
 use crate::{DeviceLog, Error};
 
 /// A device whose files are open.

@@ -28,7 +28,7 @@ impl Progress {
     }
 
     /// All that has begun and isn't done.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let steps = self.steps();
         if steps.is_empty() { "starting".to_owned() } else { steps.join(", ") }
     }
@@ -53,7 +53,7 @@ impl Drop for Step {
 
 /// Work on a thread of its own. Dropping this leaves it to itself: what comes of it then is dropped on that thread.
 #[derive(Debug)]
-pub(super) struct Job<T> {
+pub(crate) struct Job<T> {
     result: Receiver<thread::Result<T>>,
     progress: Progress,
     thread: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ pub(super) struct Job<T> {
 
 impl<T: Send + 'static> Job<T> {
     /// Begins `work`, and writes `done` when there is a result.
-    pub(super) fn start(
+    pub(crate) fn start(
         done: Arc<EventFd>,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> io::Result<Self> {
@@ -80,7 +80,7 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// What came of it, if it is done: an error if it panicked. To be called until there is a result, and not after that.
-    pub(super) fn take(&mut self) -> Option<thread::Result<T>> {
+    pub(crate) fn take(&mut self) -> Option<thread::Result<T>> {
         let result = self.result.try_recv().ok()?;
         if let Some(thread) = self.thread.take() {
             // It has nothing left to do, but is counted as a thread until it has ended.
@@ -89,7 +89,7 @@ impl<T: Send + 'static> Job<T> {
         Some(result)
     }
 
-    pub(super) fn progress(&self) -> &Progress {
+    pub(crate) fn progress(&self) -> &Progress {
         &self.progress
     }
 }

@@ -1,0 +1,79 @@
+//! The consoles, which go from a machine to the next.
+
+use std::io;
+
+use event_manager::SubscriberOps;
+use vmm_hostio::crash;
+use vmm_hostio::terminal::RawMode;
+
+use super::{Offloaded, Supervisor};
+use crate::Error;
+use crate::console::{self, Console, Lines};
+use crate::event_loop::Source;
+
+impl Supervisor {
+    /// Opens the first machine's consoles, and makes the terminal raw. Nothing refuses the start any more after that: only then a
+    /// console's file loses what was in it.
+    pub(super) fn open_consoles(&mut self, lines: Lines, on_terminal: bool) -> Result<Offloaded<()>, Error> {
+        let messages = self.messages.0.clone();
+        let opened = self.offload(move |progress| {
+            let _step = progress.begin("opening the consoles".to_owned());
+            console::open_all(lines, Vec::new(), &messages)
+        })?;
+        let mut consoles = match opened {
+            Offloaded::Done(opened) => opened?,
+            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        };
+        if on_terminal {
+            crash::restore_terminal().map_err(Error::Terminal)?;
+            self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
+        }
+        let begun = self.offload(move |progress| {
+            let _step = progress.begin("emptying the consoles' files".to_owned());
+            consoles.iter_mut().try_for_each(Console::begin).map(|()| consoles)
+        })?;
+        match begun {
+            Offloaded::Done(begun) => self.add_consoles(begun?),
+            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        }
+        Ok(Offloaded::Done(()))
+    }
+
+    /// Gives the consoles the lines of the machine that follows.
+    pub(super) fn move_consoles(&mut self, lines: Lines) -> Result<(), Error> {
+        let ids = std::mem::take(&mut self.consoles);
+        let removed = ids.into_iter().map(|id| self.events.remove_subscriber(id));
+        let kept = removed.filter_map(|removed| match removed {
+            Ok(Source::Console(console)) => Some(*console),
+            _ => None,
+        });
+        let kept = kept.collect();
+        let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
+        consoles.iter_mut().try_for_each(Console::begin)?;
+        self.add_consoles(consoles);
+        Ok(())
+    }
+
+    fn add_consoles(&mut self, mut consoles: Vec<Console>) {
+        let ptys = consoles.iter_mut().filter_map(Console::announcement);
+        let ptys: String = ptys.map(|(console, pty)| format!("{console}: {pty}\n")).collect();
+        if let Some(announcements) = &self.announcements {
+            announcements.say(ptys.as_bytes());
+        }
+        let sources = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
+        self.consoles = sources.map(|source| self.events.add_subscriber(source)).collect();
+    }
+
+    /// Says something to the person at the terminal, if there is one.
+    pub(super) fn say(&mut self, text: &str) {
+        self.each_console(|console| console.say(text));
+    }
+
+    pub(super) fn each_console(&mut self, mut act: impl FnMut(&mut Console)) {
+        for id in &self.consoles {
+            if let Ok(Source::Console(console)) = self.events.subscriber_mut(*id) {
+                act(console);
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Waiting for jobs, with an ear for whoever wants to end the monitor.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::Supervisor;
+use crate::error::Tried;
+use crate::job::{Job, Progress};
+use crate::{Ending, Error};
+
+/// Time after which the user is told what the end waits for, and may ask again to leave it.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Time that an unfinished start has. It has nothing to lose but the names of sockets.
+const START_PATIENCE: Duration = Duration::from_secs(1);
+/// Time that a machine's devices have to finish what they have begun.
+pub(super) const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What became of work that the [`Supervisor`] had done elsewhere.
+#[derive(Debug)]
+pub enum Offloaded<T> {
+    /// It is done.
+    Done(T),
+    /// Somebody wanted to end the monitor before it was.
+    Ended(Ending),
+}
+
+/// How waiting ended.
+enum Waited<T> {
+    Done(T),
+    Ended(Ending),
+    Late,
+}
+
+impl Supervisor {
+    /// Does `work`, which prepares a start, on another thread, and hears meanwhile whether the user wants to end the monitor.
+    /// If so, the work has a second to come to its end; what it made is dropped. If that isn't enough it is left alone, to end
+    /// with the process.
+    ///
+    /// # Errors
+    /// There is no thread for it, it panicked, or the event loop failed.
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<Offloaded<T>, Error> {
+        self.offload_within(START_PATIENCE, work)
+    }
+
+    pub(super) fn offload_within<T: Send + 'static>(
+        &mut self,
+        patience: Duration,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<Offloaded<T>, Error> {
+        let mut job = self.start_job(work)?;
+        let ending = match self.wait_for(&mut job, None, |_| true)? {
+            Waited::Done(done) => return Ok(Offloaded::Done(done)),
+            Waited::Ended(ending) => ending.while_starting(job.progress().text()),
+            // Never, without a limit.
+            Waited::Late => Ending::Quit,
+        };
+        if let Some(done) = self.finish_job(&mut job, patience)? {
+            self.discard(done);
+        }
+        Ok(Offloaded::Ended(ending))
+    }
+
+    /// Does `work`, which ends something, on another thread. Whoever wants to end the monitor need not wait longer than that takes,
+    /// or than [`END_PATIENCE`].
+    pub(super) fn finish<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Option<T> {
+        let job = self.start_job(work);
+        match job.and_then(|mut job| self.finish_job(&mut job, END_PATIENCE)) {
+            Ok(done) => done,
+            Err(error) => {
+                warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Drops what may wait for a file when it is dropped.
+    pub(super) fn discard<T: Send + 'static>(&mut self, value: T) {
+        self.finish(move |progress| {
+            let _step = progress.begin("closing files".to_owned());
+            drop(value);
+        });
+    }
+
+    fn start_job<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<Job<T>, Error> {
+        Job::start(Arc::clone(&self.job_done), work).tried("thread of a job")
+    }
+
+    /// Waits for a job without which the monitor could end. `None` if it took too long, or the user doesn't want to wait.
+    fn finish_job<T: Send + 'static>(
+        &mut self,
+        job: &mut Job<T>,
+        patience: Duration,
+    ) -> Result<Option<T>, Error> {
+        let begun = Instant::now();
+        if let Waited::Done(done) = self.wait_for(job, Some(begun + NOTICE.min(patience)), |_| false)? {
+            return Ok(Some(done));
+        }
+        let doing = job.progress().text();
+        if patience > NOTICE {
+            let left = patience - NOTICE;
+            warn!("still {doing}; another signal, Ctrl-A x, or {left:?} more leave that unfinished");
+            if let Waited::Done(done) = self.wait_for(job, Some(begun + patience), Ending::is_asked_for)? {
+                return Ok(Some(done));
+            }
+        }
+        warn!("left unfinished: {}", job.progress().text());
+        Ok(None)
+    }
+
+    /// Runs the event loop until the job is done, the time is over, or something asks for an end that is heeded.
+    fn wait_for<T: Send + 'static>(
+        &mut self,
+        job: &mut Job<T>,
+        until: Option<Instant>,
+        is_heeded: fn(&Ending) -> bool,
+    ) -> Result<Waited<T>, Error> {
+        loop {
+            if let Some(result) = job.take() {
+                return result.map(Waited::Done).map_err(|_| Error::JobPanicked);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(Waited::Late);
+            }
+            self.turn(until)?;
+            while let Ok(message) = self.messages.1.try_recv() {
+                match self.heed_without_guest(message, &job.progress().text()) {
+                    Some(ending) if is_heeded(&ending) => return Ok(Waited::Ended(ending)),
+                    Some(ending) => self.asked_for = self.asked_for.take().or(Some(ending)),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// A turn of the event loop.
+    pub(super) fn turn(&mut self, until: Option<Instant>) -> Result<(), Error> {
+        let turned = match until {
+            None => self.events.run(),
+            Some(until) => {
+                // Rounded up: the last millisecond is waited for too.
+                let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                self.events.run_with_timeout(left.as_millis().try_into().unwrap_or(i32::MAX))
+            }
+        };
+        turned.map(drop).map_err(Error::EventLoop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::Timeouts;
+
+    #[test]
+    fn job_that_hangs_is_left_when_its_time_is_over() {
+        let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
+        let (release, released) = channel::<()>();
+        let mut job = supervisor.start_job(move |_| released.recv()).unwrap();
+        assert!(supervisor.finish_job(&mut job, Duration::from_millis(20)).unwrap().is_none());
+        release.send(()).unwrap();
+        assert_eq!(supervisor.finish_job(&mut job, Duration::from_secs(10)).unwrap(), Some(Ok(())));
+    }
+
+    #[test]
+    fn run_whose_time_is_up_leaves_work_that_is_not_done() {
+        let timeouts = Timeouts { run: Some(Instant::now()), ..Timeouts::default() };
+        let mut supervisor = Supervisor::new(Instant::now(), timeouts).unwrap();
+        let (_release, released) = channel::<()>();
+        let offloaded = supervisor.offload(move |_| released.recv()).unwrap();
+        assert!(matches!(offloaded, Offloaded::Ended(Ending::TimeIsUp(_))), "{offloaded:?}");
+    }
+}
