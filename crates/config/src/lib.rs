@@ -34,6 +34,8 @@
 //! # }
 //! ```
 //!
+//! What can be done to a machine that is there is a [`Command`], and what comes back a [`Response`].
+//!
 //! [`schema()`] renders the file's JSON schema; `docs/config.md` describes each field in prose.
 #![forbid(unsafe_code)]
 
@@ -42,6 +44,7 @@ mod announce;
 mod boot;
 mod choice;
 mod cmdline;
+mod command;
 mod config;
 mod conflicts;
 mod count;
@@ -74,6 +77,9 @@ pub use affinity::{HostCpu, HostCpus};
 pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
+pub use command::{
+    Command, CommandError, ErrorCode, MachineState, MachineStatus, Outcome, Reply, Request, Response, Status,
+};
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;
 pub use device::Device;

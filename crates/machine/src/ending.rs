@@ -27,6 +27,8 @@ const PIPE_SIGNAL: u8 = 13;
 pub enum Ending {
     /// The guest switched itself off or reset itself.
     Guest(Power),
+    /// The user reset the machine.
+    Reset,
     /// The guest's kernel said that it has panicked.
     Panicked,
     /// The guest ended the monitor with this exit code.
@@ -64,20 +66,25 @@ impl Ending {
         match self {
             Self::Guest(_) | Self::Panicked | Self::Exit(_) | Self::Halted => true,
             Self::Unexpected(_) | Self::Crashed(_) => true,
-            Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
+            Self::Reset | Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
         }
     }
 
     /// The exit code of a monitor whose machine ended so.
     pub fn exit_code(&self) -> u8 {
         match *self {
-            Self::Guest(_) | Self::Halted | Self::Quit => 0,
+            Self::Guest(_) | Self::Reset | Self::Halted | Self::Quit => 0,
             Self::Exit(code) => code,
             Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) => GUEST_FAILED,
             Self::TimeIsUp(_) => TIME_IS_UP,
             Self::OutputGone => BY_SIGNAL + PIPE_SIGNAL,
             Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
         }
+    }
+
+    /// Whether the machine was reset, by whom ever.
+    pub(crate) fn is_reset(&self) -> bool {
+        matches!(self, Self::Guest(Power::Reset) | Self::Reset)
     }
 
     /// This, asked for while a guest was being started and the monitor was doing `what`.
@@ -105,6 +112,7 @@ impl fmt::Display for Ending {
         match self {
             Self::Guest(Power::Off) => f.write_str("the guest powered off"),
             Self::Guest(Power::Reset) => f.write_str("the guest reset itself"),
+            Self::Reset => f.write_str("the machine was reset"),
             Self::Panicked => f.write_str("the guest's kernel panicked; its console has the reason"),
             Self::Exit(code) => write!(f, "the guest ended the monitor with exit code {code}"),
             Self::Halted => f.write_str("the guest halted"),

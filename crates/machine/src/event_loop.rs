@@ -20,8 +20,10 @@ use crate::signals::Signals;
 pub(crate) enum Message {
     /// The UART has room again: wake the vCPUs that were held.
     Wake,
-    /// The user wants to leave.
-    Quit,
+    /// The user has typed a key of the monitor's.
+    Key(Key),
+    /// A program asks for something.
+    Requested,
     /// Nobody reads our standard output any more.
     OutputGone,
     /// The monitor was sent this signal.
@@ -42,11 +44,18 @@ pub(crate) enum Message {
     TimeIsUp,
     /// The guest has had the time that it was given to shut down.
     ShutdownTimeIsUp,
-    /// The user presses the power button.
+}
+
+/// A key that is a command, behind Ctrl-A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// End the machine.
+    Quit,
+    /// Press the power button.
     PowerButton,
-    /// The user pauses or resumes the machine.
+    /// Pause or resume the machine.
     Pause,
-    /// The user wants to know how the machine is.
+    /// Say how the machine is.
     Status,
 }
 

@@ -91,7 +91,7 @@ pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::{Device, DeviceKind, Plan};
 pub use signals::outlive_file_limits;
-pub use supervisor::{Offloaded, Run, Start, Supervisor, Timeouts};
+pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};
 pub use virtio::VirtioPlan;
 /// What the guest can ask of its machine's power.
 pub use vmm_bus::Power;

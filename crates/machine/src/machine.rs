@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
-use vmm_config::{Config, Expect};
+use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
 use vmm_devices::{Output, PowerManagement};
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
@@ -19,7 +19,7 @@ use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
 use crate::pause::RunState;
 use crate::virtio::VirtioDevices;
-use crate::{Ending, Error, Plan, expect, plan};
+use crate::{Ending, Error, Plan, expect};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub(crate) struct Machine {
@@ -56,13 +56,19 @@ impl Machine {
         self.power.as_ref().is_some_and(|power| power.press_power_button())
     }
 
-    /// In one line.
-    pub(crate) fn status(&self) -> String {
-        let memory = plan::shown_len(self.ram.regions().map(|region| region.len).sum());
-        let (vcpus, seconds) = (self.vcpus.count(), self.uptime().as_secs());
-        let plural = if vcpus == 1 { "" } else { "s" };
-        let paused = if self.runs() { "" } else { ", paused" };
-        format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{paused}")
+    /// How it is.
+    pub(crate) fn status(&self) -> Status {
+        let state = match self.state {
+            RunState::Running => MachineState::Running,
+            RunState::Pausing { .. } => MachineState::Pausing,
+            RunState::Paused => MachineState::Paused,
+        };
+        let machine = MachineStatus {
+            vcpus: self.vcpus.count() as u32,
+            memory_bytes: self.ram.regions().map(|region| region.len).sum(),
+            uptime_ms: self.uptime().as_millis() as u64,
+        };
+        Status { state, doing: None, machine: Some(machine) }
     }
 
     /// The machine's end, if a vCPU brought it.

@@ -110,7 +110,8 @@ fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
     file.set_len(text.len() as u64)
 }
 
-fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
+/// The counters of all devices, by their ids.
+pub(crate) fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
     let each = |counters: &vmm_virtio::Counters| -> Map<String, Value> {
         counters.each().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect()
     };

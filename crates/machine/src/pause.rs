@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use vmm_config::{CommandError, ErrorCode};
+
 use crate::machine::Machine;
 
 /// Time that vCPUs have to leave the guest. They need microseconds, unless they wait in the kernel for a file's page.
@@ -31,13 +33,26 @@ pub(crate) enum RunState {
 }
 
 impl Machine {
-    /// Pauses a running machine, or resumes a paused one. `say` tells the user.
-    pub(crate) fn toggle_pause(&mut self, say: impl FnMut(&str)) {
+    /// Begins to pause a machine that runs. A paused one stays so; one that pauses and would go on then doesn't. `say` tells the user.
+    ///
+    /// # Errors
+    /// A vCPU doesn't leave the guest; all run on.
+    pub(crate) fn pause(&mut self, say: impl FnMut(&str)) -> Result<(), CommandError> {
         match &mut self.state {
-            RunState::Running => self.pause(say),
-            RunState::Pausing { resumes } => *resumes = !*resumes,
-            RunState::Paused => self.resume(say),
+            RunState::Running => {
+                if !self.vcpus.pause_within(PATIENCE) {
+                    self.vcpus.resume();
+                    let message = "not paused: a vCPU waits for a file that the guest has as memory";
+                    return Err(CommandError::new(ErrorCode::StorageHangs, message));
+                }
+                self.virtio.begin_suspend();
+                self.state = RunState::Pausing { resumes: false };
+                self.finish_pause(say);
+            }
+            RunState::Pausing { resumes } => *resumes = false,
+            RunState::Paused => {}
         }
+        Ok(())
     }
 
     /// Completes a pause if all devices have come to rest. To be called when one may have.
@@ -54,21 +69,18 @@ impl Machine {
         }
     }
 
-    fn pause(&mut self, mut say: impl FnMut(&str)) {
-        if !self.vcpus.pause_within(PATIENCE) {
-            self.vcpus.resume();
-            return say("not paused: a vCPU waits for a file that it has as memory");
+    /// Lets a paused machine go on, and one that pauses as soon as its devices are at rest.
+    pub(crate) fn resume(&mut self, mut say: impl FnMut(&str)) {
+        match &mut self.state {
+            RunState::Running => {}
+            RunState::Pausing { resumes } => *resumes = true,
+            RunState::Paused => {
+                // Before whatever the guest prints.
+                say("resumed");
+                self.virtio.resume();
+                self.vcpus.resume();
+                self.state = RunState::Running;
+            }
         }
-        self.virtio.begin_suspend();
-        self.state = RunState::Pausing { resumes: false };
-        self.finish_pause(say);
-    }
-
-    fn resume(&mut self, mut say: impl FnMut(&str)) {
-        // Before whatever the guest prints.
-        say("resumed");
-        self.virtio.resume();
-        self.vcpus.resume();
-        self.state = RunState::Running;
     }
 }

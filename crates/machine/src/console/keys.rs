@@ -1,5 +1,7 @@
 //! The keys that a terminal's user types at the monitor instead of the guest.
 
+use crate::event_loop::Key;
+
 /// Ctrl-A, which starts a command.
 const PREFIX: u8 = 0x01;
 
@@ -15,14 +17,8 @@ pub(super) struct Keys {
 pub(super) enum Command {
     /// Ctrl-A h: list the keys.
     Help,
-    /// Ctrl-A b: press the power button.
-    PowerButton,
-    /// Ctrl-A p: pause or resume the machine.
-    Pause,
-    /// Ctrl-A s: say how the machine is.
-    Status,
-    /// Ctrl-A x: end the machine.
-    Quit,
+    /// What concerns the machine.
+    Key(Key),
 }
 
 /// What Ctrl-A h says.
@@ -46,10 +42,10 @@ impl Keys {
             self.prefixed = false;
             match key {
                 b'h' => command(Command::Help),
-                b'b' => command(Command::PowerButton),
-                b'p' => command(Command::Pause),
-                b's' => command(Command::Status),
-                b'x' => command(Command::Quit),
+                b'b' => command(Command::Key(Key::PowerButton)),
+                b'p' => command(Command::Key(Key::Pause)),
+                b's' => command(Command::Key(Key::Status)),
+                b'x' => command(Command::Key(Key::Quit)),
                 b'a' => guest.push(PREFIX),
                 _ => {}
             }
@@ -75,7 +71,7 @@ mod tests {
 
     #[test]
     fn keys_ctrl_a_x_quits_also_in_two_reads() {
-        assert_eq!(split(&[b"a\x01", b"xb"]), (b"ab".to_vec(), vec![Command::Quit]));
+        assert_eq!(split(&[b"a\x01", b"xb"]), (b"ab".to_vec(), vec![Command::Key(Key::Quit)]));
     }
 
     #[test]
@@ -85,8 +81,15 @@ mod tests {
 
     #[test]
     fn keys_commands_come_in_order_and_the_rest_is_the_guests() {
-        let expected =
-            (b"1234".to_vec(), vec![Command::Help, Command::Status, Command::PowerButton, Command::Pause]);
+        let expected = (
+            b"1234".to_vec(),
+            vec![
+                Command::Help,
+                Command::Key(Key::Status),
+                Command::Key(Key::PowerButton),
+                Command::Key(Key::Pause),
+            ],
+        );
         assert_eq!(split(&[b"1\x01h2\x01s3\x01b\x01p4"]), expected);
     }
 

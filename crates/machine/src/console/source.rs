@@ -273,10 +273,7 @@ impl Console {
         self.typed.push(bytes, |command| {
             let message = match command {
                 Command::Help => return say(line, keys::HELP),
-                Command::PowerButton => Message::PowerButton,
-                Command::Pause => Message::Pause,
-                Command::Status => Message::Status,
-                Command::Quit => Message::Quit,
+                Command::Key(key) => Message::Key(key),
             };
             // The receiver lives in the same machine; if it has gone, so have we.
             let _ = messages.send(message);

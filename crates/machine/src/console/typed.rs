@@ -193,6 +193,7 @@ mod tests {
     use vmm_devices::Uart;
 
     use super::*;
+    use crate::event_loop::Key;
 
     /// A UART whose guest doesn't listen, until it enables the received data interrupt.
     fn deaf() -> Arc<Uart> {
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(typed.room(&uart), INPUT_LEN);
         let mut commands = Vec::new();
         typed.push(b"hello\x01x", |command| commands.push(command));
-        assert_eq!(commands, [Command::Quit]);
+        assert_eq!(commands, [Command::Key(Key::Quit)]);
         assert_eq!(typed.deliver(&uart), None);
         listen(&uart);
         assert_eq!(typed.deliver(&uart), None);
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(typed.room(&uart), INPUT_LEN);
         let mut commands = Vec::new();
         typed.push(b"abc\x01s", |command| commands.push(command));
-        assert_eq!(commands, [Command::Status]);
+        assert_eq!(commands, [Command::Key(Key::Status)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Whatever may wait for a file is done by a [`Job`](crate::job::Job), on a thread of its own: opening, reading a kernel, stopping a disk. So the
 //! event loop goes on, and whoever wants to end the monitor is heard, even if the host's storage never answers.
 
+mod commands;
 mod consoles;
 mod running;
 mod waiting;
@@ -20,12 +21,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
-use vmm_bus::Power;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::terminal::{self, RawMode};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_virtio::Entry;
 
+pub use commands::Commander;
 pub use waiting::Offloaded;
 
 use crate::build::Parts;
@@ -39,6 +40,7 @@ use crate::job::Progress;
 use crate::machine::Machine;
 use crate::signals::Signals;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Messages, MetricsFile, Plan};
+use commands::Requests;
 use waiting::END_PATIENCE;
 
 /// How long a guest may take to shut down, unless told otherwise: a third of what service managers give before they kill.
@@ -104,6 +106,7 @@ pub struct Supervisor {
     shutting_down: bool,
     /// An end that was asked for while a machine was ending, in case that it was to be followed by another.
     asked_for: Option<Ending>,
+    requests: Requests,
     /// Written when a job is done, a vCPU has ended, a device has news.
     job_done: Arc<EventFd>,
     vcpu_ended: Arc<EventFd>,
@@ -142,6 +145,7 @@ impl Supervisor {
         let job_done = told("eventfd of jobs", Message::JobDone)?;
         let vcpu_ended = told("eventfd of the vCPUs", Message::VcpuEnded)?;
         let news = told("eventfd of the devices", Message::DeviceNews)?;
+        let requested = told("eventfd of requests", Message::Requested)?;
         let mut supervisor = Self {
             events,
             messages: (messages, received),
@@ -154,6 +158,7 @@ impl Supervisor {
             shutdown_timeout: timeouts.shutdown,
             shutting_down: false,
             asked_for: None,
+            requests: Requests::new(requested),
             job_done,
             vcpu_ended,
             news,
@@ -204,7 +209,7 @@ impl Supervisor {
         let mut restarts = 0_u32;
         loop {
             let Ended { ending, exits, machine: stopped } = self.run_machine(machine)?;
-            let wants_restart = matches!(ending, Ending::Guest(Power::Reset)) && !self.shutting_down;
+            let wants_restart = ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
             let stopped = match stopped {
                 Some(stopped) if restarts_it => stopped,
@@ -271,14 +276,10 @@ impl Supervisor {
             }
             Message::Resized => self.each_console(Console::resized),
             Message::Metrics => self.metrics_due = true,
-            Message::Status => self.say(status),
-            Message::PowerButton | Message::Pause => self.say("no guest runs"),
+            Message::Key(key) => return self.typed(key, None, status),
+            Message::Requested => return self.obey(None, status),
             Message::JobDone | Message::Wake | Message::DeviceNews | Message::VcpuEnded => {}
-            Message::Quit
-            | Message::OutputGone
-            | Message::Signal(_)
-            | Message::TimeIsUp
-            | Message::ShutdownTimeIsUp => {}
+            Message::OutputGone | Message::Signal(_) | Message::TimeIsUp | Message::ShutdownTimeIsUp => {}
         }
         ending_of(message)
     }
@@ -287,7 +288,6 @@ impl Supervisor {
 /// The end that a message asks for by itself.
 fn ending_of(message: Message) -> Option<Ending> {
     match message {
-        Message::Quit => Some(Ending::Quit),
         Message::OutputGone => Some(Ending::OutputGone),
         Message::Signal(signal) => Some(Ending::Signal(signal)),
         Message::ShutdownTimeIsUp => Some(Ending::Signal(libc::SIGTERM)),
@@ -299,9 +299,8 @@ fn ending_of(message: Message) -> Option<Ending> {
         | Message::DeviceNews
         | Message::JobDone
         | Message::VcpuEnded
-        | Message::PowerButton
-        | Message::Pause
-        | Message::Status => None,
+        | Message::Key(_)
+        | Message::Requested => None,
     }
 }
 

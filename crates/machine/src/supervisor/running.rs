@@ -2,7 +2,6 @@
 
 use event_manager::SubscriberOps;
 use tracing::{info, warn};
-use vmm_bus::Power;
 use vmm_hostio::terminal;
 
 use super::{Ended, Supervisor, ending_of};
@@ -19,6 +18,7 @@ impl Supervisor {
         let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
         info!("first KVM_RUN after {total} us, of which kernel file {load} us");
         let ending = self.wait_for_ending(&mut machine);
+        self.give_up_pending();
         let mut vcpus = std::mem::take(&mut machine.vcpus);
         let stopped = self.finish(move |progress| {
             let _step = progress.begin("stopping the vCPUs".to_owned());
@@ -70,6 +70,7 @@ impl Supervisor {
                 // A vCPU that wrote a reset asks whether it still must wait.
                 machine.vcpus.wake();
                 machine.finish_pause(|text| self.say(text));
+                self.settle(machine);
             }
             Message::Metrics => self.write_metrics(machine),
             Message::Continued => {
@@ -87,21 +88,19 @@ impl Supervisor {
                 return Ok(Some(Ending::TimeIsUp(Late::Running(late))));
             }
             Message::Signal(signal) => return self.signalled(signal, machine),
-            Message::PowerButton => {
-                self.press_power_button(machine);
+            Message::Key(key) => {
+                let ending = self.typed(key, Some(machine), "");
+                self.settle(machine);
+                return Ok(ending);
             }
-            Message::Pause => machine.toggle_pause(|text| self.say(text)),
-            Message::Status => {
-                let status = machine.status();
-                self.say(&status);
-            }
-            Message::JobDone | Message::Quit | Message::OutputGone | Message::ShutdownTimeIsUp => {}
+            Message::Requested => return Ok(self.obey(Some(machine), "")),
+            Message::JobDone | Message::OutputGone | Message::ShutdownTimeIsUp => {}
         }
         Ok(ending_of(message))
     }
 
     /// The first SIGTERM asks the guest to shut down, if it runs and listens. Every other signal, and what comes later, is an end.
-    fn signalled(&mut self, signal: i32, machine: &Machine) -> Result<Option<Ending>, Error> {
+    fn signalled(&mut self, signal: i32, machine: &mut Machine) -> Result<Option<Ending>, Error> {
         let is_first = !std::mem::replace(&mut self.shutting_down, true);
         if is_first && machine.runs() && signal == libc::SIGTERM && self.press_power_button(machine) {
             info!(
@@ -112,15 +111,6 @@ impl Supervisor {
             return Ok(None);
         }
         Ok(Some(Ending::Signal(signal)))
-    }
-
-    /// Whether the guest listens to the power button.
-    fn press_power_button(&mut self, machine: &Machine) -> bool {
-        let listens = machine.press_power_button();
-        if !listens {
-            self.say("the guest doesn't listen to the power button");
-        }
-        listens
     }
 
     fn write_metrics(&mut self, machine: &Machine) {
@@ -159,7 +149,7 @@ impl Supervisor {
 
     /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.
     fn overruled(&mut self, ending: Ending) -> Ending {
-        if !matches!(ending, Ending::Guest(Power::Reset)) {
+        if !ending.is_reset() {
             return ending;
         }
         self.asked_for.take().or_else(|| self.take_ending()).unwrap_or(ending)

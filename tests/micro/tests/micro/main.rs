@@ -2,6 +2,7 @@
 
 mod articles;
 mod boot;
+mod commands;
 mod common;
 mod crash;
 mod examples;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         idle::tests(),
         pause::tests(),
         paused_machine::tests(),
+        commands::tests(),
         crash::tests(),
         flags::tests(),
         flat::tests(),

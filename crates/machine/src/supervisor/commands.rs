@@ -1,0 +1,245 @@
+//! What is done to a machine from outside: by the keys of a terminal, by signals, by a program.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use vmm_config::{Command, CommandError, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Supervisor;
+use crate::event_loop::Key;
+use crate::machine::Machine;
+use crate::pause::RunState;
+use crate::{Ending, metrics, plan};
+
+/// A way to give the machines of a [`Supervisor`] commands, from any thread. Clones are the same way.
+#[derive(Clone, Debug)]
+pub struct Commander {
+    requests: Sender<Asked>,
+    wake: Arc<EventFd>,
+}
+
+/// A request, and where its response goes.
+#[derive(Debug)]
+pub(super) struct Asked {
+    request: Request,
+    responses: Sender<Response>,
+}
+
+/// Both ends, and who waits for what to be done.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) commander: Commander,
+    pub(super) received: Receiver<Asked>,
+    pending: Vec<Asked>,
+}
+
+/// What became of a command at once.
+enum Executed {
+    Done(Reply),
+    Failed(CommandError),
+    /// It is done later.
+    Pending,
+    /// It is done, and the machine ends by it.
+    Ended(Ending),
+}
+
+impl Commander {
+    /// Asks for something. The response comes when it is done or can't be; `responses` is dropped without one if the supervisor
+    /// has gone.
+    pub fn send(&self, request: Request, responses: Sender<Response>) {
+        if self.requests.send(Asked { request, responses }).is_ok() {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl Requests {
+    pub(super) fn new(wake: Arc<EventFd>) -> Self {
+        let (requests, received) = std::sync::mpsc::channel();
+        Self { commander: Commander { requests, wake }, received, pending: Vec::new() }
+    }
+}
+
+impl Asked {
+    fn answer(self, outcome: Outcome) {
+        // Whoever asked may have gone.
+        let _ = self.responses.send(Response { id: self.request.id, outcome });
+    }
+}
+
+impl Supervisor {
+    /// A way to give commands to the machines, from any thread.
+    pub fn commander(&self) -> Commander {
+        self.requests.commander.clone()
+    }
+
+    /// Does what was asked for by programs, of the machine that runs, if one does. The end that one asked for comes back.
+    pub(super) fn obey(&mut self, mut machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
+        while let Ok(asked) = self.requests.received.try_recv() {
+            match self.execute(asked.request.command, machine.as_deref_mut(), doing) {
+                Executed::Done(reply) => asked.answer(Outcome::Result(reply)),
+                Executed::Failed(error) => asked.answer(Outcome::Error(error)),
+                Executed::Pending => self.requests.pending.push(asked),
+                Executed::Ended(ending) => {
+                    asked.answer(Outcome::Result(Reply::Done));
+                    // What else waits is looked at in the next turn.
+                    let _ = self.requests.commander.wake.write(1);
+                    return Some(ending);
+                }
+            }
+            if let Some(machine) = machine.as_deref_mut() {
+                self.settle(machine);
+            }
+        }
+        None
+    }
+
+    /// Does what a key at the terminal means. A refusal, and a status, are shown there.
+    pub(super) fn typed(&mut self, key: Key, machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
+        let command = match (key, machine.as_deref().map(|machine| machine.state)) {
+            (Key::Quit, _) => Command::Quit,
+            (Key::Status, _) => Command::Status,
+            (Key::PowerButton, _) => Command::PowerButton,
+            (Key::Pause, Some(RunState::Paused | RunState::Pausing { resumes: false })) => Command::Resume,
+            (Key::Pause, _) => Command::Pause,
+        };
+        match self.execute(command, machine, doing) {
+            Executed::Done(Reply::Status(status)) => self.say(&text(&status)),
+            Executed::Done(_) | Executed::Pending => {}
+            Executed::Failed(error) => self.say(&error.message),
+            Executed::Ended(ending) => return Some(ending),
+        }
+        None
+    }
+
+    /// Presses the power button, and tells the person at the terminal if that is of no use. Whether it is.
+    pub(super) fn press_power_button(&mut self, machine: &mut Machine) -> bool {
+        match self.execute(Command::PowerButton, Some(machine), "") {
+            Executed::Failed(error) => {
+                self.say(&error.message);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Answers those that wait for the state in which the machine is now.
+    pub(super) fn settle(&mut self, machine: &Machine) {
+        for asked in std::mem::take(&mut self.requests.pending) {
+            match (asked.request.command, machine.state) {
+                (Command::Pause, RunState::Paused) | (Command::Resume, RunState::Running) => {
+                    asked.answer(Outcome::Result(Reply::Done));
+                }
+                (Command::Pause, RunState::Pausing { resumes: false })
+                | (Command::Resume, RunState::Pausing { resumes: true }) => {
+                    self.requests.pending.push(asked);
+                }
+                _ => {
+                    let message = "another command came that means the opposite";
+                    asked.answer(Outcome::Error(CommandError::new(ErrorCode::Superseded, message)));
+                }
+            }
+        }
+    }
+
+    /// The machine ends: nothing comes of what waits.
+    pub(super) fn give_up_pending(&mut self) {
+        for asked in std::mem::take(&mut self.requests.pending) {
+            asked.answer(Outcome::Error(CommandError::new(ErrorCode::Ended, "the machine has ended")));
+        }
+    }
+
+    fn execute(&mut self, command: Command, machine: Option<&mut Machine>, doing: &str) -> Executed {
+        let Some(machine) = machine else {
+            return match command {
+                Command::Quit => Executed::Ended(Ending::Quit),
+                Command::Status => Executed::Done(Reply::Status(Status {
+                    state: MachineState::NotRunning,
+                    doing: Some(doing.to_owned()),
+                    machine: None,
+                })),
+                _ => Executed::Failed(CommandError::new(ErrorCode::NotRunning, "no guest runs")),
+            };
+        };
+        match command {
+            Command::Quit => Executed::Ended(Ending::Quit),
+            Command::Reset => Executed::Ended(Ending::Reset),
+            Command::Status => Executed::Done(Reply::Status(machine.status())),
+            Command::Metrics => {
+                Executed::Done(Reply::Metrics(metrics::counters(machine.uptime(), &machine.virtio)))
+            }
+            Command::PowerButton if machine.press_power_button() => Executed::Done(Reply::Done),
+            Command::PowerButton => Executed::Failed(CommandError::new(
+                ErrorCode::NotListening,
+                "the guest doesn't listen to the power button",
+            )),
+            Command::Pause => match machine.pause(|text| self.say(text)) {
+                Ok(()) if machine.state == RunState::Paused => Executed::Done(Reply::Done),
+                Ok(()) => Executed::Pending,
+                Err(error) => Executed::Failed(error),
+            },
+            Command::Resume => {
+                machine.resume(|text| self.say(text));
+                match machine.state {
+                    RunState::Running => Executed::Done(Reply::Done),
+                    _ => Executed::Pending,
+                }
+            }
+        }
+    }
+}
+
+/// A status, in one line.
+fn text(status: &Status) -> String {
+    let Some(machine) = status.machine else { return status.doing.clone().unwrap_or_default() };
+    let (vcpus, seconds) = (machine.vcpus, machine.uptime_ms / 1000);
+    let plural = if vcpus == 1 { "" } else { "s" };
+    let memory = plan::shown_len(machine.memory_bytes);
+    let paused = if status.state == MachineState::Running { "" } else { ", paused" };
+    format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{paused}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{Offloaded, Timeouts};
+
+    #[test]
+    fn commands_before_there_is_a_machine_are_answered_and_quit_ends_the_work() {
+        let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
+        let commander = supervisor.commander();
+        let (_release, released) = channel::<()>();
+        let (responses, answers) = channel();
+        let offloaded = supervisor.offload(move |progress| {
+            let step = progress.begin("reading the kernel".to_owned());
+            let ask = |id, command| commander.send(Request { id, command }, responses.clone());
+            [Command::Status, Command::Pause, Command::Quit, Command::Status]
+                .into_iter()
+                .zip(1..)
+                .for_each(|(command, id)| ask(id, command));
+            let hung = released.recv();
+            drop(step);
+            hung
+        });
+        assert!(matches!(offloaded, Ok(Offloaded::Ended(Ending::Quit))), "{offloaded:?}");
+        let answer = || {
+            let Response { id, outcome } = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            (id, outcome)
+        };
+        let not_running = || Status {
+            state: MachineState::NotRunning,
+            doing: Some("reading the kernel".to_owned()),
+            machine: None,
+        };
+        assert_eq!(answer(), (1, Outcome::Result(Reply::Status(not_running()))));
+        let error = CommandError::new(ErrorCode::NotRunning, "no guest runs");
+        assert_eq!(answer(), (2, Outcome::Error(error)));
+        assert_eq!(answer(), (3, Outcome::Result(Reply::Done)));
+        assert_eq!(answer(), (4, Outcome::Result(Reply::Status(not_running()))), "also while it ends");
+    }
+}

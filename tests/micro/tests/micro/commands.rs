@@ -1,0 +1,167 @@
+//! Commands to a machine from a program, by library.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use driver::{DEADLINE, guests, wait_until};
+use harness::trials;
+use libtest_mimic::Trial;
+use tempfile::TempDir;
+use vmm_config::{Command, ConfigFile, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status};
+use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        command_pause_stops_the_machine_until_resume,
+        command_resume_takes_a_pause_back_that_is_under_way_or_finds_it_done,
+        command_power_button_that_the_guest_ignores_is_an_error,
+        command_metrics_are_those_of_the_devices,
+        command_reset_starts_the_machine_anew,
+        command_reset_of_a_machine_that_ends_then_ends_it,
+    ]
+}
+
+/// A supervisor on a thread of its own, with a machine that echoes what is typed, and prints to a file.
+struct Bench {
+    dir: TempDir,
+    commander: Commander,
+    responses: (Sender<Response>, Receiver<Response>),
+    ended: JoinHandle<Ending>,
+}
+
+impl Bench {
+    fn start(on_reboot: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let text = format!(
+            r#"{{"boot": {{"kernel": {:?}}}, "memory": {{"size": "32M"}}, "on_reboot": "{on_reboot}",
+                "serial": {{"file": "serial"}}, "devices": [{{"type": "rng", "id": "dice"}}]}}"#,
+            guests::path("echo")
+        );
+        let (commanders, commander) = channel();
+        let path = dir.path().join("vm.json");
+        let ended = thread::spawn(move || run(&text, &path, &commanders));
+        let commander = commander.recv_timeout(DEADLINE).expect("a supervisor");
+        let bench = Self { dir, commander, responses: channel(), ended };
+        bench.wait_until_printed("ready\n");
+        bench
+    }
+
+    fn wait_until_printed(&self, text: &str) {
+        let serial = self.dir.path().join("serial");
+        wait_until("the guest prints", DEADLINE, || {
+            std::fs::read_to_string(&serial).is_ok_and(|printed| printed == text)
+        });
+    }
+
+    #[track_caller]
+    fn ask(&self, id: u64, command: Command) {
+        self.commander.send(Request { id, command }, self.responses.0.clone());
+    }
+
+    #[track_caller]
+    fn answer(&self) -> (u64, Outcome) {
+        let Response { id, outcome } = self.responses.1.recv_timeout(DEADLINE).expect("a response");
+        (id, outcome)
+    }
+
+    #[track_caller]
+    fn assert_done(&self, id: u64, command: Command) {
+        self.ask(id, command);
+        assert_eq!(self.answer(), (id, Outcome::Result(Reply::Done)));
+    }
+
+    fn status(&self) -> Status {
+        self.ask(0, Command::Status);
+        match self.answer() {
+            (0, Outcome::Result(Reply::Status(status))) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn quit(self) {
+        self.assert_done(99, Command::Quit);
+        assert!(matches!(self.ended.join(), Ok(Ending::Quit)));
+    }
+}
+
+fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
+    let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
+    commanders.send(supervisor.commander()).unwrap();
+    let config = Arc::new(ConfigFile::parse(config, path).unwrap().merge(Default::default()).unwrap());
+    let kinds = vmm_virtio_devices::KINDS;
+    let mut inputs = Inputs::open(&config, kinds).unwrap();
+    let plan = Plan::new(&config, &mut inputs).unwrap();
+    let start = Start {
+        config,
+        kinds,
+        plan,
+        inputs,
+        diagnostics: Diagnostics::default(),
+        metrics: None,
+        announcements: None,
+        restarted: |_| {},
+    };
+    supervisor.run(start).unwrap().ending
+}
+
+fn command_pause_stops_the_machine_until_resume() {
+    let bench = Bench::start("exit");
+    let running = bench.status();
+    assert_eq!(running.state, MachineState::Running);
+    assert_eq!(running.machine.map(|machine| (machine.vcpus, machine.memory_bytes)), Some((1, 32 << 20)));
+    bench.assert_done(1, Command::Pause);
+    assert_eq!(bench.status().state, MachineState::Paused);
+    bench.assert_done(2, Command::Pause);
+    bench.assert_done(3, Command::Resume);
+    assert_eq!(bench.status().state, MachineState::Running);
+    bench.assert_done(4, Command::Resume);
+    bench.quit();
+}
+
+fn command_resume_takes_a_pause_back_that_is_under_way_or_finds_it_done() {
+    let bench = Bench::start("exit");
+    bench.ask(1, Command::Pause);
+    bench.ask(2, Command::Resume);
+    let mut answers = [bench.answer(), bench.answer()];
+    answers.sort_by_key(|(id, _)| *id);
+    assert_eq!(answers[1], (2, Outcome::Result(Reply::Done)));
+    assert_eq!(answers[0].0, 1);
+    assert_eq!(bench.status().state, MachineState::Running);
+    bench.quit();
+}
+
+fn command_power_button_that_the_guest_ignores_is_an_error() {
+    let bench = Bench::start("exit");
+    bench.ask(7, Command::PowerButton);
+    let (id, outcome) = bench.answer();
+    let Outcome::Error(error) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((id, error.code), (7, ErrorCode::NotListening));
+    assert_eq!(error.to_string(), "the guest doesn't listen to the power button");
+    bench.quit();
+}
+
+fn command_metrics_are_those_of_the_devices() {
+    let bench = Bench::start("exit");
+    bench.ask(1, Command::Metrics);
+    let (_, outcome) = bench.answer();
+    let Outcome::Result(Reply::Metrics(metrics)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(metrics["devices"]["dice"]["requests"], 0);
+    bench.quit();
+}
+
+fn command_reset_starts_the_machine_anew() {
+    let bench = Bench::start("restart");
+    bench.assert_done(1, Command::Reset);
+    bench.wait_until_printed("ready\nready\n");
+    assert_eq!(bench.status().state, MachineState::Running);
+    bench.quit();
+}
+
+fn command_reset_of_a_machine_that_ends_then_ends_it() {
+    let bench = Bench::start("exit");
+    bench.assert_done(1, Command::Reset);
+    assert!(matches!(bench.ended.join(), Ok(Ending::Reset)));
+}
