@@ -2,6 +2,7 @@
 
 mod arch_fence;
 mod cargo_checks;
+mod circles;
 mod layers;
 mod length;
 mod rules;
@@ -30,10 +31,11 @@ impl Verdict {
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// The quick ones first.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
+    ("circles", circles::check),
     ("file length", length::check),
     ("fmt", cargo_checks::fmt),
     ("duplicates", cargo_checks::duplicates),

@@ -1,0 +1,102 @@
+//! Paths among tokens that syn doesn't parse: a macro's arguments, an attribute's.
+
+use proc_macro2::{TokenStream, TokenTree};
+
+/// The segments of a path, such as `crate`, `plan`, `PlanError`.
+pub(super) type Path = Vec<String>;
+
+/// The paths named in `tokens`, and in string literals that hold nothing but a path of several segments, as serde's
+/// attributes have them.
+pub(super) fn paths_in(tokens: TokenStream) -> Vec<Path> {
+    let mut found = Vec::new();
+    let mut path = Path::new();
+    // What stands before the next identifier: `::` continues a path, and after `.` comes a method or a field.
+    let mut before = Before::Other;
+    let mut colons = 0;
+    for token in tokens {
+        match &token {
+            TokenTree::Punct(punct) if punct.as_char() == ':' => {
+                colons += 1;
+                if colons == 2 {
+                    before = Before::Colons;
+                }
+                continue;
+            }
+            TokenTree::Ident(ident) => {
+                if before != Before::Colons {
+                    found.push(std::mem::take(&mut path));
+                }
+                if before != Before::Dot && (before != Before::Colons || !path.is_empty()) {
+                    path.push(ident.to_string());
+                }
+                before = Before::Other;
+            }
+            other => {
+                found.push(std::mem::take(&mut path));
+                before = if is_dot(other) { Before::Dot } else { Before::Other };
+                found.extend(within(other));
+            }
+        }
+        colons = 0;
+    }
+    found.push(path);
+    found.retain(|path| !path.is_empty());
+    found
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Colons,
+    Dot,
+    Other,
+}
+
+fn is_dot(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == '.')
+}
+
+fn within(token: &TokenTree) -> Vec<Path> {
+    match token {
+        TokenTree::Group(group) => paths_in(group.stream()),
+        TokenTree::Literal(literal) => quoted_path(&literal.to_string()).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn quoted_path(literal: &str) -> Option<Path> {
+    let path: syn::Path = syn::parse_str(literal.strip_prefix('"')?.strip_suffix('"')?).ok()?;
+    let is_path = path.segments.len() > 1;
+    is_path.then(|| path.segments.iter().map(|segment| segment.ident.to_string()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(text: &str) -> Vec<String> {
+        paths_in(text.parse().unwrap()).into_iter().map(|path| path.join("::")).collect()
+    }
+
+    #[test]
+    fn tokens_paths_are_found_at_any_depth() {
+        assert_eq!(paths("a, crate::b::C { d: [super::e(f)] }"), ["a", "crate::b::C", "d", "super::e", "f"]);
+    }
+
+    #[test]
+    fn tokens_methods_and_fields_are_no_paths() {
+        assert_eq!(paths("x.plan.load(y)"), ["x", "y"]);
+    }
+
+    #[test]
+    fn tokens_absolute_path_of_another_crate_is_none() {
+        assert_eq!(paths("::std::fmt"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn tokens_quoted_path_is_one_and_a_word_is_not() {
+        assert_eq!(
+            paths(r#"with = "crate::strict::word", rename = "kernel""#),
+            ["with", "crate::strict::word", "rename"]
+        );
+    }
+}
