@@ -91,7 +91,7 @@ proptest! {
         for (seq, ack, flags, window, options, len) in segments {
             let (seq, ack) = (1001_u32.wrapping_add_signed(seq), ours.wrapping_add_signed(ack));
             let payload = vec![7; len];
-            guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, seq, ack, flags, window, &options, &payload)));
+            guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, [seq, ack], flags, window, &options, &payload)));
             while guest.receive().is_some() {}
         }
     }
@@ -104,7 +104,7 @@ fn segment_half_of_all_numbers_away_never_panics() {
     let (listener, mut guest, port, ours) = begun();
     let mut next = 1001_u32;
     let mut send = |guest: &mut Guest, len: usize, flags: u8| {
-        guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, next, ours + 1, flags, 1000, &[], &vec![7; len])));
+        guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, [next, ours + 1], flags, 1000, &[], &vec![7; len])));
         next += len as u32;
     };
     // The handshake's end and a byte, which is acknowledged: with a window of 256 KiB.
@@ -115,7 +115,7 @@ fn segment_half_of_all_numbers_away_never_panics() {
     send(&mut guest, 3 << 10, 0x11);
     let window_end = 1002 + (256 << 10);
     let far = window_end + 1 + 0x7fff_ffff;
-    guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, far, ours + 1, 0x10, 1000, &[], &[])));
+    guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, [far, ours + 1], 0x10, 1000, &[], &[])));
     while guest.receive().is_some() {}
     drop(listener);
 }
@@ -129,7 +129,7 @@ fn begun() -> (TcpListener, Guest, u16, u32) {
     guest.net.send(&v4(
         6,
         [10, 0, 2, 2],
-        &tcp(port, 1000, 0, 0x02, 65535, &[2, 4, 5, 0xb4, 3, 3, 7, 0], &[]),
+        &tcp(port, [1000, 0], 0x02, 65535, &[2, 4, 5, 0xb4, 3, 3, 7, 0], &[]),
     ));
     let greeting = guest.next_frame();
     let ours = u32::from_be_bytes(greeting[38..42].try_into().unwrap());
@@ -148,7 +148,7 @@ fn segment() -> impl Strategy<Value = Segment> {
     (near(), near(), flags, window, options, len)
 }
 
-fn tcp(port: u16, seq: u32, ack: u32, flags: u8, window: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
+fn tcp(port: u16, [seq, ack]: [u32; 2], flags: u8, window: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut segment = vec![0x9c, 0x40];
     segment.extend_from_slice(&port.to_be_bytes());
     segment.extend_from_slice(&seq.to_be_bytes());
@@ -168,7 +168,7 @@ fn tcp(port: u16, seq: u32, ack: u32, flags: u8, window: u16, options: &[u8], pa
 fn request_cut_at_any_length_never_panics() {
     let mut guest = guest();
     let whole = [
-        v4(6, [10, 0, 2, 2], &tcp(80, 1, 0, 2, 1000, &[2, 4, 5, 0xb4], b"data")),
+        v4(6, [10, 0, 2, 2], &tcp(80, [1, 0], 2, 1000, &[2, 4, 5, 0xb4], b"data")),
         v4(17, [10, 0, 2, 3], &[0, 53, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4]),
         v4(1, [192, 0, 2, 1], &[8, 0, 0, 0, 1, 2, 3, 4, 5, 6]),
         v6(58, 9, &[128, 0, 0, 0, 1, 2, 3, 4]),
@@ -186,12 +186,12 @@ fn requests_without_end_are_answered_when_somebody_listens() {
     let mut guest = guest();
     for number in 0..100_000_u32 {
         let to = (0xc000_0200 | number & 0xff).to_be_bytes();
-        guest.net.send(&v4(6, to, &tcp(80, number, 0, 2, 1000, &[], &[])));
+        guest.net.send(&v4(6, to, &tcp(80, [number, 0], 2, 1000, &[], &[])));
     }
     let waiting = std::iter::from_fn(|| guest.receive()).count();
     assert_eq!(waiting, 64);
     assert_eq!(guest.net.refused(), 100_000);
-    guest.net.send(&v4(6, [192, 0, 2, 1], &tcp(80, 1, 0, 2, 1000, &[], &[])));
+    guest.net.send(&v4(6, [192, 0, 2, 1], &tcp(80, [1, 0], 2, 1000, &[], &[])));
     assert!(guest.receive().is_some());
 }
 
@@ -227,14 +227,14 @@ fn tcp_flows_without_end_are_bounded() {
     let mut guest = Guest::new(settings);
     for round in 0..3 {
         for number in 0..200_u16 {
-            let mut syn = tcp(port, 1, 0, 2, 1000, &[], &[]);
+            let mut syn = tcp(port, [1, 0], 2, 1000, &[], &[]);
             syn[..2].copy_from_slice(&(1000 + number).to_be_bytes());
             guest.net.send(&v4(6, [10, 0, 2, 2], &syn));
             while guest.receive().is_some() {}
         }
         for number in 0..200_u16 {
             // A reset at the number that is expected next.
-            let mut reset = tcp(port, 2, 0, 4, 1000, &[], &[]);
+            let mut reset = tcp(port, [2, 0], 4, 1000, &[], &[]);
             reset[..2].copy_from_slice(&(1000 + number).to_be_bytes());
             guest.net.send(&v4(6, [10, 0, 2, 2], &reset));
         }

@@ -5,6 +5,7 @@ mod cargo_checks;
 mod circles;
 mod layers;
 mod length;
+mod lint_levels;
 mod rules;
 mod sources;
 mod unsafe_code;
@@ -31,12 +32,13 @@ impl Verdict {
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// The quick ones first.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
     ("circles", circles::check),
     ("file length", length::check),
+    ("lint levels", lint_levels::check),
     ("fmt", cargo_checks::fmt),
     ("duplicates", cargo_checks::duplicates),
     ("clippy", cargo_checks::clippy),

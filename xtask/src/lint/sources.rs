@@ -39,6 +39,12 @@ impl Package {
         self.manifest_path.parent().expect("cargo gives the path of a file")
     }
 
+    /// The text of its Cargo.toml.
+    pub(super) fn manifest(&self) -> Result<String, Failure> {
+        fs::read_to_string(&self.manifest_path)
+            .map_err(|error| format!("can't read {}: {error}", self.manifest_path.display()).into())
+    }
+
     /// The path of one of its files as it's shown to the reader: relative to the workspace.
     pub(super) fn shown(&self, file: &str) -> String {
         self.dir().strip_prefix(root()).unwrap_or(self.dir()).join(file).display().to_string()
