@@ -1,4 +1,5 @@
-//! The suite that every device has to pass, an item for each. They are opened as a config would open them.
+//! The suite that every device has to pass. They are opened as a config would open them; a kind in the table that has no
+//! suite fails a test of its own.
 
 use std::io::Write;
 use std::net::UdpSocket;
@@ -18,19 +19,16 @@ fn open(kind: &str, fields: Value) -> Box<dyn VirtioDevice> {
     entry.open(fields, &setting).expect("it can be opened")
 }
 
-conformance!(
-    rng,
-    || open("rng", json!({})),
-    Expectations {
-        id: 4,
-        queues: &[64],
-        writable: 64,
-        written: 64,
-        // 64 random bytes are all the same once in 2^504 times.
-        check: |bytes| assert_ne!(bytes, [UNWRITTEN; 64]),
-        ..Expectations::NONE
-    }
-);
+/// 64 random bytes.
+const RNG: Expectations = Expectations {
+    id: 4,
+    queues: &[64],
+    writable: 64,
+    written: 64,
+    // They are all the same once in 2^504 times.
+    check: |bytes| assert_ne!(bytes, [UNWRITTEN; 64]),
+    ..Expectations::NONE
+};
 
 /// A disk whose file is gone when it is.
 fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
@@ -55,30 +53,29 @@ const DISK: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-conformance!(block_by_io_uring, || disk(json!({"io": "io_uring"})), DISK);
-conformance!(block_by_threads, || disk(json!({"io": "threads"})), DISK);
-conformance!(block_overlay, || disk(json!({"overlay": "temp"})), DISK);
-conformance!(
-    block_limited,
-    || disk(json!({"limits": {"operations_per_second": 1_000_000, "operations_burst": 1}})),
-    DISK
-);
-
 /// VIRTIO_CONSOLE_F_SIZE.
 const CONSOLE_FEATURES: u64 = 1;
 
-conformance!(
-    console_output,
-    || open("console", json!({"target": "none"})),
-    Expectations {
-        id: 3,
-        features: CONSOLE_FEATURES,
-        queues: &[64, 64],
-        queue: 1,
-        readable: b"printed",
-        ..Expectations::NONE
-    }
-);
+/// What the guest prints.
+const CONSOLE_OUTPUT: Expectations = Expectations {
+    id: 3,
+    features: CONSOLE_FEATURES,
+    queues: &[64, 64],
+    queue: 1,
+    readable: b"printed",
+    ..Expectations::NONE
+};
+
+/// What is typed.
+const CONSOLE_INPUT: Expectations = Expectations {
+    id: 3,
+    features: CONSOLE_FEATURES,
+    queues: &[64, 64],
+    writable: 8,
+    written: 8,
+    check: |bytes| assert_eq!(bytes, [b'x'; 8]),
+    ..Expectations::NONE
+};
 
 /// A console at whose other end somebody types as fast as it listens: the letter x, in groups of eight.
 struct Typed {
@@ -131,33 +128,15 @@ impl VirtioDevice for Typed {
     }
 }
 
-conformance!(
-    console_input,
-    Typed::open,
-    Expectations {
-        id: 3,
-        features: CONSOLE_FEATURES,
-        queues: &[64, 64],
-        writable: 8,
-        written: 8,
-        check: |bytes| assert_eq!(bytes, [b'x'; 8]),
-        ..Expectations::NONE
-    }
-);
-
-conformance!(
-    balloon_inflate,
-    || open("balloon", json!({"size": "1M"})),
-    Expectations {
-        id: 5,
-        // VIRTIO_BALLOON_F_MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON and PAGE_REPORTING.
-        features: 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
-        queues: &[128; 5],
-        // The first page, which holds nothing.
-        readable: &[0; 4],
-        ..Expectations::NONE
-    }
-);
+/// The guest gives back its first page, which holds nothing.
+const BALLOON_INFLATE: Expectations = Expectations {
+    id: 5,
+    // VIRTIO_BALLOON_F_MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON and PAGE_REPORTING.
+    features: 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
+    queues: &[128; 5],
+    readable: &[0; 4],
+    ..Expectations::NONE
+};
 
 /// A file of 2 MiB as persistent memory.
 fn pmem() -> Box<dyn VirtioDevice> {
@@ -166,19 +145,16 @@ fn pmem() -> Box<dyn VirtioDevice> {
     open("pmem", json!({"path": file.path()}))
 }
 
-conformance!(
-    pmem_flush,
-    pmem,
-    Expectations {
-        id: 27,
-        queues: &[64],
-        readable: &[0; 4],
-        writable: 4,
-        written: 4,
-        check: |bytes| assert_eq!(bytes, [0; 4]),
-        ..Expectations::NONE
-    }
-);
+/// VIRTIO_PMEM_REQ_TYPE_FLUSH, and that it was done.
+const PMEM_FLUSH: Expectations = Expectations {
+    id: 27,
+    queues: &[64],
+    readable: &[0; 4],
+    writable: 4,
+    written: 4,
+    check: |bytes| assert_eq!(bytes, [0; 4]),
+    ..Expectations::NONE
+};
 
 /// VIRTIO_NET_F_MAC, MRG_RXBUF and STATUS.
 const NET_FEATURES: u64 = 1 << 5 | 1 << 15 | 1 << 16;
@@ -226,10 +202,6 @@ const NET_RECEIVE: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-// Nobody is at the other end: each frame is dropped.
-conformance!(net_transmit, || card().0, NET_TRANSMIT);
-conformance!(net_passt_transmit, || card_at_a_passt().0, NET_TRANSMIT);
-
 /// VIRTIO_NET_F_CSUM, GUEST_CSUM and MTU, too.
 const NET_USER_FEATURES: u64 = NET_FEATURES | 1 | 1 << 1 | 1 << 3;
 
@@ -238,11 +210,19 @@ const ARP: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\0\0\
     \xff\xff\xff\xff\xff\xff\x02\0\0\0\0\0\x08\x06\
     \0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\0\x0a\0\x02\x0f\0\0\0\0\0\0\x0a\0\x02\x02";
 
-conformance!(
-    net_user_transmit,
-    || open("net", json!({"backend": "user"})),
-    Expectations { features: NET_USER_FEATURES, readable: ARP, ..NET_TRANSMIT }
-);
+/// The gateway answers the guest.
+const NET_USER_TRANSMIT: Expectations =
+    Expectations { features: NET_USER_FEATURES, readable: ARP, ..NET_TRANSMIT };
+
+/// A datagram for the guest.
+const NET_USER_RECEIVE: Expectations = Expectations {
+    features: NET_USER_FEATURES,
+    check: |bytes| {
+        assert_eq!(bytes[10..12], [1, 0], "one buffer");
+        assert_eq!(bytes[54..], [b'f'; 18]);
+    },
+    ..NET_RECEIVE
+};
 
 /// A card with a port of the host's that leads to its guest; one that was free a moment ago, and if another test has it
 /// now, there are more.
@@ -258,19 +238,6 @@ fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
     };
     ports.take(100).find_map(open).expect("one of them is free")
 }
-
-conformance!(
-    net_user_receive,
-    Flooded::by_a_forward,
-    Expectations {
-        features: NET_USER_FEATURES,
-        check: |bytes| {
-            assert_eq!(bytes[10..12], [1, 0], "one buffer");
-            assert_eq!(bytes[54..], [b'f'; 18]);
-        },
-        ..NET_RECEIVE
-    }
-);
 
 /// A card to which somebody sends the same frame as often as it takes one.
 struct Flooded {
@@ -339,9 +306,6 @@ impl VirtioDevice for Flooded {
     }
 }
 
-conformance!(net_receive, Flooded::open, NET_RECEIVE);
-conformance!(net_passt_receive, Flooded::by_passt, NET_RECEIVE);
-
 /// A device whose socket is in a directory that is gone when it is.
 struct Connected {
     vsock: Box<dyn VirtioDevice>,
@@ -383,18 +347,74 @@ impl VirtioDevice for Connected {
     }
 }
 
-conformance!(
-    vsock_transmit,
-    Connected::open,
-    Expectations {
-        id: 19,
-        queues: &[256, 256, 64],
-        queue: 1,
-        // A reset from 3 to 2, of ports that aren't connected: the one packet that is never answered.
-        readable: &[
-            3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0,
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-        ],
-        ..Expectations::NONE
+/// A reset from 3 to 2, of ports that aren't connected: the one packet that is never answered.
+const VSOCK_TRANSMIT: Expectations = Expectations {
+    id: 19,
+    queues: &[256, 256, 64],
+    queue: 1,
+    readable: &[
+        3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ],
+    ..Expectations::NONE
+};
+
+/// The suites of each kind: the name of the tests, how a device is made, and what is expected of it.
+macro_rules! suites {
+    ($($kind:literal => { $($name:ident: $make:expr, $expect:expr;)* })*) => {
+        $($(conformance!($name, $make, $expect);)*)*
+
+        const TESTED: &[(&str, &[Expectations])] = &[$(($kind, &[$($expect),*])),*];
+    };
+}
+
+suites! {
+    "balloon" => {
+        balloon_inflate: || open("balloon", json!({"size": "1M"})), BALLOON_INFLATE;
     }
-);
+    "block" => {
+        block_by_io_uring: || disk(json!({"io": "io_uring"})), DISK;
+        block_by_threads: || disk(json!({"io": "threads"})), DISK;
+        block_overlay: || disk(json!({"overlay": "temp"})), DISK;
+        block_limited:
+            || disk(json!({"limits": {"operations_per_second": 1_000_000, "operations_burst": 1}})), DISK;
+    }
+    "console" => {
+        console_output: || open("console", json!({"target": "none"})), CONSOLE_OUTPUT;
+        console_input: Typed::open, CONSOLE_INPUT;
+    }
+    "net" => {
+        // Nobody is at the other end: each frame is dropped.
+        net_transmit: || card().0, NET_TRANSMIT;
+        net_passt_transmit: || card_at_a_passt().0, NET_TRANSMIT;
+        net_user_transmit: || open("net", json!({"backend": "user"})), NET_USER_TRANSMIT;
+        net_receive: Flooded::open, NET_RECEIVE;
+        net_passt_receive: Flooded::by_passt, NET_RECEIVE;
+        net_user_receive: Flooded::by_a_forward, NET_USER_RECEIVE;
+    }
+    "pmem" => {
+        pmem_flush: pmem, PMEM_FLUSH;
+    }
+    "rng" => {
+        rng: || open("rng", json!({})), RNG;
+    }
+    "vsock" => {
+        vsock_transmit: Connected::open, VSOCK_TRANSMIT;
+    }
+}
+
+/// A kind without a suite is a device that nobody has driven into a wrong state.
+#[test]
+fn kinds_of_the_table_all_have_a_suite() {
+    for kind in KINDS {
+        let tested = TESTED.iter().find(|(name, _)| *name == kind.name);
+        let ids: Vec<u32> =
+            tested.into_iter().flat_map(|(_, suites)| suites.iter().map(|suite| suite.id)).collect();
+        assert!(!ids.is_empty(), "{}: no conformance suite; add one to suites! in this file", kind.name);
+        assert!(
+            ids.iter().all(|id| *id == kind.id),
+            "{}: a suite expects another device's id: {ids:?}",
+            kind.name
+        );
+    }
+}
