@@ -6,7 +6,7 @@ use std::ops::Range;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile};
 use vmm_memory::Memory;
 
-use crate::elf_header::Segment;
+use crate::elf_format::Segment;
 
 /// Zeros for a BSS.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

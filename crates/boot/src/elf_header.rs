@@ -3,31 +3,9 @@
 use std::io::{self, Read, Seek};
 use std::ops::Range;
 
-use crate::elf::ElfError;
-use crate::reader::{Reader, u16_at, u32_at, u64_at};
-
-/// First bytes of an ELF.
-pub(crate) const MAGIC: &[u8] = b"\x7fELF";
-
-/// EI_CLASS: 32 and 64 bits. EI_DATA: little endian. e_type: an executable, and one that can lie anywhere.
-pub(crate) const ELFCLASS32: u8 = 1;
-pub(crate) const ELFCLASS64: u8 = 2;
-pub(crate) const ELFDATA2LSB: u8 = 1;
-pub(crate) const ET_EXEC: u16 = 2;
-pub(crate) const ET_DYN: u16 = 3;
-/// e_machine.
-pub(crate) const EM_386: u16 = 3;
-pub(crate) const EM_ARM: u16 = 40;
-pub(crate) const EM_X86_64: u16 = 62;
-pub(crate) const EM_AARCH64: u16 = 183;
-pub(crate) const EM_RISCV: u16 = 243;
-/// p_type.
-pub(crate) const PT_LOAD: u32 = 1;
-pub(crate) const PT_DYNAMIC: u32 = 2;
-pub(crate) const PT_INTERP: u32 = 3;
-pub(crate) const PT_NOTE: u32 = 4;
-/// Program headers that are read: Linux has 5, and hardly any linker script makes more than 20.
-pub(crate) const MAX_PROGRAM_HEADERS: u16 = 128;
+use crate::elf_error::ElfError;
+use crate::elf_format::{ElfClass, MAGIC, MAX_PROGRAM_HEADERS, Segment};
+use crate::reader::{Reader, u16_at, u32_at};
 
 /// Offsets in the file's header, up to where the classes part.
 const EI_CLASS: usize = 4;
@@ -49,26 +27,10 @@ const P_FILESZ: (usize, usize) = (16, 32);
 const P_MEMSZ: (usize, usize) = (20, 40);
 const P_ALIGN: (usize, usize) = (28, 48);
 
-/// How long an ELF's addresses are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElfClass {
-    /// 32 bits.
-    Elf32,
-    /// 64 bits.
-    Elf64,
-}
-
-/// A piece of an ELF that is loaded: `file_len` bytes of the file, then zeros up to `mem_len`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Where it starts in the file.
-    pub offset: u64,
-    /// Guest-physical address of its first byte.
-    pub paddr: u64,
-    /// Bytes from the file.
-    pub file_len: u64,
-    /// Bytes in memory; never 0, never less than `file_len`.
-    pub mem_len: u64,
+/// Whether the file begins as an ELF does.
+pub(crate) fn is_elf<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<bool> {
+    let start: [u8; MAGIC.len()] = reader.padded(0)?;
+    Ok(start == *MAGIC)
 }
 
 /// What an ELF says of itself before its class matters.
@@ -98,59 +60,6 @@ pub(crate) struct ProgramHeader {
     pub(crate) file_len: u64,
     pub(crate) mem_len: u64,
     pub(crate) align: u64,
-}
-
-impl ElfClass {
-    /// Length of an address, in bits.
-    pub fn bits(self) -> u32 {
-        match self {
-            Self::Elf32 => 32,
-            Self::Elf64 => 64,
-        }
-    }
-
-    /// Length of the file's header.
-    pub(crate) fn header_len(self) -> u64 {
-        match self {
-            Self::Elf32 => 52,
-            Self::Elf64 => 64,
-        }
-    }
-
-    /// Length of a program header.
-    pub(crate) fn program_header_len(self) -> u16 {
-        match self {
-            Self::Elf32 => 32,
-            Self::Elf64 => 56,
-        }
-    }
-
-    fn offset(self, (elf32, elf64): (usize, usize)) -> usize {
-        match self {
-            Self::Elf32 => elf32,
-            Self::Elf64 => elf64,
-        }
-    }
-
-    /// The address, offset or length at `field` of a header.
-    fn word(self, bytes: &[u8], field: (usize, usize)) -> u64 {
-        match self {
-            Self::Elf32 => u32_at(bytes, field.0).into(),
-            Self::Elf64 => u64_at(bytes, field.1),
-        }
-    }
-}
-
-impl Segment {
-    /// The addresses that it occupies.
-    pub fn memory(&self) -> Range<u64> {
-        self.paddr..self.paddr + self.mem_len
-    }
-
-    /// The addresses that are filled from the file.
-    pub(crate) fn file_backed(&self) -> Range<u64> {
-        self.paddr..self.paddr + self.file_len
-    }
 }
 
 impl Identity {

@@ -1,14 +1,15 @@
 //! A kernel file, as far as its headers tell.
 
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{Read, Seek};
 use std::ops::Range;
 
 use vmm_arch::boot::Protocol;
 
-use crate::bzimage::{self, BzImage, BzImageError};
-use crate::elf::{self, ElfError, ElfImage};
-use crate::elf_header;
+use crate::bzimage::{self, BzImage};
+use crate::elf::{self, ElfImage};
+use crate::elf_format;
+use crate::image_error::ImageError;
 use crate::reader::{Reader, u16_at, u32_at};
 
 /// A kernel whose headers were read and found to agree with each other and with the file's length.
@@ -18,62 +19,6 @@ pub enum KernelImage {
     Elf(ElfImage),
     /// A Linux kernel that unpacks itself, such as vmlinuz.
     BzImage(BzImage),
-}
-
-/// Why a file is no kernel that can be booted.
-///
-/// The messages say what the file is or does, so that `kernel image vm/bz: ` fits in front of them.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// Reading or seeking failed.
-    #[error("can't be read")]
-    Read(#[from] io::Error),
-    /// No bytes at all.
-    #[error("is empty")]
-    Empty,
-    /// The file is shorter than a structure that it begins.
-    #[error("ends after {len} bytes, inside its {structure}")]
-    Truncated {
-        /// Length of the file in bytes.
-        len: u64,
-        /// What the file ends in.
-        structure: &'static str,
-    },
-    /// Nothing that is known.
-    #[error("neither ELF nor bzImage (magic {magic:#06x}); machine code without a header is a flat image")]
-    UnknownFormat {
-        /// The first two bytes, in the order of the file.
-        magic: u16,
-    },
-    /// A kernel inside a compressed file, or something else in there.
-    #[error("{format}; unpack it first")]
-    Compressed {
-        /// What the file is, with its article.
-        format: &'static str,
-    },
-    /// A kernel for another processor.
-    #[error("{kernel}; an x86_64 kernel is needed")]
-    Foreign {
-        /// What the file is, with its article.
-        kernel: &'static str,
-    },
-    /// A PE file without a Linux setup header, such as a unified kernel image.
-    #[error("an EFI program without a Linux setup header; neither ELF nor bzImage")]
-    Efi,
-    /// A bzImage that calls the BIOS.
-    #[error(
-        "{program}: it needs a BIOS, and there is none here; boot the kernel and the initrd that it would load"
-    )]
-    NeedsBios {
-        /// What the file is.
-        program: &'static str,
-    },
-    /// An ELF that contradicts itself, or that isn't a kernel for this machine.
-    #[error(transparent)]
-    Elf(#[from] ElfError),
-    /// A bzImage whose setup header lies, or is too old.
-    #[error(transparent)]
-    BzImage(#[from] BzImageError),
 }
 
 /// Name of a protocol in messages and in the configuration.
@@ -122,7 +67,7 @@ impl KernelImage {
             return Err(ImageError::Empty);
         }
         let start = reader.padded(0)?;
-        if start.starts_with(elf_header::MAGIC) {
+        if start.starts_with(elf_format::MAGIC) {
             return elf::inspect(&mut reader).map(Self::Elf);
         }
         if bzimage::is_bzimage(&start) && reader.len() >= bzimage::HEADER_END {
@@ -236,7 +181,7 @@ fn pe_machine<F: Read + Seek>(start: &[u8], reader: &mut Reader<'_, F>) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{self, Cursor};
 
     use super::*;
     use crate::testing::Part;

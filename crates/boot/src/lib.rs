@@ -113,13 +113,17 @@ mod bzimage;
 mod cmdline;
 mod copy;
 mod elf;
+mod elf_error;
+mod elf_format;
 mod elf_header;
 mod flat;
 #[cfg(test)]
 mod hostile;
 mod image;
+mod image_error;
 mod load;
 mod note;
+mod placement;
 mod plan;
 mod plan_error;
 mod pvh;
@@ -131,14 +135,17 @@ mod zero_page;
 
 pub use bzimage::{BzImage, BzImageError};
 pub use cmdline::CmdlineError;
-pub use elf::{ElfError, ElfImage};
-pub use elf_header::{ElfClass, Segment};
+pub use elf::ElfImage;
+pub use elf_error::ElfError;
+pub use elf_format::{ElfClass, Segment};
 pub use flat::{
     Alias, FlatContentsError, FlatElf, FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError,
     FlatSpec, ModuleSpec, MultibootError, MultibootImage, RelocationError, TableSource,
 };
-pub use image::{ImageError, KernelImage, protocol_name};
+pub use image::{KernelImage, protocol_name};
+pub use image_error::ImageError;
 pub use load::LoadError;
-pub use plan::{BootLayout, BootPlan, BootSpec, Placement};
+pub use placement::Placement;
+pub use plan::{BootLayout, BootPlan, BootSpec};
 pub use plan_error::PlanError;
 pub use source::{Role, SourceError, SourceFile, SourceProblem};

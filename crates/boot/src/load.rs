@@ -17,7 +17,8 @@ use vmm_memory::Memory;
 use crate::bzimage::BzImage;
 use crate::copy::{self, FileError};
 use crate::elf::ElfImage;
-use crate::image::{ImageError, KernelImage};
+use crate::image::KernelImage;
+use crate::image_error::ImageError;
 use crate::plan::BootPlan;
 use crate::{pvh, zero_page};
 

@@ -10,6 +10,7 @@ use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
 use crate::image::{KernelImage, protocol_name};
+use crate::placement::{Placement, write_memory};
 use crate::plan_error::PlanError;
 use crate::zero_page;
 
@@ -64,16 +65,6 @@ pub struct BootPlan {
     cmdline: String,
     cmdline_gpa: u64,
     e820: Vec<e820::Entry>,
-}
-
-/// One thing that [`BootPlan::load`] or [`FlatPlan::load`](crate::FlatPlan::load) writes, or that a kernel
-/// needs before it manages memory itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// What it is.
-    pub what: &'static str,
-    /// The guest-physical addresses that it occupies.
-    pub range: Range<u64>,
 }
 
 impl BootPlan {
@@ -181,31 +172,6 @@ impl fmt::Display for BootPlan {
         writeln!(f, "entry: {} at {:#x}", protocol_name(self.entry.protocol), self.entry.rip)?;
         writeln!(f, "command line: {:?}", self.cmdline)?;
         write_memory(f, &self.e820, &self.placements())
-    }
-}
-
-/// The memory map and the placements, a line each.
-pub(crate) fn write_memory(
-    f: &mut fmt::Formatter<'_>,
-    e820: &[e820::Entry],
-    placements: &[Placement],
-) -> fmt::Result {
-    writeln!(f, "memory map:")?;
-    for entry in e820 {
-        let end = entry.addr + entry.len;
-        writeln!(f, "  {:#011x}..{end:#011x} {}", entry.addr, kind_name(entry.kind))?;
-    }
-    writeln!(f, "placements:")?;
-    for Placement { what, range } in placements {
-        writeln!(f, "  {:#011x}..{:#011x} {what}", range.start, range.end)?;
-    }
-    Ok(())
-}
-
-fn kind_name(kind: e820::Kind) -> &'static str {
-    match kind {
-        e820::Kind::Ram => "RAM",
-        e820::Kind::Reserved => "reserved",
     }
 }
 

@@ -7,7 +7,7 @@ use vmm_arch::layout;
 
 use crate::cmdline::CmdlineError;
 use crate::image::protocol_name;
-use crate::plan::Placement;
+use crate::placement::Placement;
 use crate::zero_page;
 
 /// Why a kernel can't be booted so.

@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::flat::{FlatImage, FlatImageError};
-use crate::image::{ImageError, KernelImage};
+use crate::image::KernelImage;
+use crate::image_error::ImageError;
 
 /// What a file is for: the first words of what is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

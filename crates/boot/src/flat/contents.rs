@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use vmm_arch::flat::{Mode, Start, Tables};
 
-use crate::elf_header::Segment;
+use crate::elf_format::Segment;
 use crate::flat::elf::FlatElf;
 use crate::flat::error::Hex;
 use crate::flat::place::RESET_VECTOR_IN_IMAGE;
@@ -135,8 +135,8 @@ mod tests {
 
     use super::*;
     use crate::flat::load::FlatLoadError;
-    use crate::flat::plan::FlatSpec;
-    use crate::flat::tables::TableSource;
+    use crate::flat::spec::FlatSpec;
+    use crate::flat::spec::TableSource;
     use crate::flat::testing::{inspected, spec};
 
     /// The plan of `image` in reset mode on 1 MiB of RAM.

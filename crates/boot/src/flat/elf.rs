@@ -5,10 +5,9 @@ use std::io::{Read, Seek};
 
 use vmm_arch::flat::Mode;
 
-use crate::elf_header::{
-    self, EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ElfClass, Header, Identity, Segment,
-};
-use crate::flat::image::FlatImageError;
+use crate::elf_format::{self, EM_386, EM_X86_64, ElfClass, Segment};
+use crate::elf_header::{self, Header, Identity};
+use crate::flat::image_error::FlatImageError;
 use crate::flat::relocation::{self, Relocations};
 use crate::reader::Reader;
 
@@ -100,15 +99,15 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Flat
             program.paddr = program.vaddr;
         }
         match program.kind {
-            elf_header::PT_LOAD => {
+            elf_format::PT_LOAD => {
                 let segment = program.segment(file_len)?;
                 // e_entry is a virtual address: it is as far into the segment as into its physical place.
                 let into = header.entry.checked_sub(program.vaddr).filter(|into| *into < program.file_len);
                 entry = entry.or(segment.zip(into).map(|(segment, into)| segment.paddr + into));
                 segments.extend(segment);
             }
-            elf_header::PT_DYNAMIC => dynamic = Some(program),
-            elf_header::PT_INTERP if anywhere => {
+            elf_format::PT_DYNAMIC => dynamic = Some(program),
+            elf_format::PT_INTERP if anywhere => {
                 return Err(FlatImageError::Interpreter { segment: index });
             }
             _ => {}
@@ -123,50 +122,25 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Flat
 /// The class of a little-endian ELF for this machine.
 fn class(identity: &Identity) -> Result<ElfClass, FlatImageError> {
     let &Identity { class, data, machine, .. } = identity;
-    if data != elf_header::ELFDATA2LSB {
+    if data != elf_format::ELFDATA2LSB {
         return Err(FlatImageError::Endianness { data });
     }
     match (class, machine) {
-        (elf_header::ELFCLASS32, EM_386) => Ok(ElfClass::Elf32),
-        (elf_header::ELFCLASS64, EM_X86_64) => Ok(ElfClass::Elf64),
+        (elf_format::ELFCLASS32, EM_386) => Ok(ElfClass::Elf32),
+        (elf_format::ELFCLASS64, EM_X86_64) => Ok(ElfClass::Elf64),
         (class, machine) => Err(FlatImageError::Machine { class, machine }),
     }
 }
 
 fn is_position_independent(kind: u16) -> Result<bool, FlatImageError> {
     let name = match kind {
-        elf_header::ET_EXEC => return Ok(false),
-        elf_header::ET_DYN => return Ok(true),
+        elf_format::ET_EXEC => return Ok(false),
+        elf_format::ET_DYN => return Ok(true),
         1 => "an object file or a module",
         4 => "a core file",
         _ => "unknown",
     };
     Err(FlatImageError::Type { kind, name })
-}
-
-pub(crate) fn class_name(class: u8) -> &'static str {
-    match class {
-        elf_header::ELFCLASS32 => "32-bit",
-        elf_header::ELFCLASS64 => "64-bit",
-        _ => "classless",
-    }
-}
-
-/// Name of a machine (System V ABI, "ELF Header", e_machine).
-pub(crate) fn machine_name(machine: u16) -> &'static str {
-    match machine {
-        EM_386 => "i386",
-        8 => "MIPS",
-        20 => "PowerPC",
-        21 => "64-bit PowerPC",
-        22 => "s390",
-        EM_ARM => "arm",
-        EM_X86_64 => "x86_64",
-        EM_AARCH64 => "aarch64",
-        EM_RISCV => "RISC-V",
-        258 => "LoongArch",
-        _ => "another processor",
-    }
 }
 
 #[cfg(test)]

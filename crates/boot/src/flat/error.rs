@@ -6,7 +6,7 @@ use vmm_arch::flat::Mode;
 use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 
 use crate::cmdline::CmdlineError;
-use crate::flat::handover;
+use crate::flat::handover_room;
 
 /// Why a flat image can't be started so. Settings are named as the configuration names them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -309,7 +309,7 @@ pub enum FlatPlanError {
         free: u64,
     },
     /// The list has a fixed size.
-    #[error("boot.flat.modules: {count} modules; at most {} fit", handover::MAX_MODULES)]
+    #[error("boot.flat.modules: {count} modules; at most {} fit", handover_room::MAX_MODULES)]
     TooManyModules {
         /// How many there are.
         count: usize,
@@ -317,14 +317,14 @@ pub enum FlatPlanError {
     /// The modules' strings have little room.
     #[error(
         "boot.flat.modules: the command lines have {len} bytes with their NULs; at most {} fit",
-        handover::MAX_STRINGS_LEN
+        handover_room::MAX_STRINGS_LEN
     )]
     ModuleStrings {
         /// Their lengths with a NUL each.
         len: u64,
     },
     /// The memory map has a fixed size.
-    #[error("a memory map of {count} entries; at most {} fit", handover::MAX_MAP_ENTRIES)]
+    #[error("a memory map of {count} entries; at most {} fit", handover_room::MAX_MAP_ENTRIES)]
     MemoryMap {
         /// Entries that the RAM makes.
         count: usize,

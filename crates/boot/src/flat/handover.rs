@@ -8,18 +8,11 @@ use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
 use crate::flat::error::FlatPlanError;
-use crate::flat::plan::ModuleSpec;
+use crate::flat::handover_room::{MAP_ENTRY_LEN, MAX_MODULES, MAX_STRINGS_LEN};
+use crate::flat::spec::ModuleSpec;
 
 /// What EAX holds when the kernel is entered.
 pub(crate) const MAGIC: u32 = 0x2bad_b002;
-/// Entries that fit between the memory map and the module list.
-pub(crate) const MAX_MAP_ENTRIES: usize =
-    ((layout::MULTIBOOT_MODULES - layout::MULTIBOOT_MEMORY_MAP) as usize) / MAP_ENTRY_LEN;
-/// Entries that fit between the module list and the strings.
-pub(crate) const MAX_MODULES: usize =
-    ((layout::MULTIBOOT_STRINGS - layout::MULTIBOOT_MODULES) as usize) / MODULE_LEN;
-/// Room for the modules' strings with their NULs.
-pub(crate) const MAX_STRINGS_LEN: u64 = layout::ZERO_PAGE - layout::MULTIBOOT_STRINGS;
 
 /// Length of the information structure up to the end of its framebuffer fields, which are 0.
 const INFO_LEN: usize = 116;
@@ -39,11 +32,7 @@ const MODS_ADDR: usize = 24;
 const MMAP_LENGTH: usize = 44;
 const MMAP_ADDR: usize = 48;
 const BOOT_LOADER_NAME: usize = 64;
-/// Length of an entry of the memory map with its size field in front, which doesn't count itself.
-const MAP_ENTRY_LEN: usize = 24;
 const MAP_ENTRY_SIZE: u32 = 20;
-/// Length of an entry of the module list.
-const MODULE_LEN: usize = 16;
 const LOADER_NAME: &[u8] = b"vmm\0";
 
 /// A module: where it is, and the string that goes with it.

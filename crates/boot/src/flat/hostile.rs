@@ -9,7 +9,8 @@ use vmm_arch::layout;
 use vmm_memory::GuestRam;
 
 use crate::flat::image::FlatImage;
-use crate::flat::plan::{FlatPlan, FlatSpec, ModuleSpec};
+use crate::flat::plan::FlatPlan;
+use crate::flat::spec::{FlatSpec, ModuleSpec};
 use crate::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela, spec};
 
 /// Room for every test image, at 1 MiB, and for a module; little, since all of it is looked at.

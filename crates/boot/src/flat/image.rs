@@ -1,16 +1,15 @@
 //! A flat image, as far as its headers tell.
 
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{Read, Seek};
 
 use vmm_arch::flat::Mode;
 
 use crate::bzimage;
-use crate::elf::ElfError;
 use crate::elf_header;
 use crate::flat::elf::{self, FlatElf};
-use crate::flat::multiboot::{self, MultibootError, MultibootImage};
-use crate::flat::relocation::RelocationError;
+use crate::flat::image_error::FlatImageError;
+use crate::flat::multiboot::{self, MultibootImage};
 use crate::reader::Reader;
 
 /// A program whose headers, if it has any, were found to agree with each other and with the file's length.
@@ -25,77 +24,6 @@ pub enum FlatImage {
     Elf(FlatElf),
     /// A kernel with a multiboot header.
     Multiboot(MultibootImage),
-}
-
-/// Why a file is no flat image that can be started.
-///
-/// The messages say what the file is or does, so that `image vm/hello.bin: ` fits in front of them.
-#[derive(Debug, thiserror::Error)]
-pub enum FlatImageError {
-    /// Reading or seeking failed.
-    #[error("can't be read")]
-    Read(#[from] io::Error),
-    /// No bytes at all.
-    #[error("is empty")]
-    Empty,
-    /// The file is shorter than a structure that it begins.
-    #[error("ends after {len} bytes, inside its {structure}")]
-    Truncated {
-        /// Length of the file in bytes.
-        len: u64,
-        /// What the file ends in.
-        structure: &'static str,
-    },
-    /// EI_DATA isn't little endian.
-    #[error("a big-endian ELF (data {data}); a little-endian one for i386 or x86_64 is needed")]
-    Endianness {
-        /// EI_DATA.
-        data: u8,
-    },
-    /// Another processor's, or one of this one that mixes its widths.
-    #[error(
-        "a {} ELF for {} (machine {machine}); a 32-bit one for i386 (machine 3) or a 64-bit one for x86_64 \
-         (machine 62) is needed",
-        elf::class_name(*class),
-        elf::machine_name(*machine)
-    )]
-    Machine {
-        /// EI_CLASS.
-        class: u8,
-        /// e_machine.
-        machine: u16,
-    },
-    /// An object file, a core file.
-    #[error("e_type {kind}: {name}; an executable (e_type 2, or 3 if it is static) is needed")]
-    Type {
-        /// e_type.
-        kind: u16,
-        /// What that is.
-        name: &'static str,
-    },
-    /// An executable that a dynamic loader has to finish.
-    #[error(
-        "needs a dynamic loader (program header {segment} is PT_INTERP); link it with -static-pie or -no-pie"
-    )]
-    Interpreter {
-        /// Which program header.
-        segment: u16,
-    },
-    /// A kernel with a boot protocol of its own.
-    #[error(
-        "is a Linux kernel (bzImage); boot it by boot.kernel (--kernel), or set boot.flat.format to \"raw\" if it only \
-         looks like one"
-    )]
-    BzImage,
-    /// An ELF that contradicts itself.
-    #[error(transparent)]
-    Elf(#[from] ElfError),
-    /// A position-independent executable that can't be put anywhere.
-    #[error(transparent)]
-    Relocation(#[from] RelocationError),
-    /// A multiboot header that contradicts itself, or asks for too much.
-    #[error(transparent)]
-    Multiboot(#[from] MultibootError),
 }
 
 impl FlatImage {
@@ -116,7 +44,7 @@ impl FlatImage {
         if let Some(header) = multiboot::find(&mut reader)? {
             return multiboot::inspect(header, &mut reader).map(Self::Multiboot);
         }
-        if is_elf(&mut reader)? {
+        if elf_header::is_elf(&mut reader)? {
             return elf::inspect(&mut reader).map(Self::Elf);
         }
         if bzimage::is_bzimage(&reader.padded(0)?) {
@@ -152,12 +80,6 @@ impl fmt::Display for FlatImage {
             Self::Multiboot(multiboot) => multiboot.fmt(f),
         }
     }
-}
-
-/// Whether the file begins as an ELF does.
-pub(crate) fn is_elf<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<bool> {
-    let start: [u8; 4] = reader.padded(0)?;
-    Ok(start == *elf_header::MAGIC)
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile};
 use vmm_memory::Memory;
 
 use crate::copy::{self, FileError};
-use crate::elf_header::Segment;
+use crate::elf_format::Segment;
 use crate::flat::contents::FlatContentsError;
-use crate::flat::image::{FlatImage, FlatImageError};
+use crate::flat::image::FlatImage;
+use crate::flat::image_error::FlatImageError;
 use crate::flat::plan::FlatPlan;
-use crate::flat::relocation::{Relocation, RelocationError, Relocations};
+use crate::flat::relocation::{Relocation, Relocations};
+use crate::flat::relocation_error::RelocationError;
 use crate::reader::Reader;
 
 /// Why guest memory could not be filled. What was written stays written.
@@ -212,7 +214,7 @@ mod tests {
     use vmm_memory::GuestRam;
 
     use super::*;
-    use crate::flat::plan::{FlatSpec, ModuleSpec};
+    use crate::flat::spec::{FlatSpec, ModuleSpec};
     use crate::flat::testing::{
         Part, elf32, elf64, inspected, load, multiboot_elf, multiboot_raw, pie32, pie64, rela, spec,
     };

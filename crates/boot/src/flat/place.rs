@@ -6,12 +6,12 @@ use vmm_arch::flat::{Mode, Table};
 use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 use vmm_memory::PAGE_LEN;
 
-use crate::elf_header::Segment;
+use crate::elf_format::Segment;
 use crate::flat::elf::FlatElf;
 use crate::flat::error::FlatPlanError;
 use crate::flat::image::FlatImage;
 use crate::flat::multiboot::Body;
-use crate::flat::plan::FlatSpec;
+use crate::flat::spec::FlatSpec;
 
 /// The image in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

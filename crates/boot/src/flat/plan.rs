@@ -6,50 +6,16 @@ use std::ops::Range;
 use vmm_arch::flat::{Mode, Start, Table, Tables};
 use vmm_arch::{e820, layout};
 
-use crate::elf_header::Segment;
+use crate::elf_format::Segment;
 use crate::flat::bios_data;
 use crate::flat::error::FlatPlanError;
-use crate::flat::handover::{self, Handover, MAX_MAP_ENTRIES};
+use crate::flat::handover::{self, Handover};
+use crate::flat::handover_room::MAX_MAP_ENTRIES;
 use crate::flat::image::FlatImage;
 use crate::flat::place::{self, Placed};
-use crate::flat::tables::{self, TableSource};
-use crate::plan::{Placement, write_memory};
-
-/// What to start, how, and on what.
-#[derive(Clone, Copy, Debug)]
-pub struct FlatSpec<'a> {
-    /// The inspected image.
-    pub image: &'a FlatImage,
-    /// Guest-physical address of a raw image's first byte, or of the page of a position-independent
-    /// executable's first one. If `None`: 0 in real mode; in reset mode where it ends at 1 MiB, rounded down to a
-    /// page; else 1 MiB.
-    pub load_address: Option<u64>,
-    /// How to start it; [`FlatImage::default_mode`] if `None`.
-    pub mode: Option<Mode>,
-    /// Guest-physical address of the first instruction; the start of a raw image, or the image's own entry,
-    /// if `None`. Not in reset mode.
-    pub entry: Option<u64>,
-    /// First address above the stack; [`layout::BOOT_STACK`], or the end of RAM if that is lower, if `None`. Not in
-    /// reset mode.
-    pub stack: Option<u64>,
-    /// Who provides the tables that the processor starts with.
-    pub tables: TableSource,
-    /// A multiboot image's command line, as it is: those that take its first word for a file name need one.
-    pub cmdline: Option<&'a str>,
-    /// A multiboot image's modules.
-    pub modules: &'a [ModuleSpec<'a>],
-    /// The guest's RAM, as [`layout::ram_ranges`] gives it.
-    pub ram: &'a [Range<u64>],
-}
-
-/// A file that a multiboot kernel finds in its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModuleSpec<'a> {
-    /// Its length in bytes.
-    pub len: u64,
-    /// The string that goes with it.
-    pub cmdline: &'a str,
-}
+use crate::flat::spec::{FlatSpec, TableSource};
+use crate::flat::tables;
+use crate::placement::{Placement, write_memory};
 
 /// Where everything goes, and where the guest starts. Made by [`FlatPlan::new`], printed by `--check`,
 /// carried out by [`FlatPlan::load`].
@@ -232,6 +198,7 @@ fn handover(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flat::spec::ModuleSpec;
     use crate::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela, spec};
 
     /// A plan for `file` on 4 MiB of RAM, as `change` asks for it.

@@ -9,19 +9,6 @@ use vmm_memory::PAGE_LEN;
 use crate::flat::error::FlatPlanError;
 use crate::flat::place::overlap;
 
-/// Who provides the GDT, the IDT and the page tables that the processor starts with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TableSource {
-    /// The plan: at [`Tables::LOW`], or where that is taken at the first free place.
-    #[default]
-    Plan,
-    /// The image, as far as there are any: see [`Tables::Own`].
-    Image {
-        /// Where it has its PML4 or page directory; needed in a mode with paging, refused in any other.
-        page_tables: Option<u64>,
-    },
-}
-
 /// First address that tables move to: below are the interrupt table of real mode and the BIOS's data, which programs take for
 /// free.
 const FLOOR: u64 = layout::GDT;

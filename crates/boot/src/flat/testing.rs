@@ -4,8 +4,8 @@ use std::io::Cursor;
 use std::ops::Range;
 
 use crate::flat::image::FlatImage;
-use crate::flat::plan::FlatSpec;
-use crate::flat::tables::TableSource;
+use crate::flat::spec::FlatSpec;
+use crate::flat::spec::TableSource;
 
 /// A program header and what it points to.
 #[derive(Clone)]
