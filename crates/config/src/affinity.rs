@@ -6,10 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    count::CpuCount,
-    error::{ConfigError, ValueError},
-    file::ConfigFile,
     strict::{self, Found},
+    value_error::ValueError,
 };
 
 /// A CPU of the host by its number, 0 to 8191. Whether there is one is checked where the machine is built.
@@ -96,14 +94,4 @@ impl<'de> Deserialize<'de> for HostCpus {
 pub(crate) fn lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<HostCpus>>, D::Error> {
     strict::list(deserializer, "a list with a list of CPUs of the host for each processor such as [[0], [1]]")
         .map(Some)
-}
-
-/// Whether there is a list for each processor, if there are any.
-pub(crate) fn check(file: &ConfigFile, count: CpuCount) -> Result<(), ConfigError> {
-    let Some(lists) = file.cpus.affinity.as_ref().map(Vec::len) else { return Ok(()) };
-    if lists == usize::from(count.get()) {
-        return Ok(());
-    }
-    let problem = ValueError::ListsForCpus { lists, count };
-    Err(ConfigError::field(file.origin.as_deref(), "cpus.affinity", &problem))
 }

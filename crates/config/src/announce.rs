@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{error::ValueError, strict, text::hint};
+use crate::{strict, text::hint, value_error::ValueError};
 
 /// How a Linux kernel learns of its virtio devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]

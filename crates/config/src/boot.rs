@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cmdline::CommandLine,
-    error::{ConfigError, ValueError},
+    error::ConfigError,
     file::BootSection,
     flag::Flag,
     flat::{FlatFormat, FlatMode, FlatSection, Module},
@@ -14,6 +14,7 @@ use crate::{
     overrides::Overrides,
     path::FilePath,
     protocol::Protocol,
+    value_error::ValueError,
 };
 
 /// What the guest boots.

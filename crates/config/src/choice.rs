@@ -5,9 +5,9 @@ use serde::de::{
 };
 
 use crate::{
-    error::ValueError,
     strict::{Found, Key, Reader, expectation},
     text::{hint, one_of},
+    value_error::ValueError,
 };
 
 /// Reads a derived enum, as a name, or as an object with one member for a name that takes a value. The variants are units or have one

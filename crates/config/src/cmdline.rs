@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{error::ValueError, strict};
+use crate::{strict, value_error::ValueError};
 
 /// A command line of printable ASCII, perhaps empty. Whether it is short enough is for the kernel that gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -3,22 +3,9 @@
 use serde::Serialize;
 
 use crate::{
-    affinity::{self, HostCpus},
-    announce::AnnounceVirtio,
-    boot::Boot,
-    conflicts,
-    count::CpuCount,
-    device::Device,
-    error::ConfigError,
-    expect::Expect,
-    file::ConfigFile,
-    irqchip::IrqchipReason,
-    on_reboot::OnReboot,
-    overrides::Overrides,
-    serial::Serial,
-    size::MemorySize,
-    topology::Grouping,
-    virtio,
+    affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
+    device_ids, error::ConfigError, expect::Expect, file::ConfigFile, irqchip::IrqchipReason,
+    on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize, topology::Grouping,
 };
 
 /// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
@@ -85,7 +72,7 @@ impl ConfigFile {
         conflicts::check(&self, &overrides)?;
         let Grouping { count, threads_per_core, cores_per_socket, sockets } =
             Grouping::new(&self, &overrides)?;
-        affinity::check(&self, count)?;
+        conflicts::lists_for_cpus(&self, count)?;
         let irqchip = IrqchipReason::of(&self, &overrides).is_some();
         let origin = self.origin.as_deref();
         let directory = &self.directory();
@@ -109,7 +96,7 @@ impl ConfigFile {
             announce_virtio: self.announce_virtio.unwrap_or_default(),
             devices: {
                 let devices = self.devices.into_iter().chain(overrides.devices).collect();
-                virtio::settle(devices, directory, origin)?
+                device_ids::settle(devices, directory, origin)?
             },
             expect: Expect::replaced(self.expect, overrides.expect),
         })

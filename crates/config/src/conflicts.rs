@@ -3,14 +3,8 @@
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
-    device::Device,
-    error::{ConfigError, ValueError},
-    file::ConfigFile,
-    flag::Flag,
-    irqchip::IrqchipReason,
-    number::Port,
-    overrides::Overrides,
-    size::MemorySize,
+    count::CpuCount, device::Device, error::ConfigError, file::ConfigFile, flag::Flag,
+    irqchip::IrqchipReason, number::Port, overrides::Overrides, size::MemorySize, value_error::ValueError,
 };
 
 /// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
@@ -98,7 +92,7 @@ fn only_flat(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
 
 /// Nothing is expected of a guest whose halt isn't its end.
 fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -> Result<(), ConfigError> {
-    let problem = ValueError::HaltNeverEnds(reason);
+    let problem = ValueError::HaltNeverEnds(reason.to_string());
     match (&flags.expect, &file.expect) {
         (Some(_), _) => Err(ConfigError::Flag { flag: Flag::Expect, problem }),
         (None, Some(_)) => Err(ConfigError::field(file.origin.as_deref(), "expect", &problem)),
@@ -109,7 +103,8 @@ fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -
 /// Linux has its boot parameters, and its kernel from 1 MiB on, in places that a flat image needn't have.
 fn memory_for_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let least = MemorySize::LINUX_MIN;
-    let problem = |size| ValueError::TooSmallForLinux { size, least };
+    let problem =
+        |size: MemorySize| ValueError::TooSmallForLinux { size: size.to_string(), least: least.to_string() };
     match (flags.memory, file.memory.size) {
         (Some(size), _) if size < least => {
             Err(ConfigError::Flag { flag: Flag::Memory, problem: problem(size) })
@@ -136,7 +131,7 @@ fn one_kind_of_page_tables(file: &ConfigFile) -> Result<(), ConfigError> {
 /// A processor is started by another's local APIC, which `irqchip` brings.
 fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
-    let problem = ValueError::NeedsIrqchip { count, by_flag: flags.irqchip.is_some() };
+    let problem = ValueError::NeedsIrqchip { count: count.get(), by_flag: flags.irqchip.is_some() };
     match (count.get(), flags.cpus) {
         (1, _) => Ok(()),
         (_, Some(_)) => Err(ConfigError::Flag { flag: Flag::Cpus, problem }),
@@ -151,14 +146,27 @@ fn own_ports(devices: &[Device], added: &[Device], origin: Option<&Path>) -> Res
         devices.iter().enumerate().filter_map(|(index, device)| Some((index, device.port()?)))
     {
         if let Some(first) = taken.insert(port, format!("devices[{index}]")) {
-            let problem = ValueError::PortTaken { port, first };
+            let problem = ValueError::PortTaken { port: port.to_string(), first };
             return Err(ConfigError::value(origin, &format!("devices[{index}].port"), &problem));
         }
     }
     for (flag, port) in added.iter().filter_map(|device| Some((Flag::adding(device)?, device.port()?))) {
         if let Some(first) = taken.insert(port, flag.to_string()) {
-            return Err(ConfigError::Flag { flag, problem: ValueError::PortTaken { port, first } });
+            return Err(ConfigError::Flag {
+                flag,
+                problem: ValueError::PortTaken { port: port.to_string(), first },
+            });
         }
     }
     Ok(())
+}
+
+/// Whether there is a list for each processor, if there are any.
+pub(crate) fn lists_for_cpus(file: &ConfigFile, count: CpuCount) -> Result<(), ConfigError> {
+    let Some(lists) = file.cpus.affinity.as_ref().map(Vec::len) else { return Ok(()) };
+    if lists == usize::from(count.get()) {
+        return Ok(());
+    }
+    let problem = ValueError::ListsForCpus { lists, count: count.get() };
+    Err(ConfigError::field(file.origin.as_deref(), "cpus.affinity", &problem))
 }

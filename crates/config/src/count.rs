@@ -6,9 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    error::ValueError,
     strict::{self, Found},
     text::quote,
+    value_error::ValueError,
 };
 
 /// A number of virtual processors, or of what they are grouped in, 1 to 4096. The host's own limit may be lower and is checked where KVM is open.

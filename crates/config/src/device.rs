@@ -10,11 +10,11 @@ use serde::{
 use serde_json::{Map, Value};
 
 use crate::{
-    error::ValueError,
     number::Port,
     strict::{self, Found, Name, Reader},
     text::{hint, quote},
     unique::Unique,
+    value_error::ValueError,
     virtio::{DeviceId, VirtioSection},
 };
 

@@ -6,10 +6,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    error::ValueError,
     number::{Address, NumberKind, Word, schema},
     strict,
     text::{expected, quote},
+    value_error::ValueError,
 };
 
 /// What must hold when the guest halts: at least one thing, where it was read from a file.

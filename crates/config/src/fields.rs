@@ -16,10 +16,10 @@ use serde_path_to_error::{Segment, Track};
 
 use crate::{
     choice::EnumReader,
-    error::ValueError,
     file::json_path,
     strict::{self, Found, Reader, StructReader, expectation},
     text::quote,
+    value_error::ValueError,
 };
 
 /// Fields of a device that its kind isn't given.

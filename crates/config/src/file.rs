@@ -1,11 +1,6 @@
 //! What a config file says: every field may be absent, and what is there is valid.
 
-use std::{
-    fs,
-    io::{self, Read},
-    os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -27,6 +22,7 @@ use crate::{
     size::{ByteSize, MemorySize},
     strict,
     text::quote,
+    text_file::{self, is_descriptor, read_text},
 };
 
 /// A virtual machine, as a config file describes it.
@@ -149,7 +145,7 @@ fn is_default<T: Default + PartialEq>(section: &T) -> bool {
 
 impl ConfigFile {
     /// The longest file that [`ConfigFile::read`] takes: a hundred times what every field at its longest needs.
-    pub const MAX_LEN: ByteSize = ByteSize::MIB;
+    pub const MAX_LEN: ByteSize = text_file::MAX_LEN;
 
     /// Reads `text`, which came from the file `origin`: the name in messages and the start of relative paths.
     ///
@@ -186,49 +182,6 @@ impl ConfigFile {
     /// As [`ConfigFile::parse`], and if `path` is not a regular file of text of at most [`ConfigFile::MAX_LEN`] bytes.
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         ConfigFile::parse(&read_text(path)?, path)
-    }
-}
-
-/// The text of a file that is fit to be a config.
-pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let refused = |problem| ConfigError::Read { file: path.to_owned(), problem };
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => refused(ReadProblem::Missing),
-        _ => ConfigError::Io { file: path.to_owned(), source },
-    };
-    // Before opening: opening a pipe would wait for its writer. One that is open already ends when its writer does.
-    let kind = fs::metadata(path).map_err(failed)?.file_type();
-    let is_readable = kind.is_file() || (kind.is_fifo() && is_descriptor(path));
-    if !is_readable {
-        return Err(refused(ReadProblem::NotAFile(describe_file_type(kind))));
-    }
-    // One byte more than allowed shows that there is more, without trusting the length that the file claims.
-    let limit = ConfigFile::MAX_LEN;
-    let mut bytes = Vec::new();
-    fs::File::open(path).map_err(failed)?.take(limit.bytes() + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit.bytes() {
-        return Err(refused(ReadProblem::TooLong(limit)));
-    }
-    String::from_utf8(bytes).map_err(|error| refused(ReadProblem::NotUtf8(error.utf8_error().valid_up_to())))
-}
-
-/// Whether `path` is that of a descriptor, such as standard input: what is read there is in no directory.
-fn is_descriptor(path: &Path) -> bool {
-    let descriptors = ["/dev/fd", "/proc/self/fd"];
-    path == Path::new("/dev/stdin")
-        || descriptors.iter().any(|directory| path.parent() == Some(Path::new(directory)))
-}
-
-/// What is there instead of a regular file, with its article, for messages.
-pub fn describe_file_type(kind: fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
     }
 }
 

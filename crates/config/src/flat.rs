@@ -5,7 +5,9 @@ use std::{fmt, path::Path, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{cmdline::CommandLine, error::ValueError, number::Address, path::FilePath, strict, text::hint};
+use crate::{
+    cmdline::CommandLine, number::Address, path::FilePath, strict, text::hint, value_error::ValueError,
+};
 
 /// A flat image: a raw binary, or an ELF executable or multiboot kernel that says itself where it belongs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

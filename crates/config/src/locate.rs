@@ -4,7 +4,25 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::value::RawValue;
 
-use crate::{error::Position, file::read_text, text::quote};
+use crate::{
+    error::{ConfigError, Position},
+    text::quote,
+    text_file::read_text,
+    value_error::ValueError,
+};
+
+impl ConfigError {
+    /// `problem` with the value of a field of the file `origin`, which is looked up there.
+    pub(crate) fn value(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {
+        let error = ConfigError::field(origin, field, problem);
+        match (error, origin) {
+            (ConfigError::Field { file, field, message, .. }, Some(origin)) => {
+                ConfigError::Field { at: locate(origin, &field), file, field, message }
+            }
+            (error, _) => error,
+        }
+    }
+}
 
 /// Where the value of `field`, a JSON path such as `devices[0].limits`, is in the config file `file`: the last byte of a string, a
 /// number or a name, the opening bracket of a list or an object. If there is no such field, the innermost value around it. `None`

@@ -6,9 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    error::ValueError,
     strict::{self, Found},
     text::quote,
+    value_error::ValueError,
 };
 
 /// A guest-physical address: in JSON a number, or a string of digits that may be hexadecimal, such as `"0x1000"`.

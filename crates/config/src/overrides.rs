@@ -3,19 +3,9 @@
 use std::{ffi::OsStr, str::FromStr};
 
 use crate::{
-    cmdline::CommandLine,
-    count::CpuCount,
-    device::Device,
-    error::{ConfigError, ValueError},
-    expect::Expect,
-    flag::Flag,
-    flat::FlatMode,
-    number::Address,
-    path::FilePath,
-    protocol::Protocol,
-    serial::Serial,
-    size::MemorySize,
-    text::hint,
+    cmdline::CommandLine, count::CpuCount, device::Device, error::ConfigError, expect::Expect, flag::Flag,
+    flat::FlatMode, number::Address, path::FilePath, protocol::Protocol, serial::Serial, size::MemorySize,
+    text::hint, value_error::ValueError,
 };
 
 /// What the command line sets. A field replaces the file's, and a list is added to it. Relative paths start at the current

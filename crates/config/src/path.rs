@@ -12,7 +12,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{error::ValueError, strict};
+use crate::{strict, value_error::ValueError};
 
 /// A path that a system call could take: not empty, and without a NUL. Whether anything is there is not known.
 ///

@@ -9,10 +9,10 @@ use serde::{
 };
 
 use crate::{
-    error::ValueError,
     path::FilePath,
     strict::{self, Found, Key, Reader},
     text::{expected, hint},
+    value_error::ValueError,
 };
 
 /// Where the first serial port, COM1, goes.

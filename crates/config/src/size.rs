@@ -5,11 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{
-    error::ValueError,
-    strict,
-    text::{digits_and_unit, quote},
-};
+use crate::{digits::digits_and_unit, strict, text::quote, value_error::ValueError};
 
 /// What a reader is shown wherever a size was expected.
 const LIKE: &str = "\"512M\"";
@@ -110,7 +106,11 @@ impl MemorySize {
         }
         if !bytes.is_multiple_of(page) {
             let nearest = ByteSize(bytes - bytes % page);
-            return Err(ValueError::NotAMultiple { value: written, unit: Self::PAGE, nearest });
+            return Err(ValueError::NotAMultiple {
+                value: written,
+                unit: Self::PAGE.to_string(),
+                nearest: nearest.to_string(),
+            });
         }
         Ok(MemorySize(size))
     }

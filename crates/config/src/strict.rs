@@ -16,8 +16,8 @@ use serde::{
 };
 
 use crate::{
-    error::ValueError,
     text::{hint, quote},
+    value_error::ValueError,
 };
 
 /// A JSON value that turned up; of a list or an object only that it is one.

@@ -1,9 +1,6 @@
-//! Words in messages: quoting what somebody else wrote, and guessing what they meant. Also the one way to take digits and a
-//! unit apart.
+//! Words in messages: quoting what somebody else wrote, and guessing what they meant.
 
 use std::borrow::Cow;
-
-use crate::error::ValueError;
 
 /// How much of somebody's text a message repeats: enough to recognise it, on one line of a terminal.
 const SHOWN_CHARS: usize = 48;
@@ -32,32 +29,6 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         bad.into_iter().flatten().chain(good)
     });
     Cow::Owned(escaped.collect())
-}
-
-/// The digits that `text` begins with, at least one, and the unit behind them, perhaps none. `what` it should be, with an
-/// article, and an example of it, `like`, are for messages.
-pub(crate) fn digits_and_unit<'a>(
-    text: &'a str,
-    what: &'static str,
-    like: &'static str,
-) -> Result<(&'a str, &'a str), ValueError> {
-    let owned = || text.to_owned();
-    if text.chars().any(char::is_whitespace) {
-        return Err(ValueError::WhiteSpace { text: owned(), like });
-    }
-    let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    if digits.is_empty() {
-        let negative =
-            text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        return Err(match negative {
-            true => ValueError::Negative { text: owned() },
-            false => ValueError::NotANumber { text: owned(), what, like },
-        });
-    }
-    if unit.starts_with(['.', ',']) {
-        return Err(ValueError::Fraction { text: owned(), has_unit: true });
-    }
-    Ok((digits, unit))
 }
 
 /// What to write instead of `given`: the nearest of `names` as a question, or all of them where none is near.

@@ -2,10 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{
-    error::ValueError,
-    text::{digits_and_unit, quote},
-};
+use crate::{digits::digits_and_unit, text::quote, value_error::ValueError};
 
 /// What a reader is shown wherever a time was expected.
 const LIKE: &str = "\"5s\"";

@@ -2,10 +2,11 @@
 
 use crate::{
     count::CpuCount,
-    error::{ConfigError, ValueError},
+    error::ConfigError,
     file::{ConfigFile, CpusSection},
     flag::Flag,
     overrides::Overrides,
+    value_error::ValueError,
 };
 
 /// The virtual processors: the product of the three numbers below is their count.
@@ -32,7 +33,7 @@ impl Grouping {
         let given = [asked.threads_per_core, asked.cores_per_socket, asked.sockets];
         let product: u64 = given.iter().flatten().map(|number| u64::from(number.get())).product();
         let refused = || ValueError::NotTheProduct {
-            count,
+            count: count.get(),
             factors: factors(asked),
             product,
             is_whole: given.iter().all(Option::is_some),

@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::{error::ValueError, strict::Name};
+use crate::{strict::Name, value_error::ValueError};
 
 /// The value. serde_json's own takes the last of two fields with one name.
 pub(crate) struct Unique(pub(crate) Value);

@@ -1,21 +1,11 @@
 //! Virtio devices, of which a config knows the kind and the id; the fields belong to the kind.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
-use crate::{
-    device::Device,
-    error::{ConfigError, ValueError},
-    strict,
-    text::quote,
-};
+use crate::{strict, text::quote, value_error::ValueError};
 
 /// A virtio device. Which kinds there are, and what their fields mean, is for the table of kinds that the machine is built
 /// with.
@@ -53,6 +43,11 @@ pub struct DeviceId(String);
 const ID_LEN: usize = 32;
 
 impl DeviceId {
+    /// The id of a device that was given none: its kind and a number.
+    pub(crate) fn numbered(kind: &str, number: usize) -> DeviceId {
+        DeviceId(format!("{kind}{number}"))
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -81,28 +76,6 @@ impl<'de> Deserialize<'de> for DeviceId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DeviceId, D::Error> {
         strict::text(deserializer, "an id such as \"root\"")
     }
-}
-
-/// Gives every virtio device an id, which is its own, and the directory in which its paths start.
-pub(crate) fn settle(
-    mut devices: Vec<Device>,
-    directory: &Path,
-    origin: Option<&Path>,
-) -> Result<Vec<Device>, ConfigError> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut taken: BTreeMap<DeviceId, usize> = BTreeMap::new();
-    for (index, device) in devices.iter_mut().enumerate() {
-        let Device::Virtio(section) = device else { continue };
-        section.directory = directory.to_owned();
-        let count = counts.entry(section.kind.clone()).or_default();
-        let id = section.id.get_or_insert_with(|| DeviceId(format!("{}{count}", section.kind)));
-        *count += 1;
-        if let Some(first) = taken.insert(id.clone(), index) {
-            let problem = ValueError::IdTaken { id: id.to_string(), first };
-            return Err(ConfigError::value(origin, &format!("devices[{index}].id"), &problem));
-        }
-    }
-    Ok(devices)
 }
 
 #[cfg(test)]
