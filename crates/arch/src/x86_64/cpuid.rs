@@ -1,13 +1,15 @@
 //! What the processor says of itself: KVM's supported CPUID, made true for one vCPU of this machine.
 
 mod brand;
+mod leaves;
 mod timing;
 mod topology;
 
 use kvm_bindings::kvm_cpuid_entry2;
 
 pub use self::brand::Brand;
-use crate::topology::Topology;
+pub use self::leaves::Place;
+use self::leaves::{Vendor, set};
 
 /// Leaf 1 EBX bits 15:8: CLFLUSH line of 8 * 8 = 64 bytes.
 const CLFLUSH_64_BYTES: u32 = 8 << 8;
@@ -18,25 +20,8 @@ const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 0x4000_0001 EAX bit 15, KVM_FEATURE_MSI_EXT_DEST_ID: interrupts reach APIC ids of 15 bits. Without it Linux starts no
 /// processor with an id above 255 (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
 const MSI_EXT_DEST_ID: u32 = 1 << 15;
-/// KVM's own leaves: the first, which says how many there are, and its features (KVM cpuid.rst).
-const KVM_LEAVES: u32 = 0x4000_0000;
+/// The features among KVM's own leaves (KVM cpuid.rst).
 const KVM_FEATURES: u32 = 0x4000_0001;
-
-/// One vCPU's place among all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Number of the vCPU from 0.
-    pub index: u32,
-    /// How all of them are grouped.
-    pub topology: Topology,
-}
-
-impl Place {
-    /// Its APIC id.
-    pub fn apic_id(&self) -> u32 {
-        self.topology.apic_id(self.index)
-    }
-}
 
 /// What of the host goes into the policy and isn't in KVM's supported CPUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,27 +32,6 @@ pub struct Host {
     pub tsc_khz: Option<u32>,
     /// The processor's name; `None` leaves what KVM has there.
     pub brand: Option<Brand>,
-}
-
-/// Who made the processor, as far as its leaves differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vendor {
-    Intel,
-    /// AMD, or Hygon with AMD's cores.
-    Amd,
-    Other,
-}
-
-impl Vendor {
-    /// Leaf 0: the name in EBX, EDX and ECX.
-    fn of(entries: &[kvm_cpuid_entry2]) -> Self {
-        let name = |e: &kvm_cpuid_entry2| [e.ebx, e.edx, e.ecx].map(u32::to_le_bytes).concat();
-        match entries.iter().find(|e| e.function == 0).map(name).as_deref() {
-            Some(b"GenuineIntel") => Self::Intel,
-            Some(b"AuthenticAMD" | b"HygonGenuine") => Self::Amd,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// The CPUID of the vCPU at `place`, from what KVM supports (KVM api.rst, KVM_GET_SUPPORTED_CPUID).
@@ -99,24 +63,10 @@ pub fn policy(supported: &[kvm_cpuid_entry2], place: Place, host: Host) -> Vec<k
     entries
 }
 
-fn set(register: &mut u32, bits: u32, on: bool) {
-    *register = if on { *register | bits } else { *register & !bits };
-}
-
-/// Puts `leaf` in the place of the one with its number, if there is any.
-fn replace(entries: &mut Vec<kvm_cpuid_entry2>, leaf: kvm_cpuid_entry2) {
-    entries.retain(|entry| entry.function != leaf.function);
-    entries.push(leaf);
-}
-
-/// The leaf `function`, if it's there.
-fn find(entries: &mut [kvm_cpuid_entry2], function: u32) -> Option<&mut kvm_cpuid_entry2> {
-    entries.iter_mut().find(|entry| entry.function == function)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Topology;
 
     /// What the tests of the leaves share.
     pub(super) fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {

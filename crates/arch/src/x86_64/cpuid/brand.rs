@@ -4,7 +4,7 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::{find, replace};
+use super::leaves::{find, replace};
 
 /// The extended leaves' first, which says how many there are.
 const EXTENDED: u32 = 0x8000_0000;

@@ -5,7 +5,7 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::{KVM_LEAVES, Vendor, find, replace};
+use super::leaves::{KVM_LEAVES, Vendor, find, replace};
 
 /// TSC and core crystal clock (Intel SDM volume 2, CPUID).
 const CRYSTAL: u32 = 0x15;

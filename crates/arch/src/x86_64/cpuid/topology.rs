@@ -5,7 +5,7 @@
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
-use super::{Place, Vendor, find, set};
+use super::leaves::{Place, Vendor, find, set};
 
 /// Leaf 1 EDX bit 28: more than one logical processor in the package.
 const HTT: u32 = 1 << 28;
