@@ -17,16 +17,13 @@ use std::time::SystemTime;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 use vmm_bus::{BusDevice, Outcome};
 
-use calendar::Format;
+use calendar::{Format, Memory};
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
 const DATA: u64 = 1;
 /// Bit 7 of what is written to the index port masks NMI on a PC; it is no part of the index.
 const INDEX_MASK: u8 = 0x7f;
-
-/// Registers and memory, a byte each: all that an index of 7 bits names.
-type Memory = [u8; 128];
 
 /// Indices of the status registers (MC146818A, figure 9).
 const STATUS_A: u8 = 0x0a;

@@ -2,7 +2,8 @@
 
 use time::{Date, Month, Time, UtcDateTime};
 
-use super::Memory;
+/// Registers and memory, a byte each: all that an index of 7 bits names.
+pub(super) type Memory = [u8; 128];
 
 /// Indices of time and date (MC146818A, figure 9), and of the century where PCs keep it.
 pub(super) const SECONDS: u8 = 0x00;
