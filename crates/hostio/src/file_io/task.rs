@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::{Durable, IoRequest};
+use super::request::{Durable, IoRequest};
 use crate::iovec::is_transient;
 use crate::{GuestBytes, IoSlices};
 

@@ -10,7 +10,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Durable;
+use super::request::Durable;
 use super::task::{Next, Operation, PUNCH, Task, ZERO};
 
 /// What must be known to the kernel (Linux 5.6 has all of it).
