@@ -51,10 +51,12 @@
 //! them and sets a few: the TSC must keep the value that KVM gave it. [`KvmVcpu::set_regs`] and [`KvmVcpu::set_sregs`] set one part,
 //! for a monitor that needs no more, or for a debugger.
 
+mod capability;
 mod descriptors;
 mod dirty_log;
 mod error;
 mod exit;
+mod held;
 mod immediate_exit;
 mod ioctls;
 mod statistics;
@@ -64,6 +66,7 @@ mod vm;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use capability::Capability;
 pub use dirty_log::DirtyPages;
 pub use error::Error;
 pub use exit::{EmulationFailure, Exit};
@@ -71,7 +74,7 @@ pub use immediate_exit::ImmediateExit;
 /// The kernel's structures, in the version that this crate takes and gives.
 pub use kvm_bindings;
 pub use statistics::{Statistic, Statistics, StatisticsFile};
-pub use system::{Capability, Kvm};
+pub use system::Kvm;
 pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]

@@ -7,26 +7,10 @@ use kvm_bindings::{
     kvm_cpuid_entry2,
 };
 
+use crate::capability::{Capability, capability};
 use crate::error::Named;
 use crate::vm::Vm;
 use crate::{Error, x86_64};
-
-/// Something that KVM has or lacks (KVM api.rst, KVM_CHECK_EXTENSION).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capability {
-    /// Its name in api.rst.
-    pub name: &'static str,
-    /// Its number.
-    pub number: u32,
-}
-
-/// Names a capability by its constant.
-macro_rules! capability {
-    ($name:ident) => {
-        $crate::Capability { name: stringify!($name), number: $name }
-    };
-}
-pub(crate) use capability;
 
 /// What every virtual machine of this workspace needs on every architecture.
 const REQUIRED: [Capability; 4] = [

@@ -7,7 +7,7 @@ use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::error::Named;
-use crate::vm::Held;
+use crate::held::Held;
 use crate::x86_64::{GuestDebug, StateLens};
 use crate::{EmulationFailure, Error, Exit, ImmediateExit};
 

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
-use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Named;
+use crate::held::{Alias, Held};
 use crate::x86_64::StateLens;
 use crate::{DirtyPages, Error, KvmVcpu};
 
@@ -47,37 +47,6 @@ impl Slots {
         let has = |slot: &Slot| slot.gpa <= gpa && gpa - slot.gpa < slot.len;
         let number = self.list.iter().position(has).ok_or(Error::NoMemory { gpa })?;
         Ok((number as u32, &mut self.list[number]))
-    }
-}
-
-/// What the slots point to: it is mapped as long as one of these is there.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Held {
-    pub(crate) ram: Vec<GuestRam>,
-    files: Vec<FileMemory>,
-    aliases: Vec<Alias>,
-}
-
-/// Bytes of RAM that the guest sees a second time.
-#[derive(Clone, Debug)]
-struct Alias {
-    ram: GuestRam,
-    source: Range<u64>,
-    gpa: u64,
-}
-
-impl Held {
-    /// Reads what the guest has at `gpa`, in its RAM or in an alias of that, if all of `bytes` is there.
-    pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> bool {
-        let in_alias = |alias: &Alias| {
-            let offset = gpa.checked_sub(alias.gpa)?;
-            let len = alias.source.end - alias.source.start;
-            let is_inside = offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= len);
-            is_inside.then(|| (alias.ram.clone(), alias.source.start + offset))
-        };
-        let aliased = self.aliases.iter().find_map(in_alias);
-        let mut places = self.ram.iter().map(|ram| (ram.clone(), gpa)).chain(aliased);
-        places.any(|(ram, gpa)| ram.memory().read_slice(bytes, GuestAddress(gpa)).is_ok())
     }
 }
 

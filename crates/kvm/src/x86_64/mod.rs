@@ -1,5 +1,6 @@
 //! What a VM and a vCPU are on x86_64.
 
+mod breakpoints;
 mod debug;
 mod interrupts;
 mod msrs;
@@ -7,13 +8,15 @@ mod nested;
 mod platform;
 mod registers;
 mod report;
+mod required;
 mod state;
+mod state_lens;
 mod xsave;
 
-pub(crate) use debug::GuestDebug;
-pub use debug::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
+pub(crate) use breakpoints::GuestDebug;
+pub use breakpoints::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
 pub use nested::NestedState;
-pub(crate) use platform::REQUIRED;
 pub use report::VcpuReport;
-pub(crate) use state::StateLens;
+pub(crate) use required::REQUIRED;
 pub use state::VcpuState;
+pub(crate) use state_lens::StateLens;

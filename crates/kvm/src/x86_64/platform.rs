@@ -3,24 +3,13 @@
 use std::collections::BTreeSet;
 
 use kvm_bindings::{
-    KVM_CAP_EXT_CPUID, KVM_CAP_IRQCHIP, KVM_CAP_PIT2, KVM_CAP_SET_IDENTITY_MAP_ADDR, KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
 };
 use vmm_arch::msr;
 
 use crate::error::Named;
-use crate::system::capability;
-use crate::{Capability, Error, Kvm, KvmVcpu, Vm};
-
-/// What every virtual PC needs.
-pub(crate) const REQUIRED: [Capability; 5] = [
-    capability!(KVM_CAP_IRQCHIP),
-    capability!(KVM_CAP_PIT2),
-    capability!(KVM_CAP_SET_TSS_ADDR),
-    capability!(KVM_CAP_SET_IDENTITY_MAP_ADDR),
-    capability!(KVM_CAP_EXT_CPUID),
-];
+use crate::{Error, Kvm, KvmVcpu, Vm};
 
 /// Ids of 32 bits wherever KVM takes or gives one, and no broadcast to 255.
 const X2APIC_FLAGS: u32 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;

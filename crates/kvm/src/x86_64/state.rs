@@ -7,10 +7,8 @@ use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_REG_GUEST_SSP, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
     kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_x86_reg_kvm, kvm_xcrs,
 };
-use kvm_ioctls::{Cap, VmFd};
 
 use super::NestedState;
-use super::xsave::XSAVE_WORDS;
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
 
@@ -61,24 +59,6 @@ pub struct VcpuState {
     pub tsc_offset: Option<u64>,
     /// Exceptions, NMIs and interrupts that are pending or being delivered.
     pub events: kvm_vcpu_events,
-}
-
-/// The lengths that depend on the host.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StateLens {
-    /// The XSAVE area's, in 32-bit words, at least [`XSAVE_WORDS`].
-    pub(super) xsave_words: usize,
-    /// The nested state's greatest, in bytes; 0 where KVM has none.
-    pub(super) nested: usize,
-}
-
-impl StateLens {
-    pub(crate) fn of(vm: &VmFd) -> Self {
-        let bytes = |capability| usize::try_from(vm.check_extension_int(capability)).unwrap_or_default();
-        // A KVM that doesn't know Xsave2 has the shortest.
-        let xsave_words = XSAVE_WORDS.max(bytes(Cap::Xsave2) / size_of::<u32>());
-        Self { xsave_words, nested: bytes(Cap::NestedState) }
-    }
 }
 
 /// Model-specific registers, in groups that are set one after the other.

@@ -2,11 +2,9 @@
 
 use kvm_bindings::Xsave;
 
+use super::state_lens::XSAVE_WORDS;
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
-
-/// Words of the part that every KVM has (struct kvm_xsave): 4 KiB.
-pub(super) const XSAVE_WORDS: usize = 1024;
 
 impl KvmVcpu {
     pub(super) fn xsave(&self) -> Result<Vec<u32>, Error> {

@@ -1,0 +1,16 @@
+//! What a virtual PC needs of KVM.
+
+use kvm_bindings::{
+    KVM_CAP_EXT_CPUID, KVM_CAP_IRQCHIP, KVM_CAP_PIT2, KVM_CAP_SET_IDENTITY_MAP_ADDR, KVM_CAP_SET_TSS_ADDR,
+};
+
+use crate::capability::{Capability, capability};
+
+/// What every virtual PC needs.
+pub(crate) const REQUIRED: [Capability; 5] = [
+    capability!(KVM_CAP_IRQCHIP),
+    capability!(KVM_CAP_PIT2),
+    capability!(KVM_CAP_SET_TSS_ADDR),
+    capability!(KVM_CAP_SET_IDENTITY_MAP_ADDR),
+    capability!(KVM_CAP_EXT_CPUID),
+];
