@@ -8,11 +8,12 @@ use rustix::io::Errno;
 
 use crate::addresses::{GATEWAY_V4, GUEST_V4};
 use crate::allow::Protocol;
-use crate::flow::{Flow, Key, Pulled};
+use crate::flow::{Flow, Key};
 use crate::host;
 use crate::link::HEADER_LEN;
 use crate::packet::{datagram_header_len, write_datagram};
 use crate::presence::Treatment;
+use crate::pulled::Pulled;
 use crate::services::Answer;
 use crate::table::Token;
 use crate::tcp::Tcp;

@@ -1,15 +1,13 @@
-//! A flow of either kind, and the words that flows and the network use with each other.
+//! A flow of any kind.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
-
-pub(crate) use crate::host::News;
 
 use crate::allow::Protocol;
-use crate::host;
-use crate::packet::{Packet, PartialChecksum};
+use crate::host::{self, News};
+use crate::packet::Packet;
 use crate::ping::Ping;
+use crate::pulled::{End, Pulled};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::udp::{Udp, Visitor};
@@ -20,26 +18,6 @@ pub(crate) struct Key {
     pub(crate) protocol: Protocol,
     pub(crate) guest: SocketAddr,
     pub(crate) remote: SocketAddr,
-}
-
-/// How a flow's host socket is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Orderly,
-    /// The other end gets a reset.
-    Reset,
-}
-
-/// What a flow had for the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pulled {
-    /// A frame of this length.
-    Frame(usize, Option<PartialChecksum>),
-    /// Nothing, but there may be more if it is asked again.
-    Again,
-    /// Nothing, until there is news, a packet of the guest's or this time.
-    Idle(Option<Instant>),
-    End(End),
 }
 
 #[derive(Debug)]
@@ -106,34 +84,5 @@ impl Flow {
                 host::reset(socket);
             }
         }
-    }
-}
-
-/// How long ago a flow without an end of its own was used.
-#[derive(Debug)]
-pub(crate) struct Age {
-    used_at: Instant,
-    limit: std::time::Duration,
-    was_used: bool,
-}
-
-impl Age {
-    pub(crate) fn new(limit: std::time::Duration) -> Self {
-        Self { used_at: Instant::now(), limit, was_used: true }
-    }
-
-    pub(crate) fn used(&mut self) {
-        self.used_at = Instant::now();
-        self.was_used = true;
-    }
-
-    fn take_used(&mut self) -> bool {
-        std::mem::take(&mut self.was_used)
-    }
-
-    /// What a flow that has nothing for the guest says.
-    pub(crate) fn idle(&self) -> Pulled {
-        let ends_at = self.used_at + self.limit;
-        if ends_at <= Instant::now() { Pulled::End(End::Orderly) } else { Pulled::Idle(Some(ends_at)) }
     }
 }

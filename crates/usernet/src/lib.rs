@@ -90,6 +90,7 @@ mod listener;
 mod packet;
 mod ping;
 mod presence;
+mod pulled;
 mod refused;
 mod route;
 mod routes;

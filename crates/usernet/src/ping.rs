@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, IpProtocol};
 
-use crate::flow::{Age, Pulled};
 use crate::link::HEADER_LEN;
 use crate::packet::{Packet, header_len, write_header};
+use crate::pulled::{Age, Pulled};
 use crate::shared::Shared;
 use crate::unreachable::{self, Why};
 

@@ -11,10 +11,11 @@ use crate::addresses::{
     NETWORK_V4, NETWORK_V6, PREFIX_LEN_V4, PREFIX_LEN_V6, can_be_destination, is_gateway, is_resolver,
 };
 use crate::allow::Protocol;
-use crate::flow::{End, Flow, Key};
+use crate::flow::{Flow, Key};
 use crate::host;
 use crate::packet::Packet;
 use crate::ping::{self, Ping};
+use crate::pulled::End;
 use crate::settings::Resolver;
 use crate::table::Token;
 use crate::tcp::Tcp;

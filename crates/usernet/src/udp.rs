@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
-use crate::flow::{Age, Pulled};
 use crate::link::HEADER_LEN;
 use crate::packet::{Packet, datagram_header_len, write_datagram};
+use crate::pulled::{Age, Pulled};
 use crate::shared::Shared;
 use crate::unreachable::{self, Why};
 

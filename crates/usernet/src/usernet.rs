@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::allow::Allow;
-use crate::flow::{End, Flow, News, Pulled};
+use crate::flow::Flow;
+use crate::host::News;
 use crate::host::{TIMER, Watch};
 use crate::link::{Carried, HEADER_LEN, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
 use crate::presence::{Presence, is_from_guest};
+use crate::pulled::{End, Pulled};
 use crate::refused::Refused;
 use crate::routes::Routes;
 use crate::services::{Answer, Services};

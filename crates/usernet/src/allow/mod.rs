@@ -1,34 +1,17 @@
 //! What the guest may reach. Nothing, unless a rule permits it.
 
 mod network;
+mod parse;
 mod problem;
 mod rule;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 pub use problem::RuleError;
+pub(crate) use rule::Protocol;
 
-use crate::addresses::{can_be_destination, is_gateway, is_public, is_resolver};
-use network::Network;
-
-/// What a rule permits and a flow speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Protocol {
-    Tcp,
-    Udp,
-    Icmp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-        })
-    }
-}
+use crate::addresses::can_be_destination;
+use rule::{Destination, Rule, Verdict};
 
 /// What the guest may reach: all, or what a list of rules permits. An empty list permits nothing.
 ///
@@ -57,51 +40,6 @@ enum Rules {
     List(Vec<Rule>),
 }
 
-/// One rule of the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
-    To {
-        protocol: Protocol,
-        destination: Destination,
-        ports: Ports,
-    },
-    /// The gateway's address.
-    Host(Ports),
-    /// The resolver's address.
-    Dns,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Destination {
-    /// `*`: the public internet, less what is near the host.
-    Public,
-    Within(Network),
-}
-
-/// A range of ports, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ports {
-    first: u16,
-    last: u16,
-}
-
-impl Ports {
-    /// Port 0 of ICMP too, which has none.
-    const ALL: Self = Self { first: 0, last: u16::MAX };
-
-    fn include(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-}
-
-/// How a rule decides about a destination.
-enum Verdict {
-    No,
-    Yes,
-    /// Yes, unless the address is the host's own or in a subnet of one of its links.
-    UnlessNear,
-}
-
 impl Allow {
     /// Permits every destination.
     pub fn all() -> Self {
@@ -112,7 +50,7 @@ impl Allow {
     /// write.
     pub fn parse(rules: &[String]) -> Result<Self, RuleError> {
         let parsed = rules.iter().enumerate().map(|(index, text)| {
-            rule::parse(text).map_err(|problem| RuleError { index, rule: text.clone(), problem })
+            parse::parse(text).map_err(|problem| RuleError { index, rule: text.clone(), problem })
         });
         Ok(Self(Rules::List(parsed.collect::<Result<_, _>>()?)))
     }
@@ -144,29 +82,6 @@ impl Allow {
             }
         }
         unless_near && !is_near(to.ip())
-    }
-}
-
-impl Rule {
-    fn decide(&self, protocol: Protocol, to: SocketAddr) -> Verdict {
-        let is_of_ports = protocol != Protocol::Icmp;
-        match self {
-            Self::To { protocol: of, destination, ports } if *of == protocol => {
-                if is_of_ports && !ports.include(to.port()) {
-                    return Verdict::No;
-                }
-                match destination {
-                    Destination::Public if is_public(to.ip()) => Verdict::UnlessNear,
-                    Destination::Within(network) if network.covers(to.ip()) => Verdict::Yes,
-                    _ => Verdict::No,
-                }
-            }
-            Self::Host(ports) if is_of_ports && is_gateway(to.ip()) && ports.include(to.port()) => {
-                Verdict::Yes
-            }
-            Self::Dns if is_of_ports && is_resolver(to.ip()) && to.port() == 53 => Verdict::Yes,
-            _ => Verdict::No,
-        }
     }
 }
 

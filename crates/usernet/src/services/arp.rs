@@ -2,7 +2,7 @@
 
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetProtocol};
 
-use super::{Answer, Reply};
+use super::reply::{Answer, Reply};
 use crate::addresses::{GATEWAY_MAC, GATEWAY_V4, GUEST_V4, is_gateway, is_resolver};
 
 /// Answers a request for the gateway's or resolver's address. One for the guest's own, with which it looks for another

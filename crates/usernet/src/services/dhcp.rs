@@ -9,7 +9,7 @@ use smoltcp::wire::{
     UdpPacket, UdpRepr,
 };
 
-use super::{Answer, Reply, is_group};
+use super::reply::{Answer, Reply, is_group};
 use crate::addresses::{BROADCAST_V4, GATEWAY_V4, GUEST_V4, NETMASK_V4, RESOLVER_V4, can_be_destination};
 
 pub(super) const SERVER_PORT: u16 = DHCP_SERVER_PORT;

@@ -5,7 +5,7 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
 };
 
-use super::{Answer, Reply};
+use super::reply::{Answer, Reply};
 use crate::addresses::can_be_destination;
 
 /// The type of an ICMP echo request.

@@ -11,7 +11,7 @@ use smoltcp::wire::{
     NdiscRouterFlags,
 };
 
-use super::{Answer, Reply, is_own_v6};
+use super::reply::{Answer, Reply, is_own_v6};
 use crate::addresses::{GATEWAY_LINK_LOCAL, GATEWAY_MAC, NETWORK_V6, PREFIX_LEN_V6, RESOLVER_V6};
 
 /// A message with a lower one has passed a router, so comes from elsewhere (RFC 4861 §3.1).

@@ -3,6 +3,8 @@ mod dhcp;
 mod hostile;
 mod ndp;
 
+use smoltcp::wire::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN};
+
 use super::*;
 
 /// The guest's hardware address in all frames here.

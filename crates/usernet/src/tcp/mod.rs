@@ -23,9 +23,10 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
-use crate::flow::{End, News, Pulled};
+use crate::host::News;
 use crate::link::HEADER_LEN;
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
+use crate::pulled::{End, Pulled};
 use crate::shared::Shared;
 use crate::unreachable::{self, Why};
 use line::Line;
