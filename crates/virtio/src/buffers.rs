@@ -5,7 +5,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::Fault;
-use crate::chain::Segment;
+use crate::segment::Segment;
 
 /// One direction of a chain, or a part of it: bytes of guest RAM in their order.
 ///

@@ -4,17 +4,11 @@ use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use crate::segment::Segment;
 use crate::{Buffers, Fault};
 
 /// Size of a descriptor in a table, in bytes (virtio 1.2 §2.7.5).
 const DESCRIPTOR_LEN: u32 = 16;
-
-/// A piece of guest RAM that a descriptor names. All of it is RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) gpa: u64,
-    pub(crate) len: u32,
-}
 
 /// The identity of a chain, by which it is given back. Only a [`Queue`](crate::Queue) makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -56,6 +56,7 @@ mod mmio;
 mod notices;
 mod port;
 mod queue;
+mod segment;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod vhost;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::ConfigSpace;
 
+mod bell;
 mod input;
 mod output;
 
+use bell::bell;
 use input::Input;
 use output::Output;
 
@@ -67,7 +69,7 @@ pub fn port(end: HostEnd) -> io::Result<(DevicePort, HostPort)> {
     let shared = Arc::new(Shared {
         output: Output::new()?,
         input: Input::new()?,
-        bell: eventfd()?,
+        bell: bell()?,
         size: ConfigSpace::read_only(SizeBytes::default()),
         is_resized: AtomicBool::new(false),
     });
@@ -243,10 +245,6 @@ impl HostPort {
         self.shared.is_resized.store(true, Ordering::Release);
         self.shared.ring();
     }
-}
-
-fn eventfd() -> io::Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)
 }
 
 #[cfg(test)]

@@ -1,99 +1,27 @@
-//! The handle of the thread that owns a device, and what both know.
+//! The handle of the thread that owns a device.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use virtio_queue::QueueState;
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::notices::NoticeQueue;
-use crate::{Counters, Fault, Interrupt, VirtioDevice};
+use crate::VirtioDevice;
 
+mod shared;
 mod thread;
 
-use thread::{Inbox, Thread};
+use shared::{Command, IDLE, Inbox, RUNNING, STOPPING};
+pub(crate) use shared::{QueueStates, Shared};
+use thread::Thread;
 
 /// Of a device's thread, in bytes: its deepest calls are those of its files, a few KiB.
 const STACK_LEN: usize = 256 << 10;
 /// Linux's limit of a thread's name, in bytes (TASK_COMM_LEN without its NUL).
 const NAME_LEN: usize = 15;
-
-/// What the transport and the thread both know.
-pub(crate) struct Shared {
-    activity: AtomicU8,
-    /// The thread has panicked, and nobody is there to stop or start anything.
-    is_gone: AtomicBool,
-    /// The driver has written the configuration space since the device was told last. A flag and not a command: a driver
-    /// can write faster than a device listens.
-    config_written: AtomicBool,
-    pub(crate) interrupt: Arc<dyn Interrupt>,
-    pub(crate) counters: Arc<Counters>,
-    /// DEVICE_NEEDS_RESET: the driver broke the rules.
-    needs_reset: AtomicBool,
-    /// What it did, until somebody tells it.
-    fault: Mutex<Option<Fault>>,
-    /// What the device says, until somebody tells it.
-    pub(crate) notices: Arc<NoticeQueue>,
-    /// Written when a stop is done, or the driver broke the rules, or the device says something.
-    news: Arc<EventFd>,
-}
-
-const IDLE: u8 = 0;
-const RUNNING: u8 = 1;
-const STOPPING: u8 = 2;
-
-impl Shared {
-    pub(crate) fn new(interrupt: Arc<dyn Interrupt>, counters: Arc<Counters>, news: Arc<EventFd>) -> Self {
-        let [is_gone, config_written, needs_reset] = [false; 3].map(AtomicBool::new);
-        let (activity, fault) = (AtomicU8::new(IDLE), Mutex::new(None));
-        let notices = Arc::new(NoticeQueue::new(Arc::clone(&news)));
-        Self { activity, is_gone, config_written, interrupt, counters, needs_reset, fault, notices, news }
-    }
-
-    pub(crate) fn needs_reset(&self) -> bool {
-        self.needs_reset.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn take_fault(&self) -> Option<Fault> {
-        self.fault.lock().expect("no panic while it is held").take()
-    }
-
-    fn break_down(&self, fault: Fault) {
-        self.counters.faults.add(1);
-        *self.fault.lock().expect("no panic while it is held") = Some(fault);
-        self.needs_reset.store(true, Ordering::Release);
-        self.call_for_reset();
-        self.tell();
-    }
-
-    /// The interrupt that goes with DEVICE_NEEDS_RESET (virtio 1.2 §2.1.2).
-    fn call_for_reset(&self) {
-        self.counters.interrupts.add(1);
-        self.interrupt.config();
-    }
-
-    fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::SeqCst)
-    }
-
-    fn tell(&self) {
-        // Non-blocking; at its counter's end it can be read anyway.
-        let _ = self.news.write(1);
-    }
-}
-
-/// A queue as the driver set it up, or `None`.
-pub(crate) type QueueStates = Vec<Option<QueueState>>;
-
-enum Command {
-    Start { features: u64, queues: QueueStates },
-    Stop { states: Option<Sender<QueueStates>> },
-    Quit,
-}
 
 /// The handle of a device's thread. Dropping it stops the device and ends the thread.
 pub(crate) struct Worker {

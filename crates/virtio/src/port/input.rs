@@ -34,7 +34,7 @@ impl Input {
     pub(super) fn new() -> io::Result<Self> {
         let bytes = VecDeque::with_capacity(CAPACITY);
         let queue = Queue { bytes, is_wanted: false, host_waits: false };
-        Ok(Self { queue: Mutex::new(queue), wanted: super::eventfd()? })
+        Ok(Self { queue: Mutex::new(queue), wanted: super::bell::bell()? })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

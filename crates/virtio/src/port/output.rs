@@ -58,7 +58,7 @@ impl Output {
             has_backlog: false,
             lost: 0,
         };
-        Ok(Self { queue: Mutex::new(queue), ready: super::eventfd()? })
+        Ok(Self { queue: Mutex::new(queue), ready: super::bell::bell()? })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

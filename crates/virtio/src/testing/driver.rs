@@ -8,7 +8,7 @@ use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::arena::Arena;
-use super::rings::{Ring, Rings};
+use super::ring::Ring;
 use super::wait::Waiter;
 use super::{DEADLINE, Register, features, status};
 use crate::{Control, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
@@ -274,15 +274,6 @@ impl Driver {
         self.rings.iter_mut().for_each(|ring| *ring = Ring::default());
         let _ = self.interrupt.take();
         self.config_changed = false;
-    }
-
-    /// The queue with this number, as its driver sees it.
-    ///
-    /// # Panics
-    /// There is no such queue.
-    pub fn queue(&mut self, index: usize) -> Rings<'_> {
-        assert!(index < self.rings.len(), "the device has {} queues", self.rings.len());
-        Rings::new(self, index)
     }
 
     /// Interrupts that this driver has seen; those that come while it doesn't look merge into one.

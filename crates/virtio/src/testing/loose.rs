@@ -4,7 +4,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use crate::Chain;
-use crate::chain::Segment;
+use crate::segment::Segment;
 
 /// Memory of a [`LooseChain`]; its buffers lie one behind the other, with a hole of a byte between them.
 const RAM_LEN: u64 = 1 << 20;

@@ -42,6 +42,7 @@ mod driver;
 mod loose;
 mod random;
 mod registers;
+mod ring;
 mod rings;
 mod wait;
 

@@ -1,6 +1,5 @@
 //! A split virtqueue from its driver's side (virtio 1.2 §2.7).
 
-use std::collections::HashMap;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -10,14 +9,11 @@ use virtio_bindings::bindings::virtio_ring::{
 };
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
-use super::arena::Arena;
+use super::ring::{DESCRIPTOR_LEN, InFlight, Ring};
 use super::{DEADLINE, Driver, Register, features};
 
 /// What a buffer for the device holds before that writes it.
 pub const UNWRITTEN: u8 = 0xee;
-
-/// A descriptor's length in bytes.
-const DESCRIPTOR_LEN: u64 = 16;
 
 /// A buffer of a chain, seen from the device. Those that it reads come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,44 +74,6 @@ impl Descriptor {
     }
 }
 
-/// A queue's rings, and what its driver remembers.
-#[derive(Debug, Default)]
-pub(super) struct Ring {
-    pub(super) size: u16,
-    pub(super) descriptors: u64,
-    pub(super) available: u64,
-    pub(super) used: u64,
-    free: Vec<u16>,
-    chains: HashMap<u16, InFlight>,
-    next_available: u16,
-    next_used: u16,
-    /// The available index when the device was rung last.
-    rung: u16,
-    no_interrupts: bool,
-}
-
-#[derive(Debug, Default)]
-struct InFlight {
-    descriptors: Vec<u16>,
-    writable: Vec<(u64, u32)>,
-    /// Of the arena.
-    buffers: usize,
-}
-
-impl Ring {
-    pub(super) fn new(arena: &mut Arena, size: u16) -> Self {
-        let len = u64::from(size);
-        Self {
-            size,
-            descriptors: arena.ring(DESCRIPTOR_LEN * len),
-            available: arena.ring(6 + 2 * len),
-            used: arena.ring(6 + 8 * len),
-            free: (0..size).rev().collect(),
-            ..Self::default()
-        }
-    }
-}
-
 /// A queue of a [`Driver`].
 #[derive(Debug)]
 pub struct Rings<'a> {
@@ -123,11 +81,18 @@ pub struct Rings<'a> {
     index: usize,
 }
 
-impl<'a> Rings<'a> {
-    pub(super) fn new(driver: &'a mut Driver, index: usize) -> Self {
-        Self { driver, index }
+impl Driver {
+    /// The queue with this number, as its driver sees it.
+    ///
+    /// # Panics
+    /// There is no such queue.
+    pub fn queue(&mut self, index: usize) -> Rings<'_> {
+        assert!(index < self.rings.len(), "the device has {} queues", self.rings.len());
+        Rings { driver: self, index }
     }
+}
 
+impl Rings<'_> {
     /// Makes a chain of descriptors in the queue's table available, and returns its head. The device isn't rung.
     ///
     /// # Panics

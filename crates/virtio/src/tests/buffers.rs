@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
-use crate::chain::Segment;
+use crate::segment::Segment;
 use crate::{Buffers, Fault};
 
 /// Two regions that touch at 0x2000.

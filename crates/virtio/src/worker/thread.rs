@@ -4,14 +4,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Command, IDLE, QueueStates, Shared};
+use super::shared::{Command, IDLE, Inbox, QueueStates, Shared};
 use crate::device::DEVICE_TOKEN;
 use crate::queue::Surroundings;
 use crate::{Fault, Queue, Session, VirtioDevice};
@@ -20,13 +19,6 @@ use crate::{Fault, Queue, Session, VirtioDevice};
 const COMMANDS: u64 = DEVICE_TOKEN - 1;
 /// Events taken from epoll at once.
 const EVENTS: usize = 16;
-
-/// Where commands come from.
-pub(super) struct Inbox {
-    pub(super) commands: Receiver<Command>,
-    /// Written behind each.
-    pub(super) wake: EventFd,
-}
 
 /// The thread's own.
 pub(super) struct Thread {
