@@ -19,7 +19,7 @@ use std::path::Path;
 use vmm_hostio::range_lock::{self, DOES, END, FORBIDS, LockKind, READ, RESIZE, WRITE, WRITE_UNCHANGED};
 use vmm_virtio::OpenError;
 
-use crate::host_file::{Access, Place};
+use crate::place::{Access, Place};
 
 /// What lies around QEMU's bytes: room is left for permissions to come.
 const AROUND: [Range<u64>; 2] = [0..DOES, 300..END];

@@ -4,48 +4,12 @@
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_virtio::OpenError;
 
 use crate::loop_device;
-
-/// What may be done with a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    ReadWrite,
-}
-
-/// The field of the config that names a file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) field: &'a str,
-}
-
-impl Place<'_> {
-    /// The config is wrong: `problem` is what the file is or has, and what to change.
-    pub(crate) fn wrong(&self, problem: &str) -> OpenError {
-        OpenError::config(self.field, format!("{} {problem}", self.path.display()))
-    }
-
-    /// The host refuses; if it's the path that it refuses, the config is wrong.
-    pub(crate) fn host(&self, problem: &str, error: &io::Error) -> OpenError {
-        use nix::errno::Errno as Code;
-        let text = format!("{} {problem}: {error}", self.path.display());
-        match error.raw_os_error().map(Code::from_raw) {
-            Some(Code::ELOOP) => {
-                OpenError::config(self.field, format!("{text}: a symbolic link leads to itself, correct it"))
-            }
-            Some(Code::ENOENT | Code::ENOTDIR | Code::ENAMETOOLONG | Code::EISDIR) => {
-                OpenError::config(self.field, format!("{text}: correct the path"))
-            }
-            _ => OpenError::host(self.field, text),
-        }
-    }
-}
+use crate::place::{Access, Place};
 
 /// Opens a regular file or a block device; `noun` is what the device wants, with its article. It isn't locked.
 ///

@@ -20,6 +20,7 @@ mod image_format;
 mod limits;
 mod loop_device;
 mod net;
+mod place;
 mod pmem;
 mod rng;
 mod shell;

@@ -13,8 +13,9 @@ use vmm_virtio::{
 };
 
 use crate::file_lock::lock;
-use crate::host_file::{self, Access, Place};
+use crate::host_file;
 use crate::image_format::{self, ImageFormat};
+use crate::place::{Access, Place};
 use crate::shell;
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.

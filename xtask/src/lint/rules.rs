@@ -133,7 +133,6 @@ pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys
 /// Crates whose files may use each other in circles, each with the reason.
 pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[
     ("vmm-machine", "it is being divided, and loses them on the way"),
-    ("vmm-virtio-devices", TO_UNTANGLE),
     ("driver", TO_UNTANGLE),
     ("exit-bench", TO_UNTANGLE),
     ("rig", TO_UNTANGLE),

@@ -11,7 +11,8 @@ use vmm_virtio::OpenError;
 use super::format;
 use super::request::SECTOR_LEN;
 use crate::file_lock::lock;
-use crate::host_file::{self, Access, Place};
+use crate::host_file;
+use crate::place::{Access, Place};
 use crate::{image_format, shell};
 
 /// What a second writer of one disk may do.

@@ -8,7 +8,7 @@ use vmm_hostio::IoSlices;
 use vmm_virtio::Buffers;
 
 use super::file::DiskFile;
-use super::space::QUEUE_SIZE;
+use super::request::QUEUE_SIZE;
 
 /// What can be read, by bytes from its start.
 pub(super) trait Source: Send {

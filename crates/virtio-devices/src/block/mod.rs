@@ -29,14 +29,14 @@ use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use vmm_hostio::{Durable, RateLimiter};
-use vmm_virtio::{ConfigSpace, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
+use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, VirtioDevice};
 
-use self::config::{Cache, Config};
+use self::config::Cache;
 use self::image::Image;
 use self::pace::Pace;
 use self::raw::Raw;
-use self::request::{SECTOR_LEN, SERIAL_LEN};
-use self::space::{Face, QUEUE_SIZE};
+use self::request::{QUEUE_SIZE, SECTOR_LEN, SERIAL_LEN};
+use self::space::Face;
 use crate::timer::Timer;
 
 /// How often the file's size is looked at. inotify(7) would wake us for each write of the guest's, and says nothing of block
@@ -77,16 +77,6 @@ pub struct Block {
 enum Disk {
     Raw(Raw),
     Image(Box<dyn Image>),
-}
-
-impl Kind for Block {
-    const NAME: &'static str = "block";
-    const ID: u32 = 2;
-    type Config = Config;
-
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
-        open::open(&config, setting)
-    }
 }
 
 impl VirtioDevice for Block {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vmm_hostio::IoMethod;
-use vmm_virtio::{OpenError, Setting};
+use vmm_virtio::{Kind, OpenError, Setting};
 
 use super::config::{Config, DiskSerial, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
@@ -16,13 +16,23 @@ use super::request::SECTOR_LEN;
 use super::shape::Shape;
 use super::space::Face;
 use super::{Block, Disk, temporary};
-use crate::host_file::{Access, Place};
 use crate::image_format;
+use crate::place::{Access, Place};
 
 /// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const QUEUES: u32 = 16;
 
-pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
+impl Kind for Block {
+    const NAME: &'static str = "block";
+    const ID: u32 = 2;
+    type Config = Config;
+
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+        open(&config, setting)
+    }
+}
+
+fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
     let serial = config.serial.as_ref().map_or_else(|| DiskSerial::of(setting.id).bytes(), DiskSerial::bytes);
     let queues = queues(config.queues.map(|queues| queues.get() as u16), setting.vcpus)?;
     let limiter = config.limits.limiter()?;

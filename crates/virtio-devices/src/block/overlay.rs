@@ -11,7 +11,7 @@ use vmm_hostio::IoSlices;
 use vmm_virtio::Buffers;
 
 use super::image::{Image, Source};
-use super::space::QUEUE_SIZE;
+use super::request::QUEUE_SIZE;
 
 /// The unit in which the overlay has or hasn't a part of the disk, in bytes: a page of the host's, which its file systems
 /// have as blocks.

@@ -11,7 +11,7 @@ use vmm_virtio::{Buffers, Head, OpenError};
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
-use crate::host_file::{Access, Place};
+use crate::place::{Access, Place};
 
 /// Requests in flight at once; further ones wait in their queues. What a fast disk wants (NVMe drives serve 128 at a time
 /// about as quickly as more), and half a MiB of lists.

@@ -12,8 +12,6 @@ use virtio_bindings::bindings::virtio_blk::{
 use vmm_hostio::Durable;
 use vmm_virtio::{Buffers, Chain, Fault};
 
-use super::space::QUEUE_SIZE;
-
 /// The unit of every position and length on the wire, in bytes (virtio 1.2 §5.2.4).
 pub const SECTOR_LEN: u64 = 512;
 /// Bytes of `type`, `reserved` and `sector` in front of each request.
@@ -22,6 +20,8 @@ pub(super) const HEADER_LEN: u64 = 16;
 const SEGMENT_LEN: u64 = 16;
 /// Bytes of a serial.
 pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
+/// The most descriptors of a queue, as in other monitors: what a driver has in flight at once.
+pub(super) const QUEUE_SIZE: u16 = 256;
 /// The most buffers of a request: those of a chain without header and status.
 pub const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// The most bytes of each, as VIRTIO_BLK_F_SIZE_MAX says. FreeBSD's driver refuses a disk that takes less than what it sends at

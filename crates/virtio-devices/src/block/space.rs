@@ -13,8 +13,6 @@ use super::config::Cache;
 use super::request::{DISCARD_SECTORS_MAX, SECTOR_LEN, SEGMENTS_MAX, SIZE_MAX, ZEROES_SECTORS_MAX};
 use super::shape::Shape;
 
-/// The most descriptors of a queue, as in other monitors: what a driver has in flight at once.
-pub(super) const QUEUE_SIZE: u16 = 256;
 /// Offset of `capacity`, 64 bits.
 const CAPACITY: Range<usize> = 0..8;
 /// Offset of `writeback`, the byte that the driver may write.

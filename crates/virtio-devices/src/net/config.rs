@@ -8,7 +8,7 @@ use vmm_config::{FilePath, Ranged, list, parsed, word_or_list};
 use vmm_usernet::{Forward, ForwardError, Resolver};
 
 use super::mac::Mac;
-use super::user;
+use super::resolver::resolver;
 use crate::limits::Limits;
 
 /// What Linux calls an interface, at most, in bytes (IFNAMSIZ without its NUL).
@@ -142,7 +142,7 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        user::resolver(text).map(Self)
+        resolver(text).map(Self)
     }
 }
 

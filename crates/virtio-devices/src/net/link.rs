@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vmm_hostio::{FramePort, IoSlices};
 use vmm_virtio::Buffers;
 
-use super::QUEUE_SIZE;
+use super::sizes::QUEUE_SIZE;
 
 /// A way for frames, each behind a struct virtio_net_hdr_v1. It never blocks.
 pub(super) trait Link: Send {

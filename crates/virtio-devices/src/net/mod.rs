@@ -18,8 +18,12 @@ mod face;
 mod link;
 mod mac;
 mod open;
+mod pair;
 mod passt;
 mod receive;
+mod receiver;
+mod resolver;
+mod sizes;
 mod stream;
 mod transmit;
 mod user;
@@ -28,30 +32,22 @@ mod vhost;
 use std::time::{Duration, Instant};
 
 use vmm_hostio::RateLimiter;
-use vmm_virtio::{Claim, ConfigSpace, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
+use vmm_virtio::{Claim, ConfigSpace, Fault, OpenError, Session, VirtioDevice};
 
 use self::carrier::Carrier;
-use self::config::{Config, ForwardText};
 use self::face::{F_MQ, Face};
 use self::link::Link;
-use self::receive::Receiver;
+use self::pair::Pair;
+use self::receiver::Receiver;
+use self::sizes::QUEUE_SIZE;
 use self::vhost::Kernel;
 use crate::timer::Timer;
 
-/// As many as the receiving queue of Linux fills with pages for the longest frame, many times over.
-const QUEUE_SIZE: u16 = 256;
 const CONTROL_SIZE: u16 = 64;
 /// There are tokens again, or a link has more. Below are the links of the pairs.
 const REFILLED: u32 = 1 << 16;
 /// The TAP may have gone up or down.
 const CARRIER: u32 = REFILLED + 1;
-
-/// The longest frame with its header, in bytes: the longest IP packet, a header of Ethernet's with two VLAN tags, and
-/// struct virtio_net_hdr_v1.
-const FRAME_LEN: usize = 65535 + 14 + 8 + HEADER_LEN;
-const HEADER_LEN: usize = vmm_hostio::NET_HEADER_LEN;
-/// The shortest: a header of Ethernet's, as the kernel wants it.
-const FRAME_MIN: usize = HEADER_LEN + 14;
 
 /// The device.
 pub struct Net {
@@ -66,23 +62,6 @@ pub struct Net {
     kernel: Option<Kernel>,
     /// Of the TAP, whose state is the link's.
     carrier: Option<Carrier>,
-}
-
-/// A receiving queue, a transmitting queue and what they end in.
-struct Pair {
-    link: Box<dyn Link>,
-    receiver: Receiver,
-    is_attached: bool,
-    /// The driver has room.
-    wants_frames: bool,
-    /// What its link had refused when it was counted last.
-    refused: u64,
-    is_watched: bool,
-    /// The link has ended, and there is nothing to wait for.
-    is_gone: bool,
-    /// Its transmitting queue has chains that there were no tokens for.
-    transmit_waits: bool,
-    receive_waits: bool,
 }
 
 /// What the guest may use, and when it may go on.
@@ -107,26 +86,6 @@ impl Pace {
     fn come_again(&self) {
         // It can't fail: the time is one that there is, and the timer is ours.
         let _ = self.refilled.once(Duration::from_nanos(1));
-    }
-}
-
-impl Kind for Net {
-    const NAME: &'static str = "net";
-    const ID: u32 = 1;
-    type Config = Config;
-
-    /// A forwarded port, which the host gives once: not for one address beside all of them, either.
-    fn config_claims(config: &Config) -> Vec<Claim> {
-        let forwards = config.forward.iter().flatten().enumerate();
-        let claim = |(index, given): (usize, &ForwardText)| Claim {
-            part_of: given.forward.host_end_of_all(),
-            ..Claim::new(format!("forward[{index}]"), "port of the host", given.forward.host_end())
-        };
-        forwards.map(claim).collect()
-    }
-
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
-        open::open(&config, setting)
     }
 }
 
@@ -331,35 +290,5 @@ impl Net {
             let _ = session.unwatch(carrier);
         }
         self.pairs.iter_mut().for_each(|pair| pair.unwatch(session));
-    }
-}
-
-impl Pair {
-    /// After every work: what the link wants said, and what it waits for.
-    fn settle(&mut self, index: usize, session: &Session) {
-        while let Some(notice) = self.link.take_notice() {
-            session.tell(notice);
-        }
-        let refused = self.link.refused();
-        session.counters().refused.add(refused - self.refused);
-        self.refused = refused;
-        let wanted = self.link.wait_for(self.wants_frames);
-        let done = match wanted {
-            Ok(true) if !self.is_watched => session.watch(&self.link.fd(), index as u32),
-            Ok(false) if self.is_watched => session.unwatch(&self.link.fd()),
-            Ok(_) => return,
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => self.is_watched = !self.is_watched,
-            Err(_) => session.counters().errors.add(1),
-        }
-    }
-
-    fn unwatch(&mut self, session: &Session) {
-        self.wants_frames = false;
-        if std::mem::take(&mut self.is_watched) {
-            let _ = session.unwatch(&self.link.fd());
-        }
     }
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rustix::io::Errno;
 use vmm_hostio::{FramePort, TapError};
-use vmm_virtio::{OpenError, Setting};
+use vmm_virtio::{Claim, Kind, OpenError, Setting};
 
 use super::Net;
 use super::carrier::Carrier;
-use super::config::{Backend, Config};
+use super::config::{Backend, Config, ForwardText};
 use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::link::{Link, PortLink};
 use super::mac::Mac;
@@ -19,7 +19,27 @@ use super::{passt, user};
 /// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
 const PAIRS: u32 = 16;
 
-pub(super) fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
+impl Kind for Net {
+    const NAME: &'static str = "net";
+    const ID: u32 = 1;
+    type Config = Config;
+
+    /// A forwarded port, which the host gives once: not for one address beside all of them, either.
+    fn config_claims(config: &Config) -> Vec<Claim> {
+        let forwards = config.forward.iter().flatten().enumerate();
+        let claim = |(index, given): (usize, &ForwardText)| Claim {
+            part_of: given.forward.host_end_of_all(),
+            ..Claim::new(format!("forward[{index}]"), "port of the host", given.forward.host_end())
+        };
+        forwards.map(claim).collect()
+    }
+
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+        open(&config, setting)
+    }
+}
+
+fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
     check_rules(config)?;
     let limiter = config.limits.limiter()?;
     vhost::check(config, limiter.is_some())?;

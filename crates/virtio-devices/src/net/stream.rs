@@ -16,7 +16,7 @@ use rustix::event::epoll;
 use vmm_virtio::Buffers;
 
 use super::link::Link;
-use super::{FRAME_LEN, HEADER_LEN};
+use super::sizes::{FRAME_LEN, HEADER_LEN};
 
 const LENGTH_LEN: usize = 4;
 /// The longest frame, without a virtio header.

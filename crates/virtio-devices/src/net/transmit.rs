@@ -4,8 +4,9 @@ use std::io;
 
 use vmm_virtio::{Buffers, Fault, Session, Step};
 
+use super::Net;
 use super::link::Link;
-use super::{FRAME_LEN, FRAME_MIN, HEADER_LEN, Net};
+use super::sizes::{FRAME_LEN, FRAME_MIN, HEADER_LEN};
 
 impl Net {
     /// Sends what the queue has. A frame that can't be sent is dropped: a full or broken host stops no guest.

@@ -1,7 +1,6 @@
 //! A network in the monitor: the guest's frames end here, and ordinary sockets of the host go on (vmm-usernet).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use vmm_usernet::{Allow, OpenError as UserError, Resolver, Settings, UserNet};
@@ -11,14 +10,12 @@ use super::config::{Config, Rules};
 use super::face;
 use super::link::Link;
 use super::mac::Mac;
-use super::{FRAME_LEN, HEADER_LEN};
+use super::sizes::{FRAME_LEN, HEADER_LEN};
 use crate::descriptors;
 
 /// The longest packet, if the config doesn't say: the longest IP packet less what makes it one frame with a header of
 /// Ethernet's, rounded down to words. Every packet costs the same, so the longest is the fastest.
 const MTU: u16 = 65520;
-/// Of the domain name system (RFC 1035 §4.2).
-const DNS_PORT: u16 = 53;
 
 /// The link.
 pub(super) struct UserLink {
@@ -53,16 +50,6 @@ fn allow(rules: Option<&Rules>) -> Result<Allow, OpenError> {
                 .map_err(|error| OpenError::config(&format!("allow[{}]", error.index()), error))
         }
     }
-}
-
-/// The name server that `dns` names.
-pub(super) fn resolver(text: &str) -> Result<Resolver, String> {
-    let address = text.parse::<SocketAddr>().ok();
-    let address = address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
-    let is_one = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
-    let problem =
-        || format!("{text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
-    address.filter(is_one).map(Resolver::At).ok_or_else(problem)
 }
 
 fn refusal(config: &Config, error: UserError) -> OpenError {
@@ -127,18 +114,5 @@ impl Link for UserLink {
 
     fn answers(&self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolver_without_a_port_has_that_of_dns() {
-        let at = |address: &str| Resolver::At(address.parse().unwrap());
-        assert_eq!(resolver("192.0.2.1").unwrap(), at("192.0.2.1:53"));
-        assert_eq!(resolver("2001:db8::1").unwrap(), at("[2001:db8::1]:53"));
-        assert_eq!(resolver("[::1]:5353").unwrap(), at("[::1]:5353"));
     }
 }

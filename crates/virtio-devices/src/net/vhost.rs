@@ -3,8 +3,8 @@
 use vmm_hostio::FramePort;
 use vmm_virtio::{Fault, OpenError, Session, VHOST_TOKENS, VhostNet};
 
-use super::Pair;
 use super::config::{Backend, Config};
+use super::pair::Pair;
 use crate::vhost::refusal;
 
 /// Tokens from here on are the kernel's, [`VHOST_TOKENS`] for each pair.

@@ -4,7 +4,7 @@ use std::io;
 
 use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, VhostVsock, VirtioDevice};
 
-use super::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
+use super::face::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::vhost::refusal;
 
 /// The first of the tokens that the kernel's part watches with, and the only ones.

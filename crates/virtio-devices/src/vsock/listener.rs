@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vmm_hostio::{NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
 use vmm_virtio::OpenError;
 
-use crate::host_file::Place;
+use crate::place::Place;
 
 /// `_` and the longest port, which are behind the path where the guest's connections arrive.
 const PORT_LEN: usize = 11;

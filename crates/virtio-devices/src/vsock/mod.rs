@@ -14,6 +14,7 @@
 mod config;
 mod connection;
 mod credit;
+mod face;
 mod flows;
 mod greeting;
 mod kernel;
@@ -32,6 +33,7 @@ use vmm_virtio::{
 };
 
 use self::config::Config;
+use self::face::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use self::flows::{Flows, Host};
 use self::greeting::Lobby;
 use self::kernel::Kernel;
@@ -43,9 +45,6 @@ use crate::timer::Timer;
 /// The queues (virtio 1.2 §5.10.2).
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
-/// The device has no event to tell: TRANSPORT_RESET is for a guest that was moved.
-const EVENTQ_SIZE: u16 = 64;
-const QUEUE_SIZE: u16 = 256;
 
 /// What the device's thread waits for.
 const SOCKETS: u32 = 0;
@@ -132,11 +131,6 @@ impl VirtioDevice for Vsock {
     fn power_cycle(&mut self) {
         self.carrier.power_cycle();
     }
-}
-
-/// struct virtio_vsock_config.
-fn config_space(cid: u32) -> ConfigSpace {
-    ConfigSpace::read_only(u64::from(cid).to_le_bytes())
 }
 
 impl VirtioDevice for Sockets {

@@ -19,8 +19,9 @@ use super::tables::{Problem, Tables};
 use super::zstd::ZstdQcow2;
 use crate::block::file::DiskFile;
 use crate::block::format;
-use crate::host_file::{Access, Place, read_range};
+use crate::host_file::read_range;
 use crate::image_format::{self, ImageFormat};
+use crate::place::{Access, Place};
 use crate::shell;
 
 /// What imago makes of an image and all that is below it.

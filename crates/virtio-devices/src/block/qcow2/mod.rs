@@ -25,13 +25,12 @@ use imago::Mapping;
 use vmm_virtio::{Buffers, Fault, OpenError};
 
 use self::layers::{Format, Layers};
-pub use self::refusal::{Encryption, Refusal};
-pub use self::tables::Table;
+pub use self::refusal::{Encryption, Refusal, Table};
 use self::tables::Tables;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
-use crate::host_file::{Access, Place};
+use crate::place::{Access, Place};
 
 /// Bytes on their way between guest and image: a cluster of what `qemu-img create` makes.
 const PIECE_LEN: usize = 64 << 10;

@@ -1,8 +1,8 @@
 //! Why a qcow2 image can't be used, and what to do about it.
 
+use std::fmt;
 use std::path::Path;
 
-use super::tables::Table;
 use crate::shell;
 
 /// Why not.
@@ -56,6 +56,33 @@ pub enum Refusal {
     },
     /// Something in it has a value that it can't have.
     Damaged(&'static str, u64),
+}
+
+/// What a cluster is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The first cluster.
+    Header,
+    /// Of the tables that say where the data is.
+    L1,
+    /// Of where the data is.
+    L2,
+    /// Of the blocks of reference counts.
+    RefcountTable,
+    /// Of reference counts.
+    RefcountBlock,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "the header",
+            Self::L1 => "the level 1 table",
+            Self::L2 => "a level 2 table",
+            Self::RefcountTable => "the refcount table",
+            Self::RefcountBlock => "a refcount block",
+        })
+    }
 }
 
 /// How an image is encrypted.

@@ -4,45 +4,17 @@
 //! before an image is written, each of its tables must be counted, and none lie over another; and nothing is written to where one
 //! is. Tables of internal snapshots aren't looked at.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::header::Header;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Table};
 
 /// Of an entry of the level 1 table, the offset of what it names.
 const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Of an entry of the refcount table.
 const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
-
-/// What a cluster is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// The first cluster.
-    Header,
-    /// Of the tables that say where the data is.
-    L1,
-    /// Of where the data is.
-    L2,
-    /// Of the blocks of reference counts.
-    RefcountTable,
-    /// Of reference counts.
-    RefcountBlock,
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Header => "the header",
-            Self::L1 => "the level 1 table",
-            Self::L2 => "a level 2 table",
-            Self::RefcountTable => "the refcount table",
-            Self::RefcountBlock => "a refcount block",
-        })
-    }
-}
 
 /// Why an image isn't written.
 #[derive(Debug)]
