@@ -11,10 +11,11 @@ use crate::kernels::{self, Kernel, KernelKind, write_atomically};
 use crate::lock;
 use crate::outer;
 use crate::packages;
-use crate::reexec::in_rig;
 use crate::rootfs::{self, Programs, Rootfs};
 use crate::run_dir::RunDir;
 use crate::source_kernel;
+use crate::stamp::stamp;
+use crate::variables::in_rig;
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
@@ -124,19 +125,6 @@ impl Assets {
         self.initrd(&name, &inputs, || rootfs::disk_initramfs(&busybox, &kernel))
     }
 
-    /// A pristine root file system of the default length, built when it's first asked for. A guest gets a copy, made with
-    /// its holes kept (`cp --sparse=always`): whatever writes to this file spoils it for everybody.
-    pub fn rootfs(&self, rootfs: Rootfs) -> Result<PathBuf> {
-        let inputs = rootfs.inputs(self)?;
-        self.large(rootfs.name(), "ext4", &inputs, |path| rootfs.build(self, rootfs.default_len(), path))
-    }
-
-    /// Builds a root file system of `len` bytes as the file `path`, in place of what is there. What takes long, the
-    /// packages of [`Rootfs::Debian`], is taken from the cache.
-    pub fn build_rootfs(&self, rootfs: Rootfs, len: u64, path: &Path) -> Result<()> {
-        rootfs.build(self, len, path)
-    }
-
     /// The archive of a minimal Debian's files.
     pub(crate) fn debian_tar(&self) -> Result<PathBuf> {
         let inputs = rootfs::DEBIAN_RECIPE.map(str::to_owned);
@@ -212,7 +200,7 @@ impl Assets {
 
     /// The file of `rootfs/` with this name and these inputs, built by `build` if there's none. Those of other inputs are
     /// out of date then, and too big to keep, as is what an interrupted process left.
-    fn large(
+    pub(crate) fn large(
         &self,
         name: &str,
         extension: &str,
@@ -260,10 +248,4 @@ fn files_like(dir: &Path, prefix: &str, infix: &str) -> Result<Vec<PathBuf>> {
     let names = fs::read_dir(dir).at("list", dir)?.flatten().map(|entry| entry.file_name());
     let is_like = |name: &str| name.starts_with(prefix) && name.contains(infix);
     Ok(names.filter(|name| name.to_str().is_some_and(is_like)).map(|name| dir.join(name)).collect())
-}
-
-/// Tells one build of a file from another without reading it.
-pub(crate) fn stamp(path: &Path) -> Result<String> {
-    let metadata = fs::metadata(path).at("examine", path)?;
-    Ok(format!("{} {} {:?}", path.display(), metadata.len(), metadata.modified().ok()))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::machine::Stage;
+use crate::stage::Stage;
 
 /// Every failure of this crate. The text names the thing and, where the reader can mend it, how.
 #[derive(Debug, thiserror::Error)]

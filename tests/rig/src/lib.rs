@@ -61,8 +61,11 @@ mod run_dir;
 mod script;
 mod signals;
 mod source_kernel;
+mod stage;
+mod stamp;
 mod streams;
 mod terminal;
+mod variables;
 mod vmlinux;
 
 pub use assets::Assets;
@@ -70,13 +73,13 @@ pub use error::{Error, Result};
 pub use host::{Reason, can_run_linux};
 pub use initramfs::{GUEST_INIT, Initramfs, MODULE_DIR};
 pub use kernels::{Kernel, KernelKind, Module};
-pub use machine::{Outcome, RESULTS_DIR, Rig, Stage};
+pub use machine::{Outcome, RESULTS_DIR, Rig};
 pub use progress::{note, step};
 pub use qemu::install_qemu;
-pub use reexec::{
-    IN_RIG, Place, REQUIRE_GUESTS, guests_required, in_rig, reason_for_rig, run_here_or_in_rig,
-};
+pub use reexec::{Place, reason_for_rig, run_here_or_in_rig};
 pub use rootfs::{Rootfs, fio, programs};
+pub use stage::Stage;
 pub use streams::Stdin;
 pub use terminal::is_interactive;
+pub use variables::{IN_RIG, REQUIRE_GUESTS, guests_required, in_rig};
 pub use vmlinux::extract as extract_vmlinux;

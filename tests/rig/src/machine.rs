@@ -1,7 +1,6 @@
 //! The rig: runs a command in a machine that has a genuine /dev/kvm.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -12,12 +11,13 @@ use crate::command::last_lines;
 use crate::error::{At, Error, Result};
 use crate::kernels::KernelKind;
 use crate::qemu::{CONSOLE_LOG, Channel, Machine, QEMU_LOG, Qemu};
-use crate::reexec::IN_RIG;
 use crate::run_dir::RunDir;
 use crate::script;
 use crate::signals::Watch;
+use crate::stage::Stage;
 use crate::streams::{DRAIN_TIME, Stdin, copy_output, copy_stdin, copy_to_terminal};
 use crate::terminal::{self, RawTerminal};
+use crate::variables::IN_RIG;
 
 /// Where a directory given to [`Rig::results`] appears inside.
 pub const RESULTS_DIR: &str = "/run/results";
@@ -37,27 +37,6 @@ const LOG_LINES: usize = 15;
 const INHERITED: [&str; 9] =
     ["PATH", "HOME", "TERM", "LANG", "LC_ALL", "USER", "RUST_BACKTRACE", "RUST_LOG", "CARGO_MANIFEST_DIR"];
 const INHERITED_PREFIX: &str = "VMM_";
-
-/// How far a run has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The outer kernel hasn't reached its first process.
-    Boot,
-    /// Its first process mounts file systems and looks for consoles.
-    Setup,
-    /// The command runs.
-    Command,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Boot => "booting the outer kernel",
-            Self::Setup => "setting up the outer machine",
-            Self::Command => "running the command",
-        })
-    }
-}
 
 /// What a command in the rig left.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,7 @@ use crate::assets::Assets;
 use crate::error::{At, Result};
 use crate::host::{self, Reason};
 use crate::machine::Rig;
-
-/// Set to 1 for everything that runs inside the rig.
-pub const IN_RIG: &str = "VMM_IN_RIG";
-/// Set to 1 to make it a failure that a guest test can't run. `cargo xtask test` sets it in CI.
-pub const REQUIRE_GUESTS: &str = "VMM_REQUIRE_GUESTS";
+use crate::variables::in_rig;
 
 /// Where the guests of this process run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,16 +18,6 @@ pub enum Place {
     Here,
     /// In the rig, where this program has already run to its end with this exit code.
     Rig(i32),
-}
-
-/// Whether this process runs inside the rig.
-pub fn in_rig() -> bool {
-    is_set(IN_RIG)
-}
-
-/// Whether a guest test that can't run must fail instead of being reported as ignored.
-pub fn guests_required() -> bool {
-    is_set(REQUIRE_GUESTS)
 }
 
 /// Why guests can't run on this host itself; `None` if they can, or if this already is the rig.
@@ -55,8 +41,4 @@ pub fn run_here_or_in_rig(args: impl IntoIterator<Item = OsString>) -> Result<Pl
     let argv = std::iter::once(program.into_os_string()).chain(args);
     let outcome = Rig::new(&assets).run(argv)?;
     Ok(Place::Rig(outcome.exit_code))
-}
-
-fn is_set(variable: &str) -> bool {
-    env::var_os(variable).is_some_and(|value| value == "1")
 }

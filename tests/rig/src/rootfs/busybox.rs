@@ -5,11 +5,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::{ROOT_PASSWORD, Rootfs};
-use crate::assets::stamp;
+use super::kind::{ROOT_PASSWORD, Rootfs};
 use crate::command::output_of;
 use crate::error::{At, Result};
 use crate::initramfs::{DHCP_SCRIPT, DHCP_SCRIPT_PATH};
+use crate::stamp::stamp;
 
 /// Directories and their permissions, each after the one that it's in.
 const DIRS: [(&str, u32); 20] = [

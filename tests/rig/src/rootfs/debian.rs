@@ -6,7 +6,8 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use super::{part_of, tools};
+use super::kind::{ROOT_PASSWORD, part_of};
+use super::tools;
 use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::packages;
@@ -25,7 +26,7 @@ const LEFT_OUT: [&str; 4] =
 
 /// What the result depends on and we decide. The packages' versions aren't in it: an image isn't built anew each day.
 pub(crate) const RECIPE: [&str; 7] =
-    [SETUP, PACKAGES, LEFT_OUT[0], LEFT_OUT[1], LEFT_OUT[2], LEFT_OUT[3], super::ROOT_PASSWORD];
+    [SETUP, PACKAGES, LEFT_OUT[0], LEFT_OUT[1], LEFT_OUT[2], LEFT_OUT[3], ROOT_PASSWORD];
 
 /// Settings of the host's apt without which it may not reach its sources, or not believe them.
 const APT_OPTIONS: [&str; 4] =
@@ -42,7 +43,7 @@ const SOURCES_DIR: &str = "/etc/apt/sources.list.d";
 pub(crate) fn build_tar(tar: &Path) -> Result<()> {
     let mut command = mmdebstrap("minbase", PACKAGES)?;
     command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
-    command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", super::ROOT_PASSWORD));
+    command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", ROOT_PASSWORD));
     bootstrap("building a minimal Debian (mmdebstrap)", command, tar)
 }
 

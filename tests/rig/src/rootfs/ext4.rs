@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use super::{LABEL, part_of, tools};
+use super::kind::{LABEL, part_of};
+use super::tools;
 use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::progress::step;

@@ -9,7 +9,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{debian, part_of};
+use super::debian;
+use super::kind::part_of;
 use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::progress::step;
