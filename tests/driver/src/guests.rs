@@ -10,6 +10,7 @@
 
 mod images;
 mod tools;
+mod width;
 
 use std::env;
 use std::fs::{self, File};

@@ -2,12 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, PipeReader};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::Monitor;
+use crate::ends::Ends;
 use crate::fd::set_nonblocking;
 use crate::terminal::Terminal;
 
@@ -58,6 +58,13 @@ pub struct Launch {
     env: Vec<(OsString, OsString)>,
     stdin: Stdin,
     stdout: Stdout,
+}
+
+impl Monitor {
+    /// Prepares to start [`monitor_program`](crate::monitor_program) with `args`.
+    pub fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Launch {
+        Launch::new(crate::monitor_program(), args)
+    }
 }
 
 impl Launch {
@@ -177,27 +184,4 @@ impl Launch {
         }
         command
     }
-}
-
-/// The test's ends of the program's pipes.
-#[derive(Debug, Default)]
-pub(crate) struct Ends {
-    pub(crate) input: Option<OwnedFd>,
-    pub(crate) captured: Option<PipeReader>,
-    pub(crate) held: Option<PipeReader>,
-    pub(crate) stderr: Option<PipeReader>,
-}
-
-impl Ends {
-    /// Makes a pipe, keeps its reading end where `place` says, and gives the writing end.
-    fn output(&mut self, place: fn(&mut Self) -> &mut Option<PipeReader>) -> Stdio {
-        let (reader, writer) = io::pipe().expect("a pipe");
-        *place(self) = Some(reader);
-        writer.into()
-    }
-}
-
-/// Whether `child` is gone is asked elsewhere; this is only its number.
-pub(crate) fn pid(child: &Child) -> nix::unistd::Pid {
-    nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("Linux numbers processes up to 2^22"))
 }

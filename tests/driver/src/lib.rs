@@ -19,6 +19,7 @@
 //! Nothing sleeps: output, end of output and exit are events that every wait hears of, and each wait has a deadline. A wait
 //! that fails panics with all that the program has printed. The program is killed when its [`Monitor`] is dropped.
 
+mod ends;
 mod fd;
 pub mod guests;
 mod launch;

@@ -14,8 +14,8 @@ use nix::sys::termios::Termios;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::ends::{Ends, pid};
 use crate::fd::wait_ready;
-use crate::launch::{Ends, Launch, pid};
 use crate::process;
 use crate::terminal::Terminal;
 use crate::transcript::{Heard, Transcript, find};
@@ -45,11 +45,6 @@ struct Modes {
 }
 
 impl Monitor {
-    /// Prepares to start [`monitor_program`](crate::monitor_program) with `args`.
-    pub fn command(args: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Launch {
-        Launch::new(crate::monitor_program(), args)
-    }
-
     pub(crate) fn new(child: Child, mut ends: Ends, terminal: Option<Terminal>) -> Self {
         let transcript = Arc::new(Transcript::default());
         let stderr = ends.stderr.take().expect("standard error is always captured");

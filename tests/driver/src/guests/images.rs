@@ -1,6 +1,6 @@
 //! The images: what each is built from, and for which place in guest memory.
 
-use super::tools::Width::{self, Bits32, Bits64};
+use super::width::Width::{self, Bits32, Bits64};
 
 /// One guest, ready to run.
 #[derive(Debug)]

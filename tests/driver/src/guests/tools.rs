@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::images::{Image, Place, Recipe, Symbols};
+use super::width::Width;
 
 /// Nothing but the language: no library, no start-up code, no unwinding tables, no stack protector, no SSE, and no loops made
 /// into calls of memset. The assembler in C is in Intel's syntax, as the rest is.
@@ -22,44 +23,6 @@ const C_FLAGS: [&str; 12] = [
     "-mgeneral-regs-only",
     "-masm=intel",
 ];
-
-/// For which processor mode code is assembled and linked. Sources switch to 16-bit code by themselves, from 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Width {
-    Bits32,
-    Bits64,
-}
-
-impl Width {
-    fn assembler_flag(self) -> &'static str {
-        match self {
-            Self::Bits32 => "--32",
-            Self::Bits64 => "--64",
-        }
-    }
-
-    fn emulation(self) -> &'static str {
-        match self {
-            Self::Bits32 => "elf_i386",
-            Self::Bits64 => "elf_x86_64",
-        }
-    }
-
-    fn machine_flag(self) -> &'static str {
-        match self {
-            Self::Bits32 => "-m32",
-            Self::Bits64 => "-m64",
-        }
-    }
-
-    /// An interrupt handler of a kernel would overwrite a red zone.
-    fn compiler_flags(self) -> &'static [&'static str] {
-        match self {
-            Self::Bits32 => &["-m32"],
-            Self::Bits64 => &["-m64", "-mno-red-zone"],
-        }
-    }
-}
 
 impl Image {
     /// What builds the image in `out`, one after the other.
