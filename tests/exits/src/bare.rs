@@ -5,7 +5,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::workload::{RAM_LEN, Workload};
 
 /// A VM in front of its first instruction, or between two exits.

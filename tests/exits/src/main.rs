@@ -5,6 +5,7 @@
 //! missed is said and isn't a failure. `cargo xtask bench exits` builds and runs it.
 
 mod bare;
+mod failure;
 mod handlers;
 mod numbers;
 mod report;
@@ -15,12 +16,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use failure::Failure;
 use report::{Report, Table};
 use variant::Variant;
 use workload::Workload;
-
-/// A failure that ends the benchmark; it's printed once, by [`main`].
-type Failure = Box<dyn std::error::Error>;
 
 /// How long one measurement takes: long beside a tick of the host's scheduler (4 ms), short beside what a noisy neighbour
 /// needs to come and go, so that the variants of one round see the same host.

@@ -9,9 +9,10 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Summary, Traced, run};
 
+use crate::bare;
+use crate::failure::Failure;
 use crate::handlers::{CallBack, Counted, Counter, bus_handler};
 use crate::workload::{RAM_LEN, STRING_LEN, Workload};
-use crate::{Failure, bare};
 
 /// What runs in front of each measurement, so that memory, KVM's tables and the processor's caches are warm.
 const WARM_UP: u64 = STRING_LEN;
