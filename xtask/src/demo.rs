@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 use rig::{Assets, KernelKind, Rig, Rootfs, note};
 use serde_json::json;
 
-use crate::{Failure, exit_code, rig_shell, workspace};
+use crate::failure::{Failure, exit_code};
+use crate::{rig_shell, workspace};
 
 /// `reboot=k` ends the guest through the keyboard controller; `panic=-1` makes a panic do that at once.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::ExitCode;
 
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
 /// Builds what isn't up to date, and prints each image's path, from the workspace on, and its length.
 pub(crate) fn run() -> Result<ExitCode, Failure> {

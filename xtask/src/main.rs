@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod failure;
 mod guests;
 mod lint;
 mod rig_shell;
@@ -15,8 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A failure that ends a command; it's printed once, by [`main`].
-type Failure = Box<dyn std::error::Error>;
+use failure::exit_code;
 
 /// Runs, tests and measures the monitor; sets up what is missing first.
 #[derive(Debug, Parser)]
@@ -68,9 +68,4 @@ fn main() -> ExitCode {
             }
         }
     }
-}
-
-/// An exit code of a command as ours. What doesn't fit into eight bits can't come from a process.
-fn exit_code(code: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use rig::{Assets, Rig, Stdin};
 
-use crate::{Failure, exit_code, workspace};
+use crate::failure::{Failure, exit_code};
+use crate::workspace;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -8,7 +8,8 @@ use clap::ArgGroup;
 use rig::{Assets, KernelKind, Rootfs};
 use serde_json::{Value, json};
 
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
 /// `panic=-1` resets at once, which ends the guest. The disk is the first one.
 const CMDLINE: &str = "console=ttyS0 root=/dev/vda rw panic=-1";

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use rig::{Assets, REQUIRE_GUESTS, Reason, note};
 
+use crate::failure::Failure;
+use crate::lint;
 use crate::workspace::{self, cargo, succeed};
-use crate::{Failure, lint};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

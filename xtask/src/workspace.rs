@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// The workspace's directory.
 pub(crate) fn root() -> &'static Path {

@@ -11,11 +11,12 @@ use std::time::Duration;
 use rig::{Assets, KernelKind, Rootfs, note};
 use serde_json::json;
 
-use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, peers};
-use super::inner::Part;
+use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, peers};
+use super::halves;
+use super::part::Part;
 use super::spec::{BlockSample, BlockSpec};
-use super::{find_monitor, halves};
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
 /// The root is the disk with this label, whatever a monitor calls it.
 const CMDLINE: &str = "console=ttyS0 root=LABEL=rootfs ro init=/sbin/measure reboot=k panic=-1 quiet";

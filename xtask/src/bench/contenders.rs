@@ -1,10 +1,14 @@
 //! The monitors that are compared, as commands.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use rig::packages::find_program;
 
 use super::spec::Contender;
 use super::words;
-use crate::Failure;
+use crate::failure::Failure;
+use crate::workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
 /// QEMU's microvm with a guest's serial line on standard output.
@@ -64,6 +68,16 @@ pub(super) fn peers(
 /// Whether QEMU is installed.
 pub(super) fn has_qemu() -> bool {
     find_program(QEMU).is_some()
+}
+
+/// The monitor that is given, or else our own, brought up to date.
+pub(super) fn find_monitor(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(path) => {
+            fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()).into())
+        }
+        None => Ok(workspace::build_monitor()),
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 
 use rig::{Assets, Reason, Rig, note};
 
+use crate::failure::{Failure, exit_code};
 use crate::workspace::{self, cargo, succeed};
-use crate::{Failure, exit_code};
 
 const PACKAGE: &str = "exit-bench";
 

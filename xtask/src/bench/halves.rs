@@ -11,11 +11,9 @@ use rig::{Assets, Rig, note};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::inner::Part;
-use crate::{Failure, workspace};
-
-/// What the measuring half leaves in the directory that it's given.
-pub(super) const SAMPLES_FILE: &str = "samples.json";
+use super::part::{Part, SAMPLES_FILE};
+use crate::failure::Failure;
+use crate::workspace;
 
 /// The directory for what the halves tell each other, and for files of theirs.
 pub(super) fn dir() -> Result<PathBuf, Failure> {

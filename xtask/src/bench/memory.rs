@@ -8,12 +8,13 @@ use std::time::Duration;
 use rig::{Assets, Initramfs, KernelKind, note};
 use serde_json::json;
 
-use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, has_qemu};
-use super::inner::Part;
+use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, has_qemu};
+use super::halves;
+use super::part::Part;
 use super::spec::{Machine, MemorySample, MemorySpec};
 use super::stats::{median, shown};
-use super::{find_monitor, halves};
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const KERNEL: KernelKind = KernelKind::Cloud61;

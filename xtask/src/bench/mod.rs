@@ -11,22 +11,23 @@ mod halves;
 pub(crate) mod inner;
 mod memory;
 mod net;
+mod part;
 mod report;
 mod spec;
 mod stats;
 mod words;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rig::{Assets, KernelKind, note};
 
-use self::contenders::{OUR_WORDS, Places, QEMU_COMMAND, peers};
-use self::inner::Part;
+use self::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, peers};
+use self::part::Part;
 use self::spec::{Contender, Sample, Spec};
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 /// The slowest monitor known needs 14 s in the rig; each run of it gets this long.
@@ -118,16 +119,6 @@ fn start_up(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     println!();
     exits::run(&exits::Arguments::with_rig(arguments.rig))
-}
-
-/// The monitor that is given, or else our own, brought up to date.
-fn find_monitor(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    match given {
-        Some(path) => {
-            fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()).into())
-        }
-        None => Ok(workspace::build_monitor()),
-    }
 }
 
 fn ours(monitor: &Path, places: &Places) -> Result<[Contender; 2], Failure> {

@@ -15,13 +15,13 @@ use rig::packages::{find_program, install};
 use rig::{Assets, Initramfs, Kernel, KernelKind, note};
 use serde_json::json;
 
-use super::contenders::Places;
-use super::inner::Part;
+use super::contenders::{Places, find_monitor};
+use super::halves;
+use super::part::Part;
 use super::spec::{NetKind, NetResults, NetSpec};
-use super::{find_monitor, halves};
-use crate::{Failure, workspace};
+use crate::failure::Failure;
+use crate::workspace;
 
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const KERNEL: KernelKind = KernelKind::Cloud61;
 const MODULES: [&str; 2] = ["virtio_mmio", "virtio_net"];
 /// Runs the jobs, and before them opens idle connections.

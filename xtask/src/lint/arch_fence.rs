@@ -1,9 +1,9 @@
 //! The processor's architecture is a switch between modules, in the few crates that have such modules.
 
-use super::Verdict;
 use super::rules::rule_of;
 use super::sources::packages;
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 /// Written so that this file doesn't contain it.
 const NEEDLE: &str = concat!("target", "_arch");

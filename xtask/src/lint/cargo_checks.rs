@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use super::Verdict;
 use super::rules::ONE_VERSION;
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 use crate::workspace::{cargo, root, succeed};
 
 const CI_SCRIPT: &str = ".ci/run";

@@ -1,9 +1,9 @@
 //! A crate uses only crates of lower layers, and of those only the ones that its rule names.
 
-use super::Verdict;
 use super::rules::{CrateRule, TOOL_LAYER, Uses, rule_of, unknown};
 use super::sources::{Dependency, Package, packages};
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 pub(super) fn check() -> Result<Verdict, Failure> {
     let packages = packages()?;

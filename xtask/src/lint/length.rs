@@ -1,9 +1,9 @@
 //! Long files are listed, very long ones fail. Tests at the end of a file don't count.
 
-use super::Verdict;
 use super::rules::{LONG_FILE, TOO_LONG_FILE};
 use super::sources::packages;
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 pub(super) fn check() -> Result<Verdict, Failure> {
     let mut problems = Vec::new();

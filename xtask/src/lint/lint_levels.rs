@@ -1,9 +1,9 @@
 //! Every crate has the workspace's lints, and the length of functions and of lists of arguments has no exceptions.
 
-use super::Verdict;
 use super::rules::WITHOUT_EXCEPTION;
 use super::sources::packages;
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 /// What makes `[workspace.lints]` hold for a crate, which cargo doesn't ask for.
 const INHERITED: &str = "[lints]\nworkspace = true";

@@ -9,25 +9,12 @@ mod lint_levels;
 mod rules;
 mod sources;
 mod unsafe_code;
+mod verdict;
 
 use std::process::ExitCode;
 
-use crate::Failure;
-
-/// What a check found.
-enum Verdict {
-    /// Nothing wrong; the text says what was looked at.
-    Pass(String),
-    /// Each line says where and what to change.
-    Fail(Vec<String>),
-}
-
-impl Verdict {
-    /// Passes with `summary` if there are no `problems`.
-    fn from_problems(problems: Vec<String>, summary: impl FnOnce() -> String) -> Self {
-        if problems.is_empty() { Self::Pass(summary()) } else { Self::Fail(problems) }
-    }
-}
+use self::verdict::Verdict;
+use crate::failure::Failure;
 
 type Check = fn() -> Result<Verdict, Failure>;
 

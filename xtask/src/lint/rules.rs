@@ -131,14 +131,8 @@ pub(super) const CRATES: &[CrateRule] = &[
 pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys-util"];
 
 /// Crates whose files may use each other in circles, each with the reason.
-pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[
-    ("vmm-machine", "it is being divided, and loses them on the way"),
-    ("driver", TO_UNTANGLE),
-    ("exit-bench", TO_UNTANGLE),
-    ("rig", TO_UNTANGLE),
-    ("xtask", TO_UNTANGLE),
-];
-const TO_UNTANGLE: &str = "to be untangled";
+pub(super) const WITH_CIRCLES: &[(&str, &str)] =
+    &[("vmm-machine", "it is being divided, and loses them on the way")];
 
 /// Lints of clippy that hold everywhere, by the numbers in clippy.toml.
 pub(super) const WITHOUT_EXCEPTION: [&str; 2] = ["too_many_lines", "too_many_arguments"];

@@ -1,9 +1,9 @@
 //! Unsafe code stays in the few files that are listed; every other crate forbids it.
 
-use super::Verdict;
 use super::rules::{Unsafe, rule_of, unknown};
 use super::sources::{Package, Source, packages};
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::block::fio;
 use super::super::spec::{BlockSample, BlockSpec, Figure};
 use super::guest::Guest;
-use crate::Failure;
+use crate::failure::Failure;
 
 /// What the guest prints at the end, before fio's exit code.
 const END_LINE: &str = "FIO-END ";
@@ -27,7 +27,7 @@ impl Drop for Disk<'_> {
 
 /// The file first and then each guest, so often.
 pub(super) fn all(spec: &BlockSpec) -> Result<Vec<BlockSample>, Failure> {
-    super::warm(&spec.warm)?;
+    super::warm::warm(&spec.warm)?;
     let can_not = |error| format!("can't write {}: {error}", spec.disk.display());
     let mut file = File::create_new(&spec.disk).map_err(can_not)?;
     let _disk = Disk(&spec.disk);

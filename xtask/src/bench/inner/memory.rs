@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::super::spec::{Machine, MemorySample, MemorySpec};
 use super::guest::Guest;
 use super::smaps::private_kib;
-use crate::Failure;
+use crate::failure::Failure;
 
 /// What the guest says when it has used every device: `DEVICES 8`.
 const DEVICES_LINE: &str = "DEVICES ";
 
 /// Every machine in turn, so often.
 pub(super) fn all(spec: &MemorySpec) -> Result<Vec<MemorySample>, Failure> {
-    super::warm(&spec.warm)?;
+    super::warm::warm(&spec.warm)?;
     let mut samples = Vec::new();
     for round in 0..spec.rounds {
         for (index, machine) in spec.machines.iter().enumerate() {

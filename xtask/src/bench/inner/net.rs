@@ -13,13 +13,14 @@ use std::{env, fs};
 
 use self::flows::Listener;
 pub(in super::super) use self::links::{GUEST, HOST, TAP};
-use self::links::{Tap, Veth};
+use self::links::{Tap, Veth, last_line};
 use self::server::Server;
 use super::super::net::iperf3::{self, JOBS, Job};
+use super::super::part::Part;
 use super::super::spec::{NetContender, NetFigure, NetKind, NetResults, NetSample, NetSpec};
+use super::arguments::Arguments;
 use super::guest::Guest;
-use super::{Arguments, Part};
-use crate::{Failure, exit_code};
+use crate::failure::{Failure, exit_code};
 
 /// What the guest prints when all jobs are done.
 const END_LINE: &str = "NET-END";
@@ -43,7 +44,7 @@ pub(super) fn in_own_network(arguments: &Arguments) -> Result<ExitCode, Failure>
 
 /// The pair of namespaces first and then each guest, so often.
 pub(super) fn all(spec: &NetSpec) -> Result<NetResults, Failure> {
-    super::warm(&spec.warm)?;
+    super::warm::warm(&spec.warm)?;
     let veth = Veth::set_up()?;
     let listener =
         TcpListener::bind(flows::ADDRESS).map_err(|error| format!("can't listen on port 5200: {error}"))?;
@@ -87,10 +88,6 @@ fn check(contender: &NetContender) -> Result<(), String> {
         true => Ok(()),
         false => Err(last_line(&output.stderr).trim_start_matches("error: ").to_owned()),
     }
-}
-
-fn last_line(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end().lines().last().unwrap_or_default().to_owned()
 }
 
 /// A sample in the making.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::spec::{Contender, Sample, Spec};
 use super::guest::{Guest, last};
 use super::smaps::resident_kib;
-use crate::Failure;
+use crate::failure::Failure;
 
 /// The first words of init, and of the prompt after it.
 const INIT_LINE: &str = "INIT-UP ";
@@ -19,7 +19,7 @@ const KERNEL_FILE: &str = "kernel file ";
 
 /// Every monitor in turn, so often.
 pub(super) fn all(spec: &Spec) -> Result<Vec<Sample>, Failure> {
-    super::warm(&spec.warm)?;
+    super::warm::warm(&spec.warm)?;
     let mut samples = Vec::new();
     for round in 1..=spec.runs {
         for (index, contender) in spec.contenders.iter().enumerate() {

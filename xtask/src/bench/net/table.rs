@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, has_qemu, peers};
 use super::super::inner;
 use super::super::spec::{NetContender, NetKind};
-use crate::Failure;
+use crate::failure::Failure;
+
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 
 /// vCPUs and pairs of queues of those that have more than one.
 const MANY: u32 = 4;
@@ -113,7 +115,7 @@ fn guest(places: Places, kind: NetKind, cpus: u32) -> Places {
     let seconds = places.of("seconds").unwrap_or_default();
     let cmdline = format!(
         "{} net.address={address}/24 net.server={server} net.seconds={seconds} net.flows={flows}",
-        super::CMDLINE
+        CMDLINE
     );
     places.with("cmdline", cmdline).with("cpus", cpus.to_string()).with("tap", inner::net::TAP)
 }

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use graph::Edge;
 use tree::Tree;
 
-use super::Verdict;
 use super::rules::WITH_CIRCLES;
 use super::sources::{Package, packages};
-use crate::Failure;
+use super::verdict::Verdict;
+use crate::failure::Failure;
 
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 

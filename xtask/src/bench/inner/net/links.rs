@@ -104,7 +104,12 @@ fn run(command: &mut Command) -> Result<(), String> {
     };
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{}: {}", words(), super::last_line(&output.stderr))),
+        Ok(output) => Err(format!("{}: {}", words(), last_line(&output.stderr))),
         Err(error) => Err(format!("{}: {error}", words())),
     }
+}
+
+/// What a command said last.
+pub(super) fn last_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().lines().last().unwrap_or_default().to_owned()
 }
