@@ -32,7 +32,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Set up what is missing, then lint, then run every test
     Test(test::Arguments),
-    /// Check layers, unsafe code, architecture fences, circles among files, file lengths, lint levels, format, clippy, duplicates and docs
+    /// Check layers, unsafe code, architecture fences, circles among files, file lengths, lint levels, format, clippy, duplicates, dependencies and docs
     Lint,
     /// Open a root shell in a machine that has a genuine /dev/kvm, or run one command there
     Rig(rig_shell::Arguments),

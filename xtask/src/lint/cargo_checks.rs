@@ -42,7 +42,8 @@ pub(super) fn ci_script() -> Result<Verdict, Failure> {
     Ok(Verdict::from_problems(problems, || format!("{CI_SCRIPT} calls cargo xtask test")))
 }
 
-fn passes(command: &mut Command, summary: &str) -> Result<Verdict, Failure> {
+/// Whether `command` succeeds. What it printed says where it doesn't.
+pub(super) fn passes(command: &mut Command, summary: &str) -> Result<Verdict, Failure> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(Verdict::Pass(summary.to_owned()));

@@ -3,6 +3,7 @@
 mod arch_fence;
 mod cargo_checks;
 mod circles;
+mod deny;
 mod layers;
 mod length;
 mod lint_levels;
@@ -19,7 +20,7 @@ use crate::failure::Failure;
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// The quick ones first.
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
@@ -28,6 +29,7 @@ const CHECKS: [(&str, Check); 11] = [
     ("lint levels", lint_levels::check),
     ("fmt", cargo_checks::fmt),
     ("duplicates", cargo_checks::duplicates),
+    ("deny", deny::check),
     ("clippy", cargo_checks::clippy),
     ("doc", cargo_checks::doc),
     ("ci", cargo_checks::ci_script),
