@@ -1,9 +1,10 @@
 //! Copying into guest memory, for the loaders of kernels and of flat images alike.
 
-use std::io::{Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile};
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, ReadVolatile, VolatileMemoryError, VolatileSlice};
 use vmm_memory::Memory;
 
 use crate::elf_format::Segment;
@@ -20,13 +21,50 @@ pub(crate) enum FileError {
     Copy(GuestMemoryError),
 }
 
+/// A file each of whose volatile reads fills all of its slice, unless the file ends before.
+///
+/// One read(2) returns at most 0x7ffff000 bytes (read(2), "NOTES"), and any file system may return less. vm-memory and linux-loader
+/// read each region of guest memory by one call, and take a short one for the end of the file.
+pub(crate) struct FullReads<'a, F>(pub(crate) &'a mut F);
+
+impl<F: ReadVolatile> ReadVolatile for FullReads<'_, F> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        slice: &mut VolatileSlice<'_, B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        let mut filled = 0;
+        while filled < slice.len() {
+            match self.0.read_volatile(&mut slice.offset(filled)?) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(VolatileMemoryError::IOError(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+impl<F: Read> Read for FullReads<'_, F> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+impl<F: Seek> Seek for FullReads<'_, F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
 /// Copies what the file has of a segment.
 pub(crate) fn segment<F>(memory: &Memory, segment: &Segment, file: &mut F) -> Result<(), GuestMemoryError>
 where
     F: ReadVolatile + Seek,
 {
     file.seek(SeekFrom::Start(segment.offset)).map_err(GuestMemoryError::IOError)?;
-    memory.read_exact_volatile_from(GuestAddress(segment.paddr), file, segment.file_len as usize)
+    let at = GuestAddress(segment.paddr);
+    memory.read_exact_volatile_from(at, &mut FullReads(file), segment.file_len as usize)
 }
 
 /// Copies all of the file to `range`, whose length is the file's.
@@ -42,7 +80,7 @@ where
     }
     file.rewind().map_err(io_error)?;
     let at = GuestAddress(range.start);
-    memory.read_exact_volatile_from(at, file, planned as usize).map_err(FileError::Copy)
+    memory.read_exact_volatile_from(at, &mut FullReads(file), planned as usize).map_err(FileError::Copy)
 }
 
 /// Writes zeros to `range`.
@@ -54,4 +92,41 @@ pub(crate) fn zeros(memory: &Memory, range: Range<u64>) -> Result<(), GuestMemor
         gpa += len;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_memory::GuestRam;
+
+    use super::*;
+    use crate::testing::ShortReads;
+
+    /// As 0x7ffff000 bytes are of a file of 2 GiB.
+    #[test]
+    fn file_is_copied_whole_by_short_reads() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        let ram = GuestRam::new(&[0..0x2000]).unwrap();
+        whole_file(ram.memory(), &(0x400..0x400 + 5000), &mut ShortReads::new(&bytes)).unwrap();
+        let mut copied = vec![0; 5000];
+        ram.memory().read_slice(&mut copied, GuestAddress(0x400)).unwrap();
+        assert!(copied == bytes);
+    }
+
+    /// What is read short in one region isn't continued in the next.
+    #[test]
+    fn file_across_regions_is_copied_whole_by_short_reads() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        let ram = GuestRam::new(&[0..0x1000, 0x1000..0x3000]).unwrap();
+        whole_file(ram.memory(), &(0..5000), &mut ShortReads::new(&bytes)).unwrap();
+        let mut copied = vec![0; 5000];
+        ram.memory().read_slice(&mut copied, GuestAddress(0)).unwrap();
+        assert!(copied == bytes);
+    }
+
+    #[test]
+    fn file_that_ends_early_fails() {
+        let ram = GuestRam::new(&[0..0x1000]).unwrap();
+        let segment = Segment { offset: 0, paddr: 0, file_len: 100, mem_len: 100 };
+        assert!(super::segment(ram.memory(), &segment, &mut ShortReads::new(&[7; 99])).is_err());
+    }
 }

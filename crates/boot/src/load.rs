@@ -15,7 +15,7 @@ use vmm_arch::layout;
 use vmm_memory::Memory;
 
 use crate::bzimage::BzImage;
-use crate::copy::{self, FileError};
+use crate::copy::{self, FileError, FullReads};
 use crate::elf::ElfImage;
 use crate::image::KernelImage;
 use crate::image_error::ImageError;
@@ -153,7 +153,8 @@ where
         Some(entry) => {
             // With an offset, here 0, linux-loader leaves the notes alone. Its reading of them differs from ours
             // where there are two note segments or one aligned to 8 bytes, and ours is in the plan.
-            let loaded = Elf::load(memory, Some(GuestAddress(0)), file, None).map_err(LoadError::Kernel)?;
+            let loaded = Elf::load(memory, Some(GuestAddress(0)), &mut FullReads(file), None)
+                .map_err(LoadError::Kernel)?;
             let file_end = elf.segments().iter().filter(|s| s.file_len > 0).map(|s| s.memory().end).max();
             if (loaded.kernel_end, loaded.kernel_load.0) != (file_end.unwrap_or(0), entry) {
                 return Err(LoadError::KernelChanged { source: None });
@@ -178,7 +179,8 @@ where
     F: Read + ReadVolatile + Seek,
 {
     let at = GuestAddress(bzimage.load_address());
-    let loaded = loader::BzImage::load(memory, Some(at), file, None).map_err(LoadError::Kernel)?;
+    let loaded = loader::BzImage::load(memory, Some(at), &mut FullReads(file), None);
+    let loaded = loaded.map_err(LoadError::Kernel)?;
     let end = bzimage.load_address() + bzimage.kernel_len();
     match loaded.setup_header {
         Some(header) if (loaded.kernel_load, loaded.kernel_end) == (at, end) => Ok(bzimage.trim(header)),

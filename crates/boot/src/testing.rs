@@ -1,8 +1,44 @@
 //! Kernel images for tests, made byte by byte.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
 use crate::image::KernelImage;
+
+/// A file whose reads return at most 7 bytes each.
+pub(crate) struct ShortReads<'a>(Cursor<&'a [u8]>);
+
+impl<'a> ShortReads<'a> {
+    const MAX: usize = 7;
+
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(Cursor::new(bytes))
+    }
+}
+
+impl ReadVolatile for ShortReads<'_> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        slice: &mut VolatileSlice<'_, B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        self.0.read_volatile(&mut slice.subslice(0, slice.len().min(Self::MAX))?)
+    }
+}
+
+impl Read for ShortReads<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = bytes.len().min(Self::MAX);
+        self.0.read(&mut bytes[..count])
+    }
+}
+
+impl Seek for ShortReads<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
 
 /// Offset of program header `n` in an image that [`elf`] made.
 pub(crate) const fn program_header(n: usize) -> usize {

@@ -218,7 +218,7 @@ mod tests {
     use crate::flat::testing::{
         Part, elf32, elf64, inspected, load, multiboot_elf, multiboot_raw, pie32, pie64, rela, spec,
     };
-    use crate::testing::patched;
+    use crate::testing::{ShortReads, patched};
 
     const RAM_LEN: u64 = 4 << 20;
 
@@ -363,6 +363,24 @@ mod tests {
         let error = plan.relocate(used_ram().memory(), relocations, &mut Cursor::new(bad)).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(cause, "the relocation at 0x10000 is outside every segment");
+    }
+
+    /// As reads of an image of 2 GiB or more are.
+    #[test]
+    fn load_by_short_reads_is_whole() {
+        let file = multiboot_elf(0);
+        let plan = multiboot_plan(&file, &[ModuleSpec { len: 12, cmdline: "" }]);
+        let (whole, short) = (used_ram(), used_ram());
+        plan.load(whole.memory(), &mut Cursor::new(&file[..]), [&mut Cursor::new(&b"a module's 1"[..])])
+            .unwrap();
+        plan.load(short.memory(), &mut ShortReads::new(&file), [&mut ShortReads::new(b"a module's 1")])
+            .unwrap();
+        let [whole, short] = [whole, short].map(|ram| {
+            let mut bytes = vec![0; RAM_LEN as usize];
+            ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+            bytes
+        });
+        assert!(whole == short);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::*;
 use vmm_arch::e820;
 
 use crate::plan::{BootLayout, BootSpec};
-use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
+use crate::testing::{Part, ShortReads, bzimage, elf, inspected, patched, vmlinux};
 
 const RAM_LEN: u64 = 8 << 20;
 
@@ -80,6 +80,36 @@ fn loaded(file: &[u8], protocol: Protocol, initrd: Option<&[u8]>) -> GuestRam {
     let plan = plan(file, protocol, initrd.map(|bytes| bytes.len() as u64));
     plan.load(ram.memory(), &mut Cursor::new(file), initrd.map(Cursor::new).as_mut()).unwrap();
     ram
+}
+
+/// Loads `file` and the initrd "cpio archive" by whole reads and by short ones, and returns what each left in RAM.
+fn loaded_by_whole_and_by_short_reads(file: &[u8], protocol: Protocol) -> [Vec<u8>; 2] {
+    let plan = plan(file, protocol, Some(12));
+    let (whole, short) = (ram(), ram());
+    let initrd = b"cpio archive";
+    plan.load(whole.memory(), &mut Cursor::new(file), Some(&mut Cursor::new(initrd))).unwrap();
+    plan.load(short.memory(), &mut ShortReads::new(file), Some(&mut ShortReads::new(initrd))).unwrap();
+    [whole, short].map(|ram| {
+        let mut bytes = vec![0; RAM_LEN as usize];
+        ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes
+    })
+}
+
+/// As reads of files of 2 GiB are.
+#[test]
+fn load_elf_by_short_reads_is_whole() {
+    let [whole, short] = loaded_by_whole_and_by_short_reads(&vmlinux(), Protocol::Linux64);
+    assert!(whole == short);
+    // By its PVH entry too, which has a loader of its own.
+    let [whole, short] = loaded_by_whole_and_by_short_reads(&vmlinux(), Protocol::Pvh);
+    assert!(whole == short);
+}
+
+#[test]
+fn load_bzimage_by_short_reads_is_whole() {
+    let [whole, short] = loaded_by_whole_and_by_short_reads(&bzimage(), Protocol::Linux64);
+    assert!(whole == short);
 }
 
 #[test]
