@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::{major, makedev};
 
 /// No file is longer.
 pub const END: u64 = i64::MAX as u64;
@@ -72,6 +73,32 @@ pub fn find(file: &File, range: Range<u64>) -> io::Result<Option<RangeLock>> {
     Ok(Some(RangeLock { kind, start: found.l_start as u64 }))
 }
 
+/// Whether anybody, this process included, has a lock in a range of the file that has this number on this file system, as stat(2)
+/// says both: for a file that can't be opened (proc_locks(5)). Locks of other machines on a network's file aren't seen.
+///
+/// # Errors
+/// There is no /proc/locks.
+pub fn is_locked(dev: u64, ino: u64, range: Range<u64>) -> io::Result<bool> {
+    let list = std::fs::read_to_string("/proc/locks")?;
+    Ok(list.lines().any(|line| is_lock_on(line, dev, ino, &range)))
+}
+
+/// Whether a line such as `1: OFDLCK ADVISORY  READ -1 fe:00:1234 100 103` is of a lock there.
+fn is_lock_on(line: &str, dev: u64, ino: u64, range: &Range<u64>) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "OFDLCK" | "POSIX", _, _, _, file, start, end] = words[..] else { return false };
+    let mut numbers = file.split(':');
+    let mut hexadecimal = || u64::from_str_radix(numbers.next()?, 16).ok();
+    let (Some(major), Some(minor)) = (hexadecimal(), hexadecimal()) else { return false };
+    // stat(2) shows another device without a driver for each subvolume of a btrfs, and for files of an overlayfs.
+    let is_device = dev == makedev(major, minor) || (major, self::major(dev)) == (0, 0);
+    let is_file = numbers.next().and_then(|number| number.parse().ok()) == Some(ino);
+    let last = if end == "EOF" { Some(u64::MAX) } else { end.parse().ok() };
+    let is_there = start.parse().is_ok_and(|start: u64| start < range.end)
+        && last.is_some_and(|last: u64| last >= range.start);
+    is_device && is_file && is_there
+}
+
 fn flock(kind: LockKind, range: &Range<u64>) -> libc::flock {
     let kind = match kind {
         LockKind::Shared => libc::F_RDLCK,
@@ -89,6 +116,8 @@ fn flock(kind: LockKind, range: &Range<u64>) -> libc::flock {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn two() -> [File; 2] {
@@ -113,5 +142,37 @@ mod tests {
         assert!(!lock(&other, LockKind::Exclusive, 9..10).unwrap());
         drop(ours);
         assert!(lock(&other, LockKind::Exclusive, 0..END).unwrap());
+    }
+
+    #[test]
+    fn lock_is_found_by_the_files_numbers() {
+        let [ours, _] = two();
+        let found = ours.metadata().unwrap();
+        let is_locked = |range| is_locked(found.dev(), found.ino(), range).unwrap();
+        assert!(!is_locked(0..END));
+        assert!(lock(&ours, LockKind::Shared, 100..103).unwrap());
+        assert_eq!([0..100, 0..101, 102..200, 103..200].map(is_locked), [false, true, true, false]);
+    }
+
+    #[test]
+    fn lines_of_locks_are_read() {
+        let is_lock = |line| is_lock_on(line, makedev(0xfe, 1), 1234, &(100..104));
+        assert!(is_lock("1: OFDLCK ADVISORY  READ -1 fe:01:1234 100 103"));
+        assert!(is_lock("12: POSIX  ADVISORY  WRITE 77 fe:01:1234 0 EOF"));
+        assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:01:1234 104 EOF"));
+        assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:01:12345 100 103"));
+        assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:02:1234 100 103"));
+        // Of another kind, and one that waits.
+        assert!(!is_lock("1: FLOCK  ADVISORY  WRITE 77 fe:01:1234 0 EOF"));
+        assert!(!is_lock("1: -> POSIX  ADVISORY  WRITE 77 fe:01:1234 0 EOF"));
+    }
+
+    /// A subvolume's number isn't its file system's.
+    #[test]
+    fn locks_of_file_systems_without_a_device_are_found_by_the_file_alone() {
+        let is_lock =
+            |dev| is_lock_on("1: OFDLCK ADVISORY  READ -1 00:1f:1234 100 103", dev, 1234, &(100..104));
+        assert!(is_lock(makedev(0, 0x2a)));
+        assert!(!is_lock(makedev(8, 0x1f)));
     }
 }

@@ -8,14 +8,24 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_virtio::OpenError;
 
-use crate::loop_device;
+use crate::loop_device::{LayersBelow, hold_below};
 use crate::place::{Access, Place};
 
-/// Opens a regular file or a block device; `noun` is what the device wants, with its article. It isn't locked.
+/// A regular file or a block device, open.
+#[derive(Debug)]
+pub(crate) struct HostFile {
+    pub(crate) file: File,
+    pub(crate) is_device: bool,
+    /// To be kept as long as the file is written.
+    pub(crate) below: LayersBelow,
+}
+
+/// Opens a regular file or a block device; `noun` is what the device wants, with its article. It isn't locked, but what is below a
+/// loop device that is to be written is.
 ///
 /// A block device that is to be written is claimed: whoever has it by another node of the same device, or has mounted it, keeps
 /// us out, and we them. A lock is of one node only.
-pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<(File, FileType), OpenError> {
+pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostFile, OpenError> {
     // Before it is opened: that blocks on a FIFO, and does things to some devices.
     let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
     check(place, access, noun, &found)?;
@@ -33,15 +43,14 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<(File
         .map_err(|error| unopened(place, access, error))?;
     let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
     check(place, access, noun, &found)?;
-    if access == Access::ReadWrite
-        && let Some(conflict) = loop_device::conflict(&found)
-    {
-        return Err(place.wrong(&conflict));
-    }
+    let below = match access {
+        Access::Read => LayersBelow::default(),
+        Access::ReadWrite => hold_below(&file, &found).map_err(|conflict| place.wrong(&conflict))?,
+    };
     // io_uring gives up too early on a file that mustn't block.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|error| place.host("can't be made to block", &error.into()))?;
-    Ok((file, found.file_type()))
+    Ok(HostFile { file, is_device: found.file_type().is_block_device(), below })
 }
 
 fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {

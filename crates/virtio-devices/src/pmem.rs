@@ -13,8 +13,9 @@ use vmm_virtio::{
 };
 
 use crate::file_lock::lock;
-use crate::host_file;
+use crate::host_file::{self, HostFile};
 use crate::image_format::{self, ImageFormat};
+use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::shell;
 
@@ -58,6 +59,7 @@ enum Format {
 pub struct Pmem {
     path: PathBuf,
     file: File,
+    _below: LayersBelow,
     /// For whoever maps it.
     mapping: Option<Mapping>,
     config: ConfigSpace,
@@ -81,19 +83,26 @@ impl Kind for Pmem {
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
         let path = setting.path(&config.path);
-        let (file, len) = open(&path, &config)?;
+        let (HostFile { file, below, .. }, len) = open(&path, &config)?;
         let mapped = file.try_clone().map_err(|error| OpenError::host("path", error))?;
         let mapping = Mapping { file: mapped, len, read_only: config.read_only };
-        Ok(Self::new(path, file, mapping))
+        Ok(Self::new(path, file, below, mapping))
     }
 }
 
 impl Pmem {
-    fn new(path: PathBuf, file: File, mapping: Mapping) -> Self {
+    fn new(path: PathBuf, file: File, below: LayersBelow, mapping: Mapping) -> Self {
         let mut bytes = [0; CONFIG_LEN];
         bytes[8..].copy_from_slice(&mapping.len.to_le_bytes());
         let flushes = Vec::with_capacity(QUEUE_SIZE.into());
-        Self { path, file, mapping: Some(mapping), config: ConfigSpace::read_only(bytes), flushes }
+        Self {
+            path,
+            file,
+            _below: below,
+            mapping: Some(mapping),
+            config: ConfigSpace::read_only(bytes),
+            flushes,
+        }
     }
 
     /// Answers the flushes that are due, with one of the file for all of them: each came before it began.
@@ -174,18 +183,19 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
 }
 
 /// Opens the file and locks it, and says how long it is.
-fn open(path: &Path, config: &Config) -> Result<(File, u64), OpenError> {
+fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), OpenError> {
     let place = Place { path, field: "path" };
     let access = if config.read_only { Access::Read } else { Access::ReadWrite };
-    let (mut file, _) = host_file::open(place, access, "a file")?;
+    let opened = host_file::open(place, access, "a file")?;
+    let mut file = &opened.file;
     let len = file.seek(SeekFrom::End(0)).map_err(|error| place.host("has no length", &error))?;
     let shown = shell::path(path);
     if len == 0 {
         let advice = format!("truncate -s 64M {shown}");
         return Err(place.wrong(&format!("is empty, memory has at least 2M: try {advice}")));
     }
-    lock(&file, place, access, "")?;
-    let found = image_format::detect(&file).map_err(|error| place.host("can't be read", &error))?;
+    lock(file, place, access, "")?;
+    let found = image_format::detect(file).map_err(|error| place.host("can't be read", &error))?;
     if let (Some(found), None) = (found, config.format) {
         return Err(place.wrong(&ask(found, path)));
     }
@@ -197,7 +207,7 @@ fn open(path: &Path, config: &Config) -> Result<(File, u64), OpenError> {
         };
         return Err(place.wrong(&format!("has {len} bytes, and Linux takes multiples of 2M{rest}")));
     }
-    Ok((file, len))
+    Ok((opened, len))
 }
 
 /// What to change where the config doesn't say what the bytes mean; to be read after the file's path.
@@ -225,7 +235,8 @@ mod tests {
         let (_reader, writer) = std::io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         let mapping = Mapping { file: file.try_clone().unwrap(), len: GRANULE, read_only: false };
-        let mut driver = Driver::new(Box::new(Pmem::new(PathBuf::new(), file, mapping)), 27);
+        let mut driver =
+            Driver::new(Box::new(Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping)), 27);
         driver.init(0);
         let used = driver.queue(0).request(&[Buf::Read(&[0; 4]), Buf::Write(4)]);
         assert_eq!(used.written(), [0xff; 4]);

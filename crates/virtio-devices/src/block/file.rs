@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 use vmm_virtio::OpenError;
@@ -11,7 +11,8 @@ use vmm_virtio::OpenError;
 use super::format;
 use super::request::SECTOR_LEN;
 use crate::file_lock::lock;
-use crate::host_file;
+use crate::host_file::{self, HostFile};
+use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::{image_format, shell};
 
@@ -23,15 +24,17 @@ const OVERLAY: &str = ", or use an \"overlay\"";
 pub(super) struct DiskFile {
     pub(super) file: File,
     pub(super) is_device: bool,
+    /// To be kept as long as the file.
+    pub(super) below: LayersBelow,
 }
 
 impl DiskFile {
     /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
     /// writers otherwise.
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {
-        let (file, kind) = host_file::open(place, access, "an image file")?;
+        let HostFile { file, is_device, below } = host_file::open(place, access, "an image file")?;
         lock(&file, place, access, OVERLAY)?;
-        Ok(Self { file, is_device: kind.is_block_device() })
+        Ok(Self { file, is_device, below })
     }
 
     /// Its length now, in bytes; a block device's too.

@@ -11,6 +11,7 @@ use vmm_virtio::{Buffers, Head, OpenError};
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
+use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 
 /// Requests in flight at once; further ones wait in their queues. What a fast disk wants (NVMe drives serve 128 at a time
@@ -26,6 +27,7 @@ const WORK_MAX: u64 = 64 << 20;
 pub(super) struct Raw {
     /// Its lock ends with the last of these.
     file: Arc<File>,
+    _below: LayersBelow,
     direct: Option<Direct>,
     pub(super) engine: Engine<Pending>,
     /// Of all that is in flight.
@@ -82,7 +84,7 @@ impl Raw {
         let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
             .map_err(|error| OpenError::host(place.field, format!("{path} can't be looked at: {error}")))?;
-        Ok((Self { file: Arc::new(image.file), direct, engine, work: 0 }, shape))
+        Ok((Self { file: Arc::new(image.file), _below: image.below, direct, engine, work: 0 }, shape))
     }
 
     /// How long the file is now.

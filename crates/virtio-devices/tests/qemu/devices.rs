@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 use tempfile::TempDir;
-use vmm_hostio::range_lock::{self, DOES, LockKind, WRITE};
+use vmm_hostio::range_lock::{self, DOES, FORBIDS, LockKind, WRITE};
 
 use crate::disk::*;
 
@@ -22,6 +22,16 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("device_that_is_mounted_is_refused_for_writing", mounted),
         trial("device_written_past_the_page_cache_is_its_own", direct),
         trial("device_and_its_backing_file_are_not_both_written", backing_file),
+        trial("backing_file_of_a_path_that_sysfs_cannot_show_is_known", long_path),
+        trial("backing_file_that_has_lost_its_name_is_known", deleted),
+        trial("device_and_one_over_it_are_not_both_written", device_over_device),
+        trial("device_and_one_over_a_partition_of_it_are_not_both_written", device_over_partition),
+        trial("device_over_a_device_holds_all_that_is_below", layers_are_held),
+        trial("device_over_a_device_is_refused_while_something_below_is_in_use", layers_in_use),
+        mapped_trial("device_over_a_mapped_device_is_refused_while_its_file_is_in_use", mapped_layers_in_use),
+        trial("devices_over_one_file_are_not_both_written", same_file),
+        trial("devices_over_parts_of_one_file_are_both_written", parts_of_a_file),
+        trial("partitions_of_one_device_are_both_written", partitions),
     ]
 }
 
@@ -33,6 +43,20 @@ fn trial(name: &'static str, test: fn(&LoopDevice)) -> Trial {
             Ok(Completion::Completed)
         }
         Err(why) => Ok(Completion::ignored_with(why)),
+    })
+}
+
+/// The same with a mapped device over that one.
+fn mapped_trial(name: &'static str, test: fn(&LoopDevice, &MappedDevice)) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let devices = LoopDevice::new().and_then(|device| Ok((MappedDevice::new(&device)?, device)));
+        match devices {
+            Ok((mapped, device)) => {
+                test(&device, &mapped);
+                Ok(Completion::Completed)
+            }
+            Err(why) => Ok(Completion::ignored_with(why)),
+        }
     })
 }
 
@@ -56,15 +80,22 @@ impl LoopDevice {
         Ok(device)
     }
 
-    /// A node of a new partition, of 1 MiB. The kernel needs no partition table for that.
     fn partition(&self) -> PathBuf {
-        run("addpart", &[self.path.to_str().unwrap(), "1", "2048", "2048"]).unwrap();
+        self.partition_at(1, "2048")
+    }
+
+    /// A node of a new partition, of 1 MiB. The kernel needs no partition table for that.
+    fn partition_at(&self, index: u32, sector: &str) -> PathBuf {
+        run("addpart", &[self.path.to_str().unwrap(), &index.to_string(), sector, "2048"]).unwrap();
         let disk = self.path.file_name().unwrap().to_str().unwrap();
-        let number = std::fs::read_to_string(format!("/sys/block/{disk}/{disk}p1/dev")).unwrap();
-        let (major, minor) = number.trim().split_once(':').unwrap();
-        let node = self.directory.path().join("partition");
-        make_node(&node, makedev(major.parse().unwrap(), minor.parse().unwrap())).unwrap();
+        let number = std::fs::read_to_string(format!("/sys/block/{disk}/{disk}p{index}/dev")).unwrap();
+        let node = self.directory.path().join(format!("partition{index}"));
+        make_node(&node, parse_number(&number)).unwrap();
         node
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("disk.img")
     }
 
     fn other(&self) -> PathBuf {
@@ -76,6 +107,58 @@ impl Drop for LoopDevice {
     fn drop(&mut self) {
         let _ = losetup(&["--detach", self.path.to_str().unwrap()]);
     }
+}
+
+/// A device of the device mapper, of 1 MiB of a loop device, with a node in that one's directory: without udev there is no other.
+struct MappedDevice {
+    name: String,
+    node: PathBuf,
+}
+
+impl MappedDevice {
+    fn new(below: &LoopDevice) -> Result<Self, String> {
+        let (name, node) =
+            (format!("vmm-test-{}", std::process::id()), below.directory.path().join("mapped"));
+        let table = format!("0 2048 linear {} 0", below.path.display());
+        run("dmsetup", &["--noudevsync", "create", &name, "--table", &table])?;
+        let device = Self { name, node };
+        let number =
+            run("dmsetup", &["info", "--columns", "--noheadings", "-o", "major,minor", &device.name])?;
+        make_node(&device.node, parse_number(&number))?;
+        Ok(device)
+    }
+}
+
+impl Drop for MappedDevice {
+    fn drop(&mut self) {
+        let _ = run("dmsetup", &["--noudevsync", "remove", &self.name]);
+    }
+}
+
+/// A loop device over anything.
+struct Over(PathBuf);
+
+impl Over {
+    fn new(below: &Path) -> Self {
+        Self::with(&[], below)
+    }
+
+    fn with(options: &[&str], below: &Path) -> Self {
+        let arguments = [&["--show", "--find"], options, &[below.to_str().unwrap()]].concat();
+        Self(losetup(&arguments).unwrap().into())
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let _ = losetup(&["--detach", self.0.to_str().unwrap()]);
+    }
+}
+
+/// Of a text such as "7:0".
+fn parse_number(text: &str) -> u64 {
+    let (major, minor) = text.trim().split_once(':').unwrap();
+    makedev(major.parse().unwrap(), minor.parse().unwrap())
 }
 
 fn make_node(path: &Path, number: u64) -> Result<(), String> {
@@ -177,10 +260,191 @@ fn backing_file(device: &LoopDevice) {
     let partition = device.partition();
     assert!(try_open(json!({"path": partition, "format": "raw"})).is_err());
     drop(reader);
-    // What a monitor locks of its log.
-    let log = File::open(&file).unwrap();
-    assert!(range_lock::lock(&log, LockKind::Shared, DOES + WRITE..DOES + WRITE + 1).unwrap());
+    let log = log(&file);
     assert_eq!(try_open(json!({"path": device.path, "format": "raw"})).err().unwrap().to_string(), message);
     drop(log);
     assert!(try_open(json!({"path": device.path, "format": "raw"})).is_ok());
+}
+
+fn raw(path: &Path) -> serde_json::Value {
+    json!({"path": path, "format": "raw"})
+}
+
+fn assert_opens(path: &Path) {
+    if let Err(error) = try_open(raw(path)) {
+        panic!("{error}");
+    }
+}
+
+/// The message for a disk that can't be opened to be written, with PATH for its path.
+fn raw_refusal(path: &Path) -> String {
+    let error = try_open(raw(path)).err().expect("it is refused");
+    error.to_string().replace(path.to_str().unwrap(), "PATH")
+}
+
+/// What a monitor locks of its log.
+fn log(path: &Path) -> File {
+    let log = File::open(path).unwrap();
+    assert!(range_lock::lock(&log, LockKind::Shared, DOES + WRITE..DOES + WRITE + 1).unwrap());
+    log
+}
+
+/// Attached by a name of 2,200 bytes, to which 2,000 were added in front.
+fn long_path(device: &LoopDevice) {
+    let level = "d".repeat(199);
+    let (front, rear) = (device.directory.path().join("front"), device.directory.path().join("rear"));
+    let deep = |from: &Path, levels| (0..levels).fold(from.to_owned(), |path, _| path.join(&level));
+    std::fs::create_dir_all(deep(&front, 10)).unwrap();
+    std::fs::create_dir_all(deep(&rear, 11)).unwrap();
+    let (short, attached) = (device.directory.path().join("short"), deep(&rear, 11).join("attached"));
+    File::create(&short).unwrap().set_len(1 << 20).unwrap();
+    std::fs::hard_link(&short, &attached).unwrap();
+    let long = Over::new(&attached);
+    std::fs::rename(&rear, deep(&front, 10).join("rear")).unwrap();
+    let name = long.0.file_name().unwrap().to_str().unwrap();
+    assert!(std::fs::read(format!("/sys/block/{name}/loop/backing_file")).is_err(), "its path is too long");
+    let node = long.0.display();
+    let message = format!(
+        ".path: PATH is the backing file of {node}: name that device, or detach it, losetup -d {node}"
+    );
+    assert_eq!(raw_refusal(&short), message);
+    let log = log(&short);
+    let message = raw_refusal(&long.0);
+    assert!(message.contains(" is in use as a disk or as an output: stop who has that"), "{message}");
+    drop(log);
+    assert_opens(&long.0);
+}
+
+/// As is one of another mount namespace.
+fn deleted(device: &LoopDevice) {
+    let (kept, attached) = (device.directory.path().join("kept"), device.directory.path().join("attached"));
+    File::create(&kept).unwrap().set_len(1 << 20).unwrap();
+    std::fs::hard_link(&kept, &attached).unwrap();
+    let nameless = Over::new(&attached);
+    std::fs::remove_file(&attached).unwrap();
+    // Another file takes the name; that of the device stays known.
+    File::create(&attached).unwrap().set_len(1 << 20).unwrap();
+    let node = nameless.0.display();
+    let message = format!(
+        ".path: PATH is the backing file of {node}: name that device, or detach it, losetup -d {node}"
+    );
+    assert_eq!(raw_refusal(&kept), message);
+    assert_opens(&attached);
+    let log = log(&kept);
+    assert_eq!(
+        raw_refusal(&nameless.0),
+        format!(
+            ".path: PATH is a loop device whose backing file {} (deleted) is in use as a disk or as an output: stop who has that",
+            attached.display()
+        )
+    );
+    drop(log);
+    assert_opens(&nameless.0);
+}
+
+fn device_over_device(device: &LoopDevice) {
+    let over = Over::new(&device.path);
+    let node = over.0.display();
+    let message = format!(
+        ".path: PATH is the backing device of {node}: name that device, or detach it, losetup -d {node}"
+    );
+    assert_eq!(raw_refusal(&device.path), message);
+    // By another node, of which the device knows nothing.
+    assert_eq!(raw_refusal(&device.other()), message);
+    assert_opens(&over.0);
+}
+
+fn device_over_partition(device: &LoopDevice) {
+    let over = Over::new(&device.partition());
+    let message = raw_refusal(&device.path);
+    assert!(message.contains(&format!("is the backing device of {}:", over.0.display())), "{message}");
+    assert_opens(&over.0);
+    drop(over);
+    let beside = Over::new(&device.partition_at(2, "4096"));
+    assert_opens(&device.directory.path().join("partition1"));
+    drop(beside);
+}
+
+fn layers_are_held(device: &LoopDevice) {
+    let over = Over::new(&device.path);
+    let top = Over::new(&over.0);
+    let disk = try_open(raw(&top.0)).unwrap();
+    let claim = |path: &Path| File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(path);
+    let file = File::open(device.file()).unwrap();
+    let is_locked = || range_lock::find(&file, FORBIDS + WRITE..FORBIDS + WRITE + 1).unwrap().is_some();
+    assert!(claim(&over.0).is_err() && claim(&device.path).is_err() && is_locked());
+    drop(disk);
+    assert!(claim(&over.0).is_ok() && claim(&device.path).is_ok() && !is_locked());
+}
+
+fn layers_in_use(device: &LoopDevice) {
+    let over = Over::new(&device.path);
+    let top = Over::new(&over.0);
+    let claim = File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&device.path).unwrap();
+    let (message, below) = (raw_refusal(&top.0), device.path.display());
+    assert_eq!(
+        message,
+        format!(
+            ".path: PATH is a loop device over {below}, which is in use by the host, or by another program or device of this \
+             machine: see lsblk(8) and free it, or set \"read_only\""
+        )
+    );
+    drop(claim);
+    let log = log(&device.file());
+    let (message, file) = (raw_refusal(&top.0), device.file());
+    assert_eq!(
+        message,
+        format!(
+            ".path: PATH is a loop device whose backing file {} is in use as a disk or as an output: stop who has that",
+            file.display()
+        )
+    );
+    drop(log);
+    assert_opens(&top.0);
+}
+
+/// A mapped device claims what it is made of.
+fn mapped_layers_in_use(device: &LoopDevice, mapped: &MappedDevice) {
+    let over = Over::new(&mapped.node);
+    let log = log(&device.file());
+    let message = raw_refusal(&over.0);
+    assert!(message.contains(" is in use as a disk or as an output: stop who has that"), "{message}");
+    let message = raw_refusal(&mapped.node);
+    assert!(message.contains(&format!("is the backing device of {}", over.0.display())), "{message}");
+    drop(log);
+    assert_opens(&over.0);
+}
+
+fn same_file(device: &LoopDevice) {
+    let second = Over::new(&device.file());
+    let disk = try_open(raw(&device.path)).unwrap();
+    // It is held with the other one.
+    assert_eq!(raw_refusal(&second.0), BUSY);
+    drop(disk);
+    let claim = File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&device.path).unwrap();
+    assert_eq!(
+        raw_refusal(&second.0),
+        format!(
+            ".path: PATH is a loop device whose backing file {} is that of {} too, which is in use: stop who has that",
+            device.file().display(),
+            device.path.display()
+        )
+    );
+    drop(claim);
+    assert_opens(&second.0);
+}
+
+fn parts_of_a_file(device: &LoopDevice) {
+    let image = device.directory.path().join("parts.img");
+    File::create(&image).unwrap().set_len(2 << 20).unwrap();
+    let first = Over::with(&["--sizelimit", "1MiB"], &image);
+    let second = Over::with(&["--offset", "1MiB"], &image);
+    let _first = try_open(raw(&first.0)).unwrap();
+    assert_opens(&second.0);
+}
+
+fn partitions(device: &LoopDevice) {
+    let (first, second) = (device.partition(), device.partition_at(2, "4096"));
+    let _first = try_open(raw(&first)).unwrap();
+    assert_opens(&second);
 }

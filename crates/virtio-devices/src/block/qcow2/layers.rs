@@ -21,6 +21,7 @@ use crate::block::file::DiskFile;
 use crate::block::format;
 use crate::host_file::read_range;
 use crate::image_format::{self, ImageFormat};
+use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::shell;
 
@@ -37,6 +38,7 @@ pub(super) struct Layers(Vec<Layer>);
 
 struct Layer {
     file: File,
+    _below: LayersBelow,
     /// `None` if its bytes are the disk's.
     header: Option<Header>,
 }
@@ -64,7 +66,7 @@ impl Layers {
             )));
         }
         let mut below = header.backing.clone();
-        let mut layers = vec![Layer { file: file.file, header: Some(header) }];
+        let mut layers = vec![Layer { file: file.file, _below: file.below, header: Some(header) }];
         let (mut above, mut rest) = (place, backing);
         while let Some(named) = below {
             let Some((listed, others)) = rest.split_first() else {
@@ -176,9 +178,9 @@ fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Lay
     match named.format.as_deref() {
         Some("qcow2") => {
             let header = read_header(&file, place, Some((above, named)))?;
-            Ok(Layer { file: file.file, header: Some(header) })
+            Ok(Layer { file: file.file, _below: file.below, header: Some(header) })
         }
-        Some("raw") => Ok(Layer { file: file.file, header: None }),
+        Some("raw") => Ok(Layer { file: file.file, _below: file.below, header: None }),
         // Guessing would let whoever once wrote a raw file make a qcow2 image of it, which names any file of the host.
         None => {
             let found =
