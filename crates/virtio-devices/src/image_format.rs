@@ -2,10 +2,14 @@
 //!
 //! A guest can make its disk look like anything. So nothing is ever opened as what it looks like; the user must say what it is.
 
+mod foreign;
+mod vmdk;
+
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::Path;
 
+pub(crate) use self::foreign::Foreign;
 use crate::host_file::read_range;
 use crate::shell;
 
@@ -20,6 +24,8 @@ pub(crate) enum ImageFormat {
     Luks(u16),
     /// Another: its name, and what qemu-img calls it.
     Other(&'static str, &'static str),
+    /// Of which qemu-img knows nothing.
+    Foreign(Foreign),
 }
 
 /// What identifies a format, and its offset in the file.
@@ -73,7 +79,11 @@ fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
     if let Some((.., format)) = known {
         return Some(*format);
     }
-    if is_vmdk_descriptor(head) {
+    let foreign = foreign::MAGICS.iter().find(|(magic, _)| head.starts_with(magic));
+    if let Some(format) = foreign.map(|(_, format)| *format).or_else(|| foreign::recognise(head)) {
+        return Some(format);
+    }
+    if vmdk::is_descriptor(head) {
         return Some(VMDK);
     }
     // Old makers of VHDs wrote a footer of 511 bytes.
@@ -89,33 +99,6 @@ fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
     is_dmg.then_some(DMG)
 }
 
-/// Whether this is the text that describes a VMDK of several files, or starts like that: comments and empty lines, and then
-/// `version=1` (QEMU, block/vmdk.c, `vmdk_probe`). Other programs take it in any case and with spaces, or know it by its first
-/// comment.
-fn is_vmdk_descriptor(head: &[u8]) -> bool {
-    for line in head.split(|byte| *byte == b'\n') {
-        let line = line.trim_ascii();
-        if let [b'#', comment @ ..] = line {
-            let letters: Vec<u8> =
-                comment.iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
-            if letters.to_ascii_lowercase().starts_with(b"diskdescriptorfile") {
-                return true;
-            }
-        } else if !line.is_empty() {
-            return is_vmdk_version(line);
-        }
-    }
-    false
-}
-
-/// Whether the line is `version=N`.
-fn is_vmdk_version(line: &[u8]) -> bool {
-    let Some((name, rest)) = line.split_at_checked(b"version".len()) else { return false };
-    let Some((b'=', number)) = rest.trim_ascii_start().split_first() else { return false };
-    let number = number.trim_ascii_start();
-    name.eq_ignore_ascii_case(b"version") && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
-}
-
 impl ImageFormat {
     /// What such a file is, with its article.
     pub(crate) fn noun(self) -> String {
@@ -125,6 +108,7 @@ impl ImageFormat {
             Self::Luks(version) => format!("a LUKS{version} volume"),
             // "an" before none of them: VMDK, VDI, VHDX, VHD, qcow, Parallels, Bochs, cloop, DMG and QED.
             Self::Other(name, _) => format!("a {name} image"),
+            Self::Foreign(Foreign { noun, .. }) => noun.to_owned(),
         }
     }
 
@@ -141,6 +125,7 @@ impl ImageFormat {
                      driver=luks,file.filename={shown},key-secret=key -O {wanted} NEW.{wanted}"
                 );
             }
+            Self::Foreign(Foreign { before, after, .. }) => return format!("{before} {shown}{after}"),
             // Not for qemu-img.
             Self::Luks(_) => {
                 return format!("unlock it, cryptsetup open {shown} NAME, and use /dev/mapper/NAME");
@@ -253,12 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn vmdk_descriptor_is_recognised_after_a_byte_order_mark_and_with_any_ends_of_lines() {
+        assert_eq!(starting_with(b"\xef\xbb\xbf# Disk DescriptorFile\r\nversion=1\r\n"), Some(VMDK));
+        assert_eq!(starting_with(b"\xef\xbb\xbfversion=1\n"), Some(VMDK));
+        assert_eq!(starting_with(b"# a comment\rversion=1\r"), Some(VMDK));
+        assert_eq!(starting_with(b"; not one\nversion=1\n"), None);
+    }
+
+    #[test]
+    fn vmdk_descriptor_is_recognised_whatever_comes_first() {
+        assert_eq!(starting_with(b"encoding=\"windows-1252\"\r\nversion=1\r\n"), Some(VMDK));
+        assert_eq!(starting_with(b"CID=fffffffe\nversion=1\n"), Some(VMDK));
+        assert_eq!(starting_with(b"createType=\"monolithicFlat\"\n"), Some(VMDK));
+    }
+
+    #[test]
     fn text_that_is_no_vmdk_descriptor_is_raw() {
         assert_eq!(starting_with(b"# a script\necho version=1\n"), None);
         assert_eq!(starting_with(b"versions=1\n"), None);
         assert_eq!(starting_with(b"version=one\n"), None);
         assert_eq!(starting_with(b"version=\n"), None);
-        assert_eq!(starting_with(b"CID=1\nversion=1\n"), None);
+        assert_eq!(starting_with(b"encoding=\"UTF-8\"\nlang=en\n"), None);
+        assert_eq!(starting_with(b"\xef\xbb\xbf# a text\n"), None);
         assert_eq!(starting_with(b"version"), None);
     }
 
@@ -271,6 +272,141 @@ mod tests {
         };
         assert_eq!(after(20 * 512 - b"version=1\n".len()), Some(VMDK));
         assert_eq!(after(20 * 512), None);
+    }
+
+    /// What is said of a file that starts with these bytes.
+    fn noun_of(bytes: &[u8]) -> Option<String> {
+        starting_with(bytes).map(ImageFormat::noun)
+    }
+
+    #[test]
+    fn images_of_other_programs_are_recognised() {
+        let nouns = [
+            &b"\xbe\xba\xfe\xca\0\0\0\0\x01\0\0\0\x02"[..],
+            b"EVF\x09\x0d\x0a\xff\0\x01",
+            b"EVF2\x0d\x0a\x81\0\x02",
+            b"AFF10\r\n\0",
+            b"MSWIM\0\0\0\xd0",
+            b"\x3a\xff\x26\xed\x01\0",
+            b"sprs\0\0\0\x03",
+            b"encrcdsa\0\0\0\x02",
+            b"OOOM\0\0\0\x02",
+            b"MComprHD\0\0\0\x7c",
+            b"VMA\0\0\0\0\x01",
+            b"rbd image v2\n",
+            b"partclone-image0001",
+            b"\0ntfsclone-image",
+            b"PaRtImAgE-VoLuMe",
+            b"FsA00002",
+            b"\x40\0\0\0SignedImage ",
+        ]
+        .map(|magic| noun_of(magic).unwrap_or_default());
+        assert_eq!(
+            nouns,
+            [
+                "a part of a VMDK image (seSparse)",
+                "an Expert Witness image",
+                "an Expert Witness image",
+                "an image of the Advanced Forensic Format",
+                "a Windows image (WIM)",
+                "an Android sparse image",
+                "a sparse image of macOS",
+                "an encrypted image of macOS",
+                "a COW file of User Mode Linux",
+                "a CHD image",
+                "a Proxmox backup",
+                "an exported RBD image",
+                "a Partclone image",
+                "an ntfsclone image",
+                "a PartImage image",
+                "an FSArchiver archive",
+                "a Full Flash Update image",
+            ]
+        );
+    }
+
+    /// What each program makes of an empty file, or the start of what it makes.
+    #[test]
+    fn compressed_files_are_recognised() {
+        let nouns = [
+            &b"\x1f\x8b\x08\x00\0\0\0\0\0\x03"[..],
+            b"\xfd7zXZ\0\0\x04",
+            b"\x28\xb5\x2f\xfd\x24\0",
+            b"\x50\x2a\x4d\x18\x04\0\0\0",
+            b"BZh91AY&SY",
+            b"BZh9\x17rE8P\x90",
+            b"\x04\x22\x4d\x18\x64\x40",
+            b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff\0",
+            b"LZIP\x01",
+            b"\x89LZO\0\r\n\x1a\n",
+            b"PK\x03\x04\x14",
+            b"7z\xbc\xaf\x27\x1c\0",
+            b"Rar!\x1a\x07\x01",
+            b"\x1f\x9d\x90",
+        ]
+        .map(|magic| noun_of(magic).unwrap_or_default());
+        assert_eq!(
+            nouns,
+            [
+                "a gzip-compressed file",
+                "an xz-compressed file",
+                "a zstd-compressed file",
+                "a zstd-compressed file",
+                "a bzip2-compressed file",
+                "a bzip2-compressed file",
+                "an lz4-compressed file",
+                "an LZMA-compressed file",
+                "an lzip-compressed file",
+                "an lzop-compressed file",
+                "a zip archive",
+                "a 7z archive",
+                "a RAR archive",
+                "a file compressed by compress",
+            ]
+        );
+    }
+
+    /// What disks and file systems start with: a boot sector, squashfs, EROFS's and ext4's empty first KiB, XFS, Btrfs.
+    #[test]
+    fn disks_and_file_systems_are_raw() {
+        assert_eq!(noun_of(b"\xeb\x63\x90\x10\x8e\xd0"), None);
+        assert_eq!(noun_of(b"\xeb\x58\x90mkfs.fat"), None);
+        assert_eq!(noun_of(b"hsqs\x07\0\0\0"), None);
+        assert_eq!(noun_of(b"XFSB\0\0\x10\0"), None);
+        assert_eq!(noun_of(b"\x7fELF\x02\x01\x01"), None);
+        // Nearly one of the others.
+        assert_eq!(noun_of(b"BZh9 is a text"), None);
+        assert_eq!(noun_of(b"\x1f\x8b\x07"), None);
+        assert_eq!(noun_of(b"\xca\xfe\xba\xbe\0\0\0\x34"), None);
+        assert_eq!(noun_of(b"\x5d\0\0\x80\0\xff\xff\0"), None);
+        assert_eq!(noun_of(b"OOOM\0\0\0\x09"), None);
+    }
+
+    /// A tar archive is what many guests get as a disk.
+    #[test]
+    fn archive_of_a_virtual_machine_is_recognised_by_its_first_file() {
+        let archive = |name: &[u8]| {
+            looked_at(|disk| {
+                disk[..name.len()].copy_from_slice(name);
+                disk[257..262].copy_from_slice(b"ustar");
+            })
+        };
+        assert_eq!(
+            archive(b"machine.ovf").map(ImageFormat::noun).unwrap(),
+            "an archive of a virtual machine"
+        );
+        assert_eq!(archive(b"ova.xml").map(ImageFormat::noun).unwrap(), "an archive of a virtual machine");
+        assert_eq!(archive(b"etc/passwd"), None);
+        assert_eq!(starting_with(b"machine.ovf"), None);
+    }
+
+    #[test]
+    fn conversion_of_what_qemu_does_not_know_is_another_programs() {
+        let path = Path::new("my disk.raw.xz");
+        assert_eq!(foreign::XZ.conversion(path, "raw"), "decompress it, xz -dc 'my disk.raw.xz' > NEW.img");
+        assert_eq!(foreign::OVA.conversion(path, "raw"), "extract it, tar -xf 'my disk.raw.xz'");
+        let android = starting_with(b"\x3a\xff\x26\xed").unwrap();
+        assert_eq!(android.conversion(path, "qcow2"), "convert it, simg2img 'my disk.raw.xz' NEW.raw");
     }
 
     #[test]

@@ -210,6 +210,10 @@ fn file_of_an_image_is_to_be_converted_or_declared() {
     assert!(try_open(json!({"path": qcow2.path(), "format": "raw"})).is_ok());
     let vmdk = file_of(b"# mine\nversion=1\n");
     assert!(refusal(vmdk.path(), false).starts_with(".path: PATH looks like a VMDK image, and "));
+    let packed = file_of(b"\x1f\x8b\x08");
+    let message = ".path: PATH looks like a gzip-compressed file, and memory is the file's own bytes: decompress it, gzip -dc \
+                   PATH > NEW.img, or add \"format\": \"raw\" if they are meant";
+    assert_eq!(refusal(packed.path(), false), message);
 }
 
 #[test]

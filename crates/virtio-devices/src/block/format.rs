@@ -15,7 +15,7 @@ pub(super) fn ask(found: ImageFormat, path: &Path) -> String {
             let decrypt = found.conversion(path, "qcow2");
             format!("looks like {noun}: add \"format\": \"raw\" if the guest unlocks it, or {decrypt}")
         }
-        ImageFormat::Other(..) => {
+        ImageFormat::Other(..) | ImageFormat::Foreign(_) => {
             let convert = found.conversion(path, "qcow2");
             format!(
                 "looks like {noun}, which isn't supported: {convert}, or add \"format\": \"raw\" if its bytes are the disk's"
@@ -38,6 +38,6 @@ pub(super) fn remedy(found: ImageFormat, path: &Path) -> String {
             let decrypt = found.conversion(path, "qcow2");
             format!("set \"format\": \"raw\" if the guest unlocks it, or {decrypt}")
         }
-        ImageFormat::Other(..) => found.conversion(path, "qcow2"),
+        ImageFormat::Other(..) | ImageFormat::Foreign(_) => found.conversion(path, "qcow2"),
     }
 }

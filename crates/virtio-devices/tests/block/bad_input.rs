@@ -208,6 +208,31 @@ fn qcow2_that_nobody_declared() {
     );
 }
 
+/// A download that nobody unpacked.
+#[test]
+fn compressed_disk_is_to_be_decompressed_or_declared() {
+    let mut bytes = vec![0; 4096];
+    bytes[..6].copy_from_slice(b"\xfd7zXZ\0");
+    let file = file_of(&bytes);
+    let message = ".path: PATH looks like an xz-compressed file, which isn't supported: decompress it, xz -dc PATH > NEW.img, or \
+                   add \"format\": \"raw\" if its bytes are the disk's";
+    assert_eq!(refusal_of(&file, json!({})), message);
+    assert_eq!(refusal_of(&file, json!({"read_only": true})), message);
+    assert_eq!(refusal_of(&file, json!({"overlay": "temp"})), message);
+    assert_eq!(
+        refusal_of(&file, json!({"format": "qcow2"})),
+        ".path: PATH isn't a qcow2 image, it looks like an xz-compressed file: decompress it, xz -dc PATH > NEW.img"
+    );
+    assert!(try_open(fields(&file, json!({"format": "raw"}))).is_ok());
+    // As most are: not of whole sectors.
+    bytes.truncate(777);
+    assert_eq!(
+        refusal_of(&file_of(&bytes), json!({"format": "raw"})),
+        ".path: PATH has 777 bytes, not a multiple of the sector's 512, and looks like an xz-compressed file: decompress it, xz \
+         -dc PATH > NEW.img"
+    );
+}
+
 /// A guest may have encrypted its disk: the first remedy is the one for that.
 #[test]
 fn luks_volume_that_nobody_declared() {

@@ -1,6 +1,7 @@
 //! Images of formats that aren't supported, or whose format nobody says: the command in the message is run, and helps.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -17,6 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_of_bochs_needs_its_format_said_and_its_command_converts_it", bochs),
         trial("image_of_cloop_needs_its_format_said_and_its_command_converts_it", cloop),
         trial("image_of_dmg_needs_its_format_said_and_its_command_converts_it", dmg),
+        trial("disk_compressed_by_gzip_is_decompressed_by_its_command", compressed),
         trial("memory_of_a_qcow2_image_is_refused_and_its_command_converts_it", memory_of_qcow2),
         trial("backing_file_of_no_format_that_looks_raw_is_given_it_by_the_command", backing_looks_raw),
         trial(
@@ -94,6 +96,20 @@ fn other_formats() {
         assert!(try_open(json!({"path": images.path("a.img"), "format": "raw"})).is_ok());
         std::fs::remove_file(images.path("a.img")).unwrap();
     }
+}
+
+fn compressed() {
+    let images = Images::new();
+    let (disk, unpacked) = (images.path("disk.raw"), images.path("NEW.img"));
+    std::fs::write(&disk, [7; 4096]).unwrap();
+    assert!(Command::new("gzip").args(["--keep"]).arg(&disk).status().unwrap().success());
+    let message = undeclared(&images, "disk.raw.gz");
+    let command = message.split_once(": decompress it, ").unwrap().1.split_once(", or add").unwrap().0;
+    let directory = images.path("");
+    let command = command.replace("DIR/", "");
+    assert!(Command::new("sh").arg("-c").arg(command).current_dir(directory).status().unwrap().success());
+    assert_eq!(std::fs::read(&unpacked).unwrap(), [7; 4096]);
+    assert!(try_open(json!({"path": unpacked})).is_ok());
 }
 
 fn luks() {

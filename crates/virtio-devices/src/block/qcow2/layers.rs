@@ -207,6 +207,10 @@ fn without_format(above: Place<'_>, named: &Backing, place: Place<'_>, found: Op
         Some(found) => {
             let as_qcow2 = match found {
                 ImageFormat::Qcow2 => rebase(above, "qcow2", &name),
+                ImageFormat::Foreign(_) => {
+                    let convert = found.conversion(place.path, "qcow2");
+                    format!("{convert}, and then {}", rebase(above, "FORMAT", "NEW"))
+                }
                 other => {
                     let convert = other.conversion(place.path, "qcow2");
                     format!("{convert}, and then {}", rebase(above, "qcow2", "NEW.qcow2"))
