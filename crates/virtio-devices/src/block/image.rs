@@ -44,6 +44,11 @@ pub(super) trait Image: Source {
         Ok(())
     }
 
+    /// What the user should know of an image that has failed; once.
+    fn complaint(&mut self) -> Option<String> {
+        None
+    }
+
     /// What the user should know before the guest writes.
     fn caution(&self) -> Option<String> {
         None

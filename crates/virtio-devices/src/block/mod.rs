@@ -247,10 +247,12 @@ impl Block {
 
     /// An image that nobody has changed for a while says so.
     fn rest(&mut self, session: &Session) {
-        if let Disk::Image(image) = &mut self.disk
-            && image.rest().is_err()
-        {
+        let Disk::Image(image) = &mut self.disk else { return };
+        if image.rest().is_err() {
             session.counters().errors.add(1);
+        }
+        if let Some(complaint) = image.complaint() {
+            session.tell(complaint);
         }
     }
 

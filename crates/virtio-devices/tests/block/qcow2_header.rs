@@ -74,8 +74,11 @@ fn fields_are_those_of_the_specification() {
         l1: (2, 0x3_0000),
         refcount_table: (1, 0x1_0000),
         refcount_order: 4,
+        snapshots: (0, 0),
     };
     assert_eq!(Header::parse(&version_3()), Ok(expected.clone()));
+    let snapshots = with(60, &[&3_u32.to_be_bytes()[..], &0x5_0000_u64.to_be_bytes()].concat());
+    assert_eq!(Header::parse(&snapshots).unwrap().snapshots, (3, 0x5_0000));
     assert_eq!(Header::parse(&version_2()), Ok(Header { version: 2, ..expected }));
 }
 

@@ -2,9 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::json;
+use vmm_virtio::testing::DEADLINE;
 
 use crate::disk::*;
 use crate::images::Images;
@@ -29,11 +32,35 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_with_an_l2_table_across_clusters_is_refused", l2_across_clusters),
         trial("image_with_data_over_its_tables_takes_no_write_there", data_over_tables),
         trial("image_of_each_refcount_width_is_written", each_width),
+        trial("image_whose_snapshot_table_counts_as_free_is_refused", || {
+            snapshot_counts_as_free(|image| image.read(SNAPSHOTS), "the snapshot table");
+        }),
+        trial("image_with_a_snapshots_l1_table_that_counts_as_free_is_refused", || {
+            snapshot_counts_as_free(|image| image.snapshot_l1(), "a level 1 table of a snapshot");
+        }),
+        trial("image_with_a_snapshots_l2_table_that_counts_as_free_is_refused", || {
+            snapshot_counts_as_free(|image| image.snapshot_l2(), "a level 2 table of a snapshot");
+        }),
+        trial("image_with_a_snapshots_table_over_another_is_refused", snapshot_over_l1),
+        trial("image_with_a_snapshots_tables_across_clusters_is_refused", snapshot_across_clusters),
+        trial("image_with_a_shared_l2_table_marked_as_its_own_is_refused", shared_l2_is_copied),
+        trial("image_with_a_shared_l2_table_that_counts_as_one_is_refused", shared_l2_counts_as_one),
+        trial("image_with_shared_data_marked_as_its_own_is_refused", shared_data_is_copied),
+        trial("image_with_data_that_counts_as_free_is_refused", data_counts_as_free),
+        trial("image_with_zeros_over_a_table_is_refused", zeros_over_table),
+        trial("image_with_shared_data_far_behind_takes_no_write_there", shared_data_far_behind),
+        trial("image_with_data_over_a_snapshots_tables_takes_no_write_there", data_over_snapshot),
+        trial("image_with_snapshots_is_written_and_they_keep_what_they_have", snapshots_are_kept),
+        trial("image_with_more_snapshots_than_can_be_checked_is_refused", too_many_snapshots),
+        trial("image_with_65536_snapshots_is_opened_in_bounded_time", many_snapshots),
     ]
 }
 
 const CLUSTER: u64 = 64 << 10;
 const FIRST: u64 = 0;
+/// Where a header has the number of snapshots, and the offset of their table.
+const SNAPSHOT_COUNT: u64 = 60;
+const SNAPSHOTS: u64 = 64;
 
 /// An image with a mebibyte of data, and where its tables are.
 struct Image {
@@ -55,6 +82,36 @@ impl Image {
         (image.l1, image.refcount_table) = (image.read(40), image.read(48));
         (image.l2, image.refcount_block) = (image.read(image.l1) << 8 >> 8, image.read(image.refcount_table));
         image
+    }
+
+    /// One with the snapshot "s", which has all of it.
+    fn with_snapshot() -> Self {
+        let image = Self::new();
+        image.images.qemu_img("snapshot -c s DIR/a.qcow2");
+        image
+    }
+
+    /// One whose snapshot has a level 2 table, and data, of its own: the disk has written since.
+    fn with_other_data() -> Self {
+        let mut image = Self::with_snapshot();
+        let mut disk = image.images.disk("a.qcow2", json!({}));
+        assert_eq!(send(&mut disk, OUT, FIRST, &[18; 4096]), OK);
+        drop(disk);
+        image.l2 = image.read(image.l1) << 8 >> 8;
+        image
+    }
+
+    fn snapshot_l1(&self) -> u64 {
+        self.read(self.read(SNAPSHOTS))
+    }
+
+    fn snapshot_l2(&self) -> u64 {
+        self.read(self.snapshot_l1()) << 8 >> 8
+    }
+
+    /// How often the cluster at `at` counts as used.
+    fn set_count(&self, at: u64, count: u16) {
+        self.write(self.refcount_block + at / CLUSTER * 2, &count.to_be_bytes());
     }
 
     fn read(&self, at: u64) -> u64 {
@@ -139,4 +196,220 @@ fn each_width() {
         let said = images.qemu_img("check DIR/a.qcow2");
         assert!(said.contains("No errors were found"), "{said}");
     }
+}
+
+/// The snapshot's bytes at the start of the disk.
+fn snapshot_bytes(images: &Images) -> Vec<u8> {
+    images.qemu_img("convert -f qcow2 -l s -O raw DIR/a.qcow2 DIR/s.raw");
+    std::fs::read(images.path("s.raw")).unwrap()[..1 << 20].to_vec()
+}
+
+/// What would be written next goes there.
+fn snapshot_counts_as_free(table: fn(&Image) -> u64, name: &str) {
+    let image = Image::with_other_data();
+    let at = table(&image);
+    image.set_count(at, 0);
+    let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
+    image.assert_refused(&format!("{name} at {at:#x} counts as free: {repair}"));
+    assert!(
+        try_open(json!({"path": image.images.path("a.qcow2"), "format": "qcow2", "read_only": true})).is_ok()
+    );
+    image.images.qemu_img("check -r all DIR/a.qcow2");
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, 4096, &[19; 1 << 16]), OK);
+    drop(disk);
+    assert!(snapshot_bytes(&image.images) == vec![17; 1 << 20]);
+}
+
+fn snapshot_over_l1() {
+    let image = Image::with_snapshot();
+    let at = image.l1;
+    image.write(image.read(SNAPSHOTS), &at.to_be_bytes());
+    image.assert_refused(&format!(
+        "a level 1 table of a snapshot at {at:#x} lies over the level 1 table: see qemu-img check DIR/a.qcow2"
+    ));
+}
+
+fn snapshot_across_clusters() {
+    let image = Image::with_snapshot();
+    let (table, l1, l2) = (image.read(SNAPSHOTS), image.snapshot_l1(), image.snapshot_l2());
+    let see = "see qemu-img check DIR/a.qcow2";
+    image.write(l1, &(l2 + 512).to_be_bytes());
+    image.assert_refused(&format!("a level 2 table of a snapshot can't be at {:#x}: {see}", l2 + 512));
+    image.write(table, &(l1 + 512).to_be_bytes());
+    image.assert_refused(&format!("a level 1 table of a snapshot can't be at {:#x}: {see}", l1 + 512));
+    image.write(SNAPSHOTS, &(table + 512).to_be_bytes());
+    image.assert_refused(&format!("the snapshot table can't be at {:#x}: {see}", table + 512));
+}
+
+/// COPIED in the entry of the level 1 table.
+fn shared_l2_is_copied() {
+    let image = Image::with_snapshot();
+    image.write(image.l1, &(image.l2 | 1 << 63).to_be_bytes());
+    let (l2, repair) = (image.l2, "repair it, qemu-img check -r all DIR/a.qcow2");
+    image.assert_refused(&format!(
+        "a level 2 table at {l2:#x} is marked as the disk's alone and counts 2: {repair}"
+    ));
+    image.images.qemu_img("check -r all DIR/a.qcow2");
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, FIRST, &[18; 4096]), OK);
+    drop(disk);
+    assert!(snapshot_bytes(&image.images) == vec![17; 1 << 20]);
+}
+
+/// What has two users, and would be free for others when the first of them has a copy.
+fn shared_l2_counts_as_one() {
+    let image = Image::with_snapshot();
+    image.set_count(image.l2, 1);
+    let (l2, repair) = (image.l2, "repair it, qemu-img check -r all DIR/a.qcow2");
+    let problem = format!("a level 2 table at {l2:#x} has 2 users and counts 1: {repair}");
+    image.assert_refused(&problem);
+    image.write(image.l1, &(image.l2 | 1 << 63).to_be_bytes());
+    image.assert_refused(&problem);
+}
+
+/// COPIED in an entry of a level 2 table that the disk has alone.
+fn shared_data_is_copied() {
+    let image = Image::with_other_data();
+    // The second cluster, which both have.
+    let data = image.read(image.l2 + 8);
+    assert_eq!(data >> 63, 0);
+    image.write(image.l2 + 8, &(data | 1 << 63).to_be_bytes());
+    let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
+    image.assert_refused(&format!("data at {data:#x} is marked as the disk's alone and counts 2: {repair}"));
+    image.images.qemu_img("check -r all DIR/a.qcow2");
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, 128, &[18; 4096]), OK);
+    drop(disk);
+    assert!(snapshot_bytes(&image.images) == vec![17; 1 << 20]);
+}
+
+fn data_counts_as_free() {
+    let image = Image::new();
+    let data = image.read(image.l2) << 8 >> 8;
+    image.set_count(data, 0);
+    let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
+    image.assert_refused(&format!("data at {data:#x} is marked as the disk's alone and counts 0: {repair}"));
+}
+
+/// A cluster that reads as zeros, and has its place.
+fn zeros_over_table() {
+    let image = Image::new();
+    image.write(image.l2, &(image.l1 | 1 << 63 | 1).to_be_bytes());
+    let at = image.l1;
+    image.assert_refused(&format!("data at {at:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+}
+
+/// Behind what is checked when the image is opened: in the ninth level 2 table of 2 MiB, for 512 GiB each.
+fn shared_data_far_behind() {
+    const L2_SECTORS: u64 = 1 << 30;
+    let images = Images::new();
+    images.qemu_img("create -f qcow2 -o cluster_size=2M DIR/a.qcow2 5T");
+    let mut disk = images.disk("a.qcow2", json!({}));
+    (0..9).for_each(|table| assert_eq!(send(&mut disk, OUT, table * L2_SECTORS, &[17; 512]), OK));
+    drop(disk);
+    let mut image = Image { images, l1: 0, l2: 0, refcount_table: 0, refcount_block: 0 };
+    (image.l1, image.refcount_table) = (image.read(40), image.read(48));
+    image.refcount_block = image.read(image.refcount_table);
+    let data = image.read(image.read(image.l1 + 8 * 8) << 8 >> 8) << 8 >> 8;
+    image.write(image.refcount_block + data / (2 << 20) * 2, &2_u16.to_be_bytes());
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, 7 * L2_SECTORS, &[18; 512]), OK);
+    assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS, &[18; 512]), IOERR);
+    assert_eq!(send(&mut disk, DISCARD, 0, &segment(8 * L2_SECTORS, 4096, 0)), IOERR);
+    assert_eq!(send(&mut disk, WRITE_ZEROES, 0, &segment(8 * L2_SECTORS, 4096, 0)), IOERR);
+    // A request that begins in the table before.
+    assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS - 1, &[18; 1024]), IOERR);
+    assert_eq!(read(&mut disk, 8 * L2_SECTORS, 512), (vec![17; 512], OK));
+    let begun = Instant::now();
+    let told = loop {
+        let told = disk.control().take_notices().texts;
+        if !told.is_empty() {
+            break told;
+        }
+        assert!(begun.elapsed() < DEADLINE, "nothing is told");
+        sleep(Duration::from_millis(10));
+    };
+    let path = image.images.path("a.qcow2");
+    let path = path.display();
+    assert_eq!(
+        told,
+        [format!(
+            "{path} is damaged, data at {data:#x} is marked as the disk's alone and counts 2: repair it, qemu-img check -r all \
+             {path}; until then writes fail"
+        )]
+    );
+}
+
+fn data_over_snapshot() {
+    let image = Image::with_other_data();
+    let tables = [image.read(SNAPSHOTS), image.snapshot_l1(), image.snapshot_l2()];
+    (0..).zip(tables).for_each(|(entry, table)| {
+        image.set_count(table, 1);
+        image.write(image.l2 + entry * 8, &(table | 1 << 63).to_be_bytes());
+    });
+    let before = tables.map(|table| image.read(table));
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!([0, 128, 256].map(|sector| send(&mut disk, OUT, sector, &[7; 512])), [IOERR; 3]);
+    drop(disk);
+    assert_eq!(tables.map(|table| image.read(table)), before);
+}
+
+/// Two snapshots, with data of each, and what is written in between by us and by QEMU.
+fn snapshots_are_kept() {
+    let image = Image::with_other_data();
+    image.images.qemu_img("snapshot -c t DIR/a.qcow2");
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, FIRST, &[19; 1 << 20]), OK);
+    assert_eq!(send(&mut disk, DISCARD, 0, &segment(256, 128, 0)), OK);
+    drop(disk);
+    let said = image.images.qemu_img("check DIR/a.qcow2");
+    assert!(said.contains("No errors were found"), "{said}");
+    assert!(snapshot_bytes(&image.images) == vec![17; 1 << 20]);
+    image.images.qemu_img("snapshot -d s DIR/a.qcow2");
+    image.images.qemu_img("snapshot -a t DIR/a.qcow2");
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(send(&mut disk, OUT, 4096, &[20; 4096]), OK);
+    assert_eq!(read(&mut disk, FIRST, 4096), (vec![18; 4096], OK));
+}
+
+/// A table of snapshots at 16 MiB, in which each has a level 1 table of `l1_entries` at `l1` + a multiple of its length.
+fn hostile_snapshots(count: u32, l1: u64, l1_entries: u32) -> Image {
+    let image = Image::new();
+    let entries: Vec<u8> = (0..u64::from(count))
+        .flat_map(|index| {
+            let l1 = l1 + index * u64::from(l1_entries) * 8;
+            [&l1.to_be_bytes()[..], &l1_entries.to_be_bytes(), &[0; 28]].concat()
+        })
+        .collect();
+    image.write(16 << 20, &entries);
+    image.write(SNAPSHOT_COUNT, &count.to_be_bytes());
+    image.write(SNAPSHOTS, &(16_u64 << 20).to_be_bytes());
+    image
+}
+
+const TOO_MANY: &str = ".path: DIR/a.qcow2 has more internal snapshots than can be checked before it is written: set \
+                        \"read_only\", remove some, qemu-img snapshot -d NAME DIR/a.qcow2, or convert it, qemu-img convert -O \
+                        qcow2 DIR/a.qcow2 NEW.qcow2";
+
+/// Of 32 MiB each, which is what one may have.
+fn too_many_snapshots() {
+    let image = hostile_snapshots(3, 1 << 40, 4 << 20);
+    assert_eq!(image.images.refusal("a.qcow2", json!({})), TOO_MANY);
+    assert!(
+        try_open(json!({"path": image.images.path("a.qcow2"), "format": "qcow2", "read_only": true})).is_ok()
+    );
+    let image = hostile_snapshots(65_537, 1 << 40, 0);
+    image.assert_refused("the number of snapshots can't be 0x10001: see qemu-img check DIR/a.qcow2");
+}
+
+/// Each with a level 1 table of 64 KiB, of which there would be 4 GiB, or with none.
+fn many_snapshots() {
+    let begun = Instant::now();
+    let image = hostile_snapshots(65_536, 1 << 40, 8192);
+    assert_eq!(image.images.refusal("a.qcow2", json!({})), TOO_MANY);
+    let image = hostile_snapshots(65_536, 1 << 40, 0);
+    let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
+    image.assert_refused(&format!("the snapshot table at 0x1000000 counts as free: {repair}"));
+    assert!(begun.elapsed() < DEADLINE);
 }

@@ -73,6 +73,8 @@ pub struct Header {
     pub refcount_table: (u32, u64),
     /// Of the bits of a reference count.
     pub refcount_order: u32,
+    /// How many internal snapshots there are, and where the table of them is.
+    pub snapshots: (u32, u64),
 }
 
 /// How clusters are compressed.
@@ -132,6 +134,7 @@ impl Header {
             l1: (fields.u32(36)?, fields.u64(40)?),
             refcount_table: (fields.u32(56)?, fields.u64(48)?),
             refcount_order: if version == 2 { REFCOUNT_ORDER } else { fields.u32(96)? },
+            snapshots: (fields.u32(60)?, fields.u64(64)?),
         };
         header.check_tables()?;
         Ok(header)

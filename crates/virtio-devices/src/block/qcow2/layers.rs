@@ -113,6 +113,11 @@ impl Layers {
         })
     }
 
+    /// The image's own file.
+    pub(super) fn file(&self) -> Option<&File> {
+        Some(&self.0.first()?.file)
+    }
+
     /// Whether the image has dirty bitmaps that are right.
     pub(super) fn has_bitmaps(&self) -> bool {
         self.image().is_some_and(Header::has_bitmaps)

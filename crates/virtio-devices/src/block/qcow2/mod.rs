@@ -11,22 +11,25 @@
 //! imago would read straight into guest memory, through Rust slices of it; a guest that changes the bytes meanwhile makes
 //! that undefined. So the data takes a step through a small buffer of ours.
 
+mod counts;
 pub mod header;
 mod layers;
 mod refusal;
+mod snapshots;
 mod storage;
 mod tables;
 mod zstd;
 
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use imago::Mapping;
 use vmm_virtio::{Buffers, Fault, OpenError};
 
 use self::layers::{Format, Layers};
 pub use self::refusal::{Encryption, Refusal, Table};
-use self::tables::Tables;
+use self::tables::{Problem, Tables};
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
@@ -50,6 +53,10 @@ pub(super) struct Qcow2Image {
     is_unflushed: bool,
     /// Something was changed since the last [`rest`](Image::rest).
     is_busy: bool,
+    path: PathBuf,
+    /// What is wrong with the image, until it is told, and whether it was.
+    complaint: Option<String>,
+    has_complained: bool,
 }
 
 /// Whether the image is changed.
@@ -93,6 +100,9 @@ impl Qcow2Image {
             is_marked: false,
             is_unflushed: false,
             is_busy: false,
+            path: place.path.to_owned(),
+            complaint: None,
+            has_complained: false,
         })
     }
 
@@ -101,11 +111,12 @@ impl Qcow2Image {
         self.format.size()
     }
 
-    /// Before each change.
-    fn begin_change(&mut self) -> io::Result<()> {
+    /// Before each change, of these bytes of the disk.
+    fn begin_change(&mut self, range: Range<u64>) -> io::Result<()> {
         if self.writing == Writing::Never {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        self.check_data(range)?;
         if !self.is_marked {
             self.layers.mark(true)?;
             self.is_marked = true;
@@ -124,6 +135,23 @@ impl Qcow2Image {
     fn step_len(&self, at: u64, left: u64) -> usize {
         let step = self.piece.len() as u64;
         left.min(step - at % step) as usize
+    }
+
+    /// Fails if what would be written in place isn't the disk's alone.
+    fn check_data(&mut self, range: Range<u64>) -> io::Result<()> {
+        let (Some(tables), Some(file)) = (&mut self.tables, self.layers.file()) else { return Ok(()) };
+        match tables.check_data(file, range) {
+            Ok(()) => Ok(()),
+            Err(Problem::Host(error)) => Err(error),
+            Err(Problem::Image(refusal)) => {
+                let problem = refusal.problem(&self.path);
+                if !std::mem::replace(&mut self.has_complained, true) {
+                    self.complaint =
+                        Some(format!("{} {problem}; until then writes fail", self.path.display()));
+                }
+                Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+            }
+        }
     }
 
     /// Fails if a write to the disk at `at` would overwrite a table of the image, because an L2 entry names the table's cluster.
@@ -184,7 +212,7 @@ impl Source for Qcow2Image {
 
 impl Image for Qcow2Image {
     fn write(&mut self, offset: u64, from: &Buffers<'_>) -> io::Result<()> {
-        self.begin_change()?;
+        self.begin_change(offset..offset.saturating_add(from.len()))?;
         let (mut left, mut at) = (*from, offset);
         while !left.is_empty() {
             let len = self.step_len(at, left.len());
@@ -214,6 +242,10 @@ impl Image for Qcow2Image {
         if was_busy { Ok(()) } else { self.close() }
     }
 
+    fn complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
     fn close(&mut self) -> io::Result<()> {
         if self.is_marked && !self.is_unflushed {
             self.layers.mark(false)?;
@@ -223,7 +255,7 @@ impl Image for Qcow2Image {
     }
 
     fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
-        self.begin_change()?;
+        self.begin_change(range.clone())?;
         self.check_place(range.start, range.end - range.start)?;
         match self.format.discard_to_any(range.start, range.end - range.start) {
             // A hint that this image can't take.
@@ -233,7 +265,7 @@ impl Image for Qcow2Image {
     }
 
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
-        self.begin_change()?;
+        self.begin_change(range.clone())?;
         let len = range.end - range.start;
         self.check_place(range.start, len)?;
         if unmap {

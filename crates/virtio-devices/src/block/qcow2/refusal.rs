@@ -54,6 +54,33 @@ pub enum Refusal {
         /// Where, in bytes.
         at: u64,
     },
+    /// The cluster of one of its tables counts as used less often than it is.
+    Undercounted {
+        /// Which.
+        table: Table,
+        /// Where, in bytes.
+        at: u64,
+        /// How often it counts as used.
+        count: u64,
+        /// How many tables name it.
+        users: u64,
+    },
+    /// A cluster is marked as the disk's alone (COPIED), to be written in place, and doesn't count as one.
+    NotOne {
+        /// What is there.
+        what: &'static str,
+        /// Where, in bytes.
+        at: u64,
+        /// How often it counts as used.
+        count: u64,
+    },
+    /// The place of a cluster that reads as zeros is a table's.
+    DataOverTable {
+        /// Where, in bytes.
+        at: u64,
+    },
+    /// It has more snapshots than are checked.
+    TooManySnapshots,
     /// Something in it has a value that it can't have.
     Damaged(&'static str, u64),
 }
@@ -71,6 +98,12 @@ pub enum Table {
     RefcountTable,
     /// Of reference counts.
     RefcountBlock,
+    /// Of internal snapshots.
+    Snapshots,
+    /// Of a snapshot's tables that say where its data is.
+    SnapshotL1,
+    /// Of where a snapshot's data is.
+    SnapshotL2,
 }
 
 impl fmt::Display for Table {
@@ -81,6 +114,9 @@ impl fmt::Display for Table {
             Self::L2 => "a level 2 table",
             Self::RefcountTable => "the refcount table",
             Self::RefcountBlock => "a refcount block",
+            Self::Snapshots => "the snapshot table",
+            Self::SnapshotL1 => "a level 1 table of a snapshot",
+            Self::SnapshotL2 => "a level 2 table of a snapshot",
         })
     }
 }
@@ -149,6 +185,20 @@ impl Refusal {
                     "is damaged, {table} at {at:#x} counts as free: repair it, qemu-img check -r all {path}"
                 )
             }
+            Self::Undercounted { table, at, count, users } => format!(
+                "is damaged, {table} at {at:#x} has {users} users and counts {count}: repair it, qemu-img check -r all {path}"
+            ),
+            Self::NotOne { what, at, count } => format!(
+                "is damaged, {what} at {at:#x} is marked as the disk's alone and counts {count}: repair it, qemu-img check -r \
+                 all {path}"
+            ),
+            Self::DataOverTable { at } => {
+                format!("is damaged, data at {at:#x} lies over a table: see qemu-img check {path}")
+            }
+            Self::TooManySnapshots => format!(
+                "has more internal snapshots than can be checked before it is written: set \"read_only\", remove some, qemu-img \
+                 snapshot -d NAME {path}, or {convert}"
+            ),
             Self::Damaged(what, value) => {
                 format!("is damaged, {what} can't be {value:#x}: see qemu-img check {path}")
             }

@@ -1,20 +1,34 @@
 //! Where an image's tables are, and whether they are safe from its data.
 //!
-//! A cluster that nothing counts as in use is the next one that data goes to, and an entry may name any cluster as the guest's. So
-//! before an image is written, each of its tables must be counted, and none lie over another; and nothing is written to where one
-//! is. Tables of internal snapshots aren't looked at.
+//! A cluster that nothing counts as in use is the next one that data goes to, and an entry may name any cluster as the guest's, or as
+//! the disk's alone though a snapshot has it too. So before an image is written, each of its tables, those of internal snapshots too,
+//! must be counted as often as it is in use, and none lie over another; nothing is written to where one is; and what is written in
+//! place (COPIED) must count as one.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use super::counts::Counts;
 use super::header::Header;
 use super::refusal::{Refusal, Table};
+use super::snapshots;
 
-/// Of an entry of the level 1 table, the offset of what it names.
-const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Of an entry of the level 1 table or of a level 2 table, the offset of what it names.
+pub(super) const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Of an entry of the refcount table.
 const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
+/// Of an entry of the level 1 table or of a level 2 table: nobody else has what it names, so it is written in place.
+const IS_COPIED: u64 = 1 << 63;
+/// Of an entry of a level 2 table: its cluster is compressed.
+const IS_COMPRESSED: u64 = 1 << 62;
+/// Of one that isn't: the cluster reads as zeros, but may have its place all the same.
+const IS_ZERO: u64 = 1;
+
+/// Bytes of level 2 tables whose entries are checked when an image is opened: those of 128 GiB with clusters of 64 KiB, which is 256
+/// reads. What is beyond is checked before the guest first writes there.
+const CHECKED_AT_OPEN: u64 = 16 << 20;
 
 /// Why an image isn't written.
 #[derive(Debug)]
@@ -29,15 +43,41 @@ impl From<io::Error> for Problem {
     }
 }
 
-/// The clusters of an image's tables, in order.
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Image(refusal)
+    }
+}
+
+/// A cluster of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    cluster: u64,
+    table: Table,
+    /// It is written in place.
+    is_copied: bool,
+}
+
+impl Entry {
+    pub(super) fn of(cluster: u64, table: Table) -> Self {
+        Self { cluster, table, is_copied: false }
+    }
+}
+
+/// The clusters of an image's tables, in order, and which of its level 2 tables have been checked.
 #[derive(Debug)]
 pub(super) struct Tables {
     cluster_bits: u32,
     clusters: Vec<(u64, Table)>,
+    counts: Counts,
+    l1: u64,
+    /// A bit for each entry of the level 1 table.
+    checked: Vec<u64>,
 }
 
 impl Tables {
-    /// Reads the tables of tables, and checks that each is counted and none lies over another.
+    /// Reads the tables of tables, and checks that each is counted and none lies over another, and as many level 2 tables as a start
+    /// has time for.
     pub(super) fn check(file: &File, header: &Header) -> Result<Self, Problem> {
         let bits = header.cluster_bits;
         let (l1_entries, l1) = header.l1;
@@ -46,49 +86,88 @@ impl Tables {
         let table_len = u64::from(table_clusters) << bits;
         let blocks: Vec<u64> =
             entries(file, table, table_len)?.map(|entry| entry & REFCOUNT_OFFSET).collect();
-        let l2s = entries(file, l1, l1_len)?.map(|entry| entry & L1_OFFSET).filter(|at| *at != 0);
-        let mut found = vec![(0, Table::Header)];
-        found.extend((0..l1_len.div_ceil(1 << bits)).map(|index| ((l1 >> bits) + index, Table::L1)));
+        let l1_bytes = read_padded(file, l1, l1_len as usize)?;
+        let l2s = || words(&l1_bytes).filter(|entry| entry & L1_OFFSET != 0);
+        let mut found = vec![Entry::of(0, Table::Header)];
+        found.extend((0..l1_len.div_ceil(1 << bits)).map(|index| Entry::of((l1 >> bits) + index, Table::L1)));
         found.extend(
-            (0..u64::from(table_clusters)).map(|index| ((table >> bits) + index, Table::RefcountTable)),
+            (0..u64::from(table_clusters))
+                .map(|index| Entry::of((table >> bits) + index, Table::RefcountTable)),
         );
-        for (at, kind) in l2s
-            .map(|at| (at, Table::L2))
-            .chain(blocks.iter().filter(|at| **at != 0).map(|at| (*at, Table::RefcountBlock)))
+        for (at, table, is_copied) in l2s()
+            .map(|entry| (entry & L1_OFFSET, Table::L2, entry & IS_COPIED != 0))
+            .chain(blocks.iter().filter(|at| **at != 0).map(|at| (*at, Table::RefcountBlock, false)))
         {
-            if at & ((1 << bits) - 1) != 0 {
-                return Err(Problem::Image(Refusal::Misplaced { table: kind, at }));
+            if misplaced(at, bits) {
+                return Err(Problem::Image(Refusal::Misplaced { table, at }));
             }
-            found.push((at >> bits, kind));
+            found.push(Entry { cluster: at >> bits, table, is_copied });
         }
-        found.sort_unstable_by_key(|(cluster, _)| *cluster);
-        if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (table, over) = (pair[1].1, pair[0].1);
-            return Err(Problem::Image(Refusal::Overlapping { table, over, at: pair[0].0 << bits }));
+        found.extend(snapshots::tables(file, header)?);
+        found.sort_by_key(|entry| entry.cluster);
+        let mut counts = Counts::new(bits, header.refcount_order, blocks);
+        for same in found.chunk_by(|one, other| one.cluster == other.cluster) {
+            check_cluster(same, counts.of(file, same[0].cluster)?, bits)?;
         }
-        let tables = Self { cluster_bits: bits, clusters: found };
-        tables.check_counted(file, &blocks, header.refcount_order)?;
+        found.dedup_by_key(|entry| entry.cluster);
+        let clusters = found.into_iter().map(|entry| (entry.cluster, entry.table)).collect();
+        let checked = vec![0; (l1_entries as usize).div_ceil(64)];
+        let mut tables = Self { cluster_bits: bits, clusters, counts, l1, checked };
+        let at_open = (CHECKED_AT_OPEN >> bits) as usize;
+        for (index, entry) in
+            (0..).zip(words(&l1_bytes)).filter(|(_, entry)| entry & L1_OFFSET != 0).take(at_open)
+        {
+            tables.check_l2(file, index, entry & L1_OFFSET)?;
+        }
         Ok(tables)
     }
 
-    fn check_counted(&self, file: &File, blocks: &[u64], order: u32) -> Result<(), Problem> {
-        let block_len = 1_usize << self.cluster_bits;
-        let per_block = (block_len as u64 * 8) >> order;
-        // The clusters are in order, so each block is read once.
-        let (mut read, mut block) = (None, Vec::new());
-        for &(cluster, table) in &self.clusters {
-            let index = cluster / per_block;
-            if read != Some(index) {
-                let at = usize::try_from(index).ok().and_then(|index| blocks.get(index)).copied();
-                block = match at {
-                    None | Some(0) => vec![0; block_len],
-                    Some(at) => read_padded(file, at, block_len)?,
-                };
-                read = Some(index);
+    /// Checks the level 2 tables of these bytes of the disk, as far as that hasn't been done. To be called before they are written
+    /// for the first time.
+    pub(super) fn check_data(&mut self, file: &File, range: Range<u64>) -> Result<(), Problem> {
+        // An entry of the level 1 table stands for a cluster full of entries of 8 bytes.
+        let bits = 2 * self.cluster_bits - 3;
+        let last = range.end.saturating_sub(1).max(range.start);
+        (range.start >> bits..=last >> bits).try_for_each(|index| self.check_index(file, index))
+    }
+
+    fn check_index(&mut self, file: &File, index: u64) -> Result<(), Problem> {
+        let is_checked = usize::try_from(index / 64)
+            .ok()
+            .and_then(|word| self.checked.get(word))
+            .is_none_or(|word| word >> (index % 64) & 1 != 0);
+        if is_checked {
+            return Ok(());
+        }
+        // Nobody has changed this entry, nor what it names, since the image was opened.
+        let entry = entries(file, self.l1 + index * 8, 8)?.next().unwrap_or_default();
+        self.counts.forget();
+        self.check_l2(file, index, entry & L1_OFFSET)
+    }
+
+    /// Checks the level 2 table at `at`, if there is one: what is written in place must count as one.
+    fn check_l2(&mut self, file: &File, index: u64, at: u64) -> Result<(), Problem> {
+        if at != 0 {
+            let bytes = read_padded(file, at, 1 << self.cluster_bits)?;
+            let in_place =
+                |entry: &u64| entry & IS_COPIED != 0 && entry & IS_COMPRESSED == 0 && entry & L1_OFFSET != 0;
+            let mut places: Vec<u64> = words(&bytes).filter(in_place).collect();
+            // In their order, so that counts are read once.
+            places.sort_unstable_by_key(|entry| entry & L1_OFFSET);
+            for entry in places {
+                let at = entry & L1_OFFSET;
+                let count = self.counts.of(file, at >> self.cluster_bits)?;
+                if count != 1 {
+                    return Err(Problem::Image(Refusal::NotOne { what: "data", at, count }));
+                }
+                // What doesn't read as zeros is looked at when it is written.
+                if entry & IS_ZERO != 0 && self.is_at(at, 1) {
+                    return Err(Problem::Image(Refusal::DataOverTable { at }));
+                }
             }
-            if !is_counted(&block, cluster % per_block, order) {
-                return Err(Problem::Image(Refusal::Uncounted { table, at: cluster << self.cluster_bits }));
-            }
+        }
+        if let Some(word) = self.checked.get_mut((index / 64) as usize) {
+            *word |= 1 << (index % 64);
         }
         Ok(())
     }
@@ -103,36 +182,50 @@ impl Tables {
     }
 }
 
-/// Whether the reference count of 2^`order` bits at this index of a block isn't 0.
-fn is_counted(block: &[u8], index: u64, order: u32) -> bool {
-    let index = index as usize;
-    match order {
-        // Those of less than a byte are in it from its lowest bits up.
-        0..3 => {
-            let (per_byte, bits) = (8_usize >> order, 1 << order);
-            let mask = ((1_u16 << bits) - 1) as u8;
-            block[index / per_byte] >> (index % per_byte * bits) & mask != 0
-        }
-        _ => {
-            let len = 1 << (order - 3);
-            block[index * len..][..len].iter().any(|byte| *byte != 0)
-        }
+/// Checks a cluster that all of these tables have, and that counts so often.
+fn check_cluster(tables: &[Entry], count: u64, bits: u32) -> Result<(), Refusal> {
+    let Entry { cluster, table, .. } = tables[0];
+    let at = cluster << bits;
+    let is_l2 = |entry: &Entry| matches!(entry.table, Table::L2 | Table::SnapshotL2);
+    let own = tables.iter().filter(|entry| entry.table == Table::L2).count();
+    // Snapshots share level 2 tables with each other and with the disk; all else has one user.
+    if let [over, other, ..] = tables
+        && (own > 1 || !tables.iter().all(is_l2))
+    {
+        return Err(Refusal::Overlapping { table: other.table, over: over.table, at });
     }
+    let users = tables.len() as u64;
+    if count == 0 {
+        return Err(Refusal::Uncounted { table, at });
+    }
+    if count < users {
+        return Err(Refusal::Undercounted { table, at, count, users });
+    }
+    if tables.iter().any(|entry| entry.is_copied) && count > 1 {
+        return Err(Refusal::NotOne { what: "a level 2 table", at, count });
+    }
+    Ok(())
+}
+
+/// Whether no cluster starts there.
+pub(super) fn misplaced(at: u64, bits: u32) -> bool {
+    // 56 bits are what any offset of an image has.
+    at & ((1 << bits) - 1) != 0 || at >> 56 != 0
 }
 
 /// Entries of 8 bytes, big-endian.
-fn entries(file: &File, offset: u64, len: u64) -> io::Result<impl Iterator<Item = u64>> {
+pub(super) fn entries(file: &File, offset: u64, len: u64) -> io::Result<impl Iterator<Item = u64>> {
     let bytes = read_padded(file, offset, len as usize)?;
     let count = bytes.len() / 8;
-    Ok((0..count).map(move |index| {
-        let mut entry = [0; 8];
-        entry.copy_from_slice(&bytes[index * 8..][..8]);
-        u64::from_be_bytes(entry)
-    }))
+    Ok((0..count).map(move |index| u64::from_be_bytes(bytes.as_chunks().0[index])))
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word))
 }
 
 /// What is at `offset`, with zeros behind the end of the file: the last table of an image may be cut short.
-fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut done = 0;
     while done < len {
@@ -151,22 +244,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_each_width_are_found() {
-        let block = [0b0000_0110, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let counted = |index, order| is_counted(&block, index, order);
-        assert_eq!([0, 1, 2, 3].map(|index| counted(index, 0)), [false, true, true, false]);
-        assert_eq!([0, 1, 2].map(|index| counted(index, 1)), [true, true, false]);
-        assert_eq!([0, 1].map(|index| counted(index, 2)), [true, false]);
-        assert_eq!([0, 1, 3].map(|index| counted(index, 3)), [true, false, true]);
-        assert_eq!([0, 1, 2].map(|index| counted(index, 4)), [true, true, false]);
-        assert_eq!([0, 1].map(|index| counted(index, 6)), [true, true]);
-    }
-
-    #[test]
     fn bytes_of_a_table_are_found_and_those_around_it_are_not() {
         let tables = Tables {
             cluster_bits: 9,
             clusters: vec![(0, Table::Header), (3, Table::L1), (5, Table::RefcountTable)],
+            counts: Counts::new(9, 4, Vec::new()),
+            l1: 3 << 9,
+            checked: Vec::new(),
         };
         assert!(tables.is_at(3 << 9, 1) && tables.is_at(2 << 9, 513) && tables.is_at((4 << 9) - 1, 1));
         assert!(!tables.is_at(4 << 9, 512) && !tables.is_at(2 << 9, 512) && !tables.is_at(5 << 9, 512));
