@@ -3,7 +3,8 @@
 //! - [`Engine`] reads and writes files, many requests at a time, by io_uring or by threads. [`IoSlices`] is one request's memory
 //!   for the kernel: any [`GuestBytes`], without a copy.
 //! - [`FramePort`] is a TAP, or what stands in for one; [`Vhost`] is the kernel's own server of virtio rings.
-//! - [`loop_device`] finds the loop device over a file, and the file below a loop device.
+//! - [`loop_device`] finds the loop device over a file, and what is below a loop device; [`overlay_mount`] finds the overlay file
+//!   system that has a file by another name.
 //! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
 //! - [`range_lock`] locks ranges of files as QEMU does, so that two programs notice that they use the same file.
 //! - [`RateLimiter`] says when the next request may begin.
@@ -33,6 +34,7 @@ mod frame_port;
 mod guest_bytes;
 mod iovec;
 pub mod loop_device;
+pub mod overlay_mount;
 pub mod range_lock;
 mod rate;
 pub mod terminal;

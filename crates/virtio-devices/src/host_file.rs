@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use vmm_hostio::overlay_mount;
 use vmm_virtio::OpenError;
 
 use crate::loop_device::{LayersBelow, hold_below};
@@ -45,7 +46,16 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostF
     check(place, access, noun, &found)?;
     let below = match access {
         Access::Read => LayersBelow::default(),
-        Access::ReadWrite => hold_below(&file, &found).map_err(|conflict| place.wrong(&conflict))?,
+        Access::ReadWrite => {
+            if let Some(mount) = overlay_mount::above(place.path) {
+                return Err(place.wrong(&format!(
+                    "lies in the upper directory of the overlay file system at {}, where its locks aren't seen: name it by its \
+                     path there, or unmount that",
+                    mount.display()
+                )));
+            }
+            hold_below(&file, &found).map_err(|conflict| place.wrong(&conflict))?
+        }
     };
     // io_uring gives up too early on a file that mustn't block.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))

@@ -10,6 +10,7 @@ mod disk;
 mod formats;
 mod images;
 mod locks;
+mod mounts;
 mod tables;
 mod tools;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         tables::tests(),
         formats::tests(),
         devices::tests(),
+        mounts::tests(),
     ]
     .into_iter()
     .flatten()
