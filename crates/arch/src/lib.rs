@@ -3,7 +3,7 @@
 //! - [`layout`]: where everything lies in guest-physical memory, and which parts of it are RAM;
 //! - [`e820`]: the memory map as firmware would tell it;
 //! - [`topology`]: how the processors are grouped, and their APIC ids;
-//! - [`cpuid`]: what the processor says of itself, made from what KVM supports;
+//! - [`cpuid`]: what the processor says of itself, made from what KVM supports, and which of its features a guest sees;
 //! - [`boot`]: the registers with which the first instruction runs, for each way to enter a kernel;
 //! - [`flat`]: the same for a program without a boot protocol, in real, protected, paged and long mode;
 //! - [`mptable`]: what kernels without ACPI read of processors and interrupts;

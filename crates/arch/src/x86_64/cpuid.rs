@@ -1,6 +1,7 @@
 //! What the processor says of itself: KVM's supported CPUID, made true for one vCPU of this machine.
 
 mod brand;
+mod features;
 mod leaves;
 mod timing;
 mod topology;
@@ -8,6 +9,7 @@ mod topology;
 use kvm_bindings::kvm_cpuid_entry2;
 
 pub use self::brand::Brand;
+pub use self::features::{Baseline, FeaturePolicy, FeaturePolicyError, MissingFeatures};
 pub use self::leaves::Place;
 use self::leaves::{Vendor, set};
 

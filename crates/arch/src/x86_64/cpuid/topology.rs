@@ -8,11 +8,11 @@ use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use super::leaves::{Place, Vendor, find, set};
 
 /// Leaf 1 EDX bit 28: more than one logical processor in the package.
-const HTT: u32 = 1 << 28;
+pub(super) const HTT: u32 = 1 << 28;
 /// Leaf 0x8000_0001 ECX bit 1: AMD's leaf 1 count is cores, not threads.
-const CMP_LEGACY: u32 = 1 << 1;
+pub(super) const CMP_LEGACY: u32 = 1 << 1;
 /// Leaf 0x8000_0001 ECX bit 22: AMD's leaves 0x8000_001d and 0x8000_001e are there.
-const TOPOEXT: u32 = 1 << 22;
+pub(super) const TOPOEXT: u32 = 1 << 22;
 /// Extended topology levels, in ECX bits 15:8 of leaves 0xb and 0x1f (Intel SDM volume 2, CPUID).
 const LEVEL_THREAD: u32 = 1 << 8;
 const LEVEL_CORE: u32 = 2 << 8;
@@ -21,8 +21,8 @@ const EXTENDED: [u32; 2] = [0xb, 0x1f];
 /// AMD's last leaf of its range, its caches, its topology, and its extended topology of Zen 4, which would have to say what
 /// 0xb says.
 const AMD_LAST: u32 = 0x8000_0000;
-const AMD_CACHES: u32 = 0x8000_001d;
-const AMD_TOPOLOGY: u32 = 0x8000_001e;
+pub(super) const AMD_CACHES: u32 = 0x8000_001d;
+pub(super) const AMD_TOPOLOGY: u32 = 0x8000_001e;
 const AMD_EXTENDED: u32 = 0x8000_0026;
 
 /// Makes every leaf that is about the topology tell that of `place`.

@@ -1,0 +1,343 @@
+//! Which features of the host's processor a guest sees: all, or those of a baseline that many hosts share.
+//!
+//! A baseline is a list of what there is: whatever isn't on it is removed, be it known here or not. So two hosts that have it
+//! show equal features. What they show differently is in [`FeaturePolicy::restrict`]'s docs.
+
+mod baseline;
+mod dependencies;
+#[cfg(test)]
+mod hosts;
+mod table;
+mod xsave;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use kvm_bindings::kvm_cpuid_entry2;
+
+pub use self::baseline::Baseline;
+use self::dependencies::{mirrors, named, with_dependents, with_needs};
+use self::table::{Feature, Register};
+use self::xsave::Unknown;
+use super::{MSI_EXT_DEST_ID, Vendor, topology};
+
+/// Leaf 0x8000_0001 EDX bits that AMD's processors have as leaf 1 EDX has them: all but SYSENTER, CLFLUSH, SSE and later.
+const AMD_COPIES: u32 = 0x0183_f3ff;
+/// Where leaf 0x8000_0008 EAX has the bits of a linear address, and how many there are without LA57.
+const LINEAR_BITS: u32 = 0xff << 8;
+const LINEAR_48: u32 = 48 << 8;
+/// The last leaf of a baseline, which is the last one with features in it.
+const LAST_LEAF: u32 = 0xd;
+
+/// Leaves that tell more of one feature, and mean nothing without it.
+const DETAILS: &[(&str, u32)] = &[
+    ("monitor", 5),
+    ("sgx", 0x12),
+    ("intel_pt", 0x14),
+    ("arch_lbr", 0x1c),
+    ("amx_tile", 0x1d),
+    ("amx_tile", 0x1e),
+    ("avx10", 0x24),
+    ("svm", 0x8000_000a),
+    ("ibs", 0x8000_001b),
+    ("lwp", 0x8000_001c),
+    ("perfmon_v2", 0x8000_0022),
+];
+
+/// Which features a guest sees. The default is all of the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeaturePolicy {
+    /// Where it starts from; `None` is the host.
+    baseline: Option<Baseline>,
+    /// With all that they need.
+    added: BTreeSet<Feature>,
+    /// With all that needs them.
+    removed: BTreeSet<Feature>,
+    /// As it was written.
+    changes: Vec<Change>,
+}
+
+/// A feature with its sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    /// Which word of the list.
+    index: usize,
+    sign: Sign,
+    feature: Feature,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    Plus,
+    Minus,
+}
+
+/// Why words are no policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FeaturePolicyError {
+    /// A word without a sign is neither "host" nor a baseline.
+    #[error("unknown CPU baseline \"{0}\"")]
+    UnknownBaseline(String),
+    /// A word with a sign names no feature.
+    #[error("unknown CPU feature \"{0}\"")]
+    UnknownFeature(String),
+    /// A baseline isn't the first word.
+    #[error("\"{0}\" is no change to a baseline; write +{0} or -{0} for a feature, and a baseline first")]
+    NoSign(String),
+    /// A feature is named twice.
+    #[error("{0} is named twice, keep one")]
+    Twice(&'static str),
+    /// No 64-bit guest runs without it.
+    #[error("{0} can't be removed: a 64-bit guest needs it")]
+    Essential(&'static str),
+    /// A feature is added and something that it needs is removed.
+    #[error("+{added} needs {needed}, which the list removes; keep one of them")]
+    Conflict {
+        /// What is added.
+        added: &'static str,
+        /// What it needs.
+        needed: &'static str,
+    },
+}
+
+/// The host hasn't got features that a policy has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this host's KVM lacks {}, which {policy} has", names.join(", "))]
+pub struct MissingFeatures {
+    /// Their names.
+    pub names: Vec<&'static str>,
+    /// The policy.
+    pub policy: Box<FeaturePolicy>,
+}
+
+impl FeaturePolicy {
+    /// Reads `words`: "host" or a baseline, which may be left out for the host's; then `+feature` and `-feature`, which bring
+    /// along what they need and take along what needs them.
+    ///
+    /// # Errors
+    /// The index of the first word that is wrong, and why.
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, FeaturePolicyError)> {
+        let mut policy = Self::default();
+        for (index, word) in words.into_iter().enumerate() {
+            policy.take(index, word).map_err(|error| (index, error))?;
+        }
+        policy.added = with_needs(policy.changed(Sign::Plus));
+        policy.removed = with_dependents(policy.changed(Sign::Minus));
+        policy.check_conflicts()?;
+        // What the list asks for by name stays, though it be in another vendor's bit of something that goes.
+        let mirrors = with_dependents(mirrors(&policy.removed));
+        policy.removed.extend(mirrors.difference(&policy.added));
+        Ok(policy)
+    }
+
+    fn take(&mut self, index: usize, word: &str) -> Result<(), FeaturePolicyError> {
+        let (sign, name) = match (word.strip_prefix('+'), word.strip_prefix('-')) {
+            (Some(name), _) => (Sign::Plus, name),
+            (None, Some(name)) => (Sign::Minus, name),
+            (None, None) if index == 0 => {
+                self.baseline = baseline(word)?;
+                return Ok(());
+            }
+            (None, None) => return Err(FeaturePolicyError::NoSign(word.to_owned())),
+        };
+        let feature = table::find(name).ok_or_else(|| FeaturePolicyError::UnknownFeature(name.to_owned()))?;
+        if self.changes.iter().any(|change| change.feature == feature) {
+            return Err(FeaturePolicyError::Twice(feature.name));
+        }
+        if sign == Sign::Minus && baseline::is_essential(feature) {
+            return Err(FeaturePolicyError::Essential(feature.name));
+        }
+        self.changes.push(Change { index, sign, feature });
+        Ok(())
+    }
+
+    fn changed(&self, sign: Sign) -> impl Iterator<Item = Feature> {
+        self.changes.iter().filter(move |change| change.sign == sign).map(|change| change.feature)
+    }
+
+    /// Nothing that is added needs something that is removed.
+    fn check_conflicts(&self) -> Result<(), (usize, FeaturePolicyError)> {
+        for &Change { index, feature, .. } in self.changes.iter().filter(|change| change.sign == Sign::Plus) {
+            let all = with_needs([feature]);
+            if let Some(needed) = self.changed(Sign::Minus).find(|removed| all.contains(removed)) {
+                let error = FeaturePolicyError::Conflict { added: feature.name, needed: needed.name };
+                return Err((index, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that a word without a sign may have.
+    pub fn baseline_names() -> Vec<&'static str> {
+        [HOST].into_iter().chain(Baseline::ALL.map(Baseline::name)).collect()
+    }
+
+    /// The names that may follow a sign.
+    pub fn feature_names() -> Vec<&'static str> {
+        table::all().map(|feature| feature.name).collect()
+    }
+
+    /// Whether the guest is shown all that the host has.
+    pub fn is_host(&self) -> bool {
+        self.baseline.is_none() && self.changes.is_empty()
+    }
+
+    /// Whether the guest isn't shown the feature `name` even where the host has it.
+    pub fn removes(&self, name: &str) -> bool {
+        let (feature, baseline) = (table::find(name), self.baseline.map(Baseline::features));
+        feature.is_some_and(|feature| {
+            let is_left_out = baseline.is_some_and(|baseline| !baseline.contains(&feature));
+            self.removed.contains(&feature) || is_left_out && !self.added.contains(&feature)
+        })
+    }
+
+    /// `entries`, as [`policy`](super::policy) made them, with the features of this policy alone. For the default these are
+    /// `entries` as they are.
+    ///
+    /// Leaf 0xd, the length of a linear address, AMD's copies of leaf 1 and leaves with details follow the features. With a
+    /// baseline, leaves that have neither features nor what is listed here are removed. So two hosts differ at most in vendor
+    /// (leaves 0 and 0x8000_0000), family, model and name (1, 0x8000_0001 to 0x8000_0004), topology, caches and TLBs (1, 2, 4,
+    /// 0xb, 0x8000_0001, 0x8000_0005, 0x8000_0006, 0x8000_0008, 0x8000_001d, 0x8000_001e), the length of a physical address
+    /// (0x8000_0008), frequency (0x4000_0010), and where XSAVE puts the state of AVX-512 and of protection keys (0xd).
+    ///
+    /// # Errors
+    /// The policy has features that `entries` haven't.
+    pub fn restrict(
+        &self,
+        mut entries: Vec<kvm_cpuid_entry2>,
+    ) -> Result<Vec<kvm_cpuid_entry2>, MissingFeatures> {
+        if self.is_host() {
+            return Ok(entries);
+        }
+        let kept = self.kept(&entries)?;
+        let vendor = Vendor::of(&entries);
+        match self.baseline {
+            Some(_) => keep_only(&mut entries, &kept, vendor),
+            None => remove(&mut entries, &self.removed),
+        }
+        let unknown = if self.baseline.is_some() { Unknown::Removed } else { Unknown::Kept };
+        xsave::fit(&mut entries, |name| kept.contains(&named(name)), unknown);
+        if !kept.contains(&named("la57")) {
+            shorten_linear_addresses(&mut entries);
+        }
+        if vendor == Vendor::Amd {
+            mask_amd_copies(&mut entries);
+        }
+        Ok(entries)
+    }
+
+    /// The features that are left of those that `entries` have.
+    fn kept(&self, entries: &[kvm_cpuid_entry2]) -> Result<BTreeSet<Feature>, MissingFeatures> {
+        let host: BTreeSet<_> = table::all().filter(|feature| feature.is_in(entries)).collect();
+        let start = self.baseline.map(Baseline::features);
+        let asked: BTreeSet<_> = start.iter().flatten().chain(&self.added).copied().collect();
+        let asked: BTreeSet<_> = asked.difference(&self.removed).copied().collect();
+        let missing: Vec<_> = asked.difference(&host).map(|feature| feature.name).collect();
+        if !missing.is_empty() {
+            return Err(MissingFeatures { names: missing, policy: Box::new(self.clone()) });
+        }
+        Ok(if self.baseline.is_some() { asked } else { host.difference(&self.removed).copied().collect() })
+    }
+}
+
+/// The name of the default policy.
+const HOST: &str = "host";
+
+fn baseline(name: &str) -> Result<Option<Baseline>, FeaturePolicyError> {
+    if name == HOST {
+        return Ok(None);
+    }
+    let found = Baseline::ALL.into_iter().find(|baseline| baseline.name() == name);
+    found.map(Some).ok_or_else(|| FeaturePolicyError::UnknownBaseline(name.to_owned()))
+}
+
+/// Removes `removed` and what tells more of them.
+fn remove(entries: &mut Vec<kvm_cpuid_entry2>, removed: &BTreeSet<Feature>) {
+    for feature in removed {
+        let word = feature.word;
+        for entry in entries.iter_mut().filter(|entry| word.is_in(entry)) {
+            *word.register.of_mut(entry) &= !feature.mask();
+        }
+    }
+    let is_gone =
+        |leaf: u32| DETAILS.iter().any(|(name, details)| *details == leaf && removed.contains(&named(name)));
+    entries.retain(|entry| !is_gone(entry.function));
+}
+
+/// Removes whatever isn't one of `kept`, or one of the things that [`FeaturePolicy::restrict`] names.
+fn keep_only(entries: &mut Vec<kvm_cpuid_entry2>, kept: &BTreeSet<Feature>, vendor: Vendor) {
+    entries.retain(|entry| match entry.function {
+        7 => entry.index == 0,
+        0..=2 | 4 | 6 | 0xb | LAST_LEAF | 0x4000_0000 | 0x4000_0001 | 0x4000_0010 => true,
+        0x8000_0000..=0x8000_0008 => true,
+        topology::AMD_CACHES | topology::AMD_TOPOLOGY => vendor == Vendor::Amd,
+        _ => false,
+    });
+    for entry in entries.iter_mut() {
+        let word = |register| features_of(entry, register, kept);
+        let (eax, ebx, ecx, edx) =
+            (word(Register::Eax), word(Register::Ebx), word(Register::Ecx), word(Register::Edx));
+        match entry.function {
+            0 => entry.eax = LAST_LEAF,
+            // The brand index of old processors is in EBX bits 7:0.
+            1 => {
+                entry.ebx &= !0xff;
+                (entry.ecx, entry.edx) = (ecx, edx | entry.edx & topology::HTT);
+            }
+            6 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (eax, 0, 0, 0),
+            // EAX is the last sub-leaf.
+            7 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, ebx, ecx, edx),
+            LAST_LEAF if entry.index == 1 => entry.eax = eax,
+            0x4000_0001 => {
+                entry.eax = eax | entry.eax & MSI_EXT_DEST_ID;
+                (entry.ebx, entry.ecx, entry.edx) = (0, 0, 0);
+            }
+            0x8000_0000 if vendor == Vendor::Amd => entry.eax = topology::AMD_TOPOLOGY,
+            0x8000_0000 => entry.eax = 0x8000_0008,
+            0x8000_0001 => {
+                let grouping = topology::CMP_LEGACY | topology::TOPOEXT;
+                (entry.ecx, entry.edx) = (ecx | entry.ecx & grouping, edx);
+            }
+            0x8000_0007 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, ebx, 0, edx),
+            // EAX has the lengths of addresses, ECX AMD's topology.
+            0x8000_0008 => (entry.ebx, entry.edx) = (ebx, 0),
+            _ => {}
+        }
+    }
+}
+
+/// The bits of `kept` in a register of `entry`.
+fn features_of(entry: &kvm_cpuid_entry2, register: Register, kept: &BTreeSet<Feature>) -> u32 {
+    let here = kept.iter().filter(|feature| feature.word.is_in(entry) && feature.word.register == register);
+    here.fold(0, |bits, feature| bits | feature.mask())
+}
+
+fn shorten_linear_addresses(entries: &mut [kvm_cpuid_entry2]) {
+    if let Some(entry) = super::find(entries, 0x8000_0008)
+        && entry.eax & LINEAR_BITS > LINEAR_48
+    {
+        entry.eax = entry.eax & !LINEAR_BITS | LINEAR_48;
+    }
+}
+
+/// What leaf 1 hasn't, leaf 0x8000_0001 hasn't either.
+fn mask_amd_copies(entries: &mut [kvm_cpuid_entry2]) {
+    let Some(originals) = super::find(entries, 1).map(|entry| entry.edx) else { return };
+    if let Some(entry) = super::find(entries, 0x8000_0001) {
+        entry.edx &= originals | !AMD_COPIES;
+    }
+}
+
+/// As it was written: `host`, `x86-64-v2 +aes -popcnt`.
+impl fmt::Display for FeaturePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.baseline.map_or(HOST, Baseline::name))?;
+        self.changes.iter().try_for_each(|change| {
+            let sign = if change.sign == Sign::Plus { '+' } else { '-' };
+            write!(f, " {sign}{}", change.feature.name)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
