@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
-    device_ids, error::ConfigError, expect::Expect, file::ConfigFile, irqchip::IrqchipReason,
+    device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile, irqchip::IrqchipReason,
     on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize, topology::Grouping,
 };
 
@@ -59,6 +59,8 @@ pub struct Cpus {
     /// For each processor the CPUs of the host that it runs on; none of them where the host may choose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub affinity: Vec<HostCpus>,
+    /// Which CPU features the guest sees.
+    pub features: CpuFeatures,
 }
 
 impl ConfigFile {
@@ -86,6 +88,7 @@ impl ConfigFile {
                 cores_per_socket,
                 sockets,
                 affinity: self.cpus.affinity.unwrap_or_default(),
+                features: self.cpus.features.unwrap_or_default(),
             },
             serial: overrides
                 .serial

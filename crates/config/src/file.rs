@@ -14,6 +14,7 @@ use crate::{
     device::Device,
     error::{ConfigError, Position, ReadProblem},
     expect::{Expect, ExpectSection},
+    features::CpuFeatures,
     flat::FlatSection,
     on_reboot::OnReboot,
     path::FilePath,
@@ -132,6 +133,10 @@ pub struct CpusSection {
     #[serde(deserialize_with = "affinity::lists", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<HostCpus>")]
     pub affinity: Option<Vec<HostCpus>>,
+    /// Which CPU features the guest sees: all of the host's, or those of a baseline that many hosts share; and changes to them.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CpuFeatures", extend("default" = CpuFeatures::default()))]
+    pub features: Option<CpuFeatures>,
 }
 
 fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Device>, D::Error> {

@@ -236,6 +236,21 @@ pub enum ValueError {
     /// A processor that could run nowhere.
     #[error("the list is empty, name at least one CPU of the host")]
     NoHostCpu,
+    /// Several CPU features in one string.
+    #[error("{} is several, write a list: {}", quote(text), listed(text))]
+    SeveralFeatures {
+        /// The value as it was written.
+        text: String,
+    },
+    /// Neither a CPU baseline nor a feature with a sign.
+    #[error(
+        "{} is no CPU feature, write a baseline such as \"x86-64-v2\", or a feature such as \"+aes\" or \"-aes\"",
+        quote(text)
+    )]
+    BadFeature {
+        /// The value as it was written.
+        text: String,
+    },
     /// An expectation of a guest whose halt doesn't end it: why, and what to do about that.
     #[error("a hlt never ends this guest, {0}")]
     HaltNeverEnds(String),
@@ -275,4 +290,10 @@ pub enum ValueError {
         /// The index of the first device with it.
         first: usize,
     },
+}
+
+/// What is separated by commas, as a JSON list.
+fn listed(text: &str) -> String {
+    let words: Vec<_> = text.split(',').map(|word| quote(word.trim())).collect();
+    format!("[{}]", words.join(", "))
 }

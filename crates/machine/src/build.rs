@@ -251,7 +251,8 @@ fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> 
             // vCPUs' wouldn't be equal.
             let mut state = vcpu.state(&[])?;
             let host = cpuid::Host { tsc_deadline, tsc_khz: state.tsc_khz, brand };
-            state.cpuid = cpuid::policy(&supported, place, host);
+            let shown = plan.features.restrict(cpuid::policy(&supported, place, host));
+            state.cpuid = shown.map_err(Error::HostFeatures)?;
             prepare_start(&mut state, plan, place);
             vcpu.set_state(&state)?;
             if index == 0 {

@@ -40,6 +40,20 @@ pub enum Error {
     /// The config's groups of processors have none: a defect, since it checks them.
     #[error("cpus: no processor at all, or too many")]
     Topology,
+    /// The words of `cpus.features` are no policy.
+    #[error("{field}: {problem}")]
+    CpuFeatures {
+        /// Path of the word.
+        field: String,
+        /// What is wrong with it, and what to write instead.
+        problem: String,
+    },
+    /// The host hasn't got the CPU features that the guest is to have.
+    #[error(
+        "cpus.features: {0}; choose a lower baseline, remove what is missing (\"-{first}\"), or use another host",
+        first = .0.names.first().copied().unwrap_or_default()
+    )]
+    HostFeatures(vmm_arch::cpuid::MissingFeatures),
     /// A device is of no kind that there is.
     #[error("devices[{index}].type: unknown device \"{name}\", {hint}")]
     UnknownDevice {
@@ -275,6 +289,8 @@ impl Error {
     /// thing of which a config can have several: the place in the config's text is worth showing.
     pub fn field(&self) -> Option<String> {
         Some(match self {
+            Self::CpuFeatures { field, .. } => field.clone(),
+            Self::HostFeatures(_) => "cpus.features".to_owned(),
             Self::UnknownDevice { index, .. } => format!("devices[{index}].type"),
             Self::OpenDevice { index, source } => {
                 let dot = if source.field.is_empty() { "" } else { "." };
@@ -315,7 +331,8 @@ impl Error {
                 vmm_virtio::OpenBlame::Config => Blame::Config,
                 vmm_virtio::OpenBlame::Host => Blame::Host,
             },
-            Self::HostApicIds { .. } | Self::HostAffinity { .. } => Blame::Host,
+            Self::CpuFeatures { .. } => Blame::Config,
+            Self::HostApicIds { .. } | Self::HostAffinity { .. } | Self::HostFeatures(_) => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

@@ -51,6 +51,7 @@ mod error;
 mod event_loop;
 mod expect;
 mod fd;
+mod features;
 mod file_reader;
 mod file_use;
 mod file_writer;

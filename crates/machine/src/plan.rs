@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use vmm_acpi::Tables;
+use vmm_arch::cpuid::FeaturePolicy;
 use vmm_arch::layout;
 use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
@@ -12,7 +13,7 @@ use vmm_virtio::HostEnd;
 
 use crate::guest::GuestPlan;
 use crate::ranges::Ranges;
-use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, mptable, virtio};
+use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, features, mptable, virtio};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub topology: Topology,
     /// Where each vCPU's thread runs; none of them where the host may choose.
     pub affinity: Vec<Affinity>,
+    /// Which CPU features the guest sees.
+    pub features: FeaturePolicy,
     /// What lies where at the start, and the first instruction.
     pub boot: GuestPlan,
     /// Whether KVM emulates interrupt controllers, timer and local APICs.
@@ -131,6 +134,7 @@ impl Plan {
             ram,
             topology,
             affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
+            features: features::policy(&config.cpus.features, topology)?,
             boot,
             irqchip: config.irqchip,
             acpi,
@@ -157,7 +161,7 @@ impl Plan {
         for (index, affinity) in self.affinity.iter().enumerate() {
             writeln!(f, "  vcpu{index} on host CPUs {affinity}")?;
         }
-        Ok(())
+        writeln!(f, "cpu features: {}", self.features)
     }
 
     /// Whether a console is on the monitor's standard input and output.

@@ -123,3 +123,33 @@ fn flag_paths_are_relative_to_the_current_directory_also_with_a_config() {
     let ran = bench.run(&["--check", "--config", "vms/vm.json", "--kernel", "kernel"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
 }
+
+#[test]
+fn config_with_an_unknown_cpu_feature_is_refused_at_its_place() {
+    let message = r#"vm.json:2:43: cpus.features[1]: unknown CPU feature "avx3", did you mean "avx"?"#;
+    assert_bad(
+        "{\"boot\": {\"kernel\": \"kernel\"},\n \"cpus\": {\"features\": [\"x86-64-v2\", \"+avx3\"]}}",
+        message,
+    );
+}
+
+#[test]
+fn config_with_cpu_features_that_exclude_each_other_is_refused_at_its_place() {
+    let message = "vm.json:2:30: cpus.features[0]: +avx2 needs avx, which the list removes; keep one of them";
+    assert_bad(
+        "{\"boot\": {\"kernel\": \"kernel\"},\n \"cpus\": {\"features\": [\"+avx2\", \"-avx\"]}}",
+        message,
+    );
+}
+
+#[test]
+fn config_with_cpu_features_shows_them_in_the_plan() {
+    let bench = Bench::new();
+    bench.file(
+        "vm.json",
+        r#"{"boot": {"kernel": "kernel"}, "cpus": {"features": ["x86-64-v3", "+sse4.2", "-lzcnt"]}}"#,
+    );
+    let ran = bench.run(&["--config", "vm.json", "--check"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+    assert!(ran.stdout.contains("cpu features: x86-64-v3 +sse4_2 -abm\n"), "{}", ran.stdout);
+}

@@ -71,11 +71,12 @@ fn check_prints_the_plan_and_starts_nothing() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
     let lines = [
         "vcpus: 1\n",
+        "cpu features: host\n",
         "memory: 256 MiB\n",
         "entry: linux64 at 0x200000\n",
         "  0x000100000..0x010000000 RAM\n",
     ];
-    assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 4], "{}", ran.stdout);
+    assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 5], "{}", ran.stdout);
     assert_eq!(bench.names(), ["kernel"], "no socket");
 }
 

@@ -79,6 +79,7 @@ fn schema_fields_are_the_ones_we_know() {
         "cpus.affinity",
         "cpus.cores_per_socket",
         "cpus.count",
+        "cpus.features",
         "cpus.sockets",
         "cpus.threads_per_core",
         "devices",
@@ -179,7 +180,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 12);
+    assert_eq!(defaults.len(), 13);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 

@@ -407,6 +407,16 @@ fn merge_affinity_keeps_the_list_of_each_processor() {
 }
 
 #[test]
+fn merge_features_are_the_hosts_unless_the_file_says_otherwise() {
+    let features = |cpus: &str| {
+        let text = format!(r#"{{"boot": {{"kernel": "k"}}, "cpus": {cpus}}}"#);
+        merge(&text, &[]).unwrap().cpus.features.to_string()
+    };
+    assert_eq!(features("{}"), "host");
+    assert_eq!(features(r#"{"features": ["x86-64-v2", "+aes", "-popcnt"]}"#), "x86-64-v2 +aes -popcnt");
+}
+
+#[test]
 fn merge_device_without_port_takes_its_default() {
     let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "debug-console"}, {"type": "debug-exit"}]}"#;
     let expected = [Device::DebugConsole { port: 0xe9.into() }, Device::DebugExit { port: 0xf4.into() }];

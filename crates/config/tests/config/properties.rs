@@ -8,9 +8,10 @@ use std::{
 
 use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
-    Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpusSection, Device,
-    Expect, ExpectedMemory, FilePath, FlatFormat, FlatMode, FlatSection, HostCpu, HostCpus, MemorySection,
-    MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value, VirtioSection, Word,
+    Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpuFeatures,
+    CpusSection, Device, Expect, ExpectedMemory, FilePath, FlatFormat, FlatMode, FlatSection, HostCpu,
+    HostCpus, MemorySection, MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value,
+    VirtioSection, Word,
 };
 
 use crate::parse;
@@ -37,15 +38,21 @@ fn affinity() -> impl Strategy<Value = Vec<HostCpus>> {
     vec(cpus.prop_map(|cpus| HostCpus::try_from(cpus).unwrap()), 0..4)
 }
 
+fn features() -> impl Strategy<Value = CpuFeatures> {
+    let json = |words: Vec<String>| serde_json::from_value(serde_json::json!(words)).unwrap();
+    vec("[+-]?[a-z0-9][a-z0-9_.-]{0,12}", 1..4).prop_map(json)
+}
+
 fn cpus() -> impl Strategy<Value = CpusSection> {
     let count = || option::of(cpu_count());
-    (count(), count(), count(), count(), option::of(affinity())).prop_map(
-        |(count, threads_per_core, cores_per_socket, sockets, affinity)| CpusSection {
+    (count(), count(), count(), count(), option::of(affinity()), option::of(features())).prop_map(
+        |(count, threads_per_core, cores_per_socket, sockets, affinity, features)| CpusSection {
             count,
             threads_per_core,
             cores_per_socket,
             sockets,
             affinity,
+            features,
         },
     )
 }
@@ -204,6 +211,7 @@ fn agreeing_cpus(cpus: CpusSection, irqchip: bool) -> CpusSection {
         cores_per_socket: kept(cpus.cores_per_socket, cores),
         sockets: kept(cpus.sockets, sockets),
         affinity: list.map(|list| vec![list; product as usize]),
+        features: cpus.features,
     }
 }
 
