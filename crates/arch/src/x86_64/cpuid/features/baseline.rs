@@ -19,11 +19,12 @@ pub enum Baseline {
     V4,
 }
 
-/// What every level has beside the psABI's: the system's side of every 64-bit processor, what KVM emulates on every host, and
+/// What every level has beside the psABI's: the system's side of every 64-bit processor (without VME, which is of no use in long
+/// mode, and which emulators lack), what KVM emulates on every host, and
 /// KVM's own features, as Linux 5.10 and later have them.
 #[rustfmt::skip]
 const PLATFORM: &[&str] = &[
-    "vme", "de", "pse", "tsc", "msr", "pae", "mce", "apic", "sep", "mtrr", "pge", "mca", "pat", "pse36", "clflush",
+    "de", "pse", "tsc", "msr", "pae", "mce", "apic", "sep", "mtrr", "pge", "mca", "pat", "pse36", "clflush",
     "nx", "lm",
     "hypervisor", "x2apic", "tsc_deadline_timer", "tsc_adjust", "arat",
     "kvmclock_old", "kvm_nopiodelay", "kvmclock", "kvm_asyncpf", "kvm_steal_time", "kvm_pv_eoi", "kvm_pv_unhalt",
