@@ -3,7 +3,8 @@
 //! [`GuestRam`] maps a list of guest-physical ranges into the monitor, zeroed, and hands out two things: the
 //! [`Memory`] through which loaders and devices read and write, and the [`Region`]s that KVM's memory slots
 //! are made of. No Rust reference to guest RAM exists; the guest may write any byte at any time. What the guest doesn't
-//! need any more is given back to the host by [`GuestRam::discard`].
+//! need any more is given back to the host by [`GuestRam::discard`]. Its [`Backing`] is the monitor's own memory, or a file that other
+//! processes can map too.
 //!
 //! [`FileMemory`] maps a file for the guest alone.
 //!
@@ -22,9 +23,10 @@
 mod file;
 mod mapping;
 mod ram;
+mod shared;
 
 pub use file::{Access, FileMemory, FileMemoryError};
-pub use ram::{DiscardError, Error, GuestRam, Memory, Region};
+pub use ram::{Backing, DiscardError, Error, GuestRam, Memory, Region};
 /// The crate whose traits read and write [`Memory`].
 pub use vm_memory;
 

@@ -6,7 +6,7 @@ use std::io;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion, mmap::MmapRegionBuilder};
 
-use crate::PAGE_LEN;
+use crate::{PAGE_LEN, shared};
 
 /// Size and alignment of a transparent huge page on x86_64, in bytes.
 const HUGE_PAGE_LEN: usize = 2 << 20;
@@ -24,7 +24,16 @@ pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
     Ok(region)
 }
 
-/// Maps the first `len` bytes of `file`, shared with everybody who has it; `protection` is PROT_*.
+/// Maps `len` bytes of `file` for reading and writing, shared with everybody who has it, as memory of the guest.
+pub(crate) fn map_shared(file: &FileOffset, len: usize) -> Result<MmapRegion, MmapRegionError> {
+    let region = map_file(file, len, libc::PROT_READ | libc::PROT_WRITE)?;
+    if len >= HUGE_PAGE_LEN {
+        prefer_huge_pages(&region);
+    }
+    Ok(region)
+}
+
+/// Maps `len` bytes of `file`, shared with everybody who has it; `protection` is PROT_*.
 ///
 /// # Errors
 /// The file isn't open for that, or can't be mapped.
@@ -77,8 +86,8 @@ fn anonymous(len: usize) -> Result<MmapRegion, MmapRegionError> {
         .build()
 }
 
-/// Gives the pages of `region` at `offset..offset + len` back to the host (MADV_DONTNEED). Of a mapping that [`map`] made,
-/// they read as zeros then, and take memory again when they are touched.
+/// Gives the pages of `region` at `offset..offset + len` back to the host: MADV_DONTNEED, or a hole in its file if it has one. They
+/// read as zeros then, and take memory again when they are touched.
 ///
 /// # Errors
 /// They aren't whole pages inside `region`, or the host refuses.
@@ -87,6 +96,9 @@ pub(crate) fn discard(region: &MmapRegion, offset: usize, len: usize) -> io::Res
     let is_inside = offset.checked_add(len).is_some_and(|end| end <= region.size());
     if !is_whole || !is_inside {
         return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if let Some(file) = region.file_offset() {
+        return shared::discard(file, offset as u64, len as u64);
     }
     let start = region.as_ptr().wrapping_add(offset).cast();
     // SAFETY: start..start+len is whole pages of the mapping that `region` owns, as was checked just now, so no memory of
@@ -159,9 +171,10 @@ mod tests {
             map(4 << 20).unwrap(),
             map(0x3000).unwrap(),
             map_file(&FileOffset::new(file, 0), 4 << 20, libc::PROT_READ).unwrap(),
+            map_shared(&FileOffset::from_arc(shared::file(4 << 20).unwrap(), 0), 4 << 20).unwrap(),
         ];
         let left_out = regions.each_ref().map(|region| flags(region).contains(&"dd".to_owned()));
-        assert_eq!(left_out, [true; 3]);
+        assert_eq!(left_out, [true; 4]);
         assert!(!flags(&anonymous(0x5000).unwrap()).contains(&"dd".to_owned()));
     }
 

@@ -5,12 +5,25 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
 
-use crate::{PAGE_LEN, mapping};
+use crate::{PAGE_LEN, mapping, shared};
 
 /// The view of guest RAM through which everybody reads and writes.
 pub type Memory = GuestMemoryMmap<()>;
+
+/// What is behind guest RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// The monitor's own memory.
+    #[default]
+    Private,
+    /// One memfd for all ranges, in their order and without gaps, which other processes can map when they are given its descriptor:
+    /// `GuestMemoryRegion::file_offset` of each region of [`GuestRam::memory`].
+    Shared,
+}
 
 /// Why guest RAM can't be built.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +35,14 @@ pub enum Error {
         start: u64,
         /// First address behind it.
         end: u64,
+    },
+    /// The host gives no memfd of that size.
+    #[error("no memfd of {len_mib} MiB for the guest's RAM")]
+    File {
+        /// Length asked for, in MiB, rounded up.
+        len_mib: u64,
+        /// What the host said.
+        source: io::Error,
     },
     /// The host gives no mapping of that size.
     #[error("no mapping of {len_mib} MiB for the guest's RAM")]
@@ -51,7 +72,7 @@ pub enum DiscardError {
         gpa: u64,
         /// Length in bytes.
         len: u64,
-        /// What madvise said.
+        /// What the host said.
         source: io::Error,
     },
 }
@@ -74,22 +95,35 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
+    /// Maps `ranges` of guest-physical addresses, given in ascending order, of the monitor's own memory.
+    ///
+    /// # Errors
+    /// As [`with_backing`](Self::with_backing).
+    pub fn new(ranges: &[Range<u64>]) -> Result<Self, Error> {
+        Self::with_backing(ranges, Backing::Private)
+    }
+
     /// Maps `ranges` of guest-physical addresses, given in ascending order.
     ///
     /// # Errors
-    /// A range isn't made of whole pages, ranges overlap, or the host has no room for the mapping.
-    pub fn new(ranges: &[Range<u64>]) -> Result<Self, Error> {
-        let mut previous_end = 0;
+    /// A range isn't made of whole pages, ranges overlap, or the host has no room for the mapping or its file.
+    pub fn with_backing(ranges: &[Range<u64>], backing: Backing) -> Result<Self, Error> {
+        check(ranges)?;
+        let len: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let file = (backing == Backing::Shared).then(|| shared::file(len)).transpose();
+        let file = file.map_err(|source| Error::File { len_mib: len.div_ceil(1 << 20), source })?;
+        let mut offset = 0;
         let mut regions = Vec::with_capacity(ranges.len());
         for &Range { start, end } in ranges {
-            let whole = start % PAGE_LEN == 0 && end % PAGE_LEN == 0;
-            if !whole || start >= end || start < previous_end {
-                return Err(Error::BadRange { start, end });
-            }
-            previous_end = end;
             let len = end - start;
-            let mapping = mapping::map(len as usize)
-                .map_err(|source| Error::Map { len_mib: len.div_ceil(1 << 20), source })?;
+            let mapping = match &file {
+                Some(file) => {
+                    mapping::map_shared(&FileOffset::from_arc(Arc::clone(file), offset), len as usize)
+                }
+                None => mapping::map(len as usize),
+            };
+            let mapping = mapping.map_err(|source| Error::Map { len_mib: len.div_ceil(1 << 20), source })?;
+            offset += len;
             let region = GuestRegionMmap::new(mapping, GuestAddress(start));
             regions.push(region.ok_or(Error::BadRange { start, end })?);
         }
@@ -112,8 +146,8 @@ impl GuestRam {
     }
 
     /// Gives the pages at `gpa..gpa + len` back to the host, which may span regions that touch. They read as zeros from then
-    /// on, for the guest too, and take memory of the host again when somebody touches them (madvise(2), MADV_DONTNEED; KVM
-    /// follows by its MMU notifier). A guest may be let choose them: it reaches its own memory and no other.
+    /// on, for the guest too, and take memory of the host again when somebody touches them (madvise(2), MADV_DONTNEED, or
+    /// fallocate(2), FALLOC_FL_PUNCH_HOLE, of shared RAM; KVM follows by its MMU notifier). A guest may be let choose them: it reaches its own memory and no other.
     ///
     /// A device that reads or writes them meanwhile does so before or behind it: its data may be lost to the guest, which
     /// gave away memory that it still used. A device's request to the host whose pages are pinned (O_DIRECT) goes on with
@@ -138,6 +172,19 @@ impl GuestRam {
         }
         Ok(())
     }
+}
+
+/// Whether they are whole pages, each after the one before.
+fn check(ranges: &[Range<u64>]) -> Result<(), Error> {
+    let mut previous_end = 0;
+    for &Range { start, end } in ranges {
+        let whole = start % PAGE_LEN == 0 && end % PAGE_LEN == 0;
+        if !whole || start >= end || start < previous_end {
+            return Err(Error::BadRange { start, end });
+        }
+        previous_end = end;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,6 +278,75 @@ mod tests {
         assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x1000)).unwrap(), 7);
         let error = ram.discard(0x1000, 0x3000).unwrap_err();
         assert_eq!(error.to_string(), "0x3000 bytes at 0x1000 aren't whole pages of the guest's RAM");
+    }
+
+    fn shared(ranges: &[Range<u64>]) -> GuestRam {
+        GuestRam::with_backing(ranges, Backing::Shared).unwrap()
+    }
+
+    /// How many bytes of memory the file of shared RAM takes: st_blocks counts 512 bytes each.
+    fn file_memory(ram: &GuestRam) -> u64 {
+        let region = ram.memory().iter().next().unwrap();
+        std::os::unix::fs::MetadataExt::blocks(&region.file_offset().unwrap().file().metadata().unwrap())
+            * 512
+    }
+
+    /// What another process would map.
+    #[test]
+    fn shared_ram_is_one_file_in_the_order_of_the_ranges() {
+        let ram = shared(&[0..0x2000, 0x1_0000_0000..0x1_0000_1000]);
+        ram.memory().write_slice(b"low", GuestAddress(0x1ffd)).unwrap();
+        ram.memory().write_slice(b"high", GuestAddress(0x1_0000_0000)).unwrap();
+        let offsets: Vec<_> = ram.memory().iter().map(|region| region.file_offset().unwrap()).collect();
+        assert_eq!(offsets.iter().map(|offset| offset.start()).collect::<Vec<_>>(), [0, 0x2000]);
+        let mut bytes = [0; 7];
+        std::os::unix::fs::FileExt::read_exact_at(offsets[1].file(), &mut bytes, 0x1ffd).unwrap();
+        assert_eq!(&bytes, b"lowhigh");
+        std::os::unix::fs::FileExt::write_all_at(offsets[0].file(), b"L", 0x1ffd).unwrap();
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x1ffd)).unwrap(), b'L');
+    }
+
+    #[test]
+    fn private_ram_has_no_file() {
+        let ram = GuestRam::new(&[0..0x1000]).unwrap();
+        assert!(ram.memory().iter().all(|region| region.file_offset().is_none()));
+    }
+
+    #[test]
+    fn shared_ram_takes_no_memory_before_it_is_touched_and_is_zeroed() {
+        let ram = shared(&[0..1 << 40]);
+        assert_eq!(file_memory(&ram), 0);
+        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(0x1234_5678)).unwrap(), 0);
+    }
+
+    #[test]
+    fn discard_of_shared_ram_frees_the_hosts_memory_and_leaves_zeros() {
+        let ram = shared(&[0..0x40_0000, 0x40_0000..0x80_0000]);
+        ram.memory().write_slice(&vec![7; 0x80_0000], GuestAddress(0)).unwrap();
+        assert_eq!(file_memory(&ram), 0x80_0000);
+        // Of both regions, which begin at different places of the file.
+        ram.discard(0x20_0000, 0x40_0000).unwrap();
+        assert_eq!(file_memory(&ram), 0x40_0000);
+        let mut bytes = vec![1; 0x80_0000];
+        ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        let kept = |range: Range<usize>| bytes[range].iter().all(|byte| *byte == 7);
+        assert!(kept(0..0x20_0000) && kept(0x60_0000..0x80_0000));
+        assert!(bytes[0x20_0000..0x60_0000].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn discard_of_what_is_not_all_shared_ram_touches_nothing() {
+        let ram = shared(&[0..0x2000, 0x3000..0x4000]);
+        ram.memory().write_slice(&[7; 0x1000], GuestAddress(0x3000)).unwrap();
+        let refused = |gpa, len| matches!(ram.discard(gpa, len), Err(DiscardError::NotPages { .. }));
+        assert!(refused(0x1000, 0x2000) && refused(0x3000, 0x2000) && refused(0x800, 0x1000));
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x3000)).unwrap(), 7);
+    }
+
+    #[test]
+    fn shared_ram_larger_than_a_file_can_be_is_an_error() {
+        let error = GuestRam::with_backing(&[0..1 << 63], Backing::Shared).unwrap_err();
+        assert_eq!(error.to_string(), "no memfd of 8796093022208 MiB for the guest's RAM");
     }
 
     proptest! {
