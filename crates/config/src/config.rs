@@ -43,6 +43,8 @@ pub struct Config {
 pub struct Memory {
     /// How much.
     pub size: MemorySize,
+    /// Whether it is a memfd.
+    pub shared: bool,
 }
 
 /// The virtual processors.
@@ -81,7 +83,10 @@ impl ConfigFile {
 
         Ok(Config {
             boot: Boot::new(self.boot.within(directory).replaced(&overrides), origin)?,
-            memory: Memory { size: overrides.memory.or(self.memory.size).unwrap_or_default() },
+            memory: Memory {
+                size: overrides.memory.or(self.memory.size).unwrap_or_default(),
+                shared: self.memory.shared.unwrap_or_default(),
+            },
             cpus: Cpus {
                 count,
                 threads_per_core,

@@ -107,6 +107,10 @@ pub struct MemorySection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MemorySize", extend("default" = MemorySize::default()))]
     pub size: Option<MemorySize>,
+    /// Whether it is a file in memory (a memfd) that other processes can map when they are given it.
+    #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool", extend("default" = false))]
+    pub shared: Option<bool>,
 }
 
 /// The virtual processors.

@@ -61,7 +61,7 @@ impl Machine {
         check_host(&plan, &kvm)?;
         let vm = create_vm(&plan, &kvm)?;
 
-        let ram = GuestRam::new(&plan.ram)?;
+        let ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
         let load_started = Instant::now();
         load(&plan, &ram, &mut inputs, progress)?;
         let load_time = load_started.elapsed();

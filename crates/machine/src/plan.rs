@@ -9,6 +9,7 @@ use vmm_arch::layout;
 use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
 use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
+use vmm_memory::Backing;
 use vmm_virtio::HostEnd;
 
 use crate::guest::GuestPlan;
@@ -32,6 +33,8 @@ const LAST_PORT: u64 = 0xffff;
 pub struct Plan {
     /// RAM, as guest-physical ranges; a range's place is its memory slot.
     pub ram: Vec<Range<u64>>,
+    /// What is behind the RAM.
+    pub backing: Backing,
     /// The vCPUs, and how the guest sees them grouped.
     pub topology: Topology,
     /// Where each vCPU's thread runs; none of them where the host may choose.
@@ -132,6 +135,7 @@ impl Plan {
         }
         Ok(Self {
             ram,
+            backing: if config.memory.shared { Backing::Shared } else { Backing::Private },
             topology,
             affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
             features: features::policy(&config.cpus.features, topology)?,
@@ -242,7 +246,8 @@ fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_vcpus(f)?;
-        writeln!(f, "memory: {}", shown_len(self.ram_len()))?;
+        let backing = if self.backing == Backing::Shared { ", shared" } else { "" };
+        writeln!(f, "memory: {}{backing}", shown_len(self.ram_len()))?;
         for (slot, range) in self.ram.iter().enumerate() {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
         }

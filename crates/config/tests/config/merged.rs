@@ -407,6 +407,18 @@ fn merge_affinity_keeps_the_list_of_each_processor() {
 }
 
 #[test]
+fn merge_memory_is_shared_only_if_the_file_says_so() {
+    let shared = |memory: &str| {
+        let text = format!(r#"{{"boot": {{"kernel": "k"}}, "memory": {memory}}}"#);
+        merge(&text, &[(Flag::Memory, "1G")]).unwrap().memory.shared
+    };
+    assert_eq!(
+        [shared("{}"), shared(r#"{"shared": false}"#), shared(r#"{"shared": true}"#)],
+        [false, false, true]
+    );
+}
+
+#[test]
 fn merge_features_are_the_hosts_unless_the_file_says_otherwise() {
     let features = |cpus: &str| {
         let text = format!(r#"{{"boot": {{"kernel": "k"}}, "cpus": {cpus}}}"#);

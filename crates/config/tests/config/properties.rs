@@ -144,18 +144,21 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
     let announce = option::of(prop::sample::select(AnnounceVirtio::ALL.to_vec()));
     let additions =
         (option::of(any::<bool>()), on_reboot, announce, vec(device(), 0..4), option::of(expect()));
-    (boot(), option::of(memory_size()), cpus(), option::of(serial()), additions).prop_map(
-        |(boot, size, cpus, serial, (irqchip, on_reboot, announce_virtio, devices, expect))| ConfigFile {
-            boot,
-            memory: MemorySection { size },
-            cpus,
-            serial,
-            irqchip,
-            on_reboot,
-            announce_virtio,
-            devices,
-            expect,
-            origin: Some("vm.json".into()),
+    let memory = (option::of(memory_size()), option::of(any::<bool>()));
+    (boot(), memory, cpus(), option::of(serial()), additions).prop_map(
+        |(boot, (size, shared), cpus, serial, (irqchip, on_reboot, announce_virtio, devices, expect))| {
+            ConfigFile {
+                boot,
+                memory: MemorySection { size, shared },
+                cpus,
+                serial,
+                irqchip,
+                on_reboot,
+                announce_virtio,
+                devices,
+                expect,
+                origin: Some("vm.json".into()),
+            }
         },
     )
 }
@@ -188,7 +191,7 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     });
     ConfigFile {
         boot,
-        memory: MemorySection { size },
+        memory: MemorySection { size, ..file.memory },
         cpus: agreeing_cpus(file.cpus, irqchip),
         expect: file.expect.filter(|_| !irqchip),
         devices,

@@ -136,6 +136,13 @@ fn plan_of_a_flat_image_with_debug_devices_is_as_recorded() {
 }
 
 #[test]
+fn plan_of_shared_memory_says_so() {
+    let json = r#"{"boot": {"flat": {"image": "kernel"}}, "memory": {"size": "8K", "shared": true}}"#;
+    let shown = plan(b"\xf4", json);
+    assert!(shown.contains("memory: 8 KiB, shared\n"), "{shown}");
+}
+
+#[test]
 fn plan_of_a_reset_image_is_as_recorded() {
     let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "reset"}}, "memory": {"size": "1M"}}"#;
     assert_golden("flat-reset-1m.txt", &plan(&[0xf4; 0x1_0000], json));
