@@ -4,6 +4,7 @@ mod articles;
 mod boot;
 mod commands;
 mod common;
+mod cpu_features;
 mod crash;
 mod examples;
 mod file_memory;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         log::tests(),
         leftovers::tests(),
         state::tests(),
+        cpu_features::tests(),
         step::tests(),
         stress::tests(),
         examples::tests(),
