@@ -1,9 +1,12 @@
 //! A person at the guest's shell.
 
+use std::io::Write;
+
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Monitor};
 use harness::trials;
 use libtest_mimic::Trial;
 use rig::KernelKind;
+use tempfile::NamedTempFile;
 
 use crate::linux::{BOOT_DEADLINE, CMDLINE, ENDED, Image, boot};
 use crate::paste::{lines_of_64_kib, md5};
@@ -100,14 +103,28 @@ fn session_on_terminal_paste_while_guest_prints_arrives_whole() {
 
 fn session_linux_sees_the_planned_machine() {
     let cmdline = r#"console=ttyS0 reboot=k panic=-1 quiet a="b c" -- last"#;
-    let launch = || boot((KernelKind::Cloud61, Image::Vmlinux), cmdline);
+    let features = r#"{"cpus": {"features": ["x86-64-v2", "+aes", "-lahf_lm"]}}"#;
+    let mut config = NamedTempFile::new().expect("a temporary file");
+    config.write_all(features.as_bytes()).expect("room for a config");
+    let launch = || {
+        let file = config.path().to_str().expect("UTF-8");
+        boot((KernelKind::Cloud61, Image::Vmlinux), cmdline).args(["--config", file])
+    };
     let mut shell = Shell::boot(launch().on_terminal()).mute();
     assert_eq!(shell.run("cat /proc/cmdline"), format!("{cmdline}\n"));
 
     let interrupt = shell.run("grep ttyS0 /proc/interrupts");
     assert!(interrupt.trim_start().starts_with("4:"), "{interrupt}");
-    let flags = shell.run("grep -m 1 -w -o hypervisor /proc/cpuinfo");
-    assert_eq!(flags, "hypervisor\n");
+    let flags = shell.run("grep -m 1 ^flags /proc/cpuinfo");
+    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
+    assert!(
+        ["hypervisor", "ssse3", "sse4_2", "cx16", "popcnt", "aes", "x2apic", "nx"].into_iter().all(has),
+        "{flags}"
+    );
+    // Of what the rig's processor has.
+    let gone =
+        ["lahf_lm", "avx", "avx2", "xsave", "fma", "bmi2", "rdrand", "smep", "pku", "svm", "abm", "vme"];
+    assert!(!gone.into_iter().any(has), "{flags}");
     assert_eq!(shell.run("grep 'System RAM' /proc/iomem"), ram_in_words_of_linux(launch()));
     assert_eq!(shell.run("dmesg | grep -E 'BUG|Oops|soft lockup|rcu.*stall|general protection'"), "");
     reboot_and_look_at_terminal(shell);

@@ -1,9 +1,10 @@
 //! Virtio devices, used by the drivers of a stock kernel.
 
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use driver::{DEADLINE, wait_until};
+use driver::{DEADLINE, Monitor, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         virtio_pmem_is_memory_that_a_file_keeps,
         virtio_pmem_that_is_read_only_takes_no_store,
         virtio_balloon_gives_memory_back_to_the_host,
+        virtio_balloon_gives_shared_memory_back_to_the_host,
         virtio_counters_are_written_on_sigusr1_and_at_the_end,
         virtio_overlay_keeps_what_was_flushed_over_a_reset,
         virtio_driver_that_leaves_and_comes_back_finds_its_device,
@@ -46,7 +48,12 @@ pub(crate) fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> She
 
 /// A [`guest_with`] this initramfs, which has the drivers.
 pub(crate) fn guest_from(initrd: &NamedTempFile, devices: &str, flags: &[&str]) -> Shell {
-    let config = file(format!(r#"{{"devices": {devices}}}"#).as_bytes());
+    guest_of(initrd, &format!(r#"{{"devices": {devices}}}"#), flags)
+}
+
+/// A guest at its prompt with this config and this initramfs, whose drivers it has loaded.
+fn guest_of(initrd: &NamedTempFile, config: &str, flags: &[&str]) -> Shell {
+    let config = file(config.as_bytes());
     let mut shell =
         shell(initrd.path(), &[&["--config", config.path().to_str().expect("UTF-8")], flags].concat());
     let devices = shell.run("sh /modules/load; ls /sys/bus/virtio/devices");
@@ -112,18 +119,40 @@ fn virtio_pmem_that_is_read_only_takes_no_store() {
 
 /// A file in memory that is deleted: its pages are free in the guest, and soon in the host.
 fn virtio_balloon_gives_memory_back_to_the_host() {
-    let mut shell = guest(r#"[{"type": "balloon"}]"#, &["virtio_balloon"]);
+    assert_balloon_gives_back("", |monitor| monitor.rss_kib());
+}
+
+/// Pages of a memfd are the file's, whether the monitor maps them or not.
+fn virtio_balloon_gives_shared_memory_back_to_the_host() {
+    assert_balloon_gives_back(r#""memory": {"shared": true},"#, memfd_kib);
+}
+
+/// How much memory the file of the guest's memory takes, in KiB.
+fn memfd_kib(monitor: &Monitor) -> u64 {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", monitor.pid())).expect("it runs");
+    let paths = descriptors.map(|entry| entry.expect("a descriptor").path());
+    let is_ram = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("/memfd:guest-ram"))
+    };
+    let path = paths.into_iter().find(is_ram).expect("the guest's memory is a memfd");
+    std::fs::metadata(path).expect("it is open").blocks() / 2
+}
+
+/// `host_kib` is how much memory of the host the guest's takes, or more.
+fn assert_balloon_gives_back(memory: &str, host_kib: impl Fn(&Monitor) -> u64) {
+    let config = format!(r#"{{{memory} "devices": [{{"type": "balloon"}}]}}"#);
+    let mut shell = guest_of(&initrd_with(&["virtio_mmio", "virtio_balloon"]), &config, &[]);
     shell.run("mount -t tmpfs tmpfs /mnt");
-    let before = shell.monitor.rss_kib();
+    let before = host_kib(&shell.monitor);
     assert_eq!(
         shell.run_within("dd if=/dev/zero of=/mnt/big bs=1M count=100 2>/dev/null; echo $?", DEADLINE),
         "0\n"
     );
-    let full = shell.monitor.rss_kib();
+    let full = host_kib(&shell.monitor);
     assert!(full > before + 80 * 1024, "{before} KiB, then {full} KiB");
     shell.run("rm /mnt/big");
     // Linux reports pages two seconds after they became free (PAGE_REPORTING_DELAY).
-    wait_until("memory comes back", DEADLINE, || shell.monitor.rss_kib() + 70 * 1024 < full);
+    wait_until("memory comes back", DEADLINE, || host_kib(&shell.monitor) + 70 * 1024 < full);
     assert_eq!(shell.run("echo $((6*7))"), "42\n", "it goes on");
     shell.reboot();
 }
