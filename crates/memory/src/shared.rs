@@ -48,7 +48,7 @@ mod tests {
     /// A program that the monitor starts doesn't get the guest's memory with it.
     #[test]
     fn file_is_closed_on_exec() {
-        let flags = rustix::io::fcntl_getfd(&file(0x1000).unwrap()).unwrap();
+        let flags = rustix::io::fcntl_getfd(file(0x1000).unwrap()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 }
