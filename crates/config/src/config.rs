@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::{
     affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
-    device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile, irqchip::IrqchipReason,
-    on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize, topology::Grouping,
+    device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile,
+    irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize,
+    topology::Grouping,
 };
 
 /// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config

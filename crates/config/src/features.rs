@@ -9,8 +9,8 @@ use serde::{
 };
 
 use crate::{
-    value_error::ValueError,
     strict::{self, Found, Reader},
+    value_error::ValueError,
 };
 
 /// Where the guest's CPU features start from, and changes to it: `"host"`, or `["x86-64-v2", "+aes", "-popcnt"]`. Which names there

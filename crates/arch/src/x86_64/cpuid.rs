@@ -11,7 +11,7 @@ use kvm_bindings::kvm_cpuid_entry2;
 pub use self::brand::Brand;
 pub use self::features::{Baseline, FeaturePolicy, FeaturePolicyError, MissingFeatures};
 pub use self::leaves::Place;
-use self::leaves::{Vendor, set};
+use self::leaves::{MSI_EXT_DEST_ID, Vendor, set};
 
 /// Leaf 1 EBX bits 15:8: CLFLUSH line of 8 * 8 = 64 bytes.
 const CLFLUSH_64_BYTES: u32 = 8 << 8;
@@ -19,9 +19,6 @@ const CLFLUSH_64_BYTES: u32 = 8 << 8;
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1 ECX bit 31: runs under a hypervisor. Linux looks for KVM's leaves only with it.
 const HYPERVISOR: u32 = 1 << 31;
-/// Leaf 0x4000_0001 EAX bit 15, KVM_FEATURE_MSI_EXT_DEST_ID: interrupts reach APIC ids of 15 bits. Without it Linux starts no
-/// processor with an id above 255 (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
-const MSI_EXT_DEST_ID: u32 = 1 << 15;
 /// The features among KVM's own leaves (KVM cpuid.rst).
 const KVM_FEATURES: u32 = 0x4000_0001;
 

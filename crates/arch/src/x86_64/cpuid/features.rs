@@ -19,7 +19,8 @@ pub use self::baseline::Baseline;
 use self::dependencies::{mirrors, named, with_dependents, with_needs};
 use self::table::{Feature, Register};
 use self::xsave::Unknown;
-use super::{MSI_EXT_DEST_ID, Vendor, topology};
+use super::leaves::{self, MSI_EXT_DEST_ID, Vendor};
+use super::topology;
 
 /// Leaf 0x8000_0001 EDX bits that AMD's processors have as leaf 1 EDX has them: all but SYSENTER, CLFLUSH, SSE and later.
 const AMD_COPIES: u32 = 0x0183_f3ff;
@@ -313,7 +314,7 @@ fn features_of(entry: &kvm_cpuid_entry2, register: Register, kept: &BTreeSet<Fea
 }
 
 fn shorten_linear_addresses(entries: &mut [kvm_cpuid_entry2]) {
-    if let Some(entry) = super::find(entries, 0x8000_0008)
+    if let Some(entry) = leaves::find(entries, 0x8000_0008)
         && entry.eax & LINEAR_BITS > LINEAR_48
     {
         entry.eax = entry.eax & !LINEAR_BITS | LINEAR_48;
@@ -322,8 +323,8 @@ fn shorten_linear_addresses(entries: &mut [kvm_cpuid_entry2]) {
 
 /// What leaf 1 hasn't, leaf 0x8000_0001 hasn't either.
 fn mask_amd_copies(entries: &mut [kvm_cpuid_entry2]) {
-    let Some(originals) = super::find(entries, 1).map(|entry| entry.edx) else { return };
-    if let Some(entry) = super::find(entries, 0x8000_0001) {
+    let Some(originals) = leaves::find(entries, 1).map(|entry| entry.edx) else { return };
+    if let Some(entry) = leaves::find(entries, 0x8000_0001) {
         entry.edx &= originals | !AMD_COPIES;
     }
 }

@@ -7,6 +7,10 @@ use crate::topology::Topology;
 /// KVM's own leaves: the first, which says how many there are (KVM cpuid.rst).
 pub(super) const KVM_LEAVES: u32 = 0x4000_0000;
 
+/// Leaf 0x4000_0001 EAX bit 15, KVM_FEATURE_MSI_EXT_DEST_ID: interrupts reach APIC ids of 15 bits. Without it Linux starts no
+/// processor with an id above 255 (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
+pub(super) const MSI_EXT_DEST_ID: u32 = 1 << 15;
+
 /// One vCPU's place among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::tables::read_padded;
+use super::entries::read_padded;
 
 /// Of the bytes that are read at once, 4 KiB: of a block of counts, which has up to 2 MiB, most aren't needed.
 const PIECE_BITS: u32 = 12;

@@ -12,10 +12,11 @@ use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use vmm_virtio::OpenError;
 
+use super::entries::Problem;
 use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header, INCOMPATIBLE};
 use super::refusal::Refusal;
 use super::storage::View;
-use super::tables::{Problem, Tables};
+use super::tables::Tables;
 use super::zstd::ZstdQcow2;
 use crate::block::file::DiskFile;
 use crate::block::format;

@@ -12,6 +12,7 @@
 //! that undefined. So the data takes a step through a small buffer of ours.
 
 mod counts;
+mod entries;
 pub mod header;
 mod layers;
 mod refusal;
@@ -27,9 +28,10 @@ use std::path::PathBuf;
 use imago::Mapping;
 use vmm_virtio::{Buffers, Fault, OpenError};
 
+use self::entries::Problem;
 use self::layers::{Format, Layers};
 pub use self::refusal::{Encryption, Refusal, Table};
-use self::tables::{Problem, Tables};
+use self::tables::Tables;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
+use super::entries::{Entry, L1_OFFSET, Problem, entries, misplaced, read_padded};
 use super::header::Header;
-use super::refusal::Refusal;
-use super::tables::{Entry, L1_OFFSET, Problem, Table, entries, misplaced, read_padded};
+use super::refusal::{Refusal, Table};
 
 /// Snapshots of an image, as many as QEMU takes (block/qcow2.h, QCOW_MAX_SNAPSHOTS): each costs a read of its entry.
 const COUNT_MAX: u32 = 65_536;

@@ -6,17 +6,14 @@
 //! place (COPIED) must count as one.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use super::counts::Counts;
+use super::entries::{Entry, L1_OFFSET, Problem, entries, misplaced, read_padded};
 use super::header::Header;
 use super::refusal::{Refusal, Table};
 use super::snapshots;
 
-/// Of an entry of the level 1 table or of a level 2 table, the offset of what it names.
-pub(super) const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Of an entry of the refcount table.
 const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
 /// Of an entry of the level 1 table or of a level 2 table: nobody else has what it names, so it is written in place.
@@ -29,40 +26,6 @@ const IS_ZERO: u64 = 1;
 /// Bytes of level 2 tables whose entries are checked when an image is opened: those of 128 GiB with clusters of 64 KiB, which is 256
 /// reads. What is beyond is checked before the guest first writes there.
 const CHECKED_AT_OPEN: u64 = 16 << 20;
-
-/// Why an image isn't written.
-#[derive(Debug)]
-pub(super) enum Problem {
-    Image(Refusal),
-    Host(io::Error),
-}
-
-impl From<io::Error> for Problem {
-    fn from(error: io::Error) -> Self {
-        Self::Host(error)
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        Self::Image(refusal)
-    }
-}
-
-/// A cluster of a table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    cluster: u64,
-    table: Table,
-    /// It is written in place.
-    is_copied: bool,
-}
-
-impl Entry {
-    pub(super) fn of(cluster: u64, table: Table) -> Self {
-        Self { cluster, table, is_copied: false }
-    }
-}
 
 /// The clusters of an image's tables, in order, and which of its level 2 tables have been checked.
 #[derive(Debug)]
@@ -207,36 +170,8 @@ fn check_cluster(tables: &[Entry], count: u64, bits: u32) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Whether no cluster starts there.
-pub(super) fn misplaced(at: u64, bits: u32) -> bool {
-    // 56 bits are what any offset of an image has.
-    at & ((1 << bits) - 1) != 0 || at >> 56 != 0
-}
-
-/// Entries of 8 bytes, big-endian.
-pub(super) fn entries(file: &File, offset: u64, len: u64) -> io::Result<impl Iterator<Item = u64>> {
-    let bytes = read_padded(file, offset, len as usize)?;
-    let count = bytes.len() / 8;
-    Ok((0..count).map(move |index| u64::from_be_bytes(bytes.as_chunks().0[index])))
-}
-
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word))
-}
-
-/// What is at `offset`, with zeros behind the end of the file: the last table of an image may be cut short.
-pub(super) fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut bytes[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

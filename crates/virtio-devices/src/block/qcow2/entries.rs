@@ -1,0 +1,72 @@
+//! Entries of an image's tables, and how they are read.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::refusal::{Refusal, Table};
+
+/// Of an entry of the level 1 table or of a level 2 table, the offset of what it names.
+pub(super) const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+
+/// Why an image isn't written.
+#[derive(Debug)]
+pub(super) enum Problem {
+    Image(Refusal),
+    Host(io::Error),
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Image(refusal)
+    }
+}
+
+/// A cluster of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) cluster: u64,
+    pub(super) table: Table,
+    /// It is written in place.
+    pub(super) is_copied: bool,
+}
+
+impl Entry {
+    pub(super) fn of(cluster: u64, table: Table) -> Self {
+        Self { cluster, table, is_copied: false }
+    }
+}
+
+/// Whether no cluster starts there.
+pub(super) fn misplaced(at: u64, bits: u32) -> bool {
+    // 56 bits are what any offset of an image has.
+    at & ((1 << bits) - 1) != 0 || at >> 56 != 0
+}
+
+/// Entries of 8 bytes, big-endian.
+pub(super) fn entries(file: &File, offset: u64, len: u64) -> io::Result<impl Iterator<Item = u64>> {
+    let bytes = read_padded(file, offset, len as usize)?;
+    let count = bytes.len() / 8;
+    Ok((0..count).map(move |index| u64::from_be_bytes(bytes.as_chunks().0[index])))
+}
+
+/// What is at `offset`, with zeros behind the end of the file: the last table of an image may be cut short.
+pub(super) fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut done = 0;
+    while done < len {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
