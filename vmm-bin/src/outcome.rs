@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::errno::Errno;
 use vmm_config::{ConfigError, FlagFields, printable};
 use vmm_machine::{Blame, Ending, Run};
 
@@ -42,7 +43,7 @@ pub(crate) enum Failure {
     Machine { source: vmm_machine::Error, config: Box<Origin> },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
-    #[error("{0}")]
+    #[error("{place}{0}", place = if .0.raw_os_error().is_some() { "standard streams: " } else { "" })]
     Stream(io::Error),
     #[error("--metrics {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
@@ -93,6 +94,9 @@ impl Failure {
     }
 
     fn code(&self) -> u8 {
+        if self.is_shortage() {
+            return HOST_CANT;
+        }
         match self {
             Self::Bare(_)
             | Self::Background
@@ -109,6 +113,31 @@ impl Failure {
             Self::Stdout(_) => INTERNAL,
         }
     }
+}
+
+impl Failure {
+    /// Whether the host is out of descriptors, threads or memory, whatever they were for.
+    fn is_shortage(&self) -> bool {
+        if let Self::Stream(error) = self {
+            return is_shortage(error);
+        }
+        let mut cause: Option<&dyn Error> = Some(self);
+        while let Some(error) = cause {
+            let is_io = error.downcast_ref::<io::Error>().is_some_and(is_shortage);
+            if is_io || error.downcast_ref::<Errno>().is_some_and(|errno| SHORTAGES.contains(errno)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+/// What the host says if it is out of something.
+const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
+
+fn is_shortage(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&Errno::from_raw(code)))
 }
 
 impl From<vmm_machine::Error> for Failure {
@@ -180,5 +209,5 @@ pub(crate) fn usage(error: clap::Error, streams: &Streams) -> ExitCode {
 /// There are no descriptors left, not even to report that in the usual way.
 pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
     eprintln!("error: event descriptors of the program's own output: {error}");
-    ExitCode::from(INTERNAL)
+    ExitCode::from(HOST_CANT)
 }

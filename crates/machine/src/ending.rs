@@ -52,8 +52,10 @@ pub enum Ending {
 /// Where a run was when its time was over.
 #[derive(Debug)]
 pub enum Late {
-    /// There was no guest yet, or none between two starts: the monitor was doing this.
+    /// There was no guest yet: the monitor was doing this.
     Starting(String),
+    /// The guest had reset its machine, and the next one wasn't there: the monitor was doing this.
+    Restarting(String),
     /// The guest ran, with its vCPUs there; none, if they didn't leave it.
     Running(Vec<(u32, VcpuReport)>),
     /// The guest had ended, and what it printed last was on its way.
@@ -85,14 +87,6 @@ impl Ending {
     /// Whether the machine was reset, by whom ever.
     pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Self::Guest(Power::Reset) | Self::Reset)
-    }
-
-    /// This, asked for while a guest was being started and the monitor was doing `what`.
-    pub(crate) fn while_starting(self, what: String) -> Self {
-        match self {
-            Self::TimeIsUp(_) => Self::TimeIsUp(Late::Starting(what)),
-            other => other,
-        }
     }
 
     /// Whether the user asked for it.
@@ -134,6 +128,7 @@ fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::R
 fn fmt_time_is_up(late: &Late, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match late {
         Late::Starting(doing) => write!(f, "the timeout has passed before the guest ran: {doing}"),
+        Late::Restarting(doing) => write!(f, "the timeout has passed while the guest was restarted: {doing}"),
         Late::LastOutput => {
             f.write_str("the timeout has passed while the last of the guest's output was on its way")
         }
@@ -183,7 +178,7 @@ mod tests {
 
     #[test]
     fn time_that_is_up_before_the_guest_runs_says_what_the_monitor_was_doing() {
-        let ending = Ending::TimeIsUp(Late::LastOutput).while_starting("reading the kernel".to_owned());
+        let ending = Ending::TimeIsUp(Late::Starting("reading the kernel".to_owned()));
         assert_eq!(ending.to_string(), "the timeout has passed before the guest ran: reading the kernel");
     }
 }

@@ -13,10 +13,21 @@ use vmm_sys_util::eventfd::EventFd;
 const STACK_LEN: usize = 1 << 20;
 
 /// What a job is waiting for, in words for the user.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Vec<String>>>);
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// The job as a whole, a gerund phrase such as "starting".
+    job: &'static str,
+    steps: Mutex<Vec<String>>,
+}
 
 impl Progress {
+    fn new(job: &'static str) -> Self {
+        Self(Arc::new(Shared { job, steps: Mutex::default() }))
+    }
+
     /// The job does this until the result is dropped. `what` is a gerund phrase: "reading the kernel".
     pub fn begin(&self, what: String) -> Step {
         self.steps().push(what.clone());
@@ -24,13 +35,13 @@ impl Progress {
     }
 
     fn steps(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().expect("no panic while it is held")
+        self.0.steps.lock().expect("no panic while it is held")
     }
 
     /// All that has begun and isn't done.
     pub(crate) fn text(&self) -> String {
         let steps = self.steps();
-        if steps.is_empty() { "starting".to_owned() } else { steps.join(", ") }
+        if steps.is_empty() { self.0.job.to_owned() } else { steps.join(", ") }
     }
 }
 
@@ -60,13 +71,25 @@ pub(crate) struct Job<T> {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Begins `work`, and writes `done` when there is a result.
+    /// Begins `work`, and writes `done` when there is a result. Where the host gives no thread, the work is done here and now: an end
+    /// is worth waiting for.
     pub(crate) fn start(
+        what: &'static str,
         done: Arc<EventFd>,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
-    ) -> io::Result<Self> {
+    ) -> Self {
+        let builder = thread::Builder::new().name("job".to_owned()).stack_size(STACK_LEN);
+        Self::start_by(|body| builder.spawn(body), what, done, work)
+    }
+
+    fn start_by(
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+        what: &'static str,
+        done: Arc<EventFd>,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Self {
         let (sender, result) = sync_channel(1);
-        let progress = Progress::default();
+        let progress = Progress::new(what);
         let theirs = progress.clone();
         let body = move || {
             let worked = catch_unwind(AssertUnwindSafe(|| work(&theirs)));
@@ -75,8 +98,22 @@ impl<T: Send + 'static> Job<T> {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = done.write(1);
         };
-        let thread = thread::Builder::new().name("job".to_owned()).stack_size(STACK_LEN).spawn(body)?;
-        Ok(Self { result, progress, thread: Some(thread) })
+        // What isn't spawned is dropped, unless it is kept.
+        let kept = Arc::new(Mutex::new(Some(body)));
+        let take = |kept: &Mutex<Option<_>>| kept.lock().ok().and_then(|mut kept| kept.take());
+        let theirs = Arc::clone(&kept);
+        let run = move || {
+            if let Some(body) = take(&theirs) {
+                body();
+            }
+        };
+        let thread = spawn(Box::new(run)).ok();
+        if thread.is_none()
+            && let Some(body) = take(&kept)
+        {
+            body();
+        }
+        Self { result, progress, thread }
     }
 
     /// What came of it, if it is done: an error if it panicked. To be called until there is a result, and not after that.
@@ -102,7 +139,8 @@ mod tests {
 
     #[test]
     fn progress_names_what_is_not_done() {
-        let progress = Progress::default();
+        let progress = Progress::new("starting");
+        assert_eq!(progress.text(), "starting");
         let kernel = progress.begin("reading the kernel".to_owned());
         let _disk = progress.begin("opening the disk".to_owned());
         assert_eq!(progress.text(), "reading the kernel, opening the disk");
@@ -124,11 +162,11 @@ mod tests {
         let (go, gone) = channel::<()>();
         let (dropped, on) = channel();
         let done = Arc::new(EventFd::new(0).unwrap());
-        let job = Job::start(Arc::clone(&done), move |_| {
+        let job = Job::start("starting", Arc::clone(&done), move |_| {
             gone.recv().unwrap();
             Result(dropped)
         });
-        drop(job.unwrap());
+        drop(job);
         go.send(()).unwrap();
         assert_ne!(on.recv().unwrap(), thread::current().id());
         // Whoever waits in epoll hears of it all the same.
@@ -136,9 +174,18 @@ mod tests {
     }
 
     #[test]
+    fn job_for_which_there_is_no_thread_is_done_at_once() {
+        let done = Arc::new(EventFd::new(0).unwrap());
+        let spawn = |_| Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let mut job = Job::start_by(spawn, "ending", Arc::clone(&done), |_| thread::current().id());
+        assert_eq!(job.take().unwrap().unwrap(), thread::current().id());
+        assert_eq!(done.read().unwrap(), 1);
+    }
+
+    #[test]
     fn job_that_panics_has_an_error_for_a_result() {
         let done = Arc::new(EventFd::new(0).unwrap());
-        let mut job = Job::start(Arc::clone(&done), |_| panic!("a defect")).unwrap();
+        let mut job: Job<()> = Job::start("starting", Arc::clone(&done), |_| panic!("a defect"));
         done.read().unwrap();
         assert!(matches!(job.take(), Some(Err(_))));
     }

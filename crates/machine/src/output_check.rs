@@ -64,7 +64,11 @@ impl OutputCheck {
         let input = Stream::Input.file()?;
         let mut locks: Vec<File> = input.and_then(|(file, _)| note_stdin(&file)).into_iter().collect();
         for stream in Stream::OUTPUTS {
-            let refused = |error| io::Error::other(format!("{}: {error}", stream.name()));
+            let refused = |error: io::Error| match error.raw_os_error() {
+                // The host's, not of what the stream is.
+                Some(_) => error,
+                None => io::Error::other(format!("{}: {error}", stream.name())),
+            };
             let Some((file, place)) = output_stream(stream).map_err(refused)? else { continue };
             // One that goes by its name too, such as /dev/stdout, has a lock of its own.
             if self.0.iter().all(|(other, _)| *other != place) {

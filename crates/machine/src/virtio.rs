@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ScopedJoinHandle};
 
 use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
@@ -306,10 +306,22 @@ impl VirtioDevices {
             let _step = progress.begin(format!("stopping virtio {} \"{}\"", connected.kind, connected.id));
             connected.into_open().map(&take)
         };
+        let stopping: Vec<_> = self.0.into_iter().map(|connected| Mutex::new(Some(connected))).collect();
+        let take = |kept: &Mutex<Option<Connected>>| {
+            let connected = kept.lock().ok().and_then(|mut kept| kept.take());
+            connected.and_then(&take)
+        };
         thread::scope(|scope| {
-            let stopping: Vec<_> =
-                self.0.into_iter().map(|connected| scope.spawn(|| take(connected))).collect();
-            stopping.into_iter().map(|stopped| stopped.join().ok().flatten()).collect()
+            let take = &take;
+            let start =
+                |kept| thread::Builder::new().spawn_scoped(scope, move || take(kept)).map_err(|_| kept);
+            let started: Vec<_> = stopping.iter().map(start).collect();
+            let result = |started: Result<ScopedJoinHandle<'_, _>, _>| match started {
+                Ok(thread) => thread.join().ok().flatten(),
+                // The host gives no thread. One after the other, then.
+                Err(kept) => take(kept),
+            };
+            started.into_iter().map(result).collect()
         })
     }
 

@@ -203,6 +203,7 @@ fn start_that_lacks_descriptors_leaves_no_file() {
     };
     // From where the program starts to where its guest runs.
     let runs: Vec<_> = (5..50).map(limited).take_while(|(code, ..)| *code != Some(DONE)).collect();
+    assert!(runs.iter().all(|(code, ..)| *code == Some(HOST_CANT)), "{runs:?}");
     assert!(runs.iter().all(|(_, has_left_nothing, _)| *has_left_nothing), "{runs:?}: {:?}", bench.names());
     assert!(
         runs.iter().any(|(.., stderr)| stderr.contains("--log-file log: Too many open files")),

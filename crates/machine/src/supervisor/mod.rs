@@ -133,7 +133,7 @@ impl Supervisor {
     /// The host is out of descriptors.
     pub fn new(started: Instant, timeouts: Timeouts) -> Result<Self, Error> {
         let (messages, received) = channel();
-        let mut events = EventManager::new().map_err(Error::EventLoop)?;
+        let mut events = EventManager::new().map_err(no_event_loop)?;
         let signals = Signals::block(messages.clone()).tried("signalfd")?;
         events.add_subscriber(Source::Signals(signals));
         let mut told = |what, message| {
@@ -214,14 +214,15 @@ impl Supervisor {
             let stopped = match stopped {
                 Some(stopped) if restarts_it => stopped,
                 Some(stopped) => {
-                    self.finish(move |progress| stopped.close(progress));
+                    self.finish("closing files", move |progress| stopped.close(progress));
                     return Ok(Run { ending, exits });
                 }
                 None => return Ok(Run { ending, exits }),
             };
             let (config, parts) = (Arc::clone(&config), parts.clone());
             let rebuild = move |progress: &Progress| stopped.rebuild(&config, kinds, parts, progress);
-            let (next, lines) = match self.offload_within(END_PATIENCE, rebuild)? {
+            let job = self.start_job("restarting", rebuild);
+            let (next, lines) = match self.offloaded(job, END_PATIENCE, Late::Restarting)? {
                 Offloaded::Done(rebuilt) => rebuilt?,
                 Offloaded::Ended(ending) => return Ok(Run { ending, exits }),
             };
@@ -282,6 +283,15 @@ impl Supervisor {
             Message::OutputGone | Message::Signal(_) | Message::TimeIsUp | Message::ShutdownTimeIsUp => {}
         }
         ending_of(message)
+    }
+}
+
+fn no_event_loop(error: event_manager::Error) -> Error {
+    match error {
+        event_manager::Error::Epoll(errno) => {
+            Error::Host { what: "epoll", source: io::Error::from_raw_os_error(errno.errno()) }
+        }
+        error => Error::EventLoop(error),
     }
 }
 

@@ -20,7 +20,7 @@ impl Supervisor {
         let ending = self.wait_for_ending(&mut machine);
         self.give_up_pending();
         let mut vcpus = std::mem::take(&mut machine.vcpus);
-        let stopped = self.finish(move |progress| {
+        let stopped = self.finish("stopping the guest", move |progress| {
             let _step = progress.begin("stopping the vCPUs".to_owned());
             vcpus.stop();
         });
@@ -53,12 +53,13 @@ impl Supervisor {
             self.write_metrics(machine);
         }
         loop {
-            self.turn(None)?;
+            // First: a console that was added has read what was typed already.
             while let Ok(message) = self.messages.1.try_recv() {
                 if let Some(ending) = self.heed(message, machine)? {
                     return Ok(ending);
                 }
             }
+            self.turn(None)?;
         }
     }
 
@@ -138,13 +139,15 @@ impl Supervisor {
     /// the monitor.
     fn drain(&mut self, machine: &Machine, ending: Ending) -> Result<Ending, Error> {
         self.each_console(Console::hurry);
-        while !self.is_drained(machine) {
-            self.turn(None)?;
+        loop {
             if let Some(other) = self.take_ending() {
                 return Ok(other);
             }
+            if self.is_drained(machine) {
+                return Ok(ending);
+            }
+            self.turn(None)?;
         }
-        Ok(ending)
     }
 
     /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.

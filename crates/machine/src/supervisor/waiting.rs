@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::Supervisor;
-use crate::error::Tried;
+use crate::ending::Late;
 use crate::job::{Job, Progress};
 use crate::{Ending, Error};
 
@@ -39,23 +39,27 @@ impl Supervisor {
     /// with the process.
     ///
     /// # Errors
-    /// There is no thread for it, it panicked, or the event loop failed.
+    /// It panicked, or the event loop failed.
     pub fn offload<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<Offloaded<T>, Error> {
-        self.offload_within(START_PATIENCE, work)
+        let job = self.start_job("starting", work);
+        self.offloaded(job, START_PATIENCE, Late::Starting)
     }
 
-    pub(super) fn offload_within<T: Send + 'static>(
+    /// Waits for a job that may not come to its end, because somebody wants to end the monitor. `late` is where a run was whose
+    /// time is up in it.
+    pub(super) fn offloaded<T: Send + 'static>(
         &mut self,
+        mut job: Job<T>,
         patience: Duration,
-        work: impl FnOnce(&Progress) -> T + Send + 'static,
+        late: fn(String) -> Late,
     ) -> Result<Offloaded<T>, Error> {
-        let mut job = self.start_job(work)?;
         let ending = match self.wait_for(&mut job, None, |_| true)? {
             Waited::Done(done) => return Ok(Offloaded::Done(done)),
-            Waited::Ended(ending) => ending.while_starting(job.progress().text()),
+            Waited::Ended(Ending::TimeIsUp(_)) => Ending::TimeIsUp(late(job.progress().text())),
+            Waited::Ended(ending) => ending,
             // Never, without a limit.
             Waited::Late => Ending::Quit,
         };
@@ -69,10 +73,11 @@ impl Supervisor {
     /// or than [`END_PATIENCE`].
     pub(super) fn finish<T: Send + 'static>(
         &mut self,
+        what: &'static str,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Option<T> {
-        let job = self.start_job(work);
-        match job.and_then(|mut job| self.finish_job(&mut job, END_PATIENCE)) {
+        let mut job = self.start_job(what, work);
+        match self.finish_job(&mut job, END_PATIENCE) {
             Ok(done) => done,
             Err(error) => {
                 warn!("{error}");
@@ -83,20 +88,19 @@ impl Supervisor {
 
     /// Drops what may wait for a file when it is dropped.
     pub(super) fn discard<T: Send + 'static>(&mut self, value: T) {
-        self.finish(move |progress| {
-            let _step = progress.begin("closing files".to_owned());
-            drop(value);
-        });
+        self.finish("closing files", move |_| drop(value));
     }
 
-    fn start_job<T: Send + 'static>(
+    pub(super) fn start_job<T: Send + 'static>(
         &self,
+        what: &'static str,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
-    ) -> Result<Job<T>, Error> {
-        Job::start(Arc::clone(&self.job_done), work).tried("thread of a job")
+    ) -> Job<T> {
+        Job::start(what, Arc::clone(&self.job_done), work)
     }
 
-    /// Waits for a job without which the monitor could end. `None` if it took too long, or the user doesn't want to wait.
+    /// Waits for a job without which the monitor could end. `None` if it took too long, or the user, who has asked for the end
+    /// already, asks once more.
     fn finish_job<T: Send + 'static>(
         &mut self,
         job: &mut Job<T>,
@@ -107,7 +111,9 @@ impl Supervisor {
             return Ok(Some(done));
         }
         let doing = job.progress().text();
-        if patience > NOTICE {
+        // Who couldn't wait for a second needn't ask a third time.
+        let is_asked_twice = self.asked_for.as_ref().is_some_and(Ending::is_asked_for);
+        if patience > NOTICE && !is_asked_twice {
             let left = patience - NOTICE;
             warn!("still {doing}; another signal, Ctrl-A x, or {left:?} more leave that unfinished");
             if let Waited::Done(done) = self.wait_for(job, Some(begun + patience), Ending::is_asked_for)? {
@@ -132,7 +138,6 @@ impl Supervisor {
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(Waited::Late);
             }
-            self.turn(until)?;
             while let Ok(message) = self.messages.1.try_recv() {
                 match self.heed_without_guest(message, &job.progress().text()) {
                     Some(ending) if is_heeded(&ending) => return Ok(Waited::Ended(ending)),
@@ -140,6 +145,7 @@ impl Supervisor {
                     None => {}
                 }
             }
+            self.turn(until)?;
         }
     }
 
@@ -168,7 +174,7 @@ mod tests {
     fn job_that_hangs_is_left_when_its_time_is_over() {
         let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
         let (release, released) = channel::<()>();
-        let mut job = supervisor.start_job(move |_| released.recv()).unwrap();
+        let mut job = supervisor.start_job("starting", move |_| released.recv());
         assert!(supervisor.finish_job(&mut job, Duration::from_millis(20)).unwrap().is_none());
         release.send(()).unwrap();
         assert_eq!(supervisor.finish_job(&mut job, Duration::from_secs(10)).unwrap(), Some(Ok(())));

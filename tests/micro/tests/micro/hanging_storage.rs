@@ -18,7 +18,7 @@ use libtest_mimic::{Completion, Trial};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP};
+use crate::common::{BY_SIGINT, BY_SIGTERM, ENDED, TIME_IS_UP};
 
 pub(crate) fn tests() -> Vec<Trial> {
     let trial = |name: &'static str, test: fn(&Storage)| {
@@ -32,6 +32,10 @@ pub(crate) fn tests() -> Vec<Trial> {
     };
     vec![
         trial("hanging_disk_is_left_at_a_second_sigterm", hanging_disk_is_left_at_a_second_sigterm),
+        trial(
+            "hanging_disk_is_left_if_that_is_asked_for_twice",
+            hanging_disk_is_left_if_that_is_asked_for_twice,
+        ),
         trial("hanging_disk_is_left_by_its_keys", hanging_disk_is_left_by_its_keys),
         trial(
             "hanging_disk_keeps_no_other_device_from_its_end",
@@ -224,6 +228,18 @@ fn hanging_disk_is_left_at_a_second_sigterm(storage: &Storage) {
         "{}",
         monitor.stderr()
     );
+}
+
+/// Before a second has passed, after which there would be a warning, and half a minute of waiting.
+fn hanging_disk_is_left_if_that_is_asked_for_twice(storage: &Storage) {
+    let mut monitor = storage.reading_guest("").stdin(Stdin::Pipe).start();
+    storage.read_and_hang(&mut monitor);
+    // Two of one kind at once would be one.
+    monitor.signal(Signal::SIGINT);
+    monitor.signal(Signal::SIGTERM);
+    let status = monitor.expect_exit(DEADLINE).code();
+    assert!([Some(BY_SIGINT), Some(BY_SIGTERM)].contains(&status), "{status:?}");
+    assert!(!monitor.stderr().contains("still stopping"), "{}", monitor.stderr());
 }
 
 fn hanging_disk_is_left_by_its_keys(storage: &Storage) {

@@ -41,6 +41,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_paste_of_256_kib_arrives_whole,
         terminal_ctrl_a_x_behind_what_a_deaf_guest_does_not_take_quits,
         terminal_ctrl_a_x_on_a_console_without_a_driver_quits,
+        terminal_ctrl_a_x_typed_before_a_silent_guest_starts_quits,
         terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits,
         terminal_paste_of_64_kib_while_guest_prints_arrives_whole,
         terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status,
@@ -270,6 +271,18 @@ fn terminal_ctrl_a_x_on_a_console_without_a_driver_quits() {
     wait_until("the terminal is raw", DEADLINE, is_raw);
     let mut monitor = monitor;
     monitor.send(b"nobody takes this\x01x");
+    assert_restored(monitor, ENDED);
+}
+
+/// Nothing else ever happens that the event loop would wake for.
+fn terminal_ctrl_a_x_typed_before_a_silent_guest_starts_quits() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), b"\xeb\xfe").unwrap();
+    let flags = ["--flat".as_ref(), image.path().as_os_str(), "--mode".as_ref(), "real".as_ref()];
+    // The shell takes the first line, and leaves the rest in the terminal.
+    let wait = ["sh", "-c", r#"read go; exec "$0" "$@""#];
+    let mut monitor = Monitor::command(flags).wrapped(wait).on_terminal().start();
+    monitor.send(b"go\n\x01x");
     assert_restored(monitor, ENDED);
 }
 
