@@ -81,7 +81,7 @@ fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
     }
     let foreign = foreign::MAGICS.iter().find(|(magic, _)| head.starts_with(magic));
     if let Some(format) = foreign.map(|(_, format)| *format).or_else(|| foreign::recognise(head)) {
-        return Some(format);
+        return Some(ImageFormat::Foreign(format));
     }
     if vmdk::is_descriptor(head) {
         return Some(VMDK);
@@ -403,8 +403,14 @@ mod tests {
     #[test]
     fn conversion_of_what_qemu_does_not_know_is_another_programs() {
         let path = Path::new("my disk.raw.xz");
-        assert_eq!(foreign::XZ.conversion(path, "raw"), "decompress it, xz -dc 'my disk.raw.xz' > NEW.img");
-        assert_eq!(foreign::OVA.conversion(path, "raw"), "extract it, tar -xf 'my disk.raw.xz'");
+        assert_eq!(
+            ImageFormat::Foreign(foreign::XZ).conversion(path, "raw"),
+            "decompress it, xz -dc 'my disk.raw.xz' > NEW.img"
+        );
+        assert_eq!(
+            ImageFormat::Foreign(foreign::OVA).conversion(path, "raw"),
+            "extract it, tar -xf 'my disk.raw.xz'"
+        );
         let android = starting_with(b"\x3a\xff\x26\xed").unwrap();
         assert_eq!(android.conversion(path, "qcow2"), "convert it, simg2img 'my disk.raw.xz' NEW.raw");
     }

@@ -2,8 +2,6 @@
 //! program's. What tells them is in those programs' formats, and most of it in the data of file(1) and libvirt's
 //! storage_file_probe.c.
 
-use super::ImageFormat;
-
 /// What such a file is, with its article, and what to do: a command of which the file's path is the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
@@ -12,29 +10,29 @@ pub(crate) struct Foreign {
     pub(super) after: &'static str,
 }
 
-const fn foreign(noun: &'static str, before: &'static str, after: &'static str) -> ImageFormat {
-    ImageFormat::Foreign(Foreign { noun, before, after })
+const fn foreign(noun: &'static str, before: &'static str, after: &'static str) -> Foreign {
+    Foreign { noun, before, after }
 }
 
 /// A file whose unpacked contents the command writes to standard output: by its name another suffix would do.
-const fn packed(noun: &'static str, before: &'static str) -> ImageFormat {
+const fn packed(noun: &'static str, before: &'static str) -> Foreign {
     foreign(noun, before, " > NEW.img")
 }
 
-pub(super) const XZ: ImageFormat = packed("an xz-compressed file", "decompress it, xz -dc");
-const ZSTD: ImageFormat = packed("a zstd-compressed file", "decompress it, zstd -dc");
-const LZ4: ImageFormat = packed("an lz4-compressed file", "decompress it, lz4 -dc");
-const BZIP2: ImageFormat = packed("a bzip2-compressed file", "decompress it, bzip2 -dc");
-const LZMA: ImageFormat = packed("an LZMA-compressed file", "decompress it, xz -dc");
-pub(super) const OVA: ImageFormat = foreign("an archive of a virtual machine", "extract it, tar -xf", "");
-const EWF: ImageFormat = foreign("an Expert Witness image", "convert it, ewfexport -f raw -t NEW", "");
-const WIM: ImageFormat =
+pub(super) const XZ: Foreign = packed("an xz-compressed file", "decompress it, xz -dc");
+const ZSTD: Foreign = packed("a zstd-compressed file", "decompress it, zstd -dc");
+const LZ4: Foreign = packed("an lz4-compressed file", "decompress it, lz4 -dc");
+const BZIP2: Foreign = packed("a bzip2-compressed file", "decompress it, bzip2 -dc");
+const LZMA: Foreign = packed("an LZMA-compressed file", "decompress it, xz -dc");
+pub(super) const OVA: Foreign = foreign("an archive of a virtual machine", "extract it, tar -xf", "");
+const EWF: Foreign = foreign("an Expert Witness image", "convert it, ewfexport -f raw -t NEW", "");
+const WIM: Foreign =
     foreign("a Windows image (WIM)", "apply it to a partition, wimapply", " 1 /dev/PARTITION");
-const UML_COW: ImageFormat = foreign("a COW file of User Mode Linux", "merge it, uml_moo", " NEW.raw");
-const RBD: ImageFormat = foreign("an exported RBD image", "import it, rbd import", " POOL/IMAGE");
+const UML_COW: Foreign = foreign("a COW file of User Mode Linux", "merge it, uml_moo", " NEW.raw");
+const RBD: Foreign = foreign("an exported RBD image", "import it, rbd import", " POOL/IMAGE");
 
 /// What identifies them at their first byte.
-pub(super) const MAGICS: &[(&[u8], ImageFormat)] = &[
+pub(super) const MAGICS: &[(&[u8], Foreign)] = &[
     // ID1, ID2 and the one method that there is (RFC 1952 §2.3.1).
     (b"\x1f\x8b\x08", packed("a gzip-compressed file", "decompress it, gzip -dc")),
     (b"\xfd7zXZ\0", XZ),
@@ -97,7 +95,7 @@ pub(super) const MAGICS: &[(&[u8], ImageFormat)] = &[
 ];
 
 /// What it takes more than one look to recognise.
-pub(super) fn recognise(head: &[u8]) -> Option<ImageFormat> {
+pub(super) fn recognise(head: &[u8]) -> Option<Foreign> {
     let at = |offset: usize| head.get(offset..).unwrap_or_default();
     let is_bzip2 = head.starts_with(b"BZh") && head.get(3).is_some_and(|level| (b'1'..=b'9').contains(level));
     match () {
