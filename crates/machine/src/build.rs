@@ -19,30 +19,17 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::VcpuThreads;
 
 use crate::console::Lines;
+use crate::device_kind::DeviceKind;
 use crate::diagnostics::Watching;
 use crate::error::Tried;
 use crate::guest::GuestPlan;
 use crate::handler::{BusHandler, GuestEnd};
 use crate::job::Progress;
 use crate::machine::Machine;
-use crate::pause::RunState;
-use crate::plan::DeviceKind;
+use crate::parts::Parts;
+use crate::run_state::RunState;
 use crate::virtio::{self, VirtioDevices};
-use crate::{Diagnostics, Error, Inputs, Messages, Plan, affinity, host_cpu};
-
-/// What a machine gets from its owner, whose other machines have it too.
-#[derive(Clone, Debug)]
-pub(crate) struct Parts {
-    pub(crate) diagnostics: Diagnostics,
-    /// Where a trace goes.
-    pub(crate) lines: Messages,
-    /// Which may be a terminal that doesn't return the carriage by itself.
-    pub(crate) is_raw_terminal: bool,
-    /// Written when a vCPU has ended.
-    pub(crate) ended: Arc<EventFd>,
-    /// Written when a virtio device has news.
-    pub(crate) news: Arc<EventFd>,
-}
+use crate::{Error, Inputs, Plan, affinity, host_cpu};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is what COM1 of the machine

@@ -8,7 +8,7 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use tracing::error;
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::event_loop::Message;
+use crate::message::Message;
 
 /// A timer that tells the machine once.
 pub(crate) struct Deadline {

@@ -12,32 +12,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::file_reader::FileReader;
 use crate::file_writer::FileWriter;
-
-/// What became of a transfer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Transfer {
-    /// So many bytes moved, at least 1.
-    Moved(usize),
-    /// Nothing can move now.
-    Blocked,
-    /// Nothing will ever move again: end of file, or the other side has gone.
-    Ended,
-    /// The host failed.
-    Failed(Errno),
-}
-
-impl From<Result<usize, Errno>> for Transfer {
-    fn from(result: Result<usize, Errno>) -> Self {
-        match result {
-            Ok(0) => Self::Ended,
-            Ok(len) => Self::Moved(len),
-            Err(Errno::EAGAIN) => Self::Blocked,
-            // A pty or terminal whose other end was closed says EIO.
-            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EIO) => Self::Ended,
-            Err(errno) => Self::Failed(errno),
-        }
-    }
-}
+use crate::transfer::Transfer;
 
 /// A descriptor whose reads and writes never wait, and whose open file, if others share it, keeps its mode.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::fd::Transfer;
+use crate::transfer::Transfer;
 
 /// Of the thread, in bytes: it calls read(2) and nothing else.
 const STACK_LEN: usize = 64 << 10;

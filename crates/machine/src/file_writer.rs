@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::fd::Transfer;
+use crate::transfer::Transfer;
 
 /// Bytes taken at once.
 const BATCH_LEN: usize = 64 << 10;

@@ -14,7 +14,7 @@ use vmm_memory::GuestRam;
 
 use crate::Error;
 use crate::inputs::{Files, Inputs};
-use crate::plan::Ram;
+use crate::ram::Ram;
 
 /// Where everything goes that the guest starts with, and how its first instruction runs.
 #[derive(Clone, Debug)]

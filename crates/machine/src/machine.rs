@@ -11,13 +11,13 @@ use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
 use vmm_virtio::Entry;
 
-use crate::build::Parts;
 use crate::console::Lines;
 use crate::diagnostics::Watching;
 use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
-use crate::pause::RunState;
+use crate::parts::Parts;
+use crate::run_state::RunState;
 use crate::virtio::VirtioDevices;
 use crate::{Ending, Error, Plan, expect};
 

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_devices::{Output, Overflow};
 
-use crate::fd::{Direction, HostFd, Transfer};
+use crate::fd::{Direction, HostFd};
 use crate::output_file::LogFile;
+use crate::transfer::Transfer;
 
 /// Bytes at which lines are lost. Twice what a trace fills before it holds the guest, so that a trace leaves room for the log.
 const LIMIT: usize = 128 << 10;

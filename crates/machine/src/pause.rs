@@ -15,22 +15,10 @@ use std::time::Duration;
 use vmm_config::{CommandError, ErrorCode};
 
 use crate::machine::Machine;
+use crate::run_state::RunState;
 
 /// Time that vCPUs have to leave the guest. They need microseconds, unless they wait in the kernel for a file's page.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Whether a machine runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RunState {
-    #[default]
-    Running,
-    /// The vCPUs are paused; devices complete their requests.
-    Pausing {
-        /// Resume as soon as they have.
-        resumes: bool,
-    },
-    Paused,
-}
 
 impl Machine {
     /// Begins to pause a machine that runs. A paused one stays so; one that pauses and would go on then doesn't. `say` tells the user.

@@ -11,7 +11,7 @@ use tracing::error;
 use vmm_hostio::crash;
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
-use crate::event_loop::Message;
+use crate::message::Message;
 
 /// What stays as it is, beside [`crash::SIGNALS`], which can't wait: the one that a user stops a process with on a terminal, and
 /// those that nobody heeds unless asked to, of which SIGURG kicks vCPU threads.

@@ -21,7 +21,7 @@ use vmm_virtio::{
 use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
 use crate::job::Progress;
-use crate::plan::Ram;
+use crate::ram::Ram;
 use crate::{DeviceLog, Error};
 
 /// A device whose files are open.

@@ -1,6 +1,6 @@
 //! The keys that a terminal's user types at the monitor instead of the guest.
 
-use crate::event_loop::Key;
+use crate::message::Key;
 
 /// Ctrl-A, which starts a command.
 const PREFIX: u8 = 0x01;

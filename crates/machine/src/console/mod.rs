@@ -14,6 +14,7 @@
 mod departed;
 mod keys;
 mod line;
+mod name;
 mod open;
 mod pace;
 mod peer;

@@ -8,18 +8,10 @@ use vmm_devices::Uart;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
+use super::name::Name;
 use super::{Console, OpenError};
 use crate::Error;
-use crate::event_loop::Message;
-
-/// What the user calls a console.
-#[derive(Clone, Debug)]
-pub(super) struct Name {
-    /// In messages, and in front of its pty.
-    pub(super) line: String,
-    /// The field of the config that says where it goes.
-    pub(super) field: String,
-}
+use crate::message::Message;
 
 /// The host's half of a virtio console.
 #[derive(Debug)]

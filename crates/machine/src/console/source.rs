@@ -12,12 +12,13 @@ use vmm_virtio::{HostEnd, TerminalSize};
 use super::departed::Departed;
 use super::keys::{self, Command};
 use super::line::Line;
-use super::open::Name;
+use super::name::Name;
 use super::pace::Pace;
 use super::peer::{Link, OpenError, Peer};
 use super::typed::{INPUT_LEN, Typed};
-use crate::event_loop::Message;
-use crate::fd::{HostFd, Transfer};
+use crate::fd::HostFd;
+use crate::message::Message;
+use crate::transfer::Transfer;
 use crate::watch::{Armed, Watch};
 use vmm_hostio::terminal;
 

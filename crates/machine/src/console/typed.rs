@@ -193,7 +193,7 @@ mod tests {
     use vmm_devices::Uart;
 
     use super::*;
-    use crate::event_loop::Key;
+    use crate::message::Key;
 
     /// A UART whose guest doesn't listen, until it enables the received data interrupt.
     fn deaf() -> Arc<Uart> {

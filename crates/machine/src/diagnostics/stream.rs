@@ -6,7 +6,7 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use tracing::error;
 
 use crate::Messages;
-use crate::event_loop::Message;
+use crate::message::Message;
 use crate::messages::Pumped;
 use crate::watch::Watch;
 

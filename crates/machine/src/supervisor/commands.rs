@@ -1,38 +1,13 @@
 //! What is done to a machine from outside: by the keys of a terminal, by signals, by a program.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
-
-use vmm_config::{Command, CommandError, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_config::{Command, CommandError, ErrorCode, MachineState, Outcome, Reply, Status};
 
 use super::Supervisor;
-use crate::event_loop::Key;
+use super::requests::Commander;
 use crate::machine::Machine;
-use crate::pause::RunState;
+use crate::message::Key;
+use crate::run_state::RunState;
 use crate::{Ending, metrics, plan};
-
-/// A way to give the machines of a [`Supervisor`] commands, from any thread. Clones are the same way.
-#[derive(Clone, Debug)]
-pub struct Commander {
-    requests: Sender<Asked>,
-    wake: Arc<EventFd>,
-}
-
-/// A request, and where its response goes.
-#[derive(Debug)]
-pub(super) struct Asked {
-    request: Request,
-    responses: Sender<Response>,
-}
-
-/// Both ends, and who waits for what to be done.
-#[derive(Debug)]
-pub(super) struct Requests {
-    pub(super) commander: Commander,
-    pub(super) received: Receiver<Asked>,
-    pending: Vec<Asked>,
-}
 
 /// What became of a command at once.
 enum Executed {
@@ -42,31 +17,6 @@ enum Executed {
     Pending,
     /// It is done, and the machine ends by it.
     Ended(Ending),
-}
-
-impl Commander {
-    /// Asks for something. The response comes when it is done or can't be; `responses` is dropped without one if the supervisor
-    /// has gone.
-    pub fn send(&self, request: Request, responses: Sender<Response>) {
-        if self.requests.send(Asked { request, responses }).is_ok() {
-            // Can't be full: the counter would have to reach 2^64 - 1.
-            let _ = self.wake.write(1);
-        }
-    }
-}
-
-impl Requests {
-    pub(super) fn new(wake: Arc<EventFd>) -> Self {
-        let (requests, received) = std::sync::mpsc::channel();
-        Self { commander: Commander { requests, wake }, received, pending: Vec::new() }
-    }
-}
-
-impl Asked {
-    fn answer(self, outcome: Outcome) {
-        // Whoever asked may have gone.
-        let _ = self.responses.send(Response { id: self.request.id, outcome });
-    }
 }
 
 impl Supervisor {
@@ -85,7 +35,7 @@ impl Supervisor {
                 Executed::Ended(ending) => {
                     asked.answer(Outcome::Result(Reply::Done));
                     // What else waits is looked at in the next turn.
-                    let _ = self.requests.commander.wake.write(1);
+                    self.requests.look_again();
                     return Some(ending);
                 }
             }
@@ -205,6 +155,8 @@ fn text(status: &Status) -> String {
 mod tests {
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
+
+    use vmm_config::{Request, Response};
 
     use super::*;
     use crate::{Offloaded, Timeouts};

@@ -6,7 +6,8 @@ use event_manager::SubscriberOps;
 use vmm_hostio::crash;
 use vmm_hostio::terminal::RawMode;
 
-use super::{Offloaded, Supervisor};
+use super::Supervisor;
+use super::offloaded::Offloaded;
 use crate::Error;
 use crate::console::{self, Console, Lines};
 use crate::event_loop::Source;

@@ -12,6 +12,9 @@
 
 mod commands;
 mod consoles;
+mod offloaded;
+mod patience;
+mod requests;
 mod running;
 mod waiting;
 
@@ -26,22 +29,23 @@ use vmm_hostio::terminal::{self, RawMode};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_virtio::Entry;
 
-pub use commands::Commander;
-pub use waiting::Offloaded;
+pub use offloaded::Offloaded;
+pub use requests::Commander;
 
-use crate::build::Parts;
 use crate::console::Console;
 use crate::deadline::Deadline;
 use crate::diagnostics::{ExitReport, Stream};
 use crate::ending::Late;
 use crate::error::Tried;
-use crate::event_loop::{Message, Source, Told};
+use crate::event_loop::{Source, Told};
 use crate::job::Progress;
 use crate::machine::Machine;
+use crate::message::Message;
+use crate::parts::Parts;
 use crate::signals::Signals;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Messages, MetricsFile, Plan};
-use commands::Requests;
-use waiting::END_PATIENCE;
+use patience::END_PATIENCE;
+use requests::Requests;
 
 /// How long a guest may take to shut down, unless told otherwise: a third of what service managers give before they kill.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,8 +7,9 @@ use vmm_hostio::terminal;
 use super::{Ended, Supervisor, ending_of};
 use crate::console::Console;
 use crate::ending::Late;
-use crate::event_loop::{Message, Source};
+use crate::event_loop::Source;
 use crate::machine::Machine;
+use crate::message::Message;
 use crate::{Ending, Error, pause};
 
 impl Supervisor {

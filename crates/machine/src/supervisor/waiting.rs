@@ -6,25 +6,11 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::Supervisor;
+use super::offloaded::Offloaded;
+use super::patience::{END_PATIENCE, NOTICE, START_PATIENCE};
 use crate::ending::Late;
 use crate::job::{Job, Progress};
 use crate::{Ending, Error};
-
-/// Time after which the user is told what the end waits for, and may ask again to leave it.
-const NOTICE: Duration = Duration::from_secs(1);
-/// Time that an unfinished start has. It has nothing to lose but the names of sockets.
-const START_PATIENCE: Duration = Duration::from_secs(1);
-/// Time that a machine's devices have to finish what they have begun.
-pub(super) const END_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What became of work that the [`Supervisor`] had done elsewhere.
-#[derive(Debug)]
-pub enum Offloaded<T> {
-    /// It is done.
-    Done(T),
-    /// Somebody wanted to end the monitor before it was.
-    Ended(Ending),
-}
 
 /// How waiting ended.
 enum Waited<T> {

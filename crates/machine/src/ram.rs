@@ -1,0 +1,6 @@
+//! Where RAM is.
+
+use std::ops::Range;
+
+/// RAM, as guest-physical ranges.
+pub(crate) type Ram = [Range<u64>];

@@ -1,0 +1,14 @@
+//! Whether a machine runs.
+
+/// Whether a machine runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RunState {
+    #[default]
+    Running,
+    /// The vCPUs are paused; devices complete their requests.
+    Pausing {
+        /// Resume as soon as they have.
+        resumes: bool,
+    },
+    Paused,
+}
