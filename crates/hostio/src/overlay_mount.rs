@@ -30,7 +30,18 @@ fn overlay(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
     let [b"overlay", _, options] = words.get(end + 1..end + 4)? else { return None };
     let mut options = options.split(|byte| *byte == b',');
     let upper = options.find_map(|option| option.strip_prefix(b"upperdir="))?;
-    Some((path_of(words[4]), path_of(upper)))
+    Some((path_of(words[4]), unescaped(path_of(upper))))
+}
+
+/// A directory as overlayfs was given it: with a backslash before each comma, and each other character that isn't to be one of
+/// the options'.
+fn unescaped(path: PathBuf) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut escaped = path.into_os_string().into_vec().into_iter();
+    while let Some(byte) = escaped.next() {
+        bytes.extend(if byte == b'\\' { escaped.next() } else { Some(byte) });
+    }
+    OsString::from_vec(bytes).into()
 }
 
 /// A path whose spaces, commas and the like are three octal digits after a backslash each.
@@ -78,8 +89,7 @@ mod tests {
 
     #[test]
     fn names_with_spaces_and_commas_are_read() {
-        let line =
-            r"36 35 0:50 / /a\040b rw - overlay overlay rw,lowerdir=/l,upperdir=/up\054\134x,workdir=/w";
+        let line = r"36 35 0:50 / /a\040b rw - overlay overlay rw,lowerdir=/l,upperdir=/up\134\054\134\134x,workdir=/w";
         assert_eq!(found(line), Some(("/a b".into(), r"/up,\x".into())));
         assert_eq!(path_of(br"/ends\04"), PathBuf::from(r"/ends\04"));
     }

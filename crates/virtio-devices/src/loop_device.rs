@@ -3,10 +3,13 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use vmm_hostio::loop_device::{Backing, below, open_device, over, slaves};
+use vmm_hostio::overlay_mount;
 use vmm_hostio::range_lock::{self, DOES, FORBIDS, LockKind, READ, RESIZE, WRITE};
 
 use crate::file_lock::is_disk_or_output;
@@ -94,6 +97,13 @@ impl LayersBelow {
             let is_in_use = range_lock::is_locked(dev, ino, DOES + READ..DOES + RESIZE + 1);
             return if is_in_use.unwrap_or(false) { Err(in_use()) } else { Ok(()) };
         };
+        if let Some(mount) = overlay_mount::above(&open_path(&file)) {
+            return Err(format!(
+                "is a loop device whose backing file {backing} lies in the upper directory of the overlay file system at {}, where \
+                 its locks aren't seen: unmount that",
+                mount.display()
+            ));
+        }
         // Not what a disk locks: the other partitions of the device may have other users, who look for those.
         let is_refused =
             |byte| matches!(range_lock::lock(&file, LockKind::Shared, byte..byte + 1), Ok(false));
@@ -117,6 +127,11 @@ fn claim(number: u64, backing: &Backing) -> Result<File, String> {
             format!("is a loop device over {backing}, which can't be claimed ({error}): see ls -l and chmod(1)")
         }
     })
+}
+
+/// A name of an open file, whatever its others are.
+fn open_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 fn is_busy(error: &io::Error) -> bool {

@@ -11,16 +11,23 @@ use tempfile::TempDir;
 use crate::disk::*;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![Trial::ignorable_test("file_of_an_overlay_is_written_by_one_of_its_names_alone", || {
-        match Overlay::mount() {
-            Ok(overlay) => {
-                one_name(&overlay);
-                Ok(Completion::Completed)
-            }
+    let trial = |name: &'static str, test: fn(&Overlay) -> Result<(), String>| {
+        Trial::ignorable_test(name, move || match Overlay::mount().and_then(|overlay| test(&overlay)) {
+            Ok(()) => Ok(Completion::Completed),
             Err(why) => Ok(Completion::ignored_with(why)),
-        }
-    })]
+        })
+    };
+    vec![
+        trial("file_of_an_overlay_is_written_by_one_of_its_names_alone", |overlay| {
+            one_name(overlay);
+            Ok(())
+        }),
+        trial("file_of_an_overlay_is_not_written_by_a_loop_device", by_loop_device),
+    ]
 }
+
+/// A name that overlayfs escapes.
+const UPPER: &str = "up,per";
 
 /// An overlay file system with `disk.img` in its upper directory, mounted at `merged a`. Few hosts let an ordinary user.
 struct Overlay(TempDir);
@@ -28,13 +35,13 @@ struct Overlay(TempDir);
 impl Overlay {
     fn mount() -> Result<Self, String> {
         let overlay = Self(TempDir::new().unwrap());
-        let directories = ["lower", "upper", "work", "merged a"].map(|name| overlay.path(name));
+        let directories = ["lower", UPPER, "work", "merged a"].map(|name| overlay.path(name));
         directories.iter().for_each(|directory| create_dir(directory).unwrap());
-        File::create(overlay.path("upper/disk.img")).unwrap().set_len(1 << 20).unwrap();
+        File::create(overlay.path(UPPER).join("disk.img")).unwrap().set_len(1 << 20).unwrap();
         File::create(overlay.path("beside.img")).unwrap().set_len(1 << 20).unwrap();
         let [lower, upper, work, merged] = directories;
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let upper = upper.display().to_string().replace(',', "\\,");
+        let options = format!("lowerdir={},upperdir={upper},workdir={}", lower.display(), work.display());
         let output =
             Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(merged).output();
         let output = output.map_err(|error| format!("mount: {error}"))?;
@@ -66,7 +73,7 @@ fn open(path: &Path, read_only: bool) -> Result<(), String> {
 }
 
 fn one_name(overlay: &Overlay) {
-    let (upper, merged) = (overlay.path("upper/disk.img"), overlay.path("merged a/disk.img"));
+    let (upper, merged) = (overlay.path(UPPER).join("disk.img"), overlay.path("merged a/disk.img"));
     let link = overlay.path("link");
     std::os::unix::fs::symlink(&upper, &link).unwrap();
     let refusal = |path: &Path| {
@@ -85,4 +92,26 @@ fn one_name(overlay: &Overlay) {
     );
     overlay.unmount();
     assert_eq!(open(&upper, false), Ok(()));
+}
+
+fn by_loop_device(overlay: &Overlay) -> Result<(), String> {
+    let output =
+        Command::new("losetup").args(["--show", "--find"]).arg(overlay.path(UPPER).join("disk.img")).output();
+    let output = output.map_err(|error| format!("losetup: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("losetup: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    let refused = open(&device, false);
+    overlay.unmount();
+    let opened = open(&device, false);
+    let _ = Command::new("losetup").arg("--detach").arg(&device).output();
+    let refused = refused.unwrap_err();
+    let problem = format!(
+        "lies in the upper directory of the overlay file system at {}",
+        overlay.path("merged a").display()
+    );
+    assert!(refused.contains(&problem), "{refused}");
+    assert_eq!(opened, Ok(()));
+    Ok(())
 }

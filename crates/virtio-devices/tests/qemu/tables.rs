@@ -30,7 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         }),
         trial("image_with_an_l2_table_over_another_table_is_refused", l2_over_l1),
         trial("image_with_an_l2_table_across_clusters_is_refused", l2_across_clusters),
-        trial("image_with_data_over_its_tables_takes_no_write_there", data_over_tables),
+        trial("image_with_data_over_its_tables_is_refused", data_over_tables),
         trial("image_of_each_refcount_width_is_written", each_width),
         trial("image_whose_snapshot_table_counts_as_free_is_refused", || {
             snapshot_counts_as_free(|image| image.read(SNAPSHOTS), "the snapshot table");
@@ -47,9 +47,11 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_with_a_shared_l2_table_that_counts_as_one_is_refused", shared_l2_counts_as_one),
         trial("image_with_shared_data_marked_as_its_own_is_refused", shared_data_is_copied),
         trial("image_with_data_that_counts_as_free_is_refused", data_counts_as_free),
+        trial("image_with_other_data_that_counts_as_free_is_refused", other_data_counts_as_free),
+        trial("image_with_data_over_tables_far_behind_takes_no_write_there", data_over_tables_far_behind),
         trial("image_with_zeros_over_a_table_is_refused", zeros_over_table),
         trial("image_with_shared_data_far_behind_takes_no_write_there", shared_data_far_behind),
-        trial("image_with_data_over_a_snapshots_tables_takes_no_write_there", data_over_snapshot),
+        trial("image_with_data_over_a_snapshots_tables_is_refused", data_over_snapshot),
         trial("image_with_snapshots_is_written_and_they_keep_what_they_have", snapshots_are_kept),
         trial("image_with_more_snapshots_than_can_be_checked_is_refused", too_many_snapshots),
         trial("image_with_65536_snapshots_is_opened_in_bounded_time", many_snapshots),
@@ -161,26 +163,38 @@ fn l2_across_clusters() {
     image.assert_refused("a level 2 table can't be at 0x40200: see qemu-img check DIR/a.qcow2");
 }
 
-/// An entry names a table's cluster as the guest's.
+/// An entry names a table's cluster as the guest's, in each of the ways that there are.
 fn data_over_tables() {
+    const COPIED: u64 = 1 << 63;
+    const COMPRESSED: u64 = 1 << 62;
+    const ZERO: u64 = 1;
     let image = Image::new();
-    for (entry, table) in [image.l1, image.l2, image.refcount_block].into_iter().enumerate() {
-        image.write(image.l2 + entry as u64 * 8, &(table | 1 << 63).to_be_bytes());
+    let tables = [image.l1, image.l2, image.refcount_table, image.refcount_block];
+    let entry = image.read(image.l2);
+    for (table, flags) in
+        tables.into_iter().flat_map(|table| [0, COPIED, COMPRESSED, ZERO].map(|flags| (table, flags)))
+    {
+        image.write(image.l2, &(table | flags).to_be_bytes());
+        image
+            .assert_refused(&format!("data at {table:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
     }
-    let tables = || [image.l1, image.l2, image.refcount_block].map(|table| image.read(table));
-    let before = tables();
-    let mut disk = image.images.disk("a.qcow2", json!({}));
-    for sector in [0, 128, 256] {
-        assert_eq!(send(&mut disk, OUT, sector, &[7; 512]), IOERR);
-        assert_eq!(send(&mut disk, DISCARD, 0, &segment(sector, 128, 0)), IOERR);
-        assert_eq!(send(&mut disk, WRITE_ZEROES, 0, &segment(sector, 128, 0)), IOERR);
-    }
-    // A request that only ends there.
-    assert_eq!(send(&mut disk, OUT, 384, &[8; 512]), OK);
+    let mut disk = image.images.disk("a.qcow2", json!({"read_only": true}));
+    assert_eq!(read(&mut disk, 128, 512), (vec![17; 512], OK));
     drop(disk);
-    assert_eq!(tables(), before);
+    image.write(image.l2, &entry.to_be_bytes());
     let mut disk = image.images.disk("a.qcow2", json!({}));
-    assert_eq!(read(&mut disk, 384, 512), (vec![8; 512], OK));
+    assert_eq!(send(&mut disk, OUT, FIRST, &[18; 512]), OK);
+}
+
+/// And isn't to be written in place: the next data would go there too.
+fn other_data_counts_as_free() {
+    let image = Image::new();
+    let entry = image.read(image.l2);
+    image.write(image.l2, &(entry << 1 >> 1).to_be_bytes());
+    image.set_count(entry << 1 >> 1, 0);
+    let at = entry << 1 >> 1;
+    let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
+    image.assert_refused(&format!("data at {at:#x} counts as free: {repair}"));
 }
 
 fn each_width() {
@@ -300,9 +314,11 @@ fn zeros_over_table() {
     image.assert_refused(&format!("data at {at:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
 }
 
-/// Behind what is checked when the image is opened: in the ninth level 2 table of 2 MiB, for 512 GiB each.
-fn shared_data_far_behind() {
-    const L2_SECTORS: u64 = 1 << 30;
+/// Sectors for which a level 2 table of 2 MiB is.
+const L2_SECTORS: u64 = 1 << 30;
+
+/// With data beyond what is checked when the image is opened: in the ninth level 2 table of 2 MiB, for 512 GiB each.
+fn far_behind() -> Image {
     let images = Images::new();
     images.qemu_img("create -f qcow2 -o cluster_size=2M DIR/a.qcow2 5T");
     let mut disk = images.disk("a.qcow2", json!({}));
@@ -310,8 +326,28 @@ fn shared_data_far_behind() {
     drop(disk);
     let mut image = Image { images, l1: 0, l2: 0, refcount_table: 0, refcount_block: 0 };
     (image.l1, image.refcount_table) = (image.read(40), image.read(48));
+    image.l2 = image.read(image.l1 + 8 * 8) << 8 >> 8;
     image.refcount_block = image.read(image.refcount_table);
-    let data = image.read(image.read(image.l1 + 8 * 8) << 8 >> 8) << 8 >> 8;
+    image
+}
+
+fn data_over_tables_far_behind() {
+    let image = far_behind();
+    let tables = [image.l1, image.l2, image.refcount_table, image.refcount_block];
+    let before = tables.map(|table| image.read(table));
+    for table in tables {
+        image.write(image.l2, &(table | 1 << 63).to_be_bytes());
+        let mut disk = image.images.disk("a.qcow2", json!({}));
+        assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS, &[18; 512]), IOERR, "{table:#x}");
+        assert_eq!(send(&mut disk, OUT, 0, &[18; 512]), OK);
+    }
+    // The level 2 table itself was changed by the test.
+    assert_eq!([0, 2, 3].map(|table| image.read(tables[table])), [0, 2, 3].map(|table| before[table]));
+}
+
+fn shared_data_far_behind() {
+    let image = far_behind();
+    let data = image.read(image.l2) << 8 >> 8;
     image.write(image.refcount_block + data / (2 << 20) * 2, &2_u16.to_be_bytes());
     let mut disk = image.images.disk("a.qcow2", json!({}));
     assert_eq!(send(&mut disk, OUT, 7 * L2_SECTORS, &[18; 512]), OK);
@@ -344,15 +380,16 @@ fn shared_data_far_behind() {
 fn data_over_snapshot() {
     let image = Image::with_other_data();
     let tables = [image.read(SNAPSHOTS), image.snapshot_l1(), image.snapshot_l2()];
-    (0..).zip(tables).for_each(|(entry, table)| {
+    for (table, flags) in tables.into_iter().flat_map(|table| [0, 1 << 63].map(|flags| (table, flags))) {
         image.set_count(table, 1);
-        image.write(image.l2 + entry * 8, &(table | 1 << 63).to_be_bytes());
-    });
-    let before = tables.map(|table| image.read(table));
-    let mut disk = image.images.disk("a.qcow2", json!({}));
-    assert_eq!([0, 128, 256].map(|sector| send(&mut disk, OUT, sector, &[7; 512])), [IOERR; 3]);
-    drop(disk);
-    assert_eq!(tables.map(|table| image.read(table)), before);
+        image.write(image.l2, &(table | flags).to_be_bytes());
+        image
+            .assert_refused(&format!("data at {table:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+    }
+    // Compressed data that only ends there.
+    let at = image.snapshot_l1();
+    image.write(image.l2, &(1 << 62 | 1 << 54 | (at - 512)).to_be_bytes());
+    image.assert_refused(&format!("data at {at:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
 }
 
 /// Two snapshots, with data of each, and what is written in between by us and by QEMU.

@@ -74,7 +74,12 @@ pub enum Refusal {
         /// How often it counts as used.
         count: u64,
     },
-    /// The place of a cluster that reads as zeros is a table's.
+    /// Data counts as free.
+    UncountedData {
+        /// Where, in bytes.
+        at: u64,
+    },
+    /// The place of data is a table's.
     DataOverTable {
         /// Where, in bytes.
         at: u64,
@@ -192,6 +197,9 @@ impl Refusal {
                 "is damaged, {what} at {at:#x} is marked as the disk's alone and counts {count}: repair it, qemu-img check -r \
                  all {path}"
             ),
+            Self::UncountedData { at } => {
+                format!("is damaged, data at {at:#x} counts as free: repair it, qemu-img check -r all {path}")
+            }
             Self::DataOverTable { at } => {
                 format!("is damaged, data at {at:#x} lies over a table: see qemu-img check {path}")
             }

@@ -2,8 +2,8 @@
 //!
 //! A cluster that nothing counts as in use is the next one that data goes to, and an entry may name any cluster as the guest's, or as
 //! the disk's alone though a snapshot has it too. So before an image is written, each of its tables, those of internal snapshots too,
-//! must be counted as often as it is in use, and none lie over another; nothing is written to where one is; and what is written in
-//! place (COPIED) must count as one.
+//! must be counted as often as it is in use, and neither another nor data may lie over it: data that is freed would free the table. Data
+//! must be counted, and what is written in place (COPIED) must count as one.
 
 use std::fs::File;
 use std::ops::Range;
@@ -20,11 +20,8 @@ const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
 const IS_COPIED: u64 = 1 << 63;
 /// Of an entry of a level 2 table: its cluster is compressed.
 const IS_COMPRESSED: u64 = 1 << 62;
-/// Of one that isn't: the cluster reads as zeros, but may have its place all the same.
-const IS_ZERO: u64 = 1;
-
 /// Bytes of level 2 tables whose entries are checked when an image is opened: those of 128 GiB with clusters of 64 KiB, which is 256
-/// reads. What is beyond is checked before the guest first writes there.
+/// reads. What is beyond is checked before the guest first writes there, when a cluster that was free may have been taken.
 const CHECKED_AT_OPEN: u64 = 16 << 20;
 
 /// The clusters of an image's tables, in order, and which of its level 2 tables have been checked.
@@ -108,24 +105,28 @@ impl Tables {
         self.check_l2(file, index, entry & L1_OFFSET)
     }
 
-    /// Checks the level 2 table at `at`, if there is one: what is written in place must count as one.
+    /// Checks the level 2 table at `at`, if there is one: data must be counted, as one if it is written in place, and not lie over
+    /// tables.
     fn check_l2(&mut self, file: &File, index: u64, at: u64) -> Result<(), Problem> {
         if at != 0 {
             let bytes = read_padded(file, at, 1 << self.cluster_bits)?;
-            let in_place =
-                |entry: &u64| entry & IS_COPIED != 0 && entry & IS_COMPRESSED == 0 && entry & L1_OFFSET != 0;
-            let mut places: Vec<u64> = words(&bytes).filter(in_place).collect();
+            let mut places: Vec<Place> =
+                words(&bytes).filter_map(|entry| Place::of(entry, self.cluster_bits)).collect();
             // In their order, so that counts are read once.
-            places.sort_unstable_by_key(|entry| entry & L1_OFFSET);
-            for entry in places {
-                let at = entry & L1_OFFSET;
-                let count = self.counts.of(file, at >> self.cluster_bits)?;
-                if count != 1 {
-                    return Err(Problem::Image(Refusal::NotOne { what: "data", at, count }));
-                }
-                // What doesn't read as zeros is looked at when it is written.
-                if entry & IS_ZERO != 0 && self.is_at(at, 1) {
-                    return Err(Problem::Image(Refusal::DataOverTable { at }));
+            places.sort_unstable_by_key(|place| place.clusters.start);
+            for Place { clusters, is_copied } in places {
+                for cluster in clusters {
+                    let at = cluster << self.cluster_bits;
+                    let count = self.counts.of(file, cluster)?;
+                    if is_copied && count != 1 {
+                        return Err(Problem::Image(Refusal::NotOne { what: "data", at, count }));
+                    }
+                    if count == 0 {
+                        return Err(Problem::Image(Refusal::UncountedData { at }));
+                    }
+                    if self.clusters.binary_search_by_key(&cluster, |(cluster, _)| *cluster).is_ok() {
+                        return Err(Problem::Image(Refusal::DataOverTable { at }));
+                    }
                 }
             }
         }
@@ -142,6 +143,30 @@ impl Tables {
         let start = self.clusters.partition_point(|(cluster, _)| *cluster < first);
         let here = self.clusters[start..].iter().take_while(|(cluster, _)| *cluster <= last);
         here.into_iter().any(|(_, table)| *table != Table::RefcountTable)
+    }
+}
+
+/// Where an entry of a level 2 table says that data is.
+struct Place {
+    clusters: Range<u64>,
+    /// It is written in place.
+    is_copied: bool,
+}
+
+impl Place {
+    /// `None` if the entry names none. A cluster that reads as zeros may have its place all the same.
+    fn of(entry: u64, cluster_bits: u32) -> Option<Self> {
+        if entry & IS_COMPRESSED == 0 {
+            let first = (entry & L1_OFFSET) >> cluster_bits;
+            return (first != 0)
+                .then_some(Self { clusters: first..first + 1, is_copied: entry & IS_COPIED != 0 });
+        }
+        // The offset in bytes, and above it the number of further sectors of 512 bytes, begun ones counted.
+        let offset_bits = 62 - (cluster_bits - 8);
+        let offset = entry & ((1 << offset_bits) - 1);
+        let further = (entry & (IS_COMPRESSED - 1)) >> offset_bits;
+        let last = (offset & !511) + further * 512 + 511;
+        Some(Self { clusters: offset >> cluster_bits..(last >> cluster_bits) + 1, is_copied: false })
     }
 }
 
@@ -177,6 +202,18 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn place_of_data_is_what_its_entry_says() {
+        let of = |entry| Place::of(entry, 16).map(|place| (place.clusters, place.is_copied));
+        assert_eq!([0, 1, IS_COPIED].map(of), [None, None, None]);
+        assert_eq!(of(0x5_0000 | IS_COPIED), Some((5..6, true)));
+        assert_eq!(of(0x5_0001), Some((5..6, false)), "zeros with a place");
+        // The count of sectors begins at bit 54 with clusters of 64 KiB.
+        assert_eq!(of(IS_COMPRESSED | 0x5_fe80), Some((5..6, false)));
+        assert_eq!(of(IS_COMPRESSED | 0x5_fe80 | 1 << 54), Some((5..7, false)), "into the next cluster");
+        assert_eq!(of(IS_COMPRESSED | 0x5_fc80 | 1 << 54), Some((5..6, false)));
+    }
 
     #[test]
     fn bytes_of_a_table_are_found_and_those_around_it_are_not() {
