@@ -7,8 +7,8 @@
 //!     ^                                                                      |
 //!     +-------------------- a reset: the next machine of the same files -----+
 //! ```
-//! Whatever may wait for a file is done by a [`Job`](crate::job::Job), on a thread of its own: opening, reading a kernel, stopping a disk. So the
-//! event loop goes on, and whoever wants to end the monitor is heard, even if the host's storage never answers.
+//! Whatever may wait for a file is done by a [`Job`](crate::job::Job), on a thread of its own: opening, reading a kernel, stopping a
+//! disk. So the event loop goes on, and whoever wants to end the monitor is heard, even if the host's storage never answers.
 
 mod commands;
 mod consoles;
@@ -49,6 +49,7 @@ use requests::Requests;
 
 /// How long a guest may take to shut down, unless told otherwise: a third of what service managers give before they kill.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
