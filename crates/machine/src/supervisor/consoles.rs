@@ -25,6 +25,8 @@ impl Supervisor {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        // Before the terminal is raw, where a line would end without a carriage return.
+        self.announce(&mut consoles);
         if on_terminal {
             crash::restore_terminal().map_err(Error::Terminal)?;
             self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
@@ -51,16 +53,21 @@ impl Supervisor {
         let kept = kept.collect();
         let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
         consoles.iter_mut().try_for_each(Console::begin)?;
+        self.announce(&mut consoles);
         self.add_consoles(consoles);
         Ok(())
     }
 
-    fn add_consoles(&mut self, mut consoles: Vec<Console>) {
+    /// Says the names of new ptys.
+    fn announce(&self, consoles: &mut [Console]) {
         let ptys = consoles.iter_mut().filter_map(Console::announcement);
         let ptys: String = ptys.map(|(console, pty)| format!("{console}: {pty}\n")).collect();
         if let Some(announcements) = &self.announcements {
             announcements.say(ptys.as_bytes());
         }
+    }
+
+    fn add_consoles(&mut self, consoles: Vec<Console>) {
         let sources = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
         self.consoles = sources.map(|source| self.events.add_subscriber(source)).collect();
     }

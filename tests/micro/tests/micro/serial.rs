@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         serial_socket_client_outlives_a_reset,
         serial_pty_client_outlives_a_reset_and_the_name_is_told_once,
         serial_none_guest_runs_to_its_end,
+        serial_terminal_shows_the_name_of_another_consoles_pty_on_a_line_of_its_own,
         serial_pty_clients_come_and_go,
         serial_pty_guest_ends_client_is_hung_up,
         serial_socket_clients_come_and_go,
@@ -155,6 +156,19 @@ fn boot_on_pty(guest: &str) -> (Monitor, String) {
     let name = monitor.expect("\n", DEADLINE);
     assert!(name.starts_with("/dev/pts/"), "{name}");
     (monitor, name)
+}
+
+/// The terminal isn't raw yet.
+fn serial_terminal_shows_the_name_of_another_consoles_pty_on_a_line_of_its_own() {
+    let dir = tempfile::TempDir::new().unwrap();
+    std::fs::write(dir.path().join("vm.json"), r#"{"devices": [{"type": "console"}]}"#).unwrap();
+    let mut monitor = boot("echo").args(["--config", "vm.json"]).dir(dir.path()).on_terminal().start();
+    monitor.expect("console0: /dev/pts/", DEADLINE);
+    let number = monitor.expect("\r\n", DEADLINE);
+    assert!(number.parse::<u32>().is_ok(), "{number:?}");
+    monitor.expect("ready", DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
 }
 
 fn serial_pty_clients_come_and_go() {
