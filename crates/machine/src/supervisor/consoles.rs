@@ -13,8 +13,8 @@ use crate::console::{self, Console, Lines};
 use crate::event_loop::Source;
 
 impl Supervisor {
-    /// Opens the first machine's consoles, and makes the terminal raw. Nothing refuses the start any more after that: only then a
-    /// console's file loses what was in it.
+    /// Opens the first machine's consoles, and makes the terminal raw. When all are open nothing refuses the start any more, but a
+    /// terminal that can't be made raw: only then a console's file loses what was in it.
     pub(super) fn open_consoles(&mut self, lines: Lines, on_terminal: bool) -> Result<Offloaded<()>, Error> {
         let messages = self.messages.0.clone();
         let opened = self.offload(move |progress| {
@@ -27,18 +27,20 @@ impl Supervisor {
         };
         // Before the terminal is raw, where a line would end without a carriage return.
         self.announce(&mut consoles);
-        if on_terminal {
-            crash::restore_terminal().map_err(Error::Terminal)?;
-            self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
-        }
         let begun = self.offload(move |progress| {
             let _step = progress.begin("emptying the consoles' files".to_owned());
             consoles.iter_mut().try_for_each(Console::begin).map(|()| consoles)
         })?;
-        match begun {
-            Offloaded::Done(begun) => self.add_consoles(begun?),
+        let begun = match begun {
+            Offloaded::Done(begun) => begun?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        };
+        // Last: until its keys are heard, Ctrl-C must be a signal.
+        if on_terminal {
+            crash::restore_terminal().map_err(Error::Terminal)?;
+            self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
         }
+        self.add_consoles(begun);
         Ok(Offloaded::Done(()))
     }
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
 use fuser::{
-    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request,
+    BackgroundSession, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request, TimeOrNow,
 };
 use libtest_mimic::{Completion, Trial};
 use nix::sys::signal::Signal;
@@ -47,6 +47,10 @@ pub(crate) fn tests() -> Vec<Trial> {
             "hanging_kernel_of_a_restart_is_left_by_its_keys",
             hanging_kernel_of_a_restart_is_left_by_its_keys,
         ),
+        trial(
+            "hanging_console_file_leaves_the_terminal_to_ctrl_c",
+            hanging_console_file_leaves_the_terminal_to_ctrl_c,
+        ),
         trial("hanging_standard_input_stops_nobody", hanging_standard_input_stops_nobody),
     ]
 }
@@ -54,6 +58,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// The names of the files: a kernel, and a disk of 1 GiB of zeros.
 const KERNEL: &str = "kernel";
 const DISK: &str = "disk";
+/// And one for what a guest prints.
+const PRINTED: &str = "printed";
 const DISK_LEN: u64 = 1 << 30;
 
 /// The file system, and a directory beside it.
@@ -62,7 +68,7 @@ struct Storage {
     hangs: Arc<AtomicBool>,
     /// A word for each read that waits for ever.
     hanging: Receiver<()>,
-    held: Arc<Mutex<Vec<ReplyData>>>,
+    held: Arc<Mutex<Held>>,
     session: Option<BackgroundSession>,
 }
 
@@ -124,24 +130,39 @@ impl Storage {
     }
 }
 
-impl Drop for Storage {
-    /// Answers all, so that nobody waits in the kernel for what has gone.
-    fn drop(&mut self) {
+impl Storage {
+    /// Answers all, with an error.
+    fn answer(&self) {
         self.hangs.store(false, Ordering::SeqCst);
-        self.held.lock().unwrap().clear();
+        *self.held.lock().unwrap() = Held::default();
+    }
+}
+
+impl Drop for Storage {
+    /// So that nobody waits in the kernel for what has gone.
+    fn drop(&mut self) {
+        self.answer();
         drop(self.session.take());
     }
+}
+
+/// What waits for its answer.
+#[derive(Default)]
+struct Held {
+    reads: Vec<ReplyData>,
+    changes: Vec<ReplyAttr>,
 }
 
 struct Files {
     kernel: Vec<u8>,
     hangs: Arc<AtomicBool>,
-    held: Arc<Mutex<Vec<ReplyData>>>,
+    held: Arc<Mutex<Held>>,
     report: Mutex<Sender<()>>,
 }
 
 const KERNEL_INODE: INodeNo = INodeNo(2);
 const DISK_INODE: INodeNo = INodeNo(3);
+const PRINTED_INODE: INodeNo = INodeNo(4);
 /// How long the kernel believes what it was told of a file.
 const VALID: Duration = Duration::from_secs(60);
 
@@ -179,12 +200,40 @@ impl Filesystem for Files {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str() {
             Some(KERNEL) => reply.entry(&VALID, &self.attributes(KERNEL_INODE), Generation(0)),
+            Some(PRINTED) => reply.entry(&VALID, &self.attributes(PRINTED_INODE), Generation(0)),
             Some(DISK) => reply.entry(&VALID, &self.attributes(DISK_INODE), Generation(0)),
             _ => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&VALID, &self.attributes(inode));
+    }
+
+    /// Such as of its length.
+    fn setattr(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().changes.push(reply);
+            let _ = self.report.lock().unwrap().send(());
+            return;
+        }
         reply.attr(&VALID, &self.attributes(inode));
     }
 
@@ -200,7 +249,7 @@ impl Filesystem for Files {
         reply: ReplyData,
     ) {
         if self.hangs.load(Ordering::SeqCst) {
-            self.held.lock().unwrap().push(reply);
+            self.held.lock().unwrap().reads.push(reply);
             let _ = self.report.lock().unwrap().send(());
             return;
         }
@@ -301,6 +350,22 @@ fn hanging_kernel_of_a_restart_is_left_by_its_keys(storage: &Storage) {
     monitor.expect_stderr("still reading the kernel", DEADLINE);
     monitor.send(b"\x01x");
     monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// Of which the guest's start loses what was in it. The terminal isn't raw yet.
+fn hanging_console_file_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
+    let devices = format!(r#"[{{"type": "console", "target": {{"file": {:?}}}}}]"#, storage.path(PRINTED));
+    let kernel = guests::path("echo");
+    let config = format!(r#"{{"boot": {{"kernel": {kernel:?}}}, "devices": {devices}}}"#);
+    storage.hangs.store(true, Ordering::SeqCst);
+    let mut monitor = storage.launch(&config).on_terminal().start();
+    storage.wait_until_it_hangs();
+    assert_eq!(monitor.termios(), monitor.termios_before());
+    monitor.send(b"\x03");
+    monitor.expect_stderr("left unfinished: emptying the consoles' files", DEADLINE);
+    // The kernel keeps a process that ends until its call is answered.
+    storage.answer();
+    monitor.expect_code(BY_SIGINT, DEADLINE);
 }
 
 fn hanging_standard_input_stops_nobody(storage: &Storage) {
