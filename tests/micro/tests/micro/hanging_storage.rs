@@ -361,7 +361,7 @@ fn hanging_console_file_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
     let mut monitor = storage.launch(&config).on_terminal().start();
     storage.wait_until_it_hangs();
     assert_eq!(monitor.termios(), monitor.termios_before());
-    monitor.send(b"\x03");
+    monitor.signal(Signal::SIGINT);
     monitor.expect_stderr("left unfinished: emptying the consoles' files", DEADLINE);
     // The kernel keeps a process that ends until its call is answered.
     storage.answer();
