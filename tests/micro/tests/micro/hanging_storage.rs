@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -143,6 +144,8 @@ impl Drop for Storage {
     fn drop(&mut self) {
         self.answer();
         drop(self.session.take());
+        // A monitor that is just ending may have kept it busy. Otherwise this says that it isn't mounted.
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("mnt")).output();
     }
 }
 
