@@ -135,7 +135,7 @@ pub enum ErrorCode {
     NotRunning,
     /// The guest doesn't listen.
     NotListening,
-    /// Another command came that means the opposite.
+    /// A later command has taken it back.
     Superseded,
     /// The host's storage doesn't answer in time.
     StorageHangs,

@@ -128,7 +128,9 @@ fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::R
 fn fmt_time_is_up(late: &Late, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match late {
         Late::Starting(doing) => write!(f, "the timeout has passed before the guest ran: {doing}"),
-        Late::Restarting(doing) => write!(f, "the timeout has passed while the guest was restarted: {doing}"),
+        Late::Restarting(doing) => {
+            write!(f, "the timeout has passed while the guest was being restarted: {doing}")
+        }
         Late::LastOutput => {
             f.write_str("the timeout has passed while the last of the guest's output was on its way")
         }

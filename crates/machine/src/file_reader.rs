@@ -3,12 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::io_thread;
 use crate::transfer::Transfer;
 
 /// Of the thread, in bytes: it calls read(2) and nothing else.
@@ -70,12 +69,7 @@ impl FileReader {
             gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("reader".to_owned()).stack_size(STACK_LEN);
-        // A thread inherits its signal mask. Signals are the main thread's.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let spawned = thread.spawn(move || theirs.work(origin));
-        before.thread_set_mask()?;
-        spawned?;
+        io_thread::spawn("reader", STACK_LEN, move || theirs.work(origin))?;
         Ok(Self(shared))
     }
 

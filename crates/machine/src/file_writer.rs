@@ -3,14 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::io_thread;
 use crate::transfer::Transfer;
 
 /// Bytes taken at once.
@@ -78,12 +77,7 @@ impl FileWriter {
             gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("writer".to_owned()).stack_size(STACK_LEN);
-        // A thread inherits its signal mask. Signals are the main thread's.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let spawned = thread.spawn(move || theirs.work(sink));
-        before.thread_set_mask()?;
-        spawned?;
+        io_thread::spawn("writer", STACK_LEN, move || theirs.work(sink))?;
         Ok(Self(shared))
     }
 

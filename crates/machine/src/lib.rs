@@ -60,6 +60,7 @@ mod guest;
 mod handler;
 mod host_cpu;
 mod inputs;
+mod io_thread;
 mod job;
 mod machine;
 mod message;

@@ -30,7 +30,7 @@ impl Machine {
             RunState::Running => {
                 if !self.vcpus.pause_within(PATIENCE) {
                     self.vcpus.resume();
-                    let message = "not paused: a vCPU waits for a file that the guest has as memory";
+                    let message = "not paused: a vCPU is waiting for a page of a memory-mapped file";
                     return Err(CommandError::new(ErrorCode::StorageHangs, message));
                 }
                 self.virtio.begin_suspend();

@@ -5,6 +5,7 @@
 # Says "interrupt" on the debug console once the device has said that it used the buffer, and resets the machine.
 # To be seen: "interrupt". A machine that has the device on another line waits for ever.
 .include "flat.inc"
+.include "virtio.inc"
 
 .set STACK, 0x7000
 .set IDT, 0x3000                # 256 gates of 8 bytes
@@ -25,16 +26,7 @@
 .set IOWIN, 0xfec00010          # and the register that it selects
 .set REDIRECTION, 0x10 + 2 * IRQ # of the line: its low half; the high half, whose upper byte is the APIC id, follows
 
-.set REGISTERS, 0xd0000000 + DEVICE * 0x1000    # virtio 1.2 §4.2.2
-.set QUEUE_RING, 0x4000         # the descriptors; the other parts of the queue follow
-.set AVAIL, 0x4100
-.set USED, 0x4200
 .set BUFFER, 0x5000
-.set WRITABLE, 2                # flag of a descriptor: the device writes it
-
-.macro register offset, value
-        mov     dword ptr [REGISTERS + \offset], \value
-.endm
 
 .macro port_write port, value   # changes al
         mov     al, \value
@@ -77,20 +69,7 @@ start:
         mov     dword ptr [IOWIN], VECTORS + IRQ # an edge, active high, not masked
 .endif
 
-# The driver's initialization (virtio 1.2 §3.1.1): reset, acknowledge, driver, features, queue, ready.
-        register 0x70, 0
-        register 0x70, 1
-        register 0x70, 3
-        register 0x24, 1
-        register 0x20, 1                # VIRTIO_F_VERSION_1, bit 32
-        register 0x70, 11
-        register 0x30, 0
-        register 0x38, 2
-        register 0x80, QUEUE_RING
-        register 0x90, AVAIL
-        register 0xa0, USED
-        register 0x44, 1
-        register 0x70, 15
+        init_driver 2
 
         mov     dword ptr [QUEUE_RING], BUFFER
         mov     dword ptr [QUEUE_RING + 8], 16

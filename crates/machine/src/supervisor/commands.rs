@@ -87,7 +87,7 @@ impl Supervisor {
                     self.requests.pending.push(asked);
                 }
                 _ => {
-                    let message = "another command came that means the opposite";
+                    let message = "superseded by a later command";
                     asked.answer(Outcome::Error(CommandError::new(ErrorCode::Superseded, message)));
                 }
             }
@@ -110,7 +110,7 @@ impl Supervisor {
                     doing: Some(doing.to_owned()),
                     machine: None,
                 })),
-                _ => Executed::Failed(CommandError::new(ErrorCode::NotRunning, "no guest runs")),
+                _ => Executed::Failed(CommandError::new(ErrorCode::NotRunning, "no guest is running")),
             };
         };
         match command {
@@ -189,7 +189,7 @@ mod tests {
             machine: None,
         };
         assert_eq!(answer(), (1, Outcome::Result(Reply::Status(not_running()))));
-        let error = CommandError::new(ErrorCode::NotRunning, "no guest runs");
+        let error = CommandError::new(ErrorCode::NotRunning, "no guest is running");
         assert_eq!(answer(), (2, Outcome::Error(error)));
         assert_eq!(answer(), (3, Outcome::Result(Reply::Done)));
         assert_eq!(answer(), (4, Outcome::Result(Reply::Status(not_running()))), "also while it ends");

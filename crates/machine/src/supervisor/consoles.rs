@@ -28,7 +28,7 @@ impl Supervisor {
         // Before the terminal is raw, where a line would end without a carriage return.
         self.announce(&mut consoles);
         let begun = self.offload(move |progress| {
-            let _step = progress.begin("emptying the consoles' files".to_owned());
+            let _step = progress.begin("truncating the consoles' files".to_owned());
             consoles.iter_mut().try_for_each(Console::begin).map(|()| consoles)
         })?;
         let begun = match begun {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Time after which the user is told what the end waits for, and may ask again to leave it.
+/// After this time the user is told what the end is waiting for; a second request ends the monitor without it.
 pub(super) const NOTICE: Duration = Duration::from_secs(1);
 /// Time that an unfinished start has. It has nothing to lose but the names of sockets.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(1);

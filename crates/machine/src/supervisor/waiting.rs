@@ -101,7 +101,9 @@ impl Supervisor {
         let is_asked_twice = self.asked_for.as_ref().is_some_and(Ending::is_asked_for);
         if patience > NOTICE && !is_asked_twice {
             let left = patience - NOTICE;
-            warn!("still {doing}; another signal, Ctrl-A x, or {left:?} more leave that unfinished");
+            warn!(
+                "still {doing}; another signal or Ctrl-A x ends the monitor without waiting, as does a timeout in {left:?}"
+            );
             if let Waited::Done(done) = self.wait_for(job, Some(begun + patience), Ending::is_asked_for)? {
                 return Ok(Some(done));
             }

@@ -139,7 +139,9 @@ impl Image {
 fn counts_as_free(table: fn(&Image) -> u64, name: &str) {
     let image = Image::new();
     image.write(image.refcount_block + table(&image) / CLUSTER * 2, &[0, 0]);
-    image.assert_refused(&format!("{name} counts as free: repair it, qemu-img check -r all DIR/a.qcow2"));
+    image.assert_refused(&format!(
+        "{name} has a reference count of 0: repair it, qemu-img check -r all DIR/a.qcow2"
+    ));
     let mut disk = image.images.disk("a.qcow2", json!({"read_only": true}));
     assert_eq!(read(&mut disk, FIRST, 512), (vec![17; 512], OK));
     drop(disk);
@@ -194,7 +196,7 @@ fn other_data_counts_as_free() {
     image.set_count(entry << 1 >> 1, 0);
     let at = entry << 1 >> 1;
     let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
-    image.assert_refused(&format!("data at {at:#x} counts as free: {repair}"));
+    image.assert_refused(&format!("data at {at:#x} has a reference count of 0: {repair}"));
 }
 
 fn each_width() {
@@ -224,7 +226,7 @@ fn snapshot_counts_as_free(table: fn(&Image) -> u64, name: &str) {
     let at = table(&image);
     image.set_count(at, 0);
     let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
-    image.assert_refused(&format!("{name} at {at:#x} counts as free: {repair}"));
+    image.assert_refused(&format!("{name} at {at:#x} has a reference count of 0: {repair}"));
     assert!(
         try_open(json!({"path": image.images.path("a.qcow2"), "format": "qcow2", "read_only": true})).is_ok()
     );
@@ -262,7 +264,7 @@ fn shared_l2_is_copied() {
     image.write(image.l1, &(image.l2 | 1 << 63).to_be_bytes());
     let (l2, repair) = (image.l2, "repair it, qemu-img check -r all DIR/a.qcow2");
     image.assert_refused(&format!(
-        "a level 2 table at {l2:#x} is marked as the disk's alone and counts 2: {repair}"
+        "a level 2 table at {l2:#x} is marked COPIED but has a reference count of 2: {repair}"
     ));
     image.images.qemu_img("check -r all DIR/a.qcow2");
     let mut disk = image.images.disk("a.qcow2", json!({}));
@@ -276,7 +278,8 @@ fn shared_l2_counts_as_one() {
     let image = Image::with_snapshot();
     image.set_count(image.l2, 1);
     let (l2, repair) = (image.l2, "repair it, qemu-img check -r all DIR/a.qcow2");
-    let problem = format!("a level 2 table at {l2:#x} has 2 users and counts 1: {repair}");
+    let problem =
+        format!("a level 2 table at {l2:#x} is used 2 times but has a reference count of 1: {repair}");
     image.assert_refused(&problem);
     image.write(image.l1, &(image.l2 | 1 << 63).to_be_bytes());
     image.assert_refused(&problem);
@@ -290,7 +293,9 @@ fn shared_data_is_copied() {
     assert_eq!(data >> 63, 0);
     image.write(image.l2 + 8, &(data | 1 << 63).to_be_bytes());
     let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
-    image.assert_refused(&format!("data at {data:#x} is marked as the disk's alone and counts 2: {repair}"));
+    image.assert_refused(&format!(
+        "data at {data:#x} is marked COPIED but has a reference count of 2: {repair}"
+    ));
     image.images.qemu_img("check -r all DIR/a.qcow2");
     let mut disk = image.images.disk("a.qcow2", json!({}));
     assert_eq!(send(&mut disk, OUT, 128, &[18; 4096]), OK);
@@ -303,7 +308,9 @@ fn data_counts_as_free() {
     let data = image.read(image.l2) << 8 >> 8;
     image.set_count(data, 0);
     let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
-    image.assert_refused(&format!("data at {data:#x} is marked as the disk's alone and counts 0: {repair}"));
+    image.assert_refused(&format!(
+        "data at {data:#x} is marked COPIED but has a reference count of 0: {repair}"
+    ));
 }
 
 /// A cluster that reads as zeros, and has its place.
@@ -371,7 +378,7 @@ fn shared_data_far_behind() {
     assert_eq!(
         told,
         [format!(
-            "{path} is damaged, data at {data:#x} is marked as the disk's alone and counts 2: repair it, qemu-img check -r all \
+            "{path} is damaged, data at {data:#x} is marked COPIED but has a reference count of 2: repair it, qemu-img check -r all \
              {path}; until then writes fail"
         )]
     );
@@ -447,6 +454,6 @@ fn many_snapshots() {
     assert_eq!(image.images.refusal("a.qcow2", json!({})), TOO_MANY);
     let image = hostile_snapshots(65_536, 1 << 40, 0);
     let repair = "repair it, qemu-img check -r all DIR/a.qcow2";
-    image.assert_refused(&format!("the snapshot table at 0x1000000 counts as free: {repair}"));
+    image.assert_refused(&format!("the snapshot table at 0x1000000 has a reference count of 0: {repair}"));
     assert!(begun.elapsed() < DEADLINE);
 }

@@ -80,7 +80,7 @@ pub(super) const IMAGES: &[Image] = &[
     flat("virtio-irq-5", "flat/virtio-irq.S", HIGH, &["IRQ=5", "DEVICE=0"]),
     flat("virtio-irq-9", "flat/virtio-irq.S", HIGH, &["IRQ=9", "DEVICE=8"]),
     flat("virtio-irq-16", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=9"]),
-    flat("disk-read", "disk-read.S", HIGH, &[]),
+    flat("disk-read", "flat/disk-read.S", HIGH, &[]),
     flat("virtio-irq-16-acpi", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=0"]),
     flat("roll-call", "flat/roll-call.S", HIGH, &[]),
     flat("fault-triple-16", "flat/fault.S", LOW, &["MODE=16", "KIND=0"]),

@@ -365,7 +365,7 @@ fn hanging_console_file_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
     storage.wait_until_it_hangs();
     assert_eq!(monitor.termios(), monitor.termios_before());
     monitor.signal(Signal::SIGINT);
-    monitor.expect_stderr("left unfinished: emptying the consoles' files", DEADLINE);
+    monitor.expect_stderr("left unfinished: truncating the consoles' files", DEADLINE);
     // The kernel keeps a process that ends until its call is answered.
     storage.answer();
     monitor.expect_code(BY_SIGINT, DEADLINE);

@@ -47,7 +47,7 @@ pub enum Refusal {
         /// Where, in bytes.
         at: u64,
     },
-    /// The cluster of one of its tables counts as free.
+    /// The cluster of one of its tables has a reference count of 0.
     Uncounted {
         /// Which.
         table: Table,
@@ -65,7 +65,7 @@ pub enum Refusal {
         /// How many tables name it.
         users: u64,
     },
-    /// A cluster is marked as the disk's alone (COPIED), to be written in place, and doesn't count as one.
+    /// A cluster is marked COPIED, to be written in place, and its reference count isn't 1.
     NotOne {
         /// What is there.
         what: &'static str,
@@ -74,7 +74,7 @@ pub enum Refusal {
         /// How often it counts as used.
         count: u64,
     },
-    /// Data counts as free.
+    /// Data has a reference count of 0.
     UncountedData {
         /// Where, in bytes.
         at: u64,
@@ -187,18 +187,20 @@ impl Refusal {
             }
             Self::Uncounted { table, at } => {
                 format!(
-                    "is damaged, {table} at {at:#x} counts as free: repair it, qemu-img check -r all {path}"
+                    "is damaged, {table} at {at:#x} has a reference count of 0: repair it, qemu-img check -r all {path}"
                 )
             }
             Self::Undercounted { table, at, count, users } => format!(
-                "is damaged, {table} at {at:#x} has {users} users and counts {count}: repair it, qemu-img check -r all {path}"
+                "is damaged, {table} at {at:#x} is used {users} times but has a reference count of {count}: repair it, qemu-img check -r all {path}"
             ),
             Self::NotOne { what, at, count } => format!(
-                "is damaged, {what} at {at:#x} is marked as the disk's alone and counts {count}: repair it, qemu-img check -r \
+                "is damaged, {what} at {at:#x} is marked COPIED but has a reference count of {count}: repair it, qemu-img check -r \
                  all {path}"
             ),
             Self::UncountedData { at } => {
-                format!("is damaged, data at {at:#x} counts as free: repair it, qemu-img check -r all {path}")
+                format!(
+                    "is damaged, data at {at:#x} has a reference count of 0: repair it, qemu-img check -r all {path}"
+                )
             }
             Self::DataOverTable { at } => {
                 format!("is damaged, data at {at:#x} lies over a table: see qemu-img check {path}")
