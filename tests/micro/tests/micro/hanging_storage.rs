@@ -139,6 +139,14 @@ impl Storage {
     }
 }
 
+struct AnswerAtEnd<'a>(&'a Storage);
+
+impl Drop for AnswerAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.answer();
+    }
+}
+
 impl Drop for Storage {
     /// So that nobody waits in the kernel for what has gone.
     fn drop(&mut self) {
@@ -362,11 +370,12 @@ fn hanging_console_file_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
     let config = format!(r#"{{"boot": {{"kernel": {kernel:?}}}, "devices": {devices}}}"#);
     storage.hangs.store(true, Ordering::SeqCst);
     let mut monitor = storage.launch(&config).on_terminal().start();
+    // The kernel keeps a process that ends until its call is answered, also if the test fails.
+    let _answer = AnswerAtEnd(storage);
     storage.wait_until_it_hangs();
     assert_eq!(monitor.termios(), monitor.termios_before());
     monitor.signal(Signal::SIGINT);
     monitor.expect_stderr("left unfinished: truncating the consoles' files", DEADLINE);
-    // The kernel keeps a process that ends until its call is answered.
     storage.answer();
     monitor.expect_code(BY_SIGINT, DEADLINE);
 }
