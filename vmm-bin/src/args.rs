@@ -90,6 +90,9 @@ pub(crate) struct Args {
     /// Print the plan (memory map, addresses, entry, command line) and start no guest; files and virtio devices are opened
     #[arg(long, help_heading = RUN)]
     pub(crate) check: bool,
+    /// Build the machine and leave it paused before its first instruction; Ctrl-A p starts it
+    #[arg(long, help_heading = RUN)]
+    pub(crate) paused: bool,
     /// End the run after this time, such as 5s, with exit code 124
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     timeout: Option<Timeout>,

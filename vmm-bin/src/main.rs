@@ -93,9 +93,13 @@ fn boot(
         supervisor.attach(&log);
         streams.log = Some(log);
     }
+    let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
     // Who was put into the background later goes on there.
-    if plan.is_on_stdio() && io::stdin().is_terminal() && terminal::is_background(io::stdin()) {
+    if has_keys && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
+    }
+    if args.paused && !has_keys {
+        return Err(Failure::NoKeys);
     }
     let ran = supervisor.run(Start {
         config,
@@ -105,6 +109,7 @@ fn boot(
         diagnostics: args.diagnostics(streams),
         metrics,
         announcements: Some(streams.stdout.clone()),
+        paused: args.paused,
         restarted: log::restarted,
     });
     match ran {

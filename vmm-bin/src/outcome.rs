@@ -52,6 +52,10 @@ pub(crate) enum Failure {
          or give the guest another console with --serial pty, or no input with </dev/null"
     )]
     Background,
+    #[error(
+        "--paused: without a console on a terminal nothing could start the guest: leave it out, or give the guest the terminal"
+    )]
+    NoKeys,
     #[error("standard output")]
     Stdout(#[source] io::Error),
 }
@@ -100,6 +104,7 @@ impl Failure {
         match self {
             Self::Bare(_)
             | Self::Background
+            | Self::NoKeys
             | Self::Config(ConfigError::Flag { .. })
             | Self::LogFile { .. }
             | Self::Stream(_)

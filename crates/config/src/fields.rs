@@ -40,7 +40,22 @@ pub struct FieldError {
 /// # Errors
 /// A field is unknown or missing, or its value can't be.
 pub fn read_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
-    read(fields).map_err(|(path, problem)| {
+    read_beside(fields, BESIDE)
+}
+
+/// Reads the fields of a [`DeviceUpdate`](crate::DeviceUpdate), in the same way.
+///
+/// # Errors
+/// A field is unknown or missing, or its value can't be.
+pub fn read_update<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
+    read_beside(fields, &[])
+}
+
+fn read_beside<T: DeserializeOwned>(
+    fields: &Value,
+    beside: &'static [&'static str],
+) -> Result<T, FieldError> {
+    read(fields, beside).map_err(|(path, problem)| {
         let problem = match missing_name(&problem) {
             Some(name) => missing::<T>(fields.clone(), &path, name),
             None => problem,
@@ -49,10 +64,13 @@ pub fn read_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError>
     })
 }
 
-fn read<T: DeserializeOwned>(fields: &Value) -> Result<T, (serde_path_to_error::Path, String)> {
+fn read<T: DeserializeOwned>(
+    fields: &Value,
+    beside: &'static [&'static str],
+) -> Result<T, (serde_path_to_error::Path, String)> {
     let mut track = Track::new();
     let tracked = serde_path_to_error::Deserializer::new(fields, &mut track);
-    let read = T::deserialize(FieldDeserializer { inner: tracked, beside: BESIDE });
+    let read = T::deserialize(FieldDeserializer { inner: tracked, beside });
     read.map_err(|error| (track.path(), error.to_string()))
 }
 
@@ -72,7 +90,7 @@ fn missing<T: DeserializeOwned>(mut fields: Value, path: &serde_path_to_error::P
     if let Some(object) = object.and_then(Value::as_object_mut) {
         object.insert(name.to_owned(), Value::Null);
     }
-    let refused = read::<T>(&fields).err().map(|(_, problem)| problem);
+    let refused = read::<T>(&fields, &[]).err().map(|(_, problem)| problem);
     let expected = refused.as_deref().and_then(|problem| problem.strip_prefix("expected "));
     match expected.and_then(|expected| expected.strip_suffix(", found null")) {
         Some(expected) => format!("{} is missing, give {expected}", quote(name)),

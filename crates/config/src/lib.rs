@@ -84,7 +84,8 @@ pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
 pub use command::{
-    Command, CommandError, ErrorCode, MachineState, MachineStatus, Outcome, Reply, Request, Response, Status,
+    Command, CommandError, DeviceUpdate, ErrorCode, ListedDevice, MachineState, MachineStatus, Outcome,
+    Reply, Request, Response, Status,
 };
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;
@@ -92,7 +93,7 @@ pub use device::Device;
 pub use error::{ConfigError, Position, ReadProblem};
 pub use expect::{Expect, ExpectedMemory, Value};
 pub use features::CpuFeatures;
-pub use fields::{FieldError, read_fields};
+pub use fields::{FieldError, read_fields, read_update};
 pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
 pub use flag::Flag;
 pub use flag_fields::FlagFields;

@@ -70,7 +70,7 @@ pub enum Error {
         /// Place in the config's list.
         index: usize,
         /// Why not.
-        source: vmm_virtio::OpenError,
+        source: vmm_virtio::DeviceError,
     },
     /// Two devices have what only one can have.
     #[error(
@@ -328,8 +328,8 @@ impl Error {
             Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } => Blame::Config,
             Self::TooManyDevices { .. } | Self::NoMpTable { .. } => Blame::Config,
             Self::OpenDevice { source, .. } => match source.blame {
-                vmm_virtio::OpenBlame::Config => Blame::Config,
-                vmm_virtio::OpenBlame::Host => Blame::Host,
+                vmm_virtio::DeviceBlame::Config => Blame::Config,
+                vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
             Self::HostApicIds { .. } | Self::HostAffinity { .. } | Self::HostFeatures(_) => Blame::Host,

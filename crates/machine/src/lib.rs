@@ -31,6 +31,7 @@
 //!     diagnostics: Diagnostics::default(),
 //!     metrics: None,
 //!     announcements: None,
+//!     paused: false,
 //!     restarted: |_| {},
 //! })?;
 //! println!("{}", run.ending);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tracing::debug;
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
 use vmm_devices::{Output, PowerManagement};
@@ -19,7 +20,7 @@ use crate::job::Progress;
 use crate::parts::Parts;
 use crate::run_state::RunState;
 use crate::virtio::VirtioDevices;
-use crate::{Ending, Error, Plan, expect};
+use crate::{Ending, Error, Plan, expect, metrics};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub(crate) struct Machine {
@@ -56,9 +57,15 @@ impl Machine {
         self.power.as_ref().is_some_and(|power| power.press_power_button())
     }
 
+    /// What the devices have counted.
+    pub(crate) fn counters(&self) -> Value {
+        metrics::counters(self.uptime(), &self.virtio)
+    }
+
     /// How it is.
     pub(crate) fn status(&self) -> Status {
         let state = match self.state {
+            RunState::Configured => MachineState::Configured,
             RunState::Running => MachineState::Running,
             RunState::Pausing { .. } => MachineState::Pausing,
             RunState::Paused => MachineState::Paused,
@@ -67,6 +74,7 @@ impl Machine {
             vcpus: self.vcpus.count() as u32,
             memory_bytes: self.ram.regions().map(|region| region.len).sum(),
             uptime_ms: self.uptime().as_millis() as u64,
+            devices: self.virtio.listed().collect(),
         };
         Status { state, doing: None, machine: Some(machine) }
     }

@@ -62,17 +62,17 @@ impl MetricsFile {
 
     /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before, and names
     /// the file.
-    pub(crate) fn write(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
-        self.begin(uptime, devices).map_err(|error| self.unwritten(&error))
+    pub(crate) fn write(&self, counters: &Value) -> io::Result<()> {
+        self.begin(counters).map_err(|error| self.unwritten(&error))
     }
 
-    fn begin(&self, uptime: Duration, devices: &VirtioDevices) -> io::Result<()> {
+    fn begin(&self, counters: &Value) -> io::Result<()> {
         let before = self.writer.take_outcome();
         if let Some(made) = &*self.made {
             made.keep();
         }
         // 16 devices at most, of some 200 bytes each.
-        let text = format!("{:#}\n", counters(uptime, devices));
+        let text = format!("{counters:#}\n");
         if !self.writer.hand_over(text.as_bytes()) {
             return Err(io::Error::other("the file still takes those of the last time"));
         }

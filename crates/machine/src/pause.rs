@@ -1,7 +1,9 @@
 //! Pause and resume.
 //!
 //! ```text
-//!            pause                       the devices are at rest
+//!   configured
+//!      |  start
+//!      v     pause                       the devices are at rest
 //!   running -------> vCPUs out of the guest -------------------> paused
 //!      ^                                                           |
 //!      +----------------- devices, then vCPUs <--------------------+
@@ -21,6 +23,12 @@ use crate::run_state::RunState;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Machine {
+    /// Lets the vCPUs of a machine that is configured enter the guest for the first time.
+    pub(crate) fn start(&mut self) {
+        self.vcpus.resume();
+        self.state = RunState::Running;
+    }
+
     /// Begins to pause a machine that runs. A paused one stays so; one that pauses and would go on then doesn't. `say` tells the user.
     ///
     /// # Errors
@@ -38,7 +46,7 @@ impl Machine {
                 self.finish_pause(say);
             }
             RunState::Pausing { resumes } => *resumes = false,
-            RunState::Paused => {}
+            RunState::Configured | RunState::Paused => {}
         }
         Ok(())
     }
@@ -61,6 +69,10 @@ impl Machine {
     pub(crate) fn resume(&mut self, mut say: impl FnMut(&str)) {
         match &mut self.state {
             RunState::Running => {}
+            RunState::Configured => {
+                say("started");
+                self.start();
+            }
             RunState::Pausing { resumes } => *resumes = true,
             RunState::Paused => {
                 // Before whatever the guest prints.

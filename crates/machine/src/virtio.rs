@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -9,12 +10,12 @@ use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
 use vmm_arch::layout;
 use vmm_bus::{Bus, IrqLine};
-use vmm_config::{AnnounceVirtio, Config, VirtioSection, printable};
+use vmm_config::{AnnounceVirtio, Config, ListedDevice, VirtioSection, printable};
 use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{
-    Claim, Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Setting,
+    Claim, Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session, Setting,
     VirtioDevice,
 };
 
@@ -346,6 +347,27 @@ impl VirtioDevices {
             let control = transport.control();
             log.tell(id, control.take_fault(), control.take_notices());
         }
+    }
+
+    /// Calls `act` on the thread of the device with this id, and returns where the result comes; there is news when it has. `None`
+    /// if there is no such device.
+    pub(crate) fn with_device<T: Send + 'static>(
+        &self,
+        id: &str,
+        act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> T + Send + 'static,
+    ) -> Option<Receiver<T>> {
+        let device = self.0.iter().find(|device| device.id == id)?;
+        Some(device.transport.control().with_device(act))
+    }
+
+    /// Their ids, in the order of the config.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|device| device.id.as_str())
+    }
+
+    /// Their ids and kinds, in the order of the config.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = ListedDevice> {
+        self.0.iter().map(|device| ListedDevice { id: device.id.clone(), kind: device.kind.to_owned() })
     }
 
     /// What each device counts, by its id.

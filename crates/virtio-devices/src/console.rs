@@ -10,9 +10,10 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_config::Serial;
+use serde_json::{Map, Value, json};
+use vmm_config::{Ranged, Serial, read_update};
 use vmm_virtio::{
-    Buffers, Chain, ConfigSpace, Counters, DevicePort, Fault, Head, HostEnd, HostPort, Kind, OpenError,
+    Buffers, Chain, ConfigSpace, Counters, DeviceError, DevicePort, Fault, Head, HostEnd, HostPort, Kind,
     Session, Setting, Step, TerminalSize, VirtioDevice, port,
 };
 
@@ -56,6 +57,21 @@ pub struct Config {
     pub target: Serial,
 }
 
+/// What can be changed while the machine exists.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    size: Option<Size>,
+}
+
+/// A terminal's size in characters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"columns\": 80, \"rows\": 25}")]
+struct Size {
+    columns: Ranged<1, 65535>,
+    rows: Ranged<1, 65535>,
+}
+
 /// Always free, and told to the user: standard input and output belong to the serial console by default.
 fn pty() -> Serial {
     Serial::Pty
@@ -66,7 +82,7 @@ impl Kind for Console {
     const ID: u32 = 3;
     type Config = Config;
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let end = match config.target {
             Serial::Stdio => HostEnd::Stdio,
             Serial::Pty => HostEnd::Pty,
@@ -74,7 +90,7 @@ impl Kind for Console {
             Serial::File(path) => HostEnd::File(setting.path(path)),
             Serial::Socket(path) => HostEnd::Socket(setting.path(path)),
         };
-        let (port, host) = port(end).map_err(|error| OpenError::host("", error))?;
+        let (port, host) = port(end).map_err(|error| DeviceError::host("", error))?;
         Ok(Self { port, host: Some(host), partial: None })
     }
 }
@@ -129,6 +145,20 @@ impl VirtioDevice for Console {
     fn stop(&mut self, session: &mut Session) {
         let _ = session.unwatch(self.port.bell());
         self.port.set_wanted(false);
+    }
+
+    /// The size of a console that no terminal shows, such as one on a socket. A terminal's own size replaces it when that changes.
+    fn update(&mut self, fields: &Value, _session: Option<&mut Session>) -> Result<(), DeviceError> {
+        let Update { size } = read_update(fields)?;
+        if let Some(Size { columns, rows }) = size {
+            self.port.resize(TerminalSize { columns: columns.get() as u16, rows: rows.get() as u16 });
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Map<String, Value> {
+        let TerminalSize { columns, rows } = self.port.size();
+        Map::from_iter([("size".to_owned(), json!({"columns": columns, "rows": rows}))])
     }
 
     /// Of a chain that had gone in part nothing more comes.

@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use vmm_hostio::range_lock::{self, DOES, END, FORBIDS, LockKind, READ, RESIZE, WRITE, WRITE_UNCHANGED};
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 use crate::place::{Access, Place};
 
@@ -37,7 +37,7 @@ const WRITER: Claims = Claims {
 
 /// Locks `file`, against everybody for a writer and against writers for a reader. `instead` is what else a second writer may
 /// do.
-pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), OpenError> {
+pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), DeviceError> {
     match try_lock(file, access) {
         Ok(true) => Ok(()),
         Ok(false) => Err(place.wrong(&refusal(access, Holder::of(file), instead))),

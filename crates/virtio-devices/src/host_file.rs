@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_hostio::overlay_mount;
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 use crate::loop_device::{LayersBelow, hold_below};
 use crate::place::{Access, Place};
@@ -26,7 +26,7 @@ pub(crate) struct HostFile {
 ///
 /// A block device that is to be written is claimed: whoever has it by another node of the same device, or has mounted it, keeps
 /// us out, and we them. A lock is of one node only.
-pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostFile, OpenError> {
+pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostFile, DeviceError> {
     // Before it is opened: that blocks on a FIFO, and does things to some devices.
     let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
     check(place, access, noun, &found)?;
@@ -63,7 +63,7 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostF
     Ok(HostFile { file, is_device: found.file_type().is_block_device(), below })
 }
 
-fn unopened(place: Place<'_>, access: Access, error: io::Error) -> OpenError {
+fn unopened(place: Place<'_>, access: Access, error: io::Error) -> DeviceError {
     match (error.kind(), access) {
         (ErrorKind::NotFound | ErrorKind::NotADirectory, _) => match std::fs::read_link(place.path) {
             Ok(target) => place.wrong(&format!(
@@ -89,7 +89,7 @@ const READ_ONLY: &str = "is read-only but \"read_only\" is false, set that or le
 const BUSY: &str = "is in use by the host (mounted, as swap or in a volume), or by another program or device of this machine: \
                     see lsblk(8) and free it, or set \"read_only\"";
 
-fn check(place: Place<'_>, access: Access, noun: &str, found: &Metadata) -> Result<(), OpenError> {
+fn check(place: Place<'_>, access: Access, noun: &str, found: &Metadata) -> Result<(), DeviceError> {
     let kind = found.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         let kind = describe(kind);

@@ -30,7 +30,7 @@ pub mod vsock;
 
 use vmm_virtio::Entry;
 
-pub use balloon::{Balloon, BalloonHandle, BalloonStats};
+pub use balloon::Balloon;
 pub use block::Block;
 pub use console::Console;
 pub use net::Net;

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_config::{ByteSize, Ranged};
 use vmm_hostio::{Rate, RateLimiter};
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 /// What the guest may use. What is absent is without limit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -32,7 +32,7 @@ impl Limits {
     ///
     /// # Errors
     /// One lets nothing through, or a burst limits nothing. The field is called `limits`.
-    pub(crate) fn limiter(&self) -> Result<Option<RateLimiter>, OpenError> {
+    pub(crate) fn limiter(&self) -> Result<Option<RateLimiter>, DeviceError> {
         let bytes = rate("bytes", self.bytes_per_second, self.bytes_burst, ByteSize::bytes)?;
         let operations = rate("operations", self.operations_per_second, self.operations_burst, Ranged::get)?;
         let is_limited = bytes.is_some() || operations.is_some();
@@ -45,9 +45,9 @@ fn rate<N: Copy + fmt::Display>(
     per_second: Option<N>,
     burst: Option<N>,
     number: fn(N) -> u64,
-) -> Result<Option<Rate>, OpenError> {
+) -> Result<Option<Rate>, DeviceError> {
     let wrong = |name: &str, problem: &str| {
-        Err(OpenError::config(&format!("limits.{what}_{name}"), problem.to_owned()))
+        Err(DeviceError::config(&format!("limits.{what}_{name}"), problem.to_owned()))
     };
     match (per_second.map(number), burst.map(number)) {
         (Some(0), _) => wrong("per_second", "0 lets nothing through, leave it out for no limit"),

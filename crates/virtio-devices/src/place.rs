@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 /// What may be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +21,23 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     /// The config is wrong: `problem` is what the file is or has, and what to change.
-    pub(crate) fn wrong(&self, problem: &str) -> OpenError {
-        OpenError::config(self.field, format!("{} {problem}", self.path.display()))
+    pub(crate) fn wrong(&self, problem: &str) -> DeviceError {
+        DeviceError::config(self.field, format!("{} {problem}", self.path.display()))
     }
 
     /// The host refuses; if it's the path that it refuses, the config is wrong.
-    pub(crate) fn host(&self, problem: &str, error: &io::Error) -> OpenError {
+    pub(crate) fn host(&self, problem: &str, error: &io::Error) -> DeviceError {
         use nix::errno::Errno as Code;
         let text = format!("{} {problem}: {error}", self.path.display());
         match error.raw_os_error().map(Code::from_raw) {
-            Some(Code::ELOOP) => {
-                OpenError::config(self.field, format!("{text}: a symbolic link leads to itself, correct it"))
-            }
+            Some(Code::ELOOP) => DeviceError::config(
+                self.field,
+                format!("{text}: a symbolic link leads to itself, correct it"),
+            ),
             Some(Code::ENOENT | Code::ENOTDIR | Code::ENAMETOOLONG | Code::EISDIR) => {
-                OpenError::config(self.field, format!("{text}: correct the path"))
+                DeviceError::config(self.field, format!("{text}: correct the path"))
             }
-            _ => OpenError::host(self.field, text),
+            _ => DeviceError::host(self.field, text),
         }
     }
 }

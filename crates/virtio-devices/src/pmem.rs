@@ -9,7 +9,7 @@ use serde::Deserialize;
 use vmm_config::FilePath;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{
-    Buffers, ConfigSpace, Fault, Head, Kind, Mapping, OpenError, Session, Setting, Step, VirtioDevice,
+    Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Session, Setting, Step, VirtioDevice,
 };
 
 use crate::file_lock::lock;
@@ -81,10 +81,10 @@ impl Kind for Pmem {
     const ID: u32 = 27;
     type Config = Config;
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let path = setting.path(&config.path);
         let (HostFile { file, below, .. }, len) = open(&path, &config)?;
-        let mapped = file.try_clone().map_err(|error| OpenError::host("path", error))?;
+        let mapped = file.try_clone().map_err(|error| DeviceError::host("path", error))?;
         let mapping = Mapping { file: mapped, len, read_only: config.read_only };
         Ok(Self::new(path, file, below, mapping))
     }
@@ -183,7 +183,7 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
 }
 
 /// Opens the file and locks it, and says how long it is.
-fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), OpenError> {
+fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), DeviceError> {
     let place = Place { path, field: "path" };
     let access = if config.read_only { Access::Read } else { Access::ReadWrite };
     let opened = host_file::open(place, access, "a file")?;

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_virtio::{Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice};
 
 /// Bytes that one request gets at most. Linux asks for 64 at a time; a driver that wants more asks again.
 const REQUEST_LEN: u64 = 4096;
@@ -23,8 +23,8 @@ impl Kind for Rng {
     const ID: u32 = 4;
     type Config = Config;
 
-    fn open(_config: Config, _setting: &Setting<'_>) -> Result<Self, OpenError> {
-        getrandom::fill(&mut [0; 1]).map_err(|error| OpenError::host("", error))?;
+    fn open(_config: Config, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
+        getrandom::fill(&mut [0; 1]).map_err(|error| DeviceError::host("", error))?;
         Ok(Self)
     }
 }

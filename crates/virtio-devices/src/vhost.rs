@@ -4,10 +4,10 @@ use std::io;
 
 use rustix::io::Errno;
 use vmm_hostio::VhostError;
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 /// What the kernel's refusal of `/dev/<name>` means, and the command that mends it. The field is called `vhost`.
-pub(crate) fn refusal(name: &str, error: &VhostError) -> OpenError {
+pub(crate) fn refusal(name: &str, error: &VhostError) -> DeviceError {
     // There is a name for it, and no driver.
     let has_none = matches!(Errno::from_io_error(&error.source), Some(Errno::NODEV | Errno::NXIO));
     let problem = match error.source.kind() {
@@ -21,7 +21,7 @@ pub(crate) fn refusal(name: &str, error: &VhostError) -> OpenError {
         }
         _ => format!("/dev/{name} can't be opened: {}", error.source),
     };
-    OpenError::host("vhost", problem)
+    DeviceError::host("vhost", problem)
 }
 
 #[cfg(test)]

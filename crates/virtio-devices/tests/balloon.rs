@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use vmm_virtio::testing::{Buf, DEADLINE, Driver, features};
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
-use vmm_virtio::{Kind, OpenBlame, Setting};
-use vmm_virtio_devices::{Balloon, BalloonHandle};
+use vmm_virtio::{DeviceBlame, Kind, Setting};
+use vmm_virtio_devices::Balloon;
 
 const INFLATE: usize = 0;
 const DEFLATE: usize = 1;
@@ -34,17 +34,20 @@ fn refusal(size: &str) -> String {
     let config = serde_json::from_value(json!({"size": size})).unwrap();
     let setting = Setting { directory: Path::new("."), vcpus: 1, id: "balloon", plan_only: false };
     let error = Balloon::open(config, &setting).unwrap_err();
-    assert_eq!(error.blame, OpenBlame::Config);
+    assert_eq!(error.blame, DeviceBlame::Config);
     error.to_string()
 }
 
-/// A driver that has taken `features`, and the handle of its balloon.
-fn driver(fields: Value, features: u64) -> (Driver, BalloonHandle) {
-    let balloon = open(fields);
-    let handle = balloon.handle();
-    let mut driver = Driver::new(Box::new(balloon), 5);
+/// A driver that has taken `features`.
+fn driver(fields: Value, features: u64) -> Driver {
+    let mut driver = Driver::new(Box::new(open(fields)), 5);
     driver.init(features);
-    (driver, handle)
+    driver
+}
+
+/// A number of the balloon's report.
+fn reported(driver: &Driver, name: &str) -> u64 {
+    driver.report()[name].as_u64().unwrap()
 }
 
 /// Page numbers as a driver writes them.
@@ -79,21 +82,21 @@ fn counted(driver: &Driver, name: &str) -> u64 {
 
 #[test]
 fn config_without_fields_is_a_balloon_without_a_target() {
-    let (driver, handle) = driver(json!({}), 0);
+    let driver = driver(json!({}), 0);
     assert_eq!(driver.config(0, 16), [0; 16]);
-    assert_eq!((handle.target(), handle.actual()), (0, 0));
+    assert_eq!((reported(&driver, "target_bytes"), reported(&driver, "actual_bytes")), (0, 0));
 }
 
 #[test]
 fn config_size_is_the_target_in_pages() {
-    let (driver, handle) = driver(json!({"size": "64M"}), 0);
+    let driver = driver(json!({"size": "64M"}), 0);
     assert_eq!(driver.config(0, 4), 16384_u32.to_le_bytes());
-    assert_eq!(handle.target(), 64 * MIB);
+    assert_eq!(reported(&driver, "target_bytes"), 64 * MIB);
 }
 
 #[test]
 fn config_chooses_what_is_offered() {
-    let offered = |fields| driver(fields, 0).0.offered() & 0xff;
+    let offered = |fields| driver(fields, 0).offered() & 0xff;
     assert_eq!(offered(json!({})), 0b11_0111);
     assert_eq!(offered(json!({"deflate_on_oom": false})), 0b11_0011);
     assert_eq!(offered(json!({"free_page_reporting": false})), 0b00_0111);
@@ -113,17 +116,17 @@ fn config_size_beyond_32_bits_of_pages_is_refused() {
 
 #[test]
 fn actual_is_what_the_driver_writes() {
-    let (driver, handle) = driver(json!({"size": "64M"}), 0);
+    let driver = driver(json!({"size": "64M"}), 0);
     driver.write_config(4, &256_u32.to_le_bytes());
-    assert_eq!(handle.actual(), MIB);
+    assert_eq!(reported(&driver, "actual_bytes"), MIB);
     // The target isn't the driver's.
     driver.write_config(0, &1_u32.to_le_bytes());
-    assert_eq!(handle.target(), 64 * MIB);
+    assert_eq!(reported(&driver, "target_bytes"), 64 * MIB);
 }
 
 #[test]
 fn inflated_pages_leave_the_host_and_read_as_zeros() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 2 * MIB);
     assert_eq!(resident(&driver, PAGES, 2 * MIB), 2 * MIB);
     // Two chains as Linux makes them, of the first 256 pages and of the others but the last.
@@ -139,7 +142,7 @@ fn inflated_pages_leave_the_host_and_read_as_zeros() {
 
 #[test]
 fn inflated_pages_in_any_order_and_twice_are_those_pages() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 2 * MIB);
     let pages = [FIRST + 9, FIRST + 1, FIRST + 8, FIRST + 9, FIRST + 3, FIRST + 4];
     driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
@@ -150,7 +153,7 @@ fn inflated_pages_in_any_order_and_twice_are_those_pages() {
 
 #[test]
 fn inflated_pages_across_regions_leave_both() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, 32 * MIB - 4096, 8192);
     // The last page of the region below 32 MiB, and the first of the one above.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([8191, 8192]))]);
@@ -160,7 +163,7 @@ fn inflated_pages_across_regions_leave_both() {
 
 #[test]
 fn inflated_pages_that_are_no_memory_are_passed_over() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 4096);
     // In the gap below 4 GiB, behind all memory, and the largest number that there is.
     let pages = [0x4000, FIRST, 0x10_0100, u32::MAX];
@@ -172,7 +175,7 @@ fn inflated_pages_that_are_no_memory_are_passed_over() {
 
 #[test]
 fn inflated_chain_of_odd_length_is_whole_numbers_only() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 8192);
     let mut bytes = numbers([FIRST]);
     bytes.extend(&numbers([FIRST + 1])[..3]);
@@ -184,7 +187,7 @@ fn inflated_chain_of_odd_length_is_whole_numbers_only() {
 
 #[test]
 fn inflated_chain_of_a_million_numbers_ends_at_its_bound() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 8192);
     let mut pages = vec![FIRST; 1_000_000];
     // The first one beyond the bound.
@@ -200,7 +203,7 @@ fn inflated_chain_of_a_million_numbers_ends_at_its_bound() {
 /// Sixteen chains, each of as many ranges as a chain may have. The thread looks after other things between them.
 #[test]
 fn inflated_chains_without_end_let_a_stop_in_between() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     // Every other page from 40 MiB on: in what is sorted at a time, no two are neighbours.
     let bytes = numbers((0..16384).map(|n| 10240 + 2 * (n % 1024)));
     let mut queue = driver.queue(INFLATE);
@@ -218,7 +221,7 @@ fn inflated_chains_without_end_let_a_stop_in_between() {
 
 #[test]
 fn deflated_pages_are_counted_and_can_be_used() {
-    let (mut driver, _) = driver(json!({}), 0);
+    let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 4096);
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([FIRST]))]);
     driver.queue(DEFLATE).request(&[Buf::Read(&numbers([FIRST]))]);
@@ -230,7 +233,7 @@ fn deflated_pages_are_counted_and_can_be_used() {
 /// Reports `ranges` by `queue` to a balloon from which the driver took `features`; how much of the memory at [`PAGES`]
 /// stays with the guest.
 fn kept_of_reported(features: u64, queue: usize) -> u64 {
-    let (mut driver, _) = driver(json!({}), features);
+    let mut driver = driver(json!({}), features);
     fill(&driver, PAGES, 2 * MIB);
     let used =
         driver.queue(queue).request(&[Buf::WriteAt(PAGES, MIB as u32), Buf::WriteAt(PAGES + MIB, 0x8_0000)]);
@@ -255,7 +258,7 @@ fn reported_ranges_stay_where_reports_were_not_taken() {
 
 #[test]
 fn reported_ranges_of_a_guest_that_poisons_them_stay() {
-    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | PAGE_POISON);
+    let mut driver = driver(json!({}), PAGE_REPORTING | PAGE_POISON);
     fill(&driver, PAGES, 2 * MIB);
     driver.write_config(12, &0xaaaa_aaaa_u32.to_le_bytes());
     driver.queue(4).request(&[Buf::WriteAt(PAGES, MIB as u32)]);
@@ -268,7 +271,7 @@ fn reported_ranges_of_a_guest_that_poisons_them_stay() {
 
 #[test]
 fn reported_range_across_regions_leaves_both() {
-    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | STATS_VQ);
+    let mut driver = driver(json!({}), PAGE_REPORTING | STATS_VQ);
     fill(&driver, 30 * MIB, 4 * MIB);
     driver.queue(3).request(&[Buf::WriteAt(31 * MIB, 2 * MIB as u32)]);
     assert_eq!(resident(&driver, 30 * MIB, 2 * MIB) + resident(&driver, 32 * MIB, 2 * MIB), 2 * MIB);
@@ -277,7 +280,7 @@ fn reported_range_across_regions_leaves_both() {
 
 #[test]
 fn reported_range_of_part_of_a_page_stays() {
-    let (mut driver, _) = driver(json!({}), PAGE_REPORTING | STATS_VQ);
+    let mut driver = driver(json!({}), PAGE_REPORTING | STATS_VQ);
     fill(&driver, PAGES, 8192);
     driver.queue(3).request(&[Buf::WriteAt(PAGES + 1, 4096), Buf::WriteAt(PAGES + 4096, 4095)]);
     assert_eq!(byte_at(&driver, PAGES + 4096), 7);
@@ -293,94 +296,115 @@ fn stat(tag: u16, value: u64) -> Vec<u8> {
     [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat()
 }
 
-/// Waits until so many statistics have come.
-fn wait_for_reports(handle: &BalloonHandle, count: u64) {
+/// Waits until statistics have come so many times.
+fn wait_for_reports(driver: &Driver, count: u64) -> Value {
     let until = Instant::now() + DEADLINE;
-    while handle.stats().reports < count {
-        assert!(Instant::now() < until, "no statistics");
+    loop {
+        let report = driver.report();
+        if report["statistics_reports"] == count {
+            return report["statistics"].clone();
+        }
+        assert!(Instant::now() < until, "{report:?}");
         std::thread::yield_now();
     }
 }
 
 #[test]
 fn stats_are_kept_until_they_are_asked_for() {
-    let (mut driver, handle) = driver(json!({}), STATS_VQ);
-    assert_eq!(handle.stats().reports, 0);
+    let mut driver = driver(json!({}), STATS_VQ);
     // Free memory, a tag that nobody knows, and half a statistic.
     let bytes = [stat(4, 1234), stat(999, 1), stat(5, 1)[..9].to_vec()].concat();
     let mut queue = driver.queue(STATS);
     let first = queue.add(&[Buf::Read(&bytes)]);
     queue.kick();
-    wait_for_reports(&handle, 1);
-    assert_eq!(queue.try_used(), None);
-    let stats = handle.stats();
-    assert_eq!(stats.values[4..6], [("free_memory", Some(1234)), ("total_memory", None)]);
-    handle.ask_for_stats();
-    assert_eq!(queue.wait_used().head, first);
-    queue.add(&[Buf::Read(&stat(4, 99))]);
-    queue.kick();
-    wait_for_reports(&handle, 2);
-    assert_eq!(handle.stats().values[4], ("free_memory", Some(99)));
+    // After the chain, since the kick comes first.
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
+    assert_eq!(driver.queue(STATS).try_used(), None);
+    let report = driver.report();
+    assert_eq!(report["statistics_reports"], 1);
+    assert_eq!(report["statistics"], json!({"free_memory": 1234}));
+    assert_eq!(driver.queue(STATS).wait_used().head, first);
+    driver.queue(STATS).add(&[Buf::Read(&stat(4, 99))]);
+    driver.queue(STATS).kick();
+    assert_eq!(wait_for_reports(&driver, 2), json!({"free_memory": 99}));
 }
 
 #[test]
 fn stats_in_more_than_one_chain_come_back_but_one() {
-    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    let mut driver = driver(json!({}), STATS_VQ);
     let mut queue = driver.queue(STATS);
     queue.add(&[Buf::Read(&stat(4, 1))]);
     let second = queue.add(&[Buf::Read(&stat(4, 2))]);
     queue.kick();
     assert_eq!(queue.wait_used().head, second);
-    assert_eq!((handle.stats().reports, handle.stats().values[4]), (2, ("free_memory", Some(2))));
+    assert_eq!(wait_for_reports(&driver, 2), json!({"free_memory": 2}));
 }
 
 #[test]
 fn stats_come_back_when_the_device_stops() {
-    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+    let mut driver = driver(json!({}), STATS_VQ);
     let head = driver.queue(STATS).add(&[Buf::Read(&stat(4, 1))]);
     driver.queue(STATS).kick();
-    wait_for_reports(&handle, 1);
+    // After the chain, since the kick comes first.
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
     driver.suspend();
     driver.resume();
     assert_eq!(driver.queue(STATS).wait_used().head, head);
 }
 
 #[test]
-fn stats_of_a_driver_before_its_reset_are_not_given_back_behind_it() {
-    let (mut driver, handle) = driver(json!({}), STATS_VQ);
+fn stats_of_a_driver_before_its_reset_are_not_given_back_after_it() {
+    let mut driver = driver(json!({}), STATS_VQ);
     driver.queue(STATS).add(&[Buf::Read(&stat(4, 1))]);
     driver.queue(STATS).kick();
-    wait_for_reports(&handle, 1);
+    driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
     driver.init(STATS_VQ);
-    handle.ask_for_stats();
+    driver.report();
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
     driver.suspend();
     assert_eq!(driver.queue(STATS).used_index(), 0);
 }
 
 #[test]
-fn target_that_moves_is_told() {
-    let (mut driver, handle) = driver(json!({}), 0);
-    handle.set_target(8 * MIB);
+fn update_of_the_size_is_told() {
+    let mut driver = driver(json!({}), 0);
+    driver.update(json!({"size": "8M"})).unwrap();
     driver.wait_config_change();
     assert_eq!(driver.config(0, 4), 2048_u32.to_le_bytes());
+    assert_eq!(reported(&driver, "target_bytes"), 8 * MIB);
     assert!(!driver.needs_reset());
 }
 
 #[test]
-fn target_that_moved_before_there_was_a_driver_is_told() {
-    let balloon = open(json!({"size": "1M"}));
-    let handle = balloon.handle();
-    let mut driver = Driver::new(Box::new(balloon), 5);
-    handle.set_target(2 * MIB);
+fn update_before_there_was_a_driver_is_told_at_its_start() {
+    let mut driver = Driver::new(Box::new(open(json!({"size": "1M"}))), 5);
+    driver.update(json!({"size": "2M"})).unwrap();
     driver.init(0);
     driver.wait_config_change();
     assert_eq!(driver.config(0, 4), 512_u32.to_le_bytes());
 }
 
 #[test]
-fn target_beyond_what_a_balloon_holds_is_the_most() {
-    let handle = open(json!({})).handle();
-    handle.set_target(u64::MAX);
-    assert_eq!(handle.target(), u64::from(u32::MAX) * 4096);
+fn update_of_a_suspended_balloon_is_told_when_it_goes_on() {
+    let mut driver = driver(json!({}), 0);
+    driver.suspend();
+    driver.update(json!({"size": "2M"})).unwrap();
+    driver.resume();
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 4), 512_u32.to_le_bytes());
+}
+
+#[test]
+fn update_that_is_wrong_names_the_field_and_changes_nothing() {
+    let driver = driver(json!({"size": "1M"}), 0);
+    let refusal = |fields| driver.update(fields).unwrap_err().to_string();
+    assert_eq!(
+        refusal(json!({"size": "6K"})),
+        ".size: 6K isn't whole pages of 4K, which a balloon is made of: try 4K"
+    );
+    assert_eq!(
+        refusal(json!({"size": "2M", "deflate_on_oom": true})),
+        ".deflate_on_oom: unknown field, expected \"size\""
+    );
+    assert_eq!(reported(&driver, "target_bytes"), MIB);
 }

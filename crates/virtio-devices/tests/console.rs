@@ -299,6 +299,25 @@ fn size_is_not_told_to_a_driver_that_did_not_take_it() {
 }
 
 #[test]
+fn size_that_a_user_sets_is_told_and_reported() {
+    let (mut driver, _host) = running();
+    driver.update(json!({"size": {"columns": 100, "rows": 40}})).unwrap();
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 4), [100, 0, 40, 0]);
+    assert_eq!(driver.report()["size"], json!({"columns": 100, "rows": 40}));
+    let refusal = |size| driver.update(json!({"size": size})).unwrap_err().to_string();
+    assert_eq!(
+        refusal(json!({"columns": 0, "rows": 40})),
+        ".size.columns: expected a whole number from 1 to 65535, found the number 0"
+    );
+    assert_eq!(
+        refusal(json!({"columns": 100})),
+        ".size: \"rows\" is missing, give a whole number from 1 to 65535"
+    );
+    assert_eq!(driver.config(0, 4), [100, 0, 40, 0]);
+}
+
+#[test]
 fn chains_of_the_wrong_direction_come_back_empty() {
     let (mut driver, host) = running();
     assert_eq!(driver.queue(RECEIVEQ).request(&[Buf::Read(b"to nobody")]).len, 0);

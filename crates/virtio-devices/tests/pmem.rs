@@ -6,12 +6,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 use vmm_virtio::testing::{Buf, Driver};
-use vmm_virtio::{Kind, OpenBlame, OpenError, Setting, VirtioDevice};
+use vmm_virtio::{DeviceBlame, DeviceError, Kind, Setting, VirtioDevice};
 use vmm_virtio_devices::Pmem;
 
 const MIB: u64 = 1 << 20;
 
-fn try_open(fields: Value) -> Result<Pmem, OpenError> {
+fn try_open(fields: Value) -> Result<Pmem, DeviceError> {
     let config = serde_json::from_value(fields).unwrap();
     Pmem::open(config, &Setting { directory: Path::new("/nowhere"), vcpus: 1, id: "pmem", plan_only: false })
 }
@@ -25,7 +25,7 @@ fn file(len: u64) -> NamedTempFile {
 /// What is said of a file, with PATH for its path.
 fn refusal(path: &Path, read_only: bool) -> String {
     let error = try_open(json!({"path": path, "read_only": read_only})).unwrap_err();
-    assert_eq!(error.blame, OpenBlame::Config);
+    assert_eq!(error.blame, DeviceBlame::Config);
     error.to_string().replace(path.to_str().unwrap(), "PATH")
 }
 

@@ -15,7 +15,7 @@ use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::worker::{QueueStates, Shared, Worker};
-use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, VirtioDevice};
+use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, VirtioDevice};
 
 /// What every device offers (virtio 1.2 §6).
 const RING_FEATURES: u64 =
@@ -203,6 +203,15 @@ impl Control {
         if let Suspension::Done(queues) = std::mem::replace(&mut registers.suspension, Suspension::Not) {
             self.worker.start(registers.features, queues);
         }
+    }
+
+    /// Calls `act` on the device's thread, such as for [`VirtioDevice::update`], with the session if a driver uses the device. The
+    /// caller doesn't wait: there is news when the result is there. If the device's thread has panicked, the sender is gone.
+    pub fn with_device<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        self.worker.with_device(act)
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::notices::NoticeQueue;
-use crate::{ConfigSpace, Counters, Fault, HostPort, Interrupt, Queue};
+use crate::{ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Queue};
 
 /// A virtio device: the part behind the transport. It is owned by its own thread, which calls every method, so that it
 /// needs no lock.
@@ -84,6 +85,23 @@ pub trait VirtioDevice: Send {
     fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
         let _ = session;
         Ok(())
+    }
+
+    /// Changes the device while its machine exists, as a user's command asks: `fields` is an object such as `{"link": "down"}`
+    /// with the fields that a running device can change. `session` is `None` while no driver uses the device, and while the
+    /// machine is paused; what the driver must be told of the change is then told by [`start`](Self::start). The change lasts
+    /// until the monitor ends, resets of the guest included.
+    ///
+    /// # Errors
+    /// A field is unknown or its value can't be used, and nothing has changed; or the host refuses.
+    fn update(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
+        let _ = (fields, session);
+        Err(DeviceError::config("", "nothing of this device can be changed while its machine exists"))
+    }
+
+    /// The device's state for its user, such as `{"link": "up"}`.
+    fn report(&mut self) -> Map<String, Value> {
+        Map::new()
     }
 
     /// The driver resets the device, or the machine stops it. When this returns, every chain that the device kept has been
@@ -173,13 +191,16 @@ impl Session {
         self.queue(index).map_or(Ok(()), |queue| queue.drain(each))
     }
 
-    /// Takes a queue away for somebody else to serve, at the start: its kicks aren't listened to, and for the device there is
-    /// no such queue until [`give_back`](Self::give_back). `None` if the driver didn't set it up.
+    /// Takes a queue away for somebody else to serve: its kicks aren't listened to any more, and for the device there is no such
+    /// queue until [`give_back`](Self::give_back). `None` if the driver didn't set it up.
     pub(crate) fn lend(&mut self, index: usize) -> Option<Queue> {
-        self.queues.get_mut(index)?.take()
+        let queue = self.queues.get_mut(index)?.take()?;
+        // At the start it isn't watched yet.
+        let _ = self.unwatch(queue.kick());
+        Some(queue)
     }
 
-    /// Has a lent queue again, before the stop ends.
+    /// Has a lent queue again, whose kicks still aren't listened to, before the stop ends.
     pub(crate) fn give_back(&mut self, queue: Queue) {
         let index = queue.index();
         self.queues[index] = Some(queue);

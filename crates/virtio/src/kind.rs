@@ -31,7 +31,7 @@ pub trait Kind: VirtioDevice + Sized + 'static {
     ///
     /// # Errors
     /// The config names what isn't there or can't be used.
-    fn open(config: Self::Config, setting: &Setting<'_>) -> Result<Self, OpenError>;
+    fn open(config: Self::Config, setting: &Setting<'_>) -> Result<Self, DeviceError>;
 }
 
 /// What a device may know of the machine that it is opened for.
@@ -55,40 +55,40 @@ impl Setting<'_> {
     }
 }
 
-/// Why a device can't be made.
+/// Why a device can't be opened as its config says, or changed as a request asks.
 #[derive(Debug)]
-pub struct OpenError {
-    /// The field of its config that is to blame, such as `path`; empty for the device as a whole.
+pub struct DeviceError {
+    /// The field with the unusable value, such as `path`; empty for the device as a whole.
     pub field: String,
     /// Who can mend it.
-    pub blame: OpenBlame,
+    pub blame: DeviceBlame,
     /// What is wrong, and what to change.
     pub source: Box<dyn Error + Send + Sync>,
 }
 
-/// Who can mend an [`OpenError`].
+/// Who can mend a [`DeviceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenBlame {
-    /// Who wrote the config.
+pub enum DeviceBlame {
+    /// Whoever wrote the config or the request.
     Config,
-    /// Who runs the host.
+    /// Whoever administers the host.
     Host,
 }
 
-impl OpenError {
-    /// The config's `field` is wrong.
+impl DeviceError {
+    /// The value of `field` can't be used.
     pub fn config(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Config, source: source.into() }
+        Self { field: field.to_owned(), blame: DeviceBlame::Config, source: source.into() }
     }
 
     /// The host lacks something.
     pub fn host(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { field: field.to_owned(), blame: OpenBlame::Host, source: source.into() }
+        Self { field: field.to_owned(), blame: DeviceBlame::Host, source: source.into() }
     }
 }
 
 /// As it stands behind the name of the device's place in the config, such as `devices[1]`.
-impl fmt::Display for OpenError {
+impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, source, .. } = self;
         let dot = if field.is_empty() { "" } else { "." };
@@ -96,9 +96,15 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl Error for OpenError {}
+impl Error for DeviceError {}
 
-type Open = fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError>;
+impl From<FieldError> for DeviceError {
+    fn from(FieldError { field, problem }: FieldError) -> Self {
+        Self::config(&field, problem)
+    }
+}
+
+type Open = fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError>;
 
 /// A kind, as a line of a table of kinds.
 #[derive(Clone, Copy)]
@@ -134,7 +140,7 @@ impl Entry {
     ///
     /// # Errors
     /// A field is unknown, missing or wrong, or what it names can't be used.
-    pub fn open(&self, fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
+    pub fn open(&self, fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError> {
         (self.open)(fields, setting)
     }
 }
@@ -145,7 +151,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, OpenError> {
+fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError> {
     let config = read::<K>(&fields)?;
     Ok(Box::new(K::open(config, setting)?))
 }
@@ -154,7 +160,6 @@ fn claims<K: Kind>(fields: &Value) -> Vec<Claim> {
     read::<K>(fields).map(|config| K::config_claims(&config)).unwrap_or_default()
 }
 
-fn read<K: Kind>(fields: &Value) -> Result<K::Config, OpenError> {
-    let wrong = |FieldError { field, problem }| OpenError::config(&field, problem);
-    vmm_config::read_fields(fields).map_err(wrong)
+fn read<K: Kind>(fields: &Value) -> Result<K::Config, DeviceError> {
+    Ok(vmm_config::read_fields(fields)?)
 }

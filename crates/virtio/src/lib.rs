@@ -70,7 +70,7 @@ pub use counters::{Counter, Counters};
 pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use fault::Fault;
 pub use interrupt::Interrupt;
-pub use kind::{Entry, Kind, OpenBlame, OpenError, Setting};
+pub use kind::{DeviceBlame, DeviceError, Entry, Kind, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};

@@ -94,6 +94,13 @@ impl Shared {
         // Can't be full: the counter would have to reach 2^64 - 1.
         let _ = self.bell.write(1);
     }
+
+    fn resize(&self, size: TerminalSize) {
+        let [[c0, c1], [r0, r1]] = [size.columns.to_le_bytes(), size.rows.to_le_bytes()];
+        self.size.update(|bytes| bytes.copy_from_slice(&[c0, c1, r0, r1]));
+        self.is_resized.store(true, Ordering::Release);
+        self.ring();
+    }
 }
 
 /// The device's half. Its methods are for the device's thread.
@@ -154,6 +161,11 @@ impl DevicePort {
         self.0.size.read(0, &mut bytes);
         let [c0, c1, r0, r1] = bytes;
         TerminalSize { columns: u16::from_le_bytes([c0, c1]), rows: u16::from_le_bytes([r0, r1]) }
+    }
+
+    /// Sets the size as [`HostPort::resize`] does.
+    pub fn resize(&self, size: TerminalSize) {
+        self.0.resize(size);
     }
 
     /// Whether it has changed since the last call.
@@ -240,10 +252,7 @@ impl HostPort {
 
     /// The terminal has another size now.
     pub fn resize(&self, size: TerminalSize) {
-        let [[c0, c1], [r0, r1]] = [size.columns.to_le_bytes(), size.rows.to_le_bytes()];
-        self.shared.size.update(|bytes| bytes.copy_from_slice(&[c0, c1, r0, r1]));
-        self.shared.is_resized.store(true, Ordering::Release);
-        self.shared.ring();
+        self.shared.resize(size);
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::VirtioDevice;
+use crate::{Session, VirtioDevice};
 
 mod shared;
 mod thread;
@@ -90,6 +90,23 @@ impl Worker {
         if !self.shared.config_written.swap(true, Ordering::SeqCst) {
             let _ = self.wake.write(1);
         }
+    }
+
+    /// Calls `act` on the device's thread, with the session if a driver uses the device. There is news when its result is there.
+    /// If none ever comes, the thread has panicked.
+    pub(crate) fn with_device<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (results, received) = channel();
+        self.send(Command::Do(Box::new(move |device, session| {
+            // Whoever asked may have gone.
+            let _ = results.send(act(device, session));
+        })));
+        if self.shared.is_gone() {
+            self.shared.tell();
+        }
+        received
     }
 
     /// Stops the device, ends the thread and gives the device back. `None` if the thread has panicked, and the device is gone.

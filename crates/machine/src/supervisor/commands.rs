@@ -1,20 +1,26 @@
 //! What is done to a machine from outside: by the keys of a terminal, by signals, by a program.
 
-use vmm_config::{Command, CommandError, ErrorCode, MachineState, Outcome, Reply, Status};
+use std::sync::mpsc::TryRecvError;
+
+use serde_json::Value;
+use vmm_config::{
+    Command, CommandError, DeviceUpdate, ErrorCode, MachineState, Outcome, Reply, Status, hint,
+};
+use vmm_virtio::{DeviceBlame, DeviceError, Session, VirtioDevice};
 
 use super::Supervisor;
-use super::requests::Commander;
+use super::requests::{Commander, Pending, Until};
 use crate::machine::Machine;
 use crate::message::Key;
 use crate::run_state::RunState;
-use crate::{Ending, metrics, plan};
+use crate::{Ending, plan};
 
 /// What became of a command at once.
 enum Executed {
     Done(Reply),
     Failed(CommandError),
     /// It is done later.
-    Pending,
+    Pending(Until),
     /// It is done, and the machine ends by it.
     Ended(Ending),
 }
@@ -28,10 +34,10 @@ impl Supervisor {
     /// Does what was asked for by programs, of the machine that runs, if one does. The end that one asked for comes back.
     pub(super) fn obey(&mut self, mut machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
         while let Ok(asked) = self.requests.received.try_recv() {
-            match self.execute(asked.request.command, machine.as_deref_mut(), doing) {
+            match self.execute(asked.request.command.clone(), machine.as_deref_mut(), doing) {
                 Executed::Done(reply) => asked.answer(Outcome::Result(reply)),
                 Executed::Failed(error) => asked.answer(Outcome::Error(error)),
-                Executed::Pending => self.requests.pending.push(asked),
+                Executed::Pending(until) => self.requests.pending.push(Pending { asked, until }),
                 Executed::Ended(ending) => {
                     asked.answer(Outcome::Result(Reply::Done));
                     // What else waits is looked at in the next turn.
@@ -52,12 +58,15 @@ impl Supervisor {
             (Key::Quit, _) => Command::Quit,
             (Key::Status, _) => Command::Status,
             (Key::PowerButton, _) => Command::PowerButton,
-            (Key::Pause, Some(RunState::Paused | RunState::Pausing { resumes: false })) => Command::Resume,
+            (
+                Key::Pause,
+                Some(RunState::Configured | RunState::Paused | RunState::Pausing { resumes: false }),
+            ) => Command::Resume,
             (Key::Pause, _) => Command::Pause,
         };
         match self.execute(command, machine, doing) {
             Executed::Done(Reply::Status(status)) => self.say(&text(&status)),
-            Executed::Done(_) | Executed::Pending => {}
+            Executed::Done(_) | Executed::Pending(_) => {}
             Executed::Failed(error) => self.say(&error.message),
             Executed::Ended(ending) => return Some(ending),
         }
@@ -75,28 +84,40 @@ impl Supervisor {
         }
     }
 
-    /// Answers those that wait for the state in which the machine is now.
+    /// Answers the requests that have been completed: the machine has reached the state they asked for, a device has answered.
     pub(super) fn settle(&mut self, machine: &Machine) {
-        for asked in std::mem::take(&mut self.requests.pending) {
-            match (asked.request.command, machine.state) {
-                (Command::Pause, RunState::Paused) | (Command::Resume, RunState::Running) => {
-                    asked.answer(Outcome::Result(Reply::Done));
-                }
-                (Command::Pause, RunState::Pausing { resumes: false })
-                | (Command::Resume, RunState::Pausing { resumes: true }) => {
-                    self.requests.pending.push(asked);
-                }
-                _ => {
-                    let message = "superseded by a later command";
-                    asked.answer(Outcome::Error(CommandError::new(ErrorCode::Superseded, message)));
-                }
+        for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
+            let outcome = match &until {
+                Until::StateReached => reached(&asked.request.command, machine.state),
+                Until::Device(answers) => match answers.try_recv() {
+                    Ok(Ok(reply)) => Some(Ok(reply)),
+                    Ok(Err(error)) => Some(Err(refused(&error))),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => {
+                        let message = "the device has failed; a reset of the machine starts it anew";
+                        Some(Err(CommandError::new(ErrorCode::DeviceFailed, message)))
+                    }
+                },
+            };
+            match outcome {
+                Some(Ok(reply)) => asked.answer(Outcome::Result(reply)),
+                Some(Err(error)) => asked.answer(Outcome::Error(error)),
+                None => self.requests.pending.push(Pending { asked, until }),
             }
+        }
+    }
+
+    /// The counters, as [`Command::Metrics`] replies with them.
+    pub(super) fn metrics(&mut self, machine: &mut Machine) -> Option<Value> {
+        match self.execute(Command::Metrics, Some(machine), "") {
+            Executed::Done(Reply::Metrics(counters)) => Some(counters),
+            _ => None,
         }
     }
 
     /// The machine ends: nothing comes of what waits.
     pub(super) fn give_up_pending(&mut self) {
-        for asked in std::mem::take(&mut self.requests.pending) {
+        for Pending { asked, .. } in std::mem::take(&mut self.requests.pending) {
             asked.answer(Outcome::Error(CommandError::new(ErrorCode::Ended, "the machine has ended")));
         }
     }
@@ -117,38 +138,92 @@ impl Supervisor {
             Command::Quit => Executed::Ended(Ending::Quit),
             Command::Reset => Executed::Ended(Ending::Reset),
             Command::Status => Executed::Done(Reply::Status(machine.status())),
-            Command::Metrics => {
-                Executed::Done(Reply::Metrics(metrics::counters(machine.uptime(), &machine.virtio)))
-            }
+            Command::Metrics => Executed::Done(Reply::Metrics(machine.counters())),
             Command::PowerButton if machine.press_power_button() => Executed::Done(Reply::Done),
             Command::PowerButton => Executed::Failed(CommandError::new(
                 ErrorCode::NotListening,
                 "the guest doesn't listen to the power button",
             )),
             Command::Pause => match machine.pause(|text| self.say(text)) {
-                Ok(()) if machine.state == RunState::Paused => Executed::Done(Reply::Done),
-                Ok(()) => Executed::Pending,
+                Ok(()) if matches!(machine.state, RunState::Configured | RunState::Paused) => {
+                    Executed::Done(Reply::Done)
+                }
+                Ok(()) => Executed::Pending(Until::StateReached),
                 Err(error) => Executed::Failed(error),
             },
             Command::Resume => {
                 machine.resume(|text| self.say(text));
                 match machine.state {
                     RunState::Running => Executed::Done(Reply::Done),
-                    _ => Executed::Pending,
+                    _ => Executed::Pending(Until::StateReached),
                 }
+            }
+            Command::UpdateDevice(DeviceUpdate { id, fields }) => {
+                let fields = Value::Object(fields);
+                on_device(machine, &id, move |device, session| {
+                    device.update(&fields, session).map(|()| Reply::Done)
+                })
+            }
+            Command::DeviceStatus { id } => {
+                on_device(machine, &id, |device, _| Ok(Reply::Device(device.report())))
             }
         }
     }
 }
 
+/// Calls `act` on the thread of the device with this id.
+fn on_device(
+    machine: &Machine,
+    id: &str,
+    act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> Result<Reply, DeviceError> + Send + 'static,
+) -> Executed {
+    match machine.virtio.with_device(id, act) {
+        Some(answers) => Executed::Pending(Until::Device(answers)),
+        None => {
+            let ids: Vec<_> = machine.virtio.ids().collect();
+            let hint = if ids.is_empty() { "there are none".to_owned() } else { hint(id, &ids) };
+            let message = format!("no virtio device has the id {id:?}: {hint}");
+            Executed::Failed(CommandError::of_field(ErrorCode::UnknownDevice, "id", message))
+        }
+    }
+}
+
+/// What becomes of a request to pause or to resume in the machine's present state: `None` while it is under way.
+fn reached(command: &Command, state: RunState) -> Option<Result<Reply, CommandError>> {
+    match (command, state) {
+        (Command::Pause, RunState::Configured | RunState::Paused) | (Command::Resume, RunState::Running) => {
+            Some(Ok(Reply::Done))
+        }
+        (Command::Pause, RunState::Pausing { resumes: false })
+        | (Command::Resume, RunState::Pausing { resumes: true }) => None,
+        _ => Some(Err(CommandError::new(ErrorCode::Superseded, "superseded by a later command"))),
+    }
+}
+
+/// Why a device refuses, for a program.
+fn refused(error: &DeviceError) -> CommandError {
+    let code = match error.blame {
+        DeviceBlame::Config => ErrorCode::InvalidField,
+        DeviceBlame::Host => ErrorCode::HostRefuses,
+    };
+    match error.field.as_str() {
+        "" => CommandError::new(code, error.source.to_string()),
+        field => CommandError::of_field(code, field, format!("{field}: {}", error.source)),
+    }
+}
+
 /// A status, in one line.
 fn text(status: &Status) -> String {
-    let Some(machine) = status.machine else { return status.doing.clone().unwrap_or_default() };
+    let Some(machine) = &status.machine else { return status.doing.clone().unwrap_or_default() };
     let (vcpus, seconds) = (machine.vcpus, machine.uptime_ms / 1000);
     let plural = if vcpus == 1 { "" } else { "s" };
     let memory = plan::shown_len(machine.memory_bytes);
-    let paused = if status.state == MachineState::Running { "" } else { ", paused" };
-    format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{paused}")
+    let state = match status.state {
+        MachineState::Running => "",
+        MachineState::Configured => ", not started",
+        _ => ", paused",
+    };
+    format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{state}")
 }
 
 #[cfg(test)]

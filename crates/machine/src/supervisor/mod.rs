@@ -82,6 +82,8 @@ pub struct Start {
     pub metrics: Option<MetricsFile>,
     /// Where the names of new ptys are said.
     pub announcements: Option<Messages>,
+    /// Leave the first machine configured: a [`Command::Resume`](vmm_config::Command::Resume) starts it.
+    pub paused: bool,
     /// Is told how often the guest has reset its machine, before the next one starts.
     pub restarted: fn(u32),
 }
@@ -103,7 +105,7 @@ pub struct Supervisor {
     attached: Vec<Messages>,
     consoles: Vec<SubscriberId>,
     device_log: DeviceLog,
-    metrics: Option<MetricsFile>,
+    metrics_file: Option<MetricsFile>,
     /// SIGUSR1 came while no machine was there.
     metrics_due: bool,
     announcements: Option<Messages>,
@@ -157,7 +159,7 @@ impl Supervisor {
             attached: Vec::new(),
             consoles: Vec::new(),
             device_log: DeviceLog::default(),
-            metrics: None,
+            metrics_file: None,
             metrics_due: false,
             announcements: None,
             shutdown_timeout: timeouts.shutdown,
@@ -193,8 +195,9 @@ impl Supervisor {
     /// The host lacks KVM, memory or something else, or a file is damaged: nothing is left behind then. A vCPU or the event loop
     /// failed.
     pub fn run(&mut self, start: Start) -> Result<Run, Error> {
-        let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, restarted } = start;
-        self.metrics = metrics;
+        let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, paused, restarted } =
+            start;
+        self.metrics_file = metrics;
         self.announcements = announcements;
         let on_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
@@ -213,7 +216,8 @@ impl Supervisor {
         };
         let mut restarts = 0_u32;
         loop {
-            let Ended { ending, exits, machine: stopped } = self.run_machine(machine)?;
+            let starts = !paused || restarts > 0;
+            let Ended { ending, exits, machine: stopped } = self.run_machine(machine, starts)?;
             let wants_restart = ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
             let stopped = match stopped {

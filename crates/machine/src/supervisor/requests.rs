@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use vmm_config::{Outcome, Request, Response};
+use vmm_config::{Outcome, Reply, Request, Response};
 use vmm_sys_util::eventfd::EventFd;
+use vmm_virtio::DeviceError;
 
 /// A way to give the machines of a [`Supervisor`](crate::Supervisor) commands, from any thread. Clones are the same way.
 #[derive(Clone, Debug)]
@@ -25,7 +26,23 @@ pub(super) struct Asked {
 pub(super) struct Requests {
     pub(super) commander: Commander,
     pub(super) received: Receiver<Asked>,
-    pub(super) pending: Vec<Asked>,
+    pub(super) pending: Vec<Pending>,
+}
+
+/// A request that is being carried out.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) asked: Asked,
+    pub(super) until: Until,
+}
+
+/// What completes a request.
+#[derive(Debug)]
+pub(super) enum Until {
+    /// The machine is paused, or running again.
+    StateReached,
+    /// The device's thread has answered.
+    Device(Receiver<Result<Reply, DeviceError>>),
 }
 
 impl Commander {

@@ -13,11 +13,17 @@ use crate::message::Message;
 use crate::{Ending, Error, pause};
 
 impl Supervisor {
-    /// Runs the guest until it ends or somebody ends it, stops its vCPUs, and gives what it printed to whoever reads it.
-    pub(super) fn run_machine(&mut self, mut machine: Machine) -> Result<Ended, Error> {
-        machine.vcpus.resume();
-        let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
-        info!("first KVM_RUN after {total} us, of which kernel file {load} us");
+    /// Runs the guest until it ends or somebody ends it, stops its vCPUs, and gives what it printed to whoever reads it. A guest
+    /// that isn't to be started here is started by a command.
+    pub(super) fn run_machine(&mut self, mut machine: Machine, starts: bool) -> Result<Ended, Error> {
+        if starts {
+            machine.start();
+            let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
+            info!("first KVM_RUN after {total} us, of which kernel file {load} us");
+        } else {
+            info!("the machine is configured and waits for its start");
+            self.say("not started; Ctrl-A p starts the guest");
+        }
         let ending = self.wait_for_ending(&mut machine);
         self.give_up_pending();
         let mut vcpus = std::mem::take(&mut machine.vcpus);
@@ -115,8 +121,9 @@ impl Supervisor {
         Ok(Some(Ending::Signal(signal)))
     }
 
-    fn write_metrics(&mut self, machine: &Machine) {
-        match self.metrics.as_ref().map(|file| file.write(machine.uptime(), &machine.virtio)) {
+    fn write_metrics(&mut self, machine: &mut Machine) {
+        let counters = self.metrics(machine).unwrap_or_default();
+        match self.metrics_file.as_ref().map(|file| file.write(&counters)) {
             Some(Err(error)) => warn!("{error}"),
             Some(Ok(())) => {}
             None => info!("SIGUSR1: there is no --metrics to write to"),
@@ -125,10 +132,10 @@ impl Supervisor {
 
     /// The last counters, which nobody could ask for again.
     fn finish_metrics(&mut self, machine: &Machine) {
-        let Some(file) = self.metrics.clone() else { return };
+        let Some(file) = self.metrics_file.clone() else { return };
         // What SIGUSR1 has asked for comes first.
         let before = file.finish();
-        let written = before.and(file.write(machine.uptime(), &machine.virtio)).and_then(|()| file.finish());
+        let written = before.and(file.write(&machine.counters())).and_then(|()| file.finish());
         if file.is_news(&written)
             && let Err(error) = written
         {

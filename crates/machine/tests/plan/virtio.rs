@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_machine::{Blame, Error};
-use vmm_virtio::{Claim, Entry, Fault, Kind, OpenError, Session, Setting, VirtioDevice};
+use vmm_virtio::{Claim, DeviceError, Entry, Fault, Kind, Session, Setting, VirtioDevice};
 
 use crate::{assert_golden, bzimage, try_plan};
 
@@ -41,11 +41,11 @@ impl Kind for Idle {
     const ID: u32 = 42;
     type Config = Config;
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         match config.size {
             0 => Ok(Self { address: config.address.then_some("10 a") }),
-            13 => Err(OpenError::host("", "no such luck")),
-            size => Err(OpenError::config("size", format!("{size} is too much for {}", setting.id))),
+            13 => Err(DeviceError::host("", "no such luck")),
+            size => Err(DeviceError::config("size", format!("{size} is too much for {}", setting.id))),
         }
     }
 }

@@ -1,18 +1,21 @@
 //! Memory that the guest gives back to the host (virtio 1.2 §5.5).
 
-mod handle;
 mod pages;
+mod statistics;
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use vmm_config::ByteSize;
-use vmm_virtio::{ConfigSpace, Fault, Head, Kind, OpenError, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Head, Kind, Session, Setting, Step, VirtioDevice};
 
-pub use self::handle::{BalloonHandle, BalloonStats};
-use self::handle::{Shared, TARGET};
 use self::pages::{PAGE_LEN, Turn};
+use self::statistics::Statistics;
+use crate::timer::Timer;
 
 /// VIRTIO_BALLOON_F_MUST_TELL_HOST: pages come back by the deflate queue before the guest uses them, so that both sides
 /// count the same. Linux does so in any case.
@@ -28,6 +31,8 @@ const PAGE_REPORTING: u32 = 5;
 
 /// struct virtio_balloon_config (virtio 1.2 §5.5.4): num_pages, actual, free_page_hint_cmd_id, poison_val; 32 bits each.
 const CONFIG_LEN: usize = 16;
+const TARGET: Range<usize> = 0..4;
+const ACTUAL: u64 = 4;
 const POISON_VAL: u64 = 12;
 
 /// Linux reports in chains of 32 ranges (PAGE_REPORTING_CAPACITY) and refuses the device if its queue is smaller.
@@ -39,8 +44,8 @@ const STATS_QUEUE: usize = 2;
 /// With the two places in which a driver may look for the reporting queue; see [`role`].
 const QUEUES: usize = 5;
 
-/// The token of [`Shared::wake`].
-const WAKE: u32 = 0;
+/// The token of the timer.
+const AGAIN: u32 = 0;
 
 /// A balloon: pages inside it are the host's.
 #[derive(Deserialize, JsonSchema, Debug)]
@@ -62,19 +67,27 @@ pub struct Config {
 pub struct Balloon {
     features: u64,
     config: ConfigSpace,
-    shared: Arc<Shared>,
-    /// The driver's statistics, kept until somebody wants newer ones.
-    stats: Option<Head>,
+    /// Expires at once: to let a stop in between two turns.
+    again: Timer,
+    statistics: Statistics,
+    /// The chain of the driver's last statistics. Giving it back asks for newer ones.
+    kept: Option<Head>,
+    /// Newer statistics are wanted.
+    asks: bool,
     /// Queues whose turn ended before they were empty.
     unfinished: [bool; QUEUES],
+    /// The target was changed while no driver could be told.
+    untold: bool,
+}
+
+/// What can be changed while the machine exists.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    size: Option<ByteSize>,
 }
 
 impl Balloon {
-    /// By what its target is moved while the guest runs.
-    pub fn handle(&self) -> BalloonHandle {
-        BalloonHandle::new(self.config.clone(), Arc::clone(&self.shared))
-    }
-
     /// Takes the chains of a queue until they have cost a turn; `each` gets them one after the other, and says how many
     /// bytes came or went and whether all was right.
     fn take_a_turn(
@@ -99,7 +112,7 @@ impl Balloon {
         self.unfinished[queue] = turn.is_over();
         if turn.is_over() {
             // A stop gets in between.
-            self.shared.wake();
+            self.come_again();
         }
         Ok(())
     }
@@ -150,22 +163,39 @@ impl Balloon {
 
     /// Reads the driver's statistics and keeps their chain: to give it back is to ask for new ones (virtio 1.2 §5.5.6.3).
     fn take_stats(&mut self, session: &mut Session) -> Result<(), Fault> {
-        let Self { shared, stats, .. } = self;
+        let Self { statistics, kept, .. } = self;
         let counters = Arc::clone(session.counters());
         session.drain(STATS_QUEUE, |chain| {
             counters.requests.add(1);
-            shared.record(chain.readable())?;
+            statistics.record(chain.readable())?;
             // One is what a driver has; another would be kept for nothing.
-            if stats.is_some() {
+            if kept.is_some() {
                 return Ok(Step::Used(0));
             }
-            *stats = Some(chain.head());
+            *kept = Some(chain.head());
             Ok(Step::Kept)
         })
     }
 
+    /// Has [`VirtioDevice::event`] called, after whatever else the thread has to do.
+    fn come_again(&self) {
+        // It can't fail: the timer is ours, and the time is valid.
+        let _ = self.again.once(Duration::from_nanos(1));
+    }
+
+    fn set_target(&self, pages: u32) {
+        self.config.update(|bytes| bytes[TARGET].copy_from_slice(&pages.to_le_bytes()));
+    }
+
+    /// A number of pages in the configuration space, in bytes.
+    fn pages_len(&self, offset: u64) -> u64 {
+        let mut pages = [0; 4];
+        self.config.read(offset, &mut pages);
+        u64::from(u32::from_le_bytes(pages)) * PAGE_LEN
+    }
+
     fn give_stats_back(&mut self, session: &mut Session) -> Result<(), Fault> {
-        if let (Some(head), Some(queue)) = (self.stats.take(), session.queue(STATS_QUEUE)) {
+        if let (Some(head), Some(queue)) = (self.kept.take(), session.queue(STATS_QUEUE)) {
             queue.complete(head, 0)?;
             queue.announce()?;
         }
@@ -208,7 +238,7 @@ impl Kind for Balloon {
     const ID: u32 = 5;
     type Config = Config;
 
-    fn open(config: Config, _setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let target = target_pages(config.size.map_or(0, ByteSize::bytes))?;
         let mut bytes = [0; CONFIG_LEN];
         bytes[TARGET].copy_from_slice(&target.to_le_bytes());
@@ -219,22 +249,25 @@ impl Kind for Balloon {
             features: 1 << MUST_TELL_HOST | 1 << STATS_VQ | wished,
             // What the driver writes is actual and poison_val; between them is what nobody uses without free page hints.
             config: ConfigSpace::new(bytes, TARGET.end..CONFIG_LEN),
-            shared: Arc::new(Shared::new().map_err(|error| OpenError::host("", error))?),
-            stats: None,
+            again: Timer::new().map_err(|error| DeviceError::host("", error))?,
+            statistics: Statistics::default(),
+            kept: None,
+            asks: false,
             unfinished: [false; QUEUES],
+            untold: false,
         })
     }
 }
 
-fn target_pages(len: u64) -> Result<u32, OpenError> {
+fn target_pages(len: u64) -> Result<u32, DeviceError> {
     let size = ByteSize::from_bytes(len);
     if !len.is_multiple_of(PAGE_LEN) {
         let whole = ByteSize::from_bytes(len / PAGE_LEN * PAGE_LEN);
         let problem = format!("{size} isn't whole pages of 4K, which a balloon is made of: try {whole}");
-        return Err(OpenError::config("size", problem));
+        return Err(DeviceError::config("size", problem));
     }
     u32::try_from(len / PAGE_LEN).map_err(|_| {
-        OpenError::config("size", format!("{size} is more than a balloon can hold: name less than 16T"))
+        DeviceError::config("size", format!("{size} is more than a balloon can hold: name less than 16T"))
     })
 }
 
@@ -253,9 +286,12 @@ impl VirtioDevice for Balloon {
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.unfinished = [false; QUEUES];
-        session.watch(self.shared.bell(), WAKE).map_err(|_| {
-            Fault::Request("no fault of the driver's: the host can't watch the balloon's handle")
-        })
+        if std::mem::take(&mut self.untold) {
+            session.config_changed();
+        }
+        session
+            .watch(&self.again, AGAIN)
+            .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the balloon's timer"))
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
@@ -268,11 +304,8 @@ impl VirtioDevice for Balloon {
     }
 
     fn event(&mut self, _token: u32, session: &mut Session) -> Result<(), Fault> {
-        let wish = self.shared.take_wishes();
-        if wish.target {
-            session.config_changed();
-        }
-        if wish.stats {
+        self.again.acknowledge();
+        if std::mem::take(&mut self.asks) {
             self.give_stats_back(session)?;
         }
         for queue in 0..QUEUES {
@@ -287,12 +320,37 @@ impl VirtioDevice for Balloon {
         // A fault comes too late; the rings are read again at the start.
         let _ = self.give_stats_back(session);
         // It fails if it was never watched.
-        let _ = session.unwatch(self.shared.bell());
+        let _ = session.unwatch(&self.again);
+    }
+
+    fn update(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
+        let Update { size } = vmm_config::read_update(fields)?;
+        let Some(size) = size else { return Ok(()) };
+        self.set_target(target_pages(size.bytes())?);
+        match session {
+            Some(session) => session.config_changed(),
+            None => self.untold = true,
+        }
+        Ok(())
+    }
+
+    /// The statistics are those that the driver has reported last. It is asked for newer ones, for the next report.
+    fn report(&mut self) -> Map<String, Value> {
+        self.asks = true;
+        self.come_again();
+        let report = json!({
+            "target_bytes": self.pages_len(TARGET.start as u64),
+            "actual_bytes": self.pages_len(ACTUAL),
+            "statistics_reports": self.statistics.reports(),
+            "statistics": self.statistics.values(),
+        });
+        report.as_object().cloned().unwrap_or_default()
     }
 
     /// The next guest has all its memory. The target stays.
     fn power_cycle(&mut self) {
         self.config.update(|bytes| bytes[TARGET.end..].fill(0));
+        self.statistics = Statistics::default();
     }
 }
 

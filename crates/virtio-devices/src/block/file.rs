@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 use super::format;
 use super::request::SECTOR_LEN;
@@ -31,7 +31,7 @@ pub(super) struct DiskFile {
 impl DiskFile {
     /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
     /// writers otherwise.
-    pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, OpenError> {
+    pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, DeviceError> {
         let HostFile { file, is_device, below } = host_file::open(place, access, "an image file")?;
         lock(&file, place, access, OVERLAY)?;
         Ok(Self { file, is_device, below })
@@ -43,7 +43,7 @@ impl DiskFile {
     }
 
     /// Its length, if its bytes can be those of a disk.
-    pub(super) fn disk_len(&self, place: Place<'_>) -> Result<u64, OpenError> {
+    pub(super) fn disk_len(&self, place: Place<'_>) -> Result<u64, DeviceError> {
         let len = self.len().map_err(|error| place.host("has no length", &error))?;
         let path = shell::path(place.path);
         if len == 0 {

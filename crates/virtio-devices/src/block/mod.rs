@@ -24,12 +24,14 @@ mod serve;
 mod shape;
 mod space;
 mod temporary;
+mod update;
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use vmm_hostio::{Durable, RateLimiter};
-use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::image::Image;
@@ -151,6 +153,14 @@ impl VirtioDevice for Block {
         self.finish_all(session);
     }
 
+    fn update(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
+        self.apply(fields, session)
+    }
+
+    fn report(&mut self) -> Map<String, Value> {
+        Map::from_iter([("size_bytes".to_owned(), (self.face.sectors * SECTOR_LEN).into())])
+    }
+
     /// The driver's choice of when a write is done is forgotten.
     fn power_cycle(&mut self) {
         self.space = self.face.space();
@@ -163,8 +173,8 @@ impl Block {
         face: Face,
         (serial, limiter): ([u8; SERIAL_LEN], Option<RateLimiter>),
         description: String,
-    ) -> Result<Self, OpenError> {
-        let host = |error| OpenError::host("", error);
+    ) -> Result<Self, DeviceError> {
+        let host = |error| DeviceError::host("", error);
         let caution = match &disk {
             Disk::Raw(_) => None,
             Disk::Image(image) => image.caution(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vmm_hostio::IoMethod;
-use vmm_virtio::{Kind, OpenError, Setting};
+use vmm_virtio::{DeviceError, Kind, Setting};
 
 use super::config::{Config, DiskSerial, Format, Io, Overlay as OverlayConfig};
 use super::file::DiskFile;
@@ -27,12 +27,12 @@ impl Kind for Block {
     const ID: u32 = 2;
     type Config = Config;
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         open(&config, setting)
     }
 }
 
-fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
+fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, DeviceError> {
     let serial = config.serial.as_ref().map_or_else(|| DiskSerial::of(setting.id).bytes(), DiskSerial::bytes);
     let queues = queues(config.queues.map(|queues| queues.get() as u16), setting.vcpus)?;
     let limiter = config.limits.limiter()?;
@@ -46,7 +46,7 @@ fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, OpenError> {
 /// A disk, its length in bytes, its shape, and a word about it.
 type Opened = (Disk, u64, Shape, String);
 
-fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError> {
+fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceError> {
     let path = setting.path(&config.path);
     let place = Place { path: &path, field: "path" };
     let writes_file = !config.read_only && config.overlay.is_none();
@@ -71,7 +71,7 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, OpenError
             };
             let options = Options { access, direct: config.direct, method, name: setting.id };
             let (raw, shape) = Raw::open(file, place, options)?;
-            let len = raw.len().map_err(|error| OpenError::host("path", error))?;
+            let len = raw.len().map_err(|error| DeviceError::host("path", error))?;
             let description = format!("{shown}, raw, by {}", raw.engine.describe());
             Ok((Disk::Raw(raw), len, shape, description))
         }
@@ -106,47 +106,47 @@ fn open_overlay(
     len: u64,
     overlay: &OverlayConfig,
     setting: &Setting<'_>,
-) -> Result<Disk, OpenError> {
+) -> Result<Disk, DeviceError> {
     let file = temporary::create(overlay, setting)?;
     let overlay = Overlay::new(base, file, len).map_err(|error| {
         let problem = format!(
             "no temporary file can have the disk's {len} bytes: {error}; see ulimit -f, or use a disk that is smaller"
         );
-        OpenError::config("overlay", problem)
+        DeviceError::config("overlay", problem)
     })?;
     let overlay: Box<dyn Image> = Box::new(overlay);
     Ok(Disk::Image(overlay))
 }
 
 /// What doesn't go together.
-fn check_combination(config: &Config) -> Result<(), OpenError> {
+fn check_combination(config: &Config) -> Result<(), DeviceError> {
     let is_qcow2 = config.format == Some(Format::Qcow2);
     let by_thread = if is_qcow2 { "a qcow2 image" } else { "an overlay" };
     let is_plain = !is_qcow2 && config.overlay.is_none();
     if config.overlay.is_some() && config.read_only {
-        return Err(OpenError::config(
+        return Err(DeviceError::config(
             "overlay",
             "nothing is written to a read-only disk, remove one of both",
         ));
     }
     if !is_plain && config.direct {
-        return Err(OpenError::config("direct", format!("isn't for {by_thread}, remove it")));
+        return Err(DeviceError::config("direct", format!("isn't for {by_thread}, remove it")));
     }
     if !is_plain && config.io != Io::Auto {
         let problem = format!("{by_thread} is read and written by the disk's own thread, remove it");
-        return Err(OpenError::config("io", problem));
+        return Err(DeviceError::config("io", problem));
     }
     if !is_qcow2 && !config.backing.is_empty() {
-        return Err(OpenError::config("backing", "only a qcow2 image has backing files, remove it"));
+        return Err(DeviceError::config("backing", "only a qcow2 image has backing files, remove it"));
     }
     Ok(())
 }
 
-fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
+fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, DeviceError> {
     let Some(queues) = given else { return Ok(vcpus.clamp(1, QUEUES) as u16) };
     if u32::from(queues) > vcpus {
         let problem = format!("{queues} queues are more than the machine's vCPUs, at most {vcpus}");
-        return Err(OpenError::config("queues", problem));
+        return Err(DeviceError::config("queues", problem));
     }
     Ok(queues)
 }

@@ -70,6 +70,14 @@ impl Pace {
         true
     }
 
+    /// Replaces the limits. What waits for the old ones to admit it tries again at once.
+    pub(super) fn limit(&mut self, limiter: Option<RateLimiter>) {
+        self.limiter = limiter;
+        if self.is_set {
+            self.come_again(Duration::from_nanos(1));
+        }
+    }
+
     /// A new turn, with a timer that isn't set.
     pub(super) fn restart(&mut self) {
         self.again.acknowledge();

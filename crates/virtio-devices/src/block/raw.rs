@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
-use vmm_virtio::{Buffers, Head, OpenError};
+use vmm_virtio::{Buffers, DeviceError, Head};
 
 use super::file::DiskFile;
 use super::request::Request;
@@ -73,23 +73,33 @@ impl Raw {
         image: DiskFile,
         place: Place<'_>,
         options: Options<'_>,
-    ) -> Result<(Self, Shape), OpenError> {
+    ) -> Result<(Self, Shape), DeviceError> {
         let len = image.disk_len(place)?;
         let path = place.path.display();
         let direct =
             options.direct.then(|| open_direct(&image, options.access)).transpose().map_err(|error| {
                 let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
-                OpenError::config("direct", problem)
+                DeviceError::config("direct", problem)
             })?;
         let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
-            .map_err(|error| OpenError::host(place.field, format!("{path} can't be looked at: {error}")))?;
+            .map_err(|error| DeviceError::host(place.field, format!("{path} can't be looked at: {error}")))?;
         Ok((Self { file: Arc::new(image.file), _below: image.below, direct, engine, work: 0 }, shape))
     }
 
     /// How long the file is now.
     pub(super) fn len(&self) -> io::Result<u64> {
         (&*self.file).seek(SeekFrom::End(0))
+    }
+
+    /// Whether the host keeps the bytes in a file, whose length can be set, and not on a block device.
+    pub(super) fn is_regular_file(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.is_file())
+    }
+
+    /// Makes the file `len` bytes long; the new ones are zeros, and take no room until they are written.
+    pub(super) fn grow(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
     }
 
     /// Brings to stable storage what was written, and waits for that.
@@ -163,25 +173,25 @@ fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
 }
 
 /// What the host says where io_uring is wanted and nothing else will do, or where it has no descriptors, for whatever way.
-fn refused(error: io::Error) -> OpenError {
+fn refused(error: io::Error) -> DeviceError {
     if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
         let remedy = "raise the limit of open files (ulimit -n)";
-        return OpenError::host("io", format!("the disk's requests can't be watched: {error}: {remedy}"));
+        return DeviceError::host("io", format!("the disk's requests can't be watched: {error}: {remedy}"));
     }
     let remedy = "say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
-    OpenError::host("io", format!("io_uring is refused: {error}; {remedy}"))
+    DeviceError::host("io", format!("io_uring is refused: {error}; {remedy}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use vmm_virtio::OpenBlame;
+    use vmm_virtio::DeviceBlame;
 
     use super::*;
 
     #[test]
     fn uring_refused_says_what_to_do() {
         let error = refused(io::Error::from(Errno::EPERM));
-        assert_eq!(error.blame, OpenBlame::Host);
+        assert_eq!(error.blame, DeviceBlame::Host);
         assert_eq!(
             error.to_string(),
             ".io: io_uring is refused: Operation not permitted (os error 1); \
@@ -193,7 +203,7 @@ mod tests {
     #[test]
     fn host_without_descriptors_says_to_raise_their_limit() {
         let error = refused(io::Error::from(Errno::EMFILE));
-        assert_eq!(error.blame, OpenBlame::Host);
+        assert_eq!(error.blame, DeviceBlame::Host);
         assert_eq!(
             error.to_string(),
             ".io: the disk's requests can't be watched: Too many open files (os error 24): \

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use vmm_virtio::{OpenError, Setting};
+use vmm_virtio::{DeviceError, Setting};
 
 use super::config::Overlay;
 
@@ -13,7 +13,7 @@ use super::config::Overlay;
 const MODE: u32 = 0o600;
 
 /// Creates an empty one in the directory that the config names.
-pub(super) fn create(overlay: &Overlay, setting: &Setting<'_>) -> Result<File, OpenError> {
+pub(super) fn create(overlay: &Overlay, setting: &Setting<'_>) -> Result<File, DeviceError> {
     let directory = match overlay {
         Overlay::Temp => std::env::temp_dir(),
         Overlay::TempIn(directory) => setting.path(directory),
@@ -28,7 +28,7 @@ fn create_in(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn refused(overlay: &Overlay, directory: &Path, error: &io::Error) -> OpenError {
+fn refused(overlay: &Overlay, directory: &Path, error: &io::Error) -> DeviceError {
     let (what, other) = match overlay {
         Overlay::Temp => (", the directory for temporary files,", "set TMPDIR to another"),
         Overlay::TempIn(_) => ("", "name another"),
@@ -45,7 +45,7 @@ fn refused(overlay: &Overlay, directory: &Path, error: &io::Error) -> OpenError 
         }
         _ => format!("takes no temporary file: {error}; {other}"),
     };
-    OpenError::config("overlay", format!("{}{what} {problem}", directory.display()))
+    DeviceError::config("overlay", format!("{}{what} {problem}", directory.display()))
 }
 
 #[cfg(test)]

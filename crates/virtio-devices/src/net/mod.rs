@@ -26,13 +26,15 @@ mod resolver;
 mod sizes;
 mod stream;
 mod transmit;
+mod update;
 mod user;
 mod vhost;
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value};
 use vmm_hostio::RateLimiter;
-use vmm_virtio::{Claim, ConfigSpace, Fault, OpenError, Session, VirtioDevice};
+use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::carrier::Carrier;
 use self::face::{F_MQ, Face};
@@ -62,6 +64,8 @@ pub struct Net {
     kernel: Option<Kernel>,
     /// Of the TAP, whose state is the link's.
     carrier: Option<Carrier>,
+    /// The user has set the link down: frames are dropped, in both directions.
+    is_unplugged: bool,
 }
 
 /// What the guest may use, and when it may go on.
@@ -80,6 +84,14 @@ impl Pace {
         // is better than a card that stands still.
         self.is_refilling = self.is_refilling || self.refilled.once(wait).is_ok();
         !self.is_refilling
+    }
+
+    /// Replaces the limits. What waits for the old ones to admit it tries again at once.
+    fn limit(&mut self, limiter: Option<RateLimiter>) {
+        self.limiter = limiter;
+        if self.is_refilling {
+            self.come_again();
+        }
     }
 
     /// Has an event come at once, behind those of others.
@@ -131,10 +143,8 @@ impl VirtioDevice for Net {
         let control = self.control_queue(session);
         let goes_on = control.and_then(|queue| session.queue(queue)).is_some_and(|queue| queue.has_begun());
         self.activate(if goes_on { self.active } else { 1 }, session);
-        let usable = self.usable_pairs(session);
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        let started = kernel.start(&self.pairs[..usable], session);
-        self.unless_broken(started, session)
+        let lent = self.lend_to_kernel(session);
+        self.unless_broken(lent, session)
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
@@ -169,6 +179,15 @@ impl VirtioDevice for Net {
         }
     }
 
+    fn update(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
+        self.apply(fields, session)
+    }
+
+    fn report(&mut self) -> Map<String, Value> {
+        let link = if self.is_up() { "up" } else { "down" };
+        Map::from_iter([("link".to_owned(), link.into())])
+    }
+
     fn reset(&mut self) {
         self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(false));
     }
@@ -187,8 +206,8 @@ impl Net {
         face: Face,
         limiter: Option<RateLimiter>,
         description: String,
-    ) -> Result<Self, OpenError> {
-        let refilled = Timer::new().map_err(|error| OpenError::host("", error))?;
+    ) -> Result<Self, DeviceError> {
+        let refilled = Timer::new().map_err(|error| DeviceError::host("", error))?;
         let pairs = links.into_iter().map(|link| Pair {
             link,
             receiver: Receiver::new(),
@@ -209,6 +228,7 @@ impl Net {
             pace: Pace { limiter, refilled, is_refilling: false },
             kernel: None,
             carrier: None,
+            is_unplugged: false,
         })
     }
 
@@ -250,6 +270,7 @@ impl Net {
     fn refill(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.pace.refilled.acknowledge();
         self.pace.is_refilling = false;
+        self.lend_to_kernel(session)?;
         for index in 0..self.pairs.len() {
             if std::mem::take(&mut self.pairs[index].transmit_waits) {
                 self.transmit(index, session)?;
@@ -261,14 +282,28 @@ impl Net {
         Ok(())
     }
 
-    /// Tells the driver whether the link is up: the host's end is there, and up.
+    /// Tells the driver whether the link is up.
     fn settle_link(&self, session: &Session) {
-        let is_up = self.carrier.as_ref().is_none_or(|carrier| {
+        if let Some(carrier) = &self.carrier {
             carrier.acknowledge();
-            carrier.is_up()
-        });
-        if face::set_link(&self.space, is_up && !self.pairs.iter().any(|pair| pair.is_gone)) {
+        }
+        if face::set_link(&self.space, self.is_up()) {
             session.config_changed();
+        }
+    }
+
+    /// Whether the link is up: the user hasn't set it down, and the host's end is there and up.
+    fn is_up(&self) -> bool {
+        let has_carrier = self.carrier.as_ref().is_none_or(Carrier::is_up);
+        !self.is_unplugged && has_carrier && !self.pairs.iter().any(|pair| pair.is_gone)
+    }
+
+    /// Has the host's kernel serve the queues, unless it does already, or the link is set down.
+    fn lend_to_kernel(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let usable = self.usable_pairs(session);
+        match &mut self.kernel {
+            Some(kernel) if !self.is_unplugged => kernel.start(&self.pairs[..usable], session),
+            _ => Ok(()),
         }
     }
 

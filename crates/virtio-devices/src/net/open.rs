@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 use vmm_hostio::{FramePort, TapError};
-use vmm_virtio::{Claim, Kind, OpenError, Setting};
+use vmm_virtio::{Claim, DeviceError, Kind, Setting};
 
 use super::Net;
 use super::carrier::Carrier;
@@ -34,12 +34,12 @@ impl Kind for Net {
         forwards.map(claim).collect()
     }
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         open(&config, setting)
     }
 }
 
-fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, OpenError> {
+fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, DeviceError> {
     check_rules(config)?;
     let limiter = config.limits.limiter()?;
     vhost::check(config, limiter.is_some())?;
@@ -104,19 +104,19 @@ impl Way {
         }
     }
 
-    fn of_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, OpenError> {
+    fn of_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, DeviceError> {
         let kernel = Kernel::open(config, &ports)?;
         let carrier = ports[0].name().map(Carrier::of).transpose();
-        let carrier = carrier.map_err(|error| OpenError::host("backend", error))?.flatten();
+        let carrier = carrier.map_err(|error| DeviceError::host("backend", error))?.flatten();
         let origin = ports[0].name().unwrap_or_default().to_owned();
-        let offloads = probe(&ports[0]).map_err(|error| OpenError::host("backend", error))?;
+        let offloads = probe(&ports[0]).map_err(|error| DeviceError::host("backend", error))?;
         let links = ports.into_iter().map(|port| Box::new(PortLink::new(port)) as Box<dyn Link>);
         Ok(Self { links: links.collect(), kernel, carrier, origin, offloads, mtu: None })
     }
 }
 
 /// Rules that nobody keeps would be believed to hold.
-fn check_rules(config: &Config) -> Result<(), OpenError> {
+fn check_rules(config: &Config) -> Result<(), DeviceError> {
     if matches!(config.backend, Backend::User) {
         return Ok(());
     }
@@ -126,7 +126,7 @@ fn check_rules(config: &Config) -> Result<(), OpenError> {
         ("dns", config.dns.is_some()),
     ];
     match given.into_iter().find(|(_, is_given)| *is_given) {
-        Some((field, _)) => Err(OpenError::config(
+        Some((field, _)) => Err(DeviceError::config(
             field,
             "only \"backend\": \"user\" keeps to this; take that one, or remove the field",
         )),
@@ -134,29 +134,29 @@ fn check_rules(config: &Config) -> Result<(), OpenError> {
     }
 }
 
-fn check_one_pair(queues: Option<u16>, backend: &str) -> Result<(), OpenError> {
+fn check_one_pair(queues: Option<u16>, backend: &str) -> Result<(), DeviceError> {
     if queues.is_some_and(|queues| queues > 1) {
-        return Err(OpenError::config("queues", format!("{backend} is one pair of queues, leave it out")));
+        return Err(DeviceError::config("queues", format!("{backend} is one pair of queues, leave it out")));
     }
     Ok(())
 }
 
 /// How many, and at least one.
-fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, OpenError> {
+fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, DeviceError> {
     let Some(pairs) = given else { return Ok(vcpus.clamp(1, PAIRS) as u16) };
     let most = vcpus.clamp(1, PAIRS);
     if u32::from(pairs) > most {
         let problem =
             format!("{pairs} pairs of queues are more than the vCPUs, or than {PAIRS}, at most {most}");
-        return Err(OpenError::config("queues", problem));
+        return Err(DeviceError::config("queues", problem));
     }
     Ok(pairs)
 }
 
-fn open_fd(fd: i32) -> Result<FramePort, OpenError> {
+fn open_fd(fd: i32) -> Result<FramePort, DeviceError> {
     if fd < 3 {
         let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
-        return Err(OpenError::config("backend.fd", problem));
+        return Err(DeviceError::config("backend.fd", problem));
     }
     FramePort::inherited(fd).map_err(|error| {
         let problem = match Errno::from_io_error(&error) {
@@ -165,12 +165,12 @@ fn open_fd(fd: i32) -> Result<FramePort, OpenError> {
             ),
             _ => format!("descriptor {fd} {error}"),
         };
-        OpenError::config("backend.fd", problem)
+        DeviceError::config("backend.fd", problem)
     })
 }
 
 /// A port for each pair.
-fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, OpenError> {
+fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, DeviceError> {
     let is_invalid = |error: &TapError| matches!(error, TapError::Interface(error) if error.kind() == io::ErrorKind::InvalidInput);
     let refused = |error| refusal(name, &error);
     let has_many = pairs > 1;
@@ -182,7 +182,7 @@ fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, O
                     "{name} was made for one queue: leave \"queues\" out, or make it anew by \
                      `sudo ip tuntap del {name} mode tap; sudo ip tuntap add {name} mode tap multi_queue user $USER`"
                 );
-                return Err(OpenError::config("queues", problem));
+                return Err(DeviceError::config("queues", problem));
             }
             (FramePort::tap(name, !has_many).map_err(refused)?, 1)
         }
@@ -210,9 +210,9 @@ fn has_interface(name: &str, file: &str) -> bool {
 }
 
 /// What the kernel's refusal means, and the command that mends it.
-fn refusal(name: &str, error: &TapError) -> OpenError {
+fn refusal(name: &str, error: &TapError) -> DeviceError {
     let add = format!("sudo ip tuntap add {name} mode tap user $USER");
-    let host = |problem: String| OpenError::host("backend.tap", problem);
+    let host = |problem: String| DeviceError::host("backend.tap", problem);
     match error {
         TapError::Device(error) => match error.kind() {
             io::ErrorKind::NotFound => {
@@ -234,7 +234,7 @@ fn refusal(name: &str, error: &TapError) -> OpenError {
             io::ErrorKind::PermissionDenied => host(format!(
                 "there is no {name}, and you may not make one: `{add} && sudo ip link set {name} up` does"
             )),
-            io::ErrorKind::InvalidInput if has_interface(name, "") => OpenError::config(
+            io::ErrorKind::InvalidInput if has_interface(name, "") => DeviceError::config(
                 "backend.tap",
                 format!("{name} is no TAP: `{add}` with another name makes one"),
             ),

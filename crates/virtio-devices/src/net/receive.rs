@@ -40,6 +40,7 @@ impl Net {
             link: &mut *pair.link,
             receiver: &mut pair.receiver,
             pace: &mut self.pace,
+            is_unplugged: self.is_unplugged,
             counters: &session.counters().clone(),
             features: session.features(),
             wait: Wait::Chains,
@@ -71,6 +72,7 @@ struct Intake<'a> {
     link: &'a mut dyn Link,
     receiver: &'a mut Receiver,
     pace: &'a mut Pace,
+    is_unplugged: bool,
     counters: &'a Counters,
     features: u64,
     wait: Wait,
@@ -114,6 +116,11 @@ impl Intake<'_> {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(_) => return Some(Wait::Nothing),
                 }
+            }
+            if self.is_unplugged {
+                self.receiver.len = 0;
+                self.counters.refused.add(1);
+                continue;
             }
             let len = self.receiver.len;
             let fits = len >= FRAME_MIN && (is_mergeable || len as u64 <= room);

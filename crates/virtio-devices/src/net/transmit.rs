@@ -15,7 +15,7 @@ impl Net {
         // What a driver gives to a pair that it doesn't use may still go.
         let place = if index < self.active { index } else { 0 };
         let Some(pair) = self.pairs.get_mut(place) else { return Ok(()) };
-        let (pace, mut waits) = (&mut self.pace, false);
+        let (pace, is_unplugged, mut waits) = (&mut self.pace, self.is_unplugged, false);
         session.drain(2 * index + 1, |chain| {
             let frame = chain.readable();
             if !pace.take(frame.len()) {
@@ -23,6 +23,10 @@ impl Net {
                 return Ok(Step::Full);
             }
             counters.requests.add(1);
+            if is_unplugged {
+                counters.refused.add(1);
+                return Ok(Step::Used(0));
+            }
             match send(&mut *pair.link, &frame) {
                 Ok(()) => counters.bytes_out.add(frame.len() - HEADER_LEN as u64),
                 Err(_) => counters.errors.add(1),

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use vmm_usernet::{Allow, OpenError as UserError, Resolver, Settings, UserNet};
-use vmm_virtio::{Buffers, OpenError};
+use vmm_virtio::{Buffers, DeviceError};
 
 use super::config::{Config, Rules};
 use super::face;
@@ -25,7 +25,7 @@ pub(super) struct UserLink {
 }
 
 /// A network as the config says, and its MTU.
-pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenError> {
+pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), DeviceError> {
     let mtu = config.mtu.map_or(MTU, |mtu| mtu.get() as u16);
     let settings = Settings {
         allow: allow(config.allow.as_ref())?,
@@ -40,28 +40,28 @@ pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), OpenErr
     Ok((UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }, mtu))
 }
 
-fn allow(rules: Option<&Rules>) -> Result<Allow, OpenError> {
+fn allow(rules: Option<&Rules>) -> Result<Allow, DeviceError> {
     match rules {
         None => Ok(Allow::parse(&[]).expect("no rule is wrong")),
         Some(Rules::All) => Ok(Allow::all()),
         Some(Rules::List(rules)) => {
             let rules: Vec<String> = rules.iter().map(|rule| rule.0.clone()).collect();
             Allow::parse(&rules)
-                .map_err(|error| OpenError::config(&format!("allow[{}]", error.index()), error))
+                .map_err(|error| DeviceError::config(&format!("allow[{}]", error.index()), error))
         }
     }
 }
 
-fn refusal(config: &Config, error: UserError) -> OpenError {
+fn refusal(config: &Config, error: UserError) -> DeviceError {
     match &error {
-        UserError::Mtu(_) => OpenError::config("mtu", error),
+        UserError::Mtu(_) => DeviceError::config("mtu", error),
         UserError::Forward { forward, .. } => {
             let place = config.forward.iter().flatten().position(|given| given.text == *forward);
             let field = place.map_or("forward".to_owned(), |index| format!("forward[{index}]"));
-            OpenError::host(&field, error)
+            DeviceError::host(&field, error)
         }
-        UserError::Watch(_) => OpenError::host("backend", error),
-        UserError::Routes(_) => OpenError::host("allow", error),
+        UserError::Watch(_) => DeviceError::host("backend", error),
+        UserError::Routes(_) => DeviceError::host("allow", error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A card whose frames the host's kernel carries (vhost-net): all pairs' queues are lent to it.
 
 use vmm_hostio::FramePort;
-use vmm_virtio::{Fault, OpenError, Session, VHOST_TOKENS, VhostNet};
+use vmm_virtio::{DeviceError, Fault, Session, VHOST_TOKENS, VhostNet};
 
 use super::config::{Backend, Config};
 use super::pair::Pair;
@@ -13,11 +13,13 @@ pub(super) const TOKENS: u32 = 1 << 20;
 /// The kernel's part of a card: one of its servers for each pair.
 pub(super) struct Kernel {
     pairs: Vec<VhostNet>,
+    /// It has the queues.
+    is_serving: bool,
 }
 
 impl Kernel {
     /// `None` if the config doesn't ask for it.
-    pub(super) fn open(config: &Config, ports: &[FramePort]) -> Result<Option<Self>, OpenError> {
+    pub(super) fn open(config: &Config, ports: &[FramePort]) -> Result<Option<Self>, DeviceError> {
         if !config.vhost {
             return Ok(None);
         }
@@ -25,11 +27,14 @@ impl Kernel {
             return Err(no_tap("a socket"));
         }
         let pairs = ports.iter().map(|_| VhostNet::open().map_err(|error| refusal("vhost-net", &error)));
-        Ok(Some(Self { pairs: pairs.collect::<Result<_, _>>()? }))
+        Ok(Some(Self { pairs: pairs.collect::<Result<_, _>>()?, is_serving: false }))
     }
 
-    /// Lends it those pairs that the driver can use.
+    /// Lends it those pairs that the driver can use, unless it has them.
     pub(super) fn start(&mut self, pairs: &[Pair], session: &mut Session) -> Result<(), Fault> {
+        if std::mem::replace(&mut self.is_serving, true) {
+            return Ok(());
+        }
         for ((index, kernel), pair) in self.pairs.iter_mut().enumerate().zip(pairs) {
             let Some(port) = pair.link.port() else { continue };
             kernel.start(port, 2 * index, TOKENS + VHOST_TOKENS * index as u32, session)?;
@@ -51,25 +56,26 @@ impl Kernel {
 
     /// Takes back what it has.
     pub(super) fn stop(&mut self, session: &mut Session) {
+        self.is_serving = false;
         self.pairs.iter_mut().for_each(|pair| pair.stop(session));
     }
 }
 
 /// # Errors
 /// The config asks for what the kernel doesn't do.
-pub(super) fn check(config: &Config, is_limited: bool) -> Result<(), OpenError> {
+pub(super) fn check(config: &Config, is_limited: bool) -> Result<(), DeviceError> {
     match &config.backend {
         _ if !config.vhost => Ok(()),
         Backend::User => Err(no_tap("a network in the monitor")),
         Backend::Passt(_) => Err(no_tap("a passt")),
         _ if is_limited => {
-            Err(OpenError::config("vhost", "the kernel keeps no \"limits\": leave out one of the two"))
+            Err(DeviceError::config("vhost", "the kernel keeps no \"limits\": leave out one of the two"))
         }
         Backend::Tap(_) | Backend::Fd(_) => Ok(()),
     }
 }
 
-fn no_tap(backend: &str) -> OpenError {
+fn no_tap(backend: &str) -> DeviceError {
     let problem = format!("the kernel serves a TAP, and this is {backend}: leave it out, or take a TAP");
-    OpenError::config("vhost", problem)
+    DeviceError::config("vhost", problem)
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_config::{FilePath, Ranged};
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 /// A context id that is a guest's: 0 to 2 are the hypervisor's, the loopback's and the host's, and the last of all is
 /// VMADDR_CID_ANY (vsock(7)).
@@ -31,15 +31,15 @@ fn first() -> Cid {
 
 impl Config {
     /// The unix socket; `None` with `vhost`.
-    pub(super) fn path(&self) -> Result<Option<&FilePath>, OpenError> {
+    pub(super) fn path(&self) -> Result<Option<&FilePath>, DeviceError> {
         match (&self.path, self.vhost) {
             (Some(_), true) => {
                 let problem = "the kernel's vsock has no unix sockets: leave out this, or \"vhost\"";
-                Err(OpenError::config("path", problem))
+                Err(DeviceError::config("path", problem))
             }
             (None, false) => {
                 let problem = "\"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
-                Err(OpenError::config("", problem))
+                Err(DeviceError::config("", problem))
             }
             (path, _) => Ok(path.as_ref()),
         }

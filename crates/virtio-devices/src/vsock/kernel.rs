@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, VhostVsock, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VhostVsock, VirtioDevice};
 
 use super::face::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::vhost::refusal;
@@ -17,12 +17,12 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn open(cid: u32) -> Result<Self, OpenError> {
+    pub(super) fn open(cid: u32) -> Result<Self, DeviceError> {
         let vhost = VhostVsock::open(cid).map_err(|error| match error.source.kind() {
             io::ErrorKind::AddrInUse => {
                 let problem =
                     format!("{cid} is the context id of another guest of this host, choose another");
-                OpenError::host("cid", problem)
+                DeviceError::host("cid", problem)
             }
             _ => refusal("vhost-vsock", &error),
         })?;

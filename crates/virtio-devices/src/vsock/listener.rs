@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use vmm_hostio::{NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors};
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 use crate::place::Place;
 
@@ -21,7 +21,7 @@ impl Listener {
     ///
     /// # Errors
     /// The path is too long, or something else is there that isn't a dead socket.
-    pub(super) fn open(path: PathBuf, plan_only: bool) -> Result<Self, OpenError> {
+    pub(super) fn open(path: PathBuf, plan_only: bool) -> Result<Self, DeviceError> {
         let place = Place { path: &path, field: "path" };
         let len = path.as_os_str().len();
         let most = UNIX_NAME_MAX - PORT_LEN;

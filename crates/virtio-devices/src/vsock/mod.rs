@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vmm_virtio::{
-    Claim, ConfigSpace, Counters, Fault, Kind, OpenError, Session, Setting, Step, VirtioDevice,
+    Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice,
 };
 
 use self::config::Config;
@@ -81,7 +81,7 @@ impl Kind for Vsock {
     const ID: u32 = 19;
     type Config = Config;
 
-    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, OpenError> {
+    fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let cid = config.cid.get() as u32;
         let carrier: Box<dyn VirtioDevice> = match config.path()? {
             Some(path) => Box::new(Sockets::open(cid, setting.path(path), setting.plan_only)?),
@@ -192,8 +192,8 @@ impl VirtioDevice for Sockets {
 }
 
 impl Sockets {
-    fn open(cid: u32, path: PathBuf, plan_only: bool) -> Result<Self, OpenError> {
-        let host = |error: io::Error| OpenError::host("", error);
+    fn open(cid: u32, path: PathBuf, plan_only: bool) -> Result<Self, DeviceError> {
+        let host = |error: io::Error| DeviceError::host("", error);
         let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
         let listener = Listener::open(path, plan_only)?;
         Ok(Self {

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
-use vmm_virtio::OpenBlame;
+use vmm_virtio::DeviceBlame;
 
 use crate::disk::*;
 
 /// The message for a disk that can't be opened, where the config is to blame.
 fn refusal(fields: Value) -> String {
     let Err(error) = try_open(fields) else { panic!("it was opened") };
-    assert_eq!(error.blame, OpenBlame::Config);
+    assert_eq!(error.blame, DeviceBlame::Config);
     error.to_string()
 }
 

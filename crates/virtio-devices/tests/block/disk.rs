@@ -12,7 +12,7 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use vmm_virtio::testing::{Buf, DEADLINE, Driver, Used};
-use vmm_virtio::{ConfigSpace, Fault, OpenError, Session, Setting, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 /// VIRTIO_BLK_T_*.
@@ -147,7 +147,7 @@ pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {
 }
 
 /// Opens a disk as a config describes it, on a machine with 4 vCPUs.
-pub(crate) fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, OpenError> {
+pub(crate) fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, DeviceError> {
     let entry = KINDS.iter().find(|entry| entry.name == "block").unwrap();
     let setting = Setting { directory: Path::new("."), vcpus: 4, id: "disk0", plan_only: false };
     entry.open(fields, &setting)

@@ -62,3 +62,44 @@ fn reset_does_not_wait_for_tokens() {
     driver.reset();
     assert!(start.elapsed() < Duration::from_secs(60));
 }
+
+/// Requests that have waited for the old limits aren't left waiting for them.
+#[test]
+fn update_of_the_limits_holds_for_what_waits() {
+    let file = image();
+    let mut driver = start(fields(&file, json!({"limits": {"bytes_per_second": "1"}})));
+    let header = header(IN, 0);
+    let mut queue = driver.queue(0);
+    for _ in 0..4 {
+        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
+    }
+    queue.kick();
+    // It takes 512 seconds until the second may go.
+    assert_eq!(status(&queue.poll_used()), OK);
+    driver.update(json!({"limits": {}})).unwrap();
+    let mut queue = driver.queue(0);
+    for _ in 0..3 {
+        assert_eq!(status(&queue.poll_used()), OK);
+    }
+    driver.update(json!({"limits": {"bytes_per_second": "1"}})).unwrap();
+    let mut queue = driver.queue(0);
+    for _ in 0..2 {
+        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
+    }
+    queue.kick();
+    assert_eq!(status(&queue.poll_used()), OK);
+    driver.suspend();
+    assert_eq!(driver.queue(0).try_used(), None, "the new limit has let the second go");
+}
+
+#[test]
+fn update_of_a_limit_that_lets_nothing_through_is_refused() {
+    let file = image();
+    let driver = start(fields(&file, json!({})));
+    let error = driver.update(json!({"size": "1M", "limits": {"bytes_per_second": "0"}})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        ".limits.bytes_per_second: 0 lets nothing through, leave it out for no limit"
+    );
+    assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10, "nothing is changed then");
+}

@@ -39,3 +39,59 @@ fn change_before_the_start_is_told_at_the_start() {
     driver.wait_config_change();
     assert_eq!(driver.config(0, 8), 1_u64.to_le_bytes());
 }
+
+/// The number of the disk's bytes that its device reports.
+fn reported(driver: &vmm_virtio::testing::Driver) -> u64 {
+    driver.report()["size_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn update_of_the_size_makes_the_file_longer_and_is_told_at_once() {
+    let file = image();
+    let mut driver = start(fields(&file, json!({})));
+    driver.update(json!({"size": "68K"})).unwrap();
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 8), 136_u64.to_le_bytes());
+    assert_eq!(file.as_file().metadata().unwrap().len(), 68 << 10);
+    assert_eq!(read(&mut driver, 127, 1024), ([[127; 512], [0; 512]].concat(), OK));
+    assert_eq!(reported(&driver), 68 << 10);
+}
+
+#[test]
+fn update_of_the_size_while_the_disk_is_suspended_is_told_when_it_goes_on() {
+    let file = image();
+    let mut driver = start(fields(&file, json!({})));
+    driver.suspend();
+    driver.update(json!({"size": "68K"})).unwrap();
+    driver.resume();
+    driver.wait_config_change();
+    assert_eq!(driver.config(0, 8), 136_u64.to_le_bytes());
+}
+
+#[test]
+fn update_to_a_size_that_cannot_be_says_why_and_changes_nothing() {
+    let file = image();
+    let driver = start(fields(&file, json!({})));
+    let refusal = |size: &str| driver.update(json!({"size": size})).unwrap_err().to_string();
+    assert_eq!(refusal("65537"), ".size: 65537 isn't a whole number of sectors of 512 bytes: try 66048");
+    assert_eq!(
+        refusal("63K"),
+        ".size: 63K is less than the disk's 64K: a disk that a guest uses can only grow"
+    );
+    assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10);
+}
+
+#[test]
+fn update_of_the_size_of_another_disk_than_a_raw_one_that_is_written_says_what_to_do() {
+    let file = image();
+    let refusal = |more| {
+        let driver = start(fields(&file, more));
+        driver.update(json!({"size": "1M"})).unwrap_err().to_string()
+    };
+    assert_eq!(refusal(json!({"read_only": true})), ".size: the disk is read-only, and so is its size");
+    assert_eq!(
+        refusal(json!({"overlay": "temp"})),
+        ".size: only a raw disk without an overlay can be resized while a guest uses it"
+    );
+    assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10);
+}

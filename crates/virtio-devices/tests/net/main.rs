@@ -15,6 +15,7 @@ mod config;
 mod passt;
 mod receive;
 mod transmit;
+mod update;
 mod user;
 
 const RECEIVEQ: usize = 0;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 use vmm_virtio::testing::Driver;
 
 use crate::disk::*;
@@ -72,7 +72,7 @@ impl Images {
     }
 
     /// What is said, with DIR for the directory.
-    pub(crate) fn message(&self, error: OpenError) -> String {
+    pub(crate) fn message(&self, error: DeviceError) -> String {
         error.to_string().replace(self.0.path().to_str().unwrap(), "DIR")
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::{Map, Value};
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -11,7 +12,7 @@ use super::arena::Arena;
 use super::ring::Ring;
 use super::wait::Waiter;
 use super::{DEADLINE, Register, features, status};
-use crate::{Control, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
+use crate::{Control, DeviceError, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
 
 /// InterruptStatus: the configuration has changed.
 const CONFIGURATION_CHANGE: u32 = 2;
@@ -327,6 +328,27 @@ impl Driver {
     /// [`Control::resume`].
     pub fn resume(&self) {
         self.control().resume();
+    }
+
+    /// [`VirtioDevice::update`] on the device's thread.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Panics
+    /// There is no answer by the [`DEADLINE`].
+    pub fn update(&self, fields: Value) -> Result<(), DeviceError> {
+        let answer = self.control().with_device(move |device, session| device.update(&fields, session));
+        answer.recv_timeout(DEADLINE).expect("an answer of the device's thread")
+    }
+
+    /// [`VirtioDevice::report`] on the device's thread.
+    ///
+    /// # Panics
+    /// There is no answer by the [`DEADLINE`].
+    pub fn report(&self) -> Map<String, Value> {
+        let answer = self.control().with_device(|device, _| device.report());
+        answer.recv_timeout(DEADLINE).expect("an answer of the device's thread")
     }
 
     /// Waits for the line, and does an interrupt handler's work. False if the deadline passes first.

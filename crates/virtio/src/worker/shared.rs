@@ -8,7 +8,7 @@ use virtio_queue::QueueState;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::notices::NoticeQueue;
-use crate::{Counters, Fault, Interrupt};
+use crate::{Counters, Fault, Interrupt, Session, VirtioDevice};
 
 pub(super) const IDLE: u8 = 0;
 pub(super) const RUNNING: u8 = 1;
@@ -78,8 +78,15 @@ impl Shared {
 pub(crate) type QueueStates = Vec<Option<QueueState>>;
 
 pub(super) enum Command {
-    Start { features: u64, queues: QueueStates },
-    Stop { states: Option<Sender<QueueStates>> },
+    Start {
+        features: u64,
+        queues: QueueStates,
+    },
+    Stop {
+        states: Option<Sender<QueueStates>>,
+    },
+    /// Do this with the device, and with its session if a driver uses it.
+    Do(Box<dyn FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) + Send>),
     Quit,
 }
 

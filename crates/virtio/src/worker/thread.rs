@@ -166,6 +166,11 @@ impl Thread {
                     }
                     self.shared.tell();
                 }
+                Command::Do(act) => {
+                    let running = self.running.as_mut().filter(|running| !running.is_broken);
+                    act(&mut *self.device, running.map(|running| &mut running.session));
+                    self.shared.tell();
+                }
                 Command::Quit => {
                     self.stop();
                     return false;

@@ -7,6 +7,7 @@
 mod bare;
 mod boots;
 mod clock;
+mod commands;
 mod console;
 mod endings;
 mod fio;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         output::tests(),
         memory::tests(),
         pausing::tests(),
+        commands::tests(),
         power::tests(),
         virtio::tests(),
         net::tests(),

@@ -9,16 +9,22 @@ use std::time::Instant;
 use driver::{DEADLINE, guests, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmm_config::{Command, ConfigFile, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status};
+use vmm_config::{
+    Command, ConfigFile, DeviceUpdate, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status,
+};
 use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         command_pause_stops_the_machine_until_resume,
+        command_resume_starts_a_machine_that_is_configured,
         command_resume_takes_a_pause_back_that_is_under_way_or_finds_it_done,
         command_power_button_that_the_guest_ignores_is_an_error,
         command_metrics_are_those_of_the_devices,
+        command_for_a_device_changes_it_and_reports_it_also_after_a_reset,
+        command_for_a_device_that_is_refused_says_why,
         command_reset_starts_the_machine_anew,
         command_reset_of_a_machine_that_ends_then_ends_it,
     ]
@@ -34,19 +40,23 @@ struct Bench {
 
 impl Bench {
     fn start(on_reboot: &str) -> Self {
+        let bench = Self::configure(on_reboot, false);
+        bench.wait_until_printed("ready\n");
+        bench
+    }
+
+    fn configure(on_reboot: &str, paused: bool) -> Self {
         let dir = TempDir::new().unwrap();
         let text = format!(
             r#"{{"boot": {{"kernel": {:?}}}, "memory": {{"size": "32M"}}, "on_reboot": "{on_reboot}",
-                "serial": {{"file": "serial"}}, "devices": [{{"type": "rng", "id": "dice"}}]}}"#,
+                "serial": {{"file": "serial"}}, "devices": [{{"type": "rng", "id": "dice"}}, {{"type": "balloon", "id": "balloon"}}]}}"#,
             guests::path("echo")
         );
         let (commanders, commander) = channel();
         let path = dir.path().join("vm.json");
-        let ended = thread::spawn(move || run(&text, &path, &commanders));
+        let ended = thread::spawn(move || run(&text, &path, paused, &commanders));
         let commander = commander.recv_timeout(DEADLINE).expect("a supervisor");
-        let bench = Self { dir, commander, responses: channel(), ended };
-        bench.wait_until_printed("ready\n");
-        bench
+        Self { dir, commander, responses: channel(), ended }
     }
 
     fn wait_until_printed(&self, text: &str) {
@@ -87,7 +97,7 @@ impl Bench {
     }
 }
 
-fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
+fn run(config: &str, path: &Path, paused: bool, commanders: &Sender<Commander>) -> Ending {
     let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
     commanders.send(supervisor.commander()).unwrap();
     let config = Arc::new(ConfigFile::parse(config, path).unwrap().merge(Default::default()).unwrap());
@@ -102,6 +112,7 @@ fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
         diagnostics: Diagnostics::default(),
         metrics: None,
         announcements: None,
+        paused,
         restarted: |_| {},
     };
     supervisor.run(start).unwrap().ending
@@ -111,13 +122,31 @@ fn command_pause_stops_the_machine_until_resume() {
     let bench = Bench::start("exit");
     let running = bench.status();
     assert_eq!(running.state, MachineState::Running);
-    assert_eq!(running.machine.map(|machine| (machine.vcpus, machine.memory_bytes)), Some((1, 32 << 20)));
+    assert_eq!(
+        running.machine.as_ref().map(|machine| (machine.vcpus, machine.memory_bytes)),
+        Some((1, 32 << 20))
+    );
     bench.assert_done(1, Command::Pause);
     assert_eq!(bench.status().state, MachineState::Paused);
     bench.assert_done(2, Command::Pause);
     bench.assert_done(3, Command::Resume);
     assert_eq!(bench.status().state, MachineState::Running);
     bench.assert_done(4, Command::Resume);
+    bench.quit();
+}
+
+fn command_resume_starts_a_machine_that_is_configured() {
+    let bench = Bench::configure("exit", true);
+    wait_until("the machine is built", DEADLINE, || bench.status().state == MachineState::Configured);
+    bench.assert_done(1, Command::Pause);
+    assert_eq!(bench.status().state, MachineState::Configured);
+    bench.assert_done(2, update("balloon", json!({"size": "8M"})));
+    bench.ask(3, Command::Metrics);
+    assert!(matches!(bench.answer(), (3, Outcome::Result(Reply::Metrics(_)))));
+    bench.wait_until_printed("");
+    bench.assert_done(4, Command::Resume);
+    assert_eq!(bench.status().state, MachineState::Running);
+    bench.wait_until_printed("ready\n");
     bench.quit();
 }
 
@@ -149,6 +178,56 @@ fn command_metrics_are_those_of_the_devices() {
     let (_, outcome) = bench.answer();
     let Outcome::Result(Reply::Metrics(metrics)) = outcome else { panic!("{outcome:?}") };
     assert_eq!(metrics["devices"]["dice"]["requests"], 0);
+    bench.quit();
+}
+
+fn update(id: &str, fields: Value) -> Command {
+    let fields = fields.as_object().unwrap().clone();
+    Command::UpdateDevice(DeviceUpdate { id: id.to_owned(), fields })
+}
+
+fn command_for_a_device_changes_it_and_reports_it_also_after_a_reset() {
+    let bench = Bench::start("restart");
+    let target = |bench: &Bench| {
+        bench.ask(8, Command::DeviceStatus { id: "balloon".to_owned() });
+        match bench.answer() {
+            (8, Outcome::Result(Reply::Device(report))) => report["target_bytes"].as_u64(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let devices = bench.status().machine.unwrap().devices;
+    let names: Vec<_> = devices.iter().map(|device| (device.id.as_str(), device.kind.as_str())).collect();
+    assert_eq!(names, [("dice", "rng"), ("balloon", "balloon")]);
+    assert_eq!(target(&bench), Some(0));
+    bench.assert_done(1, update("balloon", json!({"size": "8M"})));
+    assert_eq!(target(&bench), Some(8 << 20));
+    bench.assert_done(2, Command::Pause);
+    bench.assert_done(3, update("balloon", json!({"size": "4M"})));
+    bench.assert_done(4, Command::Resume);
+    bench.assert_done(5, Command::Reset);
+    bench.wait_until_printed("ready\nready\n");
+    assert_eq!(target(&bench), Some(4 << 20));
+    bench.quit();
+}
+
+fn command_for_a_device_that_is_refused_says_why() {
+    let bench = Bench::start("exit");
+    let refusal = |command| {
+        bench.ask(1, command);
+        match bench.answer() {
+            (1, Outcome::Error(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    let unknown = refusal(update("ballon", json!({})));
+    assert_eq!((unknown.code, unknown.field.as_deref()), (ErrorCode::UnknownDevice, Some("id")));
+    assert_eq!(unknown.message, "no virtio device has the id \"ballon\": did you mean \"balloon\"?");
+    let wrong = refusal(update("balloon", json!({"size": "1"})));
+    assert_eq!((wrong.code, wrong.field.as_deref()), (ErrorCode::InvalidField, Some("size")));
+    assert!(wrong.message.starts_with("size: 1 isn't whole pages"), "{wrong}");
+    let fixed = refusal(update("dice", json!({"size": "1"})));
+    assert_eq!((fixed.code, fixed.field), (ErrorCode::InvalidField, None));
+    assert_eq!(fixed.message, "nothing of this device can be changed while its machine exists");
     bench.quit();
 }
 

@@ -7,7 +7,7 @@ use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, boot};
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, USAGE, boot};
 use crate::input::{expect_hash, paste};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -18,6 +18,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         paused_machine_is_ended_by_sigterm,
         paused_machine_is_ended_by_its_timeout,
         paused_machine_quits,
+        machine_that_is_not_started_waits_for_its_key,
+        machine_that_nobody_could_start_is_refused,
         machine_paused_a_hundred_times_loses_no_input_and_no_output,
     ]
 }
@@ -95,6 +97,31 @@ fn paused_machine_quits() {
     let mut monitor = paused("halt");
     monitor.send(b"\x01x");
     monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn machine_that_is_not_started_waits_for_its_key() {
+    let mut monitor = boot("echo").args(["--paused"]).on_terminal().start();
+    monitor.expect("[not started; Ctrl-A p starts the guest]", DEADLINE);
+    monitor.send(b"\x01s");
+    monitor.expect(" s, not started]", DEADLINE);
+    monitor.expect_quiet(Duration::from_millis(300));
+    monitor.send(b"\x01p");
+    monitor.expect("[started]", DEADLINE);
+    monitor.expect("ready\n", DEADLINE);
+    pause(&mut monitor);
+    monitor.send(b"\x01p\x04");
+    monitor.expect(RESUMED, DEADLINE);
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn machine_that_nobody_could_start_is_refused() {
+    let mut monitor = boot("echo").args(["--paused"]).start();
+    monitor.expect_code(USAGE, DEADLINE);
+    assert_eq!(
+        monitor.stderr(),
+        "error: --paused: without a console on a terminal nothing could start the guest: leave it out, or give the guest the \
+         terminal\n"
+    );
 }
 
 /// Each time in the middle of what is typed, and of what the guest prints about it.

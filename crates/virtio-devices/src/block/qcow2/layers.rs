@@ -10,7 +10,7 @@ use std::path::Path;
 use imago::FormatAccess;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
-use vmm_virtio::OpenError;
+use vmm_virtio::DeviceError;
 
 use super::entries::Problem;
 use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header, INCOMPATIBLE};
@@ -51,7 +51,7 @@ impl Layers {
         place: Place<'_>,
         access: Access,
         backing: &[Place<'_>],
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, DeviceError> {
         if let Some(extra) = backing.get(BACKING_MAX) {
             let problem = format!(
                 "is one file too many, at most {BACKING_MAX}: make one of them, qemu-img convert -O qcow2 {} NEW.qcow2",
@@ -104,7 +104,7 @@ impl Layers {
     }
 
     /// Checks that the image's tables are safe from its data, and returns where they are.
-    pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, OpenError> {
+    pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, DeviceError> {
         let Some((layer, header)) = self.0.first().zip(self.image()) else {
             return Err(place.wrong("isn't a qcow2 image"));
         };
@@ -173,7 +173,7 @@ impl Layer {
 }
 
 /// The backing file that the image at `above` names, if it is the one that the config lists.
-fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Layer, OpenError> {
+fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Layer, DeviceError> {
     let path = above.path.parent().unwrap_or(Path::new("")).join(OsStr::from_bytes(&named.name));
     let same = matches!((path.canonicalize(), place.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if !same {
@@ -239,7 +239,7 @@ fn read_header(
     file: &DiskFile,
     place: Place<'_>,
     named: Option<(Place<'_>, &Backing)>,
-) -> Result<Header, OpenError> {
+) -> Result<Header, DeviceError> {
     let unread = |error: io::Error| place.host("can't be read", &error);
     let mut bytes = read_range(&file.file, 0, FIRST_READ_LEN).map_err(unread)?;
     if bytes.is_empty() {

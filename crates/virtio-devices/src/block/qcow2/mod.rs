@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use imago::Mapping;
-use vmm_virtio::{Buffers, Fault, OpenError};
+use vmm_virtio::{Buffers, DeviceError, Fault};
 
 use self::entries::Problem;
 use self::layers::{Format, Layers};
@@ -78,7 +78,7 @@ impl Qcow2Image {
         place: Place<'_>,
         access: Access,
         backing: &[Place<'_>],
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, DeviceError> {
         let layers = Layers::open(file, place, access, backing)?;
         let (writing, tables) = match access {
             Access::ReadWrite => (Writing::Later, Some(layers.check_tables(place)?)),

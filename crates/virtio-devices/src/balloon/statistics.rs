@@ -1,0 +1,71 @@
+//! What the guest's driver reports of its memory (virtio 1.2 §5.5.6.3).
+
+use serde_json::{Map, Value};
+use vmm_virtio::{Buffers, Fault};
+
+/// The names of statistics by their tags (virtio 1.2 §5.5.6.4, and VIRTIO_BALLOON_S_OOM_KILL and those after it in Linux
+/// 6.12's include/uapi/linux/virtio_balloon.h).
+const NAMES: [&str; 16] = [
+    "swap_in",
+    "swap_out",
+    "major_faults",
+    "minor_faults",
+    "free_memory",
+    "total_memory",
+    "available_memory",
+    "disk_caches",
+    "hugetlb_allocations",
+    "hugetlb_failures",
+    "oom_kills",
+    "allocation_stalls",
+    "async_scanned",
+    "direct_scanned",
+    "async_reclaimed",
+    "direct_reclaimed",
+];
+/// Bytes of a statistic: le16 tag, le64 value, packed.
+const STAT_LEN: u64 = 10;
+/// Statistics of one chain that are read.
+const STATS_PER_CHAIN: usize = 64;
+
+/// The last value of each tag. A guest may report anything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Statistics {
+    values: [Option<u64>; NAMES.len()],
+    /// How many times the driver has reported.
+    reports: u64,
+}
+
+impl Statistics {
+    /// Reads the statistics in `from`. Unknown tags are skipped, as virtio 1.2 §5.5.6.3 requires.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub(super) fn record(&mut self, from: Buffers<'_>) -> Result<(), Fault> {
+        let mut rest = from;
+        for _ in 0..STATS_PER_CHAIN {
+            let Some((here, after)) = rest.split_at(STAT_LEN) else { break };
+            rest = after;
+            let mut bytes = [0; STAT_LEN as usize];
+            here.read(&mut bytes)?;
+            let [t0, t1, value @ ..] = bytes;
+            let tag = u16::from_le_bytes([t0, t1]);
+            if let Some(stat) = self.values.get_mut(usize::from(tag)) {
+                *stat = Some(u64::from_le_bytes(value));
+            }
+        }
+        self.reports += 1;
+        Ok(())
+    }
+
+    /// How many times the driver has reported.
+    pub(super) fn reports(&self) -> u64 {
+        self.reports
+    }
+
+    /// Names and values, of those that were reported.
+    pub(super) fn values(&self) -> Map<String, Value> {
+        let known = NAMES.iter().zip(self.values).filter_map(|(name, value)| Some((*name, value?)));
+        known.map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! Changes of a card while its machine exists.
+
+use serde::Deserialize;
+use serde_json::Value;
+use vmm_config::read_update;
+use vmm_virtio::{DeviceError, Session};
+
+use super::Net;
+use crate::limits::Limits;
+
+/// What can be changed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    link: Option<LinkState>,
+    limits: Option<Limits>,
+}
+
+/// As if somebody plugged a cable in, or pulled it.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LinkState {
+    Up,
+    Down,
+}
+
+impl Net {
+    /// Replaces the limits, and sets the link up or down. A driver that isn't told of that here is told at its start.
+    pub(super) fn apply(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
+        let Update { link, limits } = read_update(fields)?;
+        let limiter = limits.map(|limits| limits.limiter()).transpose()?;
+        if let Some(limiter) = limiter {
+            if limiter.is_some() && self.kernel.is_some() {
+                let problem = "the host's kernel carries the frames (\"vhost\") and keeps no limits";
+                return Err(DeviceError::config("limits", problem));
+            }
+            self.pace.limit(limiter);
+        }
+        if let Some(link) = link {
+            self.is_unplugged = matches!(link, LinkState::Down);
+            if let Some(session) = session {
+                self.follow_plug(session);
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_plug(&mut self, session: &mut Session) {
+        match &mut self.kernel {
+            Some(kernel) if self.is_unplugged => kernel.stop(session),
+            // The event lends it the queues again.
+            Some(_) => self.pace.come_again(),
+            None => {}
+        }
+        self.settle_link(session);
+    }
+}
