@@ -70,12 +70,10 @@ impl Pace {
         true
     }
 
-    /// Replaces the limits. What waits for the old ones to admit it tries again at once.
+    /// Replaces the limits. Requests that wait for the old ones are tried again with the disk's next event, within a second.
     pub(super) fn limit(&mut self, limiter: Option<RateLimiter>) {
         self.limiter = limiter;
-        if self.is_set {
-            self.come_again(Duration::from_nanos(1));
-        }
+        self.is_set = false;
     }
 
     /// A new turn, with a timer that isn't set.

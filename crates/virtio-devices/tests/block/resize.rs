@@ -50,11 +50,11 @@ fn update_of_the_size_makes_the_file_longer_and_is_told_at_once() {
     let file = image();
     let mut driver = start(fields(&file, json!({})));
     driver.update(json!({"size": "68K"})).unwrap();
+    assert_eq!(reported(&driver), 68 << 10);
     driver.wait_config_change();
     assert_eq!(driver.config(0, 8), 136_u64.to_le_bytes());
     assert_eq!(file.as_file().metadata().unwrap().len(), 68 << 10);
     assert_eq!(read(&mut driver, 127, 1024), ([[127; 512], [0; 512]].concat(), OK));
-    assert_eq!(reported(&driver), 68 << 10);
 }
 
 #[test]

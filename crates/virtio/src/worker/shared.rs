@@ -77,16 +77,13 @@ impl Shared {
 /// A queue as the driver set it up, or `None`.
 pub(crate) type QueueStates = Vec<Option<QueueState>>;
 
+/// Something to do with a device, and with its session if a driver uses it.
+type Act = dyn FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) + Send;
+
 pub(super) enum Command {
-    Start {
-        features: u64,
-        queues: QueueStates,
-    },
-    Stop {
-        states: Option<Sender<QueueStates>>,
-    },
-    /// Do this with the device, and with its session if a driver uses it.
-    Do(Box<dyn FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) + Send>),
+    Start { features: u64, queues: QueueStates },
+    Stop { states: Option<Sender<QueueStates>> },
+    Do(Box<Act>),
     Quit,
 }
 
