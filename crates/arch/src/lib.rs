@@ -11,6 +11,7 @@
 //!
 //! The types are kvm-bindings' plain structures, which [`vmm-kvm`] passes to the kernel unchanged. The crate
 //! covers x86_64; another architecture is another module beside it, selected here.
+//!
 //! ```
 //! use vmm_arch::{e820, layout};
 //!

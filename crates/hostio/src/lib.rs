@@ -10,6 +10,7 @@
 //! - [`RateLimiter`] decides when the next request may start.
 //! - [`terminal`] makes the user's terminal raw and restores it; [`crash`] restores it when the process dies
 //!   of a fatal signal.
+//!
 //! ```
 //! use std::sync::Arc;
 //!
