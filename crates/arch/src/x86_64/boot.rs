@@ -263,7 +263,11 @@ mod tests {
         xsave[128] = 4;
         init_fpu(&mut xsave);
         assert_eq!(xsave[..9], [0x37f, 0, 0, 0, 0, 0, 0x1f80, u32::MAX, 0]);
-        assert_eq!((xsave[103], xsave[104]), (0, u32::MAX), "XMM15 is cleared, the area for software is kept");
+        assert_eq!(
+            (xsave[103], xsave[104]),
+            (0, u32::MAX),
+            "XMM15 is cleared, the area for software is kept"
+        );
         assert_eq!((xsave[128], xsave[129]), (7, u32::MAX));
     }
 
