@@ -143,7 +143,7 @@ impl Vm {
     /// discards the log.
     ///
     /// # Errors
-    /// There is no memory at `gpa`, or the ioctl failed.
+    /// There is no memory at `gpa`, or it is read-only.
     pub fn log_dirty_pages(&self, gpa: u64, on: bool) -> Result<(), Error> {
         let mut slots = self.slots();
         let (number, slot) = slots.at(gpa)?;
