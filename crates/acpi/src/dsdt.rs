@@ -1,4 +1,4 @@
-//! The namespace: the sleep state, the processors, the devices (ACPI 6.5 §5.2.11.1).
+//! The DSDT: sleep state, processors and devices (ACPI 6.5 §5.2.11.1).
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, Name, Package, Scope, ZERO};
@@ -7,17 +7,17 @@ use crate::description::Cpu;
 use crate::table::with_header;
 use crate::{Description, Error};
 
-/// From revision 2 on, integers are of 64 bits.
+/// From revision 2 on, integers have 64 bits.
 const REVISION: u8 = 2;
 
-/// The object in `\_SB` that holds the processors, so that their names are apart from those of devices.
+/// The container of the processors in `\_SB`. It keeps their names apart from those of devices.
 pub(crate) const CPUS: &str = "CPUS";
-/// Processors are called C000 to CFFF; there can't be more in a KVM either (KVM_MAX_VCPU_IDS).
+/// Processors are named C000 to CFFF; KVM has no more than that either (KVM_MAX_VCPU_IDS).
 pub(crate) const MAX_CPUS: usize = 0x1000;
-/// _STA of what is present, enabled, shown and in order (ACPI 6.5 §6.3.7).
+/// _STA: present, enabled, shown in the UI, functioning (ACPI 6.5 §6.3.7).
 const PRESENT: u8 = 0b1111;
 
-/// The table. The caller has checked the description.
+/// Renders the DSDT of a description that has been checked.
 pub(crate) fn render(description: &Description<'_>) -> Vec<u8> {
     let mut body = Vec::new();
     s5(description.power.s5_sleep_type).to_aml_bytes(&mut body);
@@ -29,7 +29,7 @@ pub(crate) fn render(description: &Description<'_>) -> Vec<u8> {
     with_header(*b"DSDT", REVISION, &body)
 }
 
-/// That no two objects in `\_SB` have one name.
+/// Checks that names in `\_SB` are unique.
 pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
     let mut names: Vec<&str> = names.chain([CPUS]).collect();
     names.sort_unstable();
@@ -39,12 +39,12 @@ pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()
     }
 }
 
-/// What to write to SLP_TYP of PM1a and PM1b for soft off, and two reserved numbers (ACPI 6.5 §7.4.2.6).
+/// _S5: the SLP_TYP values of PM1a and PM1b for soft off, and two reserved numbers (ACPI 6.5 §7.4.2.6).
 fn s5(sleep_type: u8) -> Name {
     Name::new("_S5_".into(), &Package::new(vec![&sleep_type, &sleep_type, &ZERO, &ZERO]))
 }
 
-/// The processors, each with the uid by which the MADT refers to it (ACPI 6.5 §8.4), in their container.
+/// The processor container. Each processor has the uid by which the MADT refers to it (ACPI 6.5 §8.4).
 fn processors(cpus: &[Cpu]) -> Vec<u8> {
     let hid = Name::new("_HID".into(), &"ACPI0010");
     let cpus: Vec<Raw> = cpus.iter().enumerate().map(|(index, cpu)| processor(index, cpu)).collect();
@@ -64,7 +64,7 @@ fn processor(index: usize, cpu: &Cpu) -> Raw {
     Raw(bytes)
 }
 
-/// AML that is rendered already: nodes borrow their children, bytes don't.
+/// Rendered AML. Unlike AML nodes, it doesn't borrow its children.
 struct Raw(Vec<u8>);
 
 impl Aml for Raw {

@@ -1,4 +1,4 @@
-//! The fixed hardware: where the registers of power management are (ACPI 6.5 §5.2.9).
+//! The FADT: fixed hardware and power management registers (ACPI 6.5 §5.2.9).
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags};
@@ -8,14 +8,14 @@ use crate::Description;
 use crate::description::Legacy;
 use crate::table::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 
-/// "A 64-bit identifier of hypervisor vendor."
+/// Hypervisor Vendor Identity, "a 64-bit identifier of hypervisor vendor".
 const HYPERVISOR_VENDOR: [u8; 8] = *b"VMM\0\0\0\0\0";
 
-/// PM1a_STS and PM1a_EN, two bytes each.
+/// Length of PM1a_STS and PM1a_EN, two bytes each.
 const PM1_EVENT_LEN: u8 = 4;
-/// PM1a_CNT.
+/// Length of PM1a_CNT in bytes.
 const PM1_CONTROL_LEN: u8 = 2;
-/// PM_TMR.
+/// Length of PM_TMR in bytes.
 const PM_TIMER_LEN: u8 = 4;
 
 /// "A value > 100 indicates the system does not support a C2 state", in microseconds.
@@ -31,23 +31,24 @@ mod boot_arch {
     pub(super) const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 }
 
-/// Length of the table.
+/// Length of the FADT in bytes.
 pub(crate) fn len() -> usize {
     FADT::len()
 }
 
-/// The table, for a FACS and a DSDT at these addresses.
+/// Renders the FADT, which points to the FACS and the DSDT at these addresses.
 pub(crate) fn render(description: &Description<'_>, facs: u32, dsdt: u32) -> Vec<u8> {
     let power = &description.power;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // Said of a button: it isn't fixed hardware. Without PWR_BUTTON the power button is.
+        // The flag means that there is no fixed-hardware sleep button. Without PWR_BUTTON there is a power
+        // button.
         .flag(Flags::SlpButton)
-        // Said of the clock: it can't wake the machine through the PM1 event registers.
+        // The flag means that RTC wake-up isn't in the PM1 event registers.
         .flag(Flags::FixRtc)
         .flag(Flags::ResetRegSup);
-    // Addresses are there twice: the 32-bit fields are for kernels that know ACPI 1.0 only.
+    // Addresses are set twice: the 32-bit fields are for kernels that only know ACPI 1.0.
     fadt.firmware_ctrl = facs.into();
     fadt.x_firmware_ctrl = u64::from(facs).into();
     fadt.dsdt = dsdt.into();

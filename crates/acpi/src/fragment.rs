@@ -1,4 +1,4 @@
-//! What a device says about itself: its AML, to stand in `\_SB`.
+//! AML fragments: the device objects in `\_SB`.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Res
 
 use crate::Error;
 
-/// One device's AML and the name of the object that it defines in `\_SB`.
+/// The AML of one device, and the name of the object that it defines in `\_SB`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fragment {
     name: ObjectName,
@@ -16,8 +16,11 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// A fragment of bytes that the caller made, which define one object called `name`, and nothing else in
-    /// `\_SB`. The bytes are trusted to be AML.
+    /// Makes a fragment of the caller's AML, which must define an object called `name` and nothing else in
+    /// `\_SB`. The bytes aren't checked.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if `name` isn't valid.
     pub fn from_aml(name: &str, aml: Vec<u8>) -> Result<Self, Error> {
         Ok(Self { name: ObjectName::new(name)?, aml })
     }
@@ -27,7 +30,7 @@ impl Fragment {
         self.name.as_str()
     }
 
-    /// The bytes.
+    /// The AML bytes.
     pub fn aml(&self) -> &[u8] {
         &self.aml
     }
@@ -39,13 +42,16 @@ impl fmt::Debug for Fragment {
     }
 }
 
-/// A device with I/O ports, such as COM1: PNP0501 at 0x3f8 with interrupt 4.
+/// Makes the fragment of a device with I/O ports, such as COM1: PNP0501 at 0x3f8 with interrupt 4.
 ///
-/// - `name`: up to four characters, unique in the machine, by which the object is known in `\_SB`.
-/// - `hid`: a hardware id by which drivers find the device, like "PNP0501" or like "QEMU0001".
-/// - `uid`: distinguishes the devices with that `hid`, and doesn't change from start to start.
-/// - `ports`: each 1 to 255.
-/// - `gsi`: a global system interrupt, not shared, triggered by a rising edge.
+/// - `name`: up to four characters, unique in `\_SB`.
+/// - `hid`: the hardware id by which drivers find the device, such as "PNP0501" or "QEMU0001".
+/// - `uid`: distinguishes devices with the same `hid`, and must not change from boot to boot.
+/// - `ports`: port ranges of 1 to 255 ports each.
+/// - `gsi`: a global system interrupt, exclusive, edge-triggered, active high.
+///
+/// # Errors
+/// `name` or `hid` isn't valid, or a range has no or more than 255 ports.
 pub fn io_device(
     name: &str,
     hid: &str,
@@ -61,11 +67,14 @@ pub fn io_device(
     device(name, hid, uid, resources)
 }
 
-/// A device with registers in memory, such as a virtio device on MMIO: LNRO0005.
+/// Makes the fragment of a device with memory-mapped registers, such as virtio-mmio: LNRO0005.
 ///
 /// - `name`, `hid`, `uid`: as for [`io_device`].
 /// - `registers`: guest-physical addresses below 4 GiB.
-/// - `gsi`: a global system interrupt, not shared, triggered by a rising edge.
+/// - `gsi`: a global system interrupt, exclusive, edge-triggered, active high.
+///
+/// # Errors
+/// `name` or `hid` isn't valid, or `registers` is empty or not below 4 GiB.
 pub fn mmio_device(
     name: &str,
     hid: &str,
@@ -88,12 +97,12 @@ fn device(name: ObjectName, hid: &str, uid: u32, resources: Vec<&dyn Aml>) -> Re
     Ok(Fragment { name, aml })
 }
 
-/// An I/O descriptor (ACPI 6.5 §6.4.2.5) has 8 bits for the number of ports.
+/// An I/O descriptor (ACPI 6.5 §6.4.2.5), whose length field has 8 bits.
 fn io(device: &ObjectName, ports: &Range<u16>) -> Result<IO, Error> {
     let len =
         ports.end.checked_sub(ports.start).and_then(|len| u8::try_from(len).ok()).filter(|len| *len > 0);
     let len = len.ok_or_else(|| Error::Ports { name: device.to_string(), ports: ports.clone() })?;
-    // The lowest and the highest base are the same: the device doesn't move, so that it has no alignment.
+    // The lowest and the highest base are equal: the device doesn't move, so it has no alignment.
     Ok(IO::new(ports.start, ports.start, 1, len))
 }
 
@@ -107,19 +116,19 @@ fn memory(device: &ObjectName, registers: &Range<u64>) -> Result<Memory32Fixed, 
     Ok(Memory32Fixed::new(true, base, len))
 }
 
-/// What an eventfd bound to KVM's interrupt controllers does: one edge per write.
+/// An exclusive edge-triggered interrupt: a write to an irqfd raises one edge.
 fn rising_edge(gsi: u32) -> Interrupt {
     let (consumer, edge_triggered, active_low, shared) = (true, true, false, false);
     Interrupt::new(consumer, edge_triggered, active_low, shared, gsi)
 }
 
-/// The name of an object: exactly four characters, a letter first (ACPI 6.5 §20.2.2). Names that start with an
-/// underscore are the specification's own.
+/// An object name: exactly four characters, starting with a letter (ACPI 6.5 §20.2.2). Names that start with
+/// an underscore are reserved by the specification.
 #[derive(Clone, PartialEq, Eq)]
 struct ObjectName(String);
 
 impl ObjectName {
-    /// Shorter names are filled up with underscores, as the specification has it.
+    /// Pads shorter names with underscores, as the specification requires.
     fn new(name: &str) -> Result<Self, Error> {
         let starts_well = name.starts_with(|c: char| c.is_ascii_uppercase());
         let goes_on_well = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
@@ -140,11 +149,11 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// A hardware id in either of its forms (ACPI 6.5 §6.1.5).
+/// A hardware id in one of its two forms (ACPI 6.5 §6.1.5).
 enum HardwareId {
-    /// Three letters and four hexadecimal digits, packed into 32 bits.
+    /// Three letters and four hexadecimal digits, compressed to 32 bits.
     Eisa(EISAName),
-    /// Four letters or digits and four hexadecimal digits, a string.
+    /// Four letters or digits and four hexadecimal digits, as a string.
     Acpi(String),
 }
 
@@ -279,7 +288,7 @@ mod tests {
 
     #[test]
     fn id_with_a_character_across_its_middle_is_refused() {
-        // The ä is bytes 3 and 4, and four bytes from the end is inside it.
+        // The ä occupies bytes 3 and 4, so the split four bytes from the end is inside it.
         assert_bad_id("PNPä050");
     }
 
@@ -315,6 +324,6 @@ mod tests {
     #[test]
     fn registers_that_are_all_below_4_gib_are_refused() {
         let error = mmio_device("VR00", "LNRO0005", 0, 0..0x1_0000_0000, 5).unwrap_err();
-        assert!(matches!(error, Error::Registers { .. }), "their length hasn't room in 32 bits");
+        assert!(matches!(error, Error::Registers { .. }), "the length doesn't fit 32 bits");
     }
 }

@@ -1,15 +1,15 @@
 //! Renders ACPI tables from a plain description of the machine.
 //!
-//! - [`Description`] is what an operating system has to know: processors, interrupt controllers, registers of
-//!   power management. It has numbers in it, and no device.
-//! - A [`Fragment`] is what a device says about itself. [`io_device`] and [`mmio_device`] make the usual ones;
+//! - [`Description`] is what an operating system needs to know: processors, interrupt controllers, power
+//!   management registers. It holds plain numbers and no device.
+//! - [`Fragment`] is the AML of one device. [`io_device`] and [`mmio_device`] make the usual ones;
 //!   [`Fragment::from_aml`] takes any other.
-//! - [`render`] makes of them the RSDP, the XSDT, the FADT, the FACS, the MADT and the DSDT, each with its
-//!   guest-physical address. Nothing is written anywhere: that is for the caller, who knows guest memory.
+//! - [`render`] turns them into the RSDP, XSDT, FADT, FACS, MADT and DSDT, each with its guest-physical
+//!   address. The caller writes them to guest memory.
 //!
 //! The machine has ACPI's fixed hardware (it isn't "hardware-reduced"): a power button in the PM1 event
-//! registers, soft off through the PM1 control register, a reset register, and all of it always in ACPI mode.
-//! Tables are of ACPI 6.5. For the same description they are the same bytes.
+//! registers, soft off through the PM1 control register, and a reset register. It is always in ACPI mode.
+//! Tables follow ACPI 6.5. Equal descriptions render to equal bytes.
 //!
 //! ```
 //! use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Reset, io_device, mmio_device, render};

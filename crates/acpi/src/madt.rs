@@ -1,23 +1,23 @@
-//! Processors and interrupt controllers (ACPI 6.5 §5.2.12).
+//! The MADT: processors and interrupt controllers (ACPI 6.5 §5.2.12).
 
 use crate::description::{Cpu, IoApic, Override};
 use crate::table::{HEADER_LEN, with_header};
 use crate::{Description, Error};
 
-/// The revision of ACPI 6.5.
+/// MADT revision of ACPI 6.5.
 const REVISION: u8 = 6;
 
-/// The first APIC id that has no room in a Processor Local APIC structure: there, 255 is no processor's.
+/// The first APIC id that a Processor Local APIC structure can't hold: 255 isn't a processor there.
 const FIRST_X2APIC_ID: u32 = 255;
-/// In a structure for one processor: all of them.
+/// The processor uid that means all processors.
 const ALL_PROCESSORS: u32 = u32::MAX;
 
-/// Flag of the table: there are two 8259, which kernels that use the I/O APIC have to mask.
+/// MADT flag: there are two 8259s, which kernels that use the I/O APIC must mask.
 const PCAT_COMPAT: u32 = 1;
-/// Flag of a processor: it is ready for use.
+/// Processor flag: ready for use.
 const ENABLED: u32 = 1;
 
-/// Types of structures.
+/// Types of interrupt controller structures.
 mod kind {
     pub(super) const LOCAL_APIC: u8 = 0;
     pub(super) const IO_APIC: u8 = 1;
@@ -27,14 +27,14 @@ mod kind {
     pub(super) const LOCAL_X2APIC_NMI: u8 = 10;
 }
 
-/// The bus of interrupt source overrides, which is always ISA.
+/// Bus of interrupt source overrides, always ISA.
 const ISA: u8 = 0;
-/// How an NMI arrives: as the bus says.
+/// MPS INTI flags: polarity and trigger mode conform to the bus.
 const CONFORMS: u16 = 0;
-/// The input of a local APIC at which NMIs arrive on a PC.
+/// The local APIC input at which NMIs arrive on a PC.
 const LINT1: u8 = 1;
 
-/// The table. The caller has checked the description.
+/// Renders the MADT of a description that has been checked.
 pub(crate) fn render(description: &Description<'_>) -> Vec<u8> {
     let mut body = Vec::with_capacity(HEADER_LEN + 16 * description.cpus.len());
     body.extend(description.local_apic.to_le_bytes());
@@ -52,7 +52,7 @@ pub(crate) fn render(description: &Description<'_>) -> Vec<u8> {
     with_header(*b"APIC", REVISION, &body)
 }
 
-/// Whether the table can tell of this processor.
+/// Checks that a MADT structure can describe the processor.
 pub(crate) fn check_cpu(cpu: &Cpu) -> Result<(), Error> {
     let fits = match is_x2apic(cpu) {
         false => cpu.uid < FIRST_X2APIC_ID,
@@ -65,14 +65,14 @@ fn is_x2apic(cpu: &Cpu) -> bool {
     cpu.apic_id >= FIRST_X2APIC_ID
 }
 
-/// A structure: its type, its length, and `fields`.
+/// Appends a structure: type, length and `fields`.
 fn push(body: &mut Vec<u8>, kind: u8, fields: &[&[u8]]) {
     let fields = fields.concat();
     body.extend([kind, 2 + fields.len() as u8]);
     body.extend(fields);
 }
 
-/// ACPI 6.5 §5.2.12.2 and §5.2.12.12.
+/// Appends a Processor Local APIC or Local x2APIC structure (ACPI 6.5 §5.2.12.2, §5.2.12.12).
 fn push_cpu(body: &mut Vec<u8>, cpu: &Cpu) {
     let (uid, apic_id, flags) = (cpu.uid.to_le_bytes(), cpu.apic_id.to_le_bytes(), ENABLED.to_le_bytes());
     match is_x2apic(cpu) {
@@ -81,21 +81,21 @@ fn push_cpu(body: &mut Vec<u8>, cpu: &Cpu) {
     }
 }
 
-/// ACPI 6.5 §5.2.12.3.
+/// Appends an I/O APIC structure (ACPI 6.5 §5.2.12.3).
 fn push_io_apic(body: &mut Vec<u8>, ioapic: &IoApic) {
     let (address, gsi_base) = (ioapic.address.to_le_bytes(), ioapic.gsi_base.to_le_bytes());
     push(body, kind::IO_APIC, &[&[ioapic.id, 0], &address, &gsi_base]);
 }
 
-/// ACPI 6.5 §5.2.12.5.
+/// Appends an Interrupt Source Override (ACPI 6.5 §5.2.12.5).
 fn push_override(body: &mut Vec<u8>, source: &Override) {
     let flags = source.polarity as u16 | source.trigger as u16;
     let (gsi, flags) = (source.gsi.to_le_bytes(), flags.to_le_bytes());
     push(body, kind::INTERRUPT_SOURCE_OVERRIDE, &[&[ISA, source.irq], &gsi, &flags]);
 }
 
-/// ACPI 6.5 §5.2.12.7 and §5.2.12.13, which wants the second form for all processors as soon as one has an id
-/// of 255 or above.
+/// Appends the NMI structure for all processors. ACPI 6.5 §5.2.12.7 and §5.2.12.13 require the x2APIC form as
+/// soon as one processor has an id of 255 or above.
 fn push_nmi(body: &mut Vec<u8>, cpus: &[Cpu]) {
     let (all, flags) = (ALL_PROCESSORS.to_le_bytes(), CONFORMS.to_le_bytes());
     match cpus.iter().any(is_x2apic) {

@@ -1,4 +1,4 @@
-//! Checks the description, renders each table and gives it its place.
+//! Checks the description, renders the tables and places them.
 
 use std::ops::Range;
 
@@ -9,37 +9,40 @@ use acpi_tables::rsdp::Rsdp;
 use crate::table::{HEADER_LEN, OEM_ID, with_header};
 use crate::{Description, Error, Table, dsdt, fadt, madt};
 
-/// Where kernels search the RSDP, besides the EBDA (ACPI 6.5 §5.2.5.1).
+/// Where kernels search for the RSDP, besides the EBDA (ACPI 6.5 §5.2.5.1).
 const SEARCHED: Range<u64> = 0xe_0000..0x10_0000;
-/// On which boundaries they search it.
+/// Alignment on which they search for it.
 const RSDP_ALIGNMENT: u64 = 16;
-/// The FACS has a lock in it, so that it mustn't straddle a cache line (ACPI 6.5 §5.2.10).
+/// The FACS contains a lock, so it must not straddle a cache line (ACPI 6.5 §5.2.10).
 const FACS_ALIGNMENT: u64 = 64;
-/// Tables have fields of 8 bytes.
+/// Tables have 8-byte fields.
 const TABLE_ALIGNMENT: u64 = 8;
 
 /// All tables of a machine, each at its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// The table by which kernels find the others: what a boot protocol calls the RSDP, and what is found by
+    /// The RSDP, which points to the other tables. Boot protocols pass its address; kernels also find it by
     /// searching the BIOS area.
     pub rsdp: Table,
-    /// The others, in ascending order, disjoint.
+    /// The other tables, in ascending order, disjoint.
     pub others: Vec<Table>,
 }
 
 impl Tables {
-    /// Every table, in ascending order, disjoint.
+    /// All tables, in ascending order, disjoint.
     pub fn iter(&self) -> impl Iterator<Item = &Table> {
         [&self.rsdp].into_iter().chain(&self.others)
     }
 }
 
-/// Renders the tables of the machine into `area`: the RSDP at its start, the others behind it.
+/// Renders the tables of the machine into `area`: the RSDP at its start, then the others.
 ///
-/// `area` is made of guest-physical addresses in 0xe0000..0x100000, where a kernel finds the RSDP without being
-/// told, and starts at a multiple of 16. It should be reserved in the memory map. 64 KiB are enough for 1,024
+/// `area` is a range of guest-physical addresses within 0xe0000..0x100000, where kernels search for the RSDP,
+/// and starts at a multiple of 16. The memory map should mark it reserved. 64 KiB suffice for 1,024
 /// processors and a hundred devices.
+///
+/// # Errors
+/// `area` isn't as described or is too small, or the description is invalid: see [`Error`].
 pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables, Error> {
     if area.start < SEARCHED.start || area.end > SEARCHED.end || area.start > area.end {
         return Err(Error::Area { area });
@@ -51,8 +54,8 @@ pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables,
     let dsdt = dsdt::render(description);
     let madt = madt::render(description);
 
-    // The FACS comes first behind the RSDP, where its alignment costs least. Who adds a table adds it to the
-    // XSDT's entries, and here.
+    // The FACS comes first after the RSDP, where its alignment costs least. A new table has to be placed here
+    // and added to the XSDT's entries.
     let rsdp_at = area.start;
     let mut end = rsdp_at + Rsdp::len() as u64;
     let facs_at = place(&mut end, FACS_ALIGNMENT, FACS::len());
@@ -83,7 +86,7 @@ pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables,
     Ok(Tables { rsdp, others })
 }
 
-/// What rendering takes for granted.
+/// Checks what the renderers rely on.
 fn check(description: &Description<'_>) -> Result<(), Error> {
     let Description { cpus, overrides, power, devices, .. } = description;
     if cpus.len() > dsdt::MAX_CPUS {
@@ -114,8 +117,8 @@ fn duplicate<T: Ord + Copy>(numbers: impl Iterator<Item = T>) -> Option<T> {
     numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
-/// The next address on a boundary of `alignment` bytes; `end` moves behind the `len` bytes there. It starts
-/// below 1 MiB and lengths are those of vectors in memory: it doesn't overflow.
+/// Returns the next address aligned to `alignment`, and moves `end` past the `len` bytes there. Can't
+/// overflow: `end` starts below 1 MiB, and lengths are those of vectors in memory.
 fn place(end: &mut u64, alignment: u64, len: usize) -> u64 {
     let at = end.next_multiple_of(alignment);
     *end = at + len as u64;
@@ -130,13 +133,13 @@ fn xsdt_len(entries: usize) -> usize {
     HEADER_LEN + 8 * entries
 }
 
-/// The list of the other tables but the DSDT and the FACS, which the FADT points to (ACPI 6.5 §5.2.8).
+/// The XSDT. It lists all tables except the DSDT and the FACS, which the FADT points to (ACPI 6.5 §5.2.8).
 fn xsdt(entries: &[u64]) -> Vec<u8> {
     let body: Vec<u8> = entries.iter().flat_map(|gpa| gpa.to_le_bytes()).collect();
     with_header(*b"XSDT", 1, &body)
 }
 
-/// The table that firmware and kernel share (ACPI 6.5 §5.2.10). Nothing is asked of it without S3 or SMM.
+/// The FACS, shared by firmware and kernel (ACPI 6.5 §5.2.10). It is unused without S3 or SMM.
 fn facs() -> Vec<u8> {
     let mut facs = FACS::new();
     facs.version = 2;

@@ -1,41 +1,41 @@
-//! A table with its place, and the header that all tables but the RSDP and the FACS have.
+//! A table with its address, and the header common to all tables except the RSDP and the FACS.
 
 use std::ops::Range;
 
 use acpi_tables::sdt::Sdt;
 
-/// Six characters that say who made the tables.
+/// Vendor of the tables, six characters.
 pub(crate) const OEM_ID: [u8; 6] = *b"VMM   ";
-/// Eight characters that say for which machine.
+/// Machine that the tables are for, eight characters.
 pub(crate) const OEM_TABLE_ID: [u8; 8] = *b"VMM     ";
-/// Which version of that machine.
+/// Version of that machine.
 pub(crate) const OEM_REVISION: u32 = 1;
 
-/// Length of the header (ACPI 6.5 §5.2.6).
+/// Length of the table header in bytes (ACPI 6.5 §5.2.6).
 pub(crate) const HEADER_LEN: usize = 36;
 
-/// One table, ready to be written to guest memory.
+/// A table, ready to be written to guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// What it is called, as kernels' logs do: "RSDP", "FACP", "APIC" and so on.
+    /// The name that kernels log: "RSDP", "FACP", "APIC" and so on.
     pub name: &'static str,
-    /// Its guest-physical address.
+    /// Guest-physical address.
     pub gpa: u64,
-    /// Its bytes.
+    /// Contents.
     pub bytes: Vec<u8>,
 }
 
 impl Table {
-    /// The guest-physical addresses that it occupies.
+    /// The guest-physical addresses it occupies.
     pub fn range(&self) -> Range<u64> {
         self.gpa..self.gpa + self.bytes.len() as u64
     }
 }
 
-/// The bytes of a table: header, checksum and `body`.
+/// The bytes of a table: header with checksum, then `body`.
 pub(crate) fn with_header(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut table = Sdt::new(signature, HEADER_LEN as u32, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    // All at once: each append sums up the whole table again.
+    // In one call: each append computes the checksum of the whole table.
     table.append_slice(body);
     table.as_slice().to_vec()
 }

@@ -1,16 +1,16 @@
-//! Facts about the platform that the guest sees, as pure functions: no system call, no state.
+//! Facts about the guest's platform, as pure functions: no system call, no state.
 //!
-//! - [`layout`]: where everything lies in guest-physical memory, and which parts of it are RAM;
-//! - [`e820`]: the memory map as firmware would tell it;
-//! - [`topology`]: how the processors are grouped, and their APIC ids;
-//! - [`cpuid`]: what the processor says of itself, made from what KVM supports, and which of its features a guest sees;
-//! - [`boot`]: the registers with which the first instruction runs, for each way to enter a kernel;
+//! - [`layout`]: the guest-physical memory map, and which parts of it are RAM;
+//! - [`e820`]: the memory map as firmware reports it;
+//! - [`topology`]: threads, cores and sockets, and the APIC ids that follow from them;
+//! - [`cpuid`]: the guest's CPUID, derived from what KVM supports, and the policy that selects its features;
+//! - [`boot`]: the initial registers for each kernel boot protocol;
 //! - [`flat`]: the same for a program without a boot protocol, in real, protected, paged and long mode;
-//! - [`mptable`]: what kernels without ACPI read of processors and interrupts;
+//! - [`mptable`]: the MP table, for kernels without ACPI;
 //! - [`msr`]: model-specific registers that firmware would have set.
 //!
-//! kvm-bindings' plain structures are the vocabulary, so that [`vmm-kvm`] hands them to the kernel as they
-//! are. The crate holds x86_64; another architecture becomes another module beside it, switched here.
+//! The types are kvm-bindings' plain structures, which [`vmm-kvm`] passes to the kernel unchanged. The crate
+//! covers x86_64; another architecture is another module beside it, selected here.
 //!
 //! ```
 //! use vmm_arch::{e820, layout};

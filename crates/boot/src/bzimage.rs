@@ -8,10 +8,10 @@ use vmm_arch::layout;
 
 use crate::reader::{u16_at, u32_at, u64_at};
 
-/// Bytes from the start of the file that hold all that is read of it.
+/// Length of the start of the file that contains every field read here, in bytes.
 pub(crate) const START_LEN: usize = 0x290;
 
-/// Offsets in the file, as in the specification.
+/// Field offsets in the file, as in the specification.
 const SETUP_SECTS: usize = 0x1f1;
 const SYSSIZE: usize = 0x1f4;
 pub(crate) const BOOT_FLAG: usize = 0x1fe;
@@ -30,9 +30,9 @@ const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 const PREF_ADDRESS: usize = 0x258;
 const INIT_SIZE: usize = 0x260;
-/// End of `init_size`, the last field that planning needs.
+/// End of `init_size`, the last required field.
 pub(crate) const HEADER_END: u64 = 0x264;
-/// Ends of `handover_offset` and `kernel_info_offset`, which came with later versions.
+/// Ends of `handover_offset` and `kernel_info_offset`, which later versions added.
 const HANDOVER_OFFSET_END: u64 = 0x268;
 const KERNEL_INFO_OFFSET_END: u64 = 0x26c;
 
@@ -40,25 +40,25 @@ const KERNEL_INFO_OFFSET_END: u64 = 0x26c;
 pub(crate) const BOOT_MAGIC: u16 = 0xaa55;
 /// Value of `header`.
 const HDRS: &[u8] = b"HdrS";
-/// The first version with `pref_address` and `init_size`, Linux 2.6.31. Without them nobody can say which
-/// memory a kernel needs.
+/// The first version with `pref_address` and `init_size`, Linux 2.6.31. Without them the memory that a kernel
+/// needs is unknown.
 const MIN_VERSION: u16 = 0x020a;
 /// The first version with `xloadflags`, Linux 3.8.
 const XLOADFLAGS_VERSION: u16 = 0x020c;
 /// `loadflags`: the protected-mode code is loaded at 1 MiB.
 const LOADED_HIGH: u8 = 1;
-/// `xloadflags`: there is a 64-bit entry.
+/// `xloadflags`: the kernel has a 64-bit entry.
 const XLF_KERNEL_64: u16 = 1;
-/// Where the 64-bit entry is in the protected-mode code.
+/// Offset of the 64-bit entry in the protected-mode code.
 const ENTRY64_OFFSET: u64 = 0x200;
-/// The boot sector and the unit of `setup_sects`, in bytes.
+/// Size of the boot sector and unit of `setup_sects`, in bytes.
 const SECTOR_LEN: u64 = 512;
-/// The unit of `syssize`, in bytes.
+/// Unit of `syssize`, in bytes.
 const PARAGRAPH_LEN: u64 = 16;
-/// The kernel starts in 32-bit mode, or in 64-bit mode with this much mapped.
+/// Limit of addresses that the entries can use: 32-bit mode, or 64-bit mode with the first 4 GiB mapped.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// A bzImage: what its setup header says, checked.
+/// A bzImage whose setup header has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BzImage {
     version: u16,
@@ -75,104 +75,104 @@ pub struct BzImage {
     payload: Range<u64>,
 }
 
-/// Which field of a setup header can't be true, or is too old.
+/// A field of the setup header that is invalid or unsupported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BzImageError {
-    /// No boot sector.
+    /// The boot flag is missing.
     #[error("boot_flag {value:#06x}: a bzImage has 0xaa55")]
     BootFlag {
-        /// boot_flag.
+        /// `boot_flag`.
         value: u16,
     },
-    /// Before Linux 2.6.31.
+    /// The boot protocol is older than Linux 2.6.31.
     #[error("boot protocol {}.{:02}: 2.10 (Linux 2.6.31) or newer is needed", version >> 8, version & 0xff)]
     Version {
-        /// version.
+        /// `version`.
         version: u16,
     },
-    /// The header is shorter than its version says.
+    /// The header is shorter than its version requires.
     #[error("the setup header ends at {end:#x}, before its init_size at 0x260")]
     HeaderEnd {
-        /// 0x202 and the jump's distance.
+        /// End of the header: 0x202 plus the jump's distance.
         end: u64,
     },
-    /// Loaded below 1 MiB.
+    /// A zImage, which is loaded below 1 MiB.
     #[error("loadflags {loadflags:#04x}: a zImage, which is loaded below 1 MiB; a bzImage is needed")]
     NotHigh {
-        /// loadflags.
+        /// `loadflags`.
         loadflags: u8,
     },
-    /// The kernel would start behind the end of the file.
+    /// The kernel would start past the end of the file.
     #[error(
         "setup_sects {sectors}: the kernel would start at byte {setup_len}, the file ends after {file_len}"
     )]
     SetupSects {
-        /// setup_sects.
+        /// `setup_sects`.
         sectors: u8,
-        /// Boot sector and setup code.
+        /// Length of boot sector and setup code in bytes.
         setup_len: u64,
-        /// Length of the file.
+        /// Length of the file in bytes.
         file_len: u64,
     },
-    /// The kernel would end behind the end of the file.
+    /// The kernel would end past the end of the file.
     #[error(
         "syssize {syssize:#x}: {claimed} bytes of kernel, the file holds {kernel_len}; it was cut, copy it again"
     )]
     SysSize {
-        /// syssize, in units of 16 bytes.
+        /// `syssize`, in units of 16 bytes.
         syssize: u32,
-        /// The same in bytes.
+        /// `syssize` in bytes.
         claimed: u64,
-        /// What there is.
+        /// Length of the kernel in the file, in bytes.
         kernel_len: u64,
     },
-    /// The compressed kernel isn't in the kernel.
+    /// The compressed payload exceeds the kernel.
     #[error(
         "payload_offset {offset:#x} + payload_length {len:#x} is outside the kernel's {kernel_len:#x} bytes"
     )]
     Payload {
-        /// payload_offset.
+        /// `payload_offset`.
         offset: u32,
-        /// payload_length.
+        /// `payload_length`.
         len: u32,
-        /// What there is.
+        /// Length of the kernel in bytes.
         kernel_len: u64,
     },
-    /// Not an alignment.
+    /// The alignment isn't a power of two.
     #[error("kernel_alignment {value:#x} is not a power of two")]
     KernelAlignment {
-        /// kernel_alignment.
+        /// `kernel_alignment`.
         value: u32,
     },
-    /// Not an address that the entries can use.
+    /// The preferred address isn't below 4 GiB.
     #[error("pref_address {value:#x} is beyond 4 GiB")]
     PrefAddress {
-        /// pref_address.
+        /// `pref_address`.
         value: u64,
     },
-    /// A kernel needs memory.
+    /// `init_size` is 0.
     #[error("init_size is 0")]
     InitSize,
-    /// A 64-bit entry behind the end of the kernel.
+    /// The 64-bit entry is past the end of the kernel.
     #[error("xloadflags {xloadflags:#x}: a 64-bit entry at 0x200, but the kernel has {kernel_len} bytes")]
     Entry64 {
-        /// xloadflags.
+        /// `xloadflags`.
         xloadflags: u16,
-        /// What there is.
+        /// Length of the kernel in bytes.
         kernel_len: u64,
     },
 }
 
 impl BzImage {
-    /// The compressed kernel, as offsets in the file: what a decompressor on the host would read.
+    /// The compressed kernel, as a range of the file.
     pub fn payload(&self) -> Range<u64> {
         self.payload.clone()
     }
 
-    /// Guest-physical address at which the protected-mode code is put, which is also the 32-bit entry.
+    /// Guest-physical load address of the protected-mode code, which is also the 32-bit entry.
     ///
-    /// This is `code32_start`, 1 MiB in every bzImage. Loading higher would gain nothing: wherever it is,
-    /// the kernel first copies itself to the end of the memory that it unpacks into.
+    /// It is `code32_start`, 1 MiB in every bzImage. Loading higher has no advantage: the kernel first copies
+    /// itself to the end of the memory that it unpacks into, wherever it was loaded.
     pub fn load_address(&self) -> u64 {
         u64::from(self.code32_start)
     }
@@ -182,10 +182,10 @@ impl BzImage {
         self.has_entry64.then(|| self.load_address() + ENTRY64_OFFSET)
     }
 
-    /// Where the kernel unpacks itself to (Linux x86 boot protocol, `init_size`).
+    /// The address to which the kernel unpacks itself (Linux x86 boot protocol, `init_size`).
     ///
-    /// A relocatable kernel stays where it is loaded unless that is below `pref_address`, up to the next
-    /// multiple of its alignment; another one always goes to `pref_address`.
+    /// A relocatable kernel unpacks at its load address or at `pref_address`, whichever is higher, rounded up
+    /// to its alignment; other kernels always unpack at `pref_address`.
     fn runtime_start(&self) -> u64 {
         if !self.relocatable {
             return self.pref_address;
@@ -194,20 +194,21 @@ impl BzImage {
         self.load_address().max(self.pref_address).next_multiple_of(u64::from(self.kernel_alignment))
     }
 
-    /// From the load address to the end of what is loaded or of what it unpacks into, whichever is higher.
+    /// All memory that the kernel needs: from the lower of load address and unpack address to the end of the
+    /// loaded code or of the memory that it unpacks into, whichever is higher.
     pub(crate) fn footprint(&self) -> Range<u64> {
-        // No overflow: 4 GiB and a file's length; 6 GiB and 4 GiB.
+        // No overflow: at most 4 GiB plus the file's length, and 6 GiB plus 4 GiB.
         let loaded_end = self.load_address() + self.kernel_len;
         let start = self.load_address().min(self.runtime_start());
         start..loaded_end.max(self.runtime_start() + u64::from(self.init_size))
     }
 
-    /// Length of the protected-mode code: the file without its boot sector and setup code.
+    /// Length of the protected-mode code: the file without boot sector and setup code.
     pub(crate) fn kernel_len(&self) -> u64 {
         self.kernel_len
     }
 
-    /// The setup header without the fields that this kernel's version of it hasn't, where its code begins.
+    /// Clears fields that this kernel's header is too short for, where its code begins instead.
     pub(crate) fn trim(&self, mut header: setup_header) -> setup_header {
         if self.header_end < HANDOVER_OFFSET_END {
             header.handover_offset = 0;
@@ -219,7 +220,7 @@ impl BzImage {
     }
 
     pub(crate) fn cmdline_max_len(&self) -> u64 {
-        // cmdline_size doesn't count the NUL, layout::CMDLINE_MAX_LEN does.
+        // `cmdline_size` doesn't include the NUL, `layout::CMDLINE_MAX_LEN` does.
         u64::from(self.cmdline_size).min(layout::CMDLINE_MAX_LEN - 1)
     }
 
@@ -242,31 +243,32 @@ impl fmt::Display for BzImage {
     }
 }
 
-/// Whether a file begins with a boot sector that holds a setup header.
+/// Whether the file starts with a boot sector and a setup header.
 pub(crate) fn is_bzimage(start: &[u8; START_LEN]) -> bool {
     start[HEADER..].starts_with(HDRS)
 }
 
-/// Where in the file the kernel's version is, as text; `None` if it has none (Linux x86 boot protocol, `kernel_version`).
+/// File offset of the kernel's version text; `None` if it has none (Linux x86 boot protocol,
+/// `kernel_version`).
 pub(crate) fn version_text_at(start: &[u8; START_LEN]) -> Option<u64> {
-    // Counted from the sector behind the boot sector.
+    // `kernel_version` is relative to the second sector.
     Some(u16_at(start, KERNEL_VERSION))
         .filter(|offset| *offset != 0)
         .map(|offset| SECTOR_LEN + u64::from(offset))
 }
 
-/// What a program is that has a setup header and runs by its real-mode code alone, for which there is no BIOS here. Its version
-/// text begins with `version_text`.
+/// Names a program that has a setup header but only runs by its real-mode code, which needs a BIOS.
+/// `version_text` is the start of its version text.
 pub(crate) fn bios_program(start: &[u8; START_LEN], version_text: &[u8]) -> Option<&'static str> {
     if version_text.starts_with(b"MEMDISK ") {
         return Some("memdisk of SYSLINUX");
     }
-    // iPXE's .lkrn (src/arch/x86/prefix/lkrnprefix.S): nothing is to be entered in protected mode.
+    // iPXE's .lkrn (src/arch/x86/prefix/lkrnprefix.S) has no protected-mode entry.
     (u32_at(start, CODE32_START) == 0)
         .then_some("a real-mode program with a kernel's header, such as iPXE's .lkrn")
 }
 
-/// Checks the setup header in `start`, the first bytes of a file of `file_len` bytes that holds all of it.
+/// Checks the setup header in `start`, the first bytes of a file of `file_len` bytes.
 pub(crate) fn inspect(start: &[u8; START_LEN], file_len: u64) -> Result<BzImage, BzImageError> {
     let version = u16_at(start, VERSION);
     check_kind(start, version)?;
@@ -305,12 +307,12 @@ pub(crate) fn inspect(start: &[u8; START_LEN], file_len: u64) -> Result<BzImage,
     })
 }
 
-/// The jump over the header lands behind it.
+/// End of the header, where the jump at its start leads.
 fn header_end(start: &[u8; START_LEN]) -> u64 {
     HEADER as u64 + u64::from(start[JUMP_DISTANCE])
 }
 
-/// A bzImage with a whole header that is new enough.
+/// Checks that the file is a bzImage with a complete header that is new enough.
 fn check_kind(start: &[u8; START_LEN], version: u16) -> Result<(), BzImageError> {
     let boot_flag = u16_at(start, BOOT_FLAG);
     if boot_flag != BOOT_MAGIC {
@@ -330,10 +332,10 @@ fn check_kind(start: &[u8; START_LEN], version: u16) -> Result<(), BzImageError>
     Ok(())
 }
 
-/// Lengths of what is skipped (boot sector and setup code) and of what is loaded.
+/// Lengths of the skipped part (boot sector and setup code) and of the loaded part.
 fn sections(start: &[u8; START_LEN], file_len: u64) -> Result<(u64, u64), BzImageError> {
     let sectors = start[SETUP_SECTS];
-    // 0 means 4, for kernels older than the field.
+    // 0 means 4, for compatibility.
     let setup_sectors = if sectors == 0 { 4 } else { u64::from(sectors) };
     let setup_len = (1 + setup_sectors) * SECTOR_LEN;
     let kernel_len = match file_len.checked_sub(setup_len) {
@@ -342,14 +344,15 @@ fn sections(start: &[u8; START_LEN], file_len: u64) -> Result<(u64, u64), BzImag
     };
     let syssize = u32_at(start, SYSSIZE);
     let claimed = u64::from(syssize) * PARAGRAPH_LEN;
-    // It is rounded up: a kernel whose file isn't filled up to a paragraph, such as memtest86+ 6.10, ends inside the last one.
+    // `syssize` is rounded up: a file that isn't padded to a paragraph, such as memtest86+ 6.10, ends inside
+    // the last one.
     if claimed >= kernel_len + PARAGRAPH_LEN {
         return Err(BzImageError::SysSize { syssize, claimed, kernel_len });
     }
     Ok((setup_len, kernel_len))
 }
 
-/// Where the compressed kernel is in the file.
+/// The compressed kernel, as a range of the file.
 fn payload(start: &[u8; START_LEN], setup_len: u64, kernel_len: u64) -> Result<Range<u64>, BzImageError> {
     let (offset, len) = (u32_at(start, PAYLOAD_OFFSET), u32_at(start, PAYLOAD_LENGTH));
     let end = u64::from(offset) + u64::from(len);
@@ -390,7 +393,7 @@ mod tests {
 
     #[test]
     fn bzimage_loaded_above_pref_address_unpacks_at_the_next_alignment() {
-        // pref_address 64 KiB, so it unpacks at 1 MiB rounded up to 2 MiB.
+        // With `pref_address` 64 KiB it unpacks at 1 MiB rounded up to 2 MiB.
         let image = header(&patched(bzimage(), 0x258, &0x1_0000_u64.to_le_bytes()));
         assert_eq!(image.footprint(), 0x10_0000..0x30_0000);
     }
@@ -403,7 +406,7 @@ mod tests {
 
     #[test]
     fn bzimage_file_longer_than_init_size_counts_whole() {
-        // It unpacks at 1 MiB and claims to need 16 bytes; 1 KiB is loaded.
+        // It unpacks at 1 MiB and claims to need 16 bytes, but 1 KiB is loaded.
         let image = patched(bzimage(), 0x258, &0x10_0000_u64.to_le_bytes());
         let image =
             patched(patched(image, 0x260, &16_u32.to_le_bytes()), 0x230, &0x10_0000_u32.to_le_bytes());
@@ -412,7 +415,7 @@ mod tests {
 
     #[test]
     fn bzimage_setup_sects_0_means_4() {
-        // 5 sectors of 512 bytes in front of the kernel.
+        // 5 sectors of 512 bytes before the kernel.
         let image = [patched(bzimage(), 0x1f1, &[0]), vec![0xcc; 1536]].concat();
         assert_eq!(header(&image).kernel_len(), 3584 - 2560);
     }
@@ -430,7 +433,7 @@ mod tests {
 
     #[test]
     fn bzimage_short_header_keeps_its_code_out_of_the_zero_page() {
-        // The jump lands at 0x264, behind init_size: what follows is code.
+        // The jump leads to 0x264, just past `init_size`: the rest is code.
         let image = header(&patched(bzimage(), 0x201, &[0x62]));
         let found =
             setup_header { init_size: 7, handover_offset: 8, kernel_info_offset: 9, ..Default::default() };
@@ -486,7 +489,7 @@ mod tests {
         assert_eq!(header(&bzimage()[..2040]).kernel_len(), 1016);
     }
 
-    /// As in Debian's ipxe 1.0.0+git-20190125: nothing to enter in protected mode.
+    /// As in Debian's ipxe 1.0.0+git-20190125, which has no protected-mode entry.
     #[test]
     fn bzimage_without_protected_mode_code_needs_a_bios() {
         let expected = "a real-mode program with a kernel's header, such as iPXE's .lkrn: it needs a BIOS, and there is none \
@@ -495,7 +498,7 @@ mod tests {
         assert_eq!(complaint(&ipxe), expected);
     }
 
-    /// As in Debian's syslinux-common 6.04: its version text is at 0x200 + 0x3b0.
+    /// As in Debian's syslinux-common 6.04, whose version text is at 0x200 + 0x3b0.
     #[test]
     fn bzimage_that_is_memdisk_needs_a_bios() {
         let named = patched(patched(bzimage(), 0x20e, &[0xb0, 3]), 0x5b0, b"MEMDISK 6.04 20200816\0");
@@ -550,7 +553,7 @@ mod tests {
 
     #[test]
     fn bzimage_64_bit_entry_beyond_the_kernel_is_refused() {
-        // 512 bytes of kernel, and a payload and a syssize that fit it.
+        // 512 bytes of kernel, with matching payload and syssize.
         let image = patched(patched(bzimage(), 0x248, &[0; 8]), 0x1f4, &32_u32.to_le_bytes());
         let expected = "xloadflags 0x7f: a 64-bit entry at 0x200, but the kernel has 512 bytes";
         assert_eq!(complaint(&image[..1536]), expected);

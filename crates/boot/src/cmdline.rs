@@ -1,36 +1,36 @@
-//! Checks a kernel command line.
+//! Checks kernel command lines.
 
-/// Why a command line can't be given to a kernel. Positions and lengths are in bytes.
+/// Why a command line is invalid. Positions and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CmdlineError {
-    /// The kernel would not see what follows it.
+    /// It contains a NUL, after which the kernel would ignore the rest.
     #[error("command line: NUL at byte {at}")]
     Nul {
-        /// Its position.
+        /// Position of the NUL.
         at: usize,
     },
-    /// Something that isn't a printable ASCII character.
+    /// It contains a character that isn't printable ASCII.
     #[error("command line: {character:?} at byte {at}; only printable ASCII characters are allowed")]
     Character {
-        /// What it is.
+        /// The character.
         character: char,
         /// Its position.
         at: usize,
     },
-    /// The kernel would cut it off.
+    /// It is longer than the kernel supports.
     #[error("command line: {len} bytes; this kernel takes at most {max}")]
     TooLong {
-        /// Its length without the NUL.
+        /// Length without the NUL.
         len: u64,
         /// The kernel's limit without the NUL.
         max: u64,
     },
 }
 
-/// The command line without white space around it, if a kernel that takes `max` bytes takes it.
+/// Returns the command line without surrounding white space, if it is valid and has at most `max` bytes.
 pub(crate) fn check(text: &str, max: u64) -> Result<&str, CmdlineError> {
     let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
-    // ' ' to '~' is what linux-loader's Cmdline takes too.
+    // ' ' to '~', as linux-loader's Cmdline requires.
     if let Some((at, character)) = trimmed.char_indices().find(|(_, c)| !matches!(c, ' '..='~')) {
         let at = at + (text.len() - text.trim_start_matches([' ', '\t', '\r', '\n']).len());
         return Err(match character {

@@ -1,4 +1,4 @@
-//! Copying into guest memory, for the loaders of kernels and of flat images alike.
+//! Copies files into guest memory, for kernels and flat images.
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -9,22 +9,23 @@ use vmm_memory::Memory;
 
 use crate::elf_format::Segment;
 
-/// Zeros for a BSS.
+/// Source of zeros for a BSS.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Why a whole file wasn't copied.
+/// Errors from copying a whole file.
 #[derive(Debug)]
 pub(crate) enum FileError {
-    /// It has this length, and another was planned.
+    /// The file has this length instead of the planned one.
     Changed(u64),
-    /// Reading it failed, or there is no memory.
+    /// Reading failed, or there is no guest memory.
     Copy(GuestMemoryError),
 }
 
-/// A file each of whose volatile reads fills all of its slice, unless the file ends before.
+/// Wraps a file so that each volatile read fills the whole slice, unless the file ends.
 ///
-/// One read(2) returns at most 0x7ffff000 bytes (read(2), "NOTES"), and any file system may return less. vm-memory and linux-loader
-/// read each region of guest memory by one call, and take a short one for the end of the file.
+/// One read(2) returns at most 0x7ffff000 bytes (read(2), "NOTES"), and any file system may return less.
+/// vm-memory and linux-loader read each region of guest memory with one call, and treat a short read as the
+/// end of the file.
 pub(crate) struct FullReads<'a, F>(pub(crate) &'a mut F);
 
 impl<F: ReadVolatile> ReadVolatile for FullReads<'_, F> {
@@ -57,7 +58,7 @@ impl<F: Seek> Seek for FullReads<'_, F> {
     }
 }
 
-/// Copies what the file has of a segment.
+/// Copies the part of a segment that is in the file.
 pub(crate) fn segment<F>(memory: &Memory, segment: &Segment, file: &mut F) -> Result<(), GuestMemoryError>
 where
     F: ReadVolatile + Seek,
@@ -67,7 +68,7 @@ where
     memory.read_exact_volatile_from(at, &mut FullReads(file), segment.file_len as usize)
 }
 
-/// Copies all of the file to `range`, whose length is the file's.
+/// Copies the whole file to `range`, which has the file's length.
 pub(crate) fn whole_file<F>(memory: &Memory, range: &Range<u64>, file: &mut F) -> Result<(), FileError>
 where
     F: ReadVolatile + Seek,
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
     use crate::testing::ShortReads;
 
-    /// As 0x7ffff000 bytes are of a file of 2 GiB.
+    /// Simulates a file of more than 0x7ffff000 bytes.
     #[test]
     fn file_is_copied_whole_by_short_reads() {
         let bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();
@@ -112,7 +113,7 @@ mod tests {
         assert!(copied == bytes);
     }
 
-    /// What is read short in one region isn't continued in the next.
+    /// A short read in one region must not continue in the next.
     #[test]
     fn file_across_regions_is_copied_whole_by_short_reads() {
         let bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();

@@ -1,4 +1,4 @@
-//! An ELF kernel, as far as its headers tell.
+//! ELF kernels.
 
 use std::fmt;
 use std::io::{Read, Seek};
@@ -13,14 +13,14 @@ use crate::image_error::ImageError;
 use crate::note::{self, NoteError};
 use crate::reader::Reader;
 
-/// What an x86 kernel takes as a command line, without the NUL: COMMAND_LINE_SIZE less 1 (Linux
-/// arch/x86/include/asm/setup.h). An ELF doesn't say.
+/// Maximum length of an x86 kernel's command line, without the NUL: COMMAND_LINE_SIZE less 1 (Linux
+/// arch/x86/include/asm/setup.h). The ELF headers don't contain it.
 pub(crate) const ELF_CMDLINE_MAX_LEN: u64 = 2048 - 1;
-/// First address that an initrd must not reach. An ELF doesn't say either, but every x86_64 kernel's setup
-/// header has 0x7fffffff in `initrd_addr_max` (Linux arch/x86/boot/header.S), and it is the same kernel.
+/// Exclusive limit of the initrd. The ELF headers don't contain it either, but it is the same kernel as in a
+/// bzImage, and every x86_64 setup header has 0x7fffffff in `initrd_addr_max` (Linux arch/x86/boot/header.S).
 pub(crate) const ELF_INITRD_LIMIT: u64 = 0x8000_0000;
 
-/// An ELF kernel: what is loaded where, and where it is entered. One of 32 bits, such as Xen, only has a PVH entry.
+/// An ELF kernel: its segments and entries. A 32-bit one, such as Xen, only has a PVH entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElfImage {
     segments: Vec<Segment>,
@@ -29,17 +29,17 @@ pub struct ElfImage {
 }
 
 impl ElfImage {
-    /// What is loaded, in ascending order of address; never empty, never overlapping.
+    /// The segments, in ascending order of address; never empty, never overlapping.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The 64-bit entry point, if it is an address in a segment.
+    /// The 64-bit entry point, if it is inside a segment.
     pub fn linux64_entry(&self) -> Option<u64> {
         self.linux64_entry
     }
 
-    /// The entry that a PVH note names.
+    /// The entry in the PVH note.
     pub fn pvh_entry(&self) -> Option<u64> {
         self.pvh_entry
     }
@@ -64,7 +64,7 @@ impl fmt::Display for ElfImage {
     }
 }
 
-/// Reads an ELF's headers.
+/// Reads and checks the ELF's headers.
 pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfImage, ImageError> {
     let file_len = reader.len();
     let truncated = ImageError::Truncated { len: file_len, structure: "ELF header" };
@@ -91,7 +91,7 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfI
 
     let loaded = |entry: u64| segments.iter().any(|s| s.file_backed().contains(&entry));
     let entry = header.entry;
-    // The entry of 32 bits is by no protocol of Linux's.
+    // No boot protocol of Linux uses the entry of a 32-bit ELF.
     let linux64_entry = Some(entry).filter(|entry| class == ElfClass::Elf64 && loaded(*entry));
     match pvh_entry {
         Some(entry) if !loaded(entry) => Err(ElfError::PvhEntry { entry }.into()),
@@ -101,7 +101,7 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<ElfI
     }
 }
 
-/// The class of a little-endian executable for x86_64 or i386, or what else it is.
+/// Checks that it is a little-endian executable for x86_64 or i386, and returns its class.
 fn check_kind(identity: &Identity) -> Result<ElfClass, ImageError> {
     let &Identity { class, data, kind, machine } = identity;
     if data != elf_format::ELFDATA2LSB {
@@ -130,7 +130,7 @@ fn check_kind(identity: &Identity) -> Result<ElfClass, ImageError> {
     Err(ElfError::Type { kind, name }.into())
 }
 
-/// The PVH entry in the notes of a PT_NOTE header.
+/// The PVH entry in the notes of a PT_NOTE segment.
 fn note_segment<F: Read + Seek>(
     program: &ProgramHeader,
     reader: &mut Reader<'_, F>,
@@ -177,7 +177,7 @@ mod tests {
     fn elf_segments_are_sorted_and_empty_ones_dropped() {
         let image =
             elf_image(&elf(0x30_0000, &[load(0x30_0000, 8, 8), load(0, 0, 0), load(0x20_0000, 4, 0x1000)]));
-        // The bytes start behind three program headers, at 64 + 3 * 56 = 232.
+        // The segments' bytes follow three program headers, at 64 + 3 * 56 = 232.
         let expected = [
             Segment { offset: 240, paddr: 0x20_0000, file_len: 4, mem_len: 0x1000 },
             Segment { offset: 232, paddr: 0x30_0000, file_len: 8, mem_len: 8 },
@@ -206,13 +206,13 @@ mod tests {
         assert_eq!(image.pvh_entry(), Some(0x20_0040));
     }
 
-    /// An i386 kernel of 256 bytes at 2 MiB, entered there, with these notes.
+    /// An i386 kernel of 256 bytes at 2 MiB with its entry there, and with these notes.
     fn elf32_kernel(notes: Vec<u8>) -> Vec<u8> {
         let note = flat::Part { kind: 4, vaddr: 0, paddr: 0, mem_len: notes.len() as u64, bytes: notes };
         flat::elf32(2, 0x20_0000, &[flat::load(0x20_0000, 256, 4096), note])
     }
 
-    /// As Xen is, built for PVH.
+    /// Like Xen built for PVH.
     #[test]
     fn elf_of_32_bits_with_a_pvh_note_is_entered_by_pvh_alone() {
         let image = inspected(&elf32_kernel(note("Xen", 18, &0x20_0040_u32.to_le_bytes(), 4)));
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(image.footprint(), 0x20_0000..0x20_1000);
     }
 
-    /// Debian's Xen 4.17 has the note of its build id alone.
+    /// Debian's Xen 4.17 only has a build id note.
     #[test]
     fn elf_of_32_bits_without_a_pvh_note_says_how_else_it_may_boot() {
         assert_eq!(

@@ -1,13 +1,14 @@
-//! The numbers of an ELF and what it is made of (System V ABI, "Object Files").
+//! ELF constants and basic structures (System V ABI, "Object Files").
 
 use std::ops::Range;
 
 use crate::reader::{u32_at, u64_at};
 
-/// First bytes of an ELF.
+/// Magic number of an ELF.
 pub(crate) const MAGIC: &[u8] = b"\x7fELF";
 
-/// EI_CLASS: 32 and 64 bits. EI_DATA: little endian. e_type: an executable, and one that can lie anywhere.
+/// EI_CLASS: 32-bit and 64-bit. EI_DATA: little-endian. e_type: executable, and position-independent
+/// executable.
 pub(crate) const ELFCLASS32: u8 = 1;
 pub(crate) const ELFCLASS64: u8 = 2;
 pub(crate) const ELFDATA2LSB: u8 = 1;
@@ -24,12 +25,12 @@ pub(crate) const PT_LOAD: u32 = 1;
 pub(crate) const PT_DYNAMIC: u32 = 2;
 pub(crate) const PT_INTERP: u32 = 3;
 pub(crate) const PT_NOTE: u32 = 4;
-/// Program headers that are read: Linux has 5, and hardly any linker script makes more than 20.
+/// Maximum number of program headers. Linux has 5, and hardly any linker script creates more than 20.
 pub(crate) const MAX_PROGRAM_HEADERS: u16 = 128;
-/// Bytes of notes that are read per segment: Linux has 512.
+/// Maximum length of notes per segment in bytes. Linux has 512.
 pub(crate) const MAX_NOTES_LEN: u64 = 64 << 10;
 
-/// How long an ELF's addresses are.
+/// Size of an ELF's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElfClass {
     /// 32 bits.
@@ -38,21 +39,21 @@ pub enum ElfClass {
     Elf64,
 }
 
-/// A piece of an ELF that is loaded: `file_len` bytes of the file, then zeros up to `mem_len`.
+/// A segment to load: `file_len` bytes of the file, followed by zeros up to `mem_len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Guest-physical address of its first byte.
     pub paddr: u64,
-    /// Bytes from the file.
+    /// Length in the file, in bytes.
     pub file_len: u64,
-    /// Bytes in memory; never 0, never less than `file_len`.
+    /// Length in memory, in bytes; never 0, never less than `file_len`.
     pub mem_len: u64,
 }
 
 impl ElfClass {
-    /// Length of an address, in bits.
+    /// Size of an address in bits.
     pub fn bits(self) -> u32 {
         match self {
             Self::Elf32 => 32,
@@ -60,7 +61,7 @@ impl ElfClass {
         }
     }
 
-    /// Length of the file's header.
+    /// Length of the file header in bytes.
     pub(crate) fn header_len(self) -> u64 {
         match self {
             Self::Elf32 => 52,
@@ -68,7 +69,7 @@ impl ElfClass {
         }
     }
 
-    /// Length of a program header.
+    /// Length of a program header in bytes.
     pub(crate) fn program_header_len(self) -> u16 {
         match self {
             Self::Elf32 => 32,
@@ -76,7 +77,7 @@ impl ElfClass {
         }
     }
 
-    /// The one of two offsets that this class has.
+    /// Selects the offset for this class.
     pub(crate) fn offset(self, (elf32, elf64): (usize, usize)) -> usize {
         match self {
             Self::Elf32 => elf32,
@@ -84,7 +85,7 @@ impl ElfClass {
         }
     }
 
-    /// The address, offset or length at `field` of a header.
+    /// Reads the address, offset or length in header field `field`.
     pub(crate) fn word(self, bytes: &[u8], field: (usize, usize)) -> u64 {
         match self {
             Self::Elf32 => u32_at(bytes, field.0).into(),
@@ -94,12 +95,12 @@ impl ElfClass {
 }
 
 impl Segment {
-    /// The addresses that it occupies.
+    /// The guest-physical addresses it occupies.
     pub fn memory(&self) -> Range<u64> {
         self.paddr..self.paddr + self.mem_len
     }
 
-    /// The addresses that are filled from the file.
+    /// The guest-physical addresses filled from the file.
     pub(crate) fn file_backed(&self) -> Range<u64> {
         self.paddr..self.paddr + self.file_len
     }

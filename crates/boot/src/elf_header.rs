@@ -1,4 +1,4 @@
-//! The headers of an ELF of either class (System V ABI, "Object Files").
+//! ELF headers of both classes (System V ABI, "Object Files").
 
 use std::io::{self, Read, Seek};
 use std::ops::Range;
@@ -7,18 +7,18 @@ use crate::elf_error::ElfError;
 use crate::elf_format::{ElfClass, MAGIC, MAX_PROGRAM_HEADERS, Segment};
 use crate::reader::{Reader, u16_at, u32_at};
 
-/// Offsets in the file's header, up to where the classes part.
+/// Offsets in the file header that are the same for both classes.
 const EI_CLASS: usize = 4;
 const EI_DATA: usize = 5;
 const E_TYPE: usize = 16;
 const E_MACHINE: usize = 18;
 const IDENTITY_LEN: usize = 20;
-/// Offsets in the file's header: of a 32-bit ELF, of a 64-bit ELF.
+/// Offsets in the file header: 32-bit, 64-bit.
 const E_ENTRY: (usize, usize) = (24, 24);
 const E_PHOFF: (usize, usize) = (28, 32);
 const E_PHENTSIZE: (usize, usize) = (42, 54);
 const E_PHNUM: (usize, usize) = (44, 56);
-/// Offsets in a program header, likewise.
+/// Offsets in a program header: 32-bit, 64-bit.
 const P_TYPE: usize = 0;
 const P_OFFSET: (usize, usize) = (4, 8);
 const P_VADDR: (usize, usize) = (8, 16);
@@ -27,13 +27,13 @@ const P_FILESZ: (usize, usize) = (16, 32);
 const P_MEMSZ: (usize, usize) = (20, 40);
 const P_ALIGN: (usize, usize) = (28, 48);
 
-/// Whether the file begins as an ELF does.
+/// Whether the file has the magic number of an ELF.
 pub(crate) fn is_elf<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<bool> {
     let start: [u8; MAGIC.len()] = reader.padded(0)?;
     Ok(start == *MAGIC)
 }
 
-/// What an ELF says of itself before its class matters.
+/// The fields that don't depend on the class.
 pub(crate) struct Identity {
     pub(crate) class: u8,
     pub(crate) data: u8,
@@ -41,7 +41,7 @@ pub(crate) struct Identity {
     pub(crate) machine: u16,
 }
 
-/// The file's header, as far as a loader needs it.
+/// The fields of the file header that a loader needs.
 pub(crate) struct Header {
     class: ElfClass,
     pub(crate) entry: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Header {
     count: u16,
 }
 
-/// A program header; `index` is its place in the table.
+/// A program header; `index` is its index in the table.
 pub(crate) struct ProgramHeader {
     pub(crate) index: u16,
     pub(crate) kind: u32,
@@ -63,7 +63,7 @@ pub(crate) struct ProgramHeader {
 }
 
 impl Identity {
-    /// Reads it; what lies beyond the end of the file is 0.
+    /// Reads the fields; beyond the end of the file they are 0.
     pub(crate) fn read<F: Read + Seek>(reader: &mut Reader<'_, F>) -> io::Result<Self> {
         let bytes: [u8; IDENTITY_LEN] = reader.padded(0)?;
         Ok(Self {
@@ -76,7 +76,7 @@ impl Identity {
 }
 
 impl Header {
-    /// Reads the header of a file that is at least [`ElfClass::header_len`] long.
+    /// Reads the header. The file must have at least [`ElfClass::header_len`] bytes.
     pub(crate) fn read<F: Read + Seek>(class: ElfClass, reader: &mut Reader<'_, F>) -> io::Result<Self> {
         let bytes: [u8; 64] = reader.padded(0)?;
         Ok(Self {
@@ -88,7 +88,7 @@ impl Header {
         })
     }
 
-    /// The places of the program headers in their table, all of which lies in the file.
+    /// The indices of the program headers, after checking that the table is inside the file.
     pub(crate) fn program_headers(&self, file_len: u64) -> Result<Range<u16>, ElfError> {
         let &Self { class, offset, entry_len: len, count, .. } = self;
         if len != class.program_header_len() {
@@ -104,14 +104,14 @@ impl Header {
         Ok(0..count)
     }
 
-    /// Reads program header `index`, one of [`Header::program_headers`].
+    /// Reads program header `index`, which must be in [`Header::program_headers`].
     pub(crate) fn program_header<F: Read + Seek>(
         &self,
         index: u16,
         reader: &mut Reader<'_, F>,
     ) -> io::Result<ProgramHeader> {
         let class = self.class;
-        // What a 32-bit program header hasn't got belongs to the next one, or is 0.
+        // A 32-bit header is shorter: the rest of the buffer is the next header, or 0.
         let at = self.offset + u64::from(index) * u64::from(class.program_header_len());
         let bytes: [u8; 56] = reader.padded(at)?;
         Ok(ProgramHeader {
@@ -128,7 +128,7 @@ impl Header {
 }
 
 impl ProgramHeader {
-    /// Refuses a header whose bytes aren't in a file of `file_len` bytes.
+    /// Checks that the contents are inside a file of `file_len` bytes.
     pub(crate) fn check_file_range(&self, file_len: u64) -> Result<(), ElfError> {
         let &Self { index: segment, offset, file_len: len, .. } = self;
         if offset.checked_add(len).is_none_or(|end| end > file_len) {
@@ -137,7 +137,7 @@ impl ProgramHeader {
         Ok(())
     }
 
-    /// What a PT_LOAD header describes, at its physical address; nothing if that has no bytes.
+    /// The segment of a PT_LOAD header, at its physical address; `None` if it is empty.
     pub(crate) fn segment(&self, file_len: u64) -> Result<Option<Segment>, ElfError> {
         self.check_file_range(file_len)?;
         let &Self { index: segment, offset, paddr, file_len, mem_len, .. } = self;
@@ -151,7 +151,7 @@ impl ProgramHeader {
     }
 }
 
-/// Sorts segments by address and refuses those that overlap.
+/// Sorts segments by address, and refuses overlapping ones.
 pub(crate) fn in_order(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ElfError> {
     segments.sort_by_key(|s| s.paddr);
     let overlap = segments.windows(2).find(|pair| pair[0].memory().end > pair[1].paddr);

@@ -1,4 +1,4 @@
-//! Properties of the whole crate on files that lie.
+//! Property tests of the whole crate on malformed files.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -11,11 +11,11 @@ use vmm_memory::GuestRam;
 use crate::testing::{bzimage, vmlinux};
 use crate::{BootLayout, BootPlan, BootSpec, KernelImage};
 
-/// Room for both test kernels, which end at or below 3 MiB, and an initrd.
+/// RAM for both test kernels, which end at or below 3 MiB, and an initrd.
 const RAM_LEN: u64 = 4 << 20;
 
-/// Inspects, plans and loads `file` by each protocol that it offers. What can be planned has to load, and
-/// every byte that is written has to lie where the plan says.
+/// Inspects, plans and loads `file` with each protocol that it supports. What can be planned must load, and
+/// every byte that is written must be inside the plan.
 fn boot(file: &[u8], initrd_len: u64) {
     let Ok(image) = KernelImage::inspect(&mut Cursor::new(file)) else { return };
     assert!(image.protocols().contains(&image.default_protocol()));
@@ -48,7 +48,7 @@ fn assert_zero_outside(ram: &GuestRam, written: impl Iterator<Item = Range<u64>>
     assert_eq!(stray, None, "a byte outside the plan");
 }
 
-/// `file` with some bytes replaced, most of them in the headers, and perhaps cut off.
+/// `file` with some bytes changed, mostly in the headers, and possibly truncated.
 fn damaged(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let len = file.len();
     let place = prop_oneof![4 => 0..len.min(0x270), 1 => 0..len];

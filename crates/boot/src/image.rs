@@ -1,4 +1,4 @@
-//! A kernel file, as far as its headers tell.
+//! Kernel files.
 
 use std::fmt;
 use std::io::{Read, Seek};
@@ -12,12 +12,12 @@ use crate::elf_format;
 use crate::image_error::ImageError;
 use crate::reader::{Reader, u16_at, u32_at};
 
-/// A kernel whose headers were read and found to agree with each other and with the file's length.
+/// A kernel whose headers are consistent with each other and with the file's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelImage {
-    /// A 64-bit executable, such as vmlinux.
+    /// An executable, such as vmlinux.
     Elf(ElfImage),
-    /// A Linux kernel that unpacks itself, such as vmlinuz.
+    /// A self-extracting Linux kernel, such as vmlinuz.
     BzImage(BzImage),
 }
 
@@ -30,7 +30,7 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// What compressed files begin with.
+/// Magic numbers of compressed files.
 const COMPRESSED: [(&[u8], &str); 8] = [
     (b"\x1f\x8b", "a gzip file"),
     (b"\x28\xb5\x2f\xfd", "a zstd file"),
@@ -42,25 +42,25 @@ const COMPRESSED: [(&[u8], &str); 8] = [
     (b"\x89LZO", "an lzop file"),
 ];
 
-/// Bytes of a bzImage's version text that are looked at.
+/// Number of bytes of a bzImage's version text that are examined.
 const VERSION_LEN: usize = 16;
-/// First two bytes of a DOS or EFI program; also of a bzImage and of an arm64 Image with an EFI stub.
+/// Magic number of a DOS or EFI program; also of a bzImage and of an arm64 Image with an EFI stub.
 const MZ: &[u8] = b"MZ";
 /// Offset of the magic number in an arm64 or riscv64 Image (Linux Documentation/arch/arm64/booting.rst).
 const IMAGE_MAGIC: usize = 0x38;
-/// Offset of the PE header's offset in an EFI program (PE format, "MS-DOS stub").
+/// Offset of the field with the PE header's offset in an EFI program (PE format, "MS-DOS stub").
 const PE_OFFSET: usize = 0x3c;
 /// Machine type of a PE file for aarch64 (PE format, "Machine types").
 const PE_MACHINE_ARM64: u16 = 0xaa64;
 
 impl KernelImage {
-    /// Reads the headers of `file` and decides what it is. The position in the file is left anywhere.
+    /// Reads the headers of `file` and determines its kind. The file's position is unspecified afterwards.
     ///
     /// Reads at most the setup header of a bzImage; of an ELF, 128 program headers and its notes.
     ///
     /// # Errors
-    /// The file can't be read, isn't a kernel for this machine, or one of its fields contradicts another
-    /// or the file's length.
+    /// The file can't be read, isn't a kernel for this machine, or has fields that contradict each other or
+    /// the file's length.
     pub fn inspect<F: Read + Seek>(file: &mut F) -> Result<Self, ImageError> {
         let mut reader = Reader::new(file)?;
         if reader.len() == 0 {
@@ -83,17 +83,17 @@ impl KernelImage {
         Err(unknown(&start, &mut reader))
     }
 
-    /// The ways in which the kernel can be entered, the best one first; never empty.
+    /// The protocols that the kernel supports, in order of preference; never empty.
     pub fn protocols(&self) -> Vec<Protocol> {
-        // ELF: a PVH note is the kernel's own statement, an entry point only a convention. bzImage: the
-        // 64-bit entry saves the kernel from building its first page tables.
+        // ELF: a PVH note is an explicit statement, an entry point only a convention. bzImage: with the
+        // 64-bit entry the kernel needn't build its first page tables.
         [Protocol::Pvh, Protocol::Linux64, Protocol::Linux32]
             .into_iter()
             .filter(|protocol| self.entry(*protocol).is_some())
             .collect()
     }
 
-    /// The way in which the kernel is entered unless another is asked for.
+    /// The default protocol.
     pub fn default_protocol(&self) -> Protocol {
         match self {
             Self::Elf(elf) if elf.pvh_entry().is_some() => Protocol::Pvh,
@@ -102,7 +102,7 @@ impl KernelImage {
         }
     }
 
-    /// Guest-physical address of the first instruction by `protocol`, if the kernel offers that.
+    /// Guest-physical address of the entry for `protocol`, if the kernel supports it.
     pub(crate) fn entry(&self, protocol: Protocol) -> Option<u64> {
         match (self, protocol) {
             (Self::Elf(elf), Protocol::Pvh) => elf.pvh_entry(),
@@ -113,7 +113,7 @@ impl KernelImage {
         }
     }
 
-    /// All the memory that the kernel occupies until it manages memory itself.
+    /// All memory that the kernel occupies until it manages memory itself.
     pub(crate) fn footprint(&self) -> Range<u64> {
         match self {
             Self::Elf(elf) => elf.footprint(),
@@ -121,7 +121,7 @@ impl KernelImage {
         }
     }
 
-    /// The longest command line that the kernel takes, in bytes without its NUL.
+    /// Maximum length of the command line in bytes, without its NUL.
     pub(crate) fn cmdline_max_len(&self) -> u64 {
         match self {
             Self::Elf(_) => elf::ELF_CMDLINE_MAX_LEN,
@@ -129,7 +129,7 @@ impl KernelImage {
         }
     }
 
-    /// First address that an initrd must not reach.
+    /// Exclusive limit of the initrd's addresses.
     pub(crate) fn initrd_limit(&self) -> u64 {
         match self {
             Self::Elf(_) => elf::ELF_INITRD_LIMIT,
@@ -147,7 +147,7 @@ impl fmt::Display for KernelImage {
     }
 }
 
-/// Names a file that is neither ELF nor bzImage, as well as its first bytes allow.
+/// Identifies a file that is neither ELF nor bzImage as well as possible from its first bytes.
 fn unknown<F: Read + Seek>(start: &[u8], reader: &mut Reader<'_, F>) -> ImageError {
     if let Some((_, format)) = COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
         return ImageError::Compressed { format };

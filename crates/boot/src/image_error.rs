@@ -1,62 +1,62 @@
-//! Why a file is no kernel that can be booted.
+//! Errors in kernel files.
 
 use std::io;
 
 use crate::bzimage::BzImageError;
 use crate::elf_error::ElfError;
 
-/// Why a file is no kernel that can be booted.
+/// Why a file isn't a kernel that can be booted.
 ///
-/// The messages say what the file is or does, so that `kernel image vm/bz: ` fits in front of them.
+/// The messages continue a sentence that starts with the file, such as `kernel image vm/bz: `.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Reading or seeking failed.
     #[error("can't be read")]
     Read(#[from] io::Error),
-    /// No bytes at all.
+    /// The file is empty.
     #[error("is empty")]
     Empty,
-    /// The file is shorter than a structure that it begins.
+    /// The file ends inside a structure.
     #[error("ends after {len} bytes, inside its {structure}")]
     Truncated {
         /// Length of the file in bytes.
         len: u64,
-        /// What the file ends in.
+        /// Name of the structure.
         structure: &'static str,
     },
-    /// Nothing that is known.
+    /// The file is neither ELF nor bzImage.
     #[error("neither ELF nor bzImage (magic {magic:#06x}); machine code without a header is a flat image")]
     UnknownFormat {
-        /// The first two bytes, in the order of the file.
+        /// The first two bytes, in file order.
         magic: u16,
     },
-    /// A kernel inside a compressed file, or something else in there.
+    /// The file is compressed.
     #[error("{format}; unpack it first")]
     Compressed {
-        /// What the file is, with its article.
+        /// Name of the format, with its article.
         format: &'static str,
     },
-    /// A kernel for another processor.
+    /// The kernel is for another processor.
     #[error("{kernel}; an x86_64 kernel is needed")]
     Foreign {
-        /// What the file is, with its article.
+        /// Name of the kernel, with its article.
         kernel: &'static str,
     },
     /// A PE file without a Linux setup header, such as a unified kernel image.
     #[error("an EFI program without a Linux setup header; neither ELF nor bzImage")]
     Efi,
-    /// A bzImage that calls the BIOS.
+    /// A bzImage that needs a BIOS.
     #[error(
         "{program}: it needs a BIOS, and there is none here; boot the kernel and the initrd that it would load"
     )]
     NeedsBios {
-        /// What the file is.
+        /// Name of the program.
         program: &'static str,
     },
-    /// An ELF that contradicts itself, or that isn't a kernel for this machine.
+    /// An ELF that is inconsistent, or isn't a kernel for this machine.
     #[error(transparent)]
     Elf(#[from] ElfError),
-    /// A bzImage whose setup header lies, or is too old.
+    /// A bzImage whose setup header is inconsistent or too old.
     #[error(transparent)]
     BzImage(#[from] BzImageError),
 }

@@ -1,4 +1,4 @@
-//! From a kernel file to a guest that can be entered: inspect, plan, load.
+//! Boots guests from kernel files: inspect, plan, load.
 //!
 //! | step | type | does |
 //! |---|---|---|
@@ -7,13 +7,14 @@
 //! | plan | [`BootPlan::new`] | decides every address; pure: no file, no memory, no system call |
 //! | load | [`BootPlan::load`] | writes guest memory, and only where [`BootPlan::placements`] says |
 //!
-//! An ELF kernel is entered by its PVH note if it has one, else by Linux's 64-bit entry; a bzImage by its 64-bit
-//! entry if it has one, else by its 32-bit entry. A [`BootSpec`] may ask for another that the file offers.
+//! An ELF kernel is entered by its PVH note if it has one, otherwise by Linux's 64-bit entry; a bzImage by
+//! its 64-bit entry if it has one, otherwise by its 32-bit entry. [`BootSpec`] can select another supported
+//! one.
 //!
-//! A file may be hostile: each field is checked before it is used, arithmetic on it can't overflow, no
-//! amount of it is allocated beyond a fixed limit, and the file is read straight into guest memory. What
-//! linux-loader leaves to its caller is here: `init_size`, the BSS, PVH notes wherever they are, the place
-//! of the initrd, the zero page and the PVH start info.
+//! Files aren't trusted: each field is checked before it is used, arithmetic on fields can't overflow,
+//! allocations have a fixed limit, and contents are read directly into guest memory. The crate implements
+//! what linux-loader leaves to its caller: `init_size`, the BSS, all PVH notes, placing the initrd, the zero
+//! page and the PVH start info.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -58,25 +59,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Where the zero page, the command line and the initrd lie, and which memory map the kernel is given, a program
-//! may choose: [`BootLayout`].
+//! [`BootLayout`] sets the addresses of the zero page, the command line and the initrd, and the memory map
+//! passed to the kernel.
 //!
 //! # Flat images
 //!
-//! A program of one's own needs no boot protocol. [`FlatImage`] is bytes as they are, an ELF for bare metal
-//! (`x86_64-unknown-none`, position-independent or not, and i386), or a multiboot kernel; [`FlatPlan`] plans
-//! and loads it. Which state it starts in is vmm-arch's [`flat`](vmm_arch::flat):
+//! Programs without a boot protocol are flat images. [`FlatImage`] is raw bytes, a bare-metal ELF
+//! (`x86_64-unknown-none`, position-independent or not, or i386), or a multiboot kernel; [`FlatPlan`] plans
+//! and loads it. vmm-arch's [`flat`](vmm_arch::flat) describes the initial state:
 //!
-//! | image | starts in | goes to |
+//! | image | starts in | address |
 //! |---|---|---|
-//! | raw | real mode, or any other by [`FlatSpec::mode`] | 0, or 1 MiB if it isn't for real mode |
-//! | raw, in reset mode | the processor's reset state | the last pages below 1 MiB, seen once more below 4 GiB ([`Alias`]) |
-//! | ELF32, ELF64 | protected mode, long mode | where its headers say, or 1 MiB if it can lie anywhere |
-//! | multiboot 1 | protected mode, EAX and EBX as it expects | where its headers say; its modules above it |
+//! | raw | real mode, or another selected by [`FlatSpec::mode`] | 0 in real mode, otherwise 1 MiB |
+//! | raw, in reset mode | the processor's reset state | the last pages below 1 MiB, with an alias below 4 GiB ([`Alias`]) |
+//! | ELF32, ELF64 | protected mode, long mode | from its headers, or 1 MiB if it is position-independent |
+//! | multiboot 1 | protected mode, EAX and EBX as specified | from its headers; its modules above it |
 //!
-//! The tables of the mode go to fixed places in low memory or, where these are taken, to the first free ones;
-//! [`FlatSpec::tables`] leaves them to the image. One page of RAM is enough for a program in real mode. What
-//! only the image's bytes can tell, [`FlatPlan::check_contents`] finds out before anything is loaded.
+//! The tables of the mode have fixed addresses in low memory, or the first free ones if these are taken;
+//! [`FlatSpec::tables`] leaves them to the image. A program in real mode needs only one page of RAM.
+//! [`FlatPlan::check_contents`] checks what depends on the image's contents before anything is loaded.
 //!
 //! ```
 //! use std::io::Cursor;

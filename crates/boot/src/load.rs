@@ -1,4 +1,4 @@
-//! Carries out a [`BootPlan`]: writes guest memory.
+//! Executes a [`BootPlan`]: writes guest memory.
 
 use std::io::{Read, Seek};
 use std::ops::Range;
@@ -22,22 +22,22 @@ use crate::image_error::ImageError;
 use crate::plan::BootPlan;
 use crate::{pvh, zero_page};
 
-/// Why guest memory could not be filled. What was written stays written.
+/// Errors from writing guest memory. What has been written remains.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file isn't the one that was inspected, or somebody writes to it.
+    /// The file differs from the one that was inspected.
     #[error("the kernel image changed after it was inspected")]
     KernelChanged {
         /// What is wrong with it now, if anything.
         source: Option<ImageError>,
     },
-    /// linux-loader failed; its errors hold no cause and say everything in their text.
+    /// linux-loader failed. Its errors have no source, and contain everything in their text.
     #[error("copying the kernel image into guest memory: {0}")]
     Kernel(loader::Error),
-    /// Reading a segment of an ELF failed that linux-loader doesn't load.
+    /// Copying a segment that linux-loader doesn't load failed.
     #[error("copying the kernel image into guest memory")]
     Segment(#[source] GuestMemoryError),
-    /// The initrd isn't as long as planned.
+    /// The length of the initrd isn't the planned one.
     #[error("the initrd has {found} bytes, but had {planned}")]
     InitrdChanged {
         /// Length in the plan.
@@ -45,47 +45,47 @@ pub enum LoadError {
         /// Length now.
         found: u64,
     },
-    /// An initrd was planned and not given, or the other way round.
+    /// An initrd was planned but not given, or vice versa.
     #[error("an initrd was {}", if *planned { "planned, but not given" } else { "given, but not planned" })]
     InitrdMismatch {
-        /// Whether the plan has one.
+        /// Whether the plan has an initrd.
         planned: bool,
     },
     /// Reading the initrd failed.
     #[error("copying the initrd into guest memory")]
     Initrd(#[source] GuestMemoryError),
-    /// The command line doesn't fit.
+    /// Writing the command line failed.
     #[error("copying the command line into guest memory: {0}")]
     CmdlineWrite(loader::Error),
-    /// The command line isn't one.
+    /// The command line is invalid.
     #[error("command line: {0}")]
     Cmdline(cmdline::Error),
-    /// The zero page or the start info doesn't fit.
+    /// Writing the zero page or the start info failed.
     #[error("writing the boot parameters into guest memory: {0}")]
     BootParams(configurator::Error),
-    /// The guest has no memory there.
+    /// There is no guest memory at an address.
     #[error("writing {what} at {gpa:#x}")]
     Write {
-        /// What was written.
+        /// Name of what was written.
         what: &'static str,
-        /// Where.
+        /// Guest-physical address.
         gpa: u64,
-        /// Why not.
+        /// Error from the write.
         source: GuestMemoryError,
     },
 }
 
 impl BootPlan {
     /// Writes the kernel, the initrd, the command line, the boot parameters and the tables that the entry
-    /// needs into `memory`, which is the RAM of the plan.
+    /// needs to `memory`, which must be the plan's RAM.
     ///
     /// `kernel` is the file that was inspected, `initrd` the one whose length was planned. Both are read
-    /// straight into guest memory; their positions are left anywhere. Nothing outside
-    /// [`BootPlan::placements`] is written, unless somebody changes the kernel's headers in the very moment of
-    /// loading, which is an error and stays inside guest memory.
+    /// directly into guest memory, and their positions are unspecified afterwards. Nothing outside
+    /// [`BootPlan::placements`] is written, unless the kernel's headers change during the load; that is an
+    /// error, and the writes stay inside guest memory.
     ///
     /// # Errors
-    /// A file can't be read or isn't what was planned, or `memory` isn't the RAM of the plan.
+    /// A file can't be read or isn't as planned, or `memory` isn't the plan's RAM.
     pub fn load<F>(&self, memory: &Memory, kernel: &mut F, initrd: Option<&mut F>) -> Result<(), LoadError>
     where
         F: Read + ReadVolatile + Seek,
@@ -119,7 +119,7 @@ impl BootPlan {
         load_cmdline(memory, GuestAddress(self.cmdline_gpa()), &cmdline).map_err(LoadError::CmdlineWrite)
     }
 
-    /// Descriptor tables, and page tables for an entry in long mode.
+    /// Writes the descriptor tables, and page tables for a long-mode entry.
     fn write_tables(&self, memory: &Memory) -> Result<(), LoadError> {
         let protocol = self.entry().protocol;
         write_words(memory, "the interrupt table", layout::IDT, &[0])?;
@@ -151,8 +151,8 @@ where
 {
     match elf.linux64_entry() {
         Some(entry) => {
-            // With an offset, here 0, linux-loader leaves the notes alone. Its reading of them differs from ours
-            // where there are two note segments or one aligned to 8 bytes, and ours is in the plan.
+            // With an offset, here 0, linux-loader ignores the notes. It parses them differently if there are
+            // two note segments or one aligned to 8 bytes, and the plan uses our result.
             let loaded = Elf::load(memory, Some(GuestAddress(0)), &mut FullReads(file), None)
                 .map_err(LoadError::Kernel)?;
             let file_end = elf.segments().iter().filter(|s| s.file_len > 0).map(|s| s.memory().end).max();
@@ -160,7 +160,7 @@ where
                 return Err(LoadError::KernelChanged { source: None });
             }
         }
-        // It may have 32 bits, which linux-loader doesn't read.
+        // The ELF may be 32-bit, which linux-loader doesn't support.
         None => {
             let copied = elf.segments().iter().try_for_each(|segment| copy::segment(memory, segment, file));
             copied.map_err(LoadError::Segment)?;

@@ -1,27 +1,27 @@
-//! The notes of an ELF (System V ABI, "Note Section").
+//! ELF notes (System V ABI, "Note Section").
 
 use crate::reader::{u32_at, u64_at};
 
-/// Length of a note's header: the sizes of its name and descriptor, and its type.
+/// Length of a note's header: lengths of its name and descriptor, and its type.
 const HEADER_LEN: usize = 12;
-/// Owner of Xen's notes, with its NUL.
+/// Owner name of Xen's notes, with its NUL.
 const XEN: &[u8] = b"Xen\0";
 /// XEN_ELFNOTE_PHYS32_ENTRY (Xen, public/elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
 
-/// What is wrong with notes.
+/// Errors in notes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoteError {
-    /// The note at this offset is longer than its segment.
+    /// The note at this offset exceeds its segment.
     TooLong { at: usize },
-    /// The PVH note's descriptor is neither 4 nor 8 bytes long.
+    /// The PVH note's descriptor has neither 4 nor 8 bytes.
     Descriptor { len: u32 },
 }
 
 /// The PVH entry in the notes of a segment whose `p_align` is `align`.
 ///
-/// Fields are padded to 8 bytes in a segment with `p_align` 8 by the ABI, and to 4 by linkers that merge
-/// notes of both kinds; so a segment with 8 is read both ways.
+/// With `p_align` 8, the ABI pads fields to 8 bytes, but linkers that merge notes of both kinds pad to 4.
+/// Such segments are therefore parsed both ways.
 pub(crate) fn pvh_entry(notes: &[u8], align: u64) -> Result<Option<u64>, NoteError> {
     let padded_to_4 = search(notes, 4);
     if align != 8 {
@@ -36,10 +36,10 @@ pub(crate) fn pvh_entry(notes: &[u8], align: u64) -> Result<Option<u64>, NoteErr
 
 fn search(notes: &[u8], align: usize) -> Result<Option<u64>, NoteError> {
     let mut at = 0;
-    // Each turn goes on by 12 bytes at least. What is shorter than a header at the end is padding.
+    // Each iteration advances by at least 12 bytes. A rest shorter than a header is padding.
     while let Some(header) = notes.get(at..at + HEADER_LEN) {
         let (name_len, descriptor_len, kind) = (u32_at(header, 0), u32_at(header, 4), u32_at(header, 8));
-        // No overflow: two u32 and less than the cap on a note segment, in 64 bits.
+        // No overflow: two u32 values and less than the limit of a note segment, in 64 bits.
         let descriptor_at = (at + HEADER_LEN + name_len as usize).next_multiple_of(align);
         let name = notes.get(at + HEADER_LEN..at + HEADER_LEN + name_len as usize);
         let descriptor = notes.get(descriptor_at..descriptor_at + descriptor_len as usize);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn pvh_entry_behind_notes_padded_to_8_bytes_is_found() {
-        // "dummy" with its NUL has 6 bytes: the next note is at 28 by padding to 4 and at 32 by padding to 8.
+        // "dummy" with its NUL has 6 bytes: the next note is at 28 if padded to 4, and at 32 if padded to 8.
         let notes = [note("dummy", 1, &[1; 8], 8), note("Xen", 18, &[0x50, 8, 0, 1], 8)];
         assert_eq!(pvh_entry(&notes.concat(), 8), Ok(Some(0x100_0850)));
     }

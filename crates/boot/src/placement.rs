@@ -1,21 +1,21 @@
-//! What lies where in a guest before it runs, and how a plan is printed.
+//! Placements of data in guest memory, and printing them.
 
 use std::fmt;
 use std::ops::Range;
 
 use vmm_arch::e820;
 
-/// One thing that [`BootPlan::load`](crate::BootPlan::load) or [`FlatPlan::load`](crate::FlatPlan::load) writes, or that a kernel
-/// needs before it manages memory itself.
+/// A range that [`BootPlan::load`](crate::BootPlan::load) or [`FlatPlan::load`](crate::FlatPlan::load)
+/// writes, or that a kernel needs before it manages memory itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// What it is.
+    /// Name of its contents.
     pub what: &'static str,
-    /// The guest-physical addresses that it occupies.
+    /// The guest-physical addresses it occupies.
     pub range: Range<u64>,
 }
 
-/// The memory map and the placements, a line each.
+/// Prints the memory map and the placements, one per line.
 pub(crate) fn write_memory(
     f: &mut fmt::Formatter<'_>,
     e820: &[e820::Entry],

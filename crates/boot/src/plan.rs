@@ -1,4 +1,4 @@
-//! Decides where everything goes that a guest needs to start.
+//! Plans the boot of a kernel.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,37 +14,37 @@ use crate::placement::{Placement, write_memory};
 use crate::plan_error::PlanError;
 use crate::zero_page;
 
-/// What to boot, and on what.
+/// What to boot, how, and on which RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct BootSpec<'a> {
     /// The inspected kernel.
     pub image: &'a KernelImage,
-    /// How to enter it; the kernel's default if `None`.
+    /// The boot protocol. Default: the kernel's.
     pub protocol: Option<Protocol>,
     /// Length of the initrd in bytes, if there is one.
     pub initrd_len: Option<u64>,
     /// The kernel's command line.
     pub cmdline: &'a str,
-    /// The guest's RAM, as [`layout::ram_ranges`] gives it.
+    /// The guest's RAM, as returned by [`layout::ram_ranges`].
     pub ram: &'a [Range<u64>],
-    /// What else may be chosen; [`BootLayout::default`] for most.
+    /// Further addresses; [`BootLayout::default`] suits most users.
     pub layout: BootLayout<'a>,
 }
 
-/// Addresses and the memory map, for a program that has reasons of its own to choose them. The default is what [`layout`]
-/// says, the highest place for the initrd, and [`e820::map`].
+/// Custom addresses and memory map. The default is the addresses in [`layout`], the highest possible address
+/// for the initrd, and [`e820::map`].
 ///
-/// What is chosen has to lie in RAM and apart from everything else: from the tables at [`layout::GDT`] and [`layout::PML4`],
-/// from the kernel, and from each other.
+/// Ranges must be in RAM, and must overlap neither the tables at [`layout::GDT`] and [`layout::PML4`], nor
+/// the kernel, nor each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootLayout<'a> {
-    /// Guest-physical address of the zero page; a kernel that is entered by PVH has none.
+    /// Guest-physical address of the zero page; unused for PVH.
     pub zero_page: u64,
     /// Guest-physical address of the command line.
     pub cmdline: u64,
-    /// Guest-physical address of the initrd, at the start of a page. If `None`, as high as the kernel takes it.
+    /// Guest-physical address of the initrd, page-aligned. Default: as high as the kernel supports.
     pub initrd: Option<u64>,
-    /// The memory map that the kernel is given, as it is. If `None`, that of a PC with this RAM.
+    /// The memory map, passed to the kernel unchanged. Default: that of a PC with this RAM.
     pub e820: Option<&'a [e820::Entry]>,
 }
 
@@ -54,8 +54,8 @@ impl Default for BootLayout<'_> {
     }
 }
 
-/// Where everything goes, and where the guest starts. Made by [`BootPlan::new`], printed by `--check`,
-/// carried out by [`BootPlan::load`].
+/// All addresses, and the initial state of the guest. Created by [`BootPlan::new`], printed by `--check`,
+/// executed by [`BootPlan::load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootPlan {
     image: KernelImage,
@@ -68,15 +68,16 @@ pub struct BootPlan {
 }
 
 impl BootPlan {
-    /// Plans the boot that `spec` describes.
+    /// Plans the boot described by `spec`.
     ///
-    /// The kernel goes where its headers say. The initrd goes as high as the kernel takes it, below 4 GiB:
-    /// far from the kernel, which may grow while it unpacks, and out of the low memory that it likes to use
-    /// for DMA. Everything else is at the addresses of [`layout`]. [`BootSpec::layout`] may choose otherwise.
+    /// The kernel is placed by its headers. The initrd is placed as high as the kernel supports, below the
+    /// MMIO gap: far from the kernel, which may grow while it unpacks, and out of low memory, which the
+    /// kernel prefers for DMA. Everything else has the addresses of [`layout`]. [`BootSpec::layout`]
+    /// overrides them.
     ///
     /// # Errors
-    /// The kernel doesn't offer the protocol, or it, the initrd, the command line or the memory map doesn't
-    /// fit, or two of them lie at one place.
+    /// The kernel doesn't support the protocol; the kernel, the initrd, the command line or the memory map
+    /// doesn't fit; or two ranges overlap.
     pub fn new(spec: &BootSpec<'_>) -> Result<Self, PlanError> {
         let entry = entry(spec)?;
         let ram_end = spec.ram.first().filter(|low| low.start == 0).map_or(0, |low| low.end);
@@ -99,45 +100,45 @@ impl BootPlan {
         Ok(plan)
     }
 
-    /// The kernel that is loaded.
+    /// The kernel.
     pub fn image(&self) -> &KernelImage {
         &self.image
     }
 
-    /// How the first instruction runs, and where.
+    /// Protocol and address of the entry.
     pub fn entry(&self) -> Entry {
         self.entry
     }
 
-    /// Everything that the kernel occupies until it manages memory itself: an ELF's segments with their BSS;
+    /// All memory that the kernel occupies until it manages memory itself: an ELF's segments with their BSS;
     /// a bzImage from its load address to the end of the memory that it unpacks into.
     pub fn kernel(&self) -> Range<u64> {
         self.kernel.clone()
     }
 
-    /// Where the initrd is, on a page's boundary.
+    /// Addresses of the initrd, which starts on a page boundary.
     pub fn initrd(&self) -> Option<Range<u64>> {
         self.initrd.clone()
     }
 
-    /// The command line, without its NUL and without white space around it.
+    /// The command line, without its NUL and without surrounding white space.
     pub fn cmdline(&self) -> &str {
         &self.cmdline
     }
 
-    /// Where the command line is.
+    /// Guest-physical address of the command line.
     pub(crate) fn cmdline_gpa(&self) -> u64 {
         self.cmdline_gpa
     }
 
-    /// The memory map that the kernel is given.
+    /// The memory map passed to the kernel.
     pub fn e820(&self) -> &[e820::Entry] {
         &self.e820
     }
 
-    /// All that [`BootPlan::load`] may write, in ascending order of address.
+    /// Everything that [`BootPlan::load`] may write, in ascending order of address.
     pub fn placements(&self) -> Vec<Placement> {
-        // Addresses that were asked for may be anything; those that would overflow lie outside RAM either way.
+        // Configured addresses may have any value; one whose end would overflow is outside RAM anyway.
         let place = |what, start: u64, len: u64| Placement { what, range: start..start.saturating_add(len) };
         let mut all = vec![
             place("descriptor tables", layout::GDT, size_of_val(&self.entry.protocol.gdt()) as u64),
@@ -147,7 +148,7 @@ impl BootPlan {
         ];
         all.extend(self.initrd().map(|range| Placement { what: "initrd", range }));
         if self.entry.protocol.is_long_mode() {
-            // One page each, and one behind the other.
+            // One page each, contiguous.
             let pages = boot::page_tables().len() as u64;
             all.push(place("page tables", layout::PML4, pages * PAGE_LEN));
         }
@@ -166,7 +167,7 @@ impl BootPlan {
 }
 
 impl fmt::Display for BootPlan {
-    /// Several lines, for `--check`.
+    /// Multi-line output for `--check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel: {}", self.image)?;
         writeln!(f, "entry: {} at {:#x}", protocol_name(self.entry.protocol), self.entry.rip)?;
@@ -187,7 +188,7 @@ fn entry(spec: &BootSpec<'_>) -> Result<Entry, PlanError> {
     Ok(Entry { protocol, rip, params })
 }
 
-/// Whether each of `placements`, which ascend, lies in one piece of `ram`, and none on another.
+/// Checks that `placements`, which are sorted, are in RAM and don't overlap.
 fn check_placements(placements: Vec<Placement>, ram: &[Range<u64>]) -> Result<(), PlanError> {
     let in_ram = |range: &Range<u64>| ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end);
     if let Some(outside) = placements.iter().find(|placement| !in_ram(&placement.range)) {
@@ -199,7 +200,7 @@ fn check_placements(placements: Vec<Placement>, ram: &[Range<u64>]) -> Result<()
     }
 }
 
-/// An initrd of `len` bytes at `start`. Whether it lies in RAM, and apart from the kernel, is looked at with everything else.
+/// Checks an initrd of `len` bytes at `start`. RAM and overlaps are checked later, with everything else.
 fn initrd_at(start: u64, len: u64, limit: u64) -> Result<Range<u64>, PlanError> {
     if len == 0 {
         return Err(PlanError::InitrdEmpty);
@@ -208,7 +209,7 @@ fn initrd_at(start: u64, len: u64, limit: u64) -> Result<Range<u64>, PlanError> 
         return Err(PlanError::InitrdUnaligned { start });
     }
     let initrd = start..start.saturating_add(len);
-    // RAM above the gap is out of the reach of a 32-bit entry, and no field of an ELF allows it.
+    // A 32-bit entry can't reach RAM above the gap, and an ELF has no field that would allow it.
     let limit = limit.min(layout::MMIO_GAP.start);
     if initrd.end > limit {
         return Err(PlanError::InitrdTooHigh { initrd, limit });
@@ -216,7 +217,7 @@ fn initrd_at(start: u64, len: u64, limit: u64) -> Result<Range<u64>, PlanError> 
     Ok(initrd)
 }
 
-/// Whether the kernel lies in the RAM from 1 MiB to `ram_end`, the end of the RAM that starts at 0.
+/// Checks that the kernel is in the RAM from 1 MiB to `ram_end`, the end of the RAM that starts at 0.
 fn check_kernel(kernel: &Range<u64>, ram_end: u64) -> Result<(), PlanError> {
     let &Range { start, end } = kernel;
     if start < layout::HIGH_MEMORY {
@@ -231,8 +232,8 @@ fn check_kernel(kernel: &Range<u64>, ram_end: u64) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// The highest place for an initrd of `len` bytes between the end of the kernel and `limit`, in RAM that
-/// ends at `ram_end`. It starts on a page's boundary and shares no page with the kernel.
+/// Places an initrd of `len` bytes as high as possible between the end of the kernel and `limit`, in RAM that
+/// ends at `ram_end`. It is page-aligned and shares no page with the kernel.
 fn place_initrd(len: u64, kernel_end: u64, limit: u64, ram_end: u64) -> Result<Range<u64>, PlanError> {
     if len == 0 {
         return Err(PlanError::InitrdEmpty);
@@ -243,7 +244,7 @@ fn place_initrd(len: u64, kernel_end: u64, limit: u64, ram_end: u64) -> Result<R
         let start = top.checked_sub(len)? & !(PAGE_LEN - 1);
         (start >= lowest).then_some(start..start + len)
     };
-    // With all the memory that there can be below the gap; ram_end may be no more than that.
+    // The highest limit, if there is RAM up to the gap; `ram_end` isn't above the gap.
     let most = limit.min(layout::MMIO_GAP.start);
     if let Some(range) = fits_below(most.min(ram_end)) {
         return Ok(range);
@@ -255,7 +256,7 @@ fn place_initrd(len: u64, kernel_end: u64, limit: u64, ram_end: u64) -> Result<R
     Err(PlanError::InitrdTooLarge { len, free, mib: mib(lowest + len) })
 }
 
-/// The least whole MiB that reach up to `end`.
+/// The smallest number of MiB that reaches up to `end`.
 fn mib(end: u64) -> u64 {
     end.div_ceil(1 << 20)
 }

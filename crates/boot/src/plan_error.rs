@@ -1,4 +1,4 @@
-//! Why a kernel can't be booted as asked.
+//! Errors in planning a boot.
 
 use std::ops::Range;
 
@@ -10,105 +10,105 @@ use crate::image::protocol_name;
 use crate::placement::Placement;
 use crate::zero_page;
 
-/// Why a kernel can't be booted so.
+/// Why a kernel can't be booted as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The kernel has no such entry.
+    /// The kernel doesn't support the protocol.
     #[error("boot protocol {}: this kernel offers only {}", protocol_name(*asked), names(offered))]
     Protocol {
-        /// What was asked for.
+        /// The configured protocol.
         asked: Protocol,
-        /// What there is.
+        /// The supported protocols.
         offered: Vec<Protocol>,
     },
-    /// The kernel would overwrite what it is told to read.
+    /// The kernel would overwrite its boot parameters.
     #[error("the kernel starts at {start:#x}, below 1 MiB, where it is given its boot parameters")]
     KernelTooLow {
-        /// Its first address.
+        /// Start of the kernel.
         start: u64,
     },
-    /// No amount of memory helps.
+    /// The kernel reaches into the MMIO gap.
     #[error("the kernel ends at {end:#x}, beyond the start of the 32-bit MMIO gap at {:#x}", layout::MMIO_GAP.start)]
     KernelTooHigh {
-        /// First address behind it.
+        /// End of the kernel, exclusive.
         end: u64,
     },
-    /// More memory helps.
+    /// The kernel exceeds the RAM.
     #[error(
         "the kernel needs memory up to {end:#x}, but it ends at {ram_end:#x}; give the guest at least {mib} MiB"
     )]
     TooLittleMemory {
-        /// First address behind the kernel.
+        /// End of the kernel, exclusive.
         end: u64,
-        /// First address behind the RAM below the MMIO gap.
+        /// End of the RAM below the MMIO gap.
         ram_end: u64,
-        /// The least memory that holds the kernel.
+        /// Minimum memory for the kernel in MiB.
         mib: u64,
     },
-    /// An initrd of 0 bytes.
+    /// The initrd is empty.
     #[error("the initrd is empty")]
     InitrdEmpty,
-    /// More memory helps.
+    /// The initrd exceeds the RAM.
     #[error(
         "an initrd of {len} bytes doesn't fit into the {free} bytes that are free behind the kernel; give the guest \
          at least {mib} MiB"
     )]
     InitrdTooLarge {
-        /// Its length.
+        /// Length of the initrd in bytes.
         len: u64,
-        /// Room between the end of the kernel and the end of RAM.
+        /// Free bytes between the end of the kernel and the end of RAM.
         free: u64,
-        /// The least memory that holds both.
+        /// Minimum memory for both in MiB.
         mib: u64,
     },
-    /// No amount of memory helps.
+    /// The initrd doesn't fit, whatever the guest's memory.
     #[error(
         "an initrd of {len} bytes doesn't fit between the end of the kernel at {kernel_end:#x} and {limit:#x}, \
          the highest address at which this kernel takes it; use a smaller one"
     )]
     InitrdUnplaceable {
-        /// Its length.
+        /// Length of the initrd in bytes.
         len: u64,
-        /// First address behind the kernel.
+        /// End of the kernel, exclusive.
         kernel_end: u64,
-        /// First address that the initrd must not reach.
+        /// Exclusive limit of the initrd's addresses.
         limit: u64,
     },
-    /// The kernel frees its pages as whole ones.
+    /// The initrd isn't page-aligned. The kernel frees it in whole pages.
     #[error("the initrd is to start at {start:#x}; use a multiple of 0x1000")]
     InitrdUnaligned {
-        /// What was asked for.
+        /// The configured address.
         start: u64,
     },
-    /// The kernel wouldn't find it.
+    /// The initrd is out of the kernel's reach.
     #[error(
         "the initrd at {:#x}..{:#x} ends beyond {limit:#x}, the highest address at which this kernel takes it; put it lower",
         initrd.start,
         initrd.end
     )]
     InitrdTooHigh {
-        /// Where it was to be.
+        /// Addresses of the initrd.
         initrd: Range<u64>,
-        /// First address that the initrd must not reach.
+        /// Exclusive limit of the initrd's addresses.
         limit: u64,
     },
-    /// Nothing would be read from there.
+    /// A range isn't in RAM.
     #[error("the {} at {:#x}..{:#x} lies outside the guest's RAM; choose another address", .0.what, .0.range.start, .0.range.end)]
     Outside(Placement),
-    /// Two things at one place.
+    /// Two ranges overlap.
     #[error(
         "the {} at {:#x}..{:#x} overlaps the {} at {:#x}..{:#x}; choose another address for one of them",
         .0.what, .0.range.start, .0.range.end,
         .1.what, .1.range.start, .1.range.end
     )]
     Overlap(Placement, Placement),
-    /// The command line isn't what the kernel takes.
+    /// The command line is invalid for this kernel.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
-    /// The zero page and the PVH memory map have a fixed size.
+    /// The memory map exceeds the fixed size in the zero page or for PVH.
     #[error("a memory map of {count} entries; at most {} fit", zero_page::E820_MAX)]
     MemoryMap {
-        /// Entries that the RAM makes.
+        /// Number of entries.
         count: usize,
     },
 }

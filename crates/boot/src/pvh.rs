@@ -1,4 +1,4 @@
-//! The PVH start info and what it points to (Xen, public/arch-x86/hvm/start_info.h).
+//! The PVH start info (Xen, public/arch-x86/hvm/start_info.h).
 
 use std::ops::Range;
 
@@ -12,10 +12,10 @@ use vmm_arch::{e820, layout};
 /// The first version with a memory map.
 const VERSION: u32 = 1;
 
-/// Builds the start info, a memory map of at most 165 entries, and a module list of one entry for the
-/// initrd; the command line is at `cmdline`. `rsdp_paddr` is 0: the kernel looks for the RSDP as on any PC.
+/// Builds the start info, a memory map of at most 165 entries, and a module list with the initrd, if there is
+/// one. The command line is at `cmdline`. `rsdp_paddr` is 0: the kernel searches for the RSDP as on any PC.
 pub(crate) fn build(initrd: Option<Range<u64>>, cmdline: u64, e820: &[e820::Entry]) -> BootParams {
-    // Types are numbered as in e820.
+    // Types have the same values as in e820.
     let map: Vec<_> = e820
         .iter()
         .map(|e| hvm_memmap_table_entry { addr: e.addr, size: e.len, type_: e.kind as u32, reserved: 0 })

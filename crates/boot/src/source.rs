@@ -1,4 +1,4 @@
-//! Opens the files that a guest is made of.
+//! Opens kernels, initrds, images and modules.
 
 use std::error::Error;
 use std::fmt;
@@ -11,20 +11,20 @@ use crate::flat::{FlatImage, FlatImageError};
 use crate::image::KernelImage;
 use crate::image_error::ImageError;
 
-/// What a file is for: the first words of what is said about it.
+/// What a file is used for; messages start with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// An ELF or a bzImage.
+    /// A kernel: ELF or bzImage.
     Kernel,
-    /// An initial file system for the kernel.
+    /// An initial file system for a kernel.
     Initrd,
     /// A flat image: raw, an ELF for bare metal or a multiboot kernel.
     Image,
-    /// A file that a multiboot kernel finds in its memory.
+    /// A module for a multiboot kernel.
     Module,
 }
 
-/// A regular file that isn't empty, open for reading.
+/// A non-empty regular file, open for reading.
 #[derive(Debug)]
 pub struct SourceFile {
     file: File,
@@ -33,12 +33,12 @@ pub struct SourceFile {
     path: PathBuf,
 }
 
-/// Why a file can't be used; its message begins with the role and the path.
+/// Why a file can't be used. The message starts with the role and the path.
 #[derive(Debug)]
 pub struct SourceError {
-    /// What the file is for.
+    /// What the file is used for.
     pub role: Role,
-    /// The path, as it was given.
+    /// The path as given.
     pub path: PathBuf,
     /// What is wrong.
     pub problem: SourceProblem,
@@ -47,52 +47,52 @@ pub struct SourceError {
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceProblem {
-    /// It isn't there, or there is no permission.
+    /// The file doesn't exist or can't be opened.
     #[error("can't be opened")]
     Open(#[source] io::Error),
-    /// A directory, a FIFO, a socket or a device.
+    /// The path is a directory, a FIFO, a socket or a device.
     #[error("is {found}, expected a file")]
     NotAFile {
-        /// What it is, with its article.
+        /// Name of its type, with its article.
         found: &'static str,
     },
-    /// No bytes at all.
+    /// The file is empty.
     #[error("is empty")]
     Empty,
-    /// It is no kernel for this machine.
+    /// The file isn't a kernel for this machine.
     #[error(transparent)]
     Image(ImageError),
-    /// It is no flat image that can be started.
+    /// The file isn't a flat image that can be started.
     #[error(transparent)]
     Flat(FlatImageError),
 }
 
 impl SourceFile {
-    /// Opens `path`, if it is a regular file or a symbolic link to one, and isn't empty.
+    /// Opens `path`, which must be a non-empty regular file or a symbolic link to one.
     ///
-    /// Never blocks: a FIFO or a device isn't opened at all, and one that takes the place of the file in
-    /// that very moment is opened without waiting and closed again.
+    /// Never blocks: FIFOs and devices aren't opened, and one that replaces the file in between is opened
+    /// without blocking and closed again.
     ///
     /// # Errors
-    /// It isn't there, is something else, or can't be read.
+    /// The path doesn't exist, isn't a regular file, is empty, or can't be opened.
     pub fn open(role: Role, path: &Path) -> Result<Self, SourceError> {
         open(path)
             .map(|(file, len)| Self { file, len, role, path: path.to_owned() })
             .map_err(|problem| SourceError { role, path: path.to_owned(), problem })
     }
 
-    /// Reads the file's headers as a kernel's; errors name the file.
+    /// Reads the headers of a kernel. Errors name the file.
     ///
     /// # Errors
-    /// As [`KernelImage::inspect`].
+    /// As for [`KernelImage::inspect`].
     pub fn inspect(&mut self) -> Result<KernelImage, SourceError> {
         KernelImage::inspect(&mut self.file).map_err(|error| self.error(SourceProblem::Image(error)))
     }
 
-    /// Reads the file's headers, if it has any, as a flat image's; errors name the file.
+    /// Reads the headers of a flat image. Errors name the file.
     ///
     /// # Errors
-    /// As [`FlatImage::inspect`].
+    /// As for [`FlatImage::inspect`].
     pub fn inspect_flat(&mut self) -> Result<FlatImage, SourceError> {
         FlatImage::inspect(&mut self.file).map_err(|error| self.error(SourceProblem::Flat(error)))
     }
@@ -101,13 +101,13 @@ impl SourceFile {
         SourceError { role: self.role, path: self.path.clone(), problem }
     }
 
-    /// Length in bytes when it was opened; never 0.
+    /// Length in bytes when opened; never 0.
     #[expect(clippy::len_without_is_empty, reason = "an empty file can't be opened")]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// The path, as it was given.
+    /// The path as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -137,14 +137,15 @@ impl fmt::Display for SourceError {
 }
 
 impl Error for SourceError {
-    /// The problem's own cause: the problem itself is in the message already.
+    /// The problem's own source, because the problem itself is already in the message.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.problem.source()
     }
 }
 
 fn open(path: &Path) -> Result<(File, u64), SourceProblem> {
-    // Opening some devices has effects, so look first; what is looked at may be replaced, so look again.
+    // Opening some devices has side effects, so the type is checked first; the file may be replaced, so it is
+    // checked again.
     check_type(fs::metadata(path).map_err(SourceProblem::Open)?.file_type())?;
     let file = OpenOptions::new()
         .read(true)
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn source_file_without_permission_has_the_cause() {
-        // Made by hand: the tests may run as root, who may read anything.
+        // Constructed, because the tests may run as root, who can read any file.
         let problem = SourceProblem::Open(io::Error::from_raw_os_error(libc::EACCES));
         let error = SourceError { role: Role::Kernel, path: "vm/bz".into(), problem };
         assert_eq!(error.to_string(), "kernel image vm/bz: can't be opened");

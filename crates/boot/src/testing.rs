@@ -1,4 +1,4 @@
-//! Kernel images for tests, made byte by byte.
+//! Kernel images for tests, built byte by byte.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
@@ -7,7 +7,7 @@ use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
 use crate::image::KernelImage;
 
-/// A file whose reads return at most 7 bytes each.
+/// A file whose reads return at most 7 bytes.
 pub(crate) struct ShortReads<'a>(Cursor<&'a [u8]>);
 
 impl<'a> ShortReads<'a> {
@@ -40,18 +40,18 @@ impl Seek for ShortReads<'_> {
     }
 }
 
-/// Offset of program header `n` in an image that [`elf`] made.
+/// Offset of program header `n` in an image made by [`elf`].
 pub(crate) const fn program_header(n: usize) -> usize {
     64 + 56 * n
 }
 
-/// A program header and what it points to.
+/// A program header and its contents.
 pub(crate) enum Part {
     Load { paddr: u64, bytes: Vec<u8>, mem_len: u64 },
     Notes { bytes: Vec<u8>, align: u64 },
 }
 
-/// An x86_64 executable: the header, the program headers, then each part's bytes in the order of `parts`.
+/// An x86_64 executable: header, program headers, and the contents of `parts` in order.
 pub(crate) fn elf(entry: u64, parts: &[Part]) -> Vec<u8> {
     let mut file = vec![0; program_header(parts.len())];
     file[0..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
@@ -94,8 +94,8 @@ pub(crate) fn pvh_notes(entry: u32) -> Part {
     Part::Notes { bytes: notes.concat(), align: 4 }
 }
 
-/// A kernel of two segments: 256 bytes of code at 2 MiB, and at 2 MiB + 8 KiB 16 bytes of data with a BSS of
-/// 4080. It is entered at 2 MiB, by PVH at 2 MiB + 0x40.
+/// A kernel with two segments: 256 bytes of code at 2 MiB, and 16 bytes of data with a BSS of 4080 at 2 MiB +
+/// 8 KiB. Its entry is at 2 MiB, its PVH entry at 2 MiB + 0x40.
 pub(crate) fn vmlinux() -> Vec<u8> {
     elf(
         0x20_0000,
@@ -108,7 +108,7 @@ pub(crate) fn vmlinux() -> Vec<u8> {
 }
 
 /// A bzImage of boot protocol 2.15 with a sector of setup code and 1 KiB of kernel: loaded at 1 MiB,
-/// relocatable, with a 64-bit entry; it unpacks itself to 2 MiB and needs 1 MiB there.
+/// relocatable, with a 64-bit entry. It unpacks to 2 MiB and needs 1 MiB there.
 pub(crate) fn bzimage() -> Vec<u8> {
     let mut file = vec![0xaa; 1024];
     file[0x1f1..0x26c].fill(0);
@@ -136,18 +136,18 @@ pub(crate) fn bzimage() -> Vec<u8> {
     file
 }
 
-/// `file` with other bytes at `at`.
+/// `file` with `bytes` at `at`.
 pub(crate) fn patched(mut file: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     file[at..at + bytes.len()].copy_from_slice(bytes);
     file
 }
 
-/// The image in `file`, which has to be good.
+/// The image in `file`, which must be valid.
 pub(crate) fn inspected(file: &[u8]) -> KernelImage {
     KernelImage::inspect(&mut Cursor::new(file)).expect("a good image")
 }
 
-/// What is said about `file`, which has to be bad.
+/// The error for `file`, which must be invalid.
 pub(crate) fn complaint(file: &[u8]) -> String {
     KernelImage::inspect(&mut Cursor::new(file)).expect_err("a bad image").to_string()
 }

@@ -7,24 +7,24 @@ use vmm_arch::e820;
 
 use crate::elf::ELF_CMDLINE_MAX_LEN;
 
-/// Entries that the zero page has room for (Linux E820_MAX_ENTRIES_ZEROPAGE).
+/// Maximum number of entries in the zero page (Linux E820_MAX_ENTRIES_ZEROPAGE).
 pub(crate) const E820_MAX: usize = 128;
 
 /// `hdr.boot_flag` and `hdr.header`, "HdrS".
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER: u32 = 0x5372_6448;
-/// `hdr.version` for a kernel without a setup header: 2.15, the newest.
+/// `hdr.version` for a kernel without a setup header: 2.15, the latest.
 const VERSION: u16 = 0x020f;
-/// `hdr.type_of_loader`: a boot loader without a number of its own.
+/// `hdr.type_of_loader`: a boot loader without an assigned number.
 const UNDEFINED_LOADER: u8 = 0xff;
 /// `hdr.loadflags`: loaded at 1 MiB or above.
 const LOADED_HIGH: u8 = 1;
-/// `hdr.vid_mode`: "normal", what a boot loader writes that was asked for nothing else.
+/// `hdr.vid_mode`: "normal", the default of boot loaders.
 const VID_MODE_NORMAL: u16 = 0xffff;
 /// `hdr.kernel_alignment` of a kernel without a setup header: Linux's default, CONFIG_PHYSICAL_ALIGN.
 const KERNEL_ALIGNMENT: u32 = 0x20_0000;
 
-/// The setup header for an ELF, which has none: what a boot loader would have found and kept.
+/// The setup header for an ELF, which has none: the fields that a boot loader would have copied from it.
 pub(crate) fn elf_header() -> setup_header {
     setup_header {
         boot_flag: BOOT_FLAG,
@@ -37,10 +37,10 @@ pub(crate) fn elf_header() -> setup_header {
     }
 }
 
-/// Builds the page from the file's setup header (or [`elf_header`]); the command line is at `cmdline`.
+/// Builds the zero page from the file's setup header, or [`elf_header`]. The command line is at `cmdline`.
 ///
-/// There are at most [`E820_MAX`] entries. What isn't set is 0, among it `sentinel`: any other value there
-/// makes Linux throw half of the page away.
+/// There are at most [`E820_MAX`] entries. Unset fields are 0, including `sentinel`: if that isn't 0, Linux
+/// clears most of the page.
 pub(crate) fn build(
     header: setup_header,
     initrd: Option<Range<u64>>,
@@ -50,7 +50,7 @@ pub(crate) fn build(
     let mut page = boot_params { hdr: header, ..Default::default() };
     page.hdr.type_of_loader = UNDEFINED_LOADER;
     page.hdr.vid_mode = VID_MODE_NORMAL;
-    // A list that only a boot loader may begin; whatever the file has there is no address in the guest.
+    // Only a boot loader may set this list; a value in the file isn't a guest address.
     page.hdr.setup_data = 0;
 
     (page.hdr.cmd_line_ptr, page.ext_cmd_line_ptr) = halves(cmdline);
@@ -67,7 +67,7 @@ pub(crate) fn build(
     page
 }
 
-/// The low and the high 32 bits.
+/// The low and high 32 bits.
 fn halves(value: u64) -> (u32, u32) {
     (value as u32, (value >> 32) as u32)
 }

@@ -1,51 +1,53 @@
-//! What a device is to the bus, and what an access may ask of the machine.
+//! The device side of the bus, and what a write may request from the machine.
 
-/// A device with registers, seen from the bus.
+/// A device with registers on the bus.
 ///
-/// Methods take `&self`: a device locks what it must, for as short as it can, and never across host I/O.
-/// vCPU threads call at the same time. Every offset, width and value comes from the guest and is hostile.
+/// Methods take `&self` and are called by vCPU threads concurrently. A device locks only what it needs,
+/// briefly, and never across host I/O. Offsets, widths and values come from the guest and must not be
+/// trusted.
 pub trait BusDevice: Send + Sync {
-    /// Fills `data`, which holds 0xff in every byte when it arrives, from the registers at `offset`.
+    /// Reads the registers at `offset` into `data`, which the bus has filled with 0xff.
     ///
-    /// `offset` counts bytes from the start of the range that the device was inserted at, and `offset +
-    /// data.len()` stays within that range. `data` has 1, 2, 4 or 8 bytes. A device leaves what it doesn't
-    /// decode as it is: an unclaimed PC port reads all ones.
+    /// `offset` is relative to the start of the device's range, and `offset + data.len()` stays within the
+    /// range. `data` has 1, 2, 4 or 8 bytes. A device leaves bytes that it doesn't decode unchanged: an
+    /// unclaimed PC port reads as all ones.
     fn read(&self, offset: u64, data: &mut [u8]);
 
-    /// Takes `data` into the registers at `offset`, under the same terms as [`read`](Self::read).
+    /// Writes `data` to the registers at `offset`, with the same guarantees as [`read`](Self::read).
     ///
     /// The access is complete when this returns, whatever the outcome.
     fn write(&self, offset: u64, data: &[u8]) -> Outcome;
 
-    /// Whether a vCPU that an [`Outcome::Hold`] keeps out of the guest must go on waiting. Asked when it is woken, which may
-    /// have been for another device's sake.
+    /// Whether a vCPU that received [`Outcome::Hold`] must keep waiting. Called when the vCPU is woken, which
+    /// another device may have caused.
     fn is_holding(&self) -> bool {
         false
     }
 }
 
-/// What a completed write asks of whoever dispatched it.
+/// What a completed write requests from its dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a write may ask for the power to be cut or for the vCPU to be held"]
 pub enum Outcome {
-    /// Nothing more.
+    /// Nothing.
     Done,
-    /// The device took the data but has no room for more: don't enter the guest on this vCPU again before
-    /// the device's owner wakes it. Back-pressure without loss, without a lock and without a busy loop.
+    /// The device has accepted the data but has no room for more: don't enter the guest on this vCPU until
+    /// the device's owner wakes it. This applies back-pressure without losing data, holding a lock or
+    /// busy-waiting.
     Hold,
-    /// The guest changes the machine's power state.
+    /// Change the machine's power state.
     Power(Power),
-    /// The guest says that it has panicked.
+    /// The guest has panicked.
     Panicked,
-    /// The guest ends the monitor with this exit code.
+    /// Exit the monitor with this code.
     Exit(u8),
 }
 
-/// A change of the machine's power state that the guest asked for.
+/// A power state change requested by the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
-    /// Switch off.
+    /// Power off.
     Off,
-    /// Start anew, as the reset button does.
+    /// Reset, like the reset button.
     Reset,
 }

@@ -1,4 +1,4 @@
-//! A device's wire to the interrupt controller.
+//! Interrupt lines.
 
 use std::io;
 use std::sync::Arc;
@@ -7,29 +7,29 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// An edge-triggered interrupt line.
 ///
-/// The device end calls [`trigger`](Self::trigger); the other end is an eventfd that KVM (irqfd) or a test
-/// listens to. Clones are the same line.
+/// The device calls [`trigger`](Self::trigger); the other end is an eventfd read by KVM (irqfd) or a test.
+/// Clones are the same line.
 #[derive(Clone, Debug)]
 pub struct IrqLine(Arc<EventFd>);
 
 impl IrqLine {
-    /// A line that nobody listens to yet.
+    /// Creates a line without a listener.
     ///
     /// # Errors
-    /// The host is out of file descriptors or of memory.
+    /// The host is out of file descriptors or memory.
     pub fn new() -> io::Result<Self> {
         EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(|fd| Self(Arc::new(fd)))
     }
 
-    /// Raises one edge. Edges that the listener hasn't seen yet merge into one.
+    /// Raises an edge. Edges that the listener hasn't read yet are merged.
     ///
     /// # Errors
-    /// The counter of the eventfd is at its maximum, which takes 2^64 - 2 unseen edges.
+    /// The eventfd's counter is at its maximum, after 2^64 - 2 unread edges.
     pub fn trigger(&self) -> io::Result<()> {
         self.0.write(1)
     }
 
-    /// The listener's end.
+    /// The eventfd, for the listener.
     pub fn event(&self) -> &EventFd {
         &self.0
     }

@@ -1,14 +1,12 @@
-//! Routes a guest's port and MMIO accesses to the device that claims the address.
+//! Routes guest port and MMIO accesses to devices.
 //!
-//! Three ideas, each in its own file:
-//! - [`BusDevice`] is what a device is to the rest of the machine: registers that are read and written.
-//!   What an access asks of the machine beyond the device comes back as an [`Outcome`].
-//! - [`Bus`] is the map from addresses to devices. It is immutable once published and replaced whole, so
-//!   each vCPU keeps a [`BusView`] of its own and a lookup takes no lock.
-//! - [`IrqLine`] is a device's wire to the interrupt controller: an eventfd that somebody else, usually
-//!   KVM's irqfd, listens to.
+//! - [`BusDevice`] is the device's interface: registers that are read and written. What a write requests from
+//!   the machine is returned as an [`Outcome`].
+//! - [`Bus`] maps addresses to devices. Each map is immutable once published, and is replaced as a whole. A
+//!   vCPU keeps a [`BusView`] of its own, so a lookup takes no lock.
+//! - [`IrqLine`] is an interrupt line: an eventfd whose listener is usually a KVM irqfd.
 //!
-//! There is one bus for ports and one for MMIO. The crate knows neither KVM nor any device.
+//! Ports and MMIO have separate buses. The crate depends neither on KVM nor on any device.
 //!
 //! ```
 //! use std::sync::Arc;

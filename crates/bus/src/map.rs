@@ -7,27 +7,27 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::{BusDevice, Outcome};
 
-/// Why a device can't be put on the bus.
+/// Errors from [`Bus::insert`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The range is empty or runs past the end of the address space.
+    /// The range is empty or exceeds the address space.
     #[error("bus range {start:#x}+{len:#x} is empty or runs past the last address")]
     BadRange {
-        /// First address asked for.
+        /// Start of the requested range.
         start: u64,
-        /// Length asked for, in bytes.
+        /// Length of the requested range in bytes.
         len: u64,
     },
-    /// Part of the range belongs to another device.
+    /// The range overlaps another device's range.
     #[error("bus range {start:#x}+{len:#x} overlaps the device at {other_start:#x}+{other_len:#x}")]
     Overlap {
-        /// First address asked for.
+        /// Start of the requested range.
         start: u64,
-        /// Length asked for, in bytes.
+        /// Length of the requested range in bytes.
         len: u64,
-        /// First address of the device in the way.
+        /// Start of the other device's range.
         other_start: u64,
-        /// Length of the device in the way, in bytes.
+        /// Length of the other device's range in bytes.
         other_len: u64,
     },
 }
@@ -39,13 +39,13 @@ struct Entry {
     device: Arc<dyn BusDevice>,
 }
 
-/// One published state of the bus: entries sorted by start, disjoint.
+/// A published map: entries sorted by start, disjoint.
 #[derive(Clone, Default)]
 struct Map(Vec<Entry>);
 
 impl Map {
-    /// The entry that holds the whole access, and the access's offset in it. An access that straddles the
-    /// end of a range belongs to nobody, as no PC device decodes half of a cycle.
+    /// The entry that contains the whole access, and the access's offset in it. An access that crosses the
+    /// end of a range has none, because no PC device decodes half of a cycle.
     fn find(&self, addr: u64, len: usize) -> Option<(&Entry, u64)> {
         let after = self.0.partition_point(|e| e.start <= addr);
         let entry = &self.0[after.checked_sub(1)?];
@@ -55,24 +55,24 @@ impl Map {
     }
 }
 
-/// An address space with devices in it.
+/// An address space with devices.
 ///
-/// Changes are rare and publish a new map; views see it at their next access.
+/// Changes are rare and publish a new map, which views use from their next access on.
 #[derive(Default)]
 pub struct Bus {
     map: Arc<ArcSwap<Map>>,
 }
 
 impl Bus {
-    /// An empty bus: every read gives ones, every write is lost.
+    /// An empty bus: reads return all ones, writes are dropped.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives the `len` addresses from `start` on to `device`.
+    /// Assigns the `len` addresses from `start` on to `device`.
     ///
     /// # Errors
-    /// The range is empty, wraps, or overlaps another device's; the bus is unchanged then.
+    /// The range is empty, wraps around, or overlaps another device's. The bus is then unchanged.
     pub fn insert(&self, start: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<(), Error> {
         let last = len.checked_sub(1).and_then(|l| start.checked_add(l));
         let Some(last) = last else {
@@ -89,7 +89,7 @@ impl Bus {
         Ok(())
     }
 
-    /// A reader's own reference to the bus, one for each vCPU.
+    /// A view for one vCPU.
     pub fn view(&self) -> BusView {
         BusView { cache: Cache::new(Arc::clone(&self.map)) }
     }
@@ -102,13 +102,13 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// One reader's reference to the bus. A lookup is a binary search without a lock.
+/// A reader's reference to the bus. A lookup is a binary search without a lock.
 pub struct BusView {
     cache: Cache<Arc<ArcSwap<Map>>, Arc<Map>>,
 }
 
 impl BusView {
-    /// Reads `data.len()` bytes at `addr`; ones where no device claims the whole access.
+    /// Reads `data.len()` bytes at `addr`: all ones unless one device claims the whole access.
     pub fn read(&mut self, addr: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((entry, offset)) = self.cache.load().find(addr, data.len()) {
@@ -116,13 +116,12 @@ impl BusView {
         }
     }
 
-    /// Whether the device at `addr` has a reason to keep a vCPU waiting that it made wait
-    /// ([`BusDevice::is_holding`]).
+    /// Whether the device at `addr` still needs a vCPU to wait ([`BusDevice::is_holding`]).
     pub fn is_holding(&mut self, addr: u64) -> bool {
         self.cache.load().find(addr, 1).is_some_and(|(entry, _)| entry.device.is_holding())
     }
 
-    /// Writes `data` at `addr`; lost where no device claims the whole access.
+    /// Writes `data` to `addr`. The write is dropped unless one device claims the whole access.
     pub fn write(&mut self, addr: u64, data: &[u8]) -> Outcome {
         match self.cache.load().find(addr, data.len()) {
             Some((entry, offset)) => entry.device.write(offset, data),
@@ -145,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Remembers the offsets written, and reads as its tag.
+    /// Records the offsets written, and reads as its tag.
     struct Tag(u8, Mutex<Vec<u64>>);
 
     impl BusDevice for Tag {
@@ -228,7 +227,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is inserted, a lookup agrees with a search of the list by hand.
+        /// A lookup always agrees with a linear search.
         #[test]
         fn lookup_agrees_with_a_linear_search(
             ranges in prop::collection::vec((0u64..64, 1u64..8), 0..12),

@@ -1,8 +1,8 @@
-//! What is left to do when the process dies of a defect: the user's terminal gets its modes back.
+//! Restores the user's terminal when the process dies of a fatal signal.
 //!
-//! The processor and abort(3) raise signals that can't wait for an event loop: their handler runs in the thread that failed,
-//! wherever it was, and may only do what signal-safety(7) lists. There is one handler for all of them, and only this module
-//! decides what it does.
+//! The processor and abort(3) raise signals that can't wait for an event loop: the handler runs in the thread
+//! that failed and is limited to what signal-safety(7) lists. One handler serves all of them, and only this
+//! module decides what it does.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -14,7 +14,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::terminal;
 
-/// Signals by which the kernel or the C library end a process that has a defect.
+/// Signals by which the kernel or the C library kill a faulty process.
 pub const SIGNALS: [Signal; 7] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -25,33 +25,36 @@ pub const SIGNALS: [Signal; 7] = [
     Signal::SIGABRT,
 ];
 
-/// What is done before the process dies.
+/// Called before the process dies.
 static ACTION: OnceLock<fn()> = OnceLock::new();
-/// How Rust's runtime handles the two signals of a stack that overflows: it names the thread.
+/// The Rust runtime's handlers of the two signals that a stack overflow raises. They print the thread's name.
 static RUNTIME: [OnceLock<SigAction>; 2] = [OnceLock::new(), OnceLock::new()];
 
-/// Gives the terminal its modes back when one of [`SIGNALS`] kills the process, which then ends as it would have.
+/// Restores the terminal's modes when one of [`SIGNALS`] kills the process, which then ends as it would have
+/// without this.
 ///
 /// # Errors
-/// The host refuses a signal handler.
+/// A signal handler can't be installed.
 pub fn restore_terminal() -> io::Result<()> {
-    // SAFETY: it reads what was set once and atomics, and makes system calls.
+    // SAFETY: it reads atomics and values that are set once, and makes system calls.
     unsafe { before_death(terminal::restore) }
 }
 
-/// Calls `action` in the handler of each of the signals. A later call changes nothing.
+/// Installs a handler for each signal that calls `action`. Later calls have no effect.
 ///
 /// # Safety
-/// `action` does only what signal-safety(7) lists: no lock, no allocation, no panic.
+/// `action` may do only what signal-safety(7) lists: no lock, no allocation, no panic.
 unsafe fn before_death(action: fn()) -> io::Result<()> {
     if ACTION.set(action).is_err() {
         return Ok(());
     }
-    // On the alternate stack, which Rust gives to each of its threads: of a stack that overflowed nothing is left.
+    // On the alternate stack, which Rust provides for each of its threads: after a stack overflow there is no
+    // other.
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
     let ours = SigAction::new(SigHandler::SigAction(died), flags, SigSet::empty());
     for signal in SIGNALS {
-        // SAFETY: the handler makes system calls, reads what was set once, and calls the action, which the caller answers for.
+        // SAFETY: the handler makes system calls, reads values that are set once, and calls the action, for
+        // which the caller vouches.
         let earlier = unsafe { sigaction(signal, &ours) }?;
         if let Some(runtime) = runtime(signal as i32) {
             let _ = runtime.set(earlier);
@@ -75,10 +78,10 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut c_void) {
     if is_fault(info)
         && let Some(runtime) = runtime(signal).and_then(OnceLock::get)
         && let Ok(signal) = Signal::try_from(signal)
-        // SAFETY: it was the handler of this signal before.
+        // SAFETY: it was this signal's handler before.
         && unsafe { sigaction(signal, runtime) }.is_ok()
     {
-        // The instruction fails once more, and the runtime says so.
+        // The instruction faults again, and the runtime reports it.
         return;
     }
     if emulate_default_handler(signal).is_err() {
@@ -86,14 +89,14 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
-/// Whether an instruction of ours failed, rather than somebody sent the signal.
+/// Whether an instruction faulted, as opposed to a process sending the signal.
 fn is_fault(info: *const libc::siginfo_t) -> bool {
-    // SAFETY: the kernel gave it to a handler with SA_SIGINFO, which reads it while it runs.
+    // SAFETY: the kernel passed it to a handler with SA_SIGINFO, which reads it while it runs.
     let code = unsafe { (*info).si_code };
     code > 0 && code != libc::SI_KERNEL
 }
 
-/// Deaths of a process of its own: this test program once more.
+/// Each death happens in a child process that runs this test program again.
 #[cfg(test)]
 mod tests {
     use std::env;
@@ -105,10 +108,11 @@ mod tests {
 
     use super::*;
 
-    /// Says in the child that it is one.
+    /// Set in the child's environment.
     const CHILD: &str = "VMM_HOSTIO_TESTS_CHILD";
 
-    /// The end of a process in which the test called `name` runs `death`, after the last words were registered.
+    /// Runs `death` in a child process of the test called `name`, with the last words installed; returns the
+    /// child's output.
     fn end_of(name: &str, death: fn()) -> Output {
         if env::var_os(CHILD).is_some() {
             // SAFETY: the last words are one system call.
@@ -149,7 +153,7 @@ mod tests {
     #[test]
     fn fault_has_the_last_words_once_and_is_the_end() {
         let end = end_of("fault_has_the_last_words_once_and_is_the_end", || {
-            // SAFETY: none, which is the point: nothing is mapped there, and the process dies of it.
+            // SAFETY: none, intentionally: nothing is mapped there, and the process dies.
             let _: u8 = unsafe { std::ptr::without_provenance::<u8>(16).read_volatile() };
         });
         assert_eq!(said(&end), "last words\n");

@@ -1,4 +1,4 @@
-//! Descriptors of the host through which whole Ethernet frames go: TAPs, and sockets that stand in for one.
+//! Descriptors that transfer Ethernet frames: TAPs, and sockets used in place of one.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -12,51 +12,52 @@ use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 use crate::IoSlices;
 
-/// Length of what stands in front of every frame, struct virtio_net_hdr_v1, in bytes (virtio 1.2 §5.1.6).
+/// Length of struct virtio_net_hdr_v1, which precedes every frame, in bytes (virtio 1.2 §5.1.6).
 pub const NET_HEADER_LEN: usize = 12;
 
-/// Length of an interface's name with its NUL, in bytes (Linux, include/uapi/linux/if.h, IFNAMSIZ).
+/// Length of an interface name with its NUL, in bytes (Linux, include/uapi/linux/if.h, IFNAMSIZ).
 const NAME_LEN: usize = 16;
 
-/// struct ifreq (netdevice(7)), of which a TAP's calls use the name and the flags.
+/// struct ifreq (netdevice(7)). TAP ioctls use its name and flags.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; NAME_LEN],
     flags: u16,
-    /// The rest of a union whose largest member is struct ifmap, of 24 bytes.
+    /// The rest of a union whose largest member is struct ifmap, 24 bytes.
     rest: [u8; 22],
 }
 
 const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
 
-/// Why there is no TAP.
+/// Why a TAP can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// /dev/net/tun can't be opened.
     #[error("/dev/net/tun can't be opened: {0}")]
     Device(io::Error),
-    /// The interface can't be made or joined (TUNSETIFF).
+    /// The interface can't be created or attached to (TUNSETIFF).
     #[error("TUNSETIFF: {0}")]
     Interface(io::Error),
-    /// It can't be set up; the first says what.
+    /// The interface can't be configured; the string names the ioctl.
     #[error("{0}: {1}")]
     Setup(&'static str, io::Error),
 }
 
-/// A way for frames, each behind a header of [`NET_HEADER_LEN`] bytes. It never blocks.
+/// Sends and receives Ethernet frames, each preceded by a header of [`NET_HEADER_LEN`] bytes. It never
+/// blocks.
 #[derive(Debug)]
 pub struct FramePort {
     file: File,
-    /// Of the interface; `None` for a socket.
+    /// Name of the interface; `None` for a socket.
     name: Option<String>,
 }
 
 impl FramePort {
-    /// A queue of the TAP called `name`, which is made if there is none and the user may; it is gone with its last queue
-    /// then. `is_one_of_many` if it is to have, or has, several (IFF_MULTI_QUEUE).
+    /// Opens a queue of the TAP called `name`. A missing TAP is created, if the user may, and disappears with
+    /// its last queue. `is_one_of_many` selects a TAP with several queues (IFF_MULTI_QUEUE).
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// /dev/net/tun can't be opened, or an ioctl fails.
     pub fn tap(name: &str, is_one_of_many: bool) -> Result<Self, TapError> {
         let file = OpenOptions::new()
             .read(true)
@@ -71,8 +72,8 @@ impl FramePort {
             return Err(TapError::Interface(io::ErrorKind::InvalidInput.into()));
         }
         request.name[..name.len()].copy_from_slice(name.as_bytes());
-        // SAFETY: the descriptor is open, `file` is borrowed. TUNSETIFF reads and writes a struct ifreq, which
-        // `InterfaceRequest` is in length and layout, all of it initialised and borrowed for us alone.
+        // SAFETY: the descriptor is open, `file` is borrowed. TUNSETIFF reads and writes a struct ifreq,
+        // whose size and layout `InterfaceRequest` has; it is initialised and exclusively borrowed.
         let joined = unsafe { ioctl_with_mut_ref(&file, libc::TUNSETIFF, &mut request) };
         check(joined).map_err(TapError::Interface)?;
         let port = Self { file, name: Some(name.to_owned()) };
@@ -80,16 +81,17 @@ impl FramePort {
         Ok(port)
     }
 
-    /// The open descriptor with this number: a TAP with IFF_VNET_HDR, or a socket that keeps packets apart. It stays open,
-    /// and doesn't block any more, for others that have it either.
+    /// Uses a copy of the open descriptor `fd`: a TAP with IFF_VNET_HDR, or a socket that preserves packet
+    /// boundaries. The original stays open. The open file description becomes non-blocking, for its other
+    /// users too.
     ///
     /// # Errors
-    /// There is none, or it is something else, which the error says.
+    /// `fd` isn't open, or it is something else, which the error says.
     pub fn inherited(fd: RawFd) -> io::Result<Self> {
-        // SAFETY: F_DUPFD_CLOEXEC takes and gives plain numbers; one that isn't open is an error.
+        // SAFETY: F_DUPFD_CLOEXEC takes and returns plain numbers; a descriptor that isn't open is an error.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
         check(copy)?;
-        // SAFETY: the descriptor was made above, is open, and nobody else knows of it.
+        // SAFETY: the descriptor was made above, is open, and nothing else owns it.
         let copy = unsafe { OwnedFd::from_raw_fd(copy) };
         let flags = fcntl_getfl(&copy)?;
         fcntl_setfl(&copy, flags | OFlags::NONBLOCK)?;
@@ -103,10 +105,10 @@ impl FramePort {
 
     fn of_tap(file: File) -> io::Result<Self> {
         let mut request = InterfaceRequest { name: [0; NAME_LEN], flags: 0, rest: [0; 22] };
-        // SAFETY: the descriptor is open, `file` is borrowed. TUNGETIFF writes a struct ifreq, which `InterfaceRequest` is
-        // in length and layout, borrowed for us alone; every value of its fields is one. What is no TAP refuses the call.
-        // That another driver takes the number for a call of its own is excluded by its letter 'T' with a number that
-        // only tun has (Linux, Documentation/userspace-api/ioctl/ioctl-number.rst).
+        // SAFETY: the descriptor is open, `file` is borrowed. TUNGETIFF writes a struct ifreq, whose size and
+        // layout `InterfaceRequest` has; it is exclusively borrowed, and any value of its fields is valid.
+        // Anything but a TAP refuses the call. No other driver has an ioctl with this number: among those
+        // with the letter 'T', only tun uses it (Linux, Documentation/userspace-api/ioctl/ioctl-number.rst).
         let asked = unsafe { ioctl_with_mut_ref(&file, libc::TUNGETIFF, &mut request) };
         check(asked).map_err(|_| io::Error::other("is neither a TAP nor a socket"))?;
         let has = |flag: libc::c_int| libc::c_int::from(request.flags) & flag != 0;
@@ -119,20 +121,21 @@ impl FramePort {
         Ok(port)
     }
 
-    /// The name of its interface; `None` for a socket.
+    /// Name of the interface; `None` for a socket.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// What epoll waits for.
+    /// The descriptor, for epoll.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Says what the other side may leave to us (Linux, include/uapi/linux/if_tun.h, TUN_F_). Nothing, for a socket.
+    /// Sets the offloads that the host may use for frames to us (Linux, include/uapi/linux/if_tun.h, TUN_F_).
+    /// No effect on a socket.
     ///
     /// # Errors
-    /// The kernel doesn't know one of them.
+    /// The kernel doesn't support one of them.
     pub fn set_offloads(&self, offloads: u32) -> io::Result<()> {
         if self.name.is_none() {
             return Ok(());
@@ -141,22 +144,24 @@ impl FramePort {
         check(unsafe { ioctl_with_val(&self.file, libc::TUNSETOFFLOAD, offloads.into()) })
     }
 
-    /// Whether the kernel gives frames to this queue of a TAP with several. Without an effect for others, or if it is so.
+    /// Attaches or detaches this queue of a multi-queue TAP: the kernel sends frames to attached queues only.
+    /// No effect on other ports, or if it is in that state already.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The ioctl fails.
     pub fn set_attached(&self, is_attached: bool) -> io::Result<()> {
         let flag = if is_attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
         let request = InterfaceRequest { name: [0; NAME_LEN], flags: flag as u16, rest: [0; 22] };
-        // SAFETY: the descriptor is open, `self` is borrowed. TUNSETQUEUE reads a struct ifreq, which `InterfaceRequest` is
-        // in length and layout.
+        // SAFETY: the descriptor is open, `self` is borrowed. TUNSETQUEUE reads a struct ifreq, whose size
+        // and layout `InterfaceRequest` has.
         check(unsafe { ioctl_with_ref(&self.file, libc::TUNSETQUEUE, &request) })
     }
 
-    /// Takes a frame with its header; what is longer than `into` is cut. 0 is the end of a socket.
+    /// Receives a frame with its header, truncated to the length of `into`. Returns 0 if a socket's peer is
+    /// gone.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none now; the TAP is gone.
+    /// `WouldBlock` if there is none now; another error if the TAP is gone.
     pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(into)
     }
@@ -164,7 +169,7 @@ impl FramePort {
     /// Sends a frame with its header.
     ///
     /// # Errors
-    /// It isn't sent: the kernel has no room, or refuses its header, or the interface is down.
+    /// The frame isn't sent: the kernel has no room or refuses the header, or the interface is down.
     pub fn send(&self, frame: &IoSlices) -> io::Result<u64> {
         frame.send(&self.file)
     }
@@ -174,7 +179,8 @@ impl FramePort {
         // SAFETY: the descriptor is open, `self` is borrowed. TUNSETVNETHDRSZ reads an int.
         check(unsafe { ioctl_with_ref(&self.file, libc::TUNSETVNETHDRSZ, &len) })?;
         let little: libc::c_int = 1;
-        // SAFETY: as above, for TUNSETVNETLE. A device of virtio 1 has no other order of bytes (virtio 1.2 §5.1.6.1).
+        // SAFETY: as above, for TUNSETVNETLE. A virtio 1 device is always little-endian (virtio 1.2
+        // §5.1.6.1).
         check(unsafe { ioctl_with_ref(&self.file, libc::TUNSETVNETLE, &little) })
     }
 }

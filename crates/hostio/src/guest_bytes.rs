@@ -1,26 +1,26 @@
-//! Guest memory as the host's calls fill and empty it.
+//! Ranges of guest memory for host I/O.
 
 use vmm_memory::GuestRam;
 
-/// Consecutive bytes of guest memory.
+/// A contiguous range of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestRange {
-    /// The guest-physical address of the first.
+    /// Guest-physical address of the first byte.
     pub gpa: u64,
-    /// How many.
+    /// Length in bytes.
     pub len: u64,
 }
 
-/// Bytes of guest RAM in their order, such as a virtio driver's buffers.
+/// A sequence of guest memory ranges, such as the buffers of a descriptor chain.
 pub trait GuestBytes {
-    /// The memory that they lie in.
+    /// The RAM that contains the ranges.
     fn ram(&self) -> &GuestRam;
 
-    /// Where they lie.
+    /// The ranges, in order.
     fn ranges(&self) -> impl Iterator<Item = GuestRange>;
 }
 
-/// Some ranges of a guest's RAM.
+/// A list of ranges of guest RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestRanges<'a> {
     ram: &'a GuestRam,
@@ -28,7 +28,7 @@ pub struct GuestRanges<'a> {
 }
 
 impl<'a> GuestRanges<'a> {
-    /// These `ranges` of `ram`.
+    /// The list of `ranges` of `ram`.
     pub fn new(ram: &'a GuestRam, ranges: &'a [GuestRange]) -> Self {
         Self { ram, ranges }
     }

@@ -1,4 +1,4 @@
-//! Guest memory as the kernel takes it for I/O: a list of addresses and lengths.
+//! Guest memory as iovecs, for I/O system calls.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -12,40 +12,40 @@ use vmm_memory::vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::{GuestBytes, GuestRange};
 
-/// The most pieces of memory that one call of the kernel takes (Linux, include/uapi/linux/uio.h, UIO_MAXIOV).
+/// Maximum number of pieces per system call (Linux, include/uapi/linux/uio.h, UIO_MAXIOV).
 const PIECES_MAX: usize = 1024;
 
-/// One piece of guest memory.
+/// A contiguous piece of guest memory.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Piece(libc::iovec);
 
-// SAFETY: an address and a length are plain numbers. What they name is dereferenced by the kernel only, in calls whose
-// own arguments say why the memory is there.
+// SAFETY: an address and a length are plain numbers. Only the kernel dereferences them, in calls that justify
+// on their own why the memory is mapped.
 unsafe impl Send for Piece {}
 
-/// A list of pieces of guest memory, for the kernel to read or write, in memory that is used again for the next.
+/// A reusable list of pieces of guest memory for the kernel to read or write.
 ///
-/// It keeps the guest's memory mapped as long as it holds a piece of it.
+/// It keeps guest RAM mapped while it is not empty.
 pub struct IoSlices {
-    /// Every piece lies in it.
+    /// The RAM that contains the pieces.
     ram: Option<GuestRam>,
     pieces: Vec<Piece>,
-    /// Pieces in front that the kernel is done with.
+    /// Number of leading pieces that the kernel has finished.
     done: usize,
     len: u64,
 }
 
 impl IoSlices {
-    /// An empty list with room for `pieces`; one that needs more grows once.
+    /// Creates an empty list with room for `pieces`. It grows when more are needed.
     pub fn with_capacity(pieces: usize) -> Self {
         Self { ram: None, pieces: Vec::with_capacity(pieces), done: 0, len: 0 }
     }
 
-    /// Replaces the list by what `bytes` consist of.
+    /// Replaces the list with the pieces of `bytes`.
     ///
     /// # Errors
-    /// They consist of more than 1024 pieces, or aren't all RAM. The list is empty then.
+    /// There are more than 1024 pieces, or they aren't all RAM. The list is then empty.
     pub fn fill(&mut self, bytes: &impl GuestBytes) -> io::Result<()> {
         self.clear();
         let ram = bytes.ram();
@@ -59,7 +59,7 @@ impl IoSlices {
         Ok(())
     }
 
-    /// Adds the pieces of a range, which may lie in two regions that touch.
+    /// Appends the pieces of a range, which may span adjacent regions.
     fn gather(&mut self, ram: &GuestRam, range: GuestRange) -> Option<()> {
         let count = usize::try_from(range.len).ok()?;
         for slice in ram.memory().get_slices(GuestAddress(range.gpa), count) {
@@ -71,30 +71,30 @@ impl IoSlices {
         Some(())
     }
 
-    /// Forgets the pieces, and with them the guest's memory.
+    /// Empties the list and releases the guest memory.
     pub fn clear(&mut self) {
         self.pieces.clear();
         (self.ram, self.done, self.len) = (None, 0, 0);
     }
 
-    /// Bytes that are left.
+    /// Number of bytes left.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether no byte is left.
+    /// Whether no bytes are left.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes `count` bytes from the front.
+    /// Removes `count` bytes from the front.
     pub(crate) fn advance(&mut self, count: u64) {
         let mut count = count.min(self.len);
         self.len -= count;
         while count > 0 {
             let piece = &mut self.pieces[self.done].0;
             let here = count.min(piece.iov_len as u64) as usize;
-            // Within the piece, or just behind it, so that the address stays one of the piece's memory.
+            // Stays inside the piece or just past its end, so the pointer keeps its provenance.
             piece.iov_base = piece.iov_base.wrapping_byte_add(here);
             piece.iov_len -= here;
             count -= here as u64;
@@ -104,78 +104,81 @@ impl IoSlices {
         }
     }
 
-    /// What is left, for a call of the kernel: the address of the first piece, and their number.
+    /// The remaining pieces for a system call: address of the first, and their number.
     pub(crate) fn raw(&self) -> (*const libc::iovec, usize) {
         let left = &self.pieces[self.done..];
         (left.as_ptr().cast(), left.len())
     }
 
-    /// Fills what is left from `file` at `offset`, or a part of it (preadv(2)). How many bytes.
+    /// Reads up to the remaining length from `file` at `offset` (preadv(2)) and returns the number of bytes
+    /// read.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The system call fails.
     fn read_some(&self, file: &File, offset: u64) -> io::Result<u64> {
         let offset = position(offset)?;
         let (pieces, count) = self.raw();
-        // SAFETY: the descriptor is open, `file` is borrowed. `pieces` points to `count` structures of iovec's layout
-        // (`Piece` is transparent) that nobody changes while `self` is borrowed. Each names memory inside the mapping of
-        // guest RAM: `gather` took them from slices of it, `advance` stays inside a piece, and `ram` keeps it mapped. The
-        // kernel may write there, for Rust has no reference to any of it.
+        // SAFETY: the descriptor is open, `file` is borrowed. `pieces` points to `count` structures with the
+        // layout of iovec (`Piece` is transparent), unchanged while `self` is borrowed. Each is inside the
+        // mapping of guest RAM: `gather` took them from slices of it, `advance` stays inside a piece, and
+        // `ram` keeps it mapped. The kernel may write there, because no Rust reference to that memory exists.
         let read = unsafe { libc::preadv(file.as_raw_fd(), pieces, count as libc::c_int, offset) };
         result(read)
     }
 
-    /// Writes what is left to `file` at `offset`, or a part of it (pwritev2(2)); `durable` for one that is on stable
-    /// storage when this returns (RWF_DSYNC). How many bytes.
+    /// Writes up to the remaining length to `file` at `offset` (pwritev2(2)) and returns the number of bytes
+    /// written. If `durable`, they are on stable storage afterwards (RWF_DSYNC).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The system call fails.
     fn write_some(&self, file: &File, offset: u64, durable: bool) -> io::Result<u64> {
         let offset = position(offset)?;
         let (pieces, count) = self.raw();
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        // SAFETY: as in `read_some`; the kernel only reads the memory here.
+        // SAFETY: as in `read_some`; here the kernel only reads the memory.
         let written =
             unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count as libc::c_int, offset, flags) };
         result(written)
     }
 
-    /// Fills all that is left from `file` at `offset`.
+    /// Fills all remaining pieces from `file` at `offset`.
     ///
     /// # Errors
-    /// What the kernel says, or the file ends too soon.
+    /// A system call fails, or the file ends early.
     pub fn read_at(&mut self, file: &File, offset: u64) -> io::Result<()> {
-        self.whole(offset, |slices, offset| slices.read_some(file, offset))
+        self.transfer_all(offset, |slices, offset| slices.read_some(file, offset))
     }
 
-    /// Writes all that is left to `file` at `offset`.
+    /// Writes all remaining pieces to `file` at `offset`. If `durable`, they are on stable storage
+    /// afterwards.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// A system call fails.
     pub fn write_at(&mut self, file: &File, offset: u64, durable: bool) -> io::Result<()> {
-        self.whole(offset, |slices, offset| slices.write_some(file, offset, durable))
+        self.transfer_all(offset, |slices, offset| slices.write_some(file, offset, durable))
     }
 
-    /// Writes what is left as one packet (writev(2)).
+    /// Writes the remaining pieces as one packet (writev(2)).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The system call fails.
     pub(crate) fn send(&self, file: &File) -> io::Result<u64> {
         let (pieces, count) = self.raw();
-        // SAFETY: as in `read_some`; the kernel only reads the memory here.
+        // SAFETY: as in `read_some`; here the kernel only reads the memory.
         let sent = unsafe { libc::writev(file.as_raw_fd(), pieces, count as libc::c_int) };
         result(sent)
     }
 
-    /// Sends what is left, or a part of it, and takes that from the front (sendmsg(2)); it neither blocks nor raises SIGPIPE.
-    /// How many bytes.
+    /// Sends up to the remaining length, removes what was sent from the front (sendmsg(2)), and returns the
+    /// number of bytes sent. It neither blocks nor raises SIGPIPE.
     ///
     /// # Errors
-    /// `WouldBlock` if the socket takes nothing now; the other end is gone.
+    /// `WouldBlock` if the socket accepts nothing now; another error if the peer is gone.
     pub fn send_to(&mut self, socket: &UnixStream) -> io::Result<u64> {
         let message = self.message();
-        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised, and names no address and no
-        // control data; its pieces are as in `read_some`, and stay while `self` is borrowed. The kernel only reads.
+        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised, and has no address
+        // and no control data. Its pieces are as in `read_some`, unchanged while `self` is borrowed. The
+        // kernel only reads them.
         let sent = unsafe {
             libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
         };
@@ -184,26 +187,28 @@ impl IoSlices {
         Ok(count)
     }
 
-    /// Fills what is left, or a part of it, with what `socket` has, and takes that from the front (recvmsg(2)); it doesn't
-    /// block. How many bytes; 0 is the end of the stream, if there was room.
+    /// Receives up to the remaining length from `socket`, removes what was filled from the front
+    /// (recvmsg(2)), and returns the number of bytes. It doesn't block. 0 is the end of the stream, unless
+    /// the list was empty.
     ///
     /// # Errors
-    /// `WouldBlock` if the socket has nothing now; what the kernel says.
+    /// `WouldBlock` if nothing is available now; another error if the system call fails.
     pub fn receive_from(&mut self, socket: &UnixStream) -> io::Result<u64> {
         let mut message = self.message();
-        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised and borrowed for us alone; it has no
-        // room for an address or for control data, so that no descriptor of the peer's comes in. Its pieces are as in
-        // `read_some`, and stay while `self` is borrowed; the kernel may write there, as there.
+        // SAFETY: the descriptor is open, `socket` is borrowed. `message` is initialised and exclusively
+        // borrowed. It has no room for an address or for control data, so the peer can't pass descriptors.
+        // Its pieces are as in `read_some`, unchanged while `self` is borrowed; the kernel may write there
+        // for the same reason.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
         let count = result(received)?;
         self.advance(count);
         Ok(count)
     }
 
-    /// What is left, as the kernel's calls for sockets take it.
+    /// The remaining pieces as a message for socket calls.
     fn message(&self) -> libc::msghdr {
-        // SAFETY: a msghdr is numbers and pointers, for which zeros are values: no address, no data, no control data. (It has
-        // private fields in some C libraries, so it isn't written as a literal.)
+        // SAFETY: a msghdr consists of numbers and pointers, for which zero is valid: no address, no data, no
+        // control data. (Some C libraries give it private fields, so it isn't written as a literal.)
         let mut message = unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() };
         let (pieces, count) = self.raw();
         message.msg_iov = pieces.cast_mut();
@@ -211,13 +216,13 @@ impl IoSlices {
         message
     }
 
-    fn whole(
+    fn transfer_all(
         &mut self,
         mut offset: u64,
-        mut some: impl FnMut(&Self, u64) -> io::Result<u64>,
+        mut transfer: impl FnMut(&Self, u64) -> io::Result<u64>,
     ) -> io::Result<()> {
         while !self.is_empty() {
-            match some(self, offset) {
+            match transfer(self, offset) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.advance(count);
@@ -231,7 +236,7 @@ impl IoSlices {
     }
 }
 
-/// Whether the same call may do better.
+/// Whether the call may succeed if repeated.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }

@@ -1,14 +1,15 @@
-//! What a monitor asks of its host, besides KVM. Nothing here waits for the host unless its documentation says so.
+//! A monitor's host interfaces besides KVM. Nothing here blocks unless its documentation says so.
 //!
-//! - [`Engine`] reads and writes files, many requests at a time, by io_uring or by threads. [`IoSlices`] is one request's memory
-//!   for the kernel: any [`GuestBytes`], without a copy.
-//! - [`FramePort`] is a TAP, or what stands in for one; [`Vhost`] is the kernel's own server of virtio rings.
-//! - [`loop_device`] finds the loop device over a file, and what is below a loop device; [`overlay_mount`] finds the overlay file
-//!   system that has a file by another name.
-//! - [`NamedSocket`] is a unix socket at which a monitor listens; it is its user's alone.
-//! - [`range_lock`] locks ranges of files as QEMU does, so that two programs notice that they use the same file.
-//! - [`RateLimiter`] says when the next request may begin.
-//! - [`terminal`] makes the user's terminal raw and restores it; [`crash`] does so when the process dies of a defect.
+//! - [`Engine`] reads and writes files with many requests in flight, by io_uring or threads. [`IoSlices`]
+//!   passes guest memory ([`GuestBytes`]) to the kernel without a copy.
+//! - [`FramePort`] is a TAP or a socket in place of one; [`Vhost`] is the kernel's own virtio server.
+//! - [`loop_device`] finds the loop device over a file, and the file under a loop device; [`overlay_mount`]
+//!   finds the overlay file system that shows a file under another name.
+//! - [`NamedSocket`] is a listening unix socket that only its user can connect to.
+//! - [`range_lock`] locks ranges of files as QEMU does, so that two programs don't use the same image.
+//! - [`RateLimiter`] decides when the next request may start.
+//! - [`terminal`] makes the user's terminal raw and restores it; [`crash`] restores it when the process dies
+//!   of a fatal signal.
 //!
 //! ```
 //! use std::sync::Arc;

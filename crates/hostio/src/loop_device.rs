@@ -1,7 +1,9 @@
-//! Loop devices: block devices whose bytes are those of a file or of another block device. A lock on one isn't seen at the other.
+//! Loop devices: block devices backed by a file or by another block device. Locks on one aren't visible on
+//! the other.
 //!
-//! A device is asked for the number of its file (LOOP_GET_STATUS64), which finds a file of any path, one that was deleted, and one
-//! that this mount namespace has no name for. A device that can't be opened is known by the path in sysfs.
+//! A device is asked for its backing file's inode number (LOOP_GET_STATUS64). That also finds a file under
+//! another path, a deleted file, and one that this mount namespace doesn't show. For a device that can't be
+//! opened, sysfs has a path.
 
 mod status;
 
@@ -19,33 +21,33 @@ use nix::sys::stat::{major, makedev, minor};
 
 use self::status::{Status, status};
 
-/// Where the kernel lists whole block devices, by their names in /dev.
+/// Where sysfs lists whole block devices, by their names in /dev.
 const DISKS: &str = "/sys/block";
-/// Where it lists all block devices, by their numbers.
+/// Where sysfs lists all block devices, by number.
 const NUMBERS: &str = "/sys/dev/block";
 /// LOOP_MAJOR (Linux, include/uapi/linux/major.h).
 const LOOP_MAJOR: u64 = 7;
 
-/// What a loop device takes its bytes from.
+/// What backs a loop device.
 #[derive(Debug)]
 pub struct Backing {
-    /// What the device says.
+    /// The device's own answer.
     status: Option<Status>,
-    /// What sysfs says; nothing if the path has more than 4095 bytes.
+    /// The path in sysfs; `None` if it exceeds 4095 bytes.
     path: Option<PathBuf>,
 }
 
-/// The name in /dev of a loop device over this file, or over a block device that shares bytes with this one; `None` if none is
-/// known.
+/// The name in /dev of a loop device over the file `found`, or over a block device that shares bytes with it;
+/// `None` if none is known.
 pub fn over(found: &Metadata) -> Option<String> {
     bound_devices().find(|(_, _, backing)| backing.is(found)).map(|(name, ..)| name)
 }
 
-/// What the block device of this number is over, if it is a loop device or a partition of one. `device` is the device itself, if it
-/// is open.
+/// What backs the block device `number`, if it is a loop device or a partition of one. `device` is the open
+/// device, if there is one.
 ///
 /// # Errors
-/// It is a loop device, and neither it nor sysfs says what it is over.
+/// It is a loop device, and neither it nor sysfs says what backs it.
 pub fn below(number: u64, device: Option<&File>) -> io::Result<Option<Backing>> {
     let places = places_of(number);
     let place = places.iter().find(|place| place.join("loop").is_dir());
@@ -58,26 +60,26 @@ pub fn below(number: u64, device: Option<&File>) -> io::Result<Option<Backing>> 
     match asked {
         Ok(status) => Ok(Some(Backing { status: Some(status), path })),
         Err(_) if path.is_some() => Ok(Some(Backing { status: None, path })),
-        // It has no file, and no bytes.
+        // A loop device without a backing file has no bytes.
         Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => Ok(None),
-        // A device of another driver, where there is no sysfs.
+        // Another driver's device, on a system without sysfs.
         Err(error) if major(number) != LOOP_MAJOR && is_unknown_call(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The block devices that the one of this number is made of by device mapper, md or the like, which claim them.
+/// The block devices from which device mapper, md and the like build device `number`, and which they claim.
 pub fn slaves(number: u64) -> Vec<u64> {
     let entries = places_of(number).into_iter().filter_map(|place| read_dir(place.join("slaves")).ok());
     entries.flatten().filter_map(|entry| number_in(&entry.ok()?.path())).collect()
 }
 
-/// Opens the block device of this number to read, or to claim it too (`O_EXCL`), by any of its names.
+/// Opens block device `number` for reading, under any of its names; with `claim`, exclusively (`O_EXCL`).
 ///
 /// # Errors
-/// None of them can be opened; `EBUSY` if somebody else has claimed it.
+/// It can't be opened under any name; `EBUSY` if it is claimed already.
 pub fn open_device(number: u64, claim: bool) -> io::Result<File> {
-    let by_number = PathBuf::from(format!("/dev/block/{}", written(number)));
+    let by_number = PathBuf::from(format!("/dev/block/{}", major_minor(number)));
     let mut error = io::Error::from(Errno::ENOENT);
     for path in name_in_dev(number).into_iter().chain([by_number]) {
         match open_node(&path, number, claim) {
@@ -90,7 +92,7 @@ pub fn open_device(number: u64, claim: bool) -> io::Result<File> {
 }
 
 impl Backing {
-    /// Whether it is this file, or a block device that shares bytes with this one.
+    /// Whether it is this file, or a block device that shares bytes with it.
     pub fn is(&self, found: &Metadata) -> bool {
         let is_same_file = |dev, ino| (dev, ino) == (found.dev(), found.ino());
         if found.file_type().is_block_device() {
@@ -100,7 +102,7 @@ impl Backing {
             || self.look().is_some_and(|other| is_same_file(other.dev(), other.ino()))
     }
 
-    /// The number of the block device that it is; `None` for a file.
+    /// The backing block device's number; `None` for a file.
     pub fn device(&self) -> Option<u64> {
         match self.status {
             Some(status) => Some(status.rdev),
@@ -109,21 +111,21 @@ impl Backing {
         .filter(|number| *number != 0)
     }
 
-    /// The numbers of the file's file system and of the file, as stat(2) has them, if it is known.
+    /// The backing file's device and inode numbers, as in stat(2), if known.
     pub fn file(&self) -> Option<(u64, u64)> {
         self.status
             .map(|status| (status.dev, status.ino))
             .or_else(|| self.look().map(|found| (found.dev(), found.ino())))
     }
 
-    /// The file, open to read, by the name that it was attached by.
+    /// Opens the backing file for reading, by the path with which it was attached.
     ///
     /// # Errors
-    /// It isn't there any more, another file is, or it can't be opened.
+    /// It is gone or replaced by another file, or it can't be opened.
     pub fn open_file(&self) -> io::Result<File> {
         let path = self.path.as_deref().ok_or(Errno::ENAMETOOLONG)?;
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        // What has taken its place may be a pipe.
+        // The path may now name a pipe.
         if !path.metadata()?.is_file() {
             return Err(Errno::ENOENT.into());
         }
@@ -134,8 +136,8 @@ impl Backing {
         if is_other { Err(Errno::ENOENT.into()) } else { Ok(file) }
     }
 
-    /// The other loop devices that have bytes of the same file, by their names in /dev. `disk` is the number of the device that has
-    /// this one.
+    /// Other loop devices, except that of `device`, that share bytes of the same file: names in /dev, and
+    /// numbers.
     pub fn others(&self, device: u64) -> Vec<(String, u64)> {
         let own = disk_of(device).unwrap_or(device);
         let Some(file) = self.file() else { return Vec::new() };
@@ -155,18 +157,20 @@ impl Backing {
 }
 
 impl fmt::Display for Backing {
-    /// Its path, or its numbers.
+    /// The path, or else the numbers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.path, self.status) {
             (Some(path), _) => path.display().fmt(f),
-            (None, Some(Status { rdev: 0, dev, ino, .. })) => write!(f, "inode {ino} of {}", written(dev)),
-            (None, Some(Status { rdev, .. })) => write!(f, "block device {}", written(rdev)),
+            (None, Some(Status { rdev: 0, dev, ino, .. })) => {
+                write!(f, "inode {ino} of {}", major_minor(dev))
+            }
+            (None, Some(Status { rdev, .. })) => write!(f, "block device {}", major_minor(rdev)),
             (None, None) => f.write_str("unknown"),
         }
     }
 }
 
-/// The loop devices that have a backing file: their names in /dev, their numbers, and what they are over.
+/// The loop devices with a backing file: name in /dev, number, and backing.
 fn bound_devices() -> impl Iterator<Item = (String, u64, Backing)> {
     let entries = read_dir(DISKS).into_iter().flatten();
     entries.filter_map(|entry| {
@@ -181,7 +185,7 @@ fn bound_devices() -> impl Iterator<Item = (String, u64, Backing)> {
     })
 }
 
-/// Whether the errors of a call say that the device doesn't know it.
+/// Whether the error means that the device doesn't support the ioctl.
 fn is_unknown_call(error: &io::Error) -> bool {
     [Errno::ENOTTY, Errno::EINVAL, Errno::ENOENT]
         .iter()
@@ -193,36 +197,36 @@ fn share_bytes(one: u64, other: u64) -> bool {
     one == other || disk_of(one) == Some(other) || disk_of(other) == Some(one)
 }
 
-/// The number of the disk that the device of this number is a partition of.
+/// The disk of partition `number`.
 fn disk_of(number: u64) -> Option<u64> {
     let place = place_of(number).filter(|place| place.join("partition").exists())?;
     number_in(place.parent()?)
 }
 
-/// Where sysfs has this device, and if it is a partition, its disk.
+/// The sysfs directory of a device and, for a partition, that of its disk.
 fn places_of(number: u64) -> Vec<PathBuf> {
     let Some(place) = place_of(number) else { return Vec::new() };
     let disk = place.parent().filter(|_| place.join("partition").exists()).map(Path::to_owned);
     [Some(place), disk].into_iter().flatten().collect()
 }
 
-/// A link to .../block/loop0, or for a partition .../block/loop0/loop0p1.
+/// The sysfs directory of a device: .../block/loop0, or .../block/loop0/loop0p1 for a partition.
 fn place_of(number: u64) -> Option<PathBuf> {
-    Path::new(NUMBERS).join(written(number)).canonicalize().ok()
+    Path::new(NUMBERS).join(major_minor(number)).canonicalize().ok()
 }
 
-fn written(number: u64) -> String {
+fn major_minor(number: u64) -> String {
     format!("{}:{}", major(number), minor(number))
 }
 
-/// The number of the device that is at this place of sysfs.
+/// The device number in a sysfs directory.
 fn number_in(place: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(place.join("dev")).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// What the kernel calls the node of this device.
+/// The kernel's name of the device's node.
 fn name_in_dev(number: u64) -> Option<PathBuf> {
     let text = std::fs::read_to_string(place_of(number)?.join("uevent")).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
@@ -244,7 +248,7 @@ fn open_node(path: &Path, number: u64, claim: bool) -> io::Result<File> {
 
 fn backing_path(place: &Path) -> Option<PathBuf> {
     let line = read(place.join("loop/backing_file")).ok()?;
-    // A path may hold any byte but NUL, and end in a newline of its own.
+    // A path may contain any byte but NUL, and end in a newline of its own.
     let path = line.strip_suffix(b"\n").unwrap_or(&line);
     Some(Path::new(OsStr::from_bytes(path)).to_owned())
 }
@@ -267,7 +271,7 @@ mod tests {
         assert_eq!(read(b"/caf\xe9.img\n\n"), b"/caf\xe9.img\n");
     }
 
-    /// As where the device can't be opened, or its numbers aren't those of stat(2).
+    /// As if the device can't be opened, or reports numbers that differ from stat(2)'s.
     #[test]
     fn backing_file_is_known_by_its_numbers_or_by_its_path() {
         let (file, other) =
@@ -284,7 +288,7 @@ mod tests {
         assert!(!Backing { status: None, path: None }.is(&found));
     }
 
-    /// Another file of that name, which the device doesn't have.
+    /// Another file of that name, which doesn't back the device.
     #[test]
     fn backing_file_is_opened_only_if_it_is_the_devices() {
         let file = tempfile::NamedTempFile::new().unwrap();

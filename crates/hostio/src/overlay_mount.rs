@@ -1,4 +1,5 @@
-//! Overlay file systems: a file of one has two names, and as many inodes, of which neither shows the other's locks.
+//! Overlay file systems. A file in one has two names and two inodes, and locks on one inode aren't visible on
+//! the other.
 
 use std::ffi::OsString;
 use std::fs::read;
@@ -6,10 +7,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where an overlay file system is mounted whose upper directory has the file at `path`, if there is one. It is looked for among the
-/// mounts of this mount namespace, and by its upper directory as that was named when it was mounted.
+/// The mount point of an overlay file system whose upper directory contains the file at `path`, if there is
+/// one. Only mounts in this mount namespace are searched, by the upper directory's path at mount time.
 pub fn above(path: &Path) -> Option<PathBuf> {
-    // What is above the file by any mount: its own path, without links.
+    // Resolve links, so that the ancestors are the directories that contain the file.
     let path = path.canonicalize().ok()?;
     let numbers = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
     let mounts = read("/proc/self/mountinfo").ok()?;
@@ -21,11 +22,11 @@ pub fn above(path: &Path) -> Option<PathBuf> {
         .map(|(mount, _)| mount)
 }
 
-/// Where an overlay file system is mounted and what its upper directory is, of a line of proc_pid_mountinfo(5):
-/// `36 35 0:50 / /merged rw shared:1 - overlay overlay rw,lowerdir=/lower,upperdir=/upper,workdir=/work`.
+/// The mount point and upper directory of an overlay, parsed from a line of proc_pid_mountinfo(5): `36 35
+/// 0:50 / /merged rw shared:1 - overlay overlay rw,lowerdir=/lower,upperdir=/upper,workdir=/work`.
 fn overlay(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    // There may be any number of words before it, from the seventh on.
+    // Optional fields, from the seventh on, precede the separator.
     let end = words.iter().skip(6).position(|word| *word == b"-")? + 6;
     let [b"overlay", _, options] = words.get(end + 1..end + 4)? else { return None };
     let mut options = options.split(|byte| *byte == b',');
@@ -33,8 +34,8 @@ fn overlay(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
     Some((path_of(words[4]), unescaped(path_of(upper))))
 }
 
-/// A directory as overlayfs was given it: with a backslash before each comma, and each other character that isn't to be one of
-/// the options'.
+/// Undoes overlayfs's escaping of a directory option: a backslash before each comma and other special
+/// character.
 fn unescaped(path: PathBuf) -> PathBuf {
     let mut bytes = Vec::new();
     let mut escaped = path.into_os_string().into_vec().into_iter();
@@ -44,7 +45,7 @@ fn unescaped(path: PathBuf) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A path whose spaces, commas and the like are three octal digits after a backslash each.
+/// Decodes a path in which spaces, commas and the like are a backslash and three octal digits.
 fn path_of(text: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text);
     while let Some((first, others)) = rest.split_first() {

@@ -1,7 +1,9 @@
-//! Locks on ranges of a file that belong to an open file description (Linux, fcntl(2), F_OFD_SETLK), as QEMU takes them on images.
+//! Open file description locks on ranges of a file (Linux, fcntl(2), F_OFD_SETLK), used as QEMU uses them on
+//! images.
 //!
-//! They end with the last descriptor, however the process ends, tell two users in one process apart as they do two processes,
-//! find a file by any of its names, and have nothing to do with those of flock(2). None of these functions waits.
+//! They are released with the last descriptor, however the process ends; they conflict between two users in
+//! one process as between two processes; they apply to the file under all its names; and they are independent
+//! of flock(2). No function here blocks.
 
 use std::fs::File;
 use std::io;
@@ -11,33 +13,34 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{major, makedev};
 
-/// No file is longer.
+/// Maximum length of a file.
 pub const END: u64 = i64::MAX as u64;
 
-/// Where QEMU's bytes start that say what somebody does with an image (block/file-posix.c, RAW_LOCK_PERM_BASE): one for each
+/// First of QEMU's lock bytes for permissions in use (block/file-posix.c, RAW_LOCK_PERM_BASE), one per
 /// permission.
 pub const DOES: u64 = 100;
-/// Where those start that say what nobody else may do (RAW_LOCK_SHARED_BASE).
+/// First of QEMU's lock bytes for permissions denied to others (RAW_LOCK_SHARED_BASE).
 pub const FORBIDS: u64 = 200;
-/// The byte of a permission counts from [`DOES`] or [`FORBIDS`] (include/block/block-common.h, BLK_PERM_CONSISTENT_READ).
+/// Permission numbers, offsets from [`DOES`] and [`FORBIDS`] (include/block/block-common.h):
+/// BLK_PERM_CONSISTENT_READ.
 pub const READ: u64 = 0;
 /// BLK_PERM_WRITE.
 pub const WRITE: u64 = 1;
-/// BLK_PERM_WRITE_UNCHANGED: writing what is there already.
+/// BLK_PERM_WRITE_UNCHANGED: writing data that doesn't change the contents.
 pub const WRITE_UNCHANGED: u64 = 2;
 /// BLK_PERM_RESIZE.
 pub const RESIZE: u64 = 3;
 
-/// Who else may have a lock on the same bytes.
+/// Kind of lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
-    /// Others of this kind. The file is open for reading.
+    /// Conflicts with exclusive locks only. The file must be open for reading.
     Shared,
-    /// Nobody. The file is open for writing.
+    /// Conflicts with all locks. The file must be open for writing.
     Exclusive,
 }
 
-/// A lock of another open file description.
+/// A lock held by another open file description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeLock {
     /// Its kind.
@@ -46,10 +49,11 @@ pub struct RangeLock {
     pub start: u64,
 }
 
-/// Locks a range until the last descriptor of the open file description is closed. False: somebody else has a lock there.
+/// Locks a range until the last descriptor of the open file description is closed. Returns false if it
+/// conflicts with another lock.
 ///
 /// # Errors
-/// The file isn't open for that, or its file system has no locks.
+/// The file isn't open in the required mode, or its file system doesn't support locks.
 pub fn lock(file: &File, kind: LockKind, range: Range<u64>) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(kind, &range))) {
         Ok(_) => Ok(true),
@@ -58,10 +62,10 @@ pub fn lock(file: &File, kind: LockKind, range: Range<u64>) -> io::Result<bool> 
     }
 }
 
-/// A lock that somebody else has in a range, if there is any.
+/// Finds a lock of another open file description in a range.
 ///
 /// # Errors
-/// The file system has no locks.
+/// The file system doesn't support locks.
 pub fn find(file: &File, range: Range<u64>) -> io::Result<Option<RangeLock>> {
     let mut found = flock(LockKind::Exclusive, &range);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
@@ -73,24 +77,26 @@ pub fn find(file: &File, range: Range<u64>) -> io::Result<Option<RangeLock>> {
     Ok(Some(RangeLock { kind, start: found.l_start as u64 }))
 }
 
-/// Whether anybody, this process included, has a lock in a range of the file that has this number on this file system, as stat(2)
-/// says both: for a file that can't be opened (proc_locks(5)). Locks of other machines on a network's file aren't seen.
+/// Whether any process, including this one, has a lock in a range of the file with these device and inode
+/// numbers (as in stat(2)), according to proc_locks(5). For files that can't be opened. Locks of other hosts
+/// on a network file system aren't listed.
 ///
 /// # Errors
-/// There is no /proc/locks.
+/// /proc/locks can't be read.
 pub fn is_locked(dev: u64, ino: u64, range: Range<u64>) -> io::Result<bool> {
     let list = std::fs::read_to_string("/proc/locks")?;
     Ok(list.lines().any(|line| is_lock_on(line, dev, ino, &range)))
 }
 
-/// Whether a line such as `1: OFDLCK ADVISORY  READ -1 fe:00:1234 100 103` is of a lock there.
+/// Whether a line such as `1: OFDLCK ADVISORY  READ -1 fe:00:1234 100 103` is a lock in that range.
 fn is_lock_on(line: &str, dev: u64, ino: u64, range: &Range<u64>) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [_, "OFDLCK" | "POSIX", _, _, _, file, start, end] = words[..] else { return false };
     let mut numbers = file.split(':');
     let mut hexadecimal = || u64::from_str_radix(numbers.next()?, 16).ok();
     let (Some(major), Some(minor)) = (hexadecimal(), hexadecimal()) else { return false };
-    // stat(2) shows another device without a driver for each subvolume of a btrfs, and for files of an overlayfs.
+    // stat(2) reports anonymous device numbers per btrfs subvolume and for overlayfs files, so any of those
+    // may match.
     let is_device = dev == makedev(major, minor) || (major, self::major(dev)) == (0, 0);
     let is_file = numbers.next().and_then(|number| number.parse().ok()) == Some(ino);
     let last = if end == "EOF" { Some(u64::MAX) } else { end.parse().ok() };
@@ -109,7 +115,7 @@ fn flock(kind: LockKind, range: &Range<u64>) -> libc::flock {
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: range.start as libc::off_t,
         l_len: (range.end - range.start) as libc::off_t,
-        // Required of a lock of an open file description.
+        // Must be 0 for open file description locks.
         l_pid: 0,
     }
 }
@@ -162,12 +168,12 @@ mod tests {
         assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:01:1234 104 EOF"));
         assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:01:12345 100 103"));
         assert!(!is_lock("1: OFDLCK ADVISORY  READ -1 fe:02:1234 100 103"));
-        // Of another kind, and one that waits.
+        // A flock(2) lock, and a waiting lock.
         assert!(!is_lock("1: FLOCK  ADVISORY  WRITE 77 fe:01:1234 0 EOF"));
         assert!(!is_lock("1: -> POSIX  ADVISORY  WRITE 77 fe:01:1234 0 EOF"));
     }
 
-    /// A subvolume's number isn't its file system's.
+    /// A subvolume's device number differs from its file system's.
     #[test]
     fn locks_of_file_systems_without_a_device_are_found_by_the_file_alone() {
         let is_lock =

@@ -1,23 +1,23 @@
-//! Token buckets: how fast, and how much at once.
+//! Token bucket rate limiter.
 
 use std::time::{Duration, Instant};
 
 const NANOSECONDS: i128 = 1_000_000_000;
 
-/// A limit.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// What may be used each second. Not 0.
+    /// Tokens added per second. Not 0.
     pub per_second: u64,
-    /// What may be used at once after a rest. Not 0.
+    /// Capacity of the bucket. Not 0.
     pub burst: u64,
 }
 
-/// Limits the bytes and the operations of a device.
+/// Limits a device's bytes and operations.
 ///
-/// Each limit is a bucket that holds `burst` tokens at first and at most, and gets `per_second` new ones each second. In any
-/// time of `t` seconds, no more than `burst + per_second * t` is begun, and one request beyond that: a request that is
-/// larger than the bucket may go when it is full, and leaves a debt.
+/// Each limit is a bucket that holds at most `burst` tokens, starts full, and gains `per_second` tokens each
+/// second. Over any `t` seconds, requests worth at most `burst + per_second * t` start, plus one: a request
+/// larger than the bucket may start when it is full, and leaves a debt.
 #[derive(Debug)]
 pub struct RateLimiter {
     bytes: Option<Bucket>,
@@ -25,7 +25,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// With full buckets. `None` is no limit.
+    /// Creates a limiter with full buckets. `None` is no limit.
     pub fn new(bytes: Option<Rate>, operations: Option<Rate>, now: Instant) -> Self {
         let bucket = |rate| Bucket::new(rate, now);
         Self { bytes: bytes.map(bucket), operations: operations.map(bucket) }
@@ -34,7 +34,7 @@ impl RateLimiter {
     /// Takes one operation of `bytes`.
     ///
     /// # Errors
-    /// It is too early: nothing was taken, and it is worth to try again after that time.
+    /// The limit is reached: nothing was taken, and the request should be retried after the returned time.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Duration> {
         let wait = |bucket: &mut Option<Bucket>, cost| match bucket {
             Some(bucket) => bucket.wait(cost, now),
@@ -57,8 +57,8 @@ impl RateLimiter {
 #[derive(Debug)]
 struct Bucket {
     rate: Rate,
-    /// Tokens, in billionths: so a nanosecond brings a whole number of them, and nothing is ever rounded. The largest is
-    /// 2^64 * 10^9, far below 2^127.
+    /// Tokens, in billionths: each nanosecond adds a whole number of them, so nothing is ever rounded. The
+    /// maximum is 2^64 * 10^9, far below 2^127.
     level: i128,
     filled: Instant,
 }
@@ -68,10 +68,10 @@ impl Bucket {
         Self { rate, level: i128::from(rate.burst) * NANOSECONDS, filled: now }
     }
 
-    /// How long until `cost` can be taken: zero for now.
+    /// Time until `cost` can be taken; zero if it can be now.
     fn wait(&mut self, cost: u64, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.filled).as_nanos();
-        // No clock of this host ran for 2^63 nanoseconds.
+        // No host has been up for 2^63 nanoseconds.
         let elapsed = i128::from(u64::try_from(elapsed).unwrap_or(u64::MAX));
         let per_second = i128::from(self.rate.per_second);
         let full = i128::from(self.rate.burst) * NANOSECONDS;
@@ -81,7 +81,7 @@ impl Bucket {
         if lacking <= 0 {
             return Duration::ZERO;
         }
-        // Rounded up: whoever waits so long isn't too early.
+        // Rounded up, so that a retry after that time succeeds.
         let wait = (lacking + per_second - 1) / per_second.max(1);
         Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
     }
@@ -119,7 +119,7 @@ mod tests {
         let now = Instant::now();
         let mut limiter = bytes(1000, 100, now);
         assert_eq!(limiter.take(1100, now), Ok(()));
-        // 1000 below nothing, and 1 wanted.
+        // 1000 below zero, and 1 requested.
         assert_eq!(limiter.take(1, now), Err(Duration::from_millis(1001)));
     }
 
@@ -143,7 +143,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is begun within a time stays below the bound, and who waits as long as told isn't refused again.
+        /// The total started within a period stays within the bound, and a retry after the returned time
+        /// succeeds.
         #[test]
         fn taken_never_exceeds_the_bound(
             per_second in 1..1u64 << 40,
@@ -159,7 +160,7 @@ mod tests {
                     now += wait;
                     prop_assert_eq!(limiter.take(cost, now), Ok(()));
                 }
-                // Without the last one, which may be beyond.
+                // Without the last request, which may exceed the bound.
                 taken += last;
                 last = u128::from(cost);
                 let elapsed = now.duration_since(start).as_nanos();

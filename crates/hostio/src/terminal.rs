@@ -1,8 +1,9 @@
-//! The terminal's raw mode, and every way back from it.
+//! Raw mode of the terminal, and restoring it.
 //!
-//! The modes belong to the terminal, not to the process: whoever leaves them raw leaves the user a terminal that neither shows
-//! what is typed nor obeys Ctrl-C. So they are given back at every end but SIGKILL: by [`RawMode`] when it is dropped, by a
-//! panic hook that calls [`restore`], and by [`crash`](crate::crash) where the process dies of a signal.
+//! The modes belong to the terminal, not to the process. If they stay raw, the user's terminal neither echoes
+//! input nor obeys Ctrl-C. They are therefore restored however the process ends, except by SIGKILL: by
+//! [`RawMode`] when it is dropped, by a panic hook that calls [`restore`], and by [`crash`](crate::crash) on
+//! a fatal signal.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
-/// The terminal, as it was found the first time. Without a lock: a signal handler reads it.
+/// The terminal with its original modes. No lock: a signal handler reads it.
 static FOUND: OnceLock<Found> = OnceLock::new();
-/// The terminal is to be raw.
+/// Whether the terminal should be raw.
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// It is raw, as far as we know.
+/// Whether the terminal is raw, as far as this process knows.
 static RAW: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug)]
@@ -25,17 +26,17 @@ struct Found {
     modes: Termios,
 }
 
-/// Raw mode on a terminal, until it is dropped.
+/// Raw mode, until dropped.
 #[derive(Debug)]
 #[must_use = "dropping it leaves raw mode"]
 pub struct RawMode(());
 
 impl RawMode {
-    /// Makes `terminal` raw: every key goes to the guest as it is typed, also Ctrl-C, and what the guest prints is shown as it
-    /// is. A process has one terminal: it is the same in every call.
+    /// Makes `terminal` raw: every key, including Ctrl-C, goes to the guest as typed, and guest output is
+    /// shown unchanged. A process has one terminal: pass the same one in every call.
     ///
     /// # Errors
-    /// It is no terminal, or was closed.
+    /// It isn't a terminal, or it is closed.
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd();
         if FOUND.get().is_none() {
@@ -54,36 +55,39 @@ impl Drop for RawMode {
     }
 }
 
-/// Whether the terminal is raw now.
+/// Whether the terminal is currently raw.
 pub fn is_raw() -> bool {
     RAW.load(Ordering::SeqCst)
 }
 
-/// Whether `terminal` is in use by another job of its shell: reading from it, or changing its modes, would stop us.
+/// Whether another job of the shell has `terminal`. Reading from it or changing its modes would then stop
+/// this process.
 pub fn is_background(terminal: impl AsFd) -> bool {
-    // Of a terminal that doesn't control us there are no jobs.
+    // Only a controlling terminal has jobs.
     tcgetpgrp(terminal).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Gives the terminal its modes back, if it is raw. It may be called on any thread, and by a signal handler.
+/// Restores the terminal's modes if it is raw. May be called on any thread and in a signal handler.
 pub fn restore() {
     WANTED.store(false, Ordering::SeqCst);
     if RAW.swap(false, Ordering::SeqCst)
         && let Some(found) = FOUND.get()
         && !is_background(&found.terminal)
     {
-        // A terminal that was closed needs no modes. Draining it would wait for ever on a stopped one.
+        // A closed terminal has no modes to restore. Waiting for output to drain would block on a stopped
+        // terminal.
         let _ = tcsetattr(&found.terminal, OptionalActions::Now, &found.modes);
     }
 }
 
-/// The process was stopped, and its shell took the terminal: makes it raw again, as soon as it is ours again.
+/// Call it after SIGCONT: makes the terminal raw again, once this process is in the foreground.
 pub fn continued() {
     RAW.store(false, Ordering::SeqCst);
     ensure_raw();
 }
 
-/// Makes the terminal raw if it is to be and isn't. A terminal that has gone is found out by who reads it.
+/// Makes the terminal raw if it should be and isn't. Errors are ignored: a terminal that is gone is noticed
+/// by its reader.
 pub fn ensure_raw() {
     if WANTED.load(Ordering::SeqCst) && !is_raw() {
         let _ = make_raw();
@@ -97,7 +101,7 @@ fn make_raw() -> io::Result<()> {
     }
     let mut raw = found.modes.clone();
     raw.make_raw();
-    // Before the change: a crash in between restores what is there already.
+    // Set before the change: a crash in between then restores the modes that are still set.
     RAW.store(true, Ordering::SeqCst);
     tcsetattr(&found.terminal, OptionalActions::Now, &raw)?;
     Ok(())
@@ -118,7 +122,7 @@ mod tests {
         tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
     }
 
-    /// One test for all: a process has one terminal.
+    /// One test for everything, because a process has one terminal.
     #[test]
     fn terminal_is_raw_until_the_end_and_again_after_a_stop() {
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
@@ -131,13 +135,13 @@ mod tests {
 
         let raw = RawMode::enter(&terminal).unwrap();
         assert!(is_raw() && !is_cooked(&terminal));
-        // As a shell does while we are stopped.
+        // As a shell does while a job is stopped.
         tcsetattr(&terminal, OptionalActions::Now, &modes).unwrap();
         continued();
         assert!(is_raw() && !is_cooked(&terminal));
         drop(raw);
         assert!(!is_raw() && is_cooked(&terminal));
         continued();
-        assert!(is_cooked(&terminal), "nobody wants it raw any more");
+        assert!(is_cooked(&terminal), "raw mode is no longer wanted");
     }
 }

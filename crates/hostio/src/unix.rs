@@ -1,12 +1,14 @@
-//! Unix sockets with names: those of a monitor's own, and connections to others'.
+//! Named unix sockets: the monitor's own, and connections to others.
 //!
-//! Who has a name is decided without a lock. A socket is bound and listens under another name first, and then gets its own
-//! by link(2), of which the kernel lets one of many win. So at every moment the name is that of a socket that listens, or of
-//! one whose listener has died, and connect(2) tells these apart. A dead one is replaced by rename(2), so that the name is
-//! never free meanwhile; and only by who has the right to do so, which is a second name that is won in the same way. Who has it
-//! asks once more whether the first is dead: another monitor may have been faster.
+//! Ownership of a name is decided without a lock. A socket is first bound under a temporary name, listens,
+//! and then gets its final name by link(2), which succeeds for only one of several processes. At any moment
+//! the name therefore belongs to a socket that listens or to one whose listener is dead, and connect(2) tells
+//! them apart. A dead socket is replaced by rename(2), so that the name is never free in between. Only the
+//! process that has won a second name, in the same way, may do so, and it first checks again that the socket
+//! is dead: another monitor may have been faster.
 //!
-//! The first name stays what the kernel calls the socket, to whoever connects too: [`is_monitors`] knows one by it.
+//! To the kernel and to clients, the temporary name remains the socket's address; [`is_monitors`] recognizes
+//! a monitor's socket by it.
 
 use std::fs::{Permissions, hard_link, remove_file, rename, set_permissions, symlink_metadata};
 use std::hash::{BuildHasher, RandomState};
@@ -23,57 +25,58 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
 
-/// What a name may have, in bytes: sun_path without its NUL (unix(7)).
+/// Maximum length of a socket's name in bytes: sun_path without its NUL (unix(7)).
 pub const UNIX_NAME_MAX: usize = 107;
-/// What the path of a [`NamedSocket`] may have: behind it comes a mark with a number, before the socket has its name.
+/// Maximum length of the path of a [`NamedSocket`] in bytes, which leaves room for the temporary name's
+/// suffix.
 pub const NAMED_SOCKET_MAX: usize = UNIX_NAME_MAX - MARK.len() - 8;
-/// Behind the path and before eight hexadecimal digits, in the name under which a socket is bound.
+/// Suffix of the temporary name, followed by eight hexadecimal digits.
 const MARK: &str = ".vm";
-/// Behind the path for the right to replace a dead socket.
+/// Suffix of the name that grants the right to replace a dead socket.
 const RIGHT: &str = ".next";
-/// Clients that may wait. The kernel takes less, see net.core.somaxconn.
+/// Maximum number of waiting clients. The kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// How often a name is asked for that was another's a moment ago.
+/// Attempts to claim a name that another process is claiming.
 const ATTEMPTS: u32 = 8;
-/// For whoever runs the monitor alone: who connects to a socket of the monitor's is at the guest.
+/// Only the user may connect: a client of a monitor's socket reaches the guest.
 const PRIVATE: u32 = 0o600;
 
 const NON_BLOCKING: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 const _: () = assert!(RIGHT.len() <= MARK.len() + 8);
 
-/// Why a socket can't have its name. Continues a sentence that begins with the path.
+/// Why a socket can't get its name. The message continues a sentence that starts with the path.
 #[derive(Debug, thiserror::Error)]
 pub enum NamedSocketError {
-    /// Beyond [`NAMED_SOCKET_MAX`].
+    /// The path is longer than [`NAMED_SOCKET_MAX`].
     #[error(
         "has {0} bytes, and the name of a socket to listen at {NAMED_SOCKET_MAX} at most: choose a shorter path"
     )]
     TooLong(usize),
-    /// A file, a directory or such.
+    /// There is a file at the path that isn't a socket.
     #[error("is there and is no socket: move it away, or choose another path")]
     NoSocket,
-    /// Somebody listens there.
+    /// Another process listens at the path.
     #[error("is in use by another program: stop that one, or choose another path")]
     InUse,
-    /// What is there is dead, and another takes it over or something is in the way: at this path.
+    /// The path has a dead socket, and taking it over fails at another path.
     #[error("can't be taken over: {} {inner}", path.display())]
     Right {
-        /// Beside the socket's.
+        /// The path next to the socket's.
         path: PathBuf,
-        /// What is wrong there.
+        /// What is wrong at that path.
         inner: Box<NamedSocketError>,
     },
-    /// The directory of its name isn't there: at this path.
+    /// The directory of the path doesn't exist.
     #[error("can't be made: the directory {} doesn't exist: create it, or choose another path", .0.display())]
     NoDirectory(PathBuf),
-    /// The host refuses.
+    /// A system call failed.
     #[error("{0}: {1}")]
     Host(&'static str, io::Error),
 }
 
 impl NamedSocketError {
-    /// Of a socket at `path`.
+    /// The error of creating a socket at `path`.
     fn made(path: &Path, error: io::Error) -> Self {
         match missing_directory(path) {
             Some(directory) if error.kind() == io::ErrorKind::NotFound => {
@@ -97,24 +100,25 @@ impl From<NamedSocketError> for io::Error {
     }
 }
 
-/// No file's: their numbers begin at 1.
+/// Matches no file: inode numbers start at 1.
 const NO_INODE: (u64, u64) = (0, 0);
 
-/// A socket that listens at a path, mode 0600 whatever the umask. Dropped, it removes its name, if that is still its own.
+/// A socket that listens at a path, with mode 0600 whatever the umask. Dropping it removes its name, if it
+/// still owns it.
 #[derive(Debug)]
 pub struct NamedSocket {
     socket: OwnedFd,
     path: PathBuf,
-    /// Device and number of its inode, by which it is known that the name is still ours. The socket keeps the inode, so that
-    /// its number isn't another's meanwhile.
+    /// Device and inode number, by which the socket recognizes its name. The socket keeps the inode alive, so
+    /// its number isn't reused.
     inode: (u64, u64),
 }
 
 impl NamedSocket {
-    /// Listens at `path`, and takes it over from a socket whose listener has died.
+    /// Listens at `path`. Replaces a socket there whose listener is dead.
     ///
     /// # Errors
-    /// The path is too long, or something else is there that isn't a dead socket.
+    /// The path is too long, or something other than a dead socket is there.
     pub fn listen(path: &Path) -> Result<Self, NamedSocketError> {
         check_len(path)?;
         let (draft, socket) = draft(path).map_err(|error| NamedSocketError::made(path, error))?;
@@ -122,12 +126,13 @@ impl NamedSocket {
             claim(&draft, path)?;
             Ok(inode)
         });
-        // It has its name now, or gets none.
+        // The socket has its final name by now, or never gets it.
         let _ = remove_file(&draft);
         Ok(Self { socket, inode: named?, path: path.to_owned() })
     }
 
-    /// What [`listen`](Self::listen) would return, if it could, but nobody can connect to it, and what is at `path` stays.
+    /// Checks whether [`listen`](Self::listen) would succeed, without changing anything at `path`. Nobody can
+    /// connect to the socket returned.
     ///
     /// # Errors
     /// As for [`listen`](Self::listen).
@@ -143,22 +148,22 @@ impl NamedSocket {
         Ok(Self { socket, inode: NO_INODE, path: path.to_owned() })
     }
 
-    /// Where it listens.
+    /// The path at which it listens.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next client, not blocking.
+    /// Accepts the next client, as a non-blocking connection.
     ///
     /// # Errors
-    /// There is none (`WouldBlock`), or no descriptor is left.
+    /// `WouldBlock` if no client is waiting; another error if no descriptor is left.
     pub fn accept(&self) -> io::Result<UnixStream> {
         Ok(accept_with(&self.socket, NON_BLOCKING)?.into())
     }
 }
 
 impl AsRawFd for NamedSocket {
-    /// Readable when a client waits.
+    /// Readable when a client is waiting.
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -166,14 +171,14 @@ impl AsRawFd for NamedSocket {
 
 impl Drop for NamedSocket {
     fn drop(&mut self) {
-        // Somebody may have taken the name, by force: that one's stays.
+        // If another process has taken over the name by force, leave it.
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             let _ = remove_file(&self.path);
         }
     }
 }
 
-/// The directory in which `path` names a file that could be made, if it isn't there.
+/// The directory of `path`, if it doesn't exist.
 pub fn missing_directory(path: &Path) -> Option<&Path> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
     std::fs::metadata(directory)
@@ -181,17 +186,17 @@ pub fn missing_directory(path: &Path) -> Option<&Path> {
         .then_some(directory)
 }
 
-/// Connects to who listens at `path`; the connection never blocks.
+/// Connects to the socket at `path`, without blocking. The connection is non-blocking.
 ///
 /// # Errors
-/// Nobody does; EAGAIN if more wait for it than may.
+/// Nobody listens there, or the backlog is full (EAGAIN).
 pub fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 
-/// Whether who listens at the other end of `connection` is a monitor, by a [`NamedSocket`]: of this machine or of another.
+/// Whether the peer is a monitor's [`NamedSocket`], of this machine or another.
 pub fn is_monitors(connection: &UnixStream) -> bool {
     let Ok(address) = connection.peer_addr() else { return false };
     let name = address.as_pathname().map_or(&[][..], |path| path.as_os_str().as_bytes());
@@ -204,17 +209,17 @@ fn check_len(path: &Path) -> Result<(), NamedSocketError> {
     if len > NAMED_SOCKET_MAX { Err(NamedSocketError::TooLong(len)) } else { Ok(()) }
 }
 
-/// A socket that listens, under a name that nobody else thinks of.
+/// Creates a listening socket under an unpredictable temporary name.
 fn draft(path: &Path) -> io::Result<(PathBuf, OwnedFd)> {
-    // The standard library's hashers begin with random numbers of the kernel's.
+    // The standard library seeds its hashers with random numbers from the kernel.
     let number = RandomState::new().hash_one(0) as u32;
     let draft = with(path, &format!("{MARK}{number:08x}"));
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None)?;
-    // The socket's mode, less the umask, is that of the file that bind makes (Linux, net/unix/af_unix.c, unix_bind_bsd): at no
-    // time could anybody else connect.
+    // The socket's mode, less the umask, becomes the mode of the file that bind creates (Linux,
+    // net/unix/af_unix.c, unix_bind_bsd), so nobody else can connect at any time.
     fchmod(&socket, Mode::from_raw_mode(PRIVATE))?;
     bind(&socket, &SocketAddrUnix::new(&draft)?)?;
-    // A umask that takes rights from the user too.
+    // Needed if the umask removes the user's own permissions.
     let opened = set_permissions(&draft, Permissions::from_mode(PRIVATE));
     let opened = opened.and_then(|()| Ok(listen(&socket, BACKLOG)?));
     if opened.is_err() {
@@ -235,7 +240,7 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Gives the socket at `draft` its name too.
+/// Gives the socket at `draft` its final name.
 fn claim(draft: &Path, path: &Path) -> Result<(), NamedSocketError> {
     for _ in 0..ATTEMPTS {
         if name(draft, path)? || is_dead(path)? && take_over(draft, path)? {
@@ -245,7 +250,7 @@ fn claim(draft: &Path, path: &Path) -> Result<(), NamedSocketError> {
     Err(NamedSocketError::InUse)
 }
 
-/// Gives it this name, if that is free.
+/// Links the socket to `path` if that name is free.
 fn name(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     match hard_link(draft, path) {
         Ok(()) => Ok(true),
@@ -254,11 +259,11 @@ fn name(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     }
 }
 
-/// Gives it the name of a dead socket. False if it must be asked again who has that.
+/// Replaces a dead socket. Returns false if the state of the name must be checked again.
 fn take_over(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     let right = with(path, RIGHT);
     if !name(draft, &right)? {
-        // Another monitor takes it over now, or has crashed in the middle of that.
+        // Another monitor is taking it over, or crashed while doing so.
         if is_dead(&right)
             .map_err(|error| NamedSocketError::Right { path: right.clone(), inner: Box::new(error) })?
         {
@@ -277,21 +282,21 @@ fn take_over(draft: &Path, path: &Path) -> Result<bool, NamedSocketError> {
     outcome
 }
 
-/// Whether it is a socket at which nobody listens. False if it is gone.
+/// Whether `path` is a socket at which nobody listens. False if there is nothing.
 fn is_dead(path: &Path) -> Result<bool, NamedSocketError> {
     match symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Err(NamedSocketError::NoSocket),
-        // Gone meanwhile.
+        // It has been removed in the meantime.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(NamedSocketError::Host("can't be taken over", error)),
     }
     match connect_unix(path) {
         Err(Errno::CONNREFUSED) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
-        // With a full backlog it's in use all the same.
+        // A socket with a full backlog is in use too.
         Ok(_) | Err(Errno::AGAIN) => Err(NamedSocketError::InUse),
-        // A socket of datagrams, for one.
+        // For example, a datagram socket.
         Err(error) => Err(NamedSocketError::Host("is another's socket", error.into())),
     }
 }
@@ -311,7 +316,8 @@ mod tests {
         symlink_metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
-    /// The umask is the process's, so each has one of its own: this test again, which says what it finds.
+    /// Runs this test in a process of its own, because the umask is the process's, and returns the mode that
+    /// it prints.
     fn mode_under_umask(umask: &str) -> String {
         let name = "unix::tests::named_socket_is_its_users_alone_whatever_the_umask";
         let program = std::env::current_exe().unwrap();
@@ -325,7 +331,8 @@ mod tests {
     #[test]
     fn named_socket_that_is_only_looked_at_leaves_its_directory_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        // One that never listens: a listener's descriptor may live on for a moment in a process that another test starts.
+        // It never listens: a listener's descriptor could survive for a moment in a process that another test
+        // starts.
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None).unwrap();
         bind(&socket, &SocketAddrUnix::new(path(&directory)).unwrap()).unwrap();
         let dead = inode(&path(&directory)).unwrap();
@@ -358,7 +365,7 @@ mod tests {
     fn named_socket_is_its_users_alone_whatever_the_umask() {
         if std::env::var_os("VMM_UMASKED").is_some() {
             let directory = tempfile::tempdir().unwrap();
-            // The directory's own mode lets the user in under any umask.
+            // The directory's own mode gives the user access under any umask.
             set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
             let _socket = NamedSocket::listen(&path(&directory)).unwrap();
             println!("mode={:o}", mode(&path(&directory)));

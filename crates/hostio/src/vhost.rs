@@ -1,4 +1,4 @@
-//! The kernel's own server of virtio rings (vhost; Linux, include/uapi/linux/vhost.h).
+//! The kernel's virtio servers, vhost-net and vhost-vsock (Linux, include/uapi/linux/vhost.h).
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -13,39 +13,39 @@ use vmm_sys_util::ioctl::{
     _IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl, ioctl_expr, ioctl_with_mut_ref, ioctl_with_ref,
 };
 
-/// A call that the kernel refused.
+/// A call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {source}")]
 pub struct VhostError {
-    /// Its name, such as `VHOST_SET_OWNER`, or `open`.
+    /// Name of the call, such as `VHOST_SET_OWNER` or `open`.
     pub call: &'static str,
-    /// Why.
+    /// Error from the kernel.
     pub source: io::Error,
 }
 
-/// A split ring of virtio that the kernel is to serve (virtio 1.2 §2.7).
+/// A split virtqueue for the kernel to serve (virtio 1.2 §2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VhostRing {
-    /// How many descriptors it has.
+    /// Number of descriptors.
     pub size: u16,
-    /// The guest-physical address of the descriptor table.
+    /// Guest-physical address of the descriptor table.
     pub descriptors: u64,
-    /// Of the available ring.
+    /// Guest-physical address of the available ring.
     pub available: u64,
-    /// Of the used ring.
+    /// Guest-physical address of the used ring.
     pub used: u64,
-    /// The index in the available ring at which it goes on.
+    /// The index in the available ring at which to continue.
     pub next_available: u16,
 }
 
-/// A call with its argument's type.
+/// An ioctl and the type of its argument.
 struct Call<T> {
     name: &'static str,
     number: libc::c_ulong,
     argument: PhantomData<fn(T)>,
 }
 
-/// VHOST_VIRTIO, the letter of all of vhost's calls.
+/// VHOST_VIRTIO, the ioctl letter of vhost.
 const LETTER: u32 = 0xaf;
 
 const fn call<T>(name: &'static str, direction: u32, number: u32) -> Call<T> {
@@ -66,7 +66,7 @@ const SET_VRING_ERR: Call<RingFile> = call("VHOST_SET_VRING_ERR", _IOC_WRITE, 0x
 const NET_SET_BACKEND: Call<RingFile> = call("VHOST_NET_SET_BACKEND", _IOC_WRITE, 0x30);
 const VSOCK_SET_GUEST_CID: Call<u64> = call("VHOST_VSOCK_SET_GUEST_CID", _IOC_WRITE, 0x60);
 const VSOCK_SET_RUNNING: Call<libc::c_int> = call("VHOST_VSOCK_SET_RUNNING", _IOC_WRITE, 0x61);
-/// Its number has the length of the table without its regions.
+/// The encoded length is that of the table without its regions.
 const SET_MEM_TABLE: Call<MemoryTable> = Call {
     name: "VHOST_SET_MEM_TABLE",
     number: ioctl_expr(_IOC_WRITE, LETTER, 0x03, 8),
@@ -90,7 +90,7 @@ struct RingFile {
     fd: i32,
 }
 
-/// struct vhost_vring_addr: addresses in the monitor.
+/// struct vhost_vring_addr. Addresses are the monitor's virtual addresses.
 #[repr(C)]
 struct RingAddresses {
     ring: u32,
@@ -101,7 +101,7 @@ struct RingAddresses {
     log: u64,
 }
 
-/// As many as the kernel takes unless its module was told otherwise (max_mem_regions).
+/// Maximum number of regions, the default of the vhost module's max_mem_regions.
 const REGIONS: usize = 64;
 
 /// struct vhost_memory.
@@ -124,20 +124,21 @@ struct MemoryRegion {
 
 const _: () = assert!(size_of::<RingAddresses>() == 40 && size_of::<MemoryTable>() == 8 + REGIONS * 32);
 
-/// An open /dev/vhost-net or /dev/vhost-vsock. The kernel reads and writes guest memory by what it was told here: only RAM, of
-/// which a clone is kept until the kernel has another table or the descriptor is closed.
+/// An open /dev/vhost-net or /dev/vhost-vsock. The kernel accesses guest memory only through the table set
+/// here, which covers only RAM. A clone of the RAM is kept until the kernel has another table or the
+/// descriptor is closed.
 #[derive(Debug)]
 pub struct Vhost {
-    // Closed first: with that the kernel has stopped.
+    // Dropped first: closing it stops the kernel.
     file: File,
     ram: Option<GuestRam>,
 }
 
 impl Vhost {
-    /// Opens it for this process (VHOST_SET_OWNER), which gives it a thread.
+    /// Opens the device and binds it to this process (VHOST_SET_OWNER), which starts its kernel thread.
     ///
     /// # Errors
-    /// The host has none, or it isn't open to the user.
+    /// The device doesn't exist or isn't accessible.
     pub fn open(path: &'static str) -> Result<Self, VhostError> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
@@ -147,30 +148,30 @@ impl Vhost {
         Ok(Self { file, ram: None })
     }
 
-    /// What it can do, as bits of virtio's features.
+    /// The virtio feature bits that it supports.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The ioctl fails.
     pub fn features(&self) -> Result<u64, VhostError> {
         let mut features = 0;
         self.get(&GET_FEATURES, &mut features)?;
         Ok(features)
     }
 
-    /// Which of virtio's features the driver has accepted, and which the kernel is to heed.
+    /// Sets the feature bits that the driver has accepted, as far as the kernel implements them.
     ///
     /// # Errors
-    /// The kernel doesn't have one of them.
+    /// The kernel doesn't support one of them.
     pub fn set_features(&self, features: u64) -> Result<(), VhostError> {
         self.set(&SET_FEATURES, &features)
     }
 
-    /// Says where the guest's memory is, unless the kernel knows that already. Nobody serves a ring now.
+    /// Sets the guest's memory, unless the kernel has it already. No ring may be served meanwhile.
     ///
     /// # Errors
-    /// There are more than 64 regions, or the kernel refuses.
+    /// There are more than 64 regions, or the ioctl fails.
     pub fn set_memory(&mut self, ram: &GuestRam) -> Result<(), VhostError> {
-        // While its clone is kept no other memory of the process can be at the same addresses.
+        // While the clone is kept, no other memory of the process can have the same addresses.
         let place = |ram: &GuestRam| ram.regions().map(|region| region.hva).collect::<Vec<_>>();
         if self.ram.as_ref().is_some_and(|known| place(known) == place(ram)) {
             return Ok(());
@@ -189,24 +190,24 @@ impl Vhost {
         Ok(())
     }
 
-    /// The guest's memory is no more: the kernel forgets it, and so do we. Nobody serves a ring now.
+    /// Makes the kernel forget the guest's memory, and releases it. No ring may be served meanwhile.
     pub fn forget_memory(&mut self) {
         let none = MemoryTable { count: 0, padding: 0, regions: [MemoryRegion::default(); REGIONS] };
-        // A kernel that doesn't take it knows the memory still.
+        // If the kernel refuses, it may still use the memory.
         if self.set(&SET_MEM_TABLE, &none).is_ok() {
             self.ram = None;
         }
     }
 
-    /// Says what a ring is, which nobody serves now: where it lies and where it goes on. `None` if a part of it isn't in one
-    /// piece of the RAM of [`set_memory`](Self::set_memory).
+    /// Sets the addresses of a ring and where to continue. The ring must not be served meanwhile. `None` if a
+    /// part of it isn't within one region of the RAM from [`set_memory`](Self::set_memory).
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// An ioctl fails.
     pub fn set_ring(&self, ring: u32, place: VhostRing) -> Result<Option<()>, VhostError> {
         let (Some(ram), size) = (&self.ram, u64::from(place.size)) else { return Ok(None) };
-        // The kernel takes an address of the monitor and goes on from there: two regions of RAM that touch in the guest don't
-        // here. Lengths: virtio 1.2 §2.7, with the event index.
+        // The kernel accesses a part linearly from one virtual address, and regions that are adjacent in the
+        // guest aren't adjacent here. Lengths are from virtio 1.2 §2.7, with the event index.
         let hva = |gpa: u64, len: u64| {
             let region = ram.regions().find(|region| (region.gpa..region.gpa + region.len).contains(&gpa))?;
             let offset = gpa - region.gpa;
@@ -224,10 +225,11 @@ impl Vhost {
         self.set(&SET_VRING_ADDR, &addresses).map(Some)
     }
 
-    /// The eventfds of a ring: the driver writes `kick`, the kernel `call`, and `error` if it can't go on. It reads none.
+    /// Sets the eventfds of a ring: the driver signals `kick`, the kernel signals `call`, and `error` if it
+    /// can't continue. The kernel doesn't read the latter two.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// An ioctl fails.
     pub fn set_events(
         &self,
         ring: u32,
@@ -240,60 +242,61 @@ impl Vhost {
         self.set(&SET_VRING_KICK, &RingFile { ring, fd: kick.as_raw_fd() })
     }
 
-    /// The driver's kicks reach the kernel no more.
+    /// Disconnects the driver's kicks from the kernel.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The ioctl fails.
     pub fn unset_kick(&self, ring: u32) -> Result<(), VhostError> {
         self.set(&SET_VRING_KICK, &RingFile { ring, fd: NONE })
     }
 
-    /// Where the available ring goes on, once nobody serves it.
+    /// The index in the available ring at which to continue, once the ring is no longer served.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The ioctl fails.
     pub fn next_available(&self, ring: u32) -> Result<u16, VhostError> {
         let mut state = RingNumber { ring, number: 0 };
         self.get(&GET_VRING_BASE, &mut state)?;
-        // A split ring's index is 16 bits.
+        // A split ring's index has 16 bits.
         Ok(state.number as u16)
     }
 
-    /// Of vhost-net: serves a ring with a TAP's queue; without one, has stopped when this returns.
+    /// vhost-net: serves a ring with a TAP's queue; `None` stops serving it before this returns.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The ioctl fails.
     pub fn set_backend(&self, ring: u32, tap: Option<&File>) -> Result<(), VhostError> {
         self.set(&NET_SET_BACKEND, &RingFile { ring, fd: tap.map_or(NONE, AsRawFd::as_raw_fd) })
     }
 
-    /// Of vhost-vsock: the guest's address, which no other guest of the host has.
+    /// vhost-vsock: sets the guest's CID, which must be unique on the host.
     ///
     /// # Errors
-    /// Another guest has it: `EADDRINUSE`.
+    /// `EADDRINUSE` if another guest has it.
     pub fn set_guest_cid(&self, cid: u64) -> Result<(), VhostError> {
         self.set(&VSOCK_SET_GUEST_CID, &cid)
     }
 
-    /// Of vhost-vsock: serves the rings, or has stopped when this returns.
+    /// vhost-vsock: starts serving the rings, or stops before this returns.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The ioctl fails.
     pub fn set_running(&self, is_running: bool) -> Result<(), VhostError> {
         self.set(&VSOCK_SET_RUNNING, &is_running.into())
     }
 
     fn set<T>(&self, call: &Call<T>, argument: &T) -> Result<(), VhostError> {
-        // SAFETY: the descriptor is open, `self` is borrowed. The call reads its own argument, which `T` is in length and
-        // layout, all of it initialised; of a table of memory as many regions as it says, which are in it. What it makes the
-        // kernel access later is what the callers above checked: RAM that lives as long as the descriptor, to which there are
-        // no Rust references, and descriptors that the kernel keeps open by itself.
+        // SAFETY: the descriptor is open, `self` is borrowed. The call reads its argument, whose size and
+        // layout `T` has and which is initialised; of a memory table, it reads as many regions as the count
+        // says, all of which are in it. What the kernel accesses later was checked by the callers above: RAM
+        // that is kept as long as the descriptor, to which no Rust references exist, and descriptors that the
+        // kernel itself keeps open.
         check(call, unsafe { ioctl_with_ref(&self.file, call.number, argument) })
     }
 
     fn get<T>(&self, call: &Call<T>, argument: &mut T) -> Result<(), VhostError> {
-        // SAFETY: the descriptor is open, `self` is borrowed. The call reads and writes its own argument, which `T` is in length
-        // and layout, borrowed for us alone; every value of its fields is one.
+        // SAFETY: the descriptor is open, `self` is borrowed. The call reads and writes its argument, whose
+        // size and layout `T` has; it is exclusively borrowed, and any value of its fields is valid.
         check(call, unsafe { ioctl_with_mut_ref(&self.file, call.number, argument) })
     }
 }
@@ -309,7 +312,7 @@ fn check<T>(call: &Call<T>, returned: libc::c_int) -> Result<(), VhostError> {
 mod tests {
     use super::*;
 
-    /// As a C program prints them that includes linux/vhost.h.
+    /// As printed by a C program that includes linux/vhost.h.
     #[test]
     fn numbers_of_calls_are_those_of_the_kernels_header() {
         assert_eq!([GET_FEATURES.number, SET_FEATURES.number], [0x8008_af00, 0x4008_af00]);

@@ -1,10 +1,10 @@
-//! Opens /dev/kvm and asks it what it is: `cargo run -p vmm-kvm --example open_kvm`.
+//! Opens /dev/kvm and prints its capabilities: `cargo run -p vmm-kvm --example open_kvm`.
 
 use vmm_kvm::Kvm;
 use vmm_kvm::kvm_bindings::{KVM_CAP_IRQCHIP, KVM_CAP_IRQFD, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY};
 
 fn main() -> Result<(), vmm_kvm::Error> {
-    // Also checks that it speaks version 12 of the interface, the only one since 2007.
+    // Also checks that the API version is 12, the only one since 2007.
     let kvm = Kvm::open()?;
     println!("/dev/kvm is open");
     println!("a machine may have {} vCPUs", kvm.max_vcpus());

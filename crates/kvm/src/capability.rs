@@ -1,15 +1,15 @@
-//! What KVM can have or lack.
+//! KVM capabilities.
 
-/// Something that KVM has or lacks (KVM api.rst, KVM_CHECK_EXTENSION).
+/// A KVM capability (KVM api.rst, KVM_CHECK_EXTENSION).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Its name in api.rst.
+    /// Name in api.rst.
     pub name: &'static str,
-    /// Its number.
+    /// Number for KVM_CHECK_EXTENSION.
     pub number: u32,
 }
 
-/// Names a capability by its constant.
+/// Makes a [`Capability`](crate::Capability) from the name of its constant.
 macro_rules! capability {
     ($name:ident) => {
         $crate::Capability { name: stringify!($name), number: $name }

@@ -1,13 +1,13 @@
-//! Which pages of memory a guest has written.
+//! Dirty page logs.
 
-/// Bytes of a page, as dirty logs count.
+/// Page size of dirty logs in bytes.
 const PAGE_LEN: u64 = 4096;
 
-/// The pages of a memory slot that were written in some stretch of time.
+/// The pages of a memory slot that were written during some period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirtyPages {
     gpa: u64,
-    /// A bit for each page from `gpa` on, the lowest first.
+    /// One bit per page, starting at `gpa`, lowest bit first.
     bitmap: Vec<u64>,
 }
 
@@ -16,12 +16,12 @@ impl DirtyPages {
         Self { gpa, bitmap }
     }
 
-    /// How many pages were written.
+    /// Number of pages written.
     pub fn count(&self) -> u64 {
         self.bitmap.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The guest-physical addresses of the pages that were written, in order. Each has 4 KiB.
+    /// Guest-physical addresses of the 4 KiB pages that were written, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         let pages = |(i, word): (usize, &u64)| {
             let (first, word) = (i as u64 * 64, *word);
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn dirty_pages_are_in_order_from_the_slots_address_on() {
-        // The first, the last of the first word, the first of the second.
+        // The first and last page of the first word, and the first page of the second.
         let pages = DirtyPages::new(0x10_0000, vec![1 << 63 | 1, 1]);
         assert_eq!(pages.iter().collect::<Vec<_>>(), [0x10_0000, 0x13_f000, 0x14_0000]);
         assert_eq!(pages.count(), 3);

@@ -1,97 +1,97 @@
-//! What goes wrong between us and the kernel.
+//! Errors of the crate.
 
 use std::io;
 
-/// A request that KVM refused, or a host without it.
+/// KVM is unavailable, or a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no /dev/kvm.
+    /// `/dev/kvm` doesn't exist, or its module isn't loaded.
     #[error(
         "no /dev/kvm on this host: load kvm_intel or kvm_amd, or switch virtualization on in the firmware"
     )]
     NoDevice,
-    /// /dev/kvm is there but not for this user.
+    /// The user has no permission to open `/dev/kvm`.
     #[error(
         "no permission to open /dev/kvm: join its group, if that is kvm (`ls -l /dev/kvm`), or else give it that group: \
          `sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm`"
     )]
     NoPermission,
-    /// The kernel speaks another version of the interface; 12 is the only one since 2007.
-    #[error("/dev/kvm speaks API version {0}, expected 12")]
+    /// The kernel implements another API version. 12 has been the only one since 2007.
+    #[error("/dev/kvm has API version {0}, expected 12")]
     ApiVersion(i32),
-    /// The host's KVM lacks something that every virtual machine here needs.
+    /// The host's KVM lacks a capability that every VM of this workspace requires.
     #[error("this host's KVM lacks {0}")]
     MissingCapability(&'static str),
-    /// An ioctl or a mapping failed.
+    /// An ioctl or mmap failed.
     #[error("{name}: {source}")]
     Ioctl {
-        /// Its name in api.rst.
+        /// Name of the ioctl in api.rst.
         name: &'static str,
-        /// What the kernel said.
+        /// Error from the kernel.
         source: io::Error,
     },
-    /// KVM_INTERRUPT on a VM whose interrupt controllers are KVM's.
+    /// KVM_INTERRUPT was issued on a VM with in-kernel interrupt controllers.
     #[error(
         "KVM_INTERRUPT: vector {vector:#x} can't be injected into a VM with in-kernel interrupt controllers: raise an interrupt line \
          (KVM_IRQFD), or create the VM without them"
     )]
     InterruptControllerInKernel {
-        /// The interrupt.
+        /// The interrupt vector.
         vector: u8,
     },
-    /// An alias of something that isn't one piece of RAM.
-    #[error("{start:#x}..{end:#x} doesn't lie in one region of the RAM")]
+    /// The source of an alias isn't within one region of RAM.
+    #[error("{start:#x}..{end:#x} isn't made of whole pages in one region of RAM")]
     AliasSource {
-        /// First address.
+        /// Start of the source range.
         start: u64,
-        /// First address behind it.
+        /// End of the source range, exclusive.
         end: u64,
     },
-    /// An address without memory.
+    /// There is no guest memory at this address.
     #[error("the guest has no memory at {gpa:#x}")]
     NoMemory {
-        /// The address.
+        /// Guest-physical address.
         gpa: u64,
     },
-    /// The dirty pages of a memory slot that keeps no log.
+    /// Dirty logging isn't enabled for the memory slot.
     #[error("the memory at {gpa:#x} has no dirty log: switch it on with `log_dirty_pages`")]
     NotLogged {
-        /// An address in the slot.
+        /// Guest-physical address in the slot.
         gpa: u64,
     },
-    /// A statistics file that contradicts itself.
+    /// A statistics file is malformed.
     #[error("KVM's statistics: {0}")]
     Statistics(&'static str),
-    /// An XSAVE area that is cut short, or of a processor with more state than this one.
+    /// The XSAVE area is too short, or from a processor with more state than this one.
     #[error(
         "the XSAVE area has {len} bytes, this host's KVM takes 4096 to {max}: restore it on a host with the same features"
     )]
     XsaveLen {
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
-        /// What there is room for.
+        /// Maximum length on this host in bytes.
         max: usize,
     },
-    /// State of nested virtualization that this host's KVM can't take.
+    /// This host's KVM doesn't support the nested virtualization state.
     #[error(
-        "the vCPU's guest uses {} for guests of its own ({len} bytes of state), which this host's KVM doesn't offer: restore it on a host \
+        "the vCPU has {} nested state ({len} bytes), which this host's KVM doesn't support: restore it on a host \
          with the same processor vendor and nested virtualization (`nested=1` of kvm_intel or kvm_amd)", nested_format(*format)
     )]
     NestedState {
         /// KVM_STATE_NESTED_FORMAT_*.
         format: u16,
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
     },
-    /// KVM took only the first `done` of the MSRs it was given.
+    /// KVM refused an MSR.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {
-        /// The first one that it refused.
+        /// Index of the first MSR it refused.
         index: u32,
     },
 }
 
-/// The name of a KVM_STATE_NESTED_FORMAT_*.
+/// Name of a KVM_STATE_NESTED_FORMAT_* value.
 fn nested_format(format: u16) -> String {
     match format {
         0 => "VMX".to_owned(),
@@ -100,7 +100,7 @@ fn nested_format(format: u16) -> String {
     }
 }
 
-/// Names the ioctl of a failed result.
+/// Adds the name of the failed ioctl to an error.
 pub(crate) trait Named<T> {
     fn named(self, name: &'static str) -> Result<T, Error>;
 }

@@ -1,5 +1,5 @@
-//! Makes a running vCPU come back, from any thread.
-#![allow(unsafe_code)] // The kernel reads the flag in a page that it shares with us.
+//! Makes a running vCPU exit, from any thread.
+#![allow(unsafe_code)] // The kernel reads the flag in a page shared with user space.
 
 use std::io;
 use std::mem::offset_of;
@@ -10,35 +10,35 @@ use kvm_bindings::kvm_run;
 
 use crate::Error;
 
-/// One page: `kvm_run` starts the mapping of a vCPU, and the flag is at its second byte.
+/// One page: `kvm_run` is at the start of a vCPU's mapping, and the flag is its second byte.
 const PAGE_LEN: usize = 4096;
 
-/// The flag is set while any bit is. This one is for the threads that kick the vCPU.
+/// The flag is set while any bit is. This bit belongs to the threads that kick the vCPU.
 const KICKED: u8 = 1 << 0;
-/// This one is for the vCPU's own thread, so that it takes away no kick that comes meanwhile.
+/// This bit belongs to the vCPU's own thread, so that clearing it doesn't lose a concurrent kick.
 const COMPLETING: u8 = 1 << 1;
 
 /// A vCPU's `immediate_exit` flag (KVM api.rst, KVM_RUN).
 ///
-/// While it is set, KVM_RUN completes a pending access and returns at once. Set it and then signal the
-/// thread: a vCPU inside the guest leaves by the signal, one about to enter sees the flag. A signal alone
-/// gets lost when it arrives just before KVM_RUN.
+/// While it is set, KVM_RUN completes a pending access and returns at once. Set it, then signal the thread:
+/// the signal makes a vCPU in the guest exit, and one about to enter sees the flag. A signal alone is lost if
+/// it arrives just before KVM_RUN.
 #[derive(Debug)]
 pub struct ImmediateExit {
-    /// A mapping of our own of the vCPU's first page, so that it may outlive the vCPU's.
+    /// A separate mapping of the vCPU's first page, which may outlive the vCPU's own.
     page: *mut u8,
 }
 
-// SAFETY: the page is mapped for as long as the value lives, belongs to no thread, and is only accessed
-// through an atomic.
+// SAFETY: the page is mapped while the value lives, isn't tied to a thread, and is only accessed through an
+// atomic.
 unsafe impl Send for ImmediateExit {}
-// SAFETY: as for Send; the atomic takes shared references.
+// SAFETY: as for Send; the atomic works through shared references.
 unsafe impl Sync for ImmediateExit {}
 
 impl ImmediateExit {
     pub(crate) fn new(vcpu: &impl AsRawFd) -> Result<Self, Error> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. The vCPU's
-        // file keeps its pages alive for as long as they are mapped.
+        // SAFETY: a new mapping at an address chosen by the kernel affects no existing memory. The mapping
+        // keeps the vCPU's file and its pages alive.
         let page = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -60,12 +60,12 @@ impl ImmediateExit {
         const { assert!(OFFSET < PAGE_LEN) }
         // SAFETY: OFFSET is inside the page, which is a live mapping of PAGE_LEN bytes.
         let flag = unsafe { self.page.add(OFFSET) };
-        // SAFETY: `flag` is valid for reads and writes while `self` lives, an AtomicU8 has no alignment to
-        // respect, and all accesses of ours to this byte are atomic. The kernel only reads it.
+        // SAFETY: `flag` is valid for reads and writes while `self` lives, an AtomicU8 needs no alignment,
+        // and all accesses to this byte from user space are atomic. The kernel only reads it.
         unsafe { AtomicU8::from_ptr(flag) }
     }
 
-    /// Makes the current or the next KVM_RUN return, and all after it until [`clear`](Self::clear).
+    /// Makes the current or next KVM_RUN return, and all later ones until [`clear`](Self::clear).
     pub fn set(&self) {
         self.flag().fetch_or(KICKED, Ordering::SeqCst);
     }
@@ -75,7 +75,7 @@ impl ImmediateExit {
         self.flag().fetch_and(!KICKED, Ordering::SeqCst);
     }
 
-    /// Lets KVM_RUN only complete an access, for as long as the result lives.
+    /// Restricts KVM_RUN to completing an access while the result lives.
     pub(crate) fn complete_only(&self) -> CompleteOnly<'_> {
         self.flag().fetch_or(COMPLETING, Ordering::SeqCst);
         CompleteOnly(self)
@@ -93,8 +93,8 @@ impl Drop for CompleteOnly<'_> {
 
 impl Drop for ImmediateExit {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `new` made; nobody holds a reference into it, since `flag`
-        // borrows `self`.
+        // SAFETY: exactly the mapping that `new` made. No reference into it exists, because `flag` borrows
+        // `self`.
         let unmapped = unsafe { libc::munmap(self.page.cast(), PAGE_LEN) };
         debug_assert_eq!(unmapped, 0, "munmap of our own mapping");
     }

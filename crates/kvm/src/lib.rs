@@ -1,16 +1,16 @@
-//! The only crate of the workspace that speaks KVM's ioctls.
+//! KVM's ioctls: the only crate of the workspace that issues them.
 //!
-//! - [`Kvm`] is the opened `/dev/kvm`: what the host can do, and the way to a VM;
-//! - [`Vm`] is one virtual machine: its memory slots, its in-kernel interrupt controllers, its irqfds and
-//!   ioeventfds;
-//! - [`KvmVcpu`] is one virtual processor: its registers, and [`KvmVcpu::run`], which enters the guest and
-//!   returns with an [`Exit`];
-//! - [`VcpuState`] is all of a vCPU's state as a value;
-//! - [`ImmediateExit`] makes a vCPU that another thread runs come back.
+//! - [`Kvm`] is the open `/dev/kvm`: it queries the host's capabilities and creates VMs;
+//! - [`Vm`] is a virtual machine: its memory slots, in-kernel interrupt controllers, irqfds and ioeventfds;
+//! - [`KvmVcpu`] is a vCPU: its registers, and [`KvmVcpu::run`], which enters the guest and returns an
+//!   [`Exit`];
+//! - [`VcpuState`] is a vCPU's complete state as a value;
+//! - [`ImmediateExit`] makes a vCPU that runs on another thread exit.
 //!
-//! All three give their descriptor ([`AsFd`](std::os::fd::AsFd)), for ioctls that have no method here.
+//! The first three provide their file descriptor ([`AsFd`](std::os::fd::AsFd)), for ioctls that have no
+//! method here.
 //!
-//! Every failed ioctl is an [`Error::Ioctl`] with the ioctl's name in KVM's api.rst.
+//! A failed ioctl is an [`Error::Ioctl`] with the ioctl's name in KVM's api.rst.
 //!
 //! ```no_run
 //! use vmm_kvm::{Exit, Kvm};
@@ -34,9 +34,11 @@
 //!
 //! # A vCPU's state
 //!
-//! KVM has a dozen ioctls for the parts of a vCPU's state, and an order for them: an MSR that CPUID doesn't have is refused, general
-//! registers clear a pending exception, a timer that isn't in its mode yet ignores its deadline. So a vCPU's state is read and set
-//! whole, by [`KvmVcpu::state`] and [`KvmVcpu::set_state`]. A start is: get, change, set, as above. So is a copy of a paused vCPU:
+//! KVM has a dozen ioctls for the parts of a vCPU's state, and their order matters: an MSR that CPUID doesn't
+//! report is refused, setting the general-purpose registers clears a pending exception, and a timer that
+//! isn't in TSC-deadline mode ignores its deadline. [`KvmVcpu::state`] and [`KvmVcpu::set_state`] therefore
+//! read and set the complete state. To start a vCPU, get its state, change it and set it, as above. To copy a
+//! paused vCPU:
 //!
 //! ```no_run
 //! # use vmm_kvm::{Error, Kvm, KvmVcpu};
@@ -47,16 +49,16 @@
 //! # }
 //! ```
 //!
-//! [`Kvm::msr_indices`] are KVM's own list and the registers that it leaves out depending on version and host. A start reads none of
-//! them and sets a few: the TSC must keep the value that KVM gave it. [`KvmVcpu::set_regs`] and [`KvmVcpu::set_sregs`] set one part,
-//! for a monitor that needs no more, or for a debugger.
+//! [`Kvm::msr_indices`] returns KVM's own list plus the MSRs that it omits depending on version and host.
+//! Starting a vCPU reads none of them and sets a few: the TSC must keep the value that KVM gave it.
+//! [`KvmVcpu::set_regs`] and [`KvmVcpu::set_sregs`] set only one part, for simple monitors and for debuggers.
 
 mod capability;
 mod descriptors;
 mod dirty_log;
 mod error;
 mod exit;
-mod held;
+mod guest_memory;
 mod immediate_exit;
 mod ioctls;
 mod statistics;
@@ -71,7 +73,7 @@ pub use dirty_log::DirtyPages;
 pub use error::Error;
 pub use exit::{EmulationFailure, Exit};
 pub use immediate_exit::ImmediateExit;
-/// The kernel's structures, in the version that this crate takes and gives.
+/// The kernel's structures, in the version that this crate's API uses.
 pub use kvm_bindings;
 pub use statistics::{Statistic, Statistics, StatisticsFile};
 pub use system::Kvm;

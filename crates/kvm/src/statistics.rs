@@ -1,7 +1,7 @@
-//! What KVM itself counts of a VM and of a vCPU (KVM api.rst KVM_GET_STATS_FD).
+//! KVM's own statistics of a VM and of a vCPU (KVM api.rst KVM_GET_STATS_FD).
 //!
-//! A statistics file describes itself: a header, a descriptor for each statistic with its name, and the values. Which there are
-//! is the kernel's choice, so that nothing is taken for granted.
+//! A statistics file describes itself: a header, a descriptor with a name for each statistic, and the values.
+//! The kernel decides which statistics there are, so nothing is assumed here.
 
 use std::fmt;
 use std::fs::File;
@@ -16,38 +16,39 @@ use kvm_bindings::{
 
 use crate::{Error, KvmVcpu, Vm, ioctls};
 
-/// Bytes of a statistics file that are read at most. Linux 6.18 has 4200 for a vCPU.
+/// Maximum number of bytes read from a statistics file. Linux 6.18 has 4200 for a vCPU.
 const MAX_FILE_LEN: usize = 1 << 20;
 
-/// Bytes of struct kvm_stats_header, and of struct kvm_stats_desc before its name.
+/// Size of struct kvm_stats_header, and of struct kvm_stats_desc without the name.
 const HEADER_LEN: usize = 24;
 const DESCRIPTOR_LEN: usize = 16;
 
-/// An open statistics file. It may be read on any thread, at any time until the VM is dropped.
+/// An open statistics file. It can be read on any thread, at any time until the VM is dropped.
 #[derive(Debug)]
 pub struct StatisticsFile(File);
 
-/// Statistics with their values: one of a VM or a vCPU, or several of them added up. Printed as a table of those that aren't 0.
+/// Statistics with their values, of a VM, of a vCPU, or summed over several. Displayed as a table of the
+/// nonzero ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics(Vec<Statistic>);
 
-/// One statistic.
+/// A statistic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistic {
-    /// KVM's name for it.
+    /// KVM's name of the statistic.
     pub name: String,
-    /// One value, or those of a histogram's buckets.
+    /// The value, or the counts of a histogram's buckets.
     pub values: Vec<u64>,
     /// KVM_STATS_TYPE_*, KVM_STATS_UNIT_* and KVM_STATS_BASE_*.
     flags: u32,
-    /// The unit is this power of the base.
+    /// Exponent: the unit is multiplied by this power of the base.
     exponent: i16,
-    /// Of each bucket of a linear histogram.
+    /// Size of a linear histogram's buckets.
     bucket_size: u32,
 }
 
 impl Vm {
-    /// What KVM counts of the VM; `None` where the host's KVM has no such file (Linux before 5.14).
+    /// Opens KVM's statistics of the VM; `None` if the host's KVM has none (Linux before 5.14).
     ///
     /// # Errors
     /// The ioctl failed.
@@ -57,7 +58,7 @@ impl Vm {
 }
 
 impl KvmVcpu {
-    /// What KVM counts of the vCPU; `None` where the host's KVM has no such file (Linux before 5.14).
+    /// Opens KVM's statistics of the vCPU; `None` if the host's KVM has none (Linux before 5.14).
     ///
     /// # Errors
     /// The ioctl failed.
@@ -69,17 +70,17 @@ impl KvmVcpu {
 fn open(of: &impl AsRawFd) -> Result<Option<StatisticsFile>, Error> {
     match ioctls::statistics(of) {
         Ok(file) => Ok(Some(StatisticsFile(file))),
-        // What a kernel says to an ioctl that it doesn't know.
+        // What kernels return for an unknown ioctl.
         Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => Ok(None),
         Err(error) => Err(Error::Ioctl { name: "KVM_GET_STATS_FD", source: error.into() }),
     }
 }
 
 impl StatisticsFile {
-    /// The values as they are now.
+    /// Reads the current values.
     ///
     /// # Errors
-    /// The file can't be read, or is none that this crate understands.
+    /// The file can't be read or is malformed.
     pub fn read(&self) -> Result<Statistics, Error> {
         let mut bytes = vec![0; 4096];
         let mut len = 0;
@@ -99,10 +100,10 @@ impl StatisticsFile {
 }
 
 impl Statistics {
-    /// From the bytes of a statistics file.
+    /// Parses the contents of a statistics file.
     ///
     /// # Errors
-    /// They contradict themselves.
+    /// The contents are malformed.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let header = Fields(bytes.get(..HEADER_LEN).ok_or(Error::Statistics("no header"))?);
         let name_len = header.u32(4) as usize;
@@ -114,7 +115,7 @@ impl Statistics {
         if descriptors.len() / len < count {
             return Err(Error::Statistics("more descriptors than fit"));
         }
-        // Values of different statistics don't overlap, so that there aren't more than this in all.
+        // Values of different statistics don't overlap, so there can't be more than this in total.
         let mut room = data.len() / 8;
         let mut statistics = Vec::with_capacity(count);
         for descriptor in descriptors.chunks_exact(len).take(count) {
@@ -125,12 +126,12 @@ impl Statistics {
         Ok(Self(statistics))
     }
 
-    /// All of them, in the kernel's order.
+    /// All statistics, in the kernel's order.
     pub fn iter(&self) -> impl Iterator<Item = &Statistic> {
         self.0.iter()
     }
 
-    /// The value of the one called `name`, unless it is a histogram.
+    /// The value of statistic `name`, unless it is a histogram.
     pub fn value(&self, name: &str) -> Option<u64> {
         match self.0.iter().find(|statistic| statistic.name == name)?.values[..] {
             [value] => Some(value),
@@ -138,7 +139,7 @@ impl Statistics {
         }
     }
 
-    /// Adds those of another vCPU. Of peaks the higher counts.
+    /// Adds the statistics of another vCPU. For peaks, keeps the higher value.
     pub fn merge(&mut self, other: &Self) {
         for theirs in &other.0 {
             match self.0.iter_mut().find(|ours| ours.name == theirs.name) {
@@ -149,7 +150,7 @@ impl Statistics {
     }
 }
 
-/// Numbers in the host's order of bytes, at constant places.
+/// Integers in host byte order, at fixed offsets.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -167,7 +168,7 @@ impl Fields<'_> {
 }
 
 impl Statistic {
-    /// `descriptor` has [`DESCRIPTOR_LEN`] bytes and the name.
+    /// Parses a descriptor of [`DESCRIPTOR_LEN`] bytes followed by the name.
     fn parse(descriptor: &[u8], data: &[u8]) -> Result<Self, Error> {
         let (fields, name) = descriptor.split_at(DESCRIPTOR_LEN);
         let fields = Fields(fields);
@@ -175,7 +176,7 @@ impl Statistic {
         let outside = Error::Statistics("values outside of the file");
         let values = data.get(offset..).and_then(|data| data.get(..8 * len)).ok_or(outside)?;
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        // It is printed on terminals.
+        // The name is printed on terminals.
         let name = name.iter().filter(|byte| byte.is_ascii_graphic()).map(|byte| char::from(*byte)).collect();
         Ok(Self {
             name,
@@ -198,13 +199,13 @@ impl Statistic {
         }
     }
 
-    /// Empty for a plain number.
+    /// The unit; empty for a plain number.
     fn unit(&self) -> String {
         let unit = match self.flags & KVM_STATS_UNIT_MASK {
             KVM_STATS_UNIT_BYTES => "bytes",
             KVM_STATS_UNIT_SECONDS => "s",
             KVM_STATS_UNIT_CYCLES => "cycles",
-            // Numbers, and booleans: of several vCPUs, how many have it.
+            // Plain numbers, and booleans, which merge to the number of vCPUs for which they are true.
             _ => "",
         };
         let is_decimal = self.flags & KVM_STATS_BASE_MASK == KVM_STATS_BASE_POW10;
@@ -220,11 +221,11 @@ impl Statistic {
         }
     }
 
-    /// The lowest value that counts in this bucket; `None` where there are no buckets.
+    /// Lower bound of a histogram's bucket; `None` if the statistic isn't a histogram.
     fn bucket(&self, index: usize) -> Option<u64> {
         match self.kind() {
             KVM_STATS_TYPE_LINEAR_HIST => Some(u64::from(self.bucket_size).wrapping_mul(index as u64)),
-            // 0, then 1 and up, 2 and up, 4 and up.
+            // The buckets start at 0, 1, 2, 4, and so on.
             KVM_STATS_TYPE_LOG_HIST => Some(match index {
                 0 => 0,
                 _ => 1u64.checked_shl(index as u32 - 1).unwrap_or(u64::MAX),
@@ -234,8 +235,8 @@ impl Statistic {
     }
 }
 
-/// A line for each value that isn't 0: name and value, with its unit. Of a histogram a line for each bucket: name, from where on
-/// the bucket counts, and how often.
+/// One line per nonzero value: name, value and unit. Histograms have a line per bucket: name, lower bound and
+/// count.
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for statistic in &self.0 {
@@ -261,7 +262,8 @@ mod tests {
 
     use super::*;
 
-    /// Of a guest with three `out`, an MMIO write and a halt of a second, on Linux 6.18 with a software KVM.
+    /// From a guest that executed three `out`, an MMIO write and a one-second halt, on Linux 6.18 with a
+    /// software KVM.
     const VCPU: &[u8] = include_bytes!("../tests/fixtures/statistics-vcpu.bin");
     const VM: &[u8] = include_bytes!("../tests/fixtures/statistics-vm.bin");
 
@@ -351,7 +353,7 @@ preemption_other                                  1
     fn descriptor_that_points_outside_is_refused() {
         // The first descriptor is at 72: flags, exponent and size, offset.
         assert_refused(72 + 8, 4200, "values outside of the file");
-        // 140 values are all there is room for.
+        // At most 140 values fit.
         assert_refused(72 + 4, 140 << 16, "overlapping values");
         assert_refused(72 + 4, 141 << 16, "values outside of the file");
     }

@@ -1,4 +1,4 @@
-//! The opened `/dev/kvm`.
+//! The system descriptor, `/dev/kvm`.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::error::Named;
 use crate::vm::Vm;
 use crate::{Error, x86_64};
 
-/// What every virtual machine of this workspace needs on every architecture.
+/// Capabilities that every VM of this workspace requires, on any architecture.
 const REQUIRED: [Capability; 4] = [
     capability!(KVM_CAP_USER_MEMORY),
     capability!(KVM_CAP_IRQFD),
@@ -30,11 +30,11 @@ impl Kvm {
     /// Opens `/dev/kvm`.
     ///
     /// # Errors
-    /// There is none, it isn't for this user, or it is of another age.
+    /// `/dev/kvm` is missing, not accessible, or has an unsupported API version.
     pub fn open() -> Result<Self, Error> {
         let fd = kvm_ioctls::Kvm::new().map_err(|e| match io::Error::from(e) {
             e if e.kind() == io::ErrorKind::NotFound => Error::NoDevice,
-            // ENODEV and ENXIO: the node is there, but no module behind it.
+            // ENODEV and ENXIO: the node exists, but its module isn't loaded.
             e if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => Error::NoDevice,
             e if e.kind() == io::ErrorKind::PermissionDenied => Error::NoPermission,
             source => Error::Ioctl { name: "open /dev/kvm", source },
@@ -45,28 +45,28 @@ impl Kvm {
         }
     }
 
-    /// The capabilities without which no VM can be created, and that this host lacks.
+    /// The capabilities that VMs require and this host lacks.
     pub fn missing_capabilities(&self) -> Vec<Capability> {
         let required = REQUIRED.iter().chain(x86_64::REQUIRED.iter());
         required.filter(|c| self.capability(c.number) <= 0).copied().collect()
     }
 
-    /// The value of a capability, 0 where it is unknown to the host.
+    /// The value of a capability, 0 if the host doesn't know it.
     pub fn capability(&self, number: u32) -> i32 {
         self.fd.check_extension_raw(number.into())
     }
 
-    /// The most vCPUs that a VM may have.
+    /// Maximum number of vCPUs of a VM.
     pub fn max_vcpus(&self) -> usize {
         self.fd.get_max_vcpus()
     }
 
-    /// The ids that a vCPU may have end in front of this one. A vCPU's id is its APIC id.
+    /// Exclusive upper bound of vCPU ids. A vCPU's id is its APIC id.
     pub fn max_vcpu_id(&self) -> usize {
         self.fd.get_max_vcpu_id()
     }
 
-    /// What KVM can show a guest of this host's processor.
+    /// The CPUID features that KVM can offer a guest on this host (KVM_GET_SUPPORTED_CPUID).
     ///
     /// # Errors
     /// The ioctl failed.
@@ -75,10 +75,10 @@ impl Kvm {
         Ok(cpuid.as_slice().to_vec())
     }
 
-    /// Creates a virtual machine with nothing in it.
+    /// Creates an empty VM.
     ///
     /// # Errors
-    /// A required capability is missing, or the host has no room for another VM.
+    /// A required capability is missing, or the host can't create another VM.
     pub fn create_vm(&self) -> Result<Vm, Error> {
         if let Some(missing) = self.missing_capabilities().first() {
             return Err(Error::MissingCapability(missing.name));
@@ -87,7 +87,7 @@ impl Kvm {
     }
 }
 
-/// Calls `create` again for as long as a signal interrupts it, in which case nothing was created.
+/// Repeats `create` while a signal interrupts it, in which case nothing was created.
 fn uninterrupted<T>(
     mut create: impl FnMut() -> Result<T, kvm_ioctls::Error>,
 ) -> Result<T, kvm_ioctls::Error> {
@@ -103,7 +103,7 @@ fn uninterrupted<T>(
 mod tests {
     use super::*;
 
-    /// What the kernel answers, the last one first.
+    /// Runs `uninterrupted` on the kernel's `answers`, given last first; also returns how many are left.
     fn answered(mut answers: Vec<Result<u32, i32>>) -> (Result<u32, i32>, usize) {
         let create = || answers.pop().expect("no call too many").map_err(kvm_ioctls::Error::new);
         let result = uninterrupted(create).map_err(|error| error.errno());

@@ -1,5 +1,5 @@
-//! One virtual processor: entering the guest and coming back.
-#![allow(unsafe_code)] // The data of an exit lies in the page shared with the kernel.
+//! A vCPU: entering the guest and decoding its exits.
+#![allow(unsafe_code)] // Exit data is in the page shared with the kernel.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::error::Named;
-use crate::held::Held;
+use crate::guest_memory::GuestMemory;
 use crate::x86_64::{GuestDebug, StateLens};
 use crate::{EmulationFailure, Error, Exit, ImmediateExit};
 
-/// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM tells the instruction.
+/// KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: KVM provides the instruction's bytes.
 const EMULATION_HAS_INSTRUCTION: u64 = 1;
 
-/// One virtual processor.
+/// A vCPU.
 #[derive(Debug)]
 pub struct KvmVcpu {
     pub(crate) fd: VcpuFd,
     immediate_exit: Arc<ImmediateExit>,
-    /// What was set last.
+    /// The debug settings last set.
     pub(crate) guest_debug: GuestDebug,
-    /// Of the parts of its state that aren't the same everywhere.
+    /// Lengths of state components that depend on the host.
     pub(crate) lens: StateLens,
-    /// What the guest can reach, mapped for as long as it can run.
-    pub(crate) memory: Held,
+    /// Guest memory, kept mapped while the vCPU exists.
+    pub(crate) memory: GuestMemory,
 }
 
-/// An exit without its borrow, so that the page can be looked at once more.
+/// An exit without its borrow, so that the page can be accessed again.
 enum Raw {
     PortIn(u16, *mut u8, usize),
     PortOut(u16, *const u8, usize),
@@ -37,31 +37,31 @@ enum Raw {
 }
 
 impl KvmVcpu {
-    pub(crate) fn new(fd: VcpuFd, memory: Held, lens: StateLens) -> Result<Self, Error> {
+    pub(crate) fn new(fd: VcpuFd, memory: GuestMemory, lens: StateLens) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
         Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), lens, memory })
     }
 
-    /// The flag with which other threads make [`run`](Self::run) return.
+    /// The flag by which other threads make [`run`](Self::run) return.
     pub fn immediate_exit(&self) -> &Arc<ImmediateExit> {
         &self.immediate_exit
     }
 
-    /// Enters the guest, until it does something that KVM leaves to us.
+    /// Enters the guest and runs it until an exit that the caller has to handle.
     ///
-    /// Also completes the access of the previous exit. Call it from one thread only, for KVM's sake always
-    /// the same.
+    /// It first completes the access of the previous exit. Always call it on the same thread, as KVM
+    /// requires.
     ///
     /// # Errors
-    /// KVM_RUN failed for another reason than an interruption.
+    /// KVM_RUN failed for a reason other than an interruption.
     pub fn run(&mut self) -> Result<Exit<'_>, Error> {
         loop {
-            // Most kinds of exit return from inside the match; the others need the page once more, which
-            // VcpuExit borrows. Its lifetime is erased where an exit is returned, because the compiler
-            // would otherwise extend a conditional borrow to the whole loop.
+            // Most exits return from inside the match; the others have to access the page again, which
+            // VcpuExit borrows. The lifetime is erased because the compiler would otherwise extend a
+            // conditionally returned borrow to the whole loop.
             let fd: *mut VcpuFd = &raw mut self.fd;
-            // SAFETY: `fd` points to `self.fd`, which is borrowed exclusively for as long as the returned
-            // Exit lives; this reference isn't used after another one is made from `fd` or `self`.
+            // SAFETY: `fd` points to `self.fd`, which is borrowed exclusively while the returned Exit lives.
+            // This reference isn't used after another one is made from `fd` or `self`.
             let fd: &mut VcpuFd = unsafe { &mut *fd };
             let raw = match fd.run() {
                 Ok(VcpuExit::IoIn(port, data)) => Raw::PortIn(port, data.as_mut_ptr(), data.len()),
@@ -79,7 +79,7 @@ impl KvmVcpu {
                 Ok(VcpuExit::InternalError) => Raw::InternalError,
                 Ok(_) => return Ok(Exit::Other { reason: self.page().exit_reason }),
                 Err(e) if e.errno() == libc::EINTR => return Ok(Exit::Interrupted),
-                // The first KVM_RUN of a processor that waits for INIT says "try again" when INIT comes.
+                // The first KVM_RUN of a vCPU that waits for INIT returns EAGAIN when INIT arrives.
                 Err(e) if e.errno() == libc::EAGAIN => continue,
                 Err(e) => return Err(e).named("KVM_RUN"),
             };
@@ -87,9 +87,10 @@ impl KvmVcpu {
         }
     }
 
-    /// Completes the access of the previous exit and doesn't enter the guest: KVM_RUN with `immediate_exit`. With
-    /// [`Exit::Interrupted`] it is complete, and the registers are those after the instruction. Any other exit is the next access
-    /// of the same instruction, or the end of a single step; answer it as one of [`run`](Self::run).
+    /// Completes the access of the previous exit without entering the guest: KVM_RUN with `immediate_exit`.
+    /// If it returns [`Exit::Interrupted`], the access is complete and the registers are those after the
+    /// instruction. Any other exit is the instruction's next access or the end of a single step; handle it
+    /// like an exit of [`run`](Self::run).
     ///
     /// # Errors
     /// As for [`run`](Self::run).
@@ -107,9 +108,9 @@ impl KvmVcpu {
         match raw {
             Raw::PortIn(port, data, len) => {
                 let width = self.port_width();
-                // SAFETY: kvm-ioctls gave this range of the shared mapping as a slice a moment ago; the
-                // mapping lives as long as `self.fd`, nobody else refers to that part of it, and the kernel
-                // touches it only inside KVM_RUN, which needs `&mut self`.
+                // SAFETY: kvm-ioctls has just returned this range of the shared mapping as a slice. The
+                // mapping lives as long as `self.fd`, no other reference to that range exists, and the kernel
+                // accesses it only inside KVM_RUN, which needs `&mut self`.
                 let data = unsafe { std::slice::from_raw_parts_mut(data, len) };
                 Exit::PortIn { port, width, data }
             }
@@ -125,7 +126,7 @@ impl KvmVcpu {
         }
     }
 
-    /// Bytes per access of a port exit; never 0, whatever the kernel says.
+    /// Bytes per access of a port exit; never 0, whatever the kernel reports.
     fn port_width(&mut self) -> usize {
         // SAFETY: the exit reason was KVM_EXIT_IO, for which the kernel fills this member of the union.
         let io = unsafe { &self.page().__bindgen_anon_1.io };
@@ -145,12 +146,13 @@ impl KvmVcpu {
         if suberror != KVM_INTERNAL_ERROR_EMULATION {
             return Exit::InternalError { suberror };
         }
-        // SAFETY: this member lies over `internal` for this suberror; all its bits are plain integers.
+        // SAFETY: this member of the union overlays `internal` for this suberror; its fields are plain
+        // integers.
         let failure = unsafe { &page.__bindgen_anon_1.emulation_failure };
-        let told = failure.ndata > 1 && failure.flags & EMULATION_HAS_INSTRUCTION != 0;
+        let has_bytes = failure.ndata > 1 && failure.flags & EMULATION_HAS_INSTRUCTION != 0;
         // SAFETY: the only member of this union.
         let instruction = unsafe { &failure.__bindgen_anon_1.__bindgen_anon_1 };
-        let len = if told { instruction.insn_size.min(15).into() } else { 0 };
+        let len = if has_bytes { instruction.insn_size.min(15).into() } else { 0 };
         let mut failure = EmulationFailure::new(&instruction.insn_bytes[..len]);
         if len == 0 {
             failure = EmulationFailure::new(&self.bytes_at_instruction_pointer());

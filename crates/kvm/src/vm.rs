@@ -1,5 +1,5 @@
-//! One virtual machine.
-#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION gives the guest our memory.
+//! A virtual machine.
+#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION maps host memory into the guest.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -10,11 +10,11 @@ use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Named;
-use crate::held::{Alias, Held};
+use crate::guest_memory::{Alias, GuestMemory};
 use crate::x86_64::StateLens;
 use crate::{DirtyPages, Error, KvmVcpu};
 
-/// One virtual machine, and the memory that its guest can reach.
+/// A virtual machine, and the memory that its guest can reach.
 #[derive(Debug)]
 pub struct Vm {
     pub(crate) fd: VmFd,
@@ -25,24 +25,24 @@ pub struct Vm {
 /// The memory slots.
 #[derive(Debug, Default)]
 struct Slots {
-    /// Each at its number.
+    /// The slots, indexed by slot number.
     list: Vec<Slot>,
-    memory: Held,
+    memory: GuestMemory,
 }
 
-/// One memory slot.
+/// A memory slot.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     gpa: u64,
     len: u64,
-    /// `hva..hva + len` belongs to the slots' `memory`.
+    /// `hva..hva + len` is mapped by `Slots::memory`.
     hva: u64,
     /// KVM_MEM_*.
     flags: u32,
 }
 
 impl Slots {
-    /// The slot that has memory at `gpa`, and its number.
+    /// Finds the slot that contains `gpa`, and its number.
     fn at(&mut self, gpa: u64) -> Result<(u32, &mut Slot), Error> {
         let has = |slot: &Slot| slot.gpa <= gpa && gpa - slot.gpa < slot.len;
         let number = self.list.iter().position(has).ok_or(Error::NoMemory { gpa })?;
@@ -50,10 +50,10 @@ impl Slots {
     }
 }
 
-/// Where a guest's write can signal an eventfd.
+/// An address for which guest writes can signal an eventfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteAddress {
-    /// A port.
+    /// An I/O port.
     Port(u16),
     /// A guest-physical address without memory.
     Mmio(u64),
@@ -64,33 +64,34 @@ impl Vm {
         Self { fd, slots: Mutex::default() }
     }
 
-    /// Gives the guest `ram`, a memory slot for each of its regions. The VM and its vCPUs keep it mapped.
+    /// Adds a memory slot for each region of `ram`. The VM and its vCPUs keep it mapped.
     ///
     /// # Errors
-    /// A region overlaps a slot that is there already, or KVM is out of slots.
+    /// A region overlaps an existing slot, or KVM is out of slots.
     pub fn add_memory(&self, ram: &GuestRam) -> Result<(), Error> {
         self.add_memory_for(ram, Access::ReadWrite)
     }
 
-    /// As [`add_memory`](Self::add_memory), for memory that the guest may only read: a store leaves KVM as one to an address
-    /// without memory, and the monitor decides what becomes of it.
+    /// Like [`add_memory`](Self::add_memory), with the given guest access. A store to read-only memory exits
+    /// like a store to an address without memory, for the monitor to handle.
     ///
     /// # Errors
-    /// As for [`add_memory`](Self::add_memory); with [`Access::Read`] also where the host's KVM has no read-only slots.
+    /// As for [`add_memory`](Self::add_memory); for [`Access::Read`] also if the host's KVM doesn't support
+    /// read-only slots.
     pub fn add_memory_for(&self, ram: &GuestRam, access: Access) -> Result<(), Error> {
         let mut slots = self.slots();
-        // Before the slots: the guest must never see memory that nobody holds.
+        // Before the slots are set: the guest must never see memory that isn't kept mapped.
         slots.memory.ram.push(ram.clone());
         ram.regions().try_for_each(|region| {
             self.add_slot(&mut slots, region.gpa, region.len, region.hva, slot_flags(access))
         })
     }
 
-    /// Shows the guest the bytes of `ram` at `source` once more, at `gpa`, where it can only read them: a store there
-    /// leaves KVM as one to an address without memory.
+    /// Maps the range `source` of `ram` a second time, read-only, at `gpa`. A store there exits like a store
+    /// to an address without memory.
     ///
     /// # Errors
-    /// `source` isn't whole pages inside one region of `ram`, or the addresses at `gpa` belong to a slot.
+    /// `source` isn't made of whole pages inside one region of `ram`, or the range at `gpa` overlaps a slot.
     pub fn add_read_only_alias(&self, ram: &GuestRam, source: Range<u64>, gpa: u64) -> Result<(), Error> {
         let inside = |gpa: u64, len: u64| source.start >= gpa && source.end <= gpa + len;
         let region = ram.regions().find(|region| inside(region.gpa, region.len));
@@ -101,11 +102,11 @@ impl Vm {
         self.add_slot(&mut slots, gpa, source.end - source.start, hva, KVM_MEM_READONLY)
     }
 
-    /// Gives the guest `memory`, in a slot. If it may only read that, a store leaves KVM as one to an address without memory.
+    /// Adds a slot for `memory`. If it is read-only, a store exits like a store to an address without memory.
     /// The VM and its vCPUs keep it mapped.
     ///
     /// # Errors
-    /// It overlaps a slot that is there already, or KVM is out of slots.
+    /// It overlaps an existing slot, or KVM is out of slots.
     pub fn add_file_memory(&self, memory: &FileMemory) -> Result<(), Error> {
         let flags = slot_flags(memory.access());
         let mut slots = self.slots();
@@ -114,7 +115,7 @@ impl Vm {
         self.add_slot(&mut slots, region.gpa, region.len, region.hva, flags)
     }
 
-    /// `hva..hva + len` belongs to one of `slots.memory`.
+    /// `hva..hva + len` must be mapped by `slots.memory`.
     fn add_slot(&self, slots: &mut Slots, gpa: u64, len: u64, hva: u64, flags: u32) -> Result<(), Error> {
         let slot = Slot { gpa, len, hva, flags };
         self.set_slot(slots.list.len() as u32, slot)?;
@@ -122,7 +123,7 @@ impl Vm {
         Ok(())
     }
 
-    /// `slot` is one of `self.slots`, or about to be.
+    /// `slot` must be in `self.slots`, or about to be added.
     fn set_slot(&self, number: u32, slot: Slot) -> Result<(), Error> {
         let slot = kvm_userspace_memory_region {
             slot: number,
@@ -131,17 +132,18 @@ impl Vm {
             memory_size: slot.len,
             userspace_addr: slot.hva,
         };
-        // SAFETY: hva..hva+len is a live mapping that belongs to one of the slots' `memory`, by the callers, which are the
-        // functions here. It stays mapped while the guest can run: `self.slots` and every vCPU hold clones of it. No Rust
-        // reference into it exists, by the contracts of GuestRam and FileMemory.
+        // SAFETY: hva..hva+len is a live mapping held by the slots' `memory`, as ensured by the callers, all
+        // of which are in this file. It stays mapped while the guest can run, because `self.slots` and every
+        // vCPU hold clones of it. No Rust reference into it exists, by the contracts of GuestRam and
+        // FileMemory.
         unsafe { self.fd.set_user_memory_region(slot) }.named("KVM_SET_USER_MEMORY_REGION")
     }
 
-    /// Whether KVM notes from now on which pages the guest writes, in the memory slot at `gpa` (KVM_MEM_LOG_DIRTY_PAGES). What
-    /// was noted is lost when it is switched off.
+    /// Enables or disables dirty logging for the memory slot at `gpa` (KVM_MEM_LOG_DIRTY_PAGES). Disabling it
+    /// discards the log.
     ///
     /// # Errors
-    /// There is no memory at `gpa`, or it can only be read.
+    /// There is no memory at `gpa`, or it is read-only.
     pub fn log_dirty_pages(&self, gpa: u64, on: bool) -> Result<(), Error> {
         let mut slots = self.slots();
         let (number, slot) = slots.at(gpa)?;
@@ -152,12 +154,13 @@ impl Vm {
         Ok(())
     }
 
-    /// The pages of the memory slot at `gpa` that the guest has written since the last call, or since
-    /// [`log_dirty_pages`](Self::log_dirty_pages) (KVM api.rst KVM_GET_DIRTY_LOG). A page that the guest
-    /// has only read may be among them, when KVM has made it writable; what the monitor writes isn't.
+    /// Returns and clears the dirty log of the memory slot at `gpa`: the pages that the guest has written
+    /// since the last call, or since [`log_dirty_pages`](Self::log_dirty_pages) (KVM api.rst
+    /// KVM_GET_DIRTY_LOG). It may include pages that were only read, if KVM made them writable. It doesn't
+    /// include the monitor's own writes.
     ///
     /// # Errors
-    /// There is no memory at `gpa`, or its dirty pages aren't logged.
+    /// There is no memory at `gpa`, or dirty logging isn't enabled for it.
     pub fn take_dirty_pages(&self, gpa: u64) -> Result<DirtyPages, Error> {
         let mut slots = self.slots();
         let (number, slot) = slots.at(gpa)?;
@@ -168,20 +171,19 @@ impl Vm {
         Ok(DirtyPages::new(slot.gpa, bitmap))
     }
 
-    /// Lets every write to `line` raise the global system interrupt `gsi`, without a system call of ours
-    /// (irqfd).
+    /// Makes each write to `line` raise the global system interrupt `gsi` in the kernel (irqfd).
     ///
     /// # Errors
-    /// There is no in-kernel interrupt controller, or the eventfd has a GSI already.
+    /// There is no in-kernel interrupt controller, or the eventfd is already connected.
     pub fn connect_irq(&self, line: &EventFd, gsi: u32) -> Result<(), Error> {
         self.fd.register_irqfd(line, gsi).named("KVM_IRQFD")
     }
 
-    /// Lets every write of the guest at `at` signal `event` instead of leaving the guest (ioeventfd); with `value`, only
-    /// one of these 32 bits.
+    /// Makes guest writes to `at` signal `event` instead of exiting (ioeventfd). With `value`, only 32-bit
+    /// writes of that value do.
     ///
     /// # Errors
-    /// The same address and value are connected already.
+    /// The same address and value are already connected.
     pub fn connect_write(&self, event: &EventFd, at: WriteAddress, value: Option<u32>) -> Result<(), Error> {
         let at = match at {
             WriteAddress::Port(port) => IoEventAddress::Pio(port.into()),
@@ -194,10 +196,10 @@ impl Vm {
         .named("KVM_IOEVENTFD")
     }
 
-    /// Creates the vCPU number `id`.
+    /// Creates the vCPU with this id.
     ///
     /// # Errors
-    /// The id is taken or above the host's limit.
+    /// The id is taken or exceeds the host's limit.
     pub fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, Error> {
         let fd = self.fd.create_vcpu(id.into()).named("KVM_CREATE_VCPU")?;
         KvmVcpu::new(fd, self.slots().memory.clone(), StateLens::of(&self.fd))
@@ -208,7 +210,7 @@ impl Vm {
     }
 }
 
-/// KVM_MEM_* for what the guest may do.
+/// KVM_MEM_* flags for this guest access.
 fn slot_flags(access: Access) -> u32 {
     match access {
         Access::Read => KVM_MEM_READONLY,

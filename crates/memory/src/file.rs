@@ -1,4 +1,4 @@
-//! A file that the guest sees as memory.
+//! Files mapped into guest-physical memory.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -9,49 +9,51 @@ use vm_memory::{FileOffset, MmapRegion};
 
 use crate::{PAGE_LEN, Region, mapping};
 
-/// What the guest may do with a [`FileMemory`].
+/// Guest access to a [`FileMemory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It loads.
+    /// Loads only.
     Read,
-    /// It loads and stores, and its stores reach the file.
+    /// Loads and stores. Stores reach the file.
     ReadWrite,
 }
 
-/// Why a file can't be memory of the guest.
+/// Errors from [`FileMemory::new`].
 #[derive(Debug, thiserror::Error)]
 pub enum FileMemoryError {
-    /// It isn't whole pages, or ends behind the last address.
-    #[error("{len:#x} bytes of a file at {gpa:#x} aren't whole 4 KiB pages")]
+    /// The range isn't page-aligned, is empty, or exceeds the 64-bit address space.
+    #[error("file mapping of {len:#x} bytes at {gpa:#x} isn't made of whole 4 KiB pages")]
     NotPages {
         /// Guest-physical address.
         gpa: u64,
         /// Length in bytes.
         len: u64,
     },
-    /// The file is shorter.
-    #[error("a file of {file_len} bytes where {len} are to be mapped")]
+    /// The file is shorter than the mapping.
+    #[error("can't map {len} bytes of a file that has {file_len}")]
     Short {
-        /// Length asked for, in bytes.
+        /// Requested length in bytes.
         len: u64,
-        /// What there is, in bytes.
+        /// Length of the file in bytes.
         file_len: u64,
     },
-    /// The file isn't open for that access, or can't be mapped.
-    #[error("{len} bytes of a file can't be mapped")]
+    /// The file isn't open for the requested access, or mmap failed.
+    #[error("can't map {len} bytes of a file")]
     Map {
-        /// Length asked for, in bytes.
+        /// Requested length in bytes.
         len: u64,
-        /// What is wrong.
+        /// Error from lseek or mmap.
         source: MmapRegionError,
     },
 }
 
-/// A file mapped for the guest. It isn't a part of [`GuestRam`](crate::GuestRam): no device reads or writes it, and neither
-/// does the monitor. So a file that somebody shortens can't hurt the monitor with SIGBUS; a guest that touches what is gone
-/// makes KVM_RUN fail with EFAULT.
+/// A file mapped for guest access only.
 ///
-/// Clones are the same mapping; it is unmapped with the last one.
+/// It isn't part of [`GuestRam`](crate::GuestRam): neither devices nor the monitor access it. Truncating the
+/// file therefore can't kill the monitor with SIGBUS; if the guest touches a page that is gone, KVM_RUN fails
+/// with EFAULT.
+///
+/// Clones share the mapping, which is unmapped when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct FileMemory {
     mapping: Arc<MmapRegion>,
@@ -60,16 +62,17 @@ pub struct FileMemory {
 }
 
 impl FileMemory {
-    /// Maps the first `len` bytes of `file`, for the guest to see at `gpa`. What the guest stores is in the file's page
-    /// cache; it is on stable storage after fdatasync(2).
+    /// Maps the first `len` bytes of `file` at guest-physical address `gpa`. Guest stores go to the file's
+    /// page cache and are durable after fdatasync(2).
     ///
     /// # Errors
-    /// `gpa` and `len` aren't whole pages; the file is shorter, isn't open for `access`, or can't be mapped.
+    /// `gpa` or `len` isn't page-aligned, `len` is 0, the file is shorter than `len`, it isn't open for
+    /// `access`, or mmap fails.
     pub fn new(file: File, len: u64, gpa: u64, access: Access) -> Result<Self, FileMemoryError> {
         let is_whole = gpa.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && len > 0;
         let size = usize::try_from(len).ok().filter(|_| is_whole && gpa.checked_add(len).is_some());
         let size = size.ok_or(FileMemoryError::NotPages { gpa, len })?;
-        // Of a block device too. mmap itself would take any length.
+        // Seek to get the length: unlike fstat, this works for block devices. mmap itself accepts any length.
         let file_len = (&file).seek(SeekFrom::End(0));
         let file_len =
             file_len.map_err(|error| FileMemoryError::Map { len, source: MmapRegionError::Mmap(error) })?;
@@ -85,12 +88,12 @@ impl FileMemory {
         Ok(Self { mapping: Arc::new(mapping), gpa, access })
     }
 
-    /// What its memory slot needs.
+    /// The region for the KVM memory slot.
     pub fn region(&self) -> Region {
         Region { gpa: self.gpa, len: self.mapping.size() as u64, hva: self.mapping.as_ptr() as u64 }
     }
 
-    /// What the guest may do with it.
+    /// What the guest may do with the mapping.
     pub fn access(&self) -> Access {
         self.access
     }
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn file_memory_longer_than_its_file_is_refused() {
         let error = FileMemory::new(file(0x1000), 0x2000, 0, Access::Read).unwrap_err();
-        assert_eq!(error.to_string(), "a file of 4096 bytes where 8192 are to be mapped");
+        assert_eq!(error.to_string(), "can't map 8192 bytes of a file that has 4096");
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Builds guest RAM over [vm-memory](vm_memory).
 //!
-//! [`GuestRam`] maps a list of guest-physical ranges into the monitor, zeroed, and hands out two things: the
-//! [`Memory`] through which loaders and devices read and write, and the [`Region`]s that KVM's memory slots
-//! are made of. No Rust reference to guest RAM exists; the guest may write any byte at any time. What the guest doesn't
-//! need any more is given back to the host by [`GuestRam::discard`]. Its [`Backing`] is the monitor's own memory, or a file that other
-//! processes can map too.
+//! [`GuestRam`] maps a list of guest-physical ranges, zeroed, and provides the [`Memory`] that loaders and
+//! devices read and write and the [`Region`]s that KVM memory slots are made of. The guest may write any byte
+//! at any time, so no Rust reference to guest RAM exists. [`GuestRam::discard`] returns unused pages to the
+//! host. Guest RAM is backed by private memory or by a memfd that other processes can map ([`Backing`]).
 //!
-//! [`FileMemory`] maps a file for the guest alone.
+//! [`FileMemory`] maps a file for guest access only.
 //!
 //! ```
 //! use vmm_memory::GuestRam;
@@ -27,8 +26,8 @@ mod shared;
 
 pub use file::{Access, FileMemory, FileMemoryError};
 pub use ram::{Backing, DiscardError, Error, GuestRam, Memory, Region};
-/// The crate whose traits read and write [`Memory`].
+/// Re-exported for its traits, which read and write [`Memory`].
 pub use vm_memory;
 
-/// Size of a page of the host and the guest, in bytes.
+/// Page size of host and guest, in bytes.
 pub const PAGE_LEN: u64 = 4096;

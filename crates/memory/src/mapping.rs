@@ -1,4 +1,4 @@
-//! Mappings that the host can back with huge pages, and what is done with their pages.
+//! Mappings that the host can back with huge pages.
 #![allow(unsafe_code)] // madvise has no safe wrapper in the tree.
 
 use std::io;
@@ -11,10 +11,10 @@ use crate::{PAGE_LEN, shared};
 /// Size and alignment of a transparent huge page on x86_64, in bytes.
 const HUGE_PAGE_LEN: usize = 2 << 20;
 
-/// Attempts at an aligned mapping. One is enough unless other threads map at the same instant.
+/// Attempts to get an aligned mapping. One suffices unless other threads map memory at the same time.
 const ATTEMPTS: usize = 16;
 
-/// Maps `len` zeroed bytes. They count against no overcommit limit before they are touched.
+/// Maps `len` zeroed bytes. They don't count against the overcommit limit (MAP_NORESERVE).
 pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
     let region = aligned(len, || anonymous(len))?;
     leave_out_of_core_dumps(&region);
@@ -24,7 +24,7 @@ pub(crate) fn map(len: usize) -> Result<MmapRegion, MmapRegionError> {
     Ok(region)
 }
 
-/// Maps `len` bytes of `file` for reading and writing, shared with everybody who has it, as memory of the guest.
+/// Maps `len` bytes of `file`, MAP_SHARED, readable and writable, as guest RAM.
 pub(crate) fn map_shared(file: &FileOffset, len: usize) -> Result<MmapRegion, MmapRegionError> {
     let region = map_file(file, len, libc::PROT_READ | libc::PROT_WRITE)?;
     if len >= HUGE_PAGE_LEN {
@@ -33,10 +33,10 @@ pub(crate) fn map_shared(file: &FileOffset, len: usize) -> Result<MmapRegion, Mm
     Ok(region)
 }
 
-/// Maps `len` bytes of `file`, shared with everybody who has it; `protection` is PROT_*.
+/// Maps `len` bytes of `file`, MAP_SHARED. `protection` is made of PROT_* bits.
 ///
 /// # Errors
-/// The file isn't open for that, or can't be mapped.
+/// The file isn't open for that access, or mmap fails.
 pub(crate) fn map_file(
     file: &FileOffset,
     len: usize,
@@ -53,8 +53,9 @@ pub(crate) fn map_file(
     Ok(region)
 }
 
-/// A mapping of `len` bytes that `map` makes, on a huge page's boundary where it is at least one huge page long: a
-/// guest-physical region starts on such a boundary too, so KVM can map the guest in steps of 2 MiB instead of 4 KiB.
+/// Calls `map` until its mapping of `len` bytes starts on a huge page boundary, if it is at least one huge
+/// page long. Guest-physical regions start on such a boundary too, so KVM can map the guest in 2 MiB rather
+/// than 4 KiB pages.
 fn aligned(
     len: usize,
     map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
@@ -63,9 +64,9 @@ fn aligned(
     if len < HUGE_PAGE_LEN {
         return Ok(region);
     }
-    // Linux hands out addresses downwards, so a filler as long as the misalignment, put where a first
-    // mapping landed, pushes the second one onto the boundary. Another thread that maps in between spoils
-    // an attempt; a mapping that stays without the alignment is slower and nothing worse.
+    // Linux allocates addresses top-down. A filler as long as the misalignment, placed where the first
+    // mapping was, therefore pushes the next mapping onto the boundary. Another thread that maps memory in
+    // between spoils the attempt. A mapping that stays misaligned is slower but works.
     for _ in 0..ATTEMPTS {
         let misalignment = region.as_ptr() as usize % HUGE_PAGE_LEN;
         if misalignment == 0 {
@@ -86,11 +87,11 @@ fn anonymous(len: usize) -> Result<MmapRegion, MmapRegionError> {
         .build()
 }
 
-/// Gives the pages of `region` at `offset..offset + len` back to the host: MADV_DONTNEED, or a hole in its file if it has one. They
-/// read as zeros then, and take memory again when they are touched.
+/// Returns the pages of `region` at `offset..offset + len` to the host, by MADV_DONTNEED or, for a file
+/// mapping, by punching a hole. They read as zeros afterwards and are allocated again when touched.
 ///
 /// # Errors
-/// They aren't whole pages inside `region`, or the host refuses.
+/// The range isn't made of whole pages inside `region`, or the host refuses.
 pub(crate) fn discard(region: &MmapRegion, offset: usize, len: usize) -> io::Result<()> {
     let is_whole = offset.is_multiple_of(PAGE_LEN as usize) && len.is_multiple_of(PAGE_LEN as usize);
     let is_inside = offset.checked_add(len).is_some_and(|end| end <= region.size());
@@ -101,32 +102,32 @@ pub(crate) fn discard(region: &MmapRegion, offset: usize, len: usize) -> io::Res
         return shared::discard(file, offset as u64, len as u64);
     }
     let start = region.as_ptr().wrapping_add(offset).cast();
-    // SAFETY: start..start+len is whole pages of the mapping that `region` owns, as was checked just now, so no memory of
-    // anybody else's is touched. What is in the pages changes as if the guest had written zeros, which it may do at any
-    // time: no Rust reference to them exists, by the contract of GuestRam. A system call that is copying to or from them is
-    // the kernel's affair: it finds the old page or a new one.
+    // SAFETY: start..start+len is whole pages of the mapping that `region` owns, as checked above, so no
+    // other memory is affected. The contents change as if the guest had written zeros, which it may do at any
+    // time: no Rust reference to them exists, by the contract of GuestRam. A system call that is copying to
+    // or from these pages sees the old page or a new one; the kernel handles that.
     if unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Keeps a guest's memory out of the monitor's core dumps (MADV_DONTDUMP): they may be kept for long, and be read by others.
+/// Excludes guest memory from the monitor's core dumps (MADV_DONTDUMP), which may be kept and read by others.
 fn leave_out_of_core_dumps(region: &MmapRegion) {
-    // SAFETY: the range is exactly one mapping, owned by `region` and alive. MADV_DONTDUMP changes neither its contents nor its
-    // protection, only what the kernel writes when the process dies.
+    // SAFETY: the range is exactly one live mapping, owned by `region`. MADV_DONTDUMP changes neither its
+    // contents nor its protection, only what the kernel writes when the process dies.
     let refused = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTDUMP) } != 0;
-    // Every kernel since 3.4 does it for such a mapping.
+    // Supported for such mappings since Linux 3.4.
     debug_assert!(!refused, "{}", io::Error::last_os_error());
 }
 
-/// Asks for huge pages behind `region`. A host without them says no, which costs speed only.
+/// Requests transparent huge pages for `region`. Failure costs only speed.
 fn prefer_huge_pages(region: &MmapRegion) {
-    // SAFETY: the range is exactly one mapping, owned by `region` and alive. MADV_HUGEPAGE changes neither
-    // its contents nor its protection, only how the kernel backs it.
+    // SAFETY: the range is exactly one live mapping, owned by `region`. MADV_HUGEPAGE changes neither its
+    // contents nor its protection, only how the kernel backs it.
     let refused = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) } != 0;
     if refused {
-        // EINVAL: a kernel without transparent huge pages. Nothing to do and nobody to tell.
+        // EINVAL: a kernel without transparent huge pages.
         let _ = io::Error::last_os_error();
     }
 }
@@ -142,7 +143,8 @@ mod tests {
         assert_eq!(region.size(), 6 << 20);
     }
 
-    /// Whether a line of smaps begins what is said of the mapping with this address: "7f12a000-7f12c000 rw-p ...".
+    /// Whether a line of smaps is the header of the mapping that holds `address`: "7f12a000-7f12c000 rw-p
+    /// ...".
     fn is_head_of(line: &str, address: usize) -> bool {
         let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
         let number = |text| usize::from_str_radix(text, 16).ok();
@@ -152,8 +154,8 @@ mod tests {
         })
     }
 
-    /// The flags of a mapping (Linux, Documentation/filesystems/proc.rst, VmFlags). The kernel may have made it one with
-    /// neighbours that have the same.
+    /// The mapping's VmFlags (Linux, Documentation/filesystems/proc.rst). The kernel may have merged it with
+    /// neighbours that have the same flags.
     fn flags(region: &MmapRegion) -> Vec<String> {
         let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let address = region.as_ptr() as usize;
@@ -162,7 +164,7 @@ mod tests {
         flags.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// "dd" is "do not include area into core dump".
+    /// "dd" means "do not include area into core dump".
     #[test]
     fn map_is_left_out_of_core_dumps() {
         let file = tempfile::tempfile().unwrap();

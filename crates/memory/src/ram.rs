@@ -1,4 +1,4 @@
-//! Guest RAM: the ranges, their mappings, and what the rest of the workspace sees of them.
+//! Guest RAM: its ranges and their mappings.
 
 use std::io;
 use std::ops::Range;
@@ -11,102 +11,104 @@ use vm_memory::{
 
 use crate::{PAGE_LEN, mapping, shared};
 
-/// The view of guest RAM through which everybody reads and writes.
+/// The guest memory type that loaders and devices read and write.
 pub type Memory = GuestMemoryMmap<()>;
 
-/// What is behind guest RAM.
+/// What backs guest RAM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backing {
-    /// The monitor's own memory.
+    /// Private anonymous memory.
     #[default]
     Private,
-    /// One memfd for all ranges, in their order and without gaps, which other processes can map when they are given its descriptor:
-    /// `GuestMemoryRegion::file_offset` of each region of [`GuestRam::memory`].
+    /// One memfd that holds all ranges, in order and without gaps. Other processes can map it if they are
+    /// passed its descriptor, which is `GuestMemoryRegion::file_offset` of each region of
+    /// [`GuestRam::memory`].
     Shared,
 }
 
-/// Why guest RAM can't be built.
+/// Errors from building guest RAM.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A range is empty, not whole pages, or starts before the end of the one in front of it.
+    /// A range is empty, isn't page-aligned, or starts before the end of the previous one.
     #[error("RAM range {start:#x}..{end:#x} is empty, not made of 4 KiB pages, or out of order")]
     BadRange {
-        /// First address.
+        /// Start of the range.
         start: u64,
-        /// First address behind it.
+        /// End of the range, exclusive.
         end: u64,
     },
-    /// The host gives no memfd of that size.
-    #[error("no memfd of {len_mib} MiB for the guest's RAM")]
+    /// The memfd can't be created at that size.
+    #[error("can't create a memfd of {len_mib} MiB for guest RAM")]
     File {
-        /// Length asked for, in MiB, rounded up.
+        /// Requested length in MiB, rounded up.
         len_mib: u64,
-        /// What the host said.
+        /// Error from the host.
         source: io::Error,
     },
-    /// The host gives no mapping of that size.
-    #[error("no mapping of {len_mib} MiB for the guest's RAM")]
+    /// The host can't map that much memory.
+    #[error("can't map {len_mib} MiB for guest RAM")]
     Map {
-        /// Length asked for, in MiB, rounded up.
+        /// Requested length in MiB, rounded up.
         len_mib: u64,
-        /// What mmap said.
+        /// Error from mmap.
         source: MmapRegionError,
     },
 }
 
-/// Why pages can't be given back to the host.
+/// Errors from [`GuestRam::discard`].
 #[derive(Debug, thiserror::Error)]
 pub enum DiscardError {
-    /// They aren't all pages of RAM.
-    #[error("{len:#x} bytes at {gpa:#x} aren't whole pages of the guest's RAM")]
+    /// The range isn't made of whole pages of guest RAM.
+    #[error("{len:#x} bytes at {gpa:#x} aren't whole pages of guest RAM")]
     NotPages {
         /// Guest-physical address.
         gpa: u64,
         /// Length in bytes.
         len: u64,
     },
-    /// The host keeps them, as it does with locked memory.
-    #[error("the host doesn't take back {len:#x} bytes at {gpa:#x} of the guest's RAM")]
+    /// The host refuses, as it does for locked memory.
+    #[error("can't discard {len:#x} bytes at {gpa:#x} of guest RAM")]
     Refused {
         /// Guest-physical address.
         gpa: u64,
         /// Length in bytes.
         len: u64,
-        /// What the host said.
+        /// Error from the host.
         source: io::Error,
     },
 }
 
-/// One piece of the guest's memory: what a KVM memory slot needs.
+/// A range of guest memory, with what a KVM memory slot needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Guest-physical address of its first byte.
     pub gpa: u64,
     /// Length in bytes, a multiple of [`PAGE_LEN`].
     pub len: u64,
-    /// Address of its first byte in the monitor.
+    /// Host virtual address of its first byte.
     pub hva: u64,
 }
 
-/// The guest's RAM, mapped and zeroed. Clones are the same RAM; it is unmapped with the last one.
+/// Guest RAM, mapped and initially zero. Clones share the RAM, which is unmapped when the last one is
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
     memory: Arc<Memory>,
 }
 
 impl GuestRam {
-    /// Maps `ranges` of guest-physical addresses, given in ascending order, of the monitor's own memory.
+    /// Maps private memory for `ranges` of guest-physical addresses, which must be in ascending order.
     ///
     /// # Errors
-    /// As [`with_backing`](Self::with_backing).
+    /// As for [`with_backing`](Self::with_backing).
     pub fn new(ranges: &[Range<u64>]) -> Result<Self, Error> {
         Self::with_backing(ranges, Backing::Private)
     }
 
-    /// Maps `ranges` of guest-physical addresses, given in ascending order.
+    /// Maps memory for `ranges` of guest-physical addresses, which must be in ascending order.
     ///
     /// # Errors
-    /// A range isn't made of whole pages, ranges overlap, or the host has no room for the mapping or its file.
+    /// A range isn't made of whole pages, ranges overlap, or the host can't create the mapping or its memfd.
     pub fn with_backing(ranges: &[Range<u64>], backing: Backing) -> Result<Self, Error> {
         check(ranges)?;
         let len: u64 = ranges.iter().map(|range| range.end - range.start).sum();
@@ -131,12 +133,12 @@ impl GuestRam {
         Ok(Self { memory: Arc::new(memory) })
     }
 
-    /// Reads and writes the RAM.
+    /// The memory, for reading and writing.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// The pieces in ascending order of guest-physical address; a piece's place is its slot number.
+    /// The regions in ascending order of guest-physical address. A region's index is its slot number.
     pub fn regions(&self) -> impl Iterator<Item = Region> {
         self.memory.iter().map(|region| Region {
             gpa: region.start_addr().0,
@@ -145,16 +147,20 @@ impl GuestRam {
         })
     }
 
-    /// Gives the pages at `gpa..gpa + len` back to the host, which may span regions that touch. They read as zeros from then
-    /// on, for the guest too, and take memory of the host again when somebody touches them (madvise(2), MADV_DONTNEED, or
-    /// fallocate(2), FALLOC_FL_PUNCH_HOLE, of shared RAM; KVM follows by its MMU notifier). A guest may be let choose them: it reaches its own memory and no other.
+    /// Returns the pages at `gpa..gpa + len` to the host. The range may span adjacent regions.
     ///
-    /// A device that reads or writes them meanwhile does so before or behind it: its data may be lost to the guest, which
-    /// gave away memory that it still used. A device's request to the host whose pages are pinned (O_DIRECT) goes on with
-    /// the old ones, which nobody sees any more.
+    /// The pages read as zeros afterwards, for the guest too, and are allocated again when touched
+    /// (madvise(2), MADV_DONTNEED; for shared RAM fallocate(2), FALLOC_FL_PUNCH_HOLE; KVM's MMU notifier
+    /// updates the guest's mappings). It is safe to let the guest choose the range: only its own memory is
+    /// affected.
+    ///
+    /// A device that accesses the pages concurrently does so before or after the discard. What it writes may
+    /// be lost, but the guest gave that memory away. Host I/O that has pinned the pages (O_DIRECT) continues
+    /// with the old pages, which nobody sees any more.
     ///
     /// # Errors
-    /// They aren't all pages of RAM, and none was given back; or the host refuses some.
+    /// The range isn't made of whole pages of RAM, in which case nothing is discarded; or the host refuses
+    /// some of it.
     pub fn discard(&self, gpa: u64, len: u64) -> Result<(), DiscardError> {
         let is_whole = gpa.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && len > 0;
         let size = usize::try_from(len).ok().filter(|_| is_whole);
@@ -174,7 +180,7 @@ impl GuestRam {
     }
 }
 
-/// Whether they are whole pages, each after the one before.
+/// Checks that each range is page-aligned and starts at or after the end of the previous one.
 fn check(ranges: &[Range<u64>]) -> Result<(), Error> {
     let mut previous_end = 0;
     for &Range { start, end } in ranges {
@@ -226,13 +232,13 @@ mod tests {
 
     #[test]
     fn ram_larger_than_the_address_space_is_an_error() {
-        // 2^47 bytes is the whole of user space on x86_64 with four-level paging.
+        // 2^47 bytes is all of user space on x86_64 with four-level paging.
         let error = GuestRam::new(&[0..1 << 47]).unwrap_err();
-        assert_eq!(error.to_string(), "no mapping of 134217728 MiB for the guest's RAM");
+        assert_eq!(error.to_string(), "can't map 134217728 MiB for guest RAM");
     }
 
-    /// How many bytes of it take memory of the host (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63 is "page
-    /// present", bit 62 "page swapped").
+    /// Bytes of the region that occupy host memory (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63
+    /// is "page present", bit 62 "page swapped").
     fn resident(region: Region) -> u64 {
         let mut entries = vec![0; (region.len / PAGE_LEN * 8) as usize];
         let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
@@ -271,27 +277,28 @@ mod tests {
         let ram = GuestRam::new(&[0..0x2000, 0x3000..0x4000]).unwrap();
         ram.memory().write_obj(7_u8, GuestAddress(0x1000)).unwrap();
         let refused = |gpa, len| matches!(ram.discard(gpa, len), Err(DiscardError::NotPages { .. }));
-        // Into a hole, over one, behind the end, around the address space; no page, half a page, half a page away.
+        // Into a hole, across a hole, past the end, wrapping around; empty, half a page, misaligned by half a
+        // page.
         assert!(refused(0x1000, 0x2000) && refused(0x1000, 0x3000) && refused(0x3000, 0x2000));
         assert!(refused(0x1000, !0xfff) && refused(!0xfff, 0x1000) && refused(!0xfff, 0x2000));
         assert!(refused(0x1000, 0) && refused(0x1000, 0x800) && refused(0x800, 0x1000));
         assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x1000)).unwrap(), 7);
         let error = ram.discard(0x1000, 0x3000).unwrap_err();
-        assert_eq!(error.to_string(), "0x3000 bytes at 0x1000 aren't whole pages of the guest's RAM");
+        assert_eq!(error.to_string(), "0x3000 bytes at 0x1000 aren't whole pages of guest RAM");
     }
 
     fn shared(ranges: &[Range<u64>]) -> GuestRam {
         GuestRam::with_backing(ranges, Backing::Shared).unwrap()
     }
 
-    /// How many bytes of memory the file of shared RAM takes: st_blocks counts 512 bytes each.
+    /// Bytes of host memory that the memfd occupies: st_blocks counts 512-byte units.
     fn file_memory(ram: &GuestRam) -> u64 {
         let region = ram.memory().iter().next().unwrap();
         std::os::unix::fs::MetadataExt::blocks(&region.file_offset().unwrap().file().metadata().unwrap())
             * 512
     }
 
-    /// What another process would map.
+    /// The memfd as another process would map it.
     #[test]
     fn shared_ram_is_one_file_in_the_order_of_the_ranges() {
         let ram = shared(&[0..0x2000, 0x1_0000_0000..0x1_0000_1000]);
@@ -324,7 +331,7 @@ mod tests {
         let ram = shared(&[0..0x40_0000, 0x40_0000..0x80_0000]);
         ram.memory().write_slice(&vec![7; 0x80_0000], GuestAddress(0)).unwrap();
         assert_eq!(file_memory(&ram), 0x80_0000);
-        // Of both regions, which begin at different places of the file.
+        // The range covers parts of both regions, whose file offsets differ.
         ram.discard(0x20_0000, 0x40_0000).unwrap();
         assert_eq!(file_memory(&ram), 0x40_0000);
         let mut bytes = vec![1; 0x80_0000];
@@ -346,11 +353,11 @@ mod tests {
     #[test]
     fn shared_ram_larger_than_a_file_can_be_is_an_error() {
         let error = GuestRam::with_backing(&[0..1 << 63], Backing::Shared).unwrap_err();
-        assert_eq!(error.to_string(), "no memfd of 8796093022208 MiB for the guest's RAM");
+        assert_eq!(error.to_string(), "can't create a memfd of 8796093022208 MiB for guest RAM");
     }
 
     proptest! {
-        /// Regions give back exactly the ranges asked for, in order.
+        /// The regions are exactly the ranges asked for, in order.
         #[test]
         fn regions_are_the_ranges(pieces in prop::collection::vec((0u64..4, 1u64..8), 1..6)) {
             let mut at = 0;

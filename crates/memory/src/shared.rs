@@ -1,4 +1,4 @@
-//! The file of shared RAM: a memfd, which other processes can map when they are given it.
+//! The memfd behind shared guest RAM, which other processes can map when they are passed its descriptor.
 
 use std::fs::File;
 use std::io;
@@ -9,11 +9,11 @@ use rustix::fs::{
 };
 use vm_memory::FileOffset;
 
-/// What /proc/PID/maps shows: `/memfd:guest-ram (deleted)`.
+/// The name shown in /proc/PID/maps: `/memfd:guest-ram (deleted)`.
 const NAME: &str = "guest-ram";
 
-/// A new file of `len` zeros, which takes no memory before it is touched. Nobody can change its length, and so make an access to a
-/// mapping of it a SIGBUS; nor lift that seal.
+/// Creates a memfd of `len` zero bytes, which takes no memory until it is touched. It is sealed: nobody can
+/// change its length, which would make an access to a mapping of it raise SIGBUS, or remove the seals.
 pub(crate) fn file(len: u64) -> io::Result<Arc<File>> {
     let file = File::from(memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     ftruncate(&file, len)?;
@@ -21,8 +21,9 @@ pub(crate) fn file(len: u64) -> io::Result<Arc<File>> {
     Ok(Arc::new(file))
 }
 
-/// Gives the pages at `offset..offset + len` of a region of `file` back to the host, in every process that maps them. They read as
-/// zeros then. MADV_DONTNEED wouldn't do: it only unmaps, and the file keeps its pages.
+/// Returns the pages at `offset..offset + len` of a region of `file` to the host, for every process that maps
+/// them. They read as zeros afterwards. MADV_DONTNEED isn't enough: it only unmaps the pages, and the file
+/// keeps them.
 pub(crate) fn discard(file: &FileOffset, offset: u64, len: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(fallocate(file.file(), flags, file.start() + offset, len)?)
@@ -45,7 +46,7 @@ mod tests {
         assert_eq!(unsealed, rustix::io::Errno::PERM);
     }
 
-    /// A program that the monitor starts doesn't get the guest's memory with it.
+    /// A program that the monitor starts must not inherit guest memory.
     #[test]
     fn file_is_closed_on_exec() {
         let flags = rustix::io::fcntl_getfd(file(0x1000).unwrap()).unwrap();

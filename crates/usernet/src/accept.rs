@@ -1,4 +1,4 @@
-//! What comes in at the forwarded ports.
+//! Incoming connections and datagrams at forwarded ports.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,24 +13,25 @@ use crate::host;
 use crate::link::HEADER_LEN;
 use crate::packet::{datagram_header_len, write_datagram};
 use crate::presence::Treatment;
-use crate::pulled::Pulled;
+use crate::pull_outcome::PullOutcome;
 use crate::services::Answer;
 use crate::table::Token;
 use crate::tcp::Tcp;
-use crate::udp::Visitor;
+use crate::udp::ForwardedUdp;
 use crate::usernet::{UserNet, retry_at};
 
-/// The first of the ports that connections into the guest appear to come from (RFC 6335 §6, dynamic ports).
+/// First of the gateway's ports that connections into the guest appear to come from (RFC 6335 §6, dynamic
+/// ports).
 const FIRST_PORT: u16 = 49152;
 
 impl UserNet {
-    /// Takes one connection or datagram at a forwarded port.
-    pub(crate) fn pull_listener(&mut self, number: usize, into: &mut [u8]) -> Pulled {
-        let Some(listener) = self.listeners.get(number) else { return Pulled::Idle(None) };
+    /// Accepts one connection or receives one datagram at a forwarded port.
+    pub(crate) fn pull_listener(&mut self, number: usize, into: &mut [u8]) -> PullOutcome {
+        let Some(listener) = self.listeners.get(number) else { return PullOutcome::Idle(None) };
         if !listener.readable {
-            return Pulled::Idle(None);
+            return PullOutcome::Idle(None);
         }
-        // Nobody waits for a datagram to be refused.
+        // UDP has no way to refuse, so nothing is asked first.
         if listener.protocol != Protocol::Tcp {
             return self.receive_datagram(number, into);
         }
@@ -40,44 +41,46 @@ impl UserNet {
                 if self.services.ask_for_guest(&mut self.shared.frame) == Answer::Reply {
                     self.shared.control.push(&self.shared.frame);
                 }
-                Pulled::Idle(Some(until))
+                PullOutcome::Idle(Some(until))
             }
-            Treatment::Wait(until) => Pulled::Idle(Some(until)),
-            Treatment::Refuse => self.turn_away(number),
+            Treatment::Wait(until) => PullOutcome::Idle(Some(until)),
+            Treatment::Refuse => self.refuse_connection(number),
         }
     }
 
-    /// Resets one connection for which there is no guest.
-    fn turn_away(&mut self, number: usize) -> Pulled {
+    /// Resets one connection, because the guest isn't there.
+    fn refuse_connection(&mut self, number: usize) -> PullOutcome {
         match self.listeners[number].accept() {
             Ok(socket) => {
                 host::reset(socket);
-                Pulled::Again
+                PullOutcome::Again
             }
-            Err(Errno::AGAIN | Errno::INVAL) => Pulled::Idle(None),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Pulled::Idle(Some(retry_at())),
-            Err(_) => Pulled::Again,
+            Err(Errno::AGAIN | Errno::INVAL) => PullOutcome::Idle(None),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                PullOutcome::Idle(Some(retry_at()))
+            }
+            Err(_) => PullOutcome::Again,
         }
     }
 
-    fn accept(&mut self, number: usize) -> Pulled {
-        // Whoever ends a flow gives the listener another turn: until then connections wait in the host.
+    fn accept(&mut self, number: usize) -> PullOutcome {
+        // When a flow ends, the listener gets another turn. Until then connections wait in the host.
         if self.accepted >= self.table.share() || !self.make_room() {
-            return Pulled::Idle(None);
+            return PullOutcome::Idle(None);
         }
         let listener = &mut self.listeners[number];
         let guest_port = listener.guest_port;
         let socket = match listener.accept() {
             Ok(socket) => socket,
-            Err(Errno::AGAIN | Errno::INVAL) => return Pulled::Idle(None),
-            // No descriptors: somebody else may give some back, which nothing tells us.
+            Err(Errno::AGAIN | Errno::INVAL) => return PullOutcome::Idle(None),
+            // Out of descriptors: retry later, because nothing notifies us when others are closed.
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                return Pulled::Idle(Some(retry_at()));
+                return PullOutcome::Idle(Some(retry_at()));
             }
-            // That connection failed before it was taken (accept(2)).
-            Err(_) => return Pulled::Again,
+            // The connection failed before it was accepted (accept(2)).
+            Err(_) => return PullOutcome::Again,
         };
-        let Some(key) = self.fresh_key(Protocol::Tcp, guest_port) else { return Pulled::Again };
+        let Some(key) = self.fresh_key(Protocol::Tcp, guest_port) else { return PullOutcome::Again };
         let accepted = Tcp::accepted(key.guest, key.remote, socket, self.patience, &mut self.shared);
         if let Some(tcp) = accepted
             && self.watch.add(tcp.host(), self.table.next_token()).is_ok()
@@ -85,29 +88,29 @@ impl UserNet {
             self.table.insert(key, Flow::Tcp(Box::new(tcp)));
             self.accepted += 1;
         }
-        Pulled::Again
+        PullOutcome::Again
     }
 
-    fn receive_datagram(&mut self, number: usize, into: &mut [u8]) -> Pulled {
+    fn receive_datagram(&mut self, number: usize, into: &mut [u8]) -> PullOutcome {
         let at = HEADER_LEN + datagram_header_len(GUEST_V4.into());
         let listener = &mut self.listeners[number];
         let Some((len, client)) = listener.receive(&mut into[at..HEADER_LEN + self.shared.mtu]) else {
-            return Pulled::Again;
+            return PullOutcome::Again;
         };
-        let Some(key) = self.visitor(number, client) else { return Pulled::Again };
+        let Some(key) = self.client_flow(number, client) else { return PullOutcome::Again };
         let frame = &mut into[..at + len];
         let may_complete = self.shared.may_complete_checksums;
         let checksum = write_datagram(&mut frame[HEADER_LEN..], key.remote, key.guest, may_complete);
         self.shared.link.seal(frame);
-        Pulled::Frame(frame.len(), checksum)
+        PullOutcome::Frame(frame.len(), checksum)
     }
 
-    /// The flow of a client of a forwarded UDP port. `None`: there is no room for a new one.
-    fn visitor(&mut self, number: usize, client: SocketAddr) -> Option<Key> {
+    /// The flow of a client of a forwarded UDP port. `None` if there is no room for a new one.
+    fn client_flow(&mut self, number: usize, client: SocketAddr) -> Option<Key> {
         if let Some(&token) = self.listeners[number].clients.get(&client)
-            && let Some((key, Flow::Visitor(visitor))) = self.table.get_with_key(token)
+            && let Some((key, Flow::ForwardedUdp(forwarded))) = self.table.get_with_key(token)
         {
-            visitor.age.used();
+            forwarded.age.used();
             return Some(key);
         }
         if !self.make_room() {
@@ -116,12 +119,13 @@ impl UserNet {
         let listener = &self.listeners[number];
         let (port, guest_port) = (Arc::clone(&listener.socket), listener.guest_port);
         let key = self.fresh_key(Protocol::Udp, guest_port)?;
-        let token: Token = self.table.insert(key, Flow::Visitor(Visitor::new(number, port, client)));
+        let token: Token =
+            self.table.insert(key, Flow::ForwardedUdp(ForwardedUdp::new(number, port, client)));
         self.listeners[number].clients.insert(client, token);
         Some(key)
     }
 
-    /// The addresses of a flow into the guest, from a port of the gateway's that no other has.
+    /// The addresses of a new flow into the guest, from an unused port of the gateway.
     fn fresh_key(&mut self, protocol: Protocol, guest_port: u16) -> Option<Key> {
         let guest = SocketAddr::new(IpAddr::V4(GUEST_V4), guest_port);
         for _ in FIRST_PORT..=u16::MAX {
@@ -145,10 +149,10 @@ mod tests {
     use crate::guest::{Guest, forward, settings};
     use crate::presence::Presence;
 
-    /// Far less than the ten seconds that a guest with an address has, and than a retransmission of a SYN that nobody took.
+    /// Much less than the guest's ten seconds to answer a connection, and than a SYN retransmission.
     const AT_ONCE: Duration = Duration::from_millis(900);
 
-    /// An ARP reply that says who has 10.0.2.15.
+    /// An ARP reply from 10.0.2.15.
     fn reply() -> Vec<u8> {
         let mut reply = vec![0x52, 0x55, 0x0a, 0, 2, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56];
         reply.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 0, 2, 15]);
@@ -156,10 +160,10 @@ mod tests {
         reply
     }
 
-    /// The guest has its address, gets the SYN, and says nothing.
+    /// The guest has its address and gets the SYN, but doesn't respond.
     #[test]
     fn forward_to_silent_guest_is_reset() {
-        // An address of this test alone, so that the port is free.
+        // An address that only this test uses, so that the port is free.
         let mut guest = Guest::new(forward(settings(&[]), "127.81.0.1:4100:80"));
         guest.net.patience = Duration::from_millis(20);
         guest.net.send(&reply());
@@ -169,7 +173,7 @@ mod tests {
             guest.next_news();
         }
         assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-        // Its address may be gone, so the next one asks first.
+        // The address may be gone, so the guest is asked before the next connection.
         assert_eq!(guest.net.presence, Presence::Unknown);
     }
 
@@ -178,7 +182,7 @@ mod tests {
         let mut guest = Guest::new(forward(settings(&[]), "127.81.0.2:4100:80"));
         let begun = Instant::now();
         let mut client = TcpStream::connect("127.81.0.2:4100").unwrap();
-        // The question who has 10.0.2.15, to all (RFC 826).
+        // The broadcast ARP request for 10.0.2.15 (RFC 826).
         let question = guest.next_frame();
         assert_eq!(question[..6], [0xff; 6]);
         assert_eq!(question[12..22], [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -191,14 +195,14 @@ mod tests {
         assert_eq!(guest.net.table.flows().count(), 0);
     }
 
-    /// It has said nothing before, as a guest with an address of its own that only serves.
+    /// The guest hasn't sent anything before, like a guest with a static address that only serves.
     #[test]
     fn forward_to_guest_that_answers_who_it_is_is_connected() {
         let mut guest = Guest::new(forward(settings(&[]), "127.81.0.3:4100:80"));
         let _client = TcpStream::connect("127.81.0.3:4100").unwrap();
         guest.next_frame();
         guest.net.send(&reply());
-        // A SYN to port 80 of the guest's, after the headers of Ethernet and IPv4.
+        // A SYN to the guest's port 80, after the Ethernet and IPv4 headers.
         let syn = guest.next_frame();
         assert_eq!(syn[12..14], [8, 0]);
         assert_eq!(syn[36..38], [0, 80]);
@@ -213,7 +217,7 @@ mod tests {
         assert_eq!(waiting.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         let refused = TcpStream::connect("127.81.0.4:4100").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        // That it was closed is news of its socket's, and nothing to do.
+        // The socket reports that it was closed, which requires no action.
         assert!(guest.receive().is_none());
         guest.net.set_driven(true);
         guest.net.send(&reply());
@@ -230,7 +234,7 @@ mod tests {
         guest.net.set_driven(true);
         assert_eq!(
             guest.net.take_notice().unwrap(),
-            "forward \"127.81.0.5:4100:80\" leads nowhere: can't listen: Address already in use (os error 98): \
+            "forward \"127.81.0.5:4100:80\" has stopped working: can't listen: Address already in use (os error 98): \
              choose another port, or stop what listens there"
         );
         guest.net.set_driven(false);

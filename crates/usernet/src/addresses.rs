@@ -1,36 +1,36 @@
-//! The addresses of the guest's link, and what kind of address a destination is.
+//! Addresses of the guest's link, and the classification of destinations.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::clouds::is_metadata;
 
-/// The gateway's (and the resolver's) hardware address: locally administered, its last four bytes are 10.0.2.2.
+/// Hardware address of gateway and resolver: locally administered; the last four bytes are 10.0.2.2.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
 
-/// The guest's IPv4 network is a /24 of this address.
+/// The guest's IPv4 network, a /24.
 pub(crate) const NETWORK_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 0);
 pub(crate) const PREFIX_LEN_V4: u8 = 24;
 pub(crate) const NETMASK_V4: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 pub(crate) const BROADCAST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 255);
-/// Stands for the host's loopback, 127.0.0.1.
+/// The gateway. Represents the host's loopback, 127.0.0.1.
 pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// Stands for the host's resolver, port 53 only.
+/// The resolver. Represents the host's resolver, port 53 only.
 pub(crate) const RESOLVER_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-/// What DHCP gives to the guest.
+/// The guest's address, assigned by DHCP.
 pub(crate) const GUEST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
-/// The guest's IPv6 network is a /64 of this address, a unique local one (RFC 4193).
+/// The guest's IPv6 network, a /64 with a unique local prefix (RFC 4193).
 pub(crate) const NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x6d6d, 0, 0, 0, 0, 0, 0);
 pub(crate) const PREFIX_LEN_V6: u8 = 64;
-/// Stands for the host's loopback, ::1.
+/// The gateway. Represents the host's loopback, ::1.
 pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x6d6d, 0, 0, 0, 0, 0, 2);
-/// Stands for the host's resolver, port 53 only.
+/// The resolver. Represents the host's resolver, port 53 only.
 pub(crate) const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x6d6d, 0, 0, 0, 0, 0, 3);
-/// Where router advertisements come from: made of `GATEWAY_MAC` as RFC 4291 appendix A says.
+/// Source address of router advertisements, derived from `GATEWAY_MAC` (RFC 4291 appendix A).
 pub(crate) const GATEWAY_LINK_LOCAL: Ipv6Addr =
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5055, 0x0aff, 0xfe00, 0x0202);
 
-/// Whether `address` is the gateway's and so stands for the host's loopback.
+/// Whether `address` is the gateway's, which represents the host's loopback.
 pub(crate) fn is_gateway(address: IpAddr) -> bool {
     address == GATEWAY_V4 || address == GATEWAY_V6
 }
@@ -40,8 +40,8 @@ pub(crate) fn is_resolver(address: IpAddr) -> bool {
     address == RESOLVER_V4 || address == RESOLVER_V6
 }
 
-/// Whether a flow or datagram can have `address` as its destination: multicast, broadcast and the unspecified address
-/// can't, nor the IPv6 form of such an IPv4 address, which the host's sockets take for it.
+/// Whether a flow or datagram can have `address` as its destination. Multicast, broadcast and the unspecified
+/// address can't, nor can such an IPv4 address in IPv6 form, which the host's sockets treat as IPv4.
 pub(crate) fn can_be_destination(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -51,7 +51,7 @@ pub(crate) fn can_be_destination(address: IpAddr) -> bool {
     }
 }
 
-/// Whether `address` is one of the public internet's: what `*` in a rule covers, unless it is near the host.
+/// Whether `address` belongs to the public internet. `*` in a rule covers it unless it is near the host.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     !is_metadata(address)
         && match address {
@@ -60,19 +60,19 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
         }
 }
 
-/// The IANA IPv4 Special-Purpose Address Registry (RFC 6890): what it doesn't call globally reachable.
+/// Whether the IANA IPv4 Special-Purpose Address Registry (RFC 6890) lists it as not globally reachable.
 fn is_special_v4(address: Ipv4Addr) -> bool {
     match address.octets() {
         // "This network", RFC 791; private, RFC 1918; loopback.
         [0 | 10 | 127, ..] => true,
-        // Shared between an operator and its customers, RFC 6598: 100.64.0.0/10.
+        // Shared address space of operators and their customers, RFC 6598: 100.64.0.0/10.
         [100, 64..=127, ..] => true,
-        // Link-local, RFC 3927: where clouds keep their metadata service.
+        // Link-local, RFC 3927. Clouds put their metadata service there.
         [169, 254, ..] => true,
         [172, 16..=31, ..] => true,
         // IETF protocol assignments, RFC 6890: 192.0.0.0/24. Documentation, RFC 5737.
         [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => true,
-        // Relays that unpack IPv6 for anybody, RFC 7526 (deprecated): 192.88.99.0/24.
+        // 6to4 relay anycast, RFC 7526 (deprecated): 192.88.99.0/24.
         [192, 88, 99, _] => true,
         [192, 168, ..] => true,
         // Benchmarking, RFC 2544: 198.18.0.0/15.
@@ -83,13 +83,14 @@ fn is_special_v4(address: Ipv4Addr) -> bool {
     }
 }
 
-/// Only 2000::/3 is given out as global unicast. That leaves out fc00::/7, fe80::/10, ff00::/8, ::1, :: and the forms
-/// that carry an IPv4 address: v4-mapped, v4-compatible and NAT64 (64:ff9b::/96). Inside are two more such forms and what the
-/// IANA IPv6 Special-Purpose Address Registry doesn't call globally reachable.
+/// Only 2000::/3 is assigned as global unicast. That excludes fc00::/7, fe80::/10, ff00::/8, ::1, :: and the
+/// forms that embed an IPv4 address: v4-mapped, v4-compatible and NAT64 (64:ff9b::/96). Within 2000::/3, two
+/// more such forms are excluded, and what the IANA IPv6 Special-Purpose Address Registry lists as not
+/// globally reachable.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
-        // IETF protocol assignments, RFC 2928: 2001::/23, where Teredo (RFC 4380), benchmarking (RFC 5180) and ORCHID
-        // (RFC 4843) are. What is reachable of it, such as 2001:20::/28, isn't for connections to somebody.
+        // IETF protocol assignments, RFC 2928: 2001::/23, with Teredo (RFC 4380), benchmarking (RFC 5180) and
+        // ORCHID (RFC 4843). Its globally reachable parts, such as 2001:20::/28, aren't used for connections.
         [0x2001, 0..=0x01ff, ..] => false,
         // Documentation, RFC 3849 and RFC 9637: 3fff::/20.
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
@@ -244,14 +245,15 @@ mod tests {
         );
     }
 
-    /// By their numbers they are as public as their neighbours.
+    /// Their numbers alone would make them public.
     #[test]
     fn metadata_address_with_public_number_is_not_public() {
         assert_public(&["168.63.129.16", "192.80.8.124", "100.100.100.200", "fd00:ec2::254"], false);
         assert_public(&["168.63.129.15", "168.63.129.17", "192.80.8.123", "192.80.8.125"], true);
     }
 
-    /// Each carries an IPv4 address that a gateway on the way would unpack; even a public one must be listed.
+    /// Each embeds an IPv4 address that a gateway on the path would extract; even a public one must be
+    /// listed.
     #[test]
     fn ipv6_form_of_ipv4_address_is_not_public() {
         assert_public(

@@ -1,11 +1,12 @@
-//! Where clouds answer the machines that run in them: metadata, credentials and agents' services.
+//! Addresses of cloud services for the cloud's own machines: metadata, credentials and agents.
 //!
-//! Whoever reaches one of these from a machine of the cloud may be given that machine's name, user data and credentials. Most
-//! lie in a private or link-local network; some have a public number, which only the cloud's own network routes to the service.
+//! Whoever reaches one of these from a machine in the cloud may get that machine's name, user data and
+//! credentials. Most are in a private or link-local network; some have a public address, which only the
+//! cloud's own network routes to the service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One address, the cloud it belongs to and where the cloud documents it.
+/// A service's address and the document that lists it.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     pub(crate) address: IpAddr,
@@ -22,10 +23,10 @@ const fn v6(segments: [u16; 8], source: &'static str) -> Metadata {
     Metadata { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), source }
 }
 
-/// The addresses that clouds document. The special-purpose networks of `addresses.rs` include many of them too; they are here so
-/// that one table answers the question.
+/// The addresses that clouds document. The special-purpose networks in `addresses.rs` cover many of them;
+/// they are repeated so that this table is complete.
 pub(crate) const METADATA: &[Metadata] = &[
-    // AWS, Azure, Google, Oracle, DigitalOcean, Hetzner, OpenStack, Vultr, Akamai, IBM and more share this one.
+    // Shared by AWS, Azure, Google, Oracle, DigitalOcean, Hetzner, OpenStack, Vultr, Akamai, IBM and more.
     v4(169, 254, 169, 254, "Amazon EC2 User Guide, Use instance metadata; Azure Instance Metadata Service"),
     v6([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254], "Amazon EC2 User Guide, Use instance metadata (IPv6)"),
     v4(169, 254, 170, 2, "Amazon ECS Developer Guide, Task metadata endpoint and task IAM role credentials"),
@@ -48,7 +49,7 @@ pub(crate) const METADATA: &[Metadata] = &[
     v6([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe], "OpenStack Nova, Metadata service (IPv6)"),
 ];
 
-/// Whether a cloud's metadata or agents' service has this address.
+/// Whether this is the address of a cloud's metadata or agent service.
 pub(crate) fn is_metadata(address: IpAddr) -> bool {
     METADATA.iter().any(|entry| entry.address == address)
 }

@@ -1,13 +1,13 @@
-//! The few frames that wait for the guest: resets, ICMP messages and what the gateway itself answers.
+//! Control frames queued for the guest: resets, ICMP messages and the gateway's own replies.
 
 use std::collections::VecDeque;
 
-/// Frames that may wait. A guest whose requests need more at once loses them, as on any busy network.
+/// Maximum number of queued frames. Further ones are dropped, as on any busy network.
 const MAX_FRAMES: usize = 64;
-/// Their bytes: an echo may be answered with 64 KiB.
+/// Maximum number of queued bytes: an echo reply may have 64 KiB.
 const MAX_BYTES: usize = 256 << 10;
 
-/// A bounded queue of whole Ethernet frames.
+/// A bounded queue of Ethernet frames.
 #[derive(Debug, Default)]
 pub(crate) struct ControlQueue {
     frames: VecDeque<Box<[u8]>>,
@@ -15,7 +15,7 @@ pub(crate) struct ControlQueue {
 }
 
 impl ControlQueue {
-    /// Queues a frame, or drops it if there is no room.
+    /// Queues a frame, or drops it if the queue is full.
     pub(crate) fn push(&mut self, frame: &[u8]) {
         if self.frames.len() < MAX_FRAMES && self.bytes + frame.len() <= MAX_BYTES {
             self.bytes += frame.len();
@@ -23,7 +23,7 @@ impl ControlQueue {
         }
     }
 
-    /// Writes the oldest frame to `into` and returns its length. One that doesn't fit is dropped.
+    /// Writes the oldest frame to `into` and returns its length. Frames that don't fit are dropped.
     pub(crate) fn pop(&mut self, into: &mut [u8]) -> Option<usize> {
         while let Some(frame) = self.frames.pop_front() {
             self.bytes -= frame.len();
@@ -64,7 +64,7 @@ mod tests {
         for _ in 0..MAX_FRAMES {
             queue.push(&[0; 65_000]);
         }
-        // Four times 65,000 bytes are less than 256 KiB, five times are more.
+        // Four times 65,000 bytes is less than 256 KiB, five times is more.
         assert_eq!(queue.frames.len(), 4);
     }
 

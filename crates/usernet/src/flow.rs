@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::allow::Protocol;
-use crate::host::{self, News};
+use crate::host::{self, SocketEvents};
 use crate::packet::Packet;
 use crate::ping::Ping;
-use crate::pulled::{End, Pulled};
+use crate::pull_outcome::{End, PullOutcome};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
-use crate::udp::{Udp, Visitor};
+use crate::udp::{ForwardedUdp, Udp};
 
-/// What tells a flow from others, in the guest's eyes. Of an echo, the ports are its identifier and 0.
+/// The addresses that identify a flow, as the guest sees them. For echo requests the ports are the identifier
+/// and 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) protocol: Protocol,
@@ -24,55 +25,55 @@ pub(crate) struct Key {
 pub(crate) enum Flow {
     Tcp(Box<Tcp>),
     Udp(Udp),
-    Visitor(Visitor),
+    ForwardedUdp(ForwardedUdp),
     Ping(Ping),
 }
 
 impl Flow {
-    /// The host's socket has news.
-    pub(crate) fn news(&mut self, news: News, shared: &mut Shared) -> Result<(), End> {
+    /// Handles events of the host's socket.
+    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), End> {
         match self {
-            Flow::Tcp(tcp) => tcp.news(news, shared),
+            Flow::Tcp(tcp) => tcp.handle_events(events, shared),
             Flow::Udp(udp) => {
-                udp.news();
+                udp.handle_events();
                 Ok(())
             }
-            Flow::Visitor(_) => Ok(()),
+            Flow::ForwardedUdp(_) => Ok(()),
             Flow::Ping(ping) => {
-                ping.news();
+                ping.handle_events();
                 Ok(())
             }
         }
     }
 
-    /// A packet of the guest's that belongs to it.
+    /// Handles a packet from the guest.
     pub(crate) fn packet(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), End> {
         match self {
             Flow::Tcp(tcp) => return tcp.segment(packet, shared),
             Flow::Udp(udp) => udp.datagram(packet, shared),
-            Flow::Visitor(visitor) => visitor.datagram(packet),
+            Flow::ForwardedUdp(forwarded) => forwarded.datagram(packet),
             Flow::Ping(ping) => ping.request(packet, shared),
         }
         Ok(())
     }
 
     /// Writes the next frame for the guest to `into`.
-    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> Pulled {
+    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> PullOutcome {
         match self {
             Flow::Tcp(tcp) => tcp.pull(into, shared),
             Flow::Udp(udp) => udp.pull(into, shared),
-            Flow::Visitor(visitor) => visitor.pull(),
+            Flow::ForwardedUdp(forwarded) => forwarded.pull(),
             Flow::Ping(ping) => ping.pull(into, shared),
         }
     }
 
-    /// Whether it was used since this was asked the last time. `None`: it is a connection, which isn't given up for
+    /// Whether the flow was used since the last call. `None` for a connection, which isn't replaced by
     /// another flow.
     pub(crate) fn take_used(&mut self) -> Option<bool> {
         match self {
             Flow::Tcp(_) => None,
             Flow::Udp(udp) => Some(udp.age.take_used()),
-            Flow::Visitor(visitor) => Some(visitor.age.take_used()),
+            Flow::ForwardedUdp(forwarded) => Some(forwarded.age.take_used()),
             Flow::Ping(ping) => Some(ping.age.take_used()),
         }
     }

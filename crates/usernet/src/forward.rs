@@ -1,4 +1,4 @@
-//! Ports of the host that lead to the guest.
+//! Host ports that are forwarded to the guest.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,20 +6,20 @@ use thiserror::Error;
 
 use crate::allow::Protocol;
 
-/// A port of the host that leads to one of the guest's: `[tcp:|udp:][ADDRESS:]PORT:GUEST_PORT`.
+/// A host port forwarded to a guest port: `[tcp:|udp:][ADDRESS:]PORT:GUEST_PORT`.
 ///
-/// The protocol is TCP, and the address 127.0.0.1, unless the text says another; an IPv6 address stands in brackets.
+/// Defaults are TCP and 127.0.0.1. An IPv6 address is written in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub(crate) protocol: Protocol,
-    /// The host's address and port.
+    /// Address and port on the host.
     pub(crate) listen: SocketAddr,
     pub(crate) guest_port: u16,
     /// As the user wrote it, for messages.
     pub(crate) text: String,
 }
 
-/// A text that is no forward.
+/// An invalid forward.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} {problem}")]
 pub struct ForwardError {
@@ -27,52 +27,57 @@ pub struct ForwardError {
     problem: Problem,
 }
 
-/// Continues a sentence that begins with the forward, quoted.
+/// Continues a sentence that starts with the quoted forward.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 enum Problem {
-    #[error(r#"is empty: write a forward, as "8080:80", or leave it out"#)]
+    #[error(r#"is empty: write a forward, such as "8080:80", or leave it out"#)]
     Empty,
-    #[error("holds white space: write the forward without")]
+    #[error("holds white space: write the forward without any")]
     Space,
     #[error("has no port of the guest: write \"{0}:80\", the host's port and then the guest's")]
     NoGuestPort(String),
     #[error(r#"has no port of the host: write "{0}:8080:{1}", the host's port and then the guest's"#)]
     NoHostPort(String, String),
-    #[error("has {0:?} for a protocol: write \"tcp:\" or \"udp:\", or nothing for TCP")]
+    #[error("has {0:?} as its protocol: write \"tcp:\" or \"udp:\", or nothing for TCP")]
     Protocol(String),
-    #[error("has {0:?} for a port: write a number of 1 to 65535")]
+    #[error("has {0:?} as a port: write a number from 1 to 65535")]
     NotPort(String),
-    #[error("has port 0, which is none: write a number of 1 to 65535")]
+    #[error("has port 0, which isn't valid: write a number from 1 to 65535")]
     PortZero,
-    #[error("has port {0}, and 65535 is the last")]
+    #[error("has port {0}, but 65535 is the highest")]
     PortTooLarge(String),
-    #[error("names {0:?}: a name isn't an address, resolve it and write its address, as \"127.0.0.1\"")]
+    #[error(
+        "names {0:?}: a forward needs an address: resolve the name and write its address, such as \"127.0.0.1\""
+    )]
     Name(String),
-    #[error(r#"has {0:?}, which is no IPv4 address: write one as "127.0.0.1""#)]
+    #[error(r#"has {0:?}, which isn't an IPv4 address: write one such as "127.0.0.1""#)]
     NotV4(String),
-    #[error(r#"has {0:?}, which is no IPv6 address: write one as "[::1]""#)]
+    #[error(r#"has {0:?}, which isn't an IPv6 address: write one such as "[::1]""#)]
     NotV6(String),
-    #[error("has an IPv4 address in brackets: write \"{0}\" without")]
+    #[error("has an IPv4 address in brackets: write \"{0}\"")]
     BracketedV4(Ipv4Addr),
     #[error(r#"has an IPv6 address without brackets, or too many parts: write "127.0.0.1:8080:80" or "[::1]:8080:80""#)]
     Parts,
-    #[error("has an address that only listens for a group, {0}: write one of the host's")]
+    #[error("has {0}, a multicast or broadcast address: write one of the host's addresses")]
     Group(IpAddr),
 }
 
 impl Forward {
-    /// The forward that `text` is. The error quotes it and says what to write.
+    /// Parses a forward.
+    ///
+    /// # Errors
+    /// The text is invalid; the message quotes it and says what to write.
     pub fn parse(text: &str) -> Result<Self, ForwardError> {
         parse(text).map_err(|problem| ForwardError { text: text.into(), problem })
     }
 
-    /// The host's end, which nobody else can have: `tcp:127.0.0.1:8080`.
+    /// The host's end, which only one socket can have: `tcp:127.0.0.1:8080`.
     pub fn host_end(&self) -> String {
         self.end_at(self.listen)
     }
 
-    /// The host's end of all its addresses that this one is a part of, such as `tcp:0.0.0.0:8080`: whoever has one of the two
-    /// keeps others from the other. `None` if it is for all addresses itself.
+    /// The host's end on all addresses, such as `tcp:0.0.0.0:8080`, which conflicts with this one. `None` if
+    /// this one is on all addresses itself.
     pub fn host_end_of_all(&self) -> Option<String> {
         let all: IpAddr = match self.listen {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -97,10 +102,10 @@ fn parse(text: &str) -> Result<Forward, Problem> {
     let (protocol, rest) = split_protocol(text)?;
     let (listen, guest) = rest.rsplit_once(':').ok_or_else(|| Problem::NoGuestPort(rest.into()))?;
     let (address, host) = match listen.rsplit_once(':') {
-        // "[::1]:80": the colon is one of the address.
+        // "[::1]:80": the colon is part of the address.
         _ if listen.ends_with(']') => return Err(Problem::NoHostPort(listen.into(), guest.into())),
         Some((address, host)) => (parse_address(address)?, host),
-        // "127.0.0.1:80": the dots tell it from a port.
+        // "127.0.0.1:80": the dots show that it isn't a port.
         None if listen.parse::<Ipv4Addr>().is_ok() => {
             return Err(Problem::NoHostPort(listen.into(), guest.into()));
         }
@@ -110,8 +115,8 @@ fn parse(text: &str) -> Result<Forward, Problem> {
     Ok(Forward { protocol, listen, guest_port: parse_port(guest)?, text: text.into() })
 }
 
-/// The protocol, and what follows it. Where a host's name could stand instead, only words that are likely meant as a
-/// protocol are called one.
+/// Splits off the protocol. A host name could be in its place, so only words that are probably meant as a
+/// protocol are reported as a wrong one.
 fn split_protocol(text: &str) -> Result<(Protocol, &str), Problem> {
     match text.split_once(':') {
         Some(("tcp", rest)) => Ok((Protocol::Tcp, rest)),
@@ -144,7 +149,7 @@ fn parse_address(text: &str) -> Result<IpAddr, Problem> {
 }
 
 fn parse_port(text: &str) -> Result<u16, Problem> {
-    // What the standard library parses may have a sign.
+    // The standard library would accept a sign.
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Problem::NotPort(text.into()));
     }
@@ -196,7 +201,7 @@ mod tests {
 
     #[test]
     fn forward_without_a_port_says_which() {
-        assert_error("", r#""" is empty: write a forward, as "8080:80", or leave it out"#);
+        assert_error("", r#""" is empty: write a forward, such as "8080:80", or leave it out"#);
         assert_error(
             "8080",
             r#""8080" has no port of the guest: write "8080:80", the host's port and then the guest's"#,
@@ -213,24 +218,24 @@ mod tests {
 
     #[test]
     fn forward_with_bad_port_says_which() {
-        assert_error("0:80", r#""0:80" has port 0, which is none: write a number of 1 to 65535"#);
-        assert_error("8080:0", r#""8080:0" has port 0, which is none: write a number of 1 to 65535"#);
-        assert_error("8080:65536", r#""8080:65536" has port 65536, and 65535 is the last"#);
-        assert_error("8080:", r#""8080:" has "" for a port: write a number of 1 to 65535"#);
-        assert_error(":80", r#"":80" has "" for a port: write a number of 1 to 65535"#);
-        assert_error("+8080:80", r#""+8080:80" has "+8080" for a port: write a number of 1 to 65535"#);
-        assert_error("8080:http", r#""8080:http" has "http" for a port: write a number of 1 to 65535"#);
+        assert_error("0:80", r#""0:80" has port 0, which isn't valid: write a number from 1 to 65535"#);
+        assert_error("8080:0", r#""8080:0" has port 0, which isn't valid: write a number from 1 to 65535"#);
+        assert_error("8080:65536", r#""8080:65536" has port 65536, but 65535 is the highest"#);
+        assert_error("8080:", r#""8080:" has "" as a port: write a number from 1 to 65535"#);
+        assert_error(":80", r#"":80" has "" as a port: write a number from 1 to 65535"#);
+        assert_error("+8080:80", r#""+8080:80" has "+8080" as a port: write a number from 1 to 65535"#);
+        assert_error("8080:http", r#""8080:http" has "http" as a port: write a number from 1 to 65535"#);
     }
 
     #[test]
     fn forward_with_bad_address_says_what_to_write() {
         assert_error(
             "localhost:8080:80",
-            r#""localhost:8080:80" names "localhost": a name isn't an address, resolve it and write its address, as "127.0.0.1""#,
+            r#""localhost:8080:80" names "localhost": a forward needs an address: resolve the name and write its address, such as "127.0.0.1""#,
         );
         assert_error(
             "127.0.0:8080:80",
-            r#""127.0.0:8080:80" has "127.0.0", which is no IPv4 address: write one as "127.0.0.1""#,
+            r#""127.0.0:8080:80" has "127.0.0", which isn't an IPv4 address: write one such as "127.0.0.1""#,
         );
         assert_error(
             "::1:8080:80",
@@ -238,15 +243,15 @@ mod tests {
         );
         assert_error(
             "[::g]:8080:80",
-            r#""[::g]:8080:80" has "::g", which is no IPv6 address: write one as "[::1]""#,
+            r#""[::g]:8080:80" has "::g", which isn't an IPv6 address: write one such as "[::1]""#,
         );
         assert_error(
             "[127.0.0.1]:8080:80",
-            r#""[127.0.0.1]:8080:80" has an IPv4 address in brackets: write "127.0.0.1" without"#,
+            r#""[127.0.0.1]:8080:80" has an IPv4 address in brackets: write "127.0.0.1""#,
         );
         assert_error(
             "224.0.0.1:8080:80",
-            r#""224.0.0.1:8080:80" has an address that only listens for a group, 224.0.0.1: write one of the host's"#,
+            r#""224.0.0.1:8080:80" has 224.0.0.1, a multicast or broadcast address: write one of the host's addresses"#,
         );
     }
 
@@ -254,8 +259,8 @@ mod tests {
     fn forward_with_other_protocol_or_space_is_refused() {
         assert_error(
             "sctp:8080:80",
-            r#""sctp:8080:80" has "sctp" for a protocol: write "tcp:" or "udp:", or nothing for TCP"#,
+            r#""sctp:8080:80" has "sctp" as its protocol: write "tcp:" or "udp:", or nothing for TCP"#,
         );
-        assert_error(" 8080:80", r#"" 8080:80" holds white space: write the forward without"#);
+        assert_error(" 8080:80", r#"" 8080:80" holds white space: write the forward without any"#);
     }
 }

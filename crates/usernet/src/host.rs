@@ -1,4 +1,4 @@
-//! The host's side: its sockets, and the one descriptor that tells when they have news.
+//! Host sockets, and the epoll instance that reports their events.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-/// The timer's token; flows and listeners have smaller ones.
+/// The timer's token. Tokens of flows and listeners are smaller.
 pub(crate) const TIMER: u64 = u64::MAX;
 
-/// Events that are taken from the kernel at once.
+/// Maximum number of events read from the kernel at once.
 const EVENTS: usize = 64;
 
-/// The epoll instance with all host sockets and one timer in it.
+/// An epoll instance for all host sockets and one timer.
 #[derive(Debug)]
 pub(crate) struct Watch {
     epoll: OwnedFd,
@@ -23,13 +23,13 @@ pub(crate) struct Watch {
     armed: Option<Instant>,
 }
 
-/// What a socket has news of.
+/// Events of a socket.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct News {
+pub(crate) struct SocketEvents {
     pub(crate) token: u64,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The other side sends no more, or the socket has failed.
+    /// The peer sends no more, or the socket has failed.
     pub(crate) hung_up: bool,
     /// The socket has failed.
     pub(crate) failed: bool,
@@ -40,23 +40,23 @@ impl Watch {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // Edge-triggered: each expiry is told once, and nobody needs to read how many there were.
+        // Edge-triggered: each expiry is reported once, without reading the timer.
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
         Ok(Self { epoll, timer, armed: None })
     }
 
-    /// Tells of `socket`'s news under `token`, each once, until it is closed.
+    /// Reports `socket`'s events with `token`, edge-triggered, until the socket is closed.
     pub(crate) fn add(&self, socket: &impl AsFd, token: u64) -> Result<(), Errno> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, socket, EventData::new_u64(token), flags)
     }
 
-    /// Takes what news there is, without waiting, and hands each to `tell`.
-    pub(crate) fn take(&mut self, mut tell: impl FnMut(News)) {
+    /// Passes all pending events to `handle`, without blocking.
+    pub(crate) fn take(&mut self, mut handle: impl FnMut(SocketEvents)) {
         let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
         let mut events = [none; EVENTS];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // EINTR comes only with a wait; whatever else fails would fail the next time too, and loses nothing.
+        // EINTR occurs only when blocking. Other errors would be permanent, and lose nothing.
         let Ok(count) = epoll::wait(&self.epoll, &mut events[..], Some(&now)) else { return };
         for event in &events[..count] {
             let flags = event.flags;
@@ -66,7 +66,7 @@ impl Watch {
             if token == TIMER {
                 self.armed = None;
             }
-            tell(News {
+            handle(SocketEvents {
                 token,
                 readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP) || over,
                 writable: flags.contains(EventFlags::OUT) || over,
@@ -76,12 +76,12 @@ impl Watch {
         }
     }
 
-    /// Sees to it that there is news at `deadline`, or before.
+    /// Arms the timer to expire at `deadline` or earlier.
     pub(crate) fn wake_at(&mut self, deadline: Instant, now: Instant) {
         if self.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
-        // Zero would disarm it.
+        // Zero would disarm the timer.
         let left = deadline.saturating_duration_since(now).max(Duration::from_micros(1));
         let value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
@@ -97,12 +97,12 @@ impl AsFd for Watch {
     }
 }
 
-/// A socket of the host's, not yet connected, that never waits.
+/// A non-blocking host socket, not yet connected.
 pub(crate) fn socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(family(address), kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// A socket that sends and receives echo requests without privileges (Linux `ping_group_range`).
+/// An unprivileged socket for echo requests and replies (Linux `ping_group_range`).
 pub(crate) fn echo_socket(address: IpAddr) -> Result<OwnedFd, Errno> {
     let protocol = if address.is_ipv4() { ipproto::ICMP } else { ipproto::ICMPV6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -113,13 +113,13 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
-/// Closes a connection so that its other end gets a reset.
+/// Closes a connection with a reset.
 pub(crate) fn reset(socket: OwnedFd) {
-    // Failing, it is closed in order, which ends it too.
+    // If this fails, the connection is closed normally.
     let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
 }
 
-/// The host's loopback in the family of `address`.
+/// The host's loopback address of the same family as `address`.
 pub(crate) fn loopback(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -127,12 +127,12 @@ pub(crate) fn loopback(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The first name server of the host's resolver configuration that can be used.
+/// The first usable name server in the host's resolver configuration.
 pub(crate) fn resolver() -> Option<SocketAddr> {
     first_nameserver(&std::fs::read_to_string("/etc/resolv.conf").ok()?)
 }
 
-/// resolv.conf(5): a line for each, "nameserver ADDRESS".
+/// Finds the first "nameserver ADDRESS" line (resolv.conf(5)).
 fn first_nameserver(text: &str) -> Option<SocketAddr> {
     let of_line = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(first_nameserver(text), Some("192.0.2.1:53".parse().unwrap()));
     }
 
-    /// A link-local one needs an interface's number, which the name of an interface in the file doesn't give.
+    /// A link-local one needs an interface index, but the file has an interface name.
     #[test]
     fn nameserver_with_scope_is_passed_over() {
         let text = "nameserver fe80::1%eth0\nnameserver 2001:db8::1\n";

@@ -1,8 +1,10 @@
-//! A network for one guest without root, TAP or helper: Ethernet frames go in, ordinary sockets of the host come out.
+//! User-mode network for one guest, without root, TAP or helper process: Ethernet frames on one side,
+//! ordinary host sockets on the other.
 //!
-//! The guest sees a link with a gateway on it. What it sends to the world ends here: its TCP connections, datagrams and
-//! echo requests are carried on by sockets of this process, so that the host and everybody beyond sees a program that
-//! connects, as any other. Nothing is permitted unless a rule of [`Allow`] says so, and what isn't is refused at once.
+//! The guest sees a link with a gateway. Its traffic to the outside is terminated here: its TCP connections,
+//! datagrams and echo requests are carried by sockets of this process, so to the host and beyond it looks
+//! like any program that connects. Nothing is permitted unless a rule of [`Allow`] says so, and what isn't
+//! permitted is refused at once.
 //!
 //! ```text
 //!   guest                          UserNet                               host
@@ -18,18 +20,18 @@
 //!
 //! # What the guest sees
 //!
-//! | address | is |
+//! | address | role |
 //! |---|---|
-//! | 10.0.2.2, fd76:6d6d::2 | the gateway, which answers DHCP and router solicitations, and advertises itself each hour; its ports are those of the host's loopback |
+//! | 10.0.2.2, fd76:6d6d::2 | the gateway: answers DHCP and router solicitations, and advertises itself hourly; its ports are those of the host's loopback |
 //! | 10.0.2.3, fd76:6d6d::3 | the resolver: port 53 is the host's name server |
-//! | 10.0.2.15 | the guest, by DHCP; by IPv6 it takes an address of fd76:6d6d::/64 itself |
+//! | 10.0.2.15 | the guest, by DHCP; for IPv6 it chooses an address in fd76:6d6d::/64 itself |
 //!
-//! # How it is used
+//! # Usage
 //!
-//! Hand each frame of the guest's to [`UserNet::send`], then take frames with [`UserNet::receive`] until there is none, or
-//! the guest has no room. When the descriptor is readable, take frames again. Whoever stops for want of room goes on when
-//! there is some, whatever the descriptor says, and needn't look at it before: all that comes meanwhile waits in the
-//! host's sockets.
+//! Pass each frame from the guest to [`UserNet::send`], then call [`UserNet::receive`] until there is no
+//! frame or the guest has no room. When the descriptor becomes readable, call it again. If the guest had no
+//! room, continue as soon as it has some, whatever the descriptor says; there is no need to poll it before.
+//! Meanwhile all incoming data stays in the host's sockets.
 //!
 //! ```
 //! use vmm_usernet::{Allow, Resolver, Settings, UserNet};
@@ -59,22 +61,24 @@
 //! # }
 //! ```
 //!
-//! # What it costs, and bounds
+//! # Costs and limits
 //!
-//! There are at most [`Settings::flows`] flows. A connection in use holds up to 256 KiB each way; one that has been quiet
-//! for a second holds a few hundred bytes (a test measures that a hundred idle ones cost less than 1 MiB). Datagrams are
-//! never held. Answers of our own, such as resets, wait in a queue of 64 frames. When the table is full, the flow of
-//! datagrams that was used least gives way; connections don't, unless they were quiet for two hours: a new one of the
-//! guest's is reset, and one at a forwarded port waits in the host. Those of forwarded ports take three quarters of the
-//! table at most.
+//! There are at most [`Settings::flows`] flows. An active connection buffers up to 256 KiB in each direction;
+//! one that has been quiet for a second needs a few hundred bytes (a test ensures that a hundred idle ones
+//! take less than 1 MiB). Datagrams are never buffered. Frames generated here, such as resets, wait in a
+//! queue of 64 frames. When the table is full, the least recently used datagram flow is replaced. Connections
+//! aren't, unless they have been quiet for two hours: a new connection from the guest is reset, and one at a
+//! forwarded port waits in the host. Connections from forwarded ports take at most three quarters of the
+//! table.
 //!
-//! # What it doesn't carry
+//! # Not supported
 //!
-//! IP fragments (both ways; with an MTU of 65520, the default of who uses this, there is hardly a need), IPv6 extension
-//! headers, multicast and broadcast, protocols other than TCP, UDP and echo requests, and TCP's urgent data. Echo requests
-//! need the host's permission (`net.ipv4.ping_group_range`). Connections from forwarded ports come to 10.0.2.15, from the
-//! gateway's address. While the guest hasn't that address, connections of TCP are refused: at once if its driver doesn't run
-//! ([`UserNet::set_driven`]), else after the quarter of a second that the guest has to answer an ARP request for it.
+//! IP fragments (in either direction; with an MTU of 65520 they are rarely needed), IPv6 extension headers,
+//! multicast and broadcast, protocols other than TCP, UDP and echo requests, and TCP urgent data. Echo
+//! requests need the host's permission (`net.ipv4.ping_group_range`). Connections from forwarded ports go to
+//! 10.0.2.15 and come from the gateway's address. While the guest doesn't have that address, TCP connections
+//! are refused: at once if its driver isn't running ([`UserNet::set_driven`]), otherwise after the quarter of
+//! a second that the guest has to answer an ARP request.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -90,8 +94,8 @@ mod listener;
 mod packet;
 mod ping;
 mod presence;
-mod pulled;
-mod refused;
+mod pull_outcome;
+mod refusal_log;
 mod route;
 mod routes;
 mod services;

@@ -1,4 +1,4 @@
-//! The host's ports that lead to the guest.
+//! Forwarded ports.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,31 +13,31 @@ use crate::forward::Forward;
 use crate::host;
 use crate::table::Token;
 
-/// Connections that wait in the host until we take them.
+/// Maximum number of connections that wait in the host to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Whether a port of ours became another's while we didn't listen.
+/// Whether another process took the port while this one didn't listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Loss {
     None,
-    Untold(Errno),
-    Told,
+    Unreported(Errno),
+    Reported,
 }
 
-/// One forwarded port.
+/// A forwarded port.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) protocol: Protocol,
     pub(crate) guest_port: u16,
     pub(crate) socket: Arc<OwnedFd>,
-    /// Connections are taken.
+    /// Whether connections are accepted.
     is_open: bool,
     /// As the user wrote it.
     text: String,
     loss: Loss,
-    /// As far as we know: the kernel tells it once.
+    /// As far as known; the kernel reports it once.
     pub(crate) readable: bool,
-    /// The flows of UDP's clients.
+    /// Flows of UDP clients.
     pub(crate) clients: HashMap<SocketAddr, Token>,
 }
 
@@ -47,11 +47,11 @@ impl Listener {
         let is_tcp = forward.protocol == Protocol::Tcp;
         let socket = host::socket(address.ip(), if is_tcp { SocketType::STREAM } else { SocketType::DGRAM })?;
         if address.is_ipv6() {
-            // The same port of IPv4 may be somebody else's.
+            // Another process may use the same IPv4 port.
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
         if is_tcp {
-            // Connections of a monitor before this one, in TIME-WAIT, keep nobody from listening.
+            // A previous monitor's connections in TIME-WAIT must not prevent listening.
             sockopt::set_socket_reuseaddr(&socket, true)?;
         }
         rustix::net::bind(&socket, &address)?;
@@ -70,58 +70,60 @@ impl Listener {
         })
     }
 
-    /// Takes connections, or refuses them by not listening: a socket that is bound keeps the port. Of UDP nothing changes.
+    /// Accepts connections, or refuses them by not listening: a bound socket keeps the port. No effect on
+    /// UDP.
     pub(crate) fn set_open(&mut self, is_open: bool) {
         if self.protocol != Protocol::Tcp || is_open == self.is_open {
             return;
         }
         if !is_open {
-            // To shut a listening socket down is to stop listening, in Linux; who waits is reset (net/ipv4/af_inet.c,
-            // inet_shutdown).
+            // On Linux, shutting down a listening socket stops it from listening and resets waiting
+            // connections (net/ipv4/af_inet.c, inet_shutdown).
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Read);
             (self.is_open, self.readable) = (false, false);
             return;
         }
         match rustix::net::listen(&self.socket, BACKLOG) {
             Ok(()) => self.is_open = true,
-            // Two who are bound and don't listen may share a port; the other one was first.
-            Err(error) if self.loss == Loss::None => self.loss = Loss::Untold(error),
+            // Two bound sockets that don't listen may share a port; the other one listened first.
+            Err(error) if self.loss == Loss::None => self.loss = Loss::Unreported(error),
             Err(_) => {}
         }
     }
 
-    /// That the port was lost, once.
+    /// Reports once that the port was lost.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
-        let Loss::Untold(error) = self.loss else { return None };
-        self.loss = Loss::Told;
+        let Loss::Unreported(error) = self.loss else { return None };
+        self.loss = Loss::Reported;
         Some(format!(
-            "forward {:?} leads nowhere: can't listen: {error}: choose another port, or stop what listens there",
+            "forward {:?} has stopped working: can't listen: {error}: choose another port, or stop what listens there",
             self.text
         ))
     }
 
-    /// Somebody may wait, unless it is closed.
-    pub(crate) fn hear(&mut self, readable: bool) {
+    /// Notes that a client may be waiting, unless the listener is closed.
+    pub(crate) fn handle_events(&mut self, readable: bool) {
         self.readable |= readable && self.is_open;
     }
 
-    /// A connection that waits.
+    /// Accepts a waiting connection.
     pub(crate) fn accept(&mut self) -> Result<OwnedFd, Errno> {
         let accepted = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
-        // The second is that of a socket that couldn't listen again.
+        // EINVAL: the socket couldn't listen again.
         if matches!(accepted, Err(Errno::AGAIN | Errno::INVAL)) {
             self.readable = false;
         }
         accepted
     }
 
-    /// A datagram that waits, into `room`: its length, and who sent it. `None`: there is none, or it was too long.
+    /// Receives a datagram into `room` and returns its length and sender. `None` if there is none or it is
+    /// too long.
     pub(crate) fn receive(&mut self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
         match rustix::net::recvfrom(&self.socket, &mut *room, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
             Ok((_, len, Some(from))) if len <= room.len() => Some((len, from.try_into().ok()?)),
             Ok(_) => None,
             Err(error) => {
-                // An ICMP error of an answer before is told here, once.
+                // ICMP errors for earlier replies are reported here, once each.
                 self.readable = error != Errno::AGAIN;
                 None
             }

@@ -1,4 +1,4 @@
-//! The IP packets of a frame: taken apart when they come from the guest, put together for it.
+//! Parses IP packets from the guest and builds packets for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,23 +9,23 @@ use smoltcp::wire::{
 
 use crate::link;
 
-/// The time to live of what we send, as Linux has it.
+/// Hop limit of packets to the guest, Linux's default.
 pub(crate) const HOP_LIMIT: u8 = 64;
 
-/// One whole IP packet that carries no part of a larger one.
+/// A complete IP packet, not a fragment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
     pub(crate) from: IpAddr,
     pub(crate) to: IpAddr,
     pub(crate) protocol: IpProtocol,
-    /// The packet with its header, without what Ethernet padded it with.
+    /// The packet with its header, without Ethernet padding.
     pub(crate) whole: &'a [u8],
-    /// What the header is followed by.
+    /// What follows the IP header.
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    /// Takes an IPv4 packet apart. `None`: it is malformed or a fragment.
+    /// Parses an IPv4 packet. `None` if it is malformed or a fragment.
     pub(crate) fn parse_v4(bytes: &'a [u8]) -> Option<Self> {
         let packet = Ipv4Packet::new_checked(bytes).ok()?;
         let header_len = usize::from(packet.header_len());
@@ -45,8 +45,8 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// Takes an IPv6 packet apart. `None`: it is malformed. Extension headers count as the protocol, which is then none
-    /// that we know.
+    /// Parses an IPv6 packet. `None` if it is malformed. An extension header counts as the protocol, and
+    /// isn't supported.
     pub(crate) fn parse_v6(bytes: &'a [u8]) -> Option<Self> {
         let packet = Ipv6Packet::new_checked(bytes).ok()?;
         if packet.version() != 6 {
@@ -63,7 +63,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Bytes of the header of a packet to `address`.
+/// Length of the IP header of a packet to `address`.
 pub(crate) fn header_len(address: IpAddr) -> usize {
     match address {
         IpAddr::V4(_) => IPV4_HEADER_LEN,
@@ -71,8 +71,8 @@ pub(crate) fn header_len(address: IpAddr) -> usize {
     }
 }
 
-/// Writes the IP header of a packet with `payload_len` bytes of `protocol` to the start of `into`; returns the header's
-/// length. Both addresses are of one family; with two, nothing is written.
+/// Writes the IP header of a packet with `payload_len` bytes of `protocol` to the start of `into`; returns
+/// the header's length. If the addresses differ in family, nothing is written.
 pub(crate) fn write_header(
     into: &mut [u8],
     from: IpAddr,
@@ -111,18 +111,18 @@ fn write_header_v6(
     IPV6_HEADER_LEN
 }
 
-/// A checksum that is left to the guest (virtio 1.2 §5.1.6.4, VIRTIO_NET_HDR_F_NEEDS_CSUM): the sum of the pseudo header
-/// is in its field.
+/// A checksum that the guest completes (virtio 1.2 §5.1.6.4, VIRTIO_NET_HDR_F_NEEDS_CSUM). The field holds
+/// the sum of the pseudo header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialChecksum {
-    /// Where in the frame the bytes begin that are summed: `csum_start`.
+    /// `csum_start`: offset in the frame of the first byte to sum.
     pub start: u16,
-    /// Where the field lies from there: `csum_offset`.
+    /// `csum_offset`: offset of the checksum field from `start`.
     pub offset: u16,
 }
 
-/// Fills in the checksum of the TCP segment or UDP datagram that follows a header of `header_len` bytes in `packet`, or
-/// the part of it that is ours if the guest `may_complete` it.
+/// Fills in the checksum of the TCP segment or UDP datagram after the `header_len` bytes of IP header in
+/// `packet`. If the guest `may_complete` it, only the pseudo header's sum.
 pub(crate) fn finish_checksum(
     packet: &mut [u8],
     from: IpAddr,
@@ -151,13 +151,13 @@ pub(crate) fn finish_checksum(
     None
 }
 
-/// Bytes of the headers in front of a datagram's data.
+/// Length of the headers before a datagram's data.
 pub(crate) fn datagram_header_len(address: IpAddr) -> usize {
     header_len(address) + UDP_HEADER_LEN
 }
 
-/// Writes the headers of a datagram whose `data_len` bytes of data are in `packet` already, behind
-/// [`datagram_header_len`] bytes of room. `packet` ends where the data does.
+/// Writes the headers of a datagram whose data is already in `packet`, after [`datagram_header_len`] bytes.
+/// `packet` ends with the data.
 pub(crate) fn write_datagram(
     packet: &mut [u8],
     from: SocketAddr,
@@ -169,16 +169,16 @@ pub(crate) fn write_datagram(
     let mut datagram = UdpPacket::new_unchecked(&mut packet[at..]);
     datagram.set_src_port(from.port());
     datagram.set_dst_port(to.port());
-    // The caller's room was made with the MTU, which is 16 bits wide.
+    // The caller sized `packet` by the MTU, which has 16 bits.
     datagram.set_len(u16::try_from(datagram_len).unwrap_or(u16::MAX));
     datagram.set_checksum(0);
     finish_checksum(packet, from.ip(), to.ip(), IpProtocol::Udp, may_complete)
 }
 
-/// The longest TCP segment of ours without data: IPv6, and all the options that fit.
+/// Maximum length of a TCP segment without data: IPv6 and 40 bytes of options.
 pub(crate) const LONGEST_BARE_SEGMENT: usize = IPV6_HEADER_LEN + TCP_HEADER_LEN + 40;
 
-/// Fills in the checksum of the TCP segment in `packet`, whose addresses are its header's.
+/// Fills in the checksum of the TCP segment in `packet`, using the addresses in its IP header.
 pub(crate) fn finish_whole(packet: &mut [u8]) {
     let ends = match packet[0] >> 4 {
         4 => {

@@ -1,4 +1,4 @@
-//! Echo requests to the world, by the sockets that Linux has for that without privileges.
+//! Echo requests to the outside, through Linux's unprivileged ICMP sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -10,19 +10,19 @@ use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, IpProtocol};
 
 use crate::link::HEADER_LEN;
 use crate::packet::{Packet, header_len, write_header};
-use crate::pulled::{Age, Pulled};
+use crate::pull_outcome::{Age, PullOutcome};
 use crate::shared::Shared;
-use crate::unreachable::{self, Why};
+use crate::unreachable::{self, Reason};
 
-/// How long an identifier is kept without a request or reply; ping sends one each second.
+/// How long an identifier is kept without a request or reply; ping sends one per second.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Type, code, checksum, identifier and sequence number (RFC 792, RFC 4443 §4.1).
+/// Length of type, code, checksum, identifier and sequence number (RFC 792, RFC 4443 §4.1).
 const MESSAGE_HEADER_LEN: usize = 8;
 const REQUEST_V4: u8 = 8;
 const REQUEST_V6: u8 = 128;
 
-/// The identifier of a message, if it is an echo request.
+/// The identifier, if the packet is an echo request.
 pub(crate) fn identifier(packet: &Packet<'_>) -> Option<u16> {
     let kind = match packet.protocol {
         IpProtocol::Icmp => REQUEST_V4,
@@ -32,7 +32,7 @@ pub(crate) fn identifier(packet: &Packet<'_>) -> Option<u16> {
     (is == kind).then_some(u16::from_be_bytes([high, low]))
 }
 
-/// Echo requests of one identifier to one destination.
+/// Echo requests with one identifier to one destination.
 #[derive(Debug)]
 pub(crate) struct Ping {
     guest: IpAddr,
@@ -53,11 +53,11 @@ impl Ping {
         &self.host
     }
 
-    pub(crate) fn news(&mut self) {
+    pub(crate) fn handle_events(&mut self) {
         self.readable = true;
     }
 
-    /// A request of the guest's. The kernel puts its own identifier and checksum in.
+    /// Handles a request from the guest. The kernel sets its own identifier and checksum.
     pub(crate) fn request(&mut self, packet: &Packet<'_>, shared: &mut Shared) {
         if identifier(packet).is_none() {
             return;
@@ -66,38 +66,38 @@ impl Ping {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match rustix::net::send(&self.host, packet.payload, flags) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::MSGSIZE) => {}
-            Err(error) => shared.unreachable(packet, Why::of(error)),
+            Err(error) => shared.unreachable(packet, Reason::of(error)),
         }
     }
 
-    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> Pulled {
+    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> PullOutcome {
         if !self.readable {
             return self.age.idle();
         }
         let at = HEADER_LEN + header_len(self.guest);
         let room = &mut into[at..HEADER_LEN + shared.mtu];
         match rustix::net::recv(&self.host, &mut *room, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            Ok((_, len)) if len > room.len() || len < MESSAGE_HEADER_LEN => Pulled::Again,
+            Ok((_, len)) if len > room.len() || len < MESSAGE_HEADER_LEN => PullOutcome::Again,
             Ok((_, len)) => {
                 self.age.used();
                 let frame = &mut into[..at + len];
                 self.finish(&mut frame[HEADER_LEN..], len);
                 shared.link.seal(frame);
-                Pulled::Frame(frame.len(), None)
+                PullOutcome::Frame(frame.len(), None)
             }
             Err(Errno::AGAIN) => {
                 self.readable = false;
                 self.age.idle()
             }
-            Err(Errno::INTR) => Pulled::Again,
+            Err(Errno::INTR) => PullOutcome::Again,
             Err(error) => {
                 self.failed(error, shared);
-                Pulled::Again
+                PullOutcome::Again
             }
         }
     }
 
-    /// Makes a packet for the guest of the message of `len` bytes at the end of `packet`.
+    /// Turns the message of `len` bytes at the end of `packet` into a packet for the guest.
     fn finish(&self, packet: &mut [u8], len: usize) {
         match (self.remote, self.guest) {
             (IpAddr::V4(_), IpAddr::V4(_)) => {
@@ -124,7 +124,7 @@ impl Ping {
         let [high, low] = self.identifier.to_be_bytes();
         let ends = (SocketAddr::new(self.guest, 0), SocketAddr::new(self.remote, 0));
         let first = [kind, 0, 0, 0, high, low, 0, 0];
-        unreachable::write_for(&mut shared.frame, &shared.link, ends, protocol, first, Why::of(error));
+        unreachable::write_for(&mut shared.frame, &shared.link, ends, protocol, first, Reason::of(error));
         shared.control.push(&shared.frame);
     }
 }

@@ -1,44 +1,45 @@
-//! Whether the guest has its address. Whoever connects to a forwarded port of one that hasn't is refused, not kept waiting.
+//! Whether the guest has its address. If not, connections to forwarded ports are refused instead of left
+//! waiting.
 
 use std::time::{Duration, Instant};
 
 use crate::addresses::GUEST_V4;
 use crate::link::HEADER_LEN;
 
-/// How long the guest has to answer who has 10.0.2.15. A kernel answers by itself, in microseconds; emulated ones in
-/// milliseconds.
+/// How long the guest has to answer an ARP request for 10.0.2.15. Kernels answer in microseconds, emulated
+/// ones in milliseconds.
 const ANSWER: Duration = Duration::from_millis(250);
-/// How long its silence is taken for an answer.
+/// How long a missing answer is remembered.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// What is known of the guest's address.
+/// What is known about the guest's address.
 ///
 /// ```text
-///   Unknown --somebody connects--> Asked --250 ms--> refused --1 s--> Unknown
-///      ^                             |
-///      |                             +--a packet of the guest's, from any state--> There
-///      +--the driver leaves, DHCP's release, no answer to a connection-------------+
+/// Unknown --connection attempt--> Asked --250 ms--> refused --1 s--> Unknown
+///    ^                               |
+///    |                               +--packet from the guest, in any state--> There
+///    +--driver stops, DHCP release, connection not answered---------------------+
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Unknown,
-    /// The guest was asked then.
+    /// The time at which the guest was asked.
     Asked(Instant),
     There,
 }
 
-/// What to do with who waits at a forwarded port.
+/// What to do with a connection at a forwarded port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
     Serve,
-    /// The guest must be asked, and they wait until then.
+    /// Ask the guest; connections wait until then.
     Ask(Instant),
     Wait(Instant),
     Refuse,
 }
 
 impl Presence {
-    /// What to do now; who is told to ask does.
+    /// What to do now. The caller must ask the guest if told to.
     pub(crate) fn treat(&mut self, now: Instant) -> Treatment {
         match *self {
             Self::There => Treatment::Serve,
@@ -52,12 +53,12 @@ impl Presence {
     }
 }
 
-/// Whether a frame was sent by a guest that has its address: an IPv4 packet from there, or an ARP packet that says so.
+/// Whether the frame was sent by a guest that has its address: an IPv4 or ARP packet with it as the source.
 pub(crate) fn is_from_guest(frame: &[u8]) -> bool {
     let Some((header, packet)) = frame.split_at_checked(HEADER_LEN) else { return false };
     let sender = match header[12..] {
         [0x08, 0x00] => packet.get(12..16),
-        // Of Ethernet and IPv4, the only kind that there is here (RFC 826).
+        // ARP for Ethernet and IPv4 (RFC 826), the only kind on this link.
         [0x08, 0x06] => packet.get(14..18),
         _ => None,
     };
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(presence.treat(ms(9999)), Treatment::Serve);
     }
 
-    /// An address conflict detection's probe has no sender (RFC 5227 §1.1), nor has DHCP's discover.
+    /// Address conflict detection probes (RFC 5227 §1.1) and DHCP discover messages have no source address.
     #[test]
     fn frame_with_the_guests_address_as_its_sender_is_from_the_guest() {
         let frame = |kind: [u8; 2], at: usize, sender: [u8; 4]| {

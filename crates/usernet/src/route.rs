@@ -1,4 +1,4 @@
-//! Where a packet of the guest's goes: to its flow, to a new one, or back with the reason.
+//! Routes packets from the guest: to their flow, to a new flow, or back with an error.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -15,22 +15,22 @@ use crate::flow::{Flow, Key};
 use crate::host;
 use crate::packet::Packet;
 use crate::ping::{self, Ping};
-use crate::pulled::End;
+use crate::pull_outcome::End;
 use crate::settings::Resolver;
 use crate::table::Token;
 use crate::tcp::Tcp;
 use crate::udp::Udp;
-use crate::unreachable::Why;
+use crate::unreachable::Reason;
 use crate::usernet::{UserNet, can_be_source, ends};
 
-/// The resolver answers here and nowhere else.
+/// The only port at which the resolver answers.
 const DNS: u16 = 53;
 
-/// IPv6 headers that say nothing of a protocol we might carry: a fragment, and none at all (RFC 8200 §4.5, §4.7).
-const SILENT: [IpProtocol; 2] = [IpProtocol::Ipv6Frag, IpProtocol::Ipv6NoNxt];
+/// IPv6 headers for which no error is sent: fragment and no next header (RFC 8200 §4.5, §4.7).
+const IGNORED_HEADERS: [IpProtocol; 2] = [IpProtocol::Ipv6Frag, IpProtocol::Ipv6NoNxt];
 
 impl UserNet {
-    /// Routes a packet that came to the gateway and that none of its services answered.
+    /// Routes a packet to the gateway that none of its services answered.
     pub(crate) fn route(&mut self, packet: &Packet<'_>) {
         if !can_be_source(packet.from) || !can_be_destination(packet.to) {
             return;
@@ -40,8 +40,8 @@ impl UserNet {
             IpProtocol::Udp => self.route_datagram(packet),
             IpProtocol::Icmp if packet.from.is_ipv4() => self.route_echo(packet),
             IpProtocol::Icmpv6 if packet.from.is_ipv6() => self.route_echo(packet),
-            protocol if SILENT.contains(&protocol) => {}
-            _ => self.shared.unreachable(packet, Why::NoProtocol),
+            protocol if IGNORED_HEADERS.contains(&protocol) => {}
+            _ => self.shared.unreachable(packet, Reason::NoProtocol),
         }
     }
 
@@ -62,7 +62,7 @@ impl UserNet {
         }
     }
 
-    /// A new connection of the guest's.
+    /// Opens a new connection from the guest.
     fn connect(&mut self, key: Key, packet: &Packet<'_>, syn: &TcpPacket<&[u8]>) {
         let to = match self.destination(&key) {
             Ok(to) => to,
@@ -107,7 +107,7 @@ impl UserNet {
         self.route_to_flow(key, packet, host::echo_socket, flow);
     }
 
-    /// To its flow of datagrams, or to a new one, whose socket `open` makes for where it goes.
+    /// Delivers the packet to its datagram flow, or to a new one with a socket from `open`.
     fn route_to_flow(
         &mut self,
         key: Key,
@@ -120,7 +120,7 @@ impl UserNet {
         }
         let to = match self.destination(&key) {
             Ok(to) => to,
-            Err(why) => return self.shared.unreachable(packet, why.unwrap_or(Why::Prohibited)),
+            Err(why) => return self.shared.unreachable(packet, why.unwrap_or(Reason::Prohibited)),
         };
         if !self.make_room() {
             return;
@@ -139,15 +139,15 @@ impl UserNet {
         }
         let socket = match opened {
             Ok(socket) => socket,
-            // As with a full table: lost.
+            // The packet is lost, as with a full table.
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return,
-            Err(error) => return self.shared.unreachable(packet, Why::of(error)),
+            Err(error) => return self.shared.unreachable(packet, Reason::of(error)),
         };
         let flow = flow(socket);
         let watched = match &flow {
             Flow::Udp(udp) => self.watch.add(udp.host(), self.table.next_token()),
             Flow::Ping(ping) => self.watch.add(ping.host(), self.table.next_token()),
-            Flow::Tcp(_) | Flow::Visitor(_) => Ok(()),
+            Flow::Tcp(_) | Flow::ForwardedUdp(_) => Ok(()),
         };
         if watched.is_ok() {
             let token = self.table.insert(key, flow);
@@ -163,17 +163,17 @@ impl UserNet {
         }
     }
 
-    /// Where the host finds what the guest calls `key.remote`. An error is the reason why it is nowhere; without a
-    /// reason, it was refused by the rules, which is noted.
-    fn destination(&mut self, key: &Key) -> Result<SocketAddr, Option<Why>> {
+    /// The host's address for the guest's `key.remote`. The error is the reason to report; without a reason
+    /// the rules refused it, which is noted.
+    fn destination(&mut self, key: &Key) -> Result<SocketAddr, Option<Reason>> {
         let Key { protocol, remote, .. } = *key;
         let address = remote.ip();
         let is_ours = is_gateway(address) || is_resolver(address);
         if !is_ours && is_on_link(address) {
-            return Err(Some(Why::NoHost));
+            return Err(Some(Reason::NoHost));
         }
         let routes = &mut self.routes;
-        // Without any, no rule asks.
+        // Without routes, no rule asks.
         let is_near = |address| routes.as_mut().is_none_or(|routes| routes.is_near(address));
         if !self.allow.permits(protocol, remote, is_near) {
             self.refused.note(protocol, remote);
@@ -186,16 +186,16 @@ impl UserNet {
             return Ok(remote);
         }
         if remote.port() != DNS {
-            return Err(Some(Why::NoPort));
+            return Err(Some(Reason::NoPort));
         }
         match self.resolver {
             Resolver::At(resolver) => Ok(resolver),
-            Resolver::OfHost => host::resolver().ok_or(Some(Why::NoHost)),
+            Resolver::OfHost => host::resolver().ok_or(Some(Reason::NoHost)),
         }
     }
 }
 
-/// Whether `address` is one of the guest's own network, where there is nobody but us.
+/// Whether `address` is on the guest's own network, where there are only gateway, resolver and guest.
 fn is_on_link(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

@@ -1,4 +1,4 @@
-//! Whether the host has a destination itself or on a link of its own: what its routing says (rtnetlink(7)).
+//! Whether a destination is the host itself or directly connected, according to its routes (rtnetlink(7)).
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -11,39 +11,39 @@ const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const RTM_GETLINK: u16 = 18;
 const RTM_GETROUTE: u16 = 26;
-/// Asks for the route as the table has it, instead of the path that it gives to one address.
+/// Return the route as it is in the table, not the path for one address.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
-/// A gateway of the other family.
+/// A gateway of the other address family.
 const RTA_VIA: u16 = 18;
-/// The bits of an attribute's type that aren't flags.
+/// The bits of an attribute's type without its flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const RTN_UNICAST: u8 = 1;
-/// A route that the kernel made of an interface's address.
+/// A route that the kernel created for an interface's address.
 const RTPROT_KERNEL: u8 = 2;
 /// include/uapi/linux/if.h.
 const IFF_POINTOPOINT: u32 = 0x10;
 
-/// struct nlmsghdr, struct rtmsg and struct ifinfomsg, in bytes.
+/// Lengths of struct nlmsghdr, struct rtmsg and struct ifinfomsg in bytes.
 const HEADER_LEN: usize = 16;
 const ROUTE_LEN: usize = 12;
 const LINK_LEN: usize = 16;
-/// More than a route's answer has. A link's is longer, and only its beginning is looked at.
+/// Longer than any route's answer. A link's is longer, but only its start is used.
 const ANSWER_LEN: usize = 1024;
-/// Answers that are read for one question: more than one is there only if the one before was late.
+/// Maximum number of answers read per request; there are several only if an earlier one was late.
 const ANSWERS: u32 = 8;
 
-/// The host's routing, asked about one destination at a time. The descriptor is opened once, so that a guest that takes all
-/// others can't make the question fail.
+/// Queries the host's routes, one destination at a time. The socket is opened once, so a guest that uses up
+/// all descriptors can't make queries fail.
 #[derive(Debug)]
 pub(crate) struct Routes {
     socket: OwnedFd,
     sequence: u32,
 }
 
-/// A route in an answer of the kernel's.
+/// A route in the kernel's answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Route {
     prefix_len: u8,
@@ -54,23 +54,25 @@ struct Route {
 }
 
 impl Routes {
+    /// Opens a netlink socket.
+    ///
     /// # Errors
-    /// There is no descriptor left, or the host's confinement forbids netlink sockets.
+    /// No descriptor is left, or a sandbox forbids netlink sockets.
     pub(crate) fn open() -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Without a protocol: NETLINK_ROUTE is 0.
+        // Protocol 0 is NETLINK_ROUTE.
         let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Whether `address` is the host's own or in a subnet that it is directly connected to; also if the host doesn't say.
+    /// Whether `address` is the host's own or in a directly connected subnet; true if the host can't say.
     ///
-    /// Of a point-to-point link, such as a VPN's, only the subnet of its own address is: its other routes are those of what
-    /// lies beyond it, which may be all the world in pieces.
+    /// On a point-to-point link such as a VPN's, only the subnet of the link's own address counts: its other
+    /// routes lead beyond the link, and may cover the whole internet in pieces.
     pub(crate) fn is_near(&mut self, address: IpAddr) -> bool {
         let path = match self.route(address, 0) {
             Ok(path) => path,
-            // Nobody is there, or the host has no such family. Connecting says so to the guest.
+            // Unreachable, or the host lacks the address family. Connecting will report it to the guest.
             Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS) => return false,
             Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => return false,
             Err(_) => return true,
@@ -92,7 +94,7 @@ impl Routes {
         parse_route(&answer[..len]).ok_or(Errno::PROTO)
     }
 
-    /// Also if the kernel doesn't say otherwise: false is the answer that permits less.
+    /// False if the kernel doesn't answer, because that permits less.
     fn is_point_to_point(&mut self, interface: u32) -> bool {
         let mut answer = [0; ANSWER_LEN];
         let mut body = [0; LINK_LEN];
@@ -102,7 +104,8 @@ impl Routes {
         flags.is_some_and(|flags| u32::from_ne_bytes(flags) & IFF_POINTOPOINT != 0)
     }
 
-    /// The body of the answer, at the beginning of `answer`, and its length. The kernel answers within the send.
+    /// Sends a request and returns the length of the answer's body, which is at the start of `answer`. The
+    /// kernel answers during send.
     fn ask(&mut self, kind: u16, body: &[u8], answer: &mut [u8; ANSWER_LEN]) -> Result<usize, Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut question = Vec::with_capacity(HEADER_LEN + body.len());
@@ -131,14 +134,14 @@ impl Routes {
 }
 
 impl Route {
-    /// Whether a route without a gateway is that of a subnet of its link.
+    /// Whether a route without a gateway is for a subnet of its link.
     fn is_of_subnet(&self, is_point_to_point: impl FnOnce() -> bool) -> bool {
-        // A default route without a gateway: the link leads to the world.
+        // A default route without a gateway: the link leads to the internet.
         self.prefix_len != 0 && (self.protocol == RTPROT_KERNEL || !is_point_to_point())
     }
 }
 
-/// A struct rtmsg and the destination behind it.
+/// A struct rtmsg followed by the destination.
 fn route_question(address: IpAddr, flags: u32) -> Vec<u8> {
     let (family, bytes) = match address {
         IpAddr::V4(address) => (AddressFamily::INET, address.octets().to_vec()),
@@ -154,7 +157,7 @@ fn route_question(address: IpAddr, flags: u32) -> Vec<u8> {
     body
 }
 
-/// `None`: it isn't as long as it says.
+/// `None` if the message is truncated.
 fn parse_route(body: &[u8]) -> Option<Route> {
     let (head, mut rest) = body.split_at_checked(ROUTE_LEN)?;
     let mut route = Route { prefix_len: head[1], protocol: head[5], kind: head[7], ..Route::default() };
@@ -166,7 +169,7 @@ fn parse_route(body: &[u8]) -> Option<Route> {
             RTA_OIF => route.interface = u32::from_ne_bytes(value.try_into().ok()?),
             _ => {}
         }
-        // The next one is on a boundary of four bytes; the last one needn't be filled up.
+        // Attributes are aligned to four bytes; the last one may lack padding.
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(route)
@@ -179,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Without a netlink socket nothing is known.
+    /// Without a netlink socket, nothing is known.
     fn deaf() -> Routes {
         let nowhere = std::os::unix::net::UnixDatagram::unbound().unwrap();
         Routes { socket: nowhere.into(), sequence: 0 }
@@ -188,20 +191,20 @@ mod tests {
     #[test]
     fn own_address_is_near() {
         let mut routes = Routes::open().unwrap();
-        // All of 127.0.0.0/8 is the loopback's.
+        // All of 127.0.0.0/8 is loopback.
         assert!(routes.is_near(Ipv4Addr::LOCALHOST.into()));
         assert!(routes.is_near(Ipv4Addr::new(127, 200, 3, 4).into()));
         assert_eq!(routes.route(Ipv4Addr::LOCALHOST.into(), 0).unwrap().kind, 2, "RTN_LOCAL");
     }
 
-    /// A host without IPv6 has nothing there, which isn't near.
+    /// On a host without IPv6 the address isn't near, because it doesn't exist.
     #[test]
     fn own_address_of_ipv6_is_near_where_there_is_one() {
         let has_ipv6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|text| !text.is_empty());
         assert_eq!(Routes::open().unwrap().is_near(Ipv6Addr::LOCALHOST.into()), has_ipv6);
     }
 
-    /// TEST-NET-2 (RFC 5737), to which hardly a host is connected.
+    /// TEST-NET-2 (RFC 5737), to which hardly any host is connected.
     const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
     #[test]
@@ -209,8 +212,8 @@ mod tests {
         assert!(!Routes::open().unwrap().is_near(NOBODY));
     }
 
-    /// A router's advertisement (RTPROT_RA, 9) and an administrator (RTPROT_STATIC, 4) say what is on a link too, and of a VPN
-    /// what is beyond it.
+    /// A router advertisement (RTPROT_RA, 9) or an administrator (RTPROT_STATIC, 4) may also add on-link
+    /// routes; on a VPN, such routes lead beyond it.
     #[test]
     fn route_without_a_gateway_is_of_a_subnet_unless_it_is_default_or_a_vpns() {
         let route = |prefix_len, protocol| Route { prefix_len, protocol, ..Route::default() };
@@ -222,7 +225,7 @@ mod tests {
         assert!(!route(0, 4).is_of_subnet(|| false));
     }
 
-    /// The loopback is no such link. 1 is its number in each network namespace.
+    /// Loopback isn't point-to-point. Its index is 1 in every network namespace.
     #[test]
     fn loopback_is_not_point_to_point() {
         assert!(!Routes::open().unwrap().is_point_to_point(1));
@@ -233,7 +236,7 @@ mod tests {
         assert!(deaf().is_near(NOBODY));
     }
 
-    /// Each question after a thousand others is answered by its own answer.
+    /// Each of a thousand requests in a row gets its own answer.
     #[test]
     fn questions_in_a_row_are_each_answered() {
         let mut routes = Routes::open().unwrap();
@@ -242,7 +245,7 @@ mod tests {
         assert!(!routes.is_near(NOBODY));
     }
 
-    /// `ip route get 1.1.1.1` on a host with a router: as Linux 6.1 answers, on a little-endian host.
+    /// `ip route get 1.1.1.1` on a host with a router, as answered by Linux 6.1 on a little-endian host.
     #[test]
     fn route_with_a_gateway_is_parsed() {
         let mut answer = vec![2, 32, 0, 0, 254, 0, 0, 1, 0, 2, 0, 0];

@@ -1,4 +1,4 @@
-//! What a network is opened with.
+//! Settings of a network, and errors from opening it.
 
 use std::net::SocketAddr;
 
@@ -8,60 +8,61 @@ use thiserror::Error;
 use crate::allow::Allow;
 use crate::forward::Forward;
 
-/// What the network of one guest is like.
+/// The settings of a guest's network.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What the guest may reach.
     pub allow: Allow,
-    /// Ports of the host that lead to the guest.
+    /// Host ports that are forwarded to the guest.
     pub forwards: Vec<Forward>,
-    /// Who answers what the guest asks the resolver's address.
+    /// The server behind the resolver's address.
     pub resolver: Resolver,
-    /// The longest IP packet in bytes, 1280 at least. The larger, the faster: 65520 is what Linux's loopback takes, too.
+    /// Maximum length of an IP packet in bytes, at least 1280. Larger is faster: Linux's loopback uses 65520
+    /// as well.
     pub mtu: u16,
-    /// Where frames go until the guest has sent one.
+    /// Hardware address to which frames are sent until the guest has sent one.
     pub guest_mac: [u8; 6],
-    /// Flows at one time, of all kinds together: each takes a descriptor of the host's.
+    /// Maximum number of concurrent flows of all kinds; each uses a descriptor.
     pub flows: usize,
 }
 
-/// Who answers what the guest asks the resolver's address, port 53.
+/// The server behind the resolver's address, port 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolver {
-    /// The first name server of the host's `/etc/resolv.conf`, which is read anew for each flow.
+    /// The first name server in the host's `/etc/resolv.conf`, which is read again for each flow.
     OfHost,
-    /// This one.
+    /// A fixed server.
     At(SocketAddr),
 }
 
-/// The shortest MTU that IPv6 allows (RFC 8200 §5).
+/// Minimum MTU of IPv6 (RFC 8200 §5).
 pub(crate) const MIN_MTU: u16 = 1280;
 
-/// Why a network can't be opened.
+/// Errors from opening a network.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The MTU is too short for IPv6.
     #[error("an MTU of {0} is less than IPv6 allows: make it 1280 or more")]
     Mtu(u16),
-    /// A forwarded port can't be had.
+    /// A forwarded port can't be bound.
     #[error("forward {forward:?}: can't listen at {address}: {source}: {hint}")]
     Forward {
-        /// As it was written.
+        /// As the user wrote it.
         forward: String,
-        /// The host's address and port.
+        /// Address and port on the host.
         address: SocketAddr,
-        /// What the host said.
+        /// Error from the host.
         source: std::io::Error,
         /// What to change.
         hint: String,
     },
-    /// The host can't be asked for its routes, which `*` depends on.
+    /// The host's routes, on which `*` depends, can't be queried.
     #[error(
-        "can't ask for the host's routes, which \"*\" in a rule depends on: {0}: permit netlink sockets (AF_NETLINK) \
-         to the monitor, or list addresses instead of \"*\""
+        "can't query the host's routes, on which \"*\" in a rule depends: {0}: allow the monitor netlink sockets \
+         (AF_NETLINK), or list addresses instead of \"*\""
     )]
     Routes(std::io::Error),
-    /// The host has no epoll instance or timer for us.
+    /// The epoll instance or timer can't be created.
     #[error("can't watch sockets: {0}: raise the limit of open files (ulimit -n)")]
     Watch(std::io::Error),
 }
@@ -72,10 +73,10 @@ impl OpenError {
         let hint = match error {
             Errno::ADDRINUSE => "choose another port, or stop what listens there".to_owned(),
             Errno::ADDRNOTAVAIL => {
-                format!("{} is none of this host's addresses: choose one that is", address.ip())
+                format!("{} isn't an address of this host: choose one that is", address.ip())
             }
             Errno::ACCESS | Errno::PERM => {
-                format!("port {} is for root: choose one from 1024 up", address.port())
+                format!("port {} requires root: choose one from 1024 up", address.port())
             }
             Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)".to_owned(),
             _ => "choose another address or port".to_owned(),

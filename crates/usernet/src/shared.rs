@@ -1,4 +1,4 @@
-//! What the flows share of one network.
+//! State of a network that all flows share.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use crate::control::ControlQueue;
 use crate::link::{HEADER_LEN, Link};
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet};
 use crate::tcp::stack::Stack;
-use crate::unreachable::{self, Why};
+use crate::unreachable::{self, Reason};
 
-/// Lent to a flow while it handles something.
+/// Lent to a flow while it handles an event or packet.
 pub(crate) struct Shared {
     pub(crate) stack: Stack,
     pub(crate) control: ControlQueue,
     pub(crate) link: Link,
     pub(crate) mtu: usize,
-    /// How long a connection keeps its buffers when nothing passes: `tcp::QUIET`, but in tests.
+    /// How long a quiet connection keeps its buffers: `tcp::QUIET`, except in tests.
     pub(crate) quiet: Duration,
-    /// Whether TCP's and UDP's checksums may be left to the guest.
+    /// Whether the guest accepts partial TCP and UDP checksums.
     pub(crate) may_complete_checksums: bool,
-    /// Room for the frame that is made, and for a copy of a packet.
+    /// Buffers for the frame being built, and for a copy of a packet.
     pub(crate) frame: Vec<u8>,
     pub(crate) scratch: Vec<u8>,
 }
 
 impl Shared {
-    /// Tells the guest why `packet` doesn't arrive.
-    pub(crate) fn unreachable(&mut self, packet: &Packet<'_>, why: Why) {
+    /// Tells the guest why `packet` isn't delivered.
+    pub(crate) fn unreachable(&mut self, packet: &Packet<'_>, why: Reason) {
         if !self.control.is_full() {
             unreachable::write(&mut self.frame, &self.link, packet, why);
             self.control.push(&self.frame);
         }
     }
 
-    /// Answers an IP packet with a TCP segment with a reset, unless it is one.
+    /// Answers a TCP segment with a reset, unless it is one itself.
     pub(crate) fn refuse_segment(&mut self, packet: &[u8]) {
         let mut frame = [0; HEADER_LEN + LONGEST_BARE_SEGMENT];
         let Some(len) = self.stack.refuse(packet, &mut frame[HEADER_LEN..]) else { return };

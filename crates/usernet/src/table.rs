@@ -1,29 +1,29 @@
-//! All flows, by number and by addresses, and which of them have something to do.
+//! The flow table: flows by number and by addresses, and which of them have work to do.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::flow::{Flow, Key};
 
-/// Names a flow or a listener; a flow's is never another's later, so that old news of it finds nobody.
+/// Identifies a flow or a listener. A flow's token isn't reused, so late events for it are ignored.
 pub(crate) type Token = u64;
 
-/// Set in the tokens of listeners.
+/// Set in tokens of listeners.
 const LISTENER: Token = 1 << 63;
 
-/// The flows of one network, at most `limit`.
+/// The flows of a network, at most `limit`.
 #[derive(Debug)]
 pub(crate) struct Table {
     limit: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_key: HashMap<Key, Token>,
-    /// Round robin: who has had its turn goes to the end. May name flows that are gone.
+    /// Round robin: after its turn a flow goes to the end. May contain removed flows.
     ready: VecDeque<Token>,
     due: BTreeSet<(Instant, Token)>,
     /// The listeners in `due`.
     waiting: HashSet<Token>,
-    /// Flows that may be given up for another one, those that were used long ago first. May name flows that are gone.
+    /// Flows that may be replaced, least recently used first. May contain removed flows.
     replaceable: VecDeque<Token>,
 }
 
@@ -59,13 +59,13 @@ impl Table {
         self.by_key.len() >= self.limit
     }
 
-    /// How many flows may be connections that came in: whoever can reach a forwarded port must not take the network from
-    /// the guest.
+    /// Maximum number of incoming connections. Clients of forwarded ports must not take the network from the
+    /// guest.
     pub(crate) fn share(&self) -> usize {
         self.limit - self.limit / 4
     }
 
-    /// The token that the next flow will have: its socket is watched before it is in the table.
+    /// The token of the next flow: its socket is watched before it is inserted.
     pub(crate) fn next_token(&self) -> Token {
         match self.free.last() {
             Some(&index) => token(index, self.slots[index as usize].generation),
@@ -73,7 +73,7 @@ impl Table {
         }
     }
 
-    /// Puts a flow into the table and on the ready list. There is room for it, and none with this key.
+    /// Inserts a flow and makes it ready. There must be room, and no flow with this key.
     pub(crate) fn insert(&mut self, key: Key, flow: Flow) -> Token {
         let token = self.next_token();
         let is_replaceable = !matches!(flow, Flow::Tcp(_));
@@ -102,7 +102,7 @@ impl Table {
         Some(&mut self.entry(token)?.flow)
     }
 
-    /// The flows, in no order.
+    /// All flows, in no particular order.
     #[cfg(test)]
     pub(crate) fn flows(&self) -> impl Iterator<Item = &Flow> {
         self.slots.iter().filter_map(|slot| Some(&slot.entry.as_ref()?.flow))
@@ -117,7 +117,7 @@ impl Table {
         self.entry(token)?;
         let slot = &mut self.slots[index(token)];
         let entry = slot.entry.take()?;
-        // Thirty bits are as many flows as a guest opens in years.
+        // 30 bits count more flows than a guest opens in years.
         slot.generation = (slot.generation + 1) & 0x3fff_ffff;
         self.free.push(index(token) as u32);
         self.by_key.remove(&entry.key);
@@ -127,9 +127,10 @@ impl Table {
         Some(entry.flow)
     }
 
-    /// A flow that was used less than others and isn't a connection, to be removed for another one.
+    /// A datagram flow that hasn't been used recently, to be replaced by another.
     ///
-    /// Each gets a second chance if it was used since the last time (the clock algorithm), so all are looked at once at most.
+    /// Each flow used since it was last examined gets a second chance (the clock algorithm), so all are
+    /// examined at most once.
     pub(crate) fn replaceable(&mut self) -> Option<Token> {
         for _ in 0..self.replaceable.len() {
             let token = self.replaceable.pop_front()?;
@@ -140,12 +141,12 @@ impl Table {
                 None => {}
             }
         }
-        // All were used; the first in line has waited longest.
+        // All were used; the first has waited longest.
         self.replaceable.pop_front()
     }
 
-    /// The connection that has been quiet for the longest time, if it has since `before`.
-    pub(crate) fn forgotten(&self, before: Instant) -> Option<Token> {
+    /// The connection that has been quiet longest, if that is since `before` or earlier.
+    pub(crate) fn longest_quiet(&self, before: Instant) -> Option<Token> {
         let quiet = self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let Flow::Tcp(tcp) = &slot.entry.as_ref()?.flow else { return None };
             let since = tcp.quiet_since().filter(|since| *since <= before)?;
@@ -171,7 +172,7 @@ impl Table {
         self.ready.push_back(token);
     }
 
-    /// Whose turn it is.
+    /// The flow or listener whose turn it is.
     pub(crate) fn next_ready(&mut self) -> Option<Token> {
         loop {
             let token = self.ready.pop_front()?;
@@ -189,10 +190,10 @@ impl Table {
         !self.ready.is_empty()
     }
 
-    /// Gives a flow a turn at `deadline`, or before.
+    /// Gives a flow or listener a turn at `deadline` or earlier.
     pub(crate) fn wake_at(&mut self, token: Token, deadline: Instant) {
         if token & LISTENER != 0 {
-            // All wait equally long, so the first deadline is the earliest.
+            // All wait for the same period, so the first deadline is the earliest.
             if self.waiting.insert(token) {
                 self.due.insert((deadline, token));
             }
@@ -210,7 +211,7 @@ impl Table {
         self.due.insert((deadline, token));
     }
 
-    /// Gives those a turn whose time has come.
+    /// Makes those ready whose deadline has passed.
     pub(crate) fn wake(&mut self, now: Instant) {
         while let Some(&(deadline, token)) = self.due.first() {
             if deadline > now {
@@ -235,12 +236,12 @@ impl Table {
     }
 }
 
-/// The token of the listener of this number.
+/// The token of the listener with this index.
 pub(crate) fn listener(number: usize) -> Token {
     LISTENER | number as Token
 }
 
-/// The number of the listener with this token; `None`: it is a flow's.
+/// The index of a listener; `None` for a flow's token.
 pub(crate) fn listener_number(token: Token) -> Option<usize> {
     (token & LISTENER != 0).then_some((token & !LISTENER) as usize)
 }
@@ -269,17 +270,17 @@ mod tests {
 
     use super::*;
     use crate::allow::Protocol;
-    use crate::udp::Visitor;
+    use crate::udp::ForwardedUdp;
 
     fn key(port: u16) -> Key {
         let guest = ([10, 0, 2, 15], port).into();
         Key { protocol: Protocol::Udp, guest, remote: ([10, 0, 2, 2], 9).into() }
     }
 
-    /// A flow that needs nothing of the network; its descriptor is never used.
+    /// A flow that doesn't need the network; its descriptor is never used.
     fn flow() -> Flow {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        Flow::Visitor(Visitor::new(0, Arc::new(socket.into()), ([127, 0, 0, 1], 9).into()))
+        Flow::ForwardedUdp(ForwardedUdp::new(0, Arc::new(socket.into()), ([127, 0, 0, 1], 9).into()))
     }
 
     #[test]
@@ -310,10 +311,10 @@ mod tests {
     fn replaceable_flow_is_one_not_used_since() {
         let mut table = Table::new(4);
         let tokens = [1, 2, 3].map(|port| table.insert(key(port), flow()));
-        // All are new, and marked as seen by this.
+        // All are new, and this call marks them as seen.
         assert_eq!(table.replaceable(), Some(tokens[0]));
         table.remove(tokens[0]);
-        let Some(Flow::Visitor(second)) = table.get(tokens[1]) else { panic!("it was removed") };
+        let Some(Flow::ForwardedUdp(second)) = table.get(tokens[1]) else { panic!("it was removed") };
         second.age.used();
         assert_eq!(table.replaceable(), Some(tokens[2]));
     }
@@ -336,7 +337,7 @@ mod tests {
         assert_eq!(table.next_deadline(), None);
     }
 
-    /// Flows that come and go while nobody has a turn leave nothing behind without bound.
+    /// Flows that come and go without a turn must not grow the lists.
     #[test]
     fn lists_of_flows_that_are_gone_are_bounded() {
         let mut table = Table::new(2);
@@ -347,7 +348,8 @@ mod tests {
         assert!(table.ready.len() <= 2 * 2 + 65 && table.replaceable.len() <= 2 * 2 + 1);
     }
 
-    /// Each flow that ends gives a listener without descriptors a turn, and each such turn asks for one more.
+    /// Each flow that ends gives a turn to a listener that is out of descriptors, and each such turn sets a
+    /// deadline.
     #[test]
     fn deadlines_of_listener_are_one() {
         let mut table = Table::new(4);

@@ -1,4 +1,4 @@
-//! Datagrams. None waits in the monitor: what is for the guest stays in the host's socket until the guest has room.
+//! UDP flows. Datagrams are never buffered here: they stay in the host's socket until the guest has room.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -11,26 +11,26 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::link::HEADER_LEN;
 use crate::packet::{Packet, datagram_header_len, write_datagram};
-use crate::pulled::{Age, Pulled};
+use crate::pull_outcome::{Age, PullOutcome};
 use crate::shared::Shared;
-use crate::unreachable::{self, Why};
+use crate::unreachable::{self, Reason};
 
-/// How long a flow of datagrams lives without one: what routers take for UDP that was answered (RFC 4787 asks for two
-/// minutes of those with few flows, and permits less for a reason: the guest has `Settings::flows` of them).
+/// How long a UDP flow lives without traffic, as routers do for UDP with replies. RFC 4787 asks for two
+/// minutes, and permits less for a reason: here that the guest has only `Settings::flows` flows.
 const IDLE: Duration = Duration::from_secs(60);
-/// The same of a question to a resolver, which is answered once.
+/// The same for DNS queries, which have one reply.
 const IDLE_DNS: Duration = Duration::from_secs(10);
 const DNS: u16 = 53;
 
-/// Datagrams too long for the guest that are thrown away before another flow has its turn.
+/// Datagrams too long for the guest that are discarded before other flows get a turn.
 const SKIPPED: usize = 16;
 
-/// Datagrams between one socket of the guest's and one destination.
+/// Datagrams between a socket of the guest and one destination.
 #[derive(Debug)]
 pub(crate) struct Udp {
     guest: SocketAddr,
     remote: SocketAddr,
-    /// Connected, so that the host tells of ICMP errors.
+    /// Connected, so that the host reports ICMP errors.
     host: OwnedFd,
     readable: bool,
     pub(crate) age: Age,
@@ -46,16 +46,16 @@ impl Udp {
         &self.host
     }
 
-    pub(crate) fn news(&mut self) {
+    pub(crate) fn handle_events(&mut self) {
         self.readable = true;
     }
 
-    /// A datagram of the guest's. The host drops it if it has no room, as any router.
+    /// Sends a datagram from the guest. The host drops it if it has no room, as a router would.
     pub(crate) fn datagram(&mut self, packet: &Packet<'_>, shared: &mut Shared) {
         let Some(data) = data_of(packet) else { return };
         self.age.used();
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        // An error may be that of the datagram before; it is told, and this one sent.
+        // The error may be that of an earlier datagram: report it, and send this one.
         if let Err(error) = rustix::net::send(&self.host, data, flags) {
             self.failed(error, shared);
             if error == Errno::CONNREFUSED {
@@ -64,7 +64,7 @@ impl Udp {
         }
     }
 
-    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> Pulled {
+    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> PullOutcome {
         let at = HEADER_LEN + datagram_header_len(self.guest.ip());
         for _ in 0..SKIPPED {
             if !self.readable {
@@ -80,58 +80,58 @@ impl Udp {
                     let checksum =
                         write_datagram(&mut frame[HEADER_LEN..], self.remote, self.guest, may_complete);
                     shared.link.seal(frame);
-                    return Pulled::Frame(frame.len(), checksum);
+                    return PullOutcome::Frame(frame.len(), checksum);
                 }
                 Err(Errno::AGAIN) => self.readable = false,
                 Err(Errno::INTR) => {}
                 Err(error) => self.failed(error, shared),
             }
         }
-        Pulled::Again
+        PullOutcome::Again
     }
 
     fn failed(&self, error: Errno, shared: &mut Shared) {
-        tell(self.guest, self.remote, error, shared);
+        report_error(self.guest, self.remote, error, shared);
     }
 }
 
 /// Tells the guest that the host failed to send its datagram to `remote`.
-pub(crate) fn tell(guest: SocketAddr, remote: SocketAddr, error: Errno, shared: &mut Shared) {
-    // No room, or too long for the way: datagrams get lost.
+pub(crate) fn report_error(guest: SocketAddr, remote: SocketAddr, error: Errno, shared: &mut Shared) {
+    // No room, or too long for the path: the datagram is lost.
     if matches!(error, Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM | Errno::MSGSIZE) {
         return;
     }
     let first = unreachable::datagram_start(guest, remote);
     let ends = (guest, remote);
-    unreachable::write_for(&mut shared.frame, &shared.link, ends, IpProtocol::Udp, first, Why::of(error));
+    unreachable::write_for(&mut shared.frame, &shared.link, ends, IpProtocol::Udp, first, Reason::of(error));
     shared.control.push(&shared.frame);
 }
 
-/// Datagrams between one client of a forwarded port and the guest. What the client sends is read where the port is.
+/// Datagrams between a client of a forwarded port and the guest. The listener reads what the client sends.
 #[derive(Debug)]
-pub(crate) struct Visitor {
-    /// The listener's number.
+pub(crate) struct ForwardedUdp {
+    /// Index of the listener.
     pub(crate) listener: usize,
     port: Arc<OwnedFd>,
     pub(crate) client: SocketAddr,
     pub(crate) age: Age,
 }
 
-impl Visitor {
+impl ForwardedUdp {
     pub(crate) fn new(listener: usize, port: Arc<OwnedFd>, client: SocketAddr) -> Self {
         Self { listener, port, client, age: Age::new(IDLE) }
     }
 
-    /// An answer of the guest's.
+    /// Sends the guest's reply to the client.
     pub(crate) fn datagram(&mut self, packet: &Packet<'_>) {
         let Some(data) = data_of(packet) else { return };
         self.age.used();
-        // A client that is gone, or has no room, has lost it.
+        // If the client is gone or has no room, the reply is lost.
         let _ =
             rustix::net::sendto(&self.port, data, SendFlags::NOSIGNAL | SendFlags::DONTWAIT, &self.client);
     }
 
-    pub(crate) fn pull(&self) -> Pulled {
+    pub(crate) fn pull(&self) -> PullOutcome {
         self.age.idle()
     }
 }

@@ -1,4 +1,4 @@
-//! ICMP "destination unreachable", so that who asks for what can't be had learns it at once.
+//! ICMP "destination unreachable" messages, so that the guest learns of errors at once.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,44 +13,44 @@ use crate::addresses::{GATEWAY_V4, GATEWAY_V6};
 use crate::link::{self, Link};
 use crate::packet::{HOP_LIMIT, Packet, header_len, write_header};
 
-/// Why a packet doesn't arrive.
+/// Reason a packet isn't delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum Reason {
     /// No rule permits it.
     Prohibited,
-    /// There is nobody at that address, or no way there.
+    /// No host has the address, or there is no route to it.
     NoHost,
-    /// Nobody listens there.
+    /// Nothing listens at the port.
     NoPort,
-    /// We don't carry that protocol.
+    /// The protocol isn't supported.
     NoProtocol,
 }
 
-impl Why {
-    /// What an error of a host's socket means to the guest.
+impl Reason {
+    /// Maps an error of a host socket.
     pub(crate) fn of(error: Errno) -> Self {
         match error {
-            Errno::CONNREFUSED => Why::NoPort,
-            Errno::ACCESS | Errno::PERM => Why::Prohibited,
-            _ => Why::NoHost,
+            Errno::CONNREFUSED => Reason::NoPort,
+            Errno::ACCESS | Errno::PERM => Reason::Prohibited,
+            _ => Reason::NoHost,
         }
     }
 
-    /// RFC 792 and RFC 1812 §5.2.7.1.
+    /// ICMP codes of RFC 792 and RFC 1812 §5.2.7.1.
     fn code_v4(self) -> Icmpv4DstUnreachable {
         match self {
-            Why::Prohibited => Icmpv4DstUnreachable::CommProhibited,
-            Why::NoHost => Icmpv4DstUnreachable::HostUnreachable,
-            Why::NoPort => Icmpv4DstUnreachable::PortUnreachable,
-            Why::NoProtocol => Icmpv4DstUnreachable::ProtoUnreachable,
+            Reason::Prohibited => Icmpv4DstUnreachable::CommProhibited,
+            Reason::NoHost => Icmpv4DstUnreachable::HostUnreachable,
+            Reason::NoPort => Icmpv4DstUnreachable::PortUnreachable,
+            Reason::NoProtocol => Icmpv4DstUnreachable::ProtoUnreachable,
         }
     }
 }
 
-/// Writes the frame that tells the sender of `packet` why it won't arrive to `out`.
+/// Writes the frame that tells the sender of `packet` why it isn't delivered to `out`.
 ///
-/// The caller never asks for it on behalf of an ICMP error or of a packet to a group (RFC 1122 §3.2.2).
-pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Why) {
+/// Must not be called for an ICMP error or a packet to a group (RFC 1122 §3.2.2).
+pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Reason) {
     out.clear();
     match (packet.from, packet.to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -63,8 +63,8 @@ pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Wh
             };
             let data = shortened(packet.payload, IPV4_MIN_MTU - 2 * header.buffer_len() - 8);
             let message = Icmpv4Repr::DstUnreachable { reason: why.code_v4(), header, data };
-            // A port is refused by the host that has it; everything else the gateway says.
-            let sender = if why == Why::NoPort { packet.to } else { GATEWAY_V4.into() };
+            // A closed port is reported by the host that has it, everything else by the gateway.
+            let sender = if why == Reason::NoPort { packet.to } else { GATEWAY_V4.into() };
             let at = begin(out, sender, packet.from, IpProtocol::Icmp, message.buffer_len());
             message.emit(&mut Icmpv4Packet::new_unchecked(&mut out[at..]), &ChecksumCapabilities::default());
         }
@@ -77,15 +77,15 @@ pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Wh
                 hop_limit: HOP_LIMIT,
             };
             let data = shortened(packet.payload, IPV6_MIN_MTU - 2 * header.buffer_len() - 8);
-            // RFC 4443 §3.1 and §3.4.
+            // Codes of RFC 4443 §3.1 and §3.4.
             let reason = match why {
-                Why::Prohibited => Icmpv6DstUnreachable::AdminProhibit,
-                Why::NoPort => Icmpv6DstUnreachable::PortUnreachable,
-                Why::NoHost | Why::NoProtocol => Icmpv6DstUnreachable::AddrUnreachable,
+                Reason::Prohibited => Icmpv6DstUnreachable::AdminProhibit,
+                Reason::NoPort => Icmpv6DstUnreachable::PortUnreachable,
+                Reason::NoHost | Reason::NoProtocol => Icmpv6DstUnreachable::AddrUnreachable,
             };
             let message = match why {
-                // The pointer is to the field "next header", the seventh byte of the IPv6 header.
-                Why::NoProtocol => Icmpv6Repr::ParamProblem {
+                // Points to the field "next header", at offset 6 of the IPv6 header.
+                Reason::NoProtocol => Icmpv6Repr::ParamProblem {
                     reason: Icmpv6ParamProblem::UnrecognizedNxtHdr,
                     pointer: 6,
                     header,
@@ -93,7 +93,7 @@ pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Wh
                 },
                 _ => Icmpv6Repr::DstUnreachable { reason, header, data },
             };
-            let sender = if why == Why::NoPort { to } else { GATEWAY_V6 };
+            let sender = if why == Reason::NoPort { to } else { GATEWAY_V6 };
             let at = begin(out, sender.into(), packet.from, IpProtocol::Icmpv6, message.buffer_len());
             let mut icmp = Icmpv6Packet::new_unchecked(&mut out[at..]);
             message.emit(&sender, &from, &mut icmp, &ChecksumCapabilities::default());
@@ -103,15 +103,15 @@ pub(crate) fn write(out: &mut Vec<u8>, link: &Link, packet: &Packet<'_>, why: Wh
     link.seal(out);
 }
 
-/// Writes that frame for a packet that is gone: `first` are the eight bytes that followed its IP header, which is all
-/// that a sender needs to find the socket (RFC 792).
+/// Writes that frame for a packet that is no longer available: `first` are the eight bytes after its IP
+/// header, which suffice for the sender to find the socket (RFC 792).
 pub(crate) fn write_for(
     out: &mut Vec<u8>,
     link: &Link,
     (from, to): (SocketAddr, SocketAddr),
     protocol: IpProtocol,
     first: [u8; 8],
-    why: Why,
+    why: Reason,
 ) {
     let mut whole = [0; 48];
     let at = write_header(&mut whole, from.ip(), to.ip(), protocol, first.len());

@@ -1,4 +1,4 @@
-//! The network: frames of the guest's to flows, flows to frames.
+//! The network: passes frames from the guest to flows and from flows to the guest.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::allow::Allow;
 use crate::flow::Flow;
-use crate::host::News;
+use crate::host::SocketEvents;
 use crate::host::{TIMER, Watch};
-use crate::link::{Carried, HEADER_LEN, Link};
+use crate::link::{HEADER_LEN, IpBytes, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
 use crate::presence::{Presence, is_from_guest};
-use crate::pulled::{End, Pulled};
-use crate::refused::Refused;
+use crate::pull_outcome::{End, PullOutcome};
+use crate::refusal_log::RefusalLog;
 use crate::routes::Routes;
 use crate::services::{Answer, Services};
 use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
@@ -23,63 +23,67 @@ use crate::table::{self, Table, Token};
 use crate::tcp::QUIET;
 use crate::tcp::stack::Stack;
 
-/// Turns between two looks at the host's sockets, when there always is a flow with something to do.
+/// Maximum number of turns between polls of the host's sockets while flows are busy.
 const TURNS: u32 = 32;
 
-/// Turns without a frame after which [`UserNet::receive`] returns to let its caller do something else.
+/// Turns without a frame after which [`UserNet::receive`] returns, so that its caller can do other work.
 const FRUITLESS_TURNS: u32 = 4096;
 
-/// How soon something is tried again that failed, or that has to wait and isn't told of.
+/// Interval for retrying what failed or waits without a notification.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// How long a guest has to answer a forwarded connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a connection may be quiet and is sure of its place: what routers keep one for (RFC 5382 §5, REQ-5).
+/// How long a quiet connection is safe from replacement, as in routers (RFC 5382 §5, REQ-5).
 const LONG_QUIET: Duration = Duration::from_secs(124 * 60);
 
-/// Time between two router advertisements. A guest takes the router out of its table after 18 hours without one and its
-/// address after 24 (`services/ndp.rs`); some may be lost.
+/// Interval of router advertisements. A guest removes the router after 18 hours without one, and its address
+/// after 24 (`services/ndp.rs`); some may be lost.
 const ADVERTISEMENTS: Duration = Duration::from_secs(60 * 60);
 
 /// A frame for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// Its bytes.
+    /// Length in bytes.
     pub len: usize,
-    /// What is left to the guest of the checksum, if it may be.
+    /// The checksum that the guest has to complete, if that is enabled.
     pub checksum: Option<PartialChecksum>,
 }
 
 /// The network of one guest.
 pub struct UserNet {
     pub(crate) allow: Allow,
-    /// Where a rule asks what is near.
+    /// The host's routes, if a rule needs them.
     pub(crate) routes: Option<Routes>,
-    pub(crate) refused: Refused,
+    pub(crate) refused: RefusalLog,
     pub(crate) resolver: Resolver,
-    /// `PATIENCE`, but in tests.
+    /// `PATIENCE`, except in tests.
     pub(crate) patience: Duration,
-    /// `LONG_QUIET`, but in tests.
+    /// `LONG_QUIET`, except in tests.
     pub(crate) long_quiet: Duration,
     pub(crate) services: Services,
     pub(crate) shared: Shared,
     pub(crate) table: Table,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) watch: Watch,
-    /// Of the guest, for the forwarded ports.
+    /// Whether the guest has its address, for forwarded ports.
     pub(crate) presence: Presence,
-    /// The last port that a forwarded connection appeared to come from.
+    /// The last gateway port used for a forwarded connection.
     pub(crate) last_port: u16,
-    /// Connections that came in at forwarded ports.
+    /// Number of connections from forwarded ports.
     pub(crate) accepted: usize,
     turns: u32,
-    news: Vec<News>,
+    events: Vec<SocketEvents>,
     advertise_at: Instant,
 }
 
 impl UserNet {
     /// Opens the network and listens at the forwarded ports.
+    ///
+    /// # Errors
+    /// The MTU is less than 1280, a forwarded port can't be bound, or the host provides no netlink socket,
+    /// epoll instance or timer.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         if settings.mtu < MIN_MTU {
             return Err(OpenError::Mtu(settings.mtu));
@@ -97,7 +101,7 @@ impl UserNet {
             listeners.push(listener);
         }
         let shared = Shared {
-            // The standard library's hashers begin with random numbers of the kernel's.
+            // The standard library seeds its hashers with random numbers from the kernel.
             stack: Stack::new(mtu, RandomState::new().build_hasher().finish()),
             control: Default::default(),
             link: Link::new(settings.guest_mac),
@@ -110,7 +114,7 @@ impl UserNet {
         Ok(Self {
             allow: settings.allow,
             routes,
-            refused: Refused::default(),
+            refused: RefusalLog::default(),
             resolver: settings.resolver,
             patience: PATIENCE,
             long_quiet: LONG_QUIET,
@@ -123,14 +127,14 @@ impl UserNet {
             last_port: u16::MAX,
             accepted: 0,
             turns: 0,
-            news: Vec::new(),
+            events: Vec::new(),
             advertise_at: Instant::now() + ADVERTISEMENTS,
         })
     }
 
-    /// Takes a frame of the guest's, whatever it is. TCP's and UDP's checksums aren't looked at.
+    /// Handles a frame from the guest, whatever it contains. TCP and UDP checksums aren't verified.
     ///
-    /// What there is to answer is then to be had from [`receive`](Self::receive).
+    /// Replies are then available from [`receive`](Self::receive).
     pub fn send(&mut self, frame: &[u8]) {
         if self.presence != Presence::There && is_from_guest(frame) {
             self.presence = Presence::There;
@@ -143,8 +147,8 @@ impl UserNet {
             Answer::NotMine => {}
         }
         let packet = match self.shared.link.open(frame) {
-            Some(Carried::V4(bytes)) => Packet::parse_v4(bytes),
-            Some(Carried::V6(bytes)) => Packet::parse_v6(bytes),
+            Some(IpBytes::V4(bytes)) => Packet::parse_v4(bytes),
+            Some(IpBytes::V6(bytes)) => Packet::parse_v6(bytes),
             None => None,
         };
         if let Some(packet) = packet {
@@ -152,19 +156,20 @@ impl UserNet {
         }
     }
 
-    /// Writes one frame for the guest to `into`, which has room for the MTU and 14 bytes; with less, nothing is written.
+    /// Writes one frame for the guest to `into`, which must have room for the MTU plus 14 bytes; otherwise
+    /// nothing is written.
     ///
-    /// `None`: there is nothing now, and the descriptor becomes readable when that may have changed.
+    /// `None` if there is no frame now; the descriptor becomes readable when that may have changed.
     pub fn receive(&mut self, into: &mut [u8]) -> Option<Frame> {
         let into = into.get_mut(..HEADER_LEN + self.shared.mtu)?;
-        let mut has_looked = false;
+        let mut has_polled = false;
         for _ in 0..FRUITLESS_TURNS {
             if let Some(len) = self.shared.control.pop(into) {
                 return Some(Frame { len, checksum: None });
             }
             self.turns += 1;
             if self.turns >= TURNS {
-                self.look();
+                self.poll_host();
             }
             match self.table.next_ready() {
                 Some(token) => {
@@ -172,8 +177,8 @@ impl UserNet {
                         return Some(frame);
                     }
                 }
-                None if has_looked => break,
-                None => has_looked = self.look(),
+                None if has_polled => break,
+                None => has_polled = self.poll_host(),
             }
         }
         let now = Instant::now();
@@ -186,13 +191,14 @@ impl UserNet {
         None
     }
 
-    /// Says whether the guest completes TCP's and UDP's checksums itself (VIRTIO_NET_F_GUEST_CSUM).
+    /// Sets whether the guest completes TCP and UDP checksums itself (VIRTIO_NET_F_GUEST_CSUM).
     pub fn set_partial_checksums(&mut self, may: bool) {
         self.shared.may_complete_checksums = may;
     }
 
-    /// Says whether the guest's driver runs. While it doesn't, nobody can take what comes in: forwarded TCP ports refuse
-    /// connections, and what comes to UDP ports is dropped once the driver runs. A network is opened as if it did.
+    /// Sets whether the guest's driver is running. While it isn't, nothing can be delivered: forwarded TCP
+    /// ports refuse connections, and datagrams to UDP ports are dropped once the driver runs. Initially it
+    /// counts as running.
     pub fn set_driven(&mut self, is_driven: bool) {
         for listener in &mut self.listeners {
             listener.set_open(is_driven);
@@ -202,31 +208,31 @@ impl UserNet {
         }
     }
 
-    /// What the log should be told next. There are few: each destination that the rules refuse is told once, and not all, and
-    /// each forwarded port that is lost once.
+    /// The next message for the log. There are few: each destination that the rules refuse is logged once, up
+    /// to a limit, and each forwarded port that is lost once.
     pub fn take_notice(&mut self) -> Option<String> {
         let lost = self.listeners.iter_mut().find_map(Listener::take_notice);
         lost.or_else(|| self.refused.take_notice())
     }
 
-    /// How many flows and datagrams the rules have refused.
+    /// Number of flows and datagrams that the rules have refused.
     pub fn refused(&self) -> u64 {
         self.refused.count()
     }
 
-    /// Takes news of the host's sockets and the clock. Whether that was all.
-    fn look(&mut self) -> bool {
+    /// Handles events of host sockets and the timer. Returns whether there were none.
+    fn poll_host(&mut self) -> bool {
         self.turns = 0;
-        let mut all_news = std::mem::take(&mut self.news);
-        self.watch.take(|news| all_news.push(news));
-        let is_all = all_news.is_empty();
-        for news in all_news.drain(..) {
-            self.hear(news);
+        let mut pending = std::mem::take(&mut self.events);
+        self.watch.take(|events| pending.push(events));
+        let is_all = pending.is_empty();
+        for events in pending.drain(..) {
+            self.handle_events(events);
         }
-        self.news = all_news;
+        self.events = pending;
         let now = Instant::now();
         self.table.wake(now);
-        // A machine that stood still for hours gets one, not all that it missed.
+        // A machine that was stopped for hours sends one, not all that it missed.
         let is_due = self.advertise_at <= now;
         if is_due {
             self.advertise_at = now + ADVERTISEMENTS;
@@ -242,58 +248,58 @@ impl UserNet {
         }
     }
 
-    fn hear(&mut self, news: News) {
-        if news.token == TIMER {
+    fn handle_events(&mut self, events: SocketEvents) {
+        if events.token == TIMER {
             return;
         }
-        if let Some(number) = table::listener_number(news.token) {
+        if let Some(number) = table::listener_number(events.token) {
             if let Some(listener) = self.listeners.get_mut(number) {
-                listener.hear(news.readable);
+                listener.handle_events(events.readable);
             }
         } else {
-            let Some(flow) = self.table.get(news.token) else { return };
-            if let Err(end) = flow.news(news, &mut self.shared) {
-                return self.end(news.token, end);
+            let Some(flow) = self.table.get(events.token) else { return };
+            if let Err(end) = flow.handle_events(events, &mut self.shared) {
+                return self.end(events.token, end);
             }
         }
-        self.table.make_ready(news.token);
+        self.table.make_ready(events.token);
     }
 
-    /// Gives one flow or listener its turn.
+    /// Gives a flow or listener its turn.
     fn turn(&mut self, token: Token, into: &mut [u8]) -> Option<Frame> {
         let pulled = match table::listener_number(token) {
             Some(number) => self.pull_listener(number, into),
             None => self.table.get(token)?.pull(into, &mut self.shared),
         };
         match pulled {
-            Pulled::Frame(len, checksum) => {
+            PullOutcome::Frame(len, checksum) => {
                 self.table.make_ready(token);
                 return Some(Frame { len, checksum });
             }
-            Pulled::Again => self.table.make_ready(token),
-            Pulled::Idle(Some(deadline)) => {
-                // What is due and yet has nothing to say would otherwise be asked again and again.
+            PullOutcome::Again => self.table.make_ready(token),
+            PullOutcome::Idle(Some(deadline)) => {
+                // Otherwise a flow that is due but has nothing to send would be asked in a busy loop.
                 let soonest = Instant::now() + Duration::from_millis(1);
                 self.table.wake_at(token, deadline.max(soonest));
             }
-            Pulled::Idle(None) => {}
-            Pulled::End(end) => self.end(token, end),
+            PullOutcome::Idle(None) => {}
+            PullOutcome::End(end) => self.end(token, end),
         }
         None
     }
 
-    /// Ends a flow. A connection that waits for room in the table may now have it.
+    /// Ends a flow. A connection waiting for room in the table may now get it.
     pub(crate) fn end(&mut self, token: Token, how: End) {
         let Some(flow) = self.table.remove(token) else { return };
         match &flow {
-            Flow::Visitor(visitor) => {
-                if let Some(listener) = self.listeners.get_mut(visitor.listener) {
-                    listener.clients.remove(&visitor.client);
+            Flow::ForwardedUdp(forwarded) => {
+                if let Some(listener) = self.listeners.get_mut(forwarded.listener) {
+                    listener.clients.remove(&forwarded.client);
                 }
             }
             Flow::Tcp(tcp) => {
                 self.accepted -= usize::from(tcp.is_accepted());
-                // Its address may be gone: the next one asks for it.
+                // The guest may have lost its address: ask before the next connection.
                 if tcp.is_unanswered() {
                     self.presence = Presence::Unknown;
                 }
@@ -304,7 +310,7 @@ impl UserNet {
         self.wake_listeners();
     }
 
-    /// Gives the listeners a turn at which somebody waits.
+    /// Gives a turn to listeners with waiting clients.
     fn wake_listeners(&mut self) {
         for number in 0..self.listeners.len() {
             if self.listeners[number].readable {
@@ -313,17 +319,17 @@ impl UserNet {
         }
     }
 
-    /// Makes room for one more flow: whether there is any.
+    /// Makes room for one more flow; returns whether there is any.
     pub(crate) fn make_room(&mut self) -> bool {
         if self.table.is_full()
             && let Some(token) = self.table.replaceable()
         {
             self.end(token, End::Orderly);
         }
-        // One of which both ends may be gone; who isn't is told.
+        // A connection whose two peers may both have vanished; one that hasn't gets a reset.
         if self.table.is_full()
             && let Some(before) = Instant::now().checked_sub(self.long_quiet)
-            && let Some(token) = self.table.forgotten(before)
+            && let Some(token) = self.table.longest_quiet(before)
         {
             self.end(token, End::Reset);
         }
@@ -344,18 +350,18 @@ impl std::fmt::Debug for UserNet {
     }
 }
 
-/// Whether a packet can come from `address`.
+/// Whether `address` is valid as a source.
 pub(crate) fn can_be_source(address: IpAddr) -> bool {
     use crate::addresses::{can_be_destination, is_gateway, is_resolver};
     can_be_destination(address) && !address.is_loopback() && !is_gateway(address) && !is_resolver(address)
 }
 
-/// The retry of an accept that failed for want of descriptors.
+/// When to retry an accept that failed for lack of descriptors.
 pub(crate) fn retry_at() -> Instant {
     Instant::now() + RETRY
 }
 
-/// Both ends of what a packet belongs to.
+/// The guest's and the remote address of a packet.
 pub(crate) fn ends(packet: &Packet<'_>, guest_port: u16, remote_port: u16) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(packet.from, guest_port), SocketAddr::new(packet.to, remote_port))
 }
@@ -368,27 +374,27 @@ mod tests {
     use super::*;
     use crate::guest::{GUEST_MAC, settings};
 
-    /// Whether the descriptor becomes readable in `limit`.
+    /// Whether the descriptor becomes readable within `limit`.
     fn wakes_in(net: &UserNet, limit: Duration) -> bool {
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
         poll(&mut [PollFd::new(net, PollFlags::IN)], Some(&limit)).unwrap() == 1
     }
 
-    /// Nobody asks, and nothing else happens.
+    /// The guest doesn't ask, and nothing else happens.
     #[test]
     fn router_is_advertised_unasked_when_due() {
         let mut net = UserNet::open(settings(&[])).unwrap();
         let mut frame = vec![0; 70_000];
         net.advertise_at = Instant::now() + Duration::from_millis(20);
         assert_eq!(net.receive(&mut frame), None);
-        // Far more than it takes.
+        // Much more than it takes.
         assert!(wakes_in(&net, Duration::from_secs(20)));
         net.receive(&mut frame).unwrap();
-        // To the guest's hardware address and all nodes of its link, a message of type 134 (RFC 4861 §4.2).
+        // To the guest's hardware address and all nodes of its link: message type 134 (RFC 4861 §4.2).
         assert_eq!(frame[..6], GUEST_MAC);
         assert_eq!(frame[38..54], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(frame[54], 134);
-        // One, and the next in an hour.
+        // Only one; the next follows in an hour.
         assert_eq!(net.receive(&mut frame), None);
         let left = net.advertise_at.saturating_duration_since(Instant::now());
         assert!(left > ADVERTISEMENTS / 2 && left <= ADVERTISEMENTS, "{left:?}");

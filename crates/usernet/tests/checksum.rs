@@ -1,4 +1,4 @@
-//! Checksums that are left to the guest: what it completes must be right.
+//! Partial checksums: what the guest completes must be correct.
 
 mod guest;
 
@@ -9,7 +9,8 @@ use guest::{GATEWAY, GATEWAY_V6, Guest, settings};
 use smoltcp::socket::tcp::State;
 use vmm_usernet::{Frame, PartialChecksum};
 
-/// What the guest's driver does: it sums up what is behind `start`, with the pseudo header's sum in the field.
+/// Does what the guest's driver does: sums everything from `start` on, with the pseudo header's sum in the
+/// field.
 fn complete(frame: &mut [u8], partial: PartialChecksum) {
     let start = usize::from(partial.start);
     let field = start + usize::from(partial.offset);
@@ -24,8 +25,8 @@ fn complete(frame: &mut [u8], partial: PartialChecksum) {
     frame[field..field + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// Takes turns as [`Guest::until`] does, and completes each frame; the guest's stack drops what is wrong. Returns where
-/// the checksums were.
+/// Like [`Guest::until`], but completes the checksum of each frame; the guest's stack drops wrong ones.
+/// Returns the positions of the checksums.
 #[track_caller]
 fn until(guest: &mut Guest, mut done: impl FnMut(&mut Guest) -> bool) -> Vec<PartialChecksum> {
     let mut seen = Vec::new();
@@ -55,7 +56,7 @@ fn checksum_of_tcp_completed_by_guest_is_right() {
     let mut guest = Guest::new(settings(&["host:*"]));
     let socket = guest.connect(format!("{GATEWAY}:{}", listener.local_addr().unwrap().port()));
     let seen = until(&mut guest, |guest| guest.tcp(socket).state() == State::Established);
-    // Behind 14 bytes of Ethernet and 20 of IPv4; RFC 9293 §3.1 has the checksum at 16.
+    // After 14 bytes of Ethernet and 20 of IPv4; RFC 9293 §3.1 has the checksum at 16.
     assert_eq!(seen[0], PartialChecksum { start: 34, offset: 16 });
     // An odd length: the last byte is padded for the sum.
     listener.accept().unwrap().0.write_all(b"odd").unwrap();

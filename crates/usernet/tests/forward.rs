@@ -1,4 +1,4 @@
-//! Ports of the host that lead into the guest. Each test has an address of the loopback network to itself.
+//! Forwarded ports. Each test has a loopback address of its own.
 
 mod guest;
 
@@ -31,7 +31,7 @@ fn forward_connects_client_with_guest() {
 #[test]
 fn forward_refused_by_guest_resets_client() {
     let mut guest = Guest::new(forward(settings(&["host:1"]), "127.82.0.2:4100:80"));
-    // The guest's stack loses its reset if it has yet to ask for the gateway's hardware address.
+    // If the guest's stack has yet to resolve the gateway's hardware address, it drops its reset.
     let known = guest.connect("10.0.2.2:1");
     guest.until(|guest| (guest.tcp(known).state() == State::Closed).then_some(()));
     let client = thread::spawn(|| TcpStream::connect("127.82.0.2:4100").unwrap().read(&mut [0; 1]));
@@ -39,7 +39,7 @@ fn forward_refused_by_guest_resets_client() {
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-/// Whoever reaches the port could else take the network from the guest.
+/// Otherwise clients of the port could take the network from the guest.
 #[test]
 fn forward_clients_without_end_leave_room_for_guest() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -140,7 +140,7 @@ fn forward_of_foreign_address_is_an_error() {
     assert_eq!(
         error.to_string(),
         "forward \"192.0.2.1:4100:80\": can't listen at 192.0.2.1:4100: Cannot assign requested address (os error 99): \
-         192.0.2.1 is none of this host's addresses: choose one that is"
+         192.0.2.1 isn't an address of this host: choose one that is"
     );
 }
 

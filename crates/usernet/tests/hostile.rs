@@ -1,4 +1,5 @@
-//! Frames of every malformed kind, and requests without end: no panic, no growth, and the link still works.
+//! Malformed frames of all kinds, and floods of requests: no panic, no unbounded memory, and the link still
+//! works.
 
 mod guest;
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use smoltcp::wire::Ipv4Packet;
 use vmm_usernet::Allow;
 
-/// A guest on a network where everything of the loopback is permitted and nothing else.
+/// A guest on a network that permits only the host's loopback.
 fn guest() -> Guest {
     let mut guest = Guest::new(settings(&["host:1-10", "tcp:127.0.0.0/8:1-10", "udp:127.0.0.0/8:1-10"]));
     guest.turn();
@@ -20,7 +21,7 @@ fn ethernet(kind: u16, packet: &[u8]) -> Vec<u8> {
     [&GATEWAY_MAC[..], &GUEST_MAC, &kind.to_be_bytes(), packet].concat()
 }
 
-/// An IPv4 packet with a right header around anything.
+/// An IPv4 packet with a valid header and any payload.
 fn v4(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let len = (20 + payload.len()) as u16;
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 2, 15];
@@ -76,15 +77,15 @@ proptest! {
         feed(&mut guest(), &frames);
     }
 
-    /// A packet cut short anywhere, with lengths that then lie.
+    /// A packet cut off anywhere, so that its lengths are wrong.
     #[test]
     fn frames_cut_short_never_panic(frame in frame(), cut in 0_usize..100) {
         let cut = cut.min(frame.len());
         feed(&mut guest(), &[frame[..cut].to_vec()]);
     }
 
-    /// Segments of one connection to a listener, with any numbers, flags and options: of all packets those that reach
-    /// the most code.
+    /// Segments of a connection to a listener, with any numbers, flags and options: these reach more code
+    /// than other packets.
     #[test]
     fn segments_of_any_kind_never_panic(segments in prop::collection::vec(segment(), 1..40)) {
         let (_listener, mut guest, port, ours) = begun();
@@ -97,8 +98,8 @@ proptest! {
     }
 }
 
-/// An end that lies beyond the window, then a number half of all numbers away: to smoltcp 0.14 that is within a window
-/// whose end is before its start, which it panics of.
+/// A FIN beyond the window, then a sequence number half the number space away. smoltcp 0.14 considers that
+/// inside a window whose end precedes its start, and panics.
 #[test]
 fn segment_half_of_all_numbers_away_never_panics() {
     let (listener, mut guest, port, ours) = begun();
@@ -107,10 +108,10 @@ fn segment_half_of_all_numbers_away_never_panics() {
         guest.net.send(&v4(6, [10, 0, 2, 2], &tcp(port, [next, ours + 1], flags, 1000, &[], &vec![7; len])));
         next += len as u32;
     };
-    // The handshake's end and a byte, which is acknowledged: with a window of 256 KiB.
+    // The end of the handshake and one byte, which is acknowledged, with a window of 256 KiB.
     send(&mut guest, 1, 0x10);
     while guest.receive().is_some() {}
-    // Less 2 KiB, and then 3 KiB with the end, all before we acknowledge anything.
+    // 2 KiB less than that, then 3 KiB with FIN, all before anything is acknowledged.
     (0..4).for_each(|_| send(&mut guest, 65_024, 0x10));
     send(&mut guest, 3 << 10, 0x11);
     let window_end = 1002 + (256 << 10);
@@ -120,8 +121,8 @@ fn segment_half_of_all_numbers_away_never_panics() {
     drop(listener);
 }
 
-/// A connection to a listener that nobody accepts from, whose handshake lacks its last segment: with the listener's port
-/// and our first number.
+/// A connection to a listener that accepts nothing, one segment before the end of its handshake; also returns
+/// the listener's port and our initial sequence number.
 fn begun() -> (TcpListener, Guest, u16, u32) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -138,7 +139,7 @@ fn begun() -> (TcpListener, Guest, u16, u32) {
 
 type Segment = (i32, i32, u8, u16, Vec<u8>, usize);
 
-/// Numbers near the right ones, or any; lengths from nothing to a whole packet.
+/// Sequence numbers near the expected ones, or any; lengths up to a whole packet.
 fn segment() -> impl Strategy<Value = Segment> {
     let near = || prop_oneof![4 => -2..3_i32, 2 => 0..400_000_i32, 1 => any::<i32>()];
     let flags = prop_oneof![4 => Just(0x10_u8), 1 => Just(0x11), 1 => Just(0x12), 1 => any::<u8>()];
@@ -153,7 +154,7 @@ fn tcp(port: u16, [seq, ack]: [u32; 2], flags: u8, window: u16, options: &[u8], 
     segment.extend_from_slice(&port.to_be_bytes());
     segment.extend_from_slice(&seq.to_be_bytes());
     segment.extend_from_slice(&ack.to_be_bytes());
-    // The header's length in words of four bytes, in the upper half.
+    // Header length in 4-byte words, in the upper four bits.
     segment.push((((20 + options.len()) / 4) << 4) as u8);
     segment.push(flags);
     segment.extend_from_slice(&window.to_be_bytes());
@@ -163,7 +164,7 @@ fn tcp(port: u16, [seq, ack]: [u32; 2], flags: u8, window: u16, options: &[u8], 
     segment
 }
 
-/// Every length of a frame that would be answered if it were whole.
+/// A frame that would be answered, cut to every shorter length.
 #[test]
 fn request_cut_at_any_length_never_panics() {
     let mut guest = guest();
@@ -180,7 +181,7 @@ fn request_cut_at_any_length_never_panics() {
     }
 }
 
-/// A hundred thousand requests of which each has an answer that nobody takes.
+/// A hundred thousand requests, each with a reply that isn't taken.
 #[test]
 fn requests_without_end_are_answered_when_somebody_listens() {
     let mut guest = guest();
@@ -195,7 +196,7 @@ fn requests_without_end_are_answered_when_somebody_listens() {
     assert!(guest.receive().is_some());
 }
 
-/// Each opens a socket of the host's; the oldest are closed.
+/// Each opens a host socket; the oldest are closed.
 #[test]
 fn udp_flows_without_end_are_bounded() {
     let mut settings = settings(&["host:*"]);
@@ -208,7 +209,7 @@ fn udp_flows_without_end_are_bounded() {
         let [from_high, from_low] = port.to_be_bytes();
         guest.net.send(&v4(17, [10, 0, 2, 2], &[from_high, from_low, high, low, 0, 9, 0, 0, 1]));
     }
-    // Other tests of this process open some too, but by far not two thousand.
+    // Other tests in this process open some as well, but far fewer than two thousand.
     assert!(open_files() < before + 1000, "{before} before, {} now", open_files());
 }
 
@@ -216,7 +217,7 @@ fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// The same of connections, which are refused when the table is full, and begin anew when there is room.
+/// The same for connections, which are refused when the table is full, and succeed again when there is room.
 #[test]
 fn tcp_flows_without_end_are_bounded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -233,7 +234,7 @@ fn tcp_flows_without_end_are_bounded() {
             while guest.receive().is_some() {}
         }
         for number in 0..200_u16 {
-            // A reset at the number that is expected next.
+            // A reset with the expected sequence number.
             let mut reset = tcp(port, [2, 0], 4, 1000, &[], &[]);
             reset[..2].copy_from_slice(&(1000 + number).to_be_bytes());
             guest.net.send(&v4(6, [10, 0, 2, 2], &reset));

@@ -1,4 +1,4 @@
-//! What idle flows cost. Alone in its file, so that the process's memory is this test's.
+//! Memory cost of idle flows. The only test in its file, so that the process's memory is this test's.
 
 mod guest;
 
@@ -10,12 +10,12 @@ use guest::{Guest, frame_of, settings};
 use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 const FLOWS: u16 = 200;
-/// What each connection carries both ways before it is idle.
+/// Bytes that each connection transfers in both directions before it is idle.
 const LEN: usize = 100_000;
-/// Bytes for one of them, of which the figure to reach allows ten thousand. Its share of one spare socket's buffers is in it.
+/// Limit in bytes per flow, which would allow ten thousand. Includes its share of one spare socket's buffers.
 const EXPECTED: usize = 8192;
 
-/// The guest's end of a connection, which keeps nothing but its numbers: no memory of a stack is in the way.
+/// The guest's end of a connection. It keeps only sequence numbers, so no stack's memory is measured.
 struct End {
     port: u16,
     server: u16,
@@ -45,7 +45,8 @@ impl End {
         guest.net.send(&frame);
     }
 
-    /// The next frame for this end: the length of its data. Late ones of ends before are passed over.
+    /// Receives the next frame for this end and returns the length of its data. Skips late frames for earlier
+    /// ends.
     fn receive(&mut self, guest: &mut Guest) -> usize {
         loop {
             let frame = guest.next_frame();
@@ -58,7 +59,7 @@ impl End {
     }
 }
 
-/// Connects, and carries `LEN` bytes each way.
+/// Connects, and transfers `LEN` bytes in each direction.
 fn used(guest: &mut Guest, port: u16, server: u16) -> End {
     let mut end = End { port, server, next: 1000, wanted: 0 };
     end.send(guest, TcpControl::Syn, &[]);
@@ -79,7 +80,7 @@ fn resident() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// The figure to reach: 1 MiB for 100 idle flows, of flows that have carried data, after others that came and went.
+/// 1 MiB for 100 idle flows that have carried data, after others that came and went.
 #[test]
 fn idle_flow_after_use_costs_less_than_eight_kibibytes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -107,7 +108,7 @@ fn idle_flow_after_use_costs_less_than_eight_kibibytes() {
     let mut ends: Vec<_> = (0..FLOWS).map(|port| used(&mut guest, 20_000 + port, server)).collect();
     let streams = host.join().unwrap();
     let mut cost = resident().saturating_sub(before) / usize::from(FLOWS);
-    // Buffers go a second after the last bytes; each wait here is until the network's timer tells of some.
+    // Buffers are released a second after the last bytes; each wait ends when the network's timer expires.
     for _ in 0..1000 {
         if cost < EXPECTED {
             break;
@@ -117,7 +118,7 @@ fn idle_flow_after_use_costs_less_than_eight_kibibytes() {
     }
     println!("{cost} bytes for each idle flow, {} MiB resident in all", resident() >> 20);
     assert!(cost < EXPECTED, "an idle flow costs {cost} bytes");
-    // And they still work.
+    // The connections still work.
     for (end, mut stream) in ends.iter_mut().zip(&streams) {
         end.send(&mut guest, TcpControl::None, b"x");
         stream.read_exact(&mut [0; 1]).unwrap();

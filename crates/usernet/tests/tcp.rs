@@ -1,4 +1,4 @@
-//! Connections of the guest's to servers on the host's loopback.
+//! TCP connections from the guest to servers on the host's loopback.
 
 mod guest;
 
@@ -9,7 +9,7 @@ use std::thread;
 use guest::{GATEWAY, GATEWAY_V6, Guest, pattern, settings};
 use smoltcp::socket::tcp::State;
 
-/// A server of one connection, and its address in the guest's eyes.
+/// A server for one connection, and its address as the guest sees it.
 fn server<T: Send + 'static>(
     serve: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
 ) -> (String, thread::JoinHandle<T>) {
@@ -116,7 +116,7 @@ fn tcp_host_ends_first_still_hears_guest() {
     assert_eq!(server.join().unwrap(), b"second");
 }
 
-/// A port of the host's loopback where nobody listens.
+/// A port of the host's loopback without a listener.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -128,12 +128,12 @@ fn tcp_host_refuses_resets_guest() {
     guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
 }
 
-/// Without a turn in between: the answer is there before anybody waits.
+/// The reply is available immediately, before any wait.
 #[test]
 fn tcp_rules_refuse_resets_guest_at_once() {
     let mut guest = Guest::new(settings(&["tcp:192.0.2.1:443"]));
     let allowed_once = guest.connect("192.0.2.1:80");
-    // The first turns are the guest's question who the gateway is.
+    // The first turns are the guest's ARP request for the gateway.
     guest.frame(|frame| (frame[12..14] == [8, 6]).then_some(()));
     guest.turn();
     guest.turn();
@@ -150,7 +150,7 @@ fn tcp_rules_refuse_resets_guest_at_once() {
 fn tcp_to_nobody_on_the_link_is_unreachable() {
     let mut guest = guest();
     guest.connect("10.0.2.77:80");
-    // The guest's stack asks who has that address, and nobody answers: it is sent to the gateway by hand.
+    // The guest's stack would ask for that address and get no reply, so the frame is sent by hand.
     let frame = by_hand::syn([10, 0, 2, 77], 80);
     guest.net.send(&frame);
     // Destination unreachable: host (RFC 792).
@@ -182,7 +182,7 @@ fn tcp_guest_resets_host_is_reset() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// The host's end first, then its reset: nothing is left to read that would tell.
+/// The host ends the connection, then resets it: no read would report the reset.
 #[test]
 fn tcp_host_resets_after_its_end_guest_is_reset() {
     let (address, server) = server(|stream| {
@@ -219,7 +219,7 @@ fn tcp_table_full_resets_guest() {
     let second = guest.connected(&address);
     let third = guest.connect(&address);
     guest.until(|guest| (guest.tcp(third).state() == State::Closed).then_some(()));
-    // Room for one is made by one that ends.
+    // There is room again after one ends.
     guest.tcp(first).abort();
     guest.turn();
     guest.connected(&address);
@@ -251,7 +251,7 @@ fn tcp_thousand_connections_carry_bytes() {
     server.join().unwrap();
 }
 
-/// One connection always has something for the guest; the other is heard all the same.
+/// One connection always has data for the guest; the other is served nevertheless.
 #[test]
 fn tcp_busy_connection_leaves_room_for_another() {
     let (busy, flooder) = server(|mut stream| while stream.write_all(&[0; 65536]).is_ok() {});
@@ -275,7 +275,7 @@ fn tcp_busy_connection_leaves_room_for_another() {
     flooder.join().unwrap();
 }
 
-/// What the device's loop relies on: news make the descriptor readable, and it stays so until they are taken.
+/// The device's event loop relies on this: events make the descriptor readable until they are handled.
 #[test]
 fn descriptor_is_readable_when_there_is_news_and_only_then() {
     let (address, server) = server(|stream| stream);
@@ -290,11 +290,11 @@ fn descriptor_is_readable_when_there_is_news_and_only_then() {
     guest.expect(socket, b"news");
     while guest.turn() {}
     assert!(!guest.is_readable(0));
-    // The timer: a second of quiet, and the connection gives its buffers back.
+    // The timer: after a quiet second the connection releases its buffers.
     assert!(guest.is_readable(10));
 }
 
-/// smoltcp takes the window of its SYN for a scaled one; a guest that did so too must not harm it.
+/// smoltcp treats the window of its SYN as scaled; a guest that does so too must not harm it.
 #[test]
 fn tcp_guest_sends_past_the_window_of_our_syn_is_ignored() {
     let (address, server) = server(|mut stream| stream.read(&mut [0; 1]).unwrap());
@@ -307,12 +307,12 @@ fn tcp_guest_sends_past_the_window_of_our_syn_is_ignored() {
 
 fn server_gets_nothing(mut guest: Guest, server: thread::JoinHandle<usize>) {
     guest.turn();
-    // The network ends, and with it the host's connection.
+    // Dropping the network ends the host's connection.
     drop(guest);
     assert_eq!(server.join().unwrap(), 0);
 }
 
-/// Frames that no proper stack would send.
+/// Frames that no correct stack would send.
 mod by_hand {
     use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
@@ -343,7 +343,8 @@ mod by_hand {
         frame_of(to, &TcpRepr { dst_port: port, ack_number: Some(TcpSeqNumber(7)), ..segment() })
     }
 
-    /// Connects to `port`, and sends segments that begin 300 KiB after the handshake's end: how many were answered.
+    /// Connects to `port` and sends segments that start 300 KiB after the handshake. Returns how many were
+    /// answered.
     pub(crate) fn past_the_window(guest: &mut Guest, port: u16) -> usize {
         let to = [10, 0, 2, 2];
         let hello = TcpRepr { dst_port: port, control: TcpControl::Syn, window_scale: Some(7), ..segment() };

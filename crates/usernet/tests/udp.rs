@@ -1,4 +1,4 @@
-//! Datagrams and echo requests of the guest's.
+//! Datagrams and echo requests from the guest.
 
 mod guest;
 
@@ -11,7 +11,7 @@ use smoltcp::socket::icmp;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress};
 use vmm_usernet::{Allow, Resolver};
 
-/// A server that answers one datagram with "re:" and the same, and its address in the guest's eyes.
+/// A server that answers one datagram with "re:" and its contents, and its address as the guest sees it.
 fn echo_server(address: &str, seen_as: &str) -> (SocketAddr, thread::JoinHandle<()>) {
     let socket = UdpSocket::bind(address).unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -48,14 +48,14 @@ fn udp_long_datagram_is_answered() {
     let (address, server) = echo_server("127.0.0.1:0", GATEWAY);
     let mut guest = Guest::new(settings(&["host:*"]));
     let socket = guest.udp_socket(5000);
-    // The longest that an MTU of 65520 carries, less the answer's three bytes.
+    // The maximum for an MTU of 65520, less the three bytes that the reply adds.
     let data = pattern(65520 - 28 - 3);
     guest.udp(socket).send_slice(&data, address).unwrap();
     assert!(guest.datagram(socket).0 == [b"re:", &data[..]].concat());
     server.join().unwrap();
 }
 
-/// The first datagram opens the host's port and learns that nobody has it.
+/// The first datagram opens the host's socket and learns that the port is closed.
 #[test]
 fn udp_to_closed_port_is_unreachable() {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -126,7 +126,7 @@ fn resolver_has_no_other_port() {
     guest.frame(|frame| (Guest::icmp(frame) == Some((3, 3))).then_some(()));
 }
 
-/// One flow at most: each new destination replaces the one before, and all are served.
+/// At most one flow: each new destination replaces the one before, and all are served.
 #[test]
 fn udp_table_full_replaces_flow() {
     let mut one = settings(&["host:*"]);
@@ -141,7 +141,7 @@ fn udp_table_full_replaces_flow() {
     }
 }
 
-/// The host permits it with `net.ipv4.ping_group_range`; else the guest is told that it doesn't.
+/// The host permits it by `net.ipv4.ping_group_range`; otherwise the guest is told that it is prohibited.
 #[test]
 fn echo_request_is_answered_or_prohibited() {
     let mut guest = Guest::new(settings(&["icmp:127.0.0.1"]));
@@ -164,7 +164,8 @@ fn echo_request_is_answered_or_prohibited() {
 #[test]
 fn other_protocol_is_unreachable() {
     let mut guest = Guest::new(settings(&[]));
-    // GRE, protocol 47, of IPv4: version 4, header of 20 bytes, 24 in all, time to live 64, checksum by hand.
+    // GRE, protocol 47: version 4, 20-byte header, 24 bytes in total, time to live 64, checksum computed by
+    // hand.
     let mut packet = vec![0x45, 0, 0, 24, 0, 0, 0, 0, 64, 47, 0, 0, 10, 0, 2, 15, 192, 0, 2, 1, 0, 0, 8, 0];
     smoltcp::wire::Ipv4Packet::new_unchecked(&mut packet).fill_checksum();
     guest.net.send(&[&guest::GATEWAY_MAC[..], &guest::GUEST_MAC, &[8, 0], &packet].concat());
@@ -172,7 +173,7 @@ fn other_protocol_is_unreachable() {
     assert_eq!(guest.receive().as_deref().and_then(Guest::icmp), Some((3, 2)));
 }
 
-/// A flood in either direction, of which nobody takes anything, then the link works.
+/// A flood in both directions that nobody reads; afterwards the link works.
 #[test]
 fn udp_flood_both_ways_leaves_link_working() {
     let flooder = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -183,7 +184,7 @@ fn udp_flood_both_ways_leaves_link_working() {
     guest.until(|guest| (guest.udp(socket).send_queue() == 0).then_some(()));
     let (_, from) = flooder.recv_from(&mut [0; 16]).unwrap();
     for _ in 0..5000 {
-        // Nothing reads at either end: the sockets of both fill, and the rest is lost.
+        // Neither end reads: the sockets of both fill up, and the rest is lost.
         flooder.send_to(&[1; 1000], from).unwrap();
         let _ = guest.udp(socket).send_slice(&[2; 1000], flood);
         guest.send_only();

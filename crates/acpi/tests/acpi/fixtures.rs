@@ -1,4 +1,5 @@
-//! The files of tests/fixtures/acpi: per machine a directory, per table its bytes (.hex) and its source (.dsl).
+//! The files of tests/fixtures/acpi: a directory per machine, with bytes (.hex) and source (.dsl) of each
+//! table.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,15 +10,15 @@ use vmm_acpi::Table;
 use crate::iasl;
 use crate::machine::tables;
 
-/// How many processors the recorded machines have. 45 of the last one's have APIC ids of more than 8 bits.
+/// Processor counts of the recorded machines. The last has 45 processors whose APIC ids exceed 8 bits.
 const MACHINES: [u32; 3] = [1, 4, 300];
 
-/// Whether to write the files anew, for a change that was meant.
+/// Whether to rewrite the files, after an intended change.
 pub(crate) fn blessing() -> bool {
     std::env::var_os("VMM_BLESS").is_some()
 }
 
-/// Writes every file anew.
+/// Rewrites all files.
 pub(crate) fn bless() {
     iasl::install().unwrap();
     for cpus in MACHINES {
@@ -30,13 +31,13 @@ pub(crate) fn bless() {
     }
 }
 
-/// The file of `table` of the machine with `cpus` processors.
+/// The file of `table` for the machine with `cpus` processors.
 pub(crate) fn path(cpus: u32, table: &Table, extension: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/acpi");
     fixtures.join(format!("{cpus}-cpus")).join(table.name.to_lowercase()).with_extension(extension)
 }
 
-/// The table as text: where it is, then 16 bytes a line with their offset.
+/// The table as text: its address, then lines of 16 bytes with their offset.
 pub(crate) fn hex(table: &Table) -> String {
     let mut text = format!("{} at {:#x}, {} bytes\n", table.name, table.gpa, table.bytes.len());
     for (index, line) in table.bytes.chunks(16).enumerate() {

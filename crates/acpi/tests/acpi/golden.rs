@@ -1,4 +1,4 @@
-//! The bytes, as recorded. A change of a table shows here first.
+//! Compares the tables' bytes with the recorded ones.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Every table by ACPICA's disassembler and compiler, iasl, whose table code is Linux's own.
+//! Runs every table through iasl, ACPICA's disassembler and compiler, whose table code is also Linux's.
 
 use std::fs;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use vmm_acpi::Table;
 use crate::fixtures::path;
 use crate::machine::tables;
 
-/// Bytes of a table's header that iasl fills in itself: the checksum, the compiler's id and revision.
+/// Header fields that iasl fills in itself: the checksum, and the compiler's id and revision.
 const CHECKSUM: usize = 9;
 const COMPILER: Range<usize> = 28..36;
 
@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A test that is ignored where iasl can't be had, or fails where tests are required.
+/// A test that is ignored if iasl isn't available, or fails if tests are required.
 fn trial(name: &'static str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::ignorable_test(name, || match install() {
         Ok(()) => {
@@ -39,7 +39,7 @@ fn trial(name: &'static str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// Sees to it that iasl is there. One test at a time: apt has a lock.
+/// Installs iasl if needed. One test at a time: apt takes a lock.
 pub(crate) fn install() -> Result<(), String> {
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let install = || match rig::packages::find_program("iasl") {
@@ -63,7 +63,7 @@ fn compiles_sources(cpus: u32) {
     }
 }
 
-/// The table's source, without the first comment, which has the date, and the last, which has the bytes.
+/// The table's source without the first comment, which has the date, and the last, which has the bytes.
 pub(crate) fn source(table: &Table) -> String {
     match table.name {
         "RSDP" => rsdp_source(&table.bytes),
@@ -82,8 +82,8 @@ fn disassemble(table: &Table) -> String {
     source.lines().flat_map(|line| [line.trim_end(), "\n"]).collect::<String>().trim_start().to_owned()
 }
 
-/// The RSDP's source. iasl compiles one, with checksums of its own, but takes none apart: it looks for the header
-/// that other tables have.
+/// The RSDP's source. iasl compiles RSDPs, with checksums of its own, but can't disassemble one: it expects
+/// the common table header.
 fn rsdp_source(bytes: &[u8]) -> String {
     let text = |range: Range<usize>| String::from_utf8_lossy(&bytes[range]).into_owned();
     let number = |range: Range<usize>| -> String {
@@ -111,7 +111,7 @@ fn compile(name: &str, source: &str) -> Vec<u8> {
     fs::read(dir.path().join("table.aml")).unwrap()
 }
 
-/// What iasl prints; it fails for errors only.
+/// Output of iasl, which fails only on errors.
 fn iasl(dir: &Path, arguments: &[&str]) -> String {
     let output = Command::new("iasl").args(arguments).current_dir(dir).output().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -119,7 +119,7 @@ fn iasl(dir: &Path, arguments: &[&str]) -> String {
     text
 }
 
-/// That iasl made the same table, but for who compiled it.
+/// Asserts that iasl built the same table, ignoring the compiler's id.
 fn assert_same(table: &Table, compiled: &[u8]) {
     let mut compiled = compiled.to_vec();
     assert_eq!(compiled.len(), table.bytes.len(), "length of {}", table.name);

@@ -1,4 +1,4 @@
-//! The machines that are rendered: alike but for their processors.
+//! The machines that are rendered, which differ in their processors only.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use vmm_acpi::{
     io_device, mmio_device, render,
 };
 
-/// Where the tables go: the BIOS area.
+/// The area for the tables: the BIOS area.
 pub(crate) const AREA: Range<u64> = 0xf_0000..0x10_0000;
 
-/// `count` processors whose APIC ids are their indices, so that those from 255 on are beyond 8 bits.
+/// `count` processors with APIC ids equal to their indices, so ids from 255 on exceed 8 bits.
 pub(crate) fn cpus(count: u32) -> Vec<Cpu> {
     (0..count).map(|index| Cpu { uid: index, apic_id: index }).collect()
 }
 
-/// A device of each kind: ports with and without an interrupt, two ranges of ports, registers in memory.
+/// Devices of each kind: ports with and without an interrupt, two port ranges, memory-mapped registers.
 pub(crate) fn devices() -> Vec<Fragment> {
     vec![
         io_device("COM1", "PNP0501", 0, &[0x3f8..0x400], Some(4)).unwrap(),
@@ -27,7 +27,7 @@ pub(crate) fn devices() -> Vec<Fragment> {
     ]
 }
 
-/// Everything that can be described, but for the sizes.
+/// A description with every field set.
 pub(crate) fn description<'a>(cpus: &'a [Cpu], devices: &'a [Fragment]) -> Description<'a> {
     Description {
         cpus,

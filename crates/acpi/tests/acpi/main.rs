@@ -1,8 +1,8 @@
-//! The tables against tests/fixtures/acpi, against ACPICA's compiler, and read as a kernel reads them.
+//! Compares the tables with tests/fixtures/acpi and ACPICA's compiler, and reads them as a kernel does.
 
 #![forbid(unsafe_code)]
 
-/// The tests of a module, under their names.
+/// The named tests of a module.
 macro_rules! trials {
     ($($test:ident),* $(,)?) => {
         vec![$(libtest_mimic::Trial::test(stringify!($test), || {

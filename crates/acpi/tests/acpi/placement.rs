@@ -1,4 +1,4 @@
-//! Where the tables go, and how they refer to each other.
+//! Placement of the tables, and their references to each other.
 
 use libtest_mimic::Trial;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ fn rsdp_has_two_checksums() {
 }
 
 fn every_table_has_its_checksum_and_length() {
-    // Without the FACS, which has no checksum.
+    // All but the FACS, which has no checksum.
     let tables = tables(300);
     let sums: Vec<u8> = ["XSDT", "FACP", "APIC", "DSDT"].map(|name| sum(&table(&tables, name).bytes)).into();
     assert_eq!(sums, [0; 4]);
@@ -75,7 +75,7 @@ fn fadt_addresses_in_32_and_64_bits_agree() {
     assert!(offsets.iter().all(|(short, long)| number::<4>(fadt, *short) == number::<8>(fadt, *long)));
 }
 
-/// The FADT of a machine that is as `change` makes it.
+/// The FADT of a machine modified by `change`.
 fn fadt(change: impl FnOnce(&mut Power, &mut Legacy)) -> Vec<u8> {
     let (cpus, devices) = (cpus(1), devices());
     let mut description = description(&cpus, &devices);
@@ -112,10 +112,10 @@ fn dsdt_holds_what_devices_hand_over() {
 fn good_description_renders_disjoint_tables() {
     let ids = proptest::collection::btree_set(0..600_u32, 0..300);
     let names = proptest::collection::btree_set("[A-Z][A-Z0-9]{0,2}", 0..20);
-    // The lowest area of at least 64 KiB, the highest, and all between.
+    // From the lowest area of at least 64 KiB to the highest.
     let starts = (0xe_0000 / 16)..=(0xf_0000_u64 / 16);
     proptest!(|(ids in ids, names in names, start in starts, irq in 0..16_u8)| {
-        // The set is sorted, so that no uid exceeds its APIC id, as in any machine.
+        // The set is sorted, so no uid exceeds its APIC id, as in real machines.
         let cpus: Vec<_> =
             ids.into_iter().enumerate().map(|(uid, apic_id)| Cpu { uid: uid as u32, apic_id }).collect();
         let devices: Vec<_> =
@@ -147,7 +147,7 @@ fn any_description_and_area_are_rendered_or_refused() {
         description.power.pm1_event_port = port;
         description.power.reset.port = port;
         description.ioapic.gsi_base = gsi;
-        // In either place a panic is the failure.
+        // The test fails only if this panics.
         let _outcome = render(&description, area.0..area.1);
         let _outcome = render(&description, AREA);
     });

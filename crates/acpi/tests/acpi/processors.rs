@@ -1,4 +1,4 @@
-//! How the MADT tells of processors.
+//! How the MADT describes processors.
 
 use libtest_mimic::Trial;
 use vmm_acpi::{Cpu, render};
@@ -42,7 +42,8 @@ fn processors_beyond_255_have_long_entries() {
 }
 
 fn sparse_apic_ids_have_the_entries_of_their_size() {
-    // Three cores per socket of which each takes four ids, in the 64th and 65th socket.
+    // Three cores per socket, which occupy four ids: the last core of the 64th socket and the first of the
+    // 65th.
     let cpus = [Cpu { uid: 191, apic_id: 254 }, Cpu { uid: 192, apic_id: 256 }];
     let tables = render(&description(&cpus, &[]), AREA).unwrap();
     let kinds: Vec<u8> = structures(table(&tables, "APIC")).iter().map(|(kind, _)| *kind).collect();

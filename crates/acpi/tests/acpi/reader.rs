@@ -16,12 +16,12 @@ pub(crate) fn table<'a>(tables: &'a Tables, name: &str) -> &'a Table {
     tables.iter().find(|table| table.name == name).unwrap()
 }
 
-/// The sum of bytes, which is 0 where there is a checksum.
+/// The sum of all bytes, which is 0 for a table with a valid checksum.
 pub(crate) fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// The tables by the signatures in them, as found from the RSDP on.
+/// The addresses of the tables by signature, found by following the RSDP.
 pub(crate) fn walk(tables: &Tables) -> BTreeMap<String, u64> {
     let by_gpa: BTreeMap<u64, &Table> = tables.iter().map(|table| (table.gpa, table)).collect();
     let xsdt = by_gpa[&number::<8>(&tables.rsdp.bytes, 24)];
@@ -33,7 +33,7 @@ pub(crate) fn walk(tables: &Tables) -> BTreeMap<String, u64> {
     found.map(|table| (String::from_utf8_lossy(&table.bytes[..4]).into_owned(), table.gpa)).collect()
 }
 
-/// The structures of a MADT: their types and bytes.
+/// The structures of a MADT, as type and bytes.
 pub(crate) fn structures(madt: &Table) -> Vec<(u8, Vec<u8>)> {
     let mut rest = &madt.bytes[44..];
     let mut structures = Vec::new();

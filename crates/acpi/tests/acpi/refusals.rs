@@ -1,4 +1,4 @@
-//! Descriptions and areas that are refused, with what is said.
+//! Descriptions and areas that are refused, and their error messages.
 
 use std::ops::Range;
 
@@ -134,7 +134,7 @@ fn sleep_type_of_four_bits_is_refused() {
 }
 
 fn two_devices_of_one_name_are_refused() {
-    // The same name, once it is filled up.
+    // Equal once padded.
     let first = io_device("RTC", "PNP0B00", 0, &[], None).unwrap();
     let second = io_device("RTC_", "PNP0B00", 1, &[], None).unwrap();
     assert_eq!(refusal_of_devices(&[first, second]).to_string(), "two devices are called \"RTC_\"");

@@ -1,4 +1,4 @@
-//! The registers with which the first instruction of a kernel runs.
+//! The initial registers for each kernel boot protocol.
 //!
 //! | protocol | processor mode | argument | source |
 //! |---|---|---|---|
@@ -13,29 +13,29 @@ use kvm_bindings::{kvm_lapic_state, kvm_regs, kvm_sregs};
 use super::layout;
 use super::segments::{self, Code};
 
-/// A way to enter a kernel.
+/// A kernel boot protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Linux's 64-bit entry: an ELF's entry point, or 0x200 into a bzImage's protected-mode code.
+    /// Linux's 64-bit entry: the entry point of an ELF, or offset 0x200 of a bzImage's protected-mode code.
     Linux64,
     /// Linux's 32-bit entry: the start of a bzImage's protected-mode code.
     Linux32,
-    /// The entry that an ELF's Xen note names.
+    /// The PVH entry, given by an ELF's Xen note.
     Pvh,
 }
 
-/// Where a kernel is entered, and how.
+/// A kernel's entry point and boot protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The state that the kernel expects.
+    /// The boot protocol.
     pub protocol: Protocol,
     /// Guest-physical address of the first instruction.
     pub rip: u64,
-    /// Guest-physical address of the zero page or, for PVH, of the start info: what the kernel is told it by.
+    /// Guest-physical address of the zero page or, for PVH, of the start info.
     pub params: u64,
 }
 
-/// CR0.PE: protected mode. Intel SDM volume 3 §2.5, as the rest.
+/// CR0.PE: protected mode. Control register bits are from Intel SDM volume 3 §2.5.
 pub(super) const CR0_PE: u64 = 1;
 /// CR0.ET: always 1 since the 486.
 pub(super) const CR0_ET: u64 = 1 << 4;
@@ -48,15 +48,15 @@ pub(super) const EFER_LONG_MODE: u64 = (1 << 8) | (1 << 10);
 
 /// Page table entry bits: present and writable.
 pub(super) const PTE_PRESENT_WRITE: u64 = 0b11;
-/// Page directory entry bit 7: a page of 2 MiB, or of 4 MiB where entries have 4 bytes.
+/// Page directory entry bit 7: a 2 MiB page, or a 4 MiB page in a directory of 4-byte entries.
 pub(super) const PDE_LARGE: u64 = 1 << 7;
 /// Size of a page, in bytes.
 const PAGE_LEN: u64 = 0x1000;
-/// Page directories below the PDPT: 1 GiB each, so 4 GiB in all.
+/// Page directories below the PDPT: 1 GiB each, 4 GiB in total.
 const PAGE_DIRECTORIES: u64 = 4;
 
 impl Protocol {
-    /// Whether the kernel is entered in long mode, and so needs [`page_tables`].
+    /// Whether the kernel is entered in long mode and therefore needs [`page_tables`].
     pub fn is_long_mode(self) -> bool {
         self == Self::Linux64
     }
@@ -65,19 +65,20 @@ impl Protocol {
         if self.is_long_mode() { Code::Bits64 } else { Code::Bits32 }
     }
 
-    /// The descriptor table to put at [`layout::GDT`]: two null entries, code, data, task state.
+    /// The GDT to write at [`layout::GDT`]: two null entries, code, data, task state.
     pub fn gdt(self) -> [u64; 5] {
         segments::gdt(self.code())
     }
 }
 
-/// Page tables that map the first 4 GiB one to one in 2 MiB pages: the entries of each page and where it
-/// goes.
+/// Page tables that identity-map the first 4 GiB with 2 MiB pages, as pairs of a page's address and its
+/// entries.
 pub fn page_tables() -> Vec<(u64, Vec<u64>)> {
     page_tables_at(layout::PML4)
 }
 
-/// [`page_tables`] with the PML4 elsewhere, at the start of a page; the PDPT and its page directories follow it, a page each.
+/// [`page_tables`] with the PML4 at page-aligned address `pml4`, followed by the PDPT and its page
+/// directories, a page each.
 pub fn page_tables_at(pml4: u64) -> Vec<(u64, Vec<u64>)> {
     let pdpt = pml4 + PAGE_LEN;
     let directory = |n: u64| pdpt + (n + 1) * PAGE_LEN;
@@ -93,7 +94,7 @@ pub fn page_tables_at(pml4: u64) -> Vec<(u64, Vec<u64>)> {
 }
 
 impl Entry {
-    /// The general registers.
+    /// The general-purpose registers.
     pub fn regs(self) -> kvm_regs {
         let mut regs = kvm_regs {
             rip: self.rip,
@@ -112,7 +113,8 @@ impl Entry {
         regs
     }
 
-    /// Changes the special registers that KVM gave (its APIC base among them) into those of the entry.
+    /// Sets the special registers for the entry, keeping what KVM set and the entry doesn't define, such as
+    /// the APIC base.
     pub fn apply_to(self, sregs: &mut kvm_sregs) {
         segments::load(sregs, self.protocol.code(), Some(layout::GDT));
         sregs.idt.base = layout::IDT;
@@ -129,18 +131,18 @@ impl Entry {
     }
 }
 
-/// The legacy region of an XSAVE area, in 32-bit words: FCW and FSW are its first, MXCSR its seventh; MXCSR's mask is the processor's
-/// own; XMM15 ends at byte 416 (Intel SDM volume 1 §10.5.1).
+/// Offsets in the legacy region of an XSAVE area, in 32-bit words: FCW and FSW share the first word, MXCSR is
+/// the seventh. MXCSR_MASK belongs to the processor. XMM15 ends at byte 416 (Intel SDM volume 1 §10.5.1).
 const XSAVE_FCW: usize = 0;
 const XSAVE_MXCSR: usize = 6;
 const XSAVE_MXCSR_MASK: usize = 7;
 const XSAVE_LEGACY_WORDS: usize = 416 / 4;
-/// XSTATE_BV, the first word of the header at byte 512, and its bits for x87 and SSE.
+/// XSTATE_BV, the first word of the header at byte 512, and its x87 and SSE bits.
 const XSAVE_XSTATE_BV: usize = 512 / 4;
 const X87_AND_SSE: u32 = 0b11;
 
-/// Changes an XSAVE area, in 32-bit words, so that the x87 FPU is as after FNINIT, and SSE as after a reset (Intel SDM volume 1 §8.1,
-/// §10.2.3).
+/// Sets the x87 FPU to its state after FNINIT and SSE to its state after reset in an XSAVE area, given as
+/// 32-bit words (Intel SDM volume 1 §8.1, §10.2.3).
 pub fn init_fpu(xsave: &mut [u32]) {
     xsave[..XSAVE_MXCSR_MASK].fill(0);
     xsave[XSAVE_MXCSR_MASK + 1..XSAVE_LEGACY_WORDS].fill(0);
@@ -149,18 +151,18 @@ pub fn init_fpu(xsave: &mut [u32]) {
     xsave[XSAVE_XSTATE_BV] |= X87_AND_SSE;
 }
 
-/// Offsets in the local APIC's registers: its id, LVT LINT0 and LVT LINT1.
+/// Offsets in the local APIC's register page: id, LVT LINT0 and LVT LINT1.
 const APIC_ID: usize = 0x20;
 const LVT_LINT0: usize = 0x350;
 const LVT_LINT1: usize = 0x360;
-/// Delivery modes, in bits 10:8 of an LVT entry; bit 16 would mask it.
+/// Delivery modes, in bits 10:8 of an LVT entry. Bit 16, the mask, stays 0.
 const DELIVER_NMI: u32 = 4 << 8;
 const DELIVER_EXTINT: u32 = 7 << 8;
 
-/// Wires a local APIC as a PC's firmware does: LINT0 takes the 8259's interrupts, LINT1 is NMI.
+/// Wires the local APIC as PC firmware does: LINT0 receives the 8259's interrupts, LINT1 NMIs.
 ///
-/// Without an MP table or a MADT a kernel stays in this "virtual wire" mode, and without this wiring it
-/// never sees a timer interrupt.
+/// Without an MP table or a MADT, a kernel stays in this "virtual wire" mode; without this wiring it would
+/// never see a timer interrupt.
 pub fn wire_local_apic(lapic: &mut kvm_lapic_state) {
     set_register(lapic, LVT_LINT0, DELIVER_EXTINT);
     set_register(lapic, LVT_LINT1, DELIVER_NMI);
@@ -175,10 +177,11 @@ fn set_register(lapic: &mut kvm_lapic_state, offset: usize, value: u32) {
 /// IA32_APIC_BASE bit 10: x2APIC mode (Intel SDM volume 3 §11.12.1).
 const X2APIC_MODE: u64 = 1 << 10;
 
-/// Puts the local APIC, which is enabled, into x2APIC mode, where its register has all 32 bits of its id.
+/// Switches the local APIC, which must be enabled, to x2APIC mode, where its id register holds all 32 bits of
+/// the id.
 ///
-/// Firmware hands a machine over so that has APIC ids from 255 on (Intel SDM volume 3 §11.12.7). Linux ignores the
-/// processors with such ids otherwise (arch/x86/kernel/acpi/boot.c, acpi_parse_x2apic).
+/// Firmware does this before boot if there are APIC ids from 255 on (Intel SDM volume 3 §11.12.7). Otherwise
+/// Linux ignores processors with such ids (arch/x86/kernel/acpi/boot.c, acpi_parse_x2apic).
 pub fn enable_x2apic(sregs: &mut kvm_sregs, lapic: &mut kvm_lapic_state, id: u32) {
     sregs.apic_base |= X2APIC_MODE;
     set_register(lapic, APIC_ID, id);
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn gdt_long_mode_holds_the_textbook_descriptors() {
-        // Flat 64-bit code, flat data, 0x67-byte busy TSS.
+        // Flat 64-bit code, flat data, busy TSS with limit 0x67.
         let expected = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067];
         assert_eq!(Protocol::Linux64.gdt(), expected);
     }
@@ -246,7 +249,7 @@ mod tests {
     fn x2apic_mode_leaves_the_base_and_the_enable_bit_and_has_the_whole_id() {
         let mut sregs = kvm_sregs { apic_base: 0xfee0_0900, ..Default::default() };
         let mut lapic = kvm_lapic_state::default();
-        // As in xAPIC mode, which has bits 7:0 of the id in bits 31:24.
+        // As in xAPIC mode, where bits 31:24 hold bits 7:0 of the id.
         lapic.regs[0x23] = 0x2c;
         enable_x2apic(&mut sregs, &mut lapic, 0x12c);
         assert_eq!(sregs.apic_base, 0xfee0_0d00);
@@ -260,7 +263,11 @@ mod tests {
         xsave[128] = 4;
         init_fpu(&mut xsave);
         assert_eq!(xsave[..9], [0x37f, 0, 0, 0, 0, 0, 0x1f80, u32::MAX, 0]);
-        assert_eq!((xsave[103], xsave[104]), (0, u32::MAX), "XMM15 and what software may use");
+        assert_eq!(
+            (xsave[103], xsave[104]),
+            (0, u32::MAX),
+            "XMM15 is cleared, the area for software is kept"
+        );
         assert_eq!((xsave[128], xsave[129]), (7, u32::MAX));
     }
 

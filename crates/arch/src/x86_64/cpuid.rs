@@ -1,4 +1,4 @@
-//! What the processor says of itself: KVM's supported CPUID, made true for one vCPU of this machine.
+//! The guest's CPUID: KVM's supported CPUID, adjusted to one vCPU of this machine.
 
 mod brand;
 mod features;
@@ -17,27 +17,29 @@ use self::leaves::{MSI_EXT_DEST_ID, Vendor, set};
 const CLFLUSH_64_BYTES: u32 = 8 << 8;
 /// Leaf 1 ECX bit 24: the local APIC's timer has a TSC-deadline mode.
 const TSC_DEADLINE: u32 = 1 << 24;
-/// Leaf 1 ECX bit 31: runs under a hypervisor. Linux looks for KVM's leaves only with it.
+/// Leaf 1 ECX bit 31: running under a hypervisor. Linux looks for KVM's leaves only if it is set.
 const HYPERVISOR: u32 = 1 << 31;
-/// The features among KVM's own leaves (KVM cpuid.rst).
+/// Feature leaf among KVM's own leaves (KVM cpuid.rst).
 const KVM_FEATURES: u32 = 0x4000_0001;
 
-/// What of the host goes into the policy and isn't in KVM's supported CPUID.
+/// Properties of the host that [`policy`] needs and KVM's supported CPUID lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// KVM_CAP_TSC_DEADLINE_TIMER: KVM emulates the mode, but never reports it.
+    /// KVM_CAP_TSC_DEADLINE_TIMER. KVM emulates this mode but never reports it in CPUID.
     pub tsc_deadline: bool,
-    /// KVM_GET_TSC_KHZ: the frequency of the guest's TSC; `None` where KVM doesn't know it.
+    /// KVM_GET_TSC_KHZ: the guest's TSC frequency; `None` if KVM doesn't know it.
     pub tsc_khz: Option<u32>,
-    /// The processor's name; `None` leaves what KVM has there.
+    /// The processor's brand string; `None` keeps KVM's.
     pub brand: Option<Brand>,
 }
 
-/// The CPUID of the vCPU at `place`, from what KVM supports (KVM api.rst, KVM_GET_SUPPORTED_CPUID).
+/// The CPUID of the vCPU at `place`, derived from what KVM supports (KVM api.rst, KVM_GET_SUPPORTED_CPUID).
 ///
-/// Leaves 1, 4, 0xb, 0x1f, 0x8000_0001, 0x8000_0008, 0x8000_001d and 0x8000_001e describe the topology; KVM leaves the host's
-/// values in some of them. Leaves 0x15 and 0x4000_0010 tell how fast the TSC and the APIC's timer run, so that a guest
-/// needn't measure it. Leaves 0x8000_0002 to 0x8000_0004 are the host's name of the processor. Of KVM's own leaves one bit depends on the machine: that interrupts reach more than 255 processors.
+/// Leaves 1, 4, 0xb, 0x1f, 0x8000_0001, 0x8000_0008, 0x8000_001d and 0x8000_001e describe the machine's
+/// topology; KVM leaves the host's values in some of them. Leaves 0x15 and 0x4000_0010 give the frequencies
+/// of the TSC and the APIC timer, so that guests needn't measure them. Leaves 0x8000_0002 to 0x8000_0004 hold
+/// the brand string. Of KVM's own features, one bit depends on the machine: extended destination ids, set if
+/// there are APIC ids from 255 on.
 pub fn policy(supported: &[kvm_cpuid_entry2], place: Place, host: Host) -> Vec<kvm_cpuid_entry2> {
     let vendor = Vendor::of(supported);
     let mut entries = supported.to_vec();
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
     use crate::topology::Topology;
 
-    /// What the tests of the leaves share.
+    /// Shared by the tests of the leaves.
     pub(super) fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {
         kvm_cpuid_entry2 { function, index, ..Default::default() }
     }
@@ -76,7 +78,7 @@ mod tests {
         *entries.iter().find(|e| e.function == function && e.index == index).unwrap()
     }
 
-    /// Leaf 0 of a processor whose last leaf is `last`.
+    /// Leaf 0 with `last` as the last basic leaf.
     pub(super) fn vendor_leaf(name: &[u8; 12], last: u32) -> kvm_cpuid_entry2 {
         let word = |at: usize| u32::from_le_bytes(name[at..at + 4].try_into().unwrap());
         kvm_cpuid_entry2 { eax: last, ebx: word(0), edx: word(4), ecx: word(8), ..entry(0, 0) }

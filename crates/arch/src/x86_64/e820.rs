@@ -1,27 +1,27 @@
-//! The memory map that firmware would give the kernel (ACPI 6.5 §15, "System Address Map Interfaces").
+//! The memory map that firmware reports to the kernel (ACPI 6.5 §15, "System Address Map Interfaces").
 
 use std::ops::Range;
 
 use super::layout;
 
-/// What a range of the map is. The numbers are those of the ACPI specification.
+/// Type of a range. The values are ACPI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// The guest may use it freely.
+    /// Usable RAM.
     Ram = 1,
-    /// Not for the guest to allocate.
+    /// Reserved: the guest must not allocate it.
     Reserved = 2,
 }
 
-/// One range of the map.
+/// A range of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// First guest-physical address.
     pub addr: u64,
     /// Length in bytes, never 0.
     pub len: u64,
-    /// What it is.
+    /// Type of the range.
     pub kind: Kind,
 }
 
@@ -31,11 +31,11 @@ impl Entry {
     }
 }
 
-/// The map of a machine whose RAM is `ram`, as [`layout::ram_ranges`] gives it.
+/// The memory map of a machine with RAM at `ram`, as returned by [`layout::ram_ranges`].
 ///
-/// Entries are in ascending order and disjoint. The EBDA and the BIOS area are reserved; the 384 KiB above
-/// 640 KiB are never RAM, though memory backs them: kernels expect video memory and ROMs there. Where there is no memory
-/// nothing is in the map: a machine of less than 640 KiB has conventional memory only.
+/// Entries are in ascending order and disjoint. The EBDA and the BIOS area are reserved. The 384 KiB above
+/// 640 KiB are never RAM, although memory backs them: kernels expect video memory and ROMs there. Addresses
+/// without memory aren't in the map: a machine with less than 640 KiB only has conventional memory.
 pub fn map(ram: &[Range<u64>]) -> Vec<Entry> {
     let low_end = ram.first().map_or(0, |r| r.end);
     let mut entries = vec![Entry::new(0..low_end.min(layout::EBDA), Kind::Ram)];
@@ -112,7 +112,7 @@ mod tests {
             let entries = map(&ranges);
             prop_assert!(entries.windows(2).all(|w| w[0].addr + w[0].len <= w[1].addr));
             let ram: u64 = entries.iter().filter(|e| e.kind == Kind::Ram).map(|e| e.len).sum();
-            // What is lost is the EBDA, video memory and the BIOS area: 1 MiB - 0x9fc00.
+            // Lost to the EBDA, video memory and the BIOS area: 1 MiB - 0x9fc00.
             prop_assert_eq!(ram, pages * 4096 - (0x10_0000 - 0x9_fc00));
         }
     }

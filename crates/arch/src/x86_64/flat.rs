@@ -1,5 +1,4 @@
-//! The state that the first instruction of a flat image runs in: a program that follows no boot protocol.
-//!
+//! The initial state for a flat image, a program without a boot protocol.
 //! | mode | instructions | memory | stack | source |
 //! |---|---|---|---|---|
 //! | [`Mode::Real`] | 16-bit | segments below 1 MiB, IVT at 0 | SS 0 | Intel SDM volume 3 §21.1 |
@@ -8,8 +7,8 @@
 //! | [`Mode::Paged`] | 32-bit | flat, 4 GiB one to one in 4 MiB pages | flat | §4.3 |
 //! | [`Mode::Long`] | 64-bit | 4 GiB one to one in 2 MiB pages | flat | §10.8.5 |
 //!
-//! Interrupts are off in all of them, and all but real mode and reset have an empty IDT: an exception is a
-//! triple fault until the guest loads its own.
+//! Interrupts are disabled in all modes. Except in real mode and after reset the IDT is empty, so an
+//! exception is a triple fault until the guest loads its own.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
@@ -17,7 +16,7 @@ use super::boot::{self, CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LONG_MODE, PDE_LAR
 use super::layout;
 use super::segments::{self, Code, TYPE_CODE, TYPE_DATA};
 
-/// The state that a flat image's first instruction runs in.
+/// The processor mode in which a flat image starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// 16-bit real mode.
@@ -32,37 +31,37 @@ pub enum Mode {
     Long,
 }
 
-/// Where a flat image starts, and how.
+/// The initial state of a flat image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The state of the processor.
+    /// The processor mode.
     pub mode: Mode,
     /// Guest-physical address of the first instruction; below 1 MiB in real mode.
     pub entry: u64,
-    /// First address above the stack; at most 0x1_0000 in real mode.
+    /// Stack pointer: the address just above the stack; at most 0x1_0000 in real mode.
     pub stack: u64,
-    /// EAX, which a multiboot kernel compares with its magic number.
+    /// EAX. A multiboot kernel expects its magic number there.
     pub eax: u32,
-    /// EBX, where a multiboot kernel finds its information.
+    /// EBX. A multiboot kernel expects the address of its information there.
     pub ebx: u32,
-    /// Where the processor finds the tables of the mode.
+    /// Location of the mode's descriptor and page tables.
     pub tables: Tables,
 }
 
-/// Where the processor finds the descriptor tables and page tables of a mode; real mode and reset need none.
+/// Location of the descriptor and page tables of a mode. Real mode and reset need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tables {
-    /// Those of [`Mode::tables_at`], which have to be written there.
+    /// The tables from [`Mode::tables_at`], which must be written there.
     Written {
-        /// The GDT, at a multiple of 8.
+        /// The GDT, 8-byte aligned.
         gdt: u64,
-        /// The IDT, which has no entry.
+        /// The IDT, which has no entries.
         idt: u64,
-        /// The PML4, or the page directory of [`Mode::Paged`]: the first of the pages, all of which follow it.
+        /// The PML4, or the page directory of [`Mode::Paged`]; further page tables follow it.
         page_tables: u64,
     },
-    /// None but the image's own. GDTR and IDTR have base 0 and limit 0. The segment registers are loaded as if there were a
-    /// GDT, and stay so until the guest loads one of them, for which it has to have a GDT of its own.
+    /// Only the image's own tables. GDTR and IDTR have base 0 and limit 0. The segment registers are loaded
+    /// as if there were a GDT, and remain valid until the guest reloads one, which requires a GDT of its own.
     Own {
         /// CR3 in a mode with paging: the image's PML4 or page directory.
         page_tables: u64,
@@ -70,7 +69,7 @@ pub enum Tables {
 }
 
 impl Tables {
-    /// At the addresses of [`layout`], where Linux's tables lie too.
+    /// The addresses in [`layout`], which Linux's tables use too.
     pub const LOW: Self = Self::Written { gdt: layout::GDT, idt: layout::IDT, page_tables: layout::PML4 };
 
     fn gdt(self) -> Option<u64> {
@@ -87,35 +86,35 @@ impl Tables {
     }
 }
 
-/// Something that lies in guest memory before the first instruction.
+/// A table to write to guest memory before the guest starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// What it is.
+    /// Name for messages.
     pub what: &'static str,
     /// Guest-physical address of its first byte.
     pub gpa: u64,
-    /// What is written there.
+    /// Contents.
     pub bytes: Vec<u8>,
 }
 
 /// CR4.PSE: 4 MiB pages. Intel SDM volume 3 §2.5.
 const CR4_PSE: u64 = 1 << 4;
-/// What a real-mode segment covers: 64 KiB.
+/// Limit of a real-mode segment: 64 KiB.
 const REAL_LIMIT: u32 = 0xffff;
 /// The real-mode interrupt vector table: 256 far pointers of 4 bytes.
 const IVT_LIMIT: u16 = 256 * 4 - 1;
-/// log2 of the size of a page that a 32-bit page directory's entry maps.
+/// log2 of the page size of a 32-bit page directory entry.
 const LARGE_PAGE_SHIFT: u32 = 22;
-/// Entries of a 32-bit page directory: 1,024 of 4 MiB are 4 GiB.
+/// Entries of a 32-bit page directory: 1,024 pages of 4 MiB cover 4 GiB.
 const DIRECTORY_ENTRIES: u32 = 1024;
 /// Size of a page, in bytes.
 const PAGE_LEN: usize = 0x1000;
 
 impl Mode {
-    /// Every mode, in the order in which a processor passes through them.
+    /// All modes, in the order in which a processor enters them.
     pub const ALL: [Self; 5] = [Self::Real, Self::Reset, Self::Protected, Self::Paged, Self::Long];
 
-    /// Its name in messages and in the configuration.
+    /// Name in messages and in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Real => "real",
@@ -126,13 +125,13 @@ impl Mode {
         }
     }
 
-    /// What must lie in guest memory before the first instruction, at [`Tables::LOW`]; nothing in real mode and after reset.
+    /// [`tables_at`](Self::tables_at) with [`Tables::LOW`].
     pub fn tables(self) -> Vec<Table> {
         self.tables_at(Tables::LOW)
     }
 
-    /// The GDT, the IDT and the page tables of the mode, in this order, to be written at `places`: nothing in real mode and
-    /// after reset, and nothing where the image has its own.
+    /// The GDT, the IDT and the page tables of the mode, in this order, to be written at `places`. Empty in
+    /// real mode, after reset, and if the image has its own tables.
     pub fn tables_at(self, places: Tables) -> Vec<Table> {
         let (Some(code), Tables::Written { gdt, idt, page_tables: root }) = (self.code(), places) else {
             return Vec::new();
@@ -149,12 +148,12 @@ impl Mode {
         tables
     }
 
-    /// Whether the processor translates addresses by page tables.
+    /// Whether paging is enabled.
     pub fn has_paging(self) -> bool {
         matches!(self, Self::Paged | Self::Long)
     }
 
-    /// The kind of its code segment, where segments are descriptors.
+    /// Type of the code segment in modes with segment descriptors.
     fn code(self) -> Option<Code> {
         match self {
             Self::Real | Self::Reset => None,
@@ -165,13 +164,13 @@ impl Mode {
 }
 
 impl Start {
-    /// A start without arguments, its tables at [`Tables::LOW`].
+    /// A start with EAX and EBX 0 and the tables at [`Tables::LOW`].
     pub fn new(mode: Mode, entry: u64, stack: u64) -> Self {
         Self { mode, entry, stack, eax: 0, ebx: 0, tables: Tables::LOW }
     }
 
-    /// Changes the registers that KVM gave a new vCPU into those of the start. After reset that is nothing
-    /// at all: a new vCPU has the processor's own reset state.
+    /// Changes the registers of a new vCPU, as KVM returns them, to the initial state. [`Mode::Reset`]
+    /// changes nothing: a new vCPU already has the processor's reset state.
     pub fn apply_to(&self, regs: &mut kvm_regs, sregs: &mut kvm_sregs) {
         if self.mode == Mode::Reset {
             return;
@@ -196,10 +195,10 @@ impl Start {
     }
 
     fn enter_real_mode(&self, regs: &mut kvm_regs, sregs: &mut kvm_sregs) {
-        // Of the 20 bits of the entry, CS has the upper four and IP the others.
+        // CS holds the upper four bits of the 20-bit entry, IP the rest.
         let selector = (self.entry & 0xf_0000) >> 4;
         regs.rip = self.entry & 0xffff;
-        // A stack at 0x1_0000 has SP 0: the first push wraps to 0xfffe.
+        // A stack at 0x1_0000 means SP 0: the first push wraps to 0xfffe.
         regs.rsp = self.stack & 0xffff;
         sregs.cs = real_segment(selector as u16, TYPE_CODE);
         let data = real_segment(0, TYPE_DATA);
@@ -246,13 +245,13 @@ fn real_segment(selector: u16, kind: u8) -> kvm_segment {
     }
 }
 
-/// A 32-bit page directory that maps 4 GiB one to one.
+/// A 32-bit page directory that identity-maps 4 GiB.
 fn page_directory() -> Vec<u8> {
     let flags = (PTE_PRESENT_WRITE | PDE_LARGE) as u32;
     (0..DIRECTORY_ENTRIES).flat_map(|n| (n << LARGE_PAGE_SHIFT | flags).to_le_bytes()).collect()
 }
 
-/// The pages of [`boot::page_tables_at`] as they lie in memory, one after the other from the PML4 on.
+/// The pages of [`boot::page_tables_at`], contiguous from the PML4 on.
 fn page_tables(pml4: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (gpa, entries) in boot::page_tables_at(pml4) {
@@ -271,7 +270,7 @@ fn words(words: &[u64]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// The registers of a start on a vCPU as KVM makes it: EDX and CR0 aren't 0 after reset.
+    /// The registers after [`Start::apply_to`] on a new vCPU of KVM, where EDX and CR0 aren't 0.
     fn registers(mode: Mode, entry: u64, stack: u64) -> (kvm_regs, kvm_sregs) {
         let (mut regs, mut sregs) = reset();
         let start = Start { eax: 0x2bad_b002, ebx: 0x5000, ..Start::new(mode, entry, stack) };
@@ -279,7 +278,7 @@ mod tests {
         (regs, sregs)
     }
 
-    /// The special registers of a start whose tables are `tables`.
+    /// The special registers of a start with `tables`.
     fn with_tables(mode: Mode, tables: Tables) -> kvm_sregs {
         let (mut regs, mut sregs) = reset();
         Start { tables, ..Start::new(mode, 0, 0x8ff0) }.apply_to(&mut regs, &mut sregs);
@@ -381,7 +380,7 @@ mod tests {
     fn paged_directory_maps_4_gib_one_to_one() {
         let directory = table(Mode::Paged, "page directory");
         assert_eq!((directory.gpa, directory.bytes.len()), (layout::PML4, 4096));
-        // Present, writable, a large page.
+        // Present, writable, large page.
         assert_eq!((word32(&directory, 0), word32(&directory, 1)), (0x83, 0x40_0083));
         assert_eq!(word32(&directory, 1023), 0xffc0_0083);
     }
@@ -398,7 +397,7 @@ mod tests {
         let tables = table(Mode::Long, "page tables");
         assert_eq!((tables.gpa, tables.bytes.len()), (layout::PML4, 6 * 4096));
         assert_eq!((word64(&tables, 0), word64(&tables, 1)), (layout::PDPT | 3, 0));
-        // The third GiB's directory, and the large page at 2 MiB.
+        // The page directory of the third GiB, and the large page at 2 MiB.
         assert_eq!(word64(&tables, 512 + 2), (layout::PDPT + 0x3000) | 3);
         assert_eq!(word64(&tables, 2 * 512 + 1), 0x20_0083);
     }
@@ -410,7 +409,7 @@ mod tests {
         assert_eq!(word64(&table(Mode::Paged, "descriptor tables"), 3), 0x00cf_9300_0000_ffff);
     }
 
-    /// Away from their usual places: the PML4's entry and the registers name the new ones.
+    /// The PML4's entry and the registers refer to the new addresses.
     #[test]
     fn tables_elsewhere_are_found_by_the_registers() {
         let places = Tables::Written { gdt: 0x2000, idt: 0x2030, page_tables: 0x1_0000 };

@@ -1,4 +1,4 @@
-//! Where everything lies in guest-physical memory.
+//! The guest-physical memory map.
 //!
 //! ```text
 //! 0x0000_0500           GDT and an empty IDT, for the protected-mode and long-mode entries
@@ -12,7 +12,7 @@
 //! 0x0010_0000           RAM from 1 MiB: kernel, initrd, flat image, multiboot modules
 //! 0xc000_0000           32-bit MMIO gap: devices, IO-APIC, local APICs, KVM's own pages
 //! 0xd000_0000           registers of virtio devices, a page each, inside the gap
-//! 0xffff_0000           the last 64 KiB below 1 MiB once more, for a reset-vector image
+//! 0xffff_0000           alias of the last 64 KiB below 1 MiB, for a reset-vector image
 //! 0x1_0000_0000         the rest of RAM
 //! ```
 
@@ -20,71 +20,72 @@ use std::ops::Range;
 
 /// Global descriptor table for the boot segments.
 pub const GDT: u64 = 0x500;
-/// Interrupt descriptor table with no entries.
+/// Interrupt descriptor table, empty.
 pub const IDT: u64 = 0x530;
 /// Multiboot information (GNU Multiboot 0.6.96 §3.3, 116 bytes).
 pub const MULTIBOOT_INFO: u64 = 0x5000;
-/// The name that a multiboot kernel is given for its boot loader, at most 128 bytes with its NUL.
+/// Boot loader name of the multiboot information, at most 128 bytes with its NUL.
 pub const MULTIBOOT_LOADER_NAME: u64 = 0x5080;
-/// Multiboot memory map: entries of 24 bytes up to the module list, so at most 74.
+/// Multiboot memory map: 24-byte entries up to the module list, so at most 74.
 pub const MULTIBOOT_MEMORY_MAP: u64 = 0x5100;
-/// Multiboot module list: entries of 16 bytes up to the strings, so at most 128.
+/// Multiboot module list: 16-byte entries up to the strings, so at most 128.
 pub const MULTIBOOT_MODULES: u64 = 0x5800;
-/// The modules' strings with their NULs, where PVH has its structures: up to the zero page, so 4 KiB.
+/// Module strings with their NULs, up to the zero page: 4 KiB. Shares its place with the PVH structures.
 pub const MULTIBOOT_STRINGS: u64 = 0x6000;
 /// PVH start info (struct hvm_start_info, 56 bytes).
 pub const PVH_START_INFO: u64 = 0x6000;
-/// PVH module list: one entry of 32 bytes, the initrd.
+/// PVH module list: one 32-byte entry, the initrd.
 pub const PVH_MODULES: u64 = 0x6040;
-/// PVH memory map: entries of 24 bytes up to the zero page, so at most 165.
+/// PVH memory map: 24-byte entries up to the zero page, so at most 165.
 pub const PVH_MEMORY_MAP: u64 = 0x6080;
 /// Zero page (struct boot_params, one page).
 pub const ZERO_PAGE: u64 = 0x7000;
-/// Top of the stack that the Linux entries are given; the kernel switches to its own at once.
+/// Top of the initial stack for Linux; the kernel immediately switches to its own.
 pub const BOOT_STACK: u64 = 0x8ff0;
-/// Room below [`BOOT_STACK`], in bytes: down to a little above the zero page's end.
+/// Length of the initial stack in bytes: from just above the zero page to [`BOOT_STACK`].
 pub const BOOT_STACK_LEN: u64 = 0xf00;
-/// Page map level 4; the page directory where there is only one.
+/// Page map level 4, or the only page directory in 32-bit paged mode.
 pub const PML4: u64 = 0x9000;
-/// Page directory pointer table; its four page directories follow it, a page each.
+/// Page directory pointer table, followed by its four page directories.
 pub const PDPT: u64 = 0xa000;
 /// Kernel command line.
 pub const CMDLINE: u64 = 0x2_0000;
-/// Room for the command line with its NUL, in bytes: up to 0x3_0000.
+/// Maximum length of the command line with its NUL, in bytes: up to 0x3_0000.
 pub const CMDLINE_MAX_LEN: u64 = 0x1_0000;
 /// End of conventional memory: 640 KiB less 1 KiB of EBDA, as on every PC.
 pub const EBDA: u64 = 0x9_fc00;
 /// Start of the hole for video memory and option ROMs.
 pub const VIDEO: u64 = 0xa_0000;
-/// Start of the BIOS area, where tables such as the RSDP are searched.
+/// Start of the BIOS area, which kernels search for tables such as the RSDP.
 pub const BIOS: u64 = 0xf_0000;
 /// First byte of high memory, where kernels are loaded.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
-/// First byte behind an image that the processor runs from its reset vector: 1 MiB.
+/// End of a reset-vector image: 1 MiB, exclusive.
 pub const RESET_IMAGE_END: u64 = 0x10_0000;
-/// Where the last 64 KiB below [`RESET_IMAGE_END`] are seen once more, inside the gap, up to 4 GiB.
+/// Alias of the last 64 KiB below [`RESET_IMAGE_END`], inside the gap, up to 4 GiB.
 ///
 /// The first instruction is fetched from CS base 0xffff_0000 and IP 0xfff0 (Intel SDM volume 3 §10.1.4); a
 /// far jump then loads CS with a base below 1 MiB.
 pub const RESET_ALIAS: u64 = 0xffff_0000;
-/// The 32-bit MMIO gap: 1 GiB, so that an ECAM window and 32-bit BARs have room.
+/// The 32-bit MMIO gap: 1 GiB, enough for an ECAM window and 32-bit BARs.
 pub const MMIO_GAP: Range<u64> = 0xc000_0000..0x1_0000_0000;
-/// Registers of virtio devices, inside the gap, a page each: above the first quarter of it, which an ECAM window will want.
+/// Registers of virtio devices, a page each, inside the gap. The first quarter of the gap is left to a future
+/// ECAM window.
 pub const VIRTIO_MMIO: u64 = 0xd000_0000;
-/// Interrupts of virtio devices, global system interrupts in the order in which devices get them: first those that no PC
-/// device ever had, then those of PC devices that aren't here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the
+/// Global system interrupts of virtio devices, in allocation order: first those that no PC device uses, then
+/// those of PC devices that don't exist here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the
 /// keyboard, 2 the cascade, 3 COM2, 4 COM1, 8 the real-time clock, 9 the SCI, 13 the floating-point unit.
 pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15];
-/// Interrupts of virtio devices on the kernel's command line, in the order in which devices get them: first those that a PC
-/// without ACPI has, then those that only the [MP table](crate::mptable) gives a kernel. 9 is the last of the PC's, because
-/// a kernel that does use the ACPI tables has the SCI there, and Linux from 6.8 on doesn't share it.
+/// Interrupts of virtio devices on the kernel command line, in allocation order: first those that a PC
+/// without ACPI has, then those for which a kernel needs the [MP table](crate::mptable). 9 is the last of the
+/// PC's, because it is the SCI for a kernel that does use ACPI, and Linux from 6.8 on doesn't share it.
 pub const VIRTIO_CMDLINE_IRQS: [u32; 17] =
     [5, 6, 7, 10, 11, 12, 14, 15, SCI_IRQ, 16, 17, 18, 19, 20, 21, 22, 23];
-/// How many interrupts a PC has without an IO-APIC: those of its two 8259s, which are the IO-APIC's first inputs too.
+/// Interrupts of a PC without an IO-APIC: those of its two 8259s, which are also the IO-APIC's first pins.
 pub const PIC_IRQS: u32 = 16;
-/// The input of the first 8259 that the second one takes: no device's.
+/// The cascade: the first 8259's input that is connected to the second. No device can use it.
 pub const PIC_CASCADE_IRQ: u32 = 2;
-/// Inputs of the IO-APIC. KVM wires a global system interrupt to the input of the same number.
+/// Pins of the IO-APIC. KVM routes each global system interrupt to the pin of the same number.
 pub const IOAPIC_PINS: u32 = 24;
 /// IO-APIC registers, inside the gap, emulated by KVM.
 pub const IOAPIC: u64 = 0xfec0_0000;
@@ -95,26 +96,26 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 /// Three pages for KVM's task state segment (KVM_SET_TSS_ADDR), inside the gap.
 pub const KVM_TSS: u64 = 0xfffb_d000;
 
-/// First port and number of ports of COM1.
+/// Ports of COM1.
 pub const COM1: Range<u64> = 0x3f8..0x400;
 /// COM1's interrupt line, a global system interrupt.
 pub const COM1_IRQ: u32 = 4;
-/// The port of the pvpanic device, where QEMU has it.
+/// Port of the pvpanic device, as in QEMU.
 pub const PVPANIC: Range<u64> = 0x505..0x506;
-/// Ports of ACPI's fixed hardware: the PM1a event block (4) and the PM1a control block (2). Free on a PC, and where
-/// other monitors have theirs.
+/// Ports of ACPI's fixed hardware: the PM1a event block (4 ports) and the PM1a control block (2 ports).
+/// Unused on a PC, and where other monitors have them.
 pub const PM1: Range<u64> = 0x600..0x606;
-/// The system control interrupt of ACPI, a global system interrupt: the customary one of a PC.
+/// ACPI's system control interrupt, a global system interrupt: 9, as usual on a PC.
 pub const SCI_IRQ: u32 = 9;
-/// Where the ACPI tables lie, and after them the MP table: in the BIOS area, where kernels search for the first of each.
+/// Area of the ACPI tables, followed by the MP table: the BIOS area, which kernels search for both.
 pub const ACPI_TABLES: Range<u64> = BIOS..HIGH_MEMORY;
 /// Ports of the i8042: data at 0x60, command and status at 0x64.
 pub const I8042: Range<u64> = 0x60..0x65;
 /// Ports of the real-time clock: index at 0x70, data at 0x71.
 pub const RTC: Range<u64> = 0x70..0x72;
 
-/// The guest-physical ranges of `len` bytes of RAM, a multiple of a page: from 0 up to the MMIO gap, then
-/// from 4 GiB on.
+/// The guest-physical ranges for `len` bytes of RAM, a multiple of the page size: from 0 up to the MMIO gap,
+/// then from 4 GiB on.
 pub fn ram_ranges(len: u64) -> Vec<Range<u64>> {
     let low = len.min(MMIO_GAP.start);
     let mut ranges = vec![0..low];
@@ -152,7 +153,7 @@ mod tests {
         const { assert!(MMIO_GAP.start < VIRTIO_MMIO && VIRTIO_MMIO + 17 * 0x1000 <= IOAPIC) };
     }
 
-    /// Nothing else of ours is wired to them, and the IO-APIC has 24 pins.
+    /// No other device uses them, and the IO-APIC has 24 pins.
     #[test]
     fn virtio_interrupts_are_free_pins_each_once() {
         let mut gsis = VIRTIO_GSIS.to_vec();
@@ -162,7 +163,7 @@ mod tests {
         assert!(gsis.iter().all(|gsi| *gsi < 24 && ![0, 1, 2, COM1_IRQ, 8, SCI_IRQ, 13].contains(gsi)));
     }
 
-    /// The SCI is one of them: a kernel without ACPI doesn't enable it.
+    /// The SCI is among them: a kernel without ACPI doesn't enable it.
     #[test]
     fn virtio_interrupts_on_the_command_line_are_free_lines_each_once() {
         let mut irqs = VIRTIO_CMDLINE_IRQS.to_vec();
@@ -172,7 +173,7 @@ mod tests {
         assert!(irqs.iter().all(|irq| *irq < IOAPIC_PINS && ![0, 1, 2, 3, COM1_IRQ, 8, 13].contains(irq)));
     }
 
-    /// Linux refuses the others where it doesn't know an IO-APIC.
+    /// Linux rejects the others if it doesn't know of an IO-APIC.
     #[test]
     fn virtio_interrupts_on_the_command_line_start_with_those_of_the_8259s() {
         assert!(VIRTIO_CMDLINE_IRQS.is_sorted_by_key(|irq| *irq >= PIC_IRQS));
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(MMIO_GAP.end - RESET_ALIAS, RESET_IMAGE_END - BIOS);
     }
 
-    /// What every way to start may use, with `special`, which only one of them uses, in its place.
+    /// The areas that any boot method may use, plus `special`, which only one of them uses.
     fn low_memory(special: &[Range<u64>]) -> Vec<Range<u64>> {
         let below = [GDT..GDT + 8 * 5, IDT..IDT + 8];
         let above = [

@@ -1,4 +1,5 @@
-//! The MP table, by which kernels without ACPI find processors and interrupts (Intel MultiProcessor Specification 1.4).
+//! The MP table, which describes processors and interrupts to kernels without ACPI (Intel MultiProcessor
+//! Specification 1.4).
 //!
 //! ```
 //! use vmm_arch::mptable::{Cpu, Description, Interrupt, IoApic, MpTable};
@@ -19,16 +20,16 @@
 
 use std::ops::Range;
 
-/// The boundary on which kernels search for the floating pointer structure (§4).
+/// Alignment on which kernels search for the floating pointer structure (§4).
 pub const ALIGNMENT: u64 = 16;
-/// Length of the floating pointer structure (§4.1), which is followed by the configuration table here.
+/// Length of the floating pointer structure (§4.1). The configuration table follows it here.
 const POINTER_LEN: usize = 16;
 /// Length of the configuration table's header (§4.2).
 const HEADER_LEN: usize = 44;
-/// The revision of the specification: 1.4 (§4.1, §4.2).
+/// Revision of the specification: 1.4 (§4.1, §4.2).
 const SPEC_REVISION: u8 = 4;
 
-/// Who made the table, 8 characters, and for which machine, 12 characters (§4.2).
+/// OEM id, 8 characters, and product id, 12 characters (§4.2).
 const OEM_AND_PRODUCT: [u8; 20] = *b"VMM     VMM         ";
 
 /// Types of entries (§4.3).
@@ -47,47 +48,47 @@ mod interrupt {
     pub(super) const EXT_INT: u8 = 3;
 }
 
-/// Flags of a processor (§4.3.1): usable, and the one that boots.
+/// Processor flags (§4.3.1): usable, and boot processor.
 const ENABLED: u8 = 1;
 const BOOT_PROCESSOR: u8 = 1 << 1;
-/// Flag of an I/O APIC (§4.3.3): usable.
+/// I/O APIC flag (§4.3.3): usable.
 const USABLE: u8 = 1;
-/// Flags of an interrupt (§4.3.4): polarity and trigger mode as on the bus, which is active high and edge on ISA.
+/// Interrupt flags (§4.3.4): polarity and trigger mode of the bus, which are active high and edge for ISA.
 const CONFORMS: u16 = 0;
-/// The same, said explicitly.
+/// Interrupt flags: explicitly active high and edge-triggered.
 const ACTIVE_HIGH_EDGE: u16 = 0b01 | 0b01 << 2;
 
-/// The only bus, to which all interrupts belong.
+/// Id of the only bus.
 const ISA: u8 = 0;
-/// How many interrupts ISA has.
+/// Number of ISA interrupts.
 const ISA_IRQS: u8 = 16;
-/// The destination of a local interrupt: every local APIC (§4.3.5).
+/// Destination of local interrupts: all local APICs (§4.3.5).
 const ALL_LOCAL_APICS: u8 = 0xff;
 
-/// How many APIC ids a table can give to processors, from 0 on: ids have 8 bits, 255 is all processors, and the I/O APIC's
-/// must differ from each of theirs (§3.6.6).
+/// Maximum number of processors, whose APIC ids start from 0: ids have 8 bits, 255 means all processors, and
+/// the I/O APIC needs an id of its own (§3.6.6).
 pub const MAX_CPUS: u32 = 254;
 
-/// A machine, as a kernel without ACPI has to know it.
+/// A machine as the MP table describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
-    /// The processors, the one that boots first; at most [`MAX_CPUS`], with distinct ids.
+    /// The processors, boot processor first; at most [`MAX_CPUS`], with unique ids.
     pub cpus: &'a [Cpu],
-    /// Guest-physical address of every processor's local APIC.
+    /// Guest-physical address of the local APICs' registers.
     pub local_apic: u32,
-    /// The controller of the devices' interrupts.
+    /// The I/O APIC of the devices' interrupts.
     pub ioapic: IoApic,
-    /// The interrupts, each at an input of the I/O APIC: rising edges, on the ISA bus. Numbers from 16 on, which no ISA bus
-    /// has, are accepted by Linux as the numbers of its own interrupts.
+    /// ISA interrupts and their I/O APIC pins, rising-edge triggered. ISA has no interrupts from 16 on, but
+    /// Linux accepts such numbers as its own interrupt numbers.
     pub interrupts: &'a [Interrupt],
 }
 
 /// A processor (§4.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// Id of its local APIC.
+    /// Local APIC id.
     pub apic_id: u8,
-    /// Version of its local APIC.
+    /// Local APIC version.
     pub version: u8,
     /// Family, model and stepping, as in EAX of CPUID leaf 1.
     pub signature: u32,
@@ -98,24 +99,24 @@ pub struct Cpu {
 /// An I/O APIC (§4.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoApic {
-    /// Its id, which isn't that of any processor's.
+    /// I/O APIC id, different from all processors' ids.
     pub id: u8,
-    /// Its version.
+    /// I/O APIC version.
     pub version: u8,
     /// Guest-physical address of its registers.
     pub address: u32,
 }
 
-/// Where an interrupt arrives (§4.3.4).
+/// The I/O APIC pin of an interrupt (§4.3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {
-    /// Its number.
+    /// Interrupt number.
     pub irq: u8,
-    /// The input of the I/O APIC.
+    /// I/O APIC pin.
     pub pin: u8,
 }
 
-/// The floating pointer structure, which kernels search for, and the configuration table, which follows it in memory.
+/// The floating pointer structure, which kernels search for, followed by the configuration table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MpTable {
     gpa: u32,
@@ -123,7 +124,7 @@ pub struct MpTable {
 }
 
 impl MpTable {
-    /// The table of the described machine for the guest-physical address `gpa`, a multiple of [`ALIGNMENT`] in the BIOS area.
+    /// Builds the table for guest-physical address `gpa`, a multiple of [`ALIGNMENT`] in the BIOS area.
     pub fn new(description: &Description<'_>, gpa: u32) -> Self {
         let configuration = configuration(description);
         let mut bytes = pointer(gpa + POINTER_LEN as u32).to_vec();
@@ -131,13 +132,13 @@ impl MpTable {
         Self { gpa, bytes }
     }
 
-    /// The guest-physical addresses that it occupies.
+    /// The guest-physical addresses it occupies.
     pub fn range(&self) -> Range<u64> {
         let start = u64::from(self.gpa);
         start..start + self.bytes.len() as u64
     }
 
-    /// Its bytes, from the floating pointer structure on.
+    /// The bytes, from the floating pointer structure on.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -153,19 +154,20 @@ impl MpTable {
     }
 }
 
-/// §4.1. The feature bytes are 0: there is a configuration table, and no IMCR, which is "virtual wire mode" (§3.6.2.2).
+/// The floating pointer structure (§4.1). The feature bytes are 0: there is a configuration table and no
+/// IMCR, that is, "virtual wire mode" (§3.6.2.2).
 fn pointer(configuration_at: u32) -> [u8; POINTER_LEN] {
     let mut pointer = [0; POINTER_LEN];
     pointer[..4].copy_from_slice(b"_MP_");
     pointer[4..8].copy_from_slice(&configuration_at.to_le_bytes());
-    // Its length in units of 16 bytes.
+    // Length in units of 16 bytes.
     pointer[8] = (POINTER_LEN / 16) as u8;
     pointer[9] = SPEC_REVISION;
     pointer[10] = checksum(&pointer);
     pointer
 }
 
-/// §4.2 and §4.3. Entries are in ascending order of type.
+/// The configuration table (§4.2, §4.3). Entries are in ascending order of type.
 fn configuration(description: &Description<'_>) -> Vec<u8> {
     let Description { cpus, local_apic, ioapic, interrupts } = description;
     let mut table = vec![0; HEADER_LEN];
@@ -196,7 +198,7 @@ fn configuration(description: &Description<'_>) -> Vec<u8> {
     table[4..6].copy_from_slice(&len.to_le_bytes());
     table[6] = SPEC_REVISION;
     table[8..28].copy_from_slice(&OEM_AND_PRODUCT);
-    // From 28 on: no table of an OEM's.
+    // From 28 on: no OEM table.
     table[34..36].copy_from_slice(&entries.to_le_bytes());
     table[36..40].copy_from_slice(&local_apic.to_le_bytes());
     // From 40 on: no extended table.
@@ -218,7 +220,7 @@ fn push_interrupt(table: &mut Vec<u8>, kinds: [u8; 2], flags: u16, at: [u8; 4]) 
     table.extend(at);
 }
 
-/// What makes the sum of all bytes 0.
+/// The byte that makes the sum of all bytes 0.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
 }
@@ -242,7 +244,7 @@ mod tests {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
-    /// Each byte by hand from the tables and figures of §4.
+    /// Bytes derived by hand from the tables and figures of §4.
     #[test]
     fn table_of_two_processors_has_the_bytes_of_the_specification() {
         let table = table(&[cpu(0), cpu(4)], &[Interrupt { irq: 4, pin: 4 }, Interrupt { irq: 16, pin: 17 }]);
@@ -275,7 +277,7 @@ mod tests {
             let ids: Vec<Cpu> = (0..cpus).map(|index| cpu(index as u8)).collect();
             let lines: Vec<Interrupt> = (0..interrupts).map(|irq| Interrupt { irq, pin: irq }).collect();
             let table = table(&ids, &lines);
-            // A bus, an I/O APIC and two local interrupts beside them.
+            // Plus a bus, an I/O APIC and two local interrupts.
             prop_assert_eq!(table.bytes().len(), 16 + 44 + 20 * cpus + 8 * (4 + lines.len()));
             let length = u16::from_le_bytes([table.configuration()[4], table.configuration()[5]]);
             prop_assert_eq!(usize::from(length), table.configuration().len());
@@ -284,7 +286,7 @@ mod tests {
         }
     }
 
-    /// How many entries of each type a kernel counts, which ends where the table does.
+    /// Counts the entries of each type up to the end of the table, as a kernel does.
     fn entries(table: &[u8]) -> (usize, usize, usize, usize, usize) {
         let mut counts = [0; 5];
         let mut rest = &table[HEADER_LEN..];

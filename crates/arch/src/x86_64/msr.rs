@@ -1,8 +1,8 @@
-//! Model-specific registers that firmware would have set before a kernel starts.
+//! Model-specific registers that firmware would have set.
 
 use kvm_bindings::kvm_msr_entry;
 
-/// IA32_SYSENTER_CS, Intel SDM volume 4, as the rest.
+/// IA32_SYSENTER_CS. Numbers are from Intel SDM volume 4.
 pub const SYSENTER_CS: u32 = 0x174;
 /// IA32_SYSENTER_ESP.
 pub const SYSENTER_ESP: u32 = 0x175;
@@ -23,22 +23,23 @@ pub const SYSCALL_MASK: u32 = 0xc000_0084;
 /// IA32_KERNEL_GS_BASE.
 pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 
-/// MISC_ENABLE bit 0: fast string operations, which memcpy in the kernel relies on for speed.
+/// MISC_ENABLE bit 0: fast string operations. The kernel's memcpy relies on them for speed.
 const MISC_ENABLE_FAST_STRING: u64 = 1;
-/// MTRR_DEF_TYPE bit 11: MTRRs are enabled.
+/// MTRR_DEF_TYPE bit 11: MTRRs enabled.
 const MTRR_ENABLE: u64 = 1 << 11;
-/// MTRR_DEF_TYPE bits 7:0: write-back for all memory that no variable MTRR names. Without it a kernel maps
-/// RAM uncached.
+/// MTRR_DEF_TYPE bits 7:0: write-back for memory that no variable MTRR covers. Otherwise kernels map RAM
+/// uncached.
 const MTRR_WRITE_BACK: u64 = 6;
 
-/// Registers that are a part of a vCPU's state and that some or all KVMs leave out of KVM_GET_MSR_INDEX_LIST: machine checks, memory
-/// types, shadow stacks and AMX, which they list depending on version and host, and KVM's own for asynchronous page faults.
+/// MSRs of a vCPU's state that some or all KVMs omit from KVM_GET_MSR_INDEX_LIST: machine checks, memory
+/// types, shadow stacks and AMX, which are listed depending on version and host, and KVM's own for
+/// asynchronous page faults.
 pub fn beyond_list() -> impl Iterator<Item = u32> {
     let ranges = [
-        // IA32_MCG_STATUS and IA32_MCG_CTL, and four registers for each of 32 banks (IA32_MC0_CTL and so on).
+        // IA32_MCG_STATUS and IA32_MCG_CTL; four registers for each of 32 banks (IA32_MC0_CTL and so on).
         0x17a..=0x17b,
         0x400..=0x47f,
-        // IA32_MTRR_PHYSBASE0 to PHYSMASK7; the fixed ranges; IA32_PAT; the default type.
+        // IA32_MTRR_PHYSBASE0 to PHYSMASK7; fixed-range MTRRs; IA32_PAT; default type.
         0x200..=0x20f,
         0x250..=0x250,
         0x258..=0x259,
@@ -53,13 +54,13 @@ pub fn beyond_list() -> impl Iterator<Item = u32> {
         0x6a2..=0x6a2,
         0x6a4..=0x6a8,
         0xda0..=0xda0,
-        // Linux, arch/x86/include/uapi/asm/kvm_para.h, MSR_KVM_WALL_CLOCK_NEW and on.
+        // From MSR_KVM_WALL_CLOCK_NEW on (Linux, arch/x86/include/uapi/asm/kvm_para.h).
         0x4b56_4d00..=0x4b56_4d08,
     ];
     ranges.into_iter().flatten()
 }
 
-/// The MSRs of each vCPU at boot. Set them after CPUID: since Linux 6.13 KVM checks one against the other.
+/// Initial MSRs of each vCPU. Set them after CPUID: since Linux 6.13 KVM checks them against it.
 pub fn boot() -> Vec<kvm_msr_entry> {
     let set = |index, data| kvm_msr_entry { index, data, ..Default::default() };
     vec![

@@ -1,13 +1,13 @@
-//! The flat segments of protected mode and long mode, and the descriptor table that holds them.
+//! Flat segments for protected mode and long mode, and their descriptor table.
 
 use kvm_bindings::{kvm_segment, kvm_sregs};
 
-/// How long the instructions of the code segment take their addresses to be.
+/// Size of the code segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
-    /// Protected mode.
+    /// 32-bit, protected mode.
     Bits32,
-    /// Long mode.
+    /// 64-bit, long mode.
     Bits64,
 }
 
@@ -18,20 +18,20 @@ const DATA_SELECTOR: u16 = 0x18;
 /// Selector of the task state segment.
 const TASK_SELECTOR: u16 = 0x20;
 
-/// Segment types (Intel SDM volume 3 §3.4.5.1, §3.5): code, execute and read, accessed.
+/// Segment type (Intel SDM volume 3 §3.4.5.1, §3.5): code, execute and read, accessed.
 pub(super) const TYPE_CODE: u8 = 0xb;
-/// Data, read and write, accessed.
+/// Segment type: data, read and write, accessed.
 pub(super) const TYPE_DATA: u8 = 0x3;
-/// A busy 32-bit or 64-bit task state segment.
+/// Segment type: busy 32-bit or 64-bit task state segment.
 const TYPE_BUSY_TASK: u8 = 0xb;
 
-/// The descriptor table: two null entries, code, data, task state.
+/// The GDT: two null entries, code, data, task state.
 pub(super) fn gdt(code: Code) -> [u64; 5] {
     let [code, data, task] = segments(code);
     [0, 0, descriptor(&code), descriptor(&data), descriptor(&task)]
 }
 
-/// Puts the segments into the segment registers, and the place of their table into GDTR; without a table it is empty.
+/// Loads the segment registers, and GDTR with the address of the GDT, or with an empty one for `None`.
 pub(super) fn load(sregs: &mut kvm_sregs, code: Code, table: Option<u64>) {
     let [code, data, task] = segments(code);
     sregs.cs = code;
@@ -45,7 +45,7 @@ pub(super) fn load(sregs: &mut kvm_sregs, code: Code, table: Option<u64>) {
     sregs.gdt.limit = table.map_or(0, |_| (size_of::<[u64; 5]>() - 1) as u16);
 }
 
-/// Code, data and task state.
+/// The code, data and task state segments.
 fn segments(code: Code) -> [kvm_segment; 3] {
     // A long-mode code segment has D clear and L set.
     let long = u8::from(code == Code::Bits64);
@@ -70,7 +70,7 @@ fn segments(code: Code) -> [kvm_segment; 3] {
     [code, data, task]
 }
 
-/// The 8 bytes of a segment's descriptor (Intel SDM volume 3 §3.4.5).
+/// The 8-byte descriptor of a segment (Intel SDM volume 3 §3.4.5).
 fn descriptor(segment: &kvm_segment) -> u64 {
     let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
     let flags = u64::from(segment.type_)

@@ -1,11 +1,12 @@
-//! How the processors are grouped, and the ids that follow from it.
+//! CPU topology, and the APIC ids that follow from it.
 
 use std::fmt;
 
-/// The first APIC id that only x2APIC mode reaches: with 8 bits, 255 is all processors (Intel SDM volume 3 §11.6.2.1).
+/// The first APIC id that requires x2APIC mode: with 8 bits, 255 means all processors (Intel SDM volume 3
+/// §11.6.2.1).
 pub const FIRST_X2APIC_ID: u32 = 255;
 
-/// Threads in cores in sockets, a processor each. No count is 0.
+/// Threads per core, cores per socket, and sockets. Each thread is a processor. No count is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
     threads_per_core: u16,
@@ -14,8 +15,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// So many threads in each core, cores in each socket, and sockets. `None` if one of them is 0, or if all together are more
-    /// than 32 bits number.
+    /// A topology with these counts. `None` if one of them is 0, or if APIC ids wouldn't fit 31 bits.
     pub fn new(threads_per_core: u16, cores_per_socket: u16, sockets: u16) -> Option<Self> {
         let counts = [threads_per_core, cores_per_socket, sockets];
         let product =
@@ -24,35 +24,35 @@ impl Topology {
         (product > 0 && bits <= 31).then_some(Self { threads_per_core, cores_per_socket, sockets })
     }
 
-    /// So many cores of one thread in one socket, at least 1.
+    /// One socket of `cores` single-threaded cores, at least 1.
     pub fn one_socket(cores: u16) -> Self {
         Self { threads_per_core: 1, cores_per_socket: cores.max(1), sockets: 1 }
     }
 
-    /// How many processors there are.
+    /// Number of processors.
     pub fn count(&self) -> u32 {
         self.per_socket() * u32::from(self.sockets)
     }
 
-    /// How many sockets there are.
+    /// Number of sockets.
     pub fn sockets(&self) -> u32 {
         self.sockets.into()
     }
 
-    /// How many processors each core has.
+    /// Processors per core.
     pub fn per_core(&self) -> u32 {
         self.threads_per_core.into()
     }
 
-    /// How many processors each socket has.
+    /// Processors per socket.
     pub fn per_socket(&self) -> u32 {
         self.per_core() * u32::from(self.cores_per_socket)
     }
 
-    /// The APIC id of the vCPU number `index`: from the lowest bit on its thread in the core, its core in the socket, and its
-    /// socket, each in a field of whole bits (Intel SDM volume 3 §9.9.1; AMD64 APM volume 3 appendix E.4.7).
+    /// The APIC id of vCPU `index`. Bit fields hold, from the lowest bit on, the thread in the core, the core
+    /// in the socket, and the socket (Intel SDM volume 3 §9.9.1; AMD64 APM volume 3 appendix E.4.7).
     ///
-    /// Where the counts of threads and cores are powers of two, that is `index` itself.
+    /// If the numbers of threads and cores are powers of two, it equals `index`.
     pub fn apic_id(&self, index: u32) -> u32 {
         let (core, thread) = (index / self.per_core(), index % self.per_core());
         let cores = u32::from(self.cores_per_socket);
@@ -60,27 +60,27 @@ impl Topology {
         thread | core << self.thread_bits() | socket << self.socket_shift()
     }
 
-    /// The highest APIC id that a vCPU has.
+    /// The highest APIC id of any vCPU.
     pub fn last_apic_id(&self) -> u32 {
         self.apic_id(self.count() - 1)
     }
 
-    /// Whether there are processors that only x2APIC mode reaches.
+    /// Whether any processor is only reachable in x2APIC mode.
     pub fn needs_x2apic(&self) -> bool {
         self.last_apic_id() >= FIRST_X2APIC_ID
     }
 
-    /// Bits of an APIC id that number the threads of a core.
+    /// Number of APIC id bits for the thread in a core.
     pub(super) fn thread_bits(&self) -> u32 {
         bits(self.threads_per_core)
     }
 
-    /// Bits of an APIC id that number the cores of a socket.
+    /// Number of APIC id bits for the core in a socket.
     pub(super) fn core_bits(&self) -> u32 {
         bits(self.cores_per_socket)
     }
 
-    /// Bits of an APIC id below the number of the socket.
+    /// Number of APIC id bits below the socket.
     pub(super) fn socket_shift(&self) -> u32 {
         self.thread_bits() + self.core_bits()
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Topology {
     }
 }
 
-/// Bits that number so many.
+/// Number of bits needed to number `count` things.
 fn bits(count: u16) -> u32 {
     u32::from(count).next_power_of_two().trailing_zeros()
 }

@@ -1,22 +1,23 @@
-//! The words of the BIOS data area by which programs find the end of conventional memory.
+//! Fields of the BIOS data area that tell programs where conventional memory ends.
 //!
-//! There is no BIOS. But Xen's multiboot entry, for one, looks for the EBDA and the size of memory there before anything that a
-//! boot loader says, and never ends with zeros.
+//! There is no BIOS. But Xen's multiboot entry, for one, reads the EBDA and the size of memory there before
+//! using what the boot loader passes, and loops forever on zeros.
 
 use std::ops::Range;
 
 use vmm_arch::flat::{Mode, Table};
 use vmm_arch::layout;
 
-/// Where the BIOS data area has the EBDA's segment, and the size of conventional memory in KiB (the IBM PC's BIOS data area,
-/// 40:0E and 40:13).
+/// Addresses in the BIOS data area of the EBDA's segment, and of the size of conventional memory in KiB (the
+/// IBM PC's BIOS data area, 40:0E and 40:13).
 const EBDA_SEGMENT: u64 = 0x40e;
 const MEMORY_KIB: u64 = 0x413;
-/// The EBDA's first byte: its length in KiB.
+/// First byte of the EBDA: its length in KiB.
 const EBDA_KIB: u8 = ((layout::VIDEO - layout::EBDA) >> 10) as u8;
 
-/// What an image of `mode` finds there, unless it lies there itself: nothing is over one of the `segments`, or beyond the end of
-/// RAM. A machine whose RAM ends before the EBDA has none, and the size of what it has. A program in real or reset mode has that memory for itself, as after power on.
+/// The fields for an image of `mode`. A field that would overlap one of the `segments`, or that is beyond the
+/// end of RAM, is left out. If RAM ends before the EBDA, there is no EBDA, and the size is that of RAM. In
+/// real and reset mode there are no fields: the program has that memory to itself, as after power on.
 pub(crate) fn tables(mode: Mode, segments: &[Range<u64>], ram_end: u64) -> Vec<Table> {
     if matches!(mode, Mode::Real | Mode::Reset) {
         return Vec::new();
@@ -57,7 +58,7 @@ mod tests {
         assert!(written(Mode::Reset, &[], 4 << 20).is_empty());
     }
 
-    /// One byte over a word is enough, and beside it is not.
+    /// One overlapping byte is enough; an adjacent one isn't.
     #[test]
     fn bios_data_under_an_image_is_left_out_and_the_rest_is_there() {
         let rest = |segment| written(Mode::Long, &[segment], 4 << 20).into_iter().map(|(gpa, _)| gpa);
@@ -71,7 +72,7 @@ mod tests {
     fn bios_data_of_a_small_machine_is_the_size_of_its_memory() {
         assert_eq!(written(Mode::Protected, &[], 4096), [(0x413, vec![4, 0])]);
         assert_eq!(written(Mode::Protected, &[], 0x9_f000), [(0x413, vec![0x7c, 0x02])]);
-        // Of the EBDA's page, a machine has all or nothing.
+        // A machine has either all or none of the EBDA's page.
         let expected = [(0x40e, vec![0xc0, 0x9f]), (0x413, vec![0x7f, 0x02]), (0x9_fc00, vec![1])];
         assert_eq!(written(Mode::Protected, &[], 0xa_0000), expected);
     }

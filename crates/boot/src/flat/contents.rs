@@ -1,4 +1,4 @@
-//! What a plan needs to find in the image's bytes, besides its headers.
+//! Checks of an image's contents, beyond its headers.
 
 use std::io::{self, Read, Seek};
 use std::ops::Range;
@@ -12,38 +12,38 @@ use crate::flat::place::RESET_VECTOR_IN_IMAGE;
 use crate::flat::plan::FlatPlan;
 use crate::reader::Reader;
 
-/// Length of the instruction that zeros are, `add [bx+si], al`.
+/// Length of `add [bx+si], al`, the instruction that zeros encode.
 const ZEROS_LEN: usize = 2;
 
-/// Why an image that fits its plan would not run.
+/// Why the contents of an image can't run as planned.
 #[derive(Debug, thiserror::Error)]
 pub enum FlatContentsError {
     /// Reading or seeking failed.
     #[error("the image can't be read")]
     Read(#[from] io::Error),
-    /// The processor would run zeros, which are an instruction too (`add [bx+si], al`), and never say so.
+    /// There are zeros at the reset vector. The processor would silently execute them as `add [bx+si], al`.
     #[error(
         "the image at {} holds zeros at {RESET_VECTOR_IN_IMAGE:#x}, where the processor starts in \"reset\" \
          mode; put a jump there, or load the image where it has one there (boot.flat.load_address)",
         Hex(image)
     )]
     ResetVector {
-        /// Where the image goes.
+        /// The planned addresses of the image.
         image: Range<u64>,
     },
-    /// The first instruction couldn't be fetched: a triple fault.
+    /// The image's page tables don't map the first instruction, so fetching it would be a triple fault.
     #[error(
         "the image's page tables at {page_tables:#x} don't map its first instruction at {entry:#x}: entry {index} holds \
          {word:#x}, which isn't present; name the address of others (boot.flat.page_tables), or remove \"tables\""
     )]
     PageTables {
-        /// Where they are.
+        /// Address of the page tables.
         page_tables: u64,
-        /// The address that they don't map.
+        /// Address of the first instruction.
         entry: u64,
-        /// The entry in their first page that should.
+        /// Index of the entry in the first table that should map it.
         index: u64,
-        /// What that holds.
+        /// Value of that entry.
         word: u64,
     },
 }
@@ -52,15 +52,16 @@ pub enum FlatContentsError {
 const PRESENT: u64 = 1;
 
 impl FlatPlan {
-    /// Reads the few bytes of the image that decide whether it can start: in reset mode the first
-    /// instruction, at the reset vector; the entry of its own page tables for the first instruction, unless relocations may
+    /// Checks the bytes of the image that decide whether it can start: the instruction at the reset vector in
+    /// reset mode, and the entry of its own page tables for the first instruction, unless relocations may
     /// change it.
-    /// [`FlatPlan::load`] does so too; this finds out without any guest memory.
     ///
-    /// `image` is the file that was inspected. Its position is left anywhere.
+    /// [`FlatPlan::load`] checks the same; this method needs no guest memory.
+    ///
+    /// `image` is the file that was inspected. Its position is unspecified afterwards.
     ///
     /// # Errors
-    /// The bytes can't be read, or the guest would run into nothing.
+    /// The bytes can't be read, or the guest couldn't execute its first instruction.
     pub fn check_contents<F: Read + Seek>(&self, image: &mut F) -> Result<(), FlatContentsError> {
         match self.start() {
             Start { mode: Mode::Reset, .. } => self.check_reset_vector(image),
@@ -81,7 +82,7 @@ impl FlatPlan {
         Ok(())
     }
 
-    /// The first of the two or four levels says enough of whether there are page tables at all.
+    /// Checking the first of two or four levels suffices to tell whether there are page tables at all.
     fn check_page_tables<F: Read + Seek>(
         &self,
         image: &mut F,
@@ -92,7 +93,7 @@ impl FlatPlan {
         if self.image().elf().is_some_and(FlatElf::is_position_independent) {
             return Ok(());
         }
-        // A PML4's entry maps 512 GiB, one of a 32-bit page directory 4 MiB.
+        // A PML4 entry maps 512 GiB, a 32-bit page directory entry 4 MiB.
         let (index, len) =
             if mode == Mode::Long { (entry >> 39 & 0x1ff, 8) } else { (entry >> 22 & 0x3ff, 4) };
         let mut bytes = [0; 8];
@@ -105,7 +106,7 @@ impl FlatPlan {
     }
 }
 
-/// Reads what the image will have at `gpa`; zeros where it has nothing. Relocations aren't applied.
+/// Reads what the image will contain at `gpa`, zeros where it has nothing. Relocations aren't applied.
 fn read_planned<F: Read + Seek>(
     segments: &[Segment],
     image: &mut F,
@@ -139,7 +140,7 @@ mod tests {
     use crate::flat::spec::TableSource;
     use crate::flat::testing::{inspected, spec};
 
-    /// The plan of `image` in reset mode on 1 MiB of RAM.
+    /// A plan for `image` in reset mode with 1 MiB of RAM.
     fn reset_plan(image: &[u8], load_address: Option<u64>) -> FlatPlan {
         let (inspected, ram) = (inspected(image), layout::ram_ranges(1 << 20));
         FlatPlan::new(&FlatSpec { mode: Some(Mode::Reset), load_address, ..spec(&inspected, &ram) }).unwrap()
@@ -149,7 +150,8 @@ mod tests {
         reset_plan(image, load_address).check_contents(&mut Cursor::new(image))
     }
 
-    /// As long as gcc and ld make an image whose last instruction is the jump at 0xfff0: zeros, but for `at`.
+    /// An image as gcc and ld make it, with the jump at 0xfff0 as its last instruction: zeros except for
+    /// `bytes` at `at`.
     fn image_with(at: usize, bytes: &[u8]) -> Vec<u8> {
         let mut image = vec![0; 0xfff5];
         image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -162,7 +164,7 @@ mod tests {
         assert!(check(&image_with(0xfff0, b"\xea\0\0\0\xf0"), None).is_ok());
     }
 
-    /// add [bx+si], cl: an instruction that begins with a zero.
+    /// add [bx+si], cl: an instruction that starts with a zero.
     #[test]
     fn reset_vector_with_a_second_byte_is_good() {
         assert!(check(&image_with(0xfff1, b"\x08"), None).is_ok());
@@ -177,14 +179,14 @@ mod tests {
         assert_eq!(error.to_string(), expected);
     }
 
-    /// The jump is there, but 0xb bytes too high: where an image was put that ends at 1 MiB.
+    /// The jump is 0xb bytes too high, because the image was placed to end at 1 MiB.
     #[test]
     fn reset_vector_beside_the_jump_is_refused() {
         let error = check(&image_with(0xfff0, b"\xea\0\0\0\xf0"), Some(0xf_000b)).unwrap_err();
         assert!(matches!(error, FlatContentsError::ResetVector { image } if image == (0xf_000b..0x10_0000)));
     }
 
-    /// What is said of page tables at 0x1000 in an image for 0 whose PML4 begins with `first`.
+    /// Checks an image at 0 with page tables at 0x1000, whose first PML4 entry is `first`.
     fn check_own_tables(first: u64) -> Result<(), FlatContentsError> {
         let mut image = vec![0xf4; 0x2000];
         image[0x1000..0x1008].copy_from_slice(&first.to_le_bytes());

@@ -1,4 +1,4 @@
-//! An executable for bare metal: 32-bit for i386, 64-bit for x86_64.
+//! Bare-metal executables: 32-bit for i386, 64-bit for x86_64.
 
 use std::fmt;
 use std::io::{Read, Seek};
@@ -11,7 +11,7 @@ use crate::flat::image_error::FlatImageError;
 use crate::flat::relocation::{self, Relocations};
 use crate::reader::Reader;
 
-/// An executable: what is loaded where, where it is entered, and what changes if it is loaded elsewhere.
+/// An executable: its segments, its entry and its relocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlatElf {
     class: ElfClass,
@@ -22,18 +22,19 @@ pub struct FlatElf {
 }
 
 impl FlatElf {
-    /// How long its addresses are.
+    /// Size of its addresses.
     pub fn class(&self) -> ElfClass {
         self.class
     }
 
-    /// What is loaded, in ascending order of address; never empty, never overlapping. The addresses are the
-    /// physical ones of an executable with fixed addresses, and the virtual ones of one that can lie anywhere.
+    /// The segments, in ascending order of address; never empty, never overlapping. Addresses are physical if
+    /// the executable has fixed addresses, and virtual if it is position-independent.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Address of the first instruction, as the segments are counted; none if it is in no segment.
+    /// Address of the first instruction, in the same address space as the segments; `None` if it is in no
+    /// segment.
     pub fn entry(&self) -> Option<u64> {
         self.entry
     }
@@ -43,12 +44,12 @@ impl FlatElf {
         self.relocations.is_some()
     }
 
-    /// The entry as the header has it, a virtual address.
+    /// e_entry, a virtual address.
     pub(crate) fn e_entry(&self) -> u64 {
         self.e_entry
     }
 
-    /// What changes with the place of a position-independent executable.
+    /// The relocations of a position-independent executable.
     pub(crate) fn relocations(&self) -> Option<&Relocations> {
         self.relocations.as_ref()
     }
@@ -74,7 +75,7 @@ impl fmt::Display for FlatElf {
     }
 }
 
-/// Reads an ELF's headers.
+/// Reads and checks the ELF's headers.
 pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<FlatElf, FlatImageError> {
     let file_len = reader.len();
     let truncated = FlatImageError::Truncated { len: file_len, structure: "ELF header" };
@@ -95,13 +96,13 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Flat
     for index in header.program_headers(file_len)? {
         let mut program = header.program_header(index, reader)?;
         if anywhere {
-            // A dynamic loader only looks at virtual addresses, and relocations are made of them.
+            // Dynamic loaders use only virtual addresses, and so do relocations.
             program.paddr = program.vaddr;
         }
         match program.kind {
             elf_format::PT_LOAD => {
                 let segment = program.segment(file_len)?;
-                // e_entry is a virtual address: it is as far into the segment as into its physical place.
+                // e_entry is virtual: its offset in the segment is the same as that of the physical address.
                 let into = header.entry.checked_sub(program.vaddr).filter(|into| *into < program.file_len);
                 entry = entry.or(segment.zip(into).map(|(segment, into)| segment.paddr + into));
                 segments.extend(segment);
@@ -119,7 +120,7 @@ pub(crate) fn inspect<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Flat
     Ok(FlatElf { class, segments, e_entry: header.entry, entry, relocations })
 }
 
-/// The class of a little-endian ELF for this machine.
+/// Checks that the ELF is little-endian and for i386 or x86_64, and returns its class.
 fn class(identity: &Identity) -> Result<ElfClass, FlatImageError> {
     let &Identity { class, data, machine, .. } = identity;
     if data != elf_format::ELFDATA2LSB {
@@ -160,7 +161,7 @@ mod tests {
     #[test]
     fn elf32_is_read_by_its_own_layout() {
         let elf = flat_elf(&elf32(2, 0x10_0004, &[load(0x10_0000, 16, 4096)]));
-        // The bytes start behind the header and one program header, at 52 + 32 = 84.
+        // The segment's bytes follow the header and one program header, at 52 + 32 = 84.
         let expected = [Segment { offset: 84, paddr: 0x10_0000, file_len: 16, mem_len: 4096 }];
         assert_eq!((elf.segments(), elf.entry()), (&expected[..], Some(0x10_0004)));
         assert_eq!(elf.to_string(), "ELF32, 1 segments, entry 0x100004");

@@ -1,4 +1,4 @@
-//! What a multiboot kernel is handed (GNU Multiboot specification 0.6.96 §3.2, §3.3).
+//! Data passed to a multiboot kernel (GNU Multiboot specification 0.6.96 §3.2, §3.3).
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::flat::error::FlatPlanError;
 use crate::flat::handover_room::{MAP_ENTRY_LEN, MAX_MODULES, MAX_STRINGS_LEN};
 use crate::flat::spec::ModuleSpec;
 
-/// What EAX holds when the kernel is entered.
+/// Value of EAX at the kernel's entry.
 pub(crate) const MAGIC: u32 = 0x2bad_b002;
 
-/// Length of the information structure up to the end of its framebuffer fields, which are 0.
+/// Length of the information structure including its framebuffer fields, which are 0.
 const INFO_LEN: usize = 116;
-/// Its flags: which of its fields hold something.
+/// Flags of the information structure, which mark valid fields.
 const HAS_MEMORY: u32 = 1;
 const HAS_CMDLINE: u32 = 1 << 2;
 const HAS_MODULES: u32 = 1 << 3;
@@ -35,7 +35,7 @@ const BOOT_LOADER_NAME: usize = 64;
 const MAP_ENTRY_SIZE: u32 = 20;
 const LOADER_NAME: &[u8] = b"vmm\0";
 
-/// A module: where it is, and the string that goes with it.
+/// A placed module and its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Module {
     pub(crate) range: Range<u64>,
@@ -50,7 +50,8 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Checks and places what goes with an image that ends at `image_end`, in RAM that ends at `ram_end`.
+    /// Checks the command line, and places the modules after an image that ends at `image_end`, in RAM that
+    /// ends at `ram_end`.
     pub(crate) fn new(
         cmdline: &str,
         modules: &[ModuleSpec<'_>],
@@ -62,7 +63,7 @@ impl Handover {
         if modules.len() > MAX_MODULES {
             return Err(FlatPlanError::TooManyModules { count: modules.len() });
         }
-        // Above everything in low memory, even if the image lies there.
+        // Above all tables in low memory, even if the image is there.
         let mut free = image_end.max(layout::HIGH_MEMORY)..ram_end;
         let mut placed = Vec::new();
         for (index, module) in modules.iter().enumerate() {
@@ -89,7 +90,8 @@ impl Handover {
         &self.modules
     }
 
-    /// What the kernel finds in low memory, `e820` among it, which has at most [`MAX_MAP_ENTRIES`] entries.
+    /// The tables for the kernel in low memory, including the memory map `e820` of at most
+    /// [`MAX_MAP_ENTRIES`] entries.
     pub(crate) fn tables(&self, e820: &[e820::Entry]) -> Vec<Table> {
         let map: Vec<u8> = e820.iter().flat_map(map_entry).collect();
         let table = |what, gpa, bytes| Table { what, gpa, bytes };
@@ -126,12 +128,12 @@ impl Handover {
         bytes
     }
 
-    /// The list, and the strings that its entries point to.
+    /// The module list, and the strings to which its entries point.
     fn module_list(&self) -> (Vec<u8>, Vec<u8>) {
         let (mut list, mut strings) = (Vec::new(), Vec::new());
         for Module { range, cmdline } in &self.modules {
             let string = layout::MULTIBOOT_STRINGS + strings.len() as u64;
-            // All of them below the MMIO gap, so 32 bits hold them; the last field is reserved.
+            // Addresses are below the MMIO gap, so they fit 32 bits; the last field is reserved.
             list.extend([range.start, range.end, string, 0].map(|word| (word as u32).to_le_bytes()).concat());
             strings.extend(with_nul(cmdline));
         }
@@ -139,12 +141,12 @@ impl Handover {
     }
 }
 
-/// The first page in `free` and what follows it, if `len` bytes fit.
+/// Places a module of `len` bytes on the first page of `free`, if it fits.
 fn place_module(index: usize, len: u64, free: &Range<u64>) -> Result<Range<u64>, FlatPlanError> {
     if len == 0 {
         return Err(FlatPlanError::ModuleEmpty { index });
     }
-    // No overflow: it starts in or just behind RAM below the MMIO gap.
+    // No overflow: `free` starts in RAM below the MMIO gap, or just after it.
     let start = free.start.next_multiple_of(PAGE_LEN);
     let room = free.end.saturating_sub(start);
     if len > room {
@@ -154,12 +156,13 @@ fn place_module(index: usize, len: u64, free: &Range<u64>) -> Result<Range<u64>,
 }
 
 fn map_entry(entry: &e820::Entry) -> Vec<u8> {
-    // Types are numbered as in e820.
+    // Types have the same values as in e820.
     let (addr, len) = (entry.addr.to_le_bytes(), entry.len.to_le_bytes());
     [&MAP_ENTRY_SIZE.to_le_bytes()[..], &addr, &len, &(entry.kind as u32).to_le_bytes()].concat()
 }
 
-/// KiB of RAM that start at `start`, up to the first hole. Below the MMIO gap, so 32 bits hold them.
+/// Size in KiB of the RAM that starts at `start`, up to the first hole. It is below the MMIO gap, so it fits
+/// 32 bits.
 fn ram_kib(e820: &[e820::Entry], start: u64) -> u32 {
     let entry = e820.iter().find(|entry| entry.addr == start && entry.kind == e820::Kind::Ram);
     entry.map_or(0, |entry| (entry.len / 1024) as u32)
@@ -173,7 +176,7 @@ fn with_nul(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What is handed over with an image that ends at 0x101001, in 8 MiB of RAM.
+    /// The data for an image that ends at 0x101001, in 8 MiB of RAM.
     fn handover(modules: &[(u64, &str)]) -> Result<Handover, FlatPlanError> {
         let modules: Vec<_> = modules.iter().map(|&(len, cmdline)| ModuleSpec { len, cmdline }).collect();
         Handover::new("root=/ ro", &modules, 0x10_1001, 8 << 20)

@@ -1,16 +1,16 @@
-//! How much a multiboot kernel can be handed: the room between its tables in low memory.
+//! Room for the data passed to a multiboot kernel, between its tables in low memory.
 
 use vmm_arch::layout;
 
-/// Entries that fit between the memory map and the module list.
+/// Maximum number of memory map entries, up to the module list.
 pub(crate) const MAX_MAP_ENTRIES: usize =
     ((layout::MULTIBOOT_MODULES - layout::MULTIBOOT_MEMORY_MAP) as usize) / MAP_ENTRY_LEN;
-/// Entries that fit between the module list and the strings.
+/// Maximum number of modules, up to the strings.
 pub(crate) const MAX_MODULES: usize =
     ((layout::MULTIBOOT_STRINGS - layout::MULTIBOOT_MODULES) as usize) / MODULE_LEN;
-/// Room for the modules' strings with their NULs.
+/// Maximum total length of the modules' strings with their NULs, in bytes.
 pub(crate) const MAX_STRINGS_LEN: u64 = layout::ZERO_PAGE - layout::MULTIBOOT_STRINGS;
-/// Length of an entry of the memory map with its size field in front, which doesn't count itself.
+/// Length of a memory map entry, including its size field, which doesn't count itself.
 pub(crate) const MAP_ENTRY_LEN: usize = 24;
 /// Length of an entry of the module list.
 pub(crate) const MODULE_LEN: usize = 16;

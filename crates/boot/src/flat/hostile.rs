@@ -1,4 +1,4 @@
-//! Properties of flat images that lie.
+//! Property tests on malformed flat images.
 
 use std::io::Cursor;
 
@@ -13,11 +13,11 @@ use crate::flat::plan::FlatPlan;
 use crate::flat::spec::{FlatSpec, ModuleSpec};
 use crate::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela, spec};
 
-/// Room for every test image, at 1 MiB, and for a module; little, since all of it is looked at.
+/// RAM for every test image, at 1 MiB, and for a module; small, because all of it is compared.
 const RAM_LEN: u64 = 0x11_0000;
 
-/// Inspects, plans and loads `file`, where it wants to be and at `load_address`. What can be planned has to
-/// load, and every byte that is written has to lie where the plan says.
+/// Inspects, plans and loads `file`, at its own address and at `load_address`. What can be planned must load,
+/// and every byte that is written must be inside the plan.
 fn start(file: &[u8], mode: Option<Mode>, load_address: u64) {
     let Ok(image) = FlatImage::inspect(&mut Cursor::new(file)) else { return };
     assert!(!image.to_string().is_empty());
@@ -38,7 +38,7 @@ fn load(file: &[u8], spec: &FlatSpec<'_>) {
     assert!(!plan.to_string().is_empty());
     let ram = GuestRam::new(spec.ram).expect("a little more than 1 MiB");
     let mut modules = vec![Cursor::new(&[0x5a; 5000][..]); spec.modules.len()];
-    // Zeros at the reset vector, which no plan knows of.
+    // Zeros at the reset vector, which plans can't know.
     if plan.check_contents(&mut Cursor::new(file)).is_err() {
         return;
     }
@@ -54,12 +54,12 @@ fn load(file: &[u8], spec: &FlatSpec<'_>) {
     assert_eq!(stray, None, "a page with a byte outside the plan");
 }
 
-/// Any mode, or the image's own.
+/// Any mode, or the image's default.
 fn mode() -> impl Strategy<Value = Option<Mode>> {
     prop::option::of(prop::sample::select(Mode::ALL.to_vec()))
 }
 
-/// `file` with some bytes replaced, most of them in the headers, and perhaps cut off.
+/// `file` with some bytes changed, mostly in the headers, and possibly truncated.
 fn damaged(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let len = file.len();
     let place = prop_oneof![4 => 0..len.min(0xc0), 1 => 0..len];

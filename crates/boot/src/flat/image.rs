@@ -1,4 +1,4 @@
-//! A flat image, as far as its headers tell.
+//! Flat images.
 
 use std::fmt;
 use std::io::{Read, Seek};
@@ -12,30 +12,30 @@ use crate::flat::image_error::FlatImageError;
 use crate::flat::multiboot::{self, MultibootImage};
 use crate::reader::Reader;
 
-/// A program whose headers, if it has any, were found to agree with each other and with the file's length.
+/// A flat image whose headers, if it has any, are consistent with each other and with the file's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlatImage {
-    /// Bytes that are loaded as they are.
+    /// A raw image, loaded unchanged.
     Raw {
-        /// How many; never 0.
+        /// Length in bytes; never 0.
         len: u64,
     },
-    /// An executable that says itself what goes where.
+    /// A bare-metal executable, loaded by its headers.
     Elf(FlatElf),
     /// A kernel with a multiboot header.
     Multiboot(MultibootImage),
 }
 
 impl FlatImage {
-    /// Reads the headers of `file` and decides what it is: multiboot if it has such a header, else ELF if it
-    /// has that magic number, else raw. The position in the file is left anywhere.
+    /// Reads the headers of `file` and determines its kind: multiboot if it has such a header, else ELF if it
+    /// has that magic number, else raw. The file's position is unspecified afterwards.
     ///
     /// Reads at most the first 64 KiB; of an ELF also 128 program headers, its dynamic section and its
-    /// relocations, these piece by piece.
+    /// relocations, which are read in chunks.
     ///
     /// # Errors
-    /// The file can't be read, is for another machine, asks for what isn't there, or one of its fields
-    /// contradicts another or the file's length.
+    /// The file can't be read, is for another machine, requires unsupported features, or has fields that
+    /// contradict each other or the file's length.
     pub fn inspect<F: Read + Seek>(file: &mut F) -> Result<Self, FlatImageError> {
         let mut reader = Reader::new(file)?;
         if reader.len() == 0 {
@@ -53,7 +53,7 @@ impl FlatImage {
         Ok(Self::Raw { len: reader.len() })
     }
 
-    /// The mode in which it is started unless another is asked for.
+    /// The mode in which it is started by default.
     pub fn default_mode(&self) -> Mode {
         match self {
             Self::Raw { .. } => Mode::Real,
@@ -62,7 +62,7 @@ impl FlatImage {
         }
     }
 
-    /// The ELF that is loaded by its headers, if it is one.
+    /// The ELF whose headers determine how it is loaded, if there is one.
     pub(crate) fn elf(&self) -> Option<&FlatElf> {
         match self {
             Self::Raw { .. } => None,
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn image_without_a_header_is_raw() {
-        // The ten bytes of every first guest: mov dx, 0x3f8; mov al, 'H'; out dx, al; hlt; jmp.
+        // The first ten bytes of every tutorial guest: mov dx, 0x3f8; mov al, 'H'; out dx, al; hlt; jmp.
         assert_eq!(inspected(b"\xba\xf8\x03\xb0\x48\xee\xf4\xeb\xfd\x90").to_string(), "raw, 10 bytes");
     }
 

@@ -1,4 +1,4 @@
-//! Why a file is no flat image that can be started.
+//! Errors in flat image files.
 
 use std::io;
 
@@ -7,23 +7,23 @@ use crate::elf_format::{ELFCLASS32, ELFCLASS64, EM_386, EM_AARCH64, EM_ARM, EM_R
 use crate::flat::multiboot_error::MultibootError;
 use crate::flat::relocation_error::RelocationError;
 
-/// Why a file is no flat image that can be started.
+/// Why a file isn't a flat image that can be started.
 ///
-/// The messages say what the file is or does, so that `image vm/hello.bin: ` fits in front of them.
+/// The messages continue a sentence that starts with the file, such as `image vm/hello.bin: `.
 #[derive(Debug, thiserror::Error)]
 pub enum FlatImageError {
     /// Reading or seeking failed.
     #[error("can't be read")]
     Read(#[from] io::Error),
-    /// No bytes at all.
+    /// The file is empty.
     #[error("is empty")]
     Empty,
-    /// The file is shorter than a structure that it begins.
+    /// The file ends inside a structure.
     #[error("ends after {len} bytes, inside its {structure}")]
     Truncated {
         /// Length of the file in bytes.
         len: u64,
-        /// What the file ends in.
+        /// Name of the structure.
         structure: &'static str,
     },
     /// EI_DATA isn't little endian.
@@ -32,7 +32,7 @@ pub enum FlatImageError {
         /// EI_DATA.
         data: u8,
     },
-    /// Another processor's, or one of this one that mixes its widths.
+    /// The ELF is for another processor, or its class doesn't match the machine.
     #[error(
         "a {} ELF for {} (machine {machine}); a 32-bit one for i386 (machine 3) or a 64-bit one for x86_64 \
          (machine 62) is needed",
@@ -45,35 +45,35 @@ pub enum FlatImageError {
         /// e_machine.
         machine: u16,
     },
-    /// An object file, a core file.
+    /// The ELF isn't an executable.
     #[error("e_type {kind}: {name}; an executable (e_type 2, or 3 if it is static) is needed")]
     Type {
         /// e_type.
         kind: u16,
-        /// What that is.
+        /// Name of the type.
         name: &'static str,
     },
-    /// An executable that a dynamic loader has to finish.
+    /// The executable needs a dynamic loader.
     #[error(
         "needs a dynamic loader (program header {segment} is PT_INTERP); link it with -static-pie or -no-pie"
     )]
     Interpreter {
-        /// Which program header.
+        /// Index of the program header.
         segment: u16,
     },
-    /// A kernel with a boot protocol of its own.
+    /// The file is a Linux kernel, which has a boot protocol.
     #[error(
         "is a Linux kernel (bzImage); boot it by boot.kernel (--kernel), or set boot.flat.format to \"raw\" if it only \
          looks like one"
     )]
     BzImage,
-    /// An ELF that contradicts itself.
+    /// The ELF's headers are inconsistent.
     #[error(transparent)]
     Elf(#[from] ElfError),
-    /// A position-independent executable that can't be put anywhere.
+    /// The position-independent executable can't be relocated.
     #[error(transparent)]
     Relocation(#[from] RelocationError),
-    /// A multiboot header that contradicts itself, or asks for too much.
+    /// The multiboot header is inconsistent, or requires unsupported features.
     #[error(transparent)]
     Multiboot(#[from] MultibootError),
 }

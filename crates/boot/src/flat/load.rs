@@ -1,4 +1,4 @@
-//! Carries out a [`FlatPlan`]: writes guest memory.
+//! Executes a [`FlatPlan`]: writes guest memory.
 
 use std::io::{self, Read, Seek};
 use std::ops::Range;
@@ -16,33 +16,33 @@ use crate::flat::relocation::{Relocation, Relocations};
 use crate::flat::relocation_error::RelocationError;
 use crate::reader::Reader;
 
-/// Why guest memory could not be filled. What was written stays written.
+/// Errors from writing guest memory. What has been written remains.
 #[derive(Debug, thiserror::Error)]
 pub enum FlatLoadError {
-    /// The file isn't the one that was inspected, or somebody writes to it.
+    /// The file differs from the one that was inspected.
     #[error("the image changed after it was inspected")]
     ImageChanged {
         /// What is wrong with it now, if anything.
         source: Option<FlatImageError>,
     },
-    /// The image would not run.
+    /// The contents of the image can't run.
     #[error(transparent)]
     Contents(#[from] FlatContentsError),
     /// Reading the image failed.
     #[error("copying the image into guest memory")]
     Image(#[source] GuestMemoryError),
-    /// More or fewer files than planned.
+    /// The number of modules isn't the planned one.
     #[error("{given} modules were given, but {planned} were planned")]
     ModuleCount {
-        /// How many the plan has.
+        /// Number of modules in the plan.
         planned: usize,
-        /// How many there are.
+        /// Number of files given.
         given: usize,
     },
-    /// The module isn't as long as planned.
+    /// The length of a module isn't the planned one.
     #[error("module {index} has {found} bytes, but had {planned}")]
     ModuleChanged {
-        /// Which module.
+        /// Index of the module.
         index: usize,
         /// Length in the plan.
         planned: u64,
@@ -52,33 +52,32 @@ pub enum FlatLoadError {
     /// Reading a module failed.
     #[error("copying module {index} into guest memory")]
     Module {
-        /// Which module.
+        /// Index of the module.
         index: usize,
-        /// Why not.
+        /// Error from the copy.
         source: GuestMemoryError,
     },
-    /// The guest has no memory there.
+    /// There is no guest memory at an address.
     #[error("writing {what} at {gpa:#x}")]
     Write {
-        /// What was written.
+        /// Name of what was written.
         what: &'static str,
-        /// Where.
+        /// Guest-physical address.
         gpa: u64,
-        /// Why not.
+        /// Error from the write.
         source: GuestMemoryError,
     },
 }
 
 impl FlatPlan {
-    /// Writes the image, its modules and the tables that its mode needs into `memory`, which is the RAM of
-    /// the plan.
+    /// Writes the image, its modules and the tables of its mode to `memory`, which must be the plan's RAM.
     ///
-    /// `image` is the file that was inspected, `modules` those whose lengths were planned, in that order. All
-    /// are read straight into guest memory; their positions are left anywhere. Nothing outside
-    /// [`FlatPlan::placements`] is written.
+    /// `image` is the file that was inspected; `modules` are those whose lengths were planned, in the same
+    /// order. All are read directly into guest memory, and their positions are unspecified afterwards.
+    /// Nothing outside [`FlatPlan::placements`] is written.
     ///
     /// # Errors
-    /// A file can't be read or isn't what was planned, the image would not run, or `memory` isn't the RAM of the plan.
+    /// A file can't be read or isn't as planned, the image can't run, or `memory` isn't the plan's RAM.
     pub fn load<'m, F>(
         &self,
         memory: &Memory,
@@ -108,7 +107,7 @@ impl FlatPlan {
         Ok(())
     }
 
-    /// Adds the bias to each word that a relocation names.
+    /// Adds the bias to each word that has a relocation.
     fn relocate<F: Read + Seek>(
         &self,
         memory: &Memory,
@@ -118,7 +117,7 @@ impl FlatPlan {
         let word_len = relocations.word_len();
         relocations.for_each(&mut Reader::new(file)?, |Relocation { at, addend }| {
             let gpa = at.wrapping_add(self.bias());
-            // Checked when the file was inspected; it may be another file by now.
+            // Checked when the file was inspected, but it may have changed since.
             let inside = |segment: &Segment| {
                 let memory = segment.memory();
                 gpa >= memory.start && gpa.checked_add(word_len).is_some_and(|end| end <= memory.end)
@@ -162,7 +161,7 @@ impl From<io::Error> for FlatLoadError {
 }
 
 impl From<RelocationError> for FlatLoadError {
-    /// Of a file whose relocations were good when it was inspected.
+    /// The relocations were valid when the file was inspected.
     fn from(error: RelocationError) -> Self {
         Self::ImageChanged { source: Some(error.into()) }
     }
@@ -178,7 +177,7 @@ where
     copy::zeros(memory, bss).map_err(|source| FlatLoadError::Write { what, gpa, source })
 }
 
-/// Writes a word of 4 or 8 bytes: `addend`, or what is there, moved by `bias`.
+/// Writes a word of 4 or 8 bytes: `addend`, or its previous value, plus `bias`.
 fn write_word(
     memory: &Memory,
     gpa: u64,
@@ -222,7 +221,7 @@ mod tests {
 
     const RAM_LEN: u64 = 4 << 20;
 
-    /// RAM in which every byte was used before.
+    /// RAM that has been used before.
     fn used_ram() -> GuestRam {
         let ram = GuestRam::new(&layout::ram_ranges(RAM_LEN)).unwrap();
         ram.memory().write_slice(&vec![0xee; RAM_LEN as usize], GuestAddress(0)).unwrap();
@@ -239,7 +238,7 @@ mod tests {
         ram.memory().read_obj(GuestAddress(gpa)).unwrap()
     }
 
-    /// Plans `file` as `change` says, and loads it.
+    /// Plans `file` with `change` applied to the spec, and loads it.
     fn loaded(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> GuestRam {
         let (image, ranges) = (inspected(file), layout::ram_ranges(RAM_LEN));
         let mut spec = spec(&image, &ranges);
@@ -301,7 +300,7 @@ mod tests {
     #[test]
     fn load_pie_of_more_relocations_than_are_read_at_once_applies_the_last() {
         let mut text = load(0, 0x1_0000, 0x1_0000);
-        // 1,500 entries of 24 bytes from 0x100 on, for the 1,500 words from 0xa000 on.
+        // 1,500 entries of 24 bytes at 0x100, for the 1,500 words from 0xa000 on.
         let table: Vec<u8> = (0..1500).flat_map(|n| rela(0xa000 + 8 * n, 8, n)).collect();
         text.bytes[0x100..0x100 + table.len()].copy_from_slice(&table);
         let dynamic = [7_u64, 0x100, 8, 36_000].map(u64::to_le_bytes).concat();
@@ -355,7 +354,8 @@ mod tests {
 
     #[test]
     fn load_relocations_that_changed_unnoticed_stay_inside_the_image() {
-        // Good relocations when it is planned; the table lies, but is as long, when they are applied.
+        // The relocations are valid when planned; when they are applied, the table has the same length but a
+        // wrong entry.
         let good = pie64(&[(7, 0x100), (8, 24)], &rela(0x80, 8, 0));
         let bad = patched(good.clone(), 64 + 2 * 56 + 0x100, &0x1_0000_u64.to_le_bytes());
         let plan = multiboot_plan(&good, &[]);
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(cause, "the relocation at 0x10000 is outside every segment");
     }
 
-    /// As reads of an image of 2 GiB or more are.
+    /// Like reads of an image of 2 GiB or more.
     #[test]
     fn load_by_short_reads_is_whole() {
         let file = multiboot_elf(0);

@@ -1,4 +1,4 @@
-//! Flat images: programs that follow no boot protocol of Linux's.
+//! Flat images: programs without a Linux boot protocol.
 
 mod bios_data;
 mod contents;

@@ -1,4 +1,4 @@
-//! The header of a multiboot kernel (GNU Multiboot specification 0.6.96 §3.1).
+//! The multiboot header of a kernel (GNU Multiboot specification 0.6.96 §3.1).
 
 use std::fmt;
 use std::io::{Read, Seek};
@@ -17,31 +17,31 @@ pub struct MultibootImage {
     body: Body,
 }
 
-/// What says where a multiboot kernel goes.
+/// What determines how a multiboot kernel is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// The headers of the ELF that it is.
+    /// The headers of the kernel's ELF.
     Elf(FlatElf),
     /// The address fields of the multiboot header.
     Addresses { segment: Segment, entry: u64 },
 }
 
-/// First field of the header.
+/// Magic number, the first field of the header.
 const MAGIC: u32 = 0x1bad_b002;
-/// How far a header is looked for that no boot loader would find, so that its author is told.
+/// Search limit for misplaced headers, which no boot loader would find, in order to report them.
 const FAR_SEARCH_LEN: usize = 64 << 10;
-/// Length of the header without and with its address fields.
+/// Lengths of the header without and with its address fields.
 const HEADER_LEN: usize = 12;
 const ADDRESSES_END: usize = 32;
-/// Flags: modules on page boundaries, which they are in any case; memory information, likewise.
+/// Flags that need no action: page-aligned modules, and memory information. Both are always provided.
 const PAGE_ALIGN: u32 = 1;
 const MEMORY_INFO: u32 = 1 << 1;
-/// The address fields are valid.
+/// Flag: the address fields are valid.
 const ADDRESSES: u32 = 1 << 16;
-/// Flags that are requirements: who doesn't know one must not start the kernel.
+/// Flags that are requirements: a loader that doesn't support one must not start the kernel.
 const REQUIREMENTS: u32 = 0xffff;
 
-/// A header that was found, its magic number and checksum checked.
+/// A header with valid magic number and checksum.
 pub(crate) struct Header {
     at: u64,
     flags: u32,
@@ -53,7 +53,7 @@ impl MultibootImage {
         self.header
     }
 
-    /// The ELF that it is loaded as, unless its multiboot header has addresses.
+    /// The ELF by whose headers it is loaded; `None` if the multiboot header has addresses.
     pub(crate) fn elf(&self) -> Option<&FlatElf> {
         match &self.body {
             Body::Elf(elf) => Some(elf),
@@ -61,7 +61,7 @@ impl MultibootImage {
         }
     }
 
-    /// What says where it goes.
+    /// What determines how it is loaded.
     pub(crate) fn body(&self) -> &Body {
         &self.body
     }
@@ -77,7 +77,7 @@ impl fmt::Display for MultibootImage {
     }
 }
 
-/// Looks for a multiboot header.
+/// Searches for a multiboot header.
 pub(crate) fn find<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Option<Header>, FlatImageError> {
     let mut bytes = vec![0; reader.len().min(FAR_SEARCH_LEN as u64) as usize];
     reader.fill(0, &mut bytes)?;
@@ -92,7 +92,7 @@ pub(crate) fn find<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Option<
         let len = if flags & ADDRESSES == 0 { HEADER_LEN } else { ADDRESSES_END };
         match (sum, n + len <= SEARCH_LEN) {
             (0, true) => return Ok(Some(Header { at, flags })),
-            // Beyond, the number alone may be anything; with its checksum it is no accident.
+            // Beyond the limit the magic number alone may be a coincidence; with a valid checksum it isn't.
             (0, false) => bad = bad.or(Some(MultibootError::TooFar { at })),
             (sum, true) => bad = bad.or(Some(MultibootError::Checksum { at, sum })),
             (_, false) => {}
@@ -101,7 +101,7 @@ pub(crate) fn find<F: Read + Seek>(reader: &mut Reader<'_, F>) -> Result<Option<
     bad.map_or(Ok(None), |error| Err(error.into()))
 }
 
-/// Reads the rest of a header that [`find`] found.
+/// Reads the rest of a header found by [`find`].
 pub(crate) fn inspect<F: Read + Seek>(
     header: Header,
     reader: &mut Reader<'_, F>,
@@ -135,7 +135,7 @@ fn by_addresses(at: u64, header: [u8; ADDRESSES_END], file_len: u64) -> Result<B
         return Err(MultibootError::LoadBeforeFile { at, load_addr, before });
     };
     let len = match load_end_addr {
-        // The header is in the file, and at or behind the first byte that is loaded.
+        // No underflow: the header is in the file, at or after the first byte that is loaded.
         0 => file_len - offset,
         end if end <= load_addr => return Err(MultibootError::LoadEnd { load_end_addr, load_addr }),
         end => u64::from(end - load_addr),
@@ -143,7 +143,7 @@ fn by_addresses(at: u64, header: [u8; ADDRESSES_END], file_len: u64) -> Result<B
     if len > file_len - offset {
         return Err(MultibootError::LoadBeyondFile { load_end_addr, offset, len, file_len });
     }
-    // No overflow: a file is no longer than 2^63 bytes.
+    // No overflow: a file has at most 2^63 bytes.
     let load_end = u64::from(load_addr) + len;
     let mem_len = match bss_end_addr {
         0 => len,
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn multiboot_elf_is_loaded_by_its_headers() {
-        // Behind the ELF's header and one program header.
+        // After the ELF header and one program header.
         let image = multiboot(&multiboot_elf(3));
         assert_eq!(image.header(), 84);
         assert_eq!(image.to_string(), "multiboot header at 0x54, ELF32, 1 segments, entry 0x10000c");
@@ -187,14 +187,14 @@ mod tests {
     fn multiboot_elf64_is_taken_too() {
         let mut text = load(0x10_0000, 64, 64);
         text.bytes[..12].copy_from_slice(&multiboot_header(0));
-        // The bytes start at 64 + 56 = 120, a multiple of 4.
+        // The segment's bytes start at 64 + 56 = 120, a multiple of 4.
         let image = multiboot(&elf64(2, 0x10_000c, &[text]));
         assert_eq!(image.to_string(), "multiboot header at 0x78, ELF64, 1 segments, entry 0x10000c");
     }
 
     #[test]
     fn multiboot_addresses_say_what_is_loaded() {
-        // From 16 bytes before the header, which is 32 bytes into the file, 80 bytes and a BSS up to 0x101000.
+        // 80 bytes from 16 bytes before the header, which is at offset 32, and a BSS up to 0x101000.
         let file = multiboot_raw(32, [0x10_0010, 0x10_0000, 0x10_0050, 0x10_1000, 0x10_0030], 128);
         let segment = Segment { offset: 16, paddr: 0x10_0000, file_len: 0x50, mem_len: 0x1000 };
         assert_eq!(multiboot(&file).body(), &Body::Addresses { segment, entry: 0x10_0030 });

@@ -1,4 +1,4 @@
-//! Decides where a flat image goes and where it starts.
+//! Places a flat image, its entry and its stack.
 
 use std::ops::Range;
 
@@ -13,24 +13,24 @@ use crate::flat::image::FlatImage;
 use crate::flat::multiboot::Body;
 use crate::flat::spec::FlatSpec;
 
-/// The image in its place.
+/// The placed image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
-    /// What is loaded where, in ascending order; never empty, never overlapping, all of it in RAM below the
-    /// MMIO gap.
+    /// The segments, in ascending order; never empty, never overlapping, all in RAM below the MMIO gap.
     pub(crate) segments: Vec<Segment>,
-    /// What the addresses of a position-independent executable are moved by, modulo 2^64.
+    /// What is added to the addresses of a position-independent executable, modulo 2^64.
     pub(crate) bias: u64,
-    /// Whether `load_address` says where it goes.
+    /// Whether the load address can be configured.
     pub(crate) movable: bool,
-    /// Where a reset image would start if it ended at 1 MiB, unless that is where it starts.
+    /// For a reset image that was rounded down to a page: the address at which it would start to end at 1
+    /// MiB.
     pub(crate) rounded_from: Option<u64>,
-    /// The image's own entry, as far as it has one.
+    /// The image's own entry.
     entry: OwnEntry,
 }
 
 impl Placed {
-    /// The addresses that are filled from the file.
+    /// The addresses filled from the file.
     pub(crate) fn filled(&self) -> Vec<Range<u64>> {
         let filled = self.segments.iter().map(Segment::file_backed);
         filled.filter(|range| !range.is_empty()).collect()
@@ -39,22 +39,22 @@ impl Placed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnEntry {
-    /// A physical address, perhaps outside the image.
+    /// A physical address, possibly outside the image.
     At(u64),
     /// A virtual address outside the image.
     Nowhere(u64),
 }
 
-/// The first instruction after reset.
+/// Address of the first instruction after reset.
 const RESET_VECTOR: u64 = 0xffff_fff0;
-/// The same as the image has it, at the end of the first MiB.
+/// The reset vector's address in the image, at the end of the first MiB.
 pub(crate) const RESET_VECTOR_IN_IMAGE: u64 = layout::RESET_IMAGE_END - 0x10;
-/// What a stack needs at least, by our guess, if nobody says so: some calls, and an interrupt.
+/// Minimum length of a stack whose user doesn't say more: an estimate for a few calls and an interrupt.
 const LEAST_STACK_LEN: u64 = 0x100;
-/// First address above what SP can address with SS 0.
+/// Exclusive limit of addresses that SP can reach with SS 0.
 const REAL_STACK_END: u64 = 0x1_0000;
 
-/// The mode that is asked for, if the image can be started in it.
+/// The requested mode, if the image can be started in it.
 pub(crate) fn mode(spec: &FlatSpec<'_>) -> Result<Mode, FlatPlanError> {
     let mode = spec.mode.unwrap_or_else(|| spec.image.default_mode());
     match (spec.image, mode) {
@@ -66,7 +66,7 @@ pub(crate) fn mode(spec: &FlatSpec<'_>) -> Result<Mode, FlatPlanError> {
     }
 }
 
-/// Places the image in RAM that ends at `ram_end`, below the MMIO gap.
+/// Places the image in the RAM below the MMIO gap, which ends at `ram_end`.
 pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Placed, FlatPlanError> {
     if let Some(address) = spec.load_address {
         check_movable(spec.image)?;
@@ -95,7 +95,7 @@ pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Pla
     Ok(placed)
 }
 
-/// The address of the first instruction.
+/// Address of the first instruction.
 pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &Placed) -> Result<u64, FlatPlanError> {
     if mode == Mode::Reset {
         return spec.entry.map_or(Ok(RESET_VECTOR), |_| Err(FlatPlanError::ResetEntry));
@@ -116,7 +116,7 @@ pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &Placed) -> Result<
     Ok(entry)
 }
 
-/// First address above the stack; 0 after reset, when there is none.
+/// The initial stack pointer, just above the stack; 0 in reset mode, where there is no stack.
 pub(crate) fn stack(
     spec: &FlatSpec<'_>,
     mode: Mode,
@@ -137,19 +137,19 @@ pub(crate) fn stack(
     }
 }
 
-/// The memory that is kept free for a stack below `stack`: all of the default one's, a little of any other's, whose user knows
-/// how much it needs.
+/// The memory reserved for a stack below `stack`: the whole default stack, or a little for any other, whose
+/// user knows how much it needs.
 pub(crate) fn stack_room(stack: u64) -> Range<u64> {
     let len = if stack == layout::BOOT_STACK { layout::BOOT_STACK_LEN } else { LEAST_STACK_LEN };
     stack.saturating_sub(len)..stack
 }
 
-/// The addresses of a table.
+/// Addresses of a table.
 pub(crate) fn range(table: &Table) -> Range<u64> {
     table.gpa..table.gpa + table.bytes.len() as u64
 }
 
-/// Refuses what a multiboot kernel is handed, `tables`, if it has no RAM or the image lies there.
+/// Refuses `tables` for a multiboot kernel that are outside RAM or overlap the image.
 pub(crate) fn check_handed(placed: &Placed, tables: &[Table], ram_end: u64) -> Result<(), FlatPlanError> {
     if let Some(table) = tables.iter().find(|table| range(table).end > ram_end) {
         return Err(FlatPlanError::HandedOutside { what: table.what, table: range(table), ram_end });
@@ -166,8 +166,8 @@ pub(crate) fn check_handed(placed: &Placed, tables: &[Table], ram_end: u64) -> R
     Ok(())
 }
 
-/// Below [`layout::BOOT_STACK`], or below the end of RAM where that is lower: there an image may fill all memory, and is thought
-/// to know what it does.
+/// The default stack: below [`layout::BOOT_STACK`], or below the end of RAM if that is lower. In the latter
+/// case the image may fill all of RAM, and the overlap isn't checked.
 fn default_stack(placed: &Placed, ram_end: u64) -> Result<u64, FlatPlanError> {
     if ram_end < layout::BOOT_STACK {
         return Ok(ram_end);
@@ -192,8 +192,8 @@ fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<
         Mode::Reset => layout::RESET_IMAGE_END - len,
         Mode::Protected | Mode::Paged | Mode::Long => HIGH_MEMORY,
     });
-    // A linker ends a file with its last instruction, the jump at the reset vector, and leaves out the rest of the page.
-    // The page is what such an image is aligned to: one of 0xfff5 bytes is meant for 0xf0000.
+    // Linkers end a file with its last instruction, the jump at the reset vector, and omit the rest of the
+    // page. Such images are page-aligned: one of 0xfff5 bytes belongs at 0xf0000.
     let rounds = mode == Mode::Reset && load_address.is_none() && !unrounded.is_multiple_of(PAGE_LEN);
     let start = if rounds { unrounded & !(PAGE_LEN - 1) } else { unrounded };
     let segment = Segment { offset: 0, paddr: start, file_len: len, mem_len: len };
@@ -215,7 +215,7 @@ fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed,
         if !start.is_multiple_of(PAGE_LEN) {
             return Err(FlatPlanError::LoadAddressUnaligned { address: start });
         }
-        // The page of the first segment comes to the load address.
+        // Moves the page of the first segment to the load address.
         let (first, last) = (segments.first(), segments.last());
         let page = first.map_or(0, |segment| segment.paddr) & !(PAGE_LEN - 1);
         let len = last.map_or(0, |segment| segment.memory().end) - page;
@@ -234,7 +234,7 @@ fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed,
     Ok(Placed { segments: segments.collect(), bias, movable, rounded_from: None, entry })
 }
 
-/// Refuses a load address for what has its own.
+/// Refuses a load address for an image with fixed addresses.
 fn check_movable(image: &FlatImage) -> Result<(), FlatPlanError> {
     let what = match (image, image.elf()) {
         (FlatImage::Raw { .. }, _) => return Ok(()),
@@ -263,12 +263,12 @@ fn check_segment(image: Range<u64>, movable: bool, ram_end: u64) -> Result<(), F
     }
 }
 
-/// Whether the processor finds the image at its reset vector, through the alias.
+/// Checks that the processor finds the image at its reset vector, through the alias.
 fn check_reset(image: &Range<u64>, ram_end: u64) -> Result<(), FlatPlanError> {
     if !image.contains(&RESET_VECTOR_IN_IMAGE) {
         return Err(FlatPlanError::ResetVector { image: image.clone() });
     }
-    // All of what the alias shows has to be RAM, even where the image is shorter.
+    // All memory visible through the alias must be RAM, even if the image is shorter.
     if ram_end < layout::RESET_IMAGE_END {
         let image = image.start..layout::RESET_IMAGE_END;
         return Err(FlatPlanError::ImageOutside { image, ram_end });

@@ -1,4 +1,4 @@
-//! Decides where everything goes that a flat image needs to start.
+//! Plans the start of a flat image.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,37 +17,37 @@ use crate::flat::spec::{FlatSpec, TableSource};
 use crate::flat::tables;
 use crate::placement::{Placement, write_memory};
 
-/// Where everything goes, and where the guest starts. Made by [`FlatPlan::new`], printed by `--check`,
-/// carried out by [`FlatPlan::load`].
+/// All addresses, and the initial state of the guest. Created by [`FlatPlan::new`], printed by `--check`,
+/// executed by [`FlatPlan::load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlatPlan {
     image: FlatImage,
     start: Start,
     placed: Placed,
     handover: Option<Handover>,
-    /// What is found where a BIOS would have left it; nothing of it is under the image.
+    /// Fields of the BIOS data area that don't overlap the image.
     bios_data: Vec<Table>,
     e820: Vec<e820::Entry>,
 }
 
-/// RAM that the guest also sees elsewhere, read-only.
+/// RAM that is also visible, read-only, at another address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// The guest-physical addresses of the RAM, whole pages.
     pub source: Range<u64>,
-    /// Guest-physical address at which its first byte is seen once more.
+    /// Guest-physical address of the alias.
     pub gpa: u64,
 }
 
 impl FlatPlan {
-    /// Plans the start that `spec` describes.
+    /// Plans the start described by `spec`.
     ///
-    /// The image goes where its headers or `spec` say, and has to lie in RAM below the 32-bit MMIO gap, which
-    /// every mode reaches. A multiboot kernel's modules follow it, each on a page's boundary. Everything else
-    /// is at the addresses of [`layout`]; the tables of the mode move to the first free place if theirs is taken.
+    /// The image is placed by its headers or by `spec`, in RAM below the 32-bit MMIO gap, which every mode
+    /// can address. A multiboot kernel's modules follow it, page-aligned. Everything else has the addresses
+    /// of [`layout`]; tables of the mode move to the first free place if theirs is taken.
     ///
     /// # Errors
-    /// Something that is asked for makes no sense with this image or mode, or something doesn't fit.
+    /// The spec is invalid for this image or mode, or something doesn't fit.
     pub fn new(spec: &FlatSpec<'_>) -> Result<Self, FlatPlanError> {
         let mode = place::mode(spec)?;
         check_unused(spec)?;
@@ -79,29 +79,29 @@ impl FlatPlan {
         Ok(Self { image: spec.image.clone(), start, placed, handover, bios_data, e820 })
     }
 
-    /// The image that is loaded.
+    /// The image.
     pub fn image(&self) -> &FlatImage {
         &self.image
     }
 
-    /// How the first instruction runs, and where. In reset mode the entry is the reset vector, 0xffff_fff0.
+    /// Mode and address of the first instruction. In reset mode the entry is the reset vector, 0xffff_fff0.
     pub fn start(&self) -> Start {
         self.start
     }
 
-    /// The memory map of the guest; a multiboot kernel is given it, others may be told by the user.
+    /// The guest's memory map. A multiboot kernel is passed it; other images don't get it.
     pub fn e820(&self) -> &[e820::Entry] {
         &self.e820
     }
 
-    /// What has to be seen once more in reset mode: the processor fetches its first instruction at
-    /// 0xffff_fff0, and the image has it at 0xf_fff0.
+    /// The alias needed in reset mode: the processor fetches its first instruction at 0xffff_fff0, which the
+    /// image has at 0xf_fff0.
     pub fn alias(&self) -> Option<Alias> {
         let source = layout::BIOS..layout::RESET_IMAGE_END;
         (self.start.mode == Mode::Reset).then_some(Alias { source, gpa: layout::RESET_ALIAS })
     }
 
-    /// All that [`FlatPlan::load`] may write, in ascending order of address.
+    /// Everything that [`FlatPlan::load`] may write, in ascending order of address.
     pub fn placements(&self) -> Vec<Placement> {
         let mut all: Vec<_> =
             self.tables().iter().map(|t| Placement { what: t.what, range: place::range(t) }).collect();
@@ -111,23 +111,23 @@ impl FlatPlan {
         all
     }
 
-    /// What of the image is loaded where.
+    /// The image's segments at their final addresses.
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.placed.segments
     }
 
-    /// What its virtual addresses are moved by.
+    /// What is added to its virtual addresses.
     pub(crate) fn bias(&self) -> u64 {
         self.placed.bias
     }
 
-    /// Where the modules are.
+    /// Addresses of the modules.
     pub(crate) fn modules(&self) -> impl ExactSizeIterator<Item = Range<u64>> {
         let modules = self.handover.as_ref().map_or(&[][..], Handover::modules);
         modules.iter().map(|module| module.range.clone())
     }
 
-    /// Everything that is written besides files.
+    /// Everything that is written, except files.
     pub(crate) fn tables(&self) -> Vec<Table> {
         let mut tables = self.start.mode.tables_at(self.start.tables);
         tables.extend(self.handover.iter().flat_map(|handover| handover.tables(&self.e820)));
@@ -137,7 +137,7 @@ impl FlatPlan {
 }
 
 impl fmt::Display for FlatPlan {
-    /// Several lines, for `--check`.
+    /// Multi-line output for `--check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "image: {}", self.image)?;
         if let (Some(unrounded), Some(segment)) = (self.placed.rounded_from, self.segments().first()) {
@@ -167,7 +167,7 @@ impl fmt::Display for FlatPlan {
     }
 }
 
-/// Refuses what only a multiboot image would read.
+/// Refuses settings that only apply to multiboot images.
 fn check_unused(spec: &FlatSpec<'_>) -> Result<(), FlatPlanError> {
     if matches!(spec.image, FlatImage::Multiboot(_)) {
         return Ok(());
@@ -201,7 +201,7 @@ mod tests {
     use crate::flat::spec::ModuleSpec;
     use crate::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela, spec};
 
-    /// A plan for `file` on 4 MiB of RAM, as `change` asks for it.
+    /// A plan for `file` on 4 MiB of RAM, with `change` applied to the spec.
     fn plan(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> Result<FlatPlan, FlatPlanError> {
         let (image, ram) = (inspected(file), layout::ram_ranges(4 << 20));
         let mut spec = spec(&image, &ram);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn plan_of_a_position_independent_executable_linked_high_moves_it_down() {
-        // Linked at 0x201010: its page, 0x201000, comes to 1 MiB.
+        // Linked at 0x201010: its page, 0x201000, moves to 1 MiB.
         let plan = plan(&elf64(3, 0x20_1014, &[load(0x20_1010, 16, 16)]), |_| {}).unwrap();
         assert_eq!((plan.start().entry, plan.segments()[0].paddr), (0x10_0014, 0x10_0010));
     }
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!((plan.start().entry, plan.start().stack), (0xffff_fff0, 0));
     }
 
-    /// What gcc and ld make of a program whose last instruction is the jump at 0xfff0.
+    /// As gcc and ld make a program whose last instruction is the jump at 0xfff0.
     #[test]
     fn plan_of_a_reset_image_that_ends_with_its_jump_starts_on_a_page() {
         let plan = plan(&[0xf4; 65_525], |spec| spec.mode = Some(Mode::Reset)).unwrap();

@@ -1,5 +1,5 @@
-//! What a position-independent executable wants changed where it is loaded (System V ABI, "Dynamic Linking";
-//! its processor supplements for i386 and AMD64).
+//! Relocations of a position-independent executable (System V ABI, "Dynamic Linking"; its processor
+//! supplements for i386 and AMD64).
 
 use std::io::{self, Read, Seek};
 
@@ -9,26 +9,26 @@ use crate::flat::image_error::FlatImageError;
 use crate::flat::relocation_error::{MAX_DYNAMIC_LEN, NONE, RELATIVE, RelocationError};
 use crate::reader::{Reader, u32_at, u64_at};
 
-/// The relocations of a static position-independent executable: where they are in the file.
+/// The relocation tables of a static position-independent executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relocations {
     class: ElfClass,
     tables: Vec<Table>,
 }
 
-/// A table of entries, all of them in the file.
+/// A relocation table, entirely inside the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Table {
     offset: u64,
     len: u64,
 }
 
-/// One address that depends on where the executable is loaded.
+/// A word that depends on the load address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Relocation {
-    /// Virtual address of the word that is changed.
+    /// Virtual address of the word.
     pub(crate) at: u64,
-    /// What the load address is added to; what the word holds already if `None`.
+    /// The value to which the load address is added; the word's previous value if `None`.
     pub(crate) addend: Option<u64>,
 }
 
@@ -42,9 +42,9 @@ const DT_REL: u64 = 17;
 const DT_RELSZ: u64 = 18;
 const DT_JMPREL: u64 = 23;
 const DT_RELRSZ: u64 = 35;
-/// Entries that are read at once.
+/// Number of entries read at once.
 const CHUNK: usize = 1024;
-/// Length of an Elf64_Rela, the larger of both kinds.
+/// Length of an Elf64_Rela, the longer of both kinds.
 const MAX_ENTRY_LEN: usize = 24;
 
 /// Finds the relocations and checks each of them.
@@ -76,15 +76,15 @@ pub(crate) fn inspect<F: Read + Seek>(
 }
 
 impl Relocations {
-    /// Length of the word that a relocation changes.
+    /// Length of a relocated word in bytes.
     pub(crate) fn word_len(&self) -> u64 {
         u64::from(self.class.bits() / 8)
     }
 
-    /// Reads every relocation of the file, a bounded number at a time.
+    /// Passes every relocation of the file to `apply`, reading a bounded number at a time.
     ///
     /// # Errors
-    /// The file can't be read, holds one that isn't relative, or `apply` fails.
+    /// The file can't be read, a relocation isn't relative, or `apply` fails.
     pub(crate) fn for_each<F, E>(
         &self,
         reader: &mut Reader<'_, F>,
@@ -111,7 +111,7 @@ impl Relocations {
         Ok(())
     }
 
-    /// Whether the word at `at` lies in `segment`, whose address is virtual too.
+    /// Whether the word at `at` is inside `segment`, whose address is virtual too.
     fn fits(&self, at: u64, segment: &Segment) -> bool {
         let into = at.checked_sub(segment.paddr);
         into.and_then(|into| into.checked_add(self.word_len())).is_some_and(|end| end <= segment.mem_len)
@@ -139,7 +139,8 @@ fn dynamic_entries<F: Read + Seek>(
     Ok(entries.take_while(|entry| entry.0 != DT_NULL).collect())
 }
 
-/// Refuses what needs a dynamic loader, and relocations that the ABI doesn't use on this processor.
+/// Refuses executables that need a dynamic loader, and kinds of relocations that the ABI doesn't use on this
+/// processor.
 fn check_form(class: ElfClass, entries: &[(u64, u64)]) -> Result<(), RelocationError> {
     let foreign = match class {
         ElfClass::Elf32 => (DT_RELASZ, "DT_RELA"),
@@ -162,7 +163,7 @@ fn check_form(class: ElfClass, entries: &[(u64, u64)]) -> Result<(), RelocationE
     Ok(())
 }
 
-/// Where the file has the table that is loaded at the virtual address `at`.
+/// Finds the table at virtual address `at` in the file.
 fn table(class: ElfClass, at: u64, len: u64, segments: &[Segment]) -> Result<Table, RelocationError> {
     let entry_len = entry_len(class) as u64;
     if !len.is_multiple_of(entry_len) {
@@ -184,10 +185,10 @@ fn entry_len(class: ElfClass) -> usize {
     }
 }
 
-/// Reads an entry; nothing if that changes nothing.
+/// Parses an entry; `None` if it has no effect.
 fn parse(class: ElfClass, entry: &[u8]) -> Result<Option<Relocation>, RelocationError> {
     let (at, kind, addend) = match class {
-        // The type is the low byte of r_info; above it is the symbol.
+        // The type is the low byte of r_info; the symbol is above it.
         ElfClass::Elf32 => (u32_at(entry, 0).into(), u32_at(entry, 4) & 0xff, None),
         ElfClass::Elf64 => (u64_at(entry, 0), u32_at(entry, 8), Some(u64_at(entry, 16))),
     };
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn relocation_outside_every_segment_is_refused() {
-        // The last byte of the word at 0x1f9 is the first one behind the segment's 0x200.
+        // The last byte of the word at 0x1f9 is just past the segment's 0x200 bytes.
         let file = pie64(&[(7, 0x100), (8, 24)], &rela(0x1f9, 8, 0));
         assert_eq!(complaint(&file), "the relocation at 0x1f9 is outside every segment");
     }

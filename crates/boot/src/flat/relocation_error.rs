@@ -1,40 +1,40 @@
-//! Why a position-independent executable can't be put in its place.
+//! Errors in relocations.
 
 use crate::elf_format::ElfClass;
 
-/// Bytes of dynamic entries that are read: a static executable has some 200.
+/// Maximum length of the dynamic section in bytes. A static executable has about 200.
 pub(crate) const MAX_DYNAMIC_LEN: u64 = 64 << 10;
 /// R_386_NONE and R_X86_64_NONE.
 pub(crate) const NONE: u32 = 0;
 /// R_386_RELATIVE and R_X86_64_RELATIVE.
 pub(crate) const RELATIVE: u32 = 8;
 
-/// Why a position-independent executable can't be put in its place.
+/// Why a position-independent executable can't be relocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RelocationError {
-    /// More dynamic entries than are read.
+    /// The dynamic section is too long.
     #[error("the dynamic section has {len} bytes; at most {MAX_DYNAMIC_LEN} are read")]
     DynamicTooLong {
         /// p_filesz.
         len: u64,
     },
-    /// A shared library has to be loaded with it.
+    /// The executable needs a shared library.
     #[error("needs shared libraries (DT_NEEDED); link it with -static-pie or -no-pie")]
     Needed,
-    /// Relocations in a form that this processor's linkers don't make, or are told not to.
+    /// The executable uses a kind of relocations that isn't supported.
     #[error("has relocations of a kind that isn't applied ({name}); {remedy}")]
     Form {
-        /// The dynamic entry.
+        /// Name of the dynamic entry.
         name: &'static str,
         /// What to change.
         remedy: &'static str,
     },
-    /// The table isn't in the file.
+    /// The relocation table isn't inside the file.
     #[error("the {len:#x} bytes of relocations at {at:#x} lie outside what the file fills of a segment")]
     Outside {
         /// Virtual address of the table.
         at: u64,
-        /// Its length in bytes.
+        /// Length of the table in bytes.
         len: u64,
     },
     /// The table ends inside an entry.
@@ -45,7 +45,7 @@ pub enum RelocationError {
         /// Length of an entry in bytes.
         entry_len: u64,
     },
-    /// Needs a dynamic loader.
+    /// The relocation needs a dynamic loader.
     #[error(
         "the relocation at {at:#x} is of type {kind} ({}); only {} is applied, so link it with -static-pie or \
          -no-pie",
@@ -53,17 +53,17 @@ pub enum RelocationError {
         type_name(*class, RELATIVE)
     )]
     Type {
-        /// How long the ELF's addresses are.
+        /// Class of the ELF.
         class: ElfClass,
-        /// Virtual address of what is changed.
+        /// Virtual address of the relocation.
         at: u64,
-        /// Its type.
+        /// Type of the relocation.
         kind: u32,
     },
-    /// Would write outside the image.
+    /// The relocation isn't inside a segment.
     #[error("the relocation at {at:#x} is outside every segment")]
     Target {
-        /// Virtual address of what is changed.
+        /// Virtual address of the relocation.
         at: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! What to start as a flat image, how, and on what.
+//! The input of planning a flat image.
 
 use std::ops::Range;
 
@@ -6,51 +6,54 @@ use vmm_arch::flat::Mode;
 
 use crate::flat::image::FlatImage;
 
-/// What to start, how, and on what.
+/// What to start, how, and on which RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct FlatSpec<'a> {
     /// The inspected image.
     pub image: &'a FlatImage,
-    /// Guest-physical address of a raw image's first byte, or of the page of a position-independent
-    /// executable's first one. If `None`: 0 in real mode; in reset mode where it ends at 1 MiB, rounded down to a
-    /// page; else 1 MiB.
+    /// Guest-physical address of a raw image, or of the first page of a position-independent executable.
+    /// Default: 0 in real mode; in reset mode such that it ends at 1 MiB, rounded down to a page; otherwise 1
+    /// MiB.
     pub load_address: Option<u64>,
-    /// How to start it; [`FlatImage::default_mode`] if `None`.
+    /// The mode. Default: [`FlatImage::default_mode`].
     pub mode: Option<Mode>,
-    /// Guest-physical address of the first instruction; the start of a raw image, or the image's own entry,
-    /// if `None`. Not in reset mode.
+    /// Guest-physical address of the first instruction. Default: the start of a raw image, or the image's own
+    /// entry. Not allowed in reset mode.
     pub entry: Option<u64>,
-    /// First address above the stack; [`layout::BOOT_STACK`](vmm_arch::layout::BOOT_STACK), or the end of RAM if that is lower, if `None`. Not in
-    /// reset mode.
+    /// Initial stack pointer, just above the stack. Default:
+    /// [`layout::BOOT_STACK`](vmm_arch::layout::BOOT_STACK), or the end of RAM if that is lower. Not allowed
+    /// in reset mode.
     pub stack: Option<u64>,
-    /// Who provides the tables that the processor starts with.
+    /// Who provides the initial descriptor and page tables.
     pub tables: TableSource,
-    /// A multiboot image's command line, as it is: those that take its first word for a file name need one.
+    /// A multiboot image's command line, passed unchanged: a kernel that skips the first word as a file name
+    /// needs one there.
     pub cmdline: Option<&'a str>,
     /// A multiboot image's modules.
     pub modules: &'a [ModuleSpec<'a>],
-    /// The guest's RAM, as [`layout::ram_ranges`](vmm_arch::layout::ram_ranges) gives it.
+    /// The guest's RAM, as returned by [`layout::ram_ranges`](vmm_arch::layout::ram_ranges).
     pub ram: &'a [Range<u64>],
 }
 
-/// A file that a multiboot kernel finds in its memory.
+/// A module of a multiboot kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModuleSpec<'a> {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// The string that goes with it.
+    /// The module's command line.
     pub cmdline: &'a str,
 }
 
-/// Who provides the GDT, the IDT and the page tables that the processor starts with.
+/// Who provides the initial GDT, IDT and page tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableSource {
-    /// The plan: at [`Tables::LOW`](vmm_arch::flat::Tables::LOW), or where that is taken at the first free place.
+    /// The plan: at [`Tables::LOW`](vmm_arch::flat::Tables::LOW), or at the first free place if that is
+    /// taken.
     #[default]
     Plan,
-    /// The image, as far as there are any: see [`Tables::Own`](vmm_arch::flat::Tables::Own).
+    /// The image, if it needs any: see [`Tables::Own`](vmm_arch::flat::Tables::Own).
     Image {
-        /// Where it has its PML4 or page directory; needed in a mode with paging, refused in any other.
+        /// Address of its PML4 or page directory; required in modes with paging, refused in others.
         page_tables: Option<u64>,
     },
 }

@@ -1,4 +1,4 @@
-//! Finds places for the tables of a mode beside everything else.
+//! Places the tables of a mode.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use vmm_memory::PAGE_LEN;
 use crate::flat::error::FlatPlanError;
 use crate::flat::place::overlap;
 
-/// First address that tables move to: below are the interrupt table of real mode and the BIOS's data, which programs take for
-/// free.
+/// Lowest address for moved tables: below are the real-mode interrupt vector table and the BIOS data area,
+/// which programs may overwrite.
 const FLOOR: u64 = layout::GDT;
-/// Alignment of descriptor tables; 8 would do, and one sees the address of a multiple of 16 more easily.
+/// Alignment of descriptor tables. 8 would suffice, but multiples of 16 are easier to read.
 const DESCRIPTOR_ALIGNMENT: u64 = 16;
 
-/// Places for the tables of `mode`, in RAM that ends at `ram_end` and apart from `taken`.
+/// Places the tables of `mode` in RAM that ends at `ram_end`, without overlapping `taken`.
 pub(crate) fn place(mode: Mode, taken: &[Range<u64>], ram_end: u64) -> Result<Tables, FlatPlanError> {
     let mut space = Space { taken: taken.to_vec(), ram_end };
     let (mut gdt, mut idt, mut page_tables) = (layout::GDT, layout::IDT, layout::PML4);
-    // In the order in which a mode has them.
+    // In the order of the mode's tables.
     let places = [&mut gdt, &mut idt, &mut page_tables];
     let alignments = [DESCRIPTOR_ALIGNMENT, DESCRIPTOR_ALIGNMENT, PAGE_LEN];
     for ((table, place), alignment) in mode.tables().iter().zip(places).zip(alignments) {
@@ -31,7 +31,7 @@ pub(crate) fn place(mode: Mode, taken: &[Range<u64>], ram_end: u64) -> Result<Ta
     Ok(Tables::Written { gdt, idt, page_tables })
 }
 
-/// Where the image has its page tables, if its mode needs any; the image's bytes are `filled`.
+/// The image's own page tables, if the mode needs any. `filled` are the addresses filled from the file.
 pub(crate) fn own(
     mode: Mode,
     page_tables: Option<u64>,
@@ -52,16 +52,16 @@ pub(crate) fn own(
     Ok(Tables::Own { page_tables: address })
 }
 
-/// Memory that a guest takes for free, less what is taken.
+/// The RAM that tables may use, without what is taken.
 struct Space {
     taken: Vec<Range<u64>>,
     ram_end: u64,
 }
 
 impl Space {
-    /// Takes `len` bytes at `preferred`, else at the first multiple of `alignment` where they are free.
+    /// Takes `len` bytes at `preferred`, or at the first free multiple of `alignment`.
     fn take(&mut self, preferred: u64, len: u64, alignment: u64) -> Option<u64> {
-        // The first free place is the start of memory, or follows something.
+        // The first free place is at the start of an area, or just after something that is taken.
         let mut starts: Vec<u64> = self.taken.iter().map(|range| range.end).collect();
         starts.extend([FLOOR, layout::HIGH_MEMORY]);
         starts.sort_unstable();
@@ -72,7 +72,7 @@ impl Space {
     }
 
     fn is_free(&self, start: u64, len: u64) -> bool {
-        // No overflow: starts follow what lies in RAM below the MMIO gap.
+        // No overflow: starts follow ranges in RAM below the MMIO gap.
         let range = start..start + len;
         let low = FLOOR..self.ram_end.min(layout::EBDA);
         let high = layout::HIGH_MEMORY..self.ram_end;
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(place(Mode::Long, &[0xefff..0xf001], 2 << 20), Ok(written(0x500, 0x530, 0x1000)));
     }
 
-    /// The six pages fit neither below the image nor between it and the EBDA.
+    /// The six pages fit neither below the image nor between the image and the EBDA.
     #[test]
     fn tables_without_room_in_conventional_memory_go_to_high_memory() {
         let image = 0x6000..0x9_b000;
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn tables_never_lie_on_each_other() {
-        // Moved behind the image, the GDT covers the usual place of the IDT.
+        // The GDT moves behind the image, where it covers the usual place of the IDT.
         assert_eq!(place(Mode::Protected, &[0..0x510], 4096), Ok(written(0x510, 0x540, 0x9000)));
     }
 

@@ -1,4 +1,4 @@
-//! Flat images for tests, made byte by byte.
+//! Flat images for tests, built byte by byte.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use crate::flat::image::FlatImage;
 use crate::flat::spec::FlatSpec;
 use crate::flat::spec::TableSource;
 
-/// A program header and what it points to.
+/// A program header and its contents.
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) kind: u32,
@@ -17,12 +17,12 @@ pub(crate) struct Part {
     pub(crate) mem_len: u64,
 }
 
-/// A PT_LOAD of `len` bytes of 0xcc, at one address for all.
+/// A PT_LOAD with `len` bytes of 0xcc, whose virtual and physical addresses are equal.
 pub(crate) fn load(address: u64, len: usize, mem_len: u64) -> Part {
     Part { kind: 1, vaddr: address, paddr: address, bytes: vec![0xcc; len], mem_len }
 }
 
-/// An i386 ELF: the header, the program headers, then each part's bytes in the order of `parts`.
+/// An i386 ELF: header, program headers, and the contents of `parts` in order.
 pub(crate) fn elf32(kind: u16, entry: u32, parts: &[Part]) -> Vec<u8> {
     let mut file = vec![0; 52 + 32 * parts.len()];
     file[0..8].copy_from_slice(b"\x7fELF\x01\x01\x01\x00");
@@ -42,7 +42,7 @@ pub(crate) fn elf32(kind: u16, entry: u32, parts: &[Part]) -> Vec<u8> {
     file
 }
 
-/// An x86_64 ELF, likewise.
+/// Like `elf32`, for x86_64.
 pub(crate) fn elf64(kind: u16, entry: u64, parts: &[Part]) -> Vec<u8> {
     let mut file = vec![0; 64 + 56 * parts.len()];
     file[0..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
@@ -63,15 +63,15 @@ pub(crate) fn elf64(kind: u16, entry: u64, parts: &[Part]) -> Vec<u8> {
     file
 }
 
-/// A static position-independent x86_64 executable: 0x200 bytes of 0xcc at 0, of which `table` is at 0x100,
-/// and a dynamic section.
+/// A static position-independent x86_64 executable: 0x200 bytes of 0xcc at 0, with `table` at 0x100, and a
+/// dynamic section.
 pub(crate) fn pie64(dynamic: &[(u64, u64)], table: &[u8]) -> Vec<u8> {
     let dynamic: Vec<u8> =
         dynamic.iter().flat_map(|(tag, value)| [*tag, *value].map(u64::to_le_bytes).concat()).collect();
     elf64(3, 0, &pie(dynamic, table))
 }
 
-/// The same for i386.
+/// Like `pie64`, for i386.
 pub(crate) fn pie32(dynamic: &[(u32, u32)], table: &[u8]) -> Vec<u8> {
     let dynamic: Vec<u8> =
         dynamic.iter().flat_map(|(tag, value)| [*tag, *value].map(u32::to_le_bytes).concat()).collect();
@@ -89,22 +89,22 @@ pub(crate) fn rela(at: u64, kind: u64, addend: u64) -> Vec<u8> {
     [at, kind, addend].map(u64::to_le_bytes).concat()
 }
 
-/// A multiboot header with a good checksum and no addresses.
+/// A multiboot header with a valid checksum and without addresses.
 pub(crate) fn multiboot_header(flags: u32) -> Vec<u8> {
     let checksum = 0_u32.wrapping_sub(0x1bad_b002).wrapping_sub(flags);
     [0x1bad_b002, flags, checksum].map(u32::to_le_bytes).concat()
 }
 
-/// A multiboot kernel as a 32-bit ELF: 64 bytes at 1 MiB with the header in front, 4 KiB of memory, and the
-/// entry behind the header.
+/// A multiboot kernel as a 32-bit ELF: 64 bytes at 1 MiB that start with the header, 4 KiB in memory, and the
+/// entry after the header.
 pub(crate) fn multiboot_elf(flags: u32) -> Vec<u8> {
     let mut text = load(0x10_0000, 64, 4096);
     text.bytes[..12].copy_from_slice(&multiboot_header(flags));
     elf32(2, 0x10_000c, &[text])
 }
 
-/// A multiboot kernel without an ELF's headers: `at` bytes in front, the header, then code up to `len`.
-/// `addresses` are header_addr, load_addr, load_end_addr, bss_end_addr and entry_addr.
+/// A multiboot kernel without ELF headers: `at` bytes, the header, then code up to `len` bytes. `addresses`
+/// are header_addr, load_addr, load_end_addr, bss_end_addr and entry_addr.
 pub(crate) fn multiboot_raw(at: usize, addresses: [u32; 5], len: usize) -> Vec<u8> {
     let mut file = vec![0xcc; len];
     let header = [multiboot_header(1 << 16), addresses.map(u32::to_le_bytes).concat()].concat();
@@ -112,17 +112,17 @@ pub(crate) fn multiboot_raw(at: usize, addresses: [u32; 5], len: usize) -> Vec<u
     file
 }
 
-/// The image in `file`, which has to be good.
+/// The image in `file`, which must be valid.
 pub(crate) fn inspected(file: &[u8]) -> FlatImage {
     FlatImage::inspect(&mut Cursor::new(file)).expect("a good image")
 }
 
-/// What is said about `file`, which has to be bad.
+/// The error for `file`, which must be invalid.
 pub(crate) fn complaint(file: &[u8]) -> String {
     FlatImage::inspect(&mut Cursor::new(file)).expect_err("a bad image").to_string()
 }
 
-/// `image` on `ram`, with nothing else asked for.
+/// The spec of `image` on `ram` with defaults.
 pub(crate) fn spec<'a>(image: &'a FlatImage, ram: &'a [Range<u64>]) -> FlatSpec<'a> {
     let modules = &[];
     let tables = TableSource::Plan;

@@ -32,7 +32,7 @@ fn ram() -> GuestRam {
     GuestRam::new(&layout::ram_ranges(RAM_LEN)).unwrap()
 }
 
-/// Every address is another than the default, and what points there does.
+/// All addresses and all references to them differ from the defaults.
 #[test]
 fn load_goes_by_a_chosen_layout() {
     let file = bzimage();
@@ -57,7 +57,8 @@ fn load_goes_by_a_chosen_layout() {
     plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut initrd)).unwrap();
     assert_eq!(&bytes(&ram, 0x3_0000), b"quiet\0");
     assert_eq!(&bytes(&ram, 0x60_0000), b"cpio");
-    // In the zero page: "HdrS", cmd_line_ptr, ramdisk_image, e820_entries; and nothing where it lies by default.
+    // Zero page fields: "HdrS", cmd_line_ptr, ramdisk_image, e820_entries; and nothing at the default
+    // address.
     let field = |at: u64| u32::from_le_bytes(bytes(&ram, 0x1_0000 + at));
     assert_eq!((field(0x202), field(0x228), field(0x218)), (0x5372_6448, 0x3_0000, 0x60_0000));
     assert_eq!(bytes(&ram, 0x1_01e8), [1]);
@@ -82,7 +83,7 @@ fn loaded(file: &[u8], protocol: Protocol, initrd: Option<&[u8]>) -> GuestRam {
     ram
 }
 
-/// Loads `file` and the initrd "cpio archive" by whole reads and by short ones, and returns what each left in RAM.
+/// Loads `file` and the initrd "cpio archive" with full and with short reads, and returns the RAM of each.
 fn loaded_by_whole_and_by_short_reads(file: &[u8], protocol: Protocol) -> [Vec<u8>; 2] {
     let plan = plan(file, protocol, Some(12));
     let (whole, short) = (ram(), ram());
@@ -96,12 +97,12 @@ fn loaded_by_whole_and_by_short_reads(file: &[u8], protocol: Protocol) -> [Vec<u
     })
 }
 
-/// As reads of files of 2 GiB are.
+/// Like reads of files of 2 GiB or more.
 #[test]
 fn load_elf_by_short_reads_is_whole() {
     let [whole, short] = loaded_by_whole_and_by_short_reads(&vmlinux(), Protocol::Linux64);
     assert!(whole == short);
-    // By its PVH entry too, which has a loader of its own.
+    // Also by the PVH entry, which has a separate loader.
     let [whole, short] = loaded_by_whole_and_by_short_reads(&vmlinux(), Protocol::Pvh);
     assert!(whole == short);
 }
@@ -122,7 +123,7 @@ fn load_elf_puts_segments_where_they_belong() {
 
 #[test]
 fn load_elf_zeroes_the_bss_and_nothing_behind_it() {
-    // A BSS longer than one write of zeros, in memory that was used before.
+    // A BSS longer than one write of zeros, in RAM that has been used before.
     let file = elf(0x20_0000, &[Part::Load { paddr: 0x20_0000, bytes: vec![0xcc; 5], mem_len: 0x1_8001 }]);
     let ram = ram();
     ram.memory().write_slice(&[0xff; 0x2_0000], GuestAddress(0x1f_fff0)).unwrap();
@@ -178,7 +179,7 @@ fn load_reads_files_into_guest_memory() {
 fn load_zero_page_of_a_bzimage_is_golden() {
     let ram = loaded(&bzimage(), Protocol::Linux64, Some(&[1; 5000]));
     let mut expected = [0; 4096];
-    // The setup header as it is in the file, then what a boot loader sets in it.
+    // The setup header as in the file, then the fields that a boot loader sets.
     expected[0x1f1..0x26c].copy_from_slice(&bzimage()[0x1f1..0x26c]);
     expected[0x1fa..0x1fc].copy_from_slice(&[0xff, 0xff]); // vid_mode: normal
     expected[0x210] = 0xff; // type_of_loader
@@ -315,7 +316,7 @@ fn load_kernel_with_another_header_is_an_error() {
     assert!(matches!(error, LoadError::KernelChanged { source: None }), "{error:?}");
 }
 
-/// A file whose data can't be read, though its headers can: its second half is gone while it is loaded.
+/// A file whose headers can be read, but not its data: its second half disappears during the load.
 struct HalfGone(Cursor<Vec<u8>>);
 
 impl Read for HalfGone {

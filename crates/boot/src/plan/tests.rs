@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
 
-/// A plan for `file` on `ram` bytes of RAM, with the image's own protocol.
+/// A plan for `file` on `ram` bytes of RAM, with the kernel's default protocol.
 fn plan(file: &[u8], ram: u64, initrd_len: Option<u64>) -> Result<BootPlan, PlanError> {
     let ram = layout::ram_ranges(ram);
     let image = inspected(file);
@@ -46,7 +46,7 @@ fn with_cmdline(file: &[u8], cmdline: &str) -> Result<BootPlan, PlanError> {
     })
 }
 
-/// One byte of kernel at `paddr`, and `mem_len` of memory.
+/// A kernel with one byte at `paddr`, and `mem_len` bytes in memory.
 fn kernel_at(paddr: u64, mem_len: u64) -> Vec<u8> {
     elf(paddr, &[Part::Load { paddr, bytes: vec![0xcc], mem_len }])
 }
@@ -142,7 +142,7 @@ fn plan_initrd_larger_than_the_space_below_its_limit_is_hopeless() {
 
 #[test]
 fn plan_initrd_shares_no_page_with_the_kernel() {
-    // The kernel ends one byte into the page at 2 MiB; RAM ends with that page.
+    // The kernel ends one byte after 2 MiB; RAM ends with that page.
     let file = kernel_at(0x10_0000, 0x10_0001);
     let expected = "an initrd of 1 bytes doesn't fit into the 0 bytes that are free behind the kernel; \
                     give the guest at least 3 MiB";
@@ -238,7 +238,7 @@ fn plan_memory_map_of_too_many_pieces_is_refused() {
     assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), "a memory map of 129 entries; at most 128 fit");
 }
 
-/// A plan for a bzImage on 1 GiB of RAM with an initrd of 1 MiB, entered in protected mode.
+/// A plan for a bzImage on 1 GiB of RAM with an initrd of 1 MiB and the 32-bit entry.
 fn laid_out(boot_layout: BootLayout<'_>) -> Result<BootPlan, PlanError> {
     let (image, ram) = (inspected(&bzimage()), layout::ram_ranges(1 << 30));
     let (protocol, initrd_len) = (Some(Protocol::Linux32), Some(1 << 20));
@@ -256,8 +256,8 @@ fn layout_complaint(boot_layout: BootLayout<'_>) -> String {
     laid_out(boot_layout).unwrap_err().to_string()
 }
 
-/// The choices of a monitor that many tutorials follow: zero page at 0x10000, command line at 0x20000, initrd at 512 MiB, and
-/// two entries of RAM.
+/// The layout that many tutorials use: zero page at 0x10000, command line at 0x20000, initrd at 512 MiB, and
+/// a memory map of two entries of RAM.
 #[test]
 fn layout_that_is_chosen_is_taken() {
     let entry = |addr, len| e820::Entry { addr, len, kind: e820::Kind::Ram };

@@ -1,4 +1,4 @@
-//! Positioned I/O between files and guest memory, that a device doesn't wait for.
+//! Asynchronous positioned I/O between files and guest memory.
 
 mod request;
 mod task;
@@ -17,92 +17,93 @@ use self::threads::Threads;
 use self::uring::Uring;
 use crate::GuestBytes;
 
-/// By which of the kernel's ways.
+/// The kernel interface used for I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoMethod {
-    /// io_uring, or threads where that is refused.
+    /// io_uring, or threads if it isn't available.
     #[default]
     Auto,
-    /// io_uring or not at all.
+    /// io_uring only.
     Uring,
-    /// A few threads that wait.
+    /// A small pool of blocking threads.
     Threads,
 }
 
-/// Carries out [`IoRequest`]s, many at a time, and gives each back with the `T` that came with it. It allocates nothing
-/// for any of them, but for one that consists of more pieces than its place had before.
+/// Executes [`IoRequest`]s concurrently and returns each with the `T` that was submitted with it. It doesn't
+/// allocate per request, except when a request has more pieces than its slot has had before.
 ///
 /// ```text
-///  submit(request, T) ... dispatch --> kernel or threads --> `ready` can be read --> completed: T, result
+/// submit(request, T) ... dispatch --> kernel or threads --> `ready` is readable --> completed: T, result
 /// ```
 ///
-/// Dropping it waits for what it has: then nothing of it touches guest memory any more.
+/// Dropping it waits for requests in flight, so that none accesses guest memory afterwards.
 pub struct Engine<T> {
-    way: Way,
-    /// Why it isn't the other.
+    backend: Backend,
+    /// Why io_uring isn't used, if it was tried.
     refusal: Option<io::Error>,
     ready: Arc<EventFd>,
-    /// For tasks to come.
+    /// Unused tasks.
     idle: Vec<Task>,
-    /// By the number of the task; `None` while there is no such.
-    kept: Vec<Option<T>>,
+    /// The caller's values by task number; `None` if the task is idle.
+    contexts: Vec<Option<T>>,
 }
 
-enum Way {
+enum Backend {
     Uring(Box<Uring>),
     Threads(Threads),
 }
 
-/// Pieces of memory that a task has room for at first: 64 KiB by single pages. A task that is given more grows, up to the 254
-/// that a chain of 256 descriptors can have, and stays so: room for that in all of them would be half a MiB for each disk.
+/// Initial capacity of a task in pieces of memory: 64 KiB in single pages. A task with more pieces grows, up
+/// to the 254 that a chain of 256 descriptors can have, and keeps that capacity. Allocating it for all tasks
+/// up front would take half a MiB per disk.
 const PIECES: usize = 16;
 
 impl<T> Engine<T> {
-    /// For at most `depth` requests at a time. Its threads, if it has any, are called after `name`.
+    /// Creates an engine for up to `depth` concurrent requests. Its threads, if any, are named after `name`.
     ///
     /// # Errors
-    /// io_uring is refused where nothing else would do, or the host is out of descriptors.
+    /// io_uring isn't available and `method` requires it, or the host is out of descriptors.
     pub fn new(method: IoMethod, depth: u16, name: &str) -> io::Result<Self> {
         let ready = Arc::new(EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
         let uring = match method {
             IoMethod::Threads => None,
             IoMethod::Auto | IoMethod::Uring => Some(Uring::new(depth, &ready)),
         };
-        let threads = || Way::Threads(Threads::new(depth, Arc::clone(&ready), name));
-        let (way, refusal) = choose(method, uring, threads)?;
+        let threads = || Backend::Threads(Threads::new(depth, Arc::clone(&ready), name));
+        let (backend, refusal) = choose(method, uring, threads)?;
         let idle = (0..depth).map(|number| Task::new(number, PIECES)).collect();
-        Ok(Self { way, refusal, ready, idle, kept: (0..depth).map(|_| None).collect() })
+        Ok(Self { backend, refusal, ready, idle, contexts: (0..depth).map(|_| None).collect() })
     }
 
-    /// Which way it goes, in words, and why if it isn't the first choice.
+    /// The interface in use, and why it isn't io_uring if that was tried.
     pub fn describe(&self) -> String {
-        match (&self.way, &self.refusal) {
-            (Way::Uring(_), _) => "io_uring".to_owned(),
-            (Way::Threads(_), None) => "threads".to_owned(),
-            (Way::Threads(_), Some(error)) => format!("threads, as io_uring is refused: {error}"),
+        match (&self.backend, &self.refusal) {
+            (Backend::Uring(_), _) => "io_uring".to_owned(),
+            (Backend::Threads(_), None) => "threads".to_owned(),
+            (Backend::Threads(_), Some(error)) => format!("threads, because io_uring is refused: {error}"),
         }
     }
 
-    /// What can be read when something is [`completed`](Self::completed), for epoll.
+    /// Readable when a request is [`completed`](Self::completed), for epoll.
     pub fn ready(&self) -> &EventFd {
         &self.ready
     }
 
-    /// Whether it takes no request now.
+    /// Whether it can't take another request now.
     pub fn is_full(&self) -> bool {
         self.idle.is_empty()
     }
 
-    /// Requests that it has.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.kept.len() - self.idle.len()
+        self.contexts.len() - self.idle.len()
     }
 
-    /// Takes a request for the bytes of `file` from `offset` on. It may start only with the next
+    /// Submits a request for the bytes of `file` at `offset`. It may not start before the next
     /// [`dispatch`](Self::dispatch).
     ///
     /// # Errors
-    /// It [is full](Self::is_full), or the bytes consist of too many pieces: `with` comes back.
+    /// The engine [is full](Self::is_full), or the request has too many pieces: `with` is returned.
     pub fn submit(
         &mut self,
         request: IoRequest<impl GuestBytes>,
@@ -115,62 +116,62 @@ impl<T> Engine<T> {
             self.idle.push(task);
             return Err(with);
         }
-        self.kept[usize::from(task.number())] = Some(with);
-        match &mut self.way {
-            Way::Uring(uring) => uring.submit(task),
-            Way::Threads(threads) => threads.submit(task),
+        self.contexts[usize::from(task.number())] = Some(with);
+        match &mut self.backend {
+            Backend::Uring(uring) => uring.submit(task),
+            Backend::Threads(threads) => threads.submit(task),
         }
         Ok(())
     }
 
-    /// Starts what was taken.
+    /// Starts submitted requests.
     pub fn dispatch(&mut self) {
-        if let Way::Uring(uring) = &mut self.way
+        if let Backend::Uring(uring) = &mut self.backend
             && uring.dispatch().is_err()
         {
-            // The kernel is short of memory for the moment: the device comes again.
+            // The kernel is temporarily out of memory: make the device call again.
             let _ = self.ready.write(1);
         }
     }
 
-    /// Something that is complete.
+    /// Returns a completed request.
     pub fn completed(&mut self) -> Option<(T, io::Result<()>)> {
-        let done = match &mut self.way {
-            Way::Uring(uring) => uring.completed(),
-            Way::Threads(threads) => threads.completed(),
+        let done = match &mut self.backend {
+            Backend::Uring(uring) => uring.completed(),
+            Backend::Threads(threads) => threads.completed(),
         };
         let (mut task, result) = done?;
         task.clear();
-        let with = self.kept[usize::from(task.number())].take();
+        let with = self.contexts[usize::from(task.number())].take();
         self.idle.push(task);
         with.map(|with| (with, result))
     }
 
-    /// Makes [`ready`](Self::ready) unreadable, until something else is complete. Look for what is
-    /// [`completed`](Self::completed) afterwards, not before.
+    /// Clears [`ready`](Self::ready) until another request completes. Call [`completed`](Self::completed)
+    /// after this, not before.
     pub fn acknowledge(&self) {
-        // Non-blocking; how often doesn't matter.
+        // Non-blocking. The count doesn't matter.
         let _ = self.ready.read();
     }
 
-    /// Waits until something is complete, if there is anything to wait for.
+    /// Waits until a request is complete, if any is in flight.
     pub fn wait(&mut self) {
-        match &mut self.way {
-            Way::Uring(uring) => uring.wait(),
-            Way::Threads(threads) => threads.wait(),
+        match &mut self.backend {
+            Backend::Uring(uring) => uring.wait(),
+            Backend::Threads(threads) => threads.wait(),
         }
     }
 }
 
-/// The way by which it goes, and why not the other.
+/// Selects the backend, and says why it isn't io_uring if that was tried.
 fn choose(
     method: IoMethod,
     uring: Option<io::Result<Uring>>,
-    threads: impl FnOnce() -> Way,
-) -> io::Result<(Way, Option<io::Error>)> {
+    threads: impl FnOnce() -> Backend,
+) -> io::Result<(Backend, Option<io::Error>)> {
     match (method, uring) {
         (IoMethod::Uring, Some(Err(error))) => Err(error),
-        (_, Some(Ok(uring))) => Ok((Way::Uring(Box::new(uring)), None)),
+        (_, Some(Ok(uring))) => Ok((Backend::Uring(Box::new(uring)), None)),
         (_, Some(Err(error))) => Ok((threads(), Some(error))),
         (_, None) => Ok((threads(), None)),
     }
@@ -178,7 +179,7 @@ fn choose(
 
 impl<T> std::fmt::Debug for Engine<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("way", &self.describe()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("backend", &self.describe()).finish_non_exhaustive()
     }
 }
 

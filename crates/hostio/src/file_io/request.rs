@@ -1,31 +1,31 @@
-//! What can be done with a file.
+//! I/O requests.
 
-/// What is done with a file.
+/// An operation on a file.
 #[derive(Clone, Copy, Debug)]
 pub enum IoRequest<B> {
-    /// Fill these bytes.
+    /// Reads into these bytes.
     Read(B),
-    /// Write these bytes, to be complete as that says.
+    /// Writes these bytes.
     Write(B, Durable),
-    /// Bring to stable storage what was written (fdatasync(2)).
+    /// Flushes earlier writes to stable storage (fdatasync(2)).
     Sync,
-    /// Give up the room of so many bytes. Where the file can't, nothing happens.
+    /// Deallocates this many bytes. Does nothing if the file doesn't support it.
     Punch(u64),
-    /// Let so many bytes read as zeros; `unmap`: their room may be given up.
+    /// Zeroes a range.
     Zero {
-        /// How many.
+        /// Length in bytes.
         len: u64,
-        /// Whether their room may be given up.
+        /// Whether the range may be deallocated.
         unmap: bool,
-        /// When it is complete.
+        /// When the request is complete.
         durable: Durable,
     },
 }
 
-/// When a change of a file is complete.
+/// When a modification of a file is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
-    /// When the host has it.
+    /// When the host kernel has it.
     No,
     /// When it is on stable storage.
     Yes,

@@ -1,4 +1,4 @@
-//! One request on its way.
+//! A request in flight.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::request::{Durable, IoRequest};
 use crate::iovec::is_transient;
 use crate::{GuestBytes, IoSlices};
 
-/// What is done, without the memory.
+/// An [`IoRequest`] without its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Read,
@@ -22,7 +22,7 @@ pub(super) enum Operation {
     Zero { len: u64, unmap: bool, durable: Durable },
 }
 
-/// Everything that the kernel needs while it carries out a request: it keeps file and memory alive.
+/// Everything the kernel needs to execute a request. It keeps the file open and the memory mapped.
 pub(super) struct Task {
     number: u16,
     operation: Operation,
@@ -31,12 +31,12 @@ pub(super) struct Task {
     slices: IoSlices,
 }
 
-/// What comes after an answer of the kernel's.
+/// What to do after a step completes.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// The rest, or the next step, in the same way.
+    /// Submit the task again, for the rest or for the next step.
     Again,
-    /// Nothing.
+    /// The request is complete.
     Done(io::Result<()>),
 }
 
@@ -46,7 +46,7 @@ impl Task {
         Self { number, operation: Operation::Sync, file: None, offset: 0, slices }
     }
 
-    /// Which one it is, below the depth.
+    /// The task's number, below the depth.
     pub(super) fn number(&self) -> u16 {
         self.number
     }
@@ -63,7 +63,7 @@ impl Task {
         &self.slices
     }
 
-    /// `None` for one that was never prepared.
+    /// `None` if the task was never prepared.
     pub(super) fn file(&self) -> Option<&Arc<File>> {
         self.file.as_ref()
     }
@@ -92,13 +92,13 @@ impl Task {
         Ok(())
     }
 
-    /// Lets go of file and memory.
+    /// Releases file and memory.
     pub(super) fn clear(&mut self) {
         self.slices.clear();
         self.file = None;
     }
 
-    /// Carries out the whole of it, or its rest, and waits for that.
+    /// Executes the request, or the rest of it, synchronously.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let Some(file) = self.file.as_deref() else { return Ok(()) };
         match self.operation {
@@ -113,8 +113,8 @@ impl Task {
         }
     }
 
-    /// Goes on after the kernel's answer to an asynchronous step: a number of bytes, or a negative errno.
-    pub(super) fn answered(&mut self, answer: i32) -> Next {
+    /// Handles the result of an asynchronous step: a number of bytes, or a negative errno.
+    pub(super) fn continue_with(&mut self, answer: i32) -> Next {
         let Ok(count) = u64::try_from(answer) else {
             return self.failed(io::Error::from_raw_os_error(-answer));
         };
@@ -138,7 +138,8 @@ impl Task {
     fn failed(&mut self, error: io::Error) -> Next {
         let is_unsupported = error.raw_os_error() == Some(libc::EOPNOTSUPP);
         match self.operation {
-            // What the file system can't do, there are other ways to do; nothing at all, the kernel refuses.
+            // The synchronous path has fallbacks for what the file system doesn't support, and ignores an
+            // empty range, which the kernel refuses.
             Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
                 Next::Done(self.run())
             }
@@ -148,8 +149,8 @@ impl Task {
     }
 }
 
-/// How a range is given up, and how it is zeroed. Files and block devices both know these (fallocate(2)); of a block
-/// device, the kernel makes a discard or a write of zeros.
+/// fallocate(2) modes for deallocating and zeroing. They work on files and on block devices, where the kernel
+/// turns them into a discard or a write of zeros.
 pub(super) const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 pub(super) const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 
@@ -162,9 +163,9 @@ fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
 }
 
 fn zero(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-    let ways: &[FallocateFlags] = if unmap { &[PUNCH, ZERO] } else { &[ZERO] };
-    for way in ways {
-        match allocate(file, *way, offset, len) {
+    let modes: &[FallocateFlags] = if unmap { &[PUNCH, ZERO] } else { &[ZERO] };
+    for mode in modes {
+        match allocate(file, *mode, offset, len) {
             Err(Errno::OPNOTSUPP) => {}
             other => return Ok(other?),
         }
@@ -174,13 +175,13 @@ fn zero(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
 
 fn allocate(file: &File, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
     if len == 0 {
-        // fallocate(2) refuses that.
+        // fallocate(2) refuses an empty range.
         return Ok(());
     }
     rustix::io::retry_on_intr(|| fallocate(file, mode, offset, len))
 }
 
-/// Zeros to write from, aligned as O_DIRECT wants it on any disk.
+/// A source of zeros, aligned for O_DIRECT on any disk.
 #[repr(align(4096))]
 struct Zeros([u8; 64 << 10]);
 
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
     use crate::{GuestRange, GuestRanges};
 
-    /// A read of 1024 bytes, at 4096 of a file of zeros.
+    /// A read of 1024 bytes at 4096 of a file of zeros.
     fn reading() -> Task {
         let ram = GuestRam::new(&[0..1 << 20]).unwrap();
         let segments = [GuestRange { gpa: 0, len: 300 }, GuestRange { gpa: 0x1000, len: 724 }];
@@ -217,26 +218,26 @@ mod tests {
     #[test]
     fn short_read_goes_on_where_it_stopped() {
         let mut task = reading();
-        assert!(matches!(task.answered(512), Next::Again));
+        assert!(matches!(task.continue_with(512), Next::Again));
         assert_eq!((task.offset(), task.slices().len()), (4608, 512));
-        assert!(matches!(task.answered(512), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(512), Next::Done(Ok(()))));
     }
 
     #[test]
     fn read_of_nothing_is_the_end_of_the_file() {
-        let Next::Done(Err(error)) = reading().answered(0) else { panic!("it went on") };
+        let Next::Done(Err(error)) = reading().continue_with(0) else { panic!("expected an error") };
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn interrupted_read_is_done_again() {
-        assert!(matches!(reading().answered(-libc::EINTR), Next::Done(Ok(()))));
-        assert!(matches!(reading().answered(-libc::EAGAIN), Next::Done(Ok(()))));
+        assert!(matches!(reading().continue_with(-libc::EINTR), Next::Done(Ok(()))));
+        assert!(matches!(reading().continue_with(-libc::EAGAIN), Next::Done(Ok(()))));
     }
 
     #[test]
     fn other_errors_are_the_answer() {
-        let Next::Done(Err(error)) = reading().answered(-libc::EIO) else { panic!("it went on") };
+        let Next::Done(Err(error)) = reading().continue_with(-libc::EIO) else { panic!("expected an error") };
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 
@@ -244,18 +245,18 @@ mod tests {
     fn durable_zeros_are_synced_after_they_are_there() {
         let mut task = reading();
         task.operation = Operation::Zero { len: 512, unmap: false, durable: Durable::Yes };
-        assert!(matches!(task.answered(0), Next::Again));
+        assert!(matches!(task.continue_with(0), Next::Again));
         assert_eq!(task.operation(), Operation::Sync);
-        assert!(matches!(task.answered(0), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(0), Next::Done(Ok(()))));
     }
 
-    /// What a file system without such ranges says; the fallback writes.
+    /// The error of a file system without zeroing; the fallback writes.
     #[test]
     fn zeros_that_the_file_system_refuses_are_made_otherwise() {
         let mut task = reading();
         task.file.as_ref().unwrap().write_all_at(&[7; 200_000], 0).unwrap();
         task.operation = Operation::Zero { len: 100_000, unmap: false, durable: Durable::No };
-        assert!(matches!(task.answered(-libc::EOPNOTSUPP), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(-libc::EOPNOTSUPP), Next::Done(Ok(()))));
         let mut bytes = vec![1; 100_002];
         task.file.as_ref().unwrap().read_exact_at(&mut bytes, 4095).unwrap();
         assert_eq!((bytes[0], bytes[100_001]), (7, 7));

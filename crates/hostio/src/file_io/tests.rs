@@ -18,7 +18,7 @@ fn ram() -> GuestRam {
     GuestRam::new(&[0..RAM_LEN]).unwrap()
 }
 
-/// 64 KiB whose every byte is that of its position, modulo 251.
+/// 64 KiB; each byte is its position modulo 251.
 fn file() -> Arc<File> {
     let mut file = tempfile::tempfile().unwrap();
     let bytes: Vec<u8> = (0..65536_u32).map(|at| (at % 251) as u8).collect();
@@ -95,7 +95,7 @@ fn failures_are_told(method: IoMethod) {
     let segments = [GuestRange { gpa: 0, len: 1024 }];
     let buffers = GuestRanges::new(&ram, &segments);
     let mut engine = Engine::new(method, 4, "test").unwrap();
-    // Half of it is behind the end.
+    // Half of the range is past the end of the file.
     assert_eq!(engine.submit(Request::Read(buffers), &file, 65536 - 512, 1), Ok(()));
     assert_eq!(engine.submit(Request::Write(buffers, Durable::No), &read_only, 0, 2), Ok(()));
     let finished = finish(&mut engine);
@@ -113,7 +113,7 @@ fn full_engine_gives_the_request_back(method: IoMethod) {
     assert!(!engine.is_full());
 }
 
-/// The file's last owner is the engine, and what it does is done when it is gone.
+/// The engine is the last owner of the file, and dropping it completes what is in flight.
 fn drop_waits_for_what_is_in_flight(method: IoMethod) {
     let (ram, file) = (ram(), file());
     ram.memory().write_slice(&[5; 65536], GuestAddress(0)).unwrap();
@@ -132,7 +132,7 @@ fn drop_waits_for_what_is_in_flight(method: IoMethod) {
     assert_eq!(bytes, [5; 8 * 65536]);
 }
 
-/// A slot is used again, with other memory, many times.
+/// Slots are reused many times, with different memory.
 fn many_rounds_need_no_more_than_the_depth(method: IoMethod) {
     let (ram, file) = (ram(), file());
     let mut engine = Engine::new(method, 3, "test").unwrap();
@@ -154,8 +154,8 @@ fn many_rounds_need_no_more_than_the_depth(method: IoMethod) {
     assert_eq!(bytes, bytes_at(&file, 0, 65536));
 }
 
-/// Each behaviour, in both ways. Where io_uring is refused its tests fail and say so: they never pass unseen.
-macro_rules! both_ways {
+/// Each test, for both backends. If io_uring is refused, its tests fail and say so; they never pass silently.
+macro_rules! both_backends {
     ($($test:ident),* $(,)?) => {
         mod uring {
             $(#[test] fn $test() { super::$test(super::IoMethod::Uring) })*
@@ -166,7 +166,7 @@ macro_rules! both_ways {
     };
 }
 
-both_ways!(
+both_backends!(
     read_fills_scattered_memory,
     write_then_sync_is_in_the_file,
     zero_and_punch_leave_zeros,
@@ -180,14 +180,14 @@ fn refused() -> Option<io::Result<Uring>> {
     Some(Err(io::Error::from_raw_os_error(libc::EPERM)))
 }
 
-fn threads() -> Way {
-    Way::Threads(Threads::new(1, Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()), "test"))
+fn threads() -> Backend {
+    Backend::Threads(Threads::new(1, Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()), "test"))
 }
 
 #[test]
 fn uring_refused_makes_auto_use_threads_and_keep_the_reason() {
-    let (way, refusal) = choose(IoMethod::Auto, refused(), threads).unwrap();
-    assert!(matches!(way, Way::Threads(_)));
+    let (backend, refusal) = choose(IoMethod::Auto, refused(), threads).unwrap();
+    assert!(matches!(backend, Backend::Threads(_)));
     assert_eq!(refusal.unwrap().raw_os_error(), Some(libc::EPERM));
 }
 
@@ -202,5 +202,8 @@ fn describe_says_why_it_is_not_io_uring() {
     let mut engine: Engine<()> = Engine::new(IoMethod::Threads, 1, "test").unwrap();
     assert_eq!(engine.describe(), "threads");
     engine.refusal = Some(io::Error::from_raw_os_error(libc::ENOSYS));
-    assert_eq!(engine.describe(), "threads, as io_uring is refused: Function not implemented (os error 38)");
+    assert_eq!(
+        engine.describe(),
+        "threads, because io_uring is refused: Function not implemented (os error 38)"
+    );
 }

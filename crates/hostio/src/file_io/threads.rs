@@ -1,4 +1,4 @@
-//! I/O by threads that wait, where there is no io_uring.
+//! I/O by blocking threads, for hosts without io_uring.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,14 +9,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::task::Task;
 
-/// Threads for a device. One alone would let a flush keep the reads waiting; more than a few gain nothing on one disk.
+/// Threads per device. With one, a flush would block reads; more than a few gain nothing on one disk.
 const THREADS: usize = 4;
-/// Linux's limit of a thread's name, in bytes (TASK_COMM_LEN without its NUL).
+/// Linux's limit on thread names in bytes (TASK_COMM_LEN without its NUL).
 const NAME_LEN: usize = 15;
-/// Bytes of stack: a system call and what leads there.
+/// Stack size in bytes, enough for a system call and its callers.
 const STACK_LEN: usize = 64 << 10;
 
-/// A few threads, started with the first task.
+/// A thread pool, started with the first task.
 pub(super) struct Threads {
     shared: Arc<Shared>,
     name: String,
@@ -55,7 +55,7 @@ impl Threads {
             self.start();
         }
         if self.threads.is_empty() {
-            // A host without room for a thread: the device waits itself.
+            // The host can't create a thread: execute the task synchronously.
             let result = task.run();
             self.shared.finish(task, result);
             return;
@@ -64,7 +64,8 @@ impl Threads {
         self.shared.has_work.notify_one();
     }
 
-    /// Not before there is something to do: the thread of the device starts them, whose signals are blocked.
+    /// Called on the first submit, so that the threads inherit the device thread's signal mask, which blocks
+    /// signals.
     fn start(&mut self) {
         for _ in 0..THREADS {
             let shared = Arc::clone(&self.shared);
@@ -92,7 +93,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.shared.work().is_over = true;
         self.shared.has_work.notify_all();
-        // They finish what there is first.
+        // The threads finish queued tasks first.
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -126,7 +127,7 @@ impl Shared {
     fn finish(&self, task: Task, result: io::Result<()>) {
         self.done().push_back((task, result));
         self.has_done.notify_one();
-        // Non-blocking; at its counter's end it can be read anyway.
+        // Non-blocking. If the counter is at its maximum, it is readable anyway.
         let _ = self.ready.write(1);
     }
 }

@@ -1,4 +1,4 @@
-//! I/O by io_uring(7).
+//! I/O through io_uring(7).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -13,30 +13,31 @@ use vmm_sys_util::eventfd::EventFd;
 use super::request::Durable;
 use super::task::{Next, Operation, PUNCH, Task, ZERO};
 
-/// What must be known to the kernel (Linux 5.6 has all of it).
+/// Required opcodes, all in Linux 5.6.
 const OPCODES: [u8; 4] =
     [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
 
-/// A ring, and the tasks that the kernel has of it.
+/// A ring, and the tasks that the kernel is executing.
 ///
-/// A task that was submitted stays in `tasks`, unchanged, until its completion was taken from the ring. All unsafe code here
-/// rests on that, and nothing outside this file can break it: `tasks` is private, and dropping waits.
+/// A submitted task stays in `tasks`, unchanged, until its completion has been taken from the ring. All
+/// unsafe code here relies on that, and no code outside this file can break it: `tasks` is private, and
+/// dropping waits.
 pub(super) struct Uring {
     ring: IoUring,
-    /// By number.
+    /// By task number.
     tasks: Vec<Option<Task>>,
     in_flight: usize,
-    /// Keeps it open for the kernel to write.
+    /// Kept open for the kernel, which writes to it.
     _ready: Arc<EventFd>,
 }
 
 impl Uring {
-    /// A ring for `depth` tasks, which writes `ready` whenever one is complete.
+    /// Creates a ring for `depth` tasks, which signals `ready` when one completes.
     ///
     /// # Errors
-    /// The kernel has no io_uring, an older one, or refuses it by a sysctl or a filter.
+    /// The kernel has no io_uring or one that is too old, or a sysctl or a seccomp filter forbids it.
     pub(super) fn new(depth: u16, ready: &Arc<EventFd>) -> io::Result<Self> {
-        // The completion queue has twice the entries: never fewer than tasks.
+        // The completion queue has twice as many entries, so never fewer than there are tasks.
         let ring = IoUring::new(depth.into())?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -48,24 +49,25 @@ impl Uring {
         Ok(Self { ring, tasks, in_flight: 0, _ready: Arc::clone(ready) })
     }
 
-    /// Takes a task. The kernel sees it with the next [`dispatch`](Self::dispatch).
+    /// Queues a task. The kernel sees it at the next [`dispatch`](Self::dispatch).
     pub(super) fn submit(&mut self, task: Task) {
         let place = &mut self.tasks[usize::from(task.number())];
         assert!(place.is_none(), "a number is that of one task");
         let entry = entry(place.insert(task));
         self.in_flight += 1;
-        // SAFETY: what the entry points to must stay valid until it is complete: the list of pieces is on the heap, owned
-        // by the task, which lies in `tasks` until `completed` has its completion, and which nobody replaces (see the
-        // assertion) or changes meanwhile. Each piece names memory inside the mapping of guest RAM, which the list keeps
-        // mapped, and to which there is no Rust reference. The file is open: the task has an `Arc` of it.
+        // SAFETY: what the entry points to must stay valid until completion. The list of pieces is on the
+        // heap, owned by the task, which stays in `tasks` until `completed` takes its completion, and which
+        // nothing replaces (see the assertion) or changes in the meantime. Each piece is inside the mapping
+        // of guest RAM, which the list keeps mapped, and to which no Rust reference exists. The file is open:
+        // the task holds an `Arc` of it.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has an entry for each task");
     }
 
-    /// Gives the kernel what it hasn't seen.
+    /// Submits queued entries to the kernel.
     ///
     /// # Errors
-    /// The kernel can't take it now. It stays for the next time.
+    /// The kernel can't take them now. They stay queued for the next call.
     pub(super) fn dispatch(&mut self) -> io::Result<()> {
         while !self.ring.submission().is_empty() {
             match self.ring.submit() {
@@ -78,19 +80,19 @@ impl Uring {
         Ok(())
     }
 
-    /// A task that is complete.
+    /// Returns a completed task.
     pub(super) fn completed(&mut self) -> Option<(Task, io::Result<()>)> {
         loop {
             let completion = self.ring.completion().next()?;
             let number = completion.user_data() as usize;
-            // The kernel names those that it was given.
+            // The kernel returns only numbers that it was given.
             let mut task = self.tasks.get_mut(number)?.take()?;
             self.in_flight -= 1;
-            match task.answered(completion.result()) {
+            match task.continue_with(completion.result()) {
                 Next::Done(result) => return Some((task, result)),
                 Next::Again => {
                     self.submit(task);
-                    // If that fails, the device's next dispatch does it.
+                    // If this fails, the device's next dispatch submits it.
                     let _ = self.dispatch();
                 }
             }
@@ -99,7 +101,7 @@ impl Uring {
 
     pub(super) fn wait(&mut self) {
         if self.in_flight > 0 {
-            // An interrupted wait is one that the caller repeats.
+            // If interrupted, the caller waits again.
             let _ = self.ring.submit_and_wait(1);
         }
     }
@@ -115,7 +117,7 @@ impl Drop for Uring {
             }
             while self.completed().is_some() {}
             if attempts > ATTEMPTS {
-                // The kernel may still write to their memory: it must stay mapped for good.
+                // The kernel may still write to their memory, so it must stay mapped forever.
                 mem::forget(mem::take(&mut self.tasks));
                 return;
             }
@@ -123,10 +125,11 @@ impl Drop for Uring {
     }
 }
 
-/// How often the kernel may refuse to wait before the tasks are given up for lost. It never does but for want of memory.
+/// How many times the kernel may refuse to wait before the tasks are leaked. It refuses only if out of
+/// memory.
 const ATTEMPTS: u32 = 1000;
 
-/// What the kernel is told of a task.
+/// The submission queue entry of a task.
 fn entry(task: &Task) -> squeue::Entry {
     let fd = Fd(task.file().map_or(-1, |file| file.as_raw_fd()));
     let (pieces, count) = task.slices().raw();

@@ -1,4 +1,4 @@
-//! Guest memory and a stream socket.
+//! Guest memory and stream sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,13 +10,13 @@ use crate::GuestRanges;
 
 const RAM_LEN: u64 = 1 << 20;
 
-/// RAM of two regions that touch at 0x8000, and the bytes given one after another from 0x7ffe on, in reverse order of pieces.
-struct Laid {
+/// RAM in two regions that meet at 0x8000, with the pieces placed from 0x7ffe on, last piece first.
+struct Layout {
     ram: GuestRam,
     ranges: Vec<GuestRange>,
 }
 
-impl Laid {
+impl Layout {
     fn new(pieces: &[&[u8]]) -> Self {
         let ram = GuestRam::new(&[0..0x8000, 0x8000..RAM_LEN]).unwrap();
         let mut gpa = 0x7ffe;
@@ -53,8 +53,8 @@ impl Laid {
 #[test]
 fn stream_takes_the_pieces_in_their_order() {
     let (mut peer, socket) = UnixStream::pair().unwrap();
-    let laid = Laid::new(&[b"one ", b"and ", b"another"]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[b"one ", b"and ", b"another"]);
+    let mut slices = layout.slices();
     assert_eq!(slices.send_to(&socket).unwrap(), 15);
     assert!(slices.is_empty());
     let mut received = [0; 15];
@@ -65,10 +65,10 @@ fn stream_takes_the_pieces_in_their_order() {
 #[test]
 fn stream_that_is_full_takes_a_part_and_then_the_rest() {
     let (mut peer, socket) = UnixStream::pair().unwrap();
-    // More than the socket holds, in two pieces.
+    // More than the socket buffers hold, in two pieces.
     let (first, second) = (vec![1; 400_000], vec![2; 400_000]);
-    let laid = Laid::new(&[&first, &second]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[&first, &second]);
+    let mut slices = layout.slices();
     let mut sent = 0;
     let error = loop {
         match slices.send_to(&socket) {
@@ -95,8 +95,8 @@ fn stream_that_is_full_takes_a_part_and_then_the_rest() {
 fn stream_whose_other_end_is_gone_is_an_error_and_no_signal() {
     let (peer, socket) = UnixStream::pair().unwrap();
     drop(peer);
-    let laid = Laid::new(&[b"x"]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[b"x"]);
+    let mut slices = layout.slices();
     assert_eq!(slices.send_to(&socket).unwrap_err().kind(), ErrorKind::BrokenPipe);
     assert_eq!(slices.len(), 1);
 }
@@ -104,44 +104,44 @@ fn stream_whose_other_end_is_gone_is_an_error_and_no_signal() {
 #[test]
 fn stream_fills_the_pieces_in_their_order_and_no_more_than_these() {
     let (mut peer, socket) = UnixStream::pair().unwrap();
-    let laid = Laid::new(&[&[0; 3], &[0; 1], &[0; 6]]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[&[0; 3], &[0; 1], &[0; 6]]);
+    let mut slices = layout.slices();
     assert_eq!(slices.receive_from(&socket).unwrap_err().kind(), ErrorKind::WouldBlock);
     peer.write_all(b"12345").unwrap();
     assert_eq!(slices.receive_from(&socket).unwrap(), 5);
     assert_eq!(slices.len(), 5);
     peer.write_all(b"67890 and more").unwrap();
     assert_eq!(slices.receive_from(&socket).unwrap(), 5);
-    assert_eq!(laid.bytes(), b"1234567890");
+    assert_eq!(layout.bytes(), b"1234567890");
 }
 
 #[test]
 fn stream_at_its_end_gives_nothing() {
     let (peer, socket) = UnixStream::pair().unwrap();
     drop(peer);
-    let laid = Laid::new(&[&[0; 3]]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[&[0; 3]]);
+    let mut slices = layout.slices();
     assert_eq!(slices.receive_from(&socket).unwrap(), 0);
 }
 
 #[test]
 fn range_beyond_ram_is_refused_and_the_list_is_empty() {
-    let laid = Laid::new(&[b"one "]);
-    let mut slices = laid.slices();
+    let layout = Layout::new(&[b"one "]);
+    let mut slices = layout.slices();
     let ranges = [GuestRange { gpa: 0, len: 4 }, GuestRange { gpa: RAM_LEN - 2, len: 4 }];
-    let error = slices.fill(&GuestRanges::new(&laid.ram, &ranges)).unwrap_err();
+    let error = slices.fill(&GuestRanges::new(&layout.ram, &ranges)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!((slices.len(), slices.raw().1), (0, 0));
 }
 
 #[test]
 fn list_of_1024_pieces_is_taken_and_one_more_is_refused() {
-    let laid = Laid::new(&[]);
+    let layout = Layout::new(&[]);
     let ranges = vec![GuestRange { gpa: 0x1000, len: 1 }; 1025];
     let mut slices = IoSlices::with_capacity(4);
-    slices.fill(&GuestRanges::new(&laid.ram, &ranges[..1024])).unwrap();
+    slices.fill(&GuestRanges::new(&layout.ram, &ranges[..1024])).unwrap();
     assert_eq!((slices.len(), slices.raw().1), (1024, 1024));
-    let error = slices.fill(&GuestRanges::new(&laid.ram, &ranges)).unwrap_err();
+    let error = slices.fill(&GuestRanges::new(&layout.ram, &ranges)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(slices.is_empty());
 }

@@ -1,4 +1,4 @@
-//! What a loop device says of itself (LOOP_GET_STATUS64; Linux, include/uapi/linux/loop.h).
+//! A loop device's status (LOOP_GET_STATUS64; Linux, include/uapi/linux/loop.h).
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -28,24 +28,24 @@ struct LoopInfo {
     init: [u64; 2],
 }
 
-/// What a loop device takes its bytes from. The numbers are those of stat(2): the kernel asks the file system as stat(2) does
-/// (drivers/block/loop.c, `loop_get_status`), and its encoding of a device's number is the one of x86_64's and glibc's `dev_t`.
+/// What backs a loop device. Numbers are as in stat(2): the kernel queries the file system in the same way
+/// (drivers/block/loop.c, `loop_get_status`), and encodes device numbers like `dev_t` of x86_64 and glibc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) dev: u64,
     pub(super) ino: u64,
-    /// The number of the block device that the backing file is; 0 for a regular file.
+    /// Device number of the backing block device; 0 for a regular file.
     pub(super) rdev: u64,
-    /// The first of its bytes that are the device's.
+    /// Offset in the backing file at which the device starts.
     pub(super) offset: u64,
-    /// How many there are at most; 0 for all to the end.
+    /// Maximum length of the device in bytes; 0 for up to the end of the file.
     pub(super) size_limit: u64,
 }
 
-/// Asks an open loop device, or a partition of one.
+/// Queries an open loop device, or a partition of one.
 ///
 /// # Errors
-/// `ENXIO`: it has no backing file. Anything else may be a device of another kind.
+/// `ENXIO`: it has no backing file. Other errors may mean that it isn't a loop device.
 pub(super) fn status(device: &File) -> io::Result<Status> {
     let mut info = LoopInfo {
         device: 0,
@@ -62,8 +62,9 @@ pub(super) fn status(device: &File) -> io::Result<Status> {
         encrypt_key: [0; 32],
         init: [0; 2],
     };
-    // SAFETY: the descriptor is open, `device` is borrowed. The call writes one struct loop_info64, which `LoopInfo` is in length
-    // and layout, borrowed for us alone; every value of its fields is one. Drivers of other block devices don't know the number.
+    // SAFETY: the descriptor is open, `device` is borrowed. The call writes one struct loop_info64, whose
+    // size and layout `LoopInfo` has; it is exclusively borrowed, and any value of its fields is valid. Other
+    // block drivers don't know the ioctl number.
     let returned = unsafe { ioctl_with_mut_ref(device, GET_STATUS, &mut info) };
     if returned < 0 {
         return Err(io::Error::last_os_error());
@@ -73,7 +74,7 @@ pub(super) fn status(device: &File) -> io::Result<Status> {
 }
 
 impl Status {
-    /// Whether a byte of the backing file is both this device's and the other's, if both have the same file.
+    /// Whether this device and `other` overlap, if both are backed by the same file.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         let end = |status: &Self| match status.size_limit {
             0 => u64::MAX,
@@ -87,7 +88,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    /// As the kernel's header has it.
+    /// The size in the kernel's header.
     #[test]
     fn structure_is_as_long_as_the_kernels() {
         assert_eq!(size_of::<LoopInfo>(), 232);

@@ -1,4 +1,4 @@
-//! Where a guest stops, and why it has.
+//! Breakpoints, and the reasons for debug stops.
 
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
@@ -9,45 +9,46 @@ use kvm_bindings::{
 const DEBUG_VECTOR: u32 = 1;
 /// Vector of `int3`.
 const BREAKPOINT_VECTOR: u32 = 3;
-/// DR6: the breakpoints 0 to 3 that were met, one bit each (Intel SDM volume 3 §18.2.3).
+/// DR6 bits of breakpoints 0 to 3 that were hit (Intel SDM volume 3 §18.2.3).
 const DR6_BREAKPOINTS: u64 = 0xf;
 /// DR6.BS: a single step.
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// DR7: bit 10 always reads as 1 (Intel SDM volume 3 §18.2.4).
 const DR7_ALWAYS_SET: u64 = 1 << 10;
 
-/// Where a guest stops, with [`Exit::Debug`](crate::Exit::Debug). The default is nowhere.
+/// Breakpoints, which stop the guest with [`Exit::Debug`](crate::Exit::Debug). There are none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Breakpoints {
-    /// The processor's four, for code and data. While there is one, the guest's own debug registers have no effect.
+    /// The processor's four, for code and data. While any is set, the guest's own debug registers have no
+    /// effect.
     pub hardware: [Option<HardwareBreakpoint>; 4],
-    /// Whether `int3`, which the monitor has written over the guest's code, stops the guest instead of raising its exception. A
-    /// software KVM may raise the exception all the same.
+    /// Whether `int3`, written over guest code by the monitor, stops the guest instead of raising an
+    /// exception. A software KVM may raise the exception anyway.
     pub software: bool,
 }
 
-/// An address that the processor watches.
+/// A hardware breakpoint or watchpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HardwareBreakpoint {
-    /// Linear address, a multiple of the length that is watched.
+    /// Linear address, aligned to the watched length.
     pub address: u64,
-    /// What stops the guest there.
+    /// The kind of access that stops the guest.
     pub on: BreakOn,
 }
 
-/// Which use of an address stops the guest.
+/// The kind of access for which a hardware breakpoint stops the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakOn {
-    /// Executing the instruction there: the guest stops before it, and would stop there again. To pass, take the breakpoint
-    /// away for a single step.
+    /// Execution of the instruction at the address. The guest stops before it, and would stop there again; to
+    /// continue, remove the breakpoint for a single step.
     Execute,
-    /// A store: the guest stops after it. A software KVM may not watch data.
+    /// A store. The guest stops after it. A software KVM may not support this.
     Write(WatchLen),
-    /// A load or a store: the guest stops after it. A software KVM may not watch data.
+    /// A load or a store. The guest stops after it. A software KVM may not support this.
     ReadWrite(WatchLen),
 }
 
-/// How many bytes are watched.
+/// Number of bytes watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchLen {
     /// 1 byte.
@@ -60,34 +61,34 @@ pub enum WatchLen {
     Eight,
 }
 
-/// Why and where a guest has stopped.
+/// Where and why the guest stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DebugStop {
-    /// Linear address of the instruction that comes next; of a software breakpoint that of the `int3`.
+    /// Linear address of the next instruction; for a software breakpoint, of the `int3`.
     pub pc: u64,
-    /// The exception that KVM has caught: 1 (debug) or 3 (breakpoint).
+    /// The exception that KVM intercepted: 1 (debug) or 3 (breakpoint).
     pub exception: u32,
-    /// DR6 of the stop: what was met. Bits of breakpoints that aren't set are clear.
+    /// DR6: the conditions that were met. Bits of breakpoints that aren't set are clear.
     pub dr6: u64,
-    /// DR7 of the stop: what was watched. Some KVMs leave it 0.
+    /// DR7: the breakpoints that were enabled. Some KVMs leave it 0.
     pub dr7: u64,
 }
 
-/// What stopped a guest.
+/// The cause of a debug stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCause {
-    /// The hardware breakpoint with this number, the lowest if several were met.
+    /// The hardware breakpoint with this index, the lowest if several were hit.
     Hardware(usize),
     /// An `int3`.
     Software,
     /// The end of a single step.
     SingleStep,
-    /// None of these, such as a task switch with its debug bit set.
+    /// Another cause, such as a task switch with the debug trap bit set.
     Other,
 }
 
 impl DebugStop {
-    /// What stopped the guest. A breakpoint that is met by a single step counts as the breakpoint.
+    /// The cause of the stop. A breakpoint hit by a single step counts as the breakpoint.
     pub fn cause(&self) -> StopCause {
         match self.exception {
             BREAKPOINT_VECTOR => StopCause::Software,
@@ -101,7 +102,7 @@ impl DebugStop {
 }
 
 impl BreakOn {
-    /// R/W and LEN of DR7, R/W in the lower two bits.
+    /// R/W and LEN of DR7, with R/W in the lower two bits.
     fn dr7_bits(self) -> u64 {
         match self {
             Self::Execute => 0b00_00,
@@ -122,7 +123,7 @@ impl WatchLen {
     }
 }
 
-/// All that KVM_SET_GUEST_DEBUG sets at once.
+/// The state that KVM_SET_GUEST_DEBUG sets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GuestDebug {
     pub(super) breakpoints: Breakpoints,
@@ -130,8 +131,8 @@ pub(crate) struct GuestDebug {
 }
 
 impl GuestDebug {
-    /// What KVM says of a stop. A processor may set the bit of a breakpoint that is disabled (Intel SDM volume 3 §18.2.3), as one
-    /// at address 0 whenever the instruction pointer is 0.
+    /// Decodes a debug exit. A processor may set DR6 bits of disabled breakpoints (Intel SDM volume 3
+    /// §18.2.3), for example of one at address 0 whenever the instruction pointer is 0; they are cleared.
     pub(crate) fn stop(&self, debug: kvm_debug_exit_arch) -> DebugStop {
         let bits =
             self.breakpoints.hardware.iter().enumerate().filter(|(_, breakpoint)| breakpoint.is_some());
@@ -140,14 +141,15 @@ impl GuestDebug {
         DebugStop { pc: debug.pc, exception: debug.exception, dr6, dr7: debug.dr7 }
     }
 
-    /// What KVM is given.
+    /// Encodes the state for KVM_SET_GUEST_DEBUG.
     pub(super) fn encode(&self) -> kvm_guest_debug {
         let mut debug = kvm_guest_debug::default();
         let mut dr7 = DR7_ALWAYS_SET;
         for (i, breakpoint) in self.breakpoints.hardware.iter().enumerate() {
             let Some(breakpoint) = breakpoint else { continue };
             debug.arch.debugreg[i] = breakpoint.address;
-            // Enabled for all tasks: bit 1 of a pair of bits for each. R/W and LEN: four bits for each, from bit 16 on.
+            // Global enable: bit 1 of each breakpoint's pair. R/W and LEN: four bits per breakpoint, from bit
+            // 16 on.
             dr7 |= 0b10 << (2 * i) | breakpoint.on.dr7_bits() << (16 + 4 * i);
         }
         if dr7 != DR7_ALWAYS_SET {
@@ -199,7 +201,8 @@ mod tests {
 
     #[test]
     fn stop_has_no_bits_of_breakpoints_that_are_not_set() {
-        // As an emulated AMD processor has it after a step to address 0, where the unused debug registers point.
+        // As reported by an emulated AMD processor after a step to address 0, to which the unused debug
+        // registers point.
         let debug = kvm_debug_exit_arch { exception: 1, dr6: 0xffff_4fff, ..Default::default() };
         assert_eq!(GuestDebug::default().stop(debug).cause(), StopCause::SingleStep);
         let mut breakpoints = Breakpoints::default();

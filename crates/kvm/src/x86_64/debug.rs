@@ -1,4 +1,4 @@
-//! Stopping a guest: after each instruction, or at breakpoints.
+//! Single steps and breakpoints.
 
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -7,10 +7,11 @@ use crate::error::Named;
 use crate::{Error, KvmVcpu};
 
 impl KvmVcpu {
-    /// Whether the vCPU comes back with [`Exit::Debug`](crate::Exit::Debug) after each instruction from now on. Breakpoints stay.
+    /// Enables or disables single steps: an [`Exit::Debug`](crate::Exit::Debug) after each instruction.
+    /// Breakpoints are unaffected.
     ///
-    /// KVM sets the guest's trap flag for it. Set it again before each entry: the processor clears the flag when it delivers an
-    /// interrupt, and KVM itself when it has emulated an instruction.
+    /// KVM implements it by setting the guest's trap flag. Enable it again before each entry: the processor
+    /// clears the flag when it delivers an interrupt, and KVM clears it after emulating an instruction.
     ///
     /// # Errors
     /// The ioctl failed.
@@ -18,7 +19,7 @@ impl KvmVcpu {
         self.set_guest_debug(GuestDebug { single_step: on, ..self.guest_debug })
     }
 
-    /// Where the guest stops from now on, instead of where it did before. Single steps stay.
+    /// Replaces the breakpoints. Single-step mode is unaffected.
     ///
     /// # Errors
     /// The ioctl failed.
@@ -26,8 +27,8 @@ impl KvmVcpu {
         self.set_guest_debug(GuestDebug { breakpoints, ..self.guest_debug })
     }
 
-    /// Clears the trap flag in the flags that the guest's last instruction, a `pushf`, has stored. For a single step KVM sets
-    /// that flag, and a processor stores it.
+    /// Clears the trap flag in the flags that the guest's last instruction, a `pushf`, stored. KVM sets that
+    /// flag for a single step, and the processor stores it.
     ///
     /// # Errors
     /// The guest's stack isn't in its memory, or an ioctl failed.
@@ -38,7 +39,8 @@ impl KvmVcpu {
             (0, _) => (sregs.ss.base + regs.rsp) & 0xffff_ffff,
             _ => regs.rsp,
         };
-        // Bit 8 of the flags is the lowest of their second byte. The second byte is in the page of the first: a stack is even.
+        // TF is bit 8, the lowest bit of the second byte. Both bytes are in the same page: stack pointers are
+        // even.
         let gpa = self.fd.translate_gva(stack).named("KVM_TRANSLATE")?.physical_address;
         let flags = GuestAddress(gpa + 1);
         for ram in &self.memory.ram {

@@ -1,4 +1,4 @@
-//! What a VM and a vCPU are on x86_64.
+//! The x86_64 parts of VMs and vCPUs.
 
 mod breakpoints;
 mod debug;

@@ -1,15 +1,16 @@
-//! Lists of model-specific registers.
+//! Reading and writing lists of MSRs.
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
 use crate::error::Named;
 use crate::{Error, KvmVcpu};
 
-/// The most registers that KVM takes at once: fewer than its MAX_IO_MSRS, which is 256 (Linux, arch/x86/kvm/x86.c, msr_io).
+/// Maximum number of MSRs per ioctl: KVM requires fewer than its MAX_IO_MSRS, 256 (Linux, arch/x86/kvm/x86.c,
+/// msr_io).
 const MSRS_AT_ONCE: usize = 255;
 
 impl KvmVcpu {
-    /// Reads those of the registers that this vCPU has.
+    /// Reads the MSRs, skipping those that this vCPU lacks.
     pub(crate) fn msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
         read_msrs(indices, |asked| {
             let entries: Vec<_> =
@@ -20,8 +21,8 @@ impl KvmVcpu {
         })
     }
 
-    /// Sets the registers. One that KVM refuses is an error, unless it has the value already or the value is zero and the vCPU doesn't
-    /// have the register.
+    /// Sets the MSRs. It is an error if KVM refuses one, unless that MSR has the value already, or the value
+    /// is zero and the vCPU lacks the MSR.
     pub(crate) fn set_msrs_or_same(&self, msrs: &[kvm_msr_entry]) -> Result<(), Error> {
         write_msrs(
             msrs,
@@ -34,8 +35,8 @@ impl KvmVcpu {
     }
 }
 
-/// Reads registers by `get`, which takes at most [`MSRS_AT_ONCE`] and returns those before the first that KVM refuses. That one is
-/// left out.
+/// Reads MSRs with `get`, which takes at most [`MSRS_AT_ONCE`] and returns those before the first that KVM
+/// refuses. The refused one is skipped.
 fn read_msrs(
     indices: &[u32],
     mut get: impl FnMut(&[u32]) -> Result<Vec<kvm_msr_entry>, Error>,
@@ -51,8 +52,8 @@ fn read_msrs(
     Ok(found)
 }
 
-/// Sets registers by `set`, which takes at most [`MSRS_AT_ONCE`] and returns how many of them KVM took. A refused one is read by
-/// `get`: it must have the value already, or not exist and the value be zero.
+/// Sets MSRs with `set`, which takes at most [`MSRS_AT_ONCE`] and returns how many KVM accepted. A refused
+/// MSR is read with `get`: it must have the value already, or not exist while the value is zero.
 fn write_msrs(
     msrs: &[kvm_msr_entry],
     mut set: impl FnMut(&[kvm_msr_entry]) -> Result<usize, Error>,
@@ -74,7 +75,7 @@ fn write_msrs(
     Ok(())
 }
 
-/// The error of a list that is longer than KVM takes.
+/// The error for a list longer than KVM accepts.
 fn too_many_msrs() -> Error {
     Error::Ioctl { name: "KVM_GET_MSRS", source: std::io::Error::from_raw_os_error(libc::E2BIG) }
 }
@@ -83,16 +84,16 @@ fn too_many_msrs() -> Error {
 mod tests {
     use super::*;
 
-    /// IA32_S_CET, which a host without shadow stacks hasn't got.
+    /// IA32_S_CET, which hosts without shadow stacks lack.
     const S_CET: u32 = 0x6a2;
-    /// IA32_XFD, of AMX.
+    /// IA32_XFD, part of AMX.
     const XFD: u32 = 0x1c4;
 
     fn msr(index: u32, data: u64) -> kvm_msr_entry {
         kvm_msr_entry { index, data, ..Default::default() }
     }
 
-    /// A KVM that has all registers but `missing`, each with its index as its value.
+    /// A KVM with all MSRs except `missing`; each has its index as its value.
     fn get(asked: &[u32], missing: &[u32]) -> Vec<kvm_msr_entry> {
         assert!(asked.len() < 256, "KVM refuses the whole list otherwise");
         let has = asked.iter().take_while(|index| !missing.contains(index));
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(lens, [255, 255, 90]);
     }
 
-    /// Sets registers of which the host refuses `index`, and has `value` in it.
+    /// Sets MSRs on a host that refuses `index`, whose current value is `value`.
     fn write(msrs: &[kvm_msr_entry], index: u32, value: Option<u64>) -> (Result<(), Error>, Vec<u32>) {
         let mut taken = Vec::new();
         let set = |now: &[kvm_msr_entry]| {

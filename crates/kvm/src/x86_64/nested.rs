@@ -1,4 +1,4 @@
-//! The state of nested virtualization: that of a vCPU whose guest runs guests of its own.
+//! Nested virtualization state: the state of a vCPU whose guest is itself a hypervisor.
 
 use std::io;
 
@@ -9,26 +9,27 @@ use kvm_bindings::{
 use crate::error::Named;
 use crate::{Error, KvmVcpu, ioctls};
 
-/// Bytes of struct kvm_nested_state before its data.
+/// Size of struct kvm_nested_state without its data.
 const PREFIX_LEN: usize = size_of::<kvm_nested_state>();
-/// Bytes of the header of either format, after flags, format and size.
+/// Size of the header of either format, which follows flags, format and size.
 const HEADER_LEN: usize = PREFIX_LEN - 8;
 
-/// A vCPU's state of nested virtualization (KVM api.rst KVM_GET_NESTED_STATE).
+/// A vCPU's nested virtualization state (KVM api.rst KVM_GET_NESTED_STATE).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NestedState {
     /// KVM_STATE_NESTED_FORMAT_VMX or KVM_STATE_NESTED_FORMAT_SVM.
     pub format: u16,
-    /// KVM_STATE_NESTED_*, such as KVM_STATE_NESTED_GUEST_MODE: the vCPU runs its guest's guest.
+    /// KVM_STATE_NESTED_*, such as KVM_STATE_NESTED_GUEST_MODE: the vCPU is running the nested guest.
     pub flags: u16,
-    /// struct kvm_vmx_nested_state_hdr or kvm_svm_nested_state_hdr: where the guest keeps its control blocks.
+    /// struct kvm_vmx_nested_state_hdr or kvm_svm_nested_state_hdr: the addresses of the guest's control
+    /// blocks.
     pub header: [u8; HEADER_LEN],
-    /// The control blocks that KVM holds a copy of; empty if it holds none.
+    /// The control blocks of which KVM holds a copy; may be empty.
     pub data: Vec<u8>,
 }
 
 impl NestedState {
-    /// Of what KVM has written.
+    /// Parses what KVM wrote.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (prefix, rest) = bytes.split_at_checked(PREFIX_LEN)?;
         let size = u32::from_ne_bytes(prefix[4..8].try_into().ok()?) as usize;
@@ -40,7 +41,7 @@ impl NestedState {
         })
     }
 
-    /// struct kvm_nested_state and its data.
+    /// A struct kvm_nested_state followed by its data.
     fn to_bytes(&self) -> Vec<u8> {
         let size = self.len() as u32;
         let words = [self.flags.to_ne_bytes(), self.format.to_ne_bytes()].concat();
@@ -51,10 +52,10 @@ impl NestedState {
         PREFIX_LEN + self.data.len()
     }
 
-    /// Whether the guest doesn't use nested virtualization: the state is that of a vCPU after a reset.
+    /// Whether the guest doesn't use nested virtualization: the state equals that after a reset.
     fn is_unused(&self) -> bool {
         let unused = match u32::from(self.format) {
-            // The physical address that VMXON was given.
+            // vmxon_pa, the operand of VMXON.
             KVM_STATE_NESTED_FORMAT_VMX => self.flags == 0 && self.header[..8] == [0xff; 8],
             KVM_STATE_NESTED_FORMAT_SVM => u32::from(self.flags) == KVM_STATE_NESTED_GIF_SET,
             _ => false,
@@ -62,8 +63,8 @@ impl NestedState {
         unused && self.data.is_empty()
     }
 
-    /// Whether to set this state on a vCPU that has the state `host`, if KVM has such a state at all, and for which KVM takes up to
-    /// `max` bytes. One that isn't used needs no such host.
+    /// Whether to set this state on a vCPU with the nested state `host` (`None` if KVM has no such state),
+    /// for which KVM accepts up to `max` bytes. Unused state needs no support from the host.
     fn is_for(&self, host: Option<&Self>, max: usize) -> Result<bool, Error> {
         match host {
             Some(host) if host.format == self.format && self.len() <= max => Ok(true),
@@ -74,7 +75,7 @@ impl NestedState {
 }
 
 impl KvmVcpu {
-    /// `None` where KVM has no such state.
+    /// The nested state; `None` if KVM has no such state.
     pub(super) fn nested_state(&self) -> Result<Option<NestedState>, Error> {
         if self.lens.nested < PREFIX_LEN {
             return Ok(None);
@@ -99,10 +100,10 @@ mod tests {
 
     use super::*;
 
-    /// What KVM takes with SVM: the structure and a VMCB of 4 KiB.
+    /// Size with SVM: the structure and a 4 KiB VMCB.
     const SVM_LEN: usize = PREFIX_LEN + 0x1000;
 
-    /// As KVM has it after a reset.
+    /// The state after a reset.
     fn svm() -> NestedState {
         NestedState { format: 1, flags: 0x100, header: [0; HEADER_LEN], data: Vec::new() }
     }
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn nested_state_is_kvms_structure_and_its_data() {
         let bytes = in_guest().to_bytes();
-        // Flags, format, and the size of all: struct kvm_nested_state.
+        // struct kvm_nested_state: flags, format and total size.
         assert_eq!(bytes[..8], [1, 1, 1, 0, 0x80, 0x10, 0, 0]);
         assert_eq!(bytes.len(), SVM_LEN);
         assert_eq!(NestedState::from_bytes(&bytes), Some(in_guest()));
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn nested_state_of_the_hosts_format_is_set() {
         assert!(in_guest().is_for(Some(&svm()), SVM_LEN).unwrap());
-        // Also over that of a vCPU which is in a guest.
+        // Even if the vCPU is running a nested guest.
         assert!(svm().is_for(Some(&in_guest()), SVM_LEN).unwrap());
         assert!(vmx().is_for(Some(&vmx()), SVM_LEN).unwrap());
     }
@@ -155,12 +156,12 @@ mod tests {
 
     #[test]
     fn nested_state_that_is_used_is_refused_by_another_host() {
-        let message = "the vCPU's guest uses SVM for guests of its own (4224 bytes of state), which this host's KVM doesn't offer: restore it \
+        let message = "the vCPU has SVM nested state (4224 bytes), which this host's KVM doesn't support: restore it \
             on a host with the same processor vendor and nested virtualization (`nested=1` of kvm_intel or kvm_amd)";
         assert_eq!(refusal(in_guest().is_for(None, 0)), message);
         assert_eq!(refusal(in_guest().is_for(Some(&vmx()), SVM_LEN)), message);
         let on = NestedState { header: [0; HEADER_LEN], ..vmx() };
-        assert!(refusal(on.is_for(Some(&svm()), SVM_LEN)).contains("uses VMX"));
+        assert!(refusal(on.is_for(Some(&svm()), SVM_LEN)).contains("has VMX nested state"));
     }
 
     #[test]
@@ -173,6 +174,6 @@ mod tests {
     #[test]
     fn nested_state_of_an_unknown_format_is_refused() {
         let other = NestedState { format: 2, ..svm() };
-        assert!(refusal(other.is_for(Some(&svm()), SVM_LEN)).contains("uses format 2"));
+        assert!(refusal(other.is_for(Some(&svm()), SVM_LEN)).contains("has format 2 nested state"));
     }
 }

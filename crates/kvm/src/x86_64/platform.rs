@@ -1,4 +1,4 @@
-//! The in-kernel parts of a PC.
+//! In-kernel PC hardware.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use vmm_arch::msr;
 use crate::error::Named;
 use crate::{Error, Kvm, KvmVcpu, Vm};
 
-/// Ids of 32 bits wherever KVM takes or gives one, and no broadcast to 255.
+/// Use 32-bit ids in all KVM interfaces, and don't treat 255 as broadcast.
 const X2APIC_FLAGS: u32 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
 impl Kvm {
-    /// The model-specific registers that a vCPU's state is made of: those that KVM lists, and those that it may have beside them.
-    /// Each is there once.
+    /// The MSRs that make up a vCPU's state: those that KVM lists, and those that it may support without
+    /// listing them. Without duplicates.
     ///
     /// # Errors
     /// The ioctl failed.
@@ -26,43 +26,43 @@ impl Kvm {
         Ok(all.into_iter().collect())
     }
 
-    /// Whether the local APIC's timer has a TSC-deadline mode, which KVM_GET_SUPPORTED_CPUID leaves out.
+    /// Whether the local APIC timer has a TSC-deadline mode, which KVM_GET_SUPPORTED_CPUID doesn't report.
     pub fn has_tsc_deadline(&self) -> bool {
         self.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0
     }
 
-    /// Whether [`Vm::enable_x2apic_ids`] can do what it promises.
+    /// Whether the host supports [`Vm::enable_x2apic_ids`].
     pub fn has_x2apic_ids(&self) -> bool {
         self.capability(KVM_CAP_X2APIC_API) & X2APIC_FLAGS as i32 == X2APIC_FLAGS as i32
     }
 }
 
 impl Vm {
-    /// Tells KVM where in guest-physical memory it may keep four pages of its own: one with an identity map
-    /// and three with a task state segment, which Intel processors without unrestricted guests need to run
-    /// real mode. Call it before any vCPU exists.
+    /// Sets the guest-physical addresses of four pages that KVM reserves: one for an identity map and three
+    /// for a task state segment. Intel processors without unrestricted guest mode need them to run real mode.
+    /// Call it before creating vCPUs.
     ///
     /// # Errors
-    /// The ioctls failed, as they do once a vCPU exists.
+    /// An ioctl failed; they do if a vCPU exists.
     pub fn set_reserved_pages(&self, identity_map: u64, tss: u64) -> Result<(), Error> {
         self.fd.set_identity_map_address(identity_map).named("KVM_SET_IDENTITY_MAP_ADDR")?;
         self.fd.set_tss_address(tss as usize).named("KVM_SET_TSS_ADDR")
     }
 
-    /// Creates two 8259s, an IO-APIC, an 8254 timer, and a local APIC for each vCPU to come.
+    /// Creates two 8259s, an IO-APIC, an 8254 timer, and a local APIC for each future vCPU.
     ///
-    /// The timer's speaker port 0x61 answers too: kernels calibrate with it.
+    /// The timer includes speaker port 0x61, which kernels use for calibration.
     ///
     /// # Errors
-    /// The ioctls failed, as they do once a vCPU exists.
+    /// An ioctl failed; they do if a vCPU exists.
     pub fn create_irqchip_and_pit(&self) -> Result<(), Error> {
         self.fd.create_irq_chip().named("KVM_CREATE_IRQCHIP")?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         self.fd.create_pit2(pit).named("KVM_CREATE_PIT2")
     }
 
-    /// Lets interrupts reach vCPUs whose ids, which are their APIC ids, have more than 8 bits; 255 is then an id like any
-    /// other (KVM api.rst, KVM_CAP_X2APIC_API). Call it before any vCPU exists.
+    /// Allows vCPU ids, which are their APIC ids, of more than 8 bits; 255 becomes an ordinary id (KVM
+    /// api.rst, KVM_CAP_X2APIC_API). Call it before creating vCPUs.
     ///
     /// # Errors
     /// The host lacks the capability, or one of its two flags.
@@ -74,8 +74,8 @@ impl Vm {
 }
 
 impl KvmVcpu {
-    /// How fast the guest's TSC runs, in kHz (KVM api.rst, KVM_GET_TSC_KHZ); `None` where the host doesn't know it, as one whose
-    /// own TSC isn't stable.
+    /// The frequency of the guest's TSC in kHz (KVM api.rst, KVM_GET_TSC_KHZ); `None` if the host doesn't
+    /// know it, for example because its own TSC isn't stable.
     pub fn tsc_khz(&self) -> Option<u32> {
         self.fd.get_tsc_khz().ok().filter(|khz| *khz > 0)
     }

@@ -1,4 +1,4 @@
-//! A vCPU's registers.
+//! A vCPU's registers and CPUID.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
@@ -6,15 +6,15 @@ use crate::error::Named;
 use crate::{Error, KvmVcpu};
 
 impl KvmVcpu {
-    /// The general registers.
+    /// The general-purpose registers.
     ///
     /// # Errors
-    /// The ioctl failed. So for all of these.
+    /// The ioctl failed.
     pub fn regs(&self) -> Result<kvm_regs, Error> {
         self.fd.get_regs().named("KVM_GET_REGS")
     }
 
-    /// Sets the general registers.
+    /// Sets the general-purpose registers.
     ///
     /// # Errors
     /// The ioctl failed.
@@ -22,7 +22,7 @@ impl KvmVcpu {
         self.fd.set_regs(regs).named("KVM_SET_REGS")
     }
 
-    /// Segments, descriptor tables, control registers, APIC base.
+    /// Segments, descriptor tables, control registers and APIC base.
     ///
     /// # Errors
     /// The ioctl failed.
@@ -30,18 +30,18 @@ impl KvmVcpu {
         self.fd.get_sregs().named("KVM_GET_SREGS")
     }
 
-    /// Sets segments, descriptor tables, control registers, APIC base. Start from [`sregs`](Self::sregs).
+    /// Sets segments, descriptor tables, control registers and APIC base. Start from [`sregs`](Self::sregs).
     ///
     /// # Errors
-    /// The ioctl failed, or the state is one that no processor can be in.
+    /// The ioctl failed, or no processor can be in that state.
     pub fn set_sregs(&self, sregs: &kvm_sregs) -> Result<(), Error> {
         self.fd.set_sregs(sregs).named("KVM_SET_SREGS")
     }
 
-    /// Sets what the processor says of itself. Before MSRs, and before the vCPU first runs.
+    /// Sets the guest's CPUID. Call it before setting MSRs and before the vCPU first runs.
     ///
     /// # Errors
-    /// More entries than KVM takes (256), or values that it refuses.
+    /// There are more entries than KVM accepts (256), or it refuses their values.
     pub fn set_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), Error> {
         let too_many = |_| Error::Ioctl { name: "KVM_SET_CPUID2", source: out_of_room() };
         let cpuid = CpuId::from_entries(entries).map_err(too_many)?;
@@ -49,7 +49,7 @@ impl KvmVcpu {
     }
 }
 
-/// What KVM itself says to a list that is too long.
+/// KVM's own error for a list that is too long.
 fn out_of_room() -> std::io::Error {
     std::io::Error::from_raw_os_error(libc::E2BIG)
 }

@@ -1,4 +1,4 @@
-//! The state of a vCPU, for a person to read.
+//! A human-readable report of a vCPU's state.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use crate::KvmVcpu;
 /// The longest x86 instruction, in bytes.
 const MAX_INSTRUCTION_LEN: usize = 15;
 
-/// The registers of a vCPU, and the bytes at its instruction pointer.
+/// A vCPU's registers and the bytes at its instruction pointer.
 #[derive(Clone, Debug, Default)]
 pub struct VcpuReport {
-    /// General registers.
+    /// General-purpose registers.
     pub regs: kvm_regs,
     /// Segments and control registers.
     pub sregs: kvm_sregs,
-    /// Up to 15 bytes at the instruction pointer; empty where it points to no memory.
+    /// Up to 15 bytes at the instruction pointer; empty if it points to no memory.
     pub code: Vec<u8>,
 }
 
 impl KvmVcpu {
-    /// Looks at the vCPU as it is. What can't be read any more is left at zero.
+    /// Reports the current state. Whatever can't be read is zero.
     pub fn report(&self) -> VcpuReport {
         VcpuReport {
             regs: self.regs().unwrap_or_default(),
@@ -30,8 +30,8 @@ impl KvmVcpu {
         }
     }
 
-    /// Translates the instruction pointer by the guest's own page tables. A page boundary in the middle cuts
-    /// the bytes off.
+    /// The bytes at the instruction pointer, translated by the guest's page tables. They end at a page
+    /// boundary.
     pub(crate) fn bytes_at_instruction_pointer(&self) -> Vec<u8> {
         let (Ok(regs), Ok(sregs)) = (self.regs(), self.sregs()) else { return Vec::new() };
         let linear = sregs.cs.base.wrapping_add(regs.rip);

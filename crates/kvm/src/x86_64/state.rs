@@ -1,7 +1,8 @@
-//! A vCPU's state as a value.
+//! A vCPU's complete state.
 //!
-//! KVM dictates the order in which the parts are read and set: some change others, and some are checked against others (KVM api.rst;
-//! QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). The order is written here and nowhere else.
+//! KVM dictates the order in which the parts are read and set: some modify others, and some are checked
+//! against others (KVM api.rst; QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). Only this file
+//! knows the order.
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_REG_GUEST_SSP, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
@@ -14,30 +15,30 @@ use crate::{Error, KvmVcpu, ioctls};
 
 /// IA32_TIME_STAMP_COUNTER.
 const TSC: u32 = 0x10;
-/// IA32_TSC_DEADLINE, which arms the local APIC's timer. KVM compares it with the TSC when it is written, and ignores the write
-/// unless the timer is in TSC-deadline mode.
+/// IA32_TSC_DEADLINE, which arms the local APIC timer. KVM compares a written value with the TSC, and ignores
+/// the write unless the timer is in TSC-deadline mode.
 const TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_FEATURE_CONTROL.
 const FEATURE_CONTROL: u32 = 0x3a;
-/// The first and the last of VMX's capabilities: IA32_VMX_BASIC and IA32_VMX_VMFUNC.
+/// The first and last VMX capability MSRs: IA32_VMX_BASIC and IA32_VMX_VMFUNC.
 const VMX_BASIC: u32 = 0x480;
 const VMX_VMFUNC: u32 = 0x491;
 
-/// All of a vCPU's state, except for memory: what it starts with, or what it had when it was paused.
+/// The complete state of a vCPU, excluding memory: at start, or while paused.
 ///
-/// A start, a copy and a snapshot are the same three steps: get the state, change it, set it. [`KvmVcpu::state`] and
-/// [`KvmVcpu::set_state`] know the order of the parts.
+/// Starting, copying and snapshotting are the same three steps: get the state, change it, set it.
+/// [`KvmVcpu::state`] and [`KvmVcpu::set_state`] handle the order of the parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VcpuState {
-    /// CPUID, as the guest sees it.
+    /// The guest's CPUID.
     pub cpuid: Vec<kvm_cpuid_entry2>,
-    /// The frequency of the TSC; `None` where KVM doesn't know it.
+    /// TSC frequency in kHz; `None` if KVM doesn't know it.
     pub tsc_khz: Option<u32>,
-    /// Whether the vCPU runs, is halted or waits for INIT or SIPI.
+    /// Whether the vCPU is runnable, halted, or waits for INIT or SIPI.
     pub mp_state: kvm_mp_state,
-    /// The general registers.
+    /// General-purpose registers.
     pub regs: kvm_regs,
-    /// Segments, descriptor tables, control registers, APIC base, and the external interrupt that is being delivered.
+    /// Segments, descriptor tables, control registers, APIC base, and the external interrupt being delivered.
     pub sregs: kvm_sregs,
     /// The XSAVE area in 32-bit words: at least 1024, more with AMX.
     pub xsave: Vec<u32>,
@@ -47,25 +48,26 @@ pub struct VcpuState {
     pub debug_regs: kvm_debugregs,
     /// The local APIC; `None` without in-kernel interrupt controllers.
     pub lapic: Option<kvm_lapic_state>,
-    /// Model-specific registers. Those that aren't listed keep their values when the state is set.
+    /// MSRs. MSRs that aren't listed keep their values when the state is set.
     pub msrs: Vec<kvm_msr_entry>,
-    /// SSP, the shadow stack's pointer, which is in no model-specific register; `None` where KVM doesn't have it, as before Linux
-    /// 6.18 and without CET.
+    /// SSP, the shadow stack pointer, which isn't an MSR; `None` if KVM doesn't provide it (before Linux
+    /// 6.18, or without CET).
     pub shadow_stack: Option<u64>,
-    /// The state of nested virtualization; `None` where KVM has none.
+    /// Nested virtualization state; `None` if KVM has none.
     pub nested: Option<NestedState>,
-    /// What KVM adds to the host's TSC; `None` before Linux 5.16. For information: [`KvmVcpu::set_state`] sets the TSC by its
-    /// register, so that it goes on where it stopped. Afterwards [`KvmVcpu::set_tsc_offset`] makes those of several vCPUs equal.
+    /// What KVM adds to the host's TSC; `None` before Linux 5.16. Informational: [`KvmVcpu::set_state`] sets
+    /// the TSC through its MSR, so that it continues from where it stopped. [`KvmVcpu::set_tsc_offset`] can
+    /// then equalize the TSCs of several vCPUs.
     pub tsc_offset: Option<u64>,
     /// Exceptions, NMIs and interrupts that are pending or being delivered.
     pub events: kvm_vcpu_events,
 }
 
-/// Model-specific registers, in groups that are set one after the other.
+/// MSRs in groups that are set in this order.
 #[derive(Debug, Default, PartialEq)]
 struct MsrGroups {
-    /// IA32_FEATURE_CONTROL, which permits VMX, and VMX's capabilities, which KVM refuses to change once the vCPU is in VMX
-    /// operation (Linux, arch/x86/kvm/vmx/vmx.c, vmx_set_vmx_msr).
+    /// IA32_FEATURE_CONTROL, which enables VMX, and VMX's capability MSRs, which KVM refuses to change once
+    /// the vCPU is in VMX operation (Linux, arch/x86/kvm/vmx/vmx.c, vmx_set_vmx_msr).
     before_nested: Vec<kvm_msr_entry>,
     most: Vec<kvm_msr_entry>,
     /// [`TSC_DEADLINE`].
@@ -88,11 +90,11 @@ impl MsrGroups {
 }
 
 impl KvmVcpu {
-    /// Reads all of the state. Call it before the vCPU runs first, or while it is paused with its last access complete
-    /// ([`complete_access`](Self::complete_access)).
+    /// Reads the complete state. Call it before the vCPU first runs, or while it is paused with its last
+    /// access completed ([`complete_access`](Self::complete_access)).
     ///
-    /// `msr_indices` are the model-specific registers to read; all of them are [`Kvm::msr_indices`](crate::Kvm::msr_indices). One that
-    /// this vCPU doesn't have is left out.
+    /// `msr_indices` are the MSRs to read; [`Kvm::msr_indices`](crate::Kvm::msr_indices) returns all of them.
+    /// MSRs that this vCPU lacks are skipped.
     ///
     /// # Errors
     /// An ioctl failed.
@@ -104,8 +106,9 @@ impl KvmVcpu {
         let xsave = self.xsave()?;
         let xcrs = self.fd.get_xcrs().named("KVM_GET_XCRS")?;
         let debug_regs = self.fd.get_debug_regs().named("KVM_GET_DEBUGREGS")?;
-        // Before the local APIC: the timer goes on, and when it expires, KVM clears this register and sets a bit of the IRR. The bit
-        // must not be missed. A deadline that has passed and a bit that is set already are one interrupt.
+        // Before the local APIC: the timer keeps running, and when it expires, KVM clears this MSR and sets
+        // an IRR bit, which must not be missed. A deadline that has passed and an IRR bit that is already set
+        // yield one interrupt.
         let (timer, others): (Vec<_>, Vec<_>) = msr_indices.iter().partition(|&&index| index == TSC_DEADLINE);
         let deadline = self.msrs(&timer)?;
         let lapic = match self.fd.get_lapic() {
@@ -134,28 +137,28 @@ impl KvmVcpu {
         })
     }
 
-    /// Sets all of the state. The vCPU has never run, or has the same CPUID already.
+    /// Sets the complete state. The vCPU must not have run yet, or must have the same CPUID.
     ///
-    /// The TSC goes on where it stopped if it is among the model-specific registers. A start leaves it out: KVM gives the vCPUs of a new
-    /// VM equal TSCs, and set one after the other they would differ.
+    /// If the TSC is among the MSRs, it continues from that value. Omit it to start a machine: KVM gives the
+    /// vCPUs of a new VM equal TSCs, and setting them one by one would make them differ.
     ///
     /// # Errors
-    /// An ioctl failed, or the state is one that this host's KVM can't have: [`Error::Msr`], [`Error::XsaveLen`],
+    /// An ioctl failed, or this host's KVM can't represent the state: [`Error::Msr`], [`Error::XsaveLen`],
     /// [`Error::NestedState`]. The vCPU's state is then undefined.
     pub fn set_state(&self, state: &VcpuState) -> Result<(), Error> {
         // First: KVM checks the rest against it; MSRs since Linux 6.13.
         self.set_cpuid(&state.cpuid)?;
         if state.tsc_khz.is_some() && state.tsc_khz != self.tsc_khz() {
-            // Before the TSC. A host without TSC scaling refuses a frequency that is more than 250 ppm from its own.
+            // Before the TSC. A host without TSC scaling refuses a frequency more than 250 ppm from its own.
             self.fd.set_tsc_khz(state.tsc_khz.unwrap_or_default()).named("KVM_SET_TSC_KHZ")?;
         }
         self.fd.set_mp_state(state.mp_state).named("KVM_SET_MP_STATE")?;
-        // Clears pending exceptions; the events set them again.
+        // Clears pending exceptions; setting the events restores them.
         self.set_regs(&state.regs)?;
-        // Before the local APIC, whose base address and mode it has.
+        // Before the local APIC, because it includes the APIC's base address and mode.
         self.set_sregs(&state.sregs)?;
         self.set_xsave(&state.xsave)?;
-        // KVM has none, and refuses to set none, on a host without XSAVE.
+        // A host without XSAVE has none, and KVM refuses an empty list there.
         if state.xcrs.nr_xcrs > 0 {
             self.fd.set_xcrs(&state.xcrs).named("KVM_SET_XCRS")?;
         }
@@ -165,7 +168,8 @@ impl KvmVcpu {
         }
         let msrs = MsrGroups::of(&state.msrs);
         self.set_msrs_or_same(&msrs.before_nested)?;
-        // After EFER and CR4, which must permit it, and the registers of the guest's guest, which KVM takes as the vCPU's.
+        // After EFER and CR4, which must permit it, and after the nested guest's registers, which KVM holds
+        // as the vCPU's.
         if let Some(nested) = &state.nested {
             self.set_nested_state(nested)?;
         }
@@ -177,16 +181,16 @@ impl KvmVcpu {
         if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
             self.continue_tsc_at(tsc.data)?;
         }
-        // After the TSC, and the local APIC with the timer's mode.
+        // After the TSC, and after the local APIC, which has the timer's mode.
         self.set_msrs_or_same(&msrs.deadline)?;
         self.fd.set_vcpu_events(&state.events).named("KVM_SET_VCPU_EVENTS")
     }
 
-    /// Makes the TSC go on at `tsc`, after its register has been written.
+    /// Corrects the TSC to continue at `tsc` after its MSR has been written.
     ///
-    /// KVM takes a value within a second of the one that it expects for an attempt to synchronize the vCPUs' TSCs, and keeps its
-    /// own (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc): the guest's time would go back. Nothing can be done about that before
-    /// Linux 5.16, where the offset can't be set.
+    /// KVM treats a value within a second of the expected one as an attempt to synchronize the vCPUs' TSCs
+    /// and keeps its own (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc), so guest time would go backwards.
+    /// Before Linux 5.16 the offset can't be set, and the TSC is left as it is.
     fn continue_tsc_at(&self, tsc: u64) -> Result<(), Error> {
         let (Some(offset), [now]) = (self.tsc_offset(), &self.msrs(&[TSC])?[..]) else { return Ok(()) };
         self.set_tsc_offset(offset.wrapping_add(tsc.wrapping_sub(now.data)))
@@ -206,7 +210,7 @@ impl KvmVcpu {
     /// The CPUID that was set.
     fn cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
         let cpuid = self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).named("KVM_GET_CPUID2")?;
-        // Some kernels count the room that they were given.
+        // Some kernels return the length of the buffer instead.
         let entries = cpuid.as_slice();
         let len = entries
             .iter()
@@ -220,7 +224,7 @@ impl KvmVcpu {
         ioctls::tsc_offset(&self.fd).ok()
     }
 
-    /// Sets what KVM adds to the host's TSC: with one offset for all of a VM's vCPUs, all have the same time.
+    /// Sets what KVM adds to the host's TSC. With equal offsets, all vCPUs of a VM have equal TSCs.
     ///
     /// # Errors
     /// The kernel is older than Linux 5.16.
@@ -229,7 +233,7 @@ impl KvmVcpu {
     }
 }
 
-/// A host without shadow stacks may refuse the pointer of a guest that has none.
+/// Ignores an error for a zero pointer: a host without shadow stacks may refuse even that.
 fn unless_unused(pointer: u64, set: Result<(), Error>) -> Result<(), Error> {
     if pointer == 0 { Ok(()) } else { set }
 }

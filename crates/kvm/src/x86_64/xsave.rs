@@ -1,4 +1,4 @@
-//! The XSAVE area, which is as long as the host's features make it.
+//! The XSAVE area, whose length depends on the host's features.
 
 use kvm_bindings::Xsave;
 
@@ -25,14 +25,14 @@ impl KvmVcpu {
     }
 }
 
-/// The part of an area that every KVM has, and the rest. One that is longer than `max`, this host's, is of a processor with features
-/// that this one doesn't have.
+/// Splits an area into the part that every KVM supports and the rest. An area longer than `max`, this host's
+/// length, is from a processor with features that this one lacks.
 fn split(words: &[u32], max: usize) -> Result<(&[u32], &[u32]), Error> {
     let parts = words.split_at_checked(XSAVE_WORDS).filter(|_| words.len() <= max);
     parts.ok_or(Error::XsaveLen { len: words.len() * 4, max: max * 4 })
 }
 
-/// Room for an area of so many words, all zeros.
+/// Allocates a zeroed area of `words` 32-bit words.
 fn area(words: usize) -> Result<Xsave, Error> {
     let no_room = |_| Error::Ioctl { name: "KVM_GET_XSAVE2", source: std::io::ErrorKind::OutOfMemory.into() };
     Xsave::new(words - XSAVE_WORDS).map_err(no_room)
@@ -42,7 +42,7 @@ fn area(words: usize) -> Result<Xsave, Error> {
 mod tests {
     use super::*;
 
-    /// With AMX: XTILEDATA has 8 KiB from byte 2816 on.
+    /// With AMX: XTILEDATA occupies 8 KiB from byte 2816 on.
     const AMX_WORDS: usize = (2816 + 8192) / 4;
 
     #[test]

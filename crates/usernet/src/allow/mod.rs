@@ -1,4 +1,4 @@
-//! What the guest may reach. Nothing, unless a rule permits it.
+//! The rules for what the guest may reach. Without a rule, nothing is permitted.
 
 mod network;
 mod parse;
@@ -13,24 +13,25 @@ pub(crate) use rule::Protocol;
 use crate::addresses::can_be_destination;
 use rule::{Destination, Rule, Verdict};
 
-/// What the guest may reach: all, or what a list of rules permits. An empty list permits nothing.
+/// What the guest may reach: everything, or what a list of rules permits. An empty list permits nothing.
 ///
 /// | rule | permits |
 /// |---|---|
-/// | `tcp:WHERE:PORTS`, `udp:WHERE:PORTS` | these ports there |
-/// | `icmp:WHERE` | echo requests to there |
-/// | `host:PORTS` | these ports of the host's loopback, by TCP and UDP, as the gateway's address |
-/// | `dns` | the host's resolver, as the resolver's address |
+/// | `tcp:WHERE:PORTS`, `udp:WHERE:PORTS` | these ports at these addresses |
+/// | `icmp:WHERE` | echo requests to these addresses |
+/// | `host:PORTS` | these TCP and UDP ports of the host's loopback, through the gateway's address |
+/// | `dns` | the host's resolver, through the resolver's address |
 ///
-/// `WHERE` is `*` for the public internet, an IPv4 address or network (`192.0.2.0/24`), or an IPv6 one in brackets
-/// (`[2001:db8::]/32`). `PORTS` is `*`, a port, or a range `8000-8100`.
+/// `WHERE` is `*` for the public internet, an IPv4 address or network (`192.0.2.0/24`), or an IPv6 one in
+/// brackets (`[2001:db8::]/32`). `PORTS` is `*`, a port, or a range `8000-8100`.
 ///
-/// The public internet is every address that IANA's registries call globally reachable, except the host's own, those of
-/// subnets that the host is directly connected to, and the clouds' metadata services. Each of these can be listed.
+/// The public internet is every address that IANA's registries list as globally reachable, except the host's
+/// own addresses, those of subnets to which the host is directly connected, and clouds' metadata services.
+/// Each of these can be listed explicitly.
 ///
-/// An address is compared as the guest names it. The host's loopback, under its own addresses or as the gateway, is
-/// permitted by no network that merely includes it: `tcp:10.0.0.0/8:*` leaves out the gateway, 10.0.2.2. Nor does a network
-/// outside ::ffff:0:0/96 permit the IPv6 form of an IPv4 address.
+/// Rules apply to the address that the guest uses. A network that merely includes the host's loopback doesn't
+/// permit it, neither under its own addresses nor as the gateway: `tcp:10.0.0.0/8:*` excludes the gateway,
+/// 10.0.2.2. A network outside ::ffff:0:0/96 doesn't permit IPv4 addresses in IPv6 form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow(Rules);
 
@@ -41,13 +42,15 @@ enum Rules {
 }
 
 impl Allow {
-    /// Permits every destination.
+    /// Permits all destinations.
     pub fn all() -> Self {
         Self(Rules::All)
     }
 
-    /// Permits what at least one of `rules` permits. The error quotes the first rule that is none, and says what to
-    /// write.
+    /// Permits whatever at least one of `rules` permits.
+    ///
+    /// # Errors
+    /// The first invalid rule; the message quotes it and says what to write.
     pub fn parse(rules: &[String]) -> Result<Self, RuleError> {
         let parsed = rules.iter().enumerate().map(|(index, text)| {
             parse::parse(text).map_err(|problem| RuleError { index, rule: text.clone(), problem })
@@ -55,14 +58,15 @@ impl Allow {
         Ok(Self(Rules::List(parsed.collect::<Result<_, _>>()?)))
     }
 
-    /// Whether an answer may depend on the host's routing.
+    /// Whether a decision may depend on the host's routes.
     pub(crate) fn asks_what_is_near(&self) -> bool {
         let Rules::List(rules) = &self.0 else { return false };
         rules.iter().any(|rule| matches!(rule, Rule::To { destination: Destination::Public, .. }))
     }
 
-    /// Whether the guest may reach `to`, as it named it; of ICMP the port doesn't matter. `is_near` says whether an
-    /// address is the host's or directly connected to it; it's asked at most once and only where the answer matters.
+    /// Whether the guest may reach `to`, the address that it uses; ICMP ignores the port. `is_near` says
+    /// whether an address is the host's own or directly connected. It is called at most once, and only if the
+    /// decision depends on it.
     pub(crate) fn permits(
         &self,
         protocol: Protocol,

@@ -1,12 +1,12 @@
-//! From text to rule.
+//! Parses rules.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::network::{Network, longest_prefix};
-use super::problem::{Problem, Written};
+use super::problem::{Problem, RuleAddress};
 use super::rule::{Destination, Ports, Protocol, Rule};
 
-/// The rule that `text` is.
+/// Parses a rule.
 pub(super) fn parse(text: &str) -> Result<Rule, Problem> {
     if text.is_empty() {
         return Err(Problem::Empty);
@@ -35,9 +35,9 @@ pub(super) fn parse(text: &str) -> Result<Rule, Problem> {
 }
 
 fn parse_icmp(rest: &str) -> Result<Rule, Problem> {
-    let (destination, behind) = split_destination(rest)?;
+    let (destination, after) = split_destination(rest)?;
     let parsed = parse_destination(&destination)?;
-    match behind {
+    match after {
         Some(_) => Err(Problem::IcmpPort(destination.text().into())),
         None => Ok(Rule::To { protocol: Protocol::Icmp, destination: parsed, ports: Ports::ALL }),
     }
@@ -52,10 +52,10 @@ fn parse_to(protocol: Protocol, rest: &str) -> Result<Rule, Problem> {
     }
 }
 
-/// The text of a destination, cut to pieces.
+/// The text of a destination, split into its parts.
 enum Pieces<'a> {
     Star,
-    /// The address, and the prefix length behind a `/`.
+    /// `address` and the prefix length after a `/`.
     V4 {
         text: &'a str,
         address: &'a str,
@@ -77,31 +77,31 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// The destination, and what follows the colon behind it.
+/// Splits off the destination from what follows its colon.
 fn split_destination(rest: &str) -> Result<(Pieces<'_>, Option<&str>), Problem> {
     if let Some(inside) = rest.strip_prefix('[') {
         return split_v6(rest, inside);
     }
-    let (text, behind) = match rest.split_once(':') {
-        Some((text, behind)) => (text, Some(behind)),
+    let (text, after) = match rest.split_once(':') {
+        Some((text, after)) => (text, Some(after)),
         None => (rest, None),
     };
-    // A second colon is one of an IPv6 address: neither ports nor IPv4 addresses have any.
-    if behind.is_some_and(|behind| behind.contains(':')) {
+    // A second colon means IPv6: neither ports nor IPv4 addresses contain one.
+    if after.is_some_and(|after| after.contains(':')) {
         return Err(Problem::NoBrackets);
     }
     if text == "*" {
-        return Ok((Pieces::Star, behind));
+        return Ok((Pieces::Star, after));
     }
     let (address, prefix) = split_prefix(text);
-    Ok((Pieces::V4 { text, address, prefix }, behind))
+    Ok((Pieces::V4 { text, address, prefix }, after))
 }
 
-/// `[address/prefix]:behind` or `[address]/prefix:behind`. `inside` is `rest` less its bracket.
+/// Splits `[address/prefix]:rest` or `[address]/prefix:rest`. `inside` is `rest` without its opening bracket.
 fn split_v6<'a>(rest: &'a str, inside: &'a str) -> Result<(Pieces<'a>, Option<&'a str>), Problem> {
     let (bracketed, tail) = inside.split_once(']').ok_or(Problem::OpenBracket)?;
-    let (outer, behind) = match tail.split_once(':') {
-        Some((outer, behind)) => (outer, Some(behind)),
+    let (outer, after) = match tail.split_once(':') {
+        Some((outer, after)) => (outer, Some(after)),
         None => (tail, None),
     };
     let outer_prefix = match outer.strip_prefix('/') {
@@ -113,8 +113,8 @@ fn split_v6<'a>(rest: &'a str, inside: &'a str) -> Result<(Pieces<'a>, Option<&'
     if inner_prefix.is_some() && outer_prefix.is_some() {
         return Err(Problem::TwoPrefixes);
     }
-    let text = behind.map_or(rest, |behind| &rest[..rest.len() - behind.len() - 1]);
-    Ok((Pieces::V6 { text, address, prefix: inner_prefix.or(outer_prefix) }, behind))
+    let text = after.map_or(rest, |after| &rest[..rest.len() - after.len() - 1]);
+    Ok((Pieces::V6 { text, address, prefix: inner_prefix.or(outer_prefix) }, after))
 }
 
 fn split_prefix(text: &str) -> (&str, Option<&str>) {
@@ -136,8 +136,8 @@ fn parse_destination(pieces: &Pieces<'_>) -> Result<Destination, Problem> {
         .filter(|number| *number <= longest.into())
         .and_then(|number| u8::try_from(number).ok())
         .ok_or_else(|| Problem::NotPrefix(prefix.into(), longest))?;
-    let network =
-        Network::new(address, prefix_len).map_err(|meant| Problem::HostBits(Written(meant), prefix_len))?;
+    let network = Network::new(address, prefix_len)
+        .map_err(|meant| Problem::HostBits(RuleAddress(meant), prefix_len))?;
     Ok(Destination::Within(network))
 }
 
@@ -155,7 +155,7 @@ fn parse_v6(text: &str) -> Result<IpAddr, Problem> {
     text.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| Problem::NotV6(text.into()))
 }
 
-/// `*`, a port or a range of them.
+/// Parses `*`, a port, or a range of ports.
 fn parse_ports(text: &str) -> Result<Ports, Problem> {
     if text == "*" {
         return Ok(Ports::ALL);
@@ -183,7 +183,7 @@ fn parse_port(text: &str, not_port: impl Fn() -> Problem) -> Result<u16, Problem
     }
 }
 
-/// A number of digits alone: what the standard library parses may have a sign.
+/// Parses a number that consists of digits only; the standard library would accept a sign.
 fn parse_digits(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }

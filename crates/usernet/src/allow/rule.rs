@@ -1,4 +1,4 @@
-//! One rule, and what it says of a destination.
+//! A rule, and its decision about a destination.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::network::Network;
 use crate::addresses::{is_gateway, is_public, is_resolver};
 
-/// What a rule permits and a flow speaks.
+/// The protocol of a rule or flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
     Tcp,
@@ -24,7 +24,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One rule of the list.
+/// A rule of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rule {
     To {
@@ -32,20 +32,20 @@ pub(super) enum Rule {
         destination: Destination,
         ports: Ports,
     },
-    /// The gateway's address.
+    /// `host`: ports of the host's loopback, through the gateway's address.
     Host(Ports),
-    /// The resolver's address.
+    /// `dns`: the resolver's address.
     Dns,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// `*`: the public internet, less what is near the host.
+    /// `*`: the public internet, except what is near the host.
     Public,
     Within(Network),
 }
 
-/// A range of ports, both ends included.
+/// An inclusive range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ports {
     pub(super) first: u16,
@@ -53,7 +53,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Port 0 of ICMP too, which has none.
+    /// All ports, including port 0, which stands for ICMP.
     pub(super) const ALL: Self = Self { first: 0, last: u16::MAX };
 
     pub(super) fn include(self, port: u16) -> bool {
@@ -61,16 +61,16 @@ impl Ports {
     }
 }
 
-/// How a rule decides about a destination.
+/// A rule's decision about a destination.
 pub(super) enum Verdict {
     No,
     Yes,
-    /// Yes, unless the address is the host's own or in a subnet of one of its links.
+    /// Permitted unless the address is the host's own or in a directly connected subnet.
     UnlessNear,
 }
 
 impl Rule {
-    /// What it says of `to`.
+    /// Decides about the destination `to`.
     pub(super) fn decide(&self, protocol: Protocol, to: SocketAddr) -> Verdict {
         let is_of_ports = protocol != Protocol::Icmp;
         match self {

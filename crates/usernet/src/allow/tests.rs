@@ -5,7 +5,7 @@ fn allow(rules: &[&str]) -> Allow {
     Allow::parse(&rules).unwrap()
 }
 
-/// Whether `rules` permit it on a host with or at 9.9.9.9 (and 2620:fe::fe).
+/// Whether `rules` permit it on a host that has, or is directly connected to, 9.9.9.9 and 2620:fe::fe.
 fn permits(rules: &[&str], protocol: Protocol, to: &str) -> bool {
     permitted_by(&allow(rules), protocol, to)
 }
@@ -117,7 +117,7 @@ fn star_permits_public_addresses_only() {
     assert!(!permits(&rules, Icmp, "192.168.1.1:0"));
 }
 
-/// A public address of the host or of its neighbours is no stranger's: services often trust those.
+/// A public address of the host or its neighbours must be listed: services often trust such addresses.
 #[test]
 fn star_leaves_out_near_addresses_which_may_be_listed() {
     assert!(!permits(&["tcp:*:443"], Tcp, "9.9.9.9:443"));
@@ -132,7 +132,7 @@ fn metadata_address_of_a_cloud_may_be_listed() {
     assert!(permits(&["tcp:169.254.169.254:80"], Tcp, "169.254.169.254:80"));
 }
 
-/// The answer costs a question to the kernel.
+/// Each answer costs a request to the kernel.
 #[test]
 fn routes_are_asked_for_only_where_star_decides() {
     let to = "9.9.9.9:443".parse().unwrap();
@@ -170,7 +170,7 @@ fn dns_rule_permits_port_53_of_resolver_by_tcp_and_udp() {
     assert!(!permits(&["udp:10.0.2.3:53"], Tcp, "10.0.2.3:53"));
 }
 
-/// Who lists the network of the office must not open the host's loopback, which the guest calls 10.0.2.2.
+/// A rule for the office network must not open the host's loopback, which the guest sees as 10.0.2.2.
 #[test]
 fn wide_network_leaves_out_gateway_and_loopback() {
     assert!(permits(&["tcp:10.0.0.0/8:*"], Tcp, "10.0.3.2:22"));
@@ -183,7 +183,8 @@ fn wide_network_leaves_out_gateway_and_loopback() {
     assert!(!permits(&["tcp:[fc00::]/7:*"], Tcp, "[fd76:6d6d::2]:22"));
 }
 
-/// A socket takes them for IPv4 addresses: with a rule for all of IPv6, a guest would reach all of the host's IPv4 network.
+/// Sockets treat them as IPv4 addresses: otherwise a rule for all of IPv6 would open all of the host's IPv4
+/// network.
 #[test]
 fn ipv6_network_leaves_out_ipv6_form_of_ipv4_addresses() {
     assert!(!permits(&["tcp:[::]/0:*"], Tcp, "[::ffff:192.168.1.1]:22"));
@@ -210,13 +211,13 @@ fn rule_error_carries_index_of_rule() {
     assert_eq!(error.index(), 2);
     assert_eq!(
         error.to_string(),
-        r#""tpc:*:80" begins with no protocol: "tcp:", "udp:", "icmp:", "host:" or "dns""#
+        r#""tpc:*:80" doesn't start with a protocol: write "tcp:", "udp:", "icmp:", "host:" or "dns""#
     );
 }
 
 #[test]
 fn rule_without_protocol_is_refused() {
-    let no_protocol = r#"begins with no protocol: "tcp:", "udp:", "icmp:", "host:" or "dns""#;
+    let no_protocol = r#"doesn't start with a protocol: write "tcp:", "udp:", "icmp:", "host:" or "dns""#;
     assert_error("TCP:*:80", &format!(r#""TCP:*:80" {no_protocol}"#));
     assert_error("*:80", &format!(r#""*:80" {no_protocol}"#));
     assert_error(":80", &format!(r#"":80" {no_protocol}"#));
@@ -225,9 +226,9 @@ fn rule_without_protocol_is_refused() {
 
 #[test]
 fn rule_that_is_empty_or_spaced_is_refused() {
-    assert_error("", r#""" is empty: write a rule, as "tcp:*:443", or leave it out"#);
-    assert_error("tcp: *:80", r#""tcp: *:80" holds white space: write the rule without"#);
-    assert_error("dns\n", r#""dns\n" holds white space: write the rule without"#);
+    assert_error("", r#""" is empty: write a rule, such as "tcp:*:443", or leave it out"#);
+    assert_error("tcp: *:80", r#""tcp: *:80" holds white space: write the rule without any"#);
+    assert_error("dns\n", r#""dns\n" holds white space: write the rule without any"#);
 }
 
 #[test]
@@ -255,12 +256,12 @@ fn rule_without_a_part_says_which() {
 
 #[test]
 fn rule_with_a_part_too_many_says_which() {
-    assert_error("dns:53", r#""dns:53" says more than "dns", which is the whole rule: write "dns""#);
-    assert_error("dns:", r#""dns:" says more than "dns", which is the whole rule: write "dns""#);
-    assert_error("icmp:*:80", r#""icmp:*:80" says a port, which icmp has not: write "icmp:*""#);
+    assert_error("dns:53", r#""dns:53" has something after "dns", which takes nothing: write "dns""#);
+    assert_error("dns:", r#""dns:" has something after "dns", which takes nothing: write "dns""#);
+    assert_error("icmp:*:80", r#""icmp:*:80" has a port, but ICMP has no ports: write "icmp:*""#);
     assert_error(
         "icmp:[2001:db8::]/32:80",
-        r#""icmp:[2001:db8::]/32:80" says a port, which icmp has not: write "icmp:[2001:db8::]/32""#,
+        r#""icmp:[2001:db8::]/32:80" has a port, but ICMP has no ports: write "icmp:[2001:db8::]/32""#,
     );
     assert_error(
         "tcp:[2001:db8::/32]/32:80",
@@ -272,13 +273,16 @@ fn rule_with_a_part_too_many_says_which() {
 fn rule_with_bad_address_says_what_to_write() {
     assert_error(
         "tcp:example.com:80",
-        r#""tcp:example.com:80" names "example.com": a name isn't an address, resolve it and write its addresses"#,
+        r#""tcp:example.com:80" names "example.com": a rule needs an address: resolve the name and write its addresses"#,
     );
     assert_error(
         "tcp:192.0.2:80",
-        r#""tcp:192.0.2:80" holds "192.0.2", which is no IPv4 address: write one as "192.0.2.7""#,
+        r#""tcp:192.0.2:80" holds "192.0.2", which isn't an IPv4 address: write one such as "192.0.2.7""#,
     );
-    assert_error("tcp:80", r#""tcp:80" holds "80", which is no IPv4 address: write one as "192.0.2.7""#);
+    assert_error(
+        "tcp:80",
+        r#""tcp:80" holds "80", which isn't an IPv4 address: write one such as "192.0.2.7""#,
+    );
     assert_error(
         "tcp:2001:db8::7:80",
         r#""tcp:2001:db8::7:80" holds an IPv6 address without brackets: write it as "[2001:db8::7]""#,
@@ -293,15 +297,15 @@ fn rule_with_bad_address_says_what_to_write() {
     );
     assert_error(
         "tcp:[2001:db8::g]:80",
-        r#""tcp:[2001:db8::g]:80" holds "2001:db8::g", which is no IPv6 address: write one as "[2001:db8::7]""#,
+        r#""tcp:[2001:db8::g]:80" holds "2001:db8::g", which isn't an IPv6 address: write one such as "[2001:db8::7]""#,
     );
     assert_error(
         "tcp:[192.0.2.7]:80",
-        r#""tcp:[192.0.2.7]:80" has an IPv4 address in brackets: write "192.0.2.7" without"#,
+        r#""tcp:[192.0.2.7]:80" has an IPv4 address in brackets: write "192.0.2.7""#,
     );
     assert_error(
         "tcp:[2001:db8::]32:80",
-        r#""tcp:[2001:db8::]32:80" has "32" behind a bracket, where a prefix length or a port is due: write "[2001:db8::]/32:443""#,
+        r#""tcp:[2001:db8::]32:80" has "32" after a bracket, where a prefix length or a port is expected: write "[2001:db8::]/32:443""#,
     );
 }
 
@@ -309,45 +313,48 @@ fn rule_with_bad_address_says_what_to_write() {
 fn rule_with_bad_prefix_says_what_to_write() {
     assert_error(
         "tcp:192.0.2.7/24:80",
-        r#""tcp:192.0.2.7/24:80" has bits of the address set behind the prefix: write 192.0.2.0/24 for the network, or the address alone"#,
+        r#""tcp:192.0.2.7/24:80" has address bits set beyond the prefix: write 192.0.2.0/24 for the network, or only the address"#,
     );
     assert_error(
         "tcp:[2001:db8::7]/32:80",
-        r#""tcp:[2001:db8::7]/32:80" has bits of the address set behind the prefix: write [2001:db8::]/32 for the network, or the address alone"#,
+        r#""tcp:[2001:db8::7]/32:80" has address bits set beyond the prefix: write [2001:db8::]/32 for the network, or only the address"#,
     );
     assert_error(
         "tcp:192.0.2.0/33:80",
-        r#""tcp:192.0.2.0/33:80" has "33" for a prefix length: write a number up to 32"#,
+        r#""tcp:192.0.2.0/33:80" has "33" as its prefix length: write a number up to 32"#,
     );
     assert_error(
         "tcp:[2001:db8::/129]:80",
-        r#""tcp:[2001:db8::/129]:80" has "129" for a prefix length: write a number up to 128"#,
+        r#""tcp:[2001:db8::/129]:80" has "129" as its prefix length: write a number up to 128"#,
     );
     assert_error(
         "tcp:192.0.2.0/:80",
-        r#""tcp:192.0.2.0/:80" has "" for a prefix length: write a number up to 32"#,
+        r#""tcp:192.0.2.0/:80" has "" as its prefix length: write a number up to 32"#,
     );
     assert_error(
         "tcp:192.0.2.0/+24:80",
-        r#""tcp:192.0.2.0/+24:80" has "+24" for a prefix length: write a number up to 32"#,
+        r#""tcp:192.0.2.0/+24:80" has "+24" as its prefix length: write a number up to 32"#,
     );
 }
 
 #[test]
 fn rule_with_bad_port_says_what_to_write() {
-    let form = r#"for a port: write a number of 1 to 65535, a range as "8000-8100", or "*""#;
+    let form = r#"as a port: write a number from 1 to 65535, a range such as "8000-8100", or "*""#;
     assert_error("tcp:*:http", &format!(r#""tcp:*:http" has "http" {form}"#));
     assert_error("host:8000-", &format!(r#""host:8000-" has "8000-" {form}"#));
     assert_error("host:-80", &format!(r#""host:-80" has "-80" {form}"#));
     assert_error("host:+80", &format!(r#""host:+80" has "+80" {form}"#));
     assert_error("host:80,81", &format!(r#""host:80,81" has "80,81" {form}"#));
     assert_error("host:1-2-3", &format!(r#""host:1-2-3" has "1-2-3" {form}"#));
-    assert_error("tcp:*:0", r#""tcp:*:0" has port 0, which is none: write a number of 1 to 65535"#);
-    assert_error("tcp:*:0-80", r#""tcp:*:0-80" has port 0, which is none: write a number of 1 to 65535"#);
-    assert_error("tcp:*:65536", r#""tcp:*:65536" has port 65536, and 65535 is the last"#);
+    assert_error("tcp:*:0", r#""tcp:*:0" has port 0, which isn't valid: write a number from 1 to 65535"#);
+    assert_error(
+        "tcp:*:0-80",
+        r#""tcp:*:0-80" has port 0, which isn't valid: write a number from 1 to 65535"#,
+    );
+    assert_error("tcp:*:65536", r#""tcp:*:65536" has port 65536, but 65535 is the highest"#);
     assert_error(
         "tcp:*:80-4294967296",
-        r#""tcp:*:80-4294967296" has port 4294967296, and 65535 is the last"#,
+        r#""tcp:*:80-4294967296" has port 4294967296, but 65535 is the highest"#,
     );
-    assert_error("tcp:*:8100-8000", r#""tcp:*:8100-8000" has a range that is upside down: write 8000-8100"#);
+    assert_error("tcp:*:8100-8000", r#""tcp:*:8100-8000" has a reversed range: write 8000-8100"#);
 }

@@ -1,12 +1,12 @@
-//! ARP (RFC 826): whose the gateway's and the resolver's address are.
+//! ARP (RFC 826) for the addresses of gateway and resolver.
 
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetProtocol};
 
 use super::reply::{Answer, Reply};
 use crate::addresses::{GATEWAY_MAC, GATEWAY_V4, GUEST_V4, is_gateway, is_resolver};
 
-/// Answers a request for the gateway's or resolver's address. One for the guest's own, with which it looks for another
-/// that uses it (RFC 5227), must stay without answer.
+/// Answers a request for the gateway's or resolver's address. A request for the guest's own address, which
+/// detects conflicts (RFC 5227), must not be answered.
 pub(super) fn answer(packet: &[u8], reply: &mut Reply<'_>) -> Answer {
     let Ok(ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Request,
@@ -33,7 +33,7 @@ pub(super) fn answer(packet: &[u8], reply: &mut Reply<'_>) -> Answer {
     Answer::Reply
 }
 
-/// The gateway's request for the guest's address, to all.
+/// The gateway's broadcast request for the guest's address.
 pub(super) fn ask_for_guest(question: &mut Reply<'_>) -> Answer {
     let repr = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Request,

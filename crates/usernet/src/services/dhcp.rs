@@ -1,4 +1,4 @@
-//! DHCP (RFC 2131, options of RFC 2132): the guest gets the one address there is, whoever asks.
+//! DHCP (RFC 2131, options of RFC 2132). There is one address, and any client gets it.
 
 use std::net::Ipv4Addr;
 
@@ -16,12 +16,12 @@ pub(super) const SERVER_PORT: u16 = DHCP_SERVER_PORT;
 
 const MAGIC: u32 = 0x6382_5363;
 
-/// How long an address is given for, in seconds: a day. A client renews at half of it.
+/// Lease time in seconds: a day. Clients renew after half of it.
 const LEASE: u32 = 24 * 60 * 60;
 
 const HOP_LIMIT: u8 = 64;
 
-/// Numbers of the options that the codec doesn't know by a field.
+/// Options for which the codec has no field.
 mod option {
     pub(super) const INTERFACE_MTU: u8 = 26;
     pub(super) const BROADCAST_ADDRESS: u8 = 28;
@@ -34,14 +34,15 @@ mod option {
     pub(super) const CLIENT_IDENTIFIER: u8 = 61;
 }
 
-/// The shortest BOOTP message (RFC 951 §3); some clients drop shorter ones.
+/// Minimum length of a BOOTP message (RFC 951 §3); some clients drop shorter ones.
 const SHORTEST: usize = 300;
 
-/// The longest message that every client takes: of 576 bytes of IP packet, less its header and UDP's (RFC 2131 §2).
-/// Ours has 240 bytes before the options, 56 of options, and the client's identifier with 2 bytes before it.
+/// Maximum length of a client identifier in the longest message that every client accepts: a 576-byte IP
+/// packet, less the IP and UDP headers (RFC 2131 §2). Replies have 240 bytes before the options, 56 bytes of
+/// options, and the client identifier with 2 bytes before it.
 const LONGEST_CLIENT_IDENTIFIER: usize = 548 - 240 - 56 - 2;
 
-/// What a message asks for.
+/// A client's message.
 struct Query<'a> {
     message_type: MessageType,
     /// The client's address, if it has one already.
@@ -55,8 +56,8 @@ struct Query<'a> {
     broadcast: bool,
 }
 
-/// Answers discover, request and inform; release and decline need no answer, and no lease is kept. A UDP checksum isn't looked
-/// at: the guest may leave it to the device.
+/// Answers discover, request and inform. Release and decline need no answer, and no lease is kept. The UDP
+/// checksum isn't verified: the guest may offload it to the device.
 pub(super) fn answer(packet: &Ipv4Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let Ok(udp) = UdpPacket::new_checked(packet.payload()) else { return Answer::Nothing };
     let Ok(message) = DhcpPacket::new_checked(udp.payload()) else { return Answer::Nothing };
@@ -80,7 +81,7 @@ impl<'a> Query<'a> {
             && packet.hardware_type() == ArpHardware::Ethernet
             && packet.hardware_len() == 6
             && packet.magic_number() == MAGIC
-            // No relay is on this link.
+            // There is no relay on this link.
             && packet.relay_agent_ip().is_unspecified()
             && !is_group(packet.client_hardware_address());
         if !is_valid {
@@ -103,7 +104,7 @@ impl<'a> Query<'a> {
         Some(query)
     }
 
-    /// Takes what an option says. Nothing, if it has no business to be so long.
+    /// Stores an option. `None` if its length is invalid.
     fn take(&mut self, DhcpOption { kind, data }: DhcpOption<'a>) -> Option<()> {
         let address = || <[u8; 4]>::try_from(data).ok().map(Ipv4Addr::from_octets);
         match kind {
@@ -118,12 +119,13 @@ impl<'a> Query<'a> {
         Some(())
     }
 
-    /// Whether a request is for the guest's address (RFC 2131 §4.3.2). `None`: it's for another server, or says nothing.
+    /// Whether a request is for the guest's address (RFC 2131 §4.3.2). `None` if it is for another server or
+    /// names no address.
     fn decide(&self) -> Option<bool> {
         if self.server_identifier.is_some_and(|server| server != GATEWAY_V4) {
             return None;
         }
-        // Selecting or after a reboot; else renewing or rebinding.
+        // Selecting or rebooting; otherwise renewing or rebinding.
         let held = Some(self.client_ip).filter(|address| !address.is_unspecified());
         Some(self.requested_ip.or(held)? == GUEST_V4)
     }
@@ -136,7 +138,7 @@ impl<'a> Query<'a> {
     }
 
     fn acknowledge(&self, mtu: u16, reply: &mut Reply<'_>) -> Answer {
-        // Only an address that is the guest's is sent to: another one in this field would not be in the request's.
+        // Only the guest's own address is used as the destination; the field could hold any other.
         let held = if self.client_ip == GUEST_V4 { GUEST_V4 } else { Ipv4Addr::UNSPECIFIED };
         let repr = DhcpRepr {
             your_ip: GUEST_V4,
@@ -147,7 +149,7 @@ impl<'a> Query<'a> {
         self.send(repr, mtu, self.destination(held, GUEST_V4), reply)
     }
 
-    /// To a guest that gave itself an address: everything but an address (RFC 2131 §4.3.5).
+    /// Answers a guest with a static address: all settings except an address (RFC 2131 §4.3.5).
     fn inform(&self, mtu: u16, reply: &mut Reply<'_>) -> Answer {
         if !can_be_destination(self.client_ip.into()) {
             return Answer::Nothing;
@@ -156,15 +158,15 @@ impl<'a> Query<'a> {
         self.send(repr, mtu, self.destination(self.client_ip, self.client_ip), reply)
     }
 
-    /// To all, as the client has no address that it may use (RFC 2131 §4.3.2).
+    /// Broadcast, because the client has no usable address (RFC 2131 §4.3.2).
     fn refuse(&self, reply: &mut Reply<'_>) -> Answer {
         let additional = self.identifier_option();
         let repr = DhcpRepr { additional_options: additional.as_slice(), ..self.plain(MessageType::Nak) };
         write(&repr, (EthernetAddress::BROADCAST, Ipv4Addr::BROADCAST), reply)
     }
 
-    /// Where an answer goes (RFC 2131 §4.1): to the address that the client `held` already; else to all, if the client
-    /// can't take anything else before it has an address; else to the one that it gets.
+    /// Destination of a reply (RFC 2131 §4.1): the address that the client has (`held`); else broadcast, if
+    /// the client can't receive unicast before it has an address; else the address that it gets (`given`).
     fn destination(&self, held: Ipv4Addr, given: Ipv4Addr) -> (EthernetAddress, Ipv4Addr) {
         if held.is_unspecified() && self.broadcast {
             (EthernetAddress::BROADCAST, Ipv4Addr::BROADCAST)
@@ -173,7 +175,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The message with what each client needs.
+    /// A reply with the settings that every client needs.
     fn settings(&self, message_type: MessageType) -> DhcpRepr<'static> {
         DhcpRepr {
             router: Some(GATEWAY_V4),
@@ -209,7 +211,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Adds the link's MTU, what the client asks for besides, and its identifier.
+    /// Adds the MTU, requested options and the client identifier, and sends the reply.
     fn send(
         &self,
         repr: DhcpRepr<'_>,
@@ -219,7 +221,7 @@ impl<'a> Query<'a> {
     ) -> Answer {
         let mtu = mtu.to_be_bytes();
         let broadcast = BROADCAST_V4.octets();
-        // Half and seven eighths of the lease, which are the values that a client assumes (RFC 2131 §4.4.5).
+        // Half and seven eighths of the lease, the client's default values (RFC 2131 §4.4.5).
         let renewal = (LEASE / 2).to_be_bytes();
         let rebinding = (LEASE / 8 * 7).to_be_bytes();
         let mut additional = vec![DhcpOption { kind: option::INTERFACE_MTU, data: &mtu }];
@@ -237,7 +239,7 @@ impl<'a> Query<'a> {
         write(&DhcpRepr { additional_options: &additional, ..repr }, to, reply)
     }
 
-    /// The client's identifier goes back to it (RFC 6842).
+    /// The client identifier is returned to the client (RFC 6842).
     fn identifier_option(&self) -> Option<DhcpOption<'a>> {
         self.client_identifier.map(|data| DhcpOption { kind: option::CLIENT_IDENTIFIER, data })
     }

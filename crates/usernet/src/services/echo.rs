@@ -1,4 +1,4 @@
-//! Echo replies (RFC 792, RFC 4443 §4.2) of gateway and resolver.
+//! Echo replies (RFC 792, RFC 4443 §4.2) from gateway and resolver.
 
 use smoltcp::wire::{
     IPV4_HEADER_LEN, IPV6_HEADER_LEN, Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpProtocol,
@@ -8,13 +8,13 @@ use smoltcp::wire::{
 use super::reply::{Answer, Reply};
 use crate::addresses::can_be_destination;
 
-/// The type of an ICMP echo request.
+/// ICMP type of an echo request.
 pub(super) const REQUEST_V4: u8 = 8;
 
 const HOP_LIMIT: u8 = 64;
 
-/// Gives back the request's identifier, sequence number and data, from the address that it was sent to. What is longer
-/// than `mtu` allows has no answer: the guest's buffers hold no more.
+/// Returns the request's identifier, sequence number and data from the address to which it was sent. Requests
+/// longer than `mtu` aren't answered, because the guest's buffers can't hold the reply.
 pub(super) fn answer_v4(request: &Ipv4Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let message = request.payload();
     let Ok(icmp) = Icmpv4Packet::new_checked(message) else { return Answer::Nothing };
@@ -40,7 +40,7 @@ pub(super) fn answer_v4(request: &Ipv4Packet<&[u8]>, mtu: u16, reply: &mut Reply
     Answer::Reply
 }
 
-/// As `answer_v4`.
+/// Like `answer_v4`.
 pub(super) fn answer_v6(request: &Ipv6Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let message = request.payload();
     let Ok(icmp) = Icmpv6Packet::new_checked(message) else { return Answer::Nothing };

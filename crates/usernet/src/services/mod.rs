@@ -1,5 +1,6 @@
-//! What the gateway does for the guest itself: addresses (ARP, neighbour discovery, DHCP, router advertisements) and
-//! echo replies. Each answer follows from one frame; nothing is kept between frames. Only advertisements go out unasked, too.
+//! The gateway's own services: address resolution and configuration (ARP, neighbour discovery, DHCP, router
+//! advertisements) and echo replies. Each reply depends on one frame only; there is no state between frames.
+//! Only router advertisements are also sent unsolicited.
 
 mod arp;
 mod dhcp;
@@ -25,16 +26,16 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Services on a link whose IP packets have at most `mtu` bytes. They answer whoever asks: a guest may change its
+    /// Creates the services of a link with this MTU. They answer any client, because a guest may change its
     /// hardware address.
     pub(crate) fn new(mtu: u16) -> Self {
         Self { mtu }
     }
 
-    /// Answers what is for the gateway itself: ARP, neighbour and router solicitations, DHCP, echo requests to
-    /// gateway and resolver. `frame` is the guest's Ethernet frame; the answer, a whole Ethernet frame with all
-    /// checksums, is written to `out`. It's for the guest alone, whatever the frame says: at most as long as a frame
-    /// of the link may be.
+    /// Answers frames to the gateway itself: ARP, neighbour and router solicitations, DHCP, and echo requests
+    /// to gateway and resolver. `frame` is an Ethernet frame from the guest. The reply, an Ethernet frame
+    /// with all checksums, is written to `out`. It is always for the guest only, and never longer than a
+    /// frame of the link.
     pub(crate) fn answer(&self, frame: &[u8], out: &mut Vec<u8>) -> Answer {
         out.clear();
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else { return Answer::Nothing };
@@ -52,14 +53,14 @@ impl Services {
         }
     }
 
-    /// Writes a router advertisement that nobody asked for to `out`, for the guest with the hardware address `guest`: what
-    /// the last one said holds for a time only, and a guest asks no second time (RFC 4861 §6.2.4, §6.3.7).
+    /// Writes an unsolicited router advertisement for hardware address `guest` to `out`. Advertisements
+    /// expire, and a guest doesn't ask again (RFC 4861 §6.2.4, §6.3.7).
     pub(crate) fn advertise(&self, guest: [u8; 6], out: &mut Vec<u8>) -> Answer {
         let mut reply = Reply { guest: EthernetAddress(guest), out };
         ndp::advertise(IPV6_LINK_LOCAL_ALL_NODES, self.mtu, &mut reply)
     }
 
-    /// Writes the question who has the guest's address to `out`, for whoever is on the link.
+    /// Writes a broadcast ARP request for the guest's address to `out`.
     pub(crate) fn ask_for_guest(&self, out: &mut Vec<u8>) -> Answer {
         arp::ask_for_guest(&mut Reply { guest: EthernetAddress::BROADCAST, out })
     }
@@ -76,7 +77,7 @@ impl Services {
         if !(is_echo || is_dhcp) {
             return Answer::NotMine;
         }
-        // What the gateway itself is asked fits one frame: fragments are dropped.
+        // Requests to the gateway itself fit in one frame: fragments are dropped.
         let is_whole = !packet.more_frags() && packet.frag_offset() == 0;
         if packet.version() != 4 || !packet.verify_checksum() || !is_whole {
             return Answer::Nothing;
@@ -98,7 +99,7 @@ impl Services {
             Message::EchoRequest if is_own_v6(packet.dst_addr()) => echo::answer_v6(&packet, self.mtu, reply),
             Message::NeighborSolicit => ndp::answer_neighbor(&packet, reply),
             Message::RouterSolicit => ndp::answer_router(&packet, self.mtu, reply),
-            // Talk of neighbours and group members among themselves.
+            // Messages between neighbours and multicast members.
             Message::RouterAdvert | Message::NeighborAdvert | Message::Redirect => Answer::Nothing,
             Message::MldQuery | Message::MldReport => Answer::Nothing,
             _ => Answer::NotMine,

@@ -1,5 +1,5 @@
-//! Neighbour discovery (RFC 4861): where gateway and resolver are, and by router advertisement which prefix the guest
-//! makes its address of, and which resolver it asks (RFC 8106).
+//! Neighbour discovery (RFC 4861): the hardware address of gateway and resolver, and router advertisements
+//! with the prefix of the guest's address and the resolver (RFC 8106).
 
 use std::net::Ipv6Addr;
 
@@ -14,28 +14,29 @@ use smoltcp::wire::{
 use super::reply::{Answer, Reply, is_own_v6};
 use crate::addresses::{GATEWAY_LINK_LOCAL, GATEWAY_MAC, NETWORK_V6, PREFIX_LEN_V6, RESOLVER_V6};
 
-/// A message with a lower one has passed a router, so comes from elsewhere (RFC 4861 §3.1).
+/// Messages with a lower hop limit have passed a router and come from elsewhere (RFC 4861 §3.1).
 const HOP_LIMIT: u8 = 255;
 
-/// How long the prefix and the resolver are good for.
+/// Lifetime of the prefix and the resolver.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the router is good for: the most that 16 bits of seconds hold (RFC 8319 allows it), some 18 hours.
+/// Lifetime of the router: the maximum of 16 bits of seconds (allowed by RFC 8319), about 18 hours.
 const ROUTER_LIFETIME: Duration = Duration::from_secs(u16::MAX as u64);
 
-/// Where options begin behind a router solicitation and behind a neighbour solicitation (§4.1, §4.3).
+/// Offsets of the options in router and neighbour solicitations (§4.1, §4.3).
 const ROUTER_SOLICITATION_LEN: usize = 8;
 const NEIGHBOR_SOLICITATION_LEN: usize = 24;
 
-/// The option for the sender's hardware address (§4.6.1).
+/// Option type: the sender's hardware address (§4.6.1).
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 
-/// The option for a resolver (RFC 8106 §5.1): type, length in units of 8, 2 reserved, 4 of lifetime, the address.
+/// Option type and length: resolver (RFC 8106 §5.1). Type, length in units of 8, 2 reserved, 4 of lifetime,
+/// address.
 const RDNSS: u8 = 25;
 const RDNSS_LEN: usize = 24;
 
-/// Answers a neighbour solicitation for one of the gateway's or resolver's addresses. Those for the guest's own, with
-/// which it looks for another that uses it (RFC 4862 §5.4), must stay without answer.
+/// Answers a neighbour solicitation for an address of gateway or resolver. Solicitations for the guest's own
+/// addresses, which detect duplicates (RFC 4862 §5.4), must not be answered.
 pub(super) fn answer_neighbor(packet: &Ipv6Packet<&[u8]>, reply: &mut Reply<'_>) -> Answer {
     let Some(options) = valid_options(packet, NEIGHBOR_SOLICITATION_LEN) else { return Answer::Nothing };
     let from = packet.src_addr();
@@ -46,7 +47,7 @@ pub(super) fn answer_neighbor(packet: &Ipv6Packet<&[u8]>, reply: &mut Reply<'_>)
     if !is_own_v6(target_addr) {
         return Answer::Nothing;
     }
-    // The guest tries one of our addresses for itself: tell all that it's taken (RFC 4861 §7.2.4).
+    // The guest tries to use one of our addresses: tell all nodes that it is taken (RFC 4861 §7.2.4).
     let (to, solicited) = if from.is_unspecified() {
         (IPV6_LINK_LOCAL_ALL_NODES, NdiscNeighborFlags::empty())
     } else {
@@ -60,7 +61,7 @@ pub(super) fn answer_neighbor(packet: &Ipv6Packet<&[u8]>, reply: &mut Reply<'_>)
     send(target_addr, to, advertisement, &[], reply)
 }
 
-/// Answers a router solicitation with the one advertisement there is.
+/// Answers a router solicitation with the router advertisement.
 pub(super) fn answer_router(packet: &Ipv6Packet<&[u8]>, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let Some(options) = valid_options(packet, ROUTER_SOLICITATION_LEN) else { return Answer::Nothing };
     let from = packet.src_addr();
@@ -71,7 +72,7 @@ pub(super) fn answer_router(packet: &Ipv6Packet<&[u8]>, mtu: u16, reply: &mut Re
     advertise(to, mtu, reply)
 }
 
-/// The one advertisement there is.
+/// Writes the router advertisement.
 pub(super) fn advertise(to: Ipv6Addr, mtu: u16, reply: &mut Reply<'_>) -> Answer {
     let advertisement = NdiscRepr::RouterAdvert {
         hop_limit: 64,
@@ -80,7 +81,7 @@ pub(super) fn advertise(to: Ipv6Addr, mtu: u16, reply: &mut Reply<'_>) -> Answer
         reachable_time: Duration::ZERO,
         retrans_time: Duration::ZERO,
         lladdr: Some(EthernetAddress(GATEWAY_MAC).into()),
-        // IPv6 knows no smaller one, and a guest ignores it.
+        // The minimum MTU of IPv6; guests ignore smaller ones.
         mtu: (usize::from(mtu) >= IPV6_MIN_MTU).then_some(mtu.into()),
         prefix_info: Some(NdiscPrefixInformation {
             prefix_len: PREFIX_LEN_V6,
@@ -102,14 +103,14 @@ fn resolver_option() -> [u8; RDNSS_LEN] {
     option
 }
 
-/// What the options of a solicitation say.
+/// Contents of a solicitation's options.
 struct Options {
-    /// The sender's hardware address is among them.
+    /// Whether the sender's hardware address is present.
     has_source: bool,
 }
 
-/// The options of a solicitation whose own part is `len` long, or nothing if a rule of RFC 4861 §6.1.1 or §7.1.1 that
-/// holds for both is broken.
+/// The options of a solicitation whose fixed part has `len` bytes. `None` if it violates a rule of RFC 4861
+/// §6.1.1 or §7.1.1 that both kinds share.
 fn valid_options(packet: &Ipv6Packet<&[u8]>, len: usize) -> Option<Options> {
     let icmp = Icmpv6Packet::new_checked(packet.payload()).ok()?;
     let (from, to) = (packet.src_addr(), packet.dst_addr());
@@ -130,7 +131,7 @@ fn valid_options(packet: &Ipv6Packet<&[u8]>, len: usize) -> Option<Options> {
     Some(options)
 }
 
-/// Writes `message` with one more option behind it.
+/// Writes `message` followed by one more option.
 fn send(
     from: Ipv6Addr,
     to: Ipv6Addr,
@@ -149,7 +150,7 @@ fn send(
     };
     let out = reply.ipv6(&repr);
     out[len..].copy_from_slice(option);
-    // The checksum is of the whole, options of ours as well.
+    // The checksum covers the whole message, including the extra option.
     message.emit(&from, &to, &mut Icmpv6Packet::new_unchecked(out), &ChecksumCapabilities::default());
     Answer::Reply
 }

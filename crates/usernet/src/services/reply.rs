@@ -1,4 +1,4 @@
-//! What becomes of a frame, and how an answer is written.
+//! Building replies to a frame.
 
 use std::net::Ipv6Addr;
 
@@ -10,21 +10,21 @@ use smoltcp::wire::{
 
 use crate::addresses::{GATEWAY_LINK_LOCAL, GATEWAY_MAC, is_gateway, is_resolver};
 
-/// What became of a frame.
+/// How a service handled a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Answer {
-    /// The answer is written.
+    /// The reply has been written.
     Reply,
-    /// The frame was for the gateway, or for nobody, and has no answer.
+    /// The frame was for the gateway or for nobody, and has no reply.
     Nothing,
-    /// The guest gave its address back, which has no answer either.
+    /// The guest released its address; there is no reply.
     Released,
-    /// An IP packet for somebody else to look at; it may be malformed.
+    /// An IP packet that isn't for the services; it may be malformed.
     NotMine,
 }
 
-/// Whether a hardware address is a broadcast or multicast one.
+/// Whether a hardware address is broadcast or multicast.
 pub(super) fn is_group(address: EthernetAddress) -> bool {
     !address.is_unicast()
 }
@@ -33,15 +33,15 @@ pub(super) fn is_own_v6(address: Ipv6Addr) -> bool {
     is_gateway(address.into()) || is_resolver(address.into()) || address == GATEWAY_LINK_LOCAL
 }
 
-/// Where an answer is written, and for whom.
+/// The buffer of a reply, and its receiver.
 pub(super) struct Reply<'a> {
-    /// Where the frame came from.
+    /// Source of the guest's frame.
     pub(super) guest: EthernetAddress,
     pub(super) out: &'a mut Vec<u8>,
 }
 
 impl Reply<'_> {
-    /// Begins a frame from the gateway to `to`, and gives its payload of `len` zeros.
+    /// Starts a frame from the gateway to `to`, and returns its payload of `len` zeros.
     pub(super) fn ethernet(
         &mut self,
         to: EthernetAddress,
@@ -55,15 +55,15 @@ impl Reply<'_> {
         &mut self.out[ETHERNET_HEADER_LEN..]
     }
 
-    /// Begins an IPv4 packet to the hardware address `to`, and gives its payload.
+    /// Starts an IPv4 packet to hardware address `to`, and returns its payload.
     pub(super) fn ipv4(&mut self, to: EthernetAddress, repr: &Ipv4Repr) -> &mut [u8] {
         let packet = self.ethernet(to, EthernetProtocol::Ipv4, IPV4_HEADER_LEN + repr.payload_len);
         repr.emit(&mut Ipv4Packet::new_unchecked(&mut *packet), &ChecksumCapabilities::default());
         &mut packet[IPV4_HEADER_LEN..]
     }
 
-    /// Begins an IPv6 packet to the guest, and gives its payload. A multicast packet too goes to the guest's hardware
-    /// address, as RFC 6085 allows.
+    /// Starts an IPv6 packet to the guest, and returns its payload. Multicast packets are sent to the guest's
+    /// hardware address too, as RFC 6085 permits.
     pub(super) fn ipv6(&mut self, repr: &Ipv6Repr) -> &mut [u8] {
         let packet = self.ethernet(self.guest, EthernetProtocol::Ipv6, IPV6_HEADER_LEN + repr.payload_len);
         repr.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));

@@ -22,13 +22,13 @@ const ECHO_REQUEST_V6: &str = "52550a000202 525400123456 86dd
 const ARP_REQUEST: &str = "ffffffffffff 525400123456 0806
     0001 0800 06 04 0001 525400123456 0a00020f 000000000000 0a000202";
 
-/// The bytes that hexadecimal digits stand for; white space is for the reader.
+/// Decodes hexadecimal digits; white space is ignored.
 fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.split_whitespace().collect();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
-/// The answer to `frame` on a link of 1500 bytes.
+/// The reply to `frame` on a link with an MTU of 1500.
 fn ask(frame: &[u8]) -> (Answer, Vec<u8>) {
     let mut out = vec![0xee; 7];
     let answer = Services::new(1500).answer(frame, &mut out);
@@ -45,14 +45,14 @@ fn assert_no_reply(request: &[u8], answer: Answer) {
     assert_eq!(ask(request), (answer, Vec::new()));
 }
 
-/// `frame` with `bytes` at `at`.
+/// `frame` with `bytes` written at offset `at`.
 fn with(frame: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut frame = hex(frame);
     frame[at..at + bytes.len()].copy_from_slice(bytes);
     frame
 }
 
-/// As `with`, for an IPv4 packet: its header's checksum is right again.
+/// Like `with`, for an IPv4 packet: the header's checksum is corrected.
 fn with_v4(frame: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut frame = with(frame, at, bytes);
     Ipv4Packet::new_unchecked(&mut frame[ETHERNET_HEADER_LEN..]).fill_checksum();
@@ -75,7 +75,7 @@ fn arp_request_for_resolver_is_answered() {
     assert_eq!(reply[28..32], [10, 0, 2, 3]);
 }
 
-/// A kernel pads to the shortest Ethernet frame, 60 bytes.
+/// Kernels pad to the minimum Ethernet frame, 60 bytes.
 #[test]
 fn arp_request_with_padding_is_answered() {
     let mut request = hex(ARP_REQUEST);
@@ -83,7 +83,7 @@ fn arp_request_with_padding_is_answered() {
     assert_eq!(ask(&request).0, Answer::Reply);
 }
 
-/// The guest asks for its own address from 0.0.0.0: an answer would make it give the address up.
+/// The guest asks for its own address from 0.0.0.0. A reply would make it give up the address.
 #[test]
 fn arp_probe_for_guest_is_not_answered() {
     let probe = "ffffffffffff 525400123456 0806
@@ -139,7 +139,7 @@ fn echo_to_somebody_else_is_not_ours() {
     assert_no_reply(&with(ECHO_REQUEST_V6, 38, &[0x20, 0x01, 0x0d, 0xb8]), Answer::NotMine);
 }
 
-/// Type 3, destination unreachable: about a flow.
+/// Type 3, destination unreachable, is about a flow.
 #[test]
 fn icmp_error_to_gateway_is_not_ours() {
     assert_no_reply(&with(ECHO_REQUEST_V4, 34, &[3]), Answer::NotMine);
@@ -161,7 +161,7 @@ fn echo_fragment_is_dropped() {
     assert_no_reply(&with_v4(ECHO_REQUEST_V4, 20, &[0, 1]), Answer::Nothing);
 }
 
-/// An answer to all would be one to nobody that asked.
+/// A reply would go to a group that didn't ask.
 #[test]
 fn echo_from_group_address_is_dropped() {
     assert_no_reply(&with_v4(ECHO_REQUEST_V4, 26, &[255, 255, 255, 255]), Answer::Nothing);
@@ -169,7 +169,7 @@ fn echo_from_group_address_is_dropped() {
     assert_no_reply(&with_v4(ECHO_REQUEST_V4, 26, &[0, 0, 0, 0]), Answer::Nothing);
 }
 
-/// The frame that `ping -s` makes of `data` bytes.
+/// The frame that `ping -s` sends with `data` bytes.
 fn echo_of(data: usize) -> Vec<u8> {
     let mut frame = hex(ECHO_REQUEST_V4);
     frame.truncate(ETHERNET_HEADER_LEN + IPV4_HEADER_LEN + 8);
@@ -218,7 +218,7 @@ fn tcp_to_gateway_is_not_ours() {
     assert_no_reply(&with(ECHO_REQUEST_V6, 20, &[6]), Answer::NotMine);
 }
 
-/// Answers go where the frame came from, and nowhere else.
+/// Replies go to the frame's source only.
 #[test]
 fn answer_goes_to_source_of_frame() {
     let other = [0x52, 0x54, 0, 0, 0, 9];

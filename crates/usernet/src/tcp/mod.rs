@@ -1,4 +1,4 @@
-//! A TCP connection of the guest's: a socket of smoltcp's towards the guest, one of the host's beyond.
+//! A TCP connection of the guest: a smoltcp socket towards the guest and a host socket towards the peer.
 //!
 //! ```text
 //!   guest's SYN                host connects          handshake done          both have ended
@@ -8,10 +8,10 @@
 //!                                                                Parked
 //! ```
 //!
-//! While it is connecting there is no socket of smoltcp's, so that a refusal by the host is one to the guest. A connection
-//! that has been quiet gives its socket and buffers back: all that it needs to go on are the numbers in its [`Line`].
+//! While connecting there is no smoltcp socket, so that a refusal by the host becomes a refusal to the guest.
+//! A quiet connection releases its socket and buffers: the numbers in its [`SequenceState`] suffice to continue.
 
-mod line;
+mod sequence;
 pub(crate) mod stack;
 
 use std::net::SocketAddr;
@@ -23,22 +23,22 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
-use crate::host::News;
+use crate::host::SocketEvents;
 use crate::link::HEADER_LEN;
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
-use crate::pulled::{End, Pulled};
+use crate::pull_outcome::{End, PullOutcome};
 use crate::shared::Shared;
-use crate::unreachable::{self, Why};
-use line::Line;
+use crate::unreachable::{self, Reason};
+use sequence::SequenceState;
 use stack::Endpoint;
 
-/// How long a connection keeps its buffers when nothing passes.
+/// How long a quiet connection keeps its buffers.
 pub(crate) const QUIET: Duration = Duration::from_secs(1);
 
-/// How long the guest has to complete a handshake of its own.
+/// How long the guest has to complete a handshake that it started.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// One connection.
+/// A TCP connection.
 #[derive(Debug)]
 pub(crate) struct Tcp {
     guest: SocketAddr,
@@ -46,19 +46,19 @@ pub(crate) struct Tcp {
     host: OwnedFd,
     phase: Phase,
     endpoint: Option<Endpoint>,
-    line: Line,
-    /// What the host's socket can do, as far as we know: the kernel tells each change once.
+    sequence: SequenceState,
+    /// What the host's socket can do, as far as known: the kernel reports each change once.
     readable: bool,
     writable: bool,
     hung_up: bool,
     was_reset: bool,
-    /// The guest sends no more; the host has been told so.
+    /// The guest sends no more; the host has been told.
     guest_ended: bool,
-    told_host: bool,
-    /// The host's end failed.
+    sent_end: bool,
+    /// The host's side failed.
     failed: bool,
     active_at: Instant,
-    /// It came in at a forwarded port.
+    /// The connection came in at a forwarded port.
     is_accepted: bool,
 }
 
@@ -72,7 +72,7 @@ enum Phase {
 }
 
 impl Tcp {
-    /// A connection that the guest asked for with `syn`; `host` is connecting.
+    /// A connection that the guest requested with `syn`; `host` is connecting.
     pub(crate) fn connecting(
         guest: SocketAddr,
         remote: SocketAddr,
@@ -80,12 +80,12 @@ impl Tcp {
         syn: &TcpPacket<&[u8]>,
     ) -> Self {
         let mut connection = Self::new(guest, remote, host, Phase::Connecting);
-        connection.line.note_syn(syn);
+        connection.sequence.note_syn(syn);
         connection
     }
 
-    /// A connection that the host accepted, to `guest`, which appears to come from `remote`. The guest has `patience` to
-    /// answer. `None`: the addresses can't be connected.
+    /// A connection that the host accepted, to `guest`, shown as coming from `remote`. The guest has
+    /// `patience` to answer. `None` if these addresses can't be connected.
     pub(crate) fn accepted(
         guest: SocketAddr,
         remote: SocketAddr,
@@ -104,9 +104,9 @@ impl Tcp {
     }
 
     fn new(guest: SocketAddr, remote: SocketAddr, host: OwnedFd, phase: Phase) -> Self {
-        // Without it, only small writes of the guest's would be slower.
+        // If this fails, only small writes of the guest are slower.
         let _ = sockopt::set_tcp_nodelay(&host, true);
-        // An end beyond that is gone without a word would never be noticed: the guest's own probes are answered here.
+        // Detects peers that vanish silently: the guest's own keep-alive probes are answered here.
         let _ = sockopt::set_socket_keepalive(&host, true);
         Self {
             guest,
@@ -114,13 +114,13 @@ impl Tcp {
             host,
             phase,
             endpoint: None,
-            line: Line::default(),
+            sequence: SequenceState::default(),
             readable: false,
             writable: false,
             hung_up: false,
             was_reset: false,
             guest_ended: false,
-            told_host: false,
+            sent_end: false,
             failed: false,
             active_at: Instant::now(),
             is_accepted: false,
@@ -135,7 +135,7 @@ impl Tcp {
         self.is_accepted
     }
 
-    /// Whether it came in at a forwarded port and the guest hasn't taken it.
+    /// Whether it came in at a forwarded port and the guest hasn't answered.
     pub(crate) fn is_unanswered(&self) -> bool {
         self.is_accepted && self.phase == Phase::Greeting
     }
@@ -147,24 +147,24 @@ impl Tcp {
         self.host
     }
 
-    /// Since when nothing has passed, if that is long ago.
+    /// When the last data passed, if the connection is parked.
     pub(crate) fn quiet_since(&self) -> Option<Instant> {
         (self.phase == Phase::Parked).then_some(self.active_at)
     }
 
-    /// Whether it has given its buffers back.
+    /// Whether it has released its buffers.
     #[cfg(test)]
     pub(crate) fn is_parked(&self) -> bool {
         self.phase == Phase::Parked
     }
 
-    /// The host's socket has news.
-    pub(crate) fn news(&mut self, news: News, shared: &mut Shared) -> Result<(), End> {
-        self.readable |= news.readable;
-        self.writable |= news.writable;
-        self.hung_up |= news.hung_up;
-        self.was_reset |= news.failed;
-        if self.phase != Phase::Connecting || !news.writable {
+    /// Handles events of the host's socket.
+    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), End> {
+        self.readable |= events.readable;
+        self.writable |= events.writable;
+        self.hung_up |= events.hung_up;
+        self.was_reset |= events.failed;
+        if self.phase != Phase::Connecting || !events.writable {
             return Ok(());
         }
         match sockopt::socket_error(&self.host) {
@@ -179,10 +179,10 @@ impl Tcp {
         }
     }
 
-    /// The host is connected: the guest may know.
+    /// The host is connected: continue the guest's handshake.
     pub(crate) fn greet(&mut self, shared: &mut Shared) {
         let mut endpoint = self.listening(shared);
-        let syn = self.line.syn(self.guest, self.remote);
+        let syn = self.sequence.syn(self.guest, self.remote);
         shared.stack.ingress(&mut endpoint, syn.packet(), &mut []);
         endpoint.socket_mut().set_timeout(Some(HANDSHAKE.into()));
         self.endpoint = Some(endpoint);
@@ -190,17 +190,17 @@ impl Tcp {
         self.writable = true;
     }
 
-    /// The host couldn't connect: a refusal is a reset to the guest, anything else an ICMP message.
+    /// The host couldn't connect: a refusal becomes a reset to the guest, any other error an ICMP message.
     pub(crate) fn refuse(&mut self, error: Errno, shared: &mut Shared) {
-        // A host without descriptors or memory is for the guest as one that refuses.
+        // If the host is out of descriptors or memory, the guest sees a refusal.
         let is_reset = matches!(
             error,
             Errno::CONNREFUSED | Errno::CONNRESET | Errno::MFILE | Errno::NFILE | Errno::NOMEM
         );
         if is_reset {
-            shared.refuse_segment(self.line.syn(self.guest, self.remote).packet());
+            shared.refuse_segment(self.sequence.syn(self.guest, self.remote).packet());
         } else {
-            let first = self.line.syn_start(self.guest, self.remote);
+            let first = self.sequence.syn_start(self.guest, self.remote);
             let ends = (self.guest, self.remote);
             unreachable::write_for(
                 &mut shared.frame,
@@ -208,19 +208,19 @@ impl Tcp {
                 ends,
                 IpProtocol::Tcp,
                 first,
-                Why::of(error),
+                Reason::of(error),
             );
             shared.control.push(&shared.frame);
         }
     }
 
-    /// A segment of the guest's.
+    /// Handles a segment from the guest.
     pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), End> {
         let Ok(segment) = TcpPacket::new_checked(packet.payload) else { return Ok(()) };
         if self.phase == Phase::Connecting {
             return if segment.rst() { Err(End::Reset) } else { Ok(()) };
         }
-        // The host has yet to take the last bytes: the next connection with these addresses waits for it.
+        // The host hasn't taken the last bytes yet: a new connection with the same addresses has to wait.
         if self.phase == Phase::Draining && segment.syn() {
             return Ok(());
         }
@@ -230,21 +230,24 @@ impl Tcp {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         if endpoint.socket().state() == State::SynSent {
             if segment.syn() {
-                self.line.note_syn(&segment);
+                self.sequence.note_syn(&segment);
             }
-        } else if !self.line.admits(&segment) {
+        } else if !self.sequence.admits(&segment) {
             return Ok(());
         }
         self.active_at = Instant::now();
         let mut answer = [0; HEADER_LEN + LONGEST_BARE_SEGMENT];
-        let shifted =
-            self.line.received(packet.whole, packet.whole.len() - packet.payload.len(), &mut shared.scratch);
+        let shifted = self.sequence.received(
+            packet.whole,
+            packet.whole.len() - packet.payload.len(),
+            &mut shared.scratch,
+        );
         let whole = shifted.unwrap_or(packet.whole);
         let answered = shared.stack.ingress(endpoint, whole, &mut answer[HEADER_LEN..]);
-        self.line.note_received(&segment);
+        self.sequence.note_received(&segment);
         if let Some(len) = answered {
             let frame = &mut answer[..HEADER_LEN + len];
-            self.line.send(&mut frame[HEADER_LEN + header_len(self.guest.ip())..]);
+            self.sequence.send(&mut frame[HEADER_LEN + header_len(self.guest.ip())..]);
             finish_checksum(
                 &mut frame[HEADER_LEN..],
                 self.remote.ip(),
@@ -267,63 +270,64 @@ impl Tcp {
         Ok(())
     }
 
-    /// Writes the next packet for the guest to `into`, which has room for a frame.
-    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> Pulled {
+    /// Writes the next frame for the guest to `into`.
+    pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> PullOutcome {
         match self.phase {
-            Phase::Connecting => return Pulled::Idle(None),
-            Phase::Parked if !self.readable => return Pulled::Idle(None),
+            Phase::Connecting => return PullOutcome::Idle(None),
+            Phase::Parked if !self.readable => return PullOutcome::Idle(None),
             Phase::Parked => self.unpark(shared),
             _ => {}
         }
         self.exchange();
-        let Some(endpoint) = &mut self.endpoint else { return Pulled::End(End::Orderly) };
+        let Some(endpoint) = &mut self.endpoint else { return PullOutcome::End(End::Orderly) };
         if self.phase == Phase::Draining {
             return if endpoint.socket().can_recv() && !self.failed {
-                Pulled::Idle(None)
+                PullOutcome::Idle(None)
             } else {
-                Pulled::End(End::Orderly)
+                PullOutcome::End(End::Orderly)
             };
         }
         let room = &mut into[HEADER_LEN..];
         if let Some(len) = shared.stack.egress(endpoint, room) {
             let packet = &mut into[HEADER_LEN..HEADER_LEN + len];
-            self.line.send(&mut packet[header_len(self.guest.ip())..]);
+            self.sequence.send(&mut packet[header_len(self.guest.ip())..]);
             let may_complete = shared.may_complete_checksums;
             let checksum =
                 finish_checksum(packet, self.remote.ip(), self.guest.ip(), IpProtocol::Tcp, may_complete);
             shared.link.seal(into);
-            return Pulled::Frame(HEADER_LEN + len, checksum);
+            return PullOutcome::Frame(HEADER_LEN + len, checksum);
         }
         self.rest(shared)
     }
 
-    /// The socket has nothing to say now.
-    fn rest(&mut self, shared: &mut Shared) -> Pulled {
-        let Some(endpoint) = &self.endpoint else { return Pulled::End(End::Orderly) };
+    /// The socket has nothing to send now.
+    fn rest(&mut self, shared: &mut Shared) -> PullOutcome {
+        let Some(endpoint) = &self.endpoint else { return PullOutcome::End(End::Orderly) };
         let socket = endpoint.socket();
         let is_closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
-        // The wire to the guest loses nothing that it has taken, so nobody waits here for late segments.
+        // The link to the guest loses nothing that it has accepted, so there is no need to wait for late
+        // segments.
         if is_closed || socket.state() == State::TimeWait {
             if self.guest_ended && socket.can_recv() && !self.failed {
                 self.phase = Phase::Draining;
-                return Pulled::Idle(None);
+                return PullOutcome::Idle(None);
             }
             let is_orderly = self.guest_ended && !self.failed;
-            return Pulled::End(if is_orderly { End::Orderly } else { End::Reset });
+            return PullOutcome::End(if is_orderly { End::Orderly } else { End::Reset });
         }
         let turn = shared.stack.next_turn(endpoint);
         if turn.is_some() || !self.is_quiet() {
-            return Pulled::Idle(turn);
+            return PullOutcome::Idle(turn);
         }
         let quiet_at = self.active_at + shared.quiet;
         if shared.stack.is_crowded() || quiet_at <= Instant::now() {
             self.park(shared);
-            return Pulled::Idle(None);
+            return PullOutcome::Idle(None);
         }
-        Pulled::Idle(Some(quiet_at))
+        PullOutcome::Idle(Some(quiet_at))
     }
 
-    /// Whether all that was sent has arrived, both ways, and neither side has ended.
+    /// Whether all data has arrived in both directions, and neither side has ended.
     fn is_quiet(&self) -> bool {
         let Some(endpoint) = &self.endpoint else { return false };
         let socket = endpoint.socket();
@@ -340,15 +344,15 @@ impl Tcp {
         }
     }
 
-    /// Sets up a socket that goes on where the one before stopped: by a handshake that the guest doesn't see.
+    /// Creates a socket that continues the connection, by a handshake that the guest doesn't see.
     fn unpark(&mut self, shared: &mut Shared) {
         let mut endpoint = self.listening(shared);
         let mut room = [0; LONGEST_BARE_SEGMENT];
-        let syn = self.line.syn(self.guest, self.remote);
+        let syn = self.sequence.syn(self.guest, self.remote);
         shared.stack.ingress(&mut endpoint, syn.packet(), &mut []);
         if let Some(len) = shared.stack.egress(&mut endpoint, &mut room) {
-            let greeting = line::segment_of(&room[..len], self.guest);
-            let answer = self.line.resume(self.guest, self.remote, &greeting);
+            let greeting = sequence::segment_of(&room[..len], self.guest);
+            let answer = self.sequence.resume(self.guest, self.remote, &greeting);
             shared.stack.ingress(&mut endpoint, answer.packet(), &mut []);
         }
         self.endpoint = Some(endpoint);
@@ -358,12 +362,12 @@ impl Tcp {
 
     fn listening(&self, shared: &mut Shared) -> Endpoint {
         let mut endpoint = shared.stack.endpoint();
-        // A closed socket listens on any port but 0, and a SYN for port 0 was refused.
+        // A closed socket can listen on any port but 0, and a SYN to port 0 has been refused.
         let _ = endpoint.socket_mut().listen(self.remote);
         endpoint
     }
 
-    /// Moves data both ways as far as there is any and there is room for it.
+    /// Moves as much data as possible in both directions.
     fn exchange(&mut self) {
         let outcome = self.send_to_host().and_then(|()| self.receive_from_host());
         if outcome.is_err() && !self.failed {
@@ -392,9 +396,9 @@ impl Tcp {
                 Err(_) => break,
             }
         }
-        if self.guest_ended && !self.told_host && !socket.can_recv() {
-            self.told_host = true;
-            // Failing, the host's end is gone, which reading tells.
+        if self.guest_ended && !self.sent_end && !socket.can_recv() {
+            self.sent_end = true;
+            // If it fails, the host's peer is gone, which reading will report.
             let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
         }
         Ok(())
@@ -403,7 +407,7 @@ impl Tcp {
     fn receive_from_host(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
-        // The host's end was read already, so that reading won't tell of the reset that came after it.
+        // The end of the host's data has been read, so reading won't report the reset that followed.
         if self.was_reset
             && matches!(socket.state(), State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck)
         {
@@ -420,7 +424,8 @@ impl Tcp {
                     self.readable = false;
                     socket.close();
                 }
-                // Less than asked for: that was all (epoll(7)), unless the end follows, which isn't told twice.
+                // A short read means that there is no more (epoll(7)), unless the end follows, which isn't
+                // reported again.
                 Ok(Ok((_, is_short))) => self.readable = !is_short || self.hung_up,
                 Ok(Err(Errno::AGAIN)) => self.readable = false,
                 Ok(Err(Errno::INTR)) => {}
@@ -446,7 +451,7 @@ mod tests {
     use crate::guest::{GATEWAY, Guest, pattern, settings};
     use crate::settings::Settings;
 
-    /// A guest with a connection that has carried bytes both ways and is parked, and the host's end of it.
+    /// A guest with a parked connection that has carried data both ways, and the host's end of it.
     fn parked() -> (Guest, SocketHandle, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut guest = Guest::new(settings(&["host:*"]));
@@ -484,7 +489,7 @@ mod tests {
         guest.expect(socket, b"after");
     }
 
-    /// More than both rings hold, so that acknowledgements and windows matter too, and twice.
+    /// More than both buffers hold, so that acknowledgements and windows matter, and twice.
     #[test]
     fn connection_parked_twice_carries_mebibyte_both_ways() {
         let (mut guest, socket, mut stream) = parked();
@@ -530,7 +535,8 @@ mod tests {
         assert_eq!(guest.net.table.flows().count(), 0);
     }
 
-    /// Their time of quiet is an hour, and there are three times as many as may keep their sockets for it.
+    /// The quiet time is an hour, and there are three times as many connections as may keep their sockets
+    /// that long.
     #[test]
     fn connections_in_a_crowd_keep_no_buffers_and_go_on() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -564,7 +570,7 @@ mod tests {
         guest.until(|guest| (guest.net.table.flows().count() == 0).then_some(()));
     }
 
-    /// Both ends may be gone without a word: such connections would else keep others from the table for ever.
+    /// Both peers may have vanished silently; such connections would occupy the table forever.
     #[test]
     fn connection_parked_for_long_gives_way_when_table_is_full() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

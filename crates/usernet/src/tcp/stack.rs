@@ -1,5 +1,5 @@
-//! smoltcp, used so that a packet costs the same however many flows there are: one interface for all, a set of one socket
-//! for each connection, and a device that holds one packet for one call.
+//! smoltcp, used so that the cost per packet doesn't depend on the number of flows: one interface for all, a
+//! socket set per connection, and a device that holds one packet for one call.
 
 use std::time::Instant;
 
@@ -8,17 +8,17 @@ use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, M
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::wire::HardwareAddress;
 
-/// Bytes that a connection holds for each direction at most: four segments of the largest size are under way while the
+/// Buffer size per connection and direction, in bytes: four segments of maximum size are in flight while the
 /// guest acknowledges the first.
 pub(crate) const RING_LEN: usize = 256 << 10;
 
-/// Endpoints without a connection that are kept for the next one, with their memory: one connection after the other, or
-/// one that is quiet now and then, needs one.
+/// Unused endpoints kept, with their memory, for the next connection: enough for successive connections, or
+/// for one that is quiet now and then.
 const SPARE: usize = 1;
 
-/// Endpoints in use from which on a connection without anything to do gives its own back at once. Without that, as many
-/// connections as open within the time that each may keep it have one each; and what an allocator was given back in pieces of
-/// this size it may keep for itself (glibc does, once it has had one back).
+/// Number of endpoints in use above which an idle connection releases its own at once. Otherwise all
+/// connections opened within the quiet time would have one each, and an allocator may keep freed memory in
+/// pieces of this size (glibc does, after the first is freed).
 const CROWD: usize = 32;
 
 /// A TCP socket in a set of its own.
@@ -30,11 +30,11 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     fn new() -> Self {
-        // Zeroed memory that is new to the process has no pages until it is written to.
+        // Newly allocated zeroed memory has no pages until it is written to.
         let mut socket =
             Socket::new(SocketBuffer::new(vec![0; RING_LEN]), SocketBuffer::new(vec![0; RING_LEN]));
         socket.set_nagle_enabled(false);
-        // An acknowledgement leaves when the guest has taken what it sent before: that is delay enough.
+        // No delay: an acknowledgement isn't sent before the guest has taken earlier frames anyway.
         socket.set_ack_delay(None);
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
@@ -50,11 +50,11 @@ impl Endpoint {
     }
 }
 
-/// What all connections share of smoltcp.
+/// smoltcp state that all connections share.
 pub(crate) struct Stack {
     interface: Interface,
-    /// No socket: what comes here is answered with a reset.
-    nobody: SocketSet<'static>,
+    /// Empty: packets for it are answered with a reset.
+    no_sockets: SocketSet<'static>,
     mtu: usize,
     epoch: Instant,
     spare: Vec<Endpoint>,
@@ -62,16 +62,16 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// `seed` makes the sequence numbers hard to guess.
+    /// `seed` makes sequence numbers hard to guess.
     pub(crate) fn new(mtu: usize, seed: u64) -> Self {
         let epoch = Instant::now();
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut device = OnePacket { mtu, incoming: None, room: &mut [], sent: 0 };
         let mut interface = Interface::new(config, &mut device, smoltcp::time::Instant::ZERO);
-        // Every destination is ours to answer for.
+        // Accept packets to any destination.
         interface.set_any_ip(true);
-        Self { interface, nobody: SocketSet::new(Vec::new()), mtu, epoch, spare: Vec::new(), in_use: 0 }
+        Self { interface, no_sockets: SocketSet::new(Vec::new()), mtu, epoch, spare: Vec::new(), in_use: 0 }
     }
 
     /// A closed endpoint.
@@ -80,24 +80,24 @@ impl Stack {
         self.spare.pop().unwrap_or_else(Endpoint::new)
     }
 
-    /// Whether so many endpoints are in use that those without anything to do are wanted back.
+    /// Whether there are so many endpoints that idle connections should release theirs.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use > CROWD
     }
 
-    /// How many are in use, for tests.
+    /// Number of endpoints in use, for tests.
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
         self.in_use
     }
 
-    /// Takes an endpoint back. Whatever it was connected to hears nothing of that.
+    /// Takes back an endpoint. Its peer isn't notified.
     pub(crate) fn give_back(&mut self, mut endpoint: Endpoint) {
         self.in_use -= 1;
         if self.spare.len() < SPARE {
             let socket = endpoint.socket_mut();
             socket.abort();
-            // Listening forgets all of the connection before, the reset that was to be sent as well.
+            // Listening discards all state of the connection, including the pending reset.
             let _ = socket.listen(1);
             socket.close();
             socket.set_timeout(None);
@@ -105,7 +105,7 @@ impl Stack {
         }
     }
 
-    /// Hands `packet` to the endpoint. Returns the length of its answer, if it has one, in `room`.
+    /// Passes `packet` to the endpoint. Returns the length of its answer in `room`, if there is one.
     pub(crate) fn ingress(
         &mut self,
         endpoint: &mut Endpoint,
@@ -117,10 +117,10 @@ impl Stack {
         (device.sent > 0).then_some(device.sent)
     }
 
-    /// Hands `packet` to nobody. Returns the length of the reset that answers it, if one does, in `room`.
+    /// Passes `packet` to no socket. Returns the length of the resulting reset in `room`, if there is one.
     pub(crate) fn refuse(&mut self, packet: &[u8], room: &mut [u8]) -> Option<usize> {
         let mut device = OnePacket { mtu: self.mtu, incoming: Some(packet), room, sent: 0 };
-        self.interface.poll_ingress_single(now(self.epoch), &mut device, &mut self.nobody);
+        self.interface.poll_ingress_single(now(self.epoch), &mut device, &mut self.no_sockets);
         (device.sent > 0).then_some(device.sent)
     }
 
@@ -131,27 +131,27 @@ impl Stack {
         (device.sent > 0).then_some(device.sent)
     }
 
-    /// When the endpoint has something to do without being told: at once, if that is in the past.
+    /// When the endpoint next has something to do on its own; at once if that is in the past.
     pub(crate) fn next_turn(&mut self, endpoint: &Endpoint) -> Option<Instant> {
         let at = self.interface.poll_at(now(self.epoch), &endpoint.set)?;
         let micros = u64::try_from(at.total_micros()).unwrap_or(0);
         Some(self.epoch + std::time::Duration::from_micros(micros))
     }
 
-    /// What `connect` needs to choose a sequence number.
+    /// The context that `connect` needs to choose a sequence number.
     pub(crate) fn context(&mut self) -> &mut smoltcp::iface::Context {
         self.interface.context()
     }
 }
 
 fn now(epoch: Instant) -> smoltcp::time::Instant {
-    // A microsecond more than the clock shows: what was due at a microsecond's fraction is due then.
+    // Round up to the next microsecond, so that what is due within the current one counts as due.
     smoltcp::time::Instant::from_micros(
         i64::try_from(epoch.elapsed().as_micros()).unwrap_or(i64::MAX - 1) + 1,
     )
 }
 
-/// A device with one packet to give and room to take one.
+/// A device with at most one incoming packet, and room for one outgoing packet.
 struct OnePacket<'a> {
     mtu: usize,
     incoming: Option<&'a [u8]>,
@@ -183,8 +183,8 @@ impl Device for OnePacket<'_> {
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
         capabilities.max_burst_size = Some(1);
-        // TCP's is filled in when the packet is whole (`packet::finish_checksum`); the guest's isn't looked at, since it
-        // may leave it to us. The IP header's was checked before.
+        // TCP checksums are filled in when the packet is complete (`packet::finish_checksum`). The guest's
+        // aren't verified, since it may offload them. The IP header's has been verified.
         capabilities.checksum = ChecksumCapabilities::ignored();
         capabilities.checksum.ipv4 = Checksum::Tx;
         capabilities
@@ -211,7 +211,7 @@ impl TxToken for Room<'_> {
                 *self.sent = len;
                 f(room)
             }
-            // Dropped, as a wire drops what is too long for it.
+            // Dropped, as a link drops frames that are too long.
             None => f(&mut vec![0; len]),
         }
     }

@@ -1,4 +1,4 @@
-//! A guest for the tests: another stack on the other end of the wire, and a network to put it on.
+//! A guest for the tests: another stack on the other end of the link, and a network to connect it to.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ pub(crate) const GATEWAY_V6: &str = "fd76:6d6d::2";
 pub(crate) const RESOLVER: &str = "10.0.2.3";
 pub(crate) const MTU: u16 = 65520;
 
-/// How long a test waits for what must happen. Nothing takes that long that goes well.
+/// How long a test waits for an expected event. A successful test never takes that long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn settings(rules: &[&str]) -> Settings {
@@ -44,7 +44,7 @@ pub(crate) fn forward(mut settings: Settings, text: &str) -> Settings {
     settings
 }
 
-/// The guest's network card: frames that wait on either side of the wire.
+/// The guest's network card: queues of frames in both directions.
 #[derive(Default)]
 pub(crate) struct Card {
     pub(crate) sent: VecDeque<Vec<u8>>,
@@ -127,7 +127,7 @@ impl Guest {
         }
     }
 
-    /// One round of both stacks: whether any frame passed.
+    /// Runs both stacks once. Returns whether any frame was transferred.
     pub(crate) fn turn(&mut self) -> bool {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         self.interface.poll(now, &mut self.card, &mut self.sockets);
@@ -143,7 +143,7 @@ impl Guest {
         passed
     }
 
-    /// Sends what the guest has, and takes nothing.
+    /// Sends the guest's frames, and receives nothing.
     pub(crate) fn send_only(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         self.interface.poll(now, &mut self.card, &mut self.sockets);
@@ -152,13 +152,13 @@ impl Guest {
         }
     }
 
-    /// The next frame for the guest, as it is.
+    /// The next raw frame for the guest.
     pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
         let Frame { len, .. } = self.net.receive(&mut self.buffer)?;
         Some(self.buffer[..len].to_vec())
     }
 
-    /// The next frame for the guest, as it is, when there is one. The guest's own stack does nothing meanwhile.
+    /// Waits for the next raw frame for the guest, without running the guest's stack.
     #[track_caller]
     pub(crate) fn next_frame(&mut self) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
@@ -171,13 +171,13 @@ impl Guest {
         }
     }
 
-    /// Waits for news of the network and lets it act on it; the guest hears nothing of it.
+    /// Waits for an event of the network and lets it handle the event; the guest receives nothing.
     pub(crate) fn next_news(&mut self) {
         self.wait();
         while self.receive().is_some() {}
     }
 
-    /// Takes turns until `done` has something.
+    /// Runs both stacks until `done` returns something.
     #[track_caller]
     pub(crate) fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
@@ -193,18 +193,18 @@ impl Guest {
         }
     }
 
-    /// Whether the network's descriptor is readable, or becomes so in `seconds`.
+    /// Whether the network's descriptor is readable, or becomes so within `seconds`.
     pub(crate) fn is_readable(&self, seconds: i64) -> bool {
         let fd = self.net.as_fd();
         let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
         poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
     }
 
-    /// Waits for news of the network, or for the guest's own timers.
+    /// Waits for an event of the network, or for the guest's own timers.
     pub(crate) fn wait(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         let own = self.interface.poll_delay(now, &self.sockets);
-        // The other end of a test is a thread of its own, or nobody; what it does to the guest's sockets isn't told.
+        // The peer of a test is another thread or absent; what it does to the guest's sockets isn't reported.
         let wait = own.map_or(Duration::from_millis(20), Duration::from).min(Duration::from_millis(20));
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         let fd = self.net.as_fd();
@@ -220,7 +220,7 @@ impl Guest {
         self.sockets.add(socket)
     }
 
-    /// Starts a TCP connection and waits until it is made.
+    /// Opens a TCP connection.
     #[track_caller]
     pub(crate) fn connected(&mut self, to: impl AsRef<str>) -> SocketHandle {
         let handle = self.connect(to);
@@ -228,7 +228,7 @@ impl Guest {
         handle
     }
 
-    /// The same with buffers that a thousand fit of.
+    /// Like `connected`, with buffers so small that there can be a thousand.
     #[track_caller]
     pub(crate) fn connected_small(&mut self, to: impl AsRef<str>) -> SocketHandle {
         let to: SocketAddr = to.as_ref().parse().unwrap();
@@ -263,7 +263,7 @@ impl Guest {
         self.sockets.get_mut(handle)
     }
 
-    /// Waits for exactly these bytes.
+    /// Receives exactly these bytes.
     #[track_caller]
     pub(crate) fn expect(&mut self, handle: SocketHandle, expected: &[u8]) {
         let mut got = Vec::new();
@@ -285,7 +285,7 @@ impl Guest {
         assert!(got == expected, "{} bytes instead of {}", got.len(), expected.len());
     }
 
-    /// Waits for a datagram.
+    /// Receives a datagram.
     #[track_caller]
     pub(crate) fn datagram(&mut self, handle: SocketHandle) -> (Vec<u8>, SocketAddr) {
         self.until(|guest| {
@@ -294,7 +294,7 @@ impl Guest {
         })
     }
 
-    /// The ICMP message of a frame, if it is one: its type and code.
+    /// Type and code of a frame's ICMP message, if it has one.
     pub(crate) fn icmp(frame: &[u8]) -> Option<(u8, u8)> {
         match (&frame[12..14], frame[23], frame[20]) {
             ([0x08, 0x00], 1, _) => Some((frame[34], frame[35])),
@@ -303,7 +303,7 @@ impl Guest {
         }
     }
 
-    /// Takes turns until a frame for the guest passes that `wanted` finds something in.
+    /// Runs both stacks until `wanted` returns something for a frame to the guest.
     #[track_caller]
     pub(crate) fn frame<T>(&mut self, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> T {
         self.until(|guest| guest.card.received.iter().find_map(|frame| wanted(frame)))
@@ -318,7 +318,7 @@ fn tcp_socket() -> tcp::Socket<'static> {
     socket
 }
 
-/// A frame of the guest's with this segment in it, without TCP's checksum, which nobody looks at.
+/// A frame from the guest with this segment, without the TCP checksum, which isn't verified.
 pub(crate) fn frame_of(to: [u8; 4], segment: &TcpRepr<'_>) -> Vec<u8> {
     let header = Ipv4Repr {
         src_addr: [10, 0, 2, 15].into(),
@@ -340,12 +340,12 @@ pub(crate) fn frame_of(to: [u8; 4], segment: &TcpRepr<'_>) -> Vec<u8> {
     frame
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that differ by position.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|number| (number.wrapping_mul(2654435761) >> 13) as u8).collect()
 }
 
-/// Raises the limit of open files to `count`, if it's less.
+/// Raises the limit of open files to at least `count`.
 pub(crate) fn allow_descriptors(count: u64) {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current.is_some_and(|current| current < count) {

@@ -1,22 +1,22 @@
-//! The processor's model name (brand string), in leaves 0x8000_0002 to 0x8000_0004.
+//! The brand string (model name), in leaves 0x8000_0002 to 0x8000_0004.
 //!
-//! KVM_GET_SUPPORTED_CPUID leaves it out. Programs show it, and some base decisions on it.
+//! KVM_GET_SUPPORTED_CPUID omits it. Programs display it, and some base decisions on it.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::leaves::{find, replace};
 
-/// The extended leaves' first, which says how many there are.
+/// The first extended leaf, whose EAX is the last extended leaf.
 const EXTENDED: u32 = 0x8000_0000;
 /// The brand string's leaves, 16 bytes each in EAX, EBX, ECX and EDX (Intel SDM volume 2, CPUID).
 const LEAVES: [u32; 3] = [0x8000_0002, 0x8000_0003, 0x8000_0004];
 
-/// A brand string: ASCII, padded with zeros, of which the last byte is one.
+/// A brand string: ASCII, padded with zeros, always terminated by a zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brand([u8; 48]);
 
 impl Brand {
-    /// `name`, or as much of it as has room: 47 bytes. What isn't printable ASCII becomes a question mark.
+    /// Takes up to 47 bytes of `name`. Everything but printable ASCII becomes a question mark.
     pub fn new(name: &str) -> Self {
         let mut bytes = [0; 48];
         let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c as u8 } else { b'?' };
@@ -27,7 +27,7 @@ impl Brand {
     }
 }
 
-/// Sets the brand string.
+/// Sets the brand string leaves, if there are extended leaves.
 pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, brand: Brand) {
     let Some(first) = find(entries, EXTENDED) else { return };
     first.eax = first.eax.max(LEAVES[2]);
@@ -50,7 +50,7 @@ mod tests {
         policy(supported, place(0, Topology::one_socket(1)), host)
     }
 
-    /// As a guest puts it together.
+    /// Assembles the string as a guest does.
     fn read(entries: &[kvm_cpuid_entry2]) -> Vec<u8> {
         LEAVES
             .iter()

@@ -1,7 +1,8 @@
-//! Which features of the host's processor a guest sees: all, or those of a baseline that many hosts share.
+//! The CPUID features a guest sees: all of the host's, or a baseline that many hosts share.
 //!
-//! A baseline is a list of what there is: whatever isn't on it is removed, be it known here or not. So two hosts that have it
-//! show equal features. What they show differently is in [`FeaturePolicy::restrict`]'s docs.
+//! A baseline is an allow list: features that aren't on it are removed, whether they have a name here or not.
+//! Two hosts that support a baseline therefore show equal features. [`FeaturePolicy::restrict`] lists the
+//! remaining differences.
 
 mod baseline;
 mod dependencies;
@@ -22,15 +23,16 @@ use self::xsave::Unknown;
 use super::leaves::{self, MSI_EXT_DEST_ID, Vendor};
 use super::topology;
 
-/// Leaf 0x8000_0001 EDX bits that AMD's processors have as leaf 1 EDX has them: all but SYSENTER, CLFLUSH, SSE and later.
+/// Bits of leaf 0x8000_0001 EDX that are copies of leaf 1 EDX on AMD processors: all but SYSENTER, CLFLUSH,
+/// SSE and later ones.
 const AMD_COPIES: u32 = 0x0183_f3ff;
-/// Where leaf 0x8000_0008 EAX has the bits of a linear address, and how many there are without LA57.
+/// Linear address width, in leaf 0x8000_0008 EAX, and its value without LA57.
 const LINEAR_BITS: u32 = 0xff << 8;
 const LINEAR_48: u32 = 48 << 8;
-/// The last leaf of a baseline, which is the last one with features in it.
+/// The last basic leaf of a baseline, which is the last one with features.
 const LAST_LEAF: u32 = 0xd;
 
-/// Leaves that tell more of one feature, and mean nothing without it.
+/// Leaves that describe one feature in detail, and are meaningless without it.
 const DETAILS: &[(&str, u32)] = &[
     ("monitor", 5),
     ("sgx", 0x12),
@@ -45,23 +47,23 @@ const DETAILS: &[(&str, u32)] = &[
     ("perfmon_v2", 0x8000_0022),
 ];
 
-/// Which features a guest sees. The default is all of the host's.
+/// The features a guest sees. The default is all of the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeaturePolicy {
-    /// Where it starts from; `None` is the host.
+    /// The baseline to start from; `None` is the host.
     baseline: Option<Baseline>,
-    /// With all that they need.
+    /// Features to add, with their dependencies.
     added: BTreeSet<Feature>,
-    /// With all that needs them.
+    /// Features to remove, with their dependents.
     removed: BTreeSet<Feature>,
-    /// As it was written.
+    /// The changes as written, for display.
     changes: Vec<Change>,
 }
 
-/// A feature with its sign.
+/// An added or removed feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
-    /// Which word of the list.
+    /// Index of the word in the list.
     index: usize,
     sign: Sign,
     feature: Feature,
@@ -73,50 +75,50 @@ enum Sign {
     Minus,
 }
 
-/// Why words are no policy.
+/// What is wrong with a feature list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeaturePolicyError {
     /// A word without a sign is neither "host" nor a baseline.
     #[error("unknown CPU baseline \"{0}\"")]
     UnknownBaseline(String),
-    /// A word with a sign names no feature.
+    /// A word with a sign doesn't name a feature.
     #[error("unknown CPU feature \"{0}\"")]
     UnknownFeature(String),
-    /// A baseline isn't the first word.
-    #[error("\"{0}\" is no change to a baseline; write +{0} or -{0} for a feature, and a baseline first")]
+    /// A word after the first has no sign.
+    #[error("\"{0}\" has no sign; write +{0} or -{0} for a feature, or put it first if it is a baseline")]
     NoSign(String),
     /// A feature is named twice.
     #[error("{0} is named twice, keep one")]
     Twice(&'static str),
-    /// No 64-bit guest runs without it.
+    /// The feature can't be removed, because every 64-bit guest needs it.
     #[error("{0} can't be removed: a 64-bit guest needs it")]
     Essential(&'static str),
-    /// A feature is added and something that it needs is removed.
+    /// An added feature depends on one that is removed.
     #[error("+{added} needs {needed}, which the list removes; keep one of them")]
     Conflict {
-        /// What is added.
+        /// The added feature.
         added: &'static str,
-        /// What it needs.
+        /// The removed feature it depends on.
         needed: &'static str,
     },
 }
 
-/// The host hasn't got features that a policy has.
+/// The host lacks features that the policy requires.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this host's KVM lacks {}, which {policy} has", names.join(", "))]
+#[error("this host's KVM lacks {}, which {policy} requires", names.join(", "))]
 pub struct MissingFeatures {
-    /// Their names.
+    /// Names of the missing features.
     pub names: Vec<&'static str>,
-    /// The policy.
+    /// The policy that requires them.
     pub policy: Box<FeaturePolicy>,
 }
 
 impl FeaturePolicy {
-    /// Reads `words`: "host" or a baseline, which may be left out for the host's; then `+feature` and `-feature`, which bring
-    /// along what they need and take along what needs them.
+    /// Parses `words`: first "host" or a baseline, which defaults to "host"; then `+feature`, which also adds
+    /// the feature's dependencies, and `-feature`, which also removes its dependents.
     ///
     /// # Errors
-    /// The index of the first word that is wrong, and why.
+    /// The index of the first wrong word, and what is wrong with it.
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, FeaturePolicyError)> {
         let mut policy = Self::default();
         for (index, word) in words.into_iter().enumerate() {
@@ -125,7 +127,7 @@ impl FeaturePolicy {
         policy.added = with_needs(policy.changed(Sign::Plus));
         policy.removed = with_dependents(policy.changed(Sign::Minus));
         policy.check_conflicts()?;
-        // What the list asks for by name stays, though it be in another vendor's bit of something that goes.
+        // A feature that the list names explicitly stays, even if it mirrors one that is removed.
         let mirrors = with_dependents(mirrors(&policy.removed));
         policy.removed.extend(mirrors.difference(&policy.added));
         Ok(policy)
@@ -156,7 +158,7 @@ impl FeaturePolicy {
         self.changes.iter().filter(move |change| change.sign == sign).map(|change| change.feature)
     }
 
-    /// Nothing that is added needs something that is removed.
+    /// Checks that no added feature depends on a removed one.
     fn check_conflicts(&self) -> Result<(), (usize, FeaturePolicyError)> {
         for &Change { index, feature, .. } in self.changes.iter().filter(|change| change.sign == Sign::Plus) {
             let all = with_needs([feature]);
@@ -168,22 +170,22 @@ impl FeaturePolicy {
         Ok(())
     }
 
-    /// The names that a word without a sign may have.
+    /// The valid words without a sign: "host" and the baselines.
     pub fn baseline_names() -> Vec<&'static str> {
         [HOST].into_iter().chain(Baseline::ALL.map(Baseline::name)).collect()
     }
 
-    /// The names that may follow a sign.
+    /// The valid feature names.
     pub fn feature_names() -> Vec<&'static str> {
         table::all().map(|feature| feature.name).collect()
     }
 
-    /// Whether the guest is shown all that the host has.
+    /// Whether the guest sees all of the host's features.
     pub fn is_host(&self) -> bool {
         self.baseline.is_none() && self.changes.is_empty()
     }
 
-    /// Whether the guest isn't shown the feature `name` even where the host has it.
+    /// Whether the policy hides the feature `name` even on hosts that have it.
     pub fn removes(&self, name: &str) -> bool {
         let (feature, baseline) = (table::find(name), self.baseline.map(Baseline::features));
         feature.is_some_and(|feature| {
@@ -192,17 +194,19 @@ impl FeaturePolicy {
         })
     }
 
-    /// `entries`, as [`policy`](super::policy) made them, with the features of this policy alone. For the default these are
-    /// `entries` as they are.
+    /// Applies the policy to `entries`, which [`policy`](super::policy) made. The default policy returns them
+    /// unchanged.
     ///
-    /// Leaf 0xd, the length of a linear address, AMD's copies of leaf 1 and leaves with details follow the features. With a
-    /// baseline, leaves that have neither features nor what is listed here are removed. So two hosts differ at most in vendor
-    /// (leaves 0 and 0x8000_0000), family, model and name (1, 0x8000_0001 to 0x8000_0004), topology, caches and TLBs (1, 2, 4,
-    /// 0xb, 0x8000_0001, 0x8000_0005, 0x8000_0006, 0x8000_0008, 0x8000_001d, 0x8000_001e), the length of a physical address
-    /// (0x8000_0008), frequency (0x4000_0010), and where XSAVE puts the state of AVX-512 and of protection keys (0xd).
+    /// Leaf 0xd, the linear address width, AMD's copies of leaf 1 and leaves that describe a feature are
+    /// adjusted to the features. With a baseline, leaves that have neither features nor anything listed here
+    /// are removed, so that two hosts differ at most in vendor (leaves 0 and 0x8000_0000), family, model and
+    /// brand string (1, 0x8000_0001 to 0x8000_0004), topology, caches and TLBs (1, 2, 4, 0xb, 0x8000_0001,
+    /// 0x8000_0005, 0x8000_0006, 0x8000_0008, 0x8000_001d, 0x8000_001e), physical address width
+    /// (0x8000_0008), frequency (0x4000_0010), and the offsets of the AVX-512 and protection key state in an
+    /// XSAVE area (0xd).
     ///
     /// # Errors
-    /// The policy has features that `entries` haven't.
+    /// The policy requires features that `entries` lack.
     pub fn restrict(
         &self,
         mut entries: Vec<kvm_cpuid_entry2>,
@@ -227,7 +231,7 @@ impl FeaturePolicy {
         Ok(entries)
     }
 
-    /// The features that are left of those that `entries` have.
+    /// The features of `entries` that the policy keeps.
     fn kept(&self, entries: &[kvm_cpuid_entry2]) -> Result<BTreeSet<Feature>, MissingFeatures> {
         let host: BTreeSet<_> = table::all().filter(|feature| feature.is_in(entries)).collect();
         let start = self.baseline.map(Baseline::features);
@@ -241,7 +245,7 @@ impl FeaturePolicy {
     }
 }
 
-/// The name of the default policy.
+/// Name of the default policy.
 const HOST: &str = "host";
 
 fn baseline(name: &str) -> Result<Option<Baseline>, FeaturePolicyError> {
@@ -252,7 +256,7 @@ fn baseline(name: &str) -> Result<Option<Baseline>, FeaturePolicyError> {
     found.map(Some).ok_or_else(|| FeaturePolicyError::UnknownBaseline(name.to_owned()))
 }
 
-/// Removes `removed` and what tells more of them.
+/// Removes the features in `removed` and the leaves that describe them.
 fn remove(entries: &mut Vec<kvm_cpuid_entry2>, removed: &BTreeSet<Feature>) {
     for feature in removed {
         let word = feature.word;
@@ -265,7 +269,7 @@ fn remove(entries: &mut Vec<kvm_cpuid_entry2>, removed: &BTreeSet<Feature>) {
     entries.retain(|entry| !is_gone(entry.function));
 }
 
-/// Removes whatever isn't one of `kept`, or one of the things that [`FeaturePolicy::restrict`] names.
+/// Removes everything except `kept` and what [`FeaturePolicy::restrict`] lists.
 fn keep_only(entries: &mut Vec<kvm_cpuid_entry2>, kept: &BTreeSet<Feature>, vendor: Vendor) {
     entries.retain(|entry| match entry.function {
         7 => entry.index == 0,
@@ -280,7 +284,7 @@ fn keep_only(entries: &mut Vec<kvm_cpuid_entry2>, kept: &BTreeSet<Feature>, vend
             (word(Register::Eax), word(Register::Ebx), word(Register::Ecx), word(Register::Edx));
         match entry.function {
             0 => entry.eax = LAST_LEAF,
-            // The brand index of old processors is in EBX bits 7:0.
+            // EBX bits 7:0 are the brand index of old processors.
             1 => {
                 entry.ebx &= !0xff;
                 (entry.ecx, entry.edx) = (ecx, edx | entry.edx & topology::HTT);
@@ -300,7 +304,7 @@ fn keep_only(entries: &mut Vec<kvm_cpuid_entry2>, kept: &BTreeSet<Feature>, vend
                 (entry.ecx, entry.edx) = (ecx | entry.ecx & grouping, edx);
             }
             0x8000_0007 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, ebx, 0, edx),
-            // EAX has the lengths of addresses, ECX AMD's topology.
+            // EAX has the address widths, ECX AMD's topology.
             0x8000_0008 => (entry.ebx, entry.edx) = (ebx, 0),
             _ => {}
         }
@@ -321,7 +325,7 @@ fn shorten_linear_addresses(entries: &mut [kvm_cpuid_entry2]) {
     }
 }
 
-/// What leaf 1 hasn't, leaf 0x8000_0001 hasn't either.
+/// Clears bits in AMD's copy of leaf 1 that leaf 1 itself lacks.
 fn mask_amd_copies(entries: &mut [kvm_cpuid_entry2]) {
     let Some(originals) = leaves::find(entries, 1).map(|entry| entry.edx) else { return };
     if let Some(entry) = leaves::find(entries, 0x8000_0001) {
@@ -329,7 +333,7 @@ fn mask_amd_copies(entries: &mut [kvm_cpuid_entry2]) {
     }
 }
 
-/// As it was written: `host`, `x86-64-v2 +aes -popcnt`.
+/// Displays the policy as written: `host`, `x86-64-v2 +aes -popcnt`.
 impl fmt::Display for FeaturePolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.baseline.map_or(HOST, Baseline::name))?;

@@ -1,30 +1,33 @@
-//! How fast the clocks run, so that a guest needn't measure it.
+//! Clock frequencies, so that guests needn't measure them.
 //!
-//! Linux learns the TSC's frequency from kvm-clock and doesn't look here (arch/x86/kernel/kvmclock.c); others do: guests
-//! without kvm-clock, such as Linux with `no-kvmclock` on Intel, read leaf 0x15, the BSDs and Windows leaf 0x4000_0010.
+//! Linux takes the TSC frequency from kvm-clock and ignores these leaves (arch/x86/kernel/kvmclock.c). Others
+//! use them: guests without kvm-clock, such as Linux with `no-kvmclock` on Intel, read leaf 0x15; the BSDs
+//! and Windows read leaf 0x4000_0010.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::leaves::{KVM_LEAVES, Vendor, find, replace};
 
-/// TSC and core crystal clock (Intel SDM volume 2, CPUID).
+/// TSC and core crystal clock leaf (Intel SDM volume 2, CPUID).
 const CRYSTAL: u32 = 0x15;
-/// Timing, as VMware defined it for all hypervisors (Linux, arch/x86/kernel/cpu/vmware.c; FreeBSD, sys/x86/x86/tsc.c).
+/// Timing leaf that VMware defined for all hypervisors (Linux, arch/x86/kernel/cpu/vmware.c; FreeBSD,
+/// sys/x86/x86/tsc.c).
 const HYPERVISOR_TIMING: u32 = 0x4000_0010;
-/// What KVM's local APIC timers count: a nanosecond each (KVM api.rst, KVM_CAP_X86_APIC_BUS_CYCLES_NS).
+/// Frequency of KVM's local APIC timers: one count per nanosecond (KVM api.rst,
+/// KVM_CAP_X86_APIC_BUS_CYCLES_NS).
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
-/// Tells that the TSC runs at `khz`.
+/// Reports a TSC frequency of `khz`.
 pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, vendor: Vendor, khz: u32) {
-    // Leaf 0 says which is the last leaf, and a processor that ends before 0x15 hasn't got it. AMD has none.
+    // Processors whose last leaf, in leaf 0, is below 0x15 don't have it. AMD has none.
     if vendor == Vendor::Intel && find(entries, 0).is_some_and(|leaf| leaf.eax >= CRYSTAL) {
-        // The crystal in ECX, in Hz; the TSC is EBX / EAX of it. Linux takes the crystal for the APIC timer's clock, so it must
-        // be that one.
+        // ECX is the crystal frequency in Hz, and the TSC runs at EBX / EAX times that. Linux takes the
+        // crystal as the APIC timer's clock, so it must be KVM's APIC bus frequency.
         let crystal_hz = APIC_BUS_KHZ * 1000;
         replace(entries, leaf(CRYSTAL, APIC_BUS_KHZ, khz, crystal_hz));
     }
     if let Some(first) = find(entries, KVM_LEAVES) {
-        // EAX: the last of these leaves; old KVMs leave 0 there for 0x4000_0001.
+        // EAX is the last of these leaves; old KVMs report 0, which means 0x4000_0001.
         first.eax = first.eax.max(HYPERVISOR_TIMING);
         replace(entries, leaf(HYPERVISOR_TIMING, khz, APIC_BUS_KHZ, 0));
     }
@@ -60,7 +63,7 @@ mod tests {
         assert_eq!(told(&[entry(7, 0)]), [entry(7, 0)]);
     }
 
-    /// As Linux's native_calibrate_tsc computes it.
+    /// Computed as in Linux's native_calibrate_tsc.
     #[test]
     fn crystal_of_intel_gives_the_tsc_and_the_apic_timer() {
         let got = told(&[vendor_leaf(b"GenuineIntel", 0x15)]);

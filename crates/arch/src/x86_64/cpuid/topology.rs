@@ -1,7 +1,7 @@
-//! The leaves that tell how processors are grouped, and which of them share a cache.
+//! The leaves that describe the topology and which processors share a cache.
 //!
-//! Linux asks Intel's processors leaf 0x1f or 0xb, and 4 for the caches. AMD's it asks 0xb too, but only with TOPOEXT, and
-//! 0x8000_001d and 0x8000_001e then; older ones 1 and 0x8000_0008. So all of them say the same.
+//! On Intel, Linux reads leaf 0x1f or 0xb, and 4 for the caches. On AMD, it also reads 0xb and, if TOPOEXT is
+//! set, 0x8000_001d and 0x8000_001e; on older ones 1 and 0x8000_0008. All of them are made to agree.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
@@ -11,21 +11,21 @@ use super::leaves::{Place, Vendor, find, set};
 pub(super) const HTT: u32 = 1 << 28;
 /// Leaf 0x8000_0001 ECX bit 1: AMD's leaf 1 count is cores, not threads.
 pub(super) const CMP_LEGACY: u32 = 1 << 1;
-/// Leaf 0x8000_0001 ECX bit 22: AMD's leaves 0x8000_001d and 0x8000_001e are there.
+/// Leaf 0x8000_0001 ECX bit 22: AMD's leaves 0x8000_001d and 0x8000_001e exist.
 pub(super) const TOPOEXT: u32 = 1 << 22;
-/// Extended topology levels, in ECX bits 15:8 of leaves 0xb and 0x1f (Intel SDM volume 2, CPUID).
+/// Level types, in ECX bits 15:8 of leaves 0xb and 0x1f (Intel SDM volume 2, CPUID).
 const LEVEL_THREAD: u32 = 1 << 8;
 const LEVEL_CORE: u32 = 2 << 8;
-/// The extended topology of Intel, and its successor.
+/// Extended topology leaves, the older and its successor.
 const EXTENDED: [u32; 2] = [0xb, 0x1f];
-/// AMD's last leaf of its range, its caches, its topology, and its extended topology of Zen 4, which would have to say what
-/// 0xb says.
+/// AMD's leaves: the last extended leaf, caches, topology, and the extended topology of Zen 4, which would
+/// have to agree with 0xb.
 const AMD_LAST: u32 = 0x8000_0000;
 pub(super) const AMD_CACHES: u32 = 0x8000_001d;
 pub(super) const AMD_TOPOLOGY: u32 = 0x8000_001e;
 const AMD_EXTENDED: u32 = 0x8000_0026;
 
-/// Makes every leaf that is about the topology tell that of `place`.
+/// Adjusts every topology leaf to `place`.
 pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, vendor: Vendor, place: Place) {
     let extended: Vec<u32> =
         EXTENDED.into_iter().filter(|leaf| entries.iter().any(|e| e.function == *leaf)).collect();
@@ -39,8 +39,8 @@ pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, vendor: Vendor, plac
     entries.extend(extended.into_iter().flat_map(|leaf| levels(leaf, place)));
 }
 
-/// Gives an AMD processor the leaf that names threads and cores. It's plain information, so that it needs nothing of the host;
-/// KVM leaves it out where the host's processor hasn't got it.
+/// Adds AMD's topology leaf, which identifies threads and cores. It only holds numbers and needs no host
+/// support; KVM omits it if the host's processor lacks it.
 fn add_amd_leaves(entries: &mut Vec<kvm_cpuid_entry2>) {
     let Some(features) = find(entries, 0x8000_0001) else { return };
     features.ecx |= TOPOEXT;
@@ -55,19 +55,19 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vendor: Vendor, place: Place) {
     let topology = place.topology;
     let multiple = topology.per_socket() > 1;
     match entry.function {
-        // The count in the socket and the id have 8 bits here; larger machines are told of in leaf 0xb.
+        // The processor count and the APIC id have 8 bits here; leaf 0xb covers larger machines.
         1 => {
             entry.ebx &= 0xffff;
             entry.ebx |= topology.per_socket().min(0xff) << 16 | (place.apic_id() & 0xff) << 24;
             set(&mut entry.edx, HTT, multiple);
         }
-        // Deterministic cache parameters: bits 31:26 of EAX are the ids that the cores of a socket can have, less 1.
+        // Deterministic cache parameters: EAX bits 31:26 are the number of core ids in a socket, less 1.
         4 if is_cache(entry) => {
             entry.eax &= 0x3fff;
             entry.eax |= sharing(entry, place) << 14 | ((1 << topology.core_bits()) - 1).min(0x3f) << 26;
         }
         0x8000_0001 if vendor == Vendor::Amd => set(&mut entry.ecx, CMP_LEGACY, multiple),
-        // ECX bits 7:0: processors in the socket, less 1; bits 15:12: bits of the APIC id that number them.
+        // ECX bits 7:0: processors per socket, less 1; bits 15:12: number of APIC id bits for them.
         0x8000_0008 if vendor == Vendor::Amd => {
             entry.ecx = (topology.per_socket() - 1).min(0xff) | topology.socket_shift().min(0xf) << 12;
         }
@@ -75,8 +75,8 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vendor: Vendor, place: Place) {
             entry.eax &= 0x3fff;
             entry.eax |= sharing(entry, place) << 14;
         }
-        // EAX the APIC id; EBX bits 15:8 the threads of a core, less 1, bits 7:0 the core in the socket; ECX bits 7:0 the node,
-        // which is the socket, and bits 10:8 the nodes of a socket, less 1.
+        // EAX: APIC id. EBX bits 15:8: threads per core, less 1; bits 7:0: core id in the socket. ECX bits
+        // 7:0: node id, which is the socket; bits 10:8: nodes per socket, less 1.
         AMD_TOPOLOGY => {
             let core = place.index % topology.per_socket() / topology.per_core();
             entry.eax = place.apic_id();
@@ -87,19 +87,21 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vendor: Vendor, place: Place) {
     }
 }
 
-/// Whether an entry of leaf 4 or 0x8000_001d is a cache, by its kind in EAX bits 4:0, or the end of the list.
+/// Whether an entry of leaf 4 or 0x8000_001d describes a cache (type in EAX bits 4:0) rather than ends the
+/// list.
 fn is_cache(entry: &kvm_cpuid_entry2) -> bool {
     entry.eax & 0x1f != 0
 }
 
-/// EAX bits 25:14: the APIC ids of processors that share the cache, less 1. The third level is a socket's, the others a core's.
+/// EAX bits 25:14: number of APIC ids that share the cache, less 1. L3 is shared by a socket, the others by a
+/// core.
 fn sharing(entry: &kvm_cpuid_entry2, place: Place) -> u32 {
     let level = entry.eax >> 5 & 7;
     let bits = if level >= 3 { place.topology.socket_shift() } else { place.topology.thread_bits() };
     ((1 << bits) - 1).min(0xfff)
 }
 
-/// Leaf 0xb or 0x1f: the threads of a core, the processors of a socket, an end.
+/// The levels of leaf 0xb or 0x1f: threads of a core, processors of a socket, end of list.
 fn levels(leaf: u32, place: Place) -> [kvm_cpuid_entry2; 3] {
     let level = |index, shift, processors, kind| kvm_cpuid_entry2 {
         function: leaf,
@@ -180,7 +182,7 @@ mod tests {
         let l1 = kvm_cpuid_entry2 { eax: 1 << 5 | 1 | 0xffff_c000, ..entry(4, 0) };
         let l3 = kvm_cpuid_entry2 { eax: 3 << 5 | 3, ..entry(4, 3) };
         let end = kvm_cpuid_entry2 { eax: 0, ..entry(4, 4) };
-        // Three cores take two bits: four ids.
+        // Three cores occupy four ids, two bits.
         let got = policy(&[l1, l3, end], place(0, grouped(2, 3, 1)), HOST);
         assert_eq!(get(&got, 4, 0).eax, 1 << 5 | 1 | 1 << 14 | 3 << 26);
         assert_eq!(get(&got, 4, 3).eax, 3 << 5 | 3 | 7 << 14 | 3 << 26);

@@ -6,7 +6,7 @@ use crate::flat::testing::{
     elf32, elf64, inspected, load, multiboot_elf, multiboot_header, multiboot_raw, pie64, spec,
 };
 
-/// What is said of `file` on 4 MiB of RAM, asked for as in `change`.
+/// The error for `file` on 4 MiB of RAM, with `change` applied to the spec.
 fn complaint(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> String {
     complaint_on(4 << 20, file, change)
 }
@@ -145,13 +145,14 @@ fn image_over_the_tables_makes_them_move() {
         FlatPlan::new(&spec).unwrap().start().tables
     };
     let written = |gdt, idt, page_tables| Tables::Written { gdt, idt, page_tables };
-    // Over the GDT's first byte, the last page of the page tables, the last byte of the page directory.
+    // Overlaps the first byte of the GDT, the last page of the page tables, the last byte of the page
+    // directory.
     assert_eq!(tables(&[0xf4; 0x101], Mode::Protected, Some(0x400)), written(0x510, 0x540, 0x9000));
     assert_eq!(tables(&elf64_at(0xe000, 16), Mode::Long, None), written(0x500, 0x530, 0x1000));
     assert_eq!(tables(&elf64_at(0x9fff, 16), Mode::Paged, None), written(0x500, 0x530, 0x1000));
 }
 
-/// The stack's room counts as taken.
+/// The stack's memory counts as taken.
 #[test]
 fn stack_in_the_page_tables_makes_them_move() {
     let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(4 << 20));
@@ -266,7 +267,7 @@ fn stack_by_default_in_a_page_that_the_image_fills_is_its_end() {
     assert_eq!(FlatPlan::new(&spec(&image, &ram)).unwrap().start().stack, 0x1000);
 }
 
-/// Its information would lie at 0x5000.
+/// Its information structure would be at 0x5000.
 #[test]
 fn image_multiboot_in_16_kib_is_refused() {
     let file = multiboot_raw(0, [0x1000, 0x1000, 0, 0, 0x1020], 100);
@@ -293,7 +294,7 @@ fn reset_image_without_the_reset_vector_is_refused() {
     assert_eq!(said, expected);
 }
 
-/// Rounded down to a page it ends far below the vector.
+/// Rounded down to a page, it would end far below the reset vector.
 #[test]
 fn reset_image_of_less_than_a_page_has_to_be_given_its_place() {
     let expected = "the image at 0xff000..0xff020 doesn't contain 0xffff0, where the processor starts in \

@@ -1,4 +1,4 @@
-//! smoltcp's DHCP client on a link with our services at its other end.
+//! smoltcp's DHCP client, connected to our services.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use smoltcp::wire::{DhcpMessageType, HardwareAddress, Ipv4Address, Ipv4Cidr};
 
 use super::*;
 
-/// What the client was given.
+/// The settings that the client received.
 pub(super) struct Lease {
     pub(super) address: Ipv4Cidr,
     pub(super) router: Option<Ipv4Address>,
@@ -22,7 +22,7 @@ pub(super) struct Client {
     sockets: SocketSet<'static>,
     socket: SocketHandle,
     link: Link,
-    /// Of the last message that reached it.
+    /// Type of the last message that it received.
     pub(super) last_type: Option<DhcpMessageType>,
 }
 
@@ -36,7 +36,7 @@ impl Client {
         Self { interface, sockets, socket, link, last_type: None }
     }
 
-    /// Runs the client at a time in seconds until neither side has anything to say, and takes what it got to know.
+    /// Runs the client at a time in seconds until neither side sends anything, and returns a new lease.
     pub(super) fn run(&mut self, seconds: i64) -> Option<Lease> {
         let now = Instant::from_secs(seconds);
         let mut lease = None;
@@ -64,7 +64,7 @@ impl Client {
     }
 }
 
-/// Does with the interface what the client says, as `Interface`'s user must.
+/// Configures the interface as the client requests, which the user of `Interface` has to do.
 fn configure(interface: &mut Interface, event: dhcpv4::Event<'_>) -> Option<Lease> {
     let dhcpv4::Event::Configured(config) = event else {
         interface.update_ip_addrs(|addresses| addresses.clear());
@@ -77,7 +77,7 @@ fn configure(interface: &mut Interface, event: dhcpv4::Event<'_>) -> Option<Leas
     Some(Lease { address: config.address, router: config.router, dns: config.dns_servers.to_vec() })
 }
 
-/// The DHCP message type of a frame, if it's a DHCP message.
+/// The DHCP message type of a frame, if it has one.
 fn message_type(frame: &[u8]) -> Option<DhcpMessageType> {
     let packet = Ipv4Packet::new_checked(frame.get(14..)?).ok()?;
     let udp = UdpPacket::new_checked(packet.payload()).ok()?;
@@ -85,7 +85,7 @@ fn message_type(frame: &[u8]) -> Option<DhcpMessageType> {
     message.options().find(|option| option.kind == 53).map(|option| option.data[0].into())
 }
 
-/// Frames under way.
+/// Frames in transit.
 #[derive(Default)]
 struct Link {
     from_guest: VecDeque<Vec<u8>>,

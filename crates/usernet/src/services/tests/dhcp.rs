@@ -2,15 +2,15 @@ use smoltcp::wire::{DhcpFlags, DhcpMessageType, DhcpOpCode, DhcpPacket, Ipv4Addr
 
 use super::*;
 
-/// What an answer says, decoded.
+/// A decoded reply.
 struct Received {
-    /// Hardware address and address that it was sent to.
+    /// Hardware and IP address of the destination.
     to: ([u8; 6], Ipv4Addr),
     message: Vec<u8>,
 }
 
 impl Received {
-    /// Checks everything around the message, checksums included.
+    /// Decodes a frame, and checks its headers and checksums.
     fn decode(frame: &[u8]) -> Self {
         let ethernet = EthernetFrame::new_checked(frame).unwrap();
         assert_eq!(ethernet.src_addr(), EthernetAddress(GATEWAY_MAC));
@@ -36,7 +36,7 @@ impl Received {
     }
 }
 
-/// The frame of a message with `flags`, the client's address and these options, from `from` to `to`.
+/// A frame with a message from `from` to `to`, with these flags, client address and options.
 fn query_between(from: [u8; 4], to: [u8; 4], flags: &str, ciaddr: &str, options: &str) -> Vec<u8> {
     let mut message = hex(&format!("01 01 06 00 3903f326 0000 {flags} {ciaddr} 00000000 00000000 00000000"));
     message.extend(GUEST_MAC);
@@ -49,7 +49,7 @@ fn query_between(from: [u8; 4], to: [u8; 4], flags: &str, ciaddr: &str, options:
     let udp_len = u16::try_from(8 + message.len()).unwrap();
     let mut packet = hex("4500 0000 0000 0000 40 11 0000");
     packet.extend(from.into_iter().chain(to));
-    // 68 to 67; the checksum is left to the device.
+    // 68 to 67; the checksum is offloaded to the device.
     packet.extend(hex("0044 0043"));
     packet.extend(udp_len.to_be_bytes());
     packet.extend([0xba, 0xad]);
@@ -61,7 +61,7 @@ fn query_between(from: [u8; 4], to: [u8; 4], flags: &str, ciaddr: &str, options:
     frame
 }
 
-/// As a client without an address sends it.
+/// A message as sent by a client without an address.
 pub(super) fn query(flags: &str, options: &str) -> Vec<u8> {
     query_between([0, 0, 0, 0], [255, 255, 255, 255], flags, "00000000", options)
 }
@@ -76,11 +76,11 @@ fn answered(frame: &[u8]) -> Received {
 const TO_GUEST: ([u8; 6], Ipv4Addr) = (GUEST_MAC, Ipv4Addr::new(10, 0, 2, 15));
 const TO_ALL: ([u8; 6], Ipv4Addr) = ([0xff; 6], Ipv4Addr::BROADCAST);
 
-/// What udhcpc (busybox 1.36) asks for: client identifier, a message of 576 bytes, mask, router, DNS, host name,
-/// domain, broadcast address, NTP; "udhcp 1.36.1".
+/// What udhcpc (busybox 1.36) sends: client identifier, message size 576, requests for mask, router, DNS,
+/// host name, domain, broadcast address and NTP; "udhcp 1.36.1".
 const UDHCPC: &str = "3d07 01 525400123456 3902 0240 3707 01 03 06 0c 0f 1c 2a 3c0c 756468637020312e33362e31";
 
-/// systemd-networkd (252): an identifier of RFC 4361, MTU and static routes among what it asks for.
+/// systemd-networkd (252): an identifier of RFC 4361; requests MTU and static routes, among others.
 const NETWORKD: &str =
     "3d13 ff 9f6e8524 00020000ab11 1f2b3c4d5e6f7081 370b 01 03 0c 0f 06 21 79 2a 1a 78 77 3902 05c0
     0c05 6775657374 5000";
@@ -108,16 +108,16 @@ fn discover_of_udhcpc_is_offered_the_address() {
     assert_eq!(offer.option(26).unwrap(), hex("05dc"));
     assert_eq!(offer.option(28).unwrap(), [10, 0, 2, 255]);
     assert_eq!(offer.option(61).unwrap(), hex("01 525400123456"));
-    // Nothing to say of the domain.
+    // There is no domain.
     assert_eq!(offer.option(15), None);
 }
 
-/// Some BOOTP clients drop what is shorter than 300 bytes; each takes 548.
+/// Some BOOTP clients drop messages shorter than 300 bytes; all accept 548.
 #[test]
 fn answer_is_as_long_as_any_client_takes() {
     let shortest = answered(&query("0000", "3501 01"));
     assert_eq!(shortest.message.len(), 300);
-    // Everything that is served, and the longest identifier that is.
+    // All options that are served, and the longest identifier that is accepted.
     let everything = format!("3501 01 3704 1c 3a 3b 1a 3dfa {}", "ab".repeat(250));
     let longest = answered(&query("0000", &everything));
     assert_eq!(longest.message.len(), 548);
@@ -142,11 +142,11 @@ fn discover_of_networkd_gets_identifier_back_and_mtu() {
     assert_eq!(offer.message_type(), DhcpMessageType::Offer);
     assert_eq!(offer.option(61).unwrap(), hex("ff 9f6e8524 00020000ab11 1f2b3c4d5e6f7081"));
     assert_eq!(offer.option(26).unwrap(), hex("05dc"));
-    // Rapid commit (RFC 4039) isn't offered: the client goes on with a request.
+    // Rapid commit (RFC 4039) isn't offered: the client continues with a request.
     assert_eq!(offer.option(80), None);
 }
 
-/// networkd sets the flag on links whose driver asks for it.
+/// networkd sets the flag if the link's driver requires it.
 #[test]
 fn discover_with_broadcast_flag_is_answered_to_all() {
     let offer = answered(&query("8000", &format!("3501 01 {NETWORKD}")));
@@ -163,7 +163,7 @@ fn request_of_dhclient_after_reboot_is_acknowledged() {
     assert_eq!(ack.option(61), None);
 }
 
-/// The image last ran on another network: without the refusal dhclient would wait and time out.
+/// The image last ran on another network: without the refusal dhclient would wait for a timeout.
 #[test]
 fn request_for_address_of_another_network_is_refused_to_all() {
     let nak = answered(&query("0000", &format!("3501 03 3204 c0a80117 {DHCLIENT}")));
@@ -181,7 +181,7 @@ fn request_for_another_address_of_the_network_is_refused() {
     assert_eq!(nak.message_type(), DhcpMessageType::Nak);
 }
 
-/// Another server on a bridge of the guest's own was chosen.
+/// The guest chose another server, on a bridge of its own.
 #[test]
 fn request_to_another_server_is_not_answered() {
     let request = query("0000", "3501 03 3204 0a00020f 3604 c0a80101");
@@ -193,7 +193,8 @@ fn request_for_nothing_is_not_answered() {
     assert_no_reply(&query("0000", "3501 03"), Answer::Nothing);
 }
 
-/// At half of the lease the client asks the server alone, at seven eighths all; the address is in the header then.
+/// At half of the lease the client asks this server, at seven eighths any server. The header then has its
+/// address.
 #[test]
 fn renewing_and_rebinding_client_is_acknowledged_at_its_address() {
     let guest = [10, 0, 2, 15];
@@ -202,7 +203,7 @@ fn renewing_and_rebinding_client_is_acknowledged_at_its_address() {
     assert_eq!(ack.to, TO_GUEST);
     assert_eq!(ack.message_type(), DhcpMessageType::Ack);
     assert_eq!(ack.packet().client_ip(), Ipv4Address::new(10, 0, 2, 15));
-    // The flag doesn't matter to a client with an address.
+    // The broadcast flag doesn't matter for a client with an address.
     let rebinding = query_between(guest, [255, 255, 255, 255], "8000", "0a00020f", "3501 03");
     assert_eq!(answered(&rebinding).to, TO_GUEST);
 }
@@ -229,7 +230,7 @@ fn inform_gets_settings_without_an_address() {
     assert_eq!(ack.option(58), None);
 }
 
-/// To all, or to a group: it isn't the address of the one that asks.
+/// Broadcast and multicast aren't a client's address.
 #[test]
 fn inform_from_no_address_is_not_answered() {
     assert_no_reply(&query("0000", "3501 08"), Answer::Nothing);
@@ -257,7 +258,7 @@ fn release_decline_and_messages_of_servers_are_not_answered() {
     assert_no_reply(&query("0000", "3707 01 03 06 0c 0f 1c 2a"), Answer::Nothing);
 }
 
-/// Offsets in the frame: 42 is where the message begins.
+/// Offsets are in the frame; the message starts at 42.
 #[test]
 fn malformed_message_is_not_answered() {
     let good = query("0000", "3501 01");
@@ -266,7 +267,7 @@ fn malformed_message_is_not_answered() {
         frame[42 + at] = value;
         frame
     };
-    // A reply; another hardware; another length of its addresses; a relay; a client's group address; the magic.
+    // A reply; wrong hardware type; wrong address length; a relay; a group as client address; wrong magic.
     assert_no_reply(&bad(0, 2), Answer::Nothing);
     assert_no_reply(&bad(1, 6), Answer::Nothing);
     assert_no_reply(&bad(2, 16), Answer::Nothing);
@@ -287,7 +288,7 @@ fn datagram_to_port_67_elsewhere_is_not_ours() {
     assert_no_reply(&other, Answer::NotMine);
 }
 
-/// From discovery to a lease, and through its renewal, with a client that isn't ours.
+/// From discovery to a lease and through its renewal, with a client that isn't ours.
 #[test]
 fn smoltcp_client_gets_and_renews_its_address() {
     let mut client = client::Client::new(GUEST_MAC);
@@ -296,7 +297,7 @@ fn smoltcp_client_gets_and_renews_its_address() {
     assert_eq!(leased.router, Some(Ipv4Address::new(10, 0, 2, 2)));
     assert_eq!(leased.dns, [Ipv4Address::new(10, 0, 2, 3)]);
     assert_eq!(client.last_type, Some(DhcpMessageType::Ack));
-    // Just after half of the lease. Nothing is lost, nothing changes.
+    // Just after half of the lease: it is renewed, and nothing changes.
     client.last_type = None;
     assert!(client.run(12 * 60 * 60 + 1).is_none());
     assert_eq!(client.last_type, Some(DhcpMessageType::Ack));

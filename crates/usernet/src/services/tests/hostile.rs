@@ -1,4 +1,4 @@
-//! Whatever the guest sends, an answer is none or a frame to the guest.
+//! Whatever the guest sends, there is no reply, or a frame to the guest.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
-/// One good frame of each kind.
+/// A valid frame of each kind.
 fn good_frames() -> Vec<Vec<u8>> {
     let dhcp = dhcp::query("0000", "3501 01 3d07 01 525400123456 3902 0240 3707 01 03 06 0c 0f 1c 2a");
     let mut frames: Vec<Vec<u8>> = [
@@ -23,7 +23,8 @@ fn good_frames() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Asks, and checks an answer's outside: to the guest or to all, from the gateway, as long as its headers say.
+/// Sends a frame and checks the reply's headers: to the guest or to all, from the gateway, with matching
+/// lengths.
 fn check(frame: &[u8], mtu: u16) {
     let mut out = Vec::new();
     let answer = Services::new(mtu).answer(frame, &mut out);
@@ -51,7 +52,7 @@ fn check(frame: &[u8], mtu: u16) {
     }
 }
 
-/// Makes the checksums right again where there's room for them, so that what lies behind them is reached.
+/// Corrects the checksums where there is room for them, so that the code after the check is reached.
 fn mend(frame: &mut [u8]) {
     if let Some(packet) = frame.get_mut(14..) {
         if let Ok(mut v4) = Ipv4Packet::new_checked(&mut *packet) {
@@ -74,7 +75,7 @@ proptest! {
         check(&frame, mtu);
     }
 
-    /// Behind the headers that lead to each service.
+    /// Random bytes after the headers that lead to each service.
     #[test]
     fn random_bytes_behind_good_header_are_answered_well_or_not_at_all(
         good in select(good_frames()),

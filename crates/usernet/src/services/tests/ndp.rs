@@ -1,11 +1,11 @@
 use super::*;
 
-/// Linux, for its default router: the gateway's link-local address.
+/// From Linux, for its default router: the gateway's link-local address.
 pub(super) const SOLICITATION_LINK_LOCAL: &str = "3333ff000202 525400123456 86dd
     60000000 0020 3a ff fe80000000000000505400fffe123456 ff0200000000000000000001ff000202
     8700 14cb 00000000 fe8000000000000050550afffe000202 0101 525400123456";
 
-/// Linux, from no address yet: is anybody else fd76:6d6d::5054:ff:fe12:3456?
+/// From Linux, without an address yet: duplicate detection for fd76:6d6d::5054:ff:fe12:3456.
 const PROBE_FOR_GUEST: &str = "3333ff123456 525400123456 86dd
     60000000 0018 3a ff 00000000000000000000000000000000 ff0200000000000000000001ff123456
     8700 579f 00000000 fd766d6d00000000505400fffe123456";
@@ -23,7 +23,7 @@ const ROUTER_SOLICITATION_FROM_NOBODY: &str = "333300000002 525400123456 86dd
     60000000 0008 3a ff 00000000000000000000000000000000 ff020000000000000000000000000002
     8500 7bb8 00000000";
 
-/// `frame` with `bytes` at `at`; the ICMPv6 checksum is right again.
+/// `frame` with `bytes` written at offset `at`; the ICMPv6 checksum is corrected.
 fn with_v6(frame: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut frame = with(frame, at, bytes);
     let mut packet = Ipv6Packet::new_unchecked(&mut frame[ETHERNET_HEADER_LEN..]);
@@ -42,7 +42,7 @@ fn neighbor_solicitation_for_link_local_address_is_answered() {
     );
 }
 
-/// A probe of a known neighbour goes to its own address and has no options (RFC 4861 §7.3.3).
+/// A probe of a known neighbour is sent to its own address, without options (RFC 4861 §7.3.3).
 #[test]
 fn neighbor_solicitation_to_resolver_itself_is_answered() {
     assert_reply(
@@ -60,7 +60,7 @@ fn probe_for_guests_own_address_is_not_answered() {
     assert_no_reply(&hex(PROBE_FOR_GUEST), Answer::Nothing);
 }
 
-/// To all nodes, not solicited: "it's mine".
+/// To all nodes, unsolicited.
 #[test]
 fn probe_for_gateways_address_is_answered_to_all() {
     assert_reply(
@@ -88,11 +88,11 @@ fn solicitation_that_breaks_a_rule_is_not_answered() {
     // The code.
     assert_no_reply(&with_v6(SOLICITATION_LINK_LOCAL, 55, &[1]), Answer::Nothing);
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 55, &[1]), Answer::Nothing);
-    // An option of length 0, which a careless reader never gets past; one longer than the message.
+    // An option of length 0, on which a careless parser loops forever; one longer than the message.
     assert_no_reply(&with_v6(SOLICITATION_LINK_LOCAL, 79, &[0]), Answer::Nothing);
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 63, &[0]), Answer::Nothing);
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 63, &[2]), Answer::Nothing);
-    // The sender has no address, and says a hardware address all the same.
+    // The sender has no address, but gives a hardware address.
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 22, &[0; 16]), Answer::Nothing);
     assert_no_reply(&with_v6(SOLICITATION_LINK_LOCAL, 22, &[0; 16]), Answer::Nothing);
     // The sender is a group.
@@ -134,7 +134,7 @@ fn router_advertisement_of_small_link_leaves_out_mtu() {
     assert_eq!(out[78..80], hex("0304"));
 }
 
-/// A guest that routes for others, or answers a neighbour on a bridge of its own.
+/// From a guest that routes for others, or that answers a neighbour on its own bridge.
 #[test]
 fn router_advertisement_and_neighbor_advertisement_of_guest_are_dropped() {
     assert_no_reply(&with_v6(ROUTER_SOLICITATION, 54, &[134]), Answer::Nothing);

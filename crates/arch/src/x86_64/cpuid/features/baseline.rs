@@ -1,12 +1,12 @@
-//! Sets of features with a name, the same on every host.
+//! Baselines: named sets of features, the same on every host.
 
 use std::collections::BTreeSet;
 
 use super::dependencies::named;
 use super::table::Feature;
 
-/// A level of the x86-64 psABI (x86-64-ABI, "Low Level System Information", micro-architecture levels), and what a guest of KVM
-/// needs beside it.
+/// A level of the x86-64 psABI (x86-64-ABI, "Low Level System Information", micro-architecture levels), plus
+/// what a KVM guest needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Baseline {
     /// Every 64-bit processor.
@@ -19,9 +19,9 @@ pub enum Baseline {
     V4,
 }
 
-/// What every level has beside the psABI's: the system's side of every 64-bit processor (without VME, which is of no use in long
-/// mode, and which emulators lack), what KVM emulates on every host, and
-/// KVM's own features, as Linux 5.10 and later have them.
+/// Features of every level besides the psABI's: the system features of every 64-bit processor (except VME,
+/// which is useless in long mode and which emulators lack), what KVM emulates on every host, and KVM's own
+/// features as of Linux 5.10.
 #[rustfmt::skip]
 const PLATFORM: &[&str] = &[
     "de", "pse", "tsc", "msr", "pae", "mce", "apic", "sep", "mtrr", "pge", "mca", "pat", "pse36", "clflush",
@@ -32,8 +32,8 @@ const PLATFORM: &[&str] = &[
     "kvmclock_stable_bit",
 ];
 
-/// What each level of the psABI adds. Its LAHF-SAHF is `lahf_lm`, SCE `syscall`, LZCNT `abm`, and OSXSAVE, which the guest's kernel
-/// sets, stands for `xsave`.
+/// Features that each psABI level adds. The psABI's LAHF-SAHF is `lahf_lm`, SCE `syscall`, LZCNT `abm`;
+/// OSXSAVE, which the guest kernel sets, is represented by `xsave`.
 const LEVELS: [(Baseline, &[&str]); 4] = [
     (Baseline::V1, &["cmov", "cx8", "fpu", "fxsr", "mmx", "syscall", "sse", "sse2"]),
     (Baseline::V2, &["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"]),
@@ -42,10 +42,10 @@ const LEVELS: [(Baseline, &[&str]); 4] = [
 ];
 
 impl Baseline {
-    /// Every level, the lowest first.
+    /// All levels, in ascending order.
     pub const ALL: [Self; 4] = [Self::V1, Self::V2, Self::V3, Self::V4];
 
-    /// The name that compilers use too.
+    /// The name, as compilers spell it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V1 => "x86-64-v1",
@@ -62,8 +62,9 @@ impl Baseline {
     }
 }
 
-/// What a 64-bit guest can't do without, so that it can't be removed: the first level of the psABI, and what Linux checks for
-/// beside it before it goes on (arch/x86/include/asm/required-features.h).
+/// Whether a 64-bit guest can't run without the feature, so that it can't be removed: those of the psABI's
+/// first level, and those that Linux additionally requires to boot
+/// (arch/x86/include/asm/required-features.h).
 pub(super) fn is_essential(feature: Feature) -> bool {
     let system = ["lm", "pae", "msr", "apic"];
     LEVELS[0].1.contains(&feature.name) || system.contains(&feature.name)
@@ -81,7 +82,7 @@ mod tests {
         }
     }
 
-    /// The psABI's tables count 8, 7, 9 and 5 features; OSFXSR is not one of CPUID.
+    /// The psABI's tables list 8, 7, 9 and 5 features, not counting OSFXSR, which isn't a CPUID feature.
     #[test]
     fn baselines_grow_by_the_levels_of_the_psabi() {
         let lens = Baseline::ALL.map(|level| level.features().len() - PLATFORM.len());

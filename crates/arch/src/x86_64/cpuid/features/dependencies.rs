@@ -1,11 +1,11 @@
-//! Which features mean nothing without others, so that a guest never sees one without the other.
+//! Dependencies between features: a guest never sees a feature without those it depends on.
 
 use std::collections::BTreeSet;
 
 use super::table::{self, Feature};
 
-/// A feature, and those without which it can't be used. As Linux's (arch/x86/kernel/cpu/cpuid-deps.c), and beyond it the chain
-/// of vector extensions that compilers assume: `-mavx` implies SSE4.2, and so on.
+/// Features and what they depend on. Taken from Linux (arch/x86/kernel/cpu/cpuid-deps.c), extended by the
+/// chain of vector extensions that compilers assume: `-mavx` implies SSE4.2, and so on.
 #[rustfmt::skip]
 const NEEDS: &[(&str, &[&str])] = &[
     ("pni", &["sse2"]), ("ssse3", &["pni"]), ("sse4_1", &["ssse3"]), ("sse4_2", &["sse4_1"]), ("sse4a", &["pni"]),
@@ -37,7 +37,7 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("kvm_asyncpf_int", &["kvm_asyncpf"]), ("kvm_pv_ipi", &["apic"]), ("kvm_pv_eoi", &["apic"]),
 ];
 
-/// A feature, and others that are the same to a guest, in bits of another vendor: who removes the one means all.
+/// Features that other vendors report in other bits: removing one removes its mirrors.
 const MIRRORS: &[(&str, &[&str])] = &[
     ("spec_ctrl", &["ibrs", "ibpb"]),
     ("ibrs", &["spec_ctrl"]),
@@ -47,23 +47,23 @@ const MIRRORS: &[(&str, &[&str])] = &[
     ("kvmclock", &["kvmclock_old"]),
 ];
 
-/// The feature that is called `name` in this file and its neighbours.
+/// The feature called `name`, which must be in the table.
 pub(super) fn named(name: &str) -> Feature {
-    table::find(name).expect("the tables name features that there are: a test looks")
+    table::find(name).expect("a test checks that all names used here are in the table")
 }
 
-/// What `feature` needs directly.
+/// The direct dependencies of `feature`.
 fn needs(feature: Feature) -> impl Iterator<Item = Feature> {
     let row = NEEDS.iter().find(|(name, _)| *name == feature.name);
     row.into_iter().flat_map(|(_, needed)| needed.iter().copied().map(named))
 }
 
-/// `features`, and all that they need.
+/// `features` and everything they depend on.
 pub(super) fn with_needs(features: impl IntoIterator<Item = Feature>) -> BTreeSet<Feature> {
     closure(features, |feature| needs(feature).collect())
 }
 
-/// `features`, and all that need one of them.
+/// `features` and everything that depends on them.
 pub(super) fn with_dependents(features: impl IntoIterator<Item = Feature>) -> BTreeSet<Feature> {
     closure(features, |feature| {
         let rows = NEEDS.iter().filter(|(_, needed)| needed.contains(&feature.name));
@@ -77,7 +77,7 @@ pub(super) fn mirrors(features: &BTreeSet<Feature>) -> impl Iterator<Item = Feat
     rows.flat_map(|(_, others)| others.iter().copied().map(named))
 }
 
-/// `features`, and whatever `next` leads to from them.
+/// The transitive closure of `features` under `next`.
 fn closure(
     features: impl IntoIterator<Item = Feature>,
     next: impl Fn(Feature) -> Vec<Feature>,

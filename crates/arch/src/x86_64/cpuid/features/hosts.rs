@@ -1,9 +1,9 @@
-//! Two hosts that are unlike: what KVM of Linux 6.1 supports on an AMD EPYC of the third generation (Milan) and on an Intel Xeon
-//! of the third (Ice Lake).
+//! Two different hosts: what KVM of Linux 6.1 supports on a third-generation AMD EPYC (Milan) and a
+//! third-generation Intel Xeon (Ice Lake).
 //!
-//! The numbers are those of real machines, from Firecracker's fingerprint files
-//! (tests/data/cpu_template_helper/fingerprint_AMD_MILAN_6.1host.json and fingerprint_INTEL_ICELAKE_6.1host.json), but for leaves
-//! of zeros.
+//! The numbers are from real machines, taken from Firecracker's fingerprint files
+//! (tests/data/cpu_template_helper/fingerprint_AMD_MILAN_6.1host.json and
+//! fingerprint_INTEL_ICELAKE_6.1host.json), without leaves of zeros.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 

@@ -1,8 +1,8 @@
-//! Every feature bit that has a name: Linux's, as /proc/cpuinfo shows it (arch/x86/include/asm/cpufeatures.h), and where Linux
-//! has none, QEMU's (target/i386/cpu.c).
+//! All named feature bits. Names are Linux's, as shown in /proc/cpuinfo (arch/x86/include/asm/cpufeatures.h),
+//! or QEMU's (target/i386/cpu.c) where Linux has none.
 //!
-//! Bits that describe the topology (HTT, CmpLegacy, TopologyExtensions) or what the guest's kernel has enabled (OSXSAVE, OSPKE)
-//! aren't here: they aren't a matter of policy.
+//! Bits that describe the topology (HTT, CmpLegacy, TopologyExtensions) or what the guest kernel has enabled
+//! (OSXSAVE, OSPKE) are left out: a policy doesn't choose them.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -35,7 +35,7 @@ impl Register {
     }
 }
 
-/// A register of a sub-leaf that is made of feature bits.
+/// A register of a sub-leaf that consists of feature bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Word {
     pub(super) function: u32,
@@ -70,7 +70,7 @@ impl Feature {
     }
 }
 
-/// Every feature, by leaf and bit.
+/// All features, by leaf and bit.
 pub(super) fn all() -> impl Iterator<Item = Feature> {
     let features = |&(word, bits): &(Word, &'static [(u8, &'static str)])| {
         bits.iter().map(move |&(bit, name)| Feature { word, bit, name })
@@ -78,8 +78,8 @@ pub(super) fn all() -> impl Iterator<Item = Feature> {
     TABLE.iter().flat_map(features)
 }
 
-/// The feature that is called `name`. Names are also found as QEMU writes them: `sse4.2`, `avx512vnni` and `tsc-deadline` are
-/// `sse4_2`, `avx512_vnni` and `tsc_deadline_timer`.
+/// The feature called `name`. QEMU's spellings are accepted too: `sse4.2`, `avx512vnni` and `tsc-deadline`
+/// find `sse4_2`, `avx512_vnni` and `tsc_deadline_timer`.
 pub(super) fn find(name: &str) -> Option<Feature> {
     let plain = |name: &str| name.replace(['_', '-', '.'], "");
     let asked = plain(name);
@@ -88,7 +88,7 @@ pub(super) fn find(name: &str) -> Option<Feature> {
     all().find(|feature| plain(feature.name) == asked)
 }
 
-/// Other names that are in use, without separators, and ours.
+/// Other common names, without separators, and ours.
 const ALIASES: &[(&str, &str)] = &[
     ("sse3", "pni"),
     ("lzcnt", "abm"),

@@ -15,7 +15,7 @@ fn refusal(words: &[&str]) -> (usize, String) {
     (index, error.to_string())
 }
 
-/// What the first of two processors shows.
+/// The CPUID of the first of two processors.
 fn shown(host: &[kvm_cpuid_entry2], words: &[&str]) -> Vec<kvm_cpuid_entry2> {
     let made = policy(host, place(0, Topology::one_socket(2)), Host { tsc_khz: Some(2_000_000), ..HOST });
     parsed(words).restrict(made).unwrap()
@@ -25,8 +25,8 @@ fn has(entries: &[kvm_cpuid_entry2], name: &str) -> bool {
     table::find(name).unwrap().is_in(entries)
 }
 
-/// What a guest reads, without leaves of zeros, and without what two hosts may show differently, as
-/// [`FeaturePolicy::restrict`] lists it.
+/// What a guest reads, without leaves of zeros and without the differences that [`FeaturePolicy::restrict`]
+/// allows between two hosts.
 fn comparable(entries: &[kvm_cpuid_entry2]) -> BTreeMap<(u32, u32), [u32; 4]> {
     let masked = |entry: &kvm_cpuid_entry2| {
         let registers = [entry.eax, entry.ebx, entry.ecx, entry.edx];
@@ -64,7 +64,7 @@ fn baselines_show_the_same_on_unlike_hosts() {
     assert_ne!(comparable(&shown(&amd_milan(), &["host"])), comparable(&shown(&intel_icelake(), &["host"])));
 }
 
-/// Bits from the psABI's table and the SDM, not from this crate's.
+/// The bits are from the psABI's table and the SDM, not from this crate's tables.
 #[test]
 fn v2_is_what_the_psabi_says_and_what_kvm_needs() {
     let got = shown(&amd_milan(), &["x86-64-v2"]);
@@ -73,9 +73,9 @@ fn v2_is_what_the_psabi_says_and_what_kvm_needs() {
         get(&got, 1, 0).ecx,
         1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 23 | 1 << 24 | 1 << 31
     );
-    // As every 64-bit processor has it (0x078b_fbff), without VME, and HTT for two processors.
+    // As on every 64-bit processor (0x078b_fbff), without VME, with HTT for two processors.
     assert_eq!(get(&got, 1, 0).edx, 0x078b_fbfd | 1 << 28);
-    // TSC_ADJUST alone.
+    // Only TSC_ADJUST.
     let leaf = get(&got, 7, 0);
     assert_eq!((leaf.eax, leaf.ebx, leaf.ecx, leaf.edx), (0, 2, 0, 0));
     // LAHF 0, CmpLegacy 1, TopologyExtensions 22; SYSCALL 11, NX 20, LM 29.
@@ -94,7 +94,7 @@ fn v3_has_the_state_of_avx_and_no_other() {
     assert_eq!(get(&got, 7, 0).ebx, 1 << 1 | 1 << 3 | 1 << 5 | 1 << 8);
     assert_eq!(get(&got, 0x8000_0001, 0).ecx & 1 << 5, 1 << 5);
     let leaf = get(&got, 0xd, 0);
-    // x87, SSE, AVX: 576 bytes and 256.
+    // x87 and SSE, 576 bytes; AVX, 256 bytes.
     assert_eq!((leaf.eax, leaf.ebx, leaf.ecx, leaf.edx), (7, 576, 832, 0));
     assert_eq!((get(&got, 0xd, 1).eax, get(&got, 0xd, 1).ebx), (0, 0));
     let sub_leaves: Vec<_> =
@@ -121,7 +121,7 @@ fn avx_that_is_removed_takes_along_all_that_needs_it_and_its_state() {
     let gone = ["avx", "avx2", "fma", "f16c", "vaes", "vpclmulqdq", "avx512f", "avx512vl", "avx512_bitalg"];
     assert_eq!(gone.map(|name| has(&got, name)), [false; 9]);
     assert_eq!(["aes", "xsave", "pku", "gfni"].map(|name| has(&got, name)), [true; 4]);
-    // x87, SSE and protection keys, whose place is the hardware's.
+    // x87, SSE and protection keys, whose offset is fixed by the hardware.
     let leaf = get(&got, 0xd, 0);
     assert_eq!((leaf.eax, leaf.ebx, leaf.ecx), (0x203, 576, 0xa88));
     let sub_leaves: Vec<_> =
@@ -145,7 +145,7 @@ fn xsave_that_is_removed_leaves_no_state_at_all() {
 #[test]
 fn removal_leaves_the_rest_of_the_host_even_bits_without_a_name() {
     let mut host = amd_milan();
-    // Leaf 7 ECX bit 26 and a leaf 0x2f are nothing yet.
+    // Leaf 7 ECX bit 26 and leaf 0x2f are unassigned.
     host.iter_mut().find(|entry| entry.function == 7).unwrap().ecx |= 1 << 26;
     host.push(kvm_cpuid_entry2 { eax: 5, ..entry(0x2f, 0) });
     let got = shown(&host, &["-rdpid"]);
@@ -173,7 +173,7 @@ fn removal_of_svm_takes_its_leaf_along() {
 
 #[test]
 fn removal_of_la57_shortens_addresses() {
-    // 46 physical and 57 linear bits.
+    // 46 physical and 57 linear address bits.
     assert_eq!(get(&shown(&intel_icelake(), &["host"]), 0x8000_0008, 0).eax, 0x392e);
     assert_eq!(get(&shown(&intel_icelake(), &["-la57"]), 0x8000_0008, 0).eax, 0x302e);
     assert_eq!(get(&shown(&intel_icelake(), &["x86-64-v2"]), 0x8000_0008, 0).eax, 0x302e);
@@ -199,7 +199,7 @@ fn feature_that_is_added_brings_what_it_needs() {
 fn feature_that_the_host_lacks_is_named() {
     let made = policy(&amd_milan(), place(0, Topology::one_socket(1)), HOST);
     let error = parsed(&["host", "+avx512f", "+aes"]).restrict(made.clone()).unwrap_err();
-    assert_eq!(error.to_string(), "this host's KVM lacks avx512f, which host +avx512f +aes has");
+    assert_eq!(error.to_string(), "this host's KVM lacks avx512f, which host +avx512f +aes requires");
     let error = parsed(&["x86-64-v4", "-avx512cd"]).restrict(made).unwrap_err();
     assert_eq!(error.names, ["avx512f", "avx512dq", "avx512bw", "avx512vl"]);
 }
@@ -222,7 +222,7 @@ fn words_that_are_no_policy_are_refused_with_their_index() {
     assert_eq!(refusal(&["host", "+avx2", "-avx"]), (1, conflict.to_owned()));
 }
 
-/// Removing the one that stands for both in Intel's bit doesn't remove what the list asks for.
+/// Removing `spec_ctrl`, Intel's bit for both, keeps a mirror that the list adds explicitly.
 #[test]
 fn feature_asked_for_stays_though_its_mirror_goes() {
     let got = shown(&amd_milan(), &["host", "-spec_ctrl", "+ibpb"]);

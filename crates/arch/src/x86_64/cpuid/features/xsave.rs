@@ -1,15 +1,15 @@
-//! Leaf 0xd: which state XSAVE saves, as the features that are left have it.
+//! Leaf 0xd: the XSAVE state components, adjusted to the features that are kept.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
 const LEAF: u32 = 0xd;
-/// The x87 and SSE state and the header, which every XSAVE area begins with.
+/// Length of the legacy region and the header, with which every XSAVE area begins.
 const LEGACY_LEN: u32 = 512 + 64;
-/// Sub-leaf ECX bit 0: the state is the supervisor's, in IA32_XSS instead of XCR0.
+/// Sub-leaf ECX bit 0: a supervisor component, enabled in IA32_XSS instead of XCR0.
 const SUPERVISOR: u32 = 1;
 
-/// A bit of XCR0 or IA32_XSS and the features of which one must be there for it (Intel SDM volume 1, chapter 13; AMD64 APM
-/// volume 2, chapter 11).
+/// State components, as bits of XCR0 or IA32_XSS, and the features of which at least one must be present
+/// (Intel SDM volume 1, chapter 13; AMD64 APM volume 2, chapter 11).
 const COMPONENTS: &[(u32, &[&str])] = &[
     (0, &["xsave"]),
     (1, &["xsave"]),
@@ -32,14 +32,14 @@ const COMPONENTS: &[(u32, &[&str])] = &[
     (62, &["lwp"]),
 ];
 
-/// What becomes of state that isn't known here.
+/// What to do with components that aren't listed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
     Kept,
     Removed,
 }
 
-/// Makes leaf 0xd tell of the state of the features for which `has` is true, and of no other.
+/// Restricts leaf 0xd to the components of features for which `has` is true.
 pub(super) fn fit(entries: &mut Vec<kvm_cpuid_entry2>, has: impl Fn(&str) -> bool, unknown: Unknown) {
     if !has("xsave") {
         entries.retain(|entry| entry.function != LEAF);
@@ -57,7 +57,8 @@ pub(super) fn fit(entries: &mut Vec<kvm_cpuid_entry2>, has: impl Fn(&str) -> boo
     });
     let area_len = area_len(entries);
     for entry in entries.iter_mut().filter(|entry| entry.function == LEAF) {
-        // Both lengths in EBX are those of the state that is enabled. KVM follows the guest; a processor starts with XCR0 1.
+        // EBX holds the length for the components currently enabled. KVM updates it for the guest; a
+        // processor starts with XCR0 1.
         match entry.index {
             0 => {
                 entry.eax &= mask as u32;
@@ -75,7 +76,7 @@ pub(super) fn fit(entries: &mut Vec<kvm_cpuid_entry2>, has: impl Fn(&str) -> boo
     }
 }
 
-/// How long an area for all of the user's state is: as far as the last piece reaches.
+/// Length of an area for all user components: the end of the last one.
 fn area_len(entries: &[kvm_cpuid_entry2]) -> u32 {
     let user = |entry: &&kvm_cpuid_entry2| {
         entry.function == LEAF && (2..64).contains(&entry.index) && entry.ecx & SUPERVISOR == 0

@@ -1,4 +1,4 @@
-//! What a flow had for the guest, how it ends and how it ages: the words that flows and the network use with each other.
+//! Types shared by flows and the network: the outcome of a pull, how a flow ends, and its age.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,23 @@ use crate::packet::PartialChecksum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Orderly,
-    /// The other end gets a reset.
+    /// With a reset to the peer.
     Reset,
 }
 
-/// What a flow had for the guest.
+/// The outcome of asking a flow for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pulled {
+pub(crate) enum PullOutcome {
     /// A frame of this length.
     Frame(usize, Option<PartialChecksum>),
-    /// Nothing, but there may be more if it is asked again.
+    /// No frame, but there may be one if asked again.
     Again,
-    /// Nothing, until there is news, a packet of the guest's or this time.
+    /// No frame until there is an event, a packet from the guest, or this time.
     Idle(Option<Instant>),
     End(End),
 }
 
-/// How long ago a flow without an end of its own was used.
+/// Time since a flow that has no end of its own was last used.
 #[derive(Debug)]
 pub(crate) struct Age {
     used_at: Instant,
@@ -42,14 +42,18 @@ impl Age {
         self.was_used = true;
     }
 
-    /// Whether it was used since this was asked the last time.
+    /// Whether the flow was used since the last call.
     pub(crate) fn take_used(&mut self) -> bool {
         std::mem::take(&mut self.was_used)
     }
 
-    /// What a flow that has nothing for the guest says.
-    pub(crate) fn idle(&self) -> Pulled {
+    /// The outcome for a flow without a frame: idle, or ended if it is too old.
+    pub(crate) fn idle(&self) -> PullOutcome {
         let ends_at = self.used_at + self.limit;
-        if ends_at <= Instant::now() { Pulled::End(End::Orderly) } else { Pulled::Idle(Some(ends_at)) }
+        if ends_at <= Instant::now() {
+            PullOutcome::End(End::Orderly)
+        } else {
+            PullOutcome::Idle(Some(ends_at))
+        }
     }
 }

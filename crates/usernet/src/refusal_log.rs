@@ -1,51 +1,52 @@
-//! What the rules refused: counted, and told once for each destination.
+//! Counts what the rules refuse, and logs each destination once.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use crate::allow::Protocol;
 
-/// How many destinations are told by name: a guest that scans addresses fills neither the log nor memory.
-const TOLD: usize = 256;
+/// Maximum number of destinations that are logged, so that a guest that scans addresses fills neither the log
+/// nor memory.
+const LOGGED: usize = 256;
 
 /// The flows and datagrams that the rules refused.
 #[derive(Debug, Default)]
-pub(crate) struct Refused {
+pub(crate) struct RefusalLog {
     count: u64,
-    told: HashSet<(Protocol, SocketAddr)>,
-    /// At most `TOLD` and the last one, whether or not anybody takes them.
+    logged: HashSet<(Protocol, SocketAddr)>,
+    /// At most `LOGGED` and a final one, whether or not they are taken.
     notices: VecDeque<String>,
     is_silent: bool,
 }
 
-impl Refused {
-    /// Counts one to `to`, and has a notice ready if `to` is new. Of ICMP the port doesn't matter.
+impl RefusalLog {
+    /// Counts a refusal of `to`, and queues a notice if `to` is new. ICMP ignores the port.
     pub(crate) fn note(&mut self, protocol: Protocol, to: SocketAddr) {
         self.count = self.count.saturating_add(1);
         let key = match protocol {
             Protocol::Icmp => SocketAddr::new(to.ip(), 0),
             Protocol::Tcp | Protocol::Udp => to,
         };
-        if self.is_silent || self.told.contains(&(protocol, key)) {
+        if self.is_silent || self.logged.contains(&(protocol, key)) {
             return;
         }
-        if self.told.len() < TOLD {
-            self.told.insert((protocol, key));
+        if self.logged.len() < LOGGED {
+            self.logged.insert((protocol, key));
             self.notices.push_back(notice(protocol, to));
         } else {
             self.is_silent = true;
             self.notices.push_back(format!(
-                "refused {protocol} to one more destination than {TOLD}: no more of them are told, only counted"
+                "refused {protocol} to more than {LOGGED} destinations: further ones are only counted"
             ));
         }
     }
 
-    /// How many flows and datagrams were refused.
+    /// Number of flows and datagrams refused.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The oldest notice that isn't taken yet, for the log.
+    /// The oldest pending notice, for the log.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
         self.notices.pop_front()
     }
@@ -63,17 +64,17 @@ fn notice(protocol: Protocol, to: SocketAddr) -> String {
 mod tests {
     use super::*;
 
-    fn note(refused: &mut Refused, protocol: Protocol, to: &str) {
+    fn note(refused: &mut RefusalLog, protocol: Protocol, to: &str) {
         refused.note(protocol, to.parse().unwrap());
     }
 
-    fn notices(refused: &mut Refused) -> Vec<String> {
+    fn notices(refused: &mut RefusalLog) -> Vec<String> {
         std::iter::from_fn(|| refused.take_notice()).collect()
     }
 
     #[test]
     fn refused_destination_is_told_once_and_counted_each_time() {
-        let mut refused = Refused::default();
+        let mut refused = RefusalLog::default();
         note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
         note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
         assert_eq!(notices(&mut refused), [r#"refused tcp 192.0.2.7:80: no rule of "allow" permits it"#]);
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn refused_destination_of_other_protocol_or_port_is_another() {
-        let mut refused = Refused::default();
+        let mut refused = RefusalLog::default();
         note(&mut refused, Protocol::Udp, "192.0.2.7:80");
         note(&mut refused, Protocol::Tcp, "192.0.2.7:80");
         note(&mut refused, Protocol::Tcp, "[2001:db8::7]:81");
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn refused_icmp_is_told_without_port() {
-        let mut refused = Refused::default();
+        let mut refused = RefusalLog::default();
         note(&mut refused, Protocol::Icmp, "192.0.2.7:0");
         note(&mut refused, Protocol::Icmp, "192.0.2.7:9");
         note(&mut refused, Protocol::Icmp, "[2001:db8::7]:0");
@@ -113,20 +114,17 @@ mod tests {
         );
     }
 
-    /// A guest scans 65535 ports of one address: 256 are told, then that no more will be.
+    /// A guest scans 65535 ports of one address: 256 are logged, then a note that no more will be.
     #[test]
     fn refused_scan_is_told_to_a_limit_and_counted_on() {
-        let mut refused = Refused::default();
+        let mut refused = RefusalLog::default();
         for port in 1..=u16::MAX {
             refused.note(Protocol::Tcp, SocketAddr::from(([192, 0, 2, 7], port)));
         }
         let notices = notices(&mut refused);
         assert_eq!(notices.len(), 257);
         assert_eq!(notices[255], r#"refused tcp 192.0.2.7:256: no rule of "allow" permits it"#);
-        assert_eq!(
-            notices[256],
-            "refused tcp to one more destination than 256: no more of them are told, only counted"
-        );
+        assert_eq!(notices[256], "refused tcp to more than 256 destinations: further ones are only counted");
         assert_eq!(refused.count(), 65535);
     }
 }

@@ -1,19 +1,19 @@
-//! The memory that a guest can reach, held by whatever could let the guest reach it.
+//! Memory that the guest can reach, kept mapped while the VM or a vCPU exists.
 
 use std::ops::Range;
 
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_memory::{FileMemory, GuestRam};
 
-/// What the slots point to: it is mapped as long as one of these is there.
+/// What the memory slots point to. It stays mapped while any clone of this exists.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct GuestMemory {
     pub(crate) ram: Vec<GuestRam>,
     pub(crate) files: Vec<FileMemory>,
     pub(crate) aliases: Vec<Alias>,
 }
 
-/// Bytes of RAM that the guest sees a second time.
+/// A range of RAM that is also mapped at `gpa`.
 #[derive(Clone, Debug)]
 pub(crate) struct Alias {
     pub(crate) ram: GuestRam,
@@ -21,8 +21,8 @@ pub(crate) struct Alias {
     pub(crate) gpa: u64,
 }
 
-impl Held {
-    /// Reads what the guest has at `gpa`, in its RAM or in an alias of that, if all of `bytes` is there.
+impl GuestMemory {
+    /// Reads guest memory at `gpa`, in RAM or in an alias. Returns whether all of `bytes` could be read.
     pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> bool {
         let in_alias = |alias: &Alias| {
             let offset = gpa.checked_sub(alias.gpa)?;

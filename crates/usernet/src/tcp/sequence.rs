@@ -1,4 +1,4 @@
-//! The numbers of a connection, read off the segments that pass: enough to set up a socket for it anew.
+//! Sequence state of a connection, read from its segments: enough to recreate a socket for it.
 
 use std::net::SocketAddr;
 
@@ -8,36 +8,36 @@ use smoltcp::wire::{IpProtocol, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSe
 use crate::packet::{LONGEST_BARE_SEGMENT, header_len, write_header};
 use crate::tcp::stack::RING_LEN;
 
-/// Segments whose numbers are farther away than this from what we want belong to no window, which has 256 KiB.
+/// Segments farther than this from the expected number are outside any window, which has 256 KiB.
 const FAR: u32 = 1 << 30;
 
-/// Where a connection stands, in the guest's eyes.
+/// Sequence numbers and options of a connection, as the guest sees them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Line {
-    /// What the guest's SYN offered.
+pub(crate) struct SequenceState {
+    /// Options of the guest's SYN.
     mss: Option<u16>,
     window_scale: Option<u8>,
     sack: bool,
-    /// The next byte that we want of the guest: our last acknowledgement.
+    /// Next byte expected from the guest: our last acknowledgement.
     wanted: u32,
-    /// The next byte that we have for the guest.
+    /// Next byte to send to the guest.
     next: u32,
-    /// Bytes that the guest had room for when it last said so.
+    /// Last window announced by the guest, in bytes.
     window: u32,
-    /// Our sequence numbers less those of the socket that is in use now.
+    /// Our sequence numbers minus those of the current socket.
     shift: u32,
-    /// Where the guest's data may end while the socket's last segment was a SYN.
+    /// Limit of the guest's data while the socket's last segment was a SYN.
     edge: Option<u32>,
 }
 
-impl Line {
-    /// What the guest's SYN, or SYN with ACK, says.
+impl SequenceState {
+    /// Notes the contents of the guest's SYN or SYN-ACK.
     pub(crate) fn note_syn(&mut self, syn: &TcpPacket<&[u8]>) {
         self.wanted = seq(syn.seq_number()).wrapping_add(1);
         self.window = syn.window_len().into();
         self.edge = Some(self.wanted.wrapping_add(RING_LEN as u32));
         let mut options = syn.options();
-        // What is malformed ends them; the socket judges the segment for itself.
+        // A malformed option ends the list; the socket checks the segment itself.
         while let Ok((rest, option)) = TcpOption::parse(options) {
             match option {
                 TcpOption::MaxSegmentSize(mss) => self.mss = Some(mss),
@@ -54,13 +54,13 @@ impl Line {
         }
     }
 
-    /// Whether the socket may see this segment of the guest's, whose numbers are known from a SYN before.
+    /// Whether the socket may see this segment from the guest. A SYN must have been noted before.
     ///
-    /// Which of two numbers comes first isn't defined when they are half of all apart (RFC 1982 §3.2). smoltcp panics of
-    /// such a segment behind an end beyond its window, which makes its window less than none.
+    /// The order of two sequence numbers that are half the number space apart is undefined (RFC 1982 §3.2).
+    /// smoltcp panics on such a segment after a FIN beyond its window, which makes its window negative.
     ///
-    /// A SYN's window isn't scaled (RFC 7323 §2.2), but smoltcp takes it for scaled until the segment after it, and would
-    /// then accept more than its buffer holds, which ends in a panic.
+    /// A SYN's window isn't scaled (RFC 7323 §2.2), but smoltcp treats it as scaled until the next segment.
+    /// It would then accept more than its buffer holds, and panic.
     pub(crate) fn admits(&self, segment: &TcpPacket<&[u8]>) -> bool {
         let start = seq(segment.seq_number());
         if (start.wrapping_sub(self.wanted) as i32).unsigned_abs() > FAR {
@@ -71,14 +71,15 @@ impl Line {
         edge.wrapping_sub(end) as i32 >= 0
     }
 
-    /// Notes what a segment of the guest's says of its window.
+    /// Notes the window in a segment from the guest.
     pub(crate) fn note_received(&mut self, segment: &TcpPacket<&[u8]>) {
         if segment.ack() && !segment.syn() && !segment.rst() {
             self.window = u32::from(segment.window_len()) << self.window_scale.unwrap_or(0);
         }
     }
 
-    /// Turns a segment of the socket's into one for the guest, but for the checksum, and notes what it says.
+    /// Converts a segment from the socket to the guest's sequence numbers, without the checksum, and notes
+    /// its contents.
     pub(crate) fn send(&mut self, segment: &mut [u8]) {
         let mut tcp = TcpPacket::new_unchecked(segment);
         let number = seq(tcp.seq_number()).wrapping_add(self.shift);
@@ -90,13 +91,13 @@ impl Line {
         let end = number.wrapping_add(len);
         if tcp.syn() {
             self.next = end;
-            // Of a connection into the guest, its data's place isn't known yet: `note_syn` says it.
+            // For a connection into the guest, the limit isn't known yet: `note_syn` sets it.
             if tcp.ack() {
                 self.edge = Some(self.wanted.wrapping_add(RING_LEN as u32));
             }
         } else {
             self.edge = None;
-            // A segment that is sent again ends before others.
+            // A retransmitted segment ends earlier.
             if end.wrapping_sub(self.next) as i32 > 0 {
                 self.next = end;
             }
@@ -106,7 +107,7 @@ impl Line {
         }
     }
 
-    /// A copy of the guest's packet for the socket, in its numbers; `None`: they are the guest's.
+    /// A copy of the guest's packet with the socket's sequence numbers; `None` if they are the same.
     pub(crate) fn received<'a>(
         &self,
         packet: &[u8],
@@ -124,8 +125,8 @@ impl Line {
         Some(copy)
     }
 
-    /// The guest's SYN, without data: as the guest would send it if the connection began here.
-    pub(crate) fn syn(&self, guest: SocketAddr, remote: SocketAddr) -> Bare {
+    /// The guest's SYN, without data, as if the connection started here.
+    pub(crate) fn syn(&self, guest: SocketAddr, remote: SocketAddr) -> EmptySegment {
         let mut segment = segment(guest, remote);
         segment.control = TcpControl::Syn;
         segment.seq_number = TcpSeqNumber(self.wanted.wrapping_sub(1) as i32);
@@ -133,25 +134,26 @@ impl Line {
         segment.max_seg_size = self.mss;
         segment.window_scale = self.window_scale;
         segment.sack_permitted = self.sack;
-        Bare::new(guest, remote, &segment)
+        EmptySegment::new(guest, remote, &segment)
     }
 
-    /// The guest's answer to `greeting`, our SYN to the one above; the socket's numbers are ours from then on.
+    /// The guest's answer to `greeting`, the socket's SYN-ACK to the SYN above. From then on the socket's
+    /// numbers are shifted to match ours.
     pub(crate) fn resume(
         &mut self,
         guest: SocketAddr,
         remote: SocketAddr,
         greeting: &TcpPacket<&[u8]>,
-    ) -> Bare {
+    ) -> EmptySegment {
         let first = seq(greeting.seq_number()).wrapping_add(1);
         self.shift = self.next.wrapping_sub(first);
-        // The socket has sent a SYN and nothing else; its buffer is empty.
+        // The socket has sent only a SYN, and its buffer is empty.
         self.edge = Some(self.wanted.wrapping_add(RING_LEN as u32));
         let mut segment = segment(guest, remote);
         segment.seq_number = TcpSeqNumber(self.wanted as i32);
         segment.ack_number = Some(TcpSeqNumber(first as i32));
         segment.window_len = u16::try_from(self.window >> self.window_scale.unwrap_or(0)).unwrap_or(u16::MAX);
-        Bare::new(guest, remote, &segment)
+        EmptySegment::new(guest, remote, &segment)
     }
 
     /// The first eight bytes of the guest's SYN, for an ICMP message.
@@ -163,13 +165,13 @@ impl Line {
     }
 }
 
-/// An IP packet with a TCP segment without data, and without a checksum of it.
-pub(crate) struct Bare {
+/// An IP packet with a TCP segment without data, without the TCP checksum.
+pub(crate) struct EmptySegment {
     bytes: [u8; LONGEST_BARE_SEGMENT],
     len: usize,
 }
 
-impl Bare {
+impl EmptySegment {
     fn new(from: SocketAddr, to: SocketAddr, segment: &TcpRepr<'_>) -> Self {
         let mut bytes = [0; LONGEST_BARE_SEGMENT];
         let at = write_header(&mut bytes, from.ip(), to.ip(), IpProtocol::Tcp, segment.buffer_len());
