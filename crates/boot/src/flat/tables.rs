@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn tables_never_lie_on_each_other() {
-        // The GDT moves behind the image, where it covers the usual place of the IDT.
+        // The GDT moves after the image, where it covers the usual place of the IDT.
         assert_eq!(place(Mode::Protected, &[0..0x510], 4096), Ok(written(0x510, 0x540, 0x9000)));
     }
 
