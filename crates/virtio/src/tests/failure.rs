@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
 use vmm_bus::{BusDevice, Outcome};
@@ -126,6 +126,18 @@ fn panic_of_a_device_needs_reset_and_its_reset_ends() {
     driver.resume();
     assert!(driver.needs_reset());
     driver.reset();
+}
+
+#[test]
+fn panic_of_a_device_in_a_command_leaves_nobody_waiting() {
+    let device = Scripted::new(|_| Ok(()));
+    let mut driver = device.running(0);
+    let answer = driver.control().with_device(|_, _| panic!("a test's"));
+    assert_eq!(answer.recv_timeout(DEADLINE), Err::<(), _>(RecvTimeoutError::Disconnected));
+    driver.wait_needs_reset();
+    assert_eq!(driver.control().take_fault(), Some(Fault::Panicked));
+    let answer = driver.control().with_device(|_, _| ());
+    assert_eq!(answer.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Scripted, seen};
-use crate::testing::{Buf, Register};
-use crate::{ConfigSpace, Step};
+use crate::testing::{Buf, DEADLINE, Driver, Register};
+use crate::{ConfigSpace, Fault, Step};
 
 #[test]
 fn thread_has_the_name_of_its_device() {
@@ -19,6 +19,26 @@ fn thread_has_the_name_of_its_device() {
     });
     let _driver = device.running(0);
     assert_eq!(names.recv().unwrap(), "vq-test\n");
+}
+
+#[test]
+fn command_has_a_session_only_while_a_driver_uses_the_device() {
+    let mut driver = Scripted::new(|session| session.drain(0, |_| Err(Fault::Request("of a test")))).driver();
+    let has_session = |driver: &Driver| {
+        let answer = driver.control().with_device(|_, session| session.is_some());
+        answer.recv_timeout(DEADLINE).unwrap()
+    };
+    assert!(!has_session(&driver));
+    driver.init(0);
+    assert!(has_session(&driver));
+    driver.suspend();
+    assert!(!has_session(&driver));
+    driver.resume();
+    assert!(has_session(&driver));
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    driver.wait_needs_reset();
+    assert!(!has_session(&driver), "it is broken");
 }
 
 #[test]

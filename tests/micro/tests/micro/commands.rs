@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         command_for_a_device_that_is_refused_says_why,
         command_reset_starts_the_machine_anew,
         command_reset_of_a_machine_that_ends_then_ends_it,
+        command_quit_right_after_a_reset_is_not_lost,
     ]
 }
 
@@ -243,4 +244,14 @@ fn command_reset_of_a_machine_that_ends_then_ends_it() {
     let bench = Bench::start("exit");
     bench.assert_done(1, Command::Reset);
     assert!(matches!(bench.ended.join(), Ok(Ending::Reset)));
+}
+
+/// It comes while the machine is stopped for its restart.
+fn command_quit_right_after_a_reset_is_not_lost() {
+    let bench = Bench::start("restart");
+    bench.ask(1, Command::Reset);
+    bench.ask(2, Command::Quit);
+    assert_eq!([bench.answer(), bench.answer()], [1, 2].map(|id| (id, Outcome::Result(Reply::Done))));
+    wait_until("the supervisor ends", DEADLINE, || bench.ended.is_finished());
+    assert!(matches!(bench.ended.join(), Ok(Ending::Quit)));
 }
