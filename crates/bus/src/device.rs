@@ -27,7 +27,7 @@ pub trait BusDevice: Send + Sync {
 
 /// What a completed write requests from its dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a write may ask for the power to be cut or for the vCPU to be held"]
+#[must_use = "a write may end the machine or hold the vCPU"]
 pub enum Outcome {
     /// Nothing.
     Done,
@@ -35,19 +35,20 @@ pub enum Outcome {
     /// the device's owner wakes it. This applies back-pressure without losing data, holding a lock or
     /// busy-waiting.
     Hold,
-    /// Change the machine's power state.
-    Power(Power),
-    /// The guest has panicked.
-    Panicked,
-    /// Exit the monitor with this code.
-    Exit(u8),
+    /// End the machine.
+    End(SystemEvent),
 }
 
-/// A power state change requested by the guest.
+/// How a guest ends its machine. The value is passed unchanged from the device to the exit code. On other architectures KVM
+/// reports such events itself (KVM api.rst KVM_EXIT_SYSTEM_EVENT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
+pub enum SystemEvent {
     /// Power off.
-    Off,
+    PowerOff,
     /// Reset, like the reset button.
     Reset,
+    /// The guest's kernel has panicked.
+    Panic,
+    /// Exit the monitor with this code.
+    Exit(u8),
 }

@@ -1,7 +1,7 @@
 //! Routes guest port and MMIO accesses to devices.
 //!
 //! - [`BusDevice`] is the device's interface: registers that are read and written. What a write requests from
-//!   the machine is returned as an [`Outcome`].
+//!   the machine is returned as an [`Outcome`], such as a [`SystemEvent`], which ends the machine.
 //! - [`Bus`] maps addresses to devices. Each map is immutable once published, and is replaced as a whole. A
 //!   vCPU keeps a [`BusView`] of its own, so a lookup takes no lock.
 //! - [`IrqLine`] is an interrupt line: an eventfd whose listener is usually a KVM irqfd.
@@ -39,6 +39,6 @@ mod device;
 mod irq;
 mod map;
 
-pub use device::{BusDevice, Outcome, Power};
+pub use device::{BusDevice, Outcome, SystemEvent};
 pub use irq::IrqLine;
 pub use map::{Bus, BusView, Error};

@@ -1,6 +1,6 @@
 //! A port with which a guest ends the monitor.
 
-use vmm_bus::{BusDevice, Outcome};
+use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 /// QEMU's isa-debug-exit: a write of `v` ends the monitor with exit code `(v << 1) | 1`, of which a process keeps eight bits.
 /// So no value gives 0. Give it four ports, as kvm-unit-tests expects.
@@ -15,7 +15,7 @@ impl BusDevice for DebugExit {
 
     fn write(&self, _offset: u64, data: &[u8]) -> Outcome {
         let lowest = data.first().copied().unwrap_or(0);
-        Outcome::Exit((lowest << 1) | 1)
+        Outcome::End(SystemEvent::Exit((lowest << 1) | 1))
     }
 }
 
@@ -25,12 +25,12 @@ mod tests {
 
     #[test]
     fn debug_exit_doubles_and_adds_one() {
-        assert_eq!(DebugExit.write(0, &[0]), Outcome::Exit(1));
-        assert_eq!(DebugExit.write(0, &[21]), Outcome::Exit(43));
+        assert_eq!(DebugExit.write(0, &[0]), Outcome::End(SystemEvent::Exit(1)));
+        assert_eq!(DebugExit.write(0, &[21]), Outcome::End(SystemEvent::Exit(43)));
     }
 
     #[test]
     fn debug_exit_keeps_the_eight_bits_that_a_process_can_tell() {
-        assert_eq!(DebugExit.write(0, &[0x80, 1, 0, 0]), Outcome::Exit(1));
+        assert_eq!(DebugExit.write(0, &[0x80, 1, 0, 0]), Outcome::End(SystemEvent::Exit(1)));
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use vm_superio::{I8042Device, Trigger};
-use vmm_bus::{BusDevice, Outcome, Power};
+use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;
@@ -44,7 +44,7 @@ impl BusDevice for I8042 {
         // The device has no state but its trigger, so it lives for one write and needs no lock.
         let written = I8042Device::new(Reset(Rc::clone(&reset))).write(offset as u8, value);
         match written {
-            Ok(()) if reset.get() => Outcome::Power(Power::Reset),
+            Ok(()) if reset.get() => Outcome::End(SystemEvent::Reset),
             Ok(()) => Outcome::Done,
             Err(never) => match never {},
         }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn i8042_command_fe_resets() {
-        assert_eq!(I8042.write(4, &[0xfe]), Outcome::Power(Power::Reset));
+        assert_eq!(I8042.write(4, &[0xfe]), Outcome::End(SystemEvent::Reset));
     }
 
     #[test]

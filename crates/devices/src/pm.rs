@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use vmm_bus::{BusDevice, IrqLine, Outcome, Power};
+use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 
 /// Offsets of the registers from the first port; two bytes each (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
@@ -109,7 +109,7 @@ impl BusDevice for PowerManagement {
                     registers.sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
                     let sleeps = value & SLEEP_ENABLE != 0;
                     if sleeps && registers.sleep_type == u16::from(Self::SOFT_OFF) {
-                        outcome = Outcome::Power(Power::Off);
+                        outcome = Outcome::End(SystemEvent::PowerOff);
                     }
                 }
                 _ => {}
@@ -147,7 +147,7 @@ mod tests {
         // Linux writes the type first, and then the same with SLP_EN.
         assert_eq!(device.write(CONTROL, &s5.to_le_bytes()), Outcome::Done);
         let asleep = s5 | SLEEP_ENABLE;
-        assert_eq!(device.write(CONTROL, &asleep.to_le_bytes()), Outcome::Power(Power::Off));
+        assert_eq!(device.write(CONTROL, &asleep.to_le_bytes()), Outcome::End(SystemEvent::PowerOff));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The port at which a guest says that it has panicked.
 
-use vmm_bus::{BusDevice, Outcome};
+use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 /// PVPANIC_PANICKED: the guest's kernel has panicked and won't handle that itself (QEMU, docs/specs/pvpanic.rst).
 const PANICKED: u8 = 1;
@@ -23,7 +23,7 @@ impl BusDevice for PvPanic {
     /// A guest that goes on in a crash kernel is left to it.
     fn write(&self, _offset: u64, data: &[u8]) -> Outcome {
         match data.first() {
-            Some(events) if events & PANICKED != 0 => Outcome::Panicked,
+            Some(events) if events & PANICKED != 0 => Outcome::End(SystemEvent::Panic),
             _ => Outcome::Done,
         }
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn pvpanic_panic_is_told() {
-        assert_eq!(PvPanic.write(0, &[1]), Outcome::Panicked);
+        assert_eq!(PvPanic.write(0, &[1]), Outcome::End(SystemEvent::Panic));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tracing::debug;
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::topology::{FIRST_X2APIC_ID, Topology};
 use vmm_arch::{boot, layout, msr};
-use vmm_bus::{Bus, BusDevice, IrqLine};
+use vmm_bus::{Bus, BusDevice, IrqLine, SystemEvent};
 use vmm_devices::{
     DebugConsole, DebugExit, I8042, Output, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
 };
@@ -23,7 +23,7 @@ use crate::device_kind::DeviceKind;
 use crate::diagnostics::Watching;
 use crate::error::Tried;
 use crate::guest::GuestPlan;
-use crate::handler::{BusHandler, GuestEnd};
+use crate::handler::BusHandler;
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::parts::Parts;
@@ -125,7 +125,7 @@ fn spawn_vcpus(
     (ports, mmio): (&Bus, &Bus),
     watching: &mut Watching,
     ended: &EventFd,
-) -> Result<VcpuThreads<GuestEnd>, Error> {
+) -> Result<VcpuThreads<SystemEvent>, Error> {
     let mut vcpus = VcpuThreads::default();
     for (index, vcpu) in created.into_iter().enumerate() {
         let handler = BusHandler::new(ports.view(), mmio.view());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vmm_bus::Power;
+use vmm_bus::SystemEvent;
 use vmm_kvm::VcpuReport;
 use vmm_vcpu::{Crash, CrashCause};
 
@@ -25,14 +25,10 @@ const PIPE_SIGNAL: u8 = 13;
 /// How a machine came to its end.
 #[derive(Debug)]
 pub enum Ending {
-    /// The guest switched itself off or reset itself.
-    Guest(Power),
+    /// The guest ended it.
+    Guest(SystemEvent),
     /// The user reset the machine.
     Reset,
-    /// The guest's kernel said that it has panicked.
-    Panicked,
-    /// The guest ended the monitor with this exit code.
-    Exit(u8),
     /// The guest halted for ever, in the state that was expected, if one was.
     Halted,
     /// The guest halted for ever, and isn't in the state that was expected.
@@ -66,8 +62,7 @@ impl Ending {
     /// The guest's own end is told after its last words; the user's wish is granted at once.
     pub(crate) fn waits_for_output(&self) -> bool {
         match self {
-            Self::Guest(_) | Self::Panicked | Self::Exit(_) | Self::Halted => true,
-            Self::Unexpected(_) | Self::Crashed(_) => true,
+            Self::Guest(_) | Self::Halted | Self::Unexpected(_) | Self::Crashed(_) => true,
             Self::Reset | Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
         }
     }
@@ -75,9 +70,10 @@ impl Ending {
     /// The exit code of a monitor whose machine ended so.
     pub fn exit_code(&self) -> u8 {
         match *self {
-            Self::Guest(_) | Self::Reset | Self::Halted | Self::Quit => 0,
-            Self::Exit(code) => code,
-            Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) => GUEST_FAILED,
+            Self::Guest(SystemEvent::PowerOff | SystemEvent::Reset) => 0,
+            Self::Guest(SystemEvent::Exit(code)) => code,
+            Self::Reset | Self::Halted | Self::Quit => 0,
+            Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) => GUEST_FAILED,
             Self::TimeIsUp(_) => TIME_IS_UP,
             Self::OutputGone => BY_SIGNAL + PIPE_SIGNAL,
             Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
@@ -86,7 +82,7 @@ impl Ending {
 
     /// Whether the machine was reset, by whom ever.
     pub(crate) fn is_reset(&self) -> bool {
-        matches!(self, Self::Guest(Power::Reset) | Self::Reset)
+        matches!(self, Self::Guest(SystemEvent::Reset) | Self::Reset)
     }
 
     /// Whether the user asked for it.
@@ -96,7 +92,10 @@ impl Ending {
 
     /// Whether the user is told of it in any case, as of an error.
     pub fn is_told(&self) -> bool {
-        matches!(self, Self::Crashed(_) | Self::Panicked | Self::Unexpected(_) | Self::TimeIsUp(_))
+        matches!(
+            self,
+            Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) | Self::TimeIsUp(_)
+        )
     }
 }
 
@@ -104,11 +103,8 @@ impl fmt::Display for Ending {
     /// One line, but more where there is more to see: a crash, an unexpected state, a run that took too long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Guest(Power::Off) => f.write_str("the guest powered off"),
-            Self::Guest(Power::Reset) => f.write_str("the guest reset itself"),
+            Self::Guest(event) => fmt_event(*event, f),
             Self::Reset => f.write_str("the machine was reset"),
-            Self::Panicked => f.write_str("the guest's kernel panicked; its console has the reason"),
-            Self::Exit(code) => write!(f, "the guest ended the monitor with exit code {code}"),
             Self::Halted => f.write_str("the guest halted"),
             Self::Unexpected(mismatches) => fmt_mismatches(mismatches, f),
             Self::Crashed(crash) => fmt_crash(crash, f),
@@ -117,6 +113,15 @@ impl fmt::Display for Ending {
             Self::OutputGone => f.write_str("nobody reads standard output"),
             Self::TimeIsUp(late) => fmt_time_is_up(late, f),
         }
+    }
+}
+
+fn fmt_event(event: SystemEvent, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event {
+        SystemEvent::PowerOff => f.write_str("the guest powered off"),
+        SystemEvent::Reset => f.write_str("the guest reset itself"),
+        SystemEvent::Panic => f.write_str("the guest's kernel panicked; its console has the reason"),
+        SystemEvent::Exit(code) => write!(f, "the guest ended the monitor with exit code {code}"),
     }
 }
 
@@ -160,6 +165,23 @@ fn fmt_crash(crash: &Crash, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn event_of_the_guest_is_its_exit_code() {
+        let code = |event| Ending::Guest(event).exit_code();
+        assert_eq!(code(SystemEvent::PowerOff), 0);
+        assert_eq!(code(SystemEvent::Reset), 0);
+        assert_eq!(code(SystemEvent::Panic), 5);
+        assert_eq!(code(SystemEvent::Exit(43)), 43);
+    }
+
+    #[test]
+    fn panic_of_the_guest_is_told_and_its_other_events_are_not() {
+        let is_told = |event| Ending::Guest(event).is_told();
+        assert!(is_told(SystemEvent::Panic));
+        assert!(!is_told(SystemEvent::PowerOff) && !is_told(SystemEvent::Reset));
+        assert!(!is_told(SystemEvent::Exit(1)));
+    }
 
     #[test]
     fn triple_fault_with_reset_registers_says_that_they_are_not_the_guests() {

@@ -1,18 +1,7 @@
 //! A machine's answers to its guest's exits: its buses.
 
-use vmm_bus::{BusView, Outcome, Power};
+use vmm_bus::{BusView, Outcome, SystemEvent};
 use vmm_vcpu::{ExitHandler, Flow};
-
-/// How a guest ends its machine by what it writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestEnd {
-    /// It changed the power state.
-    Power(Power),
-    /// It said that it has panicked.
-    Panicked,
-    /// It ended the monitor, with this exit code.
-    Exit(u8),
-}
 
 /// Answers from two buses.
 #[derive(Debug)]
@@ -35,20 +24,22 @@ impl BusHandler {
     pub fn new(ports: BusView, mmio: BusView) -> Self {
         Self { ports, mmio, held: None }
     }
-}
 
-fn flow(outcome: Outcome) -> Flow<GuestEnd> {
-    match outcome {
-        Outcome::Done => Flow::Enter,
-        Outcome::Hold => Flow::Hold,
-        Outcome::Power(power) => Flow::Stop(GuestEnd::Power(power)),
-        Outcome::Panicked => Flow::Stop(GuestEnd::Panicked),
-        Outcome::Exit(code) => Flow::Stop(GuestEnd::Exit(code)),
+    /// Does to the vCPU what its write asks for.
+    fn apply(&mut self, outcome: Outcome, at: Held) -> Flow<SystemEvent> {
+        match outcome {
+            Outcome::Done => Flow::Enter,
+            Outcome::Hold => {
+                self.held = Some(at);
+                Flow::Hold
+            }
+            Outcome::End(event) => Flow::Stop(event),
+        }
     }
 }
 
 impl<C> ExitHandler<C> for BusHandler {
-    type Stop = GuestEnd;
+    type Stop = SystemEvent;
 
     /// Every wake reaches every vCPU. The device that holds this one says whether it was meant.
     fn is_held(&mut self) -> bool {
@@ -63,24 +54,18 @@ impl<C> ExitHandler<C> for BusHandler {
         self.ports.read(port.into(), data);
     }
 
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<GuestEnd> {
-        let flow = flow(self.ports.write(port.into(), data));
-        if let Flow::Hold = flow {
-            self.held = Some(Held::Port(port));
-        }
-        flow
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<SystemEvent> {
+        let outcome = self.ports.write(port.into(), data);
+        self.apply(outcome, Held::Port(port))
     }
 
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
         self.mmio.read(gpa, data);
     }
 
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<GuestEnd> {
-        let flow = flow(self.mmio.write(gpa, data));
-        if let Flow::Hold = flow {
-            self.held = Some(Held::Mmio(gpa));
-        }
-        flow
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<SystemEvent> {
+        let outcome = self.mmio.write(gpa, data);
+        self.apply(outcome, Held::Mmio(gpa))
     }
 }
 

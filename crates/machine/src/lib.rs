@@ -93,7 +93,7 @@ pub use error::{Blame, Error};
 pub use expect::Mismatch;
 pub use file_use::ConfigInUse;
 pub use guest::GuestPlan;
-pub use handler::{BusHandler, GuestEnd};
+pub use handler::BusHandler;
 pub use inputs::Inputs;
 pub use job::{Progress, Step};
 pub use messages::Messages;
@@ -103,7 +103,7 @@ pub use plan::{Device, Plan};
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};
 pub use virtio::VirtioPlan;
-/// What the guest can ask of its machine's power.
-pub use vmm_bus::Power;
+/// How it can end its machine.
+pub use vmm_bus::SystemEvent;
 /// How it can die, and how often it left.
 pub use vmm_vcpu::{Crash, CrashCause, Summary};

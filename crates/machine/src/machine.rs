@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::debug;
+use vmm_bus::SystemEvent;
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
 use vmm_devices::{Output, PowerManagement};
 use vmm_kvm::{VcpuReport, Vm};
@@ -14,7 +15,6 @@ use vmm_virtio::Entry;
 
 use crate::console::Lines;
 use crate::diagnostics::Watching;
-use crate::handler::GuestEnd;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
 use crate::parts::Parts;
@@ -25,7 +25,7 @@ use crate::{Ending, Error, Plan, expect, metrics};
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub(crate) struct Machine {
     // In this order: the threads end before what they use.
-    pub(crate) vcpus: VcpuThreads<GuestEnd>,
+    pub(crate) vcpus: VcpuThreads<SystemEvent>,
     pub(crate) virtio: VirtioDevices,
     /// What the next machine starts with, too.
     pub(crate) files: Files,
@@ -85,9 +85,7 @@ impl Machine {
         while let Some((index, end)) = self.vcpus.take_ended() {
             debug!("vcpu{index} has ended");
             ending = match end? {
-                End::Asked(GuestEnd::Power(power)) => Some(Ending::Guest(power)),
-                End::Asked(GuestEnd::Panicked) => Some(Ending::Panicked),
-                End::Asked(GuestEnd::Exit(code)) => Some(Ending::Exit(code)),
+                End::Asked(event) => Some(Ending::Guest(event)),
                 End::Halted(report) => Some(self.halted(&report)),
                 End::Crashed(crash) => Some(Ending::Crashed(crash)),
                 // By our own order, never on its own.

@@ -26,16 +26,21 @@ impl<S> Flow<S> {
             (Self::Enter, Self::Enter) => Self::Enter,
         }
     }
+
+    /// The same, with a stop's reason replaced by what `reason` makes of it.
+    pub fn map<T>(self, reason: impl FnOnce(S) -> T) -> Flow<T> {
+        match self {
+            Self::Enter => Flow::Enter,
+            Self::Hold => Flow::Hold,
+            Self::Stop(stop) => Flow::Stop(reason(stop)),
+        }
+    }
 }
 
 impl Flow<Infallible> {
     /// The same, where a stop is possible.
     pub fn widen<S>(self) -> Flow<S> {
-        match self {
-            Self::Enter => Flow::Enter,
-            Self::Hold => Flow::Hold,
-            Self::Stop(never) => match never {},
-        }
+        self.map(|never| match never {})
     }
 }
 

@@ -59,29 +59,6 @@ impl fmt::Display for CrashCause {
     }
 }
 
-/// What to do after an exit.
-#[derive(Debug)]
-pub(crate) enum Next<S> {
-    /// Enter the guest again.
-    Enter,
-    /// Enter it when the device's owner says so.
-    Hold,
-    /// Somebody wants something of us.
-    Interrupted,
-    /// Never again.
-    End(End<S>),
-}
-
-impl<S> From<Flow<S>> for Next<S> {
-    fn from(flow: Flow<S>) -> Self {
-        match flow {
-            Flow::Enter => Self::Enter,
-            Flow::Hold => Self::Hold,
-            Flow::Stop(reason) => Self::End(End::Asked(reason)),
-        }
-    }
-}
-
 /// An exit that the processor itself is looked at for, which must wait until the exit's data isn't borrowed any more.
 enum Whole {
     Halt,
@@ -93,44 +70,45 @@ enum Whole {
     Crash(CrashCause),
 }
 
-/// Enters the guest once and answers its exit.
-pub(crate) fn step<C, H>(cpu: &mut C, handler: &mut H) -> Result<Next<H::Stop>, vmm_kvm::Error>
+/// Enters the guest once and answers its exit. [`End::Stopped`] means that KVM_RUN was interrupted, and the guest may be entered
+/// again.
+pub(crate) fn step<C, H>(cpu: &mut C, handler: &mut H) -> Result<Flow<End<H::Stop>>, vmm_kvm::Error>
 where
     C: Cpu,
     H: ExitHandler<C>,
 {
     handler.before_run(cpu);
-    let next = answer(cpu, handler)?;
-    Ok(match (next, handler.after_run(cpu)) {
-        (next @ Next::End(_), _) => next,
-        (_, Flow::Stop(reason)) => Next::End(End::Asked(reason)),
-        (Next::Enter, Flow::Hold) => Next::Hold,
-        // An interruption is looked into first. Whoever had no room still has none behind the next exit.
-        (next, _) => next,
+    let answered = answer(cpu, handler)?;
+    Ok(match (answered, handler.after_run(cpu).map(End::Asked)) {
+        // An interruption is looked into before a hold: whoever had no room still has none after the next exit.
+        (Flow::Stop(End::Stopped), asked @ Flow::Stop(_)) => asked,
+        (answered, after) => answered.and(after),
     })
 }
 
-fn answer<C, H>(cpu: &mut C, handler: &mut H) -> Result<Next<H::Stop>, vmm_kvm::Error>
+fn answer<C, H>(cpu: &mut C, handler: &mut H) -> Result<Flow<End<H::Stop>>, vmm_kvm::Error>
 where
     C: Cpu,
     H: ExitHandler<C>,
 {
     let (exit, interrupted) = match handler.entry() {
-        Entry::Guest => (cpu.run()?, Next::Interrupted),
-        Entry::CompleteAccess => (cpu.complete_access()?, Next::Enter),
+        Entry::Guest => (cpu.run()?, Flow::Stop(End::Stopped)),
+        Entry::CompleteAccess => (cpu.complete_access()?, Flow::Enter),
     };
     let whole = match exit {
-        Exit::PortOut { port, width, data } => return Ok(port_out(handler, port, width, data).into()),
+        Exit::PortOut { port, width, data } => {
+            return Ok(port_out(handler, port, width, data).map(End::Asked));
+        }
         Exit::PortIn { port, width, data } => {
             port_in(handler, port, width, data);
-            return Ok(Next::Enter);
+            return Ok(Flow::Enter);
         }
         Exit::MmioRead { gpa, data } => {
             data.fill(0xff);
             handler.mmio_read(gpa, data);
-            return Ok(Next::Enter);
+            return Ok(Flow::Enter);
         }
-        Exit::MmioWrite { gpa, data } => return Ok(handler.mmio_write(gpa, data).into()),
+        Exit::MmioWrite { gpa, data } => return Ok(handler.mmio_write(gpa, data).map(End::Asked)),
         Exit::Interrupted => return Ok(interrupted),
         Exit::Halt => Whole::Halt,
         Exit::Shutdown => Whole::Shutdown,
@@ -145,21 +123,23 @@ where
     };
     let (answered, cause) = match whole {
         Whole::Halt => match handler.halt(cpu) {
-            Some(flow) => return Ok(flow.into()),
-            None => return Ok(Next::End(End::Halted(Box::new(cpu.report())))),
+            Some(flow) => return Ok(flow.map(End::Asked)),
+            None => return Ok(Flow::Stop(End::Halted(Box::new(cpu.report())))),
         },
         Whole::Shutdown => (handler.shutdown(cpu), CrashCause::TripleFault),
         Whole::Debug(stop) => (handler.debug(cpu, stop), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
-        Whole::InterruptWindow => return Ok(handler.interrupt_window(cpu).into()),
-        Whole::TprAccess { rip, is_write } => return Ok(handler.tpr_access(cpu, rip, is_write).into()),
-        Whole::TprLowered { cr8 } => return Ok(handler.tpr_lowered(cpu, cr8).into()),
+        Whole::InterruptWindow => return Ok(handler.interrupt_window(cpu).map(End::Asked)),
+        Whole::TprAccess { rip, is_write } => {
+            return Ok(handler.tpr_access(cpu, rip, is_write).map(End::Asked));
+        }
+        Whole::TprLowered { cr8 } => return Ok(handler.tpr_lowered(cpu, cr8).map(End::Asked)),
         Whole::Crash(cause) => (None, cause),
     };
     if let Some(flow) = answered {
-        return Ok(flow.into());
+        return Ok(flow.map(End::Asked));
     }
     let report = cpu.report();
-    Ok(Next::End(End::Crashed(Box::new(Crash { cause, report }))))
+    Ok(Flow::Stop(End::Crashed(Box::new(Crash { cause, report }))))
 }
 
 fn port_out<C, H: ExitHandler<C>>(handler: &mut H, port: u16, width: usize, data: &[u8]) -> Flow<H::Stop> {
@@ -188,10 +168,8 @@ where
     H: ExitHandler<C>,
 {
     loop {
-        match step(cpu, handler)? {
-            Next::Enter | Next::Hold => {}
-            Next::Interrupted => return Ok(End::Stopped),
-            Next::End(end) => return Ok(end),
+        if let Flow::Stop(end) = step(cpu, handler)? {
+            return Ok(end);
         }
     }
 }

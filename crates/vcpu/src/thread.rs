@@ -23,8 +23,8 @@ use vmm_kvm::VcpuReport;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, register_signal_handler, unblock_signal};
 
-use crate::run_loop::{Next, step};
-use crate::{Cpu, End, ExitHandler, Kick};
+use crate::run_loop::step;
+use crate::{Cpu, End, ExitHandler, Flow, Kick};
 
 /// The signal that takes a vCPU thread out of the guest. Nobody minds it by default. A real-time signal isn't delivered while the
 /// processes of the user have as many waiting as they may (RLIMIT_SIGPENDING), which any of them can bring about; one of the others is
@@ -320,14 +320,14 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
             }
             let wakes = self.wakes();
             match step(&mut self.cpu, &mut self.handler)? {
-                Next::Enter => {}
-                Next::Hold => held_at = Some(wakes),
-                Next::Interrupted => {
+                Flow::Enter => {}
+                Flow::Hold => held_at = Some(wakes),
+                Flow::Stop(End::Stopped) => {
                     if let Order::Stop = self.obey() {
                         return Ok(End::Stopped);
                     }
                 }
-                Next::End(end) => return Ok(end),
+                Flow::Stop(end) => return Ok(end),
             }
         }
     }

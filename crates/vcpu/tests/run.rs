@@ -151,3 +151,18 @@ fn exit_of_a_completion_is_answered_like_any_other() {
 fn interruption_of_a_run_ends_it() {
     assert!(matches!(run(&mut cpu([Exit::Interrupted], []), &mut Defaults), Ok(End::Stopped)));
 }
+
+/// Has a reason of its own to end, after each run.
+struct StopsAfterRun;
+
+impl ExitHandler<ScriptedCpu> for StopsAfterRun {
+    type Stop = &'static str;
+    fn after_run(&mut self, _cpu: &mut ScriptedCpu) -> Flow<&'static str> {
+        Flow::Stop("enough")
+    }
+}
+
+#[test]
+fn stop_after_an_interrupted_run_is_not_lost() {
+    assert!(matches!(run(&mut cpu([Exit::Interrupted], []), &mut StopsAfterRun), Ok(End::Asked("enough"))));
+}

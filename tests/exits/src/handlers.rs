@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmm_bus::{Bus, BusDevice, Error, Outcome};
+use vmm_bus::{Bus, BusDevice, Error, Outcome, SystemEvent};
 use vmm_machine::BusHandler;
 use vmm_vcpu::{ExitHandler, Flow, Summary, Trace, TracedExit};
 
@@ -58,7 +58,7 @@ impl BusDevice for Counter {
 
     fn write(&self, _offset: u64, _data: &[u8]) -> Outcome {
         match self.left.fetch_sub(1, Ordering::Relaxed) {
-            1 => Outcome::Exit(0),
+            1 => Outcome::End(SystemEvent::Exit(0)),
             _ => Outcome::Done,
         }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
+use vmm_bus::SystemEvent;
 use vmm_kvm::{KvmVcpu, Vm};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
@@ -21,7 +22,7 @@ use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 pub use report::ExitReport;
 pub(crate) use stream::Stream;
 
-use crate::handler::{BusHandler, GuestEnd};
+use crate::handler::BusHandler;
 use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
 use report::StatisticsFiles;
@@ -102,7 +103,7 @@ impl Watching {
         handler: BusHandler,
         ended: EventFd,
         begin: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> Result<VcpuThread<GuestEnd>, vmm_vcpu::Error> {
+    ) -> Result<VcpuThread<SystemEvent>, vmm_vcpu::Error> {
         if self.asked.exits == Some(WatchExits::Summary) {
             self.statistics.vcpus.extend(vcpu.statistics()?);
         }

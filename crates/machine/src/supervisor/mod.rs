@@ -124,10 +124,9 @@ pub struct Supervisor {
     terminal: Option<RawMode>,
 }
 
-/// A machine that has ended, with its devices.
-struct Ended {
-    ending: Ending,
-    exits: Option<Box<ExitReport>>,
+/// A machine whose guest has ended, with its devices.
+struct StoppedMachine {
+    run: Run,
     /// `None` if its vCPUs couldn't be stopped.
     machine: Option<Machine>,
 }
@@ -217,23 +216,23 @@ impl Supervisor {
         let mut restarts = 0_u32;
         loop {
             let starts = !paused || restarts > 0;
-            let Ended { ending, exits, machine: stopped } = self.run_machine(machine, starts)?;
-            let wants_restart = ending.is_reset() && !self.shutting_down;
+            let StoppedMachine { run, machine: stopped } = self.run_machine(machine, starts)?;
+            let wants_restart = run.ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
             let stopped = match stopped {
                 Some(stopped) if restarts_it => stopped,
                 Some(stopped) => {
                     self.finish("closing files", move |progress| stopped.close(progress));
-                    return Ok(Run { ending, exits });
+                    return Ok(run);
                 }
-                None => return Ok(Run { ending, exits }),
+                None => return Ok(run),
             };
             let (config, parts) = (Arc::clone(&config), parts.clone());
             let rebuild = move |progress: &Progress| stopped.rebuild(&config, kinds, parts, progress);
             let job = self.start_job("restarting", rebuild);
             let (next, lines) = match self.offloaded(job, END_PATIENCE, Late::Restarting)? {
                 Offloaded::Done(rebuilt) => rebuilt?,
-                Offloaded::Ended(ending) => return Ok(Run { ending, exits }),
+                Offloaded::Ended(ending) => return Ok(Run { ending, exits: run.exits }),
             };
             machine = next;
             if let Err(error) = self.move_consoles(lines) {

@@ -4,7 +4,7 @@ use event_manager::SubscriberOps;
 use tracing::{info, warn};
 use vmm_hostio::terminal;
 
-use super::{Ended, Supervisor, ending_of};
+use super::{Run, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
 use crate::ending::Late;
 use crate::event_loop::Source;
@@ -15,7 +15,11 @@ use crate::{Ending, Error, pause};
 impl Supervisor {
     /// Runs the guest until it ends or somebody ends it, stops its vCPUs, and gives what it printed to whoever reads it. A guest
     /// that isn't to be started here is started by a command.
-    pub(super) fn run_machine(&mut self, mut machine: Machine, starts: bool) -> Result<Ended, Error> {
+    pub(super) fn run_machine(
+        &mut self,
+        mut machine: Machine,
+        starts: bool,
+    ) -> Result<StoppedMachine, Error> {
         if starts {
             machine.start();
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
@@ -48,11 +52,11 @@ impl Supervisor {
         if stopped.is_none() {
             // A vCPU that never stops still has the devices on its bus.
             std::mem::forget(machine);
-            return Ok(Ended { ending, exits, machine: None });
+            return Ok(StoppedMachine { run: Run { ending, exits }, machine: None });
         }
         let ending = if ending.waits_for_output() { self.drain(&machine, ending)? } else { ending };
         let ending = self.overruled(ending);
-        Ok(Ended { ending, exits, machine: Some(machine) })
+        Ok(StoppedMachine { run: Run { ending, exits }, machine: Some(machine) })
     }
 
     fn wait_for_ending(&mut self, machine: &mut Machine) -> Result<Ending, Error> {
