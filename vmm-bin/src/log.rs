@@ -9,7 +9,7 @@ use vmm_config::printable;
 use vmm_machine::Messages;
 
 use crate::args::Args;
-use crate::outcome::Failure;
+use crate::finish::Failure;
 use crate::streams::{self, Streams};
 
 /// Starts of a guest whose lifecycle is logged, with -v. A guest can reset its machine without end.

@@ -4,9 +4,9 @@
 mod args;
 mod bare;
 mod descriptors;
+mod finish;
 mod inputs;
 mod log;
-mod outcome;
 mod panics;
 mod prepare;
 mod privileges;
@@ -20,12 +20,12 @@ use std::time::Instant;
 use clap::Parser;
 use vmm_hostio::terminal;
 use vmm_machine::doctor::Host;
-use vmm_machine::{Offloaded, Run, Start, Supervisor, outlive_file_limits};
+use vmm_machine::{Ending, Offloaded, Start, Supervisor, outlive_file_limits};
 use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
-use crate::outcome::{Failure, Outcome};
+use crate::finish::{Failure, Finished};
 use crate::prepare::{Opened, Prepared, ReadConfig};
 use crate::streams::Streams;
 
@@ -36,17 +36,17 @@ fn main() -> ExitCode {
     outlive_file_limits();
     let mut streams = match Streams::open() {
         Ok(streams) => streams,
-        Err(error) => return outcome::without_streams(&error),
+        Err(error) => return finish::without_streams(&error),
     };
     streams.protect([]);
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return outcome::usage(error, &streams),
+        Err(error) => return finish::usage(error, &streams),
     };
     streams.protect(args.inputs());
     panics::report_to(&streams);
     let result = run(Arc::new(args), inherited, &mut streams, started);
-    outcome::report(result, &streams)
+    finish::report(result, &streams)
 }
 
 fn run(
@@ -54,7 +54,7 @@ fn run(
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
-) -> Result<Outcome, Failure> {
+) -> Result<Finished, Failure> {
     match args.command {
         Some(Command::Schema) => print(&format!("{:#}\n", schema())),
         Some(Command::Doctor) => doctor(),
@@ -64,7 +64,7 @@ fn run(
 }
 
 /// Prints what would be built.
-fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Outcome, Failure> {
+fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Finished, Failure> {
     let read = ReadConfig::new(args, inherited, streams)?;
     match read.check(args, streams) {
         Ok(plan) => print(&plan),
@@ -78,7 +78,7 @@ fn boot(
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
-) -> Result<Outcome, Failure> {
+) -> Result<Finished, Failure> {
     let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
     supervisor.attach(&streams.stderr);
     supervisor.attach(&streams.stdout);
@@ -86,7 +86,7 @@ fn boot(
     let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
     let Prepared { config, origin, opened, _in_use } = match prepared {
         Offloaded::Done(prepared) => prepared?,
-        Offloaded::Ended(ending) => return Ok(Outcome::Ended(Box::new(Run { ending, exits: None }))),
+        Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
     };
     let Opened { plan, inputs, metrics, log, _streams_in_use } = opened;
     if let Some(log) = log {
@@ -113,7 +113,7 @@ fn boot(
         restarted: log::restarted,
     });
     match ran {
-        Ok(run) => Ok(Outcome::Ended(Box::new(run))),
+        Ok(run) => Ok(Finished::Ran(run)),
         Err(error) => Err(Failure::from(error).of_config(origin)),
     }
 }
@@ -123,20 +123,20 @@ fn schema() -> serde_json::Value {
     vmm_config::schema_with(KINDS.iter().map(|kind| (kind.name, kind.schema)))
 }
 
-fn doctor() -> Result<Outcome, Failure> {
+fn doctor() -> Result<Finished, Failure> {
     let findings = Host::probe().findings();
     let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     let healthy = findings.iter().all(|finding| finding.remedy.is_none());
     let printed = print(&text)?;
-    Ok(if healthy { printed } else { Outcome::HostLacks })
+    Ok(if healthy { printed } else { Finished::HostLacks })
 }
 
 /// Prints to standard output; a reader that has gone ends the program quietly.
-fn print(text: &str) -> Result<Outcome, Failure> {
+fn print(text: &str) -> Result<Finished, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::OutputGone),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Finished::ended(Ending::OutputGone)),
         Err(source) => Err(Failure::Stdout(source)),
-        Ok(()) => Ok(Outcome::Done),
+        Ok(()) => Ok(Finished::Printed),
     }
 }

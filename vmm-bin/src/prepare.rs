@@ -9,7 +9,7 @@ use vmm_virtio_devices::KINDS;
 
 use crate::args::Args;
 use crate::descriptors::{self, Inherited};
-use crate::outcome::{Failure, Origin};
+use crate::finish::{Failure, Origin};
 use crate::streams::Streams;
 use crate::{inputs, log};
 

@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Runs on the person's terminal if there is one, else with our standard input as a stream.
-pub(crate) fn run_in(rig: Rig, command: &[OsString]) -> Result<rig::Outcome, Failure> {
+pub(crate) fn run_in(rig: Rig, command: &[OsString]) -> Result<rig::CommandOutput, Failure> {
     if rig::is_interactive() {
         return Ok(rig.run_on_terminal(command)?);
     }

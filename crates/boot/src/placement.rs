@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use vmm_arch::e820;
+use vmm_arch::e820::{E820Entry, E820Kind};
 
 /// A range that [`BootPlan::load`](crate::BootPlan::load) or [`FlatPlan::load`](crate::FlatPlan::load)
 /// writes, or that a kernel needs before it manages memory itself.
@@ -18,7 +18,7 @@ pub struct Placement {
 /// Prints the memory map and the placements, one per line.
 pub(crate) fn write_memory(
     f: &mut fmt::Formatter<'_>,
-    e820: &[e820::Entry],
+    e820: &[E820Entry],
     placements: &[Placement],
 ) -> fmt::Result {
     writeln!(f, "memory map:")?;
@@ -33,9 +33,9 @@ pub(crate) fn write_memory(
     Ok(())
 }
 
-fn kind_name(kind: e820::Kind) -> &'static str {
+fn kind_name(kind: E820Kind) -> &'static str {
     match kind {
-        e820::Kind::Ram => "RAM",
-        e820::Kind::Reserved => "reserved",
+        E820Kind::Ram => "RAM",
+        E820Kind::Reserved => "reserved",
     }
 }

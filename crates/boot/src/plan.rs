@@ -4,8 +4,9 @@ use std::fmt;
 use std::ops::Range;
 
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
-use vmm_arch::boot::{self, Entry, Protocol};
-use vmm_arch::{e820, layout};
+use vmm_arch::boot::{self, EntryPoint, Protocol};
+use vmm_arch::e820::{self, E820Entry};
+use vmm_arch::layout;
 use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
@@ -45,7 +46,7 @@ pub struct BootLayout<'a> {
     /// Guest-physical address of the initrd, page-aligned. Default: as high as the kernel supports.
     pub initrd: Option<u64>,
     /// The memory map, passed to the kernel unchanged. Default: that of a PC with this RAM.
-    pub e820: Option<&'a [e820::Entry]>,
+    pub e820: Option<&'a [E820Entry]>,
 }
 
 impl Default for BootLayout<'_> {
@@ -59,12 +60,12 @@ impl Default for BootLayout<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootPlan {
     image: KernelImage,
-    entry: Entry,
+    entry: EntryPoint,
     kernel: Range<u64>,
     initrd: Option<Range<u64>>,
     cmdline: String,
     cmdline_gpa: u64,
-    e820: Vec<e820::Entry>,
+    e820: Vec<E820Entry>,
 }
 
 impl BootPlan {
@@ -106,7 +107,7 @@ impl BootPlan {
     }
 
     /// Protocol and address of the entry.
-    pub fn entry(&self) -> Entry {
+    pub fn entry(&self) -> EntryPoint {
         self.entry
     }
 
@@ -132,7 +133,7 @@ impl BootPlan {
     }
 
     /// The memory map passed to the kernel.
-    pub fn e820(&self) -> &[e820::Entry] {
+    pub fn e820(&self) -> &[E820Entry] {
         &self.e820
     }
 
@@ -176,7 +177,7 @@ impl fmt::Display for BootPlan {
     }
 }
 
-fn entry(spec: &BootSpec<'_>) -> Result<Entry, PlanError> {
+fn entry(spec: &BootSpec<'_>) -> Result<EntryPoint, PlanError> {
     let image = spec.image;
     let protocol = spec.protocol.unwrap_or_else(|| image.default_protocol());
     let offered = || PlanError::Protocol { asked: protocol, offered: image.protocols() };
@@ -185,7 +186,7 @@ fn entry(spec: &BootSpec<'_>) -> Result<Entry, PlanError> {
         Protocol::Linux64 | Protocol::Linux32 => spec.layout.zero_page,
         Protocol::Pvh => layout::PVH_START_INFO,
     };
-    Ok(Entry { protocol, rip, params })
+    Ok(EntryPoint { protocol, rip, params })
 }
 
 /// Checks that `placements`, which are sorted, are in RAM and don't overlap.

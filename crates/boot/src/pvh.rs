@@ -7,14 +7,15 @@ use linux_loader::loader::elf::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 use vm_memory::GuestAddress;
-use vmm_arch::{e820, layout};
+use vmm_arch::e820::E820Entry;
+use vmm_arch::layout;
 
 /// The first version with a memory map.
 const VERSION: u32 = 1;
 
 /// Builds the start info, a memory map of at most 165 entries, and a module list with the initrd, if there is
 /// one. The command line is at `cmdline`. `rsdp_paddr` is 0: the kernel searches for the RSDP as on any PC.
-pub(crate) fn build(initrd: Option<Range<u64>>, cmdline: u64, e820: &[e820::Entry]) -> BootParams {
+pub(crate) fn build(initrd: Option<Range<u64>>, cmdline: u64, e820: &[E820Entry]) -> BootParams {
     // Types have the same values as in e820.
     let map: Vec<_> = e820
         .iter()

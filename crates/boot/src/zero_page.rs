@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
-use vmm_arch::e820;
+use vmm_arch::e820::E820Entry;
 
 use crate::elf::ELF_CMDLINE_MAX_LEN;
 
@@ -45,7 +45,7 @@ pub(crate) fn build(
     header: setup_header,
     initrd: Option<Range<u64>>,
     cmdline: u64,
-    e820: &[e820::Entry],
+    e820: &[E820Entry],
 ) -> boot_params {
     let mut page = boot_params { hdr: header, ..Default::default() };
     page.hdr.type_of_loader = UNDEFINED_LOADER;

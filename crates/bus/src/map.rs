@@ -33,7 +33,7 @@ pub enum Error {
 }
 
 #[derive(Clone)]
-struct Claim {
+struct BusRange {
     start: u64,
     len: u64,
     device: Arc<dyn BusDevice>,
@@ -41,17 +41,17 @@ struct Claim {
 
 /// A published map: entries sorted by start, disjoint.
 #[derive(Clone, Default)]
-struct Map(Vec<Claim>);
+struct Map(Vec<BusRange>);
 
 impl Map {
     /// The entry that contains the whole access, and the access's offset in it. An access that crosses the
     /// end of a range has none, because no PC device decodes half of a cycle.
-    fn find(&self, addr: u64, len: usize) -> Option<(&Claim, u64)> {
+    fn find(&self, addr: u64, len: usize) -> Option<(&BusRange, u64)> {
         let after = self.0.partition_point(|e| e.start <= addr);
-        let claim = &self.0[after.checked_sub(1)?];
-        let offset = addr - claim.start;
+        let range = &self.0[after.checked_sub(1)?];
+        let offset = addr - range.start;
         let end = offset.checked_add(len as u64)?;
-        (end <= claim.len).then_some((claim, offset))
+        (end <= range.len).then_some((range, offset))
     }
 }
 
@@ -84,7 +84,7 @@ impl Bus {
             return Err(Error::Overlap { start, len, other_start, other_len });
         }
         let at = map.0.partition_point(|e| e.start < start);
-        map.0.insert(at, Claim { start, len, device });
+        map.0.insert(at, BusRange { start, len, device });
         self.map.store(Arc::new(map));
         Ok(())
     }
@@ -111,20 +111,20 @@ impl BusView {
     /// Reads `data.len()` bytes at `addr`: all ones unless one device claims the whole access.
     pub fn read(&mut self, addr: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some((claim, offset)) = self.cache.load().find(addr, data.len()) {
-            claim.device.read(offset, data);
+        if let Some((range, offset)) = self.cache.load().find(addr, data.len()) {
+            range.device.read(offset, data);
         }
     }
 
     /// Whether the device at `addr` still needs a vCPU to wait ([`BusDevice::is_holding`]).
     pub fn is_holding(&mut self, addr: u64) -> bool {
-        self.cache.load().find(addr, 1).is_some_and(|(claim, _)| claim.device.is_holding())
+        self.cache.load().find(addr, 1).is_some_and(|(range, _)| range.device.is_holding())
     }
 
     /// Writes `data` to `addr`. The write is dropped unless one device claims the whole access.
     pub fn write(&mut self, addr: u64, data: &[u8]) -> Outcome {
         match self.cache.load().find(addr, data.len()) {
-            Some((claim, offset)) => claim.device.write(offset, data),
+            Some((range, offset)) => range.device.write(offset, data),
             None => Outcome::Done,
         }
     }

@@ -68,13 +68,13 @@ pub struct Response {
     pub id: u64,
     /// The answer.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub answer: Answer,
 }
 
 /// A reply or an error.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum Answer {
     /// The command is done.
     Result(Reply),
     /// It can't be.
@@ -227,10 +227,10 @@ mod tests {
 
     #[test]
     fn response_has_a_result_or_an_error() {
-        let done = Response { id: 1, outcome: Outcome::Result(Reply::Done) };
+        let done = Response { id: 1, answer: Answer::Result(Reply::Done) };
         assert_eq!(to_value(done).unwrap(), json!({"id": 1, "result": "done"}));
         let error = CommandError::new(ErrorCode::NotListening, "the guest doesn't listen");
-        let failed = Response { id: 2, outcome: Outcome::Error(error) };
+        let failed = Response { id: 2, answer: Answer::Error(error) };
         assert_eq!(
             to_value(failed).unwrap(),
             json!({"id": 2, "error": {"code": "not_listening", "message": "the guest doesn't listen"}})

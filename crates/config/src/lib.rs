@@ -84,8 +84,8 @@ pub use announce::AnnounceVirtio;
 pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
 pub use command::{
-    Command, CommandError, DeviceUpdate, ErrorCode, ListedDevice, MachineState, MachineStatus, Outcome,
-    Reply, Request, Response, Status,
+    Answer, Command, CommandError, DeviceUpdate, ErrorCode, ListedDevice, MachineState, MachineStatus, Reply,
+    Request, Response, Status,
 };
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;

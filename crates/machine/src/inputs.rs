@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vmm_boot::{Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
-use vmm_virtio::Entry;
+use vmm_virtio::KindEntry;
 
 use crate::Error;
 use crate::file_use::take_input;
@@ -32,7 +32,7 @@ impl Inputs {
     ///
     /// # Errors
     /// A file is missing, empty, unreadable or no regular file; a device is of no kind, or can't be opened.
-    pub fn open(config: &Config, kinds: &[Entry]) -> Result<Self, Error> {
+    pub fn open(config: &Config, kinds: &[KindEntry]) -> Result<Self, Error> {
         Self::open_for(config, kinds, false)
     }
 
@@ -41,11 +41,11 @@ impl Inputs {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub fn look(config: &Config, kinds: &[Entry]) -> Result<Self, Error> {
+    pub fn look(config: &Config, kinds: &[KindEntry]) -> Result<Self, Error> {
         Self::open_for(config, kinds, true)
     }
 
-    fn open_for(config: &Config, kinds: &[Entry], plan_only: bool) -> Result<Self, Error> {
+    fn open_for(config: &Config, kinds: &[KindEntry], plan_only: bool) -> Result<Self, Error> {
         let files = match &config.boot {
             Boot::Linux(linux) => Files::Linux {
                 kernel: open(Role::Kernel, linux.kernel.as_path())?,
@@ -65,7 +65,7 @@ impl Inputs {
     }
 
     /// Opens those devices of `config` anew that a machine has lost, since their threads panicked.
-    pub(crate) fn reopen_lost(&mut self, config: &Config, kinds: &[Entry]) -> Result<(), Error> {
+    pub(crate) fn reopen_lost(&mut self, config: &Config, kinds: &[KindEntry]) -> Result<(), Error> {
         self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices), false)?;
         Ok(())
     }

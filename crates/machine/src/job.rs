@@ -29,9 +29,9 @@ impl Progress {
     }
 
     /// The job does this until the result is dropped. `what` is a gerund phrase: "reading the kernel".
-    pub fn begin(&self, what: String) -> Step {
+    pub fn begin(&self, what: String) -> ProgressStep {
         self.steps().push(what.clone());
-        Step { progress: self.clone(), what }
+        ProgressStep { progress: self.clone(), what }
     }
 
     fn steps(&self) -> MutexGuard<'_, Vec<String>> {
@@ -48,12 +48,12 @@ impl Progress {
 /// Something that has begun. Dropped when it is done.
 #[derive(Debug)]
 #[must_use = "it is done when this is dropped"]
-pub struct Step {
+pub struct ProgressStep {
     progress: Progress,
     what: String,
 }
 
-impl Drop for Step {
+impl Drop for ProgressStep {
     fn drop(&mut self) {
         let mut steps = self.progress.steps();
         if let Some(at) = steps.iter().position(|step| *step == self.what) {

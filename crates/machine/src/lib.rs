@@ -95,7 +95,7 @@ pub use file_use::ConfigInUse;
 pub use guest::GuestPlan;
 pub use handler::BusHandler;
 pub use inputs::Inputs;
-pub use job::{Progress, Step};
+pub use job::{Progress, ProgressStep};
 pub use messages::Messages;
 pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};

@@ -11,7 +11,7 @@ use vmm_devices::{Output, PowerManagement};
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
-use vmm_virtio::Entry;
+use vmm_virtio::KindEntry;
 
 use crate::console::Lines;
 use crate::diagnostics::Watching;
@@ -114,7 +114,7 @@ impl Machine {
     pub(crate) fn rebuild(
         self,
         config: &Config,
-        kinds: &[Entry],
+        kinds: &[KindEntry],
         parts: Parts,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use vmm_arch::{e820, layout};
+use vmm_arch::e820::E820Kind;
+use vmm_arch::layout;
 
 use crate::Plan;
 use crate::guest::GuestPlan;
@@ -120,7 +121,7 @@ impl Plan {
             GuestPlan::Linux(plan) => (plan.e820(), plan.placements(), None),
             GuestPlan::Flat(plan) => (&[][..], plan.placements(), plan.alias()),
         };
-        let reserved = e820.iter().filter(|entry| entry.kind == e820::Kind::Reserved);
+        let reserved = e820.iter().filter(|entry| entry.kind == E820Kind::Reserved);
         all.extend(reserved.map(|entry| row(entry.addr, entry.len, Kind::Reserved, "reserved")));
         all.extend(placements.into_iter().map(|placed| Row {
             range: placed.range,

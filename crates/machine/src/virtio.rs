@@ -15,8 +15,8 @@ use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{
-    Claim, Counters, Entry, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session, Setting,
-    VirtioDevice,
+    Claim, Counters, HostEnd, KindEntry, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session,
+    Setting, VirtioDevice,
 };
 
 use crate::console::{ConsolePort, check_stdio};
@@ -50,7 +50,7 @@ impl fmt::Debug for OpenDevice {
 /// Opens every virtio device of `config`, each of a kind in `kinds`, but those that are `kept`.
 pub(crate) fn open(
     config: &Config,
-    kinds: &[Entry],
+    kinds: &[KindEntry],
     mut kept: Vec<OpenDevice>,
     plan_only: bool,
 ) -> Result<Vec<OpenDevice>, Error> {
@@ -69,7 +69,7 @@ pub(crate) fn open(
 }
 
 /// What the devices claim by their fields alone, each with its place in the config.
-fn claimed(config: &Config, kinds: &[Entry]) -> Result<Vec<(usize, Claim)>, Error> {
+fn claimed(config: &Config, kinds: &[KindEntry]) -> Result<Vec<(usize, Claim)>, Error> {
     let mut claims = Vec::new();
     for (index, device) in config.devices.iter().enumerate() {
         let vmm_config::Device::Virtio(section) = device else { continue };
@@ -106,7 +106,7 @@ fn open_one(
     index: usize,
     section: &VirtioSection,
     config: &Config,
-    (kinds, plan_only): (&[Entry], bool),
+    (kinds, plan_only): (&[KindEntry], bool),
 ) -> Result<OpenDevice, Error> {
     let VirtioSection { kind: name, id, fields, directory } = section;
     let Some(kind) = kinds.iter().find(|kind| kind.name == name.as_str()) else {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::addresses::{GATEWAY_V4, GUEST_V4};
 use crate::allow::Protocol;
-use crate::flow::{Flow, Key};
+use crate::flow::{Key, NetworkFlow};
 use crate::host;
 use crate::link::HEADER_LEN;
 use crate::packet::{datagram_header_len, write_datagram};
@@ -85,7 +85,7 @@ impl UserNet {
         if let Some(tcp) = accepted
             && self.watch.add(tcp.host(), self.table.next_token()).is_ok()
         {
-            self.table.insert(key, Flow::Tcp(Box::new(tcp)));
+            self.table.insert(key, NetworkFlow::Tcp(Box::new(tcp)));
             self.accepted += 1;
         }
         PullOutcome::Again
@@ -108,7 +108,7 @@ impl UserNet {
     /// The flow of a client of a forwarded UDP port. `None` if there is no room for a new one.
     fn client_flow(&mut self, number: usize, client: SocketAddr) -> Option<Key> {
         if let Some(&token) = self.listeners[number].clients.get(&client)
-            && let Some((key, Flow::ForwardedUdp(forwarded))) = self.table.get_with_key(token)
+            && let Some((key, NetworkFlow::ForwardedUdp(forwarded))) = self.table.get_with_key(token)
         {
             forwarded.age.used();
             return Some(key);
@@ -120,7 +120,7 @@ impl UserNet {
         let (port, guest_port) = (Arc::clone(&listener.socket), listener.guest_port);
         let key = self.fresh_key(Protocol::Udp, guest_port)?;
         let token: Token =
-            self.table.insert(key, Flow::ForwardedUdp(ForwardedUdp::new(number, port, client)));
+            self.table.insert(key, NetworkFlow::ForwardedUdp(ForwardedUdp::new(number, port, client)));
         self.listeners[number].clients.insert(client, token);
         Some(key)
     }

@@ -7,7 +7,7 @@ use crate::allow::Protocol;
 use crate::host::{self, SocketEvents};
 use crate::packet::Packet;
 use crate::ping::Ping;
-use crate::pull_outcome::{End, PullOutcome};
+use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::udp::{ForwardedUdp, Udp};
@@ -22,24 +22,24 @@ pub(crate) struct Key {
 }
 
 #[derive(Debug)]
-pub(crate) enum Flow {
+pub(crate) enum NetworkFlow {
     Tcp(Box<Tcp>),
     Udp(Udp),
     ForwardedUdp(ForwardedUdp),
     Ping(Ping),
 }
 
-impl Flow {
+impl NetworkFlow {
     /// Handles events of the host's socket.
-    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), End> {
+    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), Closing> {
         match self {
-            Flow::Tcp(tcp) => tcp.handle_events(events, shared),
-            Flow::Udp(udp) => {
+            NetworkFlow::Tcp(tcp) => tcp.handle_events(events, shared),
+            NetworkFlow::Udp(udp) => {
                 udp.handle_events();
                 Ok(())
             }
-            Flow::ForwardedUdp(_) => Ok(()),
-            Flow::Ping(ping) => {
+            NetworkFlow::ForwardedUdp(_) => Ok(()),
+            NetworkFlow::Ping(ping) => {
                 ping.handle_events();
                 Ok(())
             }
@@ -47,12 +47,12 @@ impl Flow {
     }
 
     /// Handles a packet from the guest.
-    pub(crate) fn packet(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), End> {
+    pub(crate) fn packet(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), Closing> {
         match self {
-            Flow::Tcp(tcp) => return tcp.segment(packet, shared),
-            Flow::Udp(udp) => udp.datagram(packet, shared),
-            Flow::ForwardedUdp(forwarded) => forwarded.datagram(packet),
-            Flow::Ping(ping) => ping.request(packet, shared),
+            NetworkFlow::Tcp(tcp) => return tcp.segment(packet, shared),
+            NetworkFlow::Udp(udp) => udp.datagram(packet, shared),
+            NetworkFlow::ForwardedUdp(forwarded) => forwarded.datagram(packet),
+            NetworkFlow::Ping(ping) => ping.request(packet, shared),
         }
         Ok(())
     }
@@ -60,10 +60,10 @@ impl Flow {
     /// Writes the next frame for the guest to `into`.
     pub(crate) fn pull(&mut self, into: &mut [u8], shared: &mut Shared) -> PullOutcome {
         match self {
-            Flow::Tcp(tcp) => tcp.pull(into, shared),
-            Flow::Udp(udp) => udp.pull(into, shared),
-            Flow::ForwardedUdp(forwarded) => forwarded.pull(),
-            Flow::Ping(ping) => ping.pull(into, shared),
+            NetworkFlow::Tcp(tcp) => tcp.pull(into, shared),
+            NetworkFlow::Udp(udp) => udp.pull(into, shared),
+            NetworkFlow::ForwardedUdp(forwarded) => forwarded.pull(),
+            NetworkFlow::Ping(ping) => ping.pull(into, shared),
         }
     }
 
@@ -71,17 +71,17 @@ impl Flow {
     /// another flow.
     pub(crate) fn take_used(&mut self) -> Option<bool> {
         match self {
-            Flow::Tcp(_) => None,
-            Flow::Udp(udp) => Some(udp.age.take_used()),
-            Flow::ForwardedUdp(forwarded) => Some(forwarded.age.take_used()),
-            Flow::Ping(ping) => Some(ping.age.take_used()),
+            NetworkFlow::Tcp(_) => None,
+            NetworkFlow::Udp(udp) => Some(udp.age.take_used()),
+            NetworkFlow::ForwardedUdp(forwarded) => Some(forwarded.age.take_used()),
+            NetworkFlow::Ping(ping) => Some(ping.age.take_used()),
         }
     }
 
-    pub(crate) fn end(self, how: End, shared: &mut Shared) {
-        if let Flow::Tcp(tcp) = self {
+    pub(crate) fn end(self, how: Closing, shared: &mut Shared) {
+        if let NetworkFlow::Tcp(tcp) = self {
             let socket: OwnedFd = tcp.into_host(shared);
-            if how == End::Reset {
+            if how == Closing::Reset {
                 host::reset(socket);
             }
         }

@@ -6,7 +6,7 @@ use crate::packet::PartialChecksum;
 
 /// How a flow's host socket is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Closing {
     Orderly,
     /// With a reset to the peer.
     Reset,
@@ -21,7 +21,7 @@ pub(crate) enum PullOutcome {
     Again,
     /// No frame until there is an event, a packet from the guest, or this time.
     Idle(Option<Instant>),
-    End(End),
+    End(Closing),
 }
 
 /// Time since a flow that has no end of its own was last used.
@@ -51,7 +51,7 @@ impl Age {
     pub(crate) fn idle(&self) -> PullOutcome {
         let ends_at = self.used_at + self.limit;
         if ends_at <= Instant::now() {
-            PullOutcome::End(End::Orderly)
+            PullOutcome::End(Closing::Orderly)
         } else {
             PullOutcome::Idle(Some(ends_at))
         }

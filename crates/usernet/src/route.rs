@@ -11,11 +11,11 @@ use crate::addresses::{
     NETWORK_V4, NETWORK_V6, PREFIX_LEN_V4, PREFIX_LEN_V6, can_be_destination, is_gateway, is_resolver,
 };
 use crate::allow::Protocol;
-use crate::flow::{Flow, Key};
+use crate::flow::{Key, NetworkFlow};
 use crate::host;
 use crate::packet::Packet;
 use crate::ping::{self, Ping};
-use crate::pull_outcome::End;
+use crate::pull_outcome::Closing;
 use crate::settings::Resolver;
 use crate::table::Token;
 use crate::tcp::Tcp;
@@ -85,7 +85,7 @@ impl UserNet {
         if self.watch.add(tcp.host(), self.table.next_token()).is_err() {
             return self.shared.refuse_segment(packet.whole);
         }
-        self.table.insert(key, Flow::Tcp(Box::new(tcp)));
+        self.table.insert(key, NetworkFlow::Tcp(Box::new(tcp)));
     }
 
     fn route_datagram(&mut self, packet: &Packet<'_>) {
@@ -96,14 +96,14 @@ impl UserNet {
         }
         let key = Key { protocol: Protocol::Udp, guest, remote };
         let open = |to: IpAddr| host::socket(to, SocketType::DGRAM);
-        self.route_to_flow(key, packet, open, |socket| Flow::Udp(Udp::new(guest, remote, socket)));
+        self.route_to_flow(key, packet, open, |socket| NetworkFlow::Udp(Udp::new(guest, remote, socket)));
     }
 
     fn route_echo(&mut self, packet: &Packet<'_>) {
         let Some(identifier) = ping::identifier(packet) else { return };
         let (guest, remote) = ends(packet, identifier, 0);
         let key = Key { protocol: Protocol::Icmp, guest, remote };
-        let flow = |socket| Flow::Ping(Ping::new(guest, remote.ip(), socket));
+        let flow = |socket| NetworkFlow::Ping(Ping::new(guest, remote.ip(), socket));
         self.route_to_flow(key, packet, host::echo_socket, flow);
     }
 
@@ -113,7 +113,7 @@ impl UserNet {
         key: Key,
         packet: &Packet<'_>,
         open: impl Fn(IpAddr) -> Result<OwnedFd, Errno>,
-        flow: impl FnOnce(OwnedFd) -> Flow,
+        flow: impl FnOnce(OwnedFd) -> NetworkFlow,
     ) {
         if let Some(token) = self.table.find(&key) {
             return self.deliver(token, packet);
@@ -134,7 +134,7 @@ impl UserNet {
         if matches!(opened, Err(Errno::MFILE | Errno::NFILE))
             && let Some(token) = self.table.replaceable()
         {
-            self.end(token, End::Orderly);
+            self.end(token, Closing::Orderly);
             opened = connected();
         }
         let socket = match opened {
@@ -145,9 +145,9 @@ impl UserNet {
         };
         let flow = flow(socket);
         let watched = match &flow {
-            Flow::Udp(udp) => self.watch.add(udp.host(), self.table.next_token()),
-            Flow::Ping(ping) => self.watch.add(ping.host(), self.table.next_token()),
-            Flow::Tcp(_) | Flow::ForwardedUdp(_) => Ok(()),
+            NetworkFlow::Udp(udp) => self.watch.add(udp.host(), self.table.next_token()),
+            NetworkFlow::Ping(ping) => self.watch.add(ping.host(), self.table.next_token()),
+            NetworkFlow::Tcp(_) | NetworkFlow::ForwardedUdp(_) => Ok(()),
         };
         if watched.is_ok() {
             let token = self.table.insert(key, flow);

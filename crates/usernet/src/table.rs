@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use crate::flow::{Flow, Key};
+use crate::flow::{Key, NetworkFlow};
 
 /// Identifies a flow or a listener. A flow's token isn't reused, so late events for it are ignored.
 pub(crate) type Token = u64;
@@ -30,13 +30,13 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    entry: Option<Entry>,
+    entry: Option<TrackedFlow>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TrackedFlow {
     key: Key,
-    flow: Flow,
+    flow: NetworkFlow,
     is_ready: bool,
     due: Option<Instant>,
 }
@@ -74,10 +74,10 @@ impl Table {
     }
 
     /// Inserts a flow and makes it ready. There must be room, and no flow with this key.
-    pub(crate) fn insert(&mut self, key: Key, flow: Flow) -> Token {
+    pub(crate) fn insert(&mut self, key: Key, flow: NetworkFlow) -> Token {
         let token = self.next_token();
-        let is_replaceable = !matches!(flow, Flow::Tcp(_));
-        let entry = Some(Entry { key, flow, is_ready: false, due: None });
+        let is_replaceable = !matches!(flow, NetworkFlow::Tcp(_));
+        let entry = Some(TrackedFlow { key, flow, is_ready: false, due: None });
         match self.free.pop() {
             Some(index) => self.slots[index as usize].entry = entry,
             None => self.slots.push(Slot { generation: 0, entry }),
@@ -98,22 +98,22 @@ impl Table {
         self.by_key.get(key).copied()
     }
 
-    pub(crate) fn get(&mut self, token: Token) -> Option<&mut Flow> {
+    pub(crate) fn get(&mut self, token: Token) -> Option<&mut NetworkFlow> {
         Some(&mut self.entry(token)?.flow)
     }
 
     /// All flows, in no particular order.
     #[cfg(test)]
-    pub(crate) fn flows(&self) -> impl Iterator<Item = &Flow> {
+    pub(crate) fn flows(&self) -> impl Iterator<Item = &NetworkFlow> {
         self.slots.iter().filter_map(|slot| Some(&slot.entry.as_ref()?.flow))
     }
 
-    pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut Flow)> {
+    pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut NetworkFlow)> {
         let entry = self.entry(token)?;
         Some((entry.key, &mut entry.flow))
     }
 
-    pub(crate) fn remove(&mut self, token: Token) -> Option<Flow> {
+    pub(crate) fn remove(&mut self, token: Token) -> Option<NetworkFlow> {
         self.entry(token)?;
         let slot = &mut self.slots[index(token)];
         let entry = slot.entry.take()?;
@@ -148,7 +148,7 @@ impl Table {
     /// The connection that has been quiet longest, if that is since `before` or earlier.
     pub(crate) fn longest_quiet(&self, before: Instant) -> Option<Token> {
         let quiet = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let Flow::Tcp(tcp) = &slot.entry.as_ref()?.flow else { return None };
+            let NetworkFlow::Tcp(tcp) = &slot.entry.as_ref()?.flow else { return None };
             let since = tcp.quiet_since().filter(|since| *since <= before)?;
             Some((since, token(index as u32, slot.generation)))
         });
@@ -230,7 +230,7 @@ impl Table {
         self.due.first().map(|&(deadline, _)| deadline)
     }
 
-    fn entry(&mut self, token: Token) -> Option<&mut Entry> {
+    fn entry(&mut self, token: Token) -> Option<&mut TrackedFlow> {
         let slot = self.slots.get_mut(index(token))?;
         if slot.generation == generation(token) { slot.entry.as_mut() } else { None }
     }
@@ -246,7 +246,7 @@ pub(crate) fn listener_number(token: Token) -> Option<usize> {
     (token & LISTENER != 0).then_some((token & !LISTENER) as usize)
 }
 
-fn live(slots: &[Slot], token: Token) -> Option<&Entry> {
+fn live(slots: &[Slot], token: Token) -> Option<&TrackedFlow> {
     let slot = slots.get(index(token))?;
     if slot.generation == generation(token) { slot.entry.as_ref() } else { None }
 }
@@ -278,9 +278,9 @@ mod tests {
     }
 
     /// A flow that doesn't need the network; its descriptor is never used.
-    fn flow() -> Flow {
+    fn flow() -> NetworkFlow {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        Flow::ForwardedUdp(ForwardedUdp::new(0, Arc::new(socket.into()), ([127, 0, 0, 1], 9).into()))
+        NetworkFlow::ForwardedUdp(ForwardedUdp::new(0, Arc::new(socket.into()), ([127, 0, 0, 1], 9).into()))
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         // All are new, and this call marks them as seen.
         assert_eq!(table.replaceable(), Some(tokens[0]));
         table.remove(tokens[0]);
-        let Some(Flow::ForwardedUdp(second)) = table.get(tokens[1]) else { panic!("it was removed") };
+        let Some(NetworkFlow::ForwardedUdp(second)) = table.get(tokens[1]) else { panic!("it was removed") };
         second.age.used();
         assert_eq!(table.replaceable(), Some(tokens[2]));
     }

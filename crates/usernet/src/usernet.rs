@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::allow::Allow;
-use crate::flow::Flow;
+use crate::flow::NetworkFlow;
 use crate::host::SocketEvents;
 use crate::host::{TIMER, Watch};
 use crate::link::{HEADER_LEN, IpBytes, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
 use crate::presence::{Presence, is_from_guest};
-use crate::pull_outcome::{End, PullOutcome};
+use crate::pull_outcome::{Closing, PullOutcome};
 use crate::refusal_log::RefusalLog;
 use crate::routes::Routes;
 use crate::services::{Answer, Services};
@@ -289,22 +289,22 @@ impl UserNet {
     }
 
     /// Ends a flow. A connection waiting for room in the table may now get it.
-    pub(crate) fn end(&mut self, token: Token, how: End) {
+    pub(crate) fn end(&mut self, token: Token, how: Closing) {
         let Some(flow) = self.table.remove(token) else { return };
         match &flow {
-            Flow::ForwardedUdp(forwarded) => {
+            NetworkFlow::ForwardedUdp(forwarded) => {
                 if let Some(listener) = self.listeners.get_mut(forwarded.listener) {
                     listener.clients.remove(&forwarded.client);
                 }
             }
-            Flow::Tcp(tcp) => {
+            NetworkFlow::Tcp(tcp) => {
                 self.accepted -= usize::from(tcp.is_accepted());
                 // The guest may have lost its address: ask before the next connection.
                 if tcp.is_unanswered() {
                     self.presence = Presence::Unknown;
                 }
             }
-            Flow::Udp(_) | Flow::Ping(_) => {}
+            NetworkFlow::Udp(_) | NetworkFlow::Ping(_) => {}
         }
         flow.end(how, &mut self.shared);
         self.wake_listeners();
@@ -324,14 +324,14 @@ impl UserNet {
         if self.table.is_full()
             && let Some(token) = self.table.replaceable()
         {
-            self.end(token, End::Orderly);
+            self.end(token, Closing::Orderly);
         }
         // A connection whose two peers may both have vanished; one that hasn't gets a reset.
         if self.table.is_full()
             && let Some(before) = Instant::now().checked_sub(self.long_quiet)
             && let Some(token) = self.table.longest_quiet(before)
         {
-            self.end(token, End::Reset);
+            self.end(token, Closing::Reset);
         }
         !self.table.is_full()
     }

@@ -28,7 +28,7 @@ mod timer;
 mod vhost;
 pub mod vsock;
 
-use vmm_virtio::Entry;
+use vmm_virtio::KindEntry;
 
 pub use balloon::Balloon;
 pub use block::Block;
@@ -39,12 +39,12 @@ pub use rng::Rng;
 pub use vsock::Vsock;
 
 /// Every kind of device.
-pub const KINDS: &[Entry] = &[
-    Entry::of::<Balloon>(),
-    Entry::of::<Block>(),
-    Entry::of::<Console>(),
-    Entry::of::<Net>(),
-    Entry::of::<Pmem>(),
-    Entry::of::<Rng>(),
-    Entry::of::<Vsock>(),
+pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<Balloon>(),
+    KindEntry::of::<Block>(),
+    KindEntry::of::<Console>(),
+    KindEntry::of::<Net>(),
+    KindEntry::of::<Pmem>(),
+    KindEntry::of::<Rng>(),
+    KindEntry::of::<Vsock>(),
 ];

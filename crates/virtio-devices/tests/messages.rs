@@ -4,7 +4,7 @@ use std::path::Path;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use vmm_virtio::{Entry, Setting};
+use vmm_virtio::{KindEntry, Setting};
 use vmm_virtio_devices::KINDS;
 
 /// Values that at least one kind of field refuses, each of another type or out of any range.
@@ -44,7 +44,7 @@ fn paths(schema: &Value) -> Vec<Vec<String>> {
     properties.flat_map(of).collect()
 }
 
-fn refusal(kind: &Entry, fields: Value) -> Option<String> {
+fn refusal(kind: &KindEntry, fields: Value) -> Option<String> {
     let setting = Setting { directory: Path::new("/nowhere"), vcpus: 2, id: "id", plan_only: true };
     kind.open(fields, &setting).err().map(|error| error.to_string())
 }

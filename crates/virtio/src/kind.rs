@@ -57,7 +57,7 @@ type Open = fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError
 
 /// A kind, as a line of a table of kinds.
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub struct KindEntry {
     /// [`Kind::NAME`].
     pub name: &'static str,
     /// [`Kind::ID`].
@@ -68,7 +68,7 @@ pub struct Entry {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
-impl Entry {
+impl KindEntry {
     /// The line of `K`.
     pub const fn of<K: Kind>() -> Self {
         Self {
@@ -94,9 +94,9 @@ impl Entry {
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for KindEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("KindEntry").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
     }
 }
 

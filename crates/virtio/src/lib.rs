@@ -1,7 +1,7 @@
 //! virtio 1.2 for monitors: a device is written without knowing its transport, its thread or its machine.
 //!
 //! - [`VirtioDevice`] is what a device does: it takes chains from its queues. [`Kind`] is what is static of it, and an
-//!   [`Entry`] makes it a line in a table of devices.
+//!   [`KindEntry`] makes it a line in a table of devices.
 //! - [`Queue::drain`] is the ritual around a queue, written once: who may ring when, and which chains are sound.
 //! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
 //! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
@@ -72,7 +72,7 @@ pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use device_error::{DeviceBlame, DeviceError};
 pub use fault::Fault;
 pub use interrupt::Interrupt;
-pub use kind::{Entry, Kind, Setting};
+pub use kind::{Kind, KindEntry, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};

@@ -73,7 +73,7 @@ pub use error::{Error, Result};
 pub use host::{Reason, can_run_linux};
 pub use initramfs::{GUEST_INIT, Initramfs, MODULE_DIR};
 pub use kernels::{Kernel, KernelKind, Module};
-pub use machine::{Outcome, RESULTS_DIR, Rig};
+pub use machine::{CommandOutput, RESULTS_DIR, Rig};
 pub use progress::{note, step};
 pub use qemu::install_qemu;
 pub use reexec::{Place, reason_for_rig, run_here_or_in_rig};

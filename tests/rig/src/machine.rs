@@ -41,7 +41,7 @@ const INHERITED_PREFIX: &str = "VMM_";
 /// What a command in the rig left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the command may have failed"]
-pub struct Outcome {
+pub struct CommandOutput {
     /// Its exit code; 128+n if signal n killed it, 127 if it wasn't found.
     pub exit_code: i32,
     /// Standard output and standard error as they came; only of [`Rig::capture`], else empty.
@@ -127,15 +127,15 @@ impl Rig {
     }
 
     /// Runs a command; its output goes to our standard output as it comes.
-    pub fn run(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Outcome> {
+    pub fn run(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<CommandOutput> {
         self.run_into(argv, &mut io::stdout())
     }
 
     /// Runs a command and returns its output.
-    pub fn capture(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Outcome> {
+    pub fn capture(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<CommandOutput> {
         let mut output = Vec::new();
         let outcome = self.run_into(argv, &mut output)?;
-        Ok(Outcome { output, ..outcome })
+        Ok(CommandOutput { output, ..outcome })
     }
 
     /// Runs a command; its output goes to `sink` as it comes. If `sink` fails, the command is stopped.
@@ -143,7 +143,7 @@ impl Rig {
         &self,
         argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
         sink: &mut (dyn Write + Send),
-    ) -> Result<Outcome> {
+    ) -> Result<CommandOutput> {
         let channel = Channel::Stream { has_stdin: self.stdin != Stdin::Null };
         let (run_dir, mut qemu) = self.start(argv, channel)?;
         let (stop, stopped) =
@@ -169,7 +169,10 @@ impl Rig {
     /// Runs a command with our terminal as its controlling terminal: every key goes to it, Ctrl-C too. Our terminal is
     /// raw meanwhile and restored on every way out. Standard input and output must be a terminal
     /// (see [`is_interactive`](crate::is_interactive)).
-    pub fn run_on_terminal(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Outcome> {
+    pub fn run_on_terminal(
+        &self,
+        argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<CommandOutput> {
         let (rows, cols) = terminal::size();
         let (run_dir, mut qemu) = self.start(argv, Channel::Terminal { rows, cols })?;
         let (stop, stopped) =
@@ -221,7 +224,12 @@ impl Rig {
     }
 
     /// Waits until QEMU has ended, or ends it: when time is up, or when `is_cut_off` says that nobody listens any more.
-    fn wait(&self, qemu: &mut Qemu, run_dir: &RunDir, is_cut_off: impl Fn() -> bool) -> Result<Outcome> {
+    fn wait(
+        &self,
+        qemu: &mut Qemu,
+        run_dir: &RunDir,
+        is_cut_off: impl Fn() -> bool,
+    ) -> Result<CommandOutput> {
         let start = Instant::now();
         let signals = Watch::start().at("watch", "signals".as_ref())?;
         let mut cut_off_at: Option<Instant> = None;
@@ -270,9 +278,9 @@ fn stage(run_dir: &RunDir) -> Stage {
     }
 }
 
-fn outcome(run_dir: &RunDir) -> Option<Outcome> {
+fn outcome(run_dir: &RunDir) -> Option<CommandOutput> {
     let exit_code = run_dir.read("code")?.parse().ok()?;
-    Some(Outcome { exit_code, output: Vec::new() })
+    Some(CommandOutput { exit_code, output: Vec::new() })
 }
 
 fn is_inherited(name: &str) -> bool {

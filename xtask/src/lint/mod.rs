@@ -7,6 +7,7 @@ mod deny;
 mod layers;
 mod length;
 mod lint_levels;
+mod names;
 mod rules;
 mod sources;
 mod unsafe_code;
@@ -20,11 +21,12 @@ use crate::failure::Failure;
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// The quick ones first.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
     ("circles", circles::check),
+    ("names", names::check),
     ("file length", length::check),
     ("lint levels", lint_levels::check),
     ("fmt", cargo_checks::fmt),

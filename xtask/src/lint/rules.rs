@@ -140,6 +140,20 @@ pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys
 /// Crates whose files may use each other in circles, each with the reason.
 pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[];
 
+/// The words of a run, from a device's write to the exit code: each names at most one type in the workspace, exported or not.
+pub(super) const WORDS_OF_A_RUN: [&str; 8] =
+    ["Outcome", "SystemEvent", "Flow", "Entry", "End", "Next", "Ending", "Run"];
+
+/// Names that several crates export at their roots, each with the reason.
+pub(super) const SHARED_NAMES: &[(&str, &str)] = &[
+    ("Error", "of the crate"),
+    ("OpenError", "of the crate, beside its Error"),
+    ("Cpu", "of a machine, as vmm-acpi describes it and as vmm-vcpu runs it"),
+    ("Rtc", "in the ACPI tables, and the device"),
+    ("Device", "in the config, and in the plan made from it"),
+    ("Memory", "in the config, and the guest's"),
+];
+
 /// Lints of clippy that hold everywhere, by the numbers in clippy.toml.
 pub(super) const WITHOUT_EXCEPTION: [&str; 2] = ["too_many_lines", "too_many_arguments"];
 

@@ -26,7 +26,7 @@ pub enum Protocol {
 
 /// A kernel's entry point and boot protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct EntryPoint {
     /// The boot protocol.
     pub protocol: Protocol,
     /// Guest-physical address of the first instruction.
@@ -93,7 +93,7 @@ pub fn page_tables_at(pml4: u64) -> Vec<(u64, Vec<u64>)> {
     tables
 }
 
-impl Entry {
+impl EntryPoint {
     /// The general-purpose registers.
     pub fn regs(self) -> kvm_regs {
         let mut regs = kvm_regs {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn linux32_enters_flat_protected_mode_without_paging() {
-        let entry = Entry { protocol: Protocol::Linux32, rip: 0x10_0000, params: 0x1_0000 };
+        let entry = EntryPoint { protocol: Protocol::Linux32, rip: 0x10_0000, params: 0x1_0000 };
         let mut sregs = kvm_sregs { cr4: !0, efer: !0, ..Default::default() };
         entry.apply_to(&mut sregs);
         assert_eq!((sregs.cr0, sregs.cr4, sregs.efer), (0x11, 0, 0));
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn linux64_enters_long_mode_with_the_identity_map() {
-        let entry = Entry { protocol: Protocol::Linux64, rip: 0x100_0000, params: layout::ZERO_PAGE };
+        let entry = EntryPoint { protocol: Protocol::Linux64, rip: 0x100_0000, params: layout::ZERO_PAGE };
         let mut sregs = kvm_sregs::default();
         entry.apply_to(&mut sregs);
         assert_eq!(sregs.cr0, 0x8000_0011);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn pvh_passes_the_start_info_in_ebx() {
-        let regs = Entry { protocol: Protocol::Pvh, rip: 0x100_0850, params: 0x6000 }.regs();
+        let regs = EntryPoint { protocol: Protocol::Pvh, rip: 0x100_0850, params: 0x6000 }.regs();
         assert_eq!((regs.rbx, regs.rsi), (0x6000, 0));
     }
 

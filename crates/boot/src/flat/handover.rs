@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use vmm_arch::e820::{E820Entry, E820Kind};
 use vmm_arch::flat::Table;
-use vmm_arch::{e820, layout};
+use vmm_arch::layout;
 use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
@@ -92,7 +93,7 @@ impl Handover {
 
     /// The tables for the kernel in low memory, including the memory map `e820` of at most
     /// [`MAX_MAP_ENTRIES`] entries.
-    pub(crate) fn tables(&self, e820: &[e820::Entry]) -> Vec<Table> {
+    pub(crate) fn tables(&self, e820: &[E820Entry]) -> Vec<Table> {
         let map: Vec<u8> = e820.iter().flat_map(map_entry).collect();
         let table = |what, gpa, bytes| Table { what, gpa, bytes };
         let mut tables = vec![
@@ -109,7 +110,7 @@ impl Handover {
         tables
     }
 
-    fn information(&self, e820: &[e820::Entry]) -> Vec<u8> {
+    fn information(&self, e820: &[E820Entry]) -> Vec<u8> {
         let flags = HAS_MEMORY | HAS_CMDLINE | HAS_MEMORY_MAP | HAS_LOADER_NAME;
         let mut bytes = vec![0; INFO_LEN];
         let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -155,7 +156,7 @@ fn place_module(index: usize, len: u64, free: &Range<u64>) -> Result<Range<u64>,
     Ok(start..start + len)
 }
 
-fn map_entry(entry: &e820::Entry) -> Vec<u8> {
+fn map_entry(entry: &E820Entry) -> Vec<u8> {
     // Types have the same values as in e820.
     let (addr, len) = (entry.addr.to_le_bytes(), entry.len.to_le_bytes());
     [&MAP_ENTRY_SIZE.to_le_bytes()[..], &addr, &len, &(entry.kind as u32).to_le_bytes()].concat()
@@ -163,8 +164,8 @@ fn map_entry(entry: &e820::Entry) -> Vec<u8> {
 
 /// Size in KiB of the RAM that starts at `start`, up to the first hole. It is below the MMIO gap, so it fits
 /// 32 bits.
-fn ram_kib(e820: &[e820::Entry], start: u64) -> u32 {
-    let entry = e820.iter().find(|entry| entry.addr == start && entry.kind == e820::Kind::Ram);
+fn ram_kib(e820: &[E820Entry], start: u64) -> u32 {
+    let entry = e820.iter().find(|entry| entry.addr == start && entry.kind == E820Kind::Ram);
     entry.map_or(0, |entry| (entry.len / 1024) as u32)
 }
 
@@ -187,7 +188,7 @@ mod tests {
     }
 
     fn table(handover: &Handover, what: &str) -> Option<Table> {
-        let map = e820::map(&layout::ram_ranges(8 << 20));
+        let map = vmm_arch::e820::map(&layout::ram_ranges(8 << 20));
         handover.tables(&map).into_iter().find(|table| table.what == what)
     }
 

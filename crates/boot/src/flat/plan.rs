@@ -3,8 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
+use vmm_arch::e820::{self, E820Entry};
 use vmm_arch::flat::{Mode, Start, Table, Tables};
-use vmm_arch::{e820, layout};
+use vmm_arch::layout;
 
 use crate::elf_format::Segment;
 use crate::flat::bios_data;
@@ -27,7 +28,7 @@ pub struct FlatPlan {
     handover: Option<Handover>,
     /// Fields of the BIOS data area that don't overlap the image.
     bios_data: Vec<Table>,
-    e820: Vec<e820::Entry>,
+    e820: Vec<E820Entry>,
 }
 
 /// RAM that is also visible, read-only, at another address.
@@ -90,7 +91,7 @@ impl FlatPlan {
     }
 
     /// The guest's memory map. A multiboot kernel is passed it; other images don't get it.
-    pub fn e820(&self) -> &[e820::Entry] {
+    pub fn e820(&self) -> &[E820Entry] {
         &self.e820
     }
 
@@ -182,7 +183,7 @@ fn check_unused(spec: &FlatSpec<'_>) -> Result<(), FlatPlanError> {
 fn handover(
     spec: &FlatSpec<'_>,
     placed: &Placed,
-    e820: &[e820::Entry],
+    e820: &[E820Entry],
     ram_end: u64,
 ) -> Result<Option<Handover>, FlatPlanError> {
     if !matches!(spec.image, FlatImage::Multiboot(_)) {

@@ -5,7 +5,7 @@ use vm_memory::GuestMemoryBackend;
 use vmm_memory::GuestRam;
 
 use super::*;
-use vmm_arch::e820;
+use vmm_arch::e820::{E820Entry, E820Kind};
 
 use crate::plan::{BootLayout, BootSpec};
 use crate::testing::{Part, ShortReads, bzimage, elf, inspected, patched, vmlinux};
@@ -37,7 +37,7 @@ fn ram() -> GuestRam {
 fn load_goes_by_a_chosen_layout() {
     let file = bzimage();
     let (image, ranges) = (inspected(&file), layout::ram_ranges(RAM_LEN));
-    let e820 = [e820::Entry { addr: 0, len: 0x9_fc00, kind: e820::Kind::Ram }];
+    let e820 = [E820Entry { addr: 0, len: 0x9_fc00, kind: E820Kind::Ram }];
     let spec = BootSpec {
         image: &image,
         protocol: Some(Protocol::Linux32),

@@ -1,3 +1,5 @@
+use vmm_arch::e820::E820Kind;
+
 use super::*;
 use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
 
@@ -56,7 +58,7 @@ fn plan_of_an_elf_enters_by_pvh_and_spans_its_segments() {
     let plan = plan(&vmlinux(), 8 << 20, None).unwrap();
     assert_eq!(
         plan.entry(),
-        Entry { protocol: Protocol::Pvh, rip: 0x20_0040, params: layout::PVH_START_INFO }
+        EntryPoint { protocol: Protocol::Pvh, rip: 0x20_0040, params: layout::PVH_START_INFO }
     );
     assert_eq!(plan.kernel(), 0x20_0000..0x20_3000);
     assert_eq!((plan.initrd(), plan.cmdline()), (None, "quiet"));
@@ -67,7 +69,7 @@ fn plan_of_a_bzimage_enters_0x200_into_it_and_spans_what_it_unpacks_into() {
     let plan = plan(&bzimage(), 8 << 20, None).unwrap();
     assert_eq!(
         plan.entry(),
-        Entry { protocol: Protocol::Linux64, rip: 0x10_0200, params: layout::ZERO_PAGE }
+        EntryPoint { protocol: Protocol::Linux64, rip: 0x10_0200, params: layout::ZERO_PAGE }
     );
     assert_eq!(plan.kernel(), 0x10_0000..0x30_0000);
 }
@@ -75,9 +77,9 @@ fn plan_of_a_bzimage_enters_0x200_into_it_and_spans_what_it_unpacks_into() {
 #[test]
 fn plan_with_a_protocol_takes_that() {
     let entry = with_protocol(&vmlinux(), Protocol::Linux64).unwrap().entry();
-    assert_eq!(entry, Entry { protocol: Protocol::Linux64, rip: 0x20_0000, params: layout::ZERO_PAGE });
+    assert_eq!(entry, EntryPoint { protocol: Protocol::Linux64, rip: 0x20_0000, params: layout::ZERO_PAGE });
     let entry = with_protocol(&bzimage(), Protocol::Linux32).unwrap().entry();
-    assert_eq!(entry, Entry { protocol: Protocol::Linux32, rip: 0x10_0000, params: layout::ZERO_PAGE });
+    assert_eq!(entry, EntryPoint { protocol: Protocol::Linux32, rip: 0x10_0000, params: layout::ZERO_PAGE });
 }
 
 #[test]
@@ -260,7 +262,7 @@ fn layout_complaint(boot_layout: BootLayout<'_>) -> String {
 /// a memory map of two entries of RAM.
 #[test]
 fn layout_that_is_chosen_is_taken() {
-    let entry = |addr, len| e820::Entry { addr, len, kind: e820::Kind::Ram };
+    let entry = |addr, len| E820Entry { addr, len, kind: E820Kind::Ram };
     let e820 = [entry(0, 0x9_fc00), entry(0x10_0000, 0x3ff0_0000)];
     let boot_layout =
         BootLayout { zero_page: 0x1_0000, cmdline: 0x2_0000, initrd: Some(512 << 20), e820: Some(&e820) };

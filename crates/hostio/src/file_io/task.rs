@@ -31,12 +31,12 @@ pub(super) struct Task {
     slices: IoSlices,
 }
 
-/// What to do after a step completes.
+/// How much of a task a step has completed.
 #[derive(Debug)]
-pub(super) enum Next {
-    /// Submit the task again, for the rest or for the next step.
-    Again,
-    /// The request is complete.
+pub(super) enum Completion {
+    /// A part: submit the task again, for the rest or for the next step.
+    Partial,
+    /// All of it.
     Done(io::Result<()>),
 }
 
@@ -114,37 +114,37 @@ impl Task {
     }
 
     /// Handles the result of an asynchronous step: a number of bytes, or a negative errno.
-    pub(super) fn continue_with(&mut self, answer: i32) -> Next {
+    pub(super) fn continue_with(&mut self, answer: i32) -> Completion {
         let Ok(count) = u64::try_from(answer) else {
             return self.failed(io::Error::from_raw_os_error(-answer));
         };
         match self.operation {
             Operation::Read | Operation::Write(_) => {
                 if count == 0 && !self.slices.is_empty() {
-                    return Next::Done(Err(io::ErrorKind::UnexpectedEof.into()));
+                    return Completion::Done(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 self.slices.advance(count);
                 self.offset += count;
-                if self.slices.is_empty() { Next::Done(Ok(())) } else { Next::Again }
+                if self.slices.is_empty() { Completion::Done(Ok(())) } else { Completion::Partial }
             }
             Operation::Zero { durable: Durable::Yes, .. } => {
                 self.operation = Operation::Sync;
-                Next::Again
+                Completion::Partial
             }
-            Operation::Sync | Operation::Punch(_) | Operation::Zero { .. } => Next::Done(Ok(())),
+            Operation::Sync | Operation::Punch(_) | Operation::Zero { .. } => Completion::Done(Ok(())),
         }
     }
 
-    fn failed(&mut self, error: io::Error) -> Next {
+    fn failed(&mut self, error: io::Error) -> Completion {
         let is_unsupported = error.raw_os_error() == Some(libc::EOPNOTSUPP);
         match self.operation {
             // The synchronous path has fallbacks for what the file system doesn't support, and ignores an
             // empty range, which the kernel refuses.
             Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
-                Next::Done(self.run())
+                Completion::Done(self.run())
             }
-            _ if is_transient(&error) => Next::Done(self.run()),
-            _ => Next::Done(Err(error)),
+            _ if is_transient(&error) => Completion::Done(self.run()),
+            _ => Completion::Done(Err(error)),
         }
     }
 }
@@ -218,26 +218,28 @@ mod tests {
     #[test]
     fn short_read_goes_on_where_it_stopped() {
         let mut task = reading();
-        assert!(matches!(task.continue_with(512), Next::Again));
+        assert!(matches!(task.continue_with(512), Completion::Partial));
         assert_eq!((task.offset(), task.slices().len()), (4608, 512));
-        assert!(matches!(task.continue_with(512), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(512), Completion::Done(Ok(()))));
     }
 
     #[test]
     fn read_of_nothing_is_the_end_of_the_file() {
-        let Next::Done(Err(error)) = reading().continue_with(0) else { panic!("expected an error") };
+        let Completion::Done(Err(error)) = reading().continue_with(0) else { panic!("expected an error") };
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn interrupted_read_is_done_again() {
-        assert!(matches!(reading().continue_with(-libc::EINTR), Next::Done(Ok(()))));
-        assert!(matches!(reading().continue_with(-libc::EAGAIN), Next::Done(Ok(()))));
+        assert!(matches!(reading().continue_with(-libc::EINTR), Completion::Done(Ok(()))));
+        assert!(matches!(reading().continue_with(-libc::EAGAIN), Completion::Done(Ok(()))));
     }
 
     #[test]
     fn other_errors_are_the_answer() {
-        let Next::Done(Err(error)) = reading().continue_with(-libc::EIO) else { panic!("expected an error") };
+        let Completion::Done(Err(error)) = reading().continue_with(-libc::EIO) else {
+            panic!("expected an error")
+        };
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 
@@ -245,9 +247,9 @@ mod tests {
     fn durable_zeros_are_synced_after_they_are_there() {
         let mut task = reading();
         task.operation = Operation::Zero { len: 512, unmap: false, durable: Durable::Yes };
-        assert!(matches!(task.continue_with(0), Next::Again));
+        assert!(matches!(task.continue_with(0), Completion::Partial));
         assert_eq!(task.operation(), Operation::Sync);
-        assert!(matches!(task.continue_with(0), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(0), Completion::Done(Ok(()))));
     }
 
     /// The error of a file system without zeroing; the fallback writes.
@@ -256,7 +258,7 @@ mod tests {
         let mut task = reading();
         task.file.as_ref().unwrap().write_all_at(&[7; 200_000], 0).unwrap();
         task.operation = Operation::Zero { len: 100_000, unmap: false, durable: Durable::No };
-        assert!(matches!(task.continue_with(-libc::EOPNOTSUPP), Next::Done(Ok(()))));
+        assert!(matches!(task.continue_with(-libc::EOPNOTSUPP), Completion::Done(Ok(()))));
         let mut bytes = vec![1; 100_002];
         task.file.as_ref().unwrap().read_exact_at(&mut bytes, 4095).unwrap();
         assert_eq!((bytes[0], bytes[100_001]), (7, 7));

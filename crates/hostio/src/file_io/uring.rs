@@ -11,7 +11,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Durable;
-use super::task::{Next, Operation, PUNCH, Task, ZERO};
+use super::task::{Completion, Operation, PUNCH, Task, ZERO};
 
 /// Required opcodes, all in Linux 5.6.
 const OPCODES: [u8; 4] =
@@ -89,8 +89,8 @@ impl Uring {
             let mut task = self.tasks.get_mut(number)?.take()?;
             self.in_flight -= 1;
             match task.continue_with(completion.result()) {
-                Next::Done(result) => return Some((task, result)),
-                Next::Again => {
+                Completion::Done(result) => return Some((task, result)),
+                Completion::Partial => {
                     self.submit(task);
                     // If this fails, the device's next dispatch submits it.
                     let _ = self.dispatch();

@@ -3,9 +3,7 @@
 use std::sync::mpsc::TryRecvError;
 
 use serde_json::Value;
-use vmm_config::{
-    Command, CommandError, DeviceUpdate, ErrorCode, MachineState, Outcome, Reply, Status, hint,
-};
+use vmm_config::{Answer, Command, CommandError, DeviceUpdate, ErrorCode, MachineState, Reply, Status, hint};
 use vmm_virtio::{DeviceBlame, DeviceError, Session, VirtioDevice};
 
 use super::Supervisor;
@@ -35,11 +33,11 @@ impl Supervisor {
     pub(super) fn obey(&mut self, mut machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
         while let Ok(asked) = self.requests.received.try_recv() {
             match self.execute(asked.request.command.clone(), machine.as_deref_mut(), doing) {
-                Executed::Done(reply) => asked.answer(Outcome::Result(reply)),
-                Executed::Failed(error) => asked.answer(Outcome::Error(error)),
+                Executed::Done(reply) => asked.answer(Answer::Result(reply)),
+                Executed::Failed(error) => asked.answer(Answer::Error(error)),
                 Executed::Pending(until) => self.requests.pending.push(Pending { asked, until }),
                 Executed::Ended(ending) => {
-                    asked.answer(Outcome::Result(Reply::Done));
+                    asked.answer(Answer::Result(Reply::Done));
                     // What else waits is looked at in the next turn.
                     self.requests.look_again();
                     return Some(ending);
@@ -87,7 +85,7 @@ impl Supervisor {
     /// Answers the requests that have been completed: the machine has reached the state they asked for, a device has answered.
     pub(super) fn settle(&mut self, machine: &Machine) {
         for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
-            let outcome = match &until {
+            let answer = match &until {
                 Until::StateReached => reached(&asked.request.command, machine.state),
                 Until::Device(answers) => match answers.try_recv() {
                     Ok(Ok(reply)) => Some(Ok(reply)),
@@ -99,9 +97,9 @@ impl Supervisor {
                     }
                 },
             };
-            match outcome {
-                Some(Ok(reply)) => asked.answer(Outcome::Result(reply)),
-                Some(Err(error)) => asked.answer(Outcome::Error(error)),
+            match answer {
+                Some(Ok(reply)) => asked.answer(Answer::Result(reply)),
+                Some(Err(error)) => asked.answer(Answer::Error(error)),
                 None => self.requests.pending.push(Pending { asked, until }),
             }
         }
@@ -118,7 +116,7 @@ impl Supervisor {
     /// The machine ends: nothing comes of what waits.
     pub(super) fn give_up_pending(&mut self) {
         for Pending { asked, .. } in std::mem::take(&mut self.requests.pending) {
-            asked.answer(Outcome::Error(CommandError::new(ErrorCode::Ended, "the machine has ended")));
+            asked.answer(Answer::Error(CommandError::new(ErrorCode::Ended, "the machine has ended")));
         }
     }
 
@@ -255,18 +253,18 @@ mod tests {
         });
         assert!(matches!(offloaded, Ok(Offloaded::Ended(Ending::Quit))), "{offloaded:?}");
         let answer = || {
-            let Response { id, outcome } = answers.recv_timeout(Duration::from_secs(10)).unwrap();
-            (id, outcome)
+            let Response { id, answer } = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            (id, answer)
         };
         let not_running = || Status {
             state: MachineState::NotRunning,
             doing: Some("reading the kernel".to_owned()),
             machine: None,
         };
-        assert_eq!(answer(), (1, Outcome::Result(Reply::Status(not_running()))));
+        assert_eq!(answer(), (1, Answer::Result(Reply::Status(not_running()))));
         let error = CommandError::new(ErrorCode::NotRunning, "no guest is running");
-        assert_eq!(answer(), (2, Outcome::Error(error)));
-        assert_eq!(answer(), (3, Outcome::Result(Reply::Done)));
-        assert_eq!(answer(), (4, Outcome::Result(Reply::Status(not_running()))), "also while it ends");
+        assert_eq!(answer(), (2, Answer::Error(error)));
+        assert_eq!(answer(), (3, Answer::Result(Reply::Done)));
+        assert_eq!(answer(), (4, Answer::Result(Reply::Status(not_running()))), "also while it ends");
     }
 }

@@ -27,7 +27,7 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::terminal::{self, RawMode};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_virtio::Entry;
+use vmm_virtio::KindEntry;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -71,7 +71,7 @@ pub struct Start {
     /// The config, for the machines that follow a reset.
     pub config: Arc<Config>,
     /// The kinds of virtio devices that there are.
-    pub kinds: &'static [Entry],
+    pub kinds: &'static [KindEntry],
     /// The first machine's plan.
     pub plan: Plan,
     /// Its opened files.

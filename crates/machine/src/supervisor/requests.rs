@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use vmm_config::{Outcome, Reply, Request, Response};
+use vmm_config::{Answer, Reply, Request, Response};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::DeviceError;
 
@@ -70,8 +70,8 @@ impl Requests {
 }
 
 impl Asked {
-    pub(super) fn answer(self, outcome: Outcome) {
+    pub(super) fn answer(self, answer: Answer) {
         // Whoever asked may have gone.
-        let _ = self.responses.send(Response { id: self.request.id, outcome });
+        let _ = self.responses.send(Response { id: self.request.id, answer });
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use vmm_config::{ConfigFile, Overrides};
 use vmm_machine::{Error, Inputs, Plan};
-use vmm_virtio::Entry;
+use vmm_virtio::KindEntry;
 
 /// A bzImage of one sector of kernel: protocol 2.15, relocatable, with a 64-bit entry, unpacking 2 MiB to
 /// 16 MiB, taking an initrd up to 2 GiB.
@@ -82,7 +82,7 @@ fn planned(kernel: &[u8], json: &str) -> Plan {
     try_plan(kernel, json, &[]).unwrap()
 }
 
-fn try_plan(kernel: &[u8], json: &str, kinds: &[Entry]) -> Result<Plan, Error> {
+fn try_plan(kernel: &[u8], json: &str, kinds: &[KindEntry]) -> Result<Plan, Error> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), kernel).unwrap();
     fs::write(dir.path().join("initrd"), vec![0; 0x12_3456]).unwrap();

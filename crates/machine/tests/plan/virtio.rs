@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_machine::{Blame, Error};
-use vmm_virtio::{Claim, DeviceError, Entry, Fault, Kind, Session, Setting, VirtioDevice};
+use vmm_virtio::{Claim, DeviceError, Fault, Kind, KindEntry, Session, Setting, VirtioDevice};
 
 use crate::{assert_golden, bzimage, try_plan};
 
@@ -50,7 +50,7 @@ impl Kind for Idle {
     }
 }
 
-const KINDS: &[Entry] = &[Entry::of::<Idle>()];
+const KINDS: &[KindEntry] = &[KindEntry::of::<Idle>()];
 
 /// A machine with these devices and what else the config says.
 fn machine(devices: &str, rest: &str) -> Result<String, Error> {

@@ -26,7 +26,7 @@ use smoltcp::wire::{IpProtocol, TcpPacket};
 use crate::host::SocketEvents;
 use crate::link::HEADER_LEN;
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
-use crate::pull_outcome::{End, PullOutcome};
+use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
 use crate::unreachable::{self, Reason};
 use sequence::SequenceState;
@@ -159,7 +159,7 @@ impl Tcp {
     }
 
     /// Handles events of the host's socket.
-    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), End> {
+    pub(crate) fn handle_events(&mut self, events: SocketEvents, shared: &mut Shared) -> Result<(), Closing> {
         self.readable |= events.readable;
         self.writable |= events.writable;
         self.hung_up |= events.hung_up;
@@ -174,7 +174,7 @@ impl Tcp {
             }
             Ok(Err(error)) | Err(error) => {
                 self.refuse(error, shared);
-                Err(End::Orderly)
+                Err(Closing::Orderly)
             }
         }
     }
@@ -215,10 +215,10 @@ impl Tcp {
     }
 
     /// Handles a segment from the guest.
-    pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), End> {
+    pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> Result<(), Closing> {
         let Ok(segment) = TcpPacket::new_checked(packet.payload) else { return Ok(()) };
         if self.phase == Phase::Connecting {
-            return if segment.rst() { Err(End::Reset) } else { Ok(()) };
+            return if segment.rst() { Err(Closing::Reset) } else { Ok(()) };
         }
         // The host hasn't taken the last bytes yet: a new connection with the same addresses has to wait.
         if self.phase == Phase::Draining && segment.syn() {
@@ -260,7 +260,7 @@ impl Tcp {
         }
         let state = endpoint.socket().state();
         if segment.rst() && matches!(state, State::Closed | State::Listen) {
-            return Err(End::Reset);
+            return Err(Closing::Reset);
         }
         if self.phase == Phase::Greeting && !matches!(state, State::SynSent | State::SynReceived) {
             endpoint.socket_mut().set_timeout(None);
@@ -279,12 +279,12 @@ impl Tcp {
             _ => {}
         }
         self.exchange();
-        let Some(endpoint) = &mut self.endpoint else { return PullOutcome::End(End::Orderly) };
+        let Some(endpoint) = &mut self.endpoint else { return PullOutcome::End(Closing::Orderly) };
         if self.phase == Phase::Draining {
             return if endpoint.socket().can_recv() && !self.failed {
                 PullOutcome::Idle(None)
             } else {
-                PullOutcome::End(End::Orderly)
+                PullOutcome::End(Closing::Orderly)
             };
         }
         let room = &mut into[HEADER_LEN..];
@@ -302,7 +302,7 @@ impl Tcp {
 
     /// The socket has nothing to send now.
     fn rest(&mut self, shared: &mut Shared) -> PullOutcome {
-        let Some(endpoint) = &self.endpoint else { return PullOutcome::End(End::Orderly) };
+        let Some(endpoint) = &self.endpoint else { return PullOutcome::End(Closing::Orderly) };
         let socket = endpoint.socket();
         let is_closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
         // The link to the guest loses nothing that it has accepted, so there is no need to wait for late
@@ -313,7 +313,7 @@ impl Tcp {
                 return PullOutcome::Idle(None);
             }
             let is_orderly = self.guest_ended && !self.failed;
-            return PullOutcome::End(if is_orderly { End::Orderly } else { End::Reset });
+            return PullOutcome::End(if is_orderly { Closing::Orderly } else { Closing::Reset });
         }
         let turn = shared.stack.next_turn(endpoint);
         if turn.is_some() || !self.is_quiet() {
@@ -447,7 +447,7 @@ mod tests {
     use smoltcp::iface::SocketHandle;
     use smoltcp::socket::tcp::State;
 
-    use crate::flow::Flow;
+    use crate::flow::NetworkFlow;
     use crate::guest::{GATEWAY, Guest, pattern, settings};
     use crate::settings::Settings;
 
@@ -468,7 +468,7 @@ mod tests {
     }
 
     fn until_parked(guest: &mut Guest) {
-        let is_parked = |flow: &Flow| matches!(flow, Flow::Tcp(tcp) if tcp.is_parked());
+        let is_parked = |flow: &NetworkFlow| matches!(flow, NetworkFlow::Tcp(tcp) if tcp.is_parked());
         guest.until(|guest| guest.net.table.flows().all(is_parked).then_some(()));
     }
 
@@ -590,8 +590,8 @@ mod tests {
     #[test]
     fn connection_to_host_that_is_gone_is_noticed() {
         let (guest, _, _stream) = parked();
-        let is_probed = |flow: &Flow| {
-            let Flow::Tcp(tcp) = flow else { return false };
+        let is_probed = |flow: &NetworkFlow| {
+            let NetworkFlow::Tcp(tcp) = flow else { return false };
             sockopt::socket_keepalive(tcp.host()).unwrap()
         };
         assert!(guest.net.table.flows().all(is_probed));

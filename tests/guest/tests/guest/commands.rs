@@ -11,7 +11,7 @@ use harness::trials;
 use libtest_mimic::Trial;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use vmm_config::{Command, ConfigFile, DeviceUpdate, Outcome, Reply, Request, Response};
+use vmm_config::{Answer, Command, ConfigFile, DeviceUpdate, Reply, Request, Response};
 use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
 
 use crate::initrd::{CMDLINE, initrd_with};
@@ -61,14 +61,14 @@ impl Bench {
         wait_until(command, DEADLINE, || self.run(command) == expected);
     }
 
-    fn ask(&self, command: Command) -> Outcome {
+    fn ask(&self, command: Command) -> Answer {
         self.commander.send(Request { id: 1, command }, self.responses.0.clone());
-        self.responses.1.recv_timeout(DEADLINE).expect("a response").outcome
+        self.responses.1.recv_timeout(DEADLINE).expect("a response").answer
     }
 
     #[track_caller]
     fn assert_done(&self, command: Command) {
-        assert_eq!(self.ask(command), Outcome::Result(Reply::Done));
+        assert_eq!(self.ask(command), Answer::Result(Reply::Done));
     }
 
     #[track_caller]
@@ -80,7 +80,7 @@ impl Bench {
     #[track_caller]
     fn status(&self, id: &str) -> Map<String, Value> {
         match self.ask(Command::DeviceStatus { id: id.to_owned() }) {
-            Outcome::Result(Reply::Device(report)) => report,
+            Answer::Result(Reply::Device(report)) => report,
             other => panic!("{other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmm_config::{
-    Command, ConfigFile, DeviceUpdate, ErrorCode, MachineState, Outcome, Reply, Request, Response, Status,
+    Answer, Command, ConfigFile, DeviceUpdate, ErrorCode, MachineState, Reply, Request, Response, Status,
 };
 use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
 
@@ -73,21 +73,21 @@ impl Bench {
     }
 
     #[track_caller]
-    fn answer(&self) -> (u64, Outcome) {
-        let Response { id, outcome } = self.responses.1.recv_timeout(DEADLINE).expect("a response");
-        (id, outcome)
+    fn answer(&self) -> (u64, Answer) {
+        let Response { id, answer } = self.responses.1.recv_timeout(DEADLINE).expect("a response");
+        (id, answer)
     }
 
     #[track_caller]
     fn assert_done(&self, id: u64, command: Command) {
         self.ask(id, command);
-        assert_eq!(self.answer(), (id, Outcome::Result(Reply::Done)));
+        assert_eq!(self.answer(), (id, Answer::Result(Reply::Done)));
     }
 
     fn status(&self) -> Status {
         self.ask(0, Command::Status);
         match self.answer() {
-            (0, Outcome::Result(Reply::Status(status))) => status,
+            (0, Answer::Result(Reply::Status(status))) => status,
             other => panic!("{other:?}"),
         }
     }
@@ -143,7 +143,7 @@ fn command_resume_starts_a_machine_that_is_configured() {
     assert_eq!(bench.status().state, MachineState::Configured);
     bench.assert_done(2, update("balloon", json!({"size": "8M"})));
     bench.ask(3, Command::Metrics);
-    assert!(matches!(bench.answer(), (3, Outcome::Result(Reply::Metrics(_)))));
+    assert!(matches!(bench.answer(), (3, Answer::Result(Reply::Metrics(_)))));
     bench.wait_until_printed("");
     bench.assert_done(4, Command::Resume);
     assert_eq!(bench.status().state, MachineState::Running);
@@ -157,7 +157,7 @@ fn command_resume_takes_a_pause_back_that_is_under_way_or_finds_it_done() {
     bench.ask(2, Command::Resume);
     let mut answers = [bench.answer(), bench.answer()];
     answers.sort_by_key(|(id, _)| *id);
-    assert_eq!(answers[1], (2, Outcome::Result(Reply::Done)));
+    assert_eq!(answers[1], (2, Answer::Result(Reply::Done)));
     assert_eq!(answers[0].0, 1);
     assert_eq!(bench.status().state, MachineState::Running);
     bench.quit();
@@ -166,8 +166,8 @@ fn command_resume_takes_a_pause_back_that_is_under_way_or_finds_it_done() {
 fn command_power_button_that_the_guest_ignores_is_an_error() {
     let bench = Bench::start("exit");
     bench.ask(7, Command::PowerButton);
-    let (id, outcome) = bench.answer();
-    let Outcome::Error(error) = outcome else { panic!("{outcome:?}") };
+    let (id, answer) = bench.answer();
+    let Answer::Error(error) = answer else { panic!("{answer:?}") };
     assert_eq!((id, error.code), (7, ErrorCode::NotListening));
     assert_eq!(error.to_string(), "the guest doesn't listen to the power button");
     bench.quit();
@@ -176,8 +176,8 @@ fn command_power_button_that_the_guest_ignores_is_an_error() {
 fn command_metrics_are_those_of_the_devices() {
     let bench = Bench::start("exit");
     bench.ask(1, Command::Metrics);
-    let (_, outcome) = bench.answer();
-    let Outcome::Result(Reply::Metrics(metrics)) = outcome else { panic!("{outcome:?}") };
+    let (_, answer) = bench.answer();
+    let Answer::Result(Reply::Metrics(metrics)) = answer else { panic!("{answer:?}") };
     assert_eq!(metrics["devices"]["dice"]["requests"], 0);
     bench.quit();
 }
@@ -192,7 +192,7 @@ fn command_for_a_device_changes_it_and_reports_it_also_after_a_reset() {
     let target = |bench: &Bench| {
         bench.ask(8, Command::DeviceStatus { id: "balloon".to_owned() });
         match bench.answer() {
-            (8, Outcome::Result(Reply::Device(report))) => report["target_bytes"].as_u64(),
+            (8, Answer::Result(Reply::Device(report))) => report["target_bytes"].as_u64(),
             other => panic!("{other:?}"),
         }
     };
@@ -216,7 +216,7 @@ fn command_for_a_device_that_is_refused_says_why() {
     let refusal = |command| {
         bench.ask(1, command);
         match bench.answer() {
-            (1, Outcome::Error(error)) => error,
+            (1, Answer::Error(error)) => error,
             other => panic!("{other:?}"),
         }
     };
@@ -251,7 +251,7 @@ fn command_quit_right_after_a_reset_is_not_lost() {
     let bench = Bench::start("restart");
     bench.ask(1, Command::Reset);
     bench.ask(2, Command::Quit);
-    assert_eq!([bench.answer(), bench.answer()], [1, 2].map(|id| (id, Outcome::Result(Reply::Done))));
+    assert_eq!([bench.answer(), bench.answer()], [1, 2].map(|id| (id, Answer::Result(Reply::Done))));
     wait_until("the supervisor ends", DEADLINE, || bench.ended.is_finished());
     assert!(matches!(bench.ended.join(), Ok(Ending::Quit)));
 }

@@ -33,12 +33,12 @@ pub(in super::super) fn arguments(name: &str) -> impl Iterator<Item = &'static s
 /// The part of iperf3's JSON that is looked at. An error isn't told by its exit code.
 #[derive(Deserialize)]
 struct Said {
-    end: End,
+    end: Totals,
     error: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct End {
+struct Totals {
     sum_sent: Option<Sent>,
     sum_received: Option<Sum>,
 }

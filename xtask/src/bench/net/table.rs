@@ -14,14 +14,14 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 /// vCPUs and pairs of queues of those that have more than one.
 const MANY: u32 = 4;
 /// Everybody whose command is ours, in the order of the table.
-const ENTRIES: [Entry; 7] = [
-    Entry { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
-    Entry { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MANY },
-    Entry { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
-    Entry { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
-    Entry { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
-    Entry { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MANY },
-    Entry { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
+const CANDIDATES: [Candidate; 7] = [
+    Candidate { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
+    Candidate { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MANY },
+    Candidate { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
+    Candidate { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
+    Candidate { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
+    Candidate { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MANY },
+    Candidate { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
 ];
 /// Without other words.
 const DEFAULT: [NetKind; 6] =
@@ -30,7 +30,7 @@ const DEFAULT: [NetKind; 6] =
 const QEMU_CARD: &str = "-global virtio-mmio.force-legacy=false \
     -netdev tap,id=net,ifname={tap},script=no,downscript=no{netdev} -device virtio-net-device,netdev=net{card}";
 
-struct Entry {
+struct Candidate {
     kind: NetKind,
     name: &'static str,
     cpus: u32,
@@ -47,12 +47,17 @@ pub(super) fn contenders(
     places: &Places,
     write: Write,
 ) -> Result<Vec<NetContender>, Failure> {
-    let wants = |entry: &&Entry| match kinds.is_empty() {
-        false => kinds.contains(&entry.kind),
-        true => DEFAULT.contains(&entry.kind) && (entry.kind.is_ours() || given.is_empty() && has_qemu()),
+    let wants = |candidate: &&Candidate| match kinds.is_empty() {
+        false => kinds.contains(&candidate.kind),
+        true => {
+            DEFAULT.contains(&candidate.kind) && (candidate.kind.is_ours() || given.is_empty() && has_qemu())
+        }
     };
-    let mut contenders: Vec<_> =
-        ENTRIES.iter().filter(wants).map(|entry| entry.contender(places, write)).collect::<Result<_, _>>()?;
+    let mut contenders: Vec<_> = CANDIDATES
+        .iter()
+        .filter(wants)
+        .map(|candidate| candidate.contender(places, write))
+        .collect::<Result<_, _>>()?;
     if !given.is_empty() {
         let places = guest(places.clone(), NetKind::Peer, 1);
         let peer = |peer: super::super::spec::Contender| NetContender {
@@ -82,7 +87,7 @@ impl NetKind {
     }
 }
 
-impl Entry {
+impl Candidate {
     fn contender(&self, places: &Places, write: Write) -> Result<NetContender, Failure> {
         let places = guest(places.clone(), self.kind, self.cpus);
         if !self.kind.is_ours() {

@@ -8,7 +8,7 @@
 mod graph;
 mod module;
 mod tokens;
-mod tree;
+pub(super) mod tree;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use super::sources::{Package, packages};
 use super::verdict::Verdict;
 use crate::failure::Failure;
 
-const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
+pub(super) const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 
 pub(super) fn check() -> Result<Verdict, Failure> {
     let packages = packages()?;

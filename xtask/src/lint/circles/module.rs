@@ -18,6 +18,8 @@ pub(super) struct Module {
     pub(super) globs: Vec<Path>,
     /// Every path that the code names. A re-export isn't one: it only counts where somebody uses it.
     pub(super) uses: BTreeSet<Path>,
+    /// The names that `pub use` gives to other crates, if the module is public.
+    pub(super) exports: BTreeSet<String>,
     pub(super) children: Vec<Child>,
 }
 
@@ -43,7 +45,12 @@ impl Module {
 
     fn add(&mut self, item: &Item) {
         match item {
-            Item::Use(item) => return self.import(&item.tree, !matches!(item.vis, Visibility::Inherited)),
+            Item::Use(item) => {
+                if matches!(item.vis, Visibility::Public(_)) {
+                    self.exports.extend(imports_of(&item.tree).into_iter().filter_map(|(name, _)| name));
+                }
+                return self.import(&item.tree, !matches!(item.vis, Visibility::Inherited));
+            }
             Item::Mod(item) => {
                 let body = item.content.as_ref().map(|(_, items)| Self::from_items(items));
                 return self.children.push(Child { name: item.ident.to_string(), body });

@@ -7,7 +7,7 @@ use super::module::Module;
 use super::tokens::Path;
 
 /// The modules of a crate that aren't for tests.
-pub(super) struct Tree {
+pub(in crate::lint) struct Tree {
     modules: Vec<Node>,
 }
 
@@ -33,11 +33,26 @@ const MAX_HOPS: usize = 16;
 impl Tree {
     /// Reads the modules from `root` on, such as `src/lib.rs`. `files` has the texts by their paths. Files that no module
     /// declares, or only a test does, aren't in it.
-    pub(super) fn read(files: &BTreeMap<&str, &str>, root: &str) -> Result<Self, String> {
+    pub(in crate::lint) fn read(files: &BTreeMap<&str, &str>, root: &str) -> Result<Self, String> {
         let mut tree = Self { modules: Vec::new() };
         let dir = root.rsplit_once('/').map_or("", |(dir, _)| dir);
         tree.add_file(files, root, dir, None)?;
         Ok(tree)
+    }
+
+    /// Every item, by the file that has it.
+    pub(in crate::lint) fn items(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.modules
+            .iter()
+            .flat_map(|node| node.module.items.iter().map(|item| (node.file.as_str(), item.as_str())))
+    }
+
+    /// The items of this crate that its root exports, by the file that has each.
+    pub(in crate::lint) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.modules[0].module.exports.iter().filter_map(|name| match self.find(0, name, true, 0)? {
+            Target::Item(module) => Some((self.modules[module].file.as_str(), &name[..])),
+            Target::Module(_) => None,
+        })
     }
 
     /// Which file uses which.

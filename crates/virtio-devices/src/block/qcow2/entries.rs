@@ -30,14 +30,14 @@ impl From<Refusal> for Problem {
 
 /// A cluster of a table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct TableEntry {
     pub(super) cluster: u64,
     pub(super) table: Table,
     /// It is written in place.
     pub(super) is_copied: bool,
 }
 
-impl Entry {
+impl TableEntry {
     pub(super) fn of(cluster: u64, table: Table) -> Self {
         Self { cluster, table, is_copied: false }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::entries::{Entry, L1_OFFSET, Problem, entries, misplaced, read_padded};
+use super::entries::{L1_OFFSET, Problem, TableEntry, entries, misplaced, read_padded};
 use super::header::Header;
 use super::refusal::{Refusal, Table};
 
@@ -21,7 +21,7 @@ const ENTRY_LEN: usize = 40;
 const EXTRA_LEN_MAX: u32 = 1024;
 
 /// The clusters of the table of snapshots and of each snapshot's tables. Those that several snapshots have are there as often.
-pub(super) fn tables(file: &File, header: &Header) -> Result<Vec<Entry>, Problem> {
+pub(super) fn tables(file: &File, header: &Header) -> Result<Vec<TableEntry>, Problem> {
     let bits = header.cluster_bits;
     let (count, start) = header.snapshots;
     let mut found = Vec::new();
@@ -48,15 +48,16 @@ pub(super) fn tables(file: &File, header: &Header) -> Result<Vec<Entry>, Problem
         }
         let l1 = place(Table::SnapshotL1, entry.l1)?;
         found.extend(
-            (l1..l1 + entry.l1_len.div_ceil(1 << bits)).map(|cluster| Entry::of(cluster, Table::SnapshotL1)),
+            (l1..l1 + entry.l1_len.div_ceil(1 << bits))
+                .map(|cluster| TableEntry::of(cluster, Table::SnapshotL1)),
         );
         for l2 in entries(file, entry.l1, entry.l1_len)?.map(|entry| entry & L1_OFFSET).filter(|at| *at != 0)
         {
-            found.push(Entry::of(place(Table::SnapshotL2, l2)?, Table::SnapshotL2));
+            found.push(TableEntry::of(place(Table::SnapshotL2, l2)?, Table::SnapshotL2));
         }
     }
     let clusters = (at - start).div_ceil(1 << bits);
-    found.extend((first..first + clusters).map(|cluster| Entry::of(cluster, Table::Snapshots)));
+    found.extend((first..first + clusters).map(|cluster| TableEntry::of(cluster, Table::Snapshots)));
     Ok(found)
 }
 

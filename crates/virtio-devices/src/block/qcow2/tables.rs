@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 
 use super::counts::Counts;
-use super::entries::{Entry, L1_OFFSET, Problem, entries, misplaced, read_padded};
+use super::entries::{L1_OFFSET, Problem, TableEntry, entries, misplaced, read_padded};
 use super::header::Header;
 use super::refusal::{Refusal, Table};
 use super::snapshots;
@@ -48,11 +48,13 @@ impl Tables {
             entries(file, table, table_len)?.map(|entry| entry & REFCOUNT_OFFSET).collect();
         let l1_bytes = read_padded(file, l1, l1_len as usize)?;
         let l2s = || words(&l1_bytes).filter(|entry| entry & L1_OFFSET != 0);
-        let mut found = vec![Entry::of(0, Table::Header)];
-        found.extend((0..l1_len.div_ceil(1 << bits)).map(|index| Entry::of((l1 >> bits) + index, Table::L1)));
+        let mut found = vec![TableEntry::of(0, Table::Header)];
+        found.extend(
+            (0..l1_len.div_ceil(1 << bits)).map(|index| TableEntry::of((l1 >> bits) + index, Table::L1)),
+        );
         found.extend(
             (0..u64::from(table_clusters))
-                .map(|index| Entry::of((table >> bits) + index, Table::RefcountTable)),
+                .map(|index| TableEntry::of((table >> bits) + index, Table::RefcountTable)),
         );
         for (at, table, is_copied) in l2s()
             .map(|entry| (entry & L1_OFFSET, Table::L2, entry & IS_COPIED != 0))
@@ -61,7 +63,7 @@ impl Tables {
             if misplaced(at, bits) {
                 return Err(Problem::Image(Refusal::Misplaced { table, at }));
             }
-            found.push(Entry { cluster: at >> bits, table, is_copied });
+            found.push(TableEntry { cluster: at >> bits, table, is_copied });
         }
         found.extend(snapshots::tables(file, header)?);
         found.sort_by_key(|entry| entry.cluster);
@@ -171,10 +173,10 @@ impl Place {
 }
 
 /// Checks a cluster that all of these tables have, and that counts so often.
-fn check_cluster(tables: &[Entry], count: u64, bits: u32) -> Result<(), Refusal> {
-    let Entry { cluster, table, .. } = tables[0];
+fn check_cluster(tables: &[TableEntry], count: u64, bits: u32) -> Result<(), Refusal> {
+    let TableEntry { cluster, table, .. } = tables[0];
     let at = cluster << bits;
-    let is_l2 = |entry: &Entry| matches!(entry.table, Table::L2 | Table::SnapshotL2);
+    let is_l2 = |entry: &TableEntry| matches!(entry.table, Table::L2 | Table::SnapshotL2);
     let own = tables.iter().filter(|entry| entry.table == Table::L2).count();
     // Snapshots share level 2 tables with each other and with the disk; all else has one user.
     if let [over, other, ..] = tables

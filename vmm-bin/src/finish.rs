@@ -19,17 +19,22 @@ const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
 const HOST_CANT: u8 = 4;
 
-/// An end that isn't an error.
+/// What the program did, if it didn't fail.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Finished {
     /// What was asked for was printed.
-    Done,
+    Printed,
     /// The host isn't fit for virtual machines, as was printed.
     HostLacks,
-    /// Nobody reads our output.
-    OutputGone,
-    /// The machine ran.
-    Ended(Box<Run>),
+    /// A machine ran, or what was before it was ended.
+    Ran(Run),
+}
+
+impl Finished {
+    /// Without a machine that ran.
+    pub(crate) fn ended(ending: Ending) -> Self {
+        Self::Ran(Run { ending, exits: None })
+    }
 }
 
 /// An error, with its exit code in mind.
@@ -166,7 +171,7 @@ fn chain(error: &dyn Error) -> String {
 }
 
 /// Says what there is to say, waits a moment for its reader, and gives the exit code.
-pub(crate) fn report(result: Result<Outcome, Failure>, streams: &Streams) -> ExitCode {
+pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> ExitCode {
     let code = match result {
         Err(failure) => {
             // One line, whatever is in the paths and values that it repeats.
@@ -176,10 +181,9 @@ pub(crate) fn report(result: Result<Outcome, Failure>, streams: &Streams) -> Exi
             }
             failure.code()
         }
-        Ok(Outcome::HostLacks) => HOST_CANT,
-        Ok(Outcome::OutputGone) => Ending::OutputGone.exit_code(),
-        Ok(Outcome::Done) => 0,
-        Ok(Outcome::Ended(run)) => tell(&run, streams),
+        Ok(Finished::HostLacks) => HOST_CANT,
+        Ok(Finished::Printed) => 0,
+        Ok(Finished::Ran(run)) => tell(&run, streams),
     };
     streams.flush();
     ExitCode::from(code)
