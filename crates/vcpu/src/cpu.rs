@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use vmm_kvm::{Exit, ImmediateExit, KvmVcpu, VcpuReport};
 
+use crate::platform;
+
 /// A processor, as the run loop sees it.
 pub trait Cpu: Send {
     /// Enters the guest until it needs us, or until [`kick`](Self::kick)'s flag is set. Completes the access
@@ -67,6 +69,6 @@ impl Cpu for KvmVcpu {
         KvmVcpu::report(self)
     }
     fn instruction_pointer(&self) -> Option<u64> {
-        self.regs().ok().map(|regs| regs.rip)
+        platform::instruction_pointer(self)
     }
 }

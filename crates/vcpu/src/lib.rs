@@ -43,22 +43,23 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
-mod handler;
-mod instruction;
+mod end;
+mod flow;
+mod platform;
 mod run_loop;
-mod single_step;
 mod summary;
 mod thread;
 mod threads;
 mod trace;
 
 pub use cpu::{Cpu, Kick};
-pub use handler::{Entry, ExitHandler, Flow};
-pub use run_loop::{Crash, CrashCause, End, run};
-pub use single_step::{SingleStepped, Steps};
+pub use end::{Crash, End};
+pub use flow::{Entry, Flow};
+pub use platform::{CrashCause, ExitHandler, ExitKind, SingleStepped, Steps, Traced};
+pub use run_loop::run;
 pub use summary::Summary;
 pub use thread::{Error, Pausing, VcpuThread};
 pub use threads::VcpuThreads;
-pub use trace::{ExitKind, Trace, Traced, TracedExit};
+pub use trace::{Trace, TracedExit};
 /// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
 pub use vmm_sys_util::eventfd::EventFd;

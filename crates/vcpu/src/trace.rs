@@ -1,72 +1,13 @@
-//! Watching exits: a handler around another one that tells what it saw.
+//! What a trace is told of each exit, and who is told.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use vmm_kvm::DebugStop;
-
-use crate::{Cpu, Entry, ExitHandler, Flow};
+use crate::{ExitKind, Flow};
 
 /// Bytes of an exit's data that are kept: a line's worth. A string instruction has up to a page.
 const DATA_MAX_LEN: usize = 16;
-
-/// What kind of exit it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ExitKind {
-    /// `in` or `ins` at this port.
-    PortIn(u16),
-    /// `out` or `outs` at this port.
-    PortOut(u16),
-    /// A load from this guest-physical address.
-    MmioRead(u64),
-    /// A store to it.
-    MmioWrite(u64),
-    /// `hlt`.
-    Halt,
-    /// A triple fault.
-    Shutdown,
-    /// A breakpoint or a single step.
-    Debug,
-    /// The guest could take an interrupt.
-    InterruptWindow,
-    /// An access to the local APIC's task priority register, or CR8 lowered.
-    TaskPriority,
-    /// One that no call-back saw: an interruption of ours, or an instruction that KVM can't emulate.
-    Other,
-}
-
-impl ExitKind {
-    /// The kind alone, without the place.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PortIn(_) => "in",
-            Self::PortOut(_) => "out",
-            Self::MmioRead(_) => "read",
-            Self::MmioWrite(_) => "write",
-            Self::Halt => "halt",
-            Self::Shutdown => "shutdown",
-            Self::Debug => "debug",
-            Self::InterruptWindow => "window",
-            Self::TaskPriority => "tpr",
-            Self::Other => "other",
-        }
-    }
-
-    /// Where it was: a port or a guest-physical address.
-    pub fn place(self) -> Option<u64> {
-        match self {
-            Self::PortIn(port) | Self::PortOut(port) => Some(port.into()),
-            Self::MmioRead(gpa) | Self::MmioWrite(gpa) => Some(gpa),
-            Self::Halt
-            | Self::Shutdown
-            | Self::Debug
-            | Self::InterruptWindow
-            | Self::TaskPriority
-            | Self::Other => None,
-        }
-    }
-}
 
 /// One exit, when it has been answered.
 #[derive(Clone, Debug)]
@@ -97,7 +38,23 @@ impl TracedExit {
         &self.data[..self.data_len]
     }
 
-    fn set_access(&mut self, kind: ExitKind, width: usize, data: &[u8]) {
+    /// Of the vCPU number `vcpu`, before there was one.
+    pub(crate) fn none(vcpu: u32) -> Self {
+        Self {
+            at: Duration::ZERO,
+            inside: Duration::ZERO,
+            outside: Duration::ZERO,
+            vcpu,
+            kind: ExitKind::Other,
+            width: 0,
+            count: 0,
+            ip: None,
+            data: [0; DATA_MAX_LEN],
+            data_len: 0,
+        }
+    }
+
+    pub(crate) fn set_access(&mut self, kind: ExitKind, width: usize, data: &[u8]) {
         (self.kind, self.width, self.count) = (kind, width, data.len() / width.max(1));
         self.data_len = data.len().min(DATA_MAX_LEN);
         self.data[..self.data_len].copy_from_slice(&data[..self.data_len]);
@@ -135,274 +92,5 @@ pub trait Trace: Send {
     /// Whether the exits' instruction pointers are wanted. To read one takes a system call.
     fn wants_instruction_pointer(&self) -> bool {
         true
-    }
-}
-
-/// A handler that answers as `H` does and tells `T` of every exit.
-#[derive(Debug)]
-pub struct Traced<H, T> {
-    handler: H,
-    trace: T,
-    /// The exit that is being answered.
-    exit: TracedExit,
-    start: Instant,
-    entered: Instant,
-    left: Option<Instant>,
-    /// Only the access of the exit before is being completed.
-    is_completing: bool,
-}
-
-impl<H, T> Traced<H, T> {
-    /// Watches `handler` on the vCPU number `vcpu`. Times count from `start`.
-    pub fn new(vcpu: u32, handler: H, trace: T, start: Instant) -> Self {
-        let exit = TracedExit {
-            at: Duration::ZERO,
-            inside: Duration::ZERO,
-            outside: Duration::ZERO,
-            vcpu,
-            kind: ExitKind::Other,
-            width: 0,
-            count: 0,
-            ip: None,
-            data: [0; DATA_MAX_LEN],
-            data_len: 0,
-        };
-        Self { handler, trace, exit, start, entered: start, left: None, is_completing: false }
-    }
-
-    fn left(&mut self) {
-        self.left = Some(Instant::now());
-    }
-}
-
-impl<C, H, T> ExitHandler<C> for Traced<H, T>
-where
-    C: Cpu,
-    H: ExitHandler<C>,
-    T: Trace,
-{
-    type Stop = H::Stop;
-
-    fn is_held(&mut self) -> bool {
-        self.trace.is_holding() || self.handler.is_held()
-    }
-
-    fn before_run(&mut self, vcpu: &mut C) {
-        self.handler.before_run(vcpu);
-        self.exit.set_access(ExitKind::Other, 0, &[]);
-        self.left = None;
-        self.entered = Instant::now();
-    }
-
-    fn entry(&mut self) -> Entry {
-        let entry = self.handler.entry();
-        self.is_completing = entry == Entry::CompleteAccess;
-        entry
-    }
-
-    fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
-        let flow = self.handler.after_run(vcpu);
-        if self.is_completing && self.left.is_none() {
-            // The end of an access that was traced.
-            return flow;
-        }
-        let now = Instant::now();
-        let left = self.left.unwrap_or(now);
-        self.exit.at = left.saturating_duration_since(self.start);
-        self.exit.inside = left.saturating_duration_since(self.entered);
-        self.exit.outside = now.saturating_duration_since(left);
-        self.exit.ip = if self.trace.wants_instruction_pointer() { vcpu.instruction_pointer() } else { None };
-        flow.and(self.trace.exit(&self.exit).widen())
-    }
-
-    fn port_in(&mut self, port: u16, data: &mut [u8]) {
-        self.string_in(port, data.len(), data);
-    }
-
-    fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.set_access(ExitKind::PortOut(port), data.len(), data);
-        self.handler.port_out(port, data)
-    }
-
-    fn string_in(&mut self, port: u16, width: usize, data: &mut [u8]) {
-        self.left();
-        if data.len() == width {
-            self.handler.port_in(port, data);
-        } else {
-            self.handler.string_in(port, width, data);
-        }
-        self.exit.set_access(ExitKind::PortIn(port), width, data);
-    }
-
-    fn string_out(&mut self, port: u16, width: usize, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.set_access(ExitKind::PortOut(port), width, data);
-        self.handler.string_out(port, width, data)
-    }
-
-    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
-        self.left();
-        self.handler.mmio_read(gpa, data);
-        self.exit.set_access(ExitKind::MmioRead(gpa), data.len(), data);
-    }
-
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.set_access(ExitKind::MmioWrite(gpa), data.len(), data);
-        self.handler.mmio_write(gpa, data)
-    }
-
-    fn halt(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
-        self.left();
-        self.exit.kind = ExitKind::Halt;
-        self.handler.halt(vcpu)
-    }
-
-    fn shutdown(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
-        self.left();
-        self.exit.kind = ExitKind::Shutdown;
-        self.handler.shutdown(vcpu)
-    }
-
-    fn debug(&mut self, vcpu: &mut C, stop: DebugStop) -> Option<Flow<Self::Stop>> {
-        self.left();
-        self.exit.kind = ExitKind::Debug;
-        self.handler.debug(vcpu, stop)
-    }
-
-    fn interrupt_window(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.kind = ExitKind::InterruptWindow;
-        self.handler.interrupt_window(vcpu)
-    }
-
-    fn tpr_access(&mut self, vcpu: &mut C, rip: u64, is_write: bool) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.kind = ExitKind::TaskPriority;
-        self.handler.tpr_access(vcpu, rip, is_write)
-    }
-
-    fn tpr_lowered(&mut self, vcpu: &mut C, cr8: u64) -> Flow<Self::Stop> {
-        self.left();
-        self.exit.kind = ExitKind::TaskPriority;
-        self.handler.tpr_lowered(vcpu, cr8)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use vmm_kvm::{Exit, VcpuReport};
-
-    use super::*;
-    use crate::Kick;
-
-    /// Stands at 0x7c00 and never runs.
-    struct Still;
-
-    impl Cpu for Still {
-        fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
-            Ok(Exit::Interrupted)
-        }
-        fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
-            Ok(Exit::Interrupted)
-        }
-        fn notify_pause(&mut self) {}
-        fn kick(&self) -> Arc<dyn Kick> {
-            unreachable!("no thread runs it")
-        }
-        fn report(&self) -> VcpuReport {
-            VcpuReport::default()
-        }
-        fn instruction_pointer(&self) -> Option<u64> {
-            Some(0x7c00)
-        }
-    }
-
-    /// Reads as 7, and stops at what is written to port 9.
-    struct Seven;
-
-    impl ExitHandler<Still> for Seven {
-        type Stop = &'static str;
-        fn inb(&mut self, _port: u16) -> u8 {
-            7
-        }
-        fn outb(&mut self, port: u16, _value: u8) -> Flow<&'static str> {
-            if port == 9 { Flow::Stop("port 9") } else { Flow::Enter }
-        }
-    }
-
-    /// Keeps the lines, without their times.
-    #[derive(Default)]
-    struct Kept(Vec<String>);
-
-    impl Trace for Kept {
-        fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
-            self.0.push(exit.to_string().split_off("   0.000000 ".len()));
-            Flow::Hold
-        }
-    }
-
-    type Subject = Traced<Seven, Kept>;
-
-    /// What is told of an exit that is answered by `answer`, and what the loop is told to do.
-    fn traced(answer: impl FnOnce(&mut Subject)) -> (String, Flow<&'static str>) {
-        let mut subject = Traced::new(1, Seven, Kept::default(), Instant::now());
-        subject.before_run(&mut Still);
-        answer(&mut subject);
-        let flow = subject.after_run(&mut Still);
-        (subject.trace.0.remove(0), flow)
-    }
-
-    #[test]
-    fn traced_write_tells_port_width_and_data_and_can_hold() {
-        let (line, flow) = traced(|subject| assert_eq!(subject.port_out(0x3f8, b"H"), Flow::Enter));
-        assert_eq!(line, "vcpu1 out      0x03f8 width 1 count 1 data 48 ip 0x7c00");
-        assert_eq!(flow, Flow::Hold);
-    }
-
-    #[test]
-    fn traced_read_tells_what_the_guest_gets() {
-        let (line, _) = traced(|subject| subject.port_in(0x60, &mut [0]));
-        assert_eq!(line, "vcpu1 in       0x0060 width 1 count 1 data 07 ip 0x7c00");
-    }
-
-    #[test]
-    fn traced_string_tells_its_count_and_first_bytes() {
-        let data = [0x11; 40];
-        let (line, _) = traced(|subject| assert_eq!(subject.string_out(0x3f8, 2, &data), Flow::Enter));
-        let bytes = "11 ".repeat(16);
-        assert_eq!(line, format!("vcpu1 out      0x03f8 width 2 count 20 data {bytes}.. ip 0x7c00"));
-    }
-
-    #[test]
-    fn traced_string_input_is_answered_element_by_element() {
-        let mut data = [0; 3];
-        let (line, _) = traced(|subject| subject.string_in(0x60, 1, &mut data));
-        assert_eq!(
-            (line.as_str(), data),
-            ("vcpu1 in       0x0060 width 1 count 3 data 07 07 07 ip 0x7c00", [7; 3])
-        );
-    }
-
-    #[test]
-    fn traced_mmio_tells_the_address() {
-        let (line, _) =
-            traced(|subject| assert_eq!(subject.mmio_write(0xd000_0000, &[1, 0, 0, 0]), Flow::Enter));
-        assert_eq!(line, "vcpu1 write    0xd0000000 width 4 count 1 data 01 00 00 00 ip 0x7c00");
-    }
-
-    #[test]
-    fn traced_stop_of_the_handler_gets_through() {
-        let (line, _) = traced(|subject| assert_eq!(subject.port_out(9, &[0]), Flow::Stop("port 9")));
-        assert_eq!(line, "vcpu1 out      0x0009 width 1 count 1 data 00 ip 0x7c00");
-    }
-
-    #[test]
-    fn traced_exit_that_no_call_back_sees_is_other() {
-        let (line, _) = traced(|_| ());
-        assert_eq!(line, "vcpu1 other    ip 0x7c00");
     }
 }

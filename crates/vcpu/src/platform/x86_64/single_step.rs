@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use vmm_kvm::{DebugStop, KvmVcpu, StopCause, VcpuReport};
 
-use crate::instruction::Instruction;
-use crate::{Entry, ExitHandler, Flow};
+use super::handler::ExitHandler;
+use super::instruction::Instruction;
+use crate::{Entry, Flow};
 
 /// CR0.PE: not real mode.
 const CR0_PE: u64 = 1;

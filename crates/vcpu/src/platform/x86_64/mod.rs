@@ -1,0 +1,18 @@
+//! Exits of an x86_64 processor.
+
+mod answer;
+mod crash_cause;
+mod exit_kind;
+mod handler;
+mod instruction;
+mod registers;
+mod single_step;
+mod traced;
+
+pub(crate) use answer::answer;
+pub use crash_cause::CrashCause;
+pub use exit_kind::ExitKind;
+pub use handler::ExitHandler;
+pub(crate) use registers::instruction_pointer;
+pub use single_step::{SingleStepped, Steps};
+pub use traced::Traced;
