@@ -110,43 +110,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod bzimage;
 mod cmdline;
 mod copy;
-mod elf;
 mod elf_error;
 mod elf_format;
 mod elf_header;
-mod flat;
-#[cfg(test)]
-mod hostile;
-mod image;
-mod image_error;
-mod load;
 mod note;
 mod placement;
-mod plan;
-mod plan_error;
-mod pvh;
+mod platform;
 mod reader;
 mod source;
 #[cfg(test)]
 mod testing;
-mod zero_page;
 
-pub use bzimage::{BzImage, BzImageError};
 pub use cmdline::CmdlineError;
-pub use elf::ElfImage;
 pub use elf_error::ElfError;
 pub use elf_format::{ElfClass, Segment};
-pub use flat::{
-    Alias, FlatContentsError, FlatElf, FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError,
-    FlatSpec, ModuleSpec, MultibootError, MultibootImage, RelocationError, TableSource,
-};
-pub use image::{KernelImage, protocol_name};
-pub use image_error::ImageError;
-pub use load::LoadError;
 pub use placement::Placement;
-pub use plan::{BootLayout, BootPlan, BootSpec};
-pub use plan_error::PlanError;
+pub use platform::{
+    Alias, BootLayout, BootPlan, BootSpec, BzImage, BzImageError, ElfImage, FlatContentsError, FlatElf,
+    FlatImage, FlatImageError, FlatLoadError, FlatPlan, FlatPlanError, FlatSpec, ImageError, KernelImage,
+    LoadError, ModuleSpec, MultibootError, MultibootImage, PlanError, RelocationError, TableSource,
+    protocol_name,
+};
 pub use source::{Role, SourceError, SourceFile, SourceProblem};

@@ -7,9 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::flat::{FlatImage, FlatImageError};
-use crate::image::KernelImage;
-use crate::image_error::ImageError;
+use crate::platform::{FlatImage, FlatImageError, ImageError, KernelImage};
 
 /// What a file is used for; messages start with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

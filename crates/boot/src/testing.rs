@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
-use crate::image::KernelImage;
+use crate::platform::KernelImage;
 
 /// A file whose reads return at most 7 bytes.
 pub(crate) struct ShortReads<'a>(Cursor<&'a [u8]>);

@@ -3,9 +3,9 @@
 use std::io::Cursor;
 use std::ops::Range;
 
-use crate::flat::image::FlatImage;
-use crate::flat::spec::FlatSpec;
-use crate::flat::spec::TableSource;
+use crate::platform::x86_64::flat::image::FlatImage;
+use crate::platform::x86_64::flat::spec::FlatSpec;
+use crate::platform::x86_64::flat::spec::TableSource;
 
 /// A program header and its contents.
 #[derive(Clone)]

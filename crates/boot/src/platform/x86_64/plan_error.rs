@@ -6,9 +6,9 @@ use vmm_arch::boot::Protocol;
 use vmm_arch::layout;
 
 use crate::cmdline::CmdlineError;
-use crate::image::protocol_name;
 use crate::placement::Placement;
-use crate::zero_page;
+use crate::platform::x86_64::image::protocol_name;
+use crate::platform::x86_64::zero_page;
 
 /// Why a kernel can't be booted as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,15 +8,16 @@ use vmm_arch::flat::{Mode, Start, Table, Tables};
 use vmm_arch::layout;
 
 use crate::elf_format::Segment;
-use crate::flat::bios_data;
-use crate::flat::error::FlatPlanError;
-use crate::flat::handover::{self, Handover};
-use crate::flat::handover_room::MAX_MAP_ENTRIES;
-use crate::flat::image::FlatImage;
-use crate::flat::place::{self, Placed};
-use crate::flat::spec::{FlatSpec, TableSource};
-use crate::flat::tables;
-use crate::placement::{Placement, write_memory};
+use crate::placement::Placement;
+use crate::platform::x86_64::flat::bios_data;
+use crate::platform::x86_64::flat::error::FlatPlanError;
+use crate::platform::x86_64::flat::handover::{self, Handover};
+use crate::platform::x86_64::flat::handover_room::MAX_MAP_ENTRIES;
+use crate::platform::x86_64::flat::image::FlatImage;
+use crate::platform::x86_64::flat::place::{self, Placed};
+use crate::platform::x86_64::flat::spec::{FlatSpec, TableSource};
+use crate::platform::x86_64::flat::tables;
+use crate::platform::x86_64::memory_map::write_memory;
 
 /// All addresses, and the initial state of the guest. Created by [`FlatPlan::new`], printed by `--check`,
 /// executed by [`FlatPlan::load`].
@@ -199,8 +200,8 @@ fn handover(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flat::spec::ModuleSpec;
-    use crate::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela, spec};
+    use crate::platform::x86_64::flat::spec::ModuleSpec;
+    use crate::platform::x86_64::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela, spec};
 
     /// A plan for `file` on 4 MiB of RAM, with `change` applied to the spec.
     fn plan(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> Result<FlatPlan, FlatPlanError> {

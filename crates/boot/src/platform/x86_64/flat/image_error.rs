@@ -4,8 +4,8 @@ use std::io;
 
 use crate::elf_error::ElfError;
 use crate::elf_format::{ELFCLASS32, ELFCLASS64, EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64};
-use crate::flat::multiboot_error::MultibootError;
-use crate::flat::relocation_error::RelocationError;
+use crate::platform::x86_64::flat::multiboot_error::MultibootError;
+use crate::platform::x86_64::flat::relocation_error::RelocationError;
 
 /// Why a file isn't a flat image that can be started.
 ///

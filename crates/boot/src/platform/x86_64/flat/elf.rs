@@ -7,8 +7,8 @@ use vmm_arch::flat::Mode;
 
 use crate::elf_format::{self, EM_386, EM_X86_64, ElfClass, Segment};
 use crate::elf_header::{self, Header, Identity};
-use crate::flat::image_error::FlatImageError;
-use crate::flat::relocation::{self, Relocations};
+use crate::platform::x86_64::flat::image_error::FlatImageError;
+use crate::platform::x86_64::flat::relocation::{self, Relocations};
 use crate::reader::Reader;
 
 /// An executable: its segments, its entry and its relocations.
@@ -147,8 +147,8 @@ fn is_position_independent(kind: u16) -> Result<bool, FlatImageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flat::image::FlatImage;
-    use crate::flat::testing::{Part, complaint, elf32, elf64, inspected, load};
+    use crate::platform::x86_64::flat::image::FlatImage;
+    use crate::platform::x86_64::flat::testing::{Part, complaint, elf32, elf64, inspected, load};
     use crate::testing::patched;
 
     fn flat_elf(file: &[u8]) -> FlatElf {

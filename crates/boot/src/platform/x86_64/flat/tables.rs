@@ -6,8 +6,8 @@ use vmm_arch::flat::{Mode, Tables};
 use vmm_arch::layout;
 use vmm_memory::PAGE_LEN;
 
-use crate::flat::error::FlatPlanError;
-use crate::flat::place::overlap;
+use crate::platform::x86_64::flat::error::FlatPlanError;
+use crate::platform::x86_64::flat::place::overlap;
 
 /// Lowest address for moved tables: below are the real-mode interrupt vector table and the BIOS data area,
 /// which programs may overwrite.

@@ -8,12 +8,12 @@ use vmm_memory::Memory;
 
 use crate::copy::{self, FileError};
 use crate::elf_format::Segment;
-use crate::flat::contents::FlatContentsError;
-use crate::flat::image::FlatImage;
-use crate::flat::image_error::FlatImageError;
-use crate::flat::plan::FlatPlan;
-use crate::flat::relocation::{Relocation, Relocations};
-use crate::flat::relocation_error::RelocationError;
+use crate::platform::x86_64::flat::contents::FlatContentsError;
+use crate::platform::x86_64::flat::image::FlatImage;
+use crate::platform::x86_64::flat::image_error::FlatImageError;
+use crate::platform::x86_64::flat::plan::FlatPlan;
+use crate::platform::x86_64::flat::relocation::{Relocation, Relocations};
+use crate::platform::x86_64::flat::relocation_error::RelocationError;
 use crate::reader::Reader;
 
 /// Errors from writing guest memory. What has been written remains.
@@ -213,8 +213,8 @@ mod tests {
     use vmm_memory::GuestRam;
 
     use super::*;
-    use crate::flat::spec::{FlatSpec, ModuleSpec};
-    use crate::flat::testing::{
+    use crate::platform::x86_64::flat::spec::{FlatSpec, ModuleSpec};
+    use crate::platform::x86_64::flat::testing::{
         Part, elf32, elf64, inspected, load, multiboot_elf, multiboot_raw, pie32, pie64, rela, spec,
     };
     use crate::testing::{ShortReads, patched};

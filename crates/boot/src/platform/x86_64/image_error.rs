@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::bzimage::BzImageError;
 use crate::elf_error::ElfError;
+use crate::platform::x86_64::bzimage::BzImageError;
 
 /// Why a file isn't a kernel that can be booted.
 ///

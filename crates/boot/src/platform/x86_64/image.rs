@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use vmm_arch::boot::Protocol;
 
-use crate::bzimage::{self, BzImage};
-use crate::elf::{self, ElfImage};
 use crate::elf_format;
-use crate::image_error::ImageError;
+use crate::platform::x86_64::bzimage::{self, BzImage};
+use crate::platform::x86_64::elf::{self, ElfImage};
+use crate::platform::x86_64::image_error::ImageError;
 use crate::reader::{Reader, u16_at, u32_at};
 
 /// A kernel whose headers are consistent with each other and with the file's length.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vmm_arch::e820::E820Entry;
 
-use crate::elf::ELF_CMDLINE_MAX_LEN;
+use crate::platform::x86_64::elf::ELF_CMDLINE_MAX_LEN;
 
 /// Maximum number of entries in the zero page (Linux E820_MAX_ENTRIES_ZEROPAGE).
 pub(crate) const E820_MAX: usize = 128;

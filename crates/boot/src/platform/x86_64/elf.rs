@@ -9,8 +9,8 @@ use crate::elf_format::{
     self, EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_EXEC, ElfClass, MAX_NOTES_LEN, Segment,
 };
 use crate::elf_header::{self, Header, Identity, ProgramHeader};
-use crate::image_error::ImageError;
 use crate::note::{self, NoteError};
+use crate::platform::x86_64::image_error::ImageError;
 use crate::reader::Reader;
 
 /// Maximum length of an x86 kernel's command line, without the NUL: COMMAND_LINE_SIZE less 1 (Linux
@@ -156,8 +156,8 @@ mod tests {
     use super::*;
     use vmm_arch::boot::Protocol;
 
-    use crate::flat::testing as flat;
-    use crate::image::KernelImage;
+    use crate::platform::x86_64::flat::testing as flat;
+    use crate::platform::x86_64::image::KernelImage;
     use crate::testing::{
         Part, complaint, elf, inspected, note, patched, program_header, pvh_notes, vmlinux,
     };

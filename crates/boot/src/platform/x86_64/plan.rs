@@ -10,10 +10,11 @@ use vmm_arch::layout;
 use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
-use crate::image::{KernelImage, protocol_name};
-use crate::placement::{Placement, write_memory};
-use crate::plan_error::PlanError;
-use crate::zero_page;
+use crate::placement::Placement;
+use crate::platform::x86_64::image::{KernelImage, protocol_name};
+use crate::platform::x86_64::memory_map::write_memory;
+use crate::platform::x86_64::plan_error::PlanError;
+use crate::platform::x86_64::zero_page;
 
 /// What to boot, how, and on which RAM.
 #[derive(Clone, Copy, Debug)]

@@ -365,7 +365,7 @@ fn payload(start: &[u8; START_LEN], setup_len: u64, kernel_len: u64) -> Result<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::KernelImage;
+    use crate::platform::x86_64::image::KernelImage;
     use crate::testing::{bzimage, complaint, inspected, patched};
 
     fn header(file: &[u8]) -> BzImage {

@@ -5,9 +5,9 @@ use std::io::{Read, Seek};
 
 use crate::elf_format::Segment;
 use crate::elf_header;
-use crate::flat::elf::{self, FlatElf};
-use crate::flat::image_error::FlatImageError;
-use crate::flat::multiboot_error::{MultibootError, SEARCH_LEN};
+use crate::platform::x86_64::flat::elf::{self, FlatElf};
+use crate::platform::x86_64::flat::image_error::FlatImageError;
+use crate::platform::x86_64::flat::multiboot_error::{MultibootError, SEARCH_LEN};
 use crate::reader::{Reader, u32_at};
 
 /// A kernel with a multiboot header.
@@ -157,8 +157,8 @@ fn by_addresses(at: u64, header: [u8; ADDRESSES_END], file_len: u64) -> Result<B
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flat::image::FlatImage;
-    use crate::flat::testing::{
+    use crate::platform::x86_64::flat::image::FlatImage;
+    use crate::platform::x86_64::flat::testing::{
         complaint, elf64, inspected, load, multiboot_elf, multiboot_header, multiboot_raw,
     };
     use crate::testing::patched;

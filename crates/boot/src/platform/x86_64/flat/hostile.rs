@@ -8,10 +8,10 @@ use vmm_arch::flat::Mode;
 use vmm_arch::layout;
 use vmm_memory::GuestRam;
 
-use crate::flat::image::FlatImage;
-use crate::flat::plan::FlatPlan;
-use crate::flat::spec::{FlatSpec, ModuleSpec};
-use crate::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela, spec};
+use crate::platform::x86_64::flat::image::FlatImage;
+use crate::platform::x86_64::flat::plan::FlatPlan;
+use crate::platform::x86_64::flat::spec::{FlatSpec, ModuleSpec};
+use crate::platform::x86_64::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela, spec};
 
 /// RAM for every test image, at 1 MiB, and for a module; small, because all of it is compared.
 const RAM_LEN: u64 = 0x11_0000;

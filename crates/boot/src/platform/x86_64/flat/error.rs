@@ -6,7 +6,7 @@ use vmm_arch::flat::Mode;
 use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 
 use crate::cmdline::CmdlineError;
-use crate::flat::handover_room;
+use crate::platform::x86_64::flat::handover_room;
 
 /// Why a flat image can't be started as configured. Settings have the names of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

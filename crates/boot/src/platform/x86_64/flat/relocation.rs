@@ -5,8 +5,8 @@ use std::io::{self, Read, Seek};
 
 use crate::elf_format::{ElfClass, Segment};
 use crate::elf_header::ProgramHeader;
-use crate::flat::image_error::FlatImageError;
-use crate::flat::relocation_error::{MAX_DYNAMIC_LEN, NONE, RELATIVE, RelocationError};
+use crate::platform::x86_64::flat::image_error::FlatImageError;
+use crate::platform::x86_64::flat::relocation_error::{MAX_DYNAMIC_LEN, NONE, RELATIVE, RelocationError};
 use crate::reader::{Reader, u32_at, u64_at};
 
 /// The relocation tables of a static position-independent executable.
@@ -201,7 +201,7 @@ fn parse(class: ElfClass, entry: &[u8]) -> Result<Option<Relocation>, Relocation
 
 #[cfg(test)]
 mod tests {
-    use crate::flat::testing::{complaint, inspected, pie32, pie64, rela};
+    use crate::platform::x86_64::flat::testing::{complaint, inspected, pie32, pie64, rela};
 
     #[test]
     fn relocations_that_are_relative_are_taken() {

@@ -7,11 +7,11 @@ use vmm_arch::layout::{self, HIGH_MEMORY, MMIO_GAP};
 use vmm_memory::PAGE_LEN;
 
 use crate::elf_format::Segment;
-use crate::flat::elf::FlatElf;
-use crate::flat::error::FlatPlanError;
-use crate::flat::image::FlatImage;
-use crate::flat::multiboot::Body;
-use crate::flat::spec::FlatSpec;
+use crate::platform::x86_64::flat::elf::FlatElf;
+use crate::platform::x86_64::flat::error::FlatPlanError;
+use crate::platform::x86_64::flat::image::FlatImage;
+use crate::platform::x86_64::flat::multiboot::Body;
+use crate::platform::x86_64::flat::spec::FlatSpec;
 
 /// The placed image.
 #[derive(Clone, Debug, PartialEq, Eq)]

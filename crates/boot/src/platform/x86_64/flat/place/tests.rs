@@ -1,8 +1,8 @@
 use vmm_arch::flat::Tables;
 
 use super::*;
-use crate::flat::plan::FlatPlan;
-use crate::flat::testing::{
+use crate::platform::x86_64::flat::plan::FlatPlan;
+use crate::platform::x86_64::flat::testing::{
     elf32, elf64, inspected, load, multiboot_elf, multiboot_header, multiboot_raw, pie64, spec,
 };
 

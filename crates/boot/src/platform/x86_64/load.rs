@@ -14,13 +14,13 @@ use vmm_arch::boot::{self, Protocol};
 use vmm_arch::layout;
 use vmm_memory::Memory;
 
-use crate::bzimage::BzImage;
 use crate::copy::{self, FileError, FullReads};
-use crate::elf::ElfImage;
-use crate::image::KernelImage;
-use crate::image_error::ImageError;
-use crate::plan::BootPlan;
-use crate::{pvh, zero_page};
+use crate::platform::x86_64::bzimage::BzImage;
+use crate::platform::x86_64::elf::ElfImage;
+use crate::platform::x86_64::image::KernelImage;
+use crate::platform::x86_64::image_error::ImageError;
+use crate::platform::x86_64::plan::BootPlan;
+use crate::platform::x86_64::{pvh, zero_page};
 
 /// Errors from writing guest memory. What has been written remains.
 #[derive(Debug, thiserror::Error)]

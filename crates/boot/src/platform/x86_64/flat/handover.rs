@@ -8,9 +8,9 @@ use vmm_arch::layout;
 use vmm_memory::PAGE_LEN;
 
 use crate::cmdline;
-use crate::flat::error::FlatPlanError;
-use crate::flat::handover_room::{MAP_ENTRY_LEN, MAX_MODULES, MAX_STRINGS_LEN};
-use crate::flat::spec::ModuleSpec;
+use crate::platform::x86_64::flat::error::FlatPlanError;
+use crate::platform::x86_64::flat::handover_room::{MAP_ENTRY_LEN, MAX_MODULES, MAX_STRINGS_LEN};
+use crate::platform::x86_64::flat::spec::ModuleSpec;
 
 /// Value of EAX at the kernel's entry.
 pub(crate) const MAGIC: u32 = 0x2bad_b002;

@@ -6,10 +6,10 @@ use std::ops::Range;
 use vmm_arch::flat::{Mode, Start, Tables};
 
 use crate::elf_format::Segment;
-use crate::flat::elf::FlatElf;
-use crate::flat::error::Hex;
-use crate::flat::place::RESET_VECTOR_IN_IMAGE;
-use crate::flat::plan::FlatPlan;
+use crate::platform::x86_64::flat::elf::FlatElf;
+use crate::platform::x86_64::flat::error::Hex;
+use crate::platform::x86_64::flat::place::RESET_VECTOR_IN_IMAGE;
+use crate::platform::x86_64::flat::plan::FlatPlan;
 use crate::reader::Reader;
 
 /// Length of `add [bx+si], al`, the instruction that zeros encode.
@@ -135,10 +135,10 @@ mod tests {
     use vmm_memory::GuestRam;
 
     use super::*;
-    use crate::flat::load::FlatLoadError;
-    use crate::flat::spec::FlatSpec;
-    use crate::flat::spec::TableSource;
-    use crate::flat::testing::{inspected, spec};
+    use crate::platform::x86_64::flat::load::FlatLoadError;
+    use crate::platform::x86_64::flat::spec::FlatSpec;
+    use crate::platform::x86_64::flat::spec::TableSource;
+    use crate::platform::x86_64::flat::testing::{inspected, spec};
 
     /// A plan for `image` in reset mode with 1 MiB of RAM.
     fn reset_plan(image: &[u8], load_address: Option<u64>) -> FlatPlan {

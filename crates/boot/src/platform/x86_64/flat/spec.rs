@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vmm_arch::flat::Mode;
 
-use crate::flat::image::FlatImage;
+use crate::platform::x86_64::flat::image::FlatImage;
 
 /// What to start, how, and on which RAM.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use std::io::{Read, Seek};
 
 use vmm_arch::flat::Mode;
 
-use crate::bzimage;
 use crate::elf_header;
-use crate::flat::elf::{self, FlatElf};
-use crate::flat::image_error::FlatImageError;
-use crate::flat::multiboot::{self, MultibootImage};
+use crate::platform::x86_64::bzimage;
+use crate::platform::x86_64::flat::elf::{self, FlatElf};
+use crate::platform::x86_64::flat::image_error::FlatImageError;
+use crate::platform::x86_64::flat::multiboot::{self, MultibootImage};
 use crate::reader::Reader;
 
 /// A flat image whose headers, if it has any, are consistent with each other and with the file's length.
@@ -85,7 +85,7 @@ impl fmt::Display for FlatImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flat::testing::{complaint, inspected};
+    use crate::platform::x86_64::flat::testing::{complaint, inspected};
     use crate::testing::bzimage;
 
     #[test]

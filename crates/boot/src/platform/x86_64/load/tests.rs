@@ -7,7 +7,7 @@ use vmm_memory::GuestRam;
 use super::*;
 use vmm_arch::e820::{E820Entry, E820Kind};
 
-use crate::plan::{BootLayout, BootSpec};
+use crate::platform::x86_64::plan::{BootLayout, BootSpec};
 use crate::testing::{Part, ShortReads, bzimage, elf, inspected, patched, vmlinux};
 
 const RAM_LEN: u64 = 8 << 20;
