@@ -8,10 +8,7 @@ use vmm_vcpu::{Crash, CrashCause};
 
 use crate::Mismatch;
 use crate::doctor::{SOFTWARE_KVM, has_hardware_virtualization};
-
-/// Where the code segment starts after a reset (Intel SDM volume 3, table 10-1): in the ROM, which no guest of
-/// ours has.
-const RESET_CS_BASE: u64 = 0xffff_0000;
+use crate::platform;
 
 /// Exit code for a guest that crashed, panicked, or isn't as expected.
 const GUEST_FAILED: u8 = 5;
@@ -148,10 +145,8 @@ fn fmt_time_is_up(late: &Late, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn fmt_crash(crash: &Crash, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "the guest crashed: {}\n{}", crash.cause, crash.report)?;
-    if crash.cause == CrashCause::TripleFault && crash.report.sregs.cs.base == RESET_CS_BASE {
-        f.write_str(
-            "\nKVM has reset the registers, as it does on AMD processors: these are not the guest's",
-        )?;
+    if let Some(note) = platform::crash_note(crash) {
+        write!(f, "\n{note}")?;
     }
     // Without an instruction there is none that a better KVM could run.
     let has_instruction =
@@ -186,7 +181,7 @@ mod tests {
     #[test]
     fn triple_fault_with_reset_registers_says_that_they_are_not_the_guests() {
         let mut report = vmm_kvm::VcpuReport::default();
-        report.sregs.cs.base = RESET_CS_BASE;
+        report.sregs.cs.base = 0xffff_0000;
         let crash = Crash { cause: CrashCause::TripleFault, report };
         let text = Ending::Crashed(Box::new(crash)).to_string();
         assert!(text.starts_with("the guest crashed: triple fault\nrip 0000000000000000"), "{text}");

@@ -3,10 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use vmm_arch::topology::Topology;
 use vmm_boot::{FlatContentsError, FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 use vmm_memory::vm_memory::GuestMemoryError;
 
+use crate::platform::HostCpuError;
 use crate::{DeviceKind, OpenError};
 
 /// What went wrong, in words that name the thing.
@@ -48,12 +48,6 @@ pub enum Error {
         /// What is wrong with it, and what to write instead.
         problem: String,
     },
-    /// The host hasn't got the CPU features that the guest is to have.
-    #[error(
-        "cpus.features: {0}; choose a lower baseline, remove what is missing (\"-{first}\"), or use another host",
-        first = .0.names.first().copied().unwrap_or_default()
-    )]
-    HostFeatures(vmm_arch::cpuid::MissingFeatures),
     /// A device is of no kind that there is.
     #[error("devices[{index}].type: unknown device \"{name}\", {hint}")]
     UnknownDevice {
@@ -200,19 +194,9 @@ pub enum Error {
         /// What there is.
         max: usize,
     },
-    /// The host's KVM has no APIC ids so high.
-    #[error(
-        "cpus: {topology} need APIC ids up to {last}, but this host's KVM has them up to {max}; ask for fewer processors, or \
-         for cores and threads by powers of two"
-    )]
-    HostApicIds {
-        /// What the config asks for.
-        topology: Topology,
-        /// The highest id of it.
-        last: u32,
-        /// The highest that there is.
-        max: u32,
-    },
+    /// The host can't give what the guest is to have of a processor.
+    #[error(transparent)]
+    HostCpu(#[from] HostCpuError),
     /// A vCPU's thread can't run where it should.
     #[error("cpus.affinity[{index}]: this process can't run on CPU {cpu} of the host, only on {allowed}")]
     HostAffinity {
@@ -222,19 +206,6 @@ pub enum Error {
         cpu: usize,
         /// What there is, as ranges.
         allowed: String,
-    },
-    /// The host's KVM doesn't have the processor's mode that the guest starts in.
-    #[error(
-        "this host's KVM doesn't enter the mode that the guest starts in: it takes {register} {asked:#x} as {taken:#x} (a \
-         software KVM has no paging but in long mode); use another host or another mode"
-    )]
-    HostMode {
-        /// Which register shows it.
-        register: &'static str,
-        /// What it was set to.
-        asked: u64,
-        /// What it is.
-        taken: u64,
     },
     /// The host has no room for the guest's memory.
     #[error(transparent)]
@@ -290,7 +261,7 @@ impl Error {
     pub fn field(&self) -> Option<String> {
         Some(match self {
             Self::CpuFeatures { field, .. } => field.clone(),
-            Self::HostFeatures(_) => "cpus.features".to_owned(),
+            Self::HostCpu(error) => error.field()?.to_owned(),
             Self::UnknownDevice { index, .. } => format!("devices[{index}].type"),
             Self::OpenDevice { index, source } => {
                 let dot = if source.field.is_empty() { "" } else { "." };
@@ -321,7 +292,7 @@ impl Error {
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
             Self::PortTaken { .. } | Self::PortOfKvm { .. } => Blame::Config,
             Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
-            Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostMode { .. } | Self::Memory(_) => {
+            Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostCpu(_) | Self::Memory(_) => {
                 Blame::Host
             }
             Self::StdioTaken { .. } | Self::ClaimedTwice { .. } => Blame::Config,
@@ -332,7 +303,7 @@ impl Error {
                 vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
-            Self::HostApicIds { .. } | Self::HostAffinity { .. } | Self::HostFeatures(_) => Blame::Host,
+            Self::HostAffinity { .. } => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

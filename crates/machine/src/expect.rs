@@ -7,6 +7,8 @@ use vmm_kvm::VcpuReport;
 use vmm_memory::Memory;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
+use crate::platform;
+
 /// Something that isn't as expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
@@ -27,7 +29,6 @@ impl fmt::Display for Mismatch {
 
 /// All that isn't as expected. Memory that isn't there was refused by the plan.
 pub(crate) fn mismatches(expect: &Expect, report: &VcpuReport, memory: &Memory) -> Vec<Mismatch> {
-    let rax = expect.rax.map(|word| ("rax".to_owned(), report.regs.rax, word.get()));
     let in_memory = expect.memory.iter().map(|expected| {
         let gpa = expected.address.get();
         let (len, value) = (len(expected.value), word(expected.value));
@@ -36,7 +37,8 @@ pub(crate) fn mismatches(expect: &Expect, report: &VcpuReport, memory: &Memory) 
         debug_assert!(read.is_ok(), "the plan checked {gpa:#x}");
         (format!("the u{} at {gpa:#x}", 8 * len), u64::from_le_bytes(bytes), value)
     });
-    rax.into_iter()
+    platform::expected_registers(expect, report)
+        .into_iter()
         .chain(in_memory)
         .filter(|(_, found, expected)| found != expected)
         .map(|(what, found, expected)| Mismatch { what, found, expected })

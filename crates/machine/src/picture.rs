@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use vmm_arch::e820::E820Kind;
 use vmm_arch::layout;
 
 use crate::Plan;
-use crate::guest::GuestPlan;
+use crate::platform;
 
 /// Sizes in pixels of the SVG's own grid.
 const ROW_HEIGHT: usize = 30;
@@ -15,10 +14,6 @@ const TOP: usize = 40;
 const BOX_LEFT: usize = 130;
 const BOX_WIDTH: usize = 300;
 const WIDTH: usize = BOX_LEFT + BOX_WIDTH + 20;
-
-/// KVM's own pages and the registers that it emulates: a page each, but three for the task state segment.
-const PAGE_LEN: u64 = 0x1000;
-const TSS_LEN: u64 = 3 * PAGE_LEN;
 
 /// What a stretch of guest-physical addresses is, the weightiest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,39 +100,17 @@ impl Plan {
 
     /// All that there is, one over the other.
     fn stretches(&self) -> Vec<Row> {
-        let row = |start, len, kind, label| Row { range: start..start + len, kind, label };
+        let row = |(label, range), kind| Row { range, kind, label };
         let end = self.ram.last().map_or(0, |range| range.end).max(layout::MMIO_GAP.end);
-        let mut all = vec![
-            row(0, end, Kind::Nothing, ""),
-            row(layout::KVM_IDENTITY_MAP, PAGE_LEN, Kind::Kvm, "KVM identity map"),
-            row(layout::KVM_TSS, TSS_LEN, Kind::Kvm, "KVM task state segment"),
-        ];
-        if self.irqchip {
-            all.push(row(layout::IOAPIC, PAGE_LEN, Kind::Kvm, "IO-APIC (KVM)"));
-            all.push(row(layout::LOCAL_APIC, PAGE_LEN, Kind::Kvm, "local APICs (KVM)"));
-        }
-        all.extend(self.ram.iter().map(|range| Row { range: range.clone(), kind: Kind::Ram, label: "RAM" }));
-        let (e820, placements, alias) = match &self.boot {
-            GuestPlan::Linux(plan) => (plan.e820(), plan.placements(), None),
-            GuestPlan::Flat(plan) => (&[][..], plan.placements(), plan.alias()),
-        };
-        let reserved = e820.iter().filter(|entry| entry.kind == E820Kind::Reserved);
-        all.extend(reserved.map(|entry| row(entry.addr, entry.len, Kind::Reserved, "reserved")));
-        all.extend(placements.into_iter().map(|placed| Row {
-            range: placed.range,
-            kind: Kind::Placed,
-            label: placed.what,
-        }));
-        let tables = self.acpi.iter().flat_map(vmm_acpi::Tables::iter);
-        all.extend(tables.map(|table| row(table.gpa, table.bytes.len() as u64, Kind::Placed, table.name)));
-        all.extend(self.mp_table.iter().map(|table| Row {
-            range: table.range(),
-            kind: Kind::Placed,
-            label: "MP table",
-        }));
-        all.extend(alias.map(|alias| {
+        let mut all = vec![row(("", 0..end), Kind::Nothing)];
+        all.extend(platform::emulated_ranges(self.irqchip).into_iter().map(|range| row(range, Kind::Kvm)));
+        all.extend(self.ram.iter().map(|range| row(("RAM", range.clone()), Kind::Ram)));
+        all.extend(self.boot.reserved().into_iter().map(|range| row(("reserved", range), Kind::Reserved)));
+        let placed = self.boot.placements().into_iter().map(|placed| (placed.what, placed.range));
+        all.extend(placed.chain(self.tables.ranges()).map(|range| row(range, Kind::Placed)));
+        all.extend(self.boot.alias().map(|alias| {
             let len = alias.source.end - alias.source.start;
-            row(alias.gpa, len, Kind::Placed, "the image's last 64 KiB again")
+            row(("the image's last 64 KiB again", alias.gpa..alias.gpa + len), Kind::Placed)
         }));
         all
     }

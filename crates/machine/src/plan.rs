@@ -3,30 +3,19 @@
 use std::fmt;
 use std::ops::Range;
 
-use vmm_acpi::Tables;
-use vmm_arch::cpuid::FeaturePolicy;
 use vmm_arch::layout;
-use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
 use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
 use vmm_memory::Backing;
 use vmm_virtio::HostEnd;
 
 use crate::device_kind::DeviceKind;
-use crate::guest::GuestPlan;
+use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan};
 use crate::ram::Ram;
-use crate::ranges::Ranges;
-use crate::{Affinity, Error, Inputs, VirtioPlan, acpi, expect, features, mptable, virtio};
+use crate::{Affinity, Error, Inputs, VirtioPlan, expect, virtio};
 
 /// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
 const DEBUG_EXIT_PORTS: u64 = 4;
-/// Ports that KVM answers itself on a machine with interrupt controllers; an access there never leaves the guest.
-const KVM_PORTS: [(&str, Range<u64>); 4] = [
-    ("interrupt controller", 0x20..0x22),
-    ("timer", 0x40..0x44),
-    ("interrupt controller", 0xa0..0xa2),
-    ("interrupt controllers' trigger modes", 0x4d0..0x4d2),
-];
 /// The last port.
 const LAST_PORT: u64 = 0xffff;
 
@@ -47,10 +36,8 @@ pub struct Plan {
     pub boot: GuestPlan,
     /// Whether KVM emulates interrupt controllers, timer and local APICs.
     pub irqchip: bool,
-    /// The ACPI tables, for a kernel that follows a boot protocol on a machine with interrupt controllers.
-    pub acpi: Option<Tables>,
-    /// What kernels without ACPI read instead, where there are ACPI tables that leave room for it.
-    pub mp_table: Option<MpTable>,
+    /// What a kernel is told of the machine by tables, as firmware would leave them.
+    pub tables: FirmwareTables,
     /// The devices of ours on the port bus, in ascending order of port.
     pub devices: Vec<Device>,
     /// The virtio devices, in the order of the config.
@@ -89,11 +76,10 @@ impl Plan {
             check_expectations(expect, &ram)?;
         }
         let topology = topology(&config.cpus)?;
-        // A flat image knows its machine, and brings no interpreter for tables.
-        let has_acpi = config.irqchip && matches!(boot, GuestPlan::Linux(_));
-        let acpi = has_acpi.then(|| acpi::tables(topology, in_acpi)).transpose()?;
-        let mp_table = acpi.as_ref().and_then(|acpi| mptable::table(topology, acpi));
-        if has_acpi && mp_table.is_none() {
+        let has_acpi = config.irqchip && boot.reads_firmware_tables();
+        let tables =
+            has_acpi.then(|| FirmwareTables::new(topology, in_acpi)).transpose()?.unwrap_or_default();
+        if has_acpi && !tables.serve_without_acpi() {
             virtio::check_without_mp_table(in_cmdline, topology.count())?;
         }
         Ok(Self {
@@ -101,11 +87,10 @@ impl Plan {
             backing: if config.memory.shared { Backing::Shared } else { Backing::Private },
             topology,
             affinity: config.cpus.affinity.iter().map(Affinity::new).collect(),
-            features: features::policy(&config.cpus.features, topology)?,
+            features: platform::feature_policy(&config.cpus.features, topology)?,
             boot,
             irqchip: config.irqchip,
-            acpi,
-            mp_table,
+            tables,
             devices: devices(config, has_acpi)?,
             virtio,
             serial: config.serial.clone(),
@@ -121,9 +106,8 @@ impl Plan {
             write!(f, ", {}", self.topology)?;
         }
         writeln!(f)?;
-        if self.topology.last_apic_id() != count - 1 {
-            let ids = (0..count).map(|index| self.topology.apic_id(index) as usize);
-            writeln!(f, "  APIC ids {}", Ranges::of(ids))?;
+        if let Some(ids) = platform::shown_vcpu_ids(self.topology) {
+            writeln!(f, "  {ids}")?;
         }
         for (index, affinity) in self.affinity.iter().enumerate() {
             writeln!(f, "  vcpu{index} on host CPUs {affinity}")?;
@@ -181,7 +165,9 @@ fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
             return Err(Error::PortsPastEnd { index, start, count });
         }
         let overlaps = |other: &Range<u64>| other.start < ports.end && ports.start < other.end;
-        if let Some((by, ports)) = KVM_PORTS.iter().find(|(_, kvm)| config.irqchip && overlaps(kvm)) {
+        if let Some((by, ports)) =
+            platform::EMULATED_PORTS.iter().find(|(_, kvm)| config.irqchip && overlaps(kvm))
+        {
             return Err(Error::PortOfKvm { index, port: start, by, ports: ports.clone() });
         }
         let other = devices.iter().find(|other| overlaps(&other.ports));
@@ -215,24 +201,8 @@ impl fmt::Display for Plan {
             writeln!(f, "  slot {slot}  {:#011x}..{:#011x}", range.start, range.end)?;
         }
         write!(f, "{}", self.boot)?;
-        if let Some(acpi) = &self.acpi {
-            writeln!(f, "acpi tables:")?;
-            for table in acpi.iter() {
-                let end = table.gpa + table.bytes.len() as u64;
-                writeln!(f, "  {:#011x}..{end:#011x} {}", table.gpa, table.name)?;
-            }
-        }
-        if let Some(table) = &self.mp_table {
-            let range = table.range();
-            writeln!(f, "mp table: {:#011x}..{:#011x}", range.start, range.end)?;
-        }
+        write!(f, "{}", self.tables)?;
         writeln!(f, "devices:")?;
-        let mut kvm =
-            vec![("KVM identity map", layout::KVM_IDENTITY_MAP), ("KVM task state segment", layout::KVM_TSS)];
-        if self.irqchip {
-            kvm.push(("IO-APIC (KVM)", layout::IOAPIC));
-            kvm.push(("local APICs (KVM)", layout::LOCAL_APIC));
-        }
         for Device { kind, ports, gsi } in &self.devices {
             write!(f, "  ports {:#05x}..{:#05x}  {kind}", ports.start, ports.end)?;
             writeln!(f, "{}", gsi.map(|gsi| format!(", gsi {gsi}")).unwrap_or_default())?;
@@ -240,8 +210,8 @@ impl fmt::Display for Plan {
         for device in &self.virtio {
             writeln!(f, "  mmio  {device}")?;
         }
-        for (name, gpa) in kvm {
-            writeln!(f, "  mmio  {gpa:#011x}      {name}")?;
+        for (name, range) in platform::emulated_ranges(self.irqchip) {
+            writeln!(f, "  mmio  {:#011x}      {name}", range.start)?;
         }
         writeln!(f, "serial: {}", printable(&self.serial.to_string()))
     }

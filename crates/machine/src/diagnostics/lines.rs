@@ -10,6 +10,8 @@ use vmm_devices::Output;
 use vmm_kvm::VcpuReport;
 use vmm_vcpu::{Flow, Steps, Summary, Trace, TracedExit};
 
+use crate::platform;
+
 /// Writes lines into the queue to standard error.
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -39,23 +41,7 @@ impl Lines {
 
 impl Steps for Lines {
     fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible> {
-        let code: Vec<String> = report.code.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let r = &report.regs;
-        self.say(format_args!(
-            "step {step}: cs {:04x} ip {:#x} [{}] ax {:x} bx {:x} cx {:x} dx {:x} si {:x} di {:x} bp {:x} sp {:x} flags {:x}",
-            report.sregs.cs.selector,
-            r.rip,
-            code.join(" "),
-            r.rax,
-            r.rbx,
-            r.rcx,
-            r.rdx,
-            r.rsi,
-            r.rdi,
-            r.rbp,
-            r.rsp,
-            r.rflags
-        ))
+        self.say(format_args!("{}", platform::shown_step(step, report)))
     }
 
     fn is_holding(&mut self) -> bool {

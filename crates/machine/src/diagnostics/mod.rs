@@ -22,7 +22,7 @@ use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 pub use report::ExitReport;
 pub(crate) use stream::Stream;
 
-use crate::handler::BusHandler;
+use crate::platform::BusHandler;
 use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
 use report::StatisticsFiles;

@@ -1,14 +1,18 @@
 //! What the machine starts with: a kernel by its protocol, or a flat image.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use vmm_arch::boot;
+use vmm_arch::e820::E820Kind;
 use vmm_arch::flat::Mode;
 use vmm_boot::{
-    BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, ModuleSpec, SourceFile, TableSource,
+    Alias, BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, ModuleSpec, Placement, SourceFile,
+    TableSource,
 };
 use vmm_config::{Boot, CommandLine, FlatBoot, FlatFormat, FlatMode, LinuxBoot, Protocol};
+use vmm_kvm::Vm;
 use vmm_kvm::kvm_bindings::{kvm_regs, kvm_sregs};
 use vmm_memory::GuestRam;
 
@@ -49,6 +53,43 @@ impl GuestPlan {
                 plan.load(ram.memory(), image.file(), modules).map_err(Error::LoadFlat)
             }
             _ => Err(Error::OtherInputs),
+        }
+    }
+
+    /// Gives the guest its memory. After the load: until the guest runs, KVM needn't follow the changes of the mappings.
+    pub(crate) fn add_memory(&self, vm: &Vm, ram: &GuestRam) -> Result<(), Error> {
+        vm.add_memory(ram)?;
+        if let Some(alias) = self.alias() {
+            vm.add_read_only_alias(ram, alias.source, alias.gpa)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the guest looks for firmware's tables. A flat image knows its machine, and brings no interpreter for them.
+    pub(crate) fn reads_firmware_tables(&self) -> bool {
+        matches!(self, Self::Linux(_))
+    }
+
+    /// What is written into memory.
+    pub(crate) fn placements(&self) -> Vec<Placement> {
+        match self {
+            Self::Linux(plan) => plan.placements(),
+            Self::Flat(plan) => plan.placements(),
+        }
+    }
+
+    /// What the memory map of a kernel says is reserved.
+    pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
+        let Self::Linux(plan) = self else { return Vec::new() };
+        let reserved = plan.e820().iter().filter(|entry| entry.kind == E820Kind::Reserved);
+        reserved.map(|entry| entry.addr..entry.addr + entry.len).collect()
+    }
+
+    /// A part of RAM that the guest sees once more.
+    pub(crate) fn alias(&self) -> Option<Alias> {
+        match self {
+            Self::Linux(_) => None,
+            Self::Flat(plan) => plan.alias(),
         }
     }
 

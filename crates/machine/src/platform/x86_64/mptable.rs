@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::acpi;
+    use crate::platform::x86_64::acpi;
 
     fn table_of(topology: Topology) -> Option<MpTable> {
         table(topology, &acpi::tables(topology, &[]).unwrap())

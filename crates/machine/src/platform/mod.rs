@@ -1,0 +1,12 @@
+//! What depends on the processor's architecture: how a guest is entered, what it is told of its machine, what KVM emulates for it.
+//! Another architecture is another module beside the one that is here, with the same names.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{BusHandler, FirmwareTables, GuestPlan, HostCpuError};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{
+    EMULATED_PORTS, FeaturePolicy, check_vcpu_ids, crash_note, create_vcpus, create_vm, emulated_ranges,
+    expected_registers, feature_policy, shown_step, shown_vcpu_ids,
+};

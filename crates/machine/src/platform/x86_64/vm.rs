@@ -1,0 +1,19 @@
+//! The VM.
+
+use vmm_arch::layout;
+use vmm_kvm::{Kvm, Vm};
+
+use crate::{Error, Plan};
+
+/// The VM, with what KVM emulates of its chipset.
+pub(crate) fn create_vm(plan: &Plan, kvm: &Kvm) -> Result<Vm, Error> {
+    let vm = kvm.create_vm()?;
+    vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
+    if plan.irqchip {
+        vm.create_irqchip_and_pit()?;
+    }
+    if plan.topology.needs_x2apic() {
+        vm.enable_x2apic_ids()?;
+    }
+    Ok(vm)
+}
