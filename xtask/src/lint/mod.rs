@@ -8,6 +8,7 @@ mod layers;
 mod length;
 mod lint_levels;
 mod names;
+mod platform;
 mod rules;
 mod sources;
 mod unsafe_code;
@@ -21,10 +22,11 @@ use crate::failure::Failure;
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// The quick ones first.
-const CHECKS: [(&str, Check); 13] = [
+const CHECKS: [(&str, Check); 14] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
+    ("platform", platform::check),
     ("circles", circles::check),
     ("names", names::check),
     ("file length", length::check),
