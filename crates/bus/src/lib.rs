@@ -5,6 +5,7 @@
 //! - [`Bus`] maps addresses to devices. Each map is immutable once published, and is replaced as a whole. A
 //!   vCPU keeps a [`BusView`] of its own, so a lookup takes no lock.
 //! - [`IrqLine`] is an interrupt line: an eventfd whose listener is usually a KVM irqfd.
+//! - [`Output`] is a bounded queue of bytes from a device to the host, with back-pressure.
 //!
 //! Ports and MMIO have separate buses. The crate depends neither on KVM nor on any device.
 //!
@@ -38,7 +39,9 @@
 mod device;
 mod irq;
 mod map;
+mod output;
 
 pub use device::{BusDevice, Outcome, SystemEvent};
 pub use irq::IrqLine;
 pub use map::{Bus, BusView, Error};
+pub use output::{Output, Overflow, Taken};

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_bus::{BusDevice, Outcome};
-
-use crate::Output;
+use vmm_bus::{BusDevice, Outcome, Output};
 
 /// What the port reads as, by which a guest finds it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
 const PRESENT: u8 = 0xe9;

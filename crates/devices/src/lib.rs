@@ -3,7 +3,7 @@
 //!
 //! Each is a [`BusDevice`](vmm_bus::BusDevice). A device knows its registers, its interrupt line and its
 //! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
-//! and [`Output::take`], when the eventfds say so.
+//! and [`Output::take`](vmm_bus::Output::take), when the eventfds say so.
 //!
 //! ```
 //! use vmm_bus::{BusDevice, IrqLine, Outcome};
@@ -29,7 +29,6 @@
 mod debug_console;
 mod debug_exit;
 mod i8042;
-mod output;
 mod pm;
 mod pseudo_serial;
 mod pvpanic;
@@ -39,7 +38,6 @@ mod uart;
 pub use debug_console::DebugConsole;
 pub use debug_exit::DebugExit;
 pub use i8042::I8042;
-pub use output::{Output, Overflow, Taken};
 pub use pm::PowerManagement;
 pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;

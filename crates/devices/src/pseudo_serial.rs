@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_bus::{BusDevice, Outcome};
-
-use crate::Output;
+use vmm_bus::{BusDevice, Outcome, Output};
 
 /// A port that sends each byte written to it, at once, and knows nothing else: what the first exercises in writing a monitor
 /// call a serial port. It reads as nobody: all ones. Give it one port.

@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
-use vmm_bus::{BusDevice, IrqLine, Outcome};
+use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-use crate::Output;
 
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. With bit 7 of
 /// the line control register set, the divisor's high byte is there instead.

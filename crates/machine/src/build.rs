@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::debug;
-use vmm_bus::{Bus, BusDevice, IrqLine, SystemEvent};
+use vmm_bus::{Bus, BusDevice, IrqLine, Output, SystemEvent};
 use vmm_devices::{
-    DebugConsole, DebugExit, I8042, Output, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
+    DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
 };
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;

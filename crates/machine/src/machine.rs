@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::debug;
-use vmm_bus::SystemEvent;
+use vmm_bus::{Output, SystemEvent};
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
-use vmm_devices::{Output, PowerManagement};
+use vmm_devices::PowerManagement;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};

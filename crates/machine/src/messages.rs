@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use vmm_devices::{Output, Overflow};
+use vmm_bus::{Output, Overflow};
 
 use crate::fd::{Direction, HostFd};
 use crate::output_file::LogFile;
@@ -206,7 +206,7 @@ impl Messages {
 
     /// Whether all lines are written, or nobody wants them.
     pub(crate) fn is_drained(&self) -> bool {
-        self.0.is_gone.load(Ordering::Relaxed) || self.0.queue.is_empty()
+        self.0.is_gone.load(Ordering::Relaxed) || self.0.queue.is_drained()
     }
 
     /// The queue, for lines of a trace.

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 
+use vmm_bus::{Output, Overflow};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::ConfigSpace;
 
 mod bell;
 mod input;
-mod output;
 
 use bell::bell;
 use input::Input;
-use output::Output;
 
 /// What the user wants at the host's end of a line. It prints as the program's `--serial` is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +65,11 @@ pub struct TerminalSize {
 /// # Errors
 /// The host is out of descriptors.
 pub fn port(end: HostEnd) -> io::Result<(DevicePort, HostPort)> {
+    let output = Output::new()?;
+    // Nobody has written anything yet, so nobody waits.
+    let _ = output.set_overflow(Overflow::DropOldest);
     let shared = Arc::new(Shared {
-        output: Output::new()?,
+        output,
         input: Input::new()?,
         bell: bell()?,
         size: ConfigSpace::read_only(SizeBytes::default()),
@@ -195,21 +197,22 @@ impl HostPort {
 
     /// Moves the oldest output into `into`, and returns how many bytes that were.
     pub fn take(&self, into: &mut [u8]) -> usize {
-        let (len, has_room) = self.shared.output.take(into);
-        if has_room {
+        let taken = self.shared.output.take(into);
+        if taken.wake {
             self.shared.ring();
         }
-        len
+        taken.len
     }
 
     /// Somebody reads from now on: the guest waits instead of losing something.
     pub fn reader_came(&self) {
-        self.shared.output.reader_came();
+        // Nobody who waits is to be woken: there is no more room than before.
+        let _ = self.shared.output.set_overflow(Overflow::Hold);
     }
 
     /// Nobody reads: the guest goes on, and the newest 64 KiB are kept.
     pub fn reader_left(&self) {
-        if self.shared.output.reader_left() {
+        if self.shared.output.set_overflow(Overflow::DropOldest) {
             self.shared.ring();
         }
     }
@@ -226,7 +229,7 @@ impl HostPort {
 
     /// Says something about the guest, between what it says; as much as there is room for.
     pub fn say(&self, text: &[u8]) {
-        self.shared.output.say(text);
+        self.shared.output.push_what_fits(text);
     }
 
     /// Bytes that [`send`](Self::send) would take now. If 0, [`wants_input`](Self::wants_input) tells when it's worth

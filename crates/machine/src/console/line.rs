@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vmm_devices::{Overflow, Taken, Uart};
+use vmm_bus::{Overflow, Taken};
+use vmm_devices::Uart;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{HostPort, TerminalSize};
 
@@ -58,7 +59,7 @@ impl Line for Arc<Uart> {
     }
 
     fn is_drained(&self) -> bool {
-        self.output().is_empty()
+        self.output().is_drained()
     }
 
     fn lost(&self) -> u64 {

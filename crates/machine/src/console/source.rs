@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::io::ioctl_fionread;
 use tracing::{error, info, warn};
-use vmm_devices::Overflow;
+use vmm_bus::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
 
 use super::departed::Departed;

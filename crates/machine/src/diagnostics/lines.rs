@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use vmm_bus::Outcome;
-use vmm_devices::Output;
+use vmm_bus::Output;
 use vmm_kvm::VcpuReport;
 use vmm_vcpu::{Flow, Steps, Summary, Trace, TracedExit};
 

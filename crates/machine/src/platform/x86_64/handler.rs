@@ -73,8 +73,8 @@ impl<C> ExitHandler<C> for BusHandler {
 mod tests {
     use std::sync::Arc;
 
-    use vmm_bus::Bus;
-    use vmm_devices::{DebugConsole, Output};
+    use vmm_bus::{Bus, Output};
+    use vmm_devices::DebugConsole;
 
     use super::*;
 
