@@ -6,6 +6,7 @@ mod bare;
 mod descriptors;
 mod finish;
 mod inputs;
+mod kinds;
 mod log;
 mod panics;
 mod prepare;
@@ -21,11 +22,11 @@ use clap::Parser;
 use vmm_hostio::terminal;
 use vmm_machine::doctor::Host;
 use vmm_machine::{Ending, Offloaded, Start, Supervisor, outlive_file_limits};
-use vmm_virtio_devices::KINDS;
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
 use crate::finish::{Failure, Finished};
+use crate::kinds::KINDS;
 use crate::prepare::{Opened, Prepared, ReadConfig};
 use crate::streams::Streams;
 
@@ -120,7 +121,8 @@ fn boot(
 
 /// Of a config file with every kind of device.
 fn schema() -> serde_json::Value {
-    vmm_config::schema_with(KINDS.iter().map(|kind| (kind.name, kind.schema)))
+    let listed = KINDS.legacy().filter_map(|kind| Some((kind.listed_as()?, kind.schema)));
+    vmm_config::schema_with(listed.chain(KINDS.virtio().map(|kind| (kind.name, kind.schema))))
 }
 
 fn doctor() -> Result<Finished, Failure> {

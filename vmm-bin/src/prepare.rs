@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use vmm_config::{Config, ConfigFile, FlagFields};
 use vmm_machine::{ConfigInUse, Inputs, Messages, MetricsFile, OutputCheck, Plan, Progress, StreamsInUse};
-use vmm_virtio_devices::KINDS;
 
 use crate::args::Args;
 use crate::descriptors::{self, Inherited};
 use crate::finish::{Failure, Origin};
+use crate::kinds::KINDS;
 use crate::streams::Streams;
 use crate::{inputs, log};
 
@@ -38,7 +38,7 @@ impl ReadConfig {
     /// What would be built of it, as text. Nothing of the host is changed.
     pub(crate) fn check(&self, args: &Args, streams: &Streams) -> Result<String, Failure> {
         let Self { config, .. } = self;
-        let mut inputs = Inputs::look(config, KINDS)?;
+        let mut inputs = Inputs::look(config, &KINDS)?;
         streams.protect([]);
         let outputs = check_outputs(args, config, &inputs)?;
         let plan = Plan::new(config, &mut inputs)?;
@@ -88,7 +88,7 @@ impl Prepared {
 impl Opened {
     fn new(args: &Args, config: &Config, streams: &Streams) -> Result<Self, Failure> {
         descriptors::raise_limit();
-        let mut inputs = Inputs::open(config, KINDS)?;
+        let mut inputs = Inputs::open(config, &KINDS)?;
         // What only the devices know is locked now, such as the files below an image.
         streams.protect([]);
         let outputs = check_outputs(args, config, &inputs)?;

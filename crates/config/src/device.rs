@@ -40,7 +40,8 @@ pub enum Device {
         /// Its port.
         port: Port,
     },
-    /// A virtio device.
+    /// A device of a kind that only the machine's tables have: a virtio device, or a legacy device beyond these three, which have
+    /// flags and are known here for that.
     #[serde(untagged)]
     #[schemars(skip)]
     Virtio(VirtioSection),
@@ -57,8 +58,24 @@ impl Device {
         }
     }
 
-    /// The kinds that every machine knows.
-    pub const KINDS: [&'static str; 3] = Kind::NAMES;
+    /// What the device is called. `None` for those that are known here by their ports alone.
+    pub const fn id(&self) -> Option<&DeviceId> {
+        match self {
+            Device::DebugConsole { .. } | Device::DebugExit { .. } | Device::PseudoSerial { .. } => None,
+            Device::Virtio(section) => section.id.as_ref(),
+        }
+    }
+
+    /// What `type` says, and the device's fields beside it and `id`: what a table of kinds is asked for, and what the kind is
+    /// given.
+    pub fn kind_and_fields(&self) -> (String, Value) {
+        let mut fields =
+            serde_json::to_value(self).expect("names are strings, and no value is of its own making");
+        let object = fields.as_object_mut().expect("it is written as an object");
+        object.remove("id");
+        let kind = object.remove("type");
+        (kind.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(), fields)
+    }
 }
 
 /// Where Bochs has it, and QEMU's isa-debugcon by default.
@@ -104,7 +121,7 @@ impl<'de> Reader<'de> for DeviceReader {
             match name.as_str() {
                 "type" => section.kind = Some(members.next_value()?),
                 "id" => section.id = Some(members.next_value()?),
-                "port" => section.port = Some(members.next_value()?),
+                "port" if section.may_be_ours() => section.port = Some(members.next_value()?),
                 _ => {
                     let Unique(value) = members.next_value()?;
                     section.fields.insert(name, value);
@@ -129,7 +146,7 @@ impl DeviceSection {
         match name {
             "type" => self.kind.is_some(),
             "id" => self.id.is_some(),
-            "port" => self.port.is_some(),
+            "port" => self.port.is_some() || self.fields.contains_key("port"),
             other => self.fields.contains_key(other),
         }
     }
@@ -140,13 +157,14 @@ impl DeviceSection {
             return Err(ValueError::GivenTwice);
         }
         if !self.may_have(name) {
-            let hint = match self.kind {
-                Some(Kind::Virtio(_)) => "a virtio device has no port".to_owned(),
-                _ => hint(name, FIELDS),
-            };
-            return Err(ValueError::UnknownField { hint });
+            return Err(ValueError::UnknownField { hint: hint(name, FIELDS) });
         }
         Ok(())
+    }
+
+    /// Whether its port is an I/O port, as far as it is known yet.
+    fn may_be_ours(&self) -> bool {
+        !matches!(self.kind, Some(Kind::Virtio(_)))
     }
 
     /// Whether it may have a field of this name, as far as it is known yet.
@@ -154,7 +172,7 @@ impl DeviceSection {
         match &self.kind {
             _ if name == "type" => true,
             None => true,
-            Some(Kind::Virtio(_)) => name != "port",
+            Some(Kind::Virtio(_)) => true,
             Some(_) => name == "port",
         }
     }
@@ -166,24 +184,22 @@ const FIELDS: &[&str] = &["type", "port"];
 impl TryFrom<DeviceSection> for Device {
     type Error = ValueError;
 
-    fn try_from(section: DeviceSection) -> Result<Device, ValueError> {
+    fn try_from(mut section: DeviceSection) -> Result<Device, ValueError> {
         let kind = section.kind.ok_or_else(|| ValueError::Incomplete {
             missing: "\"type\"",
             give: "the kind of device, such as \"block\"".to_owned(),
         })?;
         // What came in front of the type.
         let early = section.fields.keys().map(String::as_str).chain(section.id.is_some().then_some("id"));
-        match (&kind, early.into_iter().next(), section.port) {
-            (Kind::Virtio(_), _, Some(_)) => {
-                return Err(ValueError::Unused {
-                    name: quote("port"),
-                    hint: "a virtio device has no port".to_owned(),
-                });
+        match (&kind, early.into_iter().next()) {
+            (Kind::Virtio(_), _) => {
+                let early = section.port.map(|port| ("port".to_owned(), port.to_string().into()));
+                section.fields.extend(early);
             }
-            (Kind::DebugConsole | Kind::DebugExit | Kind::PseudoSerial, Some(name), _) => {
+            (_, Some(name)) => {
                 return Err(ValueError::Unused { name: quote(name), hint: hint(name, FIELDS) });
             }
-            _ => {}
+            (_, None) => {}
         }
         Ok(match kind {
             Kind::DebugConsole => {
@@ -210,13 +226,8 @@ enum Kind {
     DebugConsole,
     DebugExit,
     PseudoSerial,
-    /// None of ours, so one of the machine's table, or a mistake; only the machine knows.
+    /// None of ours, so one of the machine's tables, or a mistake; only the machine knows.
     Virtio(String),
-}
-
-impl Kind {
-    /// In the order of the documentation.
-    const NAMES: [&'static str; 3] = ["debug-console", "debug-exit", "pseudo-serial"];
 }
 
 impl<'de> Deserialize<'de> for Kind {

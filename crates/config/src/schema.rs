@@ -12,8 +12,8 @@ pub fn schema() -> Value {
     generator().into_root_schema_for::<ConfigFile>().to_value()
 }
 
-/// [`schema`], with the kinds of virtio devices that a machine knows: for each what `type` says, and what gives the schema
-/// of its fields.
+/// [`schema`], with the kinds of devices that a machine knows: for each what `type` says, and what gives the schema of its
+/// fields. Those that it has already are left as they are.
 pub fn schema_with<'a>(
     kinds: impl IntoIterator<Item = (&'a str, fn(&mut SchemaGenerator) -> Schema)>,
 ) -> Value {
@@ -36,7 +36,9 @@ pub fn schema_with<'a>(
     });
     let variants: Vec<Value> = variants.collect();
     if let Value::Array(devices) = &mut schema["properties"]["devices"]["items"]["oneOf"] {
-        devices.extend(variants);
+        let of = |variant: &Value| variant["properties"]["type"]["const"].clone();
+        let known: Vec<Value> = devices.iter().map(of).collect();
+        devices.extend(variants.into_iter().filter(|variant| !known.contains(&of(variant))));
     }
     schema
 }

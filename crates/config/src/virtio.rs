@@ -1,4 +1,4 @@
-//! Virtio devices, of which a config knows the kind and the id; the fields belong to the kind.
+//! Devices of the machine's tables, of which a config knows the kind and the id; the fields belong to the kind.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::{strict, text::quote, value_error::ValueError};
 
-/// A virtio device. Which kinds there are, and what their fields mean, is for the table of kinds that the machine is built
-/// with.
+/// A device of a kind that isn't known here, as all of virtio are. Which kinds there are, and what their fields mean, is for the
+/// tables of kinds that the machine is built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtioSection {
     /// What `type` says.

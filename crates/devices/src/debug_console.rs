@@ -1,13 +1,16 @@
 //! A port for a kernel's first words.
 
+use std::io;
 use std::sync::Arc;
 
 use vmm_bus::{BusDevice, Outcome, Output};
 
+use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+
 /// What the port reads as, by which a guest finds it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
 const PRESENT: u8 = 0xe9;
 
-/// A port that prints what is written to it, and reads as 0xe9: Bochs's port 0xe9, QEMU's isa-debugcon. Give it one port.
+/// A port that prints what is written to it, and reads as 0xe9: Bochs's port 0xe9, QEMU's isa-debugcon.
 #[derive(Debug)]
 pub struct DebugConsole(Arc<Output>);
 
@@ -15,6 +18,20 @@ impl DebugConsole {
     /// Prints into `output`, which may be that of a [`Uart`](crate::Uart): then the bytes of both come in their order.
     pub fn new(output: Arc<Output>) -> Self {
         Self(output)
+    }
+}
+
+impl LegacyKind for DebugConsole {
+    const NAME: &'static str = "debug console";
+    const PRESENCE: Presence = Presence::Listed("debug-console");
+    type Config = AtPort;
+
+    fn place(config: &AtPort) -> Place {
+        Place::ports(config.port.get(), 1)
+    }
+
+    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self::new(wiring.output())))
     }
 }
 

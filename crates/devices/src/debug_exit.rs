@@ -1,11 +1,32 @@
 //! A port with which a guest ends the monitor.
 
+use std::io;
+
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
+use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+
+/// As kvm-unit-tests sets it up in QEMU (iosize=0x4).
+const PORTS: u16 = 4;
+
 /// QEMU's isa-debug-exit: a write of `v` ends the monitor with exit code `(v << 1) | 1`, of which a process keeps eight bits.
-/// So no value gives 0. Give it four ports, as kvm-unit-tests expects.
+/// So no value gives 0.
 #[derive(Debug, Default)]
 pub struct DebugExit;
+
+impl LegacyKind for DebugExit {
+    const NAME: &'static str = "debug exit";
+    const PRESENCE: Presence = Presence::Listed("debug-exit");
+    type Config = AtPort;
+
+    fn place(config: &AtPort) -> Place {
+        Place::ports(config.port.get(), PORTS)
+    }
+
+    fn build(_config: &AtPort, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self))
+    }
+}
 
 impl BusDevice for DebugExit {
     /// QEMU reads zeros here.

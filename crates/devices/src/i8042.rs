@@ -2,13 +2,22 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::io;
 use std::rc::Rc;
 
 use vm_superio::{I8042Device, Trigger};
+use vmm_acpi::Reset as ResetRegister;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
+
+use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
+
+/// Data at 0x60, command and status at 0x64.
+const PLACE: Place = Place::ports(0x60, 5);
 
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;
+/// The command that pulses the reset line.
+const PULSE_RESET: u8 = 0xfe;
 /// What the status register reads. Bit 1, "input buffer full", is clear: Linux's `kb_wait` waits for that
 /// before it resets. All others are set, as on a bus where nobody answers; bit 0, "output buffer full",
 /// among them, so that Linux's driver finds a controller that never runs empty and gives up at its 16th
@@ -16,7 +25,7 @@ const STATUS: u64 = 4;
 const STATUS_NOBODY: u8 = 0xfd;
 
 /// An i8042 without keyboard and mouse. Command 0xfe pulses the reset line: a kernel booted with
-/// `reboot=k` ends its machine so. Give it the ports 0x60 to 0x64.
+/// `reboot=k` ends its machine so.
 #[derive(Debug, Default)]
 pub struct I8042;
 
@@ -28,6 +37,26 @@ impl Trigger for Reset {
     fn trigger(&self) -> Result<(), Infallible> {
         self.0.set(true);
         Ok(())
+    }
+}
+
+impl LegacyKind for I8042 {
+    const NAME: &'static str = "i8042 reset";
+    const PRESENCE: Presence = Presence::Always;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        PLACE
+    }
+
+    /// It is a reset register and no keyboard controller: nobody shall probe it.
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.reset = Some(ResetRegister { port: place.port + STATUS as u16, value: PULSE_RESET });
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self))
     }
 }
 

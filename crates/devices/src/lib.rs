@@ -1,7 +1,9 @@
 //! The legacy devices of a PC: the UART and the reset line of the i8042, over [vm-superio](vm_superio), and
 //! the real-time clock; and the ports with which a small kernel talks before it has drivers.
 //!
-//! Each is a [`BusDevice`](vmm_bus::BusDevice). A device knows its registers, its interrupt line and its
+//! Each is a [`BusDevice`](vmm_bus::BusDevice), and a [`LegacyKind`], which says beside its registers what a machine has to know of it:
+//! its ports, its interrupt, its part of ACPI, its fields in a config and how it is made. [`KINDS`] is the table of them, from
+//! which a machine is planned and built; a new device is a module and a line there. A device knows its registers, its interrupt line and its
 //! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
 //! and [`Output::take`](vmm_bus::Output::take), when the eventfds say so.
 //!
@@ -26,20 +28,40 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod acpi_parts;
 mod debug_console;
 mod debug_exit;
+mod host_side;
 mod i8042;
+mod kind;
 mod pm;
 mod pseudo_serial;
 mod pvpanic;
 mod rtc;
 mod uart;
+mod wiring;
 
+pub use acpi_parts::{AcpiParts, FixedHardware};
 pub use debug_console::DebugConsole;
 pub use debug_exit::DebugExit;
+pub use host_side::{PowerButton, SerialLine};
 pub use i8042::I8042;
+pub use kind::{AtPort, LegacyEntry, LegacyKind, NoFields, Place, Planned, Presence};
 pub use pm::PowerManagement;
 pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;
 pub use rtc::Rtc;
 pub use uart::Uart;
+pub use wiring::{Built, Wiring};
+
+/// Every kind of device, in the order in which ACPI has them.
+pub const KINDS: &[LegacyEntry] = &[
+    LegacyEntry::of::<Uart>(),
+    LegacyEntry::of::<I8042>(),
+    LegacyEntry::of::<Rtc>(),
+    LegacyEntry::of::<PowerManagement>(),
+    LegacyEntry::of::<PvPanic>(),
+    LegacyEntry::of::<DebugConsole>(),
+    LegacyEntry::of::<DebugExit>(),
+    LegacyEntry::of::<PseudoSerial>(),
+];

@@ -1,8 +1,16 @@
 //! ACPI's fixed hardware: the power button, and the register that switches off.
 
-use std::sync::{Mutex, MutexGuard};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use vmm_acpi::{Override, Polarity, Trigger};
 use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
+
+use crate::{AcpiParts, Built, FixedHardware, LegacyKind, NoFields, Place, PowerButton, Presence, Wiring};
+
+/// The event block (4 ports) and the control block (2) after it: free on a PC, and where other monitors have theirs. The system
+/// control interrupt is the customary one of a PC.
+const PLACE: Place = Place::ports(0x600, PowerManagement::PORTS as u16).with_gsi(PowerManagement::SCI);
 
 /// Offsets of the registers from the first port; two bytes each (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
@@ -19,9 +27,9 @@ const SLEEP_ENABLE: u16 = 1 << 13;
 const SLEEP_TYPE_SHIFT: u16 = 10;
 const SLEEP_TYPE_MASK: u16 = 0b111;
 
-/// The PM1a event and control registers. Give it [`PORTS`](Self::PORTS) ports.
+/// The PM1a event and control registers.
 ///
-/// A guest that enters the sleep state [`SOFT_OFF`](Self::SOFT_OFF) powers the machine off: Linux's `poweroff`.
+/// A guest that enters the sleep state S5 powers the machine off: Linux's `poweroff`.
 /// [`press_power_button`](Self::press_power_button) raises the system control interrupt, if the guest listens.
 #[derive(Debug)]
 pub struct PowerManagement {
@@ -37,10 +45,12 @@ struct Registers {
 }
 
 impl PowerManagement {
-    /// Ports of the event block (4) and the control block (2) behind it.
-    pub const PORTS: u64 = 6;
+    /// Ports of both blocks.
+    const PORTS: u64 = 6;
+    /// The system control interrupt.
+    const SCI: u32 = 9;
     /// The SLP_TYP of S5, which `\_S5` has to name. The number is ours to choose.
-    pub const SOFT_OFF: u8 = 5;
+    const SOFT_OFF: u8 = 5;
 
     /// A device that raises `sci`, the system control interrupt.
     pub fn new(sci: IrqLine) -> Self {
@@ -83,6 +93,44 @@ impl Registers {
             ENABLE => self.enable,
             _ => SCI_ENABLED | self.sleep_type << SLEEP_TYPE_SHIFT,
         }
+    }
+}
+
+impl LegacyKind for PowerManagement {
+    const NAME: &'static str = "power management";
+    const PRESENCE: Presence = Presence::WithAcpi;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        PLACE
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.power = Some(FixedHardware {
+            pm1_event_port: place.port,
+            pm1_control_port: place.port + CONTROL as u16,
+            sci: Self::SCI as u8,
+            s5_sleep_type: Self::SOFT_OFF,
+        });
+        // Our line is an eventfd, which is an edge; kernels would take the SCI for a level.
+        acpi.overrides.push(Override {
+            irq: Self::SCI as u8,
+            gsi: Self::SCI,
+            polarity: Polarity::ActiveHigh,
+            trigger: Trigger::Edge,
+        });
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
+        let device = Arc::new(Self::new(wiring.interrupt()?));
+        Ok(Built::of(Arc::clone(&device) as _).with_power_button(device))
+    }
+}
+
+impl PowerButton for PowerManagement {
+    fn press(&self) -> bool {
+        self.press_power_button()
     }
 }
 

@@ -1,11 +1,14 @@
 //! A serial port without registers.
 
+use std::io;
 use std::sync::Arc;
 
 use vmm_bus::{BusDevice, Outcome, Output};
 
+use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+
 /// A port that sends each byte written to it, at once, and knows nothing else: what the first exercises in writing a monitor
-/// call a serial port. It reads as nobody: all ones. Give it one port.
+/// call a serial port. It reads as nobody: all ones.
 #[derive(Debug)]
 pub struct PseudoSerial(Arc<Output>);
 
@@ -13,6 +16,20 @@ impl PseudoSerial {
     /// Sends into `output`, which may be that of a [`Uart`](crate::Uart): then the bytes of both come in their order.
     pub fn new(output: Arc<Output>) -> Self {
         Self(output)
+    }
+}
+
+impl LegacyKind for PseudoSerial {
+    const NAME: &'static str = "pseudo serial port";
+    const PRESENCE: Presence = Presence::Listed("pseudo-serial");
+    type Config = AtPort;
+
+    fn place(config: &AtPort) -> Place {
+        Place::ports(config.port.get(), 1)
+    }
+
+    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self::new(wiring.output())))
     }
 }
 

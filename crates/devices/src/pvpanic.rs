@@ -1,15 +1,43 @@
 //! The port at which a guest says that it has panicked.
 
+use std::io;
+
+use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
+
+use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
+
+/// Where QEMU has it.
+const PLACE: Place = Place::ports(0x505, 1);
 
 /// PVPANIC_PANICKED: the guest's kernel has panicked and won't handle that itself (QEMU, docs/specs/pvpanic.rst).
 const PANICKED: u8 = 1;
 /// PVPANIC_CRASH_LOADED: it has panicked, and goes on in a crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// QEMU's pvpanic device, which Linux finds by the ACPI id QEMU0001. Give it one port.
+/// QEMU's pvpanic device, which Linux finds by the ACPI id QEMU0001.
 #[derive(Debug, Default)]
 pub struct PvPanic;
+
+impl LegacyKind for PvPanic {
+    const NAME: &'static str = "pvpanic";
+    /// A guest learns of it from ACPI alone.
+    const PRESENCE: Presence = Presence::WithAcpi;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        PLACE
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.devices.push(io_device("PEVT", "QEMU0001", 0, &[place.io()], None)?);
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self))
+    }
+}
 
 impl BusDevice for PvPanic {
     /// The events that may be written.

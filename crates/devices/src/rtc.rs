@@ -11,13 +11,19 @@
 
 mod calendar;
 
+use std::io;
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use time::{Duration, OffsetDateTime, UtcDateTime};
+use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome};
 
+use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 use calendar::{Format, Memory};
+
+/// The index register and the data register.
+const PLACE: Place = Place::ports(0x70, 2);
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
@@ -45,7 +51,7 @@ const VALID: u8 = 0x80;
 /// When the divider is let go, the next second begins after half a second (MC146818A, "Divider Control").
 const HALF_A_SECOND: u32 = 500_000_000;
 
-/// A real-time clock that starts with the host's time, in UTC. Give it the ports 0x70 and 0x71.
+/// A real-time clock that starts with the host's time, in UTC.
 ///
 /// A guest may set it: the clock then differs from the host's by what the guest set, for as long as the device lives, and the
 /// host's clock stays as it is. BCD and binary, 12 and 24 hours are as status B says; a time that is none, such as February
@@ -68,10 +74,6 @@ struct Registers {
 }
 
 impl Rtc {
-    /// The index of the century, for the FADT (ACPI 6.5 table 5.9, CENTURY). Without it Linux reads years from 70 on as those of
-    /// the last century.
-    pub const CENTURY: u8 = calendar::CENTURY;
-
     fn registers(&self) -> MutexGuard<'_, Registers> {
         self.registers.lock().expect("no panic while it is held")
     }
@@ -80,6 +82,27 @@ impl Rtc {
 impl Default for Rtc {
     fn default() -> Self {
         Self { registers: Mutex::new(Registers::new()) }
+    }
+}
+
+impl LegacyKind for Rtc {
+    const NAME: &'static str = "real-time clock";
+    const PRESENCE: Presence = Presence::Always;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        PLACE
+    }
+
+    /// Without the index of the century (ACPI 6.5 table 5.9, CENTURY) Linux reads years from 70 on as those of the last century.
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.rtc = Some(vmm_acpi::Rtc { century: calendar::CENTURY });
+        acpi.devices.push(io_device("RTC0", "PNP0B00", 0, &[place.io()], None)?);
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self::default()))
     }
 }
 

@@ -5,8 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
+use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, SerialLine, Wiring};
+
+/// COM1 of a PC.
+const COM1: Place = Place::ports(0x3f8, 8).with_gsi(Uart::COM1_GSI);
 
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. With bit 7 of
 /// the line control register set, the divisor's high byte is there instead.
@@ -36,7 +42,7 @@ const LOOPBACK: u8 = 1 << 4;
 /// driver that prints reads it once or twice for each byte that it writes.
 const POLLS: u8 = 16;
 
-/// A 16550 UART. Give it eight ports.
+/// A 16550 UART, which a machine has as COM1.
 ///
 /// Output goes to [`output`](Self::output), which holds the guest when it is full. Input comes by
 /// [`send`](Self::send), which takes what fits into the receive FIFO of 64 bytes; when something didn't,
@@ -164,6 +170,9 @@ impl Write for Sink {
 }
 
 impl Uart {
+    /// COM1's global system interrupt.
+    pub const COM1_GSI: u32 = 4;
+
     /// A UART as after reset, whose interrupts go to `irq`.
     ///
     /// # Errors
@@ -252,6 +261,48 @@ impl Uart {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.wants_input.write(1);
         }
+    }
+}
+
+impl LegacyKind for Uart {
+    const NAME: &'static str = "uart com1";
+    const PRESENCE: Presence = Presence::Always;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        COM1
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.devices.push(io_device("COM1", "PNP0501", 0, &[place.io()], place.gsi)?);
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
+        let uart = Arc::new(Self::with_output(wiring.interrupt()?, wiring.output())?);
+        Ok(Built::of(Arc::clone(&uart) as _).with_serial(uart))
+    }
+}
+
+impl SerialLine for Uart {
+    fn output(&self) -> &Output {
+        &self.output
+    }
+
+    fn room(&self) -> usize {
+        Self::room(self)
+    }
+
+    fn send(&self, bytes: &[u8]) -> usize {
+        Self::send(self, bytes)
+    }
+
+    fn unread(&self) -> Vec<u8> {
+        Self::unread(self)
+    }
+
+    fn wants_input(&self) -> &EventFd {
+        &self.wants_input
     }
 }
 

@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::debug;
-use vmm_bus::{Bus, BusDevice, IrqLine, Output, SystemEvent};
-use vmm_devices::{
-    DebugConsole, DebugExit, I8042, PowerManagement, PseudoSerial, PvPanic, Rtc, Uart,
-};
-use vmm_kvm::{Kvm, KvmVcpu, Vm};
+use vmm_bus::{Bus, Output, SystemEvent};
+use vmm_kvm::{Kvm, KvmVcpu};
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::VcpuThreads;
 
 use crate::console::Lines;
-use crate::device_kind::DeviceKind;
 use crate::diagnostics::Watching;
 use crate::error::Tried;
 use crate::job::Progress;
@@ -23,7 +19,7 @@ use crate::parts::Parts;
 use crate::platform::{self, BusHandler};
 use crate::run_state::RunState;
 use crate::virtio::{self, VirtioDevices};
-use crate::{Error, Inputs, Plan, affinity};
+use crate::{Error, Inputs, Plan, affinity, legacy};
 
 impl Machine {
     /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is what COM1 of the machine
@@ -50,11 +46,11 @@ impl Machine {
 
         let (ports, mmio) = (Bus::new(), Bus::new());
         let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).tried("eventfd of COM1")?;
-        let connected = connect_devices(&plan, &vm, &ports, &printed)?;
-        let Inputs { files, devices: mut opened } = inputs;
+        let connected = legacy::connect(&plan.devices, &vm, &ports, &printed)?;
+        let Inputs { files, devices: mut opened, .. } = inputs;
         let lines = Lines {
             serial: plan.serial.clone(),
-            uart: connected.uart,
+            uart: connected.serial,
             ports: virtio::take_consoles(&mut opened),
         };
         let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, parts.news)?;
@@ -70,7 +66,7 @@ impl Machine {
             printed,
             load_time,
             watching,
-            power: connected.power,
+            power_button: connected.power_button,
             state: RunState::default(),
             started: Instant::now(),
             ram,
@@ -122,44 +118,4 @@ fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
         return Err(Error::HostMemory { asked_mib: plan.ram_len() >> 20, host_mib: host_len >> 20 });
     }
     Ok(())
-}
-
-/// The devices that have another side than the guest's.
-struct Connected {
-    /// Its other side is the console.
-    uart: Arc<Uart>,
-    /// Its other side is whoever presses the power button.
-    power: Option<Arc<PowerManagement>>,
-}
-
-/// Puts the planned devices on the bus, and their interrupts at the controllers.
-fn connect_devices(plan: &Plan, vm: &Vm, ports: &Bus, printed: &Arc<Output>) -> Result<Connected, Error> {
-    let line = || IrqLine::new().tried("eventfd of an interrupt");
-    let uart_irq = line()?;
-    let uart = Uart::with_output(uart_irq.clone(), Arc::clone(printed)).tried("eventfds of COM1")?;
-    let uart = Arc::new(uart);
-    let mut power = None;
-    for device in &plan.devices {
-        let (bus_device, irq): (Arc<dyn BusDevice>, _) = match device.kind {
-            DeviceKind::I8042 => (Arc::new(I8042), None),
-            DeviceKind::PvPanic => (Arc::new(PvPanic), None),
-            DeviceKind::Rtc => (Arc::new(Rtc::default()), None),
-            DeviceKind::Uart => (Arc::clone(&uart) as _, Some(uart_irq.clone())),
-            DeviceKind::PowerManagement => {
-                let sci = line()?;
-                let device = Arc::new(PowerManagement::new(sci.clone()));
-                power = Some(Arc::clone(&device));
-                (device, Some(sci))
-            }
-            // All that prints does so into one queue, so that the order is the guest's.
-            DeviceKind::DebugConsole => (Arc::new(DebugConsole::new(Arc::clone(uart.output()))), None),
-            DeviceKind::PseudoSerial => (Arc::new(PseudoSerial::new(Arc::clone(uart.output()))), None),
-            DeviceKind::DebugExit => (Arc::new(DebugExit), None),
-        };
-        ports.insert(device.ports.start, device.ports.end - device.ports.start, bus_device)?;
-        if let Some((gsi, irq)) = device.gsi.zip(irq) {
-            vm.connect_irq(irq.event(), gsi)?;
-        }
-    }
-    Ok(Connected { uart, power })
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use vmm_boot::{FlatContentsError, FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 use vmm_memory::vm_memory::GuestMemoryError;
 
+use crate::OpenError;
 use crate::platform::HostCpuError;
-use crate::{DeviceKind, OpenError};
 
 /// What went wrong, in words that name the thing.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +24,8 @@ pub enum Error {
     /// The flat image holds nothing where it is started.
     #[error(transparent)]
     FlatContents(#[from] FlatContentsError),
-    /// The ACPI tables of so large a machine have no room.
-    #[error("cpus.count: ask for fewer: {0}")]
+    /// The ACPI tables of so large a machine have no room, or its devices can't be together in them.
+    #[error("{remedy}{0}", remedy = acpi_remedy(.0))]
     Acpi(#[from] vmm_acpi::Error),
     /// The guest has no memory for the ACPI tables or the MP table.
     #[error(
@@ -131,10 +131,34 @@ pub enum Error {
         /// The first port that was asked for.
         port: u64,
         /// Whose it is.
-        by: DeviceKind,
+        by: String,
         /// That one's ports.
         ports: Range<u64>,
     },
+    /// A device's interrupt belongs to another one.
+    #[error("devices[{index}]: interrupt {gsi} belongs to the {by}; remove one of them")]
+    GsiTaken {
+        /// Place in the config's list.
+        index: usize,
+        /// The global system interrupt.
+        gsi: u32,
+        /// Whose it is.
+        by: String,
+    },
+    /// A legacy device of the table can be in no machine: a defect of its kind.
+    #[error("legacy device {name}: {problem}")]
+    LegacyKind {
+        /// The kind's name.
+        name: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// No legacy device of the table has a serial line, which a console belongs to.
+    #[error("the table of legacy devices has none with a serial line")]
+    NoSerialLine,
+    /// No legacy device of the table has what ACPI can't do without.
+    #[error("the table of legacy devices has none with power management, or none that resets the machine")]
+    NoFixedHardware,
     /// A device's port never reaches it: KVM answers there.
     #[error(
         "devices[{index}].port: {port:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another, or set \"irqchip\" to false",
@@ -269,7 +293,9 @@ impl Error {
             }
             Self::ClaimedTwice { index, claim, .. } => format!("devices[{index}].{}", claim.field),
             Self::StdioTaken { index, .. } => format!("devices[{index}].target"),
-            Self::VirtioWithoutIrqchip { index } => format!("devices[{index}]"),
+            Self::VirtioWithoutIrqchip { index } | Self::GsiTaken { index, .. } => {
+                format!("devices[{index}]")
+            }
             Self::TooManyDevices { .. } | Self::NoMpTable { .. } => "devices".to_owned(),
             Self::PortTaken { index, .. }
             | Self::PortOfKvm { index, .. }
@@ -290,7 +316,7 @@ impl Error {
             Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::FlatContents(_) => Blame::Config,
             Self::Console(_) => Blame::Config,
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
-            Self::PortTaken { .. } | Self::PortOfKvm { .. } => Blame::Config,
+            Self::PortTaken { .. } | Self::PortOfKvm { .. } | Self::GsiTaken { .. } => Blame::Config,
             Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostCpu(_) | Self::Memory(_) => {
                 Blame::Host
@@ -309,6 +335,14 @@ impl Error {
             }
             _ => Blame::Monitor,
         }
+    }
+}
+
+/// What to change in the config, if that helps.
+fn acpi_remedy(error: &vmm_acpi::Error) -> &'static str {
+    match error {
+        vmm_acpi::Error::NoRoom { .. } | vmm_acpi::Error::TooManyCpus { .. } => "cpus.count: ask for fewer: ",
+        _ => "ACPI tables: ",
     }
 }
 

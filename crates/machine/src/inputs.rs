@@ -4,11 +4,11 @@ use std::path::Path;
 
 use vmm_boot::{Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
-use vmm_virtio::KindEntry;
 
-use crate::Error;
 use crate::file_use::take_input;
+use crate::legacy::{self, Found};
 use crate::virtio::{self, OpenDevice};
+use crate::{Error, Kinds};
 
 /// The opened files and devices. A machine that was reset gives them to the next one: what the guest has written is there, and no
 /// lock, port or socket's name is free in between.
@@ -16,6 +16,7 @@ use crate::virtio::{self, OpenDevice};
 pub struct Inputs {
     pub(crate) files: Files,
     pub(crate) devices: Vec<OpenDevice>,
+    pub(crate) legacy: Vec<Found>,
 }
 
 /// By what the guest is.
@@ -28,11 +29,11 @@ pub(crate) enum Files {
 }
 
 impl Inputs {
-    /// Opens what `config` names. `kinds` are the virtio devices that there are.
+    /// Opens what `config` names. `kinds` are the devices that there are.
     ///
     /// # Errors
     /// A file is missing, empty, unreadable or no regular file; a device is of no kind, or can't be opened.
-    pub fn open(config: &Config, kinds: &[KindEntry]) -> Result<Self, Error> {
+    pub fn open(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
         Self::open_for(config, kinds, false)
     }
 
@@ -41,11 +42,11 @@ impl Inputs {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub fn look(config: &Config, kinds: &[KindEntry]) -> Result<Self, Error> {
+    pub fn look(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
         Self::open_for(config, kinds, true)
     }
 
-    fn open_for(config: &Config, kinds: &[KindEntry], plan_only: bool) -> Result<Self, Error> {
+    fn open_for(config: &Config, kinds: &Kinds<'_>, plan_only: bool) -> Result<Self, Error> {
         let files = match &config.boot {
             Boot::Linux(linux) => Files::Linux {
                 kernel: open(Role::Kernel, linux.kernel.as_path())?,
@@ -61,13 +62,19 @@ impl Inputs {
             },
         };
         let devices = virtio::open(config, kinds, Vec::new(), plan_only)?;
-        Ok(Self { files, devices })
+        Ok(Self { files, devices, legacy: legacy::find(config, kinds)? })
     }
 
-    /// Opens those devices of `config` anew that a machine has lost, since their threads panicked.
-    pub(crate) fn reopen_lost(&mut self, config: &Config, kinds: &[KindEntry]) -> Result<(), Error> {
-        self.devices = virtio::open(config, kinds, std::mem::take(&mut self.devices), false)?;
-        Ok(())
+    /// For the machine that follows one of the same config, with what that one had open. Devices that it has lost, since their
+    /// threads panicked, are opened anew.
+    pub(crate) fn again(
+        files: Files,
+        kept: Vec<OpenDevice>,
+        config: &Config,
+        kinds: &Kinds<'_>,
+    ) -> Result<Self, Error> {
+        let devices = virtio::open(config, kinds, kept, false)?;
+        Ok(Self { files, devices, legacy: legacy::find(config, kinds)? })
     }
 }
 

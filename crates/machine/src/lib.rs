@@ -15,17 +15,18 @@
 //! use std::time::Instant;
 //!
 //! use vmm_config::ConfigFile;
-//! use vmm_machine::{Diagnostics, Inputs, Plan, Start, Supervisor, Timeouts};
+//! use vmm_machine::{Diagnostics, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
 //!
 //! let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default())?;
 //! let config = Arc::new(ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?);
-//! // No kinds of virtio devices; vmm-virtio-devices has some.
-//! let mut inputs = Inputs::open(&config, &[])?;
+//! // A PC's legacy devices, and no kinds of virtio devices; vmm-virtio-devices has some.
+//! let kinds = Kinds::default();
+//! let mut inputs = Inputs::open(&config, &kinds)?;
 //! let plan = Plan::new(&config, &mut inputs)?;
 //! println!("{plan}");
 //! let run = supervisor.run(Start {
 //!     config,
-//!     kinds: &[],
+//!     kinds,
 //!     plan,
 //!     inputs,
 //!     diagnostics: Diagnostics::default(),
@@ -43,7 +44,6 @@ mod affinity;
 mod build;
 mod console;
 mod deadline;
-mod device_kind;
 mod device_log;
 mod diagnostics;
 pub mod doctor;
@@ -58,6 +58,8 @@ mod file_writer;
 mod inputs;
 mod io_thread;
 mod job;
+mod kinds;
+mod legacy;
 mod machine;
 mod message;
 mod messages;
@@ -80,7 +82,6 @@ mod watch;
 
 pub use affinity::Affinity;
 pub use console::OpenError;
-pub use device_kind::DeviceKind;
 use device_log::DeviceLog;
 pub use diagnostics::{Diagnostics, ExitReport, WatchExits};
 pub use ending::{Ending, Late};
@@ -89,10 +90,12 @@ pub use expect::Mismatch;
 pub use file_use::ConfigInUse;
 pub use inputs::Inputs;
 pub use job::{Progress, ProgressStep};
+pub use kinds::Kinds;
+pub use legacy::Device;
 pub use messages::Messages;
 pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
-pub use plan::{Device, Plan};
+pub use plan::Plan;
 pub use platform::{BusHandler, FirmwareTables, GuestPlan, HostCpuError};
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};

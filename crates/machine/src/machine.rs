@@ -7,11 +7,10 @@ use serde_json::Value;
 use tracing::debug;
 use vmm_bus::{Output, SystemEvent};
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
-use vmm_devices::PowerManagement;
+use vmm_devices::PowerButton;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
-use vmm_virtio::KindEntry;
 
 use crate::console::Lines;
 use crate::diagnostics::Watching;
@@ -20,7 +19,7 @@ use crate::job::Progress;
 use crate::parts::Parts;
 use crate::run_state::RunState;
 use crate::virtio::VirtioDevices;
-use crate::{Ending, Error, Plan, expect, metrics};
+use crate::{Ending, Error, Kinds, Plan, expect, metrics};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub(crate) struct Machine {
@@ -33,7 +32,7 @@ pub(crate) struct Machine {
     pub(crate) printed: Arc<Output>,
     pub(crate) load_time: Duration,
     pub(crate) watching: Watching,
-    pub(crate) power: Option<Arc<PowerManagement>>,
+    pub(crate) power_button: Option<Arc<dyn PowerButton>>,
     pub(crate) state: RunState,
     pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
@@ -54,7 +53,7 @@ impl Machine {
 
     /// Whether the guest listens to the power button.
     pub(crate) fn press_power_button(&self) -> bool {
-        self.power.as_ref().is_some_and(|power| power.press_power_button())
+        self.power_button.as_ref().is_some_and(|button| button.press())
     }
 
     /// What the devices have counted.
@@ -114,15 +113,15 @@ impl Machine {
     pub(crate) fn rebuild(
         self,
         config: &Config,
-        kinds: &[KindEntry],
+        kinds: &Kinds<'_>,
         parts: Parts,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
         let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
         drop((vcpus, _vm, ram));
         let devices = virtio.into_devices(progress, |device| device);
-        let mut inputs = Inputs { files, devices: devices.into_iter().flatten().collect() };
-        inputs.reopen_lost(config, kinds)?;
+        let devices = devices.into_iter().flatten().collect();
+        let mut inputs = Inputs::again(files, devices, config, kinds)?;
         let plan = {
             let _step = progress.begin("reading the kernel".to_owned());
             Plan::new(config, &mut inputs)?

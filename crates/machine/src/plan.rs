@@ -9,15 +9,9 @@ use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
 use vmm_memory::Backing;
 use vmm_virtio::HostEnd;
 
-use crate::device_kind::DeviceKind;
 use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan};
 use crate::ram::Ram;
-use crate::{Affinity, Error, Inputs, VirtioPlan, expect, virtio};
-
-/// Ports of the debug exit, as kvm-unit-tests sets it up in QEMU (iosize=0x4).
-const DEBUG_EXIT_PORTS: u64 = 4;
-/// The last port.
-const LAST_PORT: u64 = 0xffff;
+use crate::{Affinity, Device, Error, Inputs, VirtioPlan, expect, legacy, virtio};
 
 /// Every address, slot and interrupt of a machine.
 #[derive(Clone, Debug)]
@@ -38,7 +32,7 @@ pub struct Plan {
     pub irqchip: bool,
     /// What a kernel is told of the machine by tables, as firmware would leave them.
     pub tables: FirmwareTables,
-    /// The devices of ours on the port bus, in ascending order of port.
+    /// The legacy devices, in ascending order of port.
     pub devices: Vec<Device>,
     /// The virtio devices, in the order of the config.
     pub virtio: Vec<VirtioPlan>,
@@ -48,17 +42,6 @@ pub struct Plan {
     pub expect: Option<Expect>,
 }
 
-/// A device's place on the port bus and at the interrupt controllers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// What it is.
-    pub kind: DeviceKind,
-    /// Its ports.
-    pub ports: Range<u64>,
-    /// Its global system interrupt.
-    pub gsi: Option<u32>,
-}
-
 impl Plan {
     /// Reads the headers of the files and plans the machine around them.
     ///
@@ -66,7 +49,9 @@ impl Plan {
     /// The kernel or image is none, or something that the config asks for doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
-        let virtio = virtio::plan(&inputs.devices, &ram, config.announce_virtio)?;
+        let has_acpi = config.irqchip && GuestPlan::reads_firmware_tables(&config.boot);
+        let mut devices = legacy::plan(&inputs.legacy, config.irqchip, has_acpi)?;
+        let virtio = virtio::plan(&inputs.devices, &ram, config.announce_virtio, &devices)?;
         let (in_acpi, in_cmdline) = match config.announce_virtio {
             AnnounceVirtio::Acpi => (&virtio[..], &[][..]),
             AnnounceVirtio::Cmdline => (&[][..], &virtio[..]),
@@ -76,12 +61,12 @@ impl Plan {
             check_expectations(expect, &ram)?;
         }
         let topology = topology(&config.cpus)?;
-        let has_acpi = config.irqchip && boot.reads_firmware_tables();
-        let tables =
-            has_acpi.then(|| FirmwareTables::new(topology, in_acpi)).transpose()?.unwrap_or_default();
+        let tables = has_acpi.then(|| FirmwareTables::new(topology, legacy::acpi(&devices)?, in_acpi));
+        let tables = tables.transpose()?.unwrap_or_default();
         if has_acpi && !tables.serve_without_acpi() {
             virtio::check_without_mp_table(in_cmdline, topology.count())?;
         }
+        devices.sort_by_key(|device| device.ports.start);
         Ok(Self {
             ram,
             backing: if config.memory.shared { Backing::Shared } else { Backing::Private },
@@ -91,7 +76,7 @@ impl Plan {
             boot,
             irqchip: config.irqchip,
             tables,
-            devices: devices(config, has_acpi)?,
+            devices,
             virtio,
             serial: config.serial.clone(),
             expect: config.expect.clone(),
@@ -139,47 +124,6 @@ fn topology(cpus: &Cpus) -> Result<Topology, Error> {
     Topology::new(threads, cores, sockets).ok_or(Error::Topology)
 }
 
-/// All devices, in ascending order of port.
-fn devices(config: &Config, has_acpi: bool) -> Result<Vec<Device>, Error> {
-    let com1_irq = config.irqchip.then_some(layout::COM1_IRQ);
-    let mut devices = vec![
-        Device { kind: DeviceKind::I8042, ports: layout::I8042, gsi: None },
-        Device { kind: DeviceKind::Rtc, ports: layout::RTC, gsi: None },
-        Device { kind: DeviceKind::Uart, ports: layout::COM1, gsi: com1_irq },
-    ];
-    if has_acpi {
-        let gsi = Some(layout::SCI_IRQ);
-        devices.push(Device { kind: DeviceKind::PowerManagement, ports: layout::PM1, gsi });
-        devices.push(Device { kind: DeviceKind::PvPanic, ports: layout::PVPANIC, gsi: None });
-    }
-    for (index, device) in config.devices.iter().enumerate() {
-        let (kind, port, count) = match device {
-            vmm_config::Device::DebugConsole { port } => (DeviceKind::DebugConsole, port, 1),
-            vmm_config::Device::DebugExit { port } => (DeviceKind::DebugExit, port, DEBUG_EXIT_PORTS),
-            vmm_config::Device::PseudoSerial { port } => (DeviceKind::PseudoSerial, port, 1),
-            vmm_config::Device::Virtio(_) => continue,
-        };
-        let start = u64::from(port.get());
-        let ports = start..start + count;
-        if ports.end > LAST_PORT + 1 {
-            return Err(Error::PortsPastEnd { index, start, count });
-        }
-        let overlaps = |other: &Range<u64>| other.start < ports.end && ports.start < other.end;
-        if let Some((by, ports)) =
-            platform::EMULATED_PORTS.iter().find(|(_, kvm)| config.irqchip && overlaps(kvm))
-        {
-            return Err(Error::PortOfKvm { index, port: start, by, ports: ports.clone() });
-        }
-        let other = devices.iter().find(|other| overlaps(&other.ports));
-        if let Some(Device { kind, ports, .. }) = other {
-            return Err(Error::PortTaken { index, port: start, by: *kind, ports: ports.clone() });
-        }
-        devices.push(Device { kind, ports, gsi: None });
-    }
-    devices.sort_by_key(|device| device.ports.start);
-    Ok(devices)
-}
-
 /// Whether all memory that is looked at in the end is there.
 fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
     for (index, expected) in expect.memory.iter().enumerate() {
@@ -203,9 +147,8 @@ impl fmt::Display for Plan {
         write!(f, "{}", self.boot)?;
         write!(f, "{}", self.tables)?;
         writeln!(f, "devices:")?;
-        for Device { kind, ports, gsi } in &self.devices {
-            write!(f, "  ports {:#05x}..{:#05x}  {kind}", ports.start, ports.end)?;
-            writeln!(f, "{}", gsi.map(|gsi| format!(", gsi {gsi}")).unwrap_or_default())?;
+        for device in &self.devices {
+            writeln!(f, "  ports {device}")?;
         }
         for device in &self.virtio {
             writeln!(f, "  mmio  {device}")?;

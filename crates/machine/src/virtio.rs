@@ -15,7 +15,7 @@ use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{
-    Claim, Counters, HostEnd, KindEntry, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session,
+    Claim, Counters, DeviceError, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session,
     Setting, VirtioDevice,
 };
 
@@ -23,7 +23,7 @@ use crate::console::{ConsolePort, check_stdio};
 use crate::error::Tried;
 use crate::job::Progress;
 use crate::ram::Ram;
-use crate::{DeviceLog, Error};
+use crate::{Device, DeviceLog, Error, Kinds};
 
 /// A device whose files are open.
 pub(crate) struct OpenDevice {
@@ -50,13 +50,13 @@ impl fmt::Debug for OpenDevice {
 /// Opens every virtio device of `config`, each of a kind in `kinds`, but those that are `kept`.
 pub(crate) fn open(
     config: &Config,
-    kinds: &[KindEntry],
+    kinds: &Kinds<'_>,
     mut kept: Vec<OpenDevice>,
     plan_only: bool,
 ) -> Result<Vec<OpenDevice>, Error> {
     let (mut opened, mut claims) = (Vec::new(), claimed(config, kinds)?);
     for (index, device) in config.devices.iter().enumerate() {
-        let vmm_config::Device::Virtio(section) = device else { continue };
+        let Some(section) = section_of(device, kinds) else { continue };
         let device = match kept.iter().position(|device| device.index == index) {
             Some(at) => kept.swap_remove(at),
             None => open_one(index, section, config, (kinds, plan_only))?,
@@ -69,15 +69,23 @@ pub(crate) fn open(
 }
 
 /// What the devices claim by their fields alone, each with its place in the config.
-fn claimed(config: &Config, kinds: &[KindEntry]) -> Result<Vec<(usize, Claim)>, Error> {
+fn claimed(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<(usize, Claim)>, Error> {
     let mut claims = Vec::new();
     for (index, device) in config.devices.iter().enumerate() {
-        let vmm_config::Device::Virtio(section) = device else { continue };
-        let kind = kinds.iter().find(|kind| kind.name == section.kind);
+        let Some(section) = section_of(device, kinds) else { continue };
+        let kind = kinds.virtio().find(|kind| kind.name == section.kind);
         let by_fields = kind.map(|kind| kind.claims(&section.fields.clone().into()));
         claim_all(index, by_fields.unwrap_or_default(), &mut claims)?;
     }
     Ok(claims)
+}
+
+/// What the config says of a device, unless it is a legacy device.
+fn section_of<'a>(device: &'a vmm_config::Device, kinds: &Kinds<'_>) -> Option<&'a VirtioSection> {
+    match device {
+        vmm_config::Device::Virtio(section) if kinds.listed_legacy(&section.kind).is_none() => Some(section),
+        _ => None,
+    }
 }
 
 /// Enters what the device at this place of the config claims beside what others did.
@@ -106,16 +114,18 @@ fn open_one(
     index: usize,
     section: &VirtioSection,
     config: &Config,
-    (kinds, plan_only): (&[KindEntry], bool),
+    (kinds, plan_only): (&Kinds<'_>, bool),
 ) -> Result<OpenDevice, Error> {
     let VirtioSection { kind: name, id, fields, directory } = section;
-    let Some(kind) = kinds.iter().find(|kind| kind.name == name.as_str()) else {
-        let known = kinds.iter().map(|kind| kind.name).chain(vmm_config::Device::KINDS);
-        let hint = vmm_config::hint(name, &known.collect::<Vec<_>>());
-        return Err(Error::UnknownDevice { index, name: name.clone(), hint });
+    let Some(kind) = kinds.virtio().find(|kind| kind.name == name.as_str()) else {
+        return Err(kinds.unknown(index, name));
     };
     if !config.irqchip {
         return Err(Error::VirtioWithoutIrqchip { index });
+    }
+    if fields.contains_key("port") {
+        let source = DeviceError::config("port", "unknown field, a virtio device has no port");
+        return Err(Error::OpenDevice { index, source });
     }
     let id = id.as_ref().map_or(kind.name, |id| id.as_str()).to_owned();
     let setting = Setting { directory, vcpus: config.cpus.count.get().into(), id: &id, plan_only };
@@ -170,16 +180,21 @@ impl fmt::Display for VirtioPlan {
 /// Files that the guest sees as memory start on this boundary behind the RAM: that of the largest page that KVM maps.
 const MEMORY_ALIGNMENT: u64 = 1 << 30;
 
-/// Gives each device its registers and its interrupt, in the order of the config, and files a place behind `ram`.
+/// Gives each device its registers and its interrupt, in the order of the config, and files a place behind `ram`. Interrupts of
+/// `legacy` devices are left to them.
 pub(crate) fn plan(
     devices: &[OpenDevice],
     ram: &Ram,
     announced: AnnounceVirtio,
+    legacy: &[Device],
 ) -> Result<Vec<VirtioPlan>, Error> {
-    let gsis = match announced {
-        AnnounceVirtio::Acpi => &layout::VIRTIO_GSIS[..],
-        AnnounceVirtio::Cmdline => &layout::VIRTIO_CMDLINE_IRQS[..],
+    let (gsis, with_acpi) = match announced {
+        AnnounceVirtio::Acpi => (&layout::VIRTIO_GSIS[..], true),
+        AnnounceVirtio::Cmdline => (&layout::VIRTIO_CMDLINE_IRQS[..], false),
     };
+    let taken = legacy.iter().filter(|device| with_acpi || device.is_there_without_acpi());
+    let taken: Vec<u32> = taken.filter_map(|device| device.gsi).collect();
+    let gsis: Vec<u32> = gsis.iter().copied().filter(|gsi| !taken.contains(gsi)).collect();
     if devices.len() > gsis.len() {
         return Err(Error::TooManyDevices { asked: devices.len(), max: gsis.len() });
     }
@@ -194,7 +209,7 @@ pub(crate) fn plan(
         free = end.checked_next_multiple_of(MEMORY_ALIGNMENT).unwrap_or(end);
         start..end
     };
-    let place = |((device, start), &gsi): ((&OpenDevice, u64), &u32)| VirtioPlan {
+    let place = |((device, start), gsi): ((&OpenDevice, u64), u32)| VirtioPlan {
         id: device.id.clone(),
         kind: device.kind,
         registers: start..start + MMIO_LEN,

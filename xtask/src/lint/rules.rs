@@ -67,7 +67,13 @@ pub(super) const CRATES: &[CrateRule] = &[
     )
     .with_arch_modules(),
     rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),
-    rule("vmm-devices", 2, Only(&["vmm-bus", "vmm-snapshot", "vmm-metrics"]), Forbidden),
+    // Of vmm-config only how the fields of a kind are read, of vmm-acpi what a device says of itself.
+    rule(
+        "vmm-devices",
+        2,
+        Only(&["vmm-bus", "vmm-acpi", "vmm-config", "vmm-snapshot", "vmm-metrics"]),
+        Forbidden,
+    ),
     // Of vmm-config only how the fields of a kind are read.
     rule(
         "vmm-virtio",

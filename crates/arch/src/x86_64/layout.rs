@@ -79,8 +79,7 @@ pub const VIRTIO_GSIS: [u32; 16] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10,
 /// Interrupts of virtio devices on the kernel command line, in allocation order: first those that a PC
 /// without ACPI has, then those for which a kernel needs the [MP table](crate::mptable). 9 is the last of the
 /// PC's, because it is the SCI for a kernel that does use ACPI, and Linux from 6.8 on doesn't share it.
-pub const VIRTIO_CMDLINE_IRQS: [u32; 17] =
-    [5, 6, 7, 10, 11, 12, 14, 15, SCI_IRQ, 16, 17, 18, 19, 20, 21, 22, 23];
+pub const VIRTIO_CMDLINE_IRQS: [u32; 17] = [5, 6, 7, 10, 11, 12, 14, 15, 9, 16, 17, 18, 19, 20, 21, 22, 23];
 /// Interrupts of a PC without an IO-APIC: those of its two 8259s, which are also the IO-APIC's first pins.
 pub const PIC_IRQS: u32 = 16;
 /// The cascade: the first 8259's input that is connected to the second. No device can use it.
@@ -96,23 +95,8 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 /// Three pages for KVM's task state segment (KVM_SET_TSS_ADDR), inside the gap.
 pub const KVM_TSS: u64 = 0xfffb_d000;
 
-/// Ports of COM1.
-pub const COM1: Range<u64> = 0x3f8..0x400;
-/// COM1's interrupt line, a global system interrupt.
-pub const COM1_IRQ: u32 = 4;
-/// Port of the pvpanic device, as in QEMU.
-pub const PVPANIC: Range<u64> = 0x505..0x506;
-/// Ports of ACPI's fixed hardware: the PM1a event block (4 ports) and the PM1a control block (2 ports).
-/// Unused on a PC, and where other monitors have them.
-pub const PM1: Range<u64> = 0x600..0x606;
-/// ACPI's system control interrupt, a global system interrupt: 9, as usual on a PC.
-pub const SCI_IRQ: u32 = 9;
 /// Area of the ACPI tables, followed by the MP table: the BIOS area, which kernels search for both.
 pub const ACPI_TABLES: Range<u64> = BIOS..HIGH_MEMORY;
-/// Ports of the i8042: data at 0x60, command and status at 0x64.
-pub const I8042: Range<u64> = 0x60..0x65;
-/// Ports of the real-time clock: index at 0x70, data at 0x71.
-pub const RTC: Range<u64> = 0x70..0x72;
 
 /// The guest-physical ranges for `len` bytes of RAM, a multiple of the page size: from 0 up to the MMIO gap,
 /// then from 4 GiB on.
@@ -160,7 +144,7 @@ mod tests {
         gsis.sort_unstable();
         gsis.dedup();
         assert_eq!(gsis.len(), VIRTIO_GSIS.len());
-        assert!(gsis.iter().all(|gsi| *gsi < 24 && ![0, 1, 2, COM1_IRQ, 8, SCI_IRQ, 13].contains(gsi)));
+        assert!(gsis.iter().all(|gsi| *gsi < 24 && ![0, 1, 2, 4, 8, 9, 13].contains(gsi)));
     }
 
     /// The SCI is among them: a kernel without ACPI doesn't enable it.
@@ -170,7 +154,7 @@ mod tests {
         irqs.sort_unstable();
         irqs.dedup();
         assert_eq!(irqs.len(), VIRTIO_CMDLINE_IRQS.len());
-        assert!(irqs.iter().all(|irq| *irq < IOAPIC_PINS && ![0, 1, 2, 3, COM1_IRQ, 8, 13].contains(irq)));
+        assert!(irqs.iter().all(|irq| *irq < IOAPIC_PINS && ![0, 1, 2, 3, 4, 8, 13].contains(irq)));
     }
 
     /// Linux rejects the others if it doesn't know of an IO-APIC.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use vmm_bus::{Overflow, Taken};
-use vmm_devices::Uart;
+use vmm_devices::SerialLine;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{HostPort, TerminalSize};
 
@@ -45,7 +45,7 @@ pub(crate) trait Line: fmt::Debug + Send + Sync {
     fn resize(&self, size: TerminalSize);
 }
 
-impl Line for Arc<Uart> {
+impl<L: SerialLine + ?Sized> Line for Arc<L> {
     fn output_ready(&self) -> &EventFd {
         self.output().ready()
     }
@@ -71,19 +71,19 @@ impl Line for Arc<Uart> {
     }
 
     fn room(&self) -> usize {
-        Uart::room(self)
+        SerialLine::room(&**self)
     }
 
     fn send(&self, bytes: &[u8]) -> usize {
-        Uart::send(self, bytes)
+        SerialLine::send(&**self, bytes)
     }
 
     fn unread(&self) -> Vec<u8> {
-        Uart::unread(self)
+        SerialLine::unread(&**self)
     }
 
     fn wants_input(&self) -> &EventFd {
-        Uart::wants_input(self)
+        SerialLine::wants_input(&**self)
     }
 
     /// A serial line has no way to tell.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use vmm_config::Serial;
-use vmm_devices::Uart;
+use vmm_devices::SerialLine;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
@@ -74,7 +74,7 @@ pub(crate) fn check_stdio<'a>(
 pub(crate) struct Lines {
     /// Where COM1 goes.
     pub(crate) serial: Serial,
-    pub(crate) uart: Arc<Uart>,
+    pub(crate) uart: Arc<dyn SerialLine>,
     /// Those of virtio consoles that weren't there before.
     pub(crate) ports: Vec<ConsolePort>,
 }

@@ -27,7 +27,6 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::terminal::{self, RawMode};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_virtio::KindEntry;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -43,7 +42,7 @@ use crate::machine::Machine;
 use crate::message::Message;
 use crate::parts::Parts;
 use crate::signals::Signals;
-use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Messages, MetricsFile, Plan};
+use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use patience::END_PATIENCE;
 use requests::Requests;
 
@@ -70,8 +69,8 @@ impl Default for Timeouts {
 pub struct Start {
     /// The config, for the machines that follow a reset.
     pub config: Arc<Config>,
-    /// The kinds of virtio devices that there are.
-    pub kinds: &'static [KindEntry],
+    /// The kinds of devices that there are.
+    pub kinds: Kinds<'static>,
     /// The first machine's plan.
     pub plan: Plan,
     /// Its opened files.
@@ -228,7 +227,7 @@ impl Supervisor {
                 None => return Ok(run),
             };
             let (config, parts) = (Arc::clone(&config), parts.clone());
-            let rebuild = move |progress: &Progress| stopped.rebuild(&config, kinds, parts, progress);
+            let rebuild = move |progress: &Progress| stopped.rebuild(&config, &kinds, parts, progress);
             let job = self.start_job("restarting", rebuild);
             let (next, lines) = match self.offloaded(job, END_PATIENCE, Late::Restarting)? {
                 Offloaded::Done(rebuilt) => rebuilt?,

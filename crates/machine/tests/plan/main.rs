@@ -1,6 +1,7 @@
 //! The whole plan of a machine, as `--check` prints it, against tests/fixtures/plans. A change of an address,
 //! a slot or an interrupt shows here first.
 
+mod legacy;
 mod processors;
 mod virtio;
 
@@ -8,8 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmm_config::{ConfigFile, Overrides};
-use vmm_machine::{Error, Inputs, Plan};
-use vmm_virtio::KindEntry;
+use vmm_machine::{Error, Inputs, Kinds, Plan};
 
 /// A bzImage of one sector of kernel: protocol 2.15, relocatable, with a 64-bit entry, unpacking 2 MiB to
 /// 16 MiB, taking an initrd up to 2 GiB.
@@ -79,10 +79,10 @@ fn plan(kernel: &[u8], json: &str) -> String {
 }
 
 fn planned(kernel: &[u8], json: &str) -> Plan {
-    try_plan(kernel, json, &[]).unwrap()
+    try_plan(kernel, json, &Kinds::default()).unwrap()
 }
 
-fn try_plan(kernel: &[u8], json: &str, kinds: &[KindEntry]) -> Result<Plan, Error> {
+fn try_plan(kernel: &[u8], json: &str, kinds: &Kinds<'_>) -> Result<Plan, Error> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), kernel).unwrap();
     fs::write(dir.path().join("initrd"), vec![0; 0x12_3456]).unwrap();

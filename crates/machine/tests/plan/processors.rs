@@ -1,6 +1,6 @@
 //! Plans of machines whose processors are grouped.
 
-use vmm_machine::Error;
+use vmm_machine::{Error, Kinds};
 
 use crate::{assert_golden, bzimage, plan, try_plan};
 
@@ -26,7 +26,7 @@ fn plan_of_300_processors_has_room_for_their_tables() {
 fn plan_has_room_for_the_tables_of_1265_processors_in_one_socket_and_of_1254_in_sockets_of_three() {
     let planned = |count: u32, more: &str| {
         let json = format!(r#"{{"boot": {{"kernel": "kernel"}}, "cpus": {{"count": {count}{more}}}}}"#);
-        try_plan(&bzimage(), &json, &[])
+        try_plan(&bzimage(), &json, &Kinds::default())
     };
     planned(1265, "").unwrap();
     let error = planned(1266, "").unwrap_err();

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_machine::{Blame, Error};
+use vmm_machine::{Blame, Error, Kinds};
 use vmm_virtio::{Claim, DeviceError, Fault, Kind, KindEntry, Session, Setting, VirtioDevice};
 
 use crate::{assert_golden, bzimage, try_plan};
@@ -55,7 +55,7 @@ const KINDS: &[KindEntry] = &[KindEntry::of::<Idle>()];
 /// A machine with these devices and what else the config says.
 fn machine(devices: &str, rest: &str) -> Result<String, Error> {
     let json = format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]{rest}}}"#);
-    try_plan(&bzimage(), &json, KINDS).map(|plan| plan.to_string())
+    try_plan(&bzimage(), &json, &Kinds { virtio: &[KINDS], ..Kinds::default() }).map(|plan| plan.to_string())
 }
 
 fn refusal(devices: &str, rest: &str) -> (String, Blame) {
@@ -95,6 +95,14 @@ fn device_of_no_kind_far_from_all_lists_them() {
 fn device_with_an_unknown_field_names_it() {
     let expected = "devices[0].sise: unknown field, did you mean \"size\"?";
     assert_eq!(refusal(r#"{"type": "idle", "sise": 1}"#, ""), (expected.to_owned(), Blame::Config));
+}
+
+/// Wherever in the object it stands.
+#[test]
+fn device_of_virtio_with_a_port_is_refused() {
+    let expected = "devices[0].port: unknown field, a virtio device has no port";
+    assert_eq!(refusal(r#"{"type": "idle", "port": 1}"#, ""), (expected.to_owned(), Blame::Config));
+    assert_eq!(refusal(r#"{"port": 1, "type": "idle"}"#, ""), (expected.to_owned(), Blame::Config));
 }
 
 #[test]

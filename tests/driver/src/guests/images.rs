@@ -74,6 +74,7 @@ pub(super) const IMAGES: &[Image] = &[
     flat("answer-paged", "flat/answer.S", HIGH, &["MODE=33"]),
     flat64("answer-long", "flat/answer.S", &["MODE=64"]),
     flat("echo-irq", "flat/echo-irq.S", LOW, &[]),
+    flat("thermometer", "flat/thermometer.S", LOW, &[]),
     flat("ping", "flat/ping.S", HIGH, &[]),
     // The first device on the command line, the ninth and the tenth: a line of each 8259 and one of the IO-APIC alone. And
     // the first device in the ACPI tables.

@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use vmm_config::{Answer, Command, ConfigFile, DeviceUpdate, Reply, Request, Response};
-use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
 
 use crate::initrd::{CMDLINE, initrd_with};
 use crate::linux::{ANY, BOOT_DEADLINE, image_path};
@@ -91,8 +91,8 @@ fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
     commanders.send(supervisor.commander()).expect("the test waits");
     let config = ConfigFile::parse(config, path).expect("a config").merge(Default::default());
     let config = Arc::new(config.expect("a whole one"));
-    let kinds = vmm_virtio_devices::KINDS;
-    let mut inputs = Inputs::open(&config, kinds).expect("its files");
+    let kinds = Kinds { virtio: &[vmm_virtio_devices::KINDS], ..Kinds::default() };
+    let mut inputs = Inputs::open(&config, &kinds).expect("its files");
     let plan = Plan::new(&config, &mut inputs).expect("a plan");
     let start = Start {
         config,

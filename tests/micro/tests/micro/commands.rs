@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use vmm_config::{
     Answer, Command, ConfigFile, DeviceUpdate, ErrorCode, MachineState, Reply, Request, Response, Status,
 };
-use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -102,8 +102,8 @@ fn run(config: &str, path: &Path, paused: bool, commanders: &Sender<Commander>) 
     let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
     commanders.send(supervisor.commander()).unwrap();
     let config = Arc::new(ConfigFile::parse(config, path).unwrap().merge(Default::default()).unwrap());
-    let kinds = vmm_virtio_devices::KINDS;
-    let mut inputs = Inputs::open(&config, kinds).unwrap();
+    let kinds = Kinds { virtio: &[vmm_virtio_devices::KINDS], ..Kinds::default() };
+    let mut inputs = Inputs::open(&config, &kinds).unwrap();
     let plan = Plan::new(&config, &mut inputs).unwrap();
     let start = Start {
         config,

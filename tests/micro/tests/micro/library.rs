@@ -174,7 +174,7 @@ fn library_paged_answer_is_42_where_kvm_has_paging() {
 fn library_interrupt_handler_echoes() {
     let machine = Machine::new(&guests::path("echo-irq"), Mode::Real, Some(0x1000), WITH_IRQCHIP);
     let line = EventFd::new(EFD_NONBLOCK).unwrap();
-    machine.vm.connect_irq(&line, layout::COM1_IRQ).unwrap();
+    machine.vm.connect_irq(&line, vmm_devices::Uart::COM1_GSI).unwrap();
     let ports = Ports::default();
     let ended = EventFd::new(0).unwrap();
     let vcpu = VcpuThread::spawn(0, machine.first_vcpu(), ports.clone(), ended.try_clone().unwrap()).unwrap();

@@ -20,6 +20,7 @@ mod log;
 mod memory;
 mod output;
 mod output_files;
+mod own_device;
 mod pause;
 mod paused_machine;
 mod serial;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         pause::tests(),
         paused_machine::tests(),
         commands::tests(),
+        own_device::tests(),
         crash::tests(),
         flags::tests(),
         flat::tests(),

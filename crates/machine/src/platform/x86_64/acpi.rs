@@ -1,68 +1,46 @@
 //! What the machine says of itself in ACPI tables.
 
-use vmm_acpi::{
-    Cpu, Description, IoApic, Legacy, Override, Polarity, Power, Reset, Rtc, Tables, Trigger, io_device,
-    render,
-};
+use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Tables, render};
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
-use vmm_devices::PowerManagement;
+use vmm_devices::AcpiParts;
 
 use crate::{Error, VirtioPlan, virtio};
 
-/// The command that makes the i8042 reset the machine, and the port for it.
-const RESET: Reset = Reset { port: layout::I8042.start as u16 + 4, value: 0xfe };
 /// Id of the IO-APIC. Local APICs have their own ids, from 0 on.
 const IOAPIC_ID: u8 = 0;
 
-/// The tables of a machine with these vCPUs, whose uids are their numbers.
-pub(crate) fn tables(topology: Topology, virtio: &[VirtioPlan]) -> Result<Tables, Error> {
+/// The tables of a machine with these vCPUs, whose uids are their numbers, and these devices.
+pub(crate) fn tables(topology: Topology, legacy: AcpiParts, virtio: &[VirtioPlan]) -> Result<Tables, Error> {
     let cpu = |index| Cpu { uid: index, apic_id: topology.apic_id(index) };
     let cpus: Vec<Cpu> = (0..topology.count()).map(cpu).collect();
-    let sci = layout::SCI_IRQ as u8;
-    let com1 = io_device("COM1", "PNP0501", 0, &[ports(layout::COM1)], Some(layout::COM1_IRQ))?;
-    let rtc = io_device("RTC0", "PNP0B00", 0, &[ports(layout::RTC)], None)?;
-    let pvpanic = io_device("PEVT", "QEMU0001", 0, &[ports(layout::PVPANIC)], None)?;
-    let mut devices = vec![com1, rtc, pvpanic];
+    let AcpiParts { mut devices, overrides, power, reset, rtc } = legacy;
+    let (power, reset) = power.zip(reset).ok_or(Error::NoFixedHardware)?;
     devices.extend(virtio::acpi(virtio)?);
     let description = Description {
         cpus: &cpus,
         local_apic: layout::LOCAL_APIC as u32,
         nmi_on_lint1: true,
         ioapic: IoApic { id: IOAPIC_ID, address: layout::IOAPIC as u32, gsi_base: 0 },
-        // Our line is an eventfd, which is an edge; kernels would take the SCI for a level.
-        overrides: &[Override {
-            irq: sci,
-            gsi: layout::SCI_IRQ,
-            polarity: Polarity::ActiveHigh,
-            trigger: Trigger::Edge,
-        }],
+        overrides: &overrides,
         power: Power {
-            pm1_event_port: layout::PM1.start as u16,
-            pm1_control_port: layout::PM1.start as u16 + 4,
+            pm1_event_port: power.pm1_event_port,
+            pm1_control_port: power.pm1_control_port,
             pm_timer_port: None,
-            sci,
-            reset: RESET,
-            s5_sleep_type: PowerManagement::SOFT_OFF,
+            sci: power.sci,
+            reset,
+            s5_sleep_type: power.s5_sleep_type,
         },
-        // The i8042 is a reset line and no keyboard controller: nobody shall probe it.
-        legacy: Legacy {
-            isa_devices: true,
-            i8042: false,
-            rtc: Some(Rtc { century: vmm_devices::Rtc::CENTURY }),
-        },
+        legacy: Legacy { isa_devices: true, i8042: false, rtc },
         devices: &devices,
     };
     Ok(render(&description, layout::ACPI_TABLES)?)
 }
 
-fn ports(ports: std::ops::Range<u64>) -> std::ops::Range<u16> {
-    ports.start as u16..ports.end as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::legacy;
 
     /// The bytes of one table.
     fn table(cores: u16, name: &str) -> Vec<u8> {
@@ -70,7 +48,13 @@ mod tests {
     }
 
     fn table_of(topology: Topology, name: &str) -> Vec<u8> {
-        tables(topology, &[]).unwrap().iter().find(|table| table.name == name).unwrap().bytes.clone()
+        tables(topology, legacy::acpi_of_a_pc(), &[])
+            .unwrap()
+            .iter()
+            .find(|table| table.name == name)
+            .unwrap()
+            .bytes
+            .clone()
     }
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use vmm_acpi::Tables;
 use vmm_arch::mptable::MpTable;
 use vmm_arch::topology::Topology;
+use vmm_devices::AcpiParts;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -22,9 +23,9 @@ pub struct FirmwareTables {
 }
 
 impl FirmwareTables {
-    /// Those of a machine with these vCPUs, and with these virtio devices in the ACPI tables.
-    pub(crate) fn new(topology: Topology, virtio: &[VirtioPlan]) -> Result<Self, Error> {
-        let acpi = acpi::tables(topology, virtio)?;
+    /// Those of a machine with these vCPUs, and with these devices in the ACPI tables.
+    pub(crate) fn new(topology: Topology, legacy: AcpiParts, virtio: &[VirtioPlan]) -> Result<Self, Error> {
+        let acpi = acpi::tables(topology, legacy, virtio)?;
         let mp_table = mptable::table(topology, &acpi);
         Ok(Self { acpi: Some(acpi), mp_table })
     }

@@ -65,9 +65,9 @@ impl GuestPlan {
         Ok(())
     }
 
-    /// Whether the guest looks for firmware's tables. A flat image knows its machine, and brings no interpreter for them.
-    pub(crate) fn reads_firmware_tables(&self) -> bool {
-        matches!(self, Self::Linux(_))
+    /// Whether a guest that boots so looks for firmware's tables. A flat image knows its machine, and brings no interpreter for them.
+    pub(crate) fn reads_firmware_tables(boot: &Boot) -> bool {
+        matches!(boot, Boot::Linux(_))
     }
 
     /// What is written into memory.

@@ -55,10 +55,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::legacy;
     use crate::platform::x86_64::acpi;
 
     fn table_of(topology: Topology) -> Option<MpTable> {
-        table(topology, &acpi::tables(topology, &[]).unwrap())
+        table(topology, &acpi::tables(topology, legacy::acpi_of_a_pc(), &[]).unwrap())
     }
 
     /// The entries of 20 bytes at the beginning, of type 0: the id of each processor, and its flags.
@@ -119,7 +120,7 @@ mod tests {
             threads in 1_u16..=2, cores in 1_u16..=70, sockets in 1_u16..=4
         ) {
             let topology = Topology::new(threads, cores, sockets).unwrap();
-            let acpi = acpi::tables(topology, &[]).unwrap();
+            let acpi = acpi::tables(topology, legacy::acpi_of_a_pc(), &[]).unwrap();
             let range = table(topology, &acpi).unwrap().range();
             prop_assert!(acpi.iter().all(|table| table.range().end <= range.start));
             prop_assert!(range.start.is_multiple_of(16) && range.end <= 0x10_0000, "{range:x?}");

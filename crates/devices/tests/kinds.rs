@@ -1,0 +1,159 @@
+//! The table of kinds: each can be planned and built, and none is in another's way.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use vmm_bus::{Outcome, Output};
+use vmm_devices::{AcpiParts, Built, KINDS, LegacyEntry, Planned, Wiring};
+
+/// A kind that a config lists is put at a port that is free.
+fn planned(kind: &LegacyEntry) -> Planned {
+    let fields = if kind.listed_as().is_some() { json!({"port": "0x1000"}) } else { json!({}) };
+    kind.plan(&fields).unwrap()
+}
+
+/// The one of this name, in a machine that prints to `output`.
+fn build(name: &str, output: &Arc<Output>) -> (Built, Wiring) {
+    let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
+    let mut wiring = Wiring::new(Arc::clone(output));
+    (planned(kind).build(&mut wiring).unwrap(), wiring)
+}
+
+fn output() -> Arc<Output> {
+    Arc::new(Output::new().unwrap())
+}
+
+#[test]
+fn kinds_have_names_and_types_of_their_own() {
+    let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), KINDS.len());
+    let types: Vec<&str> = KINDS.iter().filter_map(LegacyEntry::listed_as).collect();
+    assert_eq!(types, ["debug-console", "debug-exit", "pseudo-serial"]);
+}
+
+/// As the plan has to find them, which refuses others.
+#[test]
+fn kinds_that_are_not_listed_have_ports_and_interrupts_of_their_own() {
+    let places = KINDS.iter().filter(|kind| kind.listed_as().is_none()).map(|kind| planned(kind).place);
+    let mut places: Vec<_> = places.map(|place| (place.range(), place.gsi)).collect();
+    places.sort_by_key(|(ports, _)| ports.start);
+    let expected = [
+        (0x60..0x65, None),
+        (0x70..0x72, None),
+        (0x3f8..0x400, Some(4)),
+        (0x505..0x506, None),
+        (0x600..0x606, Some(9)),
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn kinds_say_in_acpi_what_a_machine_needs() {
+    let mut acpi = AcpiParts::default();
+    KINDS.iter().for_each(|kind| planned(kind).describe(&mut acpi).unwrap());
+    let names: Vec<&str> = acpi.devices.iter().map(vmm_acpi::Fragment::name).collect();
+    assert_eq!(names, ["COM1", "RTC0", "PEVT"]);
+    assert_eq!(acpi.power.map(|power| (power.pm1_event_port, power.sci)), Some((0x600, 9)));
+    assert_eq!(acpi.reset.map(|reset| (reset.port, reset.value)), Some((0x64, 0xfe)));
+    assert!(acpi.rtc.is_some());
+}
+
+/// An operating system writes it, and the device has to take it.
+#[test]
+fn reset_that_acpi_names_resets() {
+    let (built, _) = build("i8042 reset", &output());
+    assert_eq!(built.device.write(4, &[0xfe]), Outcome::End(vmm_bus::SystemEvent::Reset));
+}
+
+#[test]
+fn kinds_are_built_and_only_some_have_an_interrupt() {
+    let output = output();
+    let has_interrupt = |kind: &&LegacyEntry| build(kind.name, &output).1.into_interrupt().is_some();
+    let names: Vec<&str> = KINDS.iter().filter(has_interrupt).map(|kind| kind.name).collect();
+    assert_eq!(names, ["uart com1", "power management"]);
+}
+
+#[test]
+fn kinds_that_print_do_so_into_one_queue() {
+    let output = output();
+    let print = |name: &str, byte: &[u8]| build(name, &output).0.device.write(0, byte);
+    assert_eq!(print("uart com1", b"1"), Outcome::Done);
+    assert_eq!(print("debug console", b"2"), Outcome::Done);
+    assert_eq!(print("pseudo serial port", b"3"), Outcome::Done);
+    let mut bytes = [0; 8];
+    assert_eq!(output.take(&mut bytes).len, 3);
+    assert_eq!(&bytes[..3], b"123");
+}
+
+#[test]
+fn uart_offers_its_serial_line() {
+    let (built, _) = build("uart com1", &output());
+    let serial = built.serial.unwrap();
+    // The guest enables the received data interrupt.
+    assert_eq!(built.device.write(1, &[1]), Outcome::Done);
+    assert_eq!(serial.send(b"x"), 1);
+    let mut byte = [0];
+    built.device.read(0, &mut byte);
+    assert_eq!(&byte, b"x");
+}
+
+#[test]
+fn power_management_offers_its_button() {
+    let (built, wiring) = build("power management", &output());
+    let button = built.power_button.unwrap();
+    assert!(!button.press(), "nobody listens");
+    // The guest enables the button's event, bit 8 of the register at 2.
+    assert_eq!(built.device.write(2, &[0, 1]), Outcome::Done);
+    assert!(button.press());
+    assert!(wiring.into_interrupt().unwrap().event().read().is_ok());
+}
+
+#[test]
+fn interrupt_of_a_device_is_one_line_however_often_it_asks() {
+    let mut wiring = Wiring::new(output());
+    wiring.interrupt().unwrap().trigger().unwrap();
+    wiring.interrupt().unwrap().trigger().unwrap();
+    assert_eq!(wiring.into_interrupt().unwrap().event().read().unwrap(), 2);
+}
+
+fn refusal(fields: &Value) -> String {
+    let kind = KINDS.iter().find(|kind| kind.name == "debug exit").unwrap();
+    kind.plan(fields).unwrap_err().to_string()
+}
+
+#[test]
+fn fields_that_a_kind_has_not_are_refused() {
+    assert_eq!(refusal(&json!({"prot": 1})), "prot: unknown field, did you mean \"port\"?");
+    assert_eq!(
+        refusal(&json!({"port": "e9"})),
+        "port: \"e9\" lacks the 0x of a hexadecimal number, write \"0xe9\""
+    );
+}
+
+/// A config that lists a kind by itself and one that leaves it to the table give the same fields.
+#[test]
+fn kinds_that_the_config_knows_take_what_it_gives() {
+    let text = r#"{"devices": [{"type": "debug-console"}, {"type": "debug-exit"}, {"type": "pseudo-serial", "port": 241}]}"#;
+    let file = vmm_config::ConfigFile::parse(text, "vm.json".as_ref()).unwrap();
+    let place = |device: &vmm_config::Device| {
+        let (name, fields) = device.kind_and_fields();
+        let kind = KINDS.iter().find(|kind| kind.listed_as() == Some(&name)).unwrap();
+        kind.plan(&fields).unwrap().place.range()
+    };
+    let places: Vec<_> = file.devices.iter().map(place).collect();
+    assert_eq!(places, [0xe9..0xea, 0xf4..0xf8, 0xf1..0xf2]);
+}
+
+/// What the config knows by itself is described there, with its default, and only once.
+#[test]
+fn schema_has_each_type_once() {
+    let listed = KINDS.iter().filter_map(|kind| Some((kind.listed_as()?, kind.schema)));
+    assert_eq!(vmm_config::schema_with(listed), vmm_config::schema());
+    let own = KINDS.iter().find_map(|kind| kind.listed_as().map(|_| ("bell", kind.schema)));
+    let schema = vmm_config::schema_with(own);
+    let devices = schema["properties"]["devices"]["items"]["oneOf"].as_array().unwrap();
+    let types: Vec<&Value> = devices.iter().map(|device| &device["properties"]["type"]["const"]).collect();
+    assert_eq!(types, ["debug-console", "debug-exit", "pseudo-serial", "bell"]);
+}

@@ -1,0 +1,39 @@
+//! A monitor of one's own, with a legacy device of its own: `cargo run -p vmm-machine --example thermometer -- CONFIG`, where the
+//! config has `{"type": "thermometer", "degrees": 21}` among its devices.
+
+mod thermometer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vmm_config::ConfigFile;
+use vmm_devices::LegacyEntry;
+use vmm_machine::{Diagnostics, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+
+use thermometer::Thermometer;
+
+/// A PC's devices, and this one.
+const KINDS: Kinds<'static> =
+    Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Thermometer>()]], virtio: &[] };
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args_os().nth(1).ok_or("usage: thermometer CONFIG")?;
+    let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default())?;
+    let config = Arc::new(ConfigFile::read(Path::new(&path))?.merge(Default::default())?);
+    let mut inputs = Inputs::open(&config, &KINDS)?;
+    let plan = Plan::new(&config, &mut inputs)?;
+    let run = supervisor.run(Start {
+        config,
+        kinds: KINDS,
+        plan,
+        inputs,
+        diagnostics: Diagnostics::default(),
+        metrics: None,
+        paused: false,
+        announcements: None,
+        restarted: |_| {},
+    })?;
+    println!("{}", run.ending);
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! A legacy device that no table of the workspace has.
+
+use std::io;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use vmm_acpi::io_device;
+use vmm_bus::{BusDevice, IrqLine, Outcome};
+use vmm_config::Port;
+use vmm_devices::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
+
+/// Reads as the temperature at its first port. A threshold that is written to its second port makes it interrupt, if it is as
+/// warm as that.
+#[derive(Debug)]
+pub(crate) struct Thermometer {
+    degrees: u8,
+    alarm: IrqLine,
+}
+
+/// Its fields in the config.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Its first port.
+    #[serde(default = "customary_port")]
+    port: Port,
+    /// The temperature, in degrees Celsius.
+    degrees: u8,
+}
+
+fn customary_port() -> Port {
+    Port::from(0x90)
+}
+
+impl LegacyKind for Thermometer {
+    const NAME: &'static str = "thermometer";
+    const PRESENCE: Presence = Presence::Listed("thermometer");
+    type Config = Config;
+
+    fn place(config: &Config) -> Place {
+        Place::ports(config.port.get(), 2).with_gsi(5)
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.devices.push(io_device("THRM", "TEMP0001", 0, &[place.io()], place.gsi)?);
+        Ok(())
+    }
+
+    fn build(config: &Config, wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self { degrees: config.degrees, alarm: wiring.interrupt()? }))
+    }
+}
+
+impl BusDevice for Thermometer {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        if let (0, [value]) = (offset, data) {
+            *value = self.degrees;
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        if let (1, [threshold]) = (offset, data)
+            && self.degrees >= *threshold
+        {
+            // Can't be full: the counter would have to reach 2^64 - 1.
+            let _ = self.alarm.trigger();
+        }
+        Outcome::Done
+    }
+}

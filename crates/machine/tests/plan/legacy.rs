@@ -1,0 +1,297 @@
+//! Legacy devices of a table of one's own in the plan, and what can be wrong with them.
+
+use std::io;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use vmm_acpi::io_device;
+use vmm_bus::{BusDevice, Outcome};
+use vmm_config::Port;
+use vmm_devices::{
+    AcpiParts, Built, DebugConsole, I8042, LegacyEntry, LegacyKind, NoFields, Place, PowerManagement,
+    Presence, Uart, Wiring,
+};
+use vmm_machine::{Blame, Error, Kinds, Plan};
+use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, VirtioDevice};
+
+use crate::{bzimage, try_plan};
+
+/// A device with two ports and an interrupt.
+struct Bell;
+
+impl BusDevice for Bell {
+    fn read(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn write(&self, _offset: u64, _data: &[u8]) -> Outcome {
+        Outcome::Done
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BellConfig {
+    port: Port,
+    #[serde(default = "customary_gsi")]
+    gsi: u32,
+}
+
+fn customary_gsi() -> u32 {
+    5
+}
+
+impl LegacyKind for Bell {
+    const NAME: &'static str = "door bell";
+    const PRESENCE: Presence = Presence::Listed("bell");
+    type Config = BellConfig;
+
+    fn place(config: &BellConfig) -> Place {
+        Place::ports(config.port.get(), 2).with_gsi(config.gsi)
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.devices.push(io_device("BELL", "BELL0001", 0, &[place.io()], place.gsi)?);
+        Ok(())
+    }
+
+    fn build(_config: &BellConfig, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Self))
+    }
+}
+
+/// A device that every machine has, at these ports.
+struct Fixed<const PORT: u16, const COUNT: u16>;
+
+impl<const PORT: u16, const COUNT: u16> LegacyKind for Fixed<PORT, COUNT> {
+    const NAME: &'static str = "fixture";
+    const PRESENCE: Presence = Presence::Always;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        Place::ports(PORT, COUNT)
+    }
+
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Bell))
+    }
+}
+
+/// A virtio device that does nothing.
+struct Idle;
+
+impl VirtioDevice for Idle {
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![64]
+    }
+
+    fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl Kind for Idle {
+    const NAME: &'static str = "idle";
+    const ID: u32 = 42;
+    type Config = NoFields;
+
+    fn open(_config: NoFields, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
+        Ok(Self)
+    }
+}
+
+const KINDS: Kinds<'static> = Kinds {
+    legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Bell>()]],
+    virtio: &[&[vmm_virtio::KindEntry::of::<Idle>()]],
+};
+
+/// A Linux machine of these tables, with these devices and what else the config says.
+fn machine(kinds: &Kinds<'_>, devices: &str, rest: &str) -> Result<Plan, Error> {
+    let json = format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]{rest}}}"#);
+    try_plan(&bzimage(), &json, kinds)
+}
+
+fn refusal(devices: &str, rest: &str) -> String {
+    let error = machine(&KINDS, devices, rest).unwrap_err();
+    assert_eq!(error.blame(), Blame::Config);
+    error.to_string()
+}
+
+/// What is wrong with a machine of these legacy devices.
+fn refusal_of(legacy: &[LegacyEntry]) -> String {
+    let error = machine(&Kinds { legacy: &[legacy], virtio: &[] }, "", "").unwrap_err();
+    assert_eq!(error.blame(), Blame::Monitor);
+    error.to_string()
+}
+
+fn dsdt_has(plan: &Plan, name: &str) -> bool {
+    let dsdt =
+        plan.tables.acpi.iter().flat_map(|tables| tables.iter()).find(|table| table.name == "DSDT").unwrap();
+    dsdt.bytes.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+}
+
+const BELL: &str = r#"{"type": "bell", "port": "0x90"}"#;
+
+#[test]
+fn device_of_ones_own_is_in_the_plan_with_its_id_and_in_acpi() {
+    let two = r#"{"type": "bell", "port": "0x90"}, {"type": "debug-exit"}"#;
+    let plan = machine(&KINDS, two, "").unwrap();
+    let shown = plan.to_string();
+    assert!(shown.contains("  ports 0x090..0x092  door bell \"bell0\", gsi 5\n"), "{shown}");
+    assert!(shown.contains("  ports 0x0f4..0x0f8  debug exit\n"), "{shown}");
+    assert!(dsdt_has(&plan, "BELL0001"));
+}
+
+#[test]
+fn device_of_ones_own_that_is_not_listed_is_not_there() {
+    let plan = machine(&KINDS, "", "").unwrap();
+    assert!(!plan.to_string().contains("bell") && !dsdt_has(&plan, "BELL"));
+}
+
+#[test]
+fn device_of_ones_own_without_interrupt_controllers_has_no_interrupt() {
+    let shown = machine(&KINDS, BELL, r#", "irqchip": false"#).unwrap().to_string();
+    assert!(shown.contains("  ports 0x090..0x092  door bell \"bell0\"\n"), "{shown}");
+}
+
+#[test]
+fn device_of_ones_own_that_every_machine_has_needs_no_config() {
+    let kinds = Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Fixed<0x300, 1>>()]], virtio: &[] };
+    let shown = machine(&kinds, "", "").unwrap().to_string();
+    assert!(shown.contains("  ports 0x300..0x301  fixture\n"), "{shown}");
+}
+
+#[test]
+fn device_of_ones_own_with_an_unknown_field_names_it() {
+    let expected = "devices[0].prot: unknown field, did you mean \"port\"?";
+    assert_eq!(refusal(r#"{"type": "bell", "prot": "0x90"}"#, ""), expected);
+}
+
+#[test]
+fn device_of_ones_own_that_lacks_a_field_says_what_belongs_there() {
+    let expected = "devices[0]: \"port\" is missing, give a port such as \"0xe9\"";
+    assert_eq!(refusal(r#"{"type": "bell"}"#, ""), expected);
+}
+
+/// As with the devices that the config knows by itself, the port may come first.
+#[test]
+fn device_of_ones_own_may_have_its_port_before_its_type() {
+    let shown = machine(&KINDS, r#"{"port": 144, "type": "bell"}"#, "").unwrap().to_string();
+    assert!(shown.contains("  ports 0x090..0x092  door bell"), "{shown}");
+}
+
+#[test]
+fn device_of_ones_own_is_among_the_names_that_there_are() {
+    let expected = "devices[0].type: unknown device \"bel\", did you mean \"bell\"?";
+    assert_eq!(refusal(r#"{"type": "bel"}"#, ""), expected);
+}
+
+#[test]
+fn port_of_another_device_names_it_with_its_id() {
+    let expected =
+        "devices[1].port: 0x91 belongs to the door bell \"front\" (ports 0x90 to 0x91); choose another";
+    let front =
+        r#"{"type": "bell", "id": "front", "port": "0x90"}, {"type": "debug-console", "port": "0x91"}"#;
+    assert_eq!(refusal(front, ""), expected);
+}
+
+#[test]
+fn interrupt_of_another_device_is_refused() {
+    let second = r#", {"type": "bell", "port": "0x92"}"#;
+    let expected = "devices[1]: interrupt 5 belongs to the door bell \"bell0\"; remove one of them";
+    assert_eq!(refusal(&format!("{BELL}{second}"), ""), expected);
+    let com1 = r#"{"type": "bell", "port": "0x90", "gsi": 4}"#;
+    let expected = "devices[0]: interrupt 4 belongs to the uart com1; remove one of them";
+    assert_eq!(refusal(com1, ""), expected);
+}
+
+/// It is the ninth that virtio devices get.
+#[test]
+fn interrupt_of_a_device_is_left_out_for_virtio() {
+    let nine = [r#"{"type": "idle"}"#; 9].join(", ");
+    let shown = machine(&KINDS, &format!("{BELL}, {nine}"), "").unwrap().to_string();
+    assert!(shown.contains("virtio idle \"idle8\", gsi 6,"), "{shown}");
+    let sixteen = [r#"{"type": "idle"}"#; 16].join(", ");
+    let expected = "devices: 16 virtio devices, but there are interrupts for 15; remove some";
+    assert_eq!(refusal(&format!("{BELL}, {sixteen}"), ""), expected);
+}
+
+/// A kernel that takes them from the command line reads no ACPI tables, so that it has the SCI's line for the ninth.
+#[test]
+fn interrupt_of_a_device_is_left_out_for_virtio_on_the_command_line() {
+    let nine = [r#"{"type": "idle"}"#; 9].join(", ");
+    let cmdline = r#", "announce_virtio": "cmdline""#;
+    let shown = machine(&KINDS, &format!("{BELL}, {nine}"), cmdline).unwrap().to_string();
+    assert!(shown.contains("virtio idle \"idle0\", gsi 6,"), "{shown}");
+    assert!(shown.contains("virtio idle \"idle7\", gsi 9,"), "{shown}");
+    assert!(shown.contains("virtio idle \"idle8\", gsi 16,"), "{shown}");
+}
+
+#[test]
+fn objects_of_one_name_in_acpi_are_refused() {
+    let two = r#"{"type": "bell", "port": "0x90"}, {"type": "bell", "port": "0x92", "gsi": 6}"#;
+    assert_eq!(refusal(two, ""), "ACPI tables: two devices are called \"BELL\"");
+}
+
+/// A device whose ACPI object has a name that none can have.
+struct Misnamed;
+
+impl LegacyKind for Misnamed {
+    const NAME: &'static str = "misnomer";
+    const PRESENCE: Presence = Presence::WithAcpi;
+    type Config = NoFields;
+
+    fn place(_config: &NoFields) -> Place {
+        Place::ports(0x300, 1)
+    }
+
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+        acpi.devices.push(io_device("LONGER", "LONG0001", 0, &[place.io()], None)?);
+        Ok(())
+    }
+
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
+        Ok(Built::new(Bell))
+    }
+}
+
+#[test]
+fn table_with_a_device_that_acpi_cannot_have_is_refused() {
+    let refused = refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Misnamed>()]].concat());
+    assert!(refused.starts_with("legacy device misnomer: device name \"LONGER\": must be"), "{refused}");
+}
+
+const PC: [LegacyEntry; 3] =
+    [LegacyEntry::of::<Uart>(), LegacyEntry::of::<I8042>(), LegacyEntry::of::<PowerManagement>()];
+
+#[test]
+fn table_whose_devices_share_a_port_is_refused() {
+    let expected = "legacy device fixture: its ports from 0x3ff on belong to the uart com1";
+    assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0x3ff, 2>>()]].concat()), expected);
+}
+
+#[test]
+fn table_with_a_device_at_a_port_of_kvms_is_refused() {
+    let expected = "legacy device fixture: its ports from 0x40 on belong to the timer";
+    assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0x40, 1>>()]].concat()), expected);
+}
+
+#[test]
+fn table_with_a_device_past_the_last_port_is_refused() {
+    let expected = "legacy device fixture: its 2 ports from 0xffff on run past the last one";
+    assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0xffff, 2>>()]].concat()), expected);
+}
+
+#[test]
+fn table_without_power_management_or_reset_has_no_acpi() {
+    let expected =
+        "the table of legacy devices has none with power management, or none that resets the machine";
+    assert_eq!(refusal_of(&[LegacyEntry::of::<Uart>(), LegacyEntry::of::<I8042>()]), expected);
+    assert_eq!(refusal_of(&[LegacyEntry::of::<Uart>(), LegacyEntry::of::<PowerManagement>()]), expected);
+}
+
+#[test]
+fn device_that_another_table_lacks_is_of_no_kind_there() {
+    let kinds = Kinds { legacy: &[&PC, &[LegacyEntry::of::<DebugConsole>()]], virtio: &[] };
+    let error = machine(&kinds, r#"{"type": "debug-exit"}"#, "").unwrap_err();
+    let expected = "devices[0].type: unknown device \"debug-exit\", expected \"debug-console\"";
+    assert_eq!(error.to_string(), expected);
+}

@@ -1,0 +1,74 @@
+//! A legacy device of one's own in a monitor by library: the one of an example of vmm-machine, which no table of the workspace
+//! has.
+
+#[path = "../../../../crates/machine/examples/thermometer/thermometer.rs"]
+mod thermometer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use driver::{DEADLINE, guests};
+use harness::trials;
+use libtest_mimic::Trial;
+use vmm_bus::SystemEvent;
+use vmm_config::ConfigFile;
+use vmm_devices::{DebugExit, LegacyEntry};
+use vmm_machine::{Diagnostics, Ending, Error, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+
+use thermometer::Thermometer;
+
+const KINDS: Kinds<'static> =
+    Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Thermometer>()]], virtio: &[] };
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        debug_exit_tells_what_a_device_of_ones_own_shows_at_its_interrupt,
+        serial_line_that_no_device_of_the_tables_has_is_an_error,
+    ]
+}
+
+/// 43 is a debug exit of 21.
+fn debug_exit_tells_what_a_device_of_ones_own_shows_at_its_interrupt() {
+    let config = format!(
+        r#"{{"boot": {{"flat": {{"image": {:?}, "load_address": "0x1000"}}}}, "memory": {{"size": "1M"}}, "serial": "none",
+            "irqchip": true, "devices": [{{"type": "debug-exit"}}, {{"type": "thermometer", "degrees": 21}}]}}"#,
+        guests::path("thermometer")
+    );
+    let ending = run(&config, KINDS).unwrap();
+    assert!(matches!(ending, Ending::Guest(SystemEvent::Exit(43))), "{ending}");
+}
+
+/// The config's `serial` would be about nothing.
+fn serial_line_that_no_device_of_the_tables_has_is_an_error() {
+    const KINDS: Kinds<'static> = Kinds { legacy: &[&[LegacyEntry::of::<DebugExit>()]], virtio: &[] };
+    let config = format!(
+        r#"{{"boot": {{"flat": {{"image": {:?}, "load_address": "0x1000"}}}}, "memory": {{"size": "1M"}},
+            "devices": [{{"type": "debug-exit"}}]}}"#,
+        guests::path("thermometer")
+    );
+    let error = run(&config, KINDS).unwrap_err();
+    assert_eq!(error.to_string(), "the table of legacy devices has none with a serial line");
+}
+
+fn run(config: &str, kinds: Kinds<'static>) -> Result<Ending, Error> {
+    let started = Instant::now();
+    let timeouts = Timeouts { run: Some(started + DEADLINE), ..Timeouts::default() };
+    let mut supervisor = Supervisor::new(started, timeouts).unwrap();
+    let file = ConfigFile::parse(config, Path::new("vm.json")).unwrap();
+    let config = Arc::new(file.merge(Default::default()).unwrap());
+    let mut inputs = Inputs::open(&config, &kinds).unwrap();
+    let plan = Plan::new(&config, &mut inputs).unwrap();
+    let start = Start {
+        config,
+        kinds,
+        plan,
+        inputs,
+        diagnostics: Diagnostics::default(),
+        metrics: None,
+        paused: false,
+        announcements: None,
+        restarted: |_| {},
+    };
+    supervisor.run(start).map(|run| run.ending)
+}
