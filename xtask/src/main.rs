@@ -4,12 +4,14 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod failure;
 mod guests;
 mod lint;
 mod rig_shell;
 mod rootfs;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -40,6 +42,9 @@ enum Command {
     Guests,
     /// Build disks that a guest boots from to a login
     Rootfs(rootfs::Arguments),
+    /// Build what is released, in target/dist: the static program with its man page, completions and schema, as a tarball and as a Debian
+    /// package, with their checksums
+    Dist,
     /// Compare start-up time and memory with those of other monitors
     Bench(bench::Arguments),
     /// The measuring half of bench, which runs where the guests run
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
         Command::Rig(arguments) => rig_shell::run(&arguments),
         Command::Guests => guests::run(),
         Command::Rootfs(arguments) => rootfs::run(&arguments),
+        Command::Dist => dist::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchInner(arguments) => bench::inner::run(&arguments),
     };

@@ -1,0 +1,152 @@
+//! A virtual machine monitor that boots stock Linux kernels: the program, which wires the crates together.
+//!
+//! It is a library for one reason: what describes the program, such as its man page, is made from [`command`].
+#![forbid(unsafe_code)]
+
+mod args;
+mod bare;
+mod descriptors;
+mod finish;
+mod inputs;
+mod kinds;
+mod log;
+mod panics;
+mod prepare;
+mod privileges;
+mod streams;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{CommandFactory, Parser};
+use vmm_hostio::terminal;
+use vmm_machine::doctor::Host;
+use vmm_machine::{Ending, Offloaded, Start, Supervisor, outlive_file_limits};
+
+use crate::args::{Args, Command};
+use crate::descriptors::Inherited;
+use crate::finish::{Failure, Finished};
+use crate::kinds::KINDS;
+use crate::prepare::{Opened, Prepared, ReadConfig};
+use crate::streams::Streams;
+
+/// Runs the program with the process's arguments, and returns its exit code.
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    let inherited = Inherited::find();
+    privileges::give_up();
+    outlive_file_limits();
+    let mut streams = match Streams::open() {
+        Ok(streams) => streams,
+        Err(error) => return finish::without_streams(&error),
+    };
+    streams.protect([]);
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return finish::usage(error, &streams),
+    };
+    streams.protect(args.inputs());
+    panics::report_to(&streams);
+    let result = run(Arc::new(args), inherited, &mut streams, started);
+    finish::report(result, &streams)
+}
+
+/// The command line, as clap has it.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
+fn run(
+    args: Arc<Args>,
+    inherited: Inherited,
+    streams: &mut Streams,
+    started: Instant,
+) -> Result<Finished, Failure> {
+    match args.command {
+        Some(Command::Schema) => print(&format!("{:#}\n", schema())),
+        Some(Command::Doctor) => doctor(),
+        None if args.check => check(&args, inherited, streams),
+        None => boot(args, inherited, streams, started),
+    }
+}
+
+/// Prints what would be built.
+fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Finished, Failure> {
+    let read = ReadConfig::new(args, inherited, streams)?;
+    match read.check(args, streams) {
+        Ok(plan) => print(&plan),
+        Err(failure) => Err(failure.of_config(read.origin)),
+    }
+}
+
+/// Runs a machine, and those that follow it after a reset.
+fn boot(
+    args: Arc<Args>,
+    inherited: Inherited,
+    streams: &mut Streams,
+    started: Instant,
+) -> Result<Finished, Failure> {
+    let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
+    supervisor.attach(&streams.stderr);
+    supervisor.attach(&streams.stdout);
+    let (theirs, said) = (Arc::clone(&args), streams.clone());
+    let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
+    let Prepared { config, origin, opened, _in_use } = match prepared {
+        Offloaded::Done(prepared) => prepared?,
+        Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
+    };
+    let Opened { plan, inputs, metrics, log, _streams_in_use } = opened;
+    if let Some(log) = log {
+        supervisor.attach(&log);
+        streams.log = Some(log);
+    }
+    let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
+    // Who was put into the background later goes on there.
+    if has_keys && terminal::is_background(io::stdin()) {
+        return Err(Failure::Background);
+    }
+    if args.paused && !has_keys {
+        return Err(Failure::NoKeys);
+    }
+    let ran = supervisor.run(Start {
+        config,
+        kinds: KINDS,
+        plan,
+        inputs,
+        diagnostics: args.diagnostics(streams),
+        metrics,
+        announcements: Some(streams.stdout.clone()),
+        paused: args.paused,
+        restarted: log::restarted,
+    });
+    match ran {
+        Ok(run) => Ok(Finished::Ran(run)),
+        Err(error) => Err(Failure::from(error).of_config(origin)),
+    }
+}
+
+/// Of a config file with every kind of device.
+fn schema() -> serde_json::Value {
+    let listed = KINDS.legacy().filter_map(|kind| Some((kind.listed_as()?, kind.schema)));
+    vmm_config::schema_with(listed.chain(KINDS.virtio().map(|kind| (kind.name, kind.schema))))
+}
+
+fn doctor() -> Result<Finished, Failure> {
+    let findings = Host::probe().findings();
+    let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    let healthy = findings.iter().all(|finding| finding.remedy.is_none());
+    let printed = print(&text)?;
+    Ok(if healthy { printed } else { Finished::HostLacks })
+}
+
+/// Prints to standard output; a reader that has gone ends the program quietly.
+fn print(text: &str) -> Result<Finished, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Finished::ended(Ending::OutputGone)),
+        Err(source) => Err(Failure::Stdout(source)),
+        Ok(()) => Ok(Finished::Printed),
+    }
+}
