@@ -160,3 +160,25 @@ fn output(command: &mut Command) -> Result<String, Failure> {
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root without the monitor's needs: no KVM, no libraries but Debian's essential ones.
+    #[test]
+    #[ignore = "builds the release and a Debian, which takes minutes"]
+    fn package_is_installed_in_a_fresh_debian_and_the_program_runs() {
+        let dist = build().unwrap();
+        let command =
+            "vmm-bin --version; vmm-bin doctor; echo \"code $?\"; ls /usr/share/man/man1/vmm-bin.1.gz";
+        let printed = rig::try_package(&dist.package, command).unwrap();
+        assert!(printed.starts_with(&format!("vmm-bin {VERSION}\n")), "{printed}");
+        assert!(printed.contains("/dev/kvm"), "{printed}");
+        assert!(printed.contains("code 4\n") || printed.contains("code 0\n"), "{printed}");
+        assert!(printed.ends_with("/usr/share/man/man1/vmm-bin.1.gz\n"), "{printed}");
+        let sums =
+            Command::new("sha256sum").args(["--check", "SHA256SUMS"]).current_dir(&dist.directory).output();
+        assert!(sums.unwrap().status.success());
+    }
+}

@@ -77,7 +77,7 @@ pub use machine::{CommandOutput, RESULTS_DIR, Rig};
 pub use progress::{note, step};
 pub use qemu::install_qemu;
 pub use reexec::{Place, reason_for_rig, run_here_or_in_rig};
-pub use rootfs::{Rootfs, fio, programs};
+pub use rootfs::{Rootfs, fio, programs, try_package};
 pub use stage::Stage;
 pub use streams::Stdin;
 pub use terminal::is_interactive;

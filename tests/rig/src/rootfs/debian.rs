@@ -52,6 +52,25 @@ pub(super) fn fetch_tar(packages: &str, tar: &Path) -> Result<()> {
     bootstrap(&format!("fetching {packages} (mmdebstrap)"), mmdebstrap("extract", packages)?, tar)
 }
 
+/// Installs the Debian package `package` into a fresh Debian with nothing but the essential packages, runs `command` there by a shell
+/// and returns what it prints. Needs the network, and half a minute.
+///
+/// # Errors
+/// The system can't be built, the package can't be installed, or the command fails.
+pub fn try_package(package: &Path, command: &str) -> Result<String> {
+    let output = part_of(package);
+    let mut mmdebstrap = mmdebstrap("essential", "dpkg")?;
+    mmdebstrap.arg(format!("--customize-hook=copy-in '{}' /root", package.display()));
+    let script = format!("dpkg --install /root/*.deb >&2 && {{ {command}; }}");
+    let hook = format!("--customize-hook=chroot \"$1\" sh -c '{script}' >'{}'", output.display());
+    // The system itself is of no use afterwards.
+    mmdebstrap.arg(hook).arg("").arg("/dev/null").args(sources()?);
+    let done = step("trying the package in a fresh Debian (mmdebstrap)", || output_of(&mut mmdebstrap));
+    let printed = done.and_then(|_| fs::read_to_string(&output).at("read", &output));
+    let _ = fs::remove_file(&output);
+    printed
+}
+
 /// The command as far as every system has it.
 fn mmdebstrap(variant: &str, packages: &str) -> Result<Command> {
     if !geteuid().is_root() {

@@ -15,6 +15,7 @@ mod tools;
 
 use std::path::{Path, PathBuf};
 
+pub use debian::try_package;
 pub(crate) use debian::{RECIPE as DEBIAN_RECIPE, build_tar as build_debian_tar};
 pub(crate) use initrd::{initramfs as disk_initramfs, inputs as disk_initrd_inputs};
 pub use kind::Rootfs;
