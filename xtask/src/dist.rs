@@ -137,7 +137,8 @@ fn pack(directory: &Path, tarball: &Path, epoch: &str) -> Result<(), Failure> {
 
 fn pack_deb(package: &Path, epoch: &str) -> Result<(), Failure> {
     let mut deb = Command::new(tools::program("cargo-deb", CARGO_DEB, &[])?);
-    deb.args(["--package", NAME, "--no-build", "--no-strip", "--target", TARGET, "--output"]).arg(package);
+    deb.args(["--quiet", "--package", NAME, "--no-build", "--no-strip", "--target", TARGET, "--output"])
+        .arg(package);
     deb.current_dir(root()).env("SOURCE_DATE_EPOCH", epoch).stdout(Stdio::null());
     succeed(deb.status()?, "cargo deb")
 }
