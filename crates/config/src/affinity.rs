@@ -1,4 +1,4 @@
-//! On which CPUs of the host each virtual processor runs.
+//! CPU affinity of the virtual processors.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,12 +10,12 @@ use crate::{
     value_error::ValueError,
 };
 
-/// A CPU of the host by its number, 0 to 8191. Whether there is one is checked where the machine is built.
+/// Number of a host CPU, 0 to 8191. Whether it exists is checked when the machine is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct HostCpu(u16);
 
 impl HostCpu {
-    /// The last that any build of Linux for x86-64 has (arch/x86/Kconfig, NR_CPUS_RANGE_END).
+    /// The maximum of any Linux build for x86-64 (arch/x86/Kconfig, NR_CPUS_RANGE_END).
     pub const MAX: HostCpu = HostCpu(8191);
 
     /// The number.
@@ -43,7 +43,7 @@ impl<'de> Deserialize<'de> for HostCpu {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostCpu, D::Error> {
         strict::value(deserializer, |found| match found {
             Found::Unsigned(number) => HostCpu::try_from(number),
-            other => Err(other.instead_of("the number of a CPU of the host, from 0 to 8191")),
+            other => Err(other.instead_of("the number of a host CPU, from 0 to 8191")),
         })
     }
 }
@@ -55,7 +55,7 @@ impl JsonSchema for HostCpu {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A CPU of the host.",
+            "description": "Number of a host CPU.",
             "type": "integer",
             "minimum": 0,
             "maximum": HostCpu::MAX.get(),
@@ -63,13 +63,13 @@ impl JsonSchema for HostCpu {
     }
 }
 
-/// The CPUs of the host that one virtual processor may run on.
+/// The host CPUs on which a virtual processor may run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct HostCpus(Vec<HostCpu>);
 
 impl HostCpus {
-    /// Their numbers, as they are written.
+    /// The CPUs in the order of the config.
     pub fn iter(&self) -> impl Iterator<Item = HostCpu> + '_ {
         self.0.iter().copied()
     }
@@ -85,13 +85,13 @@ impl TryFrom<Vec<HostCpu>> for HostCpus {
 
 impl<'de> Deserialize<'de> for HostCpus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostCpus, D::Error> {
-        let cpus: Vec<HostCpu> = strict::list(deserializer, "a list of CPUs of the host such as [0, 1]")?;
+        let cpus: Vec<HostCpu> = strict::list(deserializer, "a list of host CPUs such as [0, 1]")?;
         HostCpus::try_from(cpus).map_err(serde::de::Error::custom)
     }
 }
 
 /// Reads the lists of all processors.
 pub(crate) fn lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<HostCpus>>, D::Error> {
-    strict::list(deserializer, "a list with a list of CPUs of the host for each processor such as [[0], [1]]")
+    strict::list(deserializer, "a list with a list of host CPUs for each processor such as [[0], [1]]")
         .map(Some)
 }

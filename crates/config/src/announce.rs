@@ -1,4 +1,4 @@
-//! How a Linux kernel learns of its virtio devices.
+//! How a Linux kernel discovers its virtio devices.
 
 use std::{fmt, str::FromStr};
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{strict, text::hint, value_error::ValueError};
 
-/// How a Linux kernel learns of its virtio devices.
+/// How a Linux kernel discovers its virtio devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AnnounceVirtio {
-    /// From the ACPI tables.
+    /// Through the ACPI tables.
     #[default]
     Acpi,
-    /// From its command line: for kernels with VIRTIO_MMIO_CMDLINE_DEVICES and without ACPI.
+    /// Through its command line, for kernels with VIRTIO_MMIO_CMDLINE_DEVICES and without ACPI.
     Cmdline,
 }
 
 impl AnnounceVirtio {
-    /// Every value, in the order of the documentation.
+    /// All values, in the order of the documentation.
     pub const ALL: [AnnounceVirtio; 2] = [AnnounceVirtio::Acpi, AnnounceVirtio::Cmdline];
 
     /// The name in JSON.
@@ -50,6 +50,6 @@ impl fmt::Display for AnnounceVirtio {
 
 impl<'de> Deserialize<'de> for AnnounceVirtio {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AnnounceVirtio, D::Error> {
-        strict::text(deserializer, "a way such as \"acpi\"")
+        strict::text(deserializer, "a method such as \"acpi\"")
     }
 }

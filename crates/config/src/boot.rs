@@ -1,4 +1,4 @@
-//! What the guest boots, once file and flags are made one.
+//! What the guest boots, merged from file and flags.
 
 use std::path::Path;
 
@@ -23,11 +23,11 @@ use crate::{
 pub enum Boot {
     /// A Linux kernel.
     Linux(LinuxBoot),
-    /// An image that is none.
+    /// A flat image.
     Flat(FlatBoot),
 }
 
-/// A Linux kernel, and what it is handed.
+/// A Linux kernel and its boot parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinuxBoot {
     /// The kernel file.
@@ -40,33 +40,33 @@ pub struct LinuxBoot {
     pub protocol: Protocol,
 }
 
-/// A flat image, and how it is started. What is left out depends on the image, and is decided where that is read.
+/// A flat image and its initial state. Absent values depend on the image, and are determined when it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatBoot {
     /// The image: a raw binary, an ELF executable or a multiboot kernel.
     pub image: FilePath,
-    /// What the file is.
+    /// The image's format.
     pub format: FlatFormat,
-    /// Where a raw binary or a position-independent executable is put.
+    /// Load address of a raw binary or a position-independent executable.
     pub load_address: Option<Address>,
-    /// The state in which the processor enters the image.
+    /// The processor mode in which the image starts.
     pub mode: Option<FlatMode>,
     /// The address of the first instruction.
     pub entry: Option<Address>,
-    /// What the stack pointer starts at.
+    /// Initial value of the stack pointer.
     pub stack: Option<Address>,
-    /// Whether the monitor writes the descriptor tables and page tables of the mode.
+    /// Whether the monitor sets up the mode's descriptor tables and page tables.
     pub tables: bool,
-    /// Where the image has its page tables, if the monitor writes none.
+    /// Address of the image's page tables, if the monitor sets up none.
     pub page_tables: Option<Address>,
-    /// The command line, for a multiboot kernel, which finds the image's name before it.
+    /// The command line of a multiboot kernel, which follows the image's name.
     pub cmdline: Option<CommandLine>,
-    /// The files that a multiboot kernel is handed, in this order.
+    /// The modules of a multiboot kernel, in order.
     pub modules: Vec<Module>,
 }
 
 impl Boot {
-    /// What `section`, with its paths resolved and the flags in it, asks for.
+    /// What `section` requests, which has resolved paths and includes the flags.
     pub(crate) fn new(section: BootSection, origin: Option<&Path>) -> Result<Boot, ConfigError> {
         let BootSection { kernel, initrd, cmdline, protocol, flat } = section;
         let Some(flat) = flat else {
@@ -98,7 +98,7 @@ impl Boot {
 }
 
 impl BootSection {
-    /// Its paths as seen from where `directory` is seen from.
+    /// Resolves its paths relative to `directory`.
     #[must_use]
     pub(crate) fn within(self, directory: &Path) -> BootSection {
         let from_there = |path: FilePath| path.within(directory);
@@ -110,7 +110,7 @@ impl BootSection {
         }
     }
 
-    /// It with the fields that the command line sets.
+    /// Applies the flags.
     #[must_use]
     pub(crate) fn replaced(self, overrides: &Overrides) -> BootSection {
         let flat = match (overrides.flat.clone(), self.flat) {
@@ -137,7 +137,7 @@ impl BootSection {
     }
 }
 
-/// For serializing: the section that asks for this.
+/// For serialization: the section that requests this.
 impl From<Boot> for BootSection {
     fn from(boot: Boot) -> BootSection {
         match boot {
@@ -166,7 +166,7 @@ impl From<Boot> for BootSection {
     }
 }
 
-/// The remedy depends on whether there is a file to add the kernel to.
+/// The remedy depends on whether there is a file to which the kernel can be added.
 fn no_kernel(origin: Option<&Path>) -> ConfigError {
     match origin {
         Some(_) => {

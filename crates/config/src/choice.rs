@@ -1,4 +1,4 @@
-//! A choice of a few names, some of which take a value: what serde derives for an enum, with messages of our own.
+//! Reads derived enums with our own messages: names, some of which have a value.
 
 use serde::de::{
     DeserializeSeed, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor, value,
@@ -10,8 +10,8 @@ use crate::{
     value_error::ValueError,
 };
 
-/// Reads a derived enum, as a name, or as an object with one member for a name that takes a value. The variants are units or have one
-/// field without a name.
+/// Reads a derived enum, written as a name, or as an object with one member if the name has a value. Variants
+/// must be units or have a single unnamed field.
 pub(crate) struct EnumReader<V> {
     pub(crate) names: &'static [&'static str],
     pub(crate) visitor: V,
@@ -30,7 +30,7 @@ impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
             return Err(ValueError::UnknownName { what: "value", name: name.to_owned(), hint });
         }
         let alone = IntoDeserializer::<value::Error>::into_deserializer(name);
-        // The one thing that can be wrong with a known name by itself.
+        // The only possible error of a known name on its own.
         self.visitor.visit_enum(alone).map_err(|_| ValueError::NeedsValue { name: name.to_owned() })
     }
 
@@ -87,8 +87,8 @@ impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Chosen<'_, A> {
     }
 }
 
-/// What a programmer sees who gives a variant more than one field, or named ones.
-const SEVERAL: &str = "a choice takes one value at most";
+/// For programmers who define a variant with several or named fields.
+const SEVERAL: &str = "a variant has at most one value";
 
 #[cfg(test)]
 mod tests {
@@ -140,7 +140,7 @@ mod tests {
     fn name_with_a_value_missing_or_too_much_shows_the_form() {
         let message = r#"target: "shop" needs a value, write {"shop": ...}"#;
         assert_eq!(refusal(r#"{"target": "shop"}"#), message);
-        let message = r#"target: "home" takes no value, write "home""#;
+        let message = r#"target: "home" has no value, write "home""#;
         assert_eq!(refusal(r#"{"target": {"home": 1}}"#), message);
         let message = r#"target: "desk" and "shop" exclude each other, keep one"#;
         assert_eq!(refusal(r#"{"target": {"desk": 1, "shop": 2}}"#), message);

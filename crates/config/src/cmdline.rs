@@ -7,15 +7,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{strict, value_error::ValueError};
 
-/// A command line of printable ASCII, perhaps empty. Whether it is short enough is for the kernel that gets it.
+/// A command line of printable ASCII, possibly empty. Its length is checked for the specific kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandLine(String);
 
 impl CommandLine {
-    /// Talk on COM1; reboot by the keyboard controller, which ends the guest; reboot at once on a panic.
+    /// Console on COM1, reboot through the keyboard controller, which ends the guest, and immediate reboot on
+    /// a panic.
     pub const DEFAULT: &'static str = "console=ttyS0 reboot=k panic=-1";
 
-    /// The one that says nothing.
+    /// The empty command line.
     pub(crate) const fn empty() -> CommandLine {
         CommandLine(String::new())
     }
@@ -43,7 +44,7 @@ impl FromStr for CommandLine {
     }
 }
 
-/// A character that has no place in a command line, in words.
+/// Describes a character that isn't allowed.
 fn describe(c: char) -> String {
     match c {
         '\0' => "a NUL".to_owned(),

@@ -1,137 +1,140 @@
-//! The commands that a running machine takes from outside, and their replies.
+//! Commands to a running machine, and their responses.
 //!
-//! Keys typed at a terminal and signals are translated to the same commands. In JSON, a request is
-//! `{"id": 1, "command": "pause"}` and its response `{"id": 1, "result": "done"}` or
-//! `{"id": 1, "error": {"code": "not_running", "message": "..."}}`. A command for a device is an object:
-//! `{"id": 2, "command": {"update_device": {"id": "net0", "link": "down"}}}`. Commands are carried out in the order of the
-//! requests, but responses come as they complete: a pause waits for the disks, and a device answers on its own thread.
+//! Keys typed at a terminal and signals are translated to the same commands. In JSON, a request is `{"id": 1,
+//! "command": "pause"}` and its response `{"id": 1, "result": "done"}` or `{"id": 1, "error": {"code":
+//! "not_running", "message": "..."}}`. A command for a device is an object: `{"id": 2, "command":
+//! {"update_device": {"id": "net0", "link": "down"}}}`. Commands are executed in the order of the requests,
+//! but responses are sent as commands complete: a pause waits for the disks, and a device responds on its own
+//! thread.
 //!
-//! Snapshots, and adding, removing and replacing devices or their media, will be further variants of [`Command`].
+//! Snapshots, and adding, removing and replacing devices or their media, will be further variants of
+//! [`Command`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Something to do.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
-    /// Say how the machine is. Answered at any time.
+    /// Reports the machine's state. Always available.
     Status,
-    /// Take the vCPUs out of the guest and let the devices complete what they have begun. Done at once if the machine is paused.
+    /// Stops the vCPUs and lets the devices complete their requests. Completes immediately if the machine is
+    /// paused.
     Pause,
-    /// Let a paused machine go on, or start one that is configured. Done at once if it runs.
+    /// Resumes a paused machine, or starts a configured one. Completes immediately if the machine is running.
     Resume,
-    /// Press the power button, which asks the guest to shut down.
+    /// Presses the power button, which asks the guest to shut down.
     PowerButton,
-    /// Reset the machine, as its reset line does: what follows is what `on_reboot` says.
+    /// Resets the machine; `on_reboot` determines what follows.
     Reset,
-    /// End the machine and the monitor.
+    /// Ends the machine and the monitor.
     Quit,
-    /// Say what the devices have counted.
+    /// Reports the devices' counters.
     Metrics,
-    /// Change a virtio device.
+    /// Changes a virtio device.
     UpdateDevice(DeviceUpdate),
-    /// Report the state of a virtio device: a balloon's size, a link.
+    /// Reports the state of a virtio device, such as a balloon's size or a link.
     DeviceStatus {
         /// The device's id.
         id: String,
     },
 }
 
-/// A change of a virtio device while its machine exists. It lasts until the monitor ends, resets of the guest included.
+/// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceUpdate {
     /// The device's id.
     pub id: String,
-    /// The fields to change and their new values, named and written as in the config where that has them. Which ones a kind of
-    /// device can change is listed in docs/devices.md: a balloon's `size`, a disk's `size` and `limits`, a network card's `link`
-    /// and `limits`, a console's `size`.
+    /// The fields to change with their new values, in the notation of the config if they exist there.
+    /// docs/devices.md lists those of each kind: a balloon's `size`, a disk's `size` and `limits`, a network
+    /// card's `link` and `limits`, a console's `size`.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
 
-/// A command, with a number by which its response is known.
+/// A command with an id that identifies its response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Chosen by whoever asks; the response has it.
+    /// Chosen by the client; repeated in the response.
     pub id: u64,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
-/// What became of a request.
+/// The response to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Response {
-    /// The request's.
+    /// The request's id.
     pub id: u64,
-    /// The answer.
+    /// The result or error.
     #[serde(flatten)]
     pub answer: Answer,
 }
 
-/// A reply or an error.
+/// A result or an error.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The command is done.
+    /// The command has completed.
     Result(Reply),
-    /// It can't be.
+    /// The command has failed.
     Error(CommandError),
 }
 
-/// What a command that is done gives back.
+/// Result of a completed command.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Nothing else.
+    /// No data.
     Done,
-    /// How the machine is.
+    /// The machine's state.
     Status(Status),
-    /// What the devices have counted, as in the file of `--metrics`.
+    /// The devices' counters, as in the file of `--metrics`.
     Metrics(Value),
     /// The state of a device.
     Device(Map<String, Value>),
 }
 
-/// How a machine is.
+/// The machine's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Status {
-    /// Whether it runs.
+    /// Whether the machine is running.
     pub state: MachineState,
     /// What the monitor is doing while no guest runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
-    /// Of a machine that is there.
+    /// `None` if there is no machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineStatus>,
 }
 
-/// Whether a machine runs.
+/// Whether the machine is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineState {
-    /// There is none, or it is being built or taken apart.
+    /// There is no machine, or it is being built or torn down.
     NotRunning,
-    /// It is built, and its guest hasn't been started.
+    /// The machine is built, but its guest hasn't been started.
     Configured,
-    /// Its guest runs.
+    /// The guest runs.
     Running,
-    /// Its vCPUs are out of the guest; devices complete what they have begun.
+    /// The vCPUs are stopped; devices are completing their requests.
     Pausing,
-    /// It stands still.
+    /// The machine is paused.
     Paused,
 }
 
-/// A machine that is there.
+/// An existing machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MachineStatus {
-    /// Its virtual processors.
+    /// Number of vCPUs.
     pub vcpus: u32,
-    /// Its memory, in bytes.
+    /// Size of its memory in bytes.
     pub memory_bytes: u64,
-    /// How long it has been there, pauses included, in milliseconds.
+    /// Time since it was built, including pauses, in milliseconds.
     pub uptime_ms: u64,
     /// Its virtio devices, in the order of the config.
     pub devices: Vec<ListedDevice>,
@@ -142,57 +145,57 @@ pub struct MachineStatus {
 pub struct ListedDevice {
     /// Its id, for commands.
     pub id: String,
-    /// Its type in the config.
+    /// Its `type` in the config.
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-/// Why a command can't be done.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct CommandError {
-    /// For programs.
+    /// Machine-readable reason.
     pub code: ErrorCode,
-    /// The field of the command that can't be used.
+    /// The offending field of the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
 }
 
 impl CommandError {
-    /// Of a command as a whole.
+    /// An error of the command as a whole.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, field: None, message: message.into() }
     }
 
-    /// Of a field of the command.
+    /// An error of one field of the command.
     pub fn of_field(code: ErrorCode, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::new(code, message) }
     }
 }
 
-/// The kinds of reasons.
+/// Reasons for a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// No guest runs now.
+    /// No guest is running.
     NotRunning,
-    /// The guest doesn't listen.
+    /// The guest doesn't react.
     NotListening,
-    /// A later command has taken it back.
+    /// A later command has cancelled it.
     Superseded,
-    /// The host's storage doesn't answer in time.
+    /// The host's storage doesn't respond in time.
     StorageHangs,
     /// No virtio device has this id.
     UnknownDevice,
-    /// A field of the command is unknown, or its value can't be used. Nothing has changed.
+    /// A field of the command is unknown or has an invalid value. Nothing has changed.
     InvalidField,
-    /// The host refuses what the command needs.
+    /// The host refuses an operation that the command needs.
     HostRefuses,
-    /// The device has failed; a reset of the machine starts it anew.
+    /// The device has failed; a reset of the machine restarts it.
     DeviceFailed,
-    /// The machine ended before it was done.
+    /// The machine ended before the command completed.
     Ended,
 }
 

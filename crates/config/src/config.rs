@@ -1,4 +1,4 @@
-//! The machine that was asked for: the file, the flags and the defaults made one.
+//! The complete config, merged from file, flags and defaults.
 
 use serde::Serialize;
 
@@ -9,11 +9,11 @@ use crate::{
     topology::Grouping,
 };
 
-/// A complete config: nothing is left to be defaulted but what a flat image says itself, and no path depends on a config
-/// file.
+/// A complete config: all defaults are filled in except those that depend on a flat image, and no path
+/// depends on the config file.
 ///
-/// It serializes as a config file that says the same, read from the current directory; but paths in the fields of virtio
-/// devices, which only their kinds know, stay relative to where they were written.
+/// It serializes as an equivalent config file, to be read from the current directory. Paths in the fields of
+/// virtio devices, which only their kinds know, remain relative to their original directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// What the guest boots.
@@ -22,19 +22,19 @@ pub struct Config {
     pub memory: Memory,
     /// The virtual processors.
     pub cpus: Cpus,
-    /// Where COM1 goes.
+    /// Where COM1 is connected.
     pub serial: Serial,
-    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them `hlt` ends the guest,
-    /// and there is one processor.
+    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them `hlt` ends
+    /// the guest, and there is one processor.
     pub irqchip: bool,
-    /// What follows when the guest resets its machine.
+    /// What happens when the guest resets the machine.
     pub on_reboot: OnReboot,
-    /// How a Linux kernel learns of its virtio devices.
+    /// How a Linux kernel discovers its virtio devices.
     pub announce_virtio: AnnounceVirtio,
-    /// Devices beyond those that every guest has, no two at one port.
+    /// Additional devices, no two of them at the same port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
-    /// What must hold when the guest halts; only without `irqchip`.
+    /// The conditions that must hold when the guest halts; only without `irqchip`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
 }
@@ -42,7 +42,7 @@ pub struct Config {
 /// The guest's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// How much.
+    /// Its size.
     pub size: MemorySize,
     /// Whether it is a memfd.
     pub shared: bool,
@@ -51,15 +51,15 @@ pub struct Memory {
 /// The virtual processors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cpus {
-    /// How many: the product of the three numbers that follow.
+    /// Their number, the product of the following three numbers.
     pub count: CpuCount,
-    /// How many of them a core has.
+    /// Threads per core.
     pub threads_per_core: CpuCount,
-    /// How many cores a socket has.
+    /// Cores per socket.
     pub cores_per_socket: CpuCount,
-    /// How many sockets there are.
+    /// Number of sockets.
     pub sockets: CpuCount,
-    /// For each processor the CPUs of the host that it runs on; none of them where the host may choose.
+    /// The host CPUs on which each processor may run; empty if the host decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub affinity: Vec<HostCpus>,
     /// Which CPU features the guest sees.
@@ -67,12 +67,12 @@ pub struct Cpus {
 }
 
 impl ConfigFile {
-    /// What the file and the flags ask for together: a flag replaces the file's field or adds to its list, and a default fills
-    /// what neither gives. Relative paths of the file start at its directory, those of flags and of a file that was read from a
-    /// descriptor at the current directory.
+    /// Merges the file with the flags: a flag replaces the file's field or adds to its list, and defaults
+    /// fill the rest. Relative paths in the file start at its directory, those in flags and in a file read
+    /// from a descriptor at the current directory.
     ///
     /// # Errors
-    /// If neither names a kernel or a flat image, and for fields and flags that exclude each other.
+    /// Neither names a kernel or a flat image, or fields and flags conflict.
     pub fn merge(self, overrides: Overrides) -> Result<Config, ConfigError> {
         conflicts::check(&self, &overrides)?;
         let Grouping { count, threads_per_core, cores_per_socket, sockets } =

@@ -1,4 +1,4 @@
-//! Fields and flags that are good alone, but not together.
+//! Conflicts between fields and flags that are valid on their own.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
@@ -7,7 +7,7 @@ use crate::{
     irqchip::IrqchipReason, number::Port, overrides::Overrides, size::MemorySize, value_error::ValueError,
 };
 
-/// Refuses what the file and the flags ask for together but no machine can be: the first such thing.
+/// Returns the first conflict.
 pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     flat_excludes_linux(file, flags)?;
     only_flat(file, flags)?;
@@ -22,7 +22,7 @@ pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigEr
     own_ports(&file.devices, &flags.devices, file.origin.as_deref())
 }
 
-/// Who asked for something: a flag rather than the file where both did, since the flag is what was just typed.
+/// Where something was requested: the flag if both do, because it was typed last.
 #[derive(Clone, Copy)]
 enum Source {
     File(&'static str),
@@ -44,7 +44,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A guest boots a flat image or a kernel, and only a kernel has an initial RAM disk and a protocol.
+/// A guest boots either a flat image or a kernel, and only a kernel has an initial RAM disk and a protocol.
 fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let boot = &file.boot;
     let flat = Source::of("boot.flat", boot.flat.is_some(), Flag::Flat, flags.flat.is_some());
@@ -75,7 +75,7 @@ fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), Confi
     })
 }
 
-/// Flags about a flat image need one.
+/// Flags for flat images require one.
 fn only_flat(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let given = [
         (flags.mode.is_some(), Flag::Mode),
@@ -90,7 +90,7 @@ fn only_flat(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     }
 }
 
-/// Nothing is expected of a guest whose halt isn't its end.
+/// `expect` requires that a halt ends the guest.
 fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -> Result<(), ConfigError> {
     let problem = ValueError::HaltNeverEnds(reason.to_string());
     match (&flags.expect, &file.expect) {
@@ -100,7 +100,7 @@ fn no_expectation(file: &ConfigFile, flags: &Overrides, reason: IrqchipReason) -
     }
 }
 
-/// Linux has its boot parameters, and its kernel from 1 MiB on, in places that a flat image needn't have.
+/// Linux needs its boot parameters and its kernel, from 1 MiB on, at fixed addresses; flat images don't.
 fn memory_for_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let least = MemorySize::LINUX_MIN;
     let problem =
@@ -116,7 +116,7 @@ fn memory_for_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigEr
     }
 }
 
-/// An image names its page tables where the monitor writes none.
+/// The image has page tables of its own only if the monitor sets up none.
 fn one_kind_of_page_tables(file: &ConfigFile) -> Result<(), ConfigError> {
     match &file.boot.flat {
         Some(flat) if flat.page_tables.is_some() && flat.tables != Some(false) => Err(ConfigError::field(
@@ -128,7 +128,7 @@ fn one_kind_of_page_tables(file: &ConfigFile) -> Result<(), ConfigError> {
     }
 }
 
-/// A processor is started by another's local APIC, which `irqchip` brings.
+/// Other processors are started through the local APIC, which `irqchip` provides.
 fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
     let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
     let problem = ValueError::NeedsIrqchip { count: count.get(), by_flag: flags.irqchip.is_some() };
@@ -139,7 +139,7 @@ fn one_processor(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError
     }
 }
 
-/// No two devices answer at one port, be they the file's or added by flags.
+/// No two devices, from the file or flags, may use the same port.
 fn own_ports(devices: &[Device], added: &[Device], origin: Option<&Path>) -> Result<(), ConfigError> {
     let mut taken: BTreeMap<Port, String> = BTreeMap::new();
     for (index, port) in
@@ -161,7 +161,7 @@ fn own_ports(devices: &[Device], added: &[Device], origin: Option<&Path>) -> Res
     Ok(())
 }
 
-/// Whether there is a list for each processor, if there are any.
+/// Affinity needs one list per processor, or none at all.
 pub(crate) fn lists_for_cpus(file: &ConfigFile, count: CpuCount) -> Result<(), ConfigError> {
     let Some(lists) = file.cpus.affinity.as_ref().map(Vec::len) else { return Ok(()) };
     if lists == usize::from(count.get()) {

@@ -1,4 +1,4 @@
-//! How many virtual processors.
+//! Number of virtual processors.
 
 use std::{borrow::Cow, fmt, num::NonZeroU16, str::FromStr};
 
@@ -11,14 +11,15 @@ use crate::{
     value_error::ValueError,
 };
 
-/// A number of virtual processors, or of what they are grouped in, 1 to 4096. The host's own limit may be lower and is checked where KVM is open.
+/// A number of virtual processors, or of threads, cores or sockets, 1 to 4096. The host's own limit may be
+/// lower, and is checked once KVM is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuCount(NonZeroU16);
 
 impl CpuCount {
     /// 1.
     pub const MIN: CpuCount = CpuCount(NonZeroU16::MIN);
-    /// The most that any x86 build of KVM can be configured for (Linux, arch/x86/kvm/Kconfig, KVM_MAX_NR_VCPUS).
+    /// The maximum of any x86 build of KVM (Linux, arch/x86/kvm/Kconfig, KVM_MAX_NR_VCPUS).
     pub const MAX: CpuCount = CpuCount(NonZeroU16::new(4096).expect("4096 is not zero"));
 
     /// The number.
@@ -53,7 +54,7 @@ impl FromStr for CpuCount {
     fn from_str(text: &str) -> Result<CpuCount, ValueError> {
         let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if all_digits(text) {
-            // All digits, so only the range can be wrong: u64::MAX stands for anything above.
+            // All digits, so only the range can be wrong; u64::MAX stands for anything larger.
             return CpuCount::try_from(text.parse().unwrap_or(u64::MAX)).map_err(|error| match error {
                 ValueError::TooLarge { most, .. } => ValueError::TooLarge { value: quote(text), most },
                 other => other,
@@ -94,7 +95,7 @@ impl JsonSchema for CpuCount {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A number of virtual processors, or of what they are grouped in.",
+            "description": "A number of virtual processors, threads, cores or sockets.",
             "type": "integer",
             "minimum": CpuCount::MIN,
             "maximum": CpuCount::MAX,

@@ -1,4 +1,4 @@
-//! Devices beyond those that every guest has.
+//! Additional devices.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::{
     virtio::{DeviceId, VirtioSection},
 };
 
-/// A device beyond those that every guest has.
+/// An additional device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(transform = describe_type)]
@@ -35,7 +35,7 @@ pub enum Device {
         #[serde(default = "debug_exit_port")]
         port: Port,
     },
-    /// A byte port for output only: what is written to it is printed.
+    /// A write-only byte port whose output is printed.
     PseudoSerial {
         /// Its port.
         port: Port,
@@ -48,7 +48,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// The port that the guest finds it at, if it has one.
+    /// Its port, if it has one.
     pub const fn port(&self) -> Option<Port> {
         match self {
             Device::DebugConsole { port } | Device::DebugExit { port } | Device::PseudoSerial { port } => {
@@ -58,7 +58,7 @@ impl Device {
         }
     }
 
-    /// What the device is called. `None` for those that are known here by their ports alone.
+    /// The device's name. `None` for devices that are identified by their port.
     pub const fn id(&self) -> Option<&DeviceId> {
         match self {
             Device::DebugConsole { .. } | Device::DebugExit { .. } | Device::PseudoSerial { .. } => None,
@@ -66,8 +66,8 @@ impl Device {
         }
     }
 
-    /// What `type` says, and the device's fields beside it and `id`: what a table of kinds is asked for, and what the kind is
-    /// given.
+    /// Value of `type`, and the device's fields except that and `id`: the key into the machine's tables of kinds, and the
+    /// kind's input.
     pub fn kind_and_fields(&self) -> (String, Value) {
         let mut fields =
             serde_json::to_value(self).expect("names are strings, and no value is of its own making");
@@ -78,18 +78,18 @@ impl Device {
     }
 }
 
-/// Where Bochs has it, and QEMU's isa-debugcon by default.
+/// Bochs's port, and the default of QEMU's isa-debugcon.
 fn debug_console_port() -> Port {
     Port::from(0xe9)
 }
 
-/// Where kvm-unit-tests and most hobby kernels put QEMU's isa-debug-exit.
+/// The port of QEMU's isa-debug-exit in kvm-unit-tests and most hobby kernels.
 fn debug_exit_port() -> Port {
     Port::from(0xf4)
 }
 
-/// Gives the `type` of each device the description that its derived schema lacks. The types exclude each other, which the
-/// derived schema doesn't know.
+/// Adds the description of each device's `type` that the derived schema lacks, and that the types exclude
+/// each other.
 fn describe_type(schema: &mut Schema) {
     if let Some(variants) = schema.remove("anyOf") {
         schema.insert("oneOf".to_owned(), variants);
@@ -132,7 +132,7 @@ impl<'de> Reader<'de> for DeviceReader {
     }
 }
 
-/// A device as it is written, whole or not.
+/// A device as read, possibly incomplete.
 #[derive(Default)]
 struct DeviceSection {
     kind: Option<Kind>,
@@ -151,7 +151,7 @@ impl DeviceSection {
         }
     }
 
-    /// Whether its next field may have this name.
+    /// Whether the next field may have this name.
     fn check_next(&self, name: &str) -> Result<(), ValueError> {
         if self.has(name) {
             return Err(ValueError::GivenTwice);
@@ -162,12 +162,12 @@ impl DeviceSection {
         Ok(())
     }
 
-    /// Whether its port is an I/O port, as far as it is known yet.
+    /// Whether its port is an I/O port, as far as known.
     fn may_be_ours(&self) -> bool {
         !matches!(self.kind, Some(Kind::Virtio(_)))
     }
 
-    /// Whether it may have a field of this name, as far as it is known yet.
+    /// Whether a field of this name is allowed, as far as known.
     fn may_have(&self, name: &str) -> bool {
         match &self.kind {
             _ if name == "type" => true,
@@ -178,7 +178,7 @@ impl DeviceSection {
     }
 }
 
-/// Fields of a device with ports.
+/// Fields of a device with a port.
 const FIELDS: &[&str] = &["type", "port"];
 
 impl TryFrom<DeviceSection> for Device {
@@ -189,7 +189,7 @@ impl TryFrom<DeviceSection> for Device {
             missing: "\"type\"",
             give: "the kind of device, such as \"block\"".to_owned(),
         })?;
-        // What came in front of the type.
+        // Fields that preceded the type.
         let early = section.fields.keys().map(String::as_str).chain(section.id.is_some().then_some("id"));
         match (&kind, early.into_iter().next()) {
             (Kind::Virtio(_), _) => {
@@ -221,12 +221,12 @@ impl TryFrom<DeviceSection> for Device {
     }
 }
 
-/// What `type` says.
+/// Value of `type`.
 enum Kind {
     DebugConsole,
     DebugExit,
     PseudoSerial,
-    /// None of ours, so one of the machine's tables, or a mistake; only the machine knows.
+    /// Not a built-in kind: one of the machine's tables, or an error. Only the machine knows.
     Virtio(String),
 }
 

@@ -1,10 +1,10 @@
-//! The ids of a config's virtio devices.
+//! Ids of virtio devices.
 
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{device::Device, error::ConfigError, value_error::ValueError, virtio::DeviceId};
 
-/// Gives every virtio device an id, which is its own, and the directory in which its paths start.
+/// Assigns a unique id and a base directory for paths to every virtio device.
 pub(crate) fn settle(
     mut devices: Vec<Device>,
     directory: &Path,

@@ -1,9 +1,9 @@
-//! The one way to take digits and a unit apart.
+//! Splits a number and its unit.
 
 use crate::value_error::ValueError;
 
-/// The digits that `text` begins with, at least one, and the unit behind them, perhaps none. `what` it should be, with an
-/// article, and an example of it, `like`, are for messages.
+/// Splits `text` into its leading digits, at least one, and the unit after them, which may be empty. `what`
+/// (with an article) and the example `like` are for messages.
 pub(crate) fn digits_and_unit<'a>(
     text: &'a str,
     what: &'static str,

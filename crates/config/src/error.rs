@@ -1,4 +1,4 @@
-//! What can be wrong with a config, and where.
+//! Errors in a config, with their position.
 
 use std::{
     fmt, io,
@@ -9,63 +9,63 @@ use thiserror::Error;
 
 use crate::{flag::Flag, size::ByteSize, value_error::ValueError};
 
-/// Why a config can't be used: the place, then the problem.
+/// Why a config can't be used: the position, then the problem.
 ///
-/// The message is complete in itself, but for [`ConfigError::Io`], whose cause is its source.
+/// The message is complete, except for [`ConfigError::Io`], whose cause is its source.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The host refuses to read the file.
+    /// The file can't be read.
     #[error("{}: cannot be read", file.display())]
     Io {
-        /// The file, as it was named.
+        /// The path as given.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is no file of text.
+    /// It isn't a text file.
     #[error("{}: {problem}", file.display())]
     Read {
-        /// The file, as it was named.
+        /// The path as given.
         file: PathBuf,
-        /// What is there instead.
+        /// What is wrong with it.
         problem: ReadProblem,
     },
-    /// The text is not JSON.
+    /// The text isn't JSON.
     #[error("{}:{at}: {message}", file.display())]
     Syntax {
-        /// The file, as it was named.
+        /// The path as given.
         file: PathBuf,
-        /// Where the parser stopped.
+        /// Position of the error.
         at: Position,
-        /// The parser's own words.
+        /// The parser's message.
         message: String,
     },
-    /// A field is unknown, missing, or has a value that can't be.
+    /// A field is unknown, missing or invalid.
     #[error("{}:{} {}{message}", file.display(), Place(at), Prefix(field))]
     Field {
-        /// The file, as it was named.
+        /// The path as given.
         file: PathBuf,
-        /// Where the offending name or value ends; none if it is about a field that isn't there, or about several.
+        /// End of the offending name or value; `None` for a missing field, or several fields.
         at: Option<Position>,
         /// The JSON path, such as `boot.kernel`; empty for the document itself.
         field: String,
-        /// What is wrong and what to write instead.
+        /// What is wrong, and what to write instead.
         message: String,
     },
-    /// A flag of the command line has a value that can't be: a usage error rather than a bad config.
+    /// The value of a flag is invalid: a usage error rather than a bad config.
     #[error("{flag}: {problem}")]
     Flag {
         /// The flag.
         flag: Flag,
-        /// What is wrong and what to write instead.
+        /// What is wrong, and what to write instead.
         problem: ValueError,
     },
 }
 
 impl ConfigError {
-    /// `problem` with a field of the file `origin`, whose place in the text is not known. A config that came from no file
-    /// is called that.
+    /// `problem` with a field of the file `origin`, whose position is unknown. Without `origin`, the message
+    /// says `config` in place of the file.
     pub(crate) fn field(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {
         ConfigError::Field {
             file: origin.unwrap_or(Path::new("config")).to_owned(),
@@ -76,7 +76,7 @@ impl ConfigError {
     }
 }
 
-/// Where in the text, both counted from 1; the column in bytes, of the last byte that was understood.
+/// A position in the text, counted from 1. The column is in bytes, that of the last byte parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The line.
@@ -91,7 +91,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The `3:12:` between the file and the field, where the position is known.
+/// Prints `3:12:` between the file and the field if the position is known.
 struct Place<'a>(&'a Option<Position>);
 
 impl fmt::Display for Place<'_> {
@@ -100,7 +100,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// The `boot.kernel: ` before the message, but for the document itself.
+/// Prints `boot.kernel: ` before the message, unless it is about the whole document.
 struct Prefix<'a>(&'a str);
 
 impl fmt::Display for Prefix<'_> {
@@ -109,23 +109,23 @@ impl fmt::Display for Prefix<'_> {
     }
 }
 
-/// What is there instead of a config file.
+/// What is wrong with the file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadProblem {
-    /// Nothing has that name.
+    /// The file doesn't exist.
     #[error("no such file")]
     Missing,
-    /// A directory, pipe, socket or device, named with its article.
-    #[error("is {0}, give the path of a JSON file")]
+    /// It is a directory, pipe, socket or device, described with an article.
+    #[error("is {0}, specify the path of a JSON file")]
     NotAFile(&'static str),
-    /// Longer than a config may be.
-    #[error("longer than {0}, the most that a config file may be")]
+    /// It is longer than a config may be.
+    #[error("longer than {0}, the maximum for a config file")]
     TooLong(ByteSize),
-    /// Not text; the offset of the first offending byte.
+    /// It isn't text; with the offset of the first invalid byte.
     #[error("not UTF-8 at byte {0}, save the file as UTF-8")]
     NotUtf8(usize),
-    /// Nothing but white space.
+    /// It contains only white space.
     #[error(r#"empty, write at least {{"boot": {{"kernel": "vmlinuz"}}}}"#)]
     Empty,
 }

@@ -1,4 +1,4 @@
-//! What a guest must have done when it halts.
+//! Conditions that must hold when the guest halts.
 
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ use crate::{
     value_error::ValueError,
 };
 
-/// What must hold when the guest halts: at least one thing, where it was read from a file.
+/// Conditions that must hold when the guest halts. At least one, if read from a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Expect {
     /// The first processor's accumulator.
@@ -23,12 +23,12 @@ pub struct Expect {
     pub memory: Vec<ExpectedMemory>,
 }
 
-/// An integer that memory must hold.
+/// Expected value of an integer in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedMemory {
-    /// Where, aligned or not.
+    /// Its address; alignment isn't required.
     pub address: Address,
-    /// Which, little-endian.
+    /// The value, little-endian.
     #[serde(flatten)]
     pub value: Value,
 }
@@ -48,10 +48,10 @@ pub enum Value {
 }
 
 impl Expect {
-    /// Expects what `other` does too.
+    /// Adds the conditions of `other`.
     ///
     /// # Errors
-    /// If both say something of the accumulator; nothing is changed.
+    /// Both have a condition for the accumulator; nothing is changed.
     pub(crate) fn add(&mut self, other: Expect) -> Result<(), ValueError> {
         if self.rax.is_some() && other.rax.is_some() {
             return Err(ValueError::RaxTwice);
@@ -61,7 +61,7 @@ impl Expect {
         Ok(())
     }
 
-    /// What a file expects, and what flags say over it.
+    /// Merges the file's conditions with those of flags, which take precedence.
     pub(crate) fn replaced(file: Option<Expect>, flags: Option<Expect>) -> Option<Expect> {
         match (file, flags) {
             (Some(file), Some(flags)) => {
@@ -73,7 +73,7 @@ impl Expect {
     }
 }
 
-/// Reads the form of the command line, with one thing that must hold: `rax=42`, `0x400=42` or `0x400:u8=42`.
+/// Parses a single condition in the command line's notation: `rax=42`, `0x400=42` or `0x400:u8=42`.
 impl FromStr for Expect {
     type Err = ValueError;
 
@@ -90,7 +90,7 @@ impl FromStr for Expect {
             return Err(ValueError::UnknownName {
                 what: "place",
                 name: place.to_owned(),
-                hint: "rax has 64 bits and takes no width, write \"rax=\"".to_owned(),
+                hint: "rax has 64 bits and no width, write \"rax=\"".to_owned(),
             });
         }
         let address = address.parse().map_err(|problem| match problem {
@@ -107,7 +107,7 @@ impl FromStr for Expect {
 }
 
 impl Value {
-    /// The integer `text` of the width called `width`.
+    /// Parses `text` as an integer of the width called `width`.
     fn parse(width: &str, text: &str) -> Result<Value, ValueError> {
         let kind = NumberKind::VALUE;
         match width {
@@ -136,24 +136,25 @@ impl<'de> Deserialize<'de> for ExpectedMemory {
     }
 }
 
-// What is never serialized is skipped in that: schemars then shows no default for it, and there is none.
+// Fields that are never serialized: schemars then shows no default, and there is none.
 
-/// What must hold when the guest halts; it ends with an error otherwise.
+/// Conditions that must hold when the guest halts; otherwise the run ends with an error.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub(crate) struct ExpectSection {
-    /// What the first processor's accumulator must hold: rax, of which a guest in 16 or 32 bits sets the lower part.
+    /// Expected value of the first processor's accumulator rax, of which a 16-bit or 32-bit guest sets the
+    /// lower part.
     #[serde(deserialize_with = "strict::present")]
     #[schemars(with = "Word", skip_serializing_if = "Option::is_none")]
     rax: Option<Word>,
-    /// Integers that the guest's memory must hold.
+    /// Expected integers in the guest's memory.
     #[serde(deserialize_with = "memory")]
     #[schemars(with = "Vec<ExpectedMemorySection>", skip_serializing_if = "Vec::is_empty")]
     memory: Vec<ExpectedMemory>,
 }
 
-/// An integer that the guest's memory must hold: its address, and one of u8, u16, u32 and u64.
+/// Expected value of an integer in the guest's memory: its address, and one of u8, u16, u32 and u64.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"], "minProperties" = 2, "maxProperties" = 2))]
@@ -162,19 +163,19 @@ struct ExpectedMemorySection {
     #[serde(deserialize_with = "strict::present")]
     #[schemars(with = "Address", skip_serializing_if = "Option::is_none")]
     address: Option<Address>,
-    /// The byte that must be there.
+    /// The expected byte.
     #[serde(deserialize_with = "integer")]
     #[schemars(schema_with = "integer_schema::<u8>", skip_serializing_if = "Option::is_none")]
     u8: Option<u8>,
-    /// The two bytes that must be there, little-endian.
+    /// The expected two bytes, little-endian.
     #[serde(deserialize_with = "integer")]
     #[schemars(schema_with = "integer_schema::<u16>", skip_serializing_if = "Option::is_none")]
     u16: Option<u16>,
-    /// The four bytes that must be there, little-endian.
+    /// The expected four bytes, little-endian.
     #[serde(deserialize_with = "integer")]
     #[schemars(schema_with = "integer_schema::<u32>", skip_serializing_if = "Option::is_none")]
     u32: Option<u32>,
-    /// The eight bytes that must be there, little-endian.
+    /// The expected eight bytes, little-endian.
     #[serde(deserialize_with = "integer")]
     #[schemars(schema_with = "integer_schema::<u64>", skip_serializing_if = "Option::is_none")]
     u64: Option<u64>,
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn expect_of_another_register_is_refused() {
         assert_eq!(refusal("rbx=1"), "unknown place \"rbx\", expected rax or an address such as 0x400");
-        let expected = "unknown place \"rax:u8\", rax has 64 bits and takes no width, write \"rax=\"";
+        let expected = "unknown place \"rax:u8\", rax has 64 bits and no width, write \"rax=\"";
         assert_eq!(refusal("rax:u8=42"), expected);
         assert_eq!(refusal("=1"), "unknown place \"\", expected rax or an address such as 0x400");
     }

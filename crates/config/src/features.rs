@@ -1,4 +1,4 @@
-//! Which CPU features the guest sees, as words.
+//! The guest's CPU features, as words.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -13,28 +13,28 @@ use crate::{
     value_error::ValueError,
 };
 
-/// Where the guest's CPU features start from, and changes to it: `"host"`, or `["x86-64-v2", "+aes", "-popcnt"]`. Which names there
-/// are is for the layers above.
+/// The baseline of the guest's CPU features, and changes to it: `"host"`, or `["x86-64-v2", "+aes",
+/// "-popcnt"]`. The names are checked by the layers above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuFeatures(Vec<Word>);
 
-/// What is expected where something else is found.
+/// What the messages say is expected.
 const EXPECTED: &str =
     "\"host\", a baseline such as \"x86-64-v2\", or a list such as [\"x86-64-v2\", \"+aes\"]";
 
 impl CpuFeatures {
-    /// The words, as they are written. There is one at least.
+    /// The words in the order of the config, at least one.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| word.0.as_str())
     }
 
-    /// The JSON path of the word `index`.
+    /// The JSON path of word `index`.
     pub fn field(&self, index: usize) -> String {
         if self.0.len() == 1 { "cpus.features".to_owned() } else { format!("cpus.features[{index}]") }
     }
 }
 
-/// All of the host's.
+/// All features of the host.
 impl Default for CpuFeatures {
     fn default() -> Self {
         Self(vec![Word("host".to_owned())])
@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for CpuFeatures {
     }
 }
 
-/// A word, or a list of them.
+/// A word or a list of words.
 struct FeaturesReader;
 
 impl<'de> Reader<'de> for FeaturesReader {

@@ -1,8 +1,8 @@
-//! The fields of a virtio device, read into the derived type that its kind has for them.
+//! Reads the fields of a virtio device into the derived type of its kind.
 //!
-//! serde's own words name Rust types, take a list for a struct and null for an option. So whatever derived code asks for is
-//! read by what is there, [`strict::read`], and so is everything inside it: a kind that a field was added to needs nothing
-//! more for it.
+//! serde's own messages mention Rust types, accept a list for a struct and null for an option. So every call
+//! of derived code is served by what the JSON contains, [`strict::read`], recursively. Kinds don't need to do
+//! anything for it.
 
 use std::fmt;
 
@@ -22,14 +22,15 @@ use crate::{
     value_error::ValueError,
 };
 
-/// Fields of a device that its kind isn't given.
+/// Fields of a device that its kind doesn't receive.
 const BESIDE: &[&str] = &["type", "id"];
 
 /// Why the fields of a device can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct FieldError {
-    /// The path of the field from the device on, such as `limits.bytes_per_second`; empty for the device as a whole.
+    /// Path of the field within the device, such as `limits.bytes_per_second`; empty for the device as a
+    /// whole.
     pub field: String,
     /// What is wrong, and what to write instead.
     pub problem: String,
@@ -38,7 +39,7 @@ pub struct FieldError {
 /// Reads the fields of a virtio device, an object without `type` and `id`.
 ///
 /// # Errors
-/// A field is unknown or missing, or its value can't be.
+/// A field is unknown, missing or invalid.
 pub fn read_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
     read_beside(fields, BESIDE)
 }
@@ -46,7 +47,7 @@ pub fn read_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError>
 /// Reads the fields of a [`DeviceUpdate`](crate::DeviceUpdate), in the same way.
 ///
 /// # Errors
-/// A field is unknown or missing, or its value can't be.
+/// A field is unknown, missing or invalid.
 pub fn read_update<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
     read_beside(fields, &[])
 }
@@ -74,13 +75,13 @@ fn read<T: DeserializeOwned>(
     read.map_err(|error| (track.path(), error.to_string()))
 }
 
-/// The field of which serde says that it is missing.
+/// The field that serde reports as missing.
 fn missing_name(problem: &str) -> Option<&str> {
     problem.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
-/// What to say of a member `name` that the object at `path` lacks. What belongs there is known to its type alone, which says so
-/// when it finds a null.
+/// The message for the missing member `name` of the object at `path`. Only its type knows what is expected,
+/// and says so when it is given a null.
 fn missing<T: DeserializeOwned>(mut fields: Value, path: &serde_path_to_error::Path, name: &str) -> String {
     let object = path.iter().try_fold(&mut fields, |value, segment| match segment {
         Segment::Map { key } => value.get_mut(key),
@@ -93,25 +94,25 @@ fn missing<T: DeserializeOwned>(mut fields: Value, path: &serde_path_to_error::P
     let refused = read::<T>(&fields, &[]).err().map(|(_, problem)| problem);
     let expected = refused.as_deref().and_then(|problem| problem.strip_prefix("expected "));
     match expected.and_then(|expected| expected.strip_suffix(", found null")) {
-        Some(expected) => format!("{} is missing, give {expected}", quote(name)),
+        Some(expected) => format!("{} is missing, add {expected}", quote(name)),
         None => format!("{} is missing", quote(name)),
     }
 }
 
-/// Reads what derived code asks for by what is there.
+/// Serves derived code by what the JSON contains.
 struct FieldDeserializer<D> {
     inner: D,
-    /// Names that a struct may have beside its own.
+    /// Names that a struct may have in addition to its own.
     beside: &'static [&'static str],
 }
 
-/// Something inside the fields: it has no further names.
+/// For nested values, which have no additional names.
 fn inside<D>(inner: D) -> FieldDeserializer<D> {
     FieldDeserializer { inner, beside: &[] }
 }
 
 impl<'de, D: Deserializer<'de>> FieldDeserializer<D> {
-    /// A whole number from `first` to `last`.
+    /// Reads a whole number from `first` to `last`.
     fn number(self, first: i128, last: i128) -> Result<i128, D::Error> {
         strict::value(self, |found| {
             let number = match found {
@@ -141,7 +142,7 @@ impl<'de, D: Deserializer<'de>> FieldDeserializer<D> {
     }
 }
 
-/// The calls for whole numbers.
+/// Implements the methods for whole numbers.
 macro_rules! whole_numbers {
     ($($call:ident $visit:ident $number:ident),*) => {$(
         fn $call<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -188,7 +189,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for FieldDeserializer<D> {
         visitor.visit_string(self.text()?)
     }
 
-    /// There is no null: who leaves the field out gets the default.
+    /// Null isn't accepted: leaving a field out selects the default.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         visitor.visit_some(self)
     }
@@ -248,7 +249,7 @@ impl<'de, V: Visitor<'de>> Reader<'de> for ListReader<V> {
     }
 }
 
-/// Reads an object of any names into a derived visitor.
+/// Reads an object with arbitrary names into a derived visitor.
 struct MapReader<V>(V);
 
 impl<'de, V: Visitor<'de>> Reader<'de> for MapReader<V> {
@@ -263,7 +264,7 @@ impl<'de, V: Visitor<'de>> Reader<'de> for MapReader<V> {
     }
 }
 
-/// Has what is inside a list or an object read in the same way.
+/// Makes the elements of a list or object be read in the same way.
 struct Inside<T>(T);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<V> {
@@ -370,7 +371,7 @@ mod tests {
         Sea(Vec<Size>),
     }
 
-    /// What is said of a parcel with this field.
+    /// The message for a parcel with this field.
     fn refusal(name: &str, value: Value) -> String {
         let mut fields = json!({"name": "a"});
         fields[name] = value;
@@ -449,7 +450,7 @@ mod tests {
         assert_eq!(refusal("way", json!({"see": []})), "way.see: unknown field, did you mean \"sea\"?");
     }
 
-    /// They are the device's, too, though its kind doesn't read them.
+    /// These belong to the device, though its kind doesn't read them.
     #[test]
     fn name_like_type_or_id_is_meant_so() {
         assert_eq!(refusal("typ", json!("a")), "typ: unknown field, did you mean \"type\"?");
@@ -462,8 +463,8 @@ mod tests {
     #[test]
     fn name_missing_says_what_to_give() {
         let error = read_fields::<Parcel>(&json!({})).unwrap_err();
-        assert_eq!(error.to_string(), ": \"name\" is missing, give a string");
-        let sea = "way.sea[1]: \"width\" is missing, give a whole number from 0 to 4294967295";
+        assert_eq!(error.to_string(), ": \"name\" is missing, add a string");
+        let sea = "way.sea[1]: \"width\" is missing, add a whole number from 0 to 4294967295";
         assert_eq!(refusal("way", json!({"sea": [{"width": 1}, {}]})), sea);
     }
 

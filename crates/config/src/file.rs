@@ -1,4 +1,4 @@
-//! What a config file says: every field may be absent, and what is there is valid.
+//! A config file: all fields are optional, and those present are valid.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ use crate::{
     text_file::{self, is_descriptor, read_text},
 };
 
-/// A virtual machine, as a config file describes it.
+/// A virtual machine, as described by a config file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"boot\": {\"kernel\": \"vmlinuz\"}}")]
 #[schemars(title = "vmm config")]
@@ -40,33 +40,34 @@ pub struct ConfigFile {
     /// The virtual processors.
     #[serde(deserialize_with = "strict::object", skip_serializing_if = "is_default")]
     pub cpus: CpusSection,
-    /// Where the first serial port, COM1, goes.
+    /// Where the first serial port, COM1, is connected.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Serial", extend("default" = Serial::default()))]
     pub serial: Option<Serial>,
-    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them hlt ends the guest, and
-    /// there is one processor. By default a machine has them, unless it runs a flat image on one processor and has no
-    /// virtio devices.
+    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs. Without them hlt ends
+    /// the guest, and there is one processor. Enabled by default, except for a flat image on one processor
+    /// without virtio devices.
     #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     pub irqchip: Option<bool>,
-    /// What follows when the guest resets its machine: the monitor ends, or the machine starts anew.
+    /// What happens when the guest resets the machine: the monitor exits, or the machine restarts.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnReboot", extend("default" = OnReboot::default()))]
     pub on_reboot: Option<OnReboot>,
-    /// How a Linux kernel learns of its virtio devices: from the ACPI tables, or from its command line.
+    /// How a Linux kernel discovers its virtio devices: through the ACPI tables or its command line.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnnounceVirtio", extend("default" = AnnounceVirtio::default()))]
     pub announce_virtio: Option<AnnounceVirtio>,
-    /// Devices beyond those that every guest has.
+    /// Additional devices.
     #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
-    /// What must hold when the guest halts: it ends with an error otherwise. Only without irqchip.
+    /// Conditions that must hold when the guest halts; otherwise the run ends with an error. Only without
+    /// irqchip.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ExpectSection")]
     pub expect: Option<Expect>,
-    /// The file that this was read from: its directory is where relative paths start, but for a descriptor's, such as
-    /// `/dev/stdin`. None if there was no file.
+    /// The file that this was read from. Relative paths start at its directory, or at the current directory
+    /// if it is a descriptor such as `/dev/stdin`. `None` without a file.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
 }
@@ -75,17 +76,17 @@ pub struct ConfigFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"kernel\": \"vmlinuz\"}")]
 pub struct BootSection {
-    /// The kernel: an ELF vmlinux or a bzImage. Required, here or by --kernel, unless there is a flat image. A relative
-    /// path starts at the directory of this file.
+    /// The kernel: an ELF vmlinux or a bzImage. Required, here or by --kernel, unless there is a flat image.
+    /// A relative path starts at the directory of this file.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub kernel: Option<FilePath>,
-    /// The initial RAM disk (initramfs). Without it the kernel gets none. A relative path starts at the directory of this
-    /// file.
+    /// The initial RAM disk (initramfs); default: none. A relative path starts at the directory of this file.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub initrd: Option<FilePath>,
-    /// The kernel's command line, of printable ASCII. Of flat images only a multiboot kernel gets it, and no default.
+    /// The kernel's command line, of printable ASCII. Among flat images, only multiboot kernels use it,
+    /// without a default.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CommandLine", extend("default" = CommandLine::default()))]
     pub cmdline: Option<CommandLine>,
@@ -93,7 +94,7 @@ pub struct BootSection {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Protocol", extend("default" = Protocol::default()))]
     pub protocol: Option<Protocol>,
-    /// An image that is no Linux kernel, in place of kernel, initrd and protocol.
+    /// A flat image, in place of kernel, initrd and protocol.
     #[serde(deserialize_with = "strict::present_object", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FlatSection")]
     pub flat: Option<FlatSection>,
@@ -103,11 +104,11 @@ pub struct BootSection {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"size\": \"512M\"}")]
 pub struct MemorySection {
-    /// How much memory the guest has: digits and K, M, G or T (binary), "4K" to "4096T", a multiple of 4 KiB.
+    /// Size of the guest's memory: digits and K, M, G or T (binary), "4K" to "4096T", a multiple of 4 KiB.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MemorySize", extend("default" = MemorySize::default()))]
     pub size: Option<MemorySize>,
-    /// Whether it is a file in memory (a memfd) that other processes can map when they are given it.
+    /// Whether it is a memfd, which other processes can map if they receive it.
     #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = false))]
     pub shared: Option<bool>,
@@ -117,27 +118,28 @@ pub struct MemorySection {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"count\": 1}")]
 pub struct CpusSection {
-    /// How many there are, 1 to 4096; the host's KVM may allow fewer.
+    /// Number of processors, 1 to 4096; the host's KVM may allow fewer.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount", extend("default" = CpuCount::default()))]
     pub count: Option<CpuCount>,
-    /// How many of them a core has: 1, unless the other numbers leave more.
+    /// Threads per core; default: 1, unless the other numbers imply more.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount")]
     pub threads_per_core: Option<CpuCount>,
-    /// How many cores a socket has: as many as make the count, unless the other numbers are given.
+    /// Cores per socket; default: as many as the count requires, unless the other numbers are set.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount")]
     pub cores_per_socket: Option<CpuCount>,
-    /// How many sockets there are: 1, unless the other numbers leave more.
+    /// Number of sockets; default: 1, unless the other numbers imply more.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuCount")]
     pub sockets: Option<CpuCount>,
-    /// For each processor the list of the host's CPUs that it runs on. Without it the host chooses.
+    /// For each processor, the list of host CPUs on which it may run; default: the host decides.
     #[serde(deserialize_with = "affinity::lists", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<HostCpus>")]
     pub affinity: Option<Vec<HostCpus>>,
-    /// Which CPU features the guest sees: all of the host's, or those of a baseline that many hosts share; and changes to them.
+    /// The guest's CPU features: those of the host, or of a baseline that many hosts share, and changes to
+    /// them.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CpuFeatures", extend("default" = CpuFeatures::default()))]
     pub features: Option<CpuFeatures>,
@@ -147,19 +149,20 @@ fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Device>, D:
     strict::list(deserializer, "a list such as [{\"type\": \"debug-console\"}]")
 }
 
-/// Whether a section says nothing, and so is left out of what is printed.
+/// Whether a section is empty, and thus omitted when printed.
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {
     *section == T::default()
 }
 
 impl ConfigFile {
-    /// The longest file that [`ConfigFile::read`] takes: a hundred times what every field at its longest needs.
+    /// Maximum length of a file read by [`ConfigFile::read`]: a hundred times the total length of all fields
+    /// at their maximum.
     pub const MAX_LEN: ByteSize = text_file::MAX_LEN;
 
-    /// Reads `text`, which came from the file `origin`: the name in messages and the start of relative paths.
+    /// Parses `text` from the file `origin`, which is the name in messages and the base of relative paths.
     ///
     /// # Errors
-    /// The first thing wrong, with its position. Never panics, whatever the text.
+    /// The first error, with its position. Never panics on any text.
     pub fn parse(text: &str, origin: &Path) -> Result<ConfigFile, ConfigError> {
         if text.trim().is_empty() {
             return Err(ConfigError::Read { file: origin.to_owned(), problem: ReadProblem::Empty });
@@ -179,23 +182,24 @@ impl ConfigFile {
         }
     }
 
-    /// Where its relative paths start: in its own directory, or in the current one, if it has none.
+    /// Base of relative paths: the file's directory, or the current one if it has none.
     pub fn directory(&self) -> PathBuf {
         let origin = self.origin.as_deref().filter(|origin| !is_descriptor(origin));
         origin.and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
     }
 
-    /// Reads the file `path`; or what comes by a pipe, if the path is that of a descriptor, such as `/dev/stdin`.
+    /// Reads the file `path`, or a pipe if the path is that of a descriptor such as `/dev/stdin`.
     ///
     /// # Errors
-    /// As [`ConfigFile::parse`], and if `path` is not a regular file of text of at most [`ConfigFile::MAX_LEN`] bytes.
+    /// As for [`ConfigFile::parse`]; `path` isn't a regular text file of at most [`ConfigFile::MAX_LEN`]
+    /// bytes.
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         ConfigFile::parse(&read_text(path)?, path)
     }
 }
 
-/// serde's error as ours. Ill-formed JSON is reported in the parser's words and by position alone: its path would be
-/// that of the last good value.
+/// Converts serde's error. Invalid JSON is reported with the parser's message and the position only, because
+/// the path would be that of the last valid value.
 fn located(error: &serde_json::Error, field: String, origin: &Path) -> ConfigError {
     let file = origin.to_owned();
     let at = Position { line: error.line(), column: error.column() };
@@ -208,7 +212,7 @@ fn located(error: &serde_json::Error, field: String, origin: &Path) -> ConfigErr
     }
 }
 
-/// `boot.kernel`, `devices[1].path`, and `boot["a b"]` for a name that is none of ours and looks strange.
+/// Formats `boot.kernel`, `devices[1].path`, or `boot["a b"]` for an unknown name with special characters.
 pub(crate) fn json_path(path: &serde_path_to_error::Path) -> String {
     let plain = |name: &str| {
         let strange = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';

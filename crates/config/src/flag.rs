@@ -1,46 +1,47 @@
-//! The flags of the command line that stand for fields of the config.
+//! Command line flags that correspond to fields of the config.
 
 use std::fmt;
 
 use crate::device::Device;
 
-/// A flag that sets a field, or adds to a list of the config.
+/// A flag that sets a field or adds to a list of the config. Each is documented with what it replaces or adds
+/// to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flag {
-    /// `--kernel`, over `boot.kernel`.
+    /// `--kernel`, replaces `boot.kernel`.
     Kernel,
-    /// `--flat`, over `boot.flat.image`.
+    /// `--flat`, replaces `boot.flat.image`.
     Flat,
-    /// `--initrd`, over `boot.initrd`.
+    /// `--initrd`, replaces `boot.initrd`.
     Initrd,
-    /// `--cmdline`, over `boot.cmdline`.
+    /// `--cmdline`, replaces `boot.cmdline`.
     Cmdline,
-    /// `--protocol`, over `boot.protocol`.
+    /// `--protocol`, replaces `boot.protocol`.
     Protocol,
-    /// `--memory`, over `memory.size`.
+    /// `--memory`, replaces `memory.size`.
     Memory,
-    /// `--cpus`, over `cpus.count`.
+    /// `--cpus`, replaces `cpus.count`.
     Cpus,
-    /// `--serial`, over `serial`, as `stdio`, `pty`, `none`, `file:PATH` or `socket:PATH`.
+    /// `--serial`, replaces `serial`: `stdio`, `pty`, `none`, `file:PATH` or `socket:PATH`.
     Serial,
-    /// `--irqchip`, over `irqchip`, as `true` or `false`.
+    /// `--irqchip`, replaces `irqchip`: `true` or `false`.
     Irqchip,
-    /// `--mode`, over `boot.flat.mode`.
+    /// `--mode`, replaces `boot.flat.mode`.
     Mode,
-    /// `--load-address`, over `boot.flat.load_address`.
+    /// `--load-address`, replaces `boot.flat.load_address`.
     LoadAddress,
-    /// `--entry`, over `boot.flat.entry`.
+    /// `--entry`, replaces `boot.flat.entry`.
     Entry,
-    /// `--stack`, over `boot.flat.stack`.
+    /// `--stack`, replaces `boot.flat.stack`.
     Stack,
-    /// `--debug-console`: its port, of one more of `devices`.
+    /// `--debug-console`, with its port; adds to `devices`.
     DebugConsole,
-    /// `--debug-exit`: its port, of one more of `devices`.
+    /// `--debug-exit`, with its port; adds to `devices`.
     DebugExit,
-    /// `--pseudo-serial`: its port, of one more of `devices`.
+    /// `--pseudo-serial`, with its port; adds to `devices`.
     PseudoSerial,
-    /// `--expect`: `rax=VALUE`, over `expect.rax`; `ADDRESS=VALUE`, which is 64 bits, or `ADDRESS:WIDTH=VALUE` with a width such
-    /// as `u8`, which is one more of `expect.memory`.
+    /// `--expect`: `rax=VALUE` replaces `expect.rax`; `ADDRESS=VALUE`, which has 64 bits, or
+    /// `ADDRESS:WIDTH=VALUE` with a width such as `u8`, adds to `expect.memory`.
     Expect,
 }
 
@@ -69,7 +70,7 @@ impl fmt::Display for Flag {
 }
 
 impl Flag {
-    /// The flag that adds such a device; `None` for a virtio device, which only a file can have.
+    /// The flag that adds such a device; `None` for virtio devices, which only a file can add.
     pub(crate) fn adding(device: &Device) -> Option<Flag> {
         match device {
             Device::DebugConsole { .. } => Some(Flag::DebugConsole),

@@ -1,20 +1,20 @@
-//! Which fields of a config come from flags.
+//! Which fields of a config were set by flags.
 
 use crate::{file::ConfigFile, flag::Flag, overrides::Overrides};
 
-/// Which fields of a config come from flags.
+/// Which fields of a config were set by flags.
 ///
-/// The crates above know the fields of a [`Config`](crate::Config) and not where each came from, so what they say about a
-/// value names its field. The user of a flag is told of the flag instead: [`FlagFields::rename`].
+/// The crates above know a [`Config`](crate::Config)'s fields but not their origin, so their messages mention
+/// fields. If a flag set the field, [`FlagFields::rename`] replaces it with the flag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlagFields {
-    /// What messages call a field, and what they shall call it instead.
+    /// Pairs of a field's name in messages and its replacement.
     names: Vec<(String, String)>,
     is_serial_set: bool,
 }
 
 impl FlagFields {
-    /// The fields that `flags` set, in a config made of them and `file`.
+    /// The fields set by `flags` in a config merged from these and `file`.
     pub fn new(file: &ConfigFile, flags: &Overrides) -> FlagFields {
         let set = [
             (flags.kernel.is_some(), "boot.kernel", Flag::Kernel),
@@ -53,25 +53,25 @@ impl FlagFields {
         FlagFields { names, is_serial_set }
     }
 
-    /// Whether a flag set the field at this path, so that it isn't the file's.
+    /// Whether a flag, rather than the file, set the field at this path.
     pub fn sets(&self, field: &str) -> bool {
         (self.is_serial_set && field == "serial") || self.names.iter().any(|(name, _)| name == field)
     }
 
-    /// `message` with the name of the flag in place of each field that a flag set.
+    /// Replaces each field that a flag set with the name of the flag.
     pub fn rename(&self, message: &str) -> String {
         self.names.iter().fold(message.to_owned(), |text, (field, flag)| replace_name(&text, field, flag))
     }
 }
 
-/// `text` with `flag` for `field`, where that isn't part of a longer name.
+/// Replaces `field` with `flag` in `text`, unless it is part of a longer name.
 fn replace_name(text: &str, field: &str, flag: &str) -> String {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '[');
     let mut renamed = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(field) {
         let (before, after) = (&rest[..at], &rest[at + field.len()..]);
-        // A full stop after a name ends the sentence or goes on to a longer name.
+        // A full stop after a name ends the sentence or continues a longer name.
         let goes_on = after.starts_with(is_name) && !after.starts_with(". ");
         let is_part = goes_on || before.ends_with(is_name);
         renamed.push_str(before);
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of a config with one device and one expectation, and with these flags.
+    /// Renames in a message about a config with one device, one expectation and these flags.
     fn renamed(flags: &[(Flag, &str)], message: &str) -> String {
         fields_of(flags).rename(message)
     }

@@ -1,4 +1,4 @@
-//! An image that is no Linux kernel, and how it is started.
+//! Flat images and their initial state.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -9,83 +9,84 @@ use crate::{
     cmdline::CommandLine, number::Address, path::FilePath, strict, text::hint, value_error::ValueError,
 };
 
-/// A flat image: a raw binary, or an ELF executable or multiboot kernel that says itself where it belongs.
+/// A flat image: a raw binary, or an ELF executable or multiboot kernel, which contain their load addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object such as {\"image\": \"hello.bin\"}")]
 pub struct FlatSection {
-    /// The image: a raw binary, an ELF executable or a multiboot 1 kernel. Required, here or by --flat. A relative path
-    /// starts at the directory of this file.
+    /// The image: a raw binary, an ELF executable or a multiboot 1 kernel. Required, here or by --flat. A
+    /// relative path starts at the directory of this file.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FilePath")]
     pub image: Option<FilePath>,
-    /// What the file is: "auto" goes by its headers, "raw" is a raw binary whatever it holds.
+    /// The image's format: "auto" detects it by its headers, "raw" is a raw binary whatever it contains.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FlatFormat", extend("default" = FlatFormat::default()))]
     pub format: Option<FlatFormat>,
-    /// Where a raw binary or a position-independent executable is put. Without it the mode says: at 0 for "real", in
-    /// the last pages below 1 MiB for "reset", otherwise at 0x100000.
+    /// Load address of a raw binary or a position-independent executable. The default depends on the mode: 0
+    /// for "real", the last pages below 1 MiB for "reset", otherwise 0x100000.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub load_address: Option<Address>,
-    /// The state in which the processor enters the image. Without it the image says: "real" for a raw binary, "protected"
-    /// for ELF32 and multiboot, "long" for ELF64.
+    /// The processor mode in which the image starts. The default depends on the image: "real" for a raw
+    /// binary, "protected" for ELF32 and multiboot, "long" for ELF64.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FlatMode")]
     pub mode: Option<FlatMode>,
-    /// The address of the first instruction. Without it the image's own, or the load address of a raw binary. Not with mode
-    /// "reset".
+    /// The address of the first instruction. The default is the image's own, or the load address of a raw
+    /// binary. Not with mode "reset".
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub entry: Option<Address>,
-    /// What the stack pointer starts at. Without it 0x8ff0, or the end of a smaller memory. Not with mode "reset".
+    /// Initial value of the stack pointer. The default is 0x8ff0, or the end of a smaller memory. Not with
+    /// mode "reset".
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub stack: Option<Address>,
-    /// Whether the monitor writes the descriptor tables and page tables of the mode into the guest's memory. If false the
-    /// image brings its own.
+    /// Whether the monitor writes the mode's descriptor tables and page tables into the guest's memory. If
+    /// false, the image provides its own.
     #[serde(deserialize_with = "strict::present_bool", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = true))]
     pub tables: Option<bool>,
-    /// Where the image has its page tables: only if tables is false, and required then in the modes with paging, "paged" and
-    /// "long".
+    /// Address of the image's page tables. Only if tables is false, and then required in the modes with
+    /// paging, "paged" and "long".
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Address")]
     pub page_tables: Option<Address>,
-    /// The files that a multiboot kernel is handed, in this order.
+    /// The modules of a multiboot kernel, in order.
     #[serde(deserialize_with = "modules", skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<Module>,
 }
 
-/// A file that a multiboot kernel is handed.
+/// A module of a multiboot kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Module {
     /// The file. A relative path starts at the directory of this file.
     pub path: FilePath,
-    /// What the kernel is told with it, of printable ASCII.
+    /// The module's string, of printable ASCII.
     #[serde(default = "CommandLine::empty")]
     pub cmdline: CommandLine,
 }
 
-/// What the file of a flat image is.
+/// Format of a flat image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlatFormat {
-    /// What its headers say: multiboot, ELF or, without any, raw.
+    /// Detected by its headers: multiboot, ELF or, without any, raw.
     #[default]
     Auto,
-    /// A raw binary, though it may hold what looks like a header.
+    /// A raw binary, even if it contains what looks like a header.
     Raw,
 }
 
-/// The state in which the processor enters a flat image.
+/// The processor mode in which a flat image starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlatMode {
     /// 16-bit real mode.
     Real,
-    /// The processor's own state after a reset: 16-bit, at the last 16 bytes below 4 GiB, where the end of the first MiB is
-    /// seen once more.
+    /// The processor's state after a reset: 16-bit, at the last 16 bytes below 4 GiB, where the end of the
+    /// first MiB is mirrored.
     Reset,
     /// 32-bit protected mode with flat segments.
     Protected,
@@ -96,7 +97,7 @@ pub enum FlatMode {
 }
 
 impl FlatSection {
-    /// Its paths as seen from where `directory` is seen from.
+    /// Resolves its paths relative to `directory`.
     #[must_use]
     pub(crate) fn within(self, directory: &Path) -> FlatSection {
         let module = |module: Module| Module { path: module.path.within(directory), ..module };
@@ -131,7 +132,7 @@ impl<'de> Deserialize<'de> for FlatFormat {
 }
 
 impl FlatMode {
-    /// Every mode, in the order of the documentation.
+    /// All modes, in the order of the documentation.
     pub const ALL: [FlatMode; 5] =
         [FlatMode::Real, FlatMode::Reset, FlatMode::Protected, FlatMode::Paged, FlatMode::Long];
 
@@ -178,7 +179,7 @@ impl<'de> Deserialize<'de> for Module {
     }
 }
 
-/// A module as it is written, whole or not.
+/// A module as read, possibly incomplete.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ModuleSection {

@@ -4,26 +4,26 @@ use std::fmt;
 
 use crate::{device::Device, file::ConfigFile, overrides::Overrides};
 
-/// Why a machine has interrupt controllers, so that a processor that halts only waits.
+/// Why a machine has interrupt controllers, so that a halted processor only waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IrqchipReason {
     /// `irqchip` is true.
     Field,
     /// `--irqchip` was given.
     Flag,
-    /// The default for a Linux kernel, which can't do without.
+    /// The default for a Linux kernel, which requires them.
     Linux,
-    /// The default where a processor has to start another, through its local APIC.
+    /// The default with several processors, which are started through the local APIC.
     Processors,
-    /// The default where a virtio device has to interrupt the guest.
+    /// The default with virtio devices, which interrupt the guest.
     Virtio,
 }
 
 impl IrqchipReason {
-    /// Why the machine that the file and the flags ask for has interrupt controllers; `None` if it has none.
+    /// Why the machine has interrupt controllers; `None` if it has none.
     ///
-    /// What the flag says goes first, then what the file says. Otherwise only a flat image with one processor and without virtio devices has none: it
-    /// is a program that ends at its `hlt`, and with interrupt controllers it would wait there for ever.
+    /// The flag takes precedence over the file. By default only a flat image with one processor and without
+    /// virtio devices has none: it ends at its `hlt`, where it would wait forever with interrupt controllers.
     pub(crate) fn of(file: &ConfigFile, flags: &Overrides) -> Option<IrqchipReason> {
         let is_flat = file.boot.flat.is_some() || flags.flat.is_some();
         let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
@@ -40,7 +40,7 @@ impl IrqchipReason {
     }
 }
 
-/// A clause, and what to do about it.
+/// A clause, and what to change.
 impl fmt::Display for IrqchipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,15 +1,15 @@
-//! The outside vocabulary: what a user writes in a JSON file or on the command line, typed and checked.
+//! Config files and command line flags: typed, validated values.
 //!
-//! Two steps, so that the types show what is known when:
+//! Two steps, so that the types show what is known at which stage:
 //!
 //! ```text
 //! text --ConfigFile::parse--> ConfigFile --merge(Overrides)--> Config
 //!                             every field may be absent        complete, defaults filled in, paths resolved
 //! ```
 //!
-//! Each value is checked where it is read, by the same code for the file and for the flags, and an error names the place,
-//! the value and the remedy. This crate opens no file but the config itself: whether the kernel exists, and whether the
-//! host has that much memory, is for the layers above.
+//! Values are validated when they are read, by the same code for the file and the flags, and an error
+//! contains the position, the value and the remedy. This crate opens no file except the config itself:
+//! whether the kernel exists, or the host has enough memory, is checked by the layers above.
 //!
 //! ```
 //! use std::{ffi::OsStr, path::Path};
@@ -34,9 +34,9 @@
 //! # }
 //! ```
 //!
-//! What can be done to a machine that is there is a [`Command`], and what comes back a [`Response`].
+//! A running machine is controlled by [`Command`]s, which it answers with [`Response`]s.
 //!
-//! [`schema()`] renders the file's JSON schema; `docs/config.md` describes each field in prose.
+//! [`schema()`] returns the file's JSON schema; `docs/config.md` describes each field.
 #![forbid(unsafe_code)]
 
 mod affinity;

@@ -1,4 +1,4 @@
-//! Where in a config file a field is.
+//! Positions of fields in a config file.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl ConfigError {
-    /// `problem` with the value of a field of the file `origin`, which is looked up there.
+    /// An error with the value of a field of the file `origin`, in which its position is looked up.
     pub(crate) fn value(origin: Option<&Path>, field: &str, problem: &ValueError) -> ConfigError {
         let error = ConfigError::field(origin, field, problem);
         match (error, origin) {
@@ -24,24 +24,24 @@ impl ConfigError {
     }
 }
 
-/// Where the value of `field`, a JSON path such as `devices[0].limits`, is in the config file `file`: the last byte of a string, a
-/// number or a name, the opening bracket of a list or an object. If there is no such field, the innermost value around it. `None`
-/// if the file can't be read again.
+/// Position of the value of `field`, a JSON path such as `devices[0].limits`, in the config file `file`: the
+/// last byte of a string, number or name, or the opening bracket of a list or object. If the field doesn't
+/// exist, that of the innermost enclosing value. `None` if the file can't be read again.
 ///
-/// For what a virtio device's kind finds wrong with its fields, since it isn't given their text.
+/// For errors of virtio device kinds, which receive their fields without the text.
 pub fn locate(file: &Path, field: &str) -> Option<Position> {
-    // What came by a pipe comes only once.
+    // A pipe can't be read twice.
     let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
     let text = is_file.then(|| read_text(file).ok()).flatten()?;
     let value = innermost(serde_json::from_str(&text).ok()?, field);
     let len = if value.starts_with(['{', '[']) { 1 } else { value.len() };
-    // `value` is a part of `text`.
+    // `value` is a slice of `text`.
     let before = text.get(..value.as_ptr().addr() - text.as_ptr().addr() + len)?;
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     Some(Position { line: before.matches('\n').count() + 1, column: before.len() - line_start })
 }
 
-/// The value that `path` leads to from `value`, as far as it leads.
+/// The value at `path` within `value`, or the innermost one that exists.
 fn innermost<'t>(value: &'t RawValue, path: &str) -> &'t str {
     let next = match path.strip_prefix('[').and_then(|path| path.split_once(']')) {
         Some((index, rest)) if !index.starts_with('"') => element(value, index).map(|value| (value, rest)),
@@ -58,16 +58,17 @@ fn element<'t>(list: &'t RawValue, index: &str) -> Option<&'t RawValue> {
     elements.get(index.parse::<usize>().ok()?).copied()
 }
 
-/// The member that `path` starts with, and the rest of the path. The last one of a name counts, as it does for the device.
+/// The member with which `path` starts, and the rest of the path. Of duplicate names the last counts, as it
+/// does for the device.
 fn member<'t, 'p>(object: &'t RawValue, path: &'p str) -> Option<(&'t RawValue, &'p str)> {
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(object.get()).ok()?;
     let rest_after = |name: &str| {
-        // As a path shows a name that looks strange.
+        // The quoted notation of names with special characters.
         let rest = path.strip_prefix(name).or_else(|| path.strip_prefix(&format!("[{}]", quote(name))))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
     };
     let starts = members.iter().filter_map(|(name, value)| Some((*value, rest_after(name)?)));
-    // A name may have a full stop or a bracket itself.
+    // A name may contain a full stop or bracket itself.
     starts.min_by_key(|(_, rest)| rest.len())
 }
 
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(found_in(text, "devices[0].path").unwrap(), "4:3");
     }
 
-    /// As in the errors of the parser.
+    /// As in the parser's errors.
     #[test]
     fn column_counts_bytes() {
         assert_eq!(found_in("{\"ä\": \"ö\",\n\"ß\": \"€\", \"a\": 10}", "a").unwrap(), "2:20");

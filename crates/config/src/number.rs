@@ -1,4 +1,4 @@
-//! Numbers in either notation: addresses, ports and what a register holds.
+//! Numbers in decimal and hexadecimal notation: addresses, ports and register values.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -15,17 +15,17 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u64);
 
-/// A port of the guest's I/O space: written as an [`Address`] is, at most 0xffff.
+/// A port in the guest's I/O space, written like an [`Address`], at most 0xffff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(u16);
 
-/// What a 64-bit register holds: written as an [`Address`] is.
+/// The value of a 64-bit register, written like an [`Address`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word(u64);
 
-/// How messages speak of a kind of number.
+/// How messages describe a kind of number.
 pub(crate) struct NumberKind {
-    /// What it is, with its article.
+    /// Description with an article.
     pub(crate) what: &'static str,
     /// An example.
     pub(crate) like: &'static str,
@@ -34,10 +34,10 @@ pub(crate) struct NumberKind {
 impl NumberKind {
     const ADDRESS: NumberKind = NumberKind { what: "an address", like: "\"0x1000\"" };
     const PORT: NumberKind = NumberKind { what: "a port", like: "\"0xe9\"" };
-    /// Whatever a guest computes.
+    /// Any value computed by a guest.
     pub(crate) const VALUE: NumberKind = NumberKind { what: "a value", like: "42 or \"0x2a\"" };
 
-    /// Reads a JSON number or string as an integer of the type `T`.
+    /// Reads a JSON number or string as an integer of type `T`.
     pub(crate) fn read<'de, D, T>(&self, deserializer: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
@@ -53,13 +53,13 @@ impl NumberKind {
         })
     }
 
-    /// Reads digits, after `0x` hexadecimal ones, as an integer of the type `T`.
+    /// Parses decimal digits, or hexadecimal ones after `0x`, as an integer of type `T`.
     pub(crate) fn parse<T: TryFrom<u64>>(&self, text: &str) -> Result<T, ValueError> {
         let (digits, radix) = split(text);
         if !is_number(digits, radix) {
             return Err(self.refusal(text));
         }
-        // Only the range is left to go wrong; the limit is named in the notation that was used.
+        // Only the range can be wrong now. The limit is shown in the same notation.
         let number = u64::from_str_radix(digits, radix).ok().and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| {
             let most = most::<T>();
@@ -68,7 +68,7 @@ impl NumberKind {
         })
     }
 
-    /// What is wrong with a text that is no number.
+    /// The error for text that isn't a number.
     fn refusal(&self, text: &str) -> ValueError {
         let owned = || text.to_owned();
         if text.strip_prefix('-').map(split).is_some_and(|(digits, radix)| is_number(digits, radix)) {
@@ -83,7 +83,7 @@ impl NumberKind {
         let joined = text.replace(|c: char| c == '_' || c.is_whitespace(), "");
         let (digits, radix) = split(&joined);
         if joined != text && is_number(digits, radix) {
-            let problem = if text.contains('_') { "holds an underscore" } else { "holds white space" };
+            let problem = if text.contains('_') { "contains an underscore" } else { "contains white space" };
             return ValueError::Misspelt { text: owned(), problem, instead: joined };
         }
         let digits = text.strip_prefix("0X").unwrap_or(text);
@@ -100,17 +100,17 @@ fn split(text: &str) -> (&str, u32) {
     text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16))
 }
 
-/// Whether `digits` are some, and only, digits.
+/// Whether `digits` is non-empty and consists of digits.
 fn is_number(digits: &str, radix: u32) -> bool {
     !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix))
 }
 
-/// The largest number of the unsigned type `T`.
+/// The maximum of the unsigned type `T`.
 fn most<T>() -> u64 {
     u64::MAX >> (u64::BITS as usize - 8 * size_of::<T>())
 }
 
-/// The schema of a number of the unsigned type `T`: both notations, the number within its range.
+/// The schema of an unsigned number of type `T` in both notations.
 pub(crate) fn schema<T>(description: &str) -> Schema {
     json_schema!({
         "description": description,
@@ -121,7 +121,7 @@ pub(crate) fn schema<T>(description: &str) -> Schema {
     })
 }
 
-/// All kinds of number are read alike.
+/// All kinds of numbers are parsed alike.
 macro_rules! number {
     ($number:ident($integer:ty), $kind:expr, $description:literal) => {
         impl $number {
@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn number_with_underscore_is_shown_without() {
-        assert_eq!(refusal("0x10_0000"), "\"0x10_0000\" holds an underscore, write \"0x100000\"");
-        assert_eq!(refusal("1_024"), "\"1_024\" holds an underscore, write \"1024\"");
+        assert_eq!(refusal("0x10_0000"), "\"0x10_0000\" contains an underscore, write \"0x100000\"");
+        assert_eq!(refusal("1_024"), "\"1_024\" contains an underscore, write \"1024\"");
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn number_with_white_space_is_shown_without() {
-        assert_eq!(refusal("0x 400"), "\"0x 400\" holds white space, write \"0x400\"");
-        assert_eq!(refusal("1024\n"), "\"1024\\n\" holds white space, write \"1024\"");
+        assert_eq!(refusal("0x 400"), "\"0x 400\" contains white space, write \"0x400\"");
+        assert_eq!(refusal("1024\n"), "\"1024\\n\" contains white space, write \"1024\"");
     }
 
     #[test]

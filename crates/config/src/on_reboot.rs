@@ -1,4 +1,4 @@
-//! What follows when the guest resets its machine.
+//! What happens when the guest resets the machine.
 
 use std::{fmt, str::FromStr};
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{strict, text::hint, value_error::ValueError};
 
-/// What follows when the guest resets its machine.
+/// What happens when the guest resets the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReboot {
-    /// The monitor ends.
+    /// The monitor exits.
     #[default]
     Exit,
-    /// The machine starts anew in the same process: memory cleared, devices reset, kernel loaded again.
+    /// The machine restarts in the same process: memory cleared, devices reset, kernel reloaded.
     Restart,
 }
 
 impl OnReboot {
-    /// Every value, in the order of the documentation.
+    /// All values, in the order of the documentation.
     pub const ALL: [OnReboot; 2] = [OnReboot::Exit, OnReboot::Restart];
 
     /// The name in JSON.

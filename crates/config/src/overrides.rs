@@ -1,4 +1,4 @@
-//! What the command line says instead of the file.
+//! Fields set on the command line.
 
 use std::{ffi::OsStr, str::FromStr};
 
@@ -8,13 +8,13 @@ use crate::{
     text::hint, value_error::ValueError,
 };
 
-/// What the command line sets. A field replaces the file's, and a list is added to it. Relative paths start at the current
-/// directory.
+/// Fields set on the command line. A value replaces the file's, a list is appended to it. Relative paths
+/// start at the current directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Replaces `boot.kernel`.
     pub kernel: Option<FilePath>,
-    /// Replaces `boot.flat.image`, or asks for a flat image where the file doesn't.
+    /// Replaces `boot.flat.image`, or requests a flat image if the file doesn't.
     pub flat: Option<FilePath>,
     /// Replaces `boot.initrd`.
     pub initrd: Option<FilePath>,
@@ -38,17 +38,17 @@ pub struct Overrides {
     pub entry: Option<Address>,
     /// Replaces `boot.flat.stack`.
     pub stack: Option<Address>,
-    /// Are added to `devices`.
+    /// Added to `devices`.
     pub devices: Vec<Device>,
-    /// Its `rax` replaces `expect.rax`, and its `memory` is added to `expect.memory`.
+    /// `rax` replaces `expect.rax`, and `memory` is added to `expect.memory`.
     pub expect: Option<Expect>,
 }
 
 impl Overrides {
-    /// Sets the field of `flag`, or adds to its list, from the text that was given with it.
+    /// Sets the field of `flag`, or adds to its list, from the flag's value.
     ///
     /// # Errors
-    /// [`ConfigError::Flag`] if the text is no such value; the field stays as it was.
+    /// [`ConfigError::Flag`] if the value is invalid; the field is unchanged then.
     pub fn set(&mut self, flag: Flag, text: &OsStr) -> Result<(), ConfigError> {
         self.try_set(flag, text).map_err(|problem| ConfigError::Flag { flag, problem })
     }
@@ -87,7 +87,7 @@ impl Overrides {
     }
 }
 
-/// Parses what only makes sense as text.
+/// Parses a value that must be text.
 fn parse<T: FromStr<Err = ValueError>>(text: &OsStr) -> Result<T, ValueError> {
     utf8(text)?.parse()
 }

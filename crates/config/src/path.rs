@@ -1,4 +1,4 @@
-//! A path of the host.
+//! Host paths.
 
 use std::{
     borrow::Cow,
@@ -14,9 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{strict, value_error::ValueError};
 
-/// A path that a system call could take: not empty, and without a NUL. Whether anything is there is not known.
+/// A syntactically valid path: non-empty and without a NUL. Whether it exists isn't checked.
 ///
-/// In a `ConfigFile` it is as written; in a `Config` it is resolved, so that the current directory is its only context.
+/// In a `ConfigFile` it is as written; in a `Config` it is resolved, so that it depends only on the current
+/// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FilePath(PathBuf);
 
@@ -26,10 +27,10 @@ impl FilePath {
         &self.0
     }
 
-    /// The path as seen from where `directory` is seen from; an absolute path stays what it is.
+    /// Resolves the path relative to `directory`; an absolute path is unchanged.
     #[must_use]
     pub(crate) fn within(self, directory: &Path) -> FilePath {
-        // Neither an empty directory nor a join can empty the path.
+        // Neither an empty directory nor a join can make the path empty.
         FilePath(directory.join(self.0))
     }
 }
@@ -68,7 +69,7 @@ impl fmt::Display for FilePath {
     }
 }
 
-/// JSON is text: a byte that isn't UTF-8, which only a flag or the directory can have brought in, shows as U+FFFD.
+/// JSON is text: bytes that aren't UTF-8, which only a flag or the directory can contribute, become U+FFFD.
 impl Serialize for FilePath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -88,7 +89,7 @@ impl JsonSchema for FilePath {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A path of the host; a relative one starts at the directory of the config file.",
+            "description": "A host path; a relative one starts at the directory of the config file.",
             "type": "string",
             "minLength": 1,
             "pattern": "^[^\\u0000]+$",

@@ -1,4 +1,4 @@
-//! How the kernel is entered.
+//! The kernel's entry protocol.
 
 use std::{fmt, str::FromStr};
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{strict, text::hint, value_error::ValueError};
 
-/// How the kernel is entered.
+/// The kernel's entry protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// As the kernel file offers.
+    /// Depending on the kernel file.
     #[default]
     Auto,
     /// The 64-bit entry of the Linux boot protocol.
     Linux64,
     /// The 32-bit entry of the Linux boot protocol, for a bzImage.
     Linux32,
-    /// The PVH entry that an ELF note names.
+    /// The PVH entry point in an ELF note.
     Pvh,
 }
 
 impl Protocol {
-    /// Every protocol, in the order of the documentation.
+    /// All protocols, in the order of the documentation.
     pub const ALL: [Protocol; 4] = [Protocol::Auto, Protocol::Linux64, Protocol::Linux32, Protocol::Pvh];
 
     /// The name in JSON and on the command line.

@@ -1,4 +1,4 @@
-//! Whole numbers of a range that the field knows.
+//! Whole numbers within a field's range.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Deserializer};
 
 use crate::strict::{self, Found};
 
-/// A whole number from `FIRST` to `LAST`. Whatever else is found, the message names the range.
+/// A whole number from `FIRST` to `LAST`. Error messages contain the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ranged<const FIRST: u64, const LAST: u64>(u64);
 
 impl<const FIRST: u64, const LAST: u64> Ranged<FIRST, LAST> {
-    /// `value`, if it is in the range.
+    /// `value`, if it is within the range.
     pub const fn new(value: u64) -> Option<Self> {
         if FIRST <= value && value <= LAST { Some(Self(value)) } else { None }
     }

@@ -7,13 +7,13 @@ use crate::file::ConfigFile;
 
 /// The JSON schema of a config file, draft 2020-12: for editors, and printed by `vmm-bin schema`.
 ///
-/// `boot.kernel` is not required in it, since a flag may give it.
+/// `boot.kernel` isn't required, because a flag may set it.
 pub fn schema() -> Value {
     generator().into_root_schema_for::<ConfigFile>().to_value()
 }
 
-/// [`schema`], with the kinds of devices that a machine knows: for each what `type` says, and what gives the schema of its
-/// fields. Those that it has already are left as they are.
+/// [`schema`] including the kinds of devices that a machine knows: for each the value of `type` and the schema of its
+/// fields. Kinds that it includes already are unchanged.
 pub fn schema_with<'a>(
     kinds: impl IntoIterator<Item = (&'a str, fn(&mut SchemaGenerator) -> Schema)>,
 ) -> Value {
@@ -22,7 +22,7 @@ pub fn schema_with<'a>(
         let mut variant = fields(&mut generator()).to_value();
         let own = json!({
             "type": {"type": "string", "const": name, "description": "The kind of device."},
-            "id": {"type": "string", "description": "What the device is called; without it, its type and a number.",
+            "id": {"type": "string", "description": "The device's name; default: its type and a number.",
                    "pattern": "^[A-Za-z0-9._-]{1,32}$"},
         });
         for (field, value) in own.as_object().into_iter().flatten() {
@@ -45,7 +45,7 @@ pub fn schema_with<'a>(
 
 fn generator() -> SchemaGenerator {
     let mut settings = SchemaSettings::draft2020_12();
-    // Each kind of value is short and most are used once: written in place, a reader needn't look them up.
+    // Inlined, because each value's schema is short and most are used once.
     settings.inline_subschemas = true;
     settings.into_generator()
 }

@@ -1,4 +1,4 @@
-//! Where the serial console goes.
+//! Where the serial console is connected.
 
 use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path};
 
@@ -15,32 +15,32 @@ use crate::{
     value_error::ValueError,
 };
 
-/// Where the first serial port, COM1, goes.
+/// Where the first serial port, COM1, is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Serial {
-    /// The terminal, pipe or file that the monitor was started on.
+    /// Standard input and output of the monitor.
     #[default]
     Stdio,
-    /// A new pseudo-terminal, whose name is printed.
+    /// A new pseudo-terminal, whose path is printed.
     Pty,
     /// Nowhere: output is dropped, and there is no input.
     None,
-    /// Output to a file; no input.
+    /// A file for output; no input.
     File(FilePath),
-    /// A unix socket that clients connect to.
+    /// A Unix socket to which clients connect.
     Socket(FilePath),
 }
 
-/// The names that stand alone.
+/// Names without a value.
 const PLAIN: [&str; 3] = ["stdio", "pty", "none"];
-/// The names that take a path.
+/// Names with a path.
 const WITH_PATH: [&str; 2] = ["file", "socket"];
-/// All of them.
+/// All names.
 const ALL: [&str; 5] = ["stdio", "pty", "none", "file", "socket"];
 
 impl Serial {
-    /// Its path as seen from `directory`.
+    /// Resolves its path relative to `directory`.
     #[must_use]
     pub(crate) fn within(self, directory: &Path) -> Serial {
         match self {
@@ -50,7 +50,7 @@ impl Serial {
         }
     }
 
-    /// Reads the form of the command line: a plain name, `file:PATH` or `socket:PATH`.
+    /// Parses the command line's notation: a plain name, `file:PATH` or `socket:PATH`.
     pub(crate) fn from_flag(text: &OsStr) -> Result<Serial, ValueError> {
         let bytes = text.as_bytes();
         let path = |rest| FilePath::try_from(OsStr::from_bytes(rest));
@@ -65,7 +65,7 @@ impl Serial {
         Serial::from_name(text, |name| format!("{name}:PATH"))
     }
 
-    /// Reads a plain name; `like` shows how a name that takes a path is written here.
+    /// Parses a plain name; `like` formats the notation of a name with a path.
     fn from_name(text: &str, like: impl Fn(&str) -> String) -> Result<Serial, ValueError> {
         match text {
             "stdio" => Ok(Serial::Stdio),
@@ -85,7 +85,7 @@ impl Serial {
     }
 }
 
-/// How an output that takes a path is written in JSON.
+/// The JSON notation of an output with a path.
 fn json_like(name: &str) -> String {
     format!("{{\"{name}\": PATH}}")
 }
@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Serial {
     }
 }
 
-/// A name, or an object of exactly one member.
+/// A name, or an object with exactly one member.
 struct SerialReader;
 
 impl<'de> Reader<'de> for SerialReader {

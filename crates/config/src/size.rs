@@ -1,4 +1,4 @@
-//! Sizes as people write them: `"512M"`.
+//! Sizes with units: `"512M"`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{digits::digits_and_unit, strict, text::quote, value_error::ValueError};
 
-/// What a reader is shown wherever a size was expected.
+/// The example in messages about sizes.
 const LIKE: &str = "\"512M\"";
 
-/// A number of bytes, written as digits and a binary unit: `"64K"`, `"512M"`, `"1G"`, `"1T"`, also `"64KiB"`; without a
-/// unit it is bytes.
+/// A number of bytes, written as digits and a binary unit: `"64K"`, `"512M"`, `"1G"`, `"1T"`, also `"64KiB"`;
+/// bytes without a unit.
 ///
-/// It prints with the largest unit that is exact, and what it prints it also parses.
+/// It is printed with the largest exact unit, and the output can be parsed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);
 
@@ -34,7 +34,7 @@ impl ByteSize {
     }
 }
 
-/// Units from the largest, so that printing takes the first that divides.
+/// Units in descending order, so that printing uses the first one that divides the size.
 const UNITS: [(&str, u32); 4] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
 
 impl fmt::Display for ByteSize {
@@ -57,7 +57,7 @@ impl FromStr for ByteSize {
             unit: unit.to_owned(),
             known: "K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes",
         })?;
-        // Only the range is left to go wrong; 16777215T is the last whole T below 2^64.
+        // Only the range can be wrong now; 16777215T is the last whole T below 2^64.
         let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
         number
             .map(ByteSize)
@@ -65,7 +65,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// The power of two that `unit` stands for.
+/// The exponent of 2 for `unit`.
 fn shift_of(unit: &str) -> Option<u32> {
     if unit.is_empty() {
         return Some(0);
@@ -74,20 +74,22 @@ fn shift_of(unit: &str) -> Option<u32> {
     UNITS.iter().find(|(name, _)| *name == letter).map(|(_, shift)| *shift)
 }
 
-/// How much memory a guest has: a multiple of 4 KiB, from 4 KiB to 4096 TiB.
+/// Size of a guest's memory: a multiple of 4 KiB, from 4 KiB to 4096 TiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemorySize(ByteSize);
 
 impl MemorySize {
-    /// One page, enough for a flat image in real mode. What an image needs beyond that is found out where it is read.
+    /// One page, enough for a flat image in real mode. Larger requirements of an image are checked when it is
+    /// read.
     pub const MIN: MemorySize = MemorySize(Self::PAGE);
-    /// 1 MiB: everything below is the PC's, so that a Linux kernel with less has no memory of its own.
+    /// 1 MiB: everything below belongs to the PC, so that a Linux kernel with less has no memory of its own.
     pub const LINUX_MIN: MemorySize = MemorySize(ByteSize::MIB);
-    /// 2^52 bytes: the most that x86-64 can address (AMD64 APM volume 2, §5.1). A sum of two such sizes fits 64 bits.
+    /// 2^52 bytes: the maximum that x86-64 can address (AMD64 APM volume 2, §5.1). A sum of two sizes fits 64
+    /// bits.
     pub const MAX: MemorySize = MemorySize(ByteSize::from_bytes(1 << 52));
     /// 256 MiB: a stock kernel, its unpacked initramfs and a shell.
     pub const DEFAULT: MemorySize = MemorySize(ByteSize::from_bytes(256 << 20));
-    /// The unit in which KVM maps memory (KVM api.rst KVM_SET_USER_MEMORY_REGION).
+    /// KVM's granularity for guest memory (KVM api.rst KVM_SET_USER_MEMORY_REGION).
     const PAGE: ByteSize = ByteSize::from_bytes(4 << 10);
 
     /// The number of bytes.
@@ -95,7 +97,7 @@ impl MemorySize {
         self.0.bytes()
     }
 
-    /// Checks `size`, which messages show as `written`.
+    /// Validates `size`, which messages show as `written`.
     fn checked(size: ByteSize, written: String) -> Result<MemorySize, ValueError> {
         let (bytes, page) = (size.bytes(), Self::PAGE.bytes());
         if size < Self::MIN.0 {
@@ -142,7 +144,7 @@ impl FromStr for MemorySize {
     fn from_str(text: &str) -> Result<MemorySize, ValueError> {
         match text.parse() {
             Ok(size) => MemorySize::checked(size, quote(text)),
-            // Memory's own limit is the lower one, and so the one to name.
+            // The limit of memory is the lower one, so it is reported.
             Err(ValueError::TooLarge { value, .. }) => {
                 Err(ValueError::TooLarge { value, most: MemorySize::MAX.to_string() })
             }
@@ -157,7 +159,7 @@ impl fmt::Display for MemorySize {
     }
 }
 
-/// Both kinds of size are the same text in JSON.
+/// Both kinds of sizes have the same JSON notation.
 macro_rules! json_size {
     ($size:ident, $description:literal) => {
         impl Serialize for $size {
@@ -232,7 +234,7 @@ mod tests {
     fn size_unknown_unit_names_it_and_lists_ours() {
         let list = "use K, M, G, T (or KiB, MiB, GiB, TiB) or none for bytes";
         assert_eq!(refusal("12Q"), format!("\"12Q\" has the unknown unit \"Q\", {list}"));
-        // MB could be meant in thousands: we don't guess.
+        // MB might mean a power of 10: we don't guess.
         assert_eq!(refusal("512MB"), format!("\"512MB\" has the unknown unit \"MB\", {list}"));
         assert_eq!(refusal("1iB"), format!("\"1iB\" has the unknown unit \"iB\", {list}"));
         assert_eq!(refusal("1Mé"), format!("\"1Mé\" has the unknown unit \"Mé\", {list}"));
@@ -263,8 +265,8 @@ mod tests {
 
     #[test]
     fn size_white_space_is_refused() {
-        assert_eq!(refusal("512 M"), "\"512 M\" holds white space, write \"512M\" without any");
-        assert_eq!(refusal("512M\n"), "\"512M\\n\" holds white space, write \"512M\" without any");
+        assert_eq!(refusal("512 M"), "\"512 M\" contains white space, write \"512M\" without any");
+        assert_eq!(refusal("512M\n"), "\"512M\\n\" contains white space, write \"512M\" without any");
     }
 
     #[test]

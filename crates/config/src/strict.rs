@@ -1,8 +1,8 @@
-//! Reading JSON through serde with messages of our own: what was expected, what was found, which field was meant.
+//! Reads JSON through serde with our own messages: what was expected, what was found, in which field.
 //!
-//! serde's derived code knows the fields of a struct and hands them to its deserializer, so one wrapper, [`object`],
-//! gives every derived struct the same messages. Unknown and repeated names are refused while the *name* is being
-//! read: the error then carries the name in its path and points at it.
+//! serde's derived code passes the fields of a struct to its deserializer, so one wrapper, [`object`], gives
+//! all derived structs the same messages. Unknown and duplicate names are rejected while the *name* is being
+//! read, so that the error's path contains the name and its position is that of the name.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
@@ -20,12 +20,12 @@ use crate::{
     value_error::ValueError,
 };
 
-/// A JSON value that turned up; of a list or an object only that it is one.
+/// The JSON value that was found; lists and objects without their contents.
 pub(crate) enum Found<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
-    /// Below zero.
+    /// Negative.
     Signed(i64),
     /// With a point or an exponent, or beyond 64 bits.
     Float(f64),
@@ -35,7 +35,7 @@ pub(crate) enum Found<'a> {
 }
 
 impl Found<'_> {
-    /// The error for finding this where `expected` belongs.
+    /// The error for finding this instead of `expected`.
     pub(crate) fn instead_of(&self, expected: &str) -> ValueError {
         ValueError::WrongType { expected: expected.to_owned(), found: self.to_string() }
     }
@@ -48,7 +48,7 @@ impl fmt::Display for Found<'_> {
             Found::Bool(value) => write!(f, "{value}"),
             Found::Unsigned(number) => write!(f, "the number {number}"),
             Found::Signed(number) => write!(f, "the number {number}"),
-            // Debug keeps the point of 1.0, which is what is wrong with it.
+            // Debug prints 1.0 with its point, which is what is wrong with it.
             Found::Float(number) => write!(f, "the number {number:?}"),
             Found::Text(text) => write!(f, "the string {}", quote(text)),
             Found::List => f.write_str("a list"),
@@ -57,19 +57,19 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// Makes a value of whatever JSON value turns up.
+/// Creates a value from any JSON value.
 pub(crate) trait Reader<'de>: Sized {
     type Value;
 
-    /// Takes anything but the elements of a list or the members of an object.
+    /// Accepts anything except the elements of a list or the members of an object.
     fn scalar(self, found: Found<'_>) -> Result<Self::Value, ValueError>;
 
-    /// Takes an object; unless told otherwise, as something unexpected.
+    /// Accepts an object; an error by default.
     fn object<A: MapAccess<'de>>(self, _map: A) -> Result<Self::Value, A::Error> {
         self.scalar(Found::Object).map_err(A::Error::custom)
     }
 
-    /// Takes a list; unless told otherwise, as something unexpected.
+    /// Accepts a list; an error by default.
     fn list<A: SeqAccess<'de>>(self, _elements: A) -> Result<Self::Value, A::Error> {
         self.scalar(Found::List).map_err(A::Error::custom)
     }
@@ -80,7 +80,7 @@ pub(crate) fn read<'de, D: Deserializer<'de>, R: Reader<'de>>(d: D, reader: R) -
     d.deserialize_any(AnyVisitor(reader))
 }
 
-/// Reads one value that is neither list nor object with `read_found`.
+/// Reads one value, neither list nor object, with `read_found`.
 pub(crate) fn value<'de, D, T, F>(deserializer: D, read_found: F) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -99,7 +99,7 @@ where
     read(deserializer, Scalar(read_found))
 }
 
-/// Reads a string that parses as a `T`; `expected` says what that is.
+/// Reads a string that parses as a `T`, which `expected` describes.
 pub(crate) fn text<'de, D, T>(deserializer: D, expected: &str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -111,10 +111,10 @@ where
     })
 }
 
-/// Reads a string that parses as a `T` of another crate; `expected` says what that is, with an example in JSON.
+/// Reads a string that parses as a `T` of another crate, which `expected` describes with an example in JSON.
 ///
 /// # Errors
-/// It is no string, or one that doesn't parse.
+/// The value isn't a string, or doesn't parse.
 pub fn parsed<'de, D, T>(deserializer: D, expected: &str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -127,8 +127,8 @@ where
     text.parse().map_err(D::Error::custom)
 }
 
-/// Reads a field that may be absent but not null: leaving it out is the one way to ask for the default. For serde's
-/// `deserialize_with`, beside `default`.
+/// Reads a field that may be absent but not null, because leaving it out is the only way to select the
+/// default. For serde's `deserialize_with`, together with `default`.
 ///
 /// # Errors
 /// Those of `T`.
@@ -138,19 +138,19 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-/// Reads a derived struct, with every name known and given at most once.
+/// Reads a derived struct; rejects unknown and duplicate names.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(StructDeserializer(deserializer))
 }
 
-/// Reads [`present`]'s field for a derived struct.
+/// Reads an optional field, as [`present`] does, of a derived struct type.
 pub(crate) fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     object(deserializer).map(Some)
 }
 
-/// Reads [`present`]'s field for a truth value.
+/// Reads an optional field, as [`present`] does, of type `bool`.
 pub(crate) fn present_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     value(deserializer, |found| match found {
         Found::Bool(value) => Ok(Some(value)),
@@ -158,7 +158,7 @@ pub(crate) fn present_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     })
 }
 
-/// Reads an object as the derived struct `S`, and that as the `T` which it describes; `expected` says what that is.
+/// Reads an object as the derived struct `S` and converts that to a `T`, which `expected` describes.
 pub(crate) fn checked<'de, D, S, T>(deserializer: D, expected: &str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -183,10 +183,10 @@ where
     read(deserializer, Checked(expected, PhantomData))
 }
 
-/// Reads a list; `expected` says of what, with an example in JSON.
+/// Reads a list, which `expected` describes with an example in JSON.
 ///
 /// # Errors
-/// It is no list, or an element is no `T`.
+/// The value isn't a list, or an element isn't a `T`.
 pub fn list<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -195,10 +195,10 @@ where
     read(deserializer, List { word: None, expected, element: PhantomData }).map(Option::unwrap_or_default)
 }
 
-/// Reads a list, or the string `word` in place of one, which is `None`; `expected` says so, with an example in JSON.
+/// Reads a list, or the string `word` as `None`; `expected` describes both, with an example in JSON.
 ///
 /// # Errors
-/// It is neither, or an element is no `T`.
+/// The value is neither, or an element isn't a `T`.
 pub fn word_or_list<'de, D, T>(
     deserializer: D,
     word: &str,
@@ -211,7 +211,7 @@ where
     read(deserializer, List { word: Some(word), expected, element: PhantomData })
 }
 
-/// Reads a list, or a word in place of one.
+/// Reads a list, or a word in its place.
 struct List<'a, T> {
     word: Option<&'a str>,
     expected: &'a str,
@@ -238,7 +238,7 @@ impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
     }
 }
 
-/// The one [`Visitor`]: turns serde's twenty calls into the three of a [`Reader`].
+/// The only [`Visitor`]: reduces serde's twenty methods to the three of a [`Reader`].
 struct AnyVisitor<R>(R);
 
 impl<'de, R: Reader<'de>> AnyVisitor<R> {
@@ -287,7 +287,7 @@ impl<'de, R: Reader<'de>> Visitor<'de> for AnyVisitor<R> {
     }
 }
 
-/// Catches the one call that derived code for a struct makes.
+/// Intercepts the one call that derived code for a struct makes.
 struct StructDeserializer<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for StructDeserializer<D> {
@@ -315,7 +315,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StructDeserializer<D> {
 /// Reads an object into a derived visitor.
 pub(crate) struct StructReader<V> {
     pub(crate) names: &'static [&'static str],
-    /// Further names, which somebody else has read: see [`Key`].
+    /// Additional names, which are read elsewhere: see [`Key`].
     pub(crate) beside: &'static [&'static str],
     pub(crate) visitor: V,
 }
@@ -335,14 +335,14 @@ impl<'de, V: Visitor<'de>> Reader<'de> for StructReader<V> {
     }
 }
 
-/// What `#[serde(expecting = "..")]` says at a type; without that, what serde says begins with `default`, and is no use to
-/// whoever wrote the config.
+/// The value of `#[serde(expecting = "..")]` of a type. Without it, serde's text begins with `default`, which
+/// doesn't help the config's author.
 pub(crate) fn expectation(visitor: &dyn Expected, default: &str) -> Option<String> {
     let said = visitor.to_string();
     (!said.starts_with(default)).then_some(said)
 }
 
-/// The members of an object, each name checked before the derived code sees it.
+/// The members of an object; each name is checked before derived code sees it.
 struct StructMembers<A> {
     members: A,
     names: &'static [&'static str],
@@ -364,7 +364,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for StructMembers<A> {
     }
 }
 
-/// Reads the name of a member, any that the check accepts.
+/// Reads the name of a member if the check accepts it.
 pub(crate) struct Name<F>(pub(crate) F);
 
 impl<'de, F: FnOnce(&str) -> Result<(), ValueError>> DeserializeSeed<'de> for Name<F> {
@@ -388,10 +388,10 @@ impl<F: FnOnce(&str) -> Result<(), ValueError>> Visitor<'_> for Name<F> {
     }
 }
 
-/// Reads the name of a member: one of `names`, and not yet `seen`, where it is then noted.
+/// Reads the name of a member: one of `names`, not yet in `seen`, to which it is added.
 pub(crate) struct Key<'a> {
     pub(crate) names: &'static [&'static str],
-    /// Names that may be meant, too, but have been read by somebody else.
+    /// Additional valid names, for hints, which are read elsewhere.
     pub(crate) beside: &'static [&'static str],
     pub(crate) seen: &'a mut Vec<&'static str>,
 }

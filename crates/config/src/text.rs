@@ -1,11 +1,12 @@
-//! Words in messages: quoting what somebody else wrote, and guessing what they meant.
+//! Text in messages: quoting input and suggesting corrections.
 
 use std::borrow::Cow;
 
-/// How much of somebody's text a message repeats: enough to recognise it, on one line of a terminal.
+/// Maximum number of characters quoted from input: enough to recognise it on one line.
 const SHOWN_CHARS: usize = 48;
 
-/// `text` in double quotes, with control characters escaped so that it can't drive a terminal, and cut if long.
+/// `text` in double quotes, with control characters escaped so that it can't control a terminal, and
+/// truncated if long.
 pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         None => format!("{text:?}"),
@@ -13,9 +14,8 @@ pub(crate) fn quote(text: &str) -> String {
     }
 }
 
-/// `text` with what can drive a terminal, or make a line look like two or like another one, escaped as in a quoted text: control
-/// characters, separators of lines, and marks that turn the direction of writing. For paths and other text that somebody
-/// else wrote, where they aren't quoted.
+/// `text` with control characters, line separators and bidirectional formatting marks escaped as in quoted
+/// text, so that it can't control a terminal or imitate other lines. For unquoted paths and other input.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let is_bad = |c: char| {
         c.is_control()
@@ -31,7 +31,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.collect())
 }
 
-/// What to write instead of `given`: the nearest of `names` as a question, or all of them where none is near.
+/// What to write instead of `given`: the nearest of `names` as a question, or a list of all of them.
 pub fn hint(given: &str, names: &[&str]) -> String {
     match nearest(given, names) {
         Some(name) => format!("did you mean \"{name}\"?"),
@@ -58,18 +58,18 @@ pub(crate) fn quoted(names: &[&str]) -> String {
     quoted.join(", ")
 }
 
-/// The one of `names` that `given` was probably meant to be: an abbreviation or an extension of it, or few typing
-/// errors away.
+/// The one of `names` that `given` probably stands for: an abbreviation or extension of it, or similar up to
+/// a few typing errors.
 fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
-    // The distance costs the product of the lengths, and nothing this long is near a name of ours.
+    // The cost is the product of the lengths, and none of our names is this long.
     if given.len() > SHOWN_CHARS {
         return None;
     }
     let given = given.to_lowercase();
     let distance = |name: &str| strsim::damerau_levenshtein(&given, name);
-    // Two letters are too few to tell an abbreviation from an accident.
+    // Two letters are too few for an abbreviation.
     let shortened = |name: &&&str| given.len() > 2 && (name.starts_with(&given) || given.starts_with(**name));
-    // One error in three letters: "kernal" and "linux46" are near, "efi" is not near "pvh".
+    // One error per three letters: "kernal" and "linux46" are near, "efi" is not near "pvh".
     let near = |name: &&&str| distance(name) * 3 <= name.len().max(given.len());
     names
         .iter()

@@ -1,31 +1,30 @@
-//! How long a run may take.
+//! Time limit of a run.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use crate::{digits::digits_and_unit, text::quote, value_error::ValueError};
 
-/// What a reader is shown wherever a time was expected.
+/// The example in messages about times.
 const LIKE: &str = "\"5s\"";
 
-/// A time after which a run is ended, written as digits and a unit: `"500ms"`, `"5s"`, `"2m"`, `"1h"`. From 1 ms to a
-/// year.
+/// A time limit, written as digits and a unit: `"500ms"`, `"5s"`, `"2m"`, `"1h"`. From 1 ms to a year.
 ///
-/// It prints with the largest unit that is exact, and what it prints it also parses.
+/// It is printed with the largest exact unit, and the output can be parsed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timeout(Duration);
 
 impl Timeout {
     /// 1 ms.
     pub const MIN: Timeout = Timeout(Duration::from_millis(1));
-    /// A year of 365 days: what is longer is a slip, and a sum of a few can't overflow any clock.
+    /// A year of 365 days. Longer times are probably errors, and sums of a few can't overflow any clock.
     pub const MAX: Timeout = Timeout(Duration::from_secs(365 * 24 * 60 * 60));
 
-    /// The time.
+    /// The duration.
     pub const fn get(self) -> Duration {
         self.0
     }
 
-    /// Checks the range of `timeout`, which messages show as `written`.
+    /// Validates the range of `timeout`, which messages show as `written`.
     fn checked(timeout: Timeout, written: &str) -> Result<Timeout, ValueError> {
         if timeout < Self::MIN {
             return Err(ValueError::TooSmall { value: quote(written), least: Self::MIN.to_string() });
@@ -37,7 +36,7 @@ impl Timeout {
     }
 }
 
-/// Units and their milliseconds, from the largest, so that printing takes the first that divides.
+/// Units in milliseconds in descending order, so that printing uses the first one that divides the time.
 const UNITS: [(&str, u64); 4] = [("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
 
 impl FromStr for Timeout {
@@ -58,7 +57,7 @@ impl FromStr for Timeout {
         let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             ValueError::UnknownUnit { text: owned(), unit: unit.to_owned(), known: "ms, s, m or h" }
         })?;
-        // Only the range is left to go wrong: u64::MAX stands for anything that overflows.
+        // Only the range can be wrong now: u64::MAX stands for anything that overflows.
         let ms = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).unwrap_or(u64::MAX);
         Timeout::checked(Timeout(Duration::from_millis(ms)), text)
     }
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn timeout_white_space_is_refused() {
-        assert_eq!(refusal("5 s"), "\"5 s\" holds white space, write \"5s\" without any");
+        assert_eq!(refusal("5 s"), "\"5 s\" contains white space, write \"5s\" without any");
     }
 
     #[test]

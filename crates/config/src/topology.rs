@@ -1,4 +1,4 @@
-//! How the processors are grouped: threads in cores in sockets.
+//! CPU topology: threads, cores and sockets.
 
 use crate::{
     count::CpuCount,
@@ -9,7 +9,7 @@ use crate::{
     value_error::ValueError,
 };
 
-/// The virtual processors: the product of the three numbers below is their count.
+/// The virtual processors: their number is the product of the other three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grouping {
     pub(crate) count: CpuCount,
@@ -19,8 +19,8 @@ pub(crate) struct Grouping {
 }
 
 impl Grouping {
-    /// What the file and the flags ask for together. Of the three numbers those that aren't given are 1, but for one that makes
-    /// the product the count: the cores; where these are given, the sockets; the threads where both are.
+    /// Merges file and flags. Missing numbers are 1, except that one of them is chosen so that the product is
+    /// the count: cores, or sockets if cores are given, or threads if both are given.
     pub(crate) fn new(file: &ConfigFile, flags: &Overrides) -> Result<Grouping, ConfigError> {
         let count = flags.cpus.or(file.cpus.count).unwrap_or_default();
         Grouping::of(count, &file.cpus).map_err(|problem| match flags.cpus {
@@ -54,7 +54,7 @@ impl Grouping {
     }
 }
 
-/// The numbers that are given, by their names.
+/// The given numbers with their names.
 fn factors(asked: &CpusSection) -> String {
     let named = [
         ("threads_per_core", asked.threads_per_core),
@@ -69,7 +69,7 @@ fn factors(asked: &CpusSection) -> String {
 mod tests {
     use super::*;
 
-    /// Threads, cores and sockets; 0 stands for one that isn't given.
+    /// Threads, cores and sockets; 0 in `numbers` means not given.
     fn group(count: u64, numbers: [u64; 3]) -> Result<[u16; 3], ValueError> {
         let [threads_per_core, cores_per_socket, sockets] =
             numbers.map(|number| CpuCount::try_from(number).ok());
@@ -96,20 +96,20 @@ mod tests {
 
     #[test]
     fn grouping_that_divides_nothing_names_the_numbers() {
-        let expected = "4 is not a multiple of 3 (threads_per_core 3); choose numbers whose product it is";
+        let expected = "4 is not a multiple of 3 (threads_per_core 3); choose numbers whose product is 4";
         assert_eq!(group(4, [3, 0, 0]).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn grouping_of_more_than_the_count_names_the_numbers() {
         let expected =
-            "4 is not a multiple of 8 (cores_per_socket 4 * sockets 2); choose numbers whose product it is";
+            "4 is not a multiple of 8 (cores_per_socket 4 * sockets 2); choose numbers whose product is 4";
         assert_eq!(group(4, [0, 4, 2]).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn grouping_with_another_product_names_the_numbers() {
-        let expected = "4 is not 2 (threads_per_core 1 * cores_per_socket 2 * sockets 1); choose numbers whose product it is";
+        let expected = "4 is not 2 (threads_per_core 1 * cores_per_socket 2 * sockets 1); choose numbers whose product is 4";
         assert_eq!(group(4, [1, 2, 1]).unwrap_err().to_string(), expected);
     }
 

@@ -1,4 +1,4 @@
-//! A JSON value whose fields nobody here knows: it is kept as it is, but no object in it has a name twice.
+//! A JSON value with unknown fields, kept as it is, but without duplicate names in any object.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::{strict::Name, value_error::ValueError};
 
-/// The value. serde_json's own takes the last of two fields with one name.
+/// The value. serde_json's own `Value` would keep the last of several fields with the same name.
 pub(crate) struct Unique(pub(crate) Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -45,7 +45,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // JSON has no others than these.
+        // JSON has no other numbers.
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 

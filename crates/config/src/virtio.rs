@@ -1,4 +1,4 @@
-//! Devices of the machine's tables, of which a config knows the kind and the id; the fields belong to the kind.
+//! Devices of the machine's tables: kind and id; the other fields belong to the kind.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -7,17 +7,17 @@ use serde_json::{Map, Value};
 
 use crate::{strict, text::quote, value_error::ValueError};
 
-/// A device of a kind that isn't known here, as all of virtio are. Which kinds there are, and what their fields mean, is for the
-/// tables of kinds that the machine is built with.
+/// A device that isn't built into the config, such as all virtio devices. Its kind and fields are interpreted by the
+/// machine's tables of kinds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtioSection {
-    /// What `type` says.
+    /// Value of `type`.
     pub kind: String,
-    /// What the device is called. In a `Config` every device has one.
+    /// The device's name. In a `Config` always set.
     pub id: Option<DeviceId>,
     /// All other fields.
     pub fields: Map<String, Value>,
-    /// Where relative paths in the fields start. Known in a `Config`.
+    /// Base of relative paths in the fields. Set in a `Config`.
     pub directory: PathBuf,
 }
 
@@ -33,22 +33,22 @@ impl Serialize for VirtioSection {
     }
 }
 
-/// What a virtio device is called: in messages, in the name of its thread, in its counters. One to 32 letters, digits,
-/// `-`, `_` and `.`.
+/// Name of a virtio device in messages, its thread's name and its counters: 1 to 32 letters, digits, `-`, `_`
+/// and `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DeviceId(String);
 
-/// The most characters of an id: enough for a UUID without its dashes.
+/// Maximum length of an id: enough for a UUID without dashes.
 const ID_LEN: usize = 32;
 
 impl DeviceId {
-    /// The id of a device that was given none: its kind and a number.
+    /// The default id of a device: its kind and a number.
     pub(crate) fn numbered(kind: &str, number: usize) -> DeviceId {
         DeviceId(format!("{kind}{number}"))
     }
 
-    /// As it was written.
+    /// The id as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }

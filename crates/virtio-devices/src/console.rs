@@ -5,8 +5,8 @@
 //!  transmitq --> a chain goes whole, or waits (Full) --> port --> terminal, file, pty or socket
 //! ```
 //!
-//! The host's half of the port belongs to whoever builds the machine. The device asks for input while the driver has a
-//! buffer for it, and leaves output in the queue while the host's end is slow.
+//! The machine connects the host's end of the port. The device requests input while the driver has buffers
+//! for it, and leaves output in the queue while the host's end is slow.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ const F_SIZE: u32 = 0;
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 
-/// Linux gives the receiving queue a page for each descriptor, and its driver a page in each chain at most.
+/// Linux posts a page per descriptor of the receive queue, and sends at most a page per chain.
 const QUEUE_SIZE: u16 = 64;
 /// Bytes copied at a time.
 const PIECE_LEN: usize = 4096;
@@ -35,11 +35,11 @@ pub struct Console {
     port: DevicePort,
     /// Until the machine takes it.
     host: Option<HostPort>,
-    /// The chain that is longer than all that the port keeps, of which a part has gone.
+    /// A chain longer than the port's capacity, of which a part has been sent.
     partial: Option<Partial>,
 }
 
-/// A chain of which a part has gone, as it is recognised when the queue gives it once more.
+/// A chain sent in part, to be recognised when the queue returns it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Partial {
     head: Head,
@@ -48,16 +48,16 @@ struct Partial {
     gone: u64,
 }
 
-/// What a config says of a console.
+/// Config of a console.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the console goes; only one can have standard input and output, and unless told otherwise that is `serial`.
+    /// Where the console goes. Only one can use standard input and output, which is `serial` by default.
     #[serde(default = "pty")]
     pub target: Serial,
 }
 
-/// What can be changed while the machine exists.
+/// Fields that can be changed at run time.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Update {
@@ -72,7 +72,8 @@ struct Size {
     rows: Ranged<1, 65535>,
 }
 
-/// Always free, and told to the user: standard input and output belong to the serial console by default.
+/// Always available; its path is shown to the user. Standard input and output belong to the serial console by
+/// default.
 fn pty() -> Serial {
     Serial::Pty
 }
@@ -104,7 +105,7 @@ impl VirtioDevice for Console {
         vec![QUEUE_SIZE; 2]
     }
 
-    /// Columns and rows; the fields behind them belong to features that aren't offered.
+    /// Columns and rows. The following fields belong to features that aren't offered.
     fn config_space(&self) -> ConfigSpace {
         self.port.size_space().clone()
     }
@@ -115,10 +116,10 @@ impl VirtioDevice for Console {
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         if session.watch(self.port.bell(), 0).is_err() {
-            // The host is out of memory. The device lives by the driver's notifications.
+            // The host is out of memory. The device then relies on the driver's notifications.
             session.counters().errors.add(1);
         }
-        // Linux reads the size when it is told of a change, not at its start.
+        // Linux reads the size when it is notified of a change, not at its start.
         let _ = self.port.take_resized();
         if self.port.size() != TerminalSize::default() {
             Self::tell_size(session);
@@ -147,7 +148,8 @@ impl VirtioDevice for Console {
         self.port.set_wanted(false);
     }
 
-    /// The size of a console that no terminal shows, such as one on a socket. A terminal's own size replaces it when that changes.
+    /// Sets the size of a console without a terminal, such as one on a socket. A later resize of a terminal
+    /// replaces it.
     fn update(&mut self, fields: &Value, _session: Option<&mut Session>) -> Result<(), DeviceError> {
         let Update { size } = read_update(fields)?;
         if let Some(Size { columns, rows }) = size {
@@ -161,7 +163,7 @@ impl VirtioDevice for Console {
         Map::from_iter([("size".to_owned(), json!({"columns": columns, "rows": rows}))])
     }
 
-    /// Of a chain that had gone in part nothing more comes.
+    /// The rest of a partly sent chain is dropped.
     fn power_cycle(&mut self) {
         self.partial = None;
         self.port.set_backlog(false);
@@ -175,13 +177,13 @@ impl Console {
         }
     }
 
-    /// Gives the driver what was typed, as far as it has buffers.
+    /// Copies input to the driver's buffers, as far as they suffice.
     fn receive(&mut self, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
         let mut is_wanted = false;
         session.drain(RECEIVEQ, |chain| {
             let len = self.fill(chain.writable())?;
-            // A chain without room is given back, so that the next one isn't kept waiting.
+            // An empty chain is returned, so that it doesn't block the next one.
             if len == 0 && !chain.writable().is_empty() {
                 is_wanted = true;
                 return Ok(Step::Full);
@@ -194,7 +196,7 @@ impl Console {
         Ok(())
     }
 
-    /// Writes what was typed into `room`, a piece at most, and returns how many bytes that were.
+    /// Writes up to one piece of input to `room`, and returns the number of bytes.
     fn fill(&self, room: Buffers<'_>) -> Result<u64, Fault> {
         let mut piece = [0; PIECE_LEN];
         let most = room.len().min(PIECE_LEN as u64) as usize;
@@ -203,7 +205,7 @@ impl Console {
         Ok(len as u64)
     }
 
-    /// Gives the host what the driver wrote, as far as the host takes it.
+    /// Sends the driver's output to the host, as far as there is room.
     fn transmit(&mut self, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
         let mut is_full = false;
@@ -212,13 +214,13 @@ impl Console {
             is_full |= step == Step::Full;
             Ok(step)
         });
-        // Of a driver that broke the rules nothing more comes.
+        // After a fault, the rest of the queue isn't output any more.
         self.port.set_backlog(is_full && drained.is_ok());
         drained
     }
 
-    /// One chain, whole. Of one that is longer than all that the port keeps a part at a time goes, so that a driver can't
-    /// keep the thread busy for long.
+    /// Sends one chain as a whole. A chain longer than the port's capacity is sent in parts, one per turn, so
+    /// that a driver can't keep the thread busy for long.
     fn give(&mut self, chain: &Chain<'_>, counters: &Counters) -> Result<Step, Fault> {
         let all = chain.readable();
         let this = |gone| Partial { head: chain.head(), gpa: all.gpa(), len: all.len(), gone };

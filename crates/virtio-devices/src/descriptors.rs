@@ -1,21 +1,22 @@
-//! How many descriptors of the monitor's a guest may take through one device.
+//! Limit on the file descriptors that a guest can make one device use.
 
 use rustix::process::{Resource, getrlimit};
 
-/// What a device holds for its guest at one time where the host gives enough: connections, and the like.
+/// Maximum number of objects, such as connections, that a device holds for its guest if the host allows
+/// enough descriptors.
 pub(crate) const MOST: u64 = 4096;
-/// Descriptors that are left to the rest of the monitor: each device has some ten, each vCPU a few.
+/// Descriptors reserved for the rest of the monitor: each device needs about ten, each vCPU a few.
 const OTHERS: u64 = 256;
 
-/// How many descriptors one device may hold for its guest, under the limit of open files as it is now.
+/// How many descriptors one device may hold for its guest under the current limit of open files.
 pub(crate) fn share() -> usize {
     share_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-/// Half of what there is: a card and a vsock together leave the console its own, and a thousand connections fit under 4,096, the
-/// hard limit that a kernel starts with.
+/// Half of the available ones: a network card and a vsock together leave some for consoles, and a thousand
+/// connections fit under 4,096, the kernel's initial hard limit.
 fn share_of(descriptors: u64) -> usize {
-    // Never none: a device without is of no use, and what the host refuses later is refused to the guest.
+    // Never zero, which would make the device useless; if the host later refuses, so does the device.
     (descriptors.saturating_sub(OTHERS) / 2).clamp(16, MOST) as usize
 }
 
@@ -25,7 +26,7 @@ mod tests {
 
     #[test]
     fn share_leaves_descriptors_to_others() {
-        // What processes start with, what a kernel allows at most unless told otherwise, and what distributions do.
+        // The usual soft limit, the kernel's default maximum, and what distributions configure.
         assert_eq!(share_of(1024), 384);
         assert_eq!(share_of(4096), 1920);
         assert_eq!(share_of(1 << 20), 4096);

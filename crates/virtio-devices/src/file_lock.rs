@@ -1,13 +1,14 @@
-//! One writer at a time of a file of the host, or any number of readers.
+//! Locks on host files: one writer at a time, or any number of readers.
 //!
-//! The locks are those of [`range_lock`]: two disks of one machine exclude each other as two machines do. They bind only those
-//! who ask for them.
+//! The locks are those of [`range_lock`]: two disks of one machine exclude each other as those of two
+//! machines do. They bind only programs that check them.
 //!
-//! Most monitors lock the whole file, or its start, to write or to read it. QEMU doesn't: it takes nothing but read locks, on
-//! single bytes, and each says something (QEMU, block/file-posix.c, `raw_apply_lock_bytes`). Byte 100 + n is locked by who
-//! does n, byte 200 + n by who wants nobody else to do it; who opens the file takes its own and then asks who has others. A
-//! lock of ours on all of the file would be one on each of these bytes, and theirs would never conflict with a read lock of
-//! ours. So we do both: a lock of one kind around QEMU's bytes, and on these what QEMU does.
+//! Most monitors lock the whole file, or its start, for writing or reading. QEMU takes only read locks on
+//! single bytes, each with a meaning (QEMU, block/file-posix.c, `raw_apply_lock_bytes`): a lock on byte 100 +
+//! n means that the holder does n, a lock on byte 200 + n that it forbids others to do n. A program that
+//! opens the file takes its own locks and then checks for conflicting ones. A whole-file lock of ours would
+//! cover all of these bytes, and QEMU's locks would never conflict with a read lock of ours. So we use both:
+//! one kind of lock around QEMU's bytes, and QEMU's protocol on them.
 
 use std::fs::File;
 use std::io;
@@ -21,9 +22,9 @@ use vmm_virtio::DeviceError;
 
 use crate::place::{Access, Place};
 
-/// What lies around QEMU's bytes: room is left for permissions to come.
+/// The ranges around QEMU's bytes, with space for future permissions.
 const AROUND: [Range<u64>; 2] = [0..DOES, 300..END];
-/// What a reader or writer does, and what it wants nobody else to do.
+/// What a reader or writer does, and what it forbids others to do.
 struct Claims {
     does: &'static [u64],
     forbids: &'static [u64],
@@ -35,8 +36,8 @@ const WRITER: Claims = Claims {
     forbids: &[READ, WRITE, WRITE_UNCHANGED, RESIZE],
 };
 
-/// Locks `file`, against everybody for a writer and against writers for a reader. `instead` is what else a second writer may
-/// do.
+/// Locks `file`: exclusively for a writer, shared for a reader. `instead` is another option for a second
+/// writer, for the message.
 pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), DeviceError> {
     match try_lock(file, access) {
         Ok(true) => Ok(()),
@@ -45,13 +46,13 @@ pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str)
     }
 }
 
-/// Who has the lock that we don't get.
+/// Holder of a conflicting lock.
 #[derive(Clone, Copy, Debug)]
 enum Holder {
-    /// Another device of the same machine, or this one's image, which has the file below itself.
+    /// Another device of the same machine, or the same device, with the file in its own backing chain.
     SameMachine,
     OtherProgram,
-    /// The kernel doesn't say.
+    /// The kernel doesn't tell.
     Unknown,
 }
 
@@ -65,14 +66,14 @@ impl Holder {
     }
 }
 
-/// Whether this process has a lock on the file by another descriptor. The kernel has no call for that, but proc(5) lists the
-/// locks of each descriptor.
+/// Whether this process holds a lock on the file by another descriptor. There is no system call for that, but
+/// proc(5) lists the locks of each descriptor.
 fn has_another_lock(file: &File) -> io::Result<bool> {
     let (own, wanted) = (file.as_raw_fd().to_string(), file.metadata()?);
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
         let name = entry.file_name();
-        // One that has been closed since.
+        // The descriptor was closed meanwhile.
         let Ok(found) = std::fs::metadata(entry.path()) else { continue };
         let is_same = (found.dev(), found.ino()) == (wanted.dev(), wanted.ino());
         if !is_same || name == own.as_str() {
@@ -112,13 +113,13 @@ fn refusal(access: Access, holder: Holder, instead: &str) -> String {
     }
 }
 
-/// Whether somebody has the file as a disk (QEMU, another monitor, or this one by another descriptor), or writes it as an output
-/// of a monitor: what a log locks is what a disk that is written does.
+/// Whether the file is in use as a disk (by QEMU, another monitor, or another descriptor of this process) or
+/// as an output of a monitor. Logs are locked like writable disks.
 pub(crate) fn is_disk_or_output(file: &File) -> bool {
     range_lock::find(file, DOES + READ..DOES + RESIZE + 1).is_ok_and(|found| found.is_some())
 }
 
-/// Whether nobody else has it. If somebody has, some locks may be left, until `file` is closed.
+/// Whether the lock was acquired. If not, some of its parts may stay locked until `file` is closed.
 fn try_lock(file: &File, access: Access) -> io::Result<bool> {
     let (kind, claims) = match access {
         Access::Read => (LockKind::Shared, READER),
@@ -129,7 +130,8 @@ fn try_lock(file: &File, access: Access) -> io::Result<bool> {
             return Ok(false);
         }
     }
-    // First all of one's own, and only then a look at the others': of two who come at once at least one sees the other.
+    // Take all of our locks before checking those of others, so that of two concurrent openers at least one
+    // sees the other.
     for byte in bytes(DOES, claims.does).chain(bytes(FORBIDS, claims.forbids)) {
         if !range_lock::lock(file, LockKind::Shared, byte..byte + 1)? {
             return Ok(false);
@@ -151,7 +153,7 @@ fn bytes(base: u64, what: &'static [u64]) -> impl Iterator<Item = u64> {
 mod tests {
     use super::*;
 
-    /// As where there is no /proc: both must be thought of.
+    /// Without /proc, the message must cover both cases.
     #[test]
     fn holder_that_is_unknown_may_be_either() {
         assert_eq!(
@@ -166,7 +168,7 @@ mod tests {
         );
     }
 
-    /// Without a lock it isn't a device's: an inherited descriptor of the same file.
+    /// Without a lock it doesn't belong to a device, such as an inherited descriptor of the same file.
     #[test]
     fn descriptor_without_a_lock_is_no_holder() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,5 +1,5 @@
-//! What every device does with a file of the host that its guest may change: it is opened without doing anything to what is
-//! none. [`lock`](crate::file_lock::lock) sees to it that it has one writer at a time.
+//! Opens host files that a guest may change, without side effects on files of other types.
+//! [`lock`](crate::file_lock::lock) ensures a single writer.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,28 +12,28 @@ use vmm_virtio::DeviceError;
 use crate::loop_device::{LayersBelow, hold_below};
 use crate::place::{Access, Place};
 
-/// A regular file or a block device, open.
+/// An open regular file or block device.
 #[derive(Debug)]
 pub(crate) struct HostFile {
     pub(crate) file: File,
     pub(crate) is_device: bool,
-    /// To be kept as long as the file is written.
+    /// To be kept for as long as the file is written.
     pub(crate) below: LayersBelow,
 }
 
-/// Opens a regular file or a block device; `noun` is what the device wants, with its article. It isn't locked, but what is below a
-/// loop device that is to be written is.
+/// Opens a regular file or a block device. `noun` is what the device expects, with an article, for messages.
+/// The file isn't locked, but if a loop device is opened for writing, what it is backed by is.
 ///
-/// A block device that is to be written is claimed: whoever has it by another node of the same device, or has mounted it, keeps
-/// us out, and we them. A lock is of one node only.
+/// A block device opened for writing is claimed, which conflicts with mounts and with users of other nodes of
+/// the same device. A lock covers only one node.
 pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostFile, DeviceError> {
-    // Before it is opened: that blocks on a FIFO, and does things to some devices.
+    // Check before opening: opening blocks on a FIFO, and has side effects on some devices.
     let found = std::fs::metadata(place.path).map_err(|error| unopened(place, access, error))?;
     check(place, access, noun, &found)?;
-    // If it has become a FIFO meanwhile.
+    // In case it has become a FIFO meanwhile.
     let mut flags = OFlag::O_NONBLOCK;
     if access == Access::ReadWrite && found.file_type().is_block_device() {
-        // Without O_CREAT, of a block device: open(2).
+        // O_EXCL without O_CREAT claims a block device, see open(2).
         flags |= OFlag::O_EXCL;
     }
     let file = File::options()
@@ -42,7 +42,7 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostF
         .custom_flags(flags.bits())
         .open(place.path)
         .map_err(|error| unopened(place, access, error))?;
-    let found = file.metadata().map_err(|error| place.host("can't be looked at", &error))?;
+    let found = file.metadata().map_err(|error| place.host("can't be examined", &error))?;
     check(place, access, noun, &found)?;
     let below = match access {
         Access::Read => LayersBelow::default(),
@@ -57,9 +57,9 @@ pub(crate) fn open(place: Place<'_>, access: Access, noun: &str) -> Result<HostF
             hold_below(&file, &found).map_err(|conflict| place.wrong(&conflict))?
         }
     };
-    // io_uring gives up too early on a file that mustn't block.
+    // io_uring gives up early on a non-blocking file.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
-        .map_err(|error| place.host("can't be made to block", &error.into()))?;
+        .map_err(|error| place.host("can't be set to blocking", &error.into()))?;
     Ok(HostFile { file, is_device: found.file_type().is_block_device(), below })
 }
 
@@ -82,10 +82,10 @@ fn unopened(place: Place<'_>, access: Access, error: io::Error) -> DeviceError {
     }
 }
 
-/// What a writer is told of what it can't write.
+/// Message for a writer that lacks write permission.
 const READ_ONLY: &str = "is read-only but \"read_only\" is false, set that or let it be written";
 
-/// What a writer is told of a block device that somebody else has claimed.
+/// Message for a writer of a block device that is claimed already.
 const BUSY: &str = "is in use by the host (mounted, as swap or in a volume), or by another program or device of this machine: \
                     see lsblk(8) and free it, or set \"read_only\"";
 
@@ -99,14 +99,14 @@ fn check(place: Place<'_>, access: Access, noun: &str, found: &Metadata) -> Resu
         };
         return Err(place.wrong(&format!("{found} name {noun} or a block device")));
     }
-    // Root could, but who took away every right to write meant it.
+    // Root could write it, but a file without any write permission is meant to be read-only.
     if access == Access::ReadWrite && found.permissions().mode() & 0o222 == 0 {
         return Err(place.wrong(READ_ONLY));
     }
     Ok(())
 }
 
-/// What it is, if it is neither a regular file nor a block device.
+/// The type of a file that is neither regular nor a block device.
 fn describe(kind: FileType) -> &'static str {
     let kinds = [
         (kind.is_dir(), "a directory"),
@@ -117,7 +117,7 @@ fn describe(kind: FileType) -> &'static str {
     kinds.iter().find(|(is, _)| *is).map_or("no file", |(_, name)| *name)
 }
 
-/// The `len` bytes at `at`, fewer if the file ends before.
+/// The `len` bytes at `at`, or fewer at the end of the file.
 pub(crate) fn read_range(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut filled = 0;

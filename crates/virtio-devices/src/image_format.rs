@@ -1,6 +1,7 @@
-//! What a file's bytes look like: an image of some format, or raw.
+//! Recognises the format of a file: an image, or raw.
 //!
-//! A guest can make its disk look like anything. So nothing is ever opened as what it looks like; the user must say what it is.
+//! A guest can make its disk look like any format. So a file is never opened based on this; the user must
+//! specify the format.
 
 mod foreign;
 mod vmdk;
@@ -13,29 +14,30 @@ pub(crate) use self::foreign::Foreign;
 use crate::host_file::read_range;
 use crate::shell;
 
-/// What an image of qcow2 starts with: "QFI" and 0xfb. Version 1, which is another format, does too.
+/// Magic number of qcow2: "QFI" and 0xfb. Also that of version 1, a different format.
 pub(crate) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
-/// A format that isn't raw.
+/// A format other than raw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ImageFormat {
     Qcow2,
-    /// Encrypted, of this version: 1 or 2.
+    /// Encrypted, with this version: 1 or 2.
     Luks(u16),
-    /// Another: its name, and what qemu-img calls it.
+    /// Another format: its name, and what qemu-img calls it.
     Other(&'static str, &'static str),
-    /// Of which qemu-img knows nothing.
+    /// A format that qemu-img doesn't support.
     Foreign(Foreign),
 }
 
-/// What identifies a format, and its offset in the file.
+/// Magic numbers and their offsets in the file.
 const MAGICS: [(usize, &[u8], ImageFormat); 14] = [
     (0, b"KDMV", VMDK),
     (0, b"COWD", VMDK),
-    // 64 bytes of text, and then the signature in little-endian order (VirtualBox, include/VBox/vd.h, VDI_IMAGE_SIGNATURE).
+    // 64 bytes of text, then the signature in little-endian order (VirtualBox, include/VBox/vd.h,
+    // VDI_IMAGE_SIGNATURE).
     (64, &0xbeda_107f_u32.to_le_bytes(), ImageFormat::Other("VDI", "vdi")),
     (0, b"vhdxfile", ImageFormat::Other("VHDX", "vhdx")),
-    // A growing image's copy of its footer; one of a fixed size has only that.
+    // The copy of the footer in a dynamic image; a fixed-size image has only the footer.
     (0, VHD_COOKIE, VHD),
     (0, b"QED\0", ImageFormat::Other("QED", "qed")),
     (0, b"QFI\xfb\0\0\0\x01", ImageFormat::Other("qcow (version 1)", "qcow")),
@@ -54,16 +56,16 @@ const VHD_COOKIE: &[u8] = b"conectix";
 const PARALLELS: ImageFormat = ImageFormat::Other("Parallels", "parallels");
 const DMG: ImageFormat = ImageFormat::Other("DMG", "dmg");
 
-/// What a DMG's trailer starts with, and its bytes.
+/// Magic number of a DMG's trailer, and the trailer's length.
 const DMG_MAGIC: &[u8] = b"koly";
 const DMG_TRAILER_LEN: usize = 512;
 
-/// Bytes that are looked at from the start: as long as QEMU lets a VMDK descriptor be (block/vmdk.c, DESC_SIZE).
+/// Bytes examined at the start: QEMU's limit for a VMDK descriptor (block/vmdk.c, DESC_SIZE).
 const HEAD_LEN: u64 = 20 * 512;
-/// Bytes that are looked at before the end: a DMG's trailer, if the file was filled up to whole sectors since.
+/// Bytes examined at the end: a DMG's trailer, followed by padding to whole sectors.
 const TAIL_LEN: u64 = DMG_TRAILER_LEN as u64 + 511;
 
-/// The format that the file seems to have, `None` for raw. At most 11 KiB of it are read.
+/// The format that the file seems to have, `None` for raw. Reads at most 11 KiB.
 pub(crate) fn detect(mut file: &File) -> io::Result<Option<ImageFormat>> {
     let len = file.seek(SeekFrom::End(0))?;
     let head = read_range(file, 0, len.min(HEAD_LEN) as usize)?;
@@ -72,7 +74,7 @@ pub(crate) fn detect(mut file: &File) -> io::Result<Option<ImageFormat>> {
     Ok(recognise(&head, &tail))
 }
 
-/// The format of a file that starts with `head` and ends with `tail`.
+/// The format of a file with this start and end.
 fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
     let known =
         MAGICS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
@@ -86,7 +88,7 @@ fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
     if vmdk::is_descriptor(head) {
         return Some(VMDK);
     }
-    // Old makers of VHDs wrote a footer of 511 bytes.
+    // Old VHD writers produced a footer of 511 bytes.
     let ends = |footer_len: usize| {
         tail.len().checked_sub(footer_len).is_some_and(|at| tail[at..].starts_with(VHD_COOKIE))
     };
@@ -100,19 +102,19 @@ fn recognise(head: &[u8], tail: &[u8]) -> Option<ImageFormat> {
 }
 
 impl ImageFormat {
-    /// What such a file is, with its article.
+    /// A description of such a file, with an article.
     pub(crate) fn noun(self) -> String {
         match self {
             Self::Qcow2 => "a qcow2 image".to_owned(),
             Self::Luks(1) => "a LUKS volume".to_owned(),
             Self::Luks(version) => format!("a LUKS{version} volume"),
-            // "an" before none of them: VMDK, VDI, VHDX, VHD, qcow, Parallels, Bochs, cloop, DMG and QED.
+            // All with "a": VMDK, VDI, VHDX, VHD, qcow, Parallels, Bochs, cloop, DMG and QED.
             Self::Other(name, _) => format!("a {name} image"),
             Self::Foreign(Foreign { noun, .. }) => noun.to_owned(),
         }
     }
 
-    /// What to do to get the contents of the file at `path` as `wanted`, "qcow2" or "raw".
+    /// How to get the contents of the file at `path` as `wanted`, "qcow2" or "raw".
     pub(crate) fn conversion(self, path: &Path, wanted: &str) -> String {
         let shown = shell::path(path);
         let driver = match self {
@@ -126,7 +128,7 @@ impl ImageFormat {
                 );
             }
             Self::Foreign(Foreign { before, after, .. }) => return format!("{before} {shown}{after}"),
-            // Not for qemu-img.
+            // Not supported by qemu-img.
             Self::Luks(_) => {
                 return format!("unlock it, cryptsetup open {shown} NAME, and use /dev/mapper/NAME");
             }
@@ -139,12 +141,12 @@ impl ImageFormat {
 mod tests {
     use super::*;
 
-    /// A disk of a MiB that starts with these bytes.
+    /// The format of a 1 MiB disk that starts with these bytes.
     fn starting_with(bytes: &[u8]) -> Option<ImageFormat> {
         looked_at(|disk| disk[..bytes.len()].copy_from_slice(bytes))
     }
 
-    /// One that has these bytes so far before its end.
+    /// The format of a disk with these bytes at this distance from its end.
     fn ending_with(bytes: &[u8], before_end: usize) -> Option<ImageFormat> {
         looked_at(|disk| {
             let at = disk.len() - before_end;
@@ -177,7 +179,7 @@ mod tests {
     fn luks_of_both_versions_is_recognised() {
         assert_eq!(starting_with(b"LUKS\xba\xbe\0\x01aes"), Some(ImageFormat::Luks(1)));
         assert_eq!(starting_with(b"LUKS\xba\xbe\0\x02\0\0"), Some(ImageFormat::Luks(2)));
-        // A version that there isn't.
+        // A version that doesn't exist.
         assert_eq!(starting_with(b"LUKS\xba\xbe\0\x03\0\0"), None);
     }
 
@@ -189,17 +191,18 @@ mod tests {
         assert_eq!(starting_with(b"Bochs Virtual HD Image\0\0"), Some(bochs));
         let cloop = ImageFormat::Other("cloop", "cloop");
         assert_eq!(starting_with(b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0"), Some(cloop));
-        // A script of another kind.
+        // A different script.
         assert_eq!(starting_with(b"#!/bin/sh\n#V2.0 Format\nexit"), None);
     }
 
     #[test]
     fn dmg_is_recognised_by_its_trailer() {
         assert_eq!(ending_with(b"koly\0\0\0\x04", 512), Some(DMG));
-        // Filled up to a whole sector: one that had a byte of its last one, and one that had all but a byte.
+        // Padded to a whole sector: one whose last sector had 1 byte, and one whose last sector lacked 1
+        // byte.
         assert_eq!(ending_with(b"koly\0\0\0\x04", 512 + 511), Some(DMG));
         assert_eq!(ending_with(b"koly\0\0\0\x04", 513), Some(DMG));
-        // Where no trailer has its start.
+        // No trailer can start there.
         assert_eq!(ending_with(b"koly\0\0\0\x04", 511), None);
         assert_eq!(ending_with(b"koly\0\0\0\x04", 512 + 512), None);
         assert_eq!(starting_with(b"koly\0\0\0\x04"), None);
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(after(20 * 512), None);
     }
 
-    /// What is said of a file that starts with these bytes.
+    /// The description of a file that starts with these bytes.
     fn noun_of(bytes: &[u8]) -> Option<String> {
         starting_with(bytes).map(ImageFormat::noun)
     }
@@ -325,7 +328,7 @@ mod tests {
         );
     }
 
-    /// What each program makes of an empty file, or the start of what it makes.
+    /// What each program produces for an empty file, or the start of its output.
     #[test]
     fn compressed_files_are_recognised() {
         let nouns = [
@@ -366,7 +369,8 @@ mod tests {
         );
     }
 
-    /// What disks and file systems start with: a boot sector, squashfs, EROFS's and ext4's empty first KiB, XFS, Btrfs.
+    /// First bytes of disks and file systems: a boot sector, squashfs, EROFS's and ext4's empty first KiB,
+    /// XFS, Btrfs.
     #[test]
     fn disks_and_file_systems_are_raw() {
         assert_eq!(noun_of(b"\xeb\x63\x90\x10\x8e\xd0"), None);
@@ -374,7 +378,7 @@ mod tests {
         assert_eq!(noun_of(b"hsqs\x07\0\0\0"), None);
         assert_eq!(noun_of(b"XFSB\0\0\x10\0"), None);
         assert_eq!(noun_of(b"\x7fELF\x02\x01\x01"), None);
-        // Nearly one of the others.
+        // Almost the magic of another format.
         assert_eq!(noun_of(b"BZh9 is a text"), None);
         assert_eq!(noun_of(b"\x1f\x8b\x07"), None);
         assert_eq!(noun_of(b"\xca\xfe\xba\xbe\0\0\0\x34"), None);
@@ -382,7 +386,7 @@ mod tests {
         assert_eq!(noun_of(b"OOOM\0\0\0\x09"), None);
     }
 
-    /// A tar archive is what many guests get as a disk.
+    /// Many guests get a tar archive as a disk.
     #[test]
     fn archive_of_a_virtual_machine_is_recognised_by_its_first_file() {
         let archive = |name: &[u8]| {

@@ -1,7 +1,8 @@
-//! The virtio devices, a module each. None knows another.
+//! The virtio devices, one module each. They don't depend on each other.
 //!
-//! [`KINDS`] is the table from which a monitor makes devices: a config's `type`, the virtio device id, and how to open one.
-//! A new device is a module that implements `Kind` of vmm-virtio and a line here; docs/adding-a-device.md shows how.
+//! [`KINDS`] is the table of device kinds: a config's `type`, the virtio device id, and how to open the
+//! device. A new device is a module that implements `Kind` of vmm-virtio plus a row here; see
+//! docs/adding-a-device.md.
 //!
 //! ```
 //! use vmm_virtio_devices::KINDS;
@@ -38,7 +39,7 @@ pub use pmem::Pmem;
 pub use rng::Rng;
 pub use vsock::Vsock;
 
-/// Every kind of device.
+/// All device kinds.
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<Balloon>(),
     KindEntry::of::<Block>(),

@@ -1,4 +1,4 @@
-//! What a guest may use of a device, as a config says it.
+//! Rate limits of a device.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,29 +9,29 @@ use vmm_config::{ByteSize, Ranged};
 use vmm_hostio::{Rate, RateLimiter};
 use vmm_virtio::DeviceError;
 
-/// What the guest may use. What is absent is without limit.
+/// Rate limits. Absent ones are unlimited.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object such as {\"bytes_per_second\": \"10M\"}")]
 pub struct Limits {
-    /// Bytes each second.
+    /// Bytes per second.
     #[serde(default)]
     pub bytes_per_second: Option<ByteSize>,
-    /// Bytes at once after a rest; if absent, those of a second.
+    /// Maximum burst in bytes; default: the bytes of one second.
     #[serde(default)]
     pub bytes_burst: Option<ByteSize>,
-    /// Requests each second.
+    /// Requests per second.
     #[serde(default)]
     pub operations_per_second: Option<Ranged<0, { u64::MAX }>>,
-    /// Requests at once after a rest; if absent, those of a second.
+    /// Maximum burst in requests; default: the requests of one second.
     #[serde(default)]
     pub operations_burst: Option<Ranged<0, { u64::MAX }>>,
 }
 
 impl Limits {
-    /// What keeps to them, `None` if there are none.
+    /// The limiter, or `None` without limits.
     ///
     /// # Errors
-    /// One lets nothing through, or a burst limits nothing. The field is called `limits`.
+    /// A limit of 0, or a burst without a rate. The error's field is `limits`.
     pub(crate) fn limiter(&self) -> Result<Option<RateLimiter>, DeviceError> {
         let bytes = rate("bytes", self.bytes_per_second, self.bytes_burst, ByteSize::bytes)?;
         let operations = rate("operations", self.operations_per_second, self.operations_burst, Ranged::get)?;

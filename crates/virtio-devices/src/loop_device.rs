@@ -1,5 +1,5 @@
-//! What a disk that is written has to do with loop devices: neither a lock on such a device nor a claim of it is seen at what it is
-//! over, nor the other way round. So all that is below a device is locked or claimed with it, down to a file.
+//! Writable disks and loop devices. Locks and claims on a loop device aren't visible on its backing file, nor
+//! vice versa. So all layers below a device, down to a file, are locked or claimed together with it.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -14,21 +14,23 @@ use vmm_hostio::range_lock::{self, DOES, FORBIDS, LockKind, READ, RESIZE, WRITE}
 
 use crate::file_lock::is_disk_or_output;
 
-/// Devices and files below one. The kernel lets 8 file systems and devices lie over each other, but each may consist of many.
+/// Maximum number of devices and files below a disk. The kernel allows stacks of 8 devices and file systems,
+/// but each may consist of many.
 const LAYERS_MAX: usize = 256;
 
-/// What is below a disk: nobody else writes it as long as this lives.
+/// The layers below a disk, locked or claimed for its lifetime.
 #[derive(Debug, Default)]
 pub(crate) struct LayersBelow {
     held: Vec<File>,
 }
 
-/// Locks and claims all that is below `file`, which is open to be written and was `found`, or says why it mustn't be written.
+/// Locks and claims all layers below `file`, which is open for writing and has the metadata `found`. The
+/// error says why it must not be written.
 pub(crate) fn hold_below(file: &File, found: &Metadata) -> Result<LayersBelow, String> {
     if let Some(device) = over(found) {
         let noun = if found.is_file() { "file" } else { "device" };
         return Err(format!(
-            "is the backing {noun} of /dev/{device}: name that device, or detach it, losetup -d /dev/{device}"
+            "is the backing {noun} of /dev/{device}: use that device, or detach it, losetup -d /dev/{device}"
         ));
     }
     let mut layers = LayersBelow::default();
@@ -46,7 +48,7 @@ pub(crate) fn hold_below(file: &File, found: &Metadata) -> Result<LayersBelow, S
         })?;
         match backing {
             Some(backing) => unseen.extend(layers.hold(number, &backing)?),
-            // Whoever made a device of others has claimed them.
+            // A device built from others has claimed them.
             None => {
                 unseen.extend(slaves(number).into_iter().map(|slave| (slave, open_device(slave, false).ok())))
             }
@@ -56,7 +58,8 @@ pub(crate) fn hold_below(file: &File, found: &Metadata) -> Result<LayersBelow, S
 }
 
 impl LayersBelow {
-    /// Locks or claims what a loop device is over, and the other devices over the same. Returns it, if it is a device too.
+    /// Locks or claims the backing of a loop device, and checks other loop devices with the same backing.
+    /// Returns the backing if it is a device, too.
     fn hold(&mut self, device: u64, backing: &Backing) -> Result<Option<(u64, Option<File>)>, String> {
         if let Some(number) = backing.device() {
             let claim = claim(number, backing)?;
@@ -73,7 +76,7 @@ impl LayersBelow {
                          that"
                     ));
                 }
-                // Who can't open it can't keep others from it either.
+                // A user who can't open it can't lock it either.
                 Err(_) => {}
             }
         }
@@ -88,10 +91,11 @@ impl LayersBelow {
             )
         };
         let Ok(file) = backing.open_file() else {
-            // It has no name here, or isn't for this user. Its locks can be seen all the same, but no lock be added.
+            // It has no path here or isn't accessible. Its locks can be checked all the same, but none can be
+            // taken.
             let Some((dev, ino)) = backing.file() else {
                 return Err(format!(
-                    "is a loop device, and its backing file {backing} can't be found: attach it anew"
+                    "is a loop device, and its backing file {backing} can't be found: attach it again"
                 ));
             };
             let is_in_use = range_lock::is_locked(dev, ino, DOES + READ..DOES + RESIZE + 1);
@@ -104,10 +108,11 @@ impl LayersBelow {
                 mount.display()
             ));
         }
-        // Not what a disk locks: the other partitions of the device may have other users, who look for those.
+        // Not a disk's full lock: other partitions of the device may have other users, who check for that.
         let is_refused =
             |byte| matches!(range_lock::lock(&file, LockKind::Shared, byte..byte + 1), Ok(false));
-        // First one's own, and only then a look at the others': of two who come at once at least one sees the other.
+        // Take our own locks before checking others', so that of two concurrent openers at least one sees the
+        // other.
         if [FORBIDS + WRITE, FORBIDS + RESIZE].into_iter().any(is_refused) || is_disk_or_output(&file) {
             return Err(in_use());
         }
@@ -129,7 +134,7 @@ fn claim(number: u64, backing: &Backing) -> Result<File, String> {
     })
 }
 
-/// A name of an open file, whatever its others are.
+/// Path to an open file, independent of its names.
 fn open_path(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

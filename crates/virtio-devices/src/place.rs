@@ -1,18 +1,18 @@
-//! Where a config names a file, and what is to be done with that.
+//! The config field and path of a file, for messages.
 
 use std::io;
 use std::path::Path;
 
 use vmm_virtio::DeviceError;
 
-/// What may be done with a file.
+/// How a file is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
     ReadWrite,
 }
 
-/// The field of the config that names a file.
+/// A file named by a config field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) path: &'a Path,
@@ -20,12 +20,12 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The config is wrong: `problem` is what the file is or has, and what to change.
+    /// An error of the config: `problem` describes the file and what to change.
     pub(crate) fn wrong(&self, problem: &str) -> DeviceError {
         DeviceError::config(self.field, format!("{} {problem}", self.path.display()))
     }
 
-    /// The host refuses; if it's the path that it refuses, the config is wrong.
+    /// An error of the host, or of the config if the path itself is at fault.
     pub(crate) fn host(&self, problem: &str, error: &io::Error) -> DeviceError {
         use nix::errno::Errno as Code;
         let text = format!("{} {problem}: {error}", self.path.display());

@@ -21,58 +21,59 @@ use crate::shell;
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
-/// struct virtio_pmem_resp: a flush that failed. 0 is one that didn't.
+/// struct virtio_pmem_resp of a failed flush; 0 is success.
 const FAILED: [u8; 4] = (-1_i32).to_le_bytes();
 const DONE: [u8; 4] = 0_i32.to_le_bytes();
-/// Bytes of struct virtio_pmem_config: le64 start, le64 size.
+/// Length of struct virtio_pmem_config: le64 start, le64 size.
 const CONFIG_LEN: usize = 16;
-/// A flush is two descriptors of Linux's.
+/// Linux uses two descriptors per flush.
 const QUEUE_SIZE: u16 = 64;
-/// Linux makes pages of persistent memory in steps of 2 MiB (SUBSECTION_SIZE, include/linux/mmzone.h); its driver refuses a
-/// start or an end in between: "misaligned, unable to map" (drivers/nvdimm/namespace_devs.c).
+/// Linux maps persistent memory in units of 2 MiB (SUBSECTION_SIZE, include/linux/mmzone.h). Its driver
+/// rejects an unaligned start or end: "misaligned, unable to map" (drivers/nvdimm/namespace_devs.c).
 const GRANULE: u64 = 2 << 20;
 
 /// A file as persistent memory.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// A file or a block device, of a multiple of 2M.
+    /// A file or a block device whose size is a multiple of 2M.
     path: FilePath,
-    /// The guest can't change it: what it stores there is lost.
+    /// The guest can't change the file; what it stores is lost.
     #[serde(default)]
     read_only: bool,
-    /// What the file's bytes mean: they are the memory's ("raw"). Needed where they look like an image of another format.
+    /// Format of the file. Only "raw": the bytes are the memory. Required if the file looks like an image of
+    /// another format.
     #[serde(default)]
     format: Option<Format>,
 }
 
-/// What a file's bytes mean.
+/// Format of the file.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Format {
-    /// They are the memory's.
+    /// The bytes are the memory.
     Raw,
 }
 
-/// The device. What the guest loads and stores is between it and KVM; only its flushes come here.
+/// The device. The guest's loads and stores are handled by KVM; only flushes reach the device.
 #[derive(Debug)]
 pub struct Pmem {
     path: PathBuf,
     file: File,
     _below: LayersBelow,
-    /// For whoever maps it.
+    /// Until the machine takes it.
     mapping: Option<Mapping>,
     config: ConfigSpace,
-    /// Flushes to be answered, their room made for all that a queue can have.
+    /// Pending flushes; allocated for the maximum number in a queue.
     flushes: Vec<Flush>,
 }
 
-/// A request whose answer is due.
+/// A request to be answered.
 #[derive(Clone, Copy, Debug)]
 struct Flush {
     head: Head,
     is_known: bool,
-    /// Where each byte of the answer goes: a driver may cut it into pieces.
+    /// Address of each byte of the response, which a driver may split into pieces.
     answer: [u64; 4],
 }
 
@@ -105,12 +106,12 @@ impl Pmem {
         }
     }
 
-    /// Answers the flushes that are due, with one of the file for all of them: each came before it began.
+    /// Completes the pending flushes with a single flush of the file, because all of them preceded it.
     fn flush(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         if self.flushes.is_empty() {
             return Ok(());
         }
-        // What the guest stored by its mapping is in the file's page cache, as if it had been written.
+        // The guest's stores are in the file's page cache, as if they had been written.
         let is_done = self.file.sync_data().is_ok();
         for flush in self.flushes.drain(..) {
             let is_right = is_done && flush.is_known;
@@ -165,14 +166,14 @@ impl VirtioDevice for Pmem {
     }
 
     fn stop(&mut self, session: &mut Session) {
-        // Only behind a fault is anything left. It comes back unanswered.
+        // Non-empty only after a fault. These chains are returned without a response.
         for flush in self.flushes.drain(..) {
             let _ = session.queue(0).map(|queue| queue.complete(flush.head, 0));
         }
     }
 }
 
-/// Where the first four bytes are.
+/// Addresses of the first four bytes.
 fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
     let mut places = [0; 4];
     for (at, place) in (0..).zip(&mut places) {
@@ -182,7 +183,7 @@ fn places(buffers: &Buffers<'_>) -> Result<[u64; 4], Fault> {
     Ok(places)
 }
 
-/// Opens the file and locks it, and says how long it is.
+/// Opens and locks the file, and returns its length.
 fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), DeviceError> {
     let place = Place { path, field: "path" };
     let access = if config.read_only { Access::Read } else { Access::ReadWrite };
@@ -192,7 +193,7 @@ fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), DeviceError> {
     let shown = shell::path(path);
     if len == 0 {
         let advice = format!("truncate -s 64M {shown}");
-        return Err(place.wrong(&format!("is empty, memory has at least 2M: try {advice}")));
+        return Err(place.wrong(&format!("is empty, but needs at least 2M: try {advice}")));
     }
     lock(file, place, access, "")?;
     let found = image_format::detect(file).map_err(|error| place.host("can't be read", &error))?;
@@ -205,12 +206,12 @@ fn open(path: &Path, config: &Config) -> Result<(HostFile, u64), DeviceError> {
             Some(found) => format!(", and looks like {}: {}", found.noun(), found.conversion(path, "raw")),
             None => format!(": try truncate -s {whole} {shown}"),
         };
-        return Err(place.wrong(&format!("has {len} bytes, and Linux takes multiples of 2M{rest}")));
+        return Err(place.wrong(&format!("has {len} bytes, but Linux requires a multiple of 2M{rest}")));
     }
     Ok((opened, len))
 }
 
-/// What to change where the config doesn't say what the bytes mean; to be read after the file's path.
+/// How to fix a config without "format"; printed after the file's path.
 fn ask(found: ImageFormat, path: &Path) -> String {
     let (noun, convert) = (found.noun(), found.conversion(path, "raw"));
     match found {
@@ -229,7 +230,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe is what the host can't flush, in place of a disk that fails.
+    /// A pipe can't be flushed, as a failing disk can't.
     #[test]
     fn flush_that_the_host_refuses_fails() {
         let (_reader, writer) = std::io::pipe().unwrap();

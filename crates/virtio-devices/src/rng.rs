@@ -1,19 +1,19 @@
-//! Entropy for the guest (virtio 1.2 §5.4).
+//! Entropy device (virtio 1.2 §5.4).
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice};
 
-/// Bytes that one request gets at most. Linux asks for 64 at a time; a driver that wants more asks again.
+/// Maximum number of bytes per request. Linux asks for 64 at a time; a driver that wants more asks again.
 const REQUEST_LEN: u64 = 4096;
 /// Bytes copied at a time.
 const PIECE_LEN: usize = 256;
 
-/// The device: random bytes from getrandom(2), which needs no file and never blocks on a host that has booted.
+/// Random bytes from getrandom(2), which needs no file and doesn't block once the host has booted.
 #[derive(Debug)]
 pub struct Rng;
 
-/// There is nothing to choose.
+/// There are no options.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {}

@@ -1,10 +1,11 @@
-//! Commands in messages: whatever a file is called, the command can be pasted into a shell.
+//! Shell quoting: commands in messages can be pasted into a shell whatever a file's name.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A path as an argument of a command. It can be taken neither for an option nor, by qemu-img, for a protocol such as `nbd:`.
+/// A path as a command-line argument that can't be mistaken for an option nor, by qemu-img, for a protocol
+/// such as `nbd:`.
 pub(crate) fn path(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     match bytes.starts_with(b"-") || (path.is_relative() && bytes.contains(&b':')) {
@@ -13,7 +14,7 @@ pub(crate) fn path(path: &Path) -> String {
     }
 }
 
-/// A path as the value of one of QEMU's options, `file.filename=VALUE`: a comma in it is doubled.
+/// A path as the value of a QEMU option, `file.filename=VALUE`, where commas are doubled.
 pub(crate) fn option_value(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let doubled: Vec<u8> =
@@ -21,7 +22,7 @@ pub(crate) fn option_value(path: &Path) -> String {
     self::path(Path::new(OsStr::from_bytes(&doubled)))
 }
 
-/// Any bytes as one word of a command for sh; for bash if some of them can't be printed.
+/// Any bytes as one word for sh, or for bash if some aren't printable.
 pub(crate) fn word(bytes: &[u8]) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./+:@%,=-".contains(byte);
     if !bytes.is_empty() && bytes.iter().all(is_plain) {
@@ -63,7 +64,7 @@ mod tests {
         assert_eq!(option_value(Path::new("a, b")), "'a,, b'");
     }
 
-    /// A name that an image holds may be any bytes, and drives no terminal.
+    /// A name in an image may be any bytes and must not control the terminal.
     #[test]
     fn word_with_control_characters_shows_them() {
         assert_eq!(word(b"a\x1b[2J'\xff"), r"$'a\x1b[2J\'\xff'");

@@ -1,4 +1,4 @@
-//! A timer that epoll waits for.
+//! A timer for epoll.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-/// A timer, not set at first (timerfd_create(2)).
+/// A timer, initially disarmed (timerfd_create(2)).
 #[derive(Debug)]
 pub(crate) struct Timer(TimerFd);
 
 impl Timer {
     pub(crate) fn new() -> io::Result<Self> {
-        // Non-blocking: set anew after epoll saw it, it has nothing to read.
+        // Non-blocking: if it is set again after epoll reported it, there is nothing to read.
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
     }
 
-    /// Can be read once, after `wait`, which isn't zero.
+    /// Becomes readable once after `wait`, which must not be zero.
     pub(crate) fn once(&self, wait: Duration) -> io::Result<()> {
         self.set(Expiration::OneShot(wait.into()))
     }
 
-    /// Can be read again and again.
+    /// Becomes readable periodically.
     pub(crate) fn every(&self, pause: Duration) -> io::Result<()> {
         self.set(Expiration::Interval(pause.into()))
     }
 
-    /// Can't be read until it expires again.
+    /// Makes it unreadable until it expires again.
     pub(crate) fn acknowledge(&self) {
-        // Non-blocking; how often doesn't matter.
+        // Non-blocking; the count doesn't matter.
         let _ = self.0.wait();
     }
 

@@ -1,4 +1,4 @@
-//! The host's kernel as the server of a device's queues (vhost): why it can't be had.
+//! Errors of opening the host's vhost devices.
 
 use std::io;
 
@@ -6,9 +6,10 @@ use rustix::io::Errno;
 use vmm_hostio::VhostError;
 use vmm_virtio::DeviceError;
 
-/// What the kernel's refusal of `/dev/<name>` means, and the command that mends it. The field is called `vhost`.
+/// Explains why `/dev/<name>` couldn't be opened, with the command that fixes it. The error's field is
+/// `vhost`.
 pub(crate) fn refusal(name: &str, error: &VhostError) -> DeviceError {
-    // There is a name for it, and no driver.
+    // The device node exists without a driver.
     let has_none = matches!(Errno::from_io_error(&error.source), Some(Errno::NODEV | Errno::NXIO));
     let problem = match error.source.kind() {
         _ if error.call != "open" => format!("/dev/{name}: {error}"),

@@ -1,4 +1,4 @@
-//! docs/adding-a-device.md shows the code as it is, and what it promises is true.
+//! docs/adding-a-device.md shows the code as it is, and its promises are true.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The document's blocks of Rust: the file that each is from, and its lines.
+/// The document's Rust blocks: the file that each is from, and its code.
 fn excerpts(document: &str) -> Vec<(&str, &str)> {
     let blocks = document.split("```rust\n").skip(1);
     let blocks = blocks.map(|block| block.split_once("```").expect("a block ends").0);
@@ -36,7 +36,7 @@ fn rng_is_one_file_of_less_than_100_lines() {
     assert!(lines < 100, "{lines} lines");
 }
 
-/// Its module, its name for others, and its line in the table.
+/// Only its module, its re-export, and its row in the table.
 #[test]
 fn rng_is_named_in_no_other_file_of_the_program() {
     let mentions = text("crates/virtio-devices/src/lib.rs").matches("Rng").count();

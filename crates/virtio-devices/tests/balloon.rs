@@ -1,4 +1,4 @@
-//! A balloon as a driver uses it, and worse.
+//! A balloon driven by well-behaved and malicious drivers.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,7 +19,7 @@ const STATS_VQ: u64 = 1 << 1;
 const PAGE_POISON: u64 = 1 << 4;
 const PAGE_REPORTING: u64 = 1 << 5;
 
-/// Memory that is neither ring nor buffer, 2 MiB of it: page numbers 512 to 1023.
+/// Otherwise unused memory, 2 MiB: page numbers 512 to 1023.
 const PAGES: u64 = 2 << 20;
 const FIRST: u32 = 512;
 const MIB: u64 = 1 << 20;
@@ -38,24 +38,24 @@ fn refusal(size: &str) -> String {
     error.to_string()
 }
 
-/// A driver that has taken `features`.
+/// A driver that has negotiated `features`.
 fn driver(fields: Value, features: u64) -> Driver {
     let mut driver = Driver::new(Box::new(open(fields)), 5);
     driver.init(features);
     driver
 }
 
-/// A number of the balloon's report.
+/// A number in the balloon's report.
 fn reported(driver: &Driver, name: &str) -> u64 {
     driver.report()[name].as_u64().unwrap()
 }
 
-/// Page numbers as a driver writes them.
+/// Encodes page numbers.
 fn numbers(pages: impl IntoIterator<Item = u32>) -> Vec<u8> {
     pages.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// Fills memory with sevens, a page or more.
+/// Fills whole pages of memory with sevens.
 fn fill(driver: &Driver, gpa: u64, len: u64) {
     driver.ram().memory().write_slice(&vec![7; len as usize], GuestAddress(gpa)).unwrap();
 }
@@ -64,8 +64,8 @@ fn byte_at(driver: &Driver, gpa: u64) -> u8 {
     driver.ram().memory().read_obj(GuestAddress(gpa)).unwrap()
 }
 
-/// How many bytes of guest memory take memory of the host (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63 is "page
-/// present", bit 62 "page swapped").
+/// Bytes of guest memory backed by host memory (Linux, Documentation/admin-guide/mm/pagemap.rst: bit 63 is
+/// "page present", bit 62 "page swapped").
 fn resident(driver: &Driver, gpa: u64, len: u64) -> u64 {
     let mut regions = driver.ram().regions();
     let region = regions.find(|region| (region.gpa..region.gpa + region.len).contains(&gpa)).unwrap();
@@ -104,13 +104,13 @@ fn config_chooses_what_is_offered() {
 
 #[test]
 fn config_size_of_half_a_page_is_refused() {
-    let message = ".size: 6K isn't whole pages of 4K, which a balloon is made of: try 4K";
+    let message = ".size: 6K isn't a multiple of the page size, 4K: try 4K";
     assert_eq!(refusal("6K"), message);
 }
 
 #[test]
 fn config_size_beyond_32_bits_of_pages_is_refused() {
-    let message = ".size: 16T is more than a balloon can hold: name less than 16T";
+    let message = ".size: 16T exceeds the maximum size of a balloon: choose less than 16T";
     assert_eq!(refusal("16T"), message);
 }
 
@@ -119,7 +119,7 @@ fn actual_is_what_the_driver_writes() {
     let driver = driver(json!({"size": "64M"}), 0);
     driver.write_config(4, &256_u32.to_le_bytes());
     assert_eq!(reported(&driver, "actual_bytes"), MIB);
-    // The target isn't the driver's.
+    // The driver can't write the target.
     driver.write_config(0, &1_u32.to_le_bytes());
     assert_eq!(reported(&driver, "target_bytes"), 64 * MIB);
 }
@@ -129,7 +129,7 @@ fn inflated_pages_leave_the_host_and_read_as_zeros() {
     let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 2 * MIB);
     assert_eq!(resident(&driver, PAGES, 2 * MIB), 2 * MIB);
-    // Two chains as Linux makes them, of the first 256 pages and of the others but the last.
+    // Two chains like Linux's, of the first 256 pages and of all others except the last.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers(FIRST..FIRST + 256))]);
     let used = driver.queue(INFLATE).request(&[Buf::Read(&numbers(FIRST + 256..FIRST + 511))]);
     assert_eq!(used.len, 0);
@@ -155,7 +155,7 @@ fn inflated_pages_in_any_order_and_twice_are_those_pages() {
 fn inflated_pages_across_regions_leave_both() {
     let mut driver = driver(json!({}), 0);
     fill(&driver, 32 * MIB - 4096, 8192);
-    // The last page of the region below 32 MiB, and the first of the one above.
+    // The last page of the region below 32 MiB, and the first one of the region above.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([8191, 8192]))]);
     assert_eq!((byte_at(&driver, 32 * MIB - 1), byte_at(&driver, 32 * MIB)), (0, 0));
     assert_eq!(counted(&driver, "bytes_out"), 8192);
@@ -165,7 +165,7 @@ fn inflated_pages_across_regions_leave_both() {
 fn inflated_pages_that_are_no_memory_are_passed_over() {
     let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 4096);
-    // In the gap below 4 GiB, behind all memory, and the largest number that there is.
+    // In the gap below 4 GiB, above all memory, and the largest number.
     let pages = [0x4000, FIRST, 0x10_0100, u32::MAX];
     driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
     assert_eq!(byte_at(&driver, PAGES), 0);
@@ -190,21 +190,21 @@ fn inflated_chain_of_a_million_numbers_ends_at_its_bound() {
     let mut driver = driver(json!({}), 0);
     fill(&driver, PAGES, 8192);
     let mut pages = vec![FIRST; 1_000_000];
-    // The first one beyond the bound.
+    // The first one beyond the limit.
     pages[16384] = FIRST + 1;
     driver.queue(INFLATE).request(&[Buf::Read(&numbers(pages))]);
     assert_eq!((byte_at(&driver, PAGES), byte_at(&driver, PAGES + 4096)), (0, 7));
     assert_eq!(counted(&driver, "errors"), 1);
-    // And it goes on.
+    // It continues to work.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([FIRST + 1]))]);
     assert_eq!(byte_at(&driver, PAGES + 4096), 0);
 }
 
-/// Sixteen chains, each of as many ranges as a chain may have. The thread looks after other things between them.
+/// Sixteen chains with the maximum number of ranges. The thread handles other events between them.
 #[test]
 fn inflated_chains_without_end_let_a_stop_in_between() {
     let mut driver = driver(json!({}), 0);
-    // Every other page from 40 MiB on: in what is sorted at a time, no two are neighbours.
+    // Every other page from 40 MiB on, so that no two of those sorted together are neighbours.
     let bytes = numbers((0..16384).map(|n| 10240 + 2 * (n % 1024)));
     let mut queue = driver.queue(INFLATE);
     let gpa = queue.buffer(bytes.len() as u32);
@@ -230,8 +230,8 @@ fn deflated_pages_are_counted_and_can_be_used() {
     assert_eq!((counted(&driver, "bytes_in"), counted(&driver, "bytes_out")), (4096, 4096));
 }
 
-/// Reports `ranges` by `queue` to a balloon from which the driver took `features`; how much of the memory at [`PAGES`]
-/// stays with the guest.
+/// Reports `ranges` through `queue` to a balloon with `features`, and returns how much of the memory at
+/// [`PAGES`] the guest still has.
 fn kept_of_reported(features: u64, queue: usize) -> u64 {
     let mut driver = driver(json!({}), features);
     fill(&driver, PAGES, 2 * MIB);
@@ -241,8 +241,8 @@ fn kept_of_reported(features: u64, queue: usize) -> u64 {
     resident(&driver, PAGES, 2 * MIB)
 }
 
-/// Linux numbers its queues without gaps, so that without free page hints reports come by queue 3, or by queue 2 without
-/// statistics; by the specification they come by queue 4.
+/// Linux numbers its queues without gaps, so without free page hints, reports come through queue 3, or
+/// through queue 2 without statistics. By the specification they come through queue 4.
 #[test]
 fn reported_ranges_leave_the_host_by_each_number_of_the_queue() {
     assert_eq!(kept_of_reported(PAGE_REPORTING | STATS_VQ, 3), MIB / 2);
@@ -263,7 +263,7 @@ fn reported_ranges_of_a_guest_that_poisons_them_stay() {
     driver.write_config(12, &0xaaaa_aaaa_u32.to_le_bytes());
     driver.queue(4).request(&[Buf::WriteAt(PAGES, MIB as u32)]);
     assert_eq!(resident(&driver, PAGES, 2 * MIB), 2 * MIB);
-    // With zeros it has what it wants.
+    // Zeros are what it expects.
     driver.write_config(12, &[0; 4]);
     driver.queue(4).request(&[Buf::WriteAt(PAGES, MIB as u32)]);
     assert_eq!(resident(&driver, PAGES, 2 * MIB), MIB);
@@ -291,12 +291,12 @@ fn reported_range_of_part_of_a_page_stays() {
     );
 }
 
-/// A statistic as a driver writes it.
+/// Encodes a statistic.
 fn stat(tag: u16, value: u64) -> Vec<u8> {
     [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat()
 }
 
-/// Waits until statistics have come so many times.
+/// Waits for this number of reports of statistics.
 fn wait_for_reports(driver: &Driver, count: u64) -> Value {
     let until = Instant::now() + DEADLINE;
     loop {
@@ -312,12 +312,12 @@ fn wait_for_reports(driver: &Driver, count: u64) -> Value {
 #[test]
 fn stats_are_kept_until_they_are_asked_for() {
     let mut driver = driver(json!({}), STATS_VQ);
-    // Free memory, a tag that nobody knows, and half a statistic.
+    // Free memory, an unknown tag, and half a statistic.
     let bytes = [stat(4, 1234), stat(999, 1), stat(5, 1)[..9].to_vec()].concat();
     let mut queue = driver.queue(STATS);
     let first = queue.add(&[Buf::Read(&bytes)]);
     queue.kick();
-    // After the chain, since the kick comes first.
+    // After the chain, because the kick is handled first.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
     assert_eq!(driver.queue(STATS).try_used(), None);
     let report = driver.report();
@@ -345,7 +345,7 @@ fn stats_come_back_when_the_device_stops() {
     let mut driver = driver(json!({}), STATS_VQ);
     let head = driver.queue(STATS).add(&[Buf::Read(&stat(4, 1))]);
     driver.queue(STATS).kick();
-    // After the chain, since the kick comes first.
+    // After the chain, because the kick is handled first.
     driver.queue(INFLATE).request(&[Buf::Read(&numbers([0]))]);
     driver.suspend();
     driver.resume();
@@ -398,10 +398,7 @@ fn update_of_a_suspended_balloon_is_told_when_it_goes_on() {
 fn update_that_is_wrong_names_the_field_and_changes_nothing() {
     let driver = driver(json!({"size": "1M"}), 0);
     let refusal = |fields| driver.update(fields).unwrap_err().to_string();
-    assert_eq!(
-        refusal(json!({"size": "6K"})),
-        ".size: 6K isn't whole pages of 4K, which a balloon is made of: try 4K"
-    );
+    assert_eq!(refusal(json!({"size": "6K"})), ".size: 6K isn't a multiple of the page size, 4K: try 4K");
     assert_eq!(
         refusal(json!({"size": "2M", "deflate_on_oom": true})),
         ".deflate_on_oom: unknown field, expected \"size\""

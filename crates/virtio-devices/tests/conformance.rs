@@ -1,5 +1,5 @@
-//! The suite that every device has to pass. They are opened as a config would open them; a kind in the table that has no
-//! suite fails a test of its own.
+//! The conformance suite for all devices, which are opened from configs. A separate test fails if a kind in
+//! the table has no suite.
 
 use std::io::Write;
 use std::net::UdpSocket;
@@ -12,7 +12,7 @@ use vmm_virtio::testing::{Expectations, UNWRITTEN};
 use vmm_virtio::{ConfigSpace, Fault, HostPort, Session, Setting, VirtioDevice, conformance};
 use vmm_virtio_devices::KINDS;
 
-/// The device that a config with `"type": kind` and these fields describes.
+/// The device of a config with `"type": kind` and these fields.
 fn open(kind: &str, fields: Value) -> Box<dyn VirtioDevice> {
     let entry = KINDS.iter().find(|entry| entry.name == kind).expect("it is in the table");
     let setting = Setting { directory: Path::new("."), vcpus: 1, id: kind, plan_only: false };
@@ -25,12 +25,12 @@ const RNG: Expectations = Expectations {
     queues: &[64],
     writable: 64,
     written: 64,
-    // They are all the same once in 2^504 times.
+    // The probability that they are all equal is 2^-504.
     check: |bytes| assert_ne!(bytes, [UNWRITTEN; 64]),
     ..Expectations::NONE
 };
 
-/// A disk whose file is gone when it is.
+/// A disk whose file is deleted when it is dropped.
 fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.as_file().set_len(1 << 20).expect("a sparse megabyte");
@@ -41,7 +41,7 @@ fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
 /// VIRTIO_BLK_F_SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD and WRITE_ZEROES.
 const DISK_FEATURES: u64 = 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
 
-/// A read of the first sector, which is zeros, and the status behind it.
+/// A read of the first sector, which contains zeros, followed by the status.
 const DISK: Expectations = Expectations {
     id: 2,
     features: DISK_FEATURES,
@@ -56,7 +56,7 @@ const DISK: Expectations = Expectations {
 /// VIRTIO_CONSOLE_F_SIZE.
 const CONSOLE_FEATURES: u64 = 1;
 
-/// What the guest prints.
+/// Output of the guest.
 const CONSOLE_OUTPUT: Expectations = Expectations {
     id: 3,
     features: CONSOLE_FEATURES,
@@ -66,7 +66,7 @@ const CONSOLE_OUTPUT: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-/// What is typed.
+/// Input.
 const CONSOLE_INPUT: Expectations = Expectations {
     id: 3,
     features: CONSOLE_FEATURES,
@@ -77,7 +77,7 @@ const CONSOLE_INPUT: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-/// A console at whose other end somebody types as fast as it listens: the letter x, in groups of eight.
+/// A console with constant input as fast as it accepts it: the letter x, in groups of eight.
 struct Typed {
     console: Box<dyn VirtioDevice>,
     host: HostPort,
@@ -128,7 +128,7 @@ impl VirtioDevice for Typed {
     }
 }
 
-/// The guest gives back its first page, which holds nothing.
+/// The guest returns its first page, which is unused.
 const BALLOON_INFLATE: Expectations = Expectations {
     id: 5,
     // VIRTIO_BALLOON_F_MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON and PAGE_REPORTING.
@@ -159,14 +159,14 @@ const PMEM_FLUSH: Expectations = Expectations {
 /// VIRTIO_NET_F_MAC, MRG_RXBUF and STATUS.
 const NET_FEATURES: u64 = 1 << 5 | 1 << 15 | 1 << 16;
 
-/// A card and the other end of its socket.
+/// A card and the peer of its socket.
 fn card() -> (Box<dyn VirtioDevice>, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().expect("two descriptors");
     ours.set_nonblocking(true).expect("a socket can");
     (open("net", json!({"backend": {"fd": theirs.as_raw_fd()}})), ours)
 }
 
-/// A card and the other end of its stream.
+/// A card and the peer of its stream.
 fn card_at_a_passt() -> (Box<dyn VirtioDevice>, UnixStream) {
     let directory = tempfile::TempDir::new().expect("a temporary directory");
     let path = directory.path().join("passt");
@@ -195,22 +195,23 @@ const NET_RECEIVE: Expectations = Expectations {
     writable: 72,
     written: 72,
     check: |bytes| {
-        // The header says of one buffer.
+        // The header reports one buffer.
         assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
         assert_eq!(bytes[12..], [b'f'; 60]);
     },
     ..Expectations::NONE
 };
 
-/// VIRTIO_NET_F_CSUM, GUEST_CSUM and MTU, too.
+/// Additionally VIRTIO_NET_F_CSUM, GUEST_CSUM and MTU.
 const NET_USER_FEATURES: u64 = NET_FEATURES | 1 | 1 << 1 | 1 << 3;
 
-/// Headers of virtio's and of Ethernet's, and 10.0.2.15 asks by ARP who has the gateway's address. It is answered.
+/// virtio and Ethernet headers, and an ARP request from 10.0.2.15 for the gateway's address, which is
+/// answered.
 const ARP: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\0\0\
     \xff\xff\xff\xff\xff\xff\x02\0\0\0\0\0\x08\x06\
     \0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\0\x0a\0\x02\x0f\0\0\0\0\0\0\x0a\0\x02\x02";
 
-/// The gateway answers the guest.
+/// The gateway's reply.
 const NET_USER_TRANSMIT: Expectations =
     Expectations { features: NET_USER_FEATURES, readable: ARP, ..NET_TRANSMIT };
 
@@ -224,8 +225,8 @@ const NET_USER_RECEIVE: Expectations = Expectations {
     ..NET_RECEIVE
 };
 
-/// A card with a port of the host's that leads to its guest; one that was free a moment ago, and if another test has it
-/// now, there are more.
+/// A card with a host port forwarded to its guest. The port was free a moment ago; if another test has taken
+/// it, the next one is tried.
 fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
     let entry = KINDS.iter().find(|entry| entry.name == "net").expect("it is in the table");
     let setting = Setting { directory: Path::new("."), vcpus: 1, id: "net", plan_only: false };
@@ -239,10 +240,10 @@ fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
     ports.take(100).find_map(open).expect("one of them is free")
 }
 
-/// A card to which somebody sends the same frame as often as it takes one.
+/// A card whose peer sends the same frame as often as it is accepted.
 struct Flooded {
     card: Box<dyn VirtioDevice>,
-    /// Sends it, as often as there is room for it.
+    /// Sends it as often as there is room for it.
     send: Box<dyn FnMut() + Send>,
 }
 
@@ -263,7 +264,7 @@ impl Flooded {
         let (card, port) = forwarding();
         let peer = UdpSocket::bind("127.0.0.1:0").expect("a port");
         peer.connect(("127.0.0.1", port)).expect("it is there");
-        // A socket of UDP is never full: as many as come with each thing that the card does.
+        // A UDP socket is never full: several are sent for each activity of the card.
         let send = move || (0..16).for_each(|_| _ = peer.send(&[b'f'; 18]));
         Box::new(Self { card, send: Box::new(send) })
     }
@@ -306,7 +307,7 @@ impl VirtioDevice for Flooded {
     }
 }
 
-/// A device whose socket is in a directory that is gone when it is.
+/// A device whose socket's directory is deleted when it is dropped.
 struct Connected {
     vsock: Box<dyn VirtioDevice>,
     directory: tempfile::TempDir,
@@ -347,7 +348,7 @@ impl VirtioDevice for Connected {
     }
 }
 
-/// A reset from 3 to 2, of ports that aren't connected: the one packet that is never answered.
+/// A reset from 3 to 2 for unconnected ports, the only packet that is never answered.
 const VSOCK_TRANSMIT: Expectations = Expectations {
     id: 19,
     queues: &[256, 256, 64],
@@ -359,7 +360,7 @@ const VSOCK_TRANSMIT: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-/// The suites of each kind: the name of the tests, how a device is made, and what is expected of it.
+/// The suites of each kind: their name, the device's constructor, and the expectations.
 macro_rules! suites {
     ($($kind:literal => { $($name:ident: $make:expr, $expect:expr;)* })*) => {
         $($(conformance!($name, $make, $expect);)*)*
@@ -384,7 +385,7 @@ suites! {
         console_input: Typed::open, CONSOLE_INPUT;
     }
     "net" => {
-        // Nobody is at the other end: each frame is dropped.
+        // There is no peer, so frames are dropped.
         net_transmit: || card().0, NET_TRANSMIT;
         net_passt_transmit: || card_at_a_passt().0, NET_TRANSMIT;
         net_user_transmit: || open("net", json!({"backend": "user"})), NET_USER_TRANSMIT;
@@ -403,7 +404,7 @@ suites! {
     }
 }
 
-/// A kind without a suite is a device that nobody has driven into a wrong state.
+/// A kind without a suite would never have been tested with hostile drivers.
 #[test]
 fn kinds_of_the_table_all_have_a_suite() {
     for kind in KINDS {

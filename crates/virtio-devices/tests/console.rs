@@ -1,4 +1,4 @@
-//! The console, driven as a driver would over its registers and queues, with the test at the host's end of its port.
+//! The console, driven through its registers and queues, with the test at the host's end of its port.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -13,7 +13,7 @@ use vmm_virtio_devices::KINDS;
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 const F_SIZE: u64 = 1;
-/// What a port keeps of the guest's output.
+/// Capacity of a port for the guest's output.
 const OUTPUT_LEN: usize = 64 << 10;
 
 fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
@@ -26,7 +26,7 @@ fn host_end(fields: Value) -> HostEnd {
     try_open(fields).unwrap().port().unwrap().end().clone()
 }
 
-/// A driver whose device isn't initialised, and the host's half.
+/// A driver with an uninitialised device, and the host's end of the port.
 fn fresh() -> (Driver, HostPort) {
     let mut device = try_open(json!({"target": "none"})).unwrap();
     let host = device.port().unwrap();
@@ -40,7 +40,7 @@ fn running() -> (Driver, HostPort) {
     (driver, host)
 }
 
-/// Waits until an eventfd is written, and takes that.
+/// Waits until an eventfd is written, and reads it.
 fn wait(event: &EventFd) {
     let epoll = Epoll::new().unwrap();
     let readable = EpollEvent::new(EventSet::IN, 0);
@@ -50,7 +50,7 @@ fn wait(event: &EventFd) {
     event.read().unwrap();
 }
 
-/// Takes `len` bytes of output, as they come.
+/// Takes `len` bytes of output as they arrive.
 fn take(host: &HostPort, len: usize) -> Vec<u8> {
     let mut taken = Vec::new();
     while taken.len() < len {
@@ -63,7 +63,7 @@ fn take(host: &HostPort, len: usize) -> Vec<u8> {
     taken
 }
 
-/// Bytes of which each differs from its neighbours.
+/// Bytes that differ from their neighbours.
 fn counted(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
@@ -151,7 +151,7 @@ fn output_that_nobody_takes_stays_in_the_queue() {
     driver.queue(TRANSMITQ).request(&[Buf::Read(&counted(OUTPUT_LEN))]);
     driver.queue(TRANSMITQ).add(&[Buf::Read(b"more")]);
     driver.queue(TRANSMITQ).kick();
-    // Behind it the device has done whatever it does.
+    // Afterwards the device has finished all work.
     driver.suspend();
     assert!(driver.queue(TRANSMITQ).try_used().is_none());
     assert!(!host.is_drained());
@@ -159,7 +159,7 @@ fn output_that_nobody_takes_stays_in_the_queue() {
     take(&host, OUTPUT_LEN);
     driver.queue(TRANSMITQ).wait_used();
     assert_eq!(take(&host, 4), b"more");
-    // The device says so a moment after its last bytes.
+    // The device reports it a moment after its last bytes.
     while !host.is_drained() {
         wait(host.output_ready());
     }
@@ -238,7 +238,7 @@ fn input_of_64_kib_arrives_whole_through_small_buffers() {
     while got.len() < all.len() {
         driver.queue(RECEIVEQ).add(&[Buf::Write(100), Buf::Write(900)]);
         driver.queue(RECEIVEQ).kick();
-        // The eventfd may tell of room that was used up meanwhile.
+        // The eventfd may report room that has been used up meanwhile.
         while host.room() == 0 && sent == got.len() {
             wait(host.wants_input());
         }
@@ -273,7 +273,7 @@ fn size_is_in_the_configuration_from_the_start() {
     host.resize(TerminalSize { columns: 80, rows: 25 });
     assert_eq!(driver.config(0, 4), [80, 0, 25, 0]);
     driver.init(F_SIZE);
-    // Linux asks for it when it is told only.
+    // Linux reads it only when notified.
     driver.wait_config_change();
 }
 
@@ -312,7 +312,7 @@ fn size_that_a_user_sets_is_told_and_reported() {
     );
     assert_eq!(
         refusal(json!({"columns": 100})),
-        ".size: \"rows\" is missing, give a whole number from 1 to 65535"
+        ".size: \"rows\" is missing, add a whole number from 1 to 65535"
     );
     assert_eq!(driver.config(0, 4), [100, 0, 40, 0]);
 }

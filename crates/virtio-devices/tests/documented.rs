@@ -1,4 +1,4 @@
-//! The manual, docs/devices.md, and the kinds say the same.
+//! The manual, docs/devices.md, and the device kinds agree.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn manual_every_example_is_a_config_of_devices_that_there_are() {
     }
 }
 
-/// Every disk and memory that an example names, long enough for either.
+/// The files of all disks and memories in examples, long enough for either.
 fn directory_with_images(names: &[&str]) -> tempfile::TempDir {
     let directory = tempfile::TempDir::new().unwrap();
     for name in names {
@@ -76,13 +76,13 @@ fn directory_with_images(names: &[&str]) -> tempfile::TempDir {
     directory
 }
 
-/// What keeps the first of these devices from being opened.
+/// Why the first of these devices can't be opened, if so.
 fn refusal(config: &str, directory: &Path) -> Option<String> {
     let file = vmm_config::ConfigFile::parse(config, "vm.json".as_ref()).unwrap();
     let mut open = Vec::new();
     for device in file.devices {
         let vmm_config::Device::Virtio(section) = device else { continue };
-        // A TAP and a passt are the host's, and not made here; a forwarded port may be somebody's.
+        // A TAP and a passt can't be created here; a forwarded port may be in use.
         if section.kind == "net"
             && (section.fields["backend"] != "user" || section.fields.contains_key("forward"))
         {
@@ -110,7 +110,7 @@ fn shipped_config_of_devices_has_each_kind_and_opens() {
 #[test]
 fn manual_every_example_opens_where_its_files_are() {
     let manual = manual();
-    // No qcow2 image is made here.
+    // No qcow2 image is created here.
     let examples = manual.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let examples: Vec<&str> = examples.filter(|example| !example.contains("qcow2")).collect();
     let directory = directory_with_images(&["disk.img", "base.img", "tools.img"]);

@@ -1,4 +1,4 @@
-//! What is wrong with a field of any kind of device is said in the words of JSON, never in those of serde or of Rust.
+//! Errors about any kind's fields use JSON's terms, never those of serde or Rust.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use vmm_virtio::{KindEntry, Setting};
 use vmm_virtio_devices::KINDS;
 
-/// Values that at least one kind of field refuses, each of another type or out of any range.
+/// Values that at least one field rejects, each of a different type or out of any range.
 fn wrong_values() -> Vec<Value> {
     vec![
         Value::Null,
@@ -24,7 +24,7 @@ fn wrong_values() -> Vec<Value> {
     ]
 }
 
-/// The least that the kind wants, so that a field beside it can be what is wrong.
+/// The kind's required fields, so that another field can be the invalid one.
 fn least(kind: &str) -> Map<String, Value> {
     let least = match kind {
         "net" => json!({"backend": "user"}),
@@ -34,7 +34,7 @@ fn least(kind: &str) -> Map<String, Value> {
     least.as_object().unwrap().clone()
 }
 
-/// The paths of all fields in a schema, from the outermost on: `["limits", "bytes_per_second"]`.
+/// The paths of all fields in a schema, outermost first: `["limits", "bytes_per_second"]`.
 fn paths(schema: &Value) -> Vec<Vec<String>> {
     let properties = schema["properties"].as_object().into_iter().flatten();
     let of = |(name, field): (&String, &Value)| {
@@ -49,7 +49,7 @@ fn refusal(kind: &KindEntry, fields: Value) -> Option<String> {
     kind.open(fields, &setting).err().map(|error| error.to_string())
 }
 
-/// What each kind says of each of its fields with each wrong value.
+/// All messages of each kind for each of its fields with each invalid value.
 fn refusals() -> Vec<String> {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -70,7 +70,7 @@ fn refusals() -> Vec<String> {
     refusals
 }
 
-/// What serde and Rust call things.
+/// Terms of serde and Rust.
 const FOREIGN: [&str; 14] = [
     "invalid type",
     "invalid value",
@@ -93,11 +93,11 @@ fn field_with_a_wrong_value_is_refused_in_the_words_of_json() {
     let refusals = refusals();
     let foreign = refusals.iter().filter(|message| FOREIGN.iter().any(|word| message.contains(word)));
     assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&String>::new());
-    // A kind without fields has nothing to say.
+    // A kind without fields has no messages.
     assert!(refusals.len() > 200, "{}", refusals.len());
 }
 
-/// What is said of a device of this kind.
+/// The message for a device of this kind.
 fn said(kind: &str, fields: Value) -> String {
     let kind = KINDS.iter().find(|entry| entry.name == kind).unwrap();
     refusal(kind, fields).unwrap()
@@ -152,8 +152,8 @@ fn card_with_a_value_of_another_type_says_what_may_stand_there() {
 
 #[test]
 fn field_that_is_missing_says_what_to_give() {
-    assert_eq!(said("block", json!({})), r#": "path" is missing, give a path such as "dir/file""#);
-    let backend = r#": "backend" is missing, give "user" or an object such as {"tap": "tap0"}"#;
+    assert_eq!(said("block", json!({})), r#": "path" is missing, add a path such as "dir/file""#);
+    let backend = r#": "backend" is missing, add "user" or an object such as {"tap": "tap0"}"#;
     assert_eq!(said("net", json!({})), backend);
 }
 

@@ -1,4 +1,4 @@
-//! Persistent memory as a config opens it and a driver uses it.
+//! Persistent memory, opened from a config and used by a driver.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn file(len: u64) -> NamedTempFile {
     file
 }
 
-/// What is said of a file, with PATH for its path.
+/// The message for a file, with PATH for its path.
 fn refusal(path: &Path, read_only: bool) -> String {
     let error = try_open(json!({"path": path, "read_only": read_only})).unwrap_err();
     assert_eq!(error.blame, DeviceBlame::Config);
@@ -52,14 +52,14 @@ fn path_of_a_fifo_does_not_block() {
 
 #[test]
 fn path_of_an_empty_file() {
-    let message = ".path: PATH is empty, memory has at least 2M: try truncate -s 64M PATH";
+    let message = ".path: PATH is empty, but needs at least 2M: try truncate -s 64M PATH";
     assert_eq!(refusal(file(0).path(), true), message);
 }
 
 #[test]
 fn path_of_a_file_of_no_whole_granules() {
     let message =
-        ".path: PATH has 3145728 bytes, and Linux takes multiples of 2M: try truncate -s 4194304 PATH";
+        ".path: PATH has 3145728 bytes, but Linux requires a multiple of 2M: try truncate -s 4194304 PATH";
     assert_eq!(refusal(file(3 * MIB).path(), false), message);
 }
 
@@ -154,7 +154,7 @@ fn answer_in_pieces_behind_other_room_is_whole() {
     assert_eq!(used.bytes, [0xff, 0xff, 0xff, 0xff, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
 }
 
-/// Those in front of it come back unanswered.
+/// Earlier chains are returned without a response.
 #[test]
 fn request_without_a_type_needs_a_reset() {
     let mut driver = driver(false);
@@ -233,7 +233,7 @@ fn file_of_an_image_declared_raw_is_not_to_be_truncated() {
     let message = error.to_string().replace(file.path().to_str().unwrap(), "PATH");
     assert_eq!(
         message,
-        ".path: PATH has 1048576 bytes, and Linux takes multiples of 2M, and looks like a qcow2 image: convert it, qemu-img \
+        ".path: PATH has 1048576 bytes, but Linux requires a multiple of 2M, and looks like a qcow2 image: convert it, qemu-img \
          convert -f qcow2 -O raw PATH NEW.raw"
     );
 }

@@ -1,4 +1,4 @@
-//! The tests that docs/threat-model.md names are there.
+//! The tests named in docs/threat-model.md exist.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The bytes of a chain, without a Rust reference to any of them.
+//! The bytes of a chain, accessed without Rust references.
 
 use vmm_hostio::{GuestBytes, GuestRange};
 use vmm_memory::GuestRam;
@@ -7,14 +7,14 @@ use vmm_memory::vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, Volati
 use crate::Fault;
 use crate::segment::Segment;
 
-/// One direction of a chain, or a part of it: bytes of guest RAM in their order.
+/// One direction of a chain, or a part of it: a sequence of bytes in guest RAM.
 ///
-/// Offsets count from its start. The guest may change the bytes at any time.
+/// Offsets are relative to its start. The guest may change the bytes at any time.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers<'a> {
     ram: &'a GuestRam,
     segments: &'a [Segment],
-    /// Bytes of the first segment that are no part of it.
+    /// Bytes of the first segment that precede it.
     skip: u64,
     len: u64,
 }
@@ -30,12 +30,12 @@ impl<'a> Buffers<'a> {
         self.len
     }
 
-    /// Whether there is no byte.
+    /// Whether its length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The first `at` bytes, and the rest. `None` if there are fewer.
+    /// Splits after `at` bytes. `None` if there are fewer.
     pub fn split_at(&self, at: u64) -> Option<(Self, Self)> {
         let rest_len = self.len.checked_sub(at)?;
         let first = Self { len: at, ..*self };
@@ -50,21 +50,21 @@ impl<'a> Buffers<'a> {
         Some((first, Self { segments, skip, len: rest_len, ..*self }))
     }
 
-    /// The guest-physical address of its first byte, if there is one: for a device that keeps the chain and must find the
-    /// byte again when only the address is left. It is RAM.
+    /// Guest-physical address of the first byte, which is RAM; `None` if empty. For a device that keeps the
+    /// chain and later has to find the byte by its address alone.
     pub fn gpa(&self) -> Option<u64> {
         (self.len > 0).then(|| self.segments.first().map(|segment| segment.gpa + self.skip)).flatten()
     }
 
-    /// All but the last `count` bytes, and these. `None` if there are fewer.
+    /// Splits before the last `count` bytes. `None` if there are fewer.
     pub fn split_end(&self, count: u64) -> Option<(Self, Self)> {
         self.split_at(self.len.checked_sub(count)?)
     }
 
-    /// Copies its first bytes into `bytes`, and fills that.
+    /// Fills `bytes` from the start.
     ///
     /// # Errors
-    /// There are fewer.
+    /// [`Fault::TooShort`] if there are fewer.
     pub fn read(&self, bytes: &mut [u8]) -> Result<(), Fault> {
         let mut at = 0;
         self.each(bytes.len() as u64, |slice| {
@@ -75,20 +75,20 @@ impl<'a> Buffers<'a> {
         })
     }
 
-    /// Copies its first bytes as a plain structure.
+    /// Reads a plain structure from the start.
     ///
     /// # Errors
-    /// There are fewer.
+    /// [`Fault::TooShort`] if there are fewer bytes.
     pub fn read_obj<T: ByteValued + Default>(&self) -> Result<T, Fault> {
         let mut object = T::default();
         self.read(object.as_mut_slice())?;
         Ok(object)
     }
 
-    /// Copies all of `bytes` to its start.
+    /// Copies all of `bytes` to the start.
     ///
     /// # Errors
-    /// There is less room.
+    /// [`Fault::TooShort`] if there is less room.
     pub fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
         let mut at = 0;
         self.each(bytes.len() as u64, |slice| {
@@ -98,10 +98,10 @@ impl<'a> Buffers<'a> {
         })
     }
 
-    /// Gives `each` the pieces that it consists of, in order, as slices that the guest may change.
+    /// Calls `each` with the pieces in order, as slices that the guest may change concurrently.
     ///
     /// # Errors
-    /// Those of `each`, which end it.
+    /// The first error of `each`.
     pub fn slices(&self, each: impl FnMut(VolatileSlice<'a>) -> Result<(), Fault>) -> Result<(), Fault> {
         self.each(self.len, each)
     }
@@ -115,7 +115,7 @@ impl<'a> Buffers<'a> {
             return Err(Fault::TooShort { len: self.len, needed: len });
         }
         for GuestRange { gpa, len } in self.first(len) {
-            // A range may lie in two regions that touch.
+            // A range may span two adjacent regions.
             for slice in self.ram.memory().get_slices(GuestAddress(gpa), len as usize) {
                 each(slice.map_err(|_| Fault::Unmapped { gpa, len: len as u32 })?)?;
             }
@@ -123,7 +123,7 @@ impl<'a> Buffers<'a> {
         Ok(())
     }
 
-    /// Where its first `len` bytes lie: of each segment one range.
+    /// The first `len` bytes as ranges, one per segment.
     fn first(&self, len: u64) -> impl Iterator<Item = GuestRange> {
         let (mut skip, mut left) = (self.skip, len);
         self.segments.iter().map_while(move |segment| {

@@ -1,4 +1,4 @@
-//! Descriptor chains: what a driver hands over, checked whole before a device sees any of it.
+//! Descriptor chains, validated completely before a device sees them.
 
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vmm_memory::GuestRam;
@@ -10,25 +10,25 @@ use crate::{Buffers, Fault};
 /// Size of a descriptor in a table, in bytes (virtio 1.2 §2.7.5).
 const DESCRIPTOR_LEN: u32 = 16;
 
-/// The identity of a chain, by which it is given back. Only a [`Queue`](crate::Queue) makes one.
+/// Identifies a chain when it is returned. Only a [`Queue`](crate::Queue) creates one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Head(pub(crate) u16);
 
-/// A chain of descriptors (virtio 1.2 §2.7.5): first what the device reads, then what it writes.
+/// A descriptor chain (virtio 1.2 §2.7.5): a device-readable part, then a device-writable part.
 ///
-/// Every descriptor was read once, and what it names is RAM. The bytes in it still belong to the guest, which may change
-/// them at any time: copy, then check the copy.
+/// Every descriptor was read exactly once and points to RAM. The bytes in it still belong to the guest, which
+/// may change them at any time: copy first, then validate the copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a> {
     head: Head,
     readable: Buffers<'a>,
     writable: Buffers<'a>,
-    /// Descriptors that were read for it.
+    /// Number of descriptors read for it.
     pub(crate) descriptors: u32,
 }
 
 impl<'a> Chain<'a> {
-    /// A chain of segments that are RAM: what the device reads, and what it writes.
+    /// A chain of the given readable and writable segments, all of which are RAM.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn of_segments(
         ram: &'a GuestRam,
@@ -39,30 +39,30 @@ impl<'a> Chain<'a> {
         Self { head: Head(0), readable, writable, descriptors }
     }
 
-    /// By what it is given back later.
+    /// For [`Queue::complete`](crate::Queue::complete).
     pub fn head(&self) -> Head {
         self.head
     }
 
-    /// What the device may read.
+    /// The device-readable part.
     pub fn readable(&self) -> Buffers<'a> {
         self.readable
     }
 
-    /// What the device may write.
+    /// The device-writable part.
     pub fn writable(&self) -> Buffers<'a> {
         self.writable
     }
 }
 
-/// The segments of one chain at a time, in memory that is used again for the next.
+/// Reads one chain at a time; its memory is reused for the next.
 #[derive(Debug)]
 pub(crate) struct Walker {
     segments: Vec<Segment>,
     size: u16,
 }
 
-/// Where descriptors are.
+/// A descriptor table.
 #[derive(Clone, Copy)]
 struct Table {
     gpa: u64,
@@ -78,7 +78,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    /// The one read of it: what is checked is what is used.
+    /// Reads the descriptor once, so that what is validated is what is used.
     fn read(ram: &GuestRam, table: Table, index: u32) -> Result<Self, Fault> {
         let gpa = table.gpa.checked_add(u64::from(index) * u64::from(DESCRIPTOR_LEN));
         let gpa = gpa.ok_or(Fault::Unmapped { gpa: table.gpa, len: DESCRIPTOR_LEN })?;
@@ -103,12 +103,12 @@ impl Descriptor {
 }
 
 impl Walker {
-    /// For a queue of `size` descriptors, which no chain may exceed (virtio 1.2 §2.7.5.3.1).
+    /// For a queue of `size` descriptors, the maximum length of a chain (virtio 1.2 §2.7.5.3.1).
     pub(crate) fn new(size: u16) -> Self {
         Self { segments: Vec::with_capacity(size.into()), size }
     }
 
-    /// Reads the chain that starts at `head` of the queue's table at `table`.
+    /// Reads the chain that starts at `head` in the queue's descriptor table at `table`.
     pub(crate) fn walk<'a>(
         &'a mut self,
         ram: &'a GuestRam,
@@ -119,7 +119,7 @@ impl Walker {
         self.segments.clear();
         let mut table = Table { gpa: table, count: self.size.into(), is_indirect: false };
         let mut index = u32::from(head);
-        // Descriptors seen, the one that points to an indirect table apart.
+        // Descriptors seen, not counting the one that points to an indirect table.
         let mut seen = 0;
         let mut readable = None;
         loop {
@@ -132,7 +132,7 @@ impl Walker {
                 index = 0;
                 continue;
             }
-            // At once, so that a loop ends.
+            // Checked for each descriptor, so that a loop ends.
             if seen == u32::from(self.size) {
                 return Err(Fault::ChainTooLong { size: self.size });
             }
@@ -157,19 +157,19 @@ impl Walker {
         })
     }
 
-    /// The table that a descriptor points to (virtio 1.2 §2.7.5.3).
+    /// The indirect table that a descriptor points to (virtio 1.2 §2.7.5.3).
     fn indirect(&self, descriptor: &Descriptor, from: Table, negotiated: bool) -> Result<Table, Fault> {
         if !negotiated {
             return Err(Fault::IndirectNotNegotiated);
         }
-        // Neither inside an indirect table, nor with a descriptor behind it. In front of it there may be some.
+        // It must not be in an indirect table or have NEXT set. Direct descriptors may precede it.
         if from.is_indirect || descriptor.has(VRING_DESC_F_NEXT) {
             return Err(Fault::IndirectMisplaced);
         }
         if descriptor.len == 0 || !descriptor.len.is_multiple_of(DESCRIPTOR_LEN) {
             return Err(Fault::IndirectLength { len: descriptor.len });
         }
-        // `next` has 16 bits: what lies after the first 65,536 can't be reached.
+        // `next` has 16 bits: descriptors after the first 65,536 can't be reached.
         let count = descriptor.len / DESCRIPTOR_LEN;
         Ok(Table { gpa: descriptor.gpa, count, is_indirect: true })
     }

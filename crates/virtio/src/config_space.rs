@@ -4,26 +4,25 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The bytes that a driver reads as the device's configuration, shared by the device and its transport. Clones are the
-/// same bytes.
+/// The device's configuration, shared by device and transport. Clones refer to the same bytes.
 #[derive(Clone, Debug)]
 pub struct ConfigSpace(Arc<Space>);
 
 #[derive(Debug)]
 struct Space {
     bytes: Mutex<Vec<u8>>,
-    /// What a driver may write.
+    /// The bytes that the driver may write.
     writable: Range<usize>,
-    /// What `writable` holds before a driver has written it.
+    /// Value of `writable` after a reset.
     initial: Vec<u8>,
-    /// Adjusts the initial bytes to the features that a driver accepted.
+    /// Adjusts the initial bytes to the negotiated features.
     negotiated: Option<Negotiated>,
     generation: AtomicU32,
-    /// How often a driver has written.
+    /// Number of writes by the driver.
     writes: AtomicU32,
 }
 
-/// Given the whole space and the accepted features, as bits.
+/// Called with the whole space and the accepted features.
 type Negotiated = fn(&mut [u8], u64);
 
 impl ConfigSpace {
@@ -32,13 +31,13 @@ impl ConfigSpace {
         Self::new(bytes, 0..0)
     }
 
-    /// A space of which a driver may write the bytes in `writable`.
+    /// A space whose bytes in `writable` the driver may write.
     pub fn new(bytes: impl Into<Vec<u8>>, writable: Range<usize>) -> Self {
         Self::with_negotiation(bytes, writable, None)
     }
 
-    /// The same, of which some bytes start as the features say that a driver accepts: `negotiated` changes them at
-    /// FEATURES_OK, before the driver reads them.
+    /// A space whose initial bytes depend on the accepted features: `negotiated` changes them at FEATURES_OK,
+    /// before the driver reads them.
     pub fn negotiated(bytes: impl Into<Vec<u8>>, writable: Range<usize>, negotiated: Negotiated) -> Self {
         Self::with_negotiation(bytes, writable, Some(negotiated))
     }
@@ -60,15 +59,16 @@ impl ConfigSpace {
         }))
     }
 
-    /// The device changes it. [`Session::config_changed`](crate::Session::config_changed) tells the driver.
+    /// Changes the bytes on behalf of the device. [`Session::config_changed`](crate::Session::config_changed)
+    /// notifies the driver.
     pub fn update<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut bytes = self.bytes();
-        // Under the lock: who reads a new byte finds a new generation behind it (virtio 1.2 §2.5.1).
+        // Under the lock: a driver that reads a new byte then reads a new generation (virtio 1.2 §2.5.1).
         self.0.generation.fetch_add(1, Ordering::Release);
         change(&mut bytes)
     }
 
-    /// Fills `into` from `offset` on; zeros where there is nothing.
+    /// Fills `into` from `offset`, with zeros beyond the end.
     pub fn read(&self, offset: u64, into: &mut [u8]) {
         into.fill(0);
         let bytes = self.bytes();
@@ -76,7 +76,7 @@ impl ConfigSpace {
         into.iter_mut().zip(from.unwrap_or_default()).for_each(|(into, byte)| *into = *byte);
     }
 
-    /// A driver's write. Whether it was one to bytes that it may write.
+    /// A write by the driver. Returns whether all of it is writable; otherwise it has no effect.
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> bool {
         let range =
             usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(from.len())?));
@@ -93,20 +93,20 @@ impl ConfigSpace {
         }
     }
 
-    /// How often a driver has written, modulo 2^32. A device that compares it before each chain knows about every write that
-    /// came before the chain, without taking a lock.
+    /// Number of writes by the driver, modulo 2^32. A device that compares it before each chain notices every
+    /// write that preceded the chain, without taking a lock.
     pub fn writes(&self) -> u32 {
         self.0.writes.load(Ordering::Acquire)
     }
 
-    /// A driver's FEATURES_OK.
+    /// Called at FEATURES_OK.
     pub(crate) fn negotiate(&self, features: u64) {
         if let Some(negotiated) = self.0.negotiated {
             negotiated(&mut self.bytes(), features);
         }
     }
 
-    /// A reset: whatever a driver wrote, or its features changed, is as it was at first.
+    /// Restores the writable bytes to their initial value.
     pub(crate) fn reset(&self) {
         let mut bytes = self.bytes();
         if let Some(into) = bytes.get_mut(self.0.writable.clone()) {
@@ -119,7 +119,7 @@ impl ConfigSpace {
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        // A device that panics in its change must not take the vCPU along that reads.
+        // A device that panics in `update` must not make the vCPU that reads panic, too.
         self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What a driver controls a device by, whatever the transport: status, features, queues, configuration.
+//! The transport-independent control side of a device: status, features, queues, configuration.
 
 use std::io;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::worker::{QueueStates, Shared, Worker};
 use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, VirtioDevice};
 
-/// What every device offers (virtio 1.2 §6).
+/// Features that every device offers (virtio 1.2 §6).
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
@@ -28,15 +28,15 @@ const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
 const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
 const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 
-/// A device's control side, which every transport shows its driver in its own way, and the thread behind it.
+/// The control side of a device, which each transport exposes in its own way, and the device's thread.
 ///
 /// ```text
 ///  reset --ACKNOWLEDGE--> --DRIVER--> --FEATURES_OK--> --DRIVER_OK--> running
 ///                           features      queues                      nothing but configuration and reset
 /// ```
 ///
-/// What a driver writes outside of the state that it belongs to is ignored (virtio 1.2 §3.1.1): behind DRIVER_OK nothing
-/// of a queue changes any more.
+/// Writes in the wrong state are ignored (virtio 1.2 §3.1.1); in particular, queues don't change after
+/// DRIVER_OK.
 pub struct Control {
     id: u32,
     offered: u64,
@@ -52,17 +52,17 @@ struct Registers {
     status: u8,
     features: u64,
     queues: Vec<QueueState>,
-    /// The driver wrote a reset, and the device hasn't finished what it had.
+    /// The driver has written a reset, and the device hasn't finished its requests.
     resetting: bool,
     suspension: Suspension,
 }
 
-/// Whether the machine has stopped the device.
+/// Whether the machine has suspended the device.
 enum Suspension {
     Not,
-    /// It has been told to stop, and says when it has.
+    /// The device is stopping; its queues will be sent.
     Begun(Receiver<QueueStates>),
-    /// With its queues like this.
+    /// The device has stopped, with these queues.
     Done(QueueStates),
 }
 
@@ -78,7 +78,7 @@ impl Registers {
     }
 }
 
-/// A part of a queue's set-up that its driver writes.
+/// A write to one of a queue's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueField {
     Size(u32),
@@ -88,7 +88,7 @@ pub(crate) enum QueueField {
     Device(Half),
 }
 
-/// 32 bits of an address.
+/// One half of a 64-bit value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
     Low(u32),
@@ -104,21 +104,21 @@ impl Half {
     }
 }
 
-/// Of what a device is made, beside its own part.
+/// What a device's control side needs besides the device.
 pub struct Parts {
     /// Its virtio device id (virtio 1.2 §5).
     pub id: u32,
-    /// The name of its thread is `vq-` and this.
+    /// The device's thread is called `vq-` plus this.
     pub name: String,
     /// The guest's memory.
     pub ram: GuestRam,
-    /// Written when a reset is done, for which a vCPU was held, or a suspend, and when there is a [`Control::take_fault`] or there are
-    /// [`Control::take_notices`].
+    /// Written when a reset that a vCPU waits for or a suspend is finished, and when [`Control::take_fault`]
+    /// or [`Control::take_notices`] has something to return.
     pub news: Arc<EventFd>,
 }
 
 impl Control {
-    /// Gives `device` its thread and its control side.
+    /// Starts the thread of `device`.
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
@@ -137,41 +137,42 @@ impl Control {
         Ok(Self { id: parts.id, offered, kicks, queue_sizes, config, shared, worker, registers })
     }
 
-    /// Stops the device and gives it back for another machine, after its [`power_cycle`](VirtioDevice::power_cycle). `None` if
-    /// its thread has panicked.
+    /// Stops the device and returns it for another machine, after its
+    /// [`power_cycle`](VirtioDevice::power_cycle). `None` if its thread has panicked.
     pub fn into_device(self) -> Option<Box<dyn VirtioDevice>> {
         let mut device = self.worker.into_device()?;
         device.power_cycle();
         Some(device)
     }
 
-    /// What rings for each queue: the machine lets the driver's notification write these (ioeventfd).
+    /// One eventfd per queue, for the machine to signal on the driver's notifications (ioeventfd).
     pub fn kicks(&self) -> &[Arc<EventFd>] {
         &self.kicks
     }
 
-    /// What the device counts.
+    /// The device's counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
     }
 
-    /// What its driver did wrong since the last call, if that made the device give up.
+    /// The fault that made the device set DEVICE_NEEDS_RESET since the last call, if any.
     pub fn take_fault(&self) -> Option<Fault> {
         self.shared.take_fault()
     }
 
-    /// What the device wants said since the last call.
+    /// The device's log messages since the last call.
     pub fn take_notices(&self) -> Notices {
         self.shared.notices.take()
     }
 
-    /// Whether a vCPU that wrote a reset must still wait.
+    /// Whether a vCPU that wrote a reset still has to wait.
     pub fn is_resetting(&self) -> bool {
         self.registers().resetting
     }
 
-    /// Stops the device with its queues kept, for the vCPUs stand still. When it has stopped there is news, and it
-    /// [`is_at_rest`](Self::is_at_rest): the host's disk may take long to finish what has begun.
+    /// Starts to suspend the device, which keeps its queues; the vCPUs don't run. When it has stopped, `news`
+    /// is written and it [`is_at_rest`](Self::is_at_rest). That may take long, because the host's disk has to
+    /// finish the pending requests.
     pub fn begin_suspend(&self) {
         let mut registers = self.registers();
         let runs = registers.has(DRIVER_OK) && !registers.resetting;
@@ -180,7 +181,7 @@ impl Control {
         }
     }
 
-    /// Whether it neither runs nor finishes what it had.
+    /// Whether it neither runs nor finishes requests.
     pub fn is_at_rest(&self) -> bool {
         let mut registers = self.registers();
         let Suspension::Begun(states) = &registers.suspension else {
@@ -189,7 +190,7 @@ impl Control {
         match states.try_recv() {
             Err(TryRecvError::Empty) => return false,
             Ok(states) => registers.suspension = Suspension::Done(states),
-            // The thread has gone, and its queues with it.
+            // The thread has gone, and the queues with it.
             Err(TryRecvError::Disconnected) => {
                 registers.suspension = Suspension::Done(QueueStates::default())
             }
@@ -197,7 +198,7 @@ impl Control {
         true
     }
 
-    /// Lets a device that is suspended go on where it stopped. It is at rest.
+    /// Resumes a suspended device, which is at rest.
     pub fn resume(&self) {
         let mut registers = self.registers();
         if let Suspension::Done(queues) = std::mem::replace(&mut registers.suspension, Suspension::Not) {
@@ -205,8 +206,9 @@ impl Control {
         }
     }
 
-    /// Calls `act` on the device's thread, such as for [`VirtioDevice::update`], with the session if a driver uses the device. The
-    /// caller doesn't wait: there is news when the result is there. If the device's thread has panicked, the sender is gone.
+    /// Calls `act` on the device's thread, for example for [`VirtioDevice::update`], with the session if a
+    /// driver uses the device. Returns at once; `news` is written when the result has been sent. If the
+    /// device's thread has panicked, the channel is disconnected.
     pub fn with_device<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> T + Send + 'static,
@@ -233,7 +235,8 @@ impl Control {
         registers.status | if broken { NEEDS_RESET } else { 0 }
     }
 
-    /// A write of the device status register. A reset holds its vCPU until the device is done with its requests.
+    /// A write to the device status register. A reset holds the vCPU until the device has finished its
+    /// requests.
     pub(crate) fn set_status(&self, value: u8) -> Outcome {
         if value == 0 {
             return self.reset();
@@ -250,7 +253,8 @@ impl Control {
         if added & FEATURES_OK != 0 && registers.has(DRIVER) && self.accepts(registers.features) {
             registers.status |= FEATURES_OK;
             let features = registers.features;
-            // No two locks at once. Another vCPU may reset the device meanwhile, so what follows looks anew.
+            // Never two locks at once. Another vCPU may reset the device meanwhile, so the status is checked
+            // again below.
             drop(registers);
             self.config.negotiate(features);
             registers = self.registers();
@@ -279,7 +283,7 @@ impl Control {
         }
         self.shared.interrupt.reset();
         *registers = Registers::new(&self.queue_sizes);
-        // No two locks at once.
+        // Never two locks at once.
         drop(registers);
         self.config.reset();
         Outcome::Done
@@ -289,7 +293,7 @@ impl Control {
         features & !self.offered == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
     }
 
-    /// Replaces half of the features that the driver takes.
+    /// Sets one half of the driver's features.
     pub(crate) fn set_features(&self, half: Half) {
         let mut registers = self.registers();
         if registers.has(DRIVER) && !registers.has(FEATURES_OK) {
@@ -297,7 +301,7 @@ impl Control {
         }
     }
 
-    /// The most descriptors of a queue, 0 if there is no such queue.
+    /// Maximum size of a queue in descriptors, 0 if there is no such queue.
     pub(crate) fn queue_max(&self, index: u32) -> u16 {
         self.queue_sizes.get(index as usize).copied().unwrap_or(0)
     }
@@ -306,7 +310,8 @@ impl Control {
         self.registers().queues.get(index as usize).is_some_and(|queue| queue.ready)
     }
 
-    /// Sets up a queue: between FEATURES_OK and DRIVER_OK, and of one that is ready only that it isn't.
+    /// Writes to a queue's register, allowed between FEATURES_OK and DRIVER_OK. If the queue is ready, only
+    /// `Ready` can be written.
     pub(crate) fn set_queue(&self, index: u32, field: QueueField) {
         let mut registers = self.registers();
         if !registers.has(FEATURES_OK) || registers.has(DRIVER_OK) {
@@ -328,10 +333,10 @@ impl Control {
         }
     }
 
-    /// The driver rings, on a way that isn't an ioeventfd.
+    /// A notification that didn't arrive through an ioeventfd.
     pub(crate) fn kick(&self, index: u32) {
         if let Some(kick) = self.kicks.get(index as usize) {
-            // Non-blocking; at its counter's end it can be read anyway.
+            // Non-blocking; if the counter is at its maximum the eventfd is readable anyway.
             let _ = kick.write(1);
         }
     }
@@ -342,7 +347,7 @@ impl Control {
         }
     }
 
-    /// The registers, with a reset finished if the device is done with it.
+    /// The registers, after completing a reset that the device has finished.
     fn registers(&self) -> MutexGuard<'_, Registers> {
         let mut registers = self.registers.lock().expect("no panic while it is held");
         if registers.resetting && self.worker.is_idle() {
@@ -363,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_replaces_what_was_there_and_keeps_the_other() {
+    fn half_replaces_its_bits_and_keeps_the_others() {
         let mut address = 0x1111_2222_3333_4444;
         Half::Low(0x5555_6666).put(&mut address);
         assert_eq!(address, 0x1111_2222_5555_6666);

@@ -1,47 +1,47 @@
-//! What a device counts.
+//! Per-device counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count that only grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds `count`.
     pub fn add(&self, count: u64) {
-        // A count orders nothing.
+        // Relaxed, because a counter doesn't order other accesses.
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// What it is now.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What every device counts, from the machine's start on.
+/// Counters common to all devices, since the start of the machine.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Requests that the device carried out or refused.
+    /// Requests carried out or refused.
     pub requests: Counter,
-    /// Bytes that it gave the guest.
+    /// Bytes to the guest.
     pub bytes_in: Counter,
-    /// Bytes that it took from the guest.
+    /// Bytes from the guest.
     pub bytes_out: Counter,
     /// Requests that failed.
     pub errors: Counter,
-    /// What the device's own rules refused, such as connections that the config doesn't allow.
+    /// Requests refused by policy, such as connections that the config doesn't allow.
     pub refused: Counter,
-    /// Times that the driver rang.
+    /// Notifications by the driver.
     pub kicks: Counter,
-    /// Times that the device rang.
+    /// Interrupts to the driver.
     pub interrupts: Counter,
-    /// Times that the device had to give up until a reset.
+    /// Failures that required a reset.
     pub faults: Counter,
 }
 
 impl Counters {
-    /// Each with its name.
+    /// The counters with their names.
     pub fn each(&self) -> [(&'static str, u64); 8] {
         [
             ("requests", self.requests.get()),

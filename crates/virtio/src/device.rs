@@ -1,4 +1,4 @@
-//! What a virtio device is, and what it is given while it runs.
+//! The device trait, and the session that a running device works with.
 
 use std::fs::File;
 use std::io;
@@ -12,43 +12,45 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::notices::NoticeQueue;
 use crate::{ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Queue};
 
-/// A virtio device: the part behind the transport. It is owned by its own thread, which calls every method, so that it
-/// needs no lock.
+/// A virtio device, without its transport. Its own thread owns it and calls every method, so it needs no
+/// locks.
 ///
 /// ```text
 ///             start                    stop
 ///  idle -----------------> running ---------------> idle
 ///    ^   DRIVER_OK, resume    |   reset, suspend
-///    |                        | process: the driver has rung, or chains may have come while it was idle
-///    |                        | event:   a descriptor that it watches is ready
+///    |                        | process: notification by the driver, or chains may have come while it was idle
+///    |                        | event:   a watched file descriptor is ready
 ///    |                        | config_written
-///    +------------------------+ Err(Fault): DEVICE_NEEDS_RESET; nothing but stop comes then
+///    +------------------------+ Err(Fault): DEVICE_NEEDS_RESET; only stop follows
 /// ```
 pub trait VirtioDevice: Send {
-    /// The features of its kind that it offers, as bits (virtio 1.2 §2.2). Those of the rings are its transport's.
+    /// Device-specific features that it offers, as bits (virtio 1.2 §2.2). The transport adds those of the
+    /// rings.
     fn features(&self) -> u64 {
         0
     }
 
-    /// The most descriptors that each of its queues takes, powers of two. Their number is that of its queues.
+    /// Maximum size of each queue in descriptors, powers of two. The length is the number of queues.
     fn queue_sizes(&self) -> Vec<u16>;
 
-    /// What its driver reads as configuration.
+    /// The configuration space.
     fn config_space(&self) -> ConfigSpace {
         ConfigSpace::read_only([])
     }
 
-    /// What whoever runs the machine may want to know of it, such as which of the host's ways it goes; for the log.
+    /// A detail for the log, such as which of several host interfaces is used.
     fn note(&self) -> Option<String> {
         None
     }
 
-    /// What only it may have in its machine. Whoever makes a machine refuses one in which two devices claim the same.
+    /// Resources that only one device of a machine may have. Machines in which two devices claim the same are
+    /// rejected.
     fn claims(&self) -> Vec<Claim> {
         Vec::new()
     }
 
-    /// The host's half of its line, for the machine to connect to a terminal or another end; once.
+    /// The host's end of a console, for the machine to connect to a terminal or another backend. `Some` once.
     fn port(&mut self) -> Option<HostPort> {
         None
     }
@@ -58,88 +60,99 @@ pub trait VirtioDevice: Send {
         None
     }
 
-    /// Where that memory is.
+    /// Called with the guest-physical address of that mapping.
     fn mapped(&mut self, gpa: u64) {
         let _ = gpa;
     }
 
-    /// The driver is ready, with what it chose in `session`; or a stopped device goes on.
+    /// Called at DRIVER_OK with the negotiated features and queues in `session`, and when a suspended device
+    /// resumes.
     ///
     /// # Errors
-    /// The driver broke the rules, here as below.
+    /// The driver violated the specification. The device then needs a reset and receives no further event
+    /// until then.
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         let _ = session;
         Ok(())
     }
 
-    /// There may be chains in the queue with this number.
+    /// The queue may have available chains.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault>;
 
-    /// A descriptor that it [watches](Session::watch) is ready, or was a moment ago: it reads without blocking.
+    /// A [watched](Session::watch) file descriptor is or recently was ready, so reads must be non-blocking.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         let _ = (token, session);
         Ok(())
     }
 
-    /// The driver has written its configuration space.
+    /// The driver has written to the configuration space.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
     fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
         let _ = session;
         Ok(())
     }
 
-    /// Changes the device while its machine exists, as a user's command asks: `fields` is an object such as `{"link": "down"}`
-    /// with the fields that a running device can change. `session` is `None` while no driver uses the device, and while the
-    /// machine is paused; what the driver must be told of the change is then told by [`start`](Self::start). The change lasts
-    /// until the monitor ends, resets of the guest included.
+    /// Changes the device at run time on a user's command. `fields` is an object such as `{"link": "down"}`
+    /// with the changeable fields. `session` is `None` while no driver uses the device and while the machine
+    /// is paused; [`start`](Self::start) then notifies the driver of the change. The change lasts until the
+    /// monitor exits, across guest resets.
     ///
     /// # Errors
-    /// A field is unknown or its value can't be used, and nothing has changed; or the host refuses.
+    /// A field is unknown or its value is invalid, and nothing has changed; or the host refuses.
     fn update(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
         let _ = (fields, session);
-        Err(DeviceError::config("", "nothing of this device can be changed while its machine exists"))
+        Err(DeviceError::config("", "this device has no field that can be changed at run time"))
     }
 
-    /// The device's state for its user, such as `{"link": "up"}`.
+    /// The device's state for the user, such as `{"link": "up"}`.
     fn report(&mut self) -> Map<String, Value> {
         Map::new()
     }
 
-    /// The driver resets the device, or the machine stops it. When this returns, every chain that the device kept has been
-    /// given back, and nothing of it touches guest memory any more.
+    /// Called when the driver resets the device or the machine stops it. On return, all chains that the
+    /// device kept have been completed, and it no longer accesses guest memory.
     fn stop(&mut self, session: &mut Session) {
         let _ = session;
     }
 
-    /// The driver has reset the device, which is stopped: what it knew of that driver is over. After a stop by the machine alone
-    /// it goes on.
+    /// Called after the driver has reset the device, which is stopped: drops all state that belongs to that
+    /// driver. A stop by the machine alone is followed by a resume instead.
     fn reset(&mut self) {}
 
-    /// Its machine has ended, and the device, idle, goes on in another one: it keeps what it opened, such as a disk with what
-    /// was written to it, a lock or a socket's name, and is otherwise as after it was opened. What a driver's reset does is in
-    /// [`start`](Self::start) and [`stop`](Self::stop) already.
+    /// The machine has ended, and the idle device is reused in another one. It keeps what it opened, such as
+    /// a disk with its data, a lock or a socket, and is otherwise as newly opened. [`start`](Self::start) and
+    /// [`stop`](Self::stop) already cover what a driver's reset does.
     fn power_cycle(&mut self) {}
 }
 
-/// Something that no two devices of a machine may have, such as the address of a network card.
+/// A resource that only one device of a machine may have, such as a network card's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The field of the config that gives it another, such as `mac` or `forward[1]`.
+    /// The config field that selects another, such as `mac` or `forward[1]`.
     pub field: String,
-    /// What it is, for the message: `address`.
+    /// The resource's name in messages, such as `address`.
     pub what: &'static str,
-    /// Which, as a config would say it.
+    /// The resource's value, in the config's notation.
     pub value: String,
-    /// The value that this one is a part of: whoever has that has this, too.
+    /// A larger resource that includes this one: a claim of that value excludes this claim.
     pub part_of: Option<String>,
 }
 
 impl Claim {
-    /// Of a value that is part of no other.
+    /// A claim of a value that isn't part of another.
     pub fn new(field: impl Into<String>, what: &'static str, value: impl Into<String>) -> Self {
         Self { field: field.into(), what, value: value.into(), part_of: None }
     }
 
-    /// Whether only one of the two can be had.
+    /// Whether the two claims exclude each other.
     pub fn excludes(&self, other: &Claim) -> bool {
         let is_part = |one: &Claim, other: &Claim| one.part_of.as_ref() == Some(&other.value);
         let is_same = self.value == other.value || is_part(self, other) || is_part(other, self);
@@ -152,15 +165,15 @@ impl Claim {
 pub struct Mapping {
     /// The file.
     pub file: File,
-    /// Its length in bytes, whole pages.
+    /// Length in bytes, whole pages.
     pub len: u64,
-    /// Whether the guest can only read it.
+    /// Whether the guest has read-only access.
     pub read_only: bool,
 }
 
-/// What a running device works with.
+/// What a running device works with: queues, features, guest memory, interrupts and log.
 pub struct Session {
-    /// Those that the driver set up.
+    /// `None` for a queue that the driver didn't set up, or that is lent.
     pub(crate) queues: Vec<Option<Queue>>,
     pub(crate) features: u64,
     pub(crate) ram: GuestRam,
@@ -170,19 +183,19 @@ pub struct Session {
     pub(crate) epoll: Arc<Epoll>,
 }
 
-/// Tokens of a device are above this bit in the epoll of its thread, those of its queues below.
+/// In the thread's epoll, tokens of the device have this bit set; smaller tokens are queue indices.
 pub(crate) const DEVICE_TOKEN: u64 = 1 << 32;
 
 impl Session {
-    /// The queue with this number, if the driver set it up.
+    /// The queue `index`, if the driver set it up.
     pub fn queue(&mut self, index: usize) -> Option<&mut Queue> {
         self.queues.get_mut(index)?.as_mut()
     }
 
-    /// [`Queue::drain`] of the queue with this number; nothing, if the driver didn't set it up.
+    /// [`Queue::drain`] on the queue `index`; does nothing if the driver didn't set it up.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Queue::drain`].
     pub fn drain(
         &mut self,
         index: usize,
@@ -191,8 +204,8 @@ impl Session {
         self.queue(index).map_or(Ok(()), |queue| queue.drain(each))
     }
 
-    /// Takes a queue away for somebody else to serve: its kicks aren't listened to any more, and for the device there is no such
-    /// queue until [`give_back`](Self::give_back). `None` if the driver didn't set it up.
+    /// Lends a queue to another server: its notifications are no longer watched, and the device doesn't have
+    /// the queue until [`give_back`](Self::give_back). `None` if the driver didn't set it up.
     pub(crate) fn lend(&mut self, index: usize) -> Option<Queue> {
         let queue = self.queues.get_mut(index)?.take()?;
         // At the start it isn't watched yet.
@@ -200,23 +213,23 @@ impl Session {
         Some(queue)
     }
 
-    /// Has a lent queue again, whose kicks still aren't listened to, before the stop ends.
+    /// Returns a lent queue before the stop ends. Its notifications stay unwatched.
     pub(crate) fn give_back(&mut self, queue: Queue) {
         let index = queue.index();
         self.queues[index] = Some(queue);
     }
 
-    /// How many queues the device has, set up or not.
+    /// Number of the device's queues, whether set up or not.
     pub fn queue_count(&self) -> usize {
         self.queues.len()
     }
 
-    /// Whether the driver took the feature with this bit.
+    /// Whether the driver accepted the feature with this bit number.
     pub fn has_feature(&self, bit: u32) -> bool {
         self.features & (1 << bit) != 0
     }
 
-    /// What the driver took, as bits; those of the rings too.
+    /// The negotiated features as bits, including those of the rings.
     pub fn features(&self) -> u64 {
         self.features
     }
@@ -226,46 +239,45 @@ impl Session {
         &self.ram
     }
 
-    /// What the device counts.
+    /// The device's counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Says something to whoever runs the machine, who sees it in the log behind the device's name: a line, and seldom. What
-    /// a guest can bring about without end the device says a bounded number of times; the log takes a bounded number of
-    /// each device.
+    /// Queues one log line, prefixed with the device id. If a guest can trigger the message without limit,
+    /// the device must limit it; the log accepts a bounded number of messages per device.
     pub fn tell(&self, text: impl Into<String>) {
         self.notices.push(text.into());
     }
 
-    /// Tells the driver that the configuration space has changed.
+    /// Notifies the driver that the configuration space has changed.
     pub fn config_changed(&self) {
         self.counters.interrupts.add(1);
         self.interrupt.config();
     }
 
-    /// Has [`VirtioDevice::event`] called with `token` whenever `fd` can be read (level-triggered), until the device stops
-    /// watching; it must before it closes the descriptor.
+    /// Calls [`VirtioDevice::event`] with `token` whenever `fd` is readable (level-triggered). The device
+    /// must [`unwatch`](Self::unwatch) the descriptor before it closes it.
     ///
     /// # Errors
-    /// What can't be waited for, such as a regular file.
+    /// `fd` doesn't support epoll, such as a regular file.
     pub fn watch(&self, fd: &impl AsRawFd, token: u32) -> io::Result<()> {
         self.watch_for(fd, token, EventSet::IN)
     }
 
-    /// [`watch`](Self::watch) for other events.
+    /// [`watch`](Self::watch) for the given events.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`watch`](Self::watch).
     pub fn watch_for(&self, fd: &impl AsRawFd, token: u32, events: EventSet) -> io::Result<()> {
         let event = EpollEvent::new(events, DEVICE_TOKEN | u64::from(token));
         self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
     }
 
-    /// Watches no more.
+    /// Stops watching `fd`.
     ///
     /// # Errors
-    /// It wasn't watched.
+    /// `fd` isn't watched.
     pub fn unwatch(&self, fd: &impl AsRawFd) -> io::Result<()> {
         self.epoll.ctl(ControlOperation::Delete, fd.as_raw_fd(), EpollEvent::default())
     }

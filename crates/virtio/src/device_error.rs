@@ -1,27 +1,27 @@
-//! Why a device can't be what its user asks for.
+//! Errors of opening or changing a device.
 
 use std::error::Error;
 use std::fmt;
 
 use vmm_config::FieldError;
 
-/// Why a device can't be opened as its config says, or changed as a request asks.
+/// Why a device can't be opened as configured, or changed as requested.
 #[derive(Debug)]
 pub struct DeviceError {
-    /// The field with the unusable value, such as `path`; empty for the device as a whole.
+    /// The offending field, such as `path`; empty for the device as a whole.
     pub field: String,
-    /// Who can mend it.
+    /// Who can fix it.
     pub blame: DeviceBlame,
-    /// What is wrong, and what to change.
+    /// What is wrong and what to change.
     pub source: Box<dyn Error + Send + Sync>,
 }
 
-/// Who can mend a [`DeviceError`].
+/// Who can fix a [`DeviceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceBlame {
-    /// Whoever wrote the config or the request.
+    /// The author of the config or request.
     Config,
-    /// Whoever administers the host.
+    /// The administrator of the host.
     Host,
 }
 
@@ -31,13 +31,13 @@ impl DeviceError {
         Self { field: field.to_owned(), blame: DeviceBlame::Config, source: source.into() }
     }
 
-    /// The host lacks something.
+    /// The host lacks something that `field` needs.
     pub fn host(field: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { field: field.to_owned(), blame: DeviceBlame::Host, source: source.into() }
     }
 }
 
-/// As it stands behind the name of the device's place in the config, such as `devices[1]`.
+/// To be printed after the device's position in the config, such as `devices[1]`.
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, source, .. } = self;

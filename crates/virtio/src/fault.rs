@@ -1,80 +1,80 @@
-//! What a driver can do wrong.
+//! Violations of the specification by a driver.
 
-/// A driver's fault against the specification. The device stops and says DEVICE_NEEDS_RESET; the monitor lives.
+/// Why a device set DEVICE_NEEDS_RESET and stopped: usually a violation of the specification by its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// More chains are available than the queue has descriptors (virtio 1.2 §2.7.13.3).
     #[error("the available ring's index jumped by more than the queue's size")]
     AvailableIndex,
-    /// A chain is made available that the device still has (virtio 1.2 §2.7.13.1).
-    #[error("chain {head} is made available while the device has it")]
+    /// A chain is made available while the device still owns it (virtio 1.2 §2.7.13.1).
+    #[error("chain {head} was made available while the device owns it")]
     InUse {
-        /// The head.
+        /// Index of its first descriptor.
         head: u16,
     },
-    /// The head of a chain, or a `next`, isn't in the table.
-    #[error("descriptor {index} of a table of {count}")]
+    /// The head of a chain or a `next` is outside the table.
+    #[error("descriptor index {index} in a table of {count}")]
     DescriptorIndex {
-        /// What was named.
+        /// The index.
         index: u32,
-        /// How many there are.
+        /// Number of descriptors in the table.
         count: u32,
     },
-    /// A chain is longer than the queue, as one with a loop is.
+    /// A chain is longer than the queue, perhaps because it has a loop.
     #[error("a chain is longer than the queue's {size} descriptors")]
     ChainTooLong {
         /// The queue's size.
         size: u16,
     },
-    /// A descriptor, or what it names, isn't RAM.
-    #[error("a descriptor names {len} bytes at {gpa:#x}, which isn't all memory")]
+    /// A descriptor or its buffer isn't entirely in RAM.
+    #[error("a descriptor or its buffer isn't in memory ({len} bytes at {gpa:#x})")]
     Unmapped {
         /// Guest-physical address.
         gpa: u64,
-        /// In bytes.
+        /// Length in bytes.
         len: u32,
     },
-    /// What the device reads stands behind what it writes (virtio 1.2 §2.7.4.2).
-    #[error("a readable descriptor stands behind a writable one")]
+    /// A readable descriptor follows a writable one (virtio 1.2 §2.7.4.2).
+    #[error("a readable descriptor follows a writable one")]
     ReadableBehindWritable,
     /// An indirect descriptor without VIRTIO_F_INDIRECT_DESC.
-    #[error("an indirect descriptor, which wasn't negotiated")]
+    #[error("an indirect descriptor without VIRTIO_F_INDIRECT_DESC")]
     IndirectNotNegotiated,
     /// An indirect descriptor inside an indirect table, or with a `next`.
-    #[error("an indirect descriptor where none may be")]
+    #[error("an indirect descriptor in an indirect table, or with NEXT set")]
     IndirectMisplaced,
-    /// The length of an indirect table.
-    #[error("an indirect table of {len} bytes")]
+    /// The length of an indirect table isn't a positive multiple of 16.
+    #[error("an indirect table has {len} bytes, not a positive multiple of 16")]
     IndirectLength {
-        /// In bytes.
+        /// Length in bytes.
         len: u32,
     },
-    /// A chain lacks bytes that its device needs.
-    #[error("a chain has {len} bytes where {needed} are needed")]
+    /// A chain is shorter than its device needs.
+    #[error("a chain has {len} bytes, but {needed} are needed")]
     TooShort {
-        /// What it has.
+        /// Length in bytes.
         len: u64,
-        /// What the device needs.
+        /// Minimum length in bytes.
         needed: u64,
     },
-    /// A ring isn't in RAM, or isn't aligned.
-    #[error("queue {queue}: its rings aren't in memory, or aren't aligned")]
+    /// A ring isn't in RAM or is misaligned.
+    #[error("queue {queue}: its rings aren't in memory or are misaligned")]
     Rings {
-        /// The queue.
+        /// Index of the queue.
         queue: usize,
     },
-    /// Nothing that a driver did: the device's thread has ended, which is a defect of the monitor.
-    #[error("not the driver: the device's own thread has panicked")]
+    /// Not the driver's fault: the device's thread has panicked, which is a bug in the monitor.
+    #[error("the device's thread has panicked, which is a bug in the monitor")]
     Panicked,
-    /// Nothing that a driver did: the host's kernel doesn't serve the queues (vhost).
-    #[error("not the driver: the kernel refuses {call}: {}", std::io::Error::from_raw_os_error(*errno))]
+    /// Not the driver's fault: the host's kernel refuses to serve the queues (vhost).
+    #[error("the host's kernel refused {call}: {}", std::io::Error::from_raw_os_error(*errno))]
     Refused {
-        /// The call.
+        /// Name of the system call or ioctl.
         call: &'static str,
-        /// Why.
+        /// The error number.
         errno: i32,
     },
-    /// What a request says makes no sense to its device.
+    /// A request is invalid for its device.
     #[error("{0}")]
     Request(&'static str),
 }

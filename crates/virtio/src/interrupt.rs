@@ -1,13 +1,13 @@
-//! How a device calls its driver.
+//! Interrupts to the driver.
 
-/// The wires from a device to its driver, as its transport has them.
+/// Interrupts from a device to its driver, as implemented by the transport.
 pub trait Interrupt: Send + Sync {
-    /// Chains of the queue with this number were used.
+    /// Chains of queue `index` were used.
     fn queue(&self, index: usize);
 
     /// The configuration space, or DEVICE_NEEDS_RESET, has changed.
     fn config(&self);
 
-    /// The device was reset: what the driver hasn't seen is void.
+    /// The device was reset: pending interrupts are dropped.
     fn reset(&self);
 }

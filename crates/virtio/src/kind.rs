@@ -1,4 +1,4 @@
-//! A kind of device: what a config says of it, and how it comes to be.
+//! Device kinds: name, config and constructor.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,45 +9,45 @@ use serde_json::Value;
 
 use crate::{Claim, DeviceError, VirtioDevice};
 
-/// What is static of a device. All that the rest of the workspace knows of it follows from this: its name in the config and
-/// in messages, its thread, its counters, its place in ACPI.
+/// The static properties of a device. The rest of the workspace derives everything from them: the device's
+/// name in the config and in messages, its thread, its counters, its ACPI entry.
 pub trait Kind: VirtioDevice + Sized + 'static {
-    /// What `type` says in the config.
+    /// Value of `type` in the config.
     const NAME: &'static str;
-    /// Its number (virtio 1.2 §5).
+    /// Virtio device id (virtio 1.2 §5).
     const ID: u32;
-    /// Its fields in the config, beside `type` and `id`. It refuses unknown ones.
+    /// The config's fields besides `type` and `id`. Unknown fields must be rejected.
     type Config: DeserializeOwned + JsonSchema;
 
-    /// What the config alone says that no other device of the machine may have: found out before anything is opened, where the
-    /// host would refuse the second one for a reason of its own.
+    /// Exclusive resources that the config alone determines. They are checked before any device is opened,
+    /// because the host would reject the second one with a less helpful error.
     fn config_claims(_config: &Self::Config) -> Vec<Claim> {
         Vec::new()
     }
 
-    /// Opens what the config names.
+    /// Opens the resources that the config names.
     ///
     /// # Errors
-    /// The config names what isn't there or can't be used.
+    /// A resource in the config doesn't exist or can't be used.
     fn open(config: Self::Config, setting: &Setting<'_>) -> Result<Self, DeviceError>;
 }
 
-/// What a device may know of the machine that it is opened for.
+/// What a device may know of the machine for which it is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
-    /// Where relative paths of the config start.
+    /// Base directory of relative paths in the config.
     pub directory: &'a Path,
-    /// How many vCPUs there are.
+    /// Number of vCPUs.
     pub vcpus: u32,
     /// The device's id.
     pub id: &'a str,
-    /// Only the machine's plan is wanted: no guest will run, and the host stays as it is. What the config names must be usable
-    /// all the same.
+    /// Only the machine's plan is requested: no guest will run, and the host must not change. The resources
+    /// in the config must be usable all the same.
     pub plan_only: bool,
 }
 
 impl Setting<'_> {
-    /// A path of the config, as seen from the current directory.
+    /// Resolves a path in the config.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.directory.join(path)
     }
@@ -55,7 +55,7 @@ impl Setting<'_> {
 
 type Open = fn(Value, &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError>;
 
-/// A kind, as a line of a table of kinds.
+/// A device kind as a row in a table.
 #[derive(Clone, Copy)]
 pub struct KindEntry {
     /// [`Kind::NAME`].
@@ -69,7 +69,7 @@ pub struct KindEntry {
 }
 
 impl KindEntry {
-    /// The line of `K`.
+    /// The row for `K`.
     pub const fn of<K: Kind>() -> Self {
         Self {
             name: K::NAME,
@@ -80,15 +80,16 @@ impl KindEntry {
         }
     }
 
-    /// What these fields claim for their device; nothing, if they can't be read, which [`open`](Self::open) will say.
+    /// The claims of a device with these fields; empty if they are invalid, which [`open`](Self::open) will
+    /// report.
     pub fn claims(&self, fields: &Value) -> Vec<Claim> {
         (self.claims)(fields)
     }
 
-    /// Reads the device's fields and opens what they name.
+    /// Parses the device's fields and opens the device.
     ///
     /// # Errors
-    /// A field is unknown, missing or wrong, or what it names can't be used.
+    /// A field is unknown, missing or invalid, or a resource that it names can't be used.
     pub fn open(&self, fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioDevice>, DeviceError> {
         (self.open)(fields, setting)
     }

@@ -1,13 +1,14 @@
-//! virtio 1.2 for monitors: a device is written without knowing its transport, its thread or its machine.
+//! virtio 1.2 device model: devices are written independently of transport, thread and machine.
 //!
-//! - [`VirtioDevice`] is what a device does: it takes chains from its queues. [`Kind`] is what is static of it, and an
-//!   [`KindEntry`] makes it a line in a table of devices.
-//! - [`Queue::drain`] is the ritual around a queue, written once: who may ring when, and which chains are sound.
-//! - [`Chain`] and [`Buffers`] are a driver's bytes. Nobody has a Rust reference to guest memory.
-//! - [`Control`] is a device's state machine towards its driver, and owns the thread `vq-<id>` that the device lives on;
-//!   [`MmioTransport`] shows it as registers.
-//! - [`VhostNet`] and [`VhostVsock`] are the host's kernel, which serves a device's queues itself.
-//! - [`port()`] is the line between a console device and whoever shows it to the host.
+//! - [`VirtioDevice`] is the device: it processes descriptor chains from its queues. [`Kind`] holds its
+//!   static properties, and a [`KindEntry`] makes it a row in a table of device kinds.
+//! - [`Queue::drain`] is the queue-processing loop, written once: notification suppression and validation of
+//!   chains.
+//! - [`Chain`] and [`Buffers`] are the driver's bytes. No Rust reference to guest memory exists.
+//! - [`Control`] is the device's state machine towards the driver, and owns the device's thread, `vq-<id>`.
+//!   [`MmioTransport`] exposes it as registers.
+//! - [`VhostNet`] and [`VhostVsock`] are queues that the host's kernel serves.
+//! - [`port()`] connects a console device and its host backend.
 //!
 //! ```text
 //!  vCPU --registers--> MmioTransport --> Control --commands--> vq-<id>: VirtioDevice + Session (queues)
@@ -15,12 +16,12 @@
 //!  vCPU <-interrupt, an eventfd that KVM reads--------------------+
 //! ```
 //!
-//! A driver that breaks the rules gets DEVICE_NEEDS_RESET, and its monitor lives.
+//! If a driver violates the specification, its device sets DEVICE_NEEDS_RESET; the monitor keeps running.
 //!
 //! ```
 //! use vmm_virtio::{Fault, Session, Step, VirtioDevice};
 //!
-//! /// Fills whatever it is given with sevens.
+//! /// Fills every buffer with sevens.
 //! struct Sevens;
 //!
 //! impl VirtioDevice for Sevens {
@@ -78,7 +79,7 @@ pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
-/// The slices in which [`Buffers`] gives guest memory, and what they read and write.
+/// The volatile slices of guest memory that [`Buffers`] yields, and the traits to read and write them.
 pub use vmm_memory::vm_memory;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The MMIO transport (virtio 1.2 §4.2): a device's control side as registers in memory.
+//! The MMIO transport (virtio 1.2 §4.2): the device's control side as memory-mapped registers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,27 +9,27 @@ use crate::Interrupt;
 use crate::VirtioDevice;
 use crate::control::{Control, Half, Parts, QueueField};
 
-/// Bytes of registers and configuration space.
+/// Length of registers and configuration space in bytes.
 pub const MMIO_LEN: u64 = 0x1000;
-/// Where the driver's notifications are written, a queue's number as 32 bits (QueueNotify).
+/// Offset of QueueNotify, where the driver writes the queue's index as 32 bits.
 pub const MMIO_NOTIFY: u64 = 0x50;
 
 /// MagicValue: "virt".
 const MAGIC: u32 = 0x7472_6976;
-/// Version: not the legacy one.
+/// Version: non-legacy.
 const VERSION: u32 = 2;
-/// VendorID. Nothing is registered for anybody; Linux only prints it.
+/// VendorID. There is no registry; Linux only prints it.
 const VENDOR: u32 = u32::from_le_bytes(*b"vmm0");
 /// InterruptStatus: chains were used.
 const USED_BUFFER: u32 = 1;
 /// InterruptStatus: the configuration has changed.
 const CONFIGURATION_CHANGE: u32 = 2;
-/// Where the configuration space starts.
+/// Offset of the configuration space.
 const CONFIG: u64 = 0x100;
-/// SHMLen and SHMBase of a region that isn't there.
+/// SHMLen and SHMBase of a non-existent shared memory region.
 const NO_REGION: u32 = !0;
 
-/// A virtio device at MMIO addresses.
+/// A virtio device with memory-mapped registers.
 #[derive(Debug)]
 pub struct MmioTransport {
     control: Control,
@@ -39,7 +39,7 @@ pub struct MmioTransport {
     queue_sel: AtomicU32,
 }
 
-/// InterruptStatus, and the line.
+/// InterruptStatus and the interrupt line.
 #[derive(Debug)]
 struct MmioInterrupt {
     status: AtomicU32,
@@ -49,7 +49,7 @@ struct MmioInterrupt {
 impl MmioInterrupt {
     fn raise(&self, bit: u32) {
         self.status.fetch_or(bit, Ordering::SeqCst);
-        // It can only fail with 2^64 - 2 edges that nobody has seen.
+        // It fails only if 2^64 - 2 edges are pending.
         let _ = self.line.trigger();
     }
 }
@@ -69,7 +69,7 @@ impl Interrupt for MmioInterrupt {
 }
 
 impl MmioTransport {
-    /// Gives `device` its thread and its registers; it raises `line`.
+    /// Starts the thread of `device`, which raises `line`.
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
@@ -85,7 +85,7 @@ impl MmioTransport {
         self.control.into_device()
     }
 
-    /// What the registers control.
+    /// The device's control side.
     pub fn control(&self) -> &Control {
         &self.control
     }
@@ -143,7 +143,7 @@ impl MmioTransport {
     }
 }
 
-/// The selectors: the driver has a lock of its own around them.
+/// Selectors. The driver serialises its accesses with a lock of its own.
 fn load(register: &AtomicU32) -> u32 {
     register.load(Ordering::SeqCst)
 }
@@ -153,7 +153,7 @@ fn store(register: &AtomicU32, value: u32) {
 }
 
 impl BusDevice for MmioTransport {
-    /// Registers are read as 32 bits at their own address (virtio 1.2 §4.2.2.2), the configuration space in any way.
+    /// Registers are read as aligned 32 bits (virtio 1.2 §4.2.2.2), the configuration space with any width.
     fn read(&self, offset: u64, data: &mut [u8]) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
             return self.control.config().read(offset, data);

@@ -1,28 +1,28 @@
-//! What a device wants said in the log.
+//! Log messages of a device.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Texts that wait at most: in one burst a network card names 256 destinations that it refused. A guest that makes its device
-/// say more than this, before somebody takes them, says it for nobody.
+/// Maximum number of queued messages. In one burst a network card reports 256 refused destinations. Messages
+/// beyond the limit are dropped and counted.
 const WAITING: usize = 512;
 
-/// What a device said since somebody asked last.
+/// Messages of a device since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Notices {
-    /// In their order, at most 512.
+    /// In order, at most 512.
     pub texts: Vec<String>,
-    /// How many more there were, which nobody kept.
+    /// Number of messages dropped since then.
     pub lost: u64,
 }
 
-/// The way from a device's thread to who logs.
+/// Queue from a device's thread to the logging thread.
 #[derive(Debug)]
 pub(crate) struct NoticeQueue {
     waiting: Mutex<(VecDeque<String>, u64)>,
-    /// Written when there is something.
+    /// Written when messages are available.
     news: Arc<EventFd>,
 }
 
@@ -39,7 +39,7 @@ impl NoticeQueue {
         }
         waiting.0.push_back(text);
         drop(waiting);
-        // Non-blocking; at its counter's end it can be read anyway.
+        // Non-blocking; if the counter is at its maximum the eventfd is readable anyway.
         let _ = self.news.write(1);
     }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_beyond_the_queue_are_counted_and_those_behind_are_kept_again() {
+    fn notices_beyond_the_queue_are_counted_and_later_ones_are_kept_again() {
         let queue = queue();
         (0..518).for_each(|number| queue.push(number.to_string()));
         let taken = queue.take();

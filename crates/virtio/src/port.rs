@@ -1,4 +1,4 @@
-//! Where a console device and the host's side of it meet.
+//! Connects a console device and its host backend.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ mod input;
 use bell::bell;
 use input::Input;
 
-/// What the user wants at the host's end of a line. It prints as the program's `--serial` is written.
+/// Where the user wants a console on the host. Displayed in the notation of `--serial`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostEnd {
     /// Standard input and output of the monitor.
     Stdio,
     /// A new pseudo-terminal.
     Pty,
-    /// Nothing: output is dropped, and there is no input.
+    /// Nowhere: output is dropped, and there is no input.
     None,
-    /// A file for the output; no input.
+    /// A file for output; no input.
     File(PathBuf),
-    /// A unix socket that clients connect to.
+    /// A Unix socket to which clients connect.
     Socket(PathBuf),
 }
 
@@ -43,24 +43,25 @@ impl fmt::Display for HostEnd {
     }
 }
 
-/// How large a terminal is, in characters. Zeros where nobody knows.
+/// Size of a terminal in characters; 0 if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TerminalSize {
-    /// Characters of a line.
+    /// Characters per line.
     pub columns: u16,
-    /// Lines.
+    /// Number of lines.
     pub rows: u16,
 }
 
-/// A line between a device, on its thread, and whoever shows it to the host, on another. Each has its half.
+/// Creates a bidirectional byte pipe between a device and its host backend, which run on different threads.
 ///
 /// ```text
 ///   guest --chain--> DevicePort::push --64 KiB--> HostPort::take --> terminal, file, pty or socket
 ///   guest <--chain-- DevicePort::take <--4 KiB--- HostPort::send <--
 /// ```
 ///
-/// Both ways are bounded, and nothing is lost while somebody reads: who finds no room is told by an eventfd when there is.
-/// Input is taken only while the driver has given room for it. While nobody reads the output, the newest 64 KiB are kept.
+/// Both directions are bounded, and nothing is lost while a reader is attached: a side that finds no room is
+/// woken by an eventfd when there is. Input is accepted only while the driver has provided buffers. Without a
+/// reader, the newest 64 KiB of output are kept.
 ///
 /// # Errors
 /// The host is out of descriptors.
@@ -78,14 +79,14 @@ pub fn port(end: HostEnd) -> io::Result<(DevicePort, HostPort)> {
     Ok((DevicePort(Arc::clone(&shared)), HostPort { shared, end }))
 }
 
-/// Columns and rows, two bytes each, as the configuration of a console has them (virtio 1.2 §5.3.4).
+/// Columns and rows, two bytes each, as in the configuration of a console (virtio 1.2 §5.3.4).
 type SizeBytes = [u8; 4];
 
 #[derive(Debug)]
 struct Shared {
     output: Output,
     input: Input,
-    /// Readable when the device should look: input, room, another size.
+    /// Readable when the device should check for input, room or a new size.
     bell: EventFd,
     size: ConfigSpace,
     is_resized: AtomicBool,
@@ -93,7 +94,7 @@ struct Shared {
 
 impl Shared {
     fn ring(&self) {
-        // Can't be full: the counter would have to reach 2^64 - 1.
+        // It can't block: the counter would have to reach 2^64 - 1.
         let _ = self.bell.write(1);
     }
 
@@ -105,54 +106,58 @@ impl Shared {
     }
 }
 
-/// The device's half. Its methods are for the device's thread.
+/// The device's end, used on the device's thread.
 #[derive(Debug)]
 pub struct DevicePort(Arc<Shared>);
 
 impl DevicePort {
-    /// Readable when there may be input, room or another size. [`answer`](Self::answer) comes first, then a look at each.
+    /// Readable when there may be input, room or a new size. Call [`answer`](Self::answer) first, then check
+    /// each.
     pub fn bell(&self) -> &EventFd {
         &self.0.bell
     }
 
-    /// Takes note of the bell.
+    /// Clears the bell.
     pub fn answer(&self) {
-        // Non-blocking; how often it rang doesn't matter.
+        // Non-blocking; the count doesn't matter.
         let _ = self.0.bell.read();
     }
 
-    /// Has the bell ring, so that the device goes on when its other descriptors had their turn.
+    /// Makes the bell readable, so that the device continues after its other events.
     pub fn ring(&self) {
         self.0.ring();
     }
 
-    /// Room for the first of `len` bytes, which [`push`](Self::push) will take. All of them if they fit at once, else at
-    /// least 32 KiB of more than 64 KiB, else 0, and the bell tells when it's worth another try.
+    /// Reserves room for the first of `len` bytes. Returns `len` if it fits; otherwise at least 32 KiB if
+    /// `len` exceeds 64 KiB and they are free; otherwise 0, and the bell becomes readable when a retry is
+    /// worthwhile.
     pub fn reserve(&self, len: u64) -> usize {
         self.0.output.reserve(len)
     }
 
-    /// Gives the host bytes for which room is reserved.
+    /// Sends bytes to the host, for which room must be reserved.
     pub fn push(&self, bytes: &[u8]) {
         self.0.output.push(bytes);
     }
 
-    /// Whether the guest has given output that isn't pushed yet, so that who waits for the last of it goes on waiting.
+    /// Whether the guest has output that hasn't been pushed yet, so that [`HostPort::is_drained`] is false
+    /// until it is.
     pub fn set_backlog(&self, has_backlog: bool) {
         self.0.output.set_backlog(has_backlog);
     }
 
-    /// Moves the oldest input into `into`, and returns how many bytes that were.
+    /// Moves the oldest input into `into` and returns the number of bytes.
     pub fn take(&self, into: &mut [u8]) -> usize {
         self.0.input.take(into)
     }
 
-    /// Whether the driver has given room for input, so that the host shall read some.
+    /// Whether the driver has provided buffers for input.
     pub fn set_wanted(&self, is_wanted: bool) {
         self.0.input.set_wanted(is_wanted);
     }
 
-    /// The terminal's size as a configuration space: columns and rows, 16 bits each, which the host's side changes.
+    /// The terminal's size as a configuration space: columns and rows, 16 bits each. The host's end updates
+    /// it.
     pub fn size_space(&self) -> &ConfigSpace {
         &self.0.size
     }
@@ -165,18 +170,18 @@ impl DevicePort {
         TerminalSize { columns: u16::from_le_bytes([c0, c1]), rows: u16::from_le_bytes([r0, r1]) }
     }
 
-    /// Sets the size as [`HostPort::resize`] does.
+    /// Sets the size, as [`HostPort::resize`] does.
     pub fn resize(&self, size: TerminalSize) {
         self.0.resize(size);
     }
 
-    /// Whether it has changed since the last call.
+    /// Whether the size has changed since the last call.
     pub fn take_resized(&self) -> bool {
         self.0.is_resized.swap(false, Ordering::AcqRel)
     }
 }
 
-/// The host's half.
+/// The host's end.
 #[derive(Debug)]
 pub struct HostPort {
     shared: Arc<Shared>,
@@ -184,18 +189,18 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// What the user wants there.
+    /// Where the user wants the console.
     pub fn end(&self) -> &HostEnd {
         &self.end
     }
 
-    /// Readable when output has come, or none will come of what there was. Read it, then [`take`](Self::take) until nothing
-    /// comes.
+    /// Readable when output has arrived, or when the guest's backlog is gone. Read it, then call
+    /// [`take`](Self::take) until it returns 0.
     pub fn output_ready(&self) -> &EventFd {
         self.shared.output.ready()
     }
 
-    /// Moves the oldest output into `into`, and returns how many bytes that were.
+    /// Moves the oldest output into `into` and returns the number of bytes.
     pub fn take(&self, into: &mut [u8]) -> usize {
         let taken = self.shared.output.take(into);
         if taken.wake {
@@ -204,42 +209,42 @@ impl HostPort {
         taken.len
     }
 
-    /// Somebody reads from now on: the guest waits instead of losing something.
+    /// A reader is attached: when the buffer is full, the guest waits and no output is lost.
     pub fn reader_came(&self) {
         // Nobody who waits is to be woken: there is no more room than before.
         let _ = self.shared.output.set_overflow(Overflow::Hold);
     }
 
-    /// Nobody reads: the guest goes on, and the newest 64 KiB are kept.
+    /// No reader is attached: the guest doesn't wait, and only the newest 64 KiB are kept.
     pub fn reader_left(&self) {
         if self.shared.output.set_overflow(Overflow::DropOldest) {
             self.shared.ring();
         }
     }
 
-    /// Whether all that the guest wrote has been taken.
+    /// Whether all of the guest's output has been taken.
     pub fn is_drained(&self) -> bool {
         self.shared.output.is_drained()
     }
 
-    /// Bytes of output that nobody will ever see.
+    /// Bytes of output that were dropped.
     pub fn lost(&self) -> u64 {
         self.shared.output.lost()
     }
 
-    /// Says something about the guest, between what it says; as much as there is room for.
+    /// Inserts a message from the monitor into the output, as far as it fits.
     pub fn say(&self, text: &[u8]) {
         self.shared.output.push_what_fits(text);
     }
 
-    /// Bytes that [`send`](Self::send) would take now. If 0, [`wants_input`](Self::wants_input) tells when it's worth
-    /// another look.
+    /// Number of bytes that [`send`](Self::send) would accept now. If it is 0,
+    /// [`wants_input`](Self::wants_input) becomes readable when there is room.
     pub fn room(&self) -> usize {
         self.shared.input.room()
     }
 
-    /// Types `bytes` at the guest and returns how many were taken. If not all, [`wants_input`](Self::wants_input) tells when
-    /// to go on.
+    /// Sends input to the guest and returns how many bytes were accepted. If not all,
+    /// [`wants_input`](Self::wants_input) becomes readable when there is room.
     pub fn send(&self, bytes: &[u8]) -> usize {
         let (len, is_first) = self.shared.input.send(bytes);
         if is_first {
@@ -253,7 +258,7 @@ impl HostPort {
         self.shared.input.wanted()
     }
 
-    /// The terminal has another size now.
+    /// Sets the terminal's size.
     pub fn resize(&self, size: TerminalSize) {
         self.shared.resize(size);
     }
@@ -267,13 +272,13 @@ mod tests {
         port(HostEnd::None).unwrap()
     }
 
-    /// What the bell said since the last look.
+    /// Whether the bell was readable; clears it.
     fn rang(device: &DevicePort) -> bool {
         device.bell().read().is_ok()
     }
 
     #[test]
-    fn size_is_what_the_driver_reads_and_rings() {
+    fn size_is_what_the_driver_reads_and_wakes_the_device() {
         let (device, host) = pair();
         assert_eq!(device.size(), TerminalSize::default());
         host.resize(TerminalSize { columns: 132, rows: 300 });
@@ -285,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn input_rings_when_it_is_the_first() {
+    fn first_input_wakes_the_device() {
         let (device, host) = pair();
         device.set_wanted(true);
         assert_eq!(host.send(b"ab"), 2);
@@ -298,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_makes_room_rings_for_a_device_that_waits() {
+    fn reader_that_makes_room_wakes_a_waiting_device() {
         let (device, host) = pair();
         host.reader_came();
         assert_eq!(device.reserve(64 << 10), 64 << 10);
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_leaves_rings_for_a_device_that_waits() {
+    fn reader_that_leaves_wakes_a_waiting_device() {
         let (device, host) = pair();
         host.reader_came();
         assert_eq!(device.reserve(64 << 10), 64 << 10);

@@ -1,4 +1,4 @@
-//! A virtqueue as its device sees it, and the ritual around it.
+//! A virtqueue as its device sees it.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -12,22 +12,23 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::chain::{Chain, Head, Walker};
 use crate::{Counters, Fault, Interrupt};
 
-/// How many rounds of a full queue one call of [`Queue::drain`] works off before the thread looks after other things, counted
-/// in descriptors: with 256 of them that is below a millisecond, not counting what the device does with them.
+/// How many queue sizes' worth of descriptors one call of [`Queue::drain`] processes before the thread
+/// handles other events. With 256 descriptors that takes less than a millisecond, not counting the device's
+/// own work.
 const ROUNDS: u32 = 4;
 
-/// What became of a chain.
+/// What the device did with a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The device is done with it, and wrote so many bytes into it.
+    /// The device is done with the chain and wrote this many bytes into it.
     Used(u32),
-    /// The device keeps it, and gives it back by [`Queue::complete`].
+    /// The device keeps the chain and returns it by [`Queue::complete`].
     Kept,
-    /// The device has no room now: the chain stays in the queue, and the device drains again when it has.
+    /// The device has no room now. The chain stays in the queue; when there is room the device drains again.
     Full,
 }
 
-/// A split virtqueue (virtio 1.2 §2.7) with everything that a device does to it. It belongs to its device's thread.
+/// A split virtqueue (virtio 1.2 §2.7) with all operations of its device. It belongs to the device's thread.
 pub struct Queue {
     index: usize,
     inner: virtio_queue::Queue,
@@ -37,16 +38,16 @@ pub struct Queue {
     kick: Arc<EventFd>,
     interrupt: Arc<dyn Interrupt>,
     counters: Arc<Counters>,
-    /// Chains were used that the driver hasn't been asked about.
+    /// Chains were used since the last check whether the driver wants an interrupt.
     unannounced: bool,
-    /// The chains that the device keeps, by their heads: how many bytes it may write at most.
+    /// Chains that the device keeps, indexed by head: their length of the writable part.
     kept: Vec<Option<u64>>,
     in_flight: u32,
 }
 
-/// What all queues of a device have in common.
+/// What the queues of a device share.
 #[derive(Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct QueueContext {
     pub(crate) ram: GuestRam,
     pub(crate) interrupt: Arc<dyn Interrupt>,
     pub(crate) counters: Arc<Counters>,
@@ -54,18 +55,18 @@ pub(crate) struct Surroundings {
 }
 
 impl Queue {
-    /// The queue that the driver set up, or that was stopped, as `state` says.
+    /// A queue that the driver has set up, or that was stopped, in the given state.
     ///
     /// # Errors
-    /// Its rings aren't where they can be.
+    /// [`Fault::Rings`] if the rings are misaligned or not in RAM.
     pub(crate) fn new(
         index: usize,
         state: QueueState,
         kick: Arc<EventFd>,
-        around: &Surroundings,
+        context: &QueueContext,
     ) -> Result<Self, Fault> {
         let inner = virtio_queue::Queue::try_from(state).map_err(|_| Fault::Rings { queue: index })?;
-        if !inner.is_valid(around.ram.memory()) {
+        if !inner.is_valid(context.ram.memory()) {
             return Err(Fault::Rings { queue: index });
         }
         Ok(Self {
@@ -73,39 +74,41 @@ impl Queue {
             walker: Walker::new(inner.size()),
             kept: vec![None; inner.size().into()],
             inner,
-            ram: around.ram.clone(),
-            indirect: around.indirect,
+            ram: context.ram.clone(),
+            indirect: context.indirect,
             kick,
-            interrupt: Arc::clone(&around.interrupt),
-            counters: Arc::clone(&around.counters),
+            interrupt: Arc::clone(&context.interrupt),
+            counters: Arc::clone(&context.counters),
             unannounced: false,
             in_flight: 0,
         })
     }
 
-    /// Its number of descriptors, which is the most chains that there can be at once.
+    /// Number of descriptors, and thus the maximum number of chains at a time.
     pub fn size(&self) -> u16 {
         self.inner.size()
     }
 
-    /// Whether the device has taken chains from it since the driver set it up; for a device that must know whether it starts
-    /// or goes on. Every 65,536 chains it seems to start.
+    /// Whether the device has taken chains from it since the driver set it up, for devices that need to
+    /// distinguish a start from a resume. It is false again after every 65,536 chains.
     pub fn has_begun(&self) -> bool {
         self.inner.next_avail() != 0
     }
 
-    /// Chains that the device keeps.
+    /// Number of chains that the device keeps.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    /// The whole ritual: keeps the driver from ringing, gives `each` the available chains one after the other, tells the
-    /// driver what was used if it wants to know, lets it ring again, and looks once more for chains that came meanwhile.
+    /// Processes the queue: suppresses notifications, calls `each` with every available chain, interrupts the
+    /// driver if chains were used and it wants to know, enables notifications again, and checks for chains
+    /// that became available meanwhile.
     ///
-    /// A driver that never stops giving chains gets its next turn when the device's other descriptors had theirs.
+    /// If the driver keeps adding chains, this returns after some rounds and continues after the device's
+    /// other events.
     ///
     /// # Errors
-    /// The driver broke the rules, or `each` says that it did; the device must be reset then.
+    /// The driver violated the specification, or `each` reports that it did; the device must then be reset.
     pub fn drain(&mut self, mut each: impl FnMut(Chain<'_>) -> Result<Step, Fault>) -> Result<(), Fault> {
         let mut budget = u32::from(self.size()) * ROUNDS;
         loop {
@@ -113,7 +116,8 @@ impl Queue {
             self.inner.disable_notification(self.ram.memory()).map_err(|_| rings)?;
             let mut is_full = false;
             while let Some(head) = self.pop()? {
-                // A device that kept one chain many times would hold more of them than the queue has descriptors.
+                // A device that kept a chain several times would hold more chains than the queue has
+                // descriptors.
                 if self.kept.get(usize::from(head.0)).is_some_and(Option::is_some) {
                     return Err(Fault::InUse { head: head.0 });
                 }
@@ -138,11 +142,11 @@ impl Queue {
             if is_full {
                 return Ok(());
             }
-            // A round costs something too: a driver can make the index move and be back when the next one looks. No test shows
-            // it, for the driver has to win that race in each round.
+            // An empty round counts, too: a driver can move the available index and restore it before the
+            // next look. No test covers this, because the driver would have to win that race in every round.
             budget = budget.saturating_sub(1);
             if budget == 0 {
-                // Non-blocking: at the counter's end the eventfd is readable anyway.
+                // Non-blocking; if the counter is at its maximum the eventfd is readable anyway.
                 let _ = self.kick.write(1);
                 return Ok(());
             }
@@ -152,8 +156,8 @@ impl Queue {
         }
     }
 
-    /// Gives back a chain that the device kept, with `len` bytes written into it. [`announce`](Self::announce) follows.
-    /// One that it doesn't keep is nothing.
+    /// Returns a chain that the device kept, with `len` bytes written into it. [`announce`](Self::announce)
+    /// must follow. A chain that isn't kept is ignored.
     ///
     /// # Errors
     /// The rings can't be written.
@@ -165,24 +169,24 @@ impl Queue {
         self.use_chain(head, len, writable)
     }
 
-    /// Rings if chains were used since the last time and the driver wants to know.
+    /// Interrupts the driver if chains were used since the last call and it wants to know.
     ///
     /// # Errors
     /// The rings can't be read.
     pub fn announce(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.unannounced) && self.driver_listens()? {
-            self.ring();
+        if std::mem::take(&mut self.unannounced) && self.wants_interrupt()? {
+            self.interrupt_driver();
         }
         Ok(())
     }
 
     /// Whether the driver wants an interrupt now (virtio 1.2 §2.7.7.2).
-    fn driver_listens(&mut self) -> Result<bool, Fault> {
+    fn wants_interrupt(&mut self) -> Result<bool, Fault> {
         if self.inner.event_idx_enabled() {
             let rings = self.rings();
             return self.inner.needs_notification(self.ram.memory()).map_err(|_| rings);
         }
-        // The used index before the flags: the driver does it the other way round.
+        // Store the used index before loading the flags; the driver does the opposite.
         fence(Ordering::SeqCst);
         let flags: u16 = self
             .ram
@@ -201,21 +205,21 @@ impl Queue {
     }
 
     fn keep(&mut self, head: Head, writable: u64) {
-        // The walker has found that the head is in the table.
+        // The walker has checked that the head is in the table.
         self.kept[usize::from(head.0)] = Some(writable);
         self.in_flight += 1;
     }
 
     fn use_chain(&mut self, head: Head, len: u32, writable: u64) -> Result<(), Fault> {
         let rings = self.rings();
-        // A device that says more than there is would let a driver read beyond its buffer.
+        // A driver that got a length beyond its buffers would read past them.
         let len = u64::from(len).min(writable) as u32;
         self.inner.add_used(self.ram.memory(), head.0, len).map_err(|_| rings)?;
         self.unannounced = true;
         Ok(())
     }
 
-    /// What it is, to go on later or elsewhere.
+    /// The state, from which [`new`](Self::new) continues.
     pub(crate) fn state(&self) -> QueueState {
         self.inner.state()
     }
@@ -224,21 +228,21 @@ impl Queue {
         self.index
     }
 
-    /// What the driver rings.
+    /// The eventfd of the driver's notifications.
     pub(crate) fn kick(&self) -> &EventFd {
         &self.kick
     }
 
-    /// Rings the driver on behalf of somebody else, who has asked whether it wants to know.
-    pub(crate) fn ring(&self) {
+    /// Interrupts the driver on behalf of another server, which has checked that it wants an interrupt.
+    pub(crate) fn interrupt_driver(&self) {
         self.counters.interrupts.add(1);
         self.interrupt.queue(self.index);
     }
 
-    /// Goes on where somebody else has stopped: behind `next_available`, with all that was taken used.
-    pub(crate) fn go_on_at(&mut self, next_available: u16) {
+    /// Continues where another server has stopped: at `next_available`, with all earlier chains used.
+    pub(crate) fn continue_at(&mut self, next_available: u16) {
         self.inner.set_next_avail(next_available);
-        // Whoever served it wrote this index last; what a driver writes there is its own loss.
+        // The other server wrote this index last. A driver that overwrites it only harms itself.
         if let Ok(next_used) = self.inner.used_idx(self.ram.memory(), Ordering::Acquire) {
             self.inner.set_next_used(next_used.0);
         }

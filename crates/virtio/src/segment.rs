@@ -1,6 +1,6 @@
-//! A piece of guest RAM.
+//! Segments of guest RAM.
 
-/// A piece of guest RAM that a descriptor names. All of it is RAM.
+/// Guest RAM that a descriptor points to. All of it is RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) gpa: u64,

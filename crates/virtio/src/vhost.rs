@@ -1,4 +1,4 @@
-//! Queues that the host's kernel serves (vhost): a device lends them, and gets them back when it stops.
+//! Queues served by the host's kernel (vhost): a device lends them and gets them back when it stops.
 //!
 //! ```text
 //!  vCPU --notification, an eventfd that KVM writes--> kernel: chains <--> a TAP's queue, or a host's sockets
@@ -6,7 +6,8 @@
 //!                     vq-<id> <--eventfd (error): a chain or a ring that the kernel can't use
 //! ```
 //!
-//! The interrupt goes through the device's thread, for a driver of virtio over MMIO first asks InterruptStatus for its cause.
+//! Interrupts pass through the device's thread because MMIO drivers read their cause from InterruptStatus
+//! first.
 
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
@@ -18,7 +19,7 @@ use crate::{Fault, Queue, Session};
 
 /// virtio 1.2 §5.10.3.
 const VIRTIO_VSOCK_F_SEQPACKET: u32 = 1;
-/// What the transport offers for every device's rings.
+/// Ring features that the transport offers for every device.
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
@@ -28,29 +29,31 @@ impl From<VhostError> for Fault {
     }
 }
 
-/// How many tokens a [`VhostNet`] or a [`VhostVsock`] watches with.
+/// Number of consecutive tokens that a [`VhostNet`] or [`VhostVsock`] uses.
 pub const VHOST_TOKENS: u32 = 1 + RINGS as u32;
-/// The queues of each: from the host and to it.
+/// Queues of each server: one from the host, one to it.
 const RINGS: usize = 2;
 
-/// A pair of a network card's queues with the kernel's /dev/vhost-net, between which and a TAP it carries frames.
+/// A queue pair of a network card, served by the kernel's /dev/vhost-net, which moves frames between it and a
+/// TAP.
 #[derive(Debug)]
 pub struct VhostNet(Server);
 
 impl VhostNet {
-    /// Opens it.
+    /// Opens /dev/vhost-net.
     ///
     /// # Errors
-    /// The host has none, or it isn't open to the user; the kernel's is too old.
+    /// /dev/vhost-net doesn't exist, isn't accessible, or the kernel is too old.
     pub fn open() -> Result<Self, VhostError> {
         Server::open("/dev/vhost-net", RING_FEATURES | 1 << VIRTIO_NET_F_MRG_RXBUF, 0).map(Self)
     }
 
-    /// Lends the kernel the queues `receive` and `receive + 1`, as far as the driver set them up, until
-    /// [`stop`](Self::stop). [`event`](Self::event) is for `token` and those behind it, [`VHOST_TOKENS`] together.
+    /// Lends the queues `receive` and `receive + 1`, where set up by the driver, to the kernel until
+    /// [`stop`](Self::stop). Events of [`VHOST_TOKENS`] tokens from `token` on must be passed to
+    /// [`event`](Self::event).
     ///
     /// # Errors
-    /// The kernel refuses, or a ring lies in two regions of RAM. Nothing is lent then.
+    /// The kernel refuses, or a ring spans two regions of RAM. No queue is lent then.
     pub fn start(
         &mut self,
         port: &FramePort,
@@ -67,58 +70,59 @@ impl VhostNet {
         started.inspect_err(|_| self.stop(session))
     }
 
-    /// For a descriptor that it watches: `token` counts from that of [`start`](Self::start).
+    /// Handles an event; `token` is relative to that of [`start`](Self::start).
     ///
     /// # Errors
-    /// The driver broke the rules, which the kernel found; it has stopped.
+    /// The kernel found a violation by the driver; it has stopped serving the queues.
     pub fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         self.0.event(token).inspect_err(|_| self.stop(session))
     }
 
-    /// Takes the queues back, if they are lent: when this returns the kernel touches them no more.
+    /// Takes lent queues back. On return the kernel no longer accesses them.
     pub fn stop(&mut self, session: &mut Session) {
         for ring in self.0.rings() {
-            // Only a ring that there isn't could be the reason.
+            // It fails only for a ring that doesn't exist.
             let _ = self.0.kernel.set_backend(ring, None);
         }
         self.0.take_back(session);
     }
 
-    /// The guest and its memory are no more; another one comes.
+    /// Drops the reference to the guest's memory, before another guest uses the device.
     pub fn forget_guest(&mut self) {
         self.0.kernel.forget_memory();
     }
 }
 
-/// A socket device's queues with the kernel's /dev/vhost-vsock, between which and programs' AF_VSOCK sockets it carries data.
+/// The queues of a socket device, served by the kernel's /dev/vhost-vsock, which connects them to AF_VSOCK
+/// sockets.
 #[derive(Debug)]
 pub struct VhostVsock(Server);
 
 impl VhostVsock {
-    /// Opens it for a guest with this address.
+    /// Opens /dev/vhost-vsock for a guest with this CID.
     ///
     /// # Errors
-    /// The host has none, or it isn't open to the user; the kernel's is too old. Another guest has the address:
-    /// [`AddrInUse`](std::io::ErrorKind::AddrInUse).
+    /// /dev/vhost-vsock doesn't exist, isn't accessible, or the kernel is too old.
+    /// [`AddrInUse`](std::io::ErrorKind::AddrInUse) if another guest has the CID.
     pub fn open(cid: u32) -> Result<Self, VhostError> {
         let server = Server::open("/dev/vhost-vsock", RING_FEATURES, 1 << VIRTIO_VSOCK_F_SEQPACKET)?;
         server.kernel.set_guest_cid(cid.into())?;
         Ok(Self(server))
     }
 
-    /// The features of its kind that the kernel has.
+    /// The device-specific features that the kernel supports.
     pub fn features(&self) -> u64 {
         self.0.features & !RING_FEATURES
     }
 
-    /// Lends the kernel the queues 0 and 1, if the driver set up both, until [`stop`](Self::stop). Tokens as
-    /// [`VhostNet::start`]'s.
+    /// Lends the queues 0 and 1 to the kernel until [`stop`](Self::stop), if the driver set up both. Tokens
+    /// are as in [`VhostNet::start`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`VhostNet::start`].
     pub fn start(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         let started = self.0.lend(0, token, session).and_then(|()| {
-            // The kernel serves both, with what it was told of one before.
+            // The kernel serves both or none: running with one, it would use stale state for the other.
             let has_both = self.0.rings().count() == RINGS;
             if has_both { Ok(self.0.kernel.set_running(true)?) } else { Ok(()) }
         });
@@ -126,49 +130,49 @@ impl VhostVsock {
         started.inspect_err(|_| self.stop(session))
     }
 
-    /// As [`VhostNet::event`].
+    /// Handles an event, as [`VhostNet::event`] does.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`VhostNet::event`].
     pub fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         self.0.event(token).inspect_err(|_| self.stop(session))
     }
 
-    /// As [`VhostNet::stop`].
+    /// Takes lent queues back, as [`VhostNet::stop`] does.
     pub fn stop(&mut self, session: &mut Session) {
-        // Only that it isn't ours could be the reason.
+        // It fails only if the device isn't owned by this process.
         let _ = self.0.kernel.set_running(false);
         self.0.take_back(session);
     }
 
-    /// As [`VhostNet::forget_guest`].
+    /// Drops the reference to the guest's memory, as [`VhostNet::forget_guest`] does.
     pub fn forget_guest(&mut self) {
         self.0.kernel.forget_memory();
     }
 }
 
-/// What both have in common: a kernel's server and the queues that it has.
+/// A vhost device and the queues that it serves.
 #[derive(Debug)]
 struct Server {
     kernel: Vhost,
-    /// What we let the kernel do with rings and chains, as bits.
+    /// Features that the kernel may use, as bits.
     features: u64,
     rings: [Ring; RINGS],
-    /// Written when it can't go on with one of them.
+    /// Written by the kernel when it can't continue with a ring.
     error: EventFd,
 }
 
-/// One of the kernel's rings.
+/// A ring of the vhost device.
 #[derive(Debug)]
 struct Ring {
-    /// Written when chains were used that the driver wants to know of.
+    /// Written by the kernel when chains were used and the driver wants an interrupt.
     call: EventFd,
-    /// The queue that it is, while the kernel has it.
+    /// The queue, while the kernel serves it.
     lent: Option<Queue>,
 }
 
 impl Server {
-    /// The kernel must have the features that are `needed`, and may have those that are `wanted`.
+    /// The kernel must support the features `needed`; those in `wanted` are optional.
     fn open(path: &'static str, needed: u64, wanted: u64) -> Result<Self, VhostError> {
         let kernel = Vhost::open(path)?;
         let features = kernel.features()? & (needed | wanted);
@@ -184,12 +188,12 @@ impl Server {
         Ok(Self { kernel, features, rings: [ring()?, ring()?], error: event()? })
     }
 
-    /// Those of its rings that the kernel has.
+    /// Indices of the rings that the kernel serves.
     fn rings(&self) -> impl Iterator<Item = u32> {
         (0..).zip(&self.rings).filter(|(_, ring)| ring.lent.is_some()).map(|(index, _)| index)
     }
 
-    /// Tells the kernel what its rings are, the queue `first` and the next one. It doesn't begin.
+    /// Configures the kernel's rings with the queue `first` and the next one, but doesn't start them.
     fn lend(&mut self, first: usize, token: u32, session: &mut Session) -> Result<(), Fault> {
         self.kernel.set_features(session.features() & self.features)?;
         self.kernel.set_memory(session.ram())?;
@@ -200,7 +204,7 @@ impl Server {
             let Some(lent) = session.lend(queue) else { continue };
             let lent = ring.lent.insert(lent);
             self.kernel.set_ring(index, place(lent))?.ok_or(Fault::Rings { queue })?;
-            // What an earlier driver wasn't told is no news to this one.
+            // Pending interrupts of an earlier driver are dropped.
             let _ = ring.call.read();
             let watched = session.watch(&ring.call, token + 1 + index);
             watched.map_err(|source| VhostError { call: "epoll_ctl", source })?;
@@ -209,29 +213,30 @@ impl Server {
         Ok(())
     }
 
-    /// Has the kernel look for chains that came while nobody listened: it waits for a write.
+    /// Makes the kernel look for chains that were added while nothing was watching; it only reacts to a
+    /// write.
     fn kick(&self) {
         for queue in self.rings.iter().filter_map(|ring| ring.lent.as_ref()) {
-            // Non-blocking; at its counter's end the kernel is woken too.
+            // Non-blocking; if the counter is at its maximum the kernel is woken as well.
             let _ = queue.kick().write(1);
         }
     }
 
     fn event(&mut self, token: u32) -> Result<(), Fault> {
         let Some(index) = token.checked_sub(1) else {
-            // A descriptor may be ready no more.
+            // A descriptor may no longer be ready.
             return match self.error.read() {
-                Ok(_) => Err(Fault::Request("a chain or a ring that the kernel's vhost can't use")),
+                Ok(_) => Err(Fault::Request("the kernel's vhost can't use a chain or a ring")),
                 Err(_) => Ok(()),
             };
         };
         if let Some(ring) = self.rings.get(index as usize) {
-            ring.pass_on();
+            ring.forward_interrupt();
         }
         Ok(())
     }
 
-    /// The kernel has stopped.
+    /// Takes the queues back from the kernel, which has stopped.
     fn take_back(&mut self, session: &mut Session) {
         let _ = session.unwatch(&self.error);
         for (index, ring) in (0..).zip(&mut self.rings) {
@@ -239,19 +244,19 @@ impl Server {
             let _ = session.unwatch(&ring.call);
             let _ = self.kernel.unset_kick(index);
             if let Ok(next_available) = self.kernel.next_available(index) {
-                queue.go_on_at(next_available);
+                queue.continue_at(next_available);
             }
             if ring.call.read().is_ok() {
-                queue.ring();
+                queue.interrupt_driver();
             }
             session.give_back(queue);
         }
-        // A fault that the driver is reset for already.
+        // The driver is being reset for such a fault already.
         let _ = self.error.read();
     }
 }
 
-/// Where a queue lies and goes on.
+/// The addresses of a queue, and where it continues.
 fn place(queue: &Queue) -> VhostRing {
     let state = queue.state();
     VhostRing {
@@ -264,10 +269,10 @@ fn place(queue: &Queue) -> VhostRing {
 }
 
 impl Ring {
-    /// Rings for the kernel.
-    fn pass_on(&self) {
+    /// Passes the kernel's interrupt on to the driver.
+    fn forward_interrupt(&self) {
         if let (Ok(_), Some(queue)) = (self.call.read(), &self.lent) {
-            queue.ring();
+            queue.interrupt_driver();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The handle of the thread that owns a device.
+//! The handle of a device's thread.
 
 use std::io;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use shared::{Command, IDLE, Inbox, RUNNING, STOPPING};
 pub(crate) use shared::{QueueStates, Shared};
 use thread::Thread;
 
-/// Of a device's thread, in bytes: its deepest calls are those of its files, a few KiB.
+/// Stack size of a device's thread in bytes. The deepest calls, file I/O, need a few KiB.
 const STACK_LEN: usize = 256 << 10;
-/// Linux's limit of a thread's name, in bytes (TASK_COMM_LEN without its NUL).
+/// Maximum length of a thread's name on Linux in bytes (TASK_COMM_LEN without its NUL).
 const NAME_LEN: usize = 15;
 
-/// The handle of a device's thread. Dropping it stops the device and ends the thread.
+/// The handle of a device's thread. Dropping it stops the device and joins the thread.
 pub(crate) struct Worker {
     commands: Sender<Command>,
     wake: EventFd,
@@ -32,7 +32,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Gives `device` a thread of its own, idle. Each of `kicks` rings for the queue of that number.
+    /// Starts a thread for `device`, which is idle. `kicks` are the queues' notifications, in order.
     pub(crate) fn spawn(
         name: &str,
         device: Box<dyn VirtioDevice>,
@@ -49,7 +49,7 @@ impl Worker {
         Ok(Self { commands, wake, shared, thread: Some(thread) })
     }
 
-    /// The device neither runs nor finishes what it had.
+    /// Whether the device neither runs nor finishes requests.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.is_gone() || self.shared.activity.load(Ordering::Acquire) == IDLE
     }
@@ -59,57 +59,58 @@ impl Worker {
         self.shared.activity.store(RUNNING, Ordering::Release);
         self.send(Command::Start { features, queues });
         if self.shared.is_gone() {
-            self.shared.call_for_reset();
+            self.shared.raise_needs_reset();
         }
     }
 
-    /// Asks a running device to stop for a reset. There is news when it has, and [`is_idle`](Self::is_idle) then.
+    /// Asks a running device to stop for a reset. When it has stopped, `news` is written and
+    /// [`is_idle`](Self::is_idle).
     pub(crate) fn begin_reset(&self) {
         self.shared.activity.store(STOPPING, Ordering::Release);
         self.send(Command::Stop { states: None });
         if self.shared.is_gone() {
             self.shared.interrupt.reset();
-            self.shared.tell();
+            self.shared.signal_news();
         }
     }
 
-    /// Asks a running device to stop, to go on later. When it has, its queues come, and there is news. If they never come, the
-    /// thread has gone.
+    /// Asks a running device to suspend. When it has stopped, its queues are sent and `news` is written. If
+    /// the channel is disconnected, the thread has gone.
     pub(crate) fn begin_stop(&self) -> Receiver<QueueStates> {
         self.shared.activity.store(STOPPING, Ordering::Release);
         let (states, received) = channel();
         self.send(Command::Stop { states: Some(states) });
         if self.shared.is_gone() {
-            self.shared.tell();
+            self.shared.signal_news();
         }
         received
     }
 
-    /// Tells a running device that its driver has written the configuration space.
+    /// Notifies a running device that its driver has written to the configuration space.
     pub(crate) fn config_written(&self) {
         if !self.shared.config_written.swap(true, Ordering::SeqCst) {
             let _ = self.wake.write(1);
         }
     }
 
-    /// Calls `act` on the device's thread, with the session if a driver uses the device. There is news when its result is there.
-    /// If none ever comes, the thread has panicked.
+    /// Calls `act` on the device's thread, with the session if a driver uses the device. `news` is written
+    /// when the result has been sent. If the channel is disconnected, the thread has panicked.
     pub(crate) fn with_device<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> T + Send + 'static,
     ) -> Receiver<T> {
         let (results, received) = channel();
         self.send(Command::Do(Box::new(move |device, session| {
-            // Whoever asked may have gone.
+            // If the receiver has been dropped, that is fine.
             let _ = results.send(act(device, session));
         })));
         if self.shared.is_gone() {
-            self.shared.tell();
+            self.shared.signal_news();
         }
         received
     }
 
-    /// Stops the device, ends the thread and gives the device back. `None` if the thread has panicked, and the device is gone.
+    /// Stops the device, joins the thread and returns the device; `None` if the thread has panicked.
     pub(crate) fn into_device(mut self) -> Option<Box<dyn VirtioDevice>> {
         self.quit()
     }
@@ -121,7 +122,7 @@ impl Worker {
     }
 
     fn send(&self, command: Command) {
-        // The thread lives as long as this handle; if it has panicked, nobody is there to obey.
+        // The thread lives as long as this handle. If it has panicked, the send fails; that is fine.
         let _ = self.commands.send(command);
         let _ = self.wake.write(1);
     }

@@ -1,4 +1,4 @@
-//! A started program from outside: its number, and the test's ends of its pipes.
+//! A started program: its process id, and the test's ends of its pipes.
 
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Makes a pipe, keeps its reading end where `place` says, and gives the writing end.
+    /// Creates a pipe, keeps its read end as `place` says, and returns the write end.
     pub(crate) fn output(&mut self, place: fn(&mut Self) -> &mut Option<PipeReader>) -> Stdio {
         let (reader, writer) = io::pipe().expect("a pipe");
         *place(self) = Some(reader);
@@ -22,7 +22,7 @@ impl Ends {
     }
 }
 
-/// Whether `child` is gone is asked elsewhere; this is only its number.
+/// Only the process id; the exit of `child` is tracked elsewhere.
 pub(crate) fn pid(child: &Child) -> nix::unistd::Pid {
     nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("Linux numbers processes up to 2^22"))
 }

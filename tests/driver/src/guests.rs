@@ -1,6 +1,6 @@
-//! Bare-metal guests: kernels of a few instructions that do one thing each. Their sources are in `resources/guests`; each says
-//! in its head what it does and what must be seen of it. They are built with the binutils and a C compiler, which are wherever
-//! programs are linked.
+//! Bare-metal guests: kernels of a few instructions, each for one purpose. Their sources are in
+//! `resources/guests`; the head of each describes what it does and what a test must observe. They are built
+//! with binutils and a C compiler, which every development machine has for linking.
 //!
 //! ```no_run
 //! use driver::guests;
@@ -24,22 +24,23 @@ use nix::fcntl::{Flock, FlockArg};
 use self::images::{IMAGES, Image};
 use crate::program::workspace;
 
-/// Set to 1 for everything that runs in the rig, which has no room for a build: the host has prepared all.
+/// Set to 1 for everything that runs in the rig, which can't build anything: the host has prepared all.
 const IN_RIG: &str = "VMM_IN_RIG";
 
-/// In the directory of the images: what they were built from, as a number.
+/// File in the images' directory with a hash of what they were built from.
 const STAMP: &str = ".built-from";
 
-/// The directory of the images, `target/guests`, which is brought up to date once per process. In the rig it's taken as it is.
+/// The images' directory, `target/guests`, brought up to date once per process. In the rig it is used as it
+/// is.
 ///
-/// Several processes may do this at once: one builds, the others wait, and an image changes from its old to its new contents in
-/// one moment. A tool that is missing or fails is a panic that says so.
+/// Several processes may call this concurrently: one builds, the others wait, and each image is replaced
+/// atomically. Panics with a message if a tool is missing or fails.
 pub fn build_all() -> PathBuf {
     let dir = up_to_date().as_ref().unwrap_or_else(|error| panic!("{error}"));
     dir.clone()
 }
 
-/// The image of this name, brought up to date. A name that no guest has is a panic.
+/// The image with this name, brought up to date. Panics if there is no such guest.
 pub fn path(name: &str) -> PathBuf {
     let image = IMAGES.iter().find(|image| image.name == name);
     let image = image.unwrap_or_else(|| panic!("no guest is called {name}"));
@@ -49,7 +50,7 @@ pub fn path(name: &str) -> PathBuf {
 /// The paths of all images, brought up to date.
 ///
 /// # Errors
-/// A tool is missing or fails; the message is for people.
+/// A tool is missing or fails.
 pub fn all() -> Result<Vec<PathBuf>, String> {
     let dir = up_to_date().as_ref().map_err(String::clone)?;
     Ok(IMAGES.iter().map(|image| dir.join(image.file_name())).collect())
@@ -66,7 +67,7 @@ fn up_to_date() -> &'static Result<PathBuf, String> {
     })
 }
 
-/// Builds the images if one is missing or what they're made from has changed.
+/// Builds the images if one is missing or their inputs have changed.
 fn update(dir: &Path) -> Result<(), String> {
     let sources = workspace().join("resources/guests");
     let told = |what: &'static str, path: &Path| {
@@ -87,11 +88,11 @@ fn update(dir: &Path) -> Result<(), String> {
         fs::rename(new.join(image.file_name()), &file).map_err(told("create", &file))?;
     }
     fs::remove_dir_all(&new).map_err(told("remove", &new))?;
-    // Last: a build that was cut short is made again.
+    // Last, so that an interrupted build is repeated.
     fs::write(dir.join(STAMP), stamp).map_err(told("write to", dir))
 }
 
-/// Only one process at a time builds. The kernel gives the lock back if it dies.
+/// Serialises builds of several processes. The kernel releases the lock if a process dies.
 fn lock(dir: &Path) -> io::Result<Flock<File>> {
     let file = File::create(dir.join(".lock"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
@@ -109,7 +110,7 @@ fn is_up_to_date(dir: &Path, stamp: &str) -> bool {
         && IMAGES.iter().all(|image| dir.join(image.file_name()).is_file())
 }
 
-/// Differs if any source or any command that builds an image differs.
+/// Changes with any source and any build command.
 fn fingerprint(sources: &Path, dir: &Path) -> io::Result<String> {
     let mut hasher = DefaultHasher::new();
     for file in files_below(sources)? {
@@ -121,7 +122,7 @@ fn fingerprint(sources: &Path, dir: &Path) -> io::Result<String> {
     Ok(format!("{:016x}\n", hasher.finish()))
 }
 
-/// Every file, in an order that is always the same.
+/// All files, in a stable order.
 fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(image[0xfff0..0xfff5], [0xea, 0x00, 0x00, 0x00, 0xf0]);
     }
 
-    /// 65,525 bytes: ld ends the file with the jump, and gcc is asked as the article asks it.
+    /// 65,525 bytes: ld appends the jump at the end, and gcc is called as in the article.
     #[test]
     fn reset_image_of_the_article_ends_with_its_jump() {
         let image = image("kernel1");
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(image("hello-real")[..2], [0x31, 0xc0]);
     }
 
-    /// At 0x2000, the PML4 whose first entry is present; the code ends below.
+    /// The PML4 at 0x2000, whose first entry is present; the code ends below it.
     #[test]
     fn image_with_tables_has_them_where_its_config_says() {
         let image = image("guest64-tables");

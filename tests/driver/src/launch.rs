@@ -1,4 +1,4 @@
-//! How the monitor is started.
+//! Starts the monitor.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,11 +11,11 @@ use crate::ends::Ends;
 use crate::fd::set_nonblocking;
 use crate::terminal::Terminal;
 
-/// The wrapper of every start. A test run that is itself a background job, or runs under nohup, ignores signals and passes that on to
-/// its children; the monitor would keep ignoring them, and tests that send them would wait in vain.
+/// Wraps every start. A test run in the background, or under nohup, ignores signals, and its children inherit
+/// that; the monitor would ignore them, too, and tests that send signals would wait in vain.
 const DEFAULT_SIGNALS: [&str; 2] = ["/usr/bin/env", "--default-signal=HUP,INT,QUIT"];
 
-/// Where the program reads from.
+/// The program's standard input.
 #[derive(Clone, Debug)]
 pub enum Stdin {
     /// A pipe, for [`Monitor::send`].
@@ -24,30 +24,30 @@ pub enum Stdin {
     Null,
     /// This file.
     File(PathBuf),
-    /// Nothing: descriptor 0 is closed.
+    /// Closed: there is no descriptor 0.
     Closed,
     /// The terminal, for [`Monitor::send`].
     Terminal,
 }
 
-/// Where the program writes to.
+/// The program's standard output.
 #[derive(Clone, Debug)]
 pub enum Stdout {
-    /// A pipe that is read at once, for [`Monitor::expect`].
+    /// A pipe that is read immediately, for [`Monitor::expect`].
     Captured,
-    /// A pipe that is only read when the test does it: [`Monitor::take_stdout`].
+    /// A pipe that only the test reads: [`Monitor::take_stdout`].
     Held,
     /// /dev/null.
     Null,
-    /// This file, from its beginning.
+    /// This file, truncated.
     File(PathBuf),
-    /// Nothing: descriptor 1 is closed.
+    /// Closed: there is no descriptor 1.
     Closed,
     /// The terminal, for [`Monitor::expect`].
     Terminal,
 }
 
-/// A start of the monitor, being prepared. Standard error is always captured.
+/// A prepared start of the monitor. Standard error is always captured.
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct Launch {
@@ -61,14 +61,14 @@ pub struct Launch {
 }
 
 impl Monitor {
-    /// Prepares to start [`monitor_program`](crate::monitor_program) with `args`.
+    /// Prepares a start of [`monitor_program`](crate::monitor_program) with `args`.
     pub fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Launch {
         Launch::new(crate::monitor_program(), args)
     }
 }
 
 impl Launch {
-    /// Starts `program` with `args`, /dev/null as input and its output captured.
+    /// Prepares a start of `program` with `args`, with /dev/null as input and captured output.
     pub fn new(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         Self {
             program: program.to_owned(),
@@ -81,48 +81,49 @@ impl Launch {
         }
     }
 
-    /// Adds to the arguments.
+    /// Appends arguments.
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
-    /// Chooses the input.
+    /// Sets the standard input.
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// Chooses the output.
+    /// Sets the standard output.
     pub fn stdout(mut self, stdout: Stdout) -> Self {
         self.stdout = stdout;
         self
     }
 
-    /// Puts a new terminal at both.
+    /// Uses a new terminal for both.
     pub fn on_terminal(self) -> Self {
         self.stdin(Stdin::Terminal).stdout(Stdout::Terminal)
     }
 
-    /// Starts in this directory.
+    /// Sets the working directory.
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = Some(dir.to_owned());
         self
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Starts by these words, which end by executing the words after them: `setpriv --reuid 65534`, `sh -c 'exec "$0" "$@"'`.
+    /// Runs it through this command, which executes its further arguments: `setpriv --reuid 65534`, `sh -c
+    /// 'exec "$0" "$@"'`.
     pub fn wrapped(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.wrapper = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
-    /// Starts it.
+    /// Starts the program.
     #[track_caller]
     pub fn start(self) -> Monitor {
         let mut command = self.command();
@@ -152,7 +153,7 @@ impl Launch {
         });
         command.stderr(ends.output(|ends| &mut ends.stderr));
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
-        // Our copies of the child's ends: with them open we would never hear of its end.
+        // Close our copies of the child's ends, without which its exit wouldn't be detected.
         drop(command);
         if let Some(input) = &ends.input {
             set_nonblocking(input);
@@ -164,7 +165,7 @@ impl Launch {
     }
 
     fn command(&self) -> Command {
-        // std has no way to start a program with a closed descriptor; a shell does.
+        // std can't start a program with a closed descriptor, but a shell can.
         let closing = match (&self.stdin, &self.stdout) {
             (Stdin::Closed, Stdout::Closed) => Some(r#"exec "$0" "$@" <&- >&-"#),
             (Stdin::Closed, _) => Some(r#"exec "$0" "$@" <&-"#),

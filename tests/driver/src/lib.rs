@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
 
-//! Starts the monitor and drives it as its users do: at a terminal, in a pipe, with files and signals.
+//! Starts the monitor and drives it as users do: at a terminal, through pipes, with files and signals.
 //!
-//! A [`Launch`] says how the program is started; the [`Monitor`] that comes of it is the running program. A [`Line`] is a client of its serial line.
-//! [`guests`] are kernels for it of a few instructions.
+//! A [`Launch`] configures the start; the resulting [`Monitor`] is the running program. A [`Line`] is a
+//! client of its serial line. [`guests`] are small kernels for it.
 //!
 //! ```no_run
 //! use driver::{DEADLINE, Monitor, Stdin};
@@ -16,8 +16,8 @@
 //! assert_eq!(monitor.expect_exit(DEADLINE).code(), Some(0));
 //! ```
 //!
-//! Nothing sleeps: output, end of output and exit are events that every wait hears of, and each wait has a deadline. A wait
-//! that fails panics with all that the program has printed. The program is killed when its [`Monitor`] is dropped.
+//! Nothing sleeps: waits react to output, end of output and exit, and each has a deadline. A failed wait
+//! panics with all of the program's output. The program is killed when its [`Monitor`] is dropped.
 
 mod ends;
 mod fd;
@@ -38,7 +38,7 @@ pub use monitor::Monitor;
 pub use process::{wait_until, wait_until_stuck};
 pub use program::{AGENT_BIN, VMM_BIN, agent_program, monitor_program};
 
-/// Long enough for anything that takes a moment, on a slow machine with other work to do.
+/// Long enough for anything that takes a moment, even on a slow, busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Long enough for 64 KiB, byte by byte, through a guest in the rig.

@@ -1,4 +1,4 @@
-//! A client of the monitor's serial line, where that is a pseudo-terminal or a socket.
+//! A client of the monitor's serial line on a pseudo-terminal or a socket.
 
 use std::io;
 use std::net::Shutdown;
@@ -14,28 +14,28 @@ use crate::fd::{set_nonblocking, wait_ready};
 use crate::terminal::Terminal;
 use crate::transcript::find;
 
-/// A client of the serial line. Dropping it hangs up.
+/// A client of the serial line. Dropping it disconnects.
 #[derive(Debug)]
 pub struct Line {
     fd: OwnedFd,
-    /// Read, and not used up by an expectation.
+    /// Data that was read but not consumed by an expectation.
     heard: Vec<u8>,
     ended: bool,
 }
 
 impl Line {
-    /// Attaches to the pseudo-terminal of this name.
+    /// Opens the pseudo-terminal with this name.
     ///
     /// # Errors
-    /// It's gone.
+    /// The terminal doesn't exist any more.
     pub fn attach(name: impl AsRef<Path>) -> io::Result<Self> {
         Terminal::attach(name.as_ref()).map(|terminal| Self::new(terminal.into()))
     }
 
-    /// Connects to the unix socket of this name.
+    /// Connects to the Unix socket with this path.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// Nothing listens there.
     pub fn connect(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).map(|stream| Self::new(stream.into()))
     }
@@ -45,12 +45,12 @@ impl Line {
         Self { fd, heard: Vec::new(), ended: false }
     }
 
-    /// Types all of `bytes`.
+    /// Sends all of `bytes`.
     #[track_caller]
     pub fn send(&mut self, mut bytes: &[u8]) {
         let until = Instant::now() + crate::DEADLINE;
         while !bytes.is_empty() {
-            assert!(wait_ready(&self.fd, PollFlags::POLLOUT, Some(until)), "the line takes no input");
+            assert!(wait_ready(&self.fd, PollFlags::POLLOUT, Some(until)), "the line accepts no input");
             match nix::unistd::write(&self.fd, bytes) {
                 Ok(len) => bytes = &bytes[len..],
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -59,13 +59,13 @@ impl Line {
         }
     }
 
-    /// Ends the input of a socket, which can still be read.
+    /// Shuts down the write side of a socket, which can still be read.
     pub fn end_input(&mut self) {
         let stream = UnixStream::from(self.fd.try_clone().expect("a descriptor"));
         stream.shutdown(Shutdown::Write).expect("a socket that is connected");
     }
 
-    /// Waits until `needle` has come, behind what earlier calls found, and returns what came in front of it.
+    /// Waits for `needle` after what earlier calls consumed, and returns the text before it.
     #[track_caller]
     pub fn expect(&mut self, needle: &str, deadline: Duration) -> String {
         let until = Instant::now() + deadline;
@@ -80,7 +80,7 @@ impl Line {
         }
     }
 
-    /// Waits until the other end hangs up.
+    /// Waits until the peer disconnects.
     #[track_caller]
     pub fn expect_end(&mut self, deadline: Duration) {
         let until = Instant::now() + deadline;
@@ -89,7 +89,7 @@ impl Line {
         }
     }
 
-    /// Takes down what comes next. `false` if that is nothing until `until`.
+    /// Reads the next data. False if there is none by `until`.
     fn read(&mut self, until: Instant) -> bool {
         let ready = wait_ready(&self.fd, PollFlags::POLLIN, Some(until));
         let mut bytes = [0; 4096];

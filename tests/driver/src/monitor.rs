@@ -20,14 +20,15 @@ use crate::process;
 use crate::terminal::Terminal;
 use crate::transcript::{Heard, Transcript, find};
 
-/// The running program. Every wait panics with the whole transcript when its deadline passes. Dropping it kills the program.
+/// The running program. Every wait panics with the whole transcript at its deadline. Dropping it kills the
+/// program.
 #[derive(Debug)]
 pub struct Monitor {
     child: Child,
-    /// Hears of the program's end, and leaves it to be reaped.
+    /// Waits for the program's exit, without reaping it.
     listener: Option<JoinHandle<()>>,
     transcript: Arc<Transcript>,
-    /// How much of standard output earlier expectations have used up.
+    /// How much of standard output earlier expectations have consumed.
     seen: usize,
     input: Option<OwnedFd>,
     held: Option<PipeReader>,
@@ -35,12 +36,12 @@ pub struct Monitor {
     modes: Arc<Mutex<Modes>>,
 }
 
-/// The modes of the program's terminal.
+/// The terminal modes of the program's terminal.
 #[derive(Debug, Default)]
 struct Modes {
-    /// As long as the program runs. Later it would keep the terminal's output from ending.
+    /// Only while the program runs, because it would keep the terminal's output open afterwards.
     terminal: Option<Terminal>,
-    /// What was found when it had ended.
+    /// The modes at the program's exit.
     last: Option<Termios>,
 }
 
@@ -62,17 +63,18 @@ impl Monitor {
         Self { child, listener, transcript, seen: 0, input, held: ends.held, first_modes, modes }
     }
 
-    /// Types or pipes in all of `bytes`.
+    /// Sends all of `bytes` to its terminal or pipe.
     ///
     /// # Panics
-    /// They aren't taken for a minute, or there is neither pipe nor terminal.
+    /// They aren't accepted within a minute, or there is neither a pipe nor a terminal.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         let sent = self.offer(bytes, crate::DEADLINE);
-        assert_eq!(sent, bytes.len(), "the input isn't taken\n{}", self.transcript);
+        assert_eq!(sent, bytes.len(), "the input isn't accepted\n{}", self.transcript);
     }
 
-    /// As [`send`](Self::send), but gives up when nothing was taken for `patience`, and returns how many bytes were.
+    /// As [`send`](Self::send), but gives up when nothing is accepted for `patience`, and returns the number
+    /// of bytes accepted.
     #[track_caller]
     pub fn offer(&mut self, bytes: &[u8], patience: Duration) -> usize {
         let input = self.input.as_ref().expect("the input is a pipe or a terminal, and open");
@@ -87,16 +89,17 @@ impl Monitor {
         sent
     }
 
-    /// Ends the input, if it is a pipe.
+    /// Closes the input, if it is a pipe.
     pub fn close_stdin(&mut self) {
         self.input = None;
     }
 
-    /// Waits until standard output holds `needle`, behind what earlier calls found, and returns what is in front of it.
+    /// Waits for `needle` on standard output after what earlier calls consumed, and returns the text before
+    /// it.
     #[track_caller]
     pub fn expect(&mut self, needle: &str, deadline: Duration) -> String {
         let from = self.seen;
-        // Each byte is looked at once, however long the wait: a guest may print a lot meanwhile.
+        // Scans each byte once, because a guest may print a lot during a long wait.
         let mut looked = from;
         let found = self.transcript.wait(Instant::now() + deadline, |heard| {
             let at = find(&heard.stdout.bytes[looked..], needle.as_bytes()).map(|at| looked + at);
@@ -109,7 +112,7 @@ impl Monitor {
         String::from_utf8_lossy(&self.transcript.heard().stdout.bytes[from..at]).into_owned()
     }
 
-    /// Waits until standard error holds `needle`.
+    /// Waits for `needle` on standard error.
     #[track_caller]
     pub fn expect_stderr(&mut self, needle: &str, deadline: Duration) {
         let found = self.transcript.wait(Instant::now() + deadline, |heard| {
@@ -119,7 +122,7 @@ impl Monitor {
         assert_eq!(found, Some(true), "no {needle:?} on standard error\n{}", self.transcript);
     }
 
-    /// Lets `window` pass in which nothing new is printed.
+    /// Expects that nothing is printed for `window`.
     #[track_caller]
     pub fn expect_quiet(&mut self, window: Duration) {
         let seen = |heard: &Heard| (heard.stdout.bytes.len(), heard.exited);
@@ -129,7 +132,7 @@ impl Monitor {
         assert_eq!(noise, None, "not quiet\n{}", self.transcript);
     }
 
-    /// Waits until the program has ended and all of its output is here.
+    /// Waits until the program has exited and all of its output was read.
     #[track_caller]
     pub fn expect_exit(&mut self, deadline: Duration) -> ExitStatus {
         let is_over =
@@ -156,7 +159,8 @@ impl Monitor {
         String::from_utf8_lossy(&self.transcript.heard().stderr.bytes).into_owned()
     }
 
-    /// The reading end of standard output, for a test that reads by itself, late, or never: [`Stdout::Held`](crate::Stdout).
+    /// The read end of standard output, for a test that reads it by itself, late or never:
+    /// [`Stdout::Held`](crate::Stdout).
     pub fn take_stdout(&mut self) -> PipeReader {
         self.held.take().expect("the output is held, and not taken yet")
     }
@@ -166,25 +170,25 @@ impl Monitor {
         kill(self.pid(), signal).expect("a process that isn't reaped yet");
     }
 
-    /// The modes of the program's terminal before the program was started.
+    /// The terminal modes before the program was started.
     pub fn termios_before(&self) -> Termios {
         self.first_modes.clone().expect("the program was started on a terminal")
     }
 
-    /// The modes of the program's terminal now, or those that it left behind.
+    /// The current terminal modes, or those at the program's exit.
     pub fn termios(&self) -> Termios {
         let modes = self.modes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let now = modes.terminal.as_ref().map(Terminal::modes);
         now.or_else(|| modes.last.clone()).expect("the program was started on a terminal")
     }
 
-    /// Sets the modes of the program's terminal, as its shell does while the program is stopped.
+    /// Sets the terminal modes, as a shell does while the program is stopped.
     pub fn set_termios(&self, modes: &Termios) {
         let terminals = self.modes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         terminals.terminal.as_ref().expect("the program runs on a terminal").set_modes(modes);
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> Pid {
         pid(&self.child)
     }
@@ -194,37 +198,37 @@ impl Monitor {
         process::status_kib(self.pid(), "VmRSS")
     }
 
-    /// Resident memory in KiB that no file is behind (RssAnon); guest memory among it.
+    /// Resident anonymous memory in KiB (RssAnon), including guest memory.
     pub fn rss_anon_kib(&self) -> u64 {
         process::status_kib(self.pid(), "RssAnon")
     }
 
-    /// Resident memory in KiB without guest memory, which are the mappings that have these lengths in bytes.
+    /// Resident memory in KiB without guest memory, which are the mappings of these lengths in bytes.
     pub fn own_rss_kib(&self, guest_ram_lens: &[u64]) -> u64 {
         process::resident_kib_without(self.pid(), guest_ram_lens)
     }
 
-    /// Processor time of all its threads.
+    /// CPU time of all threads.
     pub fn cpu_time(&self) -> Duration {
         process::cpu_time(self.pid())
     }
 
-    /// Processor time of its first thread, which has the event loop.
+    /// CPU time of the first thread, which has the event loop.
     pub fn main_cpu_time(&self) -> Duration {
         process::main_cpu_time(self.pid())
     }
 
-    /// The names of its threads.
+    /// Names of its threads.
     pub fn thread_names(&self) -> Vec<String> {
         process::thread_names(self.pid())
     }
 
-    /// The CPUs of the host that each of its threads may run on, by the thread's name, as the kernel lists them.
+    /// Name and allowed host CPUs of each thread, as listed by the kernel.
     pub fn thread_cpus(&self) -> Vec<(String, String)> {
         process::thread_cpus(self.pid())
     }
 
-    /// Takes the program's end from the kernel, behind the listener, which must find it there.
+    /// Reaps the program, after the listener, which must still find it.
     fn reap(&mut self) -> ExitStatus {
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
@@ -235,13 +239,13 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        // No effect on one that was reaped: std remembers.
+        // No effect on a reaped process: std remembers.
         let _ = self.child.kill();
         self.reap();
     }
 }
 
-/// Waits for the program's end on a thread: the terminal's modes are looked at before the terminal may go.
+/// Waits for the program's exit on a thread, which saves the terminal's modes before the terminal may close.
 fn listen(pid: Pid, transcript: Arc<Transcript>, modes: Arc<Mutex<Modes>>) -> JoinHandle<()> {
     thread::spawn(move || {
         while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}

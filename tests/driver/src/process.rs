@@ -1,4 +1,4 @@
-//! What Linux knows of a process (proc(5)).
+//! Information about a process from proc(5).
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use rustix::io::ioctl_fionread;
 
-/// USER_HZ: the unit of the times in /proc/PID/stat, 100 a second on x86.
+/// USER_HZ: the unit of times in /proc/PID/stat, 100 per second on x86.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How often a condition is looked at of which Linux sends no event.
+/// Polling interval for conditions without events.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A pipe into which nothing has come for so long takes no more. A guest in the rig prints a line in 10 ms.
+/// A pipe without new data for this long is considered stuck. A guest in the rig prints a line in 10 ms.
 const STUCK_FOR: Duration = Duration::from_secs(5);
 
-/// Looks at `condition` again and again until it holds: for what no event tells of, such as the state of a process.
+/// Polls `condition` until it holds: for conditions without events, such as the state of a process.
 ///
 /// # Panics
-/// It doesn't hold in time.
+/// It doesn't hold by the deadline.
 #[track_caller]
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + deadline;
@@ -29,11 +29,11 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
-/// Waits until a pipe that nobody reads takes no more: it holds something, and nothing has come for a while. It need not be
-/// full to the last byte, as Linux takes a short write whole or not at all.
+/// Waits until an unread pipe accepts no more: it holds data, and nothing has been added for a while. It
+/// needn't be completely full, because Linux accepts short writes as a whole or not at all.
 ///
 /// # Panics
-/// It goes on in `deadline`, or nothing has come.
+/// Data is still added at `deadline`, or there is none.
 #[track_caller]
 pub fn wait_until_stuck(pipe: impl AsFd, deadline: Duration) {
     let mut last = (0, Instant::now());
@@ -61,18 +61,18 @@ pub(crate) fn resident_kib_without(pid: Pid, lens: &[u64]) -> u64 {
     resident_in(&read(pid, "smaps"), lens)
 }
 
-/// Processor time that all threads have used, in user and kernel mode.
+/// CPU time of all threads in user and kernel mode.
 pub(crate) fn cpu_time(pid: Pid) -> Duration {
     cpu_time_in(&read(pid, "stat"))
 }
 
-/// Processor time that the first thread has used.
+/// CPU time of the first thread.
 pub(crate) fn main_cpu_time(pid: Pid) -> Duration {
     cpu_time_in(&read(pid, &format!("task/{pid}/stat")))
 }
 
 fn cpu_time_in(stat: &str) -> Duration {
-    // The name is in parentheses and may hold anything, also a parenthesis; what follows are numbers.
+    // The name is in parentheses and may contain anything, including a parenthesis; numbers follow.
     let (_, fields) = stat.rsplit_once(')').expect("proc(5)");
     let field =
         |number: usize| fields.split_whitespace().nth(number - 3).and_then(|text| text.parse::<u32>().ok());
@@ -80,21 +80,22 @@ fn cpu_time_in(stat: &str) -> Duration {
     TICK * ticks.expect("proc(5): fields 14 and 15 are utime and stime")
 }
 
-/// The names of all threads, in the order of their start.
+/// The names of all threads in the order of their start.
 pub(crate) fn thread_names(pid: Pid) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a process that runs");
     let mut ids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The main thread has the process's number, and others may have lower ones when the kernel has started again from the lowest.
+    // The main thread has the process's number; others may have lower ones if the numbers have wrapped
+    // around.
     ids.sort_unstable_by_key(|id| (i64::from(*id) != i64::from(pid.as_raw()), *id));
-    // A thread may end while we look.
+    // A thread may exit meanwhile.
     let name = |id: &u32| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).ok();
     ids.iter().filter_map(name).map(|name| name.trim_end().to_owned()).collect()
 }
 
-/// Of each thread its name, and the CPUs that it may run on as the kernel lists them (`0-3,8`).
+/// Name of each thread, and its allowed CPUs as listed by the kernel (`0-3,8`).
 pub(crate) fn thread_cpus(pid: Pid) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a process that runs");
-    // A thread may end while we look.
+    // A thread may exit meanwhile.
     let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
     let field = |status: &str, name: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -123,7 +124,7 @@ fn resident_in(smaps: &str, lens: &[u64]) -> u64 {
     sum
 }
 
-/// The length of the mapping that `line` begins, such as `7f00-7f80 rw-p ..`.
+/// The length of the mapping whose first line is `line`, such as `7f00-7f80 rw-p ..`.
 fn mapping_len(line: &str) -> Option<u64> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)

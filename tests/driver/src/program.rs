@@ -1,4 +1,4 @@
-//! The program under test.
+//! The programs under test.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,29 +8,30 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// Names a program to use as it is, instead of building one.
+/// Environment variable with a program to use instead of building one.
 pub const VMM_BIN: &str = "VMM_BIN";
 
 /// Linked statically, the monitor starts without the dynamic loader and maps a third less memory.
 const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Names the [`agent_program`] likewise.
+/// The same for [`agent_program`].
 pub const AGENT_BIN: &str = "VMM_AGENT_BIN";
 
-/// The path of the monitor as users run it: its static release build, which is brought up to date once per process. The
-/// variable `VMM_BIN` names another.
+/// Path of the monitor as users run it, its static release build, brought up to date once per process. The
+/// variable `VMM_BIN` overrides it.
 pub fn monitor_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(|| build("vmm-bin"), given))
 }
 
-/// The path of the program that guests run in tests (tests/agent), built in the same way; `VMM_AGENT_BIN` names another.
+/// Path of the program that guests run in tests (tests/agent), built in the same way; `VMM_AGENT_BIN`
+/// overrides it.
 pub fn agent_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| env::var_os(AGENT_BIN).map_or_else(|| build("guest-agent"), given))
 }
 
-/// A relative path starts at the workspace: cargo runs each test in the directory of its package.
+/// A relative path is relative to the workspace, because cargo runs each test in its package's directory.
 fn given(path: OsString) -> PathBuf {
     workspace().join(path)
 }
@@ -43,7 +44,8 @@ pub(crate) fn workspace() -> &'static Path {
 fn build(package: &str) -> PathBuf {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--package", package, "--message-format", "json-render-diagnostics"])
-        // With a target named, the flags spare build scripts and procedural macros, which can't be static.
+        // With an explicit target, the flags don't apply to build scripts and procedural macros, which can't
+        // be static.
         .args(["--target", "host-tuple"])
         .env("RUSTFLAGS", STATIC)
         .current_dir(workspace())
@@ -59,7 +61,7 @@ fn build(package: &str) -> PathBuf {
         .expect("cargo says where it put the program")
 }
 
-/// The program of `package`, if it is that which one of cargo's messages is about.
+/// The program of `package`, if this message of cargo is about it.
 fn executable(message: &str, package: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let is_ours = message["target"]["name"] == package && message["target"]["kind"][0] == "bin";

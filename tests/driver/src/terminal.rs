@@ -1,4 +1,4 @@
-//! A pseudo-terminal, with the program under test at one end and the test at the other.
+//! A pseudo-terminal between the program under test and the test.
 
 use std::fs::File;
 use std::io;
@@ -10,18 +10,18 @@ use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-/// A pseudo-terminal. All its descriptors are closed on exec: a program that another test starts at the same moment must not
-/// hold it open.
+/// A pseudo-terminal. All its descriptors are close-on-exec, so that a program started concurrently by
+/// another test doesn't keep it open.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     pub(crate) master: OwnedFd,
     pub(crate) slave: File,
-    /// Its modes before anybody changed them.
+    /// Its initial modes.
     pub(crate) first_modes: Termios,
 }
 
 impl Terminal {
-    /// A new one, in the modes that a terminal has first: lines, echo, signals.
+    /// A new terminal in its default modes: line editing, echo, signals.
     pub(crate) fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master: PtyMaster = posix_openpt(flags).expect("a pseudo-terminal");
@@ -33,12 +33,12 @@ impl Terminal {
         Self { master, slave, first_modes }
     }
 
-    /// Opens the terminal called `name`, such as `/dev/pts/3`, without making it anybody's controlling terminal.
+    /// Opens the terminal called `name`, such as `/dev/pts/3`, without making it a controlling terminal.
     pub(crate) fn attach(name: &Path) -> io::Result<File> {
         File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name)
     }
 
-    /// What a shell does that has the terminal again.
+    /// Sets the modes, as a shell does that gets the terminal back.
     pub(crate) fn set_modes(&self, modes: &Termios) {
         tcsetattr(&self.slave, SetArg::TCSANOW, modes).expect("our own pseudo-terminal");
     }

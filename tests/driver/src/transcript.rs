@@ -1,4 +1,4 @@
-//! All that a program has printed, growing while it runs.
+//! All output of a program, recorded while it runs.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -19,22 +19,22 @@ pub(crate) struct Heard {
     pub(crate) exited: bool,
 }
 
-/// One of its outputs.
+/// One output stream.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     pub(crate) bytes: Vec<u8>,
-    /// Nothing more will come.
+    /// The stream has ended.
     pub(crate) ended: bool,
 }
 
-/// What is known of the program, shared with the threads that listen to it.
+/// What is known of the program, shared with the listening threads.
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
     heard: Mutex<Heard>,
     changed: Condvar,
 }
 
-/// Which of the outputs.
+/// Selects a stream.
 pub(crate) type Which = fn(&mut Heard) -> &mut Stream;
 
 impl Transcript {
@@ -42,7 +42,7 @@ impl Transcript {
         self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Makes a change and tells everybody who waits.
+    /// Makes a change and wakes all waiting threads.
     pub(crate) fn note(&self, change: impl FnOnce(&mut Heard)) {
         change(&mut self.heard());
         self.changed.notify_all();
@@ -64,19 +64,19 @@ impl Transcript {
         }
     }
 
-    /// Takes down what comes from `fd`, on a thread that ends when nothing more can come.
+    /// Records the data from `fd` on a thread, which exits at the end of the data.
     pub(crate) fn follow(self: &Arc<Self>, fd: OwnedFd, which: Which) {
         let transcript = Arc::clone(self);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             loop {
-                // The master of a pseudo-terminal doesn't block: whoever types at it must not.
+                // The master of a pseudo-terminal is non-blocking, because sending to it must not block.
                 wait_ready(&fd, PollFlags::POLLIN, None);
                 match nix::unistd::read(&fd, &mut bytes) {
                     Ok(0) => break,
                     Ok(len) => transcript.note(|heard| which(heard).bytes.extend_from_slice(&bytes[..len])),
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    // A terminal whose other end was closed says EIO.
+                    // A terminal whose other end was closed returns EIO.
                     Err(_) => break,
                 }
             }
@@ -85,7 +85,7 @@ impl Transcript {
     }
 }
 
-/// For a failed test: everything, as text.
+/// For a failed test: the whole transcript as text.
 impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heard = self.heard();
@@ -95,10 +95,10 @@ impl fmt::Display for Transcript {
     }
 }
 
-/// As text with escapes for what isn't, and without the middle of what is very long.
+/// As text with escapes, and without the middle of very long output.
 impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Bytes of each end that are shown: two screens and more.
+        /// Number of bytes shown at each end: more than two screens.
         const END_LEN: usize = 8 << 10;
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n").replace("\\r", "");
         match self.bytes.len().checked_sub(2 * END_LEN) {
@@ -111,7 +111,7 @@ impl fmt::Display for Stream {
     }
 }
 
-/// Where `needle` is in `hay`.
+/// Position of `needle` in `hay`.
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }

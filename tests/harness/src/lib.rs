@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
 
-//! A test binary's main function for tests that need a KVM: they run here, or all of them in the rig, or each is reported with
-//! the reason why it can't run.
+//! The main function of test binaries that need KVM: the tests run here, or all of them in the rig, or each
+//! is reported with the reason why it can't run.
 //!
-//! The standard harness can't ignore a test at run time; this one is libtest-mimic with the same words on the command line.
+//! The standard harness can't ignore a test at run time; this one is libtest-mimic, with the same command
+//! line.
 
 mod shards;
 
@@ -16,23 +17,23 @@ use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note};
 
 use crate::shards::Shard;
 
-/// Set to 1 to run everything in the rig, also what could run here.
+/// Set to 1 to run everything in the rig, including what could run here.
 pub const USE_RIG: &str = "VMM_USE_RIG";
 
-/// How many guests run at once in the rig, whose processors share one thread of the host: a second guest would only slow the
-/// first down.
+/// Number of concurrent guests in the rig. Its CPUs share one host thread, so a second guest would only slow
+/// the first one down.
 const RIG_THREADS: usize = 1;
 
-/// What the tests need of a /dev/kvm.
+/// What the tests require of /dev/kvm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// That it can be opened. A software KVM will do.
+    /// It can be opened. A software KVM is enough.
     AnyKvm,
-    /// That it runs a stock Linux kernel.
+    /// It runs a stock Linux kernel.
     Linux,
 }
 
-/// The tests of a module, under their names.
+/// The tests of a module, with their names.
 #[macro_export]
 macro_rules! trials {
     ($($test:ident),* $(,)?) => {
@@ -43,8 +44,8 @@ macro_rules! trials {
     };
 }
 
-/// Runs the tests here or in the rig. `prepare` builds and fetches all that they use besides the monitor; it isn't called in
-/// the rig, which has neither a network nor anything to build.
+/// Runs the tests here or in the rig. `prepare` builds and fetches everything they use besides the monitor;
+/// it isn't called in the rig, which can neither access a network nor build anything.
 pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(), String>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if arguments.list {
@@ -77,7 +78,7 @@ pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(),
     libtest_mimic::run(&arguments, tests).exit_code()
 }
 
-/// Why the tests don't run here, in words.
+/// Why the tests don't run here.
 fn reason_for_rig(needs: Needs) -> Option<String> {
     if !in_rig() && std::env::var_os(USE_RIG).is_some_and(|value| value == "1") {
         return Some(format!("{USE_RIG} is set"));
@@ -88,7 +89,7 @@ fn reason_for_rig(needs: Needs) -> Option<String> {
     }
 }
 
-/// Builds what isn't named by a variable.
+/// Builds the programs that no variable overrides.
 fn build(needs: Needs) {
     monitor_program();
     if needs == Needs::Linux {
@@ -96,7 +97,7 @@ fn build(needs: Needs) {
     }
 }
 
-/// Runs this program, with the same arguments, in the rig.
+/// Runs this program in the rig with the same arguments.
 fn run_in_rig(reason: &str, needs: Needs, shard: Option<&Shard>) -> Result<ExitCode, String> {
     note(&format!("{reason}: the tests run in the rig"));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -111,14 +112,14 @@ fn run_in_rig(reason: &str, needs: Needs, shard: Option<&Shard>) -> Result<ExitC
     match rig.run(argv) {
         Ok(outcome) => Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(1))),
         Err(error) if has_begun(&error) => {
-            note(&format!("the tests didn't come to their end: {error}"));
+            note(&format!("the tests didn't finish: {error}"));
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether tests ran before this happened: then it isn't that they can't.
+/// Whether tests had run before the error, so that they are able to run.
 fn has_begun(error: &Error) -> bool {
     matches!(
         error,
@@ -126,7 +127,7 @@ fn has_begun(error: &Error) -> bool {
     )
 }
 
-/// The same tests, each ignored with the reason; or failed, where they are required.
+/// The same tests, each ignored with the reason, or failed where they are required.
 fn without(tests: Vec<Trial>, why: &str) -> Vec<Trial> {
     let stand_in = |test: Trial| {
         let why = why.to_owned();

@@ -1,4 +1,4 @@
-//! The tests of one binary in two rigs at once: each rig has one thread of the host, and hosts have more.
+//! Runs the tests of one binary in two rigs concurrently, because each rig uses only one host thread.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -9,19 +9,20 @@ use std::thread;
 use libtest_mimic::{Arguments, Trial};
 use rig::{in_rig, note};
 
-/// Which part of the tests a process runs, such as `0/2`; set for the processes that [`run`] starts.
+/// Variable with the part of the tests that a process runs, such as `0/2`; set for the processes that [`run`]
+/// starts.
 pub(crate) const SHARD: &str = "VMM_SHARD";
-/// How many rigs at once.
+/// Number of concurrent rigs.
 const RIGS: usize = 2;
-/// How many parts: more than rigs, so that a rig whose tests were quick takes the next part. A rig takes as long to start as
-/// one test.
+/// Number of parts: more than rigs, so that a rig with quick tests takes the next part. Starting a rig takes
+/// as long as one test.
 const PARTS: usize = 6;
-/// Fewer tests than that aren't worth a second rig.
+/// Minimum number of tests for which a second rig pays off.
 const WORTH_IT: usize = 12;
-/// What two rigs and their guests need of the host's memory, in KiB.
+/// Host memory required for two rigs and their guests, in KiB.
 const MEMORY_KIB: u64 = 14 << 20;
 
-/// A part of the tests: every `count`th, from `index` on.
+/// A part of the tests: every `count`th, starting with `index`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
     index: usize,
@@ -50,7 +51,7 @@ impl Shard {
     }
 }
 
-/// Whether these tests, of which the arguments choose, are enough for more than one rig, and the host has room for them.
+/// Whether the tests selected by the arguments justify several rigs, and the host has enough memory.
 pub(crate) fn are_worth_it(tests: &[Trial], arguments: &Arguments) -> bool {
     let is_chosen =
         |test: &&Trial| arguments.filter.as_ref().is_none_or(|filter| test.name().contains(filter.as_str()));
@@ -67,7 +68,7 @@ fn available_kib() -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Runs this program once for each part, two at a time, and prints what each says, line by line.
+/// Runs this program once per part, two at a time, and forwards the output line by line.
 pub(crate) fn run() -> ExitCode {
     note(&format!("the tests run in {RIGS} rigs at once, in {PARTS} parts; {SHARD}=0/1 keeps them in one"));
     let next = AtomicUsize::new(0);
@@ -99,7 +100,7 @@ fn run_one(shard: &Shard) -> bool {
         }
     };
     for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
-        // Whole lines, so that two parts don't mix in one. A reader that has gone needs none.
+        // Whole lines, so that the output of two parts isn't mixed. If the reader has gone, that is fine.
         let _ = writeln!(std::io::stdout(), "{}", line.unwrap_or_default());
     }
     child.wait().is_ok_and(|status| status.success())

@@ -1,5 +1,5 @@
-//! The cache of everything that's fetched or built once: kernels, Busybox, initramfs images, disks. It lies in `target/assets` of
-//! the workspace and is filled lazily. Any number of processes may use it at once.
+//! Cache of everything that is fetched or built once: kernels, Busybox, initramfs images, disks. It is in the
+//! workspace's `target/assets`, is filled on demand, and can be used by several processes concurrently.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,7 +19,7 @@ use crate::variables::in_rig;
 
 const INSTALLED_BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
-/// The cache of one workspace.
+/// The asset cache of a workspace.
 #[derive(Clone, Debug)]
 pub struct Assets {
     target: PathBuf,
@@ -31,7 +31,7 @@ impl Assets {
         Self { target: workspace.join("target") }
     }
 
-    /// The cache of the workspace that this crate was built in.
+    /// The cache of the workspace in which this crate was built.
     pub fn here() -> Self {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
         Self::at(workspace.expect("this crate lies two levels below the workspace"))
@@ -54,8 +54,9 @@ impl Assets {
         Kernel::open(&dir)?.ok_or(Error::NotPrepared { what })
     }
 
-    /// A small ELF kernel without ACPI, which takes virtio devices from its command line: resources/kernels/no-acpi.config.
-    /// Built from the distribution's source on first use, which takes minutes.
+    /// A small ELF kernel without ACPI that gets virtio devices from its command line:
+    /// resources/kernels/no-acpi.config. Built from the distribution's source on first use, which takes
+    /// minutes.
     pub fn kernel_without_acpi(&self) -> Result<PathBuf> {
         const NAME: &str = "no-acpi-6.1";
         let dir = self.dir().join("kernels").join(format!("{NAME}-{}", digest(&source_kernel::INPUTS)));
@@ -72,7 +73,7 @@ impl Assets {
         Ok(path)
     }
 
-    /// A statically linked Busybox: the installed one if it is, else the one of the busybox-static package.
+    /// A statically linked Busybox: the installed one, or that of the busybox-static package.
     pub fn busybox(&self) -> Result<PathBuf> {
         let dir = self.dir().join("busybox");
         let fetched = [dir.join("bin/busybox"), dir.join("usr/bin/busybox")];
@@ -97,9 +98,9 @@ impl Assets {
         self.initrd("guest", &[GUEST_INIT, &stamp(&busybox)?], || Initramfs::new(&busybox, GUEST_INIT))
     }
 
-    /// An initramfs of your own, built by `build` unless one with the same `name` and `inputs` is in the cache. `inputs`
-    /// must tell apart whatever the result depends on beside what every [`Initramfs`] has: the text of the init script, the
-    /// kernel's release, a version.
+    /// A custom initramfs, created by `build` unless one with the same `name` and `inputs` is cached.
+    /// `inputs` must identify everything that the result depends on in addition to the common contents of an
+    /// [`Initramfs`]: the text of the init script, the kernel's release, a version.
     pub fn initrd(
         &self,
         name: &str,
@@ -115,8 +116,8 @@ impl Assets {
         Ok(path)
     }
 
-    /// The initramfs that mounts the disk named by `root=` and starts the init on it, for the kernel of `kind`, whose modules
-    /// it carries. resources/rootfs/disk-init has the words that it knows.
+    /// The initramfs that mounts the disk in `root=` and starts its init, with the modules of the kernel of
+    /// `kind`. Its parameters are described in resources/rootfs/disk-init.
     pub fn disk_initrd(&self, kind: KernelKind) -> Result<PathBuf> {
         let (busybox, kernel) = (self.busybox()?, self.kernel(kind)?);
         let stamp = stamp(&busybox)?;
@@ -131,23 +132,24 @@ impl Assets {
         self.large(Rootfs::Debian.name(), "tar", &inputs, rootfs::build_debian_tar)
     }
 
-    /// The directory of fio and its libraries, fetched on first use: [`fio::command`](crate::fio::command) runs it.
+    /// Directory of fio and its libraries, fetched on first use, to be run by
+    /// [`fio::command`](crate::fio::command).
     pub fn fio(&self) -> Result<PathBuf> {
         self.programs(rootfs::fio::PROGRAMS)
     }
 
-    /// The directory of iperf3 and bash and their libraries, fetched on first use:
-    /// [`programs::command`](crate::programs::command) runs them. bash opens connections without a further program.
+    /// Directory of iperf3, bash and their libraries, fetched on first use, to be run by
+    /// [`programs::command`](crate::programs::command). bash can open connections without another program.
     pub fn iperf3(&self) -> Result<PathBuf> {
         self.programs(Programs(&["iperf3", "bash"]))
     }
 
-    /// The directory of curl and its libraries, likewise.
+    /// Directory of curl and its libraries, likewise.
     pub fn curl(&self) -> Result<PathBuf> {
         self.programs(Programs(&["curl"]))
     }
 
-    /// The directory of the files of a Debian package, fetched on first use.
+    /// Directory of a Debian package's files, fetched on first use.
     pub fn package(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir().join(format!("package-{name}"));
         if path.exists() {
@@ -163,7 +165,7 @@ impl Assets {
         Ok(path)
     }
 
-    /// Fetches and builds all that guest tests use, so that nothing is missing inside the rig.
+    /// Fetches and builds all assets of guest tests, so that nothing is missing in the rig.
     pub fn prepare_all(&self) -> Result<()> {
         for kind in KernelKind::ALL {
             self.kernel(kind)?.vmlinux()?;
@@ -193,13 +195,14 @@ impl Assets {
         Ok(path)
     }
 
-    /// Where the rig keeps a directory per run.
+    /// Parent of the rig's per-run directories.
     pub(crate) fn runs_dir(&self) -> PathBuf {
         self.target.join("rig")
     }
 
-    /// The file of `rootfs/` with this name and these inputs, built by `build` if there's none. Those of other inputs are
-    /// out of date then, and too big to keep, as is what an interrupted process left.
+    /// The file in `rootfs/` with this name and these inputs, created by `build` if missing. Files of other
+    /// inputs are outdated and too large to keep, so they are removed, as is what an interrupted process
+    /// left.
     pub(crate) fn large(
         &self,
         name: &str,
@@ -243,7 +246,7 @@ fn digest(inputs: &[impl Hash]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The files in `dir` whose names begin with `prefix` and have `infix` in them.
+/// The files in `dir` whose names start with `prefix` and contain `infix`.
 fn files_like(dir: &Path, prefix: &str, infix: &str) -> Result<Vec<PathBuf>> {
     let names = fs::read_dir(dir).at("list", dir)?.flatten().map(|entry| entry.file_name());
     let is_like = |name: &str| name.starts_with(prefix) && name.contains(infix);

@@ -1,10 +1,10 @@
-//! Runs a host program to its end and turns a failure into an error that quotes it.
+//! Runs a host program and converts failures to errors that quote its output.
 
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
 
-/// Error texts longer than this are cut at the front: the end tells why.
+/// Number of last lines of standard error in messages, because the end contains the reason.
 const STDERR_LINES: usize = 12;
 
 /// Runs `command` with stdin closed and returns its standard output.

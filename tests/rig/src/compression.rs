@@ -1,12 +1,13 @@
-//! Unpacks what kernel packages contain: the payload of a bzImage, and modules.
+//! Decompresses the contents of kernel packages: bzImage payloads and modules.
 
 use std::io::Read;
 
 use crate::error::{Error, Result};
 
-/// No kernel or module is near this; a header that claims more is damaged.
+/// Much larger than any kernel or module; a header with a larger size is damaged.
 const MAX_LEN: u64 = 1 << 30;
-/// Uncompressed size of every block but the last (Linux, lib/decompress_unlz4.c: LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE).
+/// Uncompressed size of every block except the last (Linux, lib/decompress_unlz4.c:
+/// LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE).
 const LZ4_LEGACY_BLOCK_LEN: usize = 8 << 20;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -15,8 +16,8 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const LZ4_LEGACY: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
 const ELF: &[u8] = b"\x7fELF";
 
-/// Unpacks `bytes` by their magic number; an ELF comes back as it is. What follows the compressed stream is ignored: the
-/// kernel's build appends the uncompressed size.
+/// Decompresses `bytes` according to their magic number; an ELF is returned unchanged. Data after the
+/// compressed stream is ignored: the kernel's build appends the uncompressed size.
 pub(crate) fn unpack(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
     if bytes.starts_with(ELF) {
         Ok(bytes.to_vec())
@@ -39,8 +40,8 @@ pub(crate) fn unpack(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
     }
 }
 
-/// Magic, then blocks of a little-endian length and that many bytes. A length that exceeds what is left is the appended
-/// size and ends the stream.
+/// A magic number, then blocks with a little-endian length. A length that exceeds the remaining data is the
+/// appended size and ends the stream.
 fn unpack_lz4_legacy(mut rest: &[u8], what: &str) -> Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     while let Some((len, after)) = rest.split_first_chunk::<4>() {

@@ -1,4 +1,4 @@
-//! What can go wrong between a bare host and a running rig.
+//! Errors of setting up and running the rig.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,50 +6,50 @@ use std::time::Duration;
 
 use crate::stage::Stage;
 
-/// Every failure of this crate. The text names the thing and, where the reader can mend it, how.
+/// An error of this crate. Its message contains the affected object and, if possible, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory operation failed.
     #[error("can't {action} {path}: {source}", path = path.display())]
     File {
-        /// What was tried: "read", "write", "create", ...
+        /// The operation: "read", "write", "create", ...
         action: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 
-    /// A program isn't installed and can't be installed from here.
+    /// A program isn't installed and can't be installed automatically.
     #[error("{program} isn't installed: {remedy}")]
     ProgramMissing {
-        /// The program or package that is needed.
+        /// The program or package.
         program: String,
-        /// What the reader can do.
+        /// What the user can do.
         remedy: String,
     },
 
-    /// A program ran and failed.
+    /// A program failed.
     #[error("`{command}` failed ({status}): {stderr}")]
     CommandFailed {
         /// The command line.
         command: String,
-        /// Its exit status in words.
+        /// Its exit status as text.
         status: String,
-        /// The end of what it wrote to its standard error.
+        /// The end of its standard error.
         stderr: String,
     },
 
-    /// No kernel package fits.
+    /// No kernel package matches.
     #[error(
-        "no package like `{pattern}` in the apt cache: run `apt-get update`, or give a kernel with --kernel PATH"
+        "no package like `{pattern}` in the apt cache: run `apt-get update`, or specify a kernel with --kernel PATH"
     )]
     KernelNotFound {
-        /// The package name that was looked for, `*` for any text.
+        /// The package name searched for, with `*` for any text.
         pattern: String,
     },
 
-    /// A kernel has neither a module file nor a built-in driver of this name.
+    /// A kernel has no module or built-in driver with this name.
     #[error("{release} has no module named {module}, neither as a file nor built in")]
     ModuleNotFound {
         /// The kernel's release.
@@ -58,7 +58,7 @@ pub enum Error {
         module: String,
     },
 
-    /// A file doesn't have the format that its role asks for.
+    /// A file has an unexpected format.
     #[error("{what}: {problem}")]
     Format {
         /// The file or structure.
@@ -67,37 +67,38 @@ pub enum Error {
         problem: String,
     },
 
-    /// Inside the rig, where nothing can be fetched, something that should have been prepared outside is missing.
+    /// In the rig, where nothing can be fetched, something is missing that should have been prepared on the
+    /// host.
     #[error(
         "{what} isn't prepared, and inside the rig nothing can be fetched: run `cargo xtask test` on the host"
     )]
     NotPrepared {
-        /// The missing thing.
+        /// The missing object.
         what: String,
     },
 
     /// The rig ended before the command's exit code arrived.
     #[error("the rig failed while {stage}: {problem}{tail}", tail = indented(log))]
     Rig {
-        /// How far it came.
+        /// The stage reached.
         stage: Stage,
-        /// What was seen from outside.
+        /// What was observed from outside.
         problem: String,
         /// The last lines of QEMU's messages and of the outer kernel's console.
         log: String,
     },
 
-    /// A signal asked this process to end; the rig was stopped and the terminal restored.
+    /// This process received a signal; the rig was stopped and the terminal restored.
     #[error("stopped by signal {signal}")]
     Interrupted {
         /// Its number.
         signal: i32,
     },
 
-    /// The command ran in the rig for longer than it may.
+    /// The command in the rig exceeded its time limit.
     #[error("the command in the rig was stopped after {} s: give it a longer timeout", limit.as_secs())]
     Timeout {
-        /// The limit that was set.
+        /// The time limit.
         limit: Duration,
     },
 }
@@ -111,7 +112,7 @@ impl Error {
     }
 }
 
-/// Adds the action and the path to an [`io::Result`]: `fs::read(p).at("read", p)?`.
+/// Adds the operation and the path to an [`io::Result`]: `fs::read(p).at("read", p)?`.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T>;
 }

@@ -1,4 +1,4 @@
-//! What the /dev/kvm of this host can do, from what it lets us see.
+//! Capabilities of this host's /dev/kvm, as far as they can be determined.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -7,14 +7,14 @@ use std::io::ErrorKind;
 /// Why this host's KVM can't run Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// There's no /dev/kvm.
+    /// There is no /dev/kvm.
     NoKvm,
-    /// /dev/kvm is there, but we may not open it.
+    /// /dev/kvm isn't accessible to this user.
     NoPermission,
     /// /dev/kvm can't be opened for another reason.
     Unusable(String),
-    /// The CPU offers neither VMX nor SVM, so KVM is a software emulation. Those run payloads of a few instructions;
-    /// a stock kernel uses some that they don't emulate.
+    /// The CPU has neither VMX nor SVM, so KVM is emulated in software. Such a KVM runs payloads of a few
+    /// instructions; a stock kernel uses some that aren't emulated.
     SoftwareKvm,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Reason {
         match self {
             Self::NoKvm => f.write_str("this host has no /dev/kvm"),
             Self::NoPermission => {
-                f.write_str("/dev/kvm may not be opened: join its group (usually kvm) and log in again")
+                f.write_str("/dev/kvm isn't accessible: join its group (usually kvm) and log in again")
             }
             Self::Unusable(why) => write!(f, "/dev/kvm can't be opened: {why}"),
             Self::SoftwareKvm => {
@@ -33,7 +33,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Whether a monitor on this host can run a stock Linux guest, else why not.
+/// Whether a monitor on this host can run a stock Linux guest; otherwise the reason.
 pub fn can_run_linux() -> Result<(), Reason> {
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => {}

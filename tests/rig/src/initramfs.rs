@@ -1,4 +1,4 @@
-//! Builds the root file systems that kernels here start from: static Busybox, its applets, an init script, extra files.
+//! Builds initramfs images: static Busybox, its applets, an init script, additional files.
 
 use std::fs;
 use std::io::Write;
@@ -13,14 +13,14 @@ use crate::error::{At, Error, Result};
 use crate::kernels::Module;
 use crate::newc::Archive;
 
-/// The first process of a guest: reports in a line that begins with `INIT-UP `, then a shell on the console.
+/// The first process of a guest: prints a line that starts with `INIT-UP `, then runs a shell on the console.
 pub const GUEST_INIT: &str = include_str!("../../../resources/busybox/init");
 
-/// What Busybox's DHCP client runs, and where it looks for it.
+/// The script of Busybox's DHCP client, and its path.
 pub(crate) const DHCP_SCRIPT: &str = include_str!("../../../resources/busybox/udhcpc");
 pub(crate) const DHCP_SCRIPT_PATH: &str = "etc/udhcpc/default.script";
 
-/// Where [`Initramfs::modules`] puts its files, numbered in the order of loading.
+/// Directory of the files of [`Initramfs::modules`], numbered in load order.
 pub const MODULE_DIR: &str = "modules";
 
 const DIRS: [&str; 10] = ["bin", "dev", "etc", "etc/udhcpc", "mnt", "proc", "root", "sys", "tmp", "var"];
@@ -32,11 +32,11 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// What every one depends on, beside Busybox.
+    /// Common inputs of all images, besides Busybox.
     pub(crate) const INPUTS: [&str; 2] = [DHCP_SCRIPT_PATH, DHCP_SCRIPT];
 
-    /// A Busybox system whose first process is the script `init`. `busybox` must be statically linked, because there will
-    /// be no libraries.
+    /// A Busybox system whose first process is the script `init`. `busybox` must be statically linked,
+    /// because there are no libraries.
     pub fn new(busybox: &Path, init: &str) -> Result<Self> {
         let binary = fs::read(busybox).at("read", busybox)?;
         if !is_static(&binary) {
@@ -68,13 +68,13 @@ impl Initramfs {
         self
     }
 
-    /// Adds a file; its directory must be there already.
+    /// Adds a file, whose directory must have been added before.
     pub fn file(mut self, path: &str, permissions: u32, contents: &[u8]) -> Self {
         self.archive.file(path, permissions, contents);
         self
     }
 
-    /// Adds modules, unpacked, as `/modules/NN-name.ko`: an init that loads them in the order of their names is right.
+    /// Adds decompressed modules as `/modules/NN-name.ko`, to be loaded in the order of their names.
     pub fn modules(mut self, modules: &[Module]) -> Result<Self> {
         self.archive.dir(MODULE_DIR, 0o755);
         for (index, module) in modules.iter().enumerate() {
@@ -91,7 +91,7 @@ impl Initramfs {
     }
 }
 
-/// Whether this is an x86-64 program without an interpreter, which is what a dynamically linked one has.
+/// Whether this is an x86-64 program without an interpreter, which dynamically linked ones have.
 pub(crate) fn is_static(elf: &[u8]) -> bool {
     const E_MACHINE: usize = 0x12;
     const EM_X86_64: &[u8] = &[62, 0];

@@ -11,19 +11,19 @@ use crate::packages;
 use crate::progress::note;
 use crate::vmlinux;
 
-/// The file beside the unpacked package that remembers its name.
+/// The file next to the unpacked package that contains the package's name.
 const PACKAGE_FILE: &str = "package";
-/// Newer kernels leave older ones behind in the cache that the mirror may no longer have, and the other way round.
+/// The apt cache may list versions that the mirror no longer has, and vice versa.
 const DOWNLOAD_ATTEMPTS: usize = 3;
 
-/// A kernel that tests name by what it is, whatever its exact version today.
+/// A kernel for tests, identified by its purpose rather than its exact version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelKind {
-    /// Debian 6.1 for clouds: lz4 payload, few drivers.
+    /// Debian's 6.1 cloud kernel: lz4 payload, few drivers.
     Cloud61,
-    /// Debian 6.1 for any machine: xz payload, drivers for all that QEMU offers. The rig runs on this one.
+    /// Debian's 6.1 generic kernel: xz payload, drivers for everything in QEMU. The rig runs this one.
     Generic61,
-    /// Debian 6.12 for clouds (bookworm-backports): zstd payload.
+    /// Debian's 6.12 cloud kernel (bookworm-backports): zstd payload.
     Cloud612,
 }
 
@@ -31,7 +31,7 @@ impl KernelKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Cloud61, Self::Generic61, Self::Cloud612];
 
-    /// A short name, also that of the directory in the cache.
+    /// A short name, which is also the directory's name in the cache.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cloud61 => "cloud-6.1",
@@ -40,7 +40,7 @@ impl KernelKind {
         }
     }
 
-    /// What the package is called, `*` for any text.
+    /// Name of the package, with `*` for any text.
     pub fn pattern(self) -> &'static str {
         match self {
             Self::Cloud61 => "linux-image-6.1.*-cloud-amd64",
@@ -72,21 +72,21 @@ pub struct Kernel {
 /// A kernel module's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Its name with `_` for `-`, as the kernel lists it.
+    /// Its name with `_` instead of `-`, as the kernel lists it.
     pub name: String,
-    /// The file, which may be compressed.
+    /// The file, possibly compressed.
     pub path: PathBuf,
 }
 
 impl Module {
-    /// The module's ELF, unpacked.
+    /// The module's decompressed ELF.
     pub fn read(&self) -> Result<Vec<u8>> {
         unpack(&fs::read(&self.path).at("read", &self.path)?, &self.path.display().to_string())
     }
 }
 
 impl Kernel {
-    /// Opens what [`fetch`] made in `dir`; `None` if there's nothing yet.
+    /// Opens the result of [`fetch`] in `dir`; `None` if there is none yet.
     pub(crate) fn open(dir: &Path) -> Result<Option<Self>> {
         let note = dir.join(PACKAGE_FILE);
         let Ok(package) = fs::read_to_string(&note) else { return Ok(None) };
@@ -99,12 +99,12 @@ impl Kernel {
         Ok(Some(Self { dir: dir.to_owned(), package: package.trim().to_owned(), release }))
     }
 
-    /// The package it came from.
+    /// Name of its package.
     pub fn package(&self) -> &str {
         &self.package
     }
 
-    /// What `uname -r` says in it.
+    /// Its release, as printed by `uname -r`.
     pub fn release(&self) -> &str {
         &self.release
     }
@@ -114,14 +114,15 @@ impl Kernel {
         self.dir.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
-    /// Whether this option is built into the kernel, by the config in its package: `X86_MPPARSE` for `CONFIG_X86_MPPARSE=y`.
+    /// Whether the option is built into the kernel, according to the config in its package: `X86_MPPARSE` for
+    /// `CONFIG_X86_MPPARSE=y`.
     pub fn has_built_in(&self, option: &str) -> Result<bool> {
         let path = self.dir.join("boot").join(format!("config-{}", self.release));
         let config = fs::read_to_string(&path).at("read", &path)?;
         Ok(config.lines().any(|line| line == format!("CONFIG_{option}=y")))
     }
 
-    /// The ELF kernel, taken out of the bzImage on first use.
+    /// The ELF kernel, extracted from the bzImage on first use.
     pub fn vmlinux(&self) -> Result<PathBuf> {
         let path = self.dir.join("vmlinux");
         if !path.exists() {
@@ -132,8 +133,8 @@ impl Kernel {
         Ok(path)
     }
 
-    /// The module files that must be loaded for `names`, each after those that it depends on. Names may be written with
-    /// `-` or `_`. What's built into the kernel is left out; what it doesn't have at all is an error.
+    /// The module files to load for `names`, each after its dependencies. Names may be written with `-` or
+    /// `_`. Built-in drivers are left out; unknown ones are an error.
     pub fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
         let library = ModuleLibrary::open(self)?;
         let mut order = Vec::new();
@@ -141,7 +142,7 @@ impl Kernel {
         Ok(order)
     }
 
-    /// The [`modules`](Self::modules) of `required`, and of `optional` those that the kernel has.
+    /// The [`modules`](Self::modules) for `required`, and those for `optional` that the kernel has.
     pub(crate) fn modules_with(&self, required: &[&str], optional: &[&str]) -> Result<Vec<Module>> {
         let library = ModuleLibrary::open(self)?;
         let mut order = Vec::new();
@@ -149,7 +150,7 @@ impl Kernel {
         for name in optional {
             let before = order.len();
             match library.add(name, &mut order) {
-                // Nor what it depends on.
+                // Drop its dependencies, too.
                 Err(Error::ModuleNotFound { .. }) => order.truncate(before),
                 other => other?,
             }
@@ -201,7 +202,7 @@ impl<'a> ModuleLibrary<'a> {
     }
 }
 
-/// Adds every module file below `dir`. Symbolic links (`build`, `source`) aren't followed.
+/// Adds all module files below `dir`. Symbolic links (`build`, `source`) aren't followed.
 fn collect(dir: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
@@ -215,14 +216,15 @@ fn collect(dir: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `kvm_amd` for `kernel/arch/x86/kvm/kvm-amd.ko.xz`; `None` for what isn't a module.
+/// `kvm_amd` for `kernel/arch/x86/kvm/kvm-amd.ko.xz`; `None` for other files.
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let (stem, compression) = file.split_once(".ko")?;
     matches!(compression, "" | ".gz" | ".xz" | ".zst").then(|| stem.replace('-', "_"))
 }
 
-/// Finds the newest package of `kind`, unpacks it in `dir` and remembers its name there. `dir` appears whole or not.
+/// Finds the newest package of `kind`, unpacks it to `dir` and stores its name there. `dir` appears
+/// atomically.
 pub(crate) fn fetch(kind: KernelKind, dir: &Path) -> Result<()> {
     let names = packages::search("^linux-image-[0-9]")?;
     let candidates = candidates(&names, kind);
@@ -251,18 +253,18 @@ fn unpack_kernel(package: &str, dir: &Path) -> Result<()> {
 
 fn unpack_into(package: &str, dir: &Path) -> Result<()> {
     packages::unpack(package, dir)?;
-    // Ubuntu ships the modules apart from the image.
+    // Ubuntu's modules are in a separate package.
     let has_modules = dir.join("lib/modules").is_dir() || dir.join("usr/lib/modules").is_dir();
     if let (false, Some(release)) = (has_modules, package.strip_prefix("linux-image-")) {
         packages::unpack(&format!("linux-modules-{release}"), dir)?;
-        // Has more drivers, and doesn't exist for every kernel.
+        // Contains more drivers, but doesn't exist for every kernel.
         let _ = packages::unpack(&format!("linux-modules-extra-{release}"), dir);
     }
     let note = dir.join(PACKAGE_FILE);
     fs::write(&note, package).at("write", &note)
 }
 
-/// Writes a file so that no other process ever sees half of it.
+/// Writes a file atomically.
 pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("{}.part", std::process::id()));
     fs::write(&temporary, contents).at("write", &temporary)?;
@@ -298,14 +300,14 @@ impl KernelName {
     }
 }
 
-/// Package names that can serve as `kind`, best first: the same series and flavour, then the flavour in another series
-/// from 6 on, then any; newest first within each.
+/// Package names that are suitable as `kind`, best first: the same series and flavour, then the flavour in
+/// another series from 6 on, then any; newest first within each.
 fn candidates(names: &[String], kind: KernelKind) -> Vec<String> {
     let mut ranked: Vec<(bool, bool, KernelName, &String)> = names
         .iter()
         .filter_map(|package| Some((KernelName::parse(package)?, package)))
         .filter(|(name, _)| name.version[0] >= 6)
-        // A cloud kernel has no 9p and few drivers: it can't stand in for a generic one.
+        // A cloud kernel has no 9p and few drivers, so it can't replace a generic one.
         .filter(|(name, _)| kind.is_cloud() || !name.is_cloud)
         .map(|(name, package)| (name.is(kind), name.is_cloud == kind.is_cloud(), name, package))
         .collect();

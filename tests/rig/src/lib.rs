@@ -1,11 +1,11 @@
 #![forbid(unsafe_code)]
 
-//! A machine with a genuine /dev/kvm, on any x86-64 Linux host.
+//! A machine with a genuine /dev/kvm on any x86-64 Linux host.
 //!
-//! A monitor for KVM can only be tested where KVM runs Linux, and many machines that tests run on have no /dev/kvm, or
-//! only a software one that runs a few instructions of bare metal. QEMU can emulate, in software and without root, a CPU
-//! that has AMD's virtualization. A stock kernel on that machine offers /dev/kvm like any other. This crate sets such a
-//! machine up from nothing and runs commands in it, with the host's files at the same paths:
+//! A KVM monitor can only be tested where KVM runs Linux. Many test machines have no /dev/kvm, or only a
+//! software one that runs a few bare-metal instructions. QEMU can emulate a CPU with AMD's virtualization in
+//! software, without root, and a stock kernel on that machine provides /dev/kvm. This crate sets up such a
+//! machine and runs commands in it, with the host's files at the same paths:
 //!
 //! ```no_run
 //! use rig::{Assets, Rig};
@@ -24,21 +24,21 @@
 //!       └─ guest  Busybox on a stock kernel
 //! ```
 //!
-//! Where the host's own KVM runs Linux, the two in the middle are left out. A test binary doesn't choose:
+//! If the host's own KVM runs Linux, the two middle layers are left out. Test binaries don't have to choose:
 //! [`run_here_or_in_rig`] does.
 //!
 //! # The parts
 //!
-//! - [`Assets`] is a cache in `target/assets`: stock [kernels](Kernel) from the distribution's packages, their
-//!   [vmlinux](extract_vmlinux) and [modules](Module), Busybox, the guests' initramfs, [disks](Rootfs) to boot from. Each is
-//!   fetched or built when it's first asked for.
-//! - [`Rig`] is one run of a command: captured, streamed, or on the person's terminal.
-//! - [`Initramfs`] and [`newc`] build root file systems without any tool of the host's.
-//! - [`can_run_linux`] tells what this host's KVM is worth.
-//! - [`packages`] installs what is missing, and says what to do where it can't.
+//! - [`Assets`] is a cache in `target/assets`: stock [kernels](Kernel) from the distribution's packages,
+//!   their [vmlinux](extract_vmlinux) and [modules](Module), Busybox, the guests' initramfs, bootable
+//!   [disks](Rootfs). Each is fetched or built on first use.
+//! - [`Rig`] runs a command: captured, streamed, or on the user's terminal.
+//! - [`Initramfs`] and [`newc`] build initramfs images without host tools.
+//! - [`can_run_linux`] determines whether this host's KVM is sufficient.
+//! - [`packages`] installs missing programs, or says what to do if it can't.
 //!
-//! Progress on what takes seconds goes to standard error. Nothing outside `target` is written but installed packages,
-//! and what mmdebstrap keeps in the directory for temporary files while it works.
+//! Progress of slow steps is printed to standard error. Nothing outside `target` is written, except installed
+//! packages and mmdebstrap's temporary files while it runs.
 
 mod assets;
 mod command;

@@ -1,4 +1,4 @@
-//! A file lock between processes, so that two test runs don't prepare the same thing at once.
+//! A lock file, so that two test runs don't prepare the same asset concurrently.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -11,18 +11,18 @@ use rustix::io::Errno;
 use crate::error::{At, Result};
 use crate::progress::note;
 
-/// 2 s in all: a shorter wait isn't worth a line.
+/// 2 s in total: a shorter wait isn't reported.
 const QUIET_TRIES: u32 = 40;
 const QUIET_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A held lock; given back on drop, and by the kernel if the process dies.
+/// A held lock; released on drop, and by the kernel if the process dies.
 #[must_use = "the lock is released when this is dropped"]
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
-/// Waits for the lock at `path` (created if absent). `what` is named to the reader if the wait is long.
+/// Waits for the lock at `path`, which is created if absent. `what` is printed if the wait is long.
 pub(crate) fn exclusive(path: &Path, what: &str) -> Result<Lock> {
     for _ in 0..QUIET_TRIES {
         if let Some(lock) = try_exclusive(path)? {
@@ -36,7 +36,7 @@ pub(crate) fn exclusive(path: &Path, what: &str) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
-/// Takes the lock at `path` if nobody holds it.
+/// Takes the lock at `path` if it is free.
 pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
     let file = open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

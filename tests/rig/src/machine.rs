@@ -1,4 +1,4 @@
-//! The rig: runs a command in a machine that has a genuine /dev/kvm.
+//! The rig: runs a command in a machine with a genuine /dev/kvm.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -19,38 +19,39 @@ use crate::streams::{DRAIN_TIME, Stdin, copy_output, copy_stdin, copy_to_termina
 use crate::terminal::{self, RawTerminal};
 use crate::variables::IN_RIG;
 
-/// Where a directory given to [`Rig::results`] appears inside.
+/// Where a directory given to [`Rig::results`] appears in the rig.
 pub const RESULTS_DIR: &str = "/run/results";
 
-/// Room for a guest with RAM above the 4 GiB boundary beside the outer kernel. Taken from the host only as it's used.
+/// Enough for the outer kernel and a guest with RAM above 4 GiB. The host allocates it on use.
 const DEFAULT_MEMORY_MIB: u32 = 6144;
-/// More would take turns on one thread of the host.
+/// More CPUs would share the same host thread.
 const DEFAULT_CPUS: u32 = 1;
-/// The outer kernel needs 4 s on an idle host of two cores.
+/// The outer kernel needs 4 s on an idle host with two cores.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
-/// A whole suite of guest tests in software emulation takes minutes; only something stuck takes this long.
+/// A whole suite of guest tests in software emulation takes minutes; only a hang takes this long.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const LOG_LINES: usize = 15;
 
-/// Variables that the command inherits when they're set, beside all that begin with `VMM_`.
+/// Environment variables that the command inherits if set, in addition to all that start with `VMM_`.
 const INHERITED: [&str; 9] =
     ["PATH", "HOME", "TERM", "LANG", "LC_ALL", "USER", "RUST_BACKTRACE", "RUST_LOG", "CARGO_MANIFEST_DIR"];
 const INHERITED_PREFIX: &str = "VMM_";
 
-/// What a command in the rig left.
+/// Result of a command in the rig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the command may have failed"]
 pub struct CommandOutput {
     /// Its exit code; 128+n if signal n killed it, 127 if it wasn't found.
     pub exit_code: i32,
-    /// Standard output and standard error as they came; only of [`Rig::capture`], else empty.
+    /// Interleaved standard output and standard error; only with [`Rig::capture`], otherwise empty.
     pub output: Vec<u8>,
 }
 
-/// A run to be: QEMU in software emulation, whose CPU offers SVM, running a stock kernel with kvm_amd. The command sees
-/// the host's root at the same paths; what it writes goes to memory and is gone afterwards, except in
-/// [`RESULTS_DIR`]. It runs as root, without a network, and as many rigs as memory allows run at once.
+/// A prepared run: QEMU in software emulation, with a CPU that has SVM and a stock kernel with kvm_amd. The
+/// command sees the host's root at the same paths; what it writes is kept in memory and lost afterwards,
+/// except in [`RESULTS_DIR`]. It runs as root and without a network. Several rigs can run concurrently if
+/// there is enough memory.
 #[derive(Clone, Debug)]
 pub struct Rig {
     assets: Assets,
@@ -64,7 +65,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A rig with 6 GiB and one CPU (a second would share the same thread of the host), which starts in the current directory and inherits the variables that matter.
+    /// A rig with 6 GiB and one CPU (a second would share the same host thread), which starts in the current
+    /// directory and inherits the relevant variables.
     pub fn new(assets: &Assets) -> Self {
         let env = std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_some_and(|name| is_inherited(name) && name != IN_RIG))
@@ -82,7 +84,7 @@ impl Rig {
         }
     }
 
-    /// Sets the outer machine's memory. Half of it at most holds what the command writes to files.
+    /// Sets the outer machine's memory, at most half of which is used for files that the command writes.
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
         self.memory_mib = memory_mib;
         self
@@ -102,31 +104,31 @@ impl Rig {
         self
     }
 
-    /// Sets the directory that the command starts in.
+    /// Sets the command's working directory.
     pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Limits the time from starting QEMU to the command's end.
+    /// Limits the time from the start of QEMU to the end of the command.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the command's standard input, which otherwise is /dev/null. Without meaning for [`Rig::run_on_terminal`].
+    /// Sets the command's standard input, by default /dev/null. Ignored by [`Rig::run_on_terminal`].
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// Shares the host's directory `dir`, writable, as [`RESULTS_DIR`]. It must exist.
+    /// Shares the host directory `dir`, which must exist, as writable [`RESULTS_DIR`].
     pub fn results(mut self, dir: impl Into<PathBuf>) -> Self {
         self.results = Some(dir.into());
         self
     }
 
-    /// Runs a command; its output goes to our standard output as it comes.
+    /// Runs a command and forwards its output to our standard output immediately.
     pub fn run(&self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<CommandOutput> {
         self.run_into(argv, &mut io::stdout())
     }
@@ -138,7 +140,7 @@ impl Rig {
         Ok(CommandOutput { output, ..outcome })
     }
 
-    /// Runs a command; its output goes to `sink` as it comes. If `sink` fails, the command is stopped.
+    /// Runs a command and forwards its output to `sink` immediately. If `sink` fails, the command is stopped.
     pub fn run_into(
         &self,
         argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -151,7 +153,7 @@ impl Rig {
         thread::scope(|scope| {
             match (qemu.take_stdin(), &self.stdin) {
                 (Some(into), Stdin::Inherit) => drop(scope.spawn(|| copy_stdin(into, stopped, None))),
-                // Fails when the command ends without reading it all.
+                // Fails if the command ends without reading all of it.
                 (Some(mut into), Stdin::Bytes(bytes)) => drop(scope.spawn(move || into.write_all(bytes))),
                 _ => {}
             }
@@ -159,16 +161,16 @@ impl Rig {
             let copier = scope.spawn(|| copy_output(output, sink));
             let outcome = self.wait(&mut qemu, &run_dir, || copier.is_finished());
             drop(stop);
-            // QEMU has ended and closed its end of the pipe, so the copier ends too.
+            // QEMU has ended and closed its end of the pipe, so the copier ends, too.
             let copied = copier.join().unwrap_or(Ok(()));
             copied.at("write", "the output of the command".as_ref())?;
             outcome
         })
     }
 
-    /// Runs a command with our terminal as its controlling terminal: every key goes to it, Ctrl-C too. Our terminal is
-    /// raw meanwhile and restored on every way out. Standard input and output must be a terminal
-    /// (see [`is_interactive`](crate::is_interactive)).
+    /// Runs a command with our terminal as its controlling terminal, so that all keys reach it, including
+    /// Ctrl-C. Our terminal is raw meanwhile and restored afterwards in any case. Standard input and output
+    /// must be a terminal (see [`is_interactive`](crate::is_interactive)).
     pub fn run_on_terminal(
         &self,
         argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -223,7 +225,8 @@ impl Rig {
         Ok((run_dir, qemu))
     }
 
-    /// Waits until QEMU has ended, or ends it: when time is up, or when `is_cut_off` says that nobody listens any more.
+    /// Waits until QEMU has ended, or ends it: at the time limit, or when `is_cut_off` reports that the
+    /// reader has gone.
     fn wait(
         &self,
         qemu: &mut Qemu,

@@ -1,4 +1,5 @@
-//! Reads what a kernel module says about itself: the NUL-separated `key=value` words in the `.modinfo` section of its ELF.
+//! Reads a kernel module's metadata: the NUL-separated `key=value` words in the `.modinfo` section of its
+//! ELF.
 
 use crate::error::{Error, Result};
 
@@ -11,7 +12,8 @@ const SH_NAME: usize = 0x00;
 const SH_OFFSET: usize = 0x18;
 const SH_SIZE: usize = 0x20;
 
-/// The modules that `module` needs loaded before it, as its `depends=` lists them. `what` names the file in errors.
+/// The modules that must be loaded before `module`, from its `depends=`. `what` is the file's name for
+/// errors.
 pub(crate) fn depends(module: &[u8], what: &str) -> Result<Vec<String>> {
     let info = section(module, b".modinfo")
         .ok_or_else(|| Error::format(what, "no .modinfo section, not a module"))?;
@@ -20,7 +22,7 @@ pub(crate) fn depends(module: &[u8], what: &str) -> Result<Vec<String>> {
     Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
-/// The contents of the section called `name`; `None` where the ELF has none or lies about it.
+/// The contents of section `name`; `None` if it doesn't exist or is out of bounds.
 fn section<'a>(elf: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if !elf.starts_with(b"\x7fELF\x02\x01") {
         return None;
@@ -54,7 +56,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// An ELF with two sections: the string table at 64 and `info` behind it.
+    /// An ELF with two sections: the string table at 64, followed by `info`.
     fn module(info: &[u8]) -> Vec<u8> {
         let strings = b"\0.modinfo\0";
         let info_at = 64 + strings.len();

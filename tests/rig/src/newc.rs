@@ -1,5 +1,6 @@
-//! Writes the "newc" cpio archive that Linux unpacks as its initramfs (Linux, Documentation/driver-api/early-userspace/
-//! buffer-format.rst). The same entries always give the same bytes: no time stamps, no owner, inodes counted from 1.
+//! Writes "newc" cpio archives, the format of initramfs images (Linux,
+//! Documentation/driver-api/early-userspace/buffer-format.rst). The output is reproducible: no time stamps,
+//! no owner, inodes counted from 1.
 
 const MAGIC: &str = "070701";
 const TRAILER: &str = "TRAILER!!!";
@@ -11,7 +12,8 @@ const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
 
-/// An archive under construction. A directory must be added before what is in it: the kernel creates in order.
+/// An archive under construction. A directory must be added before its contents, because the kernel creates
+/// entries in order.
 ///
 /// ```
 /// let mut archive = rig::newc::Archive::new();
@@ -43,8 +45,8 @@ impl Archive {
         self.entry(path, &[], Header { mode: S_IFDIR | permissions, links: 2, device: (0, 0) });
     }
 
-    /// Adds a regular file. Contents of 4 GiB and more don't fit the format and are refused by a panic: such an
-    /// initramfs can't be unpacked by any guest here.
+    /// Adds a regular file. Panics at contents of 4 GiB and more, which exceed the format; no guest here
+    /// could unpack such an initramfs anyway.
     pub fn file(&mut self, path: &str, permissions: u32, contents: &[u8]) {
         self.entry(path, contents, Header { mode: S_IFREG | permissions, links: 1, device: (0, 0) });
     }
@@ -59,7 +61,7 @@ impl Archive {
         self.entry(path, &[], Header { mode: S_IFCHR | permissions, links: 1, device });
     }
 
-    /// Ends the archive and returns its bytes.
+    /// Completes the archive and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.last_inode = 0;
         self.write(0, TRAILER, &[], &Header { mode: 0, links: 1, device: (0, 0) });
@@ -108,7 +110,7 @@ mod tests {
         contents: Vec<u8>,
     }
 
-    /// Reads one entry at `at` and returns it with the position of the next.
+    /// Parses the entry at `at`; returns it and the position of the next one.
     fn parse(bytes: &[u8], at: usize) -> (Parsed, usize) {
         assert_eq!(at % ALIGN, 0);
         assert_eq!(&bytes[at..at + 6], MAGIC.as_bytes());

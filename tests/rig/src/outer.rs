@@ -1,4 +1,4 @@
-//! The rig's outer machine seen from inside: the initramfs that makes the host's root its own.
+//! The initramfs of the outer machine, which uses the host's root as its own.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use crate::kernels::Kernel;
 /// The first process.
 const INIT: &str = include_str!("outer-init.sh");
 
-/// Without these there's no console, no root and no /dev/kvm.
+/// Required for console, root and /dev/kvm.
 const REQUIRED: [&str; 6] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm-amd"];
-/// What tests of devices use; a kernel without one of them still makes a rig.
+/// Used by device tests; the rig also works without them.
 const OPTIONAL: [&str; 5] = ["tun", "vhost_net", "vhost_vsock", "veth", "bridge"];
 
-/// What the initramfs depends on but for Busybox.
+/// Inputs of the initramfs besides Busybox.
 pub(crate) fn inputs(release: &str) -> Vec<&str> {
     [&[INIT, release], &REQUIRED[..], &OPTIONAL].concat()
 }
@@ -28,7 +28,7 @@ pub(crate) fn initramfs(busybox: &Path, kernel: &Kernel) -> Result<Initramfs> {
 mod tests {
     use super::*;
 
-    /// One in the cache without a module that was added since would be taken for ever.
+    /// Otherwise a cached initramfs would lack modules added later.
     #[test]
     fn inputs_have_every_module() {
         assert!(REQUIRED.iter().chain(&OPTIONAL).all(|module| inputs("6.1").contains(module)));

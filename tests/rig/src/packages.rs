@@ -1,5 +1,5 @@
-//! Debian packages: installs the programs that are missing (as root, or through sudo), and unpacks packages into a
-//! directory, for which nobody needs to be root.
+//! Debian packages: installs missing programs (as root, or through sudo), and unpacks packages to a
+//! directory, which doesn't need root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::progress::{note, step};
 
-/// Installs those of `packages` that aren't installed. Needs root or sudo, and only if one is missing.
+/// Installs those of `packages` that are missing. Needs root or sudo only if one is.
 pub fn install(packages: &[&str]) -> Result<()> {
     let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
@@ -24,7 +24,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
         update_lists(&list)?;
     }
     step(&format!("installing {list}"), || {
-        // Lists that are a few days old name versions which the mirror no longer has.
+        // Old package lists may contain versions that the mirror no longer has.
         apt_install(&missing).or_else(|_| {
             update_lists(&list)?;
             apt_install(&missing)
@@ -40,7 +40,7 @@ pub fn unpack(package: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(&download).at("create", &download)?;
     step(&format!("fetching {package}"), || {
         output_of(
-            // Without the sandbox user apt needn't be able to write to our directory as somebody else.
+            // Without the sandbox user, for which our directory would have to be writable.
             Command::new("apt-get")
                 .args(["download", "-q", "-o", "APT::Sandbox::User=root", package])
                 .current_dir(&download),
@@ -51,15 +51,15 @@ pub fn unpack(package: &str, into: &Path) -> Result<()> {
     fs::remove_dir_all(&download).at("remove", &download)
 }
 
-/// Names of the packages in the apt cache that match the regular expression `names`. Refreshes the package lists first
-/// where they're empty, if it may.
+/// Names of packages in the apt cache that match the regular expression `names`. Refreshes empty package
+/// lists first, if permitted.
 pub fn search(names: &str) -> Result<Vec<String>> {
     require_apt(names)?;
     let found = search_cache(names)?;
     if !found.is_empty() {
         return Ok(found);
     }
-    // No candidates is not an error here: the caller knows which pattern failed and says so.
+    // Not an error here: the caller reports the pattern without a match.
     if let Err(error) = update_lists(names) {
         note(&format!("the package lists stay as they are: {error}"));
     }

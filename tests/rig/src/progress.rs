@@ -1,18 +1,18 @@
-//! Lines on stderr for the steps that a person waits for.
+//! Progress lines on standard error.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Steps shorter than this aren't worth a second line.
+/// Shorter steps don't get a second line.
 const NOTABLE: Duration = Duration::from_secs(2);
 
-/// Prints one line about what happens or was chosen.
+/// Prints one line.
 pub fn note(text: &str) {
-    // Standard error may be closed; a progress line is no reason to fail.
+    // If standard error is closed, that is fine.
     let _ = writeln!(std::io::stderr(), "-> {text}");
 }
 
-/// Announces a step that may take seconds, runs it, and says how long it took if that was long.
+/// Announces a step that may take seconds, runs it, and prints its duration if it was long.
 pub fn step<T>(text: &str, work: impl FnOnce() -> T) -> T {
     note(text);
     let start = Instant::now();

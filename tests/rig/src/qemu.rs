@@ -1,4 +1,4 @@
-//! QEMU as the outer machine: its command line, and its process.
+//! The outer machine: QEMU's command line and process.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,13 +15,13 @@ const PACKAGE: &str = "qemu-system-x86";
 /// How the command in the outer machine is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
-    /// /dev/hvc0 as its controlling terminal, of this size.
+    /// /dev/hvc0 of this size as its controlling terminal.
     Terminal { rows: u16, cols: u16 },
-    /// Pipes: its output, and if asked for its input.
+    /// Pipes for its output and optionally its input.
     Stream { has_stdin: bool },
 }
 
-/// What the outer machine is made of.
+/// Configuration of the outer machine.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
@@ -72,12 +72,12 @@ impl Qemu {
         Ok(Self { child })
     }
 
-    /// The pipe into the command; `None` the second time, and where it has none.
+    /// The pipe to the command; `None` on the second call, or if it has none.
     pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// The pipe out of the command; `None` the second time.
+    /// The pipe from the command; `None` on the second call.
     pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
@@ -87,9 +87,9 @@ impl Qemu {
         self.child.try_wait()
     }
 
-    /// Ends QEMU and waits for it. Harmless if it has ended.
+    /// Kills QEMU and waits for it. No effect if it has ended.
     pub(crate) fn kill(&mut self) {
-        // Fails only where there is nothing to kill.
+        // Fails only if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -101,8 +101,8 @@ impl Drop for Qemu {
     }
 }
 
-/// A command that gets SIGTERM when the thread that started it ends, however that comes about. `setpriv` belongs to
-/// util-linux, which no Debian is without; elsewhere the kill on drop has to do.
+/// A command that receives SIGTERM when the thread that started it ends for any reason. `setpriv` is part of
+/// util-linux, which every Debian has; without it, the kill on drop has to suffice.
 fn dying_with_us(program: &str) -> Command {
     match find_program("setpriv") {
         Some(setpriv) => {
@@ -116,9 +116,10 @@ fn dying_with_us(program: &str) -> Command {
 
 fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     let mut args = Arguments::default();
-    // One thread for all emulated processors. With a thread for each, QEMU 7.2 sometimes lets the outer kernel take an
-    // interrupt right behind VMRUN, with the inner guest's GS base still loaded: the outer kernel panics, about once in ten
-    // boots. One thread is no slower: its code needs no atomic instructions.
+    // One thread for all emulated CPUs. With a thread per CPU, QEMU 7.2 sometimes delivers an interrupt to
+    // the outer kernel immediately after VMRUN, with the inner guest's GS base still loaded, and the outer
+    // kernel panics, about once in ten boots. One thread isn't slower, because its code needs no atomic
+    // instructions.
     args.words("-M pc -accel tcg,thread=single -cpu max -display none -nodefaults -no-reboot");
     args.words(&format!("-smp {} -m {}", machine.cpus, machine.memory_mib));
     args.pair("-kernel", machine.kernel.to_owned());
@@ -126,7 +127,7 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     args.pair("-append", command_line(machine.channel));
     args.option("-serial", "file:", &machine.run_dir.join(CONSOLE_LOG), "");
     args.share("run_dir", machine.run_dir, "");
-    // The host's root spans file systems: remap keeps their inode numbers apart.
+    // The host's root spans file systems, so inode numbers must be remapped to stay unique.
     args.share("host", Path::new("/"), ",readonly=on,multidevs=remap");
     if let Some(results) = machine.results {
         args.share("results", results, "");
@@ -137,7 +138,8 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
             args.words("-chardev stdio,id=terminal,signal=off -device virtconsole,chardev=terminal");
         }
         Channel::Stream { has_stdin } => {
-            // Output and input apart: a port whose chardev has seen the end of its input drops all output.
+            // Separate files for output and input, because a port whose chardev has reached the end of its
+            // input drops all output.
             args.words(
                 "-chardev file,id=out,path=/dev/stdout -device virtserialport,chardev=out,name=rig.out",
             );
@@ -150,11 +152,11 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
 }
 
 fn command_line(channel: Channel) -> String {
-    // A panic resets at once, which with -no-reboot ends QEMU.
+    // A panic resets immediately, which with -no-reboot ends QEMU.
     //
-    // A timer that ticks instead of one that is set anew each time (nohz, highres): QEMU 7.2 loses an interrupt now and then
-    // while an inner guest makes many exits. The local APIC keeps the request, but the processor isn't told of it before the
-    // next one: which with a timer that waits to be set never comes, and the outer machine stands still.
+    // A periodic timer rather than a one-shot timer (nohz, highres): QEMU 7.2 occasionally loses an interrupt
+    // while an inner guest makes many exits. The local APIC keeps the request, but delivers it only with the
+    // next interrupt, which a one-shot timer never raises, so that the outer machine hangs.
     let common = "console=ttyS0 quiet loglevel=1 mitigations=off panic=-1 reboot=k nohz=off highres=off";
     match channel {
         Channel::Terminal { rows, cols } => {
@@ -191,7 +193,7 @@ impl Arguments {
     }
 }
 
-/// In QEMU's option lists a comma within a value is written twice.
+/// In QEMU's option lists, commas within values are doubled.
 fn escaped(path: &Path) -> PathBuf {
     match path.to_str() {
         Some(text) => PathBuf::from(text.replace(',', ",,")),

@@ -1,5 +1,5 @@
-//! For test binaries without the standard harness, and for tools: continue here if this host can run Linux guests, else
-//! run the same program with the same arguments inside the rig.
+//! For test binaries without the standard harness, and for tools: continues here if this host can run Linux
+//! guests, otherwise runs the same program with the same arguments in the rig.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,19 +14,19 @@ use crate::variables::in_rig;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "after a run in the rig the caller has nothing left to do but exit"]
 pub enum Place {
-    /// Here: the host's KVM runs Linux, or we're inside the rig already.
+    /// Here: the host's KVM runs Linux, or this is the rig.
     Here,
-    /// In the rig, where this program has already run to its end with this exit code.
+    /// In the rig, where this program has been run and returned this exit code.
     Rig(i32),
 }
 
-/// Why guests can't run on this host itself; `None` if they can, or if this already is the rig.
+/// Why guests can't run on this host; `None` if they can, or if this is the rig.
 pub fn reason_for_rig() -> Option<Reason> {
     if in_rig() { None } else { host::can_run_linux().err() }
 }
 
-/// Returns [`Place::Here`] where guests can run, else runs the current executable in the rig with `args`, its output going
-/// to ours as it comes, and returns its exit code. All assets are prepared before that, since the rig has no network.
+/// Returns [`Place::Here`] if guests can run. Otherwise prepares all assets, because the rig has no network,
+/// runs the current executable in the rig with `args`, forwards its output, and returns its exit code.
 ///
 /// An error means that the rig itself failed, not the program.
 pub fn run_here_or_in_rig(args: impl IntoIterator<Item = OsString>) -> Result<Place> {

@@ -1,4 +1,5 @@
-//! One run's directory, shared with the outer machine: the command goes in, its exit code and the logs come out.
+//! The directory of a run, shared with the outer machine: the command goes in, its exit code and logs come
+//! out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use crate::lock::{self, Lock};
 
 const LOCK: &str = "lock";
 
-/// Removed on drop. If this process is killed, the next run removes it: its lock is free then.
+/// Removed on drop. If this process is killed, the next run removes it, because its lock is free then.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
@@ -17,7 +18,7 @@ pub(crate) struct RunDir {
 }
 
 impl RunDir {
-    /// Makes a new directory below `parent`, and removes those whose process has died.
+    /// Creates a new directory in `parent`, and removes those of dead processes.
     pub(crate) fn create(parent: &Path) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Held while a directory exists without its own lock.
@@ -40,7 +41,7 @@ impl RunDir {
         fs::write(&path, contents).at("write", &path)
     }
 
-    /// The file `name` without white space around it; `None` until it's there.
+    /// The contents of file `name`, trimmed; `None` until it exists.
     pub(crate) fn read(&self, name: &str) -> Option<String> {
         let bytes = fs::read(self.path.join(name)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
@@ -49,7 +50,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // Nothing to do about a failure; the next run tries again.
+        // A failure is ignored; the next run tries again.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

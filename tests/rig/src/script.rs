@@ -1,10 +1,11 @@
-//! Writes a command, its environment and its directory as a shell script that runs exactly that.
+//! Writes a command, its environment and its working directory as an equivalent shell script.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The script. The exit code is the command's, or 127 if it's not found and 125 if the directory isn't.
+/// The script. Its exit code is the command's, or 127 if the command isn't found and 125 if the directory
+/// isn't.
 pub(crate) fn render(dir: &Path, env: &[(OsString, OsString)], argv: &[OsString]) -> Vec<u8> {
     let mut script = b"cd ".to_vec();
     push_quoted(&mut script, dir.as_os_str());
@@ -16,7 +17,7 @@ pub(crate) fn render(dir: &Path, env: &[(OsString, OsString)], argv: &[OsString]
         script.push(b' ');
         push_quoted(&mut script, &pair);
     }
-    // No "--" here: env stops at the first word without "=" (a program's name with one is nobody's case).
+    // No "--" here: env stops at the first word without "=", which no program here has in its name.
     for word in argv {
         script.push(b' ');
         push_quoted(&mut script, word);

@@ -1,5 +1,5 @@
-//! Signals that end this process, put off for as long as a rig runs: first the terminal is restored and the run's
-//! directory removed.
+//! Signals that would end this process are deferred while a rig runs, so that the terminal is restored and
+//! the run's directory removed first.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use signal_hook::flag;
 
 const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
-/// While one exists, the signals are noted instead of ending the process. Afterwards they end it as before.
+/// While one exists, the signals are recorded. Afterwards they end the process as before.
 #[must_use = "signals are noted only while this exists"]
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -20,21 +20,21 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct State {
     watches: Mutex<Watches>,
-    /// Whether nobody watches, and a signal does what it does by default.
+    /// Whether nothing watches, so that signals have their default action.
     idle: Arc<AtomicBool>,
-    /// The signal that came; 0 for none.
+    /// The signal received; 0 for none.
     caught: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
 struct Watches {
     count: usize,
-    /// The handlers are in place, and stay.
+    /// The handlers are installed, permanently.
     are_registered: bool,
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Starts watching.
     pub(crate) fn start() -> io::Result<Self> {
         static STATE: OnceLock<State> = OnceLock::new();
         let state = STATE.get_or_init(|| State {
@@ -52,7 +52,7 @@ impl Watch {
         Ok(Self { state })
     }
 
-    /// The signal that came, if one did.
+    /// The signal received, if any.
     pub(crate) fn caught(&self) -> Option<i32> {
         match self.state.caught.load(Ordering::SeqCst) {
             0 => None,

@@ -1,4 +1,4 @@
-//! A kernel built from the distribution's source, for what no stock kernel is: one without ACPI.
+//! A kernel built from the distribution's source, because no stock kernel lacks ACPI.
 
 use std::fs;
 use std::path::Path;
@@ -11,18 +11,18 @@ use crate::kernels::write_atomically;
 use crate::packages;
 use crate::progress::step;
 
-/// The package of the source, which is an archive below usr/src.
+/// The package of the source, an archive in usr/src.
 const PACKAGE: &str = "linux-source-6.1";
-/// What the kernel is like, beside what every tinyconfig is.
+/// Options in addition to those of a tinyconfig.
 const FRAGMENT: &str = include_str!("../../../resources/kernels/no-acpi.config");
-/// What builds it: objtool needs libelf.
+/// Build dependencies: objtool needs libelf.
 const BUILD_PACKAGES: [&str; 8] =
     ["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "xz-utils"];
 
-/// Whatever the kernel depends on. A newer version of the package builds the same kernel for all that tests look at.
+/// Inputs of the kernel. A newer version of the package builds an equivalent kernel for all tests.
 pub(crate) const INPUTS: [&str; 2] = [PACKAGE, FRAGMENT];
 
-/// Builds the ELF kernel as the file `vmlinux`, in the directory `scratch`, with room for 2 GiB.
+/// Builds the ELF kernel as the file `vmlinux` in the directory `scratch`, which needs 2 GiB.
 pub(crate) fn build(scratch: &Path, vmlinux: &Path) -> Result<()> {
     packages::install(&BUILD_PACKAGES)?;
     packages::unpack(PACKAGE, scratch)?;
@@ -41,12 +41,13 @@ pub(crate) fn build(scratch: &Path, vmlinux: &Path) -> Result<()> {
     write_atomically(vmlinux, &fs::read(&built).at("read", &built)?)
 }
 
-/// Makes .config of the smallest config and the fragment, and checks that the kernel's own rules left the fragment as it is.
+/// Creates .config from the smallest config and the fragment, and checks that Kconfig didn't change the
+/// fragment's options.
 fn configure(tree: &Path) -> Result<()> {
     output_of(make(tree).arg("tinyconfig"))?;
     let config = tree.join(".config");
     let text = fs::read_to_string(&config).at("read", &config)? + FRAGMENT;
-    // The last word on an option counts.
+    // The last value of an option applies.
     fs::write(&config, text).at("write", &config)?;
     output_of(make(tree).arg("olddefconfig"))?;
     let text = fs::read_to_string(&config).at("read", &config)?;
@@ -61,7 +62,7 @@ fn configure(tree: &Path) -> Result<()> {
     }
 }
 
-/// The first line of the fragment that isn't in the config. What is off may also be without a line.
+/// The first line of the fragment that isn't in the config. A disabled option may also be absent.
 fn missing(config: &str) -> Option<&'static str> {
     let has = |line: &str| config.lines().any(|other| other == line);
     FRAGMENT.lines().find(|line| match option_that_is_off(line) {
@@ -84,7 +85,7 @@ fn make(tree: &Path) -> Command {
 mod tests {
     use super::*;
 
-    /// What the fragment asks for, and that is all.
+    /// The fragment's options, and nothing else.
     fn config() -> String {
         FRAGMENT.lines().filter(|line| line.starts_with("CONFIG_")).map(|line| format!("{line}\n")).collect()
     }

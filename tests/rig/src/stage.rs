@@ -1,8 +1,8 @@
-//! How far a run has come.
+//! Progress of a run.
 
 use std::fmt;
 
-/// How far a run has come.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The outer kernel hasn't reached its first process.

@@ -1,11 +1,11 @@
-//! Which build of a file this is.
+//! Identifies the build of a file.
 
 use std::fs;
 use std::path::Path;
 
 use crate::error::{At, Result};
 
-/// Tells one build of a file from another without reading it.
+/// Distinguishes builds of a file without reading it.
 pub(crate) fn stamp(path: &Path) -> Result<String> {
     let metadata = fs::metadata(path).at("examine", path)?;
     Ok(format!("{} {} {:?}", path.display(), metadata.len(), metadata.modified().ok()))

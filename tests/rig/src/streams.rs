@@ -1,4 +1,4 @@
-//! The threads between QEMU's pipes and the outside.
+//! Threads that copy between QEMU's pipes and the outside.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -11,28 +11,28 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::run_dir::RunDir;
 use crate::terminal;
 
-/// As much as a pipe holds.
+/// Capacity of a pipe.
 const CHUNK_LEN: usize = 64 << 10;
-/// The file in the run directory that tells the outer machine the terminal's size.
+/// File in the run directory with the terminal's size for the outer machine.
 const SIZE_FILE: &str = "size";
-/// How often the terminal's size is looked at.
+/// Polling interval of the terminal's size.
 const SIZE_INTERVAL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// The end of a pipe's data is awaited this long after the process has ended.
+/// How long the end of a pipe's data is awaited after the process has ended.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// Where the command's input comes from.
+/// Source of the command's input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Stdin {
     /// Nothing: /dev/null.
     #[default]
     Null,
-    /// This process's standard input, to its end.
+    /// This process's standard input, until its end.
     Inherit,
-    /// These bytes, then the end.
+    /// These bytes.
     Bytes(Vec<u8>),
 }
 
-/// Copies QEMU's output to `sink` byte for byte, each piece as it comes, until its end.
+/// Copies QEMU's output to `sink` unmodified and immediately, until its end.
 pub(crate) fn copy_output(mut output: ChildStdout, sink: &mut dyn Write) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_LEN];
     loop {
@@ -48,7 +48,8 @@ pub(crate) fn copy_output(mut output: ChildStdout, sink: &mut dyn Write) -> io::
     }
 }
 
-/// Like [`copy_output`] to a terminal, but always reads: QEMU's console device drops what its reader doesn't take.
+/// Like [`copy_output`] to a terminal, but never stops reading, because QEMU's console device drops unread
+/// output.
 pub(crate) fn copy_to_terminal(mut output: ChildStdout) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel::<Vec<u8>>();
     std::thread::scope(|scope| {
@@ -70,8 +71,8 @@ pub(crate) fn copy_to_terminal(mut output: ChildStdout) -> io::Result<()> {
     })
 }
 
-/// Copies our standard input to the command until its end, or until the other end of `stop` is closed. With `run_dir`,
-/// also keeps the terminal's size up to date there.
+/// Copies our standard input to the command until its end, or until the other end of `stop` is closed. With
+/// `run_dir`, also keeps the terminal's size there up to date.
 pub(crate) fn copy_stdin(mut into: ChildStdin, stop: io::PipeReader, run_dir: Option<&RunDir>) {
     let stdin = io::stdin();
     let mut chunk = vec![0; CHUNK_LEN];
@@ -93,7 +94,7 @@ pub(crate) fn copy_stdin(mut into: ChildStdin, stop: io::PipeReader, run_dir: Op
         if input.is_empty() {
             continue;
         }
-        // Past the standard library's buffer, of which poll knows nothing.
+        // Bypasses the standard library's buffer, which poll doesn't know.
         match rustix::io::read(&stdin, &mut chunk) {
             Ok(0) | Err(_) => return,
             Ok(len) if into.write_all(&chunk[..len]).is_err() => return,
@@ -106,7 +107,7 @@ fn publish_size(run_dir: &RunDir, last: &mut Option<(u16, u16)>) {
     let size = terminal::size();
     if *last != Some(size) {
         *last = Some(size);
-        // The old size remains in force if this fails.
+        // If it fails, the old size remains.
         let _ = run_dir.write(SIZE_FILE, format!("{} {}\n", size.0, size.1).as_bytes());
     }
 }

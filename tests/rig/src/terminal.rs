@@ -1,4 +1,4 @@
-//! The person's terminal: raw while something in the rig owns it, restored on every way out.
+//! The user's terminal: raw while the rig uses it, and always restored.
 
 use std::io::{self, IsTerminal};
 
@@ -12,7 +12,8 @@ pub(crate) struct RawTerminal {
 }
 
 impl RawTerminal {
-    /// Puts the terminal on standard input into raw mode: every key, Ctrl-C too, arrives as a byte.
+    /// Puts the terminal on standard input into raw mode, in which every key, including Ctrl-C, arrives as a
+    /// byte.
     pub(crate) fn enter() -> io::Result<Self> {
         let saved = tcgetattr(io::stdin())?;
         let mut raw = saved.clone();
@@ -24,17 +25,17 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // A terminal that has gone away needs no restoring.
+        // A terminal that has gone needs no restoring.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.saved);
     }
 }
 
-/// Whether a person sits at both ends: standard input and standard output.
+/// Whether standard input and output are a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Rows and columns of the terminal; 24 and 80 where it doesn't know.
+/// Rows and columns of the terminal; 24 and 80 if unknown.
 pub(crate) fn size() -> (u16, u16) {
     match tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),

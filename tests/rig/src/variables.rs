@@ -1,19 +1,19 @@
-//! The variables that say where this process runs and what it may leave out.
+//! Environment variables: where this process runs, and what it may skip.
 
 use std::env;
 
-/// Set to 1 for everything that runs inside the rig.
+/// Set to 1 for everything that runs in the rig.
 pub const IN_RIG: &str = "VMM_IN_RIG";
 
-/// Set to 1 to make it a failure that a guest test can't run. `cargo xtask test` sets it in CI.
+/// Set to 1 to make guest tests fail if they can't run. `cargo xtask test` sets it in CI.
 pub const REQUIRE_GUESTS: &str = "VMM_REQUIRE_GUESTS";
 
-/// Whether this process runs inside the rig.
+/// Whether this process runs in the rig.
 pub fn in_rig() -> bool {
     is_set(IN_RIG)
 }
 
-/// Whether a guest test that can't run must fail instead of being reported as ignored.
+/// Whether a guest test that can't run must fail rather than be reported as ignored.
 pub fn guests_required() -> bool {
     is_set(REQUIRE_GUESTS)
 }

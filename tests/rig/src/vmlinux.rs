@@ -1,4 +1,4 @@
-//! Takes the ELF kernel out of a bzImage, so that a monitor can start it without the guest unpacking itself.
+//! Extracts the ELF kernel from a bzImage, so that a monitor can start it without decompression in the guest.
 
 use crate::compression::unpack;
 use crate::error::{Error, Result};
@@ -23,9 +23,9 @@ const E_SHNUM: usize = 0x3c;
 const P_OFFSET: usize = 0x08;
 const P_FILESZ: usize = 0x20;
 
-/// Returns the vmlinux ELF within `bzimage`, without the relocation table that the kernel's build appends to it.
+/// Returns the vmlinux ELF in `bzimage`, without the relocation table that the kernel's build appends to it.
 ///
-/// Understands lz4, zstd, xz and gzip payloads. Errors name what the header says and what the file has.
+/// Supports lz4, zstd, xz and gzip payloads. Errors contain the header's values and the file's.
 pub fn extract(bzimage: &[u8]) -> Result<Vec<u8>> {
     if bzimage.get(HEADER_MAGIC..HEADER_MAGIC + 4) != Some(b"HdrS") {
         return Err(damaged("no setup header (HdrS at 0x202)".to_owned()));
@@ -53,7 +53,7 @@ pub fn extract(bzimage: &[u8]) -> Result<Vec<u8>> {
     Ok(elf)
 }
 
-/// Where the last segment or the section table ends.
+/// End of the last segment or the section table.
 fn file_len_of_elf(elf: &[u8]) -> Result<usize> {
     if !elf.starts_with(b"\x7fELF\x02\x01") {
         return Err(damaged("the payload isn't a little-endian ELF-64".to_owned()));
@@ -99,7 +99,7 @@ fn read_u64(bytes: &[u8], at: usize) -> Result<u64> {
 mod tests {
     use super::*;
 
-    /// A bzImage with one setup sector and `payload` directly behind it.
+    /// A bzImage with one setup sector, followed by `payload`.
     fn bzimage(payload: &[u8], claimed_len: u32) -> Vec<u8> {
         let mut image = vec![0; 2 * SECTOR_LEN];
         image[SETUP_SECTS] = 1;

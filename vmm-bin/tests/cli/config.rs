@@ -53,7 +53,7 @@ fn config_missing_is_told() {
 fn config_directory_is_refused() {
     let bench = Bench::new();
     bench.dir("vm.json");
-    let message = "vm.json: is a directory, give the path of a JSON file";
+    let message = "vm.json: is a directory, specify the path of a JSON file";
     assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
 }
 
@@ -61,7 +61,7 @@ fn config_directory_is_refused() {
 fn config_fifo_is_refused_without_waiting_for_a_writer() {
     let bench = Bench::new();
     bench.fifo("vm.json");
-    let message = "vm.json: is a pipe, give the path of a JSON file";
+    let message = "vm.json: is a pipe, specify the path of a JSON file";
     assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
 }
 

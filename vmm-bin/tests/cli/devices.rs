@@ -152,7 +152,7 @@ fn device_field_that_is_missing_is_reported_with_the_devices_line() {
     let bench = Bench::new();
     bench.dir("dir");
     bench.file("dir/vm.json", r#"{"boot": {"kernel": "../kernel"}, "devices": [{"type": "block"}]}"#);
-    let message = r#"dir/vm.json:1:47: devices[0]: "path" is missing, give a path such as "dir/file""#;
+    let message = r#"dir/vm.json:1:47: devices[0]: "path" is missing, add a path such as "dir/file""#;
     assert_eq!(bench.run(&["--check", "--config", "dir/vm.json"]), complaint(BAD_CONFIG, message));
 }
 
@@ -188,8 +188,7 @@ fn overlay_longer_than_a_file_may_be_is_refused() {
     let disk = r#"{"type": "block", "path": "disk.img", "overlay": "temp"}"#;
     bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{disk}]}}"#));
     let limited = ["sh", "-c", r#"ulimit -f 4; exec "$0" "$@""#];
-    let message = "vm.json:1:98: devices[0].overlay: no temporary file can have the disk's 67108864 bytes: File too large (os error 27); see \
-                   ulimit -f, or use a disk that is smaller";
+    let message = "vm.json:1:98: devices[0].overlay: a temporary file can't have the disk's 67108864 bytes: File too large (os error 27); raise ulimit -f, or use a smaller disk";
     let ran = finish(bench.launch(&["--check", "--config", "vm.json"]).wrapped(limited));
     assert_eq!(ran, complaint(BAD_CONFIG, message));
 }
@@ -258,7 +257,7 @@ fn disk_that_is_a_directory_is_named_by_its_place() {
 
 #[test]
 fn disk_of_no_whole_sectors_says_how_to_mend_it() {
-    let message = "vm.json:1:78: devices[0].path: odd.img has 1000 bytes, not a multiple of the sector's 512: try truncate -s 1024 odd.img";
+    let message = "vm.json:1:78: devices[0].path: odd.img has 1000 bytes, not a multiple of the sector size, 512: try truncate -s 1024 odd.img";
     assert_bad(r#"{"type": "block", "path": "odd.img"}"#, message);
 }
 

@@ -30,11 +30,11 @@ fn disk_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad_disk(
         r#""serial": "disk\t1""#,
-        r#"vm.json:3:57: devices[0].serial: "disk\t1" isn't printable ASCII, which a serial is made of"#,
+        r#"vm.json:3:57: devices[0].serial: "disk\t1" contains characters other than printable ASCII"#,
     );
     assert_bad_disk(
         r#""queues": 2"#,
-        "vm.json:3:49: devices[0].queues: 2 queues are more than the machine's vCPUs, at most 1",
+        "vm.json:3:49: devices[0].queues: 2 queues are more than the machine has vCPUs, at most 1",
     );
     assert_bad_disk(
         r#""limits": {"bytes_per_second": "0"}"#,
@@ -46,7 +46,7 @@ fn disk_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad_disk(
         r#""overlay": "temp", "read_only": true"#,
-        "vm.json:3:55: devices[0].overlay: nothing is written to a read-only disk, remove one of both",
+        "vm.json:3:55: devices[0].overlay: conflicts with \"read_only\", remove one of the two",
     );
     assert_bad_disk(
         r#""backing": ["base.img"]"#,
@@ -78,7 +78,7 @@ fn disk_with_a_value_of_another_type_is_refused_with_its_line() {
 fn card_with_a_wrong_value_is_refused_with_its_line() {
     assert_bad_card(
         r#""mac": "53:54:00:12:34:56""#,
-        "vm.json:3:61: devices[0].mac: 53:54:00:12:34:56 is a group's address, a card's could begin with 52",
+        "vm.json:3:61: devices[0].mac: 53:54:00:12:34:56 is a multicast address; a unicast one could start with 52",
     );
     assert_bad_card(
         r#""allow": ["dns", "tcp:*"]"#,
@@ -91,11 +91,11 @@ fn card_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad_card(
         r#""dns": "example.com""#,
-        "vm.json:3:55: devices[0].dns: \"example.com\" is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"",
+        "vm.json:3:55: devices[0].dns: \"example.com\" isn't a server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"",
     );
     assert_bad_card(
         r#""queues": 2"#,
-        "vm.json:3:46: devices[0].queues: 2 pairs of queues are more than the vCPUs, or than 16, at most 1",
+        "vm.json:3:46: devices[0].queues: 2 queue pairs are more than the vCPUs or more than 16, at most 1",
     );
     assert_bad_card(
         r#""mtu": 1000"#,
@@ -103,8 +103,7 @@ fn card_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad_card(
         r#""vhost": true"#,
-        "vm.json:3:48: devices[0].vhost: the kernel serves a TAP, and this is a network in the monitor: leave it out, or take a \
-         TAP",
+        "vm.json:3:48: devices[0].vhost: requires a TAP, and this is the user backend: remove it, or use a TAP",
     );
 }
 
@@ -112,15 +111,15 @@ fn card_with_a_wrong_value_is_refused_with_its_line() {
 fn card_with_a_wrong_backend_is_refused_with_its_line() {
     assert_bad(
         r#""type": "net", "backend": {"tap": "tap%d"}"#,
-        r#"vm.json:3:42: devices[0].backend.tap: "tap%d" is no interface's name: 1 to 15 characters, none of "/%:""#,
+        r#"vm.json:3:42: devices[0].backend.tap: "tap%d" isn't a valid interface name: use 1 to 15 characters, none of "/%:""#,
     );
     assert_bad(
         r#""type": "net", "backend": {"fd": 1}"#,
-        "vm.json:3:35: devices[0].backend.fd: 1 is no descriptor for frames: 0 to 2 are the monitor's own",
+        "vm.json:3:35: devices[0].backend.fd: 1 can't be used for frames: 0 to 2 are the monitor's standard streams",
     );
     assert_bad(
         r#""type": "net", "backend": {"passt": "none"}, "dns": "192.0.2.1""#,
-        r#"vm.json:3:64: devices[0].dns: only "backend": "user" keeps to this; take that one, or remove the field"#,
+        r#"vm.json:3:64: devices[0].dns: only "backend": "user" supports this; use that, or remove the field"#,
     );
 }
 
@@ -132,11 +131,11 @@ fn other_device_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad(
         r#""type": "vsock", "cid": 3"#,
-        r#"vm.json:3:1: devices[0]: "path" is missing, give that of the unix socket, such as "vm.sock", or set "vhost""#,
+        r#"vm.json:3:1: devices[0]: "path" is missing, add that of the Unix socket, such as "vm.sock", or set "vhost""#,
     );
     assert_bad(
         r#""type": "balloon", "size": "5000""#,
-        r#"vm.json:3:34: devices[0].size: 5000 isn't whole pages of 4K, which a balloon is made of: try 4K"#,
+        r#"vm.json:3:34: devices[0].size: 5000 isn't a multiple of the page size, 4K: try 4K"#,
     );
     assert_bad(
         r#""type": "pmem", "path": "disk.img", "read_only": "yes""#,
@@ -148,7 +147,7 @@ fn other_device_with_a_wrong_value_is_refused_with_its_line() {
     );
     assert_bad(
         r#""type": "rng", "id": "a b""#,
-        r#"vm.json:3:27: devices[0].id: "a b" is no id, give 1 to 32 letters, digits, "-", "_" or ".""#,
+        r#"vm.json:3:27: devices[0].id: "a b" isn't a valid id, use 1 to 32 letters, digits, "-", "_" or ".""#,
     );
 }
 
@@ -166,7 +165,7 @@ fn port_is_reported_by_its_line_or_by_its_flag() {
     assert_eq!(run(&format!(", {devices}"), &[]), complaint(BAD_CONFIG, &in_file));
     let by_flag = format!("--debug-console: {taken}");
     assert_eq!(run("", &["--debug-console", "0x3f8"]), complaint(BAD_CONFIG, &by_flag));
-    let twice = "--debug-exit: 0x3f8 is the port of devices[0] too, give one of them another";
+    let twice = "--debug-exit: 0x3f8 is also the port of devices[0], choose another for one of them";
     assert_eq!(run(&format!(", {devices}"), &["--debug-exit", "0x3f8"]), complaint(USAGE, twice));
 }
 

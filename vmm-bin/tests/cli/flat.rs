@@ -132,7 +132,7 @@ fn flat_flags_that_exclude_each_other_are_wrong_use() {
     let wrong = |flags: &[&str], message: &str| assert_eq!(complaint_about(flags), complaint(USAGE, message));
     wrong(
         &["--debug-console", "0xf1", "--pseudo-serial", "0xf1"],
-        "--pseudo-serial: 0xf1 is the port of --debug-console too, give one of them another",
+        "--pseudo-serial: 0xf1 is also the port of --debug-console, choose another for one of them",
     );
     wrong(
         &["--irqchip", "--expect", "rax=1"],
@@ -197,7 +197,7 @@ fn flat_flag_twice_is_wrong_use() {
 #[test]
 fn flat_flag_beside_a_kernel_says_what_it_is_for() {
     let ran = Bench::new().run(&["--kernel", "kernel", "--mode", "real"]);
-    assert_eq!(ran, complaint(USAGE, "--mode: needs a flat image, give one with --flat"));
+    assert_eq!(ran, complaint(USAGE, "--mode: needs a flat image, add one with --flat"));
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn flag_without_its_value_is_a_usage_error() {
 
 #[test]
 fn no_kernel_at_all_is_a_usage_error() {
-    let message = "--kernel: missing, give the path of a kernel, or a flat image with --flat, or a config file that names one (boot.kernel or boot.flat) with --config";
+    let message = "--kernel: missing, add the path of a kernel, or a flat image with --flat, or a config file that names one (boot.kernel or boot.flat) with --config";
     assert_eq!(Bench::new().run(&[]), complaint(USAGE, message));
 }
 

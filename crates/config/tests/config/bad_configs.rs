@@ -1,4 +1,4 @@
-//! Every `NAME.json` in `tests/fixtures/bad-configs` is refused with the exact words of its `NAME.err`.
+//! Every `NAME.json` in `tests/fixtures/bad-configs` is rejected with exactly the message in its `NAME.err`.
 
 use std::{ffi::OsStr, fs, path::Path};
 
@@ -6,7 +6,7 @@ use vmm_config::{ConfigFile, Overrides};
 
 use crate::repository;
 
-/// What was there when this was written: a walk that finds fewer has lost some.
+/// Number of fixtures when this was written: fewer means that the directory walk misses some.
 const FIXTURES_AT_LEAST: usize = 218;
 
 #[test]
@@ -24,14 +24,14 @@ fn bad_config_every_fixture_has_its_message() {
     assert_eq!(entries.len(), 2 * fixtures.len(), "a .json without its .err, or the other way round");
 }
 
-/// How the message for the file `path` differs from what is expected; none if it doesn't.
+/// How the message for the file `path` differs from the expected one; `None` if it doesn't.
 fn difference(directory: &Path, path: &Path) -> Option<String> {
     let expected = fs::read_to_string(path.with_extension("err")).unwrap_or_default();
     let found = match ConfigFile::read(path).and_then(|file| file.merge(Overrides::default())) {
         Ok(_) => "accepted".to_owned(),
         Err(error) => error.to_string(),
     };
-    // The message names the file as it was given; the fixture was given it from within its directory.
+    // The message contains the path as given, which for the fixture was relative to its directory.
     let prefix = format!("{}/", directory.display());
     let found = found.strip_prefix(&prefix).unwrap_or(&found);
     (found != expected.trim_end()).then(|| format!("expected: {}\nfound:    {found}", expected.trim_end()))

@@ -1,4 +1,4 @@
-//! The schema, the documentation and the shipped configs say the same.
+//! The schema, the documentation and the shipped configs agree.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use vmm_config::{ConfigFile, Overrides, schema};
 
 use crate::{parse, repository};
 
-/// The paths of every field in a schema: `boot`, `boot.kernel`, `serial.file`, `devices[].type` ...
+/// The paths of all fields in a schema: `boot`, `boot.kernel`, `serial.file`, `devices[].type` ...
 fn schema_fields(schema: &Value, at: &str, fields: &mut BTreeSet<String>) {
     schema.get("items").into_iter().for_each(|element| schema_fields(element, &format!("{at}[]"), fields));
     for variant in schema["oneOf"].as_array().into_iter().flatten() {
@@ -20,7 +20,7 @@ fn schema_fields(schema: &Value, at: &str, fields: &mut BTreeSet<String>) {
     }
 }
 
-/// The paths of every field in a config.
+/// The paths of all fields in a config.
 fn config_fields(config: &Value, at: &str, fields: &mut BTreeSet<String>) {
     for element in config.as_array().into_iter().flatten() {
         config_fields(element, &format!("{at}[]"), fields);
@@ -32,7 +32,7 @@ fn config_fields(config: &Value, at: &str, fields: &mut BTreeSet<String>) {
     }
 }
 
-/// Every value under a key in a schema, at any depth.
+/// All values under a key in a schema, at any depth.
 fn every<'a>(key: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
     found.extend(value.get(key));
     value.as_object().into_iter().flatten().for_each(|(_, inner)| every(key, inner, found));
@@ -219,7 +219,7 @@ fn shipped_busybox_shows_every_field_for_linux() {
     let text = fs::read_to_string(repository("resources/configs/busybox.json")).unwrap();
     let mut fields = BTreeSet::from(["serial.file".to_owned(), "serial.socket".to_owned()]);
     config_fields(&serde_json::from_str(&text).unwrap(), "", &mut fields);
-    // What groups and pins the processors would have to be changed together with their count.
+    // The topology and affinity fields would have to change together with the count.
     let processors = ["cpus.threads_per_core", "cpus.cores_per_socket", "cpus.sockets", "cpus.affinity"];
     let bare_metal = |field: &String| {
         let others = ["boot.flat", "irqchip", "on_reboot", "announce_virtio", "devices", "expect"];
@@ -229,7 +229,7 @@ fn shipped_busybox_shows_every_field_for_linux() {
     assert!(parse(&text).unwrap().merge(Overrides::default()).is_ok());
 }
 
-/// Every shipped config, in whichever directory, by its path.
+/// All shipped configs, in any directory, by path.
 fn shipped() -> Vec<PathBuf> {
     let files = |directory: &str| {
         let entries = fs::read_dir(repository(directory)).unwrap().map(|entry| entry.unwrap().path());

@@ -1,4 +1,4 @@
-//! Clumsy and hostile files: an error of bounded length, never a panic.
+//! Malformed and hostile files: an error of bounded length, never a panic.
 
 use crate::{parse, refusal};
 

@@ -1,4 +1,5 @@
-//! The crate by its public face, and the files beside it: shipped configs, documentation and bad-config fixtures.
+//! The crate's public interface, and the files that must agree with it: shipped configs, documentation and
+//! bad-config fixtures.
 
 mod bad_configs;
 mod documented;
@@ -12,17 +13,17 @@ use std::path::{Path, PathBuf};
 
 use vmm_config::ConfigFile;
 
-/// A path of the repository.
+/// A path in the repository.
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// Parses as the file `vm.json`.
+/// Parses the text as the file `vm.json`.
 fn parse(text: &str) -> Result<ConfigFile, String> {
     ConfigFile::parse(text, Path::new("vm.json")).map_err(|error| error.to_string())
 }
 
-/// The message for a config that must be refused.
+/// The message for an invalid config.
 fn refusal(text: &str) -> String {
     parse(text).expect_err("a bad config")
 }

@@ -1,4 +1,4 @@
-//! File, flags and defaults made one.
+//! Merging of file, flags and defaults.
 
 use std::{ffi::OsStr, path::Path};
 
@@ -14,13 +14,13 @@ fn merge(text: &str, flags: &[(Flag, &str)]) -> Result<Config, ConfigError> {
     ConfigFile::parse(text, Path::new("dir/vm.json"))?.merge(overrides)
 }
 
-/// What a config boots that must boot Linux.
+/// The boot section of a config that must boot Linux.
 fn linux(config: Config) -> LinuxBoot {
     let Boot::Linux(boot) = config.boot else { panic!("{:?}", config.boot) };
     boot
 }
 
-/// What a config boots that must boot a flat image.
+/// The boot section of a config that must boot a flat image.
 fn flat(config: Config) -> FlatBoot {
     let Boot::Flat(boot) = config.boot else { panic!("{:?}", config.boot) };
     boot
@@ -121,7 +121,7 @@ fn merge_mode_flag_without_flat_flag_is_for_the_image_of_the_file() {
 #[test]
 fn merge_flat_flags_without_a_flat_image_are_refused() {
     let text = r#"{"boot": {"kernel": "k"}}"#;
-    let problem = "needs a flat image, give one with --flat";
+    let problem = "needs a flat image, add one with --flat";
     assert_eq!(refusal(text, &[(Flag::Mode, "real")]), format!("--mode: {problem}"));
     assert_eq!(refusal(text, &[(Flag::LoadAddress, "0")]), format!("--load-address: {problem}"));
     assert_eq!(refusal(text, &[(Flag::Entry, "0")]), format!("--entry: {problem}"));
@@ -144,8 +144,9 @@ fn merge_device_flags_add_to_the_devices_of_the_file() {
 #[test]
 fn merge_device_flag_at_a_taken_port_names_both() {
     let text = r#"{"boot": {"flat": {"image": "a"}}, "devices": [{"type": "rng"}, {"type": "debug-exit"}]}"#;
-    let of_the_file = "--pseudo-serial: 0xf4 is the port of devices[1] too, give one of them another";
-    let of_a_flag = "--pseudo-serial: 0xe9 is the port of --debug-console too, give one of them another";
+    let of_the_file = "--pseudo-serial: 0xf4 is also the port of devices[1], choose another for one of them";
+    let of_a_flag =
+        "--pseudo-serial: 0xe9 is also the port of --debug-console, choose another for one of them";
     assert_eq!(refusal(text, &[(Flag::PseudoSerial, "0xf4")]), of_the_file);
     assert_eq!(refusal(text, &[(Flag::DebugConsole, "0xe9"), (Flag::PseudoSerial, "0xe9")]), of_a_flag);
 }
@@ -199,7 +200,7 @@ fn merge_without_file_needs_only_the_kernel() {
 
 #[test]
 fn merge_file_without_kernel_names_fields_and_flags() {
-    let expected = "dir/vm.json: boot.kernel: missing, give the path of a kernel here or with --kernel, \
+    let expected = "dir/vm.json: boot.kernel: missing, add the path of a kernel here or with --kernel, \
                     or a flat image with boot.flat or --flat";
     assert_eq!(refusal("{}", &[]), expected);
 }
@@ -207,7 +208,7 @@ fn merge_file_without_kernel_names_fields_and_flags() {
 #[test]
 fn merge_nothing_at_all_names_all_flags() {
     let error = ConfigFile::default().merge(Overrides::default()).unwrap_err();
-    let expected = "--kernel: missing, give the path of a kernel, or a flat image with --flat, \
+    let expected = "--kernel: missing, add the path of a kernel, or a flat image with --flat, \
                     or a config file that names one (boot.kernel or boot.flat) with --config";
     assert_eq!(error.to_string(), expected);
 }
@@ -286,7 +287,7 @@ fn merge_flat_flag_needs_no_file() {
 #[test]
 fn merge_flat_without_image_takes_the_flag() {
     let text = r#"{"boot": {"flat": {"mode": "long"}}}"#;
-    let expected = "dir/vm.json: boot.flat.image: missing, give the path of an image here or with --flat";
+    let expected = "dir/vm.json: boot.flat.image: missing, add the path of an image here or with --flat";
     assert_eq!(refusal(text, &[]), expected);
     assert_eq!(flat(merge(text, &[(Flag::Flat, "a")]).unwrap()).image.as_path(), Path::new("a"));
 }
@@ -340,7 +341,7 @@ fn merge_no_irqchip_with_one_processor_by_flag_is_accepted() {
     assert!(!merge(text, &[(Flag::Cpus, "1")]).unwrap().irqchip);
 }
 
-/// Whether the machine of a flat image with this besides has interrupt controllers.
+/// Whether the machine of a flat image with these additions has interrupt controllers.
 fn flat_irqchip(rest: &str, flags: &[(Flag, &str)]) -> bool {
     merge(&format!(r#"{{"boot": {{"flat": {{"image": "a"}}}}{rest}}}"#), flags).unwrap().irqchip
 }
@@ -388,8 +389,7 @@ fn merge_topology_is_completed_to_the_count() {
 #[test]
 fn merge_topology_and_a_flag_that_does_not_factor_names_the_flag() {
     let text = r#"{"boot": {"kernel": "k"}, "cpus": {"count": 8, "threads_per_core": 2}}"#;
-    let expected =
-        "--cpus: 3 is not a multiple of 2 (threads_per_core 2); choose numbers whose product it is";
+    let expected = "--cpus: 3 is not a multiple of 2 (threads_per_core 2); choose numbers whose product is 3";
     assert_eq!(refusal(text, &[(Flag::Cpus, "3")]), expected);
 }
 

@@ -1,4 +1,4 @@
-//! The messages that a user meets first. The rest are in `tests/fixtures/bad-configs`.
+//! The messages that users see first. The others are in `tests/fixtures/bad-configs`.
 
 use crate::refusal;
 

@@ -1,4 +1,4 @@
-//! What holds for every config and every text.
+//! Properties of all configs and texts.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use vmm_config::{
 use crate::parse;
 
 fn path() -> impl Strategy<Value = FilePath> {
-    // Anything but NUL and the empty path; shorter than a name of the host may be.
+    // Anything except a NUL or an empty path; shorter than the host's limit for names.
     "[^\0]{1,20}".prop_map(|text| FilePath::try_from(OsStr::new(&text)).unwrap())
 }
 
@@ -112,7 +112,7 @@ fn device() -> impl Strategy<Value = Device> {
     ]
 }
 
-/// A virtio device with one field, which is none that every device has.
+/// A virtio device with one field, which isn't common to all devices.
 fn virtio((kind, id, field, value): (String, Option<String>, String, u32)) -> Device {
     let fields = serde_json::Map::from_iter([(format!("x{field}"), value.into())]);
     let (kind, id) = (format!("v{kind}"), id.map(|id| id.parse().unwrap()));
@@ -138,7 +138,7 @@ fn expect() -> impl Strategy<Value = Expect> {
     ]
 }
 
-/// Any config that could stand in `vm.json`.
+/// Any config that could be in `vm.json`.
 fn config_file() -> impl Strategy<Value = ConfigFile> {
     let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
     let announce = option::of(prop::sample::select(AnnounceVirtio::ALL.to_vec()));
@@ -163,9 +163,8 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
     )
 }
 
-/// `file` without what it says that can't be together: a flat image or, if `linux`, Linux, which has memory
-/// enough; page tables of the image's own and of the monitor's; a port twice; an expectation or
-/// several processors where KVM's interrupt controllers are the wrong way round.
+/// `file` without conflicts: a flat image or, if `linux`, Linux with enough memory; page tables of either the
+/// image or the monitor; unique ports; an expectation or several processors only with the matching `irqchip`.
 fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     let boot = match linux {
         true => BootSection { flat: None, ..file.boot },
@@ -182,7 +181,7 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     let has_virtio = file.devices.iter().any(|device| matches!(device, Device::Virtio(_)));
     let (mut devices, irqchip) = (file.devices, file.irqchip.unwrap_or(linux || has_virtio));
     devices.sort_by_key(Device::port);
-    // Two without a port are no pair; theirs are the ids.
+    // Devices without a port don't conflict here; they have ids.
     devices.dedup_by(|a, b| a.port().is_some() && a.port() == b.port());
     let mut ids = BTreeSet::new();
     devices.retain(|device| match device {
@@ -199,7 +198,7 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     }
 }
 
-/// Numbers whose product is the count, and a list for each processor.
+/// Numbers whose product is the count, and an affinity list per processor.
 fn agreeing_cpus(cpus: CpusSection, irqchip: bool) -> CpusSection {
     let number = |asked: Option<CpuCount>, most| asked.map_or(1, |number| u64::from(number.get()).min(most));
     let most = if irqchip { 16 } else { 1 };
@@ -218,7 +217,7 @@ fn agreeing_cpus(cpus: CpusSection, irqchip: bool) -> CpusSection {
     }
 }
 
-/// Any JSON, with our names in it more often than chance would have it.
+/// Any JSON in which our names are frequent.
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let name = prop::sample::select(vec![
         "boot", "kernel", "flat", "modules", "path", "memory", "size", "cpus", "count", "serial", "file",
@@ -240,7 +239,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// What every refusal has: the file first, one line that can't drive a terminal, bounded.
+/// Properties of every error: it starts with the file, is a single line that can't control a terminal, and is
+/// bounded.
 fn check_message(result: Result<ConfigFile, String>) -> Result<(), TestCaseError> {
     let message = result.err().unwrap_or("vm.json:".to_owned());
     prop_assert!(message.starts_with("vm.json:"), "{message}");
@@ -262,7 +262,7 @@ proptest! {
         let (kernel, flat) = (linux.then(|| image.clone()), (!linux).then_some(image));
         let mut config = file.merge(Overrides { kernel, flat, ..Overrides::default() }).unwrap();
         let text = serde_json::to_string(&config).unwrap();
-        // What a kind's fields mean isn't known here, so that their paths stay as they are.
+        // The meaning of a kind's fields is unknown here, so their paths aren't resolved.
         for device in &mut config.devices {
             if let Device::Virtio(section) = device {
                 section.directory = PathBuf::new();

@@ -1,11 +1,11 @@
-//! What may be a config file at all.
+//! Which files can be config files.
 
 use std::{error::Error, fs, os::unix::net::UnixListener, path::Path, process::Command};
 
 use tempfile::{TempDir, tempdir};
 use vmm_config::ConfigFile;
 
-/// The message for reading `name` in `directory`, without the directory.
+/// The message for `name` in `directory`, without the directory.
 fn refusal(directory: &TempDir, name: &str) -> String {
     let error = ConfigFile::read(&directory.path().join(name)).unwrap_err();
     error.to_string().replace(&format!("{}/", directory.path().display()), "")
@@ -32,14 +32,14 @@ fn read_missing_file_says_so() {
 fn read_directory_asks_for_a_file() {
     let directory = tempdir().unwrap();
     fs::create_dir(directory.path().join("vm")).unwrap();
-    assert_eq!(refusal(&directory, "vm"), "vm: is a directory, give the path of a JSON file");
+    assert_eq!(refusal(&directory, "vm"), "vm: is a directory, specify the path of a JSON file");
 }
 
 #[test]
 fn read_socket_asks_for_a_file() {
     let directory = tempdir().unwrap();
     let _listener = UnixListener::bind(directory.path().join("vm")).unwrap();
-    assert_eq!(refusal(&directory, "vm"), "vm: is a socket, give the path of a JSON file");
+    assert_eq!(refusal(&directory, "vm"), "vm: is a socket, specify the path of a JSON file");
 }
 
 #[test]
@@ -47,13 +47,13 @@ fn read_pipe_without_writer_does_not_wait() {
     let directory = tempdir().unwrap();
     let made = Command::new("mkfifo").arg(directory.path().join("vm")).status().unwrap();
     assert!(made.success());
-    assert_eq!(refusal(&directory, "vm"), "vm: is a pipe, give the path of a JSON file");
+    assert_eq!(refusal(&directory, "vm"), "vm: is a pipe, specify the path of a JSON file");
 }
 
 #[test]
 fn read_device_asks_for_a_file() {
     let error = ConfigFile::read(Path::new("/dev/zero")).unwrap_err();
-    assert_eq!(error.to_string(), "/dev/zero: is a device, give the path of a JSON file");
+    assert_eq!(error.to_string(), "/dev/zero: is a device, specify the path of a JSON file");
 }
 
 #[test]
@@ -95,6 +95,6 @@ fn read_one_byte_too_many_names_the_limit() {
     let directory = tempdir().unwrap();
     let text = format!("{{}}{}", " ".repeat((1 << 20) - 1));
     fs::write(directory.path().join("vm.json"), text).unwrap();
-    let expected = "vm.json: longer than 1M, the most that a config file may be";
+    let expected = "vm.json: longer than 1M, the maximum for a config file";
     assert_eq!(refusal(&directory, "vm.json"), expected);
 }

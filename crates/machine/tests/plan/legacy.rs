@@ -167,7 +167,7 @@ fn device_of_ones_own_with_an_unknown_field_names_it() {
 
 #[test]
 fn device_of_ones_own_that_lacks_a_field_says_what_belongs_there() {
-    let expected = "devices[0]: \"port\" is missing, give a port such as \"0xe9\"";
+    let expected = "devices[0]: \"port\" is missing, add a port such as \"0xe9\"";
     assert_eq!(refusal(r#"{"type": "bell"}"#, ""), expected);
 }
 

@@ -1,4 +1,4 @@
-//! Memory that the guest gives back to the host (virtio 1.2 §5.5).
+//! Memory balloon: the guest returns memory to the host (virtio 1.2 §5.5).
 
 mod pages;
 mod statistics;
@@ -17,14 +17,14 @@ use self::pages::{PAGE_LEN, Turn};
 use self::statistics::Statistics;
 use crate::timer::Timer;
 
-/// VIRTIO_BALLOON_F_MUST_TELL_HOST: pages come back by the deflate queue before the guest uses them, so that both sides
-/// count the same. Linux does so in any case.
+/// VIRTIO_BALLOON_F_MUST_TELL_HOST: pages are returned through the deflate queue before the guest uses them,
+/// so that both sides' counts agree. Linux does so in any case.
 const MUST_TELL_HOST: u32 = 0;
 /// VIRTIO_BALLOON_F_STATS_VQ.
 const STATS_VQ: u32 = 1;
 /// VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
 const DEFLATE_ON_OOM: u32 = 2;
-/// VIRTIO_BALLOON_F_PAGE_POISON. Without it, a Linux that clears freed pages (init_on_free) reports none.
+/// VIRTIO_BALLOON_F_PAGE_POISON. Without it, Linux kernels that clear freed pages (init_on_free) report none.
 const PAGE_POISON: u32 = 4;
 /// VIRTIO_BALLOON_F_PAGE_REPORTING.
 const PAGE_REPORTING: u32 = 5;
@@ -35,29 +35,30 @@ const TARGET: Range<usize> = 0..4;
 const ACTUAL: u64 = 4;
 const POISON_VAL: u64 = 12;
 
-/// Linux reports in chains of 32 ranges (PAGE_REPORTING_CAPACITY) and refuses the device if its queue is smaller.
+/// Linux reports in chains of 32 ranges (PAGE_REPORTING_CAPACITY) and rejects the device if the queue is
+/// smaller.
 const QUEUE_SIZE: u16 = 128;
 
 const INFLATE_QUEUE: usize = 0;
 const DEFLATE_QUEUE: usize = 1;
 const STATS_QUEUE: usize = 2;
-/// With the two places in which a driver may look for the reporting queue; see [`role`].
+/// Includes both indices at which a driver may expect the reporting queue; see [`role`].
 const QUEUES: usize = 5;
 
-/// The token of the timer.
+/// Token of the timer.
 const AGAIN: u32 = 0;
 
-/// A balloon: pages inside it are the host's.
+/// A balloon: pages in it belong to the host.
 #[derive(Deserialize, JsonSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How much memory the guest shall give back, whole pages of 4K; if absent, none.
+    /// Size of the balloon, whole pages of 4K; default 0.
     #[serde(default)]
     size: Option<ByteSize>,
-    /// The guest takes pages out again rather than to kill for want of memory.
+    /// Deflate on OOM: the guest takes pages back before it kills processes.
     #[serde(default = "yes")]
     deflate_on_oom: bool,
-    /// The guest gives back what is free, and takes it again without asking.
+    /// Free page reporting: the guest returns free pages and reuses them without asking.
     #[serde(default = "yes")]
     free_page_reporting: bool,
 }
@@ -67,20 +68,20 @@ pub struct Config {
 pub struct Balloon {
     features: u64,
     config: ConfigSpace,
-    /// Expires at once: to let a stop in between two turns.
+    /// Expires immediately, so that a stop can run between two turns.
     again: Timer,
     statistics: Statistics,
-    /// The chain of the driver's last statistics. Giving it back asks for newer ones.
+    /// The chain of the driver's latest statistics. Returning it requests new ones.
     kept: Option<Head>,
-    /// Newer statistics are wanted.
+    /// New statistics are wanted.
     asks: bool,
     /// Queues whose turn ended before they were empty.
     unfinished: [bool; QUEUES],
-    /// The target was changed while no driver could be told.
+    /// The target was changed while no driver could be notified.
     untold: bool,
 }
 
-/// What can be changed while the machine exists.
+/// Fields that can be changed at run time.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Update {
@@ -88,8 +89,8 @@ struct Update {
 }
 
 impl Balloon {
-    /// Takes the chains of a queue until they have cost a turn; `each` gets them one after the other, and says how many
-    /// bytes came or went and whether all was right.
+    /// Processes the chains of a queue until the turn's cost is used up. `each` returns the bytes moved by a
+    /// chain and whether all of them were valid.
     fn take_a_turn(
         &mut self,
         queue: usize,
@@ -111,7 +112,7 @@ impl Balloon {
         })?;
         self.unfinished[queue] = turn.is_over();
         if turn.is_over() {
-            // A stop gets in between.
+            // Lets a stop run in between.
             self.come_again();
         }
         Ok(())
@@ -126,7 +127,7 @@ impl Balloon {
         })
     }
 
-    /// Nothing is to be done: the guest's next touch brings a page back.
+    /// No work: a page comes back when the guest touches it.
     fn deflate(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         self.take_a_turn(queue, session, |chain, turn| {
             turn.spend(1);
@@ -153,22 +154,23 @@ impl Balloon {
         })
     }
 
-    /// Whether the guest is content with zeros in pages that it freed. One that fills them with something else, to find who
-    /// writes there, wants to find that again (virtio 1.2 §5.5.6.7.2).
+    /// Whether freed pages may read as zeros. A guest that fills them with another value to detect stray
+    /// writes expects that value again (virtio 1.2 §5.5.6.7.2).
     fn frees_are_zeros(&self, session: &Session) -> bool {
         let mut poison = [0; 4];
         self.config.read(POISON_VAL, &mut poison);
         !session.has_feature(PAGE_POISON) || poison == [0; 4]
     }
 
-    /// Reads the driver's statistics and keeps their chain: to give it back is to ask for new ones (virtio 1.2 §5.5.6.3).
+    /// Reads the driver's statistics and keeps their chain, because returning it requests new ones (virtio
+    /// 1.2 §5.5.6.3).
     fn take_stats(&mut self, session: &mut Session) -> Result<(), Fault> {
         let Self { statistics, kept, .. } = self;
         let counters = Arc::clone(session.counters());
         session.drain(STATS_QUEUE, |chain| {
             counters.requests.add(1);
             statistics.record(chain.readable())?;
-            // One is what a driver has; another would be kept for nothing.
+            // A driver has one such chain; keeping another would be pointless.
             if kept.is_some() {
                 return Ok(Step::Used(0));
             }
@@ -177,9 +179,9 @@ impl Balloon {
         })
     }
 
-    /// Has [`VirtioDevice::event`] called, after whatever else the thread has to do.
+    /// Makes [`VirtioDevice::event`] be called after the thread's other events.
     fn come_again(&self) {
-        // It can't fail: the timer is ours, and the time is valid.
+        // It can't fail: the timer is ours and the time is valid.
         let _ = self.again.once(Duration::from_nanos(1));
     }
 
@@ -187,7 +189,7 @@ impl Balloon {
         self.config.update(|bytes| bytes[TARGET].copy_from_slice(&pages.to_le_bytes()));
     }
 
-    /// A number of pages in the configuration space, in bytes.
+    /// Reads a page count from the configuration space, in bytes.
     fn pages_len(&self, offset: u64) -> u64 {
         let mut pages = [0; 4];
         self.config.read(offset, &mut pages);
@@ -203,7 +205,7 @@ impl Balloon {
     }
 }
 
-/// What a chain moved, in bytes.
+/// Bytes moved by a chain.
 #[derive(Clone, Copy, Debug, Default)]
 struct Moved {
     to_guest: u64,
@@ -211,7 +213,7 @@ struct Moved {
     is_all: bool,
 }
 
-/// What a queue is for.
+/// The purpose of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Inflate,
@@ -220,10 +222,11 @@ enum Role {
     Report,
 }
 
-/// The queues behind the first two come with features. By virtio 1.2 §5.5.2 each has its number for good: statistics 2, free
-/// page hints 3, reports 4. Linux numbers those that it uses without gaps (vm_find_vqs of drivers/virtio/virtio_mmio.c,
-/// vp_find_vqs of virtio_pci_common.c), so that its reports come by 3, as there are no hints here, or by 2 without statistics.
-/// No number has two meanings, whichever way the driver goes.
+/// The queues after the first two depend on features. By virtio 1.2 §5.5.2 their indices are fixed:
+/// statistics 2, free page hints 3, reports 4. Linux numbers the queues that it uses without gaps
+/// (vm_find_vqs of drivers/virtio/virtio_mmio.c, vp_find_vqs of virtio_pci_common.c), so its reports come
+/// through 3, as there are no hints here, or through 2 without statistics. No index has two meanings,
+/// whichever scheme the driver follows.
 fn role(queue: usize, has_stats: bool) -> Role {
     match queue {
         INFLATE_QUEUE => Role::Inflate,
@@ -247,7 +250,8 @@ impl Kind for Balloon {
             | u64::from(config.free_page_reporting) << PAGE_POISON;
         Ok(Self {
             features: 1 << MUST_TELL_HOST | 1 << STATS_VQ | wished,
-            // What the driver writes is actual and poison_val; between them is what nobody uses without free page hints.
+            // The driver writes actual and poison_val; the field between them is unused without free page
+            // hints.
             config: ConfigSpace::new(bytes, TARGET.end..CONFIG_LEN),
             again: Timer::new().map_err(|error| DeviceError::host("", error))?,
             statistics: Statistics::default(),
@@ -263,11 +267,14 @@ fn target_pages(len: u64) -> Result<u32, DeviceError> {
     let size = ByteSize::from_bytes(len);
     if !len.is_multiple_of(PAGE_LEN) {
         let whole = ByteSize::from_bytes(len / PAGE_LEN * PAGE_LEN);
-        let problem = format!("{size} isn't whole pages of 4K, which a balloon is made of: try {whole}");
+        let problem = format!("{size} isn't a multiple of the page size, 4K: try {whole}");
         return Err(DeviceError::config("size", problem));
     }
     u32::try_from(len / PAGE_LEN).map_err(|_| {
-        DeviceError::config("size", format!("{size} is more than a balloon can hold: name less than 16T"))
+        DeviceError::config(
+            "size",
+            format!("{size} exceeds the maximum size of a balloon: choose less than 16T"),
+        )
     })
 }
 
@@ -291,7 +298,7 @@ impl VirtioDevice for Balloon {
         }
         session
             .watch(&self.again, AGAIN)
-            .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the balloon's timer"))
+            .map_err(|_| Fault::Request("the host can't watch the balloon's timer"))
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
@@ -317,7 +324,7 @@ impl VirtioDevice for Balloon {
     }
 
     fn stop(&mut self, session: &mut Session) {
-        // A fault comes too late; the rings are read again at the start.
+        // A fault is ignored: the rings are read again at the next start.
         let _ = self.give_stats_back(session);
         // It fails if it was never watched.
         let _ = session.unwatch(&self.again);
@@ -334,7 +341,7 @@ impl VirtioDevice for Balloon {
         Ok(())
     }
 
-    /// The statistics are those that the driver has reported last. It is asked for newer ones, for the next report.
+    /// Reports the driver's latest statistics, and requests new ones for the next report.
     fn report(&mut self) -> Map<String, Value> {
         self.asks = true;
         self.come_again();
@@ -347,7 +354,7 @@ impl VirtioDevice for Balloon {
         report.as_object().cloned().unwrap_or_default()
     }
 
-    /// The next guest has all its memory. The target stays.
+    /// The next guest starts with all its memory. The target stays.
     fn power_cycle(&mut self) {
         self.config.update(|bytes| bytes[TARGET.end..].fill(0));
         self.statistics = Statistics::default();
@@ -365,7 +372,7 @@ mod tests {
     #[test]
     fn role_of_a_queue_is_the_same_with_gaps_and_without() {
         assert_eq!(role(2, true), Role::Stats);
-        // Reports: by the specification's number, and by Linux's with statistics and without.
+        // Reports by the specification's index, and by Linux's with and without statistics.
         assert_eq!([role(4, true), role(3, true), role(2, false)], [Role::Report; 3]);
         assert_eq!([role(0, false), role(1, false)], [Role::Inflate, Role::Deflate]);
     }

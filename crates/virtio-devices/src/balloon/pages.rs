@@ -1,23 +1,23 @@
-//! What a driver names, as ranges of pages, with a bound on the work that it can make.
+//! Page numbers and ranges from the driver, with bounded work.
 
 use vmm_virtio::{Buffers, Fault};
 
-/// Bits of a page's address below its number, whatever the guest's pages are (virtio 1.2 §5.5.6).
+/// log2 of the balloon's page size, whatever the guest's page size (virtio 1.2 §5.5.6).
 const PAGE_SHIFT: u32 = 12;
 pub(super) const PAGE_LEN: u64 = 1 << PAGE_SHIFT;
 
-/// Page numbers of one chain that are looked at; the pages of others stay the guest's. Linux has 256 in a chain
-/// (VIRTIO_BALLOON_ARRAY_PFNS_MAX), Windows 1024. A descriptor may be as long as 4 GiB, and all of a chain may name the
-/// same memory: without a bound one chain could keep the thread busy for hours.
+/// Maximum number of page numbers processed per chain; further pages stay the guest's. Linux sends 256 per
+/// chain (VIRTIO_BALLOON_ARRAY_PFNS_MAX), Windows 1024. A descriptor may have 4 GiB, and all descriptors of a
+/// chain may refer to the same memory: without a bound, one chain could keep the thread busy for hours.
 const NUMBERS_PER_CHAIN: u64 = 16384;
-/// Numbers that are sorted at a time: 8 KiB of the thread's stack with their bytes.
+/// Numbers sorted at a time: 8 KiB of stack, plus their bytes.
 const NUMBERS_AT_ONCE: usize = 1024;
 
-/// What a turn may cost: a range costs 1, and 1 for each MiB. 8 GiB that were touched take the host about a second, 8192
-/// ranges some 10 ms.
+/// Cost limit of a turn. A range costs 1, plus 1 per MiB. Discarding 8 GiB of touched memory takes the host
+/// about a second, 8192 ranges about 10 ms.
 const COST_OF_A_TURN: u64 = 8192;
 
-/// How much a queue may still have done before its device's thread looks after other things, such as a stop.
+/// The remaining work of a queue before its thread handles other events, such as a stop.
 #[derive(Debug)]
 pub(super) struct Turn {
     left: u64,
@@ -39,8 +39,8 @@ impl Turn {
     }
 }
 
-/// Gives `discard` the pages whose numbers (le32) stand in `numbers`, neighbours together. Returns how many bytes it took,
-/// and whether that was all.
+/// Calls `discard` with the pages whose numbers (le32) are in `numbers`, merging neighbours. Returns the
+/// number of bytes discarded, and whether that was all.
 ///
 /// # Errors
 /// The numbers can't be read.
@@ -54,7 +54,7 @@ pub(super) fn discard_numbered(
     let (mut taken, mut left, mut rest) = (0, count as usize, numbers);
     let mut bytes = [[0; 4]; NUMBERS_AT_ONCE];
     let mut sorted = [0; NUMBERS_AT_ONCE];
-    // An empty chain costs something too.
+    // An empty chain has a cost, too.
     turn.spend(1);
     while left > 0 {
         let (bytes, sorted) =
@@ -64,7 +64,7 @@ pub(super) fn discard_numbered(
         (left, rest) = (left - bytes.len(), behind);
         sorted.iter_mut().zip(bytes).for_each(|(to, from)| *to = u32::from_le_bytes(*from));
         sorted.sort_unstable();
-        // A number that is there twice is one page.
+        // Duplicates count as one page.
         for run in sorted.chunk_by(|page, next| next - page <= 1) {
             let (first, last) = (u64::from(run[0]), u64::from(run[run.len() - 1]));
             let len = (last - first + 1) << PAGE_SHIFT;
@@ -76,10 +76,10 @@ pub(super) fn discard_numbered(
     Ok((taken, is_all))
 }
 
-/// Gives `discard` the memory that `ranges` is, range by range. Returns as [`discard_numbered`].
+/// Calls `discard` with each range of `ranges`. Returns the same as [`discard_numbered`].
 ///
 /// # Errors
-/// It isn't memory.
+/// A range isn't memory.
 pub(super) fn discard_ranges(
     ranges: Buffers<'_>,
     turn: &mut Turn,

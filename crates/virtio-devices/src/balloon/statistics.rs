@@ -1,10 +1,10 @@
-//! What the guest's driver reports of its memory (virtio 1.2 §5.5.6.3).
+//! Memory statistics from the guest's driver (virtio 1.2 §5.5.6.3).
 
 use serde_json::{Map, Value};
 use vmm_virtio::{Buffers, Fault};
 
-/// The names of statistics by their tags (virtio 1.2 §5.5.6.4, and VIRTIO_BALLOON_S_OOM_KILL and those after it in Linux
-/// 6.12's include/uapi/linux/virtio_balloon.h).
+/// Names of the statistics, indexed by tag (virtio 1.2 §5.5.6.4; VIRTIO_BALLOON_S_OOM_KILL and later ones as
+/// in Linux 6.12's include/uapi/linux/virtio_balloon.h).
 const NAMES: [&str; 16] = [
     "swap_in",
     "swap_out",
@@ -23,21 +23,21 @@ const NAMES: [&str; 16] = [
     "async_reclaimed",
     "direct_reclaimed",
 ];
-/// Bytes of a statistic: le16 tag, le64 value, packed.
+/// Bytes per statistic: le16 tag, le64 value, packed.
 const STAT_LEN: u64 = 10;
-/// Statistics of one chain that are read.
+/// Maximum number of statistics read per chain.
 const STATS_PER_CHAIN: usize = 64;
 
-/// The last value of each tag. A guest may report anything.
+/// The latest value of each tag. The guest may report anything.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Statistics {
     values: [Option<u64>; NAMES.len()],
-    /// How many times the driver has reported.
+    /// Number of reports by the driver.
     reports: u64,
 }
 
 impl Statistics {
-    /// Reads the statistics in `from`. Unknown tags are skipped, as virtio 1.2 §5.5.6.3 requires.
+    /// Reads the statistics in `from`. Unknown tags are skipped (virtio 1.2 §5.5.6.3).
     ///
     /// # Errors
     /// They can't be read.
@@ -58,12 +58,12 @@ impl Statistics {
         Ok(())
     }
 
-    /// How many times the driver has reported.
+    /// Number of reports by the driver.
     pub(super) fn reports(&self) -> u64 {
         self.reports
     }
 
-    /// Names and values, of those that were reported.
+    /// Names and values of the reported statistics.
     pub(super) fn values(&self) -> Map<String, Value> {
         let known = NAMES.iter().zip(self.values).filter_map(|(name, value)| Some((*name, value?)));
         known.map(|(name, value)| (name.to_owned(), value.into())).collect()

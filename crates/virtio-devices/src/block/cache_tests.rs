@@ -1,4 +1,4 @@
-//! When writes are complete, seen from the image that is written.
+//! When writes complete, seen from the image.
 
 use std::io;
 use std::ops::Range;
@@ -9,15 +9,15 @@ use vmm_virtio::testing::{Buf, Driver};
 
 use super::config::Cache;
 use super::image::{Image, Source};
+use super::properties::DiskProperties;
 use super::shape::Shape;
-use super::space::Face;
 use super::{Block, Disk};
 
 const OUT: u32 = 1;
 const FLUSH: u64 = 1 << 9;
 const CONFIG_WCE: u64 = 1 << 11;
 
-/// What an image was asked to do, in order: `w` for a write, `f` for a flush.
+/// Records operations on an image in order: `w` for a write, `f` for a flush.
 #[derive(Clone, Default)]
 struct Recorded(Arc<Mutex<String>>);
 
@@ -27,7 +27,7 @@ impl Recorded {
         Ok(())
     }
 
-    /// What it was asked to do since the last time.
+    /// Operations since the last call.
     fn take(&self) -> String {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -63,9 +63,10 @@ impl Image for Recorded {
 
 fn driver(cache: Cache) -> (Driver, Recorded) {
     let image = Recorded::default();
-    let face = Face { sectors: 8, shape: Shape::of_blocks(512), read_only: false, cache, queues: 1 };
+    let properties =
+        DiskProperties { sectors: 8, shape: Shape::of_blocks(512), read_only: false, cache, queues: 1 };
     let disk = Disk::Image(Box::new(image.clone()));
-    let block = Block::new(disk, face, ([0; 20], None), String::new()).unwrap();
+    let block = Block::new(disk, properties, ([0; 20], None), String::new()).unwrap();
     (Driver::new(Box::new(block), 2), image)
 }
 
@@ -135,7 +136,7 @@ fn reset_restores_write_through_for_the_next_driver() {
     assert_eq!(image.take(), "wf");
 }
 
-/// The first driver never got as far as DRIVER_OK: the device itself doesn't hear of this reset.
+/// The first driver never reached DRIVER_OK, so the device itself isn't notified of this reset.
 #[test]
 fn reset_of_a_device_that_never_ran_restores_the_mode() {
     let (mut driver, _image) = driver(Cache::Writeback);
@@ -151,7 +152,7 @@ fn switch_to_write_through_flushes_what_was_written() {
     driver.init(FLUSH | CONFIG_WCE);
     write(&mut driver);
     driver.write_config(32, &[0]);
-    // The device handles what the driver wrote before it stops; the stop itself flushes once more.
+    // The device handles the driver's configuration write before it stops; the stop itself flushes once more.
     driver.suspend();
     assert_eq!(image.take(), "wff");
     driver.resume();

@@ -1,4 +1,4 @@
-//! What a config says of a disk.
+//! Config of a disk.
 
 use std::str::FromStr;
 
@@ -15,35 +15,35 @@ use crate::limits::Limits;
 pub struct Config {
     /// An image file or a block device.
     pub path: FilePath,
-    /// The guest can't write it, and others may read it meanwhile.
+    /// The guest can't write to it, and other readers may share it.
     #[serde(default)]
     pub read_only: bool,
-    /// What the file's bytes mean; if absent, they are the disk's ("raw").
+    /// Format of the file; default: "raw".
     #[serde(default)]
     pub format: Option<Format>,
-    /// When a write is done.
+    /// When a write completes.
     #[serde(default)]
     pub cache: Cache,
-    /// Past the host's page cache (O_DIRECT).
+    /// Bypass the host's page cache (O_DIRECT).
     #[serde(default)]
     pub direct: bool,
-    /// What the guest reads as the disk's serial, at most 20 bytes of ASCII; if absent, its id.
+    /// The disk's serial number, at most 20 bytes of ASCII; default: its id.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub serial: Option<DiskSerial>,
-    /// Queues, at most one for each vCPU; if absent, as many as that, 16 at most.
+    /// Number of queues, at most one per vCPU; default: one per vCPU, up to 16.
     #[serde(default)]
     pub queues: Option<Ranged<1, 16>>,
     /// How the host reads and writes.
     #[serde(default)]
     pub io: Io,
-    /// What the guest may use.
+    /// Rate limits.
     #[serde(default)]
     pub limits: Limits,
     /// Where the guest's writes go instead of the file.
     #[serde(default)]
     pub overlay: Option<Overlay>,
-    /// The files below a qcow2 image, from the one that it names downwards.
+    /// Backing files of a qcow2 image, starting with the one that the image names.
     #[serde(default, deserialize_with = "backing")]
     pub backing: Vec<FilePath>,
 }
@@ -52,12 +52,12 @@ fn backing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FilePath>, 
     list(deserializer, "a list of paths such as [\"base.qcow2\"]")
 }
 
-/// What a guest reads as a disk's serial.
+/// Serial number of a disk.
 #[derive(Debug)]
 pub struct DiskSerial([u8; SERIAL_LEN]);
 
 impl DiskSerial {
-    /// Of as much of a text as there is room for.
+    /// Takes as much of the text as fits.
     pub(super) fn of(text: &str) -> Self {
         let mut serial = [0; SERIAL_LEN];
         serial.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
@@ -75,7 +75,7 @@ impl FromStr for DiskSerial {
     fn from_str(text: &str) -> Result<Self, String> {
         let len = text.len();
         if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-            return Err(format!("{text:?} isn't printable ASCII, which a serial is made of"));
+            return Err(format!("{text:?} contains characters other than printable ASCII"));
         }
         if len > SERIAL_LEN {
             return Err(format!("{text:?} has {len} bytes, shorten it to {SERIAL_LEN} or fewer"));
@@ -90,24 +90,24 @@ impl<'de> Deserialize<'de> for DiskSerial {
     }
 }
 
-/// What an image file's bytes mean.
+/// Format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// They are the disk's.
+    /// The file's bytes are the disk's.
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
 }
 
-/// When a write is done.
+/// When a write completes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
-    /// When the host has it; a flush brings it to stable storage.
+    /// When the host has the data; a flush brings it to stable storage.
     #[default]
     Writeback,
-    /// When it is on stable storage.
+    /// When the data is on stable storage.
     Writethrough,
 }
 
@@ -115,13 +115,13 @@ pub enum Cache {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Io {
-    /// io_uring, or threads where that is refused.
+    /// io_uring, or threads if io_uring isn't permitted.
     #[default]
     Auto,
-    /// io_uring or not at all.
+    /// io_uring only.
     #[serde(rename = "io_uring")]
     Uring,
-    /// Threads.
+    /// Threads only.
     Threads,
 }
 
@@ -129,8 +129,8 @@ pub enum Io {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", expecting = "\"temp\" or an object such as {\"temp_in\": \"/var/tmp\"}")]
 pub enum Overlay {
-    /// Into a file without a name in the directory for temporary files, gone when the monitor ends.
+    /// To an unnamed file in the directory for temporary files, deleted when the monitor exits.
     Temp,
-    /// The same in this directory.
+    /// To an unnamed file in this directory.
     TempIn(FilePath),
 }

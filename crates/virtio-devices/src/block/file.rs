@@ -1,4 +1,4 @@
-//! Opening a disk's file, with everything that may be wrong with it.
+//! Opens and checks a disk's file.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -16,42 +16,41 @@ use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::{image_format, shell};
 
-/// What a second writer of one disk may do.
+/// What a second writer of the same disk may do.
 const OVERLAY: &str = ", or use an \"overlay\"";
 
-/// A regular file or a block device, open and locked.
+/// An open, locked regular file or block device.
 #[derive(Debug)]
 pub(super) struct DiskFile {
     pub(super) file: File,
     pub(super) is_device: bool,
-    /// To be kept as long as the file.
+    /// To be kept for as long as the file.
     pub(super) below: LayersBelow,
 }
 
 impl DiskFile {
-    /// Opens a file for a disk. It is locked as long as it is open: against everybody for [`Access::ReadWrite`], against
-    /// writers otherwise.
+    /// Opens and locks a disk's file: exclusively for [`Access::ReadWrite`], shared with readers otherwise.
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, DeviceError> {
         let HostFile { file, is_device, below } = host_file::open(place, access, "an image file")?;
         lock(&file, place, access, OVERLAY)?;
         Ok(Self { file, is_device, below })
     }
 
-    /// Its length now, in bytes; a block device's too.
+    /// The current length in bytes, also of a block device.
     pub(super) fn len(&self) -> io::Result<u64> {
         (&self.file).seek(SeekFrom::End(0))
     }
 
-    /// Its length, if its bytes can be those of a disk.
+    /// The length, if it is valid for a raw disk.
     pub(super) fn disk_len(&self, place: Place<'_>) -> Result<u64, DeviceError> {
         let len = self.len().map_err(|error| place.host("has no length", &error))?;
         let path = shell::path(place.path);
         if len == 0 {
             let advice = format!("truncate -s 1G {path}");
-            return Err(place.wrong(&format!("is empty, a disk has at least 512 bytes: try {advice}")));
+            return Err(place.wrong(&format!("is empty, but needs at least 512 bytes: try {advice}")));
         }
         if !len.is_multiple_of(SECTOR_LEN) {
-            let problem = format!("has {len} bytes, not a multiple of the sector's 512");
+            let problem = format!("has {len} bytes, not a multiple of the sector size, 512");
             let rest = match image_format::detect(&self.file) {
                 Ok(Some(found)) => {
                     format!(", and looks like {}: {}", found.noun(), format::remedy(found, place.path))
@@ -63,9 +62,9 @@ impl DiskFile {
         Ok(len)
     }
 
-    /// The same file, past the page cache (O_DIRECT). It has no lock of its own.
+    /// Opens the same file with O_DIRECT. The new descriptor has no lock of its own.
     pub(super) fn open_direct(&self, access: Access) -> io::Result<File> {
-        // By its descriptor: what the path names may have changed.
+        // Through the descriptor: the path may refer to another file by now.
         File::options()
             .read(true)
             .write(access == Access::ReadWrite)

@@ -1,10 +1,10 @@
-//! What a user is told whose config and file don't agree on what the file's bytes mean.
+//! Messages for a config that doesn't match the file's format.
 
 use std::path::Path;
 
 use crate::image_format::ImageFormat;
 
-/// What to change where the config doesn't say what the bytes mean; to be read after the file's path.
+/// How to fix a config without "format"; printed after the file's path.
 pub(super) fn ask(found: ImageFormat, path: &Path) -> String {
     let noun = found.noun();
     match found {
@@ -24,13 +24,14 @@ pub(super) fn ask(found: ImageFormat, path: &Path) -> String {
     }
 }
 
-/// What is wrong with a file that the config, or the image above it, calls a qcow2 image; to be read after its path.
+/// What to do about a file that isn't a qcow2 image as the config or the image above it claims; printed after
+/// its path.
 pub(super) fn instead_of_qcow2(found: ImageFormat, path: &Path) -> String {
     let (noun, remedy) = (found.noun(), remedy(found, path));
     format!("isn't a qcow2 image, it looks like {noun}: {remedy}")
 }
 
-/// What to do with an image that was meant where the config says "raw".
+/// What to do with an image that is configured as "raw".
 pub(super) fn remedy(found: ImageFormat, path: &Path) -> String {
     match found {
         ImageFormat::Qcow2 => "set \"format\": \"qcow2\"".to_owned(),

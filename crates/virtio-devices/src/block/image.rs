@@ -1,4 +1,4 @@
-//! A disk that is more than the bytes of one file. The device's thread reads and writes it itself.
+//! Disks that aren't simply the bytes of one file. The device's thread does their I/O itself.
 
 use std::io;
 use std::ops::Range;
@@ -10,52 +10,52 @@ use vmm_virtio::Buffers;
 use super::file::DiskFile;
 use super::request::QUEUE_SIZE;
 
-/// What can be read, by bytes from its start.
+/// A readable disk, addressed by byte offset.
 pub(super) trait Source: Send {
-    /// Fills `into` from `offset` on.
+    /// Fills `into` from `offset`.
     fn read(&mut self, offset: u64, into: &Buffers<'_>) -> io::Result<()>;
 
-    /// The same for memory of the monitor's.
+    /// The same for memory of the monitor.
     fn read_bytes(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
-/// What can be written too. Everything lies inside it, and is whole sectors.
+/// A writable disk. All accesses are whole sectors within it.
 pub(super) trait Image: Source {
-    /// Writes `from` to `offset`.
+    /// Writes `from` at `offset`.
     fn write(&mut self, offset: u64, from: &Buffers<'_>) -> io::Result<()>;
 
-    /// Brings to stable storage what was written.
+    /// Flushes to stable storage.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// What is in `range` isn't needed any more.
+    /// Discards `range`, whose contents are no longer needed.
     fn discard(&mut self, range: Range<u64>) -> io::Result<()>;
 
-    /// Lets `range` read as zeros. With `unmap` its room may be given up.
+    /// Makes `range` read as zeros. With `unmap` its space may be freed.
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()>;
 
-    /// Called about once a second while the guest uses it. An image that says of itself that somebody writes it may say that it
-    /// is whole again, if nothing happened since the last time.
+    /// Called about once a second while the guest uses the disk. An image that is marked as being written may
+    /// remove the mark if nothing has happened since the last call.
     fn rest(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// The guest uses it no more, for now: after a flush that went well it is whole again.
+    /// The guest stops using the disk for now: after a successful flush, the mark is removed.
     fn close(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// What the user should know of an image that has failed; once.
+    /// A message for the user about a failed image; `Some` once.
     fn complaint(&mut self) -> Option<String> {
         None
     }
 
-    /// What the user should know before the guest writes.
+    /// A message for the user before the guest writes.
     fn caution(&self) -> Option<String> {
         None
     }
 }
 
-/// The bytes of a file, to read.
+/// The bytes of a file, read-only.
 #[derive(Debug)]
 pub(super) struct RawSource {
     image: DiskFile,

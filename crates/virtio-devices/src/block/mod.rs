@@ -1,12 +1,12 @@
-//! A disk (virtio 1.2 §5.2).
+//! Block device (virtio 1.2 §5.2).
 //!
 //! ```text
 //!  chain --request.rs--> Request --pace.rs--> raw.rs: the engine, many at once --------> completion: status, used
 //!                                       \--> image.rs: overlay.rs, qcow2.rs, at once --> status, used
 //! ```
 //!
-//! What the guest can see fail is a status; what it may not do to its queues is a fault. Errors of the host's reach the
-//! guest as VIRTIO_BLK_S_IOERR.
+//! A request that fails gets a status; a violation of the queue's rules is a fault. Errors of the host are
+//! reported to the guest as VIRTIO_BLK_S_IOERR.
 
 #[cfg(test)]
 mod cache_tests;
@@ -17,12 +17,12 @@ mod image;
 mod open;
 mod overlay;
 mod pace;
+mod properties;
 pub mod qcow2;
 mod raw;
 pub mod request;
 mod serve;
 mod shape;
-mod space;
 mod temporary;
 mod update;
 
@@ -36,46 +36,46 @@ use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 use self::config::Cache;
 use self::image::Image;
 use self::pace::Pace;
+use self::properties::DiskProperties;
 use self::raw::Raw;
 use self::request::{QUEUE_SIZE, SECTOR_LEN, SERIAL_LEN};
-use self::space::Face;
 use crate::timer::Timer;
 
-/// How often the file's size is looked at. inotify(7) would wake us for each write of the guest's, and says nothing of block
-/// devices.
+/// How often the file's size is checked. inotify(7) would wake us for each of the guest's writes, and doesn't
+/// support block devices.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Something of a raw disk's is complete.
+/// Token: requests of a raw disk have completed.
 const READY: u32 = 0;
-/// There are tokens again, or the next turn begins.
+/// Token: the limiter has tokens again, or the next turn begins.
 const REFILLED: u32 = 1;
-/// Time to look at the size, or for an image to rest.
+/// Token: time to check the size, or for an image's `rest`.
 const LOOKS: u32 = 2;
 
 /// The device.
 pub struct Block {
     disk: Disk,
-    face: Face,
+    properties: DiskProperties,
     space: ConfigSpace,
     serial: [u8; SERIAL_LEN],
     description: String,
     durable: Durable,
     /// [`ConfigSpace::writes`] when `durable` was last read.
     writes_seen: u32,
-    /// The driver has switched to write-through: what was written before is still to be brought to stable storage.
+    /// The driver has switched to write-through: earlier writes must still be brought to stable storage.
     must_flush: bool,
     pace: Pace,
     looks: Timer,
-    /// For each queue, whether it has chains that there was no room for.
+    /// For each queue, whether it has chains that had no room.
     waiting: Vec<bool>,
-    /// The queue that was first when those that waited went on.
+    /// The queue that was served first when waiting queues were last resumed.
     first: usize,
     is_watching: bool,
-    /// What to tell the user before the guest writes.
+    /// A message for the user before the guest writes.
     caution: Option<String>,
 }
 
-/// Where the bytes are.
+/// The storage.
 enum Disk {
     Raw(Raw),
     Image(Box<dyn Image>),
@@ -83,11 +83,11 @@ enum Disk {
 
 impl VirtioDevice for Block {
     fn features(&self) -> u64 {
-        self.face.features()
+        self.properties.features()
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![QUEUE_SIZE; self.face.queues.into()]
+        vec![QUEUE_SIZE; self.properties.queues.into()]
     }
 
     fn config_space(&self) -> ConfigSpace {
@@ -114,7 +114,7 @@ impl VirtioDevice for Block {
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         if self.waiting[queue] {
-            // Its turn comes; a driver that rings again doesn't get in front of others.
+            // Its turn will come; a driver that notifies again doesn't overtake others.
             return Ok(());
         }
         let served = self.serve(queue, session);
@@ -158,19 +158,19 @@ impl VirtioDevice for Block {
     }
 
     fn report(&mut self) -> Map<String, Value> {
-        Map::from_iter([("size_bytes".to_owned(), (self.face.sectors * SECTOR_LEN).into())])
+        Map::from_iter([("size_bytes".to_owned(), (self.properties.sectors * SECTOR_LEN).into())])
     }
 
-    /// The driver's choice of when a write is done is forgotten.
+    /// Forgets the driver's choice of the cache mode.
     fn power_cycle(&mut self) {
-        self.space = self.face.space();
+        self.space = self.properties.space();
     }
 }
 
 impl Block {
     fn new(
         disk: Disk,
-        face: Face,
+        properties: DiskProperties,
         (serial, limiter): ([u8; SERIAL_LEN], Option<RateLimiter>),
         description: String,
     ) -> Result<Self, DeviceError> {
@@ -182,8 +182,8 @@ impl Block {
         let pace = Pace::new(limiter, matches!(disk, Disk::Image(_))).map_err(host)?;
         Ok(Self {
             disk,
-            face,
-            space: face.space(),
+            properties,
+            space: properties.space(),
             serial,
             description,
             durable: Durable::Yes,
@@ -191,27 +191,28 @@ impl Block {
             must_flush: false,
             pace,
             looks: Timer::new().map_err(host)?,
-            waiting: vec![false; face.queues.into()],
+            waiting: vec![false; properties.queues.into()],
             first: 0,
             is_watching: false,
             caution,
         })
     }
 
-    /// When the writes of a driver that has taken `features` are complete. Without VIRTIO_BLK_F_CONFIG_WCE it can't choose,
-    /// and without VIRTIO_BLK_F_FLUSH it never flushes, so that every write must be on stable storage (virtio 1.2 §5.2.6.2).
+    /// When writes complete for a driver that has accepted `features`. Without VIRTIO_BLK_F_CONFIG_WCE it
+    /// can't choose, and without VIRTIO_BLK_F_FLUSH it never flushes, so every write must be on stable
+    /// storage (virtio 1.2 §5.2.6.2).
     fn durability(&self, features: u64) -> Durable {
         let has = |feature: u32| features & (1 << feature) != 0;
         let is_writeback = if has(VIRTIO_BLK_F_CONFIG_WCE) {
-            space::is_writeback(&self.space)
+            properties::is_writeback(&self.space)
         } else {
-            has(VIRTIO_BLK_F_FLUSH) && self.face.cache == Cache::Writeback
+            has(VIRTIO_BLK_F_FLUSH) && self.properties.cache == Cache::Writeback
         };
         if is_writeback { Durable::No } else { Durable::Yes }
     }
 
-    /// Follows a switch of the cache's mode. It is called before each request too: one that the driver sends after the
-    /// switch may come before the event.
+    /// Applies a switch of the cache mode. Also called before each request, because a request sent after the
+    /// switch may arrive before the event.
     fn notice_switch(&mut self, features: u64) {
         let writes = self.space.writes();
         if writes == self.writes_seen {
@@ -233,12 +234,12 @@ impl Block {
             .and_then(|()| session.watch(&self.looks, LOOKS))
             .and_then(|()| self.looks.every(LOOK))
             .and_then(|()| session.watch(&self.pace, REFILLED))
-            .map_err(|_| Fault::Request("no fault of the driver's: the host can't watch the disk's events"))
+            .map_err(|_| Fault::Request("the host can't watch the disk's events"))
     }
 
     fn unwatch(&mut self, session: &Session) {
         if std::mem::take(&mut self.is_watching) {
-            // What wasn't watched is none the worse.
+            // It fails if it wasn't watched.
             if let Disk::Raw(raw) = &self.disk {
                 let _ = session.unwatch(raw.engine.ready());
             }
@@ -247,7 +248,8 @@ impl Block {
         }
     }
 
-    /// A device that gave up looks at nothing any more: its thread would turn round and round.
+    /// Stops watching events after a fault, because a broken device wouldn't consume them and its thread
+    /// would spin.
     fn unless_broken(&mut self, done: Result<(), Fault>, session: &Session) -> Result<(), Fault> {
         if done.is_err() {
             self.unwatch(session);
@@ -255,7 +257,7 @@ impl Block {
         done
     }
 
-    /// An image that nobody has changed for a while says so.
+    /// Lets an image that has been idle for a while remove its mark.
     fn rest(&mut self, session: &Session) {
         let Disk::Image(image) = &mut self.disk else { return };
         if image.rest().is_err() {
@@ -266,15 +268,15 @@ impl Block {
         }
     }
 
-    /// Tells the driver if the file's size has changed.
+    /// Notifies the driver if the file's size has changed.
     fn look(&mut self, session: &Session) {
         let Disk::Raw(raw) = &self.disk else { return };
-        // A size that can't be read now may be the next time; a request meanwhile fails by itself.
+        // An unreadable size may be readable next time; meanwhile requests fail by themselves.
         let Ok(len) = raw.len() else { return };
         let sectors = len / SECTOR_LEN;
-        if sectors != self.face.sectors {
-            self.face.sectors = sectors;
-            space::set_sectors(&self.space, sectors);
+        if sectors != self.properties.sectors {
+            self.properties.sectors = sectors;
+            properties::set_sectors(&self.space, sectors);
             session.config_changed();
         }
     }

@@ -1,4 +1,4 @@
-//! From what a config says to a disk.
+//! Creates a disk from its config.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use super::file::DiskFile;
 use super::format;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
+use super::properties::DiskProperties;
 use super::qcow2::Qcow2Image;
 use super::raw::{Options, Raw};
 use super::request::SECTOR_LEN;
 use super::shape::Shape;
-use super::space::Face;
 use super::{Block, Disk, temporary};
 use crate::image_format;
 use crate::place::{Access, Place};
 
-/// Queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
+/// Default maximum number of queues; one thread serves all of them.
 const QUEUES: u32 = 16;
 
 impl Kind for Block {
@@ -39,11 +39,12 @@ fn open(config: &Config, setting: &Setting<'_>) -> Result<Block, DeviceError> {
     check_combination(config)?;
     let (disk, len, shape, description) = open_disk(config, setting)?;
     let read_only = config.read_only;
-    let face = Face { sectors: len / SECTOR_LEN, shape, read_only, cache: config.cache, queues };
-    Block::new(disk, face, (serial, limiter), description)
+    let properties =
+        DiskProperties { sectors: len / SECTOR_LEN, shape, read_only, cache: config.cache, queues };
+    Block::new(disk, properties, (serial, limiter), description)
 }
 
-/// A disk, its length in bytes, its shape, and a word about it.
+/// A disk, its length in bytes, its shape, and a description.
 type Opened = (Disk, u64, Shape, String);
 
 fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceError> {
@@ -53,8 +54,8 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceErr
     let access = if writes_file { Access::ReadWrite } else { Access::Read };
     let file = DiskFile::open(place, access)?;
     let format = config.format.unwrap_or(Format::Raw);
-    // A guest can make its raw disk look like an image, which may name any file of the host. So what the bytes look like never
-    // decides: said to be raw they are raw, and if nothing is said, somebody must say it.
+    // A guest can make its raw disk look like an image, which may refer to any file of the host. So the
+    // contents never determine the format: the config does, and must if they look like an image.
     if config.format.is_none() {
         let found = image_format::detect(&file.file).map_err(|error| place.host("can't be read", &error))?;
         if let Some(found) = found {
@@ -98,7 +99,7 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceErr
 }
 
 fn describe(path: &Path, what: &str) -> String {
-    format!("{}, {what}, by the disk's own thread", path.display())
+    format!("{}, {what}, I/O by the disk's thread", path.display())
 }
 
 fn open_overlay(
@@ -110,7 +111,7 @@ fn open_overlay(
     let file = temporary::create(overlay, setting)?;
     let overlay = Overlay::new(base, file, len).map_err(|error| {
         let problem = format!(
-            "no temporary file can have the disk's {len} bytes: {error}; see ulimit -f, or use a disk that is smaller"
+            "a temporary file can't have the disk's {len} bytes: {error}; raise ulimit -f, or use a smaller disk"
         );
         DeviceError::config("overlay", problem)
     })?;
@@ -118,22 +119,20 @@ fn open_overlay(
     Ok(Disk::Image(overlay))
 }
 
-/// What doesn't go together.
+/// Rejects conflicting options.
 fn check_combination(config: &Config) -> Result<(), DeviceError> {
     let is_qcow2 = config.format == Some(Format::Qcow2);
     let by_thread = if is_qcow2 { "a qcow2 image" } else { "an overlay" };
     let is_plain = !is_qcow2 && config.overlay.is_none();
     if config.overlay.is_some() && config.read_only {
-        return Err(DeviceError::config(
-            "overlay",
-            "nothing is written to a read-only disk, remove one of both",
-        ));
+        return Err(DeviceError::config("overlay", "conflicts with \"read_only\", remove one of the two"));
     }
     if !is_plain && config.direct {
-        return Err(DeviceError::config("direct", format!("isn't for {by_thread}, remove it")));
+        return Err(DeviceError::config("direct", format!("isn't supported for {by_thread}, remove it")));
     }
     if !is_plain && config.io != Io::Auto {
-        let problem = format!("{by_thread} is read and written by the disk's own thread, remove it");
+        let problem =
+            format!("isn't supported for {by_thread}, whose I/O is done by the disk's thread, remove it");
         return Err(DeviceError::config("io", problem));
     }
     if !is_qcow2 && !config.backing.is_empty() {
@@ -145,7 +144,7 @@ fn check_combination(config: &Config) -> Result<(), DeviceError> {
 fn queues(given: Option<u16>, vcpus: u32) -> Result<u16, DeviceError> {
     let Some(queues) = given else { return Ok(vcpus.clamp(1, QUEUES) as u16) };
     if u32::from(queues) > vcpus {
-        let problem = format!("{queues} queues are more than the machine's vCPUs, at most {vcpus}");
+        let problem = format!("{queues} queues are more than the machine has vCPUs, at most {vcpus}");
         return Err(DeviceError::config("queues", problem));
     }
     Ok(queues)

@@ -1,4 +1,4 @@
-//! A disk whose writes go into a temporary file, over a base that nobody writes: many guests share one image.
+//! A disk whose writes go to a temporary file over a read-only base, so that many guests can share one image.
 
 use std::fs::File;
 use std::io;
@@ -13,26 +13,25 @@ use vmm_virtio::Buffers;
 use super::image::{Image, Source};
 use super::request::QUEUE_SIZE;
 
-/// The unit in which the overlay has or hasn't a part of the disk, in bytes: a page of the host's, which its file systems
-/// have as blocks.
+/// Size of the overlay's blocks in bytes: a host page, which is the block size of most file systems.
 pub(super) const BLOCK_LEN: u64 = 4096;
 
-/// The disk. The temporary file has every block at its place on the disk, so that only a bit for each is to be kept: 32 MiB
-/// of memory for a disk of 1 TiB.
+/// The disk. The temporary file has every block at its offset on the disk, so only a bit per block is needed:
+/// 32 MiB of memory for a disk of 1 TiB.
 pub(super) struct Overlay {
     base: Box<dyn Source>,
-    /// As long as the disk, and sparse. It has no name: it is gone with its descriptor.
+    /// As long as the disk, and sparse. It is unnamed, and deleted when its descriptor is closed.
     file: File,
     written: Bits,
     len: u64,
     slices: IoSlices,
 }
 
-/// The longest disk: a bit for each of its blocks is 2 GiB, of which a host gives what is used.
+/// Maximum length of a disk: its bitmap has 2 GiB, which the host allocates on use.
 pub(super) const LEN_MAX: u64 = 1 << 46;
 
 impl Overlay {
-    /// Nothing written over the `len` bytes of `base`, at most [`LEN_MAX`]. `file` is empty.
+    /// An empty overlay over the `len` bytes of `base`, at most [`LEN_MAX`]. `file` must be empty.
     pub(super) fn new(base: Box<dyn Source>, file: File, len: u64) -> io::Result<Self> {
         if len > LEN_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -42,7 +41,7 @@ impl Overlay {
         Ok(Self { base, file, written: Bits::new(len.div_ceil(BLOCK_LEN)), len, slices })
     }
 
-    /// The pieces of `range` that lie in one of both: where, and whether that is the overlay.
+    /// Splits `range` into pieces that are all in the overlay (true) or all in the base.
     fn runs(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, bool)> {
         let mut at = range.start;
         std::iter::from_fn(move || {
@@ -58,7 +57,7 @@ impl Overlay {
         })
     }
 
-    /// Before a part of the block at `at` is written: the rest of it comes from the base.
+    /// Copies the block at `at` from the base before a part of it is written.
     fn copy_up(&mut self, at: u64) -> io::Result<()> {
         if self.written.has(at / BLOCK_LEN) {
             return Ok(());
@@ -70,7 +69,7 @@ impl Overlay {
         self.file.write_all_at(block, start)
     }
 
-    /// Copies up the blocks at both ends of `range` that it covers in part only.
+    /// Copies up the blocks at both ends of `range` that are only partly covered.
     fn copy_up_ends(&mut self, range: &Range<u64>) -> io::Result<()> {
         if !range.start.is_multiple_of(BLOCK_LEN) {
             self.copy_up(range.start)?;
@@ -84,7 +83,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// The blocks that `range` covers whole; the last of the disk may be shorter.
+    /// The blocks that `range` covers entirely; the last block of the disk may be shorter.
     fn whole_blocks(&self, range: &Range<u64>) -> Range<u64> {
         let end = if range.end == self.len { range.end } else { range.end - range.end % BLOCK_LEN };
         let start = range.start.next_multiple_of(BLOCK_LEN);
@@ -141,13 +140,13 @@ impl Image for Overlay {
         Ok(())
     }
 
-    /// There is no stable storage for what ends with the monitor: nothing is left to read it.
+    /// No-op: the data is lost with the monitor anyway, so stable storage would be pointless.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Gives up the room of whole blocks that were written; they read as zeros then. Where nothing was written there is no
-    /// room to give up, and the base stays.
+    /// Frees the space of whole blocks that were written; they then read as zeros. Unwritten blocks have no
+    /// space to free and keep the base's contents.
     fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
         let whole = self.whole_blocks(&range);
         let mut at = whole.start;
@@ -176,7 +175,7 @@ fn block_end(at: u64) -> u64 {
     (at / BLOCK_LEN + 1) * BLOCK_LEN
 }
 
-/// Zeros in `range`, without room where blocks allow it.
+/// Writes zeros to `range`, as a hole where blocks allow it.
 fn punch(file: &File, range: &Range<u64>) -> io::Result<()> {
     let len = range.end - range.start;
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -196,7 +195,7 @@ fn write_zeros(file: &File, range: &Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// A bit for each block.
+/// A bit per block.
 struct Bits(Vec<u64>);
 
 impl Bits {

@@ -1,4 +1,4 @@
-//! When a request may begin: the config's limits, and turns of the disk's thread.
+//! When a request may start: rate limits, and turns of the disk's thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,28 +8,30 @@ use vmm_hostio::RateLimiter;
 
 use crate::timer::Timer;
 
-/// Work of a turn, as [`work`](super::request::Request::work) counts it: some milliseconds of a disk, in front of which going
-/// once more through epoll is nothing. A request that is longer has a turn of its own.
+/// Work per turn, in the unit of [`work`](super::request::Request::work): a few milliseconds of disk time,
+/// compared with which another epoll_wait is negligible. A larger request gets a turn of its own.
 const TURN: u64 = 8 << 20;
-/// The time after which no request of a turn begins: what unpacks a cluster for each of its sectors is slow by any count.
+/// Time after which a turn admits no more requests: decompressing a cluster for each sector is slow whatever
+/// the unit.
 const TURN_TIME: Duration = Duration::from_millis(50);
 
-/// It is a descriptor that can be read when what it refused is worth another try.
+/// Its descriptor becomes readable when a refused request should be retried.
 #[derive(Debug)]
 pub(super) struct Pace {
     limiter: Option<RateLimiter>,
-    /// What is left of the turn, for a disk whose thread does the work itself: meanwhile it hears of nothing, not even a stop.
+    /// Rest of the turn, for a disk whose thread does the I/O itself: meanwhile it handles nothing else, not
+    /// even a stop.
     turn: Option<Turn>,
     again: Timer,
-    /// Somebody waits for it.
+    /// The timer is set.
     is_set: bool,
 }
 
-/// What is left of a turn.
+/// The rest of a turn.
 #[derive(Debug)]
 struct Turn {
     work: u64,
-    /// When its first request began.
+    /// When its first request started.
     begun: Option<Instant>,
 }
 
@@ -47,19 +49,19 @@ impl Turn {
 }
 
 impl Pace {
-    /// Within `limiter`. `by_turns`: whoever asks does the work at once.
+    /// Applies `limiter`. `by_turns`: the caller does the I/O synchronously.
     pub(super) fn new(limiter: Option<RateLimiter>, by_turns: bool) -> io::Result<Self> {
         Ok(Self { limiter, turn: by_turns.then_some(Turn::NEW), again: Timer::new()?, is_set: false })
     }
 
-    /// Whether a request may begin now that moves `bytes` and is `work`.
+    /// Whether a request that moves `bytes` and costs `work` may start now.
     pub(super) fn admits(&mut self, bytes: u64, work: u64) -> bool {
         if self.turn.as_ref().is_some_and(Turn::is_over) && self.come_again(Duration::from_nanos(1)) {
             return false;
         }
         if let Some(limiter) = &mut self.limiter
             && let Err(wait) = limiter.take(bytes, Instant::now())
-            // Whoever asked first has the timer set already.
+            // An earlier refusal may have set the timer already.
             && (self.is_set || self.come_again(wait))
         {
             return false;
@@ -70,21 +72,22 @@ impl Pace {
         true
     }
 
-    /// Replaces the limits. Requests that wait for the old ones are tried again with the disk's next event, within a second.
+    /// Replaces the limits. Requests that wait for the old ones are retried at the disk's next event, within
+    /// a second.
     pub(super) fn limit(&mut self, limiter: Option<RateLimiter>) {
         self.limiter = limiter;
         self.is_set = false;
     }
 
-    /// A new turn, with a timer that isn't set.
+    /// Starts a new turn with the timer cleared.
     pub(super) fn restart(&mut self) {
         self.again.acknowledge();
         self.is_set = false;
         self.turn = self.turn.is_some().then_some(Turn::NEW);
     }
 
-    /// False if it can't be: nobody would come back then, and a limit that can't be kept is better than a disk that stands
-    /// still.
+    /// Sets the timer. False if that fails: nothing would retry the request then, and ignoring a limit is
+    /// better than a disk that hangs.
     fn come_again(&mut self, wait: Duration) -> bool {
         self.is_set = self.again.once(wait).is_ok();
         self.is_set

@@ -1,4 +1,5 @@
-//! A disk that is the bytes of one file: reads and writes go from the driver's memory straight to the kernel, many at once.
+//! A disk that is the bytes of one file: the kernel does I/O directly on guest memory, with many requests in
+//! flight.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -14,61 +15,61 @@ use super::shape::{DirectAlignment, Shape, direct_alignment};
 use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 
-/// Requests in flight at once; further ones wait in their queues. What a fast disk wants (NVMe drives serve 128 at a time
-/// about as quickly as more), and half a MiB of lists.
+/// Maximum number of requests in flight; further ones wait in their queues. More doesn't make NVMe drives
+/// notably faster. Its lists take half a MiB.
 const DEPTH: u16 = 128;
 
-/// Work in flight at once, as [`work`](Request::work) counts it: a stop waits for it. No disk is faster with more: at 10 GB/s
-/// it is 6 ms ahead. A request that is longer goes alone.
+/// Maximum work in flight, in the unit of [`work`](Request::work), because a stop waits for it. More makes no
+/// disk faster: at 10 GB/s it is 6 ms of I/O. A larger request is done alone.
 const WORK_MAX: u64 = 64 << 20;
 
 /// The disk.
 #[derive(Debug)]
 pub(super) struct Raw {
-    /// Its lock ends with the last of these.
+    /// The lock is released with the last reference.
     file: Arc<File>,
     _below: LayersBelow,
     direct: Option<Direct>,
     pub(super) engine: Engine<Pending>,
-    /// Of all that is in flight.
+    /// Total work in flight.
     work: u64,
 }
 
-/// The same file past the page cache.
+/// The same file, opened with O_DIRECT.
 #[derive(Debug)]
 struct Direct {
     file: Arc<File>,
     alignment: DirectAlignment,
 }
 
-/// How a file is used.
+/// How the file is accessed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options<'a> {
     pub(super) access: Access,
-    /// Past the page cache.
+    /// O_DIRECT.
     pub(super) direct: bool,
     pub(super) method: IoMethod,
-    /// What threads are called after.
+    /// Base of the threads' names.
     pub(super) name: &'a str,
 }
 
-/// A request that is on its way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub(super) queue: usize,
     pub(super) head: Head,
-    /// What it is as [`work`](Request::work).
+    /// Its cost, see [`work`](Request::work).
     pub(super) work: u64,
-    /// Where its status belongs.
+    /// Address of its status.
     pub(super) status_gpa: u64,
-    /// Bytes for the driver, without the status.
+    /// Bytes to the driver, without the status.
     pub(super) len_in: u64,
-    /// Bytes of the driver's.
+    /// Bytes from the driver.
     pub(super) len_out: u64,
 }
 
 impl Raw {
-    /// The disk in `image`.
+    /// Opens the disk in `image`.
     pub(super) fn open(
         image: DiskFile,
         place: Place<'_>,
@@ -78,42 +79,42 @@ impl Raw {
         let path = place.path.display();
         let direct =
             options.direct.then(|| open_direct(&image, options.access)).transpose().map_err(|error| {
-                let problem = format!("{path} can't be opened past the page cache ({error}), leave this out");
+                let problem = format!("{path} doesn't support O_DIRECT ({error}), remove \"direct\"");
                 DeviceError::config("direct", problem)
             })?;
         let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
-            .map_err(|error| DeviceError::host(place.field, format!("{path} can't be looked at: {error}")))?;
+            .map_err(|error| DeviceError::host(place.field, format!("{path} can't be examined: {error}")))?;
         Ok((Self { file: Arc::new(image.file), _below: image.below, direct, engine, work: 0 }, shape))
     }
 
-    /// How long the file is now.
+    /// The current length of the file.
     pub(super) fn len(&self) -> io::Result<u64> {
         (&*self.file).seek(SeekFrom::End(0))
     }
 
-    /// Whether the host keeps the bytes in a file, whose length can be set, and not on a block device.
+    /// Whether it is a regular file, whose length can be set, rather than a block device.
     pub(super) fn is_regular_file(&self) -> io::Result<bool> {
         Ok(self.file.metadata()?.is_file())
     }
 
-    /// Makes the file `len` bytes long; the new ones are zeros, and take no room until they are written.
+    /// Extends the file to `len` bytes; the new ones are zeros and take no space until written.
     pub(super) fn grow(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
 
-    /// Brings to stable storage what was written, and waits for that.
+    /// Flushes earlier writes to stable storage, synchronously.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Whether it takes a request of so much work. If not, it does when one that it has is complete.
+    /// Whether a request with this much work can be submitted. If not, it can after a completion.
     pub(super) fn has_room(&self, work: u64) -> bool {
-        // What the engine has was counted, so the sum stays small.
+        // The engine's work was admitted by this check, so the sum can't overflow.
         !self.engine.is_full() && (self.engine.in_flight() == 0 || self.work + work <= WORK_MAX)
     }
 
-    /// Takes a request. [It has room](Self::has_room). False: it can't be carried out.
+    /// Submits a request, for which there must be [room](Self::has_room). False if that fails.
     pub(super) fn submit(&mut self, request: &Request<'_>, durable: Durable, pending: Pending) -> bool {
         let (request, offset) = match request {
             Request::Read { offset, into } => (IoRequest::Read(*into), *offset),
@@ -135,7 +136,7 @@ impl Raw {
         taken
     }
 
-    /// A request that is complete.
+    /// Takes a completed request.
     pub(super) fn completed(&mut self) -> Option<(Pending, io::Result<()>)> {
         let done = self.engine.completed()?;
         self.work -= done.0.work;
@@ -144,8 +145,8 @@ impl Raw {
 }
 
 impl Direct {
-    /// What isn't aligned goes through the page cache, which the kernel keeps in step: a driver is free to use memory of
-    /// any alignment (virtio 1.2 §5.2.6).
+    /// Whether a request is aligned for O_DIRECT. Others use the page cache, which the kernel keeps coherent:
+    /// drivers may use buffers of any alignment (virtio 1.2 §5.2.6).
     fn takes(&self, request: &IoRequest<Buffers<'_>>, offset: u64) -> bool {
         let data = match request {
             IoRequest::Read(data) | IoRequest::Write(data, _) => data,
@@ -172,7 +173,7 @@ fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
     Ok(Direct { file: Arc::new(file), alignment })
 }
 
-/// What the host says where io_uring is wanted and nothing else will do, or where it has no descriptors, for whatever way.
+/// The error if the requested io_uring isn't permitted, or if the host has no descriptors for any engine.
 fn refused(error: io::Error) -> DeviceError {
     if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
         let remedy = "raise the limit of open files (ulimit -n)";
@@ -199,7 +200,7 @@ mod tests {
         );
     }
 
-    /// Of any way: each needs descriptors.
+    /// Independent of the engine, as each needs descriptors.
     #[test]
     fn host_without_descriptors_says_to_raise_their_limit() {
         let error = refused(io::Error::from(Errno::EMFILE));

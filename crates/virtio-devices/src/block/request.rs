@@ -1,5 +1,5 @@
-//! What a driver asks of a disk, read from a chain (virtio 1.2 §5.2.6). Nothing here has an effect: the fuzzer gives
-//! [`parse`] whatever it likes.
+//! Parses and validates requests from a disk's driver (virtio 1.2 §5.2.6). Nothing here has side effects, so
+//! that a fuzzer can call [`parse`] with arbitrary chains.
 
 use std::ops::Range;
 
@@ -12,38 +12,39 @@ use virtio_bindings::bindings::virtio_blk::{
 use vmm_hostio::Durable;
 use vmm_virtio::{Buffers, Chain, Fault};
 
-/// The unit of every position and length on the wire, in bytes (virtio 1.2 §5.2.4).
+/// Unit of all positions and lengths in the protocol, in bytes (virtio 1.2 §5.2.4).
 pub const SECTOR_LEN: u64 = 512;
-/// Bytes of `type`, `reserved` and `sector` in front of each request.
+/// Length of `type`, `reserved` and `sector` at the start of each request.
 pub(super) const HEADER_LEN: u64 = 16;
-/// Bytes of `struct virtio_blk_discard_write_zeroes`.
+/// Length of `struct virtio_blk_discard_write_zeroes`.
 const SEGMENT_LEN: u64 = 16;
-/// Bytes of a serial.
+/// Length of a serial number in bytes.
 pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
-/// The most descriptors of a queue, as in other monitors: what a driver has in flight at once.
+/// Queue size, as in other monitors. It limits how much a driver has in flight.
 pub(super) const QUEUE_SIZE: u16 = 256;
-/// The most buffers of a request: those of a chain without header and status.
+/// Maximum number of data segments per request: a chain without header and status.
 pub const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
-/// The most bytes of each, as VIRTIO_BLK_F_SIZE_MAX says. FreeBSD's driver refuses a disk that takes less than what it sends at
-/// once (sys/dev/virtio/block/virtio_blk.c, `vtblk_attach`): 1 MiB, if its `kern.maxphys` wasn't changed.
+/// Maximum length of a segment (VIRTIO_BLK_F_SIZE_MAX). FreeBSD's driver rejects a disk whose limit is below
+/// its maximum I/O size (sys/dev/virtio/block/virtio_blk.c, `vtblk_attach`), 1 MiB unless `kern.maxphys` was
+/// changed.
 pub const SIZE_MAX: u32 = 1 << 20;
-/// The most bytes that one request moves: those of a driver that keeps to both. Linux's does (drivers/block/virtio_blk.c hands
-/// them to the block layer as `max_segments` and `max_segment_size`), and sends a few MiB at most unless its `max_sectors_kb`
-/// is raised. Without this, a chain whose descriptors all name the same memory would move up to 1 TiB, and a stop of the
-/// device wait for that.
+/// Maximum data per request: that of a driver that respects both limits. Linux does
+/// (drivers/block/virtio_blk.c passes them to the block layer as `max_segments` and `max_segment_size`), and
+/// sends a few MiB at most unless `max_sectors_kb` is raised. Without this limit, a chain whose descriptors
+/// all refer to the same memory could move up to 1 TiB, and a stop of the device would wait for it.
 pub const DATA_LEN_MAX: u64 = SEGMENTS_MAX as u64 * SIZE_MAX as u64;
-/// The most sectors that one discard names: 1 GiB, so that one request keeps a host thread for a moment only.
+/// Maximum number of sectors per discard: 1 GiB, so that a request occupies a host thread only briefly.
 pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_LEN as u32;
-/// The most sectors that one request zeroes: 32 MiB, which a host without a quicker way writes in some hundredths of a
-/// second.
+/// Maximum number of sectors per write-zeroes request: 32 MiB, which takes some hundredths of a second if the
+/// host has to write them.
 pub const ZEROES_SECTORS_MAX: u32 = (32 << 20) / SECTOR_LEN as u32;
 
-/// What a flush is as [work](Request::work): what a disk moves while it does one.
+/// [Work](Request::work) of a flush: the bytes that a disk moves in the same time.
 const FLUSH_WORK: u64 = 1 << 20;
-/// How much more of a disk is discarded than moved in the same time: a discard of all that may be is 32 MiB of work.
+/// How many bytes are discarded in the time of moving one: the largest discard is 32 MiB of work.
 const DISCARD_WORK: u64 = 32;
 
-/// How a request ended, as the last byte of its chain says it (virtio 1.2 §5.2.6).
+/// Outcome of a request, as in the last byte of its chain (virtio 1.2 §5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// VIRTIO_BLK_S_OK.
@@ -55,7 +56,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The byte.
+    /// The status byte.
     pub fn byte(self) -> u8 {
         let status = match self {
             Self::Done => VIRTIO_BLK_S_OK,
@@ -66,57 +67,57 @@ impl Status {
     }
 }
 
-/// What holds for the requests of a disk at this moment.
+/// The disk's properties against which requests are validated.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Its size.
+    /// Size in sectors.
     pub sectors: u64,
-    /// Whether nobody may change it.
+    /// Whether writes are rejected.
     pub read_only: bool,
-    /// What the driver took, as bits.
+    /// The negotiated features, as bits.
     pub features: u64,
 }
 
-/// A request that may be carried out. Positions and lengths are in bytes, whole sectors, and inside the disk.
+/// A valid request. Positions and lengths are in bytes, whole sectors, and within the disk.
 #[derive(Clone, Debug)]
 pub enum Request<'a> {
-    /// Fill `into` from `offset`.
+    /// Fills `into` from `offset`.
     Read {
-        /// Where on the disk.
+        /// Position on the disk.
         offset: u64,
-        /// What to fill.
+        /// Destination.
         into: Buffers<'a>,
     },
-    /// Write `from` to `offset`.
+    /// Writes `from` at `offset`.
     Write {
-        /// Where on the disk.
+        /// Position on the disk.
         offset: u64,
-        /// What to write.
+        /// Source.
         from: Buffers<'a>,
     },
-    /// Bring to stable storage whatever was completed before.
+    /// Brings all completed writes to stable storage.
     Flush,
-    /// Write the serial.
+    /// Returns the serial number.
     Identify {
-        /// 20 bytes.
+        /// Destination, 20 bytes.
         into: Buffers<'a>,
     },
-    /// What is in `range` isn't needed any more.
+    /// Discards `range`, whose contents are no longer needed.
     Discard {
-        /// Where on the disk.
+        /// Range on the disk.
         range: Range<u64>,
     },
-    /// Let `range` read as zeros.
+    /// Makes `range` read as zeros.
     WriteZeroes {
-        /// Where on the disk.
+        /// Range on the disk.
         range: Range<u64>,
-        /// Whether its room on the host may be given up.
+        /// Whether its space on the host may be freed.
         unmap: bool,
     },
 }
 
 impl Request<'_> {
-    /// Bytes that it moves, for a limit on these.
+    /// Bytes moved, for rate limits.
     pub fn moved_len(&self) -> u64 {
         match self {
             Self::Read { into: data, .. } | Self::Write { from: data, .. } => data.len(),
@@ -125,8 +126,8 @@ impl Request<'_> {
         }
     }
 
-    /// How long it keeps the host busy if its writes are `durable`, in bytes that are moved in that time: a guess, for whoever
-    /// must come to an end.
+    /// Estimated cost with `durable` writes, as the number of bytes moved in the same time. Used to bound the
+    /// work in flight.
     pub fn work(&self, durable: Durable) -> u64 {
         let flush = if durable == Durable::Yes { FLUSH_WORK } else { 0 };
         match self {
@@ -139,22 +140,22 @@ impl Request<'_> {
     }
 }
 
-/// A chain, taken apart.
+/// A parsed chain.
 #[derive(Debug)]
 pub struct Parsed<'a> {
-    /// The request, or how to refuse it.
+    /// The request, or the status of a rejected one.
     pub request: Result<Request<'a>, Status>,
-    /// The byte for its status.
+    /// The status byte.
     pub status: Buffers<'a>,
 }
 
-/// Takes a chain apart. The header is read once: what was checked is what is done.
+/// Parses a chain. The header is read once, so that what is validated is what is executed.
 ///
 /// # Errors
-/// There is no byte for the status: nothing can be said but that the driver broke the rules.
+/// There is no room for the status, so all that remains is to report a violation by the driver.
 pub fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> {
     let (into, status) =
-        chain.writable().split_end(1).ok_or(Fault::Request("a disk request without room for its status"))?;
+        chain.writable().split_end(1).ok_or(Fault::Request("a disk request has no room for its status"))?;
     let request = match chain.readable().split_at(HEADER_LEN) {
         Some((header, from)) => read_request(header.read_obj()?, into, from, terms)?,
         None => Err(Status::Failed),
@@ -162,7 +163,7 @@ pub fn parse<'a>(chain: &Chain<'a>, terms: &Terms) -> Result<Parsed<'a>, Fault> 
     Ok(Parsed { request, status })
 }
 
-/// Of what the driver gives, a request has what it needs and nothing else.
+/// Parses the request. The chain's parts must have exactly the required length.
 fn read_request<'a>(
     header: [u8; HEADER_LEN as usize],
     into: Buffers<'a>,
@@ -187,7 +188,7 @@ fn read_request<'a>(
         VIRTIO_BLK_T_GET_ID if from.is_empty() => {
             Ok((into.len() == SERIAL_LEN as u64).then_some(Request::Identify { into }))
         }
-        // One segment each, as the configuration says.
+        // One segment per request, as the configuration says.
         VIRTIO_BLK_T_DISCARD if into.is_empty() && from.len() == SEGMENT_LEN => {
             terms.discard(Segment::new(from.read_obj()?))
         }
@@ -224,7 +225,8 @@ impl Segment {
 }
 
 impl Terms {
-    /// The bytes of `len` from `sector` on, if they are whole sectors of the disk, and not too many.
+    /// The byte range of `len` bytes from `sector`, if it consists of whole sectors of the disk and isn't too
+    /// long.
     fn data_range(&self, sector: u64, len: u64) -> Option<Range<u64>> {
         let allowed = len.is_multiple_of(SECTOR_LEN) && len <= DATA_LEN_MAX;
         allowed.then(|| self.range(sector, len / SECTOR_LEN))?
@@ -232,11 +234,11 @@ impl Terms {
 
     fn range(&self, sector: u64, sectors: u64) -> Option<Range<u64>> {
         let end = sector.checked_add(sectors).filter(|end| *end <= self.sectors)?;
-        // A disk's size in bytes fits 64 bits, and so does what lies inside.
+        // The disk's size in bytes fits 64 bits, and so does any position in it.
         Some(sector * SECTOR_LEN..end * SECTOR_LEN)
     }
 
-    /// Neither flag is for a discard (virtio 1.2 §5.2.6.2).
+    /// A discard must have neither flag set (virtio 1.2 §5.2.6.2).
     fn discard<'a>(&self, segment: Segment) -> Result<Option<Request<'a>>, Status> {
         if segment.flags != 0 {
             return Err(Status::Unsupported);

@@ -1,4 +1,4 @@
-//! Carrying out requests: from the queue to the disk and back.
+//! Executes requests: from the queue to the disk and back.
 
 use std::io;
 use std::sync::Arc;
@@ -12,46 +12,47 @@ use super::raw::Pending;
 use super::request::{HEADER_LEN, Parsed, Request, Status, Terms, parse};
 use super::{Block, Disk};
 
-/// What became of a request.
-enum Begun {
-    /// It is on its way.
-    Kept,
+/// The result of starting a request.
+enum Submission {
+    InFlight,
     Done(Status),
 }
 
 impl Block {
-    /// Takes what the queue has, as far as there is room.
+    /// Processes the queue as far as there is room.
     pub(super) fn serve(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         let counters = Arc::clone(session.counters());
         let features = session.features();
-        let terms = Terms { sectors: self.face.sectors, read_only: self.face.read_only, features };
+        let terms =
+            Terms { sectors: self.properties.sectors, read_only: self.properties.read_only, features };
         session.drain(queue, |chain| {
             self.notice_switch(features);
             let Parsed { request, status } = parse(&chain, &terms)?;
             let work = request.as_ref().map_or(0, |request| request.work(self.durable));
             let pending = Pending { work, ..pending(queue, &chain, status.gpa())? };
             let begun = match request {
-                Err(refusal) => Begun::Done(refusal),
+                Err(refusal) => Submission::Done(refusal),
                 Ok(request) if self.has_room(&request, work) => self.begin(&request, pending)?,
                 Ok(_) => {
                     self.waiting[queue] = true;
                     return Ok(Step::Full);
                 }
             };
-            let Begun::Done(answer) = begun else { return Ok(Step::Kept) };
+            let Submission::Done(answer) = begun else { return Ok(Step::Kept) };
             status.write(&[answer.byte()])?;
             pending.count(&counters, answer);
             Ok(Step::Used(pending.used(answer)))
         })?;
         if let Disk::Raw(raw) = &mut self.disk {
             raw.engine.dispatch();
-            // What the page cache had is complete already.
+            // Requests served from the page cache are complete already.
             self.give_back(session)?;
         }
         Ok(())
     }
 
-    /// Goes on with the queues that had to wait, each time with another one first: it may take all the room that there is.
+    /// Resumes the waiting queues, each time starting with a different one, because the first may use up all
+    /// the room.
     pub(super) fn serve_waiting(&mut self, session: &mut Session) -> Result<(), Fault> {
         let count = self.waiting.len();
         self.first = (self.first + 1) % count;
@@ -63,23 +64,23 @@ impl Block {
         Ok(())
     }
 
-    /// Gives back what is complete, after the engine said that something is.
+    /// Returns completed requests, after the engine has signalled some.
     pub(super) fn finish(&mut self, session: &mut Session) -> Result<(), Fault> {
         if let Disk::Raw(raw) = &mut self.disk {
             raw.engine.acknowledge();
-            // What the kernel couldn't take the last time.
+            // Requests that the kernel couldn't accept last time.
             raw.engine.dispatch();
         }
         self.give_back(session)
     }
 
-    /// Waits for everything and gives it back; nothing touches guest memory then.
+    /// Waits for all requests and returns them. Afterwards nothing accesses guest memory.
     pub(super) fn finish_all(&mut self, session: &mut Session) {
         if let Disk::Raw(raw) = &mut self.disk {
             while raw.engine.in_flight() > 0 {
                 raw.engine.wait();
                 while let Some((pending, result)) = raw.completed() {
-                    // To a driver that broke its rings nothing can be given back.
+                    // If the driver has broken its rings, nothing can be returned.
                     let _ = complete(session, pending, &result);
                 }
             }
@@ -89,7 +90,7 @@ impl Block {
         }
     }
 
-    /// Brings to stable storage what was written and what is on its way, and only then gives that back.
+    /// Waits for requests in flight and flushes everything to stable storage before it returns them.
     pub(super) fn settle(&mut self, session: &mut Session) -> Result<(), Fault> {
         let mut done = Vec::new();
         if let Disk::Raw(raw) = &mut self.disk {
@@ -99,7 +100,7 @@ impl Block {
             }
         }
         if self.flush().is_err() {
-            // Nothing can report it to the driver: writeback is a byte of its own.
+            // There is no way to report it to the driver: writeback is a plain configuration byte.
             session.counters().errors.add(1);
         }
         for (pending, result) in done {
@@ -108,7 +109,7 @@ impl Block {
         announce(session)
     }
 
-    /// Brings to stable storage what was written, and waits for that.
+    /// Flushes earlier writes to stable storage, synchronously.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.disk {
             Disk::Raw(raw) => raw.flush(),
@@ -123,7 +124,7 @@ impl Block {
         }
     }
 
-    /// Whether the request may begin now. If not, an event comes when it is worth to try again.
+    /// Whether the request may start now. If not, an event occurs when a retry is worthwhile.
     fn has_room(&mut self, request: &Request<'_>, work: u64) -> bool {
         match &self.disk {
             Disk::Raw(raw) if !raw.has_room(work) => false,
@@ -131,17 +132,19 @@ impl Block {
         }
     }
 
-    fn begin(&mut self, request: &Request<'_>, pending: Pending) -> Result<Begun, Fault> {
+    fn begin(&mut self, request: &Request<'_>, pending: Pending) -> Result<Submission, Fault> {
         if let Request::Identify { into } = request {
             into.write(&self.serial)?;
-            return Ok(Begun::Done(Status::Done));
+            return Ok(Submission::Done(Status::Done));
         }
         Ok(match &mut self.disk {
             Disk::Raw(raw) => match raw.submit(request, self.durable, pending) {
-                true => Begun::Kept,
-                false => Begun::Done(Status::Failed),
+                true => Submission::InFlight,
+                false => Submission::Done(Status::Failed),
             },
-            Disk::Image(image) => Begun::Done(status_of(&carry_out(&mut **image, request, self.durable))),
+            Disk::Image(image) => {
+                Submission::Done(status_of(&carry_out(&mut **image, request, self.durable)))
+            }
         })
     }
 
@@ -175,8 +178,8 @@ fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<P
         queue,
         head: chain.head(),
         work: 0,
-        status_gpa: status_gpa.ok_or(Fault::Request("a disk request without room for its status"))?,
-        // Without status and header, which are there.
+        status_gpa: status_gpa.ok_or(Fault::Request("a disk request has no room for its status"))?,
+        // Without the status, which exists.
         len_in: chain.writable().len() - 1,
         len_out: chain.readable().len().saturating_sub(HEADER_LEN),
     })
@@ -204,8 +207,8 @@ fn announce(session: &mut Session) -> Result<(), Fault> {
 }
 
 impl Pending {
-    /// Bytes that were written, from the first on: with data that is missing in front of it, the status doesn't count
-    /// (virtio 1.2 §2.7.8.2).
+    /// Number of contiguous bytes written from the start of the writable part: if data before the status is
+    /// missing, the status doesn't count (virtio 1.2 §2.7.8.2).
     fn used(&self, status: Status) -> u32 {
         if status == Status::Done || self.len_in == 0 {
             u32::try_from(self.len_in + 1).unwrap_or(u32::MAX)

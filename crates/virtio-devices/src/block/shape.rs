@@ -1,4 +1,4 @@
-//! A disk's blocks: what its file is best read and written in (virtio 1.2 §5.2.4, VIRTIO_BLK_F_BLK_SIZE and
+//! A disk's block sizes and preferred I/O sizes (virtio 1.2 §5.2.4, VIRTIO_BLK_F_BLK_SIZE and
 //! VIRTIO_BLK_F_TOPOLOGY).
 
 use std::fs::File;
@@ -9,27 +9,28 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, ioctl_blkpbszget, ioctl_blksszget, 
 use super::file::DiskFile;
 use super::request::SECTOR_LEN;
 
-/// The largest block that Linux's driver takes (drivers/block/virtio_blk.c, `virtblk_read_limits`: a page).
+/// Maximum block size that Linux's driver accepts (drivers/block/virtio_blk.c, `virtblk_read_limits`: a
+/// page).
 const BLOCK_LEN_MAX: u64 = 4096;
-/// The largest physical block that we tell of: what is larger is a preference, not a block.
+/// Maximum physical block size to report: larger values are preferences rather than block sizes.
 const PHYSICAL_LEN_MAX: u64 = 1 << 20;
 
-/// Powers of two, in bytes, and what the disk prefers.
+/// Block sizes, powers of two, and preferred I/O sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// The unit of the driver's reads and writes.
+    /// Logical block size: the unit of the driver's requests.
     pub(super) block_len: u32,
-    /// What the host reads and writes at least.
+    /// Physical block size: the host's minimum I/O unit.
     pub(super) physical_len: u32,
-    /// Where the first physical block starts, in blocks.
+    /// Offset of the first physical block in logical blocks.
     pub(super) first_physical: u8,
-    /// What is worth to be read or written at least, in bytes.
+    /// Preferred minimum I/O size in bytes.
     pub(super) preferred_len: u32,
-    /// And best, in bytes; 0 if that is unknown.
+    /// Optimal I/O size in bytes; 0 if unknown.
     pub(super) optimal_len: u32,
 }
 
-/// How O_DIRECT wants memory and positions (statx(2), STATX_DIOALIGN), in bytes.
+/// Alignment of memory and offsets for O_DIRECT in bytes (statx(2), STATX_DIOALIGN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DirectAlignment {
     pub(super) memory: u32,
@@ -37,7 +38,7 @@ pub(super) struct DirectAlignment {
 }
 
 impl Shape {
-    /// One whose physical blocks are of `physical_len`.
+    /// A shape with physical blocks of `physical_len`.
     pub(super) fn of_blocks(physical_len: u64) -> Self {
         let physical_len = block(physical_len, PHYSICAL_LEN_MAX);
         Self {
@@ -49,7 +50,7 @@ impl Shape {
         }
     }
 
-    /// That of `image`, which has `len` bytes, with what O_DIRECT wants of it.
+    /// The shape of `image`, which has `len` bytes, with O_DIRECT's alignment.
     pub(super) fn of(image: &DiskFile, len: u64, direct: Option<DirectAlignment>) -> io::Result<Self> {
         let found = status(&image.file)?;
         if image.is_device {
@@ -58,7 +59,7 @@ impl Shape {
         let mut shape = Self::of_blocks(found.stx_blksize.into());
         if let Some(direct) = direct {
             let block_len = block(direct.offset.into(), BLOCK_LEN_MAX);
-            // A disk is whole blocks.
+            // A disk consists of whole blocks.
             if len.is_multiple_of(block_len.into()) {
                 shape.block_len = block_len;
                 shape.physical_len = shape.physical_len.max(block_len);
@@ -70,7 +71,7 @@ impl Shape {
     fn of_device(file: &File, found: &Statx) -> rustix::io::Result<Self> {
         let block_len = block(ioctl_blksszget(file)?.into(), BLOCK_LEN_MAX);
         let physical_len = block(ioctl_blkpbszget(file)?.into(), PHYSICAL_LEN_MAX).max(block_len);
-        // Which of these exist depends on the kernel; a partition has those of its disk.
+        // Which files exist depends on the kernel. A partition has those of its disk.
         let limit = |name: &str| -> Option<u64> {
             let device = format!("/sys/dev/block/{}:{}", found.stx_rdev_major, found.stx_rdev_minor);
             let of = |directory: &str| std::fs::read_to_string(format!("{device}/{directory}/{name}"));
@@ -91,13 +92,13 @@ impl Shape {
         })
     }
 
-    /// How many times a block is doubled for a physical one.
+    /// log2 of the number of logical blocks per physical block.
     pub(super) fn physical_exponent(&self) -> u8 {
         (self.physical_len / self.block_len).max(1).ilog2() as u8
     }
 }
 
-/// What O_DIRECT wants of `file`. A kernel before 6.1 doesn't say: then a page, which every disk takes.
+/// O_DIRECT's alignment for `file`. Kernels before 6.1 don't report it; a page suits every disk then.
 pub(super) fn direct_alignment(file: &File) -> io::Result<DirectAlignment> {
     let found = status(file)?;
     let said = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::DIOALIGN);
@@ -110,7 +111,7 @@ fn status(file: &File) -> io::Result<Statx> {
     Ok(statx(file, "", AtFlags::EMPTY_PATH, wanted)?)
 }
 
-/// A power of two from a sector to `max`.
+/// `len` if it is a power of two, otherwise a sector's length; at most `max`.
 fn block(len: u64, max: u64) -> u32 {
     let len = if len.is_power_of_two() { len } else { SECTOR_LEN };
     len.clamp(SECTOR_LEN, max) as u32
@@ -131,7 +132,7 @@ mod tests {
     fn block_that_is_none_becomes_a_sector() {
         assert_eq!(Shape::of_blocks(0).physical_len, 512);
         assert_eq!(Shape::of_blocks(3000).physical_len, 512);
-        // ZFS and network file systems prefer large ones.
+        // ZFS and network file systems report large preferred sizes.
         assert_eq!(Shape::of_blocks(4 << 20).physical_len, 1 << 20);
     }
 }

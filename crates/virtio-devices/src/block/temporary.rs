@@ -1,4 +1,5 @@
-//! The file of an overlay: it has no name, is the user's alone, and is gone with its descriptor.
+//! The temporary file of an overlay: unnamed, accessible only to its owner, deleted when its descriptor is
+//! closed.
 
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
@@ -9,10 +10,10 @@ use vmm_virtio::{DeviceError, Setting};
 
 use super::config::Overlay;
 
-/// It holds what the guest writes, and /proc/PID/fd has a name for it.
+/// The file holds the guest's data, and others can reach it through /proc/PID/fd.
 const MODE: u32 = 0o600;
 
-/// Creates an empty one in the directory that the config names.
+/// Creates an empty file in the configured directory.
 pub(super) fn create(overlay: &Overlay, setting: &Setting<'_>) -> Result<File, DeviceError> {
     let directory = match overlay {
         Overlay::Temp => std::env::temp_dir(),
@@ -22,7 +23,7 @@ pub(super) fn create(overlay: &Overlay, setting: &Setting<'_>) -> Result<File, D
 }
 
 fn create_in(directory: &Path) -> io::Result<File> {
-    // It has no name, so nobody opens it before that.
+    // It is unnamed, so nothing opens it before its mode is set.
     let file = tempfile::tempfile_in(directory)?;
     file.set_permissions(Permissions::from_mode(MODE))?;
     Ok(file)
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
-    /// What is said of the directory for temporary files, and of one that the config names.
+    /// The messages for the directory for temporary files, and for a configured one.
     fn refusals(kind: ErrorKind) -> [String; 2] {
         let named = serde_json::from_str(r#"{"temp_in": "/tmp/x"}"#).unwrap();
         [Overlay::Temp, named].map(|overlay| refused(&overlay, Path::new("/tmp/x"), &kind.into()).to_string())

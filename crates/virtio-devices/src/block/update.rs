@@ -1,4 +1,4 @@
-//! Changes of a disk while its machine exists.
+//! Changes to a disk at run time.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use super::request::SECTOR_LEN;
 use super::{Block, Disk};
 use crate::limits::Limits;
 
-/// What can be changed.
+/// Fields that can be changed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Update {
@@ -20,7 +20,8 @@ struct Update {
 }
 
 impl Block {
-    /// Replaces the limits, and makes the file longer. A driver that isn't told of the new size here is told at its start.
+    /// Replaces the limits, or extends the file. Without a session, the driver is notified of the new size at
+    /// its start.
     pub(super) fn apply(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
         let Update { size, limits } = read_update(fields)?;
         let limiter = limits.map(|limits| limits.limiter()).transpose()?;
@@ -39,19 +40,17 @@ impl Block {
     fn grow(&mut self, size: ByteSize) -> Result<(), DeviceError> {
         let wrong = |problem: String| Err(DeviceError::config("size", problem));
         let Disk::Raw(raw) = &self.disk else {
-            return wrong(
-                "only a raw disk without an overlay can be resized while a guest uses it".to_owned(),
-            );
+            return wrong("only a raw disk without an overlay can be resized at run time".to_owned());
         };
-        if self.face.read_only {
+        if self.properties.read_only {
             return wrong("the disk is read-only, and so is its size".to_owned());
         }
         let host = |error: io::Error| {
-            DeviceError::host("size", format!("the file can't be made {size} long: {error}"))
+            DeviceError::host("size", format!("the file can't be extended to {size}: {error}"))
         };
         if !raw.is_regular_file().map_err(host)? {
             return wrong(
-                "the disk is a block device of the host: resize that, and the guest is told within a second"
+                "the disk is a block device of the host: resize that, and the guest is notified within a second"
                     .to_owned(),
             );
         }
@@ -62,9 +61,7 @@ impl Block {
         }
         if len < now {
             let now = ByteSize::from_bytes(now);
-            return wrong(format!(
-                "{size} is less than the disk's {now}: a disk that a guest uses can only grow"
-            ));
+            return wrong(format!("{size} is less than the current {now}: a disk can only grow at run time"));
         }
         raw.grow(len).map_err(host)
     }

@@ -1,8 +1,8 @@
-//! Files that hold a disk in a form that neither this monitor nor qemu-img reads: compressed, in an archive, or an image of another
-//! program's. What tells them is in those programs' formats, and most of it in the data of file(1) and libvirt's
-//! storage_file_probe.c.
+//! Files that contain a disk in a form that neither this monitor nor qemu-img can read: compressed, in an
+//! archive, or an image of another program. The magic numbers are from those programs' formats; most are also
+//! in the data of file(1) and libvirt's storage_file_probe.c.
 
-/// What such a file is, with its article, and what to do: a command of which the file's path is the middle.
+/// A description of such a file, with an article, and the command for it, split around the file's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
     pub(super) noun: &'static str,
@@ -14,7 +14,8 @@ const fn foreign(noun: &'static str, before: &'static str, after: &'static str) 
     Foreign { noun, before, after }
 }
 
-/// A file whose unpacked contents the command writes to standard output: by its name another suffix would do.
+/// A file whose decompressed contents the command writes to standard output, because decompression in place
+/// may require another suffix.
 const fn packed(noun: &'static str, before: &'static str) -> Foreign {
     foreign(noun, before, " > NEW.img")
 }
@@ -31,14 +32,14 @@ const WIM: Foreign =
 const UML_COW: Foreign = foreign("a COW file of User Mode Linux", "merge it, uml_moo", " NEW.raw");
 const RBD: Foreign = foreign("an exported RBD image", "import it, rbd import", " POOL/IMAGE");
 
-/// What identifies them at their first byte.
+/// Magic numbers at the start of a file.
 pub(super) const MAGICS: &[(&[u8], Foreign)] = &[
-    // ID1, ID2 and the one method that there is (RFC 1952 §2.3.1).
+    // ID1, ID2 and the only compression method (RFC 1952 §2.3.1).
     (b"\x1f\x8b\x08", packed("a gzip-compressed file", "decompress it, gzip -dc")),
     (b"\xfd7zXZ\0", XZ),
     (b"\x28\xb5\x2f\xfd", ZSTD),
     (b"\x04\x22\x4d\x18", LZ4),
-    // Of its first release.
+    // The legacy frame format.
     (b"\x02\x21\x4c\x18", LZ4),
     (b"LZIP\x01", packed("an lzip-compressed file", "decompress it, lzip -dc")),
     (b"\x89LZO\0\r\n\x1a\n", packed("an lzop-compressed file", "decompress it, lzop -dc")),
@@ -47,7 +48,7 @@ pub(super) const MAGICS: &[(&[u8], Foreign)] = &[
     (b"PK\x03\x04", packed("a zip archive", "extract it, unzip -p")),
     (b"7z\xbc\xaf\x27\x1c", packed("a 7z archive", "extract it, 7z x -so")),
     (b"Rar!\x1a\x07", packed("a RAR archive", "extract it, unrar p -inul")),
-    // The signature of an extent (QEMU, block/vmdk.c, SESPARSE_CONST_HEADER_MAGIC).
+    // Signature of an extent (QEMU, block/vmdk.c, SESPARSE_CONST_HEADER_MAGIC).
     (
         &0xcafe_babe_u64.to_le_bytes(),
         foreign(
@@ -94,16 +95,16 @@ pub(super) const MAGICS: &[(&[u8], Foreign)] = &[
     (b"FsA0", foreign("an FSArchiver archive", "restore it, fsarchiver restfs", " id=0,dest=DEVICE")),
 ];
 
-/// What it takes more than one look to recognise.
+/// Formats that need more than one comparison.
 pub(super) fn recognise(head: &[u8]) -> Option<Foreign> {
     let at = |offset: usize| head.get(offset..).unwrap_or_default();
     let is_bzip2 = head.starts_with(b"BZh") && head.get(3).is_some_and(|level| (b'1'..=b'9').contains(level));
     match () {
-        // The magic of its first block, or of its end if it is empty.
+        // The magic number of its first block, or of the end of the stream if it is empty.
         () if is_bzip2 && (at(4).starts_with(b"1AY&SY") || at(4).starts_with(b"\x17rE8P\x90")) => Some(BZIP2),
-        // A frame that says nothing, of 16 kinds, before the first: pzstd's have one (RFC 8878 §3.1.2).
+        // A skippable frame, of 16 kinds, before the first one, as in pzstd's output (RFC 8878 §3.1.2).
         () if at(1).starts_with(b"\x2a\x4d\x18") && head[0] & 0xf0 == 0x50 => Some(ZSTD),
-        // The properties and a dictionary of whole KiB that xz makes, and a length that isn't known.
+        // The properties and a dictionary of whole KiB, as xz writes them, and an unknown length.
         () if head.starts_with(b"\x5d\0\0") && at(5).starts_with(&[0xff; 8]) => Some(LZMA),
         () if at(257).starts_with(b"ustar") && is_machine(head) => Some(OVA),
         () if at(4).starts_with(b"SignedImage ") => {
@@ -113,8 +114,8 @@ pub(super) fn recognise(head: &[u8]) -> Option<Foreign> {
     }
 }
 
-/// Whether the first file of an archive is what describes a virtual machine. Any other archive may well be a guest's disk: tar
-/// writes to devices.
+/// Whether the first file of an archive is a virtual machine's description. Any other archive may well be a
+/// guest's disk: tar writes to devices.
 fn is_machine(head: &[u8]) -> bool {
     let name: &[u8] = head.get(..100).unwrap_or_default();
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default().to_ascii_lowercase();

@@ -1,14 +1,14 @@
-//! The text that describes a VMDK of several files.
+//! The text descriptor of a VMDK that consists of several files.
 
-/// What UTF-8 text may start with.
+/// Optional start of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Names that only such a text has.
+/// Keys that only such a descriptor has.
 const NAMES: [&[u8]; 4] = [b"cid", b"parentcid", b"createtype", b"isnativesnapshot"];
 
-/// Whether this is such a text, or starts like one: comments and empty lines, and then `version=1` (QEMU, block/vmdk.c,
-/// `vmdk_probe`). Other programs take it in any case, with spaces, in any order and after a byte order mark, or know it by its first
-/// comment.
+/// Whether this is such a descriptor, or starts like one: comments and empty lines, then `version=1` (QEMU,
+/// block/vmdk.c, `vmdk_probe`). Other programs accept it in any case, with spaces, in any order and after a
+/// byte order mark, or recognise it by its first comment.
 pub(super) fn is_descriptor(head: &[u8]) -> bool {
     let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -28,7 +28,7 @@ pub(super) fn is_descriptor(head: &[u8]) -> bool {
             return false;
         };
         match name.as_slice() {
-            // Other texts have that too, so what follows it decides.
+            // Other texts have this key, too, so the following lines decide.
             b"encoding" => {}
             b"version" => return !value.is_empty() && value.iter().all(u8::is_ascii_digit),
             name => return NAMES.contains(&name),
@@ -37,7 +37,7 @@ pub(super) fn is_descriptor(head: &[u8]) -> bool {
     false
 }
 
-/// The name, in lower case, and the value of a line such as `version = 1`.
+/// The lower-case key and the value of a line such as `version = 1`.
 fn split(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let at = line.iter().position(|byte| *byte == b'=')?;
     Some((line[..at].trim_ascii().to_ascii_lowercase(), line[at + 1..].trim_ascii()))

@@ -1,4 +1,4 @@
-//! Whether a TAP is up on the host: the card's link follows it, as if the host's end of a cable were pulled.
+//! The state of a TAP on the host: the card's link follows it, like a cable whose other end is pulled.
 
 use std::fs;
 use std::io;
@@ -9,47 +9,47 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
-/// What the kernel tells of interfaces that come, change and go (rtnetlink(7), RTMGRP_LINK).
+/// Notifications about interfaces (rtnetlink(7), RTMGRP_LINK).
 const INTERFACES: u32 = 1;
-/// Messages that are read before the device looks after other things.
+/// Messages read before the device handles other events.
 const NEWS_AT_ONCE: u32 = 64;
 /// netdevice(7).
 const IFF_UP: u64 = 1;
 
-/// An interface, and a descriptor that can be read when it, or another, may have changed.
+/// An interface, and a descriptor that becomes readable when any interface may have changed.
 #[derive(Debug)]
 pub(super) struct Carrier {
     news: OwnedFd,
-    /// Of its flags, a hexadecimal number (Linux, Documentation/ABI/testing/sysfs-class-net).
+    /// Its flags, a hexadecimal number (Linux, Documentation/ABI/testing/sysfs-class-net).
     flags: PathBuf,
 }
 
 impl Carrier {
-    /// `None` where the host doesn't show the interface, as one of another network namespace.
+    /// `None` if the host doesn't show the interface, for example because it is in another network namespace.
     ///
     /// # Errors
-    /// The host is out of descriptors.
+    /// The host is out of file descriptors.
     pub(super) fn of(interface: &str) -> io::Result<Option<Self>> {
         let flags = Path::new("/sys/class/net").join(interface).join("flags");
         if !flags.exists() {
             return Ok(None);
         }
         let socket_flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Without a protocol: NETLINK_ROUTE is 0.
+        // Protocol 0 is NETLINK_ROUTE.
         let news = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, socket_flags, None)?;
         rustix::net::bind(&news, &SocketAddrNetlink::new(0, INTERFACES))?;
         Ok(Some(Self { news, flags }))
     }
 
-    /// Whether it is there and up. Whoever acknowledges the news first misses none.
+    /// Whether the interface exists and is up. Acknowledge first, so that no change is missed.
     pub(super) fn is_up(&self) -> bool {
         fs::read_to_string(&self.flags).is_ok_and(|text| is_up(&text))
     }
 
-    /// Can't be read until there is news again; or at once, if there is very much.
+    /// Makes it unreadable until the next change, or immediately readable again if there are many messages.
     pub(super) fn acknowledge(&self) {
-        // What they say is of all interfaces; sysfs says it of this one. An error, such as that news was lost, is gone when it
-        // was told.
+        // The messages are about all interfaces, so sysfs is read for this one. An error, such as lost
+        // messages, is cleared when it is reported.
         for _ in 0..NEWS_AT_ONCE {
             if rustix::net::recv(&self.news, &mut [0; 64], RecvFlags::DONTWAIT) == Err(Errno::AGAIN) {
                 break;
@@ -85,7 +85,7 @@ mod tests {
         assert!(Carrier::of("no-such-one").unwrap().is_none());
     }
 
-    /// Every host has a loopback; in a namespace that nobody set up it may be down.
+    /// Every host has a loopback; in an unconfigured namespace it may be down.
     #[test]
     fn interface_without_news_is_as_sysfs_says_and_acknowledged_at_once() {
         let carrier = Carrier::of("lo").unwrap().expect("there is one");

@@ -1,4 +1,4 @@
-//! What a config says of a network card.
+//! Config of a network card.
 
 use std::str::FromStr;
 
@@ -11,72 +11,73 @@ use super::mac::Mac;
 use super::resolver::resolver;
 use crate::limits::Limits;
 
-/// What Linux calls an interface, at most, in bytes (IFNAMSIZ without its NUL).
+/// Maximum length of an interface name on Linux in bytes (IFNAMSIZ without its NUL).
 const NAME_LEN: usize = 15;
 
 /// A network card.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What its frames go through on the host.
+    /// Where its frames go on the host.
     pub backend: Backend,
-    /// What the guest may reach by the user backend: "all", or rules such as "tcp:*:443"; if absent, nothing.
+    /// What the guest may reach through the user backend: "all", or rules such as "tcp:*:443"; default:
+    /// nothing.
     #[serde(default)]
     #[schemars(with = "Option<RulesSchema>")]
     pub allow: Option<Rules>,
-    /// Ports of the host that lead to the guest by the user backend, such as "127.0.0.1:8080:80".
+    /// Host ports forwarded to the guest by the user backend, such as "127.0.0.1:8080:80".
     #[serde(default, deserialize_with = "forwards")]
     #[schemars(with = "Option<Vec<String>>")]
     pub forward: Option<Vec<ForwardText>>,
-    /// The server of names that the user backend asks, such as "192.0.2.1"; if absent, the host's.
+    /// DNS server for the user backend, such as "192.0.2.1"; default: the host's.
     #[serde(default, deserialize_with = "dns")]
     #[schemars(with = "Option<String>")]
     pub dns: Option<Resolver>,
-    /// Its address, such as "52:54:00:12:34:56"; if absent, one that is always the same for this id and TAP.
+    /// MAC address, such as "52:54:00:12:34:56"; default: derived from the id and the TAP's name.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub mac: Option<Mac>,
-    /// The longest packet that the guest shall send, 68 to 65535 bytes; if absent, the guest decides, and the user
-    /// backend says 65520.
+    /// MTU for the guest, 68 to 65535 bytes; default: the guest's choice, or 65520 with the user backend.
     #[serde(default)]
     pub mtu: Option<Ranged<68, 65535>>,
-    /// Pairs of queues, at most one for each vCPU; if absent, as many as that, 16 at most, where the backend can have several.
+    /// Number of queue pairs, at most one per vCPU; default: one per vCPU, up to 16, if the backend supports
+    /// several.
     #[serde(default)]
     pub queues: Option<Ranged<1, 16>>,
-    /// Whether the host's kernel carries the frames (vhost-net), between the guest's memory and a TAP.
+    /// Whether the host's kernel moves the frames (vhost-net) between the guest's memory and a TAP.
     #[serde(default)]
     pub vhost: bool,
-    /// What the guest may use, both directions together; a request is a frame.
+    /// Rate limits for both directions together; an operation is a frame.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// What a guest may reach by the user backend.
+/// What a guest may reach through the user backend.
 #[derive(Debug)]
 pub enum Rules {
     /// Everything.
     All,
-    /// What one of these permits.
+    /// Whatever one of these rules permits.
     List(Vec<Rule>),
 }
 
-/// How [`Rules`] are written.
+/// Schema of [`Rules`].
 #[derive(JsonSchema)]
 #[schemars(untagged, rename = "Rules")]
 #[expect(dead_code, reason = "only its schema is of use")]
 enum RulesSchema {
     /// Everything.
     All(All),
-    /// What one of these permits.
+    /// Whatever one of these rules permits.
     List(Vec<String>),
 }
 
-/// The word for everything.
+/// The word "all".
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only its schema is of use")]
 enum All {
-    /// It.
+    /// Everything.
     All,
 }
 
@@ -87,7 +88,7 @@ impl<'de> Deserialize<'de> for Rules {
     }
 }
 
-/// A rule as it was written. Which one of several is wrong, their parser says.
+/// An unparsed rule. The parser of the whole list reports which one is invalid.
 #[derive(Debug)]
 pub struct Rule(pub String);
 
@@ -105,7 +106,7 @@ impl<'de> Deserialize<'de> for Rule {
     }
 }
 
-/// A port of the host, with its text.
+/// A forwarded port, with its text.
 #[derive(Debug)]
 pub struct ForwardText {
     pub(super) forward: Forward,
@@ -135,7 +136,7 @@ fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Resolver>, D
     Ok(Some(address))
 }
 
-/// A name server.
+/// A DNS server.
 struct Server(Resolver);
 
 impl FromStr for Server {
@@ -146,7 +147,7 @@ impl FromStr for Server {
     }
 }
 
-/// The name of a network interface.
+/// Name of a network interface.
 #[derive(Debug)]
 pub struct InterfaceName(String);
 
@@ -165,7 +166,7 @@ impl FromStr for InterfaceName {
         let (is_empty, is_long) = (name.is_empty(), name.len() > NAME_LEN);
         if is_empty || is_long || name.bytes().any(is_bad) || matches!(name, "." | "..") {
             return Err(format!(
-                "{name:?} is no interface's name: 1 to {NAME_LEN} characters, none of \"/%:\""
+                "{name:?} isn't a valid interface name: use 1 to {NAME_LEN} characters, none of \"/%:\""
             ));
         }
         Ok(Self(name.to_owned()))
@@ -178,16 +179,17 @@ impl<'de> Deserialize<'de> for InterfaceName {
     }
 }
 
-/// What the frames go through on the host.
+/// Where the frames go on the host.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", expecting = "\"user\" or an object such as {\"tap\": \"tap0\"}")]
 pub enum Backend {
-    /// The TAP of this name, which is made if there is none and the user may.
+    /// The TAP with this name, which is created if it doesn't exist and the user may.
     Tap(#[schemars(with = "String")] InterfaceName),
-    /// A network in the monitor, by ordinary sockets of the host: without any rights, and closed but for "allow".
+    /// A network stack in the monitor on top of ordinary host sockets: needs no privileges, and permits only
+    /// what "allow" lists.
     User,
-    /// The unix socket of a passt: a network without any rights.
+    /// The Unix socket of a passt, which needs no privileges.
     Passt(FilePath),
-    /// A descriptor that the monitor inherits: a TAP, or a socket with a frame in each packet.
+    /// An inherited file descriptor: a TAP, or a packet socket with a frame per packet.
     Fd(Ranged<0, 2147483647>),
 }

@@ -1,4 +1,4 @@
-//! The driver's commands (virtio 1.2 §5.1.6.5).
+//! Commands on the control queue (virtio 1.2 §5.1.6.5).
 
 use vmm_virtio::{Buffers, Fault, Session, Step};
 
@@ -16,7 +16,7 @@ impl Net {
         let mut wanted = None;
         session.drain(queue, |chain| {
             let Some((_, ack)) = chain.writable().split_end(1) else {
-                return Err(Fault::Request("a network card's command without room for its answer"));
+                return Err(Fault::Request("a network card's command has no room for its response"));
             };
             let pairs = pairs(&chain.readable()).filter(|pairs| (1..=most).contains(pairs));
             counters.requests.add(1);
@@ -29,12 +29,12 @@ impl Net {
         })?;
         let Some(wanted) = wanted else { return Ok(()) };
         self.activate(wanted, session);
-        // Their chains may have come before the command.
+        // Their chains may have arrived before the command.
         (0..wanted).try_for_each(|pair| self.receive(pair, session))
     }
 }
 
-/// How many pairs a command asks for; `None` for another command.
+/// The number of queue pairs that a command requests; `None` for any other command.
 fn pairs(command: &Buffers<'_>) -> Option<usize> {
     let mut bytes = [0; 4];
     command.read(&mut bytes).ok()?;

@@ -1,4 +1,4 @@
-//! What a pair of queues ends in.
+//! The host's end of a queue pair.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,42 +8,42 @@ use vmm_virtio::Buffers;
 
 use super::sizes::QUEUE_SIZE;
 
-/// A way for frames, each behind a struct virtio_net_hdr_v1. It never blocks.
+/// Sends and receives frames, each preceded by a struct virtio_net_hdr_v1. Never blocks.
 pub(super) trait Link: Send {
-    /// Sends a frame of the guest's, of a length that a frame can have.
+    /// Sends a frame of the guest, which has a valid length.
     ///
     /// # Errors
-    /// It isn't sent, and won't be.
+    /// The frame is dropped.
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()>;
 
-    /// Takes a frame for the guest; what is longer than `into` is cut. 0 is the end: there will be none any more.
+    /// Receives a frame for the guest, truncated to `into`. 0 means that the link has ended.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none now; others as 0.
+    /// `WouldBlock` if there is none now; other errors mean that the link has ended.
     fn receive(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// What can be read, level-triggered, when there is a frame.
+    /// Readable (level-triggered) when there is a frame.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Says what the other side may leave to the guest, as TUN_F_ bits.
+    /// Sets which offloads the guest accepts, as TUN_F_ bits.
     ///
     /// # Errors
-    /// It doesn't know one of them.
+    /// One of them isn't supported.
     fn set_offloads(&mut self, offloads: u32) -> io::Result<()>;
 
-    /// Whether the guest uses this pair of several.
+    /// Whether the guest uses this pair, if there are several.
     ///
     /// # Errors
     /// The host refuses.
     fn set_attached(&mut self, is_attached: bool) -> io::Result<()>;
 
-    /// Says whether the guest has a driver for the card; from the beginning it has none.
+    /// Whether the guest has a driver for the card; initially it doesn't.
     fn set_driven(&mut self, is_driven: bool) {
         let _ = is_driven;
     }
 
-    /// Makes its descriptor ready when there are frames, if they are wanted, and when it can go on with what it began itself.
-    /// Whether there is anything to wait for.
+    /// Makes the descriptor ready when there are frames, if these are wanted, and when pending work of the
+    /// link can continue. Returns whether there is anything to wait for.
     ///
     /// # Errors
     /// The host is out of memory.
@@ -51,34 +51,34 @@ pub(super) trait Link: Send {
         Ok(frames)
     }
 
-    /// Goes on with what it began, as far as it can: its descriptor is ready.
+    /// Continues pending work as far as possible, after its descriptor became ready.
     fn go_on(&mut self) {}
 
-    /// What whoever runs the machine should know, a bounded number of times.
+    /// A message for the log; a bounded number in total.
     fn take_notice(&mut self) -> Option<String> {
         None
     }
 
-    /// How much its rules have refused so far.
+    /// Number of frames refused by its rules so far.
     fn refused(&self) -> u64 {
         0
     }
 
-    /// The queue of a TAP that it is, which the host's kernel can serve by itself.
+    /// The TAP queue behind this link, which the host's kernel can serve directly.
     fn port(&self) -> Option<&FramePort> {
         None
     }
 
-    /// Whether what is sent may have its answer at once, before the descriptor says so.
+    /// Whether a sent frame may produce a response before the descriptor becomes ready.
     fn answers(&self) -> bool {
         false
     }
 }
 
-/// A queue of a TAP, or a socket. The kernel reads and writes guest memory itself.
+/// A TAP queue or a socket. The kernel accesses guest memory directly.
 pub(super) struct PortLink {
     port: FramePort,
-    /// What is sent just now.
+    /// Slices of the frame being sent.
     slices: IoSlices,
 }
 
@@ -89,7 +89,7 @@ impl PortLink {
 }
 
 impl Link for PortLink {
-    /// The kernel reads the header once and checks it (Linux, drivers/net/tun.c, tun_get_user).
+    /// The kernel reads the header once and validates it (Linux, drivers/net/tun.c, tun_get_user).
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
         self.slices.fill(frame)?;
         let sent = loop {

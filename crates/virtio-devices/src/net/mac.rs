@@ -1,4 +1,4 @@
-//! A card's address.
+//! MAC addresses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use vmm_config::parsed;
 
-/// Of one card, neither zero nor a group's.
+/// A unicast address other than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mac(pub(super) [u8; 6]);
 
@@ -23,11 +23,13 @@ impl FromStr for Mac {
             return Err(malformed(text));
         }
         if bytes == [0; 6] {
-            return Err(format!("{text} is no card's address, choose another or leave it out"));
+            return Err(format!(
+                "{text} isn't a valid MAC address of a card, choose another or leave it out"
+            ));
         }
         if bytes[0] & 1 != 0 {
             let even = bytes[0] & 0xfe;
-            return Err(format!("{text} is a group's address, a card's could begin with {even:02x}"));
+            return Err(format!("{text} is a multicast address; a unicast one could start with {even:02x}"));
         }
         Ok(Self(bytes))
     }
@@ -40,10 +42,9 @@ impl<'de> Deserialize<'de> for Mac {
 }
 
 impl Mac {
-    /// One of those that belong to no manufacturer (IEEE 802 §8.2, "locally administered"), always the same for the same
-    /// words.
+    /// A locally administered address (IEEE 802 §8.2) derived from these words.
     pub(super) fn of(words: &[&str]) -> Self {
-        // FNV-1a of 64 bits: its numbers are those of its authors.
+        // 64-bit FNV-1a with its standard constants.
         let hash = words
             .iter()
             .flat_map(|word| word.bytes().chain([0]))

@@ -1,4 +1,4 @@
-//! A network card (virtio 1.2 §5.1).
+//! Network card (virtio 1.2 §5.1).
 //!
 //! ```text
 //!  transmitq --> a chain is a frame ------------------------------------> link: a TAP's queue, a socket, a network
@@ -6,20 +6,21 @@
 //!  controlq  --> how many pairs the driver uses, control.rs
 //! ```
 //!
-//! With `vhost` the kernel has the first two, vhost.rs.
+//! With `vhost` the kernel serves the first two, see vhost.rs.
 //!
-//! What can't be delivered is dropped and counted; nothing is queued here but one frame for each pair, so that a flood stays
-//! in the kernel's queue, which drops. A link is watched only while its driver has room: no flood turns the thread round.
+//! Frames that can't be delivered are dropped and counted. Only one frame per pair is buffered here, so that
+//! a flood stays in the kernel's queue, which drops it. A link is watched only while its driver has buffers,
+//! so that a flood doesn't make the thread spin.
 
 mod carrier;
 mod config;
 mod control;
-mod face;
 mod link;
 mod mac;
 mod open;
 mod pair;
 mod passt;
+mod properties;
 mod receive;
 mod receiver;
 mod resolver;
@@ -37,38 +38,38 @@ use vmm_hostio::RateLimiter;
 use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::carrier::Carrier;
-use self::face::{F_MQ, Face};
 use self::link::Link;
 use self::pair::Pair;
+use self::properties::{F_MQ, NetProperties};
 use self::receiver::Receiver;
 use self::sizes::QUEUE_SIZE;
 use self::vhost::Kernel;
 use crate::timer::Timer;
 
 const CONTROL_SIZE: u16 = 64;
-/// There are tokens again, or a link has more. Below are the links of the pairs.
+/// Token: the limiter has tokens again, or a link has more frames. Smaller tokens are the pairs' links.
 const REFILLED: u32 = 1 << 16;
-/// The TAP may have gone up or down.
+/// Token: the TAP may have gone up or down.
 const CARRIER: u32 = REFILLED + 1;
 
 /// The device.
 pub struct Net {
     pairs: Vec<Pair>,
-    /// Pairs that the driver uses, from the first on.
+    /// Number of pairs that the driver uses, starting with the first.
     active: usize,
-    face: Face,
+    properties: NetProperties,
     space: ConfigSpace,
     description: String,
     pace: Pace,
-    /// Whoever has the pairs' queues instead of us.
+    /// Serves the pairs' queues instead of us.
     kernel: Option<Kernel>,
-    /// Of the TAP, whose state is the link's.
+    /// The TAP whose state the link follows.
     carrier: Option<Carrier>,
-    /// The user has set the link down: frames are dropped, in both directions.
+    /// The user has set the link down: frames are dropped in both directions.
     is_unplugged: bool,
 }
 
-/// What the guest may use, and when it may go on.
+/// Rate limits, and the timer for the next attempt.
 struct Pace {
     limiter: Option<RateLimiter>,
     refilled: Timer,
@@ -76,17 +77,17 @@ struct Pace {
 }
 
 impl Pace {
-    /// Whether a frame may go now. If not, an event comes when it is worth to try again.
+    /// Whether a frame may go now. If not, an event occurs when a retry is worthwhile.
     fn take(&mut self, len: u64) -> bool {
         let Some(limiter) = &mut self.limiter else { return true };
         let Err(wait) = limiter.take(len, Instant::now()) else { return true };
-        // Whoever asked first has the timer set already. Without a timer nobody would come back: a limit that can't be kept
-        // is better than a card that stands still.
+        // An earlier refusal may have set the timer already. If it can't be set, nothing would retry;
+        // ignoring a limit is better than a card that hangs.
         self.is_refilling = self.is_refilling || self.refilled.once(wait).is_ok();
         !self.is_refilling
     }
 
-    /// Replaces the limits. What waits for the old ones to admit it tries again at once.
+    /// Replaces the limits. Frames that wait are retried at once.
     fn limit(&mut self, limiter: Option<RateLimiter>) {
         self.limiter = limiter;
         if self.is_refilling {
@@ -94,16 +95,16 @@ impl Pace {
         }
     }
 
-    /// Has an event come at once, behind those of others.
+    /// Triggers an event after pending ones.
     fn come_again(&self) {
-        // It can't fail: the time is one that there is, and the timer is ours.
+        // It can't fail: the time is valid and the timer is ours.
         let _ = self.refilled.once(Duration::from_nanos(1));
     }
 }
 
 impl VirtioDevice for Net {
     fn features(&self) -> u64 {
-        self.face.features()
+        self.properties.features()
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
@@ -121,13 +122,13 @@ impl VirtioDevice for Net {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim::new("mac", "address", self.face.mac.to_string())]
+        vec![Claim::new("mac", "address", self.properties.mac.to_string())]
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.pace.is_refilling = false;
         if session.watch(&self.pace.refilled, REFILLED).is_err() {
-            // The host is out of memory; no limit then.
+            // The host is out of memory; the limits don't apply then.
             session.counters().errors.add(1);
             self.pace.limiter = None;
         }
@@ -136,10 +137,10 @@ impl VirtioDevice for Net {
         }
         self.settle_link(session);
         self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(true));
-        if self.pairs[0].link.set_offloads(face::offloads(session.features())).is_err() {
+        if self.pairs[0].link.set_offloads(properties::offloads(session.features())).is_err() {
             session.counters().errors.add(1);
         }
-        // One that goes on has its pairs still: the driver said how many in a chain of before.
+        // A resumed device keeps its pairs: the driver sent the command earlier.
         let control = self.control_queue(session);
         let goes_on = control.and_then(|queue| session.queue(queue)).is_some_and(|queue| queue.has_begun());
         self.activate(if goes_on { self.active } else { 1 }, session);
@@ -203,7 +204,7 @@ impl VirtioDevice for Net {
 impl Net {
     fn new(
         links: Vec<Box<dyn Link>>,
-        face: Face,
+        properties: NetProperties,
         limiter: Option<RateLimiter>,
         description: String,
     ) -> Result<Self, DeviceError> {
@@ -222,8 +223,8 @@ impl Net {
         Ok(Self {
             pairs: pairs.collect(),
             active: 1,
-            face,
-            space: face.space(),
+            properties,
+            space: properties.space(),
             description,
             pace: Pace { limiter, refilled, is_refilling: false },
             kernel: None,
@@ -232,7 +233,7 @@ impl Net {
         })
     }
 
-    /// Behind all pairs, or behind the first for a driver that uses only that (virtio 1.2 §5.1.2).
+    /// After all pairs, or after the first one for a driver that uses only that (virtio 1.2 §5.1.2).
     fn control_queue(&self, session: &Session) -> Option<usize> {
         (self.pairs.len() > 1).then_some(2 * self.usable_pairs(session))
     }
@@ -241,7 +242,7 @@ impl Net {
         if session.has_feature(F_MQ) { self.pairs.len() } else { 1 }
     }
 
-    /// The driver uses `count` pairs from now on: the kernel spreads frames over what is attached.
+    /// The driver now uses `count` pairs; the kernel distributes frames over the attached queues.
     fn activate(&mut self, count: usize, session: &mut Session) {
         self.active = count;
         for (index, pair) in self.pairs.iter_mut().enumerate() {
@@ -259,7 +260,7 @@ impl Net {
         }
     }
 
-    /// A link's descriptor is ready.
+    /// Handles a ready descriptor of a link.
     fn go_on(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
         let Some(pair) = self.pairs.get_mut(index) else { return Ok(()) };
         pair.link.go_on();
@@ -282,23 +283,23 @@ impl Net {
         Ok(())
     }
 
-    /// Tells the driver whether the link is up.
+    /// Notifies the driver of the link state if it has changed.
     fn settle_link(&self, session: &Session) {
         if let Some(carrier) = &self.carrier {
             carrier.acknowledge();
         }
-        if face::set_link(&self.space, self.is_up()) {
+        if properties::set_link(&self.space, self.is_up()) {
             session.config_changed();
         }
     }
 
-    /// Whether the link is up: the user hasn't set it down, and the host's end is there and up.
+    /// Whether the link is up: the user hasn't set it down, and the host's end exists and is up.
     fn is_up(&self) -> bool {
         let has_carrier = self.carrier.as_ref().is_none_or(Carrier::is_up);
         !self.is_unplugged && has_carrier && !self.pairs.iter().any(|pair| pair.is_gone)
     }
 
-    /// Has the host's kernel serve the queues, unless it does already, or the link is set down.
+    /// Lends the queues to the host's kernel, unless it has them or the user has set the link down.
     fn lend_to_kernel(&mut self, session: &mut Session) -> Result<(), Fault> {
         let usable = self.usable_pairs(session);
         match &mut self.kernel {
@@ -307,7 +308,7 @@ impl Net {
         }
     }
 
-    /// A device that gave up looks at nothing any more.
+    /// Stops watching events after a fault.
     fn unless_broken(&mut self, done: Result<(), Fault>, session: &mut Session) -> Result<(), Fault> {
         if done.is_err() {
             self.let_go(session);
@@ -319,7 +320,7 @@ impl Net {
         if let Some(kernel) = &mut self.kernel {
             kernel.stop(session);
         }
-        // What wasn't watched is none the worse.
+        // It fails if it wasn't watched.
         let _ = session.unwatch(&self.pace.refilled);
         if let Some(carrier) = &self.carrier {
             let _ = session.unwatch(carrier);

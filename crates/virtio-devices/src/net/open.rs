@@ -1,4 +1,4 @@
-//! From what a config says to a card.
+//! Creates a card from its config.
 
 use std::io;
 use std::path::Path;
@@ -10,13 +10,13 @@ use vmm_virtio::{Claim, DeviceError, Kind, Setting};
 use super::Net;
 use super::carrier::Carrier;
 use super::config::{Backend, Config, ForwardText};
-use super::face::{Face, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::link::{Link, PortLink};
 use super::mac::Mac;
+use super::properties::{NetProperties, TAP_OFFLOADS, TAP_OFFLOADS_USO, USER_OFFLOADS};
 use super::vhost::{self, Kernel};
 use super::{passt, user};
 
-/// Pairs of queues where the config doesn't say: one for each vCPU up to this. They all end in one thread.
+/// Default maximum number of queue pairs; one thread serves all of them.
 const PAIRS: u32 = 16;
 
 impl Kind for Net {
@@ -24,7 +24,8 @@ impl Kind for Net {
     const ID: u32 = 1;
     type Config = Config;
 
-    /// A forwarded port, which the host gives once: not for one address beside all of them, either.
+    /// Forwarded ports, each of which the host provides only once; a port on one address conflicts with that
+    /// on all addresses.
     fn config_claims(config: &Config) -> Vec<Claim> {
         let forwards = config.forward.iter().flatten().enumerate();
         let claim = |(index, given): (usize, &ForwardText)| Claim {
@@ -46,25 +47,27 @@ fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, DeviceError> {
     let queues = config.queues.map(|queues| queues.get() as u16);
     let pairs = pairs(queues, setting.vcpus)?;
     let mac_at = |origin: &str| config.mac.unwrap_or_else(|| Mac::of(&[setting.id, origin]));
-    let way = match &config.backend {
-        Backend::Tap(name) => Way::of_ports(open_tap(name.as_str(), pairs, queues.is_some())?, config)?,
+    let opened = match &config.backend {
+        Backend::Tap(name) => {
+            OpenedBackend::from_ports(open_tap(name.as_str(), pairs, queues.is_some())?, config)?
+        }
         Backend::Passt(path) => {
             check_one_pair(queues, "passt")?;
-            Way::new(passt::open(&setting.path(path))?, "passt", 0)
+            OpenedBackend::new(passt::open(&setting.path(path))?, "passt", 0)
         }
         Backend::User => {
             check_one_pair(queues, "the user backend")?;
             let (link, mtu) = user::open(config, mac_at("user"))?;
-            Way { mtu: Some(mtu), ..Way::new(link, "user", USER_OFFLOADS) }
+            OpenedBackend { mtu: Some(mtu), ..OpenedBackend::new(link, "user", USER_OFFLOADS) }
         }
         Backend::Fd(fd) => {
             check_one_pair(queues, "a descriptor")?;
-            Way::of_ports(vec![open_fd(fd.get() as i32)?], config)?
+            OpenedBackend::from_ports(vec![open_fd(fd.get() as i32)?], config)?
         }
     };
-    let Way { links, kernel, carrier, origin, offloads, mtu } = way;
+    let OpenedBackend { links, kernel, carrier, origin, offloads, mtu } = opened;
     let mac = mac_at(&origin);
-    let face = Face {
+    let properties = NetProperties {
         mac,
         mtu: config.mtu.map(|mtu| mtu.get() as u16).or(mtu),
         pairs: links.len() as u16,
@@ -73,26 +76,26 @@ fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, DeviceError> {
     let through = if origin.is_empty() { "a socket" } else { &origin };
     let by = if kernel.is_some() { ", by vhost" } else { "" };
     let description = format!("{through}{by}, {mac}, pairs of queues: {}", links.len());
-    Ok(Net { kernel, carrier, ..Net::new(links, face, limiter, description)? })
+    Ok(Net { kernel, carrier, ..Net::new(links, properties, limiter, description)? })
 }
 
-/// What the frames go through.
-struct Way {
-    /// One for each pair of queues.
+/// A backend, opened.
+struct OpenedBackend {
+    /// One per queue pair.
     links: Vec<Box<dyn Link>>,
-    /// Where the host's kernel carries them.
+    /// Set if the host's kernel serves the queues.
     kernel: Option<Kernel>,
-    /// Of a TAP.
+    /// Set for a TAP.
     carrier: Option<Carrier>,
-    /// Of what the card's address is made, beside its id; for people, too. Empty for a socket.
+    /// Input for the default MAC address besides the id, also used in the log. Empty for a socket.
     origin: String,
-    /// TUN_F_ bits that it can do.
+    /// Supported offloads as TUN_F_ bits.
     offloads: u32,
-    /// The longest packet, where the config doesn't say and it isn't Ethernet's.
+    /// Default MTU, if it differs from Ethernet's.
     mtu: Option<u16>,
 }
 
-impl Way {
+impl OpenedBackend {
     fn new(link: impl Link + 'static, origin: &str, offloads: u32) -> Self {
         Self {
             links: vec![Box::new(link)],
@@ -104,7 +107,7 @@ impl Way {
         }
     }
 
-    fn of_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, DeviceError> {
+    fn from_ports(ports: Vec<FramePort>, config: &Config) -> Result<Self, DeviceError> {
         let kernel = Kernel::open(config, &ports)?;
         let carrier = ports[0].name().map(Carrier::of).transpose();
         let carrier = carrier.map_err(|error| DeviceError::host("backend", error))?.flatten();
@@ -115,7 +118,7 @@ impl Way {
     }
 }
 
-/// Rules that nobody keeps would be believed to hold.
+/// Rejects rules for backends that would ignore them.
 fn check_rules(config: &Config) -> Result<(), DeviceError> {
     if matches!(config.backend, Backend::User) {
         return Ok(());
@@ -128,7 +131,7 @@ fn check_rules(config: &Config) -> Result<(), DeviceError> {
     match given.into_iter().find(|(_, is_given)| *is_given) {
         Some((field, _)) => Err(DeviceError::config(
             field,
-            "only \"backend\": \"user\" keeps to this; take that one, or remove the field",
+            "only \"backend\": \"user\" supports this; use that, or remove the field",
         )),
         None => Ok(()),
     }
@@ -136,18 +139,21 @@ fn check_rules(config: &Config) -> Result<(), DeviceError> {
 
 fn check_one_pair(queues: Option<u16>, backend: &str) -> Result<(), DeviceError> {
     if queues.is_some_and(|queues| queues > 1) {
-        return Err(DeviceError::config("queues", format!("{backend} is one pair of queues, leave it out")));
+        return Err(DeviceError::config(
+            "queues",
+            format!("{backend} has a single queue pair, remove \"queues\""),
+        ));
     }
     Ok(())
 }
 
-/// How many, and at least one.
+/// The number of pairs, at least one.
 fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, DeviceError> {
     let Some(pairs) = given else { return Ok(vcpus.clamp(1, PAIRS) as u16) };
     let most = vcpus.clamp(1, PAIRS);
     if u32::from(pairs) > most {
         let problem =
-            format!("{pairs} pairs of queues are more than the vCPUs, or than {PAIRS}, at most {most}");
+            format!("{pairs} queue pairs are more than the vCPUs or more than {PAIRS}, at most {most}");
         return Err(DeviceError::config("queues", problem));
     }
     Ok(pairs)
@@ -155,13 +161,13 @@ fn pairs(given: Option<u16>, vcpus: u32) -> Result<u16, DeviceError> {
 
 fn open_fd(fd: i32) -> Result<FramePort, DeviceError> {
     if fd < 3 {
-        let problem = format!("{fd} is no descriptor for frames: 0 to 2 are the monitor's own");
+        let problem = format!("{fd} can't be used for frames: 0 to 2 are the monitor's standard streams");
         return Err(DeviceError::config("backend.fd", problem));
     }
     FramePort::inherited(fd).map_err(|error| {
         let problem = match Errno::from_io_error(&error) {
             Some(Errno::BADF) => format!(
-                "descriptor {fd} isn't open: the monitor was started without it; name the one that it inherits"
+                "descriptor {fd} isn't open: the monitor didn't inherit it; pass it to the monitor, or correct the number"
             ),
             _ => format!("descriptor {fd} {error}"),
         };
@@ -169,17 +175,17 @@ fn open_fd(fd: i32) -> Result<FramePort, DeviceError> {
     })
 }
 
-/// A port for each pair.
+/// Opens the TAP once per pair.
 fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, DeviceError> {
     let is_invalid = |error: &TapError| matches!(error, TapError::Interface(error) if error.kind() == io::ErrorKind::InvalidInput);
     let refused = |error| refusal(name, &error);
     let has_many = pairs > 1;
     let (first, pairs) = match FramePort::tap(name, has_many) {
-        // It was made for one queue, or for many, and we asked for the other.
+        // It was created for a single queue or for several, and we asked for the other.
         Err(error) if is_invalid(&error) && has_interface(name, "tun_flags") => {
             if is_wanted && has_many {
                 let problem = format!(
-                    "{name} was made for one queue: leave \"queues\" out, or make it anew by \
+                    "{name} has a single queue: remove \"queues\", or recreate it by \
                      `sudo ip tuntap del {name} mode tap; sudo ip tuntap add {name} mode tap multi_queue user $USER`"
                 );
                 return Err(DeviceError::config("queues", problem));
@@ -196,20 +202,20 @@ fn open_tap(name: &str, pairs: u16, is_wanted: bool) -> Result<Vec<FramePort>, D
     Ok(ports)
 }
 
-/// A TAP of many queues may be joined while another program has it, which would lose frames to us. 0 where sysfs doesn't
-/// show it.
+/// Number of queues in use. A multi-queue TAP can be opened while another program uses it, but that program
+/// would then lose frames to us. 0 if sysfs doesn't show it.
 fn queues_in_use(name: &str) -> usize {
     let queues = std::fs::read_dir(Path::new("/sys/class/net").join(name).join("queues"));
     let names = queues.into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.filter(|name| name.to_string_lossy().starts_with("rx-")).count()
 }
 
-/// Whether the interface is there, and has a file of this name in sysfs.
+/// Whether the interface exists and has a file of this name in sysfs.
 fn has_interface(name: &str, file: &str) -> bool {
     Path::new("/sys/class/net").join(name).join(file).exists()
 }
 
-/// What the kernel's refusal means, and the command that mends it.
+/// Explains why the TAP can't be used, with the command that fixes it.
 fn refusal(name: &str, error: &TapError) -> DeviceError {
     let add = format!("sudo ip tuntap add {name} mode tap user $USER");
     let host = |problem: String| DeviceError::host("backend.tap", problem);
@@ -226,7 +232,7 @@ fn refusal(name: &str, error: &TapError) -> DeviceError {
         },
         TapError::Interface(error) => match error.kind() {
             io::ErrorKind::ResourceBusy => {
-                host(format!("{name} is in use by another program: stop that one, or take another TAP"))
+                host(format!("{name} is in use by another program: stop that one, or use another TAP"))
             }
             io::ErrorKind::PermissionDenied if has_interface(name, "") => host(format!(
                 "{name} belongs to another user: `sudo ip tuntap del {name} mode tap; {add}` makes it yours"
@@ -236,17 +242,17 @@ fn refusal(name: &str, error: &TapError) -> DeviceError {
             )),
             io::ErrorKind::InvalidInput if has_interface(name, "") => DeviceError::config(
                 "backend.tap",
-                format!("{name} is no TAP: `{add}` with another name makes one"),
+                format!("{name} isn't a TAP: `{add}` with another name creates one"),
             ),
-            _ => host(format!("{name} can't be had: {error}")),
+            _ => host(format!("{name} can't be opened: {error}")),
         },
         TapError::Setup(call, error) => host(format!("{name} can't be set up: {call}: {error}")),
     }
 }
 
-/// The TUN_F_ bits that it takes, and takes them off again.
+/// Determines the supported TUN_F_ bits, and disables them again.
 fn probe(port: &FramePort) -> io::Result<u32> {
-    // Nobody computes a checksum on the way through a socket.
+    // A socket's peer doesn't complete checksums.
     if port.name().is_none() {
         return Ok(0);
     }

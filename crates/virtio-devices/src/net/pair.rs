@@ -1,29 +1,29 @@
-//! A receiving queue, a transmitting queue and what they end in.
+//! A queue pair and its link.
 
 use vmm_virtio::Session;
 
 use super::link::Link;
 use super::receiver::Receiver;
 
-/// A receiving queue, a transmitting queue and what they end in.
+/// A receive queue, a transmit queue and the link that they are connected to.
 pub(super) struct Pair {
     pub(super) link: Box<dyn Link>,
     pub(super) receiver: Receiver,
     pub(super) is_attached: bool,
-    /// The driver has room.
+    /// The driver has buffers.
     pub(super) wants_frames: bool,
-    /// What its link had refused when it was counted last.
+    /// The link's count of refused frames when it was last added to the counters.
     pub(super) refused: u64,
     pub(super) is_watched: bool,
     /// The link has ended, and there is nothing to wait for.
     pub(super) is_gone: bool,
-    /// Its transmitting queue has chains that there were no tokens for.
+    /// The transmit queue has chains that exceed the rate limit.
     pub(super) transmit_waits: bool,
     pub(super) receive_waits: bool,
 }
 
 impl Pair {
-    /// After every work: what the link wants said, and what it waits for.
+    /// Called after each activity: logs the link's messages, and updates what to wait for.
     pub(super) fn settle(&mut self, index: usize, session: &Session) {
         while let Some(notice) = self.link.take_notice() {
             session.tell(notice);

@@ -1,4 +1,4 @@
-//! The way to a passt.
+//! Connects to a passt.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -10,7 +10,7 @@ use vmm_virtio::DeviceError;
 
 use super::stream::StreamLink;
 
-/// A link to the passt that listens at `path`.
+/// Connects to the passt that listens at `path`.
 pub(super) fn open(path: &Path) -> Result<StreamLink, DeviceError> {
     let len = path.as_os_str().len();
     if len > UNIX_NAME_MAX {
@@ -22,10 +22,10 @@ pub(super) fn open(path: &Path) -> Result<StreamLink, DeviceError> {
     }
     let is_socket = std::fs::metadata(path).map(|metadata| metadata.file_type().is_socket());
     if matches!(is_socket, Ok(false)) {
-        let problem = format!("{} is no socket; name the one of a `passt --socket PATH`", path.display());
+        let problem = format!("{} isn't a socket; use that of a `passt --socket PATH`", path.display());
         return Err(DeviceError::config("backend.passt", problem));
     }
-    // Without waiting: a passt that has its machine takes no other, and the kernel's queue of those who wait is short.
+    // Non-blocking: a passt with a machine doesn't accept another, and the kernel's backlog is short.
     let socket = connect_unix(path).map_err(|error| refusal(path, error))?;
     StreamLink::new(socket).map_err(|error| DeviceError::host("backend.passt", error))
 }
@@ -35,26 +35,24 @@ fn refusal(path: &Path, error: Errno) -> DeviceError {
     let host = |problem: String| DeviceError::host("backend.passt", problem);
     match error {
         Errno::NOENT => {
-            host(format!("there is no {path}: `passt --socket {path}` makes it and listens there"))
+            host(format!("there is no {path}: `passt --socket {path}` creates it and listens there"))
         }
         Errno::CONNREFUSED => host(format!(
-            "nobody listens at {path} any more: `rm {path}; passt --socket {path}` starts one that does"
+            "nothing listens at {path} any more: `rm {path}; passt --socket {path}` starts a new passt"
         )),
         Errno::AGAIN => {
-            host(format!("the passt at {path} has another machine: start one more, at another path"))
+            host(format!("the passt at {path} serves another machine: start another one at a different path"))
         }
         Errno::PROTOTYPE => {
-            host(format!("{path} is no stream socket; name the one of a `passt --socket PATH`"))
+            host(format!("{path} isn't a stream socket; use that of a `passt --socket PATH`"))
         }
         Errno::LOOP => DeviceError::config(
             "backend.passt",
             format!(
-                "{path} is a symbolic link that leads to itself: name the socket of a `passt --socket PATH`"
+                "{path} is a symbolic link that leads to itself: use the socket of a `passt --socket PATH`"
             ),
         ),
-        Errno::ACCESS => {
-            host(format!("{path} isn't open to you: start a passt of your own, at another path"))
-        }
+        Errno::ACCESS => host(format!("{path} isn't open to you: start your own passt at a different path")),
         error => host(format!("{path} can't be reached: {}", io::Error::from(error))),
     }
 }

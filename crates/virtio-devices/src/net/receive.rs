@@ -1,35 +1,35 @@
-//! From the link to the guest.
+//! Reception: from the link to the guest.
 
 use std::io;
 
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{Chain, Counters, Fault, Session, Step};
 
-use super::face::{self, F_MRG_RXBUF};
 use super::link::Link;
+use super::properties::{self, F_MRG_RXBUF};
 use super::receiver::Receiver;
 use super::sizes::{FRAME_MIN, HEADER_LEN};
 use super::{Net, Pace};
 
-/// Frames in a row that a driver may be unable to take before the thread looks after other things.
+/// Maximum number of consecutive frames to drop before the thread handles other events.
 const DROPS: u32 = 64;
 
 /// Why a link's frames wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// The driver has no more chains, and rings when it has.
+    /// The driver has no more chains, and notifies when it has.
     Chains,
     /// The link has no more frames.
     Frames,
     Tokens,
-    /// For the others of this thread, which come first.
+    /// For the thread's other events, which come first.
     Turn,
-    /// For ever: the link has ended.
+    /// Nothing to wait for: the link has ended.
     Nothing,
 }
 
 impl Net {
-    /// Gives the driver what came, as far as it has buffers.
+    /// Copies received frames to the driver's buffers, as far as they suffice.
     pub(super) fn receive(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
         let active = self.active;
         let Some(pair) = self.pairs.get_mut(index).filter(|pair| index < active && !pair.is_gone) else {
@@ -54,7 +54,7 @@ impl Net {
         pair.receiver.complete(queue, session)?;
         pair.receive_waits = matches!(wait, Wait::Tokens | Wait::Turn);
         if wait == Wait::Turn {
-            // Not by its descriptor: what is in the link already, that doesn't tell.
+            // The descriptor doesn't report frames that are in the link already.
             self.pace.come_again();
         }
         pair.wants_frames = wait == Wait::Frames;
@@ -67,7 +67,7 @@ impl Net {
     }
 }
 
-/// A round of a queue.
+/// The state of one run over a queue.
 struct Intake<'a> {
     link: &'a mut dyn Link,
     receiver: &'a mut Receiver,
@@ -86,7 +86,7 @@ impl Intake<'_> {
     ) -> Result<Step, Fault> {
         let room = chain.writable();
         let begins = self.receiver.given == 0;
-        // Such a chain is given back, so that the next one isn't kept waiting.
+        // The chain is too short; it is returned so that it doesn't block the next one.
         if room.is_empty() || begins && room.len() < FRAME_MIN as u64 {
             self.counters.errors.add(1);
             return Ok(Step::Used(0));
@@ -104,7 +104,8 @@ impl Intake<'_> {
         Ok(step)
     }
 
-    /// Has a frame in the buffer that may go into a chain of `room` bytes, or says why not.
+    /// Ensures that the buffer has a frame that may go into a chain of `room` bytes, or returns what to wait
+    /// for.
     fn find_frame(&mut self, room: u64) -> Option<Wait> {
         let is_mergeable = self.features & 1 << F_MRG_RXBUF != 0;
         for _ in 0..DROPS {
@@ -124,7 +125,7 @@ impl Intake<'_> {
             }
             let len = self.receiver.len;
             let fits = len >= FRAME_MIN && (is_mergeable || len as u64 <= room);
-            if !fits || !face::adapt(&mut self.receiver.buffer[..HEADER_LEN], self.features) {
+            if !fits || !properties::adapt(&mut self.receiver.buffer[..HEADER_LEN], self.features) {
                 self.receiver.len = 0;
                 self.counters.requests.add(1);
                 self.counters.errors.add(1);

@@ -1,11 +1,11 @@
-//! The frame that is on its way to the guest.
+//! The frame being delivered to the guest.
 
 use vmm_virtio::{Buffers, Fault, Head, Session, Step};
 
-use super::face::NUM_BUFFERS;
+use super::properties::NUM_BUFFERS;
 use super::sizes::FRAME_LEN;
 
-/// The frame that is on its way to the guest, and the chains that it goes into.
+/// The frame being delivered to the guest, and its chains.
 ///
 /// ```text
 ///  empty --read--> waiting --a chain takes it--------------------------> empty
@@ -14,17 +14,17 @@ use super::sizes::FRAME_LEN;
 /// ```
 pub(super) struct Receiver {
     pub(super) buffer: Vec<u8>,
-    /// Of the frame with its header; 0 for none.
+    /// Length of the frame with its header; 0 if there is none.
     pub(super) len: usize,
-    /// Bytes of it that are in chains.
+    /// Number of bytes copied to chains.
     pub(super) given: usize,
-    /// Tokens were taken for it.
+    /// The rate limiter has admitted it.
     pub(super) is_paid: bool,
-    /// Chains that the device keeps, and what each has. Those of whole frames come first.
+    /// Chains that the device keeps, with their lengths. Those of complete frames come first.
     pub(super) kept: Vec<(Head, u32)>,
-    /// How many are those of whole frames.
+    /// Number of chains that belong to complete frames.
     pub(super) whole: usize,
-    /// The two bytes of the header in the first chain that say how many chains there are.
+    /// Addresses of the two bytes in the first chain's header that hold the number of chains.
     pub(super) count_at: [Option<u64>; 2],
 }
 
@@ -41,7 +41,7 @@ impl Receiver {
         }
     }
 
-    /// Puts what fits of the frame into a chain.
+    /// Copies as much of the frame as fits into a chain.
     pub(super) fn give(
         &mut self,
         head: Head,
@@ -59,14 +59,14 @@ impl Receiver {
         let is_last = self.given == self.len;
         if is_last {
             (self.len, self.given) = (0, 0);
-            // Chains are used in the order of their bytes, behind those that wait.
+            // Chains are used in order, so this one comes after those that are kept.
             if self.kept.is_empty() {
                 return Ok(Step::Used(part as u32));
             }
         }
         self.kept.push((head, part as u32));
         if is_last {
-            // The device keeps no more chains than the queue has descriptors, which fits.
+            // The device keeps at most as many chains as the queue has descriptors, which fits.
             let count = (self.kept.len() - self.whole) as u16;
             self.whole = self.kept.len();
             for (gpa, byte) in self.count_at.into_iter().zip(count.to_le_bytes()) {
@@ -76,7 +76,7 @@ impl Receiver {
         Ok(Step::Kept)
     }
 
-    /// Gives back the chains of whole frames. A frame for which all of the queue is too small is dropped.
+    /// Returns the chains of complete frames. A frame that exceeds the whole queue is dropped.
     pub(super) fn complete(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
         let Some(queue) = session.queue(index) else { return Ok(()) };
@@ -95,9 +95,9 @@ impl Receiver {
         queue.announce()
     }
 
-    /// Gives back all chains. A frame that is partly in some will go into others.
+    /// Returns all chains. A frame that is partly in some of them will be copied to others.
     pub(super) fn give_up(&mut self, index: usize, session: &mut Session) {
-        // To a driver that broke its rings nothing can be given back.
+        // If the driver has broken its rings, nothing can be returned.
         let _ = self.complete(index, session);
         if let Some(queue) = session.queue(index) {
             for (head, _) in self.kept.drain(..) {

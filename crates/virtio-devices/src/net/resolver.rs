@@ -1,19 +1,19 @@
-//! The name server that a config names.
+//! Parses the config's DNS server.
 
 use std::net::{IpAddr, SocketAddr};
 
 use vmm_usernet::Resolver;
 
-/// Of the domain name system (RFC 1035 §4.2).
+/// Port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
-/// The name server that `dns` names.
+/// Parses `dns`.
 pub(super) fn resolver(text: &str) -> Result<Resolver, String> {
     let address = text.parse::<SocketAddr>().ok();
     let address = address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
     let is_one = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
     let problem =
-        || format!("{text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
+        || format!("{text:?} isn't a server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"");
     address.filter(is_one).map(Resolver::At).ok_or_else(problem)
 }
 

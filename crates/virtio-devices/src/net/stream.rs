@@ -1,12 +1,12 @@
-//! A stream socket with frames in it, behind which somebody has a network: passt, which needs no rights.
+//! A stream socket that carries frames to a network stack such as passt, which needs no privileges.
 //!
 //! ```text
 //!  | length, 4 bytes, big-endian | Ethernet frame | length | frame ...      (QEMU, docs/system/invocation: -netdev stream)
 //! ```
 //!
-//! A stream keeps nothing apart: one frame may be sent in part, and the next ones are dropped until the rest of it is out,
-//! and one that comes may be there in part. Who breaks the format has lost the place of every later frame too, which ends
-//! the link.
+//! A stream has no message boundaries: a frame may be sent in part, and further ones are dropped until the
+//! rest has been sent; likewise an incoming frame may be incomplete. If the peer violates the format, later
+//! frames can't be found either, so the link ends.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,13 +19,13 @@ use super::link::Link;
 use super::sizes::{FRAME_LEN, HEADER_LEN};
 
 const LENGTH_LEN: usize = 4;
-/// The longest frame, without a virtio header.
+/// Maximum frame length without a virtio header.
 const BODY_LEN: usize = FRAME_LEN - HEADER_LEN;
 
 /// The link.
 pub(super) struct StreamLink {
     socket: UnixStream,
-    /// What the device watches: the socket, for what is to be waited for just now.
+    /// The descriptor that the device watches: an epoll of the socket for the current events of interest.
     epoll: OwnedFd,
     waits_for: epoll::EventFlags,
     input: Input,
@@ -33,28 +33,28 @@ pub(super) struct StreamLink {
     notice: Option<String>,
 }
 
-/// The frame that is coming, and the length of the one behind it.
+/// The frame being received, and the length of the next one.
 ///
-/// One read takes a frame and the next one's length, but nothing more: what else there is stays in the socket, where epoll
-/// sees it.
+/// A read stops after a frame and the length of the next one. The rest stays in the socket, where epoll sees
+/// it.
 struct Input {
     bytes: Vec<u8>,
     have: usize,
     has_ended: bool,
 }
 
-/// The frame that is sent.
+/// The frame being sent.
 struct Output {
     bytes: Vec<u8>,
-    /// Bytes of it that are out.
+    /// Number of bytes sent.
     done: usize,
-    /// The other end takes nothing any more.
+    /// The peer accepts no more data.
     is_broken: bool,
 }
 
 impl StreamLink {
     /// # Errors
-    /// The host is out of descriptors.
+    /// The host is out of file descriptors.
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -81,7 +81,7 @@ impl Link for StreamLink {
         if self.output.is_broken || self.input.has_ended {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        // No header: nobody offered the guest to leave anything to us.
+        // Without the header: no offloads were offered to the guest.
         let body = frame.split_at(HEADER_LEN as u64).map(|(_, body)| body);
         let body = body.ok_or(io::ErrorKind::InvalidInput)?;
         let len = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -97,7 +97,7 @@ impl Link for StreamLink {
         loop {
             match self.input.frame_len() {
                 Err(len) => {
-                    let why = format!("a frame of {len} bytes came, which there can't be: its link is down");
+                    let why = format!("a frame of {len} bytes arrived, which is invalid: its link is down");
                     return self.end(why);
                 }
                 Ok(Some(len)) => return Ok(self.input.take(len, into)),
@@ -105,7 +105,7 @@ impl Link for StreamLink {
             }
             match self.input.read(&self.socket) {
                 Ok(0) => {
-                    return self.end("the other end of its socket has gone: its link is down".to_owned());
+                    return self.end("its peer has closed the socket: its link is down".to_owned());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(error) => return self.end(format!("{error}: its link is down")),
@@ -118,7 +118,7 @@ impl Link for StreamLink {
         self.epoll.as_fd()
     }
 
-    /// There are none to leave: a frame has no header here.
+    /// None: frames have no header here.
     fn set_offloads(&mut self, _offloads: u32) -> io::Result<()> {
         Ok(())
     }
@@ -149,10 +149,10 @@ impl Link for StreamLink {
 }
 
 impl Input {
-    /// The length of the frame that is there whole, if one is.
+    /// The length of the buffered frame, if it is complete.
     ///
     /// # Errors
-    /// The length that its first bytes say, if no frame has that.
+    /// The invalid length of a frame.
     fn frame_len(&self) -> Result<Option<usize>, u32> {
         let Some(len) = self.announced() else { return Ok(None) };
         let fits = (1..=BODY_LEN).contains(&(len as usize));
@@ -167,7 +167,7 @@ impl Input {
         Some(u32::from_be_bytes(*first))
     }
 
-    /// Moves a frame that is there out behind a header of zeros.
+    /// Copies a complete frame after a zero header.
     fn take(&mut self, len: usize, into: &mut [u8]) -> usize {
         let end = LENGTH_LEN + len;
         into[..HEADER_LEN].fill(0);
@@ -178,7 +178,7 @@ impl Input {
         HEADER_LEN + room
     }
 
-    /// Reads on, as far as a frame and the length of the next one go.
+    /// Reads up to the end of a frame plus the length of the next one.
     fn read(&mut self, mut socket: &UnixStream) -> io::Result<usize> {
         let end = match self.announced() {
             Some(len) => LENGTH_LEN + len as usize + LENGTH_LEN,
@@ -202,7 +202,7 @@ impl Output {
         self.done < self.bytes.len()
     }
 
-    /// Puts a frame of `len` bytes, which `fill` writes, into the place of one that is out.
+    /// Replaces the sent frame with one of `len` bytes, which `fill` writes.
     fn set(&mut self, len: u32, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
         self.bytes.clear();
         self.bytes.extend_from_slice(&len.to_be_bytes());
@@ -215,7 +215,7 @@ impl Output {
         filled
     }
 
-    /// Sends what the socket takes. What it never will is forgotten.
+    /// Sends as much as the socket accepts. Drops what it never will.
     fn go_on(&mut self, mut socket: &UnixStream) {
         while self.is_pending() {
             match socket.write(&self.bytes[self.done..]) {

@@ -1,4 +1,4 @@
-//! From the guest to the link.
+//! Transmission: from the guest to the link.
 
 use std::io;
 
@@ -9,10 +9,11 @@ use super::link::Link;
 use super::sizes::{FRAME_LEN, FRAME_MIN, HEADER_LEN};
 
 impl Net {
-    /// Sends what the queue has. A frame that can't be sent is dropped: a full or broken host stops no guest.
+    /// Sends the queue's frames. A frame that can't be sent is dropped: a congested or broken host doesn't
+    /// stop the guest.
     pub(super) fn transmit(&mut self, index: usize, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
-        // What a driver gives to a pair that it doesn't use may still go.
+        // Frames on an inactive pair are sent through the first link.
         let place = if index < self.active { index } else { 0 };
         let Some(pair) = self.pairs.get_mut(place) else { return Ok(()) };
         let (pace, is_unplugged, mut waits) = (&mut self.pace, self.is_unplugged, false);

@@ -1,4 +1,4 @@
-//! Changes of a card while its machine exists.
+//! Changes to a card at run time.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use vmm_virtio::{DeviceError, Session};
 use super::Net;
 use crate::limits::Limits;
 
-/// What can be changed.
+/// Fields that can be changed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Update {
@@ -16,7 +16,7 @@ struct Update {
     limits: Option<Limits>,
 }
 
-/// As if somebody plugged a cable in, or pulled it.
+/// Simulates plugging or pulling a cable.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum LinkState {
@@ -25,13 +25,14 @@ enum LinkState {
 }
 
 impl Net {
-    /// Replaces the limits, and sets the link up or down. A driver that isn't told of that here is told at its start.
+    /// Replaces the limits, and sets the link up or down. Without a session, the driver is notified at its
+    /// start.
     pub(super) fn apply(&mut self, fields: &Value, session: Option<&mut Session>) -> Result<(), DeviceError> {
         let Update { link, limits } = read_update(fields)?;
         let limiter = limits.map(|limits| limits.limiter()).transpose()?;
         if let Some(limiter) = limiter {
             if limiter.is_some() && self.kernel.is_some() {
-                let problem = "the host's kernel carries the frames (\"vhost\") and keeps no limits";
+                let problem = "not supported with \"vhost\", where the host's kernel moves the frames";
                 return Err(DeviceError::config("limits", problem));
             }
             self.pace.limit(limiter);

@@ -1,4 +1,5 @@
-//! A network in the monitor: the guest's frames end here, and ordinary sockets of the host go on (vmm-usernet).
+//! A network stack in the monitor: the guest's connections are terminated here and continued by ordinary host
+//! sockets (vmm-usernet).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,24 +8,24 @@ use vmm_usernet::{Allow, OpenError as UserError, Resolver, Settings, UserNet};
 use vmm_virtio::{Buffers, DeviceError};
 
 use super::config::{Config, Rules};
-use super::face;
 use super::link::Link;
 use super::mac::Mac;
+use super::properties;
 use super::sizes::{FRAME_LEN, HEADER_LEN};
 use crate::descriptors;
 
-/// The longest packet, if the config doesn't say: the longest IP packet less what makes it one frame with a header of
-/// Ethernet's, rounded down to words. Every packet costs the same, so the longest is the fastest.
+/// Default MTU: the longest IP packet, less what makes it a frame with an Ethernet header, rounded down to
+/// words. The cost per packet is constant, so the longest packets are the fastest.
 const MTU: u16 = 65520;
 
 /// The link.
 pub(super) struct UserLink {
     net: UserNet,
-    /// What the guest sends just now.
+    /// The frame being sent.
     frame: Vec<u8>,
 }
 
-/// A network as the config says, and its MTU.
+/// Creates the network stack from the config; also returns its MTU.
 pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), DeviceError> {
     let mtu = config.mtu.map_or(MTU, |mtu| mtu.get() as u16);
     let settings = Settings {
@@ -67,7 +68,7 @@ fn refusal(config: &Config, error: UserError) -> DeviceError {
 
 impl Link for UserLink {
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
-        // Nothing of its header is believed: what the checksum would be isn't looked at, and nobody cuts packets here.
+        // The header is ignored: checksums aren't verified, and packets aren't segmented here.
         let body = frame.split_at(HEADER_LEN as u64).map(|(_, body)| body);
         let body = body.ok_or(io::ErrorKind::InvalidInput)?;
         let len = usize::try_from(body.len()).ok().filter(|len| *len <= self.frame.len());
@@ -82,7 +83,7 @@ impl Link for UserLink {
         let frame = self.net.receive(body).ok_or(io::ErrorKind::WouldBlock)?;
         header.fill(0);
         if let Some(checksum) = frame.checksum {
-            face::leave_checksum(header, checksum.start, checksum.offset);
+            properties::leave_checksum(header, checksum.start, checksum.offset);
         }
         Ok(HEADER_LEN + frame.len)
     }
@@ -92,7 +93,7 @@ impl Link for UserLink {
     }
 
     fn set_offloads(&mut self, offloads: u32) -> io::Result<()> {
-        self.net.set_partial_checksums(offloads & face::USER_OFFLOADS != 0);
+        self.net.set_partial_checksums(offloads & properties::USER_OFFLOADS != 0);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! A card whose frames the host's kernel carries (vhost-net): all pairs' queues are lent to it.
+//! A card whose frames the host's kernel moves (vhost-net): the queues of all pairs are lent to it.
 
 use vmm_hostio::FramePort;
 use vmm_virtio::{DeviceError, Fault, Session, VHOST_TOKENS, VhostNet};
@@ -7,18 +7,18 @@ use super::config::{Backend, Config};
 use super::pair::Pair;
 use crate::vhost::refusal;
 
-/// Tokens from here on are the kernel's, [`VHOST_TOKENS`] for each pair.
+/// First token of the kernel's part, [`VHOST_TOKENS`] per pair.
 pub(super) const TOKENS: u32 = 1 << 20;
 
-/// The kernel's part of a card: one of its servers for each pair.
+/// The kernel's part of a card: one server per pair.
 pub(super) struct Kernel {
     pairs: Vec<VhostNet>,
-    /// It has the queues.
+    /// The queues are lent.
     is_serving: bool,
 }
 
 impl Kernel {
-    /// `None` if the config doesn't ask for it.
+    /// `None` if the config doesn't request it.
     pub(super) fn open(config: &Config, ports: &[FramePort]) -> Result<Option<Self>, DeviceError> {
         if !config.vhost {
             return Ok(None);
@@ -30,7 +30,7 @@ impl Kernel {
         Ok(Some(Self { pairs: pairs.collect::<Result<_, _>>()?, is_serving: false }))
     }
 
-    /// Lends it those pairs that the driver can use, unless it has them.
+    /// Lends the queues of the pairs that the driver can use, unless they are lent.
     pub(super) fn start(&mut self, pairs: &[Pair], session: &mut Session) -> Result<(), Fault> {
         if std::mem::replace(&mut self.is_serving, true) {
             return Ok(());
@@ -42,19 +42,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// An event with a token from [`TOKENS`] on.
+    /// Handles an event with a token from [`TOKENS`] on.
     pub(super) fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
         let token = token - TOKENS;
         let pair = self.pairs.get_mut((token / VHOST_TOKENS) as usize);
         pair.map_or(Ok(()), |pair| pair.event(token % VHOST_TOKENS, session))
     }
 
-    /// The guest is no more.
+    /// Drops references to the guest's memory.
     pub(super) fn forget_guest(&mut self) {
         self.pairs.iter_mut().for_each(VhostNet::forget_guest);
     }
 
-    /// Takes back what it has.
+    /// Takes lent queues back.
     pub(super) fn stop(&mut self, session: &mut Session) {
         self.is_serving = false;
         self.pairs.iter_mut().for_each(|pair| pair.stop(session));
@@ -62,20 +62,21 @@ impl Kernel {
 }
 
 /// # Errors
-/// The config asks for what the kernel doesn't do.
+/// The config requests something that the kernel doesn't support.
 pub(super) fn check(config: &Config, is_limited: bool) -> Result<(), DeviceError> {
     match &config.backend {
         _ if !config.vhost => Ok(()),
-        Backend::User => Err(no_tap("a network in the monitor")),
+        Backend::User => Err(no_tap("the user backend")),
         Backend::Passt(_) => Err(no_tap("a passt")),
-        _ if is_limited => {
-            Err(DeviceError::config("vhost", "the kernel keeps no \"limits\": leave out one of the two"))
-        }
+        _ if is_limited => Err(DeviceError::config(
+            "vhost",
+            "conflicts with \"limits\", which the kernel doesn't support: remove one of them",
+        )),
         Backend::Tap(_) | Backend::Fd(_) => Ok(()),
     }
 }
 
 fn no_tap(backend: &str) -> DeviceError {
-    let problem = format!("the kernel serves a TAP, and this is {backend}: leave it out, or take a TAP");
+    let problem = format!("requires a TAP, and this is {backend}: remove it, or use a TAP");
     DeviceError::config("vhost", problem)
 }

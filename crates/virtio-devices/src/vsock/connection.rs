@@ -1,12 +1,12 @@
-//! One connection: a socket of the host, and a flow of packets.
+//! One connection: a host socket and a flow of packets.
 //!
 //! ```text
 //!  the host:  CONNECT  --> Requested --RESPONSE--> Established --+-- both directions over, RST --> gone
 //!  the guest: REQUEST  --> Connecting --connect--> Established --+-- RST with something kept --> Orphaned --> gone
 //! ```
 //!
-//! What the guest sends goes straight to the socket, and what that doesn't take is kept here, up to what the guest was
-//! promised. What the host sends stays in the socket until the guest has a buffer for it.
+//! Data from the guest is written to the socket directly; what the socket doesn't accept is kept here, up to
+//! the credit given to the guest. Data from the host stays in the socket until the guest has a buffer for it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,10 +21,10 @@ use vmm_virtio::{Buffers, Fault};
 use super::credit::Credit;
 use super::packet::{Header, Op, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND};
 
-/// The most data of a packet to the guest, in bytes: Linux's own limit (include/linux/virtio_vsock.h,
+/// Maximum data per packet to the guest in bytes, which is Linux's limit (include/linux/virtio_vsock.h,
 /// VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 const DATA_MAX: u32 = 64 << 10;
-/// Bytes copied at a time, of what the host doesn't take.
+/// Bytes copied at a time of data that the host doesn't accept.
 const PIECE_LEN: usize = 4096;
 
 /// The two ports of a connection.
@@ -34,34 +34,34 @@ pub(super) struct Key {
     pub(super) guest_port: u32,
 }
 
-/// How far it is.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The guest asked for it, and the host's program has no room for another client yet.
+    /// Requested by the guest; the host program's backlog is full.
     Connecting,
-    /// The host asked for it, and the guest hasn't answered.
+    /// Requested by the host; the guest hasn't responded.
     Requested,
-    /// Data goes both ways.
+    /// Data flows in both directions.
     Established,
-    /// The guest is done with it; the host hasn't taken everything.
+    /// The guest has closed it, but the host hasn't received all data.
     Orphaned,
 }
 
-/// What follows from something that happened to it.
+/// Consequence of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Verdict {
-    /// It goes on.
+    /// It continues.
     Keep,
-    /// It is over, and the guest is to be told so.
+    /// It has ended, and the guest must be notified.
     Reset,
-    /// The same, because the guest did what it mustn't.
+    /// As `Reset`, because the guest has violated the protocol.
     Refuse,
-    /// It is over, and the guest knows.
+    /// It has ended, and the guest knows.
     Close,
 }
 
-/// Packets without data that wait for a buffer of the guest's.
+/// Packets without data that wait for a buffer of the guest.
 #[derive(Debug, Default)]
 struct Due {
     /// REQUEST or RESPONSE.
@@ -70,31 +70,31 @@ struct Due {
     credit_request: bool,
 }
 
-/// See above.
+/// A connection, see the module's documentation.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) key: Key,
     pub(super) stage: Stage,
-    /// When it is given up, if nothing happens.
+    /// When it is given up unless something happens.
     pub(super) deadline: Option<Instant>,
     /// `None` while it is [`Stage::Connecting`].
     socket: Option<UnixStream>,
     credit: Credit,
-    /// Bytes of the guest's that the socket doesn't take.
+    /// Data from the guest that the socket hasn't accepted.
     kept: VecDeque<u8>,
     due: Due,
-    /// Which directions are over, as SHUT_: what the guest said, what the host did, and what the guest knows of that.
+    /// Closed directions as SHUT_ bits: by the guest, by the host, and what the guest knows of the latter.
     guest_shut: u32,
     host_shut: u32,
     told_shut: u32,
-    /// The socket may do something, as far as is known.
+    /// The socket may be readable or writable, as far as known.
     is_readable: bool,
     is_writable: bool,
     /// The host's end is closed.
     is_hung_up: bool,
-    /// The guest was asked for credit since it gave some.
+    /// A credit request was sent since the guest last gave credit.
     has_asked: bool,
-    /// The host was told that the guest sends no more.
+    /// The host was notified that the guest sends no more data.
     has_finished: bool,
 }
 
@@ -119,21 +119,21 @@ impl Connection {
         }
     }
 
-    /// One that the host asks for.
+    /// A connection requested by the host.
     pub(super) fn requested(key: Key, socket: UnixStream, buf_alloc: u32) -> Self {
         let mut connection = Self::new(key, Stage::Requested, Some(socket), buf_alloc);
         connection.due.opening = Some(Op::Request);
         connection
     }
 
-    /// One that the guest asks for, by this packet.
+    /// A connection requested by the guest with this packet.
     pub(super) fn connecting(key: Key, request: &Header, buf_alloc: u32) -> Self {
         let mut connection = Self::new(key, Stage::Connecting, None, buf_alloc);
         connection.credit.learn(request);
         connection
     }
 
-    /// The host's program has taken it.
+    /// The host program has accepted it.
     pub(super) fn connected(&mut self, socket: UnixStream) {
         (self.socket, self.stage, self.deadline) = (Some(socket), Stage::Established, None);
         self.due.opening = Some(Op::Response);
@@ -143,15 +143,15 @@ impl Connection {
         self.socket.as_ref()
     }
 
-    /// What was promised for it.
+    /// The credit given to the guest.
     pub(super) fn buf_alloc(&self) -> u32 {
         self.credit.buf_alloc()
     }
 
-    /// A packet of the guest's for it. Its data goes on by way of `slices`.
+    /// Handles a packet from the guest, moving its data through `slices`.
     ///
     /// # Errors
-    /// The guest's memory isn't what it was.
+    /// The guest's memory can't be accessed.
     pub(super) fn take(
         &mut self,
         op: Op,
@@ -160,7 +160,8 @@ impl Connection {
         slices: &mut IoSlices,
     ) -> Result<Verdict, Fault> {
         self.credit.learn(header);
-        // Not without that: a guest answers a request with what it has, and would be asked again for ever.
+        // Cleared only when there is credit: a guest answers a request with its current state, and would
+        // otherwise be asked again endlessly.
         self.has_asked &= self.credit.peer_room() == 0;
         Ok(match (op, self.stage) {
             (Op::Rst, _) => self.reset(),
@@ -172,24 +173,24 @@ impl Connection {
                 self.due.credit_update = true;
                 Verdict::Keep
             }
-            // A second REQUEST or RESPONSE, or data before there is a connection.
+            // A second REQUEST or RESPONSE, or data before the connection is established.
             _ => Verdict::Refuse,
         })
     }
 
-    /// The guest took it: the client is told the host's port, as Firecracker does.
+    /// The guest has accepted it: the client is sent the host's port, as by Firecracker.
     fn accepted(&mut self) -> Verdict {
         (self.stage, self.deadline) = (Stage::Established, None);
         let line = format!("OK {}\n", self.key.host_port);
         let Some(socket) = &self.socket else { return Verdict::Reset };
-        // The socket is empty, and takes a line whole.
+        // The socket's buffer is empty, so it accepts the whole line.
         match send(socket, line.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(len) if len == line.len() => Verdict::Keep,
             _ => Verdict::Reset,
         }
     }
 
-    /// The guest has forgotten it. What it sent before it said that it sends no more still goes to the host.
+    /// The guest has reset it. Data that it sent before a shutdown is still delivered to the host.
     fn reset(&mut self) -> Verdict {
         if self.kept.is_empty() || self.guest_shut & SHUT_SEND == 0 {
             return Verdict::Close;
@@ -199,7 +200,7 @@ impl Connection {
     }
 
     fn receive(&mut self, data: &Buffers<'_>, slices: &mut IoSlices) -> Result<Verdict, Fault> {
-        // No longer than the header says, which has 32 bits.
+        // At most the header's length, which has 32 bits.
         let len = data.len() as u32;
         if self.guest_shut & SHUT_SEND != 0 || !self.credit.receive(len) {
             return Ok(Verdict::Refuse);
@@ -210,16 +211,17 @@ impl Connection {
             rest = data.split_at(sent).map_or(rest, |(_, rest)| rest);
         }
         if self.host_shut & SHUT_RECEIVE != 0 {
-            // Nobody takes it.
+            // Nothing will receive it.
             self.credit.forward(rest.len() as u32);
         } else {
             self.keep(rest)?;
         }
-        // Data in more pieces than the kernel takes at once is all here, and no event will come for it.
+        // If the data had more pieces than one system call takes, all of it is kept here now, and no event
+        // will follow.
         Ok(if self.is_writable && !self.kept.is_empty() { self.flush() } else { Verdict::Keep })
     }
 
-    /// How much of it the socket takes.
+    /// Writes data to the socket, and returns how much it accepted.
     fn pass_on(&mut self, data: &Buffers<'_>, slices: &mut IoSlices) -> u64 {
         let Some(socket) = self.socket.as_ref().filter(|_| self.is_writable && !data.is_empty()) else {
             return 0;
@@ -241,7 +243,7 @@ impl Connection {
         sent
     }
 
-    /// What became of a write.
+    /// Handles the result of a write.
     fn wrote(&mut self, outcome: io::Result<()>) {
         match outcome {
             Ok(()) => {}
@@ -250,7 +252,7 @@ impl Connection {
         }
     }
 
-    /// The host takes no more.
+    /// The host accepts no more data.
     fn end_receiving(&mut self) {
         self.host_shut |= SHUT_RECEIVE;
         self.credit.forward(self.kept.len() as u32);
@@ -274,14 +276,14 @@ impl Connection {
         let news = flags & SHUT_BOTH & !self.guest_shut;
         self.guest_shut |= news;
         if news & SHUT_RECEIVE != 0 {
-            // What the host still writes is an error there.
+            // Later writes by the host program fail.
             self.shut_socket(Shutdown::Read);
         }
         self.finish_sending()
     }
 
-    /// When all that the guest sent has gone, the host is told that there is no more; and the guest, if it takes nothing
-    /// either, that this is over (virtio 1.2 §5.10.6.5).
+    /// When all data from the guest has been delivered, shuts the socket's write direction down; if the guest
+    /// doesn't receive either, the connection has ended and the guest is notified (virtio 1.2 §5.10.6.5).
     fn finish_sending(&mut self) -> Verdict {
         if self.guest_shut & SHUT_SEND == 0 || !self.kept.is_empty() {
             return Verdict::Keep;
@@ -292,7 +294,7 @@ impl Connection {
         if self.guest_shut == SHUT_BOTH {
             return Verdict::Reset;
         }
-        // Once: it is an event of its own.
+        // Once, because it triggers an event itself.
         if !std::mem::replace(&mut self.has_finished, true) {
             self.shut_socket(Shutdown::Write);
         }
@@ -301,25 +303,25 @@ impl Connection {
 
     fn shut_socket(&self, how: Shutdown) {
         if let Some(socket) = &self.socket {
-            // Of a socket whose other end is closed it doesn't matter.
+            // If the other end is closed, failure doesn't matter.
             let _ = socket.shutdown(how);
         }
     }
 
-    /// The socket has something to say.
+    /// Handles an event of the socket.
     pub(super) fn wake(&mut self, is_hung_up: bool) -> Verdict {
         (self.is_readable, self.is_writable) = (true, true);
         self.is_hung_up |= is_hung_up;
         if self.is_hung_up && self.stage == Stage::Requested {
-            // The client doesn't wait for the answer.
+            // The client doesn't wait for the response.
             return Verdict::Reset;
         }
         self.notice_hangup();
         self.flush()
     }
 
-    /// A host's end that is closed takes nothing, though that shows only at its next write; what it sent before is read
-    /// first.
+    /// A closed host end accepts nothing, although that only shows at the next write. Data that it sent
+    /// before is read first.
     fn notice_hangup(&mut self) {
         let is_read = self.host_shut & SHUT_SEND != 0 || self.guest_shut & SHUT_RECEIVE != 0;
         if self.is_hung_up && is_read && self.stage == Stage::Established {
@@ -328,7 +330,7 @@ impl Connection {
         }
     }
 
-    /// Gives the host what was kept.
+    /// Writes kept data to the host.
     fn flush(&mut self) -> Verdict {
         while self.is_writable && !self.kept.is_empty() {
             let Some(socket) = &self.socket else { break };
@@ -345,7 +347,7 @@ impl Connection {
         if !self.kept.is_empty() {
             return Verdict::Keep;
         }
-        // An idle connection has no memory.
+        // An idle connection has no buffer.
         self.kept = VecDeque::new();
         self.finish_sending()
     }
@@ -366,15 +368,15 @@ impl Connection {
         self.stage == Stage::Established && self.guest_shut & SHUT_SEND == 0 && self.credit.is_update_due()
     }
 
-    /// The host may have data that the guest may get, or be asked for room for.
+    /// Whether the host may have data for which the guest has room, or for which to request credit.
     fn wants_to_read(&self) -> bool {
         let is_open = self.host_shut & SHUT_SEND == 0 && self.guest_shut & SHUT_RECEIVE == 0;
         let can_ask = self.credit.peer_room() > 0 || !self.has_asked;
         self.stage == Stage::Established && self.is_readable && is_open && can_ask
     }
 
-    /// The next packet for the guest: an operation, its flags and the length of its data, which is in `room` then. `None` if
-    /// there is nothing; [`NoRoom`] if there is something for which `room` is too small.
+    /// The next packet for the guest: an operation, its flags and the length of its data, which is in `room`.
+    /// `None` if there is nothing; [`NoRoom`] if `room` is too small.
     pub(super) fn give(
         &mut self,
         room: &Buffers<'_>,
@@ -407,19 +409,19 @@ impl Connection {
 
     fn packet(&mut self, op: Op, flags: u32, len: u32) -> Header {
         let mut header = Header { op: op as u16, flags, len, ..Header::default() };
-        // Every packet says it.
+        // Every packet carries it.
         self.due.credit_update = false;
         self.credit.stamp(&mut header);
         header
     }
 
-    /// How many bytes of the host's are in `room` now. `None` if there are none, or it has ended. Its socket is there, and
-    /// neither `room` nor the guest's is empty.
+    /// Reads data from the host into `room` and returns its length. `None` if there is none or the host has
+    /// finished. The socket must exist, and `room` and the guest's credit must not be empty.
     fn read(&mut self, room: &Buffers<'_>, slices: &mut IoSlices) -> Result<Option<u32>, NoRoom> {
         let most = self.credit.peer_room().min(DATA_MAX);
         let (room, _) = room.split_at(room.len().min(most.into())).ok_or(NoRoom)?;
         let socket = self.socket.as_ref().ok_or(NoRoom)?;
-        // In more pieces than the kernel takes at once.
+        // Fails if it has more pieces than one system call takes.
         slices.fill(&room).map_err(|_| NoRoom)?;
         let received = loop {
             match slices.receive_from(socket) {
@@ -431,12 +433,12 @@ impl Connection {
         match received {
             Ok(0) => self.host_shut |= SHUT_SEND,
             Ok(len) => {
-                // No more than `most`.
+                // At most `most`.
                 self.credit.send(len as u32);
                 return Ok(Some(len as u32));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // It was closed with something unread.
+            // It was closed with unread data.
             Err(_) => (self.host_shut, self.is_hung_up) = (self.host_shut | SHUT_SEND, true),
         }
         self.is_readable = false;
@@ -444,12 +446,12 @@ impl Connection {
         Ok(None)
     }
 
-    /// Nothing goes either way any more, for the host, and the guest knows.
+    /// Whether both directions are closed for the host, and the guest knows.
     pub(super) fn is_over(&self) -> bool {
         self.stage == Stage::Established && self.told_shut == SHUT_BOTH
     }
 }
 
-/// A chain has no room for data, or in too many pieces.
+/// A chain has no room for data, or too many pieces.
 #[derive(Debug)]
 pub(super) struct NoRoom;

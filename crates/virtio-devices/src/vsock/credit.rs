@@ -1,18 +1,18 @@
-//! Who may send how much (virtio 1.2 §5.10.6.3).
+//! Flow control (virtio 1.2 §5.10.6.3).
 
 use super::packet::Header;
 
-/// Both directions of one connection. All counts are modulo 2^32, as the specification has them.
+/// Credit in both directions of one connection. All counts are modulo 2^32, as in the specification.
 #[derive(Debug)]
 pub(super) struct Credit {
-    /// Bytes of the guest's that are kept here at most.
+    /// Maximum number of bytes from the guest kept here.
     buf_alloc: u32,
-    /// Bytes that came from the guest.
+    /// Bytes received from the guest.
     received: u32,
-    /// Those of them that have left our memory, and what the guest knows of that.
+    /// Bytes of these that have left our memory, and the count that the guest knows.
     forwarded: u32,
     told: u32,
-    /// Bytes that went to the guest, and those that have left its memory, as it says.
+    /// Bytes sent to the guest, and those that it reports to have left its memory.
     sent: u32,
     peer_forwarded: u32,
     peer_buf_alloc: u32,
@@ -23,12 +23,12 @@ impl Credit {
         Self { buf_alloc, received: 0, forwarded: 0, told: 0, sent: 0, peer_forwarded: 0, peer_buf_alloc: 0 }
     }
 
-    /// What is promised to the guest.
+    /// The credit given to the guest.
     pub(super) fn buf_alloc(&self) -> u32 {
         self.buf_alloc
     }
 
-    /// Counts `len` bytes from the guest. False for more than it may send.
+    /// Counts `len` bytes from the guest. False if they exceed its credit.
     #[must_use]
     pub(super) fn receive(&mut self, len: u32) -> bool {
         let kept = self.received.wrapping_sub(self.forwarded);
@@ -39,37 +39,38 @@ impl Credit {
         fits
     }
 
-    /// `len` bytes of the guest's have left our memory.
+    /// Counts `len` bytes from the guest that have left our memory.
     pub(super) fn forward(&mut self, len: u32) {
         self.forwarded = self.forwarded.wrapping_add(len);
     }
 
-    /// Whether the guest thinks that there is less room than there is, by a quarter of all. So a sender that goes on all the
-    /// time gets one packet for many, and one that has used everything up gets it in any case. All is no more than the guest
-    /// keeps itself: Linux has no more than that under way (virtio_transport_tx_buf_size), and waits without asking.
+    /// Whether the guest underestimates its credit by a quarter of the total. A continuous sender then gets
+    /// one update for many packets, and one that has used up its credit always gets one. The total is at most
+    /// the guest's own buffer: Linux has no more than that in flight (virtio_transport_tx_buf_size), and
+    /// waits without asking.
     pub(super) fn is_update_due(&self) -> bool {
         let all = self.buf_alloc.min(self.peer_buf_alloc);
         self.forwarded.wrapping_sub(self.told) >= (all / 4).max(1)
     }
 
-    /// What every packet to the guest says.
+    /// Fills in the credit fields of a packet to the guest.
     pub(super) fn stamp(&mut self, header: &mut Header) {
         self.told = self.forwarded;
         (header.buf_alloc, header.fwd_cnt) = (self.buf_alloc, self.forwarded);
     }
 
-    /// What every packet of the guest says.
+    /// Takes the credit fields of a packet from the guest.
     pub(super) fn learn(&mut self, header: &Header) {
         (self.peer_buf_alloc, self.peer_forwarded) = (header.buf_alloc, header.fwd_cnt);
     }
 
-    /// Bytes that the guest takes. None, if it says what can't be.
+    /// Number of bytes that the guest has room for; 0 if its values are inconsistent.
     pub(super) fn peer_room(&self) -> u32 {
         let in_flight = self.sent.wrapping_sub(self.peer_forwarded);
         self.peer_buf_alloc.saturating_sub(in_flight)
     }
 
-    /// `len` bytes went to the guest.
+    /// Counts `len` bytes sent to the guest.
     pub(super) fn send(&mut self, len: u32) {
         self.sent = self.sent.wrapping_add(len);
     }
@@ -79,7 +80,7 @@ impl Credit {
 mod tests {
     use super::*;
 
-    /// Ten bytes before each count wraps.
+    /// Ten bytes before the counts wrap.
     const NEAR: u32 = u32::MAX - 9;
 
     fn near_the_end() -> Credit {
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn update_is_due_when_a_quarter_has_left_and_not_behind_a_packet() {
+    fn update_is_due_when_a_quarter_has_left_and_not_after_a_packet() {
         let mut credit = near_the_end();
         credit.learn(&says(100, NEAR));
         assert!(credit.receive(100));

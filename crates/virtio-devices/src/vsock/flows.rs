@@ -1,12 +1,13 @@
-//! All connections, and which of them has something for the guest.
+//! All connections, and which of them have packets for the guest.
 //!
 //! ```text
 //!  transmitq --> take: parse, find the connection --> its socket, or what it keeps
 //!  receiveq  <-- give: resets first, then one packet of each connection in turn <-- ready <-- wake: poll
 //! ```
 //!
-//! Packets for the guest are made when it has a buffer for them. Until then there is a place in `ready` for each connection,
-//! and a bounded list of resets for what is no connection: a guest without buffers makes nothing grow.
+//! Packets for the guest are created when it has a buffer for them. Until then, there is an entry in `ready`
+//! per connection and a bounded list of resets for unknown connections: a guest without buffers can't make
+//! anything grow.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,29 +23,31 @@ use super::listener::Listener;
 use super::packet::{HEADER_LEN, HOST_CID, Header, Op, Packet, Refusal, TYPE_STREAM, parse};
 use super::poll::Poll;
 
-/// What a connection is promised: the socket buffers of Linux are as long (net.core.wmem_default). A guest can have so many
-/// bytes kept here.
+/// Credit given to the guest per connection, which is also the size of Linux's socket buffers
+/// (net.core.wmem_default). The monitor may have to keep this much of the guest's data.
 const PROMISE: u32 = 256 << 10;
-/// What it is promised when [`PROMISES_MAX`] bytes were, to others. So all together keep less than 64 + 64 MiB. The kernel's
-/// buffers of such a connection are as short, or 4096 of 208 KiB would be 832 MiB of the host's memory.
+/// Credit per connection when [`PROMISES_MAX`] bytes have been given to others, so that all connections
+/// together keep less than 64 + 64 MiB. The kernel's buffers of such a connection are reduced to the same
+/// size; otherwise 4096 of 208 KiB would use 832 MiB of the host's memory.
 const SMALL_PROMISE: u32 = 16 << 10;
 const PROMISES_MAX: u64 = 64 << 20;
-/// Resets that wait for a buffer of the guest's; what is beyond them isn't sent, and the guest's connect ends by its own
-/// timeout. Not taking more packets from such a guest could be a deadlock: Linux takes no buffers back while its own answers
-/// can't be sent (net/vmw_vsock/virtio_transport.c, virtio_transport_more_replies).
+/// Maximum number of resets that wait for a buffer of the guest. Further ones are dropped, and the guest's
+/// connect() times out. Refusing packets from such a guest instead could deadlock: Linux doesn't provide
+/// buffers while its own replies can't be sent (net/vmw_vsock/virtio_transport.c,
+/// virtio_transport_more_replies).
 const RESETS_MAX: usize = 4096;
-/// Ports of ours begin here, as Firecracker's do: below are those of services.
+/// First port for host connections, as in Firecracker; lower ones are for services.
 const PORTS: u32 = 1 << 30;
 
-/// How long the guest's program waits for a host's that has no room for another client: as long as Linux's connect (vsock(7),
-/// VSOCK_DEFAULT_CONNECT_TIMEOUT).
+/// How long a guest program waits for a host program with a full backlog: as long as Linux's connect()
+/// (vsock(7), VSOCK_DEFAULT_CONNECT_TIMEOUT).
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the host's program waits for the guest's answer. A kernel answers without its programs.
+/// How long a host program waits for the guest's response, which comes from the guest's kernel.
 const RESPONSE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the guest may take to end what the host has ended.
+/// How long the guest may take to close a connection that the host has closed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// See above.
+/// All connections, see the module's documentation.
 pub(super) struct Flows {
     cid: u32,
     most: usize,
@@ -64,11 +67,12 @@ pub(super) struct Flows {
 #[derive(Debug, Default)]
 struct Slot {
     connection: Option<Connection>,
-    /// It is in `ready`. Of the slot, not of its connection: who opens and closes one after the other makes no list grow.
+    /// It is in `ready`. A property of the slot rather than its connection, so that opening and closing
+    /// connections doesn't make the list grow.
     is_listed: bool,
 }
 
-/// What a flow works with that isn't its own.
+/// The device's state that a flow works with.
 #[derive(Clone, Copy)]
 pub(super) struct Host<'a> {
     pub(super) listener: &'a Listener,
@@ -78,7 +82,8 @@ pub(super) struct Host<'a> {
 }
 
 impl Flows {
-    /// For a guest with this context id, whose queues have `queue_size` descriptors. It may have `most` connections at one time.
+    /// For a guest with this context id, whose queues have `queue_size` descriptors. It may have `most`
+    /// connections at a time.
     pub(super) fn new(cid: u32, queue_size: u16, most: usize) -> Self {
         Self {
             cid,
@@ -95,13 +100,13 @@ impl Flows {
         }
     }
 
-    /// Ends everything, without a word to a guest that knows of nothing.
+    /// Closes all connections without notifying the guest, which has no state of them.
     pub(super) fn clear(&mut self) {
         (0..self.slots.len()).for_each(|slot| self.close(slot));
         self.resets.clear();
     }
 
-    /// Whether there is nothing for the guest.
+    /// Whether there is no packet for the guest.
     pub(super) fn is_idle(&self) -> bool {
         self.resets.is_empty() && self.ready.is_empty()
     }
@@ -110,10 +115,10 @@ impl Flows {
         self.has_deadlines
     }
 
-    /// A packet of the guest's.
+    /// Handles a packet from the guest.
     ///
     /// # Errors
-    /// Its memory isn't what it was.
+    /// The guest's memory can't be accessed.
     pub(super) fn take(&mut self, chain: &Chain<'_>, host: Host<'_>) -> Result<(), Fault> {
         host.counters.requests.add(1);
         let packet = match parse(chain, self.cid) {
@@ -128,7 +133,7 @@ impl Flows {
         let Some(&slot) = self.by_key.get(&key_of(&header)) else {
             match op {
                 Op::Request => self.open_for_guest(&header, host),
-                // It isn't answered by another one.
+                // A reset isn't answered with another one.
                 Op::Rst => {}
                 _ => self.push_reset(&header, host),
             }
@@ -164,13 +169,13 @@ impl Flows {
         self.resets.push_back(header.reset());
     }
 
-    /// Fills a chain of the guest's with what is next. [`Step::Full`] if there is nothing.
+    /// Fills a chain with the next packet for the guest. [`Step::Full`] if there is none.
     ///
     /// # Errors
-    /// Its memory isn't what it was.
+    /// The guest's memory can't be accessed.
     pub(super) fn give(&mut self, chain: &Chain<'_>, host: Host<'_>) -> Result<Step, Fault> {
         let Some((head, room)) = chain.writable().split_at(HEADER_LEN as u64) else {
-            // It is given back, so that the next one isn't kept waiting.
+            // The chain is too short; it is returned so that it doesn't block the next one.
             host.counters.errors.add(1);
             return Ok(Step::Used(0));
         };
@@ -211,14 +216,15 @@ impl Flows {
         Ok(Step::Full)
     }
 
-    /// Something happened to a connection's socket.
+    /// Handles an event of a connection's socket.
     pub(super) fn wake(&mut self, slot: usize, is_hung_up: bool, host: Host<'_>) {
         let connection = self.slots.get_mut(slot).and_then(|slot| slot.connection.as_mut());
         let Some(verdict) = connection.map(|connection| connection.wake(is_hung_up)) else { return };
         self.settle(slot, verdict, host);
     }
 
-    /// A client of the host's wants to go to a port of the guest's. Its slot; `None` if there is no room for it, and it is gone.
+    /// Opens a connection from a host client to a port of the guest. Returns its slot; `None` if there is no
+    /// room, and the client is closed.
     pub(super) fn open_for_host(
         &mut self,
         socket: UnixStream,
@@ -234,7 +240,7 @@ impl Flows {
         Some(slot)
     }
 
-    /// The guest wants to go to a port of the host's.
+    /// Opens a connection from the guest to a port of the host.
     fn open_for_guest(&mut self, request: &Header, host: Host<'_>) {
         let promise = self.promise();
         let Some(slot) = self.insert(Connection::connecting(key_of(request), request, promise)) else {
@@ -245,7 +251,7 @@ impl Flows {
         self.connect(slot, host);
     }
 
-    /// Tries once to connect to the host's program. If that has no room for a client, it stays as it is.
+    /// Tries once to connect to the host program. If its backlog is full, the connection stays as it is.
     fn connect(&mut self, slot: usize, host: Host<'_>) {
         let Some(connection) = self.slots[slot].connection.as_mut() else { return };
         let socket = match host.listener.connect(connection.key.host_port) {
@@ -266,7 +272,7 @@ impl Flows {
         }
     }
 
-    /// Looks for those that have waited long enough.
+    /// Ends connections whose deadline has passed.
     pub(super) fn expire(&mut self, host: Host<'_>) {
         self.has_deadlines = false;
         for slot in 0..self.slots.len() {
@@ -285,14 +291,14 @@ impl Flows {
         }
     }
 
-    /// Lets deadlines begin anew, behind a pause of the machine.
+    /// Restarts deadlines after a pause of the machine.
     pub(super) fn refresh(&mut self, now: Instant) {
         let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
         let deadlines = connections.filter_map(|connection| connection.deadline.as_mut());
         deadlines.for_each(|deadline| *deadline = now + RESPONSE_PATIENCE);
     }
 
-    /// What follows from what happened.
+    /// Applies a verdict.
     fn settle(&mut self, slot: usize, verdict: Verdict, host: Host<'_>) {
         let Some(connection) = &self.slots[slot].connection else { return };
         let key = connection.key;
@@ -310,7 +316,7 @@ impl Flows {
         if verdict != Verdict::Close {
             let Key { host_port, guest_port } = key;
             let (src_cid, kind) = (self.cid.into(), TYPE_STREAM);
-            // As in answer to a packet of the guest's.
+            // As for a packet from the guest.
             let header =
                 Header { src_cid, src_port: guest_port, dst_port: host_port, kind, ..Header::default() };
             self.push_reset(&header, host);
@@ -332,7 +338,7 @@ impl Flows {
         Some(slot)
     }
 
-    /// Its socket leaves the poll by being closed.
+    /// Closing the socket also removes it from the poll.
     pub(super) fn close(&mut self, slot: usize) {
         self.forget(slot);
         if let Some(connection) = self.slots[slot].connection.take() {
@@ -341,7 +347,7 @@ impl Flows {
         }
     }
 
-    /// Its ports are another's to use.
+    /// Frees its ports.
     fn forget(&mut self, slot: usize) {
         let Some(connection) = &self.slots[slot].connection else { return };
         if self.by_key.get(&connection.key) == Some(&slot) {
@@ -372,7 +378,7 @@ impl Flows {
         if self.promised + u64::from(PROMISE) <= PROMISES_MAX { PROMISE } else { SMALL_PROMISE }
     }
 
-    /// A port of ours that isn't connected to this one of the guest's.
+    /// A port of ours that isn't connected to this port of the guest.
     fn fresh_port(&mut self, guest_port: u32) -> u32 {
         loop {
             let host_port = PORTS | self.next_port;
@@ -386,16 +392,16 @@ impl Flows {
 }
 
 impl Flows {
-    /// The socket of a connection, if there is one.
+    /// The socket of a connection, if any.
     pub(super) fn socket(&self, slot: usize) -> Option<&UnixStream> {
         self.slots.get(slot)?.connection.as_ref()?.socket()
     }
 }
 
-/// Has the kernel keep no more for the host's program than the guest is promised here, if that is little.
+/// Reduces the kernel's buffer for the host program to the guest's credit, if that is small.
 fn shorten(socket: &UnixStream, promise: u32) {
     if promise == SMALL_PROMISE {
-        // Linux refuses no length.
+        // Linux accepts any length.
         let _ = set_socket_send_buffer_size(socket, promise as usize);
     }
 }

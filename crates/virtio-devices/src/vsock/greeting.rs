@@ -1,4 +1,4 @@
-//! What a program of the host says first: `CONNECT <port>\n`, as Firecracker has it.
+//! The first line from a host program, `CONNECT <port>\n`, as defined by Firecracker.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
-/// The longest line with its end, in bytes: the word, a space, ten digits and a carriage return need 20.
+/// Maximum length of the line with its end in bytes: the word, a space, ten digits and a carriage return need
+/// 20.
 const LINE_MAX: usize = 32;
-/// Clients that haven't said where they want to go. Those behind them wait in the kernel.
+/// Maximum number of clients that haven't sent their line. Further ones wait in the kernel.
 const CLIENTS_MAX: usize = 256;
-/// How long a client may think: it may be a person who types.
+/// How long a client may take for its line: it may be a person who types.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may if others wait.
+/// How long it may take if others wait.
 const HASTE: Duration = Duration::from_secs(1);
 
-/// Clients that haven't said where they want to go, each at a place of its own.
+/// Clients that haven't sent their line, each in a slot.
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
     clients: Vec<Option<Client>>,
@@ -28,7 +29,7 @@ struct Client {
     since: Instant,
 }
 
-/// What a client has said.
+/// State of a client's line.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Port(u32),
@@ -45,7 +46,7 @@ impl Lobby {
         self.count == CLIENTS_MAX
     }
 
-    /// Takes a client in, and returns its place.
+    /// Adds a client and returns its slot.
     pub(super) fn enter(&mut self, socket: UnixStream, since: Instant) -> usize {
         let free = self.clients.iter().position(Option::is_none);
         let place = free.unwrap_or_else(|| {
@@ -61,8 +62,8 @@ impl Lobby {
         Some(&self.clients.get(place)?.as_ref()?.socket)
     }
 
-    /// A client that has said the port that it wants. One that said something else is gone, as one that is `gone` before it
-    /// said anything.
+    /// Removes a client that has sent its line, and returns it with the port. A client that sent something
+    /// else is closed, and so is one that is `gone` before its line is complete.
     pub(super) fn leave(&mut self, place: usize, is_gone: bool) -> Option<(UnixStream, u32)> {
         let line = read_line(self.socket(place)?);
         if line == Line::Unfinished && !is_gone {
@@ -76,7 +77,7 @@ impl Lobby {
         }
     }
 
-    /// Sends those away who took too long.
+    /// Closes clients that took too long.
     pub(super) fn expire(&mut self, now: Instant) {
         let patience = if self.is_full() { HASTE } else { PATIENCE };
         for place in &mut self.clients {
@@ -84,13 +85,13 @@ impl Lobby {
         }
     }
 
-    /// Lets their time begin anew, behind a pause of the machine.
+    /// Restarts their time after a pause of the machine.
     pub(super) fn refresh(&mut self, now: Instant) {
         self.clients.iter_mut().flatten().for_each(|client| client.since = now);
     }
 }
 
-/// Takes the line from the socket, and nothing behind it.
+/// Reads the line from the socket, and nothing after it.
 fn read_line(socket: &UnixStream) -> Line {
     let mut bytes = [0; LINE_MAX];
     let peeked = match recv(socket, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
@@ -103,14 +104,14 @@ fn read_line(socket: &UnixStream) -> Line {
         return if can_end { Line::Unfinished } else { Line::Wrong };
     };
     let mut line = [0; LINE_MAX];
-    // All of it is there.
+    // All of it is in the socket.
     match recv(socket, &mut line[..=end], RecvFlags::DONTWAIT) {
         Ok((_, len)) if len == end + 1 => parse(&line[..end]).map_or(Line::Wrong, Line::Port),
         _ => Line::Wrong,
     }
 }
 
-/// Words apart by any white space, the first in any case: Firecracker takes them so.
+/// Words are separated by any white space, and the first is case-insensitive, as in Firecracker.
 fn parse(line: &[u8]) -> Option<u32> {
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let is_connect = words.next()?.eq_ignore_ascii_case("connect");

@@ -1,13 +1,14 @@
-//! The device whose data the host's kernel carries (vhost-vsock): programs of the host have AF_VSOCK sockets, as the guest's.
+//! The device whose data the host's kernel moves (vhost-vsock): host programs use AF_VSOCK sockets, as guest
+//! programs do.
 
 use std::io;
 
 use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VhostVsock, VirtioDevice};
 
-use super::face::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
+use super::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::vhost::refusal;
 
-/// The first of the tokens that the kernel's part watches with, and the only ones.
+/// First of the kernel part's tokens, which are the only ones.
 const TOKENS: u32 = 0;
 
 /// The device.
@@ -20,8 +21,7 @@ impl Kernel {
     pub(super) fn open(cid: u32) -> Result<Self, DeviceError> {
         let vhost = VhostVsock::open(cid).map_err(|error| match error.source.kind() {
             io::ErrorKind::AddrInUse => {
-                let problem =
-                    format!("{cid} is the context id of another guest of this host, choose another");
+                let problem = format!("{cid} is in use by another guest on this host, choose another");
                 DeviceError::host("cid", problem)
             }
             _ => refusal("vhost-vsock", &error),
@@ -51,7 +51,7 @@ impl VirtioDevice for Kernel {
         self.vhost.start(TOKENS, session)
     }
 
-    /// Chains for events stay where they are; the other queues are the kernel's.
+    /// Buffers for events stay in the queue; the other queues are lent to the kernel.
     fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The socket at which the host's programs connect, and the names of theirs.
+//! The socket at which host programs connect, and the sockets of host programs.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -9,25 +9,25 @@ use vmm_virtio::DeviceError;
 
 use crate::place::Place;
 
-/// `_` and the longest port, which are behind the path where the guest's connections arrive.
+/// Length of `_` and the longest port, appended to the path for connections from the guest.
 const PORT_LEN: usize = 11;
 
-/// A socket that listens, whose name is gone when it is.
+/// A listening socket, whose file is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Listener(NamedSocket);
 
 impl Listener {
-    /// If `plan_only`, a socket that could have this name.
+    /// With `plan_only`, the path is only checked.
     ///
     /// # Errors
-    /// The path is too long, or something else is there that isn't a dead socket.
+    /// The path is too long, or exists and isn't a stale socket.
     pub(super) fn open(path: PathBuf, plan_only: bool) -> Result<Self, DeviceError> {
         let place = Place { path: &path, field: "path" };
         let len = path.as_os_str().len();
         let most = UNIX_NAME_MAX - PORT_LEN;
         if len > most {
             let problem = format!(
-                "has {len} bytes with its directory, and a socket's name with \"_\" and a port behind it \
+                "has {len} bytes with its directory, and a socket's name with \"_\" and a port after it \
                  {UNIX_NAME_MAX}: at most {most} are left"
             );
             return Err(place.wrong(&problem));
@@ -44,21 +44,21 @@ impl Listener {
         &self.0
     }
 
-    /// The next client, not blocking.
+    /// Accepts the next client without blocking.
     ///
     /// # Errors
-    /// There is none (`WouldBlock`), or no descriptor is left.
+    /// There is none (`WouldBlock`), or the host is out of file descriptors.
     pub(super) fn accept(&self) -> io::Result<UnixStream> {
         self.0.accept()
     }
 
-    /// Connects to the host's program that listens for this port.
+    /// Connects to the host program that listens for this port.
     ///
-    /// A monitor's own socket is none, though it may have such a name: with one machine at `/run/vm` and another at `/run/vm_1`,
-    /// port 1 of the first would be a way into the second.
+    /// A monitor's own socket is excluded although it may have such a name: with machines at `/run/vm` and
+    /// `/run/vm_1`, port 1 of the first would otherwise lead into the second.
     ///
     /// # Errors
-    /// Nobody does; `WouldBlock` if more wait for it than may; no descriptor is left.
+    /// Nothing listens there; `WouldBlock` if its backlog is full; the host is out of file descriptors.
     pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
         let mut name = self.0.path().to_owned().into_os_string();
         name.push(format!("_{port}"));

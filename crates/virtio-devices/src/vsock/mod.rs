@@ -1,4 +1,4 @@
-//! vsock (virtio 1.2 §5.10): connections between programs of the guest and of the host, without a network.
+//! vsock (virtio 1.2 §5.10): connections between guest and host programs without a network.
 //!
 //! ```text
 //!  host's program --"CONNECT 52\n"--> path ------> Listener --> Lobby --+
@@ -6,21 +6,21 @@
 //!  guest's program --REQUEST to 52--> <path>_52 <-- host's program -----+
 //! ```
 //!
-//! With `vhost` none of this is in use: the host's kernel carries the data, kernel.rs.
+//! With `vhost` none of this is used: the host's kernel moves the data, see kernel.rs.
 //!
-//! The format on the host's side is Firecracker's (its docs/vsock.md). Streams only. Whoever may open the sockets may use
-//! them: that's their modes and their directory's.
+//! The host protocol is Firecracker's (its docs/vsock.md), streams only. Access control is that of the
+//! sockets' and their directory's permissions.
 
 mod config;
 mod connection;
 mod credit;
-mod face;
 mod flows;
 mod greeting;
 mod kernel;
 mod listener;
 pub mod packet;
 mod poll;
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -33,12 +33,12 @@ use vmm_virtio::{
 };
 
 use self::config::Config;
-use self::face::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use self::flows::{Flows, Host};
 use self::greeting::Lobby;
 use self::kernel::Kernel;
 use self::listener::Listener;
 use self::poll::Poll;
+use self::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::descriptors;
 use crate::timer::Timer;
 
@@ -46,24 +46,24 @@ use crate::timer::Timer;
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 
-/// What the device's thread waits for.
+/// Token of the poll.
 const SOCKETS: u32 = 0;
 const CLIENTS: u32 = 1;
 const TICK: u32 = 2;
-/// Tokens of the lobby's clients are above this in the poll, those of connections below.
+/// In the poll, tokens of the lobby's clients start here; smaller ones are connections.
 const LOBBY: usize = 1 << 16;
-/// Clients taken at a turn.
+/// Maximum number of clients accepted per turn.
 const CLIENTS_PER_TURN: u32 = 64;
-/// How often deadlines are looked at, while there are some.
+/// Interval of checking deadlines, while there are any.
 const TICK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The device, whoever carries its data.
+/// The device, in either implementation.
 pub struct Vsock {
     cid: u32,
     carrier: Box<dyn VirtioDevice>,
 }
 
-/// The device that is unix sockets on the host.
+/// The implementation with Unix sockets on the host.
 struct Sockets {
     space: ConfigSpace,
     listener: Listener,
@@ -72,7 +72,7 @@ struct Sockets {
     poll: Poll,
     timer: Timer,
     is_ticking: bool,
-    /// Clients are waited for: not while the lobby is full, or the host out of descriptors.
+    /// The listener is watched: not while the lobby is full or the host is out of descriptors.
     is_accepting: bool,
 }
 
@@ -143,7 +143,7 @@ impl VirtioDevice for Sockets {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
-        // Of a driver that begins anew no connection is left; behind a pause all go on.
+        // Connections end when a driver starts anew, and survive a pause.
         let goes_on = [RECEIVEQ, TRANSMITQ]
             .iter()
             .any(|queue| session.queue(*queue).is_some_and(|queue| queue.has_begun()));
@@ -164,7 +164,7 @@ impl VirtioDevice for Sockets {
         match queue {
             RECEIVEQ => self.receive(session),
             TRANSMITQ => self.transmit(session),
-            // Chains for events stay where they are.
+            // Buffers for events stay in the queue.
             _ => Ok(()),
         }
     }
@@ -185,7 +185,7 @@ impl VirtioDevice for Sockets {
         self.set_accepting(false, session);
     }
 
-    /// Programs of the host hear at once that the guest is gone, and not when the next one has its driver.
+    /// Closes connections at once, so that host programs don't have to wait for the next guest's driver.
     fn power_cycle(&mut self) {
         self.flows.clear();
     }
@@ -208,7 +208,7 @@ impl Sockets {
         })
     }
 
-    /// From the guest.
+    /// Handles packets from the guest.
     fn transmit(&mut self, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
         let host =
@@ -218,7 +218,7 @@ impl Sockets {
         self.receive(session)
     }
 
-    /// To the guest.
+    /// Sends packets to the guest.
     fn receive(&mut self, session: &mut Session) -> Result<(), Fault> {
         if !self.flows.is_idle() {
             let counters = session.counters().clone();
@@ -231,7 +231,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Something happened to sockets.
+    /// Handles events of sockets.
     fn wake(&mut self, counters: &Counters) {
         let now = Instant::now();
         for readiness in self.poll.take() {
@@ -243,7 +243,7 @@ impl Sockets {
         }
     }
 
-    /// Clients of the host's that wait for us.
+    /// Accepts waiting host clients.
     fn accept(&mut self, session: &Session) {
         let now = Instant::now();
         for _ in 0..CLIENTS_PER_TURN {
@@ -253,9 +253,9 @@ impl Sockets {
             let socket = match self.listener.accept() {
                 Ok(socket) => socket,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It has gone again.
+                // The client has gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                // No descriptor is left: until the next tick.
+                // Out of file descriptors: pause until the next tick.
                 Err(_) => {
                     session.counters().errors.add(1);
                     return self.set_accepting(false, session);
@@ -270,7 +270,7 @@ impl Sockets {
         }
     }
 
-    /// A client may have said where it wants to go.
+    /// Handles a client that may have sent its line.
     fn greet(&mut self, place: usize, is_gone: bool, counters: &Counters, now: Instant) {
         let Some((socket, port)) = self.lobby.leave(place, is_gone) else { return };
         let Some(slot) = self.flows.open_for_host(socket, port, now) else {

@@ -1,4 +1,4 @@
-//! Packets (virtio 1.2 §5.10.6): a header, and with [`Op::Rw`] data behind it.
+//! Packets (virtio 1.2 §5.10.6): a header, followed by data if it is [`Op::Rw`].
 
 use vmm_virtio::{Buffers, Chain};
 
@@ -8,30 +8,30 @@ pub const HEADER_LEN: usize = 44;
 pub const HOST_CID: u64 = 2;
 /// VIRTIO_VSOCK_TYPE_STREAM.
 pub const TYPE_STREAM: u16 = 1;
-/// VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE: the sender takes no more data.
+/// VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE: the sender accepts no more data.
 pub const SHUT_RECEIVE: u32 = 1;
 /// VIRTIO_VSOCK_SHUTDOWN_F_SEND: the sender sends no more data.
 pub const SHUT_SEND: u32 = 2;
-/// Both.
+/// Both directions.
 pub const SHUT_BOTH: u32 = SHUT_RECEIVE | SHUT_SEND;
 
-/// What a packet is for: VIRTIO_VSOCK_OP_ (virtio 1.2 §5.10.6).
+/// A packet's operation: VIRTIO_VSOCK_OP_ (virtio 1.2 §5.10.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Op {
     /// Opens a connection.
     Request = 1,
-    /// Takes one.
+    /// Accepts a connection.
     Response = 2,
-    /// Refuses or ends one.
+    /// Rejects or ends a connection.
     Rst = 3,
-    /// Says which directions are over, in the flags.
+    /// Closes the directions in the flags.
     Shutdown = 4,
     /// Carries data.
     Rw = 5,
-    /// Carries nothing but credit, as every packet does.
+    /// Carries only credit, as every packet does.
     CreditUpdate = 6,
-    /// Asks for that.
+    /// Requests a credit update.
     CreditRequest = 7,
 }
 
@@ -50,13 +50,13 @@ impl Op {
 pub struct Header {
     /// The sender's context id.
     pub src_cid: u64,
-    /// The receiver's.
+    /// The receiver's context id.
     pub dst_cid: u64,
     /// The sender's port.
     pub src_port: u32,
-    /// The receiver's.
+    /// The receiver's port.
     pub dst_port: u32,
-    /// Bytes behind the header.
+    /// Length of the data in bytes.
     pub len: u32,
     /// VIRTIO_VSOCK_TYPE_.
     pub kind: u16,
@@ -64,14 +64,14 @@ pub struct Header {
     pub op: u16,
     /// With [`Op::Shutdown`]: VIRTIO_VSOCK_SHUTDOWN_F_.
     pub flags: u32,
-    /// Bytes that the sender keeps for this connection at most.
+    /// Buffer size of the sender for this connection in bytes.
     pub buf_alloc: u32,
-    /// Bytes of the receiver's that left the sender's memory, modulo 2^32.
+    /// Number of received bytes that have left the sender's memory, modulo 2^32.
     pub fwd_cnt: u32,
 }
 
 impl Header {
-    /// Reads one. Every value of every byte is one.
+    /// Decodes a header. Any bytes are valid.
     pub fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Self {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let double = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
@@ -90,7 +90,7 @@ impl Header {
         }
     }
 
-    /// What it is in memory.
+    /// Encodes the header.
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -107,14 +107,14 @@ impl Header {
         bytes
     }
 
-    /// The packet that tells the sender of this one, a guest, that there is no such connection.
+    /// The packet that tells this packet's sender, a guest, that the connection doesn't exist.
     pub fn reset(&self) -> Self {
         Self {
             src_cid: HOST_CID,
             dst_cid: self.src_cid,
             src_port: self.dst_port,
             dst_port: self.src_port,
-            // As it was: the sender looks for the socket by it.
+            // Unchanged: the sender uses it to find the socket.
             kind: self.kind,
             op: Op::Rst as u16,
             ..Self::default()
@@ -122,32 +122,34 @@ impl Header {
     }
 }
 
-/// A guest's packet that makes sense.
+/// A valid packet from a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Copied once, and checked: from the guest, to the host, a stream's.
+    /// Copied once and validated: from the guest, to the host, of a stream.
     pub header: Header,
-    /// What it is for.
+    /// The operation.
     pub op: Op,
-    /// As long as the header says for [`Op::Rw`], and empty for others.
+    /// As long as the header says for [`Op::Rw`], and empty otherwise.
     pub data: Buffers<'a>,
 }
 
-/// Why a guest's packet makes no sense, and what follows from that.
+/// Why a guest's packet is invalid, and how to react.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nobody is there to be told: it has no whole header, isn't from the guest or not to the host, or must not be answered.
+    /// No reaction: it has no complete header, isn't from the guest or not to the host, or must not be
+    /// answered.
     Drop,
-    /// No connection of ours can be meant (virtio 1.2 §5.10.6.4.2): it gets a [`Header::reset`].
+    /// It can't refer to a connection of ours (virtio 1.2 §5.10.6.4.2): answered with [`Header::reset`].
     Stray(Header),
-    /// An operation that there isn't, or a length beyond the chain: it ends its connection, or gets a [`Header::reset`].
+    /// The operation doesn't exist or the length exceeds the chain: ends its connection, or is answered with
+    /// [`Header::reset`].
     Broken(Header),
 }
 
-/// Reads the packet that a guest with this context id has put into `chain`.
+/// Parses the packet in `chain` from a guest with this context id.
 ///
 /// # Errors
-/// It makes no sense.
+/// The packet is invalid.
 pub fn parse<'a>(chain: &Chain<'a>, cid: u32) -> Result<Packet<'a>, Refusal> {
     let mut bytes = [0; HEADER_LEN];
     let Some((head, rest)) = chain.readable().split_at(HEADER_LEN as u64) else { return Err(Refusal::Drop) };
@@ -158,7 +160,7 @@ pub fn parse<'a>(chain: &Chain<'a>, cid: u32) -> Result<Packet<'a>, Refusal> {
     }
     let op = Op::from_number(header.op);
     if header.kind != TYPE_STREAM {
-        // A reset isn't answered by one, or two sides could go on for ever.
+        // A reset isn't answered with a reset, which could go on endlessly.
         return Err(if op == Some(Op::Rst) { Refusal::Drop } else { Refusal::Stray(header) });
     }
     let op = op.ok_or(Refusal::Broken(header))?;

@@ -1,7 +1,7 @@
-//! The sockets of all connections behind one descriptor, which the device's thread waits for.
+//! One descriptor for the sockets of all connections, which the device's thread watches.
 //!
-//! Edge-triggered: an event says that something has changed since the last one, and who works with a socket goes on until it
-//! would block. So a connection that nobody can do anything for, such as one without credit, costs no turn.
+//! Edge-triggered: an event reports a change since the last one, and sockets are used until they would block.
+//! So a connection that can't make progress, such as one without credit, costs nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,21 +10,21 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-/// Events taken at once; the rest comes with the next turn.
+/// Events per call; the rest follows in the next turn.
 const EVENTS: usize = 64;
 const EVERYTHING: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// An epoll of its own. A socket that is closed leaves it, because nobody has a second descriptor of it.
+/// A separate epoll. A closed socket is removed automatically, because its descriptors aren't duplicated.
 #[derive(Debug)]
 pub(super) struct Poll(OwnedFd);
 
-/// What happened to a socket.
+/// Event of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Readiness {
     pub(super) token: usize,
-    /// Both directions are over.
+    /// Both directions are closed.
     pub(super) is_hung_up: bool,
 }
 
@@ -33,26 +33,26 @@ impl Poll {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
-    /// Has `token` told when `socket` can be read, or written, or is over; at once, if it is so.
+    /// Reports `token` when `socket` becomes readable, writable or closed; immediately if it is already.
     ///
     /// # Errors
-    /// The host is out of memory, or of watches.
+    /// The host is out of memory or watches.
     pub(super) fn add(&self, socket: &impl AsFd, token: usize) -> io::Result<()> {
         Ok(epoll::add(&self.0, socket, EventData::new_u64(token as u64), EVERYTHING)?)
     }
 
-    /// Has another token told for a socket, also for what was told before.
+    /// Changes a socket's token, and reports its current state again.
     ///
     /// # Errors
-    /// It isn't there.
+    /// The socket isn't in the poll.
     pub(super) fn rename(&self, socket: &impl AsFd, token: usize) -> io::Result<()> {
         Ok(epoll::modify(&self.0, socket, EventData::new_u64(token as u64), EVERYTHING)?)
     }
 
-    /// What has happened, without waiting for it.
+    /// Pending events, without blocking.
     pub(super) fn take(&self) -> Vec<Readiness> {
         let mut events = [MaybeUninit::<Event>::uninit(); EVENTS];
-        // Nothing, when a signal came first: the descriptor stays readable.
+        // Empty if interrupted by a signal: the descriptor stays readable.
         let Ok((events, _)) = epoll::wait(&self.0, &mut events[..], Some(&AT_ONCE)) else {
             return Vec::new();
         };

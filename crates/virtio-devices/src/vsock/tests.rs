@@ -1,4 +1,4 @@
-//! What takes its time, with a clock of the test's own; the rest is tested as a driver sees it.
+//! Tests of timeouts, with a clock of their own; everything else is tested through a driver.
 
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,7 +16,7 @@ use super::poll::Poll;
 
 const CID: u32 = 3;
 
-/// All flows and what they need, without a queue and a thread.
+/// All flows with their environment, but without queue and thread.
 struct Bench {
     directory: TempDir,
     flows: Flows,
@@ -64,7 +64,7 @@ impl Bench {
         matches!(step, Step::Used(_)).then(|| Header::from_bytes(&bytes))
     }
 
-    /// A client that wants to go to port 52, and what the guest is asked.
+    /// A client that connects to port 52, and the resulting request to the guest.
     fn request(&mut self) -> (UnixStream, Header) {
         let (client, socket) = UnixStream::pair().unwrap();
         let now = self.now;
@@ -105,7 +105,7 @@ fn guest_that_does_not_answer_a_request_is_given_up_after_ten_seconds() {
 }
 
 #[test]
-fn guest_that_answers_is_given_up_no_more() {
+fn guest_that_answers_is_not_given_up() {
     let mut bench = Bench::new();
     let (_client, request) = bench.request();
     bench.take(&from_guest(Op::Response, request.src_port, request.dst_port), &[]);
@@ -122,7 +122,7 @@ fn connection_of_which_a_direction_is_over_rests() {
     bench.take(&from_guest(Op::Response, request.src_port, request.dst_port), &[]);
     let end = from_guest(Op::Shutdown, request.src_port, request.dst_port);
     bench.take(&Header { flags: SHUT_SEND, ..end }, &[]);
-    // Shutting it down is an event too, but what that leads to is none.
+    // The shutdown triggers an event as well, which must not trigger another.
     for _ in 0..3 {
         let events = bench.poll.take();
         bench.with(|flows, host| events.iter().for_each(|event| flows.wake(0, event.is_hung_up, host)));
@@ -196,7 +196,7 @@ fn connections_are_4096_at_most_and_one_more_is_refused() {
 fn ports_of_a_guests_choice_are_not_given_twice() {
     let mut bench = Bench::new();
     let _listener = UnixListener::bind(bench.directory.path().join("v.sock_1073741824")).unwrap();
-    // The guest goes from its port 52 to the first of ours.
+    // The guest connects from its port 52 to the first of ours.
     bench.take(&from_guest(Op::Request, 1 << 30, 52), &[]);
     assert_eq!(bench.give().unwrap().op, Op::Response as u16);
     let (_client, request) = bench.request();

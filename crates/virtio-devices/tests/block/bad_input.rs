@@ -1,4 +1,4 @@
-//! What a config can name wrongly: the message of each says what is found and what to change.
+//! Invalid configs: each message says what was found and what to change.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,14 +9,14 @@ use vmm_virtio::DeviceBlame;
 
 use crate::disk::*;
 
-/// The message for a disk that can't be opened, where the config is to blame.
+/// The message for a disk that can't be opened because of the config.
 fn refusal(fields: Value) -> String {
     let Err(error) = try_open(fields) else { panic!("it was opened") };
     assert_eq!(error.blame, DeviceBlame::Config);
     error.to_string()
 }
 
-/// The message with the path of `file` for PATH.
+/// The message, with PATH for the path of `file`.
 fn refusal_of(file: &NamedTempFile, more: Value) -> String {
     refusal(fields(file, more)).replace(file.path().to_str().unwrap(), "PATH")
 }
@@ -102,7 +102,7 @@ fn link_to_a_socket_or_a_directory() {
 fn file_that_is_empty() {
     assert_eq!(
         refusal_of(&file_of(b""), json!({})),
-        ".path: PATH is empty, a disk has at least 512 bytes: try truncate -s 1G PATH"
+        ".path: PATH is empty, but needs at least 512 bytes: try truncate -s 1G PATH"
     );
 }
 
@@ -110,11 +110,11 @@ fn file_that_is_empty() {
 fn file_not_of_whole_sectors() {
     assert_eq!(
         refusal_of(&file_of(&[0; 1000]), json!({})),
-        ".path: PATH has 1000 bytes, not a multiple of the sector's 512: try truncate -s 1024 PATH"
+        ".path: PATH has 1000 bytes, not a multiple of the sector size, 512: try truncate -s 1024 PATH"
     );
 }
 
-/// What is done with the command is the user's affair, but it must be one.
+/// Whatever the command is used for, it must be a valid one.
 #[test]
 fn file_with_a_strange_name_is_quoted_in_commands() {
     let directory = TempDir::new().unwrap();
@@ -130,7 +130,7 @@ fn file_of_a_qcow2_image_declared_raw_is_not_to_be_truncated() {
     let message = refusal_of(&file_of(b"QFI\xfb\0\0\0\x03.."), json!({"format": "raw"}));
     assert_eq!(
         message,
-        ".path: PATH has 10 bytes, not a multiple of the sector's 512, and looks like a qcow2 image: set \"format\": \"qcow2\""
+        ".path: PATH has 10 bytes, not a multiple of the sector size, 512, and looks like a qcow2 image: set \"format\": \"qcow2\""
     );
 }
 
@@ -139,7 +139,7 @@ fn file_of_another_image_declared_raw_is_to_be_converted() {
     let message = refusal_of(&file_of(b"version=1\nCID=1\n"), json!({"format": "raw"}));
     assert_eq!(
         message,
-        ".path: PATH has 16 bytes, not a multiple of the sector's 512, and looks like a VMDK image: convert it, qemu-img \
+        ".path: PATH has 16 bytes, not a multiple of the sector size, 512, and looks like a VMDK image: convert it, qemu-img \
          convert -f vmdk -O qcow2 PATH NEW.qcow2"
     );
 }
@@ -208,7 +208,7 @@ fn qcow2_that_nobody_declared() {
     );
 }
 
-/// A download that nobody unpacked.
+/// A download that wasn't unpacked.
 #[test]
 fn compressed_disk_is_to_be_decompressed_or_declared() {
     let mut bytes = vec![0; 4096];
@@ -224,16 +224,16 @@ fn compressed_disk_is_to_be_decompressed_or_declared() {
         ".path: PATH isn't a qcow2 image, it looks like an xz-compressed file: decompress it, xz -dc PATH > NEW.img"
     );
     assert!(try_open(fields(&file, json!({"format": "raw"}))).is_ok());
-    // As most are: not of whole sectors.
+    // Like most such files, it doesn't consist of whole sectors.
     bytes.truncate(777);
     assert_eq!(
         refusal_of(&file_of(&bytes), json!({"format": "raw"})),
-        ".path: PATH has 777 bytes, not a multiple of the sector's 512, and looks like an xz-compressed file: decompress it, xz \
+        ".path: PATH has 777 bytes, not a multiple of the sector size, 512, and looks like an xz-compressed file: decompress it, xz \
          -dc PATH > NEW.img"
     );
 }
 
-/// A guest may have encrypted its disk: the first remedy is the one for that.
+/// A guest may have encrypted its disk, so the first remedy is for that.
 #[test]
 fn luks_volume_that_nobody_declared() {
     let volume = |version: u8| {
@@ -259,7 +259,7 @@ fn luks_volume_that_nobody_declared() {
     );
 }
 
-/// A guest encrypts its whole disk. Its next start works where the config says what it did before.
+/// A guest encrypts its whole disk. Its next start works with the same config.
 #[test]
 fn raw_disk_that_its_guest_encrypts_stays_raw() {
     let file = image();
@@ -302,8 +302,8 @@ fn qcow2_declared_that_is_raw() {
     );
 }
 
-/// The guest makes its raw disk look like a qcow2 image that names a file of the host. At the next start it is what the
-/// config says: raw.
+/// The guest makes its raw disk look like a qcow2 image that refers to a host file. At the next start it is
+/// raw, as configured.
 #[test]
 fn raw_disk_made_to_look_like_qcow2_stays_raw() {
     let file = image();
@@ -330,7 +330,7 @@ fn serial_too_long() {
 fn serial_not_printable() {
     assert_eq!(
         refusal_of(&image(), json!({"serial": "a\nb"})),
-        ".serial: \"a\\nb\" isn't printable ASCII, which a serial is made of"
+        ".serial: \"a\\nb\" contains characters other than printable ASCII"
     );
 }
 
@@ -338,7 +338,7 @@ fn serial_not_printable() {
 fn queues_too_many_or_none() {
     assert_eq!(
         refusal_of(&image(), json!({"queues": 5})),
-        ".queues: 5 queues are more than the machine's vCPUs, at most 4"
+        ".queues: 5 queues are more than the machine has vCPUs, at most 4"
     );
     assert_eq!(
         refusal_of(&image(), json!({"queues": 0})),
@@ -367,7 +367,7 @@ fn limits_that_let_nothing_through() {
 fn overlay_that_nobody_writes() {
     assert_eq!(
         refusal_of(&image(), json!({"overlay": "temp", "read_only": true})),
-        ".overlay: nothing is written to a read-only disk, remove one of both"
+        ".overlay: conflicts with \"read_only\", remove one of the two"
     );
 }
 
@@ -381,15 +381,14 @@ fn overlay_in_a_directory_that_is_missing_or_none() {
     assert_eq!(refusal(Path::new("/dev/null")), ".overlay: /dev/null isn't a directory: name another");
 }
 
-/// Its length is more than a file can have here.
+/// It is longer than a file can be here.
 #[test]
 fn overlay_of_a_disk_that_is_too_long() {
     let images = crate::qcow2::Images::new();
     let path = images.create("a.qcow2", 1 << 47, None);
     assert_eq!(
         refusal(json!({"path": path, "format": "qcow2", "overlay": "temp"})),
-        ".overlay: no temporary file can have the disk's 140737488355328 bytes: file too large; see ulimit -f, or use a disk that is \
-         smaller"
+        ".overlay: a temporary file can't have the disk's 140737488355328 bytes: file too large; raise ulimit -f, or use a smaller disk"
     );
 }
 
@@ -397,11 +396,11 @@ fn overlay_of_a_disk_that_is_too_long() {
 fn fields_that_are_for_raw_disks_only() {
     assert_eq!(
         refusal_of(&image(), json!({"overlay": "temp", "direct": true})),
-        ".direct: isn't for an overlay, remove it"
+        ".direct: isn't supported for an overlay, remove it"
     );
     assert_eq!(
         refusal_of(&image(), json!({"format": "qcow2", "io": "threads"})),
-        ".io: a qcow2 image is read and written by the disk's own thread, remove it"
+        ".io: isn't supported for a qcow2 image, whose I/O is done by the disk's thread, remove it"
     );
     assert_eq!(
         refusal_of(&image(), json!({"backing": ["base.img"]})),

@@ -1,4 +1,4 @@
-//! A block device of the host. Which one, says VMM_TEST_BLOCK_DEVICE; it is written. As root, for example:
+//! A block device of the host, given by VMM_TEST_BLOCK_DEVICE, which is overwritten. As root, for example:
 //!
 //! ```sh
 //! truncate -s 1M disk.img && export VMM_TEST_BLOCK_DEVICE=$(losetup --show --sector-size 4096 -f disk.img)

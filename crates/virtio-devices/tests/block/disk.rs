@@ -1,4 +1,4 @@
-//! Disks to test with, and requests to them.
+//! Test disks and requests to them.
 
 use std::fs::File;
 use std::io::Write;
@@ -28,7 +28,7 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const IOERR: u8 = 1;
 pub(crate) const UNSUPP: u8 = 2;
 
-/// What Linux's driver takes.
+/// The features that Linux's driver accepts.
 pub(crate) const FEATURES: u64 = 1 << VIRTIO_BLK_F_SIZE_MAX
     | 1 << VIRTIO_BLK_F_FLUSH
     | 1 << VIRTIO_BLK_F_DISCARD
@@ -36,10 +36,10 @@ pub(crate) const FEATURES: u64 = 1 << VIRTIO_BLK_F_SIZE_MAX
     | 1 << VIRTIO_BLK_F_CONFIG_WCE;
 pub(crate) const MQ: u64 = 1 << VIRTIO_BLK_F_MQ;
 
-/// Sectors of [`image`].
+/// Number of sectors of [`image`].
 pub(crate) const SECTORS: u64 = 128;
 
-/// An image of 64 KiB, whose every byte is the number of its sector.
+/// An image of 64 KiB in which every byte is the number of its sector.
 pub(crate) fn image() -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     let bytes: Vec<u8> = (0..SECTORS).flat_map(|sector| [sector as u8; 512]).collect();
@@ -47,34 +47,34 @@ pub(crate) fn image() -> NamedTempFile {
     file
 }
 
-/// An image of so many MiB of zeros, which take no room.
+/// A sparse image of this many MiB of zeros.
 pub(crate) fn sparse_image(mib: u64) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
     file.as_file().set_len(mib << 20).unwrap();
     file
 }
 
-/// Memory of the driver's that nothing else uses, in the second half of its 64 MiB. As often as a request names it, so much
-/// longer is it than memory.
+/// Otherwise unused memory in the second half of the driver's 64 MiB. Requests can refer to it several times
+/// to be longer than memory.
 pub(crate) const SPARE: u64 = 48 << 20;
-/// The first MiB of it.
+/// Its first MiB.
 pub(crate) const MIB: Buf<'_> = Buf::WriteAt(SPARE, 1 << 20);
 
-/// A disk whose every call a test hears of, and which then waits for the test.
+/// A disk that reports every call to the test, and then waits for it.
 struct Watched {
     disk: Box<dyn VirtioDevice>,
     calls: Sender<Call>,
     go: Receiver<()>,
 }
 
-/// Where a disk stands behind a call.
+/// State of a disk after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
-    /// Requests that are done.
+    /// Number of completed requests.
     pub(crate) done: u64,
-    /// Those of the first queue that are on their way.
+    /// Number of the first queue's requests in flight.
     pub(crate) in_flight: u32,
-    /// Whether it was the call that says that the driver has written the configuration.
+    /// Whether it was the call for a configuration write by the driver.
     pub(crate) is_config: bool,
 }
 
@@ -82,7 +82,7 @@ impl Watched {
     fn tell(&self, result: Result<(), Fault>, session: &mut Session, is_config: bool) -> Result<(), Fault> {
         let done = session.counters().requests.get();
         let in_flight = session.queue(0).map_or(0, |queue| queue.in_flight());
-        // A test that has heard enough isn't waited for.
+        // If the test no longer listens, don't wait for it.
         if self.calls.send(Call { done, in_flight, is_config }).is_ok() {
             let _ = self.go.recv();
         }
@@ -127,8 +127,8 @@ impl VirtioDevice for Watched {
     }
 }
 
-/// A running disk of one queue, which tells of each call and goes on when it is told to, or when nobody listens. One call it
-/// has had, at its start.
+/// A running disk with one queue that reports each call, and continues when the test tells it to or no longer
+/// listens. Its first call, at the start, has happened.
 pub(crate) fn start_watched(mut fields: Value) -> (Driver, Receiver<Call>, Sender<()>) {
     fields["queues"] = json!(1);
     let ((calls, heard), (go, wait)) = (channel(), channel());
@@ -140,27 +140,27 @@ pub(crate) fn start_watched(mut fields: Value) -> (Driver, Receiver<Call>, Sende
     (driver, heard, go)
 }
 
-/// The config's fields, with the path of `file`.
+/// The config's fields with the path of `file`.
 pub(crate) fn fields(file: &NamedTempFile, mut fields: Value) -> Value {
     fields["path"] = json!(file.path());
     fields
 }
 
-/// Opens a disk as a config describes it, on a machine with 4 vCPUs.
+/// Opens a disk from its config, on a machine with 4 vCPUs.
 pub(crate) fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, DeviceError> {
     let entry = KINDS.iter().find(|entry| entry.name == "block").unwrap();
     let setting = Setting { directory: Path::new("."), vcpus: 4, id: "disk0", plan_only: false };
     entry.open(fields, &setting)
 }
 
-/// A running disk with the features that Linux's driver takes.
+/// A running disk with the features of Linux's driver.
 pub(crate) fn start(fields: Value) -> Driver {
     let mut driver = driver(fields);
     driver.init(driver.offered() & FEATURES);
     driver
 }
 
-/// A disk that nobody has initialised.
+/// An uninitialised disk.
 pub(crate) fn driver(fields: Value) -> Driver {
     Driver::new(try_open(fields).unwrap(), 2)
 }
@@ -190,7 +190,7 @@ pub(crate) fn read(driver: &mut Driver, sector: u64, len: u32) -> (Vec<u8>, u8) 
     (used.bytes, status)
 }
 
-/// Sends `kind` with `data` behind the header: the status.
+/// Sends `kind` with `data` after the header, and returns the status.
 pub(crate) fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
     let header = header(kind, sector);
     let used = match data {
@@ -201,17 +201,17 @@ pub(crate) fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> 
     used.bytes[0]
 }
 
-/// The status of a chain that came back.
+/// The status of a used chain.
 pub(crate) fn status(used: &Used) -> u8 {
     *used.bytes.last().unwrap()
 }
 
-/// What is in the file, as another process sees it.
+/// The contents of the file, as another process sees them.
 pub(crate) fn bytes_of(file: &NamedTempFile) -> Vec<u8> {
     std::fs::read(file.path()).unwrap()
 }
 
-/// The room that a file takes on its disk, in bytes.
+/// The space allocated to a file in bytes.
 pub(crate) fn room_of(file: &File) -> u64 {
     use std::os::unix::fs::MetadataExt;
     file.metadata().unwrap().blocks() * 512

@@ -1,4 +1,4 @@
-//! Requests as long as they can be, and longer.
+//! Requests of the maximum length, and longer.
 
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -8,7 +8,8 @@ use vmm_virtio::testing::{Buf, DEADLINE, Driver};
 use crate::disk::*;
 use crate::qcow2::Images;
 
-/// The status of a read that fills 253 times the same MiB, and `last`: with header and status that is all of a queue.
+/// The status of a read that fills the same MiB 253 times, and `last`: with header and status these are all
+/// descriptors of a queue.
 fn answer_to_254_buffers(driver: &mut Driver, last: Buf<'_>) -> u8 {
     let header = header(IN, 0);
     let mut bufs = vec![Buf::Read(&header)];
@@ -20,7 +21,7 @@ fn answer_to_254_buffers(driver: &mut Driver, last: Buf<'_>) -> u8 {
     found
 }
 
-/// One sector more than 254 buffers of 1 MiB, which is what the configuration allows.
+/// One sector more than 254 buffers of 1 MiB, the maximum in the configuration.
 fn answer_to_a_sector_too_much(fields_of_disk: Value) -> u8 {
     let file = sparse_image(255);
     let mut driver = start(fields(&file, fields_of_disk));
@@ -34,7 +35,7 @@ fn data_longer_than_all_buffers_may_be_fails() {
     assert_eq!(answer_to_a_sector_too_much(json!({"overlay": "temp"})), IOERR);
 }
 
-/// In an image of qcow2, where nothing is read from a disk for them.
+/// In a qcow2 image, where unallocated data needs no disk I/O.
 #[test]
 fn data_as_long_as_all_buffers_may_be_is_read() {
     let images = Images::new();
@@ -43,7 +44,7 @@ fn data_as_long_as_all_buffers_may_be_is_read() {
     assert_eq!(answer_to_254_buffers(&mut driver, MIB), OK);
 }
 
-/// 14 reads of 16 MiB, all at once: with header and status they are 252 descriptors.
+/// 14 concurrent reads of 16 MiB: with header and status these are 252 descriptors.
 fn send_14_reads_of_16_mib(driver: &mut Driver) {
     let header = header(IN, 0);
     let mut bufs = vec![Buf::Read(&header)];
@@ -63,13 +64,13 @@ fn assert_14_are_done(driver: &mut Driver) {
     assert_eq!(read(driver, 1, 512), (vec![0; 512], OK));
 }
 
-/// An image in qcow2, of 16 MiB that were never written.
+/// A qcow2 image with 16 MiB that were never written.
 fn start_qcow2(images: &Images) -> (Driver, Receiver<Call>, Sender<()>) {
     let path = images.create("a.qcow2", 16 << 20, None);
     start_watched(json!({"path": path, "format": "qcow2"}))
 }
 
-/// A turn is 8 MiB of work: one of these requests is more.
+/// A turn is 8 MiB of work, less than one of these requests.
 #[test]
 fn image_beyond_its_turn_serves_what_is_left_in_the_next() {
     let images = Images::new();
@@ -96,7 +97,8 @@ fn flushes_of_an_image_have_turns_too() {
     assert_14_are_done(&mut driver);
 }
 
-/// The reset is written while the image is in its first turn. The next may have begun, if its timer came before that.
+/// The reset is written during the image's first turn. The next one may have started if its timer expired
+/// before that.
 #[test]
 fn reset_comes_between_the_turns_of_an_image() {
     let images = Images::new();
@@ -110,7 +112,7 @@ fn reset_comes_between_the_turns_of_an_image() {
     assert_eq!(read(&mut driver, 1, 512), (vec![0; 512], OK));
 }
 
-/// 64 MiB are in flight at most, for a reset waits for them.
+/// At most 64 MiB are in flight, because a reset waits for them.
 #[test]
 fn requests_in_flight_are_no_more_than_a_reset_can_wait_for() {
     let file = sparse_image(16);
@@ -122,7 +124,8 @@ fn requests_in_flight_are_no_more_than_a_reset_can_wait_for() {
     assert_14_are_done(&mut driver);
 }
 
-/// One queue asks for more than a turn again and again, with a number written in front of each; the other reads the number once.
+/// One queue keeps requesting more than a turn, each time preceded by a number; the other queue reads the
+/// number once.
 #[test]
 fn queue_that_takes_all_of_each_turn_leaves_one_to_another() {
     let images = Images::new();
@@ -143,7 +146,7 @@ fn queue_that_takes_all_of_each_turn_leaves_one_to_another() {
     driver.queue(1).add(&[Buf::Read(&read), Buf::Write(513)]);
     driver.driver_ok();
     let used = driver.queue(1).poll_used();
-    // Its own turn is the second; the first queue had the one before.
+    // Its own turn is the second one; the first queue had the one before.
     assert_eq!((status(&used), used.bytes[0]), (OK, 1));
     for _ in 0..20 {
         assert_eq!(status(&driver.queue(0).poll_used()), OK);

@@ -1,4 +1,4 @@
-//! The disk, driven as a driver would, over its registers and queues. Each file is what one kind of test needs.
+//! The disk, driven through its registers and queues. Each file has one kind of test or its support code.
 
 mod bad_input;
 mod device;

@@ -1,11 +1,11 @@
-//! Requests of every malformed kind: each gets its status, and the disk goes on.
+//! Malformed requests of every kind: each gets its status, and the disk continues.
 
 use serde_json::json;
 use vmm_virtio::testing::{Buf, Driver};
 
 use crate::disk::*;
 
-/// The status of a chain, whose last byte it is.
+/// The status of a chain, which is its last byte.
 fn answer(bufs: &[Buf<'_>]) -> u8 {
     let file = image();
     let mut driver = start(fields(&file, json!({})));
@@ -37,7 +37,7 @@ fn header_missing_fails() {
 #[test]
 fn unknown_type_is_unsupported() {
     assert_eq!(answer(&[Buf::Read(&header(0x1234, 0)), Buf::Write(1)]), UNSUPP);
-    // VIRTIO_BLK_T_SCSI_CMD, which version 1 has no more.
+    // VIRTIO_BLK_T_SCSI_CMD, which was removed in version 1.
     assert_eq!(answer(&[Buf::Read(&header(2, 0)), Buf::Write(1)]), UNSUPP);
 }
 
@@ -56,7 +56,7 @@ fn data_over_the_end_fails() {
 #[test]
 fn sector_that_overflows_fails() {
     assert_eq!(answer(&[Buf::Read(&header(IN, u64::MAX)), Buf::Write(513)]), IOERR);
-    // 2^55 sectors are 2^64 bytes: multiplied without care this is sector 0.
+    // 2^55 sectors are 2^64 bytes: with an unchecked multiplication this is sector 0.
     assert_eq!(answer_to(OUT, 1 << 55, &[1; 512]), IOERR);
 }
 
@@ -140,7 +140,7 @@ fn request_without_room_for_its_status_needs_a_reset() {
     assert_goes_on(&mut driver);
 }
 
-/// The data of a read that fails is as it was: nothing of the monitor's is in it.
+/// The buffer of a failed read is unchanged, and contains nothing of the monitor.
 #[test]
 fn read_that_fails_says_that_nothing_was_written() {
     let file = image();
@@ -149,7 +149,8 @@ fn read_that_fails_says_that_nothing_was_written() {
     assert_eq!((used.len, used.bytes[0], status(&used)), (0, vmm_virtio::testing::UNWRITTEN, IOERR));
 }
 
-/// The host's error, not the guest's: the file has become shorter than the disk, and nobody has looked yet.
+/// An error of the host, not the guest: the file is shorter than the disk, and its size hasn't been checked
+/// since.
 #[test]
 fn error_of_the_host_reaches_the_guest() {
     let file = image();

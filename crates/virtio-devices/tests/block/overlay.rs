@@ -1,4 +1,4 @@
-//! Writes that go over a base that nobody writes.
+//! Writes to an overlay, which don't change the base.
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ fn write_stays_in_the_overlay() {
     let mut driver = overlay(&file);
     assert_eq!(send(&mut driver, OUT, 1, &[0xaa; 512]), OK);
     assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
-    // A read over the border of what was written, and over that of its block.
+    // A read across the end of the written range, and across the end of its block.
     let (data, status) = read(&mut driver, 0, 16 * 512);
     let mut expected: Vec<u8> = (0..16).flat_map(|sector| [sector; 512]).collect();
     expected[512..1024].fill(0xaa);
@@ -24,7 +24,7 @@ fn write_stays_in_the_overlay() {
     assert_eq!(bytes_of(&file), bytes_of(&image()));
 }
 
-/// `on_reboot: restart` starts another machine with the same disk: what was flushed must be there.
+/// `on_reboot: restart` starts another machine with the same disk: flushed data must be there.
 #[test]
 fn write_survives_the_machine_and_the_lock_too() {
     let file = image();
@@ -63,7 +63,7 @@ fn base_that_is_read_only_is_enough() {
     assert_eq!(send(&mut driver, OUT, 0, &[1; 512]), OK);
 }
 
-/// Blocks of the overlay are 8 sectors. This write has a part of one, a whole one, and a part of another.
+/// An overlay block has 8 sectors. This write covers a part of one, a whole one, and a part of another.
 #[test]
 fn write_over_blocks_keeps_what_is_around() {
     let file = image();
@@ -80,7 +80,7 @@ fn zeroes_and_discard_of_parts_of_blocks() {
     let file = image();
     let mut driver = overlay(&file);
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(3, 20, 1)), OK);
-    // Of a discard only whole blocks that were written lose their room: here the one from sector 8 on.
+    // A discard frees only whole blocks that were written: here the one from sector 8.
     assert_eq!(send(&mut driver, OUT, 8, &[5; 8 * 512]), OK);
     assert_eq!(send(&mut driver, DISCARD, 0, &segment(7, 20, 0)), OK);
     let (data, _) = read(&mut driver, 0, 32 * 512);
@@ -118,5 +118,5 @@ fn directory_of_the_overlay_is_left_empty() {
 fn note_says_that_it_is_temporary() {
     let file = image();
     let note = try_open(fields(&file, json!({"overlay": "temp"}))).unwrap().note().unwrap();
-    assert_eq!(note, format!("{}, raw, temporary, by the disk's own thread", file.path().display()));
+    assert_eq!(note, format!("{}, raw, temporary, I/O by the disk's thread", file.path().display()));
 }

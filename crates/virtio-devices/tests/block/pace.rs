@@ -1,4 +1,4 @@
-//! Limits: what is over them waits, and comes.
+//! Rate limits: requests beyond them are delayed, not lost.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use vmm_virtio::testing::Buf;
 
 use crate::disk::*;
 
-/// How long so many reads of a sector take, all sent at once.
+/// The duration of this many concurrent reads of a sector.
 fn time_of(count: usize, limits: Value) -> Duration {
     let file = image();
     let mut driver = start(fields(&file, json!({"limits": limits})));
@@ -24,14 +24,14 @@ fn time_of(count: usize, limits: Value) -> Duration {
     start.elapsed()
 }
 
-/// 10 at once, then 100 each second: 20 more take 200 ms, however fast the host is.
+/// A burst of 10, then 100 per second: 20 more take 200 ms, however fast the host is.
 #[test]
 fn operations_beyond_the_burst_wait() {
     let limits = json!({"operations_per_second": 100, "operations_burst": 10});
     assert!(time_of(30, limits) >= Duration::from_millis(200));
 }
 
-/// 10 sectors at once, then 100 each second.
+/// A burst of 10 sectors, then 100 per second.
 #[test]
 fn bytes_beyond_the_burst_wait() {
     let limits = json!({"bytes_per_second": "51200", "bytes_burst": "5K"});
@@ -40,12 +40,13 @@ fn bytes_beyond_the_burst_wait() {
 
 #[test]
 fn burst_waits_for_nothing() {
-    // A second of waiting would be for one request beyond; an hour for all.
+    // A second would mean one request too many was delayed, an hour all of them.
     let limits = json!({"operations_per_second": 1, "operations_burst": 30});
     assert!(time_of(30, limits) < Duration::from_secs(10));
 }
 
-/// What waits for tokens isn't in flight: it is still the driver's, and a reset needn't wait.
+/// A request that waits for tokens isn't in flight: the driver still owns it, and a reset doesn't wait for
+/// it.
 #[test]
 fn reset_does_not_wait_for_tokens() {
     let file = image();
@@ -56,14 +57,14 @@ fn reset_does_not_wait_for_tokens() {
         queue.add(&[Buf::Read(&header), Buf::Write(513)]);
     }
     queue.kick();
-    // It takes 512 seconds until the second may go.
+    // The second one must wait 512 seconds.
     assert_eq!(status(&queue.poll_used()), OK);
     let start = Instant::now();
     driver.reset();
     assert!(start.elapsed() < Duration::from_secs(60));
 }
 
-/// Requests that have waited for the old limits aren't left waiting for them.
+/// Requests that wait for the old limits are retried with the new ones.
 #[test]
 fn update_of_the_limits_holds_for_what_waits() {
     let file = image();
@@ -74,7 +75,7 @@ fn update_of_the_limits_holds_for_what_waits() {
         queue.add(&[Buf::Read(&header), Buf::Write(513)]);
     }
     queue.kick();
-    // It takes 512 seconds until the second may go.
+    // The second one must wait 512 seconds.
     assert_eq!(status(&queue.poll_used()), OK);
     driver.update(json!({"limits": {}})).unwrap();
     let mut queue = driver.queue(0);

@@ -1,4 +1,4 @@
-//! The parser by itself, with whatever a driver may say.
+//! The parser on its own, with arbitrary input.
 
 use proptest::prelude::*;
 use virtio_bindings::bindings::virtio_blk::{
@@ -14,7 +14,7 @@ use crate::disk::*;
 /// 40 MiB: more than one request may zero.
 const DISK: u64 = 80 << 10;
 
-/// Sectors around what matters: the start, the end, and where a multiplication overflows.
+/// Interesting sectors: near the start, the end, and where a multiplication overflows.
 fn sector() -> impl Strategy<Value = u64> {
     prop_oneof![0..4_u64, DISK - 4..DISK + 4, (1_u64 << 55) - 4..(1 << 55) + 4, u64::MAX - 4..=u64::MAX]
 }
@@ -46,7 +46,8 @@ fn room() -> impl Strategy<Value = u32> {
 }
 
 proptest! {
-    /// What comes out of it lies inside the disk, changes nothing that is read-only, and was the same in any pieces.
+    /// A parsed request lies inside the disk, changes nothing read-only, and doesn't depend on the descriptor
+    /// layout.
     #[test]
     fn request_lies_inside_the_disk(
         (kind, sector, data, room) in (kind(), sector(), data(), room()),
@@ -77,7 +78,7 @@ proptest! {
     }
 }
 
-/// A disk of 16 sectors whose driver took everything.
+/// A disk of 16 sectors whose driver accepted all features.
 const SMALL: Terms = Terms { sectors: 16, read_only: false, features: u64::MAX };
 /// A disk of 2 GiB, larger than any request.
 const LARGE: Terms = Terms { sectors: 1 << 22, ..SMALL };
@@ -85,7 +86,8 @@ const LARGE: Terms = Terms { sectors: 1 << 22, ..SMALL };
 const FAILED: Result<String, Status> = Err(Status::Failed);
 const UNSUPPORTED: Result<String, Status> = Err(Status::Unsupported);
 
-/// What `look` sees of a request that is parsed. `data` follows its header; besides its status it has `room` for so many bytes.
+/// Calls `look` with the parsed request. `data` follows its header; `room` is the writable length besides the
+/// status.
 fn parsed<T>(
     terms: Terms,
     (kind, sector): (u32, u64),
@@ -96,7 +98,7 @@ fn parsed<T>(
     parse(&chain.chain(), &terms).unwrap().request.map(|request| look(&request))
 }
 
-/// What is to be done, or how the request is refused.
+/// The operation, or the status of a rejected request.
 fn outcome(terms: Terms, request: (u32, u64), buffers: (&[u8], u32)) -> Result<String, Status> {
     parsed(terms, request, buffers, |request| match request {
         Request::Read { offset, into } => format!("read {} bytes at {offset}", into.len()),
@@ -126,7 +128,7 @@ fn request_of_each_type_says_what_to_do() {
 
 #[test]
 fn request_of_another_type_is_unsupported() {
-    // VIRTIO_BLK_T_SCSI_CMD, and the number behind the last that there is.
+    // VIRTIO_BLK_T_SCSI_CMD, and the number after the last valid one.
     assert_eq!(outcome(SMALL, (2, 0), (&[], 0)), UNSUPPORTED);
     assert_eq!(outcome(SMALL, (17, 0), (&[], 0)), UNSUPPORTED);
 }
@@ -154,7 +156,7 @@ fn serial_in_more_or_less_than_20_bytes_fails() {
 
 #[test]
 fn segment_of_more_or_less_than_16_bytes_fails() {
-    // The first 16 bytes are a segment that could be served.
+    // The first 16 bytes are a valid segment.
     let two = [segment(8, 4, 0), segment(0, 1, 0)].concat();
     assert_eq!(outcome(SMALL, (DISCARD, 0), (&two[..15], 0)), FAILED);
     assert_eq!(outcome(SMALL, (DISCARD, 0), (&two[..17], 0)), FAILED);
@@ -188,14 +190,14 @@ fn range_up_to_the_end_of_the_disk_is_served_and_no_further() {
     assert_eq!(outcome(SMALL, (DISCARD, 0), (&segment(15, 2, 0), 0)), FAILED);
 }
 
-/// Added without care, these end at sectors 0 and 1.
+/// With an unchecked addition, these end at sectors 0 and 1.
 #[test]
 fn range_whose_end_overflows_fails() {
     assert_eq!(outcome(SMALL, (OUT, u64::MAX), (&[1; 512], 0)), FAILED);
     assert_eq!(outcome(SMALL, (WRITE_ZEROES, 0), (&segment(u64::MAX, 2, 0), 0)), FAILED);
 }
 
-/// 1 GiB and 32 MiB, as the configuration says.
+/// 1 GiB and 32 MiB, as in the configuration.
 #[test]
 fn range_of_the_most_sectors_is_changed_and_no_longer_one() {
     assert_eq!(outcome(LARGE, (DISCARD, 0), (&segment(0, 1 << 21, 0), 0)), is("discard 0..1073741824"));
@@ -204,7 +206,7 @@ fn range_of_the_most_sectors_is_changed_and_no_longer_one() {
     assert_eq!(outcome(LARGE, (WRITE_ZEROES, 0), (&segment(0, (1 << 16) + 1, 0), 0)), FAILED);
 }
 
-/// Even if its driver took features that such a disk doesn't offer.
+/// Even if its driver accepted features that such a disk doesn't offer.
 #[test]
 fn read_only_disk_is_read_and_never_changed() {
     let terms = Terms { read_only: true, ..SMALL };
@@ -215,7 +217,7 @@ fn read_only_disk_is_read_and_never_changed() {
     assert_eq!(outcome(terms, (WRITE_ZEROES, 0), (&segment(8, 4, 0), 0)), FAILED);
 }
 
-/// How a disk answers to a flush, a discard and zeroes whose driver took these features.
+/// The responses to a flush, a discard and a write-zeroes request with these features.
 fn outcomes_with(features: u64) -> [Result<String, Status>; 3] {
     let terms = Terms { features, ..SMALL };
     [
@@ -239,18 +241,18 @@ fn chain_without_a_whole_header_fails_and_one_without_a_status_is_a_fault() {
     let cut = cut.chain();
     assert_eq!(parse(&cut, &SMALL).unwrap().request.err(), Some(Status::Failed));
     let mute = LooseChain::new(&[&header(FLUSH, 0)], &[]);
-    let fault = Fault::Request("a disk request without room for its status");
+    let fault = Fault::Request("a disk request has no room for its status");
     assert_eq!(parse(&mute.chain(), &SMALL).err(), Some(fault));
 }
 
-/// Bytes that a request moves, and its work without and with durable writes.
+/// Bytes moved by a request, and its work with ordinary and durable writes.
 fn lengths(request: (u32, u64), buffers: (&[u8], u32)) -> (u64, u64, u64) {
     let look =
         |request: &Request<'_>| (request.moved_len(), request.work(Durable::No), request.work(Durable::Yes));
     parsed(LARGE, request, buffers, look).unwrap()
 }
 
-/// A flush counts as much as moving 1 MiB, also that of a durable write; of a discard 32 bytes count as one.
+/// A flush, also that of a durable write, counts as 1 MiB moved; of a discard 32 bytes count as one.
 #[test]
 fn work_is_what_is_moved_and_the_flush() {
     const MIB: u64 = 1 << 20;

@@ -12,7 +12,7 @@ use vmm_virtio::testing::Driver;
 
 use crate::disk::*;
 
-/// A directory for images that name each other.
+/// A directory for images that refer to each other.
 pub(crate) struct Images(TempDir);
 
 impl Images {
@@ -24,7 +24,7 @@ impl Images {
         self.0.path().join(name)
     }
 
-    /// A qcow2 image of `len` bytes, with a backing file and its format if there is one.
+    /// A qcow2 image of `len` bytes, optionally with a backing file and its format.
     pub(crate) fn create(&self, name: &str, len: u64, backing: Option<(&str, &str)>) -> PathBuf {
         let file = File::options().read(true).write(true).create_new(true).open(self.path(name)).unwrap();
         let mut builder = Qcow2::<Storage>::create_builder(Storage::try_from(file).unwrap()).size(len);
@@ -35,7 +35,7 @@ impl Images {
         self.path(name)
     }
 
-    /// A raw image, of the bytes of [`image`].
+    /// A raw image with the contents of [`image`].
     fn create_raw(&self, name: &str) -> PathBuf {
         std::fs::write(self.path(name), bytes_of(&image())).unwrap();
         self.path(name)
@@ -75,7 +75,7 @@ fn write_is_there_at_the_next_start() {
     let images = Images::new();
     let path = images.create("a.qcow2", 1 << 30, None);
     let mut driver = disk(&path);
-    // More than the piece that goes through the monitor's memory at once.
+    // Longer than the monitor's buffer.
     let data: Vec<u8> = (0..200 * 1024_u32).map(|at| (at / 512) as u8).collect();
     assert_eq!(send(&mut driver, OUT, 1_000_000, &data), OK);
     assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
@@ -85,7 +85,7 @@ fn write_is_there_at_the_next_start() {
     assert!(std::fs::metadata(&path).unwrap().len() < 2 << 20, "the image is sparse");
 }
 
-/// Without a flush of the driver's: what was written is in the image when the monitor ends.
+/// Without a flush by the driver, the data is in the image when the monitor exits.
 #[test]
 fn write_is_there_without_a_flush() {
     let images = Images::new();
@@ -101,7 +101,7 @@ fn discard_and_write_zeroes() {
     let images = Images::new();
     let mut driver = disk(&images.create("a.qcow2", 1 << 20, None));
     assert_eq!(send(&mut driver, OUT, 0, &vec![7; 256 << 10]), OK);
-    // Clusters of 64 KiB are 128 sectors.
+    // Clusters of 64 KiB have 128 sectors.
     assert_eq!(send(&mut driver, DISCARD, 0, &segment(0, 128, 0)), OK);
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(128, 128, 1)), OK);
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(260, 8, 0)), OK);
@@ -160,7 +160,7 @@ fn backing_file_of_a_backing_file() {
     );
 }
 
-/// The attack: an image that a stranger made names a file of the host.
+/// The attack: an image from a stranger refers to a file of the host.
 #[test]
 fn backing_file_that_is_not_listed_is_not_opened() {
     let images = Images::new();
@@ -222,7 +222,7 @@ fn backing_file_declared_qcow2_that_is_raw() {
     );
 }
 
-/// A terminal shows the message.
+/// The message is shown on a terminal.
 #[test]
 fn backing_file_with_a_name_of_control_characters() {
     let images = Images::new();
@@ -244,7 +244,7 @@ fn image_that_is_its_own_backing_file_is_used_twice() {
     );
 }
 
-/// What the config lists is opened and read: that must have an end.
+/// Listed files are opened and read, so their number must be bounded.
 #[test]
 fn backing_files_without_end() {
     let images = Images::new();
@@ -259,7 +259,7 @@ fn backing_files_without_end() {
     );
     assert_eq!(
         images.refusal(disk(65)),
-        ".backing[64]: DIR/a.qcow2 is one file too many, at most 64: make one of them, qemu-img convert -O qcow2 \
+        ".backing[64]: DIR/a.qcow2 exceeds the maximum of 64 backing files: merge them, qemu-img convert -O qcow2 \
          DIR/a.qcow2 NEW.qcow2"
     );
 }
@@ -271,7 +271,7 @@ fn header_that_is_cut_short() {
     std::fs::write(&path, b"QFI\xfb\0\0\0\x03").unwrap();
     assert_eq!(
         images.refusal(config(&path)),
-        ".path: DIR/a.qcow2 ends within its header, after 8 bytes: copy it anew from where it came"
+        ".path: DIR/a.qcow2 ends within its header, after 8 bytes: copy it again from its source"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The header of a qcow2 image by itself, with whatever a file may say.
+//! The qcow2 header on its own, with arbitrary contents.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use proptest::prelude::*;
 use vmm_virtio_devices::block::qcow2::header::{Backing, Compression, Header, MAGIC};
 use vmm_virtio_devices::block::qcow2::{Encryption, Refusal};
 
-/// The first cluster, of 64 KiB, of an image of version 3 with a disk of 1 GiB, as qemu-img makes it.
+/// The first cluster, of 64 KiB, of a version 3 image with a disk of 1 GiB, as created by qemu-img.
 fn version_3() -> Vec<u8> {
     let mut bytes = vec![0; 64 << 10];
     put(&mut bytes, 0, &MAGIC);
     put(&mut bytes, 4, &3_u32.to_be_bytes());
     put(&mut bytes, 20, &16_u32.to_be_bytes());
     put(&mut bytes, 24, &(1_u64 << 30).to_be_bytes());
-    // Two entries, each for 512 MiB.
+    // Two entries of 512 MiB each.
     put(&mut bytes, 36, &2_u32.to_be_bytes());
     put(&mut bytes, 40, &0x3_0000_u64.to_be_bytes());
     put(&mut bytes, 48, &0x1_0000_u64.to_be_bytes());
@@ -34,14 +34,14 @@ fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     bytes[at..at + field.len()].copy_from_slice(field);
 }
 
-/// [`version_3`] with another field.
+/// [`version_3`] with a changed field.
 fn with(at: usize, field: &[u8]) -> Vec<u8> {
     let mut bytes = version_3();
     put(&mut bytes, at, field);
     bytes
 }
 
-/// An extension: its type, its length and its data, filled up to 8 bytes.
+/// An extension: its type, length and data, padded to 8 bytes.
 fn extension(kind: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = [kind.to_be_bytes(), (data.len() as u32).to_be_bytes()].concat();
     bytes.extend(data);
@@ -85,7 +85,7 @@ fn fields_are_those_of_the_specification() {
 #[test]
 fn version_2_has_no_features_whatever_follows_its_header() {
     let mut bytes = version_2();
-    // A name of a backing file, where version 3 has its features.
+    // A backing file's name where version 3 has its features.
     bytes[80..104].fill(0xff);
     put(&mut bytes, 8, &80_u64.to_be_bytes());
     put(&mut bytes, 16, &24_u32.to_be_bytes());
@@ -120,9 +120,9 @@ fn unknown_feature_has_the_name_that_the_image_gives_it() {
     entry[1] = 5;
     put(&mut entry, 2, b"\x1b[31mlazy\nlunch");
     let mut other = entry;
-    // A compatible feature of the same number.
+    // A compatible feature with the same number.
     other[0] = 1;
-    // A part of an entry at the end is none.
+    // An incomplete entry at the end is ignored.
     let names = [&other[..], &entry, &[0; 7]].concat();
     let mut bytes = with(79, &[32]);
     put(&mut bytes, 112, &extension(FEATURE_NAMES, &names));
@@ -139,7 +139,7 @@ fn unknown_feature_has_the_name_that_the_image_gives_it() {
 fn compatible_and_autoclear_features_and_unknown_fields_and_extensions_are_ignored() {
     let mut bytes = version_3();
     bytes[80..96].fill(0xff);
-    // What this version of the specification doesn't have in a header, and an extension.
+    // Extra header fields and an extension that this version of the specification doesn't define.
     put(&mut bytes, 100, &200_u32.to_be_bytes());
     bytes[105..200].fill(0xff);
     put(&mut bytes, 200, &extension(0xdead_beef, &[1, 2, 3]));
@@ -157,7 +157,7 @@ fn compression_type_goes_with_its_feature() {
     bytes[104] = 0;
     assert_eq!(refused(&bytes), damaged("the compression type", 0));
     assert_eq!(refused(&with(104, &[1])), damaged("the compression type", 1));
-    // A header without the field, behind which an extension starts.
+    // A header without the field, directly followed by an extension.
     let mut bytes = with(100, &104_u32.to_be_bytes());
     put(&mut bytes, 104, &extension(0xdead_beef, &[]));
     assert_eq!(Header::parse(&bytes).unwrap().compression, Compression::Deflate);
@@ -200,7 +200,7 @@ fn header_that_is_cut_short_or_no_header_is_refused() {
     assert_eq!(refused(&with(100, &0x1_0001_u32.to_be_bytes())), damaged("the header's length", 0x1_0001));
 }
 
-/// What is read into memory is bounded, and nothing lies in the header.
+/// Whatever is read into memory is bounded, and nothing overlaps the header.
 #[test]
 fn tables_that_cannot_be_are_refused() {
     assert_eq!(refused(&with(20, &8_u32.to_be_bytes())), damaged("the cluster size", 8));
@@ -228,7 +228,7 @@ fn tables_that_cannot_be_are_refused() {
 }
 
 proptest! {
-    /// Whatever is changed in a header, it is refused in words of one line, or can be used.
+    /// Whatever is changed in a header, it is either valid or rejected with a one-line message.
     #[test]
     fn header_with_any_fields_is_refused_or_can_be_used(
         fields in prop::collection::vec((0..64_usize, any::<u32>()), 0..6),

@@ -1,4 +1,4 @@
-//! A file that becomes longer or shorter while the guest runs.
+//! A file that grows or shrinks while the guest runs.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ fn growth_is_told_and_can_be_read() {
     let file = image();
     let mut driver = start(fields(&file, json!({})));
     assert_eq!(driver.config(0, 8), SECTORS.to_le_bytes());
-    // It runs: what it looked at when it started is past.
+    // It runs, so its check at the start is over.
     assert_eq!(read(&mut driver, 0, 512).1, OK);
     file.as_file().set_len((SECTORS + 8) * 512).unwrap();
     driver.wait_config_change();
@@ -22,7 +22,7 @@ fn shrinking_is_told_and_nothing_behind_is_there() {
     let file = image();
     let mut driver = start(fields(&file, json!({})));
     assert_eq!(read(&mut driver, 0, 512).1, OK);
-    // Half a sector more is none.
+    // Half a sector more doesn't count.
     file.as_file().set_len(10 * 512 + 256).unwrap();
     driver.wait_config_change();
     assert_eq!(driver.config(0, 8), 10_u64.to_le_bytes());
@@ -40,7 +40,7 @@ fn change_before_the_start_is_told_at_the_start() {
     assert_eq!(driver.config(0, 8), 1_u64.to_le_bytes());
 }
 
-/// The number of the disk's bytes that its device reports.
+/// The disk's size in bytes, as reported by its device.
 fn reported(driver: &vmm_virtio::testing::Driver) -> u64 {
     driver.report()["size_bytes"].as_u64().unwrap()
 }
@@ -74,10 +74,7 @@ fn update_to_a_size_that_cannot_be_says_why_and_changes_nothing() {
     let driver = start(fields(&file, json!({})));
     let refusal = |size: &str| driver.update(json!({"size": size})).unwrap_err().to_string();
     assert_eq!(refusal("65537"), ".size: 65537 isn't a whole number of sectors of 512 bytes: try 66048");
-    assert_eq!(
-        refusal("63K"),
-        ".size: 63K is less than the disk's 64K: a disk that a guest uses can only grow"
-    );
+    assert_eq!(refusal("63K"), ".size: 63K is less than the current 64K: a disk can only grow at run time");
     assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10);
 }
 
@@ -91,7 +88,7 @@ fn update_of_the_size_of_another_disk_than_a_raw_one_that_is_written_says_what_t
     assert_eq!(refusal(json!({"read_only": true})), ".size: the disk is read-only, and so is its size");
     assert_eq!(
         refusal(json!({"overlay": "temp"})),
-        ".size: only a raw disk without an overlay can be resized while a guest uses it"
+        ".size: only a raw disk without an overlay can be resized at run time"
     );
     assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10);
 }

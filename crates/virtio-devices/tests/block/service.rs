@@ -1,4 +1,4 @@
-//! What a disk does for a driver that keeps the rules, whichever way its I/O goes.
+//! What a disk does for a well-behaved driver, with every I/O engine.
 
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -69,7 +69,7 @@ fn discard_and_write_zeroes_give_up_room(io: &str) {
     assert_eq!(read(&mut driver, 16, 4096), (vec![0; 4096], OK));
     assert_eq!(read(&mut driver, 32, 4096), (vec![0; 4096], OK));
     assert_eq!(read(&mut driver, 24, 512), (vec![24; 512], OK));
-    // Discarded and unmapped; what was only zeroed keeps its room.
+    // Discarded and unmapped sectors; those that were only zeroed stay allocated.
     assert_eq!(room_of(file.as_file()), SECTORS * 512 - 2 * 4096);
 }
 
@@ -86,7 +86,7 @@ fn queues_work_side_by_side(io: &str) {
     }
 }
 
-/// Stopping waits for what is in flight, and everything has come back when it is done.
+/// A stop waits for requests in flight, and all of them have been returned afterwards.
 fn suspend_with_requests_in_flight_gives_all_back(io: &str) {
     let file = image();
     let mut driver = start(fields(&file, json!({"io": io, "cache": "writethrough"})));
@@ -106,7 +106,7 @@ fn suspend_with_requests_in_flight_gives_all_back(io: &str) {
     assert_eq!(read(&mut driver, 0, 512), (vec![7; 512], OK));
 }
 
-/// After a reset nothing is written to the memory that the driver then uses for something else.
+/// After a reset, memory that the driver reuses isn't written.
 fn reset_with_requests_in_flight_leaves_memory_alone(io: &str) {
     let file = image();
     let mut driver = start(fields(&file, json!({"io": io})));
@@ -124,8 +124,8 @@ fn reset_with_requests_in_flight_leaves_memory_alone(io: &str) {
     assert_eq!(read(&mut driver, 4, 512), (vec![4; 512], OK));
 }
 
-/// A running disk that has just begun to give up 64 MiB, which are in the host's memory, in 32 requests: none of the ways does
-/// that while it takes a request, and each takes a while. It goes on when the test says so.
+/// A running disk that has just started to discard 64 MiB of cached data in 32 requests. No engine does that
+/// synchronously, and each takes a while. The disk continues when the test says so.
 fn start_with_requests_in_flight(io: &str) -> (Driver, Receiver<Call>, Sender<()>) {
     let file = NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![0x5a; 64 << 20]).unwrap();
@@ -141,7 +141,7 @@ fn start_with_requests_in_flight(io: &str) -> (Driver, Receiver<Call>, Sender<()
     (driver, heard, go)
 }
 
-/// All requests are complete before the reset is, and the next driver hears of none.
+/// All requests complete before the reset does, and the next driver sees none of them.
 fn reset_waits_for_what_is_in_flight(io: &str) {
     let (mut driver, heard, go) = start_with_requests_in_flight(io);
     driver.reset_while(|_| drop((heard, go)));
@@ -152,7 +152,8 @@ fn reset_waits_for_what_is_in_flight(io: &str) {
     assert_eq!((counters.requests.get(), counters.faults.get()), (33, 0));
 }
 
-/// The mode is switched while requests are on their way: they are complete, and on stable storage, before the switch is done.
+/// The mode is switched with requests in flight: they are complete and on stable storage before the switch
+/// is.
 fn switch_to_write_through_waits_for_what_is_in_flight(io: &str) {
     let (driver, heard, go) = start_with_requests_in_flight(io);
     driver.write_config(32, &[0]);
@@ -221,7 +222,7 @@ fn read_only_disk_refuses_every_change() {
     // VIRTIO_BLK_F_RO.
     assert_ne!(driver.offered() & 1 << 5, 0);
     assert_eq!(send(&mut driver, OUT, 0, &[1; 512]), IOERR);
-    // Not offered, so not known.
+    // Not offered, so not supported.
     assert_eq!(send(&mut driver, DISCARD, 0, &segment(0, 8, 0)), UNSUPP);
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(0, 8, 0)), UNSUPP);
     assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
@@ -249,7 +250,7 @@ fn direct_disk_takes_aligned_and_unaligned_memory() {
     let file = image();
     let mut driver = start(fields(&file, json!({"direct": true})));
     assert_eq!(send(&mut driver, OUT, 8, &[0xcd; 4096]), OK);
-    // The driver's memory starts wherever; one byte in front makes it odd.
+    // The driver's buffer may start anywhere; one preceding byte makes its address odd.
     let header = header(IN, 8);
     let used = driver.queue(0).request(&[Buf::Read(&header), Buf::Write(1), Buf::Write(4095), Buf::Write(1)]);
     assert_eq!((&used.bytes[..4096], status(&used)), (&[0xcd; 4096][..], OK));
@@ -277,7 +278,8 @@ fn queues_are_one_for_each_vcpu_unless_said() {
 fn topology_is_that_of_the_file() {
     let file = image();
     let driver = start(fields(&file, json!({})));
-    // Blocks of 512, physical ones of the file system's, which are 4096 on every Linux file system but a few.
+    // Logical blocks of 512; physical ones of the file system, which are 4096 on nearly all Linux file
+    // systems.
     assert_eq!(driver.config(20, 4), 512_u32.to_le_bytes());
     let block = std::os::unix::fs::MetadataExt::blksize(&file.as_file().metadata().unwrap());
     assert_eq!(u64::from(driver.config(24, 1)[0]), u64::from((block / 512).ilog2()));

@@ -1,4 +1,4 @@
-//! What a config can say of a card.
+//! Configs of a network card.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -30,11 +30,11 @@ fn config_with_a_bad_address_says_what_is_wrong() {
     let with = |mac: &str| json!({"backend": {"fd": 3}, "mac": mac});
     assert_refused(
         with("53:54:00:12:34:56"),
-        ".mac: 53:54:00:12:34:56 is a group's address, a card's could begin with 52",
+        ".mac: 53:54:00:12:34:56 is a multicast address; a unicast one could start with 52",
     );
     assert_refused(
         with("00:00:00:00:00:00"),
-        ".mac: 00:00:00:00:00:00 is no card's address, choose another or leave it out",
+        ".mac: 00:00:00:00:00:00 isn't a valid MAC address of a card, choose another or leave it out",
     );
     let malformed = r#"isn't six bytes such as "52:54:00:12:34:56""#;
     assert_refused(with("52:54:00:12:34"), &format!(".mac: \"52:54:00:12:34\" {malformed}"));
@@ -49,7 +49,7 @@ fn config_with_a_backend_that_there_is_not_names_those_that_there_are() {
         json!({"backend": "slirp"}),
         r#".backend: unknown value "slirp", expected one of "tap", "user", "passt", "fd""#,
     );
-    assert_refused(json!({}), r#": "backend" is missing, give "user" or an object such as {"tap": "tap0"}"#);
+    assert_refused(json!({}), r#": "backend" is missing, add "user" or an object such as {"tap": "tap0"}"#);
 }
 
 #[test]
@@ -63,9 +63,9 @@ fn config_with_numbers_out_of_range_is_refused() {
     assert_refused(with("queues", 0), ".queues: expected a whole number from 1 to 16, found the number 0");
     assert_refused(
         with("queues", 5),
-        ".queues: 5 pairs of queues are more than the vCPUs, or than 16, at most 4",
+        ".queues: 5 queue pairs are more than the vCPUs or more than 16, at most 4",
     );
-    assert_refused(with("queues", 2), ".queues: a descriptor is one pair of queues, leave it out");
+    assert_refused(with("queues", 2), ".queues: a descriptor has a single queue pair, remove \"queues\"");
 }
 
 #[test]
@@ -81,16 +81,24 @@ fn config_with_a_descriptor_that_carries_no_frames_is_refused() {
     );
     assert_refused(
         with(1 << 30),
-        &of(1 << 30, "isn't open: the monitor was started without it; name the one that it inherits"),
+        &of(
+            1 << 30,
+            "isn't open: the monitor didn't inherit it; pass it to the monitor, or correct the number",
+        ),
     );
-    assert_refused(with(1), ".backend.fd: 1 is no descriptor for frames: 0 to 2 are the monitor's own");
+    assert_refused(
+        with(1),
+        ".backend.fd: 1 can't be used for frames: 0 to 2 are the monitor's standard streams",
+    );
 }
 
 #[test]
 fn config_with_a_name_that_no_interface_has_is_refused() {
     let with = |name: &str| json!({"backend": {"tap": name}});
     let refused = |name: &str| {
-        format!(".backend.tap: {name:?} is no interface's name: 1 to 15 characters, none of \"/%:\"")
+        format!(
+            ".backend.tap: {name:?} isn't a valid interface name: use 1 to 15 characters, none of \"/%:\""
+        )
     };
     assert_refused(with(""), &refused(""));
     assert_refused(with("tap%d"), &refused("tap%d"));
@@ -103,18 +111,18 @@ fn config_with_vhost_that_the_kernel_cannot_serve_is_refused() {
     let (_peer, theirs) = super::pair();
     assert_refused(
         json!({"backend": {"fd": theirs.as_raw_fd()}, "vhost": true}),
-        ".vhost: the kernel serves a TAP, and this is a socket: leave it out, or take a TAP",
+        ".vhost: requires a TAP, and this is a socket: remove it, or use a TAP",
     );
     assert_refused(
         json!({"backend": "user", "vhost": true}),
-        ".vhost: the kernel serves a TAP, and this is a network in the monitor: leave it out, or take a TAP",
+        ".vhost: requires a TAP, and this is the user backend: remove it, or use a TAP",
     );
     assert_refused(
         json!({"backend": {"passt": "/nowhere"}, "vhost": true}),
-        ".vhost: the kernel serves a TAP, and this is a passt: leave it out, or take a TAP",
+        ".vhost: requires a TAP, and this is a passt: remove it, or use a TAP",
     );
     assert_refused(
         json!({"backend": {"tap": "tap0"}, "vhost": true, "limits": {"operations_per_second": 7}}),
-        ".vhost: the kernel keeps no \"limits\": leave out one of the two",
+        ".vhost: conflicts with \"limits\", which the kernel doesn't support: remove one of them",
     );
 }

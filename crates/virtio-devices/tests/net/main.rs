@@ -1,4 +1,4 @@
-//! A network card, driven as a driver would over its registers and queues, with the test at the other end of its socket.
+//! A network card, driven through its registers and queues, with the test at the other end of its socket.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 const F_MRG_RXBUF: u64 = 1 << 15;
 const HEADER: [u8; 12] = [0; 12];
-/// The header of a frame in one buffer.
+/// The header of a frame in a single buffer.
 const ONE_BUFFER: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 fn try_open(fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
@@ -36,14 +36,14 @@ fn assert_refused(fields: Value, message: &str) {
     assert_eq!(try_open(fields).err().as_deref(), Some(message));
 }
 
-/// Two ends of a socket that keeps packets apart and says when the other one is closed.
+/// A pair of sockets that preserve message boundaries and report a closed peer.
 fn pair() -> (File, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     (ours.into(), theirs)
 }
 
-/// A driver whose card isn't initialised, and the other end.
+/// A driver with an uninitialised card, and its peer.
 fn fresh_with(mut fields: Value) -> (Driver, File) {
     let (ours, theirs) = pair();
     fields["backend"] = json!({"fd": theirs.as_raw_fd()});
@@ -56,7 +56,7 @@ fn running(features: u64) -> (Driver, File) {
     (driver, peer)
 }
 
-/// Bytes of which each differs from its neighbours.
+/// Bytes that differ from their neighbours.
 fn counted(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
@@ -69,7 +69,7 @@ fn send(mut peer: &File, frame: &[u8]) {
     peer.write_all(&framed(frame)).unwrap();
 }
 
-/// The next frame with its header.
+/// The next frame, with its header.
 fn take(mut peer: &File) -> Vec<u8> {
     let mut bytes = vec![0; 70_000];
     let len = peer.read(&mut bytes).unwrap();

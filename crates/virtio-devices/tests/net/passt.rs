@@ -1,4 +1,4 @@
-//! A card at a passt: the test listens, and speaks the stream's format.
+//! A card connected to a passt: the test listens, and uses the stream's format.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ fn at(path: &Path) -> Value {
     json!({"backend": {"passt": path}})
 }
 
-/// A running card, and what it is connected to.
+/// A running card and its peer.
 fn connected(features: u64) -> (Driver, UnixStream) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("passt");
@@ -28,7 +28,7 @@ fn connected(features: u64) -> (Driver, UnixStream) {
     (driver, listener.accept().unwrap().0)
 }
 
-/// A frame as it goes through the stream.
+/// A frame in the stream's format.
 fn packed(frame: &[u8]) -> Vec<u8> {
     [&(frame.len() as u32).to_be_bytes(), frame].concat()
 }
@@ -45,7 +45,7 @@ fn transmit(driver: &mut Driver, frame: &[u8]) {
     driver.queue(TRANSMITQ).request(&[Buf::Read(&framed(frame))]);
 }
 
-/// What the card said.
+/// The card's log message.
 fn told(driver: &Driver) -> Vec<String> {
     driver.control().take_notices().texts
 }
@@ -55,7 +55,7 @@ fn assert_link_goes_down(driver: &mut Driver, because: &str) {
     driver.wait_config_change();
     assert_eq!(driver.config(6, 2), [0, 0]);
     assert_eq!(told(driver), [because]);
-    // The driver lives on.
+    // The driver continues to work.
     transmit(driver, &counted(60));
     assert_eq!(errors(driver), 1);
 }
@@ -75,7 +75,7 @@ fn stream_carries_frames_both_ways_without_their_headers() {
 #[test]
 fn stream_carries_a_frame_of_the_greatest_length_both_ways() {
     let (mut driver, mut peer) = connected(0);
-    // The longest IP packet, a header of Ethernet's and two VLAN tags.
+    // The longest IP packet, an Ethernet header and two VLAN tags.
     let frame = counted(65_535 + 14 + 8);
     transmit(&mut driver, &frame);
     assert!(take(&peer) == frame);
@@ -103,7 +103,7 @@ fn stream_cut_at_any_byte_brings_frames_whole() {
         (0..2).for_each(|_| _ = driver.queue(RECEIVEQ).add(&[Buf::Write(100)]));
         driver.queue(RECEIVEQ).kick();
         peer.write_all(&bytes[..cut]).unwrap();
-        // By then the first part has been read: the card's thread does one thing after the other.
+        // The first part has been read by then, because the card's thread handles one event after the other.
         transmit(&mut driver, &counted(60));
         peer.write_all(&bytes[cut..]).unwrap();
         assert_eq!(wait(&mut driver).written()[12..], counted(20));
@@ -135,12 +135,12 @@ fn stream_with_frames_that_are_too_short_goes_on_behind_them() {
 #[test]
 fn stream_without_a_reader_drops_frames_and_ends_none_in_the_middle() {
     let (mut driver, peer) = connected(0);
-    // An odd length, so that the socket's room isn't a multiple of it.
+    // An odd length, so that the socket's buffer isn't a multiple of it.
     while errors(&driver) == 0 {
         transmit(&mut driver, &counted(9001));
     }
     let sent = driver.control().counters().requests.get() - 1;
-    // Nothing else is sent: the rest of the last frame follows by itself.
+    // Nothing else is sent: the rest of the last frame follows on its own.
     (0..sent).for_each(|_| assert!(take(&peer) == counted(9001)));
     transmit(&mut driver, b"the first one behind");
     assert_eq!(take(&peer), b"the first one behind");
@@ -152,7 +152,7 @@ fn stream_without_buffers_stays_in_the_host_and_works_again() {
     peer.set_nonblocking(true).unwrap();
     let mut sent = 0;
     let full = loop {
-        // A write as short as this is taken whole or not at all.
+        // Such a short write is accepted entirely or not at all.
         match peer.write(&packed(&counted(60))) {
             Ok(len) => sent += len / 64,
             Err(error) => break error.kind(),
@@ -170,7 +170,7 @@ fn stream_that_ends_takes_the_link_down() {
     let (mut driver, peer) = connected(0);
     add(&mut driver, &[Buf::Write(100)]);
     drop(peer);
-    assert_link_goes_down(&mut driver, "the other end of its socket has gone: its link is down");
+    assert_link_goes_down(&mut driver, "its peer has closed the socket: its link is down");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn stream_that_ends_inside_a_frame_takes_the_link_down() {
     add(&mut driver, &[Buf::Write(100)]);
     peer.write_all(&packed(&counted(60))[..30]).unwrap();
     drop(peer);
-    assert_link_goes_down(&mut driver, "the other end of its socket has gone: its link is down");
+    assert_link_goes_down(&mut driver, "its peer has closed the socket: its link is down");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn stream_with_an_impossible_length_takes_the_link_down_behind_the_frames_before
     driver.queue(RECEIVEQ).kick();
     peer.write_all(&[packed(&counted(60)), 0_u32.to_be_bytes().to_vec()].concat()).unwrap();
     assert_eq!(wait(&mut driver).written()[12..], counted(60));
-    assert_link_goes_down(&mut driver, "a frame of 0 bytes came, which there can't be: its link is down");
+    assert_link_goes_down(&mut driver, "a frame of 0 bytes arrived, which is invalid: its link is down");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn stream_with_a_length_of_one_byte_too_much_takes_the_link_down() {
     let (mut driver, mut peer) = connected(0);
     add(&mut driver, &[Buf::Write(100)]);
     peer.write_all(&65_558_u32.to_be_bytes()).unwrap();
-    assert_link_goes_down(&mut driver, "a frame of 65558 bytes came, which there can't be: its link is down");
+    assert_link_goes_down(&mut driver, "a frame of 65558 bytes arrived, which is invalid: its link is down");
 }
 
 #[test]
@@ -219,23 +219,23 @@ fn config_with_a_passt_that_is_not_there_says_what_starts_one() {
     let says = |problem: String| format!(".backend.passt: {problem}");
     assert_refused(
         at(&path),
-        &says(format!("there is no {name}: `passt --socket {name}` makes it and listens there")),
+        &says(format!("there is no {name}: `passt --socket {name}` creates it and listens there")),
     );
     drop(UnixListener::bind(&path).unwrap());
     assert_refused(
         at(&path),
         &says(format!(
-            "nobody listens at {name} any more: `rm {name}; passt --socket {name}` starts one that does"
+            "nothing listens at {name} any more: `rm {name}; passt --socket {name}` starts a new passt"
         )),
     );
     std::fs::remove_file(&path).unwrap();
     File::create(&path).unwrap();
-    assert_refused(at(&path), &says(format!("{name} is no socket; name the one of a `passt --socket PATH`")));
+    assert_refused(at(&path), &says(format!("{name} isn't a socket; use that of a `passt --socket PATH`")));
     std::fs::remove_file(&path).unwrap();
     let _datagram = UnixDatagram::bind(&path).unwrap();
     assert_refused(
         at(&path),
-        &says(format!("{name} is no stream socket; name the one of a `passt --socket PATH`")),
+        &says(format!("{name} isn't a stream socket; use that of a `passt --socket PATH`")),
     );
 }
 
@@ -244,11 +244,11 @@ fn config_with_a_passt_that_is_busy_does_not_wait_for_it() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("passt");
     let listener = UnixListener::bind(&path).unwrap();
-    // Nobody accepts, and one may wait.
+    // Nothing accepts, and the backlog is one.
     rustix::net::listen(&listener, 0).unwrap();
     let _first = try_open(at(&path)).unwrap();
     let expected = format!(
-        ".backend.passt: the passt at {} has another machine: start one more, at another path",
+        ".backend.passt: the passt at {} serves another machine: start another one at a different path",
         path.display()
     );
     assert_eq!(try_open(at(&path)).err(), Some(expected));
@@ -262,27 +262,27 @@ fn config_with_a_path_that_no_socket_has_is_refused() {
     assert_refused(json!({"backend": {"passt": path}}), &refused);
     assert_refused(
         json!({"backend": {"passt": "/p"}, "queues": 2}),
-        ".queues: passt is one pair of queues, leave it out",
+        ".queues: passt has a single queue pair, remove \"queues\"",
     );
 }
 
 #[test]
 fn header_of_the_guest_goes_no_further() {
     let (mut driver, peer) = connected(0);
-    // NEEDS_CSUM and a type of offload, which nobody offered.
+    // NEEDS_CSUM and an offload type, which weren't offered.
     let header = [&[1, 1][..], &HEADER[2..]].concat();
     driver.queue(TRANSMITQ).request(&[Buf::Read(&[&header, &counted(60)[..]].concat())]);
     assert_eq!(take(&peer), counted(60));
 }
 
-/// A DHCPDISCOVER (RFC 2131 §2, RFC 2132 §9.6) from a card with this address, to everybody.
+/// A broadcast DHCPDISCOVER (RFC 2131 §2, RFC 2132 §9.6) from a card with this address.
 fn discover(mac: [u8; 6]) -> Vec<u8> {
     let mut bootp = vec![0; 236];
-    // A request over Ethernet, with an id of its own, to be answered by broadcast.
+    // A request over Ethernet with an id, to be answered by broadcast.
     bootp[..8].copy_from_slice(&[1, 1, 6, 0, 0x76, 0x6d, 0x6d, 1]);
     bootp[10] = 0x80;
     bootp[28..34].copy_from_slice(&mac);
-    // The magic cookie, the message's type, the end, and the rest of the 300 bytes that BOOTP wants.
+    // The magic cookie, the message type, the end, and the rest of BOOTP's 300 bytes.
     bootp.extend_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
     bootp.resize(300, 0);
     // UDP without a checksum.
@@ -303,7 +303,7 @@ fn passt_offers_an_address() {
     driver.queue(RECEIVEQ).kick();
     let mac = driver.config(0, 6).try_into().unwrap();
     transmit(&mut driver, &discover(mac));
-    // From UDP's port 67 to 68, with the type DHCPOFFER somewhere among its options.
+    // From UDP port 67 to 68, with DHCPOFFER among its options.
     let is_offer = |frame: &Vec<u8>| {
         let ports = frame.get(12..14) == Some(&[8, 0]) && frame.get(34..38) == Some(&[0, 67, 0, 68]);
         ports && frame[42..].windows(3).any(|option| option == [53, 1, 2])

@@ -1,4 +1,4 @@
-//! Frames for the guest.
+//! Frames to the guest.
 
 use std::io::{ErrorKind, Write};
 
@@ -29,7 +29,8 @@ fn frame_received_into_a_header_of_several_descriptors_arrives_whole() {
 fn frame_received_is_merged_of_as_many_chains_as_it_takes() {
     let (mut driver, peer) = running(F_MRG_RXBUF);
     let frame = counted(65_535 + 14);
-    // 12 bytes of header and the frame: 21 chains of 3000 bytes, and one of 2561; the number lies in two descriptors.
+    // 12 bytes of header and the frame: 21 chains of 3000 bytes, and one of 2561; the number spans two
+    // descriptors.
     (0..22).for_each(|_| _ = driver.queue(RECEIVEQ).add(&[Buf::Write(11), Buf::Write(2989)]));
     driver.queue(RECEIVEQ).kick();
     send(&peer, &frame);
@@ -59,7 +60,7 @@ fn frame_received_that_waits_for_more_chains_goes_on_with_them() {
     send(&peer, &counted(200));
     driver.suspend();
     driver.resume();
-    // What was given up is empty, and the frame starts anew.
+    // The abandoned chain is empty, and the frame starts again.
     let first = driver.queue(RECEIVEQ).try_used().map(|used| used.len);
     assert!(matches!(first, Some(0) | None), "{first:?}");
     (0..3).for_each(|_| add(&mut driver, &[Buf::Write(100)]));
@@ -107,11 +108,11 @@ fn chains_that_take_no_frame_come_back_empty() {
 fn frame_received_that_needs_what_the_driver_did_not_take_is_dropped() {
     let (mut driver, mut peer) = running(0);
     add(&mut driver, &[Buf::Write(100)]);
-    // NEEDS_CSUM; TCP over IPv4 to be cut; a header alone.
+    // NEEDS_CSUM; a TCP segment over IPv4 to be split; a header without data.
     peer.write_all(&[&[1][..], &[0; 71]].concat()).unwrap();
     peer.write_all(&[&[0, 1][..], &[0; 70]].concat()).unwrap();
     peer.write_all(&HEADER).unwrap();
-    // DATA_VALID is no hindrance, but isn't told.
+    // DATA_VALID is accepted, but not passed on.
     peer.write_all(&[&[2][..], &[0; 71]].concat()).unwrap();
     assert_eq!(wait(&mut driver).written(), [&ONE_BUFFER[..], &[0; 60]].concat());
     assert_eq!(errors(&driver), 3);
@@ -140,8 +141,8 @@ fn flood_received_without_buffers_stays_in_the_host_and_the_link_works_again() {
     assert_eq!(&wait(&mut driver).written()[12..], b"the first one behind");
 }
 
-/// The producer never waits for the driver, and the driver has at most two buffers: the device runs out of buffers and of
-/// frames again and again, each time while the other side is at work.
+/// The producer never waits for the driver, and the driver has at most two buffers: the device runs out of
+/// buffers and of frames again and again, each time while the other side is active.
 fn flood_received_while_buffers_come_one_by_one_arrives_whole(features: u64) {
     const FRAMES: u32 = 20_000;
     let (mut driver, peer) = running(features);

@@ -1,4 +1,4 @@
-//! Frames of the guest, and what holds for both directions.
+//! Frames from the guest, and what applies to both directions.
 
 use serde_json::json;
 use vmm_virtio::testing::Buf;
@@ -74,7 +74,7 @@ fn limits_hold_frames_back_and_let_them_go_later() {
     (0..6).for_each(|_| _ = driver.queue(RECEIVEQ).add(&[Buf::Write(100)]));
     driver.queue(RECEIVEQ).kick();
     (0..6).for_each(|_| assert_eq!(wait(&mut driver).written()[12..], counted(70)));
-    // 12 frames, one of them at once: 11 times 5 ms.
+    // 12 frames with a burst of one: 11 times 5 ms.
     assert!(start.elapsed().as_millis() >= 55, "{:?}", start.elapsed());
 }
 

@@ -1,4 +1,4 @@
-//! Changes of a card while its machine exists.
+//! Changes to a card at run time.
 
 use serde_json::json;
 use vmm_virtio::testing::Buf;
@@ -6,7 +6,7 @@ use vmm_virtio::testing::Buf;
 use super::{RECEIVEQ, TRANSMITQ, add, counted, framed, fresh_with, running, send, take, wait};
 
 const F_STATUS: u64 = 1 << 16;
-/// Offset of `status` in the configuration, of which bit 0 is VIRTIO_NET_S_LINK_UP.
+/// Offset of `status` in the configuration, whose bit 0 is VIRTIO_NET_S_LINK_UP.
 const STATUS: u64 = 6;
 
 #[test]
@@ -20,7 +20,7 @@ fn link_set_down_is_told_and_drops_frames_of_both_directions_until_it_is_up() {
     (0..2).for_each(|_| _ = driver.queue(RECEIVEQ).add(&[Buf::Write(1526)]));
     send(&peer, &counted(60));
     driver.queue(RECEIVEQ).kick();
-    // One is dropped with the kick, one when its descriptor says so.
+    // One is dropped at the kick, one when its descriptor is ready.
     send(&peer, &counted(61));
     let refused = || driver.control().counters().refused.get();
     let until = std::time::Instant::now() + vmm_virtio::testing::DEADLINE;
@@ -61,7 +61,7 @@ fn limits_replaced_hold_for_frames_that_wait() {
     queue.kick();
     queue.wait_used();
     assert_eq!(take(&peer), frame);
-    // The second may go after a minute.
+    // The second one would have to wait a minute.
     assert_eq!(queue.try_used(), None);
     driver.update(json!({"limits": {}})).unwrap();
     driver.queue(TRANSMITQ).wait_used();

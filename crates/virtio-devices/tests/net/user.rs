@@ -1,4 +1,4 @@
-//! A card whose network is in the monitor, with a guest of hand-made frames and servers on the host's loopback.
+//! A card with the user backend, with hand-made guest frames and servers on the host's loopback.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,14 +13,14 @@ use super::{RECEIVEQ, TRANSMITQ, assert_refused, errors, framed, try_open, wait}
 const F_CSUM: u64 = 1;
 const F_GUEST_CSUM: u64 = 1 << 1;
 const F_MTU: u64 = 1 << 3;
-/// What every offload of segmentation needs (virtio 1.2 §5.1.3.1): HOST and GUEST, TSO4 and TSO6.
+/// Required by all segmentation offloads (virtio 1.2 §5.1.3.1): HOST and GUEST, TSO4 and TSO6.
 const F_TSO: u64 = 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0, 2, 2];
 const GUEST: [u8; 4] = [10, 0, 2, 15];
 const GATEWAY: [u8; 4] = [10, 0, 2, 2];
-/// TEST-NET-1 (RFC 5737): nobody is there.
+/// TEST-NET-1 (RFC 5737), which is unused.
 const ELSEWHERE: [u8; 4] = [192, 0, 2, 7];
 const UDP: u8 = 17;
 const TCP: u8 = 6;
@@ -52,7 +52,7 @@ fn ethernet(kind: [u8; 2], payload: &[u8]) -> Vec<u8> {
     [&GATEWAY_MAC, &MAC, &kind[..], payload].concat()
 }
 
-/// A packet of the guest's.
+/// A packet from the guest.
 fn ipv4(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let len = (20 + payload.len() as u16).to_be_bytes();
     let mut header = vec![0x45, 0, len[0], len[1], 0, 0, 0, 0, 64, protocol, 0, 0];
@@ -62,7 +62,7 @@ fn ipv4(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     ethernet([8, 0], &[&header, payload].concat())
 }
 
-/// RFC 1071, of an even number of bytes.
+/// RFC 1071, for an even number of bytes.
 fn checksum(start: u32, bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
     let sum = words.fold(start, |sum, word| sum + word);
@@ -70,7 +70,7 @@ fn checksum(start: u32, bytes: &[u8]) -> u16 {
     !(sum + (sum >> 16)) as u16
 }
 
-/// An ARP reply that says who has the guest's address (RFC 826).
+/// An ARP reply with the guest's address (RFC 826).
 fn announcement() -> Vec<u8> {
     let packet = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &MAC, &GUEST, &GATEWAY_MAC, &GATEWAY].concat();
     ethernet([8, 6], &packet)
@@ -85,7 +85,7 @@ fn udp(to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
 
 fn syn(to: [u8; 4], port: u16) -> Vec<u8> {
     let port = port.to_be_bytes();
-    // From port 5000, sequence number 1, five words of header, SYN, a window; the checksum isn't looked at.
+    // From port 5000, sequence number 1, five header words, SYN, a window; the checksum isn't verified.
     ipv4(TCP, to, &[0x13, 0x88, port[0], port[1], 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0])
 }
 
@@ -98,7 +98,7 @@ fn give_buffers(driver: &mut Driver, count: usize) {
     driver.queue(RECEIVEQ).kick();
 }
 
-/// The next frame with its header.
+/// The next frame, with its header.
 fn take(driver: &mut Driver) -> Vec<u8> {
     wait(driver).written().to_vec()
 }
@@ -116,7 +116,7 @@ fn user_card_offers_checksums_and_the_longest_packet() {
 fn user_gateway_answers_arp() {
     let mut driver = running(&[], 0);
     give_buffers(&mut driver, 1);
-    // RFC 826: Ethernet and IPv4, a request; who has the gateway's address.
+    // RFC 826: an Ethernet and IPv4 request for the gateway's address.
     let head = [0, 1, 8, 0, 6, 4, 0];
     let request = [&head[..], &[1], &MAC, &GUEST, &[0; 6], &GATEWAY].concat();
     transmit(&mut driver, &ethernet([8, 6], &request));
@@ -142,15 +142,15 @@ fn user_connection_without_a_rule_is_reset_counted_and_told_once() {
     assert_eq!(told, ["refused tcp 192.0.2.7:80: no rule of \"allow\" permits it"]);
 }
 
-/// Within one call of the device, so that a guest waits for nothing: no event of the link's comes between.
+/// Within one call of the device, without an event of the link in between, so that the guest doesn't wait.
 #[test]
 fn user_connection_refused_is_answered_before_the_next_frame_is_taken() {
     let mut driver = running(&[], 0);
     give_buffers(&mut driver, 1);
-    // Behind this nothing is left to do of the start and of the buffers' notification.
+    // Afterwards all work of the start and of the buffers' notification is done.
     transmit(&mut driver, &[0; 14]);
     transmit(&mut driver, &syn(ELSEWHERE, 80));
-    // It ends the call under way, and no other begins behind it.
+    // This ends the current call, and no other one starts.
     driver.suspend();
     assert_eq!(driver.queue(RECEIVEQ).try_used().map(|used| used.len), Some(12 + 14 + 20 + 20));
 }
@@ -168,7 +168,8 @@ fn user_datagram_reaches_a_permitted_server_and_its_answer_comes_back() {
     let answer = take(&mut driver);
     assert_eq!(answer[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     assert_eq!((&answer[38..42], &answer[54..]), (&GATEWAY[..], &b"answer"[..]));
-    // Whole, for a guest that doesn't complete it: over the addresses, the protocol and the length, too.
+    // Complete, for a guest that doesn't accept partial checksums: over addresses, protocol and length as
+    // well.
     let pseudo = u32::from(UDP) + 14;
     assert_eq!(checksum(pseudo, &answer[38..]), 0);
 }
@@ -181,7 +182,7 @@ fn user_checksum_is_left_to_a_guest_that_completes_it() {
     transmit(&mut driver, &udp(GATEWAY, address.port(), b"question"));
     let (_, guest) = server.recv_from(&mut [0; 16]).unwrap();
     server.send_to(b"answer", guest).unwrap();
-    // NEEDS_CSUM, from behind the headers of Ethernet and IPv4 on, into UDP's field.
+    // NEEDS_CSUM, starting after the Ethernet and IPv4 headers, stored in UDP's field.
     assert_eq!(take(&mut driver)[..12], [1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 1, 0]);
 }
 
@@ -197,8 +198,8 @@ fn user_connection_to_a_permitted_server_is_accepted() {
     assert_eq!(answer[46 + 13] & 0x3f, 0x12, "SYN and ACK");
 }
 
-/// A card with a port of the host's that leads to port 7 of its guest. The port was free a moment ago; if another test has
-/// it now, there are more.
+/// A card with a host port forwarded to port 7 of its guest. The port was free a moment ago; if another test
+/// has taken it, the next one is tried.
 fn forwarding(protocol: &str) -> (Box<dyn VirtioDevice>, u16) {
     let card = |port: u16| try_open(user(&[("forward", json!([format!("{protocol}:127.0.0.1:{port}:7")]))]));
     let ports = std::iter::repeat_with(|| udp_server().1.port());
@@ -219,7 +220,7 @@ fn user_forward_leads_into_the_guest() {
     assert_eq!((&frame[48..50], &frame[54..]), (&[0, 7][..], &b"visitor"[..]));
 }
 
-/// What connecting to this port of the host's comes to, before anything is sent.
+/// The result of connecting to this host port, before anything is sent.
 fn connecting(port: u16) -> std::io::Result<usize> {
     let mut client = TcpStream::connect(("127.0.0.1", port))?;
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -232,7 +233,8 @@ fn user_forward_is_refused_until_a_driver_comes_and_behind_its_reset() {
     let mut driver = Driver::new(card, 1);
     assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     driver.init(0);
-    // There is a driver, which is asked for its address, and says nothing. The device has heard of it before it stops.
+    // There is a driver, which is asked for its address, but doesn't respond. The device knows it before it
+    // stops.
     give_buffers(&mut driver, 4);
     driver.suspend();
     driver.resume();
@@ -241,7 +243,7 @@ fn user_forward_is_refused_until_a_driver_comes_and_behind_its_reset() {
     assert_eq!(connecting(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// It goes on where it stopped, with a guest that has its address still.
+/// It resumes with a guest that still has its address.
 #[test]
 fn user_forward_waits_through_a_pause() {
     let (card, port) = forwarding("tcp");
@@ -262,7 +264,7 @@ fn user_flood_in_both_directions_ends_and_the_network_works_again() {
     let mut driver = reaching(address, 0);
     transmit(&mut driver, &udp(GATEWAY, address.port(), b"first"));
     let (_, guest) = server.recv_from(&mut [0; 16]).unwrap();
-    // Without buffers for what comes. 10 MB each way, many times what a socket keeps; a third goes nowhere.
+    // Without receive buffers. 10 MB each way, many times a socket's buffer; a third is undeliverable.
     for port in 1..=5000 {
         transmit(&mut driver, &udp(GATEWAY, address.port(), &[b'g'; 1400]));
         transmit(&mut driver, &syn(ELSEWHERE, port));
@@ -284,15 +286,15 @@ fn user_flood_in_both_directions_ends_and_the_network_works_again() {
         if is_answer(&take(&mut driver)) {
             break;
         }
-        // The socket was full of floods, and the answer found no room.
+        // The socket was full, and the response found no room.
         server.send_to(b"answer", guest).unwrap();
     }
-    // What was kept is what a socket of the host's and the answers' queue keep.
+    // The rest is in a host socket's buffer and the queue of responses.
     assert!(frames < 2500, "{frames}");
     assert_eq!(driver.control().counters().refused.get(), 5000);
 }
 
-/// More than the card drops in one turn, of what its link has already taken from the host.
+/// More than the card drops in one turn, of data that its link has already received from the host.
 #[test]
 fn user_frames_that_do_not_fit_are_dropped_and_the_next_arrives() {
     let (server, address) = udp_server();
@@ -338,7 +340,7 @@ fn config_with_fields_that_are_no_rules_says_what_they_are() {
     assert_refused(user(&[("allow", json!("everything"))]), &expected("the string \"everything\""));
     assert_refused(user(&[("allow", json!(443))]), &expected("the number 443"));
     let none = |text: &str| {
-        format!(".dns: {text:?} is no server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"")
+        format!(".dns: {text:?} isn't a server's address: write one as \"192.0.2.1\" or \"127.0.0.1:5353\"")
     };
     assert_refused(user(&[("dns", json!("resolver.example"))]), &none("resolver.example"));
     assert_refused(user(&[("dns", json!("127.0.0.1:0"))]), &none("127.0.0.1:0"));
@@ -353,7 +355,7 @@ fn config_with_numbers_that_the_user_backend_cannot_have_is_refused() {
     );
     assert_refused(
         user(&[("queues", json!(2))]),
-        ".queues: the user backend is one pair of queues, leave it out",
+        ".queues: the user backend has a single queue pair, remove \"queues\"",
     );
 }
 
@@ -378,7 +380,7 @@ fn config_with_rules_for_a_backend_that_keeps_none_is_refused() {
         config
     };
     let refused = |field: &str| {
-        format!(".{field}: only \"backend\": \"user\" keeps to this; take that one, or remove the field")
+        format!(".{field}: only \"backend\": \"user\" supports this; use that, or remove the field")
     };
     assert_refused(with("allow", json!("all")), &refused("allow"));
     assert_refused(with("forward", json!([])), &refused("forward"));

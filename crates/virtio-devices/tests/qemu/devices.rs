@@ -1,4 +1,4 @@
-//! Block devices. A lock is of one node of a device; the claim that a writer has is of the device.
+//! Block devices. A lock applies to one node of a device; a writer's claim applies to the device.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,7 +35,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A test with a loop device, which is ignored where there is none: not every host has them, and few let an ordinary user.
+/// A test with a loop device, ignored if there is none: not all hosts have them, and few permit ordinary
+/// users.
 fn trial(name: &'static str, test: fn(&LoopDevice)) -> Trial {
     Trial::ignorable_test(name, move || match LoopDevice::new() {
         Ok(device) => {
@@ -46,7 +47,7 @@ fn trial(name: &'static str, test: fn(&LoopDevice)) -> Trial {
     })
 }
 
-/// The same with a mapped device over that one.
+/// The same with a device-mapper device on top of it.
 fn mapped_trial(name: &'static str, test: fn(&LoopDevice, &MappedDevice)) -> Trial {
     Trial::ignorable_test(name, move || {
         let devices = LoopDevice::new().and_then(|device| Ok((MappedDevice::new(&device)?, device)));
@@ -75,7 +76,7 @@ impl LoopDevice {
         let device = Self { directory, path };
         let number = nix::sys::stat::stat(&device.path).unwrap().st_rdev;
         make_node(&device.other(), number)?;
-        // A file system that forbids devices.
+        // A file system mounted with nodev.
         File::open(device.other()).map_err(|error| format!("a node of a device: {error}"))?;
         Ok(device)
     }
@@ -84,7 +85,7 @@ impl LoopDevice {
         self.partition_at(1, "2048")
     }
 
-    /// A node of a new partition, of 1 MiB. The kernel needs no partition table for that.
+    /// A node of a new partition of 1 MiB. The kernel needs no partition table for that.
     fn partition_at(&self, index: u32, sector: &str) -> PathBuf {
         run("addpart", &[self.path.to_str().unwrap(), &index.to_string(), sector, "2048"]).unwrap();
         let disk = self.path.file_name().unwrap().to_str().unwrap();
@@ -109,7 +110,8 @@ impl Drop for LoopDevice {
     }
 }
 
-/// A device of the device mapper, of 1 MiB of a loop device, with a node in that one's directory: without udev there is no other.
+/// A device-mapper device of 1 MiB of a loop device, with a node in that one's directory: without udev there
+/// is no other.
 struct MappedDevice {
     name: String,
     node: PathBuf,
@@ -135,7 +137,7 @@ impl Drop for MappedDevice {
     }
 }
 
-/// A loop device over anything.
+/// A loop device backed by any file.
 struct Over(PathBuf);
 
 impl Over {
@@ -155,7 +157,7 @@ impl Drop for Over {
     }
 }
 
-/// Of a text such as "7:0".
+/// Parses a text such as "7:0".
 fn parse_number(text: &str) -> u64 {
     let (major, minor) = text.trim().split_once(':').unwrap();
     makedev(major.parse().unwrap(), minor.parse().unwrap())
@@ -207,7 +209,7 @@ fn two_readers(device: &LoopDevice) {
     assert!(try_open(fields(&device.other(), json!({"overlay": "temp"}))).is_ok());
 }
 
-/// Claimed as by a mount.
+/// Claimed, as by a mount.
 fn partition(device: &LoopDevice) {
     let partition = device.partition();
     let claim = File::options().write(true).custom_flags(OFlag::O_EXCL.bits()).open(&partition).unwrap();
@@ -234,7 +236,7 @@ fn mounted(device: &LoopDevice) {
     assert!(try_open(fields(&device.path, json!({}))).is_ok());
 }
 
-/// O_DIRECT takes a second descriptor of the same device.
+/// O_DIRECT needs a second descriptor of the same device.
 fn direct(device: &LoopDevice) {
     let mut driver = start(fields(&device.path, json!({"direct": true})));
     assert_eq!(send(&mut driver, OUT, 8, &[0x5c; 4096]), OK);
@@ -245,12 +247,12 @@ fn direct(device: &LoopDevice) {
 fn backing_file(device: &LoopDevice) {
     let (file, node) = (device.directory.path().join("disk.img"), device.path.display());
     let message = format!(
-        ".path: {} is the backing file of {node}: name that device, or detach it, losetup -d {node}",
+        ".path: {} is the backing file of {node}: use that device, or detach it, losetup -d {node}",
         file.display()
     );
     let refused = try_open(json!({"path": file, "format": "raw"})).err().unwrap();
     assert_eq!(refused.to_string(), message);
-    // Who only reads is trusted to know.
+    // Readers aren't checked.
     let reader = try_open(json!({"path": file, "format": "raw", "read_only": true})).unwrap();
     let message = format!(
         ".path: {node} is a loop device whose backing file {} is in use as a disk or as an output: stop who has that",
@@ -276,20 +278,20 @@ fn assert_opens(path: &Path) {
     }
 }
 
-/// The message for a disk that can't be opened to be written, with PATH for its path.
+/// The message for a disk that can't be opened for writing, with PATH for its path.
 fn raw_refusal(path: &Path) -> String {
     let error = try_open(raw(path)).err().expect("it is refused");
     error.to_string().replace(path.to_str().unwrap(), "PATH")
 }
 
-/// What a monitor locks of its log.
+/// The lock that a monitor takes on its log.
 fn log(path: &Path) -> File {
     let log = File::open(path).unwrap();
     assert!(range_lock::lock(&log, LockKind::Shared, DOES + WRITE..DOES + WRITE + 1).unwrap());
     log
 }
 
-/// Attached by a name of 2,200 bytes, to which 2,000 were added in front.
+/// Attached by a path of 2,200 bytes, to which 2,000 were prepended later.
 fn long_path(device: &LoopDevice) {
     let level = "d".repeat(199);
     let (front, rear) = (device.directory.path().join("front"), device.directory.path().join("rear"));
@@ -305,7 +307,7 @@ fn long_path(device: &LoopDevice) {
     assert!(std::fs::read(format!("/sys/block/{name}/loop/backing_file")).is_err(), "its path is too long");
     let node = long.0.display();
     let message = format!(
-        ".path: PATH is the backing file of {node}: name that device, or detach it, losetup -d {node}"
+        ".path: PATH is the backing file of {node}: use that device, or detach it, losetup -d {node}"
     );
     assert_eq!(raw_refusal(&short), message);
     let log = log(&short);
@@ -315,18 +317,18 @@ fn long_path(device: &LoopDevice) {
     assert_opens(&long.0);
 }
 
-/// As is one of another mount namespace.
+/// So is one in another mount namespace.
 fn deleted(device: &LoopDevice) {
     let (kept, attached) = (device.directory.path().join("kept"), device.directory.path().join("attached"));
     File::create(&kept).unwrap().set_len(1 << 20).unwrap();
     std::fs::hard_link(&kept, &attached).unwrap();
     let nameless = Over::new(&attached);
     std::fs::remove_file(&attached).unwrap();
-    // Another file takes the name; that of the device stays known.
+    // Another file takes the name, but the device's is still known.
     File::create(&attached).unwrap().set_len(1 << 20).unwrap();
     let node = nameless.0.display();
     let message = format!(
-        ".path: PATH is the backing file of {node}: name that device, or detach it, losetup -d {node}"
+        ".path: PATH is the backing file of {node}: use that device, or detach it, losetup -d {node}"
     );
     assert_eq!(raw_refusal(&kept), message);
     assert_opens(&attached);
@@ -346,10 +348,10 @@ fn device_over_device(device: &LoopDevice) {
     let over = Over::new(&device.path);
     let node = over.0.display();
     let message = format!(
-        ".path: PATH is the backing device of {node}: name that device, or detach it, losetup -d {node}"
+        ".path: PATH is the backing device of {node}: use that device, or detach it, losetup -d {node}"
     );
     assert_eq!(raw_refusal(&device.path), message);
-    // By another node, of which the device knows nothing.
+    // Through another node, unknown to the device.
     assert_eq!(raw_refusal(&device.other()), message);
     assert_opens(&over.0);
 }
@@ -403,7 +405,7 @@ fn layers_in_use(device: &LoopDevice) {
     assert_opens(&top.0);
 }
 
-/// A mapped device claims what it is made of.
+/// A device-mapper device claims its components.
 fn mapped_layers_in_use(device: &LoopDevice, mapped: &MappedDevice) {
     let over = Over::new(&mapped.node);
     let log = log(&device.file());
@@ -418,7 +420,7 @@ fn mapped_layers_in_use(device: &LoopDevice, mapped: &MappedDevice) {
 fn same_file(device: &LoopDevice) {
     let second = Over::new(&device.file());
     let disk = try_open(raw(&device.path)).unwrap();
-    // It is held with the other one.
+    // It is locked together with the other one.
     assert_eq!(raw_refusal(&second.0), BUSY);
     drop(disk);
     let claim = File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&device.path).unwrap();

@@ -1,4 +1,4 @@
-//! What an image says of itself while it is written, for a monitor that is killed meanwhile.
+//! The dirty bit of an image that is being written, in case the monitor is killed.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ fn create(more: &str) -> Images {
     images
 }
 
-/// Whether the image is marked dirty: the lowest of its incompatible features.
+/// Whether the dirty bit is set, the lowest of the image's incompatible features.
 fn is_dirty(images: &Images) -> bool {
     std::fs::read(images.path("a.qcow2")).unwrap()[79] & 1 != 0
 }
@@ -82,7 +82,7 @@ fn clean_at_rest() {
     assert!(is_dirty(&images), "marked again");
 }
 
-/// Another disk's rests, which come as often, show that this one has had some.
+/// Another disk's calls of `rest`, which are as frequent, show that this one has had some.
 fn dirty_at_rest_if_unflushed() {
     let (unflushed, flushed) = (create(""), create(""));
     let mut disk = unflushed.disk("a.qcow2", json!({}));
@@ -96,17 +96,17 @@ fn dirty_at_rest_if_unflushed() {
     assert!(is_dirty(&unflushed));
 }
 
-/// What a kill leaves is what is in the file: copied while the disk is in use.
+/// A kill leaves what is in the file, so it is copied while the disk is in use.
 fn killed() {
     let images = create("");
     let mut disk = images.disk("a.qcow2", json!({}));
     write(&mut disk, 0, 1);
     flush(&mut disk);
-    // Into other tables, of which some are in memory alone.
+    // To other tables, some of which are only in memory.
     (1..64).for_each(|mib| write(&mut disk, mib << 11, 2));
     std::fs::copy(images.path("a.qcow2"), images.path("killed.qcow2")).unwrap();
     drop(disk);
-    let message = ".path: DIR/killed.qcow2 is marked dirty, it wasn't closed: repair it, qemu-img check -r all DIR/killed.qcow2";
+    let message = ".path: DIR/killed.qcow2 is marked dirty because it wasn't closed: repair it, qemu-img check -r all DIR/killed.qcow2";
     assert_eq!(images.refusal("killed.qcow2", json!({})), message);
     images.qemu_img("check -r all DIR/killed.qcow2");
     let mut disk = images.disk("killed.qcow2", json!({}));
@@ -116,7 +116,7 @@ fn killed() {
 fn version_2_is_warned_of() {
     let images = create("-o compat=0.10");
     let mut disk = images.disk("a.qcow2", json!({}));
-    // It has started when it answers.
+    // A response means that it has started.
     assert_eq!(read(&mut disk, 0, 512).1, OK);
     let said = disk.control().take_notices().texts;
     assert!(
@@ -125,7 +125,7 @@ fn version_2_is_warned_of() {
     );
     let before = std::fs::read(images.path("a.qcow2")).unwrap();
     write(&mut disk, 0, 1);
-    // Bytes that version 2 hasn't, and in which others may have something.
+    // Bytes that version 2 doesn't have, and that may have other contents.
     assert_eq!(std::fs::read(images.path("a.qcow2")).unwrap()[72..104], before[72..104]);
     drop(disk);
     images.qemu_img("amend -f qcow2 -o compat=v3 DIR/a.qcow2");

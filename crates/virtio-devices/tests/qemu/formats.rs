@@ -1,4 +1,4 @@
-//! Images of formats that aren't supported, or whose format nobody says: the command in the message is run, and helps.
+//! Images of unsupported or unspecified formats: the commands in the messages are run, and help.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,15 +35,15 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The message for a disk whose format the config doesn't say.
+/// The message for a disk without "format" in its config.
 fn undeclared(images: &Images, name: &str) -> String {
     images.message(try_open(json!({"path": images.path(name)})).err().expect("it asks"))
 }
 
-/// Runs the commands of qemu-img in a message, with its placeholders in the directory.
+/// Runs the qemu-img commands in a message, with its placeholders in the directory.
 fn run(images: &Images, message: &str) {
     let commands = message.split("qemu-img ").skip(1);
-    // Each ends with its message, or the sentence goes on.
+    // Each ends with the message, or the sentence continues.
     let commands = commands.map(|command| command.split(", ").next().unwrap());
     for command in commands {
         images.qemu_img(
@@ -60,7 +60,7 @@ fn fields(images: &Images, name: &str, backing: &str) -> serde_json::Value {
     json!({"path": images.path(name), "format": "qcow2", "backing": [images.path(backing)]})
 }
 
-/// What is said of an image with this backing file.
+/// The message for an image with this backing file.
 fn refusal(images: &Images, name: &str, backing: &str) -> String {
     images.message(try_open(fields(images, name, backing)).err().expect("it is refused"))
 }
@@ -89,7 +89,7 @@ fn other_formats() {
         let message = images.refusal("a.img", json!({}));
         let start = format!(".path: DIR/a.img isn't a qcow2 image, it looks like a {name} image: ");
         assert!(message.starts_with(&start), "{message}");
-        // What is said counts, whatever it looks like; its length must be a disk's.
+        // The configured format applies, whatever the file looks like; its length must be a disk's.
         let file = std::fs::File::options().write(true).open(images.path("a.img")).unwrap();
         file.set_len(file.metadata().unwrap().len().next_multiple_of(512)).unwrap();
         drop(file);
@@ -130,7 +130,7 @@ fn luks() {
     assert_eq!(read(&mut driver, 0, 512).1, OK);
 }
 
-/// Without its usual first line, QEMU knows it all the same.
+/// QEMU recognises it without its usual first line.
 fn vmdk_descriptor() {
     let images = Images::new();
     images.qemu_img("create -f vmdk -o subformat=monolithicFlat DIR/a.vmdk 1M");
@@ -147,7 +147,7 @@ fn vmdk_descriptor() {
     assert!(try_open(json!({"path": images.path("NEW.qcow2"), "format": "qcow2"})).is_ok());
 }
 
-/// An image that qemu-img can read but not make: what its message says to do helps.
+/// An image that qemu-img can read but not create: the command in the message helps.
 fn converted(format: &str, name: &str, bytes: &[u8]) {
     let images = Images::new();
     std::fs::write(images.path("a.img"), bytes).unwrap();
@@ -165,13 +165,13 @@ fn converted(format: &str, name: &str, bytes: &[u8]) {
     assert_eq!(read(&mut driver, 0, 4096), (vec![0; 4096], OK));
 }
 
-/// A growing disk of 4 KiB of which nothing is allocated (Bochs, iodev/hdimage/hdimage.h, redolog_header_t).
+/// A dynamic disk of 4 KiB without allocated data (Bochs, iodev/hdimage/hdimage.h, redolog_header_t).
 fn bochs() {
     let mut image = vec![0; 512];
     image[..22].copy_from_slice(b"Bochs Virtual HD Image");
     image[32..39].copy_from_slice(b"Redolog");
     image[48..55].copy_from_slice(b"Growing");
-    // The version, the header's length, entries of the catalog, bytes of a bitmap and of an extent; then those of the disk.
+    // Version, header length, catalog entries, bitmap length and extent length; then the disk's length.
     let fields: [u32; 5] = [0x0002_0000, 512, 1, 1, 4096];
     image[64..84].copy_from_slice(&fields.map(u32::to_le_bytes).concat());
     image[88..96].copy_from_slice(&4096_u64.to_le_bytes());
@@ -184,11 +184,12 @@ fn cloop() {
     let mut image =
         b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n".to_vec();
     image.resize(128, 0);
-    // The head of zlib's format; a stored block, the last one, with its length and the complement of that; Adler-32 of zeros.
+    // zlib's header; a stored block, the last one, with its length and the complement of that; Adler-32 of
+    // zeros.
     let mut block = vec![0x78, 0x01, 0x01, 0x00, 0x10, 0xff, 0xef];
     block.extend([0; 4096]);
     block.extend([0x10, 0x00, 0x00, 0x01]);
-    // Bytes of a block, the number of blocks, and where each starts and the last one ends.
+    // Block length, number of blocks, and the start of each block and the end of the last one.
     image.extend([4096_u32, 1].map(u32::to_be_bytes).concat());
     let start = 128 + 8 + 16_u64;
     image.extend([start, start + block.len() as u64].map(u64::to_be_bytes).concat());
@@ -196,17 +197,19 @@ fn cloop() {
     converted("cloop", "cloop", &image);
 }
 
-/// One run of eight sectors of zeros, and the trailer that says where the list of runs is. It has no whole number of sectors.
+/// One run of eight sectors of zeros, and the trailer with the location of the run list. It doesn't have
+/// whole sectors.
 fn dmg() {
     let word = |value: u32| value.to_be_bytes().to_vec();
     let long = |value: u64| value.to_be_bytes().to_vec();
-    // The list's head of 204 bytes, then a run: what it is (0: zeros), a comment, its first sector and how many, its data.
+    // The list's header of 204 bytes, then a run: its type (0: zeros), a comment, its first sector and count,
+    // its data.
     let mut runs = b"mish".to_vec();
     runs.resize(204, 0);
     runs.extend([word(0), word(0), long(0), long(8), long(0), long(0)].concat());
-    // What QEMU takes for an empty list.
+    // An empty list to QEMU.
     runs.extend([word(0xffff_ffff), word(0), long(8), long(0), long(0), long(0)].concat());
-    // A resource fork: where its data starts, where the map does, how long the data is. The data is a list with its length.
+    // A resource fork: offsets of data and map, and the data's length. The data is a list with its length.
     let data = [word(runs.len() as u32), runs].concat();
     let fork = [word(16), word(0), word(data.len() as u32), word(0), data].concat();
     let mut trailer = b"koly".to_vec();
@@ -236,7 +239,7 @@ fn memory_of_qcow2() {
     assert!(open(images.path("NEW.raw")).is_ok());
 }
 
-/// An image over `backing`, which is of `format`; it says nothing of that. No qemu-img makes such images any more.
+/// An image over `backing`, whose format it doesn't contain. No current qemu-img creates such images.
 fn without_format(backing: &str, format: &str) -> Images {
     let images = Images::new();
     images.qemu_img(&format!("create -f {format} DIR/{backing} 1M"));
@@ -246,7 +249,7 @@ fn without_format(backing: &str, format: &str) -> Images {
         .windows(4)
         .position(|word| word == [0xe2, 0x79, 0x2a, 0xca])
         .expect("the backing file's format");
-    // An extension that nobody knows.
+    // An unknown extension.
     bytes[at..at + 4].copy_from_slice(b"none");
     std::fs::write(images.path("a.qcow2"), bytes).unwrap();
     assert!(!images.qemu_img("info DIR/a.qcow2").contains("backing file format"));
@@ -334,7 +337,7 @@ fn empty_qcow2() {
     );
     run(&images, &message);
     assert!(try_open(json!({"path": images.path("a.qcow2"), "format": "qcow2"})).is_ok());
-    // It is one now, and no command makes another of it.
+    // It is one now, and no command converts it to another format.
     let (could, said) = qemu_img(&images.with_dir("check DIR/a.qcow2"));
     assert!(could, "{said}");
 }

@@ -1,4 +1,4 @@
-//! Images that qemu-img makes, and what it finds in those that a guest has written.
+//! Images created by qemu-img, and its view of those that a guest has written.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl Images {
         self.0.path().join(name)
     }
 
-    /// qemu-img, with DIR for the directory in its arguments.
+    /// Runs qemu-img, with DIR for the directory in its arguments.
     pub(crate) fn qemu_img(&self, arguments: &str) -> String {
         let arguments = self.with_dir(arguments);
         let (could, said) = qemu_img(&arguments);
@@ -63,7 +63,7 @@ impl Images {
         text.replace("DIR", self.0.path().to_str().unwrap())
     }
 
-    /// The message for a disk that can't be opened, with DIR for the directory. The image is as it was.
+    /// The message for a disk that can't be opened, with DIR for the directory. The image must be unchanged.
     pub(crate) fn refusal(&self, name: &str, more: Value) -> String {
         let before = std::fs::read(self.path(name)).unwrap();
         let message = self.message(try_open(self.fields(name, more)).err().expect("it is refused"));
@@ -71,7 +71,7 @@ impl Images {
         message
     }
 
-    /// What is said, with DIR for the directory.
+    /// The message, with DIR for the directory.
     pub(crate) fn message(&self, error: DeviceError) -> String {
         error.to_string().replace(self.0.path().to_str().unwrap(), "DIR")
     }
@@ -88,13 +88,13 @@ impl Images {
         start(self.fields(name, more))
     }
 
-    /// A raw image of [`LEN`] bytes, whose every sector is its number modulo 251.
+    /// A raw image of [`LEN`] bytes in which every sector is filled with its number modulo 251.
     fn create_raw(&self, name: &str) -> PathBuf {
         std::fs::write(self.path(name), pattern()).unwrap();
         self.path(name)
     }
 
-    /// The image is whole, and a disk of these bytes.
+    /// Checks that the image is consistent and has these bytes.
     fn assert_holds(&self, name: &str, bytes: &[u8]) {
         let said = self.qemu_img(&format!("check DIR/{name}"));
         assert!(said.contains("No errors were found"), "{said}");
@@ -104,7 +104,7 @@ impl Images {
     }
 }
 
-/// Not whole clusters of 64 KiB, so that the last one is longer than the disk.
+/// Not a multiple of 64 KiB clusters, so that the last one extends beyond the disk.
 const LEN: usize = (1 << 20) + 3 * 4096;
 
 fn pattern() -> Vec<u8> {
@@ -127,7 +127,7 @@ fn luks_is_refused() {
     );
     assert_eq!(images.refusal("e.qcow2", json!({"read_only": true})), message);
     assert_eq!(images.refusal("e.qcow2", json!({"overlay": "temp"})), message);
-    // What it says to do helps.
+    // The command in the message helps.
     std::fs::write(images.path("KEYFILE"), "abc").unwrap();
     let (_, command) = message.split_once("qemu-img ").unwrap();
     let command = command.replace("KEYFILE", "DIR/KEYFILE").replace("NEW.qcow2", "DIR/NEW.qcow2");
@@ -186,12 +186,11 @@ fn external_data_is_refused() {
 fn dirty_is_refused() {
     let images = Images::new();
     images.qemu_img("create -f qcow2 -o lazy_refcounts=on DIR/a.qcow2 16M");
-    // It ends without closing the image.
+    // It exits without closing the image.
     let (could, _) =
         qemu_io(&["-f", "qcow2"], &images.path("a.qcow2"), &["write -P 5 0 64k", "flush", "abort"]);
     assert!(!could);
-    let message =
-        ".path: DIR/a.qcow2 is marked dirty, it wasn't closed: repair it, qemu-img check -r all DIR/a.qcow2";
+    let message = ".path: DIR/a.qcow2 is marked dirty because it wasn't closed: repair it, qemu-img check -r all DIR/a.qcow2";
     assert_eq!(images.refusal("a.qcow2", json!({})), message);
     assert_eq!(images.refusal("a.qcow2", json!({"read_only": true})), message);
     images.qemu_img("check -r all DIR/a.qcow2");
@@ -207,7 +206,7 @@ fn corrupt_opens_read_only() {
     set_byte(&images.path("a.qcow2"), 79, 2);
     assert_eq!(
         images.refusal("a.qcow2", json!({})),
-        ".path: DIR/a.qcow2 is marked corrupt: set \"read_only\" to read what is left of it, or repair it, qemu-img check \
+        ".path: DIR/a.qcow2 is marked corrupt: set \"read_only\" to read what is left, or repair it, qemu-img check \
          -r all DIR/a.qcow2"
     );
     let before = std::fs::read(images.path("a.qcow2")).unwrap();
@@ -240,7 +239,7 @@ fn bitmaps_survive_a_look() {
     let images = with_bitmap();
     let before = std::fs::read(images.path("b.qcow2")).unwrap();
     drop(try_open(images.fields("b.qcow2", json!({}))).unwrap());
-    // A refusal for whatever is wrong beside the image.
+    // Messages about other problems.
     let message = images.refusal("b.qcow2", json!({"backing": [images.path("none")]}));
     assert!(message.contains("has no backing file: remove it"), "{message}");
     let mut driver = images.disk("b.qcow2", json!({}));
@@ -266,7 +265,7 @@ fn bitmaps_end_with_a_write() {
     assert_eq!(autoclear(&images, "b.qcow2"), 1);
     assert_eq!(send(&mut driver, OUT, 0, &[7; 512]), OK);
     assert_eq!(autoclear(&images, "b.qcow2"), 0);
-    // Once is enough.
+    // Reported once.
     driver.reset();
     driver.init(FEATURES);
     assert_eq!(read(&mut driver, 0, 512), (vec![7; 512], OK));
@@ -282,7 +281,7 @@ fn autoclear(images: &Images, name: &str) -> u8 {
     std::fs::read(images.path(name)).unwrap()[95]
 }
 
-/// A disk of [`pattern`] in clusters that are all compressed.
+/// A disk of [`pattern`] in compressed clusters only.
 fn compressed(kind: &str) -> Images {
     let images = Images::new();
     images.create_raw("p.raw");
@@ -303,7 +302,8 @@ fn compressed_is_read_and_written(kind: &str) {
     let mut expected = pattern();
     let mut driver = images.disk("c.qcow2", json!({}));
     assert!(read_all(&mut driver) == expected);
-    // Within a cluster, over the border of two, a whole one, and in the last one, which is longer than the disk.
+    // Within a cluster, across the border of two, a whole one, and in the last one, which extends beyond the
+    // disk.
     let last = LEN - 4096;
     for (at, len) in [(3 * 512, 512), ((64 << 10) * 3 - 1024, 2048), ((64 << 10) * 5, 64 << 10), (last, 1024)]
     {
@@ -317,16 +317,17 @@ fn compressed_is_read_and_written(kind: &str) {
     assert!(read_all(&mut driver) == expected);
 }
 
-/// What this process has read so far, in bytes.
+/// Bytes read by this process so far.
 fn bytes_read() -> u64 {
     let counts = std::fs::read_to_string("/proc/self/io").unwrap();
     counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
-/// Each time that a part of it is needed, all of it is read and unpacked: of a large cluster 32 times as much as was asked for.
+/// For any part of it, the whole cluster is read and decompressed: for a large one, 32 times the requested
+/// length.
 fn compressed_is_read_once() {
     let images = Images::new();
-    // Five clusters that are about half as long when they are compressed: 16 of 256 values in no order.
+    // Five clusters that compress to about half: 16 of 256 values in random order.
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -338,7 +339,7 @@ fn compressed_is_read_once() {
         "convert -c -f raw -O qcow2 -o compression_type=zstd,cluster_size=256k DIR/p.raw DIR/c.qcow2",
     );
     let mut driver = images.disk("c.qcow2", json!({"read_only": true}));
-    // With the tables.
+    // Including the tables.
     assert_eq!(read(&mut driver, 0, 512), (raw[..512].to_vec(), OK));
     let before = bytes_read();
     let (bytes, status) = read(&mut driver, 256, 1 << 20);
@@ -357,7 +358,7 @@ fn zstd_zeroes_and_discards() {
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(700, 300, 1)), OK);
     expected[700 * 512..1000 * 512].fill(0);
     assert!(read_all(&mut driver) == expected);
-    // A cluster that isn't needed any more.
+    // A cluster that is no longer needed.
     assert_eq!(send(&mut driver, DISCARD, 0, &segment(1024, 128, 0)), OK);
     expected[1024 * 512..1152 * 512].fill(0);
     assert!(read_all(&mut driver) == expected);
@@ -386,7 +387,7 @@ fn version_2_takes_zeros() {
     images.qemu_img("convert -f raw -O qcow2 -o compat=0.10 DIR/p.raw DIR/a.qcow2");
     let mut expected = pattern();
     let mut driver = images.disk("a.qcow2", json!({}));
-    // More than a piece of the monitor's, and not whole clusters.
+    // Longer than the monitor's buffer, and not whole clusters.
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(10, 600, 0)), OK);
     assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(1000, 200, 1)), OK);
     expected[10 * 512..610 * 512].fill(0);
@@ -442,7 +443,8 @@ fn clusters_of(len: &str) {
     images.assert_holds("a.qcow2", &expected);
 }
 
-/// Clusters of 512 bytes have a refcount table of one, which counts 8 MiB: it moves, and with it what the header says. What else
+/// With clusters of 512 bytes, a refcount table of one cluster covers 8 MiB: it moves, which changes the
+/// header. The rest of the header stays.
 /// the header says stays.
 fn refcount_table_grows() {
     let images = Images::new();

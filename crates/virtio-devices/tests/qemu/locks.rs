@@ -1,4 +1,4 @@
-//! Who has an image open, in QEMU's way of saying it.
+//! Locks in QEMU's protocol.
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -101,7 +101,7 @@ fn pmem_beside_writer() {
     assert!(message.contains("is being written by another program"), "{message}");
 }
 
-/// The message for a disk that can't be opened, with PATH for the file's.
+/// The message for a disk that can't be opened, with PATH for the file's path.
 fn refusal(file: &tempfile::NamedTempFile, more: serde_json::Value) -> String {
     let error = try_open(fields(file, more)).err().expect("it is refused");
     error.to_string().replace(file.path().to_str().unwrap(), "PATH")

@@ -1,10 +1,10 @@
-//! The disk beside QEMU's tools, qemu-img and qemu-io: what one of them writes the other reads, and neither writes what the
-//! other has open.
+//! The disk and QEMU's tools, qemu-img and qemu-io: each reads what the other wrote, and neither writes what
+//! the other has open.
 
 mod devices;
 mod dirty;
 #[path = "../block/disk.rs"]
-// Not all of what drives a disk is needed here.
+// Not all of the disk's test code is used here.
 #[allow(dead_code)]
 mod disk;
 mod formats;
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     .flatten()
     .collect();
     let mut arguments = Arguments::from_args();
-    // One at a time: a child has a copy of every descriptor until it executes its program, and so keeps the locks of disks that
+    // One test at a time: until a child executes its program, it has copies of all descriptors, and so keeps
+    // locks of disks that other tests close meanwhile.
     // other tests close meanwhile.
     arguments.test_threads.get_or_insert(1);
     libtest_mimic::run(&arguments, tests).exit_code()

@@ -1,4 +1,4 @@
-//! Files that have another name by a mount, with locks of its own.
+//! Files with another path and separate locks through a mount.
 
 use std::fs::{File, create_dir};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// A name that overlayfs escapes.
 const UPPER: &str = "up,per";
 
-/// An overlay file system with `disk.img` in its upper directory, mounted at `merged a`. Few hosts let an ordinary user.
+/// An overlay file system with `disk.img` in its upper directory, mounted at `merged a`. Few hosts permit
+/// that to ordinary users.
 struct Overlay(TempDir);
 
 impl Overlay {
@@ -56,7 +57,7 @@ impl Overlay {
     }
 
     fn unmount(&self) {
-        // Once it is unmounted, that is all that umount says.
+        // After the unmount, umount reports exactly this.
         let _ = Command::new("umount").arg(self.path("merged a")).output();
     }
 }

@@ -1,4 +1,4 @@
-//! Images whose tables aren't safe from what is written: refused before the first write, or that write fails.
+//! Images whose tables would be overwritten by data: rejected before the first write, or that write fails.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -60,11 +60,11 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 const CLUSTER: u64 = 64 << 10;
 const FIRST: u64 = 0;
-/// Where a header has the number of snapshots, and the offset of their table.
+/// Offsets in a header of the number of snapshots and of their table's offset.
 const SNAPSHOT_COUNT: u64 = 60;
 const SNAPSHOTS: u64 = 64;
 
-/// An image with a mebibyte of data, and where its tables are.
+/// An image with a mebibyte of data, and the locations of its tables.
 struct Image {
     images: Images,
     l1: u64,
@@ -86,14 +86,14 @@ impl Image {
         image
     }
 
-    /// One with the snapshot "s", which has all of it.
+    /// With the snapshot "s", which shares all of it.
     fn with_snapshot() -> Self {
         let image = Self::new();
         image.images.qemu_img("snapshot -c s DIR/a.qcow2");
         image
     }
 
-    /// One whose snapshot has a level 2 table, and data, of its own: the disk has written since.
+    /// With a snapshot that has an L2 table and data of its own, because the disk has been written since.
     fn with_other_data() -> Self {
         let mut image = Self::with_snapshot();
         let mut disk = image.images.disk("a.qcow2", json!({}));
@@ -111,7 +111,7 @@ impl Image {
         self.read(self.snapshot_l1()) << 8 >> 8
     }
 
-    /// How often the cluster at `at` counts as used.
+    /// The reference count of the cluster at `at`.
     fn set_count(&self, at: u64, count: u16) {
         self.write(self.refcount_block + at / CLUSTER * 2, &count.to_be_bytes());
     }
@@ -135,7 +135,7 @@ impl Image {
     }
 }
 
-/// What would be written next goes there.
+/// The next allocation would get it.
 fn counts_as_free(table: fn(&Image) -> u64, name: &str) {
     let image = Image::new();
     image.write(image.refcount_block + table(&image) / CLUSTER * 2, &[0, 0]);
@@ -155,7 +155,7 @@ fn l2_over_l1() {
     let image = Image::new();
     image.write(image.l1, &(image.l1 | 1 << 63).to_be_bytes());
     image.assert_refused(
-        "a level 2 table at 0x30000 lies over the level 1 table: see qemu-img check DIR/a.qcow2",
+        "a level 2 table at 0x30000 overlaps the level 1 table: see qemu-img check DIR/a.qcow2",
     );
 }
 
@@ -165,7 +165,7 @@ fn l2_across_clusters() {
     image.assert_refused("a level 2 table can't be at 0x40200: see qemu-img check DIR/a.qcow2");
 }
 
-/// An entry names a table's cluster as the guest's, in each of the ways that there are.
+/// An entry refers to a table's cluster as the guest's data, in each possible way.
 fn data_over_tables() {
     const COPIED: u64 = 1 << 63;
     const COMPRESSED: u64 = 1 << 62;
@@ -177,8 +177,7 @@ fn data_over_tables() {
         tables.into_iter().flat_map(|table| [0, COPIED, COMPRESSED, ZERO].map(|flags| (table, flags)))
     {
         image.write(image.l2, &(table | flags).to_be_bytes());
-        image
-            .assert_refused(&format!("data at {table:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+        image.assert_refused(&format!("data at {table:#x} overlaps a table: see qemu-img check DIR/a.qcow2"));
     }
     let mut disk = image.images.disk("a.qcow2", json!({"read_only": true}));
     assert_eq!(read(&mut disk, 128, 512), (vec![17; 512], OK));
@@ -188,7 +187,7 @@ fn data_over_tables() {
     assert_eq!(send(&mut disk, OUT, FIRST, &[18; 512]), OK);
 }
 
-/// And isn't to be written in place: the next data would go there too.
+/// Nor may it be written in place, because the next allocation would get it as well.
 fn other_data_counts_as_free() {
     let image = Image::new();
     let entry = image.read(image.l2);
@@ -220,7 +219,7 @@ fn snapshot_bytes(images: &Images) -> Vec<u8> {
     std::fs::read(images.path("s.raw")).unwrap()[..1 << 20].to_vec()
 }
 
-/// What would be written next goes there.
+/// The next allocation would get it.
 fn snapshot_counts_as_free(table: fn(&Image) -> u64, name: &str) {
     let image = Image::with_other_data();
     let at = table(&image);
@@ -242,7 +241,7 @@ fn snapshot_over_l1() {
     let at = image.l1;
     image.write(image.read(SNAPSHOTS), &at.to_be_bytes());
     image.assert_refused(&format!(
-        "a level 1 table of a snapshot at {at:#x} lies over the level 1 table: see qemu-img check DIR/a.qcow2"
+        "a level 1 table of a snapshot at {at:#x} overlaps the level 1 table: see qemu-img check DIR/a.qcow2"
     ));
 }
 
@@ -258,7 +257,7 @@ fn snapshot_across_clusters() {
     image.assert_refused(&format!("the snapshot table can't be at {:#x}: {see}", table + 512));
 }
 
-/// COPIED in the entry of the level 1 table.
+/// COPIED in the L1 entry.
 fn shared_l2_is_copied() {
     let image = Image::with_snapshot();
     image.write(image.l1, &(image.l2 | 1 << 63).to_be_bytes());
@@ -273,7 +272,7 @@ fn shared_l2_is_copied() {
     assert!(snapshot_bytes(&image.images) == vec![17; 1 << 20]);
 }
 
-/// What has two users, and would be free for others when the first of them has a copy.
+/// It has two users, and would be free when the first of them gets a copy.
 fn shared_l2_counts_as_one() {
     let image = Image::with_snapshot();
     image.set_count(image.l2, 1);
@@ -285,10 +284,10 @@ fn shared_l2_counts_as_one() {
     image.assert_refused(&problem);
 }
 
-/// COPIED in an entry of a level 2 table that the disk has alone.
+/// COPIED in an entry of an L2 table that only the disk uses.
 fn shared_data_is_copied() {
     let image = Image::with_other_data();
-    // The second cluster, which both have.
+    // The second cluster, which both share.
     let data = image.read(image.l2 + 8);
     assert_eq!(data >> 63, 0);
     image.write(image.l2 + 8, &(data | 1 << 63).to_be_bytes());
@@ -313,18 +312,18 @@ fn data_counts_as_free() {
     ));
 }
 
-/// A cluster that reads as zeros, and has its place.
+/// A cluster that reads as zeros, with an offset.
 fn zeros_over_table() {
     let image = Image::new();
     image.write(image.l2, &(image.l1 | 1 << 63 | 1).to_be_bytes());
     let at = image.l1;
-    image.assert_refused(&format!("data at {at:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+    image.assert_refused(&format!("data at {at:#x} overlaps a table: see qemu-img check DIR/a.qcow2"));
 }
 
-/// Sectors for which a level 2 table of 2 MiB is.
+/// Number of sectors covered by an L2 table of 2 MiB.
 const L2_SECTORS: u64 = 1 << 30;
 
-/// With data beyond what is checked when the image is opened: in the ninth level 2 table of 2 MiB, for 512 GiB each.
+/// With data beyond what is checked at opening: in the ninth L2 table of 2 MiB, which cover 512 GiB each.
 fn far_behind() -> Image {
     let images = Images::new();
     images.qemu_img("create -f qcow2 -o cluster_size=2M DIR/a.qcow2 5T");
@@ -348,7 +347,7 @@ fn data_over_tables_far_behind() {
         assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS, &[18; 512]), IOERR, "{table:#x}");
         assert_eq!(send(&mut disk, OUT, 0, &[18; 512]), OK);
     }
-    // The level 2 table itself was changed by the test.
+    // The test has changed the L2 table itself.
     assert_eq!([0, 2, 3].map(|table| image.read(tables[table])), [0, 2, 3].map(|table| before[table]));
 }
 
@@ -361,7 +360,7 @@ fn shared_data_far_behind() {
     assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS, &[18; 512]), IOERR);
     assert_eq!(send(&mut disk, DISCARD, 0, &segment(8 * L2_SECTORS, 4096, 0)), IOERR);
     assert_eq!(send(&mut disk, WRITE_ZEROES, 0, &segment(8 * L2_SECTORS, 4096, 0)), IOERR);
-    // A request that begins in the table before.
+    // A request that starts in the previous table.
     assert_eq!(send(&mut disk, OUT, 8 * L2_SECTORS - 1, &[18; 1024]), IOERR);
     assert_eq!(read(&mut disk, 8 * L2_SECTORS, 512), (vec![17; 512], OK));
     let begun = Instant::now();
@@ -390,16 +389,15 @@ fn data_over_snapshot() {
     for (table, flags) in tables.into_iter().flat_map(|table| [0, 1 << 63].map(|flags| (table, flags))) {
         image.set_count(table, 1);
         image.write(image.l2, &(table | flags).to_be_bytes());
-        image
-            .assert_refused(&format!("data at {table:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+        image.assert_refused(&format!("data at {table:#x} overlaps a table: see qemu-img check DIR/a.qcow2"));
     }
     // Compressed data that only ends there.
     let at = image.snapshot_l1();
     image.write(image.l2, &(1 << 62 | 1 << 54 | (at - 512)).to_be_bytes());
-    image.assert_refused(&format!("data at {at:#x} lies over a table: see qemu-img check DIR/a.qcow2"));
+    image.assert_refused(&format!("data at {at:#x} overlaps a table: see qemu-img check DIR/a.qcow2"));
 }
 
-/// Two snapshots, with data of each, and what is written in between by us and by QEMU.
+/// Two snapshots, each with data of its own, with writes in between by us and by QEMU.
 fn snapshots_are_kept() {
     let image = Image::with_other_data();
     image.images.qemu_img("snapshot -c t DIR/a.qcow2");
@@ -417,7 +415,8 @@ fn snapshots_are_kept() {
     assert_eq!(read(&mut disk, FIRST, 4096), (vec![18; 4096], OK));
 }
 
-/// A table of snapshots at 16 MiB, in which each has a level 1 table of `l1_entries` at `l1` + a multiple of its length.
+/// A snapshot table at 16 MiB, with an L1 table of `l1_entries` per snapshot at `l1` + a multiple of its
+/// length.
 fn hostile_snapshots(count: u32, l1: u64, l1_entries: u32) -> Image {
     let image = Image::new();
     let entries: Vec<u8> = (0..u64::from(count))
@@ -436,7 +435,7 @@ const TOO_MANY: &str = ".path: DIR/a.qcow2 has more internal snapshots than can 
                         \"read_only\", remove some, qemu-img snapshot -d NAME DIR/a.qcow2, or convert it, qemu-img convert -O \
                         qcow2 DIR/a.qcow2 NEW.qcow2";
 
-/// Of 32 MiB each, which is what one may have.
+/// 32 MiB each, the maximum.
 fn too_many_snapshots() {
     let image = hostile_snapshots(3, 1 << 40, 4 << 20);
     assert_eq!(image.images.refusal("a.qcow2", json!({})), TOO_MANY);
@@ -447,7 +446,7 @@ fn too_many_snapshots() {
     image.assert_refused("the number of snapshots can't be 0x10001: see qemu-img check DIR/a.qcow2");
 }
 
-/// Each with a level 1 table of 64 KiB, of which there would be 4 GiB, or with none.
+/// Each with an L1 table of 64 KiB, 4 GiB in total, or with none.
 fn many_snapshots() {
     let begun = Instant::now();
     let image = hostile_snapshots(65_536, 1 << 40, 8192);

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-/// A test that is ignored where QEMU's tools can't be had, or fails where tests are required.
+/// A test that is ignored if QEMU's tools aren't available, or fails where tests are required.
 pub(crate) fn trial(name: &'static str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::ignorable_test(name, || match install() {
         Ok(()) => {
@@ -19,7 +19,7 @@ pub(crate) fn trial(name: &'static str, test: impl FnOnce() + Send + 'static) ->
     })
 }
 
-/// One test at a time: apt has a lock.
+/// One test at a time: apt takes a lock.
 fn install() -> Result<(), String> {
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let is_there = |name| rig::packages::find_program(name).is_some();
@@ -30,13 +30,13 @@ fn install() -> Result<(), String> {
     INSTALLED.get_or_init(install).clone()
 }
 
-/// qemu-io with `commands`, on the image at `path`: whether it could, and what it says.
+/// Runs qemu-io with `commands` on the image at `path`. Returns whether it succeeded, and its output.
 pub(crate) fn qemu_io(options: &[&str], path: &Path, commands: &[&str]) -> (bool, String) {
     let commands = commands.iter().flat_map(|command| ["-c", command]);
     text(Command::new("qemu-io").args(options).args(commands).arg(path))
 }
 
-/// qemu-img with these arguments, separated by spaces: whether it could, and what it says.
+/// Runs qemu-img with these arguments, separated by spaces. Returns whether it succeeded, and its output.
 pub(crate) fn qemu_img(arguments: &str) -> (bool, String) {
     text(Command::new("qemu-img").args(arguments.split_whitespace()))
 }
@@ -55,7 +55,7 @@ impl Holder {
         let mut command = Command::new("qemu-io");
         command.args(options).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // What it is told it does when it has opened the image; without a terminal it doesn't prompt.
+        // It executes commands once it has opened the image; without a terminal it doesn't prompt.
         child.stdin.as_mut().unwrap().write_all(b"length\n").unwrap();
         let mut said = [0; 1];
         child.stdout.as_mut().unwrap().read_exact(&mut said).expect("it has opened the image");
@@ -65,7 +65,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // The end of its input is that of its work.
+        // It exits at the end of its input.
         drop(self.0.stdin.take());
         self.0.wait().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Much data, and many connections.
+//! Large transfers and many connections.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use vmm_virtio_devices::vsock::packet::{Op, SHUT_BOTH, SHUT_SEND};
 use super::guest::{BUF_ALLOC, Flow, Guest};
 use super::{GUEST_PORT, HOST_PORT, client, from_guest, line, listener, read, running};
 
-/// FNV-1a of 64 bits, of words: what went in and what came out.
+/// 64-bit FNV-1a over words, to compare input and output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Sum(u64);
 
@@ -27,7 +27,7 @@ impl Sum {
     }
 }
 
-/// Writes `len` bytes in pieces of at most `most`, then no more. The sum of them.
+/// Writes `len` bytes in pieces of at most `most`, then shuts down. Returns their checksum.
 fn write_on(mut socket: UnixStream, len: u64, most: u64, seed: u64) -> JoinHandle<Sum> {
     std::thread::spawn(move || {
         let (mut random, mut sum, mut left) = (Random::new(seed), Sum::NEW, len);
@@ -44,7 +44,7 @@ fn write_on(mut socket: UnixStream, len: u64, most: u64, seed: u64) -> JoinHandl
     })
 }
 
-/// Reads to the end, in pieces of at most `most`. How many bytes, and the sum of them.
+/// Reads to the end in pieces of at most `most`. Returns the length and checksum.
 fn read_on(mut socket: UnixStream, most: u64, seed: u64) -> JoinHandle<(u64, Sum)> {
     std::thread::spawn(move || {
         let (mut random, mut sum, mut len) = (Random::new(seed), Sum::NEW, 0);
@@ -60,23 +60,23 @@ fn read_on(mut socket: UnixStream, most: u64, seed: u64) -> JoinHandle<(u64, Sum
     })
 }
 
-/// How a guest's program reads and writes.
+/// How a guest program reads and writes.
 #[derive(Clone, Copy, Debug)]
 struct Program {
     seed: u64,
     /// Bytes to send.
     len: u64,
-    /// The longest packet.
+    /// Maximum packet length.
     most: u64,
 }
 
-/// What came, and what was sent.
+/// What was received and sent.
 struct Outcome {
     received: (u64, Sum),
     sent: Sum,
 }
 
-/// Sends and receives until both directions are over.
+/// Sends and receives until both directions are closed.
 fn converse(guest: &mut Guest, flow: &mut Flow, program: Program) -> Outcome {
     let mut random = Random::new(program.seed);
     let (mut left, mut sent, mut received) = (program.len, Sum::NEW, (0, Sum::NEW));
@@ -104,7 +104,7 @@ fn converse(guest: &mut Guest, flow: &mut Flow, program: Program) -> Outcome {
         flow.learn(&header);
         received.0 += data.len() as u64;
         received.1.add(&data);
-        // Now and then its program reads what came.
+        // Occasionally its program reads the received data.
         if flow.received.wrapping_sub(flow.forwarded) * 2 > flow.buf_alloc || random.below(8) == 0 {
             flow.forwarded = flow.received;
             guest.send_op(flow, Op::CreditUpdate);
@@ -146,14 +146,14 @@ proptest! {
         host_most in prop::sample::select(vec![100, 5000, 300_000]),
         buf_alloc in prop::sample::select(vec![1, 700, 5000, BUF_ALLOC]),
     ) {
-        // With the least credit a packet is a byte.
+        // With the minimum credit, a packet has one byte.
         let len = if buf_alloc == 1 { 2000 } else { 300_000 };
         let program = Program { seed, len: if most == 50 { 100_000 } else { 2 << 20 }, most };
         both_ways(len, host_most, buf_alloc, program);
     }
 }
 
-/// 10 GiB each way, at once: the counts of both sides wrap.
+/// 10 GiB each way, concurrently: the counts of both sides wrap.
 #[test]
 #[ignore = "a minute: run it by hand with --ignored"]
 fn data_of_10_gib_both_ways_arrives_as_it_was() {

@@ -1,4 +1,4 @@
-//! What a config can say, and what is at its path.
+//! Configs, and the state of their path.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -45,8 +45,7 @@ fn config_with_a_context_id_that_is_no_guests_is_refused() {
 
 #[test]
 fn config_without_a_path_is_refused() {
-    let message =
-        ": \"path\" is missing, give that of the unix socket, such as \"vm.sock\", or set \"vhost\"";
+    let message = ": \"path\" is missing, add that of the Unix socket, such as \"vm.sock\", or set \"vhost\"";
     assert_refused(Path::new("/"), json!({}), message);
 }
 
@@ -57,7 +56,7 @@ fn path_too_long_says_how_long_it_may_be() {
     let (longest, longer) = ("x".repeat(room), "x".repeat(room + 1));
     let path = directory.path().join(&longer);
     let message = format!(
-        ".path: {} has 97 bytes with its directory, and a socket's name with \"_\" and a port behind it 107: \
+        ".path: {} has 97 bytes with its directory, and a socket's name with \"_\" and a port after it 107: \
          at most 96 are left",
         path.display()
     );
@@ -143,7 +142,7 @@ fn path_of_something_else_is_refused_and_stays() {
     std::fs::write(directory.path().join("file"), b"precious").unwrap();
     assert_refused(directory.path(), json!({"path": "file"}), &of("file"));
     assert_eq!(std::fs::read(directory.path().join("file")).unwrap(), b"precious");
-    // One that leads nowhere isn't followed.
+    // A dangling symbolic link isn't followed.
     symlink("/nowhere/at/all", directory.path().join("link")).unwrap();
     assert_refused(directory.path(), json!({"path": "link"}), &of("link"));
     let datagrams = directory.path().join("datagrams");
@@ -180,7 +179,7 @@ fn path_that_another_has_taken_by_force_is_left_to_that_one() {
 fn path_left_by_a_crash_goes_to_one_of_many_that_start_at_once() {
     let directory = Arc::new(TempDir::new().unwrap());
     let path = directory.path().join("v.sock");
-    // Where a name was free for a moment, two of them got it in one of a hundred rounds.
+    // When there was a moment without the name, two of them got it in one of a hundred rounds.
     for _ in 0..200 {
         drop(UnixListener::bind(&path).unwrap());
         let barrier = Arc::new(Barrier::new(4));
@@ -204,6 +203,6 @@ fn path_left_by_a_crash_goes_to_one_of_many_that_start_at_once() {
 
 #[test]
 fn config_with_vhost_and_a_path_is_refused() {
-    let message = ".path: the kernel's vsock has no unix sockets: leave out this, or \"vhost\"";
+    let message = ".path: conflicts with \"vhost\", which has no Unix sockets: remove one of them";
     assert_refused(Path::new("/"), json!({"vhost": true, "path": "v.sock"}), message);
 }

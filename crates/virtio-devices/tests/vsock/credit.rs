@@ -1,4 +1,4 @@
-//! Credit: nobody sends more than the other one keeps (virtio 1.2 §5.10.6.3).
+//! Credit: neither side sends more than the other one can keep (virtio 1.2 §5.10.6.3).
 
 use std::io::Write;
 
@@ -7,10 +7,11 @@ use vmm_virtio_devices::vsock::packet::{Header, Op, SHUT_SEND};
 use super::guest::{BUF_ALLOC, Flow, Guest};
 use super::{HOST_PORT, MOMENT, counted, from_guest, from_host, listener, read, read_all, running};
 
-/// What the device promises for a connection.
+/// Credit per connection given by the device.
 const PROMISE: u32 = 256 << 10;
 
-/// Sends data until the socket takes no more and the device keeps all that it promised. How many bytes that are.
+/// Sends data until the socket accepts no more and the device has used up its credit. Returns the number of
+/// bytes.
 fn fill(guest: &mut Guest, flow: &mut Flow) -> usize {
     let mut sent = 0;
     loop {
@@ -20,7 +21,7 @@ fn fill(guest: &mut Guest, flow: &mut Flow) -> usize {
             flow.learn(&header);
         }
         if flow.room() == 0 {
-            // What the device thinks, at last.
+            // The device's latest view.
             guest.send_op(flow, Op::CreditRequest);
             guest.expect(flow, Op::CreditUpdate);
             if flow.room() == 0 {
@@ -51,7 +52,7 @@ fn guest_that_waits_for_room_is_told_of_it() {
     let (mut flow, mut socket) = from_guest(&mut guest, &directory);
     let sent = fill(&mut guest, &mut flow);
     assert_eq!(read(&mut socket, sent), counted(sent));
-    // But for the last quarter, of which there is nothing to tell.
+    // All but the last quarter, for which no update is due.
     while flow.room() <= PROMISE / 4 * 3 {
         guest.expect(&mut flow, Op::CreditUpdate);
     }
@@ -75,7 +76,7 @@ fn guest_that_sends_more_than_was_promised_is_cut_off() {
 fn data_of_the_host_beyond_the_guests_credit_waits() {
     let (mut guest, directory) = running();
     let (mut flow, mut client) = from_host(&mut guest, &directory);
-    // No Flow of the tests takes more than it says.
+    // The tests' guest never sends more than its credit.
     flow.buf_alloc = 1000;
     guest.send_op(&flow, Op::CreditUpdate);
     guest.settle();
@@ -162,8 +163,8 @@ fn guest_without_buffers_gets_everything_when_it_has_some() {
 #[test]
 fn guest_that_sends_no_more_than_it_would_keep_itself_is_told_of_room() {
     let (mut guest, directory) = running();
-    // SO_VM_SOCKETS_BUFFER_SIZE: Linux's driver has no more than that under way, whatever it is promised
-    // (net/vmw_vsock/virtio_transport_common.c, virtio_transport_tx_buf_size), and never asks for credit.
+    // SO_VM_SOCKETS_BUFFER_SIZE: Linux's driver has no more than that in flight, whatever its credit
+    // (net/vmw_vsock/virtio_transport_common.c, virtio_transport_tx_buf_size), and never requests credit.
     guest.buf_alloc = 4096;
     let (mut flow, mut socket) = from_guest(&mut guest, &directory);
     guest.send_data(&mut flow, &counted(4096));
@@ -178,7 +179,7 @@ fn guest_that_keeps_nothing_itself_is_told_of_room_once_for_each_packet() {
     let (mut guest, directory) = running();
     guest.buf_alloc = 0;
     let (mut flow, _socket) = from_guest(&mut guest, &directory);
-    // The host may have something for it.
+    // The host may have data for it.
     guest.expect(&mut flow, Op::CreditRequest);
     guest.send_data(&mut flow, b"x");
     guest.expect(&mut flow, Op::CreditUpdate);
@@ -189,7 +190,7 @@ fn guest_that_keeps_nothing_itself_is_told_of_room_once_for_each_packet() {
 fn data_that_hosts_do_not_read_is_kept_by_the_kernel_as_little_for_many_connections() {
     let (mut guest, directory) = running();
     let listener = listener(&directory, HOST_PORT);
-    // Behind the 256 that are promised 256 KiB.
+    // After the 256 that get 256 KiB each.
     let _others: Vec<_> = (0..256).map(|_| (guest.connect(HOST_PORT), listener.accept().unwrap())).collect();
     let mut flow = guest.connect(HOST_PORT);
     let _socket = listener.accept().unwrap();

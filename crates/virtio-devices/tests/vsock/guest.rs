@@ -1,4 +1,4 @@
-//! A guest's vsock driver, by hand.
+//! A hand-written vsock driver.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -14,38 +14,38 @@ use super::CID;
 
 pub(crate) const RECEIVEQ: usize = 0;
 pub(crate) const TRANSMITQ: usize = 1;
-/// Buffers for packets of the device's, of a page of data each as Linux has them.
+/// Receive buffers with a page of data each, as in Linux.
 const BUFFERS: usize = 64;
 pub(crate) const ROOM: u32 = 4096;
-/// Packets of the guest's at once, with 64 KiB of data each.
+/// Packets in flight from the guest, with 64 KiB of data each.
 const SENDING: usize = 16;
 const SENDING_LEN: u32 = HEADER_LEN as u32 + (64 << 10);
-/// What the guest promises, unless a test says otherwise: Linux's VIRTIO_VSOCK_DEFAULT_BUF_SIZE.
+/// The guest's default credit: Linux's VIRTIO_VSOCK_DEFAULT_BUF_SIZE.
 pub(crate) const BUF_ALLOC: u32 = 256 << 10;
 
 pub(crate) struct Guest {
     pub(crate) driver: Driver,
-    /// Buffers that the device has, by their heads.
+    /// Buffers that the device owns, by head.
     receiving: HashMap<u16, u64>,
-    /// Buffers that it hasn't.
+    /// Buffers that the guest owns.
     spare: Vec<u64>,
     sending: HashMap<u16, u64>,
     sent: Vec<u64>,
     inbox: VecDeque<(Header, Vec<u8>)>,
-    /// Whether a buffer goes back to the device at once.
+    /// Whether used buffers are resubmitted at once.
     pub(crate) is_generous: bool,
-    /// What it promises for a connection.
+    /// Credit given per connection.
     pub(crate) buf_alloc: u32,
     next_port: u32,
 }
 
-/// One connection, as the guest knows it.
+/// A connection's state in the guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
     pub(crate) host_port: u32,
     pub(crate) guest_port: u32,
     pub(crate) buf_alloc: u32,
-    /// Bytes that came, and those that the guest's program has taken.
+    /// Bytes received, and those that the guest's program has read.
     pub(crate) received: u32,
     pub(crate) forwarded: u32,
     pub(crate) sent: u32,
@@ -86,7 +86,7 @@ impl Flow {
         (header.src_port, header.dst_port) == (self.host_port, self.guest_port)
     }
 
-    /// Takes what a packet says, and its data at once.
+    /// Handles a packet, and reads its data at once.
     pub(crate) fn learn(&mut self, header: &Header) {
         (self.peer_buf_alloc, self.peer_forwarded) = (header.buf_alloc, header.fwd_cnt);
         self.received = self.received.wrapping_add(header.len);
@@ -96,7 +96,7 @@ impl Flow {
         );
     }
 
-    /// What the device takes.
+    /// Credit given by the device.
     pub(crate) fn room(&self) -> u32 {
         self.peer_buf_alloc - self.sent.wrapping_sub(self.peer_forwarded)
     }
@@ -120,7 +120,7 @@ impl Guest {
         guest
     }
 
-    /// What its driver does first, again; buffers aren't given.
+    /// Initialises the driver again; no buffers are provided.
     pub(crate) fn init(&mut self) {
         self.driver.init(0);
         self.receiving.clear();
@@ -131,7 +131,7 @@ impl Guest {
         self.sent = (0..SENDING).map(|_| queue.buffer(SENDING_LEN)).collect();
     }
 
-    /// Gives the device all buffers.
+    /// Provides all buffers.
     pub(crate) fn give_buffers(&mut self) {
         for gpa in std::mem::take(&mut self.spare) {
             self.give_buffer(gpa);
@@ -145,7 +145,7 @@ impl Guest {
         self.receiving.insert(head, gpa);
     }
 
-    /// Looks at what the device has used. Whether that was anything.
+    /// Handles used chains. Returns whether there were any.
     pub(crate) fn collect(&mut self) -> bool {
         let mut is_any = false;
         while let Some(used) = self.driver.queue(TRANSMITQ).try_used() {
@@ -171,21 +171,21 @@ impl Guest {
         is_any
     }
 
-    /// Waits until the device has used something.
+    /// Waits for a used chain.
     pub(crate) fn turn(&mut self) {
         while !self.collect() {
             self.driver.wait_any_interrupt();
         }
     }
 
-    /// Waits until the device has used all buffers that it had.
+    /// Waits until the device has used all buffers that it owned.
     pub(crate) fn wait_for_all_buffers(&mut self) {
         while !self.receiving.is_empty() {
             self.turn();
         }
     }
 
-    /// Makes a packet available, and rings.
+    /// Makes a packet available and notifies the device.
     pub(crate) fn send(&mut self, header: &Header, data: &[u8]) {
         while self.sent.is_empty() {
             self.turn();
@@ -194,7 +194,7 @@ impl Guest {
         let mut queue = self.driver.queue(TRANSMITQ);
         queue.write_bytes(gpa, &header.to_bytes());
         queue.write_bytes(gpa + HEADER_LEN as u64, data);
-        // As Linux: a descriptor for each.
+        // As Linux does: one descriptor each.
         let head = Buf::ReadAt(gpa, HEADER_LEN as u32);
         let data = Buf::ReadAt(gpa + HEADER_LEN as u64, data.len() as u32);
         let bufs = [head, data];
@@ -204,7 +204,7 @@ impl Guest {
         self.sending.insert(head, gpa);
     }
 
-    /// Waits until the device has taken all that was sent.
+    /// Waits until the device has used all sent packets.
     pub(crate) fn settle(&mut self) {
         while !self.sending.is_empty() {
             self.turn();
@@ -215,7 +215,7 @@ impl Guest {
         self.send(&flow.header(op), &[]);
     }
 
-    /// Sends data, whatever the credit.
+    /// Sends data, ignoring the credit.
     pub(crate) fn send_data(&mut self, flow: &mut Flow, data: &[u8]) {
         let header = Header { len: data.len() as u32, ..flow.header(Op::Rw) };
         flow.sent = flow.sent.wrapping_add(data.len() as u32);
@@ -226,13 +226,13 @@ impl Guest {
         self.send(&Header { flags, ..flow.header(Op::Shutdown) }, &[]);
     }
 
-    /// The next packet of the device's, if it's there.
+    /// The next packet from the device, if any.
     pub(crate) fn try_packet(&mut self) -> Option<(Header, Vec<u8>)> {
         self.collect();
         self.inbox.pop_front()
     }
 
-    /// The next packet of the device's.
+    /// The next packet from the device.
     pub(crate) fn packet(&mut self) -> (Header, Vec<u8>) {
         while self.inbox.is_empty() {
             self.turn();
@@ -240,7 +240,7 @@ impl Guest {
         self.inbox.pop_front().unwrap()
     }
 
-    /// The next packet, which is for this connection and of this kind.
+    /// The next packet, which must be of this connection and operation.
     #[track_caller]
     pub(crate) fn expect(&mut self, flow: &mut Flow, op: Op) -> (Header, Vec<u8>) {
         let (header, data) = self.packet();
@@ -251,7 +251,7 @@ impl Guest {
         (header, data)
     }
 
-    /// That the host's end is closed. The device may have seen the end of its data first.
+    /// Expects that the host's end is closed. The device may have seen the end of its data first.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self, flow: &mut Flow) {
         let (header, _) = self.expect(flow, Op::Shutdown);
@@ -259,7 +259,7 @@ impl Guest {
         assert_eq!(last.flags, SHUT_BOTH);
     }
 
-    /// `len` bytes of the device's, taken at once; credit may come with them.
+    /// The next `len` bytes from the device, read at once; credit updates are skipped.
     #[track_caller]
     pub(crate) fn expect_data(&mut self, flow: &mut Flow, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -274,7 +274,7 @@ impl Guest {
         bytes
     }
 
-    /// That nothing comes for a moment.
+    /// Expects that nothing arrives for a moment.
     #[track_caller]
     pub(crate) fn expect_nothing(&mut self, time: Duration) {
         self.settle();
@@ -286,7 +286,7 @@ impl Guest {
         assert_eq!(self.inbox.pop_front(), None);
     }
 
-    /// Takes the connection that the host asks for.
+    /// Accepts the connection that the host requests.
     pub(crate) fn accept(&mut self) -> Flow {
         let (header, _) = self.packet();
         assert_eq!(header.op, Op::Request as u16, "{header:?}");
@@ -296,7 +296,7 @@ impl Guest {
         flow
     }
 
-    /// Asks for a connection, which the host takes.
+    /// Requests a connection, which the host accepts.
     #[track_caller]
     pub(crate) fn connect(&mut self, port: u32) -> Flow {
         let mut flow = self.request(port);
@@ -304,7 +304,7 @@ impl Guest {
         flow
     }
 
-    /// Asks for a connection.
+    /// Requests a connection.
     pub(crate) fn request(&mut self, port: u32) -> Flow {
         self.next_port += 1;
         let flow = Flow { buf_alloc: self.buf_alloc, ..Flow::new(port, self.next_port) };

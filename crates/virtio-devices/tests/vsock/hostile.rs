@@ -1,4 +1,4 @@
-//! A guest that lies, or wants everything.
+//! A guest that violates the protocol or exhausts resources.
 
 use std::os::unix::net::UnixStream;
 
@@ -19,7 +19,7 @@ fn packet_shorter_than_a_header_is_dropped() {
     (0..HEADER_LEN).step_by(43).for_each(|len| {
         guest.driver.queue(TRANSMITQ).request(&[Buf::Read(&header[..len.max(1)])]);
     });
-    // Where nothing is to be read at all.
+    // With no readable part at all.
     guest.driver.queue(TRANSMITQ).request(&[Buf::Write(100)]);
     guest.expect_nothing(MOMENT);
     assert_eq!(errors(&guest), 3);
@@ -42,7 +42,7 @@ fn packet_that_is_not_from_the_guest_or_not_to_the_host_is_dropped() {
 fn packet_of_another_type_is_answered_by_a_reset_of_that_type_and_ends_nothing() {
     let (mut guest, directory) = running();
     let (mut flow, mut client) = from_host(&mut guest, &directory);
-    // VIRTIO_VSOCK_TYPE_SEQPACKET, which isn't offered, and one that there isn't.
+    // VIRTIO_VSOCK_TYPE_SEQPACKET, which isn't offered, and an unknown type.
     for kind in [2, 0xffff] {
         guest.send(&Header { kind, ..flow.header(Op::Rw) }, &[]);
         let (header, _) = guest.packet();
@@ -84,7 +84,7 @@ fn packet_with_bytes_behind_its_length_is_cut() {
     let (mut flow, mut socket) = from_guest(&mut guest, &directory);
     guest.send(&Header { len: 2, ..flow.header(Op::Rw) }, b"four");
     guest.send(&Header { len: 0, ..flow.header(Op::Rw) }, b"none");
-    // A length means nothing here.
+    // A length is meaningless here.
     guest.send(&Header { len: u32::MAX, flags: SHUT_BOTH, ..flow.header(Op::Shutdown) }, b"none");
     guest.expect(&mut flow, Op::Rst);
     assert_eq!(read_all(&mut socket), b"fo");
@@ -107,7 +107,7 @@ fn packet_for_no_connection_is_answered_by_a_reset_unless_it_is_one() {
 #[test]
 fn packet_at_the_wrong_time_ends_its_connection() {
     let (mut guest, directory) = running();
-    // A second REQUEST, a second RESPONSE, a RESPONSE to what the guest asked for.
+    // A second REQUEST, a second RESPONSE, a RESPONSE to the guest's own request.
     let (mut flow, mut client) = from_host(&mut guest, &directory);
     guest.send_op(&flow, Op::Request);
     guest.expect(&mut flow, Op::Rst);
@@ -118,7 +118,7 @@ fn packet_at_the_wrong_time_ends_its_connection() {
     let (mut flow, _socket) = from_guest(&mut guest, &directory);
     guest.send_op(&flow, Op::Response);
     guest.expect(&mut flow, Op::Rst);
-    // Data before the answer.
+    // Data before the response.
     let mut early = super::client(&directory, 1);
     let (request, _) = guest.packet();
     let mut flow = Flow::new(request.src_port, request.dst_port);
@@ -179,7 +179,7 @@ fn guest_that_opens_and_ends_connections_without_end_and_takes_no_answer_is_boun
     std::fs::remove_file(directory.path().join(format!("v.sock_{HOST_PORT}"))).unwrap();
     guest.is_generous = true;
     guest.give_buffers();
-    // Nothing of them is left.
+    // None of them is left.
     guest.expect_nothing(MOMENT);
     from_guest(&mut guest, &directory);
 }
@@ -188,7 +188,7 @@ fn guest_that_opens_and_ends_connections_without_end_and_takes_no_answer_is_boun
 fn clients_that_say_nothing_keep_nobody_waiting() {
     let (mut guest, directory) = running();
     let path = directory.path().join("v.sock");
-    // More than the lobby takes.
+    // More than the lobby accepts.
     let silent: Vec<_> = (0..300).map(|_| UnixStream::connect(&path).unwrap()).collect();
     let _first = from_host(&mut guest, &directory);
     drop(silent);

@@ -1,4 +1,4 @@
-//! Reset, pause and the end.
+//! Reset, suspend and power cycle.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

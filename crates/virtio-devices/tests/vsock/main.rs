@@ -1,4 +1,4 @@
-//! vsock, driven as a driver would over its queues, with the test's own sockets on the host's side.
+//! vsock, driven through its queues, with the test's own sockets on the host side.
 
 mod bulk;
 mod config;
@@ -24,7 +24,7 @@ use vmm_virtio_devices::KINDS;
 use guest::{Flow, Guest};
 
 const CID: u32 = 3;
-/// Where the test's programs listen, in the guest and on the host.
+/// Ports on which the test's programs listen, in the guest and on the host.
 const GUEST_PORT: u32 = 52;
 const HOST_PORT: u32 = 1024;
 
@@ -41,7 +41,7 @@ fn running() -> (Guest, TempDir) {
     (Guest::new(device), directory)
 }
 
-/// A client that has said where it wants to go.
+/// A client that has sent its line.
 fn client(directory: &TempDir, port: u32) -> UnixStream {
     let mut client = UnixStream::connect(directory.path().join("v.sock")).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -49,12 +49,12 @@ fn client(directory: &TempDir, port: u32) -> UnixStream {
     client
 }
 
-/// Where the guest's connections to a port arrive.
+/// The socket for the guest's connections to a port.
 fn listener(directory: &TempDir, port: u32) -> UnixListener {
     UnixListener::bind(directory.path().join(format!("v.sock_{port}"))).unwrap()
 }
 
-/// The line that ends with the next line feed.
+/// Reads a line.
 fn line(client: &mut UnixStream) -> String {
     let mut bytes = Vec::new();
     while bytes.last() != Some(&b'\n') {
@@ -89,17 +89,17 @@ fn read(socket: &mut UnixStream, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// All up to the end.
+/// Reads to the end.
 fn read_all(socket: &mut UnixStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-/// Bytes of which each differs from its neighbours.
+/// Bytes that differ from their neighbours.
 fn counted(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
 
-/// As long as nothing must come.
+/// How long nothing must arrive.
 const MOMENT: Duration = Duration::from_millis(20);

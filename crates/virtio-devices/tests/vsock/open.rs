@@ -1,4 +1,4 @@
-//! How connections come to be, both ways, and carry data.
+//! How connections are opened, in both directions, and transfer data.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -106,7 +106,7 @@ fn program_of_the_guest_that_nobody_listens_to_is_refused() {
     let (mut guest, directory) = running();
     let mut flow = guest.request(HOST_PORT);
     guest.expect(&mut flow, Op::Rst);
-    // A file, and a socket whose listener has died.
+    // A regular file, and the socket of a dead listener.
     std::fs::write(directory.path().join("v.sock_7"), b"").unwrap();
     drop(listener(&directory, 8));
     let (mut file, mut dead) = (guest.request(7), guest.request(8));
@@ -121,7 +121,7 @@ fn program_of_the_guest_waits_for_a_host_that_has_too_many_clients() {
     let path = directory.path().join("v.sock_9");
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
     bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-    // One may wait.
+    // The backlog is one.
     listen(&socket, 0).unwrap();
     let _first = guest.connect(9);
     let mut second = guest.request(9);
@@ -130,14 +130,14 @@ fn program_of_the_guest_waits_for_a_host_that_has_too_many_clients() {
     guest.expect(&mut second, Op::Response);
 }
 
-/// Two machines, at `v.sock` and `v.sock_1`: port 1 of the first is no way into the second.
+/// Two machines, at `v.sock` and `v.sock_1`: port 1 of the first must not lead into the second.
 #[test]
 fn program_of_the_guest_reaches_no_socket_of_another_machine() {
     let (mut guest, directory) = running();
     let _other = Guest::new(try_open(directory.path(), json!({"path": "v.sock_1"})).unwrap());
     let mut flow = guest.request(1);
     guest.expect(&mut flow, Op::Rst);
-    // A program of the host's at such a name is reached as before.
+    // A host program at such a path is reached as usual.
     let _program = listener(&directory, 2);
     guest.connect(2);
 }
@@ -166,7 +166,7 @@ fn data_of_a_host_that_closes_arrives_before_the_end() {
 #[test]
 fn data_for_a_chain_without_room_for_it_waits_for_the_next() {
     let (mut guest, directory) = running();
-    // From here on only the buffers below.
+    // Only the following buffers from here on.
     guest.is_generous = false;
     guest.init();
     let listener = listener(&directory, HOST_PORT);

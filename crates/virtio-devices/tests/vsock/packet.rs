@@ -1,4 +1,4 @@
-//! Packets as bytes.
+//! Encoding of packets.
 
 use proptest::prelude::*;
 use vmm_virtio::testing::LooseChain;
@@ -6,7 +6,7 @@ use vmm_virtio_devices::vsock::packet::{HEADER_LEN, HOST_CID, Header, Op, Refusa
 
 use super::CID;
 
-/// Numbers up to 44, each at its place, so that each field has a value of its own.
+/// Each byte is its offset plus 1, so that all fields differ.
 const BYTES: [u8; HEADER_LEN] = {
     let mut bytes = [0; HEADER_LEN];
     let mut at = 0;

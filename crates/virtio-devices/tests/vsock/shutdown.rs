@@ -1,4 +1,4 @@
-//! Ends of connections (virtio 1.2 §5.10.6.5).
+//! How connections end (virtio 1.2 §5.10.6.5).
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -46,12 +46,12 @@ fn guest_that_closes_gets_its_answer_and_the_host_everything() {
     guest.send_shutdown(&flow, SHUT_BOTH);
     guest.expect(&mut flow, Op::Rst);
     assert_eq!(read_all(&mut socket), counted(5000));
-    // It's forgotten.
+    // The connection is forgotten.
     guest.send_data(&mut flow, b"more");
     guest.expect(&mut flow, Op::Rst);
 }
 
-/// Sends as much as the host's end has room for, and says how much that was.
+/// Sends as much as the host's end accepts, and returns the number of bytes.
 fn send_what_there_is_room_for(guest: &mut Guest, flow: &mut Flow) -> usize {
     let mut sent = 0;
     while flow.room() > 60_000 {
@@ -84,7 +84,7 @@ fn guest_that_closes_and_does_not_wait_loses_nothing() {
     guest.send_shutdown(&flow, SHUT_BOTH);
     guest.send_op(&flow, Op::Rst);
     guest.expect_nothing(MOMENT);
-    // The ports are free.
+    // The ports are free again.
     guest.send_op(&flow, Op::Rw);
     guest.expect(&mut flow, Op::Rst);
     assert_eq!(read_all(&mut socket), counted(sent));
@@ -139,7 +139,7 @@ fn host_that_closes_is_told_to_the_guest_which_may_answer() {
     let (mut flow, client) = from_host(&mut guest, &directory);
     drop(client);
     guest.expect_closed(&mut flow);
-    // What was on its way is nobody's.
+    // Data in flight is dropped.
     guest.send_data(&mut flow, b"late");
     guest.send_op(&flow, Op::Rst);
     guest.expect_nothing(MOMENT);

@@ -1,10 +1,10 @@
-//! The eventfds by which the two ends of a port ring each other.
+//! The eventfds by which the two ends of a port wake each other.
 
 use std::io;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// One that never blocks.
+/// A non-blocking eventfd.
 pub(super) fn bell() -> io::Result<EventFd> {
     EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)
 }

@@ -1,4 +1,4 @@
-//! The way from the host to the guest.
+//! Input: from host to guest.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Bytes on their way: what Linux's driver gives room for at once, a page.
+/// Capacity in bytes: a page, which is what Linux's driver provides as its buffer.
 const CAPACITY: usize = 4096;
 
-/// A bounded queue of bytes, into which the host puts some only while the guest has room for them.
+/// A bounded byte queue that accepts bytes only while the guest has buffers for them.
 #[derive(Debug)]
 pub(super) struct Input {
     queue: Mutex<Queue>,
@@ -20,7 +20,7 @@ pub(super) struct Input {
 struct Queue {
     bytes: VecDeque<u8>,
     is_wanted: bool,
-    /// The host has more than fitted.
+    /// The host has more than was accepted.
     host_waits: bool,
 }
 
@@ -41,7 +41,7 @@ impl Input {
         self.queue.lock().expect("no panic while it is held")
     }
 
-    /// Readable when there is room that wasn't before.
+    /// Readable when there is room again.
     pub(super) fn wanted(&self) -> &EventFd {
         &self.wanted
     }
@@ -53,7 +53,7 @@ impl Input {
         room
     }
 
-    /// How many it took, and whether there was nothing before.
+    /// Returns the number of bytes accepted, and whether the queue was empty before.
     pub(super) fn send(&self, bytes: &[u8]) -> (usize, bool) {
         let mut queue = self.queue();
         let is_first = queue.bytes.is_empty();
@@ -63,7 +63,7 @@ impl Input {
         (len, is_first && len > 0)
     }
 
-    /// Moves the oldest bytes.
+    /// Moves the oldest bytes into `into`.
     pub(super) fn take(&self, into: &mut [u8]) -> usize {
         let mut queue = self.queue();
         let len = into.len().min(queue.bytes.len());
@@ -73,7 +73,8 @@ impl Input {
         len
     }
 
-    /// Tells the host of room that it waits for. The device says so when it has taken all that there was.
+    /// Sets whether the guest has buffers, and wakes a waiting host. The device calls it when it has taken
+    /// all bytes.
     pub(super) fn set_wanted(&self, is_wanted: bool) {
         let mut queue = self.queue();
         queue.is_wanted = is_wanted;
@@ -83,7 +84,7 @@ impl Input {
         }
         drop(queue);
         if tells {
-            // Can't be full: the counter would have to reach 2^64 - 1.
+            // It can't block: the counter would have to reach 2^64 - 1.
             let _ = self.wanted.write(1);
         }
     }

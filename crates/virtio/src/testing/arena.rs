@@ -1,20 +1,20 @@
-//! Guest memory for what a driver hands over.
+//! Guest memory for a driver's rings and buffers.
 
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
-/// Where RAM is: two regions that touch, the gap that MMIO has below 4 GiB, and a region above it.
+/// RAM: two adjacent regions, the MMIO gap below 4 GiB, and a region above it.
 pub(crate) const LOW: u64 = 32 << 20;
 pub(crate) const LOW_END: u64 = 64 << 20;
 pub(crate) const HIGH: u64 = 4 << 30;
 pub(crate) const HIGH_END: u64 = HIGH + (1 << 20);
 
-/// Rings come first, from here on: 0 isn't an address that a driver would use.
+/// Start of the rings: a driver wouldn't use address 0.
 const RINGS: u64 = 0x1000;
-/// Where buffers start. 64 queues of 1024 descriptors lie below.
+/// Start of the buffers. 64 queues of 1024 descriptors fit below.
 const BUFFERS: u64 = 4 << 20;
 
-/// An allocator that starts anew when nothing is left in use.
+/// An allocator that restarts when nothing is in use.
 #[derive(Debug)]
 pub(crate) struct Arena {
     pub(crate) ram: GuestRam,
@@ -29,12 +29,12 @@ impl Arena {
         Self { ram, next_ring: RINGS, next_buffer: BUFFERS, in_use: 0 }
     }
 
-    /// Everything is free again.
+    /// Frees everything.
     pub(crate) fn clear(&mut self) {
         (self.next_ring, self.next_buffer, self.in_use) = (RINGS, BUFFERS, 0);
     }
 
-    /// `len` zeros for a ring, at a multiple of 16, until [`clear`](Self::clear).
+    /// Allocates `len` zero bytes for a ring, 16-byte aligned, until [`clear`](Self::clear).
     pub(crate) fn ring(&mut self, len: u64) -> u64 {
         let gpa = self.next_ring.next_multiple_of(16);
         self.next_ring = gpa + len;
@@ -43,7 +43,7 @@ impl Arena {
         gpa
     }
 
-    /// `len` bytes for a buffer, at a multiple of 16, until [`release`](Self::release).
+    /// Allocates `len` bytes for a buffer, 16-byte aligned, until [`release`](Self::release).
     pub(crate) fn buffer(&mut self, len: u64) -> u64 {
         let gpa = self.next_buffer.next_multiple_of(16);
         self.next_buffer = gpa + len;
@@ -52,7 +52,7 @@ impl Arena {
         gpa
     }
 
-    /// So many buffers are no longer in use.
+    /// Releases this many buffers.
     pub(crate) fn release(&mut self, count: usize) {
         self.in_use -= count;
         if self.in_use == 0 {

@@ -1,5 +1,5 @@
-//! A guest that overwrites what a device has read, in the moment after the read: a race that a thread would have to win, lost
-//! every time.
+//! A guest that overwrites what a device has read, immediately after the read: the device loses a race every
+//! time that another thread would have to win.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,25 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-/// What the bytes become. As a descriptor: an address, a length, flags and an index that no chain has.
+/// The new value of the bytes. Read as a descriptor, it has an address, length, flags and index that no chain
+/// has.
 const CHANGED: u8 = 0xff;
 
-/// The host addresses of the guest memories that change, of all tests that run now.
+/// Host addresses of the guest memories that change, in all tests that run now.
 static CHANGING: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-/// How many those are, so that other tests take no lock.
+/// Their number, so that other tests take no lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// While it lives, every descriptor and every byte that a device copies by [`Buffers::read`](crate::Buffers::read) is
-/// overwritten as soon as it has been read. A device that reads once, as it must (virtio 1.2 §2.7.5 leaves the memory to the
-/// driver), notices nothing.
+/// While it lives, every descriptor and every byte that a device copies by
+/// [`Buffers::read`](crate::Buffers::read) is overwritten right after the read. A device that reads once, as
+/// it must (virtio 1.2 §2.7.5 leaves the memory to the driver), isn't affected.
 #[derive(Debug)]
 pub struct ChangingRam(usize);
 
 impl ChangingRam {
-    /// For this memory.
+    /// Enables the overwriting for this memory.
     ///
     /// # Panics
-    /// It has no byte at address 0.
+    /// The memory has no byte at address 0.
     pub fn new(ram: &GuestRam) -> Self {
         let id = id(ram).expect("memory at address 0");
         CHANGING.lock().expect("no panic while it is held").push(id);
@@ -41,7 +42,7 @@ impl Drop for ChangingRam {
     }
 }
 
-/// The device has read all that `slice` names. `None` if that isn't one piece of memory.
+/// Reports that the device has read `slice`; `None` if it wasn't a contiguous slice.
 pub(crate) fn was_read(ram: &GuestRam, slice: Option<VolatileSlice<'_>>) {
     if COUNT.load(Ordering::SeqCst) == 0 {
         return;

@@ -1,4 +1,4 @@
-//! A device with its transport, its memory and its interrupt, and what a driver does with them.
+//! A driver together with its device, transport, memory and interrupt.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,14 +14,15 @@ use super::wait::Waiter;
 use super::{DEADLINE, Register, features, status};
 use crate::{Control, DeviceError, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
 
-/// InterruptStatus: the configuration has changed.
+/// InterruptStatus: configuration change.
 const CONFIGURATION_CHANGE: u32 = 2;
 
 /// A driver and its device.
 ///
-/// It has 64 MiB of memory from 0 on, of two regions that touch at 32 MiB, and 1 MiB from 4 GiB on.
-/// [`init`](Self::init) does what a Linux driver does in its probe; [`queue`](Self::queue) gives a queue to work with. What
-/// panics is said at each method; the rest can be called in any state, as a malicious driver would.
+/// The guest has 64 MiB of memory from 0, in two regions that touch at 32 MiB, and 1 MiB from 4 GiB.
+/// [`init`](Self::init) does what the probe of a Linux driver does; [`queue`](Self::queue) accesses a queue.
+/// Except for the panics documented at each method, methods can be called in any state, as a malicious driver
+/// would.
 pub struct Driver {
     transport: Arc<MmioTransport>,
     pub(super) arena: Arena,
@@ -34,10 +35,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Gives `device` a thread and registers; `id` is its virtio device id. Nothing is initialised.
+    /// Starts the thread of `device`; `id` is its virtio device id. Nothing is initialised.
     ///
     /// # Panics
-    /// The host is out of descriptors, threads or memory.
+    /// The host is out of file descriptors, threads or memory.
     pub fn new(device: Box<dyn VirtioDevice>, id: u32) -> Self {
         let arena = Arena::new();
         let news = Arc::new(EventFd::new(EFD_NONBLOCK).expect("a descriptor"));
@@ -59,7 +60,8 @@ impl Driver {
         driver
     }
 
-    /// The machine ends, and the device, as it is just now, goes on in another one: with other memory, and nothing initialised.
+    /// Ends the machine and moves the device, in its current state, to another one with new memory,
+    /// uninitialised.
     ///
     /// # Panics
     /// The device's thread has panicked, or as for [`new`](Self::new).
@@ -74,12 +76,12 @@ impl Driver {
         &self.arena.ram
     }
 
-    /// The device's registers, which other threads may access at the same time.
+    /// The device's registers, which other threads may access concurrently.
     pub fn transport(&self) -> &Arc<MmioTransport> {
         &self.transport
     }
 
-    /// The device's control side: what the machine has of it.
+    /// The device's control side.
     pub fn control(&self) -> &Control {
         self.transport.control()
     }
@@ -91,31 +93,31 @@ impl Driver {
         u32::from_le_bytes(bytes)
     }
 
-    /// Reads 1, 2, 4 or 8 bytes anywhere in the registers' page.
+    /// Reads 1, 2, 4 or 8 bytes at any offset in the registers' page.
     pub fn read_bytes(&self, offset: u64, bytes: &mut [u8]) {
         self.transport.read(offset, bytes);
     }
 
-    /// Writes a register, as [`write_bytes`](Self::write_bytes).
+    /// Writes a register, as [`write_bytes`](Self::write_bytes) does.
     pub fn write(&self, register: Register, value: u32) {
         self.write_bytes(register as u64, &value.to_le_bytes());
     }
 
-    /// Writes 1, 2, 4 or 8 bytes anywhere in the registers' page. As a vCPU that is held, this returns when the device lets
-    /// go, which is when a reset is done.
+    /// Writes 1, 2, 4 or 8 bytes at any offset in the registers' page. If the access is held, as a reset is,
+    /// returns when the device releases it.
     ///
     /// # Panics
-    /// It doesn't by the [`DEADLINE`].
+    /// The access is still held at the [`DEADLINE`].
     pub fn write_bytes(&self, offset: u64, bytes: &[u8]) {
         if self.transport.write(offset, bytes) == Outcome::Hold {
             self.wait_hold();
         }
     }
 
-    /// Waits until the device lets a vCPU go that it held.
+    /// Waits until the device releases a held access.
     ///
     /// # Panics
-    /// It doesn't by the [`DEADLINE`].
+    /// The access is still held at the [`DEADLINE`].
     pub fn wait_hold(&self) {
         let until = Instant::now() + DEADLINE;
         while self.transport.is_holding() {
@@ -128,12 +130,12 @@ impl Driver {
         self.read(Register::Status) as u8
     }
 
-    /// Sets bits of the device status, beside those that it has.
+    /// Sets bits of the device status in addition to the current ones.
     pub fn add_status(&self, bits: u8) {
         self.write(Register::Status, (self.status() | bits).into());
     }
 
-    /// Whether the device says DEVICE_NEEDS_RESET.
+    /// Whether DEVICE_NEEDS_RESET is set.
     pub fn needs_reset(&self) -> bool {
         self.status() & status::NEEDS_RESET != 0
     }
@@ -147,11 +149,11 @@ impl Driver {
         half(0) | half(1) << 32
     }
 
-    /// `len` bytes of the configuration space from `offset` on, read again while the device changes it (virtio 1.2
-    /// §2.5.1), as a driver does.
+    /// Reads `len` bytes of the configuration space from `offset`, and retries while the device changes it,
+    /// as drivers do (virtio 1.2 §2.5.1).
     ///
     /// # Panics
-    /// They lie beyond the registers' page.
+    /// The range exceeds the registers' page.
     pub fn config(&self, offset: u64, len: usize) -> Vec<u8> {
         assert!(Register::Config as u64 + offset + len as u64 <= MMIO_LEN, "beyond the configuration space");
         let mut bytes = vec![0xff; len];
@@ -167,12 +169,12 @@ impl Driver {
         }
     }
 
-    /// Writes into the configuration space, in one access; 1, 2, 4 or 8 bytes.
+    /// Writes 1, 2, 4 or 8 bytes into the configuration space in one access.
     pub fn write_config(&self, offset: u64, bytes: &[u8]) {
         self.write_bytes(Register::Config as u64 + offset, bytes);
     }
 
-    /// The most descriptors of each queue.
+    /// Maximum size of each queue in descriptors.
     pub fn queue_maxima(&self) -> impl Iterator<Item = u16> {
         (0..)
             .map(|index| {
@@ -182,7 +184,8 @@ impl Driver {
             .take_while(|max| *max != 0)
     }
 
-    /// Resets the device, and has it take `features` with VIRTIO_F_VERSION_1. Whether it did.
+    /// Resets the device and negotiates `features` and VIRTIO_F_VERSION_1. Returns whether the device accepts
+    /// them.
     ///
     /// # Panics
     /// As [`reset`](Self::reset).
@@ -196,7 +199,7 @@ impl Driver {
         self.status() & status::FEATURES_OK != 0
     }
 
-    /// Writes the driver's features, whatever the state.
+    /// Writes the driver's features, regardless of the state.
     pub fn write_features(&self, features: u64) {
         for (select, half) in [(0, features as u32), (1, (features >> 32) as u32)] {
             self.write(Register::DriverFeaturesSel, select);
@@ -204,12 +207,13 @@ impl Driver {
         }
     }
 
-    /// All of a driver's probe: reset, `features` with VIRTIO_F_VERSION_1, each queue as large as it can be, DRIVER_OK.
+    /// Performs a driver's whole probe: reset, `features` and VIRTIO_F_VERSION_1, each queue at its maximum
+    /// size, DRIVER_OK.
     ///
     /// # Panics
-    /// The device doesn't take the features; as [`reset`](Self::reset).
+    /// The device rejects the features; or as for [`reset`](Self::reset).
     pub fn init(&mut self, features: u64) {
-        assert!(self.negotiate(features), "the device refused features {features:#x}");
+        assert!(self.negotiate(features), "the device rejected features {features:#x}");
         let maxima: Vec<_> = self.queue_maxima().collect();
         for (index, max) in maxima.into_iter().enumerate() {
             self.set_up_queue(index, max);
@@ -217,18 +221,18 @@ impl Driver {
         self.driver_ok();
     }
 
-    /// Gives a queue `size` descriptors and new rings, and makes it ready. It belongs between
+    /// Sets up a queue of `size` descriptors with new rings, and makes it ready. To be called between
     /// [`negotiate`](Self::negotiate) and [`driver_ok`](Self::driver_ok).
     ///
     /// # Panics
-    /// Memory for rings is used up, which [`reset`](Self::reset) frees; there is no such queue.
+    /// There is no such queue, or the memory for rings is used up until a [`reset`](Self::reset).
     pub fn set_up_queue(&mut self, index: usize, size: u16) {
         let ring = Ring::new(&mut self.arena, size);
         self.write_queue(index, &ring);
         self.rings[index] = ring;
     }
 
-    /// Writes where the rings of a queue are, as they are given, and makes it ready.
+    /// Writes the addresses of a queue's rings as given, and makes it ready.
     pub(super) fn write_queue(&self, index: usize, ring: &Ring) {
         self.write(Register::QueueSel, index as u32);
         self.write(Register::QueueSize, ring.size.into());
@@ -244,32 +248,32 @@ impl Driver {
         self.write(Register::QueueReady, 1);
     }
 
-    /// Says that the driver is ready.
+    /// Sets DRIVER_OK.
     pub fn driver_ok(&self) {
         self.add_status(status::DRIVER_OK);
     }
 
-    /// Resets the device and waits until it is, as the vCPU that wrote it would be held. Chains in flight are forgotten,
-    /// and their memory is used again.
+    /// Resets the device and waits for completion, as a held vCPU does. Chains in flight are forgotten and
+    /// their memory is reused.
     ///
     /// # Panics
-    /// It isn't reset by the [`DEADLINE`].
+    /// The reset isn't complete by the [`DEADLINE`].
     pub fn reset(&mut self) {
         self.reset_while(|_| ());
     }
 
-    /// [`reset`](Self::reset), and `meanwhile` what other vCPUs and the device do: it starts when the reset was written, and
-    /// ends before that is waited for.
+    /// [`reset`](Self::reset) with `meanwhile` called after the reset was written and before its completion
+    /// is awaited, for actions of other vCPUs and of the device.
     ///
     /// # Panics
-    /// As there.
+    /// As for [`reset`](Self::reset).
     pub fn reset_while(&mut self, meanwhile: impl FnOnce(&Self)) {
         let outcome = self.transport.write(Register::Status as u64, &[0; 4]);
         meanwhile(self);
         if outcome == Outcome::Hold {
             self.wait_hold();
         }
-        assert_eq!(self.status(), 0, "the status behind a reset");
+        assert_eq!(self.status(), 0, "the status after a reset");
         self.features = 0;
         self.arena.clear();
         self.rings.iter_mut().for_each(|ring| *ring = Ring::default());
@@ -277,24 +281,24 @@ impl Driver {
         self.config_changed = false;
     }
 
-    /// Interrupts that this driver has seen; those that come while it doesn't look merge into one.
+    /// Number of interrupts that this driver has seen. Interrupts that arrive before it looks merge into one.
     pub fn interrupts(&mut self) -> u64 {
         self.take_interrupt();
         self.interrupts
     }
 
-    /// Waits for an interrupt, whatever it says.
+    /// Waits for an interrupt of any cause.
     ///
     /// # Panics
-    /// None comes by the [`DEADLINE`].
+    /// No interrupt by the [`DEADLINE`].
     pub fn wait_any_interrupt(&mut self) {
         assert!(self.wait_interrupt(Instant::now() + DEADLINE), "no interrupt");
     }
 
-    /// Waits until the device says that its configuration has changed, or that it needs a reset.
+    /// Waits for the interrupt that reports a configuration change or DEVICE_NEEDS_RESET.
     ///
     /// # Panics
-    /// It doesn't by the [`DEADLINE`].
+    /// No such interrupt by the [`DEADLINE`].
     pub fn wait_config_change(&mut self) {
         let until = Instant::now() + DEADLINE;
         while !std::mem::take(&mut self.config_changed) {
@@ -302,10 +306,10 @@ impl Driver {
         }
     }
 
-    /// Waits for the interrupt that tells of DEVICE_NEEDS_RESET, and that.
+    /// Waits until DEVICE_NEEDS_RESET is set and its interrupt has arrived.
     ///
     /// # Panics
-    /// They don't come by the [`DEADLINE`], perhaps because they were waited for before.
+    /// That isn't so by the [`DEADLINE`], perhaps because the interrupt was consumed before.
     pub fn wait_needs_reset(&mut self) {
         self.wait_config_change();
         while !self.needs_reset() {
@@ -313,10 +317,10 @@ impl Driver {
         }
     }
 
-    /// [`Control::begin_suspend`], until the device [is at rest](Control::is_at_rest).
+    /// Calls [`Control::begin_suspend`] and waits until the device [is at rest](Control::is_at_rest).
     ///
     /// # Panics
-    /// It isn't by the [`DEADLINE`].
+    /// It isn't at rest by the [`DEADLINE`].
     pub fn suspend(&self) {
         let until = Instant::now() + DEADLINE;
         self.control().begin_suspend();
@@ -325,33 +329,33 @@ impl Driver {
         }
     }
 
-    /// [`Control::resume`].
+    /// Calls [`Control::resume`].
     pub fn resume(&self) {
         self.control().resume();
     }
 
-    /// [`VirtioDevice::update`] on the device's thread.
+    /// Calls [`VirtioDevice::update`] on the device's thread.
     ///
     /// # Errors
-    /// The device refuses.
+    /// Those of the device.
     ///
     /// # Panics
-    /// There is no answer by the [`DEADLINE`].
+    /// No result by the [`DEADLINE`].
     pub fn update(&self, fields: Value) -> Result<(), DeviceError> {
         let answer = self.control().with_device(move |device, session| device.update(&fields, session));
-        answer.recv_timeout(DEADLINE).expect("an answer of the device's thread")
+        answer.recv_timeout(DEADLINE).expect("a result from the device's thread")
     }
 
-    /// [`VirtioDevice::report`] on the device's thread.
+    /// Calls [`VirtioDevice::report`] on the device's thread.
     ///
     /// # Panics
-    /// There is no answer by the [`DEADLINE`].
+    /// No result by the [`DEADLINE`].
     pub fn report(&self) -> Map<String, Value> {
         let answer = self.control().with_device(|device, _| device.report());
-        answer.recv_timeout(DEADLINE).expect("an answer of the device's thread")
+        answer.recv_timeout(DEADLINE).expect("a result from the device's thread")
     }
 
-    /// Waits for the line, and does an interrupt handler's work. False if the deadline passes first.
+    /// Waits for the interrupt line and does an interrupt handler's work. False if the deadline passes first.
     pub(super) fn wait_interrupt(&mut self, until: Instant) -> bool {
         let came = self.interrupt.wait(until);
         if came {

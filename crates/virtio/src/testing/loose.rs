@@ -6,10 +6,11 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use crate::Chain;
 use crate::segment::Segment;
 
-/// Memory of a [`LooseChain`]; its buffers lie one behind the other, with a hole of a byte between them.
+/// Memory of a [`LooseChain`]. Its buffers are laid out in order with one-byte gaps.
 const RAM_LEN: u64 = 1 << 20;
 
-/// A chain that no driver made, to give to a device's parser: for fuzzing, which has no time for a queue and a thread.
+/// A chain without a driver, as input for a device's parser: for fuzzing, where a queue and a thread would be
+/// too slow.
 #[derive(Debug)]
 pub struct LooseChain {
     ram: GuestRam,
@@ -18,11 +19,10 @@ pub struct LooseChain {
 }
 
 impl LooseChain {
-    /// A chain whose device reads the bytes of `readable` and writes as many as `writable` says. What doesn't fit into a
-    /// mebibyte is left out.
+    /// A chain of the given readable bytes and writable lengths. Whatever exceeds one mebibyte is left out.
     ///
     /// # Panics
-    /// The host has no memory.
+    /// The host is out of memory.
     pub fn new(readable: &[&[u8]], writable: &[u32]) -> Self {
         let ram = GuestRam::new(&[0..RAM_LEN]).expect("a mebibyte of memory");
         let mut chain = Self { ram, segments: Vec::new(), readable: 0 };
@@ -43,7 +43,7 @@ impl LooseChain {
         Chain::of_segments(&self.ram, self.segments.split_at(self.readable))
     }
 
-    /// Room for another buffer.
+    /// Allocates a buffer.
     fn push(&mut self, len: u64) -> Option<u64> {
         let gpa = self.segments.last().map_or(0, |last| last.gpa + u64::from(last.len) + 1);
         let fits = len > 0 && gpa + len <= RAM_LEN;

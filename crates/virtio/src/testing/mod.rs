@@ -1,14 +1,14 @@
-//! A driver, to test devices with as Linux would drive them, or worse.
+//! A driver to test devices with, well-behaved or malicious.
 //!
-//! [`Driver`] has guest memory, a device behind its [`MmioTransport`](crate::MmioTransport) with its real thread, and the
-//! interrupt's eventfd. It reaches the device by registers, memory and eventfds alone. Nothing sleeps: it waits for an
-//! eventfd until it is written or [`DEADLINE`] passes, which is a panic that says what was waited for.
+//! [`Driver`] owns guest memory, a device with its real thread and [`MmioTransport`](crate::MmioTransport),
+//! and the interrupt's eventfd. It uses only registers, memory and eventfds. Nothing sleeps: it waits for an
+//! eventfd until it is written, or panics with what it waited for at the [`DEADLINE`].
 //!
 //! ```
 //! use vmm_virtio::testing::{Buf, Driver};
 //! use vmm_virtio::{Fault, Session, Step, VirtioDevice};
 //!
-//! /// Gives back what it gets.
+//! /// Copies one byte from the readable to the writable part.
 //! struct Mirror;
 //!
 //! impl VirtioDevice for Mirror {
@@ -33,7 +33,7 @@
 //! driver.reset();
 //! ```
 //!
-//! [`conformance!`](crate::conformance) is a line that gives a device some sixty tests of how it gets on with drivers.
+//! [`conformance!`](crate::conformance) generates some sixty conformance tests for a device.
 
 mod arena;
 mod changing;
@@ -56,11 +56,11 @@ pub use registers::Register;
 pub use rings::{Buf, Descriptor, Rings, UNWRITTEN, Used};
 pub use wait::DEADLINE;
 
-/// [`Driver::init`] takes these beside the device's own features.
+/// [`Driver::init`] accepts these in addition to the device's own features.
 pub mod features {
     use virtio_bindings::bindings::{virtio_config, virtio_ring};
 
-    /// VIRTIO_F_VERSION_1, without which no device of ours works.
+    /// VIRTIO_F_VERSION_1, which all devices require.
     pub const VERSION_1: u64 = 1 << virtio_config::VIRTIO_F_VERSION_1;
     /// VIRTIO_F_INDIRECT_DESC.
     pub const INDIRECT: u64 = 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
@@ -70,16 +70,16 @@ pub mod features {
 
 /// The bits of the device status register (virtio 1.2 §2.1).
 pub mod status {
-    /// The driver has seen the device.
+    /// The driver has noticed the device.
     pub const ACKNOWLEDGE: u8 = 1;
-    /// It knows how to drive it.
+    /// The driver knows how to drive the device.
     pub const DRIVER: u8 = 2;
-    /// It is ready.
+    /// The driver is ready.
     pub const DRIVER_OK: u8 = 4;
-    /// The features are settled.
+    /// Feature negotiation is complete.
     pub const FEATURES_OK: u8 = 8;
-    /// The device gave up.
+    /// The device has failed.
     pub const NEEDS_RESET: u8 = 64;
-    /// The driver gave up.
+    /// The driver has given up.
     pub const FAILED: u8 = 128;
 }

@@ -1,4 +1,4 @@
-//! The registers of the MMIO transport, as a driver knows them.
+//! The registers of the MMIO transport.
 
 /// A register's offset (virtio 1.2 §4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
-//! The rings of a queue, and what its driver remembers of them.
+//! The rings of a queue with the driver's state.
 
 use std::collections::HashMap;
 
 use super::arena::Arena;
 
-/// A descriptor's length in bytes.
+/// Length of a descriptor in bytes.
 pub(super) const DESCRIPTOR_LEN: u64 = 16;
 
-/// A queue's rings, and what its driver remembers.
+/// The rings of a queue with the driver's state.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     pub(super) size: u16,
@@ -18,7 +18,7 @@ pub(super) struct Ring {
     pub(super) chains: HashMap<u16, InFlight>,
     pub(super) next_available: u16,
     pub(super) next_used: u16,
-    /// The available index when the device was rung last.
+    /// The available index at the last notification.
     pub(super) rung: u16,
     pub(super) no_interrupts: bool,
 }
@@ -27,7 +27,7 @@ pub(super) struct Ring {
 pub(super) struct InFlight {
     pub(super) descriptors: Vec<u16>,
     pub(super) writable: Vec<(u64, u32)>,
-    /// Of the arena.
+    /// Number of buffers allocated in the arena.
     pub(super) buffers: usize,
 }
 

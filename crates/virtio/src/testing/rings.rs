@@ -12,58 +12,58 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use super::ring::{DESCRIPTOR_LEN, InFlight, Ring};
 use super::{DEADLINE, Driver, Register, features};
 
-/// What a buffer for the device holds before that writes it.
+/// Initial value of the bytes in a buffer for the device.
 pub const UNWRITTEN: u8 = 0xee;
 
-/// A buffer of a chain, seen from the device. Those that it reads come first.
+/// A buffer of a chain; "read" and "write" from the device's view. Readable ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buf<'a> {
     /// The device reads these bytes.
     Read(&'a [u8]),
-    /// The device writes so many bytes, which are [`UNWRITTEN`] before.
+    /// The device writes up to this many bytes, which are initially [`UNWRITTEN`].
     Write(u32),
-    /// The device reads what is at this guest-physical address, so many bytes. It needn't be memory.
+    /// The device reads this many bytes at this guest-physical address, which needn't be memory.
     ReadAt(u64, u32),
-    /// The device writes there. Not among [`Used::bytes`].
+    /// The device writes to this address. Not part of [`Used::bytes`].
     WriteAt(u64, u32),
 }
 
-/// A chain that came back.
+/// A used chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// What [`Rings::add`] called it.
+    /// The head returned by [`Rings::add`].
     pub head: u16,
-    /// How many bytes the device says that it wrote.
+    /// The used length that the device reported.
     pub len: u32,
-    /// All of its [`Buf::Write`] buffers, one behind the other, whatever the device wrote of them.
+    /// The contents of all [`Buf::Write`] buffers, including bytes that the device hasn't written.
     pub bytes: Vec<u8>,
 }
 
 impl Used {
-    /// The bytes that the device says it wrote.
+    /// The bytes that the device reported as written.
     ///
     /// # Panics
-    /// It says more than there are.
+    /// The reported length exceeds the buffers.
     pub fn written(&self) -> &[u8] {
         &self.bytes[..self.len as usize]
     }
 }
 
-/// A descriptor as it lies in memory.
+/// A descriptor as laid out in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Descriptor {
     /// Guest-physical address.
     pub gpa: u64,
-    /// In bytes.
+    /// Length in bytes.
     pub len: u32,
     /// VIRTQ_DESC_F_: 1 is NEXT, 2 is WRITE, 4 is INDIRECT.
     pub flags: u16,
-    /// The one that follows.
+    /// Index of the next descriptor.
     pub next: u16,
 }
 
 impl Descriptor {
-    /// The 16 bytes of it.
+    /// Encodes it.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.gpa.to_le_bytes());
@@ -82,7 +82,7 @@ pub struct Rings<'a> {
 }
 
 impl Driver {
-    /// The queue with this number, as its driver sees it.
+    /// The queue with this index.
     ///
     /// # Panics
     /// There is no such queue.
@@ -93,10 +93,10 @@ impl Driver {
 }
 
 impl Rings<'_> {
-    /// Makes a chain of descriptors in the queue's table available, and returns its head. The device isn't rung.
+    /// Makes a chain of direct descriptors available, and returns its head. The device isn't notified.
     ///
     /// # Panics
-    /// There are fewer free descriptors, or there is no more memory.
+    /// There aren't enough free descriptors or memory.
     pub fn add(&mut self, bufs: &[Buf<'_>]) -> u16 {
         let mut chain = InFlight::default();
         let free = self.ring().free.len();
@@ -112,10 +112,10 @@ impl Rings<'_> {
         self.publish(places[0], chain)
     }
 
-    /// [`add`](Self::add) with the descriptors in an indirect table.
+    /// [`add`](Self::add) with an indirect descriptor table.
     ///
     /// # Panics
-    /// As there.
+    /// As for [`add`](Self::add).
     pub fn add_indirect(&mut self, bufs: &[Buf<'_>]) -> u16 {
         let mut chain = InFlight::default();
         let mut descriptors = self.place(bufs, &mut chain);
@@ -132,9 +132,10 @@ impl Rings<'_> {
         self.publish(head, chain)
     }
 
-    /// Rings, if the device wants it (EVENT_IDX, or VIRTQ_USED_F_NO_NOTIFY). Whether it did.
+    /// Notifies the device if it wants a notification (EVENT_IDX or VIRTQ_USED_F_NO_NOTIFY). Returns whether
+    /// it did.
     pub fn kick(&mut self) -> bool {
-        // The available index before what the device says: it does it the other way round.
+        // Store the available index before reading the device's fields; the device does the opposite.
         fence(Ordering::SeqCst);
         let ring = self.ring();
         let (new, old) = (ring.next_available, ring.rung);
@@ -152,15 +153,15 @@ impl Rings<'_> {
         rings
     }
 
-    /// Rings, whatever the device wants. [`kick`](Self::kick) doesn't know of it.
+    /// Notifies the device unconditionally, without [`kick`](Self::kick) knowing.
     pub fn notify(&self) {
         self.driver.write(Register::QueueNotify, self.index as u32);
     }
 
-    /// Takes the next chain that the device used, if there is one now.
+    /// Takes the next used chain, if any.
     ///
     /// # Panics
-    /// The device gave back what it hasn't got.
+    /// The device returned a chain that it didn't own.
     pub fn try_used(&mut self) -> Option<Used> {
         let ring = self.ring();
         if self.used_index() == ring.next_used {
@@ -183,10 +184,11 @@ impl Rings<'_> {
         Some(Used { head, len, bytes })
     }
 
-    /// Waits for the device's interrupt, until a chain was used, and takes that.
+    /// Waits for an interrupt until a chain was used, and takes it.
     ///
     /// # Panics
-    /// None is used, or no interrupt says so, by the [`DEADLINE`]; interrupts are off; as [`try_used`](Self::try_used).
+    /// No chain is used or no interrupt reports it by the [`DEADLINE`]; interrupts are off; or as for
+    /// [`try_used`](Self::try_used).
     pub fn wait_used(&mut self) -> Used {
         let Some(used) = self.wait_used_for(DEADLINE) else {
             let (used, next) = (self.used_index(), self.ring().next_used);
@@ -195,12 +197,12 @@ impl Rings<'_> {
         used
     }
 
-    /// [`wait_used`](Self::wait_used) with a deadline of the caller's; `None` when that has passed.
+    /// [`wait_used`](Self::wait_used) with a different deadline; `None` if it passes.
     ///
     /// # Panics
-    /// As [`try_used`](Self::try_used); interrupts are off.
+    /// Interrupts are off; or as for [`try_used`](Self::try_used).
     pub fn wait_used_for(&mut self, time: Duration) -> Option<Used> {
-        assert!(!self.ring().no_interrupts, "interrupts are off: poll_used() is without");
+        assert!(!self.ring().no_interrupts, "interrupts are off: use poll_used()");
         let until = Instant::now() + time;
         loop {
             if let Some(used) = self.try_used() {
@@ -220,10 +222,10 @@ impl Rings<'_> {
         }
     }
 
-    /// Takes the next chain that the device uses, looking at the ring again and again instead of waiting for an interrupt.
+    /// Takes the next used chain, polling the ring instead of waiting for an interrupt.
     ///
     /// # Panics
-    /// None is used by the [`DEADLINE`]; as [`try_used`](Self::try_used).
+    /// No chain is used by the [`DEADLINE`]; or as for [`try_used`](Self::try_used).
     pub fn poll_used(&mut self) -> Used {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -235,10 +237,10 @@ impl Rings<'_> {
         }
     }
 
-    /// One chain from [`add`](Self::add) to [`wait_used`](Self::wait_used).
+    /// Adds a chain, notifies the device and waits for the chain.
     ///
     /// # Panics
-    /// As these, or another chain comes first.
+    /// As for those methods, or another chain is used first.
     pub fn request(&mut self, bufs: &[Buf<'_>]) -> Used {
         let head = self.add(bufs);
         self.kick();
@@ -247,8 +249,8 @@ impl Rings<'_> {
         used
     }
 
-    /// Asks for interrupts, or for none: by used_event half a ring away with EVENT_IDX, by VIRTQ_AVAIL_F_NO_INTERRUPT
-    /// without.
+    /// Enables or disables interrupts: with EVENT_IDX by used_event half a ring away, otherwise by
+    /// VIRTQ_AVAIL_F_NO_INTERRUPT.
     pub fn set_interrupts(&mut self, are_on: bool) {
         self.ring_mut().no_interrupts = !are_on;
         let ring = self.ring();
@@ -267,39 +269,39 @@ impl Rings<'_> {
         self.store(ring.available + 4 + 2 * u64::from(ring.size), index);
     }
 
-    /// Its number of descriptors; 0 if it isn't set up.
+    /// Number of descriptors; 0 if the queue isn't set up.
     pub fn size(&self) -> u16 {
         self.ring().size
     }
 
-    /// Free descriptors.
+    /// Number of free descriptors.
     pub fn free(&self) -> usize {
         self.ring().free.len()
     }
 
-    /// The used index as the device wrote it.
+    /// The used index, as written by the device.
     pub fn used_index(&self) -> u16 {
         self.load(self.ring().used + 2)
     }
 
-    /// The available index that was published last.
+    /// The published available index.
     pub fn available_index(&self) -> u16 {
         self.load(self.ring().available + 2)
     }
 
-    /// Where the descriptor table, the available ring and the used ring are.
+    /// Addresses of the descriptor table, the available ring and the used ring.
     pub fn addresses(&self) -> [u64; 3] {
         let ring = self.ring();
         [ring.descriptors, ring.available, ring.used]
     }
 
-    /// Writes a descriptor of the table, free or not.
+    /// Overwrites a descriptor in the table, even one in use.
     pub fn write_descriptor(&self, index: u16, descriptor: Descriptor) {
         let gpa = self.ring().descriptors + DESCRIPTOR_LEN * u64::from(index);
         self.driver.arena.write(gpa, &descriptor.to_bytes());
     }
 
-    /// Writes a table of descriptors into memory of its own and returns where, for descriptors with INDIRECT.
+    /// Writes an indirect descriptor table to newly allocated memory and returns its address.
     pub fn write_table(&mut self, descriptors: &[Descriptor]) -> u64 {
         let bytes: Vec<_> = descriptors.iter().flat_map(|descriptor| descriptor.to_bytes()).collect();
         let gpa = self.driver.arena.buffer(bytes.len() as u64);
@@ -307,25 +309,25 @@ impl Rings<'_> {
         gpa
     }
 
-    /// `len` bytes of memory, each [`UNWRITTEN`].
+    /// Allocates `len` bytes, each [`UNWRITTEN`].
     pub fn buffer(&mut self, len: u32) -> u64 {
         let gpa = self.driver.arena.buffer(len.into());
         self.driver.arena.fill(gpa, len.into(), UNWRITTEN);
         gpa
     }
 
-    /// Writes memory, at an address that [`buffer`](Self::buffer) gave.
+    /// Writes to memory that [`buffer`](Self::buffer) returned.
     pub fn write_bytes(&self, gpa: u64, bytes: &[u8]) {
         self.driver.arena.write(gpa, bytes);
     }
 
-    /// Puts `head` into the available ring and publishes it, whatever it is. If it comes back, [`try_used`](Self::try_used)
-    /// takes it as a chain without buffers.
+    /// Publishes `head` in the available ring without checks. If it is used, [`try_used`](Self::try_used)
+    /// treats it as a chain without buffers.
     pub fn make_available(&mut self, head: u16) {
         self.publish(head, InFlight::default());
     }
 
-    /// Publishes an available index, whatever was put into the ring.
+    /// Publishes an available index without checks.
     pub fn set_available_index(&mut self, index: u16) {
         self.ring_mut().next_available = index;
         fence(Ordering::Release);
@@ -342,7 +344,7 @@ impl Rings<'_> {
         head
     }
 
-    /// Gives each buffer memory, and makes descriptors of them, with NEXT and without `next`.
+    /// Allocates the buffers and converts them to descriptors, with NEXT set but `next` open.
     fn place(&mut self, bufs: &[Buf<'_>], chain: &mut InFlight) -> Vec<Descriptor> {
         let mut descriptors = Vec::with_capacity(bufs.len());
         for buf in bufs {

@@ -1,4 +1,4 @@
-//! Waiting for an eventfd, until a deadline.
+//! Waits for an eventfd with a deadline.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-/// How long a device may take for what takes it microseconds; long, because a machine that runs many tests is slow.
+/// Time limit for actions that take microseconds; long, because the tests' machine may be heavily loaded.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An eventfd that somebody waits for.
+/// An eventfd that can be waited for.
 pub(crate) struct Waiter {
     epoll: Epoll,
     event: EventFd,
@@ -24,12 +24,12 @@ impl Waiter {
         Self { epoll, event }
     }
 
-    /// Takes what was written, if there is something. `None` otherwise.
+    /// Reads the counter; `None` if it is 0.
     pub(crate) fn take(&self) -> Option<u64> {
         self.event.read().ok()
     }
 
-    /// Waits until it is written, and takes that. False if the deadline passes first.
+    /// Waits until the eventfd is written, and reads it. False if the deadline passes first.
     #[must_use]
     pub(crate) fn wait(&self, until: Instant) -> bool {
         loop {
@@ -37,7 +37,8 @@ impl Waiter {
                 return true;
             }
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
-            // Up to the next millisecond, so that a last part of one isn't a busy loop. An error is an interrupted call.
+            // Rounded up, so that the last fraction of a millisecond isn't a busy loop. An error means an
+            // interrupted call.
             let timeout = left.as_millis() as i32 + 1;
             let _ = self.epoll.wait(timeout, &mut [EpollEvent::default()]);
         }

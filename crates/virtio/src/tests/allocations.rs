@@ -1,4 +1,4 @@
-//! The way of data allocates nothing.
+//! The data path doesn't allocate.
 
 use super::{Scripted, seen};
 use crate::Step;
@@ -31,6 +31,6 @@ fn drain_allocates_nothing() {
     assert_eq!(queue.wait_used().written(), b"abcd");
     driver.suspend();
     let counts = counts.lock().unwrap();
-    assert!(counts.len() >= 2, "at the start, and when it was rung");
+    assert!(counts.len() >= 2, "at the start, and after the notification");
     assert_eq!(*counts, vec![0; counts.len()]);
 }

@@ -1,4 +1,4 @@
-//! Buffers against a model of them: a vector of bytes.
+//! Buffers against a model: a vector of bytes.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::{Buffers, Fault};
 const RAM: [Range<u64>; 2] = [0..0x2000, 0x2000..0x4000];
 const LEN: usize = 0x4000;
 
-/// RAM in which each byte says something of its address.
+/// RAM in which each byte depends on its address.
 fn ram() -> (GuestRam, Vec<u8>) {
     let ram = GuestRam::new(&RAM).unwrap();
     let bytes: Vec<_> = (0..LEN).map(|gpa| (gpa ^ (gpa >> 8)) as u8).collect();
@@ -27,7 +27,7 @@ fn all(ram: &GuestRam) -> Vec<u8> {
     bytes
 }
 
-/// Segments that may overlap, many of which lie across the border.
+/// Segments that may overlap, many of them across the regions' border.
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
     let near = (0x1fc0_u64..0x2040, 1_u32..0x80);
     let anywhere = (0_u64..0x3f00, 1_u32..0x100);
@@ -35,7 +35,7 @@ fn segments() -> impl Strategy<Value = Vec<Segment>> {
     prop::collection::vec(segment, 0..8)
 }
 
-/// Segments one behind the other with gaps between.
+/// Disjoint segments in ascending order.
 fn apart() -> impl Strategy<Value = Vec<Segment>> {
     prop::collection::vec((0_u64..0x200, 1_u32..0x300), 0..8).prop_map(|pieces| {
         let mut next = 0x1c00;
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn split_gives_what_is_before_and_what_is_behind(segments in segments(), cuts in prop::collection::vec(0.0..=1.0, 1..5)) {
+    fn split_gives_what_is_before_and_what_is_after(segments in segments(), cuts in prop::collection::vec(0.0..=1.0, 1..5)) {
         let (ram, bytes) = ram();
         let mut model: Vec<_> = addresses(&segments).into_iter().map(|gpa| bytes[gpa]).collect();
         let mut buffers = Buffers::new(&ram, &segments);
@@ -88,7 +88,7 @@ proptest! {
             prop_assert_eq!(read(&first), &model[..at]);
             prop_assert_eq!(read(&rest), &model[at..]);
             prop_assert_eq!((read(&front), read(&end)), (read(&first), read(&rest)));
-            // The part that is left first, then the other: parts of parts are right too.
+            // The rest first, then the other part: parts of parts are right, too.
             let is_even = at.is_multiple_of(2);
             buffers = if is_even { rest } else { first };
             model = if is_even { model.split_off(at) } else { model[..at].to_vec() };

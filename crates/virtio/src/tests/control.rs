@@ -1,11 +1,11 @@
-//! The state machine of a driver's status, all of it.
+//! The state machine of the device status, exhaustively.
 
 use super::Scripted;
 use crate::testing::{Driver, Register, features, status};
 
 const STEPS: [u8; 4] = [status::ACKNOWLEDGE, status::DRIVER, status::FEATURES_OK, status::DRIVER_OK];
 
-/// A driver so many steps on its way.
+/// A driver after this many steps of its initialisation.
 fn at_step(steps: usize) -> Driver {
     let driver = Scripted::new(|_| Ok(())).driver();
     for bit in &STEPS[..steps] {
@@ -16,7 +16,7 @@ fn at_step(steps: usize) -> Driver {
     driver
 }
 
-/// Every value but that of a reset, written to a driver at that step.
+/// Writes every value except 0 (reset) to a driver at that step.
 fn every_status_keeps_the_order(steps: usize) {
     for value in 1..=255_u8 {
         let driver = at_step(steps);
@@ -68,11 +68,11 @@ fn features_that_could_be_accepted_are_not_before_the_driver_says_that_it_has_ch
 #[test]
 fn notification_of_a_queue_that_is_not_there_reaches_none() {
     let driver = Scripted::new(|_| Ok(())).driver();
-    // The low bits of each are those of queue 0.
+    // Their low bits are those of queue 0.
     for index in [0x100, 0x1_0000, 0x8000_0000] {
         driver.write(Register::QueueNotify, index);
     }
-    // A device that was never started doesn't read it.
+    // A device that was never started doesn't read its notifications.
     let kicked = driver.control().kicks()[0].read();
     assert_eq!(kicked.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
 }

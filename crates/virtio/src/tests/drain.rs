@@ -1,4 +1,4 @@
-//! The ritual: who may ring when, what a step does, and when a thread looks after other things.
+//! Queue processing: notification suppression, the outcomes of a step, and fairness.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,8 @@ use super::{Scripted, seen};
 use crate::testing::{Buf, Driver, features};
 use crate::{Fault, Head, Session, Step};
 
-/// A device that makes each chain available again while it uses it, as a second vCPU could. Chains by call of process.
+/// A device that makes each chain available again while it uses it, as a second vCPU could. Returns the
+/// number of chains per call of `process`.
 fn endless(bufs: &[Buf<'_>]) -> (Driver, Vec<usize>) {
     let (available, in_device) = seen::<Option<u64>>();
     let (calls, counts) = channel();
@@ -31,7 +32,7 @@ fn endless(bufs: &[Buf<'_>]) -> (Driver, Vec<usize>) {
     });
     let mut driver = device.running(0);
     let mut queue = driver.queue(0);
-    // Descriptor 0 is the head; all of the ring's other entries are 0, too.
+    // Descriptor 0 is the head, and all other entries of the ring are 0, too.
     assert_eq!(queue.add(bufs), 0);
     *available.lock().unwrap() = Some(queue.addresses()[1]);
     queue.kick();
@@ -42,7 +43,7 @@ fn endless(bufs: &[Buf<'_>]) -> (Driver, Vec<usize>) {
 #[test]
 fn drain_of_chains_without_end_returns_and_is_called_again() {
     let (mut driver, counts) = endless(&[Buf::Write(1)]);
-    assert_eq!(counts, [64, 64, 64], "four rounds of 16");
+    assert_eq!(counts, [64, 64, 64], "four times 16");
     driver.reset();
 }
 
@@ -53,8 +54,8 @@ fn drain_of_long_chains_without_end_returns_as_early() {
     driver.reset();
 }
 
-/// A device that takes a chain when it is told to, from within its drain.
-fn at_a_word() -> (Scripted, Sender<()>, Receiver<()>) {
+/// A device that takes a chain, within its drain, when the test tells it to.
+fn on_command() -> (Scripted, Sender<()>, Receiver<()>) {
     let (go, wait) = channel::<()>();
     let (entered, has_entered) = channel();
     let device = Scripted::new(move |session| {
@@ -69,14 +70,14 @@ fn at_a_word() -> (Scripted, Sender<()>, Receiver<()>) {
 
 #[test]
 fn driver_need_not_ring_while_the_device_drains() {
-    let (device, go, has_entered) = at_a_word();
+    let (device, go, has_entered) = on_command();
     let mut driver = device.running(0);
     let mut queue = driver.queue(0);
     queue.add(&[Buf::Write(1)]);
     assert!(queue.kick(), "it is idle");
     has_entered.recv().unwrap();
     queue.add(&[Buf::Write(1)]);
-    assert!(!queue.kick(), "it is at work, and looks again");
+    assert!(!queue.kick(), "it is draining and will check again");
     go.send(()).unwrap();
     go.send(()).unwrap();
     let _ = queue.wait_used();
@@ -89,7 +90,7 @@ fn driver_need_not_ring_while_the_device_drains() {
 
 #[test]
 fn interrupts_of_one_drain_are_one() {
-    let (device, go, has_entered) = at_a_word();
+    let (device, go, has_entered) = on_command();
     let mut driver = device.running(0);
     let mut queue = driver.queue(0);
     (0..5).for_each(|_| _ = queue.add(&[Buf::Write(1)]));
@@ -101,7 +102,7 @@ fn interrupts_of_one_drain_are_one() {
     assert_eq!(driver.control().counters().interrupts.get(), 1);
 }
 
-/// A device with room for so many chains at a time, which it gets when an event comes.
+/// A device with room for this many chains, which an event makes available again.
 fn with_room(room: usize) -> (Scripted, Arc<EventFd>) {
     let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
     let left = Arc::new(AtomicUsize::new(room));
@@ -173,7 +174,7 @@ fn driver_need_not_ring_while_the_device_has_no_room() {
     let _ = driver.queue(0).wait_used();
 }
 
-/// A device that keeps chains and gives them back when it stops, without a word to the driver.
+/// A device that keeps chains and completes them when it stops, without announcing them.
 fn keeper() -> Scripted {
     let kept = Arc::new(Mutex::new(Vec::<Head>::new()));
     let at_stop = Arc::clone(&kept);
@@ -241,7 +242,7 @@ fn chain_made_available_while_it_is_kept_needs_reset() {
 }
 
 #[test]
-fn length_beyond_the_buffers_is_not_told() {
+fn length_beyond_the_buffers_is_not_reported() {
     let mut driver =
         Scripted::new(|session| session.drain(0, |_| Ok(Step::Used(u32::MAX)))).running(features::INDIRECT);
     let used = driver.queue(0).request(&[Buf::Read(b"abc"), Buf::Write(2), Buf::Write(3)]);

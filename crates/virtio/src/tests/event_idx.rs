@@ -1,4 +1,4 @@
-//! Indices have 16 bits and run over.
+//! Wrap-around of the 16-bit indices.
 
 use super::Scripted;
 use crate::Step;
@@ -13,7 +13,7 @@ fn writer() -> Scripted {
     })
 }
 
-/// Two rounds of the indices, and a part, in batches whose length doesn't divide the ring's.
+/// More than twice around the indices, in batches whose length doesn't divide that of the ring.
 fn run_over(features: u64) {
     let mut driver = writer().running(features);
     for _ in 0..2 * 0x1_0000 / 13 + 100 {
@@ -25,16 +25,16 @@ fn run_over(features: u64) {
 }
 
 #[test]
-fn indices_run_over_and_the_queue_goes_on() {
+fn indices_wrap_and_the_queue_continues() {
     run_over(0);
 }
 
 #[test]
-fn indices_run_over_and_event_idx_goes_on() {
+fn indices_wrap_and_event_idx_continues() {
     run_over(features::EVENT_IDX);
 }
 
-/// A driver whose next chain is the last before the used index is 0 again.
+/// A driver whose next chain makes the used index wrap to 0.
 fn at_65535() -> Driver {
     let mut driver = writer().running(features::EVENT_IDX);
     let mut queue = driver.queue(0);
@@ -51,7 +51,7 @@ fn at_65535() -> Driver {
 }
 
 #[test]
-fn used_event_of_65535_rings_with_the_chain_of_that_index() {
+fn used_event_of_65535_interrupts_with_the_chain_of_that_index() {
     let mut driver = at_65535();
     driver.queue(0).set_used_event(0xffff);
     driver.queue(0).add(&[Buf::Write(1)]);
@@ -61,7 +61,7 @@ fn used_event_of_65535_rings_with_the_chain_of_that_index() {
 }
 
 #[test]
-fn used_event_of_0_does_not_ring_with_the_chain_before() {
+fn used_event_of_0_does_not_interrupt_with_the_chain_before() {
     let mut driver = at_65535();
     let before = driver.interrupts();
     let mut queue = driver.queue(0);
@@ -79,7 +79,7 @@ fn used_event_of_0_does_not_ring_with_the_chain_before() {
 }
 
 #[test]
-fn available_event_lets_a_driver_ring_once_the_device_has_looked() {
+fn available_event_enables_one_notification_after_the_device_has_looked() {
     let mut driver = writer().running(features::EVENT_IDX);
     let mut queue = driver.queue(0);
     queue.add(&[Buf::Write(1)]);

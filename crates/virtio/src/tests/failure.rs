@@ -1,4 +1,4 @@
-//! A device whose driver broke the rules, or that breaks itself.
+//! Devices that fail because of their driver or by themselves.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,13 +69,13 @@ fn device_whose_rings_are_nowhere_is_neither_started_nor_stopped() {
     assert!(calls.lock().unwrap().is_empty());
 }
 
-/// The state of a thread by its /proc entry: 'S' while it sleeps.
+/// State of a thread in /proc: 'S' while it sleeps.
 fn is_asleep(thread: &PathBuf) -> bool {
     let stat = std::fs::read_to_string(PathBuf::from("/proc").join(thread).join("stat")).unwrap();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
-/// A device that watches what can always be read, and whether its thread comes to rest.
+/// Whether the thread of a device that watches a permanently ready descriptor goes to sleep.
 fn comes_to_rest(stop: impl FnOnce(&mut crate::testing::Driver)) -> bool {
     let ready = EventFd::new(EFD_NONBLOCK).unwrap();
     ready.write(1).unwrap();
@@ -119,7 +119,7 @@ fn panic_of_a_device_needs_reset_and_its_reset_ends() {
     driver.wait_needs_reset();
     assert_eq!(driver.control().take_fault(), Some(Fault::Panicked));
     driver.reset();
-    // It can't be started again, and says so.
+    // It can't be started again, and reports that.
     driver.init(0);
     driver.wait_needs_reset();
     driver.suspend();
@@ -151,7 +151,7 @@ fn panic_in_a_reset_ends_it() {
     driver.wait_needs_reset();
 }
 
-/// The thread reports its end by an interrupt, which can come after the reset that it should have carried out.
+/// The thread's exit raises an interrupt, which may come after the reset that it should have executed.
 #[test]
 fn interrupt_of_a_panic_in_a_reset_is_void_after_the_next_reset() {
     let (go, wait) = channel::<()>();
@@ -168,7 +168,7 @@ fn interrupt_of_a_panic_in_a_reset_is_void_after_the_next_reset() {
         assert!(Instant::now() < until, "no interrupt");
         std::thread::yield_now();
     }
-    // Its thread has gone before: the registers are those of a device that doesn't run.
+    // The thread has exited before, so the registers are those of a device that isn't running.
     driver.write(Register::Status, 0);
     assert_eq!(driver.read(Register::InterruptStatus), 0);
 }
@@ -184,7 +184,7 @@ fn panic_in_a_suspend_ends_it() {
     driver.reset();
 }
 
-/// Says when it is dropped, and waits then.
+/// Reports that it is being dropped, and then waits.
 struct Lingering(Sender<()>, Receiver<()>);
 
 impl Drop for Lingering {
@@ -194,7 +194,7 @@ impl Drop for Lingering {
     }
 }
 
-/// A reset that hears of the panic ends at once, and a part of the device could still be at work.
+/// If the panic were reported before the drop, a reset would complete while parts of the device still exist.
 #[test]
 fn panic_is_reported_after_the_device_is_dropped() {
     let ((dropping, is_dropping), (go, wait)) = (channel(), channel());
@@ -225,7 +225,7 @@ fn panicked_device_is_dropped_before_its_reset_ends() {
     driver.queue(0).add(&[Buf::Write(1)]);
     driver.queue(0).kick();
     driver.reset();
-    // Whether the reset or the panic came first, nothing of the device is at work behind the next one.
+    // Whether the reset or the panic came first, nothing of the device is left after the next reset.
     driver.init(0);
     driver.queue(0).add(&[Buf::Write(1)]);
     driver.queue(0).kick();
@@ -234,7 +234,7 @@ fn panicked_device_is_dropped_before_its_reset_ends() {
 }
 
 #[test]
-fn interrupts_before_a_reset_are_void_behind_it() {
+fn interrupts_before_a_reset_are_void_after_it() {
     let mut driver = Scripted::new(|session| session.drain(0, |_| Ok(Step::Used(0)))).running(0);
     driver.queue(0).add(&[Buf::Write(1)]);
     driver.queue(0).notify();

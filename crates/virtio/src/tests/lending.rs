@@ -1,4 +1,4 @@
-//! Queues that a device lends to somebody else, as to the kernel.
+//! Queues lent to another server, such as the kernel.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -6,26 +6,27 @@ use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Scripted, seen};
-use crate::queue::Surroundings;
+use crate::queue::QueueContext;
 use crate::testing::{Buf, Driver, features};
 use crate::{Fault, Queue, Session, Step};
 
-/// Serves the queue from where it stands, and says where it goes on: somebody who has its own idea of a queue.
+/// Serves the queue with an independent implementation, from its current position, and returns the next
+/// available index.
 fn serve_elsewhere(queue: &Queue, session: &Session) -> u16 {
-    let around = Surroundings {
+    let context = QueueContext {
         ram: session.ram().clone(),
         interrupt: Arc::clone(&session.interrupt),
         counters: Arc::clone(&session.counters),
         indirect: false,
     };
     let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-    let mut other = Queue::new(0, queue.state(), kick, &around).unwrap();
+    let mut other = Queue::new(0, queue.state(), kick, &context).unwrap();
     other.drain(|chain| chain.writable().write(b"e").map(|()| Step::Used(1))).unwrap();
     other.state().next_avail
 }
 
-/// A device that lends its queue when it starts, and gives it back, served, when it stops; and how often it was called for it
-/// meanwhile; and at which index of the available ring it stood each time that it was lent.
+/// A device that lends its queue when it starts and returns it, served, when it stops. The counters are the
+/// calls for the queue meanwhile and the available index at each lending.
 fn lender() -> (Scripted, super::Seen<u32>, super::Seen<Vec<u16>>) {
     let (calls, in_device) = seen::<u32>();
     let (starts, started) = seen::<Vec<u16>>();
@@ -45,7 +46,7 @@ fn lender() -> (Scripted, super::Seen<u32>, super::Seen<Vec<u16>>) {
     });
     device.stop = Box::new(move |session| {
         let mut queue = lent.lock().unwrap().take().unwrap();
-        queue.go_on_at(serve_elsewhere(&queue, session));
+        queue.continue_at(serve_elsewhere(&queue, session));
         session.give_back(queue);
     });
     (device, calls, starts)
@@ -72,12 +73,12 @@ fn queue_lent_is_not_the_devices_and_goes_on_where_it_was_left() {
     driver.suspend();
     assert_eq!([take(&mut driver), take(&mut driver)], [b"e", b"e"]);
     assert_eq!(*starts.lock().unwrap(), [0, 3]);
-    assert_eq!(*calls.lock().unwrap(), 0, "nobody told the device of a kick");
+    assert_eq!(*calls.lock().unwrap(), 0, "the device wasn't called for a kick");
     assert_eq!(driver.control().counters().kicks.get(), 0);
 }
 
 #[test]
-fn queue_lent_comes_back_new_behind_a_reset() {
+fn queue_lent_comes_back_new_after_a_reset() {
     let (device, _, starts) = lender();
     let mut driver = device.running(0);
     add(&mut driver);
@@ -106,8 +107,8 @@ fn queue_given_back_is_where_it_was() {
 }
 
 #[test]
-fn refusal_of_the_kernel_is_told_with_its_call() {
+fn refusal_by_the_kernel_is_reported_with_the_call() {
     let fault = Fault::Refused { call: "VHOST_SET_MEM_TABLE", errno: 7 };
-    let words = "not the driver: the kernel refuses VHOST_SET_MEM_TABLE: Argument list too long (os error 7)";
+    let words = "the host's kernel refused VHOST_SET_MEM_TABLE: Argument list too long (os error 7)";
     assert_eq!(fault.to_string(), words);
 }

@@ -1,4 +1,4 @@
-//! The core, through a driver's eyes where that is enough.
+//! The core, tested through a driver where possible.
 
 mod allocations;
 mod buffers;
@@ -17,7 +17,7 @@ use crate::{ConfigSpace, Fault, Session, VirtioDevice};
 
 type Act = Box<dyn FnMut(&mut Session) -> Result<(), Fault> + Send>;
 
-/// A device of one queue, unless a test says otherwise, each of whose methods the test writes.
+/// A device with methods defined by the test; it has one queue by default.
 struct Scripted {
     sizes: Vec<u16>,
     config: ConfigSpace,
@@ -29,7 +29,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    /// One that does nothing but `process`.
+    /// A device that only has `process`.
     fn new(process: impl FnMut(&mut Session) -> Result<(), Fault> + Send + 'static) -> Self {
         Self {
             sizes: vec![16],
@@ -83,7 +83,7 @@ impl VirtioDevice for Scripted {
     }
 }
 
-/// What a device's thread and its test both see.
+/// Shared between a device's thread and its test.
 type Seen<T> = Arc<Mutex<T>>;
 
 fn seen<T: Default>() -> (Seen<T>, Seen<T>) {

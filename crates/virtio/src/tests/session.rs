@@ -1,4 +1,4 @@
-//! What a running device is told, and what it tells.
+//! Events, configuration changes and log messages of a running device.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -63,7 +63,7 @@ fn event_comes_while_a_descriptor_can_be_read_and_not_when_stopped() {
     let (send, events) = channel();
     let mut device = Scripted::new(|_| Ok(()));
     device.start = Box::new(move |session| {
-        // Again at a resume, when it is watched already.
+        // Also called at a resume, when it is watched already.
         let _ = session.watch(&*watched, 7);
         Ok(())
     });
@@ -125,7 +125,7 @@ fn configuration_change_is_an_interrupt_and_a_new_generation() {
     assert!(driver.config(0, 1)[0] >= 3);
 }
 
-/// A device that hangs in process until it is told to go on, and counts what its driver writes.
+/// A device that blocks in `process` until it is released, and counts its driver's configuration writes.
 fn busy() -> (Scripted, super::Seen<u32>, std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {
     let (count, in_device) = seen::<u32>();
     let (go, wait) = channel::<()>();
@@ -146,7 +146,7 @@ fn busy() -> (Scripted, super::Seen<u32>, std::sync::mpsc::Sender<()>, std::sync
 }
 
 #[test]
-fn configuration_written_faster_than_a_device_listens_is_told_once() {
+fn configuration_written_faster_than_a_device_handles_it_is_reported_once() {
     let (device, count, go, has_entered) = busy();
     let mut driver = device.running(0);
     driver.queue(0).add(&[Buf::Write(1)]);
@@ -160,7 +160,7 @@ fn configuration_written_faster_than_a_device_listens_is_told_once() {
 }
 
 #[test]
-fn configuration_written_while_suspended_is_told_at_the_resume() {
+fn configuration_written_while_suspended_is_reported_at_the_resume() {
     let (device, count, _go, _) = busy();
     let driver = device.running(0);
     driver.suspend();
@@ -171,18 +171,18 @@ fn configuration_written_while_suspended_is_told_at_the_resume() {
 }
 
 #[test]
-fn configuration_written_before_driver_ok_is_not_told() {
+fn configuration_written_before_driver_ok_is_not_reported() {
     let (device, count, _go, _) = busy();
     let mut driver = device.driver();
     assert!(driver.negotiate(0));
     driver.write_config(0, &[1]);
     driver.driver_ok();
-    // Whatever it is told at its start it has been told then.
+    // Afterwards the device has received everything that its start brings.
     driver.suspend();
     assert_eq!(*count.lock().unwrap(), 0);
 }
 
-/// Its thread hears nothing of such a reset.
+/// The thread isn't involved in such a reset.
 #[test]
 fn configuration_written_before_driver_ok_is_undone_by_a_reset() {
     let (device, _count, _go, _) = busy();
@@ -194,7 +194,7 @@ fn configuration_written_before_driver_ok_is_undone_by_a_reset() {
 }
 
 #[test]
-fn configuration_written_where_it_cannot_be_is_not_told() {
+fn configuration_written_where_it_cannot_be_is_not_reported() {
     let (device, count, _go, _) = busy();
     let driver = device.running(0);
     // It has 4 bytes.
@@ -204,7 +204,7 @@ fn configuration_written_where_it_cannot_be_is_not_told() {
 }
 
 #[test]
-fn configuration_written_before_a_reset_is_not_told_behind_it() {
+fn configuration_written_before_a_reset_is_not_reported_after_it() {
     let (device, count, go, has_entered) = busy();
     let mut driver = device.running(0);
     driver.queue(0).add(&[Buf::Write(1)]);
@@ -221,7 +221,7 @@ fn configuration_written_before_a_reset_is_not_told_behind_it() {
 }
 
 #[test]
-fn device_that_tells_something_is_heard_once() {
+fn log_message_of_a_device_is_taken_once() {
     let mut driver = Scripted::new(|session| {
         session.drain(0, |_| Ok(Step::Used(0)))?;
         session.tell("a line");
@@ -230,7 +230,7 @@ fn device_that_tells_something_is_heard_once() {
     .running(0);
     driver.queue(0).request(&[Buf::Write(1)]);
     driver.suspend();
-    // Once at the start, when chains may have come, and once or twice for the request.
+    // Once at the start, when chains may be available, and once or twice for the request.
     let told = driver.control().take_notices();
     assert!(told.texts.iter().all(|text| text == "a line") && !told.texts.is_empty(), "{told:?}");
     assert_eq!(driver.control().take_notices(), crate::Notices::default());

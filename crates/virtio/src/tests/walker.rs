@@ -1,4 +1,4 @@
-//! Chains of any descriptors: all that comes out is RAM, and as long as the queue at most.
+//! Chains of arbitrary descriptors: accepted ones are RAM and no longer than the queue.
 
 use proptest::prelude::*;
 use vmm_memory::GuestRam;
@@ -10,11 +10,11 @@ use crate::{Chain, Fault};
 
 const RAM_LEN: u64 = 0x1_0000;
 const SIZE: u16 = 8;
-/// Where the queue's table is, and an indirect one.
+/// Addresses of the queue's table and of an indirect one.
 const TABLE: u64 = 0x1000;
 const INDIRECT: u64 = 0x2000;
 
-/// Descriptors that are often sound.
+/// Descriptors that are often valid.
 fn descriptor() -> impl Strategy<Value = Descriptor> {
     let gpa = prop_oneof![8 => 0_u64..RAM_LEN, 2 => Just(INDIRECT), 1 => any::<u64>()];
     let len =
@@ -33,7 +33,7 @@ fn ram_with(table: &[Descriptor], indirect: &[Descriptor]) -> GuestRam {
     ram
 }
 
-/// What the specification makes of a chain: (readable, writable) bytes, or that it's broken.
+/// The chain according to the specification: (readable, writable) bytes, or `None` if it is malformed.
 fn model(table: &[Descriptor], indirect: &[Descriptor], head: u16) -> Option<(u64, u64)> {
     let (mut table, mut index) = (table, usize::from(head));
     let (mut is_indirect, mut has_writable) = (false, false);
@@ -43,7 +43,7 @@ fn model(table: &[Descriptor], indirect: &[Descriptor], head: u16) -> Option<(u6
         let Descriptor { gpa, len, flags, next } = *table.get(index)?;
         if flags & 4 != 0 {
             let is_sound = !is_indirect && flags & 1 == 0 && len > 0 && len % 16 == 0;
-            // Any other table is of bytes that this model doesn't know.
+            // The model doesn't know the contents of other tables.
             if !is_sound || gpa != INDIRECT {
                 return None;
             }
@@ -74,7 +74,7 @@ proptest! {
         indirect in prop::collection::vec(descriptor(), 0..20),
         head in 0_u16..10,
     ) {
-        // A table of zeros behind the indirect one is what the model takes for it, if nothing else is there.
+        // The model treats memory after the indirect table as zeros, and nothing else may be there.
         let ram = ram_with(&table, &indirect);
         let mut walker = Walker::new(SIZE);
         let walked = walker.walk(&ram, TABLE, head, true);
@@ -104,7 +104,7 @@ proptest! {
     }
 }
 
-/// All of it can be read, as only memory can.
+/// All of it can be read, which is true only for memory.
 fn check(chain: &Chain<'_>) {
     for buffers in [chain.readable(), chain.writable()] {
         let mut len = 0;

@@ -1,4 +1,4 @@
-//! What the handle and the thread of a device both know, and what they send each other.
+//! State shared by a device's thread and its handle, and the commands between them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,23 +14,23 @@ pub(super) const IDLE: u8 = 0;
 pub(super) const RUNNING: u8 = 1;
 pub(super) const STOPPING: u8 = 2;
 
-/// What the transport and the thread both know.
+/// State shared by the transport and the thread.
 pub(crate) struct Shared {
     pub(super) activity: AtomicU8,
-    /// The thread has panicked, and nobody is there to stop or start anything.
+    /// The thread has panicked, and nothing starts or stops any more.
     pub(super) is_gone: AtomicBool,
-    /// The driver has written the configuration space since the device was told last. A flag and not a command: a driver
-    /// can write faster than a device listens.
+    /// The driver has written to the configuration space since the device was last notified. A flag rather
+    /// than a command, because a driver can write faster than a device handles it.
     pub(super) config_written: AtomicBool,
     pub(crate) interrupt: Arc<dyn Interrupt>,
     pub(crate) counters: Arc<Counters>,
-    /// DEVICE_NEEDS_RESET: the driver broke the rules.
+    /// DEVICE_NEEDS_RESET is set.
     pub(super) needs_reset: AtomicBool,
-    /// What it did, until somebody tells it.
+    /// Why, until it is taken.
     pub(super) fault: Mutex<Option<Fault>>,
-    /// What the device says, until somebody tells it.
+    /// Log messages of the device, until they are taken.
     pub(crate) notices: Arc<NoticeQueue>,
-    /// Written when a stop is done, or the driver broke the rules, or the device says something.
+    /// Written when a stop is finished, when there is a fault, and when there are log messages.
     pub(super) news: Arc<EventFd>,
 }
 
@@ -50,16 +50,16 @@ impl Shared {
         self.fault.lock().expect("no panic while it is held").take()
     }
 
-    pub(super) fn break_down(&self, fault: Fault) {
+    pub(super) fn fail(&self, fault: Fault) {
         self.counters.faults.add(1);
         *self.fault.lock().expect("no panic while it is held") = Some(fault);
         self.needs_reset.store(true, Ordering::Release);
-        self.call_for_reset();
-        self.tell();
+        self.raise_needs_reset();
+        self.signal_news();
     }
 
-    /// The interrupt that goes with DEVICE_NEEDS_RESET (virtio 1.2 §2.1.2).
-    pub(super) fn call_for_reset(&self) {
+    /// Raises the interrupt for DEVICE_NEEDS_RESET (virtio 1.2 §2.1.2).
+    pub(super) fn raise_needs_reset(&self) {
         self.counters.interrupts.add(1);
         self.interrupt.config();
     }
@@ -68,16 +68,16 @@ impl Shared {
         self.is_gone.load(Ordering::SeqCst)
     }
 
-    pub(super) fn tell(&self) {
-        // Non-blocking; at its counter's end it can be read anyway.
+    pub(super) fn signal_news(&self) {
+        // Non-blocking; if the counter is at its maximum the eventfd is readable anyway.
         let _ = self.news.write(1);
     }
 }
 
-/// A queue as the driver set it up, or `None`.
+/// The state of each queue that the driver set up.
 pub(crate) type QueueStates = Vec<Option<QueueState>>;
 
-/// Something to do with a device, and with its session if a driver uses it.
+/// A call on the device's thread, with the session if a driver uses the device.
 type Act = dyn FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) + Send;
 
 pub(super) enum Command {
@@ -87,9 +87,9 @@ pub(super) enum Command {
     Quit,
 }
 
-/// Where commands come from.
+/// The thread's end of the command channel.
 pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
-    /// Written behind each.
+    /// Written after each command.
     pub(super) wake: EventFd,
 }

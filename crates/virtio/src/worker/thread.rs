@@ -1,4 +1,4 @@
-//! The thread itself: its loop, and what it does for its device.
+//! The device's thread: its event loop and its commands.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,45 +12,46 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::shared::{Command, IDLE, Inbox, QueueStates, Shared};
 use crate::device::DEVICE_TOKEN;
-use crate::queue::Surroundings;
+use crate::queue::QueueContext;
 use crate::{Fault, Queue, Session, VirtioDevice};
 
-/// The token of the commands; queues have theirs from 0 on.
+/// The token of the commands. Those of the queues are their indices.
 const COMMANDS: u64 = DEVICE_TOKEN - 1;
-/// Events taken from epoll at once.
+/// Maximum number of events per epoll_wait.
 const EVENTS: usize = 16;
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct Thread {
     device: Box<dyn VirtioDevice>,
     ram: GuestRam,
     kicks: Vec<Arc<EventFd>>,
     shared: Arc<Shared>,
     inbox: Inbox,
-    /// What a running device waits for.
+    /// Watched while the device runs: commands, notifications and the device's descriptors.
     epoll: Arc<Epoll>,
-    /// What every other waits for: commands. Descriptors that are ready would keep the thread busy with doing nothing.
+    /// Watched otherwise: only commands, because a descriptor that stays ready would keep the thread
+    /// spinning.
     resting: Epoll,
     running: Option<Running>,
 }
 
 struct Running {
     session: Session,
-    /// Its driver broke the rules, and nothing is done for it any more.
+    /// Its driver violated the specification, so the device isn't called any more.
     is_broken: bool,
-    /// The device was told to start, and must be told to stop.
+    /// The device's `start` was called, so its `stop` must be.
     is_started: bool,
 }
 
-/// Tells those who wait for the thread that they needn't, if it ends and nobody asked for that. By then the device has been
-/// dropped.
-struct Farewell(Option<Arc<Shared>>);
+/// If the thread ends without a quit command, reports that to those who wait for it, after the device has
+/// been dropped.
+struct PanicGuard(Option<Arc<Shared>>);
 
-impl Drop for Farewell {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
             shared.is_gone.store(true, Ordering::SeqCst);
-            shared.break_down(Fault::Panicked);
+            shared.fail(Fault::Panicked);
         }
     }
 }
@@ -73,20 +74,20 @@ impl Thread {
         Ok(Self { device, ram, kicks, shared, inbox, epoll, resting, running: None })
     }
 
-    /// Obeys until it is told to quit, and gives the device back then.
+    /// Runs until the quit command and returns the device then.
     pub(super) fn run(self) -> Option<Box<dyn VirtioDevice>> {
-        let mut farewell = Farewell(Some(Arc::clone(&self.shared)));
-        // Parameters are dropped after what is declared here, and the device must go before the farewell.
+        let mut guard = PanicGuard(Some(Arc::clone(&self.shared)));
+        // Parameters are dropped after local variables, and the device must be dropped before the guard.
         let mut thread = self;
-        let was_told = thread.obey_until_quit();
-        if was_told {
-            farewell.0 = None;
+        let has_quit = thread.run_until_quit();
+        if has_quit {
+            guard.0 = None;
         }
-        was_told.then_some(thread.device)
+        has_quit.then_some(thread.device)
     }
 
-    /// Whether it was told to; the host took its epoll away otherwise.
-    fn obey_until_quit(&mut self) -> bool {
+    /// Whether it ended by a quit command; false if epoll failed.
+    fn run_until_quit(&mut self) -> bool {
         let mut events = [EpollEvent::default(); EVENTS];
         loop {
             let is_running = self.running.as_ref().is_some_and(|running| !running.is_broken);
@@ -94,16 +95,16 @@ impl Thread {
             let count = match epoll.wait(-1, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                // Only a closed descriptor could be the reason, and it's ours.
+                // It fails only for a closed descriptor, and this one is ours.
                 Err(_) => return false,
             };
             for event in &events[..count] {
                 match event.data() {
                     COMMANDS => {
-                        if !self.obey() {
+                        if !self.run_commands() {
                             return true;
                         }
-                        // What else was ready may have been of a session that is over.
+                        // Other events may belong to a session that has ended.
                         break;
                     }
                     token if token >= DEVICE_TOKEN => {
@@ -116,13 +117,13 @@ impl Thread {
     }
 
     fn kicked(&mut self, queue: usize) {
-        // Non-blocking; how often doesn't matter.
+        // Non-blocking; the count doesn't matter.
         let _ = self.kicks[queue].read();
         self.shared.counters.kicks.add(1);
         self.process(queue);
     }
 
-    /// Nothing, if the driver didn't set that queue up.
+    /// Does nothing if the driver didn't set the queue up.
     fn process(&mut self, queue: usize) {
         self.with(|device, session| match session.queue(queue) {
             Some(_) => device.process(queue, session),
@@ -130,19 +131,19 @@ impl Thread {
         });
     }
 
-    /// Does something for the running device, unless it is broken.
+    /// Calls `act` for the running device, unless it is broken.
     fn with(&mut self, act: impl FnOnce(&mut dyn VirtioDevice, &mut Session) -> Result<(), Fault>) {
         let Some(running) = self.running.as_mut().filter(|running| !running.is_broken) else { return };
         if let Err(fault) = act(&mut *self.device, &mut running.session) {
             running.is_broken = true;
-            self.shared.break_down(fault);
+            self.shared.fail(fault);
         }
     }
 
-    /// Carries out the commands that wait. False at the last of them.
-    fn obey(&mut self) -> bool {
+    /// Executes the pending commands. False after the quit command.
+    fn run_commands(&mut self) -> bool {
         let _ = self.inbox.wake.read();
-        // What was written before a command counts before it, so that a stop can't swallow it.
+        // A configuration write precedes the commands sent after it, so that a stop can't swallow it.
         self.config_written();
         while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
@@ -164,12 +165,12 @@ impl Thread {
                     if let Some(states) = states {
                         let _ = states.send(stopped);
                     }
-                    self.shared.tell();
+                    self.shared.signal_news();
                 }
                 Command::Do(act) => {
                     let running = self.running.as_mut().filter(|running| !running.is_broken);
                     act(&mut *self.device, running.map(|running| &mut running.session));
-                    self.shared.tell();
+                    self.shared.signal_news();
                 }
                 Command::Quit => {
                     self.stop();
@@ -187,7 +188,7 @@ impl Thread {
     }
 
     fn start(&mut self, features: u64, states: QueueStates) {
-        let around = Surroundings {
+        let context = QueueContext {
             ram: self.ram.clone(),
             interrupt: Arc::clone(&self.shared.interrupt),
             counters: Arc::clone(&self.shared.counters),
@@ -198,7 +199,7 @@ impl Thread {
             .zip(&self.kicks)
             .enumerate()
             .map(|(index, (state, kick))| {
-                state.map(|state| Queue::new(index, state, Arc::clone(kick), &around)).transpose()
+                state.map(|state| Queue::new(index, state, Arc::clone(kick), &context)).transpose()
             })
             .collect();
         let (queues, fault) = match queues {
@@ -208,13 +209,13 @@ impl Thread {
         let session = Session {
             queues,
             features,
-            ram: around.ram,
-            interrupt: around.interrupt,
-            counters: around.counters,
+            ram: context.ram,
+            interrupt: context.interrupt,
+            counters: context.counters,
             notices: Arc::clone(&self.shared.notices),
             epoll: Arc::clone(&self.epoll),
         };
-        // A device that goes on where it was stopped needs its reset as before.
+        // If the device needed a reset when it was suspended, it still does.
         let is_broken = self.shared.needs_reset();
         let is_started = !is_broken && fault.is_none();
         self.running = Some(Running { session, is_broken, is_started });
@@ -223,14 +224,15 @@ impl Thread {
             None => device.start(session),
         });
         for index in 0..self.kicks.len() {
-            // A queue that isn't set up is nobody's, and one that is lent is somebody else's.
+            // Not set up, or lent to another server.
             if self.running.as_mut().is_none_or(|running| running.session.queue(index).is_none()) {
                 continue;
             }
             let event = EpollEvent::new(EventSet::IN, index as u64);
-            // Only a full table of the host could be the reason; the device then lives by what comes below.
+            // It fails only if the host's limit of watches is reached; the device then relies on the call
+            // below.
             let _ = self.epoll.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
-            // Chains may have come while nobody listened.
+            // Chains may have become available before the kick was watched.
             self.process(index);
         }
     }
@@ -246,7 +248,8 @@ impl Thread {
         }
         if !is_broken {
             for queue in session.queues.iter_mut().flatten() {
-                // What the device gave back last. A fault comes too late; the driver's rings are read again at the start.
+                // Chains that the device returned at the end. A fault is ignored: the rings are read again at
+                // the next start.
                 let _ = queue.announce();
             }
         }

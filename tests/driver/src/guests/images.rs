@@ -1,55 +1,56 @@
-//! The images: what each is built from, and for which place in guest memory.
+//! The images: their sources and load addresses.
 
 use super::width::Width::{self, Bits32, Bits64};
 
-/// One guest, ready to run.
+/// A guest.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) name: &'static str,
     pub(super) recipe: Recipe,
 }
 
-/// How an image comes about. Sources are relative to `resources/guests`.
+/// How an image is built. Sources are relative to `resources/guests`.
 #[derive(Debug)]
 pub(super) enum Recipe {
-    /// An ELF for 2 MiB that drives COM1, for `--kernel`.
+    /// An ELF linked at 2 MiB that uses COM1, for `--kernel`.
     Serial { source: &'static str, symbols: Symbols, width: Width },
-    /// A flat binary that is entered at its first byte.
+    /// A flat binary whose entry point is its first byte.
     Flat { source: &'static str, symbols: Symbols, width: Width, load_address: u32 },
-    /// What gcc makes of `learning-tool/NAME.S` by the command of the article that it is from: a reset image.
+    /// `learning-tool/NAME.S` built by gcc with the command in the article that it is from: a reset image.
     LearningTool,
-    /// What gcc and ld make of `kvm-hello-world/guest.c` by its own Makefile: a binary for 0. If `tables`, with page tables at
-    /// 0x2000.
+    /// `kvm-hello-world/guest.c` built by gcc and ld with its own Makefile: a binary for address 0. If
+    /// `tables`, with page tables at 0x2000.
     HelloWorld { width: Width, tables: bool },
-    /// An ELF from C, and assembler where a loader needs more than C can say.
+    /// An ELF from C, and from assembly where the loader protocol requires more than C can express.
     Kernel { sources: &'static [&'static str], width: Width, place: Place },
 }
 
-/// Where a kernel in C runs.
+/// Where a kernel in C is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// At 2 MiB.
     Fixed,
-    /// Wherever its loader puts it, and relocates it for.
+    /// Position-independent: anywhere, relocated by its loader.
     Anywhere,
 }
 
-/// What the assembler is told, as `NAME=value`.
+/// Symbols for the assembler, as `NAME=value`.
 pub(super) type Symbols = &'static [&'static str];
 
-/// Where real-mode programs go: behind the interrupt table and the BIOS's data, below everything else.
+/// Load address of real-mode programs: after the interrupt table and the BIOS data area, below everything
+/// else.
 const LOW: u32 = 0x1000;
-/// Where others go: the first address above the first MiB.
+/// Load address of other programs: the first address above 1 MiB.
 const HIGH: u32 = 0x10_0000;
 
-/// All of them.
+/// All images.
 pub(super) const IMAGES: &[Image] = &[
     serial("echo", "echo.S", &[]),
     serial("halt", "halt.S", &[]),
     serial("crash", "crash.S", &[]),
     serial("memory", "memory.S", &[]),
     serial("params", "params.S", &[]),
-    // Of 32 bits: its PVH entry is the only one that can be used.
+    // 32-bit: only its PVH entry can be used.
     Image { name: "params32", recipe: Recipe::Serial { source: "params.S", symbols: &[], width: Bits32 } },
     serial("flood", "flood.S", &["LINES=0"]),
     serial("flood-1000", "flood.S", &["LINES=1000"]),
@@ -59,7 +60,7 @@ pub(super) const IMAGES: &[Image] = &[
     serial("hash-256k", "hash.S", &["COUNT=262144", "CHATTY=0"]),
     serial("hash-64k-chatty", "hash.S", &["COUNT=65536", "CHATTY=1"]),
     flat("hello-real", "flat/hello-real.S", 0, &[]),
-    // Linked at 0, because that's where their segment begins.
+    // Linked at 0, where its segment starts.
     flat("reset-loop", "flat/reset-loop.S", 0, &[]),
     flat("reset-hello", "flat/reset-hello.S", 0, &[]),
     flat("reset-string", "flat/reset-string.S", 0, &[]),
@@ -76,8 +77,8 @@ pub(super) const IMAGES: &[Image] = &[
     flat("echo-irq", "flat/echo-irq.S", LOW, &[]),
     flat("thermometer", "flat/thermometer.S", LOW, &[]),
     flat("ping", "flat/ping.S", HIGH, &[]),
-    // The first device on the command line, the ninth and the tenth: a line of each 8259 and one of the IO-APIC alone. And
-    // the first device in the ACPI tables.
+    // The first, ninth and tenth device on the command line: a pin of each 8259 and one of the IO-APIC alone.
+    // And the first device in the ACPI tables.
     flat("virtio-irq-5", "flat/virtio-irq.S", HIGH, &["IRQ=5", "DEVICE=0"]),
     flat("virtio-irq-9", "flat/virtio-irq.S", HIGH, &["IRQ=9", "DEVICE=8"]),
     flat("virtio-irq-16", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=9"]),

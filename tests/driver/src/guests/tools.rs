@@ -1,4 +1,4 @@
-//! The assembler, the linker and the compiler: the commands that build an image.
+//! Assembler, linker and compiler commands that build an image.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use super::images::{Image, Place, Recipe, Symbols};
 use super::width::Width;
 
-/// Nothing but the language: no library, no start-up code, no unwinding tables, no stack protector, no SSE, and no loops made
-/// into calls of memset. The assembler in C is in Intel's syntax, as the rest is.
+/// Freestanding: no library, start-up code, unwinding tables, stack protector or SSE, and no conversion of
+/// loops to memset calls. Inline assembly uses Intel syntax, as the other sources do.
 const C_FLAGS: [&str; 12] = [
     "-c",
     "-O1",
@@ -25,7 +25,7 @@ const C_FLAGS: [&str; 12] = [
 ];
 
 impl Image {
-    /// What builds the image in `out`, one after the other.
+    /// The commands that build the image in `out`, in order.
     pub(super) fn commands(&self, sources: &Path, out: &Path) -> Vec<Command> {
         let image = out.join(self.file_name());
         let object = |part: &str| out.join(format!("{}-{part}.o", self.name));
@@ -80,7 +80,7 @@ impl Image {
                 let mut link = linker(width, &image);
                 match place {
                     Place::Fixed => link.arg("-T").arg(sources.join("c/kernel.ld")),
-                    // As the linker lays out any such program; text relocations would be an error.
+                    // Laid out as in ordinary programs; text relocations are an error.
                     Place::Anywhere => {
                         link.args(["-pie", "--no-dynamic-linker", "-z", "text", "-e", "start"])
                     }
@@ -93,7 +93,7 @@ impl Image {
     }
 }
 
-/// `S` or `c`: the sources of one image have one of each at most.
+/// `S` or `c`: an image has at most one source of each.
 fn part_of(source: &str) -> &str {
     source.rsplit('.').next().unwrap_or(source)
 }
@@ -116,7 +116,7 @@ fn compiler(width: Width, place: Place, source: &Path, object: &Path) -> Command
     compiler.args(C_FLAGS).args(width.compiler_flags());
     compiler.args(match place {
         Place::Fixed => &["-fno-pic"][..],
-        // Hidden, so that nothing is looked up in a global offset table.
+        // Hidden, so that nothing is accessed through a global offset table.
         Place::Anywhere => &["-fpie", "-fvisibility=hidden"],
     });
     compiler.arg("-o").arg(object).arg(source);
@@ -129,7 +129,8 @@ fn linker(width: Width, image: &Path) -> Command {
     linker
 }
 
-/// Runs one of them. What it prints is only told if it fails: linkers warn of segments that may be written and run.
+/// Runs a command. Its output is shown only if it fails, because linkers warn about segments that are
+/// writable and executable.
 pub(super) fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {

@@ -1,6 +1,7 @@
-//! For which mode code is assembled, compiled and linked.
+//! The processor mode for which code is built.
 
-/// For which processor mode code is assembled and linked. Sources switch to 16-bit code by themselves, from 32.
+/// The processor mode for which code is assembled and linked. Sources for 32 bits switch to 16-bit code by
+/// themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Bits32,
@@ -29,7 +30,7 @@ impl Width {
         }
     }
 
-    /// An interrupt handler of a kernel would overwrite a red zone.
+    /// A kernel's interrupt handlers would overwrite a red zone.
     pub(super) fn compiler_flags(self) -> &'static [&'static str] {
         match self {
             Self::Bits32 => &["-m32"],

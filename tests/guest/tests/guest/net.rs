@@ -224,10 +224,10 @@ pub(crate) fn assert_refused(cpus: u32, devices: &str, code: i32, message: &str)
 }
 
 fn net_tap_that_cannot_be_had_says_why() {
-    let message = "devices[0].backend.tap: lo is no TAP: `sudo ip tuntap add lo mode tap user $USER` with another name makes one";
+    let message = "devices[0].backend.tap: lo isn't a TAP: `sudo ip tuntap add lo mode tap user $USER` with another name creates one";
     assert_refused(1, r#"{"type": "net", "backend": {"tap": "lo"}}"#, BAD_CONFIG, message);
     let message =
-        "devices[1].backend.tap: vmmtest5 is in use by another program: stop that one, or take another TAP";
+        "devices[1].backend.tap: vmmtest5 is in use by another program: stop that one, or use another TAP";
     let tap = r#"{"type": "net", "backend": {"tap": "vmmtest5"}}"#;
     assert_refused(1, &format!("{tap}, {tap}"), BAD_HOST, message);
     // A TAP of many queues, which the kernel would share.

@@ -321,7 +321,7 @@ fn net_vhost_ring_in_two_regions_needs_reset() {
     card.driver.driver_ok();
     card.driver.wait_needs_reset();
     let fault = card.driver.control().take_fault().map(|fault| fault.to_string());
-    assert_eq!(fault.as_deref(), Some("queue 1: its rings aren't in memory, or aren't aligned"));
+    assert_eq!(fault.as_deref(), Some("queue 1: its rings aren't in memory or are misaligned"));
     card.init();
     card.assert_carries(1);
 }
@@ -378,7 +378,7 @@ fn vsock_vhost_carries_a_mebibyte_both_ways_and_again_with_a_new_driver() {
     assert_eq!(taking.join().expect("it took all"), 1 << 20);
 
     // Another guest can't have its address.
-    let message = "devices[0].cid: 77 is the context id of another guest of this host, choose another";
+    let message = "devices[0].cid: 77 is in use by another guest on this host, choose another";
     assert_refused(1, &device, BAD_HOST, message);
 
     shell.run(

@@ -1,4 +1,4 @@
-//! A root file system of nothing but Busybox and a few text files.
+//! A root file system with only Busybox and a few text files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use crate::error::{At, Result};
 use crate::initramfs::{DHCP_SCRIPT, DHCP_SCRIPT_PATH};
 use crate::stamp::stamp;
 
-/// Directories and their permissions, each after the one that it's in.
+/// Directories and their permissions, parents first.
 const DIRS: [(&str, u32); 20] = [
     ("bin", 0o755),
     ("dev", 0o755),
@@ -46,7 +46,7 @@ const FILES: [(&str, u32, &str); 10] = [
     ("etc/inittab", 0o644, resource!("inittab")),
     ("etc/init.d/start", 0o755, resource!("start")),
     ("etc/init.d/stop", 0o755, resource!("stop")),
-    // Where acpid looks for what to do when KEY_POWER goes down.
+    // acpid looks here for the action when KEY_POWER is pressed.
     ("etc/acpi/PWRF/00000080", 0o755, resource!("power-button")),
     ("etc/passwd", 0o644, resource!("passwd")),
     ("etc/group", 0o644, resource!("group")),
@@ -56,14 +56,14 @@ const FILES: [(&str, u32, &str); 10] = [
     (DHCP_SCRIPT_PATH, 0o755, DHCP_SCRIPT),
 ];
 
-/// Whatever the tree depends on.
+/// Everything the tree depends on.
 pub(super) fn inputs(busybox: &Path) -> Result<Vec<String>> {
     let files = FILES.iter().map(|(path, permissions, text)| format!("{path} {permissions:o} {text}"));
     let dirs = DIRS.iter().map(|(path, permissions)| format!("{path} {permissions:o}"));
     Ok(dirs.chain(files).chain([shadow(), stamp(busybox)?]).collect())
 }
 
-/// Writes the tree below `root`, which mustn't exist, with the static `busybox`.
+/// Writes the tree to `root`, which must not exist, with the static `busybox`.
 pub(super) fn write_tree(busybox: &Path, root: &Path) -> Result<()> {
     make_dir(root, 0o755)?;
     for (path, permissions) in DIRS {
@@ -84,12 +84,12 @@ pub(super) fn write_tree(busybox: &Path, root: &Path) -> Result<()> {
     write(&root.join("etc/hostname"), 0o644, &format!("{}\n", Rootfs::Busybox.name()))
 }
 
-/// The list has `linuxrc` too, which no kernel has run for twenty years.
+/// The list includes `linuxrc`, which kernels haven't run for twenty years.
 fn is_applet(path: &str) -> bool {
     path.contains('/') && path != "bin/busybox"
 }
 
-/// 18262 days after 1970 the passwords were set, and they're good for ever.
+/// The passwords were set 18262 days after 1970, and never expire.
 fn shadow() -> String {
     format!("root:{ROOT_PASSWORD}:18262:0:99999:7:::\nnobody:*:18262:0:99999:7:::\n")
 }

@@ -1,4 +1,5 @@
-//! A minimal Debian, by mmdebstrap from the package sources of this host; and files of packages without a system around them.
+//! A minimal Debian, built by mmdebstrap from this host's package sources; and files of packages without a
+//! system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,33 +14,33 @@ use crate::error::{At, Error, Result};
 use crate::packages;
 use crate::progress::step;
 
-/// Run as a hook with the new root as its argument, when all packages are installed.
+/// Hook that runs with the new root as its argument when all packages are installed.
 const SETUP: &str = include_str!("../../../../resources/rootfs/debian-setup");
 
-/// systemd as Debian starts it. Its getty on a serial line waits for the device to be announced, which takes udev; its
-/// logind, which takes the power button, wants dbus.
+/// systemd as Debian starts it. Its serial getty waits for a udev event of the device; its logind, which
+/// handles the power button, requires dbus.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,login";
 
-/// Nobody reads these in a guest, and they're a third of the files.
+/// Unused in a guest, and a third of the files.
 const LEFT_OUT: [&str; 4] =
     ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
-/// What the result depends on and we decide. The packages' versions aren't in it: an image isn't built anew each day.
+/// Our own inputs of the result. Package versions aren't included: an image isn't rebuilt every day.
 pub(crate) const RECIPE: [&str; 7] =
     [SETUP, PACKAGES, LEFT_OUT[0], LEFT_OUT[1], LEFT_OUT[2], LEFT_OUT[3], ROOT_PASSWORD];
 
-/// Settings of the host's apt without which it may not reach its sources, or not believe them.
+/// Settings of the host's apt that may be required to reach and authenticate its sources.
 const APT_OPTIONS: [&str; 4] =
     ["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date"];
 
-/// What mmdebstrap needs to be as good as root: a user namespace with the range of ids that /etc/subuid gives the user
-/// (uidmap), or else two libraries that pretend.
+/// Substitutes for root in mmdebstrap: a user namespace with the user's id range from /etc/subuid (uidmap),
+/// or two preloaded libraries.
 const WITHOUT_ROOT: [&str; 4] = ["mmdebstrap", "uidmap", "fakechroot", "fakeroot"];
 
 const SOURCES: &str = "/etc/apt/sources.list";
 const SOURCES_DIR: &str = "/etc/apt/sources.list.d";
 
-/// Makes the archive `tar` of the whole system; it appears whole or not. Needs the network, and half a minute.
+/// Creates the archive `tar` of the whole system atomically. Needs the network, and half a minute.
 pub(crate) fn build_tar(tar: &Path) -> Result<()> {
     let mut command = mmdebstrap("minbase", PACKAGES)?;
     command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
@@ -47,13 +48,13 @@ pub(crate) fn build_tar(tar: &Path) -> Result<()> {
     bootstrap("building a minimal Debian (mmdebstrap)", command, tar)
 }
 
-/// Makes the archive `tar` of the files of `packages` and of all that they depend on. Nothing of it is configured or run.
+/// Creates the archive `tar` of the files of `packages` and their dependencies. Nothing is configured or run.
 pub(super) fn fetch_tar(packages: &str, tar: &Path) -> Result<()> {
     bootstrap(&format!("fetching {packages} (mmdebstrap)"), mmdebstrap("extract", packages)?, tar)
 }
 
-/// Installs the Debian package `package` into a fresh Debian with nothing but the essential packages, runs `command` there by a shell
-/// and returns what it prints. Needs the network, and half a minute.
+/// Installs the Debian package `package` into a fresh Debian with only essential packages, runs the shell command
+/// `command` there and returns its output. Needs the network, and half a minute.
 ///
 /// # Errors
 /// The system can't be built, the package can't be installed, or the command fails.
@@ -63,7 +64,7 @@ pub fn try_package(package: &Path, command: &str) -> Result<String> {
     mmdebstrap.arg(format!("--customize-hook=copy-in '{}' /root", package.display()));
     let script = format!("dpkg --install /root/*.deb >&2 && {{ {command}; }}");
     let hook = format!("--customize-hook=chroot \"$1\" sh -c '{script}' >'{}'", output.display());
-    // The system itself is of no use afterwards.
+    // The system itself isn't kept.
     mmdebstrap.arg(hook).arg("").arg("/dev/null").args(sources()?);
     let done = step("trying the package in a fresh Debian (mmdebstrap)", || output_of(&mut mmdebstrap));
     let printed = done.and_then(|_| fs::read_to_string(&output).at("read", &output));
@@ -71,7 +72,7 @@ pub fn try_package(package: &Path, command: &str) -> Result<String> {
     printed
 }
 
-/// The command as far as every system has it.
+/// The part of the command common to all systems.
 fn mmdebstrap(variant: &str, packages: &str) -> Result<Command> {
     if !geteuid().is_root() {
         packages::install(&WITHOUT_ROOT)?;
@@ -87,7 +88,7 @@ fn mmdebstrap(variant: &str, packages: &str) -> Result<Command> {
 /// Runs the command into `tar`.
 fn bootstrap(what: &str, mut command: Command, tar: &Path) -> Result<()> {
     let part = part_of(tar);
-    // No suite: the sources name theirs.
+    // No suite: the sources contain theirs.
     command.arg("").arg(&part).args(sources()?);
     let made = step(what, || output_of(&mut command)).and_then(|_| fs::rename(&part, tar).at("create", tar));
     if made.is_err() {
@@ -114,18 +115,18 @@ fn sources() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What apt takes for one of its files (sources.list(5)).
+/// File names that apt accepts (sources.list(5)).
 fn is_sources(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "list" || extension == "sources")
 }
 
-/// Whether a file names a source that's in use, in either of the two formats.
+/// Whether a file contains an enabled source, in either of the two formats.
 fn has_source(text: &str) -> bool {
     text.lines()
         .any(|line| line.starts_with("deb ") || line.starts_with("deb\t") || line.starts_with("URIs:"))
 }
 
-/// Those of the host's [`APT_OPTIONS`] that are set, as lines of a configuration file.
+/// The host's values of [`APT_OPTIONS`], as lines of a configuration file.
 fn apt_options() -> Result<Vec<String>> {
     let lines = output_of(
         Command::new("apt-config").args(["dump", "--no-empty", "--format", "%f \"%v\";%n"]).args(APT_OPTIONS),

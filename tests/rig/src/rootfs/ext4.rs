@@ -1,4 +1,4 @@
-//! Makes an ext4 image of a directory or a tar archive, without mounting anything.
+//! Creates an ext4 image from a directory or a tar archive, without mounting it.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,19 +9,19 @@ use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::progress::step;
 
-/// Always the same, so that two images of the same files differ in the files' times only.
+/// Constant, so that two images of the same files differ only in the files' times.
 const UUID: &str = "6d6d7672-6f6f-4000-8000-746673000000";
 const EXTENDED: &str = "hash_seed=6d6d7672-6f6f-4000-8000-746673000000,root_owner=0:0,\
                         lazy_itable_init=0,lazy_journal_init=0";
-/// Spelled out, because a host's mke2fs.conf may ask for more than a guest's kernel or another e2fsck knows. Linux 4.12 and
-/// e2fsprogs 1.43 know these.
+/// Explicit, because a host's mke2fs.conf may enable features that a guest's kernel or another e2fsck doesn't
+/// know. Linux 4.12 and e2fsprogs 1.43 know these.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,\
                         metadata_csum,sparse_super,large_file,huge_file,dir_nlink,extra_isize";
-/// 2020-01-01: as the time at which the file system was made, before any clock that a guest may have.
+/// 2020-01-01, as the file system's creation time, earlier than any guest's clock.
 const MADE_AT: &str = "1577836800";
 
-/// Of mke2fs. No blocks are kept for root, who is the only one to log in, and nothing is left for the guest's kernel to
-/// initialize in the background.
+/// Options of mke2fs. No blocks are reserved for root, who is the only user, and nothing is left to the
+/// guest's kernel for background initialisation.
 pub(super) const OPTIONS: [&str; 20] = [
     "-q",
     "-F",
@@ -45,15 +45,15 @@ pub(super) const OPTIONS: [&str; 20] = [
     FEATURES,
 ];
 
-/// Makes the image `path` of `len` bytes of the directory `tree`, whose files become root's.
+/// Creates the image `path` of `len` bytes from the directory `tree`, whose files become root's.
 pub(super) fn from_tree(tree: &Path, len: u64, path: &Path) -> Result<()> {
     make(r#"tree=$1 part=$2; shift 2; "$@" -d "$tree" "$part""#, &[tree], len, path)
 }
 
-/// Makes the image `path` of `len` bytes of the archive `tar`, with the owners, modes and device nodes that it names.
-/// `tree`, which mustn't exist, is where it's unpacked.
+/// Creates the image `path` of `len` bytes from the archive `tar`, with its owners, modes and device nodes.
+/// It is unpacked to `tree`, which must not exist.
 pub(super) fn from_tar(tar: &Path, tree: &Path, len: u64, path: &Path) -> Result<()> {
-    // In one go: fakeroot forgets the owners when its command ends.
+    // In a single command, because fakeroot forgets the owners when its command exits.
     let script = r#"tar=$1 tree=$2 part=$3; shift 3
         mkdir "$tree"
         tar -x -p --same-owner --numeric-owner -f "$tar" -C "$tree"
@@ -61,7 +61,7 @@ pub(super) fn from_tar(tar: &Path, tree: &Path, len: u64, path: &Path) -> Result
     make(script, &[tar, tree], len, path)
 }
 
-/// Runs `script` with `inputs`, the file to make and the command that makes it.
+/// Runs `script` with `inputs`, the file to create and the command that creates it.
 fn make(script: &str, inputs: &[&Path], len: u64, path: &Path) -> Result<()> {
     let mke2fs = tools::program("mke2fs", "e2fsprogs")?;
     let part = part_of(path);
@@ -79,7 +79,7 @@ fn make(script: &str, inputs: &[&Path], len: u64, path: &Path) -> Result<()> {
     made
 }
 
-/// mke2fs finds out that the files don't fit while it copies them, and says so in its own words.
+/// mke2fs detects that the files don't fit only while it copies them, and reports that in its own words.
 fn said_plainly(error: Error, len: u64, path: &Path) -> Error {
     match &error {
         Error::CommandFailed { stderr, .. } if stderr.contains("Could not allocate") => {

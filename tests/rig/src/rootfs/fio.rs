@@ -1,4 +1,4 @@
-//! fio, the tester of disks, in a guest that has nothing else but Busybox.
+//! fio, the disk benchmark, in a guest with only Busybox.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,30 +17,31 @@ macro_rules! resource {
     };
 }
 
-/// What a guest has beside Busybox and the directory: `fio` on the path, and a first process that measures.
+/// What a guest has in addition to Busybox and the directory: `fio` in its PATH, and a first process that
+/// measures.
 const FILES: [(&str, u32, &str); 3] = [
     ("usr/bin/fio", 0o755, resource!("fio")),
     ("sbin/measure", 0o755, resource!("measure")),
     ("etc/fio-jobs", 0o644, JOBS),
 ];
-/// Where usr/bin/fio looks for the directory.
+/// Where usr/bin/fio expects the directory.
 const DIRS: [&str; 2] = ["opt", "opt/fio"];
 
-/// The jobs that a guest measures its disk with. They take the variables DISK, DIRECT (0 or 1) and SECONDS_EACH.
+/// The jobs by which a guest measures its disk, with the variables DISK, DIRECT (0 or 1) and SECONDS_EACH.
 pub const JOBS: &str = resource!("jobs");
 
-/// The command that runs the fio in `dir`, to be followed by its arguments.
+/// The command that runs the fio in `dir`, without arguments.
 pub fn command(dir: &Path) -> [OsString; 4] {
     command_of(dir, PROGRAMS.name())
 }
 
-/// Whatever the image depends on.
+/// Everything the image depends on.
 pub(super) fn inputs() -> Vec<String> {
     let files = FILES.iter().map(|(path, permissions, text)| format!("{path} {permissions:o} {text}"));
     files.chain(PROGRAMS.recipe()).collect()
 }
 
-/// Writes what a guest has of fio to the Busybox tree below `root`.
+/// Adds a guest's fio to the Busybox tree in `root`.
 pub(super) fn write_tree(dir: &Path, root: &Path) -> Result<()> {
     DIRS.iter().try_for_each(|path| busybox::make_dir(&root.join(path), 0o755))?;
     for entry in fs::read_dir(dir).at("list", dir)? {

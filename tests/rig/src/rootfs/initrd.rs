@@ -1,4 +1,4 @@
-//! The initramfs of a guest whose root is a disk.
+//! The initramfs of a guest with its root on a disk.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use crate::kernels::Kernel;
 /// The first process.
 const INIT: &str = include_str!("../../../../resources/rootfs/disk-init");
 
-/// Without these there's no disk and no root.
+/// Required for the disk and its root.
 const REQUIRED: [&str; 3] = ["virtio_mmio", "virtio_blk", "ext4"];
-/// ext4 asks the kernel for a crc32c when it mounts, and there's no modprobe then; newer kernels have it built in, under
-/// other names. The next two tell a user space that listens of the power button. The rest is for devices that a machine
-/// may have: what is loaded here needs no modules on the disk.
+/// ext4 requests a crc32c from the kernel when it mounts, and there is no modprobe then; newer kernels have
+/// it built in under other names. The next two report the power button to user space. The rest is for
+/// optional devices of a machine: with these, the disk needs no modules.
 const OPTIONAL: [&str; 7] = [
     "crc32c_generic",
     "button",
@@ -24,7 +24,7 @@ const OPTIONAL: [&str; 7] = [
     "vmw_vsock_virtio_transport",
 ];
 
-/// What the initramfs depends on but for Busybox.
+/// Inputs of the initramfs besides Busybox.
 pub(crate) fn inputs(release: &str) -> Vec<&str> {
     [&[INIT, release], &REQUIRED[..], &OPTIONAL].concat()
 }
@@ -38,7 +38,7 @@ pub(crate) fn initramfs(busybox: &Path, kernel: &Kernel) -> Result<Initramfs> {
 mod tests {
     use super::*;
 
-    /// One in the cache without a module that was added since would be taken for ever.
+    /// Otherwise a cached initramfs would lack modules added later.
     #[test]
     fn inputs_have_every_module() {
         assert!(REQUIRED.iter().chain(&OPTIONAL).all(|module| inputs("6.1").contains(module)));

@@ -1,8 +1,9 @@
-//! Root file systems for a guest's disk: ext4 images that start on their own and ask for a login, root with the password
-//! root. Nobody needs to be root to build one.
+//! Root file systems for a guest's disk: bootable ext4 images with a login, where root's password is root.
+//! They are built without root.
 //!
-//! [`Assets::rootfs`](crate::Assets::rootfs) gives one to copy, [`Assets::build_rootfs`](crate::Assets::build_rootfs)
-//! builds one where it's wanted, and [`Assets::disk_initrd`](crate::Assets::disk_initrd) is what boots them.
+//! [`Assets::rootfs`](crate::Assets::rootfs) returns one to copy,
+//! [`Assets::build_rootfs`](crate::Assets::build_rootfs) builds one at a given path, and
+//! [`Assets::disk_initrd`](crate::Assets::disk_initrd) is the initramfs that boots them.
 
 mod busybox;
 mod debian;
@@ -26,22 +27,22 @@ use crate::error::Result;
 use crate::run_dir::RunDir;
 
 impl Assets {
-    /// A pristine root file system of the default length, built when it's first asked for. A guest gets a copy, made with
-    /// its holes kept (`cp --sparse=always`): whatever writes to this file spoils it for everybody.
+    /// A pristine root file system of the default length, built on first use. Guests must use a copy with
+    /// holes preserved (`cp --sparse=always`), because writing to this file would spoil it for others.
     pub fn rootfs(&self, rootfs: Rootfs) -> Result<PathBuf> {
         let inputs = rootfs.inputs(self)?;
         self.large(rootfs.name(), "ext4", &inputs, |path| rootfs.build(self, rootfs.default_len(), path))
     }
 
-    /// Builds a root file system of `len` bytes as the file `path`, in place of what is there. What takes long, the
-    /// packages of [`Rootfs::Debian`], is taken from the cache.
+    /// Builds a root file system of `len` bytes as the file `path`, replacing what is there. The slow part,
+    /// the packages of [`Rootfs::Debian`], is cached.
     pub fn build_rootfs(&self, rootfs: Rootfs, len: u64, path: &Path) -> Result<()> {
         rootfs.build(self, len, path)
     }
 }
 
 impl Rootfs {
-    /// Whatever the image depends on, to tell images in the cache apart.
+    /// Everything the image depends on, to identify images in the cache.
     fn inputs(self, assets: &Assets) -> Result<Vec<String>> {
         let mut inputs = match self {
             Self::Busybox => busybox::inputs(&assets.busybox()?)?,
@@ -53,7 +54,7 @@ impl Rootfs {
         Ok(inputs)
     }
 
-    /// Builds the image `path` of `len` bytes; it appears whole or not.
+    /// Builds the image `path` of `len` bytes atomically.
     fn build(self, assets: &Assets, len: u64, path: &Path) -> Result<()> {
         let run_dir = RunDir::create(&assets.runs_dir())?;
         let tree = run_dir.path().join("root");

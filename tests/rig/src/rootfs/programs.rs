@@ -1,5 +1,5 @@
-//! Programs of Debian's packages, in a directory of their own with every library that they want: they run there on any host of
-//! this architecture, and in a guest that has nothing but Busybox.
+//! Programs of Debian packages in a directory with all their libraries, so that they run on any host of this
+//! architecture, and in a guest with only Busybox.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,22 +16,22 @@ use crate::error::{At, Error, Result};
 use crate::progress::step;
 
 const LOADER: &str = "ld.so";
-/// What the package calls the loader, and where it and the libraries are; libraries of ceph know their own place.
+/// The loader's name in its package, and the directory of the libraries; ceph's libraries contain their own.
 const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
 const LIBRARY_DIRS: [&str; 3] =
     ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
 const PROGRAM_DIRS: [&str; 2] = ["usr/bin", "bin"];
 
-/// Packages, each with a program of its own name.
+/// Packages, each with a program of the same name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Programs(pub(crate) &'static [&'static str]);
 
-/// The command that runs `program` from the directory `dir` of the cache, to be followed by its arguments.
+/// The command that runs `program` from the directory `dir` of the cache, without arguments.
 pub fn command(dir: &Path, program: &str) -> [OsString; 4] {
     [dir.join(LOADER).into(), "--library-path".into(), dir.into(), dir.join(program).into()]
 }
 
-/// The names and contents of the files in the directory `dir` of the cache.
+/// Names and contents of the files in the directory `dir` of the cache.
 pub fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
@@ -44,24 +44,24 @@ pub fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 impl Programs {
-    /// That of the first, which stands for all.
+    /// Name of the first program, which represents all.
     pub(crate) fn name(self) -> &'static str {
         self.0[0]
     }
 
-    /// What the directory depends on.
+    /// Inputs of the directory.
     pub(crate) fn recipe(self) -> Vec<String> {
         [self.0.join(",")].into_iter().chain(LIBRARY_DIRS.map(str::to_owned)).collect()
     }
 
-    /// Makes the directory `dir`; it appears whole or not. Needs the network, and a quarter of a minute. `scratch` is an empty
-    /// directory.
+    /// Creates the directory `dir` atomically. Needs the network, and a quarter of a minute. `scratch` is an
+    /// empty directory.
     pub(crate) fn fetch(self, dir: &Path, scratch: &Path) -> Result<()> {
         let (tar, tree, part) = (scratch.join("programs.tar"), scratch.join("tree"), part_of(dir));
         debian::fetch_tar(&self.0.join(","), &tar)?;
         fs::create_dir(&tree).at("create", &tree)?;
         step(&format!("unpacking {}", self.0.join(", ")), || {
-            // Nobody but root can make the device nodes, which aren't wanted.
+            // Only root can create the device nodes, which aren't needed.
             output_of(
                 Command::new("tar")
                     .args(["-x", "--no-same-owner", "--exclude=./dev/*", "-f"])
@@ -79,7 +79,7 @@ impl Programs {
         made
     }
 
-    /// Copies from the unpacked packages to `dir`, where all files lie side by side.
+    /// Copies files from the unpacked packages to `dir`, without subdirectories.
     fn copy_with_libraries(self, tree: &Path, dir: &Path) -> Result<()> {
         let places = LIBRARY_DIRS.map(|place| tree.join(place));
         let loader = places.iter().map(|place| place.join(LOADER_NAME)).find(|path| path.exists());
@@ -103,9 +103,9 @@ impl Programs {
     }
 }
 
-/// The names and paths in what a loader lists: `libm.so.6 => /lib/libm.so.6 (0x00007f..)`. The vDSO, which isn't a file, has
-/// no arrow. The loader lists itself too, by the absolute path that programs name it by, which is the host's: no name that
-/// leads out of our directory is taken.
+/// Names and paths in a loader's list: `libm.so.6 => /lib/libm.so.6 (0x00007f..)`. The vDSO, which isn't a
+/// file, has no arrow. The loader lists itself by its absolute path on the host; names that lead outside our
+/// directory are ignored.
 fn libraries(listing: &str) -> impl Iterator<Item = (&str, PathBuf)> {
     listing.lines().filter_map(|line| {
         let (name, path) = line.trim().split_once(" => ")?;
@@ -114,7 +114,7 @@ fn libraries(listing: &str) -> impl Iterator<Item = (&str, PathBuf)> {
     })
 }
 
-/// Makes the new file `to`; one that is there already is an error, never overwritten.
+/// Creates the file `to`; an existing file is an error, never overwritten.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from).at("open", from)?;
     let mode = source.metadata().at("examine", from)?.permissions().mode();

@@ -1,4 +1,4 @@
-//! The host's programs that build images: found or installed, and run as if by root.
+//! Host programs that build images: found or installed, and run as if by root.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -10,18 +10,18 @@ use rustix::process::geteuid;
 use crate::error::{Error, Result};
 use crate::packages;
 
-/// Debian's path for ordinary users lacks these, and what we need lies there.
+/// Debian's default PATH for ordinary users lacks these directories.
 const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// `PATH` with the directories of the system's programs.
 pub(super) fn path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(SYSTEM_DIRS.map(PathBuf::from));
-    // Fails for a directory with a colon in its name, which a split path hasn't.
+    // Fails if a directory contains a colon, which the elements of a split PATH don't.
     std::env::join_paths(dirs).unwrap_or(path)
 }
 
-/// The program `name`, installed from `package` if it's missing.
+/// The program `name`, installed from `package` if missing.
 pub(super) fn program(name: &str, package: &str) -> Result<PathBuf> {
     if let Some(found) = find(name) {
         return Ok(found);
@@ -33,8 +33,9 @@ pub(super) fn program(name: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
-/// `sh -e -c SCRIPT sh`, to be followed by the script's arguments. Files of ours are root's to it, and it may give them to
-/// anybody: it runs as root where we are root, and else under fakeroot, which also remembers owners and device nodes.
+/// `sh -e -c SCRIPT sh`, without the script's arguments. Our files appear as root's to it, and it may change
+/// their owners: it runs as root if we do, otherwise under fakeroot, which also records owners and device
+/// nodes.
 pub(super) fn shell_as_root(script: &str) -> Result<Command> {
     let mut command = match geteuid().is_root() {
         true => Command::new("sh"),

@@ -1,22 +1,22 @@
-//! An image's reference counts, as they are in the file.
+//! Reference counts of an image, as stored in the file.
 
 use std::fs::File;
 use std::io;
 
 use super::entries::read_padded;
 
-/// Of the bytes that are read at once, 4 KiB: of a block of counts, which has up to 2 MiB, most aren't needed.
+/// log2 of the bytes read at a time, 4 KiB: a refcount block has up to 2 MiB, most of which isn't needed.
 const PIECE_BITS: u32 = 12;
 
-/// Where the counts are.
+/// Location of the counts.
 #[derive(Debug)]
 pub(super) struct Counts {
     cluster_bits: u32,
     /// A count has 2^`order` bits.
     order: u32,
-    /// Where each block of counts is; 0 for one that there isn't.
+    /// Offset of each refcount block; 0 if it doesn't exist.
     blocks: Vec<u64>,
-    /// What was read last, and where it is in the image.
+    /// The bytes read last, and their offset in the image.
     piece: Vec<u8>,
     at: Option<u64>,
 }
@@ -26,12 +26,12 @@ impl Counts {
         Self { cluster_bits, order, blocks, piece: Vec::new(), at: None }
     }
 
-    /// Forgets what was read: the image may have been changed.
+    /// Drops the cached bytes, because the image may have been changed.
     pub(super) fn forget(&mut self) {
         self.at = None;
     }
 
-    /// How often this cluster is in use. Clusters that are asked for in their order cost a read for 4 KiB of counts.
+    /// The reference count of a cluster. Queries in ascending order cost one read per 4 KiB of counts.
     pub(super) fn of(&mut self, file: &File, cluster: u64) -> io::Result<u64> {
         // A byte has 8 bits, and all of these are powers of two.
         let per_block_bits = self.cluster_bits + 3 - self.order;
@@ -50,11 +50,11 @@ impl Counts {
     }
 }
 
-/// The count of 2^`order` bits at this index.
+/// Decodes the count of 2^`order` bits at this index.
 fn count(bytes: &[u8], index: u64, order: u32) -> u64 {
     let index = index as usize;
     match order {
-        // Those of less than a byte are in it from its lowest bits up.
+        // Counts smaller than a byte start at its lowest bits.
         0..3 => {
             let (per_byte, bits) = (8_usize >> order, 1 << order);
             let mask = ((1_u16 << bits) - 1) as u8;
@@ -86,7 +86,8 @@ mod tests {
         assert_eq!([0, 1].map(|index| of(index, 6)), [0x600_0001_0000_0000, 0x201]);
     }
 
-    /// Blocks of 64 KiB with 32,768 counts of 16 bits; the first is at 0x10000, the second nowhere, the third at 0x20000.
+    /// Blocks of 64 KiB with 32,768 counts of 16 bits. The first is at 0x10000, the second doesn't exist, the
+    /// third is at 0x20000.
     #[test]
     fn counts_are_found_in_their_blocks() {
         let file = tempfile::tempfile().unwrap();
@@ -95,7 +96,7 @@ mod tests {
         let mut counts = Counts::new(16, 4, vec![0x1_0000, 0, 0x2_0000]);
         let of = [5000, 4999, 5000 + 32768, 3 * 32768 - 1, 3 * 32768, u64::MAX];
         assert_eq!(of.map(|cluster| counts.of(&file, cluster).unwrap()), [7, 0, 0, 8, 0, 0]);
-        // What is kept isn't what is there now.
+        // The cached bytes belong to another block.
         counts.of(&file, 5000).unwrap();
         file.write_all_at(&[0, 9], 0x1_0000 + 2 * 5000).unwrap();
         counts.forget();

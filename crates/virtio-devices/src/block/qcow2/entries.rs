@@ -1,4 +1,4 @@
-//! Entries of an image's tables, and how they are read.
+//! Table entries of an image.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use super::refusal::{Refusal, Table};
 
-/// Of an entry of the level 1 table or of a level 2 table, the offset of what it names.
+/// The offset in an entry of an L1 or L2 table.
 pub(super) const L1_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
-/// Why an image isn't written.
+/// Why an image can't be written.
 #[derive(Debug)]
 pub(super) enum Problem {
     Image(Refusal),
@@ -33,7 +33,7 @@ impl From<Refusal> for Problem {
 pub(super) struct TableEntry {
     pub(super) cluster: u64,
     pub(super) table: Table,
-    /// It is written in place.
+    /// The COPIED flag: it is written in place.
     pub(super) is_copied: bool,
 }
 
@@ -43,20 +43,20 @@ impl TableEntry {
     }
 }
 
-/// Whether no cluster starts there.
+/// Whether no cluster starts at this offset.
 pub(super) fn misplaced(at: u64, bits: u32) -> bool {
-    // 56 bits are what any offset of an image has.
+    // Offsets in an image have 56 bits.
     at & ((1 << bits) - 1) != 0 || at >> 56 != 0
 }
 
-/// Entries of 8 bytes, big-endian.
+/// Reads 8-byte big-endian entries.
 pub(super) fn entries(file: &File, offset: u64, len: u64) -> io::Result<impl Iterator<Item = u64>> {
     let bytes = read_padded(file, offset, len as usize)?;
     let count = bytes.len() / 8;
     Ok((0..count).map(move |index| u64::from_be_bytes(bytes.as_chunks().0[index])))
 }
 
-/// What is at `offset`, with zeros behind the end of the file: the last table of an image may be cut short.
+/// Reads from `offset`, with zeros beyond the end of the file: the last table of an image may be truncated.
 pub(super) fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut done = 0;

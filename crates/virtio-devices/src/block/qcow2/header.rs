@@ -1,83 +1,83 @@
-//! The header of a qcow2 image, read without doing anything to the image (QEMU, docs/interop/qcow2.rst). Nothing here has an
-//! effect: the fuzzer gives [`Header::parse`] whatever it likes.
+//! The header of a qcow2 image (QEMU, docs/interop/qcow2.rst). Nothing here has side effects, so that a
+//! fuzzer can call [`Header::parse`] with arbitrary bytes.
 
 use std::ops::Range;
 
 use super::refusal::{Encryption, Refusal};
 use crate::image_format::QCOW2_MAGIC;
 
-/// What an image starts with: "QFI" and 0xfb. Version 1, which is another format, does too.
+/// Magic number: "QFI" and 0xfb. Also that of version 1, a different format.
 pub const MAGIC: [u8; 4] = QCOW2_MAGIC;
-/// The largest cluster, which is QEMU's limit too. All of a header lies in the first one.
+/// Maximum cluster size, as in QEMU. A header fits in the first cluster.
 pub const HEADER_LEN_MAX: usize = 1 << (CLUSTER_BITS.end - 1);
 
-/// Bytes of a header of version 2, and at least of one of version 3.
+/// Header length of version 2, and minimum length for version 3.
 const V2_LEN: usize = 72;
 const V3_LEN: usize = 104;
-/// Where [`Header::incompatible`] is.
+/// Location of [`Header::incompatible`].
 pub(super) const INCOMPATIBLE: Range<usize> = 72..80;
-/// Where [`Header::autoclear`] is.
+/// Location of [`Header::autoclear`].
 pub(super) const AUTOCLEAR: Range<usize> = 88..96;
-/// Of what a header of version 2 doesn't say: reference counts have 16 bits.
+/// Default for version 2, whose header has no such field: reference counts have 16 bits.
 const REFCOUNT_ORDER: u32 = 4;
 
-/// Bits of a cluster's size: from 512 bytes to 2 MiB.
+/// log2 of the cluster size: from 512 bytes to 2 MiB.
 const CLUSTER_BITS: Range<u32> = 9..22;
-/// Bytes of the level 1 table and of the refcount table, as in QEMU (block/qcow2.h, QCOW_MAX_L1_SIZE and
-/// QCOW_MAX_REFTABLE_SIZE): they are read into memory.
+/// Maximum length of the L1 table and of the refcount table, as in QEMU (block/qcow2.h, QCOW_MAX_L1_SIZE and
+/// QCOW_MAX_REFTABLE_SIZE), because they are read into memory.
 const L1_LEN_MAX: u64 = 32 << 20;
 const REFCOUNT_TABLE_LEN_MAX: u64 = 8 << 20;
-/// Bytes of a backing file's name.
+/// Maximum length of a backing file's name.
 const NAME_LEN_MAX: u32 = 1023;
 
-/// Incompatible features: who doesn't know one must not open the image.
+/// Incompatible features: an implementation that doesn't know one must not open the image.
 const DIRTY: u32 = 0;
 const CORRUPT: u32 = 1;
 const EXTERNAL_DATA: u32 = 2;
 const COMPRESSION_TYPE: u32 = 3;
 const EXTENDED_L2: u32 = 4;
 
-/// The autoclear feature that says that the bitmaps extension is right.
+/// The autoclear feature that marks the bitmaps extension as consistent.
 const BITMAPS: u64 = 1;
 
-/// Types of header extensions; whatever else there is may be ignored.
+/// Header extension types; all others may be ignored.
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 const FEATURE_NAMES: u32 = 0x6803_f857;
 
-/// Bytes of an entry of the feature name table: what kind of bit, which, and its name.
+/// Length of an entry of the feature name table: kind and number of the bit, and its name.
 const FEATURE_NAME_LEN: usize = 48;
 
-/// What an image says of itself, as far as it can be used.
+/// A valid header of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// 2 or 3.
     pub version: u32,
-    /// Of a cluster's size.
+    /// log2 of the cluster size.
     pub cluster_bits: u32,
-    /// Bytes of the disk.
+    /// Size of the disk in bytes.
     pub disk_len: u64,
-    /// How clusters are compressed.
+    /// Compression type of clusters.
     pub compression: Compression,
-    /// Incompatible features: what one must know to read it.
+    /// Incompatible features, which a reader must support.
     pub incompatible: u64,
-    /// Something is wrong in it: it may be read.
+    /// The image is marked corrupt: it may only be read.
     pub is_corrupt: bool,
-    /// Autoclear features: who writes the image clears those that it doesn't know.
+    /// Autoclear features, which a writer that doesn't know them clears.
     pub autoclear: u64,
-    /// What is below it.
+    /// The backing file.
     pub backing: Option<Backing>,
-    /// Entries of the level 1 table, and where that is.
+    /// Number of entries of the L1 table, and its offset.
     pub l1: (u32, u64),
-    /// Clusters of the refcount table, and where that is.
+    /// Number of clusters of the refcount table, and its offset.
     pub refcount_table: (u32, u64),
-    /// Of the bits of a reference count.
+    /// log2 of the bits per reference count.
     pub refcount_order: u32,
-    /// How many internal snapshots there are, and where the table of them is.
+    /// Number of internal snapshots, and the offset of their table.
     pub snapshots: (u32, u64),
 }
 
-/// How clusters are compressed.
+/// Compression type of clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// DEFLATE.
@@ -86,20 +86,20 @@ pub enum Compression {
     Zstd,
 }
 
-/// The file below an image.
+/// The backing file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backing {
-    /// Its name, as it stands in the image.
+    /// Its name, as stored in the image.
     pub name: Vec<u8>,
-    /// Its format, if the image says it.
+    /// Its format, if stored in the image.
     pub format: Option<String>,
 }
 
 impl Header {
-    /// Reads a header from an image's first bytes: all of the first cluster, or the whole image if that is shorter.
+    /// Parses a header from an image's first cluster, or from the whole image if that is shorter.
     ///
     /// # Errors
-    /// The image is damaged, or can't be used as it is.
+    /// The image is damaged, or uses an unsupported feature.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let fields = Fields(bytes);
         if bytes.get(..4) != Some(&MAGIC) {
@@ -140,20 +140,19 @@ impl Header {
         Ok(header)
     }
 
-    /// [`incompatible`](Self::incompatible) of the image while somebody writes it, as far as `is_written`: tables that don't agree
-    /// may be in it. `None` for version 2, which has no such mark.
+    /// [`incompatible`](Self::incompatible) with the dirty bit set if `is_written`: the tables may then be
+    /// inconsistent. `None` for version 2, which has no dirty bit.
     pub(super) fn marked(&self, is_written: bool) -> Option<u64> {
         let mark = if is_written { 1 << DIRTY } else { 0 };
         (self.version > 2).then_some(self.incompatible & !(1 << DIRTY) | mark)
     }
 
-    /// Whether it has dirty bitmaps that are right; a write makes them wrong.
+    /// Whether it has consistent dirty bitmaps. A write makes them inconsistent.
     pub fn has_bitmaps(&self) -> bool {
         self.autoclear & BITMAPS != 0
     }
 
-    /// The header of a plain image that has the same disk: neither features nor extensions nor a backing file, which is what
-    /// needs no more than the tables.
+    /// The header of a plain image with the same tables, without features, extensions and backing file.
     pub(super) fn plain(&self) -> [u8; PLAIN_LEN] {
         let mut bytes = [0; PLAIN_LEN];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -177,13 +176,13 @@ impl Header {
             ("the level 1 table's offset", self.l1.1),
             ("the refcount table's offset", self.refcount_table.1),
         ] {
-            // 56 bits are what any offset of an image has.
+            // Offsets in an image have 56 bits.
             if offset == 0 || !offset.is_multiple_of(cluster_len) || offset >> 56 != 0 {
                 return Err(Refusal::Damaged(what, offset));
             }
         }
         let (entries, _) = self.l1;
-        // An entry has 8 bytes, and stands for a cluster full of such.
+        // An L1 entry has 8 bytes, and maps one L2 table, a cluster of 8-byte entries.
         let entry_len = cluster_len * (cluster_len / 8);
         if u64::from(entries) * 8 > L1_LEN_MAX || u64::from(entries) < self.disk_len.div_ceil(entry_len) {
             return Err(Refusal::Damaged("the level 1 table's size", entries.into()));
@@ -196,10 +195,10 @@ impl Header {
     }
 }
 
-/// Bytes of [`Header::plain`]: a header of version 3, and the end of its extensions.
+/// Length of [`Header::plain`]: a version 3 header and the end of its extensions.
 pub(super) const PLAIN_LEN: usize = V3_LEN + 8;
-/// Where the tables are and how long they are: of all of a plain header the one part that changes. Four fields that follow each
-/// other.
+/// Locations and sizes of the tables, in four consecutive fields: the only part of a plain header that
+/// changes.
 pub(super) const TABLES: Range<usize> = 36..60;
 
 fn check_encryption(method: u32) -> Result<(), Refusal> {
@@ -227,7 +226,7 @@ fn check_incompatible(bits: u64, extensions: &Extensions<'_>) -> Result<(), Refu
     }
 }
 
-/// The field is there and not zero, if and only if the feature says so.
+/// The field must be present and non-zero if and only if the feature bit is set.
 fn compression(fields: &Fields<'_>, header_len: usize, incompatible: u64) -> Result<Compression, Refusal> {
     let kind = if header_len > V3_LEN { fields.u8(V3_LEN)? } else { 0 };
     match (incompatible & 1 << COMPRESSION_TYPE != 0, kind) {
@@ -254,7 +253,7 @@ fn within(what: &'static str, value: u32, allowed: Range<u32>) -> Result<u32, Re
     if allowed.contains(&value) { Ok(value) } else { Err(Refusal::Damaged(what, value.into())) }
 }
 
-/// Big-endian fields by their offset.
+/// Big-endian fields by offset.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -276,7 +275,7 @@ impl Fields<'_> {
     }
 }
 
-/// Of the header's extensions, those that say something here.
+/// The relevant header extensions.
 #[derive(Default)]
 struct Extensions<'a> {
     backing_format: Option<&'a [u8]>,
@@ -284,7 +283,8 @@ struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    /// Those between the header and the backing file's name, or the end of the cluster. QEMU gives them to version 2 too.
+    /// Reads those between the header and the backing file's name or the end of the cluster. QEMU writes them
+    /// for version 2, too.
     fn read(cluster: &'a [u8], header_len: usize, name_offset: u64) -> Result<Self, Refusal> {
         let end = match usize::try_from(name_offset) {
             Ok(offset) if (1..cluster.len()).contains(&offset) => offset,
@@ -310,8 +310,8 @@ impl<'a> Extensions<'a> {
         Ok(found)
     }
 
-    /// What the image calls an incompatible feature, of which any byte may be anything: what can be printed, if there is
-    /// something.
+    /// The name of an incompatible feature in the image, reduced to printable characters; `None` if nothing
+    /// is left.
     fn name_of_incompatible(&self, bit: u32) -> Option<String> {
         let (entries, _) = self.feature_names.as_chunks::<FEATURE_NAME_LEN>();
         let entry = entries.iter().find(|entry| entry[0] == 0 && u32::from(entry[1]) == bit)?;

@@ -1,4 +1,4 @@
-//! An image and the files below it: which they are, and what imago is given of them.
+//! An image and its backing files, and how imago accesses them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,26 +26,27 @@ use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::shell;
 
-/// What imago makes of an image and all that is below it.
+/// imago's view of an image and its backing files.
 pub(super) type Format = FormatAccess<View>;
 
-/// Files below an image: each takes a descriptor, and a step for whatever isn't in those above it.
+/// Maximum number of backing files. Each needs a descriptor, and a lookup for data that isn't in the layers
+/// above.
 const BACKING_MAX: usize = 64;
-/// Bytes that are read first: what `qemu-img create` makes a cluster.
+/// Length of the first read: the default cluster size of `qemu-img create`.
 const FIRST_READ_LEN: usize = 64 << 10;
 
-/// The files, from the image downwards. They keep their locks for as long as they are here.
+/// The files, from the image downwards, locked for the lifetime of this.
 pub(super) struct Layers(Vec<Layer>);
 
 struct Layer {
     file: File,
     _below: LayersBelow,
-    /// `None` if its bytes are the disk's.
+    /// `None` if the bytes are the disk's.
     header: Option<Header>,
 }
 
 impl Layers {
-    /// The image in `file` at `place`, and what it names, if that is what `backing` lists.
+    /// Opens the image in `file` at `place`, and its backing files if they match those listed in `backing`.
     pub(super) fn open(
         file: DiskFile,
         place: Place<'_>,
@@ -54,7 +55,7 @@ impl Layers {
     ) -> Result<Self, DeviceError> {
         if let Some(extra) = backing.get(BACKING_MAX) {
             let problem = format!(
-                "is one file too many, at most {BACKING_MAX}: make one of them, qemu-img convert -O qcow2 {} NEW.qcow2",
+                "exceeds the maximum of {BACKING_MAX} backing files: merge them, qemu-img convert -O qcow2 {} NEW.qcow2",
                 shell::path(place.path)
             );
             return Err(extra.wrong(&problem));
@@ -63,7 +64,7 @@ impl Layers {
         if header.is_corrupt && access == Access::ReadWrite {
             let path = shell::path(place.path);
             return Err(place.wrong(&format!(
-                "is marked corrupt: set \"read_only\" to read what is left of it, or repair it, qemu-img check -r all {path}"
+                "is marked corrupt: set \"read_only\" to read what is left, or repair it, qemu-img check -r all {path}"
             )));
         }
         let mut below = header.backing.clone();
@@ -88,7 +89,7 @@ impl Layers {
         Ok(Self(layers))
     }
 
-    /// What imago makes of them, with the image itself to be written for [`Access::ReadWrite`]. Nothing is written yet.
+    /// Builds imago's view, with the image writable for [`Access::ReadWrite`]. Nothing is written yet.
     pub(super) fn build(&self, access: Access) -> io::Result<Format> {
         let (image, below) = self.0.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut format = None;
@@ -98,12 +99,12 @@ impl Layers {
         image.build(format, access)
     }
 
-    /// Bytes of a cluster of the image.
+    /// Cluster size of the image in bytes.
     pub(super) fn cluster_len(&self) -> usize {
         self.image().map_or(0, |header| 1 << header.cluster_bits)
     }
 
-    /// Checks that the image's tables are safe from its data, and returns where they are.
+    /// Checks that data can't overwrite the image's tables, and returns their locations.
     pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, DeviceError> {
         let Some((layer, header)) = self.0.first().zip(self.image()) else {
             return Err(place.wrong("isn't a qcow2 image"));
@@ -119,19 +120,20 @@ impl Layers {
         Some(&self.0.first()?.file)
     }
 
-    /// Whether the image has dirty bitmaps that are right.
+    /// Whether the image has consistent dirty bitmaps.
     pub(super) fn has_bitmaps(&self) -> bool {
         self.image().is_some_and(Header::has_bitmaps)
     }
 
-    /// Clears the image's features that a write would make untrue (autoclear): none of them is kept up here.
+    /// Clears the autoclear features, because a write would make them inconsistent and none is maintained
+    /// here.
     pub(super) fn clear_features(&self) -> io::Result<()> {
         let Some(layer) = self.0.first() else { return Ok(()) };
         if self.image().is_none_or(|header| header.autoclear == 0) {
             return Ok(());
         }
         layer.file.write_all_at(&[0; AUTOCLEAR.end - AUTOCLEAR.start], AUTOCLEAR.start as u64)?;
-        // Before whatever they speak of is written.
+        // Before the data that the features describe is changed.
         layer.file.sync_data()
     }
 
@@ -140,13 +142,14 @@ impl Layers {
         self.image().is_some_and(|header| header.marked(true).is_some())
     }
 
-    /// Says in the image that it is being written (dirty), so that nobody uses it as it is if we don't get to the end; or that
-    /// its tables, which are on stable storage, agree again.
+    /// Sets the image's dirty bit, so that it isn't used without a check if the monitor dies, or clears it
+    /// when the tables are consistent on stable storage.
     pub(super) fn mark(&self, is_written: bool) -> io::Result<()> {
         let (Some(layer), Some(header)) = (self.0.first(), self.image()) else { return Ok(()) };
         let Some(features) = header.marked(is_written) else { return Ok(()) };
         layer.file.write_all_at(&features.to_be_bytes(), INCOMPATIBLE.start as u64)?;
-        // The mark comes before whatever it speaks of. One that stays too long costs a repair, and no data.
+        // The bit must be set before the changes that it covers. If it stays set too long, that costs a
+        // repair but no data.
         if is_written { layer.file.sync_data() } else { Ok(()) }
     }
 
@@ -172,7 +175,7 @@ impl Layer {
     }
 }
 
-/// The backing file that the image at `above` names, if it is the one that the config lists.
+/// Opens the backing file that the image at `above` names, if it matches the one listed in the config.
 fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Layer, DeviceError> {
     let path = above.path.parent().unwrap_or(Path::new("")).join(OsStr::from_bytes(&named.name));
     let same = matches!((path.canonicalize(), place.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
@@ -187,7 +190,8 @@ fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Lay
             Ok(Layer { file: file.file, _below: file.below, header: Some(header) })
         }
         Some("raw") => Ok(Layer { file: file.file, _below: file.below, header: None }),
-        // Guessing would let whoever once wrote a raw file make a qcow2 image of it, which names any file of the host.
+        // Not guessed: a guest that once wrote a raw file could have made it a qcow2 image, which may refer
+        // to any file of the host.
         None => {
             let found =
                 image_format::detect(&file.file).map_err(|error| place.host("can't be read", &error))?;
@@ -204,7 +208,8 @@ fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Lay
     }
 }
 
-/// What is wrong with the image at `above`, which doesn't say what its backing file at `place` is; that looks like `found`.
+/// The message for the image at `above` that doesn't contain the format of its backing file at `place`, which
+/// looks like `found`.
 fn without_format(above: Place<'_>, named: &Backing, place: Place<'_>, found: Option<ImageFormat>) -> String {
     let name = shell::word(&named.name);
     let as_raw = rebase(above, "raw", &name);
@@ -229,12 +234,13 @@ fn without_format(above: Place<'_>, named: &Backing, place: Place<'_>, found: Op
     format!("doesn't say the format of its backing file {name}, which looks {likeness}: {advice}")
 }
 
-/// The command that gives the image at `above` the backing file `name`, quoted, of this format, and changes nothing else in it.
+/// The command that sets the image's backing file `name` (quoted) and its format, and changes nothing else.
 fn rebase(above: Place<'_>, format: &str, name: &str) -> String {
     format!("qemu-img rebase -u -f qcow2 -F {format} -b {name} {}", shell::path(above.path))
 }
 
-/// The header of the image at `place`. `named` is what says that it is a qcow2 image, if not the config: the image above it.
+/// Reads the header of the image at `place`. `named` is the image above it that says it is qcow2, or `None`
+/// if the config does.
 fn read_header(
     file: &DiskFile,
     place: Place<'_>,
@@ -248,7 +254,7 @@ fn read_header(
     }
     let mut header = Header::parse(&bytes);
     if header.is_err() && bytes.len() == FIRST_READ_LEN {
-        // A larger cluster may have more of it.
+        // A larger cluster may contain more of the header.
         bytes = read_range(&file.file, 0, HEADER_LEN_MAX).map_err(unread)?;
         header = Header::parse(&bytes);
     }

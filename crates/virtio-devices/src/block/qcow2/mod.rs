@@ -1,15 +1,15 @@
-//! qcow2 images: what they say of themselves by [`header`], what is in them by the imago crate.
+//! qcow2 images: the header is parsed by [`header`], everything else is done by the imago crate.
 //!
 //! ```text
-//!  open:              layers.rs reads the headers of the image and of what is below it, tables.rs the tables of one that is to
-//!                     be written; imago gets them to read
-//!  the first change:  features that it makes untrue are cleared, imago gets the same descriptors to write
-//!  each change:       the image is marked dirty, if it isn't: imago has tables in memory, and writes them in any order
-//!  a rest, the end:   after a flush the tables agree, and the mark is taken away
+//!  open:              layers.rs reads the headers of the image and of its backing files, tables.rs checks the tables of one to
+//!                     be written; imago gets them read-only
+//!  the first change:  autoclear features are cleared, imago gets the same descriptors writable
+//!  each change:       the image is marked dirty unless it is: imago caches tables and writes them in any order
+//!  a rest, the end:   after a flush the tables are consistent, and the mark is removed
 //! ```
 //!
-//! imago would read straight into guest memory, through Rust slices of it; a guest that changes the bytes meanwhile makes
-//! that undefined. So the data takes a step through a small buffer of ours.
+//! imago would read directly into guest memory through Rust slices, which is undefined behaviour if the guest
+//! changes the bytes meanwhile. So data is copied through a small buffer.
 
 mod counts;
 mod entries;
@@ -37,7 +37,7 @@ use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
 use crate::place::{Access, Place};
 
-/// Bytes on their way between guest and image: a cluster of what `qemu-img create` makes.
+/// Size of the buffer between guest and image: the default cluster size of `qemu-img create`.
 const PIECE_LEN: usize = 64 << 10;
 static ZEROS: [u8; PIECE_LEN] = [0; PIECE_LEN];
 
@@ -47,32 +47,32 @@ pub(super) struct Qcow2Image {
     format: Format,
     piece: Box<[u8]>,
     writing: Writing,
-    /// Of an image that is to be written.
+    /// Of a writable image.
     tables: Option<Tables>,
     /// The image is marked dirty.
     is_marked: bool,
-    /// Something was changed since the last flush.
+    /// There were changes since the last flush.
     is_unflushed: bool,
-    /// Something was changed since the last [`rest`](Image::rest).
+    /// There were changes since the last [`rest`](Image::rest).
     is_busy: bool,
     path: PathBuf,
-    /// What is wrong with the image, until it is told, and whether it was.
+    /// What is wrong with the image, until it is reported; the flag stays set.
     complaint: Option<String>,
     has_complained: bool,
 }
 
-/// Whether the image is changed.
+/// Whether the image is being changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writing {
-    /// It isn't for the guest to write.
+    /// The image isn't writable.
     Never,
-    /// The guest may, and hasn't yet. To look at an image must leave it as it is.
+    /// The guest hasn't written yet. Opening an image must not change it.
     Later,
-    Begun,
+    Started,
 }
 
 impl Qcow2Image {
-    /// The image in `file`, and of the files that it names those which `backing` lists, each named by its own place.
+    /// Opens the image in `file` and its backing files, which must be those listed in `backing`.
     pub(super) fn open(
         file: DiskFile,
         place: Place<'_>,
@@ -108,12 +108,12 @@ impl Qcow2Image {
         })
     }
 
-    /// The disk's size in bytes.
+    /// Size of the disk in bytes.
     pub(super) fn len(&self) -> u64 {
         self.format.size()
     }
 
-    /// Before each change, of these bytes of the disk.
+    /// Must precede each change of these bytes of the disk.
     fn begin_change(&mut self, range: Range<u64>) -> io::Result<()> {
         if self.writing == Writing::Never {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -126,20 +126,20 @@ impl Qcow2Image {
         if self.writing == Writing::Later {
             self.layers.clear_features()?;
             self.format = self.layers.build(Access::ReadWrite)?;
-            self.writing = Writing::Begun;
+            self.writing = Writing::Started;
         }
         (self.is_unflushed, self.is_busy) = (true, true);
         Ok(())
     }
 
-    /// As much of what is left, from `at` on, as one step takes: at most to the end of a cluster, because one that is compressed
-    /// is unpacked whole for any part of it.
+    /// Length of one step of the remaining bytes from `at`: at most to the end of a cluster, because a
+    /// compressed cluster is decompressed as a whole for any part of it.
     fn step_len(&self, at: u64, left: u64) -> usize {
         let step = self.piece.len() as u64;
         left.min(step - at % step) as usize
     }
 
-    /// Fails if what would be written in place isn't the disk's alone.
+    /// Fails if data that would be written in place isn't exclusively the disk's.
     fn check_data(&mut self, range: Range<u64>) -> io::Result<()> {
         let (Some(tables), Some(file)) = (&mut self.tables, self.layers.file()) else { return Ok(()) };
         match tables.check_data(file, range) {
@@ -156,7 +156,8 @@ impl Qcow2Image {
         }
     }
 
-    /// Fails if a write to the disk at `at` would overwrite a table of the image, because an L2 entry names the table's cluster.
+    /// Fails if a write at `at` would overwrite a table of the image because an L2 entry points to the
+    /// table's cluster.
     fn check_place(&self, at: u64, len: u64) -> io::Result<()> {
         let Some(tables) = &self.tables else { return Ok(()) };
         let (mut at, end) = (at, at.saturating_add(len));
@@ -167,7 +168,7 @@ impl Qcow2Image {
             {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    "the guest's data lies over a table of the image",
+                    "the guest's data overlaps a table of the image",
                 ));
             }
             if len == 0 {
@@ -178,7 +179,8 @@ impl Qcow2Image {
         Ok(())
     }
 
-    /// What version 2 hasn't got a kind of cluster for. What reads as zeros already stays as it is.
+    /// Writes zeros to clusters for which version 2 has no zero flag. What reads as zeros already is left
+    /// alone.
     fn write_zeros(&mut self, range: Range<u64>) -> io::Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -229,10 +231,10 @@ impl Image for Qcow2Image {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.writing != Writing::Begun {
+        if self.writing != Writing::Started {
             return Ok(());
         }
-        // What imago has in memory first.
+        // Flush imago's caches first.
         self.format.flush()?;
         self.format.sync()?;
         self.is_unflushed = false;
@@ -260,7 +262,7 @@ impl Image for Qcow2Image {
         self.begin_change(range.clone())?;
         self.check_place(range.start, range.end - range.start)?;
         match self.format.discard_to_any(range.start, range.end - range.start) {
-            // A hint that this image can't take.
+            // A discard is only a hint, and this image doesn't support it.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             other => other,
         }

@@ -5,109 +5,109 @@ use std::path::Path;
 
 use crate::shell;
 
-/// Why not.
+/// The reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It doesn't start like one.
+    /// The magic number is missing.
     NotQcow2,
-    /// It ends after so many bytes, within its header.
+    /// The file ends within its header, after this many bytes.
     CutShort(usize),
     /// Neither version 2 nor 3.
     Version(u32),
-    /// What is written into it must be encrypted.
+    /// The image is encrypted.
     Encrypted(Encryption),
-    /// Whoever wrote it last didn't finish.
+    /// The dirty bit is set: its last writer didn't close it.
     Dirty,
-    /// What is in it is in another file.
+    /// The data is in an external file.
     ExternalData,
-    /// Its tables have entries of another kind.
+    /// The image has extended L2 entries.
     ExtendedL2,
-    /// Its clusters are compressed in a way that isn't known here.
+    /// The compression type is unknown.
     Compression(u8),
-    /// It has an incompatible feature that isn't known here, which it may name.
+    /// An incompatible feature is unknown.
     UnknownFeature {
-        /// Which bit.
+        /// The feature's bit number.
         bit: u32,
-        /// What the image calls it.
+        /// The feature's name in the image.
         name: Option<String>,
     },
-    /// A table of it isn't at the start of a cluster.
+    /// A table doesn't start at a cluster.
     Misplaced {
-        /// Which.
+        /// The table.
         table: Table,
-        /// Where it says that it is, in bytes.
+        /// Its offset in bytes.
         at: u64,
     },
-    /// A table of it lies over another.
+    /// A table overlaps another.
     Overlapping {
-        /// Which.
+        /// The table.
         table: Table,
-        /// The other.
+        /// The other one.
         over: Table,
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
     },
-    /// The cluster of one of its tables has a reference count of 0.
+    /// A cluster of a table has a reference count of 0.
     Uncounted {
-        /// Which.
+        /// The table.
         table: Table,
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
     },
-    /// The cluster of one of its tables counts as used less often than it is.
+    /// A cluster of a table has a reference count lower than its number of users.
     Undercounted {
-        /// Which.
+        /// The table.
         table: Table,
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
-        /// How often it counts as used.
+        /// The reference count.
         count: u64,
-        /// How many tables name it.
+        /// Number of tables that refer to it.
         users: u64,
     },
-    /// A cluster is marked COPIED, to be written in place, and its reference count isn't 1.
+    /// A cluster is marked COPIED, to be written in place, but its reference count isn't 1.
     NotOne {
-        /// What is there.
+        /// The cluster's use.
         what: &'static str,
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
-        /// How often it counts as used.
+        /// The reference count.
         count: u64,
     },
-    /// Data has a reference count of 0.
+    /// A data cluster has a reference count of 0.
     UncountedData {
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
     },
-    /// The place of data is a table's.
+    /// A data cluster is also a table's.
     DataOverTable {
-        /// Where, in bytes.
+        /// Offset in bytes.
         at: u64,
     },
-    /// It has more snapshots than are checked.
+    /// The image has more snapshots than are checked.
     TooManySnapshots,
-    /// Something in it has a value that it can't have.
+    /// A field has an invalid value.
     Damaged(&'static str, u64),
 }
 
-/// What a cluster is for.
+/// What a cluster is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// The first cluster.
+    /// The header, in the first cluster.
     Header,
-    /// Of the tables that say where the data is.
+    /// The L1 table, which points to L2 tables.
     L1,
-    /// Of where the data is.
+    /// An L2 table, which points to data.
     L2,
-    /// Of the blocks of reference counts.
+    /// The refcount table, which points to refcount blocks.
     RefcountTable,
-    /// Of reference counts.
+    /// A block of reference counts.
     RefcountBlock,
-    /// Of internal snapshots.
+    /// The table of internal snapshots.
     Snapshots,
-    /// Of a snapshot's tables that say where its data is.
+    /// The L1 table of a snapshot.
     SnapshotL1,
-    /// Of where a snapshot's data is.
+    /// An L2 table of a snapshot.
     SnapshotL2,
 }
 
@@ -126,19 +126,19 @@ impl fmt::Display for Table {
     }
 }
 
-/// How an image is encrypted.
+/// Encryption method of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
     /// AES-CBC.
     Aes,
     /// LUKS.
     Luks,
-    /// A method of the future.
+    /// An unknown method.
     Other(u32),
 }
 
 impl Refusal {
-    /// What is wrong with the image at `path`, to be read after its path, and the command to run.
+    /// What is wrong with the image at `file`, and the command that helps; printed after its path.
     pub fn problem(&self, file: &Path) -> String {
         let path = shell::path(file);
         let convert = format!("convert it, qemu-img convert -O qcow2 {path} NEW.qcow2");
@@ -147,10 +147,10 @@ impl Refusal {
                 "isn't a qcow2 image: set \"format\": \"raw\" if its bytes are the disk's".to_owned()
             }
             Self::CutShort(len) => {
-                format!("ends within its header, after {len} bytes: copy it anew from where it came")
+                format!("ends within its header, after {len} bytes: copy it again from its source")
             }
             Self::Version(version) => {
-                format!("is of version {version} of qcow, only 2 and 3 are supported: {convert}")
+                format!("is a qcow image of version {version}, only 2 and 3 are supported: {convert}")
             }
             Self::Encrypted(method) => {
                 let method = match method {
@@ -166,7 +166,7 @@ impl Refusal {
                 )
             }
             Self::Dirty => {
-                format!("is marked dirty, it wasn't closed: repair it, qemu-img check -r all {path}")
+                format!("is marked dirty because it wasn't closed: repair it, qemu-img check -r all {path}")
             }
             Self::ExternalData => {
                 format!("keeps its data in another file, which isn't supported: {convert}")
@@ -183,7 +183,7 @@ impl Refusal {
                 format!("is damaged, {table} can't be at {at:#x}: see qemu-img check {path}")
             }
             Self::Overlapping { table, over, at } => {
-                format!("is damaged, {table} at {at:#x} lies over {over}: see qemu-img check {path}")
+                format!("is damaged, {table} at {at:#x} overlaps {over}: see qemu-img check {path}")
             }
             Self::Uncounted { table, at } => {
                 format!(
@@ -203,7 +203,7 @@ impl Refusal {
                 )
             }
             Self::DataOverTable { at } => {
-                format!("is damaged, data at {at:#x} lies over a table: see qemu-img check {path}")
+                format!("is damaged, data at {at:#x} overlaps a table: see qemu-img check {path}")
             }
             Self::TooManySnapshots => format!(
                 "has more internal snapshots than can be checked before it is written: set \"read_only\", remove some, qemu-img \

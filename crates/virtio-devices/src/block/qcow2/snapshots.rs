@@ -1,4 +1,4 @@
-//! The tables of an image's internal snapshots (QEMU, docs/interop/qcow2.rst, "Snapshots").
+//! Tables of an image's internal snapshots (QEMU, docs/interop/qcow2.rst, "Snapshots").
 
 use std::fs::File;
 
@@ -6,21 +6,24 @@ use super::entries::{L1_OFFSET, Problem, TableEntry, entries, misplaced, read_pa
 use super::header::Header;
 use super::refusal::{Refusal, Table};
 
-/// Snapshots of an image, as many as QEMU takes (block/qcow2.h, QCOW_MAX_SNAPSHOTS): each costs a read of its entry.
+/// Maximum number of snapshots, as in QEMU (block/qcow2.h, QCOW_MAX_SNAPSHOTS): each costs a read of its
+/// entry.
 const COUNT_MAX: u32 = 65_536;
-/// Bytes of the table of them, which isn't kept (QCOW_MAX_SNAPSHOTS_SIZE).
+/// Maximum length of the snapshot table, which isn't kept in memory (QCOW_MAX_SNAPSHOTS_SIZE).
 const TABLE_LEN_MAX: u64 = 64 << 20;
-/// Bytes of the level 1 tables of all of them. Each entry of 8 bytes may name a table of 16 bytes in memory, so these are 128 MiB at
-/// most, twice what the disk's own table can come to. A disk of 1 TiB with clusters of 64 KiB has 16 KiB for each snapshot, so that
-/// 4,096 of them can be checked; an image that has more isn't written.
+/// Maximum total length of the snapshots' L1 tables. Each 8-byte entry may refer to a table that takes 16
+/// bytes in memory, so these take at most 128 MiB, twice the maximum for the disk's own table. A disk of 1
+/// TiB with clusters of 64 KiB has 16 KiB per snapshot, so that 4,096 snapshots can be checked; an image with
+/// more isn't written.
 const L1_LEN_MAX: u64 = 64 << 20;
 
-/// Bytes of an entry of the table before what has no fixed length.
+/// Fixed length of an entry.
 const ENTRY_LEN: usize = 40;
-/// Bytes of what newer versions add to an entry (QCOW_MAX_SNAPSHOT_EXTRA_DATA).
+/// Maximum length of the extra data that newer versions add to an entry (QCOW_MAX_SNAPSHOT_EXTRA_DATA).
 const EXTRA_LEN_MAX: u32 = 1024;
 
-/// The clusters of the table of snapshots and of each snapshot's tables. Those that several snapshots have are there as often.
+/// The clusters of the snapshot table and of each snapshot's tables. Shared clusters are included once per
+/// user.
 pub(super) fn tables(file: &File, header: &Header) -> Result<Vec<TableEntry>, Problem> {
     let bits = header.cluster_bits;
     let (count, start) = header.snapshots;
@@ -61,7 +64,7 @@ pub(super) fn tables(file: &File, header: &Header) -> Result<Vec<TableEntry>, Pr
     Ok(found)
 }
 
-/// What an entry says.
+/// The relevant fields of an entry.
 struct SnapshotEntry {
     len: u64,
     l1: u64,

@@ -1,8 +1,8 @@
-//! A file as imago sees it: a qcow2 image looks plain, and its first cluster is written by nobody but us.
+//! A file as presented to imago: a qcow2 image looks plain, and imago doesn't write its first cluster.
 //!
-//! imago knows the tables of an image well. Of the header it knows less: it refuses images of which it would only have to read
-//! the tables, clears the features of those that it opens for writing, and loses what extensions version 2 has. So we read
-//! the header, and imago gets one that says where the tables are.
+//! imago handles an image's tables well, but its header less so: it refuses images with features that only
+//! affect writers, clears features when it opens an image for writing, and drops the extensions of version 2.
+//! So we parse the header, and present imago one that contains only the tables' locations.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -19,7 +19,7 @@ use imago::storage::drivers::CommonStorageHelper;
 
 use super::header::{Header, PLAIN_LEN, TABLES};
 
-/// Bytes that imago writes of a header whose tables have moved.
+/// Bytes that imago writes to update the tables' locations in a header.
 const HEADER_WRITE_LEN: u64 = 72;
 
 /// A file of an image.
@@ -29,7 +29,7 @@ pub(super) struct View {
     header: Option<ShownHeader>,
 }
 
-/// What stands for an image's first cluster.
+/// The header presented in place of an image's first cluster.
 #[derive(Debug)]
 struct ShownHeader {
     bytes: [u8; PLAIN_LEN],
@@ -37,27 +37,27 @@ struct ShownHeader {
 }
 
 impl View {
-    /// A file whose bytes are a disk's.
+    /// A raw file.
     pub(super) fn raw(file: File) -> io::Result<Self> {
         Ok(Self { file: Plain::try_from(file)?, header: None })
     }
 
-    /// A qcow2 image, as if it were a plain one.
+    /// A qcow2 image, presented as a plain one.
     pub(super) fn qcow2(file: File, header: &Header) -> io::Result<Self> {
         let header = ShownHeader { bytes: header.plain(), cluster_len: 1 << header.cluster_bits };
         Ok(Self { file: Plain::try_from(file)?, header: Some(header) })
     }
 
-    /// Whether `range` reaches into an image's first cluster.
+    /// Whether `range` overlaps an image's first cluster.
     fn touches_header(&self, offset: u64) -> bool {
         self.header.as_ref().is_some_and(|header| offset < header.cluster_len)
     }
 
-    /// Reads from the first cluster on.
+    /// Reads a range that starts in the first cluster.
     fn read_header(&self, shown: &ShownHeader, mut into: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         let mut bytes = IoBuffer::new(into.len() as usize, self.file.mem_align())?;
-        // SAFETY: the offset and the length are those of a caller who has to align both to `req_align`, and `bytes` is aligned
-        // to `mem_align` just above.
+        // SAFETY: offset and length come from a caller that must align both to `req_align`, and `bytes` is
+        // aligned to `mem_align` just above.
         unsafe { self.file.pure_readv((&mut bytes).into(), offset) }?;
         let bytes = bytes.as_mut().into_slice();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -67,7 +67,7 @@ impl View {
         Ok(())
     }
 
-    /// Writes what imago changes of a header: where the tables are.
+    /// Writes imago's change of a header: the tables' locations.
     fn write_header(&self, from: &IoVector<'_>, offset: u64) -> io::Result<()> {
         if (offset, from.len()) != (0, HEADER_WRITE_LEN) {
             return Err(protected());
@@ -75,8 +75,8 @@ impl View {
         let mut bytes = [0; HEADER_WRITE_LEN as usize];
         from.copy_into_slice(&mut bytes);
         let Range { start, .. } = TABLES;
-        // SAFETY: this is a file that is used through the page cache, which takes any offset, length and memory. What writes the
-        // first cluster is this thread only.
+        // SAFETY: this file is accessed through the page cache, which supports any offset, length and memory
+        // alignment. Only this thread writes the first cluster.
         unsafe { self.file.pure_writev(bytes[TABLES].into(), start as u64) }
     }
 }
@@ -107,14 +107,14 @@ impl Storage for View {
     }
 
     fn resolve_relative_path<P: AsRef<Path>>(&self, _relative: P) -> io::Result<PathBuf> {
-        // What an image names isn't opened by imago.
+        // imago must not open files named in an image.
         Err(io::ErrorKind::Unsupported.into())
     }
 
     unsafe fn pure_readv(&self, bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         match &self.header {
             Some(header) if offset < header.cluster_len => self.read_header(header, bufv, offset),
-            // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+            // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
             _ => unsafe { self.file.pure_readv(bufv, offset) },
         }
     }
@@ -123,7 +123,7 @@ impl Storage for View {
         if self.touches_header(offset) {
             return self.write_header(&bufv, offset);
         }
-        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_writev(bufv, offset) }
     }
 
@@ -131,7 +131,7 @@ impl Storage for View {
         if self.touches_header(offset) {
             return Err(protected());
         }
-        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_write_zeroes(offset, length) }
     }
 
@@ -139,7 +139,7 @@ impl Storage for View {
         if self.touches_header(offset) {
             return Err(protected());
         }
-        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_write_allocated_zeroes(offset, length) }
     }
 
@@ -147,7 +147,7 @@ impl Storage for View {
         if self.touches_header(offset) {
             return Err(protected());
         }
-        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_discard(offset, length) }
     }
 
@@ -160,7 +160,7 @@ impl Storage for View {
     }
 
     unsafe fn invalidate_cache(&self) -> io::Result<()> {
-        // SAFETY: the caller keeps to what this function asks for, and the file's asks for the same.
+        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.invalidate_cache() }
     }
 

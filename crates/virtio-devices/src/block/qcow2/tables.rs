@@ -1,9 +1,10 @@
-//! Where an image's tables are, and whether they are safe from its data.
+//! Locations of an image's tables, and checks that data can't overwrite them.
 //!
-//! A cluster that nothing counts as in use is the next one that data goes to, and an entry may name any cluster as the guest's, or as
-//! the disk's alone though a snapshot has it too. So before an image is written, each of its tables, those of internal snapshots too,
-//! must be counted as often as it is in use, and neither another nor data may lie over it: data that is freed would free the table. Data
-//! must be counted, and what is written in place (COPIED) must count as one.
+//! New data goes to a cluster with a reference count of 0, and an L2 entry may claim any cluster as the
+//! guest's, or as exclusive to the disk although a snapshot shares it. So before an image is written, each of
+//! its tables, including those of internal snapshots, must have a reference count that covers all its users,
+//! and must not overlap another table or data: freeing the data would free the table. Data must have a count,
+//! and a count of 1 if it is written in place (COPIED).
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,30 +15,31 @@ use super::header::Header;
 use super::refusal::{Refusal, Table};
 use super::snapshots;
 
-/// Of an entry of the refcount table.
+/// The offset in an entry of the refcount table.
 const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
-/// Of an entry of the level 1 table or of a level 2 table: nobody else has what it names, so it is written in place.
+/// In an L1 or L2 entry: the cluster is exclusive to the disk, so it is written in place.
 const IS_COPIED: u64 = 1 << 63;
-/// Of an entry of a level 2 table: its cluster is compressed.
+/// In an L2 entry: the cluster is compressed.
 const IS_COMPRESSED: u64 = 1 << 62;
-/// Bytes of level 2 tables whose entries are checked when an image is opened: those of 128 GiB with clusters of 64 KiB, which is 256
-/// reads. What is beyond is checked before the guest first writes there, when a cluster that was free may have been taken.
+/// L2 tables checked when an image is opened, in bytes: those of 128 GiB with clusters of 64 KiB, which takes
+/// 256 reads. The rest is checked before the guest first writes there; by then a formerly free cluster may
+/// have been allocated.
 const CHECKED_AT_OPEN: u64 = 16 << 20;
 
-/// The clusters of an image's tables, in order, and which of its level 2 tables have been checked.
+/// The clusters of an image's tables, in order, and which of its L2 tables have been checked.
 #[derive(Debug)]
 pub(super) struct Tables {
     cluster_bits: u32,
     clusters: Vec<(u64, Table)>,
     counts: Counts,
     l1: u64,
-    /// A bit for each entry of the level 1 table.
+    /// A bit per L1 entry.
     checked: Vec<u64>,
 }
 
 impl Tables {
-    /// Reads the tables of tables, and checks that each is counted and none lies over another, and as many level 2 tables as a start
-    /// has time for.
+    /// Reads the upper-level tables, checks that each has a count and that none overlaps another, and checks
+    /// as many L2 tables as are reasonable at start-up.
     pub(super) fn check(file: &File, header: &Header) -> Result<Self, Problem> {
         let bits = header.cluster_bits;
         let (l1_entries, l1) = header.l1;
@@ -84,10 +86,10 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Checks the level 2 tables of these bytes of the disk, as far as that hasn't been done. To be called before they are written
-    /// for the first time.
+    /// Checks the L2 tables of these bytes of the disk, unless they have been. Must be called before they are
+    /// written for the first time.
     pub(super) fn check_data(&mut self, file: &File, range: Range<u64>) -> Result<(), Problem> {
-        // An entry of the level 1 table stands for a cluster full of entries of 8 bytes.
+        // An L1 entry maps a cluster of 8-byte entries.
         let bits = 2 * self.cluster_bits - 3;
         let last = range.end.saturating_sub(1).max(range.start);
         (range.start >> bits..=last >> bits).try_for_each(|index| self.check_index(file, index))
@@ -101,20 +103,20 @@ impl Tables {
         if is_checked {
             return Ok(());
         }
-        // Nobody has changed this entry, nor what it names, since the image was opened.
+        // Neither this entry nor its table has changed since the image was opened.
         let entry = entries(file, self.l1 + index * 8, 8)?.next().unwrap_or_default();
         self.counts.forget();
         self.check_l2(file, index, entry & L1_OFFSET)
     }
 
-    /// Checks the level 2 table at `at`, if there is one: data must be counted, as one if it is written in place, and not lie over
-    /// tables.
+    /// Checks the L2 table at `at`, if it exists: data must have a reference count, of 1 if it is written in
+    /// place, and must not overlap tables.
     fn check_l2(&mut self, file: &File, index: u64, at: u64) -> Result<(), Problem> {
         if at != 0 {
             let bytes = read_padded(file, at, 1 << self.cluster_bits)?;
             let mut places: Vec<Place> =
                 words(&bytes).filter_map(|entry| Place::of(entry, self.cluster_bits)).collect();
-            // In their order, so that counts are read once.
+            // Sorted, so that each block of counts is read once.
             places.sort_unstable_by_key(|place| place.clusters.start);
             for Place { clusters, is_copied } in places {
                 for cluster in clusters {
@@ -138,7 +140,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Whether bytes from `offset` of the image are a table's. The refcount table moves when it grows, and isn't looked for.
+    /// Whether this range of the image belongs to a table. The refcount table, which moves when it grows,
+    /// isn't included.
     pub(super) fn is_at(&self, offset: u64, len: u64) -> bool {
         let first = offset >> self.cluster_bits;
         let last = offset.saturating_add(len.saturating_sub(1)) >> self.cluster_bits;
@@ -148,22 +151,23 @@ impl Tables {
     }
 }
 
-/// Where an entry of a level 2 table says that data is.
+/// The location of data according to an L2 entry.
 struct Place {
     clusters: Range<u64>,
-    /// It is written in place.
+    /// Written in place.
     is_copied: bool,
 }
 
 impl Place {
-    /// `None` if the entry names none. A cluster that reads as zeros may have its place all the same.
+    /// `None` if the entry has no offset. A cluster that reads as zeros may have one.
     fn of(entry: u64, cluster_bits: u32) -> Option<Self> {
         if entry & IS_COMPRESSED == 0 {
             let first = (entry & L1_OFFSET) >> cluster_bits;
             return (first != 0)
                 .then_some(Self { clusters: first..first + 1, is_copied: entry & IS_COPIED != 0 });
         }
-        // The offset in bytes, and above it the number of further sectors of 512 bytes, begun ones counted.
+        // The offset in bytes, and above it the number of additional 512-byte sectors, including partial
+        // ones.
         let offset_bits = 62 - (cluster_bits - 8);
         let offset = entry & ((1 << offset_bits) - 1);
         let further = (entry & (IS_COMPRESSED - 1)) >> offset_bits;
@@ -172,13 +176,13 @@ impl Place {
     }
 }
 
-/// Checks a cluster that all of these tables have, and that counts so often.
+/// Checks a cluster that all of these tables share, given its reference count.
 fn check_cluster(tables: &[TableEntry], count: u64, bits: u32) -> Result<(), Refusal> {
     let TableEntry { cluster, table, .. } = tables[0];
     let at = cluster << bits;
     let is_l2 = |entry: &TableEntry| matches!(entry.table, Table::L2 | Table::SnapshotL2);
     let own = tables.iter().filter(|entry| entry.table == Table::L2).count();
-    // Snapshots share level 2 tables with each other and with the disk; all else has one user.
+    // Snapshots share L2 tables with each other and with the disk; everything else has one user.
     if let [over, other, ..] = tables
         && (own > 1 || !tables.iter().all(is_l2))
     {
@@ -211,7 +215,7 @@ mod tests {
         assert_eq!([0, 1, IS_COPIED].map(of), [None, None, None]);
         assert_eq!(of(0x5_0000 | IS_COPIED), Some((5..6, true)));
         assert_eq!(of(0x5_0001), Some((5..6, false)), "zeros with a place");
-        // The count of sectors begins at bit 54 with clusters of 64 KiB.
+        // The sector count starts at bit 54 with clusters of 64 KiB.
         assert_eq!(of(IS_COMPRESSED | 0x5_fe80), Some((5..6, false)));
         assert_eq!(of(IS_COMPRESSED | 0x5_fe80 | 1 << 54), Some((5..7, false)), "into the next cluster");
         assert_eq!(of(IS_COMPRESSED | 0x5_fc80 | 1 << 54), Some((5..6, false)));

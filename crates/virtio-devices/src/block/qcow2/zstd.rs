@@ -1,7 +1,7 @@
-//! An image whose clusters are compressed by Zstandard, where imago knows DEFLATE alone.
+//! Images with clusters compressed by Zstandard; imago supports only DEFLATE.
 //!
-//! imago serves everything but these clusters. They are read here, and before a part of one is written it is written whole and
-//! uncompressed, so that imago needn't read what it would take for DEFLATE.
+//! imago handles everything except these clusters. They are decompressed here. Before a part of one is
+//! written, the whole cluster is rewritten uncompressed, so that imago never reads it as DEFLATE.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -19,13 +19,13 @@ use ruzstd::decoding::StreamingDecoder;
 use super::header::Header;
 use super::storage::View;
 
-/// What a decoder may need to remember: what the format recommends that each can (RFC 8878 §3.1.1.1.2), and four times the
-/// largest cluster.
+/// Maximum window size: what the format recommends decoders to support (RFC 8878 §3.1.1.1.2), and four times
+/// the largest cluster.
 const WINDOW_LEN_MAX: u64 = 8 << 20;
 
-/// Of an entry of the level 1 table: where the level 2 table is.
+/// The offset of an L2 table in an L1 entry.
 const L2_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-/// Of an entry of a level 2 table: its cluster is compressed.
+/// In an L2 entry: the cluster is compressed.
 const IS_COMPRESSED: u64 = 1 << 62;
 
 /// The image.
@@ -39,7 +39,7 @@ pub(super) struct ZstdQcow2 {
 }
 
 impl ZstdQcow2 {
-    /// The image in `file`, of which `tables` sees but the compressed clusters.
+    /// The image in `file`. `tables` handles everything except the compressed clusters.
     pub(super) fn new(tables: Qcow2<View, FormatAccess<View>>, file: File, header: &Header) -> Self {
         let &Header { cluster_bits, disk_len, l1: (_, l1_offset), .. } = header;
         Self { tables, file, cluster_bits, l1_offset, disk_len }
@@ -49,10 +49,10 @@ impl ZstdQcow2 {
         1 << self.cluster_bits
     }
 
-    /// The bytes of the compressed cluster that has `offset`.
+    /// Decompresses the cluster that contains `offset`.
     fn unpacked(&self, offset: u64) -> io::Result<Vec<u8>> {
         if self.tables.writable() {
-            // What imago still has in memory.
+            // Write imago's cached tables first.
             self.tables.flush()?;
         }
         let (from, len) = self.place(offset)?;
@@ -64,17 +64,20 @@ impl ZstdQcow2 {
         Ok(cluster)
     }
 
-    /// Where the compressed bytes of a cluster are, and how many at most. imago never makes a compressed cluster: as long as
-    /// it has one, the tables in the file say where.
+    /// Offset and maximum length of a cluster's compressed data. imago never creates compressed clusters, so
+    /// the tables in the file are current for those.
     fn place(&self, offset: u64) -> io::Result<(u64, usize)> {
         let cluster = offset >> self.cluster_bits;
         let index_bits = self.cluster_bits - 3;
         let l2 = self.entry(self.l1_offset, cluster >> index_bits)? & L2_OFFSET;
         let entry = if l2 == 0 { 0 } else { self.entry(l2, cluster & ((1 << index_bits) - 1))? };
         if entry & IS_COMPRESSED == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the image was changed meanwhile"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the image was changed by another program",
+            ));
         }
-        // The more bytes a cluster has, the more bits has their count.
+        // The larger the clusters, the more bits their sector count has.
         let offset_bits = 62 - (self.cluster_bits - 8);
         let place = entry & (IS_COMPRESSED - 1);
         let (from, sectors) = (place & ((1 << offset_bits) - 1), place >> offset_bits);
@@ -89,7 +92,7 @@ impl ZstdQcow2 {
         Ok(u64::from_be_bytes(entry))
     }
 
-    /// Makes the cluster at `start` one that isn't compressed, if it is.
+    /// Rewrites the cluster at `start` uncompressed, if it is compressed.
     fn unpack(&self, start: u64) -> io::Result<()> {
         let (mapping, _) = self.tables.get_mapping(start, 1)?;
         if !matches!(mapping, ShallowMapping::Special { .. }) {
@@ -98,7 +101,7 @@ impl ZstdQcow2 {
         let cluster = self.unpacked(start)?;
         let len = self.cluster_len().min(self.disk_len - start);
         if len < self.cluster_len() {
-            // imago keeps what lies behind the end of the disk, and would read it.
+            // imago preserves data beyond the end of the disk, and would read it.
             self.tables.ensure_zero_mapping(start, len)?;
         }
         let mut at = 0;
@@ -112,7 +115,8 @@ impl ZstdQcow2 {
         Ok(())
     }
 
-    /// Makes those clusters uncompressed of which imago will keep a part, if `offset` to `end` is written.
+    /// Rewrites uncompressed those clusters of which imago would keep a part when `offset` to `end` is
+    /// written.
     fn unpack_kept(&self, offset: u64, end: u64, overwrite: bool) -> io::Result<()> {
         let cluster_of = |at: u64| at - at % self.cluster_len();
         let is_kept = |start: u64| start < offset || end < start + self.cluster_len();
@@ -128,7 +132,7 @@ impl ZstdQcow2 {
     }
 }
 
-/// Fills what the file has from `offset` on.
+/// Fills `into` from `offset`, up to the end of the file.
 fn read_up_to(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < into.len() {
@@ -150,7 +154,7 @@ impl FormatDriverInstance for ZstdQcow2 {
     }
 
     unsafe fn probe(_storage: &View) -> io::Result<bool> {
-        // A format is never guessed.
+        // Formats are never guessed.
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -199,12 +203,14 @@ impl FormatDriverInstance for ZstdQcow2 {
     }
 
     unsafe fn discard_to_zero_unsafe(&self, offset: u64, length: u64) -> io::Result<(u64, u64)> {
-        // SAFETY: the caller sees to it that nobody uses mappings of the range, which are all those of `tables`.
+        // SAFETY: the caller ensures that no mappings of the range, all of which belong to `tables`, are in
+        // use.
         unsafe { self.tables.discard_to_zero_unsafe(offset, length) }
     }
 
     unsafe fn discard_to_any_unsafe(&self, offset: u64, length: u64) -> io::Result<(u64, u64)> {
-        // SAFETY: the caller sees to it that nobody uses mappings of the range, which are all those of `tables`.
+        // SAFETY: the caller ensures that no mappings of the range, all of which belong to `tables`, are in
+        // use.
         unsafe { self.tables.discard_to_any_unsafe(offset, length) }
     }
 
@@ -228,7 +234,7 @@ impl FormatDriverInstance for ZstdQcow2 {
     }
 
     unsafe fn invalidate_cache(&self) -> io::Result<()> {
-        // Nobody else writes an image that is locked.
+        // The image is locked, so nothing else writes it.
         Err(io::ErrorKind::Unsupported.into())
     }
 

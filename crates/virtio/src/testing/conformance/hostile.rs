@@ -1,4 +1,4 @@
-//! A driver that fights.
+//! Malicious drivers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use super::Subject;
 use crate::testing::{Buf, ChangingRam, DEADLINE, Random, Register, features};
 
-/// Every chain that lacks bytes of the request. The device answers or breaks.
+/// All truncations of the request's chain. The device responds or needs a reset.
 pub fn short_requests_are_survived(subject: &Subject) {
     let mut driver = subject.running(0);
     let (readable, writable) = (subject.expect.readable, subject.expect.writable);
@@ -33,7 +33,7 @@ pub fn short_requests_are_survived(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// The same head twice in the available ring: the device serves it twice or breaks.
+/// The same head twice in the available ring: the device serves it twice or needs a reset.
 pub fn chain_made_available_twice_is_survived(subject: &Subject) {
     let mut driver = subject.running(0);
     let size = subject.expect.queues[subject.expect.queue];
@@ -50,18 +50,18 @@ pub fn chain_made_available_twice_is_survived(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// A second vCPU writes over descriptors, rings and buffers while the device uses them.
+/// A second vCPU overwrites descriptors, rings and buffers while the device uses them.
 pub fn memory_that_changes_under_the_device_is_survived(subject: &Subject) {
     what_changes_after_its_read_is_used_as_it_was(subject);
     what_changes_at_random_is_survived(subject);
 }
 
-/// Whatever the device reads is overwritten before it can read it again, so that it serves the request only if what it uses is
-/// what it checked.
+/// Whatever the device reads is overwritten before it can be read again. The device serves the request only
+/// if it uses exactly what it has validated.
 fn what_changes_after_its_read_is_used_as_it_was(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     let _changing = ChangingRam::new(driver.ram());
-    // A device with nothing to give yet leaves a chain in the queue, and checks it anew when it has.
+    // A device without data to return leaves the chain in the queue, and validates it again later.
     if subject.expect.readable.is_empty() {
         subject.send(&mut driver);
         driver.suspend();
@@ -99,7 +99,7 @@ fn what_changes_at_random_is_survived(subject: &Subject) {
         is_done.store(true, Ordering::Relaxed);
         vandal.join().expect("it only writes");
         driver.resume();
-        // A head that was never made available can have come back: what the driver knows of the rings is void.
+        // Heads that were never available may have been used, so the driver's view of the rings is invalid.
         if round % 2 == 0 {
             driver.init(features::INDIRECT);
         }
@@ -111,13 +111,13 @@ fn vandalize(ram: &GuestRam, places: &[(u64, u64)], mut random: Random, is_done:
     while !is_done.load(Ordering::Relaxed) {
         let (start, len) = random.of(places);
         let gpa = GuestAddress(start + random.below(len) / 2 * 2);
-        // Small numbers are more often flags, indices and lengths that pass.
+        // Small numbers are more likely to be valid flags, indices and lengths.
         let value = if random.below(2) == 0 { random.below(8) } else { random.bits() };
         let _ = ram.memory().store(value as u16, gpa, Ordering::Relaxed);
     }
 }
 
-/// A second vCPU makes each chain available again when it is used. A stop and a reset still come to their turn.
+/// A second vCPU makes each chain available again when it is used. A stop and a reset must still complete.
 pub fn chains_without_end_do_not_hold_up_a_stop(subject: &Subject) {
     let mut driver = subject.running(0);
     let mut queue = driver.queue(subject.expect.queue);
@@ -145,7 +145,7 @@ pub fn chains_without_end_do_not_hold_up_a_stop(subject: &Subject) {
         driver.resume();
     }
     wait_for(&turns, 4 * u64::from(size));
-    // The device says that it is reset while the other vCPU goes on.
+    // The device must complete the reset while the other vCPU continues.
     driver.write(Register::Status, 0);
     assert_eq!(driver.status(), 0);
     is_done.store(true, Ordering::Relaxed);
@@ -161,7 +161,7 @@ fn wait_for(turns: &AtomicU64, count: u64) {
     }
 }
 
-/// What a driver needs to know to give back at once what was used.
+/// What a driver needs to resubmit used chains at once.
 struct Endless {
     available: u64,
     used: u64,
@@ -171,7 +171,7 @@ struct Endless {
 }
 
 impl Endless {
-    /// How many chains came back.
+    /// Number of used chains.
     fn turn(&mut self, ram: &GuestRam) -> u64 {
         let memory = ram.memory();
         let index = memory.load(GuestAddress(self.used + 2), Ordering::Acquire).map(u16::from_le);

@@ -1,4 +1,4 @@
-//! What the device says of itself, and which features it takes.
+//! The device's identity and features.
 
 use super::Subject;
 use crate::MMIO_LEN;
@@ -26,7 +26,7 @@ pub fn features_not_offered_are_refused(subject: &Subject) {
     let mut driver = subject.driver();
     let offered = driver.offered();
     for feature in (0..64).map(|bit| 1_u64 << bit).filter(|feature| offered & feature == 0) {
-        assert!(!driver.negotiate(feature), "feature {feature:#x} was taken and not offered");
+        assert!(!driver.negotiate(feature), "feature {feature:#x} was accepted but not offered");
     }
     subject.recover(&mut driver);
 }

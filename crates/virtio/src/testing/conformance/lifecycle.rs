@@ -1,4 +1,4 @@
-//! Reset, suspend and resume, at every moment.
+//! Reset, suspend and resume in every state.
 
 use vmm_bus::{BusDevice, Outcome};
 
@@ -6,7 +6,7 @@ use super::Subject;
 use crate::Fault;
 use crate::testing::{Driver, Register, features};
 
-/// Where the configuration space starts.
+/// Offset of the configuration space.
 const CONFIG: u64 = 0x100;
 
 pub fn reset_makes_everything_as_it_was(subject: &Subject) {
@@ -33,7 +33,7 @@ pub fn reset_with_chains_in_flight_ends(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// Fills the queue and rings. How many chains that were.
+/// Fills the queue and notifies the device. Returns the number of chains.
 fn fill(subject: &Subject, driver: &mut Driver) -> u16 {
     let mut queue = driver.queue(subject.expect.queue);
     let size = queue.size();
@@ -51,13 +51,13 @@ pub fn reset_right_behind_driver_ok_ends(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// From two vCPUs: both are held, and let go.
+/// Two vCPUs reset the device: both are held and released.
 pub fn reset_twice_at_once_ends(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     fill(subject, &mut driver);
     let first = driver.transport().write(Register::Status as u64, &[0; 4]);
     assert_eq!(first, Outcome::Hold);
-    // The second one is a reset of its own when the first is done already.
+    // If the first reset is complete already, this is another reset.
     driver.write(Register::Status, 0);
     driver.wait_hold();
     assert_eq!(driver.status(), 0);
@@ -70,7 +70,7 @@ pub fn suspend_keeps_what_comes_meanwhile(subject: &Subject) {
     driver.suspend();
     subject.send(&mut driver);
     let queue = driver.queue(subject.expect.queue);
-    assert_eq!(queue.used_index(), 1, "it stands still");
+    assert_eq!(queue.used_index(), 1, "it is stopped");
     driver.resume();
     subject.receive(&mut driver);
     assert_eq!(driver.queue(subject.expect.queue).used_index(), 2);
@@ -144,7 +144,7 @@ pub fn needs_reset_survives_suspend_and_resume(subject: &Subject) {
     driver.suspend();
     driver.resume();
     subject.send(&mut driver);
-    // Behind it the device has done whatever it does.
+    // Afterwards the device has finished all work.
     driver.suspend();
     assert_eq!(driver.queue(subject.expect.queue).used_index(), 0, "nothing is served");
     assert!(driver.needs_reset());
@@ -152,7 +152,7 @@ pub fn needs_reset_survives_suspend_and_resume(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// What the driver reads as configuration; zeros where there is none.
+/// The configuration space; zeros beyond its end.
 fn configuration(driver: &Driver) -> [u8; 64] {
     let mut bytes = [0; 64];
     (CONFIG..)
@@ -167,7 +167,7 @@ pub fn power_cycle_makes_the_device_as_it_was_opened(subject: &Subject) {
     let (offered, opened) = (driver.offered(), configuration(&driver));
     driver.init(features::EVENT_IDX);
     subject.serve(&mut driver);
-    // All that a driver may write: each byte for itself, for a write that isn't all of that has no effect.
+    // Byte by byte, because a write that isn't entirely to writable bytes has no effect.
     (0..64).for_each(|offset| driver.write_config(offset, &[!opened[offset as usize]]));
     let mut driver = driver.power_cycle();
     assert_eq!((driver.status(), driver.offered()), (0, offered));

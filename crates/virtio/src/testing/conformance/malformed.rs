@@ -1,4 +1,4 @@
-//! Chains that break the rules: DEVICE_NEEDS_RESET, and a reset mends it.
+//! Malformed chains: the device sets DEVICE_NEEDS_RESET and works after a reset.
 
 use super::Subject;
 use crate::Fault;
@@ -8,14 +8,15 @@ use crate::testing::{Descriptor, Driver, Rings, features};
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
-/// Memory that is nothing else.
+/// Otherwise unused memory.
 const BUFFER: u64 = HIGH;
 
 fn descriptor(gpa: u64, len: u32, flags: u16, next: u16) -> Descriptor {
     Descriptor { gpa, len, flags, next }
 }
 
-/// Does `wrong` to the queue and rings. The device says what was wrong, does nothing more, and works behind a reset.
+/// Applies `wrong` to the queue and notifies the device, which must report the fault, do nothing more, and
+/// work after a reset.
 fn breaks(subject: &Subject, features: u64, fault: Fault, wrong: impl FnOnce(&mut Rings<'_>)) {
     let mut driver = subject.running(features);
     subject.serve(&mut driver);
@@ -32,14 +33,14 @@ fn is_broken(subject: &Subject, driver: &mut Driver, fault: Fault) {
     let queue = driver.queue(subject.expect.queue);
     let used = queue.used_index();
     queue.notify();
-    // Behind it the device has done whatever it does.
+    // Afterwards the device has finished all work.
     driver.suspend();
     driver.resume();
     assert_eq!(driver.queue(subject.expect.queue).used_index(), used, "nothing is served any more");
     subject.recover(driver);
 }
 
-/// [`breaks`] by the chain of these descriptors at the start of the queue's table.
+/// [`breaks`] with these descriptors at the start of the queue's table.
 fn chain_breaks(subject: &Subject, fault: Fault, descriptors: &[Descriptor]) {
     breaks(subject, 0, fault, |queue| {
         (0..).zip(descriptors).for_each(|(index, descriptor)| queue.write_descriptor(index, *descriptor));
@@ -47,7 +48,7 @@ fn chain_breaks(subject: &Subject, fault: Fault, descriptors: &[Descriptor]) {
     });
 }
 
-/// [`breaks`] by a descriptor, with indirect ones negotiated.
+/// [`breaks`] with a descriptor, after negotiating VIRTIO_F_INDIRECT_DESC.
 fn indirect_breaks(subject: &Subject, fault: Fault, descriptor: Descriptor) {
     breaks(subject, features::INDIRECT, fault, |queue| {
         queue.write_descriptor(0, descriptor);
@@ -55,7 +56,7 @@ fn indirect_breaks(subject: &Subject, fault: Fault, descriptor: Descriptor) {
     });
 }
 
-/// [`breaks`] by what an indirect table holds.
+/// [`breaks`] with the contents of an indirect table.
 fn table_breaks(subject: &Subject, fault: Fault, table: &[Descriptor]) {
     breaks(subject, features::INDIRECT, fault, |queue| {
         let gpa = queue.write_table(table);
@@ -137,7 +138,7 @@ pub fn indirect_table_with_a_loop_needs_reset(subject: &Subject) {
     table_breaks(subject, fault, &[descriptor(BUFFER, 1, NEXT, 0)]);
 }
 
-/// A buffer that isn't all memory, in each direction.
+/// Buffers that aren't entirely in memory, in each direction.
 fn buffer_breaks(subject: &Subject, gpa: u64, len: u32) {
     chain_breaks(subject, Fault::Unmapped { gpa, len }, &[descriptor(gpa, len, 0, 0)]);
     chain_breaks(subject, Fault::Unmapped { gpa, len }, &[descriptor(gpa, len, WRITE, 0)]);
@@ -159,7 +160,7 @@ pub fn buffer_across_the_end_of_addresses_needs_reset(subject: &Subject) {
     buffer_breaks(subject, u64::MAX, 2);
 }
 
-/// From below the gap to behind it, both of which are memory.
+/// From below the gap to above it; only its ends are memory.
 pub fn buffer_of_4_gib_needs_reset(subject: &Subject) {
     buffer_breaks(subject, 0x1000, u32::MAX);
 }

@@ -1,4 +1,4 @@
-//! Registers, in every order and at every place but the right ones.
+//! Register accesses in every wrong order and at every wrong offset.
 
 use vmm_bus::BusDevice;
 
@@ -6,7 +6,7 @@ use super::Subject;
 use crate::testing::{Descriptor, Driver, Random, Register, features, status};
 use crate::{Fault, MMIO_LEN};
 
-/// All that sets up a queue, but for QueueReady.
+/// The queue's registers except QueueReady.
 const QUEUE: [Register; 7] = [
     Register::QueueSize,
     Register::QueueDescLow,
@@ -35,7 +35,7 @@ pub fn queue_behind_driver_ok_is_frozen(subject: &Subject) {
     assert_eq!(driver.read(Register::QueueReady), 1);
     scribble(&driver);
     subject.serve(&mut driver);
-    // What was written isn't used behind a stop either.
+    // Nor is it used after a suspend and resume.
     driver.suspend();
     driver.resume();
     subject.serve(&mut driver);
@@ -120,7 +120,7 @@ pub fn selectors_at_their_extremes_reach_nothing(subject: &Subject) {
         driver.write(Register::QueueReady, 1);
         assert_eq!(driver.read(Register::QueueReady), 0);
         driver.write(Register::QueueNotify, index);
-        // Nor does any of that reach a queue whose number is the selector's low bits.
+        // Nor does any write reach the queue with the same low bits.
         (0..count).for_each(|queue| {
             driver.write(Register::QueueSel, queue);
             assert_eq!(driver.read(Register::QueueReady), 0, "queue {queue}, by selector {index:#x}");
@@ -131,7 +131,8 @@ pub fn selectors_at_their_extremes_reach_nothing(subject: &Subject) {
     feature_selectors_at_their_extremes_reach_nothing(subject);
 }
 
-/// The driver takes VERSION_1 alone, and then writes ones through selectors whose low bits are those of a half.
+/// The driver negotiates VERSION_1 alone, and then writes ones through selectors with the low bits of a valid
+/// one.
 fn feature_selectors_at_their_extremes_reach_nothing(subject: &Subject) {
     let mut driver = subject.driver();
     driver.add_status(status::ACKNOWLEDGE | status::DRIVER);
@@ -183,7 +184,7 @@ pub fn accesses_at_random_are_survived(subject: &Subject) {
     subject.recover(&mut driver);
 }
 
-/// Mostly a register as it should be, with a value that means something.
+/// Mostly valid registers with meaningful values.
 fn access(driver: &Driver, random: &mut Random) {
     let offset = match random.below(8) {
         0 => random.below(MMIO_LEN),

@@ -1,18 +1,18 @@
-//! Rings where none can be.
+//! Rings at invalid addresses.
 
 use super::Subject;
 use crate::Fault;
 use crate::testing::arena::{HIGH_END, LOW_END};
 use crate::testing::{Driver, Register};
 
-/// Which ring, by its registers.
+/// The registers of one ring's address.
 type Halves = (Register, Register);
 
 const DESCRIPTORS: Halves = (Register::QueueDescLow, Register::QueueDescHigh);
 const AVAILABLE: Halves = (Register::QueueDriverLow, Register::QueueDriverHigh);
 const USED: Halves = (Register::QueueDeviceLow, Register::QueueDeviceHigh);
 
-/// A driver with a queue that is set up, but for what `change` does to it, and started.
+/// Starts a driver whose queue is set up correctly except for `change`.
 fn started(subject: &Subject, change: impl FnOnce(&Driver)) -> Driver {
     let mut driver = subject.driver();
     assert!(driver.negotiate(0));
@@ -77,7 +77,7 @@ pub fn rings_at_the_end_of_addresses_need_reset(subject: &Subject) {
     breaks(subject, USED, !3);
 }
 
-/// The device writes into what it reads: its own used ring says what is available, and which descriptors there are.
+/// The device overwrites its own input: the used ring overlaps the available ring and the descriptors.
 pub fn rings_one_over_the_other_are_survived(subject: &Subject) {
     let one = 0x10_0000;
     for offset in [0, 4, 16] {

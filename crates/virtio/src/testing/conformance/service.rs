@@ -1,4 +1,4 @@
-//! The request is served however a driver puts it.
+//! The request is served whatever its layout in descriptors.
 
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -26,7 +26,7 @@ pub fn request_in_an_indirect_table_is_served(subject: &Subject) {
     subject.receive(&mut driver);
 }
 
-/// virtio 1.2 §2.7.5.3.2: descriptors in the queue's table may stand in front of the one with the indirect table.
+/// virtio 1.2 §2.7.5.3.2: direct descriptors may precede the one with the indirect table.
 pub fn request_behind_a_descriptor_in_an_indirect_table_is_served(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     let mut queue = driver.queue(subject.expect.queue);
@@ -43,7 +43,7 @@ pub fn request_behind_a_descriptor_in_an_indirect_table_is_served(subject: &Subj
     assert_eq!(queue.wait_used().len, subject.expect.written);
 }
 
-/// virtio 1.2 §2.7.4: a device mustn't assume anything of where one descriptor ends and the next begins.
+/// virtio 1.2 §2.7.4: a device must not rely on descriptor boundaries.
 pub fn request_in_any_number_of_descriptors_is_served(subject: &Subject) {
     let mut driver = subject.running(0);
     let most = usize::from(driver.queue(subject.expect.queue).size() / 2);
@@ -53,7 +53,7 @@ pub fn request_in_any_number_of_descriptors_is_served(subject: &Subject) {
     }
 }
 
-/// Each direction of the request in so many descriptors, or in as many as it has bytes.
+/// Splits each direction of the request into this many descriptors, or one per byte if there are fewer bytes.
 fn in_pieces(subject: &Subject, pieces: usize) -> Vec<Buf<'static>> {
     let readable = subject.expect.readable;
     let writable = subject.expect.writable as usize;
@@ -105,7 +105,7 @@ pub fn queue_full_of_requests_is_served(subject: &Subject) {
     let size = queue.size();
     (0..size).for_each(|_| _ = queue.add_indirect(&subject.bufs()));
     queue.kick();
-    // Taking one that isn't in flight would be a panic: each comes once.
+    // A chain that isn't in flight would panic, so each is used exactly once.
     (0..size).for_each(|_| subject.check(&queue.wait_used()));
     assert_eq!(queue.used_index(), size);
 }
@@ -130,7 +130,7 @@ pub fn queue_of_no_possible_size_keeps_its_own(subject: &Subject) {
     }
     driver.write(Register::QueueReady, 1);
     driver.driver_ok();
-    // Round the rings of the full size, and once more.
+    // Once around the rings at full size, and one more.
     (0..=max).for_each(|_| subject.serve(&mut driver));
 }
 
@@ -151,7 +151,7 @@ fn interrupts_stay_off(subject: &Subject, features: u64) {
         queue.kick();
         subject.check(&queue.poll_used());
     }
-    // Behind it the device has done whatever it does.
+    // Afterwards the device has finished all work.
     driver.suspend();
     assert_eq!(driver.interrupts(), 0);
     driver.resume();
@@ -162,7 +162,7 @@ fn interrupts_stay_off(subject: &Subject, features: u64) {
 pub fn interrupt_comes_when_used_event_is_passed(subject: &Subject) {
     let mut driver = subject.running(features::EVENT_IDX);
     let mut queue = driver.queue(subject.expect.queue);
-    // With the fourth chain used_event, which is 3, is passed.
+    // The fourth chain passes used_event, which is 3.
     queue.set_used_event(3);
     for _ in 0..3 {
         queue.add(&subject.bufs());

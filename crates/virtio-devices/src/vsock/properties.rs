@@ -1,8 +1,8 @@
-//! What a driver sees of the device, whoever carries its data (virtio 1.2 §5.10.2, §5.10.4).
+//! The driver's view of the device, common to both implementations (virtio 1.2 §5.10.2, §5.10.4).
 
 use vmm_virtio::ConfigSpace;
 
-/// The device has no event to tell: TRANSPORT_RESET is for a guest that was moved.
+/// The device has no events to report: TRANSPORT_RESET is for migrated guests.
 pub(super) const EVENTQ_SIZE: u16 = 64;
 pub(super) const QUEUE_SIZE: u16 = 256;
 

@@ -1,4 +1,5 @@
-//! What the guest sees of a card: features and configuration (virtio 1.2 §5.1.3, §5.1.4).
+//! What the driver sees of a network card: features, configuration and packet headers (virtio 1.2 §5.1.3,
+//! §5.1.4, §5.1.6).
 
 use vmm_virtio::ConfigSpace;
 
@@ -30,14 +31,14 @@ const TUN_F_TSO6: u32 = 0x04;
 const TUN_F_TSO_ECN: u32 = 0x08;
 const TUN_F_USO: u32 = 0x20 | 0x40;
 
-/// What a TAP of every kernel since 2.6.27 takes, and what one since 6.2 does.
+/// Offloads of a TAP since Linux 2.6.27, and since 6.2.
 pub(super) const TAP_OFFLOADS: u32 = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 pub(super) const TAP_OFFLOADS_USO: u32 = TAP_OFFLOADS | TUN_F_USO;
 
-/// What the network in the monitor does.
+/// Offloads of the user backend.
 pub(super) const USER_OFFLOADS: u32 = TUN_F_CSUM;
 
-/// struct virtio_net_hdr_v1 (virtio 1.2 §5.1.6): its fields' places, and what they say.
+/// Field offsets and values of struct virtio_net_hdr_v1 (virtio 1.2 §5.1.6).
 const FLAGS: usize = 0;
 const GSO_TYPE: usize = 1;
 const CSUM_START: usize = 6;
@@ -52,16 +53,16 @@ const GSO_ECN: u8 = 0x80;
 
 /// VIRTIO_NET_S_LINK_UP.
 const LINK_UP: u8 = 1;
-/// Where `status` is.
+/// Offset of `status`.
 const STATUS: usize = 6;
 
-/// What a card is.
+/// The properties of a card that its driver sees.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Face {
+pub(super) struct NetProperties {
     pub(super) mac: Mac,
     pub(super) mtu: Option<u16>,
     pub(super) pairs: u16,
-    /// TUN_F_ bits that the backend can do.
+    /// Offloads that the backend supports, as TUN_F_ bits.
     pub(super) offloads: u32,
 }
 
@@ -69,7 +70,7 @@ fn bits(features: &[u32]) -> u64 {
     features.iter().fold(0, |all, bit| all | 1 << bit)
 }
 
-impl Face {
+impl NetProperties {
     pub(super) fn features(&self) -> u64 {
         let when = |is_so: bool, features: &[u32]| if is_so { bits(features) } else { 0 };
         let has = |offload: u32| self.offloads & offload != 0;
@@ -94,16 +95,16 @@ impl Face {
     }
 }
 
-/// Says whether the link is up. Whether that is news.
+/// Sets the link state. Returns whether it has changed.
 pub(super) fn set_link(space: &ConfigSpace, is_up: bool) -> bool {
     let status = if is_up { LINK_UP } else { 0 };
     space.update(|bytes| std::mem::replace(&mut bytes[STATUS], status)) != status
 }
 
-/// What a driver with these features leaves to itself, as TUN_F_ bits.
+/// The offloads that a driver with these features accepts in received frames, as TUN_F_ bits.
 pub(super) fn offloads(features: u64) -> u32 {
     let has = |bit: u32| features & 1 << bit != 0;
-    // The others need a checksum that isn't there yet (virtio 1.2 §5.1.3.1), and the kernel refuses them without.
+    // The others require partial checksums (virtio 1.2 §5.1.3.1), and the kernel rejects them without.
     if !has(F_GUEST_CSUM) {
         return 0;
     }
@@ -113,19 +114,19 @@ pub(super) fn offloads(features: u64) -> u32 {
         | when(tso4, TUN_F_TSO4)
         | when(tso6, TUN_F_TSO6)
         | when(has(F_GUEST_ECN) && (tso4 || tso6), TUN_F_TSO_ECN)
-        // The kernel has both or none (Linux, drivers/net/tun.c, set_offload).
+        // The kernel supports both or none (Linux, drivers/net/tun.c, set_offload).
         | when(has(F_GUEST_USO4) && has(F_GUEST_USO6), TUN_F_USO)
 }
 
-/// Says in a header of zeros that the guest has to complete a checksum.
+/// Marks a frame with a zero header as having a partial checksum, which the guest has to complete.
 pub(super) fn leave_checksum(header: &mut [u8], start: u16, offset: u16) {
     header[FLAGS] = HDR_F_NEEDS_CSUM;
     header[CSUM_START..CSUM_START + 2].copy_from_slice(&start.to_le_bytes());
     header[CSUM_OFFSET..CSUM_OFFSET + 2].copy_from_slice(&offset.to_le_bytes());
 }
 
-/// Makes a frame's header, as the backend wrote it, one for a driver with these features, and says of one buffer. False for
-/// one that the driver can't take: the frame comes from before it chose, or from a peer that isn't a kernel.
+/// Adapts a frame's header from the backend to a driver with these features, for a single buffer. False if
+/// the driver doesn't support the frame: it was queued before the negotiation, or its peer isn't a kernel.
 pub(super) fn adapt(header: &mut [u8], features: u64) -> bool {
     let has = |bit: u32| features & 1 << bit != 0;
     let is_known = match header[GSO_TYPE] & !GSO_ECN {
@@ -138,7 +139,7 @@ pub(super) fn adapt(header: &mut [u8], features: u64) -> bool {
     let takes_checksums = has(F_GUEST_CSUM);
     let is_whole = takes_checksums || header[FLAGS] & HDR_F_NEEDS_CSUM == 0;
     if !takes_checksums {
-        // virtio 1.2 §5.1.6.4.1: no flag then.
+        // virtio 1.2 §5.1.6.4.1: no flags then.
         header[FLAGS] = 0;
     }
     header[NUM_BUFFERS..NUM_BUFFERS + 2].copy_from_slice(&1_u16.to_le_bytes());
