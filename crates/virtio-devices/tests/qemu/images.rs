@@ -54,7 +54,17 @@ impl Images {
     /// Runs qemu-img, with DIR for the directory in its arguments.
     pub(crate) fn qemu_img(&self, arguments: &str) -> String {
         let arguments = self.with_dir(arguments);
-        let (could, said) = qemu_img(&arguments);
+        // For LUKS, QEMU measures how many rounds of hashing fit into a time, and gives up if the kernel has counted no CPU time for
+        // them (crypto/pbkdf.c, qcrypto_pbkdf2_count_iters). On a busy host that happens.
+        let is_unmeasured = |said: &str| said.contains("Unable to get accurate CPU usage");
+        let mut tries = 0;
+        let (could, said) = loop {
+            tries += 1;
+            match qemu_img(&arguments) {
+                (false, said) if is_unmeasured(&said) && tries < 100 => {}
+                done => break done,
+            }
+        };
         assert!(could, "qemu-img {arguments}: {said}");
         said
     }
