@@ -27,7 +27,8 @@ pub enum Command {
     Resume,
     /// Presses the power button, which asks the guest to shut down.
     PowerButton,
-    /// Resets the machine; `on_reboot` determines what follows.
+    /// Resets the machine; `on_reboot` determines what follows. After a restart a paused machine runs; one that was only configured
+    /// is configured again.
     Reset,
     /// Ends the machine and the monitor.
     Quit,
@@ -42,7 +43,8 @@ pub enum Command {
     },
 }
 
-/// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets.
+/// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets, but not beyond a failure of the
+/// device: a restart then opens it anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceUpdate {
     /// The device's id.

@@ -213,10 +213,18 @@ impl Session {
         Some(queue)
     }
 
-    /// Returns a lent queue before the stop ends. Its notifications stay unwatched.
+    /// Returns a lent queue before the stop ends. Its notifications stay unwatched, unless [`listen`](Self::listen) is called.
     pub(crate) fn give_back(&mut self, queue: Queue) {
         let index = queue.index();
         self.queues[index] = Some(queue);
+    }
+
+    /// Has [`VirtioDevice::process`] called for the notifications of a queue that was given back while the device runs.
+    pub(crate) fn listen(&self, index: usize) {
+        let Some(Some(queue)) = self.queues.get(index) else { return };
+        let event = EpollEvent::new(EventSet::IN, index as u64);
+        // It fails only if the host's table of watches is full; the queue is then served at the next start.
+        let _ = self.epoll.ctl(ControlOperation::Add, queue.kick().as_raw_fd(), event);
     }
 
     /// Number of the device's queues, whether set up or not.

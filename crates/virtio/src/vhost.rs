@@ -87,6 +87,15 @@ impl VhostNet {
         self.0.take_back(session);
     }
 
+    /// Takes the queues back while the device runs on, which is notified of them again. It should look at them once: what came
+    /// before is notified to nobody.
+    pub fn release(&mut self, session: &mut Session) {
+        let queues: Vec<usize> =
+            self.0.rings.iter().filter_map(|ring| Some(ring.lent.as_ref()?.index())).collect();
+        self.stop(session);
+        queues.into_iter().for_each(|queue| session.listen(queue));
+    }
+
     /// Drops the reference to the guest's memory, before another guest uses the device.
     pub fn forget_guest(&mut self) {
         self.0.kernel.forget_memory();

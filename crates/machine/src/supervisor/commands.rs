@@ -13,6 +13,9 @@ use crate::message::Key;
 use crate::run_state::RunState;
 use crate::{Ending, plan};
 
+/// Requests that are looked at before the event loop has another turn.
+const REQUESTS_AT_ONCE: usize = 64;
+
 /// What became of a command at once.
 enum Executed {
     Done(Reply),
@@ -29,9 +32,11 @@ impl Supervisor {
         self.requests.commander.clone()
     }
 
-    /// Does what was asked for by programs, of the machine that runs, if one does. The end that one asked for comes back.
+    /// Does what was asked for by programs, of the machine that runs, if one does. The end that one asked for comes back. A client
+    /// that sends one request after the other doesn't keep the event loop from its other sources.
     pub(super) fn obey(&mut self, mut machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
-        while let Ok(asked) = self.requests.received.try_recv() {
+        for _ in 0..REQUESTS_AT_ONCE {
+            let Ok(asked) = self.requests.received.try_recv() else { return None };
             match self.execute(asked.request.command.clone(), machine.as_deref_mut(), doing) {
                 Executed::Done(reply) => asked.answer(Answer::Result(reply)),
                 Executed::Failed(error) => asked.answer(Answer::Error(error)),
@@ -47,6 +52,8 @@ impl Supervisor {
                 self.settle(machine);
             }
         }
+        // There may be more.
+        self.requests.look_again();
         None
     }
 
@@ -113,10 +120,16 @@ impl Supervisor {
         }
     }
 
-    /// The machine ends: nothing comes of what waits.
-    pub(super) fn give_up_pending(&mut self) {
-        for Pending { asked, .. } in std::mem::take(&mut self.requests.pending) {
-            asked.answer(Answer::Error(CommandError::new(ErrorCode::Ended, "the machine has ended")));
+    /// Answers the requests that wait for a machine which ends: what has been completed, and the others as given up. A device may
+    /// still carry out what it was asked for.
+    pub(super) fn give_up_pending(&mut self, machine: &Machine) {
+        self.settle(machine);
+        for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
+            let message = match until {
+                Until::StateReached => "the machine has ended",
+                Until::Device(_) => "the machine has ended; the device may have carried out the command",
+            };
+            asked.answer(Answer::Error(CommandError::new(ErrorCode::Ended, message)));
         }
     }
 

@@ -41,6 +41,7 @@ use crate::job::Progress;
 use crate::machine::Machine;
 use crate::message::Message;
 use crate::parts::Parts;
+use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use patience::END_PATIENCE;
@@ -213,8 +214,8 @@ impl Supervisor {
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None }),
         };
         let mut restarts = 0_u32;
+        let mut starts = !paused;
         loop {
-            let starts = !paused || restarts > 0;
             let StoppedMachine { run, machine: stopped } = self.run_machine(machine, starts)?;
             let wants_restart = run.ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
@@ -226,6 +227,8 @@ impl Supervisor {
                 }
                 None => return Ok(run),
             };
+            // A guest that nobody has started isn't started by a reset.
+            starts = stopped.state != RunState::Configured;
             let (config, parts) = (Arc::clone(&config), parts.clone());
             let rebuild = move |progress: &Progress| stopped.rebuild(&config, &kinds, parts, progress);
             let job = self.start_job("restarting", rebuild);

@@ -29,7 +29,7 @@ impl Supervisor {
             self.say("not started; Ctrl-A p starts the guest");
         }
         let ending = self.wait_for_ending(&mut machine);
-        self.give_up_pending();
+        self.give_up_pending(&machine);
         let mut vcpus = std::mem::take(&mut machine.vcpus);
         let stopped = self.finish("stopping the guest", move |progress| {
             let _step = progress.begin("stopping the vCPUs".to_owned());

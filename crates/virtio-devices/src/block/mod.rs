@@ -71,6 +71,8 @@ pub struct Block {
     /// The queue that was served first when waiting queues were last resumed.
     first: usize,
     is_watching: bool,
+    /// The size was changed while no driver could be notified.
+    unannounced: bool,
     /// A message for the user before the guest writes.
     caution: Option<String>,
 }
@@ -194,6 +196,7 @@ impl Block {
             waiting: vec![false; properties.queues.into()],
             first: 0,
             is_watching: false,
+            unannounced: false,
             caution,
         })
     }
@@ -270,14 +273,22 @@ impl Block {
 
     /// Notifies the driver if the file's size has changed.
     fn look(&mut self, session: &Session) {
-        let Disk::Raw(raw) = &self.disk else { return };
-        // An unreadable size may be readable next time; meanwhile requests fail by themselves.
-        let Ok(len) = raw.len() else { return };
-        let sectors = len / SECTOR_LEN;
-        if sectors != self.properties.sectors {
-            self.properties.sectors = sectors;
-            properties::set_sectors(&self.space, sectors);
+        if self.follow_len() || std::mem::take(&mut self.unannounced) {
             session.config_changed();
         }
+    }
+
+    /// Changes the disk's size if the file's has changed; whether it has.
+    fn follow_len(&mut self) -> bool {
+        let Disk::Raw(raw) = &self.disk else { return false };
+        // An unreadable size may be readable next time; meanwhile requests fail by themselves.
+        let Ok(len) = raw.len() else { return false };
+        let sectors = len / SECTOR_LEN;
+        let has_changed = sectors != self.properties.sectors;
+        if has_changed {
+            self.properties.sectors = sectors;
+            properties::set_sectors(&self.space, sectors);
+        }
+        has_changed
     }
 }

@@ -7,7 +7,6 @@ use serde_json::Value;
 use vmm_config::{ByteSize, read_update};
 use vmm_virtio::{DeviceError, Session};
 
-use super::request::SECTOR_LEN;
 use super::{Block, Disk};
 use crate::limits::Limits;
 
@@ -27,8 +26,11 @@ impl Block {
         let limiter = limits.map(|limits| limits.limiter()).transpose()?;
         if let Some(size) = size {
             self.grow(size)?;
-            if let Some(session) = session {
-                self.look(session);
+            let has_changed = self.follow_len();
+            match session {
+                Some(session) if has_changed => session.config_changed(),
+                Some(_) => {}
+                None => self.unannounced |= has_changed,
             }
         }
         if let Some(limiter) = limiter {
@@ -55,9 +57,13 @@ impl Block {
             );
         }
         let (len, now) = (size.bytes(), raw.len().map_err(host)?);
-        if !len.is_multiple_of(SECTOR_LEN) {
-            let whole = ByteSize::from_bytes(len.next_multiple_of(SECTOR_LEN));
-            return wrong(format!("{size} isn't a whole number of sectors of 512 bytes: try {whole}"));
+        let block_len = u64::from(self.properties.shape.block_len);
+        if !len.is_multiple_of(block_len) {
+            let whole = len.checked_next_multiple_of(block_len).map(ByteSize::from_bytes);
+            let hint = whole.map_or_else(String::new, |whole| format!(": try {whole}"));
+            return wrong(format!(
+                "{size} isn't a whole number of the disk's blocks of {block_len} bytes{hint}"
+            ));
         }
         if len < now {
             let now = ByteSize::from_bytes(now);

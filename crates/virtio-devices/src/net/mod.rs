@@ -74,15 +74,17 @@ struct Pace {
     limiter: Option<RateLimiter>,
     refilled: Timer,
     is_refilling: bool,
+    /// The timer's event occurs. The limits don't apply otherwise: nothing would retry, and ignoring a limit is better than a card
+    /// that hangs.
+    is_watched: bool,
 }
 
 impl Pace {
     /// Whether a frame may go now. If not, an event occurs when a retry is worthwhile.
     fn take(&mut self, len: u64) -> bool {
-        let Some(limiter) = &mut self.limiter else { return true };
+        let Some(limiter) = self.limiter.as_mut().filter(|_| self.is_watched) else { return true };
         let Err(wait) = limiter.take(len, Instant::now()) else { return true };
-        // An earlier refusal may have set the timer already. If it can't be set, nothing would retry;
-        // ignoring a limit is better than a card that hangs.
+        // An earlier refusal may have set the timer already. If it can't be set, the limits don't apply.
         self.is_refilling = self.is_refilling || self.refilled.once(wait).is_ok();
         !self.is_refilling
     }
@@ -127,10 +129,10 @@ impl VirtioDevice for Net {
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.pace.is_refilling = false;
-        if session.watch(&self.pace.refilled, REFILLED).is_err() {
-            // The host is out of memory; the limits don't apply then.
+        self.pace.is_watched = session.watch(&self.pace.refilled, REFILLED).is_ok();
+        if !self.pace.is_watched {
+            // The host is out of memory.
             session.counters().errors.add(1);
-            self.pace.limiter = None;
         }
         if self.carrier.as_ref().is_some_and(|carrier| session.watch(carrier, CARRIER).is_err()) {
             session.counters().errors.add(1);
@@ -226,7 +228,7 @@ impl Net {
             properties,
             space: properties.space(),
             description,
-            pace: Pace { limiter, refilled, is_refilling: false },
+            pace: Pace { limiter, refilled, is_refilling: false, is_watched: false },
             kernel: None,
             carrier: None,
             is_unplugged: false,
@@ -272,7 +274,13 @@ impl Net {
         self.pace.refilled.acknowledge();
         self.pace.is_refilling = false;
         self.lend_to_kernel(session)?;
+        // While the link is down we serve the queues that the kernel had.
+        let is_released = self.is_unplugged && self.kernel.is_some();
         for index in 0..self.pairs.len() {
+            if is_released {
+                self.transmit(index, session)?;
+                self.receive(index, session)?;
+            }
             if std::mem::take(&mut self.pairs[index].transmit_waits) {
                 self.transmit(index, session)?;
             }

@@ -47,11 +47,12 @@ impl Net {
     }
 
     fn follow_plug(&mut self, session: &mut Session) {
-        match &mut self.kernel {
-            Some(kernel) if self.is_unplugged => kernel.stop(session),
-            // The event lends it the queues again.
-            Some(_) => self.pace.come_again(),
-            None => {}
+        if let Some(kernel) = &mut self.kernel {
+            if self.is_unplugged {
+                kernel.release(session);
+            }
+            // The event looks at the queues, or lends them again.
+            self.pace.come_again();
         }
         self.settle_link(session);
     }

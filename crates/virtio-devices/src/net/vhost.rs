@@ -54,6 +54,12 @@ impl Kernel {
         self.pairs.iter_mut().for_each(VhostNet::forget_guest);
     }
 
+    /// Takes the queues back while the card runs on.
+    pub(super) fn release(&mut self, session: &mut Session) {
+        self.is_serving = false;
+        self.pairs.iter_mut().for_each(|pair| pair.release(session));
+    }
+
     /// Takes lent queues back.
     pub(super) fn stop(&mut self, session: &mut Session) {
         self.is_serving = false;

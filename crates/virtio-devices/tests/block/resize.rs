@@ -63,6 +63,7 @@ fn update_of_the_size_while_the_disk_is_suspended_is_told_when_it_goes_on() {
     let mut driver = start(fields(&file, json!({})));
     driver.suspend();
     driver.update(json!({"size": "68K"})).unwrap();
+    assert_eq!(reported(&driver), 68 << 10);
     driver.resume();
     driver.wait_config_change();
     assert_eq!(driver.config(0, 8), 136_u64.to_le_bytes());
@@ -73,7 +74,16 @@ fn update_to_a_size_that_cannot_be_says_why_and_changes_nothing() {
     let file = image();
     let driver = start(fields(&file, json!({})));
     let refusal = |size: &str| driver.update(json!({"size": size})).unwrap_err().to_string();
-    assert_eq!(refusal("65537"), ".size: 65537 isn't a whole number of sectors of 512 bytes: try 66048");
+    assert_eq!(
+        refusal("65537"),
+        ".size: 65537 isn't a whole number of the disk's blocks of 512 bytes: try 66048"
+    );
+    // Rounded up it would be no 64-bit number.
+    let most = u64::MAX.to_string();
+    assert_eq!(
+        refusal(&most),
+        format!(".size: {most} isn't a whole number of the disk's blocks of 512 bytes")
+    );
     assert_eq!(refusal("63K"), ".size: 63K is less than the current 64K: a disk can only grow at run time");
     assert_eq!(file.as_file().metadata().unwrap().len(), 64 << 10);
 }

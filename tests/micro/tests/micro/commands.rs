@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -28,6 +29,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         command_reset_starts_the_machine_anew,
         command_reset_of_a_machine_that_ends_then_ends_it,
         command_quit_right_after_a_reset_is_not_lost,
+        command_reset_of_a_machine_that_is_configured_leaves_it_so,
+        command_update_right_before_a_reset_is_answered_as_it_was_done,
+        command_flood_leaves_the_event_loop_its_other_sources,
     ]
 }
 
@@ -225,7 +229,7 @@ fn command_for_a_device_that_is_refused_says_why() {
     assert_eq!(unknown.message, "no virtio device has the id \"ballon\": did you mean \"balloon\"?");
     let wrong = refusal(update("balloon", json!({"size": "1"})));
     assert_eq!((wrong.code, wrong.field.as_deref()), (ErrorCode::InvalidField, Some("size")));
-    assert!(wrong.message.starts_with("size: 1 isn't whole pages"), "{wrong}");
+    assert!(wrong.message.starts_with("size: 1 isn't a multiple of the page size"), "{wrong}");
     let fixed = refusal(update("dice", json!({"size": "1"})));
     assert_eq!((fixed.code, fixed.field), (ErrorCode::InvalidField, None));
     assert_eq!(fixed.message, "this device has no field that can be changed at run time");
@@ -254,4 +258,65 @@ fn command_quit_right_after_a_reset_is_not_lost() {
     assert_eq!([bench.answer(), bench.answer()], [1, 2].map(|id| (id, Answer::Result(Reply::Done))));
     wait_until("the supervisor ends", DEADLINE, || bench.ended.is_finished());
     assert!(matches!(bench.ended.join(), Ok(Ending::Quit)));
+}
+
+fn command_reset_of_a_machine_that_is_configured_leaves_it_so() {
+    let bench = Bench::configure("restart", true);
+    wait_until("the machine is built", DEADLINE, || bench.status().state == MachineState::Configured);
+    bench.assert_done(1, Command::Reset);
+    wait_until("the next one is built", DEADLINE, || bench.status().state != MachineState::NotRunning);
+    assert_eq!(bench.status().state, MachineState::Configured);
+    bench.wait_until_printed("");
+    bench.assert_done(2, Command::Resume);
+    bench.wait_until_printed("ready\n");
+    bench.quit();
+}
+
+/// Each time one of two things: it is done, and the device has it; or the client is told that it may have been.
+fn command_update_right_before_a_reset_is_answered_as_it_was_done() {
+    let bench = Bench::start("restart");
+    for round in 1..20 {
+        bench.ask(1, update("balloon", json!({"size": format!("{round}M")})));
+        bench.ask(2, Command::Reset);
+        let mut answers = [bench.answer(), bench.answer()];
+        answers.sort_by_key(|(id, _)| *id);
+        assert_eq!(answers[1], (2, Answer::Result(Reply::Done)));
+        match &answers[0].1 {
+            Answer::Result(reply) => assert_eq!(*reply, Reply::Done),
+            Answer::Error(error) => assert_eq!(
+                (error.code, error.message.as_str()),
+                (ErrorCode::Ended, "the machine has ended; the device may have carried out the command")
+            ),
+        }
+        wait_until("the machine is there again", DEADLINE, || bench.status().state == MachineState::Running);
+    }
+    bench.quit();
+}
+
+/// Of a program that doesn't wait for its answers.
+fn command_flood_leaves_the_event_loop_its_other_sources() {
+    let bench = Bench::start("exit");
+    let (commander, stop) = (bench.commander.clone(), Arc::new(AtomicBool::new(false)));
+    let flood = thread::spawn({
+        let stop = Arc::clone(&stop);
+        let (responses, answers) = channel();
+        move || {
+            let mut unanswered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                commander.send(Request { id: 0, command: Command::Metrics }, responses.clone());
+                unanswered += 1;
+                // There are always some, and not without bound.
+                if unanswered > 10_000 {
+                    answers.recv_timeout(DEADLINE).unwrap();
+                    unanswered -= 1;
+                }
+            }
+        }
+    });
+    // A pause is complete when the devices have reported that they rest, which they do by another descriptor.
+    bench.assert_done(1, Command::Pause);
+    bench.assert_done(2, Command::Resume);
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    bench.quit();
 }
