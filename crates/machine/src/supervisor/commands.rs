@@ -245,6 +245,7 @@ mod tests {
     use vmm_config::{Request, Response};
 
     use super::*;
+    use crate::message::Message;
     use crate::{Offloaded, Timeouts};
 
     #[test]
@@ -279,5 +280,25 @@ mod tests {
         assert_eq!(answer(), (2, Answer::Error(error)));
         assert_eq!(answer(), (3, Answer::Result(Reply::Done)));
         assert_eq!(answer(), (4, Answer::Result(Reply::Status(not_running()))), "also while it ends");
+    }
+
+    /// The event loop has a turn in between, for its other sources: signals, consoles, timeouts.
+    #[test]
+    fn commands_of_a_flood_are_done_some_at_a_time() {
+        let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
+        let commander = supervisor.commander();
+        let (responses, answers) = channel();
+        (0..100).for_each(|id| commander.send(Request { id, command: Command::Status }, responses.clone()));
+        let hears = |supervisor: &mut Supervisor| {
+            supervisor.turn(Some(Instant::now() + Duration::from_secs(10))).unwrap();
+            supervisor.messages.1.try_iter().any(|message| message == Message::Requested)
+        };
+        assert!(hears(&mut supervisor));
+        assert!(supervisor.obey(None, "").is_none());
+        assert_eq!(answers.try_iter().count(), REQUESTS_AT_ONCE);
+        assert!(hears(&mut supervisor), "it isn't woken for the others");
+        assert!(supervisor.obey(None, "").is_none());
+        let ids: Vec<u64> = answers.try_iter().map(|Response { id, .. }| id).collect();
+        assert_eq!((ids[0], ids.len()), (64, 36));
     }
 }
