@@ -15,26 +15,14 @@
 //! use std::time::Instant;
 //!
 //! use vmm_config::ConfigFile;
-//! use vmm_machine::{Diagnostics, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+//! use vmm_machine::{Kinds, Start, Supervisor, Timeouts};
 //!
 //! let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default())?;
 //! let config = Arc::new(ConfigFile::read(Path::new("vm.json"))?.merge(Default::default())?);
 //! // A PC's legacy devices, and no kinds of virtio devices; vmm-virtio-devices has some.
-//! let kinds = Kinds::default();
-//! let mut inputs = Inputs::open(&config, &kinds)?;
-//! let plan = Plan::new(&config, &mut inputs)?;
-//! println!("{plan}");
-//! let run = supervisor.run(Start {
-//!     config,
-//!     kinds,
-//!     plan,
-//!     inputs,
-//!     diagnostics: Diagnostics::default(),
-//!     metrics: None,
-//!     announcements: None,
-//!     paused: false,
-//!     restarted: |_| {},
-//! })?;
+//! let start = Start::new(config, Kinds::default())?;
+//! println!("{}", start.plan);
+//! let run = supervisor.run(start)?;
 //! println!("{}", run.ending);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use vmm_config::ConfigFile;
 use vmm_devices::LegacyEntry;
-use vmm_machine::{Diagnostics, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Kinds, Start, Supervisor, Timeouts};
 
 use thermometer::Thermometer;
 
@@ -21,19 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: thermometer CONFIG")?;
     let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default())?;
     let config = Arc::new(ConfigFile::read(Path::new(&path))?.merge(Default::default())?);
-    let mut inputs = Inputs::open(&config, &KINDS)?;
-    let plan = Plan::new(&config, &mut inputs)?;
-    let run = supervisor.run(Start {
-        config,
-        kinds: KINDS,
-        plan,
-        inputs,
-        diagnostics: Diagnostics::default(),
-        metrics: None,
-        paused: false,
-        announcements: None,
-        restarted: |_| {},
-    })?;
+    let run = supervisor.run(Start::new(config, KINDS)?)?;
     println!("{}", run.ending);
     Ok(())
 }

@@ -88,6 +88,29 @@ pub struct Start {
     pub restarted: fn(u32),
 }
 
+impl Start {
+    /// Opens what `config` names and plans the first machine. Everything else has its default: nothing is shown or written of the
+    /// guest, which starts at once.
+    ///
+    /// # Errors
+    /// As [`Inputs::open`] and [`Plan::new`].
+    pub fn new(config: Arc<Config>, kinds: Kinds<'static>) -> Result<Self, Error> {
+        let mut inputs = Inputs::open(&config, &kinds)?;
+        let plan = Plan::new(&config, &mut inputs)?;
+        Ok(Self {
+            config,
+            kinds,
+            plan,
+            inputs,
+            diagnostics: Diagnostics::default(),
+            metrics: None,
+            announcements: None,
+            paused: false,
+            restarted: |_| {},
+        })
+    }
+}
+
 /// What became of the machines.
 #[derive(Debug)]
 pub struct Run {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmm_virtio::testing::Buf;
+use vmm_virtio::testing::{Buf, Driver};
 
 use crate::disk::*;
 
@@ -45,20 +45,24 @@ fn burst_waits_for_nothing() {
     assert!(time_of(30, limits) < Duration::from_secs(10));
 }
 
+/// Sends so many reads of a sector, and waits for the first. With a byte a second the next one must wait 512 seconds.
+fn send_and_take_the_first(driver: &mut Driver, count: usize) {
+    let header = header(IN, 0);
+    let mut queue = driver.queue(0);
+    for _ in 0..count {
+        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
+    }
+    queue.kick();
+    assert_eq!(status(&queue.poll_used()), OK);
+}
+
 /// A request that waits for tokens isn't in flight: the driver still owns it, and a reset doesn't wait for
 /// it.
 #[test]
 fn reset_does_not_wait_for_tokens() {
     let file = image();
     let mut driver = start(fields(&file, json!({"limits": {"bytes_per_second": "1"}})));
-    let header = header(IN, 0);
-    let mut queue = driver.queue(0);
-    for _ in 0..4 {
-        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
-    }
-    queue.kick();
-    // The second one must wait 512 seconds.
-    assert_eq!(status(&queue.poll_used()), OK);
+    send_and_take_the_first(&mut driver, 4);
     let start = Instant::now();
     driver.reset();
     assert!(start.elapsed() < Duration::from_secs(60));
@@ -69,26 +73,14 @@ fn reset_does_not_wait_for_tokens() {
 fn update_of_the_limits_holds_for_what_waits() {
     let file = image();
     let mut driver = start(fields(&file, json!({"limits": {"bytes_per_second": "1"}})));
-    let header = header(IN, 0);
-    let mut queue = driver.queue(0);
-    for _ in 0..4 {
-        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
-    }
-    queue.kick();
-    // The second one must wait 512 seconds.
-    assert_eq!(status(&queue.poll_used()), OK);
+    send_and_take_the_first(&mut driver, 4);
     driver.update(json!({"limits": {}})).unwrap();
     let mut queue = driver.queue(0);
     for _ in 0..3 {
         assert_eq!(status(&queue.poll_used()), OK);
     }
     driver.update(json!({"limits": {"bytes_per_second": "1"}})).unwrap();
-    let mut queue = driver.queue(0);
-    for _ in 0..2 {
-        queue.add(&[Buf::Read(&header), Buf::Write(513)]);
-    }
-    queue.kick();
-    assert_eq!(status(&queue.poll_used()), OK);
+    send_and_take_the_first(&mut driver, 2);
     driver.suspend();
     assert_eq!(driver.queue(0).try_used(), None, "the new limit has let the second go");
 }

@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use vmm_config::{Answer, Command, ConfigFile, DeviceUpdate, Reply, Request, Response};
-use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Commander, Ending, Kinds, Start, Supervisor, Timeouts};
 
 use crate::initrd::{CMDLINE, initrd_with};
 use crate::linux::{ANY, BOOT_DEADLINE, image_path};
@@ -92,19 +92,7 @@ fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
     let config = ConfigFile::parse(config, path).expect("a config").merge(Default::default());
     let config = Arc::new(config.expect("a whole one"));
     let kinds = Kinds { virtio: &[vmm_virtio_devices::KINDS], ..Kinds::default() };
-    let mut inputs = Inputs::open(&config, &kinds).expect("its files");
-    let plan = Plan::new(&config, &mut inputs).expect("a plan");
-    let start = Start {
-        config,
-        kinds,
-        plan,
-        inputs,
-        diagnostics: Diagnostics::default(),
-        metrics: None,
-        announcements: None,
-        paused: false,
-        restarted: |_| {},
-    };
+    let start = Start::new(config, kinds).expect("its files, and a plan");
     supervisor.run(start).expect("a machine").ending
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use vmm_config::{
     Answer, Command, ConfigFile, DeviceUpdate, ErrorCode, MachineState, Reply, Request, Response, Status,
 };
-use vmm_machine::{Commander, Diagnostics, Ending, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Commander, Ending, Kinds, Start, Supervisor, Timeouts};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -105,19 +105,7 @@ fn run(config: &str, path: &Path, paused: bool, commanders: &Sender<Commander>) 
     commanders.send(supervisor.commander()).unwrap();
     let config = Arc::new(ConfigFile::parse(config, path).unwrap().merge(Default::default()).unwrap());
     let kinds = Kinds { virtio: &[vmm_virtio_devices::KINDS], ..Kinds::default() };
-    let mut inputs = Inputs::open(&config, &kinds).unwrap();
-    let plan = Plan::new(&config, &mut inputs).unwrap();
-    let start = Start {
-        config,
-        kinds,
-        plan,
-        inputs,
-        diagnostics: Diagnostics::default(),
-        metrics: None,
-        announcements: None,
-        paused,
-        restarted: |_| {},
-    };
+    let start = Start { paused, ..Start::new(config, kinds).unwrap() };
     supervisor.run(start).unwrap().ending
 }
 

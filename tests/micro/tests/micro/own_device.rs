@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use vmm_bus::SystemEvent;
 use vmm_config::ConfigFile;
 use vmm_devices::{DebugExit, LegacyEntry};
-use vmm_machine::{Diagnostics, Ending, Error, Inputs, Kinds, Plan, Start, Supervisor, Timeouts};
+use vmm_machine::{Ending, Error, Kinds, Start, Supervisor, Timeouts};
 
 use thermometer::Thermometer;
 
@@ -57,18 +57,6 @@ fn run(config: &str, kinds: Kinds<'static>) -> Result<Ending, Error> {
     let mut supervisor = Supervisor::new(started, timeouts).unwrap();
     let file = ConfigFile::parse(config, Path::new("vm.json")).unwrap();
     let config = Arc::new(file.merge(Default::default()).unwrap());
-    let mut inputs = Inputs::open(&config, &kinds).unwrap();
-    let plan = Plan::new(&config, &mut inputs).unwrap();
-    let start = Start {
-        config,
-        kinds,
-        plan,
-        inputs,
-        diagnostics: Diagnostics::default(),
-        metrics: None,
-        paused: false,
-        announcements: None,
-        restarted: |_| {},
-    };
+    let start = Start::new(config, kinds).unwrap();
     supervisor.run(start).map(|run| run.ending)
 }
