@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::debug;
-use vmm_bus::{Bus, Output, SystemEvent};
+use vmm_bus::{Output, SystemEvent};
 use vmm_kvm::{Kvm, KvmVcpu};
 use vmm_memory::GuestRam;
 use vmm_sys_util::eventfd::EventFd;
@@ -16,7 +16,7 @@ use crate::error::Tried;
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::parts::Parts;
-use crate::platform::{self, BusHandler};
+use crate::platform::{self, Buses};
 use crate::run_state::RunState;
 use crate::virtio::{self, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
@@ -44,20 +44,20 @@ impl Machine {
         let load_time = load_started.elapsed();
         plan.boot.add_memory(&vm, &ram)?;
 
-        let (ports, mmio) = (Bus::new(), Bus::new());
+        let buses = Buses::new();
         let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).tried("eventfd of COM1")?;
-        let connected = legacy::connect(&plan.devices, &vm, &ports, &printed)?;
+        let connected = legacy::connect(&plan.devices, &vm, buses.legacy(), &printed)?;
         let Inputs { files, devices: mut opened, .. } = inputs;
         let lines = Lines {
             serial: plan.serial.clone(),
             uart: connected.serial,
-            ports: virtio::take_consoles(&mut opened),
+            consoles: virtio::take_consoles(&mut opened),
         };
-        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &mmio, &ram, parts.news)?;
+        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, buses.mmio(), &ram, parts.news)?;
 
         let mut watching = Watching::new(parts.diagnostics, parts.lines, parts.is_raw_terminal, &vm)?;
         let created = platform::create_vcpus(&plan, &kvm, &vm)?;
-        let vcpus = spawn_vcpus(&plan, created, (&ports, &mmio), &mut watching, &parts.ended)?;
+        let vcpus = spawn_vcpus(&plan, created, &buses, &mut watching, &parts.ended)?;
         debug!("machine is built");
         let machine = Self {
             vcpus,
@@ -88,13 +88,13 @@ fn load(plan: &Plan, ram: &GuestRam, inputs: &mut Inputs, progress: &Progress) -
 fn spawn_vcpus(
     plan: &Plan,
     created: Vec<KvmVcpu>,
-    (ports, mmio): (&Bus, &Bus),
+    buses: &Buses,
     watching: &mut Watching,
     ended: &EventFd,
 ) -> Result<VcpuThreads<SystemEvent>, Error> {
     let mut vcpus = VcpuThreads::default();
     for (index, vcpu) in created.into_iter().enumerate() {
-        let handler = BusHandler::new(ports.view(), mmio.view());
+        let handler = buses.handler();
         let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
         let affinity = plan.affinity.get(index).cloned();
         let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());

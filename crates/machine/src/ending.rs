@@ -32,9 +32,9 @@ pub enum Ending {
     Unexpected(Vec<Mismatch>),
     /// The guest died.
     Crashed(Box<Crash>),
-    /// The user typed Ctrl-A x.
+    /// The user quit, by a key or a command.
     Quit,
-    /// The monitor was sent this signal.
+    /// The user quit by this signal.
     Signal(i32),
     /// Nobody reads the monitor's standard output any more.
     OutputGone,
@@ -105,7 +105,7 @@ impl fmt::Display for Ending {
             Self::Halted => f.write_str("the guest halted"),
             Self::Unexpected(mismatches) => fmt_mismatches(mismatches, f),
             Self::Crashed(crash) => fmt_crash(crash, f),
-            Self::Quit => f.write_str("Ctrl-A x"),
+            Self::Quit => f.write_str("quit by the user"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutputGone => f.write_str("nobody reads standard output"),
             Self::TimeIsUp(late) => fmt_time_is_up(late, f),

@@ -1,13 +1,12 @@
 //! Why a machine can't be planned, built or run.
 
 use std::io;
-use std::ops::Range;
 
 use vmm_boot::{FlatContentsError, FlatLoadError, FlatPlanError, LoadError, PlanError, SourceError};
 use vmm_memory::vm_memory::GuestMemoryError;
 
 use crate::OpenError;
-use crate::platform::HostCpuError;
+use crate::platform::{HostCpuError, RegisterConflict};
 
 /// What went wrong, in words that name the thing.
 #[derive(Debug, thiserror::Error)]
@@ -123,17 +122,13 @@ pub enum Error {
     /// The inputs were opened for another config.
     #[error("the files were opened for another config")]
     OtherInputs,
-    /// A device's port belongs to another one.
-    #[error("devices[{index}].port: {port:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another", ports.start, ports.end - 1)]
-    PortTaken {
+    /// A legacy device's registers can't be where the config puts them.
+    #[error("devices[{index}].{}: {source}", RegisterConflict::FIELD)]
+    Registers {
         /// Place in the config's list.
         index: usize,
-        /// The first port that was asked for.
-        port: u64,
-        /// Whose it is.
-        by: String,
-        /// That one's ports.
-        ports: Range<u64>,
+        /// Why not.
+        source: RegisterConflict,
     },
     /// A device's interrupt belongs to another one.
     #[error("devices[{index}]: interrupt {gsi} belongs to the {by}; remove one of them")]
@@ -159,33 +154,6 @@ pub enum Error {
     /// No legacy device of the table has what ACPI can't do without.
     #[error("the table of legacy devices has none with power management, or none that resets the machine")]
     NoFixedHardware,
-    /// A device's port never reaches it: KVM answers there.
-    #[error(
-        "devices[{index}].port: {port:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another, or set \"irqchip\" to false",
-        ports.start, ports.end - 1
-    )]
-    PortOfKvm {
-        /// Place in the config's list.
-        index: usize,
-        /// The first port that was asked for.
-        port: u64,
-        /// Which part of the PC has it.
-        by: &'static str,
-        /// That one's ports.
-        ports: Range<u64>,
-    },
-    /// A device's ports run past the last one.
-    #[error(
-        "devices[{index}].port: {count} ports from {start:#x} on run past the last one, 0xffff; choose a lower one"
-    )]
-    PortsPastEnd {
-        /// Place in the config's list.
-        index: usize,
-        /// The first port that was asked for.
-        start: u64,
-        /// Ports that the device has.
-        count: u64,
-    },
     /// Something is expected where no memory is.
     #[error(
         "expect.memory[{index}].address: at {gpa:#x} the guest has no memory; change the address or memory.size"
@@ -297,11 +265,7 @@ impl Error {
                 format!("devices[{index}]")
             }
             Self::TooManyDevices { .. } | Self::NoMpTable { .. } => "devices".to_owned(),
-            Self::PortTaken { index, .. }
-            | Self::PortOfKvm { index, .. }
-            | Self::PortsPastEnd { index, .. } => {
-                format!("devices[{index}].port")
-            }
+            Self::Registers { index, .. } => format!("devices[{index}].{}", RegisterConflict::FIELD),
             Self::ExpectedMemory { index, .. } => format!("expect.memory[{index}].address"),
             Self::HostAffinity { index, .. } => format!("cpus.affinity[{index}]"),
             Self::Console(error) => error.field.clone(),
@@ -316,8 +280,7 @@ impl Error {
             Self::Source(_) | Self::Plan(_) | Self::FlatPlan(_) | Self::FlatContents(_) => Blame::Config,
             Self::Console(_) => Blame::Config,
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
-            Self::PortTaken { .. } | Self::PortOfKvm { .. } | Self::GsiTaken { .. } => Blame::Config,
-            Self::PortsPastEnd { .. } | Self::ExpectedMemory { .. } => Blame::Config,
+            Self::Registers { .. } | Self::GsiTaken { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostCpu(_) | Self::Memory(_) => {
                 Blame::Host
             }

@@ -1,4 +1,4 @@
-//! Legacy devices: found in the table of kinds, planned, and put on the port bus. No kind is known here by its name.
+//! Legacy devices: found in the table of kinds, planned, and put on their bus. No kind is known here by its name.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,19 +10,16 @@ use vmm_devices::{AcpiParts, LegacyEntry, Planned, PowerButton, Presence, Serial
 use vmm_kvm::Vm;
 
 use crate::error::Tried;
-use crate::platform::EMULATED_PORTS;
+use crate::platform::{RegisterConflict, check_registers};
 use crate::{Error, Kinds};
 
-/// The last port.
-const LAST_PORT: u64 = 0xffff;
-
-/// A device's place on the port bus and at the interrupt controllers.
+/// A device's place on the bus of legacy devices and at the interrupt controllers.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// What it is called: its kind's name, with its id if the config may give it one.
     pub name: String,
-    /// Its ports.
-    pub ports: Range<u64>,
+    /// The addresses of its registers: on x86_64, I/O ports.
+    pub registers: Range<u64>,
     /// Its global system interrupt.
     pub gsi: Option<u32>,
     planned: Planned,
@@ -30,8 +27,8 @@ pub struct Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, ports, gsi, .. } = self;
-        write!(f, "{:#05x}..{:#05x}  {name}", ports.start, ports.end)?;
+        let Self { name, registers, gsi, .. } = self;
+        write!(f, "{:#05x}..{:#05x}  {name}", registers.start, registers.end)?;
         gsi.map_or(Ok(()), |gsi| write!(f, ", gsi {gsi}"))
     }
 }
@@ -94,9 +91,9 @@ pub(crate) fn plan(found: &[Found], irqchip: bool, has_acpi: bool) -> Result<Vec
             continue;
         }
         let gsi = planned.place.gsi.filter(|_| irqchip);
-        let device =
-            Device { name: name.clone(), ports: planned.place.range(), gsi, planned: planned.clone() };
-        check_place(&device, &devices, irqchip).map_err(|conflict| conflict.of(*index, planned))?;
+        let registers = planned.place.range();
+        let device = Device { name: name.clone(), registers, gsi, planned: planned.clone() };
+        check_place(&device, &devices, irqchip).map_err(|conflict| conflict.of(*index, planned.name))?;
         devices.push(device);
     }
     Ok(devices)
@@ -104,49 +101,27 @@ pub(crate) fn plan(found: &[Found], irqchip: bool, has_acpi: bool) -> Result<Vec
 
 /// Why a device can't be where it wants to be.
 enum Conflict {
-    PastEnd,
-    Kvm { by: &'static str, ports: Range<u64> },
-    Ports { by: String, ports: Range<u64> },
+    Registers(RegisterConflict),
     Gsi { by: String, gsi: u32 },
 }
 
 impl Conflict {
-    /// As an error of the config, if the device is there, or else of the table of kinds.
-    fn of(self, index: Option<usize>, planned: &Planned) -> Error {
-        let Range { start: port, end } = planned.place.range();
-        let Some(index) = index else { return self.of_kind(planned) };
-        match self {
-            Self::PastEnd => Error::PortsPastEnd { index, start: port, count: end - port },
-            Self::Kvm { by, ports } => Error::PortOfKvm { index, port, by, ports },
-            Self::Ports { by, ports } => Error::PortTaken { index, port, by, ports },
-            Self::Gsi { by, gsi } => Error::GsiTaken { index, gsi, by },
+    /// As an error of the config, if the device is there, or else of its kind.
+    fn of(self, index: Option<usize>, name: &'static str) -> Error {
+        match (self, index) {
+            (Self::Registers(source), Some(index)) => Error::Registers { index, source },
+            (Self::Gsi { by, gsi }, Some(index)) => Error::GsiTaken { index, gsi, by },
+            (Self::Registers(conflict), None) => Error::LegacyKind { name, problem: conflict.to_string() },
+            (Self::Gsi { by, gsi }, None) => {
+                Error::LegacyKind { name, problem: format!("interrupt {gsi} belongs to the {by}") }
+            }
         }
-    }
-
-    fn of_kind(self, planned: &Planned) -> Error {
-        let Range { start, end } = planned.place.range();
-        let problem = match self {
-            Self::PastEnd => format!("its {} ports from {start:#x} on run past the last one", end - start),
-            Self::Kvm { by, .. } => format!("its ports from {start:#x} on belong to the {by}"),
-            Self::Ports { by, .. } => format!("its ports from {start:#x} on belong to the {by}"),
-            Self::Gsi { by, gsi } => format!("its interrupt {gsi} belongs to the {by}"),
-        };
-        Error::LegacyKind { name: planned.name, problem }
     }
 }
 
 fn check_place(device: &Device, others: &[Device], irqchip: bool) -> Result<(), Conflict> {
-    let ports = &device.ports;
-    if ports.end > LAST_PORT + 1 {
-        return Err(Conflict::PastEnd);
-    }
-    let overlaps = |other: &Range<u64>| other.start < ports.end && ports.start < other.end;
-    if let Some((by, ports)) = EMULATED_PORTS.iter().find(|(_, kvm)| irqchip && overlaps(kvm)) {
-        return Err(Conflict::Kvm { by, ports: ports.clone() });
-    }
-    if let Some(other) = others.iter().find(|other| overlaps(&other.ports)) {
-        return Err(Conflict::Ports { by: other.name.clone(), ports: other.ports.clone() });
-    }
+    let named = others.iter().map(|other| (other.name.as_str(), &other.registers));
+    check_registers(&device.registers, irqchip, named).map_err(Conflict::Registers)?;
     match others.iter().find_map(|other| Some((other, other.gsi.filter(|gsi| Some(*gsi) == device.gsi)?))) {
         Some((other, gsi)) => Err(Conflict::Gsi { by: other.name.clone(), gsi }),
         None => Ok(()),
@@ -175,14 +150,15 @@ pub(crate) struct Connected {
 pub(crate) fn connect(
     devices: &[Device],
     vm: &Vm,
-    ports: &Bus,
+    bus: &Bus,
     printed: &Arc<Output>,
 ) -> Result<Connected, Error> {
     let (mut serial, mut power_button) = (None, None);
     for device in devices {
         let mut wiring = Wiring::new(Arc::clone(printed));
         let built = device.planned.build(&mut wiring).tried(device.planned.name)?;
-        ports.insert(device.ports.start, device.ports.end - device.ports.start, built.device)?;
+        let Range { start, end } = device.registers;
+        bus.insert(start, end - start, built.device)?;
         if let Some((gsi, line)) = device.gsi.zip(wiring.into_interrupt()) {
             vm.connect_irq(line.event(), gsi)?;
         }

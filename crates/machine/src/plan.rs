@@ -9,7 +9,7 @@ use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
 use vmm_memory::Backing;
 use vmm_virtio::HostEnd;
 
-use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan};
+use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan, LEGACY_SPACE};
 use crate::ram::Ram;
 use crate::{Affinity, Device, Error, Inputs, VirtioPlan, expect, legacy, virtio};
 
@@ -32,7 +32,7 @@ pub struct Plan {
     pub irqchip: bool,
     /// What a kernel is told of the machine by tables, as firmware would leave them.
     pub tables: FirmwareTables,
-    /// The legacy devices, in ascending order of port.
+    /// The legacy devices, in ascending order of their registers' addresses.
     pub devices: Vec<Device>,
     /// The virtio devices, in the order of the config.
     pub virtio: Vec<VirtioPlan>,
@@ -66,7 +66,7 @@ impl Plan {
         if has_acpi && !tables.serve_without_acpi() {
             virtio::check_without_mp_table(in_cmdline, topology.count())?;
         }
-        devices.sort_by_key(|device| device.ports.start);
+        devices.sort_by_key(|device| device.registers.start);
         Ok(Self {
             ram,
             backing: if config.memory.shared { Backing::Shared } else { Backing::Private },
@@ -148,7 +148,7 @@ impl fmt::Display for Plan {
         write!(f, "{}", self.tables)?;
         writeln!(f, "devices:")?;
         for device in &self.devices {
-            writeln!(f, "  ports {device}")?;
+            writeln!(f, "  {LEGACY_SPACE} {device}")?;
         }
         for device in &self.virtio {
             writeln!(f, "  mmio  {device}")?;

@@ -150,12 +150,12 @@ pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[];
 /// the kernel has the exits of all architectures.
 pub(super) const PLATFORM_CRATES: [&str; 3] = ["vmm-boot", "vmm-vcpu", "vmm-machine"];
 
-/// Registers, structures and formats that only x86_64 has, as identifiers.
+/// Registers, structures, formats and I/O ports, which only x86_64 has, as identifiers.
 pub(super) const X86_WORDS: &str = "\
     kvm_regs kvm_sregs regs sregs rip rsp rax rflags cr0 cr3 cr4 cr8 efer gdt idt xsave cpuid msr msrs \
     apic_id last_apic_id lapic needs_x2apic mptable MpTable e820 E820Entry E820Kind bzimage zero_page \
     pvh multiboot Linux64 Linux32 Pvh inb inw inl outb outw outl port_in port_out string_in string_out \
-    tpr_access tpr_lowered PortIn PortOut TprAccess TprLowered TripleFault";
+    tpr_access tpr_lowered PortIn PortOut TprAccess TprLowered TripleFault ports LAST_PORT";
 
 /// The words of a run, from a device's write to the exit code: each names at most one type in the workspace, exported or not.
 pub(super) const WORDS_OF_A_RUN: [&str; 8] =

@@ -47,18 +47,18 @@ const SERIAL: &str = "serial";
 /// Where the consoles go, by the fields of the config that say so.
 pub(crate) fn ends<'a>(
     serial: &Serial,
-    ports: impl Iterator<Item = &'a ConsolePort>,
+    consoles: impl Iterator<Item = &'a ConsolePort>,
 ) -> impl Iterator<Item = (String, HostEnd)> {
-    let others = ports.map(|console| (console.field(), console.port.end().clone()));
+    let others = consoles.map(|console| (console.field(), console.port.end().clone()));
     std::iter::once((SERIAL.to_owned(), serial_end(serial))).chain(others)
 }
 
 /// Refuses a second console on standard input and output.
 pub(crate) fn check_stdio<'a>(
     serial: &Serial,
-    ports: impl Iterator<Item = &'a ConsolePort>,
+    consoles: impl Iterator<Item = &'a ConsolePort>,
 ) -> Result<(), Error> {
-    let mut others = ports.filter(|console| *console.port.end() == HostEnd::Stdio);
+    let mut others = consoles.filter(|console| *console.port.end() == HostEnd::Stdio);
     let (first, second) = match serial {
         Serial::Stdio => (None, others.next()),
         _ => (others.next(), others.next()),
@@ -76,7 +76,7 @@ pub(crate) struct Lines {
     pub(crate) serial: Serial,
     pub(crate) uart: Arc<dyn SerialLine>,
     /// Those of virtio consoles that weren't there before.
-    pub(crate) ports: Vec<ConsolePort>,
+    pub(crate) consoles: Vec<ConsolePort>,
 }
 
 /// Gives every console of a machine its line. Those that are `kept` are not opened anew; a
@@ -86,10 +86,10 @@ pub(crate) fn open_all(
     mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
-    let Lines { serial, uart, ports } = lines;
+    let Lines { serial, uart, consoles } = lines;
     let name = Name { line: SERIAL.to_owned(), field: SERIAL.to_owned() };
     let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(&serial), Box::new(uart))];
-    lines.extend(ports.into_iter().map(|console| {
+    lines.extend(consoles.into_iter().map(|console| {
         let field = console.field();
         let ConsolePort { id, port, .. } = console;
         (Name { line: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)

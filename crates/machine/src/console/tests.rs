@@ -41,7 +41,7 @@ impl Machine {
         let serial: Serial = serde_json::from_value(serde_json::json!({"socket": path})).unwrap();
         let (messages, _) = mpsc::channel();
         let mut opened =
-            open_all(Lines { serial, uart: uart.clone(), ports: vec![] }, vec![], &messages).unwrap();
+            open_all(Lines { serial, uart: uart.clone(), consoles: vec![] }, vec![], &messages).unwrap();
         let mut events = EventManager::new().unwrap();
         let console = events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
         let client = connect(&path);

@@ -1,4 +1,4 @@
-//! What is done to a machine from outside: by the keys of a terminal, by signals, by a program.
+//! Executes commands: those of programs, and those that keys and signals stand for.
 
 use std::sync::mpsc::TryRecvError;
 
@@ -8,16 +8,15 @@ use vmm_virtio::{DeviceBlame, DeviceError, Session, VirtioDevice};
 
 use super::Supervisor;
 use super::requests::{Commander, Pending, Until};
+use crate::Ending;
 use crate::machine::Machine;
-use crate::message::Key;
 use crate::run_state::RunState;
-use crate::{Ending, plan};
 
 /// Requests that are looked at before the event loop has another turn.
 const REQUESTS_AT_ONCE: usize = 64;
 
 /// What became of a command at once.
-enum Executed {
+pub(super) enum Executed {
     Done(Reply),
     Failed(CommandError),
     /// It is done later.
@@ -57,38 +56,6 @@ impl Supervisor {
         None
     }
 
-    /// Does what a key at the terminal means. A refusal, and a status, are shown there.
-    pub(super) fn typed(&mut self, key: Key, machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
-        let command = match (key, machine.as_deref().map(|machine| machine.state)) {
-            (Key::Quit, _) => Command::Quit,
-            (Key::Status, _) => Command::Status,
-            (Key::PowerButton, _) => Command::PowerButton,
-            (
-                Key::Pause,
-                Some(RunState::Configured | RunState::Paused | RunState::Pausing { resumes: false }),
-            ) => Command::Resume,
-            (Key::Pause, _) => Command::Pause,
-        };
-        match self.execute(command, machine, doing) {
-            Executed::Done(Reply::Status(status)) => self.say(&text(&status)),
-            Executed::Done(_) | Executed::Pending(_) => {}
-            Executed::Failed(error) => self.say(&error.message),
-            Executed::Ended(ending) => return Some(ending),
-        }
-        None
-    }
-
-    /// Presses the power button, and tells the person at the terminal if that is of no use. Whether it is.
-    pub(super) fn press_power_button(&mut self, machine: &mut Machine) -> bool {
-        match self.execute(Command::PowerButton, Some(machine), "") {
-            Executed::Failed(error) => {
-                self.say(&error.message);
-                false
-            }
-            _ => true,
-        }
-    }
-
     /// Answers the requests that have been completed: the machine has reached the state they asked for, a device has answered.
     pub(super) fn settle(&mut self, machine: &Machine) {
         for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
@@ -112,14 +79,6 @@ impl Supervisor {
         }
     }
 
-    /// The counters, as [`Command::Metrics`] replies with them.
-    pub(super) fn metrics(&mut self, machine: &mut Machine) -> Option<Value> {
-        match self.execute(Command::Metrics, Some(machine), "") {
-            Executed::Done(Reply::Metrics(counters)) => Some(counters),
-            _ => None,
-        }
-    }
-
     /// Answers the requests that wait for a machine which ends: what has been completed, and the others as given up. A device may
     /// still carry out what it was asked for.
     pub(super) fn give_up_pending(&mut self, machine: &Machine) {
@@ -133,7 +92,13 @@ impl Supervisor {
         }
     }
 
-    fn execute(&mut self, command: Command, machine: Option<&mut Machine>, doing: &str) -> Executed {
+    /// Executes one command.
+    pub(super) fn execute(
+        &mut self,
+        command: Command,
+        machine: Option<&mut Machine>,
+        doing: &str,
+    ) -> Executed {
         let Some(machine) = machine else {
             return match command {
                 Command::Quit => Executed::Ended(Ending::Quit),
@@ -221,20 +186,6 @@ fn refused(error: &DeviceError) -> CommandError {
         "" => CommandError::new(code, error.source.to_string()),
         field => CommandError::of_field(code, field, format!("{field}: {}", error.source)),
     }
-}
-
-/// A status, in one line.
-fn text(status: &Status) -> String {
-    let Some(machine) = &status.machine else { return status.doing.clone().unwrap_or_default() };
-    let (vcpus, seconds) = (machine.vcpus, machine.uptime_ms / 1000);
-    let plural = if vcpus == 1 { "" } else { "s" };
-    let memory = plan::shown_len(machine.memory_bytes);
-    let state = match status.state {
-        MachineState::Running => "",
-        MachineState::Configured => ", not started",
-        _ => ", paused",
-    };
-    format!("{vcpus} vCPU{plural}, {memory} of memory, up {seconds} s{state}")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod commands;
 mod consoles;
+mod keys_and_signals;
 mod offloaded;
 mod patience;
 mod requests;
@@ -313,7 +314,8 @@ impl Supervisor {
             Message::Key(key) => return self.typed(key, None, status),
             Message::Requested => return self.obey(None, status),
             Message::JobDone | Message::Wake | Message::DeviceNews | Message::VcpuEnded => {}
-            Message::OutputGone | Message::Signal(_) | Message::TimeIsUp | Message::ShutdownTimeIsUp => {}
+            Message::Signal(signal) => return self.quit_by(signal, None, status),
+            Message::OutputGone | Message::TimeIsUp | Message::ShutdownTimeIsUp => {}
         }
         ending_of(message)
     }
@@ -332,10 +334,10 @@ fn no_event_loop(error: event_manager::Error) -> Error {
 fn ending_of(message: Message) -> Option<Ending> {
     match message {
         Message::OutputGone => Some(Ending::OutputGone),
-        Message::Signal(signal) => Some(Ending::Signal(signal)),
         Message::ShutdownTimeIsUp => Some(Ending::Signal(libc::SIGTERM)),
         Message::TimeIsUp => Some(Ending::TimeIsUp(Late::LastOutput)),
         Message::Wake
+        | Message::Signal(_)
         | Message::Metrics
         | Message::Resized
         | Message::Continued

@@ -111,20 +111,6 @@ impl Supervisor {
         Ok(ending_of(message))
     }
 
-    /// The first SIGTERM asks the guest to shut down, if it runs and listens. Every other signal, and what comes later, is an end.
-    fn signalled(&mut self, signal: i32, machine: &mut Machine) -> Result<Option<Ending>, Error> {
-        let is_first = !std::mem::replace(&mut self.shutting_down, true);
-        if is_first && machine.runs() && signal == libc::SIGTERM && self.press_power_button(machine) {
-            info!(
-                "SIGTERM: the power button is pressed; the guest has {:?} to shut down",
-                self.shutdown_timeout
-            );
-            self.start_timer(self.shutdown_timeout, Message::ShutdownTimeIsUp)?;
-            return Ok(None);
-        }
-        Ok(Some(Ending::Signal(signal)))
-    }
-
     fn write_metrics(&mut self, machine: &mut Machine) {
         let counters = self.metrics(machine).unwrap_or_default();
         match self.metrics_file.as_ref().map(|file| file.write(&counters)) {

@@ -1,4 +1,4 @@
-//! Guest-physical addresses and ports that are KVM's.
+//! Guest-physical addresses that are KVM's.
 
 use std::ops::Range;
 
@@ -8,14 +8,6 @@ use vmm_arch::layout;
 const PAGE_LEN: u64 = 0x1000;
 /// KVM api.rst KVM_SET_TSS_ADDR: three pages.
 const TSS_LEN: u64 = 3 * PAGE_LEN;
-
-/// Ports that KVM answers itself on a machine with interrupt controllers; an access there never leaves the guest.
-pub(crate) const EMULATED_PORTS: [(&str, Range<u64>); 4] = [
-    ("interrupt controller", 0x20..0x22),
-    ("timer", 0x40..0x44),
-    ("interrupt controller", 0xa0..0xa2),
-    ("interrupt controllers' trigger modes", 0x4d0..0x4d2),
-];
 
 /// What KVM keeps in guest-physical memory for itself, and what it emulates on a machine with interrupt controllers.
 pub(crate) fn emulated_ranges(irqchip: bool) -> Vec<(&'static str, Range<u64>)> {

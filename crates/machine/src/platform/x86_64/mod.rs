@@ -1,6 +1,7 @@
 //! A machine with x86_64 processors: a PC.
 
 mod acpi;
+mod buses;
 mod emulated;
 mod features;
 mod firmware_tables;
@@ -9,17 +10,21 @@ mod handler;
 mod host_cpu;
 mod host_cpu_error;
 mod mptable;
+mod ports;
 mod registers;
 mod vcpu_ids;
 mod vcpus;
 mod vm;
 
-pub(crate) use emulated::{EMULATED_PORTS, emulated_ranges};
+pub(crate) use buses::Buses;
+pub(crate) use emulated::emulated_ranges;
 pub(crate) use features::policy as feature_policy;
 pub use firmware_tables::FirmwareTables;
 pub use guest::GuestPlan;
 pub use handler::BusHandler;
 pub use host_cpu_error::HostCpuError;
+pub use ports::RegisterConflict;
+pub(crate) use ports::{LEGACY_SPACE, check_registers};
 pub(crate) use registers::{crash_note, expected_registers, shown_step};
 pub(crate) use vcpu_ids::{check_vcpu_ids, shown_vcpu_ids};
 pub(crate) use vcpus::create_vcpus;

@@ -1,0 +1,35 @@
+//! The two address spaces of a PC's devices.
+
+use vmm_bus::Bus;
+
+use super::BusHandler;
+
+/// The buses of one machine.
+#[derive(Debug)]
+pub(crate) struct Buses {
+    /// I/O ports, 0 to 0xffff.
+    ports: Bus,
+    /// Guest-physical addresses without memory.
+    mmio: Bus,
+}
+
+impl Buses {
+    pub(crate) fn new() -> Self {
+        Self { ports: Bus::new(), mmio: Bus::new() }
+    }
+
+    /// The bus of legacy devices' registers.
+    pub(crate) fn legacy(&self) -> &Bus {
+        &self.ports
+    }
+
+    /// The bus of virtio devices' registers.
+    pub(crate) fn mmio(&self) -> &Bus {
+        &self.mmio
+    }
+
+    /// Handles the exits of one vCPU. Devices are on their buses by then.
+    pub(crate) fn handler(&self) -> BusHandler {
+        BusHandler::new(self.ports.view(), self.mmio.view())
+    }
+}
