@@ -194,7 +194,7 @@ fn tell(run: &Run, streams: &Streams) -> u8 {
     if let Some(exits) = &run.exits {
         streams.report(exits.to_string().trim_end());
     }
-    if run.ending.is_told() {
+    if run.ending.is_error() {
         streams.report(&format!("error: {}", run.ending));
     }
     run.ending.exit_code()

@@ -145,7 +145,7 @@ fn doctor() -> Result<Finished, Failure> {
 fn print(text: &str) -> Result<Finished, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Finished::ended(Ending::OutputGone)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Finished::ended(Ending::OutputClosed)),
         Err(source) => Err(Failure::Stdout(source)),
         Ok(()) => Ok(Finished::Printed),
     }

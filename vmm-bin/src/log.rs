@@ -81,7 +81,7 @@ impl Write for Line<'_> {
         // A path in it may hold anything. Its end is ours.
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
         let text = format!("{}\n", printable(&text));
-        messages.say(&if *is_stderr {
+        messages.push(&if *is_stderr {
             streams::for_terminal(text.as_bytes())
         } else {
             text.as_bytes().into()

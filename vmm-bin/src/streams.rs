@@ -35,7 +35,7 @@ impl Streams {
 
     /// Says `text` on standard error in a line of its own. There is always room for it.
     pub(crate) fn report(&self, text: &str) {
-        self.stderr.report(&for_terminal(format!("{text}\n").as_bytes()));
+        self.stderr.push_unbounded(&for_terminal(format!("{text}\n").as_bytes()));
     }
 
     /// Gives the readers a moment, one for all, to take what is left.

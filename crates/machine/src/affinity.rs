@@ -1,4 +1,4 @@
-//! On which CPUs of the host a vCPU's thread runs.
+//! The host CPUs of the vCPU threads.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use vmm_config::HostCpus;
 
 use crate::Error;
-use crate::error::Tried;
+use crate::error::HostContext;
 use crate::ranges::Ranges;
 
-/// The thread that calls.
+/// The calling thread (sched_setaffinity(2)).
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// The CPUs of the host that one thread may run on, in ascending order, at least one.
@@ -19,14 +19,14 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 pub struct Affinity(Vec<usize>);
 
 impl Affinity {
-    pub(crate) fn new(asked: &HostCpus) -> Self {
-        let mut cpus: Vec<usize> = asked.iter().map(|cpu| cpu.get().into()).collect();
+    pub(crate) fn new(requested: &HostCpus) -> Self {
+        let mut cpus: Vec<usize> = requested.iter().map(|cpu| cpu.get().into()).collect();
         cpus.sort_unstable();
         cpus.dedup();
         Self(cpus)
     }
 
-    /// Keeps the calling thread there from now on.
+    /// Binds the calling thread to these CPUs.
     pub(crate) fn apply(&self) -> io::Result<()> {
         let mut set = CpuSet::new();
         self.0.iter().try_for_each(|cpu| set.set(*cpu))?;
@@ -40,13 +40,13 @@ impl fmt::Display for Affinity {
     }
 }
 
-/// Whether this process may run on all of them. It may use fewer CPUs than the host has: by a cpuset, as containers have, or
-/// because whoever started it said so.
+/// Checks that this process may run on all of these CPUs. A cpuset, as in a container, or an inherited affinity can exclude some
+/// of the host's.
 pub(crate) fn check(affinities: &[Affinity]) -> Result<(), Error> {
     if affinities.is_empty() {
         return Ok(());
     }
-    let allowed = sched_getaffinity(THIS_THREAD).map_err(io::Error::from).tried("sched_getaffinity")?;
+    let allowed = sched_getaffinity(THIS_THREAD).map_err(io::Error::from).context("sched_getaffinity")?;
     let allowed: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
     for (index, Affinity(cpus)) in affinities.iter().enumerate() {
         if let Some(cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
@@ -85,7 +85,7 @@ mod tests {
         assert!(error.starts_with(expected), "{error}");
     }
 
-    /// Beyond what nix and the C library have a set for.
+    /// More than the CPU_SETSIZE of nix and the C library.
     #[test]
     fn affinity_beyond_the_largest_set_is_refused() {
         assert!(check(&[affinity(&[8191])]).is_err());

@@ -1,4 +1,4 @@
-//! From a plan to a machine: the system calls, in one fixed order.
+//! Builds a machine from its plan: the system calls, in a fixed order.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,27 +11,27 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::VcpuThreads;
 
 use crate::console::Lines;
-use crate::diagnostics::Watching;
-use crate::error::Tried;
+use crate::diagnostics::Observer;
+use crate::error::HostContext;
 use crate::job::Progress;
 use crate::machine::Machine;
-use crate::parts::Parts;
 use crate::platform::{self, Buses};
 use crate::run_state::RunState;
+use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::{self, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
 
 impl Machine {
-    /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is what COM1 of the machine
-    /// before it has printed.
+    /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is COM1's output queue, kept
+    /// from the previous machine after a reset.
     ///
     /// # Errors
-    /// The host lacks KVM, memory or something else; nothing is left behind then.
+    /// The host lacks KVM, memory or another resource. Nothing is left behind.
     pub(crate) fn build(
         plan: Plan,
         mut inputs: Inputs,
         printed: Option<Arc<Output>>,
-        parts: Parts,
+        handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
         let kvm = Kvm::open()?;
@@ -45,7 +45,7 @@ impl Machine {
         plan.boot.add_memory(&vm, &ram)?;
 
         let buses = Buses::new();
-        let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).tried("eventfd of COM1")?;
+        let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).context("eventfd of COM1")?;
         let connected = legacy::connect(&plan.devices, &vm, buses.legacy(), &printed)?;
         let Inputs { files, devices: mut opened, .. } = inputs;
         let lines = Lines {
@@ -53,11 +53,11 @@ impl Machine {
             uart: connected.serial,
             consoles: virtio::take_consoles(&mut opened),
         };
-        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, buses.mmio(), &ram, parts.news)?;
+        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, buses.mmio(), &ram, handles.news)?;
 
-        let mut watching = Watching::new(parts.diagnostics, parts.lines, parts.is_raw_terminal, &vm)?;
+        let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
         let created = platform::create_vcpus(&plan, &kvm, &vm)?;
-        let vcpus = spawn_vcpus(&plan, created, &buses, &mut watching, &parts.ended)?;
+        let vcpus = spawn_vcpus(&plan, created, &buses, &mut observer, &handles.vcpu_ended)?;
         debug!("machine is built");
         let machine = Self {
             vcpus,
@@ -65,7 +65,7 @@ impl Machine {
             files,
             printed,
             load_time,
-            watching,
+            observer,
             power_button: connected.power_button,
             state: RunState::default(),
             started: Instant::now(),
@@ -77,45 +77,45 @@ impl Machine {
     }
 }
 
-/// Reads all that the guest starts with into its memory.
+/// Loads the kernel or image and the firmware tables into guest memory.
 fn load(plan: &Plan, ram: &GuestRam, inputs: &mut Inputs, progress: &Progress) -> Result<(), Error> {
     let _step = progress.begin("reading what the guest starts with".to_owned());
     plan.boot.load(ram, inputs)?;
     plan.tables.write(ram)
 }
 
-/// Gives each vCPU its thread, paused.
+/// Starts a thread for each vCPU, paused.
 fn spawn_vcpus(
     plan: &Plan,
     created: Vec<KvmVcpu>,
     buses: &Buses,
-    watching: &mut Watching,
+    observer: &mut Observer,
     ended: &EventFd,
 ) -> Result<VcpuThreads<SystemEvent>, Error> {
     let mut vcpus = VcpuThreads::default();
     for (index, vcpu) in created.into_iter().enumerate() {
         let handler = buses.handler();
-        let ended = ended.try_clone().tried("eventfd of the vCPUs")?;
+        let ended = ended.try_clone().context("eventfd of the vCPUs")?;
         let affinity = plan.affinity.get(index).cloned();
         let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());
-        vcpus.push(watching.spawn(index as u32, vcpu, handler, ended, begin)?);
+        vcpus.push(observer.spawn(index as u32, vcpu, handler, ended, begin)?);
     }
     Ok(vcpus)
 }
 
-/// Compares the plan with what the host can give, for errors that name the config's field.
+/// Compares the plan with the host's limits, so that errors name the config's field.
 fn check_host(plan: &Plan, kvm: &Kvm) -> Result<(), Error> {
     let max = kvm.max_vcpus();
-    let asked = plan.topology.count();
-    if asked as usize > max {
-        return Err(Error::HostCpus { asked, max });
+    let requested = plan.topology.count();
+    if requested as usize > max {
+        return Err(Error::HostCpus { requested, max });
     }
     platform::check_vcpu_ids(plan.topology, kvm)?;
     affinity::check(&plan.affinity)?;
-    let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).tried("sysinfo")?;
+    let host = nix::sys::sysinfo::sysinfo().map_err(std::io::Error::from).context("sysinfo")?;
     let host_len = host.ram_total().saturating_add(host.swap_total());
     if plan.ram_len() > host_len {
-        return Err(Error::HostMemory { asked_mib: plan.ram_len() >> 20, host_mib: host_len >> 20 });
+        return Err(Error::HostMemory { requested_mib: plan.ram_len() >> 20, host_mib: host_len >> 20 });
     }
     Ok(())
 }

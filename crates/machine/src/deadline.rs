@@ -1,4 +1,4 @@
-//! The end of a run's time.
+//! One-shot timeouts.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -10,36 +10,39 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::message::Message;
 
-/// A timer that tells the machine once.
+/// A timer that sends one message.
 pub(crate) struct Deadline {
     timer: TimerFd,
-    word: Message,
+    message: Message,
     messages: Sender<Message>,
 }
 
 impl Deadline {
-    /// Says `word` when `timeout` has passed from now on. A zero timeout would never fire; it counts as the shortest that does.
-    pub(crate) fn start(timeout: Duration, word: Message, messages: Sender<Message>) -> io::Result<Self> {
+    /// Starts a timer that sends `message` after `timeout`. A zero timeout, which would disarm the timer, counts as 1 ns.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub(crate) fn start(timeout: Duration, message: Message, messages: Sender<Message>) -> io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(timeout.max(Duration::from_nanos(1)), None)?;
-        Ok(Self { timer, word, messages })
+        Ok(Self { timer, message, messages })
     }
 }
 
 impl MutEventSubscriber for Deadline {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::new(&self.timer, EventSet::IN)) {
-            error!("epoll refuses the timer: {error}");
+            error!("can't add a timer to epoll: {error}");
         }
     }
 
     fn process(&mut self, _events: Events, ops: &mut EventOps<'_>) {
-        // It has said its word; read, it would still be a descriptor that blocks.
+        // It has expired. Removed instead of read, since a timerfd from vmm-sys-util is blocking.
         if let Err(error) = ops.remove(Events::empty(&self.timer)) {
-            error!("epoll keeps the timer: {error}");
+            error!("can't remove a timer from epoll: {error}");
         }
-        // The receiver lives in the same machine; if it has gone, so have we.
-        let _ = self.messages.send(self.word);
+        // The supervisor owns the receiver and this source; the send can't fail while both exist.
+        let _ = self.messages.send(self.message);
     }
 }
 

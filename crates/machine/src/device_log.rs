@@ -1,34 +1,34 @@
-//! What of the devices goes into the log, and how much of it.
+//! The devices' log lines, limited per device.
 
 use std::collections::HashMap;
 
 use tracing::warn;
 use vmm_virtio::{Fault, Notices};
 
-/// Faults of a device's driver that are told; a guest could make them without end.
+/// Driver faults that are logged for each device: a guest can cause any number.
 const FAULTS: u32 = 5;
-/// Lines that a device may say itself. A network card names up to 256 destinations that it refused.
+/// Lines that each device may log. A network card lists up to 256 refused destinations.
 const NOTICES: u32 = 512;
 
-/// How much each device has had in the log so far. It outlives the machines, so that a guest that restarts for ever
-/// doesn't fill the log either.
+/// Counts each device's log lines, by device id. It outlives the machines, so that a guest can't fill the log by resetting
+/// forever.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceLog(HashMap<String, Had>);
+pub(crate) struct DeviceLog(HashMap<String, LineCounts>);
 
 #[derive(Debug, Default)]
-struct Had {
+struct LineCounts {
     faults: u32,
     notices: u32,
 }
 
 impl DeviceLog {
-    pub(crate) fn tell(&mut self, id: &str, fault: Option<Fault>, notices: Notices) {
+    pub(crate) fn log(&mut self, id: &str, fault: Option<Fault>, notices: Notices) {
         for line in self.lines(id, fault, notices) {
             warn!("{line}");
         }
     }
 
-    /// Those that may still go into the log.
+    /// The lines that are within the limits.
     fn lines(&mut self, id: &str, fault: Option<Fault>, notices: Notices) -> Vec<String> {
         let Notices { mut texts, lost } = notices;
         if fault.is_none() && texts.is_empty() {
@@ -38,15 +38,15 @@ impl DeviceLog {
         let mut lines = Vec::new();
         if let Some(fault) = fault.filter(|_| had.faults < FAULTS) {
             had.faults += 1;
-            lines.push(format!("device \"{id}\" needs a reset: its driver broke the rules: {fault}"));
+            lines.push(format!("device \"{id}\" needs a reset: driver error: {fault}"));
         }
         if lost > 0 {
-            texts.push(format!("{lost} more lines came too fast and are lost"));
+            texts.push(format!("{lost} lines came too fast and were dropped"));
         }
         for text in texts {
             if had.notices == NOTICES {
                 had.notices += 1;
-                lines.push(format!("device \"{id}\": it has said {NOTICES} lines; no more are told"));
+                lines.push(format!("device \"{id}\": {NOTICES} lines logged; further lines are suppressed"));
             }
             if had.notices < NOTICES {
                 had.notices += 1;
@@ -66,23 +66,24 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_five_times_for_each_device() {
+    fn faults_are_logged_five_times_for_each_device() {
         let mut log = DeviceLog::default();
         let fault = Some(Fault::AvailableIndex);
         let first = log.lines("rng", fault, Notices::default());
-        let expected = "device \"rng\" needs a reset: its driver broke the rules: the available ring's index jumped by more \
+        let expected = "device \"rng\" needs a reset: driver error: the available ring's index jumped by more \
             than the queue's size";
         assert_eq!(first, [expected]);
-        let told: usize = (0..9).map(|_| log.lines("rng", fault, Notices::default()).len()).sum();
-        assert_eq!(told, 4);
+        let logged: usize = (0..9).map(|_| log.lines("rng", fault, Notices::default()).len()).sum();
+        assert_eq!(logged, 4);
         assert_eq!(log.lines("lan", fault, Notices::default()).len(), 1);
     }
 
     #[test]
-    fn notices_are_told_until_there_were_too_many() {
+    fn notices_are_logged_up_to_the_limit() {
         let mut log = DeviceLog::default();
         assert_eq!(log.lines("lan", None, notices(511, 0)).len(), 511);
-        let last = ["device \"lan\": something", "device \"lan\": it has said 512 lines; no more are told"];
+        let last =
+            ["device \"lan\": something", "device \"lan\": 512 lines logged; further lines are suppressed"];
         assert_eq!(log.lines("lan", None, notices(3, 0)), last);
         assert_eq!(log.lines("lan", None, notices(64, 0)), [""; 0]);
     }
@@ -91,7 +92,7 @@ mod tests {
     fn notices_that_were_lost_are_counted() {
         let lines = DeviceLog::default().lines("lan", None, notices(1, 7));
         let expected =
-            ["device \"lan\": something", "device \"lan\": 7 more lines came too fast and are lost"];
+            ["device \"lan\": something", "device \"lan\": 7 lines came too fast and were dropped"];
         assert_eq!(lines, expected);
     }
 }

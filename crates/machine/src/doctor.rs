@@ -1,6 +1,6 @@
-//! Says what this host lacks to run virtual machines, and how to mend it.
+//! Reports what this host lacks to run virtual machines, and how to fix it.
 //!
-//! [`Host::probe`] looks; [`Host::findings`] judges, without looking at anything.
+//! [`Host::probe`] inspects the host; [`Host::findings`] evaluates the result and makes no system calls.
 
 use std::fmt;
 use std::fs;
@@ -8,52 +8,52 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use vmm_kvm::Kvm;
 
-/// What a guest of the default size needs, with some room for the host: 512 MiB.
+/// Available memory for a guest of the default size (256 MiB) and the host's own needs.
 const ENOUGH_MEMORY_MIB: u64 = 512;
 
-/// What an instruction that KVM can't emulate means to a user whose processor offers no virtualization.
+/// The explanation for users whose processor has no hardware virtualization, also shown after an emulation failure.
 pub const SOFTWARE_KVM: &str = "this host's processor shows neither VMX nor SVM, so its KVM is a software one, which \
     runs small bare-metal guests but not a stock Linux; use a machine with hardware virtualization, or switch on \
     nested virtualization for this virtual machine";
 
-/// What was seen of the host.
+/// The result of inspecting the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// The processor's own word: VMX or SVM is among its flags.
+    /// Whether VMX or SVM is among the processor's flags.
     pub hardware_virtualization: bool,
     /// The state of /dev/kvm.
     pub kvm: KvmState,
-    /// Memory that new processes can get, in MiB.
+    /// MemAvailable of /proc/meminfo, in MiB.
     pub available_memory_mib: u64,
 }
 
 /// The state of /dev/kvm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KvmState {
-    /// There is none.
+    /// It doesn't exist.
     Missing,
-    /// It isn't for this user.
+    /// This user may not open it.
     NoPermission {
-        /// The group that may open it, by name or number; `None` if no group may.
+        /// The group that may open it, by name, or by number if it has none; `None` if no group may.
         group: Option<String>,
     },
-    /// Opening it failed otherwise, with these words.
+    /// Opening it failed with another error.
     Broken(String),
-    /// It works, but lacks these capabilities.
+    /// It works, possibly without some required capabilities.
     Works {
-        /// Names of KVM_CAP_*.
+        /// The names of the missing KVM_CAP_*.
         missing: Vec<&'static str>,
-        /// The most vCPUs that a machine may have.
+        /// The maximum number of vCPUs of a machine.
         max_vcpus: usize,
     },
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is so.
+    /// What was found.
     pub text: String,
-    /// What to do about it; `None` if all is well.
+    /// How to fix it; `None` if the check has passed.
     pub remedy: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Finding {
 }
 
 impl Host {
-    /// Looks at this host.
+    /// Inspects this host.
     pub fn probe() -> Self {
         Self {
             hardware_virtualization: has_hardware_virtualization(),
@@ -76,44 +76,44 @@ impl Host {
         }
     }
 
-    /// What was seen, and what to do about it.
+    /// The results of all checks.
     pub fn findings(&self) -> Vec<Finding> {
         vec![self.judge_processor(), self.judge_kvm(), self.judge_memory()]
     }
 
     fn judge_processor(&self) -> Finding {
         match (self.hardware_virtualization, &self.kvm) {
-            (true, _) => well("processor: has hardware virtualization (VMX or SVM)"),
-            (false, KvmState::Missing) => ill(
+            (true, _) => passed("processor: has hardware virtualization (VMX or SVM)"),
+            (false, KvmState::Missing) => failed(
                 "processor: shows neither VMX nor SVM",
                 "switch virtualization on in the firmware; inside a virtual machine, switch on nested virtualization",
             ),
-            (false, _) => ill("processor: shows neither VMX nor SVM", SOFTWARE_KVM),
+            (false, _) => failed("processor: shows neither VMX nor SVM", SOFTWARE_KVM),
         }
     }
 
     fn judge_kvm(&self) -> Finding {
         match &self.kvm {
             KvmState::Missing if self.hardware_virtualization => {
-                ill("/dev/kvm: missing", "load its module: sudo modprobe kvm_intel, or kvm_amd")
+                failed("/dev/kvm: missing", "load its module: sudo modprobe kvm_intel, or kvm_amd")
             }
-            KvmState::Missing => ill("/dev/kvm: missing", "it comes with hardware virtualization"),
-            KvmState::NoPermission { group: Some(group) } => ill(
+            KvmState::Missing => failed("/dev/kvm: missing", "it comes with hardware virtualization"),
+            KvmState::NoPermission { group: Some(group) } => failed(
                 "/dev/kvm: no permission",
                 &format!("join its group: sudo usermod -aG {group} $USER, then log in again"),
             ),
-            KvmState::NoPermission { group: None } => ill(
+            KvmState::NoPermission { group: None } => failed(
                 "/dev/kvm: no permission",
                 "no group of users may open it; give it one and join that: sudo groupadd -f kvm && sudo chgrp kvm /dev/kvm && \
                  sudo chmod g+rw /dev/kvm && sudo usermod -aG kvm $USER, then log in again",
             ),
-            KvmState::Broken(words) => {
-                ill(&format!("/dev/kvm: {words}"), "look into the kernel's log: sudo dmesg")
+            KvmState::Broken(error) => {
+                failed(&format!("/dev/kvm: {error}"), "see the kernel log: sudo dmesg")
             }
             KvmState::Works { missing, max_vcpus } if missing.is_empty() => {
-                well(&format!("/dev/kvm: works, up to {max_vcpus} vCPUs"))
+                passed(&format!("/dev/kvm: works, up to {max_vcpus} vCPUs"))
             }
-            KvmState::Works { missing, .. } => ill(
+            KvmState::Works { missing, .. } => failed(
                 &format!("/dev/kvm: lacks {}", missing.join(", ")),
                 "use a newer kernel, or one with a full KVM",
             ),
@@ -123,21 +123,21 @@ impl Host {
     fn judge_memory(&self) -> Finding {
         let text = format!("memory: {} MiB available", self.available_memory_mib);
         if self.available_memory_mib < ENOUGH_MEMORY_MIB {
-            return ill(&text, "free some, or give guests less than the default with memory.size");
+            return failed(&text, "free some, or give guests less than the default with memory.size");
         }
-        well(&text)
+        passed(&text)
     }
 }
 
-fn well(text: &str) -> Finding {
+fn passed(text: &str) -> Finding {
     Finding { text: text.to_owned(), remedy: None }
 }
 
-fn ill(text: &str, remedy: &str) -> Finding {
+fn failed(text: &str, remedy: &str) -> Finding {
     Finding { text: text.to_owned(), remedy: Some(remedy.to_owned()) }
 }
 
-/// Whether the processor shows VMX or SVM, without which /dev/kvm, if there is one, is a software KVM.
+/// Whether the processor has VMX or SVM. Without them /dev/kvm, if it exists, is a software KVM.
 pub fn has_hardware_virtualization() -> bool {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpuinfo
@@ -158,7 +158,7 @@ fn probe_kvm() -> KvmState {
     }
 }
 
-/// The group that can read and write /dev/kvm, unless it is root's or can't.
+/// The group that can read and write /dev/kvm, if there is one other than root's.
 fn kvm_group() -> Option<String> {
     let metadata = fs::metadata("/dev/kvm").ok().filter(|m| m.file_type().is_char_device())?;
     let gid = kvm_group_of(metadata.mode(), metadata.gid())?;
@@ -166,13 +166,13 @@ fn kvm_group() -> Option<String> {
     Some(group_name(&groups, gid).map_or(gid.to_string(), str::to_owned))
 }
 
-/// The group that a node with this mode and group is for, unless it is root's.
+/// The group that can read and write a node with this mode and group, if it isn't root's.
 fn kvm_group_of(mode: u32, gid: u32) -> Option<u32> {
     (mode & 0o060 == 0o060 && gid != 0).then_some(gid)
 }
 
-/// The name of the group `gid` in the text of /etc/group (group(5)). The C library's own search loads shared
-/// libraries, which a statically linked program can't rely on.
+/// The name of the group `gid` in the text of /etc/group (group(5)). getgrgid(3) loads shared libraries (NSS), which a
+/// statically linked program can't rely on.
 fn group_name(groups: &str, gid: u32) -> Option<&str> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(remedies(&host(kvm)), ["join its group: sudo usermod -aG kvm $USER, then log in again"]);
     }
 
-    /// As root:root with mode 0600. To be root's is no way to open it.
+    /// As for root:root with mode 0600. Joining root's group isn't suggested.
     #[test]
     fn doctor_no_permission_for_any_group_makes_one() {
         let remedy = "no group of users may open it; give it one and join that: sudo groupadd -f kvm && sudo chgrp kvm /dev/kvm && \
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn doctor_little_memory_is_told() {
+    fn doctor_little_memory_is_reported() {
         let kvm = KvmState::Works { missing: vec![], max_vcpus: 1024 };
         let host = Host { available_memory_mib: 100, ..host(kvm) };
         assert_eq!(host.findings()[2].text, "memory: 100 MiB available");

@@ -1,4 +1,4 @@
-//! How a machine comes to its end, and what to say of it.
+//! How a run ended: its exit code and its message.
 
 use std::fmt;
 
@@ -10,94 +10,94 @@ use crate::Mismatch;
 use crate::doctor::{SOFTWARE_KVM, has_hardware_virtualization};
 use crate::platform;
 
-/// Exit code for a guest that crashed, panicked, or isn't as expected.
+/// Exit code for a guest that crashed, panicked or halted in an unexpected state.
 const GUEST_FAILED: u8 = 5;
-/// Exit code for a run that took too long, as timeout(1) has it.
-const TIME_IS_UP: u8 = 124;
-/// Added to the number of the signal that ended the monitor, as a shell does.
+/// Exit code for a run that timed out, as of timeout(1).
+const TIMED_OUT: u8 = 124;
+/// Added to the number of the signal that ended the monitor, as by a shell.
 const BY_SIGNAL: u8 = 128;
-/// SIGPIPE: what a program that doesn't handle a closed output dies of.
+/// SIGPIPE, which kills a program that writes to a closed pipe.
 const PIPE_SIGNAL: u8 = 13;
 
-/// How a machine came to its end.
+/// How a run ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// The guest ended it.
+    /// The guest ended it: power-off, reset, panic, or an exit code.
     Guest(SystemEvent),
     /// The user reset the machine.
     Reset,
-    /// The guest halted for ever, in the state that was expected, if one was.
+    /// The guest halted for good, in the expected state if the config has one.
     Halted,
-    /// The guest halted for ever, and isn't in the state that was expected.
+    /// The guest halted for good, in a state other than the expected one.
     Unexpected(Vec<Mismatch>),
-    /// The guest died.
+    /// The guest can't continue, for example after a triple fault.
     Crashed(Box<Crash>),
     /// The user quit, by a key or a command.
     Quit,
-    /// The user quit by this signal.
+    /// This signal ended the monitor.
     Signal(i32),
-    /// Nobody reads the monitor's standard output any more.
-    OutputGone,
-    /// The run's time was over.
-    TimeIsUp(Late),
+    /// The reader of the monitor's standard output has closed it.
+    OutputClosed,
+    /// The run's timeout expired.
+    TimedOut(TimeoutPhase),
 }
 
-/// Where a run was when its time was over.
+/// The phase of a run in which its timeout expired.
 #[derive(Debug)]
-pub enum Late {
-    /// There was no guest yet: the monitor was doing this.
+pub enum TimeoutPhase {
+    /// Before the first guest ran, while the monitor did this (a gerund phrase).
     Starting(String),
-    /// The guest had reset its machine, and the next one wasn't there: the monitor was doing this.
+    /// Between a reset and the next machine, while the monitor did this (a gerund phrase).
     Restarting(String),
-    /// The guest ran, with its vCPUs there; none, if they didn't leave it.
+    /// While the guest ran: each vCPU's index and state, none if a vCPU didn't leave the guest.
     Running(Vec<(u32, VcpuReport)>),
-    /// The guest had ended, and what it printed last was on its way.
+    /// After the guest's end, while its last output was being written.
     LastOutput,
 }
 
 impl Ending {
-    /// The guest's own end is told after its last words; the user's wish is granted at once.
+    /// Whether the guest's output is drained first: if the guest ended by itself, not if the user ended it.
     pub(crate) fn waits_for_output(&self) -> bool {
         match self {
             Self::Guest(_) | Self::Halted | Self::Unexpected(_) | Self::Crashed(_) => true,
-            Self::Reset | Self::Quit | Self::Signal(_) | Self::OutputGone | Self::TimeIsUp(_) => false,
+            Self::Reset | Self::Quit | Self::Signal(_) | Self::OutputClosed | Self::TimedOut(_) => false,
         }
     }
 
-    /// The exit code of a monitor whose machine ended so.
+    /// The monitor's exit code: 0 to 255, as in docs/keys-and-exit-codes.md.
     pub fn exit_code(&self) -> u8 {
         match *self {
             Self::Guest(SystemEvent::PowerOff | SystemEvent::Reset) => 0,
             Self::Guest(SystemEvent::Exit(code)) => code,
             Self::Reset | Self::Halted | Self::Quit => 0,
             Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) => GUEST_FAILED,
-            Self::TimeIsUp(_) => TIME_IS_UP,
-            Self::OutputGone => BY_SIGNAL + PIPE_SIGNAL,
+            Self::TimedOut(_) => TIMED_OUT,
+            Self::OutputClosed => BY_SIGNAL + PIPE_SIGNAL,
             Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
         }
     }
 
-    /// Whether the machine was reset, by whom ever.
+    /// Whether the machine was reset, by the guest or the user.
     pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Self::Guest(SystemEvent::Reset) | Self::Reset)
     }
 
-    /// Whether the user asked for it.
-    pub(crate) fn is_asked_for(&self) -> bool {
-        matches!(self, Self::Quit | Self::Signal(_) | Self::TimeIsUp(_))
+    /// Whether the user asked for the end, by a key, a command, a signal or a timeout.
+    pub(crate) fn is_user_request(&self) -> bool {
+        matches!(self, Self::Quit | Self::Signal(_) | Self::TimedOut(_))
     }
 
-    /// Whether the user is told of it in any case, as of an error.
-    pub fn is_told(&self) -> bool {
+    /// Whether it is reported as an error, whatever the log level.
+    pub fn is_error(&self) -> bool {
         matches!(
             self,
-            Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) | Self::TimeIsUp(_)
+            Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) | Self::TimedOut(_)
         )
     }
 }
 
 impl fmt::Display for Ending {
-    /// One line, but more where there is more to see: a crash, an unexpected state, a run that took too long.
+    /// One line; more for a crash, an unexpected state and a timeout.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Guest(event) => fmt_event(*event, f),
@@ -107,8 +107,8 @@ impl fmt::Display for Ending {
             Self::Crashed(crash) => fmt_crash(crash, f),
             Self::Quit => f.write_str("quit by the user"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::OutputGone => f.write_str("nobody reads standard output"),
-            Self::TimeIsUp(late) => fmt_time_is_up(late, f),
+            Self::OutputClosed => f.write_str("standard output was closed by its reader"),
+            Self::TimedOut(phase) => fmt_timed_out(phase, f),
         }
     }
 }
@@ -123,21 +123,21 @@ fn fmt_event(event: SystemEvent, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn fmt_mismatches(mismatches: &[Mismatch], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("the guest halted in a state that wasn't expected")?;
+    f.write_str("the guest halted in an unexpected state")?;
     mismatches.iter().try_for_each(|mismatch| write!(f, "\n{mismatch}"))
 }
 
-fn fmt_time_is_up(late: &Late, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match late {
-        Late::Starting(doing) => write!(f, "the timeout has passed before the guest ran: {doing}"),
-        Late::Restarting(doing) => {
-            write!(f, "the timeout has passed while the guest was being restarted: {doing}")
+fn fmt_timed_out(phase: &TimeoutPhase, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match phase {
+        TimeoutPhase::Starting(activity) => {
+            write!(f, "timed out before the guest ran: {activity}")
         }
-        Late::LastOutput => {
-            f.write_str("the timeout has passed while the last of the guest's output was on its way")
+        TimeoutPhase::Restarting(activity) => {
+            write!(f, "timed out while restarting the guest: {activity}")
         }
-        Late::Running(reports) => {
-            f.write_str("the timeout has passed and the guest hasn't ended")?;
+        TimeoutPhase::LastOutput => f.write_str("timed out while writing the guest's last output"),
+        TimeoutPhase::Running(reports) => {
+            f.write_str("timed out while the guest was running")?;
             reports.iter().try_for_each(|(index, report)| write!(f, "\nvcpu{index}:\n{report}"))
         }
     }
@@ -148,7 +148,7 @@ fn fmt_crash(crash: &Crash, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(note) = platform::crash_note(crash) {
         write!(f, "\n{note}")?;
     }
-    // Without an instruction there is none that a better KVM could run.
+    // Without the instruction it isn't known that another KVM could emulate it.
     let has_instruction =
         |cause| matches!(cause, CrashCause::Emulation(failure) if !failure.instruction().is_empty());
     if has_instruction(crash.cause) && !has_hardware_virtualization() {
@@ -171,11 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_the_guest_is_told_and_its_other_events_are_not() {
-        let is_told = |event| Ending::Guest(event).is_told();
-        assert!(is_told(SystemEvent::Panic));
-        assert!(!is_told(SystemEvent::PowerOff) && !is_told(SystemEvent::Reset));
-        assert!(!is_told(SystemEvent::Exit(1)));
+    fn panic_of_the_guest_is_an_error_and_its_other_events_are_not() {
+        let is_error = |event| Ending::Guest(event).is_error();
+        assert!(is_error(SystemEvent::Panic));
+        assert!(!is_error(SystemEvent::PowerOff) && !is_error(SystemEvent::Reset));
+        assert!(!is_error(SystemEvent::Exit(1)));
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn time_that_is_up_before_the_guest_runs_says_what_the_monitor_was_doing() {
-        let ending = Ending::TimeIsUp(Late::Starting("reading the kernel".to_owned()));
-        assert_eq!(ending.to_string(), "the timeout has passed before the guest ran: reading the kernel");
+    fn timeout_before_the_guest_runs_shows_what_the_monitor_was_doing() {
+        let ending = Ending::TimedOut(TimeoutPhase::Starting("reading the kernel".to_owned()));
+        assert_eq!(ending.to_string(), "timed out before the guest ran: reading the kernel");
     }
 }

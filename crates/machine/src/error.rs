@@ -1,4 +1,4 @@
-//! Why a machine can't be planned, built or run.
+//! Errors of planning, building and running a machine.
 
 use std::io;
 
@@ -8,51 +8,51 @@ use vmm_memory::vm_memory::GuestMemoryError;
 use crate::OpenError;
 use crate::platform::{HostCpuError, RegisterConflict};
 
-/// What went wrong, in words that name the thing.
+/// Why a machine can't be planned, built or run. Messages name the object and its value.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel or the initrd can't be used.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// They don't fit together with the rest of the config.
+    /// The kernel or the initrd doesn't fit the rest of the config.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The flat image doesn't fit together with the rest of the config.
+    /// The flat image doesn't fit the rest of the config.
     #[error(transparent)]
     FlatPlan(#[from] FlatPlanError),
-    /// The flat image holds nothing where it is started.
+    /// The flat image has no contents at its entry.
     #[error(transparent)]
     FlatContents(#[from] FlatContentsError),
-    /// The ACPI tables of so large a machine have no room, or its devices can't be together in them.
+    /// The ACPI tables are too large for their area, or two devices conflict in them.
     #[error("{remedy}{0}", remedy = acpi_remedy(.0))]
     Acpi(#[from] vmm_acpi::Error),
-    /// The guest has no memory for the ACPI tables or the MP table.
+    /// The guest has no RAM for the ACPI tables or the MP table.
     #[error(
         "memory.size: no memory at {gpa:#x} for the tables of the BIOS area; give the guest at least 1 MiB"
     )]
     TablesWrite {
-        /// Where.
+        /// Guest-physical address of the table.
         gpa: u64,
-        /// Why not.
+        /// The failed write.
         source: GuestMemoryError,
     },
-    /// The config's groups of processors have none: a defect, since it checks them.
-    #[error("cpus: no processor at all, or too many")]
+    /// The config's topology has no processor or too many: a defect, since the config checks it.
+    #[error("cpus: no processors, or too many")]
     Topology,
-    /// The words of `cpus.features` are no policy.
+    /// `cpus.features` has an unknown name or a contradiction.
     #[error("{field}: {problem}")]
     CpuFeatures {
-        /// Path of the word.
+        /// JSON path of the name.
         field: String,
-        /// What is wrong with it, and what to write instead.
+        /// The problem, and what to write instead.
         problem: String,
     },
-    /// A device is of no kind that there is.
+    /// A device has an unknown type.
     #[error("devices[{index}].type: unknown device \"{name}\", {hint}")]
     UnknownDevice {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
-        /// What the config says.
+        /// The config's value.
         name: String,
         /// What to write instead.
         hint: String,
@@ -60,61 +60,62 @@ pub enum Error {
     /// A device can't be opened.
     #[error("devices[{index}]{source}")]
     OpenDevice {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
-        /// Why not.
+        /// The device's error.
         source: vmm_virtio::DeviceError,
     },
-    /// Two devices have what only one can have.
+    /// Two devices claim the same exclusive resource, such as a MAC address.
     #[error(
-        "devices[{index}].{}: {} {} is that of devices[{by}].{} already; give one of them another",
+        "devices[{index}].{}: {} {} is already used by devices[{by}].{}; change one of them",
         claim.field, claim.what, claim.value, first.field
     )]
     ClaimedTwice {
-        /// The second one's place in the config's list.
+        /// The second device's index in the config's list.
         index: usize,
-        /// The first one's place there, which may be the same.
+        /// The first device's index, which may be the same.
         by: usize,
-        /// What the second one would have.
+        /// The second device's claim.
         claim: Box<vmm_virtio::Claim>,
-        /// What the first one has.
+        /// The first device's claim.
         first: Box<vmm_virtio::Claim>,
     },
     /// Two consoles on standard input and output.
     #[error(
-        "devices[{index}].target: standard input and output belong to {} already; choose another target{}",
+        "devices[{index}].target: standard input and output are already used by {}; choose another target{}",
         by.map_or("serial".to_owned(), |by| format!("devices[{by}]")),
         if by.is_none() { ", or set \"serial\": \"none\"" } else { "" }
     )]
     StdioTaken {
-        /// The second one's place in the config's list.
+        /// The second device's index in the config's list.
         index: usize,
-        /// The first one's place there; the serial console if `None`.
+        /// The first device's index; `None` for the serial console.
         by: Option<usize>,
     },
     /// A virtio device on a machine without interrupt controllers.
     #[error("devices[{index}]: a virtio device needs interrupts; remove it, or \"irqchip\": false")]
     VirtioWithoutIrqchip {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
     },
-    /// More virtio devices than interrupts.
-    #[error("devices: {asked} virtio devices, but there are interrupts for {max}; remove some")]
+    /// More virtio devices than interrupts for them.
+    #[error("devices: {requested} virtio devices, but interrupts for only {max}; remove some")]
     TooManyDevices {
-        /// How many the config has.
-        asked: usize,
-        /// How many there can be.
+        /// The config's virtio devices.
+        requested: usize,
+        /// The available interrupts.
         max: usize,
     },
-    /// More virtio devices on the kernel's command line than interrupts, since so many processors leave no room for an MP table.
+    /// More virtio devices on the kernel's command line than interrupts, because the processors' ACPI tables leave no room for an
+    /// MP table.
     #[error(
-        "devices: {asked} virtio devices on the command line, but with {cpus} processors there is no room for an MP table, and \
-         without one there are interrupts for {max}; ask for fewer of either"
+        "devices: {requested} virtio devices on the command line, but with {cpus} processors there is no room for an MP table, and \
+         without one there are interrupts for only {max}; reduce either number"
     )]
     NoMpTable {
-        /// How many the config has.
-        asked: usize,
-        /// How many there can be.
+        /// The config's virtio devices.
+        requested: usize,
+        /// The available interrupts.
         max: usize,
         /// The machine's processors.
         cpus: u32,
@@ -125,96 +126,96 @@ pub enum Error {
     /// A legacy device's registers can't be where the config puts them.
     #[error("devices[{index}].{}: {source}", RegisterConflict::FIELD)]
     Registers {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
-        /// Why not.
+        /// The conflict.
         source: RegisterConflict,
     },
-    /// A device's interrupt belongs to another one.
+    /// Two legacy devices have the same interrupt.
     #[error("devices[{index}]: interrupt {gsi} belongs to the {by}; remove one of them")]
     GsiTaken {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
         /// The global system interrupt.
         gsi: u32,
-        /// Whose it is.
+        /// The name of the other device.
         by: String,
     },
-    /// A legacy device of the table can be in no machine: a defect of its kind.
+    /// A legacy device of the table can't be in any machine: a defect of its kind.
     #[error("legacy device {name}: {problem}")]
     LegacyKind {
         /// The kind's name.
         name: &'static str,
-        /// What is wrong.
+        /// The defect.
         problem: String,
     },
-    /// No legacy device of the table has a serial line, which a console belongs to.
-    #[error("the table of legacy devices has none with a serial line")]
+    /// No legacy device of the table has a serial line, which the console needs.
+    #[error("no legacy device of the table has a serial line")]
     NoSerialLine,
-    /// No legacy device of the table has what ACPI can't do without.
-    #[error("the table of legacy devices has none with power management, or none that resets the machine")]
+    /// No legacy device of the table has the fixed hardware that ACPI requires.
+    #[error("no legacy device of the table has power management, or none can reset the machine")]
     NoFixedHardware,
-    /// Something is expected where no memory is.
+    /// `expect.memory` names an address outside RAM.
     #[error(
-        "expect.memory[{index}].address: at {gpa:#x} the guest has no memory; change the address or memory.size"
+        "expect.memory[{index}].address: the guest has no memory at {gpa:#x}; change the address or memory.size"
     )]
     ExpectedMemory {
-        /// Place in the config's list.
+        /// Index in the config's list.
         index: usize,
-        /// The address.
+        /// The guest-physical address.
         gpa: u64,
     },
     /// A file changed between planning and loading.
-    #[error("kernel can't be loaded")]
+    #[error("can't load the kernel")]
     Load(#[source] LoadError),
     /// A file changed between planning and loading.
-    #[error("image can't be loaded")]
+    #[error("can't load the image")]
     LoadFlat(#[source] FlatLoadError),
-    /// The host's memory is smaller than the guest's would be.
-    #[error("memory.size: {asked_mib} MiB is more than this host has ({host_mib} MiB)")]
+    /// The guest's RAM exceeds the host's memory and swap.
+    #[error("memory.size: {requested_mib} MiB is more than this host has ({host_mib} MiB)")]
     HostMemory {
-        /// What the config asks for, in MiB.
-        asked_mib: u64,
-        /// All the memory and swap of the host, in MiB.
+        /// The config's `memory.size`, in MiB.
+        requested_mib: u64,
+        /// The host's memory and swap, in MiB.
         host_mib: u64,
     },
-    /// The host's KVM has fewer vCPUs to give.
-    #[error("cpus.count: {asked} is more than this host's KVM gives a machine (at most {max})")]
+    /// The host's KVM supports fewer vCPUs.
+    #[error("cpus.count: {requested} is more than this host's KVM supports (at most {max})")]
     HostCpus {
-        /// What the config asks for.
-        asked: u32,
-        /// What there is.
+        /// The config's `cpus.count`.
+        requested: u32,
+        /// KVM's limit (`KVM_CAP_MAX_VCPUS`).
         max: usize,
     },
-    /// The host can't give what the guest is to have of a processor.
+    /// The host lacks a CPU feature, APIC ids or a processor mode.
     #[error(transparent)]
     HostCpu(#[from] HostCpuError),
-    /// A vCPU's thread can't run where it should.
+    /// A vCPU's thread can't run on a host CPU of its affinity.
     #[error("cpus.affinity[{index}]: this process can't run on CPU {cpu} of the host, only on {allowed}")]
     HostAffinity {
-        /// Number of the vCPU.
+        /// The vCPU's index.
         index: usize,
-        /// What the config asks for.
+        /// The host CPU in the config.
         cpu: usize,
-        /// What there is, as ranges.
+        /// The CPUs that this process may use, as ranges.
         allowed: String,
     },
-    /// The host has no room for the guest's memory.
+    /// The guest's RAM can't be mapped.
     #[error(transparent)]
     Memory(#[from] vmm_memory::Error),
-    /// A file can't be memory of the guest.
+    /// A file can't be mapped as guest memory.
     #[error(transparent)]
     FileMemory(#[from] vmm_memory::FileMemoryError),
-    /// KVM said no.
+    /// A KVM call failed.
     #[error(transparent)]
     Kvm(#[from] vmm_kvm::Error),
-    /// A vCPU said no.
+    /// A vCPU failed.
     #[error(transparent)]
     Vcpu(#[from] vmm_vcpu::Error),
-    /// The console can't be opened.
+    /// A console can't be opened.
     #[error(transparent)]
     Console(#[from] OpenError),
-    /// Two devices want the same ports: a defect of the plan.
+    /// Two devices overlap on a bus: a defect of the plan.
     #[error(transparent)]
     Bus(#[from] vmm_bus::Error),
     /// The event loop failed.
@@ -223,33 +224,33 @@ pub enum Error {
     /// The terminal can't be made raw.
     #[error("terminal: {0}")]
     Terminal(io::Error),
-    /// A defect of ours, on a thread that prepared or ended something.
+    /// A job's thread panicked: a defect of the monitor.
     #[error("a thread of the monitor panicked")]
     JobPanicked,
-    /// The host is out of something.
+    /// A system call failed, usually because the host is out of a resource.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// The call, or what it creates.
         what: &'static str,
-        /// What the host said.
+        /// The call's error.
         source: io::Error,
     },
 }
 
-/// Who can mend an [`Error`].
+/// Who can fix an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// Who wrote the config, or chose the files that it names.
+    /// The user: the config, or a file that it names, is wrong.
     Config,
-    /// Who runs the host: it lacks something.
+    /// The host's administrator: the host lacks something.
     Host,
-    /// We.
+    /// The monitor's developers: a defect.
     Monitor,
 }
 
 impl Error {
-    /// The JSON path of the field that it is about, such as `devices[0].format`, if it is about a device, a console or another
-    /// thing of which a config can have several: the place in the config's text is worth showing.
+    /// The JSON path of the field in question, such as `devices[0].format`, for errors whose place in the config's text is worth
+    /// showing: those about one of several devices, consoles or list items.
     pub fn field(&self) -> Option<String> {
         Some(match self {
             Self::CpuFeatures { field, .. } => field.clone(),
@@ -273,7 +274,7 @@ impl Error {
         })
     }
 
-    /// Who can mend it.
+    /// Who can fix it.
     pub fn blame(&self) -> Blame {
         use vmm_kvm::Error as Kvm;
         match self {
@@ -301,21 +302,23 @@ impl Error {
     }
 }
 
-/// What to change in the config, if that helps.
+/// The field to change in the config, if that helps.
 fn acpi_remedy(error: &vmm_acpi::Error) -> &'static str {
     match error {
-        vmm_acpi::Error::NoRoom { .. } | vmm_acpi::Error::TooManyCpus { .. } => "cpus.count: ask for fewer: ",
+        vmm_acpi::Error::NoRoom { .. } | vmm_acpi::Error::TooManyCpus { .. } => {
+            "cpus.count: too many processors: "
+        }
         _ => "ACPI tables: ",
     }
 }
 
-/// Names what the host refused.
-pub(crate) trait Tried<T> {
-    fn tried(self, what: &'static str) -> Result<T, Error>;
+/// Adds the name of the failed call to an [`io::Error`].
+pub(crate) trait HostContext<T> {
+    fn context(self, what: &'static str) -> Result<T, Error>;
 }
 
-impl<T> Tried<T> for io::Result<T> {
-    fn tried(self, what: &'static str) -> Result<T, Error> {
+impl<T> HostContext<T> for io::Result<T> {
+    fn context(self, what: &'static str) -> Result<T, Error> {
         self.map_err(|source| Error::Host { what, source })
     }
 }

@@ -1,7 +1,7 @@
-//! The sources of the main thread's event loop, and what they tell the machine.
+//! The event sources of the main thread's event loop.
 //!
-//! A source handles its own descriptors. What concerns the whole machine it puts into a queue of
-//! [`Message`]s, which the machine reads after each turn of the loop; no source reaches into another.
+//! A source handles its own descriptors. Events that concern the whole machine go to the supervisor as [`Message`]s, which it
+//! reads after each turn of the loop; no source calls another.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -12,17 +12,17 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::console::Console;
 use crate::deadline::Deadline;
-use crate::diagnostics::Stream;
+use crate::diagnostics::MessageWriter;
 use crate::message::Message;
 use crate::signals::Signals;
 
-/// A source of events.
+/// An event source.
 #[derive(Debug)]
 pub(crate) enum Source {
     Console(Box<Console>),
     Signals(Signals),
-    Told(Told),
-    Stream(Stream),
+    EventFd(EventFdSource),
+    MessageWriter(MessageWriter),
     Deadline(Deadline),
 }
 
@@ -31,8 +31,8 @@ impl MutEventSubscriber for Source {
         match self {
             Self::Console(source) => source.init(ops),
             Self::Signals(source) => source.init(ops),
-            Self::Told(source) => source.init(ops),
-            Self::Stream(source) => source.init(ops),
+            Self::EventFd(source) => source.init(ops),
+            Self::MessageWriter(source) => source.init(ops),
             Self::Deadline(source) => source.init(ops),
         }
     }
@@ -41,39 +41,39 @@ impl MutEventSubscriber for Source {
         match self {
             Self::Console(source) => source.process(events, ops),
             Self::Signals(source) => source.process(events, ops),
-            Self::Told(source) => source.process(events, ops),
-            Self::Stream(source) => source.process(events, ops),
+            Self::EventFd(source) => source.process(events, ops),
+            Self::MessageWriter(source) => source.process(events, ops),
             Self::Deadline(source) => source.process(events, ops),
         }
     }
 }
 
-/// Hears from other threads by an eventfd that they write.
+/// An eventfd that other threads write, turned into a [`Message`].
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct EventFdSource {
     event: Arc<EventFd>,
     message: Message,
     messages: Sender<Message>,
 }
 
-impl Told {
-    /// Every write of `event` gives a `message`; several may give one.
+impl EventFdSource {
+    /// Sends `message` when `event` has been written; several writes may cause one message.
     pub(crate) fn new(event: Arc<EventFd>, message: Message, messages: Sender<Message>) -> Self {
         Self { event, message, messages }
     }
 }
 
-impl MutEventSubscriber for Told {
+impl MutEventSubscriber for EventFdSource {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
-            error!("epoll refuses an eventfd: {error}");
+            error!("can't add an eventfd to epoll: {error}");
         }
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        // Non-blocking; the count doesn't matter.
+        // Non-blocking. The count doesn't matter.
         let _ = self.event.read();
-        // The receiver lives in the same machine; if it has gone, so have we.
+        // The supervisor owns the receiver and this source; the send can't fail while both exist.
         let _ = self.messages.send(self.message);
     }
 }

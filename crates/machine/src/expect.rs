@@ -1,4 +1,4 @@
-//! Compares a guest that has halted with what its config expects of it.
+//! Compares the state of a halted guest with the config's `expect`.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
 use crate::platform;
 
-/// Something that isn't as expected.
+/// A value that differs from the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What it is, as in the config.
+    /// The register, or the width and address in memory.
     pub what: String,
-    /// What is there.
+    /// The guest's value.
     pub found: u64,
-    /// What was expected.
+    /// The config's value.
     pub expected: u64,
 }
 
@@ -27,11 +27,11 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// All that isn't as expected. Memory that isn't there was refused by the plan.
+/// All values that differ. The plan has checked that the memory exists.
 pub(crate) fn mismatches(expect: &Expect, report: &VcpuReport, memory: &Memory) -> Vec<Mismatch> {
     let in_memory = expect.memory.iter().map(|expected| {
         let gpa = expected.address.get();
-        let (len, value) = (len(expected.value), word(expected.value));
+        let (len, value) = (len(expected.value), as_u64(expected.value));
         let mut bytes = [0; 8];
         let read = memory.read_slice(&mut bytes[..len], GuestAddress(gpa));
         debug_assert!(read.is_ok(), "the plan checked {gpa:#x}");
@@ -45,7 +45,7 @@ pub(crate) fn mismatches(expect: &Expect, report: &VcpuReport, memory: &Memory) 
         .collect()
 }
 
-/// Bytes of a value in memory.
+/// The length of a value in memory, in bytes.
 pub(crate) fn len(value: Value) -> usize {
     match value {
         Value::U8(_) => 1,
@@ -55,7 +55,7 @@ pub(crate) fn len(value: Value) -> usize {
     }
 }
 
-fn word(value: Value) -> u64 {
+fn as_u64(value: Value) -> u64 {
     match value {
         Value::U8(value) => value.into(),
         Value::U16(value) => value.into(),

@@ -1,4 +1,4 @@
-//! Descriptors that the event loop reads and writes without ever waiting for one.
+//! Descriptors that the event loop reads and writes without blocking.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,20 +14,20 @@ use crate::file_reader::FileReader;
 use crate::file_writer::FileWriter;
 use crate::transfer::Transfer;
 
-/// A descriptor whose reads and writes never wait, and whose open file, if others share it, keeps its mode.
+/// A descriptor whose reads and writes never block. The mode of an open file that other processes share isn't changed.
 #[derive(Debug)]
 pub(crate) enum HostFd {
-    /// In non-blocking mode, and ours alone.
+    /// An open file of our own, in non-blocking mode.
     NonBlocking(OwnedFd),
-    /// Input whose mode is not ours to change: looked at before each read.
+    /// Input whose mode we can't change: polled before each read.
     Polled(OwnedFd),
-    /// Input that may wait whatever its mode.
+    /// Input that may block in any mode.
     ThreadedInput(FileReader),
-    /// Output that may wait whatever its mode, or whose mode is not ours to change.
+    /// Output that may block in any mode, or whose mode we can't change.
     ThreadedOutput(FileWriter),
 }
 
-/// Which way bytes go.
+/// The direction of a standard stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     In,
@@ -35,7 +35,7 @@ pub(crate) enum Direction {
 }
 
 impl HostFd {
-    /// Takes a descriptor that is ours alone. If it is a file, it is for output.
+    /// Takes a descriptor whose open file isn't shared. A regular file or block device must be for output.
     pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
         if ignores_nonblocking_mode(fd.as_fd())? {
             return FileWriter::new(fd).map(Self::ThreadedOutput);
@@ -45,11 +45,11 @@ impl HostFd {
         Ok(Self::NonBlocking(fd))
     }
 
-    /// Takes a standard stream.
+    /// Takes a standard stream, which is usually shared with other processes.
     ///
-    /// Its mode belongs to an open file that other processes share: a shell whose terminal is non-blocking misbehaves. So
-    /// the file is opened once more. Where that can't be, as for a socket or another user's terminal, input is polled before each
-    /// read and output is written by a thread. A regular file, whose position is shared, is read and written by a thread.
+    /// Setting O_NONBLOCK would affect them: a shell whose terminal is non-blocking misbehaves. So the file is opened again.
+    /// Where that fails, as for a socket or another user's terminal, input is polled before each read and output is written by
+    /// a thread. A regular file, whose position is shared, is read and written by a thread.
     pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
         let again = OpenOptions::new()
             .read(direction == Direction::In)
@@ -68,7 +68,7 @@ impl HostFd {
         }
     }
 
-    /// Another reference to the same file, to wait for it in another direction.
+    /// Duplicates the descriptor, so that epoll can watch the other direction separately.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::NonBlocking(fd) => fd.try_clone().map(Self::NonBlocking),
@@ -87,7 +87,7 @@ impl HostFd {
         }
     }
 
-    /// Writes some of `from`. What was `Blocked` must be tried again with the same bytes, and perhaps more after them.
+    /// Writes some of `from`. After `Blocked`, retry with the same bytes, to which more may be appended.
     pub(crate) fn write(&self, from: &[u8]) -> Transfer {
         match self {
             Self::NonBlocking(fd) => transfer(|| nix::unistd::write(fd, from)),
@@ -101,16 +101,16 @@ fn flags(fd: BorrowedFd<'_>) -> io::Result<OFlag> {
     Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?))
 }
 
-/// A regular file or a block device: for what they are kept on Linux waits in any mode.
+/// Whether it is a regular file or a block device, which block in any mode.
 fn ignores_nonblocking_mode(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // The kinds are numbers, not bits: S_IFSOCK has all bits of S_IFREG.
+    // File types are numbers, not bits: S_IFSOCK includes all bits of S_IFREG.
     let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
     Ok(kind == SFlag::S_IFREG || kind == SFlag::S_IFBLK)
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    // An end, and an error, are something to read.
+    // End of file and errors count as readable.
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 

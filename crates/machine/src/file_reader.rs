@@ -1,4 +1,4 @@
-//! Reads that may wait, on a thread of their own.
+//! Blocking reads on a separate thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,12 +10,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::io_thread;
 use crate::transfer::Transfer;
 
-/// Of the thread, in bytes: it calls read(2) and nothing else.
+/// The thread's stack, in bytes: it only calls read(2).
 const STACK_LEN: usize = 64 << 10;
 
-/// Reads a file without ever waiting for it: O_NONBLOCK means nothing to a regular file, and one on a network that is down
-/// blocks for as long as that takes. A thread does the waiting. It reads only when it is asked to, and no more than that, since
-/// others may share the open file and its position.
+/// Reads a file on a thread, so that the caller never blocks: O_NONBLOCK has no effect on a regular file, and one on an
+/// unreachable network file system blocks indefinitely. The thread reads only what was requested, since others may share the
+/// open file and its position.
 ///
 /// ```text
 ///   read: Blocked --> the thread reads --> the gate opens (EPOLLIN) --> read: Moved, Ended or Failed
@@ -26,28 +26,28 @@ pub(crate) struct FileReader(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// It isn't what it was.
+    /// The state has changed.
     changed: Condvar,
-    /// Readable while there is something to take.
+    /// An eventfd that is readable while there is a result to take.
     gate: OwnedFd,
 }
 
 #[derive(Debug)]
 enum State {
     Idle,
-    /// So many bytes are wanted of the thread, at most.
+    /// The thread is to read at most this many bytes.
     Wanted(usize),
-    /// They came, or none for this reason. No bytes are the end of the file.
+    /// The result: the bytes read, of which none means end of file, or an error.
     Read(Result<Vec<u8>, Errno>),
-    /// Nobody wants more.
+    /// The thread is to exit.
     Quit,
 }
 
-/// What the thread reads from. It may wait.
+/// The thread's blocking read function.
 type Origin = Box<dyn FnMut(&mut [u8]) -> Result<usize, Errno> + Send>;
 
 impl FileReader {
-    /// Reads `fd` from where it stands.
+    /// Reads `fd` from its current position.
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
@@ -73,7 +73,7 @@ impl FileReader {
         Ok(Self(shared))
     }
 
-    /// Moves what the thread has read into `into`, or has it read as much.
+    /// Moves what the thread has read to `into`. If there is nothing, has the thread read at most `into.len()` bytes.
     pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
         let mut state = self.0.state();
         match &mut *state {
@@ -108,17 +108,17 @@ impl Shared {
         self.state.lock().expect("no panic while it is held")
     }
 
-    /// All was taken.
+    /// The result has been taken: resets the state and the gate.
     fn set_idle(&self, state: &mut State) {
         *state = State::Idle;
         let _ = rustix::io::read(&self.gate, &mut [0; 8]);
     }
 
-    /// The thread.
+    /// The thread's loop.
     fn work(&self, mut origin: Origin) {
         loop {
-            let is_at_ease = |state: &mut State| !matches!(state, State::Wanted(_) | State::Quit);
-            let waited = self.changed.wait_while(self.state(), is_at_ease);
+            let is_waiting = |state: &mut State| !matches!(state, State::Wanted(_) | State::Quit);
+            let waited = self.changed.wait_while(self.state(), is_waiting);
             let state = waited.expect("no panic while it is held");
             let State::Wanted(len) = *state else { return };
             drop(state);
@@ -132,14 +132,14 @@ impl Shared {
                 return;
             }
             *state = State::Read(read);
-            // Under the lock, so that the gate is open exactly while there is something to take.
+            // Under the lock, so that the gate is open exactly while there is a result to take.
             let _ = rustix::io::write(&self.gate, &1_u64.to_ne_bytes());
         }
     }
 }
 
 impl Drop for FileReader {
-    /// A read that is under way ends with the process at the latest.
+    /// The thread isn't joined: a read that never returns ends with the process.
     fn drop(&mut self) {
         *self.0.state() = State::Quit;
         self.0.changed.notify_all();
@@ -147,7 +147,7 @@ impl Drop for FileReader {
 }
 
 impl AsFd for FileReader {
-    /// The gate.
+    /// The gate, to wait on with epoll.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.gate.as_fd()
     }
@@ -192,7 +192,7 @@ mod tests {
         assert!(!is_open(&reader, PollTimeout::ZERO));
         give.send(b"abc".to_vec()).unwrap();
         wait(&reader);
-        // There is less room than when it was asked.
+        // With less room than was requested.
         assert_eq!(reader.read(&mut into[..2]), Transfer::Moved(2));
         assert!(is_open(&reader, PollTimeout::ZERO), "there is more");
         assert_eq!(reader.read(&mut into[2..]), Transfer::Moved(1));

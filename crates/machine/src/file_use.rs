@@ -1,16 +1,16 @@
-//! What a file is in use for, so that nothing is written over it.
+//! Marks files that are in use, so that no output overwrites them.
 //!
-//! Whoever uses a file says so by a lock on a part of it ([`range_lock`]).
+//! Each user of a file locks a range of it ([`range_lock`]); the range shows the use.
 //!
 //! | use | lock |
 //! |---|---|
-//! | disk | what QEMU locks to read and write one, and more (`file_lock.rs` in vmm-virtio-devices) |
-//! | kernel, image, config, standard input and so on | one byte to read, where a disk has no locks: the file may be a disk as well |
-//! | log | to read, the bytes by which QEMU says that it writes and resizes a file |
-//! | a file that is replaced | all of it, to write |
+//! | disk | the bytes that QEMU locks for a disk, and more (`file_lock.rs` in vmm-virtio-devices) |
+//! | kernel, image, config, standard input and so on | a read lock on one byte that no disk locks: the file may be a disk too |
+//! | log | read locks on QEMU's bytes for "writes" and "resizes" |
+//! | a file that is replaced | a write lock on all of it |
 //!
-//! So any number of machines share a kernel or a log, and a file that is replaced is shared with nothing. No lock is waited
-//! for. Where there are no locks, on some file systems and under some security policies, nobody is known to use a file.
+//! So any number of machines share a kernel or a log, and a file that is replaced isn't shared at all. Locking never waits. On
+//! file systems without locks, and under security policies that forbid them, uses aren't detected.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -24,16 +24,16 @@ use nix::fcntl::OFlag;
 use vmm_boot::Role;
 use vmm_hostio::range_lock::{self, DOES, END, LockKind, RangeLock};
 
-/// What QEMU locks of a disk that it reads, as every disk is.
+/// The byte that QEMU locks to read a disk: all disks are read.
 const READS: u64 = DOES + range_lock::READ;
-/// What it locks of one that it writes.
+/// The byte that it locks to write one.
 const WRITES: u64 = DOES + range_lock::WRITE;
-/// What it locks of one whose length it changes.
+/// The byte that it locks to resize one.
 const RESIZES: u64 = DOES + range_lock::RESIZE;
-/// Where our bytes for inputs start. QEMU's permissions are bits of 64: it will never have bytes after 200 + 63.
+/// The first of our bytes for inputs. QEMU's permissions are a 64-bit mask, so its bytes end at 200 + 63.
 const INPUTS: u64 = 264;
 
-/// What a machine is made of, and never written while it exists.
+/// A file that a machine reads and that must not be written meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Kernel,
@@ -47,27 +47,27 @@ pub(crate) enum Input {
 /// How an output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writing {
-    /// By one, from the beginning.
+    /// From the beginning, by one writer.
     Replaces,
-    /// By any number, at the end.
+    /// At the end, by any number of writers.
     Appends,
 }
 
-/// Who uses a file.
+/// The use of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Disk,
     Input(Input),
     Log,
-    /// It is replaced.
+    /// Its contents are replaced.
     Output,
-    /// A console listens there.
+    /// A console's socket is bound there.
     Socket,
-    /// Of a program that locks in a way of its own.
+    /// Locked by another program, by its own rules.
     Other,
 }
 
-/// The lock on the config file that a machine is made from, which keeps outputs of this machine and of others from replacing it.
+/// A lock on a machine's config file, so that no output of this or another machine replaces it.
 #[derive(Debug)]
 #[must_use = "the file is protected for as long as this lives"]
 pub struct ConfigInUse {
@@ -75,34 +75,34 @@ pub struct ConfigInUse {
 }
 
 impl ConfigInUse {
-    /// Takes note that `path` is in use. A file that can't be opened or locked isn't protected.
+    /// Marks `path` as in use. A file that can't be opened or locked isn't protected.
     pub fn note(path: &Path) -> Self {
-        // It was a file when it was read; a pipe that has taken its place isn't opened.
+        // Only regular files: if a pipe has replaced the config since it was read, it isn't opened.
         let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
         let file = is_file.then(|| open_to_read(path).ok()).flatten();
         if let Some(file) = &file {
-            // It was read, and isn't read again: whoever writes it may go on.
+            // An error means that it is an output or a log. It isn't read again, so its writer may go on.
             let _ = take_input(file, Input::Config);
         }
         Self { _file: file }
     }
 }
 
-/// Takes note that `file` is somebody's standard input, until the file that is returned is closed. `None`: it can't be protected.
+/// Marks `file` as in use as standard input until the returned file is closed. `None` if it can't be protected.
 pub(crate) fn note_stdin(file: &File) -> Option<File> {
-    // A lock of the stream itself would stay while the shell has it too.
+    // A new open file: a lock on the stream's own would remain as long as the shell has it open.
     let ours = open_again(file)?;
-    // One that is written by others is read all the same: a monitor may follow what another one prints.
+    // A file that others write is accepted: a monitor may read another one's output.
     let _ = take_input(&ours, Input::Stdin);
     Some(ours)
 }
 
-/// Takes note that `file`, which is open for reading, is in use until its last descriptor is closed.
+/// Marks `file`, which must be open for reading, as in use until its last descriptor is closed.
 ///
 /// # Errors
-/// It is an output or a log, and changes meanwhile.
+/// It is an output or a log, whose contents change.
 pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
-    // One that can't be locked isn't protected.
+    // A file that can't be locked isn't protected.
     let _ = range_lock::lock(file, LockKind::Shared, input.byte());
     match found_use(file, Writing::Replaces) {
         Some(found @ (Use::Output | Use::Log)) => Err(found.refusal()),
@@ -110,22 +110,27 @@ pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
     }
 }
 
-/// Takes a file to write it from the beginning, until its last descriptor is closed.
+/// Locks a file whose contents are to be replaced, until its last descriptor is closed.
+///
+/// # Errors
+/// It is in use.
 pub(crate) fn take_output(file: &File) -> io::Result<()> {
     match range_lock::lock(file, LockKind::Exclusive, 0..END) {
         Ok(true) => Ok(()),
         Ok(false) => Err(found_use(file, Writing::Replaces).unwrap_or(Use::Other).refusal()),
-        // There may be no permission to lock it, and locks of others nevertheless.
+        // Without permission to lock it, others may still have locks.
         Err(_) => refuse_use(file, Writing::Replaces),
     }
 }
 
-/// Takes note that `file` is a log, or another output with any number of writers, unless it is in use as something else. The note
-/// lasts until the returned file, if any, is closed.
+/// Marks `file` as a log or another output with any number of writers, until the returned file, if any, is closed.
+///
+/// # Errors
+/// It is in use as something else.
 pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
-    // To lock a file for reading takes one that is open for that. A log that nobody may read isn't known as one.
+    // A read lock needs a file open for reading. A log without read permission can't be marked.
     let ours = open_again(file);
-    // First one's own, and only then a look at the others': of two who come at once at least one sees the other.
+    // Lock first, then look for others: of two that start at the same time at least one sees the other.
     let is_refused = |ours| {
         let noted = |byte| range_lock::lock(ours, LockKind::Shared, byte..byte + 1);
         [WRITES, RESIZES].into_iter().any(|byte| matches!(noted(byte), Ok(false)))
@@ -136,12 +141,15 @@ pub(crate) fn share_log(file: &File) -> io::Result<Option<File>> {
     refuse_use(file, Writing::Appends).map(|()| ours)
 }
 
-/// Whether others have this file as a log, beside `lock`, which [`share_log`] returned.
+/// Whether other monitors also use this file as a log. `lock` is the file that [`share_log`] returned.
 pub(crate) fn is_log_of_others(lock: &File) -> bool {
     found(lock, WRITES..WRITES + 1).is_some()
 }
 
-/// Refuses a file that is in use so that it can't be written in this way.
+/// Refuses a file whose use rules out this way of writing it.
+///
+/// # Errors
+/// It is in use.
 pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
     found_use(file, writing).map_or(Ok(()), |found| Err(found.refusal()))
 }
@@ -194,7 +202,7 @@ impl fmt::Display for Use {
     }
 }
 
-/// What others use a file for that may not be written in this way.
+/// The use of a file by others, if it rules out this way of writing it.
 fn found_use(file: &File, writing: Writing) -> Option<Use> {
     let byte = |at| found(file, at..at + 1);
     if let Some(lock) = byte(READS) {
@@ -206,7 +214,7 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
     match writing {
         Writing::Replaces if byte(WRITES).is_some() => Some(Use::Log),
         Writing::Replaces => found(file, 0..END).map(|_| Use::Other),
-        // All but what other logs have.
+        // Every range but those that logs lock.
         Writing::Appends => {
             let around = [0..WRITES, WRITES + 1..RESIZES, RESIZES + 1..END];
             around.into_iter().find_map(|range| found(file, range)).map(|_| Use::Other)
@@ -214,12 +222,12 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
     }
 }
 
-/// A lock of another's in this range; where there are no locks, nobody has one.
+/// Another open file's lock in this range; `None` also where locks aren't supported.
 fn found(file: &File, range: Range<u64>) -> Option<RangeLock> {
     range_lock::find(file, range).ok().flatten()
 }
 
-/// The same file, with locks of its own.
+/// Opens the same file again, so that it has its own locks.
 fn open_again(file: &File) -> Option<File> {
     open_to_read(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref()).ok()
 }
@@ -279,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_are_told_apart() {
+    fn inputs_are_distinguished() {
         let found = Input::ALL.map(|input| {
             let (file, other) = (file(), file());
             let user = reader(&file);
@@ -325,7 +333,7 @@ mod tests {
         take_output(&other).unwrap();
     }
 
-    /// The lock isn't one of the stream, which the shell keeps.
+    /// The lock isn't on the stream's own open file, which the shell keeps open.
     #[test]
     fn standard_input_is_noted_until_it_is_dropped() {
         let file = file();
@@ -363,7 +371,7 @@ mod tests {
         take_output(&writer(&file)).unwrap();
     }
 
-    /// A disk that is read, as `file_lock.rs` in vmm-virtio-devices and QEMU lock it.
+    /// Locks a read-only disk as `file_lock.rs` in vmm-virtio-devices and QEMU do.
     fn lock_disk(file: &File) {
         [READS, 201, 203]
             .into_iter()
@@ -382,7 +390,7 @@ mod tests {
         share_log(&writer(&file)).unwrap();
     }
 
-    /// Their locks say so to each other: neither the bytes of what they do nor those of what they forbid may be locked.
+    /// An input's lock is outside both ranges of a disk's: "does" and "forbids".
     #[test]
     fn input_may_be_a_disk_too() {
         let file = file();
@@ -390,7 +398,7 @@ mod tests {
         take_input(&user, Input::Image).unwrap();
         let others = writer(&file);
         assert!(found(&others, 0..INPUTS).is_none());
-        // What a disk that is written locks besides.
+        // The range for "forbids", from 300 on.
         assert!(found(&others, 300..END).is_none());
         lock_disk(&reader(&file));
     }
@@ -401,7 +409,7 @@ mod tests {
         let _log = share_log(&writer(&file)).unwrap();
         let disk = reader(&file);
         lock_disk(&disk);
-        // What a disk that is read allows nobody else to do.
+        // A read-only disk forbids others to write and resize.
         assert!([WRITES, RESIZES].iter().all(|&byte| found(&disk, byte..byte + 1).is_some()));
     }
 

@@ -1,4 +1,4 @@
-//! Writes that may wait, on a thread of their own.
+//! Blocking writes on a separate thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,18 +12,18 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::io_thread;
 use crate::transfer::Transfer;
 
-/// Bytes taken at once.
+/// Bytes written at a time.
 const BATCH_LEN: usize = 64 << 10;
-/// Of the thread, in bytes: it calls write(2) and nothing else.
+/// The thread's stack, in bytes: it only calls write(2).
 const STACK_LEN: usize = 64 << 10;
-/// Time that what is under way has when its owner lets go of it. What takes longer ends with the process.
+/// Time limit for a write in progress when the writer is dropped. After that the thread is abandoned until the process exits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// The most that an eventfd counts: with it, the eventfd can't be written.
+/// The maximum count of an eventfd, at which it isn't writable (eventfd(2)).
 const GATE_CLOSED: u64 = u64::MAX - 1;
 
-/// Writes to a file without ever waiting for it: O_NONBLOCK means nothing to a regular file, and one on a slow disk or on a
-/// network that is down blocks for as long as that takes. Nor may O_NONBLOCK be set where other processes share the open
-/// file, as with a socket at standard output. A thread does the waiting.
+/// Writes to a file on a thread, so that the caller never blocks: O_NONBLOCK has no effect on a regular file, and one on a slow
+/// disk or an unreachable network file system blocks indefinitely. O_NONBLOCK must not be set either where other processes share
+/// the open file, as with a socket at standard output.
 ///
 /// ```text
 ///   write(bytes): Blocked --> the thread writes --> the gate opens (EPOLLOUT) --> write(bytes): Moved or Failed
@@ -34,9 +34,9 @@ pub(crate) struct FileWriter(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     batch: Mutex<Batch>,
-    /// The batch's state has changed.
+    /// The state has changed.
     changed: Condvar,
-    /// Can be written, which epoll tells, unless the thread is at work.
+    /// An eventfd that is writable unless the thread is writing.
     gate: OwnedFd,
 }
 
@@ -49,19 +49,19 @@ struct Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    /// The bytes are the thread's.
+    /// The thread is writing the bytes.
     Writing,
-    /// So many were written, or none for this reason.
+    /// The result: the number of bytes written, or an error.
     Written(Result<usize, Errno>),
-    /// Nobody has more.
+    /// The thread is to exit.
     Quit,
 }
 
-/// What the thread writes to. It returns how many bytes were written, at least 1, and may wait.
+/// The thread's blocking write function. Returns the number of bytes written, at least 1.
 type Sink = Box<dyn FnMut(&[u8]) -> Result<usize, Errno> + Send>;
 
 impl FileWriter {
-    /// Writes to `fd` where it stands.
+    /// Writes to `fd` at its current position.
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
@@ -69,7 +69,10 @@ impl FileWriter {
         Self::with_sink(Box::new(move |bytes| write_waiting(&fd, bytes)))
     }
 
-    /// Writes by `sink`.
+    /// Writes by calling `sink`.
+    ///
+    /// # Errors
+    /// The host is out of descriptors or threads.
     pub(crate) fn with_sink(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             batch: Mutex::new(Batch { state: State::Idle, bytes: Vec::new() }),
@@ -81,8 +84,8 @@ impl FileWriter {
         Ok(Self(shared))
     }
 
-    /// Gives the thread the first of `bytes`, of which there is at least one, and says `Blocked`; called with the same bytes,
-    /// and perhaps more after them, when the gate is open, says what became of them.
+    /// Passes `bytes`, at least one, to the thread and returns `Blocked`. When the gate is open, call it again with the same
+    /// bytes, to which more may be appended: it then returns the result.
     pub(crate) fn write(&self, bytes: &[u8]) -> Transfer {
         if let Some(outcome) = self.take_outcome() {
             return Transfer::from(outcome);
@@ -91,7 +94,7 @@ impl FileWriter {
         Transfer::Blocked
     }
 
-    /// Gives the thread the first of `bytes`, 64 KiB at most. `false` if it has others, or their outcome wasn't taken yet.
+    /// Passes at most the first 64 KiB of `bytes` to the thread. `false` if it is busy, or its last result hasn't been taken.
     pub(crate) fn hand_over(&self, bytes: &[u8]) -> bool {
         let mut batch = self.0.batch();
         if batch.state != State::Idle {
@@ -100,14 +103,14 @@ impl FileWriter {
         batch.bytes.clear();
         batch.bytes.extend_from_slice(&bytes[..bytes.len().min(BATCH_LEN)]);
         batch.state = State::Writing;
-        // Under the lock, so that the gate is closed exactly while the thread is at work.
+        // Under the lock, so that the gate is closed exactly while the thread is writing.
         let _ = rustix::io::write(&self.0.gate, &GATE_CLOSED.to_ne_bytes());
         drop(batch);
         self.0.changed.notify_all();
         true
     }
 
-    /// What became of what the thread was given, if it is done.
+    /// The result of the last write, once it is done.
     pub(crate) fn take_outcome(&self) -> Option<Result<usize, Errno>> {
         let mut batch = self.0.batch();
         let State::Written(outcome) = batch.state else { return None };
@@ -115,7 +118,7 @@ impl FileWriter {
         Some(outcome)
     }
 
-    /// Waits until the thread is done with what it has, for this time at most; whether it is.
+    /// Waits at most `patience` for the thread to finish its write. Returns whether it has.
     pub(crate) fn wait(&self, patience: Duration) -> bool {
         let is_writing = |batch: &mut Batch| batch.state == State::Writing;
         let waited = self.0.changed.wait_timeout_while(self.0.batch(), patience, is_writing);
@@ -128,7 +131,7 @@ impl Shared {
         self.batch.lock().expect("no panic while it is held")
     }
 
-    /// The thread.
+    /// The thread's loop.
     fn work(&self, mut sink: Sink) {
         loop {
             let is_idle = |batch: &mut Batch| !matches!(batch.state, State::Writing | State::Quit);
@@ -152,12 +155,12 @@ impl Shared {
     }
 }
 
-/// Writes some of `bytes`, however long that takes.
+/// A blocking write of some of `bytes`.
 fn write_waiting(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
     loop {
         match nix::unistd::write(fd, bytes) {
             Err(Errno::EINTR) => {}
-            // Somebody who shares the open file has made it non-blocking.
+            // Another process that shares the open file has made it non-blocking.
             Err(Errno::EAGAIN) => {
                 let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
@@ -166,7 +169,7 @@ fn write_waiting(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
     }
 }
 
-/// The gate, to wait for.
+/// The gate, to wait on with epoll.
 impl AsFd for FileWriter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.gate.as_fd()
@@ -183,7 +186,7 @@ impl Drop for FileWriter {
     fn drop(&mut self) {
         self.wait(PATIENCE);
         self.0.batch().state = State::Quit;
-        // Not joined: it may be in a write that never ends.
+        // Not joined: its write may never return.
         self.0.changed.notify_all();
     }
 }

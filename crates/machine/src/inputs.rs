@@ -1,4 +1,4 @@
-//! The files that a machine is made of.
+//! A machine's input files and devices.
 
 use std::path::Path;
 
@@ -6,42 +6,40 @@ use vmm_boot::{Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
 
 use crate::file_use::take_input;
-use crate::legacy::{self, Found};
+use crate::legacy::{self, LegacyCandidate};
 use crate::virtio::{self, OpenDevice};
 use crate::{Error, Kinds};
 
-/// The opened files and devices. A machine that was reset gives them to the next one: what the guest has written is there, and no
-/// lock, port or socket's name is free in between.
+/// The open files and devices of a machine. After a reset the next machine gets them: what the guest has written is kept, and no
+/// lock, port or socket name is released in between.
 #[derive(Debug)]
 pub struct Inputs {
     pub(crate) files: Files,
     pub(crate) devices: Vec<OpenDevice>,
-    pub(crate) legacy: Vec<Found>,
+    pub(crate) legacy: Vec<LegacyCandidate>,
 }
 
-/// By what the guest is.
+/// The files to boot from.
 #[derive(Debug)]
 pub(crate) enum Files {
-    /// A kernel that follows a boot protocol.
     Linux { kernel: SourceFile, initrd: Option<SourceFile> },
-    /// A flat image.
     Flat { image: SourceFile, modules: Vec<SourceFile> },
 }
 
 impl Inputs {
-    /// Opens what `config` names. `kinds` are the devices that there are.
+    /// Opens the files and devices of `config`. `kinds` are the available devices.
     ///
     /// # Errors
-    /// A file is missing, empty, unreadable or no regular file; a device is of no kind, or can't be opened.
+    /// A file is missing, empty, unreadable or not a regular file; a device has an unknown type or can't be opened.
     pub fn open(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
         Self::open_for(config, kinds, false)
     }
 
-    /// Opens what `config` names as far as a [`Plan`](crate::Plan) needs it, and leaves the host as it is: no socket gets its
-    /// name. For a plan that is shown and not built.
+    /// Opens only what a [`Plan`](crate::Plan) needs, without side effects on the host such as new sockets. For a plan that is
+    /// only shown.
     ///
     /// # Errors
-    /// As for [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn look(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
         Self::open_for(config, kinds, true)
     }
@@ -62,11 +60,10 @@ impl Inputs {
             },
         };
         let devices = virtio::open(config, kinds, Vec::new(), plan_only)?;
-        Ok(Self { files, devices, legacy: legacy::find(config, kinds)? })
+        Ok(Self { files, devices, legacy: legacy::candidates(config, kinds)? })
     }
 
-    /// For the machine that follows one of the same config, with what that one had open. Devices that it has lost, since their
-    /// threads panicked, are opened anew.
+    /// The inputs of the next machine, from those of the previous one. Devices whose threads have panicked are opened again.
     pub(crate) fn again(
         files: Files,
         kept: Vec<OpenDevice>,
@@ -74,11 +71,11 @@ impl Inputs {
         kinds: &Kinds<'_>,
     ) -> Result<Self, Error> {
         let devices = virtio::open(config, kinds, kept, false)?;
-        Ok(Self { files, devices, legacy: legacy::find(config, kinds)? })
+        Ok(Self { files, devices, legacy: legacy::candidates(config, kinds)? })
     }
 }
 
-/// Opens a file, which no output of a machine is written over while it is open.
+/// Opens a file and marks it as in use, so that no output overwrites it.
 fn open(role: Role, path: &Path) -> Result<SourceFile, Error> {
     let mut source = SourceFile::open(role, path)?;
     let failed = |error| SourceError { role, path: path.to_owned(), problem: SourceProblem::Open(error) };

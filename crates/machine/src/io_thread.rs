@@ -1,11 +1,12 @@
-//! Threads that wait for files.
+//! Threads that block on files.
 
 use std::io;
 use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-/// Starts a thread that gets no signals: a thread inherits its signal mask, and signals are the main thread's.
+/// Starts a thread with all signals blocked: the main thread handles them. A thread inherits its creator's signal mask, so the
+/// mask is changed here during the spawn.
 ///
 /// # Errors
 /// The host is out of threads.

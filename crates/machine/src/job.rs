@@ -1,4 +1,4 @@
-//! Work that may have to wait for a file, on a thread of its own.
+//! Work that may block on a file, on its own thread.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,17 +8,17 @@ use std::thread::{self, JoinHandle};
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Stack of the thread, in bytes. A config's parser is the deepest that runs on it. The default of 2 MiB would be backed by a
-/// whole huge page where the host gives those to everybody.
+/// The thread's stack, in bytes. The config's parser needs the most of it. The default of 2 MiB would take a whole huge page on
+/// hosts with transparent huge pages set to "always".
 const STACK_LEN: usize = 1 << 20;
 
-/// What a job is waiting for, in words for the user.
+/// The steps that a job is carrying out, as text for the user.
 #[derive(Clone, Debug)]
 pub struct Progress(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The job as a whole, a gerund phrase such as "starting".
+    /// The whole job, as a gerund phrase such as "starting".
     job: &'static str,
     steps: Mutex<Vec<String>>,
 }
@@ -28,7 +28,7 @@ impl Progress {
         Self(Arc::new(Shared { job, steps: Mutex::default() }))
     }
 
-    /// The job does this until the result is dropped. `what` is a gerund phrase: "reading the kernel".
+    /// Enters a step, which lasts until the result is dropped. `what` is a gerund phrase such as "reading the kernel".
     pub fn begin(&self, what: String) -> ProgressStep {
         self.steps().push(what.clone());
         ProgressStep { progress: self.clone(), what }
@@ -38,16 +38,16 @@ impl Progress {
         self.0.steps.lock().expect("no panic while it is held")
     }
 
-    /// All that has begun and isn't done.
+    /// The unfinished steps, separated by commas; the whole job if there are none.
     pub(crate) fn text(&self) -> String {
         let steps = self.steps();
         if steps.is_empty() { self.0.job.to_owned() } else { steps.join(", ") }
     }
 }
 
-/// Something that has begun. Dropped when it is done.
+/// A step of a job, which ends when this is dropped.
 #[derive(Debug)]
-#[must_use = "it is done when this is dropped"]
+#[must_use = "the step ends when this is dropped"]
 pub struct ProgressStep {
     progress: Progress,
     what: String,
@@ -62,7 +62,7 @@ impl Drop for ProgressStep {
     }
 }
 
-/// Work on a thread of its own. Dropping this leaves it to itself: what comes of it then is dropped on that thread.
+/// Work on its own thread. Dropping this detaches the thread, which then drops the result.
 #[derive(Debug)]
 pub(crate) struct Job<T> {
     result: Receiver<thread::Result<T>>,
@@ -71,8 +71,8 @@ pub(crate) struct Job<T> {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Begins `work`, and writes `done` when there is a result. Where the host gives no thread, the work is done here and now: an end
-    /// is worth waiting for.
+    /// Starts `work`, and writes `done` when the result is available. If the host can't create a thread, the work runs on this
+    /// one: stopping a machine matters more than a responsive event loop.
     pub(crate) fn start(
         what: &'static str,
         done: Arc<EventFd>,
@@ -93,12 +93,12 @@ impl<T: Send + 'static> Job<T> {
         let theirs = progress.clone();
         let body = move || {
             let worked = catch_unwind(AssertUnwindSafe(|| work(&theirs)));
-            // Dropped here if nobody waits.
+            // Fails if the job was dropped; the result is then dropped here.
             drop(sender.send(worked));
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = done.write(1);
         };
-        // What isn't spawned is dropped, unless it is kept.
+        // A failed spawn drops its closure, so the work is kept here as well.
         let kept = Arc::new(Mutex::new(Some(body)));
         let take = |kept: &Mutex<Option<_>>| kept.lock().ok().and_then(|mut kept| kept.take());
         let theirs = Arc::clone(&kept);
@@ -116,11 +116,11 @@ impl<T: Send + 'static> Job<T> {
         Self { result, progress, thread }
     }
 
-    /// What came of it, if it is done: an error if it panicked. To be called until there is a result, and not after that.
+    /// The result, if the work is done; an error if it panicked. Must not be called again after it has returned a result.
     pub(crate) fn take(&mut self) -> Option<thread::Result<T>> {
         let result = self.result.try_recv().ok()?;
         if let Some(thread) = self.thread.take() {
-            // It has nothing left to do, but is counted as a thread until it has ended.
+            // It is about to exit. Joined, it no longer counts as a thread of the process.
             let _ = thread.join();
         }
         Some(result)
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(progress.text(), "opening the disk");
     }
 
-    /// Says so when it is dropped.
+    /// Sends the id of the thread that drops it.
     struct Result(std::sync::mpsc::Sender<thread::ThreadId>);
 
     impl Drop for Result {
@@ -169,7 +169,7 @@ mod tests {
         drop(job);
         go.send(()).unwrap();
         assert_ne!(on.recv().unwrap(), thread::current().id());
-        // Whoever waits in epoll hears of it all the same.
+        // The eventfd is written all the same.
         assert_eq!(done.read().unwrap(), 1);
     }
 

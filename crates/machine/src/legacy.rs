@@ -1,4 +1,4 @@
-//! Legacy devices: found in the table of kinds, planned, and put on their bus. No kind is known here by its name.
+//! Legacy devices: looked up in the table of kinds, planned, and put on their bus. No kind is known here by name.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,18 +9,18 @@ use vmm_config::Config;
 use vmm_devices::{AcpiParts, LegacyEntry, Planned, PowerButton, Presence, SerialLine, Wiring};
 use vmm_kvm::Vm;
 
-use crate::error::Tried;
+use crate::error::HostContext;
 use crate::platform::{RegisterConflict, check_registers};
 use crate::{Error, Kinds};
 
-/// A device's place on the bus of legacy devices and at the interrupt controllers.
+/// A legacy device with its registers and its interrupt.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// What it is called: its kind's name, with its id if the config may give it one.
+    /// Its kind's name, and its id if the config can set one.
     pub name: String,
-    /// The addresses of its registers: on x86_64, I/O ports.
+    /// The addresses of its registers; I/O ports on x86_64.
     pub registers: Range<u64>,
-    /// Its global system interrupt.
+    /// Its global system interrupt, if it has one.
     pub gsi: Option<u32>,
     planned: Planned,
 }
@@ -34,35 +34,35 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// Whether kernels that don't read ACPI tables have this device, too.
+    /// Whether kernels that don't read the ACPI tables use this device too.
     pub(crate) fn is_there_without_acpi(&self) -> bool {
         self.planned.presence != Presence::WithAcpi
     }
 }
 
-/// A device that a machine may have, as its kind and the config say.
+/// A device that the machine may have: whether it does depends on [`Presence`].
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// Its place in the config's list, if it is there.
+pub(crate) struct LegacyCandidate {
+    /// Its index in the config's `devices`, if it is listed there.
     index: Option<usize>,
     name: String,
     planned: Planned,
 }
 
-/// Every device of the table that machines have without being asked, and then those that the config lists.
-pub(crate) fn find(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<Found>, Error> {
+/// The devices that need no entry in the config, in the order of the table, then those that the config lists.
+pub(crate) fn candidates(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<LegacyCandidate>, Error> {
     let mut found = Vec::new();
     for kind in kinds.legacy().filter(|kind| kind.listed_as().is_none()) {
         let planned = kind.plan(&serde_json::json!({}));
         let planned = planned
             .map_err(|error| defect(kind, format!("is in the config of no machine, but wants {error}")))?;
-        found.push(Found { index: None, name: kind.name.to_owned(), planned });
+        found.push(LegacyCandidate { index: None, name: kind.name.to_owned(), planned });
     }
     for (index, device) in config.devices.iter().enumerate() {
         let (kind, fields) = device.kind_and_fields();
         let Some(kind) = kinds.listed_legacy(&kind) else {
             match device {
-                // Opened as a virtio device, or refused there.
+                // Handled by `virtio::open`, which refuses unknown types.
                 vmm_config::Device::Virtio(_) => continue,
                 _ => return Err(kinds.unknown(index, &kind)),
             }
@@ -73,20 +73,20 @@ pub(crate) fn find(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<Found>, Err
             Some(id) => format!("{} \"{id}\"", kind.name),
             None => kind.name.to_owned(),
         };
-        found.push(Found { index: Some(index), name, planned });
+        found.push(LegacyCandidate { index: Some(index), name, planned });
     }
     Ok(found)
 }
 
-/// A kind that can't be in any machine.
+/// An error for a kind that can't be in any machine.
 fn defect(kind: &LegacyEntry, problem: String) -> Error {
     Error::LegacyKind { name: kind.name, problem }
 }
 
-/// Gives each of those that this machine has its place, in the order of the table.
-pub(crate) fn plan(found: &[Found], irqchip: bool, has_acpi: bool) -> Result<Vec<Device>, Error> {
+/// Places the candidates that this machine has, in their order.
+pub(crate) fn plan(found: &[LegacyCandidate], irqchip: bool, has_acpi: bool) -> Result<Vec<Device>, Error> {
     let mut devices: Vec<Device> = Vec::new();
-    for Found { index, name, planned } in found {
+    for LegacyCandidate { index, name, planned } in found {
         if planned.presence == Presence::WithAcpi && !has_acpi {
             continue;
         }
@@ -99,14 +99,14 @@ pub(crate) fn plan(found: &[Found], irqchip: bool, has_acpi: bool) -> Result<Vec
     Ok(devices)
 }
 
-/// Why a device can't be where it wants to be.
+/// Why a device can't have its registers or its interrupt.
 enum Conflict {
     Registers(RegisterConflict),
     Gsi { by: String, gsi: u32 },
 }
 
 impl Conflict {
-    /// As an error of the config, if the device is there, or else of its kind.
+    /// An error about the config if the device is listed there, else about its kind.
     fn of(self, index: Option<usize>, name: &'static str) -> Error {
         match (self, index) {
             (Self::Registers(source), Some(index)) => Error::Registers { index, source },
@@ -128,7 +128,7 @@ fn check_place(device: &Device, others: &[Device], irqchip: bool) -> Result<(), 
     }
 }
 
-/// What the devices say in ACPI, in the order of the table.
+/// The devices' ACPI descriptions, in the order of the table.
 pub(crate) fn acpi(devices: &[Device]) -> Result<AcpiParts, Error> {
     let mut parts = AcpiParts::default();
     for Device { planned, .. } in devices {
@@ -138,15 +138,15 @@ pub(crate) fn acpi(devices: &[Device]) -> Result<AcpiParts, Error> {
     Ok(parts)
 }
 
-/// What of the devices is the host's to use.
+/// The host's ends of the devices.
 pub(crate) struct Connected {
-    /// Its other side is the console.
+    /// The serial line, which a console is connected to.
     pub(crate) serial: Arc<dyn SerialLine>,
-    /// Its other side is whoever presses the power button.
+    /// The power button, if a device has one.
     pub(crate) power_button: Option<Arc<dyn PowerButton>>,
 }
 
-/// Makes the planned devices, puts them on the bus, and their interrupts at the controllers. All print to `printed`.
+/// Creates the planned devices, puts them on the bus and connects their interrupts. They print to `printed`.
 pub(crate) fn connect(
     devices: &[Device],
     vm: &Vm,
@@ -156,7 +156,7 @@ pub(crate) fn connect(
     let (mut serial, mut power_button) = (None, None);
     for device in devices {
         let mut wiring = Wiring::new(Arc::clone(printed));
-        let built = device.planned.build(&mut wiring).tried(device.planned.name)?;
+        let built = device.planned.build(&mut wiring).context(device.planned.name)?;
         let Range { start, end } = device.registers;
         bus.insert(start, end - start, built.device)?;
         if let Some((gsi, line)) = device.gsi.zip(wiring.into_interrupt()) {
@@ -169,7 +169,7 @@ pub(crate) fn connect(
     Ok(Connected { serial, power_button })
 }
 
-/// What the devices that every machine with ACPI has say there.
+/// The ACPI descriptions of the devices that every machine with ACPI has.
 #[cfg(test)]
 pub(crate) fn acpi_of_a_pc() -> AcpiParts {
     let kinds = vmm_devices::KINDS.iter().filter(|kind| kind.listed_as().is_none());

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   Config --Inputs::open--> Inputs --Plan::new--> Plan --Supervisor::run--> Ending
-//!            opens files               pure                builds it with system calls in one fixed order,
-//!                                                          and is the main thread's event loop
+//!            opens files               pure                makes the system calls in a fixed order,
+//!                                                          then runs the main thread's event loop
 //! ```
 //! A [`Plan`] holds every address, slot and interrupt of the machine before anything exists; `--check`
-//! prints it and golden tests compare it. The [`Supervisor`] is what outlives machines: the epoll loop over the consoles, the
-//! signals and the ends of the vCPUs. [`doctor`] says what a host lacks.
+//! prints it and golden tests compare it. The [`Supervisor`] outlives the machines: it is the epoll loop over the consoles,
+//! the signals and the vCPU threads' exits. [`doctor`] reports what a host lacks.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -54,7 +54,6 @@ mod messages;
 mod metrics;
 mod output_check;
 mod output_file;
-mod parts;
 mod pause;
 mod picture;
 mod plan;
@@ -64,6 +63,7 @@ mod ranges;
 mod run_state;
 mod signals;
 mod supervisor;
+mod supervisor_handles;
 mod transfer;
 mod virtio;
 mod watch;
@@ -72,7 +72,7 @@ pub use affinity::Affinity;
 pub use console::OpenError;
 use device_log::DeviceLog;
 pub use diagnostics::{Diagnostics, ExitReport, WatchExits};
-pub use ending::{Ending, Late};
+pub use ending::{Ending, TimeoutPhase};
 pub use error::{Blame, Error};
 pub use expect::Mismatch;
 pub use file_use::ConfigInUse;
@@ -88,7 +88,7 @@ pub use platform::{BusHandler, FirmwareTables, GuestPlan, HostCpuError, Register
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};
 pub use virtio::VirtioPlan;
-/// How it can end its machine.
+/// How a guest can end its machine.
 pub use vmm_bus::SystemEvent;
-/// How it can die, and how often it left.
+/// A guest's crash, and the count of its exits.
 pub use vmm_vcpu::{Crash, CrashCause, Summary};

@@ -1,4 +1,4 @@
-//! A machine that exists: what of it ends with it.
+//! A built machine, with everything that ends with it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
 
 use crate::console::Lines;
-use crate::diagnostics::Watching;
+use crate::diagnostics::Observer;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
-use crate::parts::Parts;
 use crate::run_state::RunState;
+use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::VirtioDevices;
 use crate::{Ending, Error, Kinds, Plan, expect, metrics};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
 pub(crate) struct Machine {
-    // In this order: the threads end before what they use.
+    // Fields drop in this order: threads end before what they use.
     pub(crate) vcpus: VcpuThreads<SystemEvent>,
     pub(crate) virtio: VirtioDevices,
-    /// What the next machine starts with, too.
+    /// Reused by the next machine after a reset.
     pub(crate) files: Files,
-    /// What COM1 has printed.
+    /// COM1's output queue.
     pub(crate) printed: Arc<Output>,
     pub(crate) load_time: Duration,
-    pub(crate) watching: Watching,
+    pub(crate) observer: Observer,
     pub(crate) power_button: Option<Arc<dyn PowerButton>>,
     pub(crate) state: RunState,
     pub(crate) started: Instant,
@@ -41,27 +41,27 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Whether it isn't paused, nor about to be.
+    /// Whether it is running: neither paused nor pausing.
     pub(crate) fn runs(&self) -> bool {
         self.state == RunState::Running
     }
 
-    /// How long it has been there.
+    /// Time since the machine was built.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Whether the guest listens to the power button.
+    /// Presses the power button. Returns whether the guest has enabled the button's event.
     pub(crate) fn press_power_button(&self) -> bool {
         self.power_button.as_ref().is_some_and(|button| button.press())
     }
 
-    /// What the devices have counted.
+    /// The devices' counters, as JSON.
     pub(crate) fn counters(&self) -> Value {
         metrics::counters(self.uptime(), &self.virtio)
     }
 
-    /// How it is.
+    /// The machine's status, for a `status` command.
     pub(crate) fn status(&self) -> Status {
         let state = match self.state {
             RunState::Configured => MachineState::Configured,
@@ -78,7 +78,7 @@ impl Machine {
         Status { state, doing: None, machine: Some(machine) }
     }
 
-    /// The machine's end, if a vCPU brought it.
+    /// Collects exited vCPU threads. Returns the machine's ending if one of them ended it.
     pub(crate) fn vcpu_ending(&mut self) -> Result<Option<Ending>, Error> {
         let mut ending = None;
         while let Some((index, end)) = self.vcpus.take_ended() {
@@ -87,14 +87,14 @@ impl Machine {
                 End::Asked(event) => Some(Ending::Guest(event)),
                 End::Halted(report) => Some(self.halted(&report)),
                 End::Crashed(crash) => Some(Ending::Crashed(crash)),
-                // By our own order, never on its own.
+                // Only at our request.
                 End::Stopped => ending,
             };
         }
         Ok(ending)
     }
 
-    /// A guest that halts for ever must be as expected.
+    /// The ending of a guest that has halted for good: compares it with the config's `expect`.
     fn halted(&self, report: &VcpuReport) -> Ending {
         let mismatches = match &self.expect {
             Some(expect) => expect::mismatches(expect, report, self.ram.memory()),
@@ -103,18 +103,18 @@ impl Machine {
         if mismatches.is_empty() { Ending::Halted } else { Ending::Unexpected(mismatches) }
     }
 
-    /// Ends the devices, each on a thread of its own, so that one whose storage never answers keeps none of the others from
-    /// writing what they have. No vCPU is left.
+    /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing. The vCPUs
+    /// must have ended.
     pub(crate) fn close(self, progress: &Progress) {
         drop(self.virtio.into_devices(progress, drop));
     }
 
-    /// Takes it apart and builds the next one, of the same files and devices.
+    /// Tears this machine down and builds the next one from the same files and devices.
     pub(crate) fn rebuild(
         self,
         config: &Config,
         kinds: &Kinds<'_>,
-        parts: Parts,
+        handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
         let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
@@ -126,7 +126,7 @@ impl Machine {
             let _step = progress.begin("reading the kernel".to_owned());
             Plan::new(config, &mut inputs)?
         };
-        Self::build(plan, inputs, Some(printed), parts, progress)
+        Self::build(plan, inputs, Some(printed), handles, progress)
     }
 }
 

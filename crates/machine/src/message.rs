@@ -1,45 +1,45 @@
-//! What sources of the event loop, and keys, ask for.
+//! Messages from the event sources to the supervisor.
 
-/// What a source asks of the machine.
+/// A message from an event source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// The UART has room again: wake the vCPUs that were held.
+    /// An output queue has room again: wake the vCPUs that were held.
     Wake,
-    /// The user has typed a key of the monitor's.
+    /// The user typed one of the monitor's keys.
     Key(Key),
-    /// A program asks for something.
-    Requested,
-    /// Nobody reads our standard output any more.
-    OutputGone,
-    /// The monitor was sent this signal.
+    /// A [`Commander`](crate::Commander) has queued a request.
+    RequestsPending,
+    /// The reader of our standard output has closed it.
+    OutputClosed,
+    /// The monitor received this signal, which asks it to end.
     Signal(i32),
-    /// A virtio device has finished a reset, or its driver broke the rules, or it says something.
+    /// A virtio device has stopped or finished a reset, has a fault or log lines, or answered a request.
     DeviceNews,
-    /// The process was stopped and goes on: its shell had the terminal meanwhile.
+    /// SIGCONT: the process was stopped, and its shell has used the terminal meanwhile.
     Continued,
-    /// The terminal may have another size.
+    /// SIGWINCH: the terminal's size may have changed.
     Resized,
-    /// Somebody wants to know what the devices have counted.
+    /// SIGUSR1: write the devices' counters.
     Metrics,
-    /// A job is done.
+    /// A job has finished.
     JobDone,
-    /// A vCPU runs no more.
+    /// A vCPU's thread has exited.
     VcpuEnded,
-    /// The run's time is over.
-    TimeIsUp,
-    /// The guest has had the time that it was given to shut down.
-    ShutdownTimeIsUp,
+    /// The run's timeout has expired.
+    RunTimedOut,
+    /// The guest's timeout for shutting down has expired.
+    ShutdownTimedOut,
 }
 
-/// A key that is a command, behind Ctrl-A.
+/// A command key, typed after Ctrl-A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// End the machine.
+    /// `x`: quit the monitor.
     Quit,
-    /// Press the power button.
+    /// `b`: press the power button.
     PowerButton,
-    /// Pause or resume the machine.
+    /// `p`: pause or resume the machine.
     Pause,
-    /// Say how the machine is.
+    /// `s`: show the machine's status.
     Status,
 }

@@ -1,4 +1,4 @@
-//! What the monitor itself says, on its way to standard error, to standard output or into the log's file.
+//! The monitor's own output: the log, traces and announcements, to standard error, standard output or the log file.
 
 use std::fs::File;
 use std::io;
@@ -16,21 +16,22 @@ use crate::fd::{Direction, HostFd};
 use crate::output_file::LogFile;
 use crate::transfer::Transfer;
 
-/// Bytes at which lines are lost. Twice what a trace fills before it holds the guest, so that a trace leaves room for the log.
+/// Queued bytes above which lines are dropped. Twice the 64 KiB at which a trace holds the guest, so that a trace leaves room
+/// for the log.
 const LIMIT: usize = 128 << 10;
-/// Bytes written at once.
+/// Bytes for one write(2).
 const CHUNK_LEN: usize = 4096;
-/// Writes in a row before others get their turn.
+/// Writes in a row before the event loop serves other sources.
 const TURNS: usize = 16;
 
-/// Lines in a bounded queue, and where they go. Clones are the same queue.
+/// A bounded queue of lines, and its target. Clones share the queue.
 ///
-/// A line is written when it is said, if whoever reads is ready for it. Otherwise it waits, as do those that come after it, and
-/// the event loop of a [`Supervisor`](crate::Supervisor) that has it [attached](crate::Supervisor::attach) writes them. Nothing here ever
-/// waits for a reader, but [`flush`](Self::flush) for a while. A line that finds no room is lost; how many were is said
-/// when there is room again.
+/// A line is written at once if the target accepts it. Otherwise it stays queued, in order, and is written by the event loop of
+/// the [`Supervisor`](crate::Supervisor) that it is [attached](crate::Supervisor::attach) to. Only [`flush`](Self::flush) waits
+/// for the reader. A line for which there is no room is dropped; a line with the count of dropped lines follows when there is
+/// room again.
 ///
-/// Written on the thread that made it, or that has the event loop; lines may be said on every thread.
+/// Any thread may push lines. They are written by the thread that created the queue, or by that of the event loop.
 #[derive(Clone, Debug)]
 pub struct Messages(Arc<Shared>);
 
@@ -38,17 +39,17 @@ pub struct Messages(Arc<Shared>);
 struct Shared {
     queue: Arc<Output>,
     target: Target,
-    /// Goes to the controlling terminal instead.
+    /// Lines go to the controlling terminal instead of `target`.
     to_terminal: AtomicBool,
-    /// Opened for the first line. `None` if it can't be.
+    /// Opened for the first line; `None` if that failed.
     fd: OnceLock<Option<HostFd>>,
-    /// Nobody reads any more.
+    /// The reader has closed the target.
     is_gone: AtomicBool,
-    /// Lines that found no room, and of which nothing was said yet.
+    /// Dropped lines that haven't been reported yet.
     lost: AtomicU64,
-    /// vCPUs were held by a trace, and there is room for it again.
+    /// There is room again after a trace has held vCPUs: they must be woken.
     wake: AtomicBool,
-    /// The id of the thread that writes.
+    /// The id of the writing thread.
     writer: AtomicI32,
 }
 
@@ -59,19 +60,19 @@ enum Target {
     File(LogFile),
 }
 
-/// What became of a turn of writing.
+/// The result of [`Messages::pump`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pumped {
-    /// Nothing is left, or nobody reads.
+pub(crate) enum PumpResult {
+    /// The queue is empty, or the reader has gone.
     All,
-    /// There is more.
+    /// More lines are queued.
     Some,
-    /// Whoever reads isn't ready.
+    /// The target isn't writable now.
     Blocked,
 }
 
 impl Messages {
-    /// To standard error.
+    /// Lines for standard error.
     ///
     /// # Errors
     /// The host is out of descriptors.
@@ -79,7 +80,7 @@ impl Messages {
         Self::new(Target::Stderr)
     }
 
-    /// To standard output.
+    /// Lines for standard output.
     ///
     /// # Errors
     /// The host is out of descriptors.
@@ -87,19 +88,19 @@ impl Messages {
         Self::new(Target::Stdout)
     }
 
-    /// To the end of a log file, which is made, for its user alone, if it isn't there. Others may log there too. To be called when
-    /// the [`Inputs`](crate::Inputs) of a machine are open: only then it is known that the file is none of them.
+    /// Lines appended to a log file, which is created with mode 0600 if it is missing. Other monitors may append to it too.
+    /// Call it after the [`Inputs`](crate::Inputs) are open: only then is it certain that the file isn't one of them.
     ///
     /// # Errors
     /// The file can't be opened, or is in use as something else, such as another machine's disk. The host is out of descriptors.
     pub fn to_log(path: &Path) -> io::Result<Self> {
-        // A file that is made last isn't left behind.
+        // First, so that no new file is left behind if it fails.
         let queue = Output::new()?;
         Ok(Self::with(queue, Target::File(LogFile::open(path)?)))
     }
 
-    /// Removes a log file that was made for this and has nothing in it: for a start that is refused. Nothing may be said after
-    /// that.
+    /// Removes the log file if this queue created it and it is still empty: for a start that is refused. Nothing may be pushed
+    /// after that.
     pub fn remove_unused_log(&self) {
         if let Target::File(log) = &self.0.target
             && self.is_drained()
@@ -130,7 +131,7 @@ impl Messages {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Is written on this thread from now on.
+    /// Makes the calling thread the writer.
     pub(crate) fn belong_to_this_thread(&self) {
         self.0.writer.store(this_thread(), Ordering::Relaxed);
     }
@@ -139,37 +140,36 @@ impl Messages {
         self.0.writer.load(Ordering::Relaxed) == this_thread()
     }
 
-    /// From now on goes to the controlling terminal, or to nowhere if there is none: its target is a file that mustn't be written.
-    /// To be called before anything is said.
+    /// Sends all lines to the controlling terminal, or drops them if there is none: for a target that mustn't be written. Call it
+    /// before the first line.
     pub fn divert_to_terminal(&self) {
         self.0.to_terminal.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it [was diverted](Self::divert_to_terminal).
+    /// Whether [`divert_to_terminal`](Self::divert_to_terminal) was called.
     pub fn is_diverted(&self) -> bool {
         self.0.to_terminal.load(Ordering::Relaxed)
     }
 
-    /// Says `line`, which has its line end, or some lines that belong together. If the log or a trace has left no room, it is
-    /// lost and counted.
-    pub fn say(&self, line: &[u8]) {
+    /// Queues one or more lines, each with its line end. If there is no room they are dropped together and counted as one.
+    pub fn push(&self, line: &[u8]) {
         if self.0.is_gone.load(Ordering::Relaxed) {
             return;
         }
-        self.say_lost();
+        self.push_lost_count();
         if !self.0.queue.push_within(LIMIT, line) {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
-        // Of another thread's lines the event loop hears.
+        // For other threads the event loop does it: the push has written the queue's eventfd.
         if self.is_of_this_thread() {
             self.pump();
         }
     }
 
-    /// As [`say`](Self::say), but there is always room: for the few last words of a monitor.
-    pub fn report(&self, text: &[u8]) {
+    /// As [`push`](Self::push), but without the limit: for the few last lines of a monitor.
+    pub fn push_unbounded(&self, text: &[u8]) {
         if !self.0.is_gone.load(Ordering::Relaxed) {
-            self.say_lost();
+            self.push_lost_count();
             self.0.queue.push(text);
             if self.is_of_this_thread() {
                 self.pump();
@@ -177,22 +177,22 @@ impl Messages {
         }
     }
 
-    /// Gives whoever reads this time, at most, to take what is left.
+    /// Writes what is queued, waiting at most `patience` for the reader.
     pub fn flush(&self, patience: Duration) {
         let until = Instant::now() + patience;
         loop {
             match self.pump() {
-                Pumped::All => {
-                    self.say_lost();
+                PumpResult::All => {
+                    self.push_lost_count();
                     if self.is_drained() {
                         return;
                     }
                 }
-                Pumped::Some => {}
-                Pumped::Blocked => {
+                PumpResult::Some => {}
+                PumpResult::Blocked => {
                     let Some(fd) = self.fd() else { return };
                     let left = until.saturating_duration_since(Instant::now());
-                    // Rounded up: the last millisecond is waited for too.
+                    // poll(2) takes whole milliseconds: rounded up.
                     let left = PollTimeout::try_from(left + Duration::from_millis(1));
                     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
                     let _ = poll(&mut fds, left.unwrap_or(PollTimeout::MAX));
@@ -204,27 +204,27 @@ impl Messages {
         }
     }
 
-    /// Whether all lines are written, or nobody wants them.
+    /// Whether all lines have been written, or the reader has gone.
     pub(crate) fn is_drained(&self) -> bool {
         self.0.is_gone.load(Ordering::Relaxed) || self.0.queue.is_drained()
     }
 
-    /// The queue, for lines of a trace.
+    /// The queue, for trace lines.
     pub(crate) fn queue(&self) -> &Arc<Output> {
         &self.0.queue
     }
 
-    /// What can be written when there was no room.
+    /// The target's descriptor, to wait on with epoll. Opens it on first use; `None` if that failed.
     pub(crate) fn fd(&self) -> Option<&HostFd> {
         self.0.fd.get_or_init(|| self.open().ok()).as_ref()
     }
 
-    /// Whether a line was ever written, and there was something to write it to.
+    /// Whether the target has been opened.
     pub(crate) fn is_open(&self) -> bool {
         self.0.fd.get().is_some_and(Option::is_some)
     }
 
-    /// Whether vCPUs that a trace held are to be woken; once.
+    /// Whether held vCPUs must be woken. Resets the flag.
     pub(crate) fn take_wake(&self) -> bool {
         self.0.wake.swap(false, Ordering::Relaxed)
     }
@@ -241,7 +241,7 @@ impl Messages {
         }
     }
 
-    fn say_lost(&self) {
+    fn push_lost_count(&self) {
         let lost = self.0.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let plural = if lost == 1 { " was" } else { "s were" };
@@ -252,23 +252,23 @@ impl Messages {
         }
     }
 
-    /// Writes as much as goes, in a bounded number of turns.
-    pub(crate) fn pump(&self) -> Pumped {
+    /// Writes what the target accepts, in at most [`TURNS`] writes.
+    pub(crate) fn pump(&self) -> PumpResult {
         let mut chunk = [0; CHUNK_LEN];
         for _ in 0..TURNS {
             let len = self.0.queue.peek(&mut chunk);
             if len == 0 || self.0.is_gone.load(Ordering::Relaxed) {
-                return Pumped::All;
+                return PumpResult::All;
             }
             match self.fd().map_or(Transfer::Ended, |fd| fd.write(&chunk[..len])) {
                 Transfer::Moved(len) => self.discard(len),
-                Transfer::Blocked => return Pumped::Blocked,
-                // A full disk may have room for the next ones. There is no place left to complain at.
+                Transfer::Blocked => return PumpResult::Blocked,
+                // A full disk may have room for later lines. There is nowhere to report the error.
                 Transfer::Failed(_) => self.discard(len),
                 Transfer::Ended => self.give_up(),
             }
         }
-        Pumped::Some
+        PumpResult::Some
     }
 
     fn discard(&self, len: usize) {
@@ -277,7 +277,7 @@ impl Messages {
         }
     }
 
-    /// A guest that is traced goes on unseen.
+    /// The reader has gone: a traced guest goes on, its lines are dropped.
     fn give_up(&self) {
         self.0.is_gone.store(true, Ordering::Relaxed);
         if self.0.queue.set_overflow(Overflow::DropOldest) {
@@ -285,7 +285,7 @@ impl Messages {
         }
     }
 
-    /// The event loop wakes the vCPUs, whoever has made the room.
+    /// Has the event loop wake the vCPUs: this may run on another thread.
     fn wake(&self) {
         self.0.wake.store(true, Ordering::Relaxed);
         // Can't be full: the counter would have to reach 2^64 - 1.
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn line_is_written_at_once_if_its_reader_is_ready() {
         let (mut reader, messages) = into_pipe();
-        messages.say(b"one\n");
+        messages.push(b"one\n");
         assert!(messages.is_drained());
         assert_eq!(read(&mut reader, 4), "one\n");
     }
@@ -334,7 +334,7 @@ mod tests {
         let (mut reader, messages) = into_pipe();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // 4 in the pipe, 128 in the queue, 3 lost.
-        (0..4 + 128 + 3).for_each(|_| messages.say(&line));
+        (0..4 + 128 + 3).for_each(|_| messages.push(&line));
         let drain = thread::spawn(move || {
             let mut all = String::new();
             reader.read_to_string(&mut all).unwrap();
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn flush_of_what_nobody_reads_ends_in_time() {
         let (_reader, messages) = into_pipe();
-        messages.say(&[b'x'; 5000]);
+        messages.push(&[b'x'; 5000]);
         let start = Instant::now();
         messages.flush(Duration::from_millis(20));
         assert!((20..10_000).contains(&start.elapsed().as_millis()));
@@ -363,10 +363,10 @@ mod tests {
         let (reader, messages) = into_pipe();
         messages.queue().push(&[b'x'; 64 << 10]);
         assert_eq!(messages.queue().outcome(), vmm_bus::Outcome::Hold);
-        assert_eq!(messages.pump(), Pumped::Blocked);
+        assert_eq!(messages.pump(), PumpResult::Blocked);
         assert!(!messages.take_wake());
         drop(reader);
-        assert_eq!(messages.pump(), Pumped::All);
+        assert_eq!(messages.pump(), PumpResult::All);
         assert!(messages.take_wake() && messages.is_drained());
     }
 }

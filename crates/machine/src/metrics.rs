@@ -1,4 +1,4 @@
-//! What the devices have counted, for whoever asks.
+//! The devices' counters, and the file that they are written to.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -15,8 +15,7 @@ use crate::file_writer::{FileWriter, PATIENCE};
 use crate::output_file::{NewFile, open_output};
 use crate::virtio::VirtioDevices;
 
-/// The file that a machine writes its counters to, as JSON: when it ends, and on every SIGUSR1. Each time replaces what was
-/// there.
+/// The file for a machine's counters as JSON. It is rewritten when the machine ends and on each SIGUSR1.
 ///
 /// ```json
 /// {
@@ -29,18 +28,18 @@ use crate::virtio::VirtioDevices;
 pub struct MetricsFile {
     path: Arc<Path>,
     writer: Arc<FileWriter>,
-    /// The last attempt failed, and the user knows.
+    /// The last write failed, and that has been reported.
     is_failing: Arc<AtomicBool>,
     made: Arc<Option<NewFile>>,
 }
 
 impl MetricsFile {
-    /// Creates the file, for its user alone, or takes one, which stays as it is until there are counters. Clones are the same file,
-    /// for the machine that comes after a reset. To be called when the [`Inputs`](crate::Inputs) of a machine are open: only then
-    /// it is known that the file is none of them. One that was created and never written goes with the last clone.
+    /// Creates the file with mode 0600, or opens an existing one, whose contents are kept until the first write. Clones share the
+    /// file. Call it after the [`Inputs`](crate::Inputs) are open: only then is it certain that the file isn't one of them. A
+    /// new file that was never written is removed with the last clone.
     ///
     /// # Errors
-    /// It can't be created, is no regular file, or is in use: as a disk, a kernel, another monitor's console.
+    /// It can't be created, isn't a regular file, or is in use, for example as a disk, a kernel or another monitor's console.
     pub fn create(path: &Path) -> io::Result<Self> {
         refuse_other_than_file(path)?;
         let (mut file, made) = open_output(path)?;
@@ -53,15 +52,17 @@ impl MetricsFile {
         Ok(Self { path: path.into(), writer, is_failing: Arc::default(), made })
     }
 
-    /// Whether what became of the last attempt is a failure that nobody was told of. A guest that resets its machine without
-    /// end has one at each end.
-    pub(crate) fn is_news(&self, written: &io::Result<()>) -> bool {
+    /// Records the result of a write. Returns whether it is an error that must be reported: not if the previous write failed too,
+    /// or a guest that resets forever would fill the log.
+    pub(crate) fn must_report(&self, written: &io::Result<()>) -> bool {
         let is_failing = written.is_err();
         !self.is_failing.swap(is_failing, Ordering::Relaxed) && is_failing
     }
 
-    /// Begins to write, on another thread: the file may be on a disk that is slow. An error is that of the time before, and names
-    /// the file.
+    /// Starts a write on the file's thread, because the disk may be slow.
+    ///
+    /// # Errors
+    /// The previous write failed or isn't finished. The error names the file.
     pub(crate) fn write(&self, counters: &Value) -> io::Result<()> {
         self.begin(counters).map_err(|error| self.unwritten(&error))
     }
@@ -71,15 +72,18 @@ impl MetricsFile {
         if let Some(made) = &*self.made {
             made.keep();
         }
-        // 16 devices at most, of some 200 bytes each.
+        // At most 17 devices of some 200 bytes each: less than the writer's 64 KiB.
         let text = format!("{counters:#}\n");
         if !self.writer.hand_over(text.as_bytes()) {
-            return Err(io::Error::other("the file still takes those of the last time"));
+            return Err(io::Error::other("the previous write isn't finished"));
         }
         before.map_or(Ok(()), |outcome| outcome.map(drop).map_err(io::Error::from))
     }
 
-    /// Waits until what was begun is written, but not for long. An error names the file.
+    /// Waits at most [`PATIENCE`] for the write in progress.
+    ///
+    /// # Errors
+    /// It failed or takes longer. The error names the file.
     pub(crate) fn finish(&self) -> io::Result<()> {
         if !self.writer.wait(PATIENCE) {
             return Err(self.unwritten(&io::ErrorKind::TimedOut.into()));
@@ -89,11 +93,14 @@ impl MetricsFile {
     }
 
     fn unwritten(&self, error: &io::Error) -> io::Error {
-        io::Error::other(format!("--metrics {}: the counters can't be written: {error}", self.path.display()))
+        io::Error::other(format!("--metrics {}: can't write the counters: {error}", self.path.display()))
     }
 }
 
-/// Before it is opened, which a pipe's reader would notice.
+/// Refuses anything but a regular or a new file. Checked before opening, which a pipe's reader would notice.
+///
+/// # Errors
+/// It exists and isn't a regular file.
 pub(crate) fn refuse_other_than_file(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path).map(|found| found.file_type()) {
         Ok(kind) if !kind.is_file() => Err(io::Error::other(format!(
@@ -110,7 +117,7 @@ fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
     file.set_len(text.len() as u64)
 }
 
-/// The counters of all devices, by their ids.
+/// The counters of all devices, by id.
 pub(crate) fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
     let each = |counters: &vmm_virtio::Counters| -> Map<String, Value> {
         counters.each().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect()
@@ -124,7 +131,7 @@ pub(crate) fn counters(uptime: Duration, devices: &VirtioDevices) -> Value {
 mod tests {
     use super::*;
 
-    /// Of a disk that is full.
+    /// As on a full disk.
     #[test]
     fn counters_that_cannot_be_written_name_the_file() {
         let sink = Box::new(|_: &[u8]| Err(Errno::ENOSPC));
@@ -134,7 +141,7 @@ mod tests {
         assert!(file.writer.hand_over(b"{}"));
         let error = file.finish().unwrap_err();
         let reason = io::Error::from(Errno::ENOSPC);
-        assert_eq!(error.to_string(), format!("--metrics m.json: the counters can't be written: {reason}"));
+        assert_eq!(error.to_string(), format!("--metrics m.json: can't write the counters: {reason}"));
     }
 
     #[test]

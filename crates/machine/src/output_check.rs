@@ -1,4 +1,4 @@
-//! Whether the files that a machine writes can be written, before one of them is.
+//! Checks that a machine's output files can be written, before any of them is changed.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -15,34 +15,34 @@ use crate::metrics::refuse_other_than_file;
 use crate::output_file::{Place, look, look_at_name, refuse_device};
 use crate::{Error, Inputs, OpenError, console, virtio};
 
-/// Checks the files that a machine writes without making, changing or locking one: first all of them, and only then a start opens
-/// any. To be used when the [`Inputs`] are open, and in the order in which the start opens the files, so that both refuse the same
-/// one. Pipes aren't opened either, so whether they have readers isn't known.
+/// Checks a machine's output files without creating, changing or locking any, so that a start opens none unless all pass. Use it
+/// after the [`Inputs`] are open, and in the order in which the start opens the files, so that both refuse the same one. Pipes
+/// aren't opened, so a missing reader isn't detected.
 #[derive(Debug, Default)]
 pub struct OutputCheck(Vec<(Place, Use)>);
 
 impl OutputCheck {
-    /// Whether [`MetricsFile::create`](crate::MetricsFile::create) would take this path.
+    /// Checks a path for [`MetricsFile::create`](crate::MetricsFile::create).
     ///
     /// # Errors
-    /// It wouldn't.
+    /// Those of `MetricsFile::create`.
     pub fn metrics(&mut self, path: &Path) -> io::Result<()> {
         refuse_other_than_file(path)?;
         self.add(path, Writing::Replaces)
     }
 
-    /// Whether [`Messages::to_log`](crate::Messages::to_log) would.
+    /// Checks a path for [`Messages::to_log`](crate::Messages::to_log).
     ///
     /// # Errors
-    /// It wouldn't.
+    /// Those of `Messages::to_log`.
     pub fn log(&mut self, path: &Path) -> io::Result<()> {
         self.add(path, Writing::Appends)
     }
 
-    /// Whether the files that `config` names for consoles can be written, beside its `inputs`, and its sockets be made.
+    /// Checks the files and sockets of the consoles of `config`, whose `inputs` are open.
     ///
     /// # Errors
-    /// One can't be, or is in use.
+    /// A file can't be written or a socket can't be created, or one is in use.
     pub fn consoles(&mut self, config: &Config, inputs: &Inputs) -> Result<(), Error> {
         for (field, end) in console::ends(&config.serial, virtio::consoles(&inputs.devices)) {
             let checked = match &end {
@@ -55,22 +55,22 @@ impl OutputCheck {
         Ok(())
     }
 
-    /// Takes note that the standard streams are in use, where they are files: nothing replaces them meanwhile. To be called when
-    /// all others are known. Any number of monitors may have the same.
+    /// Marks standard streams that are files as in use, so that nothing replaces them. Call it after the other checks. Any
+    /// number of monitors may share a stream.
     ///
     /// # Errors
-    /// Standard output or error is in use as something that isn't written.
+    /// Standard output or error is a file that must not be written, such as a disk in use.
     pub fn note_streams(&self) -> io::Result<StreamsInUse> {
-        let input = Stream::Input.file()?;
+        let input = StandardStream::Input.file()?;
         let mut locks: Vec<File> = input.and_then(|(file, _)| note_stdin(&file)).into_iter().collect();
-        for stream in Stream::OUTPUTS {
+        for stream in StandardStream::OUTPUTS {
             let refused = |error: io::Error| match error.raw_os_error() {
-                // The host's, not of what the stream is.
+                // An error of the host, not about the stream's file.
                 Some(_) => error,
                 None => io::Error::other(format!("{}: {error}", stream.name())),
             };
             let Some((file, place)) = output_stream(stream).map_err(refused)? else { continue };
-            // One that goes by its name too, such as /dev/stdout, has a lock of its own.
+            // An output that names the same file, such as /dev/stdout, takes its own lock.
             if self.0.iter().all(|(other, _)| *other != place) {
                 locks.extend(share_log(&file).map_err(refused)?);
             }
@@ -104,36 +104,35 @@ impl OutputCheck {
     }
 }
 
-/// What [`OutputCheck::note_streams`] found.
+/// The locks of [`OutputCheck::note_streams`].
 #[derive(Debug)]
 #[must_use = "the files are protected for as long as this lives"]
 pub struct StreamsInUse {
     _locks: Vec<File>,
 }
 
-/// Whether nothing may be written to standard error: it leads into one of `inputs`, which the machine is about to open, into
-/// standard input, a block device or the file below one, or into what anybody uses as a disk or as an input.
+/// Whether standard error must not be written, because it is redirected to one of `inputs`, which the machine is about to open,
+/// to the file of standard input, to a block device or its backing file, or to a file in use as a disk or an input.
 pub fn is_stderr_protected(inputs: impl IntoIterator<Item = PathBuf>) -> bool {
-    match output_stream(Stream::Error) {
+    match output_stream(StandardStream::Error) {
         Ok(None) => false,
         Ok(Some((file, place))) => {
             let is_there = |path: PathBuf| fs::metadata(path).is_ok_and(|found| Place::of(&found) == place);
             refuse_use(&file, Writing::Appends).is_err() || inputs.into_iter().any(is_there)
         }
-        // Not if the host lacks descriptors to look: that is to be said.
+        // An error of the host, such as a lack of descriptors, is no reason: it must be reported.
         Err(error) => error.raw_os_error().is_none(),
     }
 }
 
-/// A standard stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
+enum StandardStream {
     Input,
     Output,
     Error,
 }
 
-impl Stream {
+impl StandardStream {
     const OUTPUTS: [Self; 2] = [Self::Output, Self::Error];
 
     fn name(self) -> &'static str {
@@ -144,7 +143,7 @@ impl Stream {
         }
     }
 
-    /// It, and what it leads to, if it is open to be read or written as it is meant to be.
+    /// Its file, if it is open for reading (input) or writing (outputs).
     fn open(self) -> io::Result<Option<(File, Metadata)>> {
         let (descriptor, unfit) = match self {
             Self::Input => (io::stdin().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY),
@@ -156,39 +155,39 @@ impl Stream {
         Ok(is_fit.then_some((file, found)))
     }
 
-    /// It, if it is a regular file, and where that is.
+    /// Its file, if that is a regular one.
     fn file(self) -> io::Result<Option<(File, Place)>> {
         let file = self.open()?.filter(|(_, found)| found.is_file());
         Ok(file.map(|(file, found)| (file, Place::of(&found))))
     }
 }
 
-/// Standard output or error, if it is a file, and one that may be written as far as that shows without its locks.
-fn output_stream(stream: Stream) -> io::Result<Option<(File, Place)>> {
+/// The file of standard output or error, if it is a regular one. An error if it must not be written; locks aren't checked.
+fn output_stream(stream: StandardStream) -> io::Result<Option<(File, Place)>> {
     let Some((file, found)) = stream.open()? else { return Ok(None) };
     refuse_device(&found)?;
     let place = Place::of(&found);
-    if found.is_file() && Stream::Input.file()?.is_some_and(|(_, input)| input == place) {
+    if found.is_file() && StandardStream::Input.file()?.is_some_and(|(_, input)| input == place) {
         return Err(io::Error::other("it is standard input too; name another file"));
     }
     Ok(found.is_file().then_some((file, place)))
 }
 
-/// Refuses a file that is a standard stream as well: it would be written over what that stream reads, or by two writers at different
-/// offsets. To replace the file of standard output or error is allowed by a name such as /dev/stdout.
+/// Refuses the file of a standard stream: an output would overwrite the stream's input, or two writers would have different
+/// offsets. A name such as /dev/stdout is accepted, because the user means the stream.
 fn refuse_stream(path: &Path, writing: Writing) -> io::Result<()> {
     let Ok(place) = fs::metadata(path).map(|found| Place::of(&found)) else { return Ok(()) };
     let is_same = |other: &(File, Place)| other.1 == place;
-    if Stream::Input.file()?.as_ref().is_some_and(is_same) {
+    if StandardStream::Input.file()?.as_ref().is_some_and(is_same) {
         return Err(io::Error::other("it is standard input; name another file"));
     }
     let is_meant = ["/dev", "/proc"].iter().any(|directory| path.starts_with(directory));
-    for stream in Stream::OUTPUTS {
+    for stream in StandardStream::OUTPUTS {
         let Some((file, _)) = stream.file()?.filter(is_same) else { continue };
         let remedy = match writing {
             Writing::Replaces if is_meant => continue,
             Writing::Replaces => "name another file",
-            // Each of two that append leaves what the other one has written.
+            // Two writers that append don't overwrite each other.
             Writing::Appends if flags(&file)?.contains(OFlag::O_APPEND) => continue,
             Writing::Appends => "name another file, or redirect with >>",
         };

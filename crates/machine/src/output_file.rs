@@ -1,4 +1,4 @@
-//! Files that the monitor writes: what a console prints, the log, the counters.
+//! Output files: those of consoles, the log, the counters.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
@@ -13,14 +13,14 @@ use vmm_hostio::{loop_device, missing_directory};
 
 use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_output};
 
-/// The mode of a file that is made. It may hold the guest's secrets: for its user alone.
+/// The mode of new files: only for the owner, because they may contain the guest's secrets.
 const PRIVATE: u32 = 0o600;
 
-/// A file that was made to be written. Dropped before it is [kept](Self::keep), it is removed, if it is still empty: nothing is
-/// left of a start that is refused.
+/// A newly created output file. Dropping it before [`keep`](Self::keep) removes the file if it is still empty, so that a start
+/// that is refused leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct NewFile {
-    /// Not the name of a link to it.
+    /// The canonical path, not that of a link.
     path: PathBuf,
     place: Place,
     is_kept: AtomicBool,
@@ -35,7 +35,7 @@ impl NewFile {
         })
     }
 
-    /// It stays, whatever is in it.
+    /// Keeps the file, even if it is empty.
     pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::Relaxed);
     }
@@ -56,14 +56,13 @@ impl Drop for NewFile {
     }
 }
 
-/// Opens a file to replace what is in it, or makes it. Nobody else can open it as an output until the last descriptor is
-/// closed. What was in the file stays there: emptying it is up to the caller, when nothing refuses the start any more, and so is
-/// keeping one that was made.
+/// Opens or creates a file whose contents are to be replaced. Nobody else can open it as an output until the last descriptor is
+/// closed. The caller truncates it, and keeps it if it is new, when the start can no longer be refused.
 ///
-/// Pipes and character devices may have any number of writers.
+/// Pipes and character devices can have any number of writers.
 ///
 /// # Errors
-/// It is in use as a disk, an input or an output, or can't be opened: a pipe that has no reader, for instance.
+/// It is in use as a disk, an input or an output, or can't be opened; a pipe without a reader can't.
 pub(crate) fn open_output(path: &Path) -> io::Result<(File, Option<NewFile>)> {
     let (file, made) = open(path, Writing::Replaces)?;
     if is_lasting(file.metadata()?.file_type()) {
@@ -72,23 +71,23 @@ pub(crate) fn open_output(path: &Path) -> io::Result<(File, Option<NewFile>)> {
     Ok((file, made))
 }
 
-/// A log file, open for appending. Others may append to it too.
+/// A log file, open for appending. Other monitors may append to it too.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     file: File,
-    /// Holds the lock by which others know that it is a log.
+    /// Holds the lock that marks the file as a log.
     lock: Option<File>,
     made: Option<NewFile>,
 }
 
 impl LogFile {
-    /// Opens a log file, or makes it.
+    /// Opens or creates a log file.
     ///
     /// # Errors
     /// It is in use as something else, or can't be opened.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let (file, made) = open(path, Writing::Appends)?;
-        // Others may log there by the time that this one ends.
+        // Not removed on drop: others may be using it by then.
         if let Some(made) = &made {
             made.keep();
         }
@@ -104,7 +103,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Removes the file, if it was made for this log, nothing is in it, and no other monitor logs there.
+    /// Removes the file if this log created it, it is empty and no other monitor uses it.
     pub(crate) fn remove_if_unused(&self) {
         if let Some(made) = &self.made
             && !is_log_of_others(self.lock.as_ref().unwrap_or(&self.file))
@@ -132,8 +131,7 @@ fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
     Ok((file, None))
 }
 
-/// Refuses a block device and the file below a loop device. Both have other names, and the host may have mounted what they hold:
-/// neither shows in a lock.
+/// Refuses a block device, and the backing file of a loop device. The host may have mounted them, which no lock shows.
 pub(crate) fn refuse_device(found: &Metadata) -> io::Result<()> {
     if found.file_type().is_block_device() {
         return Err(io::Error::other("it is a block device; name a file or a pipe"));
@@ -146,24 +144,27 @@ pub(crate) fn refuse_device(found: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Where an output would be.
+/// The identity of an output file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The file that has this number on that file system.
+    /// An existing file, by its file system and inode.
     There { dev: u64, ino: u64 },
-    /// Nowhere yet.
+    /// A file that doesn't exist yet, by its path.
     New(PathBuf),
 }
 
 impl Place {
-    /// That of a file which is there.
+    /// The place of an existing file.
     pub(crate) fn of(found: &Metadata) -> Self {
         Self::There { dev: found.dev(), ino: found.ino() }
     }
 }
 
-/// Whether a file could be opened to be written, as far as that shows without opening a pipe or making a file; and where it is,
-/// if nobody else may write it.
+/// Checks that a file can be opened for writing, without opening a pipe or creating a file. Returns its place; `None` for pipes
+/// and devices, which can have several writers.
+///
+/// # Errors
+/// It can't be opened for writing, or is in use.
 pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return look_at_place(path).map(Some),
@@ -175,7 +176,7 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     refuse_device(&found)?;
     if !is_lasting(found.file_type()) {
         access(path, AccessFlags::W_OK)?;
-        // What opening it would come to, of a socket.
+        // The error that opening a socket would return.
         return if found.file_type().is_socket() {
             Err(explain(path, Errno::ENXIO.into()))
         } else {
@@ -187,7 +188,7 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
     Ok(Some(Place::of(&found)))
 }
 
-/// Where what has this name is, or would be.
+/// The place of a name, without following links: for a socket.
 pub(crate) fn look_at_name(path: &Path) -> io::Result<Place> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => look_at_place(path),
@@ -195,17 +196,17 @@ pub(crate) fn look_at_name(path: &Path) -> io::Result<Place> {
     }
 }
 
-/// Whether a file could be made there.
+/// Checks that a file can be created there, and returns its place.
 fn look_at_place(path: &Path) -> io::Result<Place> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| explain(path, errno.into()))?;
     Ok(Place::New(directory.canonicalize()?.join(path.file_name().unwrap_or_default())))
 }
 
-/// How a file is opened to be written.
+/// The options for opening an output.
 fn options(writing: Writing) -> OpenOptions {
     let mut options = File::options();
-    // A pipe without a reader is an error instead of a wait.
+    // O_NONBLOCK: a pipe without a reader is an error (ENXIO) instead of a wait.
     options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
     match writing {
         Writing::Replaces => options.write(true),
@@ -214,12 +215,12 @@ fn options(writing: Writing) -> OpenOptions {
     options
 }
 
-/// Whether what is written to it can be read again.
+/// Whether it stores what is written to it.
 fn is_lasting(kind: FileType) -> bool {
     kind.is_file()
 }
 
-/// What the path is, where the system's error is about an address, or says of a file that is yet to be made that it isn't there.
+/// Replaces two errors that mislead: ENXIO ("No such device or address") of a pipe or socket, and ENOENT of a missing directory.
 fn explain(path: &Path, error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::NotFound
         && let Some(directory) = missing_directory(path)
@@ -345,7 +346,7 @@ mod tests {
         assert!(path.exists());
     }
 
-    /// The usual umask lets all users read what is made.
+    /// With the usual umask, new files would be readable by all users.
     #[test]
     fn file_that_is_made_is_its_users_alone_and_one_that_is_there_keeps_its_mode() {
         let dir = tempfile::tempdir().unwrap();
@@ -369,7 +370,7 @@ mod tests {
         let _logs = [&fifo, null].map(|path: &Path| LogFile::open(path).unwrap());
     }
 
-    /// Standard output, as the shell has redirected it.
+    /// As for a standard output that the shell has redirected.
     #[test]
     fn file_is_opened_by_its_descriptor() {
         let stdout = tempfile::tempfile().unwrap();
@@ -387,7 +388,7 @@ mod tests {
         assert_refused(LogFile::open(&fifo), message);
     }
 
-    /// Of the host's, if it shows one; it isn't opened.
+    /// One of the host's, if there are any. It isn't opened.
     #[test]
     fn block_device_is_refused_as_one() {
         let names = fs::read_dir("/sys/class/block").into_iter().flatten();

@@ -9,8 +9,8 @@
 //!      +----------------- devices, then vCPUs <--------------------+
 //!                                resume
 //! ```
-//! The vCPUs are paused first, so that the devices get no new requests, and resumed last. A device may take long to come to rest: a
-//! disk completes the requests that are in flight. The event loop keeps running meanwhile.
+//! The vCPUs are paused first, so that the devices get no new requests, and resumed last. A device may take long to come to
+//! rest: a disk completes its requests in flight. The event loop keeps running meanwhile.
 
 use std::time::Duration;
 
@@ -19,21 +19,22 @@ use vmm_config::{CommandError, ErrorCode};
 use crate::machine::Machine;
 use crate::run_state::RunState;
 
-/// Time that vCPUs have to leave the guest. They need microseconds, unless they wait in the kernel for a file's page.
+/// How long vCPUs may take to leave the guest. It takes microseconds, unless one is waiting in the kernel for a page of a file.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Machine {
-    /// Lets the vCPUs of a machine that is configured enter the guest for the first time.
+    /// Starts the vCPUs of a configured machine.
     pub(crate) fn start(&mut self) {
         self.vcpus.resume();
         self.state = RunState::Running;
     }
 
-    /// Begins to pause a machine that runs. A paused one stays so; one that pauses and would go on then doesn't. `say` tells the user.
+    /// Starts to pause a running machine. A paused one stays paused; a pending resume is cancelled. `notify` shows a line to the
+    /// user.
     ///
     /// # Errors
-    /// A vCPU doesn't leave the guest; all run on.
-    pub(crate) fn pause(&mut self, say: impl FnMut(&str)) -> Result<(), CommandError> {
+    /// A vCPU doesn't leave the guest within [`PATIENCE`]. All vCPUs keep running.
+    pub(crate) fn pause(&mut self, notify: impl FnMut(&str)) -> Result<(), CommandError> {
         match &mut self.state {
             RunState::Running => {
                 if !self.vcpus.pause_within(PATIENCE) {
@@ -43,7 +44,7 @@ impl Machine {
                 }
                 self.virtio.begin_suspend();
                 self.state = RunState::Pausing { resumes: false };
-                self.finish_pause(say);
+                self.finish_pause(notify);
             }
             RunState::Pausing { resumes } => *resumes = false,
             RunState::Configured | RunState::Paused => {}
@@ -51,32 +52,32 @@ impl Machine {
         Ok(())
     }
 
-    /// Completes a pause if all devices have come to rest. To be called when one may have.
-    pub(crate) fn finish_pause(&mut self, mut say: impl FnMut(&str)) {
+    /// Completes a pause if all devices are at rest. Called whenever one may have come to rest.
+    pub(crate) fn finish_pause(&mut self, mut notify: impl FnMut(&str)) {
         let RunState::Pausing { resumes } = self.state else { return };
         if !self.virtio.are_at_rest() {
             return;
         }
         self.state = RunState::Paused;
         if resumes {
-            self.resume(say);
+            self.resume(notify);
         } else {
-            say("paused; Ctrl-A p resumes");
+            notify("paused; Ctrl-A p resumes");
         }
     }
 
-    /// Lets a paused machine go on, and one that pauses as soon as its devices are at rest.
-    pub(crate) fn resume(&mut self, mut say: impl FnMut(&str)) {
+    /// Resumes a paused machine, or starts a configured one. One that is pausing resumes as soon as its devices are at rest.
+    pub(crate) fn resume(&mut self, mut notify: impl FnMut(&str)) {
         match &mut self.state {
             RunState::Running => {}
             RunState::Configured => {
-                say("started");
+                notify("started");
                 self.start();
             }
             RunState::Pausing { resumes } => *resumes = true,
             RunState::Paused => {
-                // Before whatever the guest prints.
-                say("resumed");
+                // Before the guest prints anything.
+                notify("resumed");
                 self.virtio.resume();
                 self.vcpus.resume();
                 self.state = RunState::Running;

@@ -1,4 +1,4 @@
-//! A plan's memory map as a picture.
+//! A plan's memory map as an SVG.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use vmm_arch::layout;
 use crate::Plan;
 use crate::platform;
 
-/// Sizes in pixels of the SVG's own grid.
+/// Sizes in SVG user units.
 const ROW_HEIGHT: usize = 30;
 const TOP: usize = 40;
 const BOX_LEFT: usize = 130;
 const BOX_WIDTH: usize = 300;
 const WIDTH: usize = BOX_LEFT + BOX_WIDTH + 20;
 
-/// What a stretch of guest-physical addresses is, the weightiest last.
+/// The use of a range of guest-physical addresses. Where ranges overlap, the later variant is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Nothing,
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Readable on white and on black.
+    /// A light fill, readable under black text.
     fn colour(self) -> &'static str {
         match self {
             Self::Nothing => "#ffffff",
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// A stretch of addresses with one meaning.
+/// A range of addresses with one use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
     range: Range<u64>,
@@ -47,8 +47,7 @@ struct Row {
 }
 
 impl Plan {
-    /// The guest-physical memory as an SVG, the highest address on top. A row's height says nothing of its length; the
-    /// addresses do.
+    /// The guest-physical memory map as an SVG, the highest address on top. Rows aren't to scale.
     pub fn memory_map_svg(&self) -> String {
         let rows = self.rows();
         let height = TOP + rows.len() * ROW_HEIGHT + 30;
@@ -78,7 +77,7 @@ impl Plan {
         svg + "</svg>\n"
     }
 
-    /// The whole address space up to the end of RAM or of the MMIO gap, cut where its meaning changes.
+    /// The address space up to the end of RAM or of the MMIO gap, split where its use changes.
     fn rows(&self) -> Vec<Row> {
         let stretches = self.stretches();
         let mut borders: Vec<u64> =
@@ -98,7 +97,7 @@ impl Plan {
         rows
     }
 
-    /// All that there is, one over the other.
+    /// All ranges, which may overlap.
     fn stretches(&self) -> Vec<Row> {
         let row = |(label, range), kind| Row { range, kind, label };
         let end = self.ram.last().map_or(0, |range| range.end).max(layout::MMIO_GAP.end);

@@ -1,4 +1,4 @@
-//! The whole machine, decided before any of it exists.
+//! The plan of a machine: everything that is decided before it is built.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,37 +16,37 @@ use crate::{Affinity, Device, Error, Inputs, VirtioPlan, expect, legacy, virtio}
 /// Every address, slot and interrupt of a machine.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// RAM, as guest-physical ranges; a range's place is its memory slot.
+    /// RAM, as guest-physical ranges; a range's index is its memory slot.
     pub ram: Vec<Range<u64>>,
-    /// What is behind the RAM.
+    /// How the RAM is mapped on the host.
     pub backing: Backing,
-    /// The vCPUs, and how the guest sees them grouped.
+    /// The vCPUs, and how they are grouped into sockets, cores and threads.
     pub topology: Topology,
-    /// Where each vCPU's thread runs; none of them where the host may choose.
+    /// The host CPUs of each vCPU's thread; empty if the host's scheduler chooses.
     pub affinity: Vec<Affinity>,
     /// Which CPU features the guest sees.
     pub features: FeaturePolicy,
-    /// What lies where at the start, and the first instruction.
+    /// What is loaded where, and the initial register state.
     pub boot: GuestPlan,
-    /// Whether KVM emulates interrupt controllers, timer and local APICs.
+    /// Whether KVM emulates the interrupt controllers, the timer and the local APICs.
     pub irqchip: bool,
-    /// What a kernel is told of the machine by tables, as firmware would leave them.
+    /// The tables that firmware would leave for a kernel.
     pub tables: FirmwareTables,
-    /// The legacy devices, in ascending order of their registers' addresses.
+    /// The legacy devices, by ascending register address.
     pub devices: Vec<Device>,
     /// The virtio devices, in the order of the config.
     pub virtio: Vec<VirtioPlan>,
     /// The host's side of COM1.
     pub serial: Serial,
-    /// What the guest must be like when it halts.
+    /// The state that the guest must have when it halts.
     pub expect: Option<Expect>,
 }
 
 impl Plan {
-    /// Reads the headers of the files and plans the machine around them.
+    /// Plans the machine of `config`. Reads the headers of the kernel or image from `inputs`.
     ///
     /// # Errors
-    /// The kernel or image is none, or something that the config asks for doesn't fit.
+    /// The kernel or image has no valid format, or something in the config doesn't fit.
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
         let has_acpi = config.irqchip && GuestPlan::reads_firmware_tables(&config.boot);
@@ -83,7 +83,7 @@ impl Plan {
         })
     }
 
-    /// One line for most machines; more for what the config says beyond a count.
+    /// One line for most machines; more if the config sets a topology, affinity or features.
     fn fmt_vcpus(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.topology.count();
         write!(f, "vcpus: {count}")?;
@@ -100,31 +100,31 @@ impl Plan {
         writeln!(f, "cpu features: {}", self.features)
     }
 
-    /// Whether a console is on the monitor's standard input and output.
+    /// Whether a console uses the monitor's standard input and output.
     pub fn is_on_stdio(&self) -> bool {
         let mut ends = self.virtio.iter().filter_map(|device| device.console.as_ref());
         self.serial == Serial::Stdio || ends.any(|end| *end == HostEnd::Stdio)
     }
 
-    /// Bytes of guest memory.
+    /// The guest's RAM, in bytes.
     pub fn ram_len(&self) -> u64 {
         self.ram.iter().map(|range| range.end - range.start).sum()
     }
 }
 
-/// Memory of whole pages, in MiB if it has whole ones.
+/// A length of whole pages, in MiB where that is exact, else in KiB.
 pub(crate) fn shown_len(len: u64) -> String {
     if len.is_multiple_of(1 << 20) { format!("{} MiB", len >> 20) } else { format!("{} KiB", len >> 10) }
 }
 
-/// The config's numbers, of which none is 0 and whose product is at most 4096.
+/// The topology of `cpus`. The config has checked that no number is 0 and that the product is at most 4096.
 fn topology(cpus: &Cpus) -> Result<Topology, Error> {
     let [threads, cores, sockets] =
         [cpus.threads_per_core, cpus.cores_per_socket, cpus.sockets].map(|number| number.get());
     Topology::new(threads, cores, sockets).ok_or(Error::Topology)
 }
 
-/// Whether all memory that is looked at in the end is there.
+/// Checks that all memory that `expect` reads is RAM.
 fn check_expectations(expect: &Expect, ram: &Ram) -> Result<(), Error> {
     for (index, expected) in expect.memory.iter().enumerate() {
         let gpa = expected.address.get();

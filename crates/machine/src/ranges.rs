@@ -1,13 +1,13 @@
-//! Many numbers in few characters.
+//! Lists of numbers in the kernel's format.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Numbers as the kernel writes a list of them: `0-3,8`.
+/// Numbers in the kernel's list format: `0-3,8` (cpuset(7)).
 pub(crate) struct Ranges(Vec<RangeInclusive<usize>>);
 
 impl Ranges {
-    /// `numbers` ascend.
+    /// `numbers` must be in ascending order.
     pub(crate) fn of(numbers: impl IntoIterator<Item = usize>) -> Self {
         let mut ranges: Vec<RangeInclusive<usize>> = Vec::new();
         for number in numbers {

@@ -1,15 +1,15 @@
-//! Whether a machine runs.
+//! The run state of a machine.
 
-/// Whether a machine runs.
+/// The run state of a machine; the transitions are drawn in `pause.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RunState {
-    /// Its vCPUs stand before their first instruction.
+    /// No vCPU has executed an instruction yet.
     #[default]
     Configured,
     Running,
-    /// The vCPUs are paused; devices complete their requests.
+    /// The vCPUs are paused; the devices are completing their requests.
     Pausing {
-        /// Resume as soon as they have.
+        /// Resume as soon as they are done.
         resumes: bool,
     },
     Paused,

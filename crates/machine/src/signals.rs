@@ -1,5 +1,5 @@
-//! Signals as events. Of those that ask for an end, the first SIGTERM asks the guest, if it listens, the others the monitor;
-//! SIGUSR1 asks for the counters, SIGWINCH for a look at the terminal's size, and after SIGCONT the terminal is made raw again.
+//! Signals as events. The first SIGTERM presses the guest's power button, other terminating signals end the monitor; SIGUSR1
+//! writes the counters, SIGWINCH updates the terminal's size, and after SIGCONT the terminal is made raw again.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -13,18 +13,18 @@ use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::message::Message;
 
-/// What stays as it is, beside [`crash::SIGNALS`], which can't wait: the one that a user stops a process with on a terminal, and
-/// those that nobody heeds unless asked to, of which SIGURG kicks vCPU threads.
+/// Signals that keep their default action, besides the crash signals in [`crash::SIGNALS`]: SIGTSTP stops the process from its
+/// terminal; the others are ignored by default. SIGURG kicks vCPU threads.
 const OTHERS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCHLD, Signal::SIGURG];
 
-/// Blocks SIGXFSZ in this thread and in those that it starts, for what is opened before there is a machine: a file at its limit of
-/// length is a full disk, and the write says so (EFBIG).
+/// Blocks SIGXFSZ in this thread and in those that it starts: a write beyond RLIMIT_FSIZE then fails with EFBIG, as on a full
+/// disk. For writes before a [`Supervisor`](crate::Supervisor) exists.
 pub fn outlive_file_limits() {
-    // It is refused for a mask that isn't one.
+    // It fails only for an invalid mask.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
 }
 
-/// Takes all other signals from their default, which for most is to kill the monitor with the terminal still raw.
+/// Receives all other signals, most of which would by default kill the monitor while the terminal is raw.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -32,25 +32,28 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks the signals in this thread, but those that whoever started the process wants ignored, as nohup(1) and a script's
-    /// background jobs do. Call it before other threads start, which inherit that.
+    /// Blocks the signals in this thread, except those that the process has inherited as ignored, as from nohup(1) and for a
+    /// script's background jobs. Call it before starting other threads, which inherit the mask.
     ///
-    /// Some are blocked in all of them and never looked at. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU: they would stop a
-    /// background job before it reads the signal that is to end it; a read fails with EIO instead.
+    /// Three are blocked only for the effect on system calls. SIGXFSZ: see [`outlive_file_limits`]. SIGTTIN and SIGTTOU would
+    /// stop a background job before it handles the signal that is to end it; with them blocked, a read fails with EIO.
+    ///
+    /// # Errors
+    /// The host is out of descriptors, or /proc isn't mounted.
     pub(crate) fn block(messages: Sender<Message>) -> io::Result<Self> {
         let fd = SignalFd::with_flags(&block_all()?, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, messages })
     }
 }
 
-/// Blocks what [`Signals`] takes, and returns it.
+/// Blocks the signals that [`Signals`] receives, and returns them.
 fn block_all() -> io::Result<SigSet> {
     let ignored = ignored()?;
     let mut set = SigSet::all();
     crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
     set.thread_block()?;
-    // A blocked signal waits even if it is ignored. Those before the first real-time signal are the C library's own, which blocks none
-    // of them.
+    // A blocked signal stays pending even if it is ignored, so ignored ones are unblocked. 32 up to SIGRTMIN belong to the C
+    // library, which never blocks them.
     let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
     for number in numbers.filter(|number| ignored & 1 << (number - 1) != 0) {
         unblock_signal(number).map_err(|error| io::Error::other(format!("{error:?}")))?;
@@ -58,7 +61,7 @@ fn block_all() -> io::Result<SigSet> {
     Ok(set)
 }
 
-/// The signals that the process ignores, as bits from 1 on (proc_pid_status(5)).
+/// The signals that the process ignores: bit n - 1 for signal n (SigIgn in proc_pid_status(5)).
 fn ignored() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -66,7 +69,7 @@ fn ignored() -> io::Result<u64> {
     mask.ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))
 }
 
-/// What a signal asks for.
+/// The message for a signal; `None` if it is only blocked.
 fn message(signal: i32) -> Option<Message> {
     match signal {
         libc::SIGUSR1 => Some(Message::Metrics),
@@ -80,14 +83,14 @@ fn message(signal: i32) -> Option<Message> {
 impl MutEventSubscriber for Signals {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::new(&self.fd, EventSet::IN)) {
-            error!("epoll refuses the signalfd: {error}");
+            error!("can't add the signalfd to epoll: {error}");
         }
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         while let Ok(Some(info)) = self.fd.read_signal() {
             if let Some(message) = message(info.ssi_signo as i32) {
-                // The receiver lives in the same machine; if it has gone, so have we.
+                // The supervisor owns the receiver and this source; the send can't fail while both exist.
                 let _ = self.messages.send(message);
             }
         }

@@ -1,17 +1,17 @@
-//! What becomes of reads and writes.
+//! The results of non-blocking reads and writes.
 
 use nix::errno::Errno;
 
-/// What became of a transfer.
+/// The result of a non-blocking read or write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// So many bytes moved, at least 1.
+    /// This many bytes were transferred, at least 1.
     Moved(usize),
-    /// Nothing can move now.
+    /// It would block.
     Blocked,
-    /// Nothing will ever move again: end of file, or the other side has gone.
+    /// There will be no more transfers: end of file, or the other end was closed.
     Ended,
-    /// The host failed.
+    /// A system call failed.
     Failed(Errno),
 }
 
@@ -21,7 +21,7 @@ impl From<Result<usize, Errno>> for Transfer {
             Ok(0) => Self::Ended,
             Ok(len) => Self::Moved(len),
             Err(Errno::EAGAIN) => Self::Blocked,
-            // A pty or terminal whose other end was closed says EIO.
+            // A pty or terminal whose other end was closed returns EIO.
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EIO) => Self::Ended,
             Err(errno) => Self::Failed(errno),
         }

@@ -1,4 +1,4 @@
-//! Virtio devices: opened from the config, planned, and connected to the guest.
+//! Virtio devices: opens them, plans their addresses and interrupts, and connects them to the guest.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,24 +20,24 @@ use vmm_virtio::{
 };
 
 use crate::console::{ConsolePort, check_stdio};
-use crate::error::Tried;
+use crate::error::HostContext;
 use crate::job::Progress;
 use crate::ram::Ram;
 use crate::{Device, DeviceLog, Error, Kinds};
 
-/// A device whose files are open.
+/// A device with its files open, not connected to a guest.
 pub(crate) struct OpenDevice {
-    /// Its place in the config's list of devices.
+    /// Its index in the config's `devices`.
     index: usize,
     id: String,
     kind: &'static str,
     device_id: u32,
     device: Box<dyn VirtioDevice>,
-    /// A file that the guest shall see as memory.
+    /// A file that the guest sees as memory, if it has one.
     mapping: Option<Mapping>,
-    /// The host's half of a console, until that is opened.
+    /// The host's end of a console, until it is opened.
     console: Option<ConsolePort>,
-    /// Where a console goes.
+    /// A console's target.
     console_end: Option<HostEnd>,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for OpenDevice {
     }
 }
 
-/// Opens every virtio device of `config`, each of a kind in `kinds`, but those that are `kept`.
+/// Opens the virtio devices of `config`, except those that are `kept` from the previous machine.
 pub(crate) fn open(
     config: &Config,
     kinds: &Kinds<'_>,
@@ -68,7 +68,7 @@ pub(crate) fn open(
     Ok(opened)
 }
 
-/// What the devices claim by their fields alone, each with its place in the config.
+/// The claims that follow from the config alone, each with its device's index.
 fn claimed(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<(usize, Claim)>, Error> {
     let mut claims = Vec::new();
     for (index, device) in config.devices.iter().enumerate() {
@@ -80,7 +80,7 @@ fn claimed(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<(usize, Claim)>, Er
     Ok(claims)
 }
 
-/// What the config says of a device, unless it is a legacy device.
+/// The config of a virtio device; `None` if `device` is a legacy device.
 fn section_of<'a>(device: &'a vmm_config::Device, kinds: &Kinds<'_>) -> Option<&'a VirtioSection> {
     match device {
         vmm_config::Device::Virtio(section) if kinds.listed_legacy(&section.kind).is_none() => Some(section),
@@ -88,7 +88,7 @@ fn section_of<'a>(device: &'a vmm_config::Device, kinds: &Kinds<'_>) -> Option<&
     }
 }
 
-/// Enters what the device at this place of the config claims beside what others did.
+/// Adds the claims of the device at `index`. Fails if another device has claimed the same.
 fn claim_all(index: usize, claimed: Vec<Claim>, claims: &mut Vec<(usize, Claim)>) -> Result<(), Error> {
     for claim in claimed {
         if let Some((by, first)) = claims.iter().find(|(_, other)| other.excludes(&claim)) {
@@ -100,12 +100,12 @@ fn claim_all(index: usize, claimed: Vec<Claim>, claims: &mut Vec<(usize, Claim)>
     Ok(())
 }
 
-/// The consoles among the devices.
+/// The host's ends of the consoles among the devices.
 pub(crate) fn consoles(devices: &[OpenDevice]) -> impl Iterator<Item = &ConsolePort> {
     devices.iter().filter_map(|device| device.console.as_ref())
 }
 
-/// Takes their host's halves.
+/// Takes the host's ends of the consoles out of the devices.
 pub(crate) fn take_consoles(devices: &mut [OpenDevice]) -> Vec<ConsolePort> {
     devices.iter_mut().filter_map(|device| device.console.take()).collect()
 }
@@ -138,22 +138,22 @@ fn open_one(
     Ok(OpenDevice { index, id, kind, device_id, device, mapping, console, console_end })
 }
 
-/// A virtio device's place in the machine.
+/// A virtio device's addresses, interrupt and queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtioPlan {
-    /// What the config calls it.
+    /// Its id.
     pub id: String,
-    /// What it is.
+    /// Its type in the config.
     pub kind: &'static str,
-    /// Its registers, guest-physical.
+    /// The guest-physical addresses of its registers.
     pub registers: Range<u64>,
     /// Its global system interrupt.
     pub gsi: u32,
-    /// The most descriptors that each of its queues takes.
+    /// The maximum size of each of its queues, in descriptors.
     pub queues: Vec<u16>,
-    /// Where a file is that the guest sees as memory.
+    /// The guest-physical addresses of a file that the guest sees as memory.
     pub memory: Option<Range<u64>>,
-    /// Where a console goes.
+    /// A console's target.
     pub console: Option<HostEnd>,
 }
 
@@ -177,11 +177,11 @@ impl fmt::Display for VirtioPlan {
     }
 }
 
-/// Files that the guest sees as memory start on this boundary behind the RAM: that of the largest page that KVM maps.
+/// Alignment of files that the guest sees as memory: the largest page size that KVM maps.
 const MEMORY_ALIGNMENT: u64 = 1 << 30;
 
-/// Gives each device its registers and its interrupt, in the order of the config, and files a place behind `ram`. Interrupts of
-/// `legacy` devices are left to them.
+/// Assigns registers and interrupts to the devices, in the order of the config, and places their files after `ram`. Interrupts of
+/// `legacy` devices aren't used.
 pub(crate) fn plan(
     devices: &[OpenDevice],
     ram: &Ram,
@@ -196,7 +196,7 @@ pub(crate) fn plan(
     let taken: Vec<u32> = taken.filter_map(|device| device.gsi).collect();
     let gsis: Vec<u32> = gsis.iter().copied().filter(|gsi| !taken.contains(gsi)).collect();
     if devices.len() > gsis.len() {
-        return Err(Error::TooManyDevices { asked: devices.len(), max: gsis.len() });
+        return Err(Error::TooManyDevices { requested: devices.len(), max: gsis.len() });
     }
     let starts = (layout::VIRTIO_MMIO..).step_by(MMIO_LEN as usize);
     let places = devices.iter().zip(starts).zip(gsis);
@@ -204,7 +204,7 @@ pub(crate) fn plan(
     let mut free = ram_end.max(layout::MMIO_GAP.end).next_multiple_of(MEMORY_ALIGNMENT);
     let mut memory = |mapping: &Mapping| {
         let start = free;
-        // No file is longer than 2^63 - 1 bytes; KVM refuses what the processor has no addresses for.
+        // No file is longer than 2^63 - 1 bytes; KVM refuses ranges beyond the processor's physical addresses.
         let end = start.saturating_add(mapping.len);
         free = end.checked_next_multiple_of(MEMORY_ALIGNMENT).unwrap_or(end);
         start..end
@@ -221,16 +221,16 @@ pub(crate) fn plan(
     Ok(places.map(place).collect())
 }
 
-/// Whether these devices on the command line do with the interrupts that a kernel has without an MP table, on a machine with
-/// so many processors.
+/// Checks that devices on the command line need only interrupts of the 8259s, which are all that a kernel has without an MP
+/// table. `cpus` is for the error.
 pub(crate) fn check_without_mp_table(plans: &[VirtioPlan], cpus: u32) -> Result<(), Error> {
     match plans.iter().filter(|plan| plan.gsi < layout::PIC_IRQS).count() {
-        max if max < plans.len() => Err(Error::NoMpTable { asked: plans.len(), max, cpus }),
+        max if max < plans.len() => Err(Error::NoMpTable { requested: plans.len(), max, cpus }),
         _ => Ok(()),
     }
 }
 
-/// What the devices say of themselves in ACPI: where Linux's virtio_mmio driver looks for them.
+/// The devices' ACPI objects, in which Linux's virtio_mmio driver finds them.
 pub(crate) fn acpi(plans: &[VirtioPlan]) -> Result<Vec<Fragment>, Error> {
     let fragment = |(index, plan): (usize, &VirtioPlan)| {
         let uid = index as u32;
@@ -239,23 +239,23 @@ pub(crate) fn acpi(plans: &[VirtioPlan]) -> Result<Vec<Fragment>, Error> {
     Ok(plans.iter().enumerate().map(fragment).collect::<Result<_, _>>()?)
 }
 
-/// What the kernel's command line starts with, so that Linux's virtio_mmio driver finds these devices without ACPI (Linux
-/// Documentation/admin-guide/kernel-parameters.txt). In front, since what stands behind `--` is for the init.
+/// A prefix for the kernel's command line by which Linux's virtio_mmio driver finds the devices without ACPI (Linux
+/// Documentation/admin-guide/kernel-parameters.txt). A prefix, because arguments after `--` are passed to init.
 pub(crate) fn cmdline(plans: &[VirtioPlan]) -> String {
-    let word = |VirtioPlan { registers, gsi, .. }: &VirtioPlan| {
+    let parameter = |VirtioPlan { registers, gsi, .. }: &VirtioPlan| {
         format!("virtio_mmio.device={}@{:#x}:{gsi} ", registers.end - registers.start, registers.start)
     };
-    plans.iter().map(word).collect()
+    plans.iter().map(parameter).collect()
 }
 
-/// The devices of a machine that exists.
+/// The virtio devices of a built machine.
 #[derive(Debug)]
 pub(crate) struct VirtioDevices(Vec<Connected>);
 
 #[derive(Debug)]
 struct Connected {
     transport: Arc<MmioTransport>,
-    /// What it was connected with, but the device itself.
+    /// The fields of [`OpenDevice`], except the device itself.
     index: usize,
     id: String,
     kind: &'static str,
@@ -265,18 +265,18 @@ struct Connected {
 }
 
 impl Connected {
-    /// Stops it. `None` if its thread has panicked.
+    /// Stops the device's thread. `None` if that has panicked.
     fn into_open(self) -> Option<OpenDevice> {
         let Self { transport, index, id, kind, device_id, mapping, console_end } = self;
-        // The bus that had it, too, has gone with the vCPUs.
+        // The other reference was on the bus, which the vCPUs' handlers have dropped.
         let device = Arc::into_inner(transport)?.into_device()?;
         Some(OpenDevice { index, id, kind, device_id, device, mapping, console: None, console_end })
     }
 }
 
 impl VirtioDevices {
-    /// Gives each device its thread, puts its registers on the bus, lets the guest's notifications write its eventfds, and
-    /// its interrupt go to the controllers. Each writes `news` when it has any.
+    /// Starts each device's thread, puts its registers on the bus, and connects its ioeventfds and its irqfd. A device writes
+    /// `news` when it has a fault or log lines, has stopped, or has answered a request.
     pub(crate) fn connect(
         plans: &[VirtioPlan],
         opened: Vec<OpenDevice>,
@@ -294,10 +294,10 @@ impl VirtioDevices {
                 device.mapped(memory.start);
             }
             let note = device.note();
-            let line = IrqLine::new().tried("eventfd of an interrupt")?;
+            let line = IrqLine::new().context("eventfd of an interrupt")?;
             vm.connect_irq(line.event(), plan.gsi)?;
             let parts = Parts { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
-            let transport = MmioTransport::new(parts, device, line).tried("thread of a device")?;
+            let transport = MmioTransport::new(parts, device, line).context("thread of a device")?;
             let transport = Arc::new(transport);
             let notify = WriteAddress::Mmio(plan.registers.start + MMIO_NOTIFY);
             for (queue, kick) in transport.control().kicks().iter().enumerate() {
@@ -311,8 +311,8 @@ impl VirtioDevices {
         Ok(Self(devices))
     }
 
-    /// Stops the devices, all at the same time, and gives each to `take` as soon as it has stopped, but those whose threads have
-    /// panicked. No vCPU is left.
+    /// Stops all devices in parallel and passes each to `take` as soon as it has stopped; `None` for those whose threads have
+    /// panicked. The vCPUs must have ended.
     pub(crate) fn into_devices<T: Send>(
         self,
         progress: &Progress,
@@ -334,38 +334,38 @@ impl VirtioDevices {
             let started: Vec<_> = stopping.iter().map(start).collect();
             let result = |started: Result<ScopedJoinHandle<'_, _>, _>| match started {
                 Ok(thread) => thread.join().ok().flatten(),
-                // The host gives no thread. One after the other, then.
+                // The host can't create a thread: stop it on this one.
                 Err(kept) => take(kept),
             };
             started.into_iter().map(result).collect()
         })
     }
 
-    /// Stops all devices, which have news when they have stopped. The vCPUs stand still.
+    /// Starts to suspend all devices, which write `news` when they are at rest. The vCPUs must be paused.
     pub(crate) fn begin_suspend(&self) {
         self.0.iter().for_each(|device| device.transport.control().begin_suspend());
     }
 
-    /// Whether all have stopped.
+    /// Whether all devices are at rest.
     pub(crate) fn are_at_rest(&self) -> bool {
         self.0.iter().all(|device| device.transport.control().is_at_rest())
     }
 
-    /// Lets all go on, which are at rest.
+    /// Resumes all devices, which must be at rest.
     pub(crate) fn resume(&self) {
         self.0.iter().for_each(|device| device.transport.control().resume());
     }
 
-    /// Logs what drivers did wrong and what devices say, as far as `log` has room for it.
-    pub(crate) fn tell_news(&self, log: &mut DeviceLog) {
+    /// Logs the devices' faults and log lines, within the limits of `log`.
+    pub(crate) fn log_news(&self, log: &mut DeviceLog) {
         for Connected { id, transport, .. } in &self.0 {
             let control = transport.control();
-            log.tell(id, control.take_fault(), control.take_notices());
+            log.log(id, control.take_fault(), control.take_notices());
         }
     }
 
-    /// Calls `act` on the thread of the device with this id, and returns where the result comes; there is news when it has. `None`
-    /// if there is no such device.
+    /// Calls `act` on the thread of the device with this id, and returns the channel for its result; `news` is written when
+    /// that has been sent. `None` if there is no such device.
     pub(crate) fn with_device<T: Send + 'static>(
         &self,
         id: &str,
@@ -375,26 +375,26 @@ impl VirtioDevices {
         Some(device.transport.control().with_device(act))
     }
 
-    /// Their ids, in the order of the config.
+    /// The devices' ids, in the order of the config.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|device| device.id.as_str())
     }
 
-    /// Their ids and kinds, in the order of the config.
+    /// The devices' ids and types, in the order of the config.
     pub(crate) fn listed(&self) -> impl Iterator<Item = ListedDevice> {
         self.0.iter().map(|device| ListedDevice { id: device.id.clone(), kind: device.kind.to_owned() })
     }
 
-    /// What each device counts, by its id.
+    /// Each device's id and counters.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
         self.0.iter().map(|device| (device.id.as_str(), &**device.transport.control().counters()))
     }
 }
 
-/// Lets the guest see a file as memory.
+/// Maps a file into the guest's memory.
 fn map(mapping: &Mapping, at: &Range<u64>, vm: &Vm) -> Result<(), Error> {
     let access = if mapping.read_only { Access::Read } else { Access::ReadWrite };
-    let file = mapping.file.try_clone().tried("descriptor of a file that is memory")?;
+    let file = mapping.file.try_clone().context("descriptor of a file that is memory")?;
     vm.add_file_memory(&FileMemory::new(file, mapping.len, at.start, access)?)?;
     Ok(())
 }

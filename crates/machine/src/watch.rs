@@ -1,10 +1,10 @@
-//! One descriptor's place in epoll.
+//! The epoll registration of one descriptor.
 
 use std::os::fd::AsRawFd;
 
 use event_manager::{Error, EventOps, EventSet, Events};
 
-/// Whether the event loop waits for a descriptor.
+/// The epoll registration of one descriptor.
 #[derive(Debug)]
 pub(crate) struct Watch {
     token: u32,
@@ -12,12 +12,12 @@ pub(crate) struct Watch {
     registered: bool,
 }
 
-/// Where an event will come from.
+/// How the next event of a descriptor will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Armed {
-    /// From epoll.
+    /// By epoll.
     Waiting,
-    /// From nowhere: the file, a regular one or /dev/null, is always ready.
+    /// Not at all: epoll refuses the file (EPERM), because a regular file or /dev/null is always ready.
     AlwaysReady,
 }
 
@@ -26,7 +26,7 @@ impl Watch {
         Self { token, events, registered: false }
     }
 
-    /// Waits for `fd` from now on.
+    /// Registers `fd`, unless it is registered.
     pub(crate) fn arm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) -> Armed {
         if self.registered {
             return Armed::Waiting;
@@ -38,24 +38,24 @@ impl Watch {
             }
             Err(Error::Epoll(errno)) if errno.errno() == libc::EPERM => Armed::AlwaysReady,
             Err(error) => {
-                // Out of memory or of watches: this source falls silent, the machine goes on.
-                tracing::error!("epoll refuses a descriptor: {error}");
+                // Out of memory or of watches: this source gets no more events; the machine goes on.
+                tracing::error!("can't add a descriptor to epoll: {error}");
                 Armed::Waiting
             }
         }
     }
 
-    /// The event loop that waited is no more.
+    /// Forgets the registration, after the source has left its event loop.
     pub(crate) fn forget(&mut self) {
         self.registered = false;
     }
 
-    /// Waits no more. Must come before the descriptor is closed: epoll forgets only what it can look up.
+    /// Unregisters `fd`. Must come before the descriptor is closed: EPOLL_CTL_DEL needs an open one.
     pub(crate) fn disarm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) {
         if self.registered {
             self.registered = false;
             if let Err(error) = ops.remove(Events::empty(fd)) {
-                tracing::error!("epoll keeps a descriptor: {error}");
+                tracing::error!("can't remove a descriptor from epoll: {error}");
             }
         }
     }

@@ -13,14 +13,14 @@ fn assert_bad(members: &str, message: &str) {
 
 #[test]
 fn console_on_stdio_beside_the_serial_one_is_refused_with_the_remedy() {
-    let message = "vm.json:1:80: devices[0].target: standard input and output belong to serial already; choose another target, or set \
+    let message = "vm.json:1:80: devices[0].target: standard input and output are already used by serial; choose another target, or set \
                    \"serial\": \"none\"";
     assert_bad(r#""devices": [{"type": "console", "target": "stdio"}]"#, message);
 }
 
 #[test]
 fn consoles_both_on_stdio_are_refused() {
-    let message = "vm.json:1:155: devices[2].target: standard input and output belong to devices[1] already; choose another target";
+    let message = "vm.json:1:155: devices[2].target: standard input and output are already used by devices[1]; choose another target";
     let devices = r#""devices": [{"type": "rng"}, {"type": "console", "target": "stdio"}, {"type": "console", "target": "stdio"}]"#;
     assert_bad(&format!(r#""serial": "none", {devices}"#), message);
 }

@@ -60,7 +60,7 @@ fn cards_with_the_same_address_are_named_with_both_places() {
         card("wan", "52:54:00:AB:CD:EF")
     );
     bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{cards}]}}"#));
-    let expected = "vm.json:1:241: devices[2].mac: address 52:54:00:ab:cd:ef is that of devices[0].mac already; give one of them another";
+    let expected = "vm.json:1:241: devices[2].mac: address 52:54:00:ab:cd:ef is already used by devices[0].mac; change one of them";
     assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
 }
 
@@ -70,7 +70,8 @@ fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
     let devices =
         r#"{"type": "vsock", "id": "a", "path": "a.sock"}, {"type": "vsock", "id": "b", "path": "b.sock"}"#;
     bench.file("vm.json", format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]}}"#));
-    let expected = "vm.json:1:92: devices[1].cid: context id 3 is that of devices[0].cid already; give one of them another";
+    let expected =
+        "vm.json:1:92: devices[1].cid: context id 3 is already used by devices[0].cid; change one of them";
     assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
 }
 
@@ -79,14 +80,14 @@ fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
 fn forwarded_ports_that_are_the_same_are_named_with_both_places() {
     let card = |forward: &str| format!(r#"{{"type": "net", "backend": "user", "forward": [{forward}]}}"#);
     let of_two = |first: &str, second: &str| format!("{}, {}", card(first), card(second));
-    let message = "vm.json:1:178: devices[1].forward[1]: port of the host tcp:127.0.0.1:18081 is that of devices[0].forward[0] \
-                   already; give one of them another";
+    let message = "vm.json:1:178: devices[1].forward[1]: port of the host tcp:127.0.0.1:18081 is already used by \
+                   devices[0].forward[0]; change one of them";
     assert_bad(&of_two(r#""18081:80""#, r#""1:1", "127.0.0.1:18081:81""#), message);
-    let message = "vm.json:1:120: devices[0].forward[1]: port of the host udp:127.0.0.1:18081 is that of devices[0].forward[0] \
-                   already; give one of them another";
+    let message = "vm.json:1:120: devices[0].forward[1]: port of the host udp:127.0.0.1:18081 is already used by \
+                   devices[0].forward[0]; change one of them";
     assert_bad(&card(r#""udp:18081:80", "udp:18081:81""#), message);
-    let message = "vm.json:1:169: devices[1].forward[0]: port of the host tcp:0.0.0.0:18081 is that of devices[0].forward[0] \
-                   already; give one of them another";
+    let message = "vm.json:1:169: devices[1].forward[0]: port of the host tcp:0.0.0.0:18081 is already used by \
+                   devices[0].forward[0]; change one of them";
     assert_bad(&of_two(r#""18081:80""#, r#""0.0.0.0:18081:80""#), message);
 }
 
@@ -312,7 +313,7 @@ fn disks_on_one_base_are_taken() {
 
 #[test]
 fn devices_beyond_the_interrupts_are_refused_with_the_limit() {
-    let message = "vm.json:1:43: devices: 17 virtio devices, but there are interrupts for 16; remove some";
+    let message = "vm.json:1:43: devices: 17 virtio devices, but interrupts for only 16; remove some";
     assert_bad(&[r#"{"type": "rng"}"#; 17].join(", "), message);
 }
 

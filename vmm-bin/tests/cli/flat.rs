@@ -158,7 +158,7 @@ fn flat_flag_that_does_not_suit_the_machine_is_named() {
     );
     bad(
         &["--expect", "rax=1", "--expect", "0x1ffff9=1"],
-        "--expect: at 0x1ffff9 the guest has no memory; change the address or --memory",
+        "--expect: the guest has no memory at 0x1ffff9; change the address or --memory",
     );
 }
 

@@ -1,5 +1,5 @@
-//! A monitor of one's own, with a legacy device of its own: `cargo run -p vmm-machine --example thermometer -- CONFIG`, where the
-//! config has `{"type": "thermometer", "degrees": 21}` among its devices.
+//! A custom monitor with a custom legacy device: `cargo run -p vmm-machine --example thermometer -- CONFIG`, where the config
+//! lists `{"type": "thermometer", "degrees": 21}` in its `devices`.
 
 mod thermometer;
 
@@ -13,7 +13,7 @@ use vmm_machine::{Kinds, Start, Supervisor, Timeouts};
 
 use thermometer::Thermometer;
 
-/// A PC's devices, and this one.
+/// A PC's legacy devices, and this one.
 const KINDS: Kinds<'static> =
     Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Thermometer>()]], virtio: &[] };
 

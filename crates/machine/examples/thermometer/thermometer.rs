@@ -1,4 +1,4 @@
-//! A legacy device that no table of the workspace has.
+//! A custom legacy device.
 
 use std::io;
 
@@ -9,8 +9,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Port;
 use vmm_devices::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
 
-/// Reads as the temperature at its first port. A threshold that is written to its second port makes it interrupt, if it is as
-/// warm as that.
+/// Port 0 reads as the temperature. Writing a threshold to port 1 raises an interrupt if the temperature has reached it.
 #[derive(Debug)]
 pub(crate) struct Thermometer {
     degrees: u8,

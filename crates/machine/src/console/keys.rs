@@ -1,35 +1,35 @@
-//! The keys that a terminal's user types at the monitor instead of the guest.
+//! The monitor's command keys in a terminal's input.
 
 use crate::message::Key;
 
-/// Ctrl-A, which starts a command.
+/// Ctrl-A, the prefix of commands.
 const PREFIX: u8 = 0x01;
 
-/// Splits what is typed on a terminal into what is the guest's and what is ours.
+/// Splits a terminal's input into the guest's part and the monitor's commands.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Ctrl-A was typed last.
+    /// The last key was Ctrl-A.
     prefixed: bool,
 }
 
-/// What the user asked of the monitor.
+/// A command of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Ctrl-A h: list the keys.
     Help,
-    /// What concerns the machine.
+    /// A command for the supervisor.
     Key(Key),
 }
 
-/// What Ctrl-A h says.
+/// The text for Ctrl-A h.
 pub(super) const HELP: &str = "Ctrl-A x quits, Ctrl-A b presses the power button, Ctrl-A p pauses and \
     resumes, Ctrl-A s shows the status, Ctrl-A a sends a Ctrl-A";
 
 impl Keys {
-    /// Appends the guest's part of `typed` to `guest`, and gives our part to `command`, in order.
+    /// Appends the guest's part of `typed` to `guest`, and passes the commands to `command`, in order.
     ///
-    /// Ctrl-A a is the guest's Ctrl-A; a letter behind Ctrl-A that is none of ours is nobody's. The guest's part is never
-    /// longer than what was typed.
+    /// Ctrl-A a sends one Ctrl-A to the guest; an unknown key after Ctrl-A is dropped. The guest's part is never longer than
+    /// `typed`.
     pub(super) fn split(&mut self, typed: &[u8], guest: &mut Vec<u8>, mut command: impl FnMut(Command)) {
         for &key in typed {
             if !self.prefixed {

@@ -1,4 +1,4 @@
-//! What a console needs of the guest's end of its line.
+//! The interface of a console to the guest's end of its line.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,40 +8,40 @@ use vmm_devices::SerialLine;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{HostPort, TerminalSize};
 
-/// The guest's end of a line: bounded both ways, and nothing of it waits.
+/// The guest's end of a console line. Both directions are bounded, and no method blocks.
 pub(crate) trait Line: fmt::Debug + Send + Sync {
-    /// Readable when output has come. Read it, then [`take`](Self::take) until nothing comes.
+    /// Readable when there is output. Read it, then [`take`](Self::take) until nothing is left.
     fn output_ready(&self) -> &EventFd;
 
-    /// Moves the oldest output into `into`.
+    /// Moves the oldest output to `into`.
     fn take(&self, into: &mut [u8]) -> Taken;
 
-    /// Chooses what happens to output from now on. `true` means that vCPUs were held: wake them.
+    /// Sets what happens to output when the queue is full. Returns `true` if held vCPUs must be woken.
     #[must_use]
     fn set_overflow(&self, overflow: Overflow) -> bool;
 
     /// Whether all output has been taken.
     fn is_drained(&self) -> bool;
 
-    /// Bytes of output that nobody will ever see.
+    /// Bytes of output that were dropped.
     fn lost(&self) -> u64;
 
-    /// Adds the monitor's own words to the output.
-    fn say(&self, text: &[u8]);
+    /// Adds text of the monitor to the output.
+    fn push_output(&self, text: &[u8]);
 
-    /// Bytes that [`send`](Self::send) would take now. If 0, [`wants_input`](Self::wants_input) tells when to look again.
+    /// Bytes that [`send`](Self::send) would take now. If 0, try again after [`wants_input`](Self::wants_input).
     fn room(&self) -> usize;
 
-    /// Types `bytes` and returns how many were taken. If not all, [`wants_input`](Self::wants_input) tells when to go on.
+    /// Sends `bytes` to the guest and returns how many were taken. If not all, go on after [`wants_input`](Self::wants_input).
     fn send(&self, bytes: &[u8]) -> usize;
 
-    /// What was sent and the guest hasn't read, where a reset of the machine would lose it.
+    /// Sent bytes that the guest hasn't read and that a reset of the machine would lose.
     fn unread(&self) -> Vec<u8>;
 
     /// Readable when there is room for input that didn't fit before.
     fn wants_input(&self) -> &EventFd;
 
-    /// The terminal has this size.
+    /// Sets the terminal's size.
     fn resize(&self, size: TerminalSize);
 }
 
@@ -66,7 +66,7 @@ impl<L: SerialLine + ?Sized> Line for Arc<L> {
         self.output().lost()
     }
 
-    fn say(&self, text: &[u8]) {
+    fn push_output(&self, text: &[u8]) {
         self.output().push(text);
     }
 
@@ -86,7 +86,7 @@ impl<L: SerialLine + ?Sized> Line for Arc<L> {
         SerialLine::wants_input(&**self)
     }
 
-    /// A serial line has no way to tell.
+    /// A serial line can't transmit it.
     fn resize(&self, _size: TerminalSize) {}
 }
 
@@ -95,7 +95,7 @@ impl Line for HostPort {
         HostPort::output_ready(self)
     }
 
-    /// The device goes on by itself: nobody is to be woken.
+    /// The device continues by itself: no vCPU is to be woken.
     fn take(&self, into: &mut [u8]) -> Taken {
         Taken { len: HostPort::take(self, into), wake: false }
     }
@@ -116,7 +116,7 @@ impl Line for HostPort {
         HostPort::lost(self)
     }
 
-    fn say(&self, text: &[u8]) {
+    fn push_output(&self, text: &[u8]) {
         HostPort::say(self, text);
     }
 
@@ -128,7 +128,7 @@ impl Line for HostPort {
         HostPort::send(self, bytes)
     }
 
-    /// The port goes on with the next machine, and what is in it too.
+    /// Nothing: the port and its contents are kept for the next machine.
     fn unread(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -7,9 +7,9 @@
 //!                                                                  | take
 //!   output fd <-------------------- one chunk <--------------------+
 //! ```
-//! Both directions stop where the other side is slow: an input fd leaves epoll while the line has no room, an
-//! output fd enters it while the chunk doesn't go out. Nothing is buffered beyond one chunk each way, but what was typed at a
-//! terminal: that is always read, because the monitor's keys are in it.
+//! Both directions have flow control: an input fd leaves epoll while the line has no room, an output fd is in epoll only while
+//! a chunk can't be written. At most one chunk is buffered each way. The exception is a terminal: its input is always read,
+//! because the monitor's keys are part of it.
 
 mod departed;
 mod keys;

@@ -1,10 +1,10 @@
-//! What consoles are called.
+//! Names of consoles.
 
-/// What the user calls a console.
+/// The names of a console that users see.
 #[derive(Clone, Debug)]
-pub(super) struct Name {
-    /// In messages, and in front of its pty.
-    pub(super) line: String,
-    /// The field of the config that says where it goes.
+pub(super) struct ConsoleName {
+    /// Its name in messages: `serial`, or the id of a virtio console.
+    pub(super) label: String,
+    /// JSON path of its target in the config.
     pub(super) field: String,
 }

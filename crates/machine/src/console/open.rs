@@ -1,4 +1,4 @@
-//! Which consoles a machine has, and how they are opened.
+//! A machine's consoles, and how they are opened.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -8,29 +8,29 @@ use vmm_devices::SerialLine;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
-use super::name::Name;
+use super::name::ConsoleName;
 use super::{Console, OpenError};
 use crate::Error;
 use crate::message::Message;
 
-/// The host's half of a virtio console.
+/// The host's end of a virtio console.
 #[derive(Debug)]
 pub(crate) struct ConsolePort {
-    /// Its place in the config's list of devices.
+    /// Its index in the config's `devices`.
     pub(crate) index: usize,
-    /// Its id.
+    /// The device's id.
     pub(crate) id: String,
     pub(crate) port: HostPort,
 }
 
 impl ConsolePort {
-    /// The field of the config that says where it goes.
+    /// JSON path of its target in the config.
     fn field(&self) -> String {
         format!("devices[{}].target", self.index)
     }
 }
 
-/// Where COM1 goes, in the words of a console.
+/// COM1's target, as that of a virtio console.
 fn serial_end(serial: &Serial) -> HostEnd {
     match serial {
         Serial::Stdio => HostEnd::Stdio,
@@ -41,10 +41,10 @@ fn serial_end(serial: &Serial) -> HostEnd {
     }
 }
 
-/// The field of the config that says where COM1 goes.
+/// The config's field for COM1's target.
 const SERIAL: &str = "serial";
 
-/// Where the consoles go, by the fields of the config that say so.
+/// The consoles' targets, each with its JSON path in the config.
 pub(crate) fn ends<'a>(
     serial: &Serial,
     consoles: impl Iterator<Item = &'a ConsolePort>,
@@ -69,30 +69,31 @@ pub(crate) fn check_stdio<'a>(
     }
 }
 
-/// The guest's ends of a machine's lines.
+/// The guest's ends of a machine's console lines.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    /// Where COM1 goes.
+    /// COM1's target.
     pub(crate) serial: Serial,
     pub(crate) uart: Arc<dyn SerialLine>,
-    /// Those of virtio consoles that weren't there before.
+    /// The virtio consoles that aren't open yet.
     pub(crate) consoles: Vec<ConsolePort>,
 }
 
-/// Gives every console of a machine its line. Those that are `kept` are not opened anew; a
-/// virtio console that goes on has its line still.
+/// Opens a console for each line. The `kept` consoles of the previous machine stay open: COM1's gets the new line, virtio
+/// consoles keep theirs.
 pub(crate) fn open_all(
     lines: Lines,
     mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
     let Lines { serial, uart, consoles } = lines;
-    let name = Name { line: SERIAL.to_owned(), field: SERIAL.to_owned() };
-    let mut lines: Vec<(Name, HostEnd, Box<dyn Line>)> = vec![(name, serial_end(&serial), Box::new(uart))];
+    let name = ConsoleName { label: SERIAL.to_owned(), field: SERIAL.to_owned() };
+    let mut lines: Vec<(ConsoleName, HostEnd, Box<dyn Line>)> =
+        vec![(name, serial_end(&serial), Box::new(uart))];
     lines.extend(consoles.into_iter().map(|console| {
         let field = console.field();
         let ConsolePort { id, port, .. } = console;
-        (Name { line: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)
+        (ConsoleName { label: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)
     }));
     kept.iter_mut().for_each(Console::leave_event_loop);
     for (name, end, line) in lines {

@@ -1,4 +1,4 @@
-//! How often a console looks for more of what the guest prints.
+//! Batching of the output of a guest that prints byte by byte.
 
 use std::io;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::watch::Watch;
 
-/// The time between two looks at a guest that prints a little at a time. Nobody sees it at a terminal.
+/// How long output is left to gather. Too short to be visible at a terminal.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Bytes for which it is worth waking up.
+/// Output of this many bytes or more causes no pause.
 pub(super) const WORTH_WAKING: usize = 512;
 
-/// Lets the output of a guest that prints byte by byte gather.
+/// Lets the output of a guest that prints byte by byte gather for a moment.
 ///
-/// The guest's word that it has printed wakes the main thread, which takes one byte and sleeps again: two changes of thread
-/// for each byte, more than the byte's own exit costs where both threads share a processor. So after a few bytes, which are
-/// written at once, the console doesn't look again for a moment. A guest that prints a lot is never kept waiting.
+/// Each byte would wake the main thread, which takes it and sleeps again: two context switches per byte, more than the byte's own
+/// exit costs where both threads share a processor. So a few bytes are written at once, and then the console pauses. A guest that
+/// prints a lot is never delayed.
 #[derive(Debug)]
 pub(super) struct Pace {
     timer: TimerFd,
@@ -26,7 +26,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The end of a pause is an event with `token`.
+    /// The end of a pause is reported as an event with `token`.
     ///
     /// # Errors
     /// The host is out of descriptors.
@@ -34,14 +34,14 @@ impl Pace {
         Ok(Self { timer: TimerFd::new()?, watch: Watch::new(token, EventSet::IN), is_pausing: false })
     }
 
-    /// Whether the guest's output is left alone for now.
+    /// Whether a pause is under way.
     pub(super) fn is_pausing(&self) -> bool {
         self.is_pausing
     }
 
-    /// So many bytes came. Whether a pause begins.
+    /// Records that `len` bytes were taken. Returns whether a pause begins.
     pub(super) fn took(&mut self, len: usize, ops: &mut EventOps<'_>) -> bool {
-        // A timer that can't be set is no pause.
+        // If the timer can't be set there is no pause.
         self.is_pausing = len < WORTH_WAKING && self.timer.reset(PAUSE, None).is_ok();
         if self.is_pausing {
             self.watch.arm(&self.timer, ops);
@@ -49,32 +49,32 @@ impl Pace {
         self.is_pausing
     }
 
-    /// The pause is over, by its event.
+    /// The pause's event has come.
     pub(super) fn over(&mut self) {
-        // It has expired, so this doesn't wait.
+        // It has expired, so this doesn't block.
         let _ = self.timer.wait();
         self.is_pausing = false;
     }
 
-    /// Ends the pause at once: its event comes.
+    /// Makes the pause's event come at once.
     pub(super) fn hurry(&mut self) {
         if self.is_pausing {
-            // If it fails, the pause just takes its time.
+            // If it fails, the pause ends as usual.
             let _ = self.timer.reset(Duration::from_nanos(1), None);
         }
     }
 
-    /// The pause ends only when it is hurried.
+    /// Stops the timer: the pause ends only by [`hurry`](Self::hurry).
     #[cfg(test)]
     pub(super) fn stop_time(&mut self) {
         self.timer.clear().unwrap();
     }
 
-    /// The event loop that waited is no more, and no pause is under way.
+    /// The console has left its event loop: ends any pause.
     pub(super) fn forget(&mut self) {
         self.watch.forget();
         self.is_pausing = false;
-        // One that can't be stopped expires unseen, or ends a later pause too early.
+        // If it can't be stopped, its expiry isn't watched, or ends a later pause early.
         let _ = self.timer.clear();
     }
 }

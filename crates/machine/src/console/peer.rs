@@ -1,4 +1,4 @@
-//! Who is at the other end of a console's line, and how they come and go.
+//! The host's end of a console: a fixed file or stream, a pty, or a socket and its clients.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -19,21 +19,21 @@ use vmm_virtio::{HostEnd, TerminalSize};
 use crate::fd::{Direction, HostFd};
 use crate::output_file::{NewFile, open_output};
 
-/// How often a pty without a client is looked at. Linux tells when a client closes it, not when one opens it.
+/// How often a pty without a client is polled. Linux reports when a client closes it, but not when one opens it.
 const PTY_POLL: Duration = Duration::from_millis(100);
 
-/// The mode of a pty that holds what the guest prints.
+/// The mode of a pty: it carries the guest's output.
 const PRIVATE: u32 = 0o600;
 
 /// A console can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{field} {target}: {source}")]
 pub struct OpenError {
-    /// The field of the config that asks for it: `serial`, or such as `devices[0].target`.
+    /// JSON path in the config: `serial`, or for example `devices[0].target`.
     pub field: String,
-    /// What was asked for, such as `file console.log`.
+    /// The target, such as `file console.log`.
     pub target: String,
-    /// What the host said.
+    /// The host's error.
     pub source: io::Error,
 }
 
@@ -48,47 +48,47 @@ impl OpenError {
     }
 }
 
-/// A connection: either side may be missing.
+/// The descriptors of a connection; either may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) input: Option<HostFd>,
     pub(super) output: Option<HostFd>,
 }
 
-/// The other end.
+/// The host's end of a console.
 #[derive(Debug)]
 pub(super) enum Peer {
-    /// Is there from the beginning to the end.
+    /// A file or stream that stays the same for the whole run.
     Fixed {
-        /// For messages.
+        /// Its name in messages.
         name: String,
-        /// The monitor's own standard output: when its reader goes, so do we.
+        /// The monitor's standard output: the monitor ends when its reader closes it.
         is_stdout: bool,
-        /// A regular file, before the guest starts.
-        unbegun: Option<Unbegun>,
+        /// Set for a regular file until the guest starts.
+        truncation: Option<PendingTruncation>,
     },
-    /// Clients of a pseudo-terminal, any number, whom Linux can't tell apart.
+    /// A pseudo-terminal with any number of clients, which Linux doesn't distinguish.
     Pty { master: HostFd, name: String, timer: TimerFd },
-    /// One client at a time of a unix socket.
+    /// A unix socket, with one client at a time.
     Socket(NamedSocket),
 }
 
-/// A file that still holds what was in it, and goes again if it was made for a guest that never starts.
+/// A file that is truncated when the guest starts. If it was created and the guest never starts, it is removed.
 #[derive(Debug)]
-pub(super) struct Unbegun {
+pub(super) struct PendingTruncation {
     file: File,
     made: Option<NewFile>,
 }
 
 impl Peer {
-    /// Opens what the config's `field` names. A fixed peer's link is complete; the others' is empty.
+    /// Opens the target `end` of the config's `field`. A fixed peer's link is complete, a pty's and a socket's is empty.
     pub(super) fn open(field: &str, end: &HostEnd) -> Result<(Self, Link), OpenError> {
         let failed = |source| OpenError::new(field, end, source);
         match end {
             HostEnd::Stdio => {
                 let input = HostFd::standard(io::stdin().as_fd(), Direction::In).map_err(failed)?;
                 let output = HostFd::standard(io::stdout().as_fd(), Direction::Out).map_err(failed)?;
-                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true, unbegun: None };
+                let peer = Self::Fixed { name: "stdout".into(), is_stdout: true, truncation: None };
                 Ok((peer, Link { input: Some(input), output: Some(output) }))
             }
             HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
@@ -101,12 +101,12 @@ impl Peer {
         }
     }
 
-    /// Whether a person types at it, who needs keys for the monitor too.
+    /// Whether its input comes from a terminal, and so contains the monitor's keys.
     pub(super) fn is_terminal(end: &HostEnd) -> bool {
         *end == HostEnd::Stdio && io::stdin().is_terminal()
     }
 
-    /// How large the terminal is that shows it, where there is one that says so.
+    /// The size of its terminal, if there is one and it is known.
     pub(super) fn size(&self) -> Option<TerminalSize> {
         let size = match self {
             Self::Fixed { is_stdout: true, .. } => tcgetwinsize(io::stdin()),
@@ -117,19 +117,19 @@ impl Peer {
         size.filter(|size| *size != TerminalSize::default())
     }
 
-    /// Empties the file that the guest's output replaces. To be called when the guest starts; after a reset it does nothing.
+    /// Truncates the file, when the guest starts. After a reset it does nothing.
     pub(super) fn begin(&mut self, field: &str) -> Result<(), OpenError> {
-        let Self::Fixed { name, unbegun, .. } = self else { return Ok(()) };
-        let Some(unbegun) = unbegun.take() else { return Ok(()) };
+        let Self::Fixed { name, truncation, .. } = self else { return Ok(()) };
+        let Some(truncation) = truncation.take() else { return Ok(()) };
         let failed = |source| OpenError { field: field.to_owned(), target: format!("file {name}"), source };
-        unbegun.file.set_len(0).map_err(failed)?;
-        if let Some(made) = &unbegun.made {
+        truncation.file.set_len(0).map_err(failed)?;
+        if let Some(made) = &truncation.made {
             made.keep();
         }
         Ok(())
     }
 
-    /// What to tell the user, who can't know it otherwise.
+    /// The name of a pty, which the user can't know otherwise.
     pub(super) fn announcement(&self) -> Option<String> {
         match self {
             Self::Pty { name, .. } => Some(name.clone()),
@@ -137,7 +137,7 @@ impl Peer {
         }
     }
 
-    /// The link to a client that is there now.
+    /// Connects to a waiting client, if there is one.
     pub(super) fn try_connect(&self) -> Option<Link> {
         match self {
             Self::Fixed { .. } => None,
@@ -153,7 +153,7 @@ impl Peer {
         }
     }
 
-    /// What tells that a client may have come.
+    /// Readable when a client may have connected.
     pub(super) fn arrival_fd(&self) -> Option<RawFd> {
         match self {
             Self::Fixed { .. } => None,
@@ -162,10 +162,10 @@ impl Peer {
         }
     }
 
-    /// Takes note of an event on [`arrival_fd`](Self::arrival_fd).
+    /// Clears an event on [`arrival_fd`](Self::arrival_fd).
     pub(super) fn acknowledge_arrival(&mut self) {
         if let Self::Pty { timer, .. } = self {
-            // The timer has just expired, so this doesn't wait; an error would only mean another look.
+            // The timer has just expired, so this doesn't block; an error would only cause another poll.
             let _ = timer.wait();
         }
     }
@@ -173,10 +173,13 @@ impl Peer {
 
 fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
     let (file, made) = open_output(path)?;
-    let unbegun =
-        if file.metadata()?.is_file() { Some(Unbegun { file: file.try_clone()?, made }) } else { None };
+    let truncation = if file.metadata()?.is_file() {
+        Some(PendingTruncation { file: file.try_clone()?, made })
+    } else {
+        None
+    };
     let output = HostFd::owned(file.into())?;
-    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false, unbegun };
+    let peer = Peer::Fixed { name: path.display().to_string(), is_stdout: false, truncation };
     Ok((peer, Link { input: None, output: Some(output) }))
 }
 
@@ -185,10 +188,10 @@ fn open_pty() -> io::Result<Peer> {
     grantpt(&master)?;
     unlockpt(&master)?;
     let name = ptsname_r(&master)?;
-    // It is made for the group tty to write to, which is to type.
+    // Linux creates it writable by the group tty, which could inject input.
     std::fs::set_permissions(&name, std::fs::Permissions::from_mode(PRIVATE))?;
     make_raw(&master)?;
-    // A pty that was never opened looks as if it had a client. Open it and close it once.
+    // POLLHUP, which means "no client", is only reported after the first close.
     drop(File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name)?);
     let mut timer = TimerFd::new().map_err(io::Error::from)?;
     timer.reset(PTY_POLL, Some(PTY_POLL)).map_err(io::Error::from)?;
@@ -196,7 +199,7 @@ fn open_pty() -> io::Result<Peer> {
     Ok(Peer::Pty { master, name, timer })
 }
 
-/// The guest's terminal driver edits and echoes; the pty's must not do so once more.
+/// Switches off the pty's line discipline: the guest's terminal driver already edits and echoes.
 fn make_raw(master: &PtyMaster) -> io::Result<()> {
     let mut modes = tcgetattr(master)?;
     cfmakeraw(&mut modes);

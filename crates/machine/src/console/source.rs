@@ -1,4 +1,4 @@
-//! The console as a subscriber of the event loop.
+//! The console as an event source.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
@@ -9,13 +9,13 @@ use tracing::{error, info, warn};
 use vmm_bus::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
 
-use super::departed::Departed;
+use super::departed::DepartedClient;
 use super::keys::{self, Command};
 use super::line::Line;
-use super::name::Name;
+use super::name::ConsoleName;
 use super::pace::Pace;
 use super::peer::{Link, OpenError, Peer};
-use super::typed::{INPUT_LEN, Typed};
+use super::typed::{INPUT_LEN, TypedInput};
 use crate::fd::HostFd;
 use crate::message::Message;
 use crate::transfer::Transfer;
@@ -33,16 +33,16 @@ const FOREGROUND: u32 = 7;
 const PAUSE_OVER: u32 = 8;
 const UNTAKEN: u32 = 9;
 
-/// Bytes taken from the line at once.
+/// Bytes taken from the line at a time.
 const CHUNK_LEN: usize = 4096;
-/// Transfers in a row before the other sources get their turn.
+/// Transfers in a row before the event loop serves other sources.
 const TURNS: usize = 16;
 
-/// Moves bytes between a line of the guest's and the host.
+/// Moves bytes between a line of the guest and its peer on the host.
 #[derive(Debug)]
 pub(crate) struct Console {
     name: String,
-    /// The field of the config that asks for it.
+    /// JSON path of its target in the config.
     field: String,
     line: Box<dyn Line>,
     messages: Sender<Message>,
@@ -50,46 +50,46 @@ pub(crate) struct Console {
     link: Link,
     input: Watch,
     output: Watch,
-    /// The line's word that it has output. Not listened to during a pause.
+    /// The line's eventfd for output. Not watched during a pause.
     ready: Watch,
     pace: Pace,
     arrival: Watch,
-    /// A client that sends no more and may still read. Watched for its end only.
+    /// A client that has shut down its sending side and may still read. Watched for its hang-up only.
     silent: Option<HostFd>,
-    /// The client's end, while it isn't read from.
+    /// The client's hang-up, watched while it isn't read from.
     hang_up: Watch,
-    departed: Departed,
-    /// Read from the host, not yet taken by the line.
-    typed: Typed,
+    departed: DepartedClient,
+    /// Input from the host that the line hasn't taken yet.
+    typed: TypedInput,
     patience: Watch,
     foreground: Watch,
-    /// The terminal's size as the line was told last.
+    /// The terminal's size that was last passed to the line.
     size: TerminalSize,
     /// Taken from the line, not yet written: `chunk[start..end]`.
     chunk: Box<[u8; CHUNK_LEN]>,
     start: usize,
     end: usize,
-    /// Bytes that the host refused.
+    /// Output bytes that couldn't be written.
     lost: u64,
-    /// The user knows the name of its pty.
+    /// The name of its pty has been announced.
     is_announced: bool,
 }
 
 impl Console {
-    /// Opens the host's side of `line`.
+    /// Opens the target `end` and connects it to `line`.
     pub(super) fn open(
-        name: Name,
+        name: ConsoleName,
         end: &HostEnd,
         line: Box<dyn Line>,
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
         let (peer, link) = Peer::open(&name.field, end)?;
         let failed = |source| OpenError { field: name.field.clone(), target: end.to_string(), source };
-        let typed = Typed::new(Peer::is_terminal(end)).map_err(failed)?;
+        let typed = TypedInput::new(Peer::is_terminal(end)).map_err(failed)?;
         let pace = Pace::new(PAUSE_OVER).map_err(failed)?;
-        let departed = Departed::new(UNTAKEN).map_err(failed)?;
+        let departed = DepartedClient::new(UNTAKEN).map_err(failed)?;
         let mut console = Self {
-            name: name.line,
+            name: name.label,
             field: name.field,
             line,
             messages,
@@ -101,7 +101,7 @@ impl Console {
             pace,
             arrival: Watch::new(ARRIVAL, EventSet::IN),
             silent: None,
-            // epoll reports a hang-up unasked.
+            // epoll always reports EPOLLHUP.
             hang_up: Watch::new(HANG_UP, EventSet::empty()),
             departed,
             typed,
@@ -118,17 +118,17 @@ impl Console {
         Ok(console)
     }
 
-    /// The guest starts: what was in a file before goes, unless the guest has started here already.
+    /// The guest starts: truncates the console's file, unless an earlier machine has written to it.
     pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
         self.peer.begin(&self.field)
     }
 
-    /// The field of the config that asks for it.
+    /// JSON path of its target in the config.
     pub(super) fn field(&self) -> &str {
         &self.field
     }
 
-    /// The event loop has removed it, and will have it again.
+    /// The event loop has removed it, and will get it again.
     pub(super) fn leave_event_loop(&mut self) {
         let (peer, own) = (
             [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up],
@@ -139,7 +139,7 @@ impl Console {
         self.departed.forget();
     }
 
-    /// Goes on at another machine's line. What was typed and not taken yet is for that one.
+    /// Connects it to the next machine's line, which also gets the input that the guest hasn't read.
     pub(super) fn set_line(&mut self, line: Box<dyn Line>) {
         self.typed.take_back(&self.line.unread());
         self.line = line;
@@ -147,14 +147,14 @@ impl Console {
         self.resized();
     }
 
-    /// What the user calls it, and the name of a pty that was made for it; once.
+    /// Its name and that of its pty, if it has one; only once.
     pub(crate) fn announcement(&mut self) -> Option<(String, String)> {
-        let is_news = !std::mem::replace(&mut self.is_announced, true);
-        let pty = self.peer.announcement().filter(|_| is_news)?;
+        let is_first = !std::mem::replace(&mut self.is_announced, true);
+        let pty = self.peer.announcement().filter(|_| is_first)?;
         Some((self.name.clone(), pty))
     }
 
-    /// Tells the guest how large the terminal is, if that is known and has changed.
+    /// Passes the terminal's size to the guest, if it is known and has changed.
     pub(crate) fn resized(&mut self) {
         if let Some(size) = self.peer.size().filter(|size| *size != self.size) {
             self.size = size;
@@ -162,13 +162,13 @@ impl Console {
         }
     }
 
-    /// Whether all that the guest printed has been given to whoever is there to read it.
+    /// Whether all the guest's output has been written, or nobody reads it.
     pub(crate) fn is_drained(&self) -> bool {
         let empty = self.start == self.end && self.line.is_drained();
         empty || self.link.output.is_none()
     }
 
-    /// What was printed is wanted now: the guest has ended.
+    /// The guest has ended: ends a pause, so that its last output is written now.
     pub(crate) fn hurry(&mut self) {
         self.pace.hurry();
     }
@@ -179,42 +179,42 @@ impl Console {
     }
 
     #[cfg(test)]
-    pub(super) fn departed(&mut self) -> &mut Departed {
+    pub(super) fn departed(&mut self) -> &mut DepartedClient {
         &mut self.departed
     }
 
-    fn tell(&self, message: Message) {
-        // The receiver lives in the same machine; if it has gone, so have we.
+    fn send(&self, message: Message) {
+        // The supervisor owns the receiver and this source; the send can't fail while both exist.
         let _ = self.messages.send(message);
     }
 
-    /// Host to guest, as much as goes.
+    /// Moves input to the guest until one side blocks.
     fn pump_input(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
             if let Some(lost) = self.typed.deliver(&*self.line) {
-                self.say(&format!("the guest takes input again; {lost} bytes were lost"));
+                self.notify(&format!("the guest reads its input again; {lost} bytes were lost"));
             }
             let room = self.typed.room(&*self.line);
             let Some(fd) = &self.link.input else { return };
             if room == 0 {
-                // The line says when; of a terminal the timer may be first, and a client may leave.
+                // The line's eventfd ends this, or a terminal's timer, or the client's hang-up.
                 self.input.disarm(fd, ops);
                 if let Some(timer) = self.typed.patience() {
                     self.patience.arm(timer, ops);
                 }
-                if matches!(self.peer, Peer::Socket(_)) && !self.departed.is_heard() {
+                if matches!(self.peer, Peer::Socket(_)) && !self.departed.is_draining() {
                     self.hang_up.arm(fd, ops);
                 }
                 return;
             }
             self.hang_up.disarm(fd, ops);
-            if self.is_away() {
+            if self.is_background() {
                 return self.await_foreground(ops);
             }
             let mut bytes = [0; INPUT_LEN];
             match fd.read(&mut bytes[..room]) {
-                // It has just become another job's.
-                Transfer::Ended if self.is_away() => return self.await_foreground(ops),
+                // Another job has just become the terminal's foreground job.
+                Transfer::Ended if self.is_background() => return self.await_foreground(ops),
                 Transfer::Moved(len) => {
                     self.typed(&bytes[..len]);
                     if self.departed.relax(ops) {
@@ -232,7 +232,7 @@ impl Console {
                 }
             }
         }
-        // There may be more. epoll says so again, or, for a file that it can't watch, we do.
+        // There may be more. epoll is level-triggered; for a file that it can't watch, the eventfd brings us back.
         if let Some(fd) = &self.link.input
             && self.input.arm(fd, ops) == Armed::AlwaysReady
         {
@@ -241,29 +241,29 @@ impl Console {
         }
     }
 
-    /// Whether the terminal is another job's: to read it would take that one's keys, and the kernel refuses it.
-    fn is_away(&self) -> bool {
+    /// Whether this is a background job of the terminal: a read would take the foreground job's keys, and fails with EIO.
+    fn is_background(&self) -> bool {
         let input = self.link.input.as_ref().filter(|_| self.typed.is_terminal());
         input.is_some_and(terminal::is_background)
     }
 
-    /// Leaves the terminal alone until it is time to look again.
+    /// Stops reading the terminal until the timer expires.
     fn await_foreground(&mut self, ops: &mut EventOps<'_>) {
         if let Some(fd) = &self.link.input {
             self.input.disarm(fd, ops);
         }
-        if let Some(timer) = self.typed.go_away() {
+        if let Some(timer) = self.typed.start_background_timer() {
             self.foreground.arm(timer, ops);
         }
     }
 
-    /// It is time to look again.
+    /// The timer has expired: checks whether this is the foreground job again.
     fn look_for_foreground(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(timer) = self.typed.away() {
-            // Watched again when it runs again: read, it would block.
+        if let Some(timer) = self.typed.background_timer() {
+            // Unwatched rather than read: the timerfd is blocking, and may have been reset.
             self.foreground.disarm(timer, ops);
         }
-        if !self.is_away() {
+        if !self.is_background() {
             terminal::ensure_raw();
         }
         self.pump_input(ops);
@@ -273,34 +273,35 @@ impl Console {
         let (messages, line) = (&self.messages, &*self.line);
         self.typed.push(bytes, |command| {
             let message = match command {
-                Command::Help => return say(line, keys::HELP),
+                Command::Help => return print_notice(line, keys::HELP),
                 Command::Key(key) => Message::Key(key),
             };
-            // The receiver lives in the same machine; if it has gone, so have we.
+            // The supervisor owns the receiver and this source; the send can't fail while both exist.
             let _ = messages.send(message);
         });
     }
 
-    /// The guest has taken nothing for long, and the terminal must be read.
-    fn lose_patience(&mut self, ops: &mut EventOps<'_>) {
+    /// Too much input has waited for too long: from now on the terminal is read even if input is lost.
+    fn patience_expired(&mut self, ops: &mut EventOps<'_>) {
         if let Some(timer) = self.typed.patience() {
-            // Watched again when it runs again: read, it would block.
+            // Unwatched rather than read: the timerfd is blocking, and may have been reset.
             self.patience.disarm(timer, ops);
         }
-        if self.typed.give_up() {
-            self.say("the guest takes too little input; what is typed from here on is lost, Ctrl-A x quits");
+        if self.typed.start_dropping() {
+            self.notify("the guest reads its input too slowly; further input is lost, Ctrl-A x quits");
         }
         self.pump_input(ops);
     }
 
-    /// Says something to the person at the terminal, between what the guest says.
-    pub(crate) fn say(&self, text: &str) {
+    /// Shows a line on the terminal, between the guest's output. Does nothing if there is no terminal.
+    pub(crate) fn notify(&self, text: &str) {
         if self.typed.is_terminal() {
-            say(&*self.line, text);
+            print_notice(&*self.line, text);
         }
     }
 
-    /// No more input from this link. A fixed peer's guest runs on without; another client may come.
+    /// The link's input has ended. With a fixed peer the guest goes on without input; a pty and a socket wait for the next
+    /// client.
     fn input_ended(&mut self, ops: &mut EventOps<'_>) {
         let Some(fd) = self.link.input.take() else { return };
         self.input.disarm(&fd, ops);
@@ -314,10 +315,10 @@ impl Console {
         }
     }
 
-    /// Guest to host, as much as goes.
+    /// Moves output to the host until one side blocks.
     fn pump_output(&mut self, ops: &mut EventOps<'_>) {
         for _ in 0..TURNS {
-            // Without a link the line keeps what it has.
+            // Without a link the output stays in the line.
             let Some(fd) = &self.link.output else { return };
             if self.start == self.end {
                 if self.pace.is_pausing() {
@@ -327,7 +328,7 @@ impl Console {
                 let taken = self.line.take(&mut self.chunk[..]);
                 (self.start, self.end) = (0, taken.len);
                 if taken.wake {
-                    self.tell(Message::Wake);
+                    self.send(Message::Wake);
                 }
                 if taken.len == 0 {
                     self.output.disarm(fd, ops);
@@ -347,25 +348,25 @@ impl Console {
                 Transfer::Failed(errno) => self.lose(errno.desc()),
             }
         }
-        // More may wait. Once more, after the other sources.
+        // There may be more. The eventfd brings us back after the other sources.
         let _ = self.line.output_ready().write(1);
     }
 
-    /// Looks for output again, and listens for more.
+    /// The pause is over: writes what has gathered, and watches the line again.
     fn end_pause(&mut self, ops: &mut EventOps<'_>) {
         self.pace.over();
         self.ready.arm(self.line.output_ready(), ops);
         self.pump_output(ops);
     }
 
-    /// The host refuses what the guest prints, for instance because a disk is full. The guest goes on.
+    /// Drops a chunk that can't be written, for instance because a disk is full. The guest goes on.
     fn lose(&mut self, reason: &str) {
         if self.lost == 0 {
             let name = match &self.peer {
                 Peer::Fixed { name, .. } | Peer::Pty { name, .. } => name.clone(),
                 Peer::Socket(socket) => socket.path().display().to_string(),
             };
-            error!("{} output to {name}: {reason}; what the guest prints is lost from here on", self.name);
+            error!("{} output to {name}: {reason}; further output is lost", self.name);
         }
         self.lost += (self.end - self.start) as u64;
         self.start = self.end;
@@ -377,26 +378,26 @@ impl Console {
                 if let Some(fd) = self.link.output.take() {
                     self.output.disarm(&fd, ops);
                 }
-                self.tell(Message::OutputGone);
+                self.send(Message::OutputClosed);
             }
             Peer::Fixed { .. } => self.lose("the other end was closed"),
-            // Who typed and left at once, as `echo reboot | nc` does, is heard to the end.
+            // The input of a client that has disconnected, such as `echo reboot | nc`, is still delivered.
             Peer::Socket(_) if self.link.input.is_some() => self.stop_output(ops),
             Peer::Pty { .. } | Peer::Socket(_) => self.disconnect(ops),
         }
     }
 
-    /// The client reads no more, but what it typed may still come. The newest output is kept for the next one.
+    /// The client no longer reads, but its input may still arrive. The newest output is kept for the next client.
     fn stop_output(&mut self, ops: &mut EventOps<'_>) {
         if let Some(fd) = self.link.output.take() {
             self.output.disarm(&fd, ops);
         }
         if self.line.set_overflow(Overflow::DropOldest) {
-            self.tell(Message::Wake);
+            self.send(Message::Wake);
         }
     }
 
-    /// A socket's client has gone, while it wasn't read from.
+    /// A socket's client has hung up while it wasn't read from.
     fn hung_up(&mut self, ops: &mut EventOps<'_>) {
         let unread = self.link.input.as_ref().map(ioctl_fionread);
         let is_heard_out = self.typed.is_empty() && matches!(unread, None | Some(Ok(0)));
@@ -411,13 +412,13 @@ impl Console {
         self.await_arrival(ops);
     }
 
-    /// The guest has taken nothing for long of what a client typed who has left, and another one waits.
-    fn stop_hearing(&mut self, ops: &mut EventOps<'_>) {
-        warn!("{}: the guest takes no input; what a client typed before it left is lost", self.name);
+    /// The guest has read nothing of a disconnected client's input for too long while another client waits.
+    fn drop_departed_input(&mut self, ops: &mut EventOps<'_>) {
+        warn!("{}: the guest isn't reading its input; the input of a disconnected client is lost", self.name);
         self.disconnect(ops);
     }
 
-    /// The client has gone. Wait for another; the newest output is kept for it.
+    /// The client has gone: waits for the next one, for which the newest output is kept.
     fn disconnect(&mut self, ops: &mut EventOps<'_>) {
         let link = std::mem::take(&mut self.link);
         if let Some(fd) = &link.input {
@@ -434,7 +435,7 @@ impl Console {
         self.departed.end(ops);
         self.typed.clear();
         if self.line.set_overflow(Overflow::DropOldest) {
-            self.tell(Message::Wake);
+            self.send(Message::Wake);
         }
         self.await_arrival(ops);
     }
@@ -447,22 +448,22 @@ impl Console {
 
     fn arrived(&mut self, ops: &mut EventOps<'_>) {
         self.peer.acknowledge_arrival();
-        if self.departed.is_heard() {
+        if self.departed.is_draining() {
             if let Some(fd) = self.peer.arrival_fd() {
                 self.arrival.disarm(&Raw(fd), ops);
             }
             if !self.departed.hurry(ops) {
-                self.stop_hearing(ops);
+                self.drop_departed_input(ops);
             }
             return;
         }
         let Some(link) = self.peer.try_connect() else { return };
-        info!("{} client has come", self.name);
+        info!("{} client connected", self.name);
         if let Some(fd) = self.peer.arrival_fd() {
             self.arrival.disarm(&Raw(fd), ops);
         }
         self.link = link;
-        // To a larger bound nobody is woken.
+        // Ignored: a change to `Hold` never has to wake a vCPU.
         let _ = self.line.set_overflow(Overflow::Hold);
         self.resized();
         self.pump_output(ops);
@@ -473,7 +474,7 @@ impl Console {
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::with_data(self.line.wants_input(), WANTS_INPUT, EventSet::IN)) {
-            error!("{}: epoll refuses an eventfd: {error}", self.name);
+            error!("{}: can't add an eventfd to epoll: {error}", self.name);
         }
         self.ready.arm(self.line.output_ready(), ops);
         let is_fixed = matches!(self.peer, Peer::Fixed { .. });
@@ -481,13 +482,13 @@ impl MutEventSubscriber for Console {
             return self.disconnect(ops);
         }
         if is_fixed || self.link.output.is_some() {
-            // To a larger bound nobody is woken.
+            // Ignored: a change to `Hold` never has to wake a vCPU.
             let _ = self.line.set_overflow(Overflow::Hold);
         }
         if let Some(fd) = &self.silent {
             self.hang_up.arm(fd, ops);
         }
-        if self.departed.is_heard() {
+        if self.departed.is_draining() {
             self.await_arrival(ops);
         }
         self.pump_output(ops);
@@ -498,18 +499,18 @@ impl MutEventSubscriber for Console {
         match events.data() {
             INPUT => {
                 if self.typed.is_terminal() {
-                    // A job that was stopped, and went on in the background, comes to the foreground without a signal.
+                    // A stopped job that was continued in the background gets no signal when it moves to the foreground.
                     terminal::ensure_raw();
                 }
                 self.pump_input(ops);
             }
             OUTPUT => self.pump_output(ops),
             HANG_UP => self.hung_up(ops),
-            UNTAKEN => self.stop_hearing(ops),
-            PATIENCE => self.lose_patience(ops),
+            UNTAKEN => self.drop_departed_input(ops),
+            PATIENCE => self.patience_expired(ops),
             FOREGROUND => self.look_for_foreground(ops),
             WANTS_INPUT => {
-                // Non-blocking; an error means that another turn took the count.
+                // Non-blocking; an error means that the count has been read already.
                 let _ = self.line.wants_input().read();
                 self.pump_input(ops);
             }
@@ -519,7 +520,7 @@ impl MutEventSubscriber for Console {
             }
             PAUSE_OVER => self.end_pause(ops),
             ARRIVAL => self.arrived(ops),
-            other => warn!("{}: event with the unknown token {other}", self.name),
+            other => warn!("{}: event with unknown token {other}", self.name),
         }
     }
 }
@@ -533,11 +534,11 @@ impl Drop for Console {
     }
 }
 
-fn say(line: &dyn Line, text: &str) {
-    line.say(format!("\r\n[{text}]\r\n").as_bytes());
+fn print_notice(line: &dyn Line, text: &str) {
+    line.push_output(format!("\r\n[{text}]\r\n").as_bytes());
 }
 
-/// A descriptor by its number.
+/// A raw descriptor that implements [`AsRawFd`].
 struct Raw(RawFd);
 
 impl AsRawFd for Raw {

@@ -1,4 +1,4 @@
-//! A console by its event loop: COM1 at a socket, with a client.
+//! A console in an event loop: COM1 at a socket with a client.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,10 +14,10 @@ use super::pace::WORTH_WAKING;
 use super::{Console, Lines, open_all};
 use crate::event_loop::Source;
 
-/// For what happens at once on a machine that isn't busy.
+/// A generous limit for events that come at once on an idle host.
 const DEADLINE_MS: i32 = 10_000;
 
-/// COM1 at a socket with a client, and nothing printed yet.
+/// COM1 at a socket with a client, before any output.
 struct Machine {
     uart: Arc<Uart>,
     events: EventManager<Source>,
@@ -49,17 +49,17 @@ impl Machine {
         Self { uart, events, console, client, path, _directory: directory }
     }
 
-    /// The client leaves, and another comes.
+    /// The client disconnects, and another one connects.
     fn replace_client(&mut self) {
         self.client = connect(&self.path);
     }
 
-    /// The guest enables the interrupt for received data, and until then it takes none.
+    /// The guest enables the received data interrupt; until then it reads no input.
     fn listen(&self) {
         let _ = self.uart.write(1, &[1]);
     }
 
-    /// What the guest reads until it has got `len` bytes.
+    /// Has the guest read `len` bytes.
     fn read_by_guest(&mut self, len: usize) -> Vec<u8> {
         let mut read = vec![];
         while read.len() < len {
@@ -86,42 +86,42 @@ impl Machine {
         text.iter().for_each(|byte| _ = self.uart.write(0, &[*byte]));
     }
 
-    /// Lets the event loop do what is to be done now; whether that was anything.
+    /// One turn of the event loop without waiting. Returns whether there were events.
     fn turn(&mut self) -> bool {
         self.events.run_with_timeout(0).unwrap() > 0
     }
 
-    /// Lets it do whatever is to be done now.
+    /// Runs the event loop until there are no more events.
     fn settle(&mut self) {
         assert!((0..1000).any(|_| !self.turn()), "it goes round in circles");
     }
 
-    /// Lets it wait for something to do.
+    /// Waits for the next event and handles it.
     fn wait(&mut self) {
         assert_ne!(self.events.run_with_timeout(DEADLINE_MS).unwrap(), 0, "nothing has happened");
     }
 
-    fn heard(&mut self) -> Vec<u8> {
+    fn read_by_client(&mut self) -> Vec<u8> {
         let mut bytes = [0; 1024];
         let len = self.client.read(&mut bytes).unwrap_or(0);
         bytes[..len].to_vec()
     }
 }
 
-/// The first byte comes at once, and what follows gathers without a turn of the event loop for each.
+/// The first byte is written at once; what follows gathers without a turn of the event loop per byte.
 #[test]
 fn console_lets_what_is_printed_after_a_byte_gather_until_the_pause_is_over() {
     let mut machine = Machine::new();
     machine.print(b"a");
     assert!(machine.turn());
-    assert_eq!(machine.heard(), b"a");
-    // Time stands still.
+    assert_eq!(machine.read_by_client(), b"a");
+    // The pause doesn't end by itself.
     machine.console().pace().stop_time();
     machine.print(b"bc");
     assert!(!machine.turn());
     machine.console().hurry();
     machine.wait();
-    assert_eq!(machine.heard(), b"bc");
+    assert_eq!(machine.read_by_client(), b"bc");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn console_whose_guest_has_ended_waits_for_no_pause() {
     machine.print(b"b");
     machine.console().hurry();
     machine.wait();
-    assert_eq!(machine.heard(), b"ab");
+    assert_eq!(machine.read_by_client(), b"ab");
     assert!(machine.console().is_drained());
 }
 
@@ -146,7 +146,7 @@ fn console_listens_again_once_a_pause_has_brought_nothing() {
     assert!(!machine.console().pace().is_pausing());
     machine.print(b"b");
     assert!(machine.turn());
-    assert_eq!(machine.heard(), b"ab");
+    assert_eq!(machine.read_by_client(), b"ab");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn console_of_a_guest_that_prints_a_lot_makes_no_pause() {
     assert!(machine.turn());
     machine.print(b"y");
     assert!(machine.turn());
-    assert_eq!(machine.heard().len(), WORTH_WAKING + 1);
+    assert_eq!(machine.read_by_client().len(), WORTH_WAKING + 1);
 }
 
 #[test]
@@ -166,11 +166,11 @@ fn console_whose_client_left_a_deaf_guest_takes_the_next_one_at_once() {
     machine.settle();
     machine.print(b"a");
     machine.settle();
-    assert_eq!(machine.heard(), b"a");
+    assert_eq!(machine.read_by_client(), b"a");
 }
 
 #[test]
-fn console_hears_out_who_typed_and_left_before_the_guest_listens() {
+fn console_delivers_a_departed_clients_input_once_the_guest_listens() {
     let mut machine = Machine::new();
     machine.client.write_all(b"reboot").unwrap();
     machine.replace_client();
@@ -178,11 +178,11 @@ fn console_hears_out_who_typed_and_left_before_the_guest_listens() {
     machine.settle();
     machine.print(b"a");
     machine.settle();
-    assert_eq!(machine.heard(), b"", "it isn't its turn");
+    assert_eq!(machine.read_by_client(), b"", "it isn't its turn");
     machine.listen();
     assert_eq!(machine.read_by_guest(10), b"rebootnext");
     machine.settle();
-    assert_eq!(machine.heard(), b"a");
+    assert_eq!(machine.read_by_client(), b"a");
 }
 
 #[test]
@@ -197,14 +197,14 @@ fn console_of_a_guest_that_takes_nothing_for_long_takes_the_next_client() {
     machine.client.write_all(b"next").unwrap();
     machine.print(b"a");
     machine.settle();
-    assert_eq!(machine.heard(), b"a");
+    assert_eq!(machine.read_by_client(), b"a");
     machine.listen();
     assert_eq!(machine.read_by_guest(4), b"next");
 }
 
 /// The line has room for 64 bytes at a time.
 #[test]
-fn console_whose_guest_takes_some_in_its_time_hears_out_who_left() {
+fn console_whose_guest_reads_some_in_time_delivers_all_of_a_departed_clients_input() {
     let mut machine = Machine::new();
     machine.client.write_all(&[b'.'; 200]).unwrap();
     machine.replace_client();
@@ -212,7 +212,7 @@ fn console_whose_guest_takes_some_in_its_time_hears_out_who_left() {
     machine.settle();
     machine.listen();
     machine.console().departed().expire();
-    let heard = machine.read_by_guest(204);
-    assert_eq!(heard.iter().filter(|byte| **byte == b'.').count(), 200);
-    assert!(heard.ends_with(b"next"));
+    let read = machine.read_by_guest(204);
+    assert_eq!(read.iter().filter(|byte| **byte == b'.').count(), 200);
+    assert!(read.ends_with(b"next"));
 }

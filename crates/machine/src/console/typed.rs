@@ -1,4 +1,4 @@
-//! What was typed at a console and the guest hasn't taken yet.
+//! A console's input that the guest hasn't read yet.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,22 +9,22 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::keys::{Command, Keys};
 use super::line::Line;
 
-/// Bytes read from the host at once; a UART never has room for so much.
+/// Bytes read from the host at a time; more than a UART ever has room for.
 pub(super) const INPUT_LEN: usize = 1024;
-/// Bytes kept for a guest that is slower than whoever types. The monitor's keys are heard at once behind a paste of so much.
+/// Bytes buffered for a guest that reads slowly. After a paste of up to this length the monitor's keys still work at once.
 const KEPT_LEN: usize = 4 << 20;
-/// How long so much may wait, whatever the guest takes meanwhile, before more is lost: longer, and a guest that takes a little now
-/// and then would keep the monitor from its keys for as long as it likes.
+/// How long a full buffer may stay more than half full before further input is dropped. Without this limit a guest that reads a
+/// little now and then could block the monitor's keys for any time.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a job in the background looks whether the terminal is its own again, which no signal tells.
-const AWAY: Duration = Duration::from_millis(100);
+/// How often a background job checks whether it is in the foreground again: no signal reports that.
+const BACKGROUND_POLL: Duration = Duration::from_millis(100);
 
-/// Typed input on its way to the guest.
+/// Input on its way to the guest.
 ///
-/// Of a pipe, a file, a pty or a socket no more is read than the guest has room for: its writer waits. A terminal at
-/// standard input is always read, whatever the guest does, because the keys of the monitor are among what is typed.
+/// From a pipe, a file, a pty or a socket no more is read than the guest has room for, so that the writer waits. A terminal at
+/// standard input is always read, because the monitor's keys are part of its input.
 #[derive(Debug)]
-pub(super) struct Typed {
+pub(super) struct TypedInput {
     bytes: VecDeque<u8>,
     terminal: Option<Terminal>,
 }
@@ -32,19 +32,19 @@ pub(super) struct Typed {
 #[derive(Debug)]
 struct Terminal {
     keys: Keys,
-    /// Bytes that are kept.
+    /// Size of the buffer.
     kept_len: usize,
-    /// Runs while all that is kept waits for the guest.
+    /// Runs from when the buffer is full until it is half empty.
     patience: TimerFd,
-    is_patient: bool,
-    /// Runs while the terminal is another job's.
-    away: TimerFd,
-    /// What is typed is lost, since the guest takes too little.
+    is_timing: bool,
+    /// Runs while this is a background job of the terminal.
+    background: TimerFd,
+    /// Input is dropped because the guest reads too little.
     is_dropping: bool,
     lost: u64,
 }
 
-impl Typed {
+impl TypedInput {
     /// # Errors
     /// The host is out of descriptors.
     pub(super) fn new(is_terminal: bool) -> io::Result<Self> {
@@ -55,20 +55,28 @@ impl Typed {
         let terminal = if is_terminal {
             let patience = TimerFd::new().map_err(io::Error::from)?;
             let keys = Keys::default();
-            let away = TimerFd::new().map_err(io::Error::from)?;
-            Some(Terminal { keys, kept_len, patience, is_patient: false, away, is_dropping: false, lost: 0 })
+            let background = TimerFd::new().map_err(io::Error::from)?;
+            Some(Terminal {
+                keys,
+                kept_len,
+                patience,
+                is_timing: false,
+                background,
+                is_dropping: false,
+                lost: 0,
+            })
         } else {
             None
         };
         Ok(Self { bytes: VecDeque::with_capacity(INPUT_LEN), terminal })
     }
 
-    /// Whether a person types it, and may mean the monitor.
+    /// Whether it comes from a terminal, and so contains the monitor's keys.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal.is_some()
     }
 
-    /// Gives `line` as much as it takes. If the guest had been given up, returns how many bytes were lost.
+    /// Gives `line` as much as it takes. When this ends a phase of dropping, returns the number of dropped bytes.
     pub(super) fn deliver(&mut self, line: &dyn Line) -> Option<u64> {
         if self.bytes.is_empty() {
             return None;
@@ -81,11 +89,11 @@ impl Typed {
             }
         }
         if self.bytes.is_empty() {
-            // Not for ever what a paste once took.
+            // Frees the memory of a large paste.
             self.bytes.shrink_to(INPUT_LEN);
         }
         let terminal = self.terminal.as_mut()?;
-        // What may wait when the time ends, or when nothing is lost any more.
+        // The threshold for stopping the timer and for ending a phase of dropping.
         if self.bytes.len() > terminal.kept_len / 2 {
             return None;
         }
@@ -94,8 +102,7 @@ impl Typed {
         std::mem::take(&mut terminal.is_dropping).then_some(lost)
     }
 
-    /// Bytes to read from the host now. If 0, the line tells when it takes some, and [`patience`](Self::patience) when that
-    /// has taken too long.
+    /// Bytes to read from the host now. If 0, try again when the line wants input, or when [`patience`](Self::patience) expires.
     pub(super) fn room(&mut self, line: &dyn Line) -> usize {
         let Some(terminal) = &mut self.terminal else {
             return if self.bytes.is_empty() { line.room().min(INPUT_LEN) } else { 0 };
@@ -110,7 +117,7 @@ impl Typed {
         room
     }
 
-    /// Takes what was read, at most [`room`](Self::room), and gives the monitor's part to `command`.
+    /// Adds input, at most [`room`](Self::room) bytes, and passes the monitor's keys to `command`.
     pub(super) fn push(&mut self, typed: &[u8], command: impl FnMut(Command)) {
         let Some(terminal) = &mut self.terminal else {
             self.bytes.extend(typed);
@@ -118,51 +125,51 @@ impl Typed {
         };
         let mut guest = Vec::with_capacity(typed.len());
         terminal.keys.split(typed, &mut guest, command);
-        // Nothing of what comes after something that was lost.
+        // Once something has been dropped, everything is until the guest catches up: no gap in the middle.
         let room = if terminal.is_dropping { 0 } else { terminal.kept_len.saturating_sub(self.bytes.len()) };
         let kept = room.min(guest.len());
         self.bytes.extend(&guest[..kept]);
         terminal.lost += (guest.len() - kept) as u64;
     }
 
-    /// Starts the timer of a terminal that is another job's: it can be read when it is time to look again.
-    pub(super) fn go_away(&mut self) -> Option<&TimerFd> {
+    /// Starts the timer of a background job; readable when it is time to check again.
+    pub(super) fn start_background_timer(&mut self) -> Option<&TimerFd> {
         let terminal = self.terminal.as_mut()?;
-        // It fails for times that can't be.
-        let _ = terminal.away.reset(AWAY, None);
-        Some(&terminal.away)
+        // Fails only for invalid times.
+        let _ = terminal.background.reset(BACKGROUND_POLL, None);
+        Some(&terminal.background)
     }
 
-    /// The timer of [`go_away`](Self::go_away).
-    pub(super) fn away(&self) -> Option<&TimerFd> {
-        self.terminal.as_ref().map(|terminal| &terminal.away)
+    /// The timer of [`start_background_timer`](Self::start_background_timer).
+    pub(super) fn background_timer(&self) -> Option<&TimerFd> {
+        self.terminal.as_ref().map(|terminal| &terminal.background)
     }
 
-    /// Can be read when too much has waited for too long: call [`give_up`](Self::give_up). On a terminal only.
+    /// Readable when a full buffer has waited for too long: then call [`start_dropping`](Self::start_dropping). Terminals only.
     pub(super) fn patience(&self) -> Option<&TimerFd> {
         self.terminal.as_ref().map(|terminal| &terminal.patience)
     }
 
-    /// Goes on reading, and loses what there is no room for. Whether that is news.
-    pub(super) fn give_up(&mut self) -> bool {
+    /// From now on drops input for which there is no room. Returns whether dropping has just started.
+    pub(super) fn start_dropping(&mut self) -> bool {
         let Some(terminal) = &mut self.terminal else { return false };
-        let is_news = terminal.is_patient;
+        let was_timing = terminal.is_timing;
         terminal.stop_waiting();
-        terminal.is_dropping |= is_news;
-        is_news
+        terminal.is_dropping |= was_timing;
+        was_timing
     }
 
-    /// Takes back what was delivered last and not read.
+    /// Puts back delivered input that the guest hasn't read.
     pub(super) fn take_back(&mut self, unread: &[u8]) {
         unread.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
     }
 
-    /// Whether the guest has taken all of it.
+    /// Whether all input has been delivered.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Forgets what a client typed that has gone.
+    /// Discards the input of a client that has gone.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -170,16 +177,16 @@ impl Typed {
 
 impl Terminal {
     fn start_waiting(&mut self) {
-        if !self.is_patient {
-            // A timer that can't be set gives the guest up at once: the keys of the monitor are worth more.
-            self.is_patient = true;
+        if !self.is_timing {
+            // If the timer can't be set, dropping starts at once: the monitor's keys matter more.
+            self.is_timing = true;
             self.is_dropping = self.patience.reset(PATIENCE, None).is_err();
         }
     }
 
     fn stop_waiting(&mut self) {
-        if std::mem::take(&mut self.is_patient) {
-            // A timer that has expired, or can't be stopped, finds nobody waiting.
+        if std::mem::take(&mut self.is_timing) {
+            // If it has expired or can't be stopped, `start_dropping` does nothing.
             let _ = self.patience.clear();
         }
     }
@@ -195,7 +202,7 @@ mod tests {
     use super::*;
     use crate::message::Key;
 
-    /// A UART whose guest doesn't listen, until it enables the received data interrupt.
+    /// A UART whose guest reads no input until it enables the received data interrupt.
     fn deaf() -> Arc<Uart> {
         Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap())
     }
@@ -210,7 +217,7 @@ mod tests {
 
     #[test]
     fn terminal_is_read_while_the_guest_takes_nothing() {
-        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        let (uart, mut typed) = (deaf(), TypedInput::new(true).unwrap());
         assert_eq!(typed.room(&uart), INPUT_LEN);
         let mut commands = Vec::new();
         typed.push(b"hello\x01x", |command| commands.push(command));
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn pipe_is_not_read_while_the_guest_takes_nothing() {
-        let (uart, mut typed) = (deaf(), Typed::new(false).unwrap());
+        let (uart, mut typed) = (deaf(), TypedInput::new(false).unwrap());
         assert_eq!(typed.room(&uart), 0);
         listen(&uart);
         assert_eq!(typed.room(&uart), 64);
@@ -232,19 +239,19 @@ mod tests {
         assert_eq!((typed.deliver(&uart), typed.room(&uart)), (None, 62));
     }
 
-    /// What the short ones keep.
+    /// The buffer size of [`full`].
     const KEPT: usize = 4 * INPUT_LEN;
     const RELIEVED: usize = KEPT / 2;
 
-    /// A terminal that keeps little, and all of that typed.
-    fn full() -> Typed {
-        let mut typed = Typed::keeping(KEPT, true).unwrap();
+    /// A terminal with a small, full buffer.
+    fn full() -> TypedInput {
+        let mut typed = TypedInput::keeping(KEPT, true).unwrap();
         (0..4).for_each(|_| typed.push(&[b'x'; INPUT_LEN], no_command));
         typed
     }
 
-    /// Has the guest read until so much waits.
-    fn take_until(typed: &mut Typed, uart: &Arc<Uart>, waiting: usize) -> Option<u64> {
+    /// Has the guest read until at most `waiting` bytes are buffered.
+    fn take_until(typed: &mut TypedInput, uart: &Arc<Uart>, waiting: usize) -> Option<u64> {
         let mut lost = None;
         while typed.bytes.len() > waiting {
             uart.read(0, &mut [0]);
@@ -255,11 +262,11 @@ mod tests {
 
     #[test]
     fn terminal_keeps_4_mib_and_waits_before_more_is_lost() {
-        let (uart, mut typed) = (deaf(), Typed::new(true).unwrap());
+        let (uart, mut typed) = (deaf(), TypedInput::new(true).unwrap());
         (0..4 << 10).for_each(|_| typed.push(&[b'x'; 1 << 10], no_command));
         assert_eq!(typed.room(&uart), 0);
-        assert!(typed.give_up());
-        assert!(!typed.give_up(), "it is no news any more");
+        assert!(typed.start_dropping());
+        assert!(!typed.start_dropping(), "dropping has started already");
         assert_eq!(typed.room(&uart), INPUT_LEN);
         let mut commands = Vec::new();
         typed.push(b"abc\x01s", |command| commands.push(command));
@@ -271,7 +278,7 @@ mod tests {
         let (uart, mut typed) = (deaf(), full());
         listen(&uart);
         assert_eq!(typed.room(&uart), 0);
-        assert!(typed.give_up());
+        assert!(typed.start_dropping());
         assert_eq!(take_until(&mut typed, &uart, RELIEVED + 1), None);
         typed.push(b"abc", no_command);
         assert_eq!(typed.bytes.len(), RELIEVED + 1, "what comes after something lost is lost too");
@@ -294,17 +301,17 @@ mod tests {
         listen(&uart);
         assert_eq!(typed.room(&uart), 0);
         assert_eq!(take_until(&mut typed, &uart, RELIEVED), None);
-        assert!(!typed.give_up(), "the timer had expired in the same moment");
+        assert!(!typed.start_dropping(), "the timer had expired in the same moment");
         assert_eq!(typed.room(&uart), INPUT_LEN);
     }
 
-    /// The keys of the monitor would be heard hours later.
+    /// Else the monitor's keys could be delayed for hours.
     #[test]
     fn terminal_of_a_guest_that_takes_less_in_time_is_given_up() {
         let (uart, mut typed) = (deaf(), full());
         listen(&uart);
         assert_eq!(typed.room(&uart), 0);
         assert_eq!(take_until(&mut typed, &uart, RELIEVED + 1), None);
-        assert!(typed.give_up());
+        assert!(typed.start_dropping());
     }
 }

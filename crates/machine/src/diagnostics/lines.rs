@@ -1,4 +1,4 @@
-//! From what a handler saw to text.
+//! Formats traced exits and steps.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -12,12 +12,12 @@ use vmm_vcpu::{Flow, Steps, Summary, Trace, TracedExit};
 
 use crate::platform;
 
-/// Writes lines into the queue to standard error.
+/// Writes trace lines to the queue of [`Messages`](crate::Messages), and holds the vCPU while it is full.
 #[derive(Debug)]
 pub(super) struct Lines {
     output: Arc<Output>,
     end: &'static str,
-    /// Used again for each line.
+    /// Reused for each line.
     line: String,
 }
 
@@ -26,7 +26,7 @@ impl Lines {
         Self { output, end: if is_raw_terminal { "\r\n" } else { "\n" }, line: String::new() }
     }
 
-    fn say(&mut self, text: std::fmt::Arguments<'_>) -> Flow<Infallible> {
+    fn push(&mut self, text: std::fmt::Arguments<'_>) -> Flow<Infallible> {
         self.line.clear();
         // Writing into a string can't fail.
         let _ = self.line.write_fmt(text);
@@ -41,7 +41,7 @@ impl Lines {
 
 impl Steps for Lines {
     fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible> {
-        self.say(format_args!("{}", platform::shown_step(step, report)))
+        self.push(format_args!("{}", platform::shown_step(step, report)))
     }
 
     fn is_holding(&mut self) -> bool {
@@ -49,31 +49,31 @@ impl Steps for Lines {
     }
 }
 
-/// What becomes of a vCPU's exits.
+/// How a vCPU's exits are traced.
 #[derive(Debug)]
 pub(super) enum ExitTrace {
     Lines(Lines),
-    Counted(Counted),
+    Counter(ExitCounter),
 }
 
-/// Counts exits, and tells the machine at the end.
+/// Counts exits, and sends the counts to the machine when dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct ExitCounter {
     summary: Summary,
     machine: Sender<Summary>,
 }
 
 impl ExitTrace {
     pub(super) fn counting(machine: Sender<Summary>) -> Self {
-        Self::Counted(Counted { summary: Summary::default(), machine })
+        Self::Counter(ExitCounter { summary: Summary::default(), machine })
     }
 }
 
 impl Trace for ExitTrace {
     fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
         match self {
-            Self::Lines(lines) => lines.say(format_args!("{exit}")),
-            Self::Counted(counted) => {
+            Self::Lines(lines) => lines.push(format_args!("{exit}")),
+            Self::Counter(counted) => {
                 counted.summary.add(exit);
                 Flow::Enter
             }
@@ -83,7 +83,7 @@ impl Trace for ExitTrace {
     fn is_holding(&mut self) -> bool {
         match self {
             Self::Lines(lines) => lines.output.is_holding(),
-            Self::Counted(_) => false,
+            Self::Counter(_) => false,
         }
     }
 
@@ -92,9 +92,9 @@ impl Trace for ExitTrace {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ExitCounter {
     fn drop(&mut self) {
-        // A machine that has gone wants no numbers.
+        // Fails if the machine has gone; nobody needs the counts then.
         let _ = self.machine.send(std::mem::take(&mut self.summary));
     }
 }

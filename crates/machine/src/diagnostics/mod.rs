@@ -1,12 +1,12 @@
-//! What a person may watch of a guest: its exits, and its first instructions.
+//! Tracing of a guest: its exits, and its first instructions.
 //!
-//! Lines go through the queue of [`Messages`](crate::Messages) to standard error, as the guest's output goes to standard output:
-//! the main thread writes them without waiting, and a guest that is faster is held. So no line of a trace is lost, nothing
-//! grows, and a reader that stops can't stop the monitor from ending.
+//! Lines go through the queue of [`Messages`](crate::Messages) to standard error. The main thread writes them without blocking,
+//! and a guest that is faster is held. So no trace line is lost, the queue is bounded, and a reader that stops reading can't
+//! prevent the monitor from ending.
 
 mod lines;
+mod message_writer;
 mod report;
-mod stream;
 
 use std::io;
 use std::str::FromStr;
@@ -19,31 +19,32 @@ use vmm_kvm::{KvmVcpu, Vm};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 
+pub(crate) use message_writer::MessageWriter;
 pub use report::ExitReport;
-pub(crate) use stream::Stream;
 
 use crate::platform::BusHandler;
 use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
 use report::StatisticsFiles;
 
-/// What to watch. The default is nothing, and costs nothing.
+/// What to trace. The default is nothing, at no cost.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
-    /// Watch the exits.
+    /// How to trace the exits, if at all.
     pub exits: Option<WatchExits>,
-    /// How many of the first instructions of the first vCPU to show with their registers.
+    /// The number of instructions of the first vCPU to trace, with their registers.
     pub steps: u64,
-    /// Where the lines go, so that those of a log come between them and not into them. If `None`, to standard error.
+    /// The queue for the lines: that of the log, if it has the same target, so that lines don't mix. `None`: a new one to
+    /// standard error.
     pub lines: Option<Messages>,
 }
 
-/// How exits are shown.
+/// How exits are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchExits {
-    /// A line for each.
+    /// A line for each exit.
     Lines,
-    /// Counted, for a table at the end.
+    /// A table of counts at the end.
     Summary,
 }
 
@@ -59,43 +60,46 @@ impl FromStr for WatchExits {
     }
 }
 
-/// The watching side of a machine that is being built or runs.
+/// Traces one machine.
 #[derive(Debug)]
-pub(crate) struct Watching {
-    asked: Diagnostics,
+pub(crate) struct Observer {
+    options: Diagnostics,
     lines: Messages,
-    /// A terminal that doesn't return the carriage by itself.
+    /// Whether lines go to a terminal in raw mode, and end in CR LF.
     is_raw_terminal: bool,
     start: Instant,
-    /// Each vCPU's summary, when its thread has ended.
+    /// Receives each vCPU's summary when its thread exits.
     summaries: (Sender<Summary>, Receiver<Summary>),
     statistics: StatisticsFiles,
 }
 
-impl Watching {
-    /// The lines go to `lines`, which may be a raw terminal.
+impl Observer {
+    /// Opens KVM's statistics if they are requested.
+    ///
+    /// # Errors
+    /// The statistics can't be opened.
     pub(crate) fn new(
-        asked: Diagnostics,
+        options: Diagnostics,
         lines: Messages,
         is_raw_terminal: bool,
         vm: &Vm,
     ) -> Result<Self, Error> {
         let mut statistics = StatisticsFiles::default();
-        if asked.exits == Some(WatchExits::Summary) {
+        if options.exits == Some(WatchExits::Summary) {
             statistics.vm = vm.statistics()?;
         }
         let (start, summaries) = (Instant::now(), channel());
-        Ok(Self { asked, lines, is_raw_terminal, start, summaries, statistics })
+        Ok(Self { options, lines, is_raw_terminal, start, summaries, statistics })
     }
 
-    /// Whether all lines that were asked for are out, or nobody wants them.
+    /// Whether all trace lines have been written, or their reader has gone.
     pub(crate) fn is_drained(&self) -> bool {
-        let has_lines = self.asked.exits == Some(WatchExits::Lines) || self.asked.steps > 0;
+        let has_lines = self.options.exits == Some(WatchExits::Lines) || self.options.steps > 0;
         !has_lines || self.lines.is_drained()
     }
 
-    /// Starts a vCPU's thread with the handlers that were asked for. A vCPU that nobody watches runs without a trace of them:
-    /// they are other types. `begin` is what the thread does first.
+    /// Starts a vCPU's thread with the requested handlers. They are distinct types, so an untraced vCPU runs no tracing code. The
+    /// thread calls `begin` first.
     pub(crate) fn spawn(
         &mut self,
         index: u32,
@@ -104,12 +108,12 @@ impl Watching {
         ended: EventFd,
         begin: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<VcpuThread<SystemEvent>, vmm_vcpu::Error> {
-        if self.asked.exits == Some(WatchExits::Summary) {
+        if self.options.exits == Some(WatchExits::Summary) {
             self.statistics.vcpus.extend(vcpu.statistics()?);
         }
-        let steps = if index == 0 { self.asked.steps } else { 0 };
+        let steps = if index == 0 { self.options.steps } else { 0 };
         let stepped = |handler| SingleStepped::new(handler, self.lines(), steps);
-        match (self.asked.exits, steps) {
+        match (self.options.exits, steps) {
             (None, 0) => VcpuThread::spawn_with(index, vcpu, handler, ended, begin),
             (None, _) => VcpuThread::spawn_with(index, vcpu, stepped(handler), ended, begin),
             (Some(how), 0) => {
@@ -123,9 +127,9 @@ impl Watching {
         }
     }
 
-    /// What all vCPUs counted, each when its thread ended, and what KVM did.
+    /// The exits counted by the vCPU threads that have ended, and KVM's statistics; `None` unless a summary was requested.
     pub(crate) fn report(&self) -> Option<ExitReport> {
-        if self.asked.exits != Some(WatchExits::Summary) {
+        if self.options.exits != Some(WatchExits::Summary) {
             return None;
         }
         let mut all = Summary::default();

@@ -1,4 +1,4 @@
-//! What `--trace-exits=summary` prints.
+//! The output of `--trace-exits=summary`.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use tracing::warn;
 use vmm_kvm::{Statistics, StatisticsFile};
 use vmm_vcpu::Summary;
 
-/// The exits of a machine: those that left KVM, as this monitor counted them, and what KVM itself counted, where it does.
+/// The exits of a machine: those to userspace as counted by the monitor, and KVM's own statistics where it has them.
 #[derive(Debug)]
 pub struct ExitReport {
-    /// All exits that the monitor answered.
+    /// The exits that the monitor handled.
     pub exits: Summary,
-    /// KVM's statistics of all vCPUs together.
+    /// KVM's statistics, summed over all vCPUs.
     pub vcpus: Statistics,
     /// KVM's statistics of the VM.
     pub vm: Statistics,
@@ -38,7 +38,7 @@ pub(super) struct StatisticsFiles {
 }
 
 impl StatisticsFiles {
-    /// With the exits that were counted. A file that can't be read is missing from the report, which is for people.
+    /// The report of `exits` and the statistics. A file that can't be read is logged and left out.
     pub(super) fn report(&self, exits: Summary) -> ExitReport {
         let (vcpus, vm) = (sum(&self.vcpus), sum(self.vm.as_slice()));
         ExitReport { exits, vcpus, vm }

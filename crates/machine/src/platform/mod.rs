@@ -1,5 +1,5 @@
-//! What depends on the processor's architecture: how a guest is entered, what it is told of its machine, what KVM emulates for it.
-//! Another architecture is another module beside the one that is here, with the same names.
+//! Everything that depends on the processor's architecture: the guest's initial state, its firmware tables, and what KVM
+//! emulates. Another architecture would be another module that exports the same names.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -1,4 +1,4 @@
-//! Executes commands: those of programs, and those that keys and signals stand for.
+//! Executes commands, whether from programs, keys or signals.
 
 use std::sync::mpsc::TryRecvError;
 
@@ -12,43 +12,47 @@ use crate::Ending;
 use crate::machine::Machine;
 use crate::run_state::RunState;
 
-/// Requests that are looked at before the event loop has another turn.
+/// Requests executed before the event loop has another turn.
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// What became of a command at once.
+/// The immediate result of a command.
 pub(super) enum Executed {
     Done(Reply),
     Failed(CommandError),
-    /// It is done later.
+    /// It completes later.
     Pending(Until),
-    /// It is done, and the machine ends by it.
+    /// It is done, and ends the machine.
     Ended(Ending),
 }
 
 impl Supervisor {
-    /// A way to give commands to the machines, from any thread.
+    /// A sender of commands to the machines, usable from any thread.
     pub fn commander(&self) -> Commander {
         self.requests.commander.clone()
     }
 
-    /// Does what was asked for by programs, of the machine that runs, if one does. The end that one asked for comes back. A client
-    /// that sends one request after the other doesn't keep the event loop from its other sources.
-    pub(super) fn obey(&mut self, mut machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
+    /// Executes queued requests, on the machine if there is one, and returns the ending if one ends it. At most
+    /// [`REQUESTS_AT_ONCE`], so that a client which floods the queue doesn't starve the event loop's other sources.
+    pub(super) fn execute_requests(
+        &mut self,
+        mut machine: Option<&mut Machine>,
+        activity: &str,
+    ) -> Option<Ending> {
         for _ in 0..REQUESTS_AT_ONCE {
-            let Ok(asked) = self.requests.received.try_recv() else { return None };
-            match self.execute(asked.request.command.clone(), machine.as_deref_mut(), doing) {
-                Executed::Done(reply) => asked.answer(Answer::Result(reply)),
-                Executed::Failed(error) => asked.answer(Answer::Error(error)),
-                Executed::Pending(until) => self.requests.pending.push(Pending { asked, until }),
+            let Ok(queued) = self.requests.received.try_recv() else { return None };
+            match self.execute(queued.request.command.clone(), machine.as_deref_mut(), activity) {
+                Executed::Done(reply) => queued.answer(Answer::Result(reply)),
+                Executed::Failed(error) => queued.answer(Answer::Error(error)),
+                Executed::Pending(until) => self.requests.pending.push(Pending { queued, until }),
                 Executed::Ended(ending) => {
-                    asked.answer(Answer::Result(Reply::Done));
-                    // What else waits is looked at in the next turn.
+                    queued.answer(Answer::Result(Reply::Done));
+                    // The rest of the queue is left to the next turn.
                     self.requests.look_again();
                     return Some(ending);
                 }
             }
             if let Some(machine) = machine.as_deref_mut() {
-                self.settle(machine);
+                self.answer_completed(machine);
             }
         }
         // There may be more.
@@ -56,55 +60,55 @@ impl Supervisor {
         None
     }
 
-    /// Answers the requests that have been completed: the machine has reached the state they asked for, a device has answered.
-    pub(super) fn settle(&mut self, machine: &Machine) {
-        for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
+    /// Answers the completed requests: the machine has reached the requested state, or a device has answered.
+    pub(super) fn answer_completed(&mut self, machine: &Machine) {
+        for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let answer = match &until {
-                Until::StateReached => reached(&asked.request.command, machine.state),
+                Until::StateReached => reached(&queued.request.command, machine.state),
                 Until::Device(answers) => match answers.try_recv() {
                     Ok(Ok(reply)) => Some(Ok(reply)),
                     Ok(Err(error)) => Some(Err(refused(&error))),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) => {
-                        let message = "the device has failed; a reset of the machine starts it anew";
+                        let message = "the device has failed; reset the machine to restart it";
                         Some(Err(CommandError::new(ErrorCode::DeviceFailed, message)))
                     }
                 },
             };
             match answer {
-                Some(Ok(reply)) => asked.answer(Answer::Result(reply)),
-                Some(Err(error)) => asked.answer(Answer::Error(error)),
-                None => self.requests.pending.push(Pending { asked, until }),
+                Some(Ok(reply)) => queued.answer(Answer::Result(reply)),
+                Some(Err(error)) => queued.answer(Answer::Error(error)),
+                None => self.requests.pending.push(Pending { queued, until }),
             }
         }
     }
 
-    /// Answers the requests that wait for a machine which ends: what has been completed, and the others as given up. A device may
-    /// still carry out what it was asked for.
+    /// Answers all requests in progress on a machine that ends: the completed ones with their results, the others with an
+    /// error. A device may still carry out a command that it has received.
     pub(super) fn give_up_pending(&mut self, machine: &Machine) {
-        self.settle(machine);
-        for Pending { asked, until } in std::mem::take(&mut self.requests.pending) {
+        self.answer_completed(machine);
+        for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let message = match until {
                 Until::StateReached => "the machine has ended",
                 Until::Device(_) => "the machine has ended; the device may have carried out the command",
             };
-            asked.answer(Answer::Error(CommandError::new(ErrorCode::Ended, message)));
+            queued.answer(Answer::Error(CommandError::new(ErrorCode::Ended, message)));
         }
     }
 
-    /// Executes one command.
+    /// Executes a command. Without a machine only `quit` and `status` succeed; the status then shows `activity`.
     pub(super) fn execute(
         &mut self,
         command: Command,
         machine: Option<&mut Machine>,
-        doing: &str,
+        activity: &str,
     ) -> Executed {
         let Some(machine) = machine else {
             return match command {
                 Command::Quit => Executed::Ended(Ending::Quit),
                 Command::Status => Executed::Done(Reply::Status(Status {
                     state: MachineState::NotRunning,
-                    doing: Some(doing.to_owned()),
+                    doing: Some(activity.to_owned()),
                     machine: None,
                 })),
                 _ => Executed::Failed(CommandError::new(ErrorCode::NotRunning, "no guest is running")),
@@ -120,7 +124,7 @@ impl Supervisor {
                 ErrorCode::NotListening,
                 "the guest doesn't listen to the power button",
             )),
-            Command::Pause => match machine.pause(|text| self.say(text)) {
+            Command::Pause => match machine.pause(|text| self.notify_terminal(text)) {
                 Ok(()) if matches!(machine.state, RunState::Configured | RunState::Paused) => {
                     Executed::Done(Reply::Done)
                 }
@@ -128,7 +132,7 @@ impl Supervisor {
                 Err(error) => Executed::Failed(error),
             },
             Command::Resume => {
-                machine.resume(|text| self.say(text));
+                machine.resume(|text| self.notify_terminal(text));
                 match machine.state {
                     RunState::Running => Executed::Done(Reply::Done),
                     _ => Executed::Pending(Until::StateReached),
@@ -164,7 +168,7 @@ fn on_device(
     }
 }
 
-/// What becomes of a request to pause or to resume in the machine's present state: `None` while it is under way.
+/// The result of a request to pause or resume, given the machine's state; `None` while it is in progress.
 fn reached(command: &Command, state: RunState) -> Option<Result<Reply, CommandError>> {
     match (command, state) {
         (Command::Pause, RunState::Configured | RunState::Paused) | (Command::Resume, RunState::Running) => {
@@ -176,7 +180,7 @@ fn reached(command: &Command, state: RunState) -> Option<Result<Reply, CommandEr
     }
 }
 
-/// Why a device refuses, for a program.
+/// A device's error as an error of the command.
 fn refused(error: &DeviceError) -> CommandError {
     let code = match error.blame {
         DeviceBlame::Config => ErrorCode::InvalidField,
@@ -240,15 +244,15 @@ mod tests {
         let commander = supervisor.commander();
         let (responses, answers) = channel();
         (0..100).for_each(|id| commander.send(Request { id, command: Command::Status }, responses.clone()));
-        let hears = |supervisor: &mut Supervisor| {
+        let is_woken = |supervisor: &mut Supervisor| {
             supervisor.turn(Some(Instant::now() + Duration::from_secs(10))).unwrap();
-            supervisor.messages.1.try_iter().any(|message| message == Message::Requested)
+            supervisor.messages.1.try_iter().any(|message| message == Message::RequestsPending)
         };
-        assert!(hears(&mut supervisor));
-        assert!(supervisor.obey(None, "").is_none());
+        assert!(is_woken(&mut supervisor));
+        assert!(supervisor.execute_requests(None, "").is_none());
         assert_eq!(answers.try_iter().count(), REQUESTS_AT_ONCE);
-        assert!(hears(&mut supervisor), "it isn't woken for the others");
-        assert!(supervisor.obey(None, "").is_none());
+        assert!(is_woken(&mut supervisor), "it isn't woken for the others");
+        assert!(supervisor.execute_requests(None, "").is_none());
         let ids: Vec<u64> = answers.try_iter().map(|Response { id, .. }| id).collect();
         assert_eq!((ids[0], ids.len()), (64, 36));
     }

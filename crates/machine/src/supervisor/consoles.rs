@@ -1,4 +1,4 @@
-//! The consoles, which go from a machine to the next.
+//! Opens the consoles, and moves them to the next machine after a reset.
 
 use std::io;
 
@@ -13,8 +13,8 @@ use crate::console::{self, Console, Lines};
 use crate::event_loop::Source;
 
 impl Supervisor {
-    /// Opens the first machine's consoles, and makes the terminal raw. When all are open nothing refuses the start any more, but a
-    /// terminal that can't be made raw: only then a console's file loses what was in it.
+    /// Opens the first machine's consoles, then truncates their files, then makes the terminal raw. In this order a start that
+    /// fails while opening doesn't empty a file.
     pub(super) fn open_consoles(&mut self, lines: Lines, on_terminal: bool) -> Result<Offloaded<()>, Error> {
         let messages = self.messages.0.clone();
         let opened = self.offload(move |progress| {
@@ -25,7 +25,7 @@ impl Supervisor {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
-        // Before the terminal is raw, where a line would end without a carriage return.
+        // Before raw mode, in which a line feed alone doesn't return the carriage.
         self.announce(&mut consoles);
         let begun = self.offload(move |progress| {
             let _step = progress.begin("truncating the consoles' files".to_owned());
@@ -35,7 +35,7 @@ impl Supervisor {
             Offloaded::Done(begun) => begun?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
-        // Last: until its keys are heard, Ctrl-C must be a signal.
+        // Last: until the monitor reads its keys, Ctrl-C must be a signal.
         if on_terminal {
             crash::restore_terminal().map_err(Error::Terminal)?;
             self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
@@ -44,7 +44,7 @@ impl Supervisor {
         Ok(Offloaded::Done(()))
     }
 
-    /// Gives the consoles the lines of the machine that follows.
+    /// Connects the open consoles to the lines of the next machine.
     pub(super) fn move_consoles(&mut self, lines: Lines) -> Result<(), Error> {
         let ids = std::mem::take(&mut self.consoles);
         let removed = ids.into_iter().map(|id| self.events.remove_subscriber(id));
@@ -60,12 +60,12 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Says the names of new ptys.
+    /// Announces the names of new ptys.
     fn announce(&self, consoles: &mut [Console]) {
         let ptys = consoles.iter_mut().filter_map(Console::announcement);
         let ptys: String = ptys.map(|(console, pty)| format!("{console}: {pty}\n")).collect();
         if let Some(announcements) = &self.announcements {
-            announcements.say(ptys.as_bytes());
+            announcements.push(ptys.as_bytes());
         }
     }
 
@@ -74,9 +74,9 @@ impl Supervisor {
         self.consoles = sources.map(|source| self.events.add_subscriber(source)).collect();
     }
 
-    /// Says something to the person at the terminal, if there is one.
-    pub(super) fn say(&mut self, text: &str) {
-        self.each_console(|console| console.say(text));
+    /// Shows a line on the terminal, if a console uses one.
+    pub(super) fn notify_terminal(&mut self, text: &str) {
+        self.each_console(|console| console.notify(text));
     }
 
     pub(super) fn each_console(&mut self, mut act: impl FnMut(&mut Console)) {

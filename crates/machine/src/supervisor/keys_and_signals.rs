@@ -1,4 +1,4 @@
-//! Keys at the terminal, and signals, as the commands that they stand for.
+//! Maps keys at the terminal, and signals, to commands.
 
 use serde_json::Value;
 use tracing::info;
@@ -12,46 +12,55 @@ use crate::run_state::RunState;
 use crate::{Ending, Error, plan};
 
 impl Supervisor {
-    /// Executes the command of a key. Its error, or the status, is shown on the terminal.
-    pub(super) fn typed(&mut self, key: Key, machine: Option<&mut Machine>, doing: &str) -> Option<Ending> {
+    /// Executes a key's command. An error or the status is shown on the terminal.
+    pub(super) fn handle_key(
+        &mut self,
+        key: Key,
+        machine: Option<&mut Machine>,
+        activity: &str,
+    ) -> Option<Ending> {
         let command = key_command(key, machine.as_deref().map(|machine| machine.state));
-        match self.execute(command, machine, doing) {
-            Executed::Done(Reply::Status(status)) => self.say(&text(&status)),
+        match self.execute(command, machine, activity) {
+            Executed::Done(Reply::Status(status)) => self.notify_terminal(&text(&status)),
             Executed::Done(_) | Executed::Pending(_) => {}
-            Executed::Failed(error) => self.say(&error.message),
+            Executed::Failed(error) => self.notify_terminal(&error.message),
             Executed::Ended(ending) => return Some(ending),
         }
         None
     }
 
-    /// Executes the command of a signal that asks for an end while a machine exists. A guest that doesn't listen to the power
-    /// button is quit.
-    pub(super) fn signalled(&mut self, signal: i32, machine: &mut Machine) -> Result<Option<Ending>, Error> {
+    /// Executes the command of a signal that asks for an end while a machine exists. If the guest doesn't listen to the power
+    /// button, the monitor quits.
+    pub(super) fn handle_signal(
+        &mut self,
+        signal: i32,
+        machine: &mut Machine,
+    ) -> Result<Option<Ending>, Error> {
         let is_first = !std::mem::replace(&mut self.shutting_down, true);
         if end_command(signal, is_first && machine.runs()) == Command::PowerButton {
             match self.execute(Command::PowerButton, Some(machine), "") {
-                Executed::Failed(error) => self.say(&error.message),
+                Executed::Failed(error) => self.notify_terminal(&error.message),
                 _ => {
                     info!(
                         "SIGTERM: the power button is pressed; the guest has {:?} to shut down",
                         self.shutdown_timeout
                     );
-                    self.start_timer(self.shutdown_timeout, Message::ShutdownTimeIsUp)?;
+                    self.start_timer(self.shutdown_timeout, Message::ShutdownTimedOut)?;
                     return Ok(None);
                 }
             }
         }
-        Ok(self.quit_by(signal, Some(machine), ""))
+        Ok(self.quit_by_signal(signal, Some(machine), ""))
     }
 
-    /// Quits for a signal. The monitor then ends as by that signal, with an exit code that says so.
-    pub(super) fn quit_by(
+    /// Quits because of a signal, with the exit code of that signal.
+    pub(super) fn quit_by_signal(
         &mut self,
         signal: i32,
         machine: Option<&mut Machine>,
-        doing: &str,
+        activity: &str,
     ) -> Option<Ending> {
-        match self.execute(Command::Quit, machine, doing) {
+        match self.execute(Command::Quit, machine, activity) {
             Executed::Ended(_) => Some(Ending::Signal(signal)),
             _ => None,
         }
@@ -66,7 +75,7 @@ impl Supervisor {
     }
 }
 
-/// The command of a key, for a machine in this state if there is one.
+/// The command of a key in this state; `None` if there is no machine.
 fn key_command(key: Key, state: Option<RunState>) -> Command {
     match (key, state) {
         (Key::Quit, _) => Command::Quit,
@@ -80,7 +89,7 @@ fn key_command(key: Key, state: Option<RunState>) -> Command {
     }
 }
 
-/// The command of a signal that asks for an end. `asks_guest` says that a guest runs and hasn't been asked yet.
+/// The command of a signal that asks for an end. `asks_guest`: a guest is running and hasn't been asked to shut down yet.
 fn end_command(signal: i32, asks_guest: bool) -> Command {
     match signal {
         libc::SIGTERM if asks_guest => Command::PowerButton,
@@ -88,7 +97,7 @@ fn end_command(signal: i32, asks_guest: bool) -> Command {
     }
 }
 
-/// A status, in one line.
+/// A status as one line.
 fn text(status: &Status) -> String {
     let Some(machine) = &status.machine else { return status.doing.clone().unwrap_or_default() };
     let (vcpus, seconds) = (machine.vcpus, machine.uptime_ms / 1000);

@@ -1,14 +1,14 @@
-//! What outlives machines: the event loop, the signals, the consoles, the timeout and what was logged. It has one machine after
-//! the other.
+//! The supervisor: it owns what outlives a machine (the event loop, the signals, the consoles, the timeout and the log's limits)
+//! and runs one machine after the other.
 //!
 //! ```text
 //!          build                resume              the guest or the user           stop
 //!   empty -------> configured -------> running <--> paused -------------> stopped ------> empty
 //!     ^                                                                      |
-//!     +-------------------- a reset: the next machine of the same files -----+
+//!     +------------- after a reset: the next machine, with the same files ---+
 //! ```
-//! Whatever may wait for a file is done by a [`Job`](crate::job::Job), on a thread of its own: opening, reading a kernel, stopping a
-//! disk. So the event loop goes on, and whoever wants to end the monitor is heard, even if the host's storage never answers.
+//! Work that may block on a file is done by a [`Job`](crate::job::Job) on its own thread: opening files, reading a kernel,
+//! stopping a disk. So the event loop keeps running, and the user can end the monitor even if the host's storage never answers.
 
 mod commands;
 mod consoles;
@@ -34,29 +34,29 @@ pub use requests::Commander;
 
 use crate::console::Console;
 use crate::deadline::Deadline;
-use crate::diagnostics::{ExitReport, Stream};
-use crate::ending::Late;
-use crate::error::Tried;
-use crate::event_loop::{Source, Told};
+use crate::diagnostics::{ExitReport, MessageWriter};
+use crate::ending::TimeoutPhase;
+use crate::error::HostContext;
+use crate::event_loop::{EventFdSource, Source};
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::message::Message;
-use crate::parts::Parts;
 use crate::run_state::RunState;
 use crate::signals::Signals;
+use crate::supervisor_handles::SupervisorHandles;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use patience::END_PATIENCE;
 use requests::Requests;
 
-/// How long a guest may take to shut down, unless told otherwise: a third of what service managers give before they kill.
+/// The default time for a guest to shut down: a third of what service managers allow before they kill (systemd: 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long things may take.
+/// The timeouts of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// When the run is over, whatever the guest does.
+    /// When the run ends, whatever the guest does.
     pub run: Option<Instant>,
-    /// How long a guest whose power button SIGTERM has pressed may take to shut down.
+    /// How long the guest may take to shut down after SIGTERM has pressed its power button.
     pub shutdown: Duration,
 }
 
@@ -66,35 +66,35 @@ impl Default for Timeouts {
     }
 }
 
-/// What a machine is made of, and what is wanted of its run.
+/// The parts of the first machine, and the options of the run.
 #[derive(Debug)]
 pub struct Start {
-    /// The config, for the machines that follow a reset.
+    /// The config, from which the machines after a reset are planned.
     pub config: Arc<Config>,
-    /// The kinds of devices that there are.
+    /// The available kinds of devices.
     pub kinds: Kinds<'static>,
     /// The first machine's plan.
     pub plan: Plan,
-    /// Its opened files.
+    /// The first machine's open files and devices.
     pub inputs: Inputs,
-    /// What to show of the guest.
+    /// What to trace of the guest.
     pub diagnostics: Diagnostics,
-    /// Where the counters go, at the end and on SIGUSR1.
+    /// The file for the counters, written at the end and on SIGUSR1.
     pub metrics: Option<MetricsFile>,
-    /// Where the names of new ptys are said.
+    /// The queue for the names of new ptys.
     pub announcements: Option<Messages>,
-    /// Leave the first machine configured: a [`Command::Resume`](vmm_config::Command::Resume) starts it.
+    /// Don't start the first machine: a [`Command::Resume`](vmm_config::Command::Resume) starts it.
     pub paused: bool,
-    /// Is told how often the guest has reset its machine, before the next one starts.
+    /// Called after each reset, before the next machine starts, with the number of resets so far.
     pub restarted: fn(u32),
 }
 
 impl Start {
-    /// Opens what `config` names and plans the first machine. Everything else has its default: nothing is shown or written of the
-    /// guest, which starts at once.
+    /// Opens the files and devices of `config` and plans the first machine. The options have their defaults: no traces, no
+    /// counters, and the guest starts at once.
     ///
     /// # Errors
-    /// As [`Inputs::open`] and [`Plan::new`].
+    /// Those of [`Inputs::open`] and [`Plan::new`].
     pub fn new(config: Arc<Config>, kinds: Kinds<'static>) -> Result<Self, Error> {
         let mut inputs = Inputs::open(&config, &kinds)?;
         let plan = Plan::new(&config, &mut inputs)?;
@@ -112,70 +112,72 @@ impl Start {
     }
 }
 
-/// What became of the machines.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// How the last one ended.
+    /// How the last machine ended.
     pub ending: Ending,
-    /// Its exits, if they were counted.
+    /// The last machine's exits, if they were counted.
     pub exits: Option<Box<ExitReport>>,
 }
 
-/// The owner of what outlives a machine. There is one in a process, since it takes the process's signals.
+/// Runs machines on the event loop of the calling thread. A process has at most one, because it handles the process's signals.
 pub struct Supervisor {
     events: EventManager<Source>,
     messages: (Sender<Message>, Receiver<Message>),
-    /// Those whose lines the event loop writes.
+    /// The queues whose lines the event loop writes.
     attached: Vec<Messages>,
     consoles: Vec<SubscriberId>,
     device_log: DeviceLog,
     metrics_file: Option<MetricsFile>,
-    /// SIGUSR1 came while no machine was there.
+    /// SIGUSR1 was received while no machine existed.
     metrics_due: bool,
     announcements: Option<Messages>,
     shutdown_timeout: Duration,
     shutting_down: bool,
-    /// An end that was asked for while a machine was ending, in case that it was to be followed by another.
-    asked_for: Option<Ending>,
+    /// An end that was requested while a machine was stopping. It overrides a restart.
+    requested_ending: Option<Ending>,
     requests: Requests,
-    /// Written when a job is done, a vCPU has ended, a device has news.
+    /// Written when a job is done.
     job_done: Arc<EventFd>,
+    /// Written when a vCPU's thread has exited.
     vcpu_ended: Arc<EventFd>,
+    /// Written by virtio devices; see [`SupervisorHandles`].
     news: Arc<EventFd>,
-    /// The process's start, for the log.
+    /// When the process started, for the log.
     started: Instant,
-    /// Raw from the first machine's start to the last one's end.
+    /// In raw mode from the first machine's start to the last one's end.
     terminal: Option<RawMode>,
 }
 
-/// A machine whose guest has ended, with its devices.
+/// A machine whose vCPUs have stopped, with its devices.
 struct StoppedMachine {
     run: Run,
-    /// `None` if its vCPUs couldn't be stopped.
+    /// `None` if a vCPU couldn't be stopped.
     machine: Option<Machine>,
 }
 
 impl Supervisor {
-    /// Blocks every signal in this thread that would kill the process, but those of defects and those that it ignores; they are
-    /// heard from now on. Call it before other threads are there, which inherit that. `started` is when the process began.
+    /// Blocks the signals that would kill the process, except those of crashes and those that it ignores, and receives them as
+    /// events. Call it before starting other threads, which inherit the signal mask. `started` is when the process started.
     ///
     /// # Errors
     /// The host is out of descriptors.
     pub fn new(started: Instant, timeouts: Timeouts) -> Result<Self, Error> {
         let (messages, received) = channel();
         let mut events = EventManager::new().map_err(no_event_loop)?;
-        let signals = Signals::block(messages.clone()).tried("signalfd")?;
+        let signals = Signals::block(messages.clone()).context("signalfd")?;
         events.add_subscriber(Source::Signals(signals));
-        let mut told = |what, message| {
-            let event = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(Arc::new).tried(what)?;
-            let told = Told::new(Arc::clone(&event), message, messages.clone());
-            events.add_subscriber(Source::Told(told));
+        let mut eventfd = |what, message| {
+            let event = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(Arc::new).context(what)?;
+            let source = EventFdSource::new(Arc::clone(&event), message, messages.clone());
+            events.add_subscriber(Source::EventFd(source));
             Ok::<_, Error>(event)
         };
-        let job_done = told("eventfd of jobs", Message::JobDone)?;
-        let vcpu_ended = told("eventfd of the vCPUs", Message::VcpuEnded)?;
-        let news = told("eventfd of the devices", Message::DeviceNews)?;
-        let requested = told("eventfd of requests", Message::Requested)?;
+        let job_done = eventfd("eventfd of jobs", Message::JobDone)?;
+        let vcpu_ended = eventfd("eventfd of the vCPUs", Message::VcpuEnded)?;
+        let news = eventfd("eventfd of the devices", Message::DeviceNews)?;
+        let requested = eventfd("eventfd of requests", Message::RequestsPending)?;
         let mut supervisor = Self {
             events,
             messages: (messages, received),
@@ -187,7 +189,7 @@ impl Supervisor {
             announcements: None,
             shutdown_timeout: timeouts.shutdown,
             shutting_down: false,
-            asked_for: None,
+            requested_ending: None,
             requests: Requests::new(requested),
             job_done,
             vcpu_ended,
@@ -197,25 +199,26 @@ impl Supervisor {
         };
         if let Some(end) = timeouts.run {
             let left = end.saturating_duration_since(Instant::now());
-            supervisor.start_timer(left, Message::TimeIsUp)?;
+            supervisor.start_timer(left, Message::RunTimedOut)?;
         }
         Ok(supervisor)
     }
 
-    /// Has the event loop write what of `messages` had to wait for its reader. What this thread says goes out at once.
+    /// Has the event loop write the queued lines of `messages` when the target becomes writable. Lines that this thread pushes
+    /// are still written at once if possible.
     pub fn attach(&mut self, messages: &Messages) {
         if !self.attached.iter().any(|other| other.is_same(messages)) {
             messages.belong_to_this_thread();
             self.attached.push(messages.clone());
-            let stream = Stream::new(messages.clone(), self.messages.0.clone());
-            self.events.add_subscriber(Source::Stream(stream));
+            let stream = MessageWriter::new(messages.clone(), self.messages.0.clone());
+            self.events.add_subscriber(Source::MessageWriter(stream));
         }
     }
 
-    /// Runs machine after machine, until one isn't followed by another.
+    /// Builds and runs the first machine, and with `"on_reboot": "restart"` another one after each reset.
     ///
     /// # Errors
-    /// The host lacks KVM, memory or something else, or a file is damaged: nothing is left behind then. A vCPU or the event loop
+    /// The host lacks KVM, memory or another resource, or a file is damaged: nothing is left behind. Or a vCPU or the event loop
     /// failed.
     pub fn run(&mut self, start: Start) -> Result<Run, Error> {
         let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, paused, restarted } =
@@ -224,16 +227,16 @@ impl Supervisor {
         self.announcements = announcements;
         let on_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
-        let lines = lines.tried("eventfd of the messages")?;
+        let lines = lines.context("eventfd of the messages")?;
         self.attach(&lines);
-        let parts = Parts {
+        let handles = SupervisorHandles {
             diagnostics,
             lines,
             is_raw_terminal: on_terminal,
-            ended: Arc::clone(&self.vcpu_ended),
+            vcpu_ended: Arc::clone(&self.vcpu_ended),
             news: Arc::clone(&self.news),
         };
-        let mut machine = match self.first_machine(plan, inputs, parts.clone())? {
+        let mut machine = match self.first_machine(plan, inputs, handles.clone())? {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None }),
         };
@@ -251,12 +254,12 @@ impl Supervisor {
                 }
                 None => return Ok(run),
             };
-            // A guest that nobody has started isn't started by a reset.
+            // A guest that was never started isn't started by a reset.
             starts = stopped.state != RunState::Configured;
-            let (config, parts) = (Arc::clone(&config), parts.clone());
-            let rebuild = move |progress: &Progress| stopped.rebuild(&config, &kinds, parts, progress);
+            let (config, handles) = (Arc::clone(&config), handles.clone());
+            let rebuild = move |progress: &Progress| stopped.rebuild(&config, &kinds, handles, progress);
             let job = self.start_job("restarting", rebuild);
-            let (next, lines) = match self.offloaded(job, END_PATIENCE, Late::Restarting)? {
+            let (next, lines) = match self.offloaded(job, END_PATIENCE, TimeoutPhase::Restarting)? {
                 Offloaded::Done(rebuilt) => rebuilt?,
                 Offloaded::Ended(ending) => return Ok(Run { ending, exits: run.exits }),
             };
@@ -270,15 +273,15 @@ impl Supervisor {
         }
     }
 
-    /// Builds it and opens its consoles.
+    /// Builds the first machine and opens the consoles.
     fn first_machine(
         &mut self,
         plan: Plan,
         inputs: Inputs,
-        parts: Parts,
+        handles: SupervisorHandles,
     ) -> Result<Offloaded<Machine>, Error> {
-        let is_raw_terminal = parts.is_raw_terminal;
-        let build = move |progress: &Progress| Machine::build(plan, inputs, None, parts, progress);
+        let is_raw_terminal = handles.is_raw_terminal;
+        let build = move |progress: &Progress| Machine::build(plan, inputs, None, handles, progress);
         let (machine, lines) = match self.offload(build)? {
             Offloaded::Done(built) => built?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
@@ -296,14 +299,15 @@ impl Supervisor {
         }
     }
 
-    fn start_timer(&mut self, timeout: Duration, word: Message) -> Result<(), Error> {
-        let timer = Deadline::start(timeout, word, self.messages.0.clone()).tried("timerfd of a timeout")?;
+    fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {
+        let timer =
+            Deadline::start(timeout, message, self.messages.0.clone()).context("timerfd of a timeout")?;
         self.events.add_subscriber(Source::Deadline(timer));
         Ok(())
     }
 
-    /// What a message means while no guest runs.
-    fn heed_without_guest(&mut self, message: Message, status: &str) -> Option<Ending> {
+    /// Handles a message while no guest runs.
+    fn handle_without_guest(&mut self, message: Message, status: &str) -> Option<Ending> {
         match message {
             Message::Continued => {
                 terminal::continued();
@@ -311,11 +315,11 @@ impl Supervisor {
             }
             Message::Resized => self.each_console(Console::resized),
             Message::Metrics => self.metrics_due = true,
-            Message::Key(key) => return self.typed(key, None, status),
-            Message::Requested => return self.obey(None, status),
+            Message::Key(key) => return self.handle_key(key, None, status),
+            Message::RequestsPending => return self.execute_requests(None, status),
             Message::JobDone | Message::Wake | Message::DeviceNews | Message::VcpuEnded => {}
-            Message::Signal(signal) => return self.quit_by(signal, None, status),
-            Message::OutputGone | Message::TimeIsUp | Message::ShutdownTimeIsUp => {}
+            Message::Signal(signal) => return self.quit_by_signal(signal, None, status),
+            Message::OutputClosed | Message::RunTimedOut | Message::ShutdownTimedOut => {}
         }
         ending_of(message)
     }
@@ -330,12 +334,12 @@ fn no_event_loop(error: event_manager::Error) -> Error {
     }
 }
 
-/// The end that a message asks for by itself.
+/// The ending that a message causes in every state.
 fn ending_of(message: Message) -> Option<Ending> {
     match message {
-        Message::OutputGone => Some(Ending::OutputGone),
-        Message::ShutdownTimeIsUp => Some(Ending::Signal(libc::SIGTERM)),
-        Message::TimeIsUp => Some(Ending::TimeIsUp(Late::LastOutput)),
+        Message::OutputClosed => Some(Ending::OutputClosed),
+        Message::ShutdownTimedOut => Some(Ending::Signal(libc::SIGTERM)),
+        Message::RunTimedOut => Some(Ending::TimedOut(TimeoutPhase::LastOutput)),
         Message::Wake
         | Message::Signal(_)
         | Message::Metrics
@@ -345,7 +349,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         | Message::JobDone
         | Message::VcpuEnded
         | Message::Key(_)
-        | Message::Requested => None,
+        | Message::RequestsPending => None,
     }
 }
 

@@ -1,12 +1,12 @@
-//! Work that was done elsewhere.
+//! The result of offloaded work.
 
 use crate::Ending;
 
-/// What became of work that the [`Supervisor`](crate::Supervisor) had done elsewhere.
+/// The result of [`Supervisor::offload`](crate::Supervisor::offload).
 #[derive(Debug)]
 pub enum Offloaded<T> {
-    /// It is done.
+    /// The work's result.
     Done(T),
-    /// Somebody wanted to end the monitor before it was.
+    /// The user ended the monitor before the work was done.
     Ended(Ending),
 }

@@ -1,10 +1,10 @@
-//! How long things may take.
+//! The supervisor's time limits.
 
 use std::time::Duration;
 
-/// After this time the user is told what the end is waiting for; a second request ends the monitor without it.
+/// After this time the user is shown what the shutdown is waiting for. A second request then ends the monitor at once.
 pub(super) const NOTICE: Duration = Duration::from_secs(1);
-/// Time that an unfinished start has. It has nothing to lose but the names of sockets.
+/// Time limit for an interrupted start to clean up. It only has sockets' names to remove.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(1);
-/// Time that a machine's devices have to finish what they have begun.
+/// Time limit for a machine's devices to complete their requests.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(30);

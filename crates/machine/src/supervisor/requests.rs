@@ -1,4 +1,4 @@
-//! Requests on their way to the supervisor, and who waits for what to be done.
+//! The queue of requests to the supervisor, and the requests in progress.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,49 +7,49 @@ use vmm_config::{Answer, Reply, Request, Response};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::DeviceError;
 
-/// A way to give the machines of a [`Supervisor`](crate::Supervisor) commands, from any thread. Clones are the same way.
+/// Sends commands to a [`Supervisor`](crate::Supervisor) from any thread. Clones send to the same one.
 #[derive(Clone, Debug)]
 pub struct Commander {
-    requests: Sender<Asked>,
+    requests: Sender<QueuedRequest>,
     wake: Arc<EventFd>,
 }
 
-/// A request, and where its response goes.
+/// A request, and the channel for its response.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct QueuedRequest {
     pub(super) request: Request,
     responses: Sender<Response>,
 }
 
-/// Both ends, and who waits for what to be done.
+/// Both ends of the request queue, and the requests in progress.
 #[derive(Debug)]
 pub(super) struct Requests {
     pub(super) commander: Commander,
-    pub(super) received: Receiver<Asked>,
+    pub(super) received: Receiver<QueuedRequest>,
     pub(super) pending: Vec<Pending>,
 }
 
-/// A request that is being carried out.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) asked: Asked,
+    pub(super) queued: QueuedRequest,
     pub(super) until: Until,
 }
 
-/// What completes a request.
+/// The event that completes a request.
 #[derive(Debug)]
 pub(super) enum Until {
-    /// The machine is paused, or running again.
+    /// The machine is paused, or is running again.
     StateReached,
-    /// The device's thread has answered.
+    /// The device's thread has sent its answer.
     Device(Receiver<Result<Reply, DeviceError>>),
 }
 
 impl Commander {
-    /// Asks for something. The response comes when it is done or can't be; `responses` is dropped without one if the supervisor
-    /// has gone.
+    /// Queues a request. The response is sent when the command is done or has failed. If the supervisor no longer exists,
+    /// `responses` is dropped without one.
     pub fn send(&self, request: Request, responses: Sender<Response>) {
-        if self.requests.send(Asked { request, responses }).is_ok() {
+        if self.requests.send(QueuedRequest { request, responses }).is_ok() {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.wake.write(1);
         }
@@ -57,7 +57,7 @@ impl Commander {
 }
 
 impl Requests {
-    /// Has the event loop look for requests once more.
+    /// Makes the event loop look at the queue once more.
     pub(super) fn look_again(&self) {
         // Can't be full: the counter would have to reach 2^64 - 1.
         let _ = self.commander.wake.write(1);
@@ -69,9 +69,9 @@ impl Requests {
     }
 }
 
-impl Asked {
+impl QueuedRequest {
     pub(super) fn answer(self, answer: Answer) {
-        // Whoever asked may have gone.
+        // Fails if the client has gone; that is fine.
         let _ = self.responses.send(Response { id: self.request.id, answer });
     }
 }

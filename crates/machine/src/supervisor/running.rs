@@ -1,4 +1,4 @@
-//! A machine's run, from its first instruction until its vCPUs have stopped.
+//! Runs a machine, from its first instruction until its vCPUs have stopped.
 
 use event_manager::SubscriberOps;
 use tracing::{info, warn};
@@ -6,15 +6,15 @@ use vmm_hostio::terminal;
 
 use super::{Run, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
-use crate::ending::Late;
+use crate::ending::TimeoutPhase;
 use crate::event_loop::Source;
 use crate::machine::Machine;
 use crate::message::Message;
 use crate::{Ending, Error, pause};
 
 impl Supervisor {
-    /// Runs the guest until it ends or somebody ends it, stops its vCPUs, and gives what it printed to whoever reads it. A guest
-    /// that isn't to be started here is started by a command.
+    /// Runs the guest until it ends or is ended, stops the vCPUs, and writes the guest's last output. Without `starts` the
+    /// guest waits for a command that starts it.
     pub(super) fn run_machine(
         &mut self,
         mut machine: Machine,
@@ -25,8 +25,8 @@ impl Supervisor {
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
             info!("first KVM_RUN after {total} us, of which kernel file {load} us");
         } else {
-            info!("the machine is configured and waits for its start");
-            self.say("not started; Ctrl-A p starts the guest");
+            info!("the machine is configured and waits to be started");
+            self.notify_terminal("not started; Ctrl-A p starts the guest");
         }
         let ending = self.wait_for_ending(&mut machine);
         self.give_up_pending(&machine);
@@ -35,10 +35,10 @@ impl Supervisor {
             let _step = progress.begin("stopping the vCPUs".to_owned());
             vcpus.stop();
         });
-        // What was said last, such as by the fault for which the guest resets its machine.
-        machine.virtio.tell_news(&mut self.device_log);
+        // The last log lines, such as a fault that made the guest reset its machine.
+        machine.virtio.log_news(&mut self.device_log);
         self.finish_metrics(&machine);
-        let exits = machine.watching.report().map(Box::new);
+        let exits = machine.observer.report().map(Box::new);
         let ending = match ending {
             Ok(ending) => ending,
             Err(error) => {
@@ -46,11 +46,11 @@ impl Supervisor {
                 return Err(error);
             }
         };
-        if !ending.is_told() {
+        if !ending.is_error() {
             info!("the machine has ended: {ending}");
         }
         if stopped.is_none() {
-            // A vCPU that never stops still has the devices on its bus.
+            // A vCPU that never stops still accesses the devices on its bus.
             std::mem::forget(machine);
             return Ok(StoppedMachine { run: Run { ending, exits }, machine: None });
         }
@@ -64,9 +64,9 @@ impl Supervisor {
             self.write_metrics(machine);
         }
         loop {
-            // First: a console that was added has read what was typed already.
+            // Messages first: a console that has just been added may have sent some.
             while let Ok(message) = self.messages.1.try_recv() {
-                if let Some(ending) = self.heed(message, machine)? {
+                if let Some(ending) = self.handle(message, machine)? {
                     return Ok(ending);
                 }
             }
@@ -74,15 +74,15 @@ impl Supervisor {
         }
     }
 
-    fn heed(&mut self, message: Message, machine: &mut Machine) -> Result<Option<Ending>, Error> {
+    fn handle(&mut self, message: Message, machine: &mut Machine) -> Result<Option<Ending>, Error> {
         match message {
             Message::Wake => machine.vcpus.wake(),
             Message::DeviceNews => {
-                machine.virtio.tell_news(&mut self.device_log);
-                // A vCPU that wrote a reset asks whether it still must wait.
+                machine.virtio.log_news(&mut self.device_log);
+                // A vCPU that is held by its write of a device reset checks whether it is done.
                 machine.vcpus.wake();
-                machine.finish_pause(|text| self.say(text));
-                self.settle(machine);
+                machine.finish_pause(|text| self.notify_terminal(text));
+                self.answer_completed(machine);
             }
             Message::Metrics => self.write_metrics(machine),
             Message::Continued => {
@@ -91,22 +91,22 @@ impl Supervisor {
             }
             Message::Resized => self.each_console(Console::resized),
             Message::VcpuEnded => return machine.vcpu_ending(),
-            Message::TimeIsUp => {
-                // All at one moment, so that what they say of each other fits together.
+            Message::RunTimedOut => {
+                // All vCPUs are paused first, so that their states are of the same moment.
                 let late = match machine.vcpus.pause_within(pause::PATIENCE) {
                     true => machine.vcpus.reports_within(pause::PATIENCE),
                     false => Vec::new(),
                 };
-                return Ok(Some(Ending::TimeIsUp(Late::Running(late))));
+                return Ok(Some(Ending::TimedOut(TimeoutPhase::Running(late))));
             }
-            Message::Signal(signal) => return self.signalled(signal, machine),
+            Message::Signal(signal) => return self.handle_signal(signal, machine),
             Message::Key(key) => {
-                let ending = self.typed(key, Some(machine), "");
-                self.settle(machine);
+                let ending = self.handle_key(key, Some(machine), "");
+                self.answer_completed(machine);
                 return Ok(ending);
             }
-            Message::Requested => return Ok(self.obey(Some(machine), "")),
-            Message::JobDone | Message::OutputGone | Message::ShutdownTimeIsUp => {}
+            Message::RequestsPending => return Ok(self.execute_requests(Some(machine), "")),
+            Message::JobDone | Message::OutputClosed | Message::ShutdownTimedOut => {}
         }
         Ok(ending_of(message))
     }
@@ -116,25 +116,24 @@ impl Supervisor {
         match self.metrics_file.as_ref().map(|file| file.write(&counters)) {
             Some(Err(error)) => warn!("{error}"),
             Some(Ok(())) => {}
-            None => info!("SIGUSR1: there is no --metrics to write to"),
+            None => info!("SIGUSR1 ignored: --metrics isn't set"),
         }
     }
 
-    /// The last counters, which nobody could ask for again.
+    /// Writes the final counters.
     fn finish_metrics(&mut self, machine: &Machine) {
         let Some(file) = self.metrics_file.clone() else { return };
-        // What SIGUSR1 has asked for comes first.
+        // A write that SIGUSR1 has started comes first.
         let before = file.finish();
         let written = before.and(file.write(&machine.counters())).and_then(|()| file.finish());
-        if file.is_news(&written)
+        if file.must_report(&written)
             && let Err(error) = written
         {
             warn!("{error}");
         }
     }
 
-    /// Gives what the guest printed last to whoever reads it, for as long as that takes. A signal still ends
-    /// the monitor.
+    /// Writes the guest's last output, however long its readers take. A signal still ends the monitor.
     fn drain(&mut self, machine: &Machine, ending: Ending) -> Result<Ending, Error> {
         self.each_console(Console::hurry);
         loop {
@@ -148,19 +147,18 @@ impl Supervisor {
         }
     }
 
-    /// A reset may be followed by a restart, which must not forget what the user asked for in the same moment.
+    /// The final ending: an end that the user requested during a reset overrides the restart.
     fn overruled(&mut self, ending: Ending) -> Ending {
         if !ending.is_reset() {
             return ending;
         }
-        self.asked_for.take().or_else(|| self.take_ending()).unwrap_or(ending)
+        self.requested_ending.take().or_else(|| self.take_ending()).unwrap_or(ending)
     }
 
-    /// The first end that somebody asks for, of a machine whose guest has ended.
+    /// The ending of the first pending message that has one, after the guest has ended.
     fn take_ending(&mut self) -> Option<Ending> {
         while let Ok(message) = self.messages.1.try_recv() {
-            let ending =
-                self.heed_without_guest(message, "the guest has ended; its last output is on its way");
+            let ending = self.handle_without_guest(message, "the guest has ended; writing its last output");
             if ending.is_some() {
                 return ending;
             }
@@ -169,8 +167,8 @@ impl Supervisor {
     }
 
     fn is_drained(&mut self, machine: &Machine) -> bool {
-        // A trace is as much the guest's as what it prints; other messages have their time when the monitor ends.
-        if !machine.watching.is_drained() {
+        // A trace is waited for as the guest's output is; other lines are flushed when the monitor exits.
+        if !machine.observer.is_drained() {
             return false;
         }
         self.consoles.iter().all(|id| match self.events.subscriber_mut(*id) {

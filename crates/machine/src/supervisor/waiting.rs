@@ -1,4 +1,4 @@
-//! Waiting for jobs, with an ear for whoever wants to end the monitor.
+//! Waits for jobs while the event loop keeps running, so that the user can end the monitor.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,46 +8,46 @@ use tracing::warn;
 use super::Supervisor;
 use super::offloaded::Offloaded;
 use super::patience::{END_PATIENCE, NOTICE, START_PATIENCE};
-use crate::ending::Late;
+use crate::ending::TimeoutPhase;
 use crate::job::{Job, Progress};
 use crate::{Ending, Error};
 
-/// How waiting ended.
-enum Waited<T> {
+/// The result of waiting for a job.
+enum WaitResult<T> {
     Done(T),
     Ended(Ending),
-    Late,
+    TimedOut,
 }
 
 impl Supervisor {
-    /// Does `work`, which prepares a start, on another thread, and hears meanwhile whether the user wants to end the monitor.
-    /// If so, the work has a second to come to its end; what it made is dropped. If that isn't enough it is left alone, to end
-    /// with the process.
+    /// Does `work`, which prepares a start, on another thread, while the event loop runs. If the user ends the monitor
+    /// meanwhile, the work has one second to finish, and its result is dropped. After that its thread is abandoned until the
+    /// process exits.
     ///
     /// # Errors
-    /// It panicked, or the event loop failed.
+    /// The work panicked, or the event loop failed.
     pub fn offload<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<Offloaded<T>, Error> {
         let job = self.start_job("starting", work);
-        self.offloaded(job, START_PATIENCE, Late::Starting)
+        self.offloaded(job, START_PATIENCE, TimeoutPhase::Starting)
     }
 
-    /// Waits for a job that may not come to its end, because somebody wants to end the monitor. `late` is where a run was whose
-    /// time is up in it.
+    /// Waits for a job, which an end of the monitor interrupts. After that it has `patience` to finish. `phase` is that of the
+    /// ending if the run times out.
     pub(super) fn offloaded<T: Send + 'static>(
         &mut self,
         mut job: Job<T>,
         patience: Duration,
-        late: fn(String) -> Late,
+        late: fn(String) -> TimeoutPhase,
     ) -> Result<Offloaded<T>, Error> {
         let ending = match self.wait_for(&mut job, None, |_| true)? {
-            Waited::Done(done) => return Ok(Offloaded::Done(done)),
-            Waited::Ended(Ending::TimeIsUp(_)) => Ending::TimeIsUp(late(job.progress().text())),
-            Waited::Ended(ending) => ending,
-            // Never, without a limit.
-            Waited::Late => Ending::Quit,
+            WaitResult::Done(done) => return Ok(Offloaded::Done(done)),
+            WaitResult::Ended(Ending::TimedOut(_)) => Ending::TimedOut(late(job.progress().text())),
+            WaitResult::Ended(ending) => ending,
+            // Unreachable: `wait_for` has no time limit here.
+            WaitResult::TimedOut => Ending::Quit,
         };
         if let Some(done) = self.finish_job(&mut job, patience)? {
             self.discard(done);
@@ -55,8 +55,8 @@ impl Supervisor {
         Ok(Offloaded::Ended(ending))
     }
 
-    /// Does `work`, which ends something, on another thread. Whoever wants to end the monitor need not wait longer than that takes,
-    /// or than [`END_PATIENCE`].
+    /// Does `work`, which stops or closes something, on another thread. `None` if it isn't done after [`END_PATIENCE`], or if
+    /// the user asks once more to end the monitor.
     pub(super) fn finish<T: Send + 'static>(
         &mut self,
         what: &'static str,
@@ -72,7 +72,7 @@ impl Supervisor {
         }
     }
 
-    /// Drops what may wait for a file when it is dropped.
+    /// Drops `value` on another thread, for values whose drop may block on a file.
     pub(super) fn discard<T: Send + 'static>(&mut self, value: T) {
         self.finish("closing files", move |_| drop(value));
     }
@@ -85,26 +85,28 @@ impl Supervisor {
         Job::start(what, Arc::clone(&self.job_done), work)
     }
 
-    /// Waits for a job without which the monitor could end. `None` if it took too long, or the user, who has asked for the end
-    /// already, asks once more.
+    /// Waits for a job that the monitor can exit without. `None` if it takes longer than `patience`, or if the user asks once
+    /// more for the end that is already under way.
     fn finish_job<T: Send + 'static>(
         &mut self,
         job: &mut Job<T>,
         patience: Duration,
     ) -> Result<Option<T>, Error> {
         let begun = Instant::now();
-        if let Waited::Done(done) = self.wait_for(job, Some(begun + NOTICE.min(patience)), |_| false)? {
+        if let WaitResult::Done(done) = self.wait_for(job, Some(begun + NOTICE.min(patience)), |_| false)? {
             return Ok(Some(done));
         }
-        let doing = job.progress().text();
-        // Who couldn't wait for a second needn't ask a third time.
-        let is_asked_twice = self.asked_for.as_ref().is_some_and(Ending::is_asked_for);
+        let activity = job.progress().text();
+        // A second request within the first second counts: the user needn't ask a third time.
+        let is_asked_twice = self.requested_ending.as_ref().is_some_and(Ending::is_user_request);
         if patience > NOTICE && !is_asked_twice {
             let left = patience - NOTICE;
             warn!(
-                "still {doing}; another signal or Ctrl-A x ends the monitor without waiting, as does a timeout in {left:?}"
+                "still {activity}; another signal or Ctrl-A x ends the monitor without waiting, as does a timeout in {left:?}"
             );
-            if let Waited::Done(done) = self.wait_for(job, Some(begun + patience), Ending::is_asked_for)? {
+            if let WaitResult::Done(done) =
+                self.wait_for(job, Some(begun + patience), Ending::is_user_request)?
+            {
                 return Ok(Some(done));
             }
         }
@@ -112,24 +114,25 @@ impl Supervisor {
         Ok(None)
     }
 
-    /// Runs the event loop until the job is done, the time is over, or something asks for an end that is heeded.
+    /// Runs the event loop until the job is done, `until` has passed, or a message causes an ending that `is_accepted`. The first
+    /// ending that isn't accepted is kept in `requested_ending`.
     fn wait_for<T: Send + 'static>(
         &mut self,
         job: &mut Job<T>,
         until: Option<Instant>,
-        is_heeded: fn(&Ending) -> bool,
-    ) -> Result<Waited<T>, Error> {
+        is_accepted: fn(&Ending) -> bool,
+    ) -> Result<WaitResult<T>, Error> {
         loop {
             if let Some(result) = job.take() {
-                return result.map(Waited::Done).map_err(|_| Error::JobPanicked);
+                return result.map(WaitResult::Done).map_err(|_| Error::JobPanicked);
             }
             if until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(Waited::Late);
+                return Ok(WaitResult::TimedOut);
             }
             while let Ok(message) = self.messages.1.try_recv() {
-                match self.heed_without_guest(message, &job.progress().text()) {
-                    Some(ending) if is_heeded(&ending) => return Ok(Waited::Ended(ending)),
-                    Some(ending) => self.asked_for = self.asked_for.take().or(Some(ending)),
+                match self.handle_without_guest(message, &job.progress().text()) {
+                    Some(ending) if is_accepted(&ending) => return Ok(WaitResult::Ended(ending)),
+                    Some(ending) => self.requested_ending = self.requested_ending.take().or(Some(ending)),
                     None => {}
                 }
             }
@@ -137,12 +140,12 @@ impl Supervisor {
         }
     }
 
-    /// A turn of the event loop.
+    /// One turn of the event loop, which waits for an event at most until `until`.
     pub(super) fn turn(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let turned = match until {
             None => self.events.run(),
             Some(until) => {
-                // Rounded up: the last millisecond is waited for too.
+                // epoll takes whole milliseconds: rounded up.
                 let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 self.events.run_with_timeout(left.as_millis().try_into().unwrap_or(i32::MAX))
             }
@@ -159,7 +162,7 @@ mod tests {
     use crate::Timeouts;
 
     #[test]
-    fn job_that_hangs_is_left_when_its_time_is_over() {
+    fn job_that_hangs_is_abandoned_after_its_time_limit() {
         let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
         let (release, released) = channel::<()>();
         let mut job = supervisor.start_job("starting", move |_| released.recv());
@@ -169,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn run_whose_time_is_up_leaves_work_that_is_not_done() {
+    fn run_that_times_out_abandons_unfinished_work() {
         let timeouts = Timeouts { run: Some(Instant::now()), ..Timeouts::default() };
         let mut supervisor = Supervisor::new(Instant::now(), timeouts).unwrap();
         let (_release, released) = channel::<()>();
         let offloaded = supervisor.offload(move |_| released.recv()).unwrap();
-        assert!(matches!(offloaded, Offloaded::Ended(Ending::TimeIsUp(_))), "{offloaded:?}");
+        assert!(matches!(offloaded, Offloaded::Ended(Ending::TimedOut(_))), "{offloaded:?}");
     }
 }

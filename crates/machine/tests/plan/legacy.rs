@@ -1,4 +1,4 @@
-//! Legacy devices of a table of one's own in the plan, and what can be wrong with them.
+//! Custom legacy devices in the plan, and their errors.
 
 use std::io;
 
@@ -103,7 +103,7 @@ const KINDS: Kinds<'static> = Kinds {
     virtio: &[&[vmm_virtio::KindEntry::of::<Idle>()]],
 };
 
-/// A Linux machine of these tables, with these devices and what else the config says.
+/// Plans a Linux machine with these kinds and devices; `rest` is appended to the config.
 fn machine(kinds: &Kinds<'_>, devices: &str, rest: &str) -> Result<Plan, Error> {
     let json = format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]{rest}}}"#);
     try_plan(&bzimage(), &json, kinds)
@@ -115,7 +115,7 @@ fn refusal(devices: &str, rest: &str) -> String {
     error.to_string()
 }
 
-/// What is wrong with a machine of these legacy devices.
+/// The error of a machine with this table of legacy devices.
 fn refusal_of(legacy: &[LegacyEntry]) -> String {
     let error = machine(&Kinds { legacy: &[legacy], virtio: &[] }, "", "").unwrap_err();
     assert_eq!(error.blame(), Blame::Monitor);
@@ -131,7 +131,7 @@ fn dsdt_has(plan: &Plan, name: &str) -> bool {
 const BELL: &str = r#"{"type": "bell", "port": "0x90"}"#;
 
 #[test]
-fn device_of_ones_own_is_in_the_plan_with_its_id_and_in_acpi() {
+fn custom_device_is_in_the_plan_with_its_id_and_in_acpi() {
     let two = r#"{"type": "bell", "port": "0x90"}, {"type": "debug-exit"}"#;
     let plan = machine(&KINDS, two, "").unwrap();
     let shown = plan.to_string();
@@ -141,45 +141,45 @@ fn device_of_ones_own_is_in_the_plan_with_its_id_and_in_acpi() {
 }
 
 #[test]
-fn device_of_ones_own_that_is_not_listed_is_not_there() {
+fn custom_device_that_is_not_listed_is_not_there() {
     let plan = machine(&KINDS, "", "").unwrap();
     assert!(!plan.to_string().contains("bell") && !dsdt_has(&plan, "BELL"));
 }
 
 #[test]
-fn device_of_ones_own_without_interrupt_controllers_has_no_interrupt() {
+fn custom_device_without_interrupt_controllers_has_no_interrupt() {
     let shown = machine(&KINDS, BELL, r#", "irqchip": false"#).unwrap().to_string();
     assert!(shown.contains("  ports 0x090..0x092  door bell \"bell0\"\n"), "{shown}");
 }
 
 #[test]
-fn device_of_ones_own_that_every_machine_has_needs_no_config() {
+fn custom_device_that_every_machine_has_needs_no_config() {
     let kinds = Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Fixed<0x300, 1>>()]], virtio: &[] };
     let shown = machine(&kinds, "", "").unwrap().to_string();
     assert!(shown.contains("  ports 0x300..0x301  fixture\n"), "{shown}");
 }
 
 #[test]
-fn device_of_ones_own_with_an_unknown_field_names_it() {
+fn custom_device_with_an_unknown_field_names_it() {
     let expected = "devices[0].prot: unknown field, did you mean \"port\"?";
     assert_eq!(refusal(r#"{"type": "bell", "prot": "0x90"}"#, ""), expected);
 }
 
 #[test]
-fn device_of_ones_own_that_lacks_a_field_says_what_belongs_there() {
+fn custom_device_that_lacks_a_field_says_what_belongs_there() {
     let expected = "devices[0]: \"port\" is missing, add a port such as \"0xe9\"";
     assert_eq!(refusal(r#"{"type": "bell"}"#, ""), expected);
 }
 
-/// As with the devices that the config knows by itself, the port may come first.
+/// As for the types that vmm-config defines, the port may come first.
 #[test]
-fn device_of_ones_own_may_have_its_port_before_its_type() {
+fn custom_device_may_have_its_port_before_its_type() {
     let shown = machine(&KINDS, r#"{"port": 144, "type": "bell"}"#, "").unwrap().to_string();
     assert!(shown.contains("  ports 0x090..0x092  door bell"), "{shown}");
 }
 
 #[test]
-fn device_of_ones_own_is_among_the_names_that_there_are() {
+fn custom_device_is_among_the_names_that_there_are() {
     let expected = "devices[0].type: unknown device \"bel\", did you mean \"bell\"?";
     assert_eq!(refusal(r#"{"type": "bel"}"#, ""), expected);
 }
@@ -203,18 +203,18 @@ fn interrupt_of_another_device_is_refused() {
     assert_eq!(refusal(com1, ""), expected);
 }
 
-/// It is the ninth that virtio devices get.
+/// Interrupt 5 would be the ninth virtio device's.
 #[test]
 fn interrupt_of_a_device_is_left_out_for_virtio() {
     let nine = [r#"{"type": "idle"}"#; 9].join(", ");
     let shown = machine(&KINDS, &format!("{BELL}, {nine}"), "").unwrap().to_string();
     assert!(shown.contains("virtio idle \"idle8\", gsi 6,"), "{shown}");
     let sixteen = [r#"{"type": "idle"}"#; 16].join(", ");
-    let expected = "devices: 16 virtio devices, but there are interrupts for 15; remove some";
+    let expected = "devices: 16 virtio devices, but interrupts for only 15; remove some";
     assert_eq!(refusal(&format!("{BELL}, {sixteen}"), ""), expected);
 }
 
-/// A kernel that takes them from the command line reads no ACPI tables, so that it has the SCI's line for the ninth.
+/// A kernel that finds them on the command line reads no ACPI tables, so the SCI's line is free for one of them.
 #[test]
 fn interrupt_of_a_device_is_left_out_for_virtio_on_the_command_line() {
     let nine = [r#"{"type": "idle"}"#; 9].join(", ");
@@ -231,7 +231,7 @@ fn objects_of_one_name_in_acpi_are_refused() {
     assert_eq!(refusal(two, ""), "ACPI tables: two devices are called \"BELL\"");
 }
 
-/// A device whose ACPI object has a name that none can have.
+/// A device whose ACPI object has an invalid name.
 struct Misnamed;
 
 impl LegacyKind for Misnamed {
@@ -264,26 +264,27 @@ const PC: [LegacyEntry; 3] =
 
 #[test]
 fn table_whose_devices_share_a_port_is_refused() {
-    let expected = "legacy device fixture: its ports from 0x3ff on belong to the uart com1";
+    let expected =
+        "legacy device fixture: 0x3ff belongs to the uart com1 (ports 0x3f8 to 0x3ff); choose another";
     assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0x3ff, 2>>()]].concat()), expected);
 }
 
 #[test]
 fn table_with_a_device_at_a_port_of_kvms_is_refused() {
-    let expected = "legacy device fixture: its ports from 0x40 on belong to the timer";
+    let expected = "legacy device fixture: 0x40 belongs to the timer (ports 0x40 to 0x43); choose another, or set \"irqchip\" to false";
     assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0x40, 1>>()]].concat()), expected);
 }
 
 #[test]
 fn table_with_a_device_past_the_last_port_is_refused() {
-    let expected = "legacy device fixture: its 2 ports from 0xffff on run past the last one";
+    let expected =
+        "legacy device fixture: 2 ports from 0xffff on run past the last one, 0xffff; choose a lower one";
     assert_eq!(refusal_of(&[PC.as_slice(), &[LegacyEntry::of::<Fixed<0xffff, 2>>()]].concat()), expected);
 }
 
 #[test]
 fn table_without_power_management_or_reset_has_no_acpi() {
-    let expected =
-        "the table of legacy devices has none with power management, or none that resets the machine";
+    let expected = "no legacy device of the table has power management, or none can reset the machine";
     assert_eq!(refusal_of(&[LegacyEntry::of::<Uart>(), LegacyEntry::of::<I8042>()]), expected);
     assert_eq!(refusal_of(&[LegacyEntry::of::<Uart>(), LegacyEntry::of::<PowerManagement>()]), expected);
 }

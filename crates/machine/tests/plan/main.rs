@@ -1,5 +1,5 @@
-//! The whole plan of a machine, as `--check` prints it, against tests/fixtures/plans. A change of an address,
-//! a slot or an interrupt shows here first.
+//! Compares whole plans, as `--check` prints them, with tests/fixtures/plans. A change of an address, a slot or an interrupt
+//! shows here first.
 
 mod legacy;
 mod processors;
@@ -73,7 +73,7 @@ fn elf(pvh: bool) -> Vec<u8> {
     file
 }
 
-/// Plans the machine of `json`, whose kernel and initrd lie in a directory of their own.
+/// Plans the machine of `json`, with a kernel and an initrd in a temporary directory.
 fn plan(kernel: &[u8], json: &str) -> String {
     planned(kernel, json).to_string()
 }
@@ -92,7 +92,7 @@ fn try_plan(kernel: &[u8], json: &str, kinds: &Kinds<'_>) -> Result<Plan, Error>
     Plan::new(&config, &mut inputs)
 }
 
-/// Compares with the golden file; `VMM_BLESS=1` writes it anew instead, for a change that was meant.
+/// Compares with the golden file; `VMM_BLESS=1` rewrites it instead, for an intended change.
 fn assert_golden(name: &str, text: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/plans").join(name);
     if std::env::var_os("VMM_BLESS").is_some() {
@@ -148,21 +148,21 @@ fn plan_of_a_reset_image_is_as_recorded() {
     assert_golden("flat-reset-1m.txt", &plan(&[0xf4; 0x1_0000], json));
 }
 
-/// As gcc and ld make it: it ends with its jump, 11 bytes below 1 MiB.
+/// As built by gcc and ld: it ends with its jump, 11 bytes below 1 MiB.
 #[test]
 fn plan_of_a_reset_image_that_ends_with_its_jump_is_as_recorded() {
     let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "reset"}}, "memory": {"size": "1M"}}"#;
     assert_golden("flat-reset-65525.txt", &plan(&[0xf4; 65_525], json));
 }
 
-/// The least memory: the stack ends with it.
+/// The minimum memory; the stack ends at its end.
 #[test]
 fn plan_of_a_flat_image_in_one_page_is_as_recorded() {
     let json = r#"{"boot": {"flat": {"image": "kernel"}}, "memory": {"size": "4K"}, "irqchip": false}"#;
     assert_golden("flat-real-4k.txt", &plan(&[0xf4; 29], json));
 }
 
-/// 8 KiB at 0: the descriptor tables make way, the page tables needn't.
+/// 8 KiB at 0: the descriptor tables move, the page tables needn't.
 #[test]
 fn plan_of_a_flat_image_over_the_tables_is_as_recorded() {
     let json = r#"{"boot": {"flat": {"image": "kernel", "mode": "long", "load_address": "0x0"}}, "irqchip": false,

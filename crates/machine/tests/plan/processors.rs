@@ -1,4 +1,4 @@
-//! Plans of machines whose processors are grouped.
+//! Plans with sockets, cores and affinities.
 
 use vmm_machine::{Error, Kinds};
 
@@ -21,7 +21,7 @@ fn plan_of_300_processors_has_room_for_their_tables() {
     assert!(text.starts_with(expected), "{text}");
 }
 
-/// What docs/config.md says of `cpus.count`.
+/// The limits that docs/config.md gives for `cpus.count`.
 #[test]
 fn plan_has_room_for_the_tables_of_1265_processors_in_one_socket_and_of_1254_in_sockets_of_three() {
     let planned = |count: u32, more: &str| {
@@ -31,7 +31,7 @@ fn plan_has_room_for_the_tables_of_1265_processors_in_one_socket_and_of_1254_in_
     planned(1265, "").unwrap();
     let error = planned(1266, "").unwrap_err();
     assert!(matches!(error, Error::Acpi(_)), "{error}");
-    assert!(error.to_string().starts_with("cpus.count: ask for fewer"), "{error}");
+    assert!(error.to_string().starts_with("cpus.count: too many processors"), "{error}");
     planned(1254, r#", "cores_per_socket": 3"#).unwrap();
     planned(1257, r#", "cores_per_socket": 3"#).unwrap_err();
 }

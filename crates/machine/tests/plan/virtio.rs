@@ -1,4 +1,4 @@
-//! Virtio devices in the plan, and what can be wrong with them.
+//! Virtio devices in the plan, and their errors.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -52,7 +52,7 @@ impl Kind for Idle {
 
 const KINDS: &[KindEntry] = &[KindEntry::of::<Idle>()];
 
-/// A machine with these devices and what else the config says.
+/// Plans a machine with these devices; `rest` is appended to the config.
 fn machine(devices: &str, rest: &str) -> Result<String, Error> {
     let json = format!(r#"{{"boot": {{"kernel": "kernel"}}, "devices": [{devices}]{rest}}}"#);
     try_plan(&bzimage(), &json, &Kinds { virtio: &[KINDS], ..Kinds::default() }).map(|plan| plan.to_string())
@@ -97,7 +97,7 @@ fn device_with_an_unknown_field_names_it() {
     assert_eq!(refusal(r#"{"type": "idle", "sise": 1}"#, ""), (expected.to_owned(), Blame::Config));
 }
 
-/// Wherever in the object it stands.
+/// At any position in the object.
 #[test]
 fn device_of_virtio_with_a_port_is_refused() {
     let expected = "devices[0].port: unknown field, a virtio device has no port";
@@ -127,7 +127,8 @@ fn device_that_the_host_cannot_give_blames_the_host() {
 fn device_that_claims_what_another_has_names_both_places() {
     let devices = r#"{"type": "idle"}, {"type": "debug-exit"}, {"type": "idle", "id": "a", "address": true},
                      {"type": "idle", "id": "b", "address": true}"#;
-    let expected = "devices[3].address: house number 10 a is that of devices[2].address already; give one of them another";
+    let expected =
+        "devices[3].address: house number 10 a is already used by devices[2].address; change one of them";
     assert_eq!(refusal(devices, ""), (expected.to_owned(), Blame::Config));
 }
 
@@ -137,22 +138,22 @@ fn device_without_interrupt_controllers_is_refused() {
     assert_eq!(refusal(r#"{"type": "idle"}"#, r#", "irqchip": false"#), (expected.to_owned(), Blame::Config));
 }
 
-/// One more than there are interrupts for.
+/// One more than there are interrupts.
 #[test]
 fn more_devices_than_interrupts_are_refused_with_the_limit() {
     let devices = [r#"{"type": "idle"}"#; 17].join(", ");
-    let expected = "devices: 17 virtio devices, but there are interrupts for 16; remove some";
+    let expected = "devices: 17 virtio devices, but interrupts for only 16; remove some";
     assert_eq!(refusal(&devices, ""), (expected.to_owned(), Blame::Config));
 }
 
 const CMDLINE: &str = r#", "announce_virtio": "cmdline""#;
 
-/// A machine with so many devices, on the command line.
+/// Plans a machine with `count` devices on the command line.
 fn on_the_command_line(count: usize, rest: &str) -> Result<String, Error> {
     machine(&vec![r#"{"type": "idle"}"#; count].join(", "), &format!("{CMDLINE}{rest}"))
 }
 
-/// 5 to 15 are those of a PC's 8259s; those from 16 on are in the MP table.
+/// 5 to 15 are the 8259s' lines; the MP table adds those from 16 on.
 #[test]
 fn devices_on_the_command_line_have_the_interrupts_of_a_pc_first() {
     let plan = on_the_command_line(17, "").unwrap();
@@ -166,7 +167,7 @@ fn devices_on_the_command_line_have_the_interrupts_of_a_pc_first() {
 #[test]
 fn more_devices_on_the_command_line_than_interrupts_are_refused_with_the_limit() {
     let error = on_the_command_line(18, "").unwrap_err();
-    let expected = "devices: 18 virtio devices, but there are interrupts for 17; remove some";
+    let expected = "devices: 18 virtio devices, but interrupts for only 17; remove some";
     assert_eq!((error.to_string(), error.blame()), (expected.to_owned(), Blame::Config));
 }
 
@@ -177,7 +178,7 @@ fn tenth_device_on_the_command_line_without_an_mp_table_is_refused() {
     assert!(!on_the_command_line(9, CPUS).unwrap().contains("mp table"));
     let error = on_the_command_line(10, CPUS).unwrap_err();
     let expected = "devices: 10 virtio devices on the command line, but with 1200 processors there is no room for an MP \
-                    table, and without one there are interrupts for 9; ask for fewer of either";
+                    table, and without one there are interrupts for only 9; reduce either number";
     assert_eq!((error.to_string(), error.blame()), (expected.to_owned(), Blame::Config));
 }
 

@@ -64,7 +64,7 @@ fn flags_answer_of_each_mode_is_42() {
 
 fn flags_answer_that_is_not_expected_shows_both_values() {
     let flags = ["--mode", "long", "--debug-console", "0xe9", "--expect", "rax=43", "--expect", "0x400:u8=7"];
-    let message = "error: the guest halted in a state that wasn't expected\n\
+    let message = "error: the guest halted in an unexpected state\n\
         rax is 0x2a (42), expected 0x2b (43)\n\
         the u8 at 0x400 is 0x2a (42), expected 0x7 (7)\n";
     assert_flags("answer-long", &flags, "Hello, World!", CRASHED, message);

@@ -14,8 +14,8 @@ use crate::common::{BAD_CONFIG, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, HOST_CANT
 pub(crate) const TIME_IS_UP: i32 = 124;
 
 /// What a KVM without paging in protected mode makes of a guest that starts so.
-const NO_PAGING: &str = "error: this host's KVM doesn't enter the mode that the guest starts in: it takes CR0 0x80000011 as \
-    0x11 (a software KVM has no paging but in long mode); use another host or another mode\n";
+const NO_PAGING: &str = "error: this host's KVM doesn't support the mode that the guest starts in: CR0 was set to 0x80000011 \
+    but is 0x11 (a software KVM has paging only in long mode); use another host or another mode\n";
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -244,7 +244,7 @@ fn flat_answer_that_is_not_expected_shows_both_values() {
     let config = answer_expecting(expectation);
     let mut monitor = Monitor::command(["--config".as_ref(), config.path().as_os_str()]).start();
     monitor.expect_code(CRASHED, DEADLINE);
-    let message = "error: the guest halted in a state that wasn't expected\n\
+    let message = "error: the guest halted in an unexpected state\n\
         rax is 0x2a (42), expected 0x2b (43)\n\
         the u8 at 0x400 is 0x2a (42), expected 0x7 (7)\n";
     assert_eq!(monitor.stderr(), message);
@@ -357,7 +357,7 @@ fn flat_rings_in_protected_mode_are_kept_apart() {
 fn flat_timeout_ends_a_guest_and_says_where_it_was() {
     let mut monitor = configured("reset-loop").args(["--timeout", "300ms"]).start();
     monitor.expect_code(TIME_IS_UP, DEADLINE);
-    let message = "error: the timeout has passed and the guest hasn't ended\nvcpu0:\nrip 0000000000000000  ";
+    let message = "error: timed out while the guest was running\nvcpu0:\nrip 0000000000000000  ";
     let report = monitor.stderr();
     assert!(report.starts_with(message), "{report}");
     assert!(report.contains("\ncs f000 base f0000 "), "{report}");
@@ -483,7 +483,7 @@ fn flat_device_on_a_port_of_kvms_is_refused() {
 
 fn flat_expected_memory_that_is_not_there_is_refused() {
     let rest = r#""irqchip": false, "expect": {"memory": [{"address": "0xffffd", "u32": 0}]}"#;
-    let message = "error: vm.json:2:61: expect.memory[0].address: at 0xffffd the guest has no memory; change the address or memory.size\n";
+    let message = "error: vm.json:2:61: expect.memory[0].address: the guest has no memory at 0xffffd; change the address or memory.size\n";
     assert_eq!(refusal(rest), message);
 }
 

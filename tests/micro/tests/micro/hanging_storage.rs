@@ -345,7 +345,7 @@ fn hanging_kernel_is_left_when_the_time_is_up(storage: &Storage) {
     storage.hang(KERNEL);
     let mut monitor = hanging_kernel(storage).args(["--timeout", "1s"]).start();
     monitor.expect_code(TIME_IS_UP, DEADLINE);
-    let message = "error: the timeout has passed before the guest ran: opening the files of the config\n";
+    let message = "error: timed out before the guest ran: opening the files of the config\n";
     assert_eq!(monitor.stderr(), message);
 }
 

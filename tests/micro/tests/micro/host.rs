@@ -32,7 +32,7 @@ fn cpus_above_the_limit_of_kvm_are_refused() {
     // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
     let said = refusal(["--flat", &kernel("hello-real"), "--cpus", "4096"]);
     assert!(
-        said.starts_with("error: --cpus: 4096 is more than this host's KVM gives a machine (at most "),
+        said.starts_with("error: --cpus: 4096 is more than this host's KVM supports (at most "),
         "{said}"
     );
 }
@@ -41,7 +41,7 @@ fn cpus_without_room_in_the_acpi_tables_are_refused() {
     let mut monitor = Monitor::command(["--kernel", &kernel("halt"), "--cpus", "4096"]).start();
     monitor.expect_code(BAD_CONFIG, DEADLINE);
     let said = monitor.stderr();
-    let message = "error: --cpus: ask for fewer: area 0xf0000..0x100000 has 65536 bytes, the ACPI tables of 4096 processors \
+    let message = "error: --cpus: too many processors: area 0xf0000..0x100000 has 65536 bytes, the ACPI tables of 4096 processors \
         and 3 devices need ";
     assert!(said.starts_with(message), "{said}");
     assert_eq!(said.matches("65536").count(), 1, "said once: {said}");

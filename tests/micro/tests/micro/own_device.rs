@@ -48,7 +48,7 @@ fn serial_line_that_no_device_of_the_tables_has_is_an_error() {
         guests::path("thermometer")
     );
     let error = run(&config, KINDS).unwrap_err();
-    assert_eq!(error.to_string(), "the table of legacy devices has none with a serial line");
+    assert_eq!(error.to_string(), "no legacy device of the table has a serial line");
 }
 
 fn run(config: &str, kinds: Kinds<'static>) -> Result<Ending, Error> {

@@ -290,10 +290,7 @@ fn terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits() {
     let mut monitor = boot_on_terminal("halt");
     // More than is kept for it.
     monitor.send(&vec![b'x'; 4200 << 10]);
-    monitor.expect(
-        "[the guest takes too little input; what is typed from here on is lost, Ctrl-A x quits]",
-        DEADLINE,
-    );
+    monitor.expect("[the guest reads its input too slowly; further input is lost, Ctrl-A x quits]", DEADLINE);
     monitor.send(b"\x01x");
     assert_restored(monitor, ENDED);
 }

@@ -1,4 +1,4 @@
-//! What the machine says of itself in ACPI tables.
+//! The machine's ACPI tables.
 
 use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Tables, render};
 use vmm_arch::layout;
@@ -7,10 +7,10 @@ use vmm_devices::AcpiParts;
 
 use crate::{Error, VirtioPlan, virtio};
 
-/// Id of the IO-APIC. Local APICs have their own ids, from 0 on.
+/// The IO-APIC's id, which is independent of the local APICs' ids.
 const IOAPIC_ID: u8 = 0;
 
-/// The tables of a machine with these vCPUs, whose uids are their numbers, and these devices.
+/// The tables of a machine with these vCPUs and devices. A vCPU's ACPI processor UID is its index.
 pub(crate) fn tables(topology: Topology, legacy: AcpiParts, virtio: &[VirtioPlan]) -> Result<Tables, Error> {
     let cpu = |index| Cpu { uid: index, apic_id: topology.apic_id(index) };
     let cpus: Vec<Cpu> = (0..topology.count()).map(cpu).collect();
@@ -42,7 +42,6 @@ mod tests {
     use super::*;
     use crate::legacy;
 
-    /// The bytes of one table.
     fn table(cores: u16, name: &str) -> Vec<u8> {
         table_of(Topology::one_socket(cores), name)
     }
@@ -72,14 +71,15 @@ mod tests {
         assert_eq!((fadt[116], u32_at(&fadt, 120), fadt[128]), (1, 0x64, 0xfe));
     }
 
-    /// The uid, id and flags of every local APIC in the MADT (ACPI 6.5 §5.2.12: from 44 on, entries of a type and a length).
+    /// The UID, id and flags of every local APIC in the MADT (ACPI 6.5 §5.2.12: entries with a type and a length, from offset
+    /// 44).
     fn local_apics(topology: Topology) -> Vec<(u8, u8, u8)> {
         let madt = table_of(topology, "APIC");
         let mut entries = &madt[44..];
         let mut ids = Vec::new();
         while let [kind, len, ..] = *entries {
             let (entry, rest) = entries.split_at(len.into());
-            // Local APIC: uid, id, and flags with "enabled".
+            // Local APIC: UID, id, and flags with "enabled".
             ids.extend((kind == 0).then(|| (entry[2], entry[3], entry[4])));
             entries = rest;
         }

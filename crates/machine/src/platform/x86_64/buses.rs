@@ -1,4 +1,4 @@
-//! The two address spaces of a PC's devices.
+//! A PC's two device buses: I/O ports and MMIO.
 
 use vmm_bus::Bus;
 
@@ -7,9 +7,9 @@ use super::BusHandler;
 /// The buses of one machine.
 #[derive(Debug)]
 pub(crate) struct Buses {
-    /// I/O ports, 0 to 0xffff.
+    /// I/O ports 0 to 0xffff.
     ports: Bus,
-    /// Guest-physical addresses without memory.
+    /// Guest-physical addresses outside RAM.
     mmio: Bus,
 }
 
@@ -28,7 +28,7 @@ impl Buses {
         &self.mmio
     }
 
-    /// Handles the exits of one vCPU. Devices are on their buses by then.
+    /// The exit handler of one vCPU. All devices must be on their buses.
     pub(crate) fn handler(&self) -> BusHandler {
         BusHandler::new(self.ports.view(), self.mmio.view())
     }

@@ -1,15 +1,15 @@
-//! Guest-physical addresses that are KVM's.
+//! Guest-physical addresses used by KVM.
 
 use std::ops::Range;
 
 use vmm_arch::layout;
 
-/// Each set of registers, and the identity map, is a page.
+/// The identity map, and each set of registers, takes one page.
 const PAGE_LEN: u64 = 0x1000;
 /// KVM api.rst KVM_SET_TSS_ADDR: three pages.
 const TSS_LEN: u64 = 3 * PAGE_LEN;
 
-/// What KVM keeps in guest-physical memory for itself, and what it emulates on a machine with interrupt controllers.
+/// KVM's reserved pages, and with `irqchip` the registers of the interrupt controllers that it emulates.
 pub(crate) fn emulated_ranges(irqchip: bool) -> Vec<(&'static str, Range<u64>)> {
     let range = |start, len| start..start + len;
     let mut ranges = vec![

@@ -1,4 +1,4 @@
-//! The config's words for CPU features, as a policy.
+//! Translates the config's `cpus.features` into a policy.
 
 use vmm_arch::cpuid::{FeaturePolicy, FeaturePolicyError};
 use vmm_arch::topology::Topology;
@@ -6,14 +6,14 @@ use vmm_config::{CpuFeatures, hint};
 
 use crate::Error;
 
-/// The policy that `asked` stands for.
+/// The policy for `requested`.
 ///
 /// # Errors
-/// There is no such feature, or the machine can't be without one that is removed.
-pub(crate) fn policy(asked: &CpuFeatures, topology: Topology) -> Result<FeaturePolicy, Error> {
+/// A name is unknown, or a removed feature is required by the machine.
+pub(crate) fn policy(requested: &CpuFeatures, topology: Topology) -> Result<FeaturePolicy, Error> {
     let refused = |field, problem| Error::CpuFeatures { field, problem };
-    let policy = FeaturePolicy::parse(asked.words())
-        .map_err(|(index, error)| refused(asked.field(index), described(&error)))?;
+    let policy = FeaturePolicy::parse(requested.words())
+        .map_err(|(index, error)| refused(requested.field(index), described(&error)))?;
     if topology.needs_x2apic() && policy.removes("x2apic") {
         let problem = format!(
             "x2apic can't be removed: the APIC ids of so many processors go up to {}; ask for fewer",
@@ -24,7 +24,7 @@ pub(crate) fn policy(asked: &CpuFeatures, topology: Topology) -> Result<FeatureP
     Ok(policy)
 }
 
-/// The error, with what to write instead of a name that isn't known.
+/// The error, with suggestions for an unknown name.
 fn described(error: &FeaturePolicyError) -> String {
     let hint = match error {
         FeaturePolicyError::UnknownBaseline(name) => {
@@ -36,7 +36,7 @@ fn described(error: &FeaturePolicyError) -> String {
             }
         }
         FeaturePolicyError::UnknownFeature(name) => {
-            // All of them would be too many.
+            // Listing all of them would be too long.
             let near = hint(name, &FeaturePolicy::feature_names());
             let is_near = near.starts_with("did");
             if is_near {

@@ -1,4 +1,4 @@
-//! The tables in which firmware would tell a kernel of its machine.
+//! The tables in which firmware describes the machine to a kernel.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,29 +13,30 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use super::{acpi, mptable};
 use crate::{Error, VirtioPlan};
 
-/// What a kernel that follows a boot protocol finds on a machine with interrupt controllers. The default is none, for all others.
+/// The tables for a kernel that is booted by a boot protocol on a machine with interrupt controllers. Other guests have none, the
+/// default.
 #[derive(Clone, Debug, Default)]
 pub struct FirmwareTables {
     /// The ACPI tables.
     pub acpi: Option<Tables>,
-    /// What kernels without ACPI read instead, where the ACPI tables leave room for it.
+    /// The MP table for kernels without ACPI; `None` if the ACPI tables leave no room for it.
     pub mp_table: Option<MpTable>,
 }
 
 impl FirmwareTables {
-    /// Those of a machine with these vCPUs, and with these devices in the ACPI tables.
+    /// The tables of a machine with these vCPUs, and with these devices in ACPI.
     pub(crate) fn new(topology: Topology, legacy: AcpiParts, virtio: &[VirtioPlan]) -> Result<Self, Error> {
         let acpi = acpi::tables(topology, legacy, virtio)?;
         let mp_table = mptable::table(topology, &acpi);
         Ok(Self { acpi: Some(acpi), mp_table })
     }
 
-    /// Whether a kernel without ACPI finds processors and interrupts.
+    /// Whether a kernel without ACPI finds all processors and interrupts, by an MP table.
     pub(crate) fn serve_without_acpi(&self) -> bool {
         self.mp_table.is_some()
     }
 
-    /// Writes them where the kernel searches for them.
+    /// Writes the tables into guest memory, where kernels search for them.
     pub(crate) fn write(&self, ram: &GuestRam) -> Result<(), Error> {
         let acpi = self.acpi.iter().flat_map(Tables::iter).map(|table| (table.gpa, &table.bytes[..]));
         let mp_table = self.mp_table.iter().map(|table| (table.range().start, table.bytes()));
@@ -46,14 +47,14 @@ impl FirmwareTables {
         Ok(())
     }
 
-    /// What lies where.
+    /// The name and guest-physical range of each table.
     pub(crate) fn ranges(&self) -> Vec<(&'static str, Range<u64>)> {
         let acpi = self.acpi.iter().flat_map(Tables::iter).map(|table| (table.name, table.range()));
         acpi.chain(self.mp_table.iter().map(|table| ("MP table", table.range()))).collect()
     }
 }
 
-/// A line for each table; nothing where there are none.
+/// A line for each table.
 impl fmt::Display for FirmwareTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(acpi) = &self.acpi {

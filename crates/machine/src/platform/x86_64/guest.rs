@@ -1,4 +1,4 @@
-//! What the machine starts with: a kernel by its protocol, or a flat image.
+//! The guest's initial memory and registers: a kernel with its boot protocol, or a flat image.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,17 +20,17 @@ use crate::Error;
 use crate::inputs::{Files, Inputs};
 use crate::ram::Ram;
 
-/// Where everything goes that the guest starts with, and how its first instruction runs.
+/// What is loaded where, and the registers of the first instruction.
 #[derive(Clone, Debug)]
 pub enum GuestPlan {
-    /// A kernel that follows a boot protocol.
+    /// A kernel that is booted by a boot protocol.
     Linux(BootPlan),
     /// A flat image.
     Flat(FlatPlan),
 }
 
 impl GuestPlan {
-    /// Reads the headers of the files and plans around them. `cmdline` stands in front of what a Linux kernel is told.
+    /// Reads the files' headers and plans where they are loaded. `cmdline` is prepended to a Linux kernel's command line.
     pub(crate) fn new(config: &Boot, inputs: &mut Inputs, ram: &Ram, cmdline: &str) -> Result<Self, Error> {
         match (config, &mut inputs.files) {
             (Boot::Linux(linux), Files::Linux { kernel, initrd }) => {
@@ -41,7 +41,7 @@ impl GuestPlan {
         }
     }
 
-    /// Writes it all into `ram`.
+    /// Loads everything into `ram`.
     pub(crate) fn load(&self, ram: &GuestRam, inputs: &mut Inputs) -> Result<(), Error> {
         match (self, &mut inputs.files) {
             (Self::Linux(plan), Files::Linux { kernel, initrd }) => {
@@ -56,7 +56,7 @@ impl GuestPlan {
         }
     }
 
-    /// Gives the guest its memory. After the load: until the guest runs, KVM needn't follow the changes of the mappings.
+    /// Registers the memory slots with KVM. After loading, so that KVM needn't track the mappings' changes meanwhile.
     pub(crate) fn add_memory(&self, vm: &Vm, ram: &GuestRam) -> Result<(), Error> {
         vm.add_memory(ram)?;
         if let Some(alias) = self.alias() {
@@ -65,12 +65,12 @@ impl GuestPlan {
         Ok(())
     }
 
-    /// Whether a guest that boots so looks for firmware's tables. A flat image knows its machine, and brings no interpreter for them.
+    /// Whether the guest looks for firmware tables. A flat image is written for this machine and has no ACPI interpreter.
     pub(crate) fn reads_firmware_tables(boot: &Boot) -> bool {
         matches!(boot, Boot::Linux(_))
     }
 
-    /// What is written into memory.
+    /// Everything that is loaded into memory.
     pub(crate) fn placements(&self) -> Vec<Placement> {
         match self {
             Self::Linux(plan) => plan.placements(),
@@ -78,14 +78,14 @@ impl GuestPlan {
         }
     }
 
-    /// What the memory map of a kernel says is reserved.
+    /// The ranges that a kernel's e820 map marks as reserved.
     pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
         let Self::Linux(plan) = self else { return Vec::new() };
         let reserved = plan.e820().iter().filter(|entry| entry.kind == E820Kind::Reserved);
         reserved.map(|entry| entry.addr..entry.addr + entry.len).collect()
     }
 
-    /// A part of RAM that the guest sees once more.
+    /// A range of RAM that is mapped a second time.
     pub(crate) fn alias(&self) -> Option<Alias> {
         match self {
             Self::Linux(_) => None,
@@ -93,7 +93,7 @@ impl GuestPlan {
         }
     }
 
-    /// Changes the registers that KVM gave the first vCPU into those of the first instruction.
+    /// Changes the first vCPU's registers from KVM's initial values to those of the first instruction.
     pub(crate) fn apply_to(&self, regs: &mut kvm_regs, sregs: &mut kvm_sregs) {
         match self {
             Self::Linux(plan) => {
@@ -119,13 +119,13 @@ fn plan_linux(
     kernel: &mut SourceFile,
     initrd: Option<&SourceFile>,
     ram: &Ram,
-    in_front: &str,
+    cmdline_prefix: &str,
 ) -> Result<GuestPlan, Error> {
     let plan = BootPlan::new(&BootSpec {
         image: &kernel.inspect()?,
         protocol: protocol(config.protocol),
         initrd_len: initrd.map(SourceFile::len),
-        cmdline: &format!("{in_front}{}", config.cmdline.as_str()),
+        cmdline: &format!("{cmdline_prefix}{}", config.cmdline.as_str()),
         ram,
         layout: BootLayout::default(),
     })?;
@@ -170,18 +170,18 @@ fn plan_flat(
     Ok(GuestPlan::Flat(plan))
 }
 
-/// What a multiboot kernel is told: the image's name, without the directories of the host's, and then the command line. GRUB
-/// legacy and QEMU put a name there, and kernels, such as Xen, skip the first word.
+/// A multiboot kernel's command line: the image's name, without the host's directories, then the config's. GRUB legacy and QEMU
+/// put a name there, and kernels such as Xen skip the first word.
 fn multiboot_cmdline(image: &Path, cmdline: &str) -> String {
     let name = image.file_name().unwrap_or_default().to_string_lossy();
-    // One word of what a command line may hold.
+    // One word, of printable ASCII.
     let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
     if cmdline.is_empty() { name } else { format!("{name} {cmdline}") }
 }
 
-/// The config's word for a protocol, as the platform's; `None` leaves it to the kernel file.
-fn protocol(asked: Protocol) -> Option<boot::Protocol> {
-    match asked {
+/// Translates the config's protocol; `None` if the kernel file determines it.
+fn protocol(requested: Protocol) -> Option<boot::Protocol> {
+    match requested {
         Protocol::Auto => None,
         Protocol::Linux64 => Some(boot::Protocol::Linux64),
         Protocol::Linux32 => Some(boot::Protocol::Linux32),
@@ -189,9 +189,9 @@ fn protocol(asked: Protocol) -> Option<boot::Protocol> {
     }
 }
 
-/// The config's word for a mode, as the platform's.
-fn mode(asked: FlatMode) -> Mode {
-    match asked {
+/// Translates the config's mode.
+fn mode(requested: FlatMode) -> Mode {
+    match requested {
         FlatMode::Real => Mode::Real,
         FlatMode::Reset => Mode::Reset,
         FlatMode::Protected => Mode::Protected,
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(multiboot_cmdline(Path::new("kernel.elf"), ""), "kernel.elf");
     }
 
-    /// The first word ends where the options begin.
+    /// The options start after the first space.
     #[test]
     fn multiboot_cmdline_has_a_name_of_one_word() {
         assert_eq!(multiboot_cmdline(Path::new("my kernel\u{e9}"), "one two"), "my_kernel_ one two");

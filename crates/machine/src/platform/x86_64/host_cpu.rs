@@ -1,13 +1,13 @@
-//! What the host says of its processors.
+//! The host's processor name.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
 use vmm_arch::cpuid::Brand;
 
-/// The name of the host's first processor, as it is shown to people.
+/// The "model name" of the host's first processor.
 pub(crate) fn brand() -> Option<Brand> {
-    // All processors' lines can be many; the first one's are enough.
+    // The file can be long; reading stops at the first processor's name.
     name_in(File::open("/proc/cpuinfo").ok()?).map(|name| Brand::new(&name))
 }
 

@@ -1,47 +1,47 @@
-//! What the host's processors, or its KVM, can't do for a guest.
+//! Errors about the host's processors and their support in KVM.
 
 use vmm_arch::cpuid::MissingFeatures;
 use vmm_arch::topology::Topology;
 
-/// What the guest is to have of a processor, and the host can't give.
+/// A property of the guest's processors that the host doesn't support.
 #[derive(Debug, thiserror::Error)]
 pub enum HostCpuError {
-    /// The host's KVM has no APIC ids so high.
+    /// The topology needs higher APIC ids than the host's KVM supports.
     #[error(
-        "cpus: {topology} need APIC ids up to {last}, but this host's KVM has them up to {max}; ask for fewer processors, or \
+        "cpus: {topology} need APIC ids up to {last}, but this host's KVM supports them up to {max}; use fewer processors, or \
          for cores and threads by powers of two"
     )]
     ApicIds {
-        /// What the config asks for.
+        /// The config's topology.
         topology: Topology,
-        /// The highest id of it.
+        /// The topology's highest id.
         last: u32,
-        /// The highest that there is.
+        /// The highest id that KVM supports.
         max: u32,
     },
-    /// The host hasn't got the CPU features that the guest is to have.
+    /// The host lacks CPU features that the config requires.
     #[error(
         "cpus.features: {0}; choose a lower baseline, remove what is missing (\"-{first}\"), or use another host",
         first = .0.names.first().copied().unwrap_or_default()
     )]
     Features(MissingFeatures),
-    /// The host's KVM doesn't have the processor's mode that the guest starts in.
+    /// The host's KVM doesn't support the processor mode that the guest starts in.
     #[error(
-        "this host's KVM doesn't enter the mode that the guest starts in: it takes {register} {asked:#x} as {taken:#x} (a \
-         software KVM has no paging but in long mode); use another host or another mode"
+        "this host's KVM doesn't support the mode that the guest starts in: {register} was set to {requested:#x} but is \
+         {actual:#x} (a software KVM has paging only in long mode); use another host or another mode"
     )]
     Mode {
-        /// Which register shows it.
+        /// The register that differs.
         register: &'static str,
-        /// What it was set to.
-        asked: u64,
-        /// What it is.
-        taken: u64,
+        /// The value that was set.
+        requested: u64,
+        /// The value that was read back.
+        actual: u64,
     },
 }
 
 impl HostCpuError {
-    /// The JSON path of the field that it is about, if there is one.
+    /// The JSON path of the field in question, if there is one.
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::Features(_) => Some("cpus.features"),

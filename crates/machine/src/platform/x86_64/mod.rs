@@ -1,4 +1,4 @@
-//! A machine with x86_64 processors: a PC.
+//! x86_64: the machine is a PC.
 
 mod acpi;
 mod buses;

@@ -1,23 +1,23 @@
-//! How the machine describes itself to kernels that don't use the ACPI tables.
+//! The machine's MP table, for kernels that don't use ACPI.
 
 use vmm_acpi::Tables;
 use vmm_arch::layout;
 use vmm_arch::mptable::{ALIGNMENT, Cpu, Description, Interrupt, IoApic, MAX_CPUS, MpTable};
 use vmm_arch::topology::Topology;
 
-/// Version of KVM's local APICs, as their register has it.
+/// Version of KVM's local APICs, as in their version register.
 const LOCAL_APIC_VERSION: u8 = 0x14;
-/// Version of KVM's IO-APIC, likewise: that of the 82093AA.
+/// Version of KVM's IO-APIC, likewise; the 82093AA's.
 const IOAPIC_VERSION: u8 = 0x11;
-/// A processor of family 6 with a floating-point unit and a local APIC: what every x86-64 processor is at least. The plan
-/// doesn't know the host's, and kernels ask each processor by CPUID.
+/// Family 6 with an FPU and a local APIC, as every x86-64 processor has at least. The plan doesn't know the host's processor, and
+/// kernels use CPUID.
 const CPU_SIGNATURE: u32 = 0x600;
 const CPU_FEATURES: u32 = 1 << 9 | 1;
 
-/// The MP table of a machine with these vCPUs, after its ACPI tables. `None` where these leave no room for it.
+/// The MP table of a machine with these vCPUs, placed after its ACPI tables; `None` if these leave no room for it.
 ///
-/// It has the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC: those of ISA, and after
-/// them those that virtio devices on the command line may have.
+/// It lists the processors whose APIC ids are below [`MAX_CPUS`], and all interrupts of the IO-APIC: ISA's, then those for virtio
+/// devices on the command line.
 pub(crate) fn table(topology: Topology, acpi: &Tables) -> Option<MpTable> {
     let ids = (0..topology.count()).map(|index| topology.apic_id(index)).filter(|id| *id < MAX_CPUS);
     let ids: Vec<u8> = ids.map(|id| id as u8).collect();
@@ -39,12 +39,12 @@ pub(crate) fn table(topology: Topology, acpi: &Tables) -> Option<MpTable> {
     (table.range().end <= layout::ACPI_TABLES.end).then_some(table)
 }
 
-/// The lowest APIC id that is no processor's.
+/// The lowest APIC id that no processor has.
 fn free_id(taken: &[u8]) -> u8 {
     (0..=u8::MAX).find(|id| !taken.contains(id)).expect("at most 254 of 256 ids are taken")
 }
 
-/// Every input of the IO-APIC but that of the cascade, which no device has.
+/// Every IO-APIC pin except that of the 8259s' cascade, which no device uses.
 fn interrupts() -> Vec<Interrupt> {
     let pins = (0..layout::IOAPIC_PINS).filter(|pin| *pin != layout::PIC_CASCADE_IRQ);
     pins.map(|pin| Interrupt { irq: pin as u8, pin: pin as u8 }).collect()
@@ -62,19 +62,19 @@ mod tests {
         table(topology, &acpi::tables(topology, legacy::acpi_of_a_pc(), &[]).unwrap())
     }
 
-    /// The entries of 20 bytes at the beginning, of type 0: the id of each processor, and its flags.
+    /// The id and flags of each processor: the leading entries, of type 0 and 20 bytes.
     fn processors(table: &MpTable) -> Vec<(u8, u8)> {
         let entries = table.configuration()[44..].chunks(20).take_while(|entry| entry[0] == 0);
         entries.map(|entry| (entry[1], entry[3])).collect()
     }
 
-    /// The entries after those, of 8 bytes.
+    /// The entries after the processors, of 8 bytes each.
     fn others(table: &MpTable) -> Vec<[u8; 8]> {
         let configuration = &table.configuration()[44 + 20 * processors(table).len()..];
         configuration.chunks(8).map(|entry| entry.try_into().unwrap()).collect()
     }
 
-    /// In the order in which the ACPI tables have them.
+    /// In the same order as in the ACPI tables.
     #[test]
     fn processors_have_the_apic_ids_of_the_topology_and_the_first_one_boots() {
         let table = table_of(Topology::new(1, 3, 2).unwrap()).unwrap();
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(ioapic(Topology::new(1, 3, 2).unwrap())[1], 3);
     }
 
-    /// KVM's default routes: the number of a line is that of its pin (Linux arch/x86/kvm/irq_comm.c, default_routing).
+    /// KVM's default routes: a line's number is its pin's (Linux arch/x86/kvm/irq_comm.c, default_routing).
     #[test]
     fn interrupts_arrive_at_the_pin_of_their_number() {
         let others = others(&table_of(Topology::one_socket(1)).unwrap());
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(lines, expected);
     }
 
-    /// More than 8 bits number, and none for the IO-APIC beside them.
+    /// More than 8-bit ids can number, with one left for the IO-APIC.
     #[test]
     fn processors_beyond_id_253_are_left_out() {
         let table = table_of(Topology::one_socket(300)).unwrap();
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// 1,265 processors fill the area with what ACPI says of them.
+    /// The ACPI tables of 1,265 processors fill the area.
     #[test]
     fn table_that_has_no_room_after_the_acpi_tables_is_left_out() {
         assert!(table_of(Topology::one_socket(1100)).is_some());

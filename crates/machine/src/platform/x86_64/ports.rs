@@ -1,16 +1,16 @@
-//! Which I/O ports a legacy device may have.
+//! Checks the I/O ports of legacy devices.
 
 use std::ops::Range;
 
 use thiserror::Error;
 
-/// What the addresses of legacy devices' registers are.
+/// The address space of legacy devices' registers, in the plan's text.
 pub(crate) const LEGACY_SPACE: &str = "ports";
 
 /// One past the last port.
 const END: u64 = 0x1_0000;
 
-/// Ports that KVM answers itself on a machine with interrupt controllers; an access there never leaves the guest.
+/// Ports that KVM emulates on a machine with interrupt controllers; an access there never exits to the monitor.
 const EMULATED: [(&str, Range<u64>); 4] = [
     ("interrupt controller", 0x20..0x22),
     ("timer", 0x40..0x44),
@@ -18,38 +18,38 @@ const EMULATED: [(&str, Range<u64>); 4] = [
     ("interrupt controllers' trigger modes", 0x4d0..0x4d2),
 ];
 
-/// Why a legacy device's registers can't be where it wants them. Messages follow on the config field's name, [`Self::FIELD`].
+/// Why a legacy device can't have its ports. Messages are preceded by the config field's name, [`Self::FIELD`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RegisterConflict {
-    /// Some of its ports belong to another device.
+    /// Another device has some of the ports.
     #[error("{first:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another", ports.start, ports.end - 1)]
     Taken {
-        /// The first port that was asked for.
+        /// The first requested port.
         first: u64,
-        /// The other device.
+        /// The other device's name.
         by: String,
-        /// Its ports.
+        /// The other device's ports.
         ports: Range<u64>,
     },
-    /// Some of its ports belong to a device that KVM emulates.
+    /// A device that KVM emulates has some of the ports.
     #[error(
         "{first:#x} belongs to the {by} (ports {:#x} to {:#x}); choose another, or set \"irqchip\" to false",
         ports.start, ports.end - 1
     )]
     Emulated {
-        /// The first port that was asked for.
+        /// The first requested port.
         first: u64,
-        /// KVM's device.
+        /// The name of KVM's device.
         by: &'static str,
-        /// Its ports.
+        /// The other device's ports.
         ports: Range<u64>,
     },
-    /// Its ports run past the last one.
+    /// The ports exceed 0xffff.
     #[error("{count} ports from {first:#x} on run past the last one, 0xffff; choose a lower one")]
     PastEnd {
-        /// The first port that was asked for.
+        /// The first requested port.
         first: u64,
-        /// How many ports the device has.
+        /// The device's number of ports.
         count: u64,
     },
 }
@@ -59,7 +59,7 @@ impl RegisterConflict {
     pub const FIELD: &'static str = "port";
 }
 
-/// Checks whether a device may have these ports beside `others`, whose names come with their ports.
+/// Checks the ports of a device against KVM's and those of `others`, given by name and ports.
 pub(crate) fn check_registers<'a>(
     ports: &Range<u64>,
     irqchip: bool,

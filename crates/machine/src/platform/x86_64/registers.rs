@@ -1,14 +1,13 @@
-//! A vCPU's registers, as far as they are shown to people or compared with what a config expects.
+//! A vCPU's registers in traces and crash reports, and in the config's `expect`.
 
 use vmm_config::Expect;
 use vmm_kvm::VcpuReport;
 use vmm_vcpu::{Crash, CrashCause};
 
-/// Where the code segment starts after a reset (Intel SDM volume 3, table 10-1): in the ROM, which no guest of
-/// ours has.
+/// The code segment's base after a reset (Intel SDM volume 3, table 10-1). Only guests in mode `reset` start there.
 const RESET_CS_BASE: u64 = 0xffff_0000;
 
-/// The line of a single step, before instruction number `step`.
+/// The trace line before instruction number `step`.
 pub(crate) fn shown_step(step: u64, report: &VcpuReport) -> String {
     let code: Vec<String> = report.code.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let r = &report.regs;
@@ -29,13 +28,13 @@ pub(crate) fn shown_step(step: u64, report: &VcpuReport) -> String {
     )
 }
 
-/// What has to be said of a crash's registers, if they mislead.
+/// A note on a crash whose registers are misleading.
 pub(crate) fn crash_note(crash: &Crash) -> Option<&'static str> {
     let is_reset = crash.cause == CrashCause::TripleFault && crash.report.sregs.cs.base == RESET_CS_BASE;
     is_reset.then_some("KVM has reset the registers, as it does on AMD processors: these are not the guest's")
 }
 
-/// The registers that a config has expectations of: name, what is there, what is expected.
+/// The registers in `expect`: name, the guest's value, the expected value.
 pub(crate) fn expected_registers(expect: &Expect, report: &VcpuReport) -> Vec<(String, u64, u64)> {
-    expect.rax.iter().map(|word| ("rax".to_owned(), report.regs.rax, word.get())).collect()
+    expect.rax.iter().map(|value| ("rax".to_owned(), report.regs.rax, value.get())).collect()
 }

@@ -1,4 +1,4 @@
-//! The ids by which software knows the vCPUs: those of their APICs.
+//! The vCPUs' APIC ids.
 
 use vmm_arch::topology::{FIRST_X2APIC_ID, Topology};
 use vmm_kvm::Kvm;
@@ -6,7 +6,7 @@ use vmm_kvm::Kvm;
 use super::host_cpu_error::HostCpuError;
 use crate::ranges::Ranges;
 
-/// Whether the host's KVM has APIC ids as high as the vCPUs'.
+/// Checks that the host's KVM supports APIC ids as high as the vCPUs'.
 pub(crate) fn check_vcpu_ids(topology: Topology, kvm: &Kvm) -> Result<(), HostCpuError> {
     let limit = if kvm.has_x2apic_ids() { kvm.max_vcpu_id() } else { FIRST_X2APIC_ID as usize };
     match topology.last_apic_id() {
@@ -17,7 +17,7 @@ pub(crate) fn check_vcpu_ids(topology: Topology, kvm: &Kvm) -> Result<(), HostCp
     }
 }
 
-/// The ids by which the guest's software knows the processors, where these aren't their numbers.
+/// The APIC ids as text, if they differ from the vCPUs' indices.
 pub(crate) fn shown_vcpu_ids(topology: Topology) -> Option<String> {
     let count = topology.count();
     let ids = (0..count).map(|index| topology.apic_id(index) as usize);

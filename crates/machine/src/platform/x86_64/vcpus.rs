@@ -1,4 +1,4 @@
-//! The vCPUs, each in the state of its start.
+//! Creates the vCPUs in their initial state.
 
 use vmm_arch::cpuid::{self, Place};
 use vmm_arch::{boot, msr};
@@ -9,7 +9,7 @@ use super::host_cpu;
 use super::host_cpu_error::HostCpuError;
 use crate::{Error, Plan};
 
-/// Creates all vCPUs, each with the state of its start.
+/// Creates all vCPUs, each in its initial state.
 pub(crate) fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
     let supported = kvm.supported_cpuid()?;
     let tsc_deadline = kvm.has_tsc_deadline();
@@ -17,10 +17,9 @@ pub(crate) fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcp
     (0..plan.topology.count())
         .map(|index| {
             let place = Place { index, topology: plan.topology };
-            // KVM takes a vCPU's id for its APIC id.
+            // KVM uses a vCPU's id as its APIC id.
             let vcpu = vm.create_vcpu(place.apic_id())?;
-            // No model-specific registers: those that aren't set below keep the values that KVM gave them. The TSC must, or the
-            // vCPUs' wouldn't be equal.
+            // No MSRs: those that aren't set below keep KVM's values. Setting the TSC would make the vCPUs' TSCs differ.
             let mut state = vcpu.state(&[])?;
             let host = cpuid::Host { tsc_deadline, tsc_khz: state.tsc_khz, brand };
             let shown = plan.features.restrict(cpuid::policy(&supported, place, host));
@@ -35,8 +34,8 @@ pub(crate) fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcp
         .collect()
 }
 
-/// Changes the state of a new vCPU to the one that it starts with. The first starts at the kernel's entry; the others wait for it to
-/// start them, as KVM leaves them.
+/// Changes the state of a new vCPU to its initial one. The first vCPU starts at the guest's entry; the others wait for INIT and
+/// SIPI, as KVM creates them.
 fn prepare_start(state: &mut VcpuState, plan: &Plan, place: Place) {
     state.msrs = msr::boot();
     boot::init_fpu(&mut state.xsave);
@@ -51,12 +50,15 @@ fn prepare_start(state: &mut VcpuState, plan: &Plan, place: Place) {
     }
 }
 
-/// Whether KVM took the mode of the processor that it was given. A software KVM may not, and says nothing.
-fn check_mode(asked: &kvm_sregs, taken: &kvm_sregs) -> Result<(), HostCpuError> {
-    let registers =
-        [("CR0", asked.cr0, taken.cr0), ("CR4", asked.cr4, taken.cr4), ("EFER", asked.efer, taken.efer)];
-    match registers.into_iter().find(|(_, asked, taken)| asked & !taken != 0) {
-        Some((register, asked, taken)) => Err(HostCpuError::Mode { register, asked, taken }),
+/// Checks that KVM has accepted the processor mode. A software KVM may ignore bits without an error.
+fn check_mode(requested: &kvm_sregs, actual: &kvm_sregs) -> Result<(), HostCpuError> {
+    let registers = [
+        ("CR0", requested.cr0, actual.cr0),
+        ("CR4", requested.cr4, actual.cr4),
+        ("EFER", requested.efer, actual.efer),
+    ];
+    match registers.into_iter().find(|(_, requested, actual)| requested & !actual != 0) {
+        Some((register, requested, actual)) => Err(HostCpuError::Mode { register, requested, actual }),
         None => Ok(()),
     }
 }

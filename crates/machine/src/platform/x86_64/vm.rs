@@ -1,11 +1,11 @@
-//! The VM.
+//! Creates the VM.
 
 use vmm_arch::layout;
 use vmm_kvm::{Kvm, Vm};
 
 use crate::{Error, Plan};
 
-/// The VM, with what KVM emulates of its chipset.
+/// Creates the VM with KVM's reserved pages and, unless the config disables them, its interrupt controllers and timer.
 pub(crate) fn create_vm(plan: &Plan, kvm: &Kvm) -> Result<Vm, Error> {
     let vm = kvm.create_vm()?;
     vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;

@@ -1,4 +1,4 @@
-//! The way of the monitor's messages to their reader, as a subscriber of the event loop.
+//! Writes the monitor's messages, as an event source.
 
 use std::sync::mpsc::Sender;
 
@@ -7,22 +7,22 @@ use tracing::error;
 
 use crate::Messages;
 use crate::message::Message;
-use crate::messages::Pumped;
+use crate::messages::PumpResult;
 use crate::watch::Watch;
 
 const READY: u32 = 0;
 const WRITABLE: u32 = 1;
 
-/// Writes messages that had to wait, when their reader is ready. It keeps nothing of them itself: another machine's event loop
-/// may go on with them.
+/// Writes queued messages when their target becomes writable. It has no buffer of its own, so another event loop can take over
+/// the queue.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct MessageWriter {
     lines: Messages,
     writable: Watch,
     messages: Sender<Message>,
 }
 
-impl Stream {
+impl MessageWriter {
     pub(crate) fn new(lines: Messages, messages: Sender<Message>) -> Self {
         Self { lines, writable: Watch::new(WRITABLE, EventSet::OUT), messages }
     }
@@ -30,21 +30,21 @@ impl Stream {
     fn pump(&mut self, ops: &mut EventOps<'_>) {
         let pumped = self.lines.pump();
         if self.lines.take_wake() {
-            // The receiver lives in the same machine; if it has gone, so have we.
+            // The supervisor owns the receiver and this source; the send can't fail while both exist.
             let _ = self.messages.send(Message::Wake);
         }
         let fd = match pumped {
-            // Whatever was opened for lines is open still.
-            Pumped::Blocked | Pumped::All if self.lines.is_open() => self.lines.fd(),
+            // Only if it has been opened: `fd` would open it.
+            PumpResult::Blocked | PumpResult::All if self.lines.is_open() => self.lines.fd(),
             _ => None,
         };
         match (pumped, fd) {
-            (Pumped::Blocked, Some(fd)) => {
+            (PumpResult::Blocked, Some(fd)) => {
                 self.writable.arm(fd, ops);
             }
-            (Pumped::All, Some(fd)) => self.writable.disarm(fd, ops),
-            (Pumped::Some, _) => {
-                // Once more, after the other sources.
+            (PumpResult::All, Some(fd)) => self.writable.disarm(fd, ops),
+            (PumpResult::Some, _) => {
+                // Again, after the other sources.
                 let _ = self.lines.queue().ready().write(1);
             }
             (_, None) => {}
@@ -52,19 +52,19 @@ impl Stream {
     }
 }
 
-impl MutEventSubscriber for Stream {
+impl MutEventSubscriber for MessageWriter {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let ready = Events::with_data(self.lines.queue().ready(), READY, EventSet::IN);
         if let Err(error) = ops.add(ready) {
-            error!("epoll refuses the eventfd of the messages: {error}");
+            error!("can't add the eventfd of the messages to epoll: {error}");
         }
-        // What has waited since before the machine.
+        // Lines may have been queued before.
         self.pump(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         if events.data() == READY {
-            // Non-blocking; an error means that another turn took the count.
+            // Non-blocking; an error means that the count has been read already.
             let _ = self.lines.queue().ready().read();
         }
         self.pump(ops);
