@@ -14,23 +14,23 @@ use crate::streams::Streams;
 const EXAMPLES: &str = include_str!("help.txt");
 
 /// Headings of `--help`.
-const BOOT: &str = "What to boot";
-const FLAT: &str = "A flat image";
-const MACHINE: &str = "The machine";
-const RUN: &str = "The run";
-const WATCH: &str = "Watching it";
+const BOOT: &str = "Boot";
+const FLAT: &str = "Flat image";
+const MACHINE: &str = "Machine";
+const RUN: &str = "Run";
+const DIAGNOSTICS: &str = "Diagnostics";
 
 /// Runs a stock Linux kernel or a bare-metal image in a KVM virtual machine, with the serial console on this terminal.
 #[derive(Debug, Parser)]
 #[command(name = "vmm-bin", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// Kernel, as by --kernel
+    /// Kernel, same as --kernel
     #[arg(value_name = "KERNEL")]
     bare_kernel: Option<OsString>,
-    /// Its initial RAM disk, as by --initrd
+    /// Initial RAM disk, same as --initrd
     #[arg(value_name = "INITRD")]
     bare_initrd: Option<OsString>,
-    /// What is one too many, for a message of our own.
+    /// Excess arguments, accepted here so that the program can report them with a hint.
     #[arg(hide = true)]
     bare_further: Vec<OsString>,
     /// JSON config of the machine; flags override it
@@ -51,19 +51,19 @@ pub(crate) struct Args {
     /// Flat image, instead of a kernel: raw, ELF or multiboot
     #[arg(long, value_name = "FILE", help_heading = FLAT)]
     flat: Option<OsString>,
-    /// Mode to enter it in: real, reset, protected, paged or long
+    /// Processor mode in which it starts: real, reset, protected, paged or long
     #[arg(long, value_name = "NAME", help_heading = FLAT)]
     mode: Option<OsString>,
-    /// Where its first byte goes, such as 0x7c00
+    /// Address at which it is loaded, such as 0x7c00
     #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
     load_address: Option<OsString>,
     /// Address of its first instruction
     #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
     entry: Option<OsString>,
-    /// What its stack pointer starts at
+    /// Initial stack pointer
     #[arg(long, value_name = "ADDR", allow_hyphen_values = true, help_heading = FLAT)]
     stack: Option<OsString>,
-    /// What must hold when it halts: rax=42, 0x400=42 (64 bits) or 0x400:u8=42; may be repeated
+    /// Condition that must hold when it halts: rax=42, 0x400=42 (64 bits) or 0x400:u8=42; may be repeated
     #[arg(long, value_name = "PLACE=VALUE", allow_hyphen_values = true, help_heading = FLAT)]
     expect: Vec<OsString>,
     /// Guest memory, such as 512M or 2G
@@ -75,44 +75,44 @@ pub(crate) struct Args {
     /// Serial console: stdio, pty, none, file:PATH or socket:PATH
     #[arg(long, value_name = "WHERE", help_heading = MACHINE)]
     serial: Option<OsString>,
-    /// Give the machine interrupt controllers, or none; a flat image on one processor has none otherwise
+    /// Whether the machine has interrupt controllers [default: true, but false for a flat image on one processor]
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = MACHINE)]
     irqchip: Option<OsString>,
     /// Add a port that prints the bytes written to it, and reads as 0xe9
     #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
     debug_console: Option<OsString>,
-    /// Add four ports that end the run: v written exits with (v << 1) | 1
+    /// Add four ports that end the run: writing v exits with code (v << 1) | 1
     #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
     debug_exit: Option<OsString>,
     /// Add a port that prints the bytes written to it
     #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = MACHINE)]
     pseudo_serial: Option<OsString>,
-    /// Print the plan (memory map, addresses, entry, command line) and start no guest; files and virtio devices are opened
+    /// Open all files and devices, print the plan (memory map, addresses, entry, command line) and exit without starting a guest
     #[arg(long, help_heading = RUN)]
     pub(crate) check: bool,
-    /// Build the machine and leave it paused before its first instruction; Ctrl-A p starts it
+    /// Build the machine and pause it before its first instruction; Ctrl-A p starts it
     #[arg(long, help_heading = RUN)]
     pub(crate) paused: bool,
     /// End the run after this time, such as 5s, with exit code 124
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     timeout: Option<Timeout>,
-    /// Time that a guest has to shut down after SIGTERM [default: 30s]
+    /// How long the guest may take to shut down after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     shutdown_timeout: Option<Timeout>,
-    /// Show every exit of the guest on standard error, or a table of them at the end with KVM's own statistics
-    #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = WATCH)]
+    /// Print every VM exit to standard error, or a summary with KVM's own statistics at the end
+    #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = DIAGNOSTICS)]
     trace_exits: Option<WatchExits>,
-    /// Show the registers before each of the first N instructions on standard error
-    #[arg(long, value_name = "N", value_parser = steps, allow_hyphen_values = true, default_value_t = 0, hide_default_value = true, help_heading = WATCH)]
+    /// Print the registers before each of the first N instructions to standard error
+    #[arg(long, value_name = "N", value_parser = steps, allow_hyphen_values = true, default_value_t = 0, hide_default_value = true, help_heading = DIAGNOSTICS)]
     step: u64,
-    /// Write what the devices have counted to this file as JSON, at the end and on SIGUSR1
-    #[arg(long, value_name = "FILE", help_heading = WATCH)]
+    /// Write the devices' counters to this file as JSON, at the end and on SIGUSR1
+    #[arg(long, value_name = "FILE", help_heading = DIAGNOSTICS)]
     pub(crate) metrics: Option<PathBuf>,
-    /// Log more: -v lifecycle, -vv details
-    #[arg(short, action = ArgAction::Count, help_heading = WATCH)]
+    /// Log more: -v for the machine's lifecycle, -vv for details
+    #[arg(short, action = ArgAction::Count, help_heading = DIAGNOSTICS)]
     pub(crate) verbose: u8,
     /// Log to a file instead of standard error
-    #[arg(long, value_name = "FILE", help_heading = WATCH)]
+    #[arg(long, value_name = "FILE", help_heading = DIAGNOSTICS)]
     pub(crate) log_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -122,34 +122,34 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Print the JSON schema of the config
     Schema,
-    /// Say what this host lacks to run virtual machines, and how to mend it
+    /// Check whether this host can run virtual machines, and say how to fix what is missing
     Doctor,
 }
 
-/// A number of instructions.
+/// Parses the number of instructions of `--step`.
 fn steps(text: &str) -> Result<u64, String> {
     let refused = |_| format!("{text:?} is not a number of instructions, write one such as 100");
     text.parse().map_err(refused)
 }
 
 impl Args {
-    /// What to watch of the guest.
+    /// The diagnostics that were requested, printed to standard error.
     pub(crate) fn diagnostics(&self, streams: &Streams) -> Diagnostics {
         let lines = Some(streams.stderr.clone());
         Diagnostics { exits: self.trace_exits, steps: self.step, lines }
     }
 
-    /// How long the run may take, which began at `started`, and the guest to shut down.
+    /// The timeouts of a run that began at `started`.
     pub(crate) fn timeouts(&self, started: Instant) -> Timeouts {
         let default = Timeouts::default();
         Timeouts {
-            // One that is too far away to be told is none.
+            // A deadline that an `Instant` can't represent is never reached.
             run: self.timeout.and_then(|timeout| started.checked_add(timeout.get())),
             shutdown: self.shutdown_timeout.map_or(default.shutdown, |timeout| timeout.get()),
         }
     }
 
-    /// The arguments without a flag.
+    /// The positional arguments.
     pub(crate) fn bare(&self) -> BareArguments<'_> {
         BareArguments {
             kernel: self.bare_kernel.as_deref(),
@@ -158,19 +158,22 @@ impl Args {
         }
     }
 
-    /// The files that the arguments name and a machine is made of.
+    /// The input files that the arguments name.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = PathBuf> {
         let files = [&self.bare_kernel, &self.bare_initrd, &self.kernel, &self.initrd, &self.flat];
         files.into_iter().flatten().map(PathBuf::from).chain(self.config.clone())
     }
 
-    /// The flags among those given that name what an argument without a flag may name too.
+    /// The flags given that name a file which a positional argument could name as well.
     pub(crate) fn given_files(&self) -> Vec<Flag> {
         let files = [(Flag::Kernel, &self.kernel), (Flag::Initrd, &self.initrd), (Flag::Flat, &self.flat)];
         files.into_iter().filter(|(_, file)| file.is_some()).map(|(flag, _)| flag).collect()
     }
 
-    /// The flags that override the config, checked.
+    /// The flags that override the config.
+    ///
+    /// # Errors
+    /// The first flag whose value is invalid.
     pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
         let flags = [
             (Flag::Kernel, &self.bare_kernel),

@@ -1,7 +1,7 @@
-//! Arguments without a flag: a kernel, and perhaps its initial RAM disk.
+//! Positional arguments: a kernel, and optionally its initial RAM disk.
 //!
-//! Whoever writes one may mean something else: a flat image, a config, a disk, a command. Where the file shows that, the
-//! message names the flag to write.
+//! A user may pass something else there: a flat image, a config, a disk, a misspelt command. If the file shows what it is, the
+//! message names the right flag.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek};
@@ -13,38 +13,36 @@ use vmm_config::Flag;
 /// The commands of the program.
 pub(crate) const COMMANDS: [&str; 3] = ["schema", "doctor", "help"];
 
-/// The arguments without a flag, in their order.
+/// The positional arguments, in order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BareArguments<'a> {
     pub(crate) kernel: Option<&'a OsStr>,
     pub(crate) initrd: Option<&'a OsStr>,
-    /// What there is no place for.
+    /// Any beyond these two.
     pub(crate) further: &'a [OsString],
 }
 
-/// Why an argument without a flag can't be what it was written as.
+/// Why a positional argument is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BareError {
     #[error(
-        "{count} arguments without a flag, up to \"{last}\", but a kernel and an initial RAM disk are all that there can be; a \
-         command line for the kernel is one argument after --cmdline"
+        "{count} positional arguments, up to \"{last}\", but at most a kernel and an initial RAM disk are allowed; pass a kernel \
+         command line as one argument after --cmdline"
     )]
     TooMany { count: usize, last: String },
-    #[error("{file}: {flag} names the {what} already, remove one of them")]
+    #[error("{file}: {flag} already names the {what}; remove one of them")]
     GivenTwice { file: String, flag: Flag, what: &'static str },
-    #[error(
-        "{file}: an argument without a flag is a Linux kernel, but --flat names an image; remove one of them"
-    )]
+    #[error("{file}: a positional argument is a Linux kernel, but --flat names an image; remove one of them")]
     BesideFlat { file: String },
-    #[error("{command} is a command, and takes no flags; for a file of that name write ./{command}")]
+    #[error("{command} is a command and takes no flags; for a file of that name, write ./{command}")]
     Command { command: String },
     #[error("{file}: {found}; {remedy}")]
     Misplaced { file: String, found: &'static str, remedy: String },
 }
 
 impl BareArguments<'_> {
-    /// Refuses what contradicts `flags`, those that were given, or is plainly meant otherwise. What can't be opened or read is
-    /// left for the loader to complain of.
+    /// Rejects arguments that contradict `flags`, the flags given, or that are clearly neither a kernel nor an initial RAM disk.
+    /// Files that can't be opened or read are accepted here; the loader reports them.
     ///
     /// # Errors
     /// The first such argument, and what to write instead.
@@ -70,7 +68,7 @@ impl BareArguments<'_> {
 fn check_kernel(kernel: &OsStr, flags: &[Flag]) -> Result<(), BareError> {
     let file = shown(kernel);
     if let Some(flag) = flag_of_value(&file) {
-        let remedy = format!("the value of {flag} comes after a =: write {flag}={file}");
+        let remedy = format!("{flag} takes its value after an equals sign: write {flag}={file}");
         return Err(BareError::Misplaced { file, found: "no such file", remedy });
     }
     if COMMANDS.contains(&file.as_str()) {
@@ -85,7 +83,7 @@ fn check_kernel(kernel: &OsStr, flags: &[Flag]) -> Result<(), BareError> {
     refuse(kernel, misplaced(Path::new(kernel)))
 }
 
-/// The flag that may do without a value, and so takes it after `=`, if no file has this value's name.
+/// The flag with an optional value, which must follow `=`, that takes `word` as its value; `None` if a file has that name.
 fn flag_of_value(word: &str) -> Option<&'static str> {
     let flag = match word {
         "true" | "false" => "--irqchip",
@@ -95,7 +93,7 @@ fn flag_of_value(word: &str) -> Option<&'static str> {
     (!Path::new(word).exists()).then_some(flag)
 }
 
-/// What a file is instead, and what to do.
+/// What a file is instead of a kernel or an initial RAM disk, and what to do about it.
 type Finding = Option<(&'static str, String)>;
 
 fn refuse(file: &OsStr, finding: Finding) -> Result<(), BareError> {
@@ -105,7 +103,7 @@ fn refuse(file: &OsStr, finding: Finding) -> Result<(), BareError> {
     }
 }
 
-/// What `path` is, if it is plainly no kernel.
+/// What `path` is, if it is clearly not a kernel.
 fn misplaced(path: &Path) -> Finding {
     let file = path.display();
     let mut source = match SourceFile::open(Role::Kernel, path) {
@@ -119,11 +117,11 @@ fn misplaced(path: &Path) -> Finding {
     let kernel = source.inspect();
     match (source.inspect_flat(), &kernel) {
         (Ok(FlatImage::Multiboot(_)), _) => {
-            return Some(("a multiboot kernel, not one of Linux", format!("write --flat {file}")));
+            return Some(("a multiboot kernel, not a Linux kernel", format!("write --flat {file}")));
         }
         (Ok(FlatImage::Elf(_)), Err(_)) => {
             return Some((
-                "an ELF executable that is no 64-bit Linux kernel",
+                "an ELF executable, but not a 64-bit Linux kernel",
                 format!("write --flat {file}"),
             ));
         }
@@ -131,7 +129,7 @@ fn misplaced(path: &Path) -> Finding {
     }
     match kernel.err()?.problem {
         SourceProblem::Image(ImageError::Compressed { format }) => Some((format, initrd_remedy(path))),
-        // A boot sector of one's own ends as a bzImage's does, and is shorter than its header.
+        // A home-made boot sector has the same signature as a bzImage, and is shorter than a bzImage's header.
         SourceProblem::Image(ImageError::UnknownFormat { .. } | ImageError::Truncated { .. }) => {
             unknown(path, &head)
         }
@@ -155,14 +153,14 @@ fn not_opened(path: &Path, problem: &SourceProblem) -> Finding {
     }
 }
 
-/// A config, by its name or its first character.
+/// Recognizes a config by its file name extension or its first character.
 fn config(path: &Path, head: &[u8]) -> Finding {
     let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
         || head.trim_ascii_start().starts_with(b"{");
     is_json.then(|| ("looks like a config", format!("write --config {}", path.display())))
 }
 
-/// What no loader knows: a disk, an archive, or machine code alone. Text is left to the loader's words.
+/// Recognizes files that no loader supports: a disk, an archive, or raw machine code. `None` for text, which the loader reports.
 fn unknown(path: &Path, head: &[u8]) -> Finding {
     let file = path.display();
     if head.starts_with(b"07070") {
@@ -170,7 +168,7 @@ fn unknown(path: &Path, head: &[u8]) -> Finding {
     }
     if let Some(found) = disk(head) {
         let device = format!(r#"{{"type": "block", "path": "{file}"}}"#);
-        return Some((found, format!("give it to the machine by {device} in \"devices\" of a config")));
+        return Some((found, format!("attach it with {device} in \"devices\" of a config")));
     }
     let is_text = std::str::from_utf8(head).is_ok_and(|text| !text.contains('\0'));
     let remedy = format!("write --flat {file} if it is machine code without a header");
@@ -179,10 +177,10 @@ fn unknown(path: &Path, head: &[u8]) -> Finding {
 
 fn initrd_remedy(path: &Path) -> String {
     let file = path.display();
-    format!("name the kernel before it, or write --initrd {file}, if it is an initial RAM disk")
+    format!("if it is an initial RAM disk, name the kernel before it, or write --initrd {file}")
 }
 
-/// What disks and file systems have at their beginning: offset, bytes, and what the file is.
+/// Magic numbers of disk images and file systems: offset, bytes, and description.
 const DISKS: [(usize, &[u8], &str); 10] = [
     (0, b"QFI\xfb", "a qcow2 disk image"),
     (0, b"KDMV", "a VMDK disk image"),
@@ -196,20 +194,20 @@ const DISKS: [(usize, &[u8], &str); 10] = [
     (0x8001, b"CD001", "an ISO 9660 file system"),
 ];
 
-/// As far as [`DISKS`] looks.
+/// Bytes of a file that are examined: up to the end of the last magic number in [`DISKS`].
 const HEAD_LEN: u64 = 0x8001 + 5;
 
 fn disk(head: &[u8]) -> Option<&'static str> {
     let has = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    // Of the first partition: 0x80 or 0 for whether it boots, and a type that isn't 0 (no partition). A boot sector alone has
-    // code or zeros there.
+    // The first partition entry of an MBR: its status is 0x80 (bootable) or 0, and its type isn't 0 (unused). A boot sector without
+    // a partition table has code or zeros there.
     let has_partition =
         matches!(head.get(0x1be), Some(0 | 0x80)) && head.get(0x1c2).is_some_and(|kind| *kind != 0);
     let found = DISKS.iter().find(|(offset, magic, _)| has(*offset, magic)).map(|(_, _, found)| *found);
     found.or((has(0x1fe, b"\x55\xaa") && has_partition).then_some("a disk image with a partition table"))
 }
 
-/// The file's first bytes; none if it can't be opened.
+/// The first [`HEAD_LEN`] bytes of the file; empty if it can't be opened.
 fn head_of(role: Role, file: &OsStr) -> Vec<u8> {
     let source = SourceFile::open(role, Path::new(file)).ok();
     source.and_then(|mut source| head(&mut source).ok()).unwrap_or_default()

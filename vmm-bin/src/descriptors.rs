@@ -1,4 +1,4 @@
-//! Which files the monitor has open, and how many it may have.
+//! The monitor's file descriptors: their limit, and those inherited from its parent.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,33 +10,33 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use vmm_config::Config;
 
-/// Raises the limit to what the host's administrator allows. Each connection of a guest through the user backend of a network
-/// card takes a descriptor, and the usual limit, 1024, is for programs that use select(2), which we don't.
+/// Raises the soft limit to the hard limit. Each guest connection through the user backend of a network card takes a descriptor,
+/// and the usual soft limit of 1024 exists for programs that use select(2), which the monitor doesn't.
 pub(crate) fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // If it can't be, a guest has fewer connections.
+        // If this fails, the guest can have fewer connections.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// Descriptors that whoever started the monitor left open, beyond the standard streams. Most were forgotten, and each is a way
-/// out of a confinement.
+/// Descriptors beyond the standard streams that were open when the monitor started. Most were leaked by the parent, and each is a
+/// potential way out of confinement.
 #[derive(Debug)]
 pub(crate) struct Inherited(Vec<RawFd>);
 
 impl Inherited {
-    /// Those that are open now: to be called before anything is opened. None, where /proc isn't mounted.
+    /// The descriptors that are open now; call it before opening anything. Empty if /proc isn't mounted.
     pub(crate) fn find() -> Self {
         let entries = read_dir("/proc/self/fd").into_iter().flatten().flatten();
         let listed: Vec<RawFd> =
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        // The one through which they were read is closed by now.
+        // The descriptor of the directory itself is closed by now.
         Self(listed.into_iter().filter(|fd| *fd > 2 && is_open(*fd)).collect())
     }
 
-    /// Closes those that neither the config nor the command line names, as `{"fd": 5}` or as a path such as `/dev/fd/5`.
+    /// Closes all that neither the config nor the command line names, as `{"fd": 5}` or by a path such as `/dev/fd/5`.
     pub(crate) fn close_unnamed(self, config: &Config, arguments: impl Iterator<Item = OsString>) {
         let mut named = BTreeSet::new();
         if let Ok(config) = serde_json::to_value(config) {
@@ -44,7 +44,7 @@ impl Inherited {
         }
         arguments.for_each(|argument| named.extend(of_path(&argument.to_string_lossy())));
         for fd in self.0.into_iter().filter(|fd| !named.contains(fd)) {
-            // It was open, and nobody here knows of it. An error such as EIO is of a file that isn't ours to mind.
+            // It was open, and nothing else in this process uses it. An error such as EIO concerns the parent's file, not us.
             let _ = nix::unistd::close(fd);
         }
     }
@@ -54,7 +54,7 @@ fn is_open(fd: RawFd) -> bool {
     symlink_metadata(PathBuf::from("/proc/self/fd").join(fd.to_string())).is_ok()
 }
 
-/// The descriptors that a config names.
+/// Adds the descriptors named anywhere in `value` to `named`.
 fn collect(value: &Value, named: &mut BTreeSet<RawFd>) {
     match value {
         Value::Object(fields) => {
@@ -69,7 +69,7 @@ fn collect(value: &Value, named: &mut BTreeSet<RawFd>) {
     }
 }
 
-/// The descriptor whose path ends a text: that of /dev/fd, /proc/self/fd or the /proc of any process, which may be ours.
+/// The descriptor in a text that ends in a path below /dev/fd, /proc/self/fd or any /proc/PID/fd: the PID may be ours.
 fn of_path(text: &str) -> Option<RawFd> {
     let (_, number) = text.rsplit_once("/fd/")?;
     number.parse().ok()

@@ -1,4 +1,4 @@
-//! How the program ends: one message, one exit code.
+//! The end of the program: one message and one exit code.
 
 use std::error::Error;
 use std::io;
@@ -19,25 +19,25 @@ const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
 const HOST_CANT: u8 = 4;
 
-/// What the program did, if it didn't fail.
+/// How the program finished without an error.
 #[derive(Debug)]
 pub(crate) enum Finished {
-    /// What was asked for was printed.
+    /// It printed what was requested.
     Printed,
-    /// The host isn't fit for virtual machines, as was printed.
+    /// `doctor` printed at least one problem of the host.
     HostLacks,
-    /// A machine ran, or what was before it was ended.
+    /// A machine ran, or the start was interrupted.
     Ran(Run),
 }
 
 impl Finished {
-    /// Without a machine that ran.
+    /// An end without exit statistics: no machine ran.
     pub(crate) fn ended(ending: Ending) -> Self {
         Self::Ran(Run { ending, exits: None })
     }
 }
 
-/// An error, with its exit code in mind.
+/// An error that ends the program; it determines the exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -53,29 +53,30 @@ pub(crate) enum Failure {
     #[error("--metrics {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
     #[error(
-        "standard input is a terminal that this job doesn't have, since it runs in the background: start it in the foreground, \
-         or give the guest another console with --serial pty, or no input with </dev/null"
+        "a background job can't read from its terminal: start it in the foreground, select another console with --serial pty, or \
+         redirect standard input with </dev/null"
     )]
     Background,
     #[error(
-        "--paused: without a console on a terminal nothing could start the guest: leave it out, or give the guest the terminal"
+        "--paused: Ctrl-A p starts the guest, but its console isn't on a terminal; remove --paused, or run it on a terminal"
     )]
     NoKeys,
     #[error("standard output")]
     Stdout(#[source] io::Error),
 }
 
-/// Where the fields of a config came from.
+/// Where the fields of a config were set.
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
-    /// The config file.
+    /// The config file, if there is one.
     pub(crate) file: Option<PathBuf>,
-    /// The fields that flags set.
+    /// The fields that were set by flags.
     pub(crate) flags: FlagFields,
 }
 
 impl Origin {
-    /// `message`, of `error`, with the flags that set fields in place of the fields. A field of the file gets its position there.
+    /// `message`, the text of `error`, in which fields set by flags are replaced by the flags' names. If the error is about a field of
+    /// the file, the file's name and the field's position precede it.
     fn locate(&self, error: &vmm_machine::Error, message: &str) -> String {
         let message = self.flags.rename(message);
         let field = error.field().filter(|field| !self.flags.sets(field));
@@ -86,7 +87,7 @@ impl Origin {
 }
 
 impl Failure {
-    /// An error of the machine in the words of this config.
+    /// Adds the origin of the config to an error of the machine.
     pub(crate) fn of_config(self, config: Origin) -> Self {
         match self {
             Self::Machine { source, .. } => Self::Machine { source, config: Box::new(config) },
@@ -94,7 +95,7 @@ impl Failure {
         }
     }
 
-    /// It and its causes.
+    /// The error and its causes, in one line.
     fn message(&self) -> String {
         match self {
             Self::Machine { source, config } => config.locate(source, &chain(self)),
@@ -102,6 +103,7 @@ impl Failure {
         }
     }
 
+    /// The exit code: it tells who can fix the error.
     fn code(&self) -> u8 {
         if self.is_shortage() {
             return HOST_CANT;
@@ -126,7 +128,7 @@ impl Failure {
 }
 
 impl Failure {
-    /// Whether the host is out of descriptors, threads or memory, whatever they were for.
+    /// Whether the host has run out of descriptors, threads or memory, whatever they were needed for.
     fn is_shortage(&self) -> bool {
         if let Self::Stream(error) = self {
             return is_shortage(error);
@@ -143,7 +145,7 @@ impl Failure {
     }
 }
 
-/// What the host says if it is out of something.
+/// Errors that mean that the host has run out of a resource.
 const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -156,7 +158,7 @@ impl From<vmm_machine::Error> for Failure {
     }
 }
 
-/// An error and its causes, each said once.
+/// The messages of an error and its causes, without repetitions.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -170,11 +172,11 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Says what there is to say, waits a moment for its reader, and gives the exit code.
+/// Reports the result, waits briefly for the readers of the output, and returns the exit code.
 pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> ExitCode {
     let code = match result {
         Err(failure) => {
-            // One line, whatever is in the paths and values that it repeats.
+            // Paths and values in the message may contain anything; the message must stay one line.
             streams.report(&format!("error: {}", printable(&failure.message())));
             if let Some(log) = &streams.log {
                 log.remove_unused_log();
@@ -183,14 +185,14 @@ pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> Ex
         }
         Ok(Finished::HostLacks) => HOST_CANT,
         Ok(Finished::Printed) => 0,
-        Ok(Finished::Ran(run)) => tell(&run, streams),
+        Ok(Finished::Ran(run)) => report_run(&run, streams),
     };
     streams.flush();
     ExitCode::from(code)
 }
 
-/// Says what is to be said of a machine's run and gives its exit code.
-fn tell(run: &Run, streams: &Streams) -> u8 {
+/// Reports a machine's exits and ending, as far as they are to be reported, and returns the exit code.
+fn report_run(run: &Run, streams: &Streams) -> u8 {
     if let Some(exits) = &run.exits {
         streams.report(exits.to_string().trim_end());
     }
@@ -200,23 +202,23 @@ fn tell(run: &Run, streams: &Streams) -> u8 {
     run.ending.exit_code()
 }
 
-/// Says what clap has to say: help and version on standard output, a wrong flag on standard error.
+/// Prints clap's message: help and version on standard output, a usage error on standard error.
 pub(crate) fn usage(error: clap::Error, streams: &Streams) -> ExitCode {
-    // What was typed is repeated in the message, and clap repeats it as it is.
+    // clap quotes the arguments unescaped, so parse escaped ones for the message.
     let typed = std::env::args_os().map(|word| printable(&word.to_string_lossy()).into_owned());
     let error = Args::try_parse_from(typed).err().unwrap_or(error);
     if error.use_stderr() && streams.stderr.is_diverted() {
         streams.report(error.render().to_string().trim_end());
         streams.flush();
     } else {
-        // A reader that has gone needs no help.
+        // An error means that nobody reads it any more.
         let _ = error.print();
     }
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-/// There are no descriptors left, not even to report that in the usual way.
+/// Reports that there are too few descriptors even for [`Streams`].
 pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
-    eprintln!("error: event descriptors of the program's own output: {error}");
+    eprintln!("error: can't create the eventfds of standard output and standard error: {error}");
     ExitCode::from(HOST_CANT)
 }

@@ -1,16 +1,15 @@
-//! Which files a config names that a machine is made of.
+//! The input files that a config names.
 
 use std::path::PathBuf;
 
 use serde_json::Value;
 use vmm_config::ConfigFile;
 
-/// The fields, of the config and of devices, whose text is the path of a file that a machine reads or has as a disk, or a
-/// list of such.
+/// Fields of the config and of devices that contain the path, or a list of paths, of a file that the machine reads or uses as a disk.
 const FIELDS: [&str; 5] = ["kernel", "initrd", "image", "path", "backing"];
 
-/// The files that `file` names, whether it is correct or not: what is wrong is known when they are opened, and to complain of it
-/// mustn't damage one.
+/// The input files that `file` names, whether or not its values are correct. Errors are found when the files are opened, and
+/// reporting one must not overwrite any of these files.
 pub(crate) fn named_by(file: &ConfigFile) -> Vec<PathBuf> {
     let directory = file.directory();
     let mut named = Vec::new();
@@ -53,7 +52,7 @@ mod tests {
         assert_eq!(named, expected.map(PathBuf::from));
     }
 
-    /// As its paths are read.
+    /// This is how the paths are resolved when the files are opened.
     #[test]
     fn inputs_of_a_config_from_a_descriptor_are_in_the_current_directory() {
         let file = ConfigFile::parse(r#"{"boot": {"kernel": "k"}}"#, "/dev/stdin".as_ref()).unwrap();

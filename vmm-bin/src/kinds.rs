@@ -1,7 +1,7 @@
-//! The devices that a config of this program may have.
+//! The kinds of devices that this program supports.
 
 use vmm_machine::Kinds;
 
-/// Those of the workspace.
+/// All kinds of the workspace's device crates.
 pub(crate) const KINDS: Kinds<'static> =
     Kinds { legacy: &[vmm_devices::KINDS], virtio: &[vmm_virtio_devices::KINDS] };

@@ -1,6 +1,6 @@
-//! A virtual machine monitor that boots stock Linux kernels: the program, which wires the crates together.
+//! A virtual machine monitor that boots stock Linux kernels. This is the program, which wires the crates together.
 //!
-//! It is a library for one reason: what describes the program, such as its man page, is made from [`command`].
+//! It is a library only because the man page and the shell completions are generated from [`command`].
 #![forbid(unsafe_code)]
 
 mod args;
@@ -32,11 +32,12 @@ use crate::kinds::KINDS;
 use crate::prepare::{Opened, Prepared, ReadConfig};
 use crate::streams::Streams;
 
-/// Runs the program with the process's arguments, and returns its exit code.
+/// Runs the program with the process's arguments and returns its exit code. Call it once, on the main thread, before starting
+/// others.
 pub fn main() -> ExitCode {
     let started = Instant::now();
     let inherited = Inherited::find();
-    privileges::give_up();
+    privileges::set_no_new_privileges();
     outlive_file_limits();
     let mut streams = match Streams::open() {
         Ok(streams) => streams,
@@ -53,7 +54,7 @@ pub fn main() -> ExitCode {
     finish::report(result, &streams)
 }
 
-/// The command line, as clap has it.
+/// The definition of the command line.
 pub fn command() -> clap::Command {
     Args::command()
 }
@@ -72,7 +73,7 @@ fn run(
     }
 }
 
-/// Prints what would be built.
+/// Prints the plan of the machine.
 fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Finished, Failure> {
     let read = ReadConfig::new(args, inherited, streams)?;
     match read.check(args, streams) {
@@ -81,7 +82,7 @@ fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Finishe
     }
 }
 
-/// Runs a machine, and those that follow it after a reset.
+/// Runs a machine, and the machines that follow it after a reset.
 fn boot(
     args: Arc<Args>,
     inherited: Inherited,
@@ -103,7 +104,7 @@ fn boot(
         streams.log = Some(log);
     }
     let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
-    // Who was put into the background later goes on there.
+    // Checked only at the start: a job that is put into the background later keeps running.
     if has_keys && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
     }
@@ -127,7 +128,7 @@ fn boot(
     }
 }
 
-/// Of a config file with every kind of device.
+/// The JSON schema of a config file, with the fields of every kind of device.
 fn schema() -> serde_json::Value {
     let listed = KINDS.legacy().filter_map(|kind| Some((kind.listed_as()?, kind.schema)));
     vmm_config::schema_with(listed.chain(KINDS.virtio().map(|kind| (kind.name, kind.schema))))
@@ -141,7 +142,7 @@ fn doctor() -> Result<Finished, Failure> {
     Ok(if healthy { printed } else { Finished::HostLacks })
 }
 
-/// Prints to standard output; a reader that has gone ends the program quietly.
+/// Prints to standard output. If its reader has gone, the program ends without a message, as with SIGPIPE.
 fn print(text: &str) -> Result<Finished, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

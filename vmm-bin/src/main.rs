@@ -1,4 +1,4 @@
-//! The program; [`vmm_bin`] has its code.
+//! The program's entry point; the code is in the library [`vmm_bin`].
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

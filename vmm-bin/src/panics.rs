@@ -1,4 +1,4 @@
-//! What a panic, a defect of ours, does to the terminal and to standard error.
+//! The panic hook: restores the terminal and reports the panic, which is a bug of the monitor.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::{panic, thread};
@@ -7,8 +7,8 @@ use vmm_hostio::terminal;
 
 use crate::streams::Streams;
 
-/// Reports panics by `streams`. One of this thread, the main one, ends the program, and the terminal is restored first. A
-/// device's or a vCPU's thread leaves it as it is: the machine goes on, or ends in order.
+/// Reports panics to `streams`. Call it on the main thread, whose panic ends the program: the terminal is restored first. A panic of
+/// a device's or a vCPU's thread leaves the terminal raw, because the machine continues or is ended in the usual way.
 pub(crate) fn report_to(streams: &Streams) {
     let (streams, main) = (streams.clone(), thread::current().id());
     panic::set_hook(Box::new(move |panic| {
@@ -64,7 +64,7 @@ mod tests {
         let said = std::fs::read_to_string(log.path()).unwrap();
         assert!(said.starts_with("thread 'vq-disk0' panicked at vmm-bin/src/panics.rs:"), "{said}");
         let (_, rest) = said.split_once("\r\na defect\r\n").expect("the message, on a line of its own");
-        // Nothing follows but a backtrace, where the environment asks for one.
+        // Only a backtrace may follow, if the environment requests one.
         assert!(rest.is_empty() || rest.starts_with("stack backtrace:"), "{said}");
         drop(raw);
         assert!(tcgetattr(&terminal).unwrap().local_flags.contains(LocalFlags::ICANON));

@@ -1,4 +1,4 @@
-//! What comes before a machine: the config is read, files are opened, the plan is made.
+//! Preparation of a machine: reads the config, opens files and makes the plan.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +13,18 @@ use crate::kinds::KINDS;
 use crate::streams::Streams;
 use crate::{inputs, log};
 
-/// A config, and where its fields came from.
+/// A config, and where its fields were set.
 pub(crate) struct ReadConfig {
     pub(crate) config: Config,
     pub(crate) origin: Origin,
-    /// As long as the machine is there, and others that are made from the file.
+    /// Marks the config file as in use while the machine, or one that follows it after a reset, exists.
     _in_use: Option<ConfigInUse>,
 }
 
 impl ReadConfig {
-    /// By the file and the flags.
+    /// Reads the config file, if there is one, and merges the flags.
+    ///
+    /// Descriptors that neither names are closed.
     pub(crate) fn new(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Self, Failure> {
         args.bare().check(&args.given_files())?;
         let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
@@ -35,7 +37,7 @@ impl ReadConfig {
         Ok(Self { config, origin, _in_use: in_use })
     }
 
-    /// What would be built of it, as text. Nothing of the host is changed.
+    /// The plan as text. Nothing on the host is changed.
     pub(crate) fn check(&self, args: &Args, streams: &Streams) -> Result<String, Failure> {
         let Self { config, .. } = self;
         let mut inputs = Inputs::look(config, &KINDS)?;
@@ -47,27 +49,27 @@ impl ReadConfig {
     }
 }
 
-/// What a machine needs to run. All that may have to wait for a slow file is done.
+/// Everything that a machine needs to start. All work that may block on slow storage is done.
 pub(crate) struct Prepared {
     pub(crate) config: Arc<Config>,
     pub(crate) origin: Origin,
     pub(crate) opened: Opened,
-    /// As long as the machine is there.
+    /// Marks the config file as in use while the machine exists.
     pub(crate) _in_use: Option<ConfigInUse>,
 }
 
-/// What a config names, and the plan that was made around it.
+/// The open files of a config, and the plan of the machine.
 pub(crate) struct Opened {
     pub(crate) plan: Plan,
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) log: Option<Messages>,
-    /// As long as the machine is there.
+    /// Marks the files of the standard streams as in use while the machine exists.
     pub(crate) _streams_in_use: StreamsInUse,
 }
 
 impl Prepared {
-    /// Says by `progress` what it is doing.
+    /// Reads the config and opens its files. `progress` names the current step.
     pub(crate) fn new(
         args: &Args,
         inherited: Inherited,
@@ -89,12 +91,12 @@ impl Opened {
     fn new(args: &Args, config: &Config, streams: &Streams) -> Result<Self, Failure> {
         descriptors::raise_limit();
         let mut inputs = Inputs::open(config, &KINDS)?;
-        // What only the devices know is locked now, such as the files below an image.
+        // Files that only the devices know, such as those below an image, are locked by now.
         streams.protect([]);
         let outputs = check_outputs(args, config, &inputs)?;
         let plan = Plan::new(config, &mut inputs)?;
         let _streams_in_use = outputs.note_streams().map_err(Failure::Stream)?;
-        // In the order of the check.
+        // In the same order as in `check_outputs`, so that both reject the same file.
         let metrics = args.metrics.as_deref().map(metrics).transpose()?;
         let log = log::init(args, streams)?;
         Ok(Self { plan, inputs, metrics, log, _streams_in_use })
@@ -105,7 +107,7 @@ fn metrics(path: &Path) -> Result<MetricsFile, Failure> {
     MetricsFile::create(path).map_err(|source| Failure::Metrics { path: path.to_owned(), source })
 }
 
-/// Refuses files that can't be written, before one of them is made or changed.
+/// Checks that all output files can be written, before any of them is created or changed.
 fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<OutputCheck, Failure> {
     let mut outputs = OutputCheck::default();
     if let Some(path) = &args.metrics {

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: from a bare checkout to the prompt of a Linux guest.
+//! `cargo xtask demo`: boots a Linux guest to its prompt, starting from a fresh checkout.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,12 +11,13 @@ use serde_json::json;
 use crate::failure::{Failure, exit_code};
 use crate::{rig_shell, workspace};
 
-/// `reboot=k` ends the guest through the keyboard controller; `panic=-1` makes a panic do that at once.
+/// `reboot=k` makes a reboot reset the machine through the keyboard controller, which ends the guest; with `panic=-1` a panic reboots
+/// at once.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const MEMORY: &str = "256M";
-/// systemd, udev, dbus and logind beside the kernel and an initramfs.
+/// Enough for systemd, udev, dbus and logind besides the kernel and an initramfs.
 const DISK_MEMORY: &str = "512M";
-/// Whose modules the initramfs of a disk carries.
+/// The stock kernel. Its modules are in the initramfs that mounts a disk.
 const KERNEL: KernelKind = KernelKind::Cloud61;
 
 #[derive(Debug, clap::Args)]
@@ -27,16 +28,16 @@ pub(crate) struct Arguments {
     /// Boot this initramfs instead of the Busybox one
     #[arg(long, value_name = "PATH")]
     initrd: Option<PathBuf>,
-    /// Boot a system from a disk, which logs root in with the password root; what is written to it is gone at the end
+    /// Boot from a disk image; log in as root with the password root. Changes to the disk are discarded at the end
     #[arg(long, value_name = "busybox|debian", value_parser = parse_disk, conflicts_with_all = ["kernel", "initrd"])]
     disk: Option<Rootfs>,
     /// Use the rig even if this host's KVM runs Linux
     #[arg(long, conflicts_with = "no_rig")]
     rig: bool,
-    /// Don't use the rig, whatever this host's KVM is
+    /// Don't use the rig, even if this host's KVM can't run Linux
     #[arg(long)]
     no_rig: bool,
-    /// Add words to the guest's command line; QUIT makes the Busybox guest reboot instead of giving a shell
+    /// Append words to the kernel command line; QUIT makes the Busybox guest reboot instead of starting a shell
     #[arg(long, value_name = "WORDS")]
     append: Option<String>,
     /// Run this monitor instead of building vmm-bin
@@ -58,17 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     note("starting the guest (Ctrl-A x ends it)");
     let status = Command::new(&command[0]).args(&command[1..]).status()?;
-    // Without a code a signal has killed it, and the shell's 128+n would be ours.
+    // Without an exit code, a signal killed the monitor.
     Ok(exit_code(status.code().unwrap_or(128)))
 }
 
-/// Decides where the guest runs, and says why if not here.
+/// Whether the guest runs in the rig; if so, prints why.
 fn use_rig(arguments: &Arguments) -> bool {
     if arguments.no_rig {
         return false;
     }
     match rig::reason_for_rig() {
-        None if arguments.rig => note("starting the guest in the rig, as asked (Ctrl-A x ends it)"),
+        None if arguments.rig => note("starting the guest in the rig as requested (Ctrl-A x ends it)"),
         None => return false,
         Some(reason) => note(&format!("{reason}; starting the guest in the rig (Ctrl-A x ends it)")),
     }
@@ -90,7 +91,7 @@ fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failu
     if let Some(disk) = arguments.disk {
         cmdline += " root=/dev/vda rw";
         memory = DISK_MEMORY;
-        // The image is everybody's; each guest writes to an overlay of its own.
+        // All guests share the image; each writes to its own overlay.
         let image = json!({ "type": "block", "id": "root", "path": assets.rootfs(disk)?, "overlay": "temp" });
         devices = json!([image, { "type": "rng" }, { "type": "balloon" }]);
     }
@@ -113,23 +114,23 @@ fn write_config(arguments: &Arguments, assets: &Assets) -> Result<PathBuf, Failu
     Ok(path)
 }
 
-/// The distribution's cloud kernel, or else one that's installed here.
+/// Debian's cloud kernel, or, if it can't be fetched, one installed on this host.
 fn stock_kernel(assets: &Assets) -> Result<PathBuf, Failure> {
     match assets.kernel(KERNEL) {
         Ok(kernel) => Ok(kernel.vmlinuz()),
         Err(error) => {
             let installed = installed_kernel(Path::new("/boot")).ok_or_else(|| {
                 format!(
-                    "{error}; and /boot has no vmlinuz-* that you may read: give a kernel with --kernel PATH"
+                    "{error}; and there is no readable /boot/vmlinuz-*: specify a kernel with --kernel PATH"
                 )
             })?;
-            note(&format!("{error}; taking {} instead", installed.display()));
+            note(&format!("{error}; using {} instead", installed.display()));
             Ok(installed)
         }
     }
 }
 
-/// The last kernel in `boot` by name that we may read.
+/// The readable kernel in `boot` whose name sorts last.
 fn installed_kernel(boot: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(boot).ok()?.flatten().map(|entry| entry.path());
     let kernels = entries.filter(|path| {
@@ -139,12 +140,13 @@ fn installed_kernel(boot: &Path) -> Option<PathBuf> {
     kernels.max()
 }
 
-/// The absolute path of an existing file: the config and the rig have other current directories than the caller.
+/// The absolute path of an existing file, since paths in the config and in the rig aren't relative to our current directory.
 fn readable(path: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(path).map_err(|error| format!("can't open {}: {error}", path.display()).into())
 }
 
 fn parse_disk(text: &str) -> Result<Rootfs, String> {
     let disks = [Rootfs::Busybox, Rootfs::Debian];
-    disks.into_iter().find(|disk| disk.name() == text).ok_or_else(|| "give busybox or debian".to_owned())
+    let expected = || "expected busybox or debian".to_owned();
+    disks.into_iter().find(|disk| disk.name() == text).ok_or_else(expected)
 }

@@ -1,13 +1,13 @@
-//! `cargo xtask dist`: what is released.
+//! `cargo xtask dist`: builds the release files.
 //!
 //! ```text
-//! target/dist/vmm-bin/                       bin/vmm-bin, share/man, share/bash-completion, ...: as below /usr
-//! target/dist/vmm-bin-VERSION-x86_64.tar.gz  the same
-//! target/dist/vmm-bin_VERSION_amd64.deb      the same
-//! target/dist/SHA256SUMS                     of both
+//! target/dist/vmm-bin/                       bin/vmm-bin, share/man, share/bash-completion, ...: the layout of /usr
+//! target/dist/vmm-bin-VERSION-x86_64.tar.gz  these files as a tarball
+//! target/dist/vmm-bin_VERSION_amd64.deb      these files as a Debian package
+//! target/dist/SHA256SUMS                     the checksums of both
 //! ```
-//! The same commit gives the same bytes, wherever it is checked out: times are those of the commit (or `SOURCE_DATE_EPOCH`), and
-//! paths of the build are mapped to fixed ones.
+//! Builds are reproducible, wherever the commit is checked out: timestamps are that of the commit (or `SOURCE_DATE_EPOCH`), and build
+//! paths are mapped to fixed ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const NAME: &str = "vmm-bin";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const CARGO_DEB: &str = "3.8.0";
-/// Whoever reads the package needs these.
+/// Installed in share/doc.
 const DOCUMENTS: [&str; 6] =
     ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "LICENSE-APACHE", "LICENSE-MIT"];
 
@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was built.
+/// Paths of the release files.
 #[derive(Debug)]
 pub(crate) struct Dist {
     directory: PathBuf,
@@ -66,7 +66,7 @@ fn build() -> Result<Dist, Failure> {
     Ok(Dist { directory, tarball, package })
 }
 
-/// The commit's time in seconds since 1970.
+/// The timestamp of all files, in seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the commit.
 fn epoch() -> Result<String, Failure> {
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
         return Ok(epoch);
@@ -75,13 +75,14 @@ fn epoch() -> Result<String, Failure> {
     Ok(time.trim().to_owned())
 }
 
-/// The static program, with no path of this host in it. It has a directory of its own, since the flags differ from those of tests.
+/// Builds the static program without paths of this host in it. It has its own target directory, because its flags differ from those
+/// of other builds.
 fn build_program(directory: &Path, epoch: &str) -> Result<PathBuf, Failure> {
-    note("building the program, which takes minutes");
+    note("building the program; this takes a few minutes");
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
-        .ok_or("there is no CARGO_HOME")?;
+        .ok_or("CARGO_HOME and HOME aren't set")?;
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
         format!("--remap-path-prefix={}=/vmm", root().display()),
@@ -89,14 +90,14 @@ fn build_program(directory: &Path, epoch: &str) -> Result<PathBuf, Failure> {
     ];
     let target = directory.join("build");
     let mut build = cargo(&["build", "--release", "--locked", "--package", NAME, "--target", TARGET]);
-    // A path may have spaces.
+    // Encoded, because a path may contain spaces.
     build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     build.env("CARGO_TARGET_DIR", &target).env("SOURCE_DATE_EPOCH", epoch);
     succeed(build.status()?, "cargo build")?;
     Ok(target.join(TARGET).join("release").join(NAME))
 }
 
-/// Puts the man page, the completions and the config's schema where they belong.
+/// Generates the man page, the completions and the config's schema, and puts them into the tree.
 fn describe(tree: &Path, program: &Path) -> Result<(), Failure> {
     let made = target_dir().join("dist/described");
     fs::create_dir_all(&made)?;
@@ -127,7 +128,7 @@ fn install(from: &Path, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Packs the tree, in the order of names, of nobody in particular and at one time (reproducible-builds.org, "Archive metadata").
+/// Packs the tree with sorted names, fixed owners and one timestamp (reproducible-builds.org, "Archive metadata").
 fn pack(directory: &Path, tarball: &Path, epoch: &str) -> Result<(), Failure> {
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mode=u+rw,go+r,go-w"]);
@@ -143,7 +144,7 @@ fn pack_deb(package: &Path, epoch: &str) -> Result<(), Failure> {
     succeed(deb.status()?, "cargo deb")
 }
 
-/// In the form that `sha256sum --check` reads.
+/// Writes SHA256SUMS in the format of `sha256sum --check`.
 fn write_checksums(directory: &Path, files: &[&Path]) -> Result<(), Failure> {
     let sums = output(
         Command::new("sha256sum").args(files.iter().map(|path| file_name(path))).current_dir(directory),
@@ -166,7 +167,7 @@ fn file_name(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// A root without the monitor's needs: no KVM, no libraries but Debian's essential ones.
+    /// The Debian has no KVM, and no libraries besides the essential ones.
     #[test]
     #[ignore = "builds the release and a Debian, which takes minutes"]
     fn package_is_installed_in_a_fresh_debian_and_the_program_runs() {

@@ -1,11 +1,11 @@
-//! How a command ends.
+//! Errors and exit codes of commands.
 
 use std::process::ExitCode;
 
-/// A failure that ends a command; it's printed once, by main.
+/// An error that ends a command. `main` prints it.
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
-/// An exit code of a command as ours. What doesn't fit into eight bits can't come from a process.
+/// Converts the exit code of a command; codes that don't fit into eight bits become 255.
 pub(crate) fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask guests`: the bare-metal guests as files, to boot by hand.
+//! `cargo xtask guests`: builds the bare-metal guests as files, for booting by hand.
 
 use std::fs;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::failure::Failure;
 use crate::workspace;
 
-/// Builds what isn't up to date, and prints each image's path, from the workspace on, and its length.
+/// Builds images that aren't up to date, and prints the path of each, relative to the workspace, and its length.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     for path in driver::guests::all()? {
         let len = fs::metadata(&path)?.len();

@@ -1,4 +1,4 @@
-//! The developer's commands. `cargo xtask --help` lists them.
+//! Commands for developers. `cargo xtask --help` lists them.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use failure::exit_code;
 
-/// Runs, tests and measures the monitor; sets up what is missing first.
+/// Runs, tests and measures the monitor. Missing kernels, tools and packages are fetched or built first.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -32,22 +32,22 @@ struct Arguments {
 enum Command {
     /// Boot a stock kernel to an interactive Busybox shell
     Demo(demo::Arguments),
-    /// Set up what is missing, then lint, then run every test
+    /// Fetch and build what tests need, run the lint, then run all tests
     Test(test::Arguments),
-    /// Check layers, unsafe code, architecture fences, circles among files, file lengths, lint levels, format, clippy, duplicates, dependencies and docs
+    /// Check layers, unsafe code, architecture fences, import circles, names, file lengths, lint levels, format, dependencies, clippy and docs
     Lint,
-    /// Open a root shell in a machine that has a genuine /dev/kvm, or run one command there
+    /// Open a root shell in the rig, a machine with a genuine /dev/kvm, or run a command there
     Rig(rig_shell::Arguments),
     /// Build the bare-metal guests and list their images
     Guests,
-    /// Build disks that a guest boots from to a login
+    /// Build disk images from which a guest boots to a login prompt
     Rootfs(rootfs::Arguments),
-    /// Build what is released, in target/dist: the static program with its man page, completions and schema, as a tarball and as a Debian
-    /// package, with their checksums
+    /// Build the release in target/dist: the static program, its man page, completions and schema, as a tarball and a Debian package,
+    /// with checksums
     Dist,
-    /// Compare start-up time and memory with those of other monitors
+    /// Measure start-up time and memory of this and other monitors
     Bench(bench::Arguments),
-    /// The measuring half of bench, which runs where the guests run
+    /// The measuring half of bench, which runs on the host or in the rig, where the guests run
     #[command(hide = true)]
     BenchInner(bench::inner::Arguments),
 }

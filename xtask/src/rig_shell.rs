@@ -1,4 +1,4 @@
-//! `cargo xtask rig`: a shell or a command in the rig.
+//! `cargo xtask rig`: runs a shell or a command in the rig.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
@@ -11,13 +11,13 @@ use crate::workspace;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Memory of the machine in MiB
+    /// The rig's memory in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u32>,
-    /// Number of its CPUs
+    /// The rig's number of CPUs
     #[arg(long)]
     cpus: Option<u32>,
-    /// What to run instead of a shell
+    /// Command to run instead of a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
 }
@@ -36,12 +36,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(exit_code(outcome.exit_code))
 }
 
-/// Runs on the person's terminal if there is one, else with our standard input as a stream.
+/// Runs `command` in the rig: on the user's terminal if there is one, otherwise with our standard input.
 pub(crate) fn run_in(rig: Rig, command: &[OsString]) -> Result<rig::CommandOutput, Failure> {
     if rig::is_interactive() {
         return Ok(rig.run_on_terminal(command)?);
     }
-    // Reading from a terminal whose mode isn't ours to change would take its lines away from the person's shell.
+    // If only standard input is a terminal, reading from it would take input from the user's shell.
     let input = if stdin().is_terminal() { Stdin::Null } else { Stdin::Inherit };
     Ok(rig.stdin(input).run(command)?)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask rootfs`: disks that a guest boots from to a login, and the configs that boot them.
+//! `cargo xtask rootfs`: builds disk images from which a guest boots to a login prompt, and the configs that boot them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,39 +11,39 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::workspace;
 
-/// `panic=-1` resets at once, which ends the guest. The disk is the first one.
+/// With `panic=-1` a panic resets at once, which ends the guest. The image is the first disk.
 const CMDLINE: &str = "console=ttyS0 root=/dev/vda rw panic=-1";
-/// The kernel whose modules the initramfs carries.
+/// The kernel whose modules are in the initramfs.
 const KERNEL: KernelKind = KernelKind::Cloud61;
 
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("kinds").required(true).multiple(true).args(["busybox", "debian", "fio"])))]
 pub(crate) struct Arguments {
-    /// Build a small one: static Busybox alone, by hand
+    /// Build a small image with a static Busybox only
     #[arg(long)]
     busybox: bool,
-    /// Build a minimal Debian with systemd, by mmdebstrap from this host's package sources
+    /// Build a minimal Debian with systemd, using mmdebstrap and this host's package sources
     #[arg(long)]
     debian: bool,
-    /// Build the small one with fio, by which disks are tried and measured
+    /// Build the small image with fio, for testing and measuring disks
     #[arg(long)]
     fio: bool,
-    /// Make the image this long, such as 256M or 2G, instead of 64M (Busybox), 1G (Debian) or 128M (fio)
+    /// Size of the image, such as 256M or 2G [default: 64M for Busybox, 1G for Debian, 128M for fio]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     size: Option<u64>,
-    /// Write the image here instead of target/rootfs/NAME.ext4; its config goes beside it, as .json
+    /// Write the image here instead of target/rootfs/NAME.ext4; its config is written next to it, as .json
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Overwrite what is there, and what guests have written to it
+    /// Overwrite existing files, including what guests have written to the image
     #[arg(long)]
     force: bool,
 }
 
-/// Builds what is asked for, and says how to boot it.
+/// Builds the requested images, and prints how to boot them.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let kinds = arguments.kinds();
     if arguments.output.is_some() && kinds.len() > 1 {
-        return Err("--output names one file: give it with one of --busybox, --debian and --fio".into());
+        return Err("--output names one file: use it with only one of --busybox, --debian and --fio".into());
     }
     let assets = Assets::at(workspace::root());
     for kind in kinds {
@@ -64,7 +64,10 @@ impl Arguments {
         Rootfs::ALL.into_iter().filter(wanted).collect()
     }
 
-    /// The absolute path of the image to be, in a directory that exists.
+    /// The absolute path of the image to build. Creates its directory.
+    ///
+    /// # Errors
+    /// The image or its config exists already and `--force` wasn't given, or the path isn't suitable.
     fn image(&self, kind: Rootfs) -> Result<PathBuf, Failure> {
         let path = match &self.output {
             Some(path) => std::path::absolute(path)?,
@@ -90,7 +93,7 @@ fn config_path(image: &Path) -> PathBuf {
     image.with_extension("json")
 }
 
-/// Writes the config, and prints on standard output what was made.
+/// Writes the config, and prints the paths of all files and the command that boots them.
 fn print_how_to_boot(assets: &Assets, kind: Rootfs, image: &Path) -> Result<(), Failure> {
     let kernel = assets.kernel(KERNEL)?.vmlinuz();
     let initrd = assets.disk_initrd(KERNEL)?;
@@ -110,7 +113,7 @@ fn print_how_to_boot(assets: &Assets, kind: Rootfs, image: &Path) -> Result<(), 
 fn config(kind: Rootfs, kernel: &Path, initrd: &Path, image: &Path) -> Value {
     let memory = match kind {
         Rootfs::Busybox | Rootfs::Fio => "256M",
-        // systemd, udev, dbus and logind beside the kernel and an initramfs.
+        // Enough for systemd, udev, dbus and logind besides the kernel and an initramfs.
         Rootfs::Debian => "512M",
     };
     json!({
@@ -121,9 +124,9 @@ fn config(kind: Rootfs, kernel: &Path, initrd: &Path, image: &Path) -> Value {
     })
 }
 
-/// Bytes, from a count with the unit M or G.
+/// Parses a size in MiB (M) or GiB (G); returns bytes.
 fn parse_size(text: &str) -> Result<u64, String> {
-    /// The journal and the tables want this much.
+    /// The minimum for a journal and the file system's tables.
     const LEAST: u64 = 16 << 20;
     let shift = match text.chars().last() {
         Some('M') => 20,
@@ -134,8 +137,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
         text[..text.len() - 1].parse().map_err(|_| "not a whole number before the unit".to_owned())?;
     match count.checked_mul(1 << shift) {
         Some(len) if len >= LEAST => Ok(len),
-        Some(_) => Err("less than 16M, which no file system with a journal fits into".to_owned()),
-        None => Err("more than a file can be long".to_owned()),
+        Some(_) => Err("less than 16M, the minimum for a file system with a journal".to_owned()),
+        None => Err("longer than a file can be".to_owned()),
     }
 }
 

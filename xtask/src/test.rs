@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that a change must pass, on any host.
+//! `cargo xtask test`: runs everything that a change must pass, on any host.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use crate::workspace::{self, cargo, succeed};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on to cargo test
+    /// Arguments for cargo test
     #[arg(last = true)]
     arguments: Vec<OsString>,
 }
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let mut tests = cargo(&["test", "--workspace"]);
     tests.args(&arguments.arguments);
-    // In CI nobody reads the list of ignored tests: one that can't run has to fail.
+    // In CI nobody reads the list of ignored tests, so a test that can't run must fail.
     if std::env::var_os("CI").is_some_and(|value| value == "true") {
         tests.env(REQUIRE_GUESTS, "1");
     }
@@ -34,8 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The bare-metal guests once more, where this host's KVM is a software one: the rig's has what that lacks, such as paging in
-/// protected mode, and exits as a processor's does.
+/// If this host's KVM is a software implementation, runs the bare-metal guests again in the rig, whose KVM has what that lacks, such
+/// as paging in protected mode, and exits as a hardware one does.
 fn bare_metal_in_rig() -> Result<(), Failure> {
     if rig::can_run_linux() != Err(Reason::SoftwareKvm) {
         return Ok(());
@@ -45,7 +45,7 @@ fn bare_metal_in_rig() -> Result<(), Failure> {
     succeed(tests.status()?, "cargo test --package micro-tests, in the rig")
 }
 
-/// Fetches and builds what guest tests use, and installs QEMU where they need the rig.
+/// Fetches and builds what guest tests use, and installs QEMU if they need the rig.
 fn set_up() -> Result<(), Failure> {
     Assets::at(workspace::root()).prepare_all()?;
     if let Some(reason) = rig::reason_for_rig() {

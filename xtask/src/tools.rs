@@ -1,5 +1,5 @@
-//! Tools that cargo builds when they are first needed, and which are kept in the target directory: of a version that is pinned,
-//! since one that is installed elsewhere may behave differently.
+//! Tools that cargo builds when they are first needed, and that are kept in the target directory. Versions are pinned, since an
+//! installed version may behave differently.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use rig::note;
 use crate::failure::Failure;
 use crate::workspace::{cargo, succeed, target_dir};
 
-/// The program `name` of that version. `features` are arguments such as `--no-default-features`.
+/// The path of the program `name` in this version, which is built if necessary. `features` are arguments such as
+/// `--no-default-features`.
 pub(crate) fn program(name: &str, version: &str, features: &[&str]) -> Result<PathBuf, Failure> {
     let tools = target_dir().join("tools");
     let home = tools.join(format!("{name}-{version}"));
@@ -17,9 +18,9 @@ pub(crate) fn program(name: &str, version: &str, features: &[&str]) -> Result<Pa
     if program.exists() {
         return Ok(program);
     }
-    note(&format!("building {name} {version}, which takes minutes, once"));
+    note(&format!("building {name} {version}; this takes a few minutes, once"));
     let build = tools.join("build");
-    // Unoptimised it is built in half the time, and runs for seconds only.
+    // An unoptimised build takes half the time, and the tool runs only for seconds.
     let mut install = cargo(&["install", "--quiet", "--locked", "--debug"]);
     install
         .args(features)

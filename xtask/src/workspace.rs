@@ -1,4 +1,4 @@
-//! Where the workspace is, and cargo as a command.
+//! Directories of the workspace, and cargo as a command.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target directory.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -19,7 +19,7 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// The cargo that runs us, in the workspace's directory.
+/// A command of the cargo that runs this program, with the workspace as its current directory.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
@@ -27,13 +27,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds the monitor for release and returns the path of the program.
+/// Makes a release build of the monitor and returns its path.
 pub(crate) fn build_monitor() -> PathBuf {
-    rig::note("building vmm-bin for release");
+    rig::note("building vmm-bin (release)");
     driver::monitor_program().to_owned()
 }
 
-/// Turns a failed status into an error that names the command.
+/// Returns an error that names the command if `status` isn't a success.
 pub(crate) fn succeed(status: ExitStatus, command: &str) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("`{command}` failed ({status})").into()) }
 }

@@ -8,8 +8,8 @@
 //!   address. The caller writes them to guest memory.
 //!
 //! The machine has ACPI's fixed hardware (it isn't "hardware-reduced"): a power button in the PM1 event
-//! registers, soft off through the PM1 control register, and a reset register. It is always in ACPI mode.
-//! Tables follow ACPI 6.5. Equal descriptions render to equal bytes.
+//! registers, soft off through the PM1 control register, and a reset register. It is always in ACPI mode:
+//! there is no firmware to switch it. Tables follow ACPI 6.5. Equal descriptions render to equal bytes.
 //!
 //! ```
 //! use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Reset, io_device, mmio_device, render};

@@ -1,4 +1,5 @@
-//! How a Linux kernel discovers its virtio devices.
+//! How a Linux kernel discovers its virtio devices: one way or the other, because a kernel that uses both would
+//! find each device twice.
 
 use std::{fmt, str::FromStr};
 

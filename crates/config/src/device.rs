@@ -1,4 +1,5 @@
-//! Additional devices.
+//! Additional devices. Legacy devices that have flags are types here, so that flags and file are checked against each
+//! other in one place; the fields of all others belong to the machine's tables of kinds.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! What happens when the guest resets the machine.
+//! What happens when the guest resets the machine. The default is exit code 0: with `panic=-1`, a reset is how many
+//! guests end.
 
 use std::{fmt, str::FromStr};
 

@@ -25,7 +25,7 @@ const PULSE_RESET: u8 = 0xfe;
 const STATUS_NOBODY: u8 = 0xfd;
 
 /// An i8042 without keyboard and mouse. Command 0xfe pulses the reset line: a kernel booted with
-/// `reboot=k` ends its machine so.
+/// `reboot=k` ends its machine so. The FADT's reset register is this port as well, so there is one way to reset.
 #[derive(Debug, Default)]
 pub struct I8042;
 

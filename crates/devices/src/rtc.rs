@@ -67,7 +67,7 @@ struct Registers {
     index: u8,
     /// The bytes of time and date are those of a clock that stands; one that runs is asked for them.
     memory: Memory,
-    /// What to add to the host's time.
+    /// What to add to the host's time. A copy of the time would drift, and a clock of its own would need a timer.
     offset: Duration,
     /// Whether the divider has been reset since the clock stands.
     was_reset: bool,

@@ -33,7 +33,8 @@ pub struct RawMode(());
 
 impl RawMode {
     /// Makes `terminal` raw: every key, including Ctrl-C, goes to the guest as typed, and guest output is
-    /// shown unchanged. A process has one terminal: pass the same one in every call.
+    /// shown unchanged, since the guest's terminal driver already edits, echoes and ends lines. A process has
+    /// one terminal: pass the same one in every call.
     ///
     /// # Errors
     /// It isn't a terminal, or it is closed.

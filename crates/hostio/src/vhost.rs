@@ -1,4 +1,8 @@
 //! The kernel's virtio servers, vhost-net and vhost-vsock (Linux, include/uapi/linux/vhost.h).
+//!
+//! The ioctls are issued here rather than by the vhost crate. That crate brings in uuid and rand for a protocol
+//! that isn't used, accepts a ring that spans two regions of RAM (the kernel would write past the first region
+//! into whatever memory of the monitor comes next), and refuses a ring that ends with its region.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};

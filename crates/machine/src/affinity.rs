@@ -26,7 +26,8 @@ impl Affinity {
         Self(cpus)
     }
 
-    /// Binds the calling thread to these CPUs.
+    /// Binds the calling thread to these CPUs. A vCPU's thread does this before it waits for its first command, so that no guest
+    /// code runs elsewhere.
     pub(crate) fn apply(&self) -> io::Result<()> {
         let mut set = CpuSet::new();
         self.0.iter().try_for_each(|cpu| set.set(*cpu))?;

@@ -1,4 +1,4 @@
-//! What both ends of a test's connection know: the bytes that go through it, and pieces of random lengths to move them in.
+//! Test data that both ends of a connection can generate and verify, transferred in pieces of random lengths.
 //!
 //! ```
 //! use guest_agent::Pattern;
@@ -13,23 +13,23 @@
 
 use std::io::{self, Read, Write};
 
-/// The longest piece that is read or written at once, in bytes: more than a packet of any kind here.
+/// Maximum length of a read or write in bytes: more than any packet here can hold.
 const PIECE_LEN: usize = 192 << 10;
 
-/// An endless row of bytes, always the same for the same seed, in which a byte that is lost, doubled or out of its place
-/// shows: xorshift64 of Marsaglia's, eight bytes a step.
+/// An endless sequence of bytes, determined by its seed, in which lost, duplicated and misplaced bytes are detected: Marsaglia's
+/// xorshift64, eight bytes per step.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     state: u64,
-    /// Bytes of the state that were given.
-    given: usize,
+    /// Number of bytes of `state` that have been used.
+    used: usize,
 }
 
 impl Pattern {
-    /// The row with this number.
+    /// The start of the sequence with this seed.
     pub fn new(seed: u64) -> Self {
-        // Zero would stay zero; the multiplier is that of the golden ratio.
-        Self { state: seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, given: 8 }
+        // A state of zero would stay zero. The multiplier is 2^64 divided by the golden ratio.
+        Self { state: seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, used: 8 }
     }
 
     fn next(&mut self) -> u64 {
@@ -39,23 +39,23 @@ impl Pattern {
         self.state
     }
 
-    /// Fills `bytes` with the next ones.
+    /// Fills `bytes` with the next bytes of the sequence.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.given == 8 {
+            if self.used == 8 {
                 self.next();
-                self.given = 0;
+                self.used = 0;
             }
             let word = self.state.to_le_bytes();
-            let len = rest.len().min(8 - self.given);
-            rest[..len].copy_from_slice(&word[self.given..self.given + len]);
-            self.given += len;
+            let len = rest.len().min(8 - self.used);
+            rest[..len].copy_from_slice(&word[self.used..self.used + len]);
+            self.used += len;
             rest = &mut rest[len..];
         }
     }
 
-    /// Whether `bytes` are the next ones.
+    /// Whether `bytes` are the next bytes of the sequence.
     pub fn matches(&mut self, bytes: &[u8]) -> bool {
         let mut expected = [0; 4096];
         bytes.chunks(expected.len()).all(|piece| {
@@ -65,7 +65,7 @@ impl Pattern {
         })
     }
 
-    /// From 1 to [`PIECE_LEN`], short ones as often as long ones.
+    /// A random length from 1 to [`PIECE_LEN`], on a logarithmic scale.
     fn piece_len(&mut self) -> usize {
         let random = self.next();
         let most = PIECE_LEN >> (random % 18);
@@ -73,10 +73,10 @@ impl Pattern {
     }
 }
 
-/// Writes the first `len` bytes of the row, in pieces of random lengths.
+/// Writes the first `len` bytes of the sequence with this seed, in pieces of random lengths.
 ///
 /// # Errors
-/// Those of `into`.
+/// Writing to `into` fails.
 pub fn send(into: &mut impl Write, seed: u64, len: u64) -> io::Result<()> {
     let (mut pattern, mut lengths) = (Pattern::new(seed), Pattern::new(!seed));
     let (mut piece, mut left) = (vec![0; PIECE_LEN], len);
@@ -89,10 +89,10 @@ pub fn send(into: &mut impl Write, seed: u64, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads to the end, in pieces of random lengths, and says how many bytes came.
+/// Reads to the end, in pieces of random lengths, and returns the number of bytes.
 ///
 /// # Errors
-/// Those of `from`, or a byte isn't that of the row.
+/// Reading from `from` fails, or a byte differs from the sequence with this seed.
 pub fn take(from: &mut impl Read, seed: u64) -> io::Result<u64> {
     let (mut pattern, mut lengths) = (Pattern::new(seed), Pattern::new(!seed));
     let (mut piece, mut taken) = (vec![0; PIECE_LEN], 0);
@@ -105,7 +105,7 @@ pub fn take(from: &mut impl Read, seed: u64) -> io::Result<u64> {
             Err(error) => return Err(error),
         };
         if !pattern.matches(&piece[..here]) {
-            let problem = format!("another byte than was sent, among the {here} behind the first {taken}");
+            let problem = format!("a wrong byte among the {here} that follow the first {taken}");
             return Err(io::Error::other(problem));
         }
         taken += here as u64;

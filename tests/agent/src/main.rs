@@ -1,8 +1,8 @@
-//! `guest-agent COMMAND WORDS`: what a test has its guest do. Each command prints a line that says how it went.
+//! `guest-agent COMMAND ARGUMENTS`: network operations that tests run in the guest. Each command prints its result as a line.
 
 #![forbid(unsafe_code)]
 
-mod end;
+mod endpoint;
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -11,21 +11,21 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::end::{Listener, Stream, connect};
+use crate::endpoint::{Listener, Stream, connect};
 
 const USAGE: &str = "guest-agent COMMAND
-  echo LISTEN            send everything back to each that connects, at once, for ever
-  send END SEED LEN      connect and send that many bytes of the row; say when the other end has closed
-  take LISTEN SEED       accept one connection, and check what comes
-  fetch END SEED         connect, and check what comes
-  connect END            connect and leave again; say how long it took, or what was wrong
-  ask ADDRESS            send a datagram and wait for one; say how long it took, or what was wrong
-  many END COUNT         have so many connections at once to an echo, and use each
-  hold END COUNT         have so many connections at once until standard input ends
-  flood ADDRESS SECONDS  send datagrams as fast as can be
-LISTEN is tcp:PORT or vsock:PORT, END tcp:ADDRESS:PORT or vsock:CID:PORT";
+  echo LISTEN            accept connections and send everything back, for ever
+  send PEER SEED LEN     connect, send LEN bytes of the sequence, and wait until the peer closes the connection
+  take LISTEN SEED       accept one connection, and check the bytes received
+  fetch PEER SEED        connect, and check the bytes received
+  connect PEER           connect and close; print the time and the result
+  ask ADDRESS            send a datagram and wait for a reply; print the time and the result
+  many PEER COUNT        open COUNT simultaneous connections to an echo server, and use each
+  hold PEER COUNT        keep COUNT connections open until standard input ends
+  flood ADDRESS SECONDS  send datagrams as fast as possible
+LISTEN is tcp:PORT or vsock:PORT, PEER tcp:ADDRESS:PORT or vsock:CID:PORT";
 
-/// How long an answer may take.
+/// Timeout for a reply.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -65,7 +65,7 @@ fn run(words: &[&str]) -> io::Result<String> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
-    text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no number")))
+    text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} isn't a number")))
 }
 
 fn echo(listener: &Listener) -> io::Result<String> {
@@ -83,7 +83,7 @@ fn take(mut stream: Stream, seed: u64) -> io::Result<String> {
     Ok(format!("took {}", guest_agent::take(&mut stream, seed)?))
 }
 
-/// What came of it in how many milliseconds.
+/// The time that `act` took in milliseconds, and its result.
 fn timed(act: impl FnOnce() -> io::Result<()>) -> io::Result<String> {
     let begin = Instant::now();
     let outcome = act().map_or_else(|error| error.to_string(), |()| "done".to_owned());
@@ -99,7 +99,7 @@ fn ask(address: &str) -> io::Result<()> {
     socket.recv(&mut [0; 16]).map(drop)
 }
 
-/// Each writes before any reads, so that all are open at once.
+/// Writes to all connections before reading from any, so that all are open at the same time.
 fn many(end: &str, count: usize) -> io::Result<String> {
     let mut streams = (0..count).map(|_| connect(end)).collect::<io::Result<Vec<_>>>()?;
     for (index, stream) in streams.iter_mut().enumerate() {
@@ -110,7 +110,7 @@ fn many(end: &str, count: usize) -> io::Result<String> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.read_exact(&mut back)?;
         if back != index.to_le_bytes() {
-            return Err(io::Error::other(format!("connection {index} got another's bytes")));
+            return Err(io::Error::other(format!("connection {index} received bytes of another")));
         }
     }
     Ok(format!("{count} at once"))
@@ -127,7 +127,7 @@ fn flood(address: &str, time: Duration) -> io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let (until, mut sent) = (Instant::now() + time, 0_u64);
     while Instant::now() < until {
-        // The kernel may have no room, or nobody may be at that port.
+        // Errors are expected: the kernel may have no buffer, or nobody may listen at that port.
         sent += u64::from(socket.send_to(&[0; 1400], address).is_ok());
     }
     Ok(format!("sent {sent} datagrams"))

@@ -1,4 +1,4 @@
-//! The measure of all others: a loop on kvm-ioctls alone. None of our crates takes part, nor in the set-up.
+//! The baseline: a minimal loop that only uses kvm-ioctls. None of our crates is used, not even for the setup.
 #![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION gives the guest our memory.
 
 use kvm_bindings::kvm_userspace_memory_region;
@@ -8,20 +8,20 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use crate::failure::Failure;
 use crate::workload::{RAM_LEN, Workload};
 
-/// A VM in front of its first instruction, or between two exits.
+/// A VM before its first instruction or between two exits.
 pub(crate) struct Guest {
     vcpu: VcpuFd,
     _vm: VmFd,
-    /// Dropped last.
+    /// Must be dropped after the VM, which has it mapped.
     _memory: GuestMemoryMmap<()>,
 }
 
-/// What came out of the guest.
+/// Numbers of exits and accesses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     /// Returns of KVM_RUN.
     pub(crate) exits: u64,
-    /// Accesses of the guest, of which a string instruction may have many in one exit.
+    /// Accesses by the guest; a string instruction may make several in one exit.
     pub(crate) elements: u64,
 }
 
@@ -37,7 +37,7 @@ impl Guest {
             memory_size: RAM_LEN as u64,
             userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
         };
-        // SAFETY: the range is the one mapping of `memory`, RAM_LEN bytes long. Guest owns it and drops it behind the VM and the
+        // SAFETY: the range is the only mapping of `memory`, RAM_LEN bytes long. Guest owns it and drops it after the VM and the
         // vCPU, so it is mapped while the guest can run; on an early return no vCPU has run. No Rust reference into it exists.
         unsafe { vm.set_user_memory_region(region) }?;
         let vcpu = vm.create_vcpu(0)?;
@@ -48,15 +48,15 @@ impl Guest {
         Ok(Self { vcpu, _vm: vm, _memory: memory })
     }
 
-    /// Runs until `elements` accesses have come out.
+    /// Runs until the guest has made at least `elements` accesses.
     pub(crate) fn run(&mut self, elements: u64) -> Result<Counts, Failure> {
         let mut counts = Counts::default();
         while counts.elements < elements {
             counts.elements += match self.vcpu.run()? {
-                // All our accesses to ports have one byte.
+                // All accesses to ports have one byte.
                 VcpuExit::IoOut(_, data) => data.len() as u64,
                 VcpuExit::MmioWrite(_, _) => 1,
-                exit => return Err(format!("the guest left by {exit:?}").into()),
+                exit => return Err(format!("unexpected exit {exit:?}").into()),
             };
             counts.exits += 1;
         }

@@ -1,4 +1,4 @@
-//! How the benchmark fails.
+//! Errors of the benchmark.
 
-/// A failure that ends the benchmark; it's printed once, by main.
+/// An error that ends the benchmark. `main` prints it.
 pub(crate) type Failure = Box<dyn std::error::Error>;

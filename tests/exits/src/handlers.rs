@@ -1,4 +1,4 @@
-//! The handlers and the device that count what comes out of our run loop.
+//! The exit handlers and the device that count the guest's accesses.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use vmm_vcpu::{ExitHandler, Flow, Summary, Trace, TracedExit};
 
 use crate::workload::{MMIO_GPA, PORT};
 
-/// Counts in the call-backs, without a bus.
+/// Counts accesses in the call-backs, without a bus.
 #[derive(Debug, Default)]
 pub(crate) struct CallBack {
-    /// Elements until it stops.
+    /// Number of elements after which it stops.
     pub(crate) left: u64,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Ends the guest behind so many writes from now on.
+    /// Ends the guest after so many further writes.
     pub(crate) fn stop_after(&self, writes: u64) {
         self.left.store(writes, Ordering::Relaxed);
     }
@@ -64,7 +64,7 @@ impl BusDevice for Counter {
     }
 }
 
-/// Takes room on the bus.
+/// A device that occupies a range on the bus.
 struct Neighbour;
 
 impl BusDevice for Neighbour {
@@ -75,11 +75,11 @@ impl BusDevice for Neighbour {
     }
 }
 
-/// First address and length of each neighbour, as a PC has them at ports: keyboard controller, clock, debug console, debug
-/// exit, COM1. The bus of MMIO has them too, far below the counter, so that a lookup there takes as many steps.
+/// First address and length of each neighbour, which are ports of a PC: keyboard controller, clock, debug console, debug exit, COM1.
+/// The MMIO bus has the same ranges, far below the counter, so that a lookup there takes as many steps.
 const NEIGHBOURS: [(u64, u64); 5] = [(0x60, 5), (0x70, 2), (0xe9, 1), (0xf4, 4), (0x3f8, 8)];
 
-/// vmm-machine's own handler, on a machine with `counter` at the port and at the address that the guests write to.
+/// vmm-machine's own handler, with `counter` at the port and at the address to which the guests write.
 pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
     let (ports, mmio) = (Bus::new(), Bus::new());
     for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {
@@ -90,9 +90,9 @@ pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
 }
 
 /// Adds every exit to a summary, as the monitor does for `--trace-exits=summary`.
-pub(crate) struct Counted<'a>(pub(crate) &'a mut Summary);
+pub(crate) struct SummaryTrace<'a>(pub(crate) &'a mut Summary);
 
-impl Trace for Counted<'_> {
+impl Trace for SummaryTrace<'_> {
     fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
         self.0.add(exit);
         Flow::Enter

@@ -1,8 +1,8 @@
-//! Exits per second of a guest that does nothing but exit: through a bare loop on kvm-ioctls, and through ours.
+//! Exits per second of a guest that does nothing but exit: with a minimal loop on kvm-ioctls, and with our run loop.
 //!
-//! All variants run in this process, in turn, so that a noisy machine treats them alike. Each measurement has a VM of its
-//! own: where a VM's memory happens to lie must not favour one variant for all rounds. It judges nothing: a goal that is
-//! missed is said and isn't a failure. `cargo xtask bench exits` builds and runs it.
+//! All variants run in turn in this process, so that noise affects all of them alike. Each measurement has its own VM, so that a
+//! favourable placement of its memory doesn't benefit one variant in all rounds. A missed goal is reported, but isn't a failure.
+//! `cargo xtask bench exits` builds and runs this program.
 
 mod bare;
 mod failure;
@@ -21,11 +21,11 @@ use report::{Report, Table};
 use variant::Variant;
 use workload::Workload;
 
-/// How long one measurement takes: long beside a tick of the host's scheduler (4 ms), short beside what a noisy neighbour
-/// needs to come and go, so that the variants of one round see the same host.
+/// Duration of one measurement: long compared with a tick of the host's scheduler (4 ms), but short compared with other load on the
+/// host, so that all variants of a round are measured under the same conditions.
 const MEASUREMENT_S: f64 = 0.05;
 
-/// Measures exits per second through a bare loop and through ours.
+/// Measures exits per second with a minimal loop and with our run loop.
 #[derive(Debug, Parser)]
 #[command(name = "exit-bench")]
 struct Arguments {
@@ -64,7 +64,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All rounds of one workload.
+/// Measures all rounds of one workload.
 fn measure(workload: &'static Workload, rounds: u32) -> Result<Table, Failure> {
     let scale = variant::scale(workload, MEASUREMENT_S)?;
     let mut seconds = Variant::ALL.map(|_| Vec::new());

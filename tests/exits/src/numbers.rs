@@ -1,8 +1,8 @@
-//! Figures of many measurements.
+//! Statistics of measurements, and their format.
 
 use serde::Serialize;
 
-/// The middle of some values, and the middles of their lower and their upper half.
+/// The median and the quartiles of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Quartiles {
     pub(crate) lower: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Quartiles {
 }
 
 impl Quartiles {
-    /// Of one value at least. A quartile that falls between two values is taken from the straight line between them.
+    /// The quartiles of `values`, which must not be empty. A quartile between two values is interpolated linearly.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -23,13 +23,13 @@ impl Quartiles {
         Self { lower: at(0.25), median: at(0.5), upper: at(0.75) }
     }
 
-    /// Each of them times `factor`, which is above 0.
+    /// All three multiplied by `factor`, which must be positive.
     pub(crate) fn scaled(self, factor: f64) -> Self {
         Self { lower: self.lower * factor, median: self.median * factor, upper: self.upper * factor }
     }
 }
 
-/// A count with its thousands apart, as in 12,345.
+/// Formats a number with commas between thousands, as in 12,345.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();

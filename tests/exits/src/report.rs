@@ -1,4 +1,4 @@
-//! What was measured, as tables or as JSON.
+//! The results as tables or as JSON.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::numbers::{Quartiles, grouped};
 use crate::variant::{Scale, Variant};
 use crate::workload::Workload;
 
-/// What the columns mean.
+/// Explanation of the columns.
 pub(crate) const LEGEND: &str = "\
-medians of the rounds; of bare: each round's rate beside the bare loop's in the same round";
+medians of all rounds; of bare: the rate relative to the bare loop's in the same round";
 
-/// Everything, as JSON.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rounds: u32,
     pub(crate) tables: Vec<Table>,
 }
 
-/// One workload.
+/// The results of one workload.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     workload: &'static str,
@@ -27,25 +27,26 @@ pub(crate) struct Table {
     elements_per_measurement: u64,
     elements_per_exit: f64,
     rows: Vec<Row>,
-    /// What tracing costs where it is off: each round's rate beside that of the bus without the choice.
+    /// The cost of tracing that is off: the rate relative to the bus variant's in the same round.
     tracing_off_of_bus: Quartiles,
 }
 
-/// One variant.
+/// The results of one variant.
 #[derive(Debug, Serialize)]
 struct Row {
     variant: &'static str,
     exits_per_s: Quartiles,
     elements_per_s: Quartiles,
-    /// 1 is the bare loop's rate.
+    /// The rate relative to the bare loop's.
     of_bare: Quartiles,
     goal: Option<f64>,
-    /// Whether the median is there.
+    /// Whether the median of `of_bare` reaches the goal.
     reached: Option<bool>,
 }
 
 impl Table {
-    /// From the seconds of each round of each variant, in the order of [`Variant::ALL`]. There is a round at least.
+    /// The table for these measurements: the seconds of each round, for each variant in the order of [`Variant::ALL`]. There must be
+    /// at least one round.
     pub(crate) fn new(workload: &Workload, scale: Scale, seconds: &[Vec<f64>; Variant::ALL.len()]) -> Self {
         let of = |variant: Variant| &seconds[variant as usize];
         let ratio = |variant, to| Quartiles::of(of(to).iter().zip(of(variant)).map(|(to, own)| to / own));
@@ -77,7 +78,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elements = grouped(self.elements_per_measurement as f64);
         writeln!(f, "{}: {}", self.workload, self.instruction)?;
-        writeln!(f, "{elements} elements in a measurement, {:.2} in an exit", self.elements_per_exit)?;
+        writeln!(f, "{elements} elements per measurement, {:.2} per exit", self.elements_per_exit)?;
         writeln!(
             f,
             "{:<18} {:>11} {:>24} {:>12} {:>9} {:>17}  goal",
@@ -98,7 +99,7 @@ impl fmt::Display for Table {
             )?;
         }
         let off = self.tracing_off_of_bus;
-        writeln!(f, "tracing off beside the bus without it: {} ({})", percent(off.median), spread(off))
+        writeln!(f, "bus, tracing off, relative to bus: {} ({})", percent(off.median), spread(off))
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
     use crate::workload;
 
-    /// Two elements in an exit; the bare loop takes 1 s for 1,024 elements.
+    /// A table with two elements per exit, in which the bare loop takes 1 s for 1,024 elements.
     fn table(call_back_s: f64) -> Table {
         let seconds = [vec![1.0], vec![call_back_s], vec![1.25], vec![1.25], vec![2.0]];
         Table::new(&workload::ALL[2], Scale { elements: 1024, elements_per_exit: 2.0 }, &seconds)

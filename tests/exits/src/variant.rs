@@ -1,4 +1,4 @@
-//! The ways from the guest to who counts, and one measurement of each.
+//! The variants of the run loop, and how each is measured.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,39 +11,39 @@ use vmm_vcpu::{End, ExitHandler, Summary, Traced, run};
 
 use crate::bare;
 use crate::failure::Failure;
-use crate::handlers::{CallBack, Counted, Counter, bus_handler};
+use crate::handlers::{CallBack, Counter, SummaryTrace, bus_handler};
 use crate::workload::{RAM_LEN, STRING_LEN, Workload};
 
-/// What runs in front of each measurement, so that memory, KVM's tables and the processor's caches are warm.
+/// Elements that run before each measurement, so that memory, KVM's tables and the processor's caches are warm.
 const WARM_UP: u64 = STRING_LEN;
-/// What is timed to find out how much fits into a measurement.
+/// Elements that are timed to determine the length of a measurement.
 const TRIAL: u64 = 4 * STRING_LEN;
 
-/// A way from the guest to who counts.
+/// How exits reach the code that counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// kvm-ioctls and a match.
+    /// kvm-ioctls and a `match`.
     Bare,
-    /// vmm-vcpu's loop, and call-backs that count.
+    /// vmm-vcpu's loop with call-backs that count.
     CallBack,
-    /// vmm-vcpu's loop, and a device on a vmm-bus.
+    /// vmm-vcpu's loop with a device on a vmm-bus.
     Bus,
-    /// The same, chosen at run time where tracing could have been chosen.
+    /// As [`Bus`](Self::Bus), but with the choice at run time whether to trace.
     TracingOff,
-    /// Every exit goes into a summary.
+    /// As [`TracingOff`](Self::TracingOff), but every exit is added to a summary.
     TracingOn,
 }
 
-/// How much is measured.
+/// The length of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// Accesses of the guest in one measurement: a multiple of [`STRING_LEN`].
+    /// Accesses by the guest in one measurement: a multiple of [`STRING_LEN`].
     pub(crate) elements: u64,
-    /// How many of them come in one exit. Only strings have more than 1, and only where the host's KVM gathers them.
+    /// Accesses per exit. More than 1 only for strings, if the host's KVM batches them.
     pub(crate) elements_per_exit: f64,
 }
 
-/// Finds out how many elements make a measurement of `seconds`.
+/// Determines how many elements a measurement of `seconds` has.
 pub(crate) fn scale(workload: &Workload, seconds: f64) -> Result<Scale, Failure> {
     let mut guest = bare::Guest::new(workload)?;
     guest.run(WARM_UP)?;
@@ -70,7 +70,7 @@ impl Variant {
         }
     }
 
-    /// The share of the bare loop's rate that it should reach: within 5 % of it for a call-back, within 25 % through the bus.
+    /// The goal, as a share of the bare loop's rate: within 5 % of it for a call-back, within 25 % for the bus.
     pub(crate) fn goal(self) -> Option<f64> {
         match self {
             Self::Bare | Self::TracingOn => None,
@@ -79,7 +79,7 @@ impl Variant {
         }
     }
 
-    /// The time that a new guest takes for `elements` accesses, once it is warm.
+    /// The time that a new guest takes for `elements` accesses after the warm-up.
     pub(crate) fn measure(self, workload: &Workload, elements: u64) -> Result<Duration, Failure> {
         match self {
             Self::Bare => {
@@ -98,13 +98,13 @@ impl Variant {
                 let mut handler = bus_handler(&counter)?;
                 time(workload, &mut handler, elements, |_, left| counter.stop_after(left))
             }
-            // black_box: the monitor learns from its command line what was asked for, not from its compiler.
+            // black_box, because the monitor's choice depends on its command line, so the compiler can't know it.
             Self::TracingOff => measure_watched(workload, elements, black_box(None)),
             Self::TracingOn => {
                 let mut summary = Summary::default();
                 let time = measure_watched(workload, elements, black_box(Some(&mut summary)))?;
                 if summary.count() == 0 {
-                    return Err("the trace saw no exit".into());
+                    return Err("the trace recorded no exit".into());
                 }
                 Ok(time)
             }
@@ -112,9 +112,8 @@ impl Variant {
     }
 }
 
-/// As the monitor starts a vCPU: what was asked for chooses the type of the handler, once, outside of the loop. Without
-/// tracing there is no [`Traced`], so the loop that runs has no code of it, not even a test whether it is on: it is another
-/// instance of the generic [`run`].
+/// Starts a vCPU as the monitor does: the type of the handler is chosen once, outside the loop. Without tracing there is no
+/// [`Traced`], so the loop, another instance of the generic [`run`], has no code for it, not even a check whether it is on.
 fn measure_watched(
     workload: &Workload,
     elements: u64,
@@ -125,13 +124,13 @@ fn measure_watched(
     match summary {
         None => time(workload, &mut handler, elements, |_, left| counter.stop_after(left)),
         Some(summary) => {
-            let mut traced = Traced::new(0, handler, Counted(summary), Instant::now());
+            let mut traced = Traced::new(0, handler, SummaryTrace(summary), Instant::now());
             time(workload, &mut traced, elements, |_, left| counter.stop_after(left))
         }
     }
 }
 
-/// Times a new guest on our loop. `stop_after` tells whoever counts to stop behind so many elements.
+/// Measures a new guest with our loop. `stop_after` sets the number of elements after which the handler stops.
 fn time<H: ExitHandler>(
     workload: &Workload,
     handler: &mut H,
@@ -156,7 +155,7 @@ fn run_to_stop<H: ExitHandler>(vcpu: &mut KvmVcpu, handler: &mut H) -> Result<()
     }
 }
 
-/// A VM with the workload in front of its first instruction. The vCPU keeps it alive.
+/// Creates a VM with the workload, before its first instruction. The vCPU keeps it alive.
 fn create_vcpu(workload: &Workload) -> Result<KvmVcpu, Failure> {
     let vm = Kvm::open()?.create_vm()?;
     let ram = GuestRam::new(&[0..RAM_LEN as u64])?;

@@ -1,26 +1,26 @@
-//! The guests: loops that leave the processor and do nothing else.
+//! The guests: loops that cause exits and do nothing else.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
-/// Guest RAM, from address 0 on, in bytes: all that real mode reaches with a segment at 0.
+/// Length of guest RAM, which starts at address 0, in bytes: all that real mode reaches with a segment base of 0.
 pub(crate) const RAM_LEN: usize = 0x1_0000;
-/// The port that firmware writes progress codes to: a PC has nothing behind it that would answer.
+/// The port to which firmware writes progress codes; no device of a PC responds to it.
 pub(crate) const PORT: u16 = 0x80;
-/// An address without memory, where a PC of 256 MiB has its devices.
+/// An address without memory, in the range of a PC's devices.
 pub(crate) const MMIO_GPA: u64 = 0xd000_0000;
-/// Elements of one `rep outsb`. Every measurement is a multiple of it, so that each ends behind a whole string, however many
-/// elements the host's KVM puts into an exit.
+/// Elements of one `rep outsb`. Every measurement is a multiple of it, so that each ends after a whole string, however many elements
+/// the host's KVM passes in one exit.
 pub(crate) const STRING_LEN: u64 = 1024;
-/// Where the string lies: a page of its own, because KVM splits strings between pages.
+/// Address of the string: a separate page, because KVM splits strings at page boundaries.
 const STRING: u64 = 0x1000;
 
 /// One kind of exit.
 #[derive(Debug)]
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
-    /// The instruction that leaves.
+    /// The instruction that causes the exit.
     pub(crate) instruction: &'static str,
-    /// Lies at address 0, where the guest starts.
+    /// Machine code, loaded and entered at address 0.
     pub(crate) code: &'static [u8],
     mode: Mode,
 }
@@ -64,10 +64,10 @@ pub(crate) const ALL: &[Workload] = &[
 ];
 
 impl Workload {
-    /// Changes the registers that KVM gave a new vCPU into those of the first instruction. By hand, since the bare variant
-    /// uses none of our crates.
+    /// Sets a new vCPU's registers for the first instruction. No other crate of ours is used, because this is shared with the bare
+    /// variant.
     pub(crate) fn apply_to(&self, regs: &mut kvm_regs, sregs: &mut kvm_sregs) {
-        // Bit 1 of the flags is always set; the direction flag is clear, so that strings go up.
+        // Bit 1 of the flags is always set; the direction flag is clear, so addresses of strings increase.
         *regs = kvm_regs { rip: 0, rsi: STRING, rdx: PORT.into(), rflags: 2, ..Default::default() };
         match self.mode {
             // All other segments have base 0 after reset.
@@ -77,8 +77,8 @@ impl Workload {
     }
 }
 
-/// Flat segments of 4 GiB (Intel SDM volume 3 §3.4.5). The guest loads none of its own and gets no exception, so that it needs
-/// no tables in memory.
+/// Sets flat segments of 4 GiB (Intel SDM volume 3 §3.4.5). The guest loads no segments and causes no exceptions, so it needs no tables
+/// in memory.
 fn enter_protected_mode(sregs: &mut kvm_sregs) {
     let data = kvm_segment {
         limit: 0xffff_ffff,

@@ -1,14 +1,14 @@
-//! Arguments without a flag: a kernel and its initial RAM disk, and what is meant otherwise.
+//! Positional arguments: a kernel and its initial RAM disk, and the hints for other files.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
-/// The arguments are refused as wrong use, with this message.
+/// Asserts that the arguments are rejected as a usage error with this message.
 #[track_caller]
 fn assert_wrong(bench: &Bench, args: &[&str], message: &str) {
     assert_eq!(bench.run(args), complaint(USAGE, message));
 }
 
-/// A directory with `content` as the file `name`, which is refused as the kernel.
+/// Asserts that a file called `name` with this content is rejected as the kernel.
 #[track_caller]
 fn assert_misplaced(name: &str, content: &[u8], message: &str) {
     let bench = Bench::new();
@@ -16,7 +16,7 @@ fn assert_misplaced(name: &str, content: &[u8], message: &str) {
     assert_wrong(&bench, &[name], message);
 }
 
-/// `content` at `offset` of a file of 64 KiB whose other bytes are machine code (`hlt`).
+/// 64 KiB of machine code (`hlt`) with `content` at `offset`.
 fn at(offset: usize, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xf4; 0x1_0000];
     bytes[offset..offset + content.len()].copy_from_slice(content);
@@ -58,10 +58,10 @@ fn bare_argument_after_a_flag_with_an_optional_value_is_a_file() {
 #[test]
 fn bare_value_of_a_flag_that_may_do_without_is_told_to_come_after_an_equals_sign() {
     let bench = Bench::new();
-    let message =
-        "summary: no such file; the value of --trace-exits comes after a =: write --trace-exits=summary";
+    let message = "summary: no such file; --trace-exits takes its value after an equals sign: write --trace-exits=summary";
     assert_wrong(&bench, &["--trace-exits", "summary", "--flat", "kernel"], message);
-    let message = "false: no such file; the value of --irqchip comes after a =: write --irqchip=false";
+    let message =
+        "false: no such file; --irqchip takes its value after an equals sign: write --irqchip=false";
     assert_wrong(&bench, &["--flat", "kernel", "--irqchip", "false"], message);
     bench.file("lines", crate::bench::kernel());
     assert_eq!(bench.run(&["lines", "--check"]).code, Some(DONE));
@@ -69,27 +69,27 @@ fn bare_value_of_a_flag_that_may_do_without_is_told_to_come_after_an_equals_sign
 
 #[test]
 fn bare_kernel_beside_the_flag_is_wrong_use() {
-    let message = "other: --kernel names the kernel already, remove one of them";
+    let message = "other: --kernel already names the kernel; remove one of them";
     assert_wrong(&Bench::new(), &["--kernel", "kernel", "other"], message);
 }
 
 #[test]
 fn bare_initrd_beside_the_flag_is_wrong_use() {
-    let message = "other: --initrd names the initial RAM disk already, remove one of them";
+    let message = "other: --initrd already names the initial RAM disk; remove one of them";
     assert_wrong(&Bench::new(), &["kernel", "other", "--initrd", "i"], message);
 }
 
 #[test]
 fn bare_kernel_beside_a_flat_image_is_wrong_use() {
     let message =
-        "kernel: an argument without a flag is a Linux kernel, but --flat names an image; remove one of them";
+        "kernel: a positional argument is a Linux kernel, but --flat names an image; remove one of them";
     assert_wrong(&Bench::new(), &["--flat", "i", "kernel"], message);
 }
 
 #[test]
 fn bare_third_argument_is_wrong_use() {
-    let message = "3 arguments without a flag, up to \"quiet\", but a kernel and an initial RAM disk are all that there can be; \
-        a command line for the kernel is one argument after --cmdline";
+    let message = "3 positional arguments, up to \"quiet\", but at most a kernel and an initial RAM disk are allowed; \
+        pass a kernel command line as one argument after --cmdline";
     assert_wrong(&Bench::new(), &["kernel", "initrd", "quiet"], message);
 }
 
@@ -118,7 +118,7 @@ fn bare_command_is_the_command_also_where_a_file_has_its_name() {
     bench.file("schema", crate::bench::kernel());
     assert!(bench.run(&["schema"]).stdout.starts_with("{\n"));
     assert_eq!(bench.run(&["./schema", "--check"]).code, Some(DONE));
-    let message = "schema is a command, and takes no flags; for a file of that name write ./schema";
+    let message = "schema is a command and takes no flags; for a file of that name, write ./schema";
     assert_wrong(&bench, &["--check", "schema"], message);
 }
 
@@ -141,7 +141,7 @@ fn bare_config_behind_a_kernel_suggests_its_flag() {
 fn bare_machine_code_suggests_flat() {
     let message = "hello: neither ELF nor bzImage; write --flat hello if it is machine code without a header";
     assert_misplaced("hello", b"\xba\xf8\x03\xb0\x41\xee\xf4", message);
-    // A boot sector ends in 55 aa, as a bzImage's first one does; its table of partitions is empty.
+    // A boot sector has the signature 55 aa, as a bzImage does; its partition table is empty.
     let mut sector = vec![0x90; 510];
     sector[0x1be..510].fill(0);
     sector.extend(b"\x55\xaa");
@@ -164,11 +164,12 @@ fn bare_elf_of_32_bits_suggests_flat() {
     elf[64..68].copy_from_slice(&0x10_0000_u32.to_le_bytes()); // p_paddr
     elf[68] = 84; // p_filesz
     elf[72] = 84; // p_memsz
-    let message = "k.elf: an ELF executable that is no 64-bit Linux kernel; write --flat k.elf";
+    let message = "k.elf: an ELF executable, but not a 64-bit Linux kernel; write --flat k.elf";
     assert_misplaced("k.elf", &elf, message);
 }
 
-/// Magic, no flags, and what makes them add up to 0 (Multiboot 0.6.96, §3.1.1), in a 64-bit ELF.
+/// A 64-bit ELF with a multiboot header: the magic number, no flags, and the checksum that makes the sum 0 (Multiboot 0.6.96,
+/// §3.1.1).
 #[test]
 fn bare_multiboot_kernel_suggests_flat() {
     let mut elf = crate::bench::kernel();
@@ -176,7 +177,7 @@ fn bare_multiboot_kernel_suggests_flat() {
     elf.extend(
         [0x1bad_b002_u32, 0, 0_u32.wrapping_sub(0x1bad_b002)].iter().flat_map(|word| word.to_le_bytes()),
     );
-    assert_misplaced("k", &elf, "k: a multiboot kernel, not one of Linux; write --flat k");
+    assert_misplaced("k", &elf, "k: a multiboot kernel, not a Linux kernel; write --flat k");
 }
 
 #[test]
@@ -186,13 +187,13 @@ fn bare_disk_says_where_disks_go() {
         assert_misplaced(
             "d",
             content,
-            &format!("d: {found}; give it to the machine by {device} in \"devices\" of a config"),
+            &format!("d: {found}; attach it with {device} in \"devices\" of a config"),
         );
     };
     refused(&at(0, b"QFI\xfb\0\0\0\x03"), "a qcow2 disk image");
     refused(&at(0x438, b"\x53\xef"), "an ext4 file system");
     refused(&at(0x200, b"EFI PART"), "a disk image with a partition table");
-    // One partition that boots, of type 0x83 (Linux), and the boot signature.
+    // One bootable partition of type 0x83 (Linux), and the boot signature.
     let mut mbr = at(0x1be, b"\x80\x20\x21\0\x83");
     mbr[0x1fe..0x200].copy_from_slice(b"\x55\xaa");
     refused(&mbr, "a disk image with a partition table");
@@ -200,7 +201,7 @@ fn bare_disk_says_where_disks_go() {
 
 #[test]
 fn bare_archive_in_place_of_the_kernel_says_how_it_is_given() {
-    let remedy = "name the kernel before it, or write --initrd i, if it is an initial RAM disk";
+    let remedy = "if it is an initial RAM disk, name the kernel before it, or write --initrd i";
     assert_misplaced("i", b"\x1f\x8b\x08\0\0\0", &format!("i: a gzip file; {remedy}"));
     assert_misplaced("i", &at(0, b"070701"), &format!("i: a cpio archive; {remedy}"));
 }

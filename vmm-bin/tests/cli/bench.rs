@@ -1,4 +1,4 @@
-//! A directory with a kernel, and the program run in it.
+//! A directory with a kernel, in which tests run the program.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,13 +13,12 @@ pub(crate) const USAGE: i32 = 2;
 pub(crate) const BAD_CONFIG: i32 = 3;
 pub(crate) const HOST_CANT: i32 = 4;
 
-/// A directory in which the program runs, so that files have the same names in every message. It holds `kernel`, the smallest
-/// that there is.
+/// The program's current directory, so that relative file names appear in messages. It contains a minimal `kernel`.
 pub(crate) struct Bench {
     dir: TempDir,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -31,7 +30,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
         bench.file("kernel", kernel());
-        // For the runs as another user.
+        // Some tests run the program as another user.
         fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         bench
     }
@@ -40,33 +39,33 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    /// Makes a file.
+    /// Creates or replaces a file.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub(crate) fn dir(&self, name: &str) {
         fs::create_dir(self.path(name)).unwrap();
     }
 
-    /// Makes a symbolic link that leads to `to`.
+    /// Creates a symbolic link to `to`.
     pub(crate) fn link(&self, name: &str, to: &str) {
         std::os::unix::fs::symlink(to, self.path(name)).unwrap();
     }
 
-    /// Makes a FIFO that nobody writes.
+    /// Creates a FIFO without a writer.
     pub(crate) fn fifo(&self, name: &str) {
         let made = std::process::Command::new("mkfifo").arg(self.path(name)).status();
         assert!(made.unwrap().success());
     }
 
-    /// Makes a file of `len` bytes that takes no room.
+    /// Creates a sparse file of `len` bytes.
     pub(crate) fn sparse(&self, name: &str, len: u64) {
         fs::File::create(self.path(name)).unwrap().set_len(len).unwrap();
     }
 
-    /// The program with these arguments, in this directory.
+    /// The program with these arguments, to be started in this directory.
     pub(crate) fn launch(&self, args: &[&str]) -> Launch {
         Launch::new(Path::new(env!("CARGO_BIN_EXE_vmm-bin")), args).dir(self.dir.path())
     }
@@ -75,13 +74,13 @@ impl Bench {
         finish(self.launch(args))
     }
 
-    /// Runs with `config` as the config.
+    /// Runs `--check` with `config` as the file vm.json.
     pub(crate) fn run_config(&self, config: &str) -> Ran {
         self.file("vm.json", config);
         self.run(&["--check", "--config", "vm.json"])
     }
 
-    /// The names of all that is in the directory.
+    /// The sorted names of the directory's entries.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -89,14 +88,14 @@ impl Bench {
         names
     }
 
-    /// What is in each file.
+    /// The name of each entry, and the contents if it can be read as a file.
     pub(crate) fn contents(&self) -> Vec<(String, Option<Vec<u8>>)> {
         let read = |name: String| (fs::read(self.path(&name)).ok(), name);
         self.names().into_iter().map(read).map(|(bytes, name)| (name, bytes)).collect()
     }
 }
 
-/// Runs it to its end.
+/// Runs the program to its end.
 pub(crate) fn finish(launch: Launch) -> Ran {
     let mut monitor = launch.start();
     let code = monitor.expect_exit(DEADLINE).code();
@@ -104,12 +103,12 @@ pub(crate) fn finish(launch: Launch) -> Ran {
     Ran { code, stdout, stderr: monitor.stderr() }
 }
 
-/// One message, this code, and nothing on standard output.
+/// The result of a run that failed with this code, this message on standard error, and nothing on standard output.
 pub(crate) fn complaint(code: i32, message: &str) -> Ran {
     Ran { code: Some(code), stdout: String::new(), stderr: format!("error: {message}\n") }
 }
 
-/// An ELF for x86_64 with one segment of one instruction (`hlt`) at 2 MiB, and no note.
+/// An ELF executable for x86_64: one segment with one instruction (`hlt`) at 2 MiB, and no notes.
 pub(crate) fn kernel() -> Vec<u8> {
     const PADDR: u64 = 0x20_0000;
     const CODE_OFFSET: u64 = 64 + 56;

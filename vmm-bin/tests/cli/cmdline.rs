@@ -1,4 +1,4 @@
-//! The kernel's command line. A NUL can't be in an argument; the config's tests have it.
+//! The kernel's command line. An argument can't contain a NUL; that case is among the config's tests.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 

@@ -1,4 +1,4 @@
-//! The config file: what is wrong with it, and where. crates/config has a test for each rule; these are about the program.
+//! Errors in the config file and their positions, as the program reports them. crates/config has a test for each rule.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, complaint, finish};
 
@@ -65,7 +65,7 @@ fn config_fifo_is_refused_without_waiting_for_a_writer() {
     assert_eq!(bench.run(&["--config", "vm.json"]), complaint(BAD_CONFIG, message));
 }
 
-/// The shell's `<` and `|`, and its `<(..)`.
+/// The shell's `<`, `|` and `<(..)`.
 #[test]
 fn config_from_a_descriptor_has_its_paths_from_the_current_directory() {
     let bench = Bench::new();
@@ -80,7 +80,7 @@ fn config_from_a_descriptor_has_its_paths_from_the_current_directory() {
         complaint(BAD_CONFIG, &message)
     };
     assert_eq!(run(r#""$0" "$@" /dev/stdin <vm.json"#), missing("/dev/stdin:1:79:"));
-    // It comes once, and isn't looked up again.
+    // A pipe can't be read again to find the position.
     assert_eq!(run(r#"cat vm.json | "$0" "$@" /dev/stdin"#), missing("/dev/stdin:"));
     assert_eq!(run(r#""$0" "$@" <(cat vm.json) | cat; exit ${PIPESTATUS[0]}"#).code, Some(BAD_CONFIG));
     assert_eq!(run(r#""$0" "$@" /proc/self/fd/5 5<vm.json"#), missing("/proc/self/fd/5:1:79:"));

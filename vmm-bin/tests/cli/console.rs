@@ -1,8 +1,8 @@
-//! Virtio consoles: where they may go.
+//! Targets of virtio consoles.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
 
-/// Runs `--check` with these members of the config beside the kernel.
+/// Runs `--check` with these members of the config besides `boot`.
 fn check(members: &str) -> crate::bench::Ran {
     Bench::new().run_config(&format!(r#"{{"boot": {{"kernel": "kernel"}}, {members}}}"#))
 }

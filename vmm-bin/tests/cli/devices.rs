@@ -1,10 +1,10 @@
-//! Virtio devices that can't be. Each kind has tests of its own for what its fields can say; these are about the program.
+//! Invalid virtio devices, as the program reports them. Each kind has its own tests of its fields.
 
 use std::os::unix::net::UnixListener;
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint, finish};
 
-/// A config with these devices, beside a disk of 1 MiB called disk.img.
+/// Checks a config with these devices, in a directory with a disk of 1 MiB called disk.img.
 fn run(devices: &str) -> crate::bench::Ran {
     let bench = Bench::new();
     bench.file("disk.img", vec![0; 1 << 20]);
@@ -46,7 +46,7 @@ fn device_that_is_unknown_names_the_nearest() {
     );
 }
 
-/// Both connect to a passt that never says anything.
+/// Both connect to a passt that never sends anything.
 #[test]
 fn cards_with_the_same_address_are_named_with_both_places() {
     let bench = Bench::new();
@@ -75,7 +75,8 @@ fn guests_ends_of_vsock_with_the_same_id_are_named_with_both_places() {
     assert_eq!(bench.run(&["--check", "--config", "vm.json"]), complaint(BAD_CONFIG, expected));
 }
 
-/// Of two cards, and of one; whether all is right but for that isn't asked of the host, which would refuse the second one.
+/// Of two cards, and of one card. The conflict is found before any port is bound: the host would reject the second one with a less
+/// helpful error.
 #[test]
 fn forwarded_ports_that_are_the_same_are_named_with_both_places() {
     let card = |forward: &str| format!(r#"{{"type": "net", "backend": "user", "forward": [{forward}]}}"#);
@@ -109,7 +110,7 @@ fn machines_own_disk_is_refused_as_its_log_and_its_metrics() {
     refused("--log-file");
 }
 
-/// As one that a monitor left that was killed.
+/// A killed monitor leaves such a socket.
 #[test]
 fn dead_socket_of_a_vsock_stays_when_somebody_only_looks() {
     let bench = Bench::new();
@@ -121,7 +122,7 @@ fn dead_socket_of_a_vsock_stays_when_somebody_only_looks() {
     assert_eq!(bench.names(), [&before[..], &["vm.json".to_owned()]].concat());
 }
 
-/// The fields of a device are read by its kind, after the file; they are found in it all the same.
+/// The fields of a device are parsed by its kind, after the file; errors have a position in the file all the same.
 #[test]
 fn device_field_that_cannot_be_read_is_reported_with_its_line() {
     let bench = Bench::new();
@@ -147,7 +148,7 @@ fn device_field_that_cannot_be_read_is_reported_with_its_line() {
     assert!(ran.stderr.starts_with(&format!("error: {message}")), "{ran:?}");
 }
 
-/// A device that lacks a field is shown where it starts.
+/// The position of a missing field is that of the device.
 #[test]
 fn device_field_that_is_missing_is_reported_with_the_devices_line() {
     let bench = Bench::new();
@@ -181,7 +182,7 @@ fn field_given_twice_inside_a_field_is_refused_with_its_line() {
     );
 }
 
-/// By setrlimit(2), whose signal would kill.
+/// The limit is that of setrlimit(2), whose signal SIGXFSZ kills by default.
 #[test]
 fn overlay_longer_than_a_file_may_be_is_refused() {
     let bench = Bench::new();
@@ -209,7 +210,7 @@ fn disk_that_is_missing_is_named() {
     assert_bad(r#"{"type": "block", "path": "none.img"}"#, message);
 }
 
-/// Whatever a config names: it is the config that is wrong, and not the host.
+/// The exit code blames the config, not the host, whatever field the path is in.
 #[test]
 fn paths_that_lead_to_themselves_are_the_configs_fault() {
     let bench = Bench::new();
@@ -273,7 +274,7 @@ fn disk_twice_for_writing_is_used_twice() {
     assert_bad(&format!(r#"{{"type": "block", "path": "disk.img"}}, {second}"#), message);
 }
 
-/// Another name of the same file.
+/// The link is another name of the same file.
 #[test]
 fn disk_twice_by_a_link_is_used_twice() {
     let bench = Bench::new();
@@ -289,7 +290,7 @@ fn disk_twice_by_a_link_is_used_twice() {
     );
 }
 
-/// An overlay's file is made, and gone.
+/// The overlay's temporary file is created and removed.
 #[test]
 fn check_of_an_overlay_leaves_nothing() {
     let bench = Bench::new();

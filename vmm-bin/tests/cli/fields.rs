@@ -1,9 +1,9 @@
-//! What is wrong with the value of a device's field: each message has the place in the file, the path, the value and what to
-//! change. crates/virtio-devices has a test for each type of value; these are about the whole line.
+//! Invalid values of a device's fields: each message has the position in the file, the field's path, the value and the remedy. These
+//! tests compare whole messages; crates/virtio-devices has a test for each type of value.
 
 use crate::bench::{BAD_CONFIG, Bench, USAGE, complaint};
 
-/// A config whose third line is this device, beside a disk of 1 MiB called disk.img.
+/// Asserts that a config whose third line is this device is rejected. There is a disk of 1 MiB called disk.img.
 #[track_caller]
 fn assert_bad(device: &str, message: &str) {
     let bench = Bench::new();
@@ -151,7 +151,7 @@ fn other_device_with_a_wrong_value_is_refused_with_its_line() {
     );
 }
 
-/// It is the file's, whatever flags add behind it.
+/// A port in the file has a position there, even if flags add further devices.
 #[test]
 fn port_is_reported_by_its_line_or_by_its_flag() {
     let bench = Bench::new();
@@ -169,7 +169,7 @@ fn port_is_reported_by_its_line_or_by_its_flag() {
     assert_eq!(run(&format!(", {devices}"), &["--debug-exit", "0x3f8"]), complaint(USAGE, twice));
 }
 
-/// As the console's file of a device.
+/// As for the file of a virtio console.
 #[test]
 fn serial_file_is_reported_by_its_line_or_by_its_flag() {
     let bench = Bench::new();

@@ -1,8 +1,8 @@
-//! Flags: their values, and how they stand above the config.
+//! Flags: their values, and their precedence over the config.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
-/// The complaint about `flag` with `value`.
+/// Asserts that `value` of `flag` is a usage error.
 fn assert_usage(flag: &str, value: &str, problem: &str) {
     let ran = Bench::new().run(&["--check", "--kernel", "kernel", flag, value]);
     assert_eq!(ran, complaint(USAGE, &format!("{flag}: {problem}")));
@@ -103,7 +103,7 @@ fn flags_override_the_config() {
     assert_eq!(lines.map(|line| ran.stdout.contains(line)), [true; 4], "{}", ran.stdout);
 }
 
-/// A value with a hyphen is a value, and not a flag that isn't there.
+/// A value that starts with a hyphen isn't taken for an unknown flag.
 #[test]
 fn time_below_zero_is_refused_with_an_example() {
     let refused = |flag: &str| {

@@ -1,15 +1,15 @@
-//! Flat images that can't be run. crates/boot has a test for each check; these are about the program.
+//! Invalid flat images, as the program reports them. crates/boot has a test for each check.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
-/// A multiboot header with these flags and a checksum that is wrong by `error` (Multiboot 0.6.96, §3.1.1).
+/// A multiboot header with these flags, and a checksum that is off by `error` (Multiboot 0.6.96, §3.1.1).
 fn multiboot(flags: u32, error: u32) -> Vec<u8> {
     const MAGIC: u32 = 0x1bad_b002;
     let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(flags).wrapping_add(error);
     [MAGIC, flags, checksum].iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// A 32-bit ELF of this machine (System V ABI, "ELF Header").
+/// A 32-bit ELF header for this machine (System V ABI, "ELF Header").
 fn elf32(machine: u16) -> Vec<u8> {
     let mut elf = vec![0; 52 + 32];
     elf[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
@@ -18,7 +18,8 @@ fn elf32(machine: u16) -> Vec<u8> {
     elf
 }
 
-/// The image `i` with these settings besides is refused with this message, and nothing is left behind.
+/// Asserts that the image, as the file `i` and with these additional settings, is rejected with this message and that no file is left
+/// behind.
 fn assert_refused(image: &[u8], settings: &str, message: &str) {
     let bench = Bench::new();
     bench.file("i", image);
@@ -110,7 +111,7 @@ fn flat_beside_a_kernel_is_refused() {
     assert!(ran.stderr.contains("--kernel") && ran.stderr.contains("--flat"), "{}", ran.stderr);
 }
 
-/// What the program says to an image of one `hlt` in 2 MiB with these flags.
+/// The result of `--check` for an image of one `hlt` in 2 MiB of memory, with these flags.
 fn complaint_about(flags: &[&str]) -> crate::bench::Ran {
     let bench = Bench::new();
     bench.file("i", b"\xf4");
@@ -142,7 +143,7 @@ fn flat_flags_that_exclude_each_other_are_wrong_use() {
     wrong(&["--irqchip=false", "--cpus", "2"], message);
 }
 
-/// What only the machine can see is said of the flag too.
+/// Errors that only vmm-machine can detect name the flag as well.
 #[test]
 fn flat_flag_that_does_not_suit_the_machine_is_named() {
     let bad =

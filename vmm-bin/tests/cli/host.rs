@@ -1,15 +1,16 @@
-//! Hosts that can't, made of namespaces: no /dev/kvm, or one without permission; and machines larger than any host.
+//! Hosts without /dev/kvm, or without permission to open it, simulated by namespaces.
 
 use std::process::Command;
 
 use crate::bench::{Bench, HOST_CANT, Ran, complaint, finish};
 
-/// Hides /dev/kvm.
+/// A script that hides /dev/kvm and runs its arguments.
 const MISSING: &str = r#"mount -t tmpfs none /dev && exec "$0" "$@""#;
-/// Puts a /dev/kvm there that nobody may open, and gives up the capability to do it nevertheless.
+/// A script that runs its arguments with a /dev/kvm that nobody may open, and without the capability to override that.
 const FORBIDDEN: &str = r#"mount -t tmpfs none /dev && touch /dev/kvm && chmod 0 /dev/kvm && exec setpriv --bounding-set -all "$0" "$@""#;
 
-/// Runs in a mount namespace of its own that `script` has prepared; `None`, with the reason, where the host gives none.
+/// Runs the program in its own mount namespace, prepared by `script`. `None`, with the reason on standard error, if the host doesn't
+/// allow user namespaces.
 fn run_on(script: &str, args: &[&str]) -> Option<Ran> {
     let namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
     let probe = Command::new(namespace[0]).args(&namespace[1..]).args([script, "true"]).output();

@@ -1,8 +1,8 @@
-//! Files that are no initrd, or too large a one.
+//! Files that can't be an initrd, or are too large.
 
 use crate::bench::{BAD_CONFIG, Bench, complaint};
 
-/// The file `i` is refused with this message.
+/// Asserts that the file `i` is rejected with this message.
 fn assert_refused(bench: &Bench, message: &str) {
     let ran = bench.run(&["--kernel", "kernel", "--memory", "32M", "--initrd", "i"]);
     assert_eq!(ran, complaint(BAD_CONFIG, message));

@@ -1,8 +1,8 @@
-//! Files that are no kernel. crates/boot has a test for each lie of a header; these are about the program.
+//! Files that can't be a kernel, as the program reports them. crates/boot has a test for each kind of malformed header.
 
 use crate::bench::{BAD_CONFIG, Bench, complaint, kernel};
 
-/// The file `k` is refused with this problem, and nothing but the files that were there is left.
+/// Asserts that the file `k` is rejected with this problem, and that no file is left behind.
 fn assert_refused(bench: &Bench, problem: &str) {
     let before = bench.names();
     let ran = bench.run(&["--kernel", "k"]);

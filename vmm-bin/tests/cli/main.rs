@@ -1,4 +1,4 @@
-//! The program's face: what it prints, what it complains of, and its exit codes. Nothing here needs a working KVM.
+//! The command line interface: output, error messages and exit codes. Nothing here needs a working KVM.
 
 mod bare;
 mod bench;

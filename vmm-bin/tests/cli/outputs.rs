@@ -1,4 +1,4 @@
-//! Files that the program writes: never over what the machine is made of, and nothing is left of a start that was refused.
+//! Output files never overwrite the machine's input files, and a start that fails leaves no files behind.
 
 use std::os::unix::net::UnixListener;
 
@@ -10,17 +10,17 @@ use crate::bench::{BAD_CONFIG, Bench, DONE, HOST_CANT, Ran, USAGE, complaint, fi
 const OUTPUT: &str =
     "it is being written by another console, by --metrics or by another monitor; name another file";
 
-/// A machine with this serial file, and these devices.
+/// A config with this serial file and these devices.
 fn config(serial: &str, devices: &str) -> String {
     format!(r#"{{"boot": {{"kernel": "kernel"}}, "serial": {{"file": "{serial}"}}, "devices": [{devices}]}}"#)
 }
 
-/// A console that goes to this file.
+/// A virtio console whose target is this file.
 fn console(id: &str, file: &str) -> String {
     format!(r#"{{"type": "console", "id": "{id}", "target": {{"file": "{file}"}}}}"#)
 }
 
-/// Runs with these flags, which leave everything as it is.
+/// Asserts that a run with these flags fails with this message and changes no file.
 #[track_caller]
 fn assert_refused(bench: &Bench, flags: &[&str], code: i32, message: &str) {
     let before = bench.contents();
@@ -28,30 +28,30 @@ fn assert_refused(bench: &Bench, flags: &[&str], code: i32, message: &str) {
     assert!(bench.contents() == before, "{:?} are other files or were changed", bench.names());
 }
 
-/// As a start does, so does `--check`.
+/// As [`assert_refused`], for a start and for `--check`.
 #[track_caller]
 fn assert_refused_and_checked(bench: &Bench, flags: &[&str], code: i32, message: &str) {
     assert_refused(bench, flags, code, message);
     assert_refused(bench, &[flags, &["--check"]].concat(), code, message);
 }
 
-/// `--check` of a machine whose serial file and devices these are.
+/// Runs `--check` for a machine with this serial file and these devices.
 fn check(bench: &Bench, serial: &str, devices: &str) -> Ran {
     bench.run_config(&config(serial, devices))
 }
 
-/// With its standard output at a file of this name.
+/// Runs with standard output redirected to this file, which isn't truncated.
 fn run_into(bench: &Bench, name: &str, flags: &[&str]) -> Ran {
     run_redirected(bench, &format!("1<>{name}"), flags)
 }
 
-/// With these redirections of the shell's, and without a terminal.
+/// Runs with these shell redirections, and without a controlling terminal.
 fn run_redirected(bench: &Bench, redirections: &str, flags: &[&str]) -> Ran {
     let script = format!(r#"exec "$0" "$@" {redirections}"#);
     finish(bench.launch(flags).wrapped(["setsid", "--wait", "sh", "-c", &script]))
 }
 
-/// With its standard error at the file `name`: that stays as it is, and this code is all that is said.
+/// Asserts that a run with standard error redirected to the file `name` exits with this code, prints nothing and changes no file.
 #[track_caller]
 fn assert_silent(bench: &Bench, name: &str, flags: &[&str], code: i32) {
     let before = bench.contents();
@@ -60,7 +60,7 @@ fn assert_silent(bench: &Bench, name: &str, flags: &[&str], code: i32) {
     assert!(bench.contents() == before, "{:?} are other files or were changed", bench.names());
 }
 
-/// A machine of `kernel` with these disks.
+/// A config with these disks.
 fn disks(paths: &[&str]) -> String {
     let disk = |path: &&str| format!(r#"{{"type": "block", "path": "{path}", "format": "raw"}}"#);
     let devices: Vec<String> = paths.iter().map(disk).collect();
@@ -80,7 +80,7 @@ fn refusal_of_standard_error_that_is_a_disk_is_not_written_into_it() {
     assert!(std::fs::read(bench.path("disk.img")).unwrap() == vec![0; 1 << 20], "the disk has changed");
 }
 
-/// It is found before the files are opened.
+/// The check is made before the files are opened.
 #[test]
 fn failure_of_a_start_is_not_written_into_a_file_that_the_machine_is_made_of() {
     let bench = Bench::new();
@@ -95,13 +95,13 @@ fn failure_of_a_start_is_not_written_into_a_file_that_the_machine_is_made_of() {
     assert_silent(&bench, "kernel", &["--flat", "kernel", "--memory", "1"], USAGE);
 }
 
-/// Of other monitors' files the locks tell, whatever the arguments are.
+/// Files of other monitors are recognized by their locks, whatever the arguments are.
 #[test]
 fn usage_error_is_not_written_into_a_file_that_another_program_has_as_a_disk() {
     let bench = Bench::new();
     bench.sparse("disk.img", 1 << 20);
     let disk = std::fs::File::open(bench.path("disk.img")).unwrap();
-    // As QEMU does, and each monitor.
+    // As QEMU and this monitor lock a disk for reading.
     assert!(range_lock::lock(&disk, LockKind::Shared, DOES + READ..DOES + READ + 1).unwrap());
     assert_silent(&bench, "disk.img", &["--no-such-flag"], USAGE);
     drop(disk);
@@ -110,7 +110,7 @@ fn usage_error_is_not_written_into_a_file_that_another_program_has_as_a_disk() {
     assert!(std::fs::read(bench.path("disk.img")).unwrap().starts_with(b"error: "));
 }
 
-/// Not even to be told so: by the terminal, if there is one.
+/// The message goes to the terminal instead, if there is one.
 #[test]
 fn refusal_of_standard_error_is_said_on_the_terminal() {
     let bench = Bench::new();
@@ -188,7 +188,7 @@ fn check_into_a_disk_is_refused() {
     assert!(std::fs::read(bench.path("disk.img")).unwrap() == vec![0; 1 << 20], "the disk has changed");
 }
 
-/// However far a start comes.
+/// Wherever the start fails.
 #[test]
 fn start_that_lacks_descriptors_leaves_no_file() {
     let bench = Bench::new();
@@ -201,7 +201,7 @@ fn start_that_lacks_descriptors_leaves_no_file() {
         let ran = finish(bench.launch(&flags).wrapped(["sh", "-c", &script]));
         (ran.code, bench.names() == before, ran.stderr)
     };
-    // From where the program starts to where its guest runs.
+    // From the least with which the program starts up to the least with which the guest runs.
     let runs: Vec<_> = (5..50).map(limited).take_while(|(code, ..)| *code != Some(DONE)).collect();
     assert!(runs.iter().all(|(code, ..)| *code == Some(HOST_CANT)), "{runs:?}");
     assert!(runs.iter().all(|(_, has_left_nothing, _)| *has_left_nothing), "{runs:?}: {:?}", bench.names());
@@ -296,7 +296,7 @@ fn start_that_is_refused_makes_no_file() {
     assert_refused_and_checked(&bench, &flags, BAD_CONFIG, message);
 }
 
-/// The host has less memory for it than the guest is to have.
+/// The process may map less memory than the guest is configured to have.
 #[test]
 fn start_that_the_host_refuses_leaves_no_file() {
     let bench = Bench::new();
@@ -384,7 +384,7 @@ fn check_of_two_consoles_to_one_file_is_refused() {
     assert_eq!(std::fs::read(bench.path("out")).unwrap(), b"earlier");
 }
 
-/// By two names of one that isn't there yet.
+/// By two names of a file that doesn't exist yet.
 #[test]
 fn check_of_two_consoles_to_one_new_file_is_refused_and_makes_none() {
     let bench = Bench::new();

@@ -1,10 +1,10 @@
-//! Names that could drive a terminal, or make one line look like two: they are escaped wherever they are shown.
+//! Names with control characters, which could control the terminal or fake a second line, are escaped wherever they are shown.
 
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint};
 
-/// A line of its own that looks like one of the program's, and a sequence that clears the screen.
+/// Contains a line that looks like one of the program's, and a sequence that clears the screen.
 const NAME: &str = "a\nerror: b\u{1b}[2J";
-/// As it is shown.
+/// [`NAME`] as it is shown.
 const SHOWN: &str = r"a\nerror: b\u{1b}[2J";
 
 #[test]
@@ -36,7 +36,7 @@ fn name_of_a_config_and_of_its_directory_is_escaped() {
     assert_eq!(bench.run(&["--config", "x\u{1b}[2J/vm.json"]), complaint(BAD_CONFIG, message));
 }
 
-/// clap repeats it in a message of several lines.
+/// clap quotes it in a message of several lines.
 #[test]
 fn flag_that_is_unknown_is_escaped() {
     let ran = Bench::new().run(&[&format!("--{NAME}")]);

@@ -1,4 +1,4 @@
-//! Help, version, schema, and flags that don't exist.
+//! Help, version, schema, and usage errors.
 
 use crate::bench::{Bench, DONE, USAGE, complaint};
 
@@ -26,11 +26,11 @@ fn help_groups_the_flags() {
         "Commands:",
         "Arguments:",
         "Options:",
-        "What to boot:",
-        "A flat image:",
-        "The machine:",
-        "The run:",
-        "Watching it:",
+        "Boot:",
+        "Flat image:",
+        "Machine:",
+        "Run:",
+        "Diagnostics:",
         "Examples:",
     ];
     assert_eq!(headings, expected, "{help}");

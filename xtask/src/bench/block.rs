@@ -1,5 +1,5 @@
-//! `cargo xtask bench block`: what a guest gets out of its disk, beside the file of the host that is behind it and beside
-//! other monitors. In each round everybody runs the same jobs of fio, one after the other.
+//! `cargo xtask bench block`: compares disk throughput in a guest with that of the disk's file on the host and with other monitors.
+//! In each round, all of them run the same fio jobs, one after another.
 
 pub(super) mod fio;
 mod report;
@@ -11,54 +11,54 @@ use std::time::Duration;
 use rig::{Assets, KernelKind, Rootfs, note};
 use serde_json::json;
 
-use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, peers};
+use super::contenders::{OUR_ARGUMENTS, Placeholders, QEMU_COMMAND, find_monitor, peers};
 use super::halves;
 use super::part::Part;
 use super::spec::{BlockSample, BlockSpec};
 use crate::failure::Failure;
 use crate::workspace;
 
-/// The root is the disk with this label, whatever a monitor calls it.
+/// The root is found by its label, because its device name depends on the monitor.
 const CMDLINE: &str = "console=ttyS0 root=LABEL=rootfs ro init=/sbin/measure reboot=k panic=-1 quiet";
-/// The kernel whose modules the initramfs carries.
+/// The kernel whose modules are in the initramfs.
 const KERNEL: KernelKind = KernelKind::Cloud61;
-/// A root to read and the disk to measure. The modern registers, as ours are.
+/// QEMU's read-only root disk and the disk to measure, with the modern virtio-mmio registers, which vmm-bin has as well.
 const QEMU_DISKS: &str = "-global virtio-mmio.force-legacy=false \
     -drive id=root,file={root},format=raw,if=none,readonly=on,file.locking=off -device virtio-blk-device,drive=root \
     -drive id=disk,file={disk},format=raw,if=none,aio=io_uring,cache.direct={direct} \
     -device virtio-blk-device,drive=disk,num-queues={cpus}";
-/// A boot takes 15 s in the rig, and fio's own start 5 s.
+/// Time for a boot, which takes 15 s in the rig, and for starting fio, which takes 5 s.
 const BOOT_S: u64 = 60;
-/// A little more than its time, for what a job sets up.
+/// Additional time per job, for its setup.
 const JOB_EXTRA_S: u64 = 3;
-/// In memory, because what the rig writes to files is.
+/// The disk's directory in the rig, whose files are in memory anyway.
 const RIG_DIR: &str = "/dev/shm";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Rounds, in each of which everybody runs all jobs
+    /// Number of rounds; each round runs all jobs on each monitor
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each job
+    /// Duration of each job in seconds
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Guest memory in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
-    /// vCPUs, and queues of the disk
+    /// Number of vCPUs and of the disk's queues
     #[arg(long, default_value_t = 1)]
     cpus: u32,
-    /// The disk's length in MiB
+    /// Size of the disk in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     disk: u32,
-    /// Where the disk's file is made, in place of the directory for temporary files; in the rig files are in memory
+    /// Directory of the disk's file [default: the directory for temporary files; in the rig, /dev/shm]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Read and write past the host's page cache, which a file in memory can't
+    /// Bypass the host's page cache; not possible for a file in memory
     #[arg(long)]
     direct: bool,
-    /// Another monitor's command, with {kernel} (bzImage) {vmlinux} {initrd} {cmdline} {mem_mib} {cpus}, {root} (a disk to read)
-    /// and {disk} in it; without any, QEMU's microvm if it's installed
+    /// Another monitor's command, with the placeholders {kernel} (bzImage), {vmlinux}, {initrd}, {cmdline}, {mem_mib}, {cpus}, {root}
+    /// (a read-only disk) and {disk} [default: QEMU's microvm, if installed]
     #[arg(long, value_name = "NAME=COMMAND")]
     peer: Vec<String>,
     /// Measure this monitor instead of building vmm-bin
@@ -94,7 +94,7 @@ impl Arguments {
         ]);
         let config = halves::write("block.json", json!({ "devices": devices }).to_string().as_bytes())?;
         let monitor = find_monitor(self.monitor.as_deref())?;
-        let places = Places::default()
+        let placeholders = Placeholders::default()
             .with("monitor", monitor.to_string_lossy())
             .with("config", config.to_string_lossy())
             .with("kernel", vmlinuz.to_string_lossy())
@@ -106,12 +106,12 @@ impl Arguments {
             .with("root", root.to_string_lossy())
             .with("disk", disk.to_string_lossy())
             .with("direct", if self.direct { "on" } else { "off" });
-        let ours = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_WORDS}");
-        let mut contenders = vec![places.contender("vmm-bin", &ours)?];
+        let ours = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
+        let mut contenders = vec![placeholders.contender("vmm-bin", &ours)?];
         contenders.extend(peers(
             &self.peer,
             ("QEMU microvm", &format!("{QEMU_COMMAND} {QEMU_DISKS}")),
-            &places,
+            &placeholders,
         )?);
         Ok(BlockSpec {
             rounds: self.rounds,
@@ -133,7 +133,7 @@ impl Arguments {
     }
 }
 
-/// fio as the guests have it, with the jobs that they have.
+/// The command that runs fio on the host: the same program and jobs as in the guests.
 fn host_fio(assets: &Assets) -> Result<Vec<String>, Failure> {
     let jobs = halves::write("fio-jobs", rig::fio::JOBS.as_bytes())?;
     let program = rig::fio::command(&assets.fio()?).map(|word| word.to_string_lossy().into_owned());

@@ -1,4 +1,4 @@
-//! The monitors that are compared, as commands.
+//! The commands of the monitors that are compared.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,30 @@ use crate::failure::Failure;
 use crate::workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
-/// QEMU's microvm with a guest's serial line on standard output.
+/// QEMU's microvm with the guest's serial console on standard output.
 pub(super) const QEMU_COMMAND: &str = "qemu-system-x86_64 -M microvm -enable-kvm -cpu host -m {mem_mib} -smp {cpus} \
     -kernel {kernel} -initrd {initrd} -append {cmdline} \
     -nodefaults -no-user-config -display none -serial stdio -no-reboot";
-/// The arguments of our own monitor.
-pub(super) const OUR_WORDS: &str = "--initrd {initrd} --cmdline {cmdline} --memory {mem_mib}M --cpus {cpus}";
+/// vmm-bin's arguments besides the config and the kernel.
+pub(super) const OUR_ARGUMENTS: &str =
+    "--initrd {initrd} --cmdline {cmdline} --memory {mem_mib}M --cpus {cpus}";
 
-/// What stands for what in a command: `{kernel}` for a path, and so on.
+/// Values of the placeholders in a command, such as `{kernel}`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(Vec<(&'static str, String)>);
+pub(super) struct Placeholders(Vec<(&'static str, String)>);
 
-impl Places {
-    /// Adds one; `name` without the braces.
+impl Placeholders {
+    /// Adds a placeholder; `name` is without braces.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.push((name, value.into()));
         self
     }
 
-    /// The command of a monitor called `name`. Words are filled after splitting: a kernel's command line stays one word.
+    /// The contender `name` with this command. Placeholders are replaced after splitting into words, so that a kernel command line
+    /// stays one word.
+    ///
+    /// # Errors
+    /// The command is empty or has an unclosed quote.
     pub(super) fn contender(&self, name: &str, command: &str) -> Result<Contender, Failure> {
         let words = words::split(command).ok_or_else(|| format!("--peer {name}: a quote is not closed"))?;
         if words.is_empty() {
@@ -38,7 +43,7 @@ impl Places {
         Ok(Contender { name: name.to_owned(), argv: words.iter().map(|word| self.fill(word)).collect() })
     }
 
-    /// What stands for `name`.
+    /// The value of the placeholder `name`.
     pub(super) fn of(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
     }
@@ -48,19 +53,19 @@ impl Places {
     }
 }
 
-/// Those given, as `NAME=COMMAND`; or `qemu` without any, where it's installed.
+/// The contenders in `given`, each as `NAME=COMMAND`. If there are none: `qemu`, a name and a command, if QEMU is installed.
 pub(super) fn peers(
     given: &[String],
     qemu: (&str, &str),
-    places: &Places,
+    placeholders: &Placeholders,
 ) -> Result<Vec<Contender>, Failure> {
     if given.is_empty() {
-        return has_qemu().then(|| places.contender(qemu.0, qemu.1)).into_iter().collect();
+        return has_qemu().then(|| placeholders.contender(qemu.0, qemu.1)).into_iter().collect();
     }
     let peer = |peer: &String| {
         let (name, command) =
             peer.split_once('=').ok_or_else(|| format!("--peer {peer}: write it as NAME=COMMAND"))?;
-        places.contender(name, command)
+        placeholders.contender(name, command)
     };
     given.iter().map(peer).collect()
 }
@@ -70,7 +75,7 @@ pub(super) fn has_qemu() -> bool {
     find_program(QEMU).is_some()
 }
 
-/// The monitor that is given, or else our own, brought up to date.
+/// The absolute path of the given monitor, or of vmm-bin, which is built.
 pub(super) fn find_monitor(given: Option<&Path>) -> Result<PathBuf, Failure> {
     match given {
         Some(path) => {
@@ -86,14 +91,14 @@ mod tests {
 
     #[test]
     fn contender_value_with_spaces_stays_one_word() {
-        let places = Places::default().with("cmdline", "quiet ro");
-        let contender = places.contender("x", "vmm --cmdline={cmdline} {other}").unwrap();
+        let placeholders = Placeholders::default().with("cmdline", "quiet ro");
+        let contender = placeholders.contender("x", "vmm --cmdline={cmdline} {other}").unwrap();
         assert_eq!(contender.argv, ["vmm", "--cmdline=quiet ro", "{other}"]);
     }
 
     #[test]
     fn peer_without_a_name_is_refused() {
-        let error = peers(&["vmm".to_owned()], ("", ""), &Places::default()).unwrap_err().to_string();
+        let error = peers(&["vmm".to_owned()], ("", ""), &Placeholders::default()).unwrap_err().to_string();
         assert_eq!(error, "--peer vmm: write it as NAME=COMMAND");
     }
 }

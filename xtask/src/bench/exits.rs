@@ -1,7 +1,7 @@
-//! `cargo xtask bench exits`: exits per second of a guest that does nothing else, through our run loop and through a bare one.
+//! `cargo xtask bench exits`: exits per second of a guest that does nothing else, with our run loop and with a minimal one.
 //!
-//! The guests are a few instructions long and run on any /dev/kvm, also on a software one; so the rig is left out but where
-//! it's asked for, or where this host has no /dev/kvm for us.
+//! The guests are a few instructions long and run on any /dev/kvm, even a software implementation. So the rig is used only on
+//! request, or if this host has no usable /dev/kvm.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -15,7 +15,7 @@ const PACKAGE: &str = "exit-bench";
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Measurements of each variant; without it 20
+    /// Measurements of each variant [default: 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Print JSON instead of tables
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What is measured without further words, in the rig or where it can.
+    /// The default arguments, with or without `--rig`.
     pub(super) fn with_rig(rig: bool) -> Self {
         Self { rig, ..Self::default() }
     }
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn build() -> Result<OsString, Failure> {
-    note("building exit-bench for release");
+    note("building exit-bench (release)");
     let build = cargo(&["build", "--quiet", "--release", "--package", PACKAGE]).status()?;
     succeed(build, "cargo build --release --package exit-bench")?;
     Ok(workspace::target_dir().join("release").join(PACKAGE).into_os_string())

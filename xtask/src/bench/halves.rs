@@ -1,4 +1,4 @@
-//! From the half that prepares and reports to the half that measures, and back.
+//! Runs the measuring half of a benchmark, and passes specification and results between the halves.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,27 +15,27 @@ use super::part::{Part, SAMPLES_FILE};
 use crate::failure::Failure;
 use crate::workspace;
 
-/// The directory for what the halves tell each other, and for files of theirs.
+/// The directory for specification, results and other files of a benchmark. It is created if necessary.
 pub(super) fn dir() -> Result<PathBuf, Failure> {
     let dir = workspace::target_dir().join("bench");
     fs::create_dir_all(&dir).map_err(|error| format!("can't create {}: {error}", dir.display()))?;
     Ok(dir)
 }
 
-/// Writes a file of the directory and returns its path.
+/// Writes a file in [`dir`] and returns its path.
 pub(super) fn write(name: &str, contents: &[u8]) -> Result<PathBuf, Failure> {
     let path = dir()?.join(name);
     fs::write(&path, contents).map_err(|error| format!("can't write {}: {error}", path.display()))?;
     Ok(path)
 }
 
-/// Whether guests, and so the measuring half, run in the rig.
+/// Whether the guests, and therefore the measuring half, run in the rig.
 pub(super) fn in_rig(always: bool) -> bool {
     always || rig::reason_for_rig().is_some()
 }
 
-/// Measures what `spec` says where guests can run, and returns what was measured. What the measuring half prints is progress,
-/// and goes to standard error.
+/// Runs the measuring half with `spec`, on the host or in the rig, and returns its results. Its output is progress, and goes to
+/// standard error.
 pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
     part: Part,
     spec: &S,
@@ -49,7 +49,7 @@ pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
         Ok([program, "bench-inner".into(), part.name().into(), spec_path.clone().into(), out.into()])
     };
     let code = if in_rig(always_rig) {
-        let reason = rig::reason_for_rig().map_or("as asked".to_owned(), |reason| reason.to_string());
+        let reason = rig::reason_for_rig().map_or("as requested".to_owned(), |reason| reason.to_string());
         note(&format!("{reason}; measuring in the rig"));
         let rig = Rig::new(assets).results(&dir).timeout(timeout);
         rig.run_into(inner(Path::new(rig::RESULTS_DIR))?, &mut stderr())?.exit_code

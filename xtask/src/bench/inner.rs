@@ -1,4 +1,4 @@
-//! The measuring half of the benchmark: starts each monitor in turn and looks at its guest and its memory.
+//! The measuring half of the benchmarks: starts each monitor in turn, and measures its guest and its memory.
 
 mod arguments;
 mod block;

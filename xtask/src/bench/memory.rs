@@ -1,5 +1,5 @@
-//! `cargo xtask bench memory`: what a device and a vCPU cost of the monitor's own memory. The same guest is idle on machines
-//! with more and with fewer of them; the difference is divided by their number.
+//! `cargo xtask bench memory`: the monitor's own memory per device and per vCPU. The same guest idles on machines with different
+//! numbers of them, and the difference in memory is divided by the difference in number.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rig::{Assets, Initramfs, KernelKind, note};
 use serde_json::json;
 
-use super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, has_qemu};
+use super::contenders::{OUR_ARGUMENTS, Placeholders, QEMU_COMMAND, find_monitor, has_qemu};
 use super::halves;
 use super::part::Part;
 use super::spec::{Machine, MemorySample, MemorySpec};
@@ -18,18 +18,18 @@ use crate::workspace;
 
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const KERNEL: KernelKind = KernelKind::Cloud61;
-/// Loads the drivers, uses each device once, says how many there are, and waits.
+/// The guest's init loads the drivers, uses each device once, prints their number, and waits.
 const INIT: &str = include_str!("../../../resources/bench/devices-init");
 const MODULES: [&str; 3] = ["virtio_mmio", "virtio_blk", "virtio-rng"];
 const MEM_MIB: u32 = 256;
-/// Five processors take half a minute in the rig.
+/// A boot with five processors takes half a minute in the rig.
 const RUN_TIMEOUT_S: u64 = 120;
 const DISK_LEN: usize = 1 << 20;
 const QEMU_DISK: &str = "-drive id=d{n},file={disk},format=raw,if=none,readonly=on,file.locking=off,aio=io_uring \
     -device virtio-blk-device,drive=d{n}";
 const QEMU_RNG: &str = "-device virtio-rng-device";
 
-/// A machine: its vCPUs and devices.
+/// Numbers of vCPUs and devices of a machine.
 struct Shape {
     what: &'static str,
     cpus: u32,
@@ -37,7 +37,7 @@ struct Shape {
     rngs: u32,
 }
 
-/// The first is what the others are compared with.
+/// The machines. The others are compared with the first.
 const SHAPES: [Shape; 4] = [
     Shape { what: "one vCPU, no devices", cpus: 1, disks: 0, rngs: 0 },
     Shape { what: "each further vCPU", cpus: 5, disks: 0, rngs: 0 },
@@ -46,6 +46,7 @@ const SHAPES: [Shape; 4] = [
 ];
 
 impl Shape {
+    /// Number of additional vCPUs and devices, compared with the first shape.
     fn more_than_first(&self) -> u32 {
         (self.cpus - SHAPES[0].cpus) + self.devices()
     }
@@ -57,7 +58,7 @@ impl Shape {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Rounds, in each of which every machine is started once
+    /// Number of rounds; each round starts every machine once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measure this monitor instead of building vmm-bin
@@ -77,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Initramfs::new(&busybox, INIT)?.modules(&kernel.modules(&MODULES)?)
     })?;
     let (vmlinuz, vmlinux) = (kernel.vmlinuz(), kernel.vmlinux()?);
-    let places = Places::default()
+    let placeholders = Placeholders::default()
         .with("monitor", find_monitor(arguments.monitor.as_deref())?.to_string_lossy())
         .with("kernel", vmlinuz.to_string_lossy())
         .with("vmlinux", vmlinux.to_string_lossy())
@@ -86,10 +87,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .with("mem_mib", MEM_MIB.to_string())
         .with("disk", halves::write("memory.disk", &[0].repeat(DISK_LEN))?.to_string_lossy());
     let mut machines =
-        SHAPES.iter().map(|shape| our_machine(shape, &places)).collect::<Result<Vec<_>, _>>()?;
+        SHAPES.iter().map(|shape| our_machine(shape, &placeholders)).collect::<Result<Vec<_>, _>>()?;
     if has_qemu() {
-        machines
-            .extend(SHAPES.iter().map(|shape| qemu_machine(shape, &places)).collect::<Result<Vec<_>, _>>()?);
+        machines.extend(
+            SHAPES.iter().map(|shape| qemu_machine(shape, &placeholders)).collect::<Result<Vec<_>, _>>()?,
+        );
     }
     let spec = MemorySpec {
         rounds: arguments.rounds,
@@ -106,33 +108,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn our_machine(shape: &Shape, places: &Places) -> Result<Machine, Failure> {
-    let disk = places.of("disk").unwrap_or_default();
+fn our_machine(shape: &Shape, placeholders: &Placeholders) -> Result<Machine, Failure> {
+    let disk = placeholders.of("disk").unwrap_or_default();
     let disks =
         (0..shape.disks).map(|_| json!({ "type": "block", "path": Path::new(disk), "read_only": true }));
     let rngs = (0..shape.rngs).map(|_| json!({ "type": "rng" }));
     let config = json!({ "devices": disks.chain(rngs).collect::<Vec<_>>() });
     let name = format!("memory-{}-{}-{}.json", shape.cpus, shape.disks, shape.rngs);
     let config = halves::write(&name, config.to_string().as_bytes())?;
-    let places = places.clone().with("config", config.to_string_lossy());
-    let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_WORDS}");
-    machine("vmm-bin", &command, shape, places)
+    let placeholders = placeholders.clone().with("config", config.to_string_lossy());
+    let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
+    machine("vmm-bin", &command, shape, placeholders)
 }
 
-fn qemu_machine(shape: &Shape, places: &Places) -> Result<Machine, Failure> {
+fn qemu_machine(shape: &Shape, placeholders: &Placeholders) -> Result<Machine, Failure> {
     let disks = (0..shape.disks).map(|number| QEMU_DISK.replace("{n}", &number.to_string()));
     let rngs = (0..shape.rngs).map(|_| QEMU_RNG.to_owned());
     let words: Vec<String> = [QEMU_COMMAND.to_owned()].into_iter().chain(disks).chain(rngs).collect();
-    machine("QEMU microvm", &words.join(" "), shape, places.clone())
+    machine("QEMU microvm", &words.join(" "), shape, placeholders.clone())
 }
 
-fn machine(monitor: &str, command: &str, shape: &Shape, places: Places) -> Result<Machine, Failure> {
-    let contender = places.with("cpus", shape.cpus.to_string()).contender(monitor, command)?;
+fn machine(
+    monitor: &str,
+    command: &str,
+    shape: &Shape,
+    placeholders: Placeholders,
+) -> Result<Machine, Failure> {
+    let contender = placeholders.with("cpus", shape.cpus.to_string()).contender(monitor, command)?;
     let name = format!("{monitor}, {} vCPUs, {} block, {} rng", shape.cpus, shape.disks, shape.rngs);
     Ok(Machine { name, argv: contender.argv, devices: shape.devices() })
 }
 
-/// A column for each monitor: what the smallest machine takes, and what more of each thing adds.
+/// Prints a table with a column per monitor: the memory of the smallest machine, and the memory that each further vCPU or device adds.
 fn print(spec: &MemorySpec, samples: &[MemorySample]) {
     let monitors = spec.machines.chunks(SHAPES.len()).map(|machines| machines[0].name.split(',').next());
     println!();
@@ -155,7 +162,7 @@ fn print(spec: &MemorySpec, samples: &[MemorySample]) {
         }
         println!();
     }
-    println!("medians of {} rounds; memory that only the monitor has, without the guest's", spec.rounds);
+    println!("medians of {} rounds; private memory of the monitor without guest RAM", spec.rounds);
 }
 
 #[cfg(test)]

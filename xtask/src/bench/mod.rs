@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: start-up time and memory of our monitor beside others', on the same kernel and initramfs, in
-//! interleaved runs so that a noisy machine treats them alike.
+//! `cargo xtask bench`: compares start-up time and memory of this monitor and others, with the same kernel and initramfs, in
+//! interleaved runs, so that noise affects all of them alike.
 //!
-//! The outer half prepares and reports; [`inner`] measures, in the rig where this host's KVM can't run Linux. [`exits`] is a
-//! benchmark of its own, whose tables follow; [`block`], [`net`] and [`memory`] take longer and run when they're named.
+//! The outer half prepares and reports; [`inner`] measures, in the rig if this host's KVM can't run Linux. [`exits`] is a
+//! separate benchmark that runs afterwards; [`block`], [`net`] and [`memory`] take longer and only run when requested.
 
 mod block;
 mod contenders;
@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use rig::{Assets, KernelKind, note};
 
-use self::contenders::{OUR_WORDS, Places, QEMU_COMMAND, find_monitor, peers};
+use self::contenders::{OUR_ARGUMENTS, Placeholders, QEMU_COMMAND, find_monitor, peers};
 use self::part::Part;
 use self::spec::{Contender, Sample, Spec};
 use crate::failure::Failure;
 use crate::workspace;
 
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
-/// The slowest monitor known needs 14 s in the rig; each run of it gets this long.
+/// Timeout of a run. The slowest known monitor needs 14 s in the rig.
 const RUN_TIMEOUT_S: u64 = 60;
 
 #[derive(Debug, clap::Args)]
@@ -44,14 +44,14 @@ pub(crate) struct Arguments {
     /// Guest memory in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
-    /// Another monitor's command, with {kernel} (bzImage) {vmlinux} {initrd} {cmdline} {mem_mib} in it; without any, QEMU's
-    /// microvm if it's installed
+    /// Another monitor's command, with the placeholders {kernel} (bzImage), {vmlinux}, {initrd}, {cmdline} and {mem_mib} [default:
+    /// QEMU's microvm, if installed]
     #[arg(long, value_name = "NAME=COMMAND")]
     peer: Vec<String>,
     /// Measure this monitor instead of building vmm-bin
     #[arg(long, value_name = "PATH")]
     monitor: Option<PathBuf>,
-    /// Leave our own monitor out
+    /// Don't measure vmm-bin
     #[arg(long)]
     peers_only: bool,
     /// Use the rig even if this host's KVM runs Linux
@@ -59,16 +59,16 @@ pub(crate) struct Arguments {
     rig: bool,
 }
 
-/// One part of the benchmark.
+/// A single benchmark.
 #[derive(Debug, clap::Subcommand)]
 enum Only {
-    /// Exits per second beside a bare loop on kvm-ioctls
+    /// Exits per second, compared with a minimal loop on kvm-ioctls
     Exits(exits::Arguments),
-    /// What a guest gets out of its disk, beside the host's file and other monitors
+    /// Disk throughput in a guest, compared with the file on the host and with other monitors
     Block(block::Arguments),
-    /// What a guest gets out of its network card, beside a veth pair and other monitors
+    /// Network throughput in a guest, compared with a veth pair and with other monitors
     Net(net::Arguments),
-    /// The monitor's memory for each device and each vCPU
+    /// The monitor's memory per device and per vCPU
     Memory(memory::Arguments),
 }
 
@@ -86,7 +86,7 @@ fn start_up(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let assets = Assets::at(workspace::root());
     let kernel = assets.kernel(KernelKind::Cloud61)?;
     let (vmlinuz, vmlinux, initrd) = (kernel.vmlinuz(), kernel.vmlinux()?, assets.guest_initrd()?);
-    let places = Places::default()
+    let placeholders = Placeholders::default()
         .with("kernel", vmlinuz.to_string_lossy())
         .with("vmlinux", vmlinux.to_string_lossy())
         .with("initrd", initrd.to_string_lossy())
@@ -97,10 +97,10 @@ fn start_up(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut monitor = None;
     if !arguments.peers_only {
         let path = find_monitor(arguments.monitor.as_deref())?;
-        contenders.extend(ours(&path, &places)?);
+        contenders.extend(ours(&path, &placeholders)?);
         monitor = Some(path);
     }
-    contenders.extend(peers(&arguments.peer, ("QEMU microvm, bzImage", QEMU_COMMAND), &places)?);
+    contenders.extend(peers(&arguments.peer, ("QEMU microvm, bzImage", QEMU_COMMAND), &placeholders)?);
     let spec = Spec {
         runs: arguments.runs,
         mem_mib: arguments.memory,
@@ -113,7 +113,7 @@ fn start_up(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let timeout = Duration::from_secs(120 + each);
     let samples: Vec<Sample> = halves::measure(Part::Start, &spec, timeout, (&assets, arguments.rig))?;
     report::print(&spec, &samples, monitor.as_deref());
-    // Exits are those of the crates beside us; who measures others, or an older build, doesn't ask for them.
+    // The exit benchmark measures this workspace's crates, which is of no interest when other monitors or builds are measured.
     if arguments.peers_only || arguments.monitor.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -121,10 +121,10 @@ fn start_up(arguments: &Arguments) -> Result<ExitCode, Failure> {
     exits::run(&exits::Arguments::with_rig(arguments.rig))
 }
 
-fn ours(monitor: &Path, places: &Places) -> Result<[Contender; 2], Failure> {
-    let places = places.clone().with("monitor", monitor.to_string_lossy());
+fn ours(monitor: &Path, placeholders: &Placeholders) -> Result<[Contender; 2], Failure> {
+    let placeholders = placeholders.clone().with("monitor", monitor.to_string_lossy());
     let with = |name: &str, kernel: &str| {
-        places.contender(name, &format!("{{monitor}} -v --kernel {kernel} {OUR_WORDS}"))
+        placeholders.contender(name, &format!("{{monitor}} -v --kernel {kernel} {OUR_ARGUMENTS}"))
     };
     Ok([with("vmm-bin, ELF", "{vmlinux}")?, with("vmm-bin, bzImage", "{kernel}")?])
 }

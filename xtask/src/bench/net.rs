@@ -1,7 +1,7 @@
-//! `cargo xtask bench net`: what a guest gets out of its network card, beside two namespaces with a veth pair between them and
-//! beside other monitors. In each round everybody runs the same jobs of iperf3, one after the other, to the same server.
+//! `cargo xtask bench net`: compares network throughput in a guest with that of a veth pair between two namespaces and with other
+//! monitors. In each round, all of them run the same iperf3 jobs, one after another, with the same server.
 //!
-//! All of it happens in a network namespace of its own: nothing of the host's network is seen or changed.
+//! Everything runs in a separate network namespace: the host's network is neither used nor changed.
 
 pub(super) mod iperf3;
 mod report;
@@ -15,7 +15,7 @@ use rig::packages::{find_program, install};
 use rig::{Assets, Initramfs, Kernel, KernelKind, note};
 use serde_json::json;
 
-use super::contenders::{Places, find_monitor};
+use super::contenders::{Placeholders, find_monitor};
 use super::halves;
 use super::part::Part;
 use super::spec::{NetKind, NetResults, NetSpec};
@@ -24,33 +24,33 @@ use crate::workspace;
 
 const KERNEL: KernelKind = KernelKind::Cloud61;
 const MODULES: [&str; 2] = ["virtio_mmio", "virtio_net"];
-/// Runs the jobs, and before them opens idle connections.
+/// The guest's init, which opens idle connections and then runs the jobs.
 const INIT: &str = include_str!("../../../resources/bench/net-init");
 const FLOWS: &str = include_str!("../../../resources/bench/net-flows");
-/// Four processors take a minute in the rig.
+/// Time for a boot; with four processors it takes a minute in the rig.
 const BOOT_S: u64 = 120;
-/// A little more than its time, for what a job sets up.
+/// Additional time per job, for its setup.
 const JOB_EXTRA_S: u64 = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Rounds, in each of which everybody runs all jobs
+    /// Number of rounds; each round runs all jobs on each contender
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each job
+    /// Duration of each job in seconds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Guest memory in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
-    /// Idle connections by which the memory of user mode is measured; 0 leaves that out
+    /// Number of idle connections with which the memory of user mode is measured; 0 for none
     #[arg(long, default_value_t = 1000)]
     flows: u32,
-    /// Measure these alone, in place of tap, tap4, vhost, user, and of qemu, qemu4 where QEMU is installed and no peer is given
+    /// Measure only these [default: tap, tap4, vhost, user; also qemu, qemu4 if QEMU is installed and there is no --peer]
     #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<NetKind>,
-    /// Another monitor's command, with {kernel} (bzImage) {vmlinux} {initrd} {cmdline} {mem_mib} {cpus} and {tap} (a TAP that
-    /// is there) in it; without any, QEMU's microvm if it's installed
+    /// Another monitor's command, with the placeholders {kernel} (bzImage), {vmlinux}, {initrd}, {cmdline}, {mem_mib}, {cpus} and {tap}
+    /// (an existing TAP) [default: QEMU's microvm, if installed]
     #[arg(long, value_name = "NAME=COMMAND")]
     peer: Vec<String>,
     /// Measure this monitor instead of building vmm-bin
@@ -88,7 +88,7 @@ impl Arguments {
         let (kernel, programs) = (assets.kernel(KERNEL)?, assets.iperf3()?);
         let (vmlinuz, vmlinux) = (kernel.vmlinuz(), kernel.vmlinux()?);
         let initrd = initrd(assets, &kernel, &programs)?;
-        let places = Places::default()
+        let placeholders = Placeholders::default()
             .with("monitor", find_monitor(self.monitor.as_deref())?.to_string_lossy())
             .with("kernel", vmlinuz.to_string_lossy())
             .with("vmlinux", vmlinux.to_string_lossy())
@@ -105,12 +105,12 @@ impl Arguments {
             flows: self.flows,
             warm: vec![vmlinuz, vmlinux, initrd],
             iperf3: iperf3.map(|word| word.to_string_lossy().into_owned()).to_vec(),
-            contenders: table::contenders(&self.only, &self.peer, &places, halves::write)?,
+            contenders: table::contenders(&self.only, &self.peer, &placeholders, halves::write)?,
         })
     }
 }
 
-/// The initramfs of every guest: Busybox, the drivers, and the directory `programs` as /opt/net.
+/// The initramfs of all guests: Busybox, the drivers, and the directory `programs` as /opt/net.
 fn initrd(assets: &Assets, kernel: &Kernel, programs: &Path) -> Result<PathBuf, Failure> {
     let busybox = assets.busybox()?;
     let (busybox_path, programs_path) = (busybox.to_string_lossy(), programs.to_string_lossy());

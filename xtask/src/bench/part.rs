@@ -1,11 +1,11 @@
-//! What the two halves agree on.
+//! Names that both halves of a benchmark use.
 
 use clap::ValueEnum;
 
-/// What the measuring half leaves in the directory that it's given.
+/// The results file that the measuring half writes to its output directory.
 pub(super) const SAMPLES_FILE: &str = "samples.json";
 
-/// What is measured.
+/// A benchmark of the measuring half.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Part {
     Start,
@@ -15,7 +15,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// As it's written on the command line.
+    /// Its name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Start => "start",

@@ -1,4 +1,4 @@
-//! The table at the end of a benchmark.
+//! Prints the table of start-up time and memory.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::spec::{Sample, Spec};
 use super::stats::{median, ratio, shown};
 
-/// Prints medians of each monitor, ratios to the first, and the size of our program.
+/// Prints each monitor's medians and their ratios to the first monitor's, and the size of our program.
 pub(super) fn print(spec: &Spec, samples: &[Sample], monitor: Option<&Path>) {
     println!();
     println!(
@@ -26,7 +26,7 @@ pub(super) fn print(spec: &Spec, samples: &[Sample], monitor: Option<&Path>) {
             format!("{}/{}", row.good_runs, spec.runs),
         );
     }
-    println!("medians; to KVM_RUN is from exec, without reading the kernel file");
+    println!("medians; to KVM_RUN: from exec, without the time for reading the kernel file");
     if let Some(metadata) = monitor.and_then(|path| fs::metadata(path).ok()) {
         println!("release binary: {:.2} MiB", metadata.len() as f64 / f64::from(1 << 20));
     }

@@ -1,22 +1,22 @@
-//! What goes between the two halves, as JSON.
+//! Specifications and results, passed between the two halves as JSON.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What to measure.
+/// Specification of the start-up benchmark.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Spec {
     pub(super) runs: u32,
     pub(super) mem_mib: u32,
     pub(super) timeout_s: u64,
-    /// Files to read before the first run, so that nobody pays for a cold cache.
+    /// Files to read before the first run, so that no run has a cold cache.
     pub(super) warm: Vec<PathBuf>,
     pub(super) contenders: Vec<Contender>,
 }
 
-/// One monitor's command.
+/// A monitor and its command.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Contender {
     pub(super) name: String,
@@ -28,32 +28,32 @@ pub(super) struct Contender {
 pub(super) struct Sample {
     /// Its index in [`Spec::contenders`].
     pub(super) contender: usize,
-    /// From exec to the first line of init.
+    /// Time from exec to the first line of init.
     pub(super) to_init_ms: Option<f64>,
     /// Resident memory without guest RAM while the guest waits at its prompt.
     pub(super) resident_kib: Option<u64>,
-    /// From exec to the first KVM_RUN, and how much of it reading the kernel file took, as our monitor logs them.
+    /// Time from exec to the first KVM_RUN, and the time of it spent reading the kernel file, as logged by vmm-bin.
     pub(super) first_run_us: Option<u64>,
     pub(super) kernel_file_us: Option<u64>,
-    /// What went wrong.
+    /// The error, if the run failed.
     pub(super) error: Option<String>,
 }
 
-/// What to measure of disks.
+/// Specification of the disk benchmark.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct BlockSpec {
     pub(super) rounds: u32,
-    /// Of each job.
+    /// Duration of each job.
     pub(super) seconds: u32,
-    /// Of each guest.
+    /// Timeout of each guest.
     pub(super) timeout_s: u64,
     pub(super) warm: Vec<PathBuf>,
-    /// The file behind the disk, which the measuring half makes and removes.
+    /// The disk's file, which the measuring half creates and removes.
     pub(super) disk: PathBuf,
     pub(super) disk_mib: u32,
-    /// Past the page cache.
+    /// Bypass the page cache.
     pub(super) direct: bool,
-    /// The command that runs fio's jobs on the file.
+    /// The command that runs the fio jobs on the file.
     pub(super) fio: Vec<String>,
     pub(super) contenders: Vec<Contender>,
 }
@@ -62,13 +62,13 @@ pub(super) struct BlockSpec {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct BlockSample {
     pub(super) round: u32,
-    /// Its index in [`BlockSpec::contenders`]; absent for the file itself.
+    /// Its index in [`BlockSpec::contenders`]; `None` for the file itself.
     pub(super) contender: Option<usize>,
     pub(super) figures: Vec<Figure>,
     pub(super) error: Option<String>,
 }
 
-/// What one job reached.
+/// The result of one fio job.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Figure {
     pub(super) job: String,
@@ -76,7 +76,7 @@ pub(super) struct Figure {
     pub(super) kib_per_s: u64,
 }
 
-/// What to measure of memory.
+/// Specification of the memory benchmark.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct MemorySpec {
     pub(super) rounds: u32,
@@ -86,7 +86,7 @@ pub(super) struct MemorySpec {
     pub(super) machines: Vec<Machine>,
 }
 
-/// A monitor's command with so many virtio devices.
+/// A monitor's command, and the number of virtio devices of its machine.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Machine {
     pub(super) name: String,
@@ -94,73 +94,73 @@ pub(super) struct Machine {
     pub(super) devices: u32,
 }
 
-/// One look at one machine.
+/// One measurement of one machine.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct MemorySample {
     pub(super) round: u32,
     /// Its index in [`MemorySpec::machines`].
     pub(super) machine: usize,
-    /// Memory that only the monitor has, without guest RAM.
+    /// Private memory of the monitor without guest RAM.
     pub(super) private_kib: Option<u64>,
     pub(super) error: Option<String>,
 }
 
-/// What to measure of networks.
+/// Specification of the network benchmark.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct NetSpec {
     pub(super) rounds: u32,
-    /// Of each job.
+    /// Duration of each job.
     pub(super) seconds: u32,
-    /// Of each guest.
+    /// Timeout of each guest.
     pub(super) timeout_s: u64,
     pub(super) mem_mib: u32,
-    /// Idle connections of a guest in user mode; 0 for none.
+    /// Number of idle connections of a guest in user mode; 0 for none.
     pub(super) flows: u32,
     pub(super) warm: Vec<PathBuf>,
-    /// The command iperf3, to be followed by its arguments.
+    /// The command that runs iperf3, without arguments.
     pub(super) iperf3: Vec<String>,
     pub(super) contenders: Vec<NetContender>,
 }
 
-/// One monitor's command with a card of one kind.
+/// A monitor's command with a network card of one kind.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct NetContender {
     pub(super) kind: NetKind,
     pub(super) name: String,
     pub(super) argv: Vec<String>,
-    /// The command that fails where the monitor knows no such card.
+    /// A command that fails if the monitor doesn't support this card.
     pub(super) check: Option<Vec<String>>,
 }
 
-/// What a guest's card is at.
+/// A monitor and the backend of its network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum NetKind {
-    /// Ours at a TAP
+    /// vmm-bin with a TAP
     Tap,
-    /// Ours at a TAP, with 4 vCPUs and so many pairs of queues
+    /// vmm-bin with a TAP, 4 vCPUs and 4 queue pairs
     Tap4,
-    /// Ours at a TAP, whose packets the host's kernel moves
+    /// vmm-bin with a TAP and vhost-net
     Vhost,
-    /// Ours with the monitor's own network, where idle connections are counted too
+    /// vmm-bin in user mode; idle connections are measured as well
     User,
-    /// QEMU's microvm at a TAP
+    /// QEMU's microvm with a TAP
     Qemu,
-    /// QEMU's microvm at a TAP, with 4 vCPUs and pairs of queues
+    /// QEMU's microvm with a TAP, 4 vCPUs and 4 queue pairs
     Qemu4,
-    /// QEMU's microvm at a TAP, whose packets the host's kernel moves
+    /// QEMU's microvm with a TAP and vhost-net
     QemuVhost,
-    /// Given by its command
+    /// Any monitor, given by its command
     #[value(skip)]
     Peer,
 }
 
-/// All that was measured of networks.
+/// Results of the network benchmark.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct NetResults {
-    /// Processors where it was measured.
+    /// Number of processors available to the measurement.
     pub(super) cpus: usize,
-    /// Indices of [`NetSpec::contenders`] that couldn't run, and why.
+    /// Indices in [`NetSpec::contenders`] of those that couldn't run, and why.
     pub(super) left_out: Vec<(usize, String)>,
     pub(super) samples: Vec<NetSample>,
 }
@@ -169,33 +169,33 @@ pub(super) struct NetResults {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct NetSample {
     pub(super) round: u32,
-    /// Its index in [`NetSpec::contenders`]; absent for the two namespaces.
+    /// Its index in [`NetSpec::contenders`]; `None` for the veth pair.
     pub(super) contender: Option<usize>,
     pub(super) figures: Vec<NetFigure>,
     pub(super) flows: Option<FlowsSample>,
-    /// What went wrong.
+    /// Errors of the run and of its jobs.
     pub(super) errors: Vec<String>,
 }
 
-/// The monitor's own memory and a guest's connections.
+/// The monitor's private memory with and without a guest's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct FlowsSample {
-    /// Without them.
+    /// Before the connections were opened.
     pub(super) before_kib: u64,
-    /// When the last was opened.
+    /// After the last was opened.
     pub(super) opened_kib: u64,
-    /// When nothing had come or gone for a while.
+    /// After they have been idle for a while.
     pub(super) idle_kib: u64,
 }
 
-/// What one job reached.
+/// The result of one iperf3 job.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(super) struct NetFigure {
     pub(super) job: String,
-    /// As the receiver saw it.
+    /// Throughput measured by the receiver.
     pub(super) mbit_per_s: f64,
-    /// Of datagrams.
+    /// Lost datagrams (UDP).
     pub(super) lost_percent: Option<f64>,
-    /// Segments that TCP sent again.
+    /// Retransmitted segments (TCP).
     pub(super) retransmits: Option<u64>,
 }

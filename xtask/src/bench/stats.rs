@@ -1,6 +1,6 @@
-//! Medians and ratios, and how they are printed.
+//! Computes and formats medians and ratios.
 
-/// The middle value, or the mean of the two in the middle.
+/// The middle value, or the mean of the two in the middle; `None` without values.
 pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -15,7 +15,7 @@ pub(super) fn ratio(value: Option<f64>, first: Option<f64>) -> Option<f64> {
     Some(value? / first?)
 }
 
-/// A dash for what is missing.
+/// Formats a value with so many decimals, or as a dash if it is missing.
 pub(super) fn shown(value: Option<f64>, decimals: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
 }

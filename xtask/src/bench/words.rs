@@ -1,6 +1,6 @@
-//! Splits a command into words as a shell does, as far as a command line of a monitor needs it.
+//! Splits a command into words as a shell does, with quotes but without escapes and expansions.
 
-/// Words are separated by white space; single or double quotes keep it. `None` if a quote isn't closed.
+/// Splits at white space outside single and double quotes. `None` if a quote isn't closed.
 pub(super) fn split(command: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

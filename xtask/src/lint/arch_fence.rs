@@ -1,13 +1,13 @@
-//! The processor's architecture is a switch between modules, in the few crates that have such modules.
+//! `cfg(target_arch)` only selects modules, and only in the few crates that have architecture modules.
 
 use super::rules::rule_of;
 use super::sources::packages;
 use super::verdict::Verdict;
 use crate::failure::Failure;
 
-/// Written so that this file doesn't contain it.
+/// In two parts, so that this file doesn't contain it.
 const NEEDLE: &str = concat!("target", "_arch");
-/// What may follow the attribute: a module, a re-export of one, or the refusal of an architecture.
+/// What may follow the attribute: a module, a re-export, or an error for unsupported architectures.
 const SWITCHES: [&str; 3] = ["mod", "use", "compile_error!"];
 
 pub(super) fn check() -> Result<Verdict, Failure> {
@@ -20,9 +20,11 @@ pub(super) fn check() -> Result<Verdict, Failure> {
                 let place = format!("{}:{line}", package.shown(&source.path));
                 match (is_allowed, is_switch) {
                     (true, true) => switches += 1,
-                    (true, false) => problems.push(format!("{place}: {NEEDLE} only before `mod` or `use`")),
+                    (true, false) => {
+                        problems.push(format!("{place}: {NEEDLE} is allowed only before `mod` or `use`"))
+                    }
                     (false, _) => {
-                        problems.push(format!("{place}: {} has no business with {NEEDLE}", package.name))
+                        problems.push(format!("{place}: {NEEDLE} isn't allowed in {}", package.name))
                     }
                 }
             }
@@ -31,7 +33,7 @@ pub(super) fn check() -> Result<Verdict, Failure> {
     Ok(Verdict::from_problems(problems, || format!("{switches} module switches")))
 }
 
-/// The lines, counted from 1, that name the architecture, and whether each is an attribute on a module switch.
+/// The numbers of the lines, from 1, that name the architecture, and whether each is an attribute of a module or a re-export.
 fn uses(text: &str) -> Vec<(usize, bool)> {
     let lines: Vec<&str> = text.lines().map(code_of).collect();
     let found = lines.iter().enumerate().filter(|(_, line)| line.contains(NEEDLE));

@@ -1,4 +1,4 @@
-//! The checks that cargo does, and the one of the script that CI calls.
+//! Checks that cargo makes, and the check of the CI script.
 
 use std::fs;
 use std::process::Command;
@@ -25,7 +25,8 @@ pub(super) fn doc() -> Result<Verdict, Failure> {
     passes(command.env("RUSTDOCFLAGS", "-D warnings"), "no warnings")
 }
 
-/// Two versions of a crate whose types cross borders don't fit together, and show it by errors that are hard to read.
+/// Two versions of a crate whose types are part of our crates' interfaces don't fit together, and the resulting errors are hard to
+/// read.
 pub(super) fn duplicates() -> Result<Verdict, Failure> {
     let output = cargo(&["tree", "--workspace", "--duplicates", "--depth=0", "--prefix=none"]).output()?;
     succeed(output.status, "cargo tree --duplicates")?;
@@ -33,7 +34,7 @@ pub(super) fn duplicates() -> Result<Verdict, Failure> {
     Ok(Verdict::from_problems(problems, || format!("one version each of {}", ONE_VERSION.join(", "))))
 }
 
-/// CI runs what a developer runs, and nothing else.
+/// Checks that CI runs exactly what developers run.
 pub(super) fn ci_script() -> Result<Verdict, Failure> {
     let text = fs::read_to_string(root().join(CI_SCRIPT)).unwrap_or_default();
     let is_last = text.trim_end().lines().last() == Some(CI_COMMAND);
@@ -42,7 +43,7 @@ pub(super) fn ci_script() -> Result<Verdict, Failure> {
     Ok(Verdict::from_problems(problems, || format!("{CI_SCRIPT} calls cargo xtask test")))
 }
 
-/// Whether `command` succeeds. What it printed says where it doesn't.
+/// Passes if `command` succeeds; otherwise its output lists the problems.
 pub(super) fn passes(command: &mut Command, summary: &str) -> Result<Verdict, Failure> {
     let output = command.output()?;
     if output.status.success() {
@@ -58,7 +59,7 @@ fn duplicates_in(tree: &str) -> Vec<String> {
     lines.dedup();
     let is_ours = |line: &&str| line.split(' ').next().is_some_and(|name| ONE_VERSION.contains(&name));
     let found = lines.into_iter().filter(is_ours);
-    found.map(|line| format!("{line}: another version is in the tree too (cargo tree -d)")).collect()
+    found.map(|line| format!("{line}: there is another version in the tree (cargo tree -d)")).collect()
 }
 
 #[cfg(test)]

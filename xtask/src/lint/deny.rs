@@ -1,4 +1,4 @@
-//! cargo-deny's judgement of the dependencies by deny.toml.
+//! Runs cargo-deny, which checks the dependencies against deny.toml.
 
 use std::process::Command;
 
@@ -9,12 +9,12 @@ use crate::tools;
 use crate::workspace::root;
 
 const VERSION: &str = "0.20.2";
-/// All but advisories, which are fetched from the network: what passed yesterday would fail today without a change of ours.
+/// All checks except advisories, which are fetched from the network: the result would change without a change here.
 const CHECKS: [&str; 3] = ["bans", "licenses", "sources"];
 
 pub(super) fn check() -> Result<Verdict, Failure> {
-    // Its features are for advisories.
+    // Its default features are for advisories.
     let mut command = Command::new(tools::program("cargo-deny", VERSION, &["--no-default-features"])?);
     command.args(["--workspace", "check"]).args(CHECKS).current_dir(root());
-    passes(&mut command, &format!("{} as deny.toml has them; advisories aren't looked at", CHECKS.join(", ")))
+    passes(&mut command, &format!("{} according to deny.toml; advisories aren't checked", CHECKS.join(", ")))
 }

@@ -1,4 +1,4 @@
-//! A crate uses only crates of lower layers, and of those only the ones that its rule names.
+//! A crate depends only on crates of lower layers, and of those only on the ones that its rule names.
 
 use super::rules::{CrateRule, TOOL_LAYER, Uses, rule_of, unknown};
 use super::sources::{Dependency, Package, packages};
@@ -8,9 +8,7 @@ use crate::failure::Failure;
 pub(super) fn check() -> Result<Verdict, Failure> {
     let packages = packages()?;
     let problems = packages.iter().flat_map(problems_of).collect();
-    Ok(Verdict::from_problems(problems, || {
-        format!("{} crates use only what lies below them", packages.len())
-    }))
+    Ok(Verdict::from_problems(problems, || format!("{} crates use only lower layers", packages.len())))
 }
 
 fn problems_of(package: &Package) -> Vec<String> {
@@ -33,7 +31,7 @@ fn problem(user: &CrateRule, dependency: &Dependency) -> Option<String> {
     }
     match user.may_use {
         Uses::Only(names) if !is_for_tests && !names.contains(&used.name) => Some(format!(
-            "{} uses {}, which its rule in xtask/src/lint/rules.rs doesn't list: is it its job?",
+            "{} uses {}, which its rule in xtask/src/lint/rules.rs doesn't list",
             user.name, used.name
         )),
         _ => None,

@@ -1,4 +1,4 @@
-//! Long files are listed, very long ones fail. Tests at the end of a file don't count.
+//! Lists long files and rejects very long ones. Tests at the end of a file don't count.
 
 use super::rules::{LONG_FILE, TOO_LONG_FILE};
 use super::sources::packages;
@@ -15,7 +15,7 @@ pub(super) fn check() -> Result<Verdict, Failure> {
             let len = len_without_tests(&source.text);
             let file = package.shown(&source.path);
             if len > TOO_LONG_FILE {
-                problems.push(format!("{file}: {len} lines, more than {TOO_LONG_FILE}: divide it by ideas"));
+                problems.push(format!("{file}: {len} lines, at most {TOO_LONG_FILE} are allowed: split it"));
             } else if len > LONG_FILE {
                 long.push(format!("{file} ({len})"));
             }

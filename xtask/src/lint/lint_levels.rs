@@ -1,11 +1,11 @@
-//! Every crate has the workspace's lints, and the length of functions and of lists of arguments has no exceptions.
+//! Every crate inherits the workspace's lints, and the limits on function length and on the number of arguments have no exceptions.
 
 use super::rules::WITHOUT_EXCEPTION;
 use super::sources::packages;
 use super::verdict::Verdict;
 use crate::failure::Failure;
 
-/// What makes `[workspace.lints]` hold for a crate, which cargo doesn't ask for.
+/// The lines of a manifest that make `[workspace.lints]` apply. Cargo doesn't require them.
 const INHERITED: &str = "[lints]\nworkspace = true";
 
 pub(super) fn check() -> Result<Verdict, Failure> {
@@ -19,20 +19,20 @@ pub(super) fn check() -> Result<Verdict, Failure> {
             for (line, lint) in exceptions(&source.text) {
                 let place = format!("{}:{line}", package.shown(&source.path));
                 problems
-                    .push(format!("{place}: {lint} holds everywhere: divide the function, or make a type"));
+                    .push(format!("{place}: {lint} has no exceptions: split the function, or define a type"));
             }
         }
     }
     Ok(Verdict::from_problems(problems, || {
         format!(
-            "{} crates have the workspace's; {} without exception",
+            "{} crates inherit the workspace's; {} without exceptions",
             packages.len(),
             WITHOUT_EXCEPTION.join(" and ")
         )
     }))
 }
 
-/// The lines, counted from 1, whose code names a lint that has no exceptions, and the lint.
+/// The numbers of the lines, from 1, that name a lint without exceptions, and the lint.
 fn exceptions(text: &str) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: what reviewers shouldn't have to look for. Each check prints a line.
+//! `cargo xtask lint`: checks of the workspace's rules, so that reviewers needn't make them. Each check prints a line.
 
 mod arch_fence;
 mod cargo_checks;
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 
 type Check = fn() -> Result<Verdict, Failure>;
 
-/// The quick ones first.
+/// All checks, the quick ones first.
 const CHECKS: [(&str, Check); 14] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
@@ -39,7 +39,7 @@ const CHECKS: [(&str, Check); 14] = [
     ("ci", cargo_checks::ci_script),
 ];
 
-/// Runs every check, also after one has failed.
+/// Runs every check, even if an earlier one has failed.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     let mut failed = 0;
     for (name, check) in CHECKS {

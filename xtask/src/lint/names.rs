@@ -1,5 +1,5 @@
-//! A name means one type: no two crates export types of one name at their roots, and the words for how a run ends name one type
-//! each in all of the workspace. Types of a public module don't count: the module's name is read with theirs.
+//! A name means one type: no two crates export types of the same name at their roots, and each word in [`WORDS_OF_A_RUN`] names one
+//! type in the whole workspace. Types in public modules don't count, because they are read together with the module's name.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::sources::packages;
 use super::verdict::Verdict;
 use crate::failure::Failure;
 
-/// The files that define a type, by its name.
+/// By the name of a type, the files that define one of that name.
 type Definitions = BTreeMap<String, Vec<String>>;
 
 pub(super) fn check() -> Result<Verdict, Failure> {
@@ -42,28 +42,24 @@ fn note(definitions: &mut Definitions, name: &str, file: String) {
     definitions.entry(name.to_owned()).or_default().push(file);
 }
 
-/// Not a constant, a function or a macro.
+/// Whether a name is that of a type, not of a constant, a function or a macro.
 fn is_type(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_uppercase())
         && name.contains(|c: char| c.is_ascii_lowercase())
 }
 
-/// What to say of names with several types, but those in `shared`.
+/// The problems with names of several types that aren't in `shared`.
 fn repeated(definitions: &Definitions, shared: &[(&str, &str)]) -> Vec<String> {
     let is_shared = |name: &str| shared.iter().any(|(other, _)| *other == name);
     let repeated = definitions.iter().filter(|(name, files)| files.len() > 1 && !is_shared(name));
     repeated
         .map(|(name, files)| {
-            format!(
-                "{name} names {} types, in {}: say in each name what it is",
-                files.len(),
-                files.join(", ")
-            )
+            format!("{name} names {} types, in {}: give them different names", files.len(), files.join(", "))
         })
         .collect()
 }
 
-/// What to say of names that needn't be in `shared`.
+/// The problems with names that needn't be in `shared`.
 fn unneeded(definitions: &Definitions, shared: &[(&str, &str)]) -> Vec<String> {
     let is_repeated = |name: &str| definitions.get(name).is_some_and(|files| files.len() > 1);
     let unneeded = shared.iter().filter(|(name, _)| !is_repeated(name));
@@ -83,7 +79,7 @@ mod tests {
 
     #[test]
     fn name_of_two_types_is_a_problem_with_both_files() {
-        let problem = "Flow names 2 types, in a.rs, b.rs: say in each name what it is";
+        let problem = "Flow names 2 types, in a.rs, b.rs: give them different names";
         assert_eq!(repeated(&two("Flow"), &[("Error", "")]), [problem]);
     }
 

@@ -1,5 +1,5 @@
-//! What only x86_64 has is named in the folder of that platform: the rest of a crate calls it by names that another architecture
-//! could have, too.
+//! Identifiers that only make sense on x86_64 appear only in that platform's directory; the rest of a crate uses neutral names, which
+//! another architecture can define as well.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use super::sources::packages;
 use super::verdict::Verdict;
 use crate::failure::Failure;
 
-/// What stands before a file's tests, its last item.
+/// The start of a file's tests, its last item.
 const TESTS: &str = "#[cfg(test)]\nmod tests";
-/// The folder whose files may name them.
-const FOLDER: &str = "platform/x86_64/";
+/// The directory in which they are allowed.
+const DIRECTORY: &str = "platform/x86_64/";
 
 pub(super) fn check() -> Result<Verdict, Failure> {
     let mut problems = Vec::new();
@@ -22,22 +22,22 @@ pub(super) fn check() -> Result<Verdict, Failure> {
         let sources = package.sources()?;
         let files = sources.iter().map(|source| (source.path.as_str(), source.text.as_str())).collect();
         let tree = Tree::read(&files, ROOTS[0]).map_err(|problem| format!("{}: {problem}", package.name))?;
-        // Without those that only tests have.
+        // Files that aren't only for tests.
         let in_use: BTreeSet<&str> = tree.items().map(|(file, _)| file).collect();
-        let is_outside = |path: &str| in_use.contains(path) && !path.contains(FOLDER);
+        let is_outside = |path: &str| in_use.contains(path) && !path.contains(DIRECTORY);
         for source in sources.iter().filter(|source| is_outside(&source.path)) {
             outside += 1;
             problems.extend(named(&source.text).into_iter().map(|(line, word)| {
-                format!("{}:{line}: {word} belongs into {FOLDER}", package.shown(&source.path))
+                format!("{}:{line}: {word} belongs in {DIRECTORY}", package.shown(&source.path))
             }));
         }
     }
     Ok(Verdict::from_problems(problems, || {
-        format!("{outside} files of {} name nothing that only x86_64 has", PLATFORM_CRATES.join(", "))
+        format!("{outside} files of {} have no x86_64 identifiers", PLATFORM_CRATES.join(", "))
     }))
 }
 
-/// The words of x86_64 in the code before the tests, with their lines, counted from 1.
+/// The x86_64 identifiers in the code before the tests, with the numbers of their lines, from 1.
 fn named(text: &str) -> Vec<(usize, &str)> {
     let code = text.split(TESTS).next().unwrap_or_default();
     let lines = code.lines().enumerate();
@@ -46,7 +46,7 @@ fn named(text: &str) -> Vec<(usize, &str)> {
 
 fn words_of(line: &str) -> impl Iterator<Item = &str> {
     let code = line.split("//").next().unwrap_or_default();
-    // Every other piece is within quotes.
+    // Every second piece is a string literal.
     let pieces = code.split('"').step_by(2);
     let identifiers = pieces.flat_map(|piece| piece.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     identifiers.filter(|word| X86_WORDS.split(' ').any(|other| other == *word))

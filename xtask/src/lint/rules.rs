@@ -1,28 +1,28 @@
-//! The architecture as data: which crate may use which, where unsafe code lives, where the architecture may matter. The
-//! reasons are in docs/design.md.
+//! The workspace's rules as data: which crates a crate may use, where unsafe code is allowed, where code may depend on the processor's
+//! architecture. The reasons are in docs/design.md.
 
-/// What holds for one crate.
+/// The rules of one crate.
 pub(super) struct CrateRule {
     pub(super) name: &'static str,
     /// A crate may only use crates of lower layers.
     pub(super) layer: u8,
     pub(super) may_use: Uses,
     pub(super) unsafe_code: Unsafe,
-    /// Whether `cfg(target_arch)` may switch modules here.
+    /// Whether `cfg(target_arch)` may select modules here.
     pub(super) has_arch_modules: bool,
 }
 
-/// Which crates of ours may be used.
+/// Which crates of the workspace a crate may use.
 pub(super) enum Uses {
-    /// Just these.
+    /// Only these.
     Only(&'static [&'static str]),
     /// Every crate of a lower layer.
     AnyLower,
 }
 
-/// Where unsafe code may be.
+/// Where unsafe code is allowed.
 pub(super) enum Unsafe {
-    /// Nowhere: the crate says `#![forbid(unsafe_code)]`.
+    /// Nowhere: the crate has `#![forbid(unsafe_code)]`.
     Forbidden,
     /// In these files, relative to the crate.
     In(&'static [&'static str]),
@@ -31,10 +31,10 @@ pub(super) enum Unsafe {
 use Unsafe::{Forbidden, In};
 use Uses::{AnyLower, Only};
 
-/// What tests are written with. Tests of any crate may use it, whatever their layer.
+/// The layer of test tools. Tests of crates in any layer may use them.
 pub(super) const TOOL_LAYER: u8 = 7;
 
-/// Crates of later work are listed too: the layer of a crate is decided before it's written.
+/// All crates. Planned ones are listed too, because the layer of a crate is decided before it is written.
 pub(super) const CRATES: &[CrateRule] = &[
     rule("vmm-bus", 0, Only(&[]), Forbidden),
     rule("vmm-snapshot", 0, Only(&[]), Forbidden),
@@ -67,14 +67,14 @@ pub(super) const CRATES: &[CrateRule] = &[
     )
     .with_arch_modules(),
     rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),
-    // Of vmm-config only how the fields of a kind are read, of vmm-acpi what a device says of itself.
+    // vmm-config only for parsing the fields of a kind, vmm-acpi only for a device's own ACPI objects.
     rule(
         "vmm-devices",
         2,
         Only(&["vmm-bus", "vmm-acpi", "vmm-config", "vmm-snapshot", "vmm-metrics"]),
         Forbidden,
     ),
-    // Of vmm-config only how the fields of a kind are read.
+    // vmm-config only for parsing the fields of a kind.
     rule(
         "vmm-virtio",
         2,
@@ -89,10 +89,9 @@ pub(super) const CRATES: &[CrateRule] = &[
         ]),
         Forbidden,
     ),
-    // Whoever writes a monitor of their own on it gets nothing of our devices, bus or config.
+    // Users who write their own monitor with it don't get our devices, bus or config.
     rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden).with_arch_modules(),
-    // Of vmm-config only what a value is: sizes with their units, paths.
-    // Its unsafe functions are those of imago's traits, for whoever implements one.
+    // vmm-config only for types of values: sizes with units, paths. Its unsafe functions are those that imago's traits require.
     rule(
         "vmm-virtio-devices",
         3,
@@ -140,41 +139,42 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("xtask", TOOL_LAYER + 1, Only(&["driver", "rig"]), Forbidden),
 ];
 
-/// Crates of rust-vmm whose types cross our crates' borders: two versions of one of them would not fit together.
+/// Crates of rust-vmm whose types are part of our crates' interfaces: two versions of one of them don't fit together.
 pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys-util"];
 
-/// Crates whose files may use each other in circles, each with the reason.
+/// Crates whose files may import each other in circles, each with the reason.
 pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[];
 
-/// Crates in which what depends on the architecture is behind a module `platform`. vmm-kvm isn't one: the page that it shares with
-/// the kernel has the exits of all architectures.
+/// Crates whose architecture-dependent code is in a module `platform`. vmm-kvm isn't one of them, because `kvm_run`, the page shared
+/// with the kernel, contains the exits of all architectures.
 pub(super) const PLATFORM_CRATES: [&str; 3] = ["vmm-boot", "vmm-vcpu", "vmm-machine"];
 
-/// Registers, structures, formats and I/O ports, which only x86_64 has, as identifiers.
+/// Identifiers of registers, structures, formats and I/O ports that only exist on x86_64.
 pub(super) const X86_WORDS: &str = "\
     kvm_regs kvm_sregs regs sregs rip rsp rax rflags cr0 cr3 cr4 cr8 efer gdt idt xsave cpuid msr msrs \
     apic_id last_apic_id lapic needs_x2apic mptable MpTable e820 E820Entry E820Kind bzimage zero_page \
     pvh multiboot Linux64 Linux32 Pvh inb inw inl outb outw outl port_in port_out string_in string_out \
     tpr_access tpr_lowered PortIn PortOut TprAccess TprLowered TripleFault ports LAST_PORT";
 
-/// The words of a run, from a device's write to the exit code: each names at most one type in the workspace, exported or not.
+/// Names of types that describe how a run ends, from a device's outcome to the exit code. Each names at most one type in the
+/// workspace, exported or not.
 pub(super) const WORDS_OF_A_RUN: [&str; 8] =
     ["Outcome", "SystemEvent", "Flow", "Entry", "End", "Next", "Ending", "Run"];
 
-/// Names that several crates export at their roots, each with the reason.
+/// Type names that several crates export at their roots, each with the reason.
 pub(super) const SHARED_NAMES: &[(&str, &str)] = &[
-    ("Error", "of the crate"),
-    ("OpenError", "of the crate, beside its Error"),
-    ("Cpu", "of a machine, as vmm-acpi describes it and as vmm-vcpu runs it"),
-    ("Rtc", "in the ACPI tables, and the device"),
+    ("Error", "the crate's error type"),
+    ("OpenError", "the crate's second error type"),
+    ("Cpu", "in vmm-acpi described by the tables, in vmm-vcpu run by the loop"),
+    ("Rtc", "the entry in the ACPI tables, and the device"),
     ("Device", "in the config, and in the plan made from it"),
     ("Memory", "in the config, and the guest's"),
 ];
 
-/// Lints of clippy that hold everywhere, by the numbers in clippy.toml.
+/// Clippy lints without exceptions; clippy.toml has their limits.
 pub(super) const WITHOUT_EXCEPTION: [&str; 2] = ["too_many_lines", "too_many_arguments"];
 
-/// Lines before the tests from which a file is listed, and from which it fails.
+/// Files with more lines, not counting tests, are listed, or rejected.
 pub(super) const LONG_FILE: usize = 300;
 pub(super) const TOO_LONG_FILE: usize = 600;
 
@@ -183,7 +183,7 @@ pub(super) fn rule_of(name: &str) -> Option<&'static CrateRule> {
     CRATES.iter().find(|rule| rule.name == name)
 }
 
-/// What to do about a crate without a rule.
+/// The message about a crate without a rule.
 pub(super) fn unknown(name: &str) -> String {
     format!("{name} has no rule: add its layer and what it may use to CRATES in xtask/src/lint/rules.rs")
 }

@@ -1,4 +1,4 @@
-//! The workspace as the checks see it: its packages from `cargo metadata`, and their Rust files.
+//! The packages of the workspace, from `cargo metadata`, and their Rust files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) struct Package {
     manifest_path: PathBuf,
 }
 
-/// What a crate's manifest says that it uses.
+/// A dependency in a crate's manifest.
 #[derive(Debug, Deserialize)]
 pub(super) struct Dependency {
     pub(super) name: String,
@@ -45,12 +45,12 @@ impl Package {
             .map_err(|error| format!("can't read {}: {error}", self.manifest_path.display()).into())
     }
 
-    /// The path of one of its files as it's shown to the reader: relative to the workspace.
+    /// The path of one of its files for messages: relative to the workspace.
     pub(super) fn shown(&self, file: &str) -> String {
         self.dir().strip_prefix(root()).unwrap_or(self.dir()).join(file).display().to_string()
     }
 
-    /// All its Rust files but those that are built.
+    /// All its Rust source files, sorted by path, without those of packages below its directory.
     pub(super) fn sources(&self) -> Result<Vec<Source>, Failure> {
         let mut sources = Vec::new();
         for dir in ["src", "examples", "tests", "benches"] {
@@ -77,7 +77,7 @@ fn collect(package: &Path, dir: &Path, sources: &mut Vec<Source>) -> Result<(), 
     for entry in entries {
         let path = entry?.path();
         if path.join("Cargo.toml").exists() {
-            // A package of its own within this one's directory.
+            // Another package within this one's directory.
             continue;
         }
         if path.is_dir() {

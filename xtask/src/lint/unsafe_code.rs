@@ -1,4 +1,4 @@
-//! Unsafe code stays in the few files that are listed; every other crate forbids it.
+//! Unsafe code is only in the files listed in the rules; every other crate forbids it.
 
 use super::rules::{Unsafe, rule_of, unknown};
 use super::sources::{Package, Source, packages};
@@ -27,7 +27,8 @@ pub(super) fn check() -> Result<Verdict, Failure> {
     }))
 }
 
-/// Integration tests and examples are crates of their own, but they use no more than the crate's public face.
+/// Roots of the package without the attribute. Integration tests and examples aren't checked: they are separate crates, but only use
+/// the public interface.
 fn missing_forbid(package: &Package, sources: &[Source]) -> Vec<String> {
     let roots = sources.iter().filter(|source| ROOTS.contains(&source.path.as_str()));
     let without = roots.filter(|source| !source.text.lines().any(|line| line.trim() == FORBID));
@@ -47,11 +48,11 @@ fn outside(package: &Package, sources: &[Source], files: &[&str]) -> Vec<String>
     problems
 }
 
-/// The number of the first line, counted from 1, that has the keyword outside comments.
+/// The number of the first line, from 1, that has the keyword outside comments.
 fn first_unsafe_line(text: &str) -> Option<usize> {
     let has_keyword = |line: &str| {
         let code = line.split("//").next().unwrap_or_default();
-        // `unsafe_code` and the like are other words.
+        // Whole words only: `unsafe_code` isn't one.
         code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
     };
     text.lines().position(has_keyword).map(|index| index + 1)

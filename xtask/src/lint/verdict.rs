@@ -1,10 +1,10 @@
-//! What a check found.
+//! The result of a check.
 
-/// Whether what was looked at is right.
+/// The result of a check.
 pub(super) enum Verdict {
-    /// Nothing wrong; the text says what was looked at.
+    /// No problems; the text says what was checked.
     Pass(String),
-    /// Each line says where and what to change.
+    /// The problems: each line says where it is and what to change.
     Fail(Vec<String>),
 }
 

@@ -150,7 +150,7 @@ impl Task {
 }
 
 /// fallocate(2) modes for deallocating and zeroing. They work on files and on block devices, where the kernel
-/// turns them into a discard or a write of zeros.
+/// turns them into a discard or a write of zeros. The ioctl BLKDISCARD would need unsafe code.
 pub(super) const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 pub(super) const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 

@@ -1,4 +1,4 @@
-//! Connects to a passt.
+//! Connects to a passt, through the stream socket that every release of it has.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;

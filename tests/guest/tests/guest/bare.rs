@@ -1,4 +1,4 @@
-//! Debian's programs that are no Linux: memtest86+, Xen, and those that need a BIOS.
+//! Debian's bootable programs other than Linux: memtest86+, Xen, and programs that need a BIOS.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const XEN: &str = "xen-hypervisor-4.17-amd64";
 const IPXE: &str = "ipxe";
 const SYSLINUX: &str = "syslinux-common";
 
-/// Fetches what the rig can't.
+/// Fetches files that can't be fetched inside the rig.
 pub(crate) fn prepare() -> Result<(), rig::Error> {
     [MEMTEST, XEN, IPXE, SYSLINUX].into_iter().try_for_each(|name| Assets::here().package(name).map(drop))
 }
@@ -41,7 +41,7 @@ fn memtest_whose_last_paragraph_is_not_full_tests_memory() {
     monitor.expect("Memtest86+", BOOT_DEADLINE);
 }
 
-/// Xen's entry looks for the EBDA and the end of conventional memory first, and for ever where it finds none.
+/// Xen's entry code first looks for the EBDA and the end of conventional memory, and loops forever if it finds none.
 fn xen_by_multiboot_begins_and_finds_its_command_line() {
     let directory = TempDir::new().expect("a temporary directory");
     let unpacked = Command::new("gzip")
@@ -57,7 +57,7 @@ fn xen_by_multiboot_begins_and_finds_its_command_line() {
     fs::write(&path, config).expect("there is room");
     let mut monitor = Monitor::command([PathBuf::from("--config"), path]).start();
     monitor.expect("Xen version 4.17", BOOT_DEADLINE);
-    // It skips the first word.
+    // Xen skips the first word.
     monitor.expect("Command line: com1=115200,8n1 console=com1 no-real-mode noreboot", DEADLINE);
 }
 

@@ -1,4 +1,4 @@
-//! Every kernel starts, by every protocol that it offers.
+//! Every stock kernel boots, by every boot protocol that it supports.
 
 use driver::Monitor;
 use libtest_mimic::Trial;
@@ -6,7 +6,7 @@ use rig::KernelKind;
 
 use crate::linux::{BOOT_DEADLINE, CMDLINE, ENDED, Image, InitUp, boot, kernel};
 
-/// The boot protocols that each of the files offers, the default first.
+/// The boot protocols that each file supports, the default first.
 const PROTOCOLS: [(Image, [&str; 2]); 2] =
     [(Image::BzImage, ["linux64", "linux32"]), (Image::Vmlinux, ["pvh", "linux64"])];
 
@@ -41,13 +41,13 @@ fn assert_boots(kind: KernelKind, image: Image, protocol: &str) {
     let up = InitUp::expect(&mut monitor);
     assert_eq!(up.release, kernel(kind).release());
     assert_eq!(up.cpus, 1);
-    // 256 MiB, of which the kernel keeps for itself a fifth at most.
+    // 256 MiB, of which the kernel reserves at most a fifth.
     assert!((200 << 10..256 << 10).contains(&up.mem_kb), "{} KiB", up.mem_kb);
     monitor.expect_code(ENDED, BOOT_DEADLINE);
     assert_eq!(monitor.stderr(), "");
 }
 
-/// The plan without a protocol is the plan with this one. That the plan works is another test's.
+/// Asserts that the plan without a protocol is that with this one. Other tests boot it.
 fn assert_is_default(kind: KernelKind, image: Image, protocol: &str) {
     let plan = |words: &[&str]| plan_of(boot((kind, image), CMDLINE).args(["--check"]).args(words).start());
     assert_eq!(plan(&[]), plan(&["--protocol", protocol]));

@@ -1,4 +1,4 @@
-//! What time it is in the guest, and how it knows how fast its clocks run.
+//! The guest's time of day, and the frequencies of its clocks.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +11,8 @@ use crate::shell::Shell;
 
 /// Without "quiet", so that the kernel's log is at its usual level; little of it reaches the console.
 const CMDLINE: &str = "console=ttyS0 panic=-1 loglevel=1";
-/// How far the guest's time may be from ours, in seconds: the real-time clock has whole ones, and looking takes its time in the
-/// rig.
+/// Maximum difference between the guest's time and the host's in seconds: the real-time clock has a resolution of one second, and
+/// reading it takes time in the rig.
 const TOLERANCE: u64 = 5;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -46,7 +46,7 @@ fn assert_time_is_the_hosts(shell: &mut Shell) {
     assert!(range.contains(&guest), "{guest} isn't in {range:?}");
 }
 
-/// Linux writes a line for each of its measurements (arch/x86/kernel/tsc.c, arch/x86/kernel/apic/apic.c, init/calibrate.c).
+/// Linux logs each of its measurements (arch/x86/kernel/tsc.c, arch/x86/kernel/apic/apic.c, init/calibrate.c).
 fn assert_nothing_is_measured(shell: &mut Shell) {
     let log = shell.run("dmesg | grep -iE 'tsc|calibrat|timer'");
     let measurements =
@@ -55,7 +55,7 @@ fn assert_nothing_is_measured(shell: &mut Shell) {
     assert_eq!(measured, [""; 0], "{log}");
     assert!(log.contains("tsc: Detected "), "{log}");
     assert!(log.contains("Calibrating delay loop (skipped) preset value"), "{log}");
-    // The frequency is taken for exact; the local APIC's timer counts by it, and isn't measured either.
+    // Linux treats the frequency as exact. The local APIC's timer is derived from it and isn't measured either.
     assert_eq!(shell.run("grep -cw tsc_known_freq /proc/cpuinfo"), "1\n");
     let timer = shell.run("cat /sys/devices/system/clockevents/clockevent0/current_device");
     assert_eq!(timer, "lapic-deadline\n");
@@ -63,7 +63,7 @@ fn assert_nothing_is_measured(shell: &mut Shell) {
     assert_eq!(source, "kvm-clock\n");
 }
 
-/// The real-time clock takes the guest's time, with its century, and goes on from there.
+/// The real-time clock accepts a time from the guest, including the century, and continues from there.
 fn assert_can_be_set(shell: &mut Shell) {
     let set = "date -us '2131-02-03 04:05:06' >/dev/null; hwclock -uw; date -us '2020-01-01 00:00:00' >/dev/null; \
                hwclock -us; date -u +%Y-%m-%dT%H:%M";

@@ -1,4 +1,4 @@
-//! Commands to a machine with Linux, by library: what the guest makes of a device that changes.
+//! Commands to a machine through the library, and how a Linux guest reacts when its devices change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 const PROMPT: &str = "# ";
 
-/// A machine of this process, with a shell on the socket of its serial line.
+/// A machine in this process, with the guest's shell on the socket of its serial console.
 struct Bench {
     commander: Commander,
     responses: (Sender<Response>, Receiver<Response>),
@@ -147,7 +147,7 @@ fn command_that_changes_a_device_reaches_linux() {
     let total = statistics["total_memory"].as_u64().expect("a number");
     assert!((100 << 20..256 << 20).contains(&total), "{statistics}");
 
-    // A change of a paused machine is seen when it goes on.
+    // The guest sees a change to a paused machine when it is resumed.
     bench.assert_done(Command::Pause);
     bench.update("disk", &json!({"size": "3M"}));
     bench.update("balloon", &json!({"size": "0"}));

@@ -1,4 +1,4 @@
-//! The virtio console, used by the driver of a stock kernel.
+//! The virtio console with the driver of a stock kernel.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,11 +26,11 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// In the guest: loads the driver and gives its console a shell. `setsid` leaves that behind and is done; as a job in the
-/// background its end would interrupt the shell that reads its next command, which takes that for the end of its input.
+/// A command for the guest that loads the driver and starts a shell on its console. `setsid` starts it in a new session and returns;
+/// if it were a background job, its end would interrupt the serial shell's read, which that would take for the end of its input.
 const SHELL_ON_HVC0: &str = "sh /modules/load; setsid sh -c 'exec sh </dev/hvc0 >/dev/hvc0 2>&1'";
 
-/// Starts the monitor with this config in `dir`, whose guest has the driver.
+/// The monitor with this config in `dir`, and a guest that has the driver.
 fn launch(dir: &Path, config: &str) -> Launch {
     let initrd = initrd_with(&["virtio_mmio", "virtio_console"]);
     let [config_path, initrd_path] = ["vm.json", "initrd"].map(|name| dir.join(name));
@@ -45,7 +45,7 @@ fn temporary() -> TempDir {
     TempDir::new().expect("a temporary directory")
 }
 
-/// The guest's shell on the serial line, at its prompt.
+/// Connects to the guest's shell on the serial console, and waits for its prompt.
 fn serial_shell(dir: &Path) -> Line {
     let mut line = None;
     wait_until("the socket is there", DEADLINE, || {
@@ -90,7 +90,7 @@ fn console_on_a_pty_loses_nothing() {
     shell.reboot();
 }
 
-/// Sets the size of the terminal that the monitor is on, as its window would.
+/// Sets the size of the monitor's terminal, as a terminal emulator does when its window is resized.
 fn resize(monitor: &Monitor, rows: u16, columns: u16) {
     let path = format!("/proc/{}/fd/0", monitor.pid());
     let terminal = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path);
@@ -101,7 +101,7 @@ fn resize(monitor: &Monitor, rows: u16, columns: u16) {
 fn console_on_the_terminal_has_its_keys_and_its_size() {
     let dir = temporary();
     let config = r#"{"serial": {"socket": "serial"}, "devices": [{"type": "console", "target": "stdio"}]}"#;
-    // The terminal is its controlling one, as a shell makes it, so that the kernel signals a change of its size.
+    // It must be the controlling terminal, as under a shell, for the kernel to send SIGWINCH.
     let mut monitor = launch(dir.path(), config).on_terminal().wrapped(["setsid", "--ctty"]).start();
     let mut serial = serial_shell(dir.path());
     resize(&monitor, 40, 132);
@@ -124,7 +124,7 @@ fn console_on_the_terminal_has_its_keys_and_its_size() {
     assert_eq!(monitor.termios(), monitor.termios_before());
 }
 
-/// As for the serial console: what nobody reads stays in the guest.
+/// As with the serial console, output that nobody reads stays in the guest.
 fn console_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     const PIPE_LEN: usize = 4096;
     let dir = temporary();
@@ -136,7 +136,7 @@ fn console_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     serial.send(b"sh /modules/load; yes >/dev/hvc0\n");
     wait_until_stuck(&stdout, BULK_DEADLINE);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
-    // The program itself and its queues of 64 KiB.
+    // The program and its queues of 64 KiB.
     assert!(resident < 8 << 10, "{resident} KiB");
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);

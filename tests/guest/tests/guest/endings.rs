@@ -1,4 +1,4 @@
-//! However a guest or its monitor ends, the exit code says it and the terminal is as it was.
+//! However a guest or the monitor ends, the exit code is correct and the terminal's modes are restored.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest at its prompt, on a terminal, ended by `act`.
+/// Starts a guest on a terminal, calls `act` at its prompt, and asserts the exit code and that the terminal is restored.
 fn assert_ends(act: impl FnOnce(&mut Shell), code: i32) {
     let mut shell = Shell::boot(boot(ANY, CMDLINE).on_terminal());
     assert_ne!(shell.monitor.termios(), shell.monitor.termios_before());
@@ -46,7 +46,7 @@ fn ending_by_ctrl_a_x_restores_terminal() {
     assert_ends(|shell| shell.monitor.send(b"\x01x"), ENDED);
 }
 
-/// A kernel that panics with `panic=-1` resets the machine at once: an end like any other to the monitor.
+/// A kernel that panics with `panic=-1` resets the machine at once, which the monitor treats like any other reset.
 fn ending_by_kernel_panic_is_told_and_resets() {
     let mut shell = Shell::boot(boot(ANY, CMDLINE).on_terminal()).mute();
     shell.monitor.send(b"echo c >/proc/sysrq-trigger\n");

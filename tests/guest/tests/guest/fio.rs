@@ -1,4 +1,4 @@
-//! fio on a block device of one, two and four queues: what it writes it reads back.
+//! fio verifies that it reads back what it has written, on block devices with one, two and four queues.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use tempfile::NamedTempFile;
 use crate::linux::{BOOT_DEADLINE, ENDED};
 use crate::rootfs::{run, start_on_disk};
 
-/// Of the disk: few enough for four rounds over it in the rig, and more than one request for each place in the queues.
+/// Length of the disk in bytes: short enough for four passes in the rig, and long enough for more requests than fit into the queues.
 const DISK_LEN: u64 = 8 << 20;
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![fio_one_queue_verifies, fio_two_queues_verify, fio_four_queues_verify]
 }
 
-/// A guest whose root nobody writes, with `disk` on as many queues as it has processors, at a shell that is its first process.
+/// Starts a guest with a read-only root and `disk`, with as many queues as processors, at a shell that is its init process.
 fn start(disk: &Path, queues: u64) -> (Monitor, NamedTempFile) {
     let root = Assets::here().rootfs(Rootfs::Fio).expect("it was built beforehand");
     let config = format!(
@@ -32,8 +32,8 @@ fn start(disk: &Path, queues: u64) -> (Monitor, NamedTempFile) {
     (monitor, config)
 }
 
-/// Writes and reads everywhere at random, a processor in each part of the disk, with eight requests under way; then reads all
-/// that was written. The first error ends it.
+/// Writes and reads at random, each processor in its own part of the disk, with eight requests in flight; then reads and verifies
+/// everything. fio stops at the first error.
 fn verifies_on(queues: u64) {
     let disk = NamedTempFile::new().expect("a temporary file");
     disk.as_file().set_len(DISK_LEN).expect("room for a disk");
@@ -51,7 +51,7 @@ fn verifies_on(queues: u64) {
     );
     let said = run(&mut monitor, &fio);
     assert!(said.contains("fio 0\n"), "{said}");
-    // The job's name and error, KiB read and KiB written. What is verified counts as read, so that reads are the whole disk.
+    // The job's name and error, KiB read and KiB written. Verification counts as reading, so reads cover the whole disk.
     let fields: Vec<&str> = said.lines().last().unwrap_or_default().split(';').collect();
     assert_eq!(fields[..3], ["verify", "0", &format!("{}", DISK_LEN >> 10)], "{said}");
     let written_kib: u64 = fields[3].parse().expect("KiB");

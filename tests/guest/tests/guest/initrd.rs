@@ -1,4 +1,4 @@
-//! Guests with drivers that stock kernels have as modules.
+//! Initramfs images with drivers that stock kernels build as modules.
 
 use std::path::Path;
 
@@ -10,16 +10,15 @@ use tempfile::NamedTempFile;
 use crate::linux::{ANY, image_path, initrd_path, kernel};
 use crate::shell::Shell;
 
-/// Without a word on how to reset: the tables say it.
+/// Without `reboot=`: the ACPI tables describe how to reset.
 pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// The initramfs with these drivers in /modules: stock kernels have them as modules. `sh /modules/load` loads them all. What a
-/// test has its guest do beside that, `guest-agent` does.
+/// The initramfs with these drivers in /modules; `sh /modules/load` loads them all. It also contains `guest-agent`.
 pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
     initrd_of(archive_with(names))
 }
 
-/// [`initrd_with`] these drivers, and the files of `directory` in /opt.
+/// As [`initrd_with`], with the files of `directory` in /opt.
 pub(crate) fn initrd_with_files(names: &[&str], directory: &Path) -> NamedTempFile {
     let mut archive = archive_with(names);
     archive.dir("opt", 0o755);
@@ -49,7 +48,7 @@ fn archive_with(names: &[&str]) -> Archive {
 }
 
 fn initrd_of(archive: Archive) -> NamedTempFile {
-    // The kernel takes one archive behind the other, each packed or not; one that isn't starts on a multiple of 4 (Linux
+    // The kernel accepts several archives in sequence, each compressed or not. An uncompressed one starts at a multiple of 4 (Linux
     // Documentation/driver-api/early-userspace/buffer-format.rst).
     let mut both = std::fs::read(initrd_path()).expect("the initramfs");
     both.resize(both.len().next_multiple_of(4), 0);
@@ -59,7 +58,7 @@ fn initrd_of(archive: Archive) -> NamedTempFile {
     file
 }
 
-/// A guest at its prompt.
+/// Boots a guest with this initramfs and these further arguments to its prompt.
 pub(crate) fn shell(initrd: &Path, args: &[&str]) -> Shell {
     let words = ["--memory", "256M", "--cmdline", CMDLINE];
     let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();

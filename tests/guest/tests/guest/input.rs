@@ -1,4 +1,4 @@
-//! The guest's console without a terminal: from pipes, files and nothing.
+//! The guest's console without a terminal: input from pipes, files and /dev/null.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The guest is there and neither ends nor prints, until SIGTERM ends the monitor. Behind its prompt the shell asks for
-/// the position of the cursor.
+/// Asserts that the guest keeps running and prints nothing until SIGTERM ends the monitor. After its prompt the shell queries the
+/// cursor position.
 fn assert_goes_on(mut monitor: Monitor) {
     monitor.expect("\x1b[6n", DEADLINE);
     monitor.expect_quiet(Duration::from_millis(500));
@@ -43,7 +43,7 @@ fn input_pipe_of_commands_runs_them_and_guest_goes_on() {
     assert_goes_on(shell.monitor);
 }
 
-/// The whole file is there before Linux is: what it has to say must wait.
+/// The whole file is available before Linux runs, so the input must wait.
 fn input_file_of_commands_runs_them_to_its_reboot() {
     let file = NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), "echo $((6*7))\nreboot -f\n").expect("room for two lines");
@@ -58,9 +58,9 @@ fn input_closed_guest_goes_on() {
     assert_goes_on(shell.monitor);
 }
 
-/// No program in the guest reads. Linux's driver takes what comes nevertheless and throws it away, at its own pace.
+/// No program in the guest reads. Linux's driver reads and discards the input at its own pace.
 fn input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory() {
-    /// A pipe holds 64 KiB, and Linux 4 KiB for a program that may read it later.
+    /// More than a pipe, 64 KiB, and Linux's buffer for programs that read later, 4 KiB, hold together.
     const BEYOND_ALL_BUFFERS: usize = 80 << 10;
     let mut shell = Shell::boot(boot_with(Stdin::Pipe)).mute();
     shell.monitor.send(b"echo be\"\"gin; sleep 1000\n");
@@ -69,12 +69,12 @@ fn input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory() {
     let flood = vec![b'x'; 100 << 20];
     let mut taken = 0;
     wait_until("the guest is given more than anybody keeps", BULK_DEADLINE, || {
-        // In pieces: where the guest is fast, all of it would take minutes.
+        // In pieces, because all of it would take minutes even with a fast guest.
         taken += shell.monitor.offer(&flood[taken..][..4096], Duration::from_millis(500));
         taken > BEYOND_ALL_BUFFERS
     });
     let grown = shell.monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
-    // A page here and there that is touched for the first time.
+    // Some pages are touched for the first time.
     assert!(grown <= 128, "{grown} KiB more than before, for {taken} bytes of input");
     shell.monitor.signal(Signal::SIGTERM);
     shell.monitor.expect_code(BY_SIGTERM, DEADLINE);

@@ -1,4 +1,4 @@
-//! The guests: stock kernels with Busybox.
+//! The guests of these tests: stock kernels with Busybox.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +14,13 @@ pub(crate) const BY_SIGHUP: i32 = 128 + 1;
 pub(crate) const BY_SIGINT: i32 = 128 + 2;
 pub(crate) const BY_SIGTERM: i32 = 128 + 15;
 
-/// A boot takes 4 to 12 s in the rig with nothing else to do.
+/// A boot takes 4 to 12 s in an otherwise idle rig.
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The command line of a guest whose console stays free of the kernel's messages.
+/// A kernel command line with which the kernel prints no messages to the console.
 pub(crate) const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 
-/// The two files that a kernel comes as.
+/// The two kinds of kernel files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Image {
     BzImage,
@@ -36,7 +36,7 @@ impl Image {
     }
 }
 
-/// The kernel that stands for all where it makes no difference: the one that starts fastest.
+/// The kernel for tests in which the kernel makes no difference: the one that boots fastest.
 pub(crate) const ANY: (KernelKind, Image) = (KernelKind::Cloud61, Image::Vmlinux);
 
 pub(crate) fn kernel(kind: KernelKind) -> Kernel {
@@ -54,21 +54,21 @@ pub(crate) fn initrd_path() -> PathBuf {
     Assets::here().guest_initrd().expect("the initramfs was built beforehand")
 }
 
-/// A Busybox guest with this much memory.
+/// Launches a Busybox guest with this much memory.
 pub(crate) fn boot_with_memory(image: (KernelKind, Image), memory: &str, cmdline: &str) -> Launch {
     Monitor::command(["--memory", memory, "--cmdline", cmdline])
         .args([["--kernel".into(), image_path(image)], ["--initrd".into(), initrd_path()]].concat())
 }
 
-/// Memory of a guest that says nothing of it, in bytes.
+/// Default guest memory in bytes.
 pub(crate) const RAM_LEN: u64 = 256 << 20;
 
-/// A Busybox guest with [`RAM_LEN`].
+/// Launches a Busybox guest with [`RAM_LEN`] bytes of memory.
 pub(crate) fn boot(image: (KernelKind, Image), cmdline: &str) -> Launch {
     boot_with_memory(image, "256M", cmdline)
 }
 
-/// What the guest's init says when Linux is up.
+/// The values that the guest's init prints when Linux is up.
 #[derive(Debug)]
 pub(crate) struct InitUp {
     pub(crate) cpus: u64,
@@ -77,14 +77,14 @@ pub(crate) struct InitUp {
 }
 
 impl InitUp {
-    /// Waits for it.
+    /// Waits for the line of init and parses it.
     #[track_caller]
     pub(crate) fn expect(monitor: &mut Monitor) -> Self {
         monitor.expect("INIT-UP ", BOOT_DEADLINE);
         Self::parse(&monitor.expect("\r\n", BOOT_DEADLINE))
     }
 
-    /// From what follows `INIT-UP`: the uptime, then `key=value`.
+    /// Parses what follows `INIT-UP`: the uptime, then `key=value` pairs.
     pub(crate) fn parse(words: &str) -> Self {
         let value = |key| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let number = |key| value(key).and_then(|text| text.parse().ok());

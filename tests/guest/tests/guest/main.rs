@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 
-//! Linux in the real monitor, as people run it: on a host whose KVM runs Linux, else in the rig, which boots once for all tests.
+//! Linux in the real monitor: on the host if its KVM runs Linux, otherwise in the rig, which is booted once for all tests.
 //!
-//! A boot takes seconds, so that a test makes many checks with one where they have the same subject.
+//! A boot takes seconds, so a test makes several related checks with one boot.
 
 mod bare;
 mod boots;

@@ -1,4 +1,4 @@
-//! Guests with little memory and with much.
+//! Guests with little and with much memory.
 
 use driver::DEADLINE;
 use harness::trials;
@@ -17,7 +17,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What the monitor says of too little memory.
+/// The monitor's error message for this amount of memory, which must be too little.
 fn refusal(image: (KernelKind, Image), memory: &str) -> String {
     let mut monitor = boot_with_memory(image, memory, CMDLINE).start();
     monitor.expect_code(BAD_CONFIG, DEADLINE);
@@ -25,7 +25,7 @@ fn refusal(image: (KernelKind, Image), memory: &str) -> String {
     monitor.stderr()
 }
 
-/// The memory that a bzImage asks for, from its setup header: it unpacks itself at `pref_address` and needs `init_size`
+/// The end of the memory that a bzImage requires, from its setup header: it unpacks itself to `pref_address` and needs `init_size`
 /// bytes there (Linux x86 boot protocol, "The Real-Mode Kernel Header").
 fn end_of_bzimage(bytes: &[u8]) -> u64 {
     let pref_address = u64::from_le_bytes(bytes[0x258..0x260].try_into().expect("eight bytes"));
@@ -53,12 +53,12 @@ fn memory_of_128_mib_boots() {
 
 fn memory_of_5_gib_is_seen_and_used_above_4_gib() {
     let mut shell = Shell::boot(boot_with_memory(ANY, "5G", CMDLINE).on_terminal()).mute();
-    // 5 GiB without what the kernel keeps for itself.
+    // 5 GiB minus what the kernel reserves.
     assert!((4900 << 10..5120 << 10).contains(&shell.up.mem_kb), "{} KiB", shell.up.mem_kb);
     // 3 GiB below the gap, 2 GiB above.
     let ram = shell.run("grep 'System RAM' /proc/iomem");
     assert!(ram.ends_with("00100000-bfffffff : System RAM\n100000000-17fffffff : System RAM\n"), "{ram}");
-    // Linux hands out its highest memory first: this is in use above 4 GiB.
+    // Linux allocates its highest memory first, so this uses memory above 4 GiB.
     let zone = shell.run("dd if=/dev/zero of=/tmp/f bs=1M count=16 2>/dev/null; md5sum </tmp/f");
     assert_eq!(zone, "2c7ab85a893283e98c931e9511add182  -\n", "16 MiB of zeros");
     shell.reboot();

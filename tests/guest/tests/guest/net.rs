@@ -1,4 +1,4 @@
-//! A network card at a TAP of the host's, used by Linux's driver. The monitor makes the TAP, which is gone with it.
+//! A network card with a TAP on the host and Linux's driver. The monitor creates the TAP, which disappears when it exits.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -25,14 +25,14 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest and its TAP `vmmtest<subnet>`, with 10.77.`subnet`.1 at the host's end and .2 at the guest's.
+/// A guest with a TAP, `vmmtest<subnet>`; the host's address is 10.77.`subnet`.1, the guest's .2.
 pub(crate) struct Network {
     pub(crate) shell: Shell,
     subnet: u8,
     metrics: NamedTempFile,
 }
 
-/// Busybox as a program of the host's.
+/// Runs a Busybox applet on the host.
 #[track_caller]
 pub(crate) fn busybox(words: &str) -> String {
     let program = Assets::here().busybox().expect("it is prepared");
@@ -43,13 +43,13 @@ pub(crate) fn busybox(words: &str) -> String {
 }
 
 impl Network {
-    /// Each test has a subnet of its own: they run at once.
+    /// Each test has its own subnet, because they run in parallel.
     #[track_caller]
     fn start(subnet: u8, flags: &[&str]) -> Self {
         Self::start_with(subnet, "", flags)
     }
 
-    /// A card with these fields too, each behind a comma.
+    /// As above, for a card with these additional fields, each preceded by a comma.
     #[track_caller]
     pub(crate) fn start_with(subnet: u8, fields: &str, flags: &[&str]) -> Self {
         let metrics = NamedTempFile::new().expect("a temporary file");
@@ -61,7 +61,7 @@ impl Network {
         Self::set_up(subnet, shell, metrics)
     }
 
-    /// The network of a guest at its prompt, whose card is called lan, counts into `metrics`, and is at the TAP of this subnet.
+    /// The network of a guest at its prompt. Its card is called lan, uses the TAP of this subnet, and its counters are in `metrics`.
     #[track_caller]
     pub(crate) fn set_up(subnet: u8, shell: Shell, metrics: NamedTempFile) -> Self {
         busybox(&format!("ip addr add 10.77.{subnet}.1/24 dev vmmtest{subnet}"));
@@ -79,7 +79,7 @@ impl Network {
         self.wait_for_carrier("1\n");
     }
 
-    /// The link is as the TAP on the host.
+    /// Waits until the guest's link has this state, which follows the TAP's on the host.
     #[track_caller]
     fn wait_for_carrier(&mut self, carrier: &str) {
         let shell = &mut self.shell;
@@ -105,7 +105,8 @@ impl Network {
         assert!(printed.contains(" 0% packet loss"), "{printed}");
     }
 
-    /// Runs `command` in the guest, which connects to this end.
+    /// Runs `command` in the guest, in which `NC` stands for a connection to a port of the host, where `talk` uses it. Returns what the
+    /// command prints.
     pub(crate) fn connected(
         &mut self,
         command: &str,
@@ -120,7 +121,7 @@ impl Network {
         printed
     }
 
-    /// What the device counted is in the file that this returns.
+    /// Ends the guest; returns the file with the device's counters.
     #[track_caller]
     pub(crate) fn end(mut self) -> NamedTempFile {
         self.shell.reboot();
@@ -129,7 +130,7 @@ impl Network {
     }
 }
 
-/// A mebibyte without a period that frames could have.
+/// A mebibyte of data that doesn't repeat with the length of a frame.
 pub(crate) fn mebibyte() -> Vec<u8> {
     (0_u32..1 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
 }
@@ -144,7 +145,7 @@ fn net_carries_pings_and_a_mebibyte_both_ways() {
         stream.read_to_end(&mut bytes).expect("the guest sends");
         assert!(bytes == mebibyte(), "{} bytes came back", bytes.len());
     });
-    // A bit for each feature, from 0 on: CSUM, GUEST_CSUM, MTU, MAC, both TSO4, MRG_RXBUF, STATUS; one pair of queues.
+    // One character per feature bit, from bit 0: CSUM, GUEST_CSUM, MTU, MAC, GUEST_TSO4, HOST_TSO4, MRG_RXBUF, STATUS; one queue pair.
     let features = network.shell.run("cat /sys/class/net/eth0/device/features");
     let has = |bit: usize| features.as_bytes()[bit] == b'1';
     assert!([0, 1, 3, 5, 7, 11, 15, 16].into_iter().all(has) && !has(22), "{features}");
@@ -155,7 +156,7 @@ fn net_with_two_vcpus_has_two_pairs_of_queues() {
     let mut network = Network::start(2, &["--cpus", "2"]);
     assert_eq!(network.shell.run("ls /sys/class/net/eth0/queues"), "rx-0  rx-1  tx-0  tx-1\n");
     network.assert_pings();
-    // Each connection is spread by its hash: of eight, some go through each pair.
+    // Connections are distributed by a hash: of eight, each queue pair gets some.
     for _ in 0..8 {
         let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
         assert_eq!(network.connected("NC </dev/null | wc -c", send), "1048576\n");
@@ -163,7 +164,7 @@ fn net_with_two_vcpus_has_two_pairs_of_queues() {
     network.end();
 }
 
-/// Half a minute of datagrams that nobody takes, as fast as the host can.
+/// Half a minute of datagrams that nobody receives, as fast as the host can send.
 fn net_link_goes_down_and_up_with_the_tap() {
     let mut network = Network::start(6, &[]);
     network.assert_pings();
@@ -183,7 +184,7 @@ fn net_link_works_behind_a_flood() {
     let until = Instant::now() + Duration::from_secs(30);
     let mut sent = 0_u64;
     while Instant::now() < until {
-        // The kernel may have no room, or say that nobody is at that port.
+        // Errors are expected: the kernel may have no buffer, or report that nobody listens at that port.
         sent += u64::from(socket.send_to(&[0; 1400], (network.guest(), 9)).is_ok());
     }
     assert!(sent > 1000, "{sent} datagrams are no flood");
@@ -204,11 +205,11 @@ fn net_driver_that_leaves_and_comes_back_finds_its_link() {
     network.end();
 }
 
-/// The exit codes of a config that is wrong, and of a host that lacks something.
+/// Exit codes for a bad config, and for a host that lacks something.
 const BAD_CONFIG: i32 = 3;
 pub(crate) const BAD_HOST: i32 = 4;
 
-/// A machine with these devices is refused with this code and these words.
+/// Asserts that a machine with these devices is rejected with this code and message.
 #[track_caller]
 pub(crate) fn assert_refused(cpus: u32, devices: &str, code: i32, message: &str) {
     let config = NamedTempFile::new().expect("a temporary file");
@@ -230,6 +231,6 @@ fn net_tap_that_cannot_be_had_says_why() {
         "devices[1].backend.tap: vmmtest5 is in use by another program: stop that one, or use another TAP";
     let tap = r#"{"type": "net", "backend": {"tap": "vmmtest5"}}"#;
     assert_refused(1, &format!("{tap}, {tap}"), BAD_HOST, message);
-    // A TAP of many queues, which the kernel would share.
+    // A multi-queue TAP, which the kernel would allow two cards to share.
     assert_refused(2, &format!("{tap}, {tap}"), BAD_HOST, message);
 }

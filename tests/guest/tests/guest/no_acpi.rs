@@ -1,6 +1,6 @@
 //! Linux without ACPI: processors and interrupts from the MP table, virtio devices from the command line.
 //!
-//! Stock kernels are started with `acpi=off`. None of them takes virtio devices from the command line, so the long tests
+//! Stock kernels are started with `acpi=off`. None of them supports virtio devices on the command line, so the long tests
 //! (`--ignored`) build a kernel that does.
 
 use std::fs;
@@ -34,17 +34,17 @@ pub(crate) fn tests() -> Vec<Trial> {
     stock.into_iter().chain(trials![no_acpi_mp_table_is_ignored_where_there_is_acpi]).chain(long).collect()
 }
 
-/// What the long tests boot.
+/// Builds the kernel for the long tests.
 pub(crate) fn prepare() -> Result<(), rig::Error> {
     Assets::here().kernel_without_acpi().map(drop)
 }
 
-/// Both processors by the MP table, or one and the 8259s, if the kernel doesn't read MP tables.
+/// Asserts that the kernel finds both processors through the MP table; or, if it doesn't read MP tables, one processor and the 8259s.
 fn assert_finds_processors(kind: KernelKind) {
     let reads_mp_tables = kernel(kind).has_built_in("X86_MPPARSE").expect("the package has the config");
     let launch = boot((kind, Image::Vmlinux), &format!("{CMDLINE} acpi=off")).args(["--cpus", "2"]);
     let mut shell = Shell::boot(launch.on_terminal()).mute();
-    // Without a table Linux leaves the local APIC's timer alone, and has the 8254's.
+    // Without an MP table Linux uses the 8254 instead of the local APIC's timer.
     let (cpus, chip, found, timer) = match reads_mp_tables {
         true => (2, "IO-APIC", "Intel MultiProcessor Specification v1.4\n", "Local timer interrupts$"),
         false => (1, "XT-PIC", "", "XT-PIC *timer$"),
@@ -55,17 +55,17 @@ fn assert_finds_processors(kind: KernelKind) {
     let line = shell.run("grep ttyS0 /proc/interrupts");
     assert!(line.trim_start().starts_with("4:") && line.contains(chip), "{line}");
     assert_all_work(&mut shell, cpus as u32);
-    // A timer has interrupted each processor.
+    // Each processor has had timer interrupts.
     let timers = shell.run(&format!("grep '{timer}' /proc/interrupts"));
     let counts = timers.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
     assert_eq!(counts.filter(|count| *count > 0).count() as u64, cpus, "{timers}");
     shell.reboot();
 }
 
-/// What Linux has to say against an MP table, or against interrupts that don't arrive.
+/// Searches the kernel's log for complaints about the MP table or about missing interrupts.
 const COMPLAINTS: &str = "dmesg | grep -i -E 'bios bug|mptable.*(wrong|bad|error|null|no proc)|trying to set up timer|nobody cared'";
 
-/// It's found, and that is all.
+/// The kernel finds it but doesn't use it.
 fn no_acpi_mp_table_is_ignored_where_there_is_acpi() {
     let launch = boot((KernelKind::Generic61, Image::Vmlinux), CMDLINE).args(["--cpus", "2"]);
     let mut shell = Shell::boot(launch.on_terminal()).mute();
@@ -77,14 +77,14 @@ fn no_acpi_mp_table_is_ignored_where_there_is_acpi() {
     shell.reboot();
 }
 
-/// A guest of the kernel without ACPI, with a disk as its first device.
+/// A guest with the kernel without ACPI; its first device is a disk.
 struct Guest {
     disk: NamedTempFile,
     network: Network,
 }
 
 impl Guest {
-    /// After the disk there are so many entropy devices, a card at a TAP, and so many entropy devices more.
+    /// Boots a guest with a disk, `rngs` entropy devices, a card with a TAP, and `more` entropy devices, in this order.
     fn boot(subnet: u8, [rngs, more]: [usize; 2], cmdline: &str) -> Self {
         let [disk, config, metrics] =
             std::array::from_fn(|_| NamedTempFile::new().expect("a temporary file"));
@@ -112,7 +112,7 @@ impl Guest {
         Self { disk, network }
     }
 
-    /// A file system is made, and keeps what is written.
+    /// Creates a file system on the disk, writes to it and reads it back.
     fn assert_disk_works(&mut self) {
         let shell = &mut self.network.shell;
         let mount = "mount -t ext2 /dev/vda /mnt";
@@ -137,7 +137,7 @@ impl Guest {
         });
     }
 
-    /// Each of the entropy devices `virtio_rng.0` and so on gives bytes, for which it has to interrupt.
+    /// Each of the entropy devices, `virtio_rng.0` and so on, supplies bytes, which requires interrupts.
     fn assert_rngs_work(&mut self, count: usize) {
         let each = format!(
             "cd /sys/class/misc/hw_random; for n in $(seq 0 {}); do echo virtio_rng.$n >rng_current; \
@@ -148,7 +148,7 @@ impl Guest {
         assert_eq!(self.network.shell.run_within(&each, BOOT_DEADLINE), expected);
     }
 
-    /// The devices with interrupts, as `line chip device`, each of which has had some.
+    /// The virtio devices that have had interrupts, each as `line chip device`.
     fn interrupts(&mut self) -> String {
         let rows = self.network.shell.run("grep virtio /proc/interrupts");
         let row = |row: &str| {
@@ -161,7 +161,7 @@ impl Guest {
     }
 }
 
-/// Lines 5 to 15 of the 8259s, which the MP table has at the IO-APIC, and 16 to 23, which it alone has.
+/// Lines 5 to 15 of the 8259s, which the MP table routes to the IO-APIC, and 16 to 23, which only the IO-APIC has.
 fn no_acpi_disk_and_net_work_on_the_first_and_last_of_17_lines() {
     let mut guest = Guest::boot(21, [15, 0], "");
     assert_eq!(guest.network.shell.up.cpus, 2);
@@ -195,7 +195,7 @@ fn no_acpi_disk_and_net_work_on_the_first_and_last_of_17_lines() {
     guest.network.end();
 }
 
-/// `noapic` leaves Linux the 8259s.
+/// With `noapic`, Linux only has the 8259s.
 fn no_acpi_without_io_apic_nine_devices_work_and_the_tenth_is_refused() {
     let mut guest = Guest::boot(22, [7, 1], "noapic");
     guest.assert_disk_works();

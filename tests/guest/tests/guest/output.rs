@@ -1,4 +1,4 @@
-//! Where the guest's console goes.
+//! Targets of the guest's serial console.
 
 use driver::{BULK_DEADLINE, DEADLINE, Launch, Line, Monitor, Stdin, Stdout, wait_until, wait_until_stuck};
 use harness::trials;
@@ -34,7 +34,7 @@ fn output_to_file_has_inits_report() {
     assert_eq!(monitor.stdout(), b"");
 }
 
-/// A line with a guest's shell at the other end, which ends with the guest.
+/// Asserts that the other end of `line` is a guest's shell, and that the line ends with the guest.
 fn assert_is_shell(mut line: Line, mut monitor: Monitor) {
     line.expect("INIT-UP ", BOOT_DEADLINE);
     line.expect("# ", DEADLINE);
@@ -65,8 +65,8 @@ fn output_to_socket_is_a_shell() {
     assert_is_shell(line.expect("it was waited for"), monitor);
 }
 
-/// Nobody reads what the guest prints without end. The pipe is small, because a byte takes long in the rig; a queue that is
-/// full as well is a subject of the bare-metal tests.
+/// The guest prints endlessly and nobody reads. The pipe is small, because printing is slow in the rig; the bare-metal tests cover a
+/// full queue.
 fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     const PIPE_LEN: usize = 4096;
     let mut monitor = boot(ANY, CMDLINE).stdin(Stdin::Pipe).stdout(Stdout::Held).start();
@@ -75,7 +75,7 @@ fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     monitor.send(b"yes\n");
     wait_until_stuck(&stdout, BULK_DEADLINE);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
-    // The program itself and its queue of 64 KiB.
+    // The program and its queue of 64 KiB.
     assert!(resident < 8 << 10, "{resident} KiB");
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);

@@ -1,20 +1,20 @@
-//! A text to paste, and what the guest made of it.
+//! A text to paste, and its hash, to be compared with the guest's.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// 1024 lines of 63 characters in no order that repeats: short enough for a terminal in its line mode, which holds 4095.
+/// 1024 lines of 63 characters that don't repeat. A terminal in canonical mode accepts lines of up to 4095.
 pub(crate) fn lines_of_64_kib() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letter = |i: u32| match i % 64 {
         63 => '\n',
-        // Knuth's multiplier: the upper six bits pass through all values in a long order.
+        // Knuth's multiplicative hash: the upper six bits take all values, and the sequence has a long period.
         _ => char::from(ALPHABET[(i.wrapping_mul(2_654_435_761) >> 26) as usize]),
     };
     (0..64 << 10).map(letter).collect()
 }
 
-/// What `md5sum` of these bytes begins with.
+/// The MD5 hash as printed by `md5sum`.
 pub(crate) fn md5(text: &str) -> String {
     let mut program = Command::new("md5sum")
         .stdin(Stdio::piped())

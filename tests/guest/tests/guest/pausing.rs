@@ -1,4 +1,4 @@
-//! A machine that is paused again and again while all its devices work.
+//! A machine that is paused repeatedly while all its devices are busy.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -24,14 +24,14 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 const PAUSES: usize = 100;
-/// What goes each way through a connection, in bytes.
+/// Bytes sent in each direction of a connection.
 const LEN: u64 = 2 << 20;
 const DISK_LEN: u64 = 1 << 20;
-/// Times that all of the disk is written and read.
+/// Number of times that the whole disk is written and read.
 const ROUNDS: usize = 2;
 const CONSOLE_LINES: usize = 1_000;
 
-/// Sends as many bytes as come, and takes those.
+/// Sends [`LEN`] bytes, and receives and checks as many.
 fn exchange(mut stream: impl std::io::Read + Write + Send, mut sender: impl Write + Send) {
     thread::scope(|scope| {
         scope.spawn(|| guest_agent::send(&mut sender, 2, LEN).expect("the guest reads"));
@@ -39,7 +39,7 @@ fn exchange(mut stream: impl std::io::Read + Write + Send, mut sender: impl Writ
     });
 }
 
-/// A guest with one of each, at its prompt on the terminal.
+/// Boots a guest with one device of each kind to its prompt, on a terminal.
 fn start(dir: &Path, port: u16, forward: u16) -> Shell {
     std::fs::write(dir.join("disk"), vec![0; DISK_LEN as usize]).expect("room for a disk");
     let config = format!(
@@ -73,7 +73,7 @@ fn resume(shell: &mut Shell) -> String {
     shell.monitor.expect("\r\n[resumed]\r\n", DEADLINE)
 }
 
-/// What the devices have counted up to now.
+/// The devices' current counters.
 fn counters(shell: &Shell, dir: &Path) -> Value {
     let read = || {
         let text = std::fs::read_to_string(dir.join("metrics")).expect("the file is there");
@@ -89,7 +89,8 @@ fn counters(shell: &Shell, dir: &Path) -> Value {
     now["devices"].take()
 }
 
-/// Connections from the host wait outside while the machine is paused: the card gives the guest nothing.
+/// Asserts that counters don't change while the machine is paused, even with a connection from the host: the card delivers nothing to
+/// the guest.
 fn assert_devices_stand_still(shell: &mut Shell, dir: &Path, forward: u16) {
     pause(shell);
     let before = counters(shell, dir);
@@ -102,14 +103,14 @@ fn assert_devices_stand_still(shell: &mut Shell, dir: &Path, forward: u16) {
     drop(connections);
 }
 
-/// What works in the guest at once, each with what it says of itself in a file of its own.
+/// Starts a load on every device at the same time; each writes its result to its own file.
 fn load(shell: &mut Shell, port: u16) {
     let round = "cat /tmp/data >/dev/vda && sync && echo 3 >/proc/sys/vm/drop_caches && cmp /tmp/data /dev/vda && echo same";
     let disk = format!("for i in $(seq {ROUNDS}); do {round}; done");
     let works = [
         (format!("guest-agent send tcp:10.0.2.2:{port} 1 {LEN}"), "net"),
         (format!("guest-agent send vsock:2:52 1 {LEN}"), "vsock"),
-        // In one go: the modes of a terminal that nobody has open are forgotten.
+        // In one subshell, because the modes of a terminal are lost when nobody has it open.
         (format!("(stty -opost; seq {CONSOLE_LINES} >&0) <>/dev/hvc0"), "console"),
         (disk, "disk"),
         // Until the host sends something.
@@ -117,7 +118,7 @@ fn load(shell: &mut Shell, port: u16) {
     ];
     shell.run(&format!("head -c {DISK_LEN} /dev/urandom >/tmp/data"));
     for (work, name) in works {
-        // Not a job of this shell, which would say when it is done.
+        // Not as a job of this shell, which would print a message when it is done.
         shell.run(&format!("(({work}; echo done) >/tmp/{name} 2>&1 &)"));
     }
 }
@@ -141,7 +142,7 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     });
     load(&mut shell, port);
 
-    // And the serial port, whose lines are counted, until everything else is done and it is told to stop.
+    // The serial port prints lines, which are counted, until the other loads are done and it is stopped.
     let files = ["stop", "net", "vsock", "console", "disk"]
         .map(|name| format!("grep -qs done /tmp/{name}"))
         .join(" && ");
@@ -152,7 +153,7 @@ fn pause_a_hundred_times_under_load_loses_nothing() {
     for _ in 0..PAUSES {
         printed += &pause(&mut shell);
         printed += &resume(&mut shell);
-        // Something happens in between.
+        // The guest runs for a while between two pauses.
         printed += &shell.monitor.expect("\r\n", DEADLINE);
         printed += "\r\n";
     }

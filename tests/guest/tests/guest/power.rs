@@ -1,4 +1,4 @@
-//! ACPI: more than one processor, power off, reset, and the power button.
+//! ACPI: multiple processors, power off, reset, and the power button.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::initrd::{initrd_with, shell};
 use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGTERM, CRASHED, ENDED, Image, InitUp, boot};
 use crate::shell::Shell;
 
-/// Without a word on how to reset: the tables say it.
+/// Without `reboot=`: the ACPI tables describe how to reset.
 const CMDLINE: &str = crate::initrd::CMDLINE;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The guest switches itself off as soon as it is up.
+/// Asserts that a guest that powers off as soon as it is up ends the monitor with exit code 0.
 fn assert_powers_off(launch: Launch, cpus: u64) {
     let mut monitor = launch.start();
     assert_eq!(InitUp::expect(&mut monitor).cpus, cpus);
@@ -59,22 +59,22 @@ fn power_reset_by_acpi_ends_the_monitor() {
 fn power_four_processors_run_and_take_their_interrupts() {
     let mut shell = Shell::boot(boot(ANY, CMDLINE).args(["--cpus", "4"]).on_terminal()).mute();
     assert_eq!(shell.run("cat /sys/devices/system/cpu/online"), "0-3\n");
-    // Each has work of its own, and says so.
+    // Each processor has its own load, which prints its result.
     let work = "for cpu in 0 1 2 3; do taskset -c $cpu sh -c 'i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i' & done; wait";
     let done = shell.run_within(work, BOOT_DEADLINE);
     assert_eq!(done.matches("1000\n").count(), 4, "{done}");
-    // Local timer interrupts, a count for each processor.
+    // Counts of local timer interrupts, one per processor.
     let timers = shell.run("grep LOC: /proc/interrupts");
     let counts: Vec<u64> = timers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(counts.len() == 4 && counts.iter().all(|count| *count > 0), "{timers}");
-    // The threads that the host sees.
+    // The monitor's threads on the host.
     let threads = shell.monitor.thread_names();
     let vcpus = threads.iter().filter(|name| name.starts_with("vcpu")).count();
     assert_eq!(vcpus, 4, "{threads:?}");
     shell.reboot();
 }
 
-/// A config by which a reset starts the machine anew.
+/// A config with which a reset restarts the machine.
 fn restarting() -> NamedTempFile {
     let file = NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), r#"{"on_reboot": "restart"}"#).expect("room for a config");
@@ -87,14 +87,14 @@ fn power_reset_with_restart_boots_again_in_the_same_process() {
     let mut monitor = launch.args(["--config".as_ref(), config.path().as_os_str()]).start();
     InitUp::expect(&mut monitor);
     monitor.expect("reboot: Restarting system\r\n", BOOT_DEADLINE);
-    // An uptime that begins anew, and no word of memory that somebody has used.
+    // The uptime starts again, and nothing is left in memory.
     InitUp::expect(&mut monitor);
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     assert_eq!(monitor.stderr(), "");
 }
 
-/// A guest at its prompt that has loaded the drivers of the power button and of input events.
+/// Boots a guest to its prompt and loads the drivers for the power button and for input events.
 fn listening(args: &[&str]) -> Shell {
     let initrd = initrd_with(&["button", "evdev"]);
     let mut shell = shell(initrd.path(), args);
@@ -123,7 +123,7 @@ fn power_button_by_sigterm_shuts_a_listening_guest_down() {
     assert_eq!(shell.monitor.termios(), shell.monitor.termios_before());
 }
 
-/// Whoever asked for an end gets one, also from a guest that resets instead of switching off.
+/// SIGTERM ends the monitor even if the guest resets instead of powering off.
 fn power_button_followed_by_a_reset_ends_the_monitor_in_spite_of_restart() {
     let config = restarting();
     let mut shell = listening(&["--config", config.path().to_str().expect("UTF-8")]);

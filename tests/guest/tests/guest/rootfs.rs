@@ -1,4 +1,4 @@
-//! A root disk: stock systems booted from virtio-block, with a login on the serial console.
+//! Root disks: stock systems booted from virtio-block, with a login on the serial console.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,14 +22,14 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Everything that these tests boot.
+/// Builds everything that these tests boot.
 pub(crate) fn prepare() -> Result<(), rig::Error> {
     let assets = Assets::here();
     assets.disk_initrd(ANY.0)?;
     Rootfs::ALL.into_iter().try_for_each(|rootfs| assets.rootfs(rootfs).map(drop))
 }
 
-/// A disk of one's own.
+/// A copy of a disk image for one test.
 struct Disk {
     directory: TempDir,
 }
@@ -51,7 +51,7 @@ impl Disk {
         self.directory.path().join("disk")
     }
 
-    /// Whether e2fsck finds anything to complain of, without a change.
+    /// Asserts that e2fsck finds no errors, without changing the disk.
     #[track_caller]
     fn assert_clean(&self) {
         let fsck =
@@ -59,7 +59,7 @@ impl Disk {
         assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
     }
 
-    /// Replays the journal, and mends nothing but that.
+    /// Replays the journal, without repairing anything else.
     #[track_caller]
     fn replay_journal(&self) {
         let fsck = Command::new("e2fsck")
@@ -67,13 +67,13 @@ impl Disk {
             .arg(self.path())
             .output()
             .expect("e2fsck is there");
-        // 1 is "mended", which is what a journal is for (e2fsck(8)).
+        // 1 means that errors were corrected, which includes replaying the journal (e2fsck(8)).
         let code = fsck.status.code();
         assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", String::from_utf8_lossy(&fsck.stdout));
     }
 }
 
-/// A guest on a terminal whose initramfs finds its root among the config's devices, and the file of that config.
+/// Starts a guest on a terminal, whose initramfs mounts its root from the config's devices; also returns the config's file.
 pub(crate) fn start_on_disk(config: &str, memory: &str, cmdline: &str) -> (Monitor, NamedTempFile) {
     let file = NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), config).expect("room for a config");
@@ -83,7 +83,7 @@ pub(crate) fn start_on_disk(config: &str, memory: &str, cmdline: &str) -> (Monit
     (launch.args(["--config".as_ref(), file.path().as_os_str()]).on_terminal().start(), file)
 }
 
-/// A guest whose root is this block device, as the config has it.
+/// Starts a guest whose root is a block device with these fields.
 fn start(fields: &str) -> (Monitor, NamedTempFile) {
     let config =
         format!(r#"{{"devices": [{{"type": "block", "id": "root", {fields}}}, {{"type": "rng"}}]}}"#);
@@ -94,7 +94,7 @@ fn path_field(path: &Path) -> String {
     format!(r#""path": {path:?}"#)
 }
 
-/// Waits for the login and logs in as root.
+/// Waits for the login prompt and logs in as root.
 #[track_caller]
 fn log_in(monitor: &mut Monitor, deadline: Duration) {
     monitor.expect("login: ", deadline);
@@ -102,13 +102,13 @@ fn log_in(monitor: &mut Monitor, deadline: Duration) {
     monitor.expect("assword: ", deadline);
     monitor.send(b"root\n");
     monitor.expect("# ", deadline);
-    // From now on all that comes is output and prompts.
+    // From now on only output and prompts arrive.
     monitor.send(b"stty -echo\n");
     monitor.expect("stty -echo", DEADLINE);
     monitor.expect("# ", DEADLINE);
 }
 
-/// What a command prints.
+/// Runs a command and returns its output.
 #[track_caller]
 pub(crate) fn run(monitor: &mut Monitor, command: &str) -> String {
     monitor.send(format!("{command}; echo do\"\"ne\n").as_bytes());
@@ -181,7 +181,7 @@ fn rootfs_overlay_base_is_shared_by_two_guests() {
     assert!(before == std::fs::read(disk.path()).expect("the disk is there"), "the base has changed");
 }
 
-/// systemd takes its time in software emulation.
+/// systemd is slow under software emulation.
 const DEBIAN_DEADLINE: Duration = Duration::from_secs(400);
 
 fn rootfs_debian_reaches_its_login() {

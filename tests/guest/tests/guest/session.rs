@@ -1,4 +1,4 @@
-//! A person at the guest's shell.
+//! Interactive sessions at the guest's shell.
 
 use std::io::Write;
 
@@ -21,12 +21,12 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The default way to start each kind of file.
+/// Launches the default bzImage.
 fn bzimage() -> Launch {
     boot((KernelKind::Cloud61, Image::BzImage), CMDLINE)
 }
 
-/// The guest resets itself, and the terminal is as it was before.
+/// Reboots the guest, and asserts that the terminal's modes are restored.
 fn reboot_and_look_at_terminal(mut shell: Shell) {
     assert_ne!(shell.monitor.termios(), shell.monitor.termios_before());
     shell.reboot();
@@ -41,7 +41,7 @@ fn session_on_terminal_keys_do_what_they_say() {
     assert!(monitor.expect("\r\n42\r\n", DEADLINE).ends_with("echo $((6*7))"));
     monitor.expect("# ", DEADLINE);
 
-    // Arrow up: the line again.
+    // Arrow up recalls the line.
     monitor.send(b"\x1b[A");
     monitor.expect("echo $((6*7))", DEADLINE);
     monitor.send(b"\r");
@@ -81,10 +81,10 @@ fn session_on_terminal_paste_of_64_kib_arrives_whole() {
     reboot_and_look_at_terminal(shell);
 }
 
-/// Both directions at once, and nothing is lost in either.
+/// Both directions at the same time; nothing is lost in either.
 fn session_on_terminal_paste_while_guest_prints_arrives_whole() {
-    // cat writes them in blocks, and without output processing these fill the UART's FIFO. Written by head, line by line, they
-    // take four interrupts each, and a quarter of an hour in the rig.
+    // cat writes in blocks, which fill the UART's FIFO if output processing is off. If head wrote line by line, each line would take
+    // four interrupts, and the test a quarter of an hour in the rig.
     const LINES: usize = 100_000;
     let mut shell = Shell::boot(bzimage().on_terminal()).mute();
     let text = lines_of_64_kib();
@@ -95,7 +95,7 @@ fn session_on_terminal_paste_while_guest_prints_arrives_whole() {
     shell.monitor.send(text.as_bytes());
     shell.monitor.send(b"\x04");
     let printed = shell.monitor.expect("all\r\n", BULK_DEADLINE);
-    // The first one was waited for.
+    // The first line has been read already.
     assert_eq!(printed.matches("y\r\n").count() + 1, LINES);
     shell.monitor.expect("# ", DEADLINE);
     assert_eq!(shell.run("md5sum </tmp/f"), format!("{}  -\n", md5(&text)));
@@ -131,7 +131,7 @@ fn session_linux_sees_the_planned_machine() {
     reboot_and_look_at_terminal(shell);
 }
 
-/// The RAM of `--check`, as Linux lists it in /proc/iomem.
+/// The RAM ranges of `--check` in the format of /proc/iomem.
 fn ram_in_words_of_linux(launch: Launch) -> String {
     let mut monitor: Monitor = launch.args(["--check"]).start();
     monitor.expect("memory map:\n", DEADLINE);
@@ -139,7 +139,7 @@ fn ram_in_words_of_linux(launch: Launch) -> String {
     monitor.expect_code(ENDED, DEADLINE);
     let ram = map.lines().filter_map(|line| line.trim().strip_suffix(" RAM")?.split_once(".."));
     let address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("an address");
-    // Linux keeps the first page for itself, whatever the map says (trim_bios_range).
+    // Linux reserves the first page, whatever the map says (trim_bios_range).
     let line =
         |(start, end)| format!("{:08x}-{:08x} : System RAM\n", address(start).max(0x1000), address(end) - 1);
     ram.map(line).collect()

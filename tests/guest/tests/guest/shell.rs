@@ -6,10 +6,10 @@ use driver::{DEADLINE, Launch, Monitor};
 
 use crate::linux::{ENDED, InitUp};
 
-/// What the shell ends its prompt with (`PS1` in resources/busybox/init).
+/// The end of the shell's prompt (`PS1` in resources/busybox/init).
 const PROMPT: &str = "# ";
 
-/// A guest at its prompt.
+/// A guest at its shell prompt.
 #[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) monitor: Monitor,
@@ -17,13 +17,13 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// Boots a guest to its prompt. What is typed is echoed.
+    /// Boots a guest to its prompt. Input is echoed.
     #[track_caller]
     pub(crate) fn boot(launch: Launch) -> Self {
         Self::at(launch.start())
     }
 
-    /// The guest of a monitor that has been started, at its prompt.
+    /// Waits for the prompt of the guest of a running monitor.
     #[track_caller]
     pub(crate) fn at(mut monitor: Monitor) -> Self {
         let up = InitUp::expect(&mut monitor);
@@ -31,11 +31,11 @@ impl Shell {
         Self { monitor, up }
     }
 
-    /// Turns the echo off: from now on all that comes is output and prompts.
+    /// Turns the echo off, so that from now on only output and prompts arrive.
     #[track_caller]
     pub(crate) fn mute(mut self) -> Self {
         self.monitor.send(b"stty -echo\n");
-        // The first prompt without an echo comes behind the echo of the command itself.
+        // The first prompt without echo follows the echo of the command itself.
         self.monitor.expect("stty -echo", DEADLINE);
         self.monitor.expect(PROMPT, DEADLINE);
         self
@@ -47,7 +47,7 @@ impl Shell {
         self.run_within(command, DEADLINE)
     }
 
-    /// As [`run`](Self::run), for a command that takes its time.
+    /// As [`run`](Self::run), with a longer deadline.
     #[track_caller]
     pub(crate) fn run_within(&mut self, command: &str, deadline: Duration) -> String {
         self.monitor.send(format!("{command}\n").as_bytes());
@@ -56,7 +56,7 @@ impl Shell {
         printed.rsplit_once('\n').map_or(String::new(), |(lines, _)| format!("{lines}\n"))
     }
 
-    /// Ends the guest from inside.
+    /// Ends the guest from inside, by a reboot.
     #[track_caller]
     pub(crate) fn reboot(&mut self) {
         self.monitor.send(b"reboot -f\n");

@@ -1,4 +1,4 @@
-//! Several processors, as Linux sees them grouped, and all at work.
+//! Multiple processors: their topology as seen by Linux, and that all of them work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,18 +24,18 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What the config says of the processors, and what the guest must find.
-struct Asked {
+/// The configured processors, which the guest must find.
+struct Processors {
     count: u32,
     threads: u32,
     cores: u32,
     sockets: u32,
-    /// Nothing but the count is in the config.
+    /// The config only has the count.
     is_default: bool,
 }
 
-impl Asked {
-    /// The processors of one socket are cores, because the config doesn't say otherwise.
+impl Processors {
+    /// The default topology: one socket of single-threaded cores.
     fn cores(count: u32) -> Self {
         Self { count, threads: 1, cores: count, sockets: 1, is_default: true }
     }
@@ -62,30 +62,30 @@ impl Asked {
 }
 
 fn smp_one_processor_is_one_core_of_one_socket() {
-    check(ANY, &Asked::cores(1), "0").reboot();
+    check(ANY, &Processors::cores(1), "0").reboot();
 }
 
 fn smp_two_processors_are_cores_of_one_socket() {
-    check((KernelKind::Cloud612, Image::Vmlinux), &Asked::cores(2), "0 1").reboot();
+    check((KernelKind::Cloud612, Image::Vmlinux), &Processors::cores(2), "0 1").reboot();
 }
 
 fn smp_four_processors_are_in_two_sockets() {
-    let mut shell = check(ANY, &Asked::grouped(1, 2, 2), "0 1 2 3");
+    let mut shell = check(ANY, &Processors::grouped(1, 2, 2), "0 1 2 3");
     assert_user_times_grow(&mut shell, 4);
     shell.reboot();
 }
 
 fn smp_six_processors_in_two_sockets_of_three_cores_have_ids_with_a_gap() {
-    check(ANY, &Asked::grouped(1, 3, 2), "0 1 2 4 5 6").reboot();
+    check(ANY, &Processors::grouped(1, 3, 2), "0 1 2 4 5 6").reboot();
 }
 
 fn smp_eight_processors_are_threads_in_cores_in_sockets() {
-    check((KernelKind::Cloud612, Image::Vmlinux), &Asked::grouped(2, 2, 2), "0 1 2 3 4 5 6 7").reboot();
+    check((KernelKind::Cloud612, Image::Vmlinux), &Processors::grouped(2, 2, 2), "0 1 2 3 4 5 6 7").reboot();
 }
 
-/// Three hundred processors, of which Linux starts those that it's asked to: an id of 8 bits ends at 254.
+/// Three hundred processors, of which Linux starts only some: 8-bit APIC ids end at 254.
 fn smp_processors_with_ids_beyond_8_bits_run() {
-    let config = Asked::cores(300).config();
+    let config = Processors::cores(300).config();
     let launch = boot_with_memory(ANY, "512M", &format!("{CMDLINE} maxcpus=1"));
     let launch = launch.args(["--config".as_ref(), config.path().as_os_str()]).on_terminal();
     let mut shell = Shell::boot(launch).mute();
@@ -97,9 +97,9 @@ fn smp_processors_with_ids_beyond_8_bits_run() {
     shell.reboot();
 }
 
-/// Boots a guest, and looks at everything that it says about its processors.
-fn check(image: (KernelKind, Image), asked: &Asked, apic_ids: &str) -> Shell {
-    let (config, initrd) = (asked.config(), initrd_with_lscpu());
+/// Boots a guest and checks everything that it reports about its processors.
+fn check(image: (KernelKind, Image), expected: &Processors, apic_ids: &str) -> Shell {
+    let (config, initrd) = (expected.config(), initrd_with_lscpu());
     let words = ["--memory", "256M", "--cmdline", CMDLINE].map(PathBuf::from);
     let files = [
         ["--kernel".into(), image_path(image)],
@@ -108,18 +108,18 @@ fn check(image: (KernelKind, Image), asked: &Asked, apic_ids: &str) -> Shell {
     ];
     let launch = Monitor::command(words).args(files.concat()).on_terminal();
     let mut shell = Shell::boot(launch).mute();
-    assert_eq!(shell.up.cpus, u64::from(asked.count));
-    assert_eq!(shell.run("nproc"), format!("{}\n", asked.count));
-    assert_is_listed(&mut shell, asked);
-    assert_is_grouped(&mut shell, asked);
+    assert_eq!(shell.up.cpus, u64::from(expected.count));
+    assert_eq!(shell.run("nproc"), format!("{}\n", expected.count));
+    assert_is_listed(&mut shell, expected);
+    assert_is_grouped(&mut shell, expected);
     let ids = shell.run("echo $(grep '^apicid' /proc/cpuinfo | cut -d : -f 2)");
     assert_eq!(ids, format!("{apic_ids}\n"));
     assert_is_named_as_the_hosts(&mut shell);
-    assert_all_work(&mut shell, asked.count);
+    assert_all_work(&mut shell, expected.count);
     shell
 }
 
-/// The brand string, which KVM has not of itself.
+/// The brand string, which KVM doesn't supply.
 fn assert_is_named_as_the_hosts(shell: &mut Shell) {
     let ours = std::fs::read_to_string("/proc/cpuinfo").unwrap();
     let ours =
@@ -127,8 +127,8 @@ fn assert_is_named_as_the_hosts(shell: &mut Shell) {
     assert_eq!(shell.run("grep -m 1 '^model name' /proc/cpuinfo"), format!("{ours}\n"));
 }
 
-/// lscpu's summary, of the sockets, cores and threads that are online.
-fn assert_is_listed(shell: &mut Shell, asked: &Asked) {
+/// lscpu's summary of the online sockets, cores and threads.
+fn assert_is_listed(shell: &mut Shell, expected: &Processors) {
     let printed = shell.run_within("/usr/bin/lscpu", BOOT_DEADLINE);
     let row = |name: &str| {
         let line = printed.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
@@ -136,28 +136,28 @@ fn assert_is_listed(shell: &mut Shell, asked: &Asked) {
             .unwrap_or_else(|| panic!("{name} in {printed}"))
     };
     let rows = ["CPU(s)", "Thread(s) per core", "Core(s) per socket", "Socket(s)"].map(row);
-    assert_eq!(rows, [asked.count, asked.threads, asked.cores, asked.sockets], "{printed}");
+    assert_eq!(rows, [expected.count, expected.threads, expected.cores, expected.sockets], "{printed}");
 }
 
-/// The groups of each processor in sysfs: its socket, its core, and the first and last thread of the core.
-fn assert_is_grouped(shell: &mut Shell, asked: &Asked) {
+/// Each processor's topology in sysfs: its socket, its core, and the first and last thread of the core.
+fn assert_is_grouped(shell: &mut Shell, expected: &Processors) {
     let look = "for cpu in $(seq 0 $(($(nproc) - 1))); do cd /sys/devices/system/cpu/cpu$cpu/topology; \
                 echo $(cat physical_package_id core_id thread_siblings_list); cd; done";
-    let expected: Vec<String> = (0..asked.count)
+    let lines: Vec<String> = (0..expected.count)
         .map(|cpu| {
-            let (core, first) = (cpu / asked.threads, cpu / asked.threads * asked.threads);
-            let (socket, core) = (core / asked.cores, core % asked.cores);
-            let siblings = match asked.threads {
+            let (core, first) = (cpu / expected.threads, cpu / expected.threads * expected.threads);
+            let (socket, core) = (core / expected.cores, core % expected.cores);
+            let siblings = match expected.threads {
                 1 => first.to_string(),
                 threads => format!("{first}-{}", first + threads - 1),
             };
             format!("{socket} {core} {siblings}\n")
         })
         .collect();
-    assert_eq!(shell.run(look), expected.concat());
+    assert_eq!(shell.run(look), lines.concat());
 }
 
-/// A load on each processor at once. Each says where it ran: the 39th field of /proc/PID/stat (proc(5)).
+/// Runs a load on all processors at the same time. Each reports where it ran: field 39 of /proc/PID/stat (proc(5)).
 pub(crate) fn assert_all_work(shell: &mut Shell, count: u32) {
     let work = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; \
                 read line </proc/$$/stat; set -- $line; shift 38; echo ran on $1";
@@ -167,8 +167,8 @@ pub(crate) fn assert_all_work(shell: &mut Shell, count: u32) {
     assert!((0..count).all(ran_on), "{done}");
 }
 
-/// The same, until each processor's time in user mode has grown (proc(5), /proc/stat). Linux samples that at its ticks, so that
-/// how much work it takes isn't known.
+/// Runs loads until each processor's time in user mode has grown (proc(5), /proc/stat). Linux samples that at its ticks, so the
+/// required amount of work isn't known in advance.
 fn assert_user_times_grow(shell: &mut Shell, count: u32) {
     let work = "look() { while read name user rest; do [ $name = cpu$0 ] && now=$user; done </proc/stat; }; \
                 look; before=$now; while [ $now = $before ]; do \
@@ -179,12 +179,12 @@ fn assert_user_times_grow(shell: &mut Shell, count: u32) {
     assert_eq!(done.matches("done\n").count(), count as usize, "{done}");
 }
 
-/// The initramfs with this host's lscpu and its libraries, at the same paths: Busybox has none.
+/// The initramfs with this host's lscpu and its libraries at the same paths, because Busybox has no lscpu.
 fn initrd_with_lscpu() -> NamedTempFile {
     const LSCPU: &str = "/usr/bin/lscpu";
     let ldd = Command::new("ldd").arg(LSCPU).output().expect("ldd is part of the C library");
     let libraries = String::from_utf8(ldd.stdout).expect("paths of Debian's");
-    // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, and for the loader only the path.
+    // ldd prints `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, and only the path for the loader.
     let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).chain([LSCPU]);
     let mut archive = Archive::new();
     let mut made: Vec<PathBuf> = Vec::new();
@@ -192,7 +192,7 @@ fn initrd_with_lscpu() -> NamedTempFile {
         add(&mut archive, &mut made, Path::new(file));
     }
     let mut both = std::fs::read(initrd_path()).expect("the initramfs");
-    // One archive behind the other; one that isn't packed starts on a multiple of 4.
+    // Two archives in sequence; an uncompressed one starts at a multiple of 4.
     both.resize(both.len().next_multiple_of(4), 0);
     both.extend(archive.finish());
     let file = NamedTempFile::new().expect("a temporary file");
@@ -200,7 +200,7 @@ fn initrd_with_lscpu() -> NamedTempFile {
     file
 }
 
-/// Puts a file of this host into the archive, and the directories above it that aren't there yet.
+/// Adds a file of this host to the archive, with its parent directories that aren't in `made` yet.
 fn add(archive: &mut Archive, made: &mut Vec<PathBuf>, file: &Path) {
     let above: Vec<&Path> = file.ancestors().skip(1).filter(|dir| *dir != Path::new("/")).collect();
     for dir in above.into_iter().rev() {

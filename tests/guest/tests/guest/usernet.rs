@@ -1,4 +1,4 @@
-//! A network card whose network is in the monitor: no root, no TAP, and nothing leaves that isn't listed.
+//! A network card in user mode: no root, no TAP, and only listed destinations are reachable.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -29,21 +29,21 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Fetches what the rig can't.
+/// Fetches files that can't be fetched inside the rig.
 pub(crate) fn prepare() -> Result<(), rig::Error> {
     Assets::here().curl().map(drop)
 }
 
 const DRIVERS: &[&str] = &["virtio_mmio", "virtio_net"];
 
-/// A guest on a network of its own.
+/// A guest with a user-mode network card.
 struct Guest {
     shell: Shell,
     metrics: NamedTempFile,
 }
 
 impl Guest {
-    /// With these fields of its card beside type, id and backend.
+    /// Boots a guest whose card has these fields besides type, id and backend.
     #[track_caller]
     fn start(fields: &str) -> Self {
         Self::start_from(&initrd_with(DRIVERS), fields)
@@ -71,7 +71,7 @@ impl Guest {
         assert!(said.contains(" 0% packet loss"), "{said}");
     }
 
-    /// What it took, and what came of it, as `guest-agent` says: "3 ms: done".
+    /// Runs a command of `guest-agent` that prints its time and result, as in "3 ms: done".
     #[track_caller]
     fn timed(&mut self, command: &str) -> (u64, String) {
         let said = self.shell.run_within(&format!("guest-agent {command}"), DEADLINE);
@@ -88,7 +88,7 @@ impl Guest {
     }
 }
 
-/// Answers each connection with `serve`, as long as the test runs.
+/// Starts a server that handles each connection with `serve` until the test ends; returns its port.
 fn server(address: &str, serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind((address, 0)).expect("a port");
     let port = listener.local_addr().expect("it is bound").port();
@@ -96,7 +96,7 @@ fn server(address: &str, serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     port
 }
 
-/// A page for whoever asks.
+/// Serves a page by HTTP.
 fn page(mut stream: TcpStream) {
     let mut request = [0; 4096];
     let len = stream.read(&mut request).unwrap_or(0);
@@ -105,7 +105,7 @@ fn page(mut stream: TcpStream) {
     let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
 }
 
-/// A resolver to which every name is the gateway: 10.0.2.2, or fd76:6d6d::2 (RFC 1035 §4).
+/// Starts a resolver that resolves every name to the gateway, 10.0.2.2 or fd76:6d6d::2 (RFC 1035 §4); returns its port.
 fn resolver() -> u16 {
     const ANSWER: [u8; 2] = [0x81, 0x80];
     const AAAA: u8 = 28;
@@ -114,7 +114,7 @@ fn resolver() -> u16 {
     thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((len, from)) = socket.recv_from(&mut query) {
-            // The header is 12 bytes, the name ends with a zero, type and class are four more.
+            // The header has 12 bytes, the name ends with a zero byte, type and class have four bytes.
             let Some(name_len) = query[12..len].iter().position(|byte| *byte == 0) else { continue };
             let end = 12 + name_len + 5;
             let asks_ipv6 = query[end - 3] == AAAA;
@@ -123,7 +123,7 @@ fn resolver() -> u16 {
             } else {
                 &[10, 0, 2, 2]
             };
-            // One question, one answer: its name is that at byte 12, class IN, for a minute.
+            // One question, one answer: a pointer to the name at byte 12, class IN, with a TTL of a minute.
             let header = [&query[..2], &ANSWER, &[0, 1, 0, 1, 0, 0, 0, 0]].concat();
             let kind = [0, query[end - 3], 0, 1, 0, 0, 0, 60, 0, address.len() as u8];
             let _ = socket.send_to(&[&header, &query[12..end], &[0xc0, 12], &kind, address].concat(), from);
@@ -146,13 +146,13 @@ fn usernet_gives_an_address_names_pages_by_curl_and_pings() {
     assert!(addresses.contains("inet 10.0.2.15/24"), "{addresses}");
     assert!(addresses.contains("default via 10.0.2.2"), "{addresses}");
     assert!(addresses.ends_with("nameserver 10.0.2.3\n1500\n"), "{addresses}");
-    // The name goes through the resolver at 10.0.2.3 to the test's own.
+    // The query goes through the resolver at 10.0.2.3 to the test's own resolver.
     let said = shell.run(&format!("wget -q -O - http://any.name:{web}/by-name"));
     assert_eq!(said, "page /by-name\n");
     let curl_there = "/opt/ld.so --library-path /opt /opt/curl --silent --show-error";
     let said = shell.run(&format!("{curl_there} http://another.name:{web}/by-curl"));
     assert_eq!(said, "page /by-curl\n");
-    // And the other way, into the guest.
+    // The other direction: into the guest.
     assert_eq!(shell.run("echo from the guest >index.html; httpd -h .; echo $?"), "0\n");
     let [loader, words @ ..] = rig::programs::command(&curl, "curl");
     let page = Command::new(loader)
@@ -163,7 +163,7 @@ fn usernet_gives_an_address_names_pages_by_curl_and_pings() {
     assert_eq!(String::from_utf8_lossy(&page.stdout), "from the guest\n", "{page:?}");
     guest.assert_pings("10.0.2.2");
     guest.assert_pings("10.0.2.3");
-    // The router's advertisement gives an address; Linux looks for a second whether it is free.
+    // The address comes from a router advertisement; Linux checks for a second whether it is a duplicate.
     let shell = &mut guest.shell;
     wait_until("there is an address of IPv6", DEADLINE, || {
         let addresses = shell.run("ip -6 addr show eth0 scope global");
@@ -175,12 +175,12 @@ fn usernet_gives_an_address_names_pages_by_curl_and_pings() {
     guest.end();
 }
 
-/// Of what goes through a connection, in bytes: many times what is kept of it.
+/// Bytes sent through a connection: many times the monitor's buffer.
 const LEN: u64 = 2 << 20;
 
 fn usernet_carries_bytes_both_ways_and_into_the_guest() {
     let sent = server("127.0.0.1", |mut stream| {
-        // Sending and receiving at once, on one connection.
+        // Sending and receiving at the same time, on one connection.
         let mut sender = stream.try_clone().expect("a descriptor");
         let sending = thread::spawn(move || {
             guest_agent::send(&mut sender, 2, LEN).expect("the guest reads");
@@ -194,13 +194,13 @@ fn usernet_carries_bytes_both_ways_and_into_the_guest() {
     let fields = format!(r#""allow": ["host:{sent}", "host:{given}"], "forward": ["127.0.0.1:{forward}:7"]"#);
     let mut guest = Guest::start(&fields);
     let shell = &mut guest.shell;
-    // The longest packet that fits, since the network has none of its own.
+    // The default MTU, close to the maximum length of an IP packet.
     assert_eq!(shell.run("cat /sys/class/net/eth0/mtu"), "65520\n");
     let said = shell.run_within(&format!("guest-agent send tcp:10.0.2.2:{sent} 1 {LEN}"), DEADLINE);
     assert_eq!(said, format!("sent {LEN}, then {LEN} came\n"));
     let said = shell.run_within(&format!("guest-agent fetch tcp:10.0.2.2:{given} 3"), DEADLINE);
     assert_eq!(said, format!("took {LEN}\n"));
-    // From the host into the guest: what it echoes, with its end seen at both ends.
+    // From the host into the guest, which echoes; both sides see the end of the connection.
     assert_eq!(shell.run("guest-agent echo tcp:7 & sleep 1"), "listening\n");
     let mut stream = TcpStream::connect(("127.0.0.1", forward)).expect("the monitor listens");
     let mut sender = stream.try_clone().expect("a descriptor");
@@ -213,19 +213,19 @@ fn usernet_carries_bytes_both_ways_and_into_the_guest() {
     guest.end();
 }
 
-/// A port that was free a moment ago.
+/// A port that is free at the time of the call.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
-/// How long a refusal may take, in milliseconds.
+/// Maximum time of a refusal in milliseconds.
 const AT_ONCE: u64 = 100;
 
 fn usernet_refuses_at_once_what_is_not_listed() {
     let closed = server("127.0.0.1", page);
     let open = server("127.0.0.1", page);
     let mut guest = Guest::start(&format!(r#""allow": ["host:{open}"]"#));
-    // The first packet to anywhere waits for the gateway's hardware address.
+    // The first packet has to wait for ARP.
     let (_, outcome) = guest.timed(&format!("connect tcp:10.0.2.2:{open}"));
     assert_eq!(outcome, "done");
     for (command, refusal) in [
@@ -254,8 +254,8 @@ fn usernet_refuses_at_once_what_is_not_listed() {
     assert_eq!(counter(metrics.path(), "lan", "refused"), 6);
 }
 
-/// Whether programs without privileges may ask for echoes (Linux, Documentation/networking/ip-sysctl.rst, ping_group_range). In
-/// the rig, which is ours, they may from now on; elsewhere it's the host's choice.
+/// Whether unprivileged programs may send echo requests (Linux, Documentation/networking/ip-sysctl.rst, ping_group_range). In the rig
+/// this is switched on; the configuration of a host isn't changed.
 fn may_ask_for_echoes() -> bool {
     const RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
     if rig::in_rig() {
@@ -272,8 +272,8 @@ fn assert_refused_at_once(guest: &mut Guest, destination: &str) {
     assert!(ms < AT_ONCE && outcome.starts_with("Connection refused"), "{destination}: {ms} ms: {outcome}");
 }
 
-/// Another guest, at a TAP of the host's, is a router with a machine of the world behind it, and at the same time one in a
-/// private network and one in a public network that the host is connected to. Nothing of this leaves the host.
+/// Another guest, connected by a TAP, acts as a router to a public address, as a machine in a private network, and as one in a public
+/// network to which the host is directly connected. No packet leaves the host.
 fn usernet_star_is_the_world_but_no_private_network() {
     let devices = r#"[{"type": "net", "backend": {"tap": "vmmtest9"}}]"#;
     let mut world = guest_with(devices, &["virtio_net"], &[]);
@@ -290,12 +290,12 @@ fn usernet_star_is_the_world_but_no_private_network() {
     assert_eq!(shell.run("wget -q -O - http://9.9.9.2/"), "world\n");
     let said = shell.run("wget -O - http://10.77.9.2/ 2>&1");
     assert!(said.contains("Connection refused"), "{said}");
-    // The host's own address on that network is the host.
+    // The host's own address in that network isn't the public internet.
     assert_refused_at_once(&mut guest, "9.9.10.1:80");
-    // Neighbours of the host's are no strangers, whatever their number, and that machine listens.
+    // Neither is a directly connected machine, even with a public address; that one listens.
     assert_refused_at_once(&mut guest, "9.9.10.2:80");
     assert_refused_at_once(&mut guest, "168.63.129.16:80");
-    // By its address it may be tried, and it is that machine that refuses.
+    // This address is permitted, and it is the other machine that refuses the connection.
     let (_, outcome) = guest.timed("connect tcp:9.9.9.2:81");
     assert!(outcome.starts_with("Connection refused"), "{outcome}");
     if may_ask_for_echoes() {
@@ -310,7 +310,7 @@ fn usernet_star_is_the_world_but_no_private_network() {
     world.reboot();
 }
 
-/// How long each flood lasts: each gives the monitor many times what it keeps. That of a TAP is the long one (net.rs).
+/// Duration of each flood, in which the monitor receives many times what it buffers. The long flood test is that of a TAP (net.rs).
 const FLOOD: Duration = Duration::from_secs(5);
 
 fn usernet_link_works_behind_floods() {
@@ -323,7 +323,7 @@ fn usernet_link_works_behind_floods() {
         format!(r#""allow": ["host:{web}", "host:{sink_port}"], "forward": ["udp:127.0.0.1:{forward}:9"]"#);
     let mut guest = Guest::start(&fields);
     let before = guest.shell.monitor.rss_anon_kib();
-    // Nobody takes them: neither the socket here, nor anyone in the guest.
+    // Nobody receives them: neither the socket here nor a program in the guest.
     let flood = format!("guest-agent flood 10.0.2.2:{sink_port} {}", FLOOD.as_secs());
     let said = guest.shell.run_within(&flood, DEADLINE + FLOOD);
     assert!(said.starts_with("sent "), "{said}");

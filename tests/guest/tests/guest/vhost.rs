@@ -1,4 +1,4 @@
-//! Devices whose queues the host's kernel serves, used by Linux's drivers, and by one that does what Linux doesn't.
+//! vhost devices, with Linux's drivers, and with a test driver that does what Linux doesn't.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,7 +38,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 const VHOST: &str = r#", "vhost": true"#;
 
-/// A mebibyte each way.
+/// Transfers a mebibyte in each direction.
 #[track_caller]
 fn assert_carries_mebibytes(network: &mut Network) {
     let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
@@ -64,22 +64,22 @@ fn net_vhost_with_two_vcpus_has_two_pairs_of_queues() {
     let mut network = Network::start_with(12, VHOST, &["--cpus", "2"]);
     assert_eq!(network.shell.run("ls /sys/class/net/eth0/queues"), "rx-0  rx-1  tx-0  tx-1\n");
     network.assert_pings();
-    // Each connection is spread by its hash: of eight, some go through each pair.
+    // Connections are distributed by a hash: of eight, each queue pair gets some.
     for _ in 0..8 {
         let send = |mut stream: TcpStream| stream.write_all(&mebibyte()).expect("the guest reads");
         assert_eq!(network.connected("NC </dev/null | wc -c", send), "1048576\n");
     }
-    // A line for each queue: behind its name, interrupts of all vCPUs.
+    // A line per queue: its name, then the interrupts of all vCPUs.
     let metrics = network.end();
     assert_eq!(counter(metrics.path(), "lan", "bytes_in"), 0, "the kernel did it");
 }
 
-/// Datagrams that nobody takes, as fast as the host can, until `is_over`; how many.
+/// Sends datagrams that nobody receives, as fast as possible, until `is_over`; returns their number.
 fn flood(from: Ipv4Addr, to: Ipv4Addr, mut is_over: impl FnMut() -> bool) -> u64 {
     let socket = UdpSocket::bind((from, 0)).expect("a port");
     let mut sent = 0;
     while !is_over() {
-        // The kernel may have no room, or say that nobody is at that port.
+        // Errors are expected: the kernel may have no buffer, or report that nobody listens at that port.
         sent += u64::from(socket.send_to(&[0; 1400], (to, 9)).is_ok());
     }
     sent
@@ -96,7 +96,7 @@ fn net_vhost_link_works_behind_a_flood() {
     network.end();
 }
 
-/// Each time the queues go to the kernel and come back, with frames on their way.
+/// Each time the queues are lent to the kernel and taken back while frames are in flight.
 fn net_vhost_driver_that_leaves_and_comes_back_in_a_flood_finds_its_link() {
     let mut network = Network::start_with(14, VHOST, &["--cpus", "2"]);
     network.assert_pings();
@@ -120,12 +120,12 @@ fn net_vhost_driver_that_leaves_and_comes_back_in_a_flood_finds_its_link() {
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 const F_MRG_RXBUF: u64 = 1 << 15;
-/// Of the guest's end.
+/// The card's MAC address.
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 7];
-/// struct virtio_net_hdr_v1, Ethernet, IPv4, UDP.
+/// Length of the headers: struct virtio_net_hdr_v1, Ethernet, IPv4, UDP.
 const HEADERS: usize = 12 + 14 + 20 + 8;
 
-/// A card with vhost at a TAP, with a driver that this test is, and a socket on the host.
+/// A card with vhost and a TAP, the driver of this test, and a socket on the host.
 struct Card {
     driver: Driver,
     subnet: u8,
@@ -166,14 +166,14 @@ impl Card {
         self.socket.local_addr().expect("it is bound").port()
     }
 
-    /// To everybody on the TAP, so that nobody asks for an address first.
+    /// Broadcasts, so that no ARP is needed.
     #[track_caller]
     fn host_sends(&self, number: u32) {
         let to = Ipv4Addr::new(10, 77, self.subnet, 255);
         self.socket.send_to(&number.to_le_bytes(), (to, 9)).expect("the TAP is up");
     }
 
-    /// The next number that the host sent; what its kernel says of itself is passed over.
+    /// The number in the next frame that the host's socket sent. Other frames of the host's kernel are ignored.
     #[track_caller]
     fn guest_takes(&mut self) -> u32 {
         let port = self.port().to_be_bytes();
@@ -197,7 +197,7 @@ impl Card {
         let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
         let folded = (sum & 0xffff) + (sum >> 16);
         ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-        // A checksum of 0 is none (RFC 768).
+        // A checksum of 0 means that there is none (RFC 768).
         let udp = [0, 9, high, low, 0, 12, 0, 0];
         [&[0; 12][..], &self.host_mac, &MAC, &[8, 0], &ip, &udp, &number.to_le_bytes()].concat()
     }
@@ -215,7 +215,7 @@ impl Card {
         u32::from_le_bytes(bytes)
     }
 
-    /// Nothing came twice.
+    /// Asserts that no number was received twice.
     #[track_caller]
     fn assert_host_has_no_more(&self) {
         self.socket.set_nonblocking(true).expect("a socket can");
@@ -232,7 +232,7 @@ impl Card {
     }
 }
 
-/// In each round frames are on their way when the queues come back, and more come while nobody serves them.
+/// In each round, frames are in flight when the queues are taken back, and more arrive while nobody serves them.
 fn net_vhost_loses_and_doubles_no_frame_over_suspends() {
     let mut card = Card::new(15);
     card.init();
@@ -264,7 +264,7 @@ fn net_vhost_starts_anew_behind_each_reset() {
     for number in 0..20 {
         card.init();
         card.host_sends(number);
-        // What came when there was no driver any more may have waited in the TAP for the next.
+        // Frames that arrived without a driver may still be in the TAP's queue.
         let taken = std::iter::repeat_with(|| card.guest_takes()).find(|taken| *taken != LATE);
         assert_eq!(taken, Some(number));
         card.guest_sends(number);
@@ -280,7 +280,7 @@ fn net_vhost_link_that_is_set_down_drops_frames_and_carries_again() {
     card.init();
     card.assert_carries(1);
     card.driver.update(serde_json::json!({"link": "down"})).expect("it is a field of a card");
-    // That of the first frame, and that of one which is dropped.
+    // The buffer of the first frame, and that of one that is dropped.
     card.driver.queue(TRANSMITQ).wait_used();
     card.guest_sends(2);
     card.driver.queue(TRANSMITQ).wait_used();
@@ -292,7 +292,7 @@ fn net_vhost_link_that_is_set_down_drops_frames_and_carries_again() {
     card.guest_sends(4);
     assert_eq!(card.host_takes(), 4, "not what was sent while the link was down");
     card.host_sends(4);
-    // The host's kernel has sent some frames of its own, which were counted in place of some of these.
+    // The host's kernel has sent frames of its own, which took the place of some of these.
     let stale = std::iter::repeat_with(|| card.guest_takes()).take_while(|number| *number != 4).count();
     assert!(stale < 10, "{stale} of 50 frames were kept while the link was down");
     card.driver.suspend();
@@ -304,26 +304,26 @@ fn net_vhost_chain_that_is_not_memory_needs_reset() {
     let mut card = Card::new(17);
     card.init();
     card.assert_carries(1);
-    // Behind all memory.
+    // Beyond the guest's memory.
     card.driver.queue(TRANSMITQ).add(&[Buf::ReadAt(1 << 40, 64)]);
     card.driver.queue(TRANSMITQ).kick();
     card.driver.wait_needs_reset();
     let fault = card.driver.control().take_fault().map(|fault| fault.to_string());
     assert_eq!(fault.as_deref(), Some("the kernel's vhost can't use a chain or a ring"));
-    // Nobody serves it, also behind a pause.
+    // Nobody serves it, even after a pause.
     card.driver.suspend();
     card.driver.resume();
     assert!(card.driver.needs_reset());
     card.init();
     card.assert_carries(2);
-    // More available than there are descriptors.
+    // More available chains than descriptors.
     let index = card.driver.queue(TRANSMITQ).available_index();
     card.driver.queue(TRANSMITQ).set_available_index(index.wrapping_add(1000));
     card.driver.queue(TRANSMITQ).notify();
     card.driver.wait_needs_reset();
     card.init();
     card.assert_carries(3);
-    // A chain that never ends.
+    // A chain with a loop.
     let looped = Descriptor { gpa: 0x1000, len: 64, flags: 1, next: 7 };
     card.driver.queue(TRANSMITQ).write_descriptor(7, looped);
     card.driver.queue(TRANSMITQ).make_available(7);
@@ -333,8 +333,8 @@ fn net_vhost_chain_that_is_not_memory_needs_reset() {
     card.assert_carries(4);
 }
 
-/// The driver's memory has two regions that touch at 32 MiB, and needn't in the monitor: the kernel would go on behind the
-/// first one's end.
+/// The driver's memory has two regions that are adjacent at 32 MiB, but not necessarily in the monitor's address space, where the kernel
+/// would continue beyond the end of the first one.
 fn net_vhost_ring_in_two_regions_needs_reset() {
     let mut card = Card::new(18);
     assert!(card.driver.negotiate(F_MRG_RXBUF));
@@ -352,7 +352,7 @@ fn net_vhost_ring_in_two_regions_needs_reset() {
     card.assert_carries(1);
 }
 
-/// A socket of the host's whose reads end.
+/// A vsock socket of the host, with a timeout for reads.
 fn vsock() -> OwnedFd {
     let (family, flags) = (AddressFamily::Vsock, SockFlag::SOCK_CLOEXEC);
     let socket = socket::socket(family, SockType::Stream, flags, None).expect("the host has AF_VSOCK");
@@ -361,7 +361,7 @@ fn vsock() -> OwnedFd {
     socket
 }
 
-/// Sends a mebibyte to the guest's program at this port, which sends it back.
+/// Sends a mebibyte to the echo program at this port of the guest, and checks what comes back.
 #[track_caller]
 fn assert_guest_echoes(cid: u32, port: u32) {
     let connection = vsock();
@@ -403,7 +403,7 @@ fn vsock_vhost_carries_a_mebibyte_both_ways_and_again_with_a_new_driver() {
     assert_eq!(shell.run_within(&send, DEADLINE), "sent 1048576, then 6 came\n");
     assert_eq!(taking.join().expect("it took all"), 1 << 20);
 
-    // Another guest can't have its address.
+    // Another guest can't have the same CID.
     let message = "devices[0].cid: 77 is in use by another guest on this host, choose another";
     assert_refused(1, &device, BAD_HOST, message);
 
@@ -418,14 +418,14 @@ fn vsock_vhost_carries_a_mebibyte_both_ways_and_again_with_a_new_driver() {
     assert!(of_agent("interrupts") > 0);
 }
 
-/// Ports of the driver's end of a connection, and struct virtio_vsock_hdr's operations (virtio 1.2 §5.10.6).
+/// The driver's port, and operations in struct virtio_vsock_hdr (virtio 1.2 §5.10.6).
 const GUEST_PORT: u32 = 1234;
 const OP_REQUEST: u16 = 1;
 const OP_RESPONSE: u16 = 2;
 const OP_RW: u16 = 5;
 const VSOCK_HEADER: usize = 44;
 
-/// A packet of the guest's to the host's `port`.
+/// A packet from the guest to the host's `port`.
 fn packet(cid: u64, port: u32, op: u16, data: &[u8]) -> Vec<u8> {
     const HOST: u64 = 2;
     const STREAM: u16 = 1;
@@ -437,7 +437,7 @@ fn packet(cid: u64, port: u32, op: u16, data: &[u8]) -> Vec<u8> {
     [&cids, &ports, &kinds, &credit, data].concat()
 }
 
-/// In each round bytes are on their way when the queues come back, and more come while nobody serves them.
+/// In each round, bytes are in flight when the queues are taken back, and more arrive while nobody serves them.
 fn vsock_vhost_loses_and_doubles_no_byte_over_suspends() {
     const CID: u32 = 78;
     let kind = KINDS.iter().find(|kind| kind.name == "vsock").expect("there is one");
@@ -458,7 +458,7 @@ fn vsock_vhost_loses_and_doubles_no_byte_over_suspends() {
         driver.queue(TRANSMITQ).add(&[Buf::Read(&packet(CID.into(), port, op, data))]);
         driver.queue(TRANSMITQ).kick();
     };
-    // The next packet with this operation; its data.
+    // Receives the next packet with this operation and returns its data.
     let take = |driver: &mut Driver, op: u16| loop {
         let used = driver.queue(RECEIVEQ).wait_used();
         driver.queue(RECEIVEQ).add(&[Buf::Write(4096)]);

@@ -1,4 +1,4 @@
-//! Virtio devices, used by the drivers of a stock kernel.
+//! Virtio devices with the drivers of a stock kernel.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -29,29 +29,29 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A file with these contents, gone with the value.
+/// A temporary file with these contents.
 fn file(contents: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a temporary file");
     file.write_all(contents).expect("room for a file");
     file
 }
 
-/// A guest at its prompt with these devices, whose drivers it has loaded.
+/// Boots a guest with these devices to its prompt and loads the drivers.
 fn guest(devices: &str, modules: &[&str]) -> Shell {
     guest_with(devices, modules, &[])
 }
 
-/// A [`guest`] of a monitor with these flags too.
+/// As [`guest`], with these additional flags of the monitor.
 pub(crate) fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
     guest_from(&initrd_with(&[&["virtio_mmio"], modules].concat()), devices, flags)
 }
 
-/// A [`guest_with`] this initramfs, which has the drivers.
+/// As [`guest_with`], with an initramfs that contains the drivers.
 pub(crate) fn guest_from(initrd: &NamedTempFile, devices: &str, flags: &[&str]) -> Shell {
     guest_of(initrd, &format!(r#"{{"devices": {devices}}}"#), flags)
 }
 
-/// A guest at its prompt with this config and this initramfs, whose drivers it has loaded.
+/// Boots a guest with this config and this initramfs to its prompt and loads the drivers.
 fn guest_of(initrd: &NamedTempFile, config: &str, flags: &[&str]) -> Shell {
     let config = file(config.as_bytes());
     let mut shell =
@@ -102,7 +102,7 @@ fn virtio_pmem_is_memory_that_a_file_keeps() {
     assert_eq!(&contents[7 * 4096..7 * 4096 + 9], b"written\n\0");
 }
 
-/// The guest's driver believes that it has written; KVM's read-only slot lets nothing through.
+/// The guest's driver reports success, but KVM's read-only slot prevents the store.
 fn virtio_pmem_that_is_read_only_takes_no_store() {
     let image = file(&vec![b'x'; 8 << 20]);
     let devices = format!(r#"[{{"type": "pmem", "path": {}, "read_only": true}}]"#, json(image.path()));
@@ -117,17 +117,17 @@ fn virtio_pmem_that_is_read_only_takes_no_store() {
     assert!(std::fs::read(image.path()).expect("the image is there").iter().all(|byte| *byte == b'x'));
 }
 
-/// A file in memory that is deleted: its pages are free in the guest, and soon in the host.
+/// A file in the guest's memory is deleted: its pages become free in the guest, and soon on the host.
 fn virtio_balloon_gives_memory_back_to_the_host() {
     assert_balloon_gives_back("", |monitor| monitor.rss_kib());
 }
 
-/// Pages of a memfd are the file's, whether the monitor maps them or not.
+/// The pages of a memfd belong to the file, whether or not they are mapped.
 fn virtio_balloon_gives_shared_memory_back_to_the_host() {
     assert_balloon_gives_back(r#""memory": {"shared": true},"#, memfd_kib);
 }
 
-/// How much memory the file of the guest's memory takes, in KiB.
+/// Memory used by the memfd of guest RAM, in KiB.
 fn memfd_kib(monitor: &Monitor) -> u64 {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", monitor.pid())).expect("it runs");
     let paths = descriptors.map(|entry| entry.expect("a descriptor").path());
@@ -138,7 +138,7 @@ fn memfd_kib(monitor: &Monitor) -> u64 {
     std::fs::metadata(path).expect("it is open").blocks() / 2
 }
 
-/// `host_kib` is how much memory of the host the guest's takes, or more.
+/// `host_kib` returns an upper bound of the host memory used for guest RAM.
 fn assert_balloon_gives_back(memory: &str, host_kib: impl Fn(&Monitor) -> u64) {
     let config = format!(r#"{{{memory} "devices": [{{"type": "balloon"}}]}}"#);
     let mut shell = guest_of(&initrd_with(&["virtio_mmio", "virtio_balloon"]), &config, &[]);
@@ -177,7 +177,7 @@ fn virtio_counters_are_written_on_sigusr1_and_at_the_end() {
     assert_eq!(counter(metrics.path(), "rng0", "faults"), 0);
 }
 
-/// With `on_reboot: restart` the next machine has the same disk, and the base is as it was.
+/// With `on_reboot: restart` the next machine has the same disk; the base is unchanged.
 fn virtio_overlay_keeps_what_was_flushed_over_a_reset() {
     let disk = file(&vec![0; 1 << 20]);
     let devices = format!(r#"[{{"type": "block", "path": {}, "overlay": "temp"}}]"#, json(disk.path()));
@@ -194,14 +194,14 @@ fn virtio_overlay_keeps_what_was_flushed_over_a_reset() {
     shell.monitor.expect_code(BY_SIGTERM, DEADLINE);
 }
 
-/// 0 where there is nothing yet.
+/// A counter of a device in the metrics file; 0 if it isn't there yet.
 pub(crate) fn counter(metrics: &Path, device: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(metrics).expect("the file of --metrics");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     json["devices"][device][name].as_u64().unwrap_or(0)
 }
 
-/// Each time the driver resets the device, which holds the vCPU until it has stopped.
+/// Each time, the driver resets the device, which holds the vCPU until the device has stopped.
 fn virtio_driver_that_leaves_and_comes_back_finds_its_device() {
     let disk = file(&[b'd'; 1 << 20]);
     let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));
@@ -212,8 +212,8 @@ fn virtio_driver_that_leaves_and_comes_back_finds_its_device() {
     shell.reboot();
 }
 
-/// KVM gives a notification to the device's thread by itself. The other registers leave the guest, as that of the interrupt's
-/// cause shows.
+/// KVM passes a notification to the device's thread without an exit. Other registers cause exits, as that of the interrupt's cause
+/// shows.
 fn virtio_notifications_leave_no_vcpu() {
     let disk = file(&vec![0; 4 << 20]);
     let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));

@@ -1,4 +1,4 @@
-//! A vsock device, used by Linux's driver: connections to and from unix sockets of the host's.
+//! A vsock device with Linux's driver: connections to and from unix sockets on the host.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest with a vsock device whose socket is in a directory of the test's.
+/// A guest with a vsock device whose sockets are in a temporary directory.
 struct Guest {
     shell: Shell,
     dir: TempDir,
@@ -38,20 +38,20 @@ impl Guest {
         Self { shell: guest_with(&devices, &["vmw_vsock_virtio_transport"], &[]), dir }
     }
 
-    /// Where connections to the host's `port` arrive.
+    /// Listens for connections to the host's `port`.
     fn listen(&self, port: u32) -> UnixListener {
         let path: PathBuf = self.dir.path().join(format!("v.sock_{port}"));
         UnixListener::bind(path).expect("a socket")
     }
 
-    /// Connects to the guest's `port` as Firecracker's users do.
+    /// Connects to the guest's `port` by Firecracker's protocol.
     #[track_caller]
     fn connect(&self, port: u32) -> UnixStream {
         let mut stream = UnixStream::connect(self.dir.path().join("v.sock")).expect("the monitor listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("it is a time");
         writeln!(stream, "CONNECT {port}").expect("the monitor reads");
         let mut answer = String::new();
-        // Unbuffered, since what comes behind the line is the guest's.
+        // Unbuffered, since what follows the line comes from the guest.
         while !answer.ends_with('\n') {
             let mut byte = [0];
             stream.read_exact(&mut byte).expect("the guest accepts");
@@ -61,7 +61,7 @@ impl Guest {
         stream
     }
 
-    /// Has the guest echo what comes at `port`.
+    /// Starts an echo server in the guest at `port`.
     #[track_caller]
     fn echo(&mut self, port: u32) {
         let said = self.shell.run(&format!("guest-agent echo vsock:{port} & sleep 1"));
@@ -75,13 +75,12 @@ impl Guest {
     }
 }
 
-/// How many bytes go through a connection: as many as `VMM_VSOCK_BYTES` says, since what the rig takes minutes for is
-/// seconds elsewhere.
+/// Number of bytes sent through a connection. `VMM_VSOCK_BYTES` overrides it, because other hosts are much faster than the rig.
 fn len() -> u64 {
     std::env::var("VMM_VSOCK_BYTES").map_or(4 << 20, |text| text.parse().expect("a number of bytes"))
 }
 
-/// The time for that.
+/// Timeout for transferring [`len`] bytes.
 fn patience() -> std::time::Duration {
     DEADLINE + std::time::Duration::from_secs(len() >> 20)
 }
@@ -89,7 +88,7 @@ fn patience() -> std::time::Duration {
 fn vsock_agents_talk_in_both_directions() {
     let mut guest = Guest::start();
     let len = len();
-    // From the guest: short and long writes there, short and long reads here, then the end of one direction, and an answer.
+    // From the guest: short and long writes, short and long reads, then the end of one direction, and a response.
     let listener = guest.listen(52);
     let taking = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("the guest connects");
@@ -100,7 +99,7 @@ fn vsock_agents_talk_in_both_directions() {
     let said = guest.shell.run_within(&format!("guest-agent send vsock:2:52 1 {len}"), patience());
     assert_eq!(said, format!("sent {len}, then 6 came\n"));
     assert_eq!(taking.join().expect("it took all"), len);
-    // To the guest, and back, at once.
+    // To the guest and back, at the same time.
     guest.echo(7);
     let mut stream = guest.connect(7);
     let mut sender = stream.try_clone().expect("a descriptor");
@@ -111,7 +110,7 @@ fn vsock_agents_talk_in_both_directions() {
     stream.set_read_timeout(Some(patience())).expect("it is a time");
     assert_eq!(guest_agent::take(&mut stream, 2).expect("the echo"), len);
     sending.join().expect("all was sent");
-    // Where nobody listens: on either side.
+    // Connections to ports at which nobody listens, in both directions.
     let said = guest.shell.run("guest-agent connect vsock:2:99");
     assert!(said.contains("Connection reset by peer") || said.contains("refused"), "{said}");
     let mut stream = UnixStream::connect(guest.dir.path().join("v.sock")).expect("the monitor listens");
@@ -155,7 +154,7 @@ fn vsock_driver_that_leaves_and_comes_back_finds_its_device() {
     guest.shell.run(
         "cd /sys/bus/virtio/drivers/vmw_vsock_virtio_transport; echo virtio0 >unbind; echo virtio0 >bind; cd /",
     );
-    // What was open is closed: its other end is gone.
+    // Open connections are closed, because the other end is gone.
     let mut rest = Vec::new();
     let ended = stream.read_to_end(&mut rest);
     assert!(rest.is_empty() && ended.is_ok_and(|len| len == 0), "{rest:?}");

@@ -1,4 +1,4 @@
-//! The programs of published articles on KVM, built as the articles build them and run as they are.
+//! The programs of published articles on KVM, built as in the articles and run unmodified.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,12 +28,12 @@ fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/micro lies in the workspace")
 }
 
-/// Where the program is that nasm makes.
+/// Path of the program that nasm builds.
 fn nasm_hello() -> PathBuf {
     workspace().join("target/guests-nasm/hello")
 }
 
-/// Builds what no other guest is built with. In the rig it is taken as it is.
+/// Builds the program that needs nasm. In the rig it has been built already.
 pub(crate) fn build() -> Result<(), String> {
     rig::packages::install(&["nasm"]).map_err(|error| error.to_string())?;
     let hello = nasm_hello();
@@ -51,12 +51,12 @@ pub(crate) fn build() -> Result<(), String> {
 
 fn article_kernel1_uses_a_whole_processor() {
     let mut monitor = configured("kernel1").start();
-    // It does nothing, so that processor time is all there is to see; a guest that ran zeros would use as much.
+    // The guest does nothing, so only its processor time can be observed. A guest that executed zeros would use as much.
     driver::wait_until("the guest runs", DEADLINE, || monitor.cpu_time() > Duration::from_millis(300));
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (Vec::new(), ""));
-    // The jump at the vector, then the loop: xor ax, ax; jmp.
+    // The jump at the reset vector, then the loop: xor ax, ax; jmp.
     let mut monitor = configured("kernel1").args(["--step", "4", "--timeout", "5s"]).start();
     monitor.expect_code(TIME_IS_UP, DEADLINE);
     let steps = monitor.stderr();
@@ -81,7 +81,7 @@ fn article_kernel3_prints_its_string() {
     assert_prints("kernel3", "Hello, World!\n", ENDED);
 }
 
-/// 29 bytes in the least memory that there is, by flags alone.
+/// 29 bytes in the smallest possible memory, configured by flags only.
 fn article_hello_of_nasm_runs_in_4_kib() {
     let mut monitor = Monitor::command(["--flat".as_ref(), nasm_hello().as_os_str()])
         .args(["--memory", "4K", "--trace-exits"])
@@ -93,12 +93,13 @@ fn article_hello_of_nasm_runs_in_4_kib() {
     assert_eq!(trace.lines().count(), 12, "{trace}");
 }
 
-/// In protected mode by what the segment registers hold alone: `"tables": false`.
+/// In protected mode without descriptor tables, only with the initial segment registers: `"tables": false`.
 fn article_guest32_runs_without_any_table() {
     assert_prints("guest32", "Hello, World!\n", ENDED);
 }
 
-/// As its own monitor starts it: at 0, with 2 MiB and its stack at their end. What it stores at 0x400 is in the config.
+/// Started as the article's monitor does: at 0, with 2 MiB of memory and the stack at its end. The config checks the value stored at
+/// 0x400.
 fn article_guest64_runs_beside_our_tables() {
     assert_prints("guest64", "Hello, World!\n", ENDED);
 }

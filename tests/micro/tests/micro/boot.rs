@@ -1,4 +1,4 @@
-//! The kernel gets its command line and its initrd by the protocol that it is entered by.
+//! Each boot protocol passes the command line and the initrd to the kernel.
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
@@ -18,17 +18,17 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What the guest reports of its command line and its initrd.
+/// The guest's report about its command line and its initrd.
 fn report(cmdline: &str, initrd: &[u8]) -> String {
     format!("cmdline {cmdline}\ninitrd {:08x} hash {:08x}\n", initrd.len(), fnv1a(initrd))
 }
 
-/// Entered by `protocol`, the guest finds `cmdline` and `initrd`.
+/// Asserts that the guest, entered by `protocol`, finds `cmdline` and `initrd`.
 fn assert_passed(protocol: &str, cmdline: &str, initrd: &[u8]) {
     assert_passed_to("params", protocol, cmdline, initrd);
 }
 
-/// [`assert_passed`] with this guest.
+/// As [`assert_passed`], with this guest.
 fn assert_passed_to(guest: &str, protocol: &str, cmdline: &str, initrd: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), initrd).unwrap();
@@ -42,7 +42,7 @@ fn assert_passed_to(guest: &str, protocol: &str, cmdline: &str, initrd: &[u8]) {
     assert_eq!(said, format!("{protocol}\n{}", report(cmdline, initrd)));
 }
 
-/// An odd length, so that the last page is filled in part.
+/// An initrd of odd length, so that the last page is partly filled.
 fn initrd() -> Vec<u8> {
     (0..100_003_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -55,7 +55,7 @@ fn boot_linux64_passes_command_line_and_initrd() {
     assert_passed("linux64", "console=ttyS0 a=\"b c\"", &initrd());
 }
 
-/// As Xen is, where it is built with that note: an ELF32 that asks for no protocol by name.
+/// An ELF32 with a PVH note, as Xen can be built; no protocol is specified.
 fn boot_pvh_of_a_32_bit_kernel_passes_command_line_and_initrd() {
     assert_passed_to("params32", "pvh", "console=ttyS0", &initrd());
     let mut monitor = boot("params32").start();

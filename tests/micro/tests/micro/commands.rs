@@ -1,4 +1,4 @@
-//! Commands to a machine from a program, by library.
+//! Commands that a program sends to a machine through the library.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A supervisor on a thread of its own, with a machine that echoes what is typed, and prints to a file.
+/// A supervisor on its own thread, with a machine that echoes its input and prints to a file.
 struct Bench {
     dir: TempDir,
     commander: Commander,
@@ -236,7 +236,7 @@ fn command_reset_of_a_machine_that_ends_then_ends_it() {
     assert!(matches!(bench.ended.join(), Ok(Ending::Reset)));
 }
 
-/// It comes while the machine is stopped for its restart.
+/// The command arrives while the machine is being stopped for its restart.
 fn command_quit_right_after_a_reset_is_not_lost() {
     let bench = Bench::start("restart");
     bench.ask(1, Command::Reset);
@@ -258,7 +258,7 @@ fn command_reset_of_a_machine_that_is_configured_leaves_it_so() {
     bench.quit();
 }
 
-/// Each time one of two things: it is done, and the device has it; or the client is told that it may have been.
+/// Each time, either the command is done, or the client learns that the device may have carried it out.
 fn command_update_right_before_a_reset_is_answered_as_it_was_done() {
     let bench = Bench::start("restart");
     for round in 1..20 {

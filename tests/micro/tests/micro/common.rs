@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Constants and functions that the tests share.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,7 +8,7 @@ use vmm_arch::flat::Mode;
 use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
 use vmm_memory::GuestRam;
 
-/// Bytes of guest memory of [`boot`].
+/// Guest memory of [`boot`] in bytes.
 pub(crate) const RAM_LEN: u64 = 32 << 20;
 
 /// Exit codes, as in `vmm-bin --help`.
@@ -25,17 +25,17 @@ pub(crate) const BY_SIGPIPE: i32 = 128 + 13;
 pub(crate) const BY_SIGALRM: i32 = 128 + 14;
 pub(crate) const BY_SIGTERM: i32 = 128 + 15;
 
-/// The path of a guest, for `--kernel`.
+/// The path of a guest's image, for `--kernel`.
 pub(crate) fn kernel(guest: &str) -> String {
     guests::path(guest).into_os_string().into_string().expect("the workspace's path is UTF-8")
 }
 
-/// A machine with this guest and 32 MiB.
+/// Launches this guest with 32 MiB of memory.
 pub(crate) fn boot(guest: &str) -> Launch {
     Monitor::command(["--kernel", &kernel(guest), "--memory", "32M"])
 }
 
-/// Memory at `ranges` with a flat image in it, by library.
+/// Guest RAM at `ranges` with a flat image loaded into it, and the image's plan.
 pub(crate) fn load_flat(
     image: &Path,
     mode: Mode,

@@ -1,4 +1,5 @@
-//! What a guest reads by CPUID with a CPU policy, and which state it may have: real-mode programs that leave it in memory.
+//! CPU feature policies: what CPUID returns in the guest, and which extended state it may use. The guests are real-mode programs that
+//! store the results in memory.
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
@@ -31,18 +32,17 @@ pub(crate) fn tests() -> Vec<Trial> {
     tests
 }
 
-/// Whether the host's KVM can give all that is asked for here. A software KVM doesn't list AVX2, and lets guests execute CPUID
-/// as the host does.
+/// Whether the host's KVM supports all that these tests need. A software KVM doesn't report AVX2, and its guests see the host's CPUID.
 fn has_avx2() -> bool {
     let supported = Kvm::open().unwrap().supported_cpuid().unwrap();
     supported.iter().any(|entry| entry.function == 7 && entry.index == 0 && entry.ebx & 1 << 5 != 0)
 }
 
-/// Where the program lies, and where it leaves what it finds.
+/// Address of the program, and of its results.
 const ENTRY: u16 = 0x1000;
 const FOUND: u16 = 0x400;
 
-/// Executes CPUID and stores EAX, EBX, ECX and EDX at `to`.
+/// Machine code that executes CPUID and stores EAX, EBX, ECX and EDX at `to`.
 fn ask(leaf: u32, to: u16) -> Vec<u8> {
     let [at_eax, at_ebx, at_ecx, at_edx] = [0, 4, 8, 12].map(|offset| (to + offset).to_le_bytes());
     [
@@ -61,14 +61,15 @@ fn ask(leaf: u32, to: u16) -> Vec<u8> {
     .concat()
 }
 
-/// The program that asks for `leaves`, 16 bytes each from [`FOUND`] on, and halts.
+/// A program that reads `leaves`, stores 16 bytes for each from [`FOUND`] on, and halts.
 fn asks(leaves: &[u32]) -> Vec<u8> {
     let places = (FOUND..).step_by(16);
     let asked = leaves.iter().zip(places).flat_map(|(leaf, to)| ask(*leaf, to));
     asked.chain(HLT).collect()
 }
 
-/// Runs `program` with these features to the end with `code`. What it must leave is given as addresses and 32-bit values.
+/// Runs `program` with these features, and asserts the exit code. `expected` are the addresses and values of 32-bit words that it must
+/// leave in memory.
 fn run(features: &str, program: &[u8], expected: &[(u16, u32)], code: i32) -> Monitor {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("cpuid.bin"), program).unwrap();
@@ -134,8 +135,8 @@ fn features_of_v2_are_the_same_on_every_host() {
     run(r#""x86-64-v2""#, &program, &expected, ENDED);
 }
 
-/// Whether KVM lets a vCPU with these features have `value` in XCR0. Not by the guest's XSETBV: in the rig, whose processor is
-/// emulated, that doesn't fault.
+/// Whether KVM accepts `value` for XCR0 of a vCPU with these features. The guest's XSETBV can't be used for this, because it doesn't
+/// fault on the rig's emulated processor.
 fn takes_xcr0(features: &[&str], value: u64) -> bool {
     let kvm = Kvm::open().unwrap();
     let vcpu = kvm.create_vm().unwrap().create_vcpu(0).unwrap();
@@ -152,9 +153,9 @@ fn takes_xcr0(features: &[&str], value: u64) -> bool {
 fn features_without_avx_have_no_state_of_it() {
     let program = asks(&[1, 7, 0xd]);
     let expected = [
-        // MOVBE and XSAVE are left; AVX, FMA and F16C are gone.
+        // MOVBE and XSAVE are kept; AVX, FMA and F16C are removed.
         (0x408, EVERY_ECX | V2_ECX | 1 << 22 | 1 << 26),
-        // TSC_ADJUST, BMI1 and BMI2; AVX2 is gone.
+        // TSC_ADJUST, BMI1 and BMI2 are kept; AVX2 is removed.
         (0x414, 1 << 1 | 1 << 3 | 1 << 8),
         // x87 and SSE.
         (0x420, 3),
@@ -167,7 +168,7 @@ fn features_without_avx_have_no_state_of_it() {
     assert!(!takes_xcr0(&["host", "-avx"], 7));
 }
 
-/// The first is Intel's alone, the second AMD's.
+/// The first only exists on Intel processors, the second only on AMD's.
 fn features_that_no_host_has_are_refused_by_name() {
     let said = run(r#"["host", "+avx512er", "+3dnowext"]"#, &HLT, &[(0x400, 0)], HOST_CANT).stderr();
     assert!(said.contains("cpus.features: this host's KVM lacks "), "{said}");

@@ -1,4 +1,4 @@
-//! A guest that dies: the monitor says of what, shows its registers, and exits with 5.
+//! Guests that crash: the monitor reports the cause and the registers, and exits with 5.
 
 use driver::{DEADLINE, Monitor, Stdin};
 use harness::trials;
@@ -6,10 +6,10 @@ use libtest_mimic::Trial;
 
 use crate::common::{CRASHED, ENDED, boot};
 
-/// A part of what is said where the processor has neither VMX nor SVM.
+/// Part of the message on a processor without VMX and SVM.
 const SOFTWARE_KVM: &str = "neither VMX nor SVM, so its KVM is a software one";
 
-/// A part of what is said where KVM threw the registers away.
+/// Part of the message if KVM has reset the registers.
 const RESET_BY_KVM: &str = "KVM has reset the registers";
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -22,7 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest that has died by this key.
+/// Runs the guest that crashes in the way selected by this key.
 fn die(key: &[u8]) -> Monitor {
     let mut monitor = boot("crash").stdin(Stdin::Pipe).start();
     monitor.expect("ready\n", DEADLINE);
@@ -31,7 +31,7 @@ fn die(key: &[u8]) -> Monitor {
     monitor
 }
 
-/// The value behind a register's name in the report.
+/// The value after a register's name in the report.
 fn register(report: &str, name: &str) -> u64 {
     let (_, rest) = report.split_once(&format!("{name} ")).expect("the register is shown");
     u64::from_str_radix(&rest[..16], 16).expect("16 hex digits")
@@ -42,14 +42,14 @@ fn crash_triple_fault_is_told_with_registers() {
     assert!(report.starts_with("error: the guest crashed: triple fault\nrip "), "{report}");
 }
 
-/// KVM on AMD processors resets the registers before anybody can look.
+/// KVM on AMD processors resets the registers before they can be read.
 fn crash_triple_fault_shows_where_it_was_unless_kvm_forgot() {
     let report = die(b"t").stderr();
     if report.contains(RESET_BY_KVM) {
         assert_eq!(register(&report, "\nrip"), 0xfff0, "{report}");
         return;
     }
-    // In the guest, at its ud2; the last byte that it read is in al.
+    // The instruction pointer is at the guest's ud2; al has the last byte that it read.
     assert_eq!(register(&report, "\nrip") & !0xfff, 0x20_0000, "{report}");
     assert_eq!(register(&report, "\nrax") & 0xff, u64::from(b't'), "{report}");
     assert!(report.contains("\ncode 0f 0b "), "{report}");
@@ -72,7 +72,7 @@ fn crash_after_output_tells_it_last() {
     assert_eq!(monitor.stderr().matches("error:").count(), 1);
 }
 
-/// A KVM that runs Linux lacks none.
+/// A KVM that can run Linux supports all instructions.
 fn crash_instruction_that_kvm_lacks_is_shown_and_explained() {
     if rig::can_run_linux().is_ok() {
         let mut monitor = boot("crash").stdin(Stdin::Pipe).start();

@@ -1,4 +1,4 @@
-//! The examples of vmm-vcpu: each prints what its documentation promises.
+//! The examples of vmm-vcpu: each prints what its documentation says.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 
 use crate::common::ENDED;
 
-/// A part of what `paging` says where it can't run.
+/// Part of the message that `paging` prints if it can't run.
 const NO_PAGING: &str = "this KVM has no paging outside of long mode";
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Brings the examples up to date. In the rig they are taken as they are.
+/// Builds the examples. In the rig they have been built already.
 pub(crate) fn build() {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--package", "vmm-vcpu", "--examples", "--target-dir"])
@@ -48,7 +48,7 @@ pub(crate) fn build() {
     assert!(status.success(), "cargo build --package vmm-vcpu --examples: {status}");
 }
 
-/// The directory of this program's own build.
+/// The target directory of this test's own build.
 fn target() -> PathBuf {
     let own = env::current_exe().expect("the path of this program");
     own.ancestors().nth(3).expect("it is target/PROFILE/deps/micro-HASH").to_owned()
@@ -58,7 +58,7 @@ fn start(name: &str) -> Monitor {
     Launch::new(&target().join("debug/examples").join(name), [""; 0]).start()
 }
 
-/// What an example prints that succeeds.
+/// Runs an example that must succeed, and returns its output.
 fn output(name: &str) -> String {
     let mut program = start(name);
     program.expect_code(ENDED, DEADLINE);
@@ -98,7 +98,7 @@ eax 42, 4 bytes at 0x400: 42
     assert_eq!(output("protected_mode"), expected);
 }
 
-/// A software KVM has no paging in protected mode. The suite runs once more in the rig, whose KVM has it.
+/// A software KVM doesn't support paging in protected mode. The tests also run in the rig, whose KVM does.
 fn example_paging_stores_42_where_kvm_has_paging() {
     let mut program = start("paging");
     program.expect_exit(DEADLINE);
@@ -150,7 +150,7 @@ rep outsb: exits 1, elements 13, Hello, World!
 rep insb: exits 1, elements 5, abcde
 ";
     let output = output("strings");
-    // How many elements of an outsb come with an exit is KVM's choice.
+    // KVM chooses how many elements of an outsb it passes in one exit.
     assert!([each, whole].contains(&output.as_str()), "{output}");
 }
 
@@ -234,8 +234,8 @@ the guest stored 42 and still reads 41
     assert_eq!(output("read_only_memory"), expected);
 }
 
-/// A software KVM watches instructions only. The processor that the rig emulates stops a nested guest at none of the three; a
-/// real one stops at all.
+/// A software KVM only supports breakpoints on instructions. The rig's emulated processor supports none of the three in a nested guest;
+/// a real one supports all.
 fn example_breakpoints_stop_where_kvm_can() {
     let software = "\
 before 0x1002: ax 0x7

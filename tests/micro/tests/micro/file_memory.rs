@@ -1,4 +1,4 @@
-//! A file as memory of the guest, by library: real-mode guests that load from it and store to it.
+//! A file as guest memory, through the library: a real-mode guest loads from it and stores to it.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,11 +12,11 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_vcpu::{End, ExitHandler, Flow, run};
 
-/// Where the code lies, in RAM that ends at 0x2000.
+/// Address of the code, in RAM that ends at 0x2000.
 const ENTRY: u64 = 0x1000;
-/// Where the file lies.
+/// Guest-physical address of the file.
 const GPA: u64 = 0x1_0000;
-/// Says the file's first byte, stores another there, and says what is there then.
+/// Prints the file's first byte, stores another value there, and prints the byte again.
 const CODE: [u8; 18] = [
     0xb8, 0x00, 0x10, // mov ax, 0x1000
     0x8e, 0xd8, // mov ds, ax
@@ -40,14 +40,14 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What the guest said, and what it stored where it can't.
+/// The guest's output, and its stores that didn't reach memory.
 #[derive(Default)]
-struct Seen {
+struct GuestTrace {
     said: Vec<u8>,
     stored: Vec<(u64, Vec<u8>)>,
 }
 
-impl ExitHandler for Seen {
+impl ExitHandler for GuestTrace {
     type Stop = ();
 
     fn outb(&mut self, _port: u16, value: u8) -> Flow<()> {
@@ -61,7 +61,7 @@ impl ExitHandler for Seen {
     }
 }
 
-/// A file of a page that starts with "old".
+/// A file of one page that starts with "old".
 fn file() -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"old").unwrap();
@@ -69,15 +69,19 @@ fn file() -> File {
     file
 }
 
-/// Runs the guest with this file in its memory; `before` happens when everything is in place.
-fn run_with(file: &File, access: Access, before: impl FnOnce()) -> (Seen, Result<End<()>, vmm_kvm::Error>) {
+/// Runs the guest with this file in its memory. `before` is called just before the guest starts.
+fn run_with(
+    file: &File,
+    access: Access,
+    before: impl FnOnce(),
+) -> (GuestTrace, Result<End<()>, vmm_kvm::Error>) {
     let vm = Kvm::open().unwrap().create_vm().unwrap();
     let ram = GuestRam::new(&[0..0x2000]).unwrap();
     ram.memory().write_slice(&[&CODE[..], &END].concat(), GuestAddress(ENTRY)).unwrap();
     vm.add_memory(&ram).unwrap();
     let memory = FileMemory::new(file.try_clone().unwrap(), 0x1000, GPA, access).unwrap();
     vm.add_file_memory(&memory).unwrap();
-    // The slot has it, and nobody else.
+    // Only the memory slot keeps it.
     drop((memory, ram));
     let mut vcpu = vm.create_vcpu(0).unwrap();
     drop(vm);
@@ -86,7 +90,7 @@ fn run_with(file: &File, access: Access, before: impl FnOnce()) -> (Seen, Result
     vcpu.set_sregs(&sregs).unwrap();
     vcpu.set_regs(&regs).unwrap();
     before();
-    let mut seen = Seen::default();
+    let mut seen = GuestTrace::default();
     let end = run(&mut vcpu, &mut seen);
     (seen, end)
 }
@@ -114,7 +118,7 @@ fn library_file_to_write_gets_what_the_guest_stores() {
     assert_eq!(&start_of(&file), b"Xld");
 }
 
-/// Nothing keeps the file open but the mapping.
+/// Only the mapping keeps the file open.
 fn library_file_memory_outlives_whoever_mapped_it() {
     let file = file();
     let (seen, end) = run_with(&file.try_clone().unwrap(), Access::ReadWrite, move || drop(file));
@@ -122,7 +126,7 @@ fn library_file_memory_outlives_whoever_mapped_it() {
     assert_eq!(seen.said, b"oX");
 }
 
-/// KVM_RUN fails where a processor touches what is gone; a KVM that emulates the access takes it for one to no memory.
+/// KVM_RUN fails when the processor accesses the missing page; a KVM that emulates the access treats it as MMIO.
 fn library_file_shortened_under_its_guest_leaves_the_monitor_alive() {
     let file = file();
     let (seen, end) = run_with(&file, Access::ReadWrite, || file.set_len(0).unwrap());

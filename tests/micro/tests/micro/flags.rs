@@ -1,4 +1,4 @@
-//! Flat images by flags alone, without a config.
+//! Flat images that are configured by flags only.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A machine by flags alone.
+/// Launches a machine that is configured by flags only.
 fn by_flags(image: &str, flags: &[&str]) -> Launch {
     let image = driver::guests::path(image);
     Monitor::command(["--flat".as_ref(), image.as_os_str()]).args(flags)
 }
 
-/// The guest of flags alone prints `text`, and the monitor ends with `code` and says `error`.
+/// Asserts that the guest prints `text`, and that the monitor exits with `code` and prints `error`.
 fn assert_flags(image: &str, flags: &[&str], text: &str, code: i32, error: &str) {
     let mut monitor = by_flags(image, flags).start();
     monitor.expect_code(code, DEADLINE);
@@ -70,7 +70,7 @@ fn flags_answer_that_is_not_expected_shows_both_values() {
     assert_flags("answer-long", &flags, "Hello, World!", CRASHED, message);
 }
 
-/// Exit code 43 is its debug-exit of 21.
+/// The guest writes 21 to its debug-exit device, which is exit code 43.
 fn flags_debug_exit_gives_the_exit_code() {
     let flags = ["--cmdline", "one", "--memory", "32M", "--debug-console", "0xe9", "--debug-exit", "0xf4"];
     let mut monitor = by_flags("multiboot", &flags).start();
@@ -87,7 +87,7 @@ fn flags_interrupts_come_with_irqchip() {
     monitor.expect_code(ENDED, DEADLINE);
 }
 
-/// Its first `hlt` is the end, because nothing could wake it.
+/// Its first `hlt` ends it, because nothing could wake it.
 fn flags_interrupts_do_not_come_without_irqchip() {
     let flags = ["--load-address", "0x1000", "--stack", "0x7000"];
     let mut monitor = by_flags("echo-irq", &flags).stdin(Stdin::Pipe).start();

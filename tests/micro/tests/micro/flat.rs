@@ -1,4 +1,4 @@
-//! Flat images by config: each guest of resources/configs/guests in the real monitor.
+//! Flat images that are described by a config: each guest of resources/configs/guests in the real monitor.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 
 use crate::common::{BAD_CONFIG, BY_SIGINT, BY_SIGTERM, CRASHED, ENDED, HOST_CANT};
 
-/// Exit code for a run that took too long.
+/// Exit code of a run that was ended by `--timeout`.
 pub(crate) const TIME_IS_UP: i32 = 124;
 
-/// What a KVM without paging in protected mode makes of a guest that starts so.
+/// The error for a guest that starts in paged protected mode on a KVM that doesn't support it.
 const NO_PAGING: &str = "error: this host's KVM doesn't support the mode that the guest starts in: CR0 was set to 0x80000011 \
     but is 0x11 (a software KVM has paging only in long mode); use another host or another mode\n";
 
@@ -65,19 +65,19 @@ fn config_path(name: &str) -> PathBuf {
     workspace.join("resources/configs/guests").join(name).with_extension("json")
 }
 
-/// A machine by one of the shipped configs.
+/// Launches a machine with one of the shipped configs.
 pub(crate) fn configured(name: &str) -> Launch {
     Monitor::command(["--config".as_ref(), config_path(name).as_os_str()])
 }
 
-/// The guest prints `text`, and the monitor ends with `code` and says nothing.
+/// Asserts that the guest prints `text`, and that the monitor exits with `code` and prints nothing to standard error.
 pub(crate) fn assert_prints(name: &str, text: &str, code: i32) {
     let mut monitor = configured(name).start();
     monitor.expect_code(code, DEADLINE);
     assert_eq!((String::from_utf8_lossy(&monitor.stdout()).as_ref(), monitor.stderr().as_str()), (text, ""));
 }
 
-/// The count in the row of a summary, by the words in front of it.
+/// The count in the row of a summary that starts with `row`.
 fn counted(summary: &str, row: &str) -> u64 {
     let count = |line: &str| line.strip_prefix(row)?.split_whitespace().next()?.parse().ok();
     summary.lines().find_map(count).unwrap_or_else(|| panic!("no {row:?} in\n{summary}"))
@@ -93,16 +93,16 @@ fn flat_real_mode_hello_makes_an_exit_for_each_byte() {
 
 fn flat_reset_loop_uses_a_whole_processor_and_stops_at_once_on_ctrl_c() {
     const WINDOW: Duration = Duration::from_millis(500);
-    // Ctrl-C is a signal from the terminal that a session has.
+    // Ctrl-C is a signal only from the session's controlling terminal.
     let mut monitor = configured("reset-loop").on_terminal().wrapped(["setsid", "-c"]).start();
     driver::wait_until("the guest runs", DEADLINE, || monitor.cpu_time() > Duration::from_millis(50));
     let before = monitor.cpu_time();
     monitor.expect_quiet(WINDOW);
     let used = monitor.cpu_time() - before;
-    // All of it, where nobody else wants the processor; other tests do.
+    // All of the window on an idle host, but other tests run at the same time.
     assert!(used >= WINDOW / 4, "{used:?} of {WINDOW:?}");
     let asked = Instant::now();
-    // It says nothing and hears nothing, so the terminal stays a person's.
+    // The guest neither prints nor reads, so the terminal isn't raw.
     monitor.send(b"\x03");
     monitor.expect_code(BY_SIGINT, DEADLINE);
     assert!(asked.elapsed() < DEADLINE / 4, "{:?}", asked.elapsed());
@@ -123,7 +123,7 @@ fn flat_reset_string_prints_in_order_and_its_exits_are_counted() {
     let mut monitor = configured("reset-string").args(["--trace-exits=summary"]).start();
     monitor.expect_code(ENDED, DEADLINE);
     assert_eq!(monitor.stdout(), b"Hello, World!");
-    // One for the whole string, or one for each byte: that is KVM's choice.
+    // KVM passes the whole string in one exit, or each byte in its own.
     let exits = counted(&monitor.stderr(), "out            0x00f1 ");
     assert!(exits == 1 || exits == 13, "{exits}");
 }
@@ -143,19 +143,19 @@ fn flat_reset_image_without_a_jump_is_refused() {
     assert_eq!(monitor.stderr(), message);
 }
 
-/// The program in a directory of its own, and the text of its config.
+/// Launches a machine with this program and this config, which are written to `dir`.
 fn program_in(dir: &Path, program: &[u8], config: &str) -> Launch {
     std::fs::write(dir.join("program.bin"), program).expect("room for a program");
     std::fs::write(dir.join("vm.json"), config).expect("room for a config");
     Monitor::command(["--config", "vm.json"]).dir(dir)
 }
 
-/// 8 KiB at 0 in each mode with tables: `mov ds, eax` loads a segment anew, from a GDT that is there no more if the image lies
-/// on it, and `sgdt` stores where that is.
+/// 8 KiB at 0, in each mode with tables: `mov ds, eax` reloads a segment from the GDT, which fails if the image has overwritten that,
+/// and `sgdt` stores its address.
 fn flat_image_over_the_tables_runs_beside_them() {
     // mov eax, 0x18; mov ds, eax; sgdt [0x1000]; mov eax, 42; hlt
     let start = b"\xb8\x18\0\0\0\x8e\xd8\x0f\x01\x05\0\x10\0\0\xb8\x2a\0\0\0\xf4";
-    // The same in 64 bits, where [0x1000] without RIP has another byte.
+    // The same in 64-bit code, where an absolute address needs another byte.
     let start_64 = b"\xb8\x18\0\0\0\x8e\xd8\x0f\x01\x04\x25\0\x10\0\0\xb8\x2a\0\0\0\xf4";
     let ends_as_expected = |mode: &str, start: &[u8]| {
         let dir = tempfile::TempDir::new().expect("a temporary directory");
@@ -216,7 +216,7 @@ fn flat_answer_long_is_42() {
     assert_prints("answer-long", "Hello, World!", ENDED);
 }
 
-/// A software KVM has no paging in protected mode, and its users are told. The suite runs once more in the rig, whose KVM has
+/// A software KVM doesn't support paging in protected mode, which the monitor reports. The tests also run in the rig, whose KVM supports
 /// it.
 fn flat_answer_paged_is_42_or_refused_by_a_kvm_without_paging() {
     if rig::can_run_linux().is_ok() {
@@ -227,7 +227,7 @@ fn flat_answer_paged_is_42_or_refused_by_a_kvm_without_paging() {
     assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (Vec::new(), NO_PAGING));
 }
 
-/// The config of the real-mode answer with another expectation.
+/// The config of the real-mode guest `answer` with another expectation.
 fn answer_expecting(expectation: &str) -> tempfile::NamedTempFile {
     let text = std::fs::read_to_string(config_path("answer-real")).expect("it is shipped");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
@@ -264,7 +264,7 @@ fn flat_second_processor_counts_too() {
     assert_prints("ping", "second done\npong 1000\n", ENDED);
 }
 
-/// The reason in words, the registers and the bytes at the instruction pointer, in each width.
+/// Asserts that the crash report has the reason, the registers and the code bytes at the instruction pointer, in each mode.
 fn assert_faults(kind: &str, reason: &str, code: [Option<&str>; 3]) {
     for (width, code) in ["16", "32", "64"].into_iter().zip(code) {
         let mut monitor = configured(&format!("fault-{kind}-{width}")).start();
@@ -272,7 +272,7 @@ fn assert_faults(kind: &str, reason: &str, code: [Option<&str>; 3]) {
         let report = monitor.stderr();
         let start = format!("error: the guest crashed: {reason}\nrip ");
         assert!(report.starts_with(&start), "{report}");
-        // KVM on AMD processors has reset them after a triple fault, and says so.
+        // On AMD processors KVM has reset them after a triple fault, and the report says so.
         let is_the_guests = !report.contains("KVM has reset the registers");
         if is_the_guests {
             assert!(report.contains(" rbx 00000000600dcafe "), "{report}");
@@ -301,7 +301,7 @@ fn flat_elf_kernels_in_c_run_without_a_loader() {
     assert_prints("kernel64-pie", "C in long mode\n", ENDED);
 }
 
-/// Exit code 43 is its debug-exit of 21.
+/// The guest writes 21 to its debug-exit device, which is exit code 43.
 fn flat_multiboot_kernel_in_c_finds_what_it_was_given() {
     let said = "magic ok\n\
         cs 0x0028 protected 1\n\
@@ -319,7 +319,7 @@ fn flat_multiboot_kernel_in_c_finds_what_it_was_given() {
     assert_prints("multiboot", &format!("{said}{modules}"), 43);
 }
 
-/// What the kernel with rings says in `mode`, up to what its program does by `int`.
+/// The output of the kernel with rings in `mode`, up to its program's system calls by `int`.
 fn rings(mode: &str) -> String {
     format!(
         "a kernel in C in ring 0, {mode} mode\n\
@@ -329,10 +329,10 @@ fn rings(mode: &str) -> String {
     )
 }
 
-/// Its two system calls.
+/// The output of its two system calls.
 const RINGS_BY_INT: &str = "system call from ring 3: print \"hello\"\nsystem call from ring 3: end with 42\n";
 
-/// A software KVM delivers exceptions, and no `int`: KVM's emulator has it for real mode only.
+/// A software KVM delivers exceptions but doesn't support `int`, which KVM's emulator only implements for real mode.
 fn flat_rings_in_long_mode_are_kept_apart() {
     if rig::can_run_linux().is_ok() {
         return assert_prints("rings64", &(rings("long") + RINGS_BY_INT), ENDED);
@@ -361,14 +361,14 @@ fn flat_timeout_ends_a_guest_and_says_where_it_was() {
     let report = monitor.stderr();
     assert!(report.starts_with(message), "{report}");
     assert!(report.contains("\ncs f000 base f0000 "), "{report}");
-    // `jmp` to itself, behind what the image starts with.
+    // `jmp` to itself, after the start of the image.
     assert!(report.contains("\ncode "), "{report}");
 }
 
-/// It never leaves the place below 4 GiB at which the processor finds the image's last 64 KiB.
+/// The guest loops in the alias below 4 GiB of the image's last 64 KiB.
 fn flat_timeout_at_the_reset_vector_shows_the_code_there() {
     let image = tempfile::NamedTempFile::new().expect("a temporary file");
-    // `jmp` to itself and two bytes that are known, 16 bytes before 1 MiB.
+    // `jmp` to itself and two recognizable bytes, 16 bytes below 1 MiB.
     std::fs::write(image.path(), b"\xeb\xfe\x12\x34\0\0\0\0\0\0\0\0\0\0\0\0").expect("room for an image");
     let path = image.path().as_os_str();
     let words = [
@@ -385,7 +385,7 @@ fn flat_timeout_at_the_reset_vector_shows_the_code_there() {
     assert!(report.contains("\ncode eb fe 12 34 00 "), "{report}");
 }
 
-/// The trace goes to a pipe that is full: the guest is held, and the timer isn't.
+/// The trace goes to a full pipe, which holds the guest but not the timer.
 fn flat_timeout_ends_a_guest_whose_trace_nobody_reads() {
     let stuck = ["sh", "-c", r#"exec 3>&2; mkfifo "$1/f"; exec 4<>"$1/f"; shift; exec "$@" 2>&4"#, "sh"];
     let dir = tempfile::TempDir::new().expect("a temporary directory");
@@ -394,7 +394,7 @@ fn flat_timeout_ends_a_guest_whose_trace_nobody_reads() {
     monitor.expect_code(TIME_IS_UP, DEADLINE);
 }
 
-/// A guest that prints without end.
+/// Launches a guest that prints endlessly.
 fn boot_flood() -> Launch {
     crate::common::boot("flood")
 }
@@ -410,8 +410,8 @@ fn flat_trace_has_a_line_for_each_exit() {
     assert!(lines[11].contains(" vcpu0 halt     ip 0x"), "{trace}");
 }
 
-/// Every KVM that these tests have met keeps statistics. On AMD the exits are those of the processor, on a software KVM those of
-/// the emulator.
+/// All KVMs on which these tests have run have statistics. On AMD the exits are those of the processor, on a software KVM those of the
+/// emulator.
 fn flat_summary_has_kvms_own_statistics_below() {
     let mut monitor = configured("hello-real").args(["--trace-exits=summary"]).start();
     monitor.expect_code(ENDED, DEADLINE);
@@ -444,7 +444,7 @@ fn flat_without_config_runs_in_real_mode_from_0_and_ends_at_its_halt() {
     assert_eq!((monitor.stdout(), monitor.stderr().as_str()), (b"Hello, KVM!".to_vec(), ""));
 }
 
-/// What the monitor says to a config with this in it besides an image.
+/// The monitor's error for a config with these members besides an image.
 fn refusal(rest: &str) -> String {
     let image = driver::guests::path("hello-real");
     let text = format!(
@@ -469,7 +469,7 @@ fn flat_device_on_a_taken_port_is_refused() {
     assert_eq!(last, message);
 }
 
-/// KVM answers there itself, so that the device would never hear of an access.
+/// KVM handles these ports itself, so the device would never see an access.
 fn flat_device_on_a_port_of_kvms_is_refused() {
     let pic = refusal(r#""irqchip": true, "devices": [{"type": "pseudo-serial", "port": "0x20"}]"#);
     let message = "error: vm.json:2:69: devices[0].port: 0x20 belongs to the interrupt controller (ports 0x20 to 0x21); choose another, \
@@ -494,7 +494,7 @@ fn flat_image_that_is_not_there_is_refused() {
     assert_eq!(monitor.stderr(), message);
 }
 
-/// The guest echoes, says bye and resets at Ctrl-D; the monitor goes on, its terminal raw throughout.
+/// The guest echoes, prints "bye" and resets at Ctrl-D; the monitor continues, and its terminal stays raw.
 fn flat_reset_with_restart_starts_anew_in_the_same_process() {
     let text = std::fs::read_to_string(config_path("echo-irq")).expect("it is shipped");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
@@ -516,8 +516,7 @@ fn flat_reset_with_restart_starts_anew_in_the_same_process() {
     assert_eq!(monitor.termios(), monitor.termios_before());
 }
 
-/// A guest that does nothing but reset its machine: tens of starts in a second.
-/// A guest that prints a letter and never leaves again, of a user whose processes have as many signals waiting as they may.
+/// Starts a guest that prints a letter and then loops without exits, as a user who has reached the limit of pending signals.
 fn loop_without_room_for_signals(flags: &[&str]) -> Monitor {
     let image = tempfile::NamedTempFile::new().expect("a temporary file");
     // mov dx, 0x3f8; mov al, 'A'; out dx, al; jmp to itself
@@ -539,6 +538,7 @@ fn flat_loop_ends_at_its_timeout_where_no_signal_can_wait() {
     monitor.expect_code(TIME_IS_UP, DEADLINE);
 }
 
+/// A guest that does nothing but reset its machine: tens of starts per second.
 fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     // mov dx, 0x3f8; mov al, '.'; out dx, al; mov al, 0xfe; out 0x64, al; hlt
@@ -548,7 +548,7 @@ fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
         r#"{"boot": {"flat": {"image": "reset.bin"}}, "memory": {"size": "1M"}, "on_reboot": "restart"}"#;
     std::fs::write(dir.path().join("vm.json"), config).expect("room for a config");
     let mut monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).start();
-    // The first ones touch code and memory for the first time.
+    // The first starts touch code and memory for the first time.
     monitor.expect(&".".repeat(20), DEADLINE);
     let before = monitor.own_rss_kib(&[1 << 20]);
     monitor.expect(&".".repeat(40), DEADLINE);
@@ -561,9 +561,9 @@ fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
     assert_eq!(monitor.stderr(), "");
 }
 
-/// Protected mode at 0x100000, ebx = 0xd0000000: the registers of the first virtio device. Its status becomes ACKNOWLEDGE,
-/// DRIVER, FEATURES_OK (with VIRTIO_F_VERSION_1); queue 0 is ready with its available ring where no memory is; DRIVER_OK. When
-/// the status says DEVICE_NEEDS_RESET, the whole machine is reset.
+/// Protected-mode code at 0x100000. ebx is 0xd0000000, the registers of the first virtio device. It sets ACKNOWLEDGE, DRIVER and
+/// FEATURES_OK (with VIRTIO_F_VERSION_1), makes queue 0 ready with an available ring where there is no memory, sets DRIVER_OK, waits for
+/// DEVICE_NEEDS_RESET, and resets the machine.
 const BAD_DRIVER: &[u8] = b"\xbb\0\0\0\xd0\
     \xc7\x43\x70\x01\0\0\0\xc7\x43\x70\x03\0\0\0\xc7\x43\x24\x01\0\0\0\xc7\x43\x20\x01\0\0\0\xc7\x43\x70\x0b\0\0\0\
     \x89\x9b\x90\0\0\0\xc7\x43\x44\x01\0\0\0\xc7\x43\x70\x0f\0\0\0\

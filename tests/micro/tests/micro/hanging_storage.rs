@@ -1,5 +1,5 @@
-//! Files whose reads are never answered, as on a network file system whose server has gone: whoever wants to end the monitor can.
-//! They are on a file system in user space, which takes root or fusermount3.
+//! Files whose reads never complete, as on a network file system whose server is down: the monitor can be ended all the same. They
+//! are on a FUSE file system, which requires root or fusermount3.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -56,25 +56,25 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The names of the files: a kernel, and a disk of 1 GiB of zeros.
+/// Names of the files: a kernel, and a disk with 1 GiB of zeros.
 const KERNEL: &str = "kernel";
 const DISK: &str = "disk";
-/// And one for what a guest prints.
+/// Name of the file for a guest's output.
 const PRINTED: &str = "printed";
 const DISK_LEN: u64 = 1 << 30;
 
-/// The file system, and a directory beside it.
+/// The mounted file system, and a directory for other files.
 struct Storage {
     dir: TempDir,
     hangs: Arc<AtomicBool>,
-    /// A word for each read that waits for ever.
+    /// Receives a message for each read that hangs.
     hanging: Receiver<()>,
     held: Arc<Mutex<Held>>,
     session: Option<BackgroundSession>,
 }
 
 impl Storage {
-    /// Not every host lets an ordinary user.
+    /// Mounts the file system. Fails on hosts that don't allow that to unprivileged users.
     fn mount() -> Result<Self, String> {
         let dir = TempDir::new().unwrap();
         fs::create_dir(dir.path().join("mnt")).unwrap();
@@ -95,7 +95,7 @@ impl Storage {
         self.dir.path().join("mnt").join(name)
     }
 
-    /// From now on nothing is read, and nothing of `name` is cached.
+    /// Makes all further reads hang, and drops what the kernel has cached of `name`.
     fn hang(&self, name: &str) {
         self.hangs.store(true, Ordering::SeqCst);
         drop(File::open(self.path(name)).unwrap());
@@ -111,7 +111,7 @@ impl Storage {
         Monitor::command(["--config", "vm.json"]).dir(self.dir.path())
     }
 
-    /// A guest that reads a sector of its disk for each byte that is typed.
+    /// Launches a guest that reads a sector of its disk for each byte of input.
     fn reading_guest(&self, more: &str) -> Launch {
         let (image, disk) = (guests::path("disk-read"), self.path(DISK));
         self.launch(&format!(
@@ -120,7 +120,7 @@ impl Storage {
         ))
     }
 
-    /// Has the guest read what never comes.
+    /// Makes the guest issue a read that never completes.
     fn read_and_hang(&self, monitor: &mut Monitor) {
         monitor.expect("ready\n", DEADLINE);
         monitor.send(b"1");
@@ -132,7 +132,7 @@ impl Storage {
 }
 
 impl Storage {
-    /// Answers all, with an error.
+    /// Completes all hanging reads with an error.
     fn answer(&self) {
         self.hangs.store(false, Ordering::SeqCst);
         *self.held.lock().unwrap() = Held::default();
@@ -148,16 +148,16 @@ impl Drop for AnswerAtEnd<'_> {
 }
 
 impl Drop for Storage {
-    /// So that nobody waits in the kernel for what has gone.
+    /// Completes all reads, so that no process stays blocked in the kernel.
     fn drop(&mut self) {
         self.answer();
         drop(self.session.take());
-        // A monitor that is just ending may have kept it busy. Otherwise this says that it isn't mounted.
+        // If an exiting monitor keeps the file system busy, this unmounts it later. Otherwise it fails, because nothing is mounted.
         let _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("mnt")).output();
     }
 }
 
-/// What waits for its answer.
+/// Requests that haven't been answered.
 #[derive(Default)]
 struct Held {
     reads: Vec<ReplyData>,
@@ -174,7 +174,7 @@ struct Files {
 const KERNEL_INODE: INodeNo = INodeNo(2);
 const DISK_INODE: INodeNo = INodeNo(3);
 const PRINTED_INODE: INodeNo = INodeNo(4);
-/// How long the kernel believes what it was told of a file.
+/// How long the kernel caches attributes.
 const VALID: Duration = Duration::from_secs(60);
 
 impl Files {
@@ -221,7 +221,7 @@ impl Filesystem for Files {
         reply.attr(&VALID, &self.attributes(inode));
     }
 
-    /// Such as of its length.
+    /// Called when a file is truncated, for example.
     fn setattr(
         &self,
         _: &Request,
@@ -275,7 +275,7 @@ impl Filesystem for Files {
 
 const DISK_NOTICE: &str = "still stopping virtio block \"slow\"";
 
-/// The first one asks for the end, which would wait for half a minute.
+/// The first SIGTERM starts the end, which would wait for half a minute.
 fn hanging_disk_is_left_at_a_second_sigterm(storage: &Storage) {
     let mut monitor = storage.reading_guest("").stdin(Stdin::Pipe).start();
     storage.read_and_hang(&mut monitor);
@@ -290,11 +290,11 @@ fn hanging_disk_is_left_at_a_second_sigterm(storage: &Storage) {
     );
 }
 
-/// Before a second has passed, after which there would be a warning, and half a minute of waiting.
+/// Both requests come within a second, before the warning.
 fn hanging_disk_is_left_if_that_is_asked_for_twice(storage: &Storage) {
     let mut monitor = storage.reading_guest("").stdin(Stdin::Pipe).start();
     storage.read_and_hang(&mut monitor);
-    // Two of one kind at once would be one.
+    // Two pending signals of the same kind would be merged.
     monitor.signal(Signal::SIGINT);
     monitor.signal(Signal::SIGTERM);
     let status = monitor.expect_exit(DEADLINE).code();
@@ -313,7 +313,7 @@ fn hanging_disk_is_left_by_its_keys(storage: &Storage) {
     assert_eq!(monitor.termios(), before);
 }
 
-/// A device that ends in order removes its socket, an image that does writes its tables.
+/// Other devices end in an orderly way: one removes its socket, an image writes its tables.
 fn hanging_disk_keeps_no_other_device_from_its_end(storage: &Storage) {
     let more = r#", {"type": "vsock", "cid": 3, "path": "socket"}"#;
     let mut monitor = storage.reading_guest(more).stdin(Stdin::Pipe).start();
@@ -332,7 +332,7 @@ fn hanging_kernel(storage: &Storage) -> Launch {
         .launch(&format!(r#"{{"boot": {{"kernel": {:?}}}, "on_reboot": "restart"}}"#, storage.path(KERNEL)))
 }
 
-/// There is nothing to lose yet.
+/// Nothing can be lost yet.
 fn hanging_kernel_is_left_at_sigterm(storage: &Storage) {
     storage.hang(KERNEL);
     let mut monitor = hanging_kernel(storage).start();
@@ -363,14 +363,14 @@ fn hanging_kernel_of_a_restart_is_left_by_its_keys(storage: &Storage) {
     monitor.expect_code(ENDED, DEADLINE);
 }
 
-/// Of which the guest's start loses what was in it. The terminal isn't raw yet.
+/// The file is truncated when the guest starts. The terminal isn't raw yet.
 fn hanging_console_file_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
     let devices = format!(r#"[{{"type": "console", "target": {{"file": {:?}}}}}]"#, storage.path(PRINTED));
     let kernel = guests::path("echo");
     let config = format!(r#"{{"boot": {{"kernel": {kernel:?}}}, "devices": {devices}}}"#);
     storage.hangs.store(true, Ordering::SeqCst);
     let mut monitor = storage.launch(&config).on_terminal().start();
-    // The kernel keeps a process that ends until its call is answered, also if the test fails.
+    // An exiting process stays until its request is answered, so answer it even if the test fails.
     let _answer = AnswerAtEnd(storage);
     storage.wait_until_it_hangs();
     assert_eq!(monitor.termios(), monitor.termios_before());

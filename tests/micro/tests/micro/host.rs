@@ -1,4 +1,4 @@
-//! Machines that are more than the host has.
+//! Machines that exceed the host's limits.
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
@@ -14,14 +14,14 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What is said of a machine that the host can't give.
+/// The error message for a machine that the host can't run.
 fn refusal(args: [&str; 4]) -> String {
     let mut monitor = Monitor::command(args).start();
     monitor.expect_code(HOST_CANT, DEADLINE);
     monitor.stderr()
 }
 
-/// The figures of this host, which no test knows, are left out.
+/// This host's own figures, which vary, aren't compared.
 fn memory_more_than_the_host_has_is_refused() {
     let said = refusal(["--kernel", &kernel("halt"), "--memory", "100T"]);
     assert!(said.starts_with("error: --memory: 104857600 MiB is more than this host has ("), "{said}");
@@ -29,7 +29,7 @@ fn memory_more_than_the_host_has_is_refused() {
 }
 
 fn cpus_above_the_limit_of_kvm_are_refused() {
-    // The most that a config may ask for; no stock KVM gives more than 1024 (KVM_MAX_VCPUS) before Linux 6.7.
+    // The maximum in a config; stock KVMs before Linux 6.7 support at most 1024 (KVM_MAX_VCPUS).
     let said = refusal(["--flat", &kernel("hello-real"), "--cpus", "4096"]);
     assert!(
         said.starts_with("error: --cpus: 4096 is more than this host's KVM supports (at most "),

@@ -1,4 +1,4 @@
-//! A guest that does nothing costs nothing.
+//! An idle guest uses no processor time.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn halted_guest_uses_no_processor_time_and_sigterm_ends_it() {
     let before = monitor.cpu_time();
     monitor.expect_quiet(Duration::from_secs(1));
     let used = monitor.cpu_time() - before;
-    // A tenth of what one that polls uses; half a millisecond is usual.
+    // A tenth of what a polling guest uses; half a millisecond is typical.
     assert!(used <= Duration::from_millis(100), "{used:?} in a second");
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
@@ -30,7 +30,7 @@ fn monitor_threads_have_names() {
     monitor.expect("ready\n", DEADLINE);
     let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
     let mut threads = monitor.thread_names();
-    // KVM's own workers count as threads of the process that has the VM.
+    // KVM's worker threads belong to the process that has the VM.
     threads.retain(|name| !name.starts_with("kvm-"));
     assert_eq!(threads, [program.as_str(), "vcpu0"]);
 }

@@ -1,4 +1,4 @@
-//! What comes into standard input reaches the guest, whole, or waits.
+//! Input from standard input reaches the guest completely, or waits.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,13 +26,12 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// 64 KiB in which every byte value occurs, in an order that repeats only every 16 MiB; but no 0x01, which is the monitor's
-/// own key on a terminal.
+/// 64 KiB with every byte value except 0x01, which is the monitor's own key on a terminal. The sequence has a period of 16 MiB.
 pub(crate) fn paste() -> Vec<u8> {
     (0..65536_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).map(|byte| byte.max(2)).collect()
 }
 
-/// The guest's own word on what it read.
+/// Waits for the hash that the guest prints of its input.
 pub(crate) fn expect_hash(monitor: &mut Monitor, bytes: &[u8]) {
     monitor.expect(&format!("hash {:08x}\n", fnv1a(bytes)), BULK_DEADLINE);
 }
@@ -45,7 +44,7 @@ fn input_pipe_is_echoed() {
     assert_eq!(monitor.stdout(), b"ready\ntyped\x00\x01\xff|bye\n");
 }
 
-/// The guest is there and neither ends nor prints, until SIGTERM ends the monitor.
+/// Asserts that the guest keeps running and prints nothing until SIGTERM ends the monitor.
 fn assert_runs_on(mut monitor: Monitor) {
     monitor.expect_quiet(Duration::from_millis(200));
     monitor.signal(Signal::SIGTERM);
@@ -61,7 +60,7 @@ fn input_pipe_at_its_end_guest_runs_on() {
     assert_runs_on(monitor);
 }
 
-/// Waits for a byte, prints it, and resets the machine by the keyboard controller.
+/// Waits for a byte, prints it, and resets the machine through the keyboard controller.
 const PRINT_ONE_AND_RESET: [u8; 18] = [
     0xba, 0xfd, 0x03, // mov dx, 0x3fd
     0xec, // in al, dx
@@ -75,7 +74,7 @@ const PRINT_ONE_AND_RESET: [u8; 18] = [
     0xf4, // hlt
 ];
 
-/// Each time more lies in the UART's FIFO than the guest has read.
+/// Each time, there is more in the UART's FIFO than the guest has read.
 fn input_pipe_into_a_guest_that_resets_for_each_byte_arrives_whole() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("guest.bin"), PRINT_ONE_AND_RESET).unwrap();
@@ -124,7 +123,7 @@ fn input_pipe_of_64_kib_arrives_whole() {
 fn input_pipe_of_64_kib_while_guest_prints_arrives_whole() {
     let monitor = paste_into_pipe(boot("hash-64k-chatty"));
     let printed = monitor.stdout().iter().filter(|&&byte| byte == b'y').count();
-    // One per byte, and the one in "ready".
+    // One per byte, and one in "ready".
     assert_eq!(printed, 65536 + 1);
 }
 
@@ -132,17 +131,17 @@ fn input_flood_of_100_mb_to_deaf_guest_takes_no_memory() {
     let mut monitor = boot("halt").stdin(Stdin::Pipe).start();
     monitor.expect("ready\n", DEADLINE);
     let before = monitor.own_rss_kib(&[RAM_LEN]);
-    // Given up when nothing moves any more: the pipe is full, and the monitor reads no further.
+    // Ends when nothing is accepted any more: the pipe is full, and the monitor has stopped reading.
     let taken = monitor.offer(&vec![b'x'; 100 << 20], Duration::from_millis(500));
     assert!(taken < 1 << 20, "{taken} bytes of input went somewhere");
     let grown = monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
-    // A page here and there that is touched for the first time.
+    // Some pages are touched for the first time.
     assert!(grown <= 128, "{grown} KiB more than before");
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
 }
 
-/// A file is always ready to be read: who asks epoll for that and reads nothing runs in circles.
+/// A file is always readable: waiting for it in epoll without reading it would be a busy loop.
 fn input_endless_file_to_deaf_guest_takes_no_time() {
     let mut monitor = boot("halt").stdin(Stdin::File(PathBuf::from("/dev/zero"))).start();
     monitor.expect("ready\n", DEADLINE);

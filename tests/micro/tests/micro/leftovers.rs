@@ -1,4 +1,4 @@
-//! A monitor that has ended leaves nothing.
+//! A monitor that has ended leaves nothing behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A monitor whose every file would be in `dir`.
+/// Starts a monitor that would create all its files in `dir`.
 fn start_in(dir: &Path, number: usize, guest: &str) -> Monitor {
     let socket = format!("socket:{}", dir.join(format!("{number}.sock")).display());
     boot(guest).args(["--serial", &socket]).env("TMPDIR", dir).dir(dir).start()
@@ -37,7 +37,7 @@ fn twenty_monitors_at_once_leave_nothing() {
     let mut killed: Vec<_> = (0..10).map(|number| start_in(dir.path(), number, "halt")).collect();
     let mut ended: Vec<_> = (10..20).map(|number| start_in(dir.path(), number, "echo")).collect();
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
-    // A socket is bound under another name first.
+    // A socket is bound under a temporary name first.
     let has_name = |number: usize| dir.path().join(format!("{number}.sock")).exists();
     wait_until("twenty sockets", DEADLINE, || (0..20).all(has_name));
 
@@ -52,7 +52,7 @@ fn twenty_monitors_at_once_leave_nothing() {
     assert!(!killed.iter().chain(&ended).any(is_running));
 }
 
-/// Nothing of it can tidy up then: the kernel must be able to, threads and machine and all.
+/// The monitor can't clean up, so the kernel must be able to remove its threads and its machine.
 fn monitor_killed_by_sigkill_leaves_no_process() {
     let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
@@ -61,32 +61,32 @@ fn monitor_killed_by_sigkill_leaves_no_process() {
     assert!(!is_running(&monitor));
 }
 
-/// What the shell did before it became the monitor.
-fn start_behind(script: &str, args: &[&str]) -> Monitor {
+/// Starts a shell that runs `script` and then executes the monitor.
+fn start_after(script: &str, args: &[&str]) -> Monitor {
     let script = format!(r#"{script}; exec "$0" "$@""#);
     let mut monitor = boot("halt").args(args).wrapped(["sh", "-c", &script]).start();
     monitor.expect("ready\n", DEADLINE);
     monitor
 }
 
-/// The files that a monitor has open.
+/// The open files of a monitor.
 fn open_files(monitor: &Monitor) -> Vec<PathBuf> {
     let entries = fs::read_dir(format!("/proc/{}/fd", monitor.pid())).unwrap();
     entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect()
 }
 
-/// The shell has two files open, and one of them is named.
+/// The shell opens two files, one of which is named on the command line.
 fn monitor_keeps_no_descriptor_but_those_it_is_given() {
     let dir = TempDir::new().unwrap();
     let (forgotten, given) = (dir.path().join("forgotten"), dir.path().join("given"));
     let script = format!("exec 7>'{}' 8>'{}'", forgotten.display(), given.display());
-    let monitor = start_behind(&script, &["--log-file", "/dev/fd/8"]);
+    let monitor = start_after(&script, &["--log-file", "/dev/fd/8"]);
     let open = open_files(&monitor);
     assert!(open.contains(&given) && !open.contains(&forgotten), "{open:?}");
 }
 
 fn monitor_gets_no_new_privileges() {
-    let monitor = start_behind(":", &[]);
+    let monitor = start_after(":", &[]);
     let status = fs::read_to_string(format!("/proc/{}/status", monitor.pid())).unwrap();
     assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
 }

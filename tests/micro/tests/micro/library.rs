@@ -1,5 +1,5 @@
-//! The same flat images by library: vmm-boot, vmm-kvm and vmm-vcpu with a handler of our own, without bus, devices, config
-//! and machine.
+//! Flat images through the library: vmm-boot, vmm-kvm and vmm-vcpu with a handler of the test, without bus, devices, config and
+//! machine.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,9 +20,9 @@ use vmm_vcpu::{CrashCause, End, ExitHandler, Flow, VcpuThread, run};
 
 use crate::common::load_flat;
 
-/// COM1's line status: a byte has come, and there is room to send one.
+/// COM1's line status register: whether a byte has arrived, and whether one can be sent.
 const LINE_STATUS: u16 = 0x3fd;
-/// The i8042's command port, and the command that resets the machine.
+/// The i8042's command port, and the reset command.
 const RESET: (u16, u8) = (0x64, 0xfe);
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -42,7 +42,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Keeps what the guest says at any port of one byte, and types at COM1. Ends at a reset.
+/// Records all bytes written to ports, and supplies input to COM1. Stops at a reset.
 #[derive(Clone, Default)]
 struct Ports {
     said: Arc<Mutex<Vec<(u16, u8)>>>,
@@ -50,7 +50,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// What was said at `port`.
+    /// The output at `port`.
     fn said_at(&self, port: u16) -> String {
         let said = self.said.lock().unwrap();
         said.iter().filter(|(at, _)| *at == port).map(|(_, byte)| char::from(*byte)).collect()
@@ -78,20 +78,20 @@ impl ExitHandler for Ports {
     }
 }
 
-/// A machine with this image in its memory.
+/// A VM with a flat image in its memory.
 struct Machine {
     vm: Vm,
     ram: GuestRam,
     plan: FlatPlan,
 }
 
-/// Where the guest's `hlt` ends it.
+/// Without interrupt controllers, `hlt` exits to user space.
 const WITHOUT_IRQCHIP: bool = false;
 const WITH_IRQCHIP: bool = true;
 
 impl Machine {
     fn new(image: &Path, mode: Mode, load_address: Option<u64>, irqchip: bool) -> Self {
-        // Real mode reaches a little beyond 1 MiB, where its jump out of memory goes.
+        // Real mode can address a little more than 1 MiB, which the jump beyond memory needs.
         let ranges = layout::ram_ranges(if mode == Mode::Real { 1 << 20 } else { 4 << 20 });
         let (plan, ram) = load_flat(image, mode, load_address, &ranges);
         let vm = Kvm::open().unwrap().create_vm().unwrap();
@@ -106,7 +106,7 @@ impl Machine {
         Self { vm, ram, plan }
     }
 
-    /// The first processor, in front of its first instruction.
+    /// The first vCPU, before its first instruction.
     fn first_vcpu(&self) -> KvmVcpu {
         let vcpu = self.vm.create_vcpu(0).unwrap();
         let (mut regs, mut sregs) = (vcpu.regs().unwrap(), vcpu.sregs().unwrap());
@@ -121,7 +121,7 @@ impl Machine {
     }
 }
 
-/// Runs an image on a machine without interrupt controllers to its end.
+/// Runs an image to its end, on a machine without interrupt controllers.
 fn run_to_end(name: &str, mode: Mode, load_address: Option<u64>) -> (Machine, Ports, End<&'static str>) {
     let machine = Machine::new(&guests::path(name), mode, load_address, WITHOUT_IRQCHIP);
     let mut ports = Ports::default();
@@ -158,8 +158,8 @@ fn library_answers_are_42() {
     assert_answers("answer-long", Mode::Long, None);
 }
 
-/// A software KVM has no paging in protected mode; a caller sees it in CR0. The suite runs once more in the rig, whose KVM has
-/// it.
+/// A software KVM doesn't support paging in protected mode, which a caller can tell by CR0. The tests also run in the rig, whose KVM
+/// supports it.
 fn library_paged_answer_is_42_where_kvm_has_paging() {
     /// CR0.PG.
     const PAGING: u64 = 1 << 31;
@@ -170,7 +170,7 @@ fn library_paged_answer_is_42_where_kvm_has_paging() {
     assert_eq!(machine.first_vcpu().sregs().unwrap().cr0 & PAGING, 0);
 }
 
-/// The host's side of COM1: an eventfd at IRQ 4.
+/// The host's side of COM1 is an eventfd for IRQ 4.
 fn library_interrupt_handler_echoes() {
     let machine = Machine::new(&guests::path("echo-irq"), Mode::Real, Some(0x1000), WITH_IRQCHIP);
     let line = EventFd::new(EFD_NONBLOCK).unwrap();
@@ -204,7 +204,7 @@ fn library_second_processor_counts_too() {
     drop(second);
 }
 
-/// What an image died of.
+/// The cause of an image's crash.
 fn cause(name: &str, mode: Mode, load_address: Option<u64>) -> CrashCause {
     match run_to_end(name, mode, load_address).2 {
         End::Crashed(crash) => crash.cause,
@@ -222,7 +222,7 @@ fn library_faults_are_crashes() {
     }
 }
 
-/// What the kernel calls a descriptor.
+/// The kernel's name of a descriptor's file.
 fn file_of(descriptor: &impl AsFd) -> String {
     let link = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
     std::fs::read_link(link).unwrap().into_os_string().into_string().unwrap()
@@ -254,7 +254,7 @@ fn library_dirty_pages_without_a_log_are_refused() {
     assert_eq!(no_memory, "the guest has no memory at 0x100000");
 }
 
-/// The guest stores its answer at 0x400, and pushes nothing.
+/// The guest stores its result at 0x400, and doesn't use the stack.
 fn library_dirty_log_that_was_switched_off_starts_anew() {
     let machine = Machine::new(&guests::path("answer-real"), Mode::Real, Some(0x1000), WITHOUT_IRQCHIP);
     machine.vm.log_dirty_pages(0x400, true).unwrap();
@@ -268,7 +268,7 @@ fn library_dirty_log_that_was_switched_off_starts_anew() {
 /// mov eax, 5; mov cr8, rax; mov al, 2; mov cr8, rax; hlt
 const LOWERS_TASK_PRIORITY: &[u8] = b"\xb8\x05\0\0\0\x44\x0f\x22\xc0\xb0\x02\x44\x0f\x22\xc0\xf4";
 
-/// Keeps what the task priority was lowered to.
+/// Records the task priority after it has been lowered.
 #[derive(Default)]
 struct Lowered(Vec<u64>);
 
@@ -280,7 +280,7 @@ impl ExitHandler for Lowered {
     }
 }
 
-/// A software KVM emulates the store to CR8 and says nothing.
+/// A software KVM emulates the store to CR8 without an exit.
 fn library_lowered_task_priority_leaves_the_guest_where_kvm_reports_it() {
     let vm = Kvm::open().unwrap().create_vm().unwrap();
     let ram = GuestRam::new(&[0..0x20_0000]).unwrap();

@@ -1,4 +1,4 @@
-//! The log: nothing unless asked for, on standard error or in a file.
+//! The log: empty unless requested, on standard error or in a file.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, USAGE, boot};
 
-/// A line of the log of every run that says what happens.
+/// A line in the log of every run with `-v`.
 const LINE: &str = "INFO first KVM_RUN";
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -44,7 +44,7 @@ fn log_verbose_goes_to_stderr() {
     assert!(!monitor.stderr().contains("DEBUG"), "{}", monitor.stderr());
 }
 
-/// With -v each start has some lines.
+/// With -v each start logs some lines.
 fn log_of_a_guest_that_resets_without_end_is_bounded() {
     let dir = TempDir::new().unwrap();
     // mov al, 0xfe; out 0x64, al; hlt
@@ -61,14 +61,14 @@ fn log_of_a_guest_that_resets_without_end_is_bounded() {
     assert_eq!(monitor.stderr().matches(LINE).count(), 100);
 }
 
-/// A pipe with a name.
+/// Creates a FIFO and returns its path.
 fn fifo(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
     path
 }
 
-/// A guest that prints for ever, with the log of the monitor on a pipe that takes no byte more.
+/// Starts an echo guest; the monitor's standard error, with its log, is a full pipe.
 fn boot_with_full_stderr(dir: &TempDir, args: &[&str]) -> (Monitor, File) {
     let path = fifo(dir);
     let pipe = File::options().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path);
@@ -77,7 +77,7 @@ fn boot_with_full_stderr(dir: &TempDir, args: &[&str]) -> (Monitor, File) {
     wait_until("the pipe is full", DEADLINE, || is_full(&mut pipe));
     let shell = ["sh", "-c", r#"p="$1"; shift; exec "$@" 2>"$p""#, "sh"].map(Into::into);
     let words = shell.into_iter().chain([path.into_os_string()]);
-    // The reading end stays open: the pipe has a reader who reads nothing.
+    // The reading end stays open: the pipe has a reader that doesn't read.
     (boot("echo").args(["-vv"]).args(args).wrapped(words).start(), pipe)
 }
 

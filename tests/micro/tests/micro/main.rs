@@ -1,4 +1,4 @@
-//! Bare-metal guests in the real monitor, on any /dev/kvm that opens, else in the rig.
+//! Bare-metal guests in the real monitor, on any usable /dev/kvm, otherwise in the rig.
 
 mod articles;
 mod boot;

@@ -1,4 +1,4 @@
-//! The guest sees the memory that the plan says, and it is memory.
+//! The guest sees the memory of the plan, and can use it.
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
@@ -18,17 +18,17 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What the guest says of its memory, the map in the words of `--check`.
-fn told_by_guest(size: &str) -> String {
+/// The memory map that the guest reports, in the format of `--check`.
+fn map_of_guest(size: &str) -> String {
     let mut monitor = Monitor::command(["--kernel", &kernel("memory"), "--memory", size]).start();
     let map = monitor.expect("bss zero\n", DEADLINE);
     monitor.expect("first word ok\nlast word ok\n", DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);
-    map.lines().map(in_words_of_check).collect()
+    map.lines().map(check_line).collect()
 }
 
-/// `START LENGTH TYPE` as a line of `--check`.
-fn in_words_of_check(entry: &str) -> String {
+/// Converts `START LENGTH TYPE` to a line of `--check`.
+fn check_line(entry: &str) -> String {
     let fields: Vec<u64> = entry.split(' ').map(|field| u64::from_str_radix(field, 16).unwrap()).collect();
     let [start, len, kind] = fields[..] else { panic!("{entry:?} is no entry") };
     let kind = if kind == 1 { "RAM" } else { "reserved" };
@@ -36,7 +36,7 @@ fn in_words_of_check(entry: &str) -> String {
 }
 
 /// The memory map that `--check` prints.
-fn told_by_check(size: &str) -> String {
+fn map_of_check(size: &str) -> String {
     let mut monitor = Monitor::command(["--kernel", &kernel("memory"), "--memory", size, "--check"]).start();
     monitor.expect("memory map:\n", DEADLINE);
     let map = monitor.expect("placements:\n", DEADLINE);
@@ -45,25 +45,25 @@ fn told_by_check(size: &str) -> String {
 }
 
 fn memory_of_32_mib_is_what_check_prints() {
-    let map = told_by_guest("32M");
-    assert_eq!(map, told_by_check("32M"));
+    let map = map_of_guest("32M");
+    assert_eq!(map, map_of_check("32M"));
     assert!(map.ends_with("  0x000100000..0x002000000 RAM\n"), "{map}");
 }
 
 fn memory_of_512_mib_is_what_check_prints() {
-    let map = told_by_guest("512M");
-    assert_eq!(map, told_by_check("512M"));
+    let map = map_of_guest("512M");
+    assert_eq!(map, map_of_check("512M"));
     assert!(map.ends_with("  0x000100000..0x020000000 RAM\n"), "{map}");
 }
 
 fn memory_of_5_gib_is_what_check_prints_and_works_above_4_gib() {
-    let map = told_by_guest("5G");
-    assert_eq!(map, told_by_check("5G"));
+    let map = map_of_guest("5G");
+    assert_eq!(map, map_of_check("5G"));
     // 3 GiB below the gap, 2 GiB above.
     assert!(map.ends_with("  0x000100000..0x0c0000000 RAM\n  0x100000000..0x180000000 RAM\n"), "{map}");
 }
 
-/// A program at 0x1000 in real mode with 1 MiB of memory, which is shared or not, and that starts anew after each reset.
+/// Starts a real-mode program at 0x1000 with 1 MiB of memory, shared or not, which restarts after each reset.
 fn boot_flat(program: &[u8], is_shared: bool) -> (TempDir, Monitor) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("guest.bin"), program).expect("room for a program");
@@ -76,14 +76,14 @@ fn boot_flat(program: &[u8], is_shared: bool) -> (TempDir, Monitor) {
     (dir, monitor)
 }
 
-/// Says "R", and goes on for ever.
+/// Prints "R" and loops forever.
 const RUNS: [u8; 6] = [
     0xb0, b'R', // mov al, 'R'
     0xe6, 0xf1, // out 0xf1, al
     0xeb, 0xfe, // jmp, to itself
 ];
 
-/// The mappings of the guest's memory of 1 MiB that have a memfd behind them.
+/// The monitor's mappings of the guest RAM's memfd.
 fn memfds(program: &[u8], is_shared: bool) -> Vec<String> {
     let (_dir, mut monitor) = boot_flat(program, is_shared);
     monitor.expect("R", DEADLINE);
@@ -103,7 +103,7 @@ fn memory_that_is_shared_is_a_memfd() {
     assert_eq!(memfds(&RUNS, false), [""; 0], "unless it's asked for");
 }
 
-/// Says what is at 0x2000, as a digit, and at 0xf0000; leaves 1 there; resets by the i8042.
+/// Prints the bytes at 0x2000 and 0xf0000 as digits, stores 1 at both, and resets through the i8042.
 const DIRTIES: [u8; 38] = [
     0xa0, 0x00, 0x20, // mov al, [0x2000]
     0x04, b'0', // add al, '0'

@@ -1,4 +1,4 @@
-//! What the guest prints arrives whole, however slowly it is read, and nobody who doesn't read can harm the monitor.
+//! The guest's output arrives completely, however slowly it is read, and a reader that stops can't harm the monitor.
 
 use std::io::Read;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Waits until the guest is held because nobody reads: the monitor uses no processor time any more.
+/// Waits until the guest is held because nobody reads: the monitor no longer uses processor time.
 fn wait_until_held(monitor: &Monitor) {
     let mut last = monitor.cpu_time();
     let mut same = 0;
@@ -32,7 +32,7 @@ fn wait_until_held(monitor: &Monitor) {
         let now = monitor.cpu_time();
         same = if now == last && now > Duration::ZERO { same + 1 } else { 0 };
         last = now;
-        // Looked at every 5 ms: nothing in a quarter of a second.
+        // Polled every 5 ms: no change for a quarter of a second.
         same >= 50
     });
 }
@@ -41,7 +41,7 @@ fn output_reader_stopped_memory_is_bounded_and_sigterm_ends_it() {
     let mut monitor = boot("flood").stdout(Stdout::Held).start();
     wait_until_held(&monitor);
     let resident = monitor.own_rss_kib(&[RAM_LEN]);
-    // The program itself and its queue of 64 KiB.
+    // The program and its queue of 64 KiB.
     assert!(resident < 8 << 10, "{resident} KiB");
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
@@ -56,7 +56,7 @@ fn output_reader_gone_exits_quietly() {
     assert_eq!(monitor.stderr(), "");
 }
 
-/// More lines than the pipe and the monitor's queue hold together: the guest is held in between, and goes on.
+/// More lines than the pipe and the monitor's queue hold together: the guest is held and continues.
 fn output_reader_slow_loses_nothing() {
     let mut monitor = boot("flood-20000").stdout(Stdout::Held).start();
     let mut stdout = monitor.take_stdout();
@@ -88,7 +88,7 @@ fn output_closed_guest_runs_to_its_end() {
 }
 
 fn output_of_check_into_closed_pipe_exits_quietly() {
-    // A shell waits for a line, by which time the reading end is closed.
+    // The shell waits for a line, and by then the reading end is closed.
     let held = ["sh", "-c", r#"read -r line; exec "$0" "$@""#];
     let launch = boot("echo").args(["--check"]).wrapped(held).stdin(driver::Stdin::Pipe).stdout(Stdout::Held);
     let mut monitor = launch.start();
@@ -98,7 +98,7 @@ fn output_of_check_into_closed_pipe_exits_quietly() {
     assert_eq!(monitor.stderr(), "");
 }
 
-/// Only the input is a terminal: its modes are the monitor's care nevertheless.
+/// Only the input is a terminal; the monitor still has to restore its modes.
 fn output_closed_on_terminal_input_goes_on() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let launch = boot("echo").stdin(driver::Stdin::Terminal).stdout(Stdout::File(file.path().to_owned()));

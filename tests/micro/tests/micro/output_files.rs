@@ -1,5 +1,5 @@
-//! A file that the monitor writes is never what it or another monitor runs on, has one writer, and has what was in it until
-//! the guest starts.
+//! Output files of the monitor: none is an input of this or another monitor, each has one writer, and each keeps its contents until the
+//! guest starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 const OUTPUT: &str =
     "it is being written by another console, by --metrics or by another monitor; name another file";
 
-/// A directory with the guest `halt`, which prints "ready", and a serial file of an earlier run.
+/// A directory with the guest `halt`, which prints "ready", and the serial file of an earlier run.
 struct Bench(TempDir);
 
 impl Bench {
@@ -69,7 +69,7 @@ impl Bench {
         fs::read_to_string(self.path("serial")).unwrap()
     }
 
-    /// A machine by these members of a config beside its kernel.
+    /// A machine with these members of the config besides its kernel.
     fn launch(&self, members: &str) -> Launch {
         let config = format!(r#"{{"boot": {{"kernel": "kernel"}}, "memory": {{"size": "32M"}}, {members}}}"#);
         fs::write(self.path("vm.json"), config).unwrap();
@@ -84,7 +84,7 @@ impl Bench {
     }
 }
 
-/// A member that adds a console.
+/// A member of the config that adds a console.
 fn console(target: &str) -> String {
     format!(r#""devices": [{{"type": "console", "target": {{"file": "{target}"}}}}]"#)
 }
@@ -154,7 +154,7 @@ fn output_file_of_another_monitor_is_refused_and_goes_on() {
     assert_eq!(bench.serial(), "ready\n");
     first.signal(Signal::SIGTERM);
     first.expect_code(BY_SIGTERM, DEADLINE);
-    // Nobody has it any more.
+    // Nobody uses it any more.
     drop(bench.start());
 }
 
@@ -169,7 +169,7 @@ fn output_file_of_another_monitor_is_no_log_and_no_kernel() {
     assert_eq!(bench.serial(), "ready\n");
 }
 
-/// It has read the kernel long ago, and reads it again when its guest resets the machine.
+/// The other monitor has read the kernel, but reads it again when its guest resets the machine.
 fn output_file_that_is_the_kernel_of_another_monitor_is_refused_and_kept() {
     let bench = Bench::new();
     let _first = bench.start();
@@ -189,7 +189,7 @@ fn output_file_of_a_refused_start_is_not_made() {
     assert_eq!(["new", "metrics", "log"].map(|name| bench.path(name).exists()), [false; 3]);
 }
 
-/// The serial file is open already when the pipe is found to have no reader.
+/// The serial file is already open when it turns out that the pipe has no reader.
 fn output_file_of_a_late_refusal_is_kept() {
     let bench = Bench::new();
     mkfifo(&bench.path("fifo"), Mode::S_IRWXU).unwrap();
@@ -223,11 +223,11 @@ fn log_of_two_monitors_is_shared() {
         monitor
     };
     let _monitors = [start(), start()];
-    // A thread of its own writes it.
+    // It is written by another thread.
     let log = || fs::read_to_string(bench.path("log")).unwrap();
     wait_until("both have written", DEADLINE, || log().matches("INFO first KVM_RUN").count() == 2);
     let log = log();
-    // And is no console of a third.
+    // Nor can it be the console of a third monitor.
     let message =
         "vm.json:1:69: serial file log: it is in use as a log or as standard output; name another file";
     assert_refused(bench.launch(r#""serial": {"file": "log"}"#), BAD_CONFIG, message);
@@ -259,10 +259,10 @@ fn output_file_that_is_another_monitors_standard_input_is_refused() {
     assert_eq!(fs::read(bench.path("in")).unwrap(), b"typed\n");
 }
 
-/// And it is another monitor's kernel at the same time.
+/// The file is also another monitor's kernel at the same time.
 fn kernel_that_is_a_disk_to_read_is_both() {
     let bench = Bench::new();
-    // Disks are of whole sectors.
+    // A disk must consist of whole sectors.
     let kernel = fs::File::options().write(true).open(bench.path("kernel")).unwrap();
     kernel.set_len(kernel.metadata().unwrap().len().next_multiple_of(512)).unwrap();
     let disk = r#""devices": [{"type": "block", "path": "kernel", "read_only": true}]"#;
@@ -274,14 +274,14 @@ fn kernel_that_is_a_disk_to_read_is_both() {
     let _monitors = [start(), start()];
 }
 
-/// A block device of 1 MiB over the file `disk.img` of a bench.
+/// A loop device of 1 MiB for the file `disk.img` of a bench.
 struct LoopDevice {
     bench: Bench,
     path: String,
 }
 
 impl LoopDevice {
-    /// Not every host has them, and few let an ordinary user.
+    /// Creates one; not every host has loop devices, and few allow unprivileged users to create them.
     fn new() -> Result<Self, String> {
         let bench = Bench::new();
         fs::write(bench.path("disk.img"), vec![0x5a; 1 << 20]).unwrap();
@@ -294,7 +294,7 @@ impl LoopDevice {
         }
     }
 
-    /// A machine whose disk is the device, with this serial console.
+    /// A machine whose disk is the device, and with this serial console.
     fn launch(&self, serial: &str) -> Launch {
         let disk =
             format!(r#"{{"type": "block", "path": "{}", "format": "raw", "read_only": true}}"#, self.path);
@@ -330,7 +330,7 @@ fn output_that_is_the_file_below_a_loop_device_is_refused_and_kept(device: &Loop
     };
     let stdout = || redirected("1<>disk.img");
     assert_kept(&stdout, USAGE, "standard output");
-    // Of which nothing can be said there.
+    // The error can't be reported there.
     let mut monitor = redirected("2<>disk.img").start();
     monitor.expect_code(USAGE, DEADLINE);
     assert_eq!((monitor.stderr().as_str(), is_kept()), ("", true));

@@ -1,5 +1,5 @@
-//! A legacy device of one's own in a monitor by library: the one of an example of vmm-machine, which no table of the workspace
-//! has.
+//! A custom legacy device in a monitor that uses the library: the device of vmm-machine's example, which is in no table of the
+//! workspace.
 
 #[path = "../../../../crates/machine/examples/thermometer/thermometer.rs"]
 mod thermometer;
@@ -28,7 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// 43 is a debug exit of 21.
+/// The guest reads 21 and writes it to its debug-exit device, which is exit code 43.
 fn debug_exit_tells_what_a_device_of_ones_own_shows_at_its_interrupt() {
     let config = format!(
         r#"{{"boot": {{"flat": {{"image": {:?}, "load_address": "0x1000"}}}}, "memory": {{"size": "1M"}}, "serial": "none",
@@ -39,7 +39,7 @@ fn debug_exit_tells_what_a_device_of_ones_own_shows_at_its_interrupt() {
     assert!(matches!(ending, Ending::Guest(SystemEvent::Exit(43))), "{ending}");
 }
 
-/// The config's `serial` would be about nothing.
+/// The config's `serial` wouldn't have any effect.
 fn serial_line_that_no_device_of_the_tables_has_is_an_error() {
     const KINDS: Kinds<'static> = Kinds { legacy: &[&[LegacyEntry::of::<DebugExit>()]], virtio: &[] };
     let config = format!(

@@ -1,4 +1,4 @@
-//! Pause and resume of a vCPU thread on a real KVM, through the library crates alone.
+//! Pausing and resuming vCPU threads on a real KVM, with the library crates only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +16,14 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread, VcpuThreads};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Enough that a kick that is lost one time in 400, as a signal alone is, doesn't get through.
+/// Enough rounds to detect kicks that are lost one time in 400, which happens with a signal only.
 const ROUNDS: usize = 1000;
 
-/// Counts a word in memory up for ever: `inc dword [0x800]` and `jmp` back.
+/// Increments a word in memory forever: `inc dword [0x800]` and `jmp` back.
 const COUNT_IN_MEMORY: &[u8] = &[0x66, 0xff, 0x06, 0x00, 0x08, 0xeb, 0xf9];
-/// Writes to port 0xe9 for ever: `out 0xe9, al` and `jmp` back.
+/// Writes to port 0xe9 forever: `out 0xe9, al` and `jmp` back.
 const WRITE_TO_A_PORT: &[u8] = &[0xe6, 0xe9, 0xeb, 0xfc];
-/// `cli`, `hlt`, and again.
+/// Halts forever: `cli`, `hlt` and `jmp` back.
 const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -97,7 +97,7 @@ fn pause_of_a_counting_guest_stops_the_count() {
     wait_until("the guest counts", DEADLINE, || guest.count() > 0);
     guest.vcpu.pause();
     let count = guest.count();
-    // Another pause takes a message to the thread and back: time in which a running guest would count.
+    // Another pause takes a message to the thread and back, during which a running guest would count.
     guest.vcpu.pause();
     assert_eq!(guest.count(), count);
     guest.vcpu.resume();
@@ -120,18 +120,18 @@ fn pause_of_a_halted_guest_loses_no_kick() {
     guest.stop();
 }
 
-/// A running real-mode guest with a processor for each kind of load.
+/// A running real-mode guest with one vCPU per kind of load.
 struct BusyGuest {
     vcpus: VcpuThreads<()>,
     ram: GuestRam,
     writes: Arc<AtomicU64>,
 }
 
-/// The same with another word: `inc dword [0x804]` and `jmp` back.
+/// Increments another word: `inc dword [0x804]` and `jmp` back.
 const COUNT_BESIDE: &[u8] = &[0x66, 0xff, 0x06, 0x04, 0x08, 0xeb, 0xf9];
 
 impl BusyGuest {
-    /// Without interrupt controllers no processor waits for another to start it.
+    /// Without interrupt controllers all vCPUs start running at once, without being started by the first.
     fn start() -> Self {
         let vm = Kvm::open().unwrap().create_vm().unwrap();
         vm.set_reserved_pages(0xfffb_c000, 0xfffb_d000).unwrap();
@@ -159,7 +159,7 @@ impl BusyGuest {
         Self { vcpus, ram, writes }
     }
 
-    /// How far each processor is.
+    /// The current count of each vCPU.
     fn counts(&self) -> [u64; 3] {
         let word = |gpa| u64::from(self.ram.memory().read_obj::<u32>(GuestAddress(gpa)).unwrap());
         [word(0x800), word(0x804), self.writes.load(Ordering::SeqCst)]
@@ -172,11 +172,11 @@ impl BusyGuest {
         });
     }
 
-    /// Pauses all, sees them stand still, and resumes them.
+    /// Pauses all vCPUs, asserts that none advances, and resumes them.
     fn pause_and_resume(&self) {
         assert!(self.vcpus.pause_within(DEADLINE));
         let counts = self.counts();
-        // Another message to each and back: time in which one that runs would count.
+        // Another pause takes a message to each thread and back, during which a running vCPU would count.
         assert!(self.vcpus.pause_within(DEADLINE));
         assert_eq!(self.counts(), counts);
         self.vcpus.resume();
@@ -184,13 +184,13 @@ impl BusyGuest {
 }
 
 fn pause_of_all_processors_under_load_loses_no_kick() {
-    /// How often all are waited for to have gone on: each time takes the host's scheduler some turns.
+    /// Progress of all vCPUs is awaited once in so many rounds, since it takes the host's scheduler a few rounds.
     const LOOK_EVERY: usize = 50;
     let guest = Arc::new(BusyGuest::start());
     guest.expect_advance_of_all();
     let (answered, answers) = channel();
     let pausing = Arc::clone(&guest);
-    // On a thread of its own: a pause that is never answered must fail, not hang.
+    // On another thread, so that the test fails and doesn't hang if a pause is never answered.
     let rounds = thread::spawn(move || {
         for round in 0..ROUNDS {
             pausing.pause_and_resume();

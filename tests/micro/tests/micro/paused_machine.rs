@@ -1,4 +1,4 @@
-//! A machine that is paused by Ctrl-A p, and goes on.
+//! Pausing a machine with Ctrl-A p, and resuming it.
 
 use std::time::Duration;
 
@@ -56,11 +56,11 @@ fn paused_machine_takes_no_input_until_it_goes_on() {
     monitor.expect_code(ENDED, DEADLINE);
 }
 
-/// One that prints without end, as it must wait for its reader otherwise.
+/// The guest prints endlessly.
 fn paused_machine_uses_no_processor_time() {
     let mut monitor = boot("flood").on_terminal().start();
     pause(&mut monitor);
-    // What was printed before it stood still.
+    // Output from before the pause.
     monitor.expect("\n", DEADLINE);
     let before = monitor.cpu_time();
     monitor.expect_quiet(Duration::from_secs(1));
@@ -78,7 +78,7 @@ fn paused_machine_is_shown_in_the_status() {
     monitor.expect(" s]", DEADLINE);
 }
 
-/// The guest can't shut down, so it isn't asked to.
+/// A paused guest can't shut down, so the power button isn't pressed.
 fn paused_machine_is_ended_by_sigterm() {
     let mut monitor = paused("echo");
     monitor.signal(Signal::SIGTERM);
@@ -119,12 +119,11 @@ fn machine_that_nobody_could_start_is_refused() {
     monitor.expect_code(USAGE, DEADLINE);
     assert_eq!(
         monitor.stderr(),
-        "error: --paused: without a console on a terminal nothing could start the guest: leave it out, or give the guest the \
-         terminal\n"
+        "error: --paused: Ctrl-A p starts the guest, but its console isn't on a terminal; remove --paused, or run it on a terminal\n"
     );
 }
 
-/// Each time in the middle of what is typed, and of what the guest prints about it.
+/// Each time while input is being typed and the guest prints.
 fn machine_paused_a_hundred_times_loses_no_input_and_no_output() {
     let mut monitor = on_terminal("hash-64k", &[]);
     let paste = paste();

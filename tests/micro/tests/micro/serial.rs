@@ -1,4 +1,4 @@
-//! The serial line at a file, a pseudo-terminal and a unix socket.
+//! The serial console with a file, a pseudo-terminal and a unix socket as its target.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -58,24 +58,20 @@ fn serial_file_on_full_disk_guest_runs_to_its_end() {
     assert!(said.contains("9000 bytes were lost"), "1000 lines of 9 bytes: {said}");
 }
 
-/// Over RLIMIT_FSIZE Linux sends SIGXFSZ, which kills by default.
+/// Beyond RLIMIT_FSIZE Linux sends SIGXFSZ, which kills by default.
 fn serial_file_at_its_limit_is_a_full_disk() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("console.log");
-    // In units of 512 bytes: less than 1000 lines of 9 bytes.
+    // In units of 512 bytes: fewer than 1000 lines of 9 bytes.
     let shell = ["sh", "-c", r#"ulimit -f 8; exec "$0" "$@""#];
     let serial = format!("file:{}", path.display());
     let mut monitor = boot("flood-1000").args(["--serial", &serial]).wrapped(shell).start();
     monitor.expect_code(ENDED, DEADLINE);
-    assert!(
-        monitor.stderr().contains("File too large; further output is lost"),
-        "{}",
-        monitor.stderr()
-    );
+    assert!(monitor.stderr().contains("File too large; further output is lost"), "{}", monitor.stderr());
     assert_eq!(std::fs::read_to_string(path).unwrap(), flood_lines(1000)[..4096]);
 }
 
-/// A guest that prints its lines and resets, again and again, with `serial` as its console.
+/// Starts a guest that prints its lines and resets, repeatedly, with `serial` as its console.
 fn restart(dir: &TempDir, guest: &str, serial: &str) -> Monitor {
     let config = format!(
         r#"{{"boot": {{"kernel": "{}"}}, "memory": {{"size": "32M"}}, "on_reboot": "restart", "serial": {serial}}}"#,
@@ -87,7 +83,7 @@ fn restart(dir: &TempDir, guest: &str, serial: &str) -> Monitor {
 
 fn serial_file_outlives_a_reset() {
     let dir = TempDir::new().unwrap();
-    // Of an earlier run, and longer than what is printed twice.
+    // The file of an earlier run, longer than the output of two starts.
     std::fs::write(dir.path().join("console.log"), vec![b'x'; 1 << 20]).unwrap();
     let mut monitor = restart(&dir, "flood-1000", r#"{"file": "console.log"}"#);
     let printed = || std::fs::read_to_string(dir.path().join("console.log")).unwrap_or_default();
@@ -102,7 +98,7 @@ fn serial_file_on_full_disk_is_told_once_for_all_resets() {
     let dir = TempDir::new().unwrap();
     let mut monitor = restart(&dir, "flood-1000", r#"{"file": "/dev/full"}"#);
     monitor.expect_stderr("further output is lost", DEADLINE);
-    // Tens of starts, and the first of them is over, however slow this host is.
+    // Time for tens of starts; even on a slow host the first one is over.
     let starts = monitor.cpu_time() + Duration::from_secs(1);
     wait_until("it has started often", DEADLINE, || monitor.cpu_time() > starts);
     monitor.signal(Signal::SIGTERM);
@@ -148,7 +144,7 @@ fn serial_none_guest_runs_to_its_end() {
     assert_eq!((monitor.stdout(), monitor.stderr()), (vec![], String::new()));
 }
 
-/// The guest on a new pseudo-terminal, whose name the monitor prints.
+/// Starts a guest with a new pseudo-terminal; returns its name, which the monitor prints.
 fn boot_on_pty(guest: &str) -> (Monitor, String) {
     let mut monitor = boot_with_serial(guest, "pty");
     monitor.expect("serial: ", DEADLINE);
@@ -189,12 +185,12 @@ fn serial_pty_guest_ends_client_is_hung_up() {
     let mut client = Line::attach(&name).unwrap();
     client.expect("ready\n", DEADLINE);
     client.send(b"\x04");
-    // Linux throws away what a client hasn't read when the other side closes: "bye" may be lost.
+    // Linux discards unread output of a pty when the other side closes it: "bye" may be lost.
     client.expect_end(DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);
 }
 
-/// The guest on a unix socket that accepts clients.
+/// Starts a guest with a unix socket, and waits until that accepts clients.
 fn boot_on_socket(guest: &str, path: &Path) -> Monitor {
     let monitor = boot_with_serial(guest, &format!("socket:{}", path.display()));
     wait_until("the socket is there", DEADLINE, || Line::connect(path).is_ok());
@@ -238,7 +234,7 @@ fn serial_socket_half_closed_client_still_reads() {
 fn serial_socket_client_that_leaves_at_once_is_heard() {
     let dir = TempDir::new().unwrap();
     let mut monitor = boot_on_socket("echo", &socket_path(&dir));
-    // More than the UART takes at once, and the guest has things to say in between.
+    // More than the UART accepts at once, and the guest prints in between.
     let mut client = Line::connect(&socket_path(&dir)).unwrap();
     client.send(&[b'x'; 1000]);
     client.send(b"\x04");
@@ -264,7 +260,7 @@ fn serial_socket_is_removed_at_exit() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// The monitor says no to this path.
+/// Asserts that the monitor rejects this path.
 fn assert_refused(path: &Path, problem: &str) {
     let mut monitor = boot_with_serial("halt", &format!("socket:{}", path.display()));
     monitor.expect_code(BAD_CONFIG, DEADLINE);

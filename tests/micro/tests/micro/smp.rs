@@ -1,4 +1,4 @@
-//! Many processors, how they are grouped, and where their threads run.
+//! Multiple processors: their topology, and the affinity of their threads.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The guest in which every processor notes its APIC id, with this `cpus` in its config.
+/// The guest in which every processor records its APIC id, with this `cpus` in its config.
 struct RollCall {
     _dir: TempDir,
     config: PathBuf,
@@ -45,7 +45,7 @@ impl RollCall {
     }
 }
 
-/// The guest counts so many processors with APIC ids of their own.
+/// Asserts that the guest counts this many processors with different APIC ids.
 fn assert_counts(cpus: &str, count: u32) -> Monitor {
     let guest = RollCall::new(cpus);
     let mut monitor = guest.launch().start();
@@ -59,12 +59,12 @@ fn end(mut monitor: Monitor) {
     assert_eq!(monitor.stderr(), "");
 }
 
-/// Twelve of sixteen ids, the last of which is 13.
+/// Twelve processors, whose highest APIC id is 13.
 fn smp_processors_have_the_apic_ids_of_their_topology() {
     end(assert_counts(r#"{"count": 12, "threads_per_core": 2, "sockets": 2}"#, 12));
 }
 
-/// Beyond the 255 that an APIC id of 8 bits names.
+/// More than 8-bit APIC ids can address.
 fn smp_three_hundred_processors_answer() {
     let monitor = assert_counts(r#"{"count": 300}"#, 300);
     let vcpus = monitor.thread_names().iter().filter(|name| name.starts_with("vcpu")).count();
@@ -72,7 +72,7 @@ fn smp_three_hundred_processors_answer() {
     end(monitor);
 }
 
-/// No build of KVM has room for more than 4096 ids; three cores take two bits of them, so that the last id is above 5000.
+/// KVM supports at most 4096 APIC ids. Three cores take two bits of an id, so the highest id is above 5000.
 fn smp_more_processors_than_kvm_has_are_refused() {
     let guest = RollCall::new(r#"{"count": 4095, "cores_per_socket": 3}"#);
     let mut monitor = guest.launch().start();
@@ -81,7 +81,7 @@ fn smp_more_processors_than_kvm_has_are_refused() {
     assert!(error.starts_with("error: cpus"), "{error}");
 }
 
-/// The first and the last CPU that this process may use: the same one where it's the only one.
+/// The first and the last CPU that this process may use; they are equal if there is only one.
 fn host_cpus() -> (String, String) {
     let status = fs::read_to_string("/proc/self/status").expect("proc(5)");
     let list =

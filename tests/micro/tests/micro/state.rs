@@ -1,4 +1,4 @@
-//! A vCPU's state, taken in the middle of a guest and set into another vCPU, which goes on with it.
+//! A vCPU's state, read while a guest runs and set in another vCPU, which continues.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     tests
 }
 
-/// Whether this host's KVM lets guests use SVM, and gives and takes the state of it.
+/// Whether this host's KVM lets guests use SVM, and supports reading and setting its state.
 fn has_nested_svm() -> bool {
     let kvm = Kvm::open().unwrap();
     // Leaf 0x8000_0001 ECX bit 2.
@@ -59,7 +59,7 @@ fn has_nested_svm() -> bool {
 const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// Prints the letters, without an end. The same in 16, 32 and 64 bits.
+/// Prints consecutive characters endlessly. The code is the same for 16, 32 and 64 bits.
 const ALPHABET: [u8; 8] = [
     0xb0, b'a', // mov al, 'a'
     0xe6, 0xf1, // out 0xf1, al
@@ -85,7 +85,7 @@ impl Guest {
         Self { kvm: Kvm::open().unwrap(), ram, plan }
     }
 
-    /// A machine with this guest's memory, and its one vCPU as KVM makes it.
+    /// A VM with this guest's memory, and its only vCPU as created by KVM.
     fn machine(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
         let vm = self.kvm.create_vm().unwrap();
         vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
@@ -97,7 +97,7 @@ impl Guest {
         (vm, vcpu)
     }
 
-    /// One in front of its first instruction.
+    /// As [`machine`](Self::machine), with the vCPU before the guest's first instruction.
     fn started(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
         let (vm, vcpu) = self.machine(has_irqchip);
         let mut state = vcpu.state(&[]).unwrap();
@@ -114,7 +114,7 @@ impl Guest {
     }
 }
 
-/// The next letters that the guest prints, and the last access done.
+/// Runs until the guest has printed `count` characters, completes the last access, and returns them.
 fn letters(vcpu: &mut KvmVcpu, count: usize) -> String {
     let next = |vcpu: &mut KvmVcpu| match vcpu.run().unwrap() {
         Exit::PortOut { port: 0xf1, data, .. } => char::from(data[0]),
@@ -125,7 +125,7 @@ fn letters(vcpu: &mut KvmVcpu, count: usize) -> String {
     printed
 }
 
-/// Two states of one moment are the same, but for what counts time. Part by part, so that a failure names what differs.
+/// Asserts that two states of the same moment are equal, except for clocks. Compares part by part, so that a failure names the part.
 fn assert_same(found: &VcpuState, expected: &VcpuState) {
     assert_eq!(timeless(&found.msrs), timeless(&expected.msrs));
     assert_eq!(found.cpuid, expected.cpuid);
@@ -142,7 +142,7 @@ fn assert_same(found: &VcpuState, expected: &VcpuState) {
     assert_eq!(found.events, expected.events);
 }
 
-/// Without DR6 in the outer guest's save area, which KVM neither sets nor uses: the register is among the debug registers.
+/// The state without DR6 in the outer guest's save area, which KVM neither sets nor uses: DR6 is among the debug registers.
 fn without_dr6(nested: &Option<NestedState>) -> Option<NestedState> {
     let mut nested = nested.clone()?;
     if let Some(dr6) = nested.data.get_mut(0x568..0x570) {
@@ -155,7 +155,7 @@ fn msr(state: &VcpuState, index: u32) -> u64 {
     state.msrs.iter().find(|msr| msr.index == index).expect("KVM has the register").data
 }
 
-/// The registers that only the guest changes, by index.
+/// The MSRs that only the guest changes, by index.
 fn timeless(msrs: &[kvm_msr_entry]) -> BTreeMap<u32, u64> {
     // IA32_TSC, IA32_MPERF, IA32_APERF and IA32_TSC_DEADLINE; Hyper-V's VP runtime and reference counter.
     const TIMES: [u32; 6] = [TSC, 0xe7, 0xe8, TSC_DEADLINE, 0x4000_0010, 0x4000_0020];
@@ -196,7 +196,7 @@ fn state_of_a_new_vcpu_is_changed_and_set_without_cpuid() {
     assert_eq!(letters(&mut vcpu, 3), "abc");
 }
 
-/// Values that no vCPU has of itself, in each part.
+/// Each part gets values that a new vCPU doesn't have.
 fn state_of_every_register_is_set_as_it_was() {
     let guest = Guest::new(Mode::Long);
     let (_first_vm, mut first) = guest.started(false);
@@ -205,7 +205,7 @@ fn state_of_every_register_is_set_as_it_was() {
     (state.regs.rbx, state.regs.r15) = (0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00);
     state.sregs.fs.base = 0x1234_5000;
     state.debug_regs.db[2] = 0x40_1000;
-    // XMM3 in the legacy area, and SSE in XSTATE_BV, without which it is as at a reset.
+    // XMM3 in the legacy area, and the SSE bit in XSTATE_BV, without which XMM3 would have its reset value.
     state.xsave[52..56].copy_from_slice(&[1, 2, 3, 4]);
     state.xsave[128] |= 3;
     // XCR0: x87 and SSE.
@@ -239,7 +239,7 @@ fn state_with_interrupt_controllers_has_the_local_apic() {
     second.set_state(&state).unwrap();
     assert_eq!(guest.state(&second).lapic, state.lapic);
     assert_eq!(letters(&mut second, 1), "c");
-    // As behind a `hlt`.
+    // As after a `hlt`.
     state.mp_state.mp_state = KVM_MP_STATE_HALTED;
     second.set_state(&state).unwrap();
     assert_eq!(guest.state(&second).mp_state, state.mp_state);
@@ -247,7 +247,7 @@ fn state_with_interrupt_controllers_has_the_local_apic() {
     assert_eq!(guest.state(&third).lapic, None);
 }
 
-/// KVM ignores the deadline unless the local APIC's timer is in its mode already.
+/// KVM ignores the deadline unless the local APIC's timer is already in TSC-deadline mode.
 fn state_with_a_deadline_of_the_timer_has_it() {
     let guest = Guest::new(Mode::Long);
     let (_first_vm, first) = guest.started(true);
@@ -258,14 +258,15 @@ fn state_with_a_deadline_of_the_timer_has_it() {
     lapic.regs[0xf1] = 1;
     lapic.regs[0x320..0x323].copy_from_slice(&[0x40, 0, 4]);
     let deadline = state.msrs.iter_mut().find(|msr| msr.index == TSC_DEADLINE).expect("it is in KVM's list");
-    // Later than the test ends, so that it isn't cleared.
+    // After the end of the test, so that it isn't cleared.
     deadline.data = 1 << 62;
     let (_second_vm, second) = guest.machine(true);
     second.set_state(&state).unwrap();
     assert_eq!(msr(&guest.state(&second), TSC_DEADLINE), 1 << 62);
 }
 
-/// That of a guest that has never used SVM, into a vCPU as it is and over one with interrupts off by SVM's own flag.
+/// Sets the state of a guest that has never used SVM in a new vCPU, and in one whose interrupts are disabled by SVM's global interrupt
+/// flag.
 fn assert_nested_state_is_set() {
     let guest = Guest::new(Mode::Long);
     let (_first_vm, first) = guest.started(false);
@@ -299,7 +300,7 @@ fn assert_guests_guest_goes_on() {
     second.set_state(&state).unwrap();
     assert_same(&guest.state(&second), &state);
     assert_eq!(letters(&mut second, 7), "cd!abcd");
-    // And from the outer guest back into the inner one.
+    // From the outer guest back into the inner one.
     assert_eq!(letters(&mut second, 1), "!");
     second.set_state(&state).unwrap();
     assert_eq!(letters(&mut second, 4), "cd!a");

@@ -1,4 +1,4 @@
-//! `--step` and the handler that it uses: each instruction is shown once, and the guest does what it does without.
+//! `--step` and its handler: each instruction is shown once, and the guest behaves as without it.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What came of a run of the monitor.
+/// The result of a run of the monitor.
 #[derive(Debug, PartialEq, Eq)]
 struct Ran {
     code: i32,
@@ -36,7 +36,7 @@ struct Ran {
     stderr: String,
 }
 
-/// A shipped guest with these flags: what came of it, and the instruction pointers of its steps.
+/// Runs a shipped guest with these flags; returns the result and the instruction pointers of its steps.
 fn stepped(name: &str, args: &[&str]) -> (Ran, Vec<u64>) {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/micro lies in it");
     let config = workspace.join("resources/configs/guests").join(name).with_extension("json");
@@ -54,20 +54,20 @@ fn stepped(name: &str, args: &[&str]) -> (Ran, Vec<u64>) {
     (Ran { code, stdout, stderr: stderr.join("\n") }, ips)
 }
 
-/// More steps than any guest here takes.
+/// More steps than any guest here has.
 const ALL: &str = "1000000";
 
 fn all_steps(name: &str) -> Vec<u64> {
     stepped(name, &["--step", ALL]).1
 }
 
-/// `start`, then `turn` as often as `turns`, then `end`.
+/// `start`, then `turns` repetitions of `turn`, then `end`.
 fn looping(start: &[u64], turns: usize, turn: &[u64], end: &[u64]) -> Vec<u64> {
     [start, &turn.repeat(turns), end].concat()
 }
 
-/// The loop of `say` in resources/guests/flat/flat.inc from `next` on: lodsb, test, jz, out of 2 bytes, jmp; the last time up to
-/// the jz.
+/// The steps of the loop of `say` in resources/guests/flat/flat.inc, which is at `next`: lodsb, test, jz, out (2 bytes), jmp; the last
+/// time up to the jz.
 fn say(start: &[u64], text: &str, next: u64, end: &[u64]) -> Vec<u64> {
     let turn = [next, next + 1, next + 3, next + 5, next + 7];
     let end = [&turn[..3], end].concat();
@@ -75,7 +75,7 @@ fn say(start: &[u64], text: &str, next: u64, end: &[u64]) -> Vec<u64> {
 }
 
 fn step_shows_hello_instruction_by_instruction() {
-    // xor, mov, mov, mov; lodsb, test, jz, out of 1 byte, jmp; hlt.
+    // xor, mov, mov, mov; lodsb, test, jz, out (1 byte), jmp; hlt.
     let turn = [0xa, 0xb, 0xd, 0xf, 0x10];
     let expected = looping(&[0, 2, 4, 7], "Hello, KVM!".len(), &turn, &[0xa, 0xb, 0xd, 0x12]);
     assert_eq!(all_steps("hello-real"), expected);
@@ -109,7 +109,7 @@ fn step_shows_a_repeated_string_once() {
     assert_eq!(ran, Ran { code: 0, stdout: "Hello, World!".into(), stderr: String::new() });
 }
 
-/// The last one is the instruction that can't be executed.
+/// The last step is the instruction that faults.
 fn step_shows_faults_up_to_the_fault() {
     let real = [0x1000, 0x1002, 0x1004, 0x100a, 0x1010, 0x1016];
     assert_eq!(all_steps("fault-triple-16"), real);
@@ -125,7 +125,7 @@ fn step_shows_faults_up_to_the_fault() {
     assert_eq!(all_steps("fault-jump-64"), [&long[..], &[0x10_0017, 0xd000_0000]].concat());
 }
 
-/// With fewer steps than the guest has instructions, as many, one more, and far more.
+/// Asserts that the result doesn't depend on the number of steps: fewer than the guest's instructions, as many, one more, and far more.
 fn assert_steps_change_nothing(name: &str, count: usize) {
     let (without, none) = stepped(name, &[]);
     assert_eq!(none, [0; 0], "{name}");
@@ -149,7 +149,7 @@ fn step_changes_neither_output_nor_end_of_faults() {
     assert_steps_change_nothing("fault-ud-64", 4);
 }
 
-/// A machine without interrupt controllers, with 64 KiB, and real-mode code at 0x1000.
+/// A VM without interrupt controllers, with 64 KiB of memory and real-mode code at 0x1000.
 fn machine(code: &[u8]) -> (Vm, KvmVcpu) {
     let vm = Kvm::open().unwrap().create_vm().unwrap();
     vm.set_reserved_pages(vmm_arch::layout::KVM_IDENTITY_MAP, vmm_arch::layout::KVM_TSS).unwrap();
@@ -165,7 +165,7 @@ fn machine(code: &[u8]) -> (Vm, KvmVcpu) {
     (vm, vcpu)
 }
 
-/// Answers 0x41 at each port and address, and goes on after the first of two halts.
+/// Returns 0x41 for reads at all ports and addresses, and continues after the first of two halts.
 #[derive(Default)]
 struct Answers {
     halts: usize,
@@ -185,7 +185,7 @@ impl ExitHandler for Answers {
     }
 }
 
-/// Where each step was.
+/// Records the instruction pointer of each step.
 #[derive(Clone, Default)]
 struct Ips(std::sync::Arc<std::sync::Mutex<Vec<u64>>>);
 
@@ -208,7 +208,7 @@ fn run_stepped(code: &[u8], count: u64) -> (VcpuReport, Vec<u64>) {
 
 const MANY: u64 = 1000;
 
-/// Between the accesses, instructions that nothing but a step shows.
+/// Between the accesses there are instructions that only a step can show.
 fn step_shows_mmio_and_strings_once() {
     let code = [
         0xbe, 0x00, 0x10, // 1000: mov si, 0x1000
@@ -243,7 +243,7 @@ fn step_shows_mmio_and_strings_once() {
     assert_eq!((report.regs.rax & 0xff, report.regs.rbx & 0xffff), (0x41, 6));
 }
 
-/// EFLAGS.TF, bit 8.
+/// The trap flag is bit 8 of EFLAGS.
 fn step_leaves_no_trap_flag_on_the_stack() {
     let code = [
         0x9c, // pushf
@@ -268,14 +268,14 @@ fn step_over_a_halt_goes_on_after_it() {
     assert_eq!(report.regs.rax & 0xffff, 1);
 }
 
-/// A completion without an exit of its own isn't counted as one.
+/// Completing an access without an exit isn't counted as an exit.
 fn step_with_a_summary_has_no_exits_for_completions() {
     let (ran, _) = stepped("hello-real", &["--step", ALL, "--trace-exits=summary"]);
     assert!(!ran.stderr.contains("\nother"), "{}", ran.stderr);
     assert!(ran.stderr.contains("\nout            0x03f8         11 "), "{}", ran.stderr);
 }
 
-/// A thread that kicks while an access is completed must find the vCPU out of the guest.
+/// A kick while an access is being completed must not be lost.
 fn completed_access_leaves_a_kick_for_the_next_run() {
     // out 0x50, al; in al, 0x50; hlt
     let (_vm, mut vcpu) = machine(&[0xe6, 0x50, 0xe4, 0x50, 0xf4]);

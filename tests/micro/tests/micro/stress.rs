@@ -1,4 +1,4 @@
-//! Many monitors with devices, again and again: nothing is left of any.
+//! Many monitors with devices, started repeatedly: none leaves anything behind.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::common::{BY_SIGTERM, ENDED, boot};
 
 const ROUNDS: usize = 10;
-/// In each round; half of them are ended by a signal, half by their guests.
+/// Number of monitors per round; half are ended by a signal, half by their guests.
 const MONITORS: usize = 20;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A directory for everything, with a disk and a config that has it twice, to read and as the base of a temporary one.
+/// A directory with a disk, and a config that uses it twice: read-only, and as the base of a temporary overlay.
 fn dir_with(more: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("base"), vec![0x5a; 1 << 20]).expect("room for a disk");
@@ -41,7 +41,7 @@ fn launch(dir: &Path, guest: &str) -> Launch {
     boot(guest).args(["--config", "vm.json"]).env("TMPDIR", dir).dir(dir).stdin(Stdin::Pipe)
 }
 
-/// Tries to lock the whole file as one who writes to it does.
+/// Tries to lock the whole file for writing.
 fn lock(file: &File) -> nix::Result<()> {
     let lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -57,8 +57,8 @@ fn open_to_write(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).expect("the disk is there")
 }
 
-/// Its threads by name, when each has one of its own: it gives that to itself, so one that has been started still has the main
-/// thread's. KVM's own workers count as threads of the process that has the VM, and are left out.
+/// The names of the monitor's threads, once all have one: a thread sets its own name, and has the main thread's until then. KVM's worker
+/// threads, which belong to the process that has the VM, are left out.
 fn threads(monitor: &Monitor) -> Vec<String> {
     let is_named = || {
         let all = monitor.thread_names();
@@ -86,7 +86,7 @@ fn start_and_end_all(dir: &Path) {
     assert!(threads.iter().any(|name| name == "vq-base"), "{threads:?}");
     assert_eq!(lock(&open_to_write(&dir.join("base"))), Err(Errno::EAGAIN), "they have it");
 
-    // In turns, so that those that end and those that run are mixed.
+    // Alternately, so that ending and running monitors are mixed.
     halted.iter().zip(&mut echoing).for_each(|(halted, echoing)| {
         halted.signal(Signal::SIGTERM);
         echoing.send(b"\x04");

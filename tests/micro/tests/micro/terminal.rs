@@ -1,4 +1,4 @@
-//! The monitor on a terminal: keys go to the guest, a few to the monitor, and the terminal is as it was afterwards.
+//! The monitor on a terminal: most keys go to the guest, a few to the monitor, and the terminal's modes are restored at the end.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest that says it is ready, on a terminal that is raw now.
+/// Boots a guest on a terminal and waits until it is ready; the terminal is raw then.
 fn boot_on_terminal(guest: &str) -> Monitor {
     let mut monitor = boot(guest).on_terminal().start();
     monitor.expect("ready\n", DEADLINE);
@@ -59,7 +59,7 @@ fn boot_on_terminal(guest: &str) -> Monitor {
     monitor
 }
 
-/// The program ends with `code`, and no mode of its terminal is another than before.
+/// Asserts that the program exits with `code` and that its terminal's modes are restored.
 fn assert_restored(mut monitor: Monitor, code: i32) {
     monitor.expect_code(code, DEADLINE);
     assert_eq!(monitor.termios(), monitor.termios_before());
@@ -80,7 +80,7 @@ fn terminal_arrow_keys_arrive() {
 
 fn terminal_ctrl_c_arrives_as_3() {
     let mut monitor = boot_on_terminal("echo");
-    // With those that stop, suspend and kill a program on a terminal that isn't raw.
+    // Including the keys that stop, suspend and kill a program on a terminal that isn't raw.
     monitor.send(b"\x03\x13\x11\x1a\x1c|");
     assert_eq!(monitor.expect("|", DEADLINE), "\x03\x13\x11\x1a\x1c");
 }
@@ -139,7 +139,7 @@ fn terminal_sigalrm_restores_modes() {
     assert_restored(monitor, BY_SIGALRM);
 }
 
-/// A defect of the monitor's, as the kernel and the C library tell it: the process dies of the signal, with its core.
+/// A signal by which the kernel or the C library reports a bug: the process dies of it, with a core dump.
 fn assert_dies_of(signal: Signal) {
     let mut monitor = boot_on_terminal("echo");
     monitor.signal(signal);
@@ -166,21 +166,23 @@ fn terminal_stopped_and_continued_is_raw_again() {
     assert_restored(monitor, ENDED);
 }
 
-/// A shell with job control, whose terminal another job has: a read of it would stop the monitor without a word.
+/// A background job of a shell with job control: reading from the terminal would stop the monitor without a message.
 fn terminal_of_another_job_is_refused_with_the_remedy() {
     let shell = ["setsid", "--ctty", "sh", "-m", "-c", r#""$0" "$@" & wait $!"#];
     let mut monitor = boot("echo").wrapped(shell).on_terminal().start();
     monitor.expect_code(USAGE, DEADLINE);
     let said = monitor.stderr();
     assert!(
-        said.contains("start it in the foreground, or give the guest another console with --serial pty"),
+        said.contains(
+            "start it in the foreground, select another console with --serial pty, or redirect standard input"
+        ),
         "{said}"
     );
-    assert!(said.contains("or no input with </dev/null"), "{said}");
+    assert!(said.contains("with </dev/null"), "{said}");
 }
 
-/// A job that its shell has stopped and sent to the background, on whose terminal somebody types: a read of it would stop the
-/// monitor again, before it sees the signal that is to end it.
+/// The shell has stopped the job and continued it in the background, and a user types: reading from the terminal would stop the monitor
+/// again, before it handles the signal that ends it.
 fn terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals() {
     let shell = r#""$0" "$@"; bg; echo in the background; wait %1; echo "ended $?""#;
     let mut monitor =
@@ -191,13 +193,13 @@ fn terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals() {
     kill(job, Signal::SIGSTOP).unwrap();
     monitor.expect("in the background", DEADLINE);
     monitor.send(b"typed\r");
-    // It looks at the terminal ten times a second.
+    // The monitor checks the terminal ten times a second.
     monitor.expect_quiet(Duration::from_millis(500));
     kill(job, Signal::SIGTERM).unwrap();
     monitor.expect("ended 143", DEADLINE);
 }
 
-/// A guest that prints its lines and resets, again and again, as a job in the background.
+/// A guest that prints its lines and resets, repeatedly, in a background job.
 fn terminal_that_is_another_jobs_when_the_guest_resets_is_no_end() {
     let dir = tempfile::tempdir().unwrap();
     let boot = format!(r#"{{"kernel": "{}"}}"#, kernel("flood-1000"));
@@ -212,7 +214,7 @@ fn terminal_that_is_another_jobs_when_the_guest_resets_is_no_end() {
     let job = std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap();
     kill(job, Signal::SIGSTOP).unwrap();
     monitor.expect("in the background", DEADLINE);
-    // Each is the beginning of a start, and the last of them began in the background.
+    // Each is the first line of a start, and the last of these starts was in the background.
     monitor.expect(first_line, DEADLINE);
     monitor.expect(first_line, DEADLINE);
     kill(job, Signal::SIGTERM).unwrap();
@@ -242,7 +244,7 @@ fn terminal_paste_of_64_kib_arrives_whole() {
     assert_restored(monitor, ENDED);
 }
 
-/// More than Linux keeps of a terminal's input.
+/// More than Linux buffers of a terminal's input.
 fn terminal_paste_of_256_kib_arrives_whole() {
     let mut monitor = boot_on_terminal("hash-256k");
     let pasted = paste().repeat(4);
@@ -274,12 +276,12 @@ fn terminal_ctrl_a_x_on_a_console_without_a_driver_quits() {
     assert_restored(monitor, ENDED);
 }
 
-/// Nothing else ever happens that the event loop would wake for.
+/// No other event ever wakes the event loop.
 fn terminal_ctrl_a_x_typed_before_a_silent_guest_starts_quits() {
     let image = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(image.path(), b"\xeb\xfe").unwrap();
     let flags = ["--flat".as_ref(), image.path().as_os_str(), "--mode".as_ref(), "real".as_ref()];
-    // The shell takes the first line, and leaves the rest in the terminal.
+    // The shell reads the first line, and leaves the rest in the terminal.
     let wait = ["sh", "-c", r#"read go; exec "$0" "$@""#];
     let mut monitor = Monitor::command(flags).wrapped(wait).on_terminal().start();
     monitor.send(b"go\n\x01x");
@@ -288,7 +290,7 @@ fn terminal_ctrl_a_x_typed_before_a_silent_guest_starts_quits() {
 
 fn terminal_paste_to_a_deaf_guest_is_lost_and_told_and_ctrl_a_x_quits() {
     let mut monitor = boot_on_terminal("halt");
-    // More than is kept for it.
+    // More than the monitor keeps for the guest.
     monitor.send(&vec![b'x'; 4200 << 10]);
     monitor.expect("[the guest reads its input too slowly; further input is lost, Ctrl-A x quits]", DEADLINE);
     monitor.send(b"\x01x");
@@ -302,7 +304,7 @@ fn terminal_paste_of_64_kib_while_guest_prints_arrives_whole() {
     assert_restored(monitor, ENDED);
 }
 
-/// What the monitor says stands between what the guest says, and nothing that is typed is lost for it.
+/// The monitor's messages appear between the guest's output, and no input is lost.
 fn terminal_ctrl_a_h_lists_the_keys_and_s_shows_the_status() {
     let mut monitor = boot_on_terminal("echo");
     monitor.send(b"\x11\x01h\x12\x01s\x13");

@@ -1,4 +1,4 @@
-//! Which line a virtio device interrupts on: bare-metal drivers that listen to one line only.
+//! The interrupt line of a virtio device: bare-metal drivers that listen on one line only.
 
 use driver::{DEADLINE, Monitor, guests};
 use harness::trials;
@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A machine with as many devices as a command line can announce, and a guest that waits for an interrupt of one of them.
+/// Starts a machine with as many devices as a command line can announce, and a guest that waits for an interrupt from one of them.
 fn start(guest: &str, announced: &str) -> (Monitor, NamedTempFile) {
     let image = guests::path(guest);
     let devices = [r#"{"type": "rng"}"#; 16].join(", ");

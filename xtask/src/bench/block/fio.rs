@@ -1,8 +1,8 @@
-//! What fio prints, and the jobs that it's given.
+//! The fio jobs, and the parser of fio's output.
 
 use super::super::spec::Figure;
 
-/// Whom the monitors are compared with.
+/// The name of the baseline in tables.
 pub(in super::super) const HOST: &str = "host file";
 
 /// The jobs of resources/rootfs/fio/jobs.
@@ -25,7 +25,7 @@ pub(in super::super) struct Job {
     pub(super) unit: Unit,
 }
 
-/// What a job is judged by.
+/// The metric of a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unit {
     Iops,
@@ -57,7 +57,7 @@ const READ_IOPS: usize = 8;
 const WRITE_KIB_PER_S: usize = 48;
 const WRITE_IOPS: usize = 49;
 
-/// The figures of every job in fio's terse output, among other lines. A job either reads or writes.
+/// The figures of all jobs in fio's terse output, which may contain other lines. A job either reads or writes.
 pub(in super::super) fn figures(output: &str) -> Result<Vec<Figure>, String> {
     output.lines().filter(|line| line.starts_with(VERSION)).map(figure).collect()
 }

@@ -1,11 +1,11 @@
-//! The table of what disks reach.
+//! Prints the table of disk throughput.
 
 use super::super::spec::{BlockSample, BlockSpec};
 use super::super::stats::{median, shown};
 use super::fio::{HOST, JOBS, Job};
 
-/// Prints a line for each job: the medians, and of each monitor the median of its shares of what the file reached in the same
-/// round.
+/// Prints a line per job: the medians of the file and of each monitor, and for a monitor also the median of its share of the file's
+/// throughput in the same round.
 pub(super) fn print(spec: &BlockSpec, samples: &[BlockSample]) {
     println!();
     print!("{:<38} {:<6} {HOST:>10}", "", "");
@@ -23,14 +23,14 @@ pub(super) fn print(spec: &BlockSpec, samples: &[BlockSample]) {
         }
         println!();
     }
-    let cache = if spec.direct { "past the page cache" } else { "through the host's page cache" };
+    let cache = if spec.direct { "bypassing the page cache" } else { "through the host's page cache" };
     println!(
-        "medians of {} rounds; in brackets the share of what fio reaches on the file itself, {cache}, in the same round",
+        "medians of {} rounds; in brackets the share of fio's throughput on the file itself, {cache}, in the same round",
         spec.rounds
     );
 }
 
-/// What a contender reached in each round.
+/// A contender's figure in each round.
 fn rounds(
     spec: &BlockSpec,
     samples: &[BlockSample],

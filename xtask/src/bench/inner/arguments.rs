@@ -1,4 +1,4 @@
-//! What the measuring half is given, and where it leaves what it measured.
+//! Command line of the measuring half.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,17 +13,17 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     pub(super) part: Part,
-    /// The file that says what to measure
+    /// File with the specification of the benchmark
     pub(super) spec: PathBuf,
-    /// The directory for the results
+    /// Directory for the results
     pub(super) out: PathBuf,
-    /// What is measured of networks is at home here: nobody else's is touched
+    /// This process is already in a network namespace of its own
     #[arg(long)]
     pub(super) own_network: bool,
 }
 
 impl Arguments {
-    /// Measures what the spec says, and writes the samples.
+    /// Reads the specification, calls `measure` and writes the results.
     pub(super) fn measure<S: DeserializeOwned, T: Serialize>(
         &self,
         measure: fn(&S) -> Result<T, Failure>,

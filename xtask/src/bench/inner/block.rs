@@ -1,4 +1,4 @@
-//! Disks: the same jobs of fio in each monitor's guest and on the file behind their disk.
+//! Disk benchmark: the same fio jobs in each monitor's guest and on the file of their disk.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,29 +11,29 @@ use super::super::spec::{BlockSample, BlockSpec, Figure};
 use super::guest::Guest;
 use crate::failure::Failure;
 
-/// What the guest prints at the end, before fio's exit code.
+/// The guest prints this at the end, followed by fio's exit code.
 const END_LINE: &str = "FIO-END ";
-/// The disk is written in pieces of this, so that no part of its file is a hole.
+/// The disk's file is filled in pieces of this length, so that it has no holes.
 const PIECE_LEN: usize = 1 << 20;
 
-/// Removes the disk's file when all is measured, however that went.
-struct Disk<'a>(&'a Path);
+/// Removes the disk's file when it is dropped.
+struct DiskFile<'a>(&'a Path);
 
-impl Drop for Disk<'_> {
+impl Drop for DiskFile<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.0);
     }
 }
 
-/// The file first and then each guest, so often.
+/// Runs all rounds: in each, the file first and then each guest.
 pub(super) fn all(spec: &BlockSpec) -> Result<Vec<BlockSample>, Failure> {
     super::warm::warm(&spec.warm)?;
-    let can_not = |error| format!("can't write {}: {error}", spec.disk.display());
-    let mut file = File::create_new(&spec.disk).map_err(can_not)?;
-    let _disk = Disk(&spec.disk);
+    let write_error = |error| format!("can't write {}: {error}", spec.disk.display());
+    let mut file = File::create_new(&spec.disk).map_err(write_error)?;
+    let _disk = DiskFile(&spec.disk);
     let piece = vec![0xa5; PIECE_LEN];
-    (0..spec.disk_mib).try_for_each(|_| file.write_all(&piece)).map_err(can_not)?;
-    file.sync_all().map_err(can_not)?;
+    (0..spec.disk_mib).try_for_each(|_| file.write_all(&piece)).map_err(write_error)?;
+    file.sync_all().map_err(write_error)?;
     drop(file);
 
     let mut samples = Vec::new();
@@ -65,7 +65,7 @@ fn sample(
     BlockSample { round, contender, figures, error }
 }
 
-/// fio on the file itself.
+/// Runs fio on the file itself.
 fn host(spec: &BlockSpec) -> Result<Vec<Figure>, String> {
     let output = Command::new(&spec.fio[0])
         .args(&spec.fio[1..])
@@ -80,7 +80,7 @@ fn host(spec: &BlockSpec) -> Result<Vec<Figure>, String> {
     fio::figures(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// fio in the guest of a monitor, on the disk that has the file behind it.
+/// Runs fio in the guest of a monitor, on the disk whose backend is the file.
 fn guest(spec: &BlockSpec, argv: &[String]) -> Result<Vec<Figure>, String> {
     let mut guest = Guest::start(argv)?;
     let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);

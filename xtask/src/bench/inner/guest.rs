@@ -1,4 +1,4 @@
-//! A monitor with a guest that talks on standard output.
+//! A monitor whose guest prints to standard output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -41,17 +41,17 @@ impl Guest {
         self.process.0.id()
     }
 
-    /// All that the guest has said so far.
+    /// The guest's output that has been read so far.
     pub(super) fn said(&self) -> &str {
         &self.seen
     }
 
-    /// Reads until `text` has come and returns when that was.
+    /// Reads until the output contains `text`; returns the time at which it arrived.
     pub(super) fn wait_for(&mut self, text: &str, deadline: Instant) -> Result<Instant, &'static str> {
         self.wait_until(|seen| seen.contains(text), deadline)
     }
 
-    /// Reads until a line that begins with `text` has come and returns the rest of it.
+    /// Reads until a complete line contains `text`; returns what follows `text` in that line.
     pub(super) fn line(&mut self, text: &str, deadline: Instant) -> Result<String, &'static str> {
         self.wait_until(|seen| rest_of_line(seen, text).is_some(), deadline)?;
         Ok(rest_of_line(&self.seen, text).expect("it was waited for").to_owned())
@@ -69,21 +69,22 @@ impl Guest {
                     arrived = at;
                     self.seen.push_str(&String::from_utf8_lossy(&piece));
                 }
-                Err(RecvTimeoutError::Timeout) => return Err("time is up"),
-                Err(RecvTimeoutError::Disconnected) => return Err("the monitor has ended"),
+                Err(RecvTimeoutError::Timeout) => return Err("timeout"),
+                Err(RecvTimeoutError::Disconnected) => return Err("the monitor has exited"),
             }
         }
         Ok(arrived)
     }
 
-    /// Ends the monitor and returns what it has written to standard error.
+    /// Kills the monitor and returns the lines that it has written to standard error.
     pub(super) fn end(self) -> Vec<String> {
         let Self { process, log, .. } = self;
         drop(process);
         log.iter().collect()
     }
 
-    /// As [`end`](Self::end), as the last words to a problem: those of the monitor, or else of the guest.
+    /// Kills the monitor and returns an error message: `problem`, and the last lines of the monitor's standard error, or, if that is
+    /// empty, of the guest's output.
     pub(super) fn end_with(self, problem: &str) -> String {
         let said = self.seen.clone();
         let log = self.end();
@@ -92,17 +93,17 @@ impl Guest {
     }
 }
 
-/// What stands behind `text` in the first whole line that has it.
+/// What follows `text` up to the end of the line; `None` if the line isn't complete.
 fn rest_of_line<'a>(seen: &'a str, text: &str) -> Option<&'a str> {
     seen.split_once(text)?.1.split_once("\r\n").map(|(rest, _)| rest)
 }
 
-/// The last few lines, as one.
+/// The last few lines, joined.
 pub(super) fn last(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(ERROR_LINES)..].join(" | ")
 }
 
-/// Sends what comes, with its time. Ends with the pipe.
+/// Starts a thread that sends each piece of output with its time of arrival, until the end of the pipe.
 fn reader(mut pipe: impl Read + Send + 'static) -> Receiver<(Instant, Vec<u8>)> {
     let (sender, receiver) = channel();
     thread::spawn(move || {

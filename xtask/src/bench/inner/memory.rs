@@ -1,4 +1,4 @@
-//! A monitor's own memory while its guest is idle and has found its devices.
+//! Memory benchmark: a monitor's private memory while its guest, which has used its devices, is idle.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use super::guest::Guest;
 use super::smaps::private_kib;
 use crate::failure::Failure;
 
-/// What the guest says when it has used every device: `DEVICES 8`.
+/// The guest prints this after it has used every device, followed by their number.
 const DEVICES_LINE: &str = "DEVICES ";
 
-/// Every machine in turn, so often.
+/// Runs all rounds: in each, every machine in turn.
 pub(super) fn all(spec: &MemorySpec) -> Result<Vec<MemorySample>, Failure> {
     super::warm::warm(&spec.warm)?;
     let mut samples = Vec::new();

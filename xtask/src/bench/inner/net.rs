@@ -1,4 +1,4 @@
-//! Networks: the same jobs of iperf3 in each monitor's guest, and between two namespaces, to one server.
+//! Network benchmark: the same iperf3 jobs in each monitor's guest and between two namespaces, with the same server.
 
 mod flows;
 mod links;
@@ -22,13 +22,14 @@ use super::arguments::Arguments;
 use super::guest::Guest;
 use crate::failure::{Failure, exit_code};
 
-/// What the guest prints when all jobs are done.
+/// The guest prints this when all jobs are done.
 const END_LINE: &str = "NET-END";
-/// For a namespace an ordinary user has to be root in one of users. A thousand connections and a monitor's sockets for them
-/// are more than the usual limit of files; an ordinary user's path lacks `ip`.
+/// Script that runs its arguments with a higher limit of open files, for a thousand connections and the monitor's sockets, and with a
+/// path that contains `ip`, unlike an ordinary user's.
 const OWN_NETWORK: &str = r#"PATH=$PATH:/usr/sbin:/sbin; ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#;
 
-/// Runs this program with the same arguments in a network namespace that goes away with it.
+/// Runs this program again with the same arguments, in a network namespace of its own. An unprivileged user needs a user namespace
+/// for that.
 pub(super) fn in_own_network(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut command = Command::new("unshare");
     command.arg("--net");
@@ -42,7 +43,7 @@ pub(super) fn in_own_network(arguments: &Arguments) -> Result<ExitCode, Failure>
     Ok(exit_code(status.code().unwrap_or(1)))
 }
 
-/// The pair of namespaces first and then each guest, so often.
+/// Runs all rounds: in each, the veth pair first and then each guest.
 pub(super) fn all(spec: &NetSpec) -> Result<NetResults, Failure> {
     super::warm::warm(&spec.warm)?;
     let veth = Veth::set_up()?;
@@ -76,7 +77,7 @@ pub(super) fn all(spec: &NetSpec) -> Result<NetResults, Failure> {
     Ok(results)
 }
 
-/// Whether the monitor under test takes its config; else its last words.
+/// Checks that the monitor accepts its config; the error is its message.
 fn check(contender: &NetContender) -> Result<(), String> {
     let Some(check) = &contender.check else { return Ok(()) };
     let _tap = Tap::make(contender.kind)?;
@@ -90,7 +91,7 @@ fn check(contender: &NetContender) -> Result<(), String> {
     }
 }
 
-/// A sample in the making.
+/// A sample that is being taken.
 struct Sample(NetSample);
 
 impl Sample {
@@ -111,7 +112,7 @@ impl Sample {
         }
     }
 
-    /// Says how it went.
+    /// Prints a summary and returns the sample.
     fn report(self, spec: &NetSpec, name: &str) -> NetSample {
         let words = [&[format!("{} jobs", self.0.figures.len())], &self.0.errors[..]].concat().join("; ");
         println!("round {} of {}: {name}: {words}", self.0.round + 1, spec.rounds);
@@ -119,7 +120,7 @@ impl Sample {
     }
 }
 
-/// iperf3 through the pair.
+/// Runs iperf3 through the veth pair.
 fn between_namespaces(spec: &NetSpec, veth: &Veth, sample: &mut Sample) -> Result<(), String> {
     let _server = Server::start(&spec.iperf3)?;
     for Job { name, .. } in &JOBS {
@@ -134,7 +135,7 @@ fn between_namespaces(spec: &NetSpec, veth: &Veth, sample: &mut Sample) -> Resul
     Ok(())
 }
 
-/// iperf3 in the guest of a monitor.
+/// Runs iperf3 in the guest of a monitor.
 fn guest(
     spec: &NetSpec,
     contender: &NetContender,

@@ -1,4 +1,4 @@
-//! Start-up: from exec to the first line of init.
+//! Start-up benchmark: the time from exec to the first line of init.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use super::guest::{Guest, last};
 use super::smaps::resident_kib;
 use crate::failure::Failure;
 
-/// The first words of init, and of the prompt after it.
+/// The beginning of init's first line, and the prompt that follows.
 const INIT_LINE: &str = "INIT-UP ";
 const PROMPT: &str = "~ # ";
-/// From the line of init to the prompt: a few mounts and a shell.
+/// Maximum time from init's first line to the prompt: a few mounts and the start of a shell.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What our monitor logs with -v: `first KVM_RUN after 5000 us, of which kernel file 3000 us`.
+/// Parts of a line that vmm-bin logs with -v: `first KVM_RUN after 5000 us, of which kernel file 3000 us`.
 const FIRST_RUN: &str = "first KVM_RUN after ";
 const KERNEL_FILE: &str = "kernel file ";
 
-/// Every monitor in turn, so often.
+/// Runs all rounds: in each, every monitor in turn.
 pub(super) fn all(spec: &Spec) -> Result<Vec<Sample>, Failure> {
     super::warm::warm(&spec.warm)?;
     let mut samples = Vec::new();
@@ -49,7 +49,7 @@ fn measure(contender: &Contender, spec: &Spec, sample: &mut Sample) -> Result<()
     let up = guest.wait_for(INIT_LINE, start + Duration::from_secs(spec.timeout_s));
     if let Ok(at) = up {
         sample.to_init_ms = Some((at - start).as_secs_f64() * 1000.0);
-        // A guest without a prompt of this kind is measured a little later.
+        // A guest with another prompt is measured after the timeout.
         let _ = guest.wait_for(PROMPT, at + PROMPT_TIMEOUT);
         let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.pid()));
         sample.resident_kib = smaps.ok().map(|smaps| resident_kib(&smaps, spec.mem_mib));
@@ -57,7 +57,7 @@ fn measure(contender: &Contender, spec: &Spec, sample: &mut Sample) -> Result<()
     let log = guest.end();
     sample.first_run_us = log.iter().find_map(|line| number_after(line, FIRST_RUN));
     sample.kernel_file_us = log.iter().find_map(|line| number_after(line, KERNEL_FILE));
-    up.map(drop).map_err(|problem| format!("no line of init: {problem} {}", last(&log)))
+    up.map(drop).map_err(|problem| format!("init printed nothing: {problem} {}", last(&log)))
 }
 
 /// The number that follows `marker` in `line`.

@@ -1,17 +1,17 @@
-//! A process's own memory without the guest's RAM, from /proc/PID/smaps (proc(5)). Guest RAM is what has no file behind it (or
-//! a memfd) and is at least half as large as the guest's memory: a monitor may divide RAM around the gap below 4 GiB.
+//! A process's memory without guest RAM, from /proc/PID/smaps (proc(5)). A mapping counts as guest RAM if it is anonymous (or of a
+//! memfd) and at least half as large as the guest's memory, since a monitor may split RAM at the gap below 4 GiB.
 
-/// What is resident, in KiB, also what others share.
+/// Resident memory in KiB, including memory shared with other processes.
 pub(super) fn resident_kib(smaps: &str, mem_mib: u32) -> u64 {
     sum(smaps, mem_mib, &["Rss:"])
 }
 
-/// What no other process has, in KiB.
+/// Private memory in KiB.
 pub(super) fn private_kib(smaps: &str, mem_mib: u32) -> u64 {
     sum(smaps, mem_mib, &["Private_Clean:", "Private_Dirty:"])
 }
 
-/// Sums up these fields over all mappings but guest RAM.
+/// The sum of these fields over all mappings except guest RAM.
 fn sum(smaps: &str, mem_mib: u32, names: &[&str]) -> u64 {
     let guest_kib = u64::from(mem_mib) * 1024 / 2;
     let mut total = 0;
@@ -33,7 +33,7 @@ fn field(line: &str, name: &str) -> Option<u64> {
     line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// A head line: `start-end permissions offset device inode path`.
+/// The first line of a mapping: `start-end permissions offset device inode path`.
 struct Mapping<'a> {
     inode: &'a str,
     path: Option<&'a str>,

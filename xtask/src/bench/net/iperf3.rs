@@ -1,13 +1,13 @@
-//! What iperf3 says, and the jobs that it's given.
+//! The iperf3 jobs, and the parser of iperf3's output.
 
 use serde::Deserialize;
 
 use super::super::spec::NetFigure;
 
-/// A line for each job: its name and its arguments beside the server, the time and the format.
+/// A line per job: its name, and its arguments besides server, duration and format.
 pub(in super::super) const JOBS_TEXT: &str = include_str!("../../../../resources/bench/net-jobs");
 
-/// The jobs, with what the table calls them.
+/// The jobs, with their titles in the table.
 pub(in super::super) const JOBS: [Job; 6] = [
     Job { name: "tcp-out", title: "TCP out" },
     Job { name: "tcp-in", title: "TCP in" },
@@ -30,9 +30,9 @@ pub(in super::super) fn arguments(name: &str) -> impl Iterator<Item = &'static s
     line.into_iter().flat_map(|line| line.split(' ').skip(1))
 }
 
-/// The part of iperf3's JSON that is looked at. An error isn't told by its exit code.
+/// The relevant part of iperf3's JSON report. Errors are in it, because iperf3's exit code doesn't show them.
 #[derive(Deserialize)]
-struct Said {
+struct Report {
     end: Totals,
     error: Option<String>,
 }
@@ -54,17 +54,20 @@ struct Sum {
     lost_percent: Option<f64>,
 }
 
-/// What `job` reached, by what the client said in JSON.
-pub(in super::super) fn figure(job: &str, said: &str) -> Result<NetFigure, String> {
-    if said.trim().is_empty() {
-        return Err(format!("{job}: iperf3 had no answer in time"));
+/// The result of `job`, from the client's JSON report.
+///
+/// # Errors
+/// There is no report, it is incomplete, or it contains an error.
+pub(in super::super) fn figure(job: &str, json: &str) -> Result<NetFigure, String> {
+    if json.trim().is_empty() {
+        return Err(format!("{job}: no report from iperf3 before the timeout"));
     }
-    let said: Said =
-        serde_json::from_str(said).map_err(|error| format!("{job}: iperf3's JSON: {error}: {said}"))?;
-    let retransmits = said.end.sum_sent.and_then(|sent| sent.retransmits);
-    match (said.error, said.end.sum_received) {
+    let report: Report =
+        serde_json::from_str(json).map_err(|error| format!("{job}: iperf3's JSON: {error}: {json}"))?;
+    let retransmits = report.end.sum_sent.and_then(|sent| sent.retransmits);
+    match (report.error, report.end.sum_received) {
         (Some(error), _) => Err(format!("{job}: {error}")),
-        (None, None) => Err(format!("{job}: iperf3 says nothing of the receiver")),
+        (None, None) => Err(format!("{job}: iperf3's report lacks the receiver's results")),
         (None, Some(sum)) => Ok(NetFigure {
             job: job.to_owned(),
             mbit_per_s: sum.bits_per_second / 1e6,
@@ -78,7 +81,7 @@ pub(in super::super) fn figure(job: &str, said: &str) -> Result<NetFigure, Strin
 mod tests {
     use super::*;
 
-    // As iperf 3.12 says it, with fewer fields, and without white space as the guest prints it.
+    // Reports of iperf 3.12 with fewer fields, and without white space, as the guest prints them.
     const TCP: &str = r#"{"end":{"streams":[{"sender":{"end":1.0,"bits_per_second":9}}],
         "sum_sent":{"bits_per_second":20663330408.731434,"retransmits":7,"sender":true},
         "sum_received":{"start":0,"end":1.0,"bits_per_second":20649113207.07613,"sender":true}}}"#;
@@ -108,7 +111,10 @@ mod tests {
 
     #[test]
     fn figure_of_a_killed_client_is_an_error() {
-        assert_eq!(figure("udp-in", "\r\n"), Err("udp-in: iperf3 had no answer in time".to_owned()));
+        assert_eq!(
+            figure("udp-in", "\r\n"),
+            Err("udp-in: no report from iperf3 before the timeout".to_owned())
+        );
     }
 
     #[test]

@@ -1,20 +1,20 @@
-//! The table of what network cards reach, and which goals that meets.
+//! Prints the tables of network throughput, and which goals are met.
 
 use super::super::spec::{FlowsSample, NetFigure, NetKind, NetResults, NetSample, NetSpec};
 use super::super::stats::{median, ratio, shown};
 use super::iperf3::JOBS;
 
-/// One mebibyte for a hundred idle connections.
+/// Goal for the memory of 100 idle connections: 1 MiB.
 const FLOWS_GOAL_KIB: f64 = 1024.0;
-/// Of a TAP, in user mode.
+/// Goal for the throughput in user mode, as a share of a TAP's.
 const USER_GOAL: f64 = 0.5;
 
 pub(super) fn print(spec: &NetSpec, results: &NetResults) {
     print!("{}", table(spec, results));
 }
 
-/// Medians in Mbit/s, of each the share of the pair's and the ratio to the first peer's in the same round, what was lost of
-/// datagrams; then goals.
+/// Tables of medians: throughput in Mbit/s, its share of the veth pair's and its ratio to the first other monitor's in the same round,
+/// and lost datagrams; then goals and remarks.
 fn table(spec: &NetSpec, results: &NetResults) -> String {
     let rounds = Rounds { spec, results };
     let everybody: Vec<Option<usize>> =
@@ -73,7 +73,7 @@ impl Rounds<'_> {
         (0..self.spec.rounds).filter_map(move |round| value(self.figure(who, round, job)?))
     }
 
-    /// The median of `who`'s ratios to `other` in the same round.
+    /// The median of the ratios of `who` to `other` in the same round.
     fn ratio(&self, who: Option<usize>, other: Option<usize>, job: &str) -> Option<f64> {
         let mbit_per_s = |who, round| self.figure(who, round, job).map(|figure| figure.mbit_per_s);
         let each = |round| ratio(mbit_per_s(who, round), mbit_per_s(other, round));
@@ -84,7 +84,7 @@ impl Rounds<'_> {
         self.spec.contenders.iter().position(|contender| contender.kind == kind)
     }
 
-    /// A line for each goal that there is a figure for.
+    /// A line for each goal that was measured.
     fn goals(&self) -> Vec<String> {
         let mut pairs = vec![(NetKind::Tap, self.find(NetKind::Qemu), 1.0)];
         pairs.push((NetKind::Tap4, self.find(NetKind::Qemu4), 1.0));
@@ -98,7 +98,7 @@ impl Rounds<'_> {
         throughput.chain(self.flows_goal()).collect()
     }
 
-    /// Whether every job of `who` reaches `goal` times that of `other`.
+    /// Whether `who` reaches at least `goal` times the throughput of `other` in every job; `None` if nothing was measured.
     fn goal(&self, who: usize, other: usize, goal: f64) -> Option<String> {
         let ratios: Vec<_> = JOBS
             .iter()
@@ -133,22 +133,21 @@ impl Rounds<'_> {
         let result = if idle <= FLOWS_GOAL_KIB { "met" } else { "missed" };
         Some(format!(
             "goal: at most {FLOWS_GOAL_KIB:.0} KiB of the monitor's memory for 100 idle connections in user mode: {idle:.0} KiB ({} \
-             connections; {opened:.0} KiB when they had just been opened): {result}",
+             connections; {opened:.0} KiB immediately after opening them): {result}",
             self.spec.flows
         ))
     }
 
-    /// What a reader has to know of these figures, and who is missing.
+    /// Notes on the conditions of the measurement, contenders left out, and errors.
     fn remarks(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "medians of {} rounds of {} s each, as the receiver saw it; out is from the guest to the host, 4 TCP are four connections \
-             at once, UDP is as fast as the sender can",
+            "medians of {} rounds of {} s each, measured by the receiver; out: from the guest to the host; 4 TCP: four simultaneous \
+             connections; UDP: as fast as the sender can",
             self.spec.rounds, self.spec.seconds
         )];
         if self.results.cpus < 5 {
             lines.push(format!(
-                "measured on {} processor(s): those of a guest, its monitor and the server take turns, and four queues can't be faster \
-                 than one",
+                "measured on {} processor(s), which guest, monitor and server share: four queues can't be faster than one",
                 self.results.cpus
             ));
         }
@@ -239,7 +238,7 @@ mod tests {
         let results = results(vec![NetSample { flows: Some(flows), ..sample(0, Some(0), 1.0) }]);
         let goals = Rounds { spec: &spec, results: &results }.goals();
         let figures =
-            "in user mode: 900 KiB (1000 connections; 3000 KiB when they had just been opened): met";
+            "in user mode: 900 KiB (1000 connections; 3000 KiB immediately after opening them): met";
         assert!(goals[0].ends_with(figures), "{goals:?}");
     }
 

@@ -1,32 +1,32 @@
-//! The monitors and cards that are compared.
+//! The monitors and network cards that are compared.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::super::contenders::{OUR_WORDS, Places, QEMU_COMMAND, has_qemu, peers};
+use super::super::contenders::{OUR_ARGUMENTS, Placeholders, QEMU_COMMAND, has_qemu, peers};
 use super::super::inner;
 use super::super::spec::{NetContender, NetKind};
 use crate::failure::Failure;
 
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 
-/// vCPUs and pairs of queues of those that have more than one.
-const MANY: u32 = 4;
-/// Everybody whose command is ours, in the order of the table.
+/// Number of vCPUs and queue pairs of multi-queue candidates.
+const MULTI_QUEUE: u32 = 4;
+/// All contenders except those of `--peer`, in the order of the table.
 const CANDIDATES: [Candidate; 7] = [
     Candidate { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
-    Candidate { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MANY },
+    Candidate { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
     Candidate { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
     Candidate { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
-    Candidate { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MANY },
+    Candidate { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
 ];
-/// Without other words.
+/// The kinds that are measured by default.
 const DEFAULT: [NetKind; 6] =
     [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User, NetKind::Qemu, NetKind::Qemu4];
-/// The modern registers, as ours are.
+/// QEMU's network card, with the modern virtio-mmio registers, which vmm-bin has as well.
 const QEMU_CARD: &str = "-global virtio-mmio.force-legacy=false \
     -netdev tap,id=net,ifname={tap},script=no,downscript=no{netdev} -device virtio-net-device,netdev=net{card}";
 
@@ -36,15 +36,15 @@ struct Candidate {
     cpus: u32,
 }
 
-/// Writes a file of this name and says where it is.
+/// Writes a file with this name and contents and returns its path.
 pub(super) type Write = fn(&str, &[u8]) -> Result<PathBuf, Failure>;
 
-/// The contenders of `kinds`, or of all that are usual; then those given by `--peer`, which take the place of QEMU. Our configs
+/// The contenders of `kinds`, or of the default kinds if that is empty; then those of `--peer`, which replace QEMU. vmm-bin's configs
 /// are written by `write`.
 pub(super) fn contenders(
     kinds: &[NetKind],
     given: &[String],
-    places: &Places,
+    placeholders: &Placeholders,
     write: Write,
 ) -> Result<Vec<NetContender>, Failure> {
     let wants = |candidate: &&Candidate| match kinds.is_empty() {
@@ -56,27 +56,28 @@ pub(super) fn contenders(
     let mut contenders: Vec<_> = CANDIDATES
         .iter()
         .filter(wants)
-        .map(|candidate| candidate.contender(places, write))
+        .map(|candidate| candidate.contender(placeholders, write))
         .collect::<Result<_, _>>()?;
     if !given.is_empty() {
-        let places = guest(places.clone(), NetKind::Peer, 1);
+        let placeholders = guest(placeholders.clone(), NetKind::Peer, 1);
         let peer = |peer: super::super::spec::Contender| NetContender {
             kind: NetKind::Peer,
             name: peer.name,
             argv: peer.argv,
             check: None,
         };
-        contenders.extend(peers(given, ("", ""), &places)?.into_iter().map(peer));
+        contenders.extend(peers(given, ("", ""), &placeholders)?.into_iter().map(peer));
     }
     Ok(contenders)
 }
 
 impl NetKind {
+    /// Whether the monitor is vmm-bin.
     pub(in super::super) fn is_ours(self) -> bool {
         matches!(self, Self::Tap | Self::Tap4 | Self::Vhost | Self::User)
     }
 
-    /// Our device of this kind.
+    /// vmm-bin's device of this kind, as in a config.
     fn device(self) -> Value {
         let tap = inner::net::TAP;
         match self {
@@ -88,8 +89,8 @@ impl NetKind {
 }
 
 impl Candidate {
-    fn contender(&self, places: &Places, write: Write) -> Result<NetContender, Failure> {
-        let places = guest(places.clone(), self.kind, self.cpus);
+    fn contender(&self, placeholders: &Placeholders, write: Write) -> Result<NetContender, Failure> {
+        let placeholders = guest(placeholders.clone(), self.kind, self.cpus);
         if !self.kind.is_ours() {
             let (netdev, card) = match self.kind {
                 NetKind::Qemu4 => (format!(",queues={}", self.cpus), ",mq=on"),
@@ -97,40 +98,40 @@ impl Candidate {
                 _ => (String::new(), ""),
             };
             let card = QEMU_CARD.replace("{netdev}", &netdev).replace("{card}", card);
-            let argv = places.contender(self.name, &format!("{QEMU_COMMAND} {card}"))?.argv;
+            let argv = placeholders.contender(self.name, &format!("{QEMU_COMMAND} {card}"))?.argv;
             return Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check: None });
         }
         let config = json!({ "devices": [self.kind.device()] }).to_string();
         let file = format!("net-{}.json", format!("{:?}", self.kind).to_lowercase());
         let config = write(&file, config.as_bytes())?;
-        let places = places.with("config", config.to_string_lossy());
-        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_WORDS}");
-        let argv = places.contender(self.name, &command)?.argv;
+        let placeholders = placeholders.with("config", config.to_string_lossy());
+        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
+        let argv = placeholders.contender(self.name, &command)?.argv;
         let check = Some([&argv[..], &["--check".to_owned()]].concat());
         Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check })
     }
 }
 
-/// Adds what a guest is told of its network, and its processors.
-fn guest(places: Places, kind: NetKind, cpus: u32) -> Places {
+/// Adds the placeholders for the guest's command line, which describes its network, and for its CPUs.
+fn guest(placeholders: Placeholders, kind: NetKind, cpus: u32) -> Placeholders {
     let (address, server, flows) = match kind {
-        NetKind::User => ("10.0.2.15", "10.0.2.2", places.of("flows").unwrap_or("0").to_owned()),
+        NetKind::User => ("10.0.2.15", "10.0.2.2", placeholders.of("flows").unwrap_or("0").to_owned()),
         _ => (inner::net::GUEST, inner::net::HOST, "0".to_owned()),
     };
-    let seconds = places.of("seconds").unwrap_or_default();
+    let seconds = placeholders.of("seconds").unwrap_or_default();
     let cmdline = format!(
         "{} net.address={address}/24 net.server={server} net.seconds={seconds} net.flows={flows}",
         CMDLINE
     );
-    places.with("cmdline", cmdline).with("cpus", cpus.to_string()).with("tap", inner::net::TAP)
+    placeholders.with("cmdline", cmdline).with("cpus", cpus.to_string()).with("tap", inner::net::TAP)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn places() -> Places {
-        Places::default().with("seconds", "3").with("flows", "1000").with("monitor", "/vmm")
+    fn placeholders() -> Placeholders {
+        Placeholders::default().with("seconds", "3").with("flows", "1000").with("monitor", "/vmm")
     }
 
     fn nowhere(name: &str, _: &[u8]) -> Result<PathBuf, Failure> {
@@ -140,7 +141,8 @@ mod tests {
     #[test]
     fn contenders_peers_take_the_place_of_qemu() {
         let contenders =
-            contenders(&[], &["other=/other --tap {tap} {cpus}".to_owned()], &places(), nowhere).unwrap();
+            contenders(&[], &["other=/other --tap {tap} {cpus}".to_owned()], &placeholders(), nowhere)
+                .unwrap();
         let kinds: Vec<_> = contenders.iter().map(|contender| contender.kind).collect();
         let ours = [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User];
         assert_eq!(kinds, [&ours[..], &[NetKind::Peer]].concat());
@@ -149,7 +151,8 @@ mod tests {
 
     #[test]
     fn contenders_named_are_the_only_ones() {
-        let contenders = contenders(&[NetKind::QemuVhost, NetKind::Tap], &[], &places(), nowhere).unwrap();
+        let contenders =
+            contenders(&[NetKind::QemuVhost, NetKind::Tap], &[], &placeholders(), nowhere).unwrap();
         let names: Vec<_> = contenders.iter().map(|contender| &contender.name[..]).collect();
         assert_eq!(names, ["vmm-bin, TAP", "QEMU microvm, vhost"]);
         assert!(
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn contender_of_ours_is_checked_by_its_own_words() {
-        let contender = &contenders(&[NetKind::Tap], &[], &places(), nowhere).unwrap()[0];
+        let contender = &contenders(&[NetKind::Tap], &[], &placeholders(), nowhere).unwrap()[0];
         let check = contender.check.as_ref().unwrap();
         assert_eq!(check[..check.len() - 1], contender.argv);
         assert_eq!(check.last().unwrap(), "--check");
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn guest_in_user_mode_alone_opens_idle_connections() {
-        let cmdline = |kind| guest(places(), kind, 1).of("cmdline").unwrap().to_owned();
+        let cmdline = |kind| guest(placeholders(), kind, 1).of("cmdline").unwrap().to_owned();
         assert!(
             cmdline(NetKind::User)
                 .ends_with("net.address=10.0.2.15/24 net.server=10.0.2.2 net.seconds=3 net.flows=1000")

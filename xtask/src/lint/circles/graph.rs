@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Which files a file uses, and the names that it uses of each.
+/// The files that each file uses, and the names that it uses from each.
 #[derive(Debug, Default)]
 pub(super) struct Graph(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 
@@ -15,7 +15,7 @@ pub(super) struct Edge {
 }
 
 impl Graph {
-    /// Notes that `user` names `name`, which `used` defines. A file's use of itself is none.
+    /// Records that `user` uses `name`, which `used` defines. Uses of a file by itself are ignored.
     pub(super) fn add(&mut self, user: &str, used: &str, name: &str) {
         if user != used {
             let uses = self.0.entry(user.to_owned()).or_default();
@@ -23,7 +23,7 @@ impl Graph {
         }
     }
 
-    /// The files that reach each other, in groups, each with the uses that close it.
+    /// The groups of files that reach each other, each as the uses within the group.
     pub(super) fn circles(&self) -> Vec<Vec<Edge>> {
         let reached: BTreeMap<&str, BTreeSet<&str>> =
             self.0.keys().map(|file| (file.as_str(), self.reachable_from(file))).collect();

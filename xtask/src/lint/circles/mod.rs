@@ -1,9 +1,8 @@
-//! Files of a crate don't use each other in circles: a reader can take any of them with what lies below it, and no more.
+//! Files of a crate don't use each other in circles, so that each can be understood with only the files below it.
 //!
-//! A file uses another where its code, outside tests, names what the other defines. A re-export is looked through: it is
-//! neither a use by the file that has it nor a definition there. To declare a module isn't to use it, but a parent that names
-//! what a child defines, while the child names what the parent defines, is a circle like any other. The cure is mostly to
-//! put what both need into a file below both.
+//! A file uses another if its code, outside tests, names an item that the other defines. Re-exports are resolved: a re-export is
+//! neither a use by its file nor a definition there. Declaring a module isn't a use, but a parent that names an item of its child,
+//! which in turn names an item of the parent, is a circle like any other. The usual fix is to move what both need into a third file.
 
 mod graph;
 mod module;
@@ -34,7 +33,7 @@ pub(super) fn check() -> Result<Verdict, Failure> {
         }
     }
     Ok(Verdict::from_problems(problems, || {
-        format!("no files of {} crates use each other{}", packages.len() - left_out.len(), left_out.concat())
+        format!("no circles in {} crates{}", packages.len() - left_out.len(), left_out.concat())
     }))
 }
 
@@ -52,9 +51,10 @@ fn circles_in(files: &BTreeMap<&str, &str>) -> Result<Vec<Vec<Edge>>, String> {
     Ok(circles)
 }
 
-/// The lines about a circle: its uses, with the names.
+/// The lines of a message about a circle: its uses, with the names.
 fn shown(package: &Package, circle: &[Edge]) -> Vec<String> {
-    let mut lines = vec![format!("{}: files use each other; put what they share below them:", package.name)];
+    let mut lines =
+        vec![format!("{}: files use each other; move what they share to another file:", package.name)];
     lines.extend(circle.iter().map(|edge| {
         format!(
             "  {} uses {} of {}",

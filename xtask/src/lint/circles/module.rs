@@ -1,4 +1,4 @@
-//! What one module of a file defines, imports and names, as syn reads it. Code for tests doesn't count.
+//! The items that a module defines, imports and names, parsed by syn. Code for tests doesn't count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +7,18 @@ use syn::{Attribute, Item, UseTree, Visibility};
 
 use super::tokens::{Path, paths_in};
 
-/// A module, with what is written in it but not in its children.
+/// A module, without the contents of its children.
 #[derive(Debug, Default)]
 pub(super) struct Module {
     /// Names of its functions, types, constants, traits and macros.
     pub(super) items: BTreeSet<String>,
-    /// What `use` brings in, by the name that it has here.
+    /// The paths imported by `use`, by their name in this module.
     pub(super) imports: BTreeMap<String, Path>,
-    /// Modules or enums whose content is brought in by `*`.
+    /// Modules or enums imported by `*`.
     pub(super) globs: Vec<Path>,
-    /// Every path that the code names. A re-export isn't one: it only counts where somebody uses it.
+    /// Every path that the code names, except in re-exports: those count only where they are used.
     pub(super) uses: BTreeSet<Path>,
-    /// The names that `pub use` gives to other crates, if the module is public.
+    /// The names that `pub use` exports to other crates, if the module is public.
     pub(super) exports: BTreeSet<String>,
     pub(super) children: Vec<Child>,
 }
@@ -58,7 +58,7 @@ impl Module {
             _ => {}
         }
         self.items.extend(name_of(item));
-        Named(&mut self.uses).visit_item(item);
+        PathCollector(&mut self.uses).visit_item(item);
     }
 
     fn import(&mut self, tree: &UseTree, is_reexport: bool) {
@@ -75,10 +75,10 @@ impl Module {
     }
 }
 
-/// Gathers the paths that code names.
-struct Named<'a>(&'a mut BTreeSet<Path>);
+/// Collects the paths that code names.
+struct PathCollector<'a>(&'a mut BTreeSet<Path>);
 
-impl<'ast> Visit<'ast> for Named<'_> {
+impl<'ast> Visit<'ast> for PathCollector<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
         if !is_for_tests(attributes_of(item)) {
             visit::visit_item(self, item);
@@ -91,7 +91,7 @@ impl<'ast> Visit<'ast> for Named<'_> {
         }
     }
 
-    /// One within a function.
+    /// A `use` inside a function.
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         self.0.extend(imports_of(&item.tree).into_iter().map(|(_, path)| path));
     }
@@ -103,7 +103,7 @@ impl<'ast> Visit<'ast> for Named<'_> {
         visit::visit_path(self, path);
     }
 
-    /// syn leaves a macro's arguments as they are.
+    /// syn doesn't parse a macro's arguments.
     fn visit_macro(&mut self, mac: &'ast syn::Macro) {
         self.0.extend(paths_in(mac.tokens.clone()));
         visit::visit_macro(self, mac);
@@ -115,11 +115,11 @@ impl<'ast> Visit<'ast> for Named<'_> {
         }
     }
 
-    /// `pub(in crate::x)` says who may use this, not what this uses.
+    /// The path in `pub(in crate::x)` isn't a use.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 }
 
-/// The names and paths that a `use` brings in; no name for `*`.
+/// The names and paths that a `use` imports; the name of `*` is `None`.
 fn imports_of(tree: &UseTree) -> Vec<(Option<String>, Path)> {
     fn walk(tree: &UseTree, path: &Path, found: &mut Vec<(Option<String>, Path)>) {
         let with = |ident: &syn::Ident| match ident == "self" && !path.is_empty() {

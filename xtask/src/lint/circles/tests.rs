@@ -1,6 +1,6 @@
 use super::*;
 
-/// The uses in the circles of these files, as "user uses names of used".
+/// The uses in the circles of these files, each as "USER uses NAMES of USED".
 fn circles(files: &[(&str, &str)]) -> Vec<String> {
     let found = circles_in(&files.iter().copied().collect()).unwrap();
     let line = |edge: &Edge| format!("{} uses {} of {}", edge.user, edge.names.join(", "), edge.used);

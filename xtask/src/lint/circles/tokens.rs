@@ -1,16 +1,15 @@
-//! Paths among tokens that syn doesn't parse: a macro's arguments, an attribute's.
+//! Finds paths in tokens that syn doesn't parse: the arguments of macros and attributes.
 
 use proc_macro2::{TokenStream, TokenTree};
 
 /// The segments of a path, such as `crate`, `plan`, `PlanError`.
 pub(super) type Path = Vec<String>;
 
-/// The paths named in `tokens`, and in string literals that hold nothing but a path of several segments, as serde's
-/// attributes have them.
+/// The paths in `tokens`, and in string literals that consist of a path with several segments, as in serde's attributes.
 pub(super) fn paths_in(tokens: TokenStream) -> Vec<Path> {
     let mut found = Vec::new();
     let mut path = Path::new();
-    // What stands before the next identifier: `::` continues a path, and after `.` comes a method or a field.
+    // What precedes the next identifier: `::` continues a path, `.` is followed by a method or a field.
     let mut before = Before::Other;
     let mut colons = 0;
     for token in tokens {

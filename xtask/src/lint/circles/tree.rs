@@ -1,4 +1,4 @@
-//! The modules of a crate, and to which file a path leads.
+//! The module tree of a crate, which resolves paths to the files that define items.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,29 @@ pub(in crate::lint) struct Tree {
 
 struct Node {
     module: Module,
-    /// The file that has it.
+    /// The file that contains it.
     file: String,
     parent: Option<usize>,
     children: BTreeMap<String, usize>,
 }
 
-/// What a path leads to.
+/// What a path resolves to.
 enum Target {
     Module(usize),
-    /// An item, which the module with this number defines.
+    /// An item, defined by the module with this number.
     Item(usize),
 }
 
-/// How many re-exports may lie between a name and what it names: more than anybody writes, and an end for those that lead to
+/// Maximum number of re-exports between a name and its item: more than occur in practice, and a limit for re-exports that refer to
 /// each other.
 const MAX_HOPS: usize = 16;
 
 impl Tree {
-    /// Reads the modules from `root` on, such as `src/lib.rs`. `files` has the texts by their paths. Files that no module
-    /// declares, or only a test does, aren't in it.
+    /// Parses the modules from `root` on, such as `src/lib.rs`. `files` maps paths to texts. Files that no module declares, or only a
+    /// test module, are left out.
+    ///
+    /// # Errors
+    /// A declared file doesn't exist, or a file can't be parsed.
     pub(in crate::lint) fn read(files: &BTreeMap<&str, &str>, root: &str) -> Result<Self, String> {
         let mut tree = Self { modules: Vec::new() };
         let dir = root.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -40,14 +43,14 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Every item, by the file that has it.
+    /// Every item, as a pair of file and name.
     pub(in crate::lint) fn items(&self) -> impl Iterator<Item = (&str, &str)> {
         self.modules
             .iter()
             .flat_map(|node| node.module.items.iter().map(|item| (node.file.as_str(), item.as_str())))
     }
 
-    /// The items of this crate that its root exports, by the file that has each.
+    /// The items of this crate that its root exports, as pairs of defining file and name.
     pub(in crate::lint) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.modules[0].module.exports.iter().filter_map(|name| match self.find(0, name, true, 0)? {
             Target::Item(module) => Some((self.modules[module].file.as_str(), &name[..])),
@@ -55,7 +58,7 @@ impl Tree {
         })
     }
 
-    /// Which file uses which.
+    /// The graph of which file uses which.
     pub(super) fn graph(&self) -> Graph {
         let mut graph = Graph::default();
         for (index, node) in self.modules.iter().enumerate() {
@@ -68,7 +71,7 @@ impl Tree {
         graph
     }
 
-    /// The number of the module that the file at `path` is. Its children lie in `dir`.
+    /// Adds the module in the file at `path`, with its children, whose files are in `dir`. Returns its number.
     fn add_file(
         &mut self,
         files: &BTreeMap<&str, &str>,
@@ -108,8 +111,7 @@ impl Tree {
         Ok(index)
     }
 
-    /// Where `path`, written in the module `from`, leads, and the name there; `None` for what other crates or functions
-    /// define.
+    /// Resolves `path`, written in the module `from`, to a target and its name; `None` for items of other crates and of functions.
     fn resolve<'a>(&self, from: usize, path: &'a Path, hops: usize) -> Option<(Target, &'a str)> {
         if hops > MAX_HOPS {
             return None;
@@ -125,7 +127,7 @@ impl Tree {
                 name => match self.find(module, name, is_last, hops) {
                     Some(Target::Module(inner)) => module = inner,
                     Some(item) => return Some((item, name)),
-                    // Made by a macro.
+                    // An item that a macro defines.
                     None if is_ours => return Some((Target::Item(module), name)),
                     None => return None,
                 },
@@ -135,7 +137,7 @@ impl Tree {
         Some((Target::Module(module), path.last()?))
     }
 
-    /// What `name` is in a module. A module and an item may have one name: a path ends in the item.
+    /// Looks up `name` in a module. If a module and an item share the name, the last segment of a path means the item.
     fn find(&self, module: usize, name: &str, is_last: bool, hops: usize) -> Option<Target> {
         let node = &self.modules[module];
         let child = node.children.get(name).map(|child| Target::Module(*child));
@@ -152,7 +154,7 @@ impl Tree {
 
     fn imported(&self, module: usize, name: &str, hops: usize) -> Option<Target> {
         let path = self.modules[module].module.imports.get(name)?;
-        // `pub(crate) use name;` publishes a macro of the module's own.
+        // `pub(crate) use name;` exports a macro defined in this module.
         if path.len() == 1 && path[0] == name {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What a monitor's own network costs in memory for each connection that is open and idle.
+//! Measures how much memory a monitor's own network needs for idle connections.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use super::super::super::spec::{FlowsSample, NetSpec};
 use super::super::smaps::private_kib;
 
-/// The port is as resources/bench/net-flows has it.
+/// Where the guest connects to; resources/bench/net-flows has the same port.
 pub(super) const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 5200);
-/// A connection over which nothing has gone for so long is idle: a monitor may need a little time to see that.
+/// How long connections must be quiet before they are measured as idle: a monitor may take some time to release their memory.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 
-/// What every guest connects to.
+/// Accepts the guests' connections.
 #[derive(Debug)]
 pub(super) struct Listener {
     streams: Receiver<TcpStream>,
 }
 
 impl Listener {
-    /// Accepts from now on, as long as this process lives.
+    /// Starts accepting connections, until the process exits.
     pub(super) fn start(listener: TcpListener) -> Self {
         let (sender, streams) = channel();
         thread::spawn(move || {
@@ -35,13 +35,17 @@ impl Listener {
         Self { streams }
     }
 
-    /// Forgets what a guest that failed has left. To be done before the next one starts.
+    /// Drops connections that a failed guest has left. Call it before starting the next guest.
     pub(super) fn clear(&self) {
         while self.streams.try_recv().is_ok() {}
     }
 
-    /// The memory of the monitor `pid` without and with the connections of the guest. The guest makes one to talk on, waits for
-    /// a line, makes the others, says how many they are, and keeps them until another line comes. They're idle after `quiet`.
+    /// The private memory of the monitor `pid` with and without its guest's connections. The guest opens a control connection, waits
+    /// for a line on it, opens the others, sends their number, and keeps them until it receives another line. They count as idle after
+    /// `quiet`.
+    ///
+    /// # Errors
+    /// The guest doesn't follow this protocol before the deadline, or the monitor's smaps can't be read.
     pub(super) fn measure(
         &self,
         pid: u32,
@@ -57,25 +61,25 @@ impl Listener {
         };
         let next = || {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.streams.recv_timeout(left).map_err(|_| "the guest opens no connections in time".to_owned())
+            self.streams.recv_timeout(left).map_err(|_| "the guest opened too few connections".to_owned())
         };
-        let lost = |error| format!("the guest's first connection: {error}");
-        let talk = next()?;
+        let lost = |error| format!("the guest's control connection: {error}");
+        let control = next()?;
         let left = deadline.saturating_duration_since(Instant::now());
-        talk.set_read_timeout(Some(left)).map_err(lost)?;
+        control.set_read_timeout(Some(left)).map_err(lost)?;
         let before_kib = own_kib()?;
-        (&talk).write_all(b"\n").map_err(lost)?;
+        (&control).write_all(b"\n").map_err(lost)?;
         let mut line = String::new();
-        BufReader::new(&talk).read_line(&mut line).map_err(lost)?;
+        BufReader::new(&control).read_line(&mut line).map_err(lost)?;
         if line.trim_end() != spec.flows.to_string() {
-            return Err(format!("of {} connections the guest has {:?}:", spec.flows, line.trim_end()));
+            return Err(format!("the guest opened {:?} of {} connections:", line.trim_end(), spec.flows));
         }
         let flows = (0..spec.flows).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
         let opened_kib = own_kib()?;
         thread::sleep(quiet);
         let idle_kib = own_kib()?;
         drop(flows);
-        (&talk).write_all(b"\n").map_err(lost)?;
+        (&control).write_all(b"\n").map_err(lost)?;
         Ok(FlowsSample { before_kib, opened_kib, idle_kib })
     }
 }
@@ -86,14 +90,14 @@ mod tests {
 
     use super::*;
 
-    /// What resources/bench/net-flows does.
+    /// Behaves as resources/bench/net-flows does.
     fn guest(server: SocketAddr, count: u32) {
-        let talk = TcpStream::connect(server).unwrap();
-        let mut lines = BufReader::new(&talk).lines();
+        let control = TcpStream::connect(server).unwrap();
+        let mut lines = BufReader::new(&control).lines();
         lines.next().unwrap().unwrap();
         let _flows: Vec<_> = (0..count).map(|_| TcpStream::connect(server).unwrap()).collect();
-        writeln!(&talk, "{count}").unwrap();
-        // No line comes where the count is wrong.
+        writeln!(&control, "{count}").unwrap();
+        // There is no line if the count is wrong.
         let _ = lines.next();
     }
 
@@ -105,7 +109,7 @@ mod tests {
             rounds: 1,
             seconds: 1,
             timeout_s: 60,
-            // More than any mapping of a test's has: nothing is taken for guest RAM.
+            // Larger than any mapping of a test, so that none is taken for guest RAM.
             mem_mib: 1 << 20,
             flows: asked_for,
             warm: Vec::new(),
@@ -127,6 +131,6 @@ mod tests {
 
     #[test]
     fn measure_too_few_connections_is_an_error() {
-        assert_eq!(measured(3, 2), Err("of 3 connections the guest has \"2\":".to_owned()));
+        assert_eq!(measured(3, 2), Err("the guest opened \"2\" of 3 connections:".to_owned()));
     }
 }

@@ -1,26 +1,26 @@
-//! The ends of the network that is measured, in this process's own network namespace: a TAP for each guest, and a veth pair
-//! into a second namespace.
+//! The network interfaces of the benchmark, in this process's network namespace: a TAP for each guest, and a veth pair that connects a
+//! second namespace.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use super::super::super::spec::NetKind;
 
-/// The TAP of every guest, by turns.
+/// Name of the TAP, which is created anew for each guest.
 pub(in super::super::super) const TAP: &str = "vmmbench";
-/// The addresses at a TAP's two ends. Nothing else is in this namespace that they could collide with.
+/// The addresses of both ends of a TAP. They can't conflict with others, since the namespace is our own.
 pub(in super::super::super) const HOST: &str = "10.77.0.1";
 pub(in super::super::super) const GUEST: &str = "10.77.0.2";
-/// Those of the pair.
+/// The addresses of the veth pair.
 pub(super) const VETH_HOST: &str = "10.78.0.1";
 const VETH_OTHER: &str = "10.78.0.2";
 
-/// A TAP that is there, with its address, while this lives.
+/// A TAP with its address, which is deleted when this is dropped.
 #[derive(Debug)]
 pub(super) struct Tap(());
 
 impl Tap {
-    /// Makes the one for a contender of this kind; in user mode there is none.
+    /// Creates the TAP for a contender of this kind; `None` in user mode.
     pub(super) fn make(kind: NetKind) -> Result<Option<Self>, String> {
         let more = match kind {
             NetKind::User => return Ok(None),
@@ -37,20 +37,20 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        // It is gone with the namespace at the latest.
+        // If this fails, it is deleted with the namespace.
         let _ = ip(&format!("link delete {TAP}"));
     }
 }
 
-/// A pair, and the namespace of its other end, which are there while this lives.
+/// A veth pair and the namespace of its other end; both exist until this is dropped.
 #[derive(Debug)]
 pub(super) struct Veth {
-    /// Keeps the namespace.
+    /// The process that keeps the namespace alive.
     holder: Child,
 }
 
 impl Veth {
-    /// Makes both, and brings up loopback.
+    /// Creates both, and brings up the loopback interface.
     pub(super) fn set_up() -> Result<Self, String> {
         ip("link set lo up")?;
         let mut holder = Command::new("unshare")
@@ -61,9 +61,9 @@ impl Veth {
             .map_err(|error| format!("can't start unshare: {error}"))?;
         let said = BufReader::new(holder.stdout.take().expect("it is a pipe")).lines().next();
         let veth = Self { holder };
-        // Until then the process is in this namespace.
+        // Before it prints, the process is still in our namespace.
         if !matches!(said, Some(Ok(_))) {
-            return Err("unshare made no network namespace".to_owned());
+            return Err("unshare didn't create a network namespace".to_owned());
         }
         let pid = veth.holder.id();
         ip(&format!("link add vmmveth0 type veth peer name vmmveth1 netns {pid}"))?;
@@ -76,7 +76,7 @@ impl Veth {
         Ok(veth)
     }
 
-    /// The command in the other namespace.
+    /// A command that runs in the other namespace.
     pub(super) fn command(&self, words: &[String]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", &self.holder.id().to_string()]).args(words);
@@ -109,7 +109,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// What a command said last.
+/// The last line of a command's output.
 pub(super) fn last_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().lines().last().unwrap_or_default().to_owned()
 }

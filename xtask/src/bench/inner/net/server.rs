@@ -1,4 +1,4 @@
-//! iperf3 as the server: one for each contender, so that what one leaves undone is nothing to the next.
+//! The iperf3 server. There is one per contender, so that an unfinished job of one doesn't affect the next.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// What it says when a client may come.
+/// The server prints this when clients can connect.
 const READY: &str = "Server listening";
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -15,7 +15,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Server(Child);
 
 impl Server {
-    /// Returns when it listens.
+    /// Starts a server and waits until it listens.
     pub(super) fn start(iperf3: &[String]) -> Result<Self, String> {
         let mut child = Command::new(&iperf3[0])
             .args(&iperf3[1..])
@@ -28,11 +28,11 @@ impl Server {
         let stdout = child.stdout.take().expect("it is a pipe");
         let server = Self(child);
         let (sender, ready) = channel();
-        // To the end, so that the pipe never fills.
+        // Reads to the end, so that the pipe never fills up.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if line.contains(READY) {
-                    // Nobody waits for the second time.
+                    // After each client it prints this again, when nobody waits for it any more.
                     let _ = sender.send(());
                 }
             }

@@ -1,4 +1,4 @@
-//! Checks of an image's contents, beyond its headers.
+//! Checks of an image's contents, beyond its headers. They are made after planning, which stays pure.
 
 use std::io::{self, Read, Seek};
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! Places the tables of a mode.
+//! Places the tables of a mode: where Linux's are, so that there is one map of low memory, or elsewhere if the
+//! image occupies that.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Ends of connections, by TCP or vsock, named as `tcp:10.0.2.2:80` or `vsock:2:80`.
+//! TCP and vsock endpoints, written as `tcp:10.0.2.2:80` or `vsock:2:80`.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -11,11 +11,11 @@ use rustix::net::SocketFlags;
 /// VMADDR_CID_ANY (vsock(7)).
 const ANY_CID: u32 = u32::MAX;
 
-/// A connection. Reading, writing and shutting down are the same calls for every kind of socket; of the standard library's
-/// types that one is taken that looks at no address.
+/// A connection of either kind. Reading, writing and shutting down are the same system calls for all stream sockets, and
+/// [`UnixStream`] is the standard library's type that never interprets an address.
 pub(crate) type Stream = UnixStream;
 
-/// Connects.
+/// Connects to the endpoint `name`.
 pub(crate) fn connect(name: &str) -> io::Result<Stream> {
     match name.split_once(':') {
         Some(("tcp", address)) => Ok(Stream::from(OwnedFd::from(TcpStream::connect(address)?))),
@@ -30,14 +30,14 @@ pub(crate) fn connect(name: &str) -> io::Result<Stream> {
     }
 }
 
-/// Where connections arrive.
+/// A listening socket of either kind.
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Vsock(OwnedFd),
 }
 
 impl Listener {
-    /// `tcp:PORT` or `vsock:PORT`.
+    /// Listens at `name`, which is `tcp:PORT` or `vsock:PORT`.
     pub(crate) fn bind(name: &str) -> io::Result<Self> {
         match name.split_once(':') {
             Some(("tcp", port)) => Ok(Self::Tcp(TcpListener::bind(("::", number(port)?))?)),
@@ -55,7 +55,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => Ok(Stream::from(OwnedFd::from(listener.accept()?.0))),
             Self::Vsock(socket) => {
-                // Without the address, whose kind the wrapper of the system call doesn't know.
+                // Without returning the address, since rustix doesn't know addresses of this kind.
                 Ok(Stream::from(rustix::net::accept_with(socket, SocketFlags::CLOEXEC)?))
             }
         }
@@ -71,5 +71,5 @@ fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
 }
 
 fn unknown(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} names no end"))
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} isn't an endpoint"))
 }
