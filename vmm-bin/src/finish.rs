@@ -44,8 +44,8 @@ pub(crate) enum Failure {
     Bare(#[from] BareError),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{source}")]
-    Machine { source: vmm_machine::Error, config: Box<Origin> },
+    #[error("{message}")]
+    Machine { source: vmm_machine::Error, message: String },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
     #[error("{place}{0}", place = if .0.raw_os_error().is_some() { "standard streams: " } else { "" })]
@@ -87,10 +87,13 @@ impl Origin {
 }
 
 impl Failure {
-    /// Adds the origin of the config to an error of the machine.
-    pub(crate) fn of_config(self, config: Origin) -> Self {
+    /// Adds the origin of the config to an error of the machine. Reads the config file again, for the field's position.
+    pub(crate) fn of_config(self, config: &Origin) -> Self {
         match self {
-            Self::Machine { source, .. } => Self::Machine { source, config: Box::new(config) },
+            Self::Machine { source, message } => {
+                let message = config.locate(&source, &message);
+                Self::Machine { source, message }
+            }
             other => other,
         }
     }
@@ -98,7 +101,7 @@ impl Failure {
     /// The error and its causes, in one line.
     fn message(&self) -> String {
         match self {
-            Self::Machine { source, config } => config.locate(source, &chain(self)),
+            Self::Machine { message, .. } => message.clone(),
             other => chain(other),
         }
     }
@@ -154,7 +157,8 @@ fn is_shortage(error: &io::Error) -> bool {
 
 impl From<vmm_machine::Error> for Failure {
     fn from(source: vmm_machine::Error) -> Self {
-        Self::Machine { source, config: Box::default() }
+        let message = chain(&source);
+        Self::Machine { source, message }
     }
 }
 
@@ -178,9 +182,6 @@ pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> Ex
         Err(failure) => {
             // Paths and values in the message may contain anything; the message must stay one line.
             streams.report(&format!("error: {}", printable(&failure.message())));
-            if let Some(log) = &streams.log {
-                log.remove_unused_log();
-            }
             failure.code()
         }
         Ok(Finished::HostLacks) => HOST_CANT,

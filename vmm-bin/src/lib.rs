@@ -15,7 +15,7 @@ mod prepare;
 mod privileges;
 mod streams;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +51,10 @@ pub fn main() -> ExitCode {
     streams.protect(args.inputs());
     panics::report_to(&streams);
     let result = run(Arc::new(args), inherited, &mut streams, started);
-    finish::report(result, &streams)
+    let code = finish::report(result, &streams);
+    // The kernel closes the streams. Here, with the signals blocked, a close that waits for storage couldn't be interrupted.
+    std::mem::forget(streams);
+    code
 }
 
 /// The definition of the command line.
@@ -78,7 +81,7 @@ fn check(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Finishe
     let read = ReadConfig::new(args, inherited, streams)?;
     match read.check(args, streams) {
         Ok(plan) => print(&plan),
-        Err(failure) => Err(failure.of_config(read.origin)),
+        Err(failure) => Err(failure.of_config(&read.origin)),
     }
 }
 
@@ -94,24 +97,16 @@ fn boot(
     supervisor.attach(&streams.stdout);
     let (theirs, said) = (Arc::clone(&args), streams.clone());
     let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
-    let Prepared { config, origin, opened, _in_use } = match prepared {
+    let Prepared { config, origin, opened, in_use } = match prepared {
         Offloaded::Done(prepared) => prepared?,
         Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
     };
-    let Opened { plan, inputs, metrics, log, _streams_in_use } = opened;
-    if let Some(log) = log {
-        supervisor.attach(&log);
-        streams.log = Some(log);
+    let Opened { plan, inputs, metrics, log, streams_in_use, has_keys } = opened;
+    if let Some(log) = &log {
+        supervisor.attach(log);
+        streams.log = Some(log.clone());
     }
-    let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
-    // Checked only at the start: a job that is put into the background later keeps running.
-    if has_keys && terminal::is_background(io::stdin()) {
-        return Err(Failure::Background);
-    }
-    if args.paused && !has_keys {
-        return Err(Failure::NoKeys);
-    }
-    let ran = supervisor.run(Start {
+    let start = Start {
         config,
         kinds: KINDS,
         plan,
@@ -121,11 +116,38 @@ fn boot(
         announcements: Some(streams.stdout.clone()),
         paused: args.paused,
         restarted: log::restarted,
-    });
-    match ran {
-        Ok(run) => Ok(Finished::Ran(run)),
-        Err(error) => Err(Failure::from(error).of_config(origin)),
+    };
+    let ran = match check_terminal(&args, has_keys) {
+        Ok(()) => supervisor.run(start).map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    supervisor.discard((in_use, streams_in_use));
+    let failure = match ran {
+        Ok(run) => return Ok(Finished::Ran(run)),
+        Err(failure) => failure,
+    };
+    let refused = supervisor.offload(move |_| {
+        if let Some(log) = log {
+            log.remove_unused_log();
+        }
+        failure.of_config(&origin)
+    })?;
+    match refused {
+        Offloaded::Done(failure) => Err(failure),
+        Offloaded::Ended(ending) => Ok(Finished::ended(ending)),
     }
+}
+
+/// Whether the machine can have the terminal. Checked only at the start: a job that is put into the background later keeps
+/// running.
+fn check_terminal(args: &Args, has_keys: bool) -> Result<(), Failure> {
+    if has_keys && terminal::is_background(io::stdin()) {
+        return Err(Failure::Background);
+    }
+    if args.paused && !has_keys {
+        return Err(Failure::NoKeys);
+    }
+    Ok(())
 }
 
 /// The JSON schema of a config file, with the fields of every kind of device.

@@ -1,5 +1,6 @@
 //! Preparation of a machine: reads the config, opens files and makes the plan.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub(crate) struct ReadConfig {
     pub(crate) config: Config,
     pub(crate) origin: Origin,
     /// Marks the config file as in use while the machine, or one that follows it after a reset, exists.
-    _in_use: Option<ConfigInUse>,
+    in_use: Option<ConfigInUse>,
 }
 
 impl ReadConfig {
@@ -34,7 +35,7 @@ impl ReadConfig {
         let origin = Origin { file: file.origin.clone(), flags: FlagFields::new(&file, &overrides) };
         let config = file.merge(overrides)?;
         inherited.close_unnamed(&config, std::env::args_os());
-        Ok(Self { config, origin, _in_use: in_use })
+        Ok(Self { config, origin, in_use })
     }
 
     /// The plan as text. Nothing on the host is changed.
@@ -55,7 +56,7 @@ pub(crate) struct Prepared {
     pub(crate) origin: Origin,
     pub(crate) opened: Opened,
     /// Marks the config file as in use while the machine exists.
-    pub(crate) _in_use: Option<ConfigInUse>,
+    pub(crate) in_use: Option<ConfigInUse>,
 }
 
 /// The open files of a config, and the plan of the machine.
@@ -65,7 +66,9 @@ pub(crate) struct Opened {
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) log: Option<Messages>,
     /// Marks the files of the standard streams as in use while the machine exists.
-    pub(crate) _streams_in_use: StreamsInUse,
+    pub(crate) streams_in_use: StreamsInUse,
+    /// Whether the user has keys: a console is on a terminal.
+    pub(crate) has_keys: bool,
 }
 
 impl Prepared {
@@ -77,12 +80,12 @@ impl Prepared {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let reading = progress.begin("reading the config".to_owned());
-        let ReadConfig { config, origin, _in_use } = ReadConfig::new(args, inherited, streams)?;
+        let ReadConfig { config, origin, in_use } = ReadConfig::new(args, inherited, streams)?;
         drop(reading);
         let _opening = progress.begin("opening the files of the config".to_owned());
         match Opened::new(args, &config, streams) {
-            Ok(opened) => Ok(Self { config: Arc::new(config), origin, opened, _in_use }),
-            Err(failure) => Err(failure.of_config(origin)),
+            Ok(opened) => Ok(Self { config: Arc::new(config), origin, opened, in_use }),
+            Err(failure) => Err(failure.of_config(&origin)),
         }
     }
 }
@@ -95,11 +98,12 @@ impl Opened {
         streams.protect([]);
         let outputs = check_outputs(args, config, &inputs)?;
         let plan = Plan::new(config, &mut inputs)?;
-        let _streams_in_use = outputs.note_streams().map_err(Failure::Stream)?;
+        let streams_in_use = outputs.note_streams().map_err(Failure::Stream)?;
         // In the same order as in `check_outputs`, so that both reject the same file.
         let metrics = args.metrics.as_deref().map(metrics).transpose()?;
         let log = log::init(args, streams)?;
-        Ok(Self { plan, inputs, metrics, log, _streams_in_use })
+        let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
+        Ok(Self { plan, inputs, metrics, log, streams_in_use, has_keys })
     }
 }
 

@@ -35,36 +35,27 @@ pub(crate) enum Direction {
 }
 
 impl HostFd {
-    /// Takes a descriptor whose open file isn't shared. A regular file or block device must be for output.
+    /// Takes a descriptor whose open file isn't shared, for output if it is a regular file or a block device. May block on the
+    /// storage of such a file.
     pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
-        if ignores_nonblocking_mode(fd.as_fd())? {
-            return FileWriter::new(fd).map(Self::ThreadedOutput);
-        }
-        let flags = flags(fd.as_fd())?;
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self::NonBlocking(fd))
+        OutputEnd::owned(fd)?.start()
     }
 
-    /// Takes a standard stream, which is usually shared with other processes.
+    /// Takes a standard stream, which is usually shared with other processes. May block on the storage of a regular file.
     ///
     /// Setting O_NONBLOCK would affect them: a shell whose terminal is non-blocking misbehaves. So the file is opened again.
     /// Where that fails, as for a socket or another user's terminal, input is polled before each read and output is written by
     /// a thread. A regular file, whose position is shared, is read and written by a thread.
     pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
-        let again = OpenOptions::new()
-            .read(direction == Direction::In)
-            .write(direction == Direction::Out)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-            .open(format!("/proc/self/fd/{}", stream.as_raw_fd()));
-        let may_wait = ignores_nonblocking_mode(stream)?;
-        if let Some(file) = again.ok().filter(|_| !may_wait) {
-            return Ok(Self::NonBlocking(file.into()));
+        if direction == Direction::Out {
+            return OutputEnd::standard(stream)?.start();
         }
-        let fd = stream.try_clone_to_owned()?;
-        match direction {
-            Direction::In if may_wait => FileReader::new(fd).map(Self::ThreadedInput),
-            Direction::In => Ok(Self::Polled(fd)),
-            Direction::Out => FileWriter::new(fd).map(Self::ThreadedOutput),
+        if ignores_nonblocking_mode(stream)? {
+            return FileReader::new(stream.try_clone_to_owned()?).map(Self::ThreadedInput);
+        }
+        match open_again(stream, direction) {
+            Ok(fd) => Ok(Self::NonBlocking(fd)),
+            Err(_) => stream.try_clone_to_owned().map(Self::Polled),
         }
     }
 
@@ -95,6 +86,55 @@ impl HostFd {
             Self::ThreadedOutput(writer) => writer.write(from),
         }
     }
+}
+
+/// A descriptor for output whose file has been examined. Only that may block on the file's storage: [`start`](Self::start), and
+/// writing to the result, don't.
+#[derive(Debug)]
+pub(crate) struct OutputEnd {
+    fd: OwnedFd,
+    /// Writes may block, so a thread must do them.
+    blocks: bool,
+}
+
+impl OutputEnd {
+    /// Takes a descriptor whose open file isn't shared.
+    pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
+        let blocks = ignores_nonblocking_mode(fd.as_fd())?;
+        if !blocks {
+            let flags = flags(fd.as_fd())?;
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self { fd, blocks })
+    }
+
+    /// Takes a standard stream; see [`HostFd::standard`].
+    pub(crate) fn standard(stream: BorrowedFd<'_>) -> io::Result<Self> {
+        if !ignores_nonblocking_mode(stream)?
+            && let Ok(fd) = open_again(stream, Direction::Out)
+        {
+            return Ok(Self { fd, blocks: false });
+        }
+        Ok(Self { fd: stream.try_clone_to_owned()?, blocks: true })
+    }
+
+    /// Starts the thread, if one is needed.
+    pub(crate) fn start(self) -> io::Result<HostFd> {
+        match self.blocks {
+            true => FileWriter::new(self.fd).map(HostFd::ThreadedOutput),
+            false => Ok(HostFd::NonBlocking(self.fd)),
+        }
+    }
+}
+
+/// Opens the file of a stream again, in non-blocking mode.
+fn open_again(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(direction == Direction::In)
+        .write(direction == Direction::Out)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(format!("/proc/self/fd/{}", stream.as_raw_fd()))?;
+    Ok(file.into())
 }
 
 fn flags(fd: BorrowedFd<'_>) -> io::Result<OFlag> {

@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_bus::{Output, Overflow};
 
-use crate::fd::{Direction, HostFd};
+use crate::fd::{HostFd, OutputEnd};
 use crate::output_file::LogFile;
 use crate::transfer::Transfer;
 
@@ -38,8 +38,12 @@ pub struct Messages(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     queue: Arc<Output>,
-    target: Target,
-    /// Lines go to the controlling terminal instead of `target`.
+    /// The file of a log.
+    log: Option<LogFile>,
+    /// Where lines go, until the first one; `None` if it can't be opened. Examined when the queue is created, since that may block
+    /// on slow storage, and lines may not.
+    end: Mutex<Option<OutputEnd>>,
+    /// Lines go to the controlling terminal instead of `end`.
     to_terminal: AtomicBool,
     /// Opened for the first line; `None` if that failed.
     fd: OnceLock<Option<HostFd>>,
@@ -51,13 +55,6 @@ struct Shared {
     wake: AtomicBool,
     /// The id of the writing thread.
     writer: AtomicI32,
-}
-
-#[derive(Debug)]
-enum Target {
-    Stderr,
-    Stdout,
-    File(LogFile),
 }
 
 /// The result of [`Messages::pump`].
@@ -72,20 +69,20 @@ pub(crate) enum PumpResult {
 }
 
 impl Messages {
-    /// Lines for standard error.
+    /// Lines for standard error. May block on the storage of a regular file there.
     ///
     /// # Errors
     /// The host is out of descriptors.
     pub fn to_stderr() -> io::Result<Self> {
-        Self::new(Target::Stderr)
+        Ok(Self::new(Output::new()?, OutputEnd::standard(io::stderr().as_fd()).ok(), None))
     }
 
-    /// Lines for standard output.
+    /// Lines for standard output. May block on the storage of a regular file there.
     ///
     /// # Errors
     /// The host is out of descriptors.
     pub fn to_stdout() -> io::Result<Self> {
-        Self::new(Target::Stdout)
+        Ok(Self::new(Output::new()?, OutputEnd::standard(io::stdout().as_fd()).ok(), None))
     }
 
     /// Lines appended to a log file, which is created with mode 0600 if it is missing. Other monitors may append to it too.
@@ -96,27 +93,32 @@ impl Messages {
     pub fn to_log(path: &Path) -> io::Result<Self> {
         // First, so that no new file is left behind if it fails.
         let queue = Output::new()?;
-        Ok(Self::with(queue, Target::File(LogFile::open(path)?)))
+        let log = LogFile::open(path)?;
+        let end = log.file().try_clone().and_then(|file| OutputEnd::owned(file.into()));
+        match end {
+            Ok(end) => Ok(Self::new(queue, Some(end), Some(log))),
+            Err(error) => {
+                log.remove_if_unused();
+                Err(error)
+            }
+        }
     }
 
     /// Removes the log file if this queue created it and it is still empty: for a start that is refused. Nothing may be pushed
     /// after that.
     pub fn remove_unused_log(&self) {
-        if let Target::File(log) = &self.0.target
+        if let Some(log) = &self.0.log
             && self.is_drained()
         {
             log.remove_if_unused();
         }
     }
 
-    fn new(target: Target) -> io::Result<Self> {
-        Ok(Self::with(Output::new()?, target))
-    }
-
-    fn with(queue: Output, target: Target) -> Self {
+    fn new(queue: Output, end: Option<OutputEnd>, log: Option<LogFile>) -> Self {
         Self(Arc::new(Shared {
             queue: Arc::new(queue),
-            target,
+            log,
+            end: Mutex::new(end),
             to_terminal: AtomicBool::new(false),
             fd: OnceLock::new(),
             is_gone: AtomicBool::new(false),
@@ -234,11 +236,8 @@ impl Messages {
             let terminal = File::options().write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")?;
             return HostFd::owned(terminal.into());
         }
-        match &self.0.target {
-            Target::Stderr => HostFd::standard(io::stderr().as_fd(), Direction::Out),
-            Target::Stdout => HostFd::standard(io::stdout().as_fd(), Direction::Out),
-            Target::File(log) => HostFd::owned(log.file().try_clone()?.into()),
-        }
+        let end = self.0.end.lock().expect("no panic while it is held").take();
+        end.ok_or(io::ErrorKind::NotFound)?.start()
     }
 
     fn push_lost_count(&self) {

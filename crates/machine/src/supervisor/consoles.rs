@@ -46,13 +46,7 @@ impl Supervisor {
 
     /// Connects the open consoles to the lines of the next machine.
     pub(super) fn move_consoles(&mut self, lines: Lines) -> Result<(), Error> {
-        let ids = std::mem::take(&mut self.consoles);
-        let removed = ids.into_iter().map(|id| self.events.remove_subscriber(id));
-        let kept = removed.filter_map(|removed| match removed {
-            Ok(Source::Console(console)) => Some(*console),
-            _ => None,
-        });
-        let kept = kept.collect();
+        let kept = self.take_consoles();
         let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
         consoles.iter_mut().try_for_each(Console::begin)?;
         self.announce(&mut consoles);
@@ -67,6 +61,26 @@ impl Supervisor {
         if let Some(announcements) = &self.announcements {
             announcements.push(ptys.as_bytes());
         }
+    }
+
+    /// Closes the consoles: files are closed and sockets removed on another thread. The terminal is restored before that, so that
+    /// Ctrl-C is a signal.
+    pub(super) fn close_consoles(&mut self) {
+        self.terminal = None;
+        let consoles = self.take_consoles();
+        if !consoles.is_empty() {
+            self.discard(consoles);
+        }
+    }
+
+    fn take_consoles(&mut self) -> Vec<Console> {
+        let ids = std::mem::take(&mut self.consoles);
+        let removed = ids.into_iter().map(|id| self.events.remove_subscriber(id));
+        let consoles = removed.filter_map(|removed| match removed {
+            Ok(Source::Console(console)) => Some(*console),
+            _ => None,
+        });
+        consoles.collect()
     }
 
     fn add_consoles(&mut self, consoles: Vec<Console>) {

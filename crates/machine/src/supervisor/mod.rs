@@ -221,22 +221,27 @@ impl Supervisor {
     /// The host lacks KVM, memory or another resource, or a file is damaged: nothing is left behind. Or a vCPU or the event loop
     /// failed.
     pub fn run(&mut self, start: Start) -> Result<Run, Error> {
+        let run = self.run_machines(start);
+        self.close_consoles();
+        run
+    }
+
+    fn run_machines(&mut self, start: Start) -> Result<Run, Error> {
         let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, paused, restarted } =
             start;
         self.metrics_file = metrics;
         self.announcements = announcements;
-        let on_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
         let lines = lines.context("eventfd of the messages")?;
         self.attach(&lines);
-        let handles = SupervisorHandles {
+        let mut handles = SupervisorHandles {
             diagnostics,
             lines,
-            is_raw_terminal: on_terminal,
+            is_raw_terminal: false,
             vcpu_ended: Arc::clone(&self.vcpu_ended),
             news: Arc::clone(&self.news),
         };
-        let mut machine = match self.first_machine(plan, inputs, handles.clone())? {
+        let mut machine = match self.first_machine(plan, inputs, &mut handles)? {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None }),
         };
@@ -278,14 +283,19 @@ impl Supervisor {
         &mut self,
         plan: Plan,
         inputs: Inputs,
-        handles: SupervisorHandles,
+        handles: &mut SupervisorHandles,
     ) -> Result<Offloaded<Machine>, Error> {
-        let is_raw_terminal = handles.is_raw_terminal;
-        let build = move |progress: &Progress| Machine::build(plan, inputs, None, handles, progress);
-        let (machine, lines) = match self.offload(build)? {
+        let mut theirs = handles.clone();
+        let build = move |progress: &Progress| {
+            theirs.is_raw_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
+            let is_raw_terminal = theirs.is_raw_terminal;
+            Machine::build(plan, inputs, None, theirs, progress).map(|built| (built, is_raw_terminal))
+        };
+        let ((machine, lines), is_raw_terminal) = match self.offload(build)? {
             Offloaded::Done(built) => built?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        handles.is_raw_terminal = is_raw_terminal;
         match self.open_consoles(lines, is_raw_terminal) {
             Ok(Offloaded::Done(())) => Ok(Offloaded::Done(machine)),
             Ok(Offloaded::Ended(ending)) => {

@@ -72,8 +72,9 @@ impl Supervisor {
         }
     }
 
-    /// Drops `value` on another thread, for values whose drop may block on a file.
-    pub(super) fn discard<T: Send + 'static>(&mut self, value: T) {
+    /// Drops `value` on another thread, for values whose drop may block on storage, as closing or removing a file may. The user can
+    /// end the wait, as that for a device that stops.
+    pub fn discard<T: Send + 'static>(&mut self, value: T) {
         self.finish("closing files", move |_| drop(value));
     }
 
@@ -101,13 +102,17 @@ impl Supervisor {
         let is_asked_twice = self.requested_ending.as_ref().is_some_and(Ending::is_user_request);
         if patience > NOTICE && !is_asked_twice {
             let left = patience - NOTICE;
+            let keys = if self.consoles.is_empty() { "" } else { " or Ctrl-A x" };
             warn!(
-                "still {activity}; another signal or Ctrl-A x ends the monitor without waiting, as does a timeout in {left:?}"
+                "still {activity}; another signal{keys} ends the monitor without waiting, as does a timeout in {left:?}"
             );
-            if let WaitResult::Done(done) =
-                self.wait_for(job, Some(begun + patience), Ending::is_user_request)?
-            {
-                return Ok(Some(done));
+            match self.wait_for(job, Some(begun + patience), Ending::is_user_request)? {
+                WaitResult::Done(done) => return Ok(Some(done)),
+                // For the jobs that follow: the user doesn't ask once for each.
+                WaitResult::Ended(ending) => {
+                    self.requested_ending = self.requested_ending.take().or(Some(ending))
+                }
+                WaitResult::TimedOut => {}
             }
         }
         warn!("left unfinished: {}", job.progress().text());

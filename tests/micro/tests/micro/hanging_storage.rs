@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
+use driver::{DEADLINE, Launch, Monitor, Stdin, guests, wait_until};
 use fuser::{
-    BackgroundSession, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request, TimeOrNow,
+    BackgroundSession, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
+    Request, TimeOrNow,
 };
 use libtest_mimic::{Completion, Trial};
 use nix::sys::signal::Signal;
@@ -53,6 +54,14 @@ pub(crate) fn tests() -> Vec<Trial> {
             hanging_console_file_leaves_the_terminal_to_ctrl_c,
         ),
         trial("hanging_standard_input_stops_nobody", hanging_standard_input_stops_nobody),
+        trial(
+            "hanging_disk_and_log_are_left_at_a_second_sigterm",
+            hanging_disk_and_log_are_left_at_a_second_sigterm,
+        ),
+        trial(
+            "hanging_close_of_standard_output_leaves_the_terminal_to_ctrl_c",
+            hanging_close_of_standard_output_leaves_the_terminal_to_ctrl_c,
+        ),
     ]
 }
 
@@ -61,6 +70,8 @@ const KERNEL: &str = "kernel";
 const DISK: &str = "disk";
 /// Name of the file for a guest's output.
 const PRINTED: &str = "printed";
+/// Name of a file for a standard stream, of which also open(2) and close(2) hang.
+const STREAM: &str = "stream";
 const DISK_LEN: u64 = 1 << 30;
 
 /// The mounted file system, and a directory for other files.
@@ -162,6 +173,8 @@ impl Drop for Storage {
 struct Held {
     reads: Vec<ReplyData>,
     changes: Vec<ReplyAttr>,
+    opens: Vec<ReplyOpen>,
+    closes: Vec<ReplyEmpty>,
 }
 
 struct Files {
@@ -174,6 +187,7 @@ struct Files {
 const KERNEL_INODE: INodeNo = INodeNo(2);
 const DISK_INODE: INodeNo = INodeNo(3);
 const PRINTED_INODE: INodeNo = INodeNo(4);
+const STREAM_INODE: INodeNo = INodeNo(5);
 /// How long the kernel caches attributes.
 const VALID: Duration = Duration::from_secs(60);
 
@@ -212,6 +226,7 @@ impl Filesystem for Files {
         match name.to_str() {
             Some(KERNEL) => reply.entry(&VALID, &self.attributes(KERNEL_INODE), Generation(0)),
             Some(PRINTED) => reply.entry(&VALID, &self.attributes(PRINTED_INODE), Generation(0)),
+            Some(STREAM) => reply.entry(&VALID, &self.attributes(STREAM_INODE), Generation(0)),
             Some(DISK) => reply.entry(&VALID, &self.attributes(DISK_INODE), Generation(0)),
             _ => reply.error(Errno::ENOENT),
         }
@@ -219,6 +234,25 @@ impl Filesystem for Files {
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         reply.attr(&VALID, &self.attributes(inode));
+    }
+
+    fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if inode == STREAM_INODE && self.hangs.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().opens.push(reply);
+            let _ = self.report.lock().unwrap().send(());
+            return;
+        }
+        reply.opened(FileHandle(0), FopenFlags::empty());
+    }
+
+    /// Called for each close(2).
+    fn flush(&self, _: &Request, inode: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        if inode == STREAM_INODE && self.hangs.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().closes.push(reply);
+            let _ = self.report.lock().unwrap().send(());
+            return;
+        }
+        reply.ok();
     }
 
     /// Called when a file is truncated, for example.
@@ -388,4 +422,45 @@ fn hanging_standard_input_stops_nobody(storage: &Storage) {
     storage.wait_until_it_hangs();
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+/// The warning about the disk is the first line of standard error, which is on the same storage.
+fn hanging_disk_and_log_are_left_at_a_second_sigterm(storage: &Storage) {
+    let script = format!("exec \"$0\" \"$@\" 2>>{:?}", storage.path(STREAM));
+    let mut monitor = storage.reading_guest("").wrapped(["sh", "-c", &script]).stdin(Stdin::Pipe).start();
+    let _answer = AnswerAtEnd(storage);
+    storage.read_and_hang(&mut monitor);
+    monitor.signal(Signal::SIGTERM);
+    // Until the warning is due. Its text can't be seen: writing it hangs.
+    std::thread::sleep(Duration::from_millis(1500));
+    monitor.signal(Signal::SIGTERM);
+    wait_until_it_exits(&monitor);
+    storage.answer();
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+}
+
+/// close(2) of a file on a network file system waits for what was written.
+fn hanging_close_of_standard_output_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
+    let script = format!("exec \"$0\" \"$@\" >>{:?}", storage.path(STREAM));
+    let mut monitor = crate::common::boot("echo").wrapped(["sh", "-c", &script]).on_terminal().start();
+    let _answer = AnswerAtEnd(storage);
+    let before = monitor.termios_before();
+    wait_until("the terminal is raw", DEADLINE, || monitor.termios() != before);
+    storage.hangs.store(true, Ordering::SeqCst);
+    monitor.send(b"\x01x");
+    monitor.expect_stderr("still closing files; another signal ends the monitor", DEADLINE);
+    assert_eq!(monitor.termios(), before);
+    monitor.signal(Signal::SIGINT);
+    wait_until_it_exits(&monitor);
+    storage.answer();
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// Waits until the main thread has exited. The process stays until the file system has answered.
+fn wait_until_it_exits(monitor: &Monitor) {
+    let stat = format!("/proc/{}/stat", monitor.pid());
+    wait_until("the monitor exits", DEADLINE, || {
+        fs::read_to_string(&stat)
+            .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+    });
 }
