@@ -2,6 +2,8 @@
 //!
 //! - [`Engine`] reads and writes files with many requests in flight, by io_uring or threads. [`IoSlices`]
 //!   passes guest memory ([`GuestBytes`]) to the kernel without a copy.
+//!   The feature `io-uring`, on by default, brings the crate io-uring; without it there are only threads, and
+//!   [`IoMethod::Uring`] is refused.
 //! - [`FramePort`] is a TAP or a socket in place of one; [`Vhost`] is the kernel's own virtio server.
 //! - [`loop_device`] finds the loop device over a file, and the file under a loop device; [`overlay_mount`]
 //!   finds the overlay file system that shows a file under another name.

@@ -1,8 +1,11 @@
 //! Asynchronous positioned I/O between files and guest memory.
 
+#[cfg(not(feature = "io-uring"))]
+mod no_uring;
 mod request;
 mod task;
 mod threads;
+#[cfg(feature = "io-uring")]
 mod uring;
 
 use std::fs::File;
@@ -11,9 +14,12 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+#[cfg(not(feature = "io-uring"))]
+use self::no_uring::Uring;
 pub use self::request::{Durable, IoRequest};
 use self::task::Task;
 use self::threads::Threads;
+#[cfg(feature = "io-uring")]
 use self::uring::Uring;
 use crate::GuestBytes;
 

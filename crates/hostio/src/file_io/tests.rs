@@ -157,6 +157,7 @@ fn many_rounds_need_no_more_than_the_depth(method: IoMethod) {
 /// Each test, for both backends. If io_uring is refused, its tests fail and say so; they never pass silently.
 macro_rules! both_backends {
     ($($test:ident),* $(,)?) => {
+        #[cfg(feature = "io-uring")]
         mod uring {
             $(#[test] fn $test() { super::$test(super::IoMethod::Uring) })*
         }
@@ -195,6 +196,17 @@ fn uring_refused_makes_auto_use_threads_and_keep_the_reason() {
 fn uring_refused_is_an_error_where_nothing_else_will_do() {
     let error = choose(IoMethod::Uring, refused(), threads).map(|_| ()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+}
+
+#[cfg(not(feature = "io-uring"))]
+#[test]
+fn uring_not_built_in_is_refused_and_auto_uses_threads() {
+    let engine = |method| Engine::<()>::new(method, 1, "test");
+    assert_eq!(engine(IoMethod::Uring).unwrap_err().to_string(), "built without the feature \"io-uring\"");
+    assert_eq!(
+        engine(IoMethod::Auto).unwrap().describe(),
+        "threads, because io_uring is refused: built without the feature \"io-uring\""
+    );
 }
 
 #[test]

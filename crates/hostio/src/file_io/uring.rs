@@ -11,7 +11,8 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Durable;
-use super::task::{Completion, Operation, PUNCH, Task, ZERO};
+use super::task::steps::Completion;
+use super::task::{Operation, PUNCH, Task, ZERO};
 
 /// Required opcodes, all in Linux 5.6.
 const OPCODES: [u8; 4] =
