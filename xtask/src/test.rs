@@ -29,9 +29,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     succeed(tests.status()?, "cargo test --workspace")?;
     if arguments.arguments.is_empty() {
+        without_features()?;
         bare_metal_in_rig()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tests the libraries that have features without any: what needs one must be refused, and the rest must work.
+fn without_features() -> Result<(), Failure> {
+    let mut tests = cargo(&["test", "--no-default-features"]);
+    tests.args(workspace::packages_arguments(&["vmm-hostio", "vmm-virtio-devices"]));
+    succeed(tests.status()?, "cargo test --no-default-features")
 }
 
 /// If this host's KVM is a software implementation, runs the bare-metal guests again in the rig, whose KVM has what that lacks, such

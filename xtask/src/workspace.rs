@@ -27,6 +27,11 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// `--package` for each of `names`.
+pub(crate) fn packages_arguments<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().flat_map(|name| ["--package", name]).collect()
+}
+
 /// Makes a release build of the monitor and returns its path.
 pub(crate) fn build_monitor() -> PathBuf {
     rig::note("building vmm-bin (release)");

@@ -4,6 +4,15 @@
 //! device. A new device is a module that implements `Kind` of vmm-virtio plus a row here; see
 //! docs/adding-a-device.md.
 //!
+//! Three features, all on by default, bring the larger dependencies. Every device exists without them; a config that asks for what
+//! has been left out is refused with an error that names the feature.
+//!
+//! | feature | what it adds | brings |
+//! |---|---|---|
+//! | `io-uring` | disks by io_uring; without it, by threads | io-uring |
+//! | `qcow2` | disks in the format qcow2 | imago, ruzstd |
+//! | `usernet` | the network card's backend `user` | vmm-usernet, smoltcp |
+//!
 //! ```
 //! use vmm_virtio_devices::KINDS;
 //!
@@ -18,6 +27,7 @@ mod descriptors;
 mod file_lock;
 mod host_file;
 mod image_format;
+mod left_out;
 mod limits;
 mod loop_device;
 mod net;

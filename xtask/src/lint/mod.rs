@@ -4,6 +4,7 @@ mod arch_fence;
 mod cargo_checks;
 mod circles;
 mod deny;
+mod features;
 mod layers;
 mod length;
 mod lint_levels;
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// All checks, the quick ones first.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
@@ -35,6 +36,7 @@ const CHECKS: [(&str, Check); 14] = [
     ("duplicates", cargo_checks::duplicates),
     ("deny", deny::check),
     ("clippy", cargo_checks::clippy),
+    ("features", features::check),
     ("doc", cargo_checks::doc),
     ("ci", cargo_checks::ci_script),
 ];

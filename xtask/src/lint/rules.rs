@@ -142,6 +142,12 @@ pub(super) const CRATES: &[CrateRule] = &[
 /// Crates of rust-vmm whose types are part of our crates' interfaces: two versions of one of them don't fit together.
 pub(super) const ONE_VERSION: [&str; 3] = ["vm-memory", "kvm-bindings", "vmm-sys-util"];
 
+/// Crates that can be built without some of their dependencies.
+pub(super) const WITH_FEATURES: [&str; 3] = ["vmm-hostio", "vmm-virtio-devices", "vmm-bin"];
+
+/// Crates that only features bring.
+pub(super) const OPTIONAL: [&str; 5] = ["imago", "io-uring", "ruzstd", "smoltcp", "vmm-usernet"];
+
 /// Crates whose files may import each other in circles, each with the reason.
 pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[];
 

@@ -24,13 +24,6 @@ pub(super) fn ask(found: ImageFormat, path: &Path) -> String {
     }
 }
 
-/// What to do about a file that isn't a qcow2 image as the config or the image above it claims; printed after
-/// its path.
-pub(super) fn instead_of_qcow2(found: ImageFormat, path: &Path) -> String {
-    let (noun, remedy) = (found.noun(), remedy(found, path));
-    format!("isn't a qcow2 image, it looks like {noun}: {remedy}")
-}
-
 /// What to do with an image that is configured as "raw".
 pub(super) fn remedy(found: ImageFormat, path: &Path) -> String {
     match found {

@@ -14,10 +14,13 @@ mod config;
 mod file;
 mod format;
 mod image;
+#[cfg(not(feature = "qcow2"))]
+mod no_qcow2;
 mod open;
 mod overlay;
 mod pace;
 mod properties;
+#[cfg(feature = "qcow2")]
 pub mod qcow2;
 mod raw;
 pub mod request;
@@ -35,6 +38,8 @@ use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::image::Image;
+#[cfg(not(feature = "qcow2"))]
+use self::no_qcow2 as qcow2;
 use self::pace::Pace;
 use self::properties::DiskProperties;
 use self::raw::Raw;

@@ -11,11 +11,10 @@ use super::format;
 use super::image::{Image, RawSource, Source};
 use super::overlay::{self, Overlay};
 use super::properties::DiskProperties;
-use super::qcow2::Qcow2Image;
 use super::raw::{Options, Raw};
 use super::request::SECTOR_LEN;
 use super::shape::Shape;
-use super::{Block, Disk, temporary};
+use super::{Block, Disk, qcow2, temporary};
 use crate::image_format;
 use crate::place::{Access, Place};
 
@@ -87,11 +86,11 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceErr
             let paths: Vec<PathBuf> = config.backing.iter().map(|path| setting.path(path)).collect();
             let fields: Vec<String> = (0..paths.len()).map(|index| format!("backing[{index}]")).collect();
             let places = paths.iter().zip(&fields).map(|(path, field)| Place { path, field });
-            let image = Qcow2Image::open(file, place, access, &places.collect::<Vec<_>>())?;
-            let (len, shape) = (image.len(), Shape::of_blocks(overlay::BLOCK_LEN));
+            let (image, len) = qcow2::open(file, place, access, &places.collect::<Vec<_>>())?;
+            let shape = Shape::of_blocks(overlay::BLOCK_LEN);
             match overlay {
-                None => Ok((Disk::Image(Box::new(image)), len, shape, describe(&path, "qcow2"))),
-                Some(overlay) => open_overlay(Box::new(image), len, overlay, setting)
+                None => Ok((Disk::Image(image), len, shape, describe(&path, "qcow2"))),
+                Some(overlay) => open_overlay(image, len, overlay, setting)
                     .map(|disk| (disk, len, shape, describe(&path, "qcow2, temporary"))),
             }
         }

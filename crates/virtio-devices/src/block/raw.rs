@@ -12,6 +12,7 @@ use vmm_virtio::{Buffers, DeviceError, Head};
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
+use crate::left_out::left_out;
 use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 
@@ -179,6 +180,9 @@ fn refused(error: io::Error) -> DeviceError {
         let remedy = "raise the limit of open files (ulimit -n)";
         return DeviceError::host("io", format!("the disk's requests can't be watched: {error}: {remedy}"));
     }
+    if cfg!(not(feature = "io-uring")) {
+        return left_out("io", "io-uring", "say \"threads\" or \"auto\"");
+    }
     let remedy = "say \"threads\" or \"auto\", or allow it (sysctl kernel.io_uring_disabled)";
     DeviceError::host("io", format!("io_uring is refused: {error}; {remedy}"))
 }
@@ -189,6 +193,7 @@ mod tests {
 
     use super::*;
 
+    #[cfg(feature = "io-uring")]
     #[test]
     fn uring_refused_says_what_to_do() {
         let error = refused(io::Error::from(Errno::EPERM));

@@ -5,10 +5,10 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use vmm_config::{FilePath, Ranged, list, parsed, word_or_list};
-use vmm_usernet::{Forward, ForwardError, Resolver};
 
 use super::mac::Mac;
 use super::resolver::resolver;
+use super::user::{Forward, ForwardError, Resolver};
 use crate::limits::Limits;
 
 /// Maximum length of an interface name on Linux in bytes (IFNAMSIZ without its NUL).
@@ -106,18 +106,15 @@ impl<'de> Deserialize<'de> for Rule {
     }
 }
 
-/// A forwarded port, with its text.
+/// A forwarded port.
 #[derive(Debug)]
-pub struct ForwardText {
-    pub(super) forward: Forward,
-    pub(super) text: String,
-}
+pub struct ForwardText(pub(super) Forward);
 
 impl FromStr for ForwardText {
     type Err = ForwardError;
 
     fn from_str(text: &str) -> Result<Self, ForwardError> {
-        Ok(Self { forward: Forward::parse(text)?, text: text.to_owned() })
+        Forward::parse(text).map(Self)
     }
 }
 

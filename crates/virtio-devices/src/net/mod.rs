@@ -17,6 +17,8 @@ mod config;
 mod control;
 mod link;
 mod mac;
+#[cfg(not(feature = "usernet"))]
+mod no_user;
 mod open;
 mod pair;
 mod passt;
@@ -28,6 +30,7 @@ mod sizes;
 mod stream;
 mod transmit;
 mod update;
+#[cfg(feature = "usernet")]
 mod user;
 mod vhost;
 
@@ -39,6 +42,8 @@ use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::carrier::Carrier;
 use self::link::Link;
+#[cfg(not(feature = "usernet"))]
+use self::no_user as user;
 use self::pair::Pair;
 use self::properties::{F_MQ, NetProperties};
 use self::receiver::Receiver;

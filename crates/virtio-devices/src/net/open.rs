@@ -29,8 +29,8 @@ impl Kind for Net {
     fn config_claims(config: &Config) -> Vec<Claim> {
         let forwards = config.forward.iter().flatten().enumerate();
         let claim = |(index, given): (usize, &ForwardText)| Claim {
-            part_of: given.forward.host_end_of_all(),
-            ..Claim::new(format!("forward[{index}]"), "port of the host", given.forward.host_end())
+            part_of: given.0.host_end_of_all(),
+            ..Claim::new(format!("forward[{index}]"), "port of the host", given.0.host_end())
         };
         forwards.map(claim).collect()
     }
@@ -53,7 +53,7 @@ fn open(config: &Config, setting: &Setting<'_>) -> Result<Net, DeviceError> {
         }
         Backend::Passt(path) => {
             check_one_pair(queues, "passt")?;
-            OpenedBackend::new(passt::open(&setting.path(path))?, "passt", 0)
+            OpenedBackend::new(Box::new(passt::open(&setting.path(path))?), "passt", 0)
         }
         Backend::User => {
             check_one_pair(queues, "the user backend")?;
@@ -96,9 +96,9 @@ struct OpenedBackend {
 }
 
 impl OpenedBackend {
-    fn new(link: impl Link + 'static, origin: &str, offloads: u32) -> Self {
+    fn new(link: Box<dyn Link>, origin: &str, offloads: u32) -> Self {
         Self {
-            links: vec![Box::new(link)],
+            links: vec![link],
             kernel: None,
             carrier: None,
             origin: origin.to_owned(),

@@ -39,12 +39,10 @@ pub(super) const TAP_OFFLOADS_USO: u32 = TAP_OFFLOADS | TUN_F_USO;
 pub(super) const USER_OFFLOADS: u32 = TUN_F_CSUM;
 
 /// Field offsets and values of struct virtio_net_hdr_v1 (virtio 1.2 §5.1.6).
-const FLAGS: usize = 0;
+pub(super) const FLAGS: usize = 0;
 const GSO_TYPE: usize = 1;
-const CSUM_START: usize = 6;
-const CSUM_OFFSET: usize = 8;
 pub(super) const NUM_BUFFERS: usize = 10;
-const HDR_F_NEEDS_CSUM: u8 = 1;
+pub(super) const HDR_F_NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -116,13 +114,6 @@ pub(super) fn offloads(features: u64) -> u32 {
         | when(has(F_GUEST_ECN) && (tso4 || tso6), TUN_F_TSO_ECN)
         // The kernel supports both or none (Linux, drivers/net/tun.c, set_offload).
         | when(has(F_GUEST_USO4) && has(F_GUEST_USO6), TUN_F_USO)
-}
-
-/// Marks a frame with a zero header as having a partial checksum, which the guest has to complete.
-pub(super) fn leave_checksum(header: &mut [u8], start: u16, offset: u16) {
-    header[FLAGS] = HDR_F_NEEDS_CSUM;
-    header[CSUM_START..CSUM_START + 2].copy_from_slice(&start.to_le_bytes());
-    header[CSUM_OFFSET..CSUM_OFFSET + 2].copy_from_slice(&offset.to_le_bytes());
 }
 
 /// Adapts a frame's header from the backend to a driver with these features, for a single buffer. False if

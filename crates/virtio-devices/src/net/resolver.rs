@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vmm_usernet::Resolver;
+use super::user::Resolver;
 
 /// Port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;

@@ -16,6 +16,7 @@ mod passt;
 mod receive;
 mod transmit;
 mod update;
+#[cfg(feature = "usernet")]
 mod user;
 
 const RECEIVEQ: usize = 0;

@@ -263,7 +263,7 @@ fn read_header(
             image_format::detect(&file.file).ok().flatten().filter(|found| *found != ImageFormat::Qcow2);
         match (refusal, found, named) {
             (Refusal::NotQcow2 | Refusal::Version(_), Some(other), _) => {
-                place.wrong(&format::instead_of_qcow2(other, place.path))
+                place.wrong(&instead_of_qcow2(other, place.path))
             }
             (Refusal::NotQcow2, None, Some((above, named))) => {
                 let (shown, rebase) = (above.path.display(), rebase(above, "raw", &shell::word(&named.name)));
@@ -274,4 +274,11 @@ fn read_header(
             (refusal, ..) => place.wrong(&refusal.problem(place.path)),
         }
     })
+}
+
+/// What to do about a file that isn't a qcow2 image as the config or the image above it claims; printed after
+/// its path.
+fn instead_of_qcow2(found: ImageFormat, path: &Path) -> String {
+    let (noun, remedy) = (found.noun(), format::remedy(found, path));
+    format!("isn't a qcow2 image, it looks like {noun}: {remedy}")
 }

@@ -41,8 +41,20 @@ use crate::place::{Access, Place};
 const PIECE_LEN: usize = 64 << 10;
 static ZEROS: [u8; PIECE_LEN] = [0; PIECE_LEN];
 
+/// Opens the image in `file` and its backing files, which must be those listed in `backing`. Also returns the disk's size in bytes.
+pub(super) fn open(
+    file: DiskFile,
+    place: Place<'_>,
+    access: Access,
+    backing: &[Place<'_>],
+) -> Result<(Box<dyn Image>, u64), DeviceError> {
+    let image = Qcow2Image::open(file, place, access, backing)?;
+    let len = image.format.size();
+    Ok((Box::new(image), len))
+}
+
 /// The disk.
-pub(super) struct Qcow2Image {
+struct Qcow2Image {
     layers: Layers,
     format: Format,
     piece: Box<[u8]>,
@@ -72,8 +84,7 @@ enum Writing {
 }
 
 impl Qcow2Image {
-    /// Opens the image in `file` and its backing files, which must be those listed in `backing`.
-    pub(super) fn open(
+    fn open(
         file: DiskFile,
         place: Place<'_>,
         access: Access,
@@ -106,11 +117,6 @@ impl Qcow2Image {
             complaint: None,
             has_complained: false,
         })
-    }
-
-    /// Size of the disk in bytes.
-    pub(super) fn len(&self) -> u64 {
-        self.format.size()
     }
 
     /// Must precede each change of these bytes of the disk.

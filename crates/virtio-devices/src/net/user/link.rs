@@ -1,36 +1,39 @@
-//! A network stack in the monitor: the guest's connections are terminated here and continued by ordinary host
-//! sockets (vmm-usernet).
+//! The link to the network stack.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use vmm_usernet::{Allow, OpenError as UserError, Resolver, Settings, UserNet};
+use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UserNet};
 use vmm_virtio::{Buffers, DeviceError};
 
-use super::config::{Config, Rules};
-use super::link::Link;
-use super::mac::Mac;
-use super::properties;
-use super::sizes::{FRAME_LEN, HEADER_LEN};
 use crate::descriptors;
+use crate::net::config::{Config, Rules};
+use crate::net::link::Link;
+use crate::net::mac::Mac;
+use crate::net::properties;
+use crate::net::sizes::{FRAME_LEN, HEADER_LEN};
 
 /// Default MTU: the longest IP packet, less what makes it a frame with an Ethernet header, rounded down to
 /// words. The cost per packet is constant, so the longest packets are the fastest.
 const MTU: u16 = 65520;
 
+/// Field offsets of struct virtio_net_hdr_v1 (virtio 1.2 §5.1.6).
+const CSUM_START: usize = 6;
+const CSUM_OFFSET: usize = 8;
+
 /// The link.
-pub(super) struct UserLink {
+struct UserLink {
     net: UserNet,
     /// The frame being sent.
     frame: Vec<u8>,
 }
 
 /// Creates the network stack from the config; also returns its MTU.
-pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), DeviceError> {
+pub(in crate::net) fn open(config: &Config, mac: Mac) -> Result<(Box<dyn Link>, u16), DeviceError> {
     let mtu = config.mtu.map_or(MTU, |mtu| mtu.get() as u16);
     let settings = Settings {
         allow: allow(config.allow.as_ref())?,
-        forwards: config.forward.iter().flatten().map(|given| given.forward.clone()).collect(),
+        forwards: config.forward.iter().flatten().map(|given| given.0.clone()).collect(),
         resolver: config.dns.unwrap_or(Resolver::OfHost),
         mtu,
         guest_mac: mac.0,
@@ -38,7 +41,7 @@ pub(super) fn open(config: &Config, mac: Mac) -> Result<(UserLink, u16), DeviceE
     };
     let mut net = UserNet::open(settings).map_err(|error| refusal(config, error))?;
     net.set_driven(false);
-    Ok((UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }, mtu))
+    Ok((Box::new(UserLink { net, frame: vec![0; FRAME_LEN - HEADER_LEN] }), mtu))
 }
 
 fn allow(rules: Option<&Rules>) -> Result<Allow, DeviceError> {
@@ -57,7 +60,8 @@ fn refusal(config: &Config, error: UserError) -> DeviceError {
     match &error {
         UserError::Mtu(_) => DeviceError::config("mtu", error),
         UserError::Forward { forward, .. } => {
-            let place = config.forward.iter().flatten().position(|given| given.text == *forward);
+            let refused = Forward::parse(forward).ok();
+            let place = config.forward.iter().flatten().position(|given| Some(&given.0) == refused.as_ref());
             let field = place.map_or("forward".to_owned(), |index| format!("forward[{index}]"));
             DeviceError::host(&field, error)
         }
@@ -83,7 +87,7 @@ impl Link for UserLink {
         let frame = self.net.receive(body).ok_or(io::ErrorKind::WouldBlock)?;
         header.fill(0);
         if let Some(checksum) = frame.checksum {
-            properties::leave_checksum(header, checksum.start, checksum.offset);
+            leave_checksum(header, checksum.start, checksum.offset);
         }
         Ok(HEADER_LEN + frame.len)
     }
@@ -116,4 +120,11 @@ impl Link for UserLink {
     fn answers(&self) -> bool {
         true
     }
+}
+
+/// Marks a frame with a zero header as having a partial checksum, which the guest has to complete.
+fn leave_checksum(header: &mut [u8], start: u16, offset: u16) {
+    header[properties::FLAGS] = properties::HDR_F_NEEDS_CSUM;
+    header[CSUM_START..CSUM_START + 2].copy_from_slice(&start.to_le_bytes());
+    header[CSUM_OFFSET..CSUM_OFFSET + 2].copy_from_slice(&offset.to_le_bytes());
 }
