@@ -175,3 +175,8 @@ fn print(text: &str) -> Result<Finished, Failure> {
         Ok(()) => Ok(Finished::Printed),
     }
 }
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -34,7 +34,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Fetch and build what tests need, run the lint, then run all tests
     Test(test::Arguments),
-    /// Check layers, unsafe code, architecture fences, import circles, names, file lengths, lint levels, format, dependencies, clippy with and without features, and docs
+    /// Check layers, unsafe code, architecture fences, import circles, names, file lengths, lint levels, format, dependencies, packages, clippy with and without features, and docs
     Lint,
     /// Open a root shell in the rig, a machine with a genuine /dev/kvm, or run a command there
     Rig(rig_shell::Arguments),

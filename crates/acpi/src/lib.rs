@@ -57,3 +57,8 @@ pub use error::Error;
 pub use fragment::{Fragment, io_device, mmio_device};
 pub use render::{Tables, render};
 pub use table::Table;
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -134,3 +134,8 @@ pub use platform::{
     protocol_name,
 };
 pub use source::{Role, SourceError, SourceFile, SourceProblem};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -45,3 +45,8 @@ pub use device::{BusDevice, Outcome, SystemEvent};
 pub use irq::IrqLine;
 pub use map::{Bus, BusView, Error};
 pub use output::{Output, Overflow, Taken};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -115,3 +115,8 @@ pub use text_file::describe_file_type;
 pub use timeout::Timeout;
 pub use value_error::ValueError;
 pub use virtio::{DeviceId, VirtioSection};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

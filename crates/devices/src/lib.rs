@@ -65,3 +65,8 @@ pub const KINDS: &[LegacyEntry] = &[
     LegacyEntry::of::<DebugExit>(),
     LegacyEntry::of::<PseudoSerial>(),
 ];
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

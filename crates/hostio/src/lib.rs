@@ -54,3 +54,8 @@ pub use unix::{
     missing_directory,
 };
 pub use vhost::{Vhost, VhostError, VhostRing};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

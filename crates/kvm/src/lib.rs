@@ -84,3 +84,8 @@ pub use x86_64::{
     BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, NestedState, StopCause, VcpuReport, VcpuState,
     WatchLen,
 };
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -92,3 +92,8 @@ pub use virtio::VirtioPlan;
 pub use vmm_bus::SystemEvent;
 /// A guest's crash, and the count of its exits.
 pub use vmm_vcpu::{Crash, CrashCause, Summary};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -31,3 +31,8 @@ pub use vm_memory;
 
 /// Page size of host and guest, in bytes.
 pub const PAGE_LEN: u64 = 4096;
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -118,3 +118,8 @@ extern crate self as vmm_usernet;
 #[cfg(test)]
 #[path = "../tests/guest/mod.rs"]
 mod guest;
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -63,3 +63,8 @@ pub use threads::VcpuThreads;
 pub use trace::{Trace, TracedExit};
 /// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
 pub use vmm_sys_util::eventfd::EventFd;
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

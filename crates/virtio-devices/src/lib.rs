@@ -59,3 +59,8 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<Rng>(),
     KindEntry::of::<Vsock>(),
 ];
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

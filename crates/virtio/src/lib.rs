@@ -84,3 +84,8 @@ pub use vmm_memory::vm_memory;
 
 #[cfg(test)]
 mod tests;
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

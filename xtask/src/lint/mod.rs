@@ -10,6 +10,7 @@ mod length;
 mod lint_levels;
 mod names;
 mod platform;
+mod publish;
 mod rules;
 mod sources;
 mod unsafe_code;
@@ -23,7 +24,7 @@ use crate::failure::Failure;
 type Check = fn() -> Result<Verdict, Failure>;
 
 /// All checks, the quick ones first.
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("layers", layers::check),
     ("unsafe code", unsafe_code::check),
     ("architecture fence", arch_fence::check),
@@ -35,6 +36,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("fmt", cargo_checks::fmt),
     ("duplicates", cargo_checks::duplicates),
     ("deny", deny::check),
+    ("publish", publish::check),
     ("clippy", cargo_checks::clippy),
     ("features", features::check),
     ("doc", cargo_checks::doc),

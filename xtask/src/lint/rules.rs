@@ -148,6 +148,19 @@ pub(super) const WITH_FEATURES: [&str; 3] = ["vmm-hostio", "vmm-virtio-devices",
 /// Crates that only features bring.
 pub(super) const OPTIONAL: [&str; 5] = ["imago", "io-uring", "ruzstd", "smoltcp", "vmm-usernet"];
 
+/// Categories that exist on the registry and fit: it drops others silently.
+pub(super) const CATEGORIES: [&str; 9] = [
+    "asynchronous",
+    "command-line-utilities",
+    "config",
+    "emulators",
+    "hardware-support",
+    "memory-management",
+    "network-programming",
+    "os::linux-apis",
+    "parser-implementations",
+];
+
 /// Crates whose files may import each other in circles, each with the reason.
 pub(super) const WITH_CIRCLES: &[(&str, &str)] = &[];
 

@@ -12,7 +12,17 @@ use crate::workspace::{cargo, root, succeed};
 #[derive(Debug, Deserialize)]
 pub(super) struct Package {
     pub(super) name: String,
+    pub(super) version: String,
     pub(super) dependencies: Vec<Dependency>,
+    /// `Some` and empty for one that isn't to be published, `None` for any registry.
+    pub(super) publish: Option<Vec<String>>,
+    pub(super) description: Option<String>,
+    pub(super) license: Option<String>,
+    pub(super) readme: Option<PathBuf>,
+    pub(super) keywords: Vec<String>,
+    pub(super) categories: Vec<String>,
+    /// `[package.metadata]`, for other tools.
+    pub(super) metadata: serde_json::Value,
     manifest_path: PathBuf,
 }
 
