@@ -8,6 +8,7 @@ mod dist;
 mod failure;
 mod guests;
 mod lint;
+mod linux;
 mod rig_shell;
 mod rootfs;
 mod test;
@@ -40,6 +41,8 @@ enum Command {
     Rig(rig_shell::Arguments),
     /// Build the bare-metal guests and list their images
     Guests,
+    /// Fetch a stock kernel, Busybox and its initramfs, and list the files
+    Linux,
     /// Build disk images from which a guest boots to a login prompt
     Rootfs(rootfs::Arguments),
     /// Build the release in target/dist: the static program, its man page, completions and schema, as a tarball and a Debian package,
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Rig(arguments) => rig_shell::run(&arguments),
         Command::Guests => guests::run(),
+        Command::Linux => linux::run(),
         Command::Rootfs(arguments) => rootfs::run(&arguments),
         Command::Dist => dist::run(),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -1,6 +1,7 @@
 //! Directories of the workspace, and cargo as a command.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -9,6 +10,14 @@ use crate::failure::Failure;
 /// The workspace's directory.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// Prints a file's path, relative to the workspace, and its length.
+pub(crate) fn print_file(path: &Path) -> Result<(), Failure> {
+    let len = fs::metadata(path)?.len();
+    let shown = path.strip_prefix(root()).unwrap_or(path).display().to_string();
+    println!("{shown:<34} {len:>8} bytes");
+    Ok(())
 }
 
 /// Cargo's target directory.
