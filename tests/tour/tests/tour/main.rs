@@ -3,92 +3,90 @@
 //! Takes docs/tour.md and docs/coming-from.md step by step, as a reader would, and compares what is printed with what the page
 //! shows.
 
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+mod checkout;
+mod need;
 
-use driver::{guests, monitor_program};
+use std::process::ExitCode;
+
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use tour_tests::{Step, agrees, steps};
+use tour_tests::Step;
 
-/// Stands between the outputs of two commands: a line that no program prints.
-const MARK: &str = "\u{1e}end of command\u{1e}";
+use checkout::Checkout;
 
-/// In docs. A step may use what an earlier one has built.
-const PAGES: [&str; 2] = ["tour.md", "coming-from.md"];
+/// In docs. A step may use what the set-up of its page has built, and nothing of another step.
+const PAGES: [&str; 2] = [TOUR, "coming-from.md"];
+const TOUR: &str = "tour.md";
 
 fn main() -> ExitCode {
-    let trials = PAGES.into_iter().flat_map(|page| {
-        let text = std::fs::read_to_string(workspace().join("docs").join(page)).expect("the page is in docs");
-        let trial =
-            move |step: Step| Trial::ignorable_test(step.title.clone(), move || take(&step)).with_kind(page);
-        steps(&text).into_iter().map(trial).collect::<Vec<_>>()
-    });
     let mut arguments = Arguments::from_args();
-    // A step may build what the next one uses.
+    // They build, fetch and remove the same files.
     arguments.test_threads = Some(1);
-    if !arguments.list {
-        // What the pages have done before their first step, and the kernels of their last.
-        guests::build_all();
-        rig::Assets::here().prepare_all().expect("the kernels are fetched");
-        rig::packages::install(&["nasm"]).expect("the assembler of a text that the reader comes from");
+    let here = Checkout::here();
+    let mut trials = Vec::new();
+    for page in PAGES {
+        let mut steps = Step::all(&here.page(page)).into_iter();
+        let set_up = steps.next().expect("a page begins with its set-up");
+        if !arguments.list
+            && let Err(failed) = prepare(&set_up, &here)
+        {
+            eprintln!("the set-up of docs/{page}: {}", failed.message().unwrap_or("failed"));
+            return ExitCode::FAILURE;
+        }
+        trials.extend(steps.map(|step| trial(page, step)));
     }
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trials.push(Trial::test("a_fresh_clone", in_a_fresh_clone).with_kind(TOUR).with_ignored_flag(true));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/tour lies in the workspace")
+/// Runs what a page says before its first step.
+fn prepare(set_up: &Step, here: &Checkout) -> Result<(), Failed> {
+    here.keep()?;
+    check(set_up, here)?;
+    here.take(&set_up.commands())
+}
+
+fn trial(page: &'static str, step: Step) -> Trial {
+    let title = step.title.clone();
+    Trial::ignorable_test(title, move || take(&step)).with_kind(page)
 }
 
 fn take(step: &Step) -> Result<Completion, Failed> {
-    if let [first, ..] = step.not_run()[..] {
-        return Err(format!("a table lists `$ {first}`, which no block of the step runs").into());
-    }
-    // The steps are about this host's KVM; what needs one that runs Linux starts the rig by itself.
-    if let Err(reason) = rig::can_run_linux()
-        && reason != rig::Reason::SoftwareKvm
-    {
+    let here = Checkout::here();
+    check(step, &here)?;
+    if let Err(reason) = need::of(&step.commands()) {
         return match rig::guests_required() {
-            true => Err(reason.to_string().into()),
-            false => Ok(Completion::ignored_with(reason.to_string())),
+            true => Err(reason.into()),
+            false => Ok(Completion::ignored_with(reason)),
         };
     }
-    let printed = run(step);
-    let mark = format!("{MARK}\n");
-    let mut outputs = printed.split(&mark);
-    for command in &step.commands {
-        let output = outputs.next().unwrap_or("");
-        let lines: Vec<&str> = output.lines().map(str::trim_end).collect();
-        if !agrees(&command.expected, &lines) {
-            let expected = command.expected.join("\n");
-            return Err(format!(
-                "$ {}\n--- printed ---\n{output}--- expected ---\n{expected}",
-                command.script
-            )
-            .into());
-        }
-    }
-    Ok(Completion::Completed)
+    here.clear()?;
+    let outcome = here.take(&step.commands());
+    here.clear()?;
+    outcome.map(|()| Completion::Completed)
 }
 
-/// Runs the commands of a step in one shell; their outputs, each followed by the mark.
-fn run(step: &Step) -> String {
-    let script: String = step
-        .commands
-        .iter()
-        // The mark leaves the exit code of the command for the next one to see.
-        .map(|command| format!("{}\nstatus=$?; printf '{MARK}\\n'; (exit $status)\n", command.script))
-        .collect();
-    // The program under test, in front of any other of its name.
-    let mut path = monitor_program().parent().expect("a file is in a directory").as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let output = Command::new("sh")
-        .args(["-c", &format!("exec 2>&1\n{script}")])
-        .env("PATH", path)
-        .current_dir(workspace())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("a shell");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// What a step promises apart from what its commands print.
+fn check(step: &Step, here: &Checkout) -> Result<(), Failed> {
+    if let [first, ..] = &step.not_run()[..] {
+        return Err(format!("a table lists `$ {first}`, which no block of the step runs").into());
+    }
+    if let [first, ..] = &step.unannounced()[..] {
+        return Err(format!("the page doesn't say how long this takes: $ {first}").into());
+    }
+    for quote in step.quotes() {
+        if !quote.is_in(&here.read(&quote.path)?) {
+            return Err(format!("the page quotes {} otherwise than it is: {quote:#?}", quote.path).into());
+        }
+    }
+    if step.is_numbered() { step.teaches().map_err(Failed::from) } else { Ok(()) }
+}
+
+/// The whole tour in one shell, with nothing built or fetched before. Only what is committed is in the clone.
+fn in_a_fresh_clone() -> Result<(), Failed> {
+    let clone = Checkout::fresh_clone()?;
+    let steps = Step::all(&clone.page(TOUR));
+    let commands: Vec<_> = steps.iter().flat_map(Step::commands).collect();
+    need::of(&commands)?;
+    clone.take(&commands)?;
+    clone.remove()
 }
