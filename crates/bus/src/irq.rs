@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use crate::EventFd;
 
 /// An edge-triggered interrupt line.
 ///
@@ -18,7 +18,7 @@ impl IrqLine {
     /// # Errors
     /// The host is out of file descriptors or memory.
     pub fn new() -> io::Result<Self> {
-        EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(|fd| Self(Arc::new(fd)))
+        EventFd::new().map(|event| Self(Arc::new(event)))
     }
 
     /// Raises an edge. Edges that the listener hasn't read yet are merged.
@@ -29,7 +29,7 @@ impl IrqLine {
         self.0.write(1)
     }
 
-    /// The eventfd, for the listener.
+    /// The eventfd, non-blocking, for the listener: `Vm::connect_irq` of vmm-kvm takes it.
     pub fn event(&self) -> &EventFd {
         &self.0
     }

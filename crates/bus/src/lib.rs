@@ -5,6 +5,7 @@
 //! - [`Bus`] maps addresses to devices. Each map is immutable once published, and is replaced as a whole. A
 //!   vCPU keeps a [`BusView`] of its own, so a lookup takes no lock.
 //! - [`IrqLine`] is an interrupt line: an eventfd whose listener is usually a KVM irqfd.
+//! - [`EventFd`] is the eventfd that all crates hand out: non-blocking, with a descriptor to poll.
 //! - [`Output`] is a bounded queue of bytes from a device to the host, with back-pressure.
 //!
 //! Ports and MMIO have separate buses. The crate depends neither on KVM nor on any device.
@@ -37,11 +38,13 @@
 #![forbid(unsafe_code)]
 
 mod device;
+mod event_fd;
 mod irq;
 mod map;
 mod output;
 
 pub use device::{BusDevice, Outcome, SystemEvent};
+pub use event_fd::EventFd;
 pub use irq::IrqLine;
 pub use map::{Bus, BusView, Error};
 pub use output::{Output, Overflow, Taken};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use crate::EventFd;
 
 use crate::Outcome;
 
@@ -134,7 +134,7 @@ impl Output {
             has_backlog: false,
             lost: 0,
         };
-        Ok(Self { queue: Mutex::new(queue), ready: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)? })
+        Ok(Self { queue: Mutex::new(queue), ready: EventFd::new()? })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -240,7 +240,7 @@ impl Output {
         }
     }
 
-    /// Readable when the queue has stopped being empty, or a backlog has gone without a byte. Read it, then [`take`](Self::take)
+    /// A non-blocking eventfd, readable when the queue has stopped being empty, or a backlog has gone without a byte. Read it, then [`take`](Self::take)
     /// until nothing comes.
     pub fn ready(&self) -> &EventFd {
         &self.ready

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use vmm_bus::EventFd;
 use vmm_bus::Output;
-use vmm_sys_util::eventfd::EventFd;
 
 /// The host's end of a serial line. Nothing is lost in either direction, and nothing waits.
 pub trait SerialLine: fmt::Debug + Send + Sync {
@@ -20,7 +20,7 @@ pub trait SerialLine: fmt::Debug + Send + Sync {
     /// What was sent and the guest hasn't read: a reset takes it away from the guest.
     fn unread(&self) -> Vec<u8>;
 
-    /// Readable when the guest has made room for input that didn't fit before.
+    /// A non-blocking eventfd, readable when the guest has made room for input that didn't fit before.
     fn wants_input(&self) -> &EventFd;
 }
 

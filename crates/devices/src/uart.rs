@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_acpi::io_device;
+use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, SerialLine, Wiring};
 
@@ -190,7 +190,7 @@ impl Uart {
         Ok(Self {
             registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, listens: false }),
             output,
-            wants_input: EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            wants_input: EventFd::new()?,
         })
     }
 
@@ -220,7 +220,7 @@ impl Uart {
         taken
     }
 
-    /// Readable when the guest has made room for input that didn't fit before.
+    /// A non-blocking eventfd, readable when the guest has made room for input that didn't fit before.
     pub fn wants_input(&self) -> &EventFd {
         &self.wants_input
     }

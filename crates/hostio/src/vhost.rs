@@ -11,8 +11,8 @@ use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
+use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
-use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::{
     _IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl, ioctl_expr, ioctl_with_mut_ref, ioctl_with_ref,
 };

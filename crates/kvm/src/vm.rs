@@ -2,13 +2,14 @@
 #![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION maps host memory into the guest.
 
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard};
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_memory::{Access, FileMemory, GuestRam};
-use vmm_sys_util::eventfd::EventFd;
 
+use crate::descriptors::as_event_fd;
 use crate::error::Named;
 use crate::guest_memory::{Alias, GuestMemory};
 use crate::x86_64::StateLens;
@@ -171,27 +172,29 @@ impl Vm {
         Ok(DirtyPages::new(slot.gpa, bitmap))
     }
 
-    /// Makes each write to `line` raise the global system interrupt `gsi` in the kernel (irqfd).
+    /// Makes each write to the eventfd `line` raise the global system interrupt `gsi` in the kernel (irqfd), until its last
+    /// descriptor is closed.
     ///
     /// # Errors
-    /// There is no in-kernel interrupt controller, or the eventfd is already connected.
-    pub fn connect_irq(&self, line: &EventFd, gsi: u32) -> Result<(), Error> {
-        self.fd.register_irqfd(line, gsi).named("KVM_IRQFD")
+    /// There is no in-kernel interrupt controller, `line` isn't an eventfd, or it is already connected.
+    pub fn connect_irq(&self, line: impl AsFd, gsi: u32) -> Result<(), Error> {
+        self.fd.register_irqfd(&as_event_fd(line.as_fd()), gsi).named("KVM_IRQFD")
     }
 
-    /// Makes guest writes to `at` signal `event` instead of exiting (ioeventfd). With `value`, only 32-bit
-    /// writes of that value do.
+    /// Makes guest writes to `at` signal the eventfd `event` instead of exiting (ioeventfd). With `value`, only
+    /// 32-bit writes of that value do.
     ///
     /// # Errors
-    /// The same address and value are already connected.
-    pub fn connect_write(&self, event: &EventFd, at: WriteAddress, value: Option<u32>) -> Result<(), Error> {
+    /// `event` isn't an eventfd, or the same address and value are already connected.
+    pub fn connect_write(&self, event: impl AsFd, at: WriteAddress, value: Option<u32>) -> Result<(), Error> {
+        let event = as_event_fd(event.as_fd());
         let at = match at {
             WriteAddress::Port(port) => IoEventAddress::Pio(port.into()),
             WriteAddress::Mmio(gpa) => IoEventAddress::Mmio(gpa),
         };
         match value {
-            Some(value) => self.fd.register_ioevent(event, &at, value),
-            None => self.fd.register_ioevent(event, &at, NoDatamatch),
+            Some(value) => self.fd.register_ioevent(&event, &at, value),
+            None => self.fd.register_ioevent(&event, &at, NoDatamatch),
         }
         .named("KVM_IOEVENTFD")
     }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::debug;
-use vmm_bus::{Output, SystemEvent};
+use vmm_bus::{EventFd, Output, SystemEvent};
 use vmm_kvm::{Kvm, KvmVcpu};
 use vmm_memory::GuestRam;
-use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::VcpuThreads;
 
 use crate::console::Lines;

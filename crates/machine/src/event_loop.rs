@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use tracing::error;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use crate::console::Console;
 use crate::deadline::Deadline;

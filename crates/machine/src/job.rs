@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 /// The thread's stack, in bytes. The config's parser needs the most of it. The default of 2 MiB would take a whole huge page on
 /// hosts with transparent huge pages set to "always".
@@ -161,7 +161,7 @@ mod tests {
     fn result_that_nobody_waits_for_is_dropped_on_its_own_thread() {
         let (go, gone) = channel::<()>();
         let (dropped, on) = channel();
-        let done = Arc::new(EventFd::new(0).unwrap());
+        let done = Arc::new(EventFd::new().unwrap());
         let job = Job::start("starting", Arc::clone(&done), move |_| {
             gone.recv().unwrap();
             Result(dropped)
@@ -170,23 +170,23 @@ mod tests {
         go.send(()).unwrap();
         assert_ne!(on.recv().unwrap(), thread::current().id());
         // The eventfd is written all the same.
-        assert_eq!(done.read().unwrap(), 1);
+        assert_eq!(done.wait().unwrap(), 1);
     }
 
     #[test]
     fn job_for_which_there_is_no_thread_is_done_at_once() {
-        let done = Arc::new(EventFd::new(0).unwrap());
+        let done = Arc::new(EventFd::new().unwrap());
         let spawn = |_| Err(io::Error::from_raw_os_error(libc::EAGAIN));
         let mut job = Job::start_by(spawn, "ending", Arc::clone(&done), |_| thread::current().id());
         assert_eq!(job.take().unwrap().unwrap(), thread::current().id());
-        assert_eq!(done.read().unwrap(), 1);
+        assert_eq!(done.wait().unwrap(), 1);
     }
 
     #[test]
     fn job_that_panics_has_an_error_for_a_result() {
-        let done = Arc::new(EventFd::new(0).unwrap());
+        let done = Arc::new(EventFd::new().unwrap());
         let mut job: Job<()> = Job::start("starting", Arc::clone(&done), |_| panic!("a defect"));
-        done.read().unwrap();
+        done.wait().unwrap();
         assert!(matches!(job.take(), Some(Err(_))));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use crate::{Diagnostics, Messages};
 

@@ -9,11 +9,11 @@ use std::thread::{self, ScopedJoinHandle};
 use tracing::info;
 use vmm_acpi::{Fragment, mmio_device};
 use vmm_arch::layout;
+use vmm_bus::EventFd;
 use vmm_bus::{Bus, IrqLine};
 use vmm_config::{AnnounceVirtio, Config, ListedDevice, VirtioSection, printable};
 use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{
     Claim, Counters, DeviceError, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session,
     Setting, VirtioDevice,

@@ -7,8 +7,7 @@ use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{Kvm, WriteAddress};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_vcpu::{End, ExitHandler, Flow, run};
+use vmm_vcpu::{End, EventFd, ExitHandler, Flow, run};
 
 const ENTRY: u64 = 0x1000;
 const CODE: [u8; 18] = [
@@ -49,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.set_regs(&regs)?;
 
     // Nonblocking, so that a bell that nobody rang is an error below, not a wait without end.
-    let bell = EventFd::new(EFD_NONBLOCK)?;
+    let bell = EventFd::new()?;
     vm.connect_write(&bell, WriteAddress::Port(0x600), Some(7))?;
     match run(&mut vcpu, &mut Doorbell { exits: 0 })? {
         End::Halted(_) => println!("the guest halts, and the eventfd was signalled {} times", bell.read()?),

@@ -11,8 +11,7 @@ use vmm_arch::layout::{KVM_IDENTITY_MAP, KVM_TSS};
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{End, ExitHandler, Flow, run};
+use vmm_vcpu::{End, EventFd, ExitHandler, Flow, run};
 
 const ENTRY: u64 = 0x1000;
 const CODE: [u8; 49] = [
@@ -68,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.set_sregs(&sregs)?;
     vcpu.set_regs(&regs)?;
 
-    let line = EventFd::new(0)?;
+    let line = EventFd::new()?;
     vm.connect_irq(&line, 4)?;
     let (ready, when_ready) = channel();
     let device = thread::spawn(move || {

@@ -9,8 +9,7 @@ use vmm_arch::layout::{BOOT_STACK, KVM_IDENTITY_MAP, KVM_TSS};
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
-use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread};
+use vmm_vcpu::{End, EventFd, ExitHandler, Flow, VcpuThread};
 
 /// The first processor's code, 32-bit.
 const ENTRY: u64 = 0x1000;
@@ -76,8 +75,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     first.set_sregs(&sregs)?;
     first.set_regs(&regs)?;
 
-    let first = VcpuThread::spawn(0, first, Finish, EventFd::new(0)?)?;
-    let second = VcpuThread::spawn(1, second, Finish, EventFd::new(0)?)?;
+    let first = VcpuThread::spawn(0, first, Finish, EventFd::new()?)?;
+    let second = VcpuThread::spawn(1, second, Finish, EventFd::new()?)?;
     first.resume();
     second.resume();
     for vcpu in [first, second] {

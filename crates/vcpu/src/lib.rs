@@ -62,7 +62,7 @@ pub use thread::{Error, Pausing, VcpuThread};
 pub use threads::VcpuThreads;
 pub use trace::{Trace, TracedExit};
 /// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
-pub use vmm_sys_util::eventfd::EventFd;
+pub use vmm_bus::EventFd;
 
 /// Its example is a test.
 #[cfg(doctest)]

@@ -19,8 +19,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use vmm_bus::EventFd;
 use vmm_kvm::VcpuReport;
-use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, register_signal_handler, unblock_signal};
 
 use crate::run_loop::step;

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use vmm_bus::EventFd;
 use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread, VcpuThreads};
 
 /// How long anything here may take before the test fails instead of hanging.
@@ -159,7 +159,7 @@ struct Bench {
 fn start(script: Vec<Step>, flow: Flow<&'static str>) -> Bench {
     let (cpu, flag, reads) = scripted(script);
     let (sender, accesses) = channel();
-    let ended = EventFd::new(0).unwrap();
+    let ended = EventFd::new().unwrap();
     let handler = Recorder { accesses: sender, flow };
     let vcpu = VcpuThread::spawn(3, cpu, handler, ended.try_clone().unwrap()).unwrap();
     Bench { vcpu, flag, accesses, reads, ended }
@@ -175,7 +175,7 @@ impl Bench {
     }
 
     fn join(self) -> Result<End<&'static str>, Error> {
-        self.ended.read().unwrap();
+        self.ended.wait().unwrap();
         assert!(self.vcpu.has_ended());
         self.vcpu.join()
     }
@@ -187,7 +187,7 @@ fn start_with(
 ) -> (VcpuThread<&'static str>, Arc<Flag>) {
     let (cpu, flag, _) = scripted(Vec::new());
     let handler = Recorder { accesses: channel().0, flow: Flow::Enter };
-    let vcpu = VcpuThread::spawn_with(3, cpu, handler, EventFd::new(0).unwrap(), begin).unwrap();
+    let vcpu = VcpuThread::spawn_with(3, cpu, handler, EventFd::new().unwrap(), begin).unwrap();
     (vcpu, flag)
 }
 
@@ -380,12 +380,12 @@ fn wake_in_front_of_the_park_is_not_lost() {
     let (cpu, _, _reads) = scripted(vec![Step::Out(1, 1, vec![1]), Step::Out(1, 1, vec![2])]);
     let itself = Arc::new(Mutex::new(None));
     let second = Arc::new(AtomicBool::new(false));
-    let ended = EventFd::new(0).unwrap();
+    let ended = EventFd::new().unwrap();
     let handler = WakesItself(Arc::clone(&itself), Arc::clone(&second));
     let vcpu = Arc::new(VcpuThread::spawn(0, cpu, handler, ended.try_clone().unwrap()).unwrap());
     *itself.lock().unwrap() = Some(Arc::clone(&vcpu));
     vcpu.resume();
-    ended.read().unwrap();
+    ended.wait().unwrap();
     assert!(second.load(Ordering::SeqCst));
     itself.lock().unwrap().take();
 }
@@ -416,6 +416,6 @@ fn report_of_a_running_and_of_a_paused_vcpu_is_its_state() {
 fn report_of_a_vcpu_that_ended_is_none() {
     let bench = start(vec![Step::Shutdown], Flow::Enter);
     bench.vcpu.resume();
-    bench.ended.read().unwrap();
+    bench.ended.wait().unwrap();
     assert!(bench.vcpu.report().is_none());
 }

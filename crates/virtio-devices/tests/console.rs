@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
+
 use vmm_virtio::testing::{Buf, DEADLINE, Driver};
-use vmm_virtio::{HostEnd, HostPort, Setting, TerminalSize, VirtioDevice};
+use vmm_virtio::{EventFd, HostEnd, HostPort, Setting, TerminalSize, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 const RECEIVEQ: usize = 0;

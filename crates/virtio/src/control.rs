@@ -10,9 +10,9 @@ use virtio_bindings::bindings::virtio_config::{
 };
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::QueueState;
+use vmm_bus::EventFd;
 use vmm_bus::Outcome;
 use vmm_memory::GuestRam;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::worker::{QueueStates, Shared, Worker};
 use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, VirtioDevice};
@@ -129,7 +129,7 @@ impl Control {
     ) -> io::Result<Self> {
         let (offered, queue_sizes) = (device.features() | RING_FEATURES, device.queue_sizes());
         let config = device.config_space();
-        let kick = |_| EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(Arc::new);
+        let kick = |_| EventFd::new().map(Arc::new);
         let kicks = queue_sizes.iter().map(kick).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), parts.news));
         let worker = Worker::spawn(&parts.name, device, parts.ram, kicks.clone(), Arc::clone(&shared))?;
@@ -145,7 +145,7 @@ impl Control {
         Some(device)
     }
 
-    /// One eventfd per queue, for the machine to signal on the driver's notifications (ioeventfd).
+    /// One non-blocking eventfd per queue, for the machine to signal on the driver's notifications (ioeventfd).
     pub fn kicks(&self) -> &[Arc<EventFd>] {
         &self.kicks
     }

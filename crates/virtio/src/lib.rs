@@ -79,6 +79,8 @@ pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
+/// What the host's side of a device waits for.
+pub use vmm_bus::EventFd;
 /// The volatile slices of guest memory that [`Buffers`] yields, and the traits to read and write them.
 pub use vmm_memory::vm_memory;
 

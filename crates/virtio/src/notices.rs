@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 /// Maximum number of queued messages. In one burst a network card reports 256 refused destinations. Messages
 /// beyond the limit are dropped and counted.
@@ -51,12 +51,11 @@ impl NoticeQueue {
 
 #[cfg(test)]
 mod tests {
-    use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
 
     fn queue() -> NoticeQueue {
-        NoticeQueue::new(Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
+        NoticeQueue::new(Arc::new(EventFd::new().unwrap()))
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 
+use vmm_bus::EventFd;
 use vmm_bus::{Output, Overflow};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::ConfigSpace;
 
@@ -111,7 +111,7 @@ impl Shared {
 pub struct DevicePort(Arc<Shared>);
 
 impl DevicePort {
-    /// Readable when there may be input, room or a new size. Call [`answer`](Self::answer) first, then check
+    /// A non-blocking eventfd, readable when there may be input, room or a new size. Call [`answer`](Self::answer) first, then check
     /// each.
     pub fn bell(&self) -> &EventFd {
         &self.0.bell
@@ -194,7 +194,7 @@ impl HostPort {
         &self.end
     }
 
-    /// Readable when output has arrived, or when the guest's backlog is gone. Read it, then call
+    /// A non-blocking eventfd, readable when output has arrived, or when the guest's backlog is gone. Read it, then call
     /// [`take`](Self::take) until it returns 0.
     pub fn output_ready(&self) -> &EventFd {
         self.shared.output.ready()
@@ -253,7 +253,7 @@ impl HostPort {
         len
     }
 
-    /// Readable when there is room for input again.
+    /// A non-blocking eventfd, readable when there is room for input again.
     pub fn wants_input(&self) -> &EventFd {
         self.shared.input.wanted()
     }

@@ -5,9 +5,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{QueueOwnedT, QueueState, QueueT};
+use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::chain::{Chain, Head, Walker};
 use crate::{Counters, Fault, Interrupt};

@@ -12,8 +12,8 @@
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vmm_bus::EventFd;
 use vmm_hostio::{FramePort, Vhost, VhostError, VhostRing};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::{Fault, Queue, Session};
 
@@ -190,7 +190,7 @@ impl Server {
             return Err(VhostError { call: "VHOST_GET_FEATURES", source });
         }
         let event = || {
-            let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+            let event = EventFd::new();
             event.map_err(|source| VhostError { call: "eventfd", source })
         };
         let ring = || Ok(Ring { call: event()?, lent: None });

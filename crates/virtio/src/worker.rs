@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{Session, VirtioDevice};
 
@@ -40,7 +40,7 @@ impl Worker {
         kicks: Vec<Arc<EventFd>>,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
-        let wake = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let wake = EventFd::new()?;
         let (commands, received) = channel();
         let inbox = Inbox { commands: received, wake: wake.try_clone()? };
         let thread = Thread::new(device, ram, kicks, Arc::clone(&shared), inbox)?;

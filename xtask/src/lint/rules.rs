@@ -44,7 +44,8 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule(
         "vmm-hostio",
         1,
-        Only(&["vmm-memory"]),
+        // Of vmm-bus only the eventfd.
+        Only(&["vmm-bus", "vmm-memory"]),
         In(&[
             "src/crash.rs",
             "src/file_io/uring.rs",
@@ -89,8 +90,9 @@ pub(super) const CRATES: &[CrateRule] = &[
         ]),
         Forbidden,
     ),
-    // Users who write their own monitor with it don't get our devices, bus or config.
-    rule("vmm-vcpu", 3, Only(&["vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden).with_arch_modules(),
+    // Users who write their own monitor with it don't get our devices or config.
+    rule("vmm-vcpu", 3, Only(&["vmm-bus", "vmm-kvm", "vmm-arch", "vmm-memory"]), Forbidden)
+        .with_arch_modules(),
     // vmm-config only for types of values: sizes with units, paths. Its unsafe functions are those that imago's traits require.
     rule(
         "vmm-virtio-devices",

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_bus::EventFd;
 
 #[cfg(not(feature = "io-uring"))]
 use self::no_uring::Uring;
@@ -70,7 +70,7 @@ impl<T> Engine<T> {
     /// # Errors
     /// io_uring isn't available and `method` requires it, or the host is out of descriptors.
     pub fn new(method: IoMethod, depth: u16, name: &str) -> io::Result<Self> {
-        let ready = Arc::new(EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        let ready = Arc::new(EventFd::new()?);
         let uring = match method {
             IoMethod::Threads => None,
             IoMethod::Auto | IoMethod::Uring => Some(Uring::new(depth, &ready)),
@@ -90,7 +90,7 @@ impl<T> Engine<T> {
         }
     }
 
-    /// Readable when a request is [`completed`](Self::completed), for epoll.
+    /// A non-blocking eventfd, readable when a request is [`completed`](Self::completed), for epoll.
     pub fn ready(&self) -> &EventFd {
         &self.ready
     }

@@ -182,7 +182,7 @@ fn refused() -> Option<io::Result<Uring>> {
 }
 
 fn threads() -> Backend {
-    Backend::Threads(Threads::new(1, Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()), "test"))
+    Backend::Threads(Threads::new(1, Arc::new(EventFd::new().unwrap()), "test"))
 }
 
 #[test]

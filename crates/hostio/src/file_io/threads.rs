@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use super::task::Task;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use super::request::Durable;
 use super::task::steps::Completion;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use vmm_bus::EventFd;
 use vmm_bus::{Overflow, Taken};
 use vmm_devices::SerialLine;
-use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::{HostPort, TerminalSize};
 
 /// The guest's end of a console line. Both directions are bounded, and no method blocks.

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
+use vmm_bus::EventFd;
 use vmm_bus::SystemEvent;
 use vmm_kvm::{KvmVcpu, Vm};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
 
 pub(crate) use message_writer::MessageWriter;

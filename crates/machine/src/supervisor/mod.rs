@@ -25,9 +25,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::terminal::{self, RawMode};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -169,7 +169,7 @@ impl Supervisor {
         let signals = Signals::block(messages.clone()).context("signalfd")?;
         events.add_subscriber(Source::Signals(signals));
         let mut eventfd = |what, message| {
-            let event = EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC).map(Arc::new).context(what)?;
+            let event = EventFd::new().map(Arc::new).context(what)?;
             let source = EventFdSource::new(Arc::clone(&event), message, messages.clone());
             events.add_subscriber(Source::EventFd(source));
             Ok::<_, Error>(event)

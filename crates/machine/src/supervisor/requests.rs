@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use vmm_bus::EventFd;
 use vmm_config::{Answer, Reply, Request, Response};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_virtio::DeviceError;
 
 /// Sends commands to a [`Supervisor`](crate::Supervisor) from any thread. Clones send to the same one.

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_bus::EventFd;
 
 /// A non-blocking eventfd.
 pub(super) fn bell() -> io::Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK | libc::EFD_CLOEXEC)
+    EventFd::new()
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 /// Capacity in bytes: a page, which is what Linux's driver provides as its buffer.
 const CAPACITY: usize = 4096;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
+use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_memory::GuestRam;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::arena::Arena;
 use super::ring::Ring;
@@ -41,7 +41,7 @@ impl Driver {
     /// The host is out of file descriptors, threads or memory.
     pub fn new(device: Box<dyn VirtioDevice>, id: u32) -> Self {
         let arena = Arena::new();
-        let news = Arc::new(EventFd::new(EFD_NONBLOCK).expect("a descriptor"));
+        let news = Arc::new(EventFd::new().expect("a descriptor"));
         let line = IrqLine::new().expect("a descriptor");
         let parts = Parts { id, name: "test".to_owned(), ram: arena.ram.clone(), news: Arc::clone(&news) };
         let (interrupt, news) = (Waiter::new(line.event()), Waiter::new(&news));

@@ -3,8 +3,8 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use vmm_bus::EventFd;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Time limit for actions that take microseconds; long, because the tests' machine may be heavily loaded.
 pub const DEADLINE: Duration = Duration::from_secs(20);

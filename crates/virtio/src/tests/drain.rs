@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use vmm_bus::EventFd;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Scripted, seen};
 use crate::testing::{Buf, Driver, features};
@@ -104,7 +104,7 @@ fn interrupts_of_one_drain_are_one() {
 
 /// A device with room for this many chains, which an event makes available again.
 fn with_room(room: usize) -> (Scripted, Arc<EventFd>) {
-    let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let event = Arc::new(EventFd::new().unwrap());
     let left = Arc::new(AtomicUsize::new(room));
     let drain = {
         let left = Arc::clone(&left);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
+use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, Outcome};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Scripted, seen};
 use crate::testing::{Buf, DEADLINE, Register, status};
@@ -77,7 +77,7 @@ fn is_asleep(thread: &PathBuf) -> bool {
 
 /// Whether the thread of a device that watches a permanently ready descriptor goes to sleep.
 fn comes_to_rest(stop: impl FnOnce(&mut crate::testing::Driver)) -> bool {
-    let ready = EventFd::new(EFD_NONBLOCK).unwrap();
+    let ready = EventFd::new().unwrap();
     ready.write(1).unwrap();
     let (send, threads) = channel();
     let mut device = Scripted::new(|session| session.drain(0, |_| Err(FAULT)));

@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_bus::EventFd;
 
 use super::{Scripted, seen};
 use crate::queue::QueueContext;
@@ -19,7 +19,7 @@ fn serve_elsewhere(queue: &Queue, session: &Session) -> u16 {
         counters: Arc::clone(&session.counters),
         indirect: false,
     };
-    let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let kick = Arc::new(EventFd::new().unwrap());
     let mut other = Queue::new(0, queue.state(), kick, &context).unwrap();
     other.drain(|chain| chain.writable().write(b"e").map(|()| Step::Used(1))).unwrap();
     other.state().next_avail

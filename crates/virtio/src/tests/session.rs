@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_bus::EventFd;
 
 use super::{Scripted, seen};
 use crate::testing::{Buf, DEADLINE, Driver, Register};
@@ -58,7 +58,7 @@ fn device_is_stopped_and_dropped_with_its_transport() {
 
 #[test]
 fn event_comes_while_a_descriptor_can_be_read_and_not_when_stopped() {
-    let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let event = Arc::new(EventFd::new().unwrap());
     let (watched, read) = (Arc::clone(&event), Arc::clone(&event));
     let (send, events) = channel();
     let mut device = Scripted::new(|_| Ok(()));

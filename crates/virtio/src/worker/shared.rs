@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use virtio_queue::QueueState;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use crate::notices::NoticeQueue;
 use crate::{Counters, Fault, Interrupt, Session, VirtioDevice};

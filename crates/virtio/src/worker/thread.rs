@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
+use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::shared::{Command, IDLE, Inbox, QueueStates, Shared};
 use crate::device::DEVICE_TOKEN;

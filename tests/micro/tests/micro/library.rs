@@ -12,10 +12,10 @@ use libtest_mimic::Trial;
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout;
 use vmm_boot::FlatPlan;
+use vmm_bus::EventFd;
 use vmm_kvm::{Kvm, KvmVcpu, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_vcpu::{CrashCause, End, ExitHandler, Flow, VcpuThread, run};
 
 use crate::common::load_flat;
@@ -173,16 +173,16 @@ fn library_paged_answer_is_42_where_kvm_has_paging() {
 /// The host's side of COM1 is an eventfd for IRQ 4.
 fn library_interrupt_handler_echoes() {
     let machine = Machine::new(&guests::path("echo-irq"), Mode::Real, Some(0x1000), WITH_IRQCHIP);
-    let line = EventFd::new(EFD_NONBLOCK).unwrap();
+    let line = EventFd::new().unwrap();
     machine.vm.connect_irq(&line, vmm_devices::Uart::COM1_GSI).unwrap();
     let ports = Ports::default();
-    let ended = EventFd::new(0).unwrap();
+    let ended = EventFd::new().unwrap();
     let vcpu = VcpuThread::spawn(0, machine.first_vcpu(), ports.clone(), ended.try_clone().unwrap()).unwrap();
     vcpu.resume();
     driver::wait_until("the guest listens", driver::DEADLINE, || ports.said_at(0x3f9) == "\x01");
     ports.typed.lock().unwrap().extend(b"typed\x04");
     line.write(1).unwrap();
-    ended.read().unwrap();
+    ended.wait().unwrap();
     assert!(matches!(vcpu.join(), Ok(End::Asked("reset"))));
     assert_eq!(ports.said_at(0x3f8), "ready\ntypedbye\n");
 }
@@ -190,7 +190,7 @@ fn library_interrupt_handler_echoes() {
 fn library_second_processor_counts_too() {
     let machine = Machine::new(&guests::path("ping"), Mode::Protected, None, WITH_IRQCHIP);
     let ports = Ports::default();
-    let ended = EventFd::new(0).unwrap();
+    let ended = EventFd::new().unwrap();
     let spawn = |index, vcpu| {
         let vcpu = VcpuThread::spawn(index, vcpu, ports.clone(), ended.try_clone().unwrap()).unwrap();
         vcpu.resume();
@@ -198,7 +198,7 @@ fn library_second_processor_counts_too() {
     };
     let first = spawn(0, machine.first_vcpu());
     let second = spawn(1, machine.vm.create_vcpu(1).unwrap());
-    ended.read().unwrap();
+    ended.wait().unwrap();
     assert!(matches!(first.join(), Ok(End::Asked("reset"))));
     assert_eq!(ports.said_at(0xe9), "second done\npong 1000\n");
     drop(second);

@@ -9,10 +9,10 @@ use std::time::Duration;
 use driver::wait_until;
 use harness::trials;
 use libtest_mimic::Trial;
+use vmm_bus::EventFd;
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread, VcpuThreads};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ fn start(code: &[u8]) -> Guest {
     regs.rip = 0;
     vcpu.set_regs(&regs).unwrap();
     let writes = Arc::new(AtomicU64::new(0));
-    let ended = EventFd::new(0).unwrap();
+    let ended = EventFd::new().unwrap();
     let vcpu = VcpuThread::spawn(0, vcpu, Counter(Arc::clone(&writes)), ended).unwrap();
     vcpu.resume();
     Guest { vcpu, ram, writes }
@@ -152,7 +152,7 @@ impl BusyGuest {
             let mut regs = vcpu.regs().unwrap();
             regs.rip = place(index);
             vcpu.set_regs(&regs).unwrap();
-            let (handler, ended) = (Counter(Arc::clone(&writes)), EventFd::new(0).unwrap());
+            let (handler, ended) = (Counter(Arc::clone(&writes)), EventFd::new().unwrap());
             vcpus.push(VcpuThread::spawn(index as u32, vcpu, handler, ended).unwrap());
         }
         vcpus.resume();
