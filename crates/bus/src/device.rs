@@ -1,5 +1,7 @@
 //! The device side of the bus, and what a write may request from the machine.
 
+use std::sync::Arc;
+
 /// A device with registers on the bus.
 ///
 /// Methods take `&self` and are called by vCPU threads concurrently. A device locks only what it needs,
@@ -22,6 +24,19 @@ pub trait BusDevice: Send + Sync {
     /// another device may have caused.
     fn is_holding(&self) -> bool {
         false
+    }
+}
+
+/// A device that somebody else has too, such as the host's side of a serial line.
+impl<T: BusDevice + ?Sized> BusDevice for Arc<T> {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        T::read(self, offset, data);
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        T::write(self, offset, data)
+    }
+    fn is_holding(&self) -> bool {
+        T::is_holding(self)
     }
 }
 

@@ -11,7 +11,6 @@
 //! Ports and MMIO have separate buses. The crate depends neither on KVM nor on any device.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use vmm_bus::{Bus, BusDevice, Outcome};
 //!
 //! /// Reads as its own offset.
@@ -26,7 +25,7 @@
 //! }
 //!
 //! let bus = Bus::new();
-//! bus.insert(0x3f8, 8, Arc::new(Ruler))?;
+//! bus.insert(0x3f8..0x400, Ruler)?;
 //! let mut view = bus.view();
 //! let mut byte = [0];
 //! view.read(0x3fb, &mut byte);

@@ -1,6 +1,7 @@
 //! The map from addresses to devices.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -10,48 +11,37 @@ use crate::{BusDevice, Outcome};
 /// Errors from [`Bus::insert`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The range is empty or exceeds the address space.
-    #[error("bus range {start:#x}+{len:#x} is empty or runs past the last address")]
-    BadRange {
-        /// Start of the requested range.
-        start: u64,
-        /// Length of the requested range in bytes.
-        len: u64,
-    },
+    /// The range is empty.
+    #[error("bus range {:#x}..{:#x} is empty", .0.start, .0.end)]
+    Empty(Range<u64>),
     /// The range overlaps another device's range.
-    #[error("bus range {start:#x}+{len:#x} overlaps the device at {other_start:#x}+{other_len:#x}")]
+    #[error("bus range {:#x}..{:#x} overlaps the device at {:#x}..{:#x}", range.start, range.end, other.start, other.end)]
     Overlap {
-        /// Start of the requested range.
-        start: u64,
-        /// Length of the requested range in bytes.
-        len: u64,
-        /// Start of the other device's range.
-        other_start: u64,
-        /// Length of the other device's range in bytes.
-        other_len: u64,
+        /// The requested range.
+        range: Range<u64>,
+        /// The other device's range.
+        other: Range<u64>,
     },
 }
 
 #[derive(Clone)]
-struct BusRange {
-    start: u64,
-    len: u64,
+struct Entry {
+    range: Range<u64>,
     device: Arc<dyn BusDevice>,
 }
 
 /// A published map: entries sorted by start, disjoint.
 #[derive(Clone, Default)]
-struct Map(Vec<BusRange>);
+struct Map(Vec<Entry>);
 
 impl Map {
     /// The entry that contains the whole access, and the access's offset in it. An access that crosses the
     /// end of a range has none, because no PC device decodes half of a cycle.
-    fn find(&self, addr: u64, len: usize) -> Option<(&BusRange, u64)> {
-        let after = self.0.partition_point(|e| e.start <= addr);
-        let range = &self.0[after.checked_sub(1)?];
-        let offset = addr - range.start;
-        let end = offset.checked_add(len as u64)?;
-        (end <= range.len).then_some((range, offset))
+    fn find(&self, addr: u64, len: usize) -> Option<(&dyn BusDevice, u64)> {
+        let after = self.0.partition_point(|entry| entry.range.start <= addr);
+        let Entry { range, device } = &self.0[after.checked_sub(1)?];
+        let end = addr.checked_add(len as u64)?;
+        (end <= range.end).then_some((&**device, addr - range.start))
     }
 }
 
@@ -69,22 +59,22 @@ impl Bus {
         Self::default()
     }
 
-    /// Assigns the `len` addresses from `start` on to `device`.
+    /// Assigns the addresses `range` to `device`: ports 0 to 0xffff on a bus of ports, guest-physical addresses on one of
+    /// MMIO. A device that its caller needs afterwards is passed as a clone of its [`Arc`].
     ///
     /// # Errors
-    /// The range is empty, wraps around, or overlaps another device's. The bus is then unchanged.
-    pub fn insert(&self, start: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<(), Error> {
-        let last = len.checked_sub(1).and_then(|l| start.checked_add(l));
-        let Some(last) = last else {
-            return Err(Error::BadRange { start, len });
-        };
-        let mut map = Map::clone(&self.map.load());
-        if let Some(other) = map.0.iter().find(|e| e.start <= last && start <= e.start + (e.len - 1)) {
-            let (other_start, other_len) = (other.start, other.len);
-            return Err(Error::Overlap { start, len, other_start, other_len });
+    /// The range is empty or overlaps another device's. The bus is then unchanged.
+    pub fn insert(&self, range: Range<u64>, device: impl BusDevice + 'static) -> Result<(), Error> {
+        if range.is_empty() {
+            return Err(Error::Empty(range));
         }
-        let at = map.0.partition_point(|e| e.start < start);
-        map.0.insert(at, BusRange { start, len, device });
+        let mut map = Map::clone(&self.map.load());
+        let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+        if let Some(Entry { range: other, .. }) = map.0.iter().find(|entry| overlaps(&entry.range)) {
+            return Err(Error::Overlap { range, other: other.clone() });
+        }
+        let at = map.0.partition_point(|entry| entry.range.start < range.start);
+        map.0.insert(at, Entry { range, device: Arc::new(device) });
         self.map.store(Arc::new(map));
         Ok(())
     }
@@ -98,7 +88,9 @@ impl Bus {
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let map = self.map.load();
-        f.debug_list().entries(map.0.iter().map(|e| format!("{:#x}+{:#x}", e.start, e.len))).finish()
+        f.debug_list()
+            .entries(map.0.iter().map(|Entry { range, .. }| format!("{:#x}..{:#x}", range.start, range.end)))
+            .finish()
     }
 }
 
@@ -111,20 +103,20 @@ impl BusView {
     /// Reads `data.len()` bytes at `addr`: all ones unless one device claims the whole access.
     pub fn read(&mut self, addr: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some((range, offset)) = self.cache.load().find(addr, data.len()) {
-            range.device.read(offset, data);
+        if let Some((device, offset)) = self.cache.load().find(addr, data.len()) {
+            device.read(offset, data);
         }
     }
 
     /// Whether the device at `addr` still needs a vCPU to wait ([`BusDevice::is_holding`]).
     pub fn is_holding(&mut self, addr: u64) -> bool {
-        self.cache.load().find(addr, 1).is_some_and(|(range, _)| range.device.is_holding())
+        self.cache.load().find(addr, 1).is_some_and(|(device, _)| device.is_holding())
     }
 
     /// Writes `data` to `addr`. The write is dropped unless one device claims the whole access.
     pub fn write(&mut self, addr: u64, data: &[u8]) -> Outcome {
         match self.cache.load().find(addr, data.len()) {
-            Some((range, offset)) => range.device.write(offset, data),
+            Some((device, offset)) => device.write(offset, data),
             None => Outcome::Done,
         }
     }
@@ -155,6 +147,9 @@ mod tests {
             self.1.lock().unwrap().push(offset);
             Outcome::Hold
         }
+        fn is_holding(&self) -> bool {
+            true
+        }
     }
 
     fn tag(t: u8) -> Arc<Tag> {
@@ -164,7 +159,7 @@ mod tests {
     #[test]
     fn read_claimed_fills_only_what_the_device_decodes() {
         let bus = Bus::new();
-        bus.insert(0x10, 4, tag(7)).unwrap();
+        bus.insert(0x10..0x14, tag(7)).unwrap();
         let mut data = [0; 2];
         bus.view().read(0x10, &mut data);
         assert_eq!(data, [7, 0xff]);
@@ -174,7 +169,7 @@ mod tests {
     fn access_straddling_the_end_of_a_range_is_unclaimed() {
         let bus = Bus::new();
         let device = tag(7);
-        bus.insert(0x10, 4, device.clone()).unwrap();
+        bus.insert(0x10..0x14, device.clone()).unwrap();
         let mut data = [0; 4];
         bus.view().read(0x12, &mut data);
         assert_eq!(data, [0xff; 4]);
@@ -186,7 +181,7 @@ mod tests {
     fn write_reaches_the_device_with_its_offset_and_returns_its_outcome() {
         let bus = Bus::new();
         let device = tag(7);
-        bus.insert(0x3f8, 8, device.clone()).unwrap();
+        bus.insert(0x3f8..0x400, device.clone()).unwrap();
         assert_eq!(bus.view().write(0x3fd, &[1]), Outcome::Hold);
         assert_eq!(*device.1.lock().unwrap(), [5]);
     }
@@ -195,7 +190,7 @@ mod tests {
     fn view_taken_before_an_insert_sees_it() {
         let bus = Bus::new();
         let mut view = bus.view();
-        bus.insert(0, 1, tag(9)).unwrap();
+        bus.insert(0..1, tag(9)).unwrap();
         let mut data = [0];
         view.read(0, &mut data);
         assert_eq!(data, [9]);
@@ -204,26 +199,39 @@ mod tests {
     #[test]
     fn insert_overlap_is_refused_and_names_both() {
         let bus = Bus::new();
-        bus.insert(0x10, 0x10, tag(1)).unwrap();
-        let error = bus.insert(0x1f, 2, tag(2)).unwrap_err();
-        assert_eq!(error.to_string(), "bus range 0x1f+0x2 overlaps the device at 0x10+0x10");
+        bus.insert(0x10..0x20, tag(1)).unwrap();
+        let error = bus.insert(0x1f..0x21, tag(2)).unwrap_err();
+        assert_eq!(error.to_string(), "bus range 0x1f..0x21 overlaps the device at 0x10..0x20");
     }
 
     #[test]
-    fn insert_empty_or_wrapping_is_refused() {
-        let bus = Bus::new();
-        assert_eq!(bus.insert(5, 0, tag(1)), Err(Error::BadRange { start: 5, len: 0 }));
-        let past = bus.insert(u64::MAX, 2, tag(1));
-        assert_eq!(past, Err(Error::BadRange { start: u64::MAX, len: 2 }));
+    fn insert_empty_is_refused() {
+        assert_eq!(Bus::new().insert(5..5, tag(1)), Err(Error::Empty(5..5)));
     }
 
     #[test]
-    fn the_last_address_can_be_claimed() {
+    fn access_that_wraps_around_is_unclaimed() {
         let bus = Bus::new();
-        bus.insert(u64::MAX, 1, tag(3)).unwrap();
-        let mut data = [0];
+        bus.insert(u64::MAX - 1..u64::MAX, tag(3)).unwrap();
+        let mut data = [0; 2];
         bus.view().read(u64::MAX, &mut data);
-        assert_eq!(data, [3]);
+        assert_eq!(data, [0xff; 2]);
+    }
+
+    /// Whoever inserts a device by value has no other use for it; an `Arc` of it is the same device.
+    #[test]
+    fn device_inserted_by_value_answers_as_its_arc_does() {
+        let bus = Bus::new();
+        bus.insert(0..1, Tag(1, Mutex::default())).unwrap();
+        bus.insert(1..2, Arc::new(Tag(2, Mutex::default())) as Arc<dyn BusDevice>).unwrap();
+        assert_eq!(bus.view().write(1, &[0]), Outcome::Hold);
+        assert!(bus.view().is_holding(1));
+        let read = |addr| {
+            let mut data = [0];
+            bus.view().read(addr, &mut data);
+            data[0]
+        };
+        assert_eq!([0, 1].map(read), [1, 2]);
     }
 
     proptest! {
@@ -237,7 +245,7 @@ mod tests {
             let bus = Bus::new();
             let mut accepted = Vec::new();
             for (i, (start, range_len)) in ranges.into_iter().enumerate() {
-                if bus.insert(start, range_len, tag(i as u8)).is_ok() {
+                if bus.insert(start..start + range_len, tag(i as u8)).is_ok() {
                     accepted.push((start, range_len, i as u8));
                 }
             }

@@ -124,7 +124,7 @@ impl LegacyKind for PowerManagement {
 
     fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
         let device = Arc::new(Self::new(wiring.interrupt()?));
-        Ok(Built::of(Arc::clone(&device) as _).with_power_button(device))
+        Ok(Built::new(Arc::clone(&device)).with_power_button(device))
     }
 }
 

@@ -280,7 +280,7 @@ impl LegacyKind for Uart {
 
     fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
         let uart = Arc::new(Self::with_output(wiring.interrupt()?, wiring.output())?);
-        Ok(Built::of(Arc::clone(&uart) as _).with_serial(uart))
+        Ok(Built::new(Arc::clone(&uart)).with_serial(uart))
     }
 }
 

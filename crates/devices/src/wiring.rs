@@ -57,14 +57,9 @@ pub struct Built {
 }
 
 impl Built {
-    /// A device that the host has no use for.
+    /// A device that the host has no use for, by value. One that it has a use for is passed as a clone of its `Arc`.
     pub fn new(device: impl BusDevice + 'static) -> Self {
-        Self::of(Arc::new(device))
-    }
-
-    /// As [`new`](Self::new), for a device that somebody else has, too.
-    pub fn of(device: Arc<dyn BusDevice>) -> Self {
-        Self { device, serial: None, power_button: None }
+        Self { device: Arc::new(device), serial: None, power_button: None }
     }
 
     /// Offers the host's end of a serial line.

@@ -157,8 +157,7 @@ pub(crate) fn connect(
     for device in devices {
         let mut wiring = Wiring::new(Arc::clone(printed));
         let built = device.planned.build(&mut wiring).context(device.planned.name)?;
-        let Range { start, end } = device.registers;
-        bus.insert(start, end - start, built.device)?;
+        bus.insert(device.registers.clone(), built.device)?;
         if let Some((gsi, line)) = device.gsi.zip(wiring.into_interrupt()) {
             vm.connect_irq(line.event(), gsi)?;
         }

@@ -303,7 +303,7 @@ impl VirtioDevices {
             for (queue, kick) in transport.control().kicks().iter().enumerate() {
                 vm.connect_write(kick, notify, Some(queue as u32))?;
             }
-            mmio.insert(plan.registers.start, MMIO_LEN, Arc::clone(&transport) as _)?;
+            mmio.insert(plan.registers.clone(), Arc::clone(&transport))?;
             let note = note.map(|note| format!(", {note}")).unwrap_or_default();
             info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
             devices.push(Connected { transport, index, id, kind, device_id, mapping, console_end });

@@ -1,6 +1,7 @@
 //! The exit handlers and the device that count the guest's accesses.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -75,16 +76,16 @@ impl BusDevice for Neighbour {
     }
 }
 
-/// First address and length of each neighbour, which are ports of a PC: keyboard controller, clock, debug console, debug exit, COM1.
+/// The addresses of each neighbour, which are ports of a PC: keyboard controller, clock, debug console, debug exit, COM1.
 /// The MMIO bus has the same ranges, far below the counter, so that a lookup there takes as many steps.
-const NEIGHBOURS: [(u64, u64); 5] = [(0x60, 5), (0x70, 2), (0xe9, 1), (0xf4, 4), (0x3f8, 8)];
+const NEIGHBOURS: [Range<u64>; 5] = [0x60..0x65, 0x70..0x72, 0xe9..0xea, 0xf4..0xf8, 0x3f8..0x400];
 
 /// vmm-machine's own handler, with `counter` at the port and at the address to which the guests write.
 pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
     let (ports, mmio) = (Bus::new(), Bus::new());
     for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {
-        NEIGHBOURS.iter().try_for_each(|&(start, len)| bus.insert(start, len, Arc::new(Neighbour)))?;
-        bus.insert(at, len, Arc::clone(counter) as _)?;
+        NEIGHBOURS.into_iter().try_for_each(|range| bus.insert(range, Neighbour))?;
+        bus.insert(at..at + len, Arc::clone(counter))?;
     }
     Ok(BusHandler::new(ports.view(), mmio.view()))
 }

@@ -82,7 +82,7 @@ mod tests {
     fn vcpu_held_by_a_port_stays_until_that_device_has_room() {
         let output = Arc::new(Output::new().unwrap());
         let ports = Bus::new();
-        ports.insert(0xe9, 1, Arc::new(DebugConsole::new(Arc::clone(&output)))).unwrap();
+        ports.insert(0xe9..0xea, DebugConsole::new(Arc::clone(&output))).unwrap();
         let mut handler = BusHandler::new(ports.view(), Bus::new().view());
         // One byte less than the queue takes in peace.
         output.push(&vec![b'x'; (64 << 10) - 1]);
