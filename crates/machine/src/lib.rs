@@ -84,7 +84,7 @@ pub use messages::Messages;
 pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::Plan;
-pub use platform::{BusHandler, FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
+pub use platform::{FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};
 pub use virtio::VirtioPlan;

@@ -5,9 +5,11 @@
 //! - [`run`] is the loop, on the caller's thread;
 //! - [`VcpuThread`] is the loop on a thread of its own, with a handle to pause, resume, look at and stop it;
 //! - [`VcpuThreads`] are those of a whole machine, which pause and stop together;
-//! - [`Traced`] and [`SingleStepped`] are handlers around yours, that show what happens; [`Summary`] counts.
+//! - [`Traced`] and [`SingleStepped`] are handlers around yours, that show what happens; [`Summary`] counts;
+//! - [`BusHandler`] is a handler whose answers are those of the devices on two buses of vmm-bus.
 //!
-//! No bus, no device and no config is needed: this crate stands on vmm-kvm alone. `examples/` has programs to start from.
+//! No device and no config is needed: this crate stands on vmm-kvm, and on vmm-bus for [`BusHandler`]. `examples/` has programs
+//! to start from.
 //!
 //! A machine that prints what the guest writes to port 0xe9:
 //!
@@ -55,7 +57,7 @@ mod trace;
 pub use cpu::{Cpu, Kick};
 pub use end::{Crash, End};
 pub use flow::{Entry, Flow};
-pub use platform::{CrashCause, ExitHandler, ExitKind, SingleStepped, Steps, Traced};
+pub use platform::{BusHandler, CrashCause, ExitHandler, ExitKind, SingleStepped, Steps, Traced};
 pub use run_loop::run;
 pub use summary::Summary;
 pub use thread::{Error, Pausing, VcpuThread};

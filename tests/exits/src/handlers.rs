@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_bus::{Bus, BusDevice, Error, Outcome, SystemEvent};
-use vmm_machine::BusHandler;
-use vmm_vcpu::{ExitHandler, Flow, Summary, Trace, TracedExit};
+use vmm_vcpu::{BusHandler, ExitHandler, Flow, Summary, Trace, TracedExit};
 
 use crate::workload::{MMIO_GPA, PORT};
 
@@ -80,7 +79,7 @@ impl BusDevice for Neighbour {
 /// The MMIO bus has the same ranges, far below the counter, so that a lookup there takes as many steps.
 const NEIGHBOURS: [Range<u64>; 5] = [0x60..0x65, 0x70..0x72, 0xe9..0xea, 0xf4..0xf8, 0x3f8..0x400];
 
-/// vmm-machine's own handler, with `counter` at the port and at the address to which the guests write.
+/// The handler of whole machines, with `counter` at the port and at the address to which the guests write.
 pub(crate) fn bus_handler(counter: &Arc<Counter>) -> Result<BusHandler, Error> {
     let (ports, mmio) = (Bus::new(), Bus::new());
     for (bus, at, len) in [(&ports, PORT.into(), 1), (&mmio, MMIO_GPA, 0x1000)] {

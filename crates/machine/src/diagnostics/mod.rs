@@ -17,12 +17,11 @@ use std::time::Instant;
 use vmm_bus::EventFd;
 use vmm_bus::SystemEvent;
 use vmm_kvm::{KvmVcpu, Vm};
-use vmm_vcpu::{SingleStepped, Summary, Traced, VcpuThread};
+use vmm_vcpu::{BusHandler, SingleStepped, Summary, Traced, VcpuThread};
 
 pub(crate) use message_writer::MessageWriter;
 pub use report::ExitReport;
 
-use crate::platform::BusHandler;
 use crate::{Error, Messages};
 use lines::{ExitTrace, Lines};
 use report::StatisticsFiles;

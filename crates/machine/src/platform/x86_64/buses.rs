@@ -1,8 +1,7 @@
 //! A PC's two device buses: I/O ports and MMIO.
 
 use vmm_bus::Bus;
-
-use super::BusHandler;
+use vmm_vcpu::BusHandler;
 
 /// The buses of one machine.
 #[derive(Debug)]

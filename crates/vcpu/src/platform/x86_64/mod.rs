@@ -1,6 +1,7 @@
 //! Exits of an x86_64 processor.
 
 mod answer;
+mod bus_handler;
 mod crash_cause;
 mod exit_kind;
 mod handler;
@@ -10,6 +11,7 @@ mod single_step;
 mod traced;
 
 pub(crate) use answer::answer;
+pub use bus_handler::BusHandler;
 pub use crash_cause::CrashCause;
 pub use exit_kind::ExitKind;
 pub use handler::ExitHandler;

@@ -1,9 +1,26 @@
-//! A machine's answers to its guest's exits: its buses.
+//! Answers to a guest's exits by the devices of two buses.
 
 use vmm_bus::{BusView, Outcome, SystemEvent};
-use vmm_vcpu::{ExitHandler, Flow};
 
-/// Answers from two buses.
+use super::handler::ExitHandler;
+use crate::Flow;
+
+/// Passes port and MMIO accesses to the devices of two [buses](vmm_bus::Bus), and does to the vCPU what their [`Outcome`]s ask
+/// for: a hold until [`VcpuThread::wake`](crate::VcpuThread::wake), or a stop with the device's [`SystemEvent`].
+///
+/// Each vCPU has one, with views of the same buses. Put another handler around it to answer other exits.
+///
+/// ```
+/// use vmm_bus::Bus;
+/// use vmm_devices::{I8042, Rtc};
+/// use vmm_vcpu::BusHandler;
+///
+/// let (ports, mmio) = (Bus::new(), Bus::new());
+/// ports.insert(0x60..0x65, I8042)?;
+/// ports.insert(0x70..0x72, Rtc::default())?;
+/// let handler_of_one_vcpu = BusHandler::new(ports.view(), mmio.view());
+/// # Ok::<(), vmm_bus::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct BusHandler {
     ports: BusView,
