@@ -32,6 +32,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # A vCPU that starts a kernel
+//!
+//! [`Vm::create_boot_vcpu`] does all that a kernel expects of the processor. Only the order matters: KVM's own hardware comes
+//! before the vCPUs, and so does the guest's memory.
+//!
+//! ```no_run
+//! # use vmm_arch::boot::EntryPoint;
+//! # use vmm_kvm::{Kvm, KvmVcpu, ReservedPages};
+//! # use vmm_memory::GuestRam;
+//! # fn start(ram: &GuestRam, entry: EntryPoint) -> Result<KvmVcpu, vmm_kvm::Error> {
+//! let kvm = Kvm::open()?;
+//! let vm = kvm.create_vm()?;
+//! vm.set_reserved_pages(ReservedPages::default())?;
+//! vm.create_irqchip_and_pit()?;
+//! vm.add_memory(ram)?;
+//! vm.create_boot_vcpu(&kvm, entry)
+//! # }
+//! ```
+//!
 //! # A vCPU's state
 //!
 //! KVM has a dozen ioctls for the parts of a vCPU's state, and their order matters: an MSR that CPUID doesn't
@@ -81,8 +100,8 @@ pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, NestedState, StopCause, VcpuReport, VcpuState,
-    WatchLen,
+    BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, NestedState, ReservedPages, StopCause, VcpuReport,
+    VcpuState, WatchLen,
 };
 
 /// Its example is a test.

@@ -7,8 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use vmm_arch::flat::{Mode, Start};
-use vmm_arch::layout::{KVM_IDENTITY_MAP, KVM_TSS};
-use vmm_kvm::Kvm;
+use vmm_kvm::{Kvm, ReservedPages};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, EventFd, ExitHandler, Flow, run};
@@ -55,7 +54,7 @@ impl ExitHandler for Console {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Kvm::open()?.create_vm()?;
-    vm.set_reserved_pages(KVM_IDENTITY_MAP, KVM_TSS)?;
+    vm.set_reserved_pages(ReservedPages::default())?;
     vm.create_irqchip_and_pit()?;
     let ram = GuestRam::new(&[0..0x2000])?;
     ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;

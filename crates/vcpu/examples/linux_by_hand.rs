@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use vmm_arch::flat::{Mode, Start};
-use vmm_arch::layout::{BOOT_STACK, CMDLINE, EBDA, HIGH_MEMORY, KVM_IDENTITY_MAP, KVM_TSS, ZERO_PAGE};
-use vmm_kvm::Kvm;
+use vmm_arch::layout::{BOOT_STACK, CMDLINE, EBDA, HIGH_MEMORY, ZERO_PAGE};
+use vmm_kvm::{Kvm, ReservedPages};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Flow, run};
@@ -87,7 +87,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     let kvm = Kvm::open()?;
     let vm = kvm.create_vm()?;
-    vm.set_reserved_pages(KVM_IDENTITY_MAP, KVM_TSS)?;
+    vm.set_reserved_pages(ReservedPages::default())?;
     vm.create_irqchip_and_pit()?;
     let ram = GuestRam::new(&[0..RAM_LEN])?;
     ram.memory().write_slice(&zero_page, GuestAddress(ZERO_PAGE))?;

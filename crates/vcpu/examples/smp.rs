@@ -5,8 +5,8 @@
 //! memory that both see, the second from odd to even.
 
 use vmm_arch::flat::{Mode, Start};
-use vmm_arch::layout::{BOOT_STACK, KVM_IDENTITY_MAP, KVM_TSS};
-use vmm_kvm::Kvm;
+use vmm_arch::layout::BOOT_STACK;
+use vmm_kvm::{Kvm, ReservedPages};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, EventFd, ExitHandler, Flow, VcpuThread};
@@ -57,7 +57,7 @@ impl ExitHandler for Finish {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Kvm::open()?.create_vm()?;
-    vm.set_reserved_pages(KVM_IDENTITY_MAP, KVM_TSS)?;
+    vm.set_reserved_pages(ReservedPages::default())?;
     vm.create_irqchip_and_pit()?;
     let ram = GuestRam::new(&[0..0x1_0000])?;
     ram.memory().write_slice(&FIRST, GuestAddress(ENTRY))?;

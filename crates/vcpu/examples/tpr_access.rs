@@ -5,8 +5,8 @@
 //! uses too often.
 
 use vmm_arch::flat::{Mode, Start};
-use vmm_arch::layout::{BOOT_STACK, KVM_IDENTITY_MAP, KVM_TSS};
-use vmm_kvm::{Kvm, KvmVcpu};
+use vmm_arch::layout::BOOT_STACK;
+use vmm_kvm::{Kvm, KvmVcpu, ReservedPages};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Flow, run};
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let vm = kvm.create_vm()?;
-    vm.set_reserved_pages(KVM_IDENTITY_MAP, KVM_TSS)?;
+    vm.set_reserved_pages(ReservedPages::default())?;
     vm.create_irqchip_and_pit()?;
     let ram = GuestRam::new(&[0..0x1_0000])?;
     ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;

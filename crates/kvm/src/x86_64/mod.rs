@@ -1,5 +1,6 @@
 //! The x86_64 parts of VMs and vCPUs.
 
+mod boot_vcpu;
 mod breakpoints;
 mod debug;
 mod interrupts;
@@ -16,6 +17,7 @@ mod xsave;
 pub(crate) use breakpoints::GuestDebug;
 pub use breakpoints::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, StopCause, WatchLen};
 pub use nested::NestedState;
+pub use platform::ReservedPages;
 pub use report::VcpuReport;
 pub(crate) use required::REQUIRED;
 pub use state::VcpuState;

@@ -6,13 +6,29 @@ use kvm_bindings::{
     KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
 };
-use vmm_arch::msr;
+use vmm_arch::{layout, msr};
 
 use crate::error::Named;
 use crate::{Error, Kvm, KvmVcpu, Vm};
 
 /// Use 32-bit ids in all KVM interfaces, and don't treat 255 as broadcast.
 const X2APIC_FLAGS: u32 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+
+/// Guest-physical addresses of the four pages that KVM reserves, each page-aligned and below 4 GiB. The default is
+/// [`layout`]'s, inside the 32-bit MMIO gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservedPages {
+    /// One page for an identity map (KVM api.rst KVM_SET_IDENTITY_MAP_ADDR).
+    pub identity_map: u64,
+    /// Three pages for a task state segment (KVM api.rst KVM_SET_TSS_ADDR).
+    pub tss: u64,
+}
+
+impl Default for ReservedPages {
+    fn default() -> Self {
+        Self { identity_map: layout::KVM_IDENTITY_MAP, tss: layout::KVM_TSS }
+    }
+}
 
 impl Kvm {
     /// The MSRs that make up a vCPU's state: those that KVM lists, and those that it may support without
@@ -38,15 +54,14 @@ impl Kvm {
 }
 
 impl Vm {
-    /// Sets the guest-physical addresses of four pages that KVM reserves: one for an identity map and three
-    /// for a task state segment. Intel processors without unrestricted guest mode need them to run real mode.
-    /// Call it before creating vCPUs.
+    /// Sets where the pages are that KVM reserves. Intel processors without unrestricted guest mode need them to run real
+    /// mode. Call it before creating vCPUs.
     ///
     /// # Errors
     /// An ioctl failed; they do if a vCPU exists.
-    pub fn set_reserved_pages(&self, identity_map: u64, tss: u64) -> Result<(), Error> {
-        self.fd.set_identity_map_address(identity_map).named("KVM_SET_IDENTITY_MAP_ADDR")?;
-        self.fd.set_tss_address(tss as usize).named("KVM_SET_TSS_ADDR")
+    pub fn set_reserved_pages(&self, pages: ReservedPages) -> Result<(), Error> {
+        self.fd.set_identity_map_address(pages.identity_map).named("KVM_SET_IDENTITY_MAP_ADDR")?;
+        self.fd.set_tss_address(pages.tss as usize).named("KVM_SET_TSS_ADDR")
     }
 
     /// Creates two 8259s, an IO-APIC, an 8254 timer, and a local APIC for each future vCPU.

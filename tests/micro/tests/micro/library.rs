@@ -13,7 +13,7 @@ use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout;
 use vmm_boot::FlatPlan;
 use vmm_bus::EventFd;
-use vmm_kvm::{Kvm, KvmVcpu, Vm};
+use vmm_kvm::{Kvm, KvmVcpu, ReservedPages, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{CrashCause, End, ExitHandler, Flow, VcpuThread, run};
@@ -95,7 +95,7 @@ impl Machine {
         let ranges = layout::ram_ranges(if mode == Mode::Real { 1 << 20 } else { 4 << 20 });
         let (plan, ram) = load_flat(image, mode, load_address, &ranges);
         let vm = Kvm::open().unwrap().create_vm().unwrap();
-        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
+        vm.set_reserved_pages(ReservedPages::default()).unwrap();
         if irqchip {
             vm.create_irqchip_and_pit().unwrap();
         }

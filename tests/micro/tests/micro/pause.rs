@@ -10,7 +10,7 @@ use driver::wait_until;
 use harness::trials;
 use libtest_mimic::Trial;
 use vmm_bus::EventFd;
-use vmm_kvm::Kvm;
+use vmm_kvm::{Kvm, ReservedPages};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Flow, VcpuThread, VcpuThreads};
@@ -55,7 +55,7 @@ struct Guest {
 
 fn start(code: &[u8]) -> Guest {
     let vm = Kvm::open().unwrap().create_vm().unwrap();
-    vm.set_reserved_pages(0xfffb_c000, 0xfffb_d000).unwrap();
+    vm.set_reserved_pages(ReservedPages::default()).unwrap();
     vm.create_irqchip_and_pit().unwrap();
     let ram = GuestRam::new(&[0..0x1000]).unwrap();
     ram.memory().write_slice(code, GuestAddress(0)).unwrap();
@@ -134,7 +134,7 @@ impl BusyGuest {
     /// Without interrupt controllers all vCPUs start running at once, without being started by the first.
     fn start() -> Self {
         let vm = Kvm::open().unwrap().create_vm().unwrap();
-        vm.set_reserved_pages(0xfffb_c000, 0xfffb_d000).unwrap();
+        vm.set_reserved_pages(ReservedPages::default()).unwrap();
         let ram = GuestRam::new(&[0..0x1000]).unwrap();
         let loads = [COUNT_IN_MEMORY, COUNT_BESIDE, WRITE_TO_A_PORT];
         let place = |index: usize| 0x100 * index as u64;

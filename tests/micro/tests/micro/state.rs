@@ -14,7 +14,7 @@ use vmm_kvm::kvm_bindings::{
     KVM_CAP_NESTED_STATE, KVM_MP_STATE_HALTED, KVM_STATE_NESTED_FORMAT_SVM, KVM_STATE_NESTED_GIF_SET,
     KVM_STATE_NESTED_GUEST_MODE, kvm_cpuid_entry2, kvm_msr_entry,
 };
-use vmm_kvm::{Exit, Kvm, KvmVcpu, NestedState, VcpuState, Vm};
+use vmm_kvm::{Exit, Kvm, KvmVcpu, NestedState, ReservedPages, VcpuState, Vm};
 use vmm_memory::GuestRam;
 
 use crate::common::load_flat;
@@ -88,7 +88,7 @@ impl Guest {
     /// A VM with this guest's memory, and its only vCPU as created by KVM.
     fn machine(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
         let vm = self.kvm.create_vm().unwrap();
-        vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS).unwrap();
+        vm.set_reserved_pages(ReservedPages::default()).unwrap();
         if has_irqchip {
             vm.create_irqchip_and_pit().unwrap();
         }

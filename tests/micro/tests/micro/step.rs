@@ -6,7 +6,7 @@ use std::path::Path;
 use driver::{DEADLINE, Monitor};
 use harness::trials;
 use libtest_mimic::Trial;
-use vmm_kvm::{Exit, Kvm, KvmVcpu, VcpuReport, Vm};
+use vmm_kvm::{Exit, Kvm, KvmVcpu, ReservedPages, VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Flow, SingleStepped, Steps, run};
@@ -152,7 +152,7 @@ fn step_changes_neither_output_nor_end_of_faults() {
 /// A VM without interrupt controllers, with 64 KiB of memory and real-mode code at 0x1000.
 fn machine(code: &[u8]) -> (Vm, KvmVcpu) {
     let vm = Kvm::open().unwrap().create_vm().unwrap();
-    vm.set_reserved_pages(vmm_arch::layout::KVM_IDENTITY_MAP, vmm_arch::layout::KVM_TSS).unwrap();
+    vm.set_reserved_pages(ReservedPages::default()).unwrap();
     let ram = GuestRam::new(&[0..0x1_0000]).unwrap();
     ram.memory().write_slice(code, GuestAddress(0x1000)).unwrap();
     vm.add_memory(&ram).unwrap();

@@ -1,7 +1,7 @@
 //! Creates the vCPUs in their initial state.
 
+use vmm_arch::boot;
 use vmm_arch::cpuid::{self, Place};
-use vmm_arch::{boot, msr};
 use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, VcpuState, Vm};
 
@@ -37,13 +37,12 @@ pub(crate) fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcp
 /// Changes the state of a new vCPU to its initial one. The first vCPU starts at the guest's entry; the others wait for INIT and
 /// SIPI, as KVM creates them.
 fn prepare_start(state: &mut VcpuState, plan: &Plan, place: Place) {
-    state.msrs = msr::boot();
-    boot::init_fpu(&mut state.xsave);
-    if let Some(lapic) = &mut state.lapic {
-        boot::wire_local_apic(lapic);
-        if plan.tables.acpi.is_some() && plan.topology.needs_x2apic() {
-            boot::enable_x2apic(&mut state.sregs, lapic, place.apic_id());
-        }
+    state.init_as_firmware();
+    if let Some(lapic) = &mut state.lapic
+        && plan.tables.acpi.is_some()
+        && plan.topology.needs_x2apic()
+    {
+        boot::enable_x2apic(&mut state.sregs, lapic, place.apic_id());
     }
     if place.index == 0 {
         plan.boot.apply_to(&mut state.regs, &mut state.sregs);

@@ -1,14 +1,13 @@
 //! Creates the VM.
 
-use vmm_arch::layout;
-use vmm_kvm::{Kvm, Vm};
+use vmm_kvm::{Kvm, ReservedPages, Vm};
 
 use crate::{Error, Plan};
 
 /// Creates the VM with KVM's reserved pages and, unless the config disables them, its interrupt controllers and timer.
 pub(crate) fn create_vm(plan: &Plan, kvm: &Kvm) -> Result<Vm, Error> {
     let vm = kvm.create_vm()?;
-    vm.set_reserved_pages(layout::KVM_IDENTITY_MAP, layout::KVM_TSS)?;
+    vm.set_reserved_pages(ReservedPages::default())?;
     if plan.irqchip {
         vm.create_irqchip_and_pit()?;
     }
