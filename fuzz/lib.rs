@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use vmm_arch::flat::Mode;
 use vmm_arch::layout;
-use vmm_boot::{BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, KernelImage, ModuleSpec, TableSource};
+use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, InitrdFile, KernelFile, KernelImage, ModuleSpec};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -25,16 +25,15 @@ pub fn boot(file: &[u8]) {
     let initrd = [0x5a; 5000];
     for protocol in image.protocols() {
         let spec = BootSpec {
-            image: &image,
             protocol: Some(protocol),
             initrd_len: Some(initrd.len() as u64),
             cmdline: "quiet",
-            ram: &ranges,
-            layout: BootLayout::default(),
+            ..BootSpec::new(&image, &ranges)
         };
         let Ok(plan) = BootPlan::new(&spec) else { continue };
         let ram = GuestRam::new(&ranges).expect("4 MiB of memory");
-        plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut Cursor::new(&initrd[..])))
+        let mut initrd_file = InitrdFile::new(Cursor::new(&initrd[..]));
+        plan.load(ram.memory(), &mut KernelFile::new(Cursor::new(file)), Some(&mut initrd_file))
             .expect("what can be planned can be loaded");
         check_writes(&ram, plan.placements().into_iter().map(|placement| placement.range));
     }
@@ -55,15 +54,11 @@ pub fn start(file: &[u8], load_address: u64) {
     for mode in Mode::ALL {
         for load_address in [None, Some(load_address)] {
             let spec = FlatSpec {
-                image: &image,
                 load_address,
                 mode: Some(mode),
-                entry: None,
                 stack: (mode != Mode::Reset).then_some(0x1_0000),
-                tables: TableSource::Plan,
-                cmdline: None,
                 modules,
-                ram: &ranges,
+                ..FlatSpec::new(&image, &ranges)
             };
             let Ok(plan) = FlatPlan::new(&spec) else { continue };
             if plan.check_contents(&mut Cursor::new(file)).is_err() {

@@ -2,7 +2,7 @@
 //!
 //! | step | type | does |
 //! |---|---|---|
-//! | open | [`SourceFile`] | opens a regular file, and nothing else, without blocking |
+//! | open | [`KernelFile`], [`InitrdFile`]; [`SourceFile`] | opens a regular file, and nothing else, without blocking |
 //! | inspect | [`KernelImage`] | reads the headers, checks them against the file's true length |
 //! | plan | [`BootPlan::new`] | decides every address; pure: no file, no memory, no system call |
 //! | load | [`BootPlan::load`] | writes guest memory, and only where [`BootPlan::placements`] says |
@@ -21,7 +21,7 @@
 //!
 //! use vmm_arch::boot::Protocol;
 //! use vmm_arch::layout;
-//! use vmm_boot::{BootLayout, BootPlan, BootSpec, KernelImage};
+//! use vmm_boot::{BootPlan, BootSpec, KernelFile, KernelImage};
 //! use vmm_memory::GuestRam;
 //!
 //! // The smallest bzImage: a sector of boot code, a sector of setup code, a sector of kernel.
@@ -42,20 +42,13 @@
 //!
 //! let image = KernelImage::inspect(&mut file)?;
 //! let ram = layout::ram_ranges(32 << 20);
-//! let plan = BootPlan::new(&BootSpec {
-//!     image: &image,
-//!     protocol: None,
-//!     initrd_len: None,
-//!     cmdline: "console=ttyS0",
-//!     ram: &ram,
-//!     layout: BootLayout::default(),
-//! })?;
+//! let plan = BootPlan::new(&BootSpec { cmdline: "console=ttyS0", ..BootSpec::new(&image, &ram) })?;
 //! assert_eq!(plan.entry().protocol, Protocol::Linux32);
 //! // Loaded at 1 MiB, it unpacks itself to 16 MiB and needs 2 MiB there.
 //! assert_eq!(plan.kernel(), 0x10_0000..0x120_0000);
 //!
 //! let ram = GuestRam::new(&ram)?;
-//! plan.load(ram.memory(), &mut file, None)?;
+//! plan.load(ram.memory(), &mut KernelFile::new(file), None)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -84,24 +77,14 @@
 //!
 //! use vmm_arch::flat::Mode;
 //! use vmm_arch::layout;
-//! use vmm_boot::{FlatImage, FlatPlan, FlatSpec, TableSource};
+//! use vmm_boot::{FlatImage, FlatPlan, FlatSpec};
 //! use vmm_memory::GuestRam;
 //!
 //! // mov al, 42; hlt
 //! let mut file = Cursor::new(b"\xb0\x2a\xf4");
 //! let image = FlatImage::inspect(&mut file)?;
 //! let ram = layout::ram_ranges(64 << 10);
-//! let plan = FlatPlan::new(&FlatSpec {
-//!     image: &image,
-//!     load_address: None,
-//!     mode: None,
-//!     entry: None,
-//!     stack: None,
-//!     tables: TableSource::Plan,
-//!     cmdline: None,
-//!     modules: &[],
-//!     ram: &ram,
-//! })?;
+//! let plan = FlatPlan::new(&FlatSpec::new(&image, &ram))?;
 //! assert_eq!((plan.start().mode, plan.start().entry), (Mode::Real, 0));
 //!
 //! let ram = GuestRam::new(&ram)?;
@@ -115,6 +98,7 @@ mod copy;
 mod elf_error;
 mod elf_format;
 mod elf_header;
+mod files;
 mod note;
 mod placement;
 mod platform;
@@ -126,6 +110,7 @@ mod testing;
 pub use cmdline::CmdlineError;
 pub use elf_error::ElfError;
 pub use elf_format::{ElfClass, Segment};
+pub use files::{InitrdFile, KernelFile};
 pub use placement::Placement;
 pub use platform::{
     Alias, BootLayout, BootPlan, BootSpec, BzImage, BzImageError, ElfImage, FlatContentsError, FlatElf,

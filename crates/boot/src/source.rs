@@ -105,6 +105,11 @@ impl SourceFile {
         self.len
     }
 
+    /// What the file is used for.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// The path as given.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vmm_boot::{Role, SourceError, SourceFile, SourceProblem};
+use vmm_boot::{InitrdFile, KernelFile, Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
 
 use crate::file_use::take_input;
@@ -22,7 +22,7 @@ pub struct Inputs {
 /// The files to boot from.
 #[derive(Debug)]
 pub(crate) enum Files {
-    Linux { kernel: SourceFile, initrd: Option<SourceFile> },
+    Linux { kernel: KernelFile, initrd: Option<InitrdFile> },
     Flat { image: SourceFile, modules: Vec<SourceFile> },
 }
 
@@ -46,10 +46,14 @@ impl Inputs {
 
     fn open_for(config: &Config, kinds: &Kinds<'_>, plan_only: bool) -> Result<Self, Error> {
         let files = match &config.boot {
-            Boot::Linux(linux) => Files::Linux {
-                kernel: open(Role::Kernel, linux.kernel.as_path())?,
-                initrd: linux.initrd.as_ref().map(|path| open(Role::Initrd, path.as_path())).transpose()?,
-            },
+            Boot::Linux(linux) => {
+                let mut kernel = KernelFile::open(linux.kernel.as_path())?;
+                take(kernel.source())?;
+                let initrd = linux.initrd.as_ref().map(|path| InitrdFile::open(path.as_path()));
+                let mut initrd = initrd.transpose()?;
+                initrd.as_mut().map_or(Ok(()), |initrd| take(initrd.source()))?;
+                Files::Linux { kernel, initrd }
+            }
             Boot::Flat(flat) => Files::Flat {
                 image: open(Role::Image, flat.image.as_path())?,
                 modules: flat
@@ -75,10 +79,17 @@ impl Inputs {
     }
 }
 
-/// Opens a file and marks it as in use, so that no output overwrites it.
 fn open(role: Role, path: &Path) -> Result<SourceFile, Error> {
     let mut source = SourceFile::open(role, path)?;
-    let failed = |error| SourceError { role, path: path.to_owned(), problem: SourceProblem::Open(error) };
-    take_input(source.file(), role.into()).map_err(failed)?;
+    take(&mut source)?;
     Ok(source)
+}
+
+/// Marks the file as in use, so that no output overwrites it.
+fn take(source: &mut SourceFile) -> Result<(), Error> {
+    let role = source.role();
+    take_input(source.file(), role.into()).map_err(|error| {
+        let path = source.path().to_owned();
+        SourceError { role, path, problem: SourceProblem::Open(error) }.into()
+    })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use driver::{Launch, Monitor, guests};
 use vmm_arch::flat::Mode;
-use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile, TableSource};
+use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile};
 use vmm_memory::GuestRam;
 
 /// Guest memory of [`boot`] in bytes.
@@ -43,17 +43,8 @@ pub(crate) fn load_flat(
     ranges: &[Range<u64>],
 ) -> (FlatPlan, GuestRam) {
     let mut file = SourceFile::open(Role::Image, image).unwrap();
-    let spec = FlatSpec {
-        image: &file.inspect_flat().unwrap(),
-        load_address,
-        mode: Some(mode),
-        entry: None,
-        stack: None,
-        tables: TableSource::Plan,
-        cmdline: None,
-        modules: &[],
-        ram: ranges,
-    };
+    let image = file.inspect_flat().unwrap();
+    let spec = FlatSpec { load_address, mode: Some(mode), ..FlatSpec::new(&image, ranges) };
     let plan = FlatPlan::new(&spec).unwrap();
     let ram = GuestRam::new(ranges).unwrap();
     plan.load(ram.memory(), file.file(), []).unwrap();

@@ -9,7 +9,7 @@ use vmm_arch::layout;
 use vmm_memory::GuestRam;
 
 use crate::testing::{bzimage, vmlinux};
-use crate::{BootLayout, BootPlan, BootSpec, KernelImage};
+use crate::{BootPlan, BootSpec, InitrdFile, KernelFile, KernelImage};
 
 /// RAM for both test kernels, which end at or below 3 MiB, and an initrd.
 const RAM_LEN: u64 = 4 << 20;
@@ -22,17 +22,19 @@ fn boot(file: &[u8], initrd_len: u64) {
     let ranges = layout::ram_ranges(RAM_LEN);
     for protocol in image.protocols() {
         let spec = BootSpec {
-            image: &image,
             protocol: Some(protocol),
             initrd_len: Some(initrd_len),
             cmdline: "quiet",
-            ram: &ranges,
-            layout: BootLayout::default(),
+            ..BootSpec::new(&image, &ranges)
         };
         let Ok(plan) = BootPlan::new(&spec) else { continue };
         let ram = GuestRam::new(&ranges).expect("4 MiB");
         let initrd = vec![0x5a; initrd_len as usize];
-        let loaded = plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut Cursor::new(&initrd)));
+        let loaded = plan.load(
+            ram.memory(),
+            &mut KernelFile::new(Cursor::new(file)),
+            Some(&mut InitrdFile::new(Cursor::new(&initrd))),
+        );
         assert!(loaded.is_ok(), "planned, but not loaded: {loaded:?}");
         assert_zero_outside(&ram, plan.placements().into_iter().map(|p| p.range));
     }

@@ -15,6 +15,7 @@ use vmm_arch::layout;
 use vmm_memory::Memory;
 
 use crate::copy::{self, FileError, FullReads};
+use crate::files::{InitrdFile, KernelFile};
 use crate::platform::x86_64::bzimage::BzImage;
 use crate::platform::x86_64::elf::ElfImage;
 use crate::platform::x86_64::image::KernelImage;
@@ -86,12 +87,17 @@ impl BootPlan {
     ///
     /// # Errors
     /// A file can't be read or isn't as planned, or `memory` isn't the plan's RAM.
-    pub fn load<F>(&self, memory: &Memory, kernel: &mut F, initrd: Option<&mut F>) -> Result<(), LoadError>
+    pub fn load<F>(
+        &self,
+        memory: &Memory,
+        kernel: &mut KernelFile<F>,
+        initrd: Option<&mut InitrdFile<F>>,
+    ) -> Result<(), LoadError>
     where
         F: Read + ReadVolatile + Seek,
     {
-        let header = self.load_kernel(memory, kernel)?;
-        load_initrd(memory, self.initrd(), initrd)?;
+        let header = self.load_kernel(memory, &mut kernel.0)?;
+        load_initrd(memory, self.initrd(), initrd.map(|initrd| &mut initrd.0))?;
         self.load_cmdline(memory)?;
         self.write_tables(memory)?;
         self.write_boot_params(memory, header)

@@ -16,21 +16,29 @@ use crate::platform::x86_64::memory_map::write_memory;
 use crate::platform::x86_64::plan_error::PlanError;
 use crate::platform::x86_64::zero_page;
 
-/// What to boot, how, and on which RAM.
+/// What to boot, how, and on which RAM. Start from [`BootSpec::new`]:
+/// `BootSpec { cmdline: "console=ttyS0", ..BootSpec::new(&image, &ram) }`.
 #[derive(Clone, Copy, Debug)]
 pub struct BootSpec<'a> {
     /// The inspected kernel.
     pub image: &'a KernelImage,
     /// The boot protocol. Default: the kernel's.
     pub protocol: Option<Protocol>,
-    /// Length of the initrd in bytes, if there is one.
+    /// Length of the initrd in bytes, as of [`InitrdFile::len`](crate::InitrdFile::len). Default: there is none.
     pub initrd_len: Option<u64>,
-    /// The kernel's command line.
+    /// The kernel's command line. Default: empty.
     pub cmdline: &'a str,
     /// The guest's RAM, as returned by [`layout::ram_ranges`].
     pub ram: &'a [Range<u64>],
     /// Further addresses; [`BootLayout::default`] suits most users.
     pub layout: BootLayout<'a>,
+}
+
+impl<'a> BootSpec<'a> {
+    /// A boot by the kernel's own protocol, without an initrd and with an empty command line.
+    pub fn new(image: &'a KernelImage, ram: &'a [Range<u64>]) -> Self {
+        Self { image, protocol: None, initrd_len: None, cmdline: "", ram, layout: BootLayout::default() }
+    }
 }
 
 /// Custom addresses and memory map. The default is the addresses in [`layout`], the highest possible address

@@ -8,8 +8,8 @@ use vmm_arch::boot;
 use vmm_arch::e820::E820Kind;
 use vmm_arch::flat::Mode;
 use vmm_boot::{
-    Alias, BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, ModuleSpec, Placement, SourceFile,
-    TableSource,
+    Alias, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, InitrdFile, KernelFile, ModuleSpec, Placement,
+    SourceFile, TableSource,
 };
 use vmm_config::{Boot, CommandLine, FlatBoot, FlatFormat, FlatMode, LinuxBoot, Protocol};
 use vmm_kvm::Vm;
@@ -45,8 +45,7 @@ impl GuestPlan {
     pub(crate) fn load(&self, ram: &GuestRam, inputs: &mut Inputs) -> Result<(), Error> {
         match (self, &mut inputs.files) {
             (Self::Linux(plan), Files::Linux { kernel, initrd }) => {
-                let initrd = initrd.as_mut().map(SourceFile::file);
-                plan.load(ram.memory(), kernel.file(), initrd).map_err(Error::Load)
+                plan.load(ram.memory(), kernel, initrd.as_mut()).map_err(Error::Load)
             }
             (Self::Flat(plan), Files::Flat { image, modules }) => {
                 let modules = modules.iter_mut().map(SourceFile::file);
@@ -116,18 +115,16 @@ impl fmt::Display for GuestPlan {
 
 fn plan_linux(
     config: &LinuxBoot,
-    kernel: &mut SourceFile,
-    initrd: Option<&SourceFile>,
+    kernel: &mut KernelFile,
+    initrd: Option<&InitrdFile>,
     ram: &Ram,
     cmdline_prefix: &str,
 ) -> Result<GuestPlan, Error> {
     let plan = BootPlan::new(&BootSpec {
-        image: &kernel.inspect()?,
         protocol: protocol(config.protocol),
-        initrd_len: initrd.map(SourceFile::len),
+        initrd_len: initrd.map(InitrdFile::len),
         cmdline: &format!("{cmdline_prefix}{}", config.cmdline.as_str()),
-        ram,
-        layout: BootLayout::default(),
+        ..BootSpec::new(&kernel.inspect()?, ram)
     })?;
     Ok(GuestPlan::Linux(plan))
 }

@@ -138,12 +138,13 @@ mod tests {
     use crate::platform::x86_64::flat::load::FlatLoadError;
     use crate::platform::x86_64::flat::spec::FlatSpec;
     use crate::platform::x86_64::flat::spec::TableSource;
-    use crate::platform::x86_64::flat::testing::{inspected, spec};
+    use crate::platform::x86_64::flat::testing::inspected;
 
     /// A plan for `image` in reset mode with 1 MiB of RAM.
     fn reset_plan(image: &[u8], load_address: Option<u64>) -> FlatPlan {
         let (inspected, ram) = (inspected(image), layout::ram_ranges(1 << 20));
-        FlatPlan::new(&FlatSpec { mode: Some(Mode::Reset), load_address, ..spec(&inspected, &ram) }).unwrap()
+        FlatPlan::new(&FlatSpec { mode: Some(Mode::Reset), load_address, ..FlatSpec::new(&inspected, &ram) })
+            .unwrap()
     }
 
     fn check(image: &[u8], load_address: Option<u64>) -> Result<(), FlatContentsError> {
@@ -193,7 +194,8 @@ mod tests {
         let (inspected, ram) = (inspected(&image), layout::ram_ranges(1 << 20));
         let tables = TableSource::Image { page_tables: Some(0x1000) };
         let (mode, load_address) = (Some(Mode::Long), Some(0));
-        let plan = FlatPlan::new(&FlatSpec { mode, load_address, tables, ..spec(&inspected, &ram) }).unwrap();
+        let plan = FlatPlan::new(&FlatSpec { mode, load_address, tables, ..FlatSpec::new(&inspected, &ram) })
+            .unwrap();
         plan.check_contents(&mut Cursor::new(image))
     }
 

@@ -11,7 +11,7 @@ use vmm_memory::GuestRam;
 use crate::platform::x86_64::flat::image::FlatImage;
 use crate::platform::x86_64::flat::plan::FlatPlan;
 use crate::platform::x86_64::flat::spec::{FlatSpec, ModuleSpec};
-use crate::platform::x86_64::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela, spec};
+use crate::platform::x86_64::flat::testing::{multiboot_elf, multiboot_raw, pie32, pie64, rela};
 
 /// RAM for every test image, at 1 MiB, and for a module; small, because all of it is compared.
 const RAM_LEN: u64 = 0x11_0000;
@@ -28,7 +28,7 @@ fn start(file: &[u8], mode: Option<Mode>, load_address: u64) {
     };
     for load_address in [None, Some(load_address)] {
         let stack = (mode != Some(Mode::Reset)).then_some(0x1_0000);
-        let spec = spec(&image, &ranges);
+        let spec = FlatSpec::new(&image, &ranges);
         load(file, &FlatSpec { mode, load_address, stack, modules, ..spec });
     }
 }

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::platform::x86_64::flat::spec::{FlatSpec, ModuleSpec};
     use crate::platform::x86_64::flat::testing::{
-        Part, elf32, elf64, inspected, load, multiboot_elf, multiboot_raw, pie32, pie64, rela, spec,
+        Part, elf32, elf64, inspected, load, multiboot_elf, multiboot_raw, pie32, pie64, rela,
     };
     use crate::testing::{ShortReads, patched};
 
@@ -241,7 +241,7 @@ mod tests {
     /// Plans `file` with `change` applied to the spec, and loads it.
     fn loaded(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> GuestRam {
         let (image, ranges) = (inspected(file), layout::ram_ranges(RAM_LEN));
-        let mut spec = spec(&image, &ranges);
+        let mut spec = FlatSpec::new(&image, &ranges);
         change(&mut spec);
         let ram = used_ram();
         FlatPlan::new(&spec).unwrap().load(ram.memory(), &mut Cursor::new(file), []).unwrap();
@@ -250,7 +250,7 @@ mod tests {
 
     fn multiboot_plan(file: &[u8], modules: &[ModuleSpec<'_>]) -> FlatPlan {
         let (image, ranges) = (inspected(file), layout::ram_ranges(RAM_LEN));
-        FlatPlan::new(&FlatSpec { modules, ..spec(&image, &ranges) }).unwrap()
+        FlatPlan::new(&FlatSpec { modules, ..FlatSpec::new(&image, &ranges) }).unwrap()
     }
 
     #[test]

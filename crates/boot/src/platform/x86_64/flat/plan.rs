@@ -201,12 +201,12 @@ fn handover(
 mod tests {
     use super::*;
     use crate::platform::x86_64::flat::spec::ModuleSpec;
-    use crate::platform::x86_64::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela, spec};
+    use crate::platform::x86_64::flat::testing::{elf64, inspected, load, multiboot_elf, pie64, rela};
 
     /// A plan for `file` on 4 MiB of RAM, with `change` applied to the spec.
     fn plan(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> Result<FlatPlan, FlatPlanError> {
         let (image, ram) = (inspected(file), layout::ram_ranges(4 << 20));
-        let mut spec = spec(&image, &ram);
+        let mut spec = FlatSpec::new(&image, &ram);
         change(&mut spec);
         FlatPlan::new(&spec)
     }
@@ -338,7 +338,7 @@ mod tests {
     fn plan_memory_map_of_too_many_pieces_is_refused() {
         let image = inspected(&multiboot_elf(0));
         let ram: Vec<_> = (0..73).map(|n| n * (16 << 20)..n * (16 << 20) + (8 << 20)).collect();
-        let error = FlatPlan::new(&spec(&image, &ram)).unwrap_err();
+        let error = FlatPlan::new(&FlatSpec::new(&image, &ram)).unwrap_err();
         assert_eq!(error.to_string(), "a memory map of 76 entries; at most 74 fit");
     }
 

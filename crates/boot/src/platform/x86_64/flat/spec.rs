@@ -6,7 +6,8 @@ use vmm_arch::flat::Mode;
 
 use crate::platform::x86_64::flat::image::FlatImage;
 
-/// What to start, how, and on which RAM.
+/// What to start, how, and on which RAM. Start from [`FlatSpec::new`]: `FlatSpec { entry: Some(0x1000), ..FlatSpec::new(&image,
+/// &ram) }`.
 #[derive(Clone, Copy, Debug)]
 pub struct FlatSpec<'a> {
     /// The inspected image.
@@ -24,15 +25,32 @@ pub struct FlatSpec<'a> {
     /// [`layout::BOOT_STACK`](vmm_arch::layout::BOOT_STACK), or the end of RAM if that is lower. Not allowed
     /// in reset mode.
     pub stack: Option<u64>,
-    /// Who provides the initial descriptor and page tables.
+    /// Who provides the initial descriptor and page tables. Default: the plan.
     pub tables: TableSource,
-    /// A multiboot image's command line, passed unchanged: a kernel that skips the first word as a file name
+    /// A multiboot image's command line; refused for others. Default: none. It is passed unchanged: a kernel that skips the first word as a file name
     /// needs one there.
     pub cmdline: Option<&'a str>,
-    /// A multiboot image's modules.
+    /// A multiboot image's modules; refused for others. Default: none.
     pub modules: &'a [ModuleSpec<'a>],
     /// The guest's RAM, as returned by [`layout::ram_ranges`](vmm_arch::layout::ram_ranges).
     pub ram: &'a [Range<u64>],
+}
+
+impl<'a> FlatSpec<'a> {
+    /// A start as the image is made for, at the default addresses.
+    pub fn new(image: &'a FlatImage, ram: &'a [Range<u64>]) -> Self {
+        Self {
+            image,
+            load_address: None,
+            mode: None,
+            entry: None,
+            stack: None,
+            tables: TableSource::default(),
+            cmdline: None,
+            modules: &[],
+            ram,
+        }
+    }
 }
 
 /// A module of a multiboot kernel.

@@ -1,11 +1,8 @@
 //! Flat images for tests, built byte by byte.
 
 use std::io::Cursor;
-use std::ops::Range;
 
 use crate::platform::x86_64::flat::image::FlatImage;
-use crate::platform::x86_64::flat::spec::FlatSpec;
-use crate::platform::x86_64::flat::spec::TableSource;
 
 /// A program header and its contents.
 #[derive(Clone)]
@@ -120,21 +117,4 @@ pub(crate) fn inspected(file: &[u8]) -> FlatImage {
 /// The error for `file`, which must be invalid.
 pub(crate) fn complaint(file: &[u8]) -> String {
     FlatImage::inspect(&mut Cursor::new(file)).expect_err("a bad image").to_string()
-}
-
-/// The spec of `image` on `ram` with defaults.
-pub(crate) fn spec<'a>(image: &'a FlatImage, ram: &'a [Range<u64>]) -> FlatSpec<'a> {
-    let modules = &[];
-    let tables = TableSource::Plan;
-    FlatSpec {
-        image,
-        load_address: None,
-        mode: None,
-        entry: None,
-        stack: None,
-        tables,
-        cmdline: None,
-        modules,
-        ram,
-    }
 }

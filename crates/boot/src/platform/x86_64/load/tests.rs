@@ -1,4 +1,4 @@
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Cursor, SeekFrom, Write};
 
 use vm_memory::GuestMemoryBackend;
@@ -17,14 +17,7 @@ fn plan(file: &[u8], protocol: Protocol, initrd_len: Option<u64>) -> BootPlan {
     let image = inspected(file);
     let ram = layout::ram_ranges(RAM_LEN);
     let protocol = Some(protocol);
-    let spec = BootSpec {
-        image: &image,
-        protocol,
-        initrd_len,
-        cmdline: "console=ttyS0",
-        ram: &ram,
-        layout: Default::default(),
-    };
+    let spec = BootSpec { protocol, initrd_len, cmdline: "console=ttyS0", ..BootSpec::new(&image, &ram) };
     BootPlan::new(&spec).unwrap()
 }
 
@@ -52,9 +45,13 @@ fn load_goes_by_a_chosen_layout() {
         },
     };
     let ram = ram();
-    let mut initrd = Cursor::new(b"cpio".to_vec());
     let plan = BootPlan::new(&spec).unwrap();
-    plan.load(ram.memory(), &mut Cursor::new(file), Some(&mut initrd)).unwrap();
+    plan.load(
+        ram.memory(),
+        &mut KernelFile::new(Cursor::new(file)),
+        Some(&mut InitrdFile::new(Cursor::new(b"cpio".to_vec()))),
+    )
+    .unwrap();
     assert_eq!(&bytes(&ram, 0x3_0000), b"quiet\0");
     assert_eq!(&bytes(&ram, 0x60_0000), b"cpio");
     // Zero page fields: "HdrS", cmd_line_ptr, ramdisk_image, e820_entries; and nothing at the default
@@ -79,7 +76,12 @@ fn word<T: vm_memory::ByteValued>(ram: &GuestRam, gpa: u64) -> T {
 fn loaded(file: &[u8], protocol: Protocol, initrd: Option<&[u8]>) -> GuestRam {
     let ram = ram();
     let plan = plan(file, protocol, initrd.map(|bytes| bytes.len() as u64));
-    plan.load(ram.memory(), &mut Cursor::new(file), initrd.map(Cursor::new).as_mut()).unwrap();
+    plan.load(
+        ram.memory(),
+        &mut KernelFile::new(Cursor::new(file)),
+        initrd.map(|bytes| InitrdFile::new(Cursor::new(bytes))).as_mut(),
+    )
+    .unwrap();
     ram
 }
 
@@ -88,8 +90,18 @@ fn loaded_by_whole_and_by_short_reads(file: &[u8], protocol: Protocol) -> [Vec<u
     let plan = plan(file, protocol, Some(12));
     let (whole, short) = (ram(), ram());
     let initrd = b"cpio archive";
-    plan.load(whole.memory(), &mut Cursor::new(file), Some(&mut Cursor::new(initrd))).unwrap();
-    plan.load(short.memory(), &mut ShortReads::new(file), Some(&mut ShortReads::new(initrd))).unwrap();
+    plan.load(
+        whole.memory(),
+        &mut KernelFile::new(Cursor::new(file)),
+        Some(&mut InitrdFile::new(Cursor::new(initrd))),
+    )
+    .unwrap();
+    plan.load(
+        short.memory(),
+        &mut KernelFile::new(ShortReads::new(file)),
+        Some(&mut InitrdFile::new(ShortReads::new(initrd))),
+    )
+    .unwrap();
     [whole, short].map(|ram| {
         let mut bytes = vec![0; RAM_LEN as usize];
         ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
@@ -127,7 +139,9 @@ fn load_elf_zeroes_the_bss_and_nothing_behind_it() {
     let file = elf(0x20_0000, &[Part::Load { paddr: 0x20_0000, bytes: vec![0xcc; 5], mem_len: 0x1_8001 }]);
     let ram = ram();
     ram.memory().write_slice(&[0xff; 0x2_0000], GuestAddress(0x1f_fff0)).unwrap();
-    plan(&file, Protocol::Linux64, None).load(ram.memory(), &mut Cursor::new(&file), None).unwrap();
+    plan(&file, Protocol::Linux64, None)
+        .load(ram.memory(), &mut KernelFile::new(Cursor::new(&file)), None)
+        .unwrap();
     assert_eq!(bytes(&ram, 0x1f_ffff), [0xff, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0]);
     assert_eq!(bytes(&ram, 0x20_0005), [0; 0x1_7ffc]);
     assert_eq!(bytes(&ram, 0x21_8000), [0, 0xff]);
@@ -142,7 +156,9 @@ fn load_elf_segment_without_bytes_is_zeroed() {
     let file = elf(0x20_0000, &parts);
     let ram = ram();
     ram.memory().write_slice(&[0xff; 17], GuestAddress(0x20_1000)).unwrap();
-    plan(&file, Protocol::Linux64, None).load(ram.memory(), &mut Cursor::new(&file), None).unwrap();
+    plan(&file, Protocol::Linux64, None)
+        .load(ram.memory(), &mut KernelFile::new(Cursor::new(&file)), None)
+        .unwrap();
     assert_eq!(u128::from_le_bytes(bytes(&ram, 0x20_1000)), 0);
     assert_eq!(bytes(&ram, 0x20_1010), [0xff]);
 }
@@ -170,7 +186,8 @@ fn load_reads_files_into_guest_memory() {
     };
     let ram = ram();
     let plan = plan(&vmlinux(), Protocol::Pvh, Some(3));
-    plan.load(ram.memory(), &mut file(&vmlinux()), Some(&mut file(b"abc"))).unwrap();
+    plan.load(ram.memory(), &mut KernelFile::new(file(&vmlinux())), Some(&mut InitrdFile::new(file(b"abc"))))
+        .unwrap();
     assert_eq!(bytes(&ram, 0x20_0000), [0xcc; 256]);
     assert_eq!(&bytes(&ram, 0x7f_f000), b"abc\0");
 }
@@ -233,7 +250,7 @@ fn load_zero_page_sentinel_is_0_in_used_memory() {
     let ram = ram();
     ram.memory().write_slice(&[0xff; 4096], GuestAddress(layout::ZERO_PAGE)).unwrap();
     let plan = plan(&bzimage(), Protocol::Linux64, None);
-    plan.load(ram.memory(), &mut Cursor::new(bzimage()), None).unwrap();
+    plan.load(ram.memory(), &mut KernelFile::new(Cursor::new(bzimage())), None).unwrap();
     assert_eq!(word::<u8>(&ram, 0x71ef), 0);
 }
 
@@ -287,7 +304,8 @@ fn load_writes_page_tables_for_long_mode_only() {
 #[test]
 fn load_elf_that_shrank_is_an_error() {
     let plan = plan(&vmlinux(), Protocol::Pvh, None);
-    let error = plan.load(ram().memory(), &mut Cursor::new(&vmlinux()[..400]), None).unwrap_err();
+    let error =
+        plan.load(ram().memory(), &mut KernelFile::new(Cursor::new(&vmlinux()[..400])), None).unwrap_err();
     assert_eq!(error.to_string(), "the kernel image changed after it was inspected");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(
@@ -301,7 +319,7 @@ fn load_bzimage_file_that_shrank_on_disk_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bz");
     std::fs::write(&path, bzimage()).unwrap();
-    let mut file = File::open(&path).unwrap();
+    let mut file = KernelFile::open(&path).unwrap();
     let plan = plan(&bzimage(), Protocol::Linux64, None);
     OpenOptions::new().write(true).open(&path).unwrap().set_len(1500).unwrap();
     let error = plan.load(ram().memory(), &mut file, None).unwrap_err();
@@ -312,7 +330,7 @@ fn load_bzimage_file_that_shrank_on_disk_is_an_error() {
 fn load_kernel_with_another_header_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, None);
     let other = patched(bzimage(), 0x260, &0x20_0000_u32.to_le_bytes());
-    let error = plan.load(ram().memory(), &mut Cursor::new(other), None).unwrap_err();
+    let error = plan.load(ram().memory(), &mut KernelFile::new(Cursor::new(other)), None).unwrap_err();
     assert!(matches!(error, LoadError::KernelChanged { source: None }), "{error:?}");
 }
 
@@ -349,7 +367,8 @@ impl ReadVolatile for HalfGone {
 #[test]
 fn load_elf_that_shrinks_while_it_is_read_is_an_error() {
     let plan = plan(&vmlinux(), Protocol::Pvh, None);
-    let error = plan.load(ram().memory(), &mut HalfGone(Cursor::new(vmlinux())), None).unwrap_err();
+    let error =
+        plan.load(ram().memory(), &mut KernelFile::new(HalfGone(Cursor::new(vmlinux()))), None).unwrap_err();
     assert_eq!(
         error.to_string(),
         "copying the kernel image into guest memory: Kernel Loader: failed to load ELF kernel image: \
@@ -360,15 +379,16 @@ fn load_elf_that_shrinks_while_it_is_read_is_an_error() {
 #[test]
 fn load_bzimage_that_shrinks_while_it_is_read_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, None);
-    let error = plan.load(ram().memory(), &mut HalfGone(Cursor::new(bzimage())), None).unwrap_err();
+    let error =
+        plan.load(ram().memory(), &mut KernelFile::new(HalfGone(Cursor::new(bzimage()))), None).unwrap_err();
     assert!(matches!(error, LoadError::Kernel(_)), "{error:?}");
 }
 
 #[test]
 fn load_initrd_of_another_length_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, Some(5000));
-    let mut initrd = Cursor::new(vec![0; 4999]);
-    let mut kernel = Cursor::new(bzimage());
+    let mut initrd = InitrdFile::new(Cursor::new(vec![0; 4999]));
+    let mut kernel = KernelFile::new(Cursor::new(bzimage()));
     let error = plan.load(ram().memory(), &mut kernel, Some(&mut initrd)).unwrap_err();
     assert_eq!(error.to_string(), "the initrd has 4999 bytes, but had 5000");
 }
@@ -376,15 +396,16 @@ fn load_initrd_of_another_length_is_an_error() {
 #[test]
 fn load_initrd_that_was_planned_and_not_given_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, Some(1));
-    let error = plan.load(ram().memory(), &mut Cursor::new(bzimage()), None).unwrap_err();
+    let error = plan.load(ram().memory(), &mut KernelFile::new(Cursor::new(bzimage())), None).unwrap_err();
     assert_eq!(error.to_string(), "an initrd was planned, but not given");
 }
 
 #[test]
 fn load_initrd_that_was_given_and_not_planned_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, None);
-    let mut kernel = Cursor::new(bzimage());
-    let error = plan.load(ram().memory(), &mut kernel, Some(&mut Cursor::new(vec![0]))).unwrap_err();
+    let mut kernel = KernelFile::new(Cursor::new(bzimage()));
+    let error =
+        plan.load(ram().memory(), &mut kernel, Some(&mut InitrdFile::new(Cursor::new(vec![0])))).unwrap_err();
     assert_eq!(error.to_string(), "an initrd was given, but not planned");
 }
 
@@ -392,6 +413,6 @@ fn load_initrd_that_was_given_and_not_planned_is_an_error() {
 fn load_into_other_ram_than_planned_is_an_error() {
     let plan = plan(&bzimage(), Protocol::Linux64, None);
     let small = GuestRam::new(&[0..0x10_0000]).unwrap();
-    assert!(plan.load(small.memory(), &mut Cursor::new(bzimage()), None).is_err());
+    assert!(plan.load(small.memory(), &mut KernelFile::new(Cursor::new(bzimage())), None).is_err());
     assert_eq!(small.memory().num_regions(), 1);
 }

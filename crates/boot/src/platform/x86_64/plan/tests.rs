@@ -7,14 +7,7 @@ use crate::testing::{Part, bzimage, elf, inspected, patched, vmlinux};
 fn plan(file: &[u8], ram: u64, initrd_len: Option<u64>) -> Result<BootPlan, PlanError> {
     let ram = layout::ram_ranges(ram);
     let image = inspected(file);
-    BootPlan::new(&BootSpec {
-        image: &image,
-        protocol: None,
-        initrd_len,
-        cmdline: "quiet",
-        ram: &ram,
-        layout: BootLayout::default(),
-    })
+    BootPlan::new(&BootSpec { initrd_len, cmdline: "quiet", ..BootSpec::new(&image, &ram) })
 }
 
 fn complaint(file: &[u8], ram: u64, initrd_len: Option<u64>) -> String {
@@ -25,27 +18,13 @@ fn with_protocol(file: &[u8], protocol: Protocol) -> Result<BootPlan, PlanError>
     let image = inspected(file);
     let ram = layout::ram_ranges(8 << 20);
     let protocol = Some(protocol);
-    BootPlan::new(&BootSpec {
-        image: &image,
-        protocol,
-        initrd_len: None,
-        cmdline: "",
-        ram: &ram,
-        layout: BootLayout::default(),
-    })
+    BootPlan::new(&BootSpec { protocol, ..BootSpec::new(&image, &ram) })
 }
 
 fn with_cmdline(file: &[u8], cmdline: &str) -> Result<BootPlan, PlanError> {
     let image = inspected(file);
     let ram = layout::ram_ranges(8 << 20);
-    BootPlan::new(&BootSpec {
-        image: &image,
-        protocol: None,
-        initrd_len: None,
-        cmdline,
-        ram: &ram,
-        layout: BootLayout::default(),
-    })
+    BootPlan::new(&BootSpec { cmdline, ..BootSpec::new(&image, &ram) })
 }
 
 /// A kernel with one byte at `paddr`, and `mem_len` bytes in memory.
@@ -169,14 +148,7 @@ fn plan_without_ram_is_refused() {
     let expected =
         "the kernel needs memory up to 0x300000, but it ends at 0x0; give the guest at least 3 MiB";
     let image = inspected(&bzimage());
-    let spec = BootSpec {
-        image: &image,
-        protocol: None,
-        initrd_len: None,
-        cmdline: "",
-        ram: &[],
-        layout: BootLayout::default(),
-    };
+    let spec = BootSpec::new(&image, &[]);
     assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), expected);
 }
 
@@ -229,14 +201,7 @@ fn plan_cmdline_limit_of_a_bzimage_is_its_cmdline_size() {
 fn plan_memory_map_of_too_many_pieces_is_refused() {
     let image = inspected(&bzimage());
     let ram: Vec<_> = (0..126).map(|n| n * (16 << 20)..n * (16 << 20) + (8 << 20)).collect();
-    let spec = BootSpec {
-        image: &image,
-        protocol: None,
-        initrd_len: None,
-        cmdline: "",
-        ram: &ram,
-        layout: BootLayout::default(),
-    };
+    let spec = BootSpec::new(&image, &ram);
     assert_eq!(BootPlan::new(&spec).unwrap_err().to_string(), "a memory map of 129 entries; at most 128 fit");
 }
 
@@ -245,12 +210,11 @@ fn laid_out(boot_layout: BootLayout<'_>) -> Result<BootPlan, PlanError> {
     let (image, ram) = (inspected(&bzimage()), layout::ram_ranges(1 << 30));
     let (protocol, initrd_len) = (Some(Protocol::Linux32), Some(1 << 20));
     BootPlan::new(&BootSpec {
-        image: &image,
         protocol,
         initrd_len,
         cmdline: "quiet",
-        ram: &ram,
         layout: boot_layout,
+        ..BootSpec::new(&image, &ram)
     })
 }
 

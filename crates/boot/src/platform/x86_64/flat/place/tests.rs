@@ -3,7 +3,7 @@ use vmm_arch::flat::Tables;
 use super::*;
 use crate::platform::x86_64::flat::plan::FlatPlan;
 use crate::platform::x86_64::flat::testing::{
-    elf32, elf64, inspected, load, multiboot_elf, multiboot_header, multiboot_raw, pie64, spec,
+    elf32, elf64, inspected, load, multiboot_elf, multiboot_header, multiboot_raw, pie64,
 };
 
 /// The error for `file` on 4 MiB of RAM, with `change` applied to the spec.
@@ -13,7 +13,7 @@ fn complaint(file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> String {
 
 fn complaint_on(ram_len: u64, file: &[u8], change: impl FnOnce(&mut FlatSpec<'_>)) -> String {
     let (image, ram) = (inspected(file), layout::ram_ranges(ram_len));
-    let mut spec = spec(&image, &ram);
+    let mut spec = FlatSpec::new(&image, &ram);
     change(&mut spec);
     FlatPlan::new(&spec).unwrap_err().to_string()
 }
@@ -39,7 +39,7 @@ fn mode_long_of_a_multiboot_image_is_refused() {
 #[test]
 fn mode_of_an_elf_may_be_any_with_32_or_64_bits() {
     let (image, ram) = (inspected(&elf64_at(0x10_0000, 16)), layout::ram_ranges(4 << 20));
-    let mode = |mode| FlatPlan::new(&FlatSpec { mode: Some(mode), ..spec(&image, &ram) }).is_ok();
+    let mode = |mode| FlatPlan::new(&FlatSpec { mode: Some(mode), ..FlatSpec::new(&image, &ram) }).is_ok();
     assert!(mode(Mode::Protected) && mode(Mode::Paged) && mode(Mode::Long));
 }
 
@@ -134,14 +134,14 @@ fn image_without_ram_is_refused() {
     let image = inspected(b"\xf4");
     let expected = "the image needs 1 bytes, but the guest's memory below the 32-bit MMIO gap has 0; give \
                     the guest at least 4 KiB";
-    assert_eq!(FlatPlan::new(&spec(&image, &[])).unwrap_err().to_string(), expected);
+    assert_eq!(FlatPlan::new(&FlatSpec::new(&image, &[])).unwrap_err().to_string(), expected);
 }
 
 #[test]
 fn image_over_the_tables_makes_them_move() {
     let tables = |file: &[u8], mode, load_address| {
         let (image, ram) = (inspected(file), layout::ram_ranges(4 << 20));
-        let spec = FlatSpec { mode: Some(mode), load_address, ..spec(&image, &ram) };
+        let spec = FlatSpec { mode: Some(mode), load_address, ..FlatSpec::new(&image, &ram) };
         FlatPlan::new(&spec).unwrap().start().tables
     };
     let written = |gdt, idt, page_tables| Tables::Written { gdt, idt, page_tables };
@@ -156,7 +156,7 @@ fn image_over_the_tables_makes_them_move() {
 #[test]
 fn stack_in_the_page_tables_makes_them_move() {
     let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(4 << 20));
-    let spec = FlatSpec { mode: Some(Mode::Long), stack: Some(0xa000), ..spec(&image, &ram) };
+    let spec = FlatSpec { mode: Some(Mode::Long), stack: Some(0xa000), ..FlatSpec::new(&image, &ram) };
     let expected = Tables::Written { gdt: 0x500, idt: 0x530, page_tables: 0x1000 };
     assert_eq!(FlatPlan::new(&spec).unwrap().start().tables, expected);
 }
@@ -196,7 +196,7 @@ fn entry_of_an_elf_outside_its_segments_is_refused() {
 fn entry_that_is_set_replaces_one_that_leads_nowhere() {
     let file = elf64(2, 0x20_0000, &[load(0x10_0000, 16, 16)]);
     let (image, ram) = (inspected(&file), layout::ram_ranges(4 << 20));
-    let plan = FlatPlan::new(&FlatSpec { entry: Some(0x10_0008), ..spec(&image, &ram) }).unwrap();
+    let plan = FlatPlan::new(&FlatSpec { entry: Some(0x10_0008), ..FlatSpec::new(&image, &ram) }).unwrap();
     assert_eq!(plan.start().entry, 0x10_0008);
 }
 
@@ -218,7 +218,7 @@ fn entry_above_1_mib_in_real_mode_is_refused() {
 #[test]
 fn stack_at_the_end_of_ram_is_taken() {
     let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(4 << 20));
-    let spec = FlatSpec { mode: Some(Mode::Long), stack: Some(4 << 20), ..spec(&image, &ram) };
+    let spec = FlatSpec { mode: Some(Mode::Long), stack: Some(4 << 20), ..FlatSpec::new(&image, &ram) };
     assert_eq!(FlatPlan::new(&spec).unwrap().start().stack, 4 << 20);
 }
 
@@ -256,7 +256,7 @@ fn stack_by_default_inside_the_image_is_refused() {
 fn stack_by_default_ends_with_a_small_ram() {
     let stack = |ram_len| {
         let (image, ram) = (inspected(b"\xf4"), layout::ram_ranges(ram_len));
-        FlatPlan::new(&spec(&image, &ram)).unwrap().start().stack
+        FlatPlan::new(&FlatSpec::new(&image, &ram)).unwrap().start().stack
     };
     assert_eq!((stack(0x1000), stack(0x8000), stack(0x9000)), (0x1000, 0x8000, 0x8ff0));
 }
@@ -264,7 +264,7 @@ fn stack_by_default_ends_with_a_small_ram() {
 #[test]
 fn stack_by_default_in_a_page_that_the_image_fills_is_its_end() {
     let (image, ram) = (inspected(&[0xf4; 0x1000]), layout::ram_ranges(0x1000));
-    assert_eq!(FlatPlan::new(&spec(&image, &ram)).unwrap().start().stack, 0x1000);
+    assert_eq!(FlatPlan::new(&FlatSpec::new(&image, &ram)).unwrap().start().stack, 0x1000);
 }
 
 /// Its information structure would be at 0x5000.
@@ -302,7 +302,8 @@ fn reset_image_of_less_than_a_page_has_to_be_given_its_place() {
                     where that comes to lie at 0xffff0 (boot.flat.load_address, --load-address)";
     assert_eq!(complaint(&[0xf4; 0x20], |spec| spec.mode = Some(Mode::Reset)), expected);
     let (image, ram) = (inspected(&[0xf4; 0x20]), layout::ram_ranges(1 << 20));
-    let named = FlatSpec { mode: Some(Mode::Reset), load_address: Some(0xf_ffe0), ..spec(&image, &ram) };
+    let named =
+        FlatSpec { mode: Some(Mode::Reset), load_address: Some(0xf_ffe0), ..FlatSpec::new(&image, &ram) };
     assert!(FlatPlan::new(&named).is_ok());
 }
 
