@@ -1,7 +1,7 @@
 //! A bounded queue of the bytes that a guest has written and the host hasn't taken yet.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::EventFd;
@@ -20,6 +20,9 @@ const EXIT_LEN: usize = 4096;
 /// Bytes that are ever kept. A held vCPU writes nothing until it is released, but each finishes the exit that it is in: at
 /// one byte below the hold all of them may be in a string instruction. 16 MiB, taken from the host only when they are.
 const CAPACITY: usize = HOLD_LEN + MAX_VCPUS * EXIT_LEN;
+
+/// Bytes that [`Output::write_to`] writes at a time: a page, of which a terminal takes no more at once.
+const PIECE_LEN: usize = 4096;
 
 /// What happens to a guest that writes faster than the host takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +271,26 @@ impl Output {
         queue.taken(len)
     }
 
+    /// Writes to `out`, which may block, until the queue is empty, and flushes it. Calls `wake` when a producer that waited
+    /// needn't any more. For a host side with a thread of its own: [wait](EventFd::wait) for [`ready`](Self::ready), then call
+    /// this.
+    ///
+    /// # Errors
+    /// Those of `out`. What it didn't take may be lost.
+    pub fn write_to(&self, out: &mut impl Write, wake: impl Fn()) -> io::Result<()> {
+        let mut bytes = [0; PIECE_LEN];
+        loop {
+            let taken = self.take(&mut bytes);
+            if taken.wake {
+                wake();
+            }
+            if taken.len == 0 {
+                return out.flush();
+            }
+            out.write_all(&bytes[..taken.len])?;
+        }
+    }
+
     /// Chooses what happens from now on. `true` means that a producer waited and needn't any more: wake it.
     #[must_use]
     pub fn set_overflow(&self, overflow: Overflow) -> bool {
@@ -301,6 +324,19 @@ mod tests {
 
     fn fill(output: &Output, len: usize) {
         (0..len).for_each(|i| output.push(&[i as u8]));
+    }
+
+    #[test]
+    fn output_written_is_all_there_and_a_held_guest_is_woken_once() {
+        let output = Output::new().unwrap();
+        fill(&output, HOLD_LEN);
+        assert_eq!(output.outcome(), Outcome::Hold);
+        let (mut written, wakes) = (Vec::new(), std::cell::Cell::new(0));
+        output.write_to(&mut written, || wakes.set(wakes.get() + 1)).unwrap();
+        let expected: Vec<u8> = (0..HOLD_LEN).map(|i| i as u8).collect();
+        assert!(written == expected, "{} bytes", written.len());
+        assert_eq!(wakes.get(), 1);
+        assert!(output.is_drained());
     }
 
     /// As a console's port has it until somebody connects.

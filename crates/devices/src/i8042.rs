@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 
 use vm_superio::{I8042Device, Trigger};
@@ -28,6 +29,11 @@ const STATUS_NOBODY: u8 = 0xfd;
 /// `reboot=k` ends its machine so. The FADT's reset register is this port as well, so there is one way to reset.
 #[derive(Debug, Default)]
 pub struct I8042;
+
+impl I8042 {
+    /// Its ports on a PC: data at the first, command and status at the last.
+    pub const PORTS: Range<u64> = 0x60..0x65;
+}
 
 /// Remembers that the device asked for a reset.
 struct Reset(Rc<Cell<bool>>);

@@ -12,6 +12,7 @@
 mod calendar;
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -74,6 +75,9 @@ struct Registers {
 }
 
 impl Rtc {
+    /// Its ports on a PC: the index register and the data register.
+    pub const PORTS: Range<u64> = 0x70..0x72;
+
     fn registers(&self) -> MutexGuard<'_, Registers> {
         self.registers.lock().expect("no panic while it is held")
     }

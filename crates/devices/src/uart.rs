@@ -1,6 +1,7 @@
 //! A 16550 UART: vm-superio's registers, with flow control in both directions.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::serial::SerialEvents;
@@ -170,6 +171,8 @@ impl Write for Sink {
 }
 
 impl Uart {
+    /// COM1's ports.
+    pub const COM1_PORTS: Range<u64> = 0x3f8..0x400;
     /// COM1's global system interrupt.
     pub const COM1_GSI: u32 = 4;
 
@@ -218,6 +221,22 @@ impl Uart {
         let taken = registers.serial.enqueue_raw_bytes(&bytes[..len]).unwrap_or(0);
         registers.input_waits |= taken < bytes.len();
         taken
+    }
+
+    /// Types all of `bytes` at the guest, and blocks while it doesn't read. For a host side with a thread of its own, which is
+    /// the only one that reads [`wants_input`](Self::wants_input).
+    ///
+    /// # Errors
+    /// The host is out of memory.
+    pub fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        loop {
+            rest = &rest[self.send(rest)..];
+            if rest.is_empty() {
+                return Ok(());
+            }
+            self.wants_input.wait()?;
+        }
     }
 
     /// A non-blocking eventfd, readable when the guest has made room for input that didn't fit before.
@@ -382,6 +401,24 @@ mod tests {
         assert_eq!(read(&uart, DATA), 7);
         assert_eq!(uart.wants_input().read().unwrap(), 1);
         assert_eq!(uart.room(), 32);
+    }
+
+    #[test]
+    fn uart_takes_all_that_is_typed_while_the_guest_reads() {
+        let (uart, _) = listening();
+        let typed: Vec<u8> = (0..200).collect();
+        let mut got = Vec::new();
+        std::thread::scope(|scope| {
+            let typing = scope.spawn(|| uart.send_all(&typed));
+            while got.len() < typed.len() {
+                match read(&uart, LSR) & DATA_READY {
+                    0 => std::thread::yield_now(),
+                    _ => got.push(read(&uart, DATA)),
+                }
+            }
+            typing.join().unwrap().unwrap();
+        });
+        assert_eq!(got, typed);
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub use frame_port::{FramePort, NET_HEADER_LEN, TapError};
 pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
 pub use iovec::IoSlices;
 pub use rate::{Rate, RateLimiter};
+pub use terminal::RawMode;
 pub use unix::{
     NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors,
     missing_directory,
