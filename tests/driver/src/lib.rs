@@ -20,6 +20,7 @@
 //! panics with all of the program's output. The program is killed when its [`Monitor`] is dropped.
 
 mod ends;
+mod example;
 mod fd;
 pub mod guests;
 mod launch;
@@ -32,6 +33,7 @@ mod transcript;
 
 use std::time::Duration;
 
+pub use example::{build_examples, example};
 pub use launch::{Launch, Stdin, Stdout};
 pub use line::Line;
 pub use monitor::Monitor;

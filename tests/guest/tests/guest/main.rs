@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod console;
 mod endings;
+mod example;
 mod fio;
 mod host;
 mod initrd;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         boots::tests(),
         session::tests(),
         endings::tests(),
+        example::tests(),
         input::tests(),
         output::tests(),
         memory::tests(),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         bare::tests(),
     ];
     let prepare = || {
+        driver::build_examples();
         let prepared =
             Assets::here().prepare_all().and_then(|()| rootfs::prepare()).and_then(|()| usernet::prepare());
         let arguments = Arguments::from_args();

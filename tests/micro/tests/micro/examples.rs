@@ -1,10 +1,6 @@
 //! The examples of vmm-vcpu: each prints what its documentation says.
 
-use std::env;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
-use driver::{DEADLINE, Launch, Monitor};
+use driver::{DEADLINE, Launch, Monitor, example};
 use harness::trials;
 use libtest_mimic::Trial;
 
@@ -36,26 +32,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Builds the examples. In the rig they have been built already.
-pub(crate) fn build() {
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--package", "vmm-vcpu", "--examples", "--target-dir"])
-        .arg(target())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null())
-        .status()
-        .expect("cargo can be run");
-    assert!(status.success(), "cargo build --package vmm-vcpu --examples: {status}");
-}
-
-/// The target directory of this test's own build.
-fn target() -> PathBuf {
-    let own = env::current_exe().expect("the path of this program");
-    own.ancestors().nth(3).expect("it is target/PROFILE/deps/micro-HASH").to_owned()
-}
-
 fn start(name: &str) -> Monitor {
-    Launch::new(&target().join("debug/examples").join(name), [""; 0]).start()
+    Launch::new(&example(name), [""; 0]).start()
 }
 
 /// Runs an example that must succeed, and returns its output.

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     let prepare = || {
         guests::all()?;
         articles::build()?;
-        examples::build();
+        driver::build_examples();
         Ok(())
     };
     harness::run(tests.into_iter().flatten().collect(), Needs::AnyKvm, prepare)
