@@ -99,13 +99,13 @@ pub enum Error {
         /// The hardware id.
         hid: String,
     },
-    /// The port range is empty or too long for an I/O descriptor.
-    #[error("device {name}: ports {:#x}..{:#x} must be 1 to 255", .ports.start, .ports.end)]
+    /// The port range is empty, too long for an I/O descriptor, or runs past the last port.
+    #[error("device {name}: ports {:#x}..{:#x} must be 1 to 255, none above 0xffff", .ports.start, .ports.end)]
     Ports {
         /// The device's name.
         name: String,
         /// The ports.
-        ports: Range<u16>,
+        ports: Range<u64>,
     },
     /// The register range is empty or not below 4 GiB.
     #[error(

@@ -42,25 +42,28 @@ impl fmt::Debug for Fragment {
     }
 }
 
+/// I/O ports of a PC.
+const PORT_COUNT: u64 = 0x1_0000;
+
 /// Makes the fragment of a device with I/O ports, such as COM1: PNP0501 at 0x3f8 with interrupt 4.
 ///
 /// - `name`: up to four characters, unique in `\_SB`.
 /// - `hid`: the hardware id by which drivers find the device, such as "PNP0501" or "QEMU0001".
 /// - `uid`: distinguishes devices with the same `hid`, and must not change from boot to boot.
-/// - `ports`: port ranges of 1 to 255 ports each.
+/// - `ports`: ranges of 1 to 255 ports each, the last one at most 0xffff.
 /// - `gsi`: a global system interrupt, exclusive, edge-triggered, active high.
 ///
 /// # Errors
-/// `name` or `hid` isn't valid, or a range has no or more than 255 ports.
+/// `name` or `hid` isn't valid, a range has no or more than 255 ports, or it runs past the last port.
 pub fn io_device(
     name: &str,
     hid: &str,
     uid: u32,
-    ports: &[Range<u16>],
+    ports: impl IntoIterator<Item = Range<u64>>,
     gsi: Option<u32>,
 ) -> Result<Fragment, Error> {
     let name = ObjectName::new(name)?;
-    let ports: Vec<IO> = ports.iter().map(|range| io(&name, range)).collect::<Result<_, _>>()?;
+    let ports: Vec<IO> = ports.into_iter().map(|range| io(&name, &range)).collect::<Result<_, _>>()?;
     let interrupt = gsi.map(rising_edge);
     let ports = ports.iter().map(|io| io as &dyn Aml);
     let resources = ports.chain(interrupt.iter().map(|interrupt| interrupt as &dyn Aml)).collect();
@@ -98,12 +101,14 @@ fn device(name: ObjectName, hid: &str, uid: u32, resources: Vec<&dyn Aml>) -> Re
 }
 
 /// An I/O descriptor (ACPI 6.5 §6.4.2.5), whose length field has 8 bits.
-fn io(device: &ObjectName, ports: &Range<u16>) -> Result<IO, Error> {
+fn io(device: &ObjectName, ports: &Range<u64>) -> Result<IO, Error> {
     let len =
         ports.end.checked_sub(ports.start).and_then(|len| u8::try_from(len).ok()).filter(|len| *len > 0);
-    let len = len.ok_or_else(|| Error::Ports { name: device.to_string(), ports: ports.clone() })?;
+    let start = u16::try_from(ports.start).ok().filter(|_| ports.end <= PORT_COUNT);
+    let wrong = || Error::Ports { name: device.to_string(), ports: ports.clone() };
+    let (start, len) = start.zip(len).ok_or_else(wrong)?;
     // The lowest and the highest base are equal: the device doesn't move, so it has no alignment.
-    Ok(IO::new(ports.start, ports.start, 1, len))
+    Ok(IO::new(start, start, 1, len))
 }
 
 fn memory(device: &ObjectName, registers: &Range<u64>) -> Result<Memory32Fixed, Error> {
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn com1_is_encoded_as_the_specification_says() {
-        let com1 = io_device("COM1", "PNP0501", 0, &[0x3f8..0x400], Some(4)).unwrap();
+        let com1 = io_device("COM1", "PNP0501", 0, [0x3f8..0x400], Some(4)).unwrap();
         let expected: Vec<u8> = [
             &[0x5b, 0x82, 0x31][..], // Device, 49 bytes
             b"COM1",
@@ -218,11 +223,11 @@ mod tests {
 
     #[test]
     fn short_name_is_filled_up() {
-        assert_eq!(io_device("RTC", "PNP0B00", 0, &[0x70..0x72], None).unwrap().name(), "RTC_");
+        assert_eq!(io_device("RTC", "PNP0B00", 0, [0x70..0x72], None).unwrap().name(), "RTC_");
     }
 
     fn assert_bad_name(name: &str) {
-        let error = io_device(name, "PNP0501", 0, &[], None).unwrap_err();
+        let error = io_device(name, "PNP0501", 0, [], None).unwrap_err();
         assert_eq!(error, Error::Name { name: name.to_owned() });
     }
 
@@ -257,7 +262,7 @@ mod tests {
     }
 
     fn assert_bad_id(hid: &str) {
-        let error = io_device("COM1", hid, 0, &[], None).unwrap_err();
+        let error = io_device("COM1", hid, 0, [], None).unwrap_err();
         assert_eq!(error, Error::HardwareId { name: "COM1".to_owned(), hid: hid.to_owned() });
     }
 
@@ -294,19 +299,29 @@ mod tests {
 
     #[test]
     fn no_ports_in_a_range_are_refused() {
-        let error = io_device("COM1", "PNP0501", 0, &[0x3f8..0x3f8], None).unwrap_err();
-        assert_eq!(error.to_string(), "device COM1: ports 0x3f8..0x3f8 must be 1 to 255");
+        let error = io_device("COM1", "PNP0501", 0, [0x3f8..0x3f8], None).unwrap_err();
+        assert_eq!(error.to_string(), "device COM1: ports 0x3f8..0x3f8 must be 1 to 255, none above 0xffff");
     }
 
     #[test]
     fn ports_that_run_backwards_are_refused() {
         let ports = Range { start: 0x400, end: 0x3f8 };
-        assert!(matches!(io_device("COM1", "PNP0501", 0, &[ports], None), Err(Error::Ports { .. })));
+        assert!(matches!(io_device("COM1", "PNP0501", 0, [ports], None), Err(Error::Ports { .. })));
+    }
+
+    #[test]
+    fn ports_up_to_the_last_one_are_fine_and_none_beyond_it() {
+        assert!(io_device("COM1", "PNP0501", 0, [0xfff8..0x1_0000], None).is_ok());
+        let error = io_device("COM1", "PNP0501", 0, [0xfff8..0x1_0001], None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "device COM1: ports 0xfff8..0x10001 must be 1 to 255, none above 0xffff"
+        );
     }
 
     #[test]
     fn more_than_255_ports_in_a_range_are_refused() {
-        assert!(matches!(io_device("COM1", "PNP0501", 0, &[0..256], None), Err(Error::Ports { .. })));
+        assert!(matches!(io_device("COM1", "PNP0501", 0, [0..256], None), Err(Error::Ports { .. })));
     }
 
     #[test]

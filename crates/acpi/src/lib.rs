@@ -14,7 +14,7 @@
 //! ```
 //! use vmm_acpi::{Cpu, Description, IoApic, Legacy, Power, Reset, io_device, mmio_device, render};
 //!
-//! let com1 = io_device("COM1", "PNP0501", 0, &[0x3f8..0x400], Some(4))?;
+//! let com1 = io_device("COM1", "PNP0501", 0, [0x3f8..0x400], Some(4))?;
 //! let disk = mmio_device("VR00", "LNRO0005", 0, 0xd000_0000..0xd000_0200, 5)?;
 //! let tables = render(
 //!     &Description {

@@ -27,7 +27,7 @@ impl LegacyKind for DebugConsole {
     type Config = AtPort;
 
     fn place(config: &AtPort) -> Place {
-        Place::ports(config.port.get(), 1)
+        Place::ports_from(config.port, 1)
     }
 
     fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<Built> {

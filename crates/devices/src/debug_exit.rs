@@ -7,7 +7,7 @@ use vmm_bus::{BusDevice, Outcome, SystemEvent};
 use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
 
 /// As kvm-unit-tests sets it up in QEMU (iosize=0x4).
-const PORTS: u16 = 4;
+const PORT_COUNT: u64 = 4;
 
 /// QEMU's isa-debug-exit: a write of `v` ends the monitor with exit code `(v << 1) | 1`, of which a process keeps eight bits.
 /// So no value gives 0.
@@ -20,7 +20,7 @@ impl LegacyKind for DebugExit {
     type Config = AtPort;
 
     fn place(config: &AtPort) -> Place {
-        Place::ports(config.port.get(), PORTS)
+        Place::ports_from(config.port, PORT_COUNT)
     }
 
     fn build(_config: &AtPort, _wiring: &mut Wiring) -> io::Result<Built> {

@@ -12,9 +12,6 @@ use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 
-/// Data at 0x60, command and status at 0x64.
-const PLACE: Place = Place::ports(0x60, 5);
-
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;
 /// The command that pulses the reset line.
@@ -52,12 +49,12 @@ impl LegacyKind for I8042 {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        PLACE
+        Place::ports(Self::PORTS)
     }
 
     /// It is a reset register and no keyboard controller: nobody shall probe it.
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.reset = Some(ResetRegister { port: place.port + STATUS as u16, value: PULSE_RESET });
+        acpi.reset = Some(ResetRegister { port: (place.ports.start + STATUS) as u16, value: PULSE_RESET });
         Ok(())
     }
 

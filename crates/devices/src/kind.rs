@@ -56,36 +56,31 @@ pub enum Presence {
 }
 
 /// Where a guest finds a device: on the port bus, and at the interrupt controllers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The first port.
-    pub port: u16,
-    /// How many ports there are, at least 1. A machine whose last port would be above 0xffff is refused.
-    pub count: u16,
+    /// Its ports, at least one. A machine with one above 0xffff is refused.
+    pub ports: Range<u64>,
     /// Its global system interrupt, on machines with interrupt controllers. No other device has it.
     pub gsi: Option<u32>,
 }
 
 impl Place {
     /// These ports, and no interrupt.
-    pub const fn ports(port: u16, count: u16) -> Self {
-        Self { port, count, gsi: None }
+    pub const fn ports(ports: Range<u64>) -> Self {
+        Self { ports, gsi: None }
+    }
+
+    /// `count` ports from `first` on, such as one that a config chooses, and no interrupt.
+    pub fn ports_from(first: Port, count: u64) -> Self {
+        let first = u64::from(first.get());
+        Self::ports(first..first + count)
     }
 
     /// With this global system interrupt.
     pub const fn with_gsi(self, gsi: u32) -> Self {
-        Self { gsi: Some(gsi), ..self }
-    }
-
-    /// The ports, as the bus has them.
-    pub fn range(&self) -> Range<u64> {
-        let start = u64::from(self.port);
-        start..start + u64::from(self.count)
-    }
-
-    /// The ports, as an ACPI descriptor has them. The last port, 0xffff, has no number after it, and is left out.
-    pub fn io(&self) -> Range<u16> {
-        self.port..self.port.saturating_add(self.count)
+        // Not `..self`: a const function can't drop what that would leave.
+        let Self { ports, gsi: _ } = self;
+        Self { ports, gsi: Some(gsi) }
     }
 }
 

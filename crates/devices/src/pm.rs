@@ -1,16 +1,13 @@
 //! ACPI's fixed hardware: the power button, and the register that switches off.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_acpi::{Override, Polarity, Trigger};
 use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 
 use crate::{AcpiParts, Built, FixedHardware, LegacyKind, NoFields, Place, PowerButton, Presence, Wiring};
-
-/// The event block (4 ports) and the control block (2) after it: free on a PC, and where other monitors have theirs. The system
-/// control interrupt is the customary one of a PC.
-const PLACE: Place = Place::ports(0x600, PowerManagement::PORTS as u16).with_gsi(PowerManagement::SCI);
 
 /// Offsets of the registers from the first port; two bytes each (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
@@ -45,9 +42,9 @@ struct Registers {
 }
 
 impl PowerManagement {
-    /// Ports of both blocks.
-    const PORTS: u64 = 6;
-    /// The system control interrupt.
+    /// The event block (4 ports) and the control block (2) after it: free on a PC, and where other monitors have theirs.
+    pub const PORTS: Range<u64> = 0x600..0x606;
+    /// The system control interrupt, the customary one of a PC.
     const SCI: u32 = 9;
     /// The SLP_TYP of S5, which `\_S5` has to name. The number is ours to choose.
     const SOFT_OFF: u8 = 5;
@@ -102,13 +99,13 @@ impl LegacyKind for PowerManagement {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        PLACE
+        Place::ports(Self::PORTS).with_gsi(Self::SCI)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         acpi.power = Some(FixedHardware {
-            pm1_event_port: place.port,
-            pm1_control_port: place.port + CONTROL as u16,
+            pm1_event_port: place.ports.start as u16,
+            pm1_control_port: (place.ports.start + CONTROL) as u16,
             sci: Self::SCI as u8,
             s5_sleep_type: Self::SOFT_OFF,
         });
@@ -242,7 +239,7 @@ mod tests {
     #[test]
     fn pm_accesses_of_every_width_at_every_offset_are_harmless() {
         let (device, _) = device();
-        for offset in 0..PowerManagement::PORTS {
+        for offset in 0..PowerManagement::PORTS.end - PowerManagement::PORTS.start {
             for len in [1, 2, 4] {
                 device.read(offset, &mut vec![0xff; len]);
                 assert_eq!(device.write(offset, &vec![0; len]), Outcome::Done);

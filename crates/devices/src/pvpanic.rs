@@ -1,6 +1,7 @@
 //! The port at which a guest says that it has panicked.
 
 use std::io;
+use std::ops::Range;
 
 use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
@@ -8,7 +9,7 @@ use vmm_bus::{BusDevice, Outcome, SystemEvent};
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 
 /// Where QEMU has it.
-const PLACE: Place = Place::ports(0x505, 1);
+const PORTS: Range<u64> = 0x505..0x506;
 
 /// PVPANIC_PANICKED: the guest's kernel has panicked and won't handle that itself (QEMU, docs/specs/pvpanic.rst).
 const PANICKED: u8 = 1;
@@ -26,11 +27,11 @@ impl LegacyKind for PvPanic {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        PLACE
+        Place::ports(PORTS)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.devices.push(io_device("PEVT", "QEMU0001", 0, &[place.io()], None)?);
+        acpi.devices.push(io_device("PEVT", "QEMU0001", 0, [place.ports.clone()], None)?);
         Ok(())
     }
 

@@ -23,9 +23,6 @@ use vmm_bus::{BusDevice, Outcome};
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 use calendar::{Format, Memory};
 
-/// The index register and the data register.
-const PLACE: Place = Place::ports(0x70, 2);
-
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
 const DATA: u64 = 1;
@@ -95,13 +92,13 @@ impl LegacyKind for Rtc {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        PLACE
+        Place::ports(Self::PORTS)
     }
 
     /// Without the index of the century (ACPI 6.5 table 5.9, CENTURY) Linux reads years from 70 on as those of the last century.
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         acpi.rtc = Some(vmm_acpi::Rtc { century: calendar::CENTURY });
-        acpi.devices.push(io_device("RTC0", "PNP0B00", 0, &[place.io()], None)?);
+        acpi.devices.push(io_device("RTC0", "PNP0B00", 0, [place.ports.clone()], None)?);
         Ok(())
     }
 

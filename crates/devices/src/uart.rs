@@ -12,9 +12,6 @@ use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, SerialLine, Wiring};
 
-/// COM1 of a PC.
-const COM1: Place = Place::ports(0x3f8, 8).with_gsi(Uart::COM1_GSI);
-
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. With bit 7 of
 /// the line control register set, the divisor's high byte is there instead.
 const INTERRUPT_ENABLE: u8 = 1;
@@ -289,11 +286,11 @@ impl LegacyKind for Uart {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        COM1
+        Place::ports(Self::COM1_PORTS).with_gsi(Self::COM1_GSI)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.devices.push(io_device("COM1", "PNP0501", 0, &[place.io()], place.gsi)?);
+        acpi.devices.push(io_device("COM1", "PNP0501", 0, [place.ports.clone()], place.gsi)?);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ fn kinds_have_names_and_types_of_their_own() {
 #[test]
 fn kinds_that_are_not_listed_have_ports_and_interrupts_of_their_own() {
     let places = KINDS.iter().filter(|kind| kind.listed_as().is_none()).map(|kind| planned(kind).place);
-    let mut places: Vec<_> = places.map(|place| (place.range(), place.gsi)).collect();
+    let mut places: Vec<_> = places.map(|place| (place.ports, place.gsi)).collect();
     places.sort_by_key(|(ports, _)| ports.start);
     let expected = [
         (0x60..0x65, None),
@@ -140,7 +140,7 @@ fn kinds_that_the_config_knows_take_what_it_gives() {
     let place = |device: &vmm_config::Device| {
         let (name, fields) = device.kind_and_fields();
         let kind = KINDS.iter().find(|kind| kind.listed_as() == Some(&name)).unwrap();
-        kind.plan(&fields).unwrap().place.range()
+        kind.plan(&fields).unwrap().place.ports
     };
     let places: Vec<_> = file.devices.iter().map(place).collect();
     assert_eq!(places, [0xe9..0xea, 0xf4..0xf8, 0xf1..0xf2]);

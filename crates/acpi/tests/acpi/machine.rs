@@ -18,10 +18,10 @@ pub(crate) fn cpus(count: u32) -> Vec<Cpu> {
 /// Devices of each kind: ports with and without an interrupt, two port ranges, memory-mapped registers.
 pub(crate) fn devices() -> Vec<Fragment> {
     vec![
-        io_device("COM1", "PNP0501", 0, &[0x3f8..0x400], Some(4)).unwrap(),
-        io_device("RTC", "PNP0B00", 0, &[0x70..0x72], Some(8)).unwrap(),
-        io_device("PS2", "PNP0303", 0, &[0x60..0x61, 0x64..0x65], Some(1)).unwrap(),
-        io_device("PEVT", "QEMU0001", 0, &[0x505..0x506], None).unwrap(),
+        io_device("COM1", "PNP0501", 0, [0x3f8..0x400], Some(4)).unwrap(),
+        io_device("RTC", "PNP0B00", 0, [0x70..0x72], Some(8)).unwrap(),
+        io_device("PS2", "PNP0303", 0, [0x60..0x61, 0x64..0x65], Some(1)).unwrap(),
+        io_device("PEVT", "QEMU0001", 0, [0x505..0x506], None).unwrap(),
         mmio_device("VR00", "LNRO0005", 0, 0xd000_0000..0xd000_1000, 5).unwrap(),
         mmio_device("VR01", "LNRO0005", 1, 0xd000_1000..0xd000_2000, 23).unwrap(),
     ]

@@ -119,7 +119,7 @@ fn good_description_renders_disjoint_tables() {
         let cpus: Vec<_> =
             ids.into_iter().enumerate().map(|(uid, apic_id)| Cpu { uid: uid as u32, apic_id }).collect();
         let devices: Vec<_> =
-            names.iter().map(|name| io_device(name, "PNP0501", 0, &[1..9], None).unwrap()).collect();
+            names.iter().map(|name| io_device(name, "PNP0501", 0, [1..9], None).unwrap()).collect();
         let mut description = description(&cpus, &devices);
         let source = Override { irq, ..description.overrides[0] };
         description.overrides = std::slice::from_ref(&source);

@@ -135,8 +135,8 @@ fn sleep_type_of_four_bits_is_refused() {
 
 fn two_devices_of_one_name_are_refused() {
     // Equal once padded.
-    let first = io_device("RTC", "PNP0B00", 0, &[], None).unwrap();
-    let second = io_device("RTC_", "PNP0B00", 1, &[], None).unwrap();
+    let first = io_device("RTC", "PNP0B00", 0, [], None).unwrap();
+    let second = io_device("RTC_", "PNP0B00", 1, [], None).unwrap();
     assert_eq!(refusal_of_devices(&[first, second]).to_string(), "two devices are called \"RTC_\"");
 }
 

@@ -37,11 +37,11 @@ impl LegacyKind for Thermometer {
     type Config = Config;
 
     fn place(config: &Config) -> Place {
-        Place::ports(config.port.get(), 2).with_gsi(5)
+        Place::ports_from(config.port, 2).with_gsi(5)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.devices.push(io_device("THRM", "TEMP0001", 0, &[place.io()], place.gsi)?);
+        acpi.devices.push(io_device("THRM", "TEMP0001", 0, [place.ports.clone()], place.gsi)?);
         Ok(())
     }
 

@@ -45,11 +45,11 @@ impl LegacyKind for Bell {
     type Config = BellConfig;
 
     fn place(config: &BellConfig) -> Place {
-        Place::ports(config.port.get(), 2).with_gsi(config.gsi)
+        Place::ports_from(config.port, 2).with_gsi(config.gsi)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.devices.push(io_device("BELL", "BELL0001", 0, &[place.io()], place.gsi)?);
+        acpi.devices.push(io_device("BELL", "BELL0001", 0, [place.ports.clone()], place.gsi)?);
         Ok(())
     }
 
@@ -59,15 +59,15 @@ impl LegacyKind for Bell {
 }
 
 /// A device that every machine has, at these ports.
-struct Fixed<const PORT: u16, const COUNT: u16>;
+struct Fixed<const PORT: u64, const COUNT: u64>;
 
-impl<const PORT: u16, const COUNT: u16> LegacyKind for Fixed<PORT, COUNT> {
+impl<const PORT: u64, const COUNT: u64> LegacyKind for Fixed<PORT, COUNT> {
     const NAME: &'static str = "fixture";
     const PRESENCE: Presence = Presence::Always;
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        Place::ports(PORT, COUNT)
+        Place::ports(PORT..PORT + COUNT)
     }
 
     fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
@@ -240,11 +240,11 @@ impl LegacyKind for Misnamed {
     type Config = NoFields;
 
     fn place(_config: &NoFields) -> Place {
-        Place::ports(0x300, 1)
+        Place::ports(0x300..0x301)
     }
 
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        acpi.devices.push(io_device("LONGER", "LONG0001", 0, &[place.io()], None)?);
+        acpi.devices.push(io_device("LONGER", "LONG0001", 0, [place.ports.clone()], None)?);
         Ok(())
     }
 
