@@ -21,7 +21,7 @@ pub trait LegacyKind: 'static {
     const NAME: &'static str;
     /// Which machines have it.
     const PRESENCE: Presence;
-    /// Its fields in the config, beside `type` and `id`; it refuses unknown ones. [`NoFields`] for a kind that isn't listed there.
+    /// Its fields in the config, beside `type` and `id`; it refuses unknown ones. [`NoFields`](crate::NoFields) for a kind that isn't listed there.
     type Config: DeserializeOwned + JsonSchema + Send + Sync;
 
     /// Where the guest finds it.
@@ -83,11 +83,6 @@ impl Place {
         Self { ports, gsi: Some(gsi) }
     }
 }
-
-/// The fields of a kind that has none.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoFields {}
 
 /// The fields of a kind whose port is the config's to choose.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

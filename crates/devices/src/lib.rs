@@ -46,13 +46,23 @@ pub use debug_console::DebugConsole;
 pub use debug_exit::DebugExit;
 pub use host_side::{PowerButton, SerialLine};
 pub use i8042::I8042;
-pub use kind::{AtPort, LegacyEntry, LegacyKind, NoFields, Place, Planned, Presence};
+pub use kind::{AtPort, LegacyEntry, LegacyKind, Place, Planned, Presence};
 pub use pm::PowerManagement;
 pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;
 pub use rtc::Rtc;
 pub use uart::Uart;
+/// What [`LegacyKind::describe`] says of a device, and its errors.
+pub use vmm_acpi;
+/// What a device does, and what it is connected to.
+pub use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
+/// How the fields of a config are read, and the types of their values.
+pub use vmm_config;
+pub use vmm_config::NoFields;
 pub use wiring::{Built, Wiring};
+/// What [`LegacyKind::Config`] is derived by, in the versions that this crate uses: `#[serde(crate = "vmm_devices::serde")]`,
+/// `#[schemars(crate = "vmm_devices::schemars")]`.
+pub use {schemars, serde};
 
 /// Every kind of device, in the order in which ACPI has them.
 pub const KINDS: &[LegacyEntry] = &[

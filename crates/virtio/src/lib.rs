@@ -42,6 +42,48 @@
 //!     }
 //! }
 //! ```
+//!
+//! As a [`Kind`] it can be in a table and has fields in a config. A device's file needs no other crate than this one:
+//!
+//! ```
+//! # use vmm_virtio::{Fault, Session, VirtioDevice};
+//! use vmm_virtio::schemars::JsonSchema;
+//! use vmm_virtio::serde::Deserialize;
+//! use vmm_virtio::serde_json::json;
+//! use vmm_virtio::{DeviceError, Kind, KindEntry, Setting};
+//!
+//! struct Fill(u8);
+//!
+//! #[derive(Deserialize, JsonSchema)]
+//! #[serde(crate = "vmm_virtio::serde", deny_unknown_fields)]
+//! #[schemars(crate = "vmm_virtio::schemars")]
+//! struct Config {
+//!     byte: u8,
+//! }
+//!
+//! impl Kind for Fill {
+//!     const NAME: &'static str = "fill";
+//!     const ID: u32 = 42;
+//!     type Config = Config;
+//!
+//!     fn open(config: Config, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
+//!         Ok(Self(config.byte))
+//!     }
+//! }
+//! # impl VirtioDevice for Fill {
+//! #     fn queue_sizes(&self) -> Vec<u16> {
+//! #         vec![64]
+//! #     }
+//! #     fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
+//! #         Ok(())
+//! #     }
+//! # }
+//!
+//! let kinds = [KindEntry::of::<Fill>()];
+//! let setting = Setting { directory: ".".as_ref(), vcpus: 1, id: "fill0", plan_only: false };
+//! let refused = kinds[0].open(json!({"bite": 7}), &setting).unwrap_err();
+//! assert_eq!(refused.to_string(), "bite: unknown field, did you mean \"byte\"?");
+//! ```
 #![forbid(unsafe_code)]
 
 mod buffers;
@@ -81,8 +123,14 @@ pub use queue::{Queue, Step};
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// What the host's side of a device waits for.
 pub use vmm_bus::EventFd;
+/// How the fields of a config are read, and the types of their values.
+pub use vmm_config;
+pub use vmm_config::NoFields;
 /// The volatile slices of guest memory that [`Buffers`] yields, and the traits to read and write them.
 pub use vmm_memory::vm_memory;
+/// What [`Kind::Config`] is derived by, in the versions that this crate uses: `#[serde(crate = "vmm_virtio::serde")]`,
+/// `#[schemars(crate = "vmm_virtio::schemars")]`.
+pub use {schemars, serde, serde_json};
 
 #[cfg(test)]
 mod tests;

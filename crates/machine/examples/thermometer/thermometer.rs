@@ -2,12 +2,11 @@
 
 use std::io;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use vmm_acpi::io_device;
-use vmm_bus::{BusDevice, IrqLine, Outcome};
-use vmm_config::Port;
-use vmm_devices::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
+use vmm_devices::schemars::JsonSchema;
+use vmm_devices::serde::Deserialize;
+use vmm_devices::vmm_acpi::io_device;
+use vmm_devices::vmm_config::Port;
+use vmm_devices::{AcpiParts, Built, BusDevice, IrqLine, LegacyKind, Outcome, Place, Presence, Wiring};
 
 /// Port 0 reads as the temperature. Writing a threshold to port 1 raises an interrupt if the temperature has reached it.
 #[derive(Debug)]
@@ -18,7 +17,8 @@ pub(crate) struct Thermometer {
 
 /// Its fields in the config.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(crate = "vmm_devices::serde", deny_unknown_fields)]
+#[schemars(crate = "vmm_devices::schemars")]
 pub(crate) struct Config {
     /// Its first port.
     #[serde(default = "customary_port")]
@@ -40,7 +40,7 @@ impl LegacyKind for Thermometer {
         Place::ports_from(config.port, 2).with_gsi(5)
     }
 
-    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
+    fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_devices::vmm_acpi::Error> {
         acpi.devices.push(io_device("THRM", "TEMP0001", 0, [place.ports.clone()], place.gsi)?);
         Ok(())
     }
