@@ -1,4 +1,4 @@
-//! The examples of vmm-vcpu, which are programs under test, too.
+//! The examples of vmm-vcpu and vmm-machine, which are programs under test, too.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::program::workspace;
 /// One of them doesn't build.
 pub fn build_examples() {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--package", "vmm-vcpu", "--examples", "--target-dir"])
+        .args(["build", "--package", "vmm-vcpu", "--package", "vmm-machine", "--examples", "--target-dir"])
         .arg(target())
         .current_dir(workspace())
         .stdin(Stdio::null())
         .status()
         .expect("cargo can be run");
-    assert!(status.success(), "cargo build --package vmm-vcpu --examples: {status}");
+    assert!(status.success(), "cargo build --examples: {status}");
 }
 
 /// Path of the example called `name`, which [`build_examples`] has built.

@@ -1,6 +1,7 @@
-//! A custom monitor with a custom legacy device: `cargo run -p vmm-machine --example thermometer -- CONFIG`, where the config
-//! lists `{"type": "thermometer", "degrees": 21}` in its `devices`.
+//! A custom monitor with a custom legacy device and a custom virtio device: `cargo run -p vmm-machine --example thermometer --
+//! CONFIG`, where the config lists `{"type": "thermometer", "degrees": 21}` or `{"type": "dice", "face": 6}` in its `devices`.
 
+mod dice;
 mod thermometer;
 
 use std::path::Path;
@@ -10,12 +11,16 @@ use std::time::Instant;
 use vmm_config::ConfigFile;
 use vmm_devices::LegacyEntry;
 use vmm_machine::{Kinds, Start, Supervisor, Timeouts};
+use vmm_virtio::KindEntry;
 
+use dice::Dice;
 use thermometer::Thermometer;
 
-/// A PC's legacy devices, and this one.
-const KINDS: Kinds<'static> =
-    Kinds { legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Thermometer>()]], virtio: &[] };
+/// The workspace's devices, and these two.
+const KINDS: Kinds<'static> = Kinds {
+    legacy: &[vmm_devices::KINDS, &[LegacyEntry::of::<Thermometer>()]],
+    virtio: &[vmm_virtio_devices::KINDS, &[KindEntry::of::<Dice>()]],
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: thermometer CONFIG")?;
