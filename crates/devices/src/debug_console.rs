@@ -1,4 +1,4 @@
-//! A port for a kernel's first words.
+//! The debug console port, for early kernel output.
 
 use std::io;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use vmm_bus::{BusDevice, Outcome, Output};
 
 use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
 
-/// What the port reads as, by which a guest finds it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
+/// The value that the port reads as, by which a guest detects it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
 const PRESENT: u8 = 0xe9;
 
-/// A port that prints what is written to it, and reads as 0xe9: Bochs's port 0xe9, QEMU's isa-debugcon.
+/// A port that prints what is written to it and reads as 0xe9, like Bochs's port 0xe9 and QEMU's isa-debugcon.
 #[derive(Debug)]
 pub struct DebugConsole(Arc<Output>);
 
 impl DebugConsole {
-    /// Prints into `output`, which may be that of a [`Uart`](crate::Uart): then the bytes of both come in their order.
+    /// Prints to `output`. A [`Uart`](crate::Uart) may share it; the bytes of both then stay in order.
     pub fn new(output: Arc<Output>) -> Self {
         Self(output)
     }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_console_holds_a_guest_that_nobody_reads() {
+    fn debug_console_full_output_holds_the_guest() {
         let console = DebugConsole::new(Arc::new(Output::new().unwrap()));
         let flood = vec![b'x'; 64 << 10];
         assert_eq!(console.write(0, &flood), Outcome::Hold);

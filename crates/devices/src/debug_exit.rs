@@ -1,4 +1,4 @@
-//! A port with which a guest ends the monitor.
+//! The debug exit port, with which a guest exits the monitor.
 
 use std::io;
 
@@ -6,11 +6,11 @@ use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
 
-/// As kvm-unit-tests sets it up in QEMU (iosize=0x4).
+/// As in QEMU when run by kvm-unit-tests (iosize=0x4).
 const PORT_COUNT: u64 = 4;
 
-/// QEMU's isa-debug-exit: a write of `v` ends the monitor with exit code `(v << 1) | 1`, of which a process keeps eight bits.
-/// So no value gives 0.
+/// QEMU's isa-debug-exit: writing `v` exits the monitor with code `(v << 1) | 1`, truncated to the eight bits of an exit code.
+/// No value of `v` results in 0.
 #[derive(Debug, Default)]
 pub struct DebugExit;
 
@@ -29,7 +29,7 @@ impl LegacyKind for DebugExit {
 }
 
 impl BusDevice for DebugExit {
-    /// QEMU reads zeros here.
+    /// Reads as zeros, as in QEMU.
     fn read(&self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
     }
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_exit_keeps_the_eight_bits_that_a_process_can_tell() {
+    fn debug_exit_code_is_truncated_to_eight_bits() {
         assert_eq!(DebugExit.write(0, &[0x80, 1, 0, 0]), Outcome::End(SystemEvent::Exit(1)));
     }
 }

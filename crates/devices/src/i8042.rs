@@ -1,4 +1,4 @@
-//! The keyboard controller, as far as it is the machine's reset line.
+//! The keyboard controller, reduced to its reset line.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -14,25 +14,25 @@ use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;
-/// The command that pulses the reset line.
+/// Command "pulse output lines", with the mask that selects only the reset line.
 const PULSE_RESET: u8 = 0xfe;
-/// What the status register reads. Bit 1, "input buffer full", is clear: Linux's `kb_wait` waits for that
-/// before it resets. All others are set, as on a bus where nobody answers; bit 0, "output buffer full",
-/// among them, so that Linux's driver finds a controller that never runs empty and gives up at its 16th
-/// read, instead of waiting half a second for each answer of a keyboard that isn't there.
-const STATUS_NOBODY: u8 = 0xfd;
+/// The value of the status register. Bit 1, "input buffer full", is clear: Linux's `kb_wait` waits for that
+/// before it resets. All other bits are set, as on an empty bus. Because of bit 0, "output buffer full",
+/// Linux's driver sees a controller whose buffer never empties, and gives up at the 16th read instead of
+/// waiting half a second for each reply of a missing keyboard.
+const STATUS_VALUE: u8 = 0xfd;
 
-/// An i8042 without keyboard and mouse. Command 0xfe pulses the reset line: a kernel booted with
-/// `reboot=k` ends its machine so. The FADT's reset register is this port as well, so there is one way to reset.
+/// An i8042 without keyboard and mouse. Command 0xfe pulses the reset line, which is how a kernel booted
+/// with `reboot=k` resets. The FADT's reset register is the same port, so that there is one way to reset.
 #[derive(Debug, Default)]
 pub struct I8042;
 
 impl I8042 {
-    /// Its ports on a PC: data at the first, command and status at the last.
+    /// A PC's ports for it: data at the first, command and status at the last.
     pub const PORTS: Range<u64> = 0x60..0x65;
 }
 
-/// Remembers that the device asked for a reset.
+/// Records that the reset line was pulsed.
 struct Reset(Rc<Cell<bool>>);
 
 impl Trigger for Reset {
@@ -52,7 +52,7 @@ impl LegacyKind for I8042 {
         Place::ports(Self::PORTS)
     }
 
-    /// It is a reset register and no keyboard controller: nobody shall probe it.
+    /// Described only as the reset register: with a device object, guests would probe for a keyboard controller.
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         acpi.reset = Some(ResetRegister { port: (place.ports.start + STATUS) as u16, value: PULSE_RESET });
         Ok(())
@@ -66,14 +66,14 @@ impl LegacyKind for I8042 {
 impl BusDevice for I8042 {
     fn read(&self, offset: u64, data: &mut [u8]) {
         if let (STATUS, [status]) = (offset, data) {
-            *status = STATUS_NOBODY;
+            *status = STATUS_VALUE;
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         let &[value] = data else { return Outcome::Done };
         let reset = Rc::new(Cell::new(false));
-        // The device has no state but its trigger, so it lives for one write and needs no lock.
+        // The device's only state is its trigger, so creating one for each write needs no lock.
         let written = I8042Device::new(Reset(Rc::clone(&reset))).write(offset as u8, value);
         match written {
             Ok(()) if reset.get() => Outcome::End(SystemEvent::Reset),

@@ -1,4 +1,4 @@
-//! A kind of legacy device: which machines have it, where it is found, what it says in ACPI, and how it comes to be.
+//! The static description of a legacy device: which machines have it, its ports, ACPI description and constructor.
 
 use std::fmt;
 use std::io;
@@ -13,86 +13,87 @@ use vmm_config::{FieldError, Port};
 
 use crate::{AcpiParts, Built, Wiring};
 
-/// What is static of a legacy device, declared beside its registers. All that the rest of the workspace knows of it follows from
-/// this: its ports and its interrupt in the plan, its object in ACPI, its `type` and its fields in the config, and the device
-/// itself.
+/// The static description of a legacy device, in the same file as its registers. It is all that the rest of the workspace knows
+/// about the device: its ports and interrupt in the plan, its ACPI description, its `type` and fields in the config, and its
+/// constructor.
 pub trait LegacyKind: 'static {
-    /// What the plan and messages call it, such as "debug console".
+    /// Name in the plan and in messages, such as "debug console".
     const NAME: &'static str;
-    /// Which machines have it.
+    /// Which machines have the device.
     const PRESENCE: Presence;
-    /// Its fields in the config, beside `type` and `id`; it refuses unknown ones. [`NoFields`](crate::NoFields) for a kind that isn't listed there.
+    /// The device's fields in the config, without `type` and `id`. Must reject unknown fields. [`NoFields`](crate::NoFields) for a
+    /// kind that isn't [`Listed`](Presence::Listed).
     type Config: DeserializeOwned + JsonSchema + Send + Sync;
 
-    /// Where the guest finds it.
+    /// The device's ports and interrupt.
     fn place(config: &Self::Config) -> Place;
 
-    /// Adds what an operating system has to know of it, on a machine with ACPI tables. Many devices say nothing: a guest that
-    /// wants them knows their ports. Objects have names of their own in a machine: a kind that may be listed twice makes them of
-    /// its place.
+    /// Adds the device's ACPI description, on a machine with ACPI tables. Adds nothing by default, for devices whose ports guests
+    /// know in advance. Object names must be unique in a machine: a kind that may be listed more than once derives them from
+    /// `place`.
     ///
     /// # Errors
-    /// It can't be said in ACPI, such as a name of five characters: a defect of the kind.
+    /// ACPI can't express the description, for example an object name of five characters. This is a bug in the kind.
     fn describe(_place: &Place, _acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         Ok(())
     }
 
-    /// Makes the device, for one machine: a machine that follows a reset has a new one.
+    /// Creates the device for one machine. After a reset, the next machine gets a new device.
     ///
     /// # Errors
-    /// The host is out of something.
+    /// The host is out of a resource, such as file descriptors.
     fn build(config: &Self::Config, wiring: &mut Wiring) -> io::Result<Built>;
 }
 
-/// Which machines have a device.
+/// Which machines have a kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// Every machine.
+    /// All machines.
     Always,
-    /// Those with ACPI tables.
+    /// Machines with ACPI tables.
     WithAcpi,
-    /// Those whose config lists it in `devices` with this `type`, once for each time.
+    /// Machines whose config lists it in `devices` with this `type`, one device per entry.
     Listed(&'static str),
 }
 
-/// Where a guest finds a device: on the port bus, and at the interrupt controllers.
+/// A device's I/O ports and interrupt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its ports, at least one. A machine with one above 0xffff is refused.
+    /// The device's ports, at least one. A plan with a port above 0xffff is rejected.
     pub ports: Range<u64>,
-    /// Its global system interrupt, on machines with interrupt controllers. No other device has it.
+    /// Global system interrupt, used on machines with interrupt controllers. Not shared with other devices.
     pub gsi: Option<u32>,
 }
 
 impl Place {
-    /// These ports, and no interrupt.
+    /// These ports, without an interrupt.
     pub const fn ports(ports: Range<u64>) -> Self {
         Self { ports, gsi: None }
     }
 
-    /// `count` ports from `first` on, such as one that a config chooses, and no interrupt.
+    /// `count` ports from `first` on, such as a port set in the config, without an interrupt.
     pub fn ports_from(first: Port, count: u64) -> Self {
         let first = u64::from(first.get());
         Self::ports(first..first + count)
     }
 
-    /// With this global system interrupt.
+    /// The same ports, with a global system interrupt.
     pub const fn with_gsi(self, gsi: u32) -> Self {
-        // Not `..self`: a const function can't drop what that would leave.
+        // `..self` isn't possible here: a const function can't drop the remaining fields.
         let Self { ports, gsi: _ } = self;
         Self { ports, gsi: Some(gsi) }
     }
 }
 
-/// The fields of a kind whose port is the config's to choose.
+/// Config of a kind whose port is configurable.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AtPort {
-    /// Its port, or its first one.
+    /// The device's port, or the first of several.
     pub port: Port,
 }
 
-/// A kind, as a line of a table of kinds.
+/// An entry in a table of kinds.
 #[derive(Clone, Copy)]
 pub struct LegacyEntry {
     /// [`LegacyKind::NAME`].
@@ -100,12 +101,12 @@ pub struct LegacyEntry {
     /// [`LegacyKind::PRESENCE`].
     pub presence: Presence,
     plan: fn(&Value) -> Result<Planned, FieldError>,
-    /// The schema of [`LegacyKind::Config`].
+    /// Generates the JSON schema of [`LegacyKind::Config`].
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl LegacyEntry {
-    /// The line of `K`.
+    /// The entry of kind `K`.
     pub const fn of<K: LegacyKind>() -> Self {
         Self {
             name: K::NAME,
@@ -115,7 +116,7 @@ impl LegacyEntry {
         }
     }
 
-    /// What `type` says in a config that lists it.
+    /// The `type` by which a config lists the kind, or `None` if it can't be listed.
     pub const fn listed_as(&self) -> Option<&'static str> {
         match self.presence {
             Presence::Listed(name) => Some(name),
@@ -123,10 +124,10 @@ impl LegacyEntry {
         }
     }
 
-    /// Reads the fields that the config has for a device, an object without `type` and `id`, and decides where it is.
+    /// Reads a device's fields from the config, an object without `type` and `id`, and determines the device's place.
     ///
     /// # Errors
-    /// A field is unknown, missing or wrong.
+    /// A field is unknown, missing or invalid.
     pub fn plan(&self, fields: &Value) -> Result<Planned, FieldError> {
         (self.plan)(fields)
     }
@@ -139,39 +140,44 @@ impl fmt::Debug for LegacyEntry {
     }
 }
 
-/// A device that is decided, and doesn't exist yet.
+/// A device that is configured but not created yet.
 #[derive(Clone)]
 pub struct Planned {
     /// [`LegacyKind::NAME`].
     pub name: &'static str,
     /// [`LegacyKind::PRESENCE`].
     pub presence: Presence,
-    /// Where the guest finds it.
+    /// The device's ports and interrupt.
     pub place: Place,
-    kind: Arc<dyn Make>,
+    configured: Arc<dyn ConfiguredKind>,
 }
 
 impl Planned {
     fn read<K: LegacyKind>(fields: &Value) -> Result<Self, FieldError> {
         let config: K::Config = vmm_config::read_fields(fields)?;
         let place = K::place(&config);
-        Ok(Self { name: K::NAME, presence: K::PRESENCE, place, kind: Arc::new(Of::<K>(config)) })
+        Ok(Self {
+            name: K::NAME,
+            presence: K::PRESENCE,
+            place,
+            configured: Arc::new(Configured::<K>(config)),
+        })
     }
 
-    /// Adds what it says in ACPI.
+    /// Adds the device's ACPI description.
     ///
     /// # Errors
     /// As [`LegacyKind::describe`].
     pub fn describe(&self, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
-        self.kind.describe(&self.place, acpi)
+        self.configured.describe(&self.place, acpi)
     }
 
-    /// Makes the device.
+    /// Creates the device.
     ///
     /// # Errors
     /// As [`LegacyKind::build`].
     pub fn build(&self, wiring: &mut Wiring) -> io::Result<Built> {
-        self.kind.build(wiring)
+        self.configured.build(wiring)
     }
 }
 
@@ -184,15 +190,15 @@ impl fmt::Debug for Planned {
     }
 }
 
-/// A kind with its fields, whatever type they are.
-trait Make: Send + Sync {
+/// A kind with its config, whose type is erased.
+trait ConfiguredKind: Send + Sync {
     fn describe(&self, place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error>;
     fn build(&self, wiring: &mut Wiring) -> io::Result<Built>;
 }
 
-struct Of<K: LegacyKind>(K::Config);
+struct Configured<K: LegacyKind>(K::Config);
 
-impl<K: LegacyKind> Make for Of<K> {
+impl<K: LegacyKind> ConfiguredKind for Configured<K> {
     fn describe(&self, place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         K::describe(place, acpi)
     }

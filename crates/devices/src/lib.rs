@@ -1,11 +1,11 @@
-//! The legacy devices of a PC: the UART and the reset line of the i8042, over [vm-superio](vm_superio), and
-//! the real-time clock; and the ports with which a small kernel talks before it has drivers.
+//! Legacy PC devices: a UART and the i8042 reset line, both based on [vm-superio](vm_superio), the real-time clock, ACPI power
+//! management and pvpanic; and debug ports for kernels without drivers.
 //!
-//! Each is a [`BusDevice`](vmm_bus::BusDevice), and a [`LegacyKind`], which says beside its registers what a machine has to know of it:
-//! its ports, its interrupt, its part of ACPI, its fields in a config and how it is made. [`KINDS`] is the table of them, from
-//! which a machine is planned and built; a new device is a module and a line there. A device knows its registers, its interrupt line and its
-//! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
-//! and [`Output::take`](vmm_bus::Output::take), when the eventfds say so.
+//! Each device implements [`BusDevice`](vmm_bus::BusDevice) for its registers, and [`LegacyKind`] for everything that a machine
+//! needs to plan and build it: ports, interrupt, ACPI description, config fields and constructor. [`KINDS`] is the table of all
+//! kinds; a new device is a module and a line in this table. A device owns its registers, interrupt line and buffers, but no
+//! host file: the owner of the host side moves bytes with [`Uart::send`] and [`Output::take`](vmm_bus::Output::take) when the
+//! eventfds are readable.
 //!
 //! ```
 //! use vmm_bus::{BusDevice, IrqLine, Outcome};
@@ -13,11 +13,11 @@
 //!
 //! let irq = IrqLine::new()?;
 //! let uart = Uart::new(irq.clone())?;
-//! // The guest prints a byte; the host takes it.
+//! // The guest prints a byte, and the host takes it.
 //! assert_eq!(uart.write(0, b"!"), Outcome::Done);
 //! let mut bytes = [0; 16];
 //! assert_eq!(uart.output().take(&mut bytes).len, 1);
-//! // The host types a byte; the guest, which enabled the receive interrupt, reads it.
+//! // The guest enables the receive interrupt, and reads a byte that the host sends.
 //! let _ = uart.write(1, &[1]);
 //! assert_eq!(uart.send(b"x"), 1);
 //! irq.event().read()?;
@@ -64,7 +64,7 @@ pub use wiring::{Built, Wiring};
 /// `#[schemars(crate = "vmm_devices::schemars")]`.
 pub use {schemars, serde};
 
-/// Every kind of device, in the order in which ACPI has them.
+/// All kinds of legacy devices, in the order of their ACPI descriptions.
 pub const KINDS: &[LegacyEntry] = &[
     LegacyEntry::of::<Uart>(),
     LegacyEntry::of::<I8042>(),

@@ -1,4 +1,4 @@
-//! ACPI's fixed hardware: the power button, and the register that switches off.
+//! ACPI fixed hardware: the power button and the soft-off register.
 
 use std::io;
 use std::ops::Range;
@@ -9,16 +9,16 @@ use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 
 use crate::{AcpiParts, Built, FixedHardware, LegacyKind, NoFields, Place, PowerButton, Presence, Wiring};
 
-/// Offsets of the registers from the first port; two bytes each (ACPI 6.5 §4.8.3).
+/// Offsets of the registers from the first port. Each has two bytes (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
 const ENABLE: u64 = 2;
 const CONTROL: u64 = 4;
 
 /// PWRBTN_STS and PWRBTN_EN: bit 8 of the PM1 status and enable registers (§4.8.3.1).
 const POWER_BUTTON: u16 = 1 << 8;
-/// SCI_EN: bit 0 of the PM1 control register. Always set: there is no SMM to switch ACPI on and off (§4.8.3.2).
+/// SCI_EN: bit 0 of the PM1 control register. Always set, since there is no SMM that could switch ACPI on or off (§4.8.3.2).
 const SCI_ENABLED: u16 = 1;
-/// SLP_EN: bit 13 of the PM1 control register enters the sleep state that SLP_TYP names.
+/// SLP_EN: bit 13 of the PM1 control register. Writing 1 enters the sleep state given by SLP_TYP.
 const SLEEP_ENABLE: u16 = 1 << 13;
 /// SLP_TYP: bits 12:10.
 const SLEEP_TYPE_SHIFT: u16 = 10;
@@ -26,8 +26,8 @@ const SLEEP_TYPE_MASK: u16 = 0b111;
 
 /// The PM1a event and control registers.
 ///
-/// A guest that enters the sleep state S5 powers the machine off: Linux's `poweroff`.
-/// [`press_power_button`](Self::press_power_button) raises the system control interrupt, if the guest listens.
+/// A guest powers the machine off by entering the sleep state S5, as Linux's `poweroff` does.
+/// [`press_power_button`](Self::press_power_button) raises the system control interrupt if the guest has enabled the button.
 #[derive(Debug)]
 pub struct PowerManagement {
     registers: Mutex<Registers>,
@@ -42,33 +42,34 @@ struct Registers {
 }
 
 impl PowerManagement {
-    /// The event block (4 ports) and the control block (2) after it: free on a PC, and where other monitors have theirs.
+    /// The event block (4 ports), followed by the control block (2). The ports are unused on a PC, and other monitors use them
+    /// too.
     pub const PORTS: Range<u64> = 0x600..0x606;
-    /// The system control interrupt, the customary one of a PC.
+    /// ISA interrupt number of the system control interrupt, a PC's usual one.
     const SCI: u32 = 9;
-    /// The SLP_TYP of S5, which `\_S5` has to name. The number is ours to choose.
+    /// SLP_TYP of S5. The number is arbitrary, but must be the one in `\_S5`.
     const SOFT_OFF: u8 = 5;
 
-    /// A device that raises `sci`, the system control interrupt.
+    /// Creates the device. `sci` is its system control interrupt.
     pub fn new(sci: IrqLine) -> Self {
         Self { registers: Mutex::default(), sci }
     }
 
-    /// Presses the power button once. `false` means that the guest doesn't listen to it, and nothing will come of it.
+    /// Presses the power button once. Returns `false` if the guest isn't interrupted, because it hasn't enabled the event.
     #[must_use]
     pub fn press_power_button(&self) -> bool {
         let mut registers = self.registers();
         registers.status |= POWER_BUTTON;
-        let listens = registers.has_event();
+        let is_enabled = registers.has_event();
         drop(registers);
-        if listens {
+        if is_enabled {
             self.interrupt();
         }
-        listens
+        is_enabled
     }
 
     fn interrupt(&self) {
-        // Can't be full: the counter would have to reach 2^64 - 1.
+        // It can't fail: the eventfd's counter would have to reach 2^64 - 1.
         let _ = self.sci.trigger();
     }
 
@@ -78,12 +79,12 @@ impl PowerManagement {
 }
 
 impl Registers {
-    /// Whether something has happened that the guest wants to hear of.
+    /// Whether an enabled event is pending.
     fn has_event(&self) -> bool {
         self.status & self.enable != 0
     }
 
-    /// The two bytes at an even offset.
+    /// The register at an even offset.
     fn read(&self, offset: u64) -> u16 {
         match offset {
             STATUS => self.status,
@@ -109,7 +110,7 @@ impl LegacyKind for PowerManagement {
             sci: Self::SCI as u8,
             s5_sleep_type: Self::SOFT_OFF,
         });
-        // Our line is an eventfd, which is an edge; kernels would take the SCI for a level.
+        // Kernels assume that the SCI is level-triggered, but an eventfd raises edges.
         acpi.overrides.push(Override {
             irq: Self::SCI as u8,
             gsi: Self::SCI,
@@ -139,7 +140,7 @@ impl BusDevice for PowerManagement {
         data.iter_mut().zip(&bytes[from..]).for_each(|(to, from)| *to = *from);
     }
 
-    /// Takes accesses of two bytes at a register's start, and of four at the status, as ACPI's drivers make them.
+    /// Accepts accesses of two bytes at the start of a register, and of four at the status, as made by ACPI drivers.
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         let mut registers = self.registers();
         let mut outcome = Outcome::Done;
@@ -147,7 +148,7 @@ impl BusDevice for PowerManagement {
         for (offset, pair) in (offset..).step_by(2).zip(data.chunks_exact(2)) {
             let value = u16::from_le_bytes([pair[0], pair[1]]);
             match offset {
-                // A one clears its bit.
+                // Writing 1 clears a bit.
                 STATUS => registers.status &= !value,
                 ENABLE => registers.enable = value,
                 CONTROL => {
@@ -160,7 +161,7 @@ impl BusDevice for PowerManagement {
                 _ => {}
             }
         }
-        // The line is a level, and its edge is what interrupts: an event may be enabled when it has happened already.
+        // The interrupt is raised when an enabled event becomes pending, including by enabling one that already is.
         let interrupts = registers.has_event() && !had_event;
         drop(registers);
         if interrupts {
@@ -189,7 +190,7 @@ mod tests {
     fn pm_soft_off_powers_off() {
         let (device, _) = device();
         let s5 = u16::from(PowerManagement::SOFT_OFF) << 10;
-        // Linux writes the type first, and then the same with SLP_EN.
+        // Linux writes SLP_TYP first, and then the same value with SLP_EN.
         assert_eq!(device.write(CONTROL, &s5.to_le_bytes()), Outcome::Done);
         let asleep = s5 | SLEEP_ENABLE;
         assert_eq!(device.write(CONTROL, &asleep.to_le_bytes()), Outcome::End(SystemEvent::PowerOff));
@@ -202,31 +203,31 @@ mod tests {
     }
 
     #[test]
-    fn pm_power_button_interrupts_a_guest_that_listens() {
+    fn pm_power_button_interrupts_a_guest_that_enabled_it() {
         let (device, sci) = device();
         assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
         assert!(device.press_power_button());
         assert_eq!(sci.event().read().unwrap(), 1);
         assert_eq!(read(&device, STATUS), POWER_BUTTON);
         assert_eq!(device.write(STATUS, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
-        assert_eq!(read(&device, STATUS), 0, "a one clears it");
+        assert_eq!(read(&device, STATUS), 0, "writing 1 clears it");
     }
 
     #[test]
-    fn pm_power_button_that_nobody_enabled_is_told() {
+    fn pm_power_button_that_is_not_enabled_is_reported() {
         let (device, sci) = device();
         assert!(!device.press_power_button());
         assert!(sci.event().read().is_err());
     }
 
     #[test]
-    fn pm_power_button_pressed_before_it_is_enabled_interrupts_then() {
+    fn pm_power_button_pressed_before_it_is_enabled_interrupts_when_enabled() {
         let (device, sci) = device();
         assert!(!device.press_power_button());
         assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
         assert_eq!(sci.event().read().unwrap(), 1);
         assert_eq!(device.write(ENABLE, &POWER_BUTTON.to_le_bytes()), Outcome::Done);
-        assert!(sci.event().read().is_err(), "once is enough");
+        assert!(sci.event().read().is_err(), "only once");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A serial port without registers.
+//! The pseudo serial port, which has no registers.
 
 use std::io;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use vmm_bus::{BusDevice, Outcome, Output};
 
 use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
 
-/// A port that sends each byte written to it, at once, and knows nothing else: what the first exercises in writing a monitor
-/// call a serial port. It reads as nobody: all ones.
+/// A port that immediately sends each byte written to it, as introductory texts on writing a monitor emulate a serial port. It
+/// reads as all ones, like an unclaimed port.
 #[derive(Debug)]
 pub struct PseudoSerial(Arc<Output>);
 
 impl PseudoSerial {
-    /// Sends into `output`, which may be that of a [`Uart`](crate::Uart): then the bytes of both come in their order.
+    /// Sends to `output`. A [`Uart`](crate::Uart) may share it; the bytes of both then stay in order.
     pub fn new(output: Arc<Output>) -> Self {
         Self(output)
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pseudo_serial_holds_a_guest_until_its_output_is_taken() {
+    fn pseudo_serial_full_output_holds_the_guest_until_taken() {
         let output = Arc::new(Output::new().unwrap());
         let port = PseudoSerial::new(Arc::clone(&output));
         assert_eq!(port.write(0, &vec![b'x'; 64 << 10]), Outcome::Hold);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn pseudo_serial_sends_and_reads_as_nobody() {
+    fn pseudo_serial_sends_and_reads_as_unclaimed() {
         let output = Arc::new(Output::new().unwrap());
         let port = PseudoSerial::new(Arc::clone(&output));
         assert_eq!(port.write(0, b"H"), Outcome::Done);

@@ -1,4 +1,4 @@
-//! The port at which a guest says that it has panicked.
+//! The port on which a guest reports a panic.
 
 use std::io;
 use std::ops::Range;
@@ -8,21 +8,21 @@ use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
 
-/// Where QEMU has it.
+/// QEMU's port for it.
 const PORTS: Range<u64> = 0x505..0x506;
 
-/// PVPANIC_PANICKED: the guest's kernel has panicked and won't handle that itself (QEMU, docs/specs/pvpanic.rst).
+/// PVPANIC_PANICKED: the guest's kernel has panicked and needs the host to handle it (QEMU, docs/specs/pvpanic.rst).
 const PANICKED: u8 = 1;
-/// PVPANIC_CRASH_LOADED: it has panicked, and goes on in a crash kernel.
+/// PVPANIC_CRASH_LOADED: the guest's kernel has panicked, and continues in a crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// QEMU's pvpanic device, which Linux finds by the ACPI id QEMU0001.
+/// QEMU's pvpanic device, which Linux detects by the ACPI id QEMU0001.
 #[derive(Debug, Default)]
 pub struct PvPanic;
 
 impl LegacyKind for PvPanic {
     const NAME: &'static str = "pvpanic";
-    /// A guest learns of it from ACPI alone.
+    /// Guests detect it only by ACPI.
     const PRESENCE: Presence = Presence::WithAcpi;
     type Config = NoFields;
 
@@ -41,7 +41,7 @@ impl LegacyKind for PvPanic {
 }
 
 impl BusDevice for PvPanic {
-    /// The events that may be written.
+    /// Reads as the supported events.
     fn read(&self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(events) = data.first_mut() {
@@ -49,7 +49,7 @@ impl BusDevice for PvPanic {
         }
     }
 
-    /// A guest that goes on in a crash kernel is left to it.
+    /// Ends the machine, unless the guest continues in a crash kernel.
     fn write(&self, _offset: u64, data: &[u8]) -> Outcome {
         match data.first() {
             Some(events) if events & PANICKED != 0 => Outcome::End(SystemEvent::Panic),
@@ -63,19 +63,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pvpanic_takes_the_events_that_it_names() {
+    fn pvpanic_reads_as_its_supported_events() {
         let mut events = [0xff];
         PvPanic.read(0, &mut events);
         assert_eq!(events, [0b11]);
     }
 
     #[test]
-    fn pvpanic_panic_is_told() {
+    fn pvpanic_panic_ends_the_machine() {
         assert_eq!(PvPanic.write(0, &[1]), Outcome::End(SystemEvent::Panic));
     }
 
     #[test]
-    fn pvpanic_crash_kernel_goes_on() {
+    fn pvpanic_crash_kernel_continues() {
         assert_eq!(PvPanic.write(0, &[2]), Outcome::Done);
     }
 }

@@ -1,12 +1,12 @@
-//! The CMOS real-time clock (Motorola MC146818A) with its memory, which runs with the host's clock.
+//! The CMOS real-time clock and memory (Motorola MC146818A), driven by the host's clock.
 //!
 //! ```text
 //!            SET in status B, or the divider held in reset by status A
 //!   running -----------------------------------------------------------> halted
-//!      ^     the time registers keep what they show, and take what is written
+//!      ^       the time registers keep their values, and can be written    |
 //!      |                                                                   |
 //!      +-------------------------------------------------------------------+
-//!            both off again: the clock goes on from what the registers hold
+//!          both cleared: the clock continues from the time registers
 //! ```
 
 mod calendar;
@@ -26,7 +26,7 @@ use calendar::{Format, Memory};
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
 const DATA: u64 = 1;
-/// Bit 7 of what is written to the index port masks NMI on a PC; it is no part of the index.
+/// Bit 7 of a write to the index port masks NMI on a PC and isn't part of the index.
 const INDEX_MASK: u8 = 0x7f;
 
 /// Indices of the status registers (MC146818A, figure 9).
@@ -35,26 +35,26 @@ const STATUS_B: u8 = 0x0b;
 const STATUS_C: u8 = 0x0c;
 const STATUS_D: u8 = 0x0d;
 
-/// Status A, bit 7: update in progress. It is never set: the time is taken at each read. While it reads as set, Linux's rtc_cmos
-/// waits a second, which is 4.5 s in a nested guest.
+/// Status A, bit 7: update in progress. Always clear, since each read takes the time anew. While the bit is set, Linux's rtc_cmos
+/// waits a second, which takes 4.5 s in a nested guest.
 const UPDATE_IN_PROGRESS: u8 = 0x80;
-/// Status A, bits 6 and 5: with both set the divider is in reset, and the clock stands.
+/// Status A, bits 6 and 5: if both are set, the divider is held in reset and the clock is halted.
 const DIVIDER_RESET: u8 = 0x60;
-/// Status A at the start: the 32.768 kHz time base, 1024 Hz.
+/// Initial value of status A: 32.768 kHz time base, 1024 Hz periodic rate.
 const TIME_BASE: u8 = 0x26;
-/// Status B, bit 7: the clock stands, for the registers to be written.
+/// Status B, bit 7: the clock is halted, so that the time registers can be written.
 const SET: u8 = 0x80;
-/// Status D: the battery is good.
+/// Status D, bit 7: the battery is good, and time and memory are valid.
 const VALID: u8 = 0x80;
-/// When the divider is let go, the next second begins after half a second (MC146818A, "Divider Control").
+/// The first update comes half a second after the divider is released, in nanoseconds (MC146818A, "Divider Control").
 const HALF_A_SECOND: u32 = 500_000_000;
 
 /// A real-time clock that starts with the host's time, in UTC.
 ///
-/// A guest may set it: the clock then differs from the host's by what the guest set, for as long as the device lives, and the
-/// host's clock stays as it is. BCD and binary, 12 and 24 hours are as status B says; a time that is none, such as February
-/// 31, leaves the clock as it was. The alarm's registers and the 114 bytes of memory keep what is written; nothing survives the
-/// device. There is no interrupt: an alarm never rings, and status C reads as 0.
+/// When a guest sets the clock, the device keeps the difference to the host's clock, which isn't changed. Status B selects BCD or
+/// binary, and 12 or 24 hours. Setting an invalid time, such as February 31, has no effect. The alarm registers and the 114 bytes
+/// of memory keep what is written to them. All state is lost with the device. There is no interrupt: alarms don't fire, and
+/// status C reads as 0.
 #[derive(Debug)]
 pub struct Rtc {
     registers: Mutex<Registers>,
@@ -63,11 +63,11 @@ pub struct Rtc {
 #[derive(Debug)]
 struct Registers {
     index: u8,
-    /// The bytes of time and date are those of a clock that stands; one that runs is asked for them.
+    /// The time and date bytes are valid only while the clock is halted; a running clock computes them for each read.
     memory: Memory,
-    /// What to add to the host's time. A copy of the time would drift, and a clock of its own would need a timer.
+    /// The clock's time minus the host's. A copy of the time would drift, and a separate clock would need a timer.
     offset: Duration,
-    /// Whether the divider has been reset since the clock stands.
+    /// Whether the divider has been reset since the clock was halted.
     was_reset: bool,
 }
 
@@ -95,7 +95,7 @@ impl LegacyKind for Rtc {
         Place::ports(Self::PORTS)
     }
 
-    /// Without the index of the century (ACPI 6.5 table 5.9, CENTURY) Linux reads years from 70 on as those of the last century.
+    /// Without the index of the century (ACPI 6.5 table 5.9, CENTURY), Linux takes years from 70 on for 1970 and later.
     fn describe(place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error> {
         acpi.rtc = Some(vmm_acpi::Rtc { century: calendar::CENTURY });
         acpi.devices.push(io_device("RTC0", "PNP0B00", 0, [place.ports.clone()], None)?);
@@ -109,7 +109,7 @@ impl LegacyKind for Rtc {
 
 impl BusDevice for Rtc {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        // The index can't be read back on a PC, and only one byte at a time is decoded.
+        // On a PC the index can't be read back, and only accesses of one byte are decoded.
         if let (DATA, [value]) = (offset, data) {
             let registers = self.registers();
             *value = registers.read(registers.index, host_time());
@@ -143,10 +143,10 @@ impl Registers {
         Self { index: 0, memory, offset: Duration::ZERO, was_reset: false }
     }
 
-    /// What the register `index` shows when it's `now` in the host.
+    /// The value of register `index` at the host's time `now`.
     fn read(&self, index: u8, now: UtcDateTime) -> u8 {
         let at = usize::from(index & INDEX_MASK);
-        if !calendar::is_time(index) || self.stands() {
+        if !calendar::is_time(index) || self.is_halted() {
             return self.memory[at];
         }
         let mut memory = self.memory;
@@ -156,9 +156,9 @@ impl Registers {
 
     fn write(&mut self, index: u8, value: u8, now: UtcDateTime) {
         let at = usize::from(index & INDEX_MASK);
-        let stood = self.stands();
-        if !stood {
-            self.keep(now);
+        let was_halted = self.is_halted();
+        if !was_halted {
+            self.store_time(now);
         }
         match index {
             STATUS_A => {
@@ -168,9 +168,9 @@ impl Registers {
             STATUS_C | STATUS_D => {}
             _ => self.memory[at] = value,
         }
-        // A second that is written while the clock runs takes effect at once.
-        let is_set = calendar::is_time(index);
-        if !self.stands() && (stood || is_set) {
+        // A time register that is written while the clock runs takes effect at once.
+        let sets_time = calendar::is_time(index);
+        if !self.is_halted() && (was_halted || sets_time) {
             self.start(now);
         }
     }
@@ -183,22 +183,23 @@ impl Registers {
         self.memory[usize::from(STATUS_A)] & DIVIDER_RESET == DIVIDER_RESET
     }
 
-    /// Whether the time doesn't advance.
-    fn stands(&self) -> bool {
+    /// Whether the clock is halted.
+    fn is_halted(&self) -> bool {
         self.memory[usize::from(STATUS_B)] & SET != 0 || self.is_reset()
     }
 
-    /// The time of a clock that runs. At the end of all time, the host's.
+    /// The time of a running clock. If it exceeds the range of the type, the host's time.
     fn time(&self, now: UtcDateTime) -> UtcDateTime {
         now.checked_add(self.offset).unwrap_or(now)
     }
 
-    /// Puts the time of a clock that runs into its registers.
-    fn keep(&mut self, now: UtcDateTime) {
+    /// Stores the time of a running clock in the time registers.
+    fn store_time(&mut self, now: UtcDateTime) {
         self.format().encode(self.time(now), &mut self.memory);
     }
 
-    /// Goes on from the time in the registers, within a second that lasts as long as it would have.
+    /// Runs the clock from the time in the registers. The fraction of the second is the running clock's, or half a second after
+    /// a reset of the divider.
     fn start(&mut self, now: UtcDateTime) {
         let running = self.time(now).nanosecond();
         let nanosecond = if std::mem::take(&mut self.was_reset) { HALF_A_SECOND } else { running };
@@ -217,7 +218,7 @@ mod tests {
     use super::calendar::{DAY_OF_MONTH, DAY_OF_WEEK, HOURS, MINUTES, MONTH, SECONDS, YEAR};
     use super::*;
 
-    /// Friday, in the middle of a second.
+    /// A Friday, at a quarter of a second.
     fn now() -> UtcDateTime {
         let date = Date::from_calendar_date(2026, Month::November, 20).unwrap();
         UtcDateTime::new(date, Time::from_hms_milli(23, 59, 7, 250).unwrap())
@@ -279,16 +280,16 @@ mod tests {
     }
 
     #[test]
-    fn rtc_set_as_linux_does_goes_on_from_there() {
+    fn rtc_set_as_linux_does_continues_from_there() {
         let mut clock = Registers::new();
         set_as_linux(&mut clock, now());
         assert_eq!(date(&clock, now()), [0x20, 0x31, 0x02, 0x03]);
         assert_eq!(time_of_day(&clock, later(10_000)), [0x04, 0x05, 0x16]);
     }
 
-    /// hwclock writes in the middle of a second, and relies on that the next one begins half a second later.
+    /// hwclock sets the time in the middle of a second, and relies on the next one beginning half a second later.
     #[test]
-    fn rtc_whose_divider_was_reset_begins_the_next_second_after_half_a_second() {
+    fn rtc_after_divider_reset_begins_the_next_second_after_half_a_second() {
         let mut clock = Registers::new();
         set_as_linux(&mut clock, now());
         assert_eq!(clock.read(SECONDS, later(499)), 0x06);
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn rtc_that_stands_shows_the_second_in_which_it_stopped() {
+    fn rtc_halted_shows_the_second_in_which_it_was_halted() {
         let mut clock = Registers::new();
         clock.write(STATUS_B, SET | Format::HOURS_24, now());
         assert_eq!(time_of_day(&clock, later(90_000)), [0x23, 0x59, 0x07]);
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn rtc_set_to_a_day_that_is_none_goes_on_as_it_was() {
+    fn rtc_set_to_an_invalid_day_is_unchanged() {
         let mut clock = Registers::new();
         clock.write(STATUS_B, SET | Format::HOURS_24, now());
         [(MONTH, 0x02), (DAY_OF_MONTH, 0x31)]
@@ -365,9 +366,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a guest writes, of whatever width, wherever: no panic, and the update bit never shows.
+        /// No access of any value, width and offset panics or sets the update bit.
         #[test]
-        fn rtc_any_accesses_are_survived(
+        fn rtc_survives_any_access(
             accesses in prop::collection::vec((0_u64..4, prop::collection::vec(any::<u8>(), 0..9)), 0..200),
         ) {
             let rtc = Rtc::default();
@@ -378,9 +379,9 @@ mod tests {
             prop_assert_eq!(byte_at(&rtc, STATUS_A) & UPDATE_IN_PROGRESS, 0);
         }
 
-        /// A time that was set is shown again, in each format.
+        /// A time that is set is read back, in each format.
         #[test]
-        fn rtc_time_set_is_time_shown(seconds in 0_i64..253_402_300_000, format in 0_u8..4) {
+        fn rtc_time_set_is_time_read(seconds in 0_i64..253_402_300_000, format in 0_u8..4) {
             let format = Format(format << 1);
             let time = UtcDateTime::from_unix_timestamp(seconds).unwrap();
             let mut memory = [0; 128];

@@ -1,4 +1,4 @@
-//! A 16550 UART: vm-superio's registers, with flow control in both directions.
+//! A 16550 UART based on vm-superio, with flow control in both directions.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -12,42 +12,42 @@ use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 
 use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, SerialLine, Wiring};
 
-/// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. With bit 7 of
-/// the line control register set, the divisor's high byte is there instead.
+/// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. While bit 7 of
+/// the line control register is set, the divisor's high byte is at this offset.
 const INTERRUPT_ENABLE: u8 = 1;
 const RECEIVED_DATA_ENABLED: u8 = 1;
 const TRANSMITTER_EMPTY_ENABLED: u8 = 1 << 1;
 const ALL_INTERRUPTS: u8 = 0b1111;
-/// Offset of the interrupt identification register (read), and what it reads while data waits and its
-/// interrupt is enabled: FIFOs are on (bits 7:6), received data (bits 3:0).
+/// Offset of the interrupt identification register (read), and its value while received data is pending and
+/// that interrupt is enabled: FIFOs enabled (bits 7:6), received data (bits 3:0).
 const INTERRUPT_IDENTIFICATION: u64 = 2;
 const RECEIVED_DATA: u8 = 0xc4;
-/// What it reads while there is no interrupt.
+/// Its value while no interrupt is pending.
 const NO_INTERRUPT: u8 = 0xc1;
-/// Offset of the receive buffer and the transmitter.
+/// Offset of the receive buffer (read) and the transmitter (write).
 const DATA_REGISTER: u64 = 0;
-/// Offset of the line control register, whose bit 7 shows the divisor instead of the first two registers.
+/// Offset of the line control register, whose bit 7 maps the divisor over the first two registers.
 const LINE_CONTROL: u8 = 3;
 const DIVISOR_ACCESS: u8 = 1 << 7;
-/// Offset of the line status register, whose bit 0 is set while data waits.
+/// Offset of the line status register, whose bit 0 is set while received data is available.
 const LINE_STATUS: u8 = 5;
 const DATA_READY: u8 = 1;
-/// Offset of the modem control register, whose bit 4 switches the loopback.
+/// Offset of the modem control register, whose bit 4 enables loopback.
 const MODEM_CONTROL: u64 = 4;
 const LOOPBACK: u8 = 1 << 4;
 
-/// Reads of the line status without data, and without another access but for data, that make a guest one that polls for input. A
-/// driver that prints reads it once or twice for each byte that it writes.
+/// A guest that reads the line status this often without finding data, and without accessing other registers except to read data,
+/// is taken to poll for input. A driver that prints reads the status once or twice per byte written.
 const POLLS: u8 = 16;
 
-/// A 16550 UART, which a machine has as COM1.
+/// A 16550 UART, a machine's COM1.
 ///
-/// Output goes to [`output`](Self::output), which holds the guest when it is full. Input comes by
-/// [`send`](Self::send), which takes what fits into the receive FIFO of 64 bytes; when something didn't,
-/// [`wants_input`](Self::wants_input) tells when to try again. Nothing is lost in either direction.
+/// Output goes to [`output`](Self::output), which holds the guest when it is full. Input comes from
+/// [`send`](Self::send), which accepts what fits into the 64-byte receive FIFO; if that isn't all,
+/// [`wants_input`](Self::wants_input) signals when to retry. No data is lost in either direction.
 ///
-/// Input is taken once the guest listens: it has enabled the received data interrupt, or polls the line
-/// status. A driver that starts reads the receive buffer to empty it, and what came before would be lost.
+/// Input is accepted once the guest has enabled the received data interrupt or polls the line status. A
+/// driver that is starting reads the receive buffer to empty it, so that earlier input would be lost.
 pub struct Uart {
     registers: Mutex<Registers>,
     output: Arc<Output>,
@@ -55,12 +55,12 @@ pub struct Uart {
 }
 
 struct Registers {
-    serial: Serial<Irq, NoWord, Sink>,
-    /// The host side has more than fitted.
+    serial: Serial<Irq, NoEvents, Sink>,
+    /// The host side has more input than fitted.
     input_waits: bool,
-    /// Reads of the line status in which the guest found no data, since it did anything else but read data.
+    /// Reads of the line status that found no data since the last access to a register other than the receive buffer.
     polls: u8,
-    /// The guest has begun to take input.
+    /// The guest is ready for input.
     listens: bool,
 }
 
@@ -74,7 +74,8 @@ impl Registers {
         byte
     }
 
-    /// Linux reads data in turn with its status too when it measures the FIFO in the loopback, and has data each time.
+    /// Data found by a read resets the count: Linux, when it measures the FIFO in loopback, alternates reads of status and data
+    /// as a polling guest does, but finds data each time.
     fn count_polls(&mut self, register: u64, byte: u8) {
         if register == u64::from(LINE_STATUS) {
             self.polls = if byte & DATA_READY == 0 { self.polls.saturating_add(1) } else { 0 };
@@ -84,8 +85,8 @@ impl Registers {
         self.listens |= self.polls >= POLLS;
     }
 
-    /// A 16550 shows an interrupt only while it is enabled. vm-superio goes on showing the one of the empty transmitter after
-    /// a driver has sent its last byte and disabled it, and Linux then goes through its handler once more for each burst.
+    /// A 16550 identifies an interrupt only while it is enabled. vm-superio keeps identifying the transmitter-empty interrupt
+    /// after a driver has sent its last byte and disabled it, so that Linux would run its handler once more for each burst.
     fn interrupt_identification(&mut self) -> u8 {
         if self.has_received_data_interrupt() {
             return RECEIVED_DATA;
@@ -94,36 +95,36 @@ impl Registers {
         if self.is_enabled(TRANSMITTER_EMPTY_ENABLED) { shown } else { NO_INTERRUPT }
     }
 
-    /// Whether data waits and the guest wants to be interrupted for it.
+    /// Whether data is available and its interrupt is enabled.
     ///
-    /// On a 16550 the interrupt stays until the FIFO is empty. In vm-superio it goes away with the first byte
-    /// read; Linux, which reads 256 bytes per interrupt at most, would then leave the rest in the FIFO, find
-    /// no interrupt, and never come back.
+    /// On a 16550 the interrupt stays pending until the FIFO is empty. In vm-superio the first byte read clears
+    /// it. Linux reads at most 256 bytes per interrupt; it would leave the rest in the FIFO, find no interrupt
+    /// pending, and never read again.
     fn has_received_data_interrupt(&mut self) -> bool {
-        let waits = self.serial.read(LINE_STATUS) & DATA_READY != 0;
-        waits && self.is_enabled(RECEIVED_DATA_ENABLED)
+        let is_ready = self.serial.read(LINE_STATUS) & DATA_READY != 0;
+        is_ready && self.is_enabled(RECEIVED_DATA_ENABLED)
     }
 
-    /// Whether this interrupt is enabled. While the divisor is there instead, the register can't be read, and none is.
+    /// Whether `interrupt` is enabled. `false` while the divisor hides the register.
     fn is_enabled(&mut self, interrupt: u8) -> bool {
         let divisor = self.serial.read(LINE_CONTROL) & DIVISOR_ACCESS != 0;
         !divisor && self.serial.read(INTERRUPT_ENABLE) & interrupt != 0
     }
 
-    /// Takes note of a write to the interrupt enable register. All four bits at once are a probe: Linux writes
-    /// them to see whether they read back, and takes them away again.
+    /// Handles a write to the interrupt enable register. Setting all four bits is a probe: Linux writes them to
+    /// see whether they read back, and then clears them.
     fn interrupts_enabled(&mut self, enabled: u8) {
         let is_probe = enabled & ALL_INTERRUPTS == ALL_INTERRUPTS;
         self.listens |= self.is_enabled(RECEIVED_DATA_ENABLED) && !is_probe;
     }
 
-    /// Bytes that the receive FIFO would take.
+    /// Number of bytes that the receive FIFO would accept.
     fn room(&mut self) -> usize {
         if self.listens { self.serial.fifo_capacity() } else { 0 }
     }
 }
 
-/// The interrupt line, as vm-superio wants it.
+/// The interrupt line, as a trigger for vm-superio.
 struct Irq(IrqLine);
 
 impl Trigger for Irq {
@@ -133,25 +134,25 @@ impl Trigger for Irq {
     }
 }
 
-/// vm-superio's word on what happened isn't needed: the room in its FIFO tells it all.
-struct NoWord;
+/// Ignores vm-superio's events: the room in its FIFO is all that is needed.
+struct NoEvents;
 
-impl SerialEvents for NoWord {
+impl SerialEvents for NoEvents {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {}
 }
 
-/// The transmitter's wire: what one write of a register sent. It is emptied into [`Output`] when the lock
-/// of the registers is free again, so that neither lock is ever held with the other.
+/// The bytes transmitted by one register write. They are moved to [`Output`] after the lock of the registers
+/// is released, so that the two locks are never held together.
 #[derive(Default)]
 struct Sink {
     bytes: [u8; SENT_MAX_LEN],
     len: usize,
 }
 
-/// What one write of a register can send: one byte, and vm-superio flushes after each.
+/// A register write transmits at most one byte.
 const SENT_MAX_LEN: usize = 1;
 
 impl Write for Sink {
@@ -173,7 +174,7 @@ impl Uart {
     /// COM1's global system interrupt.
     pub const COM1_GSI: u32 = 4;
 
-    /// A UART as after reset, whose interrupts go to `irq`.
+    /// Creates a UART in its reset state. Its interrupts go to `irq`.
     ///
     /// # Errors
     /// The host is out of file descriptors.
@@ -181,12 +182,12 @@ impl Uart {
         Self::with_output(irq, Arc::new(Output::new()?))
     }
 
-    /// As [`new`](Self::new), with a queue that may hold something already, such as what another machine printed.
+    /// Like [`new`](Self::new), with an existing output queue, which may be shared or contain the output of an earlier machine.
     ///
     /// # Errors
     /// The host is out of file descriptors.
     pub fn with_output(irq: IrqLine, output: Arc<Output>) -> io::Result<Self> {
-        let serial = Serial::with_events(Irq(irq), NoWord, Sink::default());
+        let serial = Serial::with_events(Irq(irq), NoEvents, Sink::default());
         Ok(Self {
             registers: Mutex::new(Registers { serial, input_waits: false, polls: 0, listens: false }),
             output,
@@ -194,13 +195,13 @@ impl Uart {
         })
     }
 
-    /// What the guest wrote.
+    /// The queue of bytes that the guest has written.
     pub fn output(&self) -> &Arc<Output> {
         &self.output
     }
 
-    /// Bytes that [`send`](Self::send) would take now. If 0, [`wants_input`](Self::wants_input) will tell
-    /// when it is worth another look.
+    /// Number of bytes that [`send`](Self::send) would accept now. If 0, [`wants_input`](Self::wants_input)
+    /// becomes readable when this changes.
     pub fn room(&self) -> usize {
         let mut registers = self.registers();
         let room = registers.room();
@@ -208,13 +209,13 @@ impl Uart {
         room
     }
 
-    /// Types `bytes` at the guest and returns how many it took. If not all, or not even one because the
-    /// guest doesn't listen or tests its UART in loopback, [`wants_input`](Self::wants_input) will tell when
-    /// to go on.
+    /// Sends `bytes` to the guest and returns how many were accepted. This is 0 while the guest isn't ready for
+    /// input or has enabled loopback. If not all were accepted, [`wants_input`](Self::wants_input) becomes
+    /// readable when there is room for more.
     pub fn send(&self, bytes: &[u8]) -> usize {
         let mut registers = self.registers();
         let len = registers.room().min(bytes.len());
-        // Err is a full FIFO, or an interrupt line that can't be triggered, which would take 2^64 edges.
+        // Fails if the FIFO is full, or the interrupt line can't be triggered, which would take 2^64 edges.
         let taken = registers.serial.enqueue_raw_bytes(&bytes[..len]).unwrap_or(0);
         registers.input_waits |= taken < bytes.len();
         taken
@@ -241,11 +242,11 @@ impl Uart {
         &self.wants_input
     }
 
-    /// What was sent and the guest hasn't read: a reset takes it away from the guest.
+    /// The bytes that were sent but not read by the guest, for the machine that follows a reset.
     pub fn unread(&self) -> Vec<u8> {
         let registers = self.registers();
         let is_loopback = registers.serial.state().modem_control & LOOPBACK != 0;
-        // In the loopback it may be the guest's own.
+        // In loopback the bytes may be the guest's own.
         if is_loopback { Vec::new() } else { registers.serial.state().in_buffer }
     }
 
@@ -253,28 +254,28 @@ impl Uart {
         self.registers.lock().expect("no panic while it is held")
     }
 
-    /// Writes one register and returns what the transmitter sent.
+    /// Writes one register and returns the transmitted bytes.
     fn write_register(&self, register: u64, byte: u8) -> Sink {
         let mut registers = self.registers();
-        // Err is an interrupt line that can't be triggered, which would take 2^64 edges.
+        // Fails if the interrupt line can't be triggered, which would take 2^64 edges.
         let _ = registers.serial.write(register as u8, byte);
         registers.polls = 0;
         if register == u64::from(INTERRUPT_ENABLE) {
             registers.interrupts_enabled(byte);
         }
         if register == MODEM_CONTROL || register == u64::from(INTERRUPT_ENABLE) {
-            // The guest may have left the loopback, in which input isn't taken, or begun to listen.
+            // The guest may have left loopback, in which no input is accepted, or become ready for input.
             self.offer_room(&mut registers);
         }
         std::mem::take(registers.serial.writer_mut())
     }
 
-    /// Tells the host side of room that it waits for.
+    /// Signals the host side if it waits for room and there is enough.
     fn offer_room(&self, registers: &mut Registers) {
-        // At half, so that a guest that reads byte by byte isn't answered byte by byte.
+        // Half of the FIFO, so that a guest that reads byte by byte doesn't cause a signal per byte.
         if registers.input_waits && registers.room() >= 32 {
             registers.input_waits = false;
-            // Can't be full: the counter would have to reach 2^64 - 1.
+            // It can't fail: the eventfd's counter would have to reach 2^64 - 1.
             let _ = self.wants_input.write(1);
         }
     }
@@ -375,7 +376,7 @@ mod tests {
         assert_eq!(uart.write(offset, &[value]), Outcome::Done);
     }
 
-    /// A UART whose guest has its driver running.
+    /// A UART whose guest has enabled the received data interrupt.
     fn listening() -> (Uart, IrqLine) {
         let (uart, irq) = uart();
         write(&uart, IER, RECEIVED_DATA_ENABLED);
@@ -437,13 +438,13 @@ mod tests {
     }
 
     #[test]
-    fn uart_in_loopback_takes_nothing_and_asks_when_it_is_over() {
+    fn uart_in_loopback_accepts_no_input_and_asks_for_it_afterwards() {
         let (uart, _) = listening();
         write(&uart, MODEM_CONTROL, LOOPBACK);
         assert_eq!(uart.send(b"typed"), 0);
         write(&uart, DATA, 0x55);
-        assert_eq!(read(&uart, DATA), 0x55, "the guest hears itself");
-        assert_eq!(uart.wants_input().read().unwrap(), 1, "and reading made room");
+        assert_eq!(read(&uart, DATA), 0x55, "the guest reads its own byte");
+        assert_eq!(uart.wants_input().read().unwrap(), 1, "the read made room");
         assert_eq!(uart.send(b"typed"), 0);
         write(&uart, MODEM_CONTROL, 0);
         assert_eq!(uart.wants_input().read().unwrap(), 1);
@@ -454,7 +455,7 @@ mod tests {
     fn uart_input_waits_until_the_driver_enables_its_interrupt() {
         let (uart, irq) = uart();
         assert_eq!((uart.room(), uart.send(b"a")), (0, 0));
-        assert_eq!(read(&uart, LSR) & DATA_READY, 0, "a driver that starts finds nothing to throw away");
+        assert_eq!(read(&uart, LSR) & DATA_READY, 0, "a driver that is starting has nothing to discard");
         write(&uart, IER, RECEIVED_DATA_ENABLED);
         assert_eq!(uart.wants_input().read().unwrap(), 1);
         assert_eq!(uart.send(b"a"), 1);
@@ -463,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn uart_probe_of_all_interrupts_is_no_listening() {
+    fn uart_probe_of_all_interrupts_does_not_accept_input() {
         let (uart, _) = uart();
         write(&uart, IER, ALL_INTERRUPTS);
         assert_eq!(uart.send(b"a"), 0);
@@ -475,11 +476,11 @@ mod tests {
     fn uart_interrupts_masked_for_a_moment_do_not_stop_input() {
         let (uart, _) = listening();
         write(&uart, IER, 0);
-        assert_eq!(uart.send(b"a"), 1, "a console that prints masks them, and takes the byte later");
+        assert_eq!(uart.send(b"a"), 1, "a console masks them while it prints, and reads the byte later");
     }
 
     #[test]
-    fn uart_input_that_was_not_read_is_there_for_another_guest() {
+    fn uart_input_that_was_not_read_is_returned() {
         let (uart, _) = listening();
         assert_eq!(uart.send(b"abc"), 3);
         assert_eq!(read(&uart, DATA), b'a');
@@ -487,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn uart_own_words_in_the_loopback_are_not_for_another_guest() {
+    fn uart_bytes_in_loopback_are_not_returned_as_unread() {
         let (uart, _) = listening();
         write(&uart, MODEM_CONTROL, LOOPBACK);
         write(&uart, DATA, 0x55);
@@ -506,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn uart_input_reaches_a_guest_that_reads_whether_there_is_any_or_not() {
+    fn uart_input_reaches_a_guest_that_reads_data_regardless_of_status() {
         let (uart, _) = uart();
         (0..POLLS).for_each(|_| {
             let _ = (read(&uart, LSR), read(&uart, DATA));
@@ -515,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn uart_fifo_measured_in_the_loopback_is_no_polling() {
+    fn uart_fifo_measured_in_loopback_is_not_taken_for_polling() {
         let (uart, _) = uart();
         write(&uart, MODEM_CONTROL, 0x10);
         (0..32).for_each(|_| write(&uart, DATA, 0x55));
@@ -527,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn uart_status_read_once_for_each_byte_printed_is_no_polling() {
+    fn uart_status_read_once_per_printed_byte_is_not_taken_for_polling() {
         let (uart, _) = uart();
         (0..100).for_each(|_| {
             let _ = read(&uart, LSR);
@@ -542,13 +543,13 @@ mod tests {
         assert_eq!(uart.send(b"ab"), 2);
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA);
         assert_eq!(read(&uart, DATA), b'a');
-        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA, "one more waits");
+        assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), RECEIVED_DATA, "one more byte is available");
         assert_eq!(read(&uart, DATA), b'b');
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION), NO_INTERRUPT);
     }
 
     #[test]
-    fn uart_received_data_does_not_hide_the_transmit_interrupt_for_ever() {
+    fn uart_received_data_hides_the_transmit_interrupt_only_until_read() {
         let (uart, _) = uart();
         write(&uart, IER, RECEIVED_DATA_ENABLED | TRANSMIT_INTERRUPT);
         assert_eq!(uart.send(b"a"), 1);
@@ -557,7 +558,7 @@ mod tests {
         assert_eq!(read(&uart, INTERRUPT_IDENTIFICATION) & 0xf, TRANSMIT_INTERRUPT);
     }
 
-    /// Linux disables it in the handler that has sent the last byte, and looks for another cause before it returns.
+    /// Linux's handler disables the interrupt after sending the last byte, and checks for another cause before it returns.
     #[test]
     fn uart_does_not_identify_the_transmit_interrupt_while_it_is_disabled() {
         let (uart, _) = uart();
@@ -575,13 +576,12 @@ mod tests {
         let (uart, _) = uart();
         (0..(64 << 10) - 1).for_each(|_| write(&uart, DATA, b'y'));
         assert_eq!(uart.write(DATA, b"y"), Outcome::Hold);
-        assert_eq!(uart.write(MODEM_CONTROL, &[0]), Outcome::Done, "other registers aren't held");
+        assert_eq!(uart.write(MODEM_CONTROL, &[0]), Outcome::Done, "only output is held");
         assert_eq!(uart.output().lost(), 0);
     }
 
     proptest! {
-        /// Any accesses of any width at any offset: no panic, and input that was taken comes out in order
-        /// as long as no loopback mixes into it.
+        /// No access of any value, width and offset panics, or makes the FIFO larger than it is.
         #[test]
         fn uart_survives_any_access(accesses in prop::collection::vec(
             (any::<bool>(), 0u64..8, prop::collection::vec(any::<u8>(), 1..9), 0usize..80), 0..200)) {

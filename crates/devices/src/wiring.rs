@@ -1,4 +1,4 @@
-//! What a device is built with, and what comes of it.
+//! What a device is built from, and the result.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use vmm_bus::{BusDevice, IrqLine, Output};
 
 use crate::{PowerButton, SerialLine};
 
-/// What a device may be connected to.
+/// The connections available to a device while it is built.
 #[derive(Debug)]
 pub struct Wiring {
     output: Arc<Output>,
@@ -16,19 +16,19 @@ pub struct Wiring {
 }
 
 impl Wiring {
-    /// Wiring for one device, in a machine that prints to `output`.
+    /// Wiring for one device, in a machine whose devices print to `output`.
     pub fn new(output: Arc<Output>) -> Self {
         Self { output, interrupt: None }
     }
 
-    /// The queue of all that the machine prints: one for all devices, so that the order is the guest's. It goes where `serial` of
-    /// the config says.
+    /// The machine's output queue. All devices share it, so that output stays in the guest's order. The config's `serial` sets
+    /// its destination.
     pub fn output(&self) -> Arc<Output> {
         Arc::clone(&self.output)
     }
 
-    /// The device's interrupt line, made at the first call. It goes to the global system interrupt of the device's place, and to
-    /// nowhere on a machine without interrupt controllers.
+    /// The device's interrupt line, created by the first call. It is connected to the global system interrupt of the device's
+    /// place, or to nothing on a machine without interrupt controllers.
     ///
     /// # Errors
     /// The host is out of file descriptors.
@@ -40,19 +40,19 @@ impl Wiring {
         Ok(self.interrupt.insert(line).clone())
     }
 
-    /// The interrupt line, if the device asked for it.
+    /// The interrupt line, if the device requested it.
     pub fn into_interrupt(self) -> Option<IrqLine> {
         self.interrupt
     }
 }
 
-/// A device, and what of it is the host's to use. The first device of a machine that offers something is the one that is used.
+/// A device and its interfaces towards the host. If several devices of a machine offer the same interface, the first is used.
 pub struct Built {
-    /// Its registers.
+    /// The device's registers.
     pub device: Arc<dyn BusDevice>,
-    /// Its other side is the console that `serial` of the config is about.
+    /// Serial line to connect to the machine's console.
     pub serial: Option<Arc<dyn SerialLine>>,
-    /// Its other side is whoever presses the power button.
+    /// Power button for the machine to press.
     pub power_button: Option<Arc<dyn PowerButton>>,
 }
 

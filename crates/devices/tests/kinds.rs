@@ -1,4 +1,4 @@
-//! The table of kinds: each can be planned and built, and none is in another's way.
+//! The table of kinds: each kind can be planned and built, and none conflicts with another.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use vmm_bus::{Outcome, Output};
 use vmm_devices::{AcpiParts, Built, KINDS, LegacyEntry, Planned, Wiring};
 
-/// A kind that a config lists is put at a port that is free.
+/// Plans a kind. One that a config lists is placed at a free port.
 fn planned(kind: &LegacyEntry) -> Planned {
     let fields = if kind.listed_as().is_some() { json!({"port": "0x1000"}) } else { json!({}) };
     kind.plan(&fields).unwrap()
 }
 
-/// The one of this name, in a machine that prints to `output`.
+/// Builds the kind with this name, in a machine that prints to `output`.
 fn build(name: &str, output: &Arc<Output>) -> (Built, Wiring) {
     let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
     let mut wiring = Wiring::new(Arc::clone(output));
@@ -24,7 +24,7 @@ fn output() -> Arc<Output> {
 }
 
 #[test]
-fn kinds_have_names_and_types_of_their_own() {
+fn kinds_have_unique_names_and_types() {
     let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     names.sort_unstable();
     names.dedup();
@@ -33,9 +33,9 @@ fn kinds_have_names_and_types_of_their_own() {
     assert_eq!(types, ["debug-console", "debug-exit", "pseudo-serial"]);
 }
 
-/// As the plan has to find them, which refuses others.
+/// The plan rejects conflicts.
 #[test]
-fn kinds_that_are_not_listed_have_ports_and_interrupts_of_their_own() {
+fn kinds_that_are_not_listed_do_not_share_ports_or_interrupts() {
     let places = KINDS.iter().filter(|kind| kind.listed_as().is_none()).map(|kind| planned(kind).place);
     let mut places: Vec<_> = places.map(|place| (place.ports, place.gsi)).collect();
     places.sort_by_key(|(ports, _)| ports.start);
@@ -50,7 +50,7 @@ fn kinds_that_are_not_listed_have_ports_and_interrupts_of_their_own() {
 }
 
 #[test]
-fn kinds_say_in_acpi_what_a_machine_needs() {
+fn kinds_describe_in_acpi_what_a_machine_needs() {
     let mut acpi = AcpiParts::default();
     KINDS.iter().for_each(|kind| planned(kind).describe(&mut acpi).unwrap());
     let names: Vec<&str> = acpi.devices.iter().map(vmm_acpi::Fragment::name).collect();
@@ -60,7 +60,7 @@ fn kinds_say_in_acpi_what_a_machine_needs() {
     assert!(acpi.rtc.is_some());
 }
 
-/// An operating system writes it, and the device has to take it.
+/// The device accepts the value that an operating system writes to the reset register.
 #[test]
 fn reset_that_acpi_names_resets() {
     let (built, _) = build("i8042 reset", &output());
@@ -100,10 +100,10 @@ fn uart_offers_its_serial_line() {
 }
 
 #[test]
-fn power_management_offers_its_button() {
+fn power_management_offers_its_power_button() {
     let (built, wiring) = build("power management", &output());
     let button = built.power_button.unwrap();
-    assert!(!button.press(), "nobody listens");
+    assert!(!button.press(), "it isn't enabled yet");
     // The guest enables the button's event, bit 8 of the register at 2.
     assert_eq!(built.device.write(2, &[0, 1]), Outcome::Done);
     assert!(button.press());
@@ -111,7 +111,7 @@ fn power_management_offers_its_button() {
 }
 
 #[test]
-fn interrupt_of_a_device_is_one_line_however_often_it_asks() {
+fn interrupt_of_a_device_is_one_line_however_often_it_is_requested() {
     let mut wiring = Wiring::new(output());
     wiring.interrupt().unwrap().trigger().unwrap();
     wiring.interrupt().unwrap().trigger().unwrap();
@@ -124,7 +124,7 @@ fn refusal(fields: &Value) -> String {
 }
 
 #[test]
-fn fields_that_a_kind_has_not_are_refused() {
+fn fields_unknown_to_a_kind_are_refused() {
     assert_eq!(refusal(&json!({"prot": 1})), "prot: unknown field, did you mean \"port\"?");
     assert_eq!(
         refusal(&json!({"port": "e9"})),
@@ -132,9 +132,9 @@ fn fields_that_a_kind_has_not_are_refused() {
     );
 }
 
-/// A config that lists a kind by itself and one that leaves it to the table give the same fields.
+/// The config's own types for these kinds result in the same fields as the table's.
 #[test]
-fn kinds_that_the_config_knows_take_what_it_gives() {
+fn kinds_known_to_the_config_accept_its_fields() {
     let text = r#"{"devices": [{"type": "debug-console"}, {"type": "debug-exit"}, {"type": "pseudo-serial", "port": 241}]}"#;
     let file = vmm_config::ConfigFile::parse(text, "vm.json".as_ref()).unwrap();
     let place = |device: &vmm_config::Device| {
@@ -146,7 +146,7 @@ fn kinds_that_the_config_knows_take_what_it_gives() {
     assert_eq!(places, [0xe9..0xea, 0xf4..0xf8, 0xf1..0xf2]);
 }
 
-/// What the config knows by itself is described there, with its default, and only once.
+/// Types known to the config are described by its own schema, with their defaults, and only once.
 #[test]
 fn schema_has_each_type_once() {
     let listed = KINDS.iter().filter_map(|kind| Some((kind.listed_as()?, kind.schema)));

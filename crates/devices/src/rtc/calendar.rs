@@ -1,11 +1,11 @@
-//! A time as the bytes of the clock's registers.
+//! Encoding and decoding of the clock's time registers.
 
 use time::{Date, Month, Time, UtcDateTime};
 
-/// Registers and memory, a byte each: all that an index of 7 bits names.
+/// Registers and memory, indexed by 7 bits.
 pub(super) type Memory = [u8; 128];
 
-/// Indices of time and date (MC146818A, figure 9), and of the century where PCs keep it.
+/// Indices of time and date (MC146818A, figure 9), and of a PC's century byte.
 pub(super) const SECONDS: u8 = 0x00;
 pub(super) const MINUTES: u8 = 0x02;
 pub(super) const HOURS: u8 = 0x04;
@@ -15,27 +15,27 @@ pub(super) const MONTH: u8 = 0x08;
 pub(super) const YEAR: u8 = 0x09;
 pub(super) const CENTURY: u8 = 0x32;
 
-/// With 12 hours: bit 7 of the hours says that it is afternoon.
+/// Bit 7 of the hours in 12-hour format: PM.
 const AFTERNOON: u8 = 0x80;
 
-/// Whether a register is one of those that advance.
+/// Whether `index` is a time or date register.
 pub(super) fn is_time(index: u8) -> bool {
     matches!(index, SECONDS | MINUTES | HOURS | DAY_OF_WEEK | DAY_OF_MONTH | MONTH | YEAR | CENTURY)
 }
 
-/// How numbers are written: as status B says (MC146818A, "Register B").
+/// The format of the time registers, as the value of status B (MC146818A, "Register B").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format(pub(super) u8);
 
 impl Format {
-    /// Bit 1: hours are 0 to 23, and not 1 to 12 with a half of the day.
+    /// Bit 1: hours are 0 to 23; if clear, 1 to 12 with AM or PM.
     pub(super) const HOURS_24: u8 = 0x02;
-    /// Bit 2: numbers are binary, and not two decimal digits.
+    /// Bit 2: numbers are binary; if clear, BCD.
     pub(super) const BINARY: u8 = 0x04;
 
-    /// Writes all of `time` but the fraction of its second.
+    /// Writes `time`, truncated to the second, to the registers.
     pub(super) fn encode(self, time: UtcDateTime, memory: &mut Memory) {
-        // Years of four digits: `time` knows no others without a feature that isn't on.
+        // At most four digits, because the feature large-dates of the crate `time` is off.
         let year = time.year().unsigned_abs();
         let mut put = |index: u8, byte: u8| memory[usize::from(index)] = byte;
         put(SECONDS, self.digits(time.second()));
@@ -48,7 +48,7 @@ impl Format {
         put(CENTURY, self.digits((year / 100 % 100) as u8));
     }
 
-    /// The time that is written there; the day of the week follows from the date. `None` if it is none.
+    /// The time in the registers, or `None` if it is invalid. The day of the week is ignored.
     pub(super) fn decode(self, memory: &Memory) -> Option<UtcDateTime> {
         let number = |index: u8| self.number(memory[usize::from(index)]);
         let hour = self.hour(memory[usize::from(HOURS)])?;
@@ -59,12 +59,12 @@ impl Format {
         Some(UtcDateTime::new(date, time))
     }
 
-    /// `number` is below 100.
+    /// Encodes `number`, which is below 100.
     fn digits(self, number: u8) -> u8 {
         if self.0 & Self::BINARY != 0 { number } else { ((number / 10) << 4) | (number % 10) }
     }
 
-    /// What [`digits`](Self::digits) made, below 100.
+    /// The inverse of [`digits`](Self::digits).
     fn number(self, byte: u8) -> Option<u8> {
         let (tens, ones) = (byte >> 4, byte & 0xf);
         let number = match self.0 & Self::BINARY {
@@ -74,17 +74,17 @@ impl Format {
         (number < 100).then_some(number)
     }
 
-    /// `hour` is below 24.
+    /// Encodes `hour`, which is below 24.
     fn hours(self, hour: u8) -> u8 {
         if self.0 & Self::HOURS_24 != 0 {
             return self.digits(hour);
         }
-        // 12, 1, 2 ... 11, twice.
+        // 12, 1, 2 ... 11, in each half of the day.
         let half = if hour < 12 { 0 } else { AFTERNOON };
         half | self.digits((hour + 11) % 12 + 1)
     }
 
-    /// What [`hours`](Self::hours) made.
+    /// The inverse of [`hours`](Self::hours).
     fn hour(self, byte: u8) -> Option<u8> {
         if self.0 & Self::HOURS_24 != 0 {
             return self.number(byte);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_above_nine_are_no_number() {
+    fn digits_above_nine_are_invalid() {
         assert_eq!(Format(0).number(0x0a), None);
         assert_eq!(Format(0).number(0xa0), None);
         assert_eq!(Format(Format::BINARY).number(100), None);
