@@ -1,4 +1,4 @@
-//! What the run loop runs.
+//! The processor interface of the run loop.
 
 use std::sync::Arc;
 
@@ -6,40 +6,41 @@ use vmm_kvm::{Exit, ImmediateExit, KvmVcpu, VcpuReport};
 
 use crate::platform;
 
-/// A processor, as the run loop sees it.
+/// A processor that the run loop can run: a vCPU, or a script in tests.
 pub trait Cpu: Send {
-    /// Enters the guest until it needs us, or until [`kick`](Self::kick)'s flag is set. Completes the access
-    /// of the previous exit first, also when it returns at once.
+    /// Enters the guest and runs it until an exit, or until the flag of [`kick`](Self::kick) is set. Always first
+    /// completes the access of the previous exit, even if the flag is already set.
     ///
     /// # Errors
-    /// The processor can't run.
+    /// KVM_RUN failed for a reason other than an interruption.
     fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error>;
 
-    /// Completes the access of the previous exit and doesn't enter the guest. [`Exit::Interrupted`] means that it is complete;
-    /// any other exit is the next one of the same instruction, or the end of a single step.
+    /// Completes the access of the previous exit without entering the guest. [`Exit::Interrupted`] means that the access is
+    /// complete. Any other exit is the instruction's next access, or the end of a single step.
     ///
     /// # Errors
-    /// The processor can't run.
+    /// As for [`run`](Self::run).
     fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error>;
 
-    /// Called when a pause ends: tells the guest about it, so that its watchdog doesn't report a hung processor.
+    /// Called at the end of a pause. Notifies the guest, so that its watchdog doesn't report a soft lockup.
     fn notify_pause(&mut self);
 
-    /// The flag that makes [`run`](Self::run) return.
+    /// The flag that makes [`run`](Self::run) return, for other threads.
     fn kick(&self) -> Arc<dyn Kick>;
 
-    /// The state that it is in.
+    /// Registers and code at the instruction pointer, for diagnostics.
     fn report(&self) -> VcpuReport;
 
-    /// The instruction pointer; `None` where it can't be read.
+    /// The instruction pointer, or `None` if it can't be read.
     fn instruction_pointer(&self) -> Option<u64>;
 }
 
-/// Makes [`Cpu::run`] return with [`Exit::Interrupted`], once it is also signalled.
+/// A flag that makes [`Cpu::run`] return [`Exit::Interrupted`]. A processor that is already in the guest also needs a signal to
+/// its thread.
 pub trait Kick: Send + Sync {
-    /// From now on.
+    /// Sets the flag, before the signal is sent.
     fn set(&self);
-    /// No longer.
+    /// Clears the flag, so that the guest can be entered again.
     fn clear(&self);
 }
 

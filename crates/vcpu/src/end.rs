@@ -1,27 +1,27 @@
-//! Why a vCPU runs no more.
+//! Why a vCPU has ended.
 
 use vmm_kvm::VcpuReport;
 
 use crate::CrashCause;
 
-/// Why a vCPU runs no more. `S` is the handler's own reason.
+/// Why a vCPU has ended. `S` is the handler's reason.
 #[derive(Debug)]
 pub enum End<S> {
-    /// The handler ended it.
+    /// The handler returned [`Flow::Stop`](crate::Flow::Stop).
     Asked(S),
-    /// `hlt`, on a machine without in-kernel interrupt controllers, in this state.
+    /// `hlt` on a machine without in-kernel interrupt controllers, with the processor's state.
     Halted(Box<VcpuReport>),
-    /// The guest is beyond rescue.
+    /// The guest can't continue.
     Crashed(Box<Crash>),
-    /// It was told to stop, or [`run`](crate::run) was interrupted.
+    /// [`VcpuThread::stop`](crate::VcpuThread::stop) was called, or a signal interrupted [`run`](crate::run).
     Stopped,
 }
 
-/// A guest's death.
+/// Why a guest can't continue, and its state.
 #[derive(Debug)]
 pub struct Crash {
-    /// What it died of.
+    /// The exit that ended the guest.
     pub cause: CrashCause,
-    /// The state of its processor.
+    /// Registers and code of the vCPU that crashed.
     pub report: VcpuReport,
 }

@@ -1,22 +1,22 @@
-//! How a vCPU goes on: what a handler says after an exit, and how KVM_RUN is entered.
+//! How a vCPU continues after an exit, and how KVM_RUN is entered.
 
 use std::convert::Infallible;
 
 /// What to do after an exit has been handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the guest may want to be held, or its end"]
+#[must_use = "the vCPU may have to be held or stopped"]
 pub enum Flow<S> {
     /// Enter the guest again.
     Enter,
-    /// Enter it when somebody calls [`VcpuThread::wake`](crate::VcpuThread::wake). The exit is answered; only there is no
-    /// room for what would come next.
+    /// Don't enter the guest until [`VcpuThread::wake`](crate::VcpuThread::wake) is called. The exit has been handled, but there
+    /// is no room for more.
     Hold,
-    /// Never again, for this reason.
+    /// End the vCPU, for this reason.
     Stop(S),
 }
 
 impl<S> Flow<S> {
-    /// The stronger of both: a stop before a hold before nothing, and the first of two stops.
+    /// Combines two results: `Stop` takes precedence over `Hold`, and `Hold` over `Enter`. Of two stops, the first is kept.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Stop(reason), _) | (_, Self::Stop(reason)) => Self::Stop(reason),
@@ -25,7 +25,7 @@ impl<S> Flow<S> {
         }
     }
 
-    /// The same, with a stop's reason replaced by what `reason` makes of it.
+    /// Converts the reason of a `Stop` with `reason`.
     pub fn map<T>(self, reason: impl FnOnce(S) -> T) -> Flow<T> {
         match self {
             Self::Enter => Flow::Enter,
@@ -36,7 +36,7 @@ impl<S> Flow<S> {
 }
 
 impl Flow<Infallible> {
-    /// The same, where a stop is possible.
+    /// Converts to a `Flow` with any reason to stop.
     pub fn widen<S>(self) -> Flow<S> {
         self.map(|never| match never {})
     }
@@ -45,9 +45,9 @@ impl Flow<Infallible> {
 /// How KVM_RUN is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// The guest runs, when the access of the previous exit is complete.
+    /// Complete the access of the previous exit, then run the guest.
     Guest,
-    /// Only the access of the previous exit is completed. An instruction with several accesses leaves for the next one.
-    /// Afterwards the registers are those after the instruction.
+    /// Only complete the access of the previous exit. An instruction with several accesses exits again for the next one. When the
+    /// last is complete, the registers are those after the instruction.
     CompleteAccess,
 }

@@ -1,17 +1,17 @@
-//! The run loop of a vCPU, its call-backs, and the thread that it runs on.
+//! The run loop of a vCPU, its call-backs, and its thread.
 //!
-//! - [`Cpu`] is what the loop runs: [`vmm_kvm::KvmVcpu`], or a script in a test;
+//! - [`Cpu`] is the interface of a processor: [`vmm_kvm::KvmVcpu`], or a script in tests;
 //! - [`ExitHandler`] has a call-back for each kind of exit, each with a default;
-//! - [`run`] is the loop, on the caller's thread;
-//! - [`VcpuThread`] is the loop on a thread of its own, with a handle to pause, resume, look at and stop it;
-//! - [`VcpuThreads`] are those of a whole machine, which pause and stop together;
-//! - [`Traced`] and [`SingleStepped`] are handlers around yours, that show what happens; [`Summary`] counts;
-//! - [`BusHandler`] is a handler whose answers are those of the devices on two buses of vmm-bus.
+//! - [`run`] runs the loop on the caller's thread;
+//! - [`VcpuThread`] runs the loop on its own thread, and can be paused, resumed, inspected and stopped;
+//! - [`VcpuThreads`] are the threads of a whole machine, which pause and stop together;
+//! - [`Traced`] and [`SingleStepped`] wrap a handler, and report exits and instructions; [`Summary`] counts exits;
+//! - [`BusHandler`] is a handler that passes accesses to the devices on two buses of vmm-bus.
 //!
-//! No device and no config is needed: this crate stands on vmm-kvm, and on vmm-bus for [`BusHandler`]. `examples/` has programs
-//! to start from.
+//! The crate depends only on vmm-kvm, and on vmm-bus for [`BusHandler`] and eventfds; it needs no devices or config. `examples/`
+//! has programs to start from.
 //!
-//! A machine that prints what the guest writes to port 0xe9:
+//! A machine that prints what its guest writes to port 0xe9:
 //!
 //! ```no_run
 //! use vmm_kvm::Kvm;
@@ -19,8 +19,8 @@
 //! use vmm_memory::vm_memory::{Bytes, GuestAddress};
 //! use vmm_vcpu::{End, ExitHandler, Flow, run};
 //!
-//! struct Say;
-//! impl ExitHandler for Say {
+//! struct Printer;
+//! impl ExitHandler for Printer {
 //!     type Stop = ();
 //!     fn outb(&mut self, _port: u16, value: u8) -> Flow<()> {
 //!         print!("{}", char::from(value));
@@ -39,7 +39,7 @@
 //! let mut regs = vcpu.regs()?;
 //! regs.rip = 0;
 //! vcpu.set_regs(&regs)?;
-//! assert!(matches!(run(&mut vcpu, &mut Say)?, End::Halted(_)));
+//! assert!(matches!(run(&mut vcpu, &mut Printer)?, End::Halted(_)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -63,7 +63,7 @@ pub use summary::Summary;
 pub use thread::{Error, Pausing, VcpuThread};
 pub use threads::VcpuThreads;
 pub use trace::{Trace, TracedExit};
-/// What a vCPU's thread writes at its end, and what irqfd and ioeventfd take.
+/// The eventfd that a vCPU's thread signals when it ends, and the type of irqfds and ioeventfds.
 pub use vmm_bus::EventFd;
 
 /// Its example is a test.

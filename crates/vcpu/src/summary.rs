@@ -1,4 +1,4 @@
-//! Exits counted by kind and place, as a table.
+//! Statistics of exits by kind and place.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::{ExitKind, TracedExit};
 
-/// Rows that are kept apart. A guest that touches more places than that has the rest counted in one row.
+/// Maximum number of rows, so that memory is bounded. Exits at further places share one more row.
 const MAX_ROWS: usize = 1024;
 
-/// How often a guest left, and where to.
+/// Numbers of exits, and time spent on them, by kind and place.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     rows: HashMap<ExitKind, Row>,
-    /// Of places that have no row of their own.
+    /// Exits at places beyond [`MAX_ROWS`].
     rest: Row,
     inside: Duration,
 }
@@ -38,19 +38,19 @@ impl Summary {
         self.add_row(exit.kind, Row { count: 1, outside: exit.outside });
     }
 
-    /// Counts what another vCPU's summary has.
+    /// Adds the exits of another vCPU's summary.
     pub fn merge(&mut self, other: &Summary) {
         self.inside += other.inside;
         self.rest.add(other.rest);
         other.rows.iter().for_each(|(kind, row)| self.add_row(*kind, *row));
     }
 
-    /// All exits.
+    /// The total number of exits.
     pub fn count(&self) -> u64 {
         self.rows.values().map(|row| row.count).sum::<u64>() + self.rest.count
     }
 
-    /// Exits of this kind at this place.
+    /// The number of exits of this kind at this place, 0 if they are counted in the shared row.
     pub fn count_of(&self, kind: ExitKind) -> u64 {
         self.rows.get(&kind).map_or(0, |row| row.count)
     }
@@ -68,8 +68,8 @@ impl Summary {
     }
 }
 
-/// A table, the most frequent exit first: kind, port or address, count, rate per second of the vCPUs' time, and the share of
-/// that time that was spent outside the guest for it.
+/// A table without its [`HEADER`](Summary::HEADER), with the most frequent exit first. The columns are kind, port or address,
+/// count, rate per second of the vCPUs' total time, and the share of that time that was spent outside the guest.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.inside + self.outside();
@@ -80,7 +80,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{kind:<8} {place:>12} {:>10} {rate:>11.0} {share:>8.1}%", row.count)
         };
         let mut rows: Vec<_> = self.rows.iter().collect();
-        // The kind second, so that the order doesn't depend on the hash.
+        // Also by kind, so that the order doesn't depend on hashes.
         rows.sort_by_key(|(kind, row)| (std::cmp::Reverse(row.count), **kind));
         for (kind, row) in rows {
             let place = kind.place().map(|place| format!("{place:#06x}")).unwrap_or_default();
@@ -94,7 +94,7 @@ impl fmt::Display for Summary {
 }
 
 impl Summary {
-    /// What stands above the columns.
+    /// The table's header line.
     pub const HEADER: &str = "exit            where      count      rate/s  outside\n";
 }
 

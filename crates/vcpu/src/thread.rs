@@ -1,4 +1,4 @@
-//! A vCPU on a thread of its own, and the handle to it.
+//! The thread of a vCPU, and its handle.
 //!
 //! ```text
 //!            spawn                 resume                 the guest ends, or stop
@@ -8,8 +8,8 @@
 //!                     +----------------------------+
 //!                                 pause
 //! ```
-//! While running, the thread is in the guest, dispatches an exit, or is held: parked until the owner of a
-//! device that had no room says [`VcpuThread::wake`]. A command gets through in all three.
+//! While running, the thread is in the guest, handles an exit, or is held: parked until the owner of a device
+//! without room calls [`VcpuThread::wake`]. Commands are handled in all three cases.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,66 +26,66 @@ use vmm_sys_util::signal::{Killable, register_signal_handler, unblock_signal};
 use crate::run_loop::step;
 use crate::{Cpu, End, ExitHandler, Flow, Kick};
 
-/// The signal that takes a vCPU thread out of the guest. Nobody minds it by default. A real-time signal isn't delivered while the
-/// processes of the user have as many waiting as they may (RLIMIT_SIGPENDING), which any of them can bring about; one of the others is
+/// The signal that makes a vCPU thread leave the guest. It is ignored by default. A real-time signal would not be delivered while
+/// the user's processes have RLIMIT_SIGPENDING signals queued, which any of these processes can cause; other signals always are
 /// (Linux, kernel/signal.c, __send_signal_locked).
 const KICK: i32 = libc::SIGURG;
 
-/// Stack of a vCPU thread, in bytes. The run loop takes a few KiB, a panic's backtrace some ten. The default of
-/// 2 MiB would be backed by a whole huge page where the host gives those to everybody.
+/// Stack size of a vCPU thread in bytes. The run loop needs a few KiB, and a panic's backtrace some tens. The
+/// default of 2 MiB would take a whole huge page on hosts where transparent huge pages are always on.
 const STACK_LEN: usize = 256 << 10;
 
-/// A vCPU that couldn't be run to its end.
+/// Why a vCPU's thread failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// KVM said no.
+    /// A KVM operation failed.
     #[error(transparent)]
     Kvm(#[from] vmm_kvm::Error),
-    /// No thread, or no signal handler for it.
+    /// The host can't provide the thread or its signal handler, or the thread's setup failed.
     #[error("vcpu{index}: {source}")]
     Host {
-        /// Number of the vCPU.
+        /// Index of the vCPU.
         index: u32,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
-    /// A defect of ours.
-    #[error("vcpu{index}: its thread panicked")]
+    /// The thread panicked, which is a bug.
+    #[error("vcpu{index}: thread panicked")]
     Panicked {
-        /// Number of the vCPU.
+        /// Index of the vCPU.
         index: u32,
     },
 }
 
 enum Command {
-    /// Stay out of the guest; say so when it is true.
+    /// Pause, and acknowledge it.
     Pause(SyncSender<()>),
-    /// Say in what state the processor is.
+    /// Send the processor's state.
     Report(SyncSender<VcpuReport>),
     Resume,
     Stop,
 }
 
-/// What both sides touch.
+/// State shared by the thread and its handle.
 struct Shared {
     kick: Arc<dyn Kick>,
-    /// A command waits. Set after it was sent, cleared before the queue is read.
+    /// Commands are pending. Set after a command is sent, and cleared before the channel is read.
     kicked: AtomicBool,
-    /// Counts the calls of [`VcpuThread::wake`].
+    /// Number of calls of [`VcpuThread::wake`], modulo 2^32.
     wakes: AtomicU32,
     ended: AtomicBool,
 }
 
-/// A vCPU's thread. Dropping it stops and joins the thread. `S` is why the thread's handler ends a guest.
+/// The handle of a vCPU's thread. Dropping it stops and joins the thread. `S` is the handler's reason to end the vCPU.
 pub struct VcpuThread<S> {
     index: u32,
     shared: Arc<Shared>,
     commands: Sender<Command>,
-    /// Taken by [`join`](Self::join).
+    /// `None` after [`join`](Self::join) or drop.
     thread: Option<JoinHandle<Result<End<S>, Error>>>,
 }
 
-/// Installs the handler of the signal that kicks vCPU threads, for the whole process; the first time only.
+/// Installs the handler of the kick signal for the whole process, once.
 fn install_kick_signal() -> io::Result<()> {
     extern "C" fn nothing(_: std::ffi::c_int, _: *mut libc::siginfo_t, _: *mut std::ffi::c_void) {}
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
@@ -94,12 +94,12 @@ fn install_kick_signal() -> io::Result<()> {
 }
 
 impl<S: Send + 'static> VcpuThread<S> {
-    /// Starts the thread `vcpu<index>`, paused. It writes to `ended` when it runs no more.
+    /// Starts the thread `vcpu<index>`, paused. It writes to `ended` when the vCPU has ended.
     ///
-    /// The first thread of a process also installs a handler for SIGURG, which kicks all of them.
+    /// The first call in a process also installs a handler for SIGURG, the signal that kicks vCPU threads.
     ///
     /// # Errors
-    /// The host gives no thread, or no signal handler.
+    /// The host can't create the thread or install the signal handler.
     pub fn spawn<C, H>(index: u32, cpu: C, handler: H, ended: EventFd) -> Result<Self, Error>
     where
         C: Cpu + 'static,
@@ -108,11 +108,11 @@ impl<S: Send + 'static> VcpuThread<S> {
         Self::spawn_with(index, cpu, handler, ended, || Ok(()))
     }
 
-    /// As [`spawn`](Self::spawn), with something that the thread does for itself before anything else, such as choosing on which
-    /// of the host's processors it runs. If that fails, the thread ends with the error, and the guest never ran there.
+    /// Like [`spawn`](Self::spawn), but the thread first calls `begin`, for example to set its CPU affinity. If `begin` fails,
+    /// the thread ends with its error, without entering the guest.
     ///
     /// # Errors
-    /// The host gives no thread, or no signal handler.
+    /// The host can't create the thread or install the signal handler.
     pub fn spawn_with<C, H, B>(
         index: u32,
         cpu: C,
@@ -136,15 +136,15 @@ impl<S: Send + 'static> VcpuThread<S> {
         let worker = Worker { cpu, handler, commands: receiver, shared: Arc::clone(&shared) };
         let body = move || {
             let shared = Arc::clone(&worker.shared);
-            // The machine must hear of a vCPU that panicked, too.
+            // A panic must end the vCPU like any other error, so that the machine is notified.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                // Whoever started the process, or the thread, may have blocked it.
+                // Signal masks are inherited, and the signal may have been blocked.
                 let unblocked = unblock_signal(KICK).map_err(|error| io::Error::other(format!("{error:?}")));
                 unblocked.and_then(|()| begin()).map_err(|source| Error::Host { index, source })?;
                 worker.work()
             }));
             shared.ended.store(true, Ordering::Release);
-            // Full is impossible, and a listener that has gone needs no word.
+            // It can't fail: the eventfd's counter would have to reach 2^64 - 1.
             let _ = ended.write(1);
             result.unwrap_or(Err(Error::Panicked { index }))
         };
@@ -156,49 +156,49 @@ impl<S: Send + 'static> VcpuThread<S> {
         Ok(Self { index, shared, commands, thread: Some(thread) })
     }
 
-    /// Number of the vCPU.
+    /// Index of the vCPU.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Whether [`join`](Self::join) returns without waiting for the guest.
+    /// Whether the vCPU has ended, so that [`join`](Self::join) doesn't wait for the guest.
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
     }
 
-    /// Takes the vCPU out of the guest, with its last access complete, and returns when that is true. A vCPU
-    /// that ended counts as paused.
+    /// Pauses the vCPU: returns when it is out of the guest, with its last access complete, or has ended.
     pub fn pause(&self) {
         self.begin_pause().wait();
     }
 
-    /// As [`pause`](Self::pause), in two steps, so that many vCPUs stop at the same time.
+    /// Starts a pause without waiting for it, so that several vCPUs can be paused at the same time.
     pub fn begin_pause(&self) -> Pausing {
         let (acknowledge, acknowledged) = sync_channel(1);
         self.send(Command::Pause(acknowledge));
         Pausing(acknowledged)
     }
 
-    /// The state of the processor, paused or running; one that runs leaves the guest for it. `None` of a vCPU that ended.
+    /// The state of the processor, or `None` if it has ended. A running vCPU leaves the guest briefly.
     pub fn report(&self) -> Option<VcpuReport> {
         self.begin_report().0.recv().ok()
     }
 
-    /// As [`report`](Self::report), in two steps.
+    /// Requests a report without waiting for it.
     pub(crate) fn begin_report(&self) -> Reporting {
         let (sender, receiver) = sync_channel(1);
         self.send(Command::Report(sender));
         Reporting(receiver)
     }
 
-    /// Lets a paused vCPU run. Nothing happens to one that runs or has ended.
+    /// Resumes a paused vCPU. Has no effect on one that is running or has ended.
     pub fn resume(&self) {
-        // Without a kick: a paused thread waits for this word, and one that runs needs not hear it. A thread that ended has no
-        // ears, which is as good.
+        // No kick is needed: a paused thread waits for commands, and a running one ignores this one. If the thread has ended, the
+        // send fails, which is fine.
         let _ = self.commands.send(Command::Resume);
     }
 
-    /// Ends a hold: a handler that said [`Flow::Hold`](crate::Flow::Hold) has room again.
+    /// Wakes a vCPU held by [`Flow::Hold`](crate::Flow::Hold). It enters the guest unless its handler's
+    /// [`is_held`](ExitHandler::is_held) returns `true`.
     pub fn wake(&self) {
         self.shared.wakes.fetch_add(1, Ordering::Release);
         if let Some(thread) = &self.thread {
@@ -206,15 +206,15 @@ impl<S: Send + 'static> VcpuThread<S> {
         }
     }
 
-    /// Tells the vCPU to end. [`join`](Self::join) waits for it.
+    /// Requests the vCPU to end with [`End::Stopped`]. [`join`](Self::join) waits for it.
     pub fn stop(&self) {
         self.send(Command::Stop);
     }
 
-    /// Waits until the vCPU ends and says why.
+    /// Waits until the vCPU ends, and returns why.
     ///
     /// # Errors
-    /// KVM_RUN failed, or the thread panicked.
+    /// KVM_RUN or the thread's setup failed, or the thread panicked.
     pub fn join(mut self) -> Result<End<S>, Error> {
         let index = self.index;
         let thread = self.thread.take().expect("only join and drop take it");
@@ -224,13 +224,13 @@ impl<S: Send + 'static> VcpuThread<S> {
 
 impl<S> VcpuThread<S> {
     fn send(&self, command: Command) {
-        // A thread that ended has no ears, which is as good.
+        // If the thread has ended, the send fails, which is fine.
         let _ = self.commands.send(command);
         self.shared.kicked.store(true, Ordering::Release);
         // Flag first, signal second: see ImmediateExit.
         self.shared.kick.set();
         if let Some(thread) = &self.thread {
-            // Without it a halted guest would never leave KVM_RUN. A thread that has ended is no error.
+            // Only a signal makes a guest that is running or halted leave KVM_RUN. It isn't an error if the thread has ended.
             thread.kill(KICK).expect("only an invalid signal number is refused");
             thread.thread().unpark();
         }
@@ -254,35 +254,35 @@ impl<S> std::fmt::Debug for VcpuThread<S> {
     }
 }
 
-/// A pause on its way.
+/// A pause in progress.
 #[derive(Debug)]
-#[must_use = "the vCPU may still run until `wait` returns"]
+#[must_use = "the vCPU may be running until `wait` returns"]
 pub struct Pausing(Receiver<()>);
 
 impl Pausing {
-    /// Returns when the vCPU is out of the guest.
+    /// Returns when the vCPU is paused or has ended.
     pub fn wait(self) {
-        // An error means that the thread has ended, and dropped its end.
+        // An error means that the thread has ended.
         let _ = self.0.recv();
     }
 
-    /// As [`wait`](Self::wait), but returns `false` after `patience` if the vCPU still is in the guest.
-    pub fn wait_within(self, patience: Duration) -> bool {
-        self.0.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
+    /// Like [`wait`](Self::wait), but returns `false` if the vCPU is still in the guest after `timeout`.
+    pub fn wait_within(self, timeout: Duration) -> bool {
+        self.0.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout)
     }
 }
 
-/// A report on its way.
+/// A report that has been requested.
 pub(crate) struct Reporting(Receiver<VcpuReport>);
 
 impl Reporting {
-    /// Gives a running vCPU this time to leave the guest. `None` also of one that has ended.
-    pub(crate) fn wait_within(self, patience: Duration) -> Option<VcpuReport> {
-        self.0.recv_timeout(patience).ok()
+    /// Returns `None` if the vCPU is still in the guest after `timeout`, or has ended.
+    pub(crate) fn wait_within(self, timeout: Duration) -> Option<VcpuReport> {
+        self.0.recv_timeout(timeout).ok()
     }
 }
 
-/// The thread's side.
+/// The state of the thread.
 struct Worker<C, H> {
     cpu: C,
     handler: H,
@@ -290,26 +290,26 @@ struct Worker<C, H> {
     shared: Arc<Shared>,
 }
 
-/// What the commands ask for.
-enum Order {
+/// The result of handling commands.
+enum Requested {
     Run,
     Stop,
 }
 
 impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
     fn work(mut self) -> Result<End<H::Stop>, Error> {
-        if let Order::Stop = self.wait_for_resume() {
+        if let Requested::Stop = self.wait_for_resume() {
             return Ok(End::Stopped);
         }
-        // The count of wakes at which a hold began.
+        // While held: the number of wakes when the hold began.
         let mut held_at = None;
         loop {
             if let Some(wakes) = held_at {
                 self.wait_for_wake(wakes);
-                // In front of the question: a wake behind it isn't lost.
+                // Read before `is_held` is called, so that a wake after the call isn't lost.
                 let now = self.wakes();
                 if now == wakes {
-                    // Kicked, and still held: complete the access and don't enter the guest.
+                    // Kicked while held: complete the access without entering the guest.
                     self.shared.kick.set();
                 } else if self.handler.is_held() {
                     held_at = Some(now);
@@ -323,7 +323,7 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                 Flow::Enter => {}
                 Flow::Hold => held_at = Some(wakes),
                 Flow::Stop(End::Stopped) => {
-                    if let Order::Stop = self.obey() {
+                    if let Requested::Stop = self.handle_commands() {
                         return Ok(End::Stopped);
                     }
                 }
@@ -342,17 +342,17 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
         }
     }
 
-    /// Carries out the commands that wait.
-    fn obey(&mut self) -> Order {
-        // In this order: a command sent after the queue is read sets both again.
+    /// Handles pending commands.
+    fn handle_commands(&mut self) -> Requested {
+        // Cleared before the channel is read: a command sent later sets both again.
         self.shared.kick.clear();
         self.shared.kicked.store(false, Ordering::Release);
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Pause(acknowledge) => {
                     let _ = acknowledge.send(());
-                    if let Order::Stop = self.wait_for_resume() {
-                        return Order::Stop;
+                    if let Requested::Stop = self.wait_for_resume() {
+                        return Requested::Stop;
                     }
                     self.cpu.notify_pause();
                 }
@@ -360,14 +360,14 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                     let _ = report.send(self.cpu.report());
                 }
                 Command::Resume => {}
-                Command::Stop => return Order::Stop,
+                Command::Stop => return Requested::Stop,
             }
         }
-        Order::Run
+        Requested::Run
     }
 
-    /// Out of the guest until told otherwise.
-    fn wait_for_resume(&mut self) -> Order {
+    /// Waits, out of the guest, for a command to resume or stop.
+    fn wait_for_resume(&mut self) -> Requested {
         loop {
             match self.commands.recv() {
                 Ok(Command::Pause(acknowledge)) => {
@@ -376,9 +376,9 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                 Ok(Command::Report(report)) => {
                     let _ = report.send(self.cpu.report());
                 }
-                Ok(Command::Resume) => return Order::Run,
-                // No handle any more: nobody could ever stop us.
-                Ok(Command::Stop) | Err(_) => return Order::Stop,
+                Ok(Command::Resume) => return Requested::Run,
+                // Without a handle, no command could stop the thread.
+                Ok(Command::Stop) | Err(_) => return Requested::Stop,
             }
         }
     }

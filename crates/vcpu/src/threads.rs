@@ -1,4 +1,4 @@
-//! The threads of all vCPUs of a machine together.
+//! The threads of all vCPUs of a machine.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use vmm_kvm::VcpuReport;
 use crate::thread::Reporting;
 use crate::{End, Error, Pausing, VcpuThread};
 
-/// The threads of a machine's vCPUs. Dropping it stops and joins them one after the other; [`stop`](Self::stop) is faster.
+/// The threads of all vCPUs of a machine. Dropping it stops and joins one after the other; [`stop`](Self::stop) is faster.
 pub struct VcpuThreads<S>(Vec<VcpuThread<S>>);
 
 impl<S> Default for VcpuThreads<S> {
@@ -17,57 +17,57 @@ impl<S> Default for VcpuThreads<S> {
 }
 
 impl<S: Send + 'static> VcpuThreads<S> {
-    /// Adds one.
+    /// Adds a vCPU's thread.
     pub fn push(&mut self, vcpu: VcpuThread<S>) {
         self.0.push(vcpu);
     }
 
-    /// How many have not been taken out.
+    /// Number of vCPUs, without those removed by [`take_ended`](Self::take_ended).
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Takes all out of the guest, each with its last access complete, and returns `true` when none runs. All are told before the
-    /// first is waited for, so that it takes as long as the slowest, and a guest's processors stand at nearly the same moment.
+    /// Pauses all vCPUs, each with its last access complete, and returns whether all are paused within `timeout`. All are kicked
+    /// before the first is waited for, so that they stop at nearly the same time, and pausing takes as long as the slowest.
     ///
-    /// A vCPU leaves the guest within microseconds, unless it waits in the kernel for a page of a file that isn't there yet. After
-    /// `patience` the result is `false`: some are paused, the others will be when they leave, unless they are resumed before.
-    pub fn pause_within(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+    /// A vCPU leaves the guest within microseconds, unless it waits in the kernel for a page of a file to be read. After the
+    /// timeout, the remaining vCPUs pause when they leave the guest, unless they are resumed before.
+    pub fn pause_within(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         let pausing: Vec<Pausing> = self.0.iter().map(VcpuThread::begin_pause).collect();
         pausing
             .into_iter()
-            .all(|pausing| pausing.wait_within(until.saturating_duration_since(Instant::now())))
+            .all(|pausing| pausing.wait_within(deadline.saturating_duration_since(Instant::now())))
     }
 
-    /// Lets all run that are paused.
+    /// Resumes all paused vCPUs.
     pub fn resume(&self) {
         self.0.iter().for_each(VcpuThread::resume);
     }
 
-    /// Ends the holds of all.
+    /// Wakes all held vCPUs, which then check whether they are still held.
     pub fn wake(&self) {
         self.0.iter().for_each(VcpuThread::wake);
     }
 
-    /// The state of each that has not ended, by its number. Those that don't leave the guest for `patience` are left out.
-    pub fn reports_within(&self, patience: Duration) -> Vec<(u32, VcpuReport)> {
-        let until = Instant::now() + patience;
-        let asked: Vec<_> = self.0.iter().map(|vcpu| (vcpu.index(), vcpu.begin_report())).collect();
+    /// Returns the index and the state of each vCPU that hasn't ended. Omits vCPUs that don't leave the guest within `timeout`.
+    pub fn reports_within(&self, timeout: Duration) -> Vec<(u32, VcpuReport)> {
+        let deadline = Instant::now() + timeout;
+        let pending: Vec<_> = self.0.iter().map(|vcpu| (vcpu.index(), vcpu.begin_report())).collect();
         let report = |(index, report): (u32, Reporting)| {
-            Some((index, report.wait_within(until.saturating_duration_since(Instant::now()))?))
+            Some((index, report.wait_within(deadline.saturating_duration_since(Instant::now()))?))
         };
-        asked.into_iter().filter_map(report).collect()
+        pending.into_iter().filter_map(report).collect()
     }
 
-    /// Takes one that has ended out: its number, and what it ended of.
+    /// Removes a vCPU that has ended and returns its index and result, or `None` if none has.
     pub fn take_ended(&mut self) -> Option<(u32, Result<End<S>, Error>)> {
         let at = self.0.iter().position(VcpuThread::has_ended)?;
         let vcpu = self.0.swap_remove(at);
         Some((vcpu.index(), vcpu.join()))
     }
 
-    /// Stops and joins all that are left.
+    /// Stops all remaining vCPUs together, and joins them.
     pub fn stop(&mut self) {
         self.0.iter().for_each(VcpuThread::stop);
         self.0.clear();

@@ -1,4 +1,4 @@
-//! What a trace is told of each exit, and who is told.
+//! What a trace records of each exit, and the interface that receives it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,39 +6,39 @@ use std::time::Duration;
 
 use crate::{ExitKind, Flow};
 
-/// Bytes of an exit's data that are kept: a line's worth. A string instruction has up to a page.
+/// Maximum number of data bytes recorded per exit, to fit in a line. A string instruction may have up to a page.
 const DATA_MAX_LEN: usize = 16;
 
-/// One exit, when it has been answered.
+/// An exit that has been handled.
 #[derive(Clone, Debug)]
 pub struct TracedExit {
-    /// Time since the trace began, when the guest left.
+    /// Time of the exit, since the start of the trace.
     pub at: Duration,
-    /// Time in the guest, and in KVM, in front of it.
+    /// Time spent in the guest and in KVM before the exit.
     pub inside: Duration,
-    /// Time that the answer took.
+    /// Time spent on handling the exit.
     pub outside: Duration,
-    /// Number of the vCPU.
+    /// Index of the vCPU.
     pub vcpu: u32,
-    /// What it was.
+    /// Kind of the exit, with its port or address.
     pub kind: ExitKind,
-    /// Bytes per access; 0 where there was none.
+    /// Bytes per access, or 0 for an exit without an access.
     pub width: usize,
     /// Number of accesses: more than 1 for a string instruction.
     pub count: usize,
-    /// The instruction pointer, where it is wanted and can be read.
+    /// The instruction pointer, or `None` if it isn't wanted or can't be read.
     pub ip: Option<u64>,
     data: [u8; DATA_MAX_LEN],
     data_len: usize,
 }
 
 impl TracedExit {
-    /// The first bytes of what was written or read.
+    /// The bytes written or read, at most 16.
     pub fn data(&self) -> &[u8] {
         &self.data[..self.data_len]
     }
 
-    /// Of the vCPU number `vcpu`, before there was one.
+    /// The value for vCPU `vcpu` before its first exit.
     pub(crate) fn none(vcpu: u32) -> Self {
         Self {
             at: Duration::ZERO,
@@ -79,17 +79,17 @@ impl fmt::Display for TracedExit {
     }
 }
 
-/// Who is told of exits.
+/// Receives the exits of a [`Traced`](crate::Traced) handler.
 pub trait Trace: Send {
-    /// An exit was answered. A [`Flow::Hold`] keeps the guest out until there is room for more.
+    /// Called after an exit has been handled. [`Flow::Hold`] holds the vCPU until there is room for more.
     fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible>;
 
-    /// Whether a guest that it holds must stay out: there is still no room.
+    /// Whether the vCPU must keep waiting after [`exit`](Self::exit) returned [`Flow::Hold`]. Called when it is woken.
     fn is_holding(&mut self) -> bool {
         false
     }
 
-    /// Whether the exits' instruction pointers are wanted. To read one takes a system call.
+    /// Whether to record instruction pointers. Reading one takes a system call.
     fn wants_instruction_pointer(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! The run loop, driven with a processor that follows a script.
+//! The run loop, with a scripted processor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmm_kvm::{DebugStop, Exit, VcpuReport};
 use vmm_vcpu::{Cpu, End, Entry, ExitHandler, Flow, Kick, run};
 
-/// Leaves the guest as scripted: when it runs, and when it only completes an access.
+/// Returns the scripted exits: one list for entries of the guest, one for completions of an access.
 struct ScriptedCpu {
     runs: VecDeque<Exit<'static>>,
     completions: VecDeque<Exit<'static>>,
@@ -17,7 +17,7 @@ impl Cpu for ScriptedCpu {
         Ok(self.runs.pop_front().expect("the script ends the guest"))
     }
     fn complete_access(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
-        Ok(self.completions.pop_front().expect("the script has as many completions"))
+        Ok(self.completions.pop_front().expect("the script has enough completions"))
     }
     fn notify_pause(&mut self) {}
     fn kick(&self) -> Arc<dyn Kick> {
@@ -31,14 +31,14 @@ impl Cpu for ScriptedCpu {
     }
 }
 
-/// Has all of the defaults.
+/// A handler with all defaults.
 struct Defaults;
 
 impl ExitHandler<ScriptedCpu> for Defaults {
     type Stop = ();
 }
 
-/// Writes down what it is called for.
+/// Records its calls.
 #[derive(Default)]
 struct Recorder(Vec<String>);
 
@@ -62,12 +62,12 @@ impl ExitHandler<ScriptedCpu> for Recorder {
     }
 }
 
-/// Completes each access by itself.
+/// Requests completion of each access without entering the guest.
 #[derive(Default)]
 struct Completing {
     is_accessing: bool,
     stored: Vec<u64>,
-    /// How many stores there had been after each run.
+    /// Number of stores after each run.
     after: Vec<usize>,
 }
 
@@ -124,13 +124,13 @@ fn exits_for_an_interrupt_controller_are_ignored_by_default() {
 }
 
 #[test]
-fn debug_stop_that_nobody_asked_for_is_a_crash() {
+fn debug_stop_that_is_not_handled_is_a_crash() {
     let exits = [Exit::Debug(DebugStop::default())];
     assert!(matches!(run(&mut cpu(exits, []), &mut Defaults), Ok(End::Crashed(_))));
 }
 
 #[test]
-fn end_of_a_completion_is_no_interruption() {
+fn end_of_a_completion_is_not_an_interruption() {
     let mut cpu = cpu([store(1), Exit::Halt], [Exit::Interrupted]);
     let mut handler = Completing::default();
     assert!(matches!(run(&mut cpu, &mut handler), Ok(End::Halted(_))));
@@ -138,9 +138,9 @@ fn end_of_a_completion_is_no_interruption() {
     assert_eq!((handler.stored, handler.after), (vec![1], vec![1, 1, 1]));
 }
 
-/// A store that crosses the end of a page is two.
+/// A store that crosses a page boundary has two accesses.
 #[test]
-fn exit_of_a_completion_is_answered_like_any_other() {
+fn exit_of_a_completion_is_handled_like_any_other() {
     let mut cpu = cpu([store(1), Exit::Halt], [store(2), Exit::Interrupted]);
     let mut handler = Completing::default();
     assert!(matches!(run(&mut cpu, &mut handler), Ok(End::Halted(_))));
@@ -152,7 +152,7 @@ fn interruption_of_a_run_ends_it() {
     assert!(matches!(run(&mut cpu([Exit::Interrupted], []), &mut Defaults), Ok(End::Stopped)));
 }
 
-/// Has a reason of its own to end, after each run.
+/// Stops after each run.
 struct StopsAfterRun;
 
 impl ExitHandler<ScriptedCpu> for StopsAfterRun {

@@ -1,4 +1,4 @@
-//! The thread and its handle, driven with a processor that follows a script.
+//! The thread and its handle, with a scripted processor.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use vmm_bus::EventFd;
 use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
 use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread, VcpuThreads};
 
-/// How long anything here may take before the test fails instead of hanging.
+/// Time after which a wait fails, so that tests don't hang.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// One return of a scripted processor.
+/// An action of the scripted processor.
 enum Step {
     Out(u16, usize, Vec<u8>),
     In(u16, usize, usize),
@@ -21,13 +21,13 @@ enum Step {
     Shutdown,
     BadInstruction,
     Panic,
-    /// In the guest until kicked.
+    /// Stays in the guest until kicked.
     Spin,
-    /// In the kernel until this says so, whoever kicks: it waits for a page of a file.
+    /// Stays in the kernel until this is signalled, whether kicked or not, as while it waits for a page of a file.
     Stuck(Receiver<()>),
 }
 
-/// Follows a script, and spins when it is over. A kick makes it return as KVM does.
+/// Follows a script, and spins at its end. A kick makes it return, as with KVM.
 struct ScriptedCpu {
     script: VecDeque<Step>,
     data: Vec<u8>,
@@ -39,7 +39,7 @@ struct ScriptedCpu {
 struct Flag {
     set: Mutex<bool>,
     changed: Condvar,
-    /// Times that the guest was entered.
+    /// Number of times that the guest was entered.
     entries: AtomicUsize,
 }
 
@@ -69,7 +69,7 @@ fn scripted(script: Vec<Step>) -> (ScriptedCpu, Arc<Flag>, Receiver<Vec<u8>>) {
 
 impl Cpu for ScriptedCpu {
     fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
-        // What the handler filled in becomes visible to the guest.
+        // The guest receives the data of the previous read.
         if !self.data.is_empty() {
             let _ = self.reads.send(std::mem::take(&mut self.data));
         }
@@ -79,7 +79,7 @@ impl Cpu for ScriptedCpu {
         self.flag.entries.fetch_add(1, Ordering::SeqCst);
         match self.script.pop_front().unwrap_or(Step::Spin) {
             Step::Out(port, width, data) => {
-                // Kept by the script's owner, as the shared page is by the kernel.
+                // Leaked, because the exit borrows it, as it borrows the page shared with the kernel.
                 let data = data.leak();
                 Ok(Exit::PortOut { port, width, data })
             }
@@ -92,7 +92,7 @@ impl Cpu for ScriptedCpu {
             Step::BadInstruction => Ok(Exit::EmulationFailure(EmulationFailure::new(&[0x0f, 0xc7, 0x0e]))),
             Step::Panic => panic!("as scripted"),
             Step::Spin => {
-                // Tells a test that waits for it; most don't.
+                // Only some tests receive this.
                 let _ = self.reads.send(Vec::new());
                 self.flag.wait();
                 Ok(Exit::Interrupted)
@@ -124,7 +124,7 @@ impl Cpu for ScriptedCpu {
     }
 }
 
-/// Reports each access and answers as told.
+/// Sends each access to the test and returns `flow`.
 struct Recorder {
     accesses: Sender<(u64, Vec<u8>)>,
     flow: Flow<&'static str>,
@@ -147,7 +147,7 @@ impl ExitHandler<ScriptedCpu> for Recorder {
     }
 }
 
-/// A running thread and everything to watch it by.
+/// A thread, and the means to observe it.
 struct Bench {
     vcpu: VcpuThread<&'static str>,
     flag: Arc<Flag>,
@@ -181,7 +181,7 @@ impl Bench {
     }
 }
 
-/// Starts a thread that first does `begin`.
+/// Starts a thread that first calls `begin`.
 fn start_with(
     begin: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> (VcpuThread<&'static str>, Arc<Flag>) {
@@ -192,7 +192,7 @@ fn start_with(
 }
 
 #[test]
-fn thread_begins_with_what_it_is_given_on_itself() {
+fn thread_calls_begin_on_itself_first() {
     let (name, names) = channel();
     let (vcpu, flag) = start_with(move || {
         name.send(std::thread::current().name().map(str::to_owned)).unwrap();
@@ -204,7 +204,7 @@ fn thread_begins_with_what_it_is_given_on_itself() {
 }
 
 #[test]
-fn thread_whose_beginning_fails_ends_without_entering_the_guest() {
+fn thread_whose_begin_fails_ends_without_entering_the_guest() {
     let (vcpu, flag) = start_with(|| Err(std::io::ErrorKind::PermissionDenied.into()));
     vcpu.resume();
     let error = vcpu.join().unwrap_err();
@@ -213,7 +213,7 @@ fn thread_whose_beginning_fails_ends_without_entering_the_guest() {
 }
 
 #[test]
-fn threads_pause_together_and_go_on() {
+fn threads_pause_and_resume_together() {
     let (threads, flags): (Vec<_>, Vec<_>) = (0..3).map(|_| start_with(|| Ok(()))).unzip();
     let mut vcpus = VcpuThreads::default();
     threads.into_iter().for_each(|vcpu| vcpus.push(vcpu));
@@ -230,9 +230,9 @@ fn threads_pause_together_and_go_on() {
     assert_eq!(vcpus.count(), 0);
 }
 
-/// As one is whose guest reads a file that is mapped into its memory, from storage that hangs.
+/// This happens when guest memory is mapped from a file on storage that hangs.
 #[test]
-fn thread_that_does_not_leave_the_guest_keeps_the_others_waiting_only_so_long() {
+fn thread_that_does_not_leave_the_guest_delays_the_others_only_until_the_timeout() {
     let (release, released) = channel();
     let stuck = start(vec![Step::Stuck(released)], Flow::Enter);
     let (other, _) = start_with(|| Ok(()));
@@ -243,11 +243,11 @@ fn thread_that_does_not_leave_the_guest_keeps_the_others_waiting_only_so_long() 
 
     assert!(!vcpus.pause_within(Duration::from_millis(20)));
     let reports = vcpus.reports_within(Duration::from_millis(20));
-    assert_eq!(reports.len(), 1, "of the other one");
+    assert_eq!(reports.len(), 1, "only the other vCPU's");
 
     vcpus.resume();
     release.send(()).unwrap();
-    stuck.reads.recv_timeout(DEADLINE).expect("the pause that came too late was taken back");
+    stuck.reads.recv_timeout(DEADLINE).expect("the late pause was cancelled by the resume");
     assert!(vcpus.pause_within(DEADLINE));
 }
 
@@ -269,7 +269,7 @@ fn string_output_arrives_element_by_element_at_its_width() {
 }
 
 #[test]
-fn string_input_fills_every_element_and_unclaimed_ones_with_ones() {
+fn string_input_fills_all_elements_and_unclaimed_ports_read_as_ones() {
     let bench = start(vec![Step::In(0x60, 1, 3), Step::In(0x61, 4, 4)], Flow::Enter);
     bench.vcpu.resume();
     assert_eq!(bench.reads.recv_timeout(DEADLINE).unwrap(), [0x42; 3]);
@@ -277,7 +277,7 @@ fn string_input_fills_every_element_and_unclaimed_ones_with_ones() {
 }
 
 #[test]
-fn stop_of_the_handler_ends_the_vcpu_and_signals() {
+fn stop_of_the_handler_ends_the_vcpu_and_signals_the_eventfd() {
     let bench = start(vec![Step::Out(0x64, 1, vec![0xfe])], Flow::Stop("reset"));
     bench.vcpu.resume();
     assert!(matches!(bench.join(), Ok(End::Asked("reset"))));
@@ -293,7 +293,7 @@ fn triple_fault_is_a_crash_with_a_report() {
 }
 
 #[test]
-fn emulation_failure_names_the_bytes() {
+fn emulation_failure_shows_the_bytes() {
     let bench = start(vec![Step::BadInstruction], Flow::Enter);
     bench.vcpu.resume();
     let Ok(End::Crashed(crash)) = bench.join() else { panic!("not a crash") };
@@ -301,24 +301,24 @@ fn emulation_failure_names_the_bytes() {
 }
 
 #[test]
-fn panic_on_the_thread_is_an_error_that_the_machine_hears_of() {
+fn panic_on_the_thread_is_returned_as_an_error() {
     let bench = start(vec![Step::Panic], Flow::Enter);
     bench.vcpu.resume();
-    assert_eq!(bench.join().unwrap_err().to_string(), "vcpu3: its thread panicked");
+    assert_eq!(bench.join().unwrap_err().to_string(), "vcpu3: thread panicked");
 }
 
 #[test]
-fn pause_takes_the_vcpu_out_of_the_guest_and_resume_lets_it_go_on() {
+fn pause_makes_the_vcpu_leave_the_guest_and_resume_continues_it() {
     let bench = start(vec![Step::Spin, Step::Write(0x1000, vec![7])], Flow::Enter);
     bench.vcpu.resume();
     bench.reads.recv_timeout(DEADLINE).expect("it spins in the guest");
     bench.vcpu.pause();
     bench.vcpu.pause();
-    assert_eq!(bench.entries(), 1, "paused twice is paused");
+    assert_eq!(bench.entries(), 1, "the second pause has no effect");
     assert!(bench.accesses.try_recv().is_err());
     bench.vcpu.resume();
     assert_eq!(bench.access(), (0x1000, vec![7]));
-    let notified = bench.reads.recv_timeout(DEADLINE).expect("the guest is told that it was paused");
+    let notified = bench.reads.recv_timeout(DEADLINE).expect("the guest is notified of the pause");
     assert_eq!(notified, b"notified");
 }
 
@@ -351,7 +351,7 @@ fn hold_keeps_the_guest_out_until_woken() {
     let bench = start(script, Flow::Hold);
     bench.vcpu.resume();
     assert_eq!(bench.access().1, [1]);
-    // A pause gets through a hold, completes the access, and the hold outlives it.
+    // A pause is handled during a hold, completes the access, and doesn't end the hold.
     bench.vcpu.pause();
     assert_eq!(bench.entries(), 1);
     bench.vcpu.resume();
@@ -363,8 +363,8 @@ fn hold_keeps_the_guest_out_until_woken() {
 }
 
 #[test]
-fn wake_in_front_of_the_park_is_not_lost() {
-    // The wake comes from inside the write, before the loop knows that it must hold.
+fn wake_before_the_hold_begins_is_not_lost() {
+    // The handler calls `wake` during the write, before it returns `Flow::Hold`.
     struct WakesItself(Arc<Mutex<Option<Arc<VcpuThread<&'static str>>>>>, Arc<AtomicBool>);
     impl ExitHandler<ScriptedCpu> for WakesItself {
         type Stop = &'static str;
@@ -403,7 +403,7 @@ fn pause_and_resume_a_thousand_times_loses_no_kick() {
 }
 
 #[test]
-fn report_of_a_running_and_of_a_paused_vcpu_is_its_state() {
+fn report_of_a_running_or_paused_vcpu_is_its_state() {
     let bench = start(vec![Step::Spin], Flow::Enter);
     bench.vcpu.resume();
     bench.reads.recv_timeout(DEADLINE).expect("it spins in the guest");

@@ -1,5 +1,5 @@
-//! What depends on the processor's architecture: which exits there are, and who answers them. Another architecture is another
-//! module beside the one that is here, with the same names.
+//! What depends on the processor's architecture: the kinds of exits and their call-backs. Another architecture is another module
+//! with the same names.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

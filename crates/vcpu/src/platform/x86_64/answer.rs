@@ -1,4 +1,4 @@
-//! From an exit to the call-back for it.
+//! Dispatches exits to call-backs.
 
 use vmm_kvm::kvm_bindings::KVM_EXIT_DEBUG;
 use vmm_kvm::{DebugStop, Exit};
@@ -8,8 +8,8 @@ use super::handler::ExitHandler;
 use crate::end::{Crash, End};
 use crate::{Cpu, Entry, Flow};
 
-/// An exit that the processor itself is looked at for, which must wait until the exit's data isn't borrowed any more.
-enum Whole {
+/// An exit whose handling needs the processor, and so can't borrow data from it like [`Exit`].
+enum OwnedExit {
     Halt,
     Shutdown,
     Debug(DebugStop),
@@ -19,7 +19,7 @@ enum Whole {
     Crash(CrashCause),
 }
 
-/// Enters the guest and has the handler answer its exit, as [`step`](crate::run_loop::step) promises.
+/// Enters the guest once and calls the handler for its exit, for [`step`](crate::run_loop::step).
 pub(crate) fn answer<C, H>(cpu: &mut C, handler: &mut H) -> Result<Flow<End<H::Stop>>, vmm_kvm::Error>
 where
     C: Cpu,
@@ -29,7 +29,7 @@ where
         Entry::Guest => (cpu.run()?, Flow::Stop(End::Stopped)),
         Entry::CompleteAccess => (cpu.complete_access()?, Flow::Enter),
     };
-    let whole = match exit {
+    let exit = match exit {
         Exit::PortOut { port, width, data } => {
             return Ok(port_out(handler, port, width, data).map(End::Asked));
         }
@@ -44,32 +44,32 @@ where
         }
         Exit::MmioWrite { gpa, data } => return Ok(handler.mmio_write(gpa, data).map(End::Asked)),
         Exit::Interrupted => return Ok(interrupted),
-        Exit::Halt => Whole::Halt,
-        Exit::Shutdown => Whole::Shutdown,
-        Exit::Debug(stop) => Whole::Debug(stop),
-        Exit::InterruptWindow => Whole::InterruptWindow,
-        Exit::TprAccess { rip, is_write } => Whole::TprAccess { rip, is_write },
-        Exit::TprLowered { cr8 } => Whole::TprLowered { cr8 },
-        Exit::EmulationFailure(failure) => Whole::Crash(CrashCause::Emulation(failure)),
-        Exit::InternalError { suberror } => Whole::Crash(CrashCause::Internal(suberror)),
-        Exit::EntryFailure { reason } => Whole::Crash(CrashCause::Entry(reason)),
-        Exit::Other { reason } => Whole::Crash(CrashCause::UnexpectedExit(reason)),
+        Exit::Halt => OwnedExit::Halt,
+        Exit::Shutdown => OwnedExit::Shutdown,
+        Exit::Debug(stop) => OwnedExit::Debug(stop),
+        Exit::InterruptWindow => OwnedExit::InterruptWindow,
+        Exit::TprAccess { rip, is_write } => OwnedExit::TprAccess { rip, is_write },
+        Exit::TprLowered { cr8 } => OwnedExit::TprLowered { cr8 },
+        Exit::EmulationFailure(failure) => OwnedExit::Crash(CrashCause::Emulation(failure)),
+        Exit::InternalError { suberror } => OwnedExit::Crash(CrashCause::Internal(suberror)),
+        Exit::EntryFailure { reason } => OwnedExit::Crash(CrashCause::Entry(reason)),
+        Exit::Other { reason } => OwnedExit::Crash(CrashCause::UnexpectedExit(reason)),
     };
-    let (answered, cause) = match whole {
-        Whole::Halt => match handler.halt(cpu) {
+    let (handled, cause) = match exit {
+        OwnedExit::Halt => match handler.halt(cpu) {
             Some(flow) => return Ok(flow.map(End::Asked)),
             None => return Ok(Flow::Stop(End::Halted(Box::new(cpu.report())))),
         },
-        Whole::Shutdown => (handler.shutdown(cpu), CrashCause::TripleFault),
-        Whole::Debug(stop) => (handler.debug(cpu, stop), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
-        Whole::InterruptWindow => return Ok(handler.interrupt_window(cpu).map(End::Asked)),
-        Whole::TprAccess { rip, is_write } => {
+        OwnedExit::Shutdown => (handler.shutdown(cpu), CrashCause::TripleFault),
+        OwnedExit::Debug(stop) => (handler.debug(cpu, stop), CrashCause::UnexpectedExit(KVM_EXIT_DEBUG)),
+        OwnedExit::InterruptWindow => return Ok(handler.interrupt_window(cpu).map(End::Asked)),
+        OwnedExit::TprAccess { rip, is_write } => {
             return Ok(handler.tpr_access(cpu, rip, is_write).map(End::Asked));
         }
-        Whole::TprLowered { cr8 } => return Ok(handler.tpr_lowered(cpu, cr8).map(End::Asked)),
-        Whole::Crash(cause) => (None, cause),
+        OwnedExit::TprLowered { cr8 } => return Ok(handler.tpr_lowered(cpu, cr8).map(End::Asked)),
+        OwnedExit::Crash(cause) => (None, cause),
     };
-    if let Some(flow) = answered {
+    if let Some(flow) = handled {
         return Ok(flow.map(End::Asked));
     }
     let report = cpu.report();

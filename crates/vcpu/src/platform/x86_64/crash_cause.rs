@@ -1,21 +1,21 @@
-//! What a guest dies of on x86_64.
+//! Causes of a guest's crash on x86_64.
 
 use std::fmt;
 
 use vmm_kvm::EmulationFailure;
 
-/// What a guest died of.
+/// Why a guest can't continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashCause {
-    /// An exception while the double fault handler was entered: the processor shut down.
+    /// An exception on entry to the double fault handler, which shuts the processor down (KVM_EXIT_SHUTDOWN).
     TripleFault,
-    /// An instruction that KVM can't emulate.
+    /// KVM can't emulate an instruction (KVM_INTERNAL_ERROR_EMULATION).
     Emulation(EmulationFailure),
-    /// Another KVM_INTERNAL_ERROR_*.
+    /// Another KVM_INTERNAL_ERROR_*, by its suberror.
     Internal(u32),
-    /// The processor refused the state, with this reason.
+    /// The processor rejected the guest's state (KVM_EXIT_FAIL_ENTRY), with this hardware-specific reason.
     Entry(u64),
-    /// An exit that nobody asked for, KVM_EXIT_*.
+    /// An exit that isn't handled, by its reason, KVM_EXIT_*.
     UnexpectedExit(u32),
 }
 
@@ -28,8 +28,10 @@ impl fmt::Display for CrashCause {
             }
             Self::Emulation(failure) => write!(f, "KVM can't emulate the instruction {failure}"),
             Self::Internal(suberror) => write!(f, "KVM internal error, suberror {suberror}"),
-            Self::Entry(reason) => write!(f, "the processor refused to enter the guest, reason {reason:#x}"),
-            Self::UnexpectedExit(reason) => write!(f, "unexpected exit, KVM_EXIT reason {reason}"),
+            Self::Entry(reason) => {
+                write!(f, "the processor failed to enter the guest, hardware reason {reason:#x}")
+            }
+            Self::UnexpectedExit(reason) => write!(f, "unexpected exit, KVM exit reason {reason}"),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The kinds of exits, as a trace names them.
+//! The kinds of exits in traces.
 
-/// What kind of exit it was.
+/// The kind of an exit, with its port or address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExitKind {
     /// `in` or `ins` at this port.
@@ -9,7 +9,7 @@ pub enum ExitKind {
     PortOut(u16),
     /// A load from this guest-physical address.
     MmioRead(u64),
-    /// A store to it.
+    /// A store to this guest-physical address.
     MmioWrite(u64),
     /// `hlt`.
     Halt,
@@ -17,16 +17,16 @@ pub enum ExitKind {
     Shutdown,
     /// A breakpoint or a single step.
     Debug,
-    /// The guest could take an interrupt.
+    /// The guest has become ready for an interrupt.
     InterruptWindow,
-    /// An access to the local APIC's task priority register, or CR8 lowered.
+    /// An access to the local APIC's task priority register, or a decrease of CR8.
     TaskPriority,
-    /// One that no call-back saw: an interruption of ours, or an instruction that KVM can't emulate.
+    /// An exit without a call-back, such as an interruption by a signal, or an instruction that KVM can't emulate.
     Other,
 }
 
 impl ExitKind {
-    /// The kind alone, without the place.
+    /// Name of the kind in traces, without the port or address.
     pub fn name(self) -> &'static str {
         match self {
             Self::PortIn(_) => "in",
@@ -42,7 +42,7 @@ impl ExitKind {
         }
     }
 
-    /// Where it was: a port or a guest-physical address.
+    /// The port or guest-physical address, if there is one.
     pub fn place(self) -> Option<u64> {
         match self {
             Self::PortIn(port) | Self::PortOut(port) => Some(port.into()),

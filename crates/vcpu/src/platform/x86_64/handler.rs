@@ -1,11 +1,11 @@
-//! Who answers the guest's exits.
+//! The call-backs of the run loop.
 
 use vmm_kvm::{DebugStop, KvmVcpu};
 
 use crate::{Entry, Flow};
 
-/// The call-backs of a run loop, one for each kind of exit. Implement those that you need: each has a default, which is
-/// what an empty machine does. Reads give ones, and writes are lost.
+/// The call-backs of the run loop, one per kind of exit. Implement those that you need: the defaults behave like a machine
+/// without devices, where reads return all ones and writes are ignored.
 ///
 /// ```text
 /// before_run, entry
@@ -18,10 +18,10 @@ use crate::{Entry, Flow};
 ///                            halt, shutdown, debug
 ///                            interrupt_window, tpr_access, tpr_lowered
 /// ```
-/// An arrow to the right is what the default does. So a machine with ports of one byte implements `inb` and `outb`, a bus
-/// `port_in` and `port_out`, and only who cares for strings as such sees them whole.
+/// The arrows between call-backs show their defaults. A machine whose ports have one byte implements `inb` and `outb`, a bus
+/// implements `port_in` and `port_out`, and only a handler that processes whole strings implements `string_in` and `string_out`.
 ///
-/// Readers of code for libkvm find its call-backs here:
+/// The equivalents of libkvm's call-backs:
 ///
 /// | libkvm | here |
 /// |---|---|
@@ -31,71 +31,71 @@ use crate::{Entry, Flow};
 /// | `try_push_nmi` | [`before_run`](Self::before_run), with [`KvmVcpu::nmi`] |
 /// | `io_window` | [`interrupt_window`](Self::interrupt_window) when the guest can take an interrupt; [`after_run`](Self::after_run) when a signal ended KVM_RUN |
 ///
-/// `C` is the processor. It is handed to the call-backs that may look at it: its registers are those after the exit, with
-/// the instruction of a port or MMIO access not yet complete.
+/// `C` is the processor, which is passed to the call-backs that may access it. Its registers are those at the exit; the
+/// instruction of a port or MMIO access isn't complete yet.
 pub trait ExitHandler<C = KvmVcpu>: Send {
-    /// Why this handler ends a guest; `()` if that needs no words.
+    /// The handler's reason to end the vCPU. `()` if it needs none.
     type Stop: Send + 'static;
 
-    /// Right before each KVM_RUN. A monitor with its own interrupt controller injects here what is due.
+    /// Called right before each KVM_RUN. A monitor with its own interrupt controller injects interrupts here.
     fn before_run(&mut self, vcpu: &mut C) {
         let _ = vcpu;
     }
 
-    /// How the KVM_RUN that comes now is entered.
+    /// How to enter the next KVM_RUN. Called after [`before_run`](Self::before_run).
     fn entry(&mut self) -> Entry {
         Entry::Guest
     }
 
-    /// After each KVM_RUN, when another call-back has answered the exit. Also after one that no other call-back sees, such as an
-    /// interruption.
+    /// Called after each KVM_RUN, when its exit has been handled. Also called for exits without a call-back of their own, such as
+    /// an interruption.
     fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
         let _ = vcpu;
         Flow::Enter
     }
 
-    /// A vCPU that [`Flow::Hold`] keeps out of the guest was woken, perhaps for another's sake. Whether it must go on waiting.
+    /// Whether a vCPU held by [`Flow::Hold`] must keep waiting. Called when it is woken, perhaps on behalf of another vCPU.
     fn is_held(&mut self) -> bool {
         false
     }
 
-    /// `in` of 8 bits.
+    /// 8-bit `in`.
     fn inb(&mut self, port: u16) -> u8 {
         let _ = port;
         !0
     }
 
-    /// `in` of 16 bits.
+    /// 16-bit `in`.
     fn inw(&mut self, port: u16) -> u16 {
         let _ = port;
         !0
     }
 
-    /// `in` of 32 bits.
+    /// 32-bit `in`.
     fn inl(&mut self, port: u16) -> u32 {
         let _ = port;
         !0
     }
 
-    /// `out` of 8 bits.
+    /// 8-bit `out`.
     fn outb(&mut self, port: u16, value: u8) -> Flow<Self::Stop> {
         let _ = (port, value);
         Flow::Enter
     }
 
-    /// `out` of 16 bits.
+    /// 16-bit `out`.
     fn outw(&mut self, port: u16, value: u16) -> Flow<Self::Stop> {
         let _ = (port, value);
         Flow::Enter
     }
 
-    /// `out` of 32 bits.
+    /// 32-bit `out`.
     fn outl(&mut self, port: u16, value: u32) -> Flow<Self::Stop> {
         let _ = (port, value);
         Flow::Enter
     }
 
-    /// `in`: fill `data`, which has 1, 2 or 4 bytes.
+    /// `in` of 1, 2 or 4 bytes, to be stored in `data`.
     fn port_in(&mut self, port: u16, data: &mut [u8]) {
         match data {
             [byte] => *byte = self.inb(port),
@@ -115,14 +115,14 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
         }
     }
 
-    /// `ins`: fill `data`, which is several accesses of `width` bytes, one after the other. A string of one element is no
-    /// string but a [`port_in`](Self::port_in), and some KVMs give an exit for each element.
+    /// `ins`: several elements of `width` bytes each, to be stored in `data`. A single element is passed to
+    /// [`port_in`](Self::port_in), and some KVMs exit for each element.
     fn string_in(&mut self, port: u16, width: usize, data: &mut [u8]) {
         data.chunks_mut(width).for_each(|element| self.port_in(port, element));
     }
 
-    /// `outs`, as for [`string_in`](Self::string_in). All of it has left the guest, so that a hold waits for its end; a stop
-    /// doesn't.
+    /// `outs`: several elements of `width` bytes each, as for [`string_in`](Self::string_in). The guest has already written all
+    /// of them, so a hold takes effect only after the last one. A stop takes effect at once.
     fn string_out(&mut self, port: u16, width: usize, data: &[u8]) -> Flow<Self::Stop> {
         let mut flow = Flow::Enter;
         for element in data.chunks(width) {
@@ -134,54 +134,54 @@ pub trait ExitHandler<C = KvmVcpu>: Send {
         flow
     }
 
-    /// A load from an address without memory: fill `data`, which has 1 to 8 bytes.
+    /// A load of 1 to 8 bytes from an address without memory, to be stored in `data`.
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
         let _ = gpa;
         data.fill(0xff);
     }
 
-    /// A store of 1 to 8 bytes to an address without memory.
+    /// A store of 1 to 8 bytes to an address without memory, or with read-only memory.
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<Self::Stop> {
         let _ = (gpa, data);
         Flow::Enter
     }
 
-    /// `hlt`, which leaves a guest only on a machine without in-kernel interrupt controllers. `None` ends it with
+    /// `hlt`, which exits only on a machine without in-kernel interrupt controllers. `None` ends the vCPU with
     /// [`End::Halted`](crate::End::Halted).
     fn halt(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
         let _ = vcpu;
         None
     }
 
-    /// A triple fault. `None` ends the guest with [`End::Crashed`](crate::End::Crashed).
+    /// A triple fault. `None` ends the vCPU with [`End::Crashed`](crate::End::Crashed).
     fn shutdown(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
         let _ = vcpu;
         None
     }
 
-    /// The guest can take an interrupt, which [`KvmVcpu::request_interrupt_window`] has asked for. The next
+    /// The guest is ready for an interrupt, as requested by [`KvmVcpu::request_interrupt_window`]. The next
     /// [`before_run`](Self::before_run) can inject one.
     fn interrupt_window(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
         let _ = vcpu;
         Flow::Enter
     }
 
-    /// The instruction at `rip` has read or written the task priority register of the in-kernel local APIC, which
-    /// [`KvmVcpu::report_tpr_access`] has asked for. The access itself is complete.
+    /// The instruction at `rip` has read or written the task priority register of the in-kernel local APIC. Enabled by
+    /// [`KvmVcpu::report_tpr_access`]. The access itself is complete.
     fn tpr_access(&mut self, vcpu: &mut C, rip: u64, is_write: bool) -> Flow<Self::Stop> {
         let _ = (vcpu, rip, is_write);
         Flow::Enter
     }
 
-    /// The guest has lowered CR8 to this value on a machine without in-kernel interrupt controllers: an interrupt that had to
-    /// wait may be due.
+    /// The guest has lowered CR8 to this value, on a machine without in-kernel interrupt controllers. An interrupt that was
+    /// masked by priority may now be deliverable.
     fn tpr_lowered(&mut self, vcpu: &mut C, cr8: u64) -> Flow<Self::Stop> {
         let _ = (vcpu, cr8);
         Flow::Enter
     }
 
-    /// A breakpoint or the end of a single step, which [`KvmVcpu::set_breakpoints`] or [`KvmVcpu::set_single_step`] has asked
-    /// for. `None` ends the guest with [`End::Crashed`](crate::End::Crashed).
+    /// A breakpoint or the end of a single step, as set by [`KvmVcpu::set_breakpoints`] or [`KvmVcpu::set_single_step`].
+    /// `None` ends the vCPU with [`End::Crashed`](crate::End::Crashed).
     fn debug(&mut self, vcpu: &mut C, stop: DebugStop) -> Option<Flow<Self::Stop>> {
         let _ = (vcpu, stop);
         None

@@ -1,21 +1,21 @@
-//! Tells apart the instructions that a single step must know.
+//! Recognizes the instructions that single-stepping treats specially.
 
-/// What a single step must know of an instruction.
+/// The instructions that single-stepping distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instruction {
     /// `hlt`.
     Halt,
-    /// `pushf`, which stores the flags.
+    /// `pushf`, which stores the flags, including the trap flag.
     PushFlags,
-    /// A string instruction with `rep`: the processor stops after each element.
+    /// A string instruction with `rep`. A single step ends after each element.
     RepeatedString,
-    /// Any other, or one that can't be read.
+    /// Any other instruction, or unreadable code.
     Other,
 }
 
 impl Instruction {
-    /// The instruction that starts with these bytes. In 64-bit code the bytes 0x40 to 0x4f are prefixes (Intel SDM volume 2
-    /// §2.1.1, §2.2.1).
+    /// Decodes the instruction that starts with these bytes. In 64-bit code the bytes 0x40 to 0x4f are prefixes (Intel SDM
+    /// volume 2 §2.1.1, §2.2.1).
     pub(crate) fn decode(code: &[u8], is_64_bit: bool) -> Self {
         let is_prefix = |byte: &u8| match byte {
             0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf2 | 0xf3 => true,
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_are_told_apart_by_their_opcode() {
+    fn instructions_are_distinguished_by_their_opcode() {
         assert_eq!(of(&[0xf4, 0x90]), Halt);
         assert_eq!(of(&[0x9c]), PushFlags);
         assert_eq!(of(&[0xee]), Other);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn prefix_of_64_bit_code_is_an_instruction_elsewhere() {
-        // rep movsq; in 32-bit code dec eax comes first.
+        // rep movsq. In 32-bit code 0x48 is dec eax.
         let code = [0xf3, 0x48, 0xa5];
         assert_eq!(Instruction::decode(&code, true), RepeatedString);
         assert_eq!(Instruction::decode(&code, false), Other);

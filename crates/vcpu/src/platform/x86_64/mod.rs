@@ -1,4 +1,4 @@
-//! Exits of an x86_64 processor.
+//! The exits of an x86_64 processor.
 
 mod answer;
 mod bus_handler;

@@ -1,4 +1,4 @@
-//! The first instructions one by one: a handler around another one that shows the registers before each.
+//! Single-stepping: a wrapper around a handler that shows the registers before each of the first instructions.
 
 use std::convert::Infallible;
 
@@ -8,62 +8,63 @@ use super::handler::ExitHandler;
 use super::instruction::Instruction;
 use crate::{Entry, Flow};
 
-/// CR0.PE: not real mode.
+/// CR0.PE: protected mode.
 const CR0_PE: u64 = 1;
 /// EFLAGS.TF, the trap flag.
 const TRAP_FLAG: u64 = 1 << 8;
 
-/// Who is shown the state before an instruction.
+/// Receives the state before each single-stepped instruction.
 pub trait Steps: Send {
-    /// Instruction number `step`, counted from 1, comes next.
+    /// Called before instruction number `step`, counted from 1. [`Flow::Hold`] holds the vCPU until there is room for more.
     fn step(&mut self, step: u64, report: &VcpuReport) -> Flow<Infallible>;
 
-    /// Whether a guest that it holds must stay out: there is still no room.
+    /// Whether the vCPU must keep waiting after [`step`](Self::step) returned [`Flow::Hold`]. Called when it is woken.
     fn is_holding(&mut self) -> bool {
         false
     }
 }
 
-/// A handler that answers as `H` does, and shows `S` the first instructions. The guest does what it does without.
+/// A handler that handles exits like `H`, and shows the first instructions to `S`. The guest behaves as without it.
 ///
-/// Each instruction is shown once, before it is executed; a string instruction with `rep` once for all its elements. After an
-/// access to a port or to an address without memory, KVM is asked to complete it before the registers are looked at: some KVMs
-/// would execute the instruction that follows in the same turn. A `hlt` isn't stepped, since
-/// some KVMs would run past it: what an interrupt wakes is shown from its first exit on.
+/// Each instruction is shown once, before it is executed; a string instruction with `rep` is shown once for all its elements. An
+/// access to a port or to an address without memory is completed before the registers are read, because some KVMs would execute
+/// the next instruction in the same KVM_RUN. A `hlt` isn't stepped, because some KVMs would run past it: the code after it is
+/// shown only from its first exit on.
 ///
-/// KVM sets the processor's trap flag, and what doesn't stop for that isn't shown. On a hardware KVM this is the instruction
-/// after a load of SS, and the handler of an interrupt or an exception up to its first exit or its end; on a software KVM the
-/// first instruction of a handler. The flags that a processor saves for a handler have the trap flag set. A guest whose last step
-/// is inside of a handler takes a debug exception when the handler returns.
+/// KVM single-steps by setting the processor's trap flag, and instructions that don't trap aren't shown. On a hardware KVM these
+/// are the instruction after a load of SS, and the handler of an interrupt or exception up to its first exit or its end; on a
+/// software KVM, the first instruction of a handler. The flags saved on entry to a handler have the trap flag set. If the last
+/// step is inside a handler, the guest takes a debug exception when the handler returns.
 #[derive(Debug)]
 pub struct SingleStepped<H, S> {
     handler: H,
     steps: S,
-    /// Instructions that have been shown.
+    /// Number of instructions that have been shown.
     shown: u64,
+    /// Number of instructions to show.
     count: u64,
     state: State,
-    /// What was shown last.
+    /// The last instruction shown.
     instruction: Instruction,
     ip: u64,
-    /// The guest's own trap flag before it.
+    /// The guest's own trap flag before that instruction.
     is_trapped: bool,
-    /// What the last of `steps` asked for.
+    /// The last result of [`Steps::step`].
     flow: Flow<Infallible>,
 }
 
-/// Where the guest is.
+/// The guest's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before an instruction that has not been shown.
+    /// Before an instruction that hasn't been shown.
     Before,
-    /// Before or in the one that was shown last.
+    /// Before or in the last instruction shown.
     Shown,
-    /// The one that was shown last has left KVM for an access.
+    /// The last instruction shown has exited for an access.
     Accessing,
-    /// The next return from KVM is the end of the access, or another access of the same instruction.
+    /// The next KVM_RUN completes the access, or exits for another access of the same instruction.
     Completing,
-    /// All are shown.
+    /// All instructions have been shown.
     Done,
 }
 
@@ -92,7 +93,7 @@ impl<H, S: Steps> SingleStepped<H, S> {
         self.instruction = Instruction::decode(&report.code, report.sregs.cs.l != 0);
         let is_user_mode = report.sregs.cr0 & CR0_PE != 0 && report.sregs.ss.dpl != 0;
         if self.instruction == Instruction::Halt && is_user_mode {
-            // It raises an exception there.
+            // In user mode `hlt` raises an exception.
             self.instruction = Instruction::Other;
         }
         self.is_trapped = report.regs.rflags & TRAP_FLAG != 0;
@@ -101,31 +102,31 @@ impl<H, S: Steps> SingleStepped<H, S> {
             self.state = State::Shown;
         } else {
             self.state = State::Done;
-            Self::set(vcpu, false);
+            Self::set_single_step(vcpu, false);
         }
     }
 
-    /// A vCPU that can't be stepped runs on unseen; the steps that are missing show it.
-    fn set(vcpu: &mut KvmVcpu, on: bool) {
+    /// If this fails, the vCPU runs without being stepped, which the missing steps show.
+    fn set_single_step(vcpu: &mut KvmVcpu, on: bool) {
         let _ = vcpu.set_single_step(on);
     }
 
-    /// The guest leaves for an access.
+    /// Records that the guest has exited for an access.
     fn access(&mut self) {
         if matches!(self.state, State::Shown | State::Completing) {
             self.state = State::Accessing;
         }
     }
 
-    /// The instruction that was shown last is complete, or an element of its string is.
+    /// Records that the last instruction shown, or an element of its string, is complete.
     fn complete(&mut self, vcpu: &KvmVcpu) {
-        let is_at_it = || vcpu.regs().is_ok_and(|regs| regs.rip == self.ip);
-        if self.instruction == Instruction::RepeatedString && is_at_it() {
+        let is_unfinished = || vcpu.regs().is_ok_and(|regs| regs.rip == self.ip);
+        if self.instruction == Instruction::RepeatedString && is_unfinished() {
             self.state = State::Shown;
             return;
         }
         if self.instruction == Instruction::PushFlags && !self.is_trapped {
-            // The processor has stored the trap flag that KVM has set. If that can't be mended, the step is shown all the same.
+            // The processor has stored the trap flag set by KVM. If it can't be cleared, stepping continues nevertheless.
             let _ = vcpu.clear_pushed_trap_flag();
         }
         self.state = State::Before;
@@ -146,8 +147,8 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
             State::Shown | State::Completing | State::Done => {}
         }
         if self.state == State::Shown {
-            // Anew each time: see KvmVcpu::set_single_step.
-            Self::set(vcpu, self.instruction != Instruction::Halt);
+            // Before each entry: see KvmVcpu::set_single_step.
+            Self::set_single_step(vcpu, self.instruction != Instruction::Halt);
         }
         self.handler.before_run(vcpu);
     }
@@ -168,12 +169,12 @@ impl<H: ExitHandler<KvmVcpu>, S: Steps> ExitHandler<KvmVcpu> for SingleStepped<H
     }
 
     fn debug(&mut self, vcpu: &mut KvmVcpu, stop: DebugStop) -> Option<Flow<Self::Stop>> {
-        let is_mine = matches!(self.state, State::Shown | State::Completing);
-        if is_mine {
+        let is_step = matches!(self.state, State::Shown | State::Completing);
+        if is_step {
             self.complete(vcpu);
         }
         match stop.cause() {
-            StopCause::SingleStep if is_mine => Some(Flow::Enter),
+            StopCause::SingleStep if is_step => Some(Flow::Enter),
             _ => self.handler.debug(vcpu, stop),
         }
     }

@@ -1,4 +1,4 @@
-//! Watching exits: a handler around another one that tells what it saw.
+//! Tracing: a wrapper around a handler that reports each exit.
 
 use std::time::Instant;
 
@@ -8,22 +8,24 @@ use super::exit_kind::ExitKind;
 use super::handler::ExitHandler;
 use crate::{Cpu, Entry, Flow, Trace, TracedExit};
 
-/// A handler that answers as `H` does and tells `T` of every exit.
+/// A handler that handles exits like `H` and reports each of them to `T`.
 #[derive(Debug)]
 pub struct Traced<H, T> {
     handler: H,
     trace: T,
-    /// The exit that is being answered.
+    /// The exit being handled.
     exit: TracedExit,
     start: Instant,
+    /// When the guest was entered.
     entered: Instant,
-    left: Option<Instant>,
-    /// Only the access of the exit before is being completed.
+    /// When the guest exited, once a call-back has been called.
+    exited: Option<Instant>,
+    /// The guest was entered only to complete the access of the previous exit.
     is_completing: bool,
 }
 
 impl<H, T> Traced<H, T> {
-    /// Watches `handler` on the vCPU number `vcpu`. Times count from `start`.
+    /// Traces the exits of vCPU `vcpu`, which `handler` handles. Times are relative to `start`.
     pub fn new(vcpu: u32, handler: H, trace: T, start: Instant) -> Self {
         Self {
             handler,
@@ -31,13 +33,14 @@ impl<H, T> Traced<H, T> {
             exit: TracedExit::none(vcpu),
             start,
             entered: start,
-            left: None,
+            exited: None,
             is_completing: false,
         }
     }
 
-    fn left(&mut self) {
-        self.left = Some(Instant::now());
+    /// Records the time of the exit.
+    fn exited(&mut self) {
+        self.exited = Some(Instant::now());
     }
 }
 
@@ -56,7 +59,7 @@ where
     fn before_run(&mut self, vcpu: &mut C) {
         self.handler.before_run(vcpu);
         self.exit.set_access(ExitKind::Other, 0, &[]);
-        self.left = None;
+        self.exited = None;
         self.entered = Instant::now();
     }
 
@@ -68,15 +71,15 @@ where
 
     fn after_run(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
         let flow = self.handler.after_run(vcpu);
-        if self.is_completing && self.left.is_none() {
-            // The end of an access that was traced.
+        if self.is_completing && self.exited.is_none() {
+            // The access has been completed, and its exit was traced already.
             return flow;
         }
         let now = Instant::now();
-        let left = self.left.unwrap_or(now);
-        self.exit.at = left.saturating_duration_since(self.start);
-        self.exit.inside = left.saturating_duration_since(self.entered);
-        self.exit.outside = now.saturating_duration_since(left);
+        let exited = self.exited.unwrap_or(now);
+        self.exit.at = exited.saturating_duration_since(self.start);
+        self.exit.inside = exited.saturating_duration_since(self.entered);
+        self.exit.outside = now.saturating_duration_since(exited);
         self.exit.ip = if self.trace.wants_instruction_pointer() { vcpu.instruction_pointer() } else { None };
         flow.and(self.trace.exit(&self.exit).widen())
     }
@@ -86,13 +89,13 @@ where
     }
 
     fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.set_access(ExitKind::PortOut(port), data.len(), data);
         self.handler.port_out(port, data)
     }
 
     fn string_in(&mut self, port: u16, width: usize, data: &mut [u8]) {
-        self.left();
+        self.exited();
         if data.len() == width {
             self.handler.port_in(port, data);
         } else {
@@ -102,55 +105,55 @@ where
     }
 
     fn string_out(&mut self, port: u16, width: usize, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.set_access(ExitKind::PortOut(port), width, data);
         self.handler.string_out(port, width, data)
     }
 
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
-        self.left();
+        self.exited();
         self.handler.mmio_read(gpa, data);
         self.exit.set_access(ExitKind::MmioRead(gpa), data.len(), data);
     }
 
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.set_access(ExitKind::MmioWrite(gpa), data.len(), data);
         self.handler.mmio_write(gpa, data)
     }
 
     fn halt(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::Halt;
         self.handler.halt(vcpu)
     }
 
     fn shutdown(&mut self, vcpu: &mut C) -> Option<Flow<Self::Stop>> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::Shutdown;
         self.handler.shutdown(vcpu)
     }
 
     fn debug(&mut self, vcpu: &mut C, stop: DebugStop) -> Option<Flow<Self::Stop>> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::Debug;
         self.handler.debug(vcpu, stop)
     }
 
     fn interrupt_window(&mut self, vcpu: &mut C) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::InterruptWindow;
         self.handler.interrupt_window(vcpu)
     }
 
     fn tpr_access(&mut self, vcpu: &mut C, rip: u64, is_write: bool) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::TaskPriority;
         self.handler.tpr_access(vcpu, rip, is_write)
     }
 
     fn tpr_lowered(&mut self, vcpu: &mut C, cr8: u64) -> Flow<Self::Stop> {
-        self.left();
+        self.exited();
         self.exit.kind = ExitKind::TaskPriority;
         self.handler.tpr_lowered(vcpu, cr8)
     }
@@ -166,10 +169,10 @@ mod tests {
     use super::*;
     use crate::Kick;
 
-    /// Stands at 0x7c00 and never runs.
-    struct Still;
+    /// A processor whose instruction pointer is 0x7c00, and which never runs.
+    struct IdleCpu;
 
-    impl Cpu for Still {
+    impl Cpu for IdleCpu {
         fn run(&mut self) -> Result<Exit<'_>, vmm_kvm::Error> {
             Ok(Exit::Interrupted)
         }
@@ -188,10 +191,10 @@ mod tests {
         }
     }
 
-    /// Reads as 7, and stops at what is written to port 9.
+    /// All ports read as 7, and a write to port 9 stops.
     struct Seven;
 
-    impl ExitHandler<Still> for Seven {
+    impl ExitHandler<IdleCpu> for Seven {
         type Stop = &'static str;
         fn inb(&mut self, _port: u16) -> u8 {
             7
@@ -201,43 +204,43 @@ mod tests {
         }
     }
 
-    /// Keeps the lines, without their times.
+    /// Collects the lines, without their times, and always holds.
     #[derive(Default)]
-    struct Kept(Vec<String>);
+    struct Lines(Vec<String>);
 
-    impl Trace for Kept {
+    impl Trace for Lines {
         fn exit(&mut self, exit: &TracedExit) -> Flow<Infallible> {
             self.0.push(exit.to_string().split_off("   0.000000 ".len()));
             Flow::Hold
         }
     }
 
-    type Subject = Traced<Seven, Kept>;
+    type Subject = Traced<Seven, Lines>;
 
-    /// What is told of an exit that is answered by `answer`, and what the loop is told to do.
-    fn traced(answer: impl FnOnce(&mut Subject)) -> (String, Flow<&'static str>) {
-        let mut subject = Traced::new(1, Seven, Kept::default(), Instant::now());
-        subject.before_run(&mut Still);
-        answer(&mut subject);
-        let flow = subject.after_run(&mut Still);
+    /// The line traced for an exit whose call-back is called by `exit`, and the result for the run loop.
+    fn traced(exit: impl FnOnce(&mut Subject)) -> (String, Flow<&'static str>) {
+        let mut subject = Traced::new(1, Seven, Lines::default(), Instant::now());
+        subject.before_run(&mut IdleCpu);
+        exit(&mut subject);
+        let flow = subject.after_run(&mut IdleCpu);
         (subject.trace.0.remove(0), flow)
     }
 
     #[test]
-    fn traced_write_tells_port_width_and_data_and_can_hold() {
+    fn traced_write_shows_port_width_and_data_and_can_hold() {
         let (line, flow) = traced(|subject| assert_eq!(subject.port_out(0x3f8, b"H"), Flow::Enter));
         assert_eq!(line, "vcpu1 out      0x03f8 width 1 count 1 data 48 ip 0x7c00");
         assert_eq!(flow, Flow::Hold);
     }
 
     #[test]
-    fn traced_read_tells_what_the_guest_gets() {
+    fn traced_read_shows_the_value_read() {
         let (line, _) = traced(|subject| subject.port_in(0x60, &mut [0]));
         assert_eq!(line, "vcpu1 in       0x0060 width 1 count 1 data 07 ip 0x7c00");
     }
 
     #[test]
-    fn traced_string_tells_its_count_and_first_bytes() {
+    fn traced_string_shows_its_count_and_first_bytes() {
         let data = [0x11; 40];
         let (line, _) = traced(|subject| assert_eq!(subject.string_out(0x3f8, 2, &data), Flow::Enter));
         let bytes = "11 ".repeat(16);
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn traced_string_input_is_answered_element_by_element() {
+    fn traced_string_input_is_handled_element_by_element() {
         let mut data = [0; 3];
         let (line, _) = traced(|subject| subject.string_in(0x60, 1, &mut data));
         assert_eq!(
@@ -255,20 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn traced_mmio_tells_the_address() {
+    fn traced_mmio_shows_the_address() {
         let (line, _) =
             traced(|subject| assert_eq!(subject.mmio_write(0xd000_0000, &[1, 0, 0, 0]), Flow::Enter));
         assert_eq!(line, "vcpu1 write    0xd0000000 width 4 count 1 data 01 00 00 00 ip 0x7c00");
     }
 
     #[test]
-    fn traced_stop_of_the_handler_gets_through() {
+    fn traced_stop_of_the_handler_is_returned() {
         let (line, _) = traced(|subject| assert_eq!(subject.port_out(9, &[0]), Flow::Stop("port 9")));
         assert_eq!(line, "vcpu1 out      0x0009 width 1 count 1 data 00 ip 0x7c00");
     }
 
     #[test]
-    fn traced_exit_that_no_call_back_sees_is_other() {
+    fn traced_exit_without_call_back_is_other() {
         let (line, _) = traced(|_| ());
         assert_eq!(line, "vcpu1 other    ip 0x7c00");
     }
