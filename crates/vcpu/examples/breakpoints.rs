@@ -1,7 +1,7 @@
 //! Three ways to stop a guest: `cargo run -p vmm-vcpu --example breakpoints`.
 //!
-//! A hardware breakpoint watches an instruction, another one watches a byte of memory, and an `int3` lies over a third
-//! instruction (KVM_SET_GUEST_DEBUG). A KVM without the processor's help may lack some of them, and the program says which.
+//! The guest has a hardware breakpoint on an instruction, another on stores to a byte of memory, and an `int3` in place of an
+//! instruction (KVM_SET_GUEST_DEBUG). A software KVM may not support all of them; the program prints which.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{BreakOn, Breakpoints, DebugStop, HardwareBreakpoint, Kvm, KvmVcpu, StopCause, WatchLen};
@@ -12,9 +12,9 @@ use vmm_vcpu::{End, ExitHandler, Flow, run};
 const ENTRY: u64 = 0x1000;
 const CODE: [u8; 10] = [
     0xb0, 7, // mov al, 7
-    0xb4, 9, // mov ah, 9: the first breakpoint
+    0xb4, 9, // mov ah, 9: the instruction breakpoint
     0xa2, 0x00, 0x20, // mov [0x2000], al: the watched byte
-    0x90, // nop: the int3
+    0x90, // nop: replaced by int3
     0x90, // nop
     0xf4, // hlt
 ];
@@ -22,11 +22,11 @@ const EXECUTED: u64 = ENTRY + 2;
 const WATCHED: u64 = 0x2000;
 const REPLACED: u64 = ENTRY + 7;
 const INT3: u8 = 0xcc;
-/// Vector 3 for a KVM that lets the guest handle the `int3`.
+/// The handler of vector 3, for a KVM that lets the guest handle the `int3`.
 const HANDLER: u64 = 0x1100;
 const IRET: u8 = 0xcf;
 
-/// The debugger.
+/// Prints each stop and records which kinds occurred.
 struct Debugger {
     ram: GuestRam,
     executed: bool,
@@ -43,7 +43,7 @@ impl Debugger {
         match stop.cause() {
             StopCause::Hardware(0) => {
                 println!("before {:#x}: ax {:#x}", stop.pc, vcpu.regs()?.rax);
-                // The guest hasn't executed the instruction, and would stop here again.
+                // The instruction hasn't been executed yet, so the guest would stop here again.
                 vcpu.set_breakpoints(breakpoints(None))?;
                 self.executed = true;
             }
@@ -58,7 +58,7 @@ impl Debugger {
                 self.ram.memory().write_obj(instruction, GuestAddress(REPLACED))?;
                 self.replaced = true;
             }
-            cause => println!("stopped otherwise: {cause:?}"),
+            cause => println!("unexpected stop: {cause:?}"),
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl ExitHandler for Debugger {
     }
 }
 
-/// With or without the one on an instruction.
+/// The breakpoints, the one on an instruction optional.
 fn breakpoints(executed: Option<u64>) -> Breakpoints {
     let executed = executed.map(|address| HardwareBreakpoint { address, on: BreakOn::Execute });
     let watched = HardwareBreakpoint { address: WATCHED, on: BreakOn::Write(WatchLen::One) };
@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match run(&mut vcpu, &mut debugger)? {
         End::Halted(report) => println!("halted: ax {:#x}", report.regs.rax),
         End::Asked(error) => return Err(error),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     let Debugger { executed, watched, replaced, .. } = debugger;
     for (what, stopped) in [("an instruction", executed), ("a store", watched), ("int3", replaced)] {

@@ -1,7 +1,7 @@
-//! Which pages a guest has written: `cargo run -p vmm-vcpu --example dirty_log`.
+//! Finding the pages that a guest has written: `cargo run -p vmm-vcpu --example dirty_log`.
 //!
-//! KVM keeps a dirty log of a memory slot (KVM_MEM_LOG_DIRTY_PAGES, KVM_GET_DIRTY_LOG), which starts anew whenever it is
-//! taken. So a display redraws only what has changed, and a machine that moves to another host is copied while it runs.
+//! KVM keeps a dirty log of a memory slot (KVM_MEM_LOG_DIRTY_PAGES, KVM_GET_DIRTY_LOG), and clears it each time it is read.
+//! Monitors use it to redraw only what has changed on a display, and to copy a machine to another host while it runs.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{Kvm, Vm};
@@ -17,13 +17,13 @@ const CODE: [u8; 20] = [
     0xa2, 0xff, 0x5f, // mov [0x5fff], al
     0xe6, 0x50, // out 0x50, al
     0xa2, 0x00, 0x70, // mov [0x7000], al
-    0xa0, 0x00, 0x30, // mov al, [0x3000]: a load isn't noted
+    0xa0, 0x00, 0x30, // mov al, [0x3000]: loads aren't logged
     0xe6, 0x50, // out 0x50, al
 ];
-/// What follows the code.
+/// The instruction after the code.
 const HLT: u8 = 0xf4;
 
-/// Takes the log at each `out`.
+/// Reads the log at each `out`.
 struct Display {
     vm: Vm,
     is_first: bool,
@@ -35,7 +35,7 @@ impl ExitHandler for Display {
     fn outb(&mut self, _port: u16, _value: u8) -> Flow<vmm_kvm::Error> {
         let pages = self.vm.take_dirty_pages(0);
         if std::mem::take(&mut self.is_first) {
-            // KVM may note a page when it makes it writable for the first time, though the guest has only executed it.
+            // KVM may log a page when it first makes it writable, even if the guest has only executed it.
             return Flow::Enter;
         }
         match pages {
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut Display { vm, is_first: true })? {
         End::Halted(_) => println!("the guest halts"),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

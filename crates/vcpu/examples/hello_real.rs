@@ -1,4 +1,4 @@
-//! One exit for each byte that a real-mode guest prints: `cargo run -p vmm-vcpu --example hello_real`.
+//! A real-mode guest that exits once for each byte that it prints: `cargo run -p vmm-vcpu --example hello_real`.
 //!
 //! The guest sends the bytes of a string to port 0x3f8, where a PC has its first serial port, and halts at the NUL.
 
@@ -8,7 +8,7 @@ use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_vcpu::{End, ExitHandler, Flow, run};
 
-/// Where the code lies: above the interrupt vector table, inside the first segment.
+/// Address of the code, above the interrupt vector table and in the first segment.
 const ENTRY: u64 = 0x1000;
 const CODE: [u8; 15] = [
     0xbe, 0x00, 0x11, // mov si, 0x1100
@@ -21,10 +21,10 @@ const CODE: [u8; 15] = [
     0xf4, // end: hlt
 ];
 
-/// Where the code looks for the string.
+/// Address of the string.
 const MESSAGE: u64 = 0x1100;
 
-/// Shows each exit.
+/// Prints each exit.
 struct Serial {
     exits: usize,
 }
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut serial = Serial { exits: 0 };
     match run(&mut vcpu, &mut serial)? {
         End::Halted(_) => println!("{} exits for {} bytes, and one to halt", serial.exits, serial.exits),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

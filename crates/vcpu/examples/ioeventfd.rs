@@ -1,7 +1,7 @@
-//! A guest's write that signals an eventfd without an exit: `cargo run -p vmm-vcpu --example ioeventfd`.
+//! Signalling an eventfd by a guest's write, without an exit: `cargo run -p vmm-vcpu --example ioeventfd`.
 //!
-//! So a guest rings a device's bell while it goes on: KVM compares address, width and value, and signals whoever waits at the
-//! eventfd. Here 7 at port 0x600 is connected, and 8 comes as an exit like any other.
+//! A guest can notify a device without being interrupted: KVM compares the address, width and value of writes, and signals the
+//! eventfd on a match. Here a write of 7 to port 0x600 is connected, and a write of 8 is an ordinary exit.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{Kvm, WriteAddress};
@@ -20,7 +20,7 @@ const CODE: [u8; 18] = [
     0xf4, // hlt
 ];
 
-/// Counts the exits, too.
+/// Counts and prints the exits.
 struct Doorbell {
     exits: usize,
 }
@@ -47,12 +47,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.set_sregs(&sregs)?;
     vcpu.set_regs(&regs)?;
 
-    // Nonblocking, so that a bell that nobody rang is an error below, not a wait without end.
+    // Non-blocking, so that the read below fails instead of waiting forever if the eventfd wasn't signalled.
     let bell = EventFd::new()?;
     vm.connect_write(&bell, WriteAddress::Port(0x600), Some(7))?;
     match run(&mut vcpu, &mut Doorbell { exits: 0 })? {
         End::Halted(_) => println!("the guest halts, and the eventfd was signalled {} times", bell.read()?),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! An interrupt for a halted guest, through an eventfd: `cargo run -p vmm-vcpu --example irqfd`.
+//! Interrupting a halted guest by an eventfd: `cargo run -p vmm-vcpu --example irqfd`.
 //!
-//! The guest sets up interrupt 4 and halts, which with interrupt controllers in the kernel doesn't leave KVM_RUN. A device
-//! on a thread of its own writes to an eventfd, KVM raises the line, and the guest's handler answers on port 0xe9.
+//! The guest sets up interrupt 4 and halts. With in-kernel interrupt controllers, a halt isn't an exit. A device thread writes to
+//! an eventfd, KVM raises the interrupt, and the guest's handler writes to port 0xe9.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -20,7 +20,7 @@ const CODE: [u8; 49] = [
     0xb0, 0x08, 0xe6, 0x21, // mov al, 8; out 0x21, al: its lines are vectors 8 to 15
     0xb0, 0x04, 0xe6, 0x21, // mov al, 4; out 0x21, al: the second 8259 is at line 2
     0xb0, 0x01, 0xe6, 0x21, // mov al, 1; out 0x21, al: for an 8086, end of interrupt by command
-    0xb0, 0xef, 0xe6, 0x21, // mov al, 0xef; out 0x21, al: all lines masked but 4
+    0xb0, 0xef, 0xe6, 0x21, // mov al, 0xef; out 0x21, al: all lines masked except 4
     0xb0, b'r', 0xe6, 0xe9, // mov al, 'r'; out 0xe9, al: ready
     0xfb, // sti
     0xf4, // wait: hlt
@@ -30,7 +30,7 @@ const CODE: [u8; 49] = [
     0xcf, // iret
 ];
 
-/// Hears of the guest by port 0xe9.
+/// Receives what the guest writes to port 0xe9.
 struct Console {
     ready: Sender<()>,
 }
@@ -42,7 +42,7 @@ impl ExitHandler for Console {
         match (port, value) {
             (0xe9, b'r') => {
                 println!("guest: ready for interrupt 4");
-                // An interrupt that comes before the guest's hlt waits in the 8259.
+                // An interrupt before the guest's hlt stays pending in the 8259.
                 let _ = self.ready.send(());
             }
             (0xe9, b'4') => return Flow::Stop("interrupt 4 was handled"),
@@ -76,8 +76,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     match run(&mut vcpu, &mut Console { ready })? {
         End::Asked(reason) => println!("guest: {reason}"),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
-    device.join().expect("it doesn't panic")?;
+    device.join().expect("the thread doesn't panic")?;
     Ok(())
 }

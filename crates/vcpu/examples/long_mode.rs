@@ -1,7 +1,7 @@
 //! 64-bit long mode: `cargo run -p vmm-vcpu --example long_mode`.
 //!
-//! The last step, behind `protected_mode` and `paging`. Long mode can't do without paging: four levels of tables with
-//! entries of 8 bytes (CR4.PAE), the third of which maps 2 MiB at once here. EFER.LMA says that it is active.
+//! The last step, after `protected_mode` and `paging`. Long mode requires paging, with four levels of tables whose entries have
+//! 8 bytes (CR4.PAE). Here each entry of the third level maps 2 MiB. EFER.LMA shows that long mode is active.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -18,7 +18,7 @@ const CODE: [u8; 16] = [
     0xf4, // hlt
 ];
 
-/// Nothing but a processor and memory.
+/// A machine with only a processor and memory.
 struct Empty;
 
 impl ExitHandler for Empty {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Kvm::open()?.create_vm()?;
     let ram = GuestRam::new(&[0..0x1_0000])?;
     ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;
-    // The tables of protected mode, and six pages of page tables.
+    // The descriptor and interrupt tables, and six pages of page tables.
     for table in Mode::Long.tables() {
         println!("{} at {:#x}, {} bytes", table.what, table.gpa, table.bytes.len());
         ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa))?;
@@ -45,11 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let report = match run(&mut vcpu, &mut Empty)? {
         End::Halted(report) => report,
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     };
     let (regs, sregs) = (report.regs, report.sregs);
     println!("cr0 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}", sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer);
-    // PG is bit 31 of CR0, PAE bit 5 of CR4, LMA bit 10 of EFER; L says that the code segment's instructions are 64-bit.
+    // PG is bit 31 of CR0, PAE bit 5 of CR4, LMA bit 10 of EFER; CS.L selects 64-bit code.
     assert_eq!((sregs.cr0 >> 31 & 1, sregs.cr4 >> 5 & 1, sregs.efer >> 10 & 1, sregs.cs.l), (1, 1, 1, 1));
     println!("long mode, paging with 8-byte entries, 64-bit code");
 

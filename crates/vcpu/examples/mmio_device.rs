@@ -1,6 +1,6 @@
-//! A device with two registers in memory space: `cargo run -p vmm-vcpu --example mmio_device`.
+//! A device with two memory-mapped registers: `cargo run -p vmm-vcpu --example mmio_device`.
 //!
-//! No memory slot covers 0xd000_0000, so a load or store there leaves the guest, and the call-backs answer in memory's place.
+//! No memory slot covers 0xd000_0000, so that a load or store there is an exit, which the call-backs handle.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -18,12 +18,12 @@ const CODE: [u8; 17] = [
     0xf4, // hlt
 ];
 
-/// A store of 4 bytes is squared, a load has the result.
+/// A store of 4 bytes sets the operand, and a load returns its square.
 const SQUARE: u64 = 0xd000_0000;
-/// A load has the number of stores so far.
+/// A load returns the number of stores so far.
 const COUNT: u64 = 0xd000_0004;
 
-/// Squares numbers.
+/// The device: squares numbers.
 #[derive(Default)]
 struct Squarer {
     result: u32,
@@ -40,7 +40,7 @@ impl ExitHandler for Squarer {
             _ => u32::MAX,
         };
         println!("read  {gpa:#x}, {} bytes: {value}", data.len());
-        // The guest chooses the width. A narrow load has the lower bytes, a wide one zeros above them.
+        // The guest chooses the width. A narrow load returns the low bytes, and a wide one is zero-extended.
         data.fill(0);
         data.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
     }
@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut Squarer::default())? {
         End::Halted(report) => println!("the guest has eax {}, ebx {}", report.regs.rax, report.regs.rbx),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

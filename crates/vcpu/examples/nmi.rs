@@ -1,7 +1,7 @@
 //! A non-maskable interrupt: `cargo run -p vmm-vcpu --example nmi`.
 //!
-//! The guest never enables interrupts, and is interrupted all the same: KVM_NMI, before an entry, as libkvm's `try_push_nmi`
-//! did. Vector 2 belongs to it on every x86 processor.
+//! The guest never enables interrupts, but can't mask an NMI. It is injected by KVM_NMI before an entry, as libkvm's
+//! `try_push_nmi` did. On x86 the vector of an NMI is 2.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{Kvm, KvmVcpu};
@@ -19,7 +19,7 @@ const CODE: [u8; 20] = [
     0xcf, // iret
 ];
 
-/// Presses the button that some servers have for this, when the guest says `a`.
+/// An NMI button, as some servers have. It is pressed when the guest prints `a`.
 #[derive(Default)]
 struct Button {
     is_pressed: bool,
@@ -30,7 +30,7 @@ impl ExitHandler for Button {
 
     fn before_run(&mut self, vcpu: &mut KvmVcpu) {
         if std::mem::take(&mut self.is_pressed) {
-            vcpu.nmi().expect("every KVM on x86 has it");
+            vcpu.nmi().expect("every KVM on x86 supports NMIs");
             println!("monitor: NMI");
         }
     }
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut Button::default())? {
         End::Halted(_) => println!("guest: halts"),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

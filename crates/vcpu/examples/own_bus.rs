@@ -1,6 +1,6 @@
-//! A monitor with a bus and devices of its own: `cargo run -p vmm-vcpu --example own_bus`.
+//! A monitor with its own bus and devices: `cargo run -p vmm-vcpu --example own_bus`.
 //!
-//! The call-backs of the run loop look for the device whose ports were meant. One device ends the guest, with a reason.
+//! The call-backs of the run loop look up devices by port. One of the devices ends the guest, with a reason.
 
 use std::ops::Range;
 
@@ -23,13 +23,13 @@ const CODE: [u8; 11] = [
 /// Why a device ends the guest.
 type Reason = String;
 
-/// Something with ports. `offset` counts from its first.
+/// A device with ports. `offset` is relative to its first port.
 trait Device: Send {
     fn read(&mut self, offset: u16) -> u8;
     fn write(&mut self, offset: u16, value: u8) -> Flow<Reason>;
 }
 
-/// One port: prints what is written.
+/// Prints what is written to its port.
 struct Console;
 
 impl Device for Console {
@@ -42,7 +42,7 @@ impl Device for Console {
     }
 }
 
-/// Two ports: a read of the first gives the digit below the last one, a write to the second ends the guest.
+/// Has two ports: each read of the first returns the next lower digit, and a write to the second ends the guest.
 struct Countdown {
     next: u8,
 }
@@ -58,7 +58,7 @@ impl Device for Countdown {
     }
 }
 
-/// Devices by their ports, which don't overlap.
+/// Devices by their ports, which must not overlap.
 struct Bus(Vec<(Range<u16>, Box<dyn Device>)>);
 
 impl Bus {
@@ -72,7 +72,7 @@ impl ExitHandler for Bus {
     type Stop = Reason;
 
     fn inb(&mut self, port: u16) -> u8 {
-        // An empty bus floats high.
+        // Unclaimed ports read as all ones.
         self.find(port).map_or(0xff, |(offset, device)| device.read(offset))
     }
 
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bus(vec![(0xe9..0xea, Box::new(Console)), (0x50..0x52, Box::new(Countdown { next: b'3' }))]);
     match run(&mut vcpu, &mut bus)? {
         End::Asked(reason) => println!("a device ended the guest: {reason}"),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! An interrupt controller in the monitor: `cargo run -p vmm-vcpu --example own_interrupt_controller`.
+//! A monitor with its own interrupt controller: `cargo run -p vmm-vcpu --example own_interrupt_controller`.
 //!
-//! Without interrupt controllers in the kernel, the monitor injects interrupts itself (KVM_INTERRUPT), when the guest can take
-//! one. While it can't, the monitor asks KVM for an exit as soon as it can: the interrupt window. Before each entry the
-//! controller looks whether something is due, as libkvm's `try_push_interrupts` did.
+//! Without in-kernel interrupt controllers, the monitor injects interrupts itself (KVM_INTERRUPT), when the guest is ready for
+//! one. Otherwise it requests an exit for when the guest becomes ready: the interrupt window. The controller checks for pending
+//! interrupts before each entry, as libkvm's `try_push_interrupts` did.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::{Kvm, KvmVcpu};
@@ -30,15 +30,15 @@ const CODE: [u8; 49] = [
     0xcf, // iret
 ];
 
-/// Line 0 has this vector, line 1 the next.
+/// The vector of line 0. Line 1 has the next.
 const FIRST_VECTOR: u8 = 0x20;
 
-/// Two lines, of which the lower has priority, and the devices that raise them.
+/// An interrupt controller with two lines, where the lower has priority, and the devices that raise them.
 #[derive(Default)]
 struct Controller {
-    /// A bit for each line that waits.
-    waiting: u8,
-    /// An interrupt is being handled: its handler hasn't said that it is done.
+    /// A bit for each pending line.
+    pending: u8,
+    /// An interrupt is in service: the guest hasn't signalled its end.
     is_busy: bool,
     halts: usize,
 }
@@ -47,16 +47,16 @@ impl ExitHandler for Controller {
     type Stop = vmm_kvm::Error;
 
     fn before_run(&mut self, vcpu: &mut KvmVcpu) {
-        let is_due = self.waiting != 0 && !self.is_busy;
+        let is_due = self.pending != 0 && !self.is_busy;
         if is_due && vcpu.is_ready_for_interrupt() {
-            let line = self.waiting.trailing_zeros() as u8;
+            let line = self.pending.trailing_zeros() as u8;
             println!("controller: injects vector {:#x}", FIRST_VECTOR + line);
             vcpu.interrupt(FIRST_VECTOR + line).expect("this VM has no in-kernel controllers");
-            self.waiting &= !(1 << line);
+            self.pending &= !(1 << line);
             self.is_busy = true;
         }
-        // An exit when the guest is ready for what still waits.
-        vcpu.request_interrupt_window(self.waiting != 0 && !self.is_busy);
+        // Request an exit when the guest is ready for the next pending interrupt.
+        vcpu.request_interrupt_window(self.pending != 0 && !self.is_busy);
     }
 
     fn interrupt_window(&mut self, _vcpu: &mut KvmVcpu) -> Flow<Self::Stop> {
@@ -68,7 +68,7 @@ impl ExitHandler for Controller {
         match (port, value) {
             (0xe9, b'a') => {
                 println!("guest: a; two devices raise lines 0 and 1");
-                self.waiting = 0b11;
+                self.pending = 0b11;
             }
             (0xe9, _) => println!("guest: handles line {}", char::from(value)),
             (0x20, _) => self.is_busy = false,
@@ -83,7 +83,7 @@ impl ExitHandler for Controller {
             return None;
         }
         println!("guest: halts; a device raises line 1");
-        self.waiting = 0b10;
+        self.pending = 0b10;
         Some(Flow::Enter)
     }
 }
@@ -102,7 +102,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut Controller::default())? {
         End::Halted(_) => println!("guest: halts for good"),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

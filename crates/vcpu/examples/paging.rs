@@ -1,8 +1,8 @@
 //! 32-bit protected mode with paging: `cargo run -p vmm-vcpu --example paging`.
 //!
-//! The second step, behind `protected_mode`: CR3 names a page directory, and CR0.PG sends every address through it. Its
-//! 1,024 entries map 4 MiB each to themselves, so that the guest notices nothing. `long_mode` is the last step. Some software
-//! KVMs can page in long mode only.
+//! The second step, after `protected_mode`: CR3 points to a page directory, and CR0.PG enables address translation. The
+//! directory's 1,024 entries map 4 MiB each to the same physical address. `long_mode` is the last step. Some software KVMs
+//! support paging only in long mode.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -19,7 +19,7 @@ const CODE: [u8; 11] = [
     0xf4, // hlt
 ];
 
-/// Nothing but a processor and memory.
+/// A machine with only a processor and memory.
 struct Empty;
 
 impl ExitHandler for Empty {
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Kvm::open()?.create_vm()?;
     let ram = GuestRam::new(&[0..0x1_0000])?;
     ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;
-    // The tables of protected mode, and the page directory.
+    // The descriptor and interrupt tables, and the page directory.
     for table in Mode::Paged.tables() {
         println!("{} at {:#x}, {} bytes", table.what, table.gpa, table.bytes.len());
         ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa))?;
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let report = match run(&mut vcpu, &mut Empty)? {
         End::Halted(report) => report,
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     };
     let (regs, sregs) = (report.regs, report.sregs);
     println!("cr0 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}", sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer);

@@ -1,7 +1,7 @@
 //! 32-bit protected mode without paging: `cargo run -p vmm-vcpu --example protected_mode`.
 //!
-//! The first step from real mode to long mode. Segment registers name descriptors in a table in memory, and a segment of
-//! 4 GiB that starts at 0 makes addresses what they look like. `paging` and `long_mode` are the next steps.
+//! The first step from real mode to long mode. Segment registers select descriptors from a table in memory. With flat segments,
+//! which have base 0 and 4 GiB, an offset is a physical address. `paging` and `long_mode` are the next steps.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -18,7 +18,7 @@ const CODE: [u8; 11] = [
     0xf4, // hlt
 ];
 
-/// Nothing but a processor and memory.
+/// A machine with only a processor and memory.
 struct Empty;
 
 impl ExitHandler for Empty {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Kvm::open()?.create_vm()?;
     let ram = GuestRam::new(&[0..0x1_0000])?;
     ram.memory().write_slice(&CODE, GuestAddress(ENTRY))?;
-    // The descriptor table, and an interrupt table without entries.
+    // The descriptor table, and an empty interrupt table.
     for table in Mode::Protected.tables() {
         println!("{} at {:#x}, {} bytes", table.what, table.gpa, table.bytes.len());
         ram.memory().write_slice(&table.bytes, GuestAddress(table.gpa))?;
@@ -45,11 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let report = match run(&mut vcpu, &mut Empty)? {
         End::Halted(report) => report,
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     };
     let (regs, sregs) = (report.regs, report.sregs);
     println!("cr0 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}", sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer);
-    // PE is bit 0 of CR0, PG bit 31; D says that the code segment's instructions are 32-bit ones.
+    // PE is bit 0 of CR0, PG bit 31; CS.D selects 32-bit code.
     assert_eq!((sregs.cr0 & 1, sregs.cr0 >> 31 & 1, sregs.cs.db), (1, 0, 1));
     println!("protected mode, no paging, 32-bit code");
 

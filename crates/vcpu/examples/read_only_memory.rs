@@ -1,7 +1,7 @@
-//! Memory that the guest can only read: `cargo run -p vmm-vcpu --example read_only_memory`.
+//! Read-only memory: `cargo run -p vmm-vcpu --example read_only_memory`.
 //!
-//! A read-only memory slot (KVM_MEM_READONLY) is a ROM: the guest loads and executes at full speed, and a store is an exit, which
-//! the monitor may ignore, or answer as a flash chip does.
+//! A read-only memory slot (KVM_MEM_READONLY) is a ROM: the guest loads from it and executes it at full speed. A store is an
+//! exit, which the monitor can ignore, or handle like a flash chip.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::Kvm;
@@ -9,7 +9,7 @@ use vmm_memory::vm_memory::{Bytes, GuestAddress};
 use vmm_memory::{Access, GuestRam};
 use vmm_vcpu::{End, ExitHandler, Flow, run};
 
-/// The code is in the ROM.
+/// Address of the ROM, which contains the code.
 const ROM: u64 = 0x1000;
 const CODE: [u8; 13] = [
     0xa0, 0x00, 0x18, // mov al, [0x1800]
@@ -20,7 +20,7 @@ const CODE: [u8; 13] = [
 ];
 const BYTE: u64 = 0x1800;
 
-/// Says what the guest stores, and loses it.
+/// Prints and ignores the guest's stores.
 struct Rom;
 
 impl ExitHandler for Rom {
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let [al, ah, ..] = report.regs.rax.to_le_bytes();
             println!("the guest stored {al} and still reads {ah}");
         }
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

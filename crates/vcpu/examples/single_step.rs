@@ -1,7 +1,7 @@
-//! The first instructions of a guest, one by one: `cargo run -p vmm-vcpu --example single_step`.
+//! Single-stepping the first instructions of a guest: `cargo run -p vmm-vcpu --example single_step`.
 //!
-//! KVM returns behind each instruction, and a handler around the guest's own is shown the registers. With the sixth
-//! instruction it lets go, and the guest runs on at full speed.
+//! KVM_RUN returns after each instruction, and a wrapper around the guest's handler shows the registers. After the sixth step the
+//! guest runs at full speed.
 
 use std::convert::Infallible;
 
@@ -20,14 +20,14 @@ const CODE: [u8; 11] = [
     0xf4, // hlt
 ];
 
-/// The machine: nothing but a processor and memory.
+/// A machine with only a processor and memory.
 struct Empty;
 
 impl ExitHandler for Empty {
     type Stop = ();
 }
 
-/// The onlooker.
+/// Prints each step.
 struct Printer;
 
 impl Steps for Printer {
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut SingleStepped::new(Empty, Printer, 6))? {
         End::Halted(report) => println!("halted: ip {:#x}, rax {}", report.regs.rip, report.regs.rax),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }

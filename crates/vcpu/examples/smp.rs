@@ -1,8 +1,8 @@
-//! Two processors that count to 1,000 by turns: `cargo run -p vmm-vcpu --example smp`.
+//! Two processors that take turns counting to 1,000: `cargo run -p vmm-vcpu --example smp`.
 //!
-//! Each vCPU has a thread. The second waits until the first wakes it as a PC's firmware does: by INIT and a start-up
-//! interrupt (SIPI) through the local APIC, which KVM has in the kernel. The first counts from even to odd numbers in
-//! memory that both see, the second from odd to even.
+//! Each vCPU has its own thread. The first starts the second as a PC's firmware does, by INIT and a start-up interrupt (SIPI)
+//! through the in-kernel local APIC. In shared memory, the first then counts from even to odd numbers, and the second from odd to
+//! even.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -28,7 +28,7 @@ const FIRST: [u8; 44] = [
     0xf4, // hlt
 ];
 
-/// The second processor's code, 16-bit: a SIPI starts at a page's first byte in real mode, with that page in CS.
+/// The second processor's code, 16-bit: a SIPI starts it in real mode at the start of a page, with that page in CS.
 const SECOND_ENTRY: u64 = 0x2000;
 const SECOND: [u8; 25] = [
     0x31, 0xc0, // xor ax, ax
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     vm.add_memory(&ram)?;
 
-    // Number 0 is the one that starts; every other one waits for INIT.
+    // vCPU 0 is the bootstrap processor; all others wait for INIT.
     let (first, second) = (vm.create_vcpu(0)?, vm.create_vcpu(1)?);
     let (mut regs, mut sregs) = (first.regs()?, first.sregs()?);
     let start = Start::new(Mode::Protected, ENTRY, BOOT_STACK);
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let index = vcpu.index();
         match vcpu.join()? {
             End::Asked(()) => println!("vcpu{index} has finished"),
-            end => return Err(format!("vcpu{index} ended otherwise: {end:?}").into()),
+            end => return Err(format!("vcpu{index} ended unexpectedly: {end:?}").into()),
         }
     }
     println!("the count is {}", ram.memory().read_obj::<u32>(GuestAddress(0x800))?);

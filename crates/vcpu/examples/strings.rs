@@ -1,7 +1,7 @@
-//! Exits and elements of string instructions: `cargo run -p vmm-vcpu --example strings`.
+//! Exits of string instructions: `cargo run -p vmm-vcpu --example strings`.
 //!
-//! `rep outsb` sends CX bytes from memory to a port, `rep insb` fetches as many. How many bytes come with an exit is KVM's
-//! choice, so a device must be right with one and with all. Only who overrides `string_out` and `string_in` notices.
+//! `rep outsb` writes CX bytes from memory to a port, and `rep insb` reads CX bytes. KVM chooses the number of bytes per exit, so
+//! a device must handle any number. Only handlers that override `string_out` and `string_in` see the difference.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_kvm::Kvm;
@@ -21,11 +21,11 @@ const CODE: [u8; 20] = [
     0xf4, // hlt
 ];
 
-/// Where the guest's SI and DI point to.
+/// Initial values of the guest's SI and DI.
 const SOURCE: GuestAddress = GuestAddress(0x1100);
 const DESTINATION: GuestAddress = GuestAddress(0x1200);
 
-/// Takes everything, and gives the alphabet.
+/// Accepts all bytes, and returns the alphabet.
 struct Port {
     taken: Vec<u8>,
     out_exits: usize,
@@ -49,7 +49,7 @@ impl ExitHandler for Port {
         data.iter_mut().zip(&mut self.alphabet).for_each(|(to, letter)| *to = letter);
     }
 
-    // An exit of one element comes here: KVM doesn't say what instruction it was.
+    // Called for exits with one element: KVM doesn't report whether the instruction was a string instruction.
     fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<()> {
         self.string_out(port, data.len(), data)
     }
@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Port { taken: Vec::new(), out_exits: 0, alphabet: b'a'..=b'z', in_exits: 0, in_elements: 0 };
     match run(&mut vcpu, &mut port)? {
         End::Halted(_) => {}
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     let mut given = [0; 5];
     ram.memory().read_slice(&mut given, DESTINATION)?;

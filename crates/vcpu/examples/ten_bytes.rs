@@ -1,6 +1,6 @@
-//! Ten bytes of real-mode code, run on any /dev/kvm: `cargo run -p vmm-vcpu --example ten_bytes`.
+//! Ten bytes of real-mode code, which run on any /dev/kvm: `cargo run -p vmm-vcpu --example ten_bytes`.
 //!
-//! They add 2 and 2, say the digit on port 0x3f8 and halt. Only vmm-memory, vmm-kvm and vmm-vcpu are used.
+//! They add 2 and 2, write the digit to port 0x3f8 and halt. The program uses only vmm-memory, vmm-kvm and vmm-vcpu.
 
 use vmm_kvm::Kvm;
 use vmm_memory::GuestRam;
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     match run(&mut vcpu, &mut Printer)? {
         End::Halted(_) => println!("and halts"),
-        end => println!("ended otherwise: {end:?}"),
+        end => println!("ended unexpectedly: {end:?}"),
     }
     Ok(())
 }

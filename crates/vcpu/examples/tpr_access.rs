@@ -1,8 +1,8 @@
-//! Accesses to the task priority register, reported: `cargo run -p vmm-vcpu --example tpr_access`.
+//! Reporting accesses to the task priority register: `cargo run -p vmm-vcpu --example tpr_access`.
 //!
-//! The register is in the local APIC, at 0xfee0_0080 in memory. KVM has the APIC and completes the access itself; with
-//! KVM_TPR_ACCESS_REPORTING it then returns and says where the instruction is. A monitor can patch an instruction that a guest
-//! uses too often.
+//! The register is in the local APIC, at guest-physical address 0xfee0_0080. The in-kernel APIC completes the access; with
+//! KVM_TPR_ACCESS_REPORTING, KVM_RUN then exits with the address of the instruction. A monitor can patch instructions that access
+//! the register often.
 
 use vmm_arch::flat::{Mode, Start};
 use vmm_arch::layout::BOOT_STACK;
@@ -15,7 +15,7 @@ const ENTRY: u64 = 0x1000;
 const CODE: [u8; 30] = [
     0xa1, 0x80, 0x00, 0xe0, 0xfe, // mov eax, [0xfee00080]
     0xb9, 0x00, 0x00, 0x01, 0x00, // mov ecx, 0x10000
-    0xe2, 0xfe, // loop: a software KVM reports after a stretch of instructions
+    0xe2, 0xfe, // loop: a software KVM reports only after some instructions
     0x83, 0xc0, 0x20, // add eax, 0x20
     0xa3, 0x80, 0x00, 0xe0, 0xfe, // mov [0xfee00080], eax
     0xb9, 0x00, 0x00, 0x01, 0x00, // mov ecx, 0x10000
@@ -24,7 +24,7 @@ const CODE: [u8; 30] = [
     0xf4, // hlt: never reached
 ];
 
-/// Prints what is reported, and ends the guest at its `out`.
+/// Prints the reported accesses, and ends the guest at its `out`.
 struct Reports;
 
 impl ExitHandler for Reports {
@@ -68,9 +68,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.report_tpr_access(true)?;
 
     match run(&mut vcpu, &mut Reports)? {
-        // CR8 is the upper half of the register.
+        // CR8 is bits 7:4 of the register.
         End::Asked(()) => println!("the guest has cr8 {}", vcpu.cr8()),
-        end => return Err(format!("the guest ended otherwise: {end:?}").into()),
+        end => return Err(format!("the guest ended unexpectedly: {end:?}").into()),
     }
     Ok(())
 }
