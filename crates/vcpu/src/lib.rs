@@ -60,7 +60,7 @@ pub use flow::{Entry, Flow};
 pub use platform::{BusHandler, CrashCause, ExitHandler, ExitKind, SingleStepped, Steps, Traced};
 pub use run_loop::run;
 pub use summary::Summary;
-pub use thread::{Error, Pausing, VcpuThread};
+pub use thread::{Error, PendingPause, VcpuThread};
 pub use threads::VcpuThreads;
 pub use trace::{Trace, TracedExit};
 /// The eventfd that a vCPU's thread signals when it ends, and the type of irqfds and ioeventfds.

@@ -1,6 +1,6 @@
 //! The run loop: enter the guest, dispatch its exit, repeat.
 
-use crate::platform::answer;
+use crate::platform::enter;
 use crate::{Cpu, End, ExitHandler, Flow};
 
 /// Enters the guest once and dispatches its exit. [`End::Stopped`] means that KVM_RUN was interrupted and the guest may be
@@ -11,7 +11,7 @@ where
     H: ExitHandler<C>,
 {
     handler.before_run(cpu);
-    let handled = answer(cpu, handler)?;
+    let handled = enter(cpu, handler)?;
     Ok(match (handled, handler.after_run(cpu).map(End::Asked)) {
         // An interruption takes precedence over a hold, so that commands get through: a handler without room still has none after
         // the next exit.

@@ -172,10 +172,10 @@ impl<S: Send + 'static> VcpuThread<S> {
     }
 
     /// Starts a pause without waiting for it, so that several vCPUs can be paused at the same time.
-    pub fn begin_pause(&self) -> Pausing {
+    pub fn begin_pause(&self) -> PendingPause {
         let (acknowledge, acknowledged) = sync_channel(1);
         self.send(Command::Pause(acknowledge));
-        Pausing(acknowledged)
+        PendingPause(acknowledged)
     }
 
     /// The state of the processor, or `None` if it has ended. A running vCPU leaves the guest briefly.
@@ -184,10 +184,10 @@ impl<S: Send + 'static> VcpuThread<S> {
     }
 
     /// Requests a report without waiting for it.
-    pub(crate) fn begin_report(&self) -> Reporting {
+    pub(crate) fn begin_report(&self) -> PendingReport {
         let (sender, receiver) = sync_channel(1);
         self.send(Command::Report(sender));
-        Reporting(receiver)
+        PendingReport(receiver)
     }
 
     /// Resumes a paused vCPU. Has no effect on one that is running or has ended.
@@ -257,9 +257,9 @@ impl<S> std::fmt::Debug for VcpuThread<S> {
 /// A pause in progress.
 #[derive(Debug)]
 #[must_use = "the vCPU may be running until `wait` returns"]
-pub struct Pausing(Receiver<()>);
+pub struct PendingPause(Receiver<()>);
 
-impl Pausing {
+impl PendingPause {
     /// Returns when the vCPU is paused or has ended.
     pub fn wait(self) {
         // An error means that the thread has ended.
@@ -273,9 +273,9 @@ impl Pausing {
 }
 
 /// A report that has been requested.
-pub(crate) struct Reporting(Receiver<VcpuReport>);
+pub(crate) struct PendingReport(Receiver<VcpuReport>);
 
-impl Reporting {
+impl PendingReport {
     /// Returns `None` if the vCPU is still in the guest after `timeout`, or has ended.
     pub(crate) fn wait_within(self, timeout: Duration) -> Option<VcpuReport> {
         self.0.recv_timeout(timeout).ok()

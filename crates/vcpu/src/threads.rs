@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use vmm_kvm::VcpuReport;
 
-use crate::thread::Reporting;
-use crate::{End, Error, Pausing, VcpuThread};
+use crate::thread::PendingReport;
+use crate::{End, Error, PendingPause, VcpuThread};
 
 /// The threads of all vCPUs of a machine. Dropping it stops and joins one after the other; [`stop`](Self::stop) is faster.
 pub struct VcpuThreads<S>(Vec<VcpuThread<S>>);
@@ -34,7 +34,7 @@ impl<S: Send + 'static> VcpuThreads<S> {
     /// timeout, the remaining vCPUs pause when they leave the guest, unless they are resumed before.
     pub fn pause_within(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let pausing: Vec<Pausing> = self.0.iter().map(VcpuThread::begin_pause).collect();
+        let pausing: Vec<PendingPause> = self.0.iter().map(VcpuThread::begin_pause).collect();
         pausing
             .into_iter()
             .all(|pausing| pausing.wait_within(deadline.saturating_duration_since(Instant::now())))
@@ -54,7 +54,7 @@ impl<S: Send + 'static> VcpuThreads<S> {
     pub fn reports_within(&self, timeout: Duration) -> Vec<(u32, VcpuReport)> {
         let deadline = Instant::now() + timeout;
         let pending: Vec<_> = self.0.iter().map(|vcpu| (vcpu.index(), vcpu.begin_report())).collect();
-        let report = |(index, report): (u32, Reporting)| {
+        let report = |(index, report): (u32, PendingReport)| {
             Some((index, report.wait_within(deadline.saturating_duration_since(Instant::now()))?))
         };
         pending.into_iter().filter_map(report).collect()

@@ -6,4 +6,4 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{BusHandler, CrashCause, ExitHandler, ExitKind, SingleStepped, Steps, Traced};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{answer, instruction_pointer};
+pub(crate) use x86_64::{enter, instruction_pointer};

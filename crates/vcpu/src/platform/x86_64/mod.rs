@@ -1,8 +1,8 @@
 //! The exits of an x86_64 processor.
 
-mod answer;
 mod bus_handler;
 mod crash_cause;
+mod dispatch;
 mod exit_kind;
 mod handler;
 mod instruction;
@@ -10,9 +10,9 @@ mod registers;
 mod single_step;
 mod traced;
 
-pub(crate) use answer::answer;
 pub use bus_handler::BusHandler;
 pub use crash_cause::CrashCause;
+pub(crate) use dispatch::enter;
 pub use exit_kind::ExitKind;
 pub use handler::ExitHandler;
 pub(crate) use registers::instruction_pointer;

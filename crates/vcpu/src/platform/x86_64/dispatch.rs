@@ -20,7 +20,7 @@ enum OwnedExit {
 }
 
 /// Enters the guest once and calls the handler for its exit, for [`step`](crate::run_loop::step).
-pub(crate) fn answer<C, H>(cpu: &mut C, handler: &mut H) -> Result<Flow<End<H::Stop>>, vmm_kvm::Error>
+pub(crate) fn enter<C, H>(cpu: &mut C, handler: &mut H) -> Result<Flow<End<H::Stop>>, vmm_kvm::Error>
 where
     C: Cpu,
     H: ExitHandler<C>,
