@@ -52,15 +52,15 @@ pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;
 pub use rtc::Rtc;
 pub use uart::Uart;
-/// What [`LegacyKind::describe`] says of a device, and its errors.
+/// The types of [`LegacyKind::describe`]: a device's ACPI objects, and its errors.
 pub use vmm_acpi;
-/// What a device does, and what it is connected to.
+/// The traits and types of a device's registers and interrupt.
 pub use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
-/// How the fields of a config are read, and the types of their values.
+/// The reading of config fields, and the types of their values.
 pub use vmm_config;
 pub use vmm_config::NoFields;
 pub use wiring::{Built, Wiring};
-/// What [`LegacyKind::Config`] is derived by, in the versions that this crate uses: `#[serde(crate = "vmm_devices::serde")]`,
+/// The crates that derive [`LegacyKind::Config`], in the versions used here: `#[serde(crate = "vmm_devices::serde")]`,
 /// `#[schemars(crate = "vmm_devices::schemars")]`.
 pub use {schemars, serde};
 

@@ -72,7 +72,7 @@ struct Registers {
 }
 
 impl Rtc {
-    /// Its ports on a PC: the index register and the data register.
+    /// A PC's ports for it: the index register and the data register.
     pub const PORTS: Range<u64> = 0x70..0x72;
 
     fn registers(&self) -> MutexGuard<'_, Registers> {

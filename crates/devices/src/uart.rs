@@ -221,8 +221,8 @@ impl Uart {
         taken
     }
 
-    /// Types all of `bytes` at the guest, and blocks while it doesn't read. For a host side with a thread of its own, which is
-    /// the only one that reads [`wants_input`](Self::wants_input).
+    /// Sends all of `bytes` to the guest, blocking while there is no room. For a host side with its own thread, which must be the
+    /// only reader of [`wants_input`](Self::wants_input).
     ///
     /// # Errors
     /// The host is out of memory.

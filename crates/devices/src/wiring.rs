@@ -57,7 +57,7 @@ pub struct Built {
 }
 
 impl Built {
-    /// A device that the host has no use for, by value. One that it has a use for is passed as a clone of its `Arc`.
+    /// A device without interfaces towards the host, by value. To add interfaces, pass a clone of the device's `Arc`.
     pub fn new(device: impl BusDevice + 'static) -> Self {
         Self { device: Arc::new(device), serial: None, power_button: None }
     }

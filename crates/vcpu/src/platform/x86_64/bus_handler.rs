@@ -1,14 +1,14 @@
-//! Answers to a guest's exits by the devices of two buses.
+//! A handler that passes accesses to the devices on two buses.
 
 use vmm_bus::{BusView, Outcome, SystemEvent};
 
 use super::handler::ExitHandler;
 use crate::Flow;
 
-/// Passes port and MMIO accesses to the devices of two [buses](vmm_bus::Bus), and does to the vCPU what their [`Outcome`]s ask
-/// for: a hold until [`VcpuThread::wake`](crate::VcpuThread::wake), or a stop with the device's [`SystemEvent`].
+/// Passes port and MMIO accesses to the devices on two [buses](vmm_bus::Bus), and applies their [`Outcome`]s to the vCPU: a hold
+/// until [`VcpuThread::wake`](crate::VcpuThread::wake), or a stop with the device's [`SystemEvent`].
 ///
-/// Each vCPU has one, with views of the same buses. Put another handler around it to answer other exits.
+/// Each vCPU has its own, with views of the same buses. To handle other exits, wrap it in another handler.
 ///
 /// ```
 /// use vmm_bus::Bus;
@@ -25,11 +25,11 @@ use crate::Flow;
 pub struct BusHandler {
     ports: BusView,
     mmio: BusView,
-    /// The write for which the vCPU is held.
+    /// The address of the write that holds the vCPU.
     held: Option<Held>,
 }
 
-/// Where the device is that holds a vCPU.
+/// The address of the device that holds a vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     Port(u16),
@@ -37,12 +37,12 @@ enum Held {
 }
 
 impl BusHandler {
-    /// `ports` are those of 0 to 0xffff, `mmio` the guest-physical addresses without memory.
+    /// `ports` has the I/O ports, 0 to 0xffff, and `mmio` the guest-physical addresses without memory.
     pub fn new(ports: BusView, mmio: BusView) -> Self {
         Self { ports, mmio, held: None }
     }
 
-    /// Does to the vCPU what its write asks for.
+    /// Applies the outcome of a write to the vCPU.
     fn apply(&mut self, outcome: Outcome, at: Held) -> Flow<SystemEvent> {
         match outcome {
             Outcome::Done => Flow::Enter,
@@ -58,7 +58,7 @@ impl BusHandler {
 impl<C> ExitHandler<C> for BusHandler {
     type Stop = SystemEvent;
 
-    /// Every wake reaches every vCPU. The device that holds this one says whether it was meant.
+    /// A wake may be meant for another vCPU, so the device that holds this one is asked.
     fn is_held(&mut self) -> bool {
         match self.held {
             Some(Held::Port(port)) => self.ports.is_holding(port.into()),
@@ -101,12 +101,12 @@ mod tests {
         let ports = Bus::new();
         ports.insert(0xe9..0xea, DebugConsole::new(Arc::clone(&output))).unwrap();
         let mut handler = BusHandler::new(ports.view(), Bus::new().view());
-        // One byte less than the queue takes in peace.
+        // One byte less than the length at which the queue holds a vCPU.
         output.push(&vec![b'x'; (64 << 10) - 1]);
         let written = ExitHandler::<vmm_kvm::KvmVcpu>::port_out(&mut handler, 0xe9, b"!");
         assert_eq!(written, Flow::Hold);
         let mut is_held = || ExitHandler::<vmm_kvm::KvmVcpu>::is_held(&mut handler);
-        assert!(is_held(), "another device's wake isn't for it");
+        assert!(is_held(), "a wake by another device doesn't release it");
         output.take(&mut vec![0; 64 << 10]);
         assert!(!is_held());
     }
