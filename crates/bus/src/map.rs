@@ -25,21 +25,21 @@ pub enum Error {
 }
 
 #[derive(Clone)]
-struct Entry {
+struct BusRange {
     range: Range<u64>,
     device: Arc<dyn BusDevice>,
 }
 
 /// A published map: entries sorted by start, disjoint.
 #[derive(Clone, Default)]
-struct Map(Vec<Entry>);
+struct Map(Vec<BusRange>);
 
 impl Map {
     /// The entry that contains the whole access, and the access's offset in it. An access that crosses the
     /// end of a range has none, because no PC device decodes half of a cycle.
     fn find(&self, addr: u64, len: usize) -> Option<(&dyn BusDevice, u64)> {
         let after = self.0.partition_point(|entry| entry.range.start <= addr);
-        let Entry { range, device } = &self.0[after.checked_sub(1)?];
+        let BusRange { range, device } = &self.0[after.checked_sub(1)?];
         let end = addr.checked_add(len as u64)?;
         (end <= range.end).then_some((&**device, addr - range.start))
     }
@@ -70,11 +70,11 @@ impl Bus {
         }
         let mut map = Map::clone(&self.map.load());
         let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
-        if let Some(Entry { range: other, .. }) = map.0.iter().find(|entry| overlaps(&entry.range)) {
+        if let Some(BusRange { range: other, .. }) = map.0.iter().find(|entry| overlaps(&entry.range)) {
             return Err(Error::Overlap { range, other: other.clone() });
         }
         let at = map.0.partition_point(|entry| entry.range.start < range.start);
-        map.0.insert(at, Entry { range, device: Arc::new(device) });
+        map.0.insert(at, BusRange { range, device: Arc::new(device) });
         self.map.store(Arc::new(map));
         Ok(())
     }
@@ -89,7 +89,9 @@ impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let map = self.map.load();
         f.debug_list()
-            .entries(map.0.iter().map(|Entry { range, .. }| format!("{:#x}..{:#x}", range.start, range.end)))
+            .entries(
+                map.0.iter().map(|BusRange { range, .. }| format!("{:#x}..{:#x}", range.start, range.end)),
+            )
             .finish()
     }
 }

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use vm_superio::{I8042Device, Trigger};
 use vmm_acpi::Reset as ResetRegister;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
+use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
+use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
 
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;

@@ -83,6 +83,11 @@ impl Place {
         let Self { ports, gsi: _ } = self;
         Self { ports, gsi: Some(gsi) }
     }
+
+    /// Its registers' addresses, which on a PC are its ports.
+    pub fn registers(&self) -> Range<u64> {
+        self.ports.clone()
+    }
 }
 
 /// Config of a kind whose port is configurable.

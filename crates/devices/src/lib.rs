@@ -1,11 +1,11 @@
 //! Legacy PC devices: a UART and the i8042 reset line, both based on [vm-superio](vm_superio), the real-time clock, ACPI power
 //! management and pvpanic; and debug ports for kernels without drivers.
 //!
-//! Each device implements [`BusDevice`](vmm_bus::BusDevice) for its registers, and [`LegacyKind`] for everything that a machine
-//! needs to plan and build it: ports, interrupt, ACPI description, config fields and constructor. [`KINDS`] is the table of all
-//! kinds; a new device is a module and a line in this table. A device owns its registers, interrupt line and buffers, but no
-//! host file: the owner of the host side moves bytes with [`Uart::send`] and [`Output::take`](vmm_bus::Output::take) when the
-//! eventfds are readable.
+//! Each is a [`BusDevice`], and a [`LegacyKind`], which says beside its registers what a machine has to know of it:
+//! its ports, its interrupt, its part of ACPI, its fields in a config and how it is made. [`KINDS`] is the table of them, from
+//! which a machine is planned and built; a new device is a module and a line there. A device knows its registers, its interrupt line and its
+//! buffers, and no host file: whoever owns the host's side moves bytes between the two with [`Uart::send`]
+//! and [`Output::take`](vmm_bus::Output::take), when the eventfds say so.
 //!
 //! ```
 //! use vmm_bus::{BusDevice, IrqLine, Outcome};

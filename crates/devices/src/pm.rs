@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_acpi::{Override, Polarity, Trigger};
 use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
+use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, FixedHardware, LegacyKind, NoFields, Place, PowerButton, Presence, Wiring};
+use crate::{AcpiParts, Built, FixedHardware, LegacyKind, Place, PowerButton, Presence, Wiring};
 
 /// Offsets of the registers from the first port. Each has two bytes (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;

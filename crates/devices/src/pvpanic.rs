@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
+use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
+use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
 
 /// QEMU's port for it.
 const PORTS: Range<u64> = 0x505..0x506;

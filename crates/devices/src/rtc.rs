@@ -19,8 +19,9 @@ use std::time::SystemTime;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome};
+use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, Wiring};
+use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
 use calendar::{Format, Memory};
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).

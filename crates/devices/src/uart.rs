@@ -9,8 +9,9 @@ use vm_superio::{Serial, Trigger};
 use vmm_acpi::io_device;
 use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
+use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, NoFields, Place, Presence, SerialLine, Wiring};
+use crate::{AcpiParts, Built, LegacyKind, Place, Presence, SerialLine, Wiring};
 
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. While bit 7 of
 /// the line control register is set, the divisor's high byte is at this offset.

@@ -1,10 +1,7 @@
-//! File descriptors of KVM, VMs and vCPUs, for ioctls that this crate doesn't wrap, and those of eventfds.
+//! File descriptors of KVM, VMs and vCPUs, for ioctls that this crate doesn't wrap.
 #![allow(unsafe_code)] // kvm-ioctls gives raw descriptors only.
 
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-
-use vmm_sys_util::eventfd::EventFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::{Kvm, KvmVcpu, Vm};
 
@@ -36,11 +33,4 @@ impl AsFd for KvmVcpu {
         // SAFETY: as for Kvm.
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
-}
-
-/// The caller's eventfd as the type that kvm-ioctls takes, which reads its number only.
-pub(crate) fn as_event_fd(fd: BorrowedFd<'_>) -> ManuallyDrop<EventFd> {
-    // SAFETY: the descriptor is open while `fd` is borrowed, which the callers do until the ioctl has returned. It isn't
-    // owned, but never closed by this value either.
-    ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_raw_fd()) })
 }

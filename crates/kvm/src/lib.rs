@@ -76,6 +76,7 @@ mod capability;
 mod descriptors;
 mod dirty_log;
 mod error;
+mod event_fd;
 mod exit;
 mod guest_memory;
 mod immediate_exit;

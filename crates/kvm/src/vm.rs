@@ -9,8 +9,8 @@ use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memo
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_memory::{Access, FileMemory, GuestRam};
 
-use crate::descriptors::as_event_fd;
 use crate::error::Named;
+use crate::event_fd::as_event_fd;
 use crate::guest_memory::{Alias, GuestMemory};
 use crate::x86_64::StateLens;
 use crate::{DirtyPages, Error, KvmVcpu};

@@ -91,7 +91,7 @@ pub(crate) fn plan(found: &[LegacyCandidate], irqchip: bool, has_acpi: bool) -> 
             continue;
         }
         let gsi = planned.place.gsi.filter(|_| irqchip);
-        let registers = planned.place.ports.clone();
+        let registers = planned.place.registers();
         let device = Device { name: name.clone(), registers, gsi, planned: planned.clone() };
         check_place(&device, &devices, irqchip).map_err(|conflict| conflict.of(*index, planned.name))?;
         devices.push(device);

@@ -64,7 +64,14 @@ pub(super) const CRATES: &[CrateRule] = &[
         "vmm-kvm",
         2,
         Only(&["vmm-memory", "vmm-arch", "vmm-snapshot"]),
-        In(&["src/vm.rs", "src/vcpu.rs", "src/immediate_exit.rs", "src/descriptors.rs", "src/ioctls.rs"]),
+        In(&[
+            "src/vm.rs",
+            "src/vcpu.rs",
+            "src/immediate_exit.rs",
+            "src/descriptors.rs",
+            "src/event_fd.rs",
+            "src/ioctls.rs",
+        ]),
     )
     .with_arch_modules(),
     rule("vmm-boot", 2, Only(&["vmm-memory", "vmm-arch"]), Forbidden).with_arch_modules(),

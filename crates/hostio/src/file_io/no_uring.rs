@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_bus::EventFd;
 
 use super::task::Task;
 
