@@ -11,18 +11,24 @@ mod formats;
 mod images;
 mod locks;
 mod mounts;
+mod power;
 mod tables;
 mod tools;
+mod trace;
 
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    if let Some(code) = power::run_child() {
+        return code;
+    }
     let tests = [
         locks::tests(),
         images::tests(),
         dirty::tests(),
+        power::tests(),
         tables::tests(),
         formats::tests(),
         devices::tests(),
@@ -34,7 +40,6 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One test at a time: until a child executes its program, it has copies of all descriptors, and so keeps
     // locks of disks that other tests close meanwhile.
-    // other tests close meanwhile.
     arguments.test_threads.get_or_insert(1);
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -9,7 +9,16 @@ use libtest_mimic::{Completion, Failed, Trial};
 
 /// A test that is ignored if QEMU's tools aren't available, or fails where tests are required.
 pub(crate) fn trial(name: &'static str, test: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, || match install() {
+    trial_with(name, &[], test)
+}
+
+/// The same for a test that also needs these programs, whose packages have their names.
+pub(crate) fn trial_with(
+    name: &'static str,
+    programs: &'static [&'static str],
+    test: impl FnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, || match install().and_then(|()| install_each(programs)) {
         Ok(()) => {
             test();
             Ok(Completion::Completed)
@@ -28,6 +37,12 @@ fn install() -> Result<(), String> {
         false => rig::packages::install(&["qemu-utils"]).map_err(|error| error.to_string()),
     };
     INSTALLED.get_or_init(install).clone()
+}
+
+fn install_each(programs: &[&str]) -> Result<(), String> {
+    let missing: Vec<&str> =
+        programs.iter().copied().filter(|name| rig::packages::find_program(name).is_none()).collect();
+    rig::packages::install(&missing).map_err(|error| error.to_string())
 }
 
 /// Runs qemu-io with `commands` on the image at `path`. Returns whether it succeeded, and its output.

@@ -169,6 +169,12 @@ impl Header {
         bytes
     }
 
+    /// [`l1`](Self::l1) and [`refcount_table`](Self::refcount_table) of a header.
+    pub(super) fn tables(bytes: &[u8]) -> Option<((u32, u64), (u32, u64))> {
+        let fields = Fields(bytes);
+        Some(((fields.u32(36).ok()?, fields.u64(40).ok()?), (fields.u32(56).ok()?, fields.u64(48).ok()?)))
+    }
+
     fn check_tables(&self) -> Result<(), Refusal> {
         let cluster_len = 1_u64 << self.cluster_bits;
         within("the refcounts' width", self.refcount_order, 0..7)?;

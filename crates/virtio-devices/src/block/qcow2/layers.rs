@@ -104,6 +104,11 @@ impl Layers {
         self.image().map_or(0, |header| 1 << header.cluster_bits)
     }
 
+    /// How many bytes of the disk an L2 table maps: it is a cluster of 8-byte entries.
+    pub(super) fn l2_span(&self) -> usize {
+        self.cluster_len() / 8 * self.cluster_len()
+    }
+
     /// Checks that data can't overwrite the image's tables, and returns their locations.
     pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, DeviceError> {
         let Some((layer, header)) = self.0.first().zip(self.image()) else {
@@ -164,7 +169,7 @@ impl Layer {
         let Some(header) = &self.header else {
             return Ok(FormatAccess::new(Raw::open_image(View::raw(file)?, false)?));
         };
-        let view = View::qcow2(file, header)?;
+        let view = View::qcow2(file, header, access)?;
         let mut image = Qcow2::<View, Format>::open_image(view, access == Access::ReadWrite)?;
         image.set_data_file(None);
         image.set_backing(below);

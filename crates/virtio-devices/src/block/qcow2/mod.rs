@@ -4,7 +4,8 @@
 //!  open:              layers.rs reads the headers of the image and of its backing files, tables.rs checks the tables of one to
 //!                     be written; imago gets them read-only
 //!  the first change:  autoclear features are cleared, imago gets the same descriptors writable
-//!  each change:       the image is marked dirty unless it is: imago caches tables and writes them in any order
+//!  each change:       the image is marked dirty unless it is: imago caches tables and writes counts in any order; order.rs syncs
+//!                     the file before a table that refers to what isn't on stable storage
 //!  a rest, the end:   after a flush the tables are consistent, and the mark is removed
 //! ```
 //!
@@ -15,6 +16,7 @@ mod counts;
 mod entries;
 pub mod header;
 mod layers;
+mod order;
 mod refusal;
 mod snapshots;
 mod storage;
@@ -65,6 +67,8 @@ struct Qcow2Image {
     is_marked: bool,
     /// There were changes since the last flush.
     is_unflushed: bool,
+    /// Clusters are free to which the tables in the file may still refer.
+    has_freed: bool,
     /// There were changes since the last [`rest`](Image::rest).
     is_busy: bool,
     path: PathBuf,
@@ -103,7 +107,7 @@ impl Qcow2Image {
                 format!("holds a disk of {len} bytes, not of whole sectors of 512: qemu-img resize it");
             return Err(place.wrong(&problem));
         }
-        let piece = vec![0; layers.cluster_len().max(PIECE_LEN)].into();
+        let piece = vec![0; layers.cluster_len().max(PIECE_LEN).min(layers.l2_span())].into();
         Ok(Self {
             layers,
             format,
@@ -112,6 +116,7 @@ impl Qcow2Image {
             tables,
             is_marked: false,
             is_unflushed: false,
+            has_freed: false,
             is_busy: false,
             path: place.path.to_owned(),
             complaint: None,
@@ -162,20 +167,52 @@ impl Qcow2Image {
         }
     }
 
+    /// Must precede each step of a change, within an L2 table, that may need a new table: imago would place it
+    /// in a free cluster right away, even if the table that no longer refers to that cluster is only in
+    /// memory.
+    fn write_freed(&mut self) -> io::Result<()> {
+        if self.has_freed {
+            self.format.flush()?;
+            self.has_freed = false;
+        }
+        Ok(())
+    }
+
+    /// Calls `change` for the part of `range` in each L2 table: it may free clusters.
+    fn free(
+        &mut self,
+        range: Range<u64>,
+        mut change: impl FnMut(&mut Self, Range<u64>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let span = self.layers.l2_span() as u64;
+        let mut at = range.start;
+        while at < range.end {
+            let end = (at - at % span).saturating_add(span).min(range.end);
+            self.write_freed()?;
+            self.check_place(at, end - at)?;
+            self.has_freed = true;
+            change(self, at..end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
     /// Fails if a write at `at` would overwrite a table of the image because an L2 entry points to the
-    /// table's cluster.
-    fn check_place(&self, at: u64, len: u64) -> io::Result<()> {
+    /// table's cluster. Notices whether it will free clusters.
+    fn check_place(&mut self, at: u64, len: u64) -> io::Result<()> {
         let Some(tables) = &self.tables else { return Ok(()) };
         let (mut at, end) = (at, at.saturating_add(len));
         while at < end {
             let (mapping, len) = self.format.get_mapping(at, end - at)?;
-            if let Mapping::Raw { offset, writable: true, .. } = mapping
-                && tables.is_at(offset, len)
-            {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the guest's data overlaps a table of the image",
-                ));
+            match mapping {
+                Mapping::Raw { offset, writable: true, .. } if tables.is_at(offset, len) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the guest's data overlaps a table of the image",
+                    ));
+                }
+                Mapping::Raw { writable: false, .. } | Mapping::Special { .. } => self.has_freed = true,
+                _ => {}
             }
             if len == 0 {
                 break;
@@ -183,6 +220,21 @@ impl Qcow2Image {
             at += len;
         }
         Ok(())
+    }
+
+    /// Makes `range`, of one L2 table, read as zeros.
+    fn zero(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
+        let len = range.end - range.start;
+        if unmap {
+            match self.format.discard_to_zero(range.start, len) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                other => return other,
+            }
+        }
+        match self.format.write_zeroes(range.start, len) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(range),
+            other => other,
+        }
     }
 
     /// Writes zeros to clusters for which version 2 has no zero flag. What reads as zeros already is left
@@ -229,6 +281,7 @@ impl Image for Qcow2Image {
             let piece = &mut self.piece[..len];
             let (here, rest) = left.split_at(piece.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
             here.read(piece).map_err(memory)?;
+            self.write_freed()?;
             self.check_place(at, len as u64)?;
             self.format.write(&self.piece[..len], at)?;
             (left, at) = (rest, at + len as u64);
@@ -243,7 +296,7 @@ impl Image for Qcow2Image {
         // Flush imago's caches first.
         self.format.flush()?;
         self.format.sync()?;
-        self.is_unflushed = false;
+        (self.is_unflushed, self.has_freed) = (false, false);
         Ok(())
     }
 
@@ -266,28 +319,18 @@ impl Image for Qcow2Image {
 
     fn discard(&mut self, range: Range<u64>) -> io::Result<()> {
         self.begin_change(range.clone())?;
-        self.check_place(range.start, range.end - range.start)?;
-        match self.format.discard_to_any(range.start, range.end - range.start) {
-            // A discard is only a hint, and this image doesn't support it.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-            other => other,
-        }
+        self.free(range, |image, part| {
+            match image.format.discard_to_any(part.start, part.end - part.start) {
+                // A discard is only a hint, and this image doesn't support it.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+                other => other,
+            }
+        })
     }
 
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
         self.begin_change(range.clone())?;
-        let len = range.end - range.start;
-        self.check_place(range.start, len)?;
-        if unmap {
-            match self.format.discard_to_zero(range.start, len) {
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-                other => return other,
-            }
-        }
-        match self.format.write_zeroes(range.start, len) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(range),
-            other => other,
-        }
+        self.free(range, |image, part| image.zero(part, unmap))
     }
 
     fn caution(&self) -> Option<String> {

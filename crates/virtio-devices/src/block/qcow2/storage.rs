@@ -18,6 +18,8 @@ use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
 use super::header::{Header, PLAIN_LEN, TABLES};
+use super::order::WriteOrder;
+use crate::place::Access;
 
 /// Bytes that imago writes to update the tables' locations in a header.
 const HEADER_WRITE_LEN: u64 = 72;
@@ -27,6 +29,8 @@ const HEADER_WRITE_LEN: u64 = 72;
 pub(super) struct View {
     file: Plain,
     header: Option<ShownHeader>,
+    /// Of a writable image.
+    order: Option<WriteOrder>,
 }
 
 /// The header presented in place of an image's first cluster.
@@ -39,13 +43,17 @@ struct ShownHeader {
 impl View {
     /// A raw file.
     pub(super) fn raw(file: File) -> io::Result<Self> {
-        Ok(Self { file: Plain::try_from(file)?, header: None })
+        Ok(Self { file: Plain::try_from(file)?, header: None, order: None })
     }
 
     /// A qcow2 image, presented as a plain one.
-    pub(super) fn qcow2(file: File, header: &Header) -> io::Result<Self> {
+    pub(super) fn qcow2(file: File, header: &Header, access: Access) -> io::Result<Self> {
+        let order = match access {
+            Access::ReadWrite => Some(WriteOrder::new(file.try_clone()?, header)?),
+            Access::Read => None,
+        };
         let header = ShownHeader { bytes: header.plain(), cluster_len: 1 << header.cluster_bits };
-        Ok(Self { file: Plain::try_from(file)?, header: Some(header) })
+        Ok(Self { file: Plain::try_from(file)?, header: Some(header), order })
     }
 
     /// Whether `range` overlaps an image's first cluster.
@@ -75,9 +83,24 @@ impl View {
         let mut bytes = [0; HEADER_WRITE_LEN as usize];
         from.copy_into_slice(&mut bytes);
         let Range { start, .. } = TABLES;
-        // SAFETY: this file is accessed through the page cache, which supports any offset, length and memory
-        // alignment. Only this thread writes the first cluster.
-        unsafe { self.file.pure_writev(bytes[TABLES].into(), start as u64) }
+        let tables = Header::tables(&bytes).ok_or_else(protected)?;
+        self.order()?.move_tables(tables, || {
+            // SAFETY: this file is accessed through the page cache, which supports any offset, length and
+            // memory alignment. Only this thread writes the first cluster.
+            unsafe { self.file.pure_writev(bytes[TABLES].into(), start as u64) }
+        })
+    }
+
+    fn order(&self) -> io::Result<&WriteOrder> {
+        self.order.as_ref().ok_or_else(|| io::ErrorKind::PermissionDenied.into())
+    }
+
+    /// Must precede a write of zeros or a discard.
+    fn begin_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.touches_header(offset) {
+            return Err(protected());
+        }
+        self.order()?.begin_zeros(offset, length)
     }
 }
 
@@ -123,30 +146,29 @@ impl Storage for View {
         if self.touches_header(offset) {
             return self.write_header(&bufv, offset);
         }
+        self.order()?.begin(offset, bufv.len(), || {
+            let mut bytes = vec![0; bufv.len() as usize];
+            bufv.copy_into_slice(&mut bytes);
+            bytes
+        })?;
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_writev(bufv, offset) }
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.touches_header(offset) {
-            return Err(protected());
-        }
+        self.begin_zeros(offset, length)?;
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_write_zeroes(offset, length) }
     }
 
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.touches_header(offset) {
-            return Err(protected());
-        }
+        self.begin_zeros(offset, length)?;
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_write_allocated_zeroes(offset, length) }
     }
 
     unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.touches_header(offset) {
-            return Err(protected());
-        }
+        self.begin_zeros(offset, length)?;
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_discard(offset, length) }
     }
@@ -156,7 +178,7 @@ impl Storage for View {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        self.order.as_ref().map_or(Ok(()), WriteOrder::sync)
     }
 
     unsafe fn invalidate_cache(&self) -> io::Result<()> {

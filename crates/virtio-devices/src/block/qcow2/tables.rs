@@ -16,7 +16,7 @@ use super::refusal::{Refusal, Table};
 use super::snapshots;
 
 /// The offset in an entry of the refcount table.
-const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
+pub(super) const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
 /// In an L1 or L2 entry: the cluster is exclusive to the disk, so it is written in place.
 const IS_COPIED: u64 = 1 << 63;
 /// In an L2 entry: the cluster is compressed.
@@ -152,15 +152,15 @@ impl Tables {
 }
 
 /// The location of data according to an L2 entry.
-struct Place {
-    clusters: Range<u64>,
+pub(super) struct Place {
+    pub(super) clusters: Range<u64>,
     /// Written in place.
     is_copied: bool,
 }
 
 impl Place {
     /// `None` if the entry has no offset. A cluster that reads as zeros may have one.
-    fn of(entry: u64, cluster_bits: u32) -> Option<Self> {
+    pub(super) fn of(entry: u64, cluster_bits: u32) -> Option<Self> {
         if entry & IS_COMPRESSED == 0 {
             let first = (entry & L1_OFFSET) >> cluster_bits;
             return (first != 0)
@@ -201,7 +201,8 @@ fn check_cluster(tables: &[TableEntry], count: u64, bits: u32) -> Result<(), Ref
     Ok(())
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+/// 8-byte big-endian entries.
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word))
 }
 

@@ -51,10 +51,6 @@ impl ZstdQcow2 {
 
     /// Decompresses the cluster that contains `offset`.
     fn unpacked(&self, offset: u64) -> io::Result<Vec<u8>> {
-        if self.tables.writable() {
-            // Write imago's cached tables first.
-            self.tables.flush()?;
-        }
         let (from, len) = self.place(offset)?;
         let mut packed = vec![0; len];
         read_up_to(&self.file, &mut packed, from)?;
@@ -64,8 +60,8 @@ impl ZstdQcow2 {
         Ok(cluster)
     }
 
-    /// Offset and maximum length of a cluster's compressed data. imago never creates compressed clusters, so
-    /// the tables in the file are current for those.
+    /// Offset and maximum length of a cluster's compressed data. imago never creates compressed clusters, and
+    /// writes the copy of an L2 table at once, so the tables in the file are current for those.
     fn place(&self, offset: u64) -> io::Result<(u64, usize)> {
         let cluster = offset >> self.cluster_bits;
         let index_bits = self.cluster_bits - 3;
