@@ -3,9 +3,10 @@
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{major, minor};
 use vmm_hostio::overlay_mount;
 use vmm_virtio::DeviceError;
 
@@ -100,10 +101,20 @@ fn check(place: Place<'_>, access: Access, noun: &str, found: &Metadata) -> Resu
         return Err(place.wrong(&format!("{found} name {noun} or a block device")));
     }
     // Root could write it, but a file without any write permission is meant to be read-only.
-    if access == Access::ReadWrite && found.permissions().mode() & 0o222 == 0 {
+    let is_read_only = || found.permissions().mode() & 0o222 == 0 || is_read_only_device(found);
+    if access == Access::ReadWrite && is_read_only() {
         return Err(place.wrong(READ_ONLY));
     }
     Ok(())
+}
+
+/// Whether it is a block device that the kernel doesn't write, such as one of `losetup -r`. Such a device can be
+/// opened for writing.
+fn is_read_only_device(found: &Metadata) -> bool {
+    let number = found.rdev();
+    let path = format!("/sys/dev/block/{}:{}/ro", major(number), minor(number));
+    // Without sysfs, it is unknown.
+    found.file_type().is_block_device() && std::fs::read(path).is_ok_and(|text| text.starts_with(b"1"))
 }
 
 /// The type of a file that is neither regular nor a block device.

@@ -44,11 +44,6 @@ pub(super) trait Image: Source {
         Ok(())
     }
 
-    /// A message for the user about a failed image; `Some` once.
-    fn complaint(&mut self) -> Option<String> {
-        None
-    }
-
     /// A message for the user before the guest writes.
     fn caution(&self) -> Option<String> {
         None

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! A request that fails gets a status; a violation of the queue's rules is a fault. Errors of the host are
-//! reported to the guest as VIRTIO_BLK_S_IOERR.
+//! reported to the guest as VIRTIO_BLK_S_IOERR, and logged at a low rate (errors.rs).
 
 #[cfg(test)]
 mod cache_tests;
 mod config;
+mod errors;
 mod file;
 mod format;
 mod image;
@@ -29,7 +30,7 @@ mod shape;
 mod temporary;
 mod update;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
@@ -37,6 +38,7 @@ use vmm_hostio::{Durable, RateLimiter};
 use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::config::Cache;
+use self::errors::{IoErrors, Operation};
 use self::image::Image;
 #[cfg(not(feature = "qcow2"))]
 use self::no_qcow2 as qcow2;
@@ -80,6 +82,7 @@ pub struct Block {
     unannounced: bool,
     /// A message for the user before the guest writes.
     caution: Option<String>,
+    errors: IoErrors,
 }
 
 /// The storage.
@@ -203,6 +206,7 @@ impl Block {
             is_watching: false,
             unannounced: false,
             caution,
+            errors: IoErrors::default(),
         })
     }
 
@@ -268,11 +272,17 @@ impl Block {
     /// Lets an image that has been idle for a while remove its mark.
     fn rest(&mut self, session: &Session) {
         let Disk::Image(image) = &mut self.disk else { return };
-        if image.rest().is_err() {
+        if let Err(error) = image.rest() {
             session.counters().errors.add(1);
+            self.errors.note(Operation::CLOSE, &error, Instant::now());
         }
-        if let Some(complaint) = image.complaint() {
-            session.tell(complaint);
+        self.tell_errors(session);
+    }
+
+    /// Logs failures.
+    fn tell_errors(&mut self, session: &Session) {
+        if let Some(line) = self.errors.take() {
+            session.tell(line);
         }
     }
 

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, DeviceError, Head};
 
+use super::errors::Operation;
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
@@ -67,6 +68,8 @@ pub(super) struct Pending {
     pub(super) len_in: u64,
     /// Bytes from the driver.
     pub(super) len_out: u64,
+    /// For messages.
+    pub(super) operation: Operation,
 }
 
 impl Raw {

@@ -12,6 +12,8 @@ use virtio_bindings::bindings::virtio_blk::{
 use vmm_hostio::Durable;
 use vmm_virtio::{Buffers, Chain, Fault};
 
+use super::errors::Operation;
+
 /// Unit of all positions and lengths in the protocol, in bytes (virtio 1.2 §5.2.4).
 pub const SECTOR_LEN: u64 = 512;
 /// Length of `type`, `reserved` and `sector` at the start of each request.
@@ -117,6 +119,19 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
+    /// For messages.
+    pub(super) fn operation(&self) -> Operation {
+        let (name, offset) = match self {
+            Self::Read { offset, .. } => ("a read", Some(*offset)),
+            Self::Write { offset, .. } => ("a write", Some(*offset)),
+            Self::Flush => return Operation::FLUSH,
+            Self::Identify { .. } => ("a request for the serial number", None),
+            Self::Discard { range } => ("a discard", Some(range.start)),
+            Self::WriteZeroes { range, .. } => ("a write of zeros", Some(range.start)),
+        };
+        Operation { name, offset }
+    }
+
     /// Bytes moved, for rate limits.
     pub fn moved_len(&self) -> u64 {
         match self {

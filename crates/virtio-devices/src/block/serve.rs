@@ -2,11 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use vmm_hostio::Durable;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{Chain, Counters, Fault, Session, Step};
 
+use super::errors::{IoErrors, Operation};
 use super::image::Image;
 use super::raw::Pending;
 use super::request::{HEADER_LEN, Parsed, Request, Status, Terms, parse};
@@ -29,7 +31,8 @@ impl Block {
             self.notice_switch(features);
             let Parsed { request, status } = parse(&chain, &terms)?;
             let work = request.as_ref().map_or(0, |request| request.work(self.durable));
-            let pending = Pending { work, ..pending(queue, &chain, status.gpa())? };
+            let operation = request.as_ref().map_or(Operation::FLUSH, Request::operation);
+            let pending = Pending { work, operation, ..pending(queue, &chain, status.gpa())? };
             let begun = match request {
                 Err(refusal) => Submission::Done(refusal),
                 Ok(request) if self.has_room(&request, work) => self.begin(&request, pending)?,
@@ -43,6 +46,7 @@ impl Block {
             pending.count(&counters, answer);
             Ok(Step::Used(pending.used(answer)))
         })?;
+        self.tell_errors(session);
         if let Disk::Raw(raw) = &mut self.disk {
             raw.engine.dispatch();
             // Requests served from the page cache are complete already.
@@ -81,13 +85,15 @@ impl Block {
                 raw.engine.wait();
                 while let Some((pending, result)) = raw.completed() {
                     // If the driver has broken its rings, nothing can be returned.
-                    let _ = complete(session, pending, &result);
+                    let _ = complete(session, &mut self.errors, pending, &result);
                 }
             }
             let _ = announce(session);
-        } else if self.flush().and_then(|()| self.close()).is_err() {
+        } else if let Err(error) = self.flush().and_then(|()| self.close()) {
             session.counters().errors.add(1);
+            self.errors.note(Operation::CLOSE, &error, Instant::now());
         }
+        self.tell_errors(session);
     }
 
     /// Waits for requests in flight and flushes everything to stable storage before it returns them.
@@ -99,13 +105,15 @@ impl Block {
                 done.extend(std::iter::from_fn(|| raw.completed()));
             }
         }
-        if self.flush().is_err() {
+        if let Err(error) = self.flush() {
             // There is no way to report it to the driver: writeback is a plain configuration byte.
             session.counters().errors.add(1);
+            self.errors.note(Operation::FLUSH, &error, Instant::now());
         }
         for (pending, result) in done {
-            complete(session, pending, &result)?;
+            complete(session, &mut self.errors, pending, &result)?;
         }
+        self.tell_errors(session);
         announce(session)
     }
 
@@ -143,7 +151,11 @@ impl Block {
                 false => Submission::Done(Status::Failed),
             },
             Disk::Image(image) => {
-                Submission::Done(status_of(&carry_out(&mut **image, request, self.durable)))
+                let result = carry_out(&mut **image, request, self.durable);
+                if let Err(error) = &result {
+                    self.errors.note(pending.operation, error, Instant::now());
+                }
+                Submission::Done(status_of(&result))
             }
         })
     }
@@ -151,8 +163,9 @@ impl Block {
     fn give_back(&mut self, session: &mut Session) -> Result<(), Fault> {
         let Disk::Raw(raw) = &mut self.disk else { return Ok(()) };
         while let Some((pending, result)) = raw.completed() {
-            complete(session, pending, &result)?;
+            complete(session, &mut self.errors, pending, &result)?;
         }
+        self.tell_errors(session);
         announce(session)
     }
 }
@@ -178,6 +191,7 @@ fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<P
         queue,
         head: chain.head(),
         work: 0,
+        operation: Operation::FLUSH,
         status_gpa: status_gpa.ok_or(Fault::Request("a disk request has no room for its status"))?,
         // Without the status, which exists.
         len_in: chain.writable().len() - 1,
@@ -185,7 +199,15 @@ fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<P
     })
 }
 
-fn complete(session: &mut Session, pending: Pending, result: &io::Result<()>) -> Result<(), Fault> {
+fn complete(
+    session: &mut Session,
+    errors: &mut IoErrors,
+    pending: Pending,
+    result: &io::Result<()>,
+) -> Result<(), Fault> {
+    if let Err(error) = result {
+        errors.note(pending.operation, error, Instant::now());
+    }
     let status = status_of(result);
     let gpa = pending.status_gpa;
     let written = session.ram().memory().write_obj(status.byte(), GuestAddress(gpa));

@@ -3,6 +3,7 @@
 mod bad_input;
 mod device;
 mod disk;
+mod io_errors;
 mod long;
 mod malformed;
 mod overlay;

@@ -16,6 +16,7 @@ use crate::disk::*;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
+        trial("device_that_is_read_only_is_refused_for_writing", read_only),
         trial("device_written_by_two_nodes_is_refused", two_writers),
         trial("device_read_by_two_nodes_is_opened", two_readers),
         trial("device_with_a_partition_in_use_is_refused_for_writing", partition),
@@ -155,6 +156,17 @@ impl Drop for Over {
     fn drop(&mut self) {
         let _ = losetup(&["--detach", self.0.to_str().unwrap()]);
     }
+}
+
+fn read_only(device: &LoopDevice) {
+    let over = Over::with(&["--read-only"], &device.path);
+    let open = |read_only| try_open(json!({"path": over.0, "format": "raw", "read_only": read_only}));
+    let path = over.0.display();
+    assert_eq!(
+        open(false).map(drop).unwrap_err().to_string(),
+        format!(".path: {path} is read-only but \"read_only\" is false, set that or let it be written")
+    );
+    assert!(open(true).is_ok());
 }
 
 /// Parses a text such as "7:0".

@@ -15,6 +15,7 @@ use crate::tools::trial;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
+        trial("image_whose_data_is_misplaced_says_so_when_it_is_read", misplaced_data_is_told),
         trial("image_whose_header_counts_as_free_is_refused", || counts_as_free(|_| 0, "the header at 0x0")),
         trial("image_whose_l1_table_counts_as_free_is_refused", || {
             counts_as_free(|image| image.l1, "the level 1 table at 0x30000");
@@ -377,10 +378,24 @@ fn shared_data_far_behind() {
     assert_eq!(
         told,
         [format!(
-            "{path} is damaged, data at {data:#x} is marked COPIED but has a reference count of 2: repair it, qemu-img check -r all \
-             {path}; until then writes fail"
+            "a write at byte {} of the disk failed: {path} is damaged, data at {data:#x} is marked COPIED but has a reference count \
+             of 2: repair it, qemu-img check -r all {path}",
+            8 * L2_SECTORS * 512
         )]
     );
+}
+
+/// An offset within a cluster, which makes the whole table unreadable for imago. The check before a write takes
+/// it for that cluster.
+fn misplaced_data_is_told() {
+    let image = Image::new();
+    let place = image.read(image.l2 + 8 * FIRST / 128);
+    image.write(image.l2 + 8 * FIRST / 128, &(place | 512).to_be_bytes());
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!([FIRST, FIRST + 128].map(|sector| read(&mut disk, sector, 512).1), [IOERR; 2]);
+    let told = disk.control().take_notices().texts;
+    let start = format!("a read at byte {} of the disk failed: ", FIRST * 512);
+    assert!(told.len() == 1 && told[0].strip_prefix(&start).is_some_and(|why| !why.is_empty()), "{told:?}");
 }
 
 fn data_over_snapshot() {

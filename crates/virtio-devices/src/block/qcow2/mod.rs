@@ -72,9 +72,6 @@ struct Qcow2Image {
     /// There were changes since the last [`rest`](Image::rest).
     is_busy: bool,
     path: PathBuf,
-    /// What is wrong with the image, until it is reported; the flag stays set.
-    complaint: Option<String>,
-    has_complained: bool,
 }
 
 /// Whether the image is being changed.
@@ -119,8 +116,6 @@ impl Qcow2Image {
             has_freed: false,
             is_busy: false,
             path: place.path.to_owned(),
-            complaint: None,
-            has_complained: false,
         })
     }
 
@@ -157,11 +152,7 @@ impl Qcow2Image {
             Ok(()) => Ok(()),
             Err(Problem::Host(error)) => Err(error),
             Err(Problem::Image(refusal)) => {
-                let problem = refusal.problem(&self.path);
-                if !std::mem::replace(&mut self.has_complained, true) {
-                    self.complaint =
-                        Some(format!("{} {problem}; until then writes fail", self.path.display()));
-                }
+                let problem = format!("{} {}", self.path.display(), refusal.problem(&self.path));
                 Err(io::Error::new(io::ErrorKind::InvalidData, problem))
             }
         }
@@ -303,10 +294,6 @@ impl Image for Qcow2Image {
     fn rest(&mut self) -> io::Result<()> {
         let was_busy = std::mem::take(&mut self.is_busy);
         if was_busy { Ok(()) } else { self.close() }
-    }
-
-    fn complaint(&mut self) -> Option<String> {
-        self.complaint.take()
     }
 
     fn close(&mut self) -> io::Result<()> {
