@@ -22,10 +22,12 @@
 mod blocks;
 mod command;
 mod compare;
+mod manual;
 mod quote;
 mod step;
 
 pub use command::Command;
-pub use compare::agrees;
+pub use compare::{agrees, resembles};
+pub use manual::documented;
 pub use quote::Quote;
 pub use step::Step;

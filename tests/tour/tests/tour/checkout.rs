@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,6 +17,9 @@ const MARK: &str = "\u{1e}exit code ";
 const STEP_DEADLINE: &str = "1800";
 /// The same for the whole tour, which builds and fetches everything.
 const TOUR_DEADLINE: &str = "7200";
+
+/// Where the manual's commands run.
+const MANUAL: &str = "target/manual";
 
 /// What `cargo xtask linux` makes.
 const FETCHED: &str = "target/linux";
@@ -81,8 +85,28 @@ impl Checkout {
         remove(&self.root)
     }
 
+    /// A directory of the checkout in which the files are that the manual's commands name, as a reader of it would have them.
+    pub(crate) fn with_files(&self, files: &[(&str, &str)]) -> Result<Self, Failed> {
+        let root = self.root.join(MANUAL);
+        remove(&root)?;
+        fs::create_dir_all(&root)?;
+        for (name, file) in files {
+            symlink(self.root.join(file), root.join(name))?;
+        }
+        Ok(Self { root, ..*self })
+    }
+
     /// Runs the commands in one shell. Each must succeed and print what it should.
     pub(crate) fn take(&self, commands: &[tour_tests::Command]) -> Result<(), Failed> {
+        self.take_if(commands, agrees)
+    }
+
+    /// As [`take`](Self::take), where `is_as` compares what a command should print with what it prints.
+    pub(crate) fn take_if(
+        &self,
+        commands: &[tour_tests::Command],
+        is_as: fn(&[String], &[&str]) -> bool,
+    ) -> Result<(), Failed> {
         let printed = self.run(commands)?;
         let mut rest = printed.as_str();
         for command in commands {
@@ -90,7 +114,7 @@ impl Checkout {
             let (code, after) = after.split_once('\n').unwrap_or((after, ""));
             rest = after;
             let lines: Vec<&str> = output.lines().map(str::trim_end).collect();
-            if code != "0" || !agrees(&command.expected, &lines) {
+            if code != "0" || !is_as(&command.expected, &lines) {
                 let (script, expected) = (&command.script, command.expected.join("\n"));
                 let printed =
                     format!("$ {script}\n--- printed ---\n{output}--- exit code {code}; expected ---");
@@ -133,7 +157,7 @@ impl Checkout {
     }
 }
 
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/tour lies in the workspace")
 }
 

@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
 
 //! Takes docs/tour.md and docs/coming-from.md step by step, as a reader would, and compares what is printed with what the page
-//! shows.
+//! shows. The commands of the other pages are run if a bare-metal guest suffices, and have a test elsewhere if not.
 
 mod checkout;
+mod manual;
 mod need;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         }
         trials.extend(steps.map(|step| trial(page, step)));
     }
+    trials.extend(manual::tests());
     trials.push(Trial::test("a_fresh_clone", in_a_fresh_clone).with_kind(TOUR).with_ignored_flag(true));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
