@@ -1,6 +1,6 @@
-//! What the targets share that start a guest: from a file up to the first instruction, without a processor.
+//! Shared by the targets that load a guest: everything from the file to the first instruction, without a vCPU.
 //!
-//! Run one with `cargo +nightly fuzz run kernel_elf`. The targets stamp magic numbers onto their input, so
+//! Run one with `cargo +nightly fuzz run kernel_elf`. The targets write magic numbers into their input, so
 //! they need no seeds.
 
 use std::io::Cursor;
@@ -12,13 +12,13 @@ use vmm_boot::{BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, InitrdFile, Ke
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
-/// Small, so that its whole contents can be looked at after each run.
+/// Small, so that all of it can be checked after each run.
 const RAM_LEN: u64 = 4 << 20;
 
-/// Inspects, plans and loads `file` by each protocol that it offers.
+/// Inspects, plans and loads `file` with each protocol that it supports.
 ///
 /// # Panics
-/// The crate panics, what can be planned can't be loaded, or a byte is written outside the plan.
+/// The crate panics, a valid plan can't be loaded, or a byte is written outside the plan.
 pub fn boot(file: &[u8]) {
     let Ok(image) = KernelImage::inspect(&mut Cursor::new(file)) else { return };
     let ranges = layout::ram_ranges(RAM_LEN);
@@ -34,16 +34,15 @@ pub fn boot(file: &[u8]) {
         let ram = GuestRam::new(&ranges).expect("4 MiB of memory");
         let mut initrd_file = InitrdFile::new(Cursor::new(&initrd[..]));
         plan.load(ram.memory(), &mut KernelFile::new(Cursor::new(file)), Some(&mut initrd_file))
-            .expect("what can be planned can be loaded");
+            .expect("a valid plan can be loaded");
         check_writes(&ram, plan.placements().into_iter().map(|placement| placement.range));
     }
 }
 
-/// Inspects, plans and loads `file` as a flat image in each mode, where it wants to be and at
-/// `load_address`.
+/// Inspects, plans and loads `file` as a flat image in each mode, at its own address and at `load_address`.
 ///
 /// # Panics
-/// The crate panics, what can be planned can't be loaded, or a byte is written outside the plan.
+/// The crate panics, a valid plan can't be loaded, or a byte is written outside the plan.
 pub fn start(file: &[u8], load_address: u64) {
     let Ok(image) = FlatImage::inspect(&mut Cursor::new(file)) else { return };
     let ranges = layout::ram_ranges(RAM_LEN);
@@ -66,8 +65,7 @@ pub fn start(file: &[u8], load_address: u64) {
             }
             let ram = GuestRam::new(&ranges).expect("4 MiB of memory");
             let mut files = vec![Cursor::new(&[0x5a; 5000][..]); modules.len()];
-            plan.load(ram.memory(), &mut Cursor::new(file), &mut files)
-                .expect("what can be planned can be loaded");
+            plan.load(ram.memory(), &mut Cursor::new(file), &mut files).expect("a valid plan can be loaded");
             check_writes(&ram, plan.placements().into_iter().map(|placement| placement.range));
         }
     }
@@ -79,7 +77,7 @@ fn check_writes(ram: &GuestRam, planned: impl Iterator<Item = Range<u64>>) {
     for range in planned {
         bytes[range.start as usize..range.end as usize].fill(0);
     }
-    // Page by page: a comparison of slices is memcmp, which the sanitizer doesn't slow down byte by byte.
+    // Page by page: comparing slices is a memcmp, which the sanitizer doesn't instrument for every byte.
     let stray = bytes.chunks(4096).position(|page| page != [0; 4096]);
     assert_eq!(stray, None, "a page with a byte outside the plan");
 }

@@ -1,4 +1,4 @@
-//! A disk's requests: whatever a driver puts into a chain, what comes out of it lies inside the disk.
+//! Block requests: for any chain from a driver, a parsed request stays within the disk.
 
 #![no_main]
 
@@ -9,12 +9,12 @@ use vmm_virtio_devices::block::request::{Request, SECTOR_LEN, SERIAL_LEN, Terms,
 /// 40 MiB: more than one request may zero, and not a power of two.
 const SECTORS: u64 = 80 << 10;
 
-/// VIRTIO_BLK_T_IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, and one that is none.
+/// VIRTIO_BLK_T_IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, and an invalid type.
 const KINDS: [u8; 7] = [0, 1, 4, 8, 11, 13, 99];
 
 fuzz_target!(|input: (bool, u64, u8, u8, Vec<u8>, Vec<u16>)| {
     let (read_only, features, cut, kind, mut bytes, writable) = input;
-    // Most headers would be of an unknown type.
+    // Otherwise most headers would have an unknown type.
     if let Some(header) = bytes.get_mut(..4) {
         header.copy_from_slice(&[KINDS[usize::from(kind) % KINDS.len()], 0, 0, 0]);
     }
@@ -24,7 +24,7 @@ fuzz_target!(|input: (bool, u64, u8, u8, Vec<u8>, Vec<u16>)| {
     let chain = chain.chain();
     let terms = Terms { sectors: SECTORS, read_only, features };
     let Ok(parsed) = parse(&chain, &terms) else {
-        assert!(chain.writable().is_empty(), "there is a byte for the status");
+        assert!(chain.writable().is_empty(), "a chain with a status byte is parsed");
         return;
     };
     assert_eq!(parsed.status.len(), 1);

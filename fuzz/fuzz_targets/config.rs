@@ -1,4 +1,4 @@
-//! A config file: any text.
+//! Config files: arbitrary text.
 #![no_main]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ fuzz_target!(|text: &str| {
     let parsed = ConfigFile::parse(text, Path::new("vm.json"));
     let merged = parsed.and_then(|file| file.merge(Overrides::default()));
     if let Err(error) = merged {
-        // What is printed has to stay in proportion to what was read.
+        // The length of the message must stay in proportion to that of the input.
         let message = error.to_string();
         assert!(!message.is_empty());
         assert!(message.len() < 4096 + 8 * text.len(), "{} bytes of message", message.len());

@@ -1,9 +1,9 @@
-//! A flat image, of which the first byte says what it claims to be.
+//! Flat images. The first byte selects the headers to write into the rest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-/// Where a multiboot header is stamped: behind the larger ELF header and two program headers.
+/// Offset of the multiboot header: after the larger ELF header and two program headers.
 const MULTIBOOT: usize = 64 + 2 * 56;
 const MIN_LEN: usize = MULTIBOOT + 32;
 
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     vmm_fuzz::start(&file, u64::from(stamps >> 5) << 16);
 });
 
-/// A header for one segment and a dynamic section, with sizes and addresses that stay in reach.
+/// Writes a header for one segment and a dynamic section, with small sizes and addresses.
 fn stamp_elf(file: &mut [u8], class: u8, machine: u8, anywhere: bool) {
     file[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, 1, 1]);
     file[16..20].copy_from_slice(&[if anywhere { 3 } else { 2 }, 0, machine, 0]);

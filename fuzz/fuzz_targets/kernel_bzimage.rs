@@ -1,12 +1,12 @@
-//! A bzImage of which only the magic numbers are certain.
+//! bzImages in which only the magic numbers are always valid.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-/// Boot sector, setup code and some kernel.
+/// Boot sector, setup code and one sector of kernel.
 const MIN_LEN: usize = 3 * 512;
 
-// The first byte says how much of a good header is stamped onto the rest.
+// The first byte selects which parts of a valid header are written into the rest.
 fuzz_target!(|data: &[u8]| {
     let Some((stamps, rest)) = data.split_first() else { return };
     let mut file = rest.to_vec();
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     file[0x202..0x206].copy_from_slice(b"HdrS");
     if stamps & 1 == 0 {
         file[0x1fe..0x200].copy_from_slice(&0xaa55_u16.to_le_bytes()); // boot_flag
-        file[0x201] |= 0x62; // the header ends behind init_size
+        file[0x201] |= 0x62; // the header ends after init_size
         file[0x207] = 2; // version 2.x
         file[0x206] |= 0x0a; // x >= 10
         file[0x211] |= 1; // loadflags: LOADED_HIGH

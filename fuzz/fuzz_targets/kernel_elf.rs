@@ -1,4 +1,4 @@
-//! An ELF kernel of which only the magic number is certain.
+//! ELF kernels in which only the magic number is always valid.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 /// Header and three program headers.
 const MIN_LEN: usize = 64 + 3 * 56;
 
-// The first byte says how much of a good header is stamped onto the rest.
+// The first byte selects which parts of a valid header are written into the rest.
 fuzz_target!(|data: &[u8]| {
     let Some((stamps, rest)) = data.split_first() else { return };
     let mut file = rest.to_vec();
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     vmm_fuzz::boot(&file);
 });
 
-/// Two segments and notes: their types, and sizes and addresses that stay in reach of the file and of RAM.
+/// Two segments and a note: sets their types, and limits sizes and addresses so that the file and RAM can contain them.
 fn stamp_program_headers(file: &mut [u8]) {
     for (n, kind) in [1_u8, 1, 4].into_iter().enumerate() {
         let header = &mut file[64 + 56 * n..64 + 56 * (n + 1)];

@@ -1,4 +1,4 @@
-//! The header of a qcow2 image: whatever it says, what is taken of it can be used, and what isn't has a message of one line.
+//! qcow2 headers: an accepted header has usable values; a refused one gets a one-line message.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use vmm_virtio_devices::block::qcow2::header::{Header, MAGIC};
 
-/// Most versions would be unknown, most clusters of no size, and most images encrypted, or in need of what isn't known.
+/// Without these, most headers would have an unknown version, an invalid cluster size, encryption or unknown features.
 const STAMPS: [(usize, &[u8]); 5] =
     [(0, &MAGIC), (4, &[0, 0, 0]), (20, &[0, 0, 0]), (32, &[0, 0, 0, 0]), (72, &[0, 0, 0, 0, 0, 0, 0])];
 

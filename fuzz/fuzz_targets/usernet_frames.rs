@@ -1,4 +1,4 @@
-//! Frames of a guest's on the user-mode network: any bytes, and segments of a connection to a listener of this process.
+//! A guest's frames on the user-mode network: arbitrary bytes, and TCP segments to a listener in this process.
 #![no_main]
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ const LINK: [u8; 12] = [0x52, 0x55, 0x0a, 0, 2, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x
 const MTU: u16 = 65520;
 
 thread_local! {
-    static LISTENER: RefCell<TcpListener> = RefCell::new(TcpListener::bind("127.0.0.1:0").expect("a port of the loopback"));
+    static LISTENER: RefCell<TcpListener> = RefCell::new(TcpListener::bind("127.0.0.1:0").expect("a loopback port"));
 }
 
 /// A network on which only the listener's port can be reached, so that nothing leaves this process.
@@ -39,7 +39,7 @@ fn packet(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     [&LINK[..], &[8, 0], &header, payload].concat()
 }
 
-// Steps: what it is, eight bytes of numbers, and up to 63 bytes of payload, or a length of zeros.
+// Steps of eight bytes, the kind and its parameters, followed by up to 63 bytes of payload.
 fuzz_target!(|data: &[u8]| {
     LISTENER.with_borrow(|listener| {
         let port = listener.local_addr().expect("a bound socket").port();
@@ -73,7 +73,7 @@ fuzz_target!(|data: &[u8]| {
                         0,
                         0,
                     ]);
-                    // The payload gives the options, too, as far as it goes.
+                    // The options come from the payload, too, padded with NOPs.
                     segment.extend(payload.iter().copied().chain(std::iter::repeat(1)).take(options_len));
                     let len = if d & 0x80 == 0 { payload.len() } else { usize::from(d) << 8 };
                     segment.resize(segment.len() + len, d);
@@ -85,15 +85,15 @@ fuzz_target!(|data: &[u8]| {
             }
             while let Some(frame) = net.receive(&mut into) {
                 let frame = &into[..frame.len];
-                assert!(frame.len() >= 34, "a frame with less than headers");
-                // The number that goes on from the last segment for the guest.
+                assert!(frame.len() >= 34, "a frame shorter than its headers");
+                // The next sequence number after the last segment to the guest.
                 if frame[12..14] == [8, 0] && frame[23] == 6 {
                     let number = u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]);
                     ours = number.wrapping_add(u32::from(frame[47] & 2 != 0));
                 }
             }
         }
-        // The connections that were made are nobody's.
+        // Accept and drop the connections that were made.
         listener.set_nonblocking(true).expect("a socket");
         while listener.accept().is_ok() {}
     });

@@ -1,11 +1,11 @@
-//! Any accesses to the registers of a device, by their addresses, widths and values, with stops in between.
+//! Accesses to a device's registers at arbitrary addresses, of any width and value, with suspends in between.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use vmm_virtio::testing::{Buf, Driver};
 use vmm_virtio::{ConfigSpace, Fault, MMIO_LEN, Session, Step, VirtioDevice};
 
-/// Counts: each chain's answer says how many there were before.
+/// Answers each chain with the number of chains before it, modulo 256.
 struct Counter {
     count: u8,
     config: ConfigSpace,
@@ -39,7 +39,7 @@ impl VirtioDevice for Counter {
     }
 }
 
-// Four bytes each: what to do, where, and a value.
+// Steps of four bytes: the action and width, the register, and a value and its shift.
 fuzz_target!(|data: &[u8]| {
     let device = Counter { count: 0, config: ConfigSpace::new([0; 24], 8..16) };
     let mut driver = Driver::new(Box::new(device), 42);
@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
     for step in data.chunks_exact(4).take(256) {
         let &[what, place, value, shift] = step else { unreachable!() };
         let width = 1 << (what >> 2 & 3);
-        // Registers are 32 bits apart up to the configuration space; some accesses straddle them, and some lie at the end.
+        // Registers are 4 bytes apart up to the configuration space; some accesses are unaligned, some at the end.
         let offset = match what >> 4 {
             0 => u64::from(place),
             1 => MMIO_LEN - 8,
@@ -60,7 +60,7 @@ fuzz_target!(|data: &[u8]| {
                 driver.suspend();
                 suspended = true;
             }
-            // The machine lets no vCPU run while its devices are stopped.
+            // The machine runs no vCPU while its devices are suspended.
             _ if suspended => {
                 driver.resume();
                 suspended = false;

@@ -1,4 +1,4 @@
-//! Any rings and descriptors, behind which a device reads and writes all that it's given.
+//! Arbitrary rings and descriptors, for a device that reads and writes every buffer it is given.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,12 +6,12 @@ use vmm_virtio::testing::{Descriptor, Driver, features};
 use vmm_virtio::{Chain, Fault, Session, Step, VirtioDevice};
 
 const SIZE: u16 = 16;
-/// Where an indirect table is, also of [`SIZE`] descriptors.
+/// Address of an indirect table, also of [`SIZE`] descriptors.
 const TABLE: u64 = 0x20_0000;
-/// Bytes that a descriptor takes of the input.
+/// Bytes of input per descriptor.
 const DESCRIPTOR: usize = 6;
 
-/// Copies what it reads to what it writes, and fills the rest.
+/// Reads all readable buffers, and fills all writable ones with the last byte read.
 struct Greedy;
 
 impl VirtioDevice for Greedy {
@@ -35,7 +35,8 @@ fn use_all(chain: Chain<'_>) -> Result<Step, Fault> {
         Ok(())
     })?;
     assert_eq!(len, chain.readable().len());
-    let (half, rest) = chain.writable().split_at(chain.writable().len() / 2).expect("it is half");
+    let (half, rest) =
+        chain.writable().split_at(chain.writable().len() / 2).expect("half is within the whole");
     for buffers in [half, rest] {
         let bytes = vec![last; buffers.len().min(0x1000) as usize];
         buffers.write(&bytes)?;
@@ -56,10 +57,10 @@ fuzz_target!(|data: &[u8]| {
     driver.reset();
 });
 
-/// One notification, with the queue as the input has it.
+/// Sets up the queue from the input and notifies the device once.
 fn play(driver: &mut Driver, round: &[u8]) {
     let mut bytes = round.iter().copied().chain(std::iter::repeat(0));
-    let mut next = || bytes.next().expect("there is no end");
+    let mut next = || bytes.next().expect("the iterator is infinite");
     let index = u16::from_le_bytes([next(), next()]);
     let mut queue = driver.queue(0);
     let addresses = queue.addresses();
@@ -70,17 +71,17 @@ fn play(driver: &mut Driver, round: &[u8]) {
     (0..SIZE).for_each(|place| queue.write_descriptor(place, descriptor()));
     let table: Vec<_> = (0..SIZE).flat_map(|_| descriptor().to_bytes()).collect();
     queue.write_bytes(TABLE, &table);
-    // Mostly a step that can be; the whole range now and then.
+    // Usually a plausible increment; sometimes any index.
     let index = if index & 0x8000 != 0 { index } else { queue.available_index().wrapping_add(index % 20) };
     queue.set_available_index(index);
     queue.notify();
     driver.suspend();
     let was_broken = driver.needs_reset();
     driver.resume();
-    assert!(!was_broken || driver.needs_reset(), "only a reset mends it");
+    assert!(!was_broken || driver.needs_reset(), "only a reset clears needs-reset");
 }
 
-/// A descriptor whose address is near some border.
+/// A descriptor whose address is near a boundary.
 fn descriptor(bytes: [u8; 6], rings: [u64; 3]) -> Descriptor {
     let [place, offset, len, shift, flags, next] = bytes;
     let [table, available, used] = rings;
@@ -98,7 +99,7 @@ fn descriptor(bytes: [u8; 6], rings: [u64; 3]) -> Descriptor {
         0,
     ];
     let border = borders[usize::from(place) % borders.len()];
-    // Half of them in front of it.
+    // Half of them start before it.
     let gpa = border.wrapping_add(u64::from(offset & 0x7f)).wrapping_sub(u64::from(offset & 0x80));
     let len = u32::from(len) << (shift % 25);
     Descriptor { gpa, len, flags: u16::from(flags & 7), next: u16::from(next) % (SIZE + 2) }

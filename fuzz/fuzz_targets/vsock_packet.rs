@@ -1,5 +1,4 @@
-//! A guest's vsock packets: whatever is in a chain, what comes out of the parser is from the guest, to the host, and as long
-//! as it says.
+//! A guest's vsock packets: for any chain, a parsed packet is from the guest, to the host, and has the length in its header.
 
 #![no_main]
 
@@ -11,7 +10,7 @@ const CID: u32 = 3;
 
 fuzz_target!(|input: (u8, u8, u8, u8, Vec<u8>)| {
     let (stamps, op, cut, second_cut, mut bytes) = input;
-    // Most headers would be of nobody, to nobody and of no operation.
+    // Otherwise most headers would have invalid addresses and operations.
     if let Some(header) = bytes.get_mut(..HEADER_LEN) {
         let mut stamp = |bit: u8, at: usize, value: &[u8]| {
             if stamps & 1 << bit == 0 {
@@ -38,7 +37,7 @@ fuzz_target!(|input: (u8, u8, u8, u8, Vec<u8>)| {
             assert_eq!(packet.data.len(), len);
             assert!(HEADER_LEN as u64 + len <= whole);
             let mut data = vec![0; len as usize];
-            packet.data.read(&mut data).expect("it's as long");
+            packet.data.read(&mut data).expect("the data has this length");
             assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         }
         Err(Refusal::Drop) => {}

@@ -1,7 +1,7 @@
-# Says "ready" and dies of what is typed:
-#   t   an exception without a handler for it, for the double fault or for anything else: a triple fault
-#   i   cmpxchg16b, which a software KVM doesn't emulate; where it works the guest says "survived" and resets
-#   j   a jump to 0xd0000000, where no memory is
+# Prints "ready", then crashes in a way that depends on the character typed:
+#   t   an exception with no handlers installed, not even for the double fault: a triple fault
+#   i   cmpxchg16b, which a software KVM doesn't emulate; where it works, the guest prints "survived" and resets
+#   j   a jump to 0xd0000000, where there is no memory
 .include "serial.inc"
 
 .globl start

@@ -1,4 +1,4 @@
-# Says "ready", echoes what is typed, resets at Ctrl-D.
+# Prints "ready", echoes its input, and resets on Ctrl-D.
 .include "serial.inc"
 
 .globl start

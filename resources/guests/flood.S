@@ -1,5 +1,5 @@
-# Prints lines of 8 hex digits that count from 0, as fast as it can, without looking at the line status. Resets after LINES of
-# them, or never if LINES is 0.
+# Prints a counter from 0 as lines of 8 hex digits, as fast as possible, without checking the line status. Resets after LINES
+# lines, or never if LINES is 0.
 .include "serial.inc"
 
 .globl start

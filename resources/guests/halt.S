@@ -1,4 +1,4 @@
-# Says "ready" and halts with interrupts off: it never reads what is typed and never runs again.
+# Prints "ready" and halts with interrupts disabled: it reads no input and never runs again.
 .include "serial.inc"
 
 .globl start

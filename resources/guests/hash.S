@@ -1,5 +1,5 @@
-# Says "ready", reads COUNT bytes, says their FNV-1a hash, resets. With CHATTY=1 it also prints a "y" for each byte, so that
-# both directions are busy at the same time.
+# Prints "ready", reads COUNT bytes, prints their FNV-1a hash, and resets. With CHATTY=1 it also prints a "y" for each byte, to
+# keep both directions busy at the same time.
 .include "serial.inc"
 
 .globl start

@@ -1,14 +1,14 @@
-# Prints the memory map of the zero page (rsi), a line "START LENGTH TYPE" of hex digits for each entry. Then says whether its
-# BSS is zero, and whether the first and the last 8 bytes of the last RAM entry hold what is written to them; these may be
-# above 4 GiB, where the boot page tables don't reach. Resets.
+# Prints the memory map in the zero page (rsi), one line "START LENGTH TYPE" in hex per entry. Then reports whether its BSS is
+# zeroed, and whether the first and last 8 bytes of the last RAM entry retain what is written to them; these may be above
+# 4 GiB, which the boot page tables don't map. Then resets.
 .include "serial.inc"
 
-.set E820_COUNT, 0x1e8          # struct boot_params: a byte, the number of entries
+.set E820_COUNT, 0x1e8          # struct boot_params: u8, the number of entries
 .set E820_TABLE, 0x2d0          # 20 bytes each: u64 start, u64 length, u32 type
 .set E820_RAM, 1
-.set WINDOW, 0x7fc0000000       # the last GiB that the boot PDPT can map: its entry 511
+.set WINDOW, 0x7fc0000000       # the last GiB that the boot PDPT can map, entry 511
 
-.macro puthex64 where           # sends a u64 in memory as 16 digits
+.macro puthex64 where           # sends a u64 from memory as 16 digits
         mov     ebx, [\where + 4]
         puthex
         mov     ebx, [\where]
@@ -29,7 +29,7 @@ entry:
         puts    "\n"
         cmp     dword ptr [rdi + 16], E820_RAM
         jne     other
-        mov     r8, [rdi]       # r8..r9: the last RAM so far
+        mov     r8, [rdi]       # r8..r9: the last RAM entry so far
         mov     r9, [rdi + 8]
         add     r9, r8
 other:
@@ -59,8 +59,8 @@ touch_ram:
         puts    "last word ok\n"
         reset
 
-# Maps the 2 MiB around r10 at WINDOW, writes 8 bytes at r10 and reads them again; halts for ever if they differ. The map is
-# rebuilt for each address; a reload of CR3 makes the processor see it.
+# Maps the 2 MiB around r10 at WINDOW, writes 8 bytes at r10 and reads them back; halts forever if they differ. The mapping is
+# rewritten for each address; reloading CR3 flushes the old one.
 touch:
         mov     rax, cr3
         and     rax, -0x1000

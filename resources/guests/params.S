@@ -1,16 +1,16 @@
-# Prints the command line, and the length and FNV-1a hash of the initrd, which it finds the way that its entry's protocol says;
-# then resets. Two entries: Linux's 64-bit one (rsi: zero page) and PVH (32-bit code without paging, ebx: start info).
+# Prints the command line, and the length and FNV-1a hash of the initrd, located according to the boot protocol; then resets.
+# Has two entry points: Linux 64-bit (rsi: zero page) and PVH (32-bit code without paging, ebx: start info).
 .include "serial.inc"
 
 .set CMD_LINE_PTR, 0x228        # struct boot_params
 .set RAMDISK_IMAGE, 0x218
 .set RAMDISK_SIZE, 0x21c
 .set START_MAGIC, 0x336ec578    # struct hvm_start_info
-.set START_MODULES, 12          # u32, how many
+.set START_MODULES, 12          # u32, the number of modules
 .set START_MODULE_LIST, 16      # u64; its entries begin with u64 address, u64 length
 .set START_CMDLINE, 24          # u64
 
-.macro report                   # esi: command line, edi: initrd, ebp: its length
+.macro report                   # esi: command line, edi: initrd, ebp: initrd length
         mov     ecx, esi
         puts    "cmdline "
         mov     esi, ecx
@@ -63,7 +63,7 @@ stranger:
         puts    "no start info\n"
         reset
 
-# XEN_ELFNOTE_PHYS32_ENTRY: the address of the PVH entry.
+# XEN_ELFNOTE_PHYS32_ENTRY: the address of the PVH entry point.
 .section .note.Xen, "a", @note
         .long   4, 4, 18
         .asciz  "Xen"

@@ -1,7 +1,7 @@
-; The program of "Building a hypervisor, 1: KVM Introduction", as it is listed there, with the three labels that the copy on the
-; web has lost: loop, end and message. Built by `nasm -fbin hello.S -o hello`, for a machine of 4 KiB, at 0 in real mode.
+; The program of "Building a hypervisor, 1: KVM Introduction", as listed there, with the three labels that are missing from the
+; web copy: loop, end and message. Build it with `nasm -fbin hello.S -o hello`. It runs in 4 KiB of memory, at 0 in real mode.
 ;
-; To be seen: eleven exits with a byte each, then the halt.
+; Expected: eleven exits of one byte each, then the halt.
 
 ; Output to port 0x3f8
 mov dx, 0x3f8

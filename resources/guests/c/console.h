@@ -1,4 +1,4 @@
-/* What the kernels in C share: the debug console, and ports. No library is linked, and none is needed. */
+/* Shared by the C kernels: port output and the debug console. They link no library. */
 #ifndef CONSOLE_H
 #define CONSOLE_H
 
@@ -17,7 +17,7 @@ static inline void put(const char *text)
         port_write(DEBUG_CONSOLE, (uint8_t)*text++);
 }
 
-/* `digits` hex digits, after 0x. */
+/* Prints `digits` hex digits, prefixed with 0x. */
 static inline void put_hex(uint64_t value, int digits)
 {
     put("0x");

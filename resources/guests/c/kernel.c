@@ -1,10 +1,10 @@
 /*
- * A kernel in C that any ELF loader can boot: "C in long mode" or "C in protected mode" to the debug console, then it halts with
- * 42 in the accumulator. It sets up a stack of its own and relies on nothing but the mode and flat segments.
+ * A kernel in C that any ELF loader can boot: prints "C in long mode" or "C in protected mode" to the debug console, then halts
+ * with 42 in the accumulator. It sets up its own stack and relies only on the mode and flat segments.
  *
  * kernel64 is an ET_EXEC at 2 MiB, kernel32 the same as ELF32. kernel64-pie is position-independent (ET_DYN): the words below
- * are found through pointers which the loader must have relocated (R_X86_64_RELATIVE), else the text is something else.
- * To be seen: the text, and rax = 42.
+ * are accessed through pointers, so the text is correct only if the loader has relocated them (R_X86_64_RELATIVE).
+ * Expected: the text, and rax = 42.
  */
 #include "console.h"
 

@@ -1,13 +1,13 @@
-# The header and the first instructions of multiboot.c: own segments, an own stack, then C.
+# The header and entry point of multiboot.c: loads its own segments and stack, then calls C.
 # Source: Multiboot Specification 0.6.96 §3.1 (header) and §3.2 (machine state).
 .intel_syntax noprefix
 
 .set MAGIC, 0x1badb002
-.set PAGE_ALIGN, 1 << 0         # modules begin at a page
-.set MEMORY_INFO, 1 << 1        # mem_* and the memory map are wanted
+.set PAGE_ALIGN, 1 << 0         # modules are page-aligned
+.set MEMORY_INFO, 1 << 1        # mem_* and the memory map are requested
 .set FLAGS, PAGE_ALIGN | MEMORY_INFO
 
-# Others than a loader would choose, so that what the kernel says of CS is of its own making.
+# Selectors that no loader is likely to use, so the CS that the kernel prints is known to be its own.
 .set CODE, 0x28
 .set DATA, 0x30
 

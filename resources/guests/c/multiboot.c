@@ -1,13 +1,13 @@
 /*
- * A multiboot kernel in C: prints what its loader told it, each thing on a line of its own, and ends the machine through
- * debug-exit with 21, which is exit code 43. multiboot.S is its beginning.
+ * A multiboot kernel in C: prints the information passed by its loader, one item per line, and ends the machine through
+ * debug-exit with 21, which is exit code 43. Its entry point is in multiboot.S. Expected:
  *
- *     magic ok                                   or "magic", a wrong eax and nothing more
- *     cs 0x0028 protected 1                      the selector that it has loaded itself, and CR0.PE
+ *     magic ok                                   or only "magic" and the wrong value of eax
+ *     cs 0x0028 protected 1                      the selector loaded by multiboot.S, and CR0.PE
  *     cmdline [one two]                          or "no cmdline"
  *     mem_upper 31744                            KiB above 1 MiB; or "no mem_upper"
- *     map 0x0000000000000000 0x000000000009fc00 1    base, length, type of each entry; or "no map"
- *     module [its command line] 1234 0x811c9dc5  length and 32-bit FNV-1a of each; "modules 0" if there's none
+ *     map 0x0000000000000000 0x000000000009fc00 1    base, length and type of each entry; or "no map"
+ *     module [its command line] 1234 0x811c9dc5  length and 32-bit FNV-1a of each; or "modules 0"
  *
  * Source: Multiboot Specification 0.6.96 §3.3.
  */
@@ -17,7 +17,7 @@
 #define DEBUG_EXIT 0xf4
 #define EXIT_VALUE 21
 
-/* Which fields of the structure are there. */
+/* Which fields of the structure are valid. */
 #define HAS_MEMORY (1u << 0)
 #define HAS_CMDLINE (1u << 2)
 #define HAS_MODULES (1u << 3)
@@ -39,7 +39,7 @@ struct module {
     uint32_t reserved;
 };
 
-/* `size` counts what follows it, so the next entry is size + 4 further on. */
+/* `size` doesn't include itself, so the next entry is at size + 4. */
 struct map_entry {
     uint32_t size;
     uint64_t base, length;

@@ -1,26 +1,26 @@
 /*
- * A kernel in C with rings, in long mode (rings64) or in protected mode with paging (rings32). It brings a GDT with segments for
- * ring 3, a task state segment, an IDT with three gates, and page tables; then it starts a program in ring 3 and says what that
- * does, a line each, to the debug console. The program reads a page that is the kernel's, writes to a port, asks the kernel by
- * `int 0x80` to print a text, and to end. In ESI it has the address to go on at after what it may not do.
+ * A C kernel that uses privilege rings, in long mode (rings64) or in protected mode with paging (rings32). It sets up a GDT with
+ * segments for ring 3, a task state segment, an IDT with three gates, and page tables; then it starts a program in ring 3 and
+ * logs its actions to the debug console, one per line. The program reads a kernel page, writes to a port, and makes two system
+ * calls with `int 0x80`, to print a string and to exit. ESI holds the address at which to resume after a forbidden access.
  *
  * Its loader provides the mode, flat segments and, in protected mode, CR4.PSE. Source: Intel SDM volume 3, chapters 4 (paging),
  * 5 (protection), 6 (interrupts and exceptions) and 7 (tasks).
- * To be seen: six lines, in order; then it halts with 42, which the program has ended with, in the accumulator. A software KVM
- * may not know `int` in protected and long mode: four lines, then a triple fault at cd 80.
+ * Expected: six lines, in order, then a halt with 42, the program's exit status, in the accumulator. A software KVM may not
+ * emulate `int` in protected and long mode: then four lines and a triple fault at cd 80.
  */
 #include "console.h"
 
-/* Where the program runs, and where its page lies in memory: 1 GiB and 4 MiB. */
+/* The program's virtual and physical addresses: 1 GiB and 4 MiB. */
 #define PROGRAM 0x40000000
 #define PROGRAM_MEMORY 0x400000
 #define PROGRAM_STACK (PROGRAM + 0x10000)
-/* What it gets: a page of 2 MiB, or of 4 MiB in protected mode, of which this much is checked. */
+/* The program's page has 2 MiB, or 4 MiB in protected mode, of which this much is checked. */
 #define PROGRAM_LEN 0x200000
-/* An address of the kernel's: its first. */
+/* The kernel's first address. */
 #define KERNEL 0x200000
 
-/* Selectors: entries of the GDT, and the ring in the last two bits. */
+/* Selectors: GDT offsets, with the ring in the low two bits. */
 #define KERNEL_CODE 0x08
 #define KERNEL_DATA 0x10
 #define USER_CODE (0x18 | 3)
@@ -34,7 +34,7 @@
 #define SYSTEM_CALL_PRINT 1
 #define SYSTEM_CALL_EXIT 2
 
-/* The opcode of `out` with a port of 8 bits. */
+/* The opcode of `out` with an 8-bit immediate port. */
 #define OUT_IMMEDIATE 0xe6
 
 #define TEXT(number) #number
@@ -48,7 +48,7 @@ typedef uint64_t word;
 typedef uint32_t word;
 #endif
 
-/* What the stubs below and the processor push, the last first. */
+/* What the processor and the stubs below push, in order of address. */
 struct frame {
 #ifdef __x86_64__
     word r11, r10, r9, r8;
@@ -78,7 +78,7 @@ struct frame {
 #define FAR_RETURN "retf\n"
 #endif
 
-/* The beginning, and the way into the kernel: the processor has changed to the stack that the task state segment names. */
+/* The entry point and the trap stubs. On a trap, the processor has switched to the stack given in the task state segment. */
 __asm__(".globl start\n"
     "start:\n"
     "    mov " SP ", offset stack_top\n"
@@ -90,7 +90,7 @@ __asm__(".globl start\n"
     "    push " NUMBER(PAGE_FAULT) "\n"
     "    jmp trapped\n"
     "trap_system_call:\n"
-    "    push 0\n" /* where exceptions have an error code */
+    "    push 0\n" /* in place of an exception's error code */
     "    push " NUMBER(SYSTEM_CALL) "\n"
     "trapped:\n"
     "    cld\n"
@@ -103,7 +103,7 @@ __asm__(".globl start\n"
     "trap_stack_top:\n"
     ".popsection\n");
 
-/* The program in ring 3, which is copied to its page. */
+/* The ring 3 program, which is copied to its page. */
 __asm__(".pushsection .rodata\n"
     "program:\n"
     "    mov esi, " NUMBER(PROGRAM) " + (after_read - program)\n"
@@ -127,7 +127,7 @@ __asm__(".pushsection .rodata\n"
 extern const uint8_t program[], program_end[];
 extern uint8_t trap_general_protection[], trap_page_fault[], trap_system_call[], trap_stack_top[];
 
-/* Flat segments; in ring 0 and 3 they differ in DPL alone. */
+/* Flat segments; those for ring 0 and ring 3 differ only in the DPL. */
 #ifdef __x86_64__
 #define CODE(dpl) (0x00af9b000000ffff | (uint64_t)(dpl) << 45)
 #else
@@ -135,10 +135,10 @@ extern uint8_t trap_general_protection[], trap_page_fault[], trap_system_call[],
 #endif
 #define DATA(dpl) (0x00cf93000000ffff | (uint64_t)(dpl) << 45)
 
-/* Null, code and data of ring 0 and of ring 3, and the task state segment, which has two entries in long mode. */
+/* Null, code and data for ring 0 and for ring 3, and the task state segment, which takes two entries in long mode. */
 static uint64_t gdt[7] = {0, CODE(0), DATA(0), CODE(3), DATA(3)};
 
-/* The stack for ring 0 is all that it is for. Its limit leaves no room for a map of ports: ring 3 has none. */
+/* Used only for the ring 0 stack. Its limit leaves no room for an I/O permission bitmap, so ring 3 has no access to ports. */
 static struct {
 #ifdef __x86_64__
     uint32_t reserved;
@@ -153,10 +153,10 @@ static struct {
 #endif
 } __attribute__((packed)) task;
 
-/* Gates: two words of 32 bits in protected mode, four in long mode. */
+/* Gates: two 32-bit words in protected mode, four in long mode. */
 static uint32_t idt[SYSTEM_CALL + 1][sizeof(word) / 2] __attribute__((aligned(16)));
 
-/* Page table entries, and the tables. */
+/* Page table entry flags, and the tables. */
 #define PRESENT 1
 #define WRITABLE 2
 #define USER 4
@@ -184,7 +184,7 @@ static void load_gdt(void)
     task.ss0 = KERNEL_DATA;
 #endif
     task.ports_at = sizeof(task) << 16;
-    /* Present, an available task state segment of 32 or 64 bits; the kernel lies below 16 MiB. */
+    /* Present, an available 32- or 64-bit task state segment; the kernel is below 16 MiB. */
     gdt[TASK / 8] = limit | (uint64_t)base << 16 | (uint64_t)0x89 << 40;
     __asm__ volatile("lgdt %0\n"
         "push %1\n"
@@ -196,13 +196,13 @@ static void load_gdt(void)
         : : "m"(gdtr), "i"(KERNEL_CODE), "r"(KERNEL_DATA), "r"(TASK) : "memory");
 }
 
-/* `ring` is the least privileged one that may call the gate by `int`. */
+/* `ring` is the least privileged ring that may use the gate with `int`. */
 static void set_gate(unsigned vector, const uint8_t *stub, unsigned ring)
 {
     uint32_t address = (uint32_t)(word)stub;
 
     idt[vector][0] = KERNEL_CODE << 16 | (address & 0xffff);
-    /* Present, an interrupt gate of 32 or 64 bits. */
+    /* Present, a 32- or 64-bit interrupt gate. */
     idt[vector][1] = (address & 0xffff0000) | 0x8e00 | ring << 13;
 }
 
@@ -216,7 +216,7 @@ static void load_idt(void)
     __asm__ volatile("lidt %0" : : "m"(idtr));
 }
 
-/* The first 4 MiB are the kernel's, at their own addresses; the program's page is elsewhere, and ring 3 may use it. */
+/* Identity-maps the first 4 MiB for the kernel, and maps the program's page for ring 3. */
 static void load_page_tables(void)
 {
 #ifdef __x86_64__
@@ -239,7 +239,7 @@ static void start_program(void)
 
     for (const uint8_t *from = program; from < program_end; from++)
         *to++ = *from;
-    /* As if it came back from an interrupt: SS, SP, flags without interrupts and with I/O for ring 0 alone, CS, IP. */
+    /* An interrupt return frame: SS, SP, flags with interrupts disabled and IOPL 0, CS, IP. */
     __asm__ volatile("mov ds, %0\n"
         "mov es, %0\n"
         "push %1\n"
@@ -318,7 +318,7 @@ void trap(struct frame *frame)
         put(*(const uint8_t *)frame->ip == OUT_IMMEDIATE ? " has no ports\n" : " may not do that\n");
         break;
     }
-    /* The kernel itself does neither, or it has a bug. */
+    /* A fault in ring 0 is a bug in the kernel. */
     if ((frame->cs & 3) == 0)
         stop(0);
     frame->ip = frame->si;

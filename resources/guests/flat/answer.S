@@ -1,14 +1,14 @@
-# One program in four modes, by MODE:
+# The same program for four processor modes, selected by MODE:
 #
-#   16   real mode, for 0x1000              stores 2 bytes
-#   32   protected mode, for 0x100000       stores 4 bytes
+#   16   real mode, at 0x1000               stores 2 bytes
+#   32   protected mode, at 0x100000        stores 4 bytes
 #   33   the same with paging               stores 4 bytes
-#   64   long mode, for 0x100000            stores 8 bytes
+#   64   long mode, at 0x100000             stores 8 bytes
 #
-# It looks whether its mode is that of the processor, prints "Hello, World!" to the debug console, stores 42 at 0x400 and halts
-# with 42 in the whole accumulator. In another mode it prints nothing, stores nothing and halts with 0.
-# To be seen: the text, rax = 42, and 42 at 0x400 in as many bytes as above. A KVM whose only paging is that of long mode shuts
-# the processor down before the first instruction of MODE 33.
+# It checks that the processor is in MODE, prints "Hello, World!" to the debug console, stores 42 at 0x400 and halts with 42 in
+# the full accumulator. In any other mode it prints and stores nothing, and halts with 0.
+# Expected: the text, rax = 42, and 42 at 0x400 in as many bytes as listed above. A KVM that supports paging in long mode only
+# shuts the processor down before the first instruction of MODE 33.
 .include "flat.inc"
 
 .set ANSWER, 42

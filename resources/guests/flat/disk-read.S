@@ -1,12 +1,12 @@
-# Reads from a disk, the first virtio device, in protected mode, for 0x100000: a sector for each byte that is typed at COM1, each
-# 4 MiB after the one before, so that no read-ahead of the host's has it. Polls both.
+# Reads from a disk, the first virtio device, in protected mode, at 0x100000: one sector for each byte received on COM1, each
+# 4 MiB after the previous one, beyond the host's read-ahead. Polls COM1 and the disk.
 #
-# To be seen: "ready"; then each byte that was typed, as soon as its sector is there.
+# Expected: "ready", then each byte echoed once its sector has been read.
 .include "../serial.inc"
 .set DEVICE, 0
 .include "virtio.inc"
 
-.set HEADER, 0x4300             # of the request: type, reserved, sector (virtio 1.2 §5.2.6)
+.set HEADER, 0x4300             # request header: type, reserved, sector (virtio 1.2 §5.2.6)
 .set STATUS, 0x4310
 .set BUFFER, 0x5000
 .set STACK, 0x7000
@@ -26,7 +26,7 @@ start:
         descriptor 1, BUFFER, 512, NEXT | WRITABLE, 2
         descriptor 2, STATUS, 1, WRITABLE, 0
         puts    "ready\n"
-        xor     edi, edi                # requests so far
+        xor     edi, edi                # number of requests so far
 next:
         getc
         movzx   ebp, al

@@ -1,6 +1,6 @@
-# For measuring, in protected mode, for 0x100000: ecx times a store of 4 bytes to 0xd0000000, where no memory is, then it halts.
-# With ecx = 0 that is 2^32 times, which takes hours.
-# To be seen: ecx exits, each with four bytes, and nothing else to do between them.
+# A benchmark in protected mode, at 0x100000: stores 4 bytes to 0xd0000000, where there is no memory, ecx times, then halts.
+# ecx = 0 means 2^32 times, which takes hours.
+# Expected: ecx exits of four bytes each, with no other work in between.
 .include "flat.inc"
 .code32
 

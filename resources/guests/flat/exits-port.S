@@ -1,6 +1,6 @@
-# For measuring, in real mode, for 0x1000: ecx times `out` of one byte to port 0x80, then it halts. With ecx = 0 that is 2^32
-# times, which takes hours.
-# To be seen: ecx exits, each with one byte, and nothing else to do between them.
+# A benchmark in real mode, at 0x1000: writes one byte to port 0x80 with `out`, ecx times, then halts. ecx = 0 means 2^32 times,
+# which takes hours.
+# Expected: ecx exits of one byte each, with no other work in between.
 .include "flat.inc"
 .code16
 

@@ -1,6 +1,6 @@
-# For measuring, in real mode, for 0x1000: ecx times `rep outsb` of 4096 bytes to port 0x80, then it halts. With ecx = 0 that is
-# 2^32 times, which takes days. The bytes are those from 0x1000 on, this program and what is behind it.
-# To be seen: 4096 bytes for each of ecx, in one exit where the KVM hands a string over whole, in 4096 where it doesn't.
+# A benchmark in real mode, at 0x1000: writes 4096 bytes to port 0x80 with `rep outsb`, ecx times, then halts. ecx = 0 means 2^32
+# times, which takes days. The bytes are read from 0x1000: this program and what follows it.
+# Expected: 4096 bytes per iteration, in a single exit if KVM batches string output, otherwise in 4096 exits.
 .include "flat.inc"
 .code16
 

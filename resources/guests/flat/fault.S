@@ -1,14 +1,14 @@
-# A guest that dies, by MODE (16: real mode, for 0x1000; 32: protected mode and 64: long mode, for 0x100000) and by KIND:
+# A guest that crashes, by MODE (16: real mode, at 0x1000; 32: protected mode and 64: long mode, at 0x100000) and by KIND:
 #
-#   0   a triple fault: a division by zero, and an interrupt table without an entry for anything
-#   1   a jump to an address where no memory is: 0xd0000000; in real mode ffff:fff0, which is 0x10ffe0 and above 1 MiB
-#   2   `ud2` without a handler: in protected and in long mode the table has all 256 entries and not one is present. Real mode
-#       knows no such thing, an entry of zeros is a handler at 0:0; there it's the empty table again
+#   0   a triple fault: a division by zero with an empty interrupt table
+#   1   a jump to an address without memory: 0xd0000000; in real mode ffff:fff0, which is 0x10ffe0 and above 1 MiB
+#   2   `ud2` without a handler: in protected and long mode the interrupt table has all 256 entries, none of them present. Real
+#       mode has no present bit, and an entry of zeros is a handler at 0:0, so it uses the empty table again
 #
-# ebx holds 0x600dcafe and ecx KIND when it dies.
-# To be seen: the reason in words, these registers, and the bytes at the instruction pointer: (66) f7 f1 is `div ecx`, 0f 0b is
-# `ud2`, and where no memory is there are none. AMD's processors forget the registers in a triple fault: there they are those of
-# a reset.
+# ebx holds 0x600dcafe and ecx holds KIND at the crash.
+# Expected: the reason in words, these registers, and the bytes at the instruction pointer: (66) f7 f1 is `div ecx`, 0f 0b is
+# `ud2`; there are none where there is no memory. AMD processors lose the registers in a triple fault and report those of a
+# reset.
 .include "flat.inc"
 
 .set TRIPLE, 0
@@ -27,7 +27,7 @@ start:
 .if MODE == 16
         xor     ax, ax
         mov     ds, ax
-        lidtd   [handlers]      # with four bytes of the address, not three
+        lidtd   [handlers]      # a 4-byte base instead of 3 bytes
 .else
         lidt    [handlers]
 .endif
@@ -35,7 +35,7 @@ start:
         mov     ecx, KIND
 
 .if KIND == TRIPLE
-        div     ecx             # which is KIND, 0
+        div     ecx             # ecx is KIND, 0
 .elseif KIND == JUMP
 .if MODE == 16
         ljmp    0xffff:0xfff0
@@ -50,8 +50,8 @@ start:
         ud2
 .endif
 
-# The operand of lidt: the table's last byte, and its address. In long mode the address has 8 bytes. The empty table is where no
-# memory is: KVM's emulator doesn't look at the limit in real mode.
+# The operand of lidt: the table's limit and base, which has 8 bytes in long mode. The empty table is at an address without
+# memory, because KVM's emulator ignores the limit in real mode.
 .if KIND != UNDEFINED || MODE == 16
 .set TABLE_LEN, 1
 .set table, NOWHERE

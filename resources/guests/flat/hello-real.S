@@ -1,7 +1,7 @@
-# A message from real mode: a flat binary for guest address 0, entered at CS:IP 0:0.
+# Prints a message in real mode: a flat binary for guest address 0, entered at CS:IP 0:0.
 #
-# Sends "Hello, KVM!" to COM1, one `out` for each byte, up to the NUL; then halts.
-# To be seen: each byte as an exit of its own, 11 in all, then the halt.
+# Sends "Hello, KVM!" to COM1 with one `out` per byte, then halts.
+# Expected: one exit per byte, 11 in total, then the halt.
 .include "flat.inc"
 .code16
 

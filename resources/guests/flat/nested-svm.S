@@ -1,8 +1,8 @@
-# A guest that runs a guest of its own, by SVM; long mode, for 0x100000, on a processor of AMD's kind.
+# A guest that runs a nested guest with SVM; long mode, at 0x100000. Requires a processor with SVM.
 #
-# The inner guest prints "abcd" to the pseudo serial line, a byte at a time, and calls the outer one with `vmmcall`, again and
-# again. The outer one prints "!" after each call, and enters the inner one once more.
-# To be seen: "abcd!abcd!" and so on, without an end. A processor that has forgotten that it runs the inner guest prints no "!".
+# In a loop, the nested (L2) guest prints "abcd" to the pseudo serial port, a byte at a time, and exits to the outer (L1) guest
+# with `vmmcall`. L1 prints "!" after each exit and resumes L2.
+# Expected: "abcd!abcd!" and so on, without end. If the vCPU loses its nested state, no "!" is printed.
 # AMD64 Architecture Programmer's Manual, volume 2, §15 and appendix B.
 .include "flat.inc"
 
@@ -10,9 +10,9 @@
 .set EFER_SVME, 1 << 12
 .set MSR_VM_HSAVE_PA, 0xc0010117
 
-.set VMCB, 0x200000             # 4 KiB of zeros, the guest's RAM being fresh
-.set HOST_SAVE, 0x201000        # where `vmrun` keeps the outer guest's state
-.set STACK, 0x203000            # the inner guest's
+.set VMCB, 0x200000             # 4 KiB of zeros, since guest RAM starts zeroed
+.set HOST_SAVE, 0x201000        # where `vmrun` saves the L1 state
+.set STACK, 0x203000            # L2's
 
 # The control area.
 .set INTERCEPT_VMRUN, 1 << 0    # required
@@ -39,7 +39,7 @@
 .set DATA, 0x0c93               # present, writable data
 .set VMMCALL_LEN, 3
 
-.macro segment at, attributes   # one of selector 0 that spans 4 GiB
+.macro segment at, attributes   # with selector 0 and a limit of 4 GiB
         mov     word ptr [rbx + \at + 2], \attributes
         mov     dword ptr [rbx + \at + 4], -1
 .endm
@@ -50,7 +50,7 @@ start:
         rdmsr
         or      eax, EFER_SVME
         wrmsr
-        mov     r8d, eax                # EFER, whose upper half is 0
+        mov     r8d, eax                # EFER; its upper half is 0
         mov     ecx, MSR_VM_HSAVE_PA
         mov     eax, HOST_SAVE
         xor     edx, edx
@@ -69,7 +69,7 @@ start:
         mov     [rbx + SAVE_CR3], rax
         mov     rax, cr0
         mov     [rbx + SAVE_CR0], rax
-        mov     dword ptr [rbx + SAVE_DR7], 0x400       # as after a reset, like the next two
+        mov     dword ptr [rbx + SAVE_DR7], 0x400       # the reset value, as are the next two
         mov     dword ptr [rbx + SAVE_DR6], 0xffff0ff0
         mov     dword ptr [rbx + SAVE_RFLAGS], 2
         mov     dword ptr [rbx + SAVE_RIP], offset inner
@@ -78,7 +78,7 @@ start:
 again:
         mov     eax, VMCB
         vmrun   rax
-        # The inner guest's `vmmcall`; the general registers but rax and rsp are still its own.
+        # L2 executed `vmmcall`; the general registers except rax and rsp still hold L2's values.
         mov     al, '!'
         out     PSEUDO_SERIAL, al
         mov     ebx, VMCB

@@ -1,13 +1,13 @@
-# Two processors count to 1,000 in turn, for 0x100000 in protected mode.
+# Two processors take turns counting to 1,000, at 0x100000 in protected mode.
 #
-# The first copies a real-mode program below 1 MiB and starts the second there by INIT and SIPI. From then on the first makes
-# the count odd and the second makes it even, each waiting for the other. At 1,000 the second says "second done" on the debug
-# console and halts; then the first says "pong" and the count, and resets the machine.
-# To be seen: "second done", then "pong 1000". A machine without a second processor waits for it for ever.
+# The first copies a real-mode program below 1 MiB and starts the second there with INIT and SIPI. From then on the first makes
+# the count odd and the second makes it even, each waiting for the other. At 1,000 the second prints "second done" on the debug
+# console and halts; then the first prints "pong" and the count, and resets the machine.
+# Expected: "second done", then "pong 1000". Without a second processor, the first waits forever.
 .include "flat.inc"
 
 .set COUNT, 0x3000              # u32: the shared count
-.set DONE, 0x3004               # u32: 1 once the second processor has ended
+.set DONE, 0x3004               # u32: 1 once the second processor is done
 .set TRAMPOLINE, 0x8000         # where the second processor starts: a page below 1 MiB
 .set LIMIT, 1000
 .set STACK, 0x7000
@@ -15,9 +15,9 @@
 .set APIC, 0xfee00000           # the local APIC's registers (Intel SDM volume 3, table 11-1)
 .set SPURIOUS, APIC + 0xf0      # bit 8 enables the APIC
 .set ICR_LOW, APIC + 0x300
-.set ICR_HIGH, APIC + 0x310     # bits 24 to 31: to whom
+.set ICR_HIGH, APIC + 0x310     # bits 24 to 31: destination
 .set INIT, 0x4500               # assert, INIT
-.set SIPI, 0x4600               # assert, start-up; the low byte is the page's number
+.set SIPI, 0x4600               # assert, start-up; the low byte is the page number
 .set SECOND, 1 << 24            # the APIC id of the second processor
 
 .code32
@@ -60,7 +60,7 @@ counted:
         out     DEBUG_CONSOLE, al
         reset
 
-# The pause between INIT and SIPI. Only hardware needs it; no processor that KVM makes does.
+# The delay between INIT and SIPI. Only hardware needs it; a vCPU doesn't.
 delay:
         mov     ecx, 1000
 paused:
@@ -69,7 +69,7 @@ paused:
         jnz     paused
         ret
 
-# Says eax in decimal.
+# Prints eax in decimal.
 decimal:
         mov     ebx, 10
         xor     ecx, ecx
@@ -90,8 +90,8 @@ say_digit:
 
 pong:   .asciz  "pong "
 
-# The second processor's program. It runs from its copy, in real mode with CS = TRAMPOLINE / 16, so its jumps are relative and
-# its data is found by its distance from the beginning.
+# The second processor's program. It runs from the copy, in real mode with CS = TRAMPOLINE / 16, so its jumps are relative and
+# its data is addressed by its offset from the start.
 .code16
 second:
         xor     ax, ax

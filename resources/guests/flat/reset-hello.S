@@ -1,6 +1,6 @@
-# Started by the processor's own reset: "Hello" to the pseudo serial port, one `out` for each letter; then it halts.
+# Starts at the reset vector: prints "Hello" to the pseudo serial port with one `out` per letter, then halts.
 #
-# To be seen: five exits with a byte each; no CPU time once it has halted.
+# Expected: five exits of one byte each; no CPU time used after the halt.
 .include "reset.inc"
 
 .macro letter code

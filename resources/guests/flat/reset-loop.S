@@ -1,6 +1,6 @@
-# Started by the processor's own reset: an endless loop.
+# Starts at the reset vector: an endless loop.
 #
-# To be seen: all of one CPU's time used, no exit at all, and a monitor that still stops at once when it's told.
+# Expected: one CPU fully used, no exits, and a monitor that still stops at once on request.
 .include "reset.inc"
 
 start:

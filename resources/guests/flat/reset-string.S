@@ -1,6 +1,6 @@
-# Started by the processor's own reset: "Hello, World!" to the pseudo serial port by one string instruction; then it halts.
+# Starts at the reset vector: prints "Hello, World!" to the pseudo serial port with one string instruction, then halts.
 #
-# To be seen: all 13 bytes in order, in one exit where the KVM hands a string over whole, in 13 where it doesn't.
+# Expected: all 13 bytes in order, in a single exit if KVM batches string output, otherwise in 13 exits.
 .include "reset.inc"
 
 start:

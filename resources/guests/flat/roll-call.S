@@ -1,22 +1,22 @@
-# Every processor says that it is there, for 0x100000 in protected mode.
+# Counts the processors that start, at 0x100000 in protected mode.
 #
-# The first copies a real-mode program below 1 MiB and starts all others there at once by INIT and SIPI. Each notes the APIC id
-# that CPUID tells it in a table and halts. The first counts the ids in the table and says how many there are, itself among
-# them, whenever that has changed.
-# To be seen: numbers that rise to that of the processors. It never ends by itself.
+# The first processor copies a real-mode program below 1 MiB and starts all others there at once with INIT and SIPI. Each marks
+# its APIC id, as reported by CPUID, in a table and halts. The first counts the ids in the table and prints the number of
+# processors, including itself, whenever it changes.
+# Expected: numbers that rise to the number of processors. It never ends on its own.
 .include "flat.inc"
 
-.set TABLE, 0x10000             # a byte for each APIC id up to 4095: 1 if its processor was here
+.set TABLE, 0x10000             # a byte for each APIC id up to 4095: 1 once that processor has started
 .set TABLE_LEN, 0x1000
 .set TRAMPOLINE, 0x8000         # where the others start: a page below 1 MiB
 .set STACK, 0x7000
-.set EXTENDED_TOPOLOGY, 0xb     # the leaf of CPUID with 32 bits of the APIC id, in EDX
+.set EXTENDED_TOPOLOGY, 0xb     # the CPUID leaf with the 32-bit APIC id, in EDX
 
 .set APIC, 0xfee00000           # the local APIC's registers (Intel SDM volume 3, table 11-1)
 .set SPURIOUS, APIC + 0xf0      # bit 8 enables the APIC
 .set ICR_LOW, APIC + 0x300
-.set INIT_OTHERS, 0xc4500       # to all but this one: assert, INIT
-.set SIPI_OTHERS, 0xc4600       # to all but this one: assert, start-up; the low byte is the page's number
+.set INIT_OTHERS, 0xc4500       # to all except self: assert, INIT
+.set SIPI_OTHERS, 0xc4600       # to all except self: assert, start-up; the low byte is the page number
 
 .code32
 start:
@@ -30,10 +30,10 @@ start:
         or      dword ptr [SPURIOUS], 1 << 8
         mov     dword ptr [ICR_LOW], INIT_OTHERS
         mov     dword ptr [ICR_LOW], SIPI_OTHERS | TRAMPOLINE >> 12
-        xor     ebp, ebp        # what was said last
+        xor     ebp, ebp        # the last number printed
 
 again:
-        mov     eax, 1          # this one
+        mov     eax, 1          # this processor
         mov     esi, TABLE
         mov     ecx, TABLE_LEN
 sum:
@@ -50,7 +50,7 @@ sum:
         out     DEBUG_CONSOLE, al
         jmp     again
 
-# Says eax in decimal.
+# Prints eax in decimal.
 decimal:
         mov     ebx, 10
         xor     ecx, ecx
@@ -69,7 +69,7 @@ say_digit:
         jnz     say_digit
         ret
 
-# The others' program, which runs from its copy in real mode.
+# The other processors' program, which runs from the copy in real mode.
 .code16
 other:
         mov     ax, TABLE >> 4

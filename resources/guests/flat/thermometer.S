@@ -1,14 +1,14 @@
-# A device that isn't the monitor's own, for 0x1000: the thermometer of crates/machine/examples/thermometer.rs.
+# Drives a device that isn't built into the monitor, at 0x1000: the thermometer in crates/machine/examples/thermometer.rs.
 #
-# Asks for its alarm at 20 degrees and halts until IRQ 5 comes. The handler ends the monitor by a debug exit with what the
-# thermometer reads then.
-# To be seen: exit code 43, from 21 degrees: (21 << 1) | 1.
+# Sets the alarm to 20 degrees and halts until IRQ 5. The handler ends the monitor through a debug exit with the thermometer's
+# reading.
+# Expected: exit code 43, from 21 degrees: (21 << 1) | 1.
 .include "flat.inc"
 .code16
 
 .set STACK, 0x7000
-.set VECTORS, 0x20              # of IRQs 0 to 7
-.set VECTOR, VECTORS + 5        # of the thermometer
+.set VECTORS, 0x20              # for IRQs 0 to 7
+.set VECTOR, VECTORS + 5        # for the thermometer
 
 .set PIC1, 0x20                 # the first 8259: command, and data at the next port
 .set PIC2, 0xa0
@@ -19,7 +19,7 @@
 .set ALARM, 0x91
 .set DEBUG_EXIT, 0xf4
 
-.macro port_write port, value   # changes al
+.macro port_write port, value   # clobbers al
         mov     al, \value
         out     \port, al
 .endm
@@ -38,7 +38,7 @@ start:
         port_write PIC2, ICW1
         port_write PIC1 + 1, VECTORS
         port_write PIC2 + 1, VECTORS + 8
-        port_write PIC1 + 1, 1 << 2     # the second 8259 is at input 2
+        port_write PIC1 + 1, 1 << 2     # the second 8259 is on input 2
         port_write PIC2 + 1, 2
         port_write PIC1 + 1, ICW4
         port_write PIC2 + 1, ICW4

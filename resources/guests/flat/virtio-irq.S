@@ -1,34 +1,34 @@
-# A virtio device's interrupt, in protected mode, for 0x100000: asks the entropy device number DEVICE for 16 bytes and halts until
-# it interrupts on line IRQ. Lines below 16 come through the 8259s, the others through the IO-APIC. Every other line is masked,
-# so that no other will do.
+# A virtio device's interrupt, in protected mode, at 0x100000: requests 16 bytes from the entropy device number DEVICE and halts
+# until it interrupts on line IRQ. Lines below 16 are delivered by the 8259s, the others by the IO-APIC. All other lines are
+# masked, so only this one can wake the guest.
 #
-# Says "interrupt" on the debug console once the device has said that it used the buffer, and resets the machine.
-# To be seen: "interrupt". A machine that has the device on another line waits for ever.
+# Prints "interrupt" on the debug console once the device reports the buffer as used, and resets the machine.
+# Expected: "interrupt". If the device is on another line, the guest waits forever.
 .include "flat.inc"
 .include "virtio.inc"
 
 .set STACK, 0x7000
 .set IDT, 0x3000                # 256 gates of 8 bytes
-.set CODE, 0x10                 # the selector of the code segment
-.set GATE, 0x8e00               # a present interrupt gate of 32 bits
+.set CODE, 0x10                 # the code segment's selector
+.set GATE, 0x8e00               # a present 32-bit interrupt gate
 
 .set PIC1, 0x20                 # the first 8259: command, and data at the next port
 .set PIC2, 0xa0
 .set ICW1, 0x11                 # initialize; three more words follow
 .set ICW4, 0x01                 # 8086 mode
-.set EOI, 0x20                  # the interrupt in service has been served
-.set VECTORS, 0x20              # of the 8259s' lines; the IO-APIC's is counted on from there
+.set EOI, 0x20                  # end of interrupt
+.set VECTORS, 0x20              # for the 8259s' lines; the IO-APIC's line continues the numbering
 
 .set APIC, 0xfee00000           # the local APIC's registers (Intel SDM volume 3, table 11-1)
 .set APIC_EOI, APIC + 0xb0
 .set SPURIOUS, APIC + 0xf0      # bit 8 enables the APIC
 .set IOREGSEL, 0xfec00000       # the IO-APIC's index (82093AA §3.1)
 .set IOWIN, 0xfec00010          # and the register that it selects
-.set REDIRECTION, 0x10 + 2 * IRQ # of the line: its low half; the high half, whose upper byte is the APIC id, follows
+.set REDIRECTION, 0x10 + 2 * IRQ # the line's entry, low half; the high half, with the APIC id in its upper byte, follows
 
 .set BUFFER, 0x5000
 
-.macro port_write port, value   # changes al
+.macro port_write port, value   # clobbers al
         mov     al, \value
         out     \port, al
 .endm
@@ -49,7 +49,7 @@ start:
         port_write PIC2, ICW1
         port_write PIC1 + 1, VECTORS
         port_write PIC2 + 1, VECTORS + 8
-        port_write PIC1 + 1, 1 << 2     # the second 8259 is at input 2
+        port_write PIC1 + 1, 1 << 2     # the second 8259 is on input 2
         port_write PIC2 + 1, 2
         port_write PIC1 + 1, ICW4
         port_write PIC2 + 1, ICW4
@@ -66,7 +66,7 @@ start:
         mov     dword ptr [IOREGSEL], REDIRECTION + 1
         mov     dword ptr [IOWIN], 0            # to the processor with APIC id 0
         mov     dword ptr [IOREGSEL], REDIRECTION
-        mov     dword ptr [IOWIN], VECTORS + IRQ # an edge, active high, not masked
+        mov     dword ptr [IOWIN], VECTORS + IRQ # edge-triggered, active high, unmasked
 .endif
 
         init_driver 2

@@ -1,9 +1,9 @@
 /*
- * The guest of the program kvm-hello-world, as an article on it lists it: it prints, stores 42 at 0x400 and halts with 42 in the
- * accumulator. It is built as its Makefile does, linked at 0, and relies on the mode, flat segments and a stack.
+ * The guest of kvm-hello-world, as listed in an article about it: prints a message, stores 42 at 0x400 and halts with 42 in the
+ * accumulator. It is built as in the article's Makefile, linked at 0, and relies on the mode, flat segments and a stack.
  *
- * guest32 and guest64 are the same source with 32 and 64 bits; guest64-tables has tables.S beside it.
- * To be seen: the text, rax = 42, and 42 at 0x400.
+ * guest32 and guest64 are built from this source for 32 and 64 bits; guest64-tables also links tables.S.
+ * Expected: the text, rax = 42, and 42 at 0x400.
  */
 #include <stdint.h>
 

@@ -1,8 +1,8 @@
-# Page tables in the image, where the program kvm-hello-world writes them into its guest's memory: at 0x2000, with a page of 2 MiB
-# that maps all of its memory to itself (Intel SDM volume 3 §4.5). The linker is told the address.
+# Page tables in the image, at the address where kvm-hello-world writes them into guest memory: 0x2000, with one 2 MiB page that
+# identity-maps all of its memory (Intel SDM volume 3 §4.5). The address is set on the linker's command line.
 
 .set PRESENT_WRITE, 3
-.set LARGE, 1 << 7              # in a page directory: a page of 2 MiB
+.set LARGE, 1 << 7              # in a page directory: a 2 MiB page
 
 .section .tables, "a"
         .quad   0x3000 + PRESENT_WRITE          # PML4, 0x2000: the first 512 GiB

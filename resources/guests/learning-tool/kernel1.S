@@ -1,6 +1,6 @@
-// Listing 4 of the article that kernel16.ld names: an endless loop. The label 1 is put back.
+// Listing 4 of the article cited in kernel16.ld: an endless loop. The label 1 is restored.
 //
-// To be seen: all of one processor's time used, and no output.
+// Expected: one processor fully used, and no output.
 .code16                   // Generate 16-bit code
 start:                    // Kernel's main routine
         xor %ax, %ax

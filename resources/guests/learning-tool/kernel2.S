@@ -1,6 +1,6 @@
-// Listing 10 of the article that kernel16.ld names: a byte at a time to its pseudo serial port. Put back: .code16 and start.
+// Listing 10 of the article cited in kernel16.ld: prints to its pseudo serial port a byte at a time. Restored: .code16 and start.
 //
-// To be seen: "Hello" and a new line, and then no use of the processor.
+// Expected: "Hello" and a newline, then no processor time used.
 #include "runtime.h"
 
 .code16

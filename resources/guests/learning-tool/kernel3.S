@@ -1,7 +1,7 @@
-// Listing 12 of the article that kernel16.ld names: a string by one instruction. Put back: .code16, start, greeting, and the hlt
-// without which the processor would run into the greeting. Today's assembler warns that `lea` takes no notice of `cs`.
+// Listing 12 of the article cited in kernel16.ld: prints a string with one instruction. Restored: .code16, start, greeting, and
+// the hlt, without which the processor would execute the greeting. Current assemblers warn that `cs` has no effect on `lea`.
 //
-// To be seen: "Hello, World!" and a new line, in one exit where the KVM hands a string over whole, in 14 where it doesn't.
+// Expected: "Hello, World!" and a newline, in a single exit if KVM batches string output, otherwise in 14 exits.
 #include "runtime.h"
 
 .code16

@@ -1,4 +1,4 @@
-// Listing 11 of the article that kernel16.ld names. The #define is put back: the article's text writes to port 0xf1.
+// Listing 11 of the article cited in kernel16.ld. The #define is restored: according to the article, the port is 0xf1.
 #ifndef __RUNTIME_H__
 #define __RUNTIME_H__
 
