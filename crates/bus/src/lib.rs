@@ -46,7 +46,7 @@ pub use device::{BusDevice, Outcome, SystemEvent};
 pub use event_fd::EventFd;
 pub use irq::IrqLine;
 pub use map::{Bus, BusView, Error};
-pub use output::{Output, Overflow, Taken};
+pub use output::{Output, Overflow, TakeOutcome};
 
 /// Its example is a test.
 #[cfg(doctest)]

@@ -33,9 +33,9 @@ pub enum Overflow {
     DropOldest,
 }
 
-/// What [`Output::take`] did.
+/// The result of [`Output::take`] and [`Output::discard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakeOutcome {
     /// Bytes taken.
     pub len: usize,
     /// A producer waited for room, and there is room now: wake it.
@@ -47,7 +47,7 @@ pub struct Taken {
 /// A producer that can't be kept from writing, as a port that a vCPU writes, calls [`push`](Self::push) and then asks for the
 /// [`outcome`](Self::outcome), which holds the vCPU while the queue is full. One that can leave its bytes where they are, as a
 /// virtqueue, asks for room first, by [`reserve`](Self::reserve). A queue has producers of one sort only. Either way a producer
-/// that waits is woken when the host has taken half: [`Taken::wake`].
+/// that waits is woken when the host has taken half: [`TakeOutcome::wake`].
 ///
 /// ```
 /// use vmm_bus::{Outcome, Output};
@@ -101,9 +101,9 @@ impl Queue {
     }
 
     /// So many bytes were taken out.
-    fn taken(&mut self, len: usize) -> Taken {
+    fn taken(&mut self, len: usize) -> TakeOutcome {
         let room = self.room();
-        Taken { len, wake: self.ends_wait(room) }
+        TakeOutcome { len, wake: self.ends_wait(room) }
     }
 
     /// Copies the oldest bytes.
@@ -209,9 +209,9 @@ impl Output {
         self.queue().holds()
     }
 
-    /// Reserves room for the first of `len` bytes, which [`push`](Self::push) will take. All of them if they fit at once, else at
-    /// least 32 KiB of more than 64 KiB, else 0: then the producer waits to be [woken](Taken::wake). While nobody reads, there is
-    /// always room for 64 KiB.
+    /// Reserves room for the first of `len` bytes, which [`push`](Self::push) will take: all of them if they fit at once, else at
+    /// least 32 KiB of more than 64 KiB, else 0. After 0 the producer waits to be [woken](TakeOutcome::wake). While nobody reads,
+    /// there is always room for 64 KiB.
     pub fn reserve(&self, len: u64) -> usize {
         let mut queue = self.queue();
         queue.reserved = 0;
@@ -256,7 +256,7 @@ impl Output {
     }
 
     /// Takes away the `len` oldest bytes, which were [seen](Self::peek).
-    pub fn discard(&self, len: usize) -> Taken {
+    pub fn discard(&self, len: usize) -> TakeOutcome {
         let mut queue = self.queue();
         let len = len.min(queue.bytes.len());
         queue.bytes.drain(..len);
@@ -264,7 +264,7 @@ impl Output {
     }
 
     /// Moves the oldest bytes into `into`.
-    pub fn take(&self, into: &mut [u8]) -> Taken {
+    pub fn take(&self, into: &mut [u8]) -> TakeOutcome {
         let mut queue = self.queue();
         let len = queue.copy_to(into);
         queue.bytes.drain(..len);
@@ -357,7 +357,7 @@ mod tests {
         let output = Output::new().unwrap();
         fill(&output, 3);
         assert_eq!(output.ready().read().unwrap(), 1);
-        assert_eq!(output.take(&mut [0; 8]), Taken { len: 3, wake: false });
+        assert_eq!(output.take(&mut [0; 8]), TakeOutcome { len: 3, wake: false });
         fill(&output, 1);
         assert_eq!(output.ready().read().unwrap(), 1);
     }
@@ -429,8 +429,8 @@ mod tests {
         assert_eq!(output.peek(&mut bytes), 3);
         assert_eq!(output.peek(&mut bytes), 3);
         assert_eq!(bytes, [0, 1, 2]);
-        assert_eq!(output.discard(WAKE_LEN - 1), Taken { len: WAKE_LEN - 1, wake: false });
-        assert_eq!(output.discard(1), Taken { len: 1, wake: true });
+        assert_eq!(output.discard(WAKE_LEN - 1), TakeOutcome { len: WAKE_LEN - 1, wake: false });
+        assert_eq!(output.discard(1), TakeOutcome { len: 1, wake: true });
         assert_eq!(output.peek(&mut bytes), 3);
         assert_eq!(bytes, [0, 1, 2], "the length is a multiple of 256");
     }
@@ -461,7 +461,7 @@ mod tests {
         give(&output, b"a");
         give(&output, b"b");
         assert_eq!(output.ready().read().unwrap(), 1);
-        assert_eq!(output.take(&mut [0; 8]), Taken { len: 2, wake: false });
+        assert_eq!(output.take(&mut [0; 8]), TakeOutcome { len: 2, wake: false });
         give(&output, b"c");
         assert_eq!(output.ready().read().unwrap(), 1);
     }
@@ -479,9 +479,9 @@ mod tests {
         let output = Output::new().unwrap();
         give(&output, &[1; HOLD_LEN]);
         assert_eq!(output.reserve(1), 0);
-        assert_eq!(output.take(&mut [0; WAKE_LEN - 1]), Taken { len: WAKE_LEN - 1, wake: false });
-        assert_eq!(output.take(&mut [0; 1]), Taken { len: 1, wake: true });
-        assert_eq!(output.take(&mut [0; 1]), Taken { len: 1, wake: false }, "once is enough");
+        assert_eq!(output.take(&mut [0; WAKE_LEN - 1]), TakeOutcome { len: WAKE_LEN - 1, wake: false });
+        assert_eq!(output.take(&mut [0; 1]), TakeOutcome { len: 1, wake: true });
+        assert_eq!(output.take(&mut [0; 1]), TakeOutcome { len: 1, wake: false }, "once is enough");
     }
 
     #[test]
@@ -489,8 +489,8 @@ mod tests {
         let output = Output::new().unwrap();
         give(&output, &[1; HOLD_LEN]);
         assert_eq!(output.reserve(ALL), 0);
-        assert_eq!(output.take(&mut [0; HOLD_LEN - 1]), Taken { len: HOLD_LEN - 1, wake: false });
-        assert_eq!(output.take(&mut [0; HOLD_LEN]), Taken { len: 1, wake: true });
+        assert_eq!(output.take(&mut [0; HOLD_LEN - 1]), TakeOutcome { len: HOLD_LEN - 1, wake: false });
+        assert_eq!(output.take(&mut [0; HOLD_LEN]), TakeOutcome { len: 1, wake: true });
     }
 
     #[test]
@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(output.reserve(u64::MAX), HOLD_LEN);
         output.push(&[1; HOLD_LEN]);
         assert_eq!(output.reserve(u64::MAX), 0);
-        assert_eq!(output.take(&mut [0; WAKE_LEN]), Taken { len: WAKE_LEN, wake: true });
+        assert_eq!(output.take(&mut [0; WAKE_LEN]), TakeOutcome { len: WAKE_LEN, wake: true });
         assert_eq!(output.reserve(u64::MAX), WAKE_LEN);
         assert_eq!(output.lost(), 0);
     }
@@ -511,7 +511,7 @@ mod tests {
         give(&output, &[2; 3]);
         assert_eq!(output.lost(), 3);
         let mut bytes = vec![0; HOLD_LEN + 1];
-        assert_eq!(output.take(&mut bytes), Taken { len: HOLD_LEN, wake: false });
+        assert_eq!(output.take(&mut bytes), TakeOutcome { len: HOLD_LEN, wake: false });
         assert_eq!(bytes[HOLD_LEN - 4..HOLD_LEN], [1, 2, 2, 2]);
     }
 
@@ -523,7 +523,7 @@ mod tests {
         output.push_what_fits(b"four");
         output.push(&[1; HOLD_LEN - 2]);
         assert_eq!(output.queue().bytes.capacity(), before);
-        assert_eq!(output.take(&mut [0; HOLD_LEN + 1]), Taken { len: HOLD_LEN, wake: false });
+        assert_eq!(output.take(&mut [0; HOLD_LEN + 1]), TakeOutcome { len: HOLD_LEN, wake: false });
         assert_eq!(output.lost(), 0);
     }
 

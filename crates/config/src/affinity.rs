@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    strict::{self, Found},
+    strict::{self, ShallowValue},
     value_error::ValueError,
 };
 
@@ -42,7 +42,7 @@ impl fmt::Display for HostCpu {
 impl<'de> Deserialize<'de> for HostCpu {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostCpu, D::Error> {
         strict::value(deserializer, |found| match found {
-            Found::Unsigned(number) => HostCpu::try_from(number),
+            ShallowValue::Unsigned(number) => HostCpu::try_from(number),
             other => Err(other.instead_of("the number of a host CPU, from 0 to 8191")),
         })
     }

@@ -5,7 +5,7 @@ use serde::de::{
 };
 
 use crate::{
-    strict::{Found, Key, Reader, expectation},
+    strict::{Key, Reader, ShallowValue, expectation},
     text::{hint, one_of},
     value_error::ValueError,
 };
@@ -20,8 +20,8 @@ pub(crate) struct EnumReader<V> {
 impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
     type Value = V::Value;
 
-    fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
-        let Found::Text(name) = found else {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<V::Value, ValueError> {
+        let ShallowValue::Text(name) = found else {
             let expected = expectation(&self.visitor, "enum ").unwrap_or_else(|| one_of(self.names));
             return Err(found.instead_of(&expected));
         };
@@ -38,7 +38,7 @@ impl<'de, V: Visitor<'de>> Reader<'de> for EnumReader<V> {
         let mut seen = Vec::new();
         let Some(name) = members.next_key_seed(Key { names: self.names, beside: &[], seen: &mut seen })?
         else {
-            return self.scalar(Found::Object).map_err(A::Error::custom);
+            return self.scalar(ShallowValue::Object).map_err(A::Error::custom);
         };
         let value = self.visitor.visit_enum(Chosen { name, members: &mut members })?;
         match members.next_key_seed(Key { names: self.names, beside: &[], seen: &mut seen })? {

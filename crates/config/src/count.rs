@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    strict::{self, Found},
+    strict::{self, ShallowValue},
     text::quote,
     value_error::ValueError,
 };
@@ -82,7 +82,7 @@ impl Serialize for CpuCount {
 impl<'de> Deserialize<'de> for CpuCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<CpuCount, D::Error> {
         strict::value(deserializer, |found| match found {
-            Found::Unsigned(count) => CpuCount::try_from(count),
+            ShallowValue::Unsigned(count) => CpuCount::try_from(count),
             other => Err(other.instead_of("a whole number from 1 to 4096")),
         })
     }

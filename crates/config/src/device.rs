@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     number::Port,
-    strict::{self, Found, Name, Reader},
+    strict::{self, Name, Reader, ShallowValue},
     text::{hint, quote},
     unique::Unique,
     value_error::ValueError,
@@ -112,7 +112,7 @@ struct DeviceReader;
 impl<'de> Reader<'de> for DeviceReader {
     type Value = Device;
 
-    fn scalar(self, found: Found<'_>) -> Result<Device, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<Device, ValueError> {
         Err(found.instead_of("an object such as {\"type\": \"debug-console\"}"))
     }
 
@@ -234,10 +234,10 @@ enum Kind {
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
         strict::value(deserializer, |found| match found {
-            Found::Text("debug-console") => Ok(Kind::DebugConsole),
-            Found::Text("debug-exit") => Ok(Kind::DebugExit),
-            Found::Text("pseudo-serial") => Ok(Kind::PseudoSerial),
-            Found::Text(name) => Ok(Kind::Virtio(name.to_owned())),
+            ShallowValue::Text("debug-console") => Ok(Kind::DebugConsole),
+            ShallowValue::Text("debug-exit") => Ok(Kind::DebugExit),
+            ShallowValue::Text("pseudo-serial") => Ok(Kind::PseudoSerial),
+            ShallowValue::Text(name) => Ok(Kind::Virtio(name.to_owned())),
             other => Err(other.instead_of("a device such as \"debug-console\"")),
         })
     }

@@ -9,7 +9,7 @@ use serde::{
 };
 
 use crate::{
-    strict::{self, Found, Reader},
+    strict::{self, Reader, ShallowValue},
     value_error::ValueError,
 };
 
@@ -98,9 +98,9 @@ struct FeaturesReader;
 impl<'de> Reader<'de> for FeaturesReader {
     type Value = CpuFeatures;
 
-    fn scalar(self, found: Found<'_>) -> Result<CpuFeatures, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<CpuFeatures, ValueError> {
         match found {
-            Found::Text(text) => Ok(CpuFeatures(vec![text.parse()?])),
+            ShallowValue::Text(text) => Ok(CpuFeatures(vec![text.parse()?])),
             other => Err(other.instead_of(EXPECTED)),
         }
     }

@@ -17,7 +17,7 @@ use serde_path_to_error::{Segment, Track};
 use crate::{
     choice::EnumReader,
     file::json_path,
-    strict::{self, Found, Reader, StructReader, expectation},
+    strict::{self, Reader, ShallowValue, StructReader, expectation},
     text::quote,
     value_error::ValueError,
 };
@@ -116,8 +116,8 @@ impl<'de, D: Deserializer<'de>> FieldDeserializer<D> {
     fn number(self, first: i128, last: i128) -> Result<i128, D::Error> {
         strict::value(self, |found| {
             let number = match found {
-                Found::Unsigned(number) => Some(i128::from(number)),
-                Found::Signed(number) => Some(i128::from(number)),
+                ShallowValue::Unsigned(number) => Some(i128::from(number)),
+                ShallowValue::Signed(number) => Some(i128::from(number)),
                 _ => None,
             };
             let in_range = number.filter(|number| (first..=last).contains(number));
@@ -127,16 +127,16 @@ impl<'de, D: Deserializer<'de>> FieldDeserializer<D> {
 
     fn text(self) -> Result<String, D::Error> {
         strict::value(self, |found| match found {
-            Found::Text(text) => Ok(text.to_owned()),
+            ShallowValue::Text(text) => Ok(text.to_owned()),
             other => Err(other.instead_of("a string")),
         })
     }
 
     fn float(self) -> Result<f64, D::Error> {
         strict::value(self, |found| match found {
-            Found::Float(number) => Ok(number),
-            Found::Unsigned(number) => Ok(number as f64),
-            Found::Signed(number) => Ok(number as f64),
+            ShallowValue::Float(number) => Ok(number),
+            ShallowValue::Unsigned(number) => Ok(number as f64),
+            ShallowValue::Signed(number) => Ok(number as f64),
             other => Err(other.instead_of("a number such as 0.5")),
         })
     }
@@ -156,7 +156,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for FieldDeserializer<D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Inside(visitor))
+        self.inner.deserialize_any(Nested(visitor))
     }
 
     whole_numbers! {
@@ -167,7 +167,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for FieldDeserializer<D> {
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let is_true = strict::value(self, |found| match found {
-            Found::Bool(value) => Ok(value),
+            ShallowValue::Bool(value) => Ok(value),
             other => Err(other.instead_of("true or false")),
         })?;
         visitor.visit_bool(is_true)
@@ -240,7 +240,7 @@ struct ListReader<V>(V);
 impl<'de, V: Visitor<'de>> Reader<'de> for ListReader<V> {
     type Value = V::Value;
 
-    fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<V::Value, ValueError> {
         Err(found.instead_of(&expectation(&self.0, "a sequence").unwrap_or_else(|| "a list".to_owned())))
     }
 
@@ -255,7 +255,7 @@ struct MapReader<V>(V);
 impl<'de, V: Visitor<'de>> Reader<'de> for MapReader<V> {
     type Value = V::Value;
 
-    fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<V::Value, ValueError> {
         Err(found.instead_of(&expectation(&self.0, "a map").unwrap_or_else(|| "an object".to_owned())))
     }
 
@@ -264,10 +264,10 @@ impl<'de, V: Visitor<'de>> Reader<'de> for MapReader<V> {
     }
 }
 
-/// Makes the elements of a list or object be read in the same way.
-struct Inside<T>(T);
+/// Reads the elements of a list or object in the same way as the value that contains them.
+struct Nested<T>(T);
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for Nested<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -299,23 +299,23 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<V> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
-        self.0.visit_seq(Inside(elements))
+        self.0.visit_seq(Nested(elements))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {
-        self.0.visit_map(Inside(members))
+        self.0.visit_map(Nested(members))
     }
 }
 
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Inside<A> {
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Nested<A> {
     type Error = A::Error;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
-        self.0.next_element_seed(Inside(seed))
+        self.0.next_element_seed(Nested(seed))
     }
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Inside<A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Nested<A> {
     type Error = A::Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
@@ -323,11 +323,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Inside<A> {
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
-        self.0.next_value_seed(Inside(seed))
+        self.0.next_value_seed(Nested(seed))
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Inside<S> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Nested<S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
@@ -352,7 +352,7 @@ mod tests {
         marks: Vec<u8>,
         weight: Option<f64>,
         size: Option<Size>,
-        way: Option<Way>,
+        transport: Option<Transport>,
         #[serde(default)]
         taxes: std::collections::BTreeMap<String, i16>,
     }
@@ -366,7 +366,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(rename_all = "lowercase", expecting = "\"air\" or an object such as {\"sea\": [1]}")]
-    enum Way {
+    enum Transport {
         Air,
         Sea(Vec<Size>),
     }
@@ -382,7 +382,7 @@ mod tests {
     fn fields_of_every_type_are_read() {
         let fields = json!({
             "name": "a", "is_heavy": true, "marks": [1, 255], "weight": 2, "size": {"width": 3},
-            "way": {"sea": [{"width": 1, "height": 2}]}, "taxes": {"x y": -32768}
+            "transport": {"sea": [{"width": 1, "height": 2}]}, "taxes": {"x y": -32768}
         });
         let expected = Parcel {
             name: "a".into(),
@@ -390,7 +390,7 @@ mod tests {
             marks: vec![1, 255],
             weight: Some(2.0),
             size: Some(Size { width: 3, height: None }),
-            way: Some(Way::Sea(vec![Size { width: 1, height: Some(2) }])),
+            transport: Some(Transport::Sea(vec![Size { width: 1, height: Some(2) }])),
             taxes: [("x y".into(), -32768)].into(),
         };
         assert_eq!(read_fields(&fields), Ok(expected));
@@ -426,16 +426,16 @@ mod tests {
             refusal("size", json!([1, 2])),
             "size: expected an object such as {\"width\": ...}, found a list"
         );
-        let way = "way.sea[0]: expected an object such as {\"width\": ...}, found a list";
-        assert_eq!(refusal("way", json!({"sea": [[1, 2]]})), way);
+        let transport = "transport.sea[0]: expected an object such as {\"width\": ...}, found a list";
+        assert_eq!(refusal("transport", json!({"sea": [[1, 2]]})), transport);
     }
 
     #[test]
     fn null_is_no_value_of_an_optional_field() {
         assert_eq!(refusal("weight", Value::Null), "weight: expected a number such as 0.5, found null");
         assert_eq!(
-            refusal("way", Value::Null),
-            "way: expected \"air\" or an object such as {\"sea\": [1]}, found null"
+            refusal("transport", Value::Null),
+            "transport: expected \"air\" or an object such as {\"sea\": [1]}, found null"
         );
     }
 
@@ -446,8 +446,14 @@ mod tests {
             refusal("size", json!({"witdh": 1})),
             "size.witdh: unknown field, did you mean \"width\"?"
         );
-        assert_eq!(refusal("way", json!("aix")), "way: unknown value \"aix\", did you mean \"air\"?");
-        assert_eq!(refusal("way", json!({"see": []})), "way.see: unknown field, did you mean \"sea\"?");
+        assert_eq!(
+            refusal("transport", json!("aix")),
+            "transport: unknown value \"aix\", did you mean \"air\"?"
+        );
+        assert_eq!(
+            refusal("transport", json!({"see": []})),
+            "transport.see: unknown field, did you mean \"sea\"?"
+        );
     }
 
     /// These belong to the device, though its kind doesn't read them.
@@ -464,13 +470,13 @@ mod tests {
     fn name_missing_says_what_to_give() {
         let error = read_fields::<Parcel>(&json!({})).unwrap_err();
         assert_eq!(error.to_string(), ": \"name\" is missing, add a string");
-        let sea = "way.sea[1]: \"width\" is missing, add a whole number from 0 to 4294967295";
-        assert_eq!(refusal("way", json!({"sea": [{"width": 1}, {}]})), sea);
+        let sea = "transport.sea[1]: \"width\" is missing, add a whole number from 0 to 4294967295";
+        assert_eq!(refusal("transport", json!({"sea": [{"width": 1}, {}]})), sea);
     }
 
     #[test]
     fn name_with_a_control_character_is_quoted() {
-        let message = r#"["a\u{1b}b"]: unknown field, expected one of "name", "is_heavy", "marks", "weight", "size", "way", "taxes", "type", "id""#;
+        let message = r#"["a\u{1b}b"]: unknown field, expected one of "name", "is_heavy", "marks", "weight", "size", "transport", "taxes", "type", "id""#;
         assert_eq!(refusal("a\u{1b}b", json!(1)), message);
     }
 }

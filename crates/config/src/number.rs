@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    strict::{self, Found},
+    strict::{self, ShallowValue},
     text::quote,
     value_error::ValueError,
 };
@@ -44,11 +44,11 @@ impl NumberKind {
         T: TryFrom<u64>,
     {
         strict::value(deserializer, |found| match found {
-            Found::Unsigned(number) => T::try_from(number).map_err(|_| ValueError::TooLarge {
+            ShallowValue::Unsigned(number) => T::try_from(number).map_err(|_| ValueError::TooLarge {
                 value: number.to_string(),
                 most: most::<T>().to_string(),
             }),
-            Found::Text(text) => self.parse(text),
+            ShallowValue::Text(text) => self.parse(text),
             other => Err(other.instead_of(&format!("{} such as {}", self.what, self.like))),
         })
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
-use crate::strict::{self, Found};
+use crate::strict::{self, ShallowValue};
 
 /// A whole number from `FIRST` to `LAST`. Error messages contain the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ impl<const FIRST: u64, const LAST: u64> fmt::Display for Ranged<FIRST, LAST> {
 impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Ranged<FIRST, LAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         strict::value(deserializer, |found| {
-            let value = if let Found::Unsigned(value) = found { Self::new(value) } else { None };
+            let value = if let ShallowValue::Unsigned(value) = found { Self::new(value) } else { None };
             value.ok_or_else(|| found.instead_of(&format!("a whole number from {FIRST} to {LAST}")))
         })
     }

@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{
     path::FilePath,
-    strict::{self, Found, Key, Reader},
+    strict::{self, Key, Reader, ShallowValue},
     text::{expected, hint},
     value_error::ValueError,
 };
@@ -114,9 +114,9 @@ struct SerialReader;
 impl<'de> Reader<'de> for SerialReader {
     type Value = Serial;
 
-    fn scalar(self, found: Found<'_>) -> Result<Serial, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<Serial, ValueError> {
         match found {
-            Found::Text(name) => Serial::from_name(name, json_like),
+            ShallowValue::Text(name) => Serial::from_name(name, json_like),
             other => Err(other
                 .instead_of("one of \"stdio\", \"pty\", \"none\", {\"file\": PATH} or {\"socket\": PATH}")),
         }

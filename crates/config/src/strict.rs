@@ -20,8 +20,8 @@ use crate::{
     value_error::ValueError,
 };
 
-/// The JSON value that was found; lists and objects without their contents.
-pub(crate) enum Found<'a> {
+/// A JSON value, with lists and objects reduced to their type.
+pub(crate) enum ShallowValue<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -34,25 +34,25 @@ pub(crate) enum Found<'a> {
     Object,
 }
 
-impl Found<'_> {
+impl ShallowValue<'_> {
     /// The error for finding this instead of `expected`.
     pub(crate) fn instead_of(&self, expected: &str) -> ValueError {
         ValueError::WrongType { expected: expected.to_owned(), found: self.to_string() }
     }
 }
 
-impl fmt::Display for Found<'_> {
+impl fmt::Display for ShallowValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Found::Null => f.write_str("null"),
-            Found::Bool(value) => write!(f, "{value}"),
-            Found::Unsigned(number) => write!(f, "the number {number}"),
-            Found::Signed(number) => write!(f, "the number {number}"),
+            ShallowValue::Null => f.write_str("null"),
+            ShallowValue::Bool(value) => write!(f, "{value}"),
+            ShallowValue::Unsigned(number) => write!(f, "the number {number}"),
+            ShallowValue::Signed(number) => write!(f, "the number {number}"),
             // Debug prints 1.0 with its point, which is what is wrong with it.
-            Found::Float(number) => write!(f, "the number {number:?}"),
-            Found::Text(text) => write!(f, "the string {}", quote(text)),
-            Found::List => f.write_str("a list"),
-            Found::Object => f.write_str("an object"),
+            ShallowValue::Float(number) => write!(f, "the number {number:?}"),
+            ShallowValue::Text(text) => write!(f, "the string {}", quote(text)),
+            ShallowValue::List => f.write_str("a list"),
+            ShallowValue::Object => f.write_str("an object"),
         }
     }
 }
@@ -62,16 +62,16 @@ pub(crate) trait Reader<'de>: Sized {
     type Value;
 
     /// Accepts anything except the elements of a list or the members of an object.
-    fn scalar(self, found: Found<'_>) -> Result<Self::Value, ValueError>;
+    fn scalar(self, found: ShallowValue<'_>) -> Result<Self::Value, ValueError>;
 
     /// Accepts an object; an error by default.
     fn object<A: MapAccess<'de>>(self, _map: A) -> Result<Self::Value, A::Error> {
-        self.scalar(Found::Object).map_err(A::Error::custom)
+        self.scalar(ShallowValue::Object).map_err(A::Error::custom)
     }
 
     /// Accepts a list; an error by default.
     fn list<A: SeqAccess<'de>>(self, _elements: A) -> Result<Self::Value, A::Error> {
-        self.scalar(Found::List).map_err(A::Error::custom)
+        self.scalar(ShallowValue::List).map_err(A::Error::custom)
     }
 }
 
@@ -84,14 +84,14 @@ pub(crate) fn read<'de, D: Deserializer<'de>, R: Reader<'de>>(d: D, reader: R) -
 pub(crate) fn value<'de, D, T, F>(deserializer: D, read_found: F) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
-    F: FnOnce(Found<'_>) -> Result<T, ValueError>,
+    F: FnOnce(ShallowValue<'_>) -> Result<T, ValueError>,
 {
     struct Scalar<F>(F);
 
-    impl<T, F: FnOnce(Found<'_>) -> Result<T, ValueError>> Reader<'_> for Scalar<F> {
+    impl<T, F: FnOnce(ShallowValue<'_>) -> Result<T, ValueError>> Reader<'_> for Scalar<F> {
         type Value = T;
 
-        fn scalar(self, found: Found<'_>) -> Result<T, ValueError> {
+        fn scalar(self, found: ShallowValue<'_>) -> Result<T, ValueError> {
             (self.0)(found)
         }
     }
@@ -106,7 +106,7 @@ where
     T: FromStr<Err = ValueError>,
 {
     value(deserializer, |found| match found {
-        Found::Text(text) => text.parse(),
+        ShallowValue::Text(text) => text.parse(),
         other => Err(other.instead_of(expected)),
     })
 }
@@ -121,7 +121,7 @@ where
     T: FromStr<Err: fmt::Display>,
 {
     let text = value(deserializer, |found| match found {
-        Found::Text(text) => Ok(text.to_owned()),
+        ShallowValue::Text(text) => Ok(text.to_owned()),
         other => Err(other.instead_of(expected)),
     })?;
     text.parse().map_err(D::Error::custom)
@@ -153,7 +153,7 @@ pub(crate) fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// Reads an optional field, as [`present`] does, of type `bool`.
 pub(crate) fn present_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     value(deserializer, |found| match found {
-        Found::Bool(value) => Ok(Some(value)),
+        ShallowValue::Bool(value) => Ok(Some(value)),
         other => Err(other.instead_of("true or false")),
     })
 }
@@ -170,7 +170,7 @@ where
     impl<'de, S: Deserialize<'de>, T: TryFrom<S, Error = ValueError>> Reader<'de> for Checked<'_, S, T> {
         type Value = T;
 
-        fn scalar(self, found: Found<'_>) -> Result<T, ValueError> {
+        fn scalar(self, found: ShallowValue<'_>) -> Result<T, ValueError> {
             Err(found.instead_of(self.0))
         }
 
@@ -222,9 +222,9 @@ impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
     /// `None` for the word.
     type Value = Option<Vec<T>>;
 
-    fn scalar(self, found: Found<'_>) -> Result<Option<Vec<T>>, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<Option<Vec<T>>, ValueError> {
         match (&found, self.word) {
-            (Found::Text(text), Some(word)) if *text == word => Ok(None),
+            (ShallowValue::Text(text), Some(word)) if *text == word => Ok(None),
             _ => Err(found.instead_of(self.expected)),
         }
     }
@@ -242,7 +242,7 @@ impl<'de, T: Deserialize<'de>> Reader<'de> for List<'_, T> {
 struct AnyVisitor<R>(R);
 
 impl<'de, R: Reader<'de>> AnyVisitor<R> {
-    fn scalar<E: Error>(self, found: Found<'_>) -> Result<R::Value, E> {
+    fn scalar<E: Error>(self, found: ShallowValue<'_>) -> Result<R::Value, E> {
         self.0.scalar(found).map_err(E::custom)
     }
 }
@@ -255,27 +255,27 @@ impl<'de, R: Reader<'de>> Visitor<'de> for AnyVisitor<R> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<R::Value, E> {
-        self.scalar(Found::Null)
+        self.scalar(ShallowValue::Null)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<R::Value, E> {
-        self.scalar(Found::Bool(value))
+        self.scalar(ShallowValue::Bool(value))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<R::Value, E> {
-        self.scalar(Found::Unsigned(number))
+        self.scalar(ShallowValue::Unsigned(number))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<R::Value, E> {
-        self.scalar(u64::try_from(number).map_or(Found::Signed(number), Found::Unsigned))
+        self.scalar(u64::try_from(number).map_or(ShallowValue::Signed(number), ShallowValue::Unsigned))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<R::Value, E> {
-        self.scalar(Found::Float(number))
+        self.scalar(ShallowValue::Float(number))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<R::Value, E> {
-        self.scalar(Found::Text(text))
+        self.scalar(ShallowValue::Text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<R::Value, A::Error> {
@@ -323,7 +323,7 @@ pub(crate) struct StructReader<V> {
 impl<'de, V: Visitor<'de>> Reader<'de> for StructReader<V> {
     type Value = V::Value;
 
-    fn scalar(self, found: Found<'_>) -> Result<V::Value, ValueError> {
+    fn scalar(self, found: ShallowValue<'_>) -> Result<V::Value, ValueError> {
         let example = self.names.first().map_or_else(String::new, |name| format!("{}: ...", quote(name)));
         let any = format!("an object such as {{{example}}}");
         Err(found.instead_of(&expectation(&self.visitor, "struct ").unwrap_or(any)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vmm_bus::{BusDevice, Outcome, Output};
 
-use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AtPort, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 
 /// The value that the port reads as, by which a guest detects it (Bochs, "port e9 hack"; QEMU, isa-debugcon).
 const PRESENT: u8 = 0xe9;
@@ -30,8 +30,8 @@ impl LegacyKind for DebugConsole {
         Place::ports_from(config.port, 1)
     }
 
-    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self::new(wiring.output())))
+    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self::new(wiring.output())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
 
-use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AtPort, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 
 /// As in QEMU when run by kvm-unit-tests (iosize=0x4).
 const PORT_COUNT: u64 = 4;
@@ -23,8 +23,8 @@ impl LegacyKind for DebugExit {
         Place::ports_from(config.port, PORT_COUNT)
     }
 
-    fn build(_config: &AtPort, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self))
+    fn build(_config: &AtPort, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self))
     }
 }
 

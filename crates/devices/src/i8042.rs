@@ -11,7 +11,7 @@ use vmm_acpi::Reset as ResetRegister;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
 use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 
 /// Offset of the status register (read) and the command register (write) from port 0x60.
 const STATUS: u64 = 4;
@@ -59,8 +59,8 @@ impl LegacyKind for I8042 {
         Ok(())
     }
 
-    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self))
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self))
     }
 }
 

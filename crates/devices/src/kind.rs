@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vmm_config::{FieldError, Port};
 
-use crate::{AcpiParts, Built, Wiring};
+use crate::{AcpiParts, BuiltDevice, Wiring};
 
 /// The static description of a legacy device, in the same file as its registers. It is all that the rest of the workspace knows
 /// about the device: its ports and interrupt in the plan, its ACPI description, its `type` and fields in the config, and its
@@ -42,7 +42,7 @@ pub trait LegacyKind: 'static {
     ///
     /// # Errors
     /// The host is out of a resource, such as file descriptors.
-    fn build(config: &Self::Config, wiring: &mut Wiring) -> io::Result<Built>;
+    fn build(config: &Self::Config, wiring: &mut Wiring) -> io::Result<BuiltDevice>;
 }
 
 /// Which machines have a kind of device.
@@ -105,7 +105,7 @@ pub struct LegacyEntry {
     pub name: &'static str,
     /// [`LegacyKind::PRESENCE`].
     pub presence: Presence,
-    plan: fn(&Value) -> Result<Planned, FieldError>,
+    plan: fn(&Value) -> Result<PlannedDevice, FieldError>,
     /// Generates the JSON schema of [`LegacyKind::Config`].
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -116,7 +116,7 @@ impl LegacyEntry {
         Self {
             name: K::NAME,
             presence: K::PRESENCE,
-            plan: Planned::read::<K>,
+            plan: PlannedDevice::read::<K>,
             schema: <K::Config as JsonSchema>::json_schema,
         }
     }
@@ -133,7 +133,7 @@ impl LegacyEntry {
     ///
     /// # Errors
     /// A field is unknown, missing or invalid.
-    pub fn plan(&self, fields: &Value) -> Result<Planned, FieldError> {
+    pub fn plan(&self, fields: &Value) -> Result<PlannedDevice, FieldError> {
         (self.plan)(fields)
     }
 }
@@ -147,7 +147,7 @@ impl fmt::Debug for LegacyEntry {
 
 /// A device that is configured but not created yet.
 #[derive(Clone)]
-pub struct Planned {
+pub struct PlannedDevice {
     /// [`LegacyKind::NAME`].
     pub name: &'static str,
     /// [`LegacyKind::PRESENCE`].
@@ -157,7 +157,7 @@ pub struct Planned {
     configured: Arc<dyn ConfiguredKind>,
 }
 
-impl Planned {
+impl PlannedDevice {
     fn read<K: LegacyKind>(fields: &Value) -> Result<Self, FieldError> {
         let config: K::Config = vmm_config::read_fields(fields)?;
         let place = K::place(&config);
@@ -181,14 +181,14 @@ impl Planned {
     ///
     /// # Errors
     /// As [`LegacyKind::build`].
-    pub fn build(&self, wiring: &mut Wiring) -> io::Result<Built> {
+    pub fn build(&self, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         self.configured.build(wiring)
     }
 }
 
-impl fmt::Debug for Planned {
+impl fmt::Debug for PlannedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Planned")
+        f.debug_struct("PlannedDevice")
             .field("name", &self.name)
             .field("place", &self.place)
             .finish_non_exhaustive()
@@ -198,7 +198,7 @@ impl fmt::Debug for Planned {
 /// A kind with its config, whose type is erased.
 trait ConfiguredKind: Send + Sync {
     fn describe(&self, place: &Place, acpi: &mut AcpiParts) -> Result<(), vmm_acpi::Error>;
-    fn build(&self, wiring: &mut Wiring) -> io::Result<Built>;
+    fn build(&self, wiring: &mut Wiring) -> io::Result<BuiltDevice>;
 }
 
 struct Configured<K: LegacyKind>(K::Config);
@@ -208,7 +208,7 @@ impl<K: LegacyKind> ConfiguredKind for Configured<K> {
         K::describe(place, acpi)
     }
 
-    fn build(&self, wiring: &mut Wiring) -> io::Result<Built> {
+    fn build(&self, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         K::build(&self.0, wiring)
     }
 }

@@ -46,7 +46,7 @@ pub use debug_console::DebugConsole;
 pub use debug_exit::DebugExit;
 pub use host_side::{PowerButton, SerialLine};
 pub use i8042::I8042;
-pub use kind::{AtPort, LegacyEntry, LegacyKind, Place, Planned, Presence};
+pub use kind::{AtPort, LegacyEntry, LegacyKind, Place, PlannedDevice, Presence};
 pub use pm::PowerManagement;
 pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;
@@ -59,7 +59,7 @@ pub use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 /// The reading of config fields, and the types of their values.
 pub use vmm_config;
 pub use vmm_config::NoFields;
-pub use wiring::{Built, Wiring};
+pub use wiring::{BuiltDevice, Wiring};
 /// The crates that derive [`LegacyKind::Config`], in the versions used here: `#[serde(crate = "vmm_devices::serde")]`,
 /// `#[schemars(crate = "vmm_devices::schemars")]`.
 pub use {schemars, serde};

@@ -8,7 +8,7 @@ use vmm_acpi::{Override, Polarity, Trigger};
 use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, FixedHardware, LegacyKind, Place, PowerButton, Presence, Wiring};
+use crate::{AcpiParts, BuiltDevice, FixedHardware, LegacyKind, Place, PowerButton, Presence, Wiring};
 
 /// Offsets of the registers from the first port. Each has two bytes (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
@@ -121,9 +121,9 @@ impl LegacyKind for PowerManagement {
         Ok(())
     }
 
-    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
+    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         let device = Arc::new(Self::new(wiring.interrupt()?));
-        Ok(Built::new(Arc::clone(&device)).with_power_button(device))
+        Ok(BuiltDevice::new(Arc::clone(&device)).with_power_button(device))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vmm_bus::{BusDevice, Outcome, Output};
 
-use crate::{AtPort, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AtPort, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 
 /// A port that immediately sends each byte written to it, as introductory texts on writing a monitor emulate a serial port. It
 /// reads as all ones, like an unclaimed port.
@@ -28,8 +28,8 @@ impl LegacyKind for PseudoSerial {
         Place::ports_from(config.port, 1)
     }
 
-    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self::new(wiring.output())))
+    fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self::new(wiring.output())))
     }
 }
 

@@ -7,7 +7,7 @@ use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome, SystemEvent};
 use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 
 /// QEMU's port for it.
 const PORTS: Range<u64> = 0x505..0x506;
@@ -36,8 +36,8 @@ impl LegacyKind for PvPanic {
         Ok(())
     }
 
-    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self))
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self))
     }
 }
 

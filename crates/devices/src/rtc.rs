@@ -21,7 +21,7 @@ use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome};
 use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, Place, Presence, Wiring};
+use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 use calendar::{Format, Memory};
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
@@ -103,8 +103,8 @@ impl LegacyKind for Rtc {
         Ok(())
     }
 
-    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self::default()))
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self::default()))
     }
 }
 

@@ -11,7 +11,7 @@ use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 use vmm_config::NoFields;
 
-use crate::{AcpiParts, Built, LegacyKind, Place, Presence, SerialLine, Wiring};
+use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, SerialLine, Wiring};
 
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. While bit 7 of
 /// the line control register is set, the divisor's high byte is at this offset.
@@ -296,9 +296,9 @@ impl LegacyKind for Uart {
         Ok(())
     }
 
-    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<Built> {
+    fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         let uart = Arc::new(Self::with_output(wiring.interrupt()?, wiring.output())?);
-        Ok(Built::new(Arc::clone(&uart)).with_serial(uart))
+        Ok(BuiltDevice::new(Arc::clone(&uart)).with_serial(uart))
     }
 }
 

@@ -47,7 +47,7 @@ impl Wiring {
 }
 
 /// A device and its interfaces towards the host. If several devices of a machine offer the same interface, the first is used.
-pub struct Built {
+pub struct BuiltDevice {
     /// The device's registers.
     pub device: Arc<dyn BusDevice>,
     /// Serial line to connect to the machine's console.
@@ -56,7 +56,7 @@ pub struct Built {
     pub power_button: Option<Arc<dyn PowerButton>>,
 }
 
-impl Built {
+impl BuiltDevice {
     /// A device without interfaces towards the host, by value. To add interfaces, pass a clone of the device's `Arc`.
     pub fn new(device: impl BusDevice + 'static) -> Self {
         Self { device: Arc::new(device), serial: None, power_button: None }
@@ -73,10 +73,10 @@ impl Built {
     }
 }
 
-impl fmt::Debug for Built {
+impl fmt::Debug for BuiltDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device: _, serial, power_button } = self;
-        f.debug_struct("Built")
+        f.debug_struct("BuiltDevice")
             .field("serial", serial)
             .field("power_button", power_button)
             .finish_non_exhaustive()

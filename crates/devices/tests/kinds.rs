@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vmm_bus::{Outcome, Output};
-use vmm_devices::{AcpiParts, Built, KINDS, LegacyEntry, Planned, Wiring};
+use vmm_devices::{AcpiParts, BuiltDevice, KINDS, LegacyEntry, PlannedDevice, Wiring};
 
 /// Plans a kind. One that a config lists is placed at a free port.
-fn planned(kind: &LegacyEntry) -> Planned {
+fn planned(kind: &LegacyEntry) -> PlannedDevice {
     let fields = if kind.listed_as().is_some() { json!({"port": "0x1000"}) } else { json!({}) };
     kind.plan(&fields).unwrap()
 }
 
 /// Builds the kind with this name, in a machine that prints to `output`.
-fn build(name: &str, output: &Arc<Output>) -> (Built, Wiring) {
+fn build(name: &str, output: &Arc<Output>) -> (BuiltDevice, Wiring) {
     let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
     let mut wiring = Wiring::new(Arc::clone(output));
     (planned(kind).build(&mut wiring).unwrap(), wiring)

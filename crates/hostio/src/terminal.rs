@@ -14,14 +14,14 @@ use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
 /// The terminal with its original modes. No lock: a signal handler reads it.
-static FOUND: OnceLock<Found> = OnceLock::new();
+static SAVED: OnceLock<SavedTerminal> = OnceLock::new();
 /// Whether the terminal should be raw.
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// Whether the terminal is raw, as far as this process knows.
 static RAW: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug)]
-struct Found {
+struct SavedTerminal {
     terminal: OwnedFd,
     modes: Termios,
 }
@@ -40,9 +40,10 @@ impl RawMode {
     /// It isn't a terminal, or it is closed.
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd();
-        if FOUND.get().is_none() {
-            let found = Found { terminal: terminal.try_clone_to_owned()?, modes: tcgetattr(terminal)? };
-            let _ = FOUND.set(found);
+        if SAVED.get().is_none() {
+            let saved =
+                SavedTerminal { terminal: terminal.try_clone_to_owned()?, modes: tcgetattr(terminal)? };
+            let _ = SAVED.set(saved);
         }
         WANTED.store(true, Ordering::SeqCst);
         make_raw()?;
@@ -72,12 +73,12 @@ pub fn is_background(terminal: impl AsFd) -> bool {
 pub fn restore() {
     WANTED.store(false, Ordering::SeqCst);
     if RAW.swap(false, Ordering::SeqCst)
-        && let Some(found) = FOUND.get()
-        && !is_background(&found.terminal)
+        && let Some(saved) = SAVED.get()
+        && !is_background(&saved.terminal)
     {
         // A closed terminal has no modes to restore. Waiting for output to drain would block on a stopped
         // terminal.
-        let _ = tcsetattr(&found.terminal, OptionalActions::Now, &found.modes);
+        let _ = tcsetattr(&saved.terminal, OptionalActions::Now, &saved.modes);
     }
 }
 
@@ -96,15 +97,15 @@ pub fn ensure_raw() {
 }
 
 fn make_raw() -> io::Result<()> {
-    let Some(found) = FOUND.get() else { return Ok(()) };
-    if is_background(&found.terminal) {
+    let Some(saved) = SAVED.get() else { return Ok(()) };
+    if is_background(&saved.terminal) {
         return Ok(());
     }
-    let mut raw = found.modes.clone();
+    let mut raw = saved.modes.clone();
     raw.make_raw();
     // Set before the change: a crash in between then restores the modes that are still set.
     RAW.store(true, Ordering::SeqCst);
-    tcsetattr(&found.terminal, OptionalActions::Now, &raw)?;
+    tcsetattr(&saved.terminal, OptionalActions::Now, &raw)?;
     Ok(())
 }
 

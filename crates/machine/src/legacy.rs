@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vmm_bus::{Bus, Output};
 use vmm_config::Config;
-use vmm_devices::{AcpiParts, LegacyEntry, Planned, PowerButton, Presence, SerialLine, Wiring};
+use vmm_devices::{AcpiParts, LegacyEntry, PlannedDevice, PowerButton, Presence, SerialLine, Wiring};
 use vmm_kvm::Vm;
 
 use crate::error::HostContext;
@@ -22,7 +22,7 @@ pub struct Device {
     pub registers: Range<u64>,
     /// Its global system interrupt, if it has one.
     pub gsi: Option<u32>,
-    planned: Planned,
+    planned: PlannedDevice,
 }
 
 impl fmt::Display for Device {
@@ -46,7 +46,7 @@ pub(crate) struct LegacyCandidate {
     /// Its index in the config's `devices`, if it is listed there.
     index: Option<usize>,
     name: String,
-    planned: Planned,
+    planned: PlannedDevice,
 }
 
 /// The devices that need no entry in the config, in the order of the table, then those that the config lists.
@@ -139,7 +139,7 @@ pub(crate) fn acpi(devices: &[Device]) -> Result<AcpiParts, Error> {
 }
 
 /// The host's ends of the devices.
-pub(crate) struct Connected {
+pub(crate) struct LegacyHostEnds {
     /// The serial line, which a console is connected to.
     pub(crate) serial: Arc<dyn SerialLine>,
     /// The power button, if a device has one.
@@ -152,7 +152,7 @@ pub(crate) fn connect(
     vm: &Vm,
     bus: &Bus,
     printed: &Arc<Output>,
-) -> Result<Connected, Error> {
+) -> Result<LegacyHostEnds, Error> {
     let (mut serial, mut power_button) = (None, None);
     for device in devices {
         let mut wiring = Wiring::new(Arc::clone(printed));
@@ -165,7 +165,7 @@ pub(crate) fn connect(
         power_button = power_button.or(built.power_button);
     }
     let serial = serial.ok_or(Error::NoSerialLine)?;
-    Ok(Connected { serial, power_button })
+    Ok(LegacyHostEnds { serial, power_button })
 }
 
 /// The ACPI descriptions of the devices that every machine with ACPI has.

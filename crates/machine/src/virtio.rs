@@ -15,8 +15,8 @@ use vmm_config::{AnnounceVirtio, Config, ListedDevice, VirtioSection, printable}
 use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_virtio::{
-    Claim, Counters, DeviceError, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport, Parts, Session,
-    Setting, VirtioDevice,
+    Claim, ControlParams, Counters, DeviceError, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport,
+    Session, Setting, VirtioDevice,
 };
 
 use crate::console::{ConsolePort, check_stdio};
@@ -250,10 +250,10 @@ pub(crate) fn cmdline(plans: &[VirtioPlan]) -> String {
 
 /// The virtio devices of a built machine.
 #[derive(Debug)]
-pub(crate) struct VirtioDevices(Vec<Connected>);
+pub(crate) struct VirtioDevices(Vec<AttachedDevice>);
 
 #[derive(Debug)]
-struct Connected {
+struct AttachedDevice {
     transport: Arc<MmioTransport>,
     /// The fields of [`OpenDevice`], except the device itself.
     index: usize,
@@ -264,7 +264,7 @@ struct Connected {
     console_end: Option<HostEnd>,
 }
 
-impl Connected {
+impl AttachedDevice {
     /// Stops the device's thread. `None` if that has panicked.
     fn into_open(self) -> Option<OpenDevice> {
         let Self { transport, index, id, kind, device_id, mapping, console_end } = self;
@@ -296,8 +296,9 @@ impl VirtioDevices {
             let note = device.note();
             let line = IrqLine::new().context("eventfd of an interrupt")?;
             vm.connect_irq(line.event(), plan.gsi)?;
-            let parts = Parts { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
-            let transport = MmioTransport::new(parts, device, line).context("thread of a device")?;
+            let params =
+                ControlParams { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
+            let transport = MmioTransport::new(params, device, line).context("thread of a device")?;
             let transport = Arc::new(transport);
             let notify = WriteAddress::Mmio(plan.registers.start + MMIO_NOTIFY);
             for (queue, kick) in transport.control().kicks().iter().enumerate() {
@@ -306,7 +307,7 @@ impl VirtioDevices {
             mmio.insert(plan.registers.clone(), Arc::clone(&transport))?;
             let note = note.map(|note| format!(", {note}")).unwrap_or_default();
             info!("virtio {} \"{id}\" at {:#x}{note}", plan.kind, plan.registers.start);
-            devices.push(Connected { transport, index, id, kind, device_id, mapping, console_end });
+            devices.push(AttachedDevice { transport, index, id, kind, device_id, mapping, console_end });
         }
         Ok(Self(devices))
     }
@@ -318,12 +319,12 @@ impl VirtioDevices {
         progress: &Progress,
         take: impl Fn(OpenDevice) -> T + Sync,
     ) -> Vec<Option<T>> {
-        let take = |connected: Connected| {
+        let take = |connected: AttachedDevice| {
             let _step = progress.begin(format!("stopping virtio {} \"{}\"", connected.kind, connected.id));
             connected.into_open().map(&take)
         };
         let stopping: Vec<_> = self.0.into_iter().map(|connected| Mutex::new(Some(connected))).collect();
-        let take = |kept: &Mutex<Option<Connected>>| {
+        let take = |kept: &Mutex<Option<AttachedDevice>>| {
             let connected = kept.lock().ok().and_then(|mut kept| kept.take());
             connected.and_then(&take)
         };
@@ -358,7 +359,7 @@ impl VirtioDevices {
 
     /// Logs the devices' faults and log lines, within the limits of `log`.
     pub(crate) fn log_news(&self, log: &mut DeviceLog) {
-        for Connected { id, transport, .. } in &self.0 {
+        for AttachedDevice { id, transport, .. } in &self.0 {
             let control = transport.control();
             log.log(id, control.take_fault(), control.take_notices());
         }

@@ -14,7 +14,7 @@ pub(crate) struct Watch {
 
 /// How the next event of a descriptor will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Armed {
+pub(crate) enum ArmOutcome {
     /// By epoll.
     Waiting,
     /// Not at all: epoll refuses the file (EPERM), because a regular file or /dev/null is always ready.
@@ -27,20 +27,20 @@ impl Watch {
     }
 
     /// Registers `fd`, unless it is registered.
-    pub(crate) fn arm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) -> Armed {
+    pub(crate) fn arm(&mut self, fd: &impl AsRawFd, ops: &mut EventOps<'_>) -> ArmOutcome {
         if self.registered {
-            return Armed::Waiting;
+            return ArmOutcome::Waiting;
         }
         match ops.add(Events::with_data(fd, self.token, self.events)) {
             Ok(()) => {
                 self.registered = true;
-                Armed::Waiting
+                ArmOutcome::Waiting
             }
-            Err(Error::Epoll(errno)) if errno.errno() == libc::EPERM => Armed::AlwaysReady,
+            Err(Error::Epoll(errno)) if errno.errno() == libc::EPERM => ArmOutcome::AlwaysReady,
             Err(error) => {
                 // Out of memory or of watches: this source gets no more events; the machine goes on.
                 tracing::error!("can't add a descriptor to epoll: {error}");
-                Armed::Waiting
+                ArmOutcome::Waiting
             }
         }
     }

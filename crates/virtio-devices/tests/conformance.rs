@@ -78,12 +78,12 @@ const CONSOLE_INPUT: Expectations = Expectations {
 };
 
 /// A console with constant input as fast as it accepts it: the letter x, in groups of eight.
-struct Typed {
+struct TypingConsole {
     console: Box<dyn VirtioDevice>,
     host: HostPort,
 }
 
-impl Typed {
+impl TypingConsole {
     fn open() -> Box<dyn VirtioDevice> {
         let mut console = open("console", json!({"target": "none"}));
         let host = console.port().expect("it has one");
@@ -96,7 +96,7 @@ impl Typed {
     }
 }
 
-impl VirtioDevice for Typed {
+impl VirtioDevice for TypingConsole {
     fn features(&self) -> u64 {
         self.console.features()
     }
@@ -241,13 +241,13 @@ fn forwarding() -> (Box<dyn VirtioDevice>, u16) {
 }
 
 /// A card whose peer sends the same frame as often as it is accepted.
-struct Flooded {
+struct FloodedCard {
     card: Box<dyn VirtioDevice>,
     /// Sends it as often as there is room for it.
     send: Box<dyn FnMut() + Send>,
 }
 
-impl Flooded {
+impl FloodedCard {
     fn open() -> Box<dyn VirtioDevice> {
         let (card, peer) = card();
         let frame = [[0; 12].as_slice(), &[b'f'; 60]].concat();
@@ -275,7 +275,7 @@ impl Flooded {
     }
 }
 
-impl VirtioDevice for Flooded {
+impl VirtioDevice for FloodedCard {
     fn features(&self) -> u64 {
         self.card.features()
     }
@@ -308,12 +308,12 @@ impl VirtioDevice for Flooded {
 }
 
 /// A device whose socket's directory is deleted when it is dropped.
-struct Connected {
+struct VsockInTempDir {
     vsock: Box<dyn VirtioDevice>,
     directory: tempfile::TempDir,
 }
 
-impl Connected {
+impl VsockInTempDir {
     fn open() -> Box<dyn VirtioDevice> {
         let directory = tempfile::TempDir::new().expect("a directory");
         let vsock = open("vsock", json!({"path": directory.path().join("v.sock")}));
@@ -321,7 +321,7 @@ impl Connected {
     }
 }
 
-impl VirtioDevice for Connected {
+impl VirtioDevice for VsockInTempDir {
     fn queue_sizes(&self) -> Vec<u16> {
         self.vsock.queue_sizes()
     }
@@ -382,16 +382,16 @@ suites! {
     }
     "console" => {
         console_output: || open("console", json!({"target": "none"})), CONSOLE_OUTPUT;
-        console_input: Typed::open, CONSOLE_INPUT;
+        console_input: TypingConsole::open, CONSOLE_INPUT;
     }
     "net" => {
         // There is no peer, so frames are dropped.
         net_transmit: || card().0, NET_TRANSMIT;
         net_passt_transmit: || card_at_a_passt().0, NET_TRANSMIT;
         net_user_transmit: || open("net", json!({"backend": "user"})), NET_USER_TRANSMIT;
-        net_receive: Flooded::open, NET_RECEIVE;
-        net_passt_receive: Flooded::by_passt, NET_RECEIVE;
-        net_user_receive: Flooded::by_a_forward, NET_USER_RECEIVE;
+        net_receive: FloodedCard::open, NET_RECEIVE;
+        net_passt_receive: FloodedCard::by_passt, NET_RECEIVE;
+        net_user_receive: FloodedCard::by_a_forward, NET_USER_RECEIVE;
     }
     "pmem" => {
         pmem_flush: pmem, PMEM_FLUSH;
@@ -400,7 +400,7 @@ suites! {
         rng: || open("rng", json!({})), RNG;
     }
     "vsock" => {
-        vsock_transmit: Connected::open, VSOCK_TRANSMIT;
+        vsock_transmit: VsockInTempDir::open, VSOCK_TRANSMIT;
     }
 }
 

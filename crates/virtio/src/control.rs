@@ -104,11 +104,11 @@ impl Half {
     }
 }
 
-/// What a device's control side needs besides the device.
-pub struct Parts {
-    /// Its virtio device id (virtio 1.2 §5).
+/// Parameters of [`Control::new`] that don't depend on the transport.
+pub struct ControlParams {
+    /// The virtio device id (virtio 1.2 §5).
     pub id: u32,
-    /// The device's thread is called `vq-` plus this.
+    /// The name of the device, whose thread is called `vq-NAME`.
     pub name: String,
     /// The guest's memory.
     pub ram: GuestRam,
@@ -123,7 +123,7 @@ impl Control {
     /// # Errors
     /// The host is out of descriptors or threads.
     pub fn new(
-        parts: Parts,
+        params: ControlParams,
         device: Box<dyn VirtioDevice>,
         interrupt: Arc<dyn Interrupt>,
     ) -> io::Result<Self> {
@@ -131,10 +131,10 @@ impl Control {
         let config = device.config_space();
         let kick = |_| EventFd::new().map(Arc::new);
         let kicks = queue_sizes.iter().map(kick).collect::<io::Result<Vec<_>>>()?;
-        let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), parts.news));
-        let worker = Worker::spawn(&parts.name, device, parts.ram, kicks.clone(), Arc::clone(&shared))?;
+        let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), params.news));
+        let worker = Worker::spawn(&params.name, device, params.ram, kicks.clone(), Arc::clone(&shared))?;
         let registers = Mutex::new(Registers::new(&queue_sizes));
-        Ok(Self { id: parts.id, offered, kicks, queue_sizes, config, shared, worker, registers })
+        Ok(Self { id: params.id, offered, kicks, queue_sizes, config, shared, worker, registers })
     }
 
     /// Stops the device and returns it for another machine, after its

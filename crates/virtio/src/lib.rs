@@ -109,7 +109,7 @@ mod worker;
 pub use buffers::Buffers;
 pub use chain::{Chain, Head};
 pub use config_space::ConfigSpace;
-pub use control::{Control, Parts};
+pub use control::{Control, ControlParams};
 pub use counters::{Counter, Counters};
 pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use device_error::{DeviceBlame, DeviceError};

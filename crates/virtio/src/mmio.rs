@@ -7,7 +7,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome};
 
 use crate::Interrupt;
 use crate::VirtioDevice;
-use crate::control::{Control, Half, Parts, QueueField};
+use crate::control::{Control, ControlParams, Half, QueueField};
 
 /// Length of registers and configuration space in bytes.
 pub const MMIO_LEN: u64 = 0x1000;
@@ -73,9 +73,9 @@ impl MmioTransport {
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
-    pub fn new(parts: Parts, device: Box<dyn VirtioDevice>, line: IrqLine) -> std::io::Result<Self> {
+    pub fn new(params: ControlParams, device: Box<dyn VirtioDevice>, line: IrqLine) -> std::io::Result<Self> {
         let interrupt = Arc::new(MmioInterrupt { status: AtomicU32::new(0), line });
-        let control = Control::new(parts, device, Arc::clone(&interrupt) as _)?;
+        let control = Control::new(params, device, Arc::clone(&interrupt) as _)?;
         let [device_features_sel, driver_features_sel, queue_sel] = [0; 3].map(AtomicU32::new);
         Ok(Self { control, interrupt, device_features_sel, driver_features_sel, queue_sel })
     }

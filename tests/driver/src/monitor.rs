@@ -18,7 +18,7 @@ use crate::ends::{Ends, pid};
 use crate::fd::wait_ready;
 use crate::process;
 use crate::terminal::Terminal;
-use crate::transcript::{Heard, Transcript, find};
+use crate::transcript::{ProgramState, Transcript, find};
 
 /// The running program. Every wait panics with the whole transcript at its deadline. Dropping it kills the
 /// program.
@@ -49,12 +49,12 @@ impl Monitor {
     pub(crate) fn new(child: Child, mut ends: Ends, terminal: Option<Terminal>) -> Self {
         let transcript = Arc::new(Transcript::default());
         let stderr = ends.stderr.take().expect("standard error is always captured");
-        transcript.follow(stderr.into(), |heard| &mut heard.stderr);
+        transcript.follow(stderr.into(), |state| &mut state.stderr);
         let clone = |fd: &OwnedFd| fd.try_clone().expect("a descriptor");
         match (ends.captured, &terminal) {
-            (Some(stdout), _) => transcript.follow(stdout.into(), |heard| &mut heard.stdout),
-            (None, Some(terminal)) => transcript.follow(clone(&terminal.master), |heard| &mut heard.stdout),
-            (None, None) => transcript.note(|heard| heard.stdout.ended = true),
+            (Some(stdout), _) => transcript.follow(stdout.into(), |state| &mut state.stdout),
+            (None, Some(terminal)) => transcript.follow(clone(&terminal.master), |state| &mut state.stdout),
+            (None, None) => transcript.note(|state| state.stdout.ended = true),
         }
         let input = ends.input.or_else(|| terminal.as_ref().map(|terminal| clone(&terminal.master)));
         let first_modes = terminal.as_ref().map(|terminal| terminal.first_modes.clone());
@@ -101,23 +101,23 @@ impl Monitor {
         let from = self.seen;
         // Scans each byte once, because a guest may print a lot during a long wait.
         let mut looked = from;
-        let found = self.transcript.wait(Instant::now() + deadline, |heard| {
-            let at = find(&heard.stdout.bytes[looked..], needle.as_bytes()).map(|at| looked + at);
-            looked = from.max((heard.stdout.bytes.len() + 1).saturating_sub(needle.len()));
-            at.map(Some).or_else(|| heard.stdout.ended.then_some(None))
+        let found = self.transcript.wait(Instant::now() + deadline, |state| {
+            let at = find(&state.stdout.bytes[looked..], needle.as_bytes()).map(|at| looked + at);
+            looked = from.max((state.stdout.bytes.len() + 1).saturating_sub(needle.len()));
+            at.map(Some).or_else(|| state.stdout.ended.then_some(None))
         });
         let why = || if found.is_none() { "within the deadline" } else { "before the end of the output" };
         let Some(Some(at)) = found else { panic!("no {needle:?} {}\n{}", why(), self.transcript) };
         self.seen = at + needle.len();
-        String::from_utf8_lossy(&self.transcript.heard().stdout.bytes[from..at]).into_owned()
+        String::from_utf8_lossy(&self.transcript.state().stdout.bytes[from..at]).into_owned()
     }
 
     /// Waits for `needle` on standard error.
     #[track_caller]
     pub fn expect_stderr(&mut self, needle: &str, deadline: Duration) {
-        let found = self.transcript.wait(Instant::now() + deadline, |heard| {
-            let found = find(&heard.stderr.bytes, needle.as_bytes()).is_some();
-            (found || heard.stderr.ended).then_some(found)
+        let found = self.transcript.wait(Instant::now() + deadline, |state| {
+            let found = find(&state.stderr.bytes, needle.as_bytes()).is_some();
+            (found || state.stderr.ended).then_some(found)
         });
         assert_eq!(found, Some(true), "no {needle:?} on standard error\n{}", self.transcript);
     }
@@ -125,10 +125,10 @@ impl Monitor {
     /// Expects that nothing is printed for `window`.
     #[track_caller]
     pub fn expect_quiet(&mut self, window: Duration) {
-        let seen = |heard: &Heard| (heard.stdout.bytes.len(), heard.exited);
-        let before = seen(&self.transcript.heard());
+        let seen = |state: &ProgramState| (state.stdout.bytes.len(), state.exited);
+        let before = seen(&self.transcript.state());
         let noise =
-            self.transcript.wait(Instant::now() + window, |heard| (seen(heard) != before).then_some(()));
+            self.transcript.wait(Instant::now() + window, |state| (seen(state) != before).then_some(()));
         assert_eq!(noise, None, "not quiet\n{}", self.transcript);
     }
 
@@ -136,7 +136,7 @@ impl Monitor {
     #[track_caller]
     pub fn expect_exit(&mut self, deadline: Duration) -> ExitStatus {
         let is_over =
-            |heard: &Heard| (heard.exited && heard.stdout.ended && heard.stderr.ended).then_some(());
+            |state: &ProgramState| (state.exited && state.stdout.ended && state.stderr.ended).then_some(());
         let over = self.transcript.wait(Instant::now() + deadline, is_over);
         assert!(over.is_some(), "no exit within {deadline:?}\n{}", self.transcript);
         self.reap()
@@ -151,12 +151,12 @@ impl Monitor {
 
     /// All of standard output so far.
     pub fn stdout(&self) -> Vec<u8> {
-        self.transcript.heard().stdout.bytes.clone()
+        self.transcript.state().stdout.bytes.clone()
     }
 
     /// All of standard error so far.
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.transcript.heard().stderr.bytes).into_owned()
+        String::from_utf8_lossy(&self.transcript.state().stderr.bytes).into_owned()
     }
 
     /// The read end of standard output, for a test that reads it by itself, late or never:
@@ -253,6 +253,6 @@ fn listen(pid: Pid, transcript: Arc<Transcript>, modes: Arc<Mutex<Modes>>) -> Jo
         modes.last = modes.terminal.as_ref().map(Terminal::modes);
         modes.terminal = None;
         drop(modes);
-        transcript.note(|heard| heard.exited = true);
+        transcript.note(|state| state.exited = true);
     })
 }

@@ -13,7 +13,7 @@ use crate::fd::wait_ready;
 
 /// What is known of the program so far.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct ProgramState {
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
     pub(crate) exited: bool,
@@ -30,42 +30,46 @@ pub(crate) struct Stream {
 /// What is known of the program, shared with the listening threads.
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
-    heard: Mutex<Heard>,
+    state: Mutex<ProgramState>,
     changed: Condvar,
 }
 
 /// Selects a stream.
-pub(crate) type Which = fn(&mut Heard) -> &mut Stream;
+pub(crate) type StreamSelector = fn(&mut ProgramState) -> &mut Stream;
 
 impl Transcript {
-    pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(crate) fn state(&self) -> MutexGuard<'_, ProgramState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Makes a change and wakes all waiting threads.
-    pub(crate) fn note(&self, change: impl FnOnce(&mut Heard)) {
-        change(&mut self.heard());
+    pub(crate) fn note(&self, change: impl FnOnce(&mut ProgramState)) {
+        change(&mut self.state());
         self.changed.notify_all();
     }
 
     /// Waits until `look` finds something; `None` if `until` comes first.
-    pub(crate) fn wait<T>(&self, until: Instant, mut look: impl FnMut(&Heard) -> Option<T>) -> Option<T> {
-        let mut heard = self.heard();
+    pub(crate) fn wait<T>(
+        &self,
+        until: Instant,
+        mut look: impl FnMut(&ProgramState) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state();
         loop {
-            if let Some(found) = look(&heard) {
+            if let Some(found) = look(&state) {
                 return Some(found);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            let waited = self.changed.wait_timeout(heard, left);
-            heard = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
     }
 
     /// Records the data from `fd` on a thread, which exits at the end of the data.
-    pub(crate) fn follow(self: &Arc<Self>, fd: OwnedFd, which: Which) {
+    pub(crate) fn follow(self: &Arc<Self>, fd: OwnedFd, which: StreamSelector) {
         let transcript = Arc::clone(self);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -74,13 +78,13 @@ impl Transcript {
                 wait_ready(&fd, PollFlags::POLLIN, None);
                 match nix::unistd::read(&fd, &mut bytes) {
                     Ok(0) => break,
-                    Ok(len) => transcript.note(|heard| which(heard).bytes.extend_from_slice(&bytes[..len])),
+                    Ok(len) => transcript.note(|state| which(state).bytes.extend_from_slice(&bytes[..len])),
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
                     // A terminal whose other end was closed returns EIO.
                     Err(_) => break,
                 }
             }
-            transcript.note(|heard| which(heard).ended = true);
+            transcript.note(|state| which(state).ended = true);
         });
     }
 }
@@ -88,10 +92,10 @@ impl Transcript {
 /// For a failed test: the whole transcript as text.
 impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heard = self.heard();
-        writeln!(f, "--- stdout ---\n{}", heard.stdout)?;
-        writeln!(f, "--- stderr ---\n{}", heard.stderr)?;
-        write!(f, "--- the program {} ---", if heard.exited { "has exited" } else { "runs" })
+        let state = self.state();
+        writeln!(f, "--- stdout ---\n{}", state.stdout)?;
+        writeln!(f, "--- stderr ---\n{}", state.stderr)?;
+        write!(f, "--- the program {} ---", if state.exited { "has exited" } else { "runs" })
     }
 }
 

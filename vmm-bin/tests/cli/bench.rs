@@ -20,7 +20,7 @@ pub(crate) struct Bench {
 
 /// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ran {
+pub(crate) struct RunResult {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -70,12 +70,12 @@ impl Bench {
         Launch::new(Path::new(env!("CARGO_BIN_EXE_vmm-bin")), args).dir(self.dir.path())
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> RunResult {
         finish(self.launch(args))
     }
 
     /// Runs `--check` with `config` as the file vm.json.
-    pub(crate) fn run_config(&self, config: &str) -> Ran {
+    pub(crate) fn run_config(&self, config: &str) -> RunResult {
         self.file("vm.json", config);
         self.run(&["--check", "--config", "vm.json"])
     }
@@ -96,16 +96,16 @@ impl Bench {
 }
 
 /// Runs the program to its end.
-pub(crate) fn finish(launch: Launch) -> Ran {
+pub(crate) fn finish(launch: Launch) -> RunResult {
     let mut monitor = launch.start();
     let code = monitor.expect_exit(DEADLINE).code();
     let stdout = String::from_utf8(monitor.stdout()).unwrap();
-    Ran { code, stdout, stderr: monitor.stderr() }
+    RunResult { code, stdout, stderr: monitor.stderr() }
 }
 
 /// The result of a run that failed with this code, this message on standard error, and nothing on standard output.
-pub(crate) fn complaint(code: i32, message: &str) -> Ran {
-    Ran { code: Some(code), stdout: String::new(), stderr: format!("error: {message}\n") }
+pub(crate) fn complaint(code: i32, message: &str) -> RunResult {
+    RunResult { code: Some(code), stdout: String::new(), stderr: format!("error: {message}\n") }
 }
 
 /// An ELF executable for x86_64: one segment with one instruction (`hlt`) at 2 MiB, and no notes.

@@ -3,7 +3,7 @@
 use crate::bench::{BAD_CONFIG, Bench, DONE, complaint};
 
 /// Runs `--check` with these members of the config besides `boot`.
-fn check(members: &str) -> crate::bench::Ran {
+fn check(members: &str) -> crate::bench::RunResult {
     Bench::new().run_config(&format!(r#"{{"boot": {{"kernel": "kernel"}}, {members}}}"#))
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use crate::bench::{BAD_CONFIG, Bench, DONE, USAGE, complaint, finish};
 
 /// Checks a config with these devices, in a directory with a disk of 1 MiB called disk.img.
-fn run(devices: &str) -> crate::bench::Ran {
+fn run(devices: &str) -> crate::bench::RunResult {
     let bench = Bench::new();
     bench.file("disk.img", vec![0; 1 << 20]);
     bench.file("odd.img", vec![0; 1000]);

@@ -112,7 +112,7 @@ fn flat_beside_a_kernel_is_refused() {
 }
 
 /// The result of `--check` for an image of one `hlt` in 2 MiB of memory, with these flags.
-fn complaint_about(flags: &[&str]) -> crate::bench::Ran {
+fn complaint_about(flags: &[&str]) -> crate::bench::RunResult {
     let bench = Bench::new();
     bench.file("i", b"\xf4");
     bench.run(&[&["--flat", "i", "--memory", "2M", "--check"], flags].concat())

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bench::{Bench, HOST_CANT, Ran, complaint, finish};
+use crate::bench::{Bench, HOST_CANT, RunResult, complaint, finish};
 
 /// A script that hides /dev/kvm and runs its arguments.
 const MISSING: &str = r#"mount -t tmpfs none /dev && exec "$0" "$@""#;
@@ -11,7 +11,7 @@ const FORBIDDEN: &str = r#"mount -t tmpfs none /dev && touch /dev/kvm && chmod 0
 
 /// Runs the program in its own mount namespace, prepared by `script`. `None`, with the reason on standard error, if the host doesn't
 /// allow user namespaces.
-fn run_on(script: &str, args: &[&str]) -> Option<Ran> {
+fn run_on(script: &str, args: &[&str]) -> Option<RunResult> {
     let namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
     let probe = Command::new(namespace[0]).args(&namespace[1..]).args([script, "true"]).output();
     if !probe.as_ref().is_ok_and(|output| output.status.success()) {

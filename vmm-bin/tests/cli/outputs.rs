@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use driver::{DEADLINE, Stdin};
 use vmm_hostio::range_lock::{self, DOES, LockKind, READ};
 
-use crate::bench::{BAD_CONFIG, Bench, DONE, HOST_CANT, Ran, USAGE, complaint, finish};
+use crate::bench::{BAD_CONFIG, Bench, DONE, HOST_CANT, RunResult, USAGE, complaint, finish};
 
 const OUTPUT: &str =
     "it is being written by another console, by --metrics or by another monitor; name another file";
@@ -36,17 +36,17 @@ fn assert_refused_and_checked(bench: &Bench, flags: &[&str], code: i32, message:
 }
 
 /// Runs `--check` for a machine with this serial file and these devices.
-fn check(bench: &Bench, serial: &str, devices: &str) -> Ran {
+fn check(bench: &Bench, serial: &str, devices: &str) -> RunResult {
     bench.run_config(&config(serial, devices))
 }
 
 /// Runs with standard output redirected to this file, which isn't truncated.
-fn run_into(bench: &Bench, name: &str, flags: &[&str]) -> Ran {
+fn run_into(bench: &Bench, name: &str, flags: &[&str]) -> RunResult {
     run_redirected(bench, &format!("1<>{name}"), flags)
 }
 
 /// Runs with these shell redirections, and without a controlling terminal.
-fn run_redirected(bench: &Bench, redirections: &str, flags: &[&str]) -> Ran {
+fn run_redirected(bench: &Bench, redirections: &str, flags: &[&str]) -> RunResult {
     let script = format!(r#"exec "$0" "$@" {redirections}"#);
     finish(bench.launch(flags).wrapped(["setsid", "--wait", "sh", "-c", &script]))
 }
@@ -55,7 +55,7 @@ fn run_redirected(bench: &Bench, redirections: &str, flags: &[&str]) -> Ran {
 #[track_caller]
 fn assert_silent(bench: &Bench, name: &str, flags: &[&str], code: i32) {
     let before = bench.contents();
-    let nothing = Ran { code: Some(code), stdout: String::new(), stderr: String::new() };
+    let nothing = RunResult { code: Some(code), stdout: String::new(), stderr: String::new() };
     assert_eq!(run_redirected(bench, &format!("2<>{name}"), flags), nothing);
     assert!(bench.contents() == before, "{:?} are other files or were changed", bench.names());
 }

@@ -37,7 +37,7 @@ const RUN_TIMEOUT_S: u64 = 60;
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    only: Option<Only>,
+    benchmark: Option<Benchmark>,
     /// Runs of each monitor
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
 
 /// A single benchmark.
 #[derive(Debug, clap::Subcommand)]
-enum Only {
+enum Benchmark {
     /// Exits per second, compared with a minimal loop on kvm-ioctls
     Exits(exits::Arguments),
     /// Disk throughput in a guest, compared with the file on the host and with other monitors
@@ -73,12 +73,12 @@ enum Only {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    match &arguments.only {
+    match &arguments.benchmark {
         None => start_up(arguments),
-        Some(Only::Exits(arguments)) => exits::run(arguments),
-        Some(Only::Block(arguments)) => block::run(arguments),
-        Some(Only::Net(arguments)) => net::run(arguments),
-        Some(Only::Memory(arguments)) => memory::run(arguments),
+        Some(Benchmark::Exits(arguments)) => exits::run(arguments),
+        Some(Benchmark::Block(arguments)) => block::run(arguments),
+        Some(Benchmark::Net(arguments)) => net::run(arguments),
+        Some(Benchmark::Memory(arguments)) => memory::run(arguments),
     }
 }
 

@@ -6,7 +6,7 @@ use vmm_devices::schemars::JsonSchema;
 use vmm_devices::serde::Deserialize;
 use vmm_devices::vmm_acpi::io_device;
 use vmm_devices::vmm_config::Port;
-use vmm_devices::{AcpiParts, Built, BusDevice, IrqLine, LegacyKind, Outcome, Place, Presence, Wiring};
+use vmm_devices::{AcpiParts, BuiltDevice, BusDevice, IrqLine, LegacyKind, Outcome, Place, Presence, Wiring};
 
 /// Port 0 reads as the temperature. Writing a threshold to port 1 raises an interrupt if the temperature has reached it.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl LegacyKind for Thermometer {
         Ok(())
     }
 
-    fn build(config: &Config, wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self { degrees: config.degrees, alarm: wiring.interrupt()? }))
+    fn build(config: &Config, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self { degrees: config.degrees, alarm: wiring.interrupt()? }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use vmm_bus::EventFd;
-use vmm_bus::{Overflow, Taken};
+use vmm_bus::{Overflow, TakeOutcome};
 use vmm_devices::SerialLine;
 use vmm_virtio::{HostPort, TerminalSize};
 
@@ -14,7 +14,7 @@ pub(crate) trait Line: fmt::Debug + Send + Sync {
     fn output_ready(&self) -> &EventFd;
 
     /// Moves the oldest output to `into`.
-    fn take(&self, into: &mut [u8]) -> Taken;
+    fn take(&self, into: &mut [u8]) -> TakeOutcome;
 
     /// Sets what happens to output when the queue is full. Returns `true` if held vCPUs must be woken.
     #[must_use]
@@ -50,7 +50,7 @@ impl<L: SerialLine + ?Sized> Line for Arc<L> {
         self.output().ready()
     }
 
-    fn take(&self, into: &mut [u8]) -> Taken {
+    fn take(&self, into: &mut [u8]) -> TakeOutcome {
         self.output().take(into)
     }
 
@@ -96,8 +96,8 @@ impl Line for HostPort {
     }
 
     /// The device continues by itself: no vCPU is to be woken.
-    fn take(&self, into: &mut [u8]) -> Taken {
-        Taken { len: HostPort::take(self, into), wake: false }
+    fn take(&self, into: &mut [u8]) -> TakeOutcome {
+        TakeOutcome { len: HostPort::take(self, into), wake: false }
     }
 
     fn set_overflow(&self, overflow: Overflow) -> bool {

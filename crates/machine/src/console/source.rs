@@ -19,7 +19,7 @@ use super::typed::{INPUT_LEN, TypedInput};
 use crate::fd::HostFd;
 use crate::message::Message;
 use crate::transfer::Transfer;
-use crate::watch::{Armed, Watch};
+use crate::watch::{ArmOutcome, Watch};
 use vmm_hostio::terminal;
 
 const INPUT: u32 = 0;
@@ -234,7 +234,7 @@ impl Console {
         }
         // There may be more. epoll is level-triggered; for a file that it can't watch, the eventfd brings us back.
         if let Some(fd) = &self.link.input
-            && self.input.arm(fd, ops) == Armed::AlwaysReady
+            && self.input.arm(fd, ops) == ArmOutcome::AlwaysReady
         {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.line.wants_input().write(1);

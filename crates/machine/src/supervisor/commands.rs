@@ -7,7 +7,7 @@ use vmm_config::{Answer, Command, CommandError, DeviceUpdate, ErrorCode, Machine
 use vmm_virtio::{DeviceBlame, DeviceError, Session, VirtioDevice};
 
 use super::Supervisor;
-use super::requests::{Commander, Pending, Until};
+use super::requests::{Commander, CompletionEvent, Pending};
 use crate::Ending;
 use crate::machine::Machine;
 use crate::run_state::RunState;
@@ -20,7 +20,7 @@ pub(super) enum Executed {
     Done(Reply),
     Failed(CommandError),
     /// It completes later.
-    Pending(Until),
+    Pending(CompletionEvent),
     /// It is done, and ends the machine.
     Ended(Ending),
 }
@@ -64,8 +64,8 @@ impl Supervisor {
     pub(super) fn answer_completed(&mut self, machine: &Machine) {
         for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let answer = match &until {
-                Until::StateReached => reached(&queued.request.command, machine.state),
-                Until::Device(answers) => match answers.try_recv() {
+                CompletionEvent::StateReached => reached(&queued.request.command, machine.state),
+                CompletionEvent::Device(answers) => match answers.try_recv() {
                     Ok(Ok(reply)) => Some(Ok(reply)),
                     Ok(Err(error)) => Some(Err(refused(&error))),
                     Err(TryRecvError::Empty) => None,
@@ -89,8 +89,10 @@ impl Supervisor {
         self.answer_completed(machine);
         for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let message = match until {
-                Until::StateReached => "the machine has ended",
-                Until::Device(_) => "the machine has ended; the device may have carried out the command",
+                CompletionEvent::StateReached => "the machine has ended",
+                CompletionEvent::Device(_) => {
+                    "the machine has ended; the device may have carried out the command"
+                }
             };
             queued.answer(Answer::Error(CommandError::new(ErrorCode::Ended, message)));
         }
@@ -128,14 +130,14 @@ impl Supervisor {
                 Ok(()) if matches!(machine.state, RunState::Configured | RunState::Paused) => {
                     Executed::Done(Reply::Done)
                 }
-                Ok(()) => Executed::Pending(Until::StateReached),
+                Ok(()) => Executed::Pending(CompletionEvent::StateReached),
                 Err(error) => Executed::Failed(error),
             },
             Command::Resume => {
                 machine.resume(|text| self.notify_terminal(text));
                 match machine.state {
                     RunState::Running => Executed::Done(Reply::Done),
-                    _ => Executed::Pending(Until::StateReached),
+                    _ => Executed::Pending(CompletionEvent::StateReached),
                 }
             }
             Command::UpdateDevice(DeviceUpdate { id, fields }) => {
@@ -158,7 +160,7 @@ fn on_device(
     act: impl FnOnce(&mut dyn VirtioDevice, Option<&mut Session>) -> Result<Reply, DeviceError> + Send + 'static,
 ) -> Executed {
     match machine.virtio.with_device(id, act) {
-        Some(answers) => Executed::Pending(Until::Device(answers)),
+        Some(answers) => Executed::Pending(CompletionEvent::Device(answers)),
         None => {
             let ids: Vec<_> = machine.virtio.ids().collect();
             let hint = if ids.is_empty() { "there are none".to_owned() } else { hint(id, &ids) };

@@ -33,12 +33,12 @@ pub(super) struct Requests {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) queued: QueuedRequest,
-    pub(super) until: Until,
+    pub(super) until: CompletionEvent,
 }
 
 /// The event that completes a request.
 #[derive(Debug)]
-pub(super) enum Until {
+pub(super) enum CompletionEvent {
     /// The machine is paused, or is running again.
     StateReached,
     /// The device's thread has sent its answer.

@@ -8,7 +8,7 @@ use vmm_acpi::io_device;
 use vmm_bus::{BusDevice, Outcome};
 use vmm_config::Port;
 use vmm_devices::{
-    AcpiParts, Built, DebugConsole, I8042, LegacyEntry, LegacyKind, NoFields, Place, PowerManagement,
+    AcpiParts, BuiltDevice, DebugConsole, I8042, LegacyEntry, LegacyKind, NoFields, Place, PowerManagement,
     Presence, Uart, Wiring,
 };
 use vmm_machine::{Blame, Error, Kinds, Plan};
@@ -53,8 +53,8 @@ impl LegacyKind for Bell {
         Ok(())
     }
 
-    fn build(_config: &BellConfig, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Self))
+    fn build(_config: &BellConfig, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Self))
     }
 }
 
@@ -70,8 +70,8 @@ impl<const PORT: u64, const COUNT: u64> LegacyKind for Fixed<PORT, COUNT> {
         Place::ports(PORT..PORT + COUNT)
     }
 
-    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Bell))
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Bell))
     }
 }
 
@@ -248,8 +248,8 @@ impl LegacyKind for Misnamed {
         Ok(())
     }
 
-    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<Built> {
-        Ok(Built::new(Bell))
+    fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
+        Ok(BuiltDevice::new(Bell))
     }
 }
 

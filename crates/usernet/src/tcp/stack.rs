@@ -165,17 +165,17 @@ impl Device for OnePacket<'_> {
     where
         Self: 'b;
     type TxToken<'b>
-        = Room<'b>
+        = Outgoing<'b>
     where
         Self: 'b;
 
-    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Room<'_>)> {
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
         let packet = self.incoming.take()?;
-        Some((Incoming(packet), Room { room: self.room, sent: &mut self.sent }))
+        Some((Incoming(packet), Outgoing { room: self.room, sent: &mut self.sent }))
     }
 
-    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Room<'_>> {
-        (self.sent == 0).then_some(Room { room: self.room, sent: &mut self.sent })
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
+        (self.sent == 0).then_some(Outgoing { room: self.room, sent: &mut self.sent })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -191,6 +191,7 @@ impl Device for OnePacket<'_> {
     }
 }
 
+/// The received packet.
 struct Incoming<'a>(&'a [u8]);
 
 impl RxToken for Incoming<'_> {
@@ -199,12 +200,13 @@ impl RxToken for Incoming<'_> {
     }
 }
 
-struct Room<'a> {
+/// Room for the packet to send, and the length of what was written there.
+struct Outgoing<'a> {
     room: &'a mut [u8],
     sent: &'a mut usize,
 }
 
-impl TxToken for Room<'_> {
+impl TxToken for Outgoing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         match self.room.get_mut(..len) {
             Some(room) => {

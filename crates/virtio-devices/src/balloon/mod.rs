@@ -95,7 +95,7 @@ impl Balloon {
         &mut self,
         queue: usize,
         session: &mut Session,
-        mut each: impl FnMut(&vmm_virtio::Chain<'_>, &mut Turn) -> Result<Moved, Fault>,
+        mut each: impl FnMut(&vmm_virtio::Chain<'_>, &mut Turn) -> Result<MovedBytes, Fault>,
     ) -> Result<(), Fault> {
         let counters = Arc::clone(session.counters());
         let mut turn = Turn::default();
@@ -123,7 +123,7 @@ impl Balloon {
         self.take_a_turn(queue, session, |chain, turn| {
             let (to_host, is_all) =
                 pages::discard_numbered(chain.readable(), turn, |gpa, len| ram.discard(gpa, len).is_ok())?;
-            Ok(Moved { to_host, is_all, ..Moved::default() })
+            Ok(MovedBytes { to_host, is_all, ..MovedBytes::default() })
         })
     }
 
@@ -132,10 +132,10 @@ impl Balloon {
         self.take_a_turn(queue, session, |chain, turn| {
             turn.spend(1);
             let numbers = chain.readable().len();
-            Ok(Moved {
+            Ok(MovedBytes {
                 to_guest: (numbers / 4).saturating_mul(PAGE_LEN),
                 is_all: numbers.is_multiple_of(4),
-                ..Moved::default()
+                ..MovedBytes::default()
             })
         })
     }
@@ -146,11 +146,11 @@ impl Balloon {
         self.take_a_turn(queue, session, |chain, turn| {
             if !is_wanted {
                 turn.spend(1);
-                return Ok(Moved { is_all: true, ..Moved::default() });
+                return Ok(MovedBytes { is_all: true, ..MovedBytes::default() });
             }
             let (to_host, is_all) =
                 pages::discard_ranges(chain.writable(), turn, |gpa, len| ram.discard(gpa, len).is_ok())?;
-            Ok(Moved { to_host, is_all, ..Moved::default() })
+            Ok(MovedBytes { to_host, is_all, ..MovedBytes::default() })
         })
     }
 
@@ -207,7 +207,7 @@ impl Balloon {
 
 /// Bytes moved by a chain.
 #[derive(Clone, Copy, Debug, Default)]
-struct Moved {
+struct MovedBytes {
     to_guest: u64,
     to_host: u64,
     is_all: bool,

@@ -63,7 +63,7 @@ pub(super) enum Verdict {
 
 /// Packets without data that wait for a buffer of the guest.
 #[derive(Debug, Default)]
-struct Due {
+struct DuePackets {
     /// REQUEST or RESPONSE.
     opening: Option<Op>,
     credit_update: bool,
@@ -82,7 +82,7 @@ pub(super) struct Connection {
     credit: Credit,
     /// Data from the guest that the socket hasn't accepted.
     kept: VecDeque<u8>,
-    due: Due,
+    due: DuePackets,
     /// Closed directions as SHUT_ bits: by the guest, by the host, and what the guest knows of the latter.
     guest_shut: u32,
     host_shut: u32,
@@ -107,7 +107,7 @@ impl Connection {
             socket,
             credit: Credit::new(buf_alloc),
             kept: VecDeque::new(),
-            due: Due::default(),
+            due: DuePackets::default(),
             guest_shut: 0,
             host_shut: 0,
             told_shut: 0,
@@ -195,7 +195,7 @@ impl Connection {
         if self.kept.is_empty() || self.guest_shut & SHUT_SEND == 0 {
             return Verdict::Close;
         }
-        (self.stage, self.deadline, self.due) = (Stage::Orphaned, None, Due::default());
+        (self.stage, self.deadline, self.due) = (Stage::Orphaned, None, DuePackets::default());
         Verdict::Keep
     }
 

@@ -61,7 +61,7 @@ pub(crate) const SPARE: u64 = 48 << 20;
 pub(crate) const MIB: Buf<'_> = Buf::WriteAt(SPARE, 1 << 20);
 
 /// A disk that reports every call to the test, and then waits for it.
-struct Watched {
+struct WatchedDisk {
     disk: Box<dyn VirtioDevice>,
     calls: Sender<Call>,
     go: Receiver<()>,
@@ -78,7 +78,7 @@ pub(crate) struct Call {
     pub(crate) is_config: bool,
 }
 
-impl Watched {
+impl WatchedDisk {
     fn tell(&self, result: Result<(), Fault>, session: &mut Session, is_config: bool) -> Result<(), Fault> {
         let done = session.counters().requests.get();
         let in_flight = session.queue(0).map_or(0, |queue| queue.in_flight());
@@ -90,7 +90,7 @@ impl Watched {
     }
 }
 
-impl VirtioDevice for Watched {
+impl VirtioDevice for WatchedDisk {
     fn features(&self) -> u64 {
         self.disk.features()
     }
@@ -133,7 +133,7 @@ pub(crate) fn start_watched(mut fields: Value) -> (Driver, Receiver<Call>, Sende
     fields["queues"] = json!(1);
     let ((calls, heard), (go, wait)) = (channel(), channel());
     let disk = try_open(fields).unwrap();
-    let mut driver = Driver::new(Box::new(Watched { disk, calls, go: wait }), 2);
+    let mut driver = Driver::new(Box::new(WatchedDisk { disk, calls, go: wait }), 2);
     driver.init(FEATURES);
     assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), Call { done: 0, in_flight: 0, is_config: false });
     go.send(()).unwrap();

@@ -139,9 +139,9 @@ impl Drop for MappedDevice {
 }
 
 /// A loop device backed by any file.
-struct Over(PathBuf);
+struct BackedLoopDevice(PathBuf);
 
-impl Over {
+impl BackedLoopDevice {
     fn new(below: &Path) -> Self {
         Self::with(&[], below)
     }
@@ -152,14 +152,14 @@ impl Over {
     }
 }
 
-impl Drop for Over {
+impl Drop for BackedLoopDevice {
     fn drop(&mut self) {
         let _ = losetup(&["--detach", self.0.to_str().unwrap()]);
     }
 }
 
 fn read_only(device: &LoopDevice) {
-    let over = Over::with(&["--read-only"], &device.path);
+    let over = BackedLoopDevice::with(&["--read-only"], &device.path);
     let open = |read_only| try_open(json!({"path": over.0, "format": "raw", "read_only": read_only}));
     let path = over.0.display();
     assert_eq!(
@@ -313,7 +313,7 @@ fn long_path(device: &LoopDevice) {
     let (short, attached) = (device.directory.path().join("short"), deep(&rear, 11).join("attached"));
     File::create(&short).unwrap().set_len(1 << 20).unwrap();
     std::fs::hard_link(&short, &attached).unwrap();
-    let long = Over::new(&attached);
+    let long = BackedLoopDevice::new(&attached);
     std::fs::rename(&rear, deep(&front, 10).join("rear")).unwrap();
     let name = long.0.file_name().unwrap().to_str().unwrap();
     assert!(std::fs::read(format!("/sys/block/{name}/loop/backing_file")).is_err(), "its path is too long");
@@ -334,7 +334,7 @@ fn deleted(device: &LoopDevice) {
     let (kept, attached) = (device.directory.path().join("kept"), device.directory.path().join("attached"));
     File::create(&kept).unwrap().set_len(1 << 20).unwrap();
     std::fs::hard_link(&kept, &attached).unwrap();
-    let nameless = Over::new(&attached);
+    let nameless = BackedLoopDevice::new(&attached);
     std::fs::remove_file(&attached).unwrap();
     // Another file takes the name, but the device's is still known.
     File::create(&attached).unwrap().set_len(1 << 20).unwrap();
@@ -357,7 +357,7 @@ fn deleted(device: &LoopDevice) {
 }
 
 fn device_over_device(device: &LoopDevice) {
-    let over = Over::new(&device.path);
+    let over = BackedLoopDevice::new(&device.path);
     let node = over.0.display();
     let message = format!(
         ".path: PATH is the backing device of {node}: use that device, or detach it, losetup -d {node}"
@@ -369,19 +369,19 @@ fn device_over_device(device: &LoopDevice) {
 }
 
 fn device_over_partition(device: &LoopDevice) {
-    let over = Over::new(&device.partition());
+    let over = BackedLoopDevice::new(&device.partition());
     let message = raw_refusal(&device.path);
     assert!(message.contains(&format!("is the backing device of {}:", over.0.display())), "{message}");
     assert_opens(&over.0);
     drop(over);
-    let beside = Over::new(&device.partition_at(2, "4096"));
+    let beside = BackedLoopDevice::new(&device.partition_at(2, "4096"));
     assert_opens(&device.directory.path().join("partition1"));
     drop(beside);
 }
 
 fn layers_are_held(device: &LoopDevice) {
-    let over = Over::new(&device.path);
-    let top = Over::new(&over.0);
+    let over = BackedLoopDevice::new(&device.path);
+    let top = BackedLoopDevice::new(&over.0);
     let disk = try_open(raw(&top.0)).unwrap();
     let claim = |path: &Path| File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(path);
     let file = File::open(device.file()).unwrap();
@@ -392,8 +392,8 @@ fn layers_are_held(device: &LoopDevice) {
 }
 
 fn layers_in_use(device: &LoopDevice) {
-    let over = Over::new(&device.path);
-    let top = Over::new(&over.0);
+    let over = BackedLoopDevice::new(&device.path);
+    let top = BackedLoopDevice::new(&over.0);
     let claim = File::options().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&device.path).unwrap();
     let (message, below) = (raw_refusal(&top.0), device.path.display());
     assert_eq!(
@@ -419,7 +419,7 @@ fn layers_in_use(device: &LoopDevice) {
 
 /// A device-mapper device claims its components.
 fn mapped_layers_in_use(device: &LoopDevice, mapped: &MappedDevice) {
-    let over = Over::new(&mapped.node);
+    let over = BackedLoopDevice::new(&mapped.node);
     let log = log(&device.file());
     let message = raw_refusal(&over.0);
     assert!(message.contains(" is in use as a disk or as an output: stop who has that"), "{message}");
@@ -430,7 +430,7 @@ fn mapped_layers_in_use(device: &LoopDevice, mapped: &MappedDevice) {
 }
 
 fn same_file(device: &LoopDevice) {
-    let second = Over::new(&device.file());
+    let second = BackedLoopDevice::new(&device.file());
     let disk = try_open(raw(&device.path)).unwrap();
     // It is locked together with the other one.
     assert_eq!(raw_refusal(&second.0), BUSY);
@@ -451,8 +451,8 @@ fn same_file(device: &LoopDevice) {
 fn parts_of_a_file(device: &LoopDevice) {
     let image = device.directory.path().join("parts.img");
     File::create(&image).unwrap().set_len(2 << 20).unwrap();
-    let first = Over::with(&["--sizelimit", "1MiB"], &image);
-    let second = Over::with(&["--offset", "1MiB"], &image);
+    let first = BackedLoopDevice::with(&["--sizelimit", "1MiB"], &image);
+    let second = BackedLoopDevice::with(&["--offset", "1MiB"], &image);
     let _first = try_open(raw(&first.0)).unwrap();
     assert_opens(&second.0);
 }

@@ -129,9 +129,9 @@ fn pattern() -> Vec<u8> {
 }
 
 /// The values that each sector may have after a power failure.
-struct Allowed(Vec<Vec<u8>>);
+struct AllowedContents(Vec<Vec<u8>>);
 
-impl Allowed {
+impl AllowedContents {
     /// If the first `flushed` steps are on stable storage and `begun` may be.
     fn after(before: &[u8], steps: &[Step], flushed: usize, begun: usize) -> Self {
         let mut sectors: Vec<Vec<u8>> = before.chunks(SECTOR).map(|sector| vec![sector[0]]).collect();
@@ -195,7 +195,7 @@ fn survives(images: &Images, fields: Value, before: &[u8], name: &str) {
             Event::Mark(mark) if mark == "done" => flushed = begun,
             Event::Mark(mark) => begun = mark.parse::<usize>().unwrap() + 1,
             Event::Sync => {
-                let allowed = Allowed::after(before, &steps, flushed, begun);
+                let allowed = AllowedContents::after(before, &steps, flushed, begun);
                 for subset in subsets(unsynced.len()) {
                     let mut image = durable.clone();
                     let kept = unsynced.iter().zip(&subset).filter(|(_, is_kept)| **is_kept);
@@ -214,7 +214,7 @@ fn survives(images: &Images, fields: Value, before: &[u8], name: &str) {
 }
 
 /// Repairs the image if it is marked dirty, and checks its contents.
-fn check(images: &Images, image: &[u8], allowed: &Allowed, context: &str) {
+fn check(images: &Images, image: &[u8], allowed: &AllowedContents, context: &str) {
     let path: PathBuf = images.path("cut.qcow2");
     std::fs::write(&path, image).unwrap();
     if image[79] & 1 != 0 {

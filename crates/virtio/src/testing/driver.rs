@@ -12,7 +12,7 @@ use super::arena::Arena;
 use super::ring::Ring;
 use super::wait::Waiter;
 use super::{DEADLINE, Register, features, status};
-use crate::{Control, DeviceError, MMIO_LEN, MmioTransport, Parts, VirtioDevice};
+use crate::{Control, ControlParams, DeviceError, MMIO_LEN, MmioTransport, VirtioDevice};
 
 /// InterruptStatus: configuration change.
 const CONFIGURATION_CHANGE: u32 = 2;
@@ -43,9 +43,10 @@ impl Driver {
         let arena = Arena::new();
         let news = Arc::new(EventFd::new().expect("a descriptor"));
         let line = IrqLine::new().expect("a descriptor");
-        let parts = Parts { id, name: "test".to_owned(), ram: arena.ram.clone(), news: Arc::clone(&news) };
+        let params =
+            ControlParams { id, name: "test".to_owned(), ram: arena.ram.clone(), news: Arc::clone(&news) };
         let (interrupt, news) = (Waiter::new(line.event()), Waiter::new(&news));
-        let transport = Arc::new(MmioTransport::new(parts, device, line).expect("a thread and descriptors"));
+        let transport = Arc::new(MmioTransport::new(params, device, line).expect("a thread and descriptors"));
         let mut driver = Self {
             transport,
             arena,

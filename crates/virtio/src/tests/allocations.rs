@@ -1,12 +1,12 @@
 //! The data path doesn't allocate.
 
-use super::{Scripted, seen};
+use super::{Scripted, shared_value};
 use crate::Step;
 use crate::testing::{Buf, features};
 
 #[test]
 fn drain_allocates_nothing() {
-    let (counts, in_device) = seen::<Vec<u64>>();
+    let (counts, in_device) = shared_value::<Vec<u64>>();
     let device = Scripted::new(move |session| {
         let info = allocation_counter::measure(|| {
             let drained = session.drain(0, |chain| {

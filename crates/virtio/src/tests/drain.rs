@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use vmm_bus::EventFd;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
-use super::{Scripted, seen};
+use super::{Scripted, shared_value};
 use crate::testing::{Buf, Driver, features};
 use crate::{Fault, Head, Session, Step};
 
 /// A device that makes each chain available again while it uses it, as a second vCPU could. Returns the
 /// number of chains per call of `process`.
 fn endless(bufs: &[Buf<'_>]) -> (Driver, Vec<usize>) {
-    let (available, in_device) = seen::<Option<u64>>();
+    let (available, in_device) = shared_value::<Option<u64>>();
     let (calls, counts) = channel();
     let device = Scripted::new(move |session| {
         let ram = session.ram().clone();

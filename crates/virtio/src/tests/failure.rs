@@ -8,7 +8,7 @@ use std::time::Instant;
 use vmm_bus::EventFd;
 use vmm_bus::{BusDevice, Outcome};
 
-use super::{Scripted, seen};
+use super::{Scripted, shared_value};
 use crate::testing::{Buf, DEADLINE, Register, status};
 use crate::{Fault, Step};
 
@@ -16,7 +16,7 @@ const FAULT: Fault = Fault::Request("of a test");
 
 #[test]
 fn fault_of_a_device_needs_reset_and_nothing_but_a_stop_comes_then() {
-    let (calls, in_device) = seen::<Vec<&str>>();
+    let (calls, in_device) = shared_value::<Vec<&str>>();
     let log = move |what| in_device.lock().unwrap().push(what);
     let mut device = Scripted::new({
         let log = log.clone();
@@ -48,7 +48,7 @@ fn fault_of_a_device_needs_reset_and_nothing_but_a_stop_comes_then() {
 
 #[test]
 fn device_whose_rings_are_nowhere_is_neither_started_nor_stopped() {
-    let (calls, in_device) = seen::<Vec<&str>>();
+    let (calls, in_device) = shared_value::<Vec<&str>>();
     let mut device = Scripted::new(|_| Ok(()));
     device.start = Box::new({
         let in_device = Arc::clone(&in_device);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use vmm_bus::EventFd;
 
-use super::{Scripted, seen};
+use super::{Scripted, shared_value};
 use crate::queue::QueueContext;
 use crate::testing::{Buf, Driver, features};
 use crate::{Fault, Queue, Session, Step};
@@ -27,9 +27,9 @@ fn serve_elsewhere(queue: &Queue, session: &Session) -> u16 {
 
 /// A device that lends its queue when it starts and returns it, served, when it stops. The counters are the
 /// calls for the queue meanwhile and the available index at each lending.
-fn lender() -> (Scripted, super::Seen<u32>, super::Seen<Vec<u16>>) {
-    let (calls, in_device) = seen::<u32>();
-    let (starts, started) = seen::<Vec<u16>>();
+fn lender() -> (Scripted, super::SharedValue<u32>, super::SharedValue<Vec<u16>>) {
+    let (calls, in_device) = shared_value::<u32>();
+    let (starts, started) = shared_value::<Vec<u16>>();
     let lent = Arc::new(Mutex::new(None));
     let mut device = Scripted::new(move |_| {
         *in_device.lock().unwrap() += 1;

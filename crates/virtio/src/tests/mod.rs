@@ -84,9 +84,9 @@ impl VirtioDevice for Scripted {
 }
 
 /// Shared between a device's thread and its test.
-type Seen<T> = Arc<Mutex<T>>;
+type SharedValue<T> = Arc<Mutex<T>>;
 
-fn seen<T: Default>() -> (Seen<T>, Seen<T>) {
-    let seen = Seen::default();
-    (Arc::clone(&seen), seen)
+fn shared_value<T: Default>() -> (SharedValue<T>, SharedValue<T>) {
+    let value = SharedValue::default();
+    (Arc::clone(&value), value)
 }

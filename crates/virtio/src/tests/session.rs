@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use vmm_bus::EventFd;
 
-use super::{Scripted, seen};
+use super::{Scripted, shared_value};
 use crate::testing::{Buf, DEADLINE, Driver, Register};
 use crate::{ConfigSpace, Fault, Step};
 
@@ -43,7 +43,7 @@ fn command_has_a_session_only_while_a_driver_uses_the_device() {
 
 #[test]
 fn device_is_stopped_and_dropped_with_its_transport() {
-    let (calls, in_device) = seen::<Vec<&str>>();
+    let (calls, in_device) = shared_value::<Vec<&str>>();
     let mut device = Scripted::new(|_| Ok(()));
     let alive = Arc::new(());
     let kept = Arc::clone(&alive);
@@ -126,8 +126,8 @@ fn configuration_change_is_an_interrupt_and_a_new_generation() {
 }
 
 /// A device that blocks in `process` until it is released, and counts its driver's configuration writes.
-fn busy() -> (Scripted, super::Seen<u32>, std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {
-    let (count, in_device) = seen::<u32>();
+fn busy() -> (Scripted, super::SharedValue<u32>, std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {
+    let (count, in_device) = shared_value::<u32>();
     let (go, wait) = channel::<()>();
     let (entered, has_entered) = channel();
     let mut device = Scripted::new(move |session| {

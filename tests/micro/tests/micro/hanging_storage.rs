@@ -80,7 +80,7 @@ struct Storage {
     hangs: Arc<AtomicBool>,
     /// Receives a message for each read that hangs.
     hanging: Receiver<()>,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldRequests>>,
     session: Option<BackgroundSession>,
 }
 
@@ -146,7 +146,7 @@ impl Storage {
     /// Completes all hanging reads with an error.
     fn answer(&self) {
         self.hangs.store(false, Ordering::SeqCst);
-        *self.held.lock().unwrap() = Held::default();
+        *self.held.lock().unwrap() = HeldRequests::default();
     }
 }
 
@@ -170,7 +170,7 @@ impl Drop for Storage {
 
 /// Requests that haven't been answered.
 #[derive(Default)]
-struct Held {
+struct HeldRequests {
     reads: Vec<ReplyData>,
     changes: Vec<ReplyAttr>,
     opens: Vec<ReplyOpen>,
@@ -180,7 +180,7 @@ struct Held {
 struct Files {
     kernel: Vec<u8>,
     hangs: Arc<AtomicBool>,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldRequests>>,
     report: Mutex<Sender<()>>,
 }
 

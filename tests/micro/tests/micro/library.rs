@@ -270,9 +270,9 @@ const LOWERS_TASK_PRIORITY: &[u8] = b"\xb8\x05\0\0\0\x44\x0f\x22\xc0\xb0\x02\x44
 
 /// Records the task priority after it has been lowered.
 #[derive(Default)]
-struct Lowered(Vec<u64>);
+struct PriorityRecorder(Vec<u64>);
 
-impl ExitHandler for Lowered {
+impl ExitHandler for PriorityRecorder {
     type Stop = ();
     fn tpr_lowered(&mut self, _vcpu: &mut KvmVcpu, cr8: u64) -> Flow<()> {
         self.0.push(cr8);
@@ -295,7 +295,7 @@ fn library_lowered_task_priority_leaves_the_guest_where_kvm_reports_it() {
     start.apply_to(&mut regs, &mut sregs);
     vcpu.set_sregs(&sregs).unwrap();
     vcpu.set_regs(&regs).unwrap();
-    let mut lowered = Lowered::default();
+    let mut lowered = PriorityRecorder::default();
     let end = run(&mut vcpu, &mut lowered).unwrap();
     assert!(matches!(end, End::Halted(_)), "{end:?}");
     let reported: &[u64] = if rig::can_run_linux().is_ok() { &[2] } else { &[] };

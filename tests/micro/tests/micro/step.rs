@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// The result of a run of the monitor.
 #[derive(Debug, PartialEq, Eq)]
-struct Ran {
+struct RunResult {
     code: i32,
     stdout: String,
     /// Standard error without the steps.
@@ -37,7 +37,7 @@ struct Ran {
 }
 
 /// Runs a shipped guest with these flags; returns the result and the instruction pointers of its steps.
-fn stepped(name: &str, args: &[&str]) -> (Ran, Vec<u64>) {
+fn stepped(name: &str, args: &[&str]) -> (RunResult, Vec<u64>) {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/micro lies in it");
     let config = workspace.join("resources/configs/guests").join(name).with_extension("json");
     let mut monitor =
@@ -51,7 +51,7 @@ fn stepped(name: &str, args: &[&str]) -> (Ran, Vec<u64>) {
     };
     let ips = steps.iter().map(|line| ip(line).unwrap_or_else(|| panic!("no ip in {line:?}"))).collect();
     let stdout = String::from_utf8(monitor.stdout()).expect("these guests print ASCII");
-    (Ran { code, stdout, stderr: stderr.join("\n") }, ips)
+    (RunResult { code, stdout, stderr: stderr.join("\n") }, ips)
 }
 
 /// More steps than any guest here has.
@@ -106,7 +106,7 @@ fn step_shows_answers_instruction_by_instruction() {
 fn step_shows_a_repeated_string_once() {
     let (ran, ips) = stepped("reset-string", &["--step", ALL]);
     assert_eq!(ips, [0xfff0, 0, 2, 4, 5, 8, 0xb, 0xe, 0x10]);
-    assert_eq!(ran, Ran { code: 0, stdout: "Hello, World!".into(), stderr: String::new() });
+    assert_eq!(ran, RunResult { code: 0, stdout: "Hello, World!".into(), stderr: String::new() });
 }
 
 /// The last step is the instruction that faults.

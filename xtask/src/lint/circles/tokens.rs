@@ -10,29 +10,29 @@ pub(super) fn paths_in(tokens: TokenStream) -> Vec<Path> {
     let mut found = Vec::new();
     let mut path = Path::new();
     // What precedes the next identifier: `::` continues a path, `.` is followed by a method or a field.
-    let mut before = Before::Other;
+    let mut before = PrecedingToken::Other;
     let mut colons = 0;
     for token in tokens {
         match &token {
             TokenTree::Punct(punct) if punct.as_char() == ':' => {
                 colons += 1;
                 if colons == 2 {
-                    before = Before::Colons;
+                    before = PrecedingToken::Colons;
                 }
                 continue;
             }
             TokenTree::Ident(ident) => {
-                if before != Before::Colons {
+                if before != PrecedingToken::Colons {
                     found.push(std::mem::take(&mut path));
                 }
-                if before != Before::Dot && (before != Before::Colons || !path.is_empty()) {
+                if before != PrecedingToken::Dot && (before != PrecedingToken::Colons || !path.is_empty()) {
                     path.push(ident.to_string());
                 }
-                before = Before::Other;
+                before = PrecedingToken::Other;
             }
             other => {
                 found.push(std::mem::take(&mut path));
-                before = if is_dot(other) { Before::Dot } else { Before::Other };
+                before = if is_dot(other) { PrecedingToken::Dot } else { PrecedingToken::Other };
                 found.extend(within(other));
             }
         }
@@ -43,8 +43,9 @@ pub(super) fn paths_in(tokens: TokenStream) -> Vec<Path> {
     found
 }
 
+/// The token before a path, which decides whether the path starts there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
+enum PrecedingToken {
     Colons,
     Dot,
     Other,

@@ -19,7 +19,7 @@ use kvm_bindings::kvm_cpuid_entry2;
 pub use self::baseline::Baseline;
 use self::dependencies::{mirrors, named, with_dependents, with_needs};
 use self::table::{Feature, Register};
-use self::xsave::Unknown;
+use self::xsave::UnknownComponents;
 use super::leaves::{self, MSI_EXT_DEST_ID, Vendor};
 use super::topology;
 
@@ -220,7 +220,8 @@ impl FeaturePolicy {
             Some(_) => keep_only(&mut entries, &kept, vendor),
             None => remove(&mut entries, &self.removed),
         }
-        let unknown = if self.baseline.is_some() { Unknown::Removed } else { Unknown::Kept };
+        let unknown =
+            if self.baseline.is_some() { UnknownComponents::Removed } else { UnknownComponents::Kept };
         xsave::fit(&mut entries, |name| kept.contains(&named(name)), unknown);
         if !kept.contains(&named("la57")) {
             shorten_linear_addresses(&mut entries);

@@ -26,12 +26,12 @@ pub struct BusHandler {
     ports: BusView,
     mmio: BusView,
     /// The address of the write that holds the vCPU.
-    held: Option<Held>,
+    held: Option<DeviceAddress>,
 }
 
 /// The address of the device that holds a vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+enum DeviceAddress {
     Port(u16),
     Mmio(u64),
 }
@@ -43,7 +43,7 @@ impl BusHandler {
     }
 
     /// Applies the outcome of a write to the vCPU.
-    fn apply(&mut self, outcome: Outcome, at: Held) -> Flow<SystemEvent> {
+    fn apply(&mut self, outcome: Outcome, at: DeviceAddress) -> Flow<SystemEvent> {
         match outcome {
             Outcome::Done => Flow::Enter,
             Outcome::Hold => {
@@ -61,8 +61,8 @@ impl<C> ExitHandler<C> for BusHandler {
     /// A wake may be meant for another vCPU, so the device that holds this one is asked.
     fn is_held(&mut self) -> bool {
         match self.held {
-            Some(Held::Port(port)) => self.ports.is_holding(port.into()),
-            Some(Held::Mmio(gpa)) => self.mmio.is_holding(gpa),
+            Some(DeviceAddress::Port(port)) => self.ports.is_holding(port.into()),
+            Some(DeviceAddress::Mmio(gpa)) => self.mmio.is_holding(gpa),
             None => false,
         }
     }
@@ -73,7 +73,7 @@ impl<C> ExitHandler<C> for BusHandler {
 
     fn port_out(&mut self, port: u16, data: &[u8]) -> Flow<SystemEvent> {
         let outcome = self.ports.write(port.into(), data);
-        self.apply(outcome, Held::Port(port))
+        self.apply(outcome, DeviceAddress::Port(port))
     }
 
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
@@ -82,7 +82,7 @@ impl<C> ExitHandler<C> for BusHandler {
 
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Flow<SystemEvent> {
         let outcome = self.mmio.write(gpa, data);
-        self.apply(outcome, Held::Mmio(gpa))
+        self.apply(outcome, DeviceAddress::Mmio(gpa))
     }
 }
 

@@ -34,20 +34,24 @@ const COMPONENTS: &[(u32, &[&str])] = &[
 
 /// What to do with components that aren't listed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(super) enum UnknownComponents {
     Kept,
     Removed,
 }
 
 /// Restricts leaf 0xd to the components of features for which `has` is true.
-pub(super) fn fit(entries: &mut Vec<kvm_cpuid_entry2>, has: impl Fn(&str) -> bool, unknown: Unknown) {
+pub(super) fn fit(
+    entries: &mut Vec<kvm_cpuid_entry2>,
+    has: impl Fn(&str) -> bool,
+    unknown: UnknownComponents,
+) {
     if !has("xsave") {
         entries.retain(|entry| entry.function != LEAF);
         return;
     }
     let is_kept = |bit: u32| match COMPONENTS.iter().find(|(component, _)| *component == bit) {
         Some((_, features)) => features.iter().any(|feature| has(feature)),
-        None => unknown == Unknown::Kept,
+        None => unknown == UnknownComponents::Kept,
     };
     let mask = (0..64).filter(|bit| is_kept(*bit)).fold(0_u64, |mask, bit| mask | 1 << bit);
     let (has_xsaves, has_compaction) = (has("xsaves"), has("xsavec") || has("xsaves"));

@@ -15,7 +15,7 @@ use crate::platform::x86_64::flat::spec::FlatSpec;
 
 /// The placed image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
+pub(crate) struct PlacedImage {
     /// The segments, in ascending order; never empty, never overlapping, all in RAM below the MMIO gap.
     pub(crate) segments: Vec<Segment>,
     /// What is added to the addresses of a position-independent executable, modulo 2^64.
@@ -29,7 +29,7 @@ pub(crate) struct Placed {
     entry: OwnEntry,
 }
 
-impl Placed {
+impl PlacedImage {
     /// The addresses filled from the file.
     pub(crate) fn filled(&self) -> Vec<Range<u64>> {
         let filled = self.segments.iter().map(Segment::file_backed);
@@ -67,7 +67,7 @@ pub(crate) fn mode(spec: &FlatSpec<'_>) -> Result<Mode, FlatPlanError> {
 }
 
 /// Places the image in the RAM below the MMIO gap, which ends at `ram_end`.
-pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Placed, FlatPlanError> {
+pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<PlacedImage, FlatPlanError> {
     if let Some(address) = spec.load_address {
         check_movable(spec.image)?;
         check_load_address(address, ram_end)?;
@@ -77,7 +77,7 @@ pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Pla
         FlatImage::Elf(image) => elf(image, spec.load_address, ram_end)?,
         FlatImage::Multiboot(image) => match image.body() {
             Body::Elf(image) => elf(image, spec.load_address, ram_end)?,
-            &Body::Addresses { segment, entry } => Placed {
+            &Body::Addresses { segment, entry } => PlacedImage {
                 segments: vec![segment],
                 bias: 0,
                 movable: false,
@@ -96,7 +96,7 @@ pub(crate) fn image(spec: &FlatSpec<'_>, mode: Mode, ram_end: u64) -> Result<Pla
 }
 
 /// Address of the first instruction.
-pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &Placed) -> Result<u64, FlatPlanError> {
+pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &PlacedImage) -> Result<u64, FlatPlanError> {
     if mode == Mode::Reset {
         return spec.entry.map_or(Ok(RESET_VECTOR), |_| Err(FlatPlanError::ResetEntry));
     }
@@ -120,7 +120,7 @@ pub(crate) fn entry(spec: &FlatSpec<'_>, mode: Mode, placed: &Placed) -> Result<
 pub(crate) fn stack(
     spec: &FlatSpec<'_>,
     mode: Mode,
-    placed: &Placed,
+    placed: &PlacedImage,
     ram_end: u64,
 ) -> Result<u64, FlatPlanError> {
     if mode == Mode::Reset {
@@ -150,7 +150,11 @@ pub(crate) fn range(table: &Table) -> Range<u64> {
 }
 
 /// Refuses `tables` for a multiboot kernel that are outside RAM or overlap the image.
-pub(crate) fn check_handed(placed: &Placed, tables: &[Table], ram_end: u64) -> Result<(), FlatPlanError> {
+pub(crate) fn check_handed(
+    placed: &PlacedImage,
+    tables: &[Table],
+    ram_end: u64,
+) -> Result<(), FlatPlanError> {
     if let Some(table) = tables.iter().find(|table| range(table).end > ram_end) {
         return Err(FlatPlanError::HandedOutside { what: table.what, table: range(table), ram_end });
     }
@@ -168,7 +172,7 @@ pub(crate) fn check_handed(placed: &Placed, tables: &[Table], ram_end: u64) -> R
 
 /// The default stack: below [`layout::BOOT_STACK`], or below the end of RAM if that is lower. In the latter
 /// case the image may fill all of RAM, and the overlap isn't checked.
-fn default_stack(placed: &Placed, ram_end: u64) -> Result<u64, FlatPlanError> {
+fn default_stack(placed: &PlacedImage, ram_end: u64) -> Result<u64, FlatPlanError> {
     if ram_end < layout::BOOT_STACK {
         return Ok(ram_end);
     }
@@ -180,7 +184,7 @@ fn default_stack(placed: &Placed, ram_end: u64) -> Result<u64, FlatPlanError> {
     }
 }
 
-fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<Placed, FlatPlanError> {
+fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<PlacedImage, FlatPlanError> {
     if mode == Mode::Reset && len > layout::RESET_IMAGE_END {
         return Err(FlatPlanError::ResetImageTooLarge { len });
     }
@@ -197,7 +201,7 @@ fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<
     let rounds = mode == Mode::Reset && load_address.is_none() && !unrounded.is_multiple_of(PAGE_LEN);
     let start = if rounds { unrounded & !(PAGE_LEN - 1) } else { unrounded };
     let segment = Segment { offset: 0, paddr: start, file_len: len, mem_len: len };
-    Ok(Placed {
+    Ok(PlacedImage {
         segments: vec![segment],
         bias: 0,
         movable: true,
@@ -206,7 +210,7 @@ fn raw(len: u64, load_address: Option<u64>, mode: Mode, ram_end: u64) -> Result<
     })
 }
 
-fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed, FlatPlanError> {
+fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<PlacedImage, FlatPlanError> {
     let segments = elf.segments();
     let movable = elf.is_position_independent();
     let mut bias = 0;
@@ -231,7 +235,7 @@ fn elf(elf: &FlatElf, load_address: Option<u64>, ram_end: u64) -> Result<Placed,
         Some(entry) => OwnEntry::At(entry.wrapping_add(bias)),
         None => OwnEntry::Nowhere(elf.e_entry()),
     };
-    Ok(Placed { segments: segments.collect(), bias, movable, rounded_from: None, entry })
+    Ok(PlacedImage { segments: segments.collect(), bias, movable, rounded_from: None, entry })
 }
 
 /// Refuses a load address for an image with fixed addresses.

@@ -14,7 +14,7 @@ use crate::platform::x86_64::flat::error::FlatPlanError;
 use crate::platform::x86_64::flat::handover::{self, Handover};
 use crate::platform::x86_64::flat::handover_room::MAX_MAP_ENTRIES;
 use crate::platform::x86_64::flat::image::FlatImage;
-use crate::platform::x86_64::flat::place::{self, Placed};
+use crate::platform::x86_64::flat::place::{self, PlacedImage};
 use crate::platform::x86_64::flat::spec::{FlatSpec, TableSource};
 use crate::platform::x86_64::flat::tables;
 use crate::platform::x86_64::memory_map::write_memory;
@@ -25,7 +25,7 @@ use crate::platform::x86_64::memory_map::write_memory;
 pub struct FlatPlan {
     image: FlatImage,
     start: Start,
-    placed: Placed,
+    placed: PlacedImage,
     handover: Option<Handover>,
     /// Fields of the BIOS data area that don't overlap the image.
     bios_data: Vec<Table>,
@@ -183,7 +183,7 @@ fn check_unused(spec: &FlatSpec<'_>) -> Result<(), FlatPlanError> {
 
 fn handover(
     spec: &FlatSpec<'_>,
-    placed: &Placed,
+    placed: &PlacedImage,
     e820: &[E820Entry],
     ram_end: u64,
 ) -> Result<Option<Handover>, FlatPlanError> {
