@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("zeros_and_discards_in_an_image_compressed_by_zstd", zstd_zeroes_and_discards),
         trial("cluster_that_is_compressed_is_read_once_for_a_request", compressed_is_read_once),
         trial("backing_file_compressed_by_zstd_is_read_and_copied", zstd_backing),
+        trial("zeros_in_a_disk_smaller_than_a_cluster", zeros_in_a_small_disk),
         trial("image_of_version_2_takes_zeros", version_2_takes_zeros),
         trial("image_of_version_2_has_its_backing_files_format", version_2_has_a_backing_format),
         trial("image_with_a_snapshot_keeps_it", snapshot_is_kept),
@@ -389,6 +390,23 @@ fn zstd_backing() {
     drop(driver);
     assert_eq!(std::fs::read(images.path("c.qcow2")).unwrap(), before);
     images.assert_holds("top.qcow2", &expected);
+}
+
+/// Its last cluster, of which it has a part, is its first one too.
+fn zeros_in_a_small_disk() {
+    let images = Images::new();
+    images.qemu_img("create -f qcow2 DIR/small.qcow2 8K");
+    let mut expected = vec![0xfd; 8 << 10];
+    let mut driver = images.disk("small.qcow2", json!({}));
+    assert_eq!(send(&mut driver, OUT, 0, &expected), OK);
+    for (sector, sectors, unmap) in [(2, 3, 0), (8, 2, 1)] {
+        assert_eq!(send(&mut driver, WRITE_ZEROES, 0, &segment(sector, sectors, unmap)), OK);
+        expected[sector as usize * 512..][..sectors as usize * 512].fill(0);
+    }
+    let (bytes, status) = read(&mut driver, 0, 8 << 10);
+    assert!(status == OK && bytes[..] == expected);
+    drop(driver);
+    images.assert_holds("small.qcow2", &expected);
 }
 
 fn version_2_takes_zeros() {

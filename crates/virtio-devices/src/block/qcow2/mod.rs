@@ -216,6 +216,10 @@ impl Qcow2Image {
     /// Makes `range`, of one L2 table, read as zeros.
     fn zero(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
         let len = range.end - range.start;
+        if self.format.size() < self.layers.cluster_len() as u64 {
+            // imago subtracts a cluster from the end of the disk.
+            return self.write_zeros(range);
+        }
         if unmap {
             match self.format.discard_to_zero(range.start, len) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
