@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driver::DEADLINE;
+use driver::{DEADLINE, wait_until};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -29,8 +29,11 @@ fn monitor_threads_have_names() {
     let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
     let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
-    let mut threads = monitor.thread_names();
-    // KVM's worker threads belong to the process that has the VM.
-    threads.retain(|name| !name.starts_with("kvm-"));
-    assert_eq!(threads, [program.as_str(), "vcpu0"]);
+    // The thread that has built the machine may still be exiting.
+    wait_until("there are a main thread and a vCPU's", DEADLINE, || {
+        let mut threads = monitor.thread_names();
+        // KVM's worker threads belong to the process that has the VM.
+        threads.retain(|name| !name.starts_with("kvm-"));
+        threads == [program.as_str(), "vcpu0"]
+    });
 }
