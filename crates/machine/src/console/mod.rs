@@ -18,6 +18,9 @@ mod name;
 mod open;
 mod pace;
 mod peer;
+mod pty;
+#[cfg(test)]
+mod pty_tests;
 mod source;
 #[cfg(test)]
 mod tests;

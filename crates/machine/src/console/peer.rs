@@ -3,27 +3,15 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::termios::tcgetwinsize;
 use vmm_hostio::NamedSocket;
-use vmm_sys_util::timerfd::TimerFd;
 use vmm_virtio::{HostEnd, TerminalSize};
 
+use super::pty::Pty;
 use crate::fd::{Direction, HostFd};
 use crate::output_file::{NewFile, open_output};
-
-/// How often a pty without a client is polled. Linux reports when a client closes it, but not when one opens it.
-const PTY_POLL: Duration = Duration::from_millis(100);
-
-/// The mode of a pty: it carries the guest's output.
-const PRIVATE: u32 = 0o600;
 
 /// A console can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +55,7 @@ pub(super) enum Peer {
         /// Set for a regular file until the guest starts.
         truncation: Option<PendingTruncation>,
     },
-    /// A pseudo-terminal with any number of clients, which Linux doesn't distinguish.
-    Pty { master: HostFd, name: String, timer: TimerFd },
+    Pty(Pty),
     /// A unix socket, with one client at a time.
     Socket(NamedSocket),
 }
@@ -81,7 +68,8 @@ pub(super) struct PendingTruncation {
 }
 
 impl Peer {
-    /// Opens the target `end` of the config's `field`. A fixed peer's link is complete, a pty's and a socket's is empty.
+    /// Opens the target `end` of the config's `field`. A fixed peer's link is complete, a pty's has only input, a
+    /// socket's is empty.
     pub(super) fn open(field: &str, end: &HostEnd) -> Result<(Self, Link), OpenError> {
         let failed = |source| OpenError::new(field, end, source);
         match end {
@@ -93,7 +81,11 @@ impl Peer {
             }
             HostEnd::None => write_only(Path::new("/dev/null")).map_err(failed),
             HostEnd::File(path) => write_only(path).map_err(failed),
-            HostEnd::Pty => open_pty().map(|peer| (peer, Link::default())).map_err(failed),
+            HostEnd::Pty => {
+                let pty = Pty::open().map_err(failed)?;
+                let input = Some(pty.master.try_clone().map_err(failed)?);
+                Ok((Self::Pty(pty), Link { input, output: None }))
+            }
             HostEnd::Socket(path) => {
                 let socket = NamedSocket::listen(path).map_err(|error| failed(error.into()))?;
                 Ok((Self::Socket(socket), Link::default()))
@@ -110,7 +102,7 @@ impl Peer {
     pub(super) fn size(&self) -> Option<TerminalSize> {
         let size = match self {
             Self::Fixed { is_stdout: true, .. } => tcgetwinsize(io::stdin()),
-            Self::Pty { master, .. } => tcgetwinsize(master),
+            Self::Pty(pty) => tcgetwinsize(&pty.master),
             Self::Fixed { .. } | Self::Socket(_) => return None,
         };
         let size = size.ok().map(|size| TerminalSize { columns: size.ws_col, rows: size.ws_row });
@@ -132,19 +124,17 @@ impl Peer {
     /// The name of a pty, which the user can't know otherwise.
     pub(super) fn announcement(&self) -> Option<String> {
         match self {
-            Self::Pty { name, .. } => Some(name.clone()),
+            Self::Pty(pty) => Some(pty.name.clone()),
             Self::Fixed { .. } | Self::Socket(_) => None,
         }
     }
 
-    /// Connects to a waiting client, if there is one.
+    /// Connects to a waiting client, if there is one. A pty's input is open already and not part of the link.
     pub(super) fn try_connect(&self) -> Option<Link> {
         match self {
             Self::Fixed { .. } => None,
-            Self::Pty { master, .. } if has_hung_up(master) => None,
-            Self::Pty { master, .. } => {
-                Some(Link { input: master.try_clone().ok(), output: master.try_clone().ok() })
-            }
+            Self::Pty(pty) if !pty.has_client() => None,
+            Self::Pty(pty) => Some(Link { input: None, output: Some(pty.master.try_clone().ok()?) }),
             Self::Socket(socket) => {
                 let stream = socket.accept().ok()?;
                 let output = HostFd::owned(stream.into()).ok()?;
@@ -157,16 +147,16 @@ impl Peer {
     pub(super) fn arrival_fd(&self) -> Option<RawFd> {
         match self {
             Self::Fixed { .. } => None,
-            Self::Pty { timer, .. } => Some(timer.as_raw_fd()),
+            Self::Pty(pty) => Some(pty.timer.as_raw_fd()),
             Self::Socket(socket) => Some(socket.as_raw_fd()),
         }
     }
 
     /// Clears an event on [`arrival_fd`](Self::arrival_fd).
     pub(super) fn acknowledge_arrival(&mut self) {
-        if let Self::Pty { timer, .. } = self {
+        if let Self::Pty(pty) = self {
             // The timer has just expired, so this doesn't block; an error would only cause another poll.
-            let _ = timer.wait();
+            let _ = pty.timer.wait();
         }
     }
 }
@@ -183,38 +173,9 @@ fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
     Ok((peer, Link { input: None, output: Some(output) }))
 }
 
-fn open_pty() -> io::Result<Peer> {
-    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let name = ptsname_r(&master)?;
-    // Linux creates it writable by the group tty, which could inject input.
-    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(PRIVATE))?;
-    make_raw(&master)?;
-    // POLLHUP, which means "no client", is only reported after the first close.
-    drop(File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name)?);
-    let mut timer = TimerFd::new().map_err(io::Error::from)?;
-    timer.reset(PTY_POLL, Some(PTY_POLL)).map_err(io::Error::from)?;
-    let master = HostFd::owned(master.as_fd().try_clone_to_owned()?)?;
-    Ok(Peer::Pty { master, name, timer })
-}
-
-/// Switches off the pty's line discipline: the guest's terminal driver already edits and echoes.
-fn make_raw(master: &PtyMaster) -> io::Result<()> {
-    let mut modes = tcgetattr(master)?;
-    cfmakeraw(&mut modes);
-    tcsetattr(master, SetArg::TCSANOW, &modes)?;
-    Ok(())
-}
-
-fn has_hung_up(master: &HostFd) -> bool {
-    let mut fds = [PollFd::new(master.as_fd(), PollFlags::empty())];
-    let polled = poll(&mut fds, PollTimeout::ZERO);
-    polled.is_err() || fds[0].revents().is_none_or(|events| events.contains(PollFlags::POLLHUP))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
 
@@ -303,28 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn pty_is_its_users_alone() {
-        let Peer::Pty { name, .. } = &open_pty().unwrap() else { unreachable!() };
-        assert_eq!(mode(name), 0o600);
-    }
-
-    #[test]
-    fn pty_client_is_seen_when_it_comes_and_when_it_has_gone() {
-        let peer = open_pty().unwrap();
-        let Peer::Pty { master, name, .. } = &peer else { unreachable!() };
-        assert!(has_hung_up(master));
-        let client = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
-        assert!(!has_hung_up(master));
-        drop(client);
-        assert!(has_hung_up(master));
-    }
-
-    #[test]
     fn pty_has_the_size_that_its_client_gave_it() {
-        let peer = open_pty().unwrap();
+        let pty = Pty::open().unwrap();
+        let mut options = File::options();
+        let client = options.read(true).write(true).custom_flags(libc::O_NOCTTY).open(&pty.name).unwrap();
+        let peer = Peer::Pty(pty);
         assert_eq!(peer.size(), None);
-        let Peer::Pty { name, .. } = &peer else { unreachable!() };
-        let client = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
         tcsetwinsize(&client, Winsize { ws_row: 40, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         assert_eq!(peer.size(), Some(TerminalSize { columns: 132, rows: 40 }));
     }

@@ -86,6 +86,11 @@ impl Console {
         let (peer, link) = Peer::open(&name.field, end)?;
         let failed = |source| OpenError { field: name.field.clone(), target: end.to_string(), source };
         let typed = TypedInput::new(Peer::is_terminal(end)).map_err(failed)?;
+        // A pty without a client would be reported without end.
+        let edges = match &peer {
+            Peer::Pty(_) => EventSet::EDGE_TRIGGERED,
+            Peer::Fixed { .. } | Peer::Socket(_) => EventSet::empty(),
+        };
         let pace = Pace::new(PAUSE_OVER).map_err(failed)?;
         let departed = DepartedClient::new(UNTAKEN).map_err(failed)?;
         let mut console = Self {
@@ -95,14 +100,14 @@ impl Console {
             messages,
             peer,
             link,
-            input: Watch::new(INPUT, EventSet::IN),
+            input: Watch::new(INPUT, EventSet::IN | edges),
             output: Watch::new(OUTPUT, EventSet::OUT),
             ready: Watch::new(OUTPUT_READY, EventSet::IN),
             pace,
             arrival: Watch::new(ARRIVAL, EventSet::IN),
             silent: None,
             // epoll always reports EPOLLHUP.
-            hang_up: Watch::new(HANG_UP, EventSet::empty()),
+            hang_up: Watch::new(HANG_UP, edges),
             departed,
             typed,
             patience: Watch::new(PATIENCE, EventSet::IN),
@@ -178,6 +183,19 @@ impl Console {
         &mut self.pace
     }
 
+    /// Whether output is written to a client.
+    #[cfg(test)]
+    pub(super) fn has_reader(&self) -> bool {
+        self.link.output.is_some()
+    }
+
+    /// The pty isn't polled any more.
+    #[cfg(test)]
+    pub(super) fn stop_polling(&mut self) {
+        let Peer::Pty(pty) = &mut self.peer else { unreachable!("only a pty is polled") };
+        pty.timer.clear().unwrap();
+    }
+
     #[cfg(test)]
     pub(super) fn departed(&mut self) -> &mut DepartedClient {
         &mut self.departed
@@ -202,7 +220,7 @@ impl Console {
                 if let Some(timer) = self.typed.patience() {
                     self.patience.arm(timer, ops);
                 }
-                if matches!(self.peer, Peer::Socket(_)) && !self.departed.is_draining() {
+                if !matches!(self.peer, Peer::Fixed { .. }) && !self.departed.is_draining() {
                     self.hang_up.arm(fd, ops);
                 }
                 return;
@@ -232,9 +250,9 @@ impl Console {
                 }
             }
         }
-        // There may be more. epoll is level-triggered; for a file that it can't watch, the eventfd brings us back.
+        // There may be more. epoll is level-triggered; for a pty, and for a file that it can't watch, the eventfd brings us back.
         if let Some(fd) = &self.link.input
-            && self.input.arm(fd, ops) == ArmOutcome::AlwaysReady
+            && (self.input.arm(fd, ops) == ArmOutcome::AlwaysReady || matches!(self.peer, Peer::Pty(_)))
         {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.line.wants_input().write(1);
@@ -303,11 +321,15 @@ impl Console {
     /// The link's input has ended. With a fixed peer the guest goes on without input; a pty and a socket wait for the next
     /// client.
     fn input_ended(&mut self, ops: &mut EventOps<'_>) {
+        if let (Peer::Pty(_), Some(fd)) = (&self.peer, &self.link.input) {
+            self.input.arm(fd, ops);
+            return self.hung_up(ops);
+        }
         let Some(fd) = self.link.input.take() else { return };
         self.input.disarm(&fd, ops);
         match &self.peer {
             Peer::Fixed { .. } => info!("{} input has ended", self.name),
-            Peer::Pty { .. } => self.disconnect(ops),
+            Peer::Pty(_) => {}
             Peer::Socket(_) => {
                 self.hang_up.arm(&fd, ops);
                 self.silent = Some(fd);
@@ -363,7 +385,8 @@ impl Console {
     fn lose(&mut self, reason: &str) {
         if self.lost == 0 {
             let name = match &self.peer {
-                Peer::Fixed { name, .. } | Peer::Pty { name, .. } => name.clone(),
+                Peer::Fixed { name, .. } => name.clone(),
+                Peer::Pty(pty) => pty.name.clone(),
                 Peer::Socket(socket) => socket.path().display().to_string(),
             };
             error!("{} output to {name}: {reason}; further output is lost", self.name);
@@ -383,7 +406,8 @@ impl Console {
             Peer::Fixed { .. } => self.lose("the other end was closed"),
             // The input of a client that has disconnected, such as `echo reboot | nc`, is still delivered.
             Peer::Socket(_) if self.link.input.is_some() => self.stop_output(ops),
-            Peer::Pty { .. } | Peer::Socket(_) => self.disconnect(ops),
+            Peer::Pty(_) => self.hung_up(ops),
+            Peer::Socket(_) => self.disconnect(ops),
         }
     }
 
@@ -397,8 +421,12 @@ impl Console {
         }
     }
 
-    /// A socket's client has hung up while it wasn't read from.
+    /// A socket's client has hung up while it wasn't read from, or a pty's last client has closed it.
     fn hung_up(&mut self, ops: &mut EventOps<'_>) {
+        if matches!(self.peer, Peer::Pty(_)) {
+            self.stop_output(ops);
+            return self.await_arrival(ops);
+        }
         let unread = self.link.input.as_ref().map(ioctl_fionread);
         let is_heard_out = self.typed.is_empty() && matches!(unread, None | Some(Ok(0)));
         if is_heard_out {
@@ -418,7 +446,7 @@ impl Console {
         self.disconnect(ops);
     }
 
-    /// The client has gone: waits for the next one, for which the newest output is kept.
+    /// The socket's client has gone: waits for the next one, for which the newest output is kept.
     fn disconnect(&mut self, ops: &mut EventOps<'_>) {
         let link = std::mem::take(&mut self.link);
         if let Some(fd) = &link.input {
@@ -462,7 +490,8 @@ impl Console {
         if let Some(fd) = self.peer.arrival_fd() {
             self.arrival.disarm(&Raw(fd), ops);
         }
-        self.link = link;
+        // A pty's input stays open.
+        self.link = Link { input: link.input.or(self.link.input.take()), output: link.output };
         // Ignored: a change to `Hold` never has to wake a vCPU.
         let _ = self.line.set_overflow(Overflow::Hold);
         self.resized();
@@ -478,12 +507,17 @@ impl MutEventSubscriber for Console {
         }
         self.ready.arm(self.line.output_ready(), ops);
         let is_fixed = matches!(self.peer, Peer::Fixed { .. });
-        if !is_fixed && self.link.input.is_none() && self.link.output.is_none() {
-            return self.disconnect(ops);
-        }
         if is_fixed || self.link.output.is_some() {
             // Ignored: a change to `Hold` never has to wake a vCPU.
             let _ = self.line.set_overflow(Overflow::Hold);
+        } else if self.link.input.is_none() {
+            return self.disconnect(ops);
+        } else {
+            // The new line doesn't know yet that nobody reads it.
+            self.stop_output(ops);
+        }
+        if matches!(self.peer, Peer::Pty(_)) && self.link.output.is_none() {
+            self.await_arrival(ops);
         }
         if let Some(fd) = &self.silent {
             self.hang_up.arm(fd, ops);

@@ -1,12 +1,13 @@
 //! A console in an event loop: COM1 at a socket with a client.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
-use vmm_bus::{BusDevice, IrqLine};
+use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
 use vmm_devices::Uart;
 
@@ -27,6 +28,10 @@ struct Machine {
     _directory: tempfile::TempDir,
 }
 
+fn serial(path: &Path) -> Serial {
+    serde_json::from_value(serde_json::json!({"socket": path})).unwrap()
+}
+
 fn connect(path: &Path) -> UnixStream {
     let client = UnixStream::connect(path).unwrap();
     client.set_nonblocking(true).unwrap();
@@ -38,10 +43,9 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("console.sock");
         let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
-        let serial: Serial = serde_json::from_value(serde_json::json!({"socket": path})).unwrap();
         let (messages, _) = mpsc::channel();
-        let mut opened =
-            open_all(Lines { serial, uart: uart.clone(), consoles: vec![] }, vec![], &messages).unwrap();
+        let lines = Lines { serial: serial(&path), uart: uart.clone(), consoles: vec![] };
+        let mut opened = open_all(lines, vec![], &messages).unwrap();
         let mut events = EventManager::new().unwrap();
         let console = events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
         let client = connect(&path);
@@ -80,6 +84,19 @@ impl Machine {
             Source::Console(console) => console,
             _ => unreachable!("it is the only subscriber"),
         }
+    }
+
+    /// The machine is reset.
+    fn restart(&mut self) {
+        let Source::Console(console) = self.events.remove_subscriber(self.console).unwrap() else {
+            unreachable!("it is the only subscriber")
+        };
+        self.uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
+        let (messages, _) = mpsc::channel();
+        let lines = Lines { serial: serial(&self.path), uart: self.uart.clone(), consoles: vec![] };
+        let mut opened = open_all(lines, vec![*console], &messages).unwrap();
+        self.console = self.events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
+        self.settle();
     }
 
     fn print(&self, text: &[u8]) {
@@ -215,4 +232,19 @@ fn console_whose_guest_reads_some_in_time_delivers_all_of_a_departed_clients_inp
     let read = machine.read_by_guest(204);
     assert_eq!(read.iter().filter(|byte| **byte == b'.').count(), 200);
     assert!(read.ends_with(b"next"));
+}
+
+/// As after `nc -N` with its output closed.
+#[test]
+fn console_whose_client_only_sends_holds_no_guest_after_a_reset_either() {
+    let mut machine = Machine::new();
+    machine.client.shutdown(Shutdown::Read).unwrap();
+    machine.print(b"a");
+    machine.settle();
+    machine.restart();
+    machine.print(&[b'x'; 100_000]);
+    assert_eq!(machine.uart.write(0, b"x"), Outcome::Done);
+    machine.client.write_all(b"next").unwrap();
+    machine.listen();
+    assert_eq!(machine.read_by_guest(4), b"next");
 }
