@@ -39,12 +39,7 @@ impl RawMode {
     /// # Errors
     /// It isn't a terminal, or it is closed.
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
-        let terminal = terminal.as_fd();
-        if SAVED.get().is_none() {
-            let saved =
-                SavedTerminal { terminal: terminal.try_clone_to_owned()?, modes: tcgetattr(terminal)? };
-            let _ = SAVED.set(saved);
-        }
+        save(terminal)?;
         WANTED.store(true, Ordering::SeqCst);
         make_raw()?;
         Ok(Self(()))
@@ -55,6 +50,29 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// Does what may fail of [`RawMode::enter`]: saves the modes of `terminal`, and checks that they can be changed by
+/// setting those that it has. In the background, where a change would stop this process, they are only read.
+///
+/// # Errors
+/// It isn't a terminal, or it is closed. The host is out of descriptors.
+pub fn prepare(terminal: impl AsFd) -> io::Result<()> {
+    let modes = save(&terminal)?;
+    if !is_background(&terminal) {
+        tcsetattr(&terminal, OptionalActions::Now, &modes)?;
+    }
+    Ok(())
+}
+
+/// Saves the modes, unless they have been saved, and returns the current ones.
+fn save(terminal: impl AsFd) -> io::Result<Termios> {
+    let modes = tcgetattr(&terminal)?;
+    if SAVED.get().is_none() {
+        let terminal = terminal.as_fd().try_clone_to_owned()?;
+        let _ = SAVED.set(SavedTerminal { terminal, modes: modes.clone() });
+    }
+    Ok(modes)
 }
 
 /// Whether the terminal is currently raw.
@@ -134,6 +152,7 @@ mod tests {
         let terminal = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name);
         let terminal = terminal.unwrap();
         let modes = tcgetattr(&terminal).unwrap();
+        prepare(&terminal).unwrap();
 
         let raw = RawMode::enter(&terminal).unwrap();
         assert!(is_raw() && !is_cooked(&terminal));
@@ -145,5 +164,7 @@ mod tests {
         assert!(!is_raw() && is_cooked(&terminal));
         continued();
         assert!(is_cooked(&terminal), "raw mode is no longer wanted");
+        drop(master);
+        prepare(&terminal).unwrap_err();
     }
 }

@@ -222,8 +222,8 @@ pub enum Error {
     #[error("event loop: {0}")]
     EventLoop(event_manager::Error),
     /// The terminal can't be made raw.
-    #[error("terminal: {0}")]
-    Terminal(io::Error),
+    #[error("the modes of the terminal at standard input can't be changed")]
+    Terminal(#[source] io::Error),
     /// A job's thread panicked: a defect of the monitor.
     #[error("a thread of the monitor panicked")]
     JobPanicked,
@@ -293,7 +293,7 @@ impl Error {
                 vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
-            Self::HostAffinity { .. } => Blame::Host,
+            Self::HostAffinity { .. } | Self::Terminal(_) => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

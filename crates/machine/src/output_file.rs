@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{AccessFlags, access};
 use vmm_hostio::{loop_device, missing_directory};
 
@@ -15,6 +15,9 @@ use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_out
 
 /// The mode of new files: only for the owner, because they may contain the guest's secrets.
 const PRIVATE: u32 = 0o600;
+
+/// The seals that forbid to replace a file's contents (F_ADD_SEALS in fcntl(2)).
+const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
 
 /// A newly created output file. Dropping it before [`keep`](Self::keep) removes the file if it is still empty, so that a start
 /// that is refused leaves nothing behind.
@@ -127,8 +130,25 @@ fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
         }
         opened => opened.map_err(|error| explain(path, error))?,
     };
-    refuse_device(&file.metadata()?)?;
+    let found = file.metadata()?;
+    refuse_device(&found)?;
+    if is_lasting(found.file_type()) {
+        refuse_fixed(&file)?;
+    }
     Ok((file, None))
+}
+
+/// Refuses a file whose contents the kernel keeps from changing, before any other output is changed: a sealed one, and swap space
+/// where the file system reports it without a write.
+fn refuse_fixed(file: &File) -> io::Result<()> {
+    // The call fails for files that can't have seals.
+    if fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & SEALS != 0) {
+        return Err(io::Error::other("it is sealed, see memfd_create(2); name another file"));
+    }
+    match nix::unistd::write(file, &[]) {
+        Err(Errno::ETXTBSY) => Err(io::Error::other("it is in use as swap space; name another file")),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a block device, and the backing file of a loop device. The host may have mounted them, which no lock shows.
@@ -184,6 +204,7 @@ pub(crate) fn look(path: &Path, writing: Writing) -> io::Result<Option<Place>> {
         };
     }
     let file = options(writing).open(path)?;
+    refuse_fixed(&file)?;
     refuse_use(&file, writing)?;
     Ok(Some(Place::of(&found)))
 }

@@ -11,6 +11,7 @@
 //! a chunk can't be written. At most one chunk is buffered each way. The exception is a terminal: its input is always read,
 //! because the monitor's keys are part of it.
 
+mod begin;
 mod departed;
 mod keys;
 mod line;
@@ -26,6 +27,7 @@ mod source;
 mod tests;
 mod typed;
 
+pub(crate) use begin::begin_all;
 pub(crate) use open::{ConsolePort, Lines, check_stdio, ends, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

@@ -109,16 +109,22 @@ impl Peer {
         size.filter(|size| *size != TerminalSize::default())
     }
 
-    /// Truncates the file, when the guest starts. After a reset it does nothing.
-    pub(super) fn begin(&mut self, field: &str) -> Result<(), OpenError> {
-        let Self::Fixed { name, truncation, .. } = self else { return Ok(()) };
-        let Some(truncation) = truncation.take() else { return Ok(()) };
+    /// Truncates the file, when the guest starts. After a reset it does nothing. Returns whether the file had contents.
+    pub(super) fn truncate(&mut self, field: &str) -> Result<bool, OpenError> {
+        let Self::Fixed { name, truncation: Some(truncation), .. } = self else { return Ok(false) };
         let failed = |source| OpenError { field: field.to_owned(), target: format!("file {name}"), source };
+        let had_contents = truncation.file.metadata().map_err(failed)?.len() > 0;
         truncation.file.set_len(0).map_err(failed)?;
-        if let Some(made) = &truncation.made {
+        Ok(had_contents)
+    }
+
+    /// The start can't be refused any more: a new file is kept, and later calls of [`truncate`](Self::truncate) do nothing.
+    pub(super) fn keep(&mut self) {
+        if let Self::Fixed { truncation, .. } = self
+            && let Some(PendingTruncation { made: Some(made), .. }) = truncation.take()
+        {
             made.keep();
         }
-        Ok(())
     }
 
     /// The name of a pty, which the user can't know otherwise.
@@ -245,10 +251,11 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         let (mut peer, _link) = Peer::open("serial", &HostEnd::File(path.clone())).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-        peer.begin("serial").unwrap();
+        assert!(peer.truncate("serial").unwrap());
+        peer.keep();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
         std::fs::write(&path, "printed").unwrap();
-        peer.begin("serial").unwrap();
+        assert!(!peer.truncate("serial").unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), b"printed");
     }
 

@@ -123,9 +123,14 @@ impl Console {
         Ok(console)
     }
 
-    /// The guest starts: truncates the console's file, unless an earlier machine has written to it.
-    pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
-        self.peer.begin(&self.field)
+    /// Truncates the console's file, unless an earlier machine has written to it. Returns whether the file had contents.
+    pub(super) fn truncate(&mut self) -> Result<bool, OpenError> {
+        self.peer.truncate(&self.field)
+    }
+
+    /// The guest starts: keeps a new file.
+    pub(super) fn keep(&mut self) {
+        self.peer.keep();
     }
 
     /// JSON path of its target in the config.

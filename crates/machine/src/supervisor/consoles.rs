@@ -3,8 +3,8 @@
 use std::io;
 
 use event_manager::SubscriberOps;
-use vmm_hostio::crash;
-use vmm_hostio::terminal::RawMode;
+use tracing::error;
+use vmm_hostio::terminal::{self, RawMode};
 
 use super::Supervisor;
 use super::offloaded::Offloaded;
@@ -14,7 +14,7 @@ use crate::event_loop::Source;
 
 impl Supervisor {
     /// Opens the first machine's consoles, then truncates their files, then makes the terminal raw. In this order a start that
-    /// fails while opening doesn't empty a file.
+    /// fails doesn't empty a file.
     pub(super) fn open_consoles(&mut self, lines: Lines, on_terminal: bool) -> Result<Offloaded<()>, Error> {
         let messages = self.messages.0.clone();
         let opened = self.offload(move |progress| {
@@ -25,20 +25,26 @@ impl Supervisor {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        if on_terminal {
+            terminal::prepare(io::stdin()).map_err(Error::Terminal)?;
+        }
         // Before raw mode, in which a line feed alone doesn't return the carriage.
         self.announce(&mut consoles);
         let begun = self.offload(move |progress| {
             let _step = progress.begin("truncating the consoles' files".to_owned());
-            consoles.iter_mut().try_for_each(Console::begin).map(|()| consoles)
+            console::begin_all(&mut consoles).map(|late| (consoles, late))
         })?;
-        let begun = match begun {
+        let (begun, late) = match begun {
             Offloaded::Done(begun) => begun?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        for error in late {
+            error!("{error}; the guest's output overwrites its contents");
+        }
         // Last: until the monitor reads its keys, Ctrl-C must be a signal.
         if on_terminal {
-            crash::restore_terminal().map_err(Error::Terminal)?;
-            self.terminal = Some(RawMode::enter(io::stdin()).map_err(Error::Terminal)?);
+            // It has been prepared. If it has gone since, its reader notices.
+            self.terminal = RawMode::enter(io::stdin()).ok();
         }
         self.add_consoles(begun);
         Ok(Offloaded::Done(()))
@@ -48,7 +54,6 @@ impl Supervisor {
     pub(super) fn move_consoles(&mut self, lines: Lines) -> Result<(), Error> {
         let kept = self.take_consoles();
         let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
-        consoles.iter_mut().try_for_each(Console::begin)?;
         self.announce(&mut consoles);
         self.add_consoles(consoles);
         Ok(())

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
+use vmm_hostio::crash;
 use vmm_hostio::terminal::{self, RawMode};
 
 pub use offloaded::Offloaded;
@@ -164,6 +165,7 @@ impl Supervisor {
     /// # Errors
     /// The host is out of descriptors.
     pub fn new(started: Instant, timeouts: Timeouts) -> Result<Self, Error> {
+        crash::restore_terminal().context("signal handlers")?;
         let (messages, received) = channel();
         let mut events = EventManager::new().map_err(no_event_loop)?;
         let signals = Signals::block(messages.clone()).context("signalfd")?;
