@@ -29,6 +29,15 @@ impl Supervisor {
         None
     }
 
+    /// Ctrl-A p while no machine exists: the next one is paused, or no longer.
+    pub(super) fn toggle_pause_due(&mut self) {
+        self.pause_due = !self.pause_due;
+        self.notify_terminal(match self.pause_due {
+            true => "no guest is running; if it restarts, it is paused",
+            false => "no guest is running; if it restarts, it isn't paused",
+        });
+    }
+
     /// Executes the command of a signal that asks for an end while a machine exists. If the guest doesn't listen to the power
     /// button, the monitor quits.
     pub(super) fn handle_signal(

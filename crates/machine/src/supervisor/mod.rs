@@ -41,7 +41,7 @@ use crate::error::HostContext;
 use crate::event_loop::{EventFdSource, Source};
 use crate::job::Progress;
 use crate::machine::Machine;
-use crate::message::Message;
+use crate::message::{Key, Message};
 use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
@@ -133,6 +133,8 @@ pub struct Supervisor {
     metrics_file: Option<MetricsFile>,
     /// SIGUSR1 was received while no machine existed.
     metrics_due: bool,
+    /// Ctrl-A p was pressed while no machine existed: the next one is paused, unless it is pressed again.
+    pause_due: bool,
     announcements: Option<Messages>,
     shutdown_timeout: Duration,
     shutting_down: bool,
@@ -188,6 +190,7 @@ impl Supervisor {
             device_log: DeviceLog::default(),
             metrics_file: None,
             metrics_due: false,
+            pause_due: false,
             announcements: None,
             shutdown_timeout: timeouts.shutdown,
             shutting_down: false,
@@ -327,6 +330,7 @@ impl Supervisor {
             }
             Message::Resized => self.each_console(Console::resized),
             Message::Metrics => self.metrics_due = true,
+            Message::Key(Key::Pause) => self.toggle_pause_due(),
             Message::Key(key) => return self.handle_key(key, None, status),
             Message::RequestsPending => return self.execute_requests(None, status),
             Message::JobDone | Message::Wake | Message::DeviceNews | Message::VcpuEnded => {}

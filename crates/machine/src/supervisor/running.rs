@@ -9,7 +9,7 @@ use crate::console::Console;
 use crate::ending::TimeoutPhase;
 use crate::event_loop::Source;
 use crate::machine::Machine;
-use crate::message::Message;
+use crate::message::{Key, Message};
 use crate::{Ending, Error, pause};
 
 impl Supervisor {
@@ -62,6 +62,10 @@ impl Supervisor {
     fn wait_for_ending(&mut self, machine: &mut Machine) -> Result<Ending, Error> {
         if std::mem::take(&mut self.metrics_due) {
             self.write_metrics(machine);
+        }
+        if std::mem::take(&mut self.pause_due) && machine.runs() {
+            // It can't end the run.
+            let _ = self.handle_key(Key::Pause, Some(machine), "");
         }
         loop {
             // Messages first: a console that has just been added may have sent some.

@@ -50,6 +50,10 @@ pub(crate) fn tests() -> Vec<Trial> {
             hanging_kernel_of_a_restart_is_left_by_its_keys,
         ),
         trial(
+            "hanging_kernel_of_a_restart_is_paused_by_its_key",
+            hanging_kernel_of_a_restart_is_paused_by_its_key,
+        ),
+        trial(
             "hanging_console_file_leaves_the_terminal_to_ctrl_c",
             hanging_console_file_leaves_the_terminal_to_ctrl_c,
         ),
@@ -393,6 +397,29 @@ fn hanging_kernel_of_a_restart_is_left_by_its_keys(storage: &Storage) {
     monitor.expect("[reading the kernel]", DEADLINE);
     monitor.send(b"\x01x");
     monitor.expect_stderr("still reading the kernel", DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// The guest that follows is paused, or not if the key is pressed twice.
+fn hanging_kernel_of_a_restart_is_paused_by_its_key(storage: &Storage) {
+    let mut monitor = hanging_kernel(storage).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    storage.hang(KERNEL);
+    monitor.send(b"\x04");
+    storage.wait_until_it_hangs();
+    monitor.send(b"\x01p");
+    monitor.expect("[no guest is running; if it restarts, it is paused]", DEADLINE);
+    monitor.send(b"\x01p");
+    monitor.expect("[no guest is running; if it restarts, it isn't paused]", DEADLINE);
+    monitor.send(b"\x01p");
+    monitor.expect("it is paused]", DEADLINE);
+    storage.answer();
+    monitor.expect("[paused; Ctrl-A p resumes]", DEADLINE);
+    monitor.send(b"\x01p");
+    monitor.expect("[resumed]", DEADLINE);
+    monitor.send(b"\x04");
+    monitor.expect("ready\n", DEADLINE);
     monitor.send(b"\x01x");
     monitor.expect_code(ENDED, DEADLINE);
 }
