@@ -310,6 +310,11 @@ impl Output {
         queue.bytes.is_empty() && !queue.has_backlog
     }
 
+    /// Bytes that haven't been taken.
+    pub fn queued(&self) -> usize {
+        self.queue().bytes.len()
+    }
+
     /// Bytes that nobody will ever see.
     pub fn lost(&self) -> u64 {
         self.queue().lost

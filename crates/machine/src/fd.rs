@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -75,6 +76,14 @@ impl HostFd {
             Self::Polled(fd) => transfer(|| nix::unistd::read(fd, into)),
             Self::ThreadedInput(reader) => reader.read(into),
             Self::ThreadedOutput(_) => Transfer::Ended,
+        }
+    }
+
+    /// Waits at most `patience` for a write that a thread does. Returns whether it is worth trying again: not if the reader is slow.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        match self {
+            Self::ThreadedOutput(writer) => writer.wait(patience),
+            Self::NonBlocking(_) | Self::Polled(_) | Self::ThreadedInput(_) => false,
         }
     }
 

@@ -227,6 +227,11 @@ impl HostPort {
         self.shared.output.is_drained()
     }
 
+    /// Bytes of output that haven't been taken.
+    pub fn queued(&self) -> usize {
+        self.shared.output.queued()
+    }
+
     /// Bytes of output that were dropped.
     pub fn lost(&self) -> u64 {
         self.shared.output.lost()

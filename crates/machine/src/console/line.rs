@@ -23,6 +23,9 @@ pub(crate) trait Line: fmt::Debug + Send + Sync {
     /// Whether all output has been taken.
     fn is_drained(&self) -> bool;
 
+    /// Bytes of output that haven't been taken.
+    fn queued(&self) -> usize;
+
     /// Bytes of output that were dropped.
     fn lost(&self) -> u64;
 
@@ -60,6 +63,10 @@ impl<L: SerialLine + ?Sized> Line for Arc<L> {
 
     fn is_drained(&self) -> bool {
         self.output().is_drained()
+    }
+
+    fn queued(&self) -> usize {
+        self.output().queued()
     }
 
     fn lost(&self) -> u64 {
@@ -110,6 +117,10 @@ impl Line for HostPort {
 
     fn is_drained(&self) -> bool {
         HostPort::is_drained(self)
+    }
+
+    fn queued(&self) -> usize {
+        HostPort::queued(self)
     }
 
     fn lost(&self) -> u64 {

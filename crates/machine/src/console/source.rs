@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::io::ioctl_fionread;
@@ -35,6 +36,8 @@ const UNTAKEN: u32 = 9;
 
 /// Bytes taken from the line at a time.
 const CHUNK_LEN: usize = 4096;
+/// How long a write in progress may take when the monitor ends.
+const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 /// Transfers in a row before the event loop serves other sources.
 const TURNS: usize = 16;
 
@@ -394,10 +397,33 @@ impl Console {
                 Peer::Pty(pty) => pty.name.clone(),
                 Peer::Socket(socket) => socket.path().display().to_string(),
             };
-            error!("{} output to {name}: {reason}; further output is lost", self.name);
+            error!("{} output to {name}: {reason}; what can't be written is lost", self.name);
         }
         self.lost += (self.end - self.start) as u64;
         self.start = self.end;
+    }
+
+    /// The monitor ends: writes the output that is left, as far as that needs no reader. Returns the number of bytes that are lost.
+    pub(super) fn write_rest(&mut self) -> usize {
+        let Some(fd) = self.link.output.take() else { return 0 };
+        let until = Instant::now() + PATIENCE_AT_END;
+        // A vCPU that couldn't be stopped may print without end.
+        while Instant::now() < until {
+            if self.start == self.end {
+                (self.start, self.end) = (0, self.line.take(&mut self.chunk[..]).len);
+            }
+            if self.start == self.end {
+                return 0;
+            }
+            match fd.write(&self.chunk[self.start..self.end]) {
+                Transfer::Moved(len) => self.start += len,
+                Transfer::Blocked if fd.wait(until.saturating_duration_since(Instant::now())) => {}
+                // Whoever closes our standard output doesn't miss it.
+                Transfer::Ended if matches!(self.peer, Peer::Fixed { is_stdout: true, .. }) => return 0,
+                Transfer::Blocked | Transfer::Ended | Transfer::Failed(_) => break,
+            }
+        }
+        self.end - self.start + self.line.queued()
     }
 
     fn output_ended(&mut self, ops: &mut EventOps<'_>) {
@@ -566,6 +592,7 @@ impl MutEventSubscriber for Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
+        self.lost += self.write_rest() as u64;
         let lost = self.lost + self.line.lost();
         if self.lost > 0 {
             error!("{} output: {lost} bytes were lost", self.name);

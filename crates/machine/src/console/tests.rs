@@ -248,3 +248,40 @@ fn console_whose_client_only_sends_holds_no_guest_after_a_reset_either() {
     machine.listen();
     assert_eq!(machine.read_by_guest(4), b"next");
 }
+
+/// What can be written is written, and the rest is counted.
+#[test]
+fn console_that_ends_while_its_client_does_not_read_counts_what_is_lost() {
+    let mut machine = Machine::new();
+    let mut printed = 0;
+    while machine.uart.write(0, b"x") != Outcome::Hold {
+        printed += 1;
+        machine.settle();
+    }
+    let lost = machine.console().write_rest();
+    machine.client.shutdown(Shutdown::Write).unwrap();
+    let read = std::iter::repeat_with(|| machine.read_by_client().len()).take_while(|len| *len > 0);
+    assert_eq!(read.sum::<usize>() + lost, printed + 1);
+    assert!(lost >= 64 << 10, "{lost}");
+}
+
+#[test]
+fn console_that_ends_writes_what_its_guest_has_just_printed() {
+    let mut machine = Machine::new();
+    machine.print(b"bye");
+    assert_eq!(machine.console().write_rest(), 0);
+    assert_eq!(machine.read_by_client(), b"bye");
+}
+
+/// A thread writes to it.
+#[test]
+fn console_that_ends_waits_for_a_write_to_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let serial = serde_json::from_value(serde_json::json!({"file": file.path()})).unwrap();
+    let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
+    let lines = Lines { serial, uart: uart.clone(), consoles: vec![] };
+    let mut console = open_all(lines, vec![], &mpsc::channel().0).unwrap().remove(0);
+    let _ = b"bye".map(|byte| uart.write(0, &[byte]));
+    assert_eq!(console.write_rest(), 0);
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"bye");
+}

@@ -53,7 +53,7 @@ fn serial_file_on_full_disk_guest_runs_to_its_end() {
     let mut monitor = boot_with_serial("flood-1000", "file:/dev/full");
     monitor.expect_code(ENDED, DEADLINE);
     let said = monitor.stderr();
-    let message = "serial output to /dev/full: No space left on device; further output is lost";
+    let message = "serial output to /dev/full: No space left on device; what can't be written is lost";
     assert_eq!(said.matches(message).count(), 1, "{said}");
     assert!(said.contains("9000 bytes were lost"), "1000 lines of 9 bytes: {said}");
 }
@@ -67,7 +67,11 @@ fn serial_file_at_its_limit_is_a_full_disk() {
     let serial = format!("file:{}", path.display());
     let mut monitor = boot("flood-1000").args(["--serial", &serial]).wrapped(shell).start();
     monitor.expect_code(ENDED, DEADLINE);
-    assert!(monitor.stderr().contains("File too large; further output is lost"), "{}", monitor.stderr());
+    assert!(
+        monitor.stderr().contains("File too large; what can't be written is lost"),
+        "{}",
+        monitor.stderr()
+    );
     assert_eq!(std::fs::read_to_string(path).unwrap(), flood_lines(1000)[..4096]);
 }
 
@@ -97,14 +101,14 @@ fn serial_file_outlives_a_reset() {
 fn serial_file_on_full_disk_is_told_once_for_all_resets() {
     let dir = TempDir::new().unwrap();
     let mut monitor = restart(&dir, "flood-1000", r#"{"file": "/dev/full"}"#);
-    monitor.expect_stderr("further output is lost", DEADLINE);
+    monitor.expect_stderr("what can't be written is lost", DEADLINE);
     // Time for tens of starts; even on a slow host the first one is over.
     let starts = monitor.cpu_time() + Duration::from_secs(1);
     wait_until("it has started often", DEADLINE, || monitor.cpu_time() > starts);
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     let said = monitor.stderr();
-    assert_eq!(said.matches("further output is lost").count(), 1, "{said}");
+    assert_eq!(said.matches("what can't be written is lost").count(), 1, "{said}");
     assert_eq!(said.matches("bytes were lost").count(), 1, "{said}");
 }
 
