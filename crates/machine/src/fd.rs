@@ -13,7 +13,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::file_reader::FileReader;
 use crate::file_writer::FileWriter;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, end_of_terminal};
 
 /// A descriptor whose reads and writes never block. The mode of an open file that other processes share isn't changed.
 #[derive(Debug)]
@@ -71,9 +71,9 @@ impl HostFd {
 
     pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
         match self {
-            Self::NonBlocking(fd) => transfer(|| nix::unistd::read(fd, into)),
+            Self::NonBlocking(fd) => transfer(fd, || nix::unistd::read(fd, into)),
             Self::Polled(fd) if !is_readable(fd) => Transfer::Blocked,
-            Self::Polled(fd) => transfer(|| nix::unistd::read(fd, into)),
+            Self::Polled(fd) => transfer(fd, || nix::unistd::read(fd, into)),
             Self::ThreadedInput(reader) => reader.read(into),
             Self::ThreadedOutput(_) => Transfer::Ended,
         }
@@ -90,7 +90,7 @@ impl HostFd {
     /// Writes some of `from`. After `Blocked`, retry with the same bytes, to which more may be appended.
     pub(crate) fn write(&self, from: &[u8]) -> Transfer {
         match self {
-            Self::NonBlocking(fd) => transfer(|| nix::unistd::write(fd, from)),
+            Self::NonBlocking(fd) => transfer(fd, || nix::unistd::write(fd, from)),
             Self::Polled(_) | Self::ThreadedInput(_) => Transfer::Ended,
             Self::ThreadedOutput(writer) => writer.write(from),
         }
@@ -163,11 +163,11 @@ fn is_readable(fd: &OwnedFd) -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
-fn transfer(mut once: impl FnMut() -> nix::Result<usize>) -> Transfer {
+fn transfer(fd: &OwnedFd, mut once: impl FnMut() -> nix::Result<usize>) -> Transfer {
     loop {
         match once() {
             Err(Errno::EINTR) => {}
-            result => return Transfer::from(result),
+            result => return Transfer::from(end_of_terminal(fd, result)),
         }
     }
 }
@@ -261,6 +261,29 @@ mod tests {
         let fd = HostFd::ThreadedOutput(FileWriter::new(full.into()).unwrap());
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
+    }
+
+    /// As on a failing disk: there is no memory at address 0.
+    #[test]
+    fn file_that_fails_has_not_ended() {
+        let memory = std::fs::File::options().read(true).write(true).open("/proc/self/mem").unwrap();
+        let output = HostFd::owned(memory.try_clone().unwrap().into()).unwrap();
+        assert_eq!(written(&output, b"abc"), Transfer::Failed(Errno::EIO));
+        let input = HostFd::standard(memory.as_fd(), Direction::In).unwrap();
+        assert_eq!(wait_and_read(&input, &mut [0; 8]), Transfer::Failed(Errno::EIO));
+    }
+
+    #[test]
+    fn terminal_that_has_hung_up_has_ended() {
+        let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
+        let polled = HostFd::Polled(slave.try_clone().unwrap());
+        let written_by_a_thread =
+            HostFd::ThreadedOutput(FileWriter::new(slave.try_clone().unwrap()).unwrap());
+        let own = HostFd::owned(slave).unwrap();
+        drop(master);
+        assert_eq!(own.write(b"abc"), Transfer::Ended);
+        assert_eq!(polled.read(&mut [0; 8]), Transfer::Ended);
+        assert_eq!(written(&written_by_a_thread, b"abc"), Transfer::Ended);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io_thread;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, end_of_terminal};
 
 /// The thread's stack, in bytes: it only calls read(2).
 const STACK_LEN: usize = 64 << 10;
@@ -56,7 +56,7 @@ impl FileReader {
             loop {
                 match nix::unistd::read(&fd, into) {
                     Err(Errno::EINTR) => {}
-                    result => return result,
+                    result => return end_of_terminal(&fd, result),
                 }
             }
         }))

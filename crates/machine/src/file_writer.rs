@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io_thread;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, end_of_terminal};
 
 /// Bytes written at a time.
 const BATCH_LEN: usize = 64 << 10;
@@ -164,7 +164,7 @@ fn write_waiting(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
             Err(Errno::EAGAIN) => {
                 let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
-            written => return written,
+            written => return end_of_terminal(fd, written),
         }
     }
 }
