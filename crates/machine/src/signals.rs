@@ -2,6 +2,7 @@
 //! writes the counters, SIGWINCH updates the terminal's size, and after SIGCONT the terminal is made raw again.
 
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -48,7 +49,7 @@ impl Signals {
 
 /// Blocks the signals that [`Signals`] receives, and returns them.
 fn block_all() -> io::Result<SigSet> {
-    let ignored = ignored()?;
+    let ignored = ignored(Path::new("/proc/self/status"))?;
     let mut set = SigSet::all();
     crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
     set.thread_block()?;
@@ -62,8 +63,13 @@ fn block_all() -> io::Result<SigSet> {
 }
 
 /// The signals that the process ignores: bit n - 1 for signal n (SigIgn in proc_pid_status(5)).
-fn ignored() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+fn ignored(status: &Path) -> io::Result<u64> {
+    let status = std::fs::read_to_string(status).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("{} doesn't exist; mount /proc", status.display()))
+        }
+        _ => error,
+    })?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))
@@ -104,7 +110,13 @@ mod tests {
     #[test]
     fn signals_ignored_of_a_rust_program_are_those_of_its_runtime() {
         let pipe = 1 << (libc::SIGPIPE - 1);
-        assert_eq!(ignored().unwrap() & pipe, pipe);
+        assert_eq!(ignored(Path::new("/proc/self/status")).unwrap() & pipe, pipe);
+    }
+
+    #[test]
+    fn signals_without_proc_are_an_error_with_the_remedy() {
+        let error = ignored(Path::new("/missing/status")).unwrap_err();
+        assert_eq!(error.to_string(), "/missing/status doesn't exist; mount /proc");
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub struct Supervisor {
     metrics_file: Option<MetricsFile>,
     /// SIGUSR1 was received while no machine existed.
     metrics_due: bool,
+    /// SIGUSR1 without a file for the counters has been logged.
+    has_refused_metrics: bool,
     /// Ctrl-A p was pressed while no machine existed: the next one is paused, unless it is pressed again.
     pause_due: bool,
     announcements: Option<Messages>,
@@ -170,7 +172,7 @@ impl Supervisor {
         crash::restore_terminal().context("signal handlers")?;
         let (messages, received) = channel();
         let mut events = EventManager::new().map_err(no_event_loop)?;
-        let signals = Signals::block(messages.clone()).context("signalfd")?;
+        let signals = Signals::block(messages.clone()).context("signals")?;
         events.add_subscriber(Source::Signals(signals));
         let mut eventfd = |what, message| {
             let event = EventFd::new().map(Arc::new).context(what)?;
@@ -190,6 +192,7 @@ impl Supervisor {
             device_log: DeviceLog::default(),
             metrics_file: None,
             metrics_due: false,
+            has_refused_metrics: false,
             pause_due: false,
             announcements: None,
             shutdown_timeout: timeouts.shutdown,

@@ -117,10 +117,18 @@ impl Supervisor {
 
     fn write_metrics(&mut self, machine: &mut Machine) {
         let counters = self.metrics(machine).unwrap_or_default();
-        match self.metrics_file.as_ref().map(|file| file.write(&counters)) {
-            Some(Err(error)) => warn!("{error}"),
-            Some(Ok(())) => {}
-            None => info!("SIGUSR1 ignored: --metrics isn't set"),
+        let Some(file) = &self.metrics_file else {
+            // Once: whoever sends signals mustn't fill the log.
+            if !std::mem::replace(&mut self.has_refused_metrics, true) {
+                info!("SIGUSR1 ignored: --metrics isn't set");
+            }
+            return;
+        };
+        let written = file.write(&counters);
+        if file.must_report(&written)
+            && let Err(error) = written
+        {
+            warn!("{error}");
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         log_to_a_full_pipe_does_not_hold_up_a_timeout,
         log_to_a_full_pipe_does_not_hold_up_a_signal,
         log_file_that_is_a_pipe_without_a_reader_is_refused,
+        log_of_many_sigusr1_without_metrics_has_one_line,
     ]
 }
 
@@ -115,4 +116,17 @@ fn log_file_has_it_instead_of_stderr() {
     let log = std::fs::read_to_string(path).unwrap();
     assert!(log.starts_with("earlier\n") && log.contains(LINE), "{log}");
     assert_eq!(monitor.stderr(), "");
+}
+
+fn log_of_many_sigusr1_without_metrics_has_one_line() {
+    let mut monitor = boot("halt").args(["-v"]).start();
+    let line = "INFO SIGUSR1 ignored: --metrics isn't set";
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGUSR1);
+    monitor.expect_stderr(line, DEADLINE);
+    // Of two signals the lower number is handled first.
+    monitor.signal(Signal::SIGUSR1);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    assert_eq!(monitor.stderr().matches(line).count(), 1, "{}", monitor.stderr());
 }
