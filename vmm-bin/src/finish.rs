@@ -223,3 +223,18 @@ pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
     eprintln!("error: can't create the eventfds of standard output and standard error: {error}");
     ExitCode::from(HOST_CANT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_without_a_descriptor_for_it_is_the_hosts_fault() {
+        let error = vmm_machine::Error::Terminal(Errno::EMFILE.into());
+        let failure = Failure::from(error);
+        assert_eq!(failure.code(), HOST_CANT);
+        let message =
+            "the modes of the terminal at standard input can't be changed: Too many open files (os error 24)";
+        assert_eq!(failure.message(), message);
+    }
+}

@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_sigquit_restores_modes,
         terminal_sigalrm_restores_modes,
         terminal_sigsegv_restores_modes_and_is_the_end,
+        terminal_none_sigsegv_is_the_end,
         terminal_sigabrt_restores_modes_and_is_the_end,
         terminal_stopped_and_continued_is_raw_again,
         terminal_of_another_job_is_refused_with_the_remedy,
@@ -149,6 +150,14 @@ fn assert_dies_of(signal: Signal) {
 
 fn terminal_sigsegv_restores_modes_and_is_the_end() {
     assert_dies_of(Signal::SIGSEGV);
+}
+
+/// Without a terminal too.
+fn terminal_none_sigsegv_is_the_end() {
+    let mut monitor = boot("halt").start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGSEGV);
+    assert_eq!(monitor.expect_exit(DEADLINE).signal(), Some(Signal::SIGSEGV as i32));
 }
 
 fn terminal_sigabrt_restores_modes_and_is_the_end() {
