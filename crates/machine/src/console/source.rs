@@ -87,7 +87,7 @@ impl Console {
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
         let (peer, link) = Peer::open(&name.field, end)?;
-        let failed = |source| OpenError { field: name.field.clone(), target: end.to_string(), source };
+        let failed = |source| OpenError::new(&name.field, end, source);
         let typed = TypedInput::new(Peer::is_terminal(end)).map_err(failed)?;
         // A pty without a client would be reported without end.
         let edges = match &peer {
