@@ -28,6 +28,8 @@ pub(super) struct IoErrors {
     unreported: u64,
     /// The next line.
     line: Option<String>,
+    /// The line about the disk's failure has been returned.
+    has_failed: bool,
 }
 
 impl IoErrors {
@@ -44,6 +46,14 @@ impl IoErrors {
         };
         self.line = Some(format!("{}{at} failed: {error}{others}", operation.name));
         self.last = Some(now);
+    }
+
+    /// The line that `failure` returns for the disk's failure, once and whatever the time.
+    #[must_use]
+    pub(super) fn failure(&mut self, failure: impl FnOnce() -> Option<String>) -> Option<String> {
+        let line = if self.has_failed { None } else { failure() };
+        self.has_failed |= line.is_some();
+        line
     }
 
     /// Takes the next line for the log, if there is one.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use vmm_hostio::IoSlices;
 use vmm_virtio::Buffers;
 
+use super::failure::DiskFailure;
 use super::file::DiskFile;
 use super::request::QUEUE_SIZE;
 
@@ -42,6 +43,12 @@ pub(super) trait Image: Source {
     /// The guest stops using the disk for now: after a successful flush, the mark is removed.
     fn close(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Whether the host has failed so that later flushes fail too, and what that means. Called after each
+    /// request.
+    fn failure(&self) -> Option<DiskFailure> {
+        None
     }
 
     /// A message for the user before the guest writes.

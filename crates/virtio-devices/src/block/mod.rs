@@ -12,6 +12,7 @@
 mod cache_tests;
 mod config;
 mod errors;
+mod failure;
 mod file;
 mod format;
 mod image;
@@ -39,6 +40,7 @@ use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::errors::{IoErrors, Operation};
+use self::failure::DiskFailure;
 use self::image::Image;
 #[cfg(not(feature = "qcow2"))]
 use self::no_qcow2 as qcow2;
@@ -89,6 +91,15 @@ pub struct Block {
 enum Disk {
     Raw(Raw),
     Image(Box<dyn Image>),
+}
+
+impl Disk {
+    fn failure(&self) -> Option<DiskFailure> {
+        match self {
+            Self::Raw(raw) => raw.failure(),
+            Self::Image(image) => image.failure(),
+        }
+    }
 }
 
 impl VirtioDevice for Block {
@@ -282,6 +293,9 @@ impl Block {
     /// Logs failures.
     fn tell_errors(&mut self, session: &Session) {
         if let Some(line) = self.errors.take() {
+            session.tell(line);
+        }
+        if let Some(line) = self.errors.failure(|| self.disk.failure().map(|failure| failure.notice())) {
             session.tell(line);
         }
     }

@@ -10,6 +10,7 @@ use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, DeviceError, Head};
 
 use super::errors::Operation;
+use super::failure::{DiskFailure, FlushState};
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
@@ -35,6 +36,7 @@ pub(super) struct Raw {
     pub(super) engine: Engine<Pending>,
     /// Total work in flight.
     work: u64,
+    flushes: FlushState,
 }
 
 /// The same file, opened with O_DIRECT.
@@ -70,6 +72,8 @@ pub(super) struct Pending {
     pub(super) len_out: u64,
     /// For messages.
     pub(super) operation: Operation,
+    /// It completes on stable storage.
+    pub(super) is_durable: bool,
 }
 
 impl Raw {
@@ -89,7 +93,17 @@ impl Raw {
         let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
         let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
             .map_err(|error| DeviceError::host(place.field, format!("{path} can't be examined: {error}")))?;
-        Ok((Self { file: Arc::new(image.file), _below: image.below, direct, engine, work: 0 }, shape))
+        Ok((
+            Self {
+                file: Arc::new(image.file),
+                _below: image.below,
+                direct,
+                engine,
+                work: 0,
+                flushes: FlushState::default(),
+            },
+            shape,
+        ))
     }
 
     /// The current length of the file.
@@ -108,8 +122,17 @@ impl Raw {
     }
 
     /// Flushes earlier writes to stable storage, synchronously.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.flushes.check()?;
+        self.flushes.note(Operation::FLUSH, self.file.sync_data())
+    }
+
+    /// What an earlier failed flush means, if there was one.
+    pub(super) fn failure(&self) -> Option<DiskFailure> {
+        self.flushes.check().is_err().then(|| DiskFailure {
+            failing: "flushes and write-through writes",
+            remedy: "check the disk's file systems (fsck)".to_owned(),
+        })
     }
 
     /// Whether a request with this much work can be submitted. If not, it can after a completion.
@@ -120,6 +143,9 @@ impl Raw {
 
     /// Submits a request, for which there must be [room](Self::has_room). False if that fails.
     pub(super) fn submit(&mut self, request: &Request<'_>, durable: Durable, pending: Pending) -> bool {
+        if pending.is_durable && self.flushes.check().is_err() {
+            return false;
+        }
         let (request, offset) = match request {
             Request::Read { offset, into } => (IoRequest::Read(*into), *offset),
             Request::Write { offset, from } => (IoRequest::Write(*from, durable), *offset),
@@ -142,9 +168,13 @@ impl Raw {
 
     /// Takes a completed request.
     pub(super) fn completed(&mut self) -> Option<(Pending, io::Result<()>)> {
-        let done = self.engine.completed()?;
-        self.work -= done.0.work;
-        Some(done)
+        let (pending, result) = self.engine.completed()?;
+        self.work -= pending.work;
+        let result = match pending.is_durable {
+            true => self.flushes.note(pending.operation, result),
+            false => result,
+        };
+        Some((pending, result))
     }
 }
 

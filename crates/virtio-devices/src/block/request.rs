@@ -132,6 +132,15 @@ impl Request<'_> {
         Operation { name, offset }
     }
 
+    /// Whether it completes on stable storage, with `durable` writes.
+    pub(super) fn is_durable(&self, durable: Durable) -> bool {
+        match self {
+            Self::Flush => true,
+            Self::Write { .. } | Self::WriteZeroes { .. } => durable == Durable::Yes,
+            Self::Read { .. } | Self::Identify { .. } | Self::Discard { .. } => false,
+        }
+    }
+
     /// Bytes moved, for rate limits.
     pub fn moved_len(&self) -> u64 {
         match self {

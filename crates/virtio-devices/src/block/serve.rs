@@ -32,7 +32,8 @@ impl Block {
             let Parsed { request, status } = parse(&chain, &terms)?;
             let work = request.as_ref().map_or(0, |request| request.work(self.durable));
             let operation = request.as_ref().map_or(Operation::FLUSH, Request::operation);
-            let pending = Pending { work, operation, ..pending(queue, &chain, status.gpa())? };
+            let is_durable = request.as_ref().is_ok_and(|request| request.is_durable(self.durable));
+            let pending = Pending { work, operation, is_durable, ..pending(queue, &chain, status.gpa())? };
             let begun = match request {
                 Err(refusal) => Submission::Done(refusal),
                 Ok(request) if self.has_room(&request, work) => self.begin(&request, pending)?,
@@ -192,6 +193,7 @@ fn pending(queue: usize, chain: &Chain<'_>, status_gpa: Option<u64>) -> Result<P
         head: chain.head(),
         work: 0,
         operation: Operation::FLUSH,
+        is_durable: false,
         status_gpa: status_gpa.ok_or(Fault::Request("a disk request has no room for its status"))?,
         // Without the status, which exists.
         len_in: chain.writable().len() - 1,

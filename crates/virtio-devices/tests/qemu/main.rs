@@ -7,6 +7,7 @@ mod dirty;
 // Not all of the disk's test code is used here.
 #[allow(dead_code)]
 mod disk;
+mod faults;
 mod formats;
 mod images;
 mod locks;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    if let Some(code) = power::run_child() {
+    if let Some(code) = power::run_child().or_else(faults::run_child) {
         return code;
     }
     let tests = [
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         images::tests(),
         dirty::tests(),
         power::tests(),
+        faults::tests(),
         tables::tests(),
         formats::tests(),
         devices::tests(),

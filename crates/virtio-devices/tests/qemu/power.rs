@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use vmm_virtio::testing::Driver;
 
 use crate::disk::*;
 use crate::images::Images;
@@ -42,10 +43,24 @@ const CLUSTERS: &str = "-o cluster_size=1k";
 
 /// A write of `count` sectors of bytes `fill`, or of zeros that frees their space, or a flush.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(crate) enum Step {
     Write { sector: u64, count: u64, fill: u8 },
     Zero { sector: u64, count: u32 },
     Flush,
+}
+
+impl Step {
+    /// Sends it, and returns its status.
+    pub(crate) fn send(self, disk: &mut Driver) -> u8 {
+        match self {
+            Self::Write { sector, count, fill } => {
+                send(disk, OUT, sector, &vec![fill; SECTOR * count as usize])
+            }
+            // With VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP.
+            Self::Zero { sector, count } => send(disk, WRITE_ZEROES, 0, &segment(sector, count, 1)),
+            Self::Flush => send(disk, FLUSH, 0, &[]),
+        }
+    }
 }
 
 /// The workload of this name.
@@ -96,18 +111,9 @@ pub(crate) fn run_child() -> Option<ExitCode> {
     let mut disk = start(config);
     for (number, step) in workload(&std::env::var(WORKLOAD).unwrap()).into_iter().enumerate() {
         mark(number.to_string());
-        match step {
-            Step::Write { sector, count, fill } => {
-                assert_eq!(send(&mut disk, OUT, sector, &vec![fill; SECTOR * count as usize]), OK);
-            }
-            Step::Zero { sector, count } => {
-                // With VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP.
-                assert_eq!(send(&mut disk, WRITE_ZEROES, 0, &segment(sector, count, 1)), OK);
-            }
-            Step::Flush => {
-                assert_eq!(send(&mut disk, FLUSH, 0, &[]), OK);
-                mark("done".to_owned());
-            }
+        assert_eq!(step.send(&mut disk), OK);
+        if matches!(step, Step::Flush) {
+            mark("done".to_owned());
         }
     }
     drop(disk);
@@ -129,7 +135,7 @@ fn pattern() -> Vec<u8> {
 }
 
 /// The values that each sector may have after a power failure.
-struct AllowedContents(Vec<Vec<u8>>);
+pub(crate) struct AllowedContents(pub(crate) Vec<Vec<u8>>);
 
 impl AllowedContents {
     /// If the first `flushed` steps are on stable storage and `begun` may be.
@@ -151,7 +157,7 @@ impl AllowedContents {
         Self(sectors)
     }
 
-    fn assert_holds(&self, disk: &[u8], context: &str) {
+    pub(crate) fn assert_holds(&self, disk: &[u8], context: &str) {
         assert_eq!(disk.len(), self.0.len() * SECTOR);
         for (number, (sector, values)) in disk.chunks(SECTOR).zip(&self.0).enumerate() {
             let is_whole = sector.iter().all(|byte| *byte == sector[0]);

@@ -13,6 +13,7 @@ use imago::raw::Raw;
 use vmm_virtio::DeviceError;
 
 use super::entries::Problem;
+use super::failure::ImageFailure;
 use super::header::{AUTOCLEAR, Backing, Compression, HEADER_LEN_MAX, Header, INCOMPATIBLE};
 use super::refusal::Refusal;
 use super::storage::View;
@@ -35,8 +36,13 @@ const BACKING_MAX: usize = 64;
 /// Length of the first read: the default cluster size of `qemu-img create`.
 const FIRST_READ_LEN: usize = 64 << 10;
 
-/// The files, from the image downwards, locked for the lifetime of this.
-pub(super) struct Layers(Vec<Layer>);
+/// The files, locked for the lifetime of this.
+pub(super) struct Layers {
+    /// From the image downwards.
+    files: Vec<Layer>,
+    /// Of the image.
+    failure: ImageFailure,
+}
 
 struct Layer {
     file: File,
@@ -86,17 +92,17 @@ impl Layers {
             let above = above.path.display();
             return Err(unused.wrong(&format!("is listed, but {above} {why}: remove it")));
         }
-        Ok(Self(layers))
+        Ok(Self { files: layers, failure: ImageFailure::default() })
     }
 
     /// Builds imago's view, with the image writable for [`Access::ReadWrite`]. Nothing is written yet.
     pub(super) fn build(&self, access: Access) -> io::Result<Format> {
-        let (image, below) = self.0.split_first().ok_or(io::ErrorKind::NotFound)?;
+        let (image, below) = self.files.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut format = None;
         for layer in below.iter().rev() {
-            format = Some(layer.build(format, Access::Read)?);
+            format = Some(layer.build(format, None)?);
         }
-        image.build(format, access)
+        image.build(format, (access == Access::ReadWrite).then(|| self.failure.clone()))
     }
 
     /// Cluster size of the image in bytes.
@@ -111,7 +117,7 @@ impl Layers {
 
     /// Checks that data can't overwrite the image's tables, and returns their locations.
     pub(super) fn check_tables(&self, place: Place<'_>) -> Result<Tables, DeviceError> {
-        let Some((layer, header)) = self.0.first().zip(self.image()) else {
+        let Some((layer, header)) = self.files.first().zip(self.image()) else {
             return Err(place.wrong("isn't a qcow2 image"));
         };
         Tables::check(&layer.file, header).map_err(|problem| match problem {
@@ -122,7 +128,12 @@ impl Layers {
 
     /// The image's own file.
     pub(super) fn file(&self) -> Option<&File> {
-        Some(&self.0.first()?.file)
+        Some(&self.files.first()?.file)
+    }
+
+    /// Whether a change of the image has been lost.
+    pub(super) fn failure(&self) -> &ImageFailure {
+        &self.failure
     }
 
     /// Whether the image has consistent dirty bitmaps.
@@ -133,13 +144,13 @@ impl Layers {
     /// Clears the autoclear features, because a write would make them inconsistent and none is maintained
     /// here.
     pub(super) fn clear_features(&self) -> io::Result<()> {
-        let Some(layer) = self.0.first() else { return Ok(()) };
+        let Some(layer) = self.files.first() else { return Ok(()) };
         if self.image().is_none_or(|header| header.autoclear == 0) {
             return Ok(());
         }
         layer.file.write_all_at(&[0; AUTOCLEAR.end - AUTOCLEAR.start], AUTOCLEAR.start as u64)?;
         // Before the data that the features describe is changed.
-        layer.file.sync_data()
+        self.failure.note(layer.file.sync_data())
     }
 
     /// Whether [`mark`](Self::mark) has an effect.
@@ -150,27 +161,29 @@ impl Layers {
     /// Sets the image's dirty bit, so that it isn't used without a check if the monitor dies, or clears it
     /// when the tables are consistent on stable storage.
     pub(super) fn mark(&self, is_written: bool) -> io::Result<()> {
-        let (Some(layer), Some(header)) = (self.0.first(), self.image()) else { return Ok(()) };
+        let (Some(layer), Some(header)) = (self.files.first(), self.image()) else { return Ok(()) };
         let Some(features) = header.marked(is_written) else { return Ok(()) };
         layer.file.write_all_at(&features.to_be_bytes(), INCOMPATIBLE.start as u64)?;
         // The bit must be set before the changes that it covers. If it stays set too long, that costs a
         // repair but no data.
-        if is_written { layer.file.sync_data() } else { Ok(()) }
+        if is_written { self.failure.note(layer.file.sync_data()) } else { Ok(()) }
     }
 
     fn image(&self) -> Option<&Header> {
-        self.0.first()?.header.as_ref()
+        self.files.first()?.header.as_ref()
     }
 }
 
 impl Layer {
-    fn build(&self, below: Option<Format>, access: Access) -> io::Result<Format> {
+    /// Writable if it has a place for its failure.
+    fn build(&self, below: Option<Format>, failure: Option<ImageFailure>) -> io::Result<Format> {
         let file = self.file.try_clone()?;
         let Some(header) = &self.header else {
             return Ok(FormatAccess::new(Raw::open_image(View::raw(file)?, false)?));
         };
-        let view = View::qcow2(file, header, access)?;
-        let mut image = Qcow2::<View, Format>::open_image(view, access == Access::ReadWrite)?;
+        let is_writable = failure.is_some();
+        let view = View::qcow2(file, header, failure)?;
+        let mut image = Qcow2::<View, Format>::open_image(view, is_writable)?;
         image.set_data_file(None);
         image.set_backing(below);
         Ok(match header.compression {

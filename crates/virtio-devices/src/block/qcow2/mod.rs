@@ -7,6 +7,7 @@
 //!  each change:       the image is marked dirty unless it is: imago caches tables and writes counts in any order; order.rs syncs
 //!                     the file before a table that refers to what isn't on stable storage
 //!  a rest, the end:   after a flush the tables are consistent, and the mark is removed
+//!  a failure:         of a table's write or a sync: changes and flushes fail, and the mark stays (failure.rs)
 //! ```
 //!
 //! imago would read directly into guest memory through Rust slices, which is undefined behaviour if the guest
@@ -14,6 +15,7 @@
 
 mod counts;
 mod entries;
+mod failure;
 pub mod header;
 mod layers;
 mod order;
@@ -34,10 +36,12 @@ use self::entries::Problem;
 use self::layers::{Format, Layers};
 pub use self::refusal::{Encryption, Refusal, Table};
 use self::tables::Tables;
+use super::failure::DiskFailure;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
 use crate::place::{Access, Place};
+use crate::shell;
 
 /// Size of the buffer between guest and image: the default cluster size of `qemu-img create`.
 const PIECE_LEN: usize = 64 << 10;
@@ -124,6 +128,7 @@ impl Qcow2Image {
         if self.writing == Writing::Never {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        self.layers.failure().check()?;
         self.check_data(range)?;
         if !self.is_marked {
             self.layers.mark(true)?;
@@ -285,12 +290,13 @@ impl Image for Qcow2Image {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.layers.failure().check()?;
         if self.writing != Writing::Started {
             return Ok(());
         }
         // Flush imago's caches first.
-        self.format.flush()?;
-        self.format.sync()?;
+        let flushed = self.format.flush().and_then(|()| self.format.sync());
+        self.layers.failure().note(flushed)?;
         (self.is_unflushed, self.has_freed) = (false, false);
         Ok(())
     }
@@ -301,7 +307,7 @@ impl Image for Qcow2Image {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        if self.is_marked && !self.is_unflushed {
+        if self.is_marked && !self.is_unflushed && !self.layers.failure().has_happened() {
             self.layers.mark(false)?;
             self.is_marked = false;
         }
@@ -322,6 +328,16 @@ impl Image for Qcow2Image {
     fn write_zeroes(&mut self, range: Range<u64>, unmap: bool) -> io::Result<()> {
         self.begin_change(range.clone())?;
         self.free(range, |image, part| image.zero(part, unmap))
+    }
+
+    fn failure(&self) -> Option<DiskFailure> {
+        self.layers.failure().has_happened().then(|| DiskFailure {
+            failing: "flushes and writes",
+            remedy: format!(
+                "repair the image, qemu-img check -r all {}, and check its file systems (fsck)",
+                shell::path(&self.path)
+            ),
+        })
     }
 
     fn caution(&self) -> Option<String> {

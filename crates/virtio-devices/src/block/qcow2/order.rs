@@ -13,6 +13,8 @@
 //!
 //! Only what was written since the last sync needs one: once for each group of L2 tables that imago writes at a
 //! flush, and not for data that is overwritten in place.
+//!
+//! A failed sync or write of a table is the last one; see [`ImageFailure`].
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,6 +23,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entries::{L1_OFFSET, entries, read_padded};
+use super::failure::ImageFailure;
 use super::header::Header;
 use super::tables::{Place, REFCOUNT_OFFSET, words};
 
@@ -30,6 +33,7 @@ pub(super) struct WriteOrder {
     file: File,
     cluster_bits: u32,
     state: Mutex<State>,
+    failure: ImageFailure,
 }
 
 #[derive(Debug)]
@@ -52,7 +56,7 @@ struct Pointers {
 
 /// What a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     L1,
     L2,
     /// The refcount table or a refcount block.
@@ -63,14 +67,31 @@ enum Kind {
 
 impl WriteOrder {
     /// For the image in `file`, all of which is on stable storage or needn't be.
-    pub(super) fn new(file: File, header: &Header) -> io::Result<Self> {
+    pub(super) fn new(file: File, header: &Header, failure: ImageFailure) -> io::Result<Self> {
         let state = State::read(&file, header.cluster_bits, header.l1, header.refcount_table)?;
-        Ok(Self { file, cluster_bits: header.cluster_bits, state: Mutex::new(state) })
+        Ok(Self { file, cluster_bits: header.cluster_bits, state: Mutex::new(state), failure })
     }
 
-    /// Must precede a write of `len` bytes at `offset`, outside the header. `bytes` copies them.
-    pub(super) fn begin(&self, offset: u64, len: u64, bytes: impl FnOnce() -> Vec<u8>) -> io::Result<()> {
+    /// Must precede a write of `len` bytes at `offset`, outside the header, whose result is for
+    /// [`end`](Self::end). `bytes` copies them.
+    pub(super) fn begin(&self, offset: u64, len: u64, bytes: impl FnOnce() -> Vec<u8>) -> io::Result<Kind> {
+        self.failure.check()?;
         let kind = self.state().kind(offset, len);
+        self.end(kind, self.prepare(kind, (offset, len), bytes))?;
+        Ok(kind)
+    }
+
+    /// Returns the result of a write.
+    pub(super) fn end(&self, kind: Kind, result: io::Result<()>) -> io::Result<()> {
+        if kind == Kind::Data { result } else { self.failure.note(result) }
+    }
+
+    fn prepare(
+        &self,
+        kind: Kind,
+        (offset, len): (u64, u64),
+        bytes: impl FnOnce() -> Vec<u8>,
+    ) -> io::Result<()> {
         let must_sync = self.state().must_sync(kind, self.clusters(offset, len));
         if must_sync {
             self.sync()?;
@@ -98,6 +119,7 @@ impl WriteOrder {
 
     /// Must precede a write of zeros or a discard outside the header.
     pub(super) fn begin_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.failure.check()?;
         // No table is written in this way.
         if self.state().must_sync(Kind::Data, self.clusters(offset, len)) {
             self.sync()?;
@@ -113,16 +135,20 @@ impl WriteOrder {
         (l1, refcount_table): ((u32, u64), (u32, u64)),
         write: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        self.sync()?;
-        write()?;
-        self.sync()?;
-        *self.state() = State::read(&self.file, self.cluster_bits, l1, refcount_table)?;
-        Ok(())
+        let moved = || {
+            self.sync()?;
+            write()?;
+            self.sync()?;
+            *self.state() = State::read(&self.file, self.cluster_bits, l1, refcount_table)?;
+            Ok(())
+        };
+        self.failure.note(moved())
     }
 
     /// Brings all writes to stable storage.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.failure.check()?;
+        self.failure.note(self.file.sync_data())?;
         let mut state = self.state();
         (state.has_data, state.has_tables) = (false, false);
         state.released.clear();

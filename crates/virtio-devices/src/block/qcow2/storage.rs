@@ -17,9 +17,9 @@ use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
+use super::failure::ImageFailure;
 use super::header::{Header, PLAIN_LEN, TABLES};
 use super::order::WriteOrder;
-use crate::place::Access;
 
 /// Bytes that imago writes to update the tables' locations in a header.
 const HEADER_WRITE_LEN: u64 = 72;
@@ -46,11 +46,11 @@ impl View {
         Ok(Self { file: Plain::try_from(file)?, header: None, order: None })
     }
 
-    /// A qcow2 image, presented as a plain one.
-    pub(super) fn qcow2(file: File, header: &Header, access: Access) -> io::Result<Self> {
-        let order = match access {
-            Access::ReadWrite => Some(WriteOrder::new(file.try_clone()?, header)?),
-            Access::Read => None,
+    /// A qcow2 image, presented as a plain one; writable if it has a place for its failure.
+    pub(super) fn qcow2(file: File, header: &Header, failure: Option<ImageFailure>) -> io::Result<Self> {
+        let order = match failure {
+            Some(failure) => Some(WriteOrder::new(file.try_clone()?, header, failure)?),
+            None => None,
         };
         let header = ShownHeader { bytes: header.plain(), cluster_len: 1 << header.cluster_bits };
         Ok(Self { file: Plain::try_from(file)?, header: Some(header), order })
@@ -146,13 +146,14 @@ impl Storage for View {
         if self.touches_header(offset) {
             return self.write_header(&bufv, offset);
         }
-        self.order()?.begin(offset, bufv.len(), || {
+        let order = self.order()?;
+        let kind = order.begin(offset, bufv.len(), || {
             let mut bytes = vec![0; bufv.len() as usize];
             bufv.copy_into_slice(&mut bytes);
             bytes
         })?;
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
-        unsafe { self.file.pure_writev(bufv, offset) }
+        order.end(kind, unsafe { self.file.pure_writev(bufv, offset) })
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
