@@ -33,7 +33,7 @@ pub(crate) enum Finished {
 impl Finished {
     /// An end without exit statistics: no machine ran.
     pub(crate) fn ended(ending: Ending) -> Self {
-        Self::Ran(Run { ending, exits: None })
+        Self::Ran(Run { ending, exits: None, losses: Vec::new() })
     }
 }
 
@@ -200,7 +200,10 @@ fn report_run(run: &Run, streams: &Streams) -> u8 {
     if run.ending.is_error() {
         streams.report(&format!("error: {}", run.ending));
     }
-    run.ending.exit_code()
+    for loss in &run.losses {
+        streams.report(&format!("error: {}", printable(loss)));
+    }
+    run.exit_code()
 }
 
 /// Prints clap's message: help and version on standard output, a usage error on standard error.

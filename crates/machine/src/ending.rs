@@ -10,6 +10,8 @@ use crate::Mismatch;
 use crate::doctor::{SOFTWARE_KVM, has_hardware_virtualization};
 use crate::platform;
 
+/// Exit code for a host that failed.
+const HOST_FAILED: u8 = 4;
 /// Exit code for a guest that crashed, panicked or halted in an unexpected state.
 const GUEST_FAILED: u8 = 5;
 /// Exit code for a run that timed out, as of timeout(1).
@@ -74,6 +76,22 @@ impl Ending {
             Self::TimedOut(_) => TIMED_OUT,
             Self::OutputClosed => BY_SIGNAL + PIPE_SIGNAL,
             Self::Signal(signal) => BY_SIGNAL.wrapping_add(signal as u8),
+        }
+    }
+
+    /// The exit code if the guest may have lost what a device had completed: other than of an ending that is in order.
+    pub(crate) fn exit_code_with_losses(&self) -> u8 {
+        match self {
+            Self::Guest(SystemEvent::PowerOff | SystemEvent::Reset | SystemEvent::Exit(_))
+            | Self::Reset
+            | Self::Halted
+            | Self::Quit => HOST_FAILED,
+            Self::Guest(SystemEvent::Panic)
+            | Self::Crashed(_)
+            | Self::Unexpected(_)
+            | Self::TimedOut(_)
+            | Self::OutputClosed
+            | Self::Signal(_) => self.exit_code(),
         }
     }
 
@@ -168,6 +186,16 @@ mod tests {
         assert_eq!(code(SystemEvent::Reset), 0);
         assert_eq!(code(SystemEvent::Panic), 5);
         assert_eq!(code(SystemEvent::Exit(43)), 43);
+    }
+
+    #[test]
+    fn ending_in_order_with_losses_is_a_failure_of_the_host() {
+        let code = |ending: Ending| ending.exit_code_with_losses();
+        assert_eq!(code(Ending::Guest(SystemEvent::PowerOff)), 4);
+        assert_eq!(code(Ending::Guest(SystemEvent::Exit(33))), 4);
+        assert_eq!(code(Ending::Quit), 4);
+        assert_eq!(code(Ending::Guest(SystemEvent::Panic)), 5);
+        assert_eq!(code(Ending::Signal(15)), 143);
     }
 
     #[test]

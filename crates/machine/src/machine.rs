@@ -1,6 +1,7 @@
 //! A built machine, with everything that ends with it.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
 use crate::run_state::RunState;
 use crate::supervisor_handles::SupervisorHandles;
-use crate::virtio::VirtioDevices;
+use crate::virtio::{LastReport, VirtioDevices};
 use crate::{Ending, Error, Kinds, Plan, expect, metrics};
 
 /// A virtual machine, with the threads of its vCPUs. Dropping it stops them.
@@ -105,8 +106,8 @@ impl Machine {
 
     /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing. The vCPUs
     /// must have ended.
-    pub(crate) fn close(self, progress: &Progress) {
-        drop(self.virtio.into_devices(progress, drop));
+    pub(crate) fn close(self, progress: &Progress, reports: &Sender<LastReport>) {
+        drop(self.virtio.into_devices(progress, reports, drop));
     }
 
     /// Tears this machine down and builds the next one from the same files and devices.
@@ -115,11 +116,11 @@ impl Machine {
         config: &Config,
         kinds: &Kinds<'_>,
         handles: SupervisorHandles,
-        progress: &Progress,
+        (progress, reports): (&Progress, &Sender<LastReport>),
     ) -> Result<(Self, Lines), Error> {
         let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
         drop((vcpus, _vm, ram));
-        let devices = virtio.into_devices(progress, |device| device);
+        let devices = virtio.into_devices(progress, reports, |device| device);
         let devices = devices.into_iter().flatten().collect();
         let mut inputs = Inputs::again(files, devices, config, kinds)?;
         let plan = {

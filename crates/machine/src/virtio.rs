@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -16,7 +16,7 @@ use vmm_kvm::{Vm, WriteAddress};
 use vmm_memory::{Access, FileMemory, GuestRam};
 use vmm_virtio::{
     Claim, ControlParams, Counters, DeviceError, HostEnd, MMIO_LEN, MMIO_NOTIFY, Mapping, MmioTransport,
-    Session, Setting, VirtioDevice,
+    Notices, Session, Setting, VirtioDevice,
 };
 
 use crate::console::{ConsolePort, check_stdio};
@@ -264,12 +264,24 @@ struct AttachedDevice {
     console_end: Option<HostEnd>,
 }
 
+/// What a device reports when it has stopped.
+#[derive(Debug)]
+pub(crate) struct LastReport {
+    pub(crate) id: String,
+    /// Its last log lines.
+    pub(crate) notices: Notices,
+    /// What the guest may have lost.
+    pub(crate) loss: Option<String>,
+}
+
 impl AttachedDevice {
     /// Stops the device's thread. `None` if that has panicked.
-    fn into_open(self) -> Option<OpenDevice> {
+    fn into_open(self, reports: &Sender<LastReport>) -> Option<OpenDevice> {
         let Self { transport, index, id, kind, device_id, mapping, console_end } = self;
         // The other reference was on the bus, which the vCPUs' handlers have dropped.
-        let device = Arc::into_inner(transport)?.into_device()?;
+        let (device, notices) = Arc::into_inner(transport)?.into_device()?;
+        // If nobody waits for the device any more, nobody logs it.
+        let _ = reports.send(LastReport { id: id.clone(), notices, loss: device.loss() });
         Some(OpenDevice { index, id, kind, device_id, device, mapping, console: None, console_end })
     }
 }
@@ -312,16 +324,17 @@ impl VirtioDevices {
         Ok(Self(devices))
     }
 
-    /// Stops all devices in parallel and passes each to `take` as soon as it has stopped; `None` for those whose threads have
-    /// panicked. The vCPUs must have ended.
+    /// Stops all devices in parallel, and as soon as one has stopped, sends its report and passes it to `take`; `None` for those
+    /// whose threads have panicked. The vCPUs must have ended.
     pub(crate) fn into_devices<T: Send>(
         self,
         progress: &Progress,
+        reports: &Sender<LastReport>,
         take: impl Fn(OpenDevice) -> T + Sync,
     ) -> Vec<Option<T>> {
         let take = |connected: AttachedDevice| {
             let _step = progress.begin(format!("stopping virtio {} \"{}\"", connected.kind, connected.id));
-            connected.into_open().map(&take)
+            connected.into_open(reports).map(&take)
         };
         let stopping: Vec<_> = self.0.into_iter().map(|connected| Mutex::new(Some(connected))).collect();
         let take = |kept: &Mutex<Option<AttachedDevice>>| {

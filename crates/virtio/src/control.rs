@@ -138,11 +138,12 @@ impl Control {
     }
 
     /// Stops the device and returns it for another machine, after its
-    /// [`power_cycle`](VirtioDevice::power_cycle). `None` if its thread has panicked.
-    pub fn into_device(self) -> Option<Box<dyn VirtioDevice>> {
+    /// [`power_cycle`](VirtioDevice::power_cycle), and its last log messages. `None` if its thread has
+    /// panicked.
+    pub fn into_device(self) -> Option<(Box<dyn VirtioDevice>, Notices)> {
         let mut device = self.worker.into_device()?;
         device.power_cycle();
-        Some(device)
+        Some((device, self.shared.notices.take()))
     }
 
     /// One non-blocking eventfd per queue, for the machine to signal on the driver's notifications (ioeventfd).

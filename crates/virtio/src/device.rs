@@ -127,6 +127,12 @@ pub trait VirtioDevice: Send {
     /// driver. A stop by the machine alone is followed by a resume instead.
     fn reset(&mut self) {}
 
+    /// What the guest may have lost although the device had completed it, and what to do about it: for the
+    /// end of the monitor, when the device has stopped.
+    fn loss(&self) -> Option<String> {
+        None
+    }
+
     /// The machine has ended, and the idle device is reused in another one. It keeps what it opened, such as
     /// a disk with its data, a lock or a socket, and is otherwise as newly opened. [`start`](Self::start) and
     /// [`stop`](Self::stop) already cover what a driver's reset does.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 
 use crate::Interrupt;
-use crate::VirtioDevice;
 use crate::control::{Control, ControlParams, Half, QueueField};
+use crate::{Notices, VirtioDevice};
 
 /// Length of registers and configuration space in bytes.
 pub const MMIO_LEN: u64 = 0x1000;
@@ -81,7 +81,7 @@ impl MmioTransport {
     }
 
     /// [`Control::into_device`].
-    pub fn into_device(self) -> Option<Box<dyn VirtioDevice>> {
+    pub fn into_device(self) -> Option<(Box<dyn VirtioDevice>, Notices)> {
         self.control.into_device()
     }
 

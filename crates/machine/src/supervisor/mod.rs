@@ -45,6 +45,7 @@ use crate::message::{Key, Message};
 use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
+use crate::virtio::LastReport;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use patience::END_PATIENCE;
 use requests::Requests;
@@ -120,6 +121,16 @@ pub struct Run {
     pub ending: Ending,
     /// The last machine's exits, if they were counted.
     pub exits: Option<Box<ExitReport>>,
+    /// What the guest may have lost although a device had completed it, a message for each device.
+    pub losses: Vec<String>,
+}
+
+impl Run {
+    /// The monitor's exit code: that of the [ending](Ending::exit_code), but 4 if the guest ended in order and may have lost
+    /// something.
+    pub fn exit_code(&self) -> u8 {
+        if self.losses.is_empty() { self.ending.exit_code() } else { self.ending.exit_code_with_losses() }
+    }
 }
 
 /// Runs machines on the event loop of the calling thread. A process has at most one, because it handles the process's signals.
@@ -251,18 +262,20 @@ impl Supervisor {
         };
         let mut machine = match self.first_machine(plan, inputs, &mut handles)? {
             Offloaded::Done(machine) => machine,
-            Offloaded::Ended(ending) => return Ok(Run { ending, exits: None }),
+            Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
         let mut restarts = 0_u32;
         let mut starts = !paused;
         loop {
-            let StoppedMachine { run, machine: stopped } = self.run_machine(machine, starts)?;
+            let StoppedMachine { mut run, machine: stopped } = self.run_machine(machine, starts)?;
+            let (reports, reported) = channel();
             let wants_restart = run.ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
             let stopped = match stopped {
                 Some(stopped) if restarts_it => stopped,
                 Some(stopped) => {
-                    self.finish("closing files", move |progress| stopped.close(progress));
+                    self.finish("closing files", move |progress| stopped.close(progress, &reports));
+                    run.losses = self.log_last(&reported);
                     return Ok(run);
                 }
                 None => return Ok(run),
@@ -270,11 +283,14 @@ impl Supervisor {
             // A guest that was never started isn't started by a reset.
             starts = stopped.state != RunState::Configured;
             let (config, handles) = (Arc::clone(&config), handles.clone());
-            let rebuild = move |progress: &Progress| stopped.rebuild(&config, &kinds, handles, progress);
+            let rebuild =
+                move |progress: &Progress| stopped.rebuild(&config, &kinds, handles, (progress, &reports));
             let job = self.start_job("restarting", rebuild);
-            let (next, lines) = match self.offloaded(job, END_PATIENCE, TimeoutPhase::Restarting)? {
+            let rebuilt = self.offloaded(job, END_PATIENCE, TimeoutPhase::Restarting);
+            let losses = self.log_last(&reported);
+            let (next, lines) = match rebuilt? {
                 Offloaded::Done(rebuilt) => rebuilt?,
-                Offloaded::Ended(ending) => return Ok(Run { ending, exits: run.exits }),
+                Offloaded::Ended(ending) => return Ok(Run { ending, exits: run.exits, losses }),
             };
             machine = next;
             if let Err(error) = self.move_consoles(lines) {
@@ -284,6 +300,16 @@ impl Supervisor {
             restarts = restarts.saturating_add(1);
             restarted(restarts);
         }
+    }
+
+    /// Logs what devices have reported when they stopped, and returns what the guest may have lost.
+    fn log_last(&mut self, reported: &Receiver<LastReport>) -> Vec<String> {
+        let mut losses = Vec::new();
+        for LastReport { id, notices, loss } in reported.try_iter() {
+            self.device_log.log(&id, None, notices);
+            losses.extend(loss.map(|loss| format!("device \"{id}\": {loss}")));
+        }
+        losses
     }
 
     /// Builds the first machine and opens the consoles.

@@ -52,11 +52,11 @@ impl Supervisor {
         if stopped.is_none() {
             // A vCPU that never stops still accesses the devices on its bus.
             std::mem::forget(machine);
-            return Ok(StoppedMachine { run: Run { ending, exits }, machine: None });
+            return Ok(StoppedMachine { run: Run { ending, exits, losses: Vec::new() }, machine: None });
         }
         let ending = if ending.waits_for_output() { self.drain(&machine, ending)? } else { ending };
         let ending = self.overruled(ending);
-        Ok(StoppedMachine { run: Run { ending, exits }, machine: Some(machine) })
+        Ok(StoppedMachine { run: Run { ending, exits, losses: Vec::new() }, machine: Some(machine) })
     }
 
     fn wait_for_ending(&mut self, machine: &mut Machine) -> Result<Ending, Error> {

@@ -31,6 +31,11 @@ impl DiskFailure {
             "what the guest has written since its last flush may be lost: {failing} fail until the monitor ends; then {remedy}"
         )
     }
+
+    /// For the end.
+    pub(super) fn loss(&self) -> String {
+        format!("what the guest wrote since its last flush may be lost: {}", self.remedy)
+    }
 }
 
 /// Whether a flush of a raw disk has failed.

@@ -182,6 +182,10 @@ impl VirtioDevice for Block {
         Map::from_iter([("size_bytes".to_owned(), (self.properties.sectors * SECTOR_LEN).into())])
     }
 
+    fn loss(&self) -> Option<String> {
+        self.disk.failure().map(|failure| failure.loss())
+    }
+
     /// Forgets the driver's choice of the cache mode.
     fn power_cycle(&mut self) {
         self.space = self.properties.space();

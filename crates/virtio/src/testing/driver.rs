@@ -69,7 +69,8 @@ impl Driver {
     pub fn power_cycle(self) -> Self {
         let id = self.transport.control().id();
         let transport = Arc::into_inner(self.transport).expect("nobody else has a reference");
-        Self::new(transport.into_device().expect("its thread has not panicked"), id)
+        let (device, _) = transport.into_device().expect("its thread has not panicked");
+        Self::new(device, id)
     }
 
     /// The guest's memory.

@@ -7,6 +7,7 @@ mod common;
 mod cpu_features;
 mod crash;
 mod examples;
+mod failing_disk;
 mod file_memory;
 mod flags;
 mod flat;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         hanging_storage::tests(),
         articles::tests(),
         library::tests(),
+        failing_disk::tests(),
         file_memory::tests(),
         memory::tests(),
         boot::tests(),
