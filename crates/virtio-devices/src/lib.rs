@@ -24,6 +24,7 @@ mod balloon;
 pub mod block;
 mod console;
 mod descriptors;
+mod failure;
 mod file_lock;
 mod host_file;
 mod image_format;

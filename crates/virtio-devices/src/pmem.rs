@@ -1,7 +1,7 @@
 //! A file that the guest sees as persistent memory (virtio 1.2 §5.19).
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -12,6 +12,7 @@ use vmm_virtio::{
     Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Session, Setting, Step, VirtioDevice,
 };
 
+use crate::failure::{FlushState, StorageFailure};
 use crate::file_lock::lock;
 use crate::host_file::{self, HostFile};
 use crate::image_format::{self, ImageFormat};
@@ -61,6 +62,7 @@ pub struct Pmem {
     path: PathBuf,
     file: File,
     _below: LayersBelow,
+    state: FlushState,
     /// Until the machine takes it.
     mapping: Option<Mapping>,
     config: ConfigSpace,
@@ -100,6 +102,7 @@ impl Pmem {
             path,
             file,
             _below: below,
+            state: FlushState::default(),
             mapping: Some(mapping),
             config: ConfigSpace::read_only(bytes),
             flushes,
@@ -111,8 +114,7 @@ impl Pmem {
         if self.flushes.is_empty() {
             return Ok(());
         }
-        // The guest's stores are in the file's page cache, as if they had been written.
-        let is_done = self.file.sync_data().is_ok();
+        let is_done = self.sync(session).is_ok();
         for flush in self.flushes.drain(..) {
             let is_right = is_done && flush.is_known;
             session.counters().errors.add(u64::from(!is_right));
@@ -126,6 +128,18 @@ impl Pmem {
             }
         }
         session.queue(queue).map_or(Ok(()), vmm_virtio::Queue::announce)
+    }
+
+    /// Flushes the file, whose page cache has the guest's stores, as if they had been written. Logs the first failure,
+    /// which is the last one.
+    fn sync(&mut self, session: &Session) -> io::Result<()> {
+        self.state.check()?;
+        let flushed = self.state.note_flush(self.file.sync_data());
+        if let Err(error) = &flushed {
+            session.tell(format!("a flush failed: {error}"));
+            session.tell(failure().notice());
+        }
+        flushed
     }
 }
 
@@ -141,6 +155,10 @@ impl VirtioDevice for Pmem {
     fn note(&self) -> Option<String> {
         let what = self.mapping.as_ref().map(|mapping| if mapping.read_only { ", read-only" } else { "" });
         Some(format!("{}{}", self.path.display(), what.unwrap_or_default()))
+    }
+
+    fn loss(&self) -> Option<String> {
+        self.state.check().is_err().then(|| failure().loss())
     }
 
     fn mapping(&mut self) -> Option<Mapping> {
@@ -171,6 +189,11 @@ impl VirtioDevice for Pmem {
             let _ = session.queue(0).map(|queue| queue.complete(flush.head, 0));
         }
     }
+}
+
+/// What a failed flush means.
+fn failure() -> StorageFailure {
+    StorageFailure { failing: "flushes", remedy: "check its file systems (fsck)".to_owned() }
 }
 
 /// Addresses of the first four bytes.
@@ -243,5 +266,26 @@ mod tests {
         assert_eq!(used.written(), [0xff; 4]);
         assert_eq!(driver.control().counters().errors.get(), 1);
         assert!(!driver.needs_reset());
+        let told = driver.control().take_notices().texts;
+        assert_eq!(
+            told,
+            [
+                "a flush failed: Invalid argument (os error 22)",
+                "what the guest has written since its last flush may be lost: flushes fail until the monitor ends; then check its \
+                 file systems (fsck)"
+            ]
+        );
+    }
+
+    #[test]
+    fn failed_flush_is_a_loss_at_the_end() {
+        let file = tempfile::tempfile().unwrap();
+        let mapping = Mapping { file: file.try_clone().unwrap(), len: GRANULE, read_only: false };
+        let mut pmem = Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping);
+        assert_eq!(pmem.loss(), None);
+        pmem.state.note_flush(Err(io::ErrorKind::Other.into())).unwrap_err();
+        pmem.power_cycle();
+        let loss = "what the guest wrote since its last flush may be lost: check its file systems (fsck)";
+        assert_eq!(pmem.loss().as_deref(), Some(loss));
     }
 }

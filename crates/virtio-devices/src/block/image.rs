@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use vmm_hostio::IoSlices;
 use vmm_virtio::Buffers;
 
-use super::failure::DiskFailure;
 use super::file::DiskFile;
 use super::request::QUEUE_SIZE;
+use crate::failure::StorageFailure;
 
 /// A readable disk, addressed by byte offset.
 pub(super) trait Source: Send {
@@ -47,7 +47,7 @@ pub(super) trait Image: Source {
 
     /// Whether the host has failed so that later flushes fail too, and what that means. Called after each
     /// request.
-    fn failure(&self) -> Option<DiskFailure> {
+    fn failure(&self) -> Option<StorageFailure> {
         None
     }
 

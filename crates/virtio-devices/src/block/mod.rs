@@ -12,7 +12,6 @@
 mod cache_tests;
 mod config;
 mod errors;
-mod failure;
 mod file;
 mod format;
 mod image;
@@ -40,7 +39,6 @@ use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::errors::{IoErrors, Operation};
-use self::failure::DiskFailure;
 use self::image::Image;
 #[cfg(not(feature = "qcow2"))]
 use self::no_qcow2 as qcow2;
@@ -48,6 +46,7 @@ use self::pace::Pace;
 use self::properties::DiskProperties;
 use self::raw::Raw;
 use self::request::{QUEUE_SIZE, SECTOR_LEN, SERIAL_LEN};
+use crate::failure::StorageFailure;
 use crate::timer::Timer;
 
 /// How often the file's size is checked. inotify(7) would wake us for each of the guest's writes, and doesn't
@@ -94,7 +93,7 @@ enum Disk {
 }
 
 impl Disk {
-    fn failure(&self) -> Option<DiskFailure> {
+    fn failure(&self) -> Option<StorageFailure> {
         match self {
             Self::Raw(raw) => raw.failure(),
             Self::Image(image) => image.failure(),

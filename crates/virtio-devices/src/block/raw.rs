@@ -10,10 +10,10 @@ use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, DeviceError, Head};
 
 use super::errors::Operation;
-use super::failure::{DiskFailure, FlushState};
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
+use crate::failure::{FlushState, StorageFailure};
 use crate::left_out::left_out;
 use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
@@ -124,12 +124,12 @@ impl Raw {
     /// Flushes earlier writes to stable storage, synchronously.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.flushes.check()?;
-        self.flushes.note(Operation::FLUSH, self.file.sync_data())
+        self.flushes.note_flush(self.file.sync_data())
     }
 
     /// What an earlier failed flush means, if there was one.
-    pub(super) fn failure(&self) -> Option<DiskFailure> {
-        self.flushes.check().is_err().then(|| DiskFailure {
+    pub(super) fn failure(&self) -> Option<StorageFailure> {
+        self.flushes.check().is_err().then(|| StorageFailure {
             failing: "flushes and write-through writes",
             remedy: "check the disk's file systems (fsck)".to_owned(),
         })
@@ -170,9 +170,10 @@ impl Raw {
     pub(super) fn completed(&mut self) -> Option<(Pending, io::Result<()>)> {
         let (pending, result) = self.engine.completed()?;
         self.work -= pending.work;
-        let result = match pending.is_durable {
-            true => self.flushes.note(pending.operation, result),
-            false => result,
+        let result = match (pending.is_durable, pending.operation) {
+            (true, Operation::FLUSH) => self.flushes.note_flush(result),
+            (true, _) => self.flushes.note_write(result),
+            (false, _) => result,
         };
         Some((pending, result))
     }

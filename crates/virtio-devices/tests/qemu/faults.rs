@@ -5,6 +5,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use vmm_virtio::Setting;
+use vmm_virtio::testing::{Buf, Driver};
+use vmm_virtio_devices::KINDS;
 
 use crate::disk::*;
 use crate::images::Images;
@@ -31,6 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("failed_flush_of_a_raw_disk_is_followed_by_failed_ones", raw_flush),
         trial("failed_write_through_write_of_a_raw_disk_is_followed_by_failed_ones", raw_write_through),
         trial("failed_write_through_write_without_room_concerns_only_itself", raw_without_room),
+        trial("failed_flush_of_persistent_memory_is_followed_by_failed_ones", pmem_flush),
         trial("failed_sync_of_an_image_is_told_with_its_remedy", image_is_told),
     ]
 }
@@ -59,18 +63,40 @@ const STEPS: [Step; 12] = [
     Step::Flush,
 ];
 
-/// In a child: sends the steps, and writes their statuses and the log lines.
+/// In a child: sends the steps to the disk, or flushes to the persistent memory, and writes their statuses and the log
+/// lines.
 pub(crate) fn run_child() -> Option<ExitCode> {
     let config: Value = serde_json::from_str(&std::env::var(CONFIG).ok()?).unwrap();
-    let mut disk = start(config);
+    let (statuses, told) = match config.get("disk") {
+        Some(fields) => send_steps(fields.clone()),
+        None => flush_pmem(config),
+    };
+    std::fs::write(std::env::var(RESULTS).unwrap(), json!([statuses, told]).to_string()).unwrap();
+    Some(ExitCode::SUCCESS)
+}
+
+fn send_steps(fields: Value) -> (Vec<u8>, Vec<String>) {
+    let mut disk = start(fields);
     let statuses: Vec<u8> = STEPS.iter().map(|step| step.send(&mut disk)).collect();
     // The disk is readable to the end.
     assert_eq!(read(&mut disk, 0, 512).1, OK);
     // It tells of a request before it completes the next.
     let told = disk.control().take_notices().texts;
-    drop(disk);
-    std::fs::write(std::env::var(RESULTS).unwrap(), json!([statuses, told]).to_string()).unwrap();
-    Some(ExitCode::SUCCESS)
+    (statuses, told)
+}
+
+/// Two flushes, and one after the driver's reset: the first bytes of their responses.
+fn flush_pmem(fields: Value) -> (Vec<u8>, Vec<String>) {
+    let entry = KINDS.iter().find(|entry| entry.name == "pmem").unwrap();
+    let setting = Setting { directory: Path::new("."), vcpus: 1, id: "pmem0", plan_only: false };
+    let mut driver = Driver::new(entry.open(fields, &setting).unwrap(), entry.id);
+    let flush =
+        |driver: &mut Driver| driver.queue(0).request(&[Buf::Read(&[0; 4]), Buf::Write(4)]).written()[0];
+    driver.init(0);
+    let mut statuses = vec![flush(&mut driver), flush(&mut driver)];
+    driver.init(0);
+    statuses.push(flush(&mut driver));
+    (statuses, driver.control().take_notices().texts)
 }
 
 /// What a child has seen.
@@ -83,6 +109,10 @@ struct Outcome {
 
 /// Sends the steps to the disk of these fields, whose file is `path`, while one system call on it fails.
 fn with_fault(images: &Images, path: &Path, fields: &Value, fault: &str) -> Outcome {
+    child_with_fault(images, path, &json!({"disk": fields}), fault)
+}
+
+fn child_with_fault(images: &Images, path: &Path, config: &Value, fault: &str) -> Outcome {
     let (trace, results) = (images.path("trace"), images.path("results"));
     let status = Command::new("strace")
         .args(["-f", "-q", "-e", &format!("inject={fault}"), "-o"])
@@ -90,7 +120,7 @@ fn with_fault(images: &Images, path: &Path, fields: &Value, fault: &str) -> Outc
         .arg("-P")
         .arg(path)
         .arg(std::env::current_exe().unwrap())
-        .env(CONFIG, fields.to_string())
+        .env(CONFIG, config.to_string())
         .env(RESULTS, &results)
         .stdin(Stdio::null())
         .status()
@@ -243,6 +273,19 @@ fn raw_without_room() {
     let expected = STEPS.map(|step| if matches!(step, Step::Write { .. }) { IOERR } else { OK });
     assert_eq!(statuses, expected);
     assert_eq!(told, ["a write at byte 0 of the disk failed: No space left on device (os error 28)"]);
+}
+
+fn pmem_flush() {
+    let images = Images::new();
+    let path = images.path("memory");
+    std::fs::write(&path, [0; 2 << 20]).unwrap();
+    let Outcome { statuses, told, is_injected } =
+        child_with_fault(&images, &path, &json!({"path": path}), "fdatasync:error=EIO:when=1");
+    assert!(is_injected);
+    assert_eq!(statuses, [0xff; 3]);
+    let notice = "what the guest has written since its last flush may be lost: flushes fail until the monitor ends; then check \
+                  its file systems (fsck)";
+    assert_eq!(told, ["a flush failed: Input/output error (os error 5)", notice]);
 }
 
 fn image_is_told() {

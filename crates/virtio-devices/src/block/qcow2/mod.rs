@@ -36,10 +36,10 @@ use self::entries::Problem;
 use self::layers::{Format, Layers};
 pub use self::refusal::{Encryption, Refusal, Table};
 use self::tables::Tables;
-use super::failure::DiskFailure;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
+use crate::failure::StorageFailure;
 use crate::place::{Access, Place};
 use crate::shell;
 
@@ -330,8 +330,8 @@ impl Image for Qcow2Image {
         self.free(range, |image, part| image.zero(part, unmap))
     }
 
-    fn failure(&self) -> Option<DiskFailure> {
-        self.layers.failure().has_happened().then(|| DiskFailure {
+    fn failure(&self) -> Option<StorageFailure> {
+        self.layers.failure().has_happened().then(|| StorageFailure {
             failing: "flushes and writes",
             remedy: format!(
                 "repair the image, qemu-img check -r all {}, and check its file systems (fsck)",

@@ -8,24 +8,23 @@
 //! A reset of the device changes nothing: the next driver reads the lost data from the page cache, builds on it, and
 //! its flushes would succeed. Nor does O_DIRECT: requests that aren't aligned for it use the page cache.
 //!
-//! A write that completes only on stable storage is also a flush.
+//! A write that completes only on stable storage is also a flush. The stores to persistent memory are writes to the
+//! page cache.
 
 use std::io::{self, ErrorKind};
 
-use super::errors::Operation;
-
-/// What a disk whose host has failed needs.
+/// What the failure of a device's storage means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct DiskFailure {
+pub(crate) struct StorageFailure {
     /// The guest's requests that fail.
-    pub(super) failing: &'static str,
+    pub(crate) failing: &'static str,
     /// What to do when the monitor has ended.
-    pub(super) remedy: String,
+    pub(crate) remedy: String,
 }
 
-impl DiskFailure {
+impl StorageFailure {
     /// For the log, when it happens.
-    pub(super) fn notice(&self) -> String {
+    pub(crate) fn notice(&self) -> String {
         let Self { failing, remedy } = self;
         format!(
             "what the guest has written since its last flush may be lost: {failing} fail until the monitor ends; then {remedy}"
@@ -33,14 +32,14 @@ impl DiskFailure {
     }
 
     /// For the end.
-    pub(super) fn loss(&self) -> String {
+    pub(crate) fn loss(&self) -> String {
         format!("what the guest wrote since its last flush may be lost: {}", self.remedy)
     }
 }
 
-/// Whether a flush of a raw disk has failed.
+/// Whether a flush of a file has failed.
 #[derive(Debug, Default)]
-pub(super) struct FlushState {
+pub(crate) struct FlushState {
     has_failed: bool,
 }
 
@@ -49,19 +48,20 @@ impl FlushState {
     ///
     /// # Errors
     /// One has failed.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         if self.has_failed { Err(ErrorKind::Other.into()) } else { Ok(()) }
     }
 
-    /// Returns the result of such a request: an error also if another has failed while it was in flight.
-    pub(super) fn note(&mut self, operation: Operation, result: io::Result<()>) -> io::Result<()> {
-        match result {
-            Ok(()) => self.check(),
-            Err(error) => {
-                self.has_failed |= operation == Operation::FLUSH || !is_refusal(&error);
-                Err(error)
-            }
-        }
+    /// Returns the result of a flush: an error also if another request has failed while it was in flight.
+    pub(crate) fn note_flush(&mut self, result: io::Result<()>) -> io::Result<()> {
+        self.has_failed |= result.is_err();
+        result.and_then(|()| self.check())
+    }
+
+    /// The same for a write that completes on stable storage.
+    pub(crate) fn note_write(&mut self, result: io::Result<()>) -> io::Result<()> {
+        self.has_failed |= result.as_ref().is_err_and(|error| !is_refusal(error));
+        result.and_then(|()| self.check())
     }
 }
 
@@ -76,29 +76,27 @@ fn is_refusal(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    const WRITE: Operation = Operation { name: "a write", offset: Some(0) };
-
-    /// The results of two requests, of which the first fails, and whether a third may be tried.
-    fn after(operation: Operation, error: ErrorKind) -> (bool, bool) {
+    /// The results of a write after a request that failed, and whether a third may be tried.
+    fn after(error: ErrorKind, note: fn(&mut FlushState, io::Result<()>) -> io::Result<()>) -> (bool, bool) {
         let mut flushes = FlushState::default();
-        assert_eq!(flushes.note(operation, Err(error.into())).unwrap_err().kind(), error);
-        (flushes.note(WRITE, Ok(())).is_ok(), flushes.check().is_ok())
+        assert_eq!(note(&mut flushes, Err(error.into())).unwrap_err().kind(), error);
+        (flushes.note_write(Ok(())).is_ok(), flushes.check().is_ok())
     }
 
     #[test]
     fn failed_flush_is_the_last_whatever_its_error() {
-        assert_eq!(after(Operation::FLUSH, ErrorKind::Other), (false, false));
-        assert_eq!(after(Operation::FLUSH, ErrorKind::StorageFull), (false, false));
+        assert_eq!(after(ErrorKind::Other, FlushState::note_flush), (false, false));
+        assert_eq!(after(ErrorKind::StorageFull, FlushState::note_flush), (false, false));
     }
 
     #[test]
     fn write_without_room_concerns_only_itself() {
-        assert_eq!(after(WRITE, ErrorKind::StorageFull), (true, true));
-        assert_eq!(after(WRITE, ErrorKind::QuotaExceeded), (true, true));
+        assert_eq!(after(ErrorKind::StorageFull, FlushState::note_write), (true, true));
+        assert_eq!(after(ErrorKind::QuotaExceeded, FlushState::note_write), (true, true));
     }
 
     #[test]
     fn write_that_failed_on_its_way_to_stable_storage_is_the_last() {
-        assert_eq!(after(WRITE, ErrorKind::Other), (false, false));
+        assert_eq!(after(ErrorKind::Other, FlushState::note_write), (false, false));
     }
 }
