@@ -11,7 +11,7 @@ use vmm_virtio::testing::DEADLINE;
 
 use crate::disk::*;
 use crate::images::Images;
-use crate::tools::trial;
+use crate::tools::{qemu_img, trial};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -32,6 +32,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("image_with_an_l2_table_over_another_table_is_refused", l2_over_l1),
         trial("image_with_an_l2_table_across_clusters_is_refused", l2_across_clusters),
         trial("image_with_data_over_its_tables_is_refused", data_over_tables),
+        trial("image_with_data_across_clusters_is_refused", data_across_clusters),
+        trial("image_that_is_cut_short_is_refused", cut_short),
+        trial("image_whose_last_cluster_is_cut_off_is_written", last_cluster_is_cut_off),
         trial("image_of_each_refcount_width_is_written", each_width),
         trial("image_whose_snapshot_table_counts_as_free_is_refused", || {
             snapshot_counts_as_free(|image| image.read(SNAPSHOTS), "the snapshot table");
@@ -186,6 +189,52 @@ fn data_over_tables() {
     image.write(image.l2, &entry.to_be_bytes());
     let mut disk = image.images.disk("a.qcow2", json!({}));
     assert_eq!(send(&mut disk, OUT, FIRST, &[18; 512]), OK);
+}
+
+/// Including in the header's cluster, to which an offset of 0 would not refer.
+fn data_across_clusters() {
+    let image = Image::new();
+    for at in [512, image.l2 + 512] {
+        for flags in [0, 1 << 63, 1] {
+            image.write(image.l2, &(at | flags).to_be_bytes());
+            image.assert_refused(&format!("data can't be at {at:#x}: see qemu-img check DIR/a.qcow2"));
+        }
+    }
+    image.write(image.l2, &(1_u64 << 62 | 512).to_be_bytes());
+    image.assert_refused("data at 0x0 overlaps a table: see qemu-img check DIR/a.qcow2");
+}
+
+/// At its last data, at all of its data, and at its L2 table. What is missing would read as zeros. qemu-img check regards it
+/// as damaged, too.
+fn cut_short() {
+    let image = Image::new();
+    let path = image.images.path("a.qcow2");
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let last = image.read(image.l2 + 8 * 15) << 8 >> 8;
+    let first = image.read(image.l2) << 8 >> 8;
+    for (len, at) in [(last, last), (first, first), (image.l2, image.l2)] {
+        file.set_len(len).unwrap();
+        let message = format!(
+            ".path: DIR/a.qcow2 is cut short, it ends at {len:#x} but refers to {at:#x}: copy it again from its source, or see \
+             qemu-img check DIR/a.qcow2"
+        );
+        assert_eq!(image.images.refusal("a.qcow2", json!({})), message);
+        let (is_clean, _) = qemu_img(&image.images.with_dir("check DIR/a.qcow2"));
+        assert!(!is_clean, "{len:#x}");
+        let mut disk = image.images.disk("a.qcow2", json!({"read_only": true}));
+        assert_eq!(read(&mut disk, 15 * 128, 512), (vec![0; 512], OK), "{len:#x}");
+    }
+}
+
+/// As QEMU leaves it after a write of less than a cluster of a compressed image or of a raw one.
+fn last_cluster_is_cut_off() {
+    let image = Image::new();
+    let last = image.read(image.l2 + 8 * 15) << 8 >> 8;
+    let file = OpenOptions::new().write(true).open(image.images.path("a.qcow2")).unwrap();
+    file.set_len(last + 512).unwrap();
+    let mut disk = image.images.disk("a.qcow2", json!({}));
+    assert_eq!(read(&mut disk, 15 * 128, 512), (vec![17; 512], OK));
+    assert_eq!(send(&mut disk, OUT, 15 * 128, &[18; 512]), OK);
 }
 
 /// Nor may it be written in place, because the next allocation would get it as well.
@@ -385,13 +434,12 @@ fn shared_data_far_behind() {
     );
 }
 
-/// An offset within a cluster, which makes the whole table unreadable for imago. The check before a write takes
-/// it for that cluster.
+/// An offset within a cluster, which makes the whole table unreadable for imago.
 fn misplaced_data_is_told() {
     let image = Image::new();
     let place = image.read(image.l2 + 8 * FIRST / 128);
     image.write(image.l2 + 8 * FIRST / 128, &(place | 512).to_be_bytes());
-    let mut disk = image.images.disk("a.qcow2", json!({}));
+    let mut disk = image.images.disk("a.qcow2", json!({"read_only": true}));
     assert_eq!([FIRST, FIRST + 128].map(|sector| read(&mut disk, sector, 512).1), [IOERR; 2]);
     let told = disk.control().take_notices().texts;
     let start = format!("a read at byte {} of the disk failed: ", FIRST * 512);

@@ -38,6 +38,18 @@ pub enum Refusal {
         /// Its offset in bytes.
         at: u64,
     },
+    /// Data that isn't compressed doesn't start at a cluster.
+    MisplacedData {
+        /// Its offset in bytes.
+        at: u64,
+    },
+    /// A cluster of data or of a table is beyond the end of the file.
+    BeyondEnd {
+        /// Its offset in bytes.
+        at: u64,
+        /// Length of the file.
+        len: u64,
+    },
     /// A table overlaps another.
     Overlapping {
         /// The table.
@@ -181,6 +193,14 @@ impl Refusal {
             }
             Self::Misplaced { table, at } => {
                 format!("is damaged, {table} can't be at {at:#x}: see qemu-img check {path}")
+            }
+            Self::MisplacedData { at } => {
+                format!("is damaged, data can't be at {at:#x}: see qemu-img check {path}")
+            }
+            Self::BeyondEnd { at, len } => {
+                format!(
+                    "is cut short, it ends at {len:#x} but refers to {at:#x}: copy it again from its source, or see qemu-img check {path}"
+                )
             }
             Self::Overlapping { table, over, at } => {
                 format!("is damaged, {table} at {at:#x} overlaps {over}: see qemu-img check {path}")

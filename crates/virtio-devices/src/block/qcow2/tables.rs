@@ -4,9 +4,11 @@
 //! guest's, or as exclusive to the disk although a snapshot shares it. So before an image is written, each of
 //! its tables, including those of internal snapshots, must have a reference count that covers all its users,
 //! and must not overlap another table or data: freeing the data would free the table. Data must have a count,
-//! and a count of 1 if it is written in place (COPIED).
+//! and a count of 1 if it is written in place (COPIED). Both must start at a cluster, before the end of the file:
+//! beyond it an image that was copied only in part reads as zeros, or as having no data at all.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 
 use super::counts::Counts;
@@ -33,6 +35,8 @@ pub(super) struct Tables {
     clusters: Vec<(u64, Table)>,
     counts: Counts,
     l1: u64,
+    /// Length of the file when it was opened.
+    len: u64,
     /// A bit per L1 entry.
     checked: Vec<u64>,
 }
@@ -40,7 +44,8 @@ pub(super) struct Tables {
 impl Tables {
     /// Reads the upper-level tables, checks that each has a count and that none overlaps another, and checks
     /// as many L2 tables as are reasonable at start-up.
-    pub(super) fn check(file: &File, header: &Header) -> Result<Self, Problem> {
+    pub(super) fn check(mut file: &File, header: &Header) -> Result<Self, Problem> {
+        let len = file.seek(SeekFrom::End(0))?;
         let bits = header.cluster_bits;
         let (l1_entries, l1) = header.l1;
         let (table_clusters, table) = header.refcount_table;
@@ -71,12 +76,13 @@ impl Tables {
         found.sort_by_key(|entry| entry.cluster);
         let mut counts = Counts::new(bits, header.refcount_order, blocks);
         for same in found.chunk_by(|one, other| one.cluster == other.cluster) {
+            check_end(same[0].cluster << bits, len)?;
             check_cluster(same, counts.of(file, same[0].cluster)?, bits)?;
         }
         found.dedup_by_key(|entry| entry.cluster);
         let clusters = found.into_iter().map(|entry| (entry.cluster, entry.table)).collect();
         let checked = vec![0; (l1_entries as usize).div_ceil(64)];
-        let mut tables = Self { cluster_bits: bits, clusters, counts, l1, checked };
+        let mut tables = Self { cluster_bits: bits, clusters, counts, l1, len, checked };
         let at_open = (CHECKED_AT_OPEN >> bits) as usize;
         for (index, entry) in
             (0..).zip(words(&l1_bytes)).filter(|(_, entry)| entry & L1_OFFSET != 0).take(at_open)
@@ -109,16 +115,21 @@ impl Tables {
         self.check_l2(file, index, entry & L1_OFFSET)
     }
 
-    /// Checks the L2 table at `at`, if it exists: data must have a reference count, of 1 if it is written in
-    /// place, and must not overlap tables.
+    /// Checks the L2 table at `at`, if it exists: data must start at a cluster before the end of the file, have a
+    /// reference count, of 1 if it is written in place, and must not overlap tables.
     fn check_l2(&mut self, file: &File, index: u64, at: u64) -> Result<(), Problem> {
         if at != 0 {
             let bytes = read_padded(file, at, 1 << self.cluster_bits)?;
+            if let Some(at) = words(&bytes).map(uncompressed_at).find(|at| misplaced(*at, self.cluster_bits))
+            {
+                return Err(Problem::Image(Refusal::MisplacedData { at }));
+            }
             let mut places: Vec<Place> =
                 words(&bytes).filter_map(|entry| Place::of(entry, self.cluster_bits)).collect();
             // Sorted, so that each block of counts is read once.
             places.sort_unstable_by_key(|place| place.clusters.start);
             for Place { clusters, is_copied } in places {
+                check_end(clusters.start << self.cluster_bits, self.len)?;
                 for cluster in clusters {
                     let at = cluster << self.cluster_bits;
                     let count = self.counts.of(file, cluster)?;
@@ -176,6 +187,16 @@ impl Place {
     }
 }
 
+/// The offset in an L2 entry, 0 if it has none or its cluster is compressed.
+fn uncompressed_at(entry: u64) -> u64 {
+    if entry & IS_COMPRESSED == 0 { entry & L1_OFFSET } else { 0 }
+}
+
+/// Checks the offset of a cluster in a file of `len` bytes. The last cluster may be cut off, as QEMU writes it.
+fn check_end(at: u64, len: u64) -> Result<(), Refusal> {
+    if at < len { Ok(()) } else { Err(Refusal::BeyondEnd { at, len }) }
+}
+
 /// Checks a cluster that all of these tables share, given its reference count.
 fn check_cluster(tables: &[TableEntry], count: u64, bits: u32) -> Result<(), Refusal> {
     let TableEntry { cluster, table, .. } = tables[0];
@@ -229,6 +250,7 @@ mod tests {
             clusters: vec![(0, Table::Header), (3, Table::L1), (5, Table::RefcountTable)],
             counts: Counts::new(9, 4, Vec::new()),
             l1: 3 << 9,
+            len: 6 << 9,
             checked: Vec::new(),
         };
         assert!(tables.is_at(3 << 9, 1) && tables.is_at(2 << 9, 513) && tables.is_at((4 << 9) - 1, 1));
