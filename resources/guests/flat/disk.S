@@ -1,6 +1,6 @@
 # Reads from a disk (KIND=0) or writes to it without ever flushing it (KIND=1), the first virtio device, in protected mode, at
 # 0x100000: one sector for each byte received on COM1, each 4 MiB after the previous one, beyond the host's read-ahead. Polls COM1
-# and the disk.
+# and the disk. Ctrl-D resets the machine.
 #
 # Expected: "ready", then each byte echoed once its sector has been read or written.
 .include "../serial.inc"
@@ -13,6 +13,7 @@
 .set DIRECTION, WRITABLE * (1 - KIND)
 .set STACK, 0x7000
 .set STRIDE, 0x2000             # sectors
+.set CTRL_D, 4
 .set FLUSH, 1 << 9              # VIRTIO_BLK_F_FLUSH, without which each write would be flushed
 
 .macro descriptor number, address, len, flags, next
@@ -33,6 +34,8 @@ start:
         xor     edi, edi                # number of requests so far
 next:
         getc
+        cmp     al, CTRL_D
+        je      reset
         movzx   ebp, al
         mov     eax, edi
         imul    eax, eax, STRIDE
@@ -47,3 +50,7 @@ waiting:
         mov     eax, ebp
         putc
         jmp     next
+reset:
+        mov     al, 0xfe                # the keyboard controller's reset
+        out     0x64, al
+        hlt

@@ -13,6 +13,7 @@ use crate::common::{ENDED, HOST_CANT};
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         failing_image_at_the_end_is_reported_and_determines_the_exit_code,
+        failing_image_at_a_restart_is_reported_then_and_at_the_end,
         image_that_is_written_at_the_end_is_clean_and_not_reported,
     ]
 }
@@ -40,13 +41,13 @@ fn qcow2() -> Vec<u8> {
     image
 }
 
-/// A guest that writes a sector for each byte of input and doesn't flush.
+/// A machine that restarts, with a guest that writes a sector for each byte of input and doesn't flush.
 fn writing_guest(dir: &Path) -> Launch {
     let (guest, image) = (guests::path("disk-write"), dir.join("disk.qcow2"));
     std::fs::write(&image, qcow2()).unwrap();
     let config = format!(
         r#"{{"boot": {{"flat": {{"image": {guest:?}, "mode": "protected"}}}}, "irqchip": true,
-            "devices": [{{"type": "block", "id": "data", "path": {image:?}, "format": "qcow2"}}]}}"#
+            "on_reboot": "restart", "devices": [{{"type": "block", "id": "data", "path": {image:?}, "format": "qcow2"}}]}}"#
     );
     std::fs::write(dir.join("vm.json"), config).unwrap();
     Monitor::command(["--config", "vm.json"]).dir(dir).on_terminal()
@@ -58,6 +59,21 @@ fn write(monitor: &mut Monitor) {
     monitor.expect("1", DEADLINE);
 }
 
+/// Has every write to a file beyond this length fail (the soft RLIMIT_FSIZE).
+fn limit_files(monitor: &Monitor, len: &str) {
+    let arguments = ["--pid".to_owned(), monitor.pid().to_string(), format!("--fsize={len}:")];
+    assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
+}
+
+/// The message about the disk at the end.
+fn error(dir: &Path) -> String {
+    let image = dir.join("disk.qcow2");
+    format!(
+        "error: device \"data\": what the guest wrote since its last flush may be lost: repair the image, qemu-img check -r all {}",
+        image.display()
+    )
+}
+
 fn is_dirty(dir: &Path) -> bool {
     std::fs::read(dir.join("disk.qcow2")).unwrap()[79] & 1 != 0
 }
@@ -66,18 +82,33 @@ fn failing_image_at_the_end_is_reported_and_determines_the_exit_code() {
     let dir = TempDir::new().unwrap();
     let mut monitor = writing_guest(dir.path()).start();
     write(&mut monitor);
-    // From now on every write to a file is beyond RLIMIT_FSIZE.
-    let pid = monitor.pid().to_string();
-    assert!(Command::new("prlimit").args(["--pid", &pid, "--fsize=0"]).status().unwrap().success());
+    limit_files(&monitor, "0");
     monitor.send(b"\x01x");
     monitor.expect_code(HOST_CANT, DEADLINE);
     let said = monitor.stderr();
     assert!(said.contains("device \"data\": the end of writing failed: File too large"), "{said}");
-    let error = format!(
-        "error: device \"data\": what the guest wrote since its last flush may be lost: repair the image, qemu-img check -r all {}",
-        dir.path().join("disk.qcow2").display()
-    );
-    assert!(said.contains(&error), "{said}");
+    assert_eq!(said.matches(&error(dir.path())).count(), 1, "{said}");
+    assert!(is_dirty(dir.path()));
+}
+
+/// The next guest can read the disk, and nothing it does, nor room for its writes, makes up for the loss.
+fn failing_image_at_a_restart_is_reported_then_and_at_the_end() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = writing_guest(dir.path()).start();
+    write(&mut monitor);
+    limit_files(&monitor, "0");
+    monitor.send(b"\x04");
+    monitor.expect("ready\n", DEADLINE);
+    let said = monitor.stderr();
+    assert!(said.contains("device \"data\": the end of writing failed: File too large"), "{said}");
+    assert!(!said.contains("error: device"), "{said}");
+    limit_files(&monitor, "unlimited");
+    monitor.send(b"2");
+    monitor.expect("2", DEADLINE);
+    monitor.send(b"\x01x");
+    monitor.expect_code(HOST_CANT, DEADLINE);
+    let said = monitor.stderr();
+    assert_eq!(said.matches(&error(dir.path())).count(), 1, "{said}");
     assert!(is_dirty(dir.path()));
 }
 
