@@ -11,6 +11,7 @@ use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::udp::{ForwardedUdp, Udp};
+use crate::undelivered::UndeliveredTcp;
 
 /// The addresses that identify a flow, as the guest sees them. For echo requests the ports are the identifier
 /// and 0.
@@ -75,6 +76,22 @@ impl NetworkFlow {
             NetworkFlow::Udp(udp) => Some(udp.age.take_used()),
             NetworkFlow::ForwardedUdp(forwarded) => Some(forwarded.age.take_used()),
             NetworkFlow::Ping(ping) => Some(ping.age.take_used()),
+        }
+    }
+
+    /// The guest is gone. Returns whether data that it regards as sent remains to be delivered.
+    pub(crate) fn forget_guest(&mut self) -> bool {
+        match self {
+            NetworkFlow::Tcp(tcp) => tcp.forget_guest(),
+            NetworkFlow::Udp(_) | NetworkFlow::ForwardedUdp(_) | NetworkFlow::Ping(_) => false,
+        }
+    }
+
+    /// Passes data that was acknowledged to the guest to the host, without blocking, and returns what remains.
+    pub(crate) fn deliver(&mut self) -> Option<UndeliveredTcp> {
+        match self {
+            NetworkFlow::Tcp(tcp) => tcp.deliver(),
+            NetworkFlow::Udp(_) | NetworkFlow::ForwardedUdp(_) | NetworkFlow::Ping(_) => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -76,6 +77,14 @@ impl Watch {
         }
     }
 
+    /// Waits for events for at most `patience`.
+    pub(crate) fn wait(&self, patience: Duration) {
+        let patience =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        // EINTR ends the wait early.
+        let _ = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&patience));
+    }
+
     /// Arms the timer to expire at `deadline` or earlier.
     pub(crate) fn wake_at(&mut self, deadline: Instant, now: Instant) {
         if self.armed.is_some_and(|armed| armed <= deadline) {
@@ -115,8 +124,13 @@ fn family(address: IpAddr) -> AddressFamily {
 
 /// Closes a connection with a reset.
 pub(crate) fn reset(socket: OwnedFd) {
+    close_by_reset(&socket, true);
+}
+
+/// Sets whether closing the connection, also by the end of the process, resets it.
+pub(crate) fn close_by_reset(socket: &OwnedFd, is_reset: bool) {
     // If this fails, the connection is closed normally.
-    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    let _ = sockopt::set_socket_linger(socket, is_reset.then_some(Duration::ZERO));
 }
 
 /// The host's loopback address of the same family as `address`.

@@ -31,7 +31,8 @@
 //! Pass each frame from the guest to [`UserNet::send`], then call [`UserNet::receive`] until there is no
 //! frame or the guest has no room. When the descriptor becomes readable, call it again. If the guest had no
 //! room, continue as soon as it has some, whatever the descriptor says; there is no need to poll it before.
-//! Meanwhile all incoming data stays in the host's sockets.
+//! Meanwhile all incoming data stays in the host's sockets. When the guest has ended, [`UserNet::deliver`] passes
+//! on what was acknowledged to it.
 //!
 //! ```
 //! use vmm_usernet::{Allow, Resolver, Settings, UserNet};
@@ -86,6 +87,7 @@ mod addresses;
 mod allow;
 mod clouds;
 mod control;
+mod delivery;
 mod flow;
 mod forward;
 mod host;
@@ -104,6 +106,7 @@ mod shared;
 mod table;
 mod tcp;
 mod udp;
+mod undelivered;
 mod unreachable;
 mod usernet;
 
@@ -111,6 +114,7 @@ pub use allow::{Allow, RuleError};
 pub use forward::{Forward, ForwardError};
 pub use packet::PartialChecksum;
 pub use settings::{OpenError, Resolver, Settings};
+pub use undelivered::UndeliveredTcp;
 pub use usernet::{Frame, UserNet};
 
 #[cfg(test)]

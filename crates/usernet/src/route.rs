@@ -54,7 +54,7 @@ impl UserNet {
         let key = Key { protocol: Protocol::Tcp, guest, remote };
         let is_new = segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
         if let Some(token) = self.table.find(&key) {
-            self.deliver(token, packet);
+            self.pass_to_flow(token, packet);
         } else if is_new {
             self.connect(key, packet, &segment);
         } else {
@@ -116,7 +116,7 @@ impl UserNet {
         flow: impl FnOnce(OwnedFd) -> NetworkFlow,
     ) {
         if let Some(token) = self.table.find(&key) {
-            return self.deliver(token, packet);
+            return self.pass_to_flow(token, packet);
         }
         let to = match self.destination(&key) {
             Ok(to) => to,
@@ -151,11 +151,11 @@ impl UserNet {
         };
         if watched.is_ok() {
             let token = self.table.insert(key, flow);
-            self.deliver(token, packet);
+            self.pass_to_flow(token, packet);
         }
     }
 
-    fn deliver(&mut self, token: Token, packet: &Packet<'_>) {
+    fn pass_to_flow(&mut self, token: Token, packet: &Packet<'_>) {
         let Some(flow) = self.table.get(token) else { return };
         match flow.packet(packet, &mut self.shared) {
             Ok(()) => self.table.make_ready(token),

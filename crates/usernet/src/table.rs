@@ -108,6 +108,15 @@ impl Table {
         self.slots.iter().filter_map(|slot| Some(&slot.entry.as_ref()?.flow))
     }
 
+    pub(crate) fn flows_mut(&mut self) -> impl Iterator<Item = &mut NetworkFlow> {
+        self.slots.iter_mut().filter_map(|slot| Some(&mut slot.entry.as_mut()?.flow))
+    }
+
+    /// The tokens of all flows, in no particular order.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        self.by_key.values().copied().collect()
+    }
+
     pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut NetworkFlow)> {
         let entry = self.entry(token)?;
         Some((entry.key, &mut entry.flow))

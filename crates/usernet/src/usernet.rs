@@ -221,7 +221,7 @@ impl UserNet {
     }
 
     /// Handles events of host sockets and the timer. Returns whether there were none.
-    fn poll_host(&mut self) -> bool {
+    pub(crate) fn poll_host(&mut self) -> bool {
         self.turns = 0;
         let mut pending = std::mem::take(&mut self.events);
         self.watch.take(|events| pending.push(events));

@@ -23,11 +23,12 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
-use crate::host::SocketEvents;
+use crate::host::{self, SocketEvents};
 use crate::link::HEADER_LEN;
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
 use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
+use crate::undelivered::UndeliveredTcp;
 use crate::unreachable::{self, Reason};
 use sequence::SequenceState;
 use stack::Endpoint;
@@ -52,6 +53,8 @@ pub(crate) struct Tcp {
     writable: bool,
     hung_up: bool,
     was_reset: bool,
+    /// There is data of the guest that the host's socket hasn't taken, which is reset if it is closed now.
+    has_undelivered: bool,
     /// The guest sends no more; the host has been told.
     guest_ended: bool,
     sent_end: bool,
@@ -119,6 +122,7 @@ impl Tcp {
             writable: false,
             hung_up: false,
             was_reset: false,
+            has_undelivered: false,
             guest_ended: false,
             sent_end: false,
             failed: false,
@@ -378,6 +382,22 @@ impl Tcp {
         }
     }
 
+    /// The guest is gone. Returns whether data that was acknowledged to it remains to be delivered.
+    pub(crate) fn forget_guest(&mut self) -> bool {
+        self.guest_ended = true;
+        self.phase = Phase::Draining;
+        self.deliver().is_some()
+    }
+
+    /// Passes data that was acknowledged to the guest to the host, and returns what remains; `None` also if the
+    /// host's side has failed.
+    pub(crate) fn deliver(&mut self) -> Option<UndeliveredTcp> {
+        self.failed |= self.send_to_host().is_err();
+        let len = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.socket().recv_queue());
+        let Self { guest, remote, .. } = *self;
+        (len > 0 && !self.failed).then_some(UndeliveredTcp { guest, remote, len })
+    }
+
     fn send_to_host(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
@@ -396,7 +416,13 @@ impl Tcp {
                 Err(_) => break,
             }
         }
-        if self.guest_ended && !self.sent_end && !socket.can_recv() {
+        let has_undelivered = socket.can_recv();
+        if has_undelivered != self.has_undelivered {
+            self.has_undelivered = has_undelivered;
+            // Even if the monitor is killed, the peer can't mistake what it has received for everything.
+            host::close_by_reset(&self.host, has_undelivered);
+        }
+        if self.guest_ended && !self.sent_end && !has_undelivered {
             self.sent_end = true;
             // If it fails, the host's peer is gone, which reading will report.
             let _ = rustix::net::shutdown(&self.host, Shutdown::Write);

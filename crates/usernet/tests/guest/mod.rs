@@ -25,7 +25,7 @@ pub(crate) const RESOLVER: &str = "10.0.2.3";
 pub(crate) const MTU: u16 = 65520;
 
 /// How long a test waits for an expected event. A successful test never takes that long.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn settings(rules: &[&str]) -> Settings {
     let rules: Vec<String> = rules.iter().map(|rule| rule.to_string()).collect();
