@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use vmm_memory::GuestRam;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::notices::NoticeQueue;
-use crate::{ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Queue};
+use crate::{ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Queue, Undelivered};
 
 /// A virtio device, without its transport. Its own thread owns it and calls every method, so it needs no
 /// locks.
@@ -137,6 +138,15 @@ pub trait VirtioDevice: Send {
     /// a disk with its data, a lock or a socket, and is otherwise as newly opened. [`start`](Self::start) and
     /// [`stop`](Self::stop) already cover what a driver's reset does.
     fn power_cycle(&mut self) {}
+
+    /// The last machine has ended, and the device was [power-cycled](Self::power_cycle): passes data that the
+    /// guest regards as sent to the host's programs. Waits for them for at most `patience`, and returns what
+    /// remains. It may be called again. What remains when the device is dropped is lost, and the host's program
+    /// sees that, where the host's interface can express it.
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        let _ = patience;
+        Vec::new()
+    }
 }
 
 /// A resource that only one device of a machine may have, such as a network card's address.

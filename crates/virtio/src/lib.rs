@@ -103,6 +103,7 @@ mod queue;
 mod segment;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod undelivered;
 mod vhost;
 mod worker;
 
@@ -120,6 +121,7 @@ pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use notices::Notices;
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
+pub use undelivered::Undelivered;
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// What the host's side of a device waits for.
 pub use vmm_bus::EventFd;

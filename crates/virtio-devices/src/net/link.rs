@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use vmm_hostio::{FramePort, IoSlices};
-use vmm_virtio::Buffers;
+use vmm_virtio::{Buffers, Undelivered};
 
 use super::sizes::QUEUE_SIZE;
 
@@ -40,6 +41,15 @@ pub(super) trait Link: Send {
     /// Whether the guest has a driver for the card; initially it doesn't.
     fn set_driven(&mut self, is_driven: bool) {
         let _ = is_driven;
+    }
+
+    /// The guest is gone, and another may follow.
+    fn forget_guest(&mut self) {}
+
+    /// As [`VirtioDevice::deliver`](vmm_virtio::VirtioDevice::deliver).
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        let _ = patience;
+        Vec::new()
     }
 
     /// Makes the descriptor ready when there are frames, if these are wanted, and when pending work of the

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use vmm_hostio::RateLimiter;
-use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
+use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, Undelivered, VirtioDevice};
 
 use self::carrier::Carrier;
 use self::link::Link;
@@ -202,9 +202,17 @@ impl VirtioDevice for Net {
 
     fn power_cycle(&mut self) {
         self.reset();
+        self.pairs.iter_mut().for_each(|pair| pair.link.forget_guest());
         if let Some(kernel) = &mut self.kernel {
             kernel.forget_guest();
         }
+    }
+
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        let until = Instant::now() + patience;
+        let mut deliver =
+            |pair: &mut Pair| pair.link.deliver(until.saturating_duration_since(Instant::now()));
+        self.pairs.iter_mut().flat_map(&mut deliver).collect()
     }
 }
 

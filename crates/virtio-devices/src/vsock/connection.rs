@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  the host:  CONNECT  --> Requested --RESPONSE--> Established --+-- both directions over, RST --> gone
-//!  the guest: REQUEST  --> Connecting --connect--> Established --+-- RST with something kept --> Orphaned --> gone
+//!  the guest: REQUEST  --> Connecting --connect--> Established --+-- RST, or the guest is gone,
+//!                                                                    with data kept --> Orphaned --> gone
 //! ```
 //!
 //! Data from the guest is written to the socket directly; what the socket doesn't accept is kept here, up to
@@ -43,7 +44,7 @@ pub(super) enum Stage {
     Requested,
     /// Data flows in both directions.
     Established,
-    /// The guest has closed it, but the host hasn't received all data.
+    /// It has ended for the guest, but the host hasn't received all data.
     Orphaned,
 }
 
@@ -164,7 +165,7 @@ impl Connection {
         // otherwise be asked again endlessly.
         self.has_asked &= self.credit.peer_room() == 0;
         Ok(match (op, self.stage) {
-            (Op::Rst, _) => self.reset(),
+            (Op::Rst, _) => Verdict::Close,
             (Op::Response, Stage::Requested) => self.accepted(),
             (Op::Rw, Stage::Established) => return self.receive(data, slices),
             (Op::Shutdown, Stage::Established) => self.shut(header.flags),
@@ -190,13 +191,22 @@ impl Connection {
         }
     }
 
-    /// The guest has reset it. Data that it sent before a shutdown is still delivered to the host.
-    fn reset(&mut self) -> Verdict {
-        if self.kept.is_empty() || self.guest_shut & SHUT_SEND == 0 {
-            return Verdict::Close;
+    /// It has ended for the guest: by a reset, by a violation of the protocol, or with the guest itself. Data that
+    /// the guest regards as sent is still delivered: returns whether there is any, and the host's program can't
+    /// write to the connection any more.
+    pub(super) fn orphan(&mut self) -> bool {
+        if self.kept.is_empty() {
+            return false;
         }
+        self.shut_socket(Shutdown::Read);
         (self.stage, self.deadline, self.due) = (Stage::Orphaned, None, DuePackets::default());
-        Verdict::Keep
+        self.guest_shut = SHUT_BOTH;
+        true
+    }
+
+    /// Number of bytes from the guest that the host hasn't taken.
+    pub(super) fn kept_len(&self) -> usize {
+        self.kept.len()
     }
 
     fn receive(&mut self, data: &Buffers<'_>, slices: &mut IoSlices) -> Result<Verdict, Fault> {

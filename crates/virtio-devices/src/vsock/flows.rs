@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use vmm_hostio::IoSlices;
-use vmm_virtio::{Chain, Counters, Fault, Step};
+use vmm_virtio::{Chain, Counters, Fault, Step, Undelivered};
 
 use super::connection::{Connection, Key, NoRoom, Stage, Verdict};
 use super::listener::Listener;
@@ -100,10 +100,26 @@ impl Flows {
         }
     }
 
-    /// Closes all connections without notifying the guest, which has no state of them.
+    /// Ends all connections without notifying the guest, which has no state of them. Those with data for the host
+    /// last until it is delivered.
     pub(super) fn clear(&mut self) {
-        (0..self.slots.len()).for_each(|slot| self.close(slot));
+        (0..self.slots.len()).for_each(|slot| self.end(slot));
         self.resets.clear();
+    }
+
+    /// The connections with data that the host hasn't taken.
+    pub(super) fn undelivered(&self) -> Vec<Undelivered> {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        let kept = connections.filter(|connection| connection.kept_len() > 0);
+        kept.map(|connection| {
+            let Key { host_port, guest_port } = connection.key;
+            let (connection, len) = (
+                format!("connection of guest port {guest_port} and host port {host_port}"),
+                connection.kept_len(),
+            );
+            Undelivered { connection, len: len as u64 }
+        })
+        .collect()
     }
 
     /// Whether there is no packet for the guest.
@@ -154,7 +170,7 @@ impl Flows {
             Refusal::Stray(header) => self.push_reset(&header, host),
             Refusal::Broken(header) => {
                 if let Some(&slot) = self.by_key.get(&key_of(&header)) {
-                    self.close(slot);
+                    self.end(slot);
                 }
                 self.push_reset(&header, host);
             }
@@ -303,16 +319,11 @@ impl Flows {
         let Some(connection) = &self.slots[slot].connection else { return };
         let key = connection.key;
         match verdict {
-            Verdict::Keep => {
-                if connection.stage == Stage::Orphaned {
-                    self.forget(slot);
-                }
-                return self.list_if_ready(slot);
-            }
+            Verdict::Keep => return self.list_if_ready(slot),
             Verdict::Refuse => host.counters.errors.add(1),
             Verdict::Reset | Verdict::Close => {}
         }
-        self.close(slot);
+        self.end(slot);
         if verdict != Verdict::Close {
             let Key { host_port, guest_port } = key;
             let (src_cid, kind) = (self.cid.into(), TYPE_STREAM);
@@ -336,6 +347,12 @@ impl Flows {
         self.by_key.insert(connection.key, slot);
         self.slots[slot].connection = Some(connection);
         Some(slot)
+    }
+
+    /// Closes it, now or when the host has received all data; its ports are free at once.
+    fn end(&mut self, slot: usize) {
+        let Some(connection) = &mut self.slots[slot].connection else { return };
+        if connection.orphan() { self.forget(slot) } else { self.close(slot) }
     }
 
     /// Closing the socket also removes it from the poll.

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vmm_virtio::{
-    Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice,
+    Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Session, Setting, Step, Undelivered, VirtioDevice,
 };
 
 use self::config::Config;
@@ -131,6 +131,10 @@ impl VirtioDevice for Vsock {
     fn power_cycle(&mut self) {
         self.carrier.power_cycle();
     }
+
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        self.carrier.deliver(patience)
+    }
 }
 
 impl VirtioDevice for Sockets {
@@ -185,9 +189,26 @@ impl VirtioDevice for Sockets {
         self.set_accepting(false, session);
     }
 
-    /// Closes connections at once, so that host programs don't have to wait for the next guest's driver.
+    /// Ends connections at once, so that host programs don't have to wait for the next guest's driver.
     fn power_cycle(&mut self) {
         self.flows.clear();
+    }
+
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        let (until, counters) = (Instant::now() + patience, Counters::default());
+        let mut events = self.poll.take();
+        loop {
+            let now = Instant::now();
+            for event in events.into_iter().filter(|event| event.token < LOBBY) {
+                let host = Host { listener: &self.listener, poll: &self.poll, counters: &counters, now };
+                self.flows.wake(event.token, event.is_hung_up, host);
+            }
+            let left = self.flows.undelivered();
+            if left.is_empty() || now >= until {
+                return left;
+            }
+            events = self.poll.take_within(until - now);
+        }
     }
 }
 

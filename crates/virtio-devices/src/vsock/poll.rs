@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -14,7 +15,6 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 const EVENTS: usize = 64;
 const EVERYTHING: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A separate epoll. A closed socket is removed automatically, because its descriptors aren't duplicated.
 #[derive(Debug)]
@@ -51,9 +51,16 @@ impl Poll {
 
     /// Pending events, without blocking.
     pub(super) fn take(&self) -> Vec<Readiness> {
+        self.take_within(Duration::ZERO)
+    }
+
+    /// Pending events. Waits for the first one for at most `patience`.
+    pub(super) fn take_within(&self, patience: Duration) -> Vec<Readiness> {
+        let patience =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
         let mut events = [MaybeUninit::<Event>::uninit(); EVENTS];
         // Empty if interrupted by a signal: the descriptor stays readable.
-        let Ok((events, _)) = epoll::wait(&self.0, &mut events[..], Some(&AT_ONCE)) else {
+        let Ok((events, _)) = epoll::wait(&self.0, &mut events[..], Some(&patience)) else {
             return Vec::new();
         };
         let readiness = |event: &Event| Readiness {

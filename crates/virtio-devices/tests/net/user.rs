@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmm_virtio::VirtioDevice;
-use vmm_virtio::testing::{Buf, Driver};
+use vmm_virtio::testing::{Buf, DEADLINE, Driver};
 
 use super::{RECEIVEQ, TRANSMITQ, assert_refused, errors, framed, try_open, wait};
 
@@ -196,6 +196,58 @@ fn user_connection_to_a_permitted_server_is_accepted() {
     server.accept().unwrap();
     let answer = take(&mut driver);
     assert_eq!(answer[46 + 13] & 0x3f, 0x12, "SYN and ACK");
+}
+
+/// Sends data on the connection of [`syn`] until the window is too small for more, and returns its length.
+fn send_until_the_window_closes(driver: &mut Driver, port: u16, first: &[u8]) -> usize {
+    let field = |frame: &[u8], at: usize| u32::from_be_bytes(frame[46 + at..50 + at].try_into().unwrap());
+    // What the other end sends starts after this.
+    let theirs = field(first, 4) + 1;
+    let (mut sent, mut window) = (0, u32::MAX);
+    while window >= SEGMENT as u32 {
+        let ports = [&[0x13, 0x88][..], &port.to_be_bytes()].concat();
+        let numbers = [(2 + sent as u32).to_be_bytes(), theirs.to_be_bytes()].concat();
+        // Five header words, PSH and ACK.
+        let header = [&ports, &numbers, &[0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0][..]].concat();
+        transmit(driver, &ipv4(TCP, GATEWAY, &[&header[..], &[b'g'; SEGMENT]].concat()));
+        sent += SEGMENT;
+        // Until everything is acknowledged.
+        window = loop {
+            give_buffers(driver, 1);
+            let frame = take(driver);
+            if field(&frame, 8) == 2 + sent as u32 {
+                break field(&frame, 12) & 0xffff;
+            }
+        };
+    }
+    sent
+}
+
+/// Bytes of a segment.
+const SEGMENT: usize = 30_000;
+
+#[test]
+fn user_data_acknowledged_is_delivered_after_the_guest_has_ended() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let mut driver = reaching(address, 0);
+    give_buffers(&mut driver, 1);
+    transmit(&mut driver, &syn(GATEWAY, address.port()));
+    let (mut stream, _) = server.accept().unwrap();
+    let first = take(&mut driver);
+    let sent = send_until_the_window_closes(&mut driver, address.port(), &first);
+    let mut device = driver.into_device();
+    let left = device.deliver(Duration::ZERO);
+    let connection = format!("connection of 10.0.2.15:5000 and 10.0.2.2:{}", address.port());
+    assert_eq!(left.iter().map(|left| &left.connection).collect::<Vec<_>>(), [&connection]);
+    assert!(left[0].len > 0 && left[0].len < sent as u64, "{left:?}");
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).map(|len| (len, bytes.iter().all(|byte| *byte == b'g')))
+    });
+    assert_eq!(device.deliver(DEADLINE), []);
+    drop(device);
+    assert_eq!(reader.join().unwrap().unwrap(), (sent, true));
 }
 
 /// A card with a host port forwarded to port 7 of its guest. The port was free a moment ago; if another test

@@ -10,7 +10,7 @@ use vmm_virtio_devices::vsock::packet::{
     HEADER_LEN, HOST_CID, Header, Op, SHUT_BOTH, SHUT_SEND, TYPE_STREAM,
 };
 
-use super::CID;
+use super::{CID, counted};
 
 pub(crate) const RECEIVEQ: usize = 0;
 pub(crate) const TRANSMITQ: usize = 1;
@@ -220,6 +220,20 @@ impl Guest {
         let header = Header { len: data.len() as u32, ..flow.header(Op::Rw) };
         flow.sent = flow.sent.wrapping_add(data.len() as u32);
         self.send(&header, data);
+    }
+
+    /// Sends as much as the host's end accepts, and returns the number of bytes.
+    pub(crate) fn send_what_there_is_room_for(&mut self, flow: &mut Flow) -> usize {
+        let mut sent = 0;
+        while flow.room() > 60_000 {
+            self.send_data(flow, &counted(sent + 60_000)[sent..]);
+            sent += 60_000;
+            self.settle();
+            while let Some((header, _)) = self.try_packet() {
+                flow.learn(&header);
+            }
+        }
+        sent
     }
 
     pub(crate) fn send_shutdown(&mut self, flow: &Flow, flags: u32) {

@@ -3,6 +3,7 @@
 mod bulk;
 mod config;
 mod credit;
+mod delivery;
 mod guest;
 mod hostile;
 mod lifecycle;

@@ -5,7 +5,6 @@ use std::net::Shutdown;
 
 use vmm_virtio_devices::vsock::packet::{Op, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND};
 
-use super::guest::{Flow, Guest};
 use super::{MOMENT, counted, from_guest, from_host, read, read_all, running};
 
 #[test]
@@ -51,25 +50,11 @@ fn guest_that_closes_gets_its_answer_and_the_host_everything() {
     guest.expect(&mut flow, Op::Rst);
 }
 
-/// Sends as much as the host's end accepts, and returns the number of bytes.
-fn send_what_there_is_room_for(guest: &mut Guest, flow: &mut Flow) -> usize {
-    let mut sent = 0;
-    while flow.room() > 60_000 {
-        guest.send_data(flow, &counted(sent + 60_000)[sent..]);
-        sent += 60_000;
-        guest.settle();
-        while let Some((header, _)) = guest.try_packet() {
-            flow.learn(&header);
-        }
-    }
-    sent
-}
-
 #[test]
 fn guest_that_closes_before_the_host_has_read_waits_for_its_answer() {
     let (mut guest, directory) = running();
     let (mut flow, mut socket) = from_guest(&mut guest, &directory);
-    let sent = send_what_there_is_room_for(&mut guest, &mut flow);
+    let sent = guest.send_what_there_is_room_for(&mut flow);
     guest.send_shutdown(&flow, SHUT_BOTH);
     guest.expect_nothing(MOMENT);
     assert_eq!(read_all(&mut socket), counted(sent));
@@ -80,7 +65,7 @@ fn guest_that_closes_before_the_host_has_read_waits_for_its_answer() {
 fn guest_that_closes_and_does_not_wait_loses_nothing() {
     let (mut guest, directory) = running();
     let (mut flow, mut socket) = from_guest(&mut guest, &directory);
-    let sent = send_what_there_is_room_for(&mut guest, &mut flow);
+    let sent = guest.send_what_there_is_room_for(&mut flow);
     guest.send_shutdown(&flow, SHUT_BOTH);
     guest.send_op(&flow, Op::Rst);
     guest.expect_nothing(MOMENT);

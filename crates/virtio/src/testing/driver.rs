@@ -68,9 +68,17 @@ impl Driver {
     /// The device's thread has panicked, or as for [`new`](Self::new).
     pub fn power_cycle(self) -> Self {
         let id = self.transport.control().id();
+        Self::new(self.into_device(), id)
+    }
+
+    /// Ends the machine and returns the device, as it is passed to another machine or closed.
+    ///
+    /// # Panics
+    /// The device's thread has panicked.
+    pub fn into_device(self) -> Box<dyn VirtioDevice> {
         let transport = Arc::into_inner(self.transport).expect("nobody else has a reference");
         let (device, _) = transport.into_device().expect("its thread has not panicked");
-        Self::new(device, id)
+        device
     }
 
     /// The guest's memory.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UserNet};
-use vmm_virtio::{Buffers, DeviceError};
+use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UndeliveredTcp, UserNet};
+use vmm_virtio::{Buffers, DeviceError, Undelivered};
 
 use crate::descriptors;
 use crate::net::config::{Config, Rules};
@@ -107,6 +108,19 @@ impl Link for UserLink {
 
     fn set_driven(&mut self, is_driven: bool) {
         self.net.set_driven(is_driven);
+    }
+
+    fn forget_guest(&mut self) {
+        self.net.forget_guest();
+    }
+
+    fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
+        let left = self.net.deliver(patience).into_iter();
+        left.map(|UndeliveredTcp { guest, remote, len }| Undelivered {
+            connection: format!("connection of {guest} and {remote}"),
+            len: len as u64,
+        })
+        .collect()
     }
 
     fn take_notice(&mut self) -> Option<String> {
