@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -21,17 +22,29 @@ struct Shared {
     /// The whole job, as a gerund phrase such as "starting".
     job: &'static str,
     steps: Mutex<Vec<String>>,
+    /// Nobody waits for the job much longer.
+    is_cancelled: AtomicBool,
 }
 
 impl Progress {
     fn new(job: &'static str) -> Self {
-        Self(Arc::new(Shared { job, steps: Mutex::default() }))
+        Self(Arc::new(Shared { job, steps: Mutex::default(), is_cancelled: AtomicBool::new(false) }))
     }
 
     /// Enters a step, which lasts until the result is dropped. `what` is a gerund phrase such as "reading the kernel".
     pub fn begin(&self, what: String) -> ProgressStep {
         self.steps().push(what.clone());
         ProgressStep { progress: self.clone(), what }
+    }
+
+    /// Asks the job to give up what may take long and isn't necessary.
+    pub(crate) fn cancel(&self) {
+        self.0.is_cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether the job has been [cancelled](Self::cancel).
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled.load(Ordering::Acquire)
     }
 
     fn steps(&self) -> MutexGuard<'_, Vec<String>> {

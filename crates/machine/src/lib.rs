@@ -32,6 +32,7 @@ mod affinity;
 mod build;
 mod console;
 mod deadline;
+mod delivery;
 mod device_log;
 mod diagnostics;
 pub mod doctor;

@@ -14,6 +14,7 @@ use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
 
 use crate::console::Lines;
+use crate::delivery::{RestartError, UndeliveredBytes, deliver_and_close};
 use crate::diagnostics::Observer;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
@@ -104,10 +105,14 @@ impl Machine {
         if mismatches.is_empty() { Ending::Halted } else { Ending::Unexpected(mismatches) }
     }
 
-    /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing. The vCPUs
-    /// must have ended.
-    pub(crate) fn close(self, progress: &Progress, reports: &Sender<LastReport>) {
-        drop(self.virtio.into_devices(progress, reports, drop));
+    /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing, and
+    /// delivers their last data. The vCPUs must have ended. Returns log lines about lost data.
+    pub(crate) fn close(self, progress: &Progress, reports: &Sender<LastReport>) -> Vec<String> {
+        let Self { virtio, vcpus, _vm, ram, .. } = self;
+        // The vCPUs of a machine that was never started refer to its devices.
+        drop((vcpus, _vm, ram));
+        let closed = virtio.into_devices(progress, reports, |device| deliver_and_close(device, progress));
+        closed.into_iter().flatten().flatten().collect()
     }
 
     /// Tears this machine down and builds the next one from the same files and devices.
@@ -117,17 +122,23 @@ impl Machine {
         kinds: &Kinds<'_>,
         handles: SupervisorHandles,
         (progress, reports): (&Progress, &Sender<LastReport>),
-    ) -> Result<(Self, Lines), Error> {
+    ) -> Result<(Self, Lines), RestartError> {
         let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
         drop((vcpus, _vm, ram));
         let devices = virtio.into_devices(progress, reports, |device| device);
-        let devices = devices.into_iter().flatten().collect();
-        let mut inputs = Inputs::again(files, devices, config, kinds)?;
-        let plan = {
-            let _step = progress.begin("reading the kernel".to_owned());
-            Plan::new(config, &mut inputs)?
+        let mut devices: Vec<_> = devices.into_iter().flatten().collect();
+        // The next machine continues the delivery; the steps say so if there isn't one.
+        let undelivered: Vec<_> = devices.iter_mut().filter_map(UndeliveredBytes::of).collect();
+        let _steps: Vec<_> = undelivered.iter().map(|left| progress.begin(left.step())).collect();
+        let build = || {
+            let mut inputs = Inputs::again(files, devices, config, kinds)?;
+            let plan = {
+                let _step = progress.begin("reading the kernel".to_owned());
+                Plan::new(config, &mut inputs)?
+            };
+            Self::build(plan, inputs, Some(printed), handles, progress)
         };
-        Self::build(plan, inputs, Some(printed), handles, progress)
+        build().map_err(|error| RestartError { error, undelivered })
     }
 }
 

@@ -29,10 +29,10 @@ use crate::{Device, DeviceLog, Error, Kinds};
 pub(crate) struct OpenDevice {
     /// Its index in the config's `devices`.
     index: usize,
-    id: String,
-    kind: &'static str,
+    pub(crate) id: String,
+    pub(crate) kind: &'static str,
     device_id: u32,
-    device: Box<dyn VirtioDevice>,
+    pub(crate) device: Box<dyn VirtioDevice>,
     /// A file that the guest sees as memory, if it has one.
     mapping: Option<Mapping>,
     /// The host's end of a console, until it is opened.
@@ -333,8 +333,11 @@ impl VirtioDevices {
         take: impl Fn(OpenDevice) -> T + Sync,
     ) -> Vec<Option<T>> {
         let take = |connected: AttachedDevice| {
-            let _step = progress.begin(format!("stopping virtio {} \"{}\"", connected.kind, connected.id));
-            connected.into_open(reports).map(&take)
+            let stopped = {
+                let _step = progress.begin(stopping(connected.kind, &connected.id));
+                connected.into_open(reports)
+            };
+            stopped.map(&take)
         };
         let stopping: Vec<_> = self.0.into_iter().map(|connected| Mutex::new(Some(connected))).collect();
         let take = |kept: &Mutex<Option<AttachedDevice>>| {
@@ -403,6 +406,11 @@ impl VirtioDevices {
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
         self.0.iter().map(|device| (device.id.as_str(), &**device.transport.control().counters()))
     }
+}
+
+/// The step of a job that stops this device.
+pub(crate) fn stopping(kind: &str, id: &str) -> String {
+    format!("stopping virtio {kind} \"{id}\"")
 }
 
 /// Maps a file into the guest's memory.

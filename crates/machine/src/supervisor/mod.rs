@@ -25,6 +25,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use tracing::warn;
 use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
@@ -35,6 +36,7 @@ pub use requests::Commander;
 
 use crate::console::Console;
 use crate::deadline::Deadline;
+use crate::delivery::RestartError;
 use crate::diagnostics::{ExitReport, MessageWriter};
 use crate::ending::TimeoutPhase;
 use crate::error::HostContext;
@@ -268,14 +270,12 @@ impl Supervisor {
         let mut starts = !paused;
         loop {
             let StoppedMachine { mut run, machine: stopped } = self.run_machine(machine, starts)?;
-            let (reports, reported) = channel();
             let wants_restart = run.ending.is_reset() && !self.shutting_down;
             let restarts_it = wants_restart && config.on_reboot == OnReboot::Restart;
             let stopped = match stopped {
                 Some(stopped) if restarts_it => stopped,
                 Some(stopped) => {
-                    self.finish("closing files", move |progress| stopped.close(progress, &reports));
-                    run.losses = self.log_last(&reported);
+                    run.losses = self.close(stopped);
                     return Ok(run);
                 }
                 None => return Ok(run),
@@ -283,18 +283,30 @@ impl Supervisor {
             // A guest that was never started isn't started by a reset.
             starts = stopped.state != RunState::Configured;
             let (config, handles) = (Arc::clone(&config), handles.clone());
+            let (reports, reported) = channel();
             let rebuild =
                 move |progress: &Progress| stopped.rebuild(&config, &kinds, handles, (progress, &reports));
-            let job = self.start_job("restarting", rebuild);
-            let rebuilt = self.offloaded(job, END_PATIENCE, TimeoutPhase::Restarting);
-            let losses = self.log_last(&reported);
-            let (next, lines) = match rebuilt? {
-                Offloaded::Done(rebuilt) => rebuilt?,
-                Offloaded::Ended(ending) => return Ok(Run { ending, exits: run.exits, losses }),
+            let mut job = self.start_job("restarting", rebuild);
+            let (next, lines) = match self.offloaded(&mut job, TimeoutPhase::Restarting)? {
+                Offloaded::Done(rebuilt) => {
+                    // A device that has lost something reports it again at the end.
+                    drop(self.log_last(&reported));
+                    rebuilt.map_err(RestartError::log_losses)?
+                }
+                Offloaded::Ended(ending) => {
+                    let finished = self.finish_job(&mut job, END_PATIENCE)?;
+                    let mut losses = self.log_last(&reported);
+                    match finished {
+                        Some(Ok((machine, _))) => losses = self.close(machine),
+                        Some(Err(error)) => drop(error.log_losses()),
+                        None => {}
+                    }
+                    return Ok(Run { ending, exits: run.exits, losses });
+                }
             };
             machine = next;
             if let Err(error) = self.move_consoles(lines) {
-                self.discard(machine);
+                drop(self.close(machine));
                 return Err(error);
             }
             restarts = restarts.saturating_add(1);
@@ -341,6 +353,14 @@ impl Supervisor {
                 Err(error)
             }
         }
+    }
+
+    /// Stops and closes the devices of a machine whose vCPUs have ended. Returns what the guest may have lost.
+    pub(super) fn close(&mut self, stopped: Machine) -> Vec<String> {
+        let (reports, reported) = channel();
+        let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
+        undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));
+        self.log_last(&reported)
     }
 
     fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {

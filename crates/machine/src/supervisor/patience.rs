@@ -6,5 +6,8 @@ use std::time::Duration;
 pub(super) const NOTICE: Duration = Duration::from_secs(1);
 /// Time limit for an interrupted start to clean up. It only has sockets' names to remove.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(1);
-/// Time limit for a machine's devices to complete their requests.
+/// Time limit for a machine's devices to complete their requests and to deliver their last data.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a job that is given up may take to report what it leaves unfinished. A user who has asked twice for the end waits no
+/// longer than that.
+pub(super) const LAST_PATIENCE: Duration = Duration::from_millis(500);

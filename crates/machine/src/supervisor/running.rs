@@ -42,7 +42,10 @@ impl Supervisor {
         let ending = match ending {
             Ok(ending) => ending,
             Err(error) => {
-                self.discard(machine);
+                match stopped {
+                    Some(()) => drop(self.close(machine)),
+                    None => std::mem::forget(machine),
+                }
                 return Err(error);
             }
         };

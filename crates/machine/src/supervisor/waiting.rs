@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::Supervisor;
 use super::offloaded::Offloaded;
-use super::patience::{END_PATIENCE, NOTICE, START_PATIENCE};
+use super::patience::{END_PATIENCE, LAST_PATIENCE, NOTICE, START_PATIENCE};
 use crate::ending::TimeoutPhase;
 use crate::job::{Job, Progress};
 use crate::{Ending, Error};
@@ -30,28 +30,30 @@ impl Supervisor {
         &mut self,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<Offloaded<T>, Error> {
-        let job = self.start_job("starting", work);
-        self.offloaded(job, START_PATIENCE, TimeoutPhase::Starting)
+        let mut job = self.start_job("starting", work);
+        let offloaded = self.offloaded(&mut job, TimeoutPhase::Starting)?;
+        if let Offloaded::Ended(_) = &offloaded
+            && let Some(done) = self.finish_job(&mut job, START_PATIENCE)?
+        {
+            self.discard(done);
+        }
+        Ok(offloaded)
     }
 
-    /// Waits for a job, which an end of the monitor interrupts. After that it has `patience` to finish. `phase` is that of the
-    /// ending if the run times out.
+    /// Waits for a job, which an end of the monitor interrupts. It is then unfinished. `late` is the phase of the ending if the run
+    /// times out.
     pub(super) fn offloaded<T: Send + 'static>(
         &mut self,
-        mut job: Job<T>,
-        patience: Duration,
+        job: &mut Job<T>,
         late: fn(String) -> TimeoutPhase,
     ) -> Result<Offloaded<T>, Error> {
-        let ending = match self.wait_for(&mut job, None, |_| true)? {
+        let ending = match self.wait_for(job, None, |_| true)? {
             WaitResult::Done(done) => return Ok(Offloaded::Done(done)),
             WaitResult::Ended(Ending::TimedOut(_)) => Ending::TimedOut(late(job.progress().text())),
             WaitResult::Ended(ending) => ending,
             // Unreachable: `wait_for` has no time limit here.
             WaitResult::TimedOut => Ending::Quit,
         };
-        if let Some(done) = self.finish_job(&mut job, patience)? {
-            self.discard(done);
-        }
         Ok(Offloaded::Ended(ending))
     }
 
@@ -88,7 +90,7 @@ impl Supervisor {
 
     /// Waits for a job that the monitor can exit without. `None` if it takes longer than `patience`, or if the user asks once
     /// more for the end that is already under way.
-    fn finish_job<T: Send + 'static>(
+    pub(super) fn finish_job<T: Send + 'static>(
         &mut self,
         job: &mut Job<T>,
         patience: Duration,
@@ -114,6 +116,11 @@ impl Supervisor {
                 }
                 WaitResult::TimedOut => {}
             }
+        }
+        job.progress().cancel();
+        let until = Some(Instant::now() + LAST_PATIENCE.min(patience));
+        if let WaitResult::Done(done) = self.wait_for(job, until, |_| false)? {
+            return Ok(Some(done));
         }
         warn!("left unfinished: {}", job.progress().text());
         Ok(None)

@@ -104,6 +104,7 @@ pub(super) const IMAGES: &[Image] = &[
     kernel("kernel64", &["c/kernel.c"], Bits64, Place::Fixed),
     kernel("rings32", &["c/rings.c"], Bits32, Place::Fixed),
     kernel("rings64", &["c/rings.c"], Bits64, Place::Fixed),
+    kernel("vsock-send", &["c/vsock-send.c"], Bits32, Place::Fixed),
     kernel("kernel64-pie", &["c/kernel.c"], Bits64, Place::Anywhere),
 ];
 

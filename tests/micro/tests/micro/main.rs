@@ -6,6 +6,7 @@ mod commands;
 mod common;
 mod cpu_features;
 mod crash;
+mod delivery;
 mod examples;
 mod failing_disk;
 mod file_memory;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         commands::tests(),
         own_device::tests(),
         crash::tests(),
+        delivery::tests(),
         flags::tests(),
         flat::tests(),
         hanging_storage::tests(),

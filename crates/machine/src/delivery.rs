@@ -1,0 +1,122 @@
+//! The last data of a machine's devices for the host's programs.
+
+use std::time::Duration;
+
+use tracing::warn;
+use vmm_virtio::Undelivered;
+
+use crate::Error;
+use crate::job::Progress;
+use crate::virtio::{OpenDevice, stopping};
+
+/// How long a device waits for the host's programs before it looks whether it should give up, and updates the
+/// step that the user is shown. Short compared with `LAST_PATIENCE` of the supervisor.
+const TURN: Duration = Duration::from_millis(50);
+/// Maximum number of connections of a device that are logged one by one; a guest can have thousands.
+const LINES: usize = 16;
+
+/// What a device couldn't deliver yet.
+#[derive(Debug)]
+pub(crate) struct UndeliveredBytes {
+    kind: &'static str,
+    id: String,
+    left: Vec<Undelivered>,
+}
+
+impl UndeliveredBytes {
+    /// Has the device deliver what is possible at once. `None` if nothing is left.
+    pub(crate) fn of(open: &mut OpenDevice) -> Option<Self> {
+        let left = open.device.deliver(Duration::ZERO);
+        (!left.is_empty()).then(|| Self { kind: open.kind, id: open.id.clone(), left })
+    }
+
+    /// The step of a job that delivers them.
+    pub(crate) fn step(&self) -> String {
+        let Self { kind, id, left } = self;
+        format!("delivering {} of virtio {kind} \"{id}\" to the host's programs", bytes(left))
+    }
+
+    /// Log lines that say that they are lost.
+    fn lost(&self) -> Vec<String> {
+        let Self { id, left, .. } = self;
+        let line = |of: &[Undelivered], what: &str| {
+            format!("device \"{id}\": lost: {} that the host's program hasn't read from {what}", bytes(of))
+        };
+        let (first, others) = left.split_at(left.len().min(LINES));
+        let one = |one: &Undelivered| line(std::slice::from_ref(one), &format!("the {}", one.connection));
+        let mut lines: Vec<_> = first.iter().map(one).collect();
+        if !others.is_empty() {
+            lines.push(line(others, &format!("{} more connections", others.len())));
+        }
+        lines
+    }
+}
+
+/// Why there is no next machine. Its devices are closed.
+#[derive(Debug)]
+pub(crate) struct RestartError {
+    pub(crate) error: Error,
+    pub(crate) undelivered: Vec<UndeliveredBytes>,
+}
+
+impl RestartError {
+    /// Logs what is lost with the devices.
+    pub(crate) fn log_losses(self) -> Error {
+        self.undelivered.iter().flat_map(UndeliveredBytes::lost).for_each(|line| warn!("{line}"));
+        self.error
+    }
+}
+
+/// Delivers what the guest regards as sent, such as bytes of a connection that were acknowledged to it, until
+/// nothing is left or `progress` is cancelled. Then closes the device. Returns log lines about lost data.
+pub(crate) fn deliver_and_close(mut open: OpenDevice, progress: &Progress) -> Vec<String> {
+    let mut undelivered = UndeliveredBytes::of(&mut open);
+    while let Some(some) =
+        undelivered.as_mut().filter(|some| !some.left.is_empty() && !progress.is_cancelled())
+    {
+        let _step = progress.begin(some.step());
+        some.left = open.device.deliver(TURN);
+    }
+    let lost = undelivered.map(|some| some.lost()).unwrap_or_default();
+    let _step = progress.begin(stopping(open.kind, &open.id));
+    drop(open);
+    lost
+}
+
+fn bytes(of: &[Undelivered]) -> String {
+    match of.iter().map(|left| left.len).sum::<u64>() {
+        1 => "1 byte".to_owned(),
+        len => format!("{len} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(number: u64) -> Undelivered {
+        Undelivered { connection: format!("connection {number}"), len: number }
+    }
+
+    fn lost(id: &str, left: &[Undelivered]) -> Vec<String> {
+        UndeliveredBytes { kind: "vsock", id: id.to_owned(), left: left.to_vec() }.lost()
+    }
+
+    #[test]
+    fn data_lost_is_listed_by_connection_up_to_a_limit() {
+        assert_eq!(lost("v", &[]), [""; 0]);
+        let lines = lost("v", &[left(1), left(2)]);
+        let line = |what| format!("device \"v\": lost: {what}");
+        let first = line("1 byte that the host's program hasn't read from the connection 1");
+        let second = line("2 bytes that the host's program hasn't read from the connection 2");
+        assert_eq!(lines, [first, second]);
+        let many: Vec<_> = (1..=100).map(left).collect();
+        let lines = lost("v", &many);
+        assert_eq!(lines.len(), LINES + 1);
+        // The sum of 17 to 100.
+        assert_eq!(
+            lines[LINES],
+            line("4914 bytes that the host's program hasn't read from 84 more connections")
+        );
+    }
+}

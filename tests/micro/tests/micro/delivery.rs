@@ -1,0 +1,152 @@
+//! What a guest has sent to a host's program that reads late, when the machine ends.
+
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
+use harness::trials;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        delivery_of_a_vsock_follows_the_guests_reset,
+        delivery_of_a_vsock_follows_a_signal,
+        delivery_of_a_vsock_follows_a_key,
+        delivery_of_a_vsock_follows_a_timeout,
+        delivery_of_a_vsock_follows_a_restart,
+        delivery_of_a_vsock_follows_a_signal_during_a_restart,
+        delivery_of_a_vsock_is_left_at_a_second_signal,
+    ]
+}
+
+/// Number of bytes that the guest sends.
+const LEN: usize = 4 * 64_758;
+/// The monitor waits for the program.
+const NOTICE: &str = "bytes of virtio vsock \"v\" to the host's programs; another signal";
+
+/// A directory with the host's socket for the guest's connections.
+struct Host {
+    directory: TempDir,
+    listener: UnixListener,
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let listener = UnixListener::bind(directory.path().join("v.sock_1024")).expect("a socket");
+        Self { directory, listener }
+    }
+
+    fn launch(&self, on_reboot: &str) -> Launch {
+        let (image, config) = (guests::path("vsock-send"), self.directory.path().join("config.json"));
+        let text = format!(
+            r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "memory": {{"size": "16M"}},
+                "on_reboot": "{on_reboot}", "devices": [{{"type": "debug-console"}},
+                {{"type": "vsock", "id": "v", "path": "v.sock"}}]}}"#
+        );
+        std::fs::write(&config, text).expect("room for a config");
+        Monitor::command(["--config".as_ref(), config.as_os_str()]).stdin(Stdin::Pipe)
+    }
+
+    /// The guest's connection, when it has sent everything.
+    fn accept(&self, monitor: &mut Monitor) -> UnixStream {
+        monitor.expect("sent\n", DEADLINE);
+        let (stream, _) = self.listener.accept().expect("the guest has connected");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout that isn't 0");
+        stream
+    }
+}
+
+fn read_to_end(mut stream: UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the end of the stream");
+    bytes
+}
+
+#[track_caller]
+fn assert_delivers(monitor: &mut Monitor, stream: UnixStream, code: i32) {
+    // Without this, the host's kernel might have buffered everything.
+    monitor.expect_stderr(NOTICE, DEADLINE);
+    let bytes = read_to_end(stream);
+    assert_eq!(bytes.len(), LEN);
+    assert!(bytes.iter().enumerate().all(|(i, byte)| *byte == (i % 251) as u8));
+    monitor.expect_code(code, DEADLINE);
+    assert!(!monitor.stderr().contains("lost"), "{}", monitor.stderr());
+}
+
+fn delivery_of_a_vsock_follows_the_guests_reset() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").start();
+    let stream = host.accept(&mut monitor);
+    monitor.send(b"r");
+    assert_delivers(&mut monitor, stream, ENDED);
+}
+
+fn delivery_of_a_vsock_follows_a_signal() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").start();
+    let stream = host.accept(&mut monitor);
+    monitor.signal(Signal::SIGTERM);
+    assert_delivers(&mut monitor, stream, BY_SIGTERM);
+}
+
+fn delivery_of_a_vsock_follows_a_key() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").on_terminal().start();
+    let stream = host.accept(&mut monitor);
+    monitor.send(b"\x01x");
+    assert_delivers(&mut monitor, stream, ENDED);
+}
+
+fn delivery_of_a_vsock_follows_a_timeout() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").args(["--timeout", "10s"]).start();
+    let stream = host.accept(&mut monitor);
+    assert_delivers(&mut monitor, stream, TIME_IS_UP);
+}
+
+/// It doesn't delay the restart, and goes on while the next guest runs.
+fn delivery_of_a_vsock_follows_a_restart() {
+    let host = Host::new();
+    let mut monitor = host.launch("restart").start();
+    let first = host.accept(&mut monitor);
+    monitor.send(b"r");
+    let second = host.accept(&mut monitor);
+    assert_eq!(read_to_end(first).len(), LEN);
+    monitor.signal(Signal::SIGTERM);
+    assert_delivers(&mut monitor, second, BY_SIGTERM);
+}
+
+/// Wherever in the restart the signal arrives.
+fn delivery_of_a_vsock_follows_a_signal_during_a_restart() {
+    let host = Host::new();
+    let mut monitor = host.launch("restart").start();
+    let stream = host.accept(&mut monitor);
+    // The next guest finds nobody.
+    drop(host.listener);
+    monitor.send(b"r");
+    monitor.signal(Signal::SIGTERM);
+    assert_delivers(&mut monitor, stream, BY_SIGTERM);
+}
+
+fn delivery_of_a_vsock_is_left_at_a_second_signal() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").start();
+    let stream = host.accept(&mut monitor);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_stderr(NOTICE, DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    // Long before the half minute that the monitor waits by itself.
+    monitor.expect_code(BY_SIGTERM, Duration::from_secs(10));
+    let lost = LEN - read_to_end(stream).len();
+    let line = format!(
+        "device \"v\": lost: {lost} bytes that the host's program hasn't read from the connection of guest port 5000 and \
+         host port 1024"
+    );
+    assert!(monitor.stderr().contains(&line), "{line} isn't in {}", monitor.stderr());
+}
