@@ -164,19 +164,7 @@ impl Refusal {
             Self::Version(version) => {
                 format!("is a qcow image of version {version}, only 2 and 3 are supported: {convert}")
             }
-            Self::Encrypted(method) => {
-                let method = match method {
-                    Encryption::Aes => "AES".to_owned(),
-                    Encryption::Luks => "LUKS".to_owned(),
-                    Encryption::Other(number) => format!("method {number}"),
-                };
-                let path = shell::option_value(file);
-                format!(
-                    "is encrypted ({method}), which isn't supported: decrypt it into another image, qemu-img convert \
-                     --object secret,id=key,file=KEYFILE --image-opts \
-                     driver=qcow2,file.filename={path},encrypt.key-secret=key -O qcow2 NEW.qcow2"
-                )
-            }
+            Self::Encrypted(method) => encrypted(*method, file),
             Self::Dirty => {
                 format!("is marked dirty because it wasn't closed: repair it, qemu-img check -r all {path}")
             }
@@ -234,4 +222,19 @@ impl Refusal {
             }
         }
     }
+}
+
+/// The problem with an encrypted image.
+fn encrypted(method: Encryption, file: &Path) -> String {
+    let method = match method {
+        Encryption::Aes => "AES".to_owned(),
+        Encryption::Luks => "LUKS".to_owned(),
+        Encryption::Other(number) => format!("method {number}"),
+    };
+    let path = shell::option_value(file);
+    format!(
+        "is encrypted ({method}), which isn't supported: decrypt it into another image, qemu-img convert \
+         --object secret,id=key,file=KEYFILE --image-opts \
+         driver=qcow2,file.filename={path},encrypt.key-secret=key -O qcow2 NEW.qcow2"
+    )
 }
