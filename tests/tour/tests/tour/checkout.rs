@@ -124,6 +124,16 @@ impl Checkout {
         Ok(())
     }
 
+    /// What a command prints, which must succeed.
+    pub(crate) fn print(&self, script: &str) -> Result<String, Failed> {
+        let command = tour_tests::Command { script: script.to_owned(), expected: Vec::new() };
+        let printed = self.run(&[command])?;
+        match printed.split_once(MARK) {
+            Some((output, "0\n")) => Ok(output.to_owned()),
+            _ => Err(format!("$ {script}\n{printed}").into()),
+        }
+    }
+
     fn path(&self) -> OsString {
         let mut path = OsString::new();
         if self.is_ours

@@ -6,6 +6,7 @@
 mod checkout;
 mod manual;
 mod need;
+mod on_request;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         trials.extend(steps.map(|step| trial(page, step)));
     }
     trials.extend(manual::tests());
+    trials.extend(on_request::tests());
     trials.push(Trial::test("a_fresh_clone", in_a_fresh_clone).with_kind(TOUR).with_ignored_flag(true));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

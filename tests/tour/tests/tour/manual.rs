@@ -8,7 +8,7 @@ use tour_tests::{Command, documented, resembles};
 
 use crate::PAGES;
 use crate::checkout::{Checkout, workspace};
-use crate::need;
+use crate::{need, on_request};
 
 pub(crate) fn tests() -> Vec<Trial> {
     let trial = |name: &str, test: fn() -> Result<(), Failed>| Trial::test(name, test).with_kind("manual");
@@ -37,10 +37,8 @@ enum Where {
     Test(&'static str),
     /// It is in this file, whose commands are run.
     File(&'static str),
-    /// Nowhere: a developer runs it.
-    ByHand,
 }
-use Where::{ByHand, File, Test};
+use Where::{File, Test};
 
 /// What commands contain that need a whole Linux, root or more time, and what runs them. The first that fits counts.
 const ELSEWHERE: &[(&str, Where)] = &[
@@ -68,10 +66,8 @@ const ELSEWHERE: &[(&str, Where)] = &[
         "cargo build -p vmm-vcpu --example linux_shell",
         Test("example_linux_shell_runs_what_is_typed_and_restores_the_terminal"),
     ),
-    // It takes minutes, and needs a quiet host.
-    ("cargo xtask bench", ByHand),
-    // It needs another toolchain.
-    ("cargo +nightly fuzz", ByHand),
+    (on_request::BENCH, Test("bench_commands_run_to_their_end")),
+    (on_request::FUZZ, Test("fuzz_commands_run_to_their_end")),
 ];
 
 /// README.md and the pages of docs that aren't taken step by step, with their commands.
@@ -126,7 +122,6 @@ fn commands_that_are_not_run_here_have_a_test() -> Result<(), Failed> {
                 // CI runs `cargo xtask test`, and that every test of the workspace.
                 File(".ci/run") => Checkout::here().read(".ci/run")?.contains("cargo xtask test"),
                 File(file) => Checkout::here().read(file)?.contains(part),
-                ByHand => true,
             };
             if !is_there {
                 return Err(format!("{path}: what should run this is gone: $ {script}").into());
