@@ -22,6 +22,10 @@ pub struct Description<'a> {
     pub legacy: Legacy,
     /// The devices' AML, in the order in which drivers are to find them.
     pub devices: &'a [Fragment],
+    /// Guest-physical address of the memory-mapped configuration spaces (ECAM) of PCI bus 0, of 1 MiB, if there is a PCI bus. The
+    /// devices must include the host bridge ([`pci_root`](crate::pci_root)) and reserve them
+    /// ([`motherboard`](crate::motherboard)).
+    pub ecam: Option<u64>,
 }
 
 /// A processor.

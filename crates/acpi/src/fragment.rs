@@ -90,6 +90,17 @@ pub fn mmio_device(
     device(name, hid, uid, vec![&registers, &rising_edge(gsi)])
 }
 
+/// Makes the fragment of a device that reserves memory addresses which aren't in the memory map, such as PCI configuration spaces
+/// (`_HID` PNP0C02, "motherboard resources").
+///
+/// # Errors
+/// The name isn't an ACPI name, or the range is empty or not below 4 GiB.
+pub fn motherboard(name: &str, range: Range<u64>) -> Result<Fragment, Error> {
+    let name = ObjectName::new(name)?;
+    let range = memory(&name, &range)?;
+    device(name, "PNP0C02", 0, vec![&range])
+}
+
 fn device(name: ObjectName, hid: &str, uid: u32, resources: Vec<&dyn Aml>) -> Result<Fragment, Error> {
     let hid = HardwareId::new(&name, hid)?;
     let mut aml = Vec::new();

@@ -2,9 +2,9 @@
 //!
 //! - [`Description`] is what an operating system needs to know: processors, interrupt controllers, power
 //!   management registers. It holds plain numbers and no device.
-//! - [`Fragment`] is the AML of one device. [`io_device`] and [`mmio_device`] make the usual ones;
-//!   [`Fragment::from_aml`] takes any other.
-//! - [`render`] turns them into the RSDP, XSDT, FADT, FACS, MADT and DSDT, each with its guest-physical
+//! - [`Fragment`] is the AML of one device. [`io_device`] and [`mmio_device`] make the usual ones,
+//!   [`pci_root`] and [`motherboard`] those of a PCI bus; [`Fragment::from_aml`] takes any other.
+//! - [`render`] turns them into the RSDP, XSDT, FADT, FACS, MADT, DSDT and, with PCI, MCFG, each with its guest-physical
 //!   address. The caller writes them to guest memory.
 //!
 //! The machine has ACPI's fixed hardware (it isn't "hardware-reduced"): a power button in the PM1 event
@@ -33,6 +33,7 @@
 //!         },
 //!         legacy: Legacy { isa_devices: true, ..Legacy::default() },
 //!         devices: &[com1, disk],
+//!         ecam: None,
 //!     },
 //!     0xf_0000..0x10_0000,
 //! )?;
@@ -49,12 +50,14 @@ mod error;
 mod fadt;
 mod fragment;
 mod madt;
+mod pci;
 mod render;
 mod table;
 
 pub use description::{Cpu, Description, IoApic, Legacy, Override, Polarity, Power, Reset, Rtc, Trigger};
 pub use error::Error;
-pub use fragment::{Fragment, io_device, mmio_device};
+pub use fragment::{Fragment, io_device, mmio_device, motherboard};
+pub use pci::pci_root;
 pub use render::{Tables, render};
 pub use table::Table;
 

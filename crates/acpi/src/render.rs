@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
 use acpi_tables::rsdp::Rsdp;
 
-use crate::table::{HEADER_LEN, OEM_ID, with_header};
-use crate::{Description, Error, Table, dsdt, fadt, madt};
+use crate::table::{HEADER_LEN, OEM_ID, aml_bytes, with_header};
+use crate::{Description, Error, Table, dsdt, fadt, madt, pci};
 
 /// Where kernels search for the RSDP, besides the EBDA (ACPI 6.5 §5.2.5.1).
 const SEARCHED: Range<u64> = 0xe_0000..0x10_0000;
@@ -59,10 +58,12 @@ pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables,
     let rsdp_at = area.start;
     let mut end = rsdp_at + Rsdp::len() as u64;
     let facs_at = place(&mut end, FACS_ALIGNMENT, FACS::len());
-    let xsdt_at = place(&mut end, TABLE_ALIGNMENT, xsdt_len(2));
+    let xsdt_at = place(&mut end, TABLE_ALIGNMENT, xsdt_len(2 + description.ecam.iter().len()));
     let fadt_at = place(&mut end, TABLE_ALIGNMENT, fadt::len());
     let madt_at = place(&mut end, TABLE_ALIGNMENT, madt.len());
     let dsdt_at = place(&mut end, TABLE_ALIGNMENT, dsdt.len());
+    let mcfg = description.ecam.map(pci::mcfg);
+    let mcfg_at = mcfg.as_ref().map(|mcfg| place(&mut end, TABLE_ALIGNMENT, mcfg.len()));
     if end > area.end {
         return Err(Error::NoRoom {
             needed_len: end - area.start,
@@ -76,13 +77,15 @@ pub fn render(description: &Description<'_>, area: Range<u64>) -> Result<Tables,
 
     let fadt = fadt::render(description, below_1_mib(facs_at), below_1_mib(dsdt_at));
     let rsdp = Table { name: "RSDP", gpa: rsdp_at, bytes: aml_bytes(&Rsdp::new(OEM_ID, xsdt_at)) };
-    let others = vec![
+    let listed: Vec<u64> = [fadt_at, madt_at].into_iter().chain(mcfg_at).collect();
+    let mut others = vec![
         Table { name: "FACS", gpa: facs_at, bytes: facs() },
-        Table { name: "XSDT", gpa: xsdt_at, bytes: xsdt(&[fadt_at, madt_at]) },
+        Table { name: "XSDT", gpa: xsdt_at, bytes: xsdt(&listed) },
         Table { name: "FACP", gpa: fadt_at, bytes: fadt },
         Table { name: "APIC", gpa: madt_at, bytes: madt },
         Table { name: "DSDT", gpa: dsdt_at, bytes: dsdt },
     ];
+    others.extend(mcfg_at.zip(mcfg).map(|(gpa, bytes)| Table { name: "MCFG", gpa, bytes }));
     Ok(Tables { rsdp, others })
 }
 
@@ -144,10 +147,4 @@ fn facs() -> Vec<u8> {
     let mut facs = FACS::new();
     facs.version = 2;
     aml_bytes(&facs)
-}
-
-fn aml_bytes(table: &dyn Aml) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.to_aml_bytes(&mut bytes);
-    bytes
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use acpi_tables::Aml;
 use acpi_tables::sdt::Sdt;
 
 /// Vendor of the tables, six characters.
@@ -38,4 +39,10 @@ pub(crate) fn with_header(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<
     // In one call: each append computes the checksum of the whole table.
     table.append_slice(body);
     table.as_slice().to_vec()
+}
+
+pub(crate) fn aml_bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
 }

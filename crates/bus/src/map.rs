@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -47,10 +47,12 @@ impl Map {
 
 /// An address space with devices.
 ///
-/// Changes are rare and publish a new map, which views use from their next access on.
-#[derive(Default)]
+/// Changes are rare and publish a new map, which views use from their next access on. Clones are the same address space.
+#[derive(Clone, Default)]
 pub struct Bus {
     map: Arc<ArcSwap<Map>>,
+    /// Held while a new map is made from the current one.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Bus {
@@ -68,6 +70,7 @@ impl Bus {
         if range.is_empty() {
             return Err(Error::Empty(range));
         }
+        let _changing = self.changing.lock().expect("no panic while it is held");
         let mut map = Map::clone(&self.map.load());
         let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
         if let Some(BusRange { range: other, .. }) = map.0.iter().find(|entry| overlaps(&entry.range)) {
@@ -77,6 +80,19 @@ impl Bus {
         map.0.insert(at, BusRange { range, device: Arc::new(device) });
         self.map.store(Arc::new(map));
         Ok(())
+    }
+
+    /// Takes the device at `start` off the bus. Returns whether one starts there.
+    pub fn remove(&self, start: u64) -> bool {
+        let _changing = self.changing.lock().expect("no panic while it is held");
+        let mut map = Map::clone(&self.map.load());
+        let before = map.0.len();
+        map.0.retain(|entry| entry.range.start != start);
+        let is_removed = map.0.len() != before;
+        if is_removed {
+            self.map.store(Arc::new(map));
+        }
+        is_removed
     }
 
     /// A view for one vCPU.
@@ -132,8 +148,6 @@ impl fmt::Debug for BusView {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use proptest::prelude::*;
 
     use super::*;

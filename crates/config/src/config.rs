@@ -6,7 +6,7 @@ use crate::{
     affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
     device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile,
     irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize,
-    topology::Grouping,
+    topology::Grouping, transport::Transport,
 };
 
 /// A complete config: all defaults are filled in except those that depend on a flat image, and no path
@@ -31,6 +31,8 @@ pub struct Config {
     pub on_reboot: OnReboot,
     /// How a Linux kernel discovers its virtio devices.
     pub announce_virtio: AnnounceVirtio,
+    /// The transport of virtio devices.
+    pub transport: Transport,
     /// Additional devices, no two of them at the same port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -79,6 +81,12 @@ impl ConfigFile {
             Grouping::new(&self, &overrides)?;
         conflicts::lists_for_cpus(&self, count)?;
         let irqchip = IrqchipReason::of(&self, &overrides).is_some();
+        let is_flat = self.boot.flat.is_some() || overrides.flat.is_some();
+        let announce_virtio = self.announce_virtio.unwrap_or_default();
+        let transport = self.transport.unwrap_or(match announce_virtio {
+            AnnounceVirtio::Acpi if irqchip && !is_flat => Transport::Pci,
+            AnnounceVirtio::Acpi | AnnounceVirtio::Cmdline => Transport::Mmio,
+        });
         let origin = self.origin.as_deref();
         let directory = &self.directory();
 
@@ -102,7 +110,8 @@ impl ConfigFile {
                 .unwrap_or_default(),
             irqchip,
             on_reboot: self.on_reboot.unwrap_or_default(),
-            announce_virtio: self.announce_virtio.unwrap_or_default(),
+            announce_virtio,
+            transport,
             devices: {
                 let devices = self.devices.into_iter().chain(overrides.devices).collect();
                 device_ids::settle(devices, directory, origin)?

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
-    count::CpuCount, device::Device, error::ConfigError, file::ConfigFile, flag::Flag,
-    irqchip::IrqchipReason, number::Port, overrides::Overrides, size::MemorySize, value_error::ValueError,
+    announce::AnnounceVirtio, count::CpuCount, device::Device, error::ConfigError, file::ConfigFile,
+    flag::Flag, irqchip::IrqchipReason, number::Port, overrides::Overrides, size::MemorySize,
+    transport::Transport, value_error::ValueError,
 };
 
 /// Returns the first conflict.
@@ -15,6 +16,7 @@ pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigEr
         memory_for_linux(file, flags)?;
     }
     one_kind_of_page_tables(file)?;
+    pci_announces_itself(file)?;
     match IrqchipReason::of(file, flags) {
         None => one_processor(file, flags)?,
         Some(reason) => no_expectation(file, flags, reason)?,
@@ -73,6 +75,20 @@ fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), Confi
             ConfigError::Flag { flag, problem: excludes(other.to_string()) }
         }
     })
+}
+
+/// A kernel finds PCI functions without the command line.
+fn pci_announces_itself(file: &ConfigFile) -> Result<(), ConfigError> {
+    match (file.transport, file.announce_virtio) {
+        (Some(Transport::Pci), Some(AnnounceVirtio::Cmdline)) => {
+            let problem = ValueError::NotWith {
+                other: "\"announce_virtio\": \"cmdline\"".to_owned(),
+                remove: "one of them".to_owned(),
+            };
+            Err(ConfigError::field(file.origin.as_deref(), "transport", &problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Flags for flat images require one.

@@ -16,7 +16,7 @@ use crate::{
     text::{hint, quote},
     unique::Unique,
     value_error::ValueError,
-    virtio::{DeviceId, VirtioSection},
+    virtio::{DeviceId, Slot, VirtioSection},
 };
 
 /// An additional device.
@@ -122,6 +122,7 @@ impl<'de> Reader<'de> for DeviceReader {
             match name.as_str() {
                 "type" => section.kind = Some(members.next_value()?),
                 "id" => section.id = Some(members.next_value()?),
+                "slot" if section.may_be_virtio() => section.slot = Some(members.next_value()?),
                 "port" if section.may_be_ours() => section.port = Some(members.next_value()?),
                 _ => {
                     let Unique(value) = members.next_value()?;
@@ -138,6 +139,7 @@ impl<'de> Reader<'de> for DeviceReader {
 struct DeviceSection {
     kind: Option<Kind>,
     id: Option<DeviceId>,
+    slot: Option<Slot>,
     port: Option<Port>,
     fields: Map<String, Value>,
 }
@@ -147,6 +149,7 @@ impl DeviceSection {
         match name {
             "type" => self.kind.is_some(),
             "id" => self.id.is_some(),
+            "slot" => self.slot.is_some() || self.fields.contains_key("slot"),
             "port" => self.port.is_some() || self.fields.contains_key("port"),
             other => self.fields.contains_key(other),
         }
@@ -166,6 +169,11 @@ impl DeviceSection {
     /// Whether its port is an I/O port, as far as known.
     fn may_be_ours(&self) -> bool {
         !matches!(self.kind, Some(Kind::Virtio(_)))
+    }
+
+    /// Whether it is none of the types here, as far as known.
+    fn may_be_virtio(&self) -> bool {
+        matches!(self.kind, None | Some(Kind::Virtio(_)))
     }
 
     /// Whether a field of this name is allowed, as far as known.
@@ -192,6 +200,7 @@ impl TryFrom<DeviceSection> for Device {
         })?;
         // Fields that preceded the type.
         let early = section.fields.keys().map(String::as_str).chain(section.id.is_some().then_some("id"));
+        let early = early.chain(section.slot.is_some().then_some("slot"));
         match (&kind, early.into_iter().next()) {
             (Kind::Virtio(_), _) => {
                 let early = section.port.map(|port| ("port".to_owned(), port.to_string().into()));
@@ -215,6 +224,7 @@ impl TryFrom<DeviceSection> for Device {
             Kind::Virtio(kind) => Device::Virtio(VirtioSection {
                 kind,
                 id: section.id,
+                slot: section.slot,
                 fields: section.fields,
                 directory: PathBuf::new(),
             }),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Fields of a device that its kind doesn't receive.
-const BESIDE: &[&str] = &["type", "id"];
+const BESIDE: &[&str] = &["type", "id", "slot"];
 
 /// Why the fields of a device can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ pub struct FieldError {
     pub problem: String,
 }
 
-/// Reads the fields of a virtio device, an object without `type` and `id`.
+/// Reads the fields of a virtio device, an object without `type`, `id` and `slot`.
 ///
 /// # Errors
 /// A field is unknown, missing or invalid.
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn name_with_a_control_character_is_quoted() {
-        let message = r#"["a\u{1b}b"]: unknown field, expected one of "name", "is_heavy", "marks", "weight", "size", "transport", "taxes", "type", "id""#;
+        let message = r#"["a\u{1b}b"]: unknown field, expected one of "name", "is_heavy", "marks", "weight", "size", "transport", "taxes", "type", "id", "slot""#;
         assert_eq!(refusal("a\u{1b}b", json!(1)), message);
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     strict,
     text::quote,
     text_file::{self, is_descriptor, read_text},
+    transport::Transport,
 };
 
 /// A virtual machine, as described by a config file.
@@ -58,6 +59,11 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnnounceVirtio", extend("default" = AnnounceVirtio::default()))]
     pub announce_virtio: Option<AnnounceVirtio>,
+    /// The transport of virtio devices. The default is PCI for a kernel that discovers them through the ACPI tables, and MMIO
+    /// otherwise.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Transport")]
+    pub transport: Option<Transport>,
     /// Additional devices.
     #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,

@@ -76,6 +76,7 @@ mod text;
 mod text_file;
 mod timeout;
 mod topology;
+mod transport;
 mod unique;
 mod value_error;
 mod virtio;
@@ -115,8 +116,9 @@ pub use strict::{list, parsed, word_or_list};
 pub use text::{hint, printable};
 pub use text_file::describe_file_type;
 pub use timeout::Timeout;
+pub use transport::Transport;
 pub use value_error::ValueError;
-pub use virtio::{DeviceId, VirtioSection};
+pub use virtio::{DeviceId, Slot, VirtioSection};
 
 /// Its example is a test.
 #[cfg(doctest)]

@@ -24,6 +24,8 @@ pub fn schema_with<'a>(
             "type": {"type": "string", "const": name, "description": "The kind of device."},
             "id": {"type": "string", "description": "The device's name; default: its type and a number.",
                    "pattern": "^[A-Za-z0-9._-]{1,32}$"},
+            "slot": {"type": "integer", "minimum": 1, "maximum": 31,
+                     "description": "Its device number on the PCI bus; default: the first free one."},
         });
         for (field, value) in own.as_object().into_iter().flatten() {
             variant["properties"][field] = value.clone();

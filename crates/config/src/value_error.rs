@@ -290,6 +290,14 @@ pub enum ValueError {
         /// The index of the first device with it.
         first: usize,
     },
+    /// Two devices are in the same slot.
+    #[error("slot {slot} is also that of devices[{first}], choose another for one of them")]
+    SlotTaken {
+        /// The slot.
+        slot: String,
+        /// The index of the first device in it.
+        first: usize,
+    },
 }
 
 /// Comma-separated words as a JSON list.

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
-use crate::{strict, text::quote, value_error::ValueError};
+use crate::{ranged::Ranged, strict, text::quote, value_error::ValueError};
 
 /// A device that isn't built into the config, such as all virtio devices. Its kind and fields are interpreted by the
 /// machine's tables of kinds.
@@ -15,6 +15,8 @@ pub struct VirtioSection {
     pub kind: String,
     /// The device's name. In a `Config` always set.
     pub id: Option<DeviceId>,
+    /// Its device number on the PCI bus. `None` for the first free one.
+    pub slot: Option<Slot>,
     /// All other fields.
     pub fields: Map<String, Value>,
     /// Base of relative paths in the fields. Set in a `Config`.
@@ -28,10 +30,16 @@ impl Serialize for VirtioSection {
         if let Some(id) = &self.id {
             map.serialize_entry("id", id)?;
         }
+        if let Some(slot) = &self.slot {
+            map.serialize_entry("slot", &slot.get())?;
+        }
         self.fields.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         map.end()
     }
 }
+
+/// A device number on the PCI bus. 0 is the host bridge.
+pub type Slot = Ranged<1, 31>;
 
 /// Name of a virtio device in messages, its thread's name and its counters: 1 to 32 letters, digits, `-`, `_`
 /// and `.`.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard};
 
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_msi, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_memory::{Access, FileMemory, GuestRam};
 
@@ -181,6 +181,14 @@ impl Vm {
         self.fd.register_irqfd(&as_event_fd(line.as_fd()), gsi).named("KVM_IRQFD")
     }
 
+    /// Undoes [`connect_irq`](Self::connect_irq) of the same arguments. Writes that come later wait in the eventfd.
+    ///
+    /// # Errors
+    /// They aren't connected.
+    pub fn disconnect_irq(&self, line: impl AsFd, gsi: u32) -> Result<(), Error> {
+        self.fd.unregister_irqfd(&as_event_fd(line.as_fd()), gsi).named("KVM_IRQFD")
+    }
+
     /// Makes guest writes to `at` signal the eventfd `event` instead of exiting (ioeventfd). With `value`, only
     /// 32-bit writes of that value do.
     ///
@@ -197,6 +205,43 @@ impl Vm {
             None => self.fd.register_ioevent(&event, &at, NoDatamatch),
         }
         .named("KVM_IOEVENTFD")
+    }
+
+    /// Undoes [`connect_write`](Self::connect_write) of the same arguments.
+    ///
+    /// # Errors
+    /// They aren't connected.
+    pub fn disconnect_write(
+        &self,
+        event: impl AsFd,
+        at: WriteAddress,
+        value: Option<u32>,
+    ) -> Result<(), Error> {
+        let event = as_event_fd(event.as_fd());
+        let at = match at {
+            WriteAddress::Port(port) => IoEventAddress::Pio(port.into()),
+            WriteAddress::Mmio(gpa) => IoEventAddress::Mmio(gpa),
+        };
+        match value {
+            Some(value) => self.fd.unregister_ioevent(&event, &at, value),
+            None => self.fd.unregister_ioevent(&event, &at, NoDatamatch),
+        }
+        .named("KVM_IOEVENTFD")
+    }
+
+    /// Sends a message-signalled interrupt: a write of `data` to `address`, which is a local APIC's. Whether one takes it isn't
+    /// returned.
+    ///
+    /// # Errors
+    /// There are no in-kernel interrupt controllers, or the message is none of an interrupt.
+    pub fn signal_msi(&self, address: u64, data: u32) -> Result<(), Error> {
+        let message = kvm_msi {
+            address_lo: address as u32,
+            address_hi: (address >> 32) as u32,
+            data,
+            ..kvm_msi::default()
+        };
+        self.fd.signal_msi(message).map(drop).named("KVM_SIGNAL_MSI")
     }
 
     /// Creates the vCPU with this id.

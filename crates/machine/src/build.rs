@@ -35,7 +35,7 @@ impl Machine {
     ) -> Result<(Self, Lines), Error> {
         let kvm = Kvm::open()?;
         check_host(&plan, &kvm)?;
-        let vm = platform::create_vm(&plan, &kvm)?;
+        let vm = Arc::new(platform::create_vm(&plan, &kvm)?);
 
         let ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
         let load_started = Instant::now();
@@ -52,7 +52,7 @@ impl Machine {
             uart: connected.serial,
             consoles: virtio::take_consoles(&mut opened),
         };
-        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, buses.mmio(), &ram, handles.news)?;
+        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &buses, &ram, handles.news)?;
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
         let created = platform::create_vcpus(&plan, &kvm, &vm)?;

@@ -106,6 +106,29 @@ pub enum Error {
         /// The available interrupts.
         max: usize,
     },
+    /// More virtio devices than slots of the PCI bus.
+    #[error("devices: {requested} virtio devices, but the PCI bus has slots for only {max}; remove some")]
+    TooManySlots {
+        /// The config's virtio devices.
+        requested: usize,
+        /// The bus's slots without that of the host bridge.
+        max: usize,
+    },
+    /// A PCI slot on a machine without PCI.
+    #[error("devices[{index}].slot: with \"transport\": \"mmio\" there are no slots; remove it")]
+    SlotWithoutPci {
+        /// Index in the config's `devices`.
+        index: usize,
+    },
+    /// A kernel that doesn't look for PCI devices, on a machine with such devices.
+    #[error(
+        "boot.cmdline: with {word:?} the kernel finds no PCI device, and the virtio devices are there; remove it, or set \
+         \"transport\": \"mmio\""
+    )]
+    PciOff {
+        /// The parameter.
+        word: String,
+    },
     /// More virtio devices on the kernel's command line than interrupts, because the processors' ACPI tables leave no room for an
     /// MP table.
     #[error(
@@ -265,7 +288,11 @@ impl Error {
             Self::VirtioWithoutIrqchip { index } | Self::GsiTaken { index, .. } => {
                 format!("devices[{index}]")
             }
-            Self::TooManyDevices { .. } | Self::NoMpTable { .. } => "devices".to_owned(),
+            Self::TooManyDevices { .. } | Self::TooManySlots { .. } | Self::NoMpTable { .. } => {
+                "devices".to_owned()
+            }
+            Self::PciOff { .. } => "boot.cmdline".to_owned(),
+            Self::SlotWithoutPci { index } => format!("devices[{index}].slot"),
             Self::Registers { index, .. } => format!("devices[{index}].{}", RegisterConflict::FIELD),
             Self::ExpectedMemory { index, .. } => format!("expect.memory[{index}].address"),
             Self::HostAffinity { index, .. } => format!("cpus.affinity[{index}]"),
@@ -287,7 +314,8 @@ impl Error {
             }
             Self::StdioTaken { .. } | Self::ClaimedTwice { .. } => Blame::Config,
             Self::UnknownDevice { .. } | Self::VirtioWithoutIrqchip { .. } => Blame::Config,
-            Self::TooManyDevices { .. } | Self::NoMpTable { .. } => Blame::Config,
+            Self::TooManyDevices { .. } | Self::TooManySlots { .. } | Self::NoMpTable { .. } => Blame::Config,
+            Self::PciOff { .. } | Self::SlotWithoutPci { .. } => Blame::Config,
             Self::OpenDevice { source, .. } => match source.blame {
                 vmm_virtio::DeviceBlame::Config => Blame::Config,
                 vmm_virtio::DeviceBlame::Host => Blame::Host,

@@ -10,7 +10,7 @@ use vmm_devices::{AcpiParts, LegacyEntry, PlannedDevice, PowerButton, Presence, 
 use vmm_kvm::Vm;
 
 use crate::error::HostContext;
-use crate::platform::{RegisterConflict, check_registers};
+use crate::platform::{PCI_REGISTERS, RegisterConflict, check_registers};
 use crate::{Error, Kinds};
 
 /// A legacy device with its registers and its interrupt.
@@ -84,7 +84,12 @@ fn defect(kind: &LegacyEntry, problem: String) -> Error {
 }
 
 /// Places the candidates that this machine has, in their order.
-pub(crate) fn plan(found: &[LegacyCandidate], irqchip: bool, has_acpi: bool) -> Result<Vec<Device>, Error> {
+pub(crate) fn plan(
+    found: &[LegacyCandidate],
+    irqchip: bool,
+    has_acpi: bool,
+    has_pci: bool,
+) -> Result<Vec<Device>, Error> {
     let mut devices: Vec<Device> = Vec::new();
     for LegacyCandidate { index, name, planned } in found {
         if planned.presence == Presence::WithAcpi && !has_acpi {
@@ -93,7 +98,8 @@ pub(crate) fn plan(found: &[LegacyCandidate], irqchip: bool, has_acpi: bool) -> 
         let gsi = planned.place.gsi.filter(|_| irqchip);
         let registers = planned.place.registers();
         let device = Device { name: name.clone(), registers, gsi, planned: planned.clone() };
-        check_place(&device, &devices, irqchip).map_err(|conflict| conflict.of(*index, planned.name))?;
+        check_place(&device, &devices, irqchip, has_pci)
+            .map_err(|conflict| conflict.of(*index, planned.name))?;
         devices.push(device);
     }
     Ok(devices)
@@ -119,8 +125,10 @@ impl Conflict {
     }
 }
 
-fn check_place(device: &Device, others: &[Device], irqchip: bool) -> Result<(), Conflict> {
+fn check_place(device: &Device, others: &[Device], irqchip: bool, has_pci: bool) -> Result<(), Conflict> {
+    let (name, registers) = &PCI_REGISTERS;
     let named = others.iter().map(|other| (other.name.as_str(), &other.registers));
+    let named = named.chain(has_pci.then_some((*name, registers)));
     check_registers(&device.registers, irqchip, named).map_err(Conflict::Registers)?;
     match others.iter().find_map(|other| Some((other, other.gsi.filter(|gsi| Some(*gsi) == device.gsi)?))) {
         Some((other, gsi)) => Err(Conflict::Gsi { by: other.name.clone(), gsi }),

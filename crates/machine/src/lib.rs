@@ -88,7 +88,7 @@ pub use plan::Plan;
 pub use platform::{FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Offloaded, Run, Start, Supervisor, Timeouts};
-pub use virtio::VirtioPlan;
+pub use virtio::{TransportPlan, VirtioPlan};
 /// How a guest can end its machine.
 pub use vmm_bus::SystemEvent;
 /// A guest's crash, and the count of its exits.

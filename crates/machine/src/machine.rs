@@ -39,7 +39,7 @@ pub(crate) struct Machine {
     pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
-    pub(crate) _vm: Vm,
+    pub(crate) _vm: Arc<Vm>,
 }
 
 impl Machine {

@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use vmm_arch::layout;
 use vmm_arch::topology::Topology;
-use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, printable};
+use vmm_config::{AnnounceVirtio, Config, Cpus, Expect, Serial, Transport, printable};
 use vmm_memory::Backing;
 use vmm_virtio::HostEnd;
 
-use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan, LEGACY_SPACE};
+use crate::platform::{self, FeaturePolicy, FirmwareTables, GuestPlan, LEGACY_SPACE, PCI_REGISTERS};
 use crate::ram::Ram;
 use crate::{Affinity, Device, Error, Inputs, VirtioPlan, expect, legacy, virtio};
 
@@ -50,13 +50,16 @@ impl Plan {
     pub fn new(config: &Config, inputs: &mut Inputs) -> Result<Self, Error> {
         let ram = layout::ram_ranges(config.memory.size.bytes());
         let has_acpi = config.irqchip && GuestPlan::reads_firmware_tables(&config.boot);
-        let mut devices = legacy::plan(&inputs.legacy, config.irqchip, has_acpi)?;
-        let virtio = virtio::plan(&inputs.devices, &ram, config.announce_virtio, &devices)?;
+        let has_pci = config.transport == Transport::Pci && !inputs.devices.is_empty();
+        let mut devices = legacy::plan(&inputs.legacy, config.irqchip, has_acpi, has_pci)?;
+        let virtio =
+            virtio::plan(&inputs.devices, &ram, (config.transport, config.announce_virtio), &devices)?;
         let (in_acpi, in_cmdline) = match config.announce_virtio {
             AnnounceVirtio::Acpi => (&virtio[..], &[][..]),
             AnnounceVirtio::Cmdline => (&[][..], &virtio[..]),
         };
-        let boot = GuestPlan::new(&config.boot, inputs, &ram, &virtio::cmdline(in_cmdline))?;
+        let hints = virtio::kernel_hints(&virtio, in_cmdline, &config.boot)?;
+        let boot = GuestPlan::new(&config.boot, inputs, &ram, &hints)?;
         if let Some(expect) = &config.expect {
             check_expectations(expect, &ram)?;
         }
@@ -150,8 +153,14 @@ impl fmt::Display for Plan {
         for device in &self.devices {
             writeln!(f, "  {LEGACY_SPACE} {device}")?;
         }
+        if virtio::has_pci(&self.virtio) {
+            let (name, registers) = PCI_REGISTERS;
+            writeln!(f, "  {LEGACY_SPACE} {:#05x}..{:#05x}  {name}", registers.start, registers.end)?;
+            let ecam = virtio::ecam();
+            writeln!(f, "  mmio  {:#011x}..{:#011x}  {name}", ecam.start, ecam.end)?;
+        }
         for device in &self.virtio {
-            writeln!(f, "  mmio  {device}")?;
+            writeln!(f, "  {device}")?;
         }
         for (name, range) in platform::emulated_ranges(self.irqchip) {
             writeln!(f, "  mmio  {:#011x}      {name}", range.start)?;

@@ -1,6 +1,7 @@
 //! The transport-independent control side of a device: status, features, queues, configuration.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -46,6 +47,8 @@ pub struct Control {
     shared: Arc<Shared>,
     worker: Worker,
     registers: Mutex<Registers>,
+    /// A driver has set DRIVER at least once.
+    was_driven: AtomicBool,
 }
 
 struct Registers {
@@ -134,7 +137,17 @@ impl Control {
         let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), params.news));
         let worker = Worker::spawn(&params.name, device, params.ram, kicks.clone(), Arc::clone(&shared))?;
         let registers = Mutex::new(Registers::new(&queue_sizes));
-        Ok(Self { id: params.id, offered, kicks, queue_sizes, config, shared, worker, registers })
+        Ok(Self {
+            id: params.id,
+            offered,
+            kicks,
+            queue_sizes,
+            config,
+            shared,
+            worker,
+            registers,
+            was_driven: AtomicBool::new(false),
+        })
     }
 
     /// Stops the device and returns it for another machine, after its
@@ -164,6 +177,11 @@ impl Control {
     /// The device's log messages since the last call.
     pub fn take_notices(&self) -> Notices {
         self.shared.notices.take()
+    }
+
+    /// Whether a driver has ever found the device (DRIVER, virtio 1.2 §2.1).
+    pub fn was_driven(&self) -> bool {
+        self.was_driven.load(Ordering::Relaxed)
     }
 
     /// Whether a vCPU that wrote a reset still has to wait.
@@ -250,6 +268,7 @@ impl Control {
         registers.status |= added & (ACKNOWLEDGE | FAILED);
         if registers.has(ACKNOWLEDGE) {
             registers.status |= added & DRIVER;
+            self.was_driven.fetch_or(added & DRIVER != 0, Ordering::Relaxed);
         }
         if added & FEATURES_OK != 0 && registers.has(DRIVER) && self.accepts(registers.features) {
             registers.status |= FEATURES_OK;
@@ -282,10 +301,10 @@ impl Control {
             self.worker.begin_reset();
             return Outcome::Hold;
         }
-        self.shared.interrupt.reset();
         *registers = Registers::new(&self.queue_sizes);
         // Never two locks at once.
         drop(registers);
+        self.shared.interrupt.reset();
         self.config.reset();
         Outcome::Done
     }
@@ -305,6 +324,16 @@ impl Control {
     /// Maximum size of a queue in descriptors, 0 if there is no such queue.
     pub(crate) fn queue_max(&self, index: u32) -> u16 {
         self.queue_sizes.get(index as usize).copied().unwrap_or(0)
+    }
+
+    /// A queue's registers, as the driver has set them.
+    pub(crate) fn queue(&self, index: u32) -> Option<QueueState> {
+        self.registers().queues.get(index as usize).copied()
+    }
+
+    /// The features that the driver has written.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.registers().features
     }
 
     pub(crate) fn queue_is_ready(&self, index: u32) -> bool {

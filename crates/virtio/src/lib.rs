@@ -98,6 +98,7 @@ mod interrupt;
 mod kind;
 mod mmio;
 mod notices;
+mod pci;
 mod port;
 mod queue;
 mod segment;
@@ -119,6 +120,9 @@ pub use interrupt::Interrupt;
 pub use kind::{Kind, KindEntry, Setting};
 pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
 pub use notices::Notices;
+pub use pci::{
+    MessageLine, MessageSender, PCI_BAR, PCI_BAR_LEN, PCI_NOTIFY, PCI_NOTIFY_STRIDE, PciTransport,
+};
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use undelivered::Undelivered;

@@ -239,6 +239,11 @@ impl Queue {
         self.interrupt.queue(self.index);
     }
 
+    /// The eventfd by which another server interrupts the driver itself, if there is one ([`Interrupt::line`]).
+    pub(crate) fn line(&self) -> Option<Arc<EventFd>> {
+        self.interrupt.line(self.index)
+    }
+
     /// Continues where another server has stopped: at `next_available`, with all earlier chains used.
     pub(crate) fn continue_at(&mut self, next_available: u16) {
         self.inner.set_next_avail(next_available);

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  vCPU --notification, an eventfd that KVM writes--> kernel: chains <--> a TAP's queue, or a host's sockets
-//!  vCPU <-interrupt-- vq-<id> <--eventfd (call)---------+
+//!  vCPU <-interrupt--------------eventfd (call)---------+   PCI: an irqfd
+//!  vCPU <-interrupt-- vq-<id> <--eventfd (call)---------+   MMIO
 //!                     vq-<id> <--eventfd (error): a chain or a ring that the kernel can't use
 //! ```
 //!
-//! Interrupts pass through the device's thread because MMIO drivers read their cause from InterruptStatus
-//! first.
+//! With MMIO, interrupts pass through the device's thread because drivers read their cause from InterruptStatus first. Those that
+//! don't aren't counted.
 
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
@@ -174,7 +175,8 @@ struct Server {
 /// A ring of the vhost device.
 #[derive(Debug)]
 struct Ring {
-    /// Written by the kernel when chains were used and the driver wants an interrupt.
+    /// Written by the kernel when chains were used and the driver wants an interrupt, unless the queue has a
+    /// [line](crate::Interrupt::line).
     call: EventFd,
     /// The queue, while the kernel serves it.
     lent: Option<Queue>,
@@ -215,9 +217,13 @@ impl Server {
             self.kernel.set_ring(index, place(lent))?.ok_or(Fault::Rings { queue })?;
             // Pending interrupts of an earlier driver are dropped.
             let _ = ring.call.read();
-            let watched = session.watch(&ring.call, token + 1 + index);
-            watched.map_err(|source| VhostError { call: "epoll_ctl", source })?;
-            self.kernel.set_events(index, lent.kick(), &ring.call, &self.error)?;
+            let line = lent.line();
+            if line.is_none() {
+                let watched = session.watch(&ring.call, token + 1 + index);
+                watched.map_err(|source| VhostError { call: "epoll_ctl", source })?;
+            }
+            let call = line.as_deref().unwrap_or(&ring.call);
+            self.kernel.set_events(index, lent.kick(), call, &self.error)?;
         }
         Ok(())
     }

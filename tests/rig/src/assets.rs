@@ -132,6 +132,23 @@ impl Assets {
         self.large(Rootfs::Debian.name(), "tar", &inputs, rootfs::build_debian_tar)
     }
 
+    /// Directory with `vmlinuz` and `initrd.img`, the kernel of [`Rootfs::Debian`] and the initramfs that Debian made for it.
+    pub fn debian_boot_files(&self) -> Result<PathBuf> {
+        let tar = self.debian_tar()?;
+        let path = tar.with_extension("boot");
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock("debian-boot", "Debian's kernel and initramfs")?;
+        if !path.exists() {
+            let scratch = RunDir::create(&self.runs_dir())?;
+            let made = scratch.path().join("made");
+            rootfs::copy_debian_boot_files(&tar, &made, scratch.path())?;
+            fs::rename(&made, &path).at("create", &path)?;
+        }
+        Ok(path)
+    }
+
     /// Directory of fio and its libraries, fetched on first use, to be run by
     /// [`fio::command`](crate::fio::command).
     pub fn fio(&self) -> Result<PathBuf> {
@@ -141,12 +158,17 @@ impl Assets {
     /// Directory of iperf3, bash and their libraries, fetched on first use, to be run by
     /// [`programs::command`](crate::programs::command). bash can open connections without another program.
     pub fn iperf3(&self) -> Result<PathBuf> {
-        self.programs(Programs(&["iperf3", "bash"]))
+        self.programs(Programs(&[("iperf3", "iperf3"), ("bash", "bash")]))
     }
 
     /// Directory of curl and its libraries, likewise.
     pub fn curl(&self) -> Result<PathBuf> {
-        self.programs(Programs(&["curl"]))
+        self.programs(Programs(&[("curl", "curl")]))
+    }
+
+    /// Directory of setpci and kexec with their libraries, likewise.
+    pub fn setpci_and_kexec(&self) -> Result<PathBuf> {
+        self.programs(Programs(&[("pciutils", "setpci"), ("kexec-tools", "kexec")]))
     }
 
     /// Directory of a Debian package's files, fetched on first use.

@@ -31,7 +31,7 @@ fn device_of_each_kind_is_planned() {
     assert_eq!((planned.code, planned.stderr.as_str()), (Some(DONE), ""));
     let plan = planned.stdout;
     assert!(
-        ["virtio block \"block0\", gsi 16", "rng \"rng0\", gsi 17", "\"air\""]
+        ["virtio block \"block0\", slot 1,", "rng \"rng0\", slot 2,", "\"air\", slot 3,"]
             .iter()
             .all(|word| plan.contains(word)),
         "{plan}"
@@ -313,14 +313,42 @@ fn disks_on_one_base_are_taken() {
 }
 
 #[test]
-fn devices_beyond_the_interrupts_are_refused_with_the_limit() {
-    let message = "vm.json:1:43: devices: 17 virtio devices, but interrupts for only 16; remove some";
-    assert_bad(&[r#"{"type": "rng"}"#; 17].join(", "), message);
+fn devices_beyond_the_slots_are_refused_with_the_limit() {
+    let message =
+        "vm.json:1:43: devices: 32 virtio devices, but the PCI bus has slots for only 31; remove some";
+    assert_bad(&[r#"{"type": "rng"}"#; 32].join(", "), message);
+}
+
+#[test]
+fn device_in_the_slot_of_another_is_refused() {
+    let message =
+        "vm.json:1:96: devices[1].slot: slot 3 is also that of devices[0], choose another for one of them";
+    assert_bad(r#"{"type": "rng", "slot": 3}, {"type": "rng", "slot": 3}"#, message);
+}
+
+#[test]
+fn slot_out_of_its_range_names_the_range() {
+    let message = "vm.json:1:69: devices[0].slot: expected a whole number from 1 to 31, found the number 32";
+    assert_bad(r#"{"type": "rng", "slot": 32}"#, message);
+}
+
+/// The message has the place of the parameter in the file.
+#[test]
+fn kernel_that_does_not_look_for_pci_is_refused_at_its_parameter() {
+    let bench = Bench::new();
+    let config = r#"{"boot": {"kernel": "kernel", "cmdline": "pci=off"}, "devices": [{"type": "rng"}]}"#;
+    bench.file("vm.json", config);
+    let ran = bench.run(&["--check", "--config", "vm.json"]);
+    let message = r#"vm.json:1:50: boot.cmdline: with "pci=off" the kernel finds no PCI device, and the virtio devices are there; remove it, or set "transport": "mmio""#;
+    assert_eq!(ran, complaint(BAD_CONFIG, message));
+    let config = r#"{"transport": "mmio", "boot": {"kernel": "kernel", "cmdline": "pci=off"}, "devices": [{"type": "rng"}]}"#;
+    bench.file("vm.json", config);
+    assert_eq!(bench.run(&["--check", "--config", "vm.json"]).code, Some(DONE));
 }
 
 #[test]
 fn device_with_an_unknown_field_is_refused() {
-    let message = r#"vm.json:1:80: devices[0].path: unknown field, expected one of "type", "id""#;
+    let message = r#"vm.json:1:80: devices[0].path: unknown field, expected one of "type", "id", "slot""#;
     assert_bad(r#"{"type": "rng", "path": "/dev/random"}"#, message);
 }
 

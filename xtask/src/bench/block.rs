@@ -92,11 +92,16 @@ impl Arguments {
             { "type": "block", "id": "root", "path": root, "read_only": true },
             { "type": "block", "id": "disk", "path": disk, "direct": self.direct },
         ]);
-        let config = halves::write("block.json", json!({ "devices": devices }).to_string().as_bytes())?;
+        let config = |name: &str, transport: &str| {
+            let config = json!({ "transport": transport, "devices": devices });
+            halves::write(name, config.to_string().as_bytes())
+        };
+        let (pci, mmio) = (config("block.json", "pci")?, config("block-mmio.json", "mmio")?);
         let monitor = find_monitor(self.monitor.as_deref())?;
         let placeholders = Placeholders::default()
             .with("monitor", monitor.to_string_lossy())
-            .with("config", config.to_string_lossy())
+            .with("pci", pci.to_string_lossy())
+            .with("mmio", mmio.to_string_lossy())
             .with("kernel", vmlinuz.to_string_lossy())
             .with("vmlinux", vmlinux.to_string_lossy())
             .with("initrd", initrd.to_string_lossy())
@@ -106,8 +111,11 @@ impl Arguments {
             .with("root", root.to_string_lossy())
             .with("disk", disk.to_string_lossy())
             .with("direct", if self.direct { "on" } else { "off" });
-        let ours = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
-        let mut contenders = vec![placeholders.contender("vmm-bin", &ours)?];
+        let ours = |config| format!("{{monitor}} --config {{{config}}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
+        let mut contenders = vec![
+            placeholders.contender("vmm-bin", &ours("pci"))?,
+            placeholders.contender("vmm-bin, MMIO", &ours("mmio"))?,
+        ];
         contenders.extend(peers(
             &self.peer,
             ("QEMU microvm", &format!("{QEMU_COMMAND} {QEMU_DISKS}")),

@@ -20,7 +20,7 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 const KERNEL: KernelKind = KernelKind::Cloud61;
 /// The guest's init loads the drivers, uses each device once, prints their number, and waits.
 const INIT: &str = include_str!("../../../resources/bench/devices-init");
-const MODULES: [&str; 3] = ["virtio_mmio", "virtio_blk", "virtio-rng"];
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio-rng"];
 const MEM_MIB: u32 = 256;
 /// A boot with five processors takes half a minute in the rig.
 const RUN_TIMEOUT_S: u64 = 120;

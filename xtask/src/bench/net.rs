@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::workspace;
 
 const KERNEL: KernelKind = KernelKind::Cloud61;
-const MODULES: [&str; 2] = ["virtio_mmio", "virtio_net"];
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// The guest's init, which opens idle connections and then runs the jobs.
 const INIT: &str = include_str!("../../../resources/bench/net-init");
 const FLOWS: &str = include_str!("../../../resources/bench/net-flows");
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Number of idle connections with which the memory of user mode is measured; 0 for none
     #[arg(long, default_value_t = 1000)]
     flows: u32,
-    /// Measure only these [default: tap, tap4, vhost, user; also qemu, qemu4 if QEMU is installed and there is no --peer]
+    /// Measure only these [default: tap, tap-mmio, tap4, vhost, vhost-mmio, user; also qemu, qemu4 if QEMU is installed and there is no --peer]
     #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<NetKind>,
     /// Another monitor's command, with the placeholders {kernel} (bzImage), {vmlinux}, {initrd}, {cmdline}, {mem_mib}, {cpus} and {tap}

@@ -138,10 +138,14 @@ pub(super) struct NetContender {
 pub(super) enum NetKind {
     /// vmm-bin with a TAP
     Tap,
+    /// vmm-bin with a TAP, by MMIO
+    TapMmio,
     /// vmm-bin with a TAP, 4 vCPUs and 4 queue pairs
     Tap4,
     /// vmm-bin with a TAP and vhost-net
     Vhost,
+    /// vmm-bin with a TAP and vhost-net, by MMIO
+    VhostMmio,
     /// vmm-bin in user mode; idle connections are measured as well
     User,
     /// QEMU's microvm with a TAP

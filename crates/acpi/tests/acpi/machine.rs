@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vmm_acpi::{
     Cpu, Description, Fragment, IoApic, Legacy, Override, Polarity, Power, Reset, Rtc, Tables, Trigger,
-    io_device, mmio_device, render,
+    io_device, mmio_device, motherboard, pci_root, render,
 };
 
 /// The area for the tables: the BIOS area.
@@ -24,6 +24,8 @@ pub(crate) fn devices() -> Vec<Fragment> {
         io_device("PEVT", "QEMU0001", 0, [0x505..0x506], None).unwrap(),
         mmio_device("VR00", "LNRO0005", 0, 0xd000_0000..0xd000_1000, 5).unwrap(),
         mmio_device("VR01", "LNRO0005", 1, 0xd000_1000..0xd000_2000, 23).unwrap(),
+        pci_root(0xc010_0000..0xd000_0000).unwrap(),
+        motherboard("MBRD", 0xc000_0000..0xc010_0000).unwrap(),
     ]
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn description<'a>(cpus: &'a [Cpu], devices: &'a [Fragment]) -> Descr
         },
         legacy: Legacy { isa_devices: true, i8042: false, rtc: Some(Rtc { century: 0x32 }) },
         devices,
+        ecam: Some(0xc000_0000),
     }
 }
 

@@ -114,7 +114,7 @@ fn good_description_renders_disjoint_tables() {
     let names = proptest::collection::btree_set("[A-Z][A-Z0-9]{0,2}", 0..20);
     // From the lowest area of at least 64 KiB to the highest.
     let starts = (0xe_0000 / 16)..=(0xf_0000_u64 / 16);
-    proptest!(|(ids in ids, names in names, start in starts, irq in 0..16_u8)| {
+    proptest!(|(ids in ids, names in names, start in starts, irq in 0..16_u8, has_pci: bool)| {
         // The set is sorted, so no uid exceeds its APIC id, as in real machines.
         let cpus: Vec<_> =
             ids.into_iter().enumerate().map(|(uid, apic_id)| Cpu { uid: uid as u32, apic_id }).collect();
@@ -123,11 +123,12 @@ fn good_description_renders_disjoint_tables() {
         let mut description = description(&cpus, &devices);
         let source = Override { irq, ..description.overrides[0] };
         description.overrides = std::slice::from_ref(&source);
+        description.ecam = has_pci.then_some(0xc000_0000);
         let tables = render(&description, start * 16..0x10_0000).unwrap();
         let ranges: Vec<_> = tables.iter().map(|table| table.range()).collect();
         prop_assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:x?}");
-        prop_assert!(ranges[0].start == start * 16 && ranges[5].end <= 0x10_0000);
-        prop_assert_eq!(walk(&tables).len(), 5);
+        prop_assert!(ranges[0].start == start * 16 && ranges.last().unwrap().end <= 0x10_0000);
+        prop_assert_eq!(walk(&tables).len(), 5 + usize::from(has_pci));
     });
 }
 

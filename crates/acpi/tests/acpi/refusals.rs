@@ -72,8 +72,8 @@ fn area_that_runs_backwards_is_refused() {
 }
 
 fn area_that_is_too_small_names_the_sizes() {
-    let expected = "area 0xf0000..0xf0400 has 1024 bytes, the ACPI tables of 4 processors and 6 devices need \
-                    1134 (DSDT 550, MADT 114)";
+    let expected = "area 0xf0000..0xf0400 has 1024 bytes, the ACPI tables of 4 processors and 8 devices need \
+                    1356 (DSDT 697, MADT 114)";
     assert_eq!(refusal_of_area(0xf_0000..0xf_0400).to_string(), expected);
 }
 

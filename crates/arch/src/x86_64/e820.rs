@@ -54,6 +54,13 @@ pub fn map(ram: &[Range<u64>]) -> Vec<E820Entry> {
     entries
 }
 
+/// `map` with another reserved range, which overlaps none of its entries.
+pub fn with_reserved(mut map: Vec<E820Entry>, range: Range<u64>) -> Vec<E820Entry> {
+    let at = map.partition_point(|entry| entry.addr < range.start);
+    map.insert(at, E820Entry::new(range, E820Kind::Reserved));
+    map
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -79,6 +86,14 @@ mod tests {
             .map(|e| e.addr..e.addr + e.len)
             .collect();
         assert_eq!(ram, [0..0x9_fc00, 0x10_0000..0xc000_0000, 0x1_0000_0000..0x1_8000_0000]);
+    }
+
+    #[test]
+    fn reserved_range_of_the_gap_stays_in_ascending_order() {
+        let map = with_reserved(map(&layout::ram_ranges(5 << 30)), 0xc000_0000..0xc010_0000);
+        let last: Vec<_> = map.iter().rev().take(2).map(|e| (e.addr, e.len, e.kind)).collect();
+        let reserved = (0xc000_0000, 0x10_0000, E820Kind::Reserved);
+        assert_eq!(last, [(0x1_0000_0000, 2 << 30, E820Kind::Ram), reserved]);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! 0x000f_0000           end of a reset-vector image, which ends at 1 MiB
 //! 0x0010_0000           RAM from 1 MiB: kernel, initrd, flat image, multiboot modules
 //! 0xc000_0000           32-bit MMIO gap: devices, IO-APIC, local APICs, KVM's own pages
+//! 0xc000_0000           PCI configuration spaces (ECAM), inside the gap
+//! 0xc010_0000           BARs of PCI functions, inside the gap
 //! 0xd000_0000           registers of virtio devices, a page each, inside the gap
 //! 0xffff_0000           alias of the last 64 KiB below 1 MiB, for a reset-vector image
 //! 0x1_0000_0000         the rest of RAM
@@ -69,8 +71,11 @@ pub const RESET_IMAGE_END: u64 = 0x10_0000;
 pub const RESET_ALIAS: u64 = 0xffff_0000;
 /// The 32-bit MMIO gap: 1 GiB, enough for an ECAM window and 32-bit BARs.
 pub const MMIO_GAP: Range<u64> = 0xc000_0000..0x1_0000_0000;
-/// Registers of virtio devices, a page each, inside the gap. The first quarter of the gap is left to a future
-/// ECAM window.
+/// Memory-mapped configuration spaces of PCI bus 0 (ECAM), 1 MiB, at the start of the gap.
+pub const PCI_ECAM: u64 = 0xc000_0000;
+/// Addresses for the BARs of PCI functions, inside the gap.
+pub const PCI_WINDOW: Range<u64> = 0xc010_0000..0xd000_0000;
+/// Registers of virtio devices by MMIO, a page each, inside the gap.
 pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 /// Global system interrupts of virtio devices, in allocation order: first those that no PC device uses, then
 /// those of PC devices that don't exist here (sound, parallel ports, mouse, disks). 0 is the PIT, 1 the

@@ -101,6 +101,7 @@ fn schema_fields_are_the_ones_we_know() {
         "serial",
         "serial.file",
         "serial.socket",
+        "transport",
     ];
     assert_eq!(Vec::from_iter(known_fields()), expected);
 }
@@ -222,7 +223,8 @@ fn shipped_busybox_shows_every_field_for_linux() {
     // The topology and affinity fields would have to change together with the count.
     let processors = ["cpus.threads_per_core", "cpus.cores_per_socket", "cpus.sockets", "cpus.affinity"];
     let bare_metal = |field: &String| {
-        let others = ["boot.flat", "irqchip", "on_reboot", "announce_virtio", "devices", "expect"];
+        let others =
+            ["boot.flat", "irqchip", "on_reboot", "announce_virtio", "transport", "devices", "expect"];
         others.iter().chain(&processors).any(|name| field.starts_with(name))
     };
     assert_eq!(fields, known_fields().into_iter().filter(|field| !bare_metal(field)).collect());

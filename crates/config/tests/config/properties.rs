@@ -10,8 +10,8 @@ use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
     Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpuFeatures,
     CpusSection, Device, Expect, ExpectedMemory, FilePath, FlatFormat, FlatMode, FlatSection, HostCpu,
-    HostCpus, MemorySection, MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Timeout, Value,
-    VirtioSection, Word,
+    HostCpus, MemorySection, MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Slot, Timeout,
+    Transport, Value, VirtioSection, Word,
 };
 
 use crate::parse;
@@ -108,15 +108,17 @@ fn device() -> impl Strategy<Value = Device> {
         port().prop_map(|port| Device::DebugConsole { port }),
         port().prop_map(|port| Device::DebugExit { port }),
         port().prop_map(|port| Device::PseudoSerial { port }),
-        ("[a-z]{1,8}", option::of("[a-zA-Z0-9._-]{1,32}"), "[a-z_]{1,8}", any::<u32>()).prop_map(virtio),
+        ("[a-z]{1,8}", option::of("[a-zA-Z0-9._-]{1,32}"), option::of(1u64..32), "[a-z_]{1,8}", any::<u32>())
+            .prop_map(virtio),
     ]
 }
 
 /// A virtio device with one field, which isn't common to all devices.
-fn virtio((kind, id, field, value): (String, Option<String>, String, u32)) -> Device {
+fn virtio((kind, id, slot, field, value): (String, Option<String>, Option<u64>, String, u32)) -> Device {
+    let slot = slot.and_then(Slot::new);
     let fields = serde_json::Map::from_iter([(format!("x{field}"), value.into())]);
     let (kind, id) = (format!("v{kind}"), id.map(|id| id.parse().unwrap()));
-    Device::Virtio(VirtioSection { kind, id, fields, directory: PathBuf::new() })
+    Device::Virtio(VirtioSection { kind, id, slot, fields, directory: PathBuf::new() })
 }
 
 fn expected_memory() -> impl Strategy<Value = ExpectedMemory> {
@@ -142,11 +144,23 @@ fn expect() -> impl Strategy<Value = Expect> {
 fn config_file() -> impl Strategy<Value = ConfigFile> {
     let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
     let announce = option::of(prop::sample::select(AnnounceVirtio::ALL.to_vec()));
-    let additions =
-        (option::of(any::<bool>()), on_reboot, announce, vec(device(), 0..4), option::of(expect()));
+    let transport = option::of(prop::sample::select(Transport::ALL.to_vec()));
+    let additions = (
+        option::of(any::<bool>()),
+        on_reboot,
+        (announce, transport),
+        vec(device(), 0..4),
+        option::of(expect()),
+    );
     let memory = (option::of(memory_size()), option::of(any::<bool>()));
     (boot(), memory, cpus(), option::of(serial()), additions).prop_map(
-        |(boot, (size, shared), cpus, serial, (irqchip, on_reboot, announce_virtio, devices, expect))| {
+        |(
+            boot,
+            (size, shared),
+            cpus,
+            serial,
+            (irqchip, on_reboot, (announce_virtio, transport), devices, expect),
+        )| {
             ConfigFile {
                 boot,
                 memory: MemorySection { size, shared },
@@ -155,6 +169,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
                 irqchip,
                 on_reboot,
                 announce_virtio,
+                transport,
                 devices,
                 expect,
                 origin: Some("vm.json".into()),
@@ -183,17 +198,22 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
     devices.sort_by_key(Device::port);
     // Devices without a port don't conflict here; they have ids.
     devices.dedup_by(|a, b| a.port().is_some() && a.port() == b.port());
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut slots) = (BTreeSet::new(), BTreeSet::new());
     devices.retain(|device| match device {
-        Device::Virtio(section) => section.id.as_ref().is_none_or(|id| ids.insert(id.clone())),
+        Device::Virtio(section) => {
+            section.id.as_ref().is_none_or(|id| ids.insert(id.clone()))
+                && section.slot.is_none_or(|slot| slots.insert(slot))
+        }
         _ => true,
     });
+    let is_cmdline = file.announce_virtio == Some(AnnounceVirtio::Cmdline);
     ConfigFile {
         boot,
         memory: MemorySection { size, ..file.memory },
         cpus: agreeing_cpus(file.cpus, irqchip),
         expect: file.expect.filter(|_| !irqchip),
         devices,
+        transport: file.transport.filter(|_| !is_cmdline),
         ..file
     }
 }

@@ -207,11 +207,12 @@ fn interrupt_of_another_device_is_refused() {
 #[test]
 fn interrupt_of_a_device_is_left_out_for_virtio() {
     let nine = [r#"{"type": "idle"}"#; 9].join(", ");
-    let shown = machine(&KINDS, &format!("{BELL}, {nine}"), "").unwrap().to_string();
+    let mmio = r#", "transport": "mmio""#;
+    let shown = machine(&KINDS, &format!("{BELL}, {nine}"), mmio).unwrap().to_string();
     assert!(shown.contains("virtio idle \"idle8\", gsi 6,"), "{shown}");
     let sixteen = [r#"{"type": "idle"}"#; 16].join(", ");
     let expected = "devices: 16 virtio devices, but interrupts for only 15; remove some";
-    assert_eq!(refusal(&format!("{BELL}, {sixteen}"), ""), expected);
+    assert_eq!(refusal(&format!("{BELL}, {sixteen}"), mmio), expected);
 }
 
 /// A kernel that finds them on the command line reads no ACPI tables, so the SCI's line is free for one of them.

@@ -67,7 +67,13 @@ const TWO: &str = r#"{"type": "idle"}, {"type": "debug-exit"}, {"type": "idle", 
 
 #[test]
 fn plan_with_virtio_devices_is_as_recorded() {
-    assert_golden("virtio.txt", &machine(TWO, "").unwrap());
+    assert_golden("virtio.txt", &machine(TWO, MMIO).unwrap());
+}
+
+#[test]
+fn plan_with_virtio_devices_on_pci_is_as_recorded() {
+    assert_golden("virtio-pci.txt", &machine(TWO, "").unwrap());
+    assert_golden("virtio-pci.txt", &machine(TWO, r#", "transport": "pci""#).unwrap());
 }
 
 #[test]
@@ -143,9 +149,74 @@ fn device_without_interrupt_controllers_is_refused() {
 fn more_devices_than_interrupts_are_refused_with_the_limit() {
     let devices = [r#"{"type": "idle"}"#; 17].join(", ");
     let expected = "devices: 17 virtio devices, but interrupts for only 16; remove some";
+    assert_eq!(refusal(&devices, MMIO), (expected.to_owned(), Blame::Config));
+}
+
+#[test]
+fn more_devices_than_slots_are_refused_with_the_limit() {
+    let devices = [r#"{"type": "idle"}"#; 32].join(", ");
+    let expected = "devices: 32 virtio devices, but the PCI bus has slots for only 31; remove some";
     assert_eq!(refusal(&devices, ""), (expected.to_owned(), Blame::Config));
 }
 
+#[test]
+fn devices_without_a_slot_have_the_first_free_ones() {
+    let devices =
+        r#"{"type": "idle"}, {"type": "idle", "slot": 1}, {"type": "idle", "slot": 31}, {"type": "idle"}"#;
+    let plan = machine(devices, "").unwrap();
+    for (id, slot) in [("idle0", 2), ("idle1", 1), ("idle2", 31), ("idle3", 3)] {
+        assert!(plan.contains(&format!("\"{id}\", slot {slot}, ")), "{plan}");
+    }
+}
+
+#[test]
+fn as_many_devices_as_slots_are_planned() {
+    let devices = [r#"{"type": "idle"}"#; 31].join(", ");
+    let plan = machine(&devices, "").unwrap();
+    assert!(plan.contains("\"idle30\", slot 31, "), "{plan}");
+}
+
+#[test]
+fn slot_without_pci_is_refused() {
+    let expected = "devices[1].slot: with \"transport\": \"mmio\" there are no slots; remove it";
+    let devices = r#"{"type": "idle"}, {"type": "idle", "slot": 1}"#;
+    assert_eq!(refusal(devices, MMIO), (expected.to_owned(), Blame::Config));
+}
+
+#[test]
+fn kernel_that_does_not_look_for_pci_is_refused_pci_devices() {
+    let json = |cmdline: &str, rest: &str| {
+        format!(
+            r#"{{"boot": {{"kernel": "kernel", "cmdline": "{cmdline}"}}, "devices": [{{"type": "idle"}}]{rest}}}"#
+        )
+    };
+    let kinds = Kinds { virtio: &[KINDS], ..Kinds::default() };
+    let plan = |cmdline, rest| try_plan(&bzimage(), &json(cmdline, rest), &kinds);
+    for cmdline in ["quiet pci=off", "pci=nomsi,off x"] {
+        let error = plan(cmdline, "").unwrap_err();
+        let word = cmdline.split(' ').find(|word| word.starts_with("pci=")).unwrap();
+        let expected = format!(
+            "boot.cmdline: with \"{word}\" the kernel finds no PCI device, and the virtio devices are there; remove it, or set \
+             \"transport\": \"mmio\""
+        );
+        assert_eq!((error.to_string(), error.blame()), (expected, Blame::Config));
+    }
+    for (cmdline, rest) in [("pci=off", MMIO), ("pci=nomsi", ""), ("quiet -- pci=off", ""), ("xpci=off", "")]
+    {
+        assert!(plan(cmdline, rest).is_ok(), "{cmdline}");
+    }
+}
+
+#[test]
+fn legacy_device_at_the_ports_of_pci_is_refused() {
+    let at = |port: &str| format!(r#"{{"type": "debug-exit", "port": "{port}"}}, {{"type": "idle"}}"#);
+    let expected =
+        "devices[0].port: 0xcf5 belongs to the PCI configuration (ports 0xcf8 to 0xcff); choose another";
+    assert_eq!(refusal(&at("0xcf5"), ""), (expected.to_owned(), Blame::Config));
+    assert!(machine(&at("0xcf5"), MMIO).is_ok() && machine(&at("0xcf4"), "").is_ok());
+}
+
+const MMIO: &str = r#", "transport": "mmio""#;
 const CMDLINE: &str = r#", "announce_virtio": "cmdline""#;
 
 /// Plans a machine with `count` devices on the command line.
@@ -185,5 +256,5 @@ fn tenth_device_on_the_command_line_without_an_mp_table_is_refused() {
 #[test]
 fn as_many_devices_as_interrupts_are_planned() {
     let devices = [r#"{"type": "idle"}"#; 16].join(", ");
-    assert!(machine(&devices, "").unwrap().contains("\"idle15\", gsi 15, "));
+    assert!(machine(&devices, MMIO).unwrap().contains("\"idle15\", gsi 15, "));
 }

@@ -99,7 +99,7 @@ fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Ending {
 fn command_that_changes_a_device_reaches_linux() {
     let dir = TempDir::new().expect("a temporary directory");
     std::fs::write(dir.path().join("disk"), vec![0; 1 << 20]).expect("room for a disk");
-    let drivers = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon"];
+    let drivers = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon"];
     let initrd = initrd_with(&drivers);
     let config = json!({
         "boot": {"kernel": image_path(ANY), "initrd": initrd.path(), "cmdline": CMDLINE},

@@ -32,7 +32,7 @@ const SHELL_ON_HVC0: &str = "sh /modules/load; setsid sh -c 'exec sh </dev/hvc0 
 
 /// The monitor with this config in `dir`, and a guest that has the driver.
 fn launch(dir: &Path, config: &str) -> Launch {
-    let initrd = initrd_with(&["virtio_mmio", "virtio_console"]);
+    let initrd = initrd_with(&["virtio_pci", "virtio_console"]);
     let [config_path, initrd_path] = ["vm.json", "initrd"].map(|name| dir.join(name));
     std::fs::write(&config_path, config).expect("room for a config");
     std::fs::copy(initrd.path(), &initrd_path).expect("room for an initramfs");

@@ -35,7 +35,7 @@ fn example_linux_shell_runs_what_is_typed_and_restores_the_terminal() {
 
 /// What docs/adding-a-device.md promises of devices outside the workspace.
 fn example_thermometer_and_dice_are_seen_by_linux() {
-    let initrd = initrd_with(&["virtio_mmio", "virtio_rng"]);
+    let initrd = initrd_with(&["virtio_pci", "virtio_rng"]);
     let config = NamedTempFile::new().expect("a temporary file");
     let boot = json!({"kernel": image_path(ANY), "initrd": initrd.path(), "cmdline": CMDLINE});
     let devices = json!([{"type": "thermometer", "degrees": 21}, {"type": "dice", "face": 6}]);

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use driver::{Monitor, agent_program};
-use rig::Module;
 use rig::newc::Archive;
+use rig::{KernelKind, Module};
 use tempfile::NamedTempFile;
 
-use crate::linux::{ANY, image_path, initrd_path, kernel};
+use crate::linux::{ANY, Image, image_path, initrd_path, kernel};
 use crate::shell::Shell;
 
 /// Without `reboot=`: the ACPI tables describe how to reset.
@@ -15,21 +15,31 @@ pub(crate) const CMDLINE: &str = "console=ttyS0 panic=-1 quiet";
 
 /// The initramfs with these drivers in /modules; `sh /modules/load` loads them all. It also contains `guest-agent`.
 pub(crate) fn initrd_with(names: &[&str]) -> NamedTempFile {
-    initrd_of(archive_with(names))
+    initrd_with_modules_of(ANY.0, names)
+}
+
+/// As [`initrd_with`], for another kernel.
+pub(crate) fn initrd_with_modules_of(kind: KernelKind, names: &[&str]) -> NamedTempFile {
+    initrd_of(archive_with(kind, names))
 }
 
 /// As [`initrd_with`], with the files of `directory` in /opt.
 pub(crate) fn initrd_with_files(names: &[&str], directory: &Path) -> NamedTempFile {
-    let mut archive = archive_with(names);
+    initrd_with_all(names, rig::programs::files(directory).expect("they were fetched"))
+}
+
+/// As [`initrd_with`], with these files in /opt.
+pub(crate) fn initrd_with_all(names: &[&str], files: Vec<(String, Vec<u8>)>) -> NamedTempFile {
+    let mut archive = archive_with(ANY.0, names);
     archive.dir("opt", 0o755);
-    for (name, contents) in rig::programs::files(directory).expect("they were fetched") {
+    for (name, contents) in files {
         archive.file(&format!("opt/{name}"), 0o755, &contents);
     }
     initrd_of(archive)
 }
 
-fn archive_with(names: &[&str]) -> Archive {
-    let modules: Vec<Module> = kernel(ANY.0).modules(names).expect("they come with the kernel");
+fn archive_with(kind: KernelKind, names: &[&str]) -> Archive {
+    let modules: Vec<Module> = kernel(kind).modules(names).expect("they come with the kernel");
     let mut archive = Archive::new();
     archive.dir("modules", 0o755);
     let load =
@@ -60,8 +70,22 @@ fn initrd_of(archive: Archive) -> NamedTempFile {
 
 /// Boots a guest with this initramfs and these further arguments to its prompt.
 pub(crate) fn shell(initrd: &Path, args: &[&str]) -> Shell {
-    let words = ["--memory", "256M", "--cmdline", CMDLINE];
-    let files = [["--kernel".into(), image_path(ANY)], ["--initrd".into(), initrd.to_owned()]].concat();
+    shell_of(ANY, initrd, args)
+}
+
+/// As [`shell`], with another kernel.
+pub(crate) fn shell_of(image: (KernelKind, Image), initrd: &Path, args: &[&str]) -> Shell {
+    shell_with((image, "256M", CMDLINE), initrd, args)
+}
+
+/// As [`shell`], with this kernel, memory and command line.
+pub(crate) fn shell_with(
+    (image, memory, cmdline): ((KernelKind, Image), &str, &str),
+    initrd: &Path,
+    args: &[&str],
+) -> Shell {
+    let words = ["--memory", memory, "--cmdline", cmdline];
+    let files = [["--kernel".into(), image_path(image)], ["--initrd".into(), initrd.to_owned()]].concat();
     let launch = Monitor::command(words).args(files).args(args).on_terminal();
     Shell::boot(launch).mute()
 }

@@ -22,6 +22,7 @@ mod no_acpi;
 mod output;
 mod paste;
 mod pausing;
+mod pci;
 mod power;
 mod rootfs;
 mod session;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         commands::tests(),
         power::tests(),
         virtio::tests(),
+        pci::tests(),
         net::tests(),
         usernet::tests(),
         vsock::tests(),
@@ -66,8 +68,11 @@ fn main() -> ExitCode {
     ];
     let prepare = || {
         driver::build_examples();
-        let prepared =
-            Assets::here().prepare_all().and_then(|()| rootfs::prepare()).and_then(|()| usernet::prepare());
+        let prepared = Assets::here()
+            .prepare_all()
+            .and_then(|()| rootfs::prepare())
+            .and_then(|()| usernet::prepare())
+            .and_then(|()| pci::prepare());
         let arguments = Arguments::from_args();
         let prepared = match arguments.ignored || arguments.include_ignored {
             true => prepared.and_then(|()| no_acpi::prepare()),

@@ -49,7 +49,7 @@ fn start(dir: &Path, port: u16, forward: u16) -> Shell {
              {{"type": "console", "target": {{"file": "console"}}}}]}}"#
     );
     std::fs::write(dir.join("vm.json"), config).expect("room for a config");
-    let drivers = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "vmw_vsock_virtio_transport"];
+    let drivers = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "vmw_vsock_virtio_transport"];
     let initrd = initrd_with(&drivers);
     std::fs::copy(initrd.path(), dir.join("initrd")).expect("room for an initramfs");
     let launch = Monitor::command(["--memory", "256M", "--cpus", "2", "--cmdline", CMDLINE])

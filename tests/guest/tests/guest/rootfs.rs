@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         rootfs_busybox_keeps_what_was_written_and_stays_clean,
         rootfs_killed_monitor_leaves_a_disk_that_its_journal_mends,
         rootfs_overlay_base_is_shared_by_two_guests,
-        rootfs_debian_reaches_its_login,
+        rootfs_debian_with_its_own_initramfs_reaches_its_login,
     ]
 }
 
@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 pub(crate) fn prepare() -> Result<(), rig::Error> {
     let assets = Assets::here();
     assets.disk_initrd(ANY.0)?;
+    assets.debian_boot_files()?;
     Rootfs::ALL.into_iter().try_for_each(|rootfs| assets.rootfs(rootfs).map(drop))
 }
 
@@ -184,14 +185,25 @@ fn rootfs_overlay_base_is_shared_by_two_guests() {
 /// systemd is slow under software emulation.
 const DEBIAN_DEADLINE: Duration = Duration::from_secs(400);
 
-fn rootfs_debian_reaches_its_login() {
+fn rootfs_debian_with_its_own_initramfs_reaches_its_login() {
     let disk = Disk::copy_of(Rootfs::Debian);
-    let (mut monitor, _config) = start(&path_field(&disk.path()));
+    let boot = Assets::here().debian_boot_files().expect("they were copied beforehand");
+    let config = NamedTempFile::new().expect("a temporary file");
+    let json =
+        format!(r#"{{"transport": "pci", "devices": [{{"type": "block", {}}}]}}"#, path_field(&disk.path()));
+    std::fs::write(config.path(), json).expect("room for a config");
+    let words = ["--memory", "512M", "--cmdline", "console=ttyS0 root=LABEL=rootfs rw panic=-1 quiet"];
+    let files = [("--kernel", boot.join("vmlinuz")), ("--initrd", boot.join("initrd.img"))];
+    let files = files.map(|(flag, path)| [flag.into(), path]).concat();
+    let launch = Monitor::command(words).args(files).args(["--config".as_ref(), config.path().as_os_str()]);
+    let mut monitor = launch.on_terminal().start();
     log_in(&mut monitor, DEBIAN_DEADLINE);
     let release = run(&mut monitor, "cat /etc/os-release");
     assert!(release.contains("ID=debian\n"), "{release}");
     let root = run(&mut monitor, "findmnt -no SOURCE,FSTYPE /");
     assert!(root.contains("/dev/vda ext4"), "{root:?}");
+    let vectors = run(&mut monitor, "grep virtio0-req.0 /proc/interrupts");
+    assert!(vectors.contains("PCI-MSI"), "{vectors}");
     monitor.send(b"systemctl poweroff\n");
     monitor.expect_code(ENDED, DEBIAN_DEADLINE);
     disk.assert_clean();

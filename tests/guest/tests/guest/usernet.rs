@@ -34,7 +34,7 @@ pub(crate) fn prepare() -> Result<(), rig::Error> {
     Assets::here().curl().map(drop)
 }
 
-const DRIVERS: &[&str] = &["virtio_mmio", "virtio_net"];
+const DRIVERS: &[&str] = &["virtio_pci", "virtio_net"];
 
 /// A guest with a user-mode network card.
 struct Guest {

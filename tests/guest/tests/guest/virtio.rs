@@ -30,7 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A temporary file with these contents.
-fn file(contents: &[u8]) -> NamedTempFile {
+pub(crate) fn file(contents: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a temporary file");
     file.write_all(contents).expect("room for a file");
     file
@@ -43,7 +43,7 @@ fn guest(devices: &str, modules: &[&str]) -> Shell {
 
 /// As [`guest`], with these additional flags of the monitor.
 pub(crate) fn guest_with(devices: &str, modules: &[&str], flags: &[&str]) -> Shell {
-    guest_from(&initrd_with(&[&["virtio_mmio"], modules].concat()), devices, flags)
+    guest_from(&initrd_with(&[&["virtio_pci"], modules].concat()), devices, flags)
 }
 
 /// As [`guest_with`], with an initramfs that contains the drivers.
@@ -61,7 +61,7 @@ fn guest_of(initrd: &NamedTempFile, config: &str, flags: &[&str]) -> Shell {
     shell
 }
 
-fn json(path: &Path) -> String {
+pub(crate) fn json(path: &Path) -> String {
     format!("{:?}", path.to_str().expect("UTF-8"))
 }
 
@@ -141,7 +141,7 @@ fn memfd_kib(monitor: &Monitor) -> u64 {
 /// `host_kib` returns an upper bound of the host memory used for guest RAM.
 fn assert_balloon_gives_back(memory: &str, host_kib: impl Fn(&Monitor) -> u64) {
     let config = format!(r#"{{{memory} "devices": [{{"type": "balloon"}}]}}"#);
-    let mut shell = guest_of(&initrd_with(&["virtio_mmio", "virtio_balloon"]), &config, &[]);
+    let mut shell = guest_of(&initrd_with(&["virtio_pci", "virtio_balloon"]), &config, &[]);
     shell.run("mount -t tmpfs tmpfs /mnt");
     let before = host_kib(&shell.monitor);
     assert_eq!(
@@ -182,7 +182,7 @@ fn virtio_overlay_keeps_what_was_flushed_over_a_reset() {
     let disk = file(&vec![0; 1 << 20]);
     let devices = format!(r#"[{{"type": "block", "path": {}, "overlay": "temp"}}]"#, json(disk.path()));
     let config = file(format!(r#"{{"on_reboot": "restart", "devices": {devices}}}"#).as_bytes());
-    let initrd = initrd_with(&["virtio_mmio", "virtio_blk"]);
+    let initrd = initrd_with(&["virtio_pci", "virtio_blk"]);
     let mut shell = shell(initrd.path(), &["--config", config.path().to_str().expect("UTF-8")]);
     shell.run("sh /modules/load; echo flushed | dd of=/dev/vda conv=sync,fsync 2>/dev/null");
     shell.monitor.send(b"reboot -f\n");
@@ -216,8 +216,12 @@ fn virtio_driver_that_leaves_and_comes_back_finds_its_device() {
 /// shows.
 fn virtio_notifications_leave_no_vcpu() {
     let disk = file(&vec![0; 4 << 20]);
-    let devices = format!(r#"[{{"type": "block", "path": {}}}]"#, json(disk.path()));
-    let mut shell = guest_with(&devices, &["virtio_blk"], &["--trace-exits=summary"]);
+    let config = format!(
+        r#"{{"transport": "mmio", "devices": [{{"type": "block", "path": {}}}]}}"#,
+        json(disk.path())
+    );
+    let initrd = initrd_with(&["virtio_mmio", "virtio_blk"]);
+    let mut shell = guest_of(&initrd, &config, &["--trace-exits=summary"]);
     assert_eq!(shell.run("dd if=/dev/vda of=/dev/null bs=4k iflag=direct 2>/dev/null; echo $?"), "0\n");
     shell.reboot();
     let summary = shell.monitor.stderr();

@@ -18,8 +18,8 @@ use crate::progress::step;
 const SETUP: &str = include_str!("../../../../resources/rootfs/debian-setup");
 
 /// systemd as Debian starts it. Its serial getty waits for a udev event of the device; its logind, which
-/// handles the power button, requires dbus.
-const PACKAGES: &str = "systemd-sysv,udev,dbus,login";
+/// handles the power button, requires dbus. The last two are a kernel and the initramfs that Debian makes for it.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,login,linux-image-cloud-amd64,initramfs-tools";
 
 /// Unused in a guest, and a third of the files.
 const LEFT_OUT: [&str; 4] =
@@ -46,6 +46,26 @@ pub(crate) fn build_tar(tar: &Path) -> Result<()> {
     command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
     command.arg(format!("--customize-hook=PASSWORD='{}'\n{SETUP}", ROOT_PASSWORD));
     bootstrap("building a minimal Debian (mmdebstrap)", command, tar)
+}
+
+/// Copies kernel and initramfs from the archive `tar` of the whole system to the directory `dir`, as `vmlinuz` and `initrd.img`.
+/// `scratch` is an empty directory.
+pub(crate) fn copy_boot_files(tar: &Path, dir: &Path, scratch: &Path) -> Result<()> {
+    let mut unpack = Command::new("tar");
+    unpack.args(["-x", "--no-same-owner", "--wildcards", "-f"]).arg(tar).arg("-C").arg(scratch);
+    step("unpacking Debian's kernel and initramfs", || {
+        output_of(unpack.args(["./boot/vmlinuz-*", "./boot/initrd.img-*"]))
+    })?;
+    let boot = scratch.join("boot");
+    fs::create_dir_all(dir).at("create", dir)?;
+    for entry in fs::read_dir(&boot).at("list", &boot)? {
+        let path = entry.at("list", &boot)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some((kind, _release)) = name.split_once('-') {
+            fs::copy(&path, dir.join(kind)).at("copy", &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates the archive `tar` of the files of `packages` and their dependencies. Nothing is configured or run.

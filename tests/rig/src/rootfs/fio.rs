@@ -9,7 +9,7 @@ use super::programs::{Programs, command as command_of, copy};
 use crate::error::{At, Result};
 
 /// fio alone.
-pub(crate) const PROGRAMS: Programs = Programs(&["fio"]);
+pub(crate) const PROGRAMS: Programs = Programs(&[("fio", "fio")]);
 
 macro_rules! resource {
     ($name:literal) => {

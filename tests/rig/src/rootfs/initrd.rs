@@ -10,7 +10,7 @@ use crate::kernels::Kernel;
 const INIT: &str = include_str!("../../../../resources/rootfs/disk-init");
 
 /// Required for the disk and its root.
-const REQUIRED: [&str; 3] = ["virtio_mmio", "virtio_blk", "ext4"];
+const REQUIRED: [&str; 4] = ["virtio_pci", "virtio_mmio", "virtio_blk", "ext4"];
 /// ext4 requests a crc32c from the kernel when it mounts, and there is no modprobe then; newer kernels have
 /// it built in under other names. The next two report the power button to user space. The rest is for
 /// optional devices of a machine: with these, the disk needs no modules.

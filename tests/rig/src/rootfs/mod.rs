@@ -17,7 +17,9 @@ mod tools;
 use std::path::{Path, PathBuf};
 
 pub use debian::try_package;
-pub(crate) use debian::{RECIPE as DEBIAN_RECIPE, build_tar as build_debian_tar};
+pub(crate) use debian::{
+    RECIPE as DEBIAN_RECIPE, build_tar as build_debian_tar, copy_boot_files as copy_debian_boot_files,
+};
 pub(crate) use initrd::{initramfs as disk_initramfs, inputs as disk_initrd_inputs};
 pub use kind::Rootfs;
 pub(crate) use programs::Programs;

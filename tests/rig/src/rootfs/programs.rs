@@ -20,11 +20,11 @@ const LOADER: &str = "ld.so";
 const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
 const LIBRARY_DIRS: [&str; 3] =
     ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
-const PROGRAM_DIRS: [&str; 2] = ["usr/bin", "bin"];
+const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "bin", "usr/sbin", "sbin"];
 
-/// Packages, each with a program of the same name.
+/// Packages, each with one of its programs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Programs(pub(crate) &'static [&'static str]);
+pub(crate) struct Programs(pub(crate) &'static [(&'static str, &'static str)]);
 
 /// The command that runs `program` from the directory `dir` of the cache, without arguments.
 pub fn command(dir: &Path, program: &str) -> [OsString; 4] {
@@ -44,23 +44,29 @@ pub fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 impl Programs {
-    /// Name of the first program, which represents all.
+    /// Name of the first package, which represents all.
     pub(crate) fn name(self) -> &'static str {
-        self.0[0]
+        self.0[0].0
+    }
+
+    /// The names of the packages, separated by commas.
+    fn packages(self) -> String {
+        let names: Vec<&str> = self.0.iter().map(|(package, _)| *package).collect();
+        names.join(",")
     }
 
     /// Inputs of the directory.
     pub(crate) fn recipe(self) -> Vec<String> {
-        [self.0.join(",")].into_iter().chain(LIBRARY_DIRS.map(str::to_owned)).collect()
+        [self.packages()].into_iter().chain(LIBRARY_DIRS.map(str::to_owned)).collect()
     }
 
     /// Creates the directory `dir` atomically. Needs the network, and a quarter of a minute. `scratch` is an
     /// empty directory.
     pub(crate) fn fetch(self, dir: &Path, scratch: &Path) -> Result<()> {
         let (tar, tree, part) = (scratch.join("programs.tar"), scratch.join("tree"), part_of(dir));
-        debian::fetch_tar(&self.0.join(","), &tar)?;
+        debian::fetch_tar(&self.packages(), &tar)?;
         fs::create_dir(&tree).at("create", &tree)?;
-        step(&format!("unpacking {}", self.0.join(", ")), || {
+        step(&format!("unpacking {}", self.packages()), || {
             // Only root can create the device nodes, which aren't needed.
             output_of(
                 Command::new("tar")
@@ -87,11 +93,12 @@ impl Programs {
         let library_path = std::env::join_paths(&places)
             .map_err(|error| Error::format("target/assets", error.to_string()))?;
         let mut needed = BTreeMap::new();
-        for name in self.0 {
+        for (package, name) in self.0 {
             let places = PROGRAM_DIRS.map(|place| tree.join(place).join(name));
             let program = places.into_iter().find(|path| path.exists());
-            let program = program
-                .ok_or_else(|| Error::format(format!("package {name}"), "has no program of its name"))?;
+            let program = program.ok_or_else(|| {
+                Error::format(format!("package {package}"), format!("has no program {name}"))
+            })?;
             let mut list = Command::new(&loader);
             list.arg("--library-path").arg(&library_path).arg("--list").arg(&program);
             let listing = output_of(&mut list)?;
@@ -153,6 +160,7 @@ mod tests {
 
     #[test]
     fn recipe_names_the_packages_first() {
-        assert_eq!(Programs(&["iperf3", "bash"]).recipe()[0], "iperf3,bash");
+        let programs = Programs(&[("pciutils", "setpci"), ("bash", "bash")]);
+        assert_eq!(programs.recipe()[0], "pciutils,bash");
     }
 }

@@ -87,6 +87,8 @@ impl Rounds<'_> {
     /// A line for each goal that was measured.
     fn goals(&self) -> Vec<String> {
         let mut pairs = vec![(NetKind::Tap, self.find(NetKind::Qemu), 1.0)];
+        pairs.push((NetKind::Tap, self.find(NetKind::TapMmio), 1.0));
+        pairs.push((NetKind::Vhost, self.find(NetKind::VhostMmio), 1.0));
         pairs.push((NetKind::Tap4, self.find(NetKind::Qemu4), 1.0));
         pairs.push((NetKind::Vhost, self.find(NetKind::QemuVhost), 1.0));
         let given = self.spec.contenders.iter().enumerate();

@@ -14,18 +14,28 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 /// Number of vCPUs and queue pairs of multi-queue candidates.
 const MULTI_QUEUE: u32 = 4;
 /// All contenders except those of `--peer`, in the order of the table.
-const CANDIDATES: [Candidate; 7] = [
+const CANDIDATES: [Candidate; 9] = [
     Candidate { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
+    Candidate { kind: NetKind::TapMmio, name: "vmm-bin, TAP, MMIO", cpus: 1 },
     Candidate { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
+    Candidate { kind: NetKind::VhostMmio, name: "vmm-bin, vhost, MMIO", cpus: 1 },
     Candidate { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
     Candidate { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
     Candidate { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
 ];
 /// The kinds that are measured by default.
-const DEFAULT: [NetKind; 6] =
-    [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User, NetKind::Qemu, NetKind::Qemu4];
+const DEFAULT: [NetKind; 8] = [
+    NetKind::Tap,
+    NetKind::TapMmio,
+    NetKind::Tap4,
+    NetKind::Vhost,
+    NetKind::VhostMmio,
+    NetKind::User,
+    NetKind::Qemu,
+    NetKind::Qemu4,
+];
 /// QEMU's network card, with the modern virtio-mmio registers, which vmm-bin has as well.
 const QEMU_CARD: &str = "-global virtio-mmio.force-legacy=false \
     -netdev tap,id=net,ifname={tap},script=no,downscript=no{netdev} -device virtio-net-device,netdev=net{card}";
@@ -74,14 +84,24 @@ pub(super) fn contenders(
 impl NetKind {
     /// Whether the monitor is vmm-bin.
     pub(in super::super) fn is_ours(self) -> bool {
-        matches!(self, Self::Tap | Self::Tap4 | Self::Vhost | Self::User)
+        matches!(self, Self::Tap | Self::TapMmio | Self::Tap4 | Self::Vhost | Self::VhostMmio | Self::User)
+    }
+
+    /// vmm-bin's transport of this kind, as in a config.
+    fn transport(self) -> &'static str {
+        match self {
+            Self::TapMmio | Self::VhostMmio => "mmio",
+            _ => "pci",
+        }
     }
 
     /// vmm-bin's device of this kind, as in a config.
     fn device(self) -> Value {
         let tap = inner::net::TAP;
         match self {
-            Self::Vhost => json!({ "type": "net", "backend": { "tap": tap }, "vhost": true }),
+            Self::Vhost | Self::VhostMmio => {
+                json!({ "type": "net", "backend": { "tap": tap }, "vhost": true })
+            }
             Self::User => json!({ "type": "net", "backend": "user", "allow": "all" }),
             _ => json!({ "type": "net", "backend": { "tap": tap } }),
         }
@@ -101,7 +121,8 @@ impl Candidate {
             let argv = placeholders.contender(self.name, &format!("{QEMU_COMMAND} {card}"))?.argv;
             return Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check: None });
         }
-        let config = json!({ "devices": [self.kind.device()] }).to_string();
+        let config =
+            json!({ "transport": self.kind.transport(), "devices": [self.kind.device()] }).to_string();
         let file = format!("net-{}.json", format!("{:?}", self.kind).to_lowercase());
         let config = write(&file, config.as_bytes())?;
         let placeholders = placeholders.with("config", config.to_string_lossy());
@@ -144,9 +165,16 @@ mod tests {
             contenders(&[], &["other=/other --tap {tap} {cpus}".to_owned()], &placeholders(), nowhere)
                 .unwrap();
         let kinds: Vec<_> = contenders.iter().map(|contender| contender.kind).collect();
-        let ours = [NetKind::Tap, NetKind::Tap4, NetKind::Vhost, NetKind::User];
+        let ours = [
+            NetKind::Tap,
+            NetKind::TapMmio,
+            NetKind::Tap4,
+            NetKind::Vhost,
+            NetKind::VhostMmio,
+            NetKind::User,
+        ];
         assert_eq!(kinds, [&ours[..], &[NetKind::Peer]].concat());
-        assert_eq!(contenders[4].argv, ["/other", "--tap", "vmmbench", "1"]);
+        assert_eq!(contenders[6].argv, ["/other", "--tap", "vmmbench", "1"]);
     }
 
     #[test]

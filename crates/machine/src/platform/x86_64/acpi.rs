@@ -33,6 +33,7 @@ pub(crate) fn tables(topology: Topology, legacy: AcpiParts, virtio: &[VirtioPlan
         },
         legacy: Legacy { isa_devices: true, i8042: false, rtc },
         devices: &devices,
+        ecam: virtio::has_pci(virtio).then_some(layout::PCI_ECAM),
     };
     Ok(render(&description, layout::ACPI_TABLES)?)
 }

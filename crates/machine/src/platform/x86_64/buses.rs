@@ -1,7 +1,10 @@
 //! A PC's two device buses: I/O ports and MMIO.
 
 use vmm_bus::Bus;
+use vmm_pci::Cam;
 use vmm_vcpu::BusHandler;
+
+use super::ports::PCI_REGISTERS;
 
 /// The buses of one machine.
 #[derive(Debug)]
@@ -25,6 +28,11 @@ impl Buses {
     /// The bus of virtio devices' registers.
     pub(crate) fn mmio(&self) -> &Bus {
         &self.mmio
+    }
+
+    /// Adds the ports of PCI configuration mechanism #1.
+    pub(crate) fn insert_pci_ports(&self, cam: Cam) -> Result<(), vmm_bus::Error> {
+        self.ports.insert(PCI_REGISTERS.1, cam)
     }
 
     /// The exit handler of one vCPU. All devices must be on their buses.

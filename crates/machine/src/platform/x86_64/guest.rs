@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use vmm_arch::boot;
-use vmm_arch::e820::E820Kind;
+use vmm_arch::e820::{self, E820Kind};
 use vmm_arch::flat::Mode;
 use vmm_boot::{
-    Alias, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, InitrdFile, KernelFile, ModuleSpec, Placement,
-    SourceFile, TableSource,
+    Alias, BootLayout, BootPlan, BootSpec, FlatImage, FlatPlan, FlatSpec, InitrdFile, KernelFile, ModuleSpec,
+    Placement, SourceFile, TableSource,
 };
 use vmm_config::{Boot, CommandLine, FlatBoot, FlatFormat, FlatMode, LinuxBoot, Protocol};
 use vmm_kvm::Vm;
@@ -19,6 +19,7 @@ use vmm_memory::GuestRam;
 use crate::Error;
 use crate::inputs::{Files, Inputs};
 use crate::ram::Ram;
+use crate::virtio::KernelHints;
 
 /// What is loaded where, and the registers of the first instruction.
 #[derive(Clone, Debug)]
@@ -30,11 +31,16 @@ pub enum GuestPlan {
 }
 
 impl GuestPlan {
-    /// Reads the files' headers and plans where they are loaded. `cmdline` is prepended to a Linux kernel's command line.
-    pub(crate) fn new(config: &Boot, inputs: &mut Inputs, ram: &Ram, cmdline: &str) -> Result<Self, Error> {
+    /// Reads the files' headers and plans where they are loaded.
+    pub(crate) fn new(
+        config: &Boot,
+        inputs: &mut Inputs,
+        ram: &Ram,
+        hints: &KernelHints,
+    ) -> Result<Self, Error> {
         match (config, &mut inputs.files) {
             (Boot::Linux(linux), Files::Linux { kernel, initrd }) => {
-                plan_linux(linux, kernel, initrd.as_ref(), ram, cmdline)
+                plan_linux(linux, kernel, initrd.as_ref(), ram, hints)
             }
             (Boot::Flat(flat), Files::Flat { image, modules }) => plan_flat(flat, image, modules, ram),
             _ => Err(Error::OtherInputs),
@@ -118,12 +124,15 @@ fn plan_linux(
     kernel: &mut KernelFile,
     initrd: Option<&InitrdFile>,
     ram: &Ram,
-    cmdline_prefix: &str,
+    hints: &KernelHints,
 ) -> Result<GuestPlan, Error> {
+    let reserved = hints.reserved.clone();
+    let e820 = reserved.map(|reserved| e820::with_reserved(e820::map(ram), reserved));
     let plan = BootPlan::new(&BootSpec {
         protocol: protocol(config.protocol),
         initrd_len: initrd.map(InitrdFile::len),
-        cmdline: &format!("{cmdline_prefix}{}", config.cmdline.as_str()),
+        cmdline: &format!("{}{}", hints.cmdline, config.cmdline.as_str()),
+        layout: BootLayout { e820: e820.as_deref(), ..BootLayout::default() },
         ..BootSpec::new(&kernel.inspect()?, ram)
     })?;
     Ok(GuestPlan::Linux(plan))

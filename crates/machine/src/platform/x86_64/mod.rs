@@ -22,7 +22,7 @@ pub use firmware_tables::FirmwareTables;
 pub use guest::GuestPlan;
 pub use host_cpu_error::HostCpuError;
 pub use ports::RegisterConflict;
-pub(crate) use ports::{LEGACY_SPACE, check_registers};
+pub(crate) use ports::{LEGACY_SPACE, PCI_REGISTERS, check_registers};
 pub(crate) use registers::{crash_note, expected_registers, shown_step};
 pub(crate) use vcpu_ids::{check_vcpu_ids, shown_vcpu_ids};
 pub(crate) use vcpus::create_vcpus;

@@ -3,9 +3,13 @@
 use std::ops::Range;
 
 use thiserror::Error;
+use vmm_pci::{CAM_LEN, CAM_PORT};
 
 /// The address space of legacy devices' registers, in the plan's text.
 pub(crate) const LEGACY_SPACE: &str = "ports";
+
+/// The legacy registers of a PCI bus: configuration mechanism #1.
+pub(crate) const PCI_REGISTERS: (&str, Range<u64>) = ("PCI configuration", CAM_PORT..CAM_PORT + CAM_LEN);
 
 /// One past the last port.
 const END: u64 = 0x1_0000;

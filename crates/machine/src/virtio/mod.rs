@@ -1,0 +1,13 @@
+//! Virtio devices: opens them, plans their addresses and interrupts, and connects them to the guest.
+
+mod attached;
+mod messages;
+mod open;
+mod pci;
+mod plan;
+
+pub(crate) use attached::{LastReport, VirtioDevices, stopping};
+pub(crate) use open::{OpenDevice, consoles, open, take_consoles};
+pub(crate) use pci::ecam;
+pub(crate) use plan::{KernelHints, acpi, check_without_mp_table, has_pci, kernel_hints, plan};
+pub use plan::{TransportPlan, VirtioPlan};

@@ -1,0 +1,394 @@
+//! The root bus: 32 slots, and the two ways to reach their configuration spaces.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use vmm_bus::{BusDevice, Outcome};
+
+use crate::BarMove;
+
+/// Slots of the bus. Slot 0 is the host bridge's.
+pub const SLOTS: usize = 32;
+/// Where the configuration mechanism #1 has its ports: CONFIG_ADDRESS and CONFIG_DATA, 4 bytes each.
+pub const CAM_PORT: u64 = 0xcf8;
+/// Length of those ports.
+pub const CAM_LEN: u64 = 8;
+/// Length of the memory-mapped configuration spaces of one bus, 4 KiB for each function.
+pub const ECAM_LEN: u64 = 1 << 20;
+/// CONFIG_ADDRESS: CONFIG_DATA reaches a configuration space.
+const ADDRESS_ENABLE: u32 = 1 << 31;
+
+/// Function 0 of a device in a slot.
+pub trait Function: Send + Sync {
+    /// Reads configuration space. `offset` is at most 0xfff, `data` has 1, 2 or 4 bytes, all within one double-word.
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+
+    /// Writes configuration space, under the same conditions. The bus carries out the effect.
+    fn write_config(&self, offset: usize, data: &[u8]) -> Effect;
+
+    /// The bus has made the move that [`write_config`](Self::write_config) returned.
+    fn moved(&self, made: BarMove);
+
+    /// Whether a vCPU whose write returned [`Effect::Hold`] still has to wait.
+    fn is_holding(&self) -> bool {
+        false
+    }
+}
+
+/// What a write to configuration space requests from the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Done,
+    /// The vCPU waits until the function no longer [is holding](Function::is_holding).
+    Hold,
+    /// A BAR is decoded elsewhere from now on.
+    Move(BarMove),
+}
+
+/// Moves the functions' registers in guest-physical memory.
+pub trait BarMover: Send + Sync {
+    /// Moves the registers of the function in `slot`. Returns whether that was done; if not, they are where they were.
+    fn move_bar(&self, slot: usize, wanted: BarMove) -> bool;
+}
+
+/// The devices of a bus. Configuration accesses are serialised; they are rare.
+pub struct RootBus {
+    functions: [Option<Arc<dyn Function>>; SLOTS],
+    mover: Box<dyn BarMover>,
+    access: Mutex<()>,
+}
+
+impl RootBus {
+    /// A bus without any device.
+    pub fn new(mover: Box<dyn BarMover>) -> Self {
+        Self { functions: Default::default(), mover, access: Mutex::new(()) }
+    }
+
+    /// Puts a device into a slot, in place of one that may be there.
+    ///
+    /// # Panics
+    /// There is no such slot.
+    pub fn insert(&mut self, slot: usize, function: Arc<dyn Function>) {
+        self.functions[slot] = Some(function);
+    }
+
+    /// Configuration mechanism #1, for the ports at [`CAM_PORT`]. It reads as an empty bus once `self` is dropped.
+    pub fn cam(self: &Arc<Self>) -> Cam {
+        Cam { bus: Arc::downgrade(self), address: AtomicU32::new(0) }
+    }
+
+    /// The memory-mapped configuration spaces, [`ECAM_LEN`] bytes. They read as an empty bus once `self` is dropped.
+    pub fn ecam(self: &Arc<Self>) -> Ecam {
+        Ecam { bus: Arc::downgrade(self) }
+    }
+
+    /// The function with this device and function number.
+    fn function(&self, devfn: usize) -> Option<&dyn Function> {
+        match devfn % 8 {
+            0 => self.functions.get(devfn / 8)?.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Reads `data` at `offset` of a function's configuration space. All ones if there is no such function, or if the access crosses a
+    /// double-word.
+    fn read(&self, devfn: usize, offset: usize, data: &mut [u8]) {
+        let Some(function) = self.function(devfn).filter(|_| is_within_dword(offset, data.len())) else {
+            return data.fill(0xff);
+        };
+        let _access = self.access.lock().expect("no panic while it is held");
+        function.read_config(offset, data);
+    }
+
+    /// Writes `data` at `offset` of a function's configuration space, and carries out the effect. Ignored where
+    /// [`read`](Self::read) returns all ones.
+    fn write(&self, devfn: usize, offset: usize, data: &[u8]) -> Outcome {
+        let Some(function) = self.function(devfn).filter(|_| is_within_dword(offset, data.len())) else {
+            return Outcome::Done;
+        };
+        let _access = self.access.lock().expect("no panic while it is held");
+        match function.write_config(offset, data) {
+            Effect::Done => {}
+            Effect::Hold => return Outcome::Hold,
+            Effect::Move(wanted) => {
+                if self.mover.move_bar(devfn / 8, wanted) {
+                    function.moved(wanted);
+                }
+            }
+        }
+        Outcome::Done
+    }
+
+    fn is_holding(&self) -> bool {
+        self.functions.iter().flatten().any(|function| function.is_holding())
+    }
+}
+
+impl std::fmt::Debug for RootBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let used = self.functions.iter().enumerate().filter(|(_, function)| function.is_some());
+        f.debug_list().entries(used.map(|(slot, _)| slot)).finish()
+    }
+}
+
+/// Whether an access stays within one double-word, as configuration accesses do.
+fn is_within_dword(offset: usize, len: usize) -> bool {
+    matches!(len, 1 | 2 | 4) && offset % 4 + len <= 4
+}
+
+/// Configuration mechanism #1: the ports CONFIG_ADDRESS and CONFIG_DATA.
+#[derive(Debug)]
+pub struct Cam {
+    bus: Weak<RootBus>,
+    /// CONFIG_ADDRESS.
+    address: AtomicU32,
+}
+
+impl Cam {
+    /// The bus, and the device and function number and the offset that an access to CONFIG_DATA means.
+    fn selected(&self, port: u64) -> Option<(Arc<RootBus>, usize, usize)> {
+        let address = self.address.load(Ordering::SeqCst);
+        let byte = usize::try_from(port.checked_sub(4)?).ok()?;
+        let bus = address >> 16 & 0xff;
+        if address & ADDRESS_ENABLE == 0 || bus != 0 {
+            return None;
+        }
+        Some((self.bus.upgrade()?, (address >> 8 & 0xff) as usize, (address & 0xfc) as usize + byte))
+    }
+}
+
+impl BusDevice for Cam {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if offset == 0 && data.len() == 4 {
+            data.copy_from_slice(&self.address.load(Ordering::SeqCst).to_le_bytes());
+        } else if let Some((bus, devfn, at)) = self.selected(offset) {
+            bus.read(devfn, at, data);
+        }
+    }
+
+    /// Only 4 bytes set CONFIG_ADDRESS; others at its ports are meant for chipsets that have something else there.
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        match <[u8; 4]>::try_from(data) {
+            Ok(address) if offset == 0 => {
+                self.address.store(u32::from_le_bytes(address), Ordering::SeqCst);
+                Outcome::Done
+            }
+            _ => match self.selected(offset) {
+                Some((bus, devfn, at)) => bus.write(devfn, at, data),
+                None => Outcome::Done,
+            },
+        }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.bus.upgrade().is_some_and(|bus| bus.is_holding())
+    }
+}
+
+/// The memory-mapped configuration spaces of the functions of one bus.
+#[derive(Debug)]
+pub struct Ecam {
+    bus: Weak<RootBus>,
+}
+
+impl BusDevice for Ecam {
+    /// 8 bytes are two double-words.
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        let Some((bus, (devfn, at))) = self.bus.upgrade().zip(ecam_address(offset)) else { return };
+        match data.len() {
+            8 if at.is_multiple_of(4) && at < 0xffc => {
+                let (low, high) = data.split_at_mut(4);
+                bus.read(devfn, at, low);
+                bus.read(devfn, at + 4, high);
+            }
+            _ => bus.read(devfn, at, data),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Outcome {
+        let Some((bus, (devfn, at))) = self.bus.upgrade().zip(ecam_address(offset)) else {
+            return Outcome::Done;
+        };
+        match data.len() {
+            8 if at.is_multiple_of(4) && at < 0xffc => {
+                let (low, high) = data.split_at(4);
+                let outcomes = [bus.write(devfn, at, low), bus.write(devfn, at + 4, high)];
+                let is_held = outcomes.contains(&Outcome::Hold);
+                if is_held { Outcome::Hold } else { Outcome::Done }
+            }
+            _ => bus.write(devfn, at, data),
+        }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.bus.upgrade().is_some_and(|bus| bus.is_holding())
+    }
+}
+
+/// The device and function number, and the offset in the configuration space, of an address in an ECAM of one bus.
+fn ecam_address(offset: u64) -> Option<(usize, usize)> {
+    let offset = usize::try_from(offset).ok().filter(|offset| *offset < ECAM_LEN as usize)?;
+    Some((offset >> 12, offset & 0xfff))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Reads as the offset, and keeps what was written.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(usize, Vec<u8>)>>);
+
+    impl Function for Recorder {
+        fn read_config(&self, offset: usize, data: &mut [u8]) {
+            data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (offset + at) as u8);
+        }
+        fn write_config(&self, offset: usize, data: &[u8]) -> Effect {
+            self.0.lock().unwrap().push((offset, data.to_vec()));
+            match data {
+                [0xbb, to] => Effect::Move(BarMove { bar: 0, from: None, to: Some(u64::from(*to) << 12) }),
+                [0xdd, _] => Effect::Hold,
+                _ => Effect::Done,
+            }
+        }
+
+        fn moved(&self, made: BarMove) {
+            self.0.lock().unwrap().push((made.to.unwrap() as usize, vec![]));
+        }
+
+        fn is_holding(&self) -> bool {
+            true
+        }
+    }
+
+    /// Refuses to move anything to 0x1000.
+    struct Reluctant;
+
+    impl BarMover for Reluctant {
+        fn move_bar(&self, slot: usize, wanted: BarMove) -> bool {
+            assert_eq!(slot, 3);
+            wanted.to != Some(0x1000)
+        }
+    }
+
+    fn bus() -> (Arc<RootBus>, Arc<Recorder>) {
+        let (mut bus, function) = (RootBus::new(Box::new(Reluctant)), Arc::new(Recorder::default()));
+        bus.insert(3, Arc::clone(&function) as _);
+        (Arc::new(bus), function)
+    }
+
+    fn read<const N: usize>(device: &dyn BusDevice, offset: u64) -> [u8; N] {
+        let mut data = [0xff; N];
+        device.read(offset, &mut data);
+        data
+    }
+
+    fn write(device: &dyn BusDevice, offset: u64, data: &[u8]) {
+        assert_eq!(device.write(offset, data), Outcome::Done);
+    }
+
+    /// CONFIG_ADDRESS for slot 3.
+    fn select(cam: &dyn BusDevice, register: u32) {
+        write(cam, 0, &(ADDRESS_ENABLE | 3 << 11 | register).to_le_bytes());
+    }
+
+    #[test]
+    fn cam_reaches_bytes_words_and_double_words() {
+        let (bus, function) = bus();
+        let cam = bus.cam();
+        select(&cam, 0x40);
+        assert_eq!(read(&cam, 4), [0x40, 0x41, 0x42, 0x43]);
+        assert_eq!(read(&cam, 6), [0x42, 0x43]);
+        assert_eq!(read(&cam, 7), [0x43]);
+        write(&cam, 5, &[1, 2]);
+        assert_eq!(*function.0.lock().unwrap(), [(0x41, vec![1, 2])]);
+    }
+
+    #[test]
+    fn cam_absent_functions_disabled_and_crossing_read_as_ones_and_take_nothing() {
+        let (bus, function) = bus();
+        let cam = bus.cam();
+        for address in [4 << 11, 3 << 11 | 1 << 8, 1 << 16 | 3 << 11] {
+            write(&cam, 0, &(ADDRESS_ENABLE | address).to_le_bytes());
+            assert_eq!(read(&cam, 4), [0xff; 4], "{address:#x}");
+            write(&cam, 4, &[0; 4]);
+        }
+        write(&cam, 0, &(3u32 << 11).to_le_bytes());
+        assert_eq!(read(&cam, 4), [0xff; 4], "not enabled");
+        select(&cam, 0);
+        assert_eq!(read(&cam, 6), [0xff; 4], "crossing");
+        write(&cam, 7, &[0; 2]);
+        assert!(function.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn cam_address_is_set_by_four_bytes_alone() {
+        let (bus, _) = bus();
+        let cam = bus.cam();
+        select(&cam, 8);
+        // Port 0xcf9, which resets other chipsets.
+        write(&cam, 1, &[6]);
+        write(&cam, 0, &[0; 2]);
+        assert_eq!(u32::from_le_bytes(read(&cam, 0)), ADDRESS_ENABLE | 3 << 11 | 8);
+        assert_eq!(read(&cam, 1), [0xff]);
+    }
+
+    #[test]
+    fn ecam_reaches_the_same_registers() {
+        let (bus, function) = bus();
+        let ecam = bus.ecam();
+        assert_eq!(read(&ecam, 3 << 15 | 0x41), [0x41]);
+        assert_eq!(read(&ecam, 3 << 15 | 0x40), [0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47]);
+        write(&ecam, 3 << 15 | 0x10, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(*function.0.lock().unwrap(), [(0x10, vec![1, 2, 3, 4]), (0x14, vec![5, 6, 7, 8])]);
+    }
+
+    #[test]
+    fn bar_moves_if_the_mover_can() {
+        let (bus, function) = bus();
+        let cam = bus.cam();
+        select(&cam, 0x10);
+        write(&cam, 4, &[0xbb, 1]);
+        write(&cam, 4, &[0xbb, 2]);
+        let seen = [(0x10, vec![0xbb, 1]), (0x10, vec![0xbb, 2]), (0x2000, vec![])];
+        assert_eq!(*function.0.lock().unwrap(), seen);
+    }
+
+    #[test]
+    fn hold_of_a_function_reaches_the_vcpu_on_both_ways() {
+        let (bus, _function) = bus();
+        let (cam, ecam) = (bus.cam(), bus.ecam());
+        select(&cam, 0x10);
+        assert_eq!(BusDevice::write(&cam, 4, &[0xdd, 0]), Outcome::Hold);
+        assert_eq!(ecam.write(3 << 15 | 0x10, &[0xdd, 0]), Outcome::Hold);
+        assert!(cam.is_holding() && ecam.is_holding());
+    }
+
+    #[test]
+    fn bus_that_is_gone_reads_as_empty() {
+        let (bus, _) = bus();
+        let (cam, ecam) = (bus.cam(), bus.ecam());
+        drop(bus);
+        select(&cam, 0);
+        assert_eq!((read(&cam, 4), read(&ecam, 3 << 15)), ([0xff; 4], [0xff; 4]));
+        assert!(!cam.is_holding() && !ecam.is_holding());
+        write(&ecam, 3 << 15, &[0; 4]);
+    }
+
+    #[test]
+    fn ecam_absent_functions_and_crossing_read_as_ones_and_take_nothing() {
+        let (bus, function) = bus();
+        let ecam = bus.ecam();
+        for offset in [0, 4 << 15, 3 << 15 | 1 << 12, 3 << 15 | 2, ECAM_LEN - 4] {
+            assert_eq!(read(&ecam, offset), [0xff; 4], "{offset:#x}");
+            write(&ecam, offset, &[0; 4]);
+        }
+        assert_eq!(read(&ecam, 3 << 15 | 4 << 0 | 2), [0xff; 8], "not aligned");
+        assert!(function.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,180 @@
+//! MSI-X for a device: which vector stands for which queue, and the messages.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vmm_bus::EventFd;
+use vmm_pci::{Message, Msix};
+
+use crate::Interrupt;
+
+/// No vector: there is no interrupt.
+pub(super) const NO_VECTOR: u16 = 0xffff;
+/// ISR status: chains were used.
+const ISR_QUEUE: u8 = 1;
+/// ISR status: the configuration has changed.
+const ISR_CONFIG: u8 = 2;
+
+/// Sends message-signalled interrupts to the guest.
+pub trait MessageSender: Send + Sync {
+    /// Sends one. It doesn't block. The guest chose the message: one that no interrupt controller takes is dropped.
+    fn send(&self, message: Message);
+
+    /// Makes a line, by which servers outside of this process send messages. `None` if the host has no more.
+    fn line(&self) -> Option<Box<dyn MessageLine>> {
+        None
+    }
+}
+
+/// An eventfd that sends a message when it is written.
+pub trait MessageLine: Send + Sync {
+    /// The eventfd.
+    fn event(&self) -> &Arc<EventFd>;
+
+    /// Sets the message. With `None`, writes wait in the eventfd for the next message.
+    fn route(&mut self, message: Option<Message>);
+}
+
+/// A function's interrupts.
+pub(super) struct PciInterrupt {
+    vectors: Mutex<Vectors>,
+    sender: Box<dyn MessageSender>,
+    config_vector: AtomicU16,
+    queue_vectors: Vec<AtomicU16>,
+    isr: AtomicU8,
+}
+
+struct Vectors {
+    msix: Msix,
+    /// Of queues that other servers use.
+    lines: Vec<Option<Box<dyn MessageLine>>>,
+}
+
+impl PciInterrupt {
+    /// A vector for each queue, and one for the configuration.
+    pub(super) fn new(queues: usize, sender: Box<dyn MessageSender>) -> Self {
+        let no_vector = |_| AtomicU16::new(NO_VECTOR);
+        Self {
+            vectors: Mutex::new(Vectors {
+                msix: Msix::new(queues + 1),
+                lines: (0..queues).map(|_| None).collect(),
+            }),
+            sender,
+            config_vector: no_vector(0),
+            queue_vectors: (0..queues).map(no_vector).collect(),
+            isr: AtomicU8::new(0),
+        }
+    }
+
+    pub(super) fn vectors(&self) -> usize {
+        self.queue_vectors.len() + 1
+    }
+
+    /// The vector of the configuration, or of a queue.
+    pub(super) fn vector(&self, queue: Option<u16>) -> u16 {
+        self.register(queue).map_or(NO_VECTOR, |vector| vector.load(Ordering::SeqCst))
+    }
+
+    /// Sets it. A vector that there isn't reads back as none, by which a driver sees it.
+    pub(super) fn set_vector(&self, queue: Option<u16>, vector: u16) {
+        let vector = if usize::from(vector) < self.vectors() { vector } else { NO_VECTOR };
+        if let Some(register) = self.register(queue) {
+            register.store(vector, Ordering::SeqCst);
+            self.route(&mut self.lock());
+        }
+    }
+
+    fn register(&self, queue: Option<u16>) -> Option<&AtomicU16> {
+        match queue {
+            None => Some(&self.config_vector),
+            Some(queue) => self.queue_vectors.get(usize::from(queue)),
+        }
+    }
+
+    /// The ISR status, which reading clears.
+    pub(super) fn take_isr(&self) -> u8 {
+        self.isr.swap(0, Ordering::SeqCst)
+    }
+
+    /// Looks at the vectors.
+    pub(super) fn read<R>(&self, look: impl FnOnce(&Msix) -> R) -> R {
+        look(&self.lock().msix)
+    }
+
+    /// Changes the vectors, and sends what can be sent by that.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Msix)) {
+        let mut vectors = self.lock();
+        change(&mut vectors.msix);
+        // Under the lock: after a mask is set, nothing is sent any more.
+        vectors.msix.take_deliverable().for_each(|message| self.sender.send(message));
+        self.route(&mut vectors);
+    }
+
+    /// Gives each line its queue's message, if that can be sent.
+    fn route(&self, vectors: &mut Vectors) {
+        let Vectors { msix, lines } = vectors;
+        for (line, vector) in lines.iter_mut().zip(&self.queue_vectors) {
+            if let Some(line) = line {
+                line.route(msix.message(vector.load(Ordering::SeqCst).into()));
+            }
+        }
+    }
+
+    fn fire(&self, vector: u16, isr: u8) {
+        let mut vectors = self.lock();
+        if !vectors.msix.enabled {
+            self.isr.fetch_or(isr, Ordering::SeqCst);
+            return;
+        }
+        if vector != NO_VECTOR
+            && let Some(message) = vectors.msix.fire(usize::from(vector))
+        {
+            self.sender.send(message);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vectors> {
+        self.vectors.lock().expect("no panic while it is held")
+    }
+}
+
+impl Interrupt for PciInterrupt {
+    fn queue(&self, index: usize) {
+        let vector = self.queue_vectors.get(index).map_or(NO_VECTOR, |vector| vector.load(Ordering::SeqCst));
+        self.fire(vector, ISR_QUEUE);
+    }
+
+    fn config(&self) {
+        self.fire(self.config_vector.load(Ordering::SeqCst), ISR_CONFIG);
+    }
+
+    fn line(&self, index: usize) -> Option<Arc<EventFd>> {
+        let mut vectors = self.lock();
+        let slot = vectors.lines.get_mut(index)?;
+        if slot.is_none() {
+            *slot = self.sender.line();
+        }
+        let event = slot.as_ref().map(|line| Arc::clone(line.event()));
+        self.route(&mut vectors);
+        event
+    }
+
+    /// The table stays as it is: it is the function's, and a virtio reset is none of the function.
+    fn reset(&self) {
+        self.isr.store(0, Ordering::SeqCst);
+        self.config_vector.store(NO_VECTOR, Ordering::SeqCst);
+        self.queue_vectors.iter().for_each(|vector| vector.store(NO_VECTOR, Ordering::SeqCst));
+        let mut vectors = self.lock();
+        self.route(&mut vectors);
+        for line in vectors.lines.iter().flatten() {
+            // Interrupts that waited are dropped.
+            let _ = line.event().read();
+        }
+    }
+}
+
+impl std::fmt::Debug for PciInterrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PciInterrupt").field("vectors", &self.vectors()).finish_non_exhaustive()
+    }
+}
