@@ -18,7 +18,10 @@ const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 
 const VENDOR_ID: usize = 0x00;
 const DEVICE_ID: usize = 0x02;
-const STATUS: usize = 0x06;
+/// The offset of the STATUS register.
+pub const STATUS: usize = 0x06;
+/// STATUS, low byte: the function has an interrupt that no message reports.
+pub const STATUS_INTERRUPT: u8 = 1 << 3;
 const REVISION_ID: usize = 0x08;
 const CLASS_CODE: usize = 0x09;
 const SUBSYSTEM_VENDOR_ID: usize = 0x2c;
@@ -57,7 +60,7 @@ pub struct NoRoom {
 
 /// A function's configuration space. A plain value: the bytes, and which of their bits the guest may write.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ConfigSpace {
+pub struct PciConfigSpace {
     bytes: [u8; CONFIG_LEN],
     writable: [u8; CONFIG_LEN],
     /// Where the next capability goes.
@@ -66,7 +69,7 @@ pub struct ConfigSpace {
     last_pointer: usize,
 }
 
-impl ConfigSpace {
+impl PciConfigSpace {
     /// A header of type 0, for a single function, without BARs and capabilities.
     pub fn new(identity: Identity) -> Self {
         let mut space = Self {
@@ -177,10 +180,10 @@ impl ConfigSpace {
     }
 }
 
-impl std::fmt::Debug for ConfigSpace {
+impl std::fmt::Debug for PciConfigSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let id = |at| u16::from_le_bytes(self.array(at));
-        write!(f, "ConfigSpace({:04x}:{:04x})", id(VENDOR_ID), id(DEVICE_ID))
+        write!(f, "PciConfigSpace({:04x}:{:04x})", id(VENDOR_ID), id(DEVICE_ID))
     }
 }
 
@@ -202,7 +205,7 @@ mod tests {
         subsystem: 0x1042,
     };
 
-    fn read<const N: usize>(space: &ConfigSpace, at: usize) -> [u8; N] {
+    fn read<const N: usize>(space: &PciConfigSpace, at: usize) -> [u8; N] {
         let mut data = [0xaa; N];
         space.read(at, &mut data);
         data
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn header_has_the_identity_where_linux_looks_for_it() {
-        let space = ConfigSpace::new(IDENTITY);
+        let space = PciConfigSpace::new(IDENTITY);
         assert_eq!(read(&space, 0), [0xf4, 0x1a, 0x42, 0x10]);
         // Revision, interface, sub-class, base class.
         assert_eq!(read(&space, 8), [1, 0, 0, 1]);
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn write_changes_the_writable_bits_alone() {
-        let mut space = ConfigSpace::new(IDENTITY);
+        let mut space = PciConfigSpace::new(IDENTITY);
         space.write(0, &[0; 4]);
         assert_eq!(read(&space, 0), [0xf4, 0x1a, 0x42, 0x10]);
         space.write(COMMAND.start, &[0xff; 4]);
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn bar_written_with_ones_reads_as_its_size() {
-        let mut space = ConfigSpace::new(IDENTITY);
+        let mut space = PciConfigSpace::new(IDENTITY);
         space.add_bar(0, Bar::new(0x8_0000));
         space.write(0x10, &[0xff; 4]);
         space.write(0x14, &[0xff; 4]);
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn capabilities_are_a_list_that_ends() {
-        let mut space = ConfigSpace::new(IDENTITY);
+        let mut space = PciConfigSpace::new(IDENTITY);
         let first = space.add_capability(0x11, &[1; 10], &[0, 0xc0]).unwrap();
         let second = space.add_capability(0x09, &[2; 14], &[]).unwrap();
         assert_eq!((first, second), (0x40, 0x4c));
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn capability_without_room_changes_nothing() {
-        let mut space = ConfigSpace::new(IDENTITY);
+        let mut space = PciConfigSpace::new(IDENTITY);
         space.add_capability(0x09, &[0; 180], &[]).unwrap();
         let before = space.clone();
         assert_eq!(space.add_capability(0x09, &[0; 14], &[]), Err(NoRoom { len: 16 }));
@@ -266,7 +269,7 @@ mod tests {
 
     #[test]
     fn past_the_end_are_zeros_and_nothing_is_written() {
-        let mut space = ConfigSpace::new(IDENTITY);
+        let mut space = PciConfigSpace::new(IDENTITY);
         space.write(0x100, &[0xff; 4]);
         space.write(usize::MAX, &[0xff; 4]);
         assert_eq!(read(&space, 0x100), [0; 4]);

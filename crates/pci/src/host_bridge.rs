@@ -1,7 +1,7 @@
 //! The host bridge in slot 0.
 
 use crate::bar::BarMove;
-use crate::config_space::{ConfigSpace, Identity};
+use crate::config_space::{Identity, PciConfigSpace};
 use crate::root::{Effect, Function};
 
 /// Intel's ids for a virtual host bridge, which other monitors use, too. Linux has no driver for it, and needs none.
@@ -17,12 +17,12 @@ const IDENTITY: Identity = Identity {
 
 /// A host bridge without registers of its own.
 #[derive(Debug)]
-pub struct HostBridge(ConfigSpace);
+pub struct HostBridge(PciConfigSpace);
 
 impl HostBridge {
     /// The bridge.
     pub fn new() -> Self {
-        Self(ConfigSpace::new(IDENTITY))
+        Self(PciConfigSpace::new(IDENTITY))
     }
 }
 

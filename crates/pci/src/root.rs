@@ -17,6 +17,8 @@ pub const CAM_LEN: u64 = 8;
 pub const ECAM_LEN: u64 = 1 << 20;
 /// CONFIG_ADDRESS: CONFIG_DATA reaches a configuration space.
 const ADDRESS_ENABLE: u32 = 1 << 31;
+/// CONFIG_ADDRESS: the bits that it has; the others are reserved and read as zeros (PCI Local Bus 3.0 §3.2.2.3.2).
+const ADDRESS_BITS: u32 = ADDRESS_ENABLE | 0xff_fffc;
 
 /// Function 0 of a device in a slot.
 pub trait Function: Send + Sync {
@@ -172,7 +174,7 @@ impl BusDevice for Cam {
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         match <[u8; 4]>::try_from(data) {
             Ok(address) if offset == 0 => {
-                self.address.store(u32::from_le_bytes(address), Ordering::SeqCst);
+                self.address.store(u32::from_le_bytes(address) & ADDRESS_BITS, Ordering::SeqCst);
                 Outcome::Done
             }
             _ => match self.selected(offset) {
@@ -336,6 +338,16 @@ mod tests {
         write(&cam, 0, &[0; 2]);
         assert_eq!(u32::from_le_bytes(read(&cam, 0)), ADDRESS_ENABLE | 3 << 11 | 8);
         assert_eq!(read(&cam, 1), [0xff]);
+    }
+
+    #[test]
+    fn cam_address_has_no_reserved_bits() {
+        let (bus, _) = bus();
+        let cam = bus.cam();
+        write(&cam, 0, &[0xff; 4]);
+        assert_eq!(u32::from_le_bytes(read(&cam, 0)), 0x80ff_fffc);
+        write(&cam, 0, &0x7f00_1803_u32.to_le_bytes());
+        assert_eq!(u32::from_le_bytes(read(&cam, 0)), 0x1800);
     }
 
     #[test]

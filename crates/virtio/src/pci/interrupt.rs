@@ -96,6 +96,11 @@ impl PciInterrupt {
         self.isr.swap(0, Ordering::SeqCst)
     }
 
+    /// Whether the cause of an interrupt is left to ISR status (virtio 1.2 §4.1.4.5.1, for STATUS).
+    pub(super) fn has_status(&self) -> bool {
+        !self.lock().msix.enabled && self.isr.load(Ordering::SeqCst) != 0
+    }
+
     /// Looks at the vectors.
     pub(super) fn read<R>(&self, look: impl FnOnce(&Msix) -> R) -> R {
         look(&self.lock().msix)
@@ -120,15 +125,17 @@ impl PciInterrupt {
         }
     }
 
-    fn fire(&self, vector: u16, isr: u8) {
+    /// An interrupt of the configuration, or of a queue.
+    fn fire(&self, queue: Option<u16>) {
         let mut vectors = self.lock();
-        if !vectors.msix.enabled {
-            self.isr.fetch_or(isr, Ordering::SeqCst);
-            return;
+        // virtio 1.2 §4.1.4.5.1: that of a queue isn't set if a message says it, that of the configuration always is.
+        match queue {
+            None => _ = self.isr.fetch_or(ISR_CONFIG, Ordering::SeqCst),
+            Some(_) if !vectors.msix.enabled => _ = self.isr.fetch_or(ISR_QUEUE, Ordering::SeqCst),
+            Some(_) => {}
         }
-        if vector != NO_VECTOR
-            && let Some(message) = vectors.msix.fire(usize::from(vector))
-        {
+        // Under the lock: after a reset no vector is mapped. NO_VECTOR is none of the table's.
+        if let Some(message) = vectors.msix.fire(self.vector(queue).into()) {
             self.sender.send(message);
         }
     }
@@ -140,12 +147,12 @@ impl PciInterrupt {
 
 impl Interrupt for PciInterrupt {
     fn queue(&self, index: usize) {
-        let vector = self.queue_vectors.get(index).map_or(NO_VECTOR, |vector| vector.load(Ordering::SeqCst));
-        self.fire(vector, ISR_QUEUE);
+        // A queue that there isn't has no vector.
+        self.fire(Some(u16::try_from(index).unwrap_or(u16::MAX)));
     }
 
     fn config(&self) {
-        self.fire(self.config_vector.load(Ordering::SeqCst), ISR_CONFIG);
+        self.fire(None);
     }
 
     fn line(&self, index: usize) -> Option<Arc<EventFd>> {
@@ -159,12 +166,14 @@ impl Interrupt for PciInterrupt {
         event
     }
 
-    /// The table stays as it is: it is the function's, and a virtio reset is none of the function.
+    /// The table stays as it is, because it is the function's, and a virtio reset is none of the function. But nothing is pending any
+    /// more (PCI Local Bus 3.0 §6.8.3.5): a driver that unmasks a vector later would be interrupted for nothing.
     fn reset(&self) {
+        let mut vectors = self.lock();
         self.isr.store(0, Ordering::SeqCst);
         self.config_vector.store(NO_VECTOR, Ordering::SeqCst);
         self.queue_vectors.iter().for_each(|vector| vector.store(NO_VECTOR, Ordering::SeqCst));
-        let mut vectors = self.lock();
+        vectors.msix.vectors.iter_mut().for_each(|vector| vector.pending = false);
         self.route(&mut vectors);
         for line in vectors.lines.iter().flatten() {
             // Interrupts that waited are dropped.

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use vmm_pci::{Bar, ConfigSpace, ENTRY_LEN, Identity, MSIX_CAPABILITY, NoRoom};
+use vmm_pci::{Bar, ENTRY_LEN, Identity, MSIX_CAPABILITY, NoRoom, PciConfigSpace};
 
 /// The BAR's first register.
 pub const PCI_BAR: usize = 0;
+/// Offsets of its two registers in configuration space.
+pub(super) const BAR_REGISTERS: Range<usize> = 0x10..0x18;
 /// Its length. Table and pending bits have pages of their own, so that a guest could be given the other pages alone.
 pub const PCI_BAR_LEN: u64 = 0x8_0000;
 /// Offset in the BAR of the first queue's notification register.
@@ -59,10 +61,10 @@ pub(super) fn pending(vectors: usize) -> Range<u64> {
 }
 
 /// The configuration space of a device with this virtio id.
-pub(super) fn config_space(id: u32, vectors: usize) -> Result<(ConfigSpace, Capabilities), NoRoom> {
+pub(super) fn config_space(id: u32, vectors: usize) -> Result<(PciConfigSpace, Capabilities), NoRoom> {
     debug_assert!(vectors <= MAX_VECTORS);
     let device = FIRST_DEVICE.wrapping_add(id as u16);
-    let mut space = ConfigSpace::new(Identity {
+    let mut space = PciConfigSpace::new(Identity {
         vendor: VENDOR,
         device,
         // Non-transitional devices have 1 or more.

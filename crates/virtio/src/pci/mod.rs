@@ -3,13 +3,16 @@
 mod common;
 mod interrupt;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_bus::{BusDevice, Outcome};
 use vmm_pci::{
-    BarMove, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, ConfigSpace, Decoded, Effect, Function, touches,
+    BarMove, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, Decoded, Effect, Function, PciConfigSpace, STATUS,
+    STATUS_INTERRUPT, touches,
 };
 
 use crate::control::{Control, ControlParams};
@@ -35,7 +38,7 @@ pub struct PciTransport {
 /// The function's registers in configuration space, and where its BAR is decoded.
 #[derive(Debug)]
 struct FunctionState {
-    config: ConfigSpace,
+    config: PciConfigSpace,
     decoded: Decoded,
 }
 
@@ -77,7 +80,7 @@ impl PciTransport {
     }
 
     /// The access that the driver has set up in the window's capability: offset and length in the BAR.
-    fn window_access(&self, config: &ConfigSpace) -> Option<(u64, usize)> {
+    fn window_access(&self, config: &PciConfigSpace) -> Option<(u64, usize)> {
         let at = self.capabilities.window;
         let [bar] = config.array(at + 4);
         let offset = u64::from(u32::from_le_bytes(config.array(at + 8)));
@@ -93,10 +96,15 @@ impl PciTransport {
     }
 }
 
+/// Whether an access lies in a structure as a whole. One that crosses its end reads as zeros and has no effect.
+fn is_inside(range: &Range<u64>, offset: u64, len: usize) -> bool {
+    range.start <= offset && offset.checked_add(len as u64).is_some_and(|end| end <= range.end)
+}
+
 impl BusDevice for PciTransport {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let vectors = self.interrupt.vectors();
-        let inside = |range: &Range<u64>| range.start <= offset && offset + data.len() as u64 <= range.end;
+        let inside = |range: &Range<u64>| is_inside(range, offset, data.len());
         let (table, pending) = (layout::table(vectors), layout::pending(vectors));
         if inside(&layout::COMMON) {
             self.common.read(&self.control, &self.interrupt, offset - layout::COMMON.start, data);
@@ -117,7 +125,7 @@ impl BusDevice for PciTransport {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
-        let inside = |range: &Range<u64>| range.start <= offset && offset + data.len() as u64 <= range.end;
+        let inside = |range: &Range<u64>| is_inside(range, offset, data.len());
         let table = layout::table(self.interrupt.vectors());
         if inside(&layout::COMMON) {
             return self.common.write(&self.control, &self.interrupt, offset - layout::COMMON.start, data);
@@ -140,22 +148,19 @@ impl BusDevice for PciTransport {
 
 impl Function for PciTransport {
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        let access = {
-            let function = self.function();
-            function.config.read(offset, data);
-            self.window_access(&function.config)
-        };
         let window = self.window_data();
-        if touches(offset, data.len(), window.clone())
-            && let Some((at, len)) = access
-        {
-            let mut value = [0; 4];
-            BusDevice::read(self, at, &mut value[..len]);
-            for (index, byte) in data.iter_mut().enumerate() {
-                if let Some(from) = (offset + index).checked_sub(window.start).and_then(|at| value.get(at)) {
-                    *byte = *from;
-                }
+        if touches(offset, data.len(), window.clone()) {
+            let access = self.window_access(&self.function().config);
+            if let Some((at, len)) = access {
+                let mut value = [0; 4];
+                // Without the lock: it may be an access to any register.
+                BusDevice::read(self, at, &mut value[..len]);
+                self.function().config.put(window.start, &value[..len]);
             }
+        }
+        self.function().config.read(offset, data);
+        if touches(offset, data.len(), STATUS..STATUS + 1) && self.interrupt.has_status() {
+            data[STATUS - offset] |= STATUS_INTERRUPT;
         }
     }
 
@@ -169,7 +174,10 @@ impl Function for PciTransport {
         let value: [u8; 4] = function.config.array(self.window_data().start);
         let address = function.config.bar_address(PCI_BAR);
         let is_decoded = command & COMMAND_MEMORY != 0;
-        let wanted = function.decoded.wanted(PCI_BAR, PCI_BAR_LEN, address, is_decoded, &self.window);
+        // A move that the bus refused isn't asked for again until the guest writes one of them.
+        let wanted = (touched(COMMAND) || touched(layout::BAR_REGISTERS))
+            .then(|| function.decoded.wanted(PCI_BAR, PCI_BAR_LEN, address, is_decoded, &self.window))
+            .flatten();
         drop(function);
         if touched(COMMAND) || touched(control_at..control_at + 2) {
             self.interrupt.change(|msix| {
