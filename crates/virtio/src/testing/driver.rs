@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
-use vmm_bus::EventFd;
-use vmm_bus::{BusDevice, IrqLine, Outcome};
+use vmm_bus::{EventFd, Outcome};
 use vmm_memory::GuestRam;
 
 use super::arena::Arena;
+use super::port::Port;
 use super::ring::Ring;
 use super::wait::Waiter;
-use super::{DEADLINE, Register, features, status};
-use crate::{Control, ControlParams, DeviceError, MMIO_LEN, MmioTransport, VirtioDevice};
+use super::{DEADLINE, PciPort, Register, features, status};
+use crate::{Control, ControlParams, DeviceError, VirtioDevice};
 
-/// InterruptStatus: configuration change.
-const CONFIGURATION_CHANGE: u32 = 2;
+/// How [`Port`] attaches a device.
+type Attach = fn(ControlParams, Box<dyn VirtioDevice>) -> Port;
 
 /// A driver and its device.
 ///
@@ -24,7 +24,8 @@ const CONFIGURATION_CHANGE: u32 = 2;
 /// Except for the panics documented at each method, methods can be called in any state, as a malicious driver
 /// would.
 pub struct Driver {
-    transport: Arc<MmioTransport>,
+    port: Port,
+    attach: Attach,
     pub(super) arena: Arena,
     pub(super) rings: Vec<Ring>,
     pub(super) features: u64,
@@ -35,20 +36,32 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts the thread of `device`; `id` is its virtio device id. Nothing is initialised.
+    /// Starts the thread of `device`, with the MMIO transport; `id` is its virtio device id. Nothing is initialised.
     ///
     /// # Panics
     /// The host is out of file descriptors, threads or memory.
     pub fn new(device: Box<dyn VirtioDevice>, id: u32) -> Self {
+        Self::attached(device, id, Port::mmio)
+    }
+
+    /// [`new`](Self::new) with the PCI transport. The function is probed, and has a vector for each queue and one for the configuration.
+    ///
+    /// # Panics
+    /// As for [`new`](Self::new), or the function can't be probed.
+    pub fn new_pci(device: Box<dyn VirtioDevice>, id: u32) -> Self {
+        Self::attached(device, id, Port::pci)
+    }
+
+    fn attached(device: Box<dyn VirtioDevice>, id: u32, attach: Attach) -> Self {
         let arena = Arena::new();
         let news = Arc::new(EventFd::new().expect("a descriptor"));
-        let line = IrqLine::new().expect("a descriptor");
         let params =
             ControlParams { id, name: "test".to_owned(), ram: arena.ram.clone(), news: Arc::clone(&news) };
-        let (interrupt, news) = (Waiter::new(line.event()), Waiter::new(&news));
-        let transport = Arc::new(MmioTransport::new(params, device, line).expect("a thread and descriptors"));
+        let port = attach(params, device);
+        let (interrupt, news) = (Waiter::new(port.interrupt()), Waiter::new(&news));
         let mut driver = Self {
-            transport,
+            port,
+            attach,
             arena,
             rings: Vec::new(),
             features: 0,
@@ -61,14 +74,14 @@ impl Driver {
         driver
     }
 
-    /// Ends the machine and moves the device, in its current state, to another one with new memory,
+    /// Ends the machine and moves the device, in its current state, to another one with new memory and the same transport,
     /// uninitialised.
     ///
     /// # Panics
     /// The device's thread has panicked, or as for [`new`](Self::new).
     pub fn power_cycle(self) -> Self {
-        let id = self.transport.control().id();
-        Self::new(self.into_device(), id)
+        let (id, attach) = (self.control().id(), self.attach);
+        Self::attached(self.into_device(), id, attach)
     }
 
     /// Ends the machine and returns the device, as it is passed to another machine or closed.
@@ -76,9 +89,7 @@ impl Driver {
     /// # Panics
     /// The device's thread has panicked.
     pub fn into_device(self) -> Box<dyn VirtioDevice> {
-        let transport = Arc::into_inner(self.transport).expect("nobody else has a reference");
-        let (device, _) = transport.into_device().expect("its thread has not panicked");
-        device
+        self.port.power_off()
     }
 
     /// The guest's memory.
@@ -87,41 +98,63 @@ impl Driver {
     }
 
     /// The device's registers, which other threads may access concurrently.
-    pub fn transport(&self) -> &Arc<MmioTransport> {
-        &self.transport
+    pub fn port(&self) -> &Port {
+        &self.port
+    }
+
+    /// The PCI function.
+    ///
+    /// # Panics
+    /// The transport is MMIO.
+    pub fn function(&self) -> &PciPort {
+        match &self.port {
+            Port::Pci(port) => port,
+            Port::Mmio(_) => panic!("the transport is MMIO"),
+        }
     }
 
     /// The device's control side.
     pub fn control(&self) -> &Control {
-        self.transport.control()
+        self.port.control()
     }
 
     /// Reads a register.
+    ///
+    /// # Panics
+    /// The transport has no such register.
     pub fn read(&self, register: Register) -> u32 {
-        let mut bytes = [0xff; 4];
-        self.transport.read(register as u64, &mut bytes);
-        u32::from_le_bytes(bytes)
+        self.port.read(register)
     }
 
-    /// Reads 1, 2, 4 or 8 bytes at any offset in the registers' page.
+    /// Reads 1, 2, 4 or 8 bytes at any offset in the registers' page or BAR.
     pub fn read_bytes(&self, offset: u64, bytes: &mut [u8]) {
-        self.transport.read(offset, bytes);
+        self.port.area().read(offset, bytes);
     }
 
     /// Writes a register, as [`write_bytes`](Self::write_bytes) does.
+    ///
+    /// # Panics
+    /// As there, or the transport has no such register.
     pub fn write(&self, register: Register, value: u32) {
-        self.write_bytes(register as u64, &value.to_le_bytes());
+        if self.port.write(register, value) == Outcome::Hold {
+            self.wait_hold();
+        }
     }
 
-    /// Writes 1, 2, 4 or 8 bytes at any offset in the registers' page. If the access is held, as a reset is,
+    /// Writes 1, 2, 4 or 8 bytes at any offset in the registers' page or BAR. If the access is held, as a reset is,
     /// returns when the device releases it.
     ///
     /// # Panics
     /// The access is still held at the [`DEADLINE`].
     pub fn write_bytes(&self, offset: u64, bytes: &[u8]) {
-        if self.transport.write(offset, bytes) == Outcome::Hold {
+        if self.port.area().write(offset, bytes) == Outcome::Hold {
             self.wait_hold();
         }
+    }
+
+    /// Whether the device holds an access.
+    pub fn is_holding(&self) -> bool {
+        self.port.area().is_holding()
     }
 
     /// Waits until the device releases a held access.
@@ -130,7 +163,7 @@ impl Driver {
     /// The access is still held at the [`DEADLINE`].
     pub fn wait_hold(&self) {
         let until = Instant::now() + DEADLINE;
-        while self.transport.is_holding() {
+        while self.is_holding() {
             assert!(self.news.wait(until), "the device doesn't finish its reset");
         }
     }
@@ -163,15 +196,15 @@ impl Driver {
     /// as drivers do (virtio 1.2 §2.5.1).
     ///
     /// # Panics
-    /// The range exceeds the registers' page.
+    /// The range exceeds the transport's room for it.
     pub fn config(&self, offset: u64, len: usize) -> Vec<u8> {
-        assert!(Register::Config as u64 + offset + len as u64 <= MMIO_LEN, "beyond the configuration space");
+        let (start, room) = self.port.config();
+        assert!(offset + len as u64 <= room, "beyond the configuration space");
         let mut bytes = vec![0xff; len];
         loop {
             let generation = self.read(Register::ConfigGeneration);
             for (at, byte) in bytes.iter_mut().enumerate() {
-                let offset = Register::Config as u64 + offset + at as u64;
-                self.transport.read(offset, std::slice::from_mut(byte));
+                self.read_bytes(start + offset + at as u64, std::slice::from_mut(byte));
             }
             if self.read(Register::ConfigGeneration) == generation {
                 return bytes;
@@ -179,12 +212,22 @@ impl Driver {
         }
     }
 
-    /// Writes 1, 2, 4 or 8 bytes into the configuration space in one access.
-    pub fn write_config(&self, offset: u64, bytes: &[u8]) {
-        self.write_bytes(Register::Config as u64 + offset, bytes);
+    /// Reads 1, 2, 4 or 8 bytes of the configuration space in one access.
+    pub fn read_config(&self, offset: u64, bytes: &mut [u8]) {
+        self.read_bytes(self.port.config().0 + offset, bytes);
     }
 
-    /// Maximum size of each queue in descriptors.
+    /// Length of the transport's room for the configuration space.
+    pub fn config_room(&self) -> u64 {
+        self.port.config().1
+    }
+
+    /// Writes 1, 2, 4 or 8 bytes into the configuration space in one access.
+    pub fn write_config(&self, offset: u64, bytes: &[u8]) {
+        self.write_bytes(self.port.config().0 + offset, bytes);
+    }
+
+    /// Maximum size of each queue in descriptors. With PCI it is known until a driver writes the queue's size.
     pub fn queue_maxima(&self) -> impl Iterator<Item = u16> {
         (0..)
             .map(|index| {
@@ -237,13 +280,16 @@ impl Driver {
     /// # Panics
     /// There is no such queue, or the memory for rings is used up until a [`reset`](Self::reset).
     pub fn set_up_queue(&mut self, index: usize, size: u16) {
-        let ring = Ring::new(&mut self.arena, size);
-        self.write_queue(index, &ring);
-        self.rings[index] = ring;
+        self.place_queue(index, size);
+        self.write(Register::QueueReady, 1);
     }
 
-    /// Writes the addresses of a queue's rings as given, and makes it ready.
-    pub(super) fn write_queue(&self, index: usize, ring: &Ring) {
+    /// Writes size and addresses of a queue with new rings, which stays selected and isn't made ready.
+    ///
+    /// # Panics
+    /// As [`set_up_queue`](Self::set_up_queue).
+    pub fn place_queue(&mut self, index: usize, size: u16) {
+        let ring = Ring::new(&mut self.arena, size);
         self.write(Register::QueueSel, index as u32);
         self.write(Register::QueueSize, ring.size.into());
         let addresses = [
@@ -255,7 +301,7 @@ impl Driver {
             self.write(low, gpa as u32);
             self.write(high, (gpa >> 32) as u32);
         }
-        self.write(Register::QueueReady, 1);
+        self.rings[index] = ring;
     }
 
     /// Sets DRIVER_OK.
@@ -278,7 +324,7 @@ impl Driver {
     /// # Panics
     /// As for [`reset`](Self::reset).
     pub fn reset_while(&mut self, meanwhile: impl FnOnce(&Self)) {
-        let outcome = self.transport.write(Register::Status as u64, &[0; 4]);
+        let outcome = self.port.write(Register::Status, 0);
         meanwhile(self);
         if outcome == Outcome::Hold {
             self.wait_hold();
@@ -287,6 +333,7 @@ impl Driver {
         self.features = 0;
         self.arena.clear();
         self.rings.iter_mut().for_each(|ring| *ring = Ring::default());
+        self.port.set_up_interrupts();
         let _ = self.interrupt.take();
         self.config_changed = false;
     }
@@ -365,7 +412,7 @@ impl Driver {
         answer.recv_timeout(DEADLINE).expect("a result from the device's thread")
     }
 
-    /// Waits for the interrupt line and does an interrupt handler's work. False if the deadline passes first.
+    /// Waits for an interrupt and does an interrupt handler's work. False if the deadline passes first.
     pub(super) fn wait_interrupt(&mut self, until: Instant) -> bool {
         let came = self.interrupt.wait(until);
         if came {
@@ -382,9 +429,7 @@ impl Driver {
 
     fn handle_interrupt(&mut self) {
         self.interrupts += 1;
-        let cause = self.read(Register::InterruptStatus);
-        self.write(Register::InterruptAck, cause);
-        self.config_changed |= cause & CONFIGURATION_CHANGE != 0;
+        self.config_changed |= self.port.take_config_change();
     }
 }
 

@@ -1,7 +1,7 @@
 //! A driver to test devices with, well-behaved or malicious.
 //!
-//! [`Driver`] owns guest memory, a device with its real thread and [`MmioTransport`](crate::MmioTransport),
-//! and the interrupt's eventfd. It uses only registers, memory and eventfds. Nothing sleeps: it waits for an
+//! [`Driver`] owns guest memory, a device with its real thread and [`MmioTransport`](crate::MmioTransport) or
+//! [`PciTransport`](crate::PciTransport), and the interrupt's eventfd. It uses only registers, memory and eventfds. Nothing sleeps: it waits for an
 //! eventfd until it is written, or panics with what it waited for at the [`DEADLINE`].
 //!
 //! ```
@@ -33,13 +33,14 @@
 //! driver.reset();
 //! ```
 //!
-//! [`conformance!`](crate::conformance) generates some sixty conformance tests for a device.
+//! [`conformance!`](crate::conformance) generates some eighty conformance tests for a device, with each transport.
 
 mod arena;
 mod changing;
 pub mod conformance;
 mod driver;
 mod loose;
+mod port;
 mod random;
 mod registers;
 mod ring;
@@ -51,6 +52,7 @@ pub(crate) use changing::was_read;
 pub use conformance::Expectations;
 pub use driver::Driver;
 pub use loose::LooseChain;
+pub use port::{PciPort, Port};
 pub use random::Random;
 pub use registers::Register;
 pub use rings::{Buf, Descriptor, Rings, UNWRITTEN, Used};

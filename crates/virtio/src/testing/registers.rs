@@ -1,6 +1,7 @@
-//! The registers of the MMIO transport.
+//! The driver's vocabulary: the registers of the MMIO transport.
 
-/// A register's offset (virtio 1.2 §4.2.2).
+/// A register: its value is its offset with the MMIO transport (virtio 1.2 §4.2.2). With PCI most of them are fields of the common
+/// configuration, QueueNotify is the queue's own register, and reading InterruptStatus, which is ISR status, clears it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the specification's")]
 #[repr(u64)]

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
 use vmm_bus::EventFd;
-use vmm_bus::{BusDevice, Outcome};
+use vmm_bus::Outcome;
 
 use super::{Scripted, shared_value};
 use crate::testing::{Buf, DEADLINE, Register, status};
@@ -161,7 +161,7 @@ fn interrupt_of_a_panic_in_a_reset_is_void_after_the_next_reset() {
         panic!("a test's");
     });
     let driver = device.running(0);
-    assert_eq!(driver.transport().write(Register::Status as u64, &[0; 4]), Outcome::Hold);
+    assert_eq!(driver.port().write(Register::Status, 0), Outcome::Hold);
     go.send(()).unwrap();
     let until = Instant::now() + DEADLINE;
     while driver.read(Register::InterruptStatus) == 0 {
@@ -250,10 +250,10 @@ fn status_written_during_a_reset_holds_and_does_nothing() {
     let mut device = Scripted::new(|_| Ok(()));
     device.stop = Box::new(move |_| _ = wait.recv());
     let driver = device.running(0);
-    let write = |bits: u8| driver.transport().write(Register::Status as u64, &[bits, 0, 0, 0]);
+    let write = |bits: u8| driver.port().write(Register::Status, bits.into());
     assert_eq!(write(0), Outcome::Hold);
     assert_eq!(write(status::FAILED), Outcome::Hold);
-    assert!(driver.transport().is_holding());
+    assert!(driver.is_holding());
     go.send(()).unwrap();
     driver.wait_hold();
     assert_eq!(driver.status(), 0);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use vmm_bus::BusDevice;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
 
@@ -128,14 +127,14 @@ pub fn chains_without_end_do_not_hold_up_a_stop(subject: &Subject) {
     let endless = Endless { available, used, size, next_available: chains, next_used: 0 };
     let (is_done, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let thread = {
-        let (ram, transport) = (driver.ram().clone(), Arc::clone(driver.transport()));
+        let (ram, port) = (driver.ram().clone(), driver.port().clone());
         let (is_done, turns) = (Arc::clone(&is_done), Arc::clone(&turns));
         let queue = subject.expect.queue as u32;
         std::thread::spawn(move || {
             let mut endless = endless;
             while !is_done.load(Ordering::Relaxed) {
                 turns.fetch_add(endless.turn(&ram), Ordering::Relaxed);
-                let _ = transport.write(Register::QueueNotify as u64, &queue.to_le_bytes());
+                let _ = port.write(Register::QueueNotify, queue);
             }
         })
     };

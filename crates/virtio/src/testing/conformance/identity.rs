@@ -1,18 +1,7 @@
 //! The device's identity and features.
 
 use super::Subject;
-use crate::MMIO_LEN;
 use crate::testing::{Register, features, status};
-use vmm_bus::BusDevice;
-
-pub fn registers_say_what_it_is(subject: &Subject) {
-    let driver = subject.driver();
-    assert_eq!(driver.read(Register::MagicValue), u32::from_le_bytes(*b"virt"));
-    assert_eq!(driver.read(Register::Version), 2);
-    assert_eq!(driver.read(Register::DeviceId), subject.expect.id);
-    assert_eq!(driver.read(Register::Status), 0);
-    assert_eq!(driver.read(Register::InterruptStatus), 0);
-}
 
 pub fn features_offered_are_those_expected(subject: &Subject) {
     let driver = subject.driver();
@@ -56,11 +45,11 @@ pub fn queues_are_those_expected(subject: &Subject) {
 
 pub fn configuration_can_be_read_at_every_offset(subject: &Subject) {
     let driver = subject.driver();
-    let all = driver.config(0, (MMIO_LEN - Register::Config as u64) as usize);
+    let all = driver.config(0, driver.config_room() as usize);
     for width in [1, 2, 4, 8] {
         for offset in 0..=all.len() - width {
             let mut bytes = [0xff; 8];
-            driver.transport().read(Register::Config as u64 + offset as u64, &mut bytes[..width]);
+            driver.read_config(offset as u64, &mut bytes[..width]);
             assert_eq!(bytes[..width], all[offset..offset + width], "{width} bytes at {offset:#x}");
         }
     }

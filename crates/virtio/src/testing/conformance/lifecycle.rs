@@ -1,13 +1,10 @@
 //! Reset, suspend and resume in every state.
 
-use vmm_bus::{BusDevice, Outcome};
+use vmm_bus::Outcome;
 
 use super::Subject;
 use crate::Fault;
 use crate::testing::{Driver, Register, features};
-
-/// Offset of the configuration space.
-const CONFIG: u64 = 0x100;
 
 pub fn reset_makes_everything_as_it_was(subject: &Subject) {
     let mut driver = subject.running(features::EVENT_IDX);
@@ -55,7 +52,7 @@ pub fn reset_right_behind_driver_ok_ends(subject: &Subject) {
 pub fn reset_twice_at_once_ends(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     fill(subject, &mut driver);
-    let first = driver.transport().write(Register::Status as u64, &[0; 4]);
+    let first = driver.port().write(Register::Status, 0);
     assert_eq!(first, Outcome::Hold);
     // If the first reset is complete already, this is another reset.
     driver.write(Register::Status, 0);
@@ -116,9 +113,9 @@ pub fn suspend_of_a_fresh_device_is_nothing(subject: &Subject) {
 pub fn suspend_during_a_reset_waits_for_it(subject: &Subject) {
     let mut driver = subject.running(features::INDIRECT);
     fill(subject, &mut driver);
-    assert_eq!(driver.transport().write(Register::Status as u64, &[0; 4]), Outcome::Hold);
+    assert_eq!(driver.port().write(Register::Status, 0), Outcome::Hold);
     driver.suspend();
-    assert!(!driver.transport().is_holding());
+    assert!(!driver.is_holding());
     driver.resume();
     assert_eq!(driver.status(), 0);
     subject.recover(&mut driver);
@@ -155,10 +152,7 @@ pub fn needs_reset_survives_suspend_and_resume(subject: &Subject) {
 /// The configuration space; zeros beyond its end.
 fn configuration(driver: &Driver) -> [u8; 64] {
     let mut bytes = [0; 64];
-    (CONFIG..)
-        .step_by(8)
-        .zip(bytes.chunks_mut(8))
-        .for_each(|(offset, bytes)| driver.read_bytes(offset, bytes));
+    (0..).step_by(8).zip(bytes.chunks_mut(8)).for_each(|(offset, bytes)| driver.read_config(offset, bytes));
     bytes
 }
 

@@ -28,6 +28,10 @@ pub mod lifecycle;
 #[doc(hidden)]
 pub mod malformed;
 #[doc(hidden)]
+pub mod mmio;
+#[doc(hidden)]
+pub mod pci;
+#[doc(hidden)]
 pub mod registers;
 #[doc(hidden)]
 pub mod rings;
@@ -76,18 +80,25 @@ impl Expectations {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
+    attach: fn(Box<dyn VirtioDevice>, u32) -> Driver,
     make: fn() -> Box<dyn VirtioDevice>,
     expect: Expectations,
 }
 
 impl Subject {
-    pub fn new(make: fn() -> Box<dyn VirtioDevice>, expect: Expectations) -> Self {
-        Self { make, expect }
+    /// With the MMIO transport.
+    pub fn mmio(make: fn() -> Box<dyn VirtioDevice>, expect: Expectations) -> Self {
+        Self { attach: Driver::new, make, expect }
+    }
+
+    /// With the PCI transport.
+    pub fn pci(make: fn() -> Box<dyn VirtioDevice>, expect: Expectations) -> Self {
+        Self { attach: Driver::new_pci, make, expect }
     }
 
     /// A driver with a new device, uninitialised.
     fn driver(&self) -> Driver {
-        Driver::new((self.make)(), self.expect.id)
+        (self.attach)((self.make)(), self.expect.id)
     }
 
     /// A driver with a running device.
@@ -139,8 +150,8 @@ impl Subject {
     }
 }
 
-/// Generates a module `$name` of tests. `$make` is a function that creates the device, `$expect` is its
-/// [`Expectations`](crate::testing::Expectations).
+/// Generates a module `$name` of tests, with a module for each transport. `$make` is a function that creates the device, `$expect` is
+/// its [`Expectations`](crate::testing::Expectations).
 #[macro_export]
 macro_rules! conformance {
     ($name:ident, $make:expr, $expect:expr $(,)?) => {
@@ -148,108 +159,155 @@ macro_rules! conformance {
             #[allow(unused_imports)]
             use super::*;
 
-            fn subject() -> $crate::testing::conformance::Subject {
-                $crate::testing::conformance::Subject::new($make, $expect)
+            mod mmio {
+                #[allow(unused_imports)]
+                use super::*;
+
+                fn subject() -> $crate::testing::conformance::Subject {
+                    $crate::testing::conformance::Subject::mmio($make, $expect)
+                }
+
+                $crate::conformance_of_any_transport!();
+                $crate::conformance_cases! {
+                    mmio: [
+                        registers_say_what_it_is,
+                        queue_made_unready_can_be_changed,
+                        selectors_at_their_extremes_reach_nothing,
+                        accesses_of_any_width_at_any_offset_are_survived,
+                        accesses_at_random_are_survived,
+                    ],
+                }
             }
 
-            $crate::conformance_cases! {
-                identity: [
-                    registers_say_what_it_is,
-                    features_offered_are_those_expected,
-                    features_not_offered_are_refused,
-                    features_without_version_1_are_refused,
-                    features_refused_can_be_chosen_anew,
-                    queues_are_those_expected,
-                    configuration_can_be_read_at_every_offset,
-                ],
-                service: [
-                    request_is_served,
-                    request_with_event_idx_is_served,
-                    request_in_an_indirect_table_is_served,
-                    request_behind_a_descriptor_in_an_indirect_table_is_served,
-                    request_in_any_number_of_descriptors_is_served,
-                    request_with_descriptors_of_length_zero_is_served,
-                    request_across_two_regions_is_served,
-                    request_above_4_gib_is_served,
-                    queue_full_of_requests_is_served,
-                    queue_of_the_smallest_size_serves,
-                    queue_of_no_possible_size_keeps_its_own,
-                    interrupts_switched_off_stay_off,
-                    interrupts_switched_off_by_event_idx_stay_off,
-                    interrupt_comes_when_used_event_is_passed,
-                ],
-                registers: [
-                    queue_before_features_ok_is_not_set_up,
-                    queue_behind_driver_ok_is_frozen,
-                    queue_that_is_ready_is_frozen,
-                    features_behind_features_ok_are_frozen,
-                    features_before_driver_are_ignored,
-                    status_bits_out_of_order_are_ignored,
-                    status_bits_cannot_be_cleared,
-                    selectors_at_their_extremes_reach_nothing,
-                    notification_in_any_state_is_harmless,
-                    accesses_of_any_width_at_any_offset_are_survived,
-                    accesses_at_random_are_survived,
-                ],
-                lifecycle: [
-                    reset_makes_everything_as_it_was,
-                    reset_with_chains_in_flight_ends,
-                    reset_right_behind_driver_ok_ends,
-                    reset_twice_at_once_ends,
-                    suspend_keeps_what_comes_meanwhile,
-                    suspend_with_chains_in_flight_loses_none,
-                    suspend_with_chains_in_flight_and_event_idx_loses_none,
-                    suspend_twice_is_once,
-                    suspend_of_a_fresh_device_is_nothing,
-                    suspend_during_a_reset_waits_for_it,
-                    reset_of_a_suspended_device_is_a_reset,
-                    power_cycle_makes_the_device_as_it_was_opened,
-                    power_cycle_with_chains_in_flight_ends,
-                    power_cycle_of_a_broken_device_mends_it,
-                    needs_reset_survives_suspend_and_resume,
-                ],
-                malformed: [
-                    chain_with_a_loop_needs_reset,
-                    chain_with_next_out_of_range_needs_reset,
-                    chain_with_its_head_out_of_range_needs_reset,
-                    chain_with_a_readable_behind_a_writable_needs_reset,
-                    chain_longer_than_the_queue_needs_reset,
-                    indirect_without_negotiation_needs_reset,
-                    indirect_in_indirect_needs_reset,
-                    indirect_with_next_needs_reset,
-                    indirect_of_no_length_needs_reset,
-                    indirect_of_half_a_descriptor_needs_reset,
-                    indirect_table_outside_memory_needs_reset,
-                    indirect_table_at_the_end_of_addresses_needs_reset,
-                    indirect_table_with_next_out_of_range_needs_reset,
-                    indirect_table_with_a_loop_needs_reset,
-                    buffer_past_the_end_of_memory_needs_reset,
-                    buffer_across_the_end_of_memory_needs_reset,
-                    buffer_into_the_gap_needs_reset,
-                    buffer_across_the_end_of_addresses_needs_reset,
-                    buffer_of_4_gib_needs_reset,
-                    available_index_that_jumps_needs_reset,
-                    available_index_that_goes_back_needs_reset,
-                ],
-                rings: [
-                    descriptors_outside_memory_need_reset,
-                    descriptors_misaligned_need_reset,
-                    available_ring_outside_memory_needs_reset,
-                    available_ring_misaligned_needs_reset,
-                    used_ring_outside_memory_needs_reset,
-                    used_ring_misaligned_needs_reset,
-                    used_ring_across_the_gap_needs_reset,
-                    rings_at_the_end_of_addresses_need_reset,
-                    rings_one_over_the_other_are_survived,
-                    queue_that_is_not_ready_is_left_alone,
-                ],
-                hostile: [
-                    short_requests_are_survived,
-                    chain_made_available_twice_is_survived,
-                    memory_that_changes_under_the_device_is_survived,
-                    chains_without_end_do_not_hold_up_a_stop,
-                ],
+            mod pci {
+                #[allow(unused_imports)]
+                use super::*;
+
+                fn subject() -> $crate::testing::conformance::Subject {
+                    $crate::testing::conformance::Subject::pci($make, $expect)
+                }
+
+                $crate::conformance_of_any_transport!();
+                $crate::conformance_cases! {
+                    pci: [
+                        configuration_space_says_what_it_is,
+                        queue_is_not_disabled_by_queue_enable,
+                        queue_registers_read_back_in_halves,
+                        queue_has_a_vector_of_its_own,
+                        vector_that_is_masked_is_pending,
+                        bus_master_that_is_off_sends_nothing,
+                        msix_that_is_off_leaves_the_cause_in_isr_status,
+                        fault_comes_by_the_vector_of_the_configuration,
+                        notification_of_any_width_is_taken,
+                        window_reaches_the_registers,
+                        selectors_at_their_extremes_reach_nothing,
+                        accesses_of_any_width_at_any_offset_are_survived,
+                        accesses_at_random_are_survived,
+                    ],
+                }
             }
+        }
+    };
+}
+
+/// The cases that every transport has.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_of_any_transport {
+    () => {
+        $crate::conformance_cases! {
+            identity: [
+                features_offered_are_those_expected,
+                features_not_offered_are_refused,
+                features_without_version_1_are_refused,
+                features_refused_can_be_chosen_anew,
+                queues_are_those_expected,
+                configuration_can_be_read_at_every_offset,
+            ],
+            service: [
+                request_is_served,
+                request_with_event_idx_is_served,
+                request_in_an_indirect_table_is_served,
+                request_behind_a_descriptor_in_an_indirect_table_is_served,
+                request_in_any_number_of_descriptors_is_served,
+                request_with_descriptors_of_length_zero_is_served,
+                request_across_two_regions_is_served,
+                request_above_4_gib_is_served,
+                queue_full_of_requests_is_served,
+                queue_of_the_smallest_size_serves,
+                queue_of_no_possible_size_keeps_its_own,
+                interrupts_switched_off_stay_off,
+                interrupts_switched_off_by_event_idx_stay_off,
+                interrupt_comes_when_used_event_is_passed,
+            ],
+            registers: [
+                queue_before_features_ok_is_not_set_up,
+                queue_behind_driver_ok_is_frozen,
+                queue_that_is_ready_is_frozen,
+                features_behind_features_ok_are_frozen,
+                features_before_driver_are_ignored,
+                status_bits_out_of_order_are_ignored,
+                status_bits_cannot_be_cleared,
+                notification_in_any_state_is_harmless,
+            ],
+            lifecycle: [
+                reset_makes_everything_as_it_was,
+                reset_with_chains_in_flight_ends,
+                reset_right_behind_driver_ok_ends,
+                reset_twice_at_once_ends,
+                suspend_keeps_what_comes_meanwhile,
+                suspend_with_chains_in_flight_loses_none,
+                suspend_with_chains_in_flight_and_event_idx_loses_none,
+                suspend_twice_is_once,
+                suspend_of_a_fresh_device_is_nothing,
+                suspend_during_a_reset_waits_for_it,
+                reset_of_a_suspended_device_is_a_reset,
+                power_cycle_makes_the_device_as_it_was_opened,
+                power_cycle_with_chains_in_flight_ends,
+                power_cycle_of_a_broken_device_mends_it,
+                needs_reset_survives_suspend_and_resume,
+            ],
+            malformed: [
+                chain_with_a_loop_needs_reset,
+                chain_with_next_out_of_range_needs_reset,
+                chain_with_its_head_out_of_range_needs_reset,
+                chain_with_a_readable_behind_a_writable_needs_reset,
+                chain_longer_than_the_queue_needs_reset,
+                indirect_without_negotiation_needs_reset,
+                indirect_in_indirect_needs_reset,
+                indirect_with_next_needs_reset,
+                indirect_of_no_length_needs_reset,
+                indirect_of_half_a_descriptor_needs_reset,
+                indirect_table_outside_memory_needs_reset,
+                indirect_table_at_the_end_of_addresses_needs_reset,
+                indirect_table_with_next_out_of_range_needs_reset,
+                indirect_table_with_a_loop_needs_reset,
+                buffer_past_the_end_of_memory_needs_reset,
+                buffer_across_the_end_of_memory_needs_reset,
+                buffer_into_the_gap_needs_reset,
+                buffer_across_the_end_of_addresses_needs_reset,
+                buffer_of_4_gib_needs_reset,
+                available_index_that_jumps_needs_reset,
+                available_index_that_goes_back_needs_reset,
+            ],
+            rings: [
+                descriptors_outside_memory_need_reset,
+                descriptors_misaligned_need_reset,
+                available_ring_outside_memory_needs_reset,
+                available_ring_misaligned_needs_reset,
+                used_ring_outside_memory_needs_reset,
+                used_ring_misaligned_needs_reset,
+                used_ring_across_the_gap_needs_reset,
+                rings_at_the_end_of_addresses_need_reset,
+                rings_one_over_the_other_are_survived,
+                queue_that_is_not_ready_is_left_alone,
+            ],
+            hostile: [
+                short_requests_are_survived,
+                chain_made_available_twice_is_survived,
+                memory_that_changes_under_the_device_is_survived,
+                chains_without_end_do_not_hold_up_a_stop,
+            ],
         }
     };
 }

@@ -16,8 +16,7 @@ const USED: Halves = (Register::QueueDeviceLow, Register::QueueDeviceHigh);
 fn started(subject: &Subject, change: impl FnOnce(&Driver)) -> Driver {
     let mut driver = subject.driver();
     assert!(driver.negotiate(0));
-    driver.set_up_queue(subject.expect.queue, subject.expect.queues[subject.expect.queue]);
-    driver.write(Register::QueueReady, 0);
+    driver.place_queue(subject.expect.queue, subject.expect.queues[subject.expect.queue]);
     change(&driver);
     driver.write(Register::QueueReady, 1);
     driver.driver_ok();
@@ -101,8 +100,7 @@ pub fn rings_one_over_the_other_are_survived(subject: &Subject) {
 pub fn queue_that_is_not_ready_is_left_alone(subject: &Subject) {
     let mut driver = subject.driver();
     assert!(driver.negotiate(0));
-    driver.set_up_queue(subject.expect.queue, subject.expect.queues[subject.expect.queue]);
-    driver.write(Register::QueueReady, 0);
+    driver.place_queue(subject.expect.queue, subject.expect.queues[subject.expect.queue]);
     driver.driver_ok();
     subject.send(&mut driver);
     driver.suspend();

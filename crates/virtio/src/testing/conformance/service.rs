@@ -123,8 +123,7 @@ pub fn queue_of_no_possible_size_keeps_its_own(subject: &Subject) {
     let mut driver = subject.driver();
     assert!(driver.negotiate(0));
     let (index, max) = (subject.expect.queue, subject.expect.queues[subject.expect.queue]);
-    driver.set_up_queue(index, max);
-    driver.write(Register::QueueReady, 0);
+    driver.place_queue(index, max);
     for size in [0, 3, u32::from(max) * 2, 1 << 16, 1 << 31, u32::MAX] {
         driver.write(Register::QueueSize, size);
     }
