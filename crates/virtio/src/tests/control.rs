@@ -6,8 +6,8 @@ use crate::testing::{Driver, Register, features, status};
 const STEPS: [u8; 4] = [status::ACKNOWLEDGE, status::DRIVER, status::FEATURES_OK, status::DRIVER_OK];
 
 /// A driver after this many steps of its initialisation.
-fn at_step(steps: usize) -> Driver {
-    let driver = Scripted::new(|_| Ok(())).driver();
+fn at_step(attach: fn(Scripted) -> Driver, steps: usize) -> Driver {
+    let driver = attach(Scripted::new(|_| Ok(())));
     for bit in &STEPS[..steps] {
         driver.write_features(features::VERSION_1);
         driver.add_status(*bit);
@@ -16,10 +16,15 @@ fn at_step(steps: usize) -> Driver {
     driver
 }
 
-/// Writes every value except 0 (reset) to a driver at that step.
 fn every_status_keeps_the_order(steps: usize) {
+    every_status_keeps_the_order_with(Scripted::driver, steps);
+    every_status_keeps_the_order_with(Scripted::function, steps);
+}
+
+/// Writes every value except 0 (reset) to a driver at that step.
+fn every_status_keeps_the_order_with(attach: fn(Scripted) -> Driver, steps: usize) {
     for value in 1..=255_u8 {
-        let driver = at_step(steps);
+        let driver = at_step(attach, steps);
         let before = driver.status();
         driver.write(Register::Status, value.into());
         let after = driver.status();
@@ -59,7 +64,7 @@ fn status_of_a_running_device_keeps_the_order() {
 
 #[test]
 fn features_that_could_be_accepted_are_not_before_the_driver_says_that_it_has_chosen() {
-    let driver = at_step(2);
+    let driver = at_step(Scripted::driver, 2);
     driver.write_features(features::VERSION_1);
     driver.write(Register::Status, driver.status().into());
     assert_eq!(driver.status(), status::ACKNOWLEDGE | status::DRIVER);

@@ -51,6 +51,11 @@ impl Scripted {
         driver.init(features);
         driver
     }
+
+    /// With the PCI transport.
+    fn function(self) -> Driver {
+        Driver::new_pci(Box::new(self), 42)
+    }
 }
 
 impl VirtioDevice for Scripted {

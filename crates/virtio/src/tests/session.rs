@@ -83,10 +83,21 @@ fn event_comes_while_a_descriptor_can_be_read_and_not_when_stopped() {
 
 #[test]
 fn configuration_that_changes_is_read_whole() {
+    changing_configuration_is_read_whole(Scripted::driver);
+}
+
+/// config_generation has 8 bits there.
+#[test]
+fn configuration_that_changes_is_read_whole_with_pci() {
+    changing_configuration_is_read_whole(Scripted::function);
+}
+
+fn changing_configuration_is_read_whole(attach: fn(Scripted) -> Driver) {
     let mut device = Scripted::new(|_| Ok(()));
     let config = ConfigSpace::read_only([0; 8]);
     device.config = config.clone();
-    let driver = device.running(0);
+    let mut driver = attach(device);
+    driver.init(0);
     let (stop, stopped) = channel::<()>();
     let writer = std::thread::spawn(move || {
         let mut value = 0_u8;
@@ -106,6 +117,15 @@ fn configuration_that_changes_is_read_whole() {
 
 #[test]
 fn configuration_change_is_an_interrupt_and_a_new_generation() {
+    changing_configuration_interrupts(Scripted::driver);
+}
+
+#[test]
+fn configuration_change_is_an_interrupt_and_a_new_generation_with_pci() {
+    changing_configuration_interrupts(Scripted::function);
+}
+
+fn changing_configuration_interrupts(attach: fn(Scripted) -> Driver) {
     let config = ConfigSpace::read_only([1]);
     let mut device = Scripted::new({
         let config = config.clone();
@@ -116,7 +136,8 @@ fn configuration_change_is_an_interrupt_and_a_new_generation() {
         }
     });
     device.config = config;
-    let mut driver = device.running(0);
+    let mut driver = attach(device);
+    driver.init(0);
     driver.wait_config_change();
     let generation = driver.read(Register::ConfigGeneration);
     driver.queue(0).request(&[Buf::Write(1)]);

@@ -160,7 +160,7 @@ impl FunctionModel {
         let address = u64::from(self.dword(0x10) & !15) | u64::from(self.dword(0x14)) << 32;
         let wanted = match self.config[4] & 2 {
             0 => None,
-            _ if address < WINDOW.start || address > WINDOW.end - BAR_LEN => return,
+            _ if !(WINDOW.start..=WINDOW.end - BAR_LEN).contains(&address) => return,
             _ => Some(address),
         };
         if wanted == self.seen.decoded {
@@ -211,7 +211,7 @@ impl FunctionModel {
     fn read_bar(&mut self, at: u64, width: usize) -> Vec<u8> {
         let within = |start: u64, len: u64| at >= start && at + width as u64 <= start + len;
         if within(0x8000, 16 * VECTORS as u64) {
-            let table: Vec<u8> = self.entries.iter().flat_map(Entry::to_bytes).collect();
+            let table: Vec<u8> = self.entries.into_iter().flat_map(Entry::to_bytes).collect();
             let start = (at - 0x8000) as usize;
             return if is_table_access(at, width) {
                 table[start..start + width].to_vec()
@@ -252,7 +252,7 @@ impl FunctionModel {
 }
 
 impl Entry {
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         let fields = [self.address as u32, (self.address >> 32) as u32, self.data, u32::from(self.masked)];
         fields.iter().flat_map(|field| field.to_le_bytes()).collect()
     }
@@ -268,7 +268,7 @@ impl Entry {
 }
 
 fn is_table_access(at: u64, width: usize) -> bool {
-    (width == 4 || width == 8) && at % width as u64 == 0
+    (width == 4 || width == 8) && at.is_multiple_of(width as u64)
 }
 
 /// The parts of an access within double-words, or none if it isn't one.

@@ -27,7 +27,7 @@ const BAR: u64 = 0x10;
 
 /// A PCI function, its bus, and the driver's interrupt controller.
 ///
-/// As a [`BusDevice`] it is BAR 0. While that isn't decoded, it reads as ones and ignores writes.
+/// As a [`BusDevice`] it is BAR 0, wherever that is decoded. While it isn't, it reads as ones and ignores writes.
 pub struct PciPort {
     transport: Arc<PciTransport>,
     cam: Cam,
@@ -252,15 +252,15 @@ impl PciPort {
 impl BusDevice for PciPort {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match self.decoded.get() {
-            Some(BAR_ADDRESS) => self.transport.read(offset, data),
-            _ => data.fill(0xff),
+            Some(_) => self.transport.read(offset, data),
+            None => data.fill(0xff),
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         match self.decoded.get() {
-            Some(BAR_ADDRESS) => BusDevice::write(&*self.transport, offset, data),
-            _ => Outcome::Done,
+            Some(_) => BusDevice::write(&*self.transport, offset, data),
+            None => Outcome::Done,
         }
     }
 
