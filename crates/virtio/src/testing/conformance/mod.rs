@@ -203,6 +203,7 @@ macro_rules! conformance {
                         selectors_at_their_extremes_reach_nothing,
                         accesses_of_any_width_at_any_offset_are_survived,
                         accesses_at_random_are_survived,
+                        accesses_of_two_vcpus_at_once_are_survived,
                     ],
                 }
             }

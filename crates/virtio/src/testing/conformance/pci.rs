@@ -1,10 +1,13 @@
 //! What only the PCI transport has: a configuration space, fields of their own widths in a BAR, and MSI-X.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use vmm_bus::{BusDevice, Outcome};
 
 use super::Subject;
 use super::registers::scribble;
-use crate::testing::{Driver, PciPort, Random, Register, status};
+use crate::testing::{DEADLINE, Driver, PciPort, Random, Register, status};
 use crate::{Fault, PCI_BAR_LEN};
 
 /// Offsets in the common configuration.
@@ -230,7 +233,7 @@ pub fn selectors_at_their_extremes_reach_nothing(subject: &Subject) {
 }
 
 /// The structures, with the bytes before and after them.
-fn places(driver: &Driver) -> Vec<std::ops::Range<u64>> {
+fn places(driver: &Driver) -> Vec<Range<u64>> {
     let structures = driver.function().structures();
     let vectors = structures.vectors as u64;
     let end = PCI_BAR_LEN;
@@ -263,20 +266,39 @@ pub fn accesses_of_any_width_at_any_offset_are_survived(subject: &Subject) {
 
 pub fn accesses_at_random_are_survived(subject: &Subject) {
     let mut driver = subject.driver();
-    let places = places(&driver);
     for seed in 0..20 {
-        let mut random = Random::new(seed);
-        for _ in 0..500 {
-            let width = random.of(&[1, 1, 2, 2, 2, 4, 4, 4, 4, 8]);
-            match random.below(4) {
-                0 => configure(&driver, &mut random, width),
-                _ => access(&driver, &mut random, &places, width),
-            }
-        }
+        accesses(&driver, Random::new(seed));
         // Memory accesses may be off, and the BAR elsewhere.
         driver.function().set_up_interrupts();
     }
     subject.recover(&mut driver);
+}
+
+pub fn accesses_of_two_vcpus_at_once_are_survived(subject: &Subject) {
+    let mut driver = subject.driver();
+    std::thread::scope(|scope| {
+        let (one, other) = (&driver, &driver);
+        scope.spawn(|| (100..105).for_each(|seed| accesses(one, Random::new(seed))));
+        scope.spawn(|| (200..205).for_each(|seed| accesses(other, Random::new(seed))));
+    });
+    subject.recover(&mut driver);
+}
+
+fn accesses(driver: &Driver, mut random: Random) {
+    let places = places(driver);
+    for _ in 0..500 {
+        let width = random.of(&[1, 1, 2, 2, 2, 4, 4, 4, 4, 8]);
+        let outcome = match random.below(4) {
+            0 => configure(driver, &mut random, width),
+            _ => access(driver, &mut random, &places, width),
+        };
+        let until = Instant::now() + DEADLINE;
+        // Not by the eventfd, which would wake one of two vCPUs.
+        while outcome == Outcome::Hold && driver.is_holding() {
+            assert!(Instant::now() < until, "the device doesn't finish its reset");
+            std::thread::yield_now();
+        }
+    }
 }
 
 fn value(random: &mut Random) -> [u8; 8] {
@@ -289,7 +311,7 @@ fn value(random: &mut Random) -> [u8; 8] {
 }
 
 /// Mostly aligned, in and around the structures.
-fn access(driver: &Driver, random: &mut Random, places: &[std::ops::Range<u64>], width: usize) {
+fn access(driver: &Driver, random: &mut Random, places: &[Range<u64>], width: usize) -> Outcome {
     let place = &places[random.below(places.len() as u64) as usize];
     let place = if random.below(2) == 0 { &places[0] } else { place };
     let offset = place.start + random.below(place.end - place.start);
@@ -298,30 +320,26 @@ fn access(driver: &Driver, random: &mut Random, places: &[std::ops::Range<u64>],
     let value = value(random);
     if random.below(3) == 0 {
         driver.read_bytes(offset, &mut [0xff; 8][..width]);
-    } else {
-        driver.write_bytes(offset, &value[..width]);
+        return Outcome::Done;
     }
+    driver.port().area().write(offset, &value[..width])
 }
 
 /// An access to configuration space, by either mechanism.
-fn configure(driver: &Driver, random: &mut Random, width: usize) {
+fn configure(driver: &Driver, random: &mut Random, width: usize) -> Outcome {
     let function = driver.function();
     let offset = if random.below(8) > 0 { random.below(0x100) } else { random.below(0x1000) };
     let (offset, value) = (offset.min(0x1000 - width as u64), value(random));
-    let is_held = match random.below(4) {
+    match random.below(4) {
         0 => {
             function.read_config(offset, &mut [0xff; 8][..width]);
-            false
+            Outcome::Done
         }
         1 => {
             let select = 1 << 31 | random.below(0x100) << 11 | offset & 0xfc;
             let _ = function.cam().write(0, &(select as u32).to_le_bytes());
-            let _ = function.cam().write(random.below(8), &value[..width]);
-            false
+            function.cam().write(random.below(8), &value[..width])
         }
-        _ => function.write_config(offset, &value[..width]) == Outcome::Hold,
-    };
-    if is_held {
-        driver.wait_hold();
+        _ => function.write_config(offset, &value[..width]),
     }
 }
