@@ -400,7 +400,7 @@ mod tests {
             assert_eq!(read(&ecam, offset), [0xff; 4], "{offset:#x}");
             write(&ecam, offset, &[0; 4]);
         }
-        assert_eq!(read(&ecam, 3 << 15 | 4 << 0 | 2), [0xff; 8], "not aligned");
+        assert_eq!(read(&ecam, 3 << 15 | 6), [0xff; 8], "not aligned");
         assert!(function.0.lock().unwrap().is_empty());
     }
 }

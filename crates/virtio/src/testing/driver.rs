@@ -324,6 +324,7 @@ impl Driver {
     /// # Panics
     /// As for [`reset`](Self::reset).
     pub fn reset_while(&mut self, meanwhile: impl FnOnce(&Self)) {
+        self.port.enable();
         let outcome = self.port.write(Register::Status, 0);
         meanwhile(self);
         if outcome == Outcome::Hold {

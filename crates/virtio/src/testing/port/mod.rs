@@ -95,6 +95,13 @@ impl Port {
         }
     }
 
+    /// What a driver does before it touches the registers.
+    pub(super) fn enable(&self) {
+        if let Self::Pci(port) = self {
+            port.enable();
+        }
+    }
+
     /// What a driver sets up after each reset, apart from queues.
     pub(super) fn set_up_interrupts(&self) {
         if let Self::Pci(port) = self {

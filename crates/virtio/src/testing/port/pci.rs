@@ -75,6 +75,7 @@ impl PciPort {
         let structures = Structures::find(&ConfigAccess { ecam: &ecam, start: (SLOT as u64) << 15 });
         let notify = Vec::new();
         let mut port = Self { transport, cam, ecam, bus, decoded, messages, structures, notify };
+        port.enable();
         port.set_up_interrupts();
         port.notify = (0..queues as u16).map(|queue| port.notify_register(queue)).collect();
         port
@@ -87,17 +88,25 @@ impl PciPort {
         self.structures.notify + u64::from(off) * self.structures.multiplier
     }
 
-    /// What a probe does before it touches the device: BAR, COMMAND, MSI-X with a vector for the configuration and one for each
-    /// queue. A virtio reset unmaps the vectors, so this is done after each.
+    /// What a probe does before it touches the registers: it puts the BAR where it wants it, and enables memory accesses and bus
+    /// mastering.
     ///
     /// # Panics
-    /// The function doesn't take it.
-    pub(crate) fn set_up_interrupts(&self) {
+    /// The BAR isn't decoded there.
+    pub(super) fn enable(&self) {
         let _ = self.write_config(COMMAND, &0_u16.to_le_bytes());
         let _ = self.write_config(BAR, &(BAR_ADDRESS as u32).to_le_bytes());
         let _ = self.write_config(BAR + 4, &[0; 4]);
         let _ = self.write_config(COMMAND, &COMMAND_ON.to_le_bytes());
         assert_eq!(self.decoded.get(), Some(BAR_ADDRESS), "the BAR is decoded where the driver wants it");
+    }
+
+    /// Sets MSI-X up with a vector for the configuration and one for each queue. A virtio reset unmaps the vectors, so this is done after
+    /// each.
+    ///
+    /// # Panics
+    /// The function doesn't take it.
+    pub(super) fn set_up_interrupts(&self) {
         let control = self.structures.msix + 2;
         let _ = self.write_config(control, &(CONTROL_ENABLE | CONTROL_FUNCTION_MASK).to_le_bytes());
         for vector in 0..self.structures.vectors {
