@@ -1,7 +1,9 @@
-//! Shared by the targets that load a guest: everything from the file to the first instruction, without a vCPU.
+//! Shared by the targets. Here for those that load a guest: everything from the file to the first instruction, without a vCPU.
 //!
 //! Run one with `cargo +nightly fuzz run kernel_elf`. The targets write magic numbers into their input, so
 //! they need no seeds.
+
+pub mod registers;
 
 use std::io::Cursor;
 use std::ops::Range;
