@@ -141,6 +141,21 @@ mod tests {
         assert_eq!(space.array::<4>(0), [0xf4, 0x1a, 0x42, 0x10]);
     }
 
+    /// By which guests name the device; Linux's drivers go by the ids.
+    #[test]
+    fn class_says_what_the_device_is() {
+        let class = |id| {
+            let (space, _) = config_space(id, 1).unwrap();
+            let [_, interface, sub, base] = space.array(8);
+            [base, sub, interface]
+        };
+        assert_eq!(class(1), [2, 0, 0], "Ethernet");
+        assert_eq!(class(2), [1, 0x80, 0], "other mass storage");
+        assert_eq!(class(3), [7, 0x80, 0], "other communication");
+        assert_eq!(class(19), [2, 0x80, 0], "other network");
+        assert_eq!(class(4), [0xff, 0, 0]);
+    }
+
     #[test]
     fn table_and_pending_bits_don_t_meet_and_end_in_the_bar() {
         assert!(table(MAX_VECTORS).end <= pending(1).start);
