@@ -1,11 +1,13 @@
 //! The console as an event source.
 
+mod client;
+mod output;
+
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use rustix::io::ioctl_fionread;
 use tracing::{error, info, warn};
 use vmm_bus::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
@@ -343,191 +345,6 @@ impl Console {
                 self.silent = Some(fd);
             }
         }
-    }
-
-    /// Moves output to the host until one side blocks.
-    fn pump_output(&mut self, ops: &mut EventOps<'_>) {
-        for _ in 0..TURNS {
-            // Without a link the output stays in the line.
-            let Some(fd) = &self.link.output else { return };
-            if self.start == self.end {
-                if self.pace.is_pausing() {
-                    self.output.disarm(fd, ops);
-                    return;
-                }
-                let taken = self.line.take(&mut self.chunk[..]);
-                (self.start, self.end) = (0, taken.len);
-                if taken.wake {
-                    self.send(Message::Wake);
-                }
-                if taken.len == 0 {
-                    self.output.disarm(fd, ops);
-                    return;
-                }
-                if self.pace.took(taken.len, ops) {
-                    self.ready.disarm(self.line.output_ready(), ops);
-                }
-            }
-            match fd.write(&self.chunk[self.start..self.end]) {
-                Transfer::Moved(len) => self.start += len,
-                Transfer::Blocked => {
-                    self.output.arm(fd, ops);
-                    return;
-                }
-                Transfer::Ended => return self.output_ended(ops),
-                Transfer::Failed(errno) => self.lose(errno.desc()),
-            }
-        }
-        // There may be more. The eventfd brings us back after the other sources.
-        let _ = self.line.output_ready().write(1);
-    }
-
-    /// The pause is over: writes what has gathered, and watches the line again.
-    fn end_pause(&mut self, ops: &mut EventOps<'_>) {
-        self.pace.over();
-        self.ready.arm(self.line.output_ready(), ops);
-        self.pump_output(ops);
-    }
-
-    /// Drops a chunk that can't be written, for instance because a disk is full. The guest goes on.
-    fn lose(&mut self, reason: &str) {
-        if self.lost == 0 {
-            let name = match &self.peer {
-                Peer::Fixed { name, .. } => name.clone(),
-                Peer::Pty(pty) => pty.name.clone(),
-                Peer::Socket(socket) => socket.path().display().to_string(),
-            };
-            error!("{} output to {name}: {reason}; what can't be written is lost", self.name);
-        }
-        self.lost += (self.end - self.start) as u64;
-        self.start = self.end;
-    }
-
-    /// The monitor ends: writes the output that is left, as far as that needs no reader. Returns the number of bytes that are lost.
-    pub(super) fn write_rest(&mut self) -> usize {
-        let Some(fd) = self.link.output.take() else { return 0 };
-        let until = Instant::now() + PATIENCE_AT_END;
-        // A vCPU that couldn't be stopped may print without end.
-        while Instant::now() < until {
-            if self.start == self.end {
-                (self.start, self.end) = (0, self.line.take(&mut self.chunk[..]).len);
-            }
-            if self.start == self.end {
-                return 0;
-            }
-            match fd.write(&self.chunk[self.start..self.end]) {
-                Transfer::Moved(len) => self.start += len,
-                Transfer::Blocked if fd.wait(until.saturating_duration_since(Instant::now())) => {}
-                // Whoever closes our standard output doesn't miss it.
-                Transfer::Ended if matches!(self.peer, Peer::Fixed { is_stdout: true, .. }) => return 0,
-                Transfer::Blocked | Transfer::Ended | Transfer::Failed(_) => break,
-            }
-        }
-        self.end - self.start + self.line.queued()
-    }
-
-    fn output_ended(&mut self, ops: &mut EventOps<'_>) {
-        match &self.peer {
-            Peer::Fixed { is_stdout: true, .. } => {
-                if let Some(fd) = self.link.output.take() {
-                    self.output.disarm(&fd, ops);
-                }
-                self.send(Message::OutputClosed);
-            }
-            Peer::Fixed { .. } => self.lose("the other end was closed"),
-            // The input of a client that has disconnected, such as `echo reboot | nc`, is still delivered.
-            Peer::Socket(_) if self.link.input.is_some() => self.stop_output(ops),
-            Peer::Pty(_) => self.hung_up(ops),
-            Peer::Socket(_) => self.disconnect(ops),
-        }
-    }
-
-    /// The client no longer reads, but its input may still arrive. The newest output is kept for the next client.
-    fn stop_output(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(fd) = self.link.output.take() {
-            self.output.disarm(&fd, ops);
-        }
-        if self.line.set_overflow(Overflow::DropOldest) {
-            self.send(Message::Wake);
-        }
-    }
-
-    /// A socket's client has hung up while it wasn't read from, or a pty's last client has closed it.
-    fn hung_up(&mut self, ops: &mut EventOps<'_>) {
-        if matches!(self.peer, Peer::Pty(_)) {
-            self.stop_output(ops);
-            return self.await_arrival(ops);
-        }
-        let unread = self.link.input.as_ref().map(ioctl_fionread);
-        let is_heard_out = self.typed.is_empty() && matches!(unread, None | Some(Ok(0)));
-        if is_heard_out {
-            return self.disconnect(ops);
-        }
-        if let Some(fd) = &self.link.input {
-            self.hang_up.disarm(fd, ops);
-        }
-        self.stop_output(ops);
-        self.departed.begin();
-        self.await_arrival(ops);
-    }
-
-    /// The guest has read nothing of a disconnected client's input for too long while another client waits.
-    fn drop_departed_input(&mut self, ops: &mut EventOps<'_>) {
-        warn!("{}: the guest isn't reading its input; the input of a disconnected client is lost", self.name);
-        self.disconnect(ops);
-    }
-
-    /// The socket's client has gone: waits for the next one, for which the newest output is kept.
-    fn disconnect(&mut self, ops: &mut EventOps<'_>) {
-        let link = std::mem::take(&mut self.link);
-        if let Some(fd) = &link.input {
-            self.input.disarm(fd, ops);
-            self.hang_up.disarm(fd, ops);
-        }
-        if let Some(fd) = &link.output {
-            self.output.disarm(fd, ops);
-        }
-        if let Some(fd) = &self.silent.take() {
-            self.hang_up.disarm(fd, ops);
-        }
-        drop(link);
-        self.departed.end(ops);
-        self.typed.clear();
-        if self.line.set_overflow(Overflow::DropOldest) {
-            self.send(Message::Wake);
-        }
-        self.await_arrival(ops);
-    }
-
-    fn await_arrival(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(fd) = self.peer.arrival_fd() {
-            self.arrival.arm(&Raw(fd), ops);
-        }
-    }
-
-    fn arrived(&mut self, ops: &mut EventOps<'_>) {
-        self.peer.acknowledge_arrival();
-        if self.departed.is_draining() {
-            if let Some(fd) = self.peer.arrival_fd() {
-                self.arrival.disarm(&Raw(fd), ops);
-            }
-            if !self.departed.hurry(ops) {
-                self.drop_departed_input(ops);
-            }
-            return;
-        }
-        let Some(link) = self.peer.try_connect() else { return };
-        info!("{} client connected", self.name);
-        if let Some(fd) = self.peer.arrival_fd() {
-            self.arrival.disarm(&Raw(fd), ops);
-        }
-        // A pty's input stays open.
-        self.link = Link { input: link.input.or(self.link.input.take()), output: link.output };
-        // Ignored: a change to `Hold` never has to wake a vCPU.
-        let _ = self.line.set_overflow(Overflow::Hold);
-        self.resized();
-        self.pump_output(ops);
-        self.pump_input(ops);
     }
 }
 
