@@ -52,7 +52,7 @@ pub(crate) fn guest_from(initrd: &NamedTempFile, devices: &str, flags: &[&str]) 
 }
 
 /// Boots a guest with this config and this initramfs to its prompt and loads the drivers.
-fn guest_of(initrd: &NamedTempFile, config: &str, flags: &[&str]) -> Shell {
+pub(crate) fn guest_of(initrd: &NamedTempFile, config: &str, flags: &[&str]) -> Shell {
     let config = file(config.as_bytes());
     let mut shell =
         shell(initrd.path(), &[&["--config", config.path().to_str().expect("UTF-8")], flags].concat());

@@ -54,7 +54,7 @@ const ELSEWHERE: &[(&str, Where)] = &[
     ("--config target/demo/vm.json", Test("session_on_terminal_keys_do_what_they_say")),
     ("vmm-bin vmlinuz initrd.gz", Test("session_on_terminal_keys_do_what_they_say")),
     ("rootfs --busybox", Test("rootfs_busybox_keeps_what_was_written_and_stays_clean")),
-    ("rootfs --debian", Test("rootfs_debian_reaches_its_login")),
+    ("rootfs --debian", Test("rootfs_debian_with_its_own_initramfs_reaches_its_login")),
     ("rootfs --fio", Test("fio_one_queue_verifies")),
     ("socat", Test("vsock_agents_talk_in_both_directions")),
     ("ip tuntap", Test("net_carries_pings_and_a_mebibyte_both_ways")),
