@@ -295,7 +295,7 @@ impl Supervisor {
                 }
                 Offloaded::Ended(ending) => {
                     let finished = self.finish_job(&mut job, END_PATIENCE)?;
-                    let mut losses = self.log_last(&reported);
+                    let (mut losses, _) = self.log_last(&reported);
                     match finished {
                         Some(Ok((machine, _))) => losses = self.close(machine),
                         Some(Err(error)) => drop(error.log_losses()),
@@ -314,14 +314,15 @@ impl Supervisor {
         }
     }
 
-    /// Logs what devices have reported when they stopped, and returns what the guest may have lost.
-    fn log_last(&mut self, reported: &Receiver<LastReport>) -> Vec<String> {
-        let mut losses = Vec::new();
+    /// Logs what devices have reported when they stopped. Returns what the guest may have lost, and the devices' ids.
+    fn log_last(&mut self, reported: &Receiver<LastReport>) -> (Vec<String>, Vec<String>) {
+        let (mut losses, mut ids) = (Vec::new(), Vec::new());
         for LastReport { id, notices, loss } in reported.try_iter() {
             self.device_log.log(&id, None, notices);
             losses.extend(loss.map(|loss| format!("device \"{id}\": {loss}")));
+            ids.push(id);
         }
-        losses
+        (losses, ids)
     }
 
     /// Builds the first machine and opens the consoles.
@@ -363,10 +364,17 @@ impl Supervisor {
                  \"transport\": \"mmio\""
             );
         }
+        let ids: Vec<String> = stopped.virtio.ids().map(str::to_owned).collect();
         let (reports, reported) = channel();
         let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
         undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));
-        self.log_last(&reported)
+        let (mut losses, stopped) = self.log_last(&reported);
+        // Not reported: a device that the monitor no longer waits for, or whose thread has panicked.
+        let left = ids.into_iter().filter(|id| !stopped.contains(id));
+        losses.extend(left.map(|id| {
+            format!("device \"{id}\": it hasn't stopped in order, and what it had completed may be lost")
+        }));
+        losses
     }
 
     fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {
