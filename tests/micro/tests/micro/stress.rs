@@ -25,12 +25,13 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A directory with a disk, and a config that uses it twice: read-only, and as the base of a temporary overlay.
+/// A directory with a disk, and a config that uses it twice: read-only, and as the base of a temporary overlay. By MMIO, because the
+/// guests have no drivers, and a guest without drivers for its PCI devices gets a hint.
 fn dir_with(more: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("base"), vec![0x5a; 1 << 20]).expect("room for a disk");
     let config = format!(
-        r#"{{{more} "devices": [{{"type": "block", "id": "base", "path": "base", "read_only": true}},
+        r#"{{{more} "transport": "mmio", "devices": [{{"type": "block", "id": "base", "path": "base", "read_only": true}},
             {{"type": "block", "id": "temp", "path": "base", "overlay": "temp"}}, {{"type": "rng", "id": "rng"}}]}}"#
     );
     fs::write(dir.path().join("vm.json"), config).expect("room for a config");
