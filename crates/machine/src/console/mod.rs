@@ -20,8 +20,6 @@ mod open;
 mod pace;
 mod peer;
 mod pty;
-#[cfg(test)]
-mod pty_tests;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -66,24 +66,4 @@ fn make_raw(master: &PtyMaster) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pty_is_its_users_alone() {
-        let pty = Pty::open().unwrap();
-        assert_eq!(std::fs::metadata(&pty.name).unwrap().permissions().mode() & 0o7777, 0o600);
-    }
-
-    #[test]
-    fn pty_client_is_seen_when_it_comes_and_when_it_has_gone() {
-        let pty = Pty::open().unwrap();
-        assert!(!pty.has_client());
-        let mut options = File::options();
-        let options = options.read(true).write(true).custom_flags(libc::O_NOCTTY);
-        let client = options.open(&pty.name).unwrap();
-        assert!(pty.has_client());
-        drop(client);
-        assert!(!pty.has_client());
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
 use vmm_devices::Uart;
 
-use super::{Console, Lines, open_all};
+use super::super::{Console, Lines, open_all};
 use crate::event_loop::Source;
 
 /// A generous limit for events that come at once on an idle host.
@@ -230,4 +230,26 @@ fn pty_that_nobody_has_open_holds_no_guest_after_a_reset_either() {
     assert_eq!(machine.print_numbers(0..MANY), MANY);
     let mut client = machine.connect();
     assert_eq!(machine.read_until(&mut client, &format!("{}\n", MANY - 1)).len(), KEPT_LEN);
+}
+
+mod opened {
+    use super::super::*;
+
+    #[test]
+    fn pty_is_its_users_alone() {
+        let pty = Pty::open().unwrap();
+        assert_eq!(std::fs::metadata(&pty.name).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn pty_client_is_seen_when_it_comes_and_when_it_has_gone() {
+        let pty = Pty::open().unwrap();
+        assert!(!pty.has_client());
+        let mut options = File::options();
+        let options = options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+        let client = options.open(&pty.name).unwrap();
+        assert!(pty.has_client());
+        drop(client);
+        assert!(!pty.has_client());
+    }
 }
