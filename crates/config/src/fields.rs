@@ -22,8 +22,10 @@ use crate::{
     value_error::ValueError,
 };
 
-/// Fields of a device that its kind doesn't receive.
+/// Fields of a virtio device that its kind doesn't receive.
 const BESIDE: &[&str] = &["type", "id", "slot"];
+/// The same of a legacy device, which is on no PCI bus.
+const BESIDE_LEGACY: &[&str] = &["type", "id"];
 
 /// Why the fields of a device can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,14 @@ pub struct FieldError {
 /// A field is unknown, missing or invalid.
 pub fn read_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
     read_beside(fields, BESIDE)
+}
+
+/// Reads the fields of a legacy device, an object without `type` and `id`.
+///
+/// # Errors
+/// A field is unknown, missing or invalid.
+pub fn read_legacy_fields<T: DeserializeOwned>(fields: &Value) -> Result<T, FieldError> {
+    read_beside(fields, BESIDE_LEGACY)
 }
 
 /// Reads the fields of a [`DeviceUpdate`](crate::DeviceUpdate), in the same way.

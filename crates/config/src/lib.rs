@@ -95,7 +95,7 @@ pub use device::Device;
 pub use error::{ConfigError, Position, ReadProblem};
 pub use expect::{Expect, ExpectedMemory, Value};
 pub use features::CpuFeatures;
-pub use fields::{FieldError, read_fields, read_update};
+pub use fields::{FieldError, read_fields, read_legacy_fields, read_update};
 pub use file::{BootSection, ConfigFile, CpusSection, MemorySection};
 pub use flag::Flag;
 pub use flag_fields::FlagFields;

@@ -159,7 +159,7 @@ pub struct PlannedDevice {
 
 impl PlannedDevice {
     fn read<K: LegacyKind>(fields: &Value) -> Result<Self, FieldError> {
-        let config: K::Config = vmm_config::read_fields(fields)?;
+        let config: K::Config = vmm_config::read_legacy_fields(fields)?;
         let place = K::place(&config);
         Ok(Self {
             name: K::NAME,

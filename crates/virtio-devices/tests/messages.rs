@@ -165,5 +165,8 @@ fn field_that_is_unknown_names_the_nearest() {
     assert_eq!(inner, r#".limits.byte_per_second: unknown field, did you mean "bytes_per_second"?"#);
     let balloon = said("balloon", json!({"free_page_report": true}));
     assert_eq!(balloon, r#".free_page_report: unknown field, did you mean "free_page_reporting"?"#);
-    assert_eq!(said("rng", json!({"path": "a"})), r#".path: unknown field, expected one of "type", "id""#);
+    assert_eq!(
+        said("rng", json!({"path": "a"})),
+        r#".path: unknown field, expected one of "type", "id", "slot""#
+    );
 }

@@ -160,6 +160,14 @@ fn custom_device_that_every_machine_has_needs_no_config() {
 }
 
 #[test]
+fn slot_of_a_legacy_device_is_an_unknown_field() {
+    let bell = r#"{"type": "bell", "port": "0x90", "slot": 3}"#;
+    let said = refusal(bell, "");
+    assert!(said.starts_with("devices[0].slot: unknown field, expected one of "), "{said}");
+    assert!(!said.contains("\"slot\""), "{said}");
+}
+
+#[test]
 fn custom_device_with_an_unknown_field_names_it() {
     let expected = "devices[0].prot: unknown field, did you mean \"port\"?";
     assert_eq!(refusal(r#"{"type": "bell", "prot": "0x90"}"#, ""), expected);
