@@ -358,13 +358,13 @@ impl MutEventSubscriber for Console {
         if is_fixed || self.link.output.is_some() {
             // Ignored: a change to `Hold` never has to wake a vCPU.
             let _ = self.line.set_overflow(Overflow::Hold);
-        } else if self.link.input.is_none() {
-            return self.disconnect(ops);
         } else {
-            // The new line doesn't know yet that nobody reads it.
+            // The new line doesn't know yet that nobody reads it. Input of a client that has gone stays for the guest.
             self.stop_output(ops);
         }
-        if matches!(self.peer, Peer::Pty(_)) && self.link.output.is_none() {
+        let has_client =
+            self.link.output.is_some() || matches!(self.peer, Peer::Socket(_)) && self.link.input.is_some();
+        if !is_fixed && !has_client {
             self.await_arrival(ops);
         }
         if let Some(fd) = &self.silent {

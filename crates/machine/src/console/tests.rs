@@ -235,6 +235,25 @@ fn console_whose_guest_reads_some_in_time_delivers_all_of_a_departed_clients_inp
 }
 
 /// As after `nc -N` with its output closed.
+/// The UART has taken all of it, so the client is forgotten; the guest has read a part, before and after another reset.
+#[test]
+fn console_keeps_a_departed_clients_input_over_resets() {
+    let mut machine = Machine::new();
+    machine.listen();
+    machine.client.write_all(b"abcdefghij").unwrap();
+    machine.client.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(machine.read_by_guest(3), b"abc");
+    machine.settle();
+    machine.restart();
+    machine.listen();
+    assert_eq!(machine.read_by_guest(4), b"defg");
+    machine.restart();
+    machine.replace_client();
+    machine.client.write_all(b"!").unwrap();
+    machine.listen();
+    assert_eq!(machine.read_by_guest(4), b"hij!");
+}
+
 #[test]
 fn console_whose_client_only_sends_holds_no_guest_after_a_reset_either() {
     let mut machine = Machine::new();
