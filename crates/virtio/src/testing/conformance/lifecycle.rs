@@ -3,7 +3,6 @@
 use vmm_bus::Outcome;
 
 use super::Subject;
-use crate::Fault;
 use crate::testing::{Driver, Register, features};
 
 pub fn reset_makes_everything_as_it_was(subject: &Subject) {
@@ -132,12 +131,7 @@ pub fn reset_of_a_suspended_device_is_a_reset(subject: &Subject) {
 
 pub fn needs_reset_survives_suspend_and_resume(subject: &Subject) {
     let mut driver = subject.running(0);
-    let mut queue = driver.queue(subject.expect.queue);
-    let size = queue.size();
-    queue.make_available(size);
-    queue.notify();
-    driver.wait_needs_reset();
-    assert!(matches!(driver.control().take_fault(), Some(Fault::DescriptorIndex { .. })));
+    subject.provoke_fault(&mut driver);
     driver.suspend();
     driver.resume();
     subject.send(&mut driver);

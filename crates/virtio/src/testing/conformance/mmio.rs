@@ -71,9 +71,7 @@ pub fn accesses_of_any_width_at_any_offset_are_survived(subject: &Subject) {
     let mut driver = subject.running(0);
     for width in [1, 2, 4, 8] {
         for offset in 0..=MMIO_LEN - width as u64 {
-            let mut bytes = [0xff; 8];
-            driver.read_bytes(offset, &mut bytes[..width]);
-            driver.write_bytes(offset, &[0xff; 8][..width]);
+            super::read_and_write(&driver, offset, width);
         }
     }
     subject.recover(&mut driver);

@@ -39,7 +39,7 @@ pub mod rings;
 pub mod service;
 
 use super::{Buf, Driver, Used};
-use crate::VirtioDevice;
+use crate::{Fault, VirtioDevice};
 
 /// What the tests expect of a device, including a request that it serves immediately and any number of times.
 #[derive(Clone, Copy, Debug)]
@@ -143,11 +143,28 @@ impl Subject {
         self.receive(driver);
     }
 
+    /// Makes a descriptor available that there isn't, and waits for DEVICE_NEEDS_RESET.
+    fn provoke_fault(&self, driver: &mut Driver) {
+        let mut queue = driver.queue(self.expect.queue);
+        let size = queue.size();
+        queue.make_available(size);
+        queue.notify();
+        driver.wait_needs_reset();
+        assert!(matches!(driver.control().take_fault(), Some(Fault::DescriptorIndex { .. })));
+    }
+
     /// Whatever happened to it, the device can be reset and initialised, and then serves the request.
     fn recover(&self, driver: &mut Driver) {
         driver.init(0);
         self.serve(driver);
     }
+}
+
+/// Reads registers at `offset`, and writes all ones there.
+fn read_and_write(driver: &Driver, offset: u64, width: usize) {
+    let mut bytes = [0xff; 8];
+    driver.read_bytes(offset, &mut bytes[..width]);
+    driver.write_bytes(offset, &[0xff; 8][..width]);
 }
 
 /// Generates a module `$name` of tests, with a module for each transport. `$make` is a function that creates the device, `$expect` is

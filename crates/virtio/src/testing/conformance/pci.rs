@@ -7,8 +7,8 @@ use vmm_bus::{BusDevice, Outcome};
 
 use super::Subject;
 use super::registers::scribble;
+use crate::PCI_BAR_LEN;
 use crate::testing::{DEADLINE, Driver, PciPort, Random, Register, status};
-use crate::{Fault, PCI_BAR_LEN};
 
 /// Offsets in the common configuration.
 const QUEUE_SIZE: u64 = 24;
@@ -160,12 +160,7 @@ pub fn msix_that_is_off_leaves_the_cause_in_isr_status(subject: &Subject) {
 /// virtio 1.2 §4.1.4.5.1: also with MSI-X, ISR status says that the configuration has changed.
 pub fn fault_comes_by_the_vector_of_the_configuration(subject: &Subject) {
     let mut driver = subject.running(0);
-    let mut queue = driver.queue(subject.expect.queue);
-    let size = queue.size();
-    queue.make_available(size);
-    queue.notify();
-    driver.wait_needs_reset();
-    assert!(matches!(driver.control().take_fault(), Some(Fault::DescriptorIndex { .. })));
+    subject.provoke_fault(&mut driver);
     assert_eq!(driver.function().messages(0), 1);
     assert_eq!((driver.read(Register::InterruptStatus), driver.read(Register::InterruptStatus)), (2, 0));
     subject.recover(&mut driver);
@@ -256,9 +251,7 @@ pub fn accesses_of_any_width_at_any_offset_are_survived(subject: &Subject) {
         for offset in
             places(&driver).into_iter().flatten().filter(|offset| offset + width as u64 <= PCI_BAR_LEN)
         {
-            let mut bytes = [0xff; 8];
-            driver.read_bytes(offset, &mut bytes[..width]);
-            driver.write_bytes(offset, &[0xff; 8][..width]);
+            super::read_and_write(&driver, offset, width);
         }
     }
     subject.recover(&mut driver);
