@@ -1,4 +1,4 @@
-//! Base address registers: where a function's registers lie in memory, as the guest decides.
+//! Base address registers (BARs): the guest-chosen addresses of a function's registers.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A BAR of `len` bytes.
+    /// A 64-bit memory BAR of `len` bytes.
     ///
     /// # Panics
     /// `len` isn't a power of two of at least 16.
@@ -33,29 +33,29 @@ impl Bar {
     }
 }
 
-/// Which of a function's BARs are decoded where. The registers may say something else: while they are being written, or if they ask
-/// for a place that isn't to be had.
+/// The address at which each of a function's BARs is decoded. The BAR registers may contain another one while the guest is writing
+/// them, or if the bus has refused it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded([Option<u64>; BAR_REGISTERS]);
 
-/// A BAR is decoded somewhere else from now on.
+/// A change of the address at which a BAR is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarMove {
     /// The BAR's first register.
     pub bar: usize,
-    /// Where it was decoded.
+    /// Its current address, if it is decoded.
     pub from: Option<u64>,
-    /// Where it is to be.
+    /// Its new address; `None` to stop decoding it.
     pub to: Option<u64>,
 }
 
 impl Decoded {
-    /// Where the BAR is decoded.
+    /// The address at which the BAR is decoded.
     pub fn at(&self, bar: usize) -> Option<u64> {
         self.0.get(bar).copied().flatten()
     }
 
-    /// The move by which the BAR comes to be decoded where its registers and COMMAND want it: nowhere if memory accesses are off.
+    /// The move that makes the BAR match its registers and COMMAND: without memory accesses it isn't decoded at all.
     /// An address outside `window` is ignored, as a half-written one may be.
     pub fn wanted(
         &self,
@@ -76,7 +76,7 @@ impl Decoded {
         (from != to).then_some(BarMove { bar, from, to })
     }
 
-    /// A move was made.
+    /// Records a move.
     pub fn set(&mut self, made: BarMove) {
         if let Some(at) = self.0.get_mut(made.bar) {
             *at = made.to;

@@ -33,7 +33,7 @@ const FIRST_CAPABILITY: usize = 0x40;
 /// STATUS: there is a capability list.
 const STATUS_CAPABILITY_LIST: u16 = 1 << 4;
 
-/// What a function is, in the header's read-only registers.
+/// The read-only registers of the header that identify a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor ID.
@@ -86,7 +86,7 @@ impl PciConfigSpace {
         space.put(SUBSYSTEM_ID, &identity.subsystem.to_le_bytes());
         let command = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
         space.allow(COMMAND.start, &command.to_le_bytes());
-        // Firmware's note of the interrupt; nothing here reads it.
+        // Scratch space for firmware and operating system.
         space.allow(INTERRUPT_LINE, &[0xff]);
         space
     }
@@ -118,7 +118,7 @@ impl PciConfigSpace {
     /// the guest may write, and may be shorter. Returns the offset of the capability.
     ///
     /// # Errors
-    /// There is no room; nothing has changed.
+    /// There is no room. The configuration space is unchanged.
     pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> Result<usize, NoRoom> {
         let (at, len) = (self.free, 2 + body.len());
         if len > CONFIG_LEN - at {
@@ -140,7 +140,7 @@ impl PciConfigSpace {
         u16::from_le_bytes(self.array(COMMAND.start))
     }
 
-    /// `N` bytes of it.
+    /// The `N` bytes at `at`.
     ///
     /// # Panics
     /// They aren't all inside.

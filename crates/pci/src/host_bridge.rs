@@ -4,7 +4,7 @@ use crate::bar::BarMove;
 use crate::config_space::{Identity, PciConfigSpace};
 use crate::root::{Effect, Function};
 
-/// Intel's ids for a virtual host bridge, which other monitors use, too. Linux has no driver for it, and needs none.
+/// Intel's ids for a virtual host bridge, as in Firecracker and Cloud Hypervisor. Linux needs no driver for it.
 const IDENTITY: Identity = Identity {
     vendor: 0x8086,
     device: 0x0d57,
@@ -37,7 +37,7 @@ impl Function for HostBridge {
         self.0.read(offset, data);
     }
 
-    /// Nothing that it decodes can be changed.
+    /// It has no writable registers.
     fn write_config(&self, _offset: usize, _data: &[u8]) -> Effect {
         Effect::Done
     }

@@ -1,10 +1,10 @@
 //! A PCI bus of emulated functions.
 //!
 //! - [`PciConfigSpace`] is a function's configuration space: header, BAR registers, capability list.
-//! - [`Decoded`] says where BARs are decoded. A write to a BAR or to COMMAND results in a [`BarMove`], for the function's owner to
-//!   carry out.
+//! - [`Decoded`] has the addresses at which BARs are decoded. A write to a BAR or to COMMAND results in a [`BarMove`], which the bus
+//!   carries out.
 //! - [`Msix`] has the interrupt vectors: a table that the guest writes, and pending bits.
-//! - [`RootBus`] has the functions in their slots, and the two ways to their configuration spaces: ports (CAM) and memory (ECAM).
+//! - [`RootBus`] has the functions in their slots. Their configuration spaces are accessed through ports (CAM) and memory (ECAM).
 //!
 //! The state of a function is in plain values without locks; a [`Function`] has a lock around them.
 //!

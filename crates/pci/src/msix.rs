@@ -1,4 +1,4 @@
-//! MSI-X: a function's interrupt vectors, each a message that the guest has chosen (PCI Local Bus 3.0 §6.8.2).
+//! MSI-X: a function's interrupt vectors, each with a message that the guest has chosen (PCI Local Bus 3.0 §6.8.2).
 
 /// Length of a table entry in bytes.
 pub const ENTRY_LEN: usize = 16;
@@ -6,7 +6,7 @@ pub const ENTRY_LEN: usize = 16;
 pub const MAX_VECTORS: usize = 2048;
 /// Capability id.
 pub const MSIX_CAPABILITY: u8 = 0x11;
-/// Message Control: the vectors deliver.
+/// Message Control: MSI-X is enabled.
 pub const CONTROL_ENABLE: u16 = 1 << 15;
 /// Message Control: all vectors are masked.
 pub const CONTROL_FUNCTION_MASK: u16 = 1 << 14;
@@ -16,9 +16,9 @@ const VECTOR_MASKED: u32 = 1;
 /// A message-signalled interrupt: a write of `data` to `address`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// Where it is written; on x86, which local APICs take it.
+    /// The address; on x86 it selects the local APICs.
     pub address: u64,
-    /// What is written; on x86, vector and delivery mode.
+    /// The data; on x86 the vector and the delivery mode.
     pub data: u32,
 }
 
@@ -27,9 +27,9 @@ pub struct Message {
 pub struct Vector {
     /// Sent when the vector fires.
     pub message: Message,
-    /// It doesn't deliver; what fires waits in the pending bit.
+    /// It sends nothing; an interrupt sets its pending bit instead.
     pub masked: bool,
-    /// It has fired while it, or the function, was masked.
+    /// There was an interrupt while it, or the function, was masked.
     pub pending: bool,
 }
 
@@ -38,11 +38,11 @@ pub struct Vector {
 pub struct Msix {
     /// The table.
     pub vectors: Vec<Vector>,
-    /// The vectors deliver.
+    /// MSI-X is enabled.
     pub enabled: bool,
     /// All vectors are masked.
     pub masked: bool,
-    /// The function may send messages at all (COMMAND's Bus Master Enable). While it may not, vectors wait in their pending bits.
+    /// The function may send messages (COMMAND's Bus Master Enable). Otherwise interrupts set pending bits.
     pub bus_master: bool,
 }
 
@@ -50,7 +50,7 @@ impl Msix {
     /// `count` vectors, all masked, and not enabled.
     ///
     /// # Panics
-    /// There are none, or more than [`MAX_VECTORS`].
+    /// `count` is 0 or exceeds [`MAX_VECTORS`].
     pub fn new(count: usize) -> Self {
         assert!((1..=MAX_VECTORS).contains(&count), "a function has 1 to {MAX_VECTORS} vectors");
         let vector = Vector { message: Message::default(), masked: true, pending: false };
@@ -75,14 +75,14 @@ impl Msix {
             | flag(self.masked, CONTROL_FUNCTION_MASK)
     }
 
-    /// Takes the writable bits of Message Control. Afterwards [`take_deliverable`](Self::take_deliverable) may have messages.
+    /// Sets the writable bits of Message Control. Afterwards [`take_deliverable`](Self::take_deliverable) may have messages.
     pub fn set_control(&mut self, control: u16) {
         self.enabled = control & CONTROL_ENABLE != 0;
         self.masked = control & CONTROL_FUNCTION_MASK != 0;
     }
 
-    /// A vector fires: the message to send now. `None` while it can't be sent; it is pending then, unless MSI-X is off or there is no
-    /// such vector.
+    /// Interrupts by a vector. Returns the message to send; `None` if the vector is pending instead, MSI-X is off, or there is no such
+    /// vector.
     pub fn fire(&mut self, vector: usize) -> Option<Message> {
         if !self.enabled {
             return None;
@@ -96,7 +96,7 @@ impl Msix {
         Some(vector.message)
     }
 
-    /// The messages of the vectors that are pending and can be sent after a change of a mask. They aren't pending any more.
+    /// Takes the messages of pending vectors that a change of a mask has made deliverable.
     pub fn take_deliverable(&mut self) -> impl Iterator<Item = Message> + '_ {
         let delivers = self.delivers();
         let deliverable = move |vector: &&mut Vector| delivers && vector.pending && !vector.masked;
@@ -106,12 +106,12 @@ impl Msix {
         })
     }
 
-    /// Whether [`take_deliverable`](Self::take_deliverable) has something.
+    /// Whether [`take_deliverable`](Self::take_deliverable) would return messages.
     pub fn has_deliverable(&self) -> bool {
         self.delivers() && self.vectors.iter().any(|vector| vector.pending && !vector.masked)
     }
 
-    /// The message that a vector would send if it fired now. `None` while it can't be sent, or if there is no such vector.
+    /// The message that an interrupt by a vector would send now. `None` if it would send none, or if there is no such vector.
     pub fn message(&self, vector: usize) -> Option<Message> {
         let vector = self.vectors.get(vector).filter(|vector| self.delivers() && !vector.masked)?;
         Some(vector.message)
@@ -121,7 +121,7 @@ impl Msix {
         self.enabled && !self.masked && self.bus_master
     }
 
-    /// Reads the table at `offset`. Only aligned 4 and 8 bytes have a meaning; others read as zeros.
+    /// Reads the table at `offset`. Accesses other than aligned ones of 4 and 8 bytes read as zeros.
     pub fn read_table(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let Some(at) = aligned(offset, data.len()) else { return };
@@ -133,7 +133,7 @@ impl Msix {
         }
     }
 
-    /// Writes the table at `offset`. Only aligned 4 and 8 bytes have a meaning; others are ignored. Afterwards
+    /// Writes the table at `offset`. Accesses other than aligned ones of 4 and 8 bytes are ignored. Afterwards
     /// [`take_deliverable`](Self::take_deliverable) may have messages.
     pub fn write_table(&mut self, offset: u64, data: &[u8]) {
         let Some(at) = aligned(offset, data.len()) else { return };

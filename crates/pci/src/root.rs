@@ -9,15 +9,15 @@ use crate::BarMove;
 
 /// Slots of the bus. Slot 0 is the host bridge's.
 pub const SLOTS: usize = 32;
-/// Where the configuration mechanism #1 has its ports: CONFIG_ADDRESS and CONFIG_DATA, 4 bytes each.
+/// The first port of configuration mechanism #1: CONFIG_ADDRESS, followed by CONFIG_DATA, 4 bytes each.
 pub const CAM_PORT: u64 = 0xcf8;
 /// Length of those ports.
 pub const CAM_LEN: u64 = 8;
 /// Length of the memory-mapped configuration spaces of one bus, 4 KiB for each function.
 pub const ECAM_LEN: u64 = 1 << 20;
-/// CONFIG_ADDRESS: CONFIG_DATA reaches a configuration space.
+/// CONFIG_ADDRESS: accesses to CONFIG_DATA are configuration accesses.
 const ADDRESS_ENABLE: u32 = 1 << 31;
-/// CONFIG_ADDRESS: the bits that it has; the others are reserved and read as zeros (PCI Local Bus 3.0 §3.2.2.3.2).
+/// CONFIG_ADDRESS: its implemented bits; the others are reserved and read as zeros (PCI Local Bus 3.0 §3.2.2.3.2).
 const ADDRESS_BITS: u32 = ADDRESS_ENABLE | 0xff_fffc;
 
 /// Function 0 of a device in a slot.
@@ -28,7 +28,7 @@ pub trait Function: Send + Sync {
     /// Writes configuration space, under the same conditions. The bus carries out the effect.
     fn write_config(&self, offset: usize, data: &[u8]) -> Effect;
 
-    /// The bus has made the move that [`write_config`](Self::write_config) returned.
+    /// Called after the bus has made the move that [`write_config`](Self::write_config) returned.
     fn moved(&self, made: BarMove);
 
     /// Whether a vCPU whose write returned [`Effect::Hold`] still has to wait.
@@ -42,15 +42,15 @@ pub trait Function: Send + Sync {
 pub enum Effect {
     /// Nothing.
     Done,
-    /// The vCPU waits until the function no longer [is holding](Function::is_holding).
+    /// Hold the vCPU as long as the function [is holding](Function::is_holding) it.
     Hold,
-    /// A BAR is decoded elsewhere from now on.
+    /// Change the address at which a BAR is decoded.
     Move(BarMove),
 }
 
 /// Moves the functions' registers in guest-physical memory.
 pub trait BarMover: Send + Sync {
-    /// Moves the registers of the function in `slot`. Returns whether that was done; if not, they are where they were.
+    /// Moves the registers of the function in `slot`. Returns whether it did; otherwise they haven't moved.
     fn move_bar(&self, slot: usize, wanted: BarMove) -> bool;
 }
 
@@ -148,7 +148,7 @@ pub struct Cam {
 }
 
 impl Cam {
-    /// The bus, and the device and function number and the offset that an access to CONFIG_DATA means.
+    /// The bus, the device and function number, and the offset of an access to CONFIG_DATA.
     fn selected(&self, port: u64) -> Option<(Arc<RootBus>, usize, usize)> {
         let address = self.address.load(Ordering::SeqCst);
         let byte = usize::try_from(port.checked_sub(4)?).ok()?;
@@ -170,7 +170,7 @@ impl BusDevice for Cam {
         }
     }
 
-    /// Only 4 bytes set CONFIG_ADDRESS; others at its ports are meant for chipsets that have something else there.
+    /// Only a 4-byte write sets CONFIG_ADDRESS. Narrower ones address registers of other chipsets, such as the reset register at 0xcf9.
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         match <[u8; 4]>::try_from(data) {
             Ok(address) if offset == 0 => {

@@ -28,7 +28,7 @@ impl LocalApics {
         self.routes.lock().expect("no panic while it is held")
     }
 
-    /// Changes the message of a GSI. KVM takes the whole table, so it is only called for changes.
+    /// Changes the message of a GSI. It replaces KVM's whole table, so it is only called when a message changes.
     fn set_route(&self, gsi: u32, message: Message) -> Result<(), vmm_kvm::Error> {
         let mut routes = self.routes();
         routes.insert(gsi, Some(message));
@@ -42,7 +42,7 @@ impl LocalApics {
 
 impl MessageSender for LocalApics {
     fn send(&self, message: Message) {
-        // KVM refuses a message that is no interrupt's, which a bus would ignore.
+        // KVM refuses a message that isn't an interrupt, which hardware would ignore.
         let _ = self.vm.signal_msi(message.address, message.data);
     }
 
@@ -62,7 +62,7 @@ struct Line {
     apics: LocalApics,
     event: Arc<EventFd>,
     gsi: u32,
-    /// That KVM has for the GSI.
+    /// The GSI's current route.
     message: Option<Message>,
     is_connected: bool,
 }
@@ -96,7 +96,7 @@ impl MessageLine for Line {
         &self.event
     }
 
-    /// KVM refuses a message that is no interrupt's; then there is none, as on a bus.
+    /// KVM refuses a message that isn't an interrupt. Then nothing is sent, as on real hardware.
     fn route(&mut self, message: Option<Message>) {
         match message {
             None => self.disconnect(),

@@ -24,7 +24,7 @@ pub(crate) fn bar(slot: u8) -> Range<u64> {
     start..start + PCI_BAR_LEN
 }
 
-/// Connects the bus with these functions, by slot, to `buses`. It is there as long as the result is.
+/// Connects a bus with these functions, by slot, to `buses`. It reads as empty once the result is dropped.
 pub(crate) fn connect(
     functions: &[(u8, Arc<PciTransport>)],
     vm: &Arc<Vm>,
@@ -42,7 +42,7 @@ pub(crate) fn connect(
     Ok(bus)
 }
 
-/// Moves registers on the bus of MMIO, and the eventfds of notifications in KVM.
+/// Moves registers on the MMIO bus, and the ioeventfds of their notifications.
 struct Mover {
     functions: Vec<(u8, Arc<PciTransport>)>,
     vm: Arc<Vm>,
@@ -54,7 +54,7 @@ impl BarMover for Mover {
         let Some((_, function)) = self.functions.iter().find(|(at, _)| usize::from(*at) == slot) else {
             return false;
         };
-        // An address that overlaps the old one is refused: the guest has to switch decoding off in between, as Linux does.
+        // An address that overlaps the old one is refused: Linux and others switch decoding off before they move a BAR.
         if let Some(to) = wanted.to
             && self.mmio.insert(to..to + PCI_BAR_LEN, Arc::clone(function)).is_err()
         {
@@ -62,14 +62,14 @@ impl BarMover for Mover {
         }
         if let Some(from) = wanted.from {
             for (queue, kick) in function.control().kicks().iter().enumerate() {
-                // Those that couldn't be connected aren't there.
+                // It fails for one that couldn't be connected.
                 let _ = self.vm.disconnect_write(kick, notify(from, queue), None);
             }
             self.mmio.remove(from);
         }
         if let Some(to) = wanted.to {
             for (queue, kick) in function.control().kicks().iter().enumerate() {
-                // If KVM refuses, notifications end up in the registers, which kick the queue as well.
+                // If KVM refuses, notifications exit to the registers, which kick the queue as well.
                 let _ = self.vm.connect_write(kick, notify(to, queue), None);
             }
         }

@@ -20,7 +20,7 @@ pub struct VirtioPlan {
     pub id: String,
     /// Its type in the config.
     pub kind: &'static str,
-    /// Where a driver finds it, and how it interrupts.
+    /// Its registers and interrupts.
     pub transport: TransportPlan,
     /// The maximum size of each of its queues, in descriptors.
     pub queues: Vec<u16>,
@@ -115,7 +115,7 @@ pub(crate) fn plan(
     Ok(devices.iter().zip(places).map(place).collect())
 }
 
-/// Registers and interrupts of devices by MMIO.
+/// Assigns the registers and interrupts of devices by MMIO.
 fn mmio(
     devices: &[OpenDevice],
     announced: AnnounceVirtio,
@@ -140,7 +140,7 @@ fn mmio(
     Ok(starts.zip(gsis).take(count).map(place).collect())
 }
 
-/// Slots of the devices: those of the config, and for the others the first free ones.
+/// Assigns the slots that the config sets, and the first free ones to the other devices.
 fn pci(devices: &[OpenDevice]) -> Result<Vec<TransportPlan>, Error> {
     let max = SLOTS - 1;
     if devices.len() > max {
@@ -165,7 +165,7 @@ pub(crate) fn check_without_mp_table(plans: &[VirtioPlan], cpus: u32) -> Result<
     }
 }
 
-/// The ACPI objects in which a kernel finds the devices: Linux's virtio_mmio driver each of them, the others the bus.
+/// The ACPI objects by which a kernel discovers the devices: one for each device by MMIO, or the PCI bus.
 pub(crate) fn acpi(plans: &[VirtioPlan]) -> Result<Vec<Fragment>, Error> {
     let mut fragments = Vec::new();
     for (index, plan) in plans.iter().enumerate() {
@@ -212,7 +212,7 @@ pub(crate) fn kernel_hints(
     Ok(KernelHints { cmdline: cmdline(in_cmdline), reserved: has_pci.then(pci::ecam) })
 }
 
-/// The parameter that keeps Linux from looking for PCI devices. What follows `--` is the init's.
+/// The parameter that disables PCI in Linux. Arguments after `--` are passed to init.
 fn pci_off(cmdline: &str) -> Option<&str> {
     let mut parameters = cmdline.split_ascii_whitespace().take_while(|word| *word != "--");
     parameters.find(|word| {

@@ -1,4 +1,4 @@
-//! MSI-X for a device: which vector stands for which queue, and the messages.
+//! MSI-X for a device: the vectors of its queues and its configuration.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,7 +20,7 @@ pub trait MessageSender: Send + Sync {
     /// Sends one. It doesn't block. The guest chose the message: one that no interrupt controller takes is dropped.
     fn send(&self, message: Message);
 
-    /// Makes a line, by which servers outside of this process send messages. `None` if the host has no more.
+    /// Creates a line for servers outside of this process. `None` if the host is out of resources.
     fn line(&self) -> Option<Box<dyn MessageLine>> {
         None
     }
@@ -75,7 +75,7 @@ impl PciInterrupt {
         self.register(queue).map_or(NO_VECTOR, |vector| vector.load(Ordering::SeqCst))
     }
 
-    /// Sets it. A vector that there isn't reads back as none, by which a driver sees it.
+    /// Sets it. A vector that doesn't exist reads back as [`NO_VECTOR`], which tells the driver that it failed.
     pub(super) fn set_vector(&self, queue: Option<u16>, vector: u16) {
         let vector = if usize::from(vector) < self.vectors() { vector } else { NO_VECTOR };
         if let Some(register) = self.register(queue) {
@@ -101,12 +101,12 @@ impl PciInterrupt {
         !self.lock().msix.enabled && self.isr.load(Ordering::SeqCst) != 0
     }
 
-    /// Looks at the vectors.
+    /// Calls `look` with the vectors.
     pub(super) fn read<R>(&self, look: impl FnOnce(&Msix) -> R) -> R {
         look(&self.lock().msix)
     }
 
-    /// Changes the vectors, and sends what can be sent by that.
+    /// Changes the vectors, and sends the messages that this has made deliverable.
     pub(super) fn change(&self, change: impl FnOnce(&mut Msix)) {
         let mut vectors = self.lock();
         change(&mut vectors.msix);
@@ -128,13 +128,13 @@ impl PciInterrupt {
     /// An interrupt of the configuration, or of a queue.
     fn fire(&self, queue: Option<u16>) {
         let mut vectors = self.lock();
-        // virtio 1.2 §4.1.4.5.1: that of a queue isn't set if a message says it, that of the configuration always is.
+        // virtio 1.2 §4.1.4.5.1: the queue bit is only used without MSI-X, the configuration bit always.
         match queue {
             None => _ = self.isr.fetch_or(ISR_CONFIG, Ordering::SeqCst),
             Some(_) if !vectors.msix.enabled => _ = self.isr.fetch_or(ISR_QUEUE, Ordering::SeqCst),
             Some(_) => {}
         }
-        // Under the lock: after a reset no vector is mapped. NO_VECTOR is none of the table's.
+        // Under the lock: after a reset no vector is mapped. The table has no entry for NO_VECTOR.
         if let Some(message) = vectors.msix.fire(self.vector(queue).into()) {
             self.sender.send(message);
         }
@@ -147,7 +147,7 @@ impl PciInterrupt {
 
 impl Interrupt for PciInterrupt {
     fn queue(&self, index: usize) {
-        // A queue that there isn't has no vector.
+        // A queue that doesn't exist has no vector.
         self.fire(Some(u16::try_from(index).unwrap_or(u16::MAX)));
     }
 
@@ -166,7 +166,7 @@ impl Interrupt for PciInterrupt {
         event
     }
 
-    /// The table stays as it is, because it is the function's, and a virtio reset is none of the function. But nothing is pending any
+    /// The table is unchanged, because a virtio reset doesn't reset the function. But nothing is pending any
     /// more (PCI Local Bus 3.0 §6.8.3.5): a driver that unmasks a vector later would be interrupted for nothing.
     fn reset(&self) {
         let mut vectors = self.lock();

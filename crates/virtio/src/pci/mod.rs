@@ -133,7 +133,7 @@ impl BusDevice for PciTransport {
         if inside(&layout::DEVICE) {
             self.control.write_config(offset - layout::DEVICE.start, data);
         } else if inside(&layout::NOTIFY) {
-            // Before the eventfd is in place. Which queue, the place says; what is written says it again.
+            // Only where there is no ioeventfd. The offset identifies the queue; the value repeats it.
             self.control.kick(((offset - layout::NOTIFY.start) / PCI_NOTIFY_STRIDE) as u32);
         } else if inside(&table) {
             self.interrupt.change(|msix| msix.write_table(offset - table.start, data));
