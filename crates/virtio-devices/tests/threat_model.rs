@@ -8,7 +8,7 @@ fn tests_named_in_the_threat_model_exist() {
     let document = std::fs::read_to_string(root.join("docs/threat-model.md")).expect("the document");
     let (_, section) = document.split_once("## A guest against its virtio devices").expect("the section");
     let (section, _) = section.split_once("\n## ").expect("another one follows");
-    let code: String = ["virtio", "virtio-devices", "usernet"]
+    let code: String = ["pci", "virtio", "virtio-devices", "usernet"]
         .iter()
         .flat_map(|name| sources(&root.join("crates").join(name)))
         .map(|file| std::fs::read_to_string(file).expect("a file of ours"))
