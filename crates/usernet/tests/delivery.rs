@@ -42,9 +42,9 @@ fn read_to_end(mut stream: TcpStream) -> thread::JoinHandle<(Vec<u8>, Option<Err
     })
 }
 
-#[test]
-fn data_acknowledged_before_the_guest_ended_is_delivered() {
-    let (mut guest, _, stream, sent) = unread();
+/// Asserts that the host gets all bytes and a regular end after the guest has gone.
+#[track_caller]
+fn assert_is_delivered(mut guest: Guest, stream: TcpStream, sent: usize) {
     guest.net.forget_guest();
     assert_eq!(guest.net.deliver(Duration::ZERO).len(), 1);
     let reader = read_to_end(stream);
@@ -55,20 +55,19 @@ fn data_acknowledged_before_the_guest_ended_is_delivered() {
     assert!(bytes == pattern(sent), "{} of {sent} bytes", bytes.len());
 }
 
+#[test]
+fn data_acknowledged_before_the_guest_ended_is_delivered() {
+    let (guest, _, stream, sent) = unread();
+    assert_is_delivered(guest, stream, sent);
+}
+
 /// The end of the guest's data was acknowledged as well.
 #[test]
 fn data_of_a_connection_that_the_guest_has_ended_is_delivered() {
     let (mut guest, socket, stream, sent) = unread();
     guest.tcp(socket).close();
     guest.until(|guest| (guest.tcp(socket).state() == State::FinWait2).then_some(()));
-    guest.net.forget_guest();
-    assert_eq!(guest.net.deliver(Duration::ZERO).len(), 1);
-    let reader = read_to_end(stream);
-    assert_eq!(guest.net.deliver(PATIENCE), []);
-    drop(guest);
-    let (bytes, error) = reader.join().unwrap();
-    assert_eq!(error, None);
-    assert!(bytes == pattern(sent), "{} of {sent} bytes", bytes.len());
+    assert_is_delivered(guest, stream, sent);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! While connecting there is no smoltcp socket, so that a refusal by the host becomes a refusal to the guest.
 //! A quiet connection releases its socket and buffers: the numbers in its [`SequenceState`] suffice to continue.
 
+mod exchange;
 mod sequence;
 pub(crate) mod stack;
 
@@ -19,16 +20,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::sockopt;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket};
 
-use crate::host::{self, SocketEvents};
+use crate::host::SocketEvents;
 use crate::link::HEADER_LEN;
 use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
 use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
-use crate::undelivered::UndeliveredTcp;
 use crate::unreachable::{self, Reason};
 use sequence::SequenceState;
 use stack::Endpoint;
@@ -370,256 +370,7 @@ impl Tcp {
         let _ = endpoint.socket_mut().listen(self.remote);
         endpoint
     }
-
-    /// Moves as much data as possible in both directions.
-    fn exchange(&mut self) {
-        let outcome = self.send_to_host().and_then(|()| self.receive_from_host());
-        if outcome.is_err() && !self.failed {
-            self.failed = true;
-            if let Some(endpoint) = &mut self.endpoint {
-                endpoint.socket_mut().abort();
-            }
-        }
-    }
-
-    /// The guest is gone. Returns whether data that was acknowledged to it remains to be delivered.
-    pub(crate) fn forget_guest(&mut self) -> bool {
-        self.guest_ended = true;
-        self.phase = Phase::Draining;
-        self.deliver().is_some()
-    }
-
-    /// Passes data that was acknowledged to the guest to the host, and returns what remains; `None` also if the
-    /// host's side has failed.
-    pub(crate) fn deliver(&mut self) -> Option<UndeliveredTcp> {
-        self.failed |= self.send_to_host().is_err();
-        let len = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.socket().recv_queue());
-        let Self { guest, remote, .. } = *self;
-        (len > 0 && !self.failed).then_some(UndeliveredTcp { guest, remote, len })
-    }
-
-    fn send_to_host(&mut self) -> Result<(), Errno> {
-        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
-        let socket = endpoint.socket_mut();
-        self.guest_ended |=
-            matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
-        while self.writable && socket.can_recv() {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let sent = socket.recv(|bytes| match rustix::net::send(&self.host, bytes, flags) {
-                Ok(len) => (len, Ok(())),
-                Err(error) => (0, Err(error)),
-            });
-            match sent {
-                Ok(Err(Errno::AGAIN)) => self.writable = false,
-                Ok(Err(Errno::INTR)) | Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(_) => break,
-            }
-        }
-        let has_undelivered = socket.can_recv();
-        if has_undelivered != self.has_undelivered {
-            self.has_undelivered = has_undelivered;
-            // Even if the monitor is killed, the peer can't mistake what it has received for everything.
-            host::close_by_reset(&self.host, has_undelivered);
-        }
-        if self.guest_ended && !self.sent_end && !has_undelivered {
-            self.sent_end = true;
-            // If it fails, the host's peer is gone, which reading will report.
-            let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
-        }
-        Ok(())
-    }
-
-    fn receive_from_host(&mut self) -> Result<(), Errno> {
-        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
-        let socket = endpoint.socket_mut();
-        // The end of the host's data has been read, so reading won't report the reset that followed.
-        if self.was_reset
-            && matches!(socket.state(), State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck)
-        {
-            return Err(Errno::CONNRESET);
-        }
-        while self.readable && socket.can_send() {
-            let received =
-                socket.send(|room| match rustix::net::recv(&self.host, &mut *room, RecvFlags::DONTWAIT) {
-                    Ok((len, _)) => (len, Ok((len, len < room.len()))),
-                    Err(error) => (0, Err(error)),
-                });
-            match received {
-                Ok(Ok((0, _))) => {
-                    self.readable = false;
-                    socket.close();
-                }
-                // A short read means that there is no more (epoll(7)), unless the end follows, which isn't
-                // reported again.
-                Ok(Ok((_, is_short))) => self.readable = !is_short || self.hung_up,
-                Ok(Err(Errno::AGAIN)) => self.readable = false,
-                Ok(Err(Errno::INTR)) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
-
-    use rustix::net::sockopt;
-    use smoltcp::iface::SocketHandle;
-    use smoltcp::socket::tcp::State;
-
-    use crate::flow::NetworkFlow;
-    use crate::guest::{GATEWAY, Guest, pattern, settings};
-    use crate::settings::Settings;
-
-    /// A guest with a parked connection that has carried data both ways, and the host's end of it.
-    fn parked() -> (Guest, SocketHandle, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut guest = Guest::new(settings(&["host:*"]));
-        guest.net.shared.quiet = Duration::from_millis(5);
-        let socket = guest.connected(format!("{GATEWAY}:{}", listener.local_addr().unwrap().port()));
-        let (mut stream, _) = listener.accept().unwrap();
-        guest.tcp(socket).send_slice(b"before").unwrap();
-        guest.turn();
-        stream.read_exact(&mut [0; 6]).unwrap();
-        stream.write_all(&pattern(100_000)).unwrap();
-        guest.expect(socket, &pattern(100_000));
-        until_parked(&mut guest);
-        (guest, socket, stream)
-    }
-
-    fn until_parked(guest: &mut Guest) {
-        let is_parked = |flow: &NetworkFlow| matches!(flow, NetworkFlow::Tcp(tcp) if tcp.is_parked());
-        guest.until(|guest| guest.net.table.flows().all(is_parked).then_some(()));
-    }
-
-    #[test]
-    fn connection_parked_goes_on_with_guests_bytes() {
-        let (mut guest, socket, mut stream) = parked();
-        guest.tcp(socket).send_slice(b"after").unwrap();
-        guest.turn();
-        let mut bytes = [0; 5];
-        stream.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"after");
-    }
-
-    #[test]
-    fn connection_parked_goes_on_with_hosts_bytes() {
-        let (mut guest, socket, mut stream) = parked();
-        stream.write_all(b"after").unwrap();
-        guest.expect(socket, b"after");
-    }
-
-    /// More than both buffers hold, so that acknowledgements and windows matter, and twice.
-    #[test]
-    fn connection_parked_twice_carries_mebibyte_both_ways() {
-        let (mut guest, socket, mut stream) = parked();
-        let data = pattern(1 << 20);
-        for _ in 0..2 {
-            let (mut reader, expected) = (stream.try_clone().unwrap(), data.clone());
-            let host = std::thread::spawn(move || {
-                let mut got = vec![0; expected.len()];
-                reader.read_exact(&mut got).unwrap();
-                assert!(got == expected);
-                reader.write_all(&expected).unwrap();
-            });
-            let mut rest = &data[..];
-            guest.until(|guest| {
-                let sent = guest.tcp(socket).send_slice(rest).unwrap();
-                rest = &rest[sent..];
-                rest.is_empty().then_some(())
-            });
-            guest.expect(socket, &data);
-            host.join().unwrap();
-            until_parked(&mut guest);
-        }
-        stream.write_all(b"end").unwrap();
-        guest.expect(socket, b"end");
-    }
-
-    #[test]
-    fn connection_parked_ends_with_host() {
-        let (mut guest, socket, stream) = parked();
-        drop(stream);
-        guest.until(|guest| (guest.tcp(socket).state() == State::CloseWait).then_some(()));
-        guest.tcp(socket).close();
-        guest.until(|guest| (guest.tcp(socket).state() == State::Closed).then_some(()));
-        assert_eq!(guest.net.table.flows().count(), 0);
-    }
-
-    #[test]
-    fn connection_parked_ends_with_guests_reset() {
-        let (mut guest, socket, mut stream) = parked();
-        guest.tcp(socket).abort();
-        guest.turn();
-        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(guest.net.table.flows().count(), 0);
-    }
-
-    /// The quiet time is an hour, and there are three times as many connections as may keep their sockets
-    /// that long.
-    #[test]
-    fn connections_in_a_crowd_keep_no_buffers_and_go_on() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut guest = Guest::new(settings(&["host:*"]));
-        guest.net.shared.quiet = Duration::from_secs(3600);
-        let to = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
-        let mut ends: Vec<_> =
-            (0..96).map(|_| (guest.connected_small(&to), listener.accept().unwrap().0)).collect();
-        guest.until(|guest| (guest.net.shared.stack.in_use() <= 32).then_some(()));
-        for (index, (socket, stream)) in ends.iter_mut().enumerate() {
-            let words = [b"to the host", &index.to_le_bytes()[..]].concat();
-            guest.tcp(*socket).send_slice(&words).unwrap();
-            guest.turn();
-            let mut came = vec![0; words.len()];
-            stream.read_exact(&mut came).unwrap();
-            assert_eq!(came, words);
-            stream.write_all(&words).unwrap();
-            guest.expect(*socket, &words);
-        }
-        guest.until(|guest| (guest.net.shared.stack.in_use() <= 32).then_some(()));
-    }
-
-    #[test]
-    fn connection_ended_by_both_leaves_nothing() {
-        let (mut guest, socket, mut stream) = parked();
-        guest.tcp(socket).close();
-        guest.turn();
-        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
-        drop(stream);
-        guest.until(|guest| (guest.tcp(socket).state() == State::TimeWait).then_some(()));
-        guest.until(|guest| (guest.net.table.flows().count() == 0).then_some(()));
-    }
-
-    /// Both peers may have vanished silently; such connections would occupy the table forever.
-    #[test]
-    fn connection_parked_for_long_gives_way_when_table_is_full() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("{GATEWAY}:{}", listener.local_addr().unwrap().port());
-        let mut guest = Guest::new(Settings { flows: 1, ..settings(&["host:*"]) });
-        guest.net.shared.quiet = Duration::from_millis(5);
-        guest.connected(&address);
-        let (mut first, _) = listener.accept().unwrap();
-        until_parked(&mut guest);
-        let refused = guest.connect(&address);
-        guest.until(|guest| (guest.tcp(refused).state() == State::Closed).then_some(()));
-        guest.net.long_quiet = Duration::from_millis(5);
-        guest.connected(&address);
-        assert_eq!(first.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    }
-
-    #[test]
-    fn connection_to_host_that_is_gone_is_noticed() {
-        let (guest, _, _stream) = parked();
-        let is_probed = |flow: &NetworkFlow| {
-            let NetworkFlow::Tcp(tcp) = flow else { return false };
-            sockopt::socket_keepalive(tcp.host()).unwrap()
-        };
-        assert!(guest.net.table.flows().all(is_probed));
-    }
-}
+mod tests;
