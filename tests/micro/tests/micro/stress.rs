@@ -58,14 +58,15 @@ fn open_to_write(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).expect("the disk is there")
 }
 
-/// The names of the monitor's threads, once all have one: a thread sets its own name, and has the main thread's until then. KVM's worker
-/// threads, which belong to the process that has the VM, are left out.
+/// The names of the monitor's threads, once all have one and the job that built the machine has ended: a thread sets its own name, and has
+/// the main thread's until then; the job's may still be there when the guest prints its first line. KVM's worker threads, which belong to
+/// the process that has the VM, are left out.
 fn threads(monitor: &Monitor) -> Vec<String> {
-    let is_named = || {
+    let is_settled = || {
         let all = monitor.thread_names();
-        all[1..].iter().all(|name| *name != all[0])
+        all[1..].iter().all(|name| *name != all[0] && name != "job")
     };
-    wait_until("all threads have their names", DEADLINE, is_named);
+    wait_until("all threads have their names and no job is left", DEADLINE, is_settled);
     let mut names = monitor.thread_names();
     names.retain(|name| !name.starts_with("kvm-"));
     names.sort();
