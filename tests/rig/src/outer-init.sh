@@ -45,6 +45,8 @@ for link in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr
 done
 mount -t proc proc $root/proc
 mount -t sysfs sys $root/sys
+# Benchmarks count the exits of KVM.
+mount -t tracefs trace $root/sys/kernel/tracing
 mount -o bind /dev $root/dev
 mount -t devpts -o ptmxmode=666 pts $root/dev/pts
 mount -t tmpfs shm $root/dev/shm

@@ -113,8 +113,8 @@ impl Arguments {
             .with("direct", if self.direct { "on" } else { "off" });
         let ours = |config| format!("{{monitor}} --config {{{config}}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
         let mut contenders = vec![
-            placeholders.contender("vmm-bin", &ours("pci"))?,
-            placeholders.contender("vmm-bin, MMIO", &ours("mmio"))?,
+            placeholders.contender(report::PCI, &ours("pci"))?,
+            placeholders.contender(report::MMIO, &ours("mmio"))?,
         ];
         contenders.extend(peers(
             &self.peer,

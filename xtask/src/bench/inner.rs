@@ -2,6 +2,7 @@
 
 mod arguments;
 mod block;
+mod costs;
 mod guest;
 mod memory;
 pub(super) mod net;

@@ -27,6 +27,7 @@ const MODULES: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// The guest's init, which opens idle connections and then runs the jobs.
 const INIT: &str = include_str!("../../../resources/bench/net-init");
 const FLOWS: &str = include_str!("../../../resources/bench/net-flows");
+const MARK: &str = include_str!("../../../resources/bench/mark");
 /// Time for a boot; with four processors it takes a minute in the rig.
 const BOOT_S: u64 = 120;
 /// Additional time per job, for its setup.
@@ -114,11 +115,12 @@ impl Arguments {
 fn initrd(assets: &Assets, kernel: &Kernel, programs: &Path) -> Result<PathBuf, Failure> {
     let busybox = assets.busybox()?;
     let (busybox_path, programs_path) = (busybox.to_string_lossy(), programs.to_string_lossy());
-    let inputs = [INIT, iperf3::JOBS_TEXT, FLOWS, kernel.release(), &busybox_path, &programs_path];
+    let inputs = [INIT, iperf3::JOBS_TEXT, FLOWS, MARK, kernel.release(), &busybox_path, &programs_path];
     let path = assets.initrd("bench-net", &inputs, || {
         let mut initramfs = Initramfs::new(&busybox, INIT)?
             .file("etc/net-jobs", 0o644, iperf3::JOBS_TEXT.as_bytes())
             .file("etc/net-flows", 0o644, FLOWS.as_bytes())
+            .file("bin/mark", 0o755, MARK.as_bytes())
             .dir("opt")
             .dir("opt/net");
         for (name, contents) in rig::programs::files(programs)? {

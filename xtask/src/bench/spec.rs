@@ -65,6 +65,8 @@ pub(super) struct BlockSample {
     /// Its index in [`BlockSpec::contenders`]; `None` for the file itself.
     pub(super) contender: Option<usize>,
     pub(super) figures: Vec<Figure>,
+    /// From the start to the first job; `None` for the file itself.
+    pub(super) boot: Option<Costs>,
     pub(super) error: Option<String>,
 }
 
@@ -74,6 +76,37 @@ pub(super) struct Figure {
     pub(super) job: String,
     pub(super) iops: u64,
     pub(super) kib_per_s: u64,
+    /// Everything that was read and written.
+    pub(super) kib: u64,
+    /// `None` for the file itself.
+    pub(super) costs: Option<Costs>,
+}
+
+/// What a guest's work has cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Costs {
+    /// Returns from KVM_RUN; `None` if they can't be counted.
+    pub(super) returns: Option<u64>,
+    /// Interrupts of all virtio devices that the guest has taken.
+    pub(super) interrupts: u64,
+    /// Packets that the guest's card has sent and received; 0 without a card.
+    pub(super) packets: u64,
+    /// Processor time of the monitor, its guest included.
+    pub(super) cpu_ms: u64,
+}
+
+impl Costs {
+    pub(super) fn returns(&self) -> Option<f64> {
+        self.returns.map(|returns| returns as f64)
+    }
+
+    pub(super) fn interrupts(&self) -> Option<f64> {
+        Some(self.interrupts as f64)
+    }
+
+    pub(super) fn cpu_us(&self) -> Option<f64> {
+        Some(self.cpu_ms as f64 * 1000.0)
+    }
 }
 
 /// Specification of the memory benchmark.
@@ -202,4 +235,6 @@ pub(super) struct NetFigure {
     pub(super) lost_percent: Option<f64>,
     /// Retransmitted segments (TCP).
     pub(super) retransmits: Option<u64>,
+    /// `None` for the veth pair.
+    pub(super) costs: Option<Costs>,
 }

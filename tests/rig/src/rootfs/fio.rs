@@ -19,9 +19,10 @@ macro_rules! resource {
 
 /// What a guest has in addition to Busybox and the directory: `fio` in its PATH, and a first process that
 /// measures.
-const FILES: [(&str, u32, &str); 3] = [
+const FILES: [(&str, u32, &str); 4] = [
     ("usr/bin/fio", 0o755, resource!("fio")),
     ("sbin/measure", 0o755, resource!("measure")),
+    ("sbin/mark", 0o755, include_str!("../../../../resources/bench/mark")),
     ("etc/fio-jobs", 0o644, JOBS),
 ];
 /// Where usr/bin/fio expects the directory.

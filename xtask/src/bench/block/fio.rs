@@ -6,15 +6,21 @@ use super::super::spec::Figure;
 pub(in super::super) const HOST: &str = "host file";
 
 /// The jobs of resources/rootfs/fio/jobs.
-pub(in super::super) const JOBS: [Job; 8] = [
-    Job { name: "randread-1", title: "random reads of 4 KiB, depth 1", unit: Unit::Iops },
-    Job { name: "randread-32", title: "random reads of 4 KiB, depth 32", unit: Unit::Iops },
-    Job { name: "randwrite-1", title: "random writes of 4 KiB, depth 1", unit: Unit::Iops },
-    Job { name: "randwrite-32", title: "random writes of 4 KiB, depth 32", unit: Unit::Iops },
-    Job { name: "read-1", title: "reads of 128 KiB in order, depth 1", unit: Unit::MibPerSecond },
-    Job { name: "read-32", title: "reads of 128 KiB in order, depth 32", unit: Unit::MibPerSecond },
-    Job { name: "write-1", title: "writes of 128 KiB in order, depth 1", unit: Unit::MibPerSecond },
-    Job { name: "write-32", title: "writes of 128 KiB in order, depth 32", unit: Unit::MibPerSecond },
+pub(in super::super) const JOBS: [Job; 9] = [
+    Job { name: "randread-1", title: "random reads of 4 KiB, depth 1", unit: Unit::Iops, kib: 4 },
+    Job { name: "randread-32", title: "random reads of 4 KiB, depth 32", unit: Unit::Iops, kib: 4 },
+    Job { name: "randwrite-1", title: "random writes of 4 KiB, depth 1", unit: Unit::Iops, kib: 4 },
+    Job { name: "randwrite-32", title: "random writes of 4 KiB, depth 32", unit: Unit::Iops, kib: 4 },
+    Job { name: "read-1", title: "reads of 128 KiB in order, depth 1", unit: Unit::MibPerSecond, kib: 128 },
+    Job { name: "read-8", title: "reads of 128 KiB in order, depth 8", unit: Unit::MibPerSecond, kib: 128 },
+    Job { name: "read-32", title: "reads of 128 KiB in order, depth 32", unit: Unit::MibPerSecond, kib: 128 },
+    Job { name: "write-1", title: "writes of 128 KiB in order, depth 1", unit: Unit::MibPerSecond, kib: 128 },
+    Job {
+        name: "write-32",
+        title: "writes of 128 KiB in order, depth 32",
+        unit: Unit::MibPerSecond,
+        kib: 128,
+    },
 ];
 
 /// One job.
@@ -23,6 +29,8 @@ pub(in super::super) struct Job {
     pub(in super::super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) unit: Unit,
+    /// Length of a request.
+    pub(super) kib: u64,
 }
 
 /// The metric of a job.
@@ -52,8 +60,10 @@ impl Unit {
 const VERSION: &str = "3;fio-";
 const JOB: usize = 3;
 const ERROR: usize = 5;
+const READ_KIB: usize = 6;
 const READ_KIB_PER_S: usize = 7;
 const READ_IOPS: usize = 8;
+const WRITE_KIB: usize = 47;
 const WRITE_KIB_PER_S: usize = 48;
 const WRITE_IOPS: usize = 49;
 
@@ -74,6 +84,8 @@ fn figure(line: &str) -> Result<Figure, String> {
             job,
             iops: number(READ_IOPS)? + number(WRITE_IOPS)?,
             kib_per_s: number(READ_KIB_PER_S)? + number(WRITE_KIB_PER_S)?,
+            kib: number(READ_KIB)? + number(WRITE_KIB)?,
+            costs: None,
         }),
         error => Err(format!("fio's job {job}: error {error}")),
     }
@@ -92,13 +104,14 @@ mod tests {
     #[test]
     fn figures_of_a_reader() {
         let output = ["FIO-BEGIN\r\n", &line(0, "1616620;1615004;403751", "0;0;0"), "FIO-END 0\r\n"].concat();
-        let figure = Figure { job: "job".into(), iops: 403_751, kib_per_s: 1_615_004 };
+        let figure =
+            Figure { job: "job".into(), iops: 403_751, kib_per_s: 1_615_004, kib: 1_616_620, costs: None };
         assert_eq!(figures(&output), Ok(vec![figure]));
     }
 
     #[test]
     fn figures_of_a_writer() {
-        let figure = Figure { job: "job".into(), iops: 50, kib_per_s: 200 };
+        let figure = Figure { job: "job".into(), iops: 50, kib_per_s: 200, kib: 400, costs: None };
         assert_eq!(figures(&line(0, "0;0;0", "400;200;50")), Ok(vec![figure]));
     }
 

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::super::block::fio;
-use super::super::spec::{BlockSample, BlockSpec, Figure};
+use super::super::spec::{BlockSample, BlockSpec, Costs, Figure};
+use super::costs::Counter;
 use super::guest::Guest;
 use crate::failure::Failure;
 
@@ -36,33 +37,37 @@ pub(super) fn all(spec: &BlockSpec) -> Result<Vec<BlockSample>, Failure> {
     file.sync_all().map_err(write_error)?;
     drop(file);
 
+    let counter = Counter::start();
     let mut samples = Vec::new();
     for round in 0..spec.rounds {
-        samples.push(sample(spec, round, None, host(spec)));
+        samples.push(sample(spec, round, None, host(spec).map(|figures| (figures, None))));
         for (index, contender) in spec.contenders.iter().enumerate() {
-            samples.push(sample(spec, round, Some(index), guest(spec, &contender.argv)));
+            samples.push(sample(spec, round, Some(index), guest(spec, &contender.argv, &counter)));
         }
     }
     Ok(samples)
 }
 
+/// The jobs' results, and what the boot has cost.
+type Measured = (Vec<Figure>, Option<Costs>);
+
 fn sample(
     spec: &BlockSpec,
     round: u32,
     contender: Option<usize>,
-    result: Result<Vec<Figure>, String>,
+    result: Result<Measured, String>,
 ) -> BlockSample {
     let name = contender.map_or(fio::HOST, |index| &spec.contenders[index].name);
     let words = match &result {
-        Ok(figures) => format!("{} jobs", figures.len()),
+        Ok((figures, _)) => format!("{} jobs", figures.len()),
         Err(error) => error.clone(),
     };
     println!("round {} of {}: {name}: {words}", round + 1, spec.rounds);
-    let (figures, error) = match result {
-        Ok(figures) => (figures, None),
-        Err(error) => (Vec::new(), Some(error)),
+    let (figures, boot, error) = match result {
+        Ok((figures, boot)) => (figures, boot, None),
+        Err(error) => (Vec::new(), None, Some(error)),
     };
-    BlockSample { round, contender, figures, error }
+    BlockSample { round, contender, figures, boot, error }
 }
 
 /// Runs fio on the file itself.
@@ -81,12 +86,27 @@ fn host(spec: &BlockSpec) -> Result<Vec<Figure>, String> {
 }
 
 /// Runs fio in the guest of a monitor, on the disk whose backend is the file.
-fn guest(spec: &BlockSpec, argv: &[String]) -> Result<Vec<Figure>, String> {
+fn guest(spec: &BlockSpec, argv: &[String], counter: &Counter) -> Result<Measured, String> {
     let mut guest = Guest::start(argv)?;
     let deadline = Instant::now() + Duration::from_secs(spec.timeout_s);
+    let costs = costs(&mut guest, counter, deadline);
+    let (boot, costs) = match costs {
+        Ok(costs) => costs,
+        Err(problem) => return Err(guest.end_with(&problem)),
+    };
     match guest.line(END_LINE, deadline).as_deref() {
-        Ok("0") => fio::figures(guest.said()),
+        Ok("0") => {
+            let figures = fio::figures(guest.said())?.into_iter().zip(costs);
+            Ok((figures.map(|(figure, costs)| Figure { costs: Some(costs), ..figure }).collect(), Some(boot)))
+        }
         Ok(code) => Err(guest.end_with(&format!("fio in the guest: exit code {code}"))),
         Err(problem) => Err(guest.end_with(problem)),
     }
+}
+
+/// What the boot and each job cost.
+fn costs(guest: &mut Guest, counter: &Counter, deadline: Instant) -> Result<(Costs, Vec<Costs>), String> {
+    let (boot, meter) = counter.after_boot(guest, deadline)?;
+    let jobs = fio::JOBS.iter().map(|_| meter.job(guest, deadline));
+    Ok((boot, jobs.collect::<Result<_, String>>()?))
 }

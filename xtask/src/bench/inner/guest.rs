@@ -14,6 +14,8 @@ pub(super) struct Guest {
     output: Receiver<(Instant, Vec<u8>)>,
     log: Receiver<String>,
     seen: String,
+    /// Where [`next_line`](Self::next_line) goes on in `seen`.
+    next: usize,
 }
 
 struct Process(Child);
@@ -34,7 +36,7 @@ impl Guest {
         let mut process = Process(child);
         let output = reader(process.0.stdout.take().expect("its standard output is a pipe"));
         let log = line_reader(process.0.stderr.take().expect("its standard error is a pipe"));
-        Ok(Self { process, output, log, seen: String::new() })
+        Ok(Self { process, output, log, seen: String::new(), next: 0 })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -55,6 +57,15 @@ impl Guest {
     pub(super) fn line(&mut self, text: &str, deadline: Instant) -> Result<String, &'static str> {
         self.wait_until(|seen| rest_of_line(seen, text).is_some(), deadline)?;
         Ok(rest_of_line(&self.seen, text).expect("it was waited for").to_owned())
+    }
+
+    /// Like [`line`](Self::line), but looks only behind the line that this returned last.
+    pub(super) fn next_line(&mut self, text: &str, deadline: Instant) -> Result<String, &'static str> {
+        let from = self.next;
+        self.wait_until(|seen| rest_of_line(&seen[from..], text).is_some(), deadline)?;
+        let rest = rest_of_line(&self.seen[from..], text).expect("it was waited for");
+        self.next = rest.as_ptr().addr() - self.seen.as_ptr().addr() + rest.len();
+        Ok(rest.to_owned())
     }
 
     fn wait_until(

@@ -19,6 +19,7 @@ use super::super::net::iperf3::{self, JOBS, Job};
 use super::super::part::Part;
 use super::super::spec::{NetContender, NetFigure, NetKind, NetResults, NetSample, NetSpec};
 use super::arguments::Arguments;
+use super::costs::Counter;
 use super::guest::Guest;
 use crate::failure::{Failure, exit_code};
 
@@ -50,6 +51,7 @@ pub(super) fn all(spec: &NetSpec) -> Result<NetResults, Failure> {
     let listener =
         TcpListener::bind(flows::ADDRESS).map_err(|error| format!("can't listen on port 5200: {error}"))?;
     let listener = Listener::start(listener);
+    let counter = Counter::start();
     let mut results = NetResults {
         cpus: available_parallelism().map_or(1, usize::from),
         left_out: Vec::new(),
@@ -70,7 +72,7 @@ pub(super) fn all(spec: &NetSpec) -> Result<NetResults, Failure> {
                 continue;
             }
             let mut sample = Sample::new(round, Some(index));
-            sample.run(|sample| guest(spec, contender, &listener, sample));
+            sample.run(|sample| guest(spec, contender, (&listener, &counter), sample));
             results.samples.push(sample.report(spec, &contender.name));
         }
     }
@@ -139,7 +141,7 @@ fn between_namespaces(spec: &NetSpec, veth: &Veth, sample: &mut Sample) -> Resul
 fn guest(
     spec: &NetSpec,
     contender: &NetContender,
-    listener: &Listener,
+    (listener, counter): (&Listener, &Counter),
     sample: &mut Sample,
 ) -> Result<(), String> {
     let _tap = Tap::make(contender.kind)?;
@@ -153,12 +155,14 @@ fn guest(
             Err(problem) => return Err(guest.end_with(&problem)),
         }
     }
-    if let Err(problem) = guest.line(END_LINE, deadline) {
-        return Err(guest.end_with(problem));
-    }
-    for Job { name, .. } in &JOBS {
-        let said = guest.line(&format!("NET {name} "), deadline)?;
-        sample.add(iperf3::figure(name, &said));
-    }
-    Ok(())
+    let mut jobs = || {
+        let (_, meter) = counter.after_boot(&mut guest, deadline)?;
+        for Job { name, .. } in &JOBS {
+            let costs = meter.job(&mut guest, deadline)?;
+            let said = guest.next_line(&format!("NET {name} "), deadline)?;
+            sample.add(iperf3::figure(name, &said).map(|figure| NetFigure { costs: Some(costs), ..figure }));
+        }
+        guest.line(END_LINE, deadline).map(drop).map_err(str::to_owned)
+    };
+    jobs().map_err(|problem: String| guest.end_with(&problem))
 }

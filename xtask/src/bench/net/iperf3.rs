@@ -73,6 +73,7 @@ pub(in super::super) fn figure(job: &str, json: &str) -> Result<NetFigure, Strin
             mbit_per_s: sum.bits_per_second / 1e6,
             lost_percent: sum.lost_percent,
             retransmits,
+            costs: None,
         }),
     }
 }

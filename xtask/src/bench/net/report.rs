@@ -1,6 +1,6 @@
 //! Prints the tables of network throughput, and which goals are met.
 
-use super::super::spec::{FlowsSample, NetFigure, NetKind, NetResults, NetSample, NetSpec};
+use super::super::spec::{Costs, FlowsSample, NetFigure, NetKind, NetResults, NetSample, NetSpec};
 use super::super::stats::{median, ratio, shown};
 use super::iperf3::JOBS;
 
@@ -36,6 +36,16 @@ fn table(spec: &NetSpec, results: &NetResults) -> String {
         let title = format!("ratio to {}", rounds.name(first_peer));
         section(&title, 2, &|who, job| rounds.ratio(who, first_peer, job));
     }
+    let per_packet = |who, job: &str, count: fn(&Costs) -> Option<f64>| {
+        let each = |figure: &NetFigure| {
+            let costs = figure.costs.filter(|costs| costs.packets > 0)?;
+            Some(count(&costs)? / costs.packets as f64)
+        };
+        median(rounds.of(who, job, each).collect())
+    };
+    section("returns of KVM_RUN per packet", 3, &|who, job| per_packet(who, job, Costs::returns));
+    section("interrupts per packet", 3, &|who, job| per_packet(who, job, Costs::interrupts));
+    section("processor time per packet, us", 0, &|who, job| per_packet(who, job, Costs::cpu_us));
     section("lost, %", 1, &|who, job| median(rounds.of(who, job, |figure| figure.lost_percent).collect()));
     lines.extend(rounds.goals());
     lines.extend(rounds.remarks());
@@ -191,8 +201,13 @@ mod tests {
     }
 
     fn sample(round: u32, contender: Option<usize>, mbit_per_s: f64) -> NetSample {
-        let figures =
-            vec![NetFigure { job: "tcp-out".to_owned(), mbit_per_s, lost_percent: None, retransmits: None }];
+        let figures = vec![NetFigure {
+            job: "tcp-out".to_owned(),
+            mbit_per_s,
+            lost_percent: None,
+            retransmits: None,
+            costs: None,
+        }];
         NetSample { round, contender, figures, flows: None, errors: Vec::new() }
     }
 
