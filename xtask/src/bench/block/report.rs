@@ -47,14 +47,12 @@ fn table(spec: &BlockSpec, samples: &[BlockSample]) -> String {
     section("interrupts per request", 3, Costs::interrupts);
     section("processor time of the monitor per request, us", 0, Costs::cpu_us);
     lines.push(format!("{:<56}{heads}", "boot"));
-    let boots: [(&str, fn(&Costs) -> Option<f64>); 2] = [
-        ("returns of KVM_RUN", Costs::returns),
-        ("processor time of the monitor, ms", |costs| Some(costs.cpu_ms as f64)),
-    ];
-    for (title, count) in boots {
+    let boot = |title, count| {
         let cell = |index| format!(" {:>20}", shown(rounds.boot(index, count), 0));
-        lines.push(format!("{title:<56}{}", contenders(spec, cell)));
-    }
+        format!("{title:<56}{}", contenders(spec, cell))
+    };
+    lines.push(boot("returns of KVM_RUN", Costs::returns));
+    lines.push(boot("processor time of the monitor, us", Costs::cpu_us));
     lines.extend(rounds.goals());
     let cache = if spec.direct { "bypassing the page cache" } else { "through the host's page cache" };
     lines.push(format!(

@@ -135,26 +135,39 @@ fn sum_of(histogram: &str, threads: &HashSet<u64>) -> u64 {
     histogram.lines().filter_map(hits).sum()
 }
 
-/// The processor time of the process, including its guest's, and of the kernel's threads that work for it with vhost. Linux has named
-/// them after the process up to 6.3; newer ones are the process's own.
+/// The processor time of the process, including its guest's, and of the kernel's threads that work for it with vhost. Up to Linux 6.3
+/// those aren't the process's own, and are named after a thread of it that may have ended: all that have started after the process count.
 fn ticks_of(pid: u32) -> Result<u64, String> {
-    let own = ticks_at(Path::new(&format!("/proc/{pid}")));
-    let vhost = format!("vhost-{pid}");
-    let works_for_it = |entry: io::Result<fs::DirEntry>| {
-        let path = entry.ok()?.path();
-        (fs::read_to_string(path.join("comm")).ok()?.trim_end() == vhost).then_some(path)
+    let own = Stat::read(Path::new(&format!("/proc/{pid}"))).ok_or("the monitor has exited")?;
+    let is_vhost = |process: &Path| {
+        fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("vhost-"))
     };
-    let workers = fs::read_dir("/proc").map_err(|error| format!("can't list processes: {error}"))?;
-    let theirs: u64 = workers.filter_map(works_for_it).filter_map(|path| ticks_at(&path)).sum();
-    Ok(own.ok_or("the monitor has exited")? + theirs)
+    let ticks_of_worker = |entry: io::Result<fs::DirEntry>| {
+        let process = entry.ok()?.path();
+        let stat = if is_vhost(&process) { Stat::read(&process)? } else { return None };
+        (stat.start >= own.start).then_some(stat.ticks)
+    };
+    let processes = fs::read_dir("/proc").map_err(|error| format!("can't list processes: {error}"))?;
+    Ok(own.ticks + processes.filter_map(ticks_of_worker).sum::<u64>())
 }
 
-/// The process's user and system time (proc(5), /proc/PID/stat, fields 14 and 15).
-fn ticks_at(process: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The second field is a name in brackets, which may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).map(str::parse::<u64>);
-    Some(fields.next()?.ok()? + fields.next()?.ok()?)
+/// A process's user and system time, and the time of its start (proc(5), /proc/PID/stat, fields 14, 15 and 22).
+struct Stat {
+    ticks: u64,
+    start: u64,
+}
+
+impl Stat {
+    fn read(process: &Path) -> Option<Self> {
+        Self::parse(&fs::read_to_string(process.join("stat")).ok()?)
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        // The second field is a name in brackets, which may contain anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self { ticks: number(14)? + number(15)?, start: number(22)? })
+    }
 }
 
 /// The two numbers of a mark.
@@ -190,6 +203,13 @@ mod tests {
         while ticks_of(std::process::id()).unwrap() < before + 3 {
             assert!(start.elapsed() < Duration::from_secs(60), "a minute of work isn't seen");
         }
+    }
+
+    #[test]
+    fn stat_of_a_name_with_brackets_is_read() {
+        let stat = "412 (a) 1 2) S 1 412 412 0 -1 4194560 100 0 0 0 30 12 0 0 20 0 3 0 9876 1000 200";
+        let stat = Stat::parse(stat).unwrap();
+        assert_eq!((stat.ticks, stat.start), (42, 9876));
     }
 
     #[test]
