@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -204,6 +205,16 @@ pub(crate) fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> 
 /// The status of a used chain.
 pub(crate) fn status(used: &Used) -> u8 {
     *used.bytes.last().unwrap()
+}
+
+/// The lines for the log, once there are some.
+pub(crate) fn told(driver: &Driver) -> Vec<String> {
+    let begun = Instant::now();
+    let told = std::iter::from_fn(|| {
+        std::thread::sleep(Duration::from_millis(1));
+        (begun.elapsed() < DEADLINE).then(|| driver.control().take_notices().texts)
+    });
+    told.into_iter().find(|texts| !texts.is_empty()).expect("nothing is told")
 }
 
 /// The contents of the file, as another process sees them.

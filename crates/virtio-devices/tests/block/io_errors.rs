@@ -1,23 +1,11 @@
 //! Failures of the host's I/O: the guest gets an error, and the log a line.
 
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use serde_json::json;
-use vmm_virtio::testing::{DEADLINE, Driver};
 
 use crate::disk::*;
-
-/// The lines for the log, once there are some.
-fn told(driver: &Driver) -> Vec<String> {
-    let begun = Instant::now();
-    let told = std::iter::from_fn(|| {
-        std::thread::sleep(Duration::from_millis(1));
-        (begun.elapsed() < DEADLINE).then(|| driver.control().take_notices().texts)
-    });
-    told.into_iter().find(|texts| !texts.is_empty()).expect("nothing is told")
-}
 
 fn failures_are_told_once(io: &str) {
     let file = memfd_create("disk", MemfdFlags::ALLOW_SEALING).unwrap();

@@ -289,3 +289,49 @@ fn overlay_over_qcow2() {
     drop(driver);
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
+
+/// Its tables are gone, and without them all data would be the backing file's.
+#[test]
+fn image_that_is_truncated_fails_and_does_not_show_its_backing_file() {
+    let images = Images::new();
+    let base = images.create_raw("base.img");
+    let path = images.create("a.qcow2", 64 << 10, Some(("base.img", "raw")));
+    let mut driver = start(with_backing(&path, &[&base]));
+    assert_eq!(send(&mut driver, OUT, 0, &[0xaa; 512]), OK);
+    drop(driver);
+    let mut driver = start(with_backing(&path, &[&base]));
+    File::options().write(true).open(&path).unwrap().set_len(1 << 16).unwrap();
+    assert_eq!(read(&mut driver, 0, 512).1, IOERR);
+    assert_eq!(send(&mut driver, OUT, 0, &[0xbb; 512]), IOERR);
+    assert_eq!(told(&driver), ["a read at byte 0 of the disk failed: the file has become shorter"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 16, "it isn't made longer again");
+}
+
+/// imago opens it again before the guest's first write.
+#[test]
+fn backing_file_that_grows_leaves_the_disk_as_it_was() {
+    let images = Images::new();
+    let base = images.create_raw("base.img");
+    let path = images.create("a.qcow2", 128 << 10, Some(("base.img", "raw")));
+    let mut driver = start(with_backing(&path, &[&base]));
+    std::fs::write(&base, [7; 128 << 10]).unwrap();
+    assert_eq!(read(&mut driver, 127, 1024), ([[7; 512], [0; 512]].concat(), OK));
+    assert_eq!(send(&mut driver, OUT, 0, &[0xaa; 512]), OK);
+    assert_eq!(read(&mut driver, 127, 1024), ([[7; 512], [0; 512]].concat(), OK));
+}
+
+/// With zeros for what it has lost.
+#[test]
+fn image_that_is_truncated_is_not_made_longer_by_a_write() {
+    let images = Images::new();
+    let path = images.create("a.qcow2", 64 << 10, None);
+    let mut driver = disk(&path);
+    assert_eq!(send(&mut driver, OUT, 0, &[0xaa; 64 << 10]), OK);
+    assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
+    // Its last cluster is the disk's.
+    let len = std::fs::metadata(&path).unwrap().len() - (64 << 10);
+    File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+    assert_eq!(send(&mut driver, OUT, 127, &[0xbb; 512]), IOERR);
+    assert_eq!(told(&driver), ["a write at byte 65024 of the disk failed: the file has become shorter"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), len);
+}

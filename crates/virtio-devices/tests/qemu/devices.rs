@@ -38,7 +38,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// A test with a loop device, ignored if there is none: not all hosts have them, and few permit ordinary
 /// users.
-fn trial(name: &'static str, test: fn(&LoopDevice)) -> Trial {
+pub(crate) fn trial(name: &'static str, test: fn(&LoopDevice)) -> Trial {
     Trial::ignorable_test(name, move || match LoopDevice::new() {
         Ok(device) => {
             test(&device);
@@ -63,9 +63,9 @@ fn mapped_trial(name: &'static str, test: fn(&LoopDevice, &MappedDevice)) -> Tri
 }
 
 /// A block device of 16 MiB, and a second node of it.
-struct LoopDevice {
+pub(crate) struct LoopDevice {
     directory: TempDir,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl LoopDevice {
@@ -96,8 +96,14 @@ impl LoopDevice {
         node
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("disk.img")
+    }
+
+    /// Resizes it.
+    pub(crate) fn set_len(&self, len: u64) {
+        File::options().write(true).open(self.file()).unwrap().set_len(len).unwrap();
+        losetup(&["--set-capacity", self.path.to_str().unwrap()]).unwrap();
     }
 
     fn other(&self) -> PathBuf {

@@ -13,6 +13,7 @@ mod images;
 mod locks;
 mod mounts;
 mod power;
+mod resize;
 mod tables;
 mod tools;
 mod trace;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         tables::tests(),
         formats::tests(),
         devices::tests(),
+        resize::tests(),
         mounts::tests(),
     ]
     .into_iter()

@@ -46,6 +46,8 @@ pub(super) struct Layers {
 
 struct Layer {
     file: File,
+    /// Its length in bytes when it was opened.
+    len: u64,
     _below: LayersBelow,
     /// `None` if the bytes are the disk's.
     header: Option<Header>,
@@ -74,7 +76,7 @@ impl Layers {
             )));
         }
         let mut below = header.backing.clone();
-        let mut layers = vec![Layer { file: file.file, _below: file.below, header: Some(header) }];
+        let mut layers = vec![Layer::new(file, Some(header), place)?];
         let (mut above, mut rest) = (place, backing);
         while let Some(named) = below {
             let Some((listed, others)) = rest.split_first() else {
@@ -175,14 +177,19 @@ impl Layers {
 }
 
 impl Layer {
+    fn new(file: DiskFile, header: Option<Header>, place: Place<'_>) -> Result<Self, DeviceError> {
+        let len = file.len().map_err(|error| place.host("has no length", &error))?;
+        Ok(Self { file: file.file, len, _below: file.below, header })
+    }
+
     /// Writable if it has a place for its failure.
     fn build(&self, below: Option<Format>, failure: Option<ImageFailure>) -> io::Result<Format> {
         let file = self.file.try_clone()?;
         let Some(header) = &self.header else {
-            return Ok(FormatAccess::new(Raw::open_image(View::raw(file)?, false)?));
+            return Ok(FormatAccess::new(Raw::open_image(View::raw(file, self.len)?, false)?));
         };
         let is_writable = failure.is_some();
-        let view = View::qcow2(file, header, failure)?;
+        let view = View::qcow2((file, self.len), header, failure)?;
         let mut image = Qcow2::<View, Format>::open_image(view, is_writable)?;
         image.set_data_file(None);
         image.set_backing(below);
@@ -205,9 +212,9 @@ fn open_below(above: Place<'_>, named: &Backing, place: Place<'_>) -> Result<Lay
     match named.format.as_deref() {
         Some("qcow2") => {
             let header = read_header(&file, place, Some((above, named)))?;
-            Ok(Layer { file: file.file, _below: file.below, header: Some(header) })
+            Layer::new(file, Some(header), place)
         }
-        Some("raw") => Ok(Layer { file: file.file, _below: file.below, header: None }),
+        Some("raw") => Layer::new(file, None, place),
         // Not guessed: a guest that once wrote a raw file could have made it a qcow2 image, which may refer
         // to any file of the host.
         None => {

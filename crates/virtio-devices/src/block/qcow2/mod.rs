@@ -14,6 +14,7 @@
 //! changes the bytes meanwhile. So data is copied through a small buffer.
 
 mod counts;
+mod end;
 mod entries;
 mod failure;
 pub mod header;

@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::entries::{L1_OFFSET, entries, read_padded};
 use super::failure::ImageFailure;
@@ -30,7 +30,7 @@ use super::tables::{Place, REFCOUNT_OFFSET, words};
 /// Syncs a file before writes that depend on earlier ones.
 #[derive(Debug)]
 pub(super) struct WriteOrder {
-    file: File,
+    file: Arc<File>,
     cluster_bits: u32,
     state: Mutex<State>,
     failure: ImageFailure,
@@ -67,7 +67,7 @@ pub(super) enum Kind {
 
 impl WriteOrder {
     /// For the image in `file`, all of which is on stable storage or needn't be.
-    pub(super) fn new(file: File, header: &Header, failure: ImageFailure) -> io::Result<Self> {
+    pub(super) fn new(file: Arc<File>, header: &Header, failure: ImageFailure) -> io::Result<Self> {
         let state = State::read(&file, header.cluster_bits, header.l1, header.refcount_table)?;
         Ok(Self { file, cluster_bits: header.cluster_bits, state: Mutex::new(state), failure })
     }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use imago::Storage;
 use imago::file::File as Plain;
@@ -17,6 +18,7 @@ use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
+use super::end::FileEnd;
 use super::failure::ImageFailure;
 use super::header::{Header, PLAIN_LEN, TABLES};
 use super::order::WriteOrder;
@@ -28,6 +30,7 @@ const HEADER_WRITE_LEN: u64 = 72;
 #[derive(Debug)]
 pub(super) struct View {
     file: Plain,
+    end: FileEnd,
     header: Option<ShownHeader>,
     /// Of a writable image.
     order: Option<WriteOrder>,
@@ -41,19 +44,31 @@ struct ShownHeader {
 }
 
 impl View {
-    /// A raw file.
-    pub(super) fn raw(file: File) -> io::Result<Self> {
-        Ok(Self { file: Plain::try_from(file)?, header: None, order: None })
+    /// A raw file, which had `len` bytes when the disk was opened.
+    pub(super) fn raw(file: File, len: u64) -> io::Result<Self> {
+        let end = FileEnd::new(Arc::new(file.try_clone()?), len)?;
+        Ok(Self { file: Plain::try_from(file)?, end, header: None, order: None })
     }
 
-    /// A qcow2 image, presented as a plain one; writable if it has a place for its failure.
-    pub(super) fn qcow2(file: File, header: &Header, failure: Option<ImageFailure>) -> io::Result<Self> {
+    /// A qcow2 image, whose file had `len` bytes when the disk was opened, presented as a plain one; writable if it has a
+    /// place for its failure.
+    pub(super) fn qcow2(
+        (file, len): (File, u64),
+        header: &Header,
+        failure: Option<ImageFailure>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(file.try_clone()?);
         let order = match failure {
-            Some(failure) => Some(WriteOrder::new(file.try_clone()?, header, failure)?),
+            Some(failure) => Some(WriteOrder::new(Arc::clone(&shared), header, failure)?),
             None => None,
         };
         let header = ShownHeader { bytes: header.plain(), cluster_len: 1 << header.cluster_bits };
-        Ok(Self { file: Plain::try_from(file)?, header: Some(header), order })
+        Ok(Self {
+            file: Plain::try_from(file)?,
+            end: FileEnd::new(shared, len)?,
+            header: Some(header),
+            order,
+        })
     }
 
     /// Whether `range` overlaps an image's first cluster.
@@ -100,7 +115,13 @@ impl View {
         if self.touches_header(offset) {
             return Err(protected());
         }
-        self.order()?.begin_zeros(offset, length)
+        self.order()?.begin_zeros(offset, length)?;
+        self.check_end(offset, length)
+    }
+
+    /// Fails if the range is no longer in the file.
+    fn check_end(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.end.check(offset.saturating_add(length), self.size()?)
     }
 }
 
@@ -125,8 +146,11 @@ impl Storage for View {
         self.file.discard_align()
     }
 
+    /// Its length when the disk was opened, or more after a write: imago gets the file anew before the first one, and must
+    /// not take it for another that is longer or shorter.
     fn size(&self) -> io::Result<u64> {
-        self.file.size()
+        let len = self.end.opened_len();
+        Ok(if self.order.is_some() { len.max(self.file.size()?) } else { len })
     }
 
     fn resolve_relative_path<P: AsRef<Path>>(&self, _relative: P) -> io::Result<PathBuf> {
@@ -135,11 +159,13 @@ impl Storage for View {
     }
 
     unsafe fn pure_readv(&self, bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
+        let len = bufv.len();
         match &self.header {
             Some(header) if offset < header.cluster_len => self.read_header(header, bufv, offset),
             // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
             _ => unsafe { self.file.pure_readv(bufv, offset) },
-        }
+        }?;
+        self.check_end(offset, len)
     }
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
@@ -152,12 +178,18 @@ impl Storage for View {
             bufv.copy_into_slice(&mut bytes);
             bytes
         })?;
-        // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
-        order.end(kind, unsafe { self.file.pure_writev(bufv, offset) })
+        let written = self
+            .check_end(offset, bufv.len())
+            // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
+            .and_then(|()| unsafe { self.file.pure_writev(bufv, offset) });
+        order.end(kind, written)
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.begin_zeros(offset, length)?;
+        if self.end.is_device() {
+            return self.end.zero_device(offset, length);
+        }
         // SAFETY: the caller fulfils the requirements of this function, which are those of the file's.
         unsafe { self.file.pure_write_zeroes(offset, length) }
     }
