@@ -146,7 +146,7 @@ impl IoSlices {
     /// # Errors
     /// A system call fails, or the file ends early.
     pub fn read_at(&mut self, file: &File, offset: u64) -> io::Result<()> {
-        self.transfer_all(offset, |slices, offset| slices.read_some(file, offset))
+        self.transfer_all(offset, is_transient, |slices, offset| slices.read_some(file, offset))
     }
 
     /// Writes all remaining pieces to `file` at `offset`. If `durable`, they are on stable storage
@@ -155,7 +155,8 @@ impl IoSlices {
     /// # Errors
     /// A system call fails.
     pub fn write_at(&mut self, file: &File, offset: u64, durable: bool) -> io::Result<()> {
-        self.transfer_all(offset, |slices, offset| slices.write_some(file, offset, durable))
+        let is_transient = if durable { is_interruption } else { is_transient };
+        self.transfer_all(offset, is_transient, |slices, offset| slices.write_some(file, offset, durable))
     }
 
     /// Writes the remaining pieces as one packet (writev(2)).
@@ -219,6 +220,7 @@ impl IoSlices {
     fn transfer_all(
         &mut self,
         mut offset: u64,
+        is_transient: fn(&io::Error) -> bool,
         mut transfer: impl FnMut(&Self, u64) -> io::Result<u64>,
     ) -> io::Result<()> {
         while !self.is_empty() {
@@ -236,9 +238,19 @@ impl IoSlices {
     }
 }
 
-/// Whether the call may succeed if repeated.
+/// Whether a read, or a write that isn't durable, may succeed if repeated.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+    is_interruption(error) || error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Whether a sync or a durable write may be repeated.
+///
+/// EINTR means that a signal has ended the wait. But EAGAIN isn't a request to try again: no file system of Linux makes it
+/// for a sync. It is what a server (FUSE, a network file system) has answered, and it may have done so to the write of a
+/// page earlier on: then the kernel regards the page as clean, reports the error once, and the next sync succeeds although
+/// the data is lost (errseq_t, Documentation/core-api/errseq.rst).
+pub(crate) fn is_interruption(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 fn position(offset: u64) -> io::Result<libc::off_t> {

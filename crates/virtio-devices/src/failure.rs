@@ -8,6 +8,9 @@
 //! A reset of the device changes nothing: the next driver reads the lost data from the page cache, builds on it, and
 //! its flushes would succeed. Nor does O_DIRECT: requests that aren't aligned for it use the page cache.
 //!
+//! Any error counts, also EAGAIN: a FUSE server's answer to the write of a page, say, is reported like EIO. Only EINTR isn't
+//! one: a signal has ended the wait, and the call is repeated.
+//!
 //! A write that completes only on stable storage is also a flush. The stores to persistent memory are writes to the
 //! page cache.
 
@@ -87,6 +90,7 @@ mod tests {
     fn failed_flush_is_the_last_whatever_its_error() {
         assert_eq!(after(ErrorKind::Other, FlushState::note_flush), (false, false));
         assert_eq!(after(ErrorKind::StorageFull, FlushState::note_flush), (false, false));
+        assert_eq!(after(ErrorKind::WouldBlock, FlushState::note_flush), (false, false));
     }
 
     #[test]

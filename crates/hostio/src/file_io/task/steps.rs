@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Operation, Task};
 use crate::IoSlices;
 use crate::file_io::request::Durable;
-use crate::iovec::is_transient;
+use crate::iovec::{is_interruption, is_transient};
 
 /// How much of a task a step has completed.
 #[derive(Debug)]
@@ -66,6 +66,9 @@ impl Task {
             Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
                 Completion::Done(self.run())
             }
+            Operation::Sync | Operation::Write(Durable::Yes) if !is_interruption(&error) => {
+                Completion::Done(Err(error))
+            }
             _ if is_transient(&error) => Completion::Done(self.run()),
             _ => Completion::Done(Err(error)),
         }
@@ -111,6 +114,26 @@ mod tests {
     fn interrupted_read_is_done_again() {
         assert!(matches!(reading().continue_with(-libc::EINTR), Completion::Done(Ok(()))));
         assert!(matches!(reading().continue_with(-libc::EAGAIN), Completion::Done(Ok(()))));
+    }
+
+    /// It may be the only report of lost data.
+    #[test]
+    fn sync_or_durable_write_that_fails_with_eagain_is_not_done_again() {
+        for operation in [Operation::Sync, Operation::Write(Durable::Yes)] {
+            let mut task = reading();
+            task.operation = operation;
+            let Completion::Done(Err(error)) = task.continue_with(-libc::EAGAIN) else {
+                panic!("expected an error")
+            };
+            assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn interrupted_sync_is_done_again() {
+        let mut task = reading();
+        task.operation = Operation::Sync;
+        assert!(matches!(task.continue_with(-libc::EINTR), Completion::Done(Ok(()))));
     }
 
     #[test]
