@@ -10,6 +10,7 @@
 
 #[cfg(test)]
 mod cache_tests;
+mod concurrent;
 mod config;
 mod errors;
 mod file;
@@ -88,7 +89,7 @@ pub struct Block {
 
 /// The storage.
 enum Disk {
-    Raw(Raw),
+    Raw(Box<Raw>),
     Image(Box<dyn Image>),
 }
 

@@ -73,7 +73,7 @@ fn open_disk(config: &Config, setting: &Setting<'_>) -> Result<Opened, DeviceErr
             let (raw, shape) = Raw::open(file, place, options)?;
             let len = raw.len().map_err(|error| DeviceError::host("path", error))?;
             let description = format!("{shown}, raw, by {}", raw.engine.describe());
-            Ok((Disk::Raw(raw), len, shape, description))
+            Ok((Disk::Raw(Box::new(raw)), len, shape, description))
         }
         (Format::Raw, Some(overlay)) => {
             let len = file.disk_len(place)?;

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, DeviceError, Head};
 
+use super::concurrent::Concurrent;
 use super::errors::Operation;
 use super::file::DiskFile;
 use super::request::Request;
@@ -33,11 +34,17 @@ pub(super) struct Raw {
     file: Arc<File>,
     _below: LayersBelow,
     direct: Option<Direct>,
-    pub(super) engine: Engine<Pending>,
+    pub(super) engine: Engine<Submitted>,
     /// Total work in flight.
     work: u64,
     flushes: FlushState,
+    /// Those that complete on stable storage.
+    durable: Concurrent<Completed>,
 }
+
+/// A request, and its number among those that complete on stable storage if it is one.
+pub(super) type Submitted = (Pending, Option<u64>);
+type Completed = (Pending, io::Result<()>);
 
 /// The same file, opened with O_DIRECT.
 #[derive(Debug)]
@@ -101,6 +108,7 @@ impl Raw {
                 engine,
                 work: 0,
                 flushes: FlushState::default(),
+                durable: Concurrent::new(DEPTH),
             },
             shape,
         ))
@@ -160,22 +168,31 @@ impl Raw {
             Some(direct) if direct.takes(&request, offset) => &direct.file,
             _ => &self.file,
         };
+        let number = pending.is_durable.then(|| self.durable.begin());
         let work = pending.work;
-        let taken = self.engine.submit(request, file, offset, pending).is_ok();
+        let taken = self.engine.submit(request, file, offset, (pending, number)).is_ok();
         self.work += if taken { work } else { 0 };
+        if let (false, Some(number)) = (taken, number) {
+            self.durable.cancel(number);
+        }
         taken
     }
 
-    /// Takes a completed request.
-    pub(super) fn completed(&mut self) -> Option<(Pending, io::Result<()>)> {
-        let (pending, result) = self.engine.completed()?;
-        self.work -= pending.work;
-        let result = match (pending.is_durable, pending.operation) {
-            (true, Operation::FLUSH) => self.flushes.note_flush(result),
-            (true, _) => self.flushes.note_write(result),
-            (false, _) => result,
-        };
-        Some((pending, result))
+    /// Takes a completed request. `None` means also that none is left if none is in flight.
+    pub(super) fn completed(&mut self) -> Option<Completed> {
+        loop {
+            if let Some((pending, result)) = self.durable.take() {
+                return Some((pending, result.and_then(|()| self.flushes.check())));
+            }
+            let ((pending, number), result) = self.engine.completed()?;
+            self.work -= pending.work;
+            let Some(number) = number else { return Some((pending, result)) };
+            let result = match pending.operation {
+                Operation::FLUSH => self.flushes.note_flush(result),
+                _ => self.flushes.note_write(result),
+            };
+            self.durable.complete(number, (pending, result));
+        }
     }
 }
 

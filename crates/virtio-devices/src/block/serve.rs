@@ -82,12 +82,16 @@ impl Block {
     /// Waits for all requests and returns them. Afterwards nothing accesses guest memory.
     pub(super) fn finish_all(&mut self, session: &mut Session) {
         if let Disk::Raw(raw) = &mut self.disk {
-            while raw.engine.in_flight() > 0 {
-                raw.engine.wait();
+            loop {
+                // First, because a fault may have left some.
                 while let Some((pending, result)) = raw.completed() {
                     // If the driver has broken its rings, nothing can be returned.
                     let _ = complete(session, &mut self.errors, pending, &result);
                 }
+                if raw.engine.in_flight() == 0 {
+                    break;
+                }
+                raw.engine.wait();
             }
             let _ = announce(session);
         } else if let Err(error) = self.flush().and_then(|()| self.close()) {

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use vmm_virtio::Setting;
-use vmm_virtio::testing::{Buf, Driver};
+use vmm_virtio::testing::{Buf, Driver, Used};
 use vmm_virtio_devices::KINDS;
 
 use crate::disk::*;
@@ -34,6 +34,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("failed_flush_of_a_raw_disk_is_followed_by_failed_ones", raw_flush),
         trial("failed_write_through_write_of_a_raw_disk_is_followed_by_failed_ones", raw_write_through),
         trial("failed_write_through_write_without_room_concerns_only_itself", raw_without_room),
+        trial("flush_that_fails_with_eagain_is_followed_by_failed_ones", raw_flush_eagain),
+        trial("write_through_write_that_fails_with_eagain_is_followed_by_failed_ones", raw_write_eagain),
+        trial("flush_that_a_signal_interrupts_is_done_again", raw_flush_interrupted),
+        trial("flush_fails_with_the_write_through_write_that_was_in_flight_with_it", raw_together),
         trial("failed_flush_of_persistent_memory_is_followed_by_failed_ones", pmem_flush),
         trial("failed_sync_of_an_image_is_told_with_its_remedy", image_is_told),
     ]
@@ -63,13 +67,14 @@ const STEPS: [Step; 12] = [
     Step::Flush,
 ];
 
-/// In a child: sends the steps to the disk, or flushes to the persistent memory, and writes their statuses and the log
+/// In a child: sends the steps, or two requests, to the disk, or flushes to the persistent memory, and writes their statuses and the log
 /// lines.
 pub(crate) fn run_child() -> Option<ExitCode> {
     let config: Value = serde_json::from_str(&std::env::var(CONFIG).ok()?).unwrap();
-    let (statuses, told) = match config.get("disk") {
-        Some(fields) => send_steps(fields.clone()),
-        None => flush_pmem(config),
+    let (statuses, told) = match (config.get("disk"), config.get("together")) {
+        (Some(fields), _) => send_steps(fields.clone()),
+        (_, Some(fields)) => send_together(fields.clone()),
+        _ => flush_pmem(config),
     };
     std::fs::write(std::env::var(RESULTS).unwrap(), json!([statuses, told]).to_string()).unwrap();
     Some(ExitCode::SUCCESS)
@@ -83,6 +88,21 @@ fn send_steps(fields: Value) -> (Vec<u8>, Vec<String>) {
     // It tells of a request before it completes the next.
     let told = disk.control().take_notices().texts;
     (statuses, told)
+}
+
+/// A write and a flush, both in flight: their statuses.
+fn send_together(fields: Value) -> (Vec<u8>, Vec<String>) {
+    let mut disk = start(fields);
+    let (write, flush) = (header(OUT, 0), header(FLUSH, 0));
+    let mut queue = disk.queue(0);
+    let heads = [
+        queue.add(&[Buf::Read(&write), Buf::Read(&[1; SECTOR]), Buf::Write(1)]),
+        queue.add(&[Buf::Read(&flush), Buf::Write(1)]),
+    ];
+    queue.kick();
+    let used = [queue.wait_used(), queue.wait_used()];
+    let of = |head| used.iter().find(|used: &&Used| used.head == head).unwrap();
+    (heads.map(|head| status(of(head))).to_vec(), disk.control().take_notices().texts)
 }
 
 /// Two flushes, and one after the driver's reset: the first bytes of their responses.
@@ -258,6 +278,37 @@ fn raw_flush() {
     let expected = STEPS.map(|step| if matches!(step, Step::Flush) { IOERR } else { OK });
     assert_eq!(statuses, expected);
     assert_eq!(told, ["a flush failed: Input/output error (os error 5)", RAW_NOTICE]);
+}
+
+fn raw_flush_eagain() {
+    let Outcome { statuses, is_injected, .. } = raw("writeback", "fdatasync:error=EAGAIN:when=1");
+    assert!(is_injected);
+    assert_eq!(statuses, STEPS.map(|step| if matches!(step, Step::Flush) { IOERR } else { OK }));
+}
+
+/// Only the write: its repetition would succeed.
+fn raw_write_eagain() {
+    let Outcome { statuses, is_injected, .. } = raw("writethrough", "pwritev2:error=EAGAIN:when=1");
+    assert!(is_injected);
+    assert_eq!(statuses, [IOERR; STEPS.len()]);
+}
+
+fn raw_flush_interrupted() {
+    let Outcome { statuses, told, is_injected } = raw("writeback", "fdatasync:error=EINTR:when=1");
+    assert!(is_injected);
+    assert_eq!((statuses, told), (vec![OK; STEPS.len()], Vec::new()));
+}
+
+/// The write's error may be about what was flushed. It takes 300 ms, and the flush nearly nothing.
+fn raw_together() {
+    let images = Images::new();
+    let path = images.path("disk");
+    std::fs::write(&path, [0; DISK as usize * SECTOR]).unwrap();
+    let fields = json!({"path": path, "format": "raw", "io": "threads", "cache": "writethrough"});
+    let fault = "pwritev2:error=EIO:delay_exit=300000";
+    let outcome = child_with_fault(&images, &path, &json!({"together": fields}), fault);
+    assert!(outcome.is_injected);
+    assert_eq!(outcome.statuses, [IOERR; 2]);
 }
 
 fn raw_write_through() {
