@@ -235,6 +235,12 @@ pub enum Error {
     /// A vCPU failed.
     #[error(transparent)]
     Vcpu(#[from] vmm_vcpu::Error),
+    /// The host can't provide a page of a file that the guest sees as memory.
+    #[error("the host has no page for the guest's access to a file: {files}")]
+    MissingPage {
+        /// Which file it may be, and what to do.
+        files: String,
+    },
     /// A console can't be opened.
     #[error(transparent)]
     Console(#[from] OpenError),
@@ -321,7 +327,7 @@ impl Error {
                 vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
-            Self::HostAffinity { .. } | Self::Terminal(_) => Blame::Host,
+            Self::HostAffinity { .. } | Self::Terminal(_) | Self::MissingPage { .. } => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

@@ -85,7 +85,7 @@ impl Machine {
         let mut ending = None;
         while let Some((index, end)) = self.vcpus.take_ended() {
             debug!("vcpu{index} has ended");
-            ending = match end? {
+            ending = match end.map_err(|error| self.virtio.explain(error))? {
                 End::Asked(event) => Some(Ending::Guest(event)),
                 End::Halted(report) => Some(self.halted(&report)),
                 End::Crashed(crash) => Some(Ending::Crashed(crash)),

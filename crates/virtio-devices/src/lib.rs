@@ -36,6 +36,7 @@ mod place;
 mod pmem;
 mod rng;
 mod shell;
+mod space;
 mod timer;
 mod vhost;
 pub mod vsock;

@@ -19,6 +19,7 @@ use crate::image_format::{self, ImageFormat};
 use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::shell;
+use crate::space::Space;
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
@@ -68,6 +69,8 @@ pub struct Pmem {
     config: ConfigSpace,
     /// Pending flushes; allocated for the maximum number in a queue.
     flushes: Vec<Flush>,
+    /// A message for the user before the guest stores.
+    caution: Option<String>,
 }
 
 /// A request to be answered.
@@ -86,10 +89,16 @@ impl Kind for Pmem {
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let path = setting.path(&config.path);
-        let (HostFile { file, below, .. }, len) = open(&path, &config)?;
-        let mapped = file.try_clone().map_err(|error| DeviceError::host("path", error))?;
-        let mapping = Mapping { file: mapped, len, read_only: config.read_only };
-        Ok(Self::new(path, file, below, mapping))
+        let (HostFile { file, is_device, below }, len) = open(&path, &config)?;
+        let host = |error: io::Error| DeviceError::host("path", error);
+        let mapped = file.try_clone().map_err(host)?;
+        let caution = match is_device || config.read_only {
+            true => None,
+            false => Space::of(&file).map_err(host)?.caution(len, &path),
+        };
+        let if_missing = if_missing(&path, len, is_device);
+        let mapping = Mapping { file: mapped, len, read_only: config.read_only, if_missing };
+        Ok(Self { caution, ..Self::new(path, file, below, mapping) })
     }
 }
 
@@ -106,6 +115,7 @@ impl Pmem {
             mapping: Some(mapping),
             config: ConfigSpace::read_only(bytes),
             flushes,
+            caution: None,
         }
     }
 
@@ -169,6 +179,13 @@ impl VirtioDevice for Pmem {
         self.config.update(|bytes| bytes[..8].copy_from_slice(&gpa.to_le_bytes()));
     }
 
+    fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        if let Some(caution) = self.caution.take() {
+            session.tell(caution);
+        }
+        Ok(())
+    }
+
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {
         let counters = session.counters().clone();
         let flushes = &mut self.flushes;
@@ -189,6 +206,18 @@ impl VirtioDevice for Pmem {
             let _ = session.queue(0).map(|queue| queue.complete(flush.head, 0));
         }
     }
+}
+
+/// Why a page may be missing, and what to do.
+fn if_missing(path: &Path, len: u64, is_device: bool) -> String {
+    let (shown, word) = (path.display(), shell::path(path));
+    if is_device {
+        return format!("{shown} has failed or become smaller, see dmesg(1)");
+    }
+    format!(
+        "{shown} isn't allocated there and its file system is full, or its storage has failed, or it was truncated: allocate all of \
+         it, fallocate -l {len} {word}"
+    )
 }
 
 /// What a failed flush means.
@@ -258,7 +287,12 @@ mod tests {
     fn flush_that_the_host_refuses_fails() {
         let (_reader, writer) = std::io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let mapping = Mapping { file: file.try_clone().unwrap(), len: GRANULE, read_only: false };
+        let mapping = Mapping {
+            file: file.try_clone().unwrap(),
+            len: GRANULE,
+            read_only: false,
+            if_missing: String::new(),
+        };
         let mut driver =
             Driver::new(Box::new(Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping)), 27);
         driver.init(0);
@@ -280,12 +314,33 @@ mod tests {
     #[test]
     fn failed_flush_is_a_loss_at_the_end() {
         let file = tempfile::tempfile().unwrap();
-        let mapping = Mapping { file: file.try_clone().unwrap(), len: GRANULE, read_only: false };
+        let mapping = Mapping {
+            file: file.try_clone().unwrap(),
+            len: GRANULE,
+            read_only: false,
+            if_missing: String::new(),
+        };
         let mut pmem = Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping);
         assert_eq!(pmem.loss(), None);
         pmem.state.note_flush(Err(io::ErrorKind::Other.into())).unwrap_err();
         pmem.power_cycle();
         let loss = "what the guest wrote since its last flush may be lost: check its file systems (fsck)";
         assert_eq!(pmem.loss().as_deref(), Some(loss));
+    }
+
+    #[test]
+    fn caution_is_told_once_when_the_driver_starts() {
+        let file = tempfile::tempfile().unwrap();
+        let mapping = Mapping {
+            file: file.try_clone().unwrap(),
+            len: GRANULE,
+            read_only: false,
+            if_missing: String::new(),
+        };
+        let pmem = Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping);
+        let mut driver = Driver::new(Box::new(Pmem { caution: Some("no room".to_owned()), ..pmem }), 27);
+        driver.init(0);
+        driver.init(0);
+        assert_eq!(driver.control().take_notices().texts, ["no room"]);
     }
 }

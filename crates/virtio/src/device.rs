@@ -185,6 +185,8 @@ pub struct Mapping {
     pub len: u64,
     /// Whether the guest has read-only access.
     pub read_only: bool,
+    /// Why the host may be unable to provide a page of it, and what to do, for the user.
+    pub if_missing: String,
 }
 
 /// What a running device works with: queues, features, guest memory, interrupts and log.

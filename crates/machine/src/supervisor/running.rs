@@ -86,6 +86,7 @@ impl Supervisor {
             Message::Wake => machine.vcpus.wake(),
             Message::DeviceNews => {
                 machine.virtio.log_news(&mut self.device_log);
+                machine.virtio.check_memory()?;
                 // A vCPU that is held by its write of a device reset checks whether it is done.
                 machine.vcpus.wake();
                 machine.finish_pause(|text| self.notify_terminal(text));

@@ -10,13 +10,14 @@ use vmm_arch::layout;
 use vmm_bus::{Bus, EventFd, IrqLine};
 use vmm_config::ListedDevice;
 use vmm_kvm::{Vm, WriteAddress};
-use vmm_memory::{Access, FileMemory, GuestRam};
+use vmm_memory::GuestRam;
 use vmm_pci::RootBus;
 use vmm_virtio::{
-    Control, ControlParams, Counters, HostEnd, MMIO_NOTIFY, Mapping, MmioTransport, Notices, PciTransport,
-    Session, VirtioDevice,
+    Control, ControlParams, Counters, HostEnd, MMIO_NOTIFY, MmioTransport, Notices, PciTransport, Session,
+    VirtioDevice,
 };
 
+use super::file_memory::{self, MappedFile};
 use super::messages::LocalApics;
 use super::{OpenDevice, TransportPlan, VirtioPlan, pci};
 use crate::error::HostContext;
@@ -41,7 +42,7 @@ struct AttachedDevice {
     slot: Option<u8>,
     kind: &'static str,
     device_id: u32,
-    mapping: Option<Mapping>,
+    memory: Option<MappedFile>,
     console_end: Option<HostEnd>,
 }
 
@@ -82,7 +83,8 @@ pub(crate) struct LastReport {
 impl AttachedDevice {
     /// Stops the device's thread. `None` if that has panicked.
     fn into_open(self, reports: &Sender<LastReport>) -> Option<OpenDevice> {
-        let Self { transport, index, id, slot, kind, device_id, mapping, console_end } = self;
+        let Self { transport, index, id, slot, kind, device_id, memory, console_end } = self;
+        let mapping = memory.map(|memory| memory.mapping);
         // The buses have gone: the vCPUs' handlers have dropped those of ports and MMIO, and `into_devices` that of PCI.
         let (device, notices) = transport.into_device()?;
         // If nobody waits for the device any more, nobody logs it.
@@ -107,10 +109,13 @@ impl VirtioDevices {
         for (plan, opened) in plans.iter().zip(opened) {
             let OpenDevice { index, id, slot, kind, device_id, mut device, mapping, console: _, console_end } =
                 opened;
-            if let Some((mapping, memory)) = mapping.as_ref().zip(plan.memory.as_ref()) {
-                map(mapping, memory, vm)?;
-                device.mapped(memory.start);
-            }
+            let memory = match mapping.zip(plan.memory.as_ref()) {
+                Some((mapping, at)) => {
+                    device.mapped(at.start);
+                    Some(MappedFile::new(mapping, at, vm, buses.mmio(), Arc::clone(&news))?)
+                }
+                None => None,
+            };
             let note = device.note().map(|note| format!(", {note}")).unwrap_or_default();
             let params =
                 ControlParams { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
@@ -128,16 +133,7 @@ impl VirtioDevices {
                     Transport::Pci(function)
                 }
             };
-            devices.push(AttachedDevice {
-                transport,
-                index,
-                id,
-                slot,
-                kind,
-                device_id,
-                mapping,
-                console_end,
-            });
+            devices.push(AttachedDevice { transport, index, id, slot, kind, device_id, memory, console_end });
         }
         let pci = if functions.is_empty() { None } else { Some(pci::connect(&functions, vm, buses)?) };
         Ok(Self { devices, pci })
@@ -218,6 +214,27 @@ impl VirtioDevices {
         Some(device.transport.control().with_device(act))
     }
 
+    /// An error if the guest has needed a page of a file that the host can't provide.
+    pub(crate) fn check_memory(&self) -> Result<(), Error> {
+        self.missing_page(MappedFile::is_incomplete).map_or(Ok(()), Err)
+    }
+
+    /// The error for a vCPU that has failed: one of the files may be why.
+    pub(crate) fn explain(&self, error: vmm_vcpu::Error) -> Error {
+        let missing = if file_memory::may_be_why(&error) { self.missing_page(|_| true) } else { None };
+        missing.unwrap_or(Error::Vcpu(error))
+    }
+
+    /// The error for a page of one of these files; `None` if there are none.
+    fn missing_page(&self, of: impl Fn(&MappedFile) -> bool) -> Option<Error> {
+        let of = |device: &AttachedDevice| {
+            let memory = device.memory.as_ref().filter(|memory| of(memory))?;
+            Some(format!("device \"{}\": {}", device.id, memory.mapping.if_missing))
+        };
+        let files: Vec<String> = self.devices.iter().filter_map(of).collect();
+        (!files.is_empty()).then(|| Error::MissingPage { files: files.join("; or ") })
+    }
+
     /// The devices' ids, in the order of the config.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.devices.iter().map(|device| device.id.as_str())
@@ -256,12 +273,4 @@ fn connect_mmio(
     }
     mmio.insert(registers.clone(), Arc::clone(&transport))?;
     Ok(transport)
-}
-
-/// Maps a file into the guest's memory.
-fn map(mapping: &Mapping, at: &Range<u64>, vm: &Vm) -> Result<(), Error> {
-    let access = if mapping.read_only { Access::Read } else { Access::ReadWrite };
-    let file = mapping.file.try_clone().context("descriptor of a file that is memory")?;
-    vm.add_file_memory(&FileMemory::new(file, mapping.len, at.start, access)?)?;
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Virtio devices: opens them, plans their addresses and interrupts, and connects them to the guest.
 
 mod attached;
+mod file_memory;
 mod messages;
 mod open;
 mod pci;

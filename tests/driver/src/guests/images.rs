@@ -84,6 +84,7 @@ pub(super) const IMAGES: &[Image] = &[
     flat("virtio-irq-16", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=9"]),
     flat("disk-read", "flat/disk.S", HIGH, &["KIND=0"]),
     flat("disk-write", "flat/disk.S", HIGH, &["KIND=1"]),
+    flat64("pmem", "flat/pmem.S", &[]),
     flat("virtio-irq-16-acpi", "flat/virtio-irq.S", HIGH, &["IRQ=16", "DEVICE=0"]),
     flat("roll-call", "flat/roll-call.S", HIGH, &[]),
     flat("fault-triple-16", "flat/fault.S", LOW, &["MODE=16", "KIND=0"]),

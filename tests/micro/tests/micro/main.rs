@@ -25,6 +25,7 @@ mod output_files;
 mod own_device;
 mod pause;
 mod paused_machine;
+mod pmem;
 mod serial;
 mod smp;
 mod state;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         idle::tests(),
         pause::tests(),
         paused_machine::tests(),
+        pmem::tests(),
         commands::tests(),
         own_device::tests(),
         crash::tests(),
