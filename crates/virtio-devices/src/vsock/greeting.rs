@@ -9,16 +9,18 @@ use rustix::net::{RecvFlags, recv};
 /// Maximum length of the line with its end in bytes: the word, a space, ten digits and a carriage return need
 /// 20.
 const LINE_MAX: usize = 32;
-/// Maximum number of clients that haven't sent their line. Further ones wait in the kernel.
+/// Maximum number of clients that haven't sent their line, if the host allows enough descriptors.
 const CLIENTS_MAX: usize = 256;
 /// How long a client may take for its line: it may be a person who types.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take if others wait.
 const HASTE: Duration = Duration::from_secs(1);
 
-/// Clients that haven't sent their line, each in a slot.
-#[derive(Debug, Default)]
+/// Clients that haven't sent their line, each in a slot. When it is full, further ones wait in the kernel, and
+/// those inside have little time.
+#[derive(Debug)]
 pub(super) struct Lobby {
+    most: usize,
     clients: Vec<Option<Client>>,
     count: usize,
 }
@@ -38,12 +40,24 @@ enum Line {
 }
 
 impl Lobby {
+    /// For a device that may have `descriptors` open. A client needs its place only until its line has come,
+    /// which usually takes no time: an eighth of them, and the rest is left to connections. So silent clients
+    /// never prevent a connection, and connections never lock a client out of the lobby.
+    pub(super) fn within(descriptors: usize) -> Self {
+        Self { most: (descriptors / 8).clamp(1, CLIENTS_MAX), clients: Vec::new(), count: 0 }
+    }
+
+    /// Maximum number of its clients.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.count == CLIENTS_MAX
+        self.count == self.most
     }
 
     /// Adds a client and returns its slot.
@@ -173,13 +187,16 @@ mod tests {
 
     #[test]
     fn client_that_says_nothing_is_sent_away_in_the_end_and_sooner_if_others_wait() {
-        let (mut lobby, start) = (Lobby::default(), Instant::now());
+        // An eighth: two.
+        let (mut lobby, start) = (Lobby::within(16), Instant::now());
         lobby.enter(UnixStream::pair().unwrap().0, start);
         lobby.expire(start + PATIENCE - HASTE);
         assert!(!lobby.is_empty());
         lobby.expire(start + PATIENCE);
         assert!(lobby.is_empty());
-        (0..CLIENTS_MAX).for_each(|_| _ = lobby.enter(UnixStream::pair().unwrap().0, start));
+        lobby.enter(UnixStream::pair().unwrap().0, start);
+        assert!(!lobby.is_full());
+        lobby.enter(UnixStream::pair().unwrap().0, start);
         assert!(lobby.is_full());
         lobby.expire(start + HASTE);
         assert!(lobby.is_empty());

@@ -74,6 +74,8 @@ struct Sockets {
     is_ticking: bool,
     /// The listener is watched: not while the lobby is full or the host is out of descriptors.
     is_accepting: bool,
+    /// The log says that clients can't be accepted.
+    has_told: bool,
 }
 
 impl Kind for Vsock {
@@ -217,15 +219,19 @@ impl Sockets {
         let host = |error: io::Error| DeviceError::host("", error);
         let (poll, timer) = (Poll::new().map_err(host)?, Timer::new().map_err(host)?);
         let listener = Listener::open(path, plan_only)?;
+        let descriptors = descriptors::half() as usize;
+        let lobby = Lobby::within(descriptors);
+        let connections = (descriptors - lobby.most()).min(descriptors::MOST as usize);
         Ok(Self {
             space: config_space(cid),
             listener,
-            lobby: Lobby::default(),
-            flows: Flows::new(cid, QUEUE_SIZE, descriptors::share()),
+            lobby,
+            flows: Flows::new(cid, QUEUE_SIZE, connections),
             poll,
             timer,
             is_ticking: false,
             is_accepting: false,
+            has_told: false,
         })
     }
 
@@ -276,11 +282,8 @@ impl Sockets {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client has gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                // Out of file descriptors: pause until the next tick.
-                Err(_) => {
-                    session.counters().errors.add(1);
-                    return self.set_accepting(false, session);
-                }
+                // Out of file descriptors or memory: pause until the next tick.
+                Err(error) => return self.accept_later(&error, session),
             };
             let place = self.lobby.enter(socket, now);
             let socket = self.lobby.socket(place).expect("it has entered a moment ago");
@@ -288,6 +291,18 @@ impl Sockets {
                 session.counters().errors.add(1);
                 self.lobby.leave(place, true);
             }
+        }
+    }
+
+    /// The host can't accept a client: tries again at the next tick.
+    fn accept_later(&mut self, error: &io::Error, session: &Session) {
+        session.counters().errors.add(1);
+        self.set_accepting(false, session);
+        // Once: whoever connects mustn't fill the log.
+        if !std::mem::replace(&mut self.has_told, true) {
+            session.tell(format!(
+                "can't accept a host program's connection, which waits until it can be: {error}"
+            ));
         }
     }
 

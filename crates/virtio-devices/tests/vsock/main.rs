@@ -4,6 +4,7 @@ mod bulk;
 mod config;
 mod credit;
 mod delivery;
+mod descriptors;
 mod guest;
 mod hostile;
 mod lifecycle;
