@@ -11,6 +11,7 @@ use crate::allow::Protocol;
 use crate::flow::{Key, NetworkFlow};
 use crate::host;
 use crate::link::HEADER_LEN;
+use crate::listener::is_lack;
 use crate::packet::{datagram_header_len, write_datagram};
 use crate::presence::Treatment;
 use crate::pull_outcome::PullOutcome;
@@ -56,9 +57,7 @@ impl UserNet {
                 PullOutcome::Again
             }
             Err(Errno::AGAIN | Errno::INVAL) => PullOutcome::Idle(None),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                PullOutcome::Idle(Some(retry_at()))
-            }
+            Err(error) if is_lack(error) => PullOutcome::Idle(Some(retry_at())),
             Err(_) => PullOutcome::Again,
         }
     }
@@ -74,9 +73,7 @@ impl UserNet {
             Ok(socket) => socket,
             Err(Errno::AGAIN | Errno::INVAL) => return PullOutcome::Idle(None),
             // Out of descriptors: retry later, because nothing notifies us when others are closed.
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                return PullOutcome::Idle(Some(retry_at()));
-            }
+            Err(error) if is_lack(error) => return PullOutcome::Idle(Some(retry_at())),
             // The connection failed before it was accepted (accept(2)).
             Err(_) => return PullOutcome::Again,
         };
@@ -144,7 +141,10 @@ impl UserNet {
 mod tests {
     use std::io::{ErrorKind, Read};
     use std::net::TcpStream;
+    use std::process::Command;
     use std::time::{Duration, Instant};
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use crate::guest::{Guest, forward, settings};
     use crate::presence::Presence;
@@ -244,5 +244,36 @@ mod tests {
         other.net.send(&reply());
         let _client = TcpStream::connect("127.81.0.5:4100").unwrap();
         assert_eq!(other.next_frame()[36..38], [0, 80]);
+    }
+
+    /// In a process of its own, whose limit of descriptors it changes.
+    #[test]
+    fn forward_that_lacks_descriptors_is_told_once_and_connected_when_there_are_some() {
+        const CHILD: &str = "VMM_USERNET_TESTS_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let name = "accept::tests::forward_that_lacks_descriptors_is_told_once_and_connected_when_there_are_some";
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        let mut guest = Guest::new(forward(settings(&[]), "127.81.0.6:4100:80"));
+        guest.net.send(&reply());
+        let _client = TcpStream::connect("127.81.0.6:4100").unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
+        let mut notices = vec![];
+        // The client's arrival, then two attempts.
+        for _ in 0..3 {
+            guest.next_news();
+            notices.extend(guest.net.take_notice());
+        }
+        assert_eq!(
+            notices,
+            ["forward \"127.81.0.6:4100:80\": can't accept a connection, which waits until it can be: \
+              Too many open files (os error 24)"]
+        );
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert_eq!(guest.next_frame()[36..38], [0, 80]);
     }
 }

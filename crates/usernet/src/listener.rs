@@ -35,10 +35,18 @@ pub(crate) struct Listener {
     /// As the user wrote it.
     text: String,
     loss: Loss,
+    /// Why the host couldn't accept a connection; only the first time.
+    lack: Option<Errno>,
+    has_lacked: bool,
     /// As far as known; the kernel reports it once.
     pub(crate) readable: bool,
     /// Flows of UDP clients.
     pub(crate) clients: HashMap<SocketAddr, Token>,
+}
+
+/// Whether the host is out of descriptors or memory. The connection stays in the backlog.
+pub(crate) fn is_lack(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 
 impl Listener {
@@ -65,6 +73,8 @@ impl Listener {
             is_open: true,
             text: forward.text.clone(),
             loss: Loss::None,
+            lack: None,
+            has_lacked: false,
             readable: false,
             clients: HashMap::new(),
         })
@@ -91,8 +101,14 @@ impl Listener {
         }
     }
 
-    /// Reports once that the port was lost.
+    /// Reports once that the port was lost, and once that the host couldn't accept a connection.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
+        if let Some(error) = self.lack.take() {
+            return Some(format!(
+                "forward {:?}: can't accept a connection, which waits until it can be: {error}",
+                self.text
+            ));
+        }
         let Loss::Unreported(error) = self.loss else { return None };
         self.loss = Loss::Reported;
         Some(format!(
@@ -112,6 +128,12 @@ impl Listener {
         // EINVAL: the socket couldn't listen again.
         if matches!(accepted, Err(Errno::AGAIN | Errno::INVAL)) {
             self.readable = false;
+        }
+        if let Err(error) = accepted
+            && is_lack(error)
+            && !std::mem::replace(&mut self.has_lacked, true)
+        {
+            self.lack = Some(error);
         }
         accepted
     }

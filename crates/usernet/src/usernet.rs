@@ -209,7 +209,8 @@ impl UserNet {
     }
 
     /// The next message for the log. There are few: each destination that the rules refuse is logged once, up
-    /// to a limit, and each forwarded port that is lost once.
+    /// to a limit, and each forwarded port once if it is lost, and once if a connection has to wait for the
+    /// host.
     pub fn take_notice(&mut self) -> Option<String> {
         let lost = self.listeners.iter_mut().find_map(Listener::take_notice);
         lost.or_else(|| self.refused.take_notice())

@@ -15,11 +15,13 @@ mod begin;
 mod departed;
 mod keys;
 mod line;
+mod link;
 mod name;
 mod open;
 mod pace;
 mod peer;
 mod pty;
+mod socket;
 mod source;
 #[cfg(test)]
 mod tests;

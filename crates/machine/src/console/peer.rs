@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use rustix::termios::tcgetwinsize;
-use vmm_hostio::NamedSocket;
 use vmm_virtio::{HostEnd, TerminalSize};
 
+use super::link::Link;
 use super::pty::Pty;
+use super::socket::Socket;
 use crate::fd::{Direction, HostFd};
 use crate::output_file::{NewFile, open_output};
 
@@ -36,13 +37,6 @@ impl OpenError {
     }
 }
 
-/// The descriptors of a connection; either may be missing.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    pub(super) input: Option<HostFd>,
-    pub(super) output: Option<HostFd>,
-}
-
 /// The host's end of a console.
 #[derive(Debug)]
 pub(super) enum Peer {
@@ -57,7 +51,7 @@ pub(super) enum Peer {
     },
     Pty(Pty),
     /// A unix socket, with one client at a time.
-    Socket(NamedSocket),
+    Socket(Socket),
 }
 
 /// A file that is truncated when the guest starts. If it was created and the guest never starts, it is removed.
@@ -87,8 +81,7 @@ impl Peer {
                 Ok((Self::Pty(pty), Link { input, output: None }))
             }
             HostEnd::Socket(path) => {
-                let socket = NamedSocket::listen(path).map_err(|error| failed(error.into()))?;
-                Ok((Self::Socket(socket), Link::default()))
+                Ok((Self::Socket(Socket::listen(path).map_err(failed)?), Link::default()))
             }
         }
     }
@@ -136,25 +129,24 @@ impl Peer {
     }
 
     /// Connects to a waiting client, if there is one. A pty's input is open already and not part of the link.
-    pub(super) fn try_connect(&self) -> Option<Link> {
+    ///
+    /// # Errors
+    /// The host is out of descriptors or memory: the client waits for the next call.
+    pub(super) fn try_connect(&mut self) -> io::Result<Option<Link>> {
         match self {
-            Self::Fixed { .. } => None,
-            Self::Pty(pty) if !pty.has_client() => None,
-            Self::Pty(pty) => Some(Link { input: None, output: Some(pty.master.try_clone().ok()?) }),
-            Self::Socket(socket) => {
-                let stream = socket.accept().ok()?;
-                let output = HostFd::owned(stream.into()).ok()?;
-                Some(Link { input: output.try_clone().ok(), output: Some(output) })
-            }
+            Self::Fixed { .. } => Ok(None),
+            Self::Pty(pty) if !pty.has_client() => Ok(None),
+            Self::Pty(pty) => Ok(Some(Link { input: None, output: Some(pty.master.try_clone()?) })),
+            Self::Socket(socket) => socket.connect(),
         }
     }
 
-    /// Readable when a client may have connected.
+    /// Readable when a client may have connected. May change with each call of [`try_connect`](Self::try_connect).
     pub(super) fn arrival_fd(&self) -> Option<RawFd> {
         match self {
             Self::Fixed { .. } => None,
             Self::Pty(pty) => Some(pty.timer.as_raw_fd()),
-            Self::Socket(socket) => Some(socket.as_raw_fd()),
+            Self::Socket(socket) => Some(socket.arrival_fd()),
         }
     }
 

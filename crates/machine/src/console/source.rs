@@ -15,9 +15,10 @@ use vmm_virtio::{HostEnd, TerminalSize};
 use super::departed::DepartedClient;
 use super::keys::{self, Command};
 use super::line::Line;
+use super::link::Link;
 use super::name::ConsoleName;
 use super::pace::Pace;
-use super::peer::{Link, OpenError, Peer};
+use super::peer::{OpenError, Peer};
 use super::typed::{INPUT_LEN, TypedInput};
 use crate::fd::HostFd;
 use crate::message::Message;
@@ -78,6 +79,8 @@ pub(crate) struct Console {
     lost: u64,
     /// The name of its pty has been announced.
     is_announced: bool,
+    /// The log says that a client can't be connected.
+    has_reported_waiting: bool,
 }
 
 impl Console {
@@ -123,6 +126,7 @@ impl Console {
             end: 0,
             lost: 0,
             is_announced: false,
+            has_reported_waiting: false,
         };
         console.resized();
         Ok(console)

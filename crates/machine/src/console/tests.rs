@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
 use vmm_devices::Uart;
@@ -303,4 +306,76 @@ fn console_that_ends_waits_for_a_write_to_a_file() {
     let _ = b"bye".map(|byte| uart.write(0, &[byte]));
     assert_eq!(console.write_rest(), 0);
     assert_eq!(std::fs::read(file.path()).unwrap(), b"bye");
+}
+
+/// Runs the test called `name` in a process of its own, whose limit of descriptors it may change. Returns whether this is that
+/// process.
+fn is_own_process(name: &str) -> bool {
+    const CHILD: &str = "VMM_MACHINE_TESTS_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let name = format!("console::tests::{name}");
+    let program = std::env::current_exe().unwrap();
+    let output =
+        Command::new(program).args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+/// Lets the process have only descriptors with smaller numbers. Returns the limit before.
+fn limit_descriptors(most: u64) -> Rlimit {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
+    limit
+}
+
+/// The lowest descriptor that isn't used.
+fn next_descriptor() -> u64 {
+    std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64
+}
+
+#[test]
+fn console_whose_client_lacks_a_descriptor_rests_and_connects_it_when_there_is_one() {
+    if !is_own_process("console_whose_client_lacks_a_descriptor_rests_and_connects_it_when_there_is_one") {
+        return;
+    }
+    let mut machine = Machine::new();
+    machine.replace_client();
+    // The first client's descriptors stay in use until the next turn, so there is none from here on.
+    let limit = limit_descriptors(3);
+    machine.settle();
+    machine.settle();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    machine.print(b"a");
+    machine.settle();
+    assert_eq!(machine.read_by_client(), b"", "it hasn't been tried again");
+    machine.wait();
+    machine.settle();
+    assert_eq!(machine.read_by_client(), b"a");
+    // The pause after the first byte ends. The next client is noticed at once again.
+    machine.wait();
+    machine.replace_client();
+    machine.settle();
+    machine.print(b"b");
+    machine.settle();
+    assert_eq!(machine.read_by_client(), b"b");
+}
+
+/// The monitor needs two descriptors for a client.
+#[test]
+fn console_whose_client_lacks_the_second_descriptor_keeps_it_and_reads_it_later() {
+    if !is_own_process("console_whose_client_lacks_the_second_descriptor_keeps_it_and_reads_it_later") {
+        return;
+    }
+    let mut machine = Machine::new();
+    machine.listen();
+    machine.client = UnixStream::pair().unwrap().0;
+    machine.settle();
+    machine.client = connect(&machine.path);
+    machine.client.write_all(b"typed").unwrap();
+    let limit = limit_descriptors(next_descriptor() + 1);
+    machine.settle();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(machine.read_by_guest(5), b"typed");
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
@@ -27,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         serial_pty_clients_come_and_go,
         serial_pty_guest_ends_client_is_hung_up,
         serial_socket_clients_come_and_go,
+        serial_socket_client_without_a_descriptor_costs_nothing_and_gets_one_later,
         serial_socket_half_closed_client_still_reads,
         serial_socket_client_that_leaves_at_once_is_heard,
         serial_socket_left_by_a_crash_is_taken_over,
@@ -219,6 +221,38 @@ fn serial_socket_clients_come_and_go() {
     second.expect("bye\n", DEADLINE);
     second.expect_end(DEADLINE);
     monitor.expect_code(ENDED, DEADLINE);
+}
+
+/// Sets the limit of open files of a running monitor.
+fn limit_descriptors(monitor: &Monitor, limit: &str) {
+    let pid = format!("--pid={}", monitor.pid());
+    let status = Command::new("prlimit").args([pid, format!("--nofile={limit}:")]).status().unwrap();
+    assert!(status.success());
+}
+
+fn serial_socket_client_without_a_descriptor_costs_nothing_and_gets_one_later() {
+    let dir = TempDir::new().unwrap();
+    let mut monitor = boot_on_socket("echo", &socket_path(&dir));
+    let mut client = Line::connect(&socket_path(&dir)).unwrap();
+    client.send(b"first|");
+    client.expect("first|", DEADLINE);
+    drop(client);
+    limit_descriptors(&monitor, "3");
+    let mut client = Line::connect(&socket_path(&dir)).unwrap();
+    client.send(b"second");
+    let told =
+        "serial: can't connect a client, which waits until it can be: Too many open files (os error 24)";
+    monitor.expect_stderr(told, DEADLINE);
+    let before = monitor.main_cpu_time();
+    // Ten attempts.
+    monitor.expect_quiet(Duration::from_secs(1));
+    let used = monitor.main_cpu_time() - before;
+    assert!(used <= Duration::from_millis(100), "{used:?} in a second");
+    limit_descriptors(&monitor, "1024");
+    client.expect("second", DEADLINE);
+    client.send(b"\x04");
+    monitor.expect_code(ENDED, DEADLINE);
+    assert_eq!(monitor.stderr().matches("can't connect a client").count(), 1);
 }
 
 fn serial_socket_half_closed_client_still_reads() {

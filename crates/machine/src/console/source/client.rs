@@ -1,11 +1,14 @@
 //! Clients of a pty or a socket, which come and go.
 
+use std::io;
+
 use event_manager::EventOps;
 use rustix::io::ioctl_fionread;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use vmm_bus::Overflow;
 
-use super::super::peer::{Link, Peer};
+use super::super::link::Link;
+use super::super::peer::Peer;
 use super::{Console, Raw};
 use crate::message::Message;
 
@@ -63,6 +66,13 @@ impl Console {
         }
     }
 
+    /// The host can't connect a client now. Logged once: whoever connects mustn't fill the log.
+    fn report_waiting_client(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.has_reported_waiting, true) {
+            error!("{}: can't connect a client, which waits until it can be: {error}", self.name);
+        }
+    }
+
     pub(super) fn arrived(&mut self, ops: &mut EventOps<'_>) {
         self.peer.acknowledge_arrival();
         if self.departed.is_draining() {
@@ -74,11 +84,21 @@ impl Console {
             }
             return;
         }
-        let Some(link) = self.peer.try_connect() else { return };
-        info!("{} client connected", self.name);
-        if let Some(fd) = self.peer.arrival_fd() {
+        let before = self.peer.arrival_fd();
+        let connected = self.peer.try_connect();
+        let after = self.peer.arrival_fd();
+        if let Some(fd) = before.filter(|_| before != after || matches!(connected, Ok(Some(_)))) {
             self.arrival.disarm(&Raw(fd), ops);
         }
+        let link = match connected {
+            Ok(Some(link)) => link,
+            Ok(None) => return self.await_arrival(ops),
+            Err(error) => {
+                self.report_waiting_client(&error);
+                return self.await_arrival(ops);
+            }
+        };
+        info!("{} client connected", self.name);
         // A pty's input stays open.
         self.link = Link { input: link.input.or(self.link.input.take()), output: link.output };
         // Ignored: a change to `Hold` never has to wake a vCPU.
