@@ -90,6 +90,11 @@ pub fn is_background(terminal: impl AsFd) -> bool {
 /// Restores the terminal's modes if it is raw. May be called on any thread and in a signal handler.
 pub fn restore() {
     WANTED.store(false, Ordering::SeqCst);
+    suspend();
+}
+
+/// Call it before the process stops: restores the terminal's modes if it is raw, until [`continued`].
+pub fn suspend() {
     if RAW.swap(false, Ordering::SeqCst)
         && let Some(saved) = SAVED.get()
         && !is_background(&saved.terminal)
@@ -158,6 +163,10 @@ mod tests {
         assert!(is_raw() && !is_cooked(&terminal));
         // As a shell does while a job is stopped.
         tcsetattr(&terminal, OptionalActions::Now, &modes).unwrap();
+        continued();
+        assert!(is_raw() && !is_cooked(&terminal));
+        suspend();
+        assert!(!is_raw() && is_cooked(&terminal));
         continued();
         assert!(is_raw() && !is_cooked(&terminal));
         drop(raw);

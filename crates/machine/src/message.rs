@@ -15,6 +15,8 @@ pub(crate) enum Message {
     Signal(i32),
     /// A virtio device has stopped or finished a reset, has a fault or log lines, or answered a request.
     DeviceNews,
+    /// SIGTSTP: stop the process until SIGCONT, with the terminal as it was before.
+    Stop,
     /// SIGCONT: the process was stopped, and its shell has used the terminal meanwhile.
     Continued,
     /// SIGWINCH: the terminal's size may have changed.

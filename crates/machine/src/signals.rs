@@ -1,12 +1,13 @@
 //! Signals as events. The first SIGTERM presses the guest's power button, other terminating signals end the monitor; SIGUSR1
-//! writes the counters, SIGWINCH updates the terminal's size, and after SIGCONT the terminal is made raw again.
+//! writes the counters, SIGWINCH updates the terminal's size. SIGTSTP stops the process after the terminal's modes have been restored,
+//! and after SIGCONT the terminal is made raw again.
 
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::error;
 use vmm_hostio::crash;
@@ -14,15 +15,23 @@ use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::message::Message;
 
-/// Signals that keep their default action, besides the crash signals in [`crash::SIGNALS`]: SIGTSTP stops the process from its
-/// terminal; the others are ignored by default. SIGURG kicks vCPU threads.
-const OTHERS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCHLD, Signal::SIGURG];
+/// Signals that keep their default action, besides the crash signals in [`crash::SIGNALS`]: they are ignored by default. SIGURG
+/// kicks vCPU threads.
+const OTHERS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGURG];
 
 /// Blocks SIGXFSZ in this thread and in those that it starts: a write beyond RLIMIT_FSIZE then fails with EFBIG, as on a full
 /// disk. For writes before a [`Supervisor`](crate::Supervisor) exists.
 pub fn outlive_file_limits() {
     // It fails only for an invalid mask.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+}
+
+/// Stops the process, as SIGTSTP does by default, until SIGCONT. Does nothing if nobody could continue it, because its process group
+/// is orphaned (setpgid(2)). Call it on a thread that blocks the signal.
+pub(crate) fn stop() {
+    let stop = SigSet::from(Signal::SIGTSTP);
+    // For this thread, so that it is stopped before the signal is blocked again. They fail only for an invalid signal or mask.
+    let _ = raise(Signal::SIGTSTP).and_then(|()| stop.thread_unblock()).and_then(|()| stop.thread_block());
 }
 
 /// Receives all other signals, most of which would by default kill the monitor while the terminal is raw.
@@ -80,6 +89,7 @@ fn message(signal: i32) -> Option<Message> {
     match signal {
         libc::SIGUSR1 => Some(Message::Metrics),
         libc::SIGWINCH => Some(Message::Resized),
+        libc::SIGTSTP => Some(Message::Stop),
         libc::SIGCONT => Some(Message::Continued),
         libc::SIGXFSZ | libc::SIGTTIN | libc::SIGTTOU => None,
         ending => Some(Message::Signal(ending)),

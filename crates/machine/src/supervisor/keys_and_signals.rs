@@ -3,13 +3,15 @@
 use serde_json::Value;
 use tracing::info;
 use vmm_config::{Command, MachineState, Reply, Status};
+use vmm_hostio::terminal;
 
 use super::Supervisor;
 use super::commands::Executed;
+use crate::console::Console;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
 use crate::run_state::RunState;
-use crate::{Ending, Error, plan};
+use crate::{Ending, Error, plan, signals};
 
 impl Supervisor {
     /// Executes a key's command. An error or the status is shown on the terminal.
@@ -73,6 +75,19 @@ impl Supervisor {
             Executed::Ended(_) => Some(Ending::Signal(signal)),
             _ => None,
         }
+    }
+
+    /// SIGTSTP: the shell gets the terminal as it was before the monitor.
+    pub(super) fn stop_process(&mut self) {
+        terminal::suspend();
+        signals::stop();
+        self.process_continued();
+    }
+
+    /// The process was stopped, and runs again.
+    pub(super) fn process_continued(&mut self) {
+        terminal::continued();
+        self.each_console(Console::resized);
     }
 
     /// The counters, for SIGUSR1.

@@ -29,7 +29,7 @@ use tracing::warn;
 use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
-use vmm_hostio::terminal::{self, RawMode};
+use vmm_hostio::terminal::RawMode;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -176,7 +176,7 @@ struct StoppedMachine {
 }
 
 impl Supervisor {
-    /// Blocks the signals that would kill the process, except those of crashes and those that it ignores, and receives them as
+    /// Blocks the signals that would kill or stop the process, except those of crashes and those that it ignores, and receives them as
     /// events. Call it before starting other threads, which inherit the signal mask. `started` is when the process started.
     ///
     /// # Errors
@@ -387,10 +387,8 @@ impl Supervisor {
     /// Handles a message while no guest runs.
     fn handle_without_guest(&mut self, message: Message, status: &str) -> Option<Ending> {
         match message {
-            Message::Continued => {
-                terminal::continued();
-                self.each_console(Console::resized);
-            }
+            Message::Stop => self.stop_process(),
+            Message::Continued => self.process_continued(),
             Message::Resized => self.each_console(Console::resized),
             Message::Metrics => self.metrics_due = true,
             Message::Key(Key::Pause) => self.toggle_pause_due(),
@@ -423,6 +421,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         | Message::Signal(_)
         | Message::Metrics
         | Message::Resized
+        | Message::Stop
         | Message::Continued
         | Message::DeviceNews
         | Message::JobDone

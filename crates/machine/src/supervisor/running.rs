@@ -2,7 +2,6 @@
 
 use event_manager::SubscriberOps;
 use tracing::{info, warn};
-use vmm_hostio::terminal;
 
 use super::{Run, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
@@ -93,10 +92,8 @@ impl Supervisor {
                 self.answer_completed(machine);
             }
             Message::Metrics => self.write_metrics(machine),
-            Message::Continued => {
-                terminal::continued();
-                self.each_console(Console::resized);
-            }
+            Message::Stop => self.stop_process(),
+            Message::Continued => self.process_continued(),
             Message::Resized => self.each_console(Console::resized),
             Message::VcpuEnded => return machine.vcpu_ending(),
             Message::RunTimedOut => {

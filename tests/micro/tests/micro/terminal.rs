@@ -33,6 +33,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         terminal_none_sigsegv_is_the_end,
         terminal_sigabrt_restores_modes_and_is_the_end,
         terminal_stopped_and_continued_is_raw_again,
+        terminal_sigtstp_restores_modes_until_the_job_is_continued,
+        terminal_sigtstp_that_nobody_could_undo_stops_nothing,
         terminal_of_another_job_is_refused_with_the_remedy,
         terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals,
         terminal_that_is_another_jobs_when_the_guest_resets_is_no_end,
@@ -175,6 +177,52 @@ fn terminal_stopped_and_continued_is_raw_again() {
     assert_restored(monitor, ENDED);
 }
 
+/// The shell, dash, leaves the modes alone.
+fn terminal_sigtstp_restores_modes_until_the_job_is_continued() {
+    let shell = r#""$0" "$@"; echo "stopped $?"; read go; fg; echo "ended $?""#;
+    let mut monitor =
+        boot("echo").wrapped(["setsid", "--ctty", "sh", "-m", "-c", shell]).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    let raw = monitor.termios();
+    assert_ne!(raw, monitor.termios_before());
+    let job = only_child(&monitor);
+    // These don't stop it: a background job must handle the signal that ends it.
+    kill(job, Signal::SIGTTIN).unwrap();
+    kill(job, Signal::SIGTTOU).unwrap();
+    monitor.send(b"not stopped|");
+    monitor.expect("not stopped|", DEADLINE);
+    kill(job, Signal::SIGTSTP).unwrap();
+    // 128 + SIGTSTP.
+    monitor.expect("stopped 148", DEADLINE);
+    assert_eq!(monitor.termios(), monitor.termios_before());
+    monitor.send(b"go\n");
+    wait_until("the terminal is raw again", DEADLINE, || monitor.termios() == raw);
+    monitor.send(b"again|");
+    monitor.expect("again|", DEADLINE);
+    monitor.send(b"\x04");
+    monitor.expect("ended 0", DEADLINE);
+    assert_restored(monitor, 0);
+}
+
+/// Its process group is orphaned, so the kernel doesn't stop it.
+fn terminal_sigtstp_that_nobody_could_undo_stops_nothing() {
+    let mut monitor = boot("echo").wrapped(["setsid", "--ctty"]).on_terminal().start();
+    monitor.expect("ready\n", DEADLINE);
+    let raw = monitor.termios();
+    monitor.signal(Signal::SIGTSTP);
+    monitor.send(b"still here|");
+    monitor.expect("still here|", DEADLINE);
+    wait_until("the terminal is raw again", DEADLINE, || monitor.termios() == raw);
+    monitor.send(b"\x04");
+    assert_restored(monitor, ENDED);
+}
+
+/// The process that a shell has started as its job.
+fn only_child(shell: &Monitor) -> Pid {
+    let children = format!("/proc/{0}/task/{0}/children", shell.pid());
+    std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap()
+}
+
 /// A background job of a shell with job control: reading from the terminal would stop the monitor without a message.
 fn terminal_of_another_job_is_refused_with_the_remedy() {
     let shell = ["setsid", "--ctty", "sh", "-m", "-c", r#""$0" "$@" & wait $!"#];
@@ -197,8 +245,7 @@ fn terminal_that_becomes_another_jobs_leaves_the_monitor_to_its_signals() {
     let mut monitor =
         boot("echo").wrapped(["setsid", "--ctty", "sh", "-m", "-c", shell]).on_terminal().start();
     monitor.expect("ready\n", DEADLINE);
-    let children = format!("/proc/{0}/task/{0}/children", monitor.pid());
-    let job = std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap();
+    let job = only_child(&monitor);
     kill(job, Signal::SIGSTOP).unwrap();
     monitor.expect("in the background", DEADLINE);
     monitor.send(b"typed\r");
@@ -219,8 +266,7 @@ fn terminal_that_is_another_jobs_when_the_guest_resets_is_no_end() {
     let mut monitor = monitor.wrapped(["setsid", "--ctty", "sh", "-m", "-c", shell]).on_terminal().start();
     let first_line = "00000000";
     monitor.expect(first_line, DEADLINE);
-    let children = format!("/proc/{0}/task/{0}/children", monitor.pid());
-    let job = std::fs::read_to_string(children).unwrap().trim().parse().map(Pid::from_raw).unwrap();
+    let job = only_child(&monitor);
     kill(job, Signal::SIGSTOP).unwrap();
     monitor.expect("in the background", DEADLINE);
     // Each is the first line of a start, and the last of these starts was in the background.
