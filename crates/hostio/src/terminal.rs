@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
@@ -24,6 +25,36 @@ static RAW: AtomicBool = AtomicBool::new(false);
 struct SavedTerminal {
     terminal: OwnedFd,
     modes: Termios,
+}
+
+impl SavedTerminal {
+    /// The modes of raw mode.
+    fn raw_modes(&self) -> Termios {
+        let mut raw = self.modes.clone();
+        raw.make_raw();
+        raw
+    }
+
+    /// Whether the terminal has the modes that [`make_raw`] set. Those of the line aren't compared: a driver may
+    /// set only some of them.
+    fn is_raw(&self) -> bool {
+        let raw = self.raw_modes();
+        tcgetattr(&self.terminal).is_ok_and(|modes| {
+            (modes.input_modes, modes.output_modes, modes.local_modes)
+                == (raw.input_modes, raw.output_modes, raw.local_modes)
+        })
+    }
+
+    /// Sets the modes. SIGTTOU, which would stop a background process that does this, is blocked meanwhile.
+    fn restore(&self) {
+        let before = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        // A closed terminal has no modes to restore. Waiting for output to drain would block on a stopped
+        // terminal.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.modes);
+        if let Ok(before) = before {
+            let _ = before.thread_set_mask();
+        }
+    }
 }
 
 /// Raw mode, until dropped.
@@ -94,14 +125,15 @@ pub fn restore() {
 }
 
 /// Call it before the process stops: restores the terminal's modes if it is raw, until [`continued`].
+///
+/// If another job has the terminal by now, because the shell has taken it back from a running process, it gets the
+/// modes too, unless the shell or that job has set some of its own.
 pub fn suspend() {
     if RAW.swap(false, Ordering::SeqCst)
         && let Some(saved) = SAVED.get()
-        && !is_background(&saved.terminal)
+        && (!is_background(&saved.terminal) || saved.is_raw())
     {
-        // A closed terminal has no modes to restore. Waiting for output to drain would block on a stopped
-        // terminal.
-        let _ = tcsetattr(&saved.terminal, OptionalActions::Now, &saved.modes);
+        saved.restore();
     }
 }
 
@@ -124,38 +156,103 @@ fn make_raw() -> io::Result<()> {
     if is_background(&saved.terminal) {
         return Ok(());
     }
-    let mut raw = saved.modes.clone();
-    raw.make_raw();
     // Set before the change: a crash in between then restores the modes that are still set.
     RAW.store(true, Ordering::SeqCst);
-    tcsetattr(&saved.terminal, OptionalActions::Now, &raw)?;
+    tcsetattr(&saved.terminal, OptionalActions::Now, &saved.raw_modes())?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::fs::File;
     use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
 
     use nix::fcntl::OFlag;
-    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-    use rustix::termios::LocalModes;
+    use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+    use rustix::process::Pid;
+    use rustix::termios::{LocalModes, tcsetpgrp};
 
     use super::*;
 
-    fn is_cooked(terminal: &File) -> bool {
-        tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
-    }
-
-    /// One test for everything, because a process has one terminal.
-    #[test]
-    fn terminal_is_raw_until_the_end_and_again_after_a_stop() {
+    fn open_pty() -> (PtyMaster, File) {
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname_r(&master).unwrap();
         let terminal = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name);
-        let terminal = terminal.unwrap();
+        (master, terminal.unwrap())
+    }
+
+    /// Runs the test called `name` in a process that leads a session, with a terminal as its standard input. Returns
+    /// whether this is that process.
+    fn is_session_leader(name: &str) -> bool {
+        const CHILD: &str = "VMM_HOSTIO_TESTS_CHILD";
+        if env::var_os(CHILD).is_some() {
+            return true;
+        }
+        let (_master, terminal) = open_pty();
+        let name = format!("terminal::tests::{name}");
+        let mut leader = Command::new("setsid");
+        leader.arg("--ctty").arg(env::current_exe().unwrap()).args(["--exact", &name, "--nocapture"]);
+        let output = leader.env(CHILD, "1").stdin(terminal).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        false
+    }
+
+    /// Another job, to which the terminal is given.
+    fn foreground_job() -> Child {
+        let job = Command::new("sleep").arg("600").process_group(0).stdin(Stdio::null()).spawn().unwrap();
+        tcsetpgrp(io::stdin(), Pid::from_child(&job)).unwrap();
+        assert!(is_background(io::stdin()));
+        job
+    }
+
+    fn local_modes() -> LocalModes {
+        tcgetattr(io::stdin()).unwrap().local_modes
+    }
+
+    fn is_cooked(terminal: &File) -> bool {
+        tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+    }
+
+    #[test]
+    fn terminal_taken_back_by_the_shell_is_restored_at_the_end() {
+        if !is_session_leader("terminal_taken_back_by_the_shell_is_restored_at_the_end") {
+            return;
+        }
+        let before = local_modes();
+        let raw = RawMode::enter(io::stdin()).unwrap();
+        let mut job = foreground_job();
+        drop(raw);
+        let after = local_modes();
+        job.kill().and_then(|()| job.wait()).unwrap();
+        assert_eq!(after, before);
+        assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGTTOU));
+    }
+
+    #[test]
+    fn terminal_with_another_jobs_modes_keeps_them() {
+        if !is_session_leader("terminal_with_another_jobs_modes_keeps_them") {
+            return;
+        }
+        let mut theirs = tcgetattr(io::stdin()).unwrap();
+        theirs.local_modes.remove(LocalModes::ECHO);
+        let raw = RawMode::enter(io::stdin()).unwrap();
+        tcsetattr(io::stdin(), OptionalActions::Now, &theirs).unwrap();
+        let mut job = foreground_job();
+        drop(raw);
+        let after = local_modes();
+        job.kill().and_then(|()| job.wait()).unwrap();
+        assert_eq!(after, theirs.local_modes);
+    }
+
+    /// One test for everything, because a process has one terminal.
+    #[test]
+    fn terminal_is_raw_until_the_end_and_again_after_a_stop() {
+        let (master, terminal) = open_pty();
         let modes = tcgetattr(&terminal).unwrap();
         prepare(&terminal).unwrap();
 
