@@ -95,8 +95,8 @@ fn boot(
     started: Instant,
 ) -> Result<Finished, Failure> {
     let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
-    supervisor.attach(&streams.stderr);
-    supervisor.attach(&streams.stdout);
+    supervisor.attach(&streams.stderr)?;
+    supervisor.attach(&streams.stdout)?;
     let (theirs, said) = (Arc::clone(&args), streams.clone());
     let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
     let Prepared { config, origin, opened, in_use } = match prepared {
@@ -104,10 +104,8 @@ fn boot(
         Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
     };
     let Opened { plan, inputs, metrics, log, streams_in_use, has_keys } = opened;
-    if let Some(log) = &log {
-        supervisor.attach(log);
-        streams.log = Some(log.clone());
-    }
+    let attached = log.as_ref().map_or(Ok(()), |log| supervisor.attach(log));
+    streams.log = log.clone();
     let start = Start {
         config,
         kinds: KINDS,
@@ -119,10 +117,10 @@ fn boot(
         paused: args.paused,
         restarted: log::restarted,
     };
-    let ran = match check_terminal(&args, has_keys) {
-        Ok(()) => supervisor.run(start).map_err(Failure::from),
-        Err(failure) => Err(failure),
-    };
+    let ran = attached
+        .map_err(Failure::from)
+        .and_then(|()| check_terminal(&args, has_keys))
+        .and_then(|()| supervisor.run(start).map_err(Failure::from));
     supervisor.discard((in_use, streams_in_use));
     let failure = match ran {
         Ok(run) => return Ok(Finished::Ran(run)),

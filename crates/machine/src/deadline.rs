@@ -4,11 +4,12 @@ use std::io;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use event_manager::{EventOps, EventSet, Events};
 use tracing::error;
 use vmm_sys_util::timerfd::TimerFd;
 
 use crate::message::Message;
+use crate::watched::Watched;
 
 /// A timer that sends one message.
 pub(crate) struct Deadline {
@@ -29,11 +30,9 @@ impl Deadline {
     }
 }
 
-impl MutEventSubscriber for Deadline {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.timer, EventSet::IN)) {
-            error!("can't add a timer to epoll: {error}");
-        }
+impl Watched for Deadline {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        ops.add(Events::new(&self.timer, EventSet::IN))
     }
 
     fn process(&mut self, _events: Events, ops: &mut EventOps<'_>) {

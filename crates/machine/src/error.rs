@@ -247,6 +247,9 @@ pub enum Error {
     /// Two devices overlap on a bus: a defect of the plan.
     #[error(transparent)]
     Bus(#[from] vmm_bus::Error),
+    /// The event loop can't watch a descriptor: the host is out of memory, or of what the user may watch.
+    #[error("epoll: {0}{remedy}", remedy = epoll_remedy(.0))]
+    Epoll(io::Error),
     /// The event loop failed.
     #[error("event loop: {0}")]
     EventLoop(event_manager::Error),
@@ -327,12 +330,24 @@ impl Error {
                 vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
-            Self::HostAffinity { .. } | Self::Terminal(_) | Self::MissingPage { .. } => Blame::Host,
+            Self::HostAffinity { .. } | Self::Terminal(_) | Self::MissingPage { .. } | Self::Epoll(_) => {
+                Blame::Host
+            }
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }
             _ => Blame::Monitor,
         }
+    }
+}
+
+/// The limit to raise, if that helps.
+fn epoll_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            "; all programs of this user watch too many descriptors: raise /proc/sys/fs/epoll/max_user_watches"
+        }
+        _ => "",
     }
 }
 

@@ -68,6 +68,7 @@ mod supervisor_handles;
 mod transfer;
 mod virtio;
 mod watch;
+mod watched;
 
 pub use affinity::Affinity;
 pub use console::OpenError;

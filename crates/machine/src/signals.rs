@@ -6,14 +6,14 @@ use std::io;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use event_manager::{EventOps, EventSet, Events};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tracing::error;
 use vmm_hostio::crash;
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::message::Message;
+use crate::watched::Watched;
 
 /// Signals that keep their default action, besides the crash signals in [`crash::SIGNALS`]: they are ignored by default. SIGURG
 /// kicks vCPU threads.
@@ -96,11 +96,9 @@ fn message(signal: i32) -> Option<Message> {
     }
 }
 
-impl MutEventSubscriber for Signals {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.fd, EventSet::IN)) {
-            error!("can't add the signalfd to epoll: {error}");
-        }
+impl Watched for Signals {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        ops.add(Events::new(&self.fd, EventSet::IN))
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {

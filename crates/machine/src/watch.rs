@@ -10,6 +10,7 @@ pub(crate) struct Watch {
     token: u32,
     events: EventSet,
     registered: bool,
+    failure: Option<Error>,
 }
 
 /// How the next event of a descriptor will come.
@@ -19,11 +20,13 @@ pub(crate) enum ArmOutcome {
     Waiting,
     /// Not at all: epoll refuses the file (EPERM), because a regular file or /dev/null is always ready.
     AlwaysReady,
+    /// Not at all, see [`Watch::take_failure`].
+    Failed,
 }
 
 impl Watch {
     pub(crate) fn new(token: u32, events: EventSet) -> Self {
-        Self { token, events, registered: false }
+        Self { token, events, registered: false, failure: None }
     }
 
     /// Registers `fd`, unless it is registered.
@@ -38,11 +41,15 @@ impl Watch {
             }
             Err(Error::Epoll(errno)) if errno.errno() == libc::EPERM => ArmOutcome::AlwaysReady,
             Err(error) => {
-                // Out of memory or of watches: this source gets no more events; the machine goes on.
-                tracing::error!("can't add a descriptor to epoll: {error}");
-                ArmOutcome::Waiting
+                self.failure = Some(error);
+                ArmOutcome::Failed
             }
         }
+    }
+
+    /// Why the descriptor couldn't be registered, for want of memory or watches: it causes no events.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// Forgets the registration, after the source has left its event loop.
@@ -58,5 +65,12 @@ impl Watch {
                 tracing::error!("can't remove a descriptor from epoll: {error}");
             }
         }
+    }
+}
+
+/// Logs that a source can't watch a descriptor while the machine runs, which goes on without its events.
+pub(crate) fn log(failure: Option<Error>) {
+    if let Some(error) = failure {
+        tracing::error!("can't add a descriptor to epoll: {error}");
     }
 }

@@ -67,6 +67,11 @@ impl DepartedClient {
         self.is_draining = false;
     }
 
+    /// Why the timer isn't watched.
+    pub(super) fn take_failure(&mut self) -> Option<event_manager::Error> {
+        self.watch.take_failure()
+    }
+
     /// The console has left its event loop. The input is still to be delivered.
     pub(super) fn forget(&mut self) {
         self.watch.forget();

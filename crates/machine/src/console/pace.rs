@@ -6,7 +6,7 @@ use std::time::Duration;
 use event_manager::{EventOps, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::watch::Watch;
+use crate::watch::{ArmOutcome, Watch};
 
 /// How long output is left to gather. Too short to be visible at a terminal.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -41,11 +41,10 @@ impl Pace {
 
     /// Records that `len` bytes were taken. Returns whether a pause begins.
     pub(super) fn took(&mut self, len: usize, ops: &mut EventOps<'_>) -> bool {
-        // If the timer can't be set there is no pause.
-        self.is_pausing = len < WORTH_WAKING && self.timer.reset(PAUSE, None).is_ok();
-        if self.is_pausing {
-            self.watch.arm(&self.timer, ops);
-        }
+        // If the timer can't be set or watched there is no pause.
+        self.is_pausing = len < WORTH_WAKING
+            && self.timer.reset(PAUSE, None).is_ok()
+            && self.watch.arm(&self.timer, ops) == ArmOutcome::Waiting;
         self.is_pausing
     }
 
@@ -68,6 +67,11 @@ impl Pace {
     #[cfg(test)]
     pub(super) fn stop_time(&mut self) {
         self.timer.clear().unwrap();
+    }
+
+    /// Why the timer isn't watched.
+    pub(super) fn take_failure(&mut self) -> Option<event_manager::Error> {
+        self.watch.take_failure()
     }
 
     /// The console has left its event loop: ends any pause.

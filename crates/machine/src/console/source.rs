@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use event_manager::{EventOps, EventSet, Events};
 use tracing::{error, info, warn};
 use vmm_bus::Overflow;
 use vmm_virtio::{HostEnd, TerminalSize};
@@ -23,7 +23,8 @@ use super::typed::{INPUT_LEN, TypedInput};
 use crate::fd::HostFd;
 use crate::message::Message;
 use crate::transfer::Transfer;
-use crate::watch::{ArmOutcome, Watch};
+use crate::watch::{self, ArmOutcome, Watch};
+use crate::watched::Watched;
 use vmm_hostio::terminal;
 
 const INPUT: u32 = 0;
@@ -149,13 +150,28 @@ impl Console {
 
     /// The event loop has removed it, and will get it again.
     pub(super) fn leave_event_loop(&mut self) {
-        let (peer, own) = (
-            [&mut self.input, &mut self.output, &mut self.arrival, &mut self.hang_up],
-            [&mut self.ready, &mut self.patience, &mut self.foreground],
-        );
-        peer.into_iter().chain(own).for_each(Watch::forget);
+        self.watches().into_iter().for_each(Watch::forget);
         self.pace.forget();
         self.departed.forget();
+    }
+
+    /// Those of its own descriptors and of the peer's, without the timers of its parts.
+    fn watches(&mut self) -> [&mut Watch; 7] {
+        [
+            &mut self.input,
+            &mut self.output,
+            &mut self.arrival,
+            &mut self.hang_up,
+            &mut self.ready,
+            &mut self.patience,
+            &mut self.foreground,
+        ]
+    }
+
+    /// Why one of its descriptors isn't watched.
+    fn take_failure(&mut self) -> Option<event_manager::Error> {
+        let parts = self.pace.take_failure().or(self.departed.take_failure());
+        self.watches().into_iter().fold(parts, |failure, watch| failure.or(watch.take_failure()))
     }
 
     /// Connects it to the next machine's line, which also gets the input that the guest hasn't read.
@@ -352,11 +368,9 @@ impl Console {
     }
 }
 
-impl MutEventSubscriber for Console {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::with_data(self.line.wants_input(), WANTS_INPUT, EventSet::IN)) {
-            error!("{}: can't add an eventfd to epoll: {error}", self.name);
-        }
+impl Watched for Console {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        ops.add(Events::with_data(self.line.wants_input(), WANTS_INPUT, EventSet::IN))?;
         self.ready.arm(self.line.output_ready(), ops);
         let is_fixed = matches!(self.peer, Peer::Fixed { .. });
         if is_fixed || self.link.output.is_some() {
@@ -379,6 +393,7 @@ impl MutEventSubscriber for Console {
         }
         self.pump_output(ops);
         self.pump_input(ops);
+        self.take_failure().map_or(Ok(()), Err)
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -408,6 +423,7 @@ impl MutEventSubscriber for Console {
             ARRIVAL => self.arrived(ops),
             other => warn!("{}: event with unknown token {other}", self.name),
         }
+        watch::log(self.take_failure());
     }
 }
 

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use event_manager::SubscriberId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
@@ -16,15 +17,15 @@ use vmm_devices::Uart;
 
 use super::pace::WORTH_WAKING;
 use super::{Console, Lines, open_all};
-use crate::event_loop::Source;
+use crate::event_loop::{EventLoop, Source};
 
 /// A generous limit for events that come at once on an idle host.
-const DEADLINE_MS: i32 = 10_000;
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// COM1 at a socket with a client, before any output.
 struct Machine {
     uart: Arc<Uart>,
-    events: EventManager<Source>,
+    events: EventLoop,
     console: SubscriberId,
     client: UnixStream,
     path: PathBuf,
@@ -49,10 +50,10 @@ impl Machine {
         let (messages, _) = mpsc::channel();
         let lines = Lines { serial: serial(&path), uart: uart.clone(), consoles: vec![] };
         let mut opened = open_all(lines, vec![], &messages).unwrap();
-        let mut events = EventManager::new().unwrap();
-        let console = events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
+        let mut events = EventLoop::new().unwrap();
+        let console = events.add(Source::Console(Box::new(opened.remove(0)))).unwrap();
         let client = connect(&path);
-        events.run().unwrap();
+        events.turn(None).unwrap();
         Self { uart, events, console, client, path, _directory: directory }
     }
 
@@ -83,22 +84,19 @@ impl Machine {
     }
 
     fn console(&mut self) -> &mut Console {
-        match self.events.subscriber_mut(self.console).unwrap() {
-            Source::Console(console) => console,
-            _ => unreachable!("it is the only subscriber"),
-        }
+        self.events.console(self.console).unwrap()
     }
 
     /// The machine is reset.
     fn restart(&mut self) {
-        let Source::Console(console) = self.events.remove_subscriber(self.console).unwrap() else {
+        let Source::Console(console) = self.events.remove(self.console).unwrap() else {
             unreachable!("it is the only subscriber")
         };
         self.uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let (messages, _) = mpsc::channel();
         let lines = Lines { serial: serial(&self.path), uart: self.uart.clone(), consoles: vec![] };
         let mut opened = open_all(lines, vec![*console], &messages).unwrap();
-        self.console = self.events.add_subscriber(Source::Console(Box::new(opened.remove(0))));
+        self.console = self.events.add(Source::Console(Box::new(opened.remove(0)))).unwrap();
         self.settle();
     }
 
@@ -108,7 +106,7 @@ impl Machine {
 
     /// One turn of the event loop without waiting. Returns whether there were events.
     fn turn(&mut self) -> bool {
-        self.events.run_with_timeout(0).unwrap() > 0
+        self.events.turn(Some(Duration::ZERO)).unwrap() > 0
     }
 
     /// Runs the event loop until there are no more events.
@@ -118,7 +116,7 @@ impl Machine {
 
     /// Waits for the next event and handles it.
     fn wait(&mut self) {
-        assert_ne!(self.events.run_with_timeout(DEADLINE_MS).unwrap(), 0, "nothing has happened");
+        assert_ne!(self.events.turn(Some(DEADLINE)).unwrap(), 0, "nothing has happened");
     }
 
     fn read_by_client(&mut self) -> Vec<u8> {

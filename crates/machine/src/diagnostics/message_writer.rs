@@ -2,13 +2,13 @@
 
 use std::sync::mpsc::Sender;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use tracing::error;
+use event_manager::{EventOps, EventSet, Events};
 
 use crate::Messages;
 use crate::message::Message;
 use crate::messages::PumpResult;
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
+use crate::watched::Watched;
 
 const READY: u32 = 0;
 const WRITABLE: u32 = 1;
@@ -52,14 +52,12 @@ impl MessageWriter {
     }
 }
 
-impl MutEventSubscriber for MessageWriter {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let ready = Events::with_data(self.lines.queue().ready(), READY, EventSet::IN);
-        if let Err(error) = ops.add(ready) {
-            error!("can't add the eventfd of the messages to epoll: {error}");
-        }
+impl Watched for MessageWriter {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        ops.add(Events::with_data(self.lines.queue().ready(), READY, EventSet::IN))?;
         // Lines may have been queued before.
         self.pump(ops);
+        self.writable.take_failure().map_or(Ok(()), Err)
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -68,5 +66,6 @@ impl MutEventSubscriber for MessageWriter {
             let _ = self.lines.queue().ready().read();
         }
         self.pump(ops);
+        watch::log(self.writable.take_failure());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use event_manager::SubscriberOps;
 use tracing::error;
 use vmm_hostio::terminal::{self, RawMode};
 
@@ -46,8 +45,7 @@ impl Supervisor {
             // It has been prepared. If it has gone since, its reader notices.
             self.terminal = RawMode::enter(io::stdin()).ok();
         }
-        self.add_consoles(begun);
-        Ok(Offloaded::Done(()))
+        self.add_consoles(begun).map(Offloaded::Done)
     }
 
     /// Connects the open consoles to the lines of the next machine.
@@ -55,8 +53,7 @@ impl Supervisor {
         let kept = self.take_consoles();
         let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
         self.announce(&mut consoles);
-        self.add_consoles(consoles);
-        Ok(())
+        self.add_consoles(consoles)
     }
 
     /// Announces the names of new ptys.
@@ -80,17 +77,18 @@ impl Supervisor {
 
     fn take_consoles(&mut self) -> Vec<Console> {
         let ids = std::mem::take(&mut self.consoles);
-        let removed = ids.into_iter().map(|id| self.events.remove_subscriber(id));
+        let removed = ids.into_iter().map(|id| self.events.remove(id));
         let consoles = removed.filter_map(|removed| match removed {
-            Ok(Source::Console(console)) => Some(*console),
+            Some(Source::Console(console)) => Some(*console),
             _ => None,
         });
         consoles.collect()
     }
 
-    fn add_consoles(&mut self, consoles: Vec<Console>) {
-        let sources = consoles.into_iter().map(|console| Source::Console(Box::new(console)));
-        self.consoles = sources.map(|source| self.events.add_subscriber(source)).collect();
+    fn add_consoles(&mut self, consoles: Vec<Console>) -> Result<(), Error> {
+        let (ids, watched) = self.events.add_consoles(consoles);
+        self.consoles = ids;
+        watched
     }
 
     /// Shows a line on the terminal, if a console uses one.
@@ -100,7 +98,7 @@ impl Supervisor {
 
     pub(super) fn each_console(&mut self, mut act: impl FnMut(&mut Console)) {
         for id in &self.consoles {
-            if let Ok(Source::Console(console)) = self.events.subscriber_mut(*id) {
+            if let Some(console) = self.events.console(*id) {
                 act(console);
             }
         }

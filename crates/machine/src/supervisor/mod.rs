@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use event_manager::SubscriberId;
 use tracing::warn;
 use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
@@ -40,7 +40,7 @@ use crate::delivery::RestartError;
 use crate::diagnostics::{ExitReport, MessageWriter};
 use crate::ending::TimeoutPhase;
 use crate::error::HostContext;
-use crate::event_loop::{EventFdSource, Source};
+use crate::event_loop::{EventFdSource, EventLoop, Source};
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
@@ -137,7 +137,7 @@ impl Run {
 
 /// Runs machines on the event loop of the calling thread. A process has at most one, because it handles the process's signals.
 pub struct Supervisor {
-    events: EventManager<Source>,
+    events: EventLoop,
     messages: (Sender<Message>, Receiver<Message>),
     /// The queues whose lines the event loop writes.
     attached: Vec<Messages>,
@@ -180,17 +180,17 @@ impl Supervisor {
     /// events. Call it before starting other threads, which inherit the signal mask. `started` is when the process started.
     ///
     /// # Errors
-    /// The host is out of descriptors.
+    /// The host is out of descriptors, watches or memory.
     pub fn new(started: Instant, timeouts: Timeouts) -> Result<Self, Error> {
         crash::restore_terminal().context("signal handlers")?;
         let (messages, received) = channel();
-        let mut events = EventManager::new().map_err(no_event_loop)?;
+        let mut events = EventLoop::new()?;
         let signals = Signals::block(messages.clone()).context("signals")?;
-        events.add_subscriber(Source::Signals(signals));
+        events.add(Source::Signals(signals))?;
         let mut eventfd = |what, message| {
             let event = EventFd::new().map(Arc::new).context(what)?;
             let source = EventFdSource::new(Arc::clone(&event), message, messages.clone());
-            events.add_subscriber(Source::EventFd(source));
+            events.add(Source::EventFd(source))?;
             Ok::<_, Error>(event)
         };
         let job_done = eventfd("eventfd of jobs", Message::JobDone)?;
@@ -227,13 +227,17 @@ impl Supervisor {
 
     /// Has the event loop write the queued lines of `messages` when the target becomes writable. Lines that this thread pushes
     /// are still written at once if possible.
-    pub fn attach(&mut self, messages: &Messages) {
+    ///
+    /// # Errors
+    /// The host is out of watches or memory.
+    pub fn attach(&mut self, messages: &Messages) -> Result<(), Error> {
         if !self.attached.iter().any(|other| other.is_same(messages)) {
             messages.belong_to_this_thread();
             self.attached.push(messages.clone());
             let stream = MessageWriter::new(messages.clone(), self.messages.0.clone());
-            self.events.add_subscriber(Source::MessageWriter(stream));
+            self.events.add(Source::MessageWriter(stream))?;
         }
+        Ok(())
     }
 
     /// Builds and runs the first machine, and with `"on_reboot": "restart"` another one after each reset.
@@ -254,7 +258,7 @@ impl Supervisor {
         self.announcements = announcements;
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
         let lines = lines.context("eventfd of the messages")?;
-        self.attach(&lines);
+        self.attach(&lines)?;
         let mut handles = SupervisorHandles {
             diagnostics,
             lines,
@@ -380,8 +384,7 @@ impl Supervisor {
     fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {
         let timer =
             Deadline::start(timeout, message, self.messages.0.clone()).context("timerfd of a timeout")?;
-        self.events.add_subscriber(Source::Deadline(timer));
-        Ok(())
+        self.events.add(Source::Deadline(timer)).map(drop)
     }
 
     /// Handles a message while no guest runs.
@@ -399,15 +402,6 @@ impl Supervisor {
             Message::OutputClosed | Message::RunTimedOut | Message::ShutdownTimedOut => {}
         }
         ending_of(message)
-    }
-}
-
-fn no_event_loop(error: event_manager::Error) -> Error {
-    match error {
-        event_manager::Error::Epoll(errno) => {
-            Error::Host { what: "epoll", source: io::Error::from_raw_os_error(errno.errno()) }
-        }
-        error => Error::EventLoop(error),
     }
 }
 

@@ -1,12 +1,10 @@
 //! Runs a machine, from its first instruction until its vCPUs have stopped.
 
-use event_manager::SubscriberOps;
 use tracing::{info, warn};
 
 use super::{Run, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
 use crate::ending::TimeoutPhase;
-use crate::event_loop::Source;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
 use crate::{Ending, Error, pause};
@@ -184,9 +182,6 @@ impl Supervisor {
         if !machine.observer.is_drained() {
             return false;
         }
-        self.consoles.iter().all(|id| match self.events.subscriber_mut(*id) {
-            Ok(Source::Console(console)) => console.is_drained(),
-            _ => true,
-        })
+        self.consoles.iter().all(|id| self.events.console(*id).is_none_or(|console| console.is_drained()))
     }
 }

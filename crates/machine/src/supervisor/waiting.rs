@@ -154,15 +154,10 @@ impl Supervisor {
 
     /// One turn of the event loop, which waits for an event at most until `until`.
     pub(super) fn turn(&mut self, until: Option<Instant>) -> Result<(), Error> {
-        let turned = match until {
-            None => self.events.run(),
-            Some(until) => {
-                // epoll takes whole milliseconds: rounded up.
-                let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-                self.events.run_with_timeout(left.as_millis().try_into().unwrap_or(i32::MAX))
-            }
-        };
-        turned.map(drop).map_err(Error::EventLoop)
+        // epoll takes whole milliseconds: rounded up.
+        let time =
+            until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        self.events.turn(time).map(drop)
     }
 }
 

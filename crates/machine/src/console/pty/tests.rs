@@ -4,24 +4,25 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use event_manager::SubscriberId;
 use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
 use vmm_devices::Uart;
 
 use super::super::{Console, Lines, open_all};
-use crate::event_loop::Source;
+use crate::event_loop::{EventLoop, Source};
 
 /// A generous limit for events that come at once on an idle host.
-const DEADLINE_MS: i32 = 10_000;
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes that a line keeps for the next client.
 const KEPT_LEN: usize = 64 << 10;
 
 /// COM1 at a pty that nobody has opened yet.
 struct Machine {
     uart: Arc<Uart>,
-    events: EventManager<Source>,
+    events: EventLoop,
     console: SubscriberId,
     pty: String,
 }
@@ -41,8 +42,8 @@ impl Machine {
         let uart = uart();
         let mut console = opened(&uart, vec![]);
         let (_, pty) = console.announcement().unwrap();
-        let mut events = EventManager::new().unwrap();
-        let console = events.add_subscriber(Source::Console(Box::new(console)));
+        let mut events = EventLoop::new().unwrap();
+        let console = events.add(Source::Console(Box::new(console))).unwrap();
         let mut machine = Self { uart, events, console, pty };
         machine.settle();
         machine
@@ -69,20 +70,17 @@ impl Machine {
 
     /// The machine is reset.
     fn restart(&mut self) {
-        let Source::Console(console) = self.events.remove_subscriber(self.console).unwrap() else {
+        let Source::Console(console) = self.events.remove(self.console).unwrap() else {
             unreachable!("it is the only subscriber")
         };
         self.uart = uart();
         let console = opened(&self.uart, vec![*console]);
-        self.console = self.events.add_subscriber(Source::Console(Box::new(console)));
+        self.console = self.events.add(Source::Console(Box::new(console))).unwrap();
         self.settle();
     }
 
     fn console(&mut self) -> &mut Console {
-        match self.events.subscriber_mut(self.console).unwrap() {
-            Source::Console(console) => console,
-            _ => unreachable!("it is the only subscriber"),
-        }
+        self.events.console(self.console).unwrap()
     }
 
     /// The guest enables the received data interrupt; until then it reads no input.
@@ -119,13 +117,13 @@ impl Machine {
 
     /// Runs the event loop until there are no more events.
     fn settle(&mut self) {
-        let is_quiet = (0..1000).any(|_| self.events.run_with_timeout(0).unwrap() == 0);
+        let is_quiet = (0..1000).any(|_| self.events.turn(Some(Duration::ZERO)).unwrap() == 0);
         assert!(is_quiet, "it goes round in circles");
     }
 
     /// Waits for the next event and handles it.
     fn wait(&mut self) {
-        assert_ne!(self.events.run_with_timeout(DEADLINE_MS).unwrap(), 0, "nothing has happened");
+        assert_ne!(self.events.turn(Some(DEADLINE)).unwrap(), 0, "nothing has happened");
     }
 
     /// Reads until `wanted` has been read.
