@@ -1,11 +1,12 @@
-//! The interrupt line of a virtio device: bare-metal drivers that listen on one line only.
+//! The interrupt line of a virtio device: bare-metal drivers that listen on one line only. And devices that no driver uses.
 
 use driver::{DEADLINE, Monitor, guests};
 use harness::trials;
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-use crate::common::ENDED;
+use crate::common::{BY_SIGTERM, ENDED, boot};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -13,6 +14,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         virtio_ninth_device_on_the_command_line_interrupts_by_the_second_8259,
         virtio_tenth_device_on_the_command_line_interrupts_by_the_io_apic,
         virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic,
+        virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end,
+        virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint,
     ]
 }
 
@@ -51,4 +54,25 @@ fn virtio_tenth_device_on_the_command_line_interrupts_by_the_io_apic() {
 
 fn virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic() {
     assert_interrupts("virtio-irq-16-acpi", "acpi");
+}
+
+/// The log of a machine whose guest starts, finds no device and is ended.
+fn log_without_a_driver(more: &str) -> String {
+    let config = NamedTempFile::new().expect("a temporary file");
+    let text = format!(r#"{{{more} "devices": [{{"type": "rng"}}]}}"#);
+    std::fs::write(config.path(), text).expect("room for a config");
+    let mut monitor = boot("halt").args(["--config".as_ref(), config.path().as_os_str()]).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
+    monitor.stderr()
+}
+
+fn virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end() {
+    let log = log_without_a_driver("");
+    assert!(log.contains(r#"set "transport": "mmio""#) && log.lines().count() == 1, "{log}");
+}
+
+fn virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint() {
+    assert_eq!(log_without_a_driver(r#""transport": "mmio","#), "");
 }
