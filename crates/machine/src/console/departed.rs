@@ -12,7 +12,8 @@ use crate::watch::Watch;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The input of a client that has disconnected, such as `echo reboot | nc`, is still delivered. So that a guest which reads no
-/// input doesn't lock out other clients, the guest has a few seconds to read some of it once another client waits.
+/// input doesn't lock out other clients, the guest has a few seconds to read some of it once another client waits. They don't end
+/// while the machine is paused.
 #[derive(Debug)]
 pub(super) struct DepartedClient {
     is_draining: bool,

@@ -82,6 +82,8 @@ pub(crate) struct Console {
     is_announced: bool,
     /// The log says that a client can't be connected.
     has_reported_waiting: bool,
+    /// The machine isn't paused.
+    guest_runs: bool,
 }
 
 impl Console {
@@ -128,6 +130,7 @@ impl Console {
             lost: 0,
             is_announced: false,
             has_reported_waiting: false,
+            guest_runs: true,
         };
         console.resized();
         Ok(console)
@@ -339,6 +342,11 @@ impl Console {
             self.notify("the guest reads its input too slowly; further input is lost, Ctrl-A x quits");
         }
         self.pump_input(ops);
+    }
+
+    /// Whether the guest, which has a time limit for some input, runs at all.
+    pub(crate) fn set_guest_runs(&mut self, runs: bool) {
+        self.guest_runs = runs;
     }
 
     /// Shows a line on the terminal, between the guest's output. Does nothing if there is no terminal.

@@ -220,6 +220,22 @@ fn console_of_a_guest_that_takes_nothing_for_long_takes_the_next_client() {
     assert_eq!(machine.read_by_guest(4), b"next");
 }
 
+#[test]
+fn console_of_a_paused_guest_keeps_a_departed_clients_input() {
+    let mut machine = Machine::new();
+    machine.client.write_all(b"reboot").unwrap();
+    machine.replace_client();
+    machine.settle();
+    machine.console().set_guest_runs(false);
+    machine.console().departed().expire();
+    machine.wait();
+    machine.settle();
+    machine.console().set_guest_runs(true);
+    machine.client.write_all(b"next").unwrap();
+    machine.listen();
+    assert_eq!(machine.read_by_guest(10), b"rebootnext");
+}
+
 /// The line has room for 64 bytes at a time.
 #[test]
 fn console_whose_guest_reads_some_in_time_delivers_all_of_a_departed_clients_input() {

@@ -67,12 +67,17 @@ impl Supervisor {
             // It can't end the run.
             let _ = self.handle_key(Key::Pause, Some(machine), "");
         }
+        let mut told = None;
         loop {
             // Messages first: a console that has just been added may have sent some.
             while let Ok(message) = self.messages.1.try_recv() {
                 if let Some(ending) = self.handle(message, machine)? {
                     return Ok(ending);
                 }
+            }
+            let runs = machine.runs();
+            if told.replace(runs) != Some(runs) {
+                self.each_console(|console| console.set_guest_runs(runs));
             }
             self.turn(None)?;
         }

@@ -34,6 +34,9 @@ impl Console {
 
     /// The guest has read nothing of a disconnected client's input for too long while another client waits.
     pub(super) fn drop_departed_input(&mut self, ops: &mut EventOps<'_>) {
+        if !self.guest_runs && self.departed.hurry(ops) {
+            return;
+        }
         warn!("{}: the guest isn't reading its input; the input of a disconnected client is lost", self.name);
         self.disconnect(ops);
     }
