@@ -20,6 +20,7 @@ const TIMED_OUT: u8 = 124;
 const BY_SIGNAL: u8 = 128;
 /// SIGPIPE, which kills a program that writes to a closed pipe.
 const PIPE_SIGNAL: u8 = 13;
+const HANG_UP_SIGNAL: i32 = 1;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -100,9 +101,15 @@ impl Ending {
         matches!(self, Self::Guest(SystemEvent::Reset) | Self::Reset)
     }
 
-    /// Whether the user asked for the end, by a key, a command, a signal or a timeout.
-    pub(crate) fn is_user_request(&self) -> bool {
-        matches!(self, Self::Quit | Self::Signal(_) | Self::TimedOut(_))
+    /// Whether it is a reason to wait no longer for what an end that is under way still has to do: the user asked for it, by a key,
+    /// a command, a signal or a timeout. But not SIGHUP: a terminal that hangs up ends the output and sends SIGHUP from the kernel
+    /// and from the shell, and the user asked for one end.
+    pub(crate) fn ends_waiting(&self) -> bool {
+        match self {
+            Self::Signal(signal) => *signal != HANG_UP_SIGNAL,
+            Self::Quit | Self::TimedOut(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether it is reported as an error, whatever the log level.

@@ -101,14 +101,14 @@ impl Supervisor {
         }
         let activity = job.progress().text();
         // A second request within the first second counts: the user needn't ask a third time.
-        let is_asked_twice = self.requested_ending.as_ref().is_some_and(Ending::is_user_request);
+        let is_asked_twice = self.requested_ending.as_ref().is_some_and(Ending::ends_waiting);
         if patience > NOTICE && !is_asked_twice {
             let left = patience - NOTICE;
             let keys = if self.consoles.is_empty() { "" } else { " or Ctrl-A x" };
             warn!(
                 "still {activity}; another signal{keys} ends the monitor without waiting, as does a timeout in {left:?}"
             );
-            match self.wait_for(job, Some(begun + patience), Ending::is_user_request)? {
+            match self.wait_for(job, Some(begun + patience), Ending::ends_waiting)? {
                 WaitResult::Done(done) => return Ok(Some(done)),
                 // For the jobs that follow: the user doesn't ask once for each.
                 WaitResult::Ended(ending) => {

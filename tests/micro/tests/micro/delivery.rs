@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP};
+use crate::common::{BY_SIGHUP, BY_SIGTERM, ENDED, TIME_IS_UP};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         delivery_of_a_vsock_follows_a_restart,
         delivery_of_a_vsock_follows_a_signal_during_a_restart,
         delivery_of_a_vsock_is_left_at_a_second_signal,
+        delivery_of_a_vsock_is_not_left_at_a_second_hang_up,
     ]
 }
 
@@ -150,4 +151,17 @@ fn delivery_of_a_vsock_is_left_at_a_second_signal() {
          host port 1024"
     );
     assert!(monitor.stderr().contains(&line), "{line} isn't in {}", monitor.stderr());
+}
+
+/// Closing a terminal's window ends the output, and both the shell and the kernel send SIGHUP.
+fn delivery_of_a_vsock_is_not_left_at_a_second_hang_up() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").start();
+    let stream = host.accept(&mut monitor);
+    monitor.signal(Signal::SIGHUP);
+    monitor.expect_stderr(NOTICE, DEADLINE);
+    monitor.signal(Signal::SIGHUP);
+    // Another signal would have ended it after a second.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_delivers(&mut monitor, stream, BY_SIGHUP);
 }
