@@ -68,11 +68,14 @@ impl FlushState {
     }
 }
 
-/// Whether a write wasn't begun, because the file has no room or may not be written. Nothing else is affected
-/// then.
+/// Whether a write wasn't begun, because the file has no room, may not be written, or doesn't support the
+/// request. Nothing else is affected then.
 fn is_refusal(error: &io::Error) -> bool {
-    use ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | PermissionDenied)
+    use ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied, QuotaExceeded, StorageFull, Unsupported};
+    matches!(
+        error.kind(),
+        StorageFull | QuotaExceeded | FileTooLarge | PermissionDenied | InvalidInput | Unsupported
+    )
 }
 
 #[cfg(test)]
@@ -80,9 +83,14 @@ mod tests {
     use super::*;
 
     /// The results of a write after a request that failed, and whether a third may be tried.
-    fn after(error: ErrorKind, note: fn(&mut FlushState, io::Result<()>) -> io::Result<()>) -> (bool, bool) {
+    fn after(
+        error: impl Into<io::Error>,
+        note: fn(&mut FlushState, io::Result<()>) -> io::Result<()>,
+    ) -> (bool, bool) {
         let mut flushes = FlushState::default();
-        assert_eq!(note(&mut flushes, Err(error.into())).unwrap_err().kind(), error);
+        let error = error.into();
+        let kind = error.kind();
+        assert_eq!(note(&mut flushes, Err(error)).unwrap_err().kind(), kind);
         (flushes.note_write(Ok(())).is_ok(), flushes.check().is_ok())
     }
 
@@ -97,6 +105,15 @@ mod tests {
     fn write_without_room_concerns_only_itself() {
         assert_eq!(after(ErrorKind::StorageFull, FlushState::note_write), (true, true));
         assert_eq!(after(ErrorKind::QuotaExceeded, FlushState::note_write), (true, true));
+    }
+
+    #[test]
+    fn write_that_the_kernel_refuses_concerns_only_itself() {
+        use nix::errno::Errno::{EDQUOT, EFBIG, EINVAL, ENOSPC, EOPNOTSUPP, EPERM};
+        for errno in [EINVAL, EOPNOTSUPP, ENOSPC, EDQUOT, EFBIG, EPERM] {
+            assert_eq!(after(errno, FlushState::note_write), (true, true), "{errno}");
+            assert_eq!(after(errno, FlushState::note_flush), (false, false), "{errno}");
+        }
     }
 
     #[test]

@@ -107,11 +107,17 @@ fn zero(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
     let modes: &[FallocateFlags] = if unmap { &[PUNCH, ZERO] } else { &[ZERO] };
     for mode in modes {
         match allocate(file, *mode, offset, len) {
-            Err(Errno::OPNOTSUPP) => {}
+            Err(error) if needs_writing(error) => {}
             other => return Ok(other?),
         }
     }
     write_zeros(file, offset, len)
+}
+
+/// Whether fallocate(2) refuses to zero a range that can be written: it doesn't support the mode, or the range
+/// isn't aligned to the sectors of a block device (Linux, block/fops.c, `blkdev_fallocate`).
+pub(super) fn needs_writing(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::INVAL)
 }
 
 fn allocate(file: &File, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {

@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("device_with_a_partition_in_use_is_refused_for_writing", partition),
         trial("device_that_is_mounted_is_refused_for_writing", mounted),
         trial("device_written_past_the_page_cache_is_its_own", direct),
+        trial("device_zeroes_ranges_smaller_than_its_sectors_too", unaligned_zeros),
         trial("device_and_its_backing_file_are_not_both_written", backing_file),
         trial("backing_file_of_a_path_that_sysfs_cannot_show_is_known", long_path),
         trial("backing_file_that_has_lost_its_name_is_known", deleted),
@@ -173,6 +174,24 @@ fn read_only(device: &LoopDevice) {
         format!(".path: {path} is read-only but \"read_only\" is false, set that or let it be written")
     );
     assert!(open(true).is_ok());
+}
+
+/// fallocate(2) refuses such ranges. A refusal is no lost write, after which all others would fail.
+fn unaligned_zeros(device: &LoopDevice) {
+    let image = device.directory.path().join("4k.img");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let over = BackedLoopDevice::with(&["--sector-size", "4096"], &image);
+    for (io, unmap) in [("io_uring", 0), ("io_uring", 1), ("threads", 0), ("threads", 1)] {
+        let mut disk = start(json!({"path": over.0, "format": "raw", "cache": "writethrough", "io": io}));
+        assert_eq!(send(&mut disk, OUT, 0, &[7; 16 * 512]), OK);
+        assert_eq!(send(&mut disk, WRITE_ZEROES, 0, &segment(3, 10, unmap)), OK, "{io} {unmap}");
+        let (bytes, status) = read(&mut disk, 0, 16 * 512);
+        let expected = [vec![7; 3 * 512], vec![0; 10 * 512], vec![7; 3 * 512]].concat();
+        assert!(status == OK && bytes == expected, "{io} {unmap}");
+        assert_eq!(send(&mut disk, DISCARD, 0, &segment(3, 1, 0)), IOERR);
+        assert_eq!(send(&mut disk, OUT, 0, &[8; 512]), OK);
+        assert_eq!(send(&mut disk, FLUSH, 0, &[]), OK);
+    }
 }
 
 /// Parses a text such as "7:0".

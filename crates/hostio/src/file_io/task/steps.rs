@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Operation, Task};
+use rustix::io::Errno;
+
+use super::{Operation, Task, needs_writing};
 use crate::IoSlices;
 use crate::file_io::request::Durable;
 use crate::iovec::{is_interruption, is_transient};
@@ -64,6 +66,9 @@ impl Task {
             // The synchronous path has fallbacks for what the file system doesn't support, and ignores an
             // empty range, which the kernel refuses.
             Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
+                Completion::Done(self.run())
+            }
+            Operation::Zero { .. } if Errno::from_io_error(&error).is_some_and(needs_writing) => {
                 Completion::Done(self.run())
             }
             Operation::Sync | Operation::Write(Durable::Yes) if !is_interruption(&error) => {
@@ -153,16 +158,30 @@ mod tests {
         assert!(matches!(task.continue_with(0), Completion::Done(Ok(()))));
     }
 
-    /// The error of a file system without zeroing; the fallback writes.
+    /// The errors of a file system without zeroing, and of a block device whose sectors the range doesn't
+    /// consist of; the fallback writes.
     #[test]
     fn zeros_that_the_file_system_refuses_are_made_otherwise() {
+        for errno in [libc::EOPNOTSUPP, libc::EINVAL] {
+            let mut task = reading();
+            task.file.as_ref().unwrap().write_all_at(&[7; 200_000], 0).unwrap();
+            task.operation = Operation::Zero { len: 100_000, unmap: false, durable: Durable::No };
+            assert!(matches!(task.continue_with(-errno), Completion::Done(Ok(()))));
+            let mut bytes = vec![1; 100_002];
+            task.file.as_ref().unwrap().read_exact_at(&mut bytes, 4095).unwrap();
+            assert_eq!((bytes[0], bytes[100_001]), (7, 7));
+            assert!(bytes[1..100_001].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    /// Only zeros have another way.
+    #[test]
+    fn discard_that_is_not_aligned_is_an_error() {
         let mut task = reading();
-        task.file.as_ref().unwrap().write_all_at(&[7; 200_000], 0).unwrap();
-        task.operation = Operation::Zero { len: 100_000, unmap: false, durable: Durable::No };
-        assert!(matches!(task.continue_with(-libc::EOPNOTSUPP), Completion::Done(Ok(()))));
-        let mut bytes = vec![1; 100_002];
-        task.file.as_ref().unwrap().read_exact_at(&mut bytes, 4095).unwrap();
-        assert_eq!((bytes[0], bytes[100_001]), (7, 7));
-        assert!(bytes[1..100_001].iter().all(|byte| *byte == 0));
+        task.operation = Operation::Punch(512);
+        let Completion::Done(Err(error)) = task.continue_with(-libc::EINVAL) else {
+            panic!("expected an error")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 }
