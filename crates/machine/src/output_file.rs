@@ -1,8 +1,8 @@
 //! Output files: those of consoles, the log, the counters.
 
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +15,9 @@ use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_out
 
 /// The mode of new files: only for the owner, because they may contain the guest's secrets.
 const PRIVATE: u32 = 0o600;
+
+/// Maximum number of links that lead to a file (Linux, MAXSYMLINKS).
+const LINKS_MAX: u32 = 40;
 
 /// The seals that forbid to replace a file's contents (F_ADD_SEALS in fcntl(2)).
 const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
@@ -121,13 +124,16 @@ impl LogFile {
 }
 
 fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
-    let mut options = options(writing);
-    let file = match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = options.create(true).mode(PRIVATE).open(path)?;
-            let made = NewFile::find(path, &file)?;
-            return Ok((file, Some(made)));
-        }
+    let file = match options(writing).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path, writing) {
+            // Another program has created it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options(writing).open(path)?,
+            created => {
+                let file = created.map_err(|error| explain(path, error))?;
+                let made = NewFile::find(path, &file)?;
+                return Ok((file, Some(made)));
+            }
+        },
         opened => opened.map_err(|error| explain(path, error))?,
     };
     let found = file.metadata()?;
@@ -136,6 +142,22 @@ fn open(path: &Path, writing: Writing) -> io::Result<(File, Option<NewFile>)> {
         refuse_fixed(&file)?;
     }
     Ok((file, None))
+}
+
+/// Creates the file, or the one that a link at `path` names, with the mode [`PRIVATE`] whatever the umask.
+fn create(path: &Path, writing: Writing) -> io::Result<File> {
+    let mut path = path.to_owned();
+    // O_EXCL, by which the file is known to be ours, doesn't follow links.
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    let file = options(writing).create_new(true).mode(PRIVATE).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o777 != PRIVATE {
+        // File systems without modes of their own refuse it.
+        let _ = file.set_permissions(Permissions::from_mode(PRIVATE));
+    }
+    Ok(file)
 }
 
 /// Refuses a file whose contents the kernel keeps from changing, before any other output is changed: a sealed one, and swap space
@@ -265,7 +287,7 @@ fn explain(path: &Path, error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use nix::sys::stat::Mode;

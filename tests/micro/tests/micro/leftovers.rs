@@ -92,14 +92,22 @@ fn monitor_gets_no_new_privileges() {
 }
 
 fn files_of_a_monitor_are_its_users_alone_under_any_umask() {
-    let dir = TempDir::new().unwrap();
-    let names = ["console.sock", "log", "metrics"].map(|name| dir.path().join(name));
-    let [socket, log, metrics] = names.each_ref().map(|path| path.to_str().unwrap());
-    let serial = format!("socket:{socket}");
-    let args = ["--serial", &serial, "--log-file", log, "--metrics", metrics];
-    let monitor = boot("halt").args(args).wrapped(["sh", "-c", r#"umask 0; exec "$0" "$@""#]).start();
-    wait_until("there is a console", DEADLINE, || names[0].exists());
-    let modes = names.map(|path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777);
-    assert_eq!(modes, [0o600; 3]);
-    drop(monitor);
+    for umask in ["0", "0777"] {
+        let dir = TempDir::new().unwrap();
+        let names = ["console.sock", "log", "metrics", "console.txt"].map(|name| dir.path().join(name));
+        let [socket, log, metrics, text] = names.each_ref().map(|path| path.to_str().unwrap());
+        let serials = [format!("socket:{socket}"), format!("file:{text}")];
+        let modes = serials.map(|serial| {
+            let args = ["--serial", &serial, "--log-file", log, "--metrics", metrics];
+            let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+            let monitor = boot("halt").args(args).wrapped(["sh", "-c", &script]).start();
+            let console = Path::new(&serial[serial.find(':').unwrap() + 1..]);
+            wait_until("there is a console", DEADLINE, || console.exists());
+            let modes = [console, &names[1], &names[2]]
+                .map(|path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777);
+            drop(monitor);
+            modes
+        });
+        assert_eq!(modes, [[0o600; 3]; 2], "umask {umask}");
+    }
 }
