@@ -8,7 +8,8 @@
 //! - [`loop_device`] finds the loop device over a file, and the file under a loop device; [`overlay_mount`]
 //!   finds the overlay file system that shows a file under another name.
 //! - [`NamedSocket`] is a listening unix socket that only its user can connect to.
-//! - [`range_lock`] locks ranges of files as QEMU does, so that two programs don't use the same image.
+//! - [`range_lock`] locks ranges of files as QEMU does, so that two programs don't use the same image;
+//!   [`InputLock`] marks a file that a machine reads, such as its kernel.
 //! - [`RateLimiter`] decides when the next request may start.
 //! - [`terminal`] makes the user's terminal raw and restores it; [`crash`] restores it when the process dies
 //!   of a fatal signal.
@@ -35,6 +36,7 @@ pub mod crash;
 mod file_io;
 mod frame_port;
 mod guest_bytes;
+mod input_lock;
 mod iovec;
 pub mod loop_device;
 pub mod overlay_mount;
@@ -47,6 +49,7 @@ mod vhost;
 pub use file_io::{Durable, Engine, IoMethod, IoRequest};
 pub use frame_port::{FramePort, NET_HEADER_LEN, TapError};
 pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
+pub use input_lock::InputLock;
 pub use iovec::IoSlices;
 pub use rate::{Rate, RateLimiter};
 pub use terminal::RawMode;

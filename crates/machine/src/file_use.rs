@@ -5,7 +5,7 @@
 //! | use | lock |
 //! |---|---|
 //! | disk | the bytes that QEMU locks for a disk, and more (`file_lock.rs` in vmm-virtio-devices) |
-//! | kernel, image, config, standard input and so on | a read lock on one byte that no disk locks: the file may be a disk too |
+//! | kernel, image, config, standard input and so on | an [`InputLock`], on a byte that no disk locks: the file may be a read-only disk too |
 //! | log | read locks on QEMU's bytes for "writes" and "resizes" |
 //! | a file that is replaced | a write lock on all of it |
 //!
@@ -21,7 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use vmm_boot::Role;
+use vmm_hostio::InputLock;
 use vmm_hostio::range_lock::{self, DOES, END, LockKind, RangeLock};
 
 /// The byte that QEMU locks to read a disk: all disks are read.
@@ -30,20 +30,6 @@ const READS: u64 = DOES + range_lock::READ;
 const WRITES: u64 = DOES + range_lock::WRITE;
 /// The byte that it locks to resize one.
 const RESIZES: u64 = DOES + range_lock::RESIZE;
-/// The first of our bytes for inputs. QEMU's permissions are a 64-bit mask, so its bytes end at 200 + 63.
-const INPUTS: u64 = 264;
-
-/// A file that a machine reads and that must not be written meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    Kernel,
-    Initrd,
-    Image,
-    Module,
-    Config,
-    Stdin,
-}
-
 /// How an output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writing {
@@ -57,7 +43,7 @@ pub(crate) enum Writing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Disk,
-    Input(Input),
+    Input(InputLock),
     Log,
     /// Its contents are replaced.
     Output,
@@ -82,7 +68,7 @@ impl ConfigInUse {
         let file = is_file.then(|| open_to_read(path).ok()).flatten();
         if let Some(file) = &file {
             // An error means that it is an output or a log. It isn't read again, so its writer may go on.
-            let _ = take_input(file, Input::Config);
+            let _ = take_input(file, InputLock::Config);
         }
         Self { _file: file }
     }
@@ -93,7 +79,7 @@ pub(crate) fn note_stdin(file: &File) -> Option<File> {
     // A new open file: a lock on the stream's own would remain as long as the shell has it open.
     let ours = open_again(file)?;
     // A file that others write is accepted: a monitor may read another one's output.
-    let _ = take_input(&ours, Input::Stdin);
+    let _ = take_input(&ours, InputLock::Stdin);
     Some(ours)
 }
 
@@ -101,9 +87,9 @@ pub(crate) fn note_stdin(file: &File) -> Option<File> {
 ///
 /// # Errors
 /// It is an output or a log, whose contents change.
-pub(crate) fn take_input(file: &File, input: Input) -> io::Result<()> {
+pub(crate) fn take_input(file: &File, input: InputLock) -> io::Result<()> {
     // A file that can't be locked isn't protected.
-    let _ = range_lock::lock(file, LockKind::Shared, input.byte());
+    let _ = input.take(file);
     match found_use(file, Writing::Replaces) {
         Some(found @ (Use::Output | Use::Log)) => Err(found.refusal()),
         _ => Ok(()),
@@ -154,30 +140,6 @@ pub(crate) fn refuse_use(file: &File, writing: Writing) -> io::Result<()> {
     found_use(file, writing).map_or(Ok(()), |found| Err(found.refusal()))
 }
 
-impl Input {
-    const ALL: [Self; 6] = [Self::Kernel, Self::Initrd, Self::Image, Self::Module, Self::Config, Self::Stdin];
-
-    fn byte(self) -> Range<u64> {
-        let start = INPUTS + self as u64;
-        start..start + 1
-    }
-
-    fn at(byte: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|input| input.byte().start == byte)
-    }
-}
-
-impl From<Role> for Input {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Kernel => Self::Kernel,
-            Role::Initrd => Self::Initrd,
-            Role::Image => Self::Image,
-            Role::Module => Self::Module,
-        }
-    }
-}
-
 impl Use {
     pub(crate) fn refusal(self) -> io::Error {
         io::Error::other(format!("it is {self}; name another file"))
@@ -186,19 +148,16 @@ impl Use {
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Disk => "in use as a disk",
-            Self::Input(Input::Kernel) => "in use as a kernel",
-            Self::Input(Input::Initrd) => "in use as an initrd",
-            Self::Input(Input::Image) => "in use as a flat image",
-            Self::Input(Input::Module) => "in use as a module of a multiboot kernel",
-            Self::Input(Input::Config) => "in use as the config of a machine",
-            Self::Input(Input::Stdin) => "in use as the standard input of a machine",
-            Self::Log => "in use as a log or as standard output",
-            Self::Output => "being written by another console, by --metrics or by another monitor",
-            Self::Socket => "the socket of another console",
-            Self::Other => "locked by another program",
-        })
+        match self {
+            Self::Disk => f.write_str("in use as a disk"),
+            Self::Input(input) => write!(f, "in use as {input}"),
+            Self::Log => f.write_str("in use as a log or as standard output"),
+            Self::Output => {
+                f.write_str("being written by another console, by --metrics or by another monitor")
+            }
+            Self::Socket => f.write_str("the socket of another console"),
+            Self::Other => f.write_str("locked by another program"),
+        }
     }
 }
 
@@ -208,8 +167,8 @@ fn found_use(file: &File, writing: Writing) -> Option<Use> {
     if let Some(lock) = byte(READS) {
         return Some(if lock.kind == LockKind::Exclusive { Use::Output } else { Use::Disk });
     }
-    if let Some(lock) = found(file, INPUTS..Input::Stdin.byte().end) {
-        return Some(Input::at(lock.start).map_or(Use::Other, Use::Input));
+    if let Ok(Some(input)) = InputLock::find(file) {
+        return Some(Use::Input(input));
     }
     match writing {
         Writing::Replaces if byte(WRITES).is_some() => Some(Use::Log),
@@ -263,7 +222,7 @@ mod tests {
     fn input_is_not_replaced_until_its_user_has_gone() {
         let file = file();
         let user = reader(&file);
-        take_input(&user, Input::Kernel).unwrap();
+        take_input(&user, InputLock::Kernel).unwrap();
         assert_refused(take_output(&writer(&file)), "it is in use as a kernel; name another file");
         drop(user);
         take_output(&writer(&file)).unwrap();
@@ -276,33 +235,33 @@ mod tests {
         take_output(&output_user).unwrap();
         let message =
             "it is being written by another console, by --metrics or by another monitor; name another file";
-        assert_refused(take_input(&reader(&output), Input::Kernel), message);
+        assert_refused(take_input(&reader(&output), InputLock::Kernel), message);
         assert_refused(
-            take_input(&reader(&log), Input::Kernel),
+            take_input(&reader(&log), InputLock::Kernel),
             "it is in use as a log or as standard output; name another file",
         );
         drop((output_user, log_user));
-        take_input(&reader(&output), Input::Kernel).unwrap();
-        take_input(&reader(&log), Input::Kernel).unwrap();
+        take_input(&reader(&output), InputLock::Kernel).unwrap();
+        take_input(&reader(&log), InputLock::Kernel).unwrap();
     }
 
     #[test]
     fn inputs_are_distinguished() {
-        let found = Input::ALL.map(|input| {
+        let found = InputLock::ALL.map(|input| {
             let (file, other) = (file(), file());
             let user = reader(&file);
             take_input(&user, input).unwrap();
             take_output(&writer(&other)).unwrap();
             found_use(&writer(&file), Writing::Replaces)
         });
-        assert_eq!(found, Input::ALL.map(|input| Some(Use::Input(input))));
+        assert_eq!(found, InputLock::ALL.map(|input| Some(Use::Input(input))));
     }
 
     #[test]
     fn input_is_not_a_log_either() {
         let file = file();
         let user = reader(&file);
-        take_input(&user, Input::Config).unwrap();
+        take_input(&user, InputLock::Config).unwrap();
         let message = "it is in use as the config of a machine; name another file";
         assert_refused(share_log(&writer(&file)), message);
     }
@@ -311,8 +270,8 @@ mod tests {
     fn input_of_two_machines_is_shared() {
         let file = file();
         let (first, second) = (reader(&file), reader(&file));
-        take_input(&first, Input::Kernel).unwrap();
-        take_input(&second, Input::Kernel).unwrap();
+        take_input(&first, InputLock::Kernel).unwrap();
+        take_input(&second, InputLock::Kernel).unwrap();
         drop(first);
         assert_refused(take_output(&writer(&file)), "it is in use as a kernel; name another file");
         drop(second);
@@ -390,16 +349,16 @@ mod tests {
         share_log(&writer(&file)).unwrap();
     }
 
-    /// An input's lock is outside both ranges of a disk's: "does" and "forbids".
     #[test]
-    fn input_may_be_a_disk_too() {
+    fn input_may_be_a_read_only_disk_too() {
         let file = file();
         let user = reader(&file);
-        take_input(&user, Input::Image).unwrap();
+        take_input(&user, InputLock::Image).unwrap();
         let others = writer(&file);
-        assert!(found(&others, 0..INPUTS).is_none());
-        // The range for "forbids", from 300 on.
-        assert!(found(&others, 300..END).is_none());
+        // QEMU's bytes, and the ranges around them.
+        assert!(
+            [0..range_lock::FORBIDS + 64, 300..END].into_iter().all(|range| found(&others, range).is_none())
+        );
         lock_disk(&reader(&file));
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vmm_boot::{InitrdFile, KernelFile, Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
+use vmm_hostio::InputLock;
 
 use crate::file_use::take_input;
 use crate::legacy::{self, LegacyCandidate};
@@ -88,8 +89,17 @@ fn open(role: Role, path: &Path) -> Result<SourceFile, Error> {
 /// Marks the file as in use, so that no output overwrites it.
 fn take(source: &mut SourceFile) -> Result<(), Error> {
     let role = source.role();
-    take_input(source.file(), role.into()).map_err(|error| {
+    take_input(source.file(), lock_of(role)).map_err(|error| {
         let path = source.path().to_owned();
         SourceError { role, path, problem: SourceProblem::Open(error) }.into()
     })
+}
+
+fn lock_of(role: Role) -> InputLock {
+    match role {
+        Role::Kernel => InputLock::Kernel,
+        Role::Initrd => InputLock::Initrd,
+        Role::Image => InputLock::Image,
+        Role::Module => InputLock::Module,
+    }
 }

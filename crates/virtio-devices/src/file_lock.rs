@@ -17,6 +17,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use vmm_hostio::InputLock;
 use vmm_hostio::range_lock::{self, DOES, END, FORBIDS, LockKind, READ, RESIZE, WRITE, WRITE_UNCHANGED};
 use vmm_virtio::DeviceError;
 
@@ -38,12 +39,25 @@ const WRITER: Claims = Claims {
 
 /// Locks `file`: exclusively for a writer, shared for a reader. `instead` is another option for a second
 /// writer, for the message.
+///
+/// A writer is refused if a machine reads the file, say as its config, which its guest could then change.
 pub(crate) fn lock(file: &File, place: Place<'_>, access: Access, instead: &str) -> Result<(), DeviceError> {
-    match try_lock(file, access) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(place.wrong(&refusal(access, Holder::of(file), instead))),
-        Err(error) => Err(place.host("can't be locked", &error)),
+    let unlockable = |error| place.host("can't be locked", &error);
+    if !try_lock(file, access).map_err(unlockable)? {
+        return Err(place.wrong(&refusal(access, Holder::of(file), instead)));
     }
+    match input(file).map_err(unlockable)? {
+        Some(input) if access == Access::ReadWrite => Err(place.wrong(&format!(
+            "is in use as {input}, which a guest must not change: name another file, or set \"read_only\"{instead}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The use of the file as an input of a machine, if there is one that a guest must not change. Standard input is
+/// no part of the machine.
+pub(crate) fn input(file: &File) -> io::Result<Option<InputLock>> {
+    Ok(InputLock::find(file)?.filter(|input| *input != InputLock::Stdin))
 }
 
 /// Holder of a conflicting lock.

@@ -12,7 +12,7 @@ use vmm_hostio::loop_device::{Backing, below, open_device, over, slaves};
 use vmm_hostio::overlay_mount;
 use vmm_hostio::range_lock::{self, DOES, FORBIDS, LockKind, READ, RESIZE, WRITE};
 
-use crate::file_lock::is_disk_or_output;
+use crate::file_lock::{input, is_disk_or_output};
 
 /// Maximum number of devices and files below a disk. The kernel allows stacks of 8 devices and file systems,
 /// but each may consist of many.
@@ -115,6 +115,12 @@ impl LayersBelow {
         // other.
         if [FORBIDS + WRITE, FORBIDS + RESIZE].into_iter().any(is_refused) || is_disk_or_output(&file) {
             return Err(in_use());
+        }
+        if let Ok(Some(input)) = input(&file) {
+            return Err(format!(
+                "is a loop device whose backing file {backing} is in use as {input}, which a guest must not change: name another \
+                 disk, or set \"read_only\""
+            ));
         }
         self.held.push(file);
         Ok(())

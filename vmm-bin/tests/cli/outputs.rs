@@ -375,6 +375,48 @@ fn check_of_a_console_that_is_a_disk_is_refused() {
     assert_eq!(check(&bench, "/dev/null", &devices), complaint(BAD_CONFIG, message));
 }
 
+/// A guest would change what the next start reads. By any name, and whatever the device.
+#[test]
+fn input_as_a_disk_that_is_written_is_refused() {
+    let bench = Bench::new();
+    bench.file("initrd", vec![1; 4096]);
+    std::fs::hard_link(bench.path("kernel"), bench.path("hard")).unwrap();
+    bench.link("link", "vm.json");
+    let refused = |boot: &str, kind: &str, path: &str, role: &str| {
+        let device = format!(r#"{{"type": "{kind}", "path": "{path}"}}"#);
+        let config = format!(r#"{{"boot": {boot}, "devices": [{device}]}}"#);
+        bench.file("vm.json", &config);
+        let at = config.rfind(path).unwrap() + path.len() + 1;
+        let instead = if kind == "block" { ", or use an \"overlay\"" } else { "" };
+        let message = format!(
+            "vm.json:1:{at}: devices[0].path: {path} is in use as {role}, which a guest must not change: name another file, or \
+             set \"read_only\"{instead}"
+        );
+        assert_refused_and_checked(&bench, &["--config", "vm.json"], BAD_CONFIG, &message);
+    };
+    let linux = r#"{"kernel": "kernel", "initrd": "initrd"}"#;
+    let flat = r#"{"flat": {"image": "kernel"}}"#;
+    for kind in ["block", "pmem"] {
+        refused(linux, kind, "link", "the config of a machine");
+        refused(linux, kind, "vm.json", "the config of a machine");
+        refused(linux, kind, "hard", "a kernel");
+        refused(linux, kind, "./initrd", "an initrd");
+        refused(flat, kind, "hard", "a flat image");
+    }
+}
+
+#[test]
+fn input_as_a_disk_that_is_read_is_a_plan() {
+    let bench = Bench::new();
+    bench.file("kernel", [crate::bench::kernel(), vec![0; 1024]].concat());
+    let len = std::fs::metadata(bench.path("kernel")).unwrap().len().next_multiple_of(512);
+    std::fs::File::options().write(true).open(bench.path("kernel")).unwrap().set_len(len).unwrap();
+    let disks = r#"{"type": "block", "id": "a", "path": "kernel", "read_only": true},
+                   {"type": "block", "id": "b", "path": "kernel", "overlay": "temp"}"#;
+    let ran = check(&bench, "/dev/null", disks);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(DONE), ""));
+}
+
 #[test]
 fn check_of_two_consoles_to_one_file_is_refused() {
     let bench = Bench::new();
