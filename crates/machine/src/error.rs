@@ -65,16 +65,16 @@ pub enum Error {
         /// The device's error.
         source: vmm_virtio::DeviceError,
     },
-    /// Two devices claim the same exclusive resource, such as a MAC address.
+    /// Two devices, or a device and the serial console, claim the same exclusive resource, such as a MAC address.
     #[error(
-        "devices[{index}].{}: {} {} is already used by devices[{by}].{}; change one of them",
-        claim.field, claim.what, claim.value, first.field
+        "devices[{index}].{}: {} {} is already used by {}{}; change one of them",
+        claim.field, claim.what, claim.value, by.map_or(String::new(), |by| format!("devices[{by}].")), first.field
     )]
     ClaimedTwice {
         /// The second device's index in the config's list.
         index: usize,
-        /// The first device's index, which may be the same.
-        by: usize,
+        /// The first device's index, which may be the same; `None` for the serial console.
+        by: Option<usize>,
         /// The second device's claim.
         claim: Box<vmm_virtio::Claim>,
         /// The first device's claim.

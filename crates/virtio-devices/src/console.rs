@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vmm_config::{Ranged, Serial, read_update};
 use vmm_virtio::{
-    Buffers, Chain, ConfigSpace, Counters, DeviceError, DevicePort, Fault, Head, HostEnd, HostPort, Kind,
-    Session, Setting, Step, TerminalSize, VirtioDevice, port,
+    Buffers, Chain, Claim, ConfigSpace, Counters, DeviceError, DevicePort, Fault, Head, HostEnd, HostPort,
+    Kind, Session, Setting, Step, TerminalSize, VirtioDevice, port,
 };
 
 /// VIRTIO_CONSOLE_F_SIZE (virtio 1.2 §5.3.3): the configuration has columns and rows.
@@ -82,6 +82,13 @@ impl Kind for Console {
     const NAME: &'static str = "console";
     const ID: u32 = 3;
     type Config = Config;
+
+    fn config_claims(config: &Config, setting: &Setting<'_>) -> Vec<Claim> {
+        match &config.target {
+            Serial::Socket(path) => vec![Claim::socket("target", &setting.path(path))],
+            _ => Vec::new(),
+        }
+    }
 
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let end = match config.target {

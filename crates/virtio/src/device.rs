@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,6 +167,15 @@ impl Claim {
     /// A claim of a value that isn't part of another.
     pub fn new(field: impl Into<String>, what: &'static str, value: impl Into<String>) -> Self {
         Self { field: field.into(), what, value: value.into(), part_of: None }
+    }
+
+    /// A claim of the name at which a unix socket listens, whatever path leads to its directory.
+    pub fn socket(field: impl Into<String>, path: &Path) -> Self {
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default();
+        let whole = directory.canonicalize().map(|directory| directory.join(name));
+        Self::new(field, "socket", whole.as_deref().unwrap_or(path).display().to_string())
     }
 
     /// Whether the two claims exclude each other.

@@ -21,7 +21,7 @@ pub trait Kind: VirtioDevice + Sized + 'static {
 
     /// Exclusive resources that the config alone determines. They are checked before any device is opened,
     /// because the host would reject the second one with a less helpful error.
-    fn config_claims(_config: &Self::Config) -> Vec<Claim> {
+    fn config_claims(_config: &Self::Config, _setting: &Setting<'_>) -> Vec<Claim> {
         Vec::new()
     }
 
@@ -63,7 +63,7 @@ pub struct KindEntry {
     /// [`Kind::ID`].
     pub id: u32,
     open: Open,
-    claims: fn(&Value) -> Vec<Claim>,
+    claims: fn(&Value, &Setting<'_>) -> Vec<Claim>,
     /// The schema of [`Kind::Config`].
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -82,8 +82,8 @@ impl KindEntry {
 
     /// The claims of a device with these fields; empty if they are invalid, which [`open`](Self::open) will
     /// report.
-    pub fn claims(&self, fields: &Value) -> Vec<Claim> {
-        (self.claims)(fields)
+    pub fn claims(&self, fields: &Value, setting: &Setting<'_>) -> Vec<Claim> {
+        (self.claims)(fields, setting)
     }
 
     /// Parses the device's fields and opens the device.
@@ -106,8 +106,8 @@ fn open<K: Kind>(fields: Value, setting: &Setting<'_>) -> Result<Box<dyn VirtioD
     Ok(Box::new(K::open(config, setting)?))
 }
 
-fn claims<K: Kind>(fields: &Value) -> Vec<Claim> {
-    read::<K>(fields).map(|config| K::config_claims(&config)).unwrap_or_default()
+fn claims<K: Kind>(fields: &Value, setting: &Setting<'_>) -> Vec<Claim> {
+    read::<K>(fields).map(|config| K::config_claims(&config, setting)).unwrap_or_default()
 }
 
 fn read<K: Kind>(fields: &Value) -> Result<K::Config, DeviceError> {

@@ -324,12 +324,41 @@ fn check_of_a_socket_in_use_is_refused() {
 }
 
 #[test]
-fn check_of_two_consoles_at_one_socket_is_refused() {
-    let console =
-        |id: &str| format!(r#"{{"type": "console", "id": "{id}", "target": {{"socket": "socket"}}}}"#);
-    let devices = format!("{}, {}", console("a"), console("b"));
-    let message = "vm.json:1:182: devices[1].target socket socket: it is the socket of another console; name another file";
-    assert_eq!(check(&Bench::new(), "/dev/null", &devices), complaint(BAD_CONFIG, message));
+fn two_listeners_at_one_socket_are_named_with_both_places() {
+    let bench = Bench::new();
+    bench.dir("dir");
+    let socket =
+        bench.path("socket").canonicalize().unwrap_or(bench.path("").canonicalize().unwrap().join("socket"));
+    let refused = |serial: &str, devices: &str, at: &str, fields: [&str; 2]| {
+        let serial = format!(r#""serial": {serial}, "boot": {{"kernel": "kernel"}}"#);
+        bench.file("vm.json", format!(r#"{{{serial}, "devices": [{devices}]}}"#));
+        let [second, first] = fields;
+        let message = format!(
+            "vm.json:1:{at}: {second}: socket {} is already used by {first}; change one of them",
+            socket.display()
+        );
+        assert_refused_and_checked(&bench, &["--config", "vm.json"], BAD_CONFIG, &message);
+    };
+    let console = |id: &str, path: &str| {
+        format!(r#"{{"type": "console", "id": "{id}", "target": {{"socket": "{path}"}}}}"#)
+    };
+    let vsock = |path: &str| format!(r#"{{"type": "vsock", "path": "{path}"}}"#);
+    let serial = r#"{"socket": "socket"}"#;
+    refused(serial, &vsock("dir/../socket"), "116", ["devices[0].path", "serial"]);
+    refused(serial, &console("a", "socket"), "117", ["devices[0].target", "serial"]);
+    let two = |one: String, other: String| format!("{one}, {other}");
+    refused(
+        r#""none""#,
+        &two(console("a", "socket"), console("b", "./socket")),
+        "167",
+        ["devices[1].target", "devices[0].target"],
+    );
+    refused(
+        r#""none""#,
+        &two(vsock("socket"), console("b", "socket")),
+        "140",
+        ["devices[1].target", "devices[0].path"],
+    );
 }
 
 #[test]

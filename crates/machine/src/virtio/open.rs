@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vmm_config::{Config, VirtioSection};
+use vmm_config::{Config, Serial, VirtioSection};
 use vmm_virtio::{Claim, DeviceError, HostEnd, Mapping, Setting, VirtioDevice};
 
 use crate::console::{ConsolePort, check_stdio};
@@ -39,7 +39,7 @@ pub(crate) fn open(
     mut kept: Vec<OpenDevice>,
     plan_only: bool,
 ) -> Result<Vec<OpenDevice>, Error> {
-    let (mut opened, mut claims) = (Vec::new(), claimed(config, kinds)?);
+    let (mut opened, mut claims) = (Vec::new(), claimed(config, (kinds, plan_only))?);
     for (index, device) in config.devices.iter().enumerate() {
         let Some(section) = section_of(device, kinds) else { continue };
         let device = match kept.iter().position(|device| device.index == index) {
@@ -53,13 +53,22 @@ pub(crate) fn open(
     Ok(opened)
 }
 
-/// The claims that follow from the config alone, each with its device's index.
-fn claimed(config: &Config, kinds: &Kinds<'_>) -> Result<Vec<(usize, Claim)>, Error> {
+/// A claim, and the index of its device; `None` for the serial console.
+type OwnedClaim = (Option<usize>, Claim);
+
+/// The claims that follow from the config alone.
+fn claimed(config: &Config, (kinds, plan_only): (&Kinds<'_>, bool)) -> Result<Vec<OwnedClaim>, Error> {
     let mut claims = Vec::new();
+    if let Serial::Socket(path) = &config.serial {
+        claims.push((None, Claim::socket("serial", path.as_path())));
+    }
     for (index, device) in config.devices.iter().enumerate() {
         let Some(section) = section_of(device, kinds) else { continue };
         let kind = kinds.virtio().find(|kind| kind.name == section.kind);
-        let by_fields = kind.map(|kind| kind.claims(&section.fields.clone().into()));
+        let by_fields = kind.map(|kind| {
+            let setting = setting(section, kind.name, config, plan_only);
+            kind.claims(&section.fields.clone().into(), &setting)
+        });
         claim_all(index, by_fields.unwrap_or_default(), &mut claims)?;
     }
     Ok(claims)
@@ -74,13 +83,13 @@ fn section_of<'a>(device: &'a vmm_config::Device, kinds: &Kinds<'_>) -> Option<&
 }
 
 /// Adds the claims of the device at `index`. Fails if another device has claimed the same.
-fn claim_all(index: usize, claimed: Vec<Claim>, claims: &mut Vec<(usize, Claim)>) -> Result<(), Error> {
+fn claim_all(index: usize, claimed: Vec<Claim>, claims: &mut Vec<OwnedClaim>) -> Result<(), Error> {
     for claim in claimed {
         if let Some((by, first)) = claims.iter().find(|(_, other)| other.excludes(&claim)) {
             let (claim, first) = (Box::new(claim), Box::new(first.clone()));
             return Err(Error::ClaimedTwice { index, by: *by, claim, first });
         }
-        claims.push((index, claim));
+        claims.push((Some(index), claim));
     }
     Ok(())
 }
@@ -95,13 +104,23 @@ pub(crate) fn take_consoles(devices: &mut [OpenDevice]) -> Vec<ConsolePort> {
     devices.iter_mut().filter_map(|device| device.console.take()).collect()
 }
 
+fn setting<'a>(
+    section: &'a VirtioSection,
+    kind: &'static str,
+    config: &Config,
+    plan_only: bool,
+) -> Setting<'a> {
+    let id = section.id.as_ref().map_or(kind, |id| id.as_str());
+    Setting { directory: &section.directory, vcpus: config.cpus.count.get().into(), id, plan_only }
+}
+
 fn open_one(
     index: usize,
     section: &VirtioSection,
     config: &Config,
     (kinds, plan_only): (&Kinds<'_>, bool),
 ) -> Result<OpenDevice, Error> {
-    let VirtioSection { kind: name, id, slot, fields, directory } = section;
+    let VirtioSection { kind: name, slot, fields, .. } = section;
     let slot = slot.map(|slot| slot.get() as u8);
     let Some(kind) = kinds.virtio().find(|kind| kind.name == name.as_str()) else {
         return Err(kinds.unknown(index, name));
@@ -113,8 +132,8 @@ fn open_one(
         let source = DeviceError::config("port", "unknown field, a virtio device has no port");
         return Err(Error::OpenDevice { index, source });
     }
-    let id = id.as_ref().map_or(kind.name, |id| id.as_str()).to_owned();
-    let setting = Setting { directory, vcpus: config.cpus.count.get().into(), id: &id, plan_only };
+    let setting = setting(section, kind.name, config, plan_only);
+    let id = setting.id.to_owned();
     let opened = kind.open(fields.clone().into(), &setting);
     let mut device = opened.map_err(|source| Error::OpenDevice { index, source })?;
     let mapping = device.mapping();

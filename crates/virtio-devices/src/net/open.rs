@@ -26,7 +26,7 @@ impl Kind for Net {
 
     /// Forwarded ports, each of which the host provides only once; a port on one address conflicts with that
     /// on all addresses.
-    fn config_claims(config: &Config) -> Vec<Claim> {
+    fn config_claims(config: &Config, _setting: &Setting<'_>) -> Vec<Claim> {
         let forwards = config.forward.iter().flatten().enumerate();
         let claim = |(index, given): (usize, &ForwardText)| Claim {
             part_of: given.0.host_end_of_all(),

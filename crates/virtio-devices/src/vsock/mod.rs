@@ -83,6 +83,10 @@ impl Kind for Vsock {
     const ID: u32 = 19;
     type Config = Config;
 
+    fn config_claims(config: &Config, setting: &Setting<'_>) -> Vec<Claim> {
+        config.path.iter().map(|path| Claim::socket("path", &setting.path(path))).collect()
+    }
+
     fn open(config: Config, setting: &Setting<'_>) -> Result<Self, DeviceError> {
         let cid = config.cid.get() as u32;
         let carrier: Box<dyn VirtioDevice> = match config.path()? {
