@@ -35,7 +35,8 @@ fn refused(overlay: &Overlay, directory: &Path, error: &io::Error) -> DeviceErro
         Overlay::TempIn(_) => ("", "name another"),
     };
     let problem = match error.kind() {
-        ErrorKind::NotFound => format!("doesn't exist: create it, or {other}"),
+        // A directory such as /proc, in which nothing can be created, gives the same error.
+        ErrorKind::NotFound if !directory.exists() => format!("doesn't exist: create it, or {other}"),
         ErrorKind::NotADirectory => format!("isn't a directory: {other}"),
         ErrorKind::PermissionDenied => {
             format!("can't be written: permission denied, see chmod(1), or {other}")
@@ -65,6 +66,18 @@ mod tests {
     fn refusals(kind: ErrorKind) -> [String; 2] {
         let named = serde_json::from_str(r#"{"temp_in": "/tmp/x"}"#).unwrap();
         [Overlay::Temp, named].map(|overlay| refused(&overlay, Path::new("/tmp/x"), &kind.into()).to_string())
+    }
+
+    #[test]
+    fn directory_that_takes_no_files_is_not_said_to_be_missing() {
+        let overlay = serde_json::from_str(r#"{"temp_in": "/proc"}"#).unwrap();
+        let setting = Setting { directory: Path::new("/"), vcpus: 1, id: "disk0", plan_only: false };
+        let message = create(&overlay, &setting).unwrap_err().to_string();
+        assert!(
+            message.starts_with(".overlay: /proc takes no temporary file: No such file or directory"),
+            "{message}"
+        );
+        assert!(message.ends_with("; name another"), "{message}");
     }
 
     #[test]
