@@ -98,17 +98,18 @@ impl Failure {
         }
     }
 
-    /// The error and its causes, in one line.
+    /// The error and its causes, and the limit to raise if the host has run out of something, in one line.
     fn message(&self) -> String {
-        match self {
+        let message = match self {
             Self::Machine { message, .. } => message.clone(),
             other => chain(other),
-        }
+        };
+        message + self.shortage().map_or("", remedy)
     }
 
     /// The exit code: it tells who can fix the error.
     fn code(&self) -> u8 {
-        if self.is_shortage() {
+        if self.shortage().is_some() {
             return HOST_CANT;
         }
         match self {
@@ -131,28 +132,39 @@ impl Failure {
 }
 
 impl Failure {
-    /// Whether the host has run out of descriptors, threads or memory, whatever they were needed for.
-    fn is_shortage(&self) -> bool {
+    /// The error that says that the host has run out of descriptors, threads or memory, whatever they were needed for.
+    fn shortage(&self) -> Option<Errno> {
         if let Self::Stream(error) = self {
-            return is_shortage(error);
+            return shortage(error);
         }
         let mut cause: Option<&dyn Error> = Some(self);
         while let Some(error) = cause {
-            let is_io = error.downcast_ref::<io::Error>().is_some_and(is_shortage);
-            if is_io || error.downcast_ref::<Errno>().is_some_and(|errno| SHORTAGES.contains(errno)) {
-                return true;
+            let own = error.downcast_ref::<Errno>().copied().filter(|errno| SHORTAGES.contains(errno));
+            let found = error.downcast_ref::<io::Error>().and_then(shortage).or(own);
+            if found.is_some() {
+                return found;
             }
             cause = error.source();
         }
-        false
+        None
     }
 }
 
 /// Errors that mean that the host has run out of a resource.
 const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
 
-fn is_shortage(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&Errno::from_raw(code)))
+fn shortage(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw).filter(|errno| SHORTAGES.contains(errno))
+}
+
+/// What to raise, after the message.
+fn remedy(shortage: Errno) -> &'static str {
+    match shortage {
+        Errno::EMFILE => "; raise the limit of open files (ulimit -n)",
+        Errno::ENFILE => "; raise the host's limit of open files (sysctl fs.file-max)",
+        Errno::EAGAIN => "; raise the limit of threads (ulimit -u, or pids.max of the cgroup)",
+        _ => "",
+    }
 }
 
 impl From<vmm_machine::Error> for Failure {
@@ -223,7 +235,8 @@ pub(crate) fn usage(error: clap::Error, streams: &Streams) -> ExitCode {
 
 /// Reports that there are too few descriptors even for [`Streams`].
 pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
-    eprintln!("error: can't create the eventfds of standard output and standard error: {error}");
+    let remedy = shortage(error).map_or("", remedy);
+    eprintln!("error: can't create the eventfds of standard output and standard error: {error}{remedy}");
     ExitCode::from(HOST_CANT)
 }
 
@@ -236,8 +249,25 @@ mod tests {
         let error = vmm_machine::Error::Terminal(Errno::EMFILE.into());
         let failure = Failure::from(error);
         assert_eq!(failure.code(), HOST_CANT);
-        let message =
-            "the modes of the terminal at standard input can't be changed: Too many open files (os error 24)";
+        let message = "the modes of the terminal at standard input can't be changed: Too many open files (os error 24); raise the \
+                       limit of open files (ulimit -n)";
         assert_eq!(failure.message(), message);
+    }
+
+    #[test]
+    fn lack_of_threads_names_their_limits() {
+        let error = vmm_machine::Error::Host { what: "thread of a device", source: Errno::EAGAIN.into() };
+        let failure = Failure::from(error);
+        assert_eq!(failure.code(), HOST_CANT);
+        let message = "thread of a device: Resource temporarily unavailable (os error 11); raise the limit of threads (ulimit -u, or \
+                       pids.max of the cgroup)";
+        assert_eq!(failure.message(), message);
+    }
+
+    /// Nothing that a user can raise.
+    #[test]
+    fn lack_of_memory_has_no_remedy() {
+        let failure = Failure::Stdout(Errno::ENOMEM.into());
+        assert_eq!(failure.message(), "standard output: Cannot allocate memory (os error 12)");
     }
 }
