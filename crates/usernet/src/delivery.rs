@@ -11,21 +11,27 @@ use crate::pull_outcome::Closing;
 use crate::undelivered::UndeliveredTcp;
 use crate::usernet::UserNet;
 
+/// How often to ask what the peers have acknowledged, which isn't an event.
+const TURN: Duration = Duration::from_millis(20);
+
 impl UserNet {
     /// The guest is gone, and another may follow: ends its flows. Connections with data for the host last until
     /// that is delivered, by [`receive`](Self::receive) or [`deliver`](Self::deliver).
     pub fn forget_guest(&mut self) {
         for token in self.table.tokens() {
             let has_data = self.table.get(token).is_some_and(|flow| flow.forget_guest());
-            if !has_data {
+            if has_data {
+                self.table.detach(token);
+                self.table.make_ready(token);
+            } else {
                 self.end(token, Closing::Orderly);
             }
         }
     }
 
-    /// Passes data that was acknowledged to the guest to the host's sockets, as far as they take it within
-    /// `patience`, and returns what remains. It may be called again; nothing is received meanwhile. If the
-    /// network is dropped, or its process killed, with data remaining, the host's peer sees a reset.
+    /// Passes data that was acknowledged to the guest to the host's peers, as far as they acknowledge it within
+    /// `patience`, and returns what remains. It may be called again; nothing is received for the guest meanwhile. If
+    /// the network is dropped, or its process killed, with data remaining, the host's peer sees a reset.
     pub fn deliver(&mut self, patience: Duration) -> Vec<UndeliveredTcp> {
         let until = Instant::now() + patience;
         loop {
@@ -35,7 +41,7 @@ impl UserNet {
             if left.is_empty() || now >= until {
                 return left;
             }
-            self.watch.wait(until - now);
+            self.watch.wait((until - now).min(TURN));
         }
     }
 }

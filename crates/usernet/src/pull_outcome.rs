@@ -21,6 +21,8 @@ pub(crate) enum PullOutcome {
     Again,
     /// No frame until there is an event, a packet from the guest, or this time.
     Idle(Option<Instant>),
+    /// It has ended for the guest, and lasts until the host has all data.
+    Detach,
     End(Closing),
 }
 

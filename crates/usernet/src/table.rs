@@ -56,7 +56,7 @@ impl Table {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.by_key.len() >= self.limit
+        self.slots.len() - self.free.len() >= self.limit
     }
 
     /// Maximum number of incoming connections. Clients of forwarded ports must not take the network from the
@@ -114,7 +114,9 @@ impl Table {
 
     /// The tokens of all flows, in no particular order.
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        self.by_key.values().copied().collect()
+        let slots = self.slots.iter().enumerate();
+        let used = slots.filter(|(_, slot)| slot.entry.is_some());
+        used.map(|(index, slot)| token(index as u32, slot.generation)).collect()
     }
 
     pub(crate) fn get_with_key(&mut self, token: Token) -> Option<(Key, &mut NetworkFlow)> {
@@ -122,14 +124,23 @@ impl Table {
         Some((entry.key, &mut entry.flow))
     }
 
+    /// Hides a flow from the guest, which may open another one with its addresses. It still counts as one.
+    pub(crate) fn detach(&mut self, token: Token) {
+        if let Some(key) = self.entry(token).map(|entry| entry.key)
+            && self.by_key.get(&key) == Some(&token)
+        {
+            self.by_key.remove(&key);
+        }
+    }
+
     pub(crate) fn remove(&mut self, token: Token) -> Option<NetworkFlow> {
+        self.detach(token);
         self.entry(token)?;
         let slot = &mut self.slots[index(token)];
         let entry = slot.entry.take()?;
         // 30 bits count more flows than a guest opens in years.
         slot.generation = (slot.generation + 1) & 0x3fff_ffff;
         self.free.push(index(token) as u32);
-        self.by_key.remove(&entry.key);
         if let Some(due) = entry.due {
             self.due.remove(&(due, token));
         }
@@ -302,6 +313,20 @@ mod tests {
         assert!(table.get(old).is_none());
         assert!(table.get(new).is_some());
         assert_eq!(table.find(&key(1)), None);
+    }
+
+    #[test]
+    fn detached_flow_leaves_its_key_to_another_and_still_counts() {
+        let mut table = Table::new(2);
+        let old = table.insert(key(1), flow());
+        table.detach(old);
+        assert_eq!(table.find(&key(1)), None);
+        let new = table.insert(key(1), flow());
+        assert!(table.is_full());
+        assert_eq!(table.tokens(), [old, new]);
+        table.remove(old);
+        assert_eq!(table.find(&key(1)), Some(new));
+        assert!(!table.is_full());
     }
 
     #[test]

@@ -284,6 +284,10 @@ impl UserNet {
                 self.table.wake_at(token, deadline.max(soonest));
             }
             PullOutcome::Idle(None) => {}
+            PullOutcome::Detach => {
+                self.table.detach(token);
+                self.table.make_ready(token);
+            }
             PullOutcome::End(end) => self.end(token, end),
         }
         None

@@ -5,8 +5,6 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use smoltcp::socket::tcp::State;
 
 use super::{Phase, Tcp};
-use crate::host;
-use crate::undelivered::UndeliveredTcp;
 
 impl Tcp {
     /// Moves as much data as possible in both directions.
@@ -20,23 +18,22 @@ impl Tcp {
         }
     }
 
-    /// The guest is gone. Returns whether data that was acknowledged to it remains to be delivered.
-    pub(crate) fn forget_guest(&mut self) -> bool {
-        self.guest_ended = true;
-        self.phase = Phase::Draining;
-        self.deliver().is_some()
+    pub(super) fn send_to_host(&mut self) -> Result<(), Errno> {
+        self.write_kept()?;
+        let is_all_written = self.kept_len() == 0;
+        if self.phase != Phase::Draining {
+            self.set_undelivered(!is_all_written);
+        }
+        if self.guest_ended && !self.sent_end && is_all_written {
+            self.sent_end = true;
+            // If it fails, the host's peer is gone, which reading will report.
+            let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
+        }
+        Ok(())
     }
 
-    /// Passes data that was acknowledged to the guest to the host, and returns what remains; `None` also if the
-    /// host's side has failed.
-    pub(crate) fn deliver(&mut self) -> Option<UndeliveredTcp> {
-        self.failed |= self.send_to_host().is_err();
-        let len = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.socket().recv_queue());
-        let Self { guest, remote, .. } = *self;
-        (len > 0 && !self.failed).then_some(UndeliveredTcp { guest, remote, len })
-    }
-
-    fn send_to_host(&mut self) -> Result<(), Errno> {
+    /// Writes data of the guest to the host's socket, as far as that takes it.
+    fn write_kept(&mut self) -> Result<(), Errno> {
         let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
         let socket = endpoint.socket_mut();
         self.guest_ended |=
@@ -44,26 +41,16 @@ impl Tcp {
         while self.writable && socket.can_recv() {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             let sent = socket.recv(|bytes| match rustix::net::send(&self.host, bytes, flags) {
-                Ok(len) => (len, Ok(())),
+                Ok(len) => (len, Ok(len)),
                 Err(error) => (0, Err(error)),
             });
             match sent {
                 Ok(Err(Errno::AGAIN)) => self.writable = false,
-                Ok(Err(Errno::INTR)) | Ok(Ok(())) => {}
+                Ok(Err(Errno::INTR)) => {}
+                Ok(Ok(len)) => self.written += len as u64,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => break,
             }
-        }
-        let has_undelivered = socket.can_recv();
-        if has_undelivered != self.has_undelivered {
-            self.has_undelivered = has_undelivered;
-            // Even if the monitor is killed, the peer can't mistake what it has received for everything.
-            host::close_by_reset(&self.host, has_undelivered);
-        }
-        if self.guest_ended && !self.sent_end && !has_undelivered {
-            self.sent_end = true;
-            // If it fails, the host's peer is gone, which reading will report.
-            let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
         }
         Ok(())
     }
@@ -85,7 +72,7 @@ impl Tcp {
                 });
             match received {
                 Ok(Ok((0, _))) => {
-                    self.readable = false;
+                    (self.readable, self.host_ended) = (false, true);
                     socket.close();
                 }
                 // A short read means that there is no more (epoll(7)), unless the end follows, which isn't

@@ -9,9 +9,12 @@
 //! ```
 //!
 //! While connecting there is no smoltcp socket, so that a refusal by the host becomes a refusal to the guest.
+//! A connection that is draining exists on the host's side only: the guest may have another one with its addresses.
 //! A quiet connection releases its socket and buffers: the numbers in its [`SequenceState`] suffice to continue.
 
 mod exchange;
+mod last_data;
+mod progress;
 mod sequence;
 pub(crate) mod stack;
 
@@ -53,11 +56,17 @@ pub(crate) struct Tcp {
     writable: bool,
     hung_up: bool,
     was_reset: bool,
-    /// There is data of the guest that the host's socket hasn't taken, which is reset if it is closed now.
+    /// There is data of the guest to be delivered to the host: its socket is reset if it is closed now.
     has_undelivered: bool,
+    /// Number of bytes that the host's socket has taken.
+    written: u64,
+    /// When the peer had all of them, after the guest ended.
+    arrived_at: Option<Instant>,
     /// The guest sends no more; the host has been told.
     guest_ended: bool,
     sent_end: bool,
+    /// The host sends no more, and all has been read.
+    host_ended: bool,
     /// The host's side failed.
     failed: bool,
     active_at: Instant,
@@ -123,8 +132,11 @@ impl Tcp {
             hung_up: false,
             was_reset: false,
             has_undelivered: false,
+            written: 0,
+            arrived_at: None,
             guest_ended: false,
             sent_end: false,
+            host_ended: false,
             failed: false,
             active_at: Instant::now(),
             is_accepted: false,
@@ -224,10 +236,6 @@ impl Tcp {
         if self.phase == Phase::Connecting {
             return if segment.rst() { Err(Closing::Reset) } else { Ok(()) };
         }
-        // The host hasn't taken the last bytes yet: a new connection with the same addresses has to wait.
-        if self.phase == Phase::Draining && segment.syn() {
-            return Ok(());
-        }
         if self.phase == Phase::Parked {
             self.unpark(shared);
         }
@@ -280,17 +288,11 @@ impl Tcp {
             Phase::Connecting => return PullOutcome::Idle(None),
             Phase::Parked if !self.readable => return PullOutcome::Idle(None),
             Phase::Parked => self.unpark(shared),
+            Phase::Draining => return self.drain(),
             _ => {}
         }
         self.exchange();
         let Some(endpoint) = &mut self.endpoint else { return PullOutcome::End(Closing::Orderly) };
-        if self.phase == Phase::Draining {
-            return if endpoint.socket().can_recv() && !self.failed {
-                PullOutcome::Idle(None)
-            } else {
-                PullOutcome::End(Closing::Orderly)
-            };
-        }
         let room = &mut into[HEADER_LEN..];
         if let Some(len) = shared.stack.egress(endpoint, room) {
             let packet = &mut into[HEADER_LEN..HEADER_LEN + len];
@@ -314,7 +316,7 @@ impl Tcp {
         if is_closed || socket.state() == State::TimeWait {
             if self.guest_ended && socket.can_recv() && !self.failed {
                 self.phase = Phase::Draining;
-                return PullOutcome::Idle(None);
+                return PullOutcome::Detach;
             }
             let is_orderly = self.guest_ended && !self.failed;
             return PullOutcome::End(if is_orderly { Closing::Orderly } else { Closing::Reset });

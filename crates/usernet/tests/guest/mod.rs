@@ -92,6 +92,9 @@ impl TxToken for Tx<'_> {
     }
 }
 
+/// The port before the first one that a guest connects from.
+const PORTS: u16 = 40000;
+
 /// A guest on a network of its own.
 pub(crate) struct Guest {
     pub(crate) net: UserNet,
@@ -123,8 +126,20 @@ impl Guest {
             interface,
             epoch: Instant::now(),
             buffer: vec![0; mtu + 14],
-            next_port: 40000,
+            next_port: PORTS,
         }
+    }
+
+    /// Replaces the guest by another one, which uses the same ports.
+    pub(crate) fn restart(&mut self) {
+        self.net.forget_guest();
+        self.forget_sockets();
+    }
+
+    /// The next sockets use the same ports.
+    pub(crate) fn forget_sockets(&mut self) {
+        self.sockets = SocketSet::new(Vec::new());
+        self.next_port = PORTS;
     }
 
     /// Runs both stacks once. Returns whether any frame was transferred.
