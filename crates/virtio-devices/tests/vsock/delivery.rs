@@ -1,5 +1,6 @@
 //! Data that the guest regards as sent, after a connection has ended for the guest, however it ended.
 
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -51,6 +52,28 @@ fn data_sent_before_the_machine_ended_is_delivered_from_a_closed_connection() {
     guest.send_op(&flow, Op::Rst);
     guest.settle();
     assert_eq!(deliver_and_read(guest.driver.into_device(), socket), counted(sent));
+}
+
+/// Closing a Unix socket with unread input loses nothing of what was sent; only the end isn't a regular one.
+#[test]
+fn data_for_a_program_that_has_sent_something_is_delivered() {
+    let (mut guest, directory) = running();
+    guest.buf_alloc = 16;
+    let (mut flow, mut socket) = from_guest(&mut guest, &directory);
+    let sent = guest.send_what_there_is_room_for(&mut flow);
+    // More than the guest has room for.
+    socket.write_all(&[0; 100]).unwrap();
+    let mut device = guest.driver.into_device();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let end = socket.read_to_end(&mut bytes);
+        (bytes, end.map_err(|error| error.kind()))
+    });
+    assert_eq!(device.deliver(DEADLINE), []);
+    drop(device);
+    let (bytes, end) = reader.join().unwrap();
+    assert_eq!(bytes, counted(sent));
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
 }
 
 #[test]
