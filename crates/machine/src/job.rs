@@ -1,17 +1,14 @@
-//! Work that may block on a file, on its own thread.
+//! Work that may block on a file, on another thread than its caller's.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use vmm_bus::EventFd;
 
-/// The thread's stack, in bytes. The config's parser needs the most of it. The default of 2 MiB would take a whole huge page on
-/// hosts with transparent huge pages set to "always".
-const STACK_LEN: usize = 1 << 20;
+use crate::worker::{Assigned, Busy, WorkQueue, Worker};
 
 /// The steps that a job is carrying out, as text for the user.
 #[derive(Clone, Debug)]
@@ -75,68 +72,71 @@ impl Drop for ProgressStep {
     }
 }
 
-/// Work on its own thread. Dropping this detaches the thread, which then drops the result.
+/// Work on a [`Worker`]'s thread, or on one of its own. Dropping this abandons the work: its result is then dropped on that thread,
+/// never on the caller's, which mustn't block.
 #[derive(Debug)]
-pub(crate) struct Job<T> {
-    result: Receiver<thread::Result<T>>,
+pub(crate) struct Job<T: Send + 'static> {
+    outcome: Arc<Mutex<Outcome<T>>>,
     progress: Progress,
-    thread: Option<JoinHandle<()>>,
+    assigned: Assigned,
+    queue: WorkQueue,
+}
+
+/// The work's result, from when it is available until it is taken.
+#[derive(Debug)]
+enum Outcome<T> {
+    Pending,
+    Done(thread::Result<T>),
+    /// It was taken, or nobody waits for it.
+    Closed,
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Starts `work`, and writes `done` when the result is available. If the host can't create a thread, the work runs on this
-    /// one: stopping a machine matters more than a responsive event loop.
+    /// Starts `work`, and writes `done` when the result is available. Never runs it on this thread: if the worker's thread is busy
+    /// with a job that was abandoned, and the host can't create another, the job is [delayed](Self::delayed_by) until it is free.
     pub(crate) fn start(
+        worker: &Worker,
         what: &'static str,
         done: Arc<EventFd>,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Self {
-        let builder = thread::Builder::new().name("job".to_owned()).stack_size(STACK_LEN);
-        Self::start_by(|body| builder.spawn(body), what, done, work)
-    }
-
-    fn start_by(
-        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
-        what: &'static str,
-        done: Arc<EventFd>,
-        work: impl FnOnce(&Progress) -> T + Send + 'static,
-    ) -> Self {
-        let (sender, result) = sync_channel(1);
         let progress = Progress::new(what);
-        let theirs = progress.clone();
-        let body = move || {
-            let worked = catch_unwind(AssertUnwindSafe(|| work(&theirs)));
-            // Fails if the job was dropped; the result is then dropped here.
-            drop(sender.send(worked));
+        let outcome = Arc::new(Mutex::new(Outcome::Pending));
+        let (their_progress, theirs) = (progress.clone(), Arc::clone(&outcome));
+        let body = move |busy| {
+            let worked = catch_unwind(AssertUnwindSafe(|| work(&their_progress)));
+            publish(&theirs, worked, busy);
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = done.write(1);
         };
-        // A failed spawn drops its closure, so the work is kept here as well.
-        let kept = Arc::new(Mutex::new(Some(body)));
-        let take = |kept: &Mutex<Option<_>>| kept.lock().ok().and_then(|mut kept| kept.take());
-        let theirs = Arc::clone(&kept);
-        let run = move || {
-            if let Some(body) = take(&theirs) {
-                body();
-            }
-        };
-        let thread = spawn(Box::new(run)).ok();
-        if thread.is_none()
-            && let Some(body) = take(&kept)
-        {
-            body();
-        }
-        Self { result, progress, thread }
+        let assigned = worker.assign(Box::new(body));
+        Self { outcome, progress, assigned, queue: worker.queue().clone() }
     }
 
     /// The result, if the work is done; an error if it panicked. Must not be called again after it has returned a result.
     pub(crate) fn take(&mut self) -> Option<thread::Result<T>> {
-        let result = self.result.try_recv().ok()?;
-        if let Some(thread) = self.thread.take() {
+        let mut outcome = lock(&self.outcome);
+        let result = match std::mem::replace(&mut *outcome, Outcome::Closed) {
+            Outcome::Done(result) => result,
+            other => {
+                *outcome = other;
+                return None;
+            }
+        };
+        drop(outcome);
+        if let Assigned::Thread(thread) = std::mem::replace(&mut self.assigned, Assigned::Worker) {
             // It is about to exit. Joined, it no longer counts as a thread of the process.
             let _ = thread.join();
         }
         Some(result)
+    }
+
+    /// The error that prevented a thread for it, if it waits for a job that was abandoned.
+    pub(crate) fn delayed_by(&self) -> Option<&io::Error> {
+        match &self.assigned {
+            Assigned::Queued(error) => Some(error),
+            Assigned::Worker | Assigned::Thread(_) => None,
+        }
     }
 
     pub(crate) fn progress(&self) -> &Progress {
@@ -144,9 +144,36 @@ impl<T: Send + 'static> Job<T> {
     }
 }
 
+impl<T: Send + 'static> Drop for Job<T> {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut *lock(&self.outcome), Outcome::Closed);
+        if let Outcome::Done(late) = outcome {
+            self.queue.push(Box::new(move |_busy| drop(late)));
+        }
+    }
+}
+
+/// Makes a result available, or drops it if nobody waits for it. The thread is free before the next job can be started.
+fn publish<T>(outcome: &Mutex<Outcome<T>>, worked: thread::Result<T>, busy: Busy) {
+    let mut outcome = lock(outcome);
+    if matches!(*outcome, Outcome::Pending) {
+        drop(busy);
+        *outcome = Outcome::Done(worked);
+    } else {
+        drop(outcome);
+        // Busy until then: this may block.
+        drop(worked);
+        drop(busy);
+    }
+}
+
+fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
+    outcome.lock().expect("no panic while it is held")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
 
@@ -162,7 +189,7 @@ mod tests {
     }
 
     /// Sends the id of the thread that drops it.
-    struct Result(std::sync::mpsc::Sender<thread::ThreadId>);
+    struct Result(Sender<thread::ThreadId>);
 
     impl Drop for Result {
         fn drop(&mut self) {
@@ -170,15 +197,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn result_that_nobody_waits_for_is_dropped_on_its_own_thread() {
+    /// A job that waits for the sender, and whose result is a [`Result`].
+    fn start(worker: &Worker, done: &Arc<EventFd>) -> (Job<Result>, Sender<()>, Receiver<thread::ThreadId>) {
         let (go, gone) = channel::<()>();
         let (dropped, on) = channel();
-        let done = Arc::new(EventFd::new().unwrap());
-        let job = Job::start("starting", Arc::clone(&done), move |_| {
+        let job = Job::start(worker, "starting", Arc::clone(done), move |_| {
             gone.recv().unwrap();
             Result(dropped)
         });
+        (job, go, on)
+    }
+
+    #[test]
+    fn result_that_nobody_waits_for_is_dropped_on_its_own_thread() {
+        let worker = Worker::new().unwrap();
+        let done = Arc::new(EventFd::new().unwrap());
+        let (job, go, on) = start(&worker, &done);
         drop(job);
         go.send(()).unwrap();
         assert_ne!(on.recv().unwrap(), thread::current().id());
@@ -187,18 +221,52 @@ mod tests {
     }
 
     #[test]
-    fn job_for_which_there_is_no_thread_is_done_at_once() {
+    fn result_that_is_not_taken_is_dropped_on_the_jobs_thread() {
+        let worker = Worker::new().unwrap();
         let done = Arc::new(EventFd::new().unwrap());
-        let spawn = |_| Err(io::Error::from_raw_os_error(libc::EAGAIN));
-        let mut job = Job::start_by(spawn, "ending", Arc::clone(&done), |_| thread::current().id());
-        assert_eq!(job.take().unwrap().unwrap(), thread::current().id());
-        assert_eq!(done.wait().unwrap(), 1);
+        let (job, go, on) = start(&worker, &done);
+        go.send(()).unwrap();
+        done.wait().unwrap();
+        drop(job);
+        assert_ne!(on.recv().unwrap(), thread::current().id());
+    }
+
+    #[test]
+    fn jobs_that_end_share_a_thread() {
+        let worker = Worker::new().unwrap();
+        let done = Arc::new(EventFd::new().unwrap());
+        let on = || {
+            let mut job = Job::start(&worker, "starting", Arc::clone(&done), |_| thread::current().id());
+            done.wait().unwrap();
+            job.take().unwrap().unwrap()
+        };
+        let first = on();
+        (0..100).for_each(|_| assert_eq!(on(), first));
+    }
+
+    #[test]
+    fn job_for_which_there_is_no_thread_waits_for_the_one_before() {
+        let mut worker = Worker::new().unwrap();
+        worker.without_threads();
+        let done = Arc::new(EventFd::new().unwrap());
+        let (hangs, go, _on) = start(&worker, &done);
+        assert!(hangs.delayed_by().is_none());
+        drop(hangs);
+        let mut job = Job::start(&worker, "ending", Arc::clone(&done), |_| thread::current().id());
+        assert!(job.delayed_by().is_some() && job.take().is_none());
+        go.send(()).unwrap();
+        let mut written = 0;
+        while written < 2 {
+            written += done.wait().unwrap();
+        }
+        assert_ne!(job.take().unwrap().unwrap(), thread::current().id());
     }
 
     #[test]
     fn job_that_panics_has_an_error_for_a_result() {
+        let worker = Worker::new().unwrap();
         let done = Arc::new(EventFd::new().unwrap());
-        let mut job: Job<()> = Job::start("starting", Arc::clone(&done), |_| panic!("a defect"));
+        let mut job: Job<()> = Job::start(&worker, "starting", Arc::clone(&done), |_| panic!("a defect"));
         done.wait().unwrap();
         assert!(matches!(job.take(), Some(Err(_))));
     }

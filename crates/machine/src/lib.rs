@@ -69,6 +69,7 @@ mod transfer;
 mod virtio;
 mod watch;
 mod watched;
+mod worker;
 
 pub use affinity::Affinity;
 pub use console::OpenError;

@@ -7,8 +7,9 @@
 //!     ^                                                                      |
 //!     +------------- after a reset: the next machine, with the same files ---+
 //! ```
-//! Work that may block on a file is done by a [`Job`](crate::job::Job) on its own thread: opening files, reading a kernel,
-//! stopping a disk. So the event loop keeps running, and the user can end the monitor even if the host's storage never answers.
+//! Work that may block on a file is a [`Job`](crate::job::Job): opening files, reading a kernel, stopping a disk. The jobs have a
+//! [thread](crate::worker::Worker) that exists from the start, so at the end it doesn't matter whether the host can create one. So the
+//! event loop keeps running, and the user can end the monitor even if the host's storage never answers.
 
 mod commands;
 mod consoles;
@@ -48,6 +49,7 @@ use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::LastReport;
+use crate::worker::Worker;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use patience::END_PATIENCE;
 use requests::Requests;
@@ -156,6 +158,8 @@ pub struct Supervisor {
     /// An end that was requested while a machine was stopping. It overrides a restart.
     requested_ending: Option<Ending>,
     requests: Requests,
+    /// The jobs' thread.
+    worker: Worker,
     /// Written when a job is done.
     job_done: Arc<EventFd>,
     /// Written when a vCPU's thread has exited.
@@ -177,10 +181,11 @@ struct StoppedMachine {
 
 impl Supervisor {
     /// Blocks the signals that would kill or stop the process, except those of crashes and those that it ignores, and receives them as
-    /// events. Call it before starting other threads, which inherit the signal mask. `started` is when the process started.
+    /// events. Call it before starting other threads, which inherit the signal mask. Starts the thread of the jobs. `started` is when
+    /// the process started.
     ///
     /// # Errors
-    /// The host is out of descriptors, watches or memory.
+    /// The host is out of descriptors, watches, threads or memory.
     pub fn new(started: Instant, timeouts: Timeouts) -> Result<Self, Error> {
         crash::restore_terminal().context("signal handlers")?;
         let (messages, received) = channel();
@@ -197,6 +202,8 @@ impl Supervisor {
         let vcpu_ended = eventfd("eventfd of the vCPUs", Message::VcpuEnded)?;
         let news = eventfd("eventfd of the devices", Message::DeviceNews)?;
         let requested = eventfd("eventfd of requests", Message::RequestsPending)?;
+        // After the signals are blocked: it inherits that.
+        let worker = Worker::new().context("thread of the jobs")?;
         let mut supervisor = Self {
             events,
             messages: (messages, received),
@@ -212,6 +219,7 @@ impl Supervisor {
             shutting_down: false,
             requested_ending: None,
             requests: Requests::new(requested),
+            worker,
             job_done,
             vcpu_ended,
             news,

@@ -1,5 +1,6 @@
 //! Waits for jobs while the event loop keeps running, so that the user can end the monitor.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,8 @@ impl Supervisor {
     /// process exits.
     ///
     /// # Errors
-    /// The work panicked, or the event loop failed.
+    /// The work panicked, or the event loop failed. Or the jobs' thread is occupied by abandoned work, and the host can't create
+    /// another.
     pub fn offload<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
@@ -47,12 +49,16 @@ impl Supervisor {
         job: &mut Job<T>,
         late: fn(String) -> TimeoutPhase,
     ) -> Result<Offloaded<T>, Error> {
-        let ending = match self.wait_for(job, None, |_| true)? {
+        let until = job.delayed_by().map(|_| Instant::now() + LAST_PATIENCE);
+        let ending = match self.wait_for(job, until, |_| true)? {
             WaitResult::Done(done) => return Ok(Offloaded::Done(done)),
             WaitResult::Ended(Ending::TimedOut(_)) => Ending::TimedOut(late(job.progress().text())),
             WaitResult::Ended(ending) => ending,
-            // Unreachable: `wait_for` has no time limit here.
-            WaitResult::TimedOut => Ending::Quit,
+            // Only a delayed job has a time limit.
+            WaitResult::TimedOut => {
+                let error = job.delayed_by().map_or(io::ErrorKind::TimedOut.into(), copy);
+                return Err(Error::Host { what: "thread of a job", source: error });
+            }
         };
         Ok(Offloaded::Ended(ending))
     }
@@ -85,12 +91,37 @@ impl Supervisor {
         what: &'static str,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Job<T> {
-        Job::start(what, Arc::clone(&self.job_done), work)
+        let job = Job::start(&self.worker, what, Arc::clone(&self.job_done), work);
+        if let Some(error) = job.delayed_by() {
+            warn!("{what}: thread of a job: {error}; it waits for the thread of unfinished work");
+        }
+        job
     }
 
     /// Waits for a job that the monitor can exit without. `None` if it takes longer than `patience`, or if the user asks once
-    /// more for the end that is already under way.
+    /// more for the end that is already under way. A job that is delayed waits for one that has had its time: it has only
+    /// [`LAST_PATIENCE`], or the time limits of all would add up.
     pub(super) fn finish_job<T: Send + 'static>(
+        &mut self,
+        job: &mut Job<T>,
+        patience: Duration,
+    ) -> Result<Option<T>, Error> {
+        if job.delayed_by().is_none()
+            && let Some(done) = self.wait_patiently(job, patience)?
+        {
+            return Ok(Some(done));
+        }
+        job.progress().cancel();
+        let until = Some(Instant::now() + LAST_PATIENCE.min(patience));
+        if let WaitResult::Done(done) = self.wait_for(job, until, |_| false)? {
+            return Ok(Some(done));
+        }
+        warn!("left unfinished: {}", job.progress().text());
+        Ok(None)
+    }
+
+    /// Waits for a job, which isn't asked to give up yet.
+    fn wait_patiently<T: Send + 'static>(
         &mut self,
         job: &mut Job<T>,
         patience: Duration,
@@ -117,12 +148,6 @@ impl Supervisor {
                 WaitResult::TimedOut => {}
             }
         }
-        job.progress().cancel();
-        let until = Some(Instant::now() + LAST_PATIENCE.min(patience));
-        if let WaitResult::Done(done) = self.wait_for(job, until, |_| false)? {
-            return Ok(Some(done));
-        }
-        warn!("left unfinished: {}", job.progress().text());
         Ok(None)
     }
 
@@ -161,9 +186,14 @@ impl Supervisor {
     }
 }
 
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
+    use std::thread;
 
     use super::*;
     use crate::Timeouts;
@@ -185,5 +215,44 @@ mod tests {
         let (_release, released) = channel::<()>();
         let offloaded = supervisor.offload(move |_| released.recv()).unwrap();
         assert!(matches!(offloaded, Offloaded::Ended(Ending::TimedOut(_))), "{offloaded:?}");
+    }
+
+    /// A supervisor whose thread of jobs is occupied until the sender is dropped, on a host that is out of threads.
+    fn without_threads() -> (Supervisor, std::sync::mpsc::Sender<()>) {
+        let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
+        supervisor.worker.without_threads();
+        let (release, released) = channel::<()>();
+        let mut job = supervisor.start_job("stopping the guest", move |_| released.recv());
+        assert!(supervisor.finish_job(&mut job, Duration::from_millis(20)).unwrap().is_none());
+        (supervisor, release)
+    }
+
+    /// On this thread it could block for ever. Its own time limit would be added to that of the job that occupies the thread.
+    #[test]
+    fn job_without_a_thread_is_given_up_and_dropped_elsewhere() {
+        let (mut supervisor, release) = without_threads();
+        let (names, name) = channel();
+        let begun = Instant::now();
+        let finished = supervisor.finish("closing files", move |_| names.send(thread::current().id()));
+        assert!(finished.is_none());
+        assert!(begun.elapsed() < END_PATIENCE, "{:?}", begun.elapsed());
+        drop(release);
+        assert_ne!(name.recv_timeout(Duration::from_secs(10)).unwrap(), thread::current().id());
+    }
+
+    #[test]
+    fn job_without_a_thread_is_done_if_the_one_before_ends() {
+        let (mut supervisor, release) = without_threads();
+        let mut job = supervisor.start_job("closing files", |_| thread::current().id());
+        drop(release);
+        let on = supervisor.finish_job(&mut job, END_PATIENCE).unwrap().unwrap();
+        assert_ne!(on, thread::current().id());
+    }
+
+    #[test]
+    fn preparation_without_a_thread_is_an_error() {
+        let (mut supervisor, _release) = without_threads();
+        let error = supervisor.offload(|_| ()).unwrap_err().to_string();
+        assert!(error.starts_with("thread of a job: Resource temporarily unavailable"), "{error}");
     }
 }

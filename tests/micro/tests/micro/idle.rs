@@ -29,11 +29,11 @@ fn monitor_threads_have_names() {
     let mut monitor = boot("halt").start();
     monitor.expect("ready\n", DEADLINE);
     let program = driver::monitor_program().file_name().unwrap().to_string_lossy().into_owned();
-    // The thread that has built the machine may still be exiting.
-    wait_until("there are a main thread and a vCPU's", DEADLINE, || {
+    // Each sets its own name, and has the main thread's until then.
+    wait_until("there are a main thread, the jobs' and a vCPU's", DEADLINE, || {
         let mut threads = monitor.thread_names();
         // KVM's worker threads belong to the process that has the VM.
         threads.retain(|name| !name.starts_with("kvm-"));
-        threads == [program.as_str(), "vcpu0"]
+        threads == [program.as_str(), "jobs", "vcpu0"]
     });
 }
