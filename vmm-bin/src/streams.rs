@@ -22,7 +22,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// # Errors
-    /// The host is out of file descriptors.
+    /// The host is out of file descriptors or threads.
     pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { stderr: Messages::to_stderr()?, stdout: Messages::to_stdout()?, log: None })
     }

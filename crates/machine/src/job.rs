@@ -76,7 +76,7 @@ impl Drop for ProgressStep {
 /// never on the caller's, which mustn't block.
 #[derive(Debug)]
 pub(crate) struct Job<T: Send + 'static> {
-    outcome: Arc<Mutex<Outcome<T>>>,
+    outcome: Arc<Mutex<JobOutcome<T>>>,
     progress: Progress,
     assigned: Assigned,
     queue: WorkQueue,
@@ -84,7 +84,7 @@ pub(crate) struct Job<T: Send + 'static> {
 
 /// The work's result, from when it is available until it is taken.
 #[derive(Debug)]
-enum Outcome<T> {
+enum JobOutcome<T> {
     Pending,
     Done(thread::Result<T>),
     /// It was taken, or nobody waits for it.
@@ -101,7 +101,7 @@ impl<T: Send + 'static> Job<T> {
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Self {
         let progress = Progress::new(what);
-        let outcome = Arc::new(Mutex::new(Outcome::Pending));
+        let outcome = Arc::new(Mutex::new(JobOutcome::Pending));
         let (their_progress, theirs) = (progress.clone(), Arc::clone(&outcome));
         let body = move |busy| {
             let worked = catch_unwind(AssertUnwindSafe(|| work(&their_progress)));
@@ -116,8 +116,8 @@ impl<T: Send + 'static> Job<T> {
     /// The result, if the work is done; an error if it panicked. Must not be called again after it has returned a result.
     pub(crate) fn take(&mut self) -> Option<thread::Result<T>> {
         let mut outcome = lock(&self.outcome);
-        let result = match std::mem::replace(&mut *outcome, Outcome::Closed) {
-            Outcome::Done(result) => result,
+        let result = match std::mem::replace(&mut *outcome, JobOutcome::Closed) {
+            JobOutcome::Done(result) => result,
             other => {
                 *outcome = other;
                 return None;
@@ -146,19 +146,19 @@ impl<T: Send + 'static> Job<T> {
 
 impl<T: Send + 'static> Drop for Job<T> {
     fn drop(&mut self) {
-        let outcome = std::mem::replace(&mut *lock(&self.outcome), Outcome::Closed);
-        if let Outcome::Done(late) = outcome {
+        let outcome = std::mem::replace(&mut *lock(&self.outcome), JobOutcome::Closed);
+        if let JobOutcome::Done(late) = outcome {
             self.queue.push(Box::new(move |_busy| drop(late)));
         }
     }
 }
 
 /// Makes a result available, or drops it if nobody waits for it. The thread is free before the next job can be started.
-fn publish<T>(outcome: &Mutex<Outcome<T>>, worked: thread::Result<T>, busy: Busy) {
+fn publish<T>(outcome: &Mutex<JobOutcome<T>>, worked: thread::Result<T>, busy: Busy) {
     let mut outcome = lock(outcome);
-    if matches!(*outcome, Outcome::Pending) {
+    if matches!(*outcome, JobOutcome::Pending) {
         drop(busy);
-        *outcome = Outcome::Done(worked);
+        *outcome = JobOutcome::Done(worked);
     } else {
         drop(outcome);
         // Busy until then: this may block.
@@ -167,7 +167,7 @@ fn publish<T>(outcome: &Mutex<Outcome<T>>, worked: thread::Result<T>, busy: Busy
     }
 }
 
-fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
+fn lock<T>(outcome: &Mutex<JobOutcome<T>>) -> MutexGuard<'_, JobOutcome<T>> {
     outcome.lock().expect("no panic while it is held")
 }
 

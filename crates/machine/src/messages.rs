@@ -42,7 +42,7 @@ struct Shared {
     log: Option<LogFile>,
     /// Where lines go, until the first one; `None` if it can't be opened. Examined when the queue is created, since that may block
     /// on slow storage, and lines may not.
-    end: Mutex<Option<OutputEnd>>,
+    end: Mutex<Option<LineEnd>>,
     /// Lines go to the controlling terminal instead of `end`.
     to_terminal: AtomicBool,
     /// Opened for the first line; `None` if that failed.
@@ -57,6 +57,16 @@ struct Shared {
     writer: AtomicI32,
 }
 
+/// The target of lines, before the first one.
+#[derive(Debug)]
+enum LineEnd {
+    /// With the thread that writes a regular file: when the machine ends the host may be out of threads, and the error of that end
+    /// would be lost.
+    Started(HostFd),
+    /// For lines that are due at the start, if at all.
+    Examined(OutputEnd),
+}
+
 /// The result of [`Messages::pump`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PumpResult {
@@ -69,12 +79,13 @@ pub(crate) enum PumpResult {
 }
 
 impl Messages {
-    /// Lines for standard error. May block on the storage of a regular file there.
+    /// Lines for standard error. May block on the storage of a regular file there, for which it starts a thread.
     ///
     /// # Errors
-    /// The host is out of descriptors.
+    /// The host is out of descriptors or threads.
     pub fn to_stderr() -> io::Result<Self> {
-        Ok(Self::new(Output::new()?, OutputEnd::standard(io::stderr().as_fd()).ok(), None))
+        let end = OutputEnd::standard(io::stderr().as_fd()).ok().map(OutputEnd::start).transpose()?;
+        Ok(Self::new(Output::new()?, end.map(LineEnd::Started), None))
     }
 
     /// Lines for standard output. May block on the storage of a regular file there.
@@ -82,21 +93,23 @@ impl Messages {
     /// # Errors
     /// The host is out of descriptors.
     pub fn to_stdout() -> io::Result<Self> {
-        Ok(Self::new(Output::new()?, OutputEnd::standard(io::stdout().as_fd()).ok(), None))
+        let end = OutputEnd::standard(io::stdout().as_fd()).ok();
+        Ok(Self::new(Output::new()?, end.map(LineEnd::Examined), None))
     }
 
     /// Lines appended to a log file, which is created with mode 0600 if it is missing. Other monitors may append to it too.
     /// Call it after the [`Inputs`](crate::Inputs) are open: only then is it certain that the file isn't one of them.
     ///
     /// # Errors
-    /// The file can't be opened, or is in use as something else, such as another machine's disk. The host is out of descriptors.
+    /// The file can't be opened, or is in use as something else, such as another machine's disk. The host is out of descriptors or
+    /// threads.
     pub fn to_log(path: &Path) -> io::Result<Self> {
         // First, so that no new file is left behind if it fails.
         let queue = Output::new()?;
         let log = LogFile::open(path)?;
-        let end = log.file().try_clone().and_then(|file| OutputEnd::owned(file.into()));
+        let end = log.file().try_clone().and_then(|file| HostFd::owned(file.into()));
         match end {
-            Ok(end) => Ok(Self::new(queue, Some(end), Some(log))),
+            Ok(end) => Ok(Self::new(queue, Some(LineEnd::Started(end)), Some(log))),
             Err(error) => {
                 log.remove_if_unused();
                 Err(error)
@@ -114,7 +127,7 @@ impl Messages {
         }
     }
 
-    fn new(queue: Output, end: Option<OutputEnd>, log: Option<LogFile>) -> Self {
+    fn new(queue: Output, end: Option<LineEnd>, log: Option<LogFile>) -> Self {
         Self(Arc::new(Shared {
             queue: Arc::new(queue),
             log,
@@ -237,7 +250,10 @@ impl Messages {
             return HostFd::owned(terminal.into());
         }
         let end = self.0.end.lock().expect("no panic while it is held").take();
-        end.ok_or(io::ErrorKind::NotFound)?.start()
+        match end.ok_or(io::ErrorKind::NotFound)? {
+            LineEnd::Started(fd) => Ok(fd),
+            LineEnd::Examined(end) => end.start(),
+        }
     }
 
     fn push_lost_count(&self) {

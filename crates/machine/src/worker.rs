@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn work_after_work_that_hangs_has_its_own_thread() {
         let worker = Worker::new().unwrap();
-        let (_, _, _hangs) = assign(&worker);
+        let (_, _name, _hangs) = assign(&worker);
         let (assigned, name, _release) = assign(&worker);
         assert!(matches!(assigned, Assigned::Thread(_)), "{assigned:?}");
         assert_eq!(name.recv_timeout(DEADLINE).unwrap().as_deref(), Some("job"));
@@ -176,7 +176,7 @@ mod tests {
     fn work_for_which_there_is_no_thread_is_done_after_the_work_that_hangs() {
         let mut worker = Worker::new().unwrap();
         worker.without_threads();
-        let (_, _, hangs) = assign(&worker);
+        let (_, _name, hangs) = assign(&worker);
         let (assigned, name, _release) = assign(&worker);
         assert!(matches!(assigned, Assigned::Queued(_)), "{assigned:?}");
         assert_eq!(name.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));

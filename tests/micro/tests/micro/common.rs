@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 
 use driver::{Launch, Monitor, guests};
 use vmm_arch::flat::Mode;
@@ -33,6 +34,29 @@ pub(crate) fn kernel(guest: &str) -> String {
 /// Launches this guest with 32 MiB of memory.
 pub(crate) fn boot(guest: &str) -> Launch {
     Monitor::command(["--kernel", &kernel(guest), "--memory", "32M"])
+}
+
+/// The command that runs a program as a user whose number of processes can be limited: not as root. It may open all files, as root may.
+pub(crate) fn unprivileged() -> &'static [&'static str] {
+    let as_nobody = &[
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=+dac_override",
+        "--ambient-caps=+dac_override",
+        "--bounding-set=-all,+dac_override",
+    ];
+    if nix::unistd::getuid().is_root() { as_nobody } else { &[] }
+}
+
+/// Lets the monitor, which is [unprivileged], start no more threads.
+pub(crate) fn forbid_threads(monitor: &Monitor) {
+    let pid = monitor.pid().to_string();
+    // As that user: root needs CAP_SYS_RESOURCE for it.
+    let words: Vec<_> =
+        unprivileged().iter().copied().chain(["prlimit", "--nproc=0", "--pid", &pid]).collect();
+    assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
 }
 
 /// Guest RAM at `ranges` with a flat image loaded into it, and the image's plan.

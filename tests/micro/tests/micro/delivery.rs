@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGHUP, BY_SIGTERM, ENDED, TIME_IS_UP};
+use crate::common::{BY_SIGHUP, BY_SIGTERM, ENDED, TIME_IS_UP, forbid_threads, unprivileged};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         delivery_of_a_vsock_follows_a_signal_during_a_restart,
         delivery_of_a_vsock_is_left_at_a_second_signal,
         delivery_of_a_vsock_is_not_left_at_a_second_hang_up,
+        delivery_of_a_vsock_is_left_at_a_second_signal_also_without_threads,
     ]
 }
 
@@ -164,4 +165,16 @@ fn delivery_of_a_vsock_is_not_left_at_a_second_hang_up() {
     // Another signal would have ended it after a second.
     std::thread::sleep(Duration::from_secs(2));
     assert_delivers(&mut monitor, stream, BY_SIGHUP);
+}
+
+/// The user's processes are as many as allowed, so the monitor can start no thread at its end.
+fn delivery_of_a_vsock_is_left_at_a_second_signal_also_without_threads() {
+    let host = Host::new();
+    let mut monitor = host.launch("exit").wrapped(unprivileged()).start();
+    let _stream = host.accept(&mut monitor);
+    forbid_threads(&monitor);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_stderr(NOTICE, DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    monitor.expect_code(BY_SIGTERM, DEADLINE);
 }

@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, USAGE, boot};
+use crate::common::{BY_SIGTERM, ENDED, TIME_IS_UP, USAGE, boot, forbid_threads, unprivileged};
 
 /// A line in the log of every run with `-v`.
 const LINE: &str = "INFO first KVM_RUN";
@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         log_to_a_full_pipe_does_not_hold_up_a_timeout,
         log_to_a_full_pipe_does_not_hold_up_a_signal,
         log_file_that_is_a_pipe_without_a_reader_is_refused,
+        error_in_a_file_needs_no_thread_at_the_end,
         log_of_many_sigusr1_without_metrics_has_one_line,
     ]
 }
@@ -116,6 +117,20 @@ fn log_file_has_it_instead_of_stderr() {
     let log = std::fs::read_to_string(path).unwrap();
     assert!(log.starts_with("earlier\n") && log.contains(LINE), "{log}");
     assert_eq!(monitor.stderr(), "");
+}
+
+/// Regular files are written by a thread. At the end the user may have as many as allowed.
+fn error_in_a_file_needs_no_thread_at_the_end() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("stderr");
+    let script = format!("exec \"$0\" \"$@\" 2>{path:?}");
+    let words = unprivileged().iter().copied().chain(["sh", "-c", &script]);
+    let mut monitor = boot("halt").args(["--timeout", "3s"]).wrapped(words).start();
+    monitor.expect("ready\n", DEADLINE);
+    forbid_threads(&monitor);
+    monitor.expect_code(TIME_IS_UP, DEADLINE);
+    let error = std::fs::read_to_string(path).unwrap();
+    assert!(error.starts_with("error: timed out while the guest was running\nvcpu0:\n"), "{error}");
 }
 
 fn log_of_many_sigusr1_without_metrics_has_one_line() {
