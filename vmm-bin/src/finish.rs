@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::errno::Errno;
 use vmm_config::{ConfigError, FlagFields, printable};
-use vmm_machine::{Blame, Ending, Run};
+use vmm_machine::{Blame, Ending, Run, RunError};
 
 use crate::args::Args;
 use crate::bare::BareError;
@@ -45,7 +45,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{message}")]
-    Machine { source: vmm_machine::Error, message: String },
+    Machine { source: vmm_machine::Error, message: String, losses: Box<[String]> },
     #[error("--log-file {}", path.display())]
     LogFile { path: PathBuf, source: io::Error },
     #[error("{place}{0}", place = if .0.raw_os_error().is_some() { "standard streams: " } else { "" })]
@@ -75,25 +75,44 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// `message`, the text of `error`, in which fields set by flags are replaced by the flags' names. If the error is about a field of
-    /// the file, the file's name and the field's position precede it.
-    fn locate(&self, error: &vmm_machine::Error, message: &str) -> String {
-        let message = self.flags.rename(message);
-        let field = error.field().filter(|field| !self.flags.sets(field));
+    /// The text of an error in which fields set by flags are replaced by the flags' names. If the error is about a field of the file,
+    /// the file's name and the field's position precede it. Reads the config file again, for the position.
+    pub(crate) fn locate(&self, ErrorText { message, field }: ErrorText) -> String {
+        let message = self.flags.rename(&message);
+        let field = field.filter(|field| !self.flags.sets(field));
         let Some((file, field)) = self.file.as_ref().zip(field) else { return message };
         let at = vmm_config::locate(file, &field).map_or_else(String::new, |at| format!("{at}:"));
         format!("{}:{at} {message}", file.display())
     }
 }
 
+/// The text of an error of the machine, to which the [origin](Origin::locate) of the config can be added.
+#[derive(Debug)]
+pub(crate) struct ErrorText {
+    message: String,
+    /// JSON path of the field that it is about.
+    field: Option<String>,
+}
+
 impl Failure {
-    /// Adds the origin of the config to an error of the machine. Reads the config file again, for the field's position.
+    /// Adds the origin of the config to an error of the machine. May block on the config file.
     pub(crate) fn of_config(self, config: &Origin) -> Self {
+        match self.text() {
+            Some(text) => self.with_message(config.locate(text)),
+            None => self,
+        }
+    }
+
+    /// The text of an error of the machine.
+    pub(crate) fn text(&self) -> Option<ErrorText> {
+        let Self::Machine { source, message, .. } = self else { return None };
+        Some(ErrorText { message: message.clone(), field: source.field() })
+    }
+
+    /// Replaces the text of an error of the machine.
+    pub(crate) fn with_message(self, message: String) -> Self {
         match self {
-            Self::Machine { source, message } => {
-                let message = config.locate(&source, &message);
-                Self::Machine { source, message }
-            }
+            Self::Machine { source, losses, .. } => Self::Machine { source, message, losses },
             other => other,
         }
     }
@@ -105,6 +124,14 @@ impl Failure {
             other => chain(other),
         };
         message + self.shortage().map_or("", remedy)
+    }
+
+    /// What the guest may have lost.
+    pub(crate) fn losses(&self) -> &[String] {
+        match self {
+            Self::Machine { losses, .. } => losses,
+            _ => &[],
+        }
     }
 
     /// The exit code: it tells who can fix the error.
@@ -170,7 +197,15 @@ fn remedy(shortage: Errno) -> &'static str {
 impl From<vmm_machine::Error> for Failure {
     fn from(source: vmm_machine::Error) -> Self {
         let message = chain(&source);
-        Self::Machine { source, message }
+        Self::Machine { source, message, losses: Box::default() }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(failed: RunError) -> Self {
+        let RunError { error: source, losses } = failed;
+        let message = chain(&source);
+        Self::Machine { source, message, losses: losses.into() }
     }
 }
 
@@ -194,6 +229,7 @@ pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> Ex
         Err(failure) => {
             // Paths and values in the message may contain anything; the message must stay one line.
             streams.report(&format!("error: {}", printable(&failure.message())));
+            report_losses(failure.losses(), streams);
             failure.code()
         }
         Ok(Finished::HostLacks) => HOST_CANT,
@@ -212,10 +248,15 @@ fn report_run(run: &Run, streams: &Streams) -> u8 {
     if run.ending.is_error() {
         streams.report(&format!("error: {}", run.ending));
     }
-    for loss in &run.losses {
+    report_losses(&run.losses, streams);
+    run.exit_code()
+}
+
+/// Reports what the guest may have lost, whatever the exit code.
+fn report_losses(losses: &[String], streams: &Streams) {
+    for loss in losses {
         streams.report(&format!("error: {}", printable(loss)));
     }
-    run.exit_code()
 }
 
 /// Prints clap's message: help and version on standard output, a usage error on standard error.
@@ -233,10 +274,12 @@ pub(crate) fn usage(error: clap::Error, streams: &Streams) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-/// Reports that there are too few descriptors even for [`Streams`].
+/// Reports that there are too few descriptors or threads even for [`Streams`].
 pub(crate) fn without_streams(error: &io::Error) -> ExitCode {
     let remedy = shortage(error).map_or("", remedy);
-    eprintln!("error: can't create the eventfds of standard output and standard error: {error}{remedy}");
+    eprintln!(
+        "error: can't create the eventfds and threads of standard output and standard error: {error}{remedy}"
+    );
     ExitCode::from(HOST_CANT)
 }
 

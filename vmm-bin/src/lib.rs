@@ -25,7 +25,7 @@ use std::time::Instant;
 use clap::{CommandFactory, Parser};
 use vmm_hostio::terminal;
 use vmm_machine::doctor::Host;
-use vmm_machine::{Ending, Offloaded, Start, Supervisor, outlive_file_limits};
+use vmm_machine::{Ending, Offloaded, Run, Start, Supervisor, outlive_file_limits};
 
 use crate::args::{Args, Command};
 use crate::descriptors::Inherited;
@@ -126,15 +126,20 @@ fn boot(
         Ok(run) => return Ok(Finished::Ran(run)),
         Err(failure) => failure,
     };
-    let refused = supervisor.offload(move |_| {
+    let text = failure.text();
+    let located = supervisor.offload(move |_| {
         if let Some(log) = log {
             log.remove_unused_log();
         }
-        failure.of_config(&origin)
-    })?;
-    match refused {
-        Offloaded::Done(failure) => Err(failure),
-        Offloaded::Ended(ending) => Ok(Finished::ended(ending)),
+        text.map(|text| origin.locate(text))
+    });
+    match located {
+        Ok(Offloaded::Done(Some(message))) => Err(failure.with_message(message)),
+        Ok(Offloaded::Ended(ending)) => {
+            Ok(Finished::Ran(Run { ending, exits: None, losses: failure.losses().to_vec() }))
+        }
+        // Or it can't be located: the failure of the run matters more than why.
+        Ok(Offloaded::Done(None)) | Err(_) => Err(failure),
     }
 }
 

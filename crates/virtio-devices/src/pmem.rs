@@ -64,6 +64,7 @@ pub struct Pmem {
     file: File,
     _below: LayersBelow,
     state: FlushState,
+    read_only: bool,
     /// Until the machine takes it.
     mapping: Option<Mapping>,
     config: ConfigSpace,
@@ -112,6 +113,7 @@ impl Pmem {
             file,
             _below: below,
             state: FlushState::default(),
+            read_only: mapping.read_only,
             mapping: Some(mapping),
             config: ConfigSpace::read_only(bytes),
             flushes,
@@ -169,6 +171,10 @@ impl VirtioDevice for Pmem {
 
     fn loss(&self) -> Option<String> {
         self.state.check().is_err().then(|| failure().loss())
+    }
+
+    fn may_lose(&self) -> bool {
+        !self.read_only
     }
 
     fn mapping(&mut self) -> Option<Mapping> {

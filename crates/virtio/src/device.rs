@@ -135,6 +135,12 @@ pub trait VirtioDevice: Send {
         None
     }
 
+    /// Whether the guest can lose what the device has completed, if it is never stopped because the host hangs. Not if it can
+    /// change nothing that outlives the monitor, as with a read-only or a temporary disk.
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     /// The machine has ended, and the idle device is reused in another one. It keeps what it opened, such as
     /// a disk with its data, a lock or a socket, and is otherwise as newly opened. [`start`](Self::start) and
     /// [`stop`](Self::stop) already cover what a driver's reset does.

@@ -11,12 +11,15 @@
 //! [thread](crate::worker::Worker) that exists from the start, so at the end it doesn't matter whether the host can create one. So the
 //! event loop keeps running, and the user can end the monitor even if the host's storage never answers.
 
+mod closing;
 mod commands;
 mod consoles;
 mod keys_and_signals;
+mod last_reports;
 mod offloaded;
 mod patience;
 mod requests;
+mod run;
 mod running;
 mod waiting;
 
@@ -26,7 +29,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use event_manager::SubscriberId;
-use tracing::warn;
 use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
@@ -34,11 +36,11 @@ use vmm_hostio::terminal::RawMode;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
+pub use run::{Run, RunError};
 
 use crate::console::Console;
 use crate::deadline::Deadline;
-use crate::delivery::RestartError;
-use crate::diagnostics::{ExitReport, MessageWriter};
+use crate::diagnostics::MessageWriter;
 use crate::ending::TimeoutPhase;
 use crate::error::HostContext;
 use crate::event_loop::{EventFdSource, EventLoop, Source};
@@ -48,10 +50,9 @@ use crate::message::{Key, Message};
 use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
-use crate::virtio::LastReport;
 use crate::worker::Worker;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
-use patience::END_PATIENCE;
+use last_reports::LastReports;
 use requests::Requests;
 
 /// The default time for a guest to shut down: a third of what service managers allow before they kill (systemd: 90 s).
@@ -115,25 +116,6 @@ impl Start {
             paused: false,
             restarted: |_| {},
         })
-    }
-}
-
-/// The result of a run.
-#[derive(Debug)]
-pub struct Run {
-    /// How the last machine ended.
-    pub ending: Ending,
-    /// The last machine's exits, if they were counted.
-    pub exits: Option<Box<ExitReport>>,
-    /// What the guest may have lost although a device had completed it, a message for each device.
-    pub losses: Vec<String>,
-}
-
-impl Run {
-    /// The monitor's exit code: that of the [ending](Ending::exit_code), but 4 if the guest ended in order and may have lost
-    /// something.
-    pub fn exit_code(&self) -> u8 {
-        if self.losses.is_empty() { self.ending.exit_code() } else { self.ending.exit_code_with_losses() }
     }
 }
 
@@ -253,13 +235,13 @@ impl Supervisor {
     /// # Errors
     /// The host lacks KVM, memory or another resource, or a file is damaged: nothing is left behind. Or a vCPU or the event loop
     /// failed.
-    pub fn run(&mut self, start: Start) -> Result<Run, Error> {
+    pub fn run(&mut self, start: Start) -> Result<Run, RunError> {
         let run = self.run_machines(start);
         self.close_consoles();
         run
     }
 
-    fn run_machines(&mut self, start: Start) -> Result<Run, Error> {
+    fn run_machines(&mut self, start: Start) -> Result<Run, RunError> {
         let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, paused, restarted } =
             start;
         self.metrics_file = metrics;
@@ -295,46 +277,29 @@ impl Supervisor {
             // A guest that was never started isn't started by a reset.
             starts = stopped.state != RunState::Configured;
             let (config, handles) = (Arc::clone(&config), handles.clone());
-            let (reports, reported) = channel();
+            let (last, reports) = LastReports::of(&stopped);
             let rebuild =
                 move |progress: &Progress| stopped.rebuild(&config, &kinds, handles, (progress, &reports));
             let mut job = self.start_job("restarting", rebuild);
-            let (next, lines) = match self.offloaded(&mut job, TimeoutPhase::Restarting)? {
-                Offloaded::Done(rebuilt) => {
-                    // A device that has lost something reports it again at the end.
-                    drop(self.log_last(&reported));
-                    rebuilt.map_err(RestartError::log_losses)?
+            let (next, lines) = match self.offloaded(&mut job, TimeoutPhase::Restarting) {
+                Ok(Offloaded::Done(rebuilt)) => {
+                    let losses = last.log(&mut self.device_log);
+                    // Not a loss yet: a device that has lost something reports it again at the end.
+                    rebuilt.map_err(|error| RunError { error: error.log_losses(), losses })?
                 }
-                Offloaded::Ended(ending) => {
-                    let finished = self.finish_job(&mut job, END_PATIENCE)?;
-                    let (mut losses, _) = self.log_last(&reported);
-                    match finished {
-                        Some(Ok((machine, _))) => losses = self.close(machine),
-                        Some(Err(error)) => drop(error.log_losses()),
-                        None => {}
-                    }
+                Ok(Offloaded::Ended(ending)) => {
+                    let losses = self.abandon_restart(&mut job, last)?;
                     return Ok(Run { ending, exits: run.exits, losses });
                 }
+                Err(error) => return Err(RunError { error, losses: last.log(&mut self.device_log) }),
             };
             machine = next;
             if let Err(error) = self.move_consoles(lines) {
-                drop(self.close(machine));
-                return Err(error);
+                return Err(RunError { error, losses: self.close(machine) });
             }
             restarts = restarts.saturating_add(1);
             restarted(restarts);
         }
-    }
-
-    /// Logs what devices have reported when they stopped. Returns what the guest may have lost, and the devices' ids.
-    fn log_last(&mut self, reported: &Receiver<LastReport>) -> (Vec<String>, Vec<String>) {
-        let (mut losses, mut ids) = (Vec::new(), Vec::new());
-        for LastReport { id, notices, loss } in reported.try_iter() {
-            self.device_log.log(&id, None, notices);
-            losses.extend(loss.map(|loss| format!("device \"{id}\": {loss}")));
-            ids.push(id);
-        }
-        (losses, ids)
     }
 
     /// Builds the first machine and opens the consoles.
@@ -366,27 +331,6 @@ impl Supervisor {
                 Err(error)
             }
         }
-    }
-
-    /// Stops and closes the devices of a machine whose vCPUs have ended. Returns what the guest may have lost.
-    pub(super) fn close(&mut self, stopped: Machine) -> Vec<String> {
-        if stopped.state != RunState::Configured && stopped.virtio.are_undiscovered_on_pci() {
-            warn!(
-                "no driver has used the virtio devices, which are on PCI; for a guest that has virtio_mmio but not virtio_pci, set \
-                 \"transport\": \"mmio\""
-            );
-        }
-        let ids: Vec<String> = stopped.virtio.ids().map(str::to_owned).collect();
-        let (reports, reported) = channel();
-        let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
-        undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));
-        let (mut losses, stopped) = self.log_last(&reported);
-        // Not reported: a device that the monitor no longer waits for, or whose thread has panicked.
-        let left = ids.into_iter().filter(|id| !stopped.contains(id));
-        losses.extend(left.map(|id| {
-            format!("device \"{id}\": it hasn't stopped in order, and what it had completed may be lost")
-        }));
-        losses
     }
 
     fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {

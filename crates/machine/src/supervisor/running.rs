@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::{Run, StoppedMachine, Supervisor, ending_of};
+use super::{Run, RunError, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
 use crate::ending::TimeoutPhase;
 use crate::machine::Machine;
@@ -16,7 +16,7 @@ impl Supervisor {
         &mut self,
         mut machine: Machine,
         starts: bool,
-    ) -> Result<StoppedMachine, Error> {
+    ) -> Result<StoppedMachine, RunError> {
         if starts {
             machine.start();
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
@@ -36,27 +36,29 @@ impl Supervisor {
         machine.virtio.log_news(&mut self.device_log);
         self.finish_metrics(&machine);
         let exits = machine.observer.report().map(Box::new);
-        let ending = match ending {
-            Ok(ending) => ending,
-            Err(error) => {
-                match stopped {
-                    Some(()) => drop(self.close(machine)),
-                    None => std::mem::forget(machine),
-                }
-                return Err(error);
-            }
-        };
-        if !ending.is_error() {
+        if let Ok(ending) = &ending
+            && !ending.is_error()
+        {
             info!("the machine has ended: {ending}");
         }
         if stopped.is_none() {
-            // A vCPU that never stops still accesses the devices on its bus.
-            std::mem::forget(machine);
-            return Ok(StoppedMachine { run: Run { ending, exits, losses: Vec::new() }, machine: None });
+            let losses = self.leave(machine);
+            return match ending {
+                Ok(ending) => Ok(StoppedMachine { run: Run { ending, exits, losses }, machine: None }),
+                Err(error) => Err(RunError { error, losses }),
+            };
         }
-        let ending = if ending.waits_for_output() { self.drain(&machine, ending)? } else { ending };
-        let ending = self.overruled(ending);
-        Ok(StoppedMachine { run: Run { ending, exits, losses: Vec::new() }, machine: Some(machine) })
+        let ended = ending.and_then(|ending| match ending.waits_for_output() {
+            true => self.drain(&machine, ending),
+            false => Ok(ending),
+        });
+        match ended {
+            Ok(ending) => {
+                let ending = self.overruled(ending);
+                Ok(StoppedMachine { run: Run { ending, exits, losses: Vec::new() }, machine: Some(machine) })
+            }
+            Err(error) => Err(RunError { error, losses: self.close(machine) }),
+        }
     }
 
     fn wait_for_ending(&mut self, machine: &mut Machine) -> Result<Ending, Error> {

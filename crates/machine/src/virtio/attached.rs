@@ -42,6 +42,8 @@ struct AttachedDevice {
     slot: Option<u8>,
     kind: &'static str,
     device_id: u32,
+    /// See [`VirtioDevice::may_lose`].
+    may_lose: bool,
     memory: Option<MappedFile>,
     console_end: Option<HostEnd>,
 }
@@ -83,12 +85,13 @@ pub(crate) struct LastReport {
 impl AttachedDevice {
     /// Stops the device's thread. `None` if that has panicked.
     fn into_open(self, reports: &Sender<LastReport>) -> Option<OpenDevice> {
-        let Self { transport, index, id, slot, kind, device_id, memory, console_end } = self;
+        let Self { transport, index, id, slot, kind, device_id, may_lose, memory, console_end } = self;
         let mapping = memory.map(|memory| memory.mapping);
         // The buses have gone: the vCPUs' handlers have dropped those of ports and MMIO, and `into_devices` that of PCI.
         let (device, notices) = transport.into_device()?;
         // If nobody waits for the device any more, nobody logs it.
-        let _ = reports.send(LastReport { id: id.clone(), notices, loss: device.loss() });
+        let loss = if may_lose { device.loss() } else { None };
+        let _ = reports.send(LastReport { id: id.clone(), notices, loss });
         Some(OpenDevice { index, id, slot, kind, device_id, device, mapping, console: None, console_end })
     }
 }
@@ -116,6 +119,7 @@ impl VirtioDevices {
                 }
                 None => None,
             };
+            let may_lose = device.may_lose();
             let note = device.note().map(|note| format!(", {note}")).unwrap_or_default();
             let params =
                 ControlParams { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
@@ -133,7 +137,17 @@ impl VirtioDevices {
                     Transport::Pci(function)
                 }
             };
-            devices.push(AttachedDevice { transport, index, id, slot, kind, device_id, memory, console_end });
+            devices.push(AttachedDevice {
+                transport,
+                index,
+                id,
+                slot,
+                kind,
+                device_id,
+                may_lose,
+                memory,
+                console_end,
+            });
         }
         let pci = if functions.is_empty() { None } else { Some(pci::connect(&functions, vm, buses)?) };
         Ok(Self { devices, pci })
@@ -238,6 +252,11 @@ impl VirtioDevices {
     /// The devices' ids, in the order of the config.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.devices.iter().map(|device| device.id.as_str())
+    }
+
+    /// The ids of the devices of which the guest can lose what they have completed.
+    pub(crate) fn ids_that_may_lose(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().filter(|device| device.may_lose).map(|device| device.id.as_str())
     }
 
     /// The devices' ids and types, in the order of the config.

@@ -51,6 +51,11 @@ pub(super) trait Image: Source {
         None
     }
 
+    /// Whether what the guest writes ends with the monitor.
+    fn is_temporary(&self) -> bool {
+        false
+    }
+
     /// A message for the user before the guest writes.
     fn caution(&self) -> Option<String> {
         None

@@ -100,6 +100,13 @@ impl Disk {
             Self::Image(image) => image.failure(),
         }
     }
+
+    fn is_temporary(&self) -> bool {
+        match self {
+            Self::Raw(_) => false,
+            Self::Image(image) => image.is_temporary(),
+        }
+    }
 }
 
 impl VirtioDevice for Block {
@@ -184,6 +191,10 @@ impl VirtioDevice for Block {
 
     fn loss(&self) -> Option<String> {
         self.disk.failure().map(|failure| failure.loss())
+    }
+
+    fn may_lose(&self) -> bool {
+        !self.properties.read_only && !self.disk.is_temporary()
     }
 
     /// Forgets the driver's choice of the cache mode.

@@ -128,6 +128,10 @@ impl Source for Overlay {
 }
 
 impl Image for Overlay {
+    fn is_temporary(&self) -> bool {
+        true
+    }
+
     fn write(&mut self, offset: u64, from: &Buffers<'_>) -> io::Result<()> {
         let range = offset..offset + from.len();
         if range.is_empty() {

@@ -40,6 +40,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("hanging_disk_is_left_by_its_keys", hanging_disk_is_left_by_its_keys),
         trial(
+            "hanging_disk_that_keeps_nothing_is_no_failure_of_the_host",
+            hanging_disk_that_keeps_nothing_is_no_failure_of_the_host,
+        ),
+        trial(
             "hanging_disk_keeps_no_other_device_from_its_end",
             hanging_disk_keeps_no_other_device_from_its_end,
         ),
@@ -126,12 +130,16 @@ impl Storage {
         Monitor::command(["--config", "vm.json"]).dir(self.dir.path())
     }
 
-    /// Launches a guest that reads a sector of its disk for each byte of input.
+    /// Launches a guest that reads a sector of its disk for each byte of input. The disk can't be written.
     fn reading_guest(&self, more: &str) -> Launch {
+        self.reading_guest_with(r#""read_only": true"#, more)
+    }
+
+    fn reading_guest_with(&self, fields: &str, more: &str) -> Launch {
         let (image, disk) = (guests::path("disk-read"), self.path(DISK));
         self.launch(&format!(
             r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "irqchip": true,
-                "devices": [{{"type": "block", "id": "slow", "path": {disk:?}, "read_only": true}}{more}]}}"#
+                "devices": [{{"type": "block", "id": "slow", "path": {disk:?}, {fields}}}{more}]}}"#
         ))
     }
 
@@ -341,7 +349,7 @@ fn hanging_disk_is_left_if_that_is_asked_for_twice(storage: &Storage) {
 }
 
 fn hanging_disk_is_left_by_its_keys(storage: &Storage) {
-    let mut monitor = storage.reading_guest("").on_terminal().start();
+    let mut monitor = storage.reading_guest_with(r#""read_only": false"#, "").on_terminal().start();
     storage.read_and_hang(&mut monitor);
     let before = monitor.termios_before();
     monitor.send(b"\x01x");
@@ -352,6 +360,22 @@ fn hanging_disk_is_left_by_its_keys(storage: &Storage) {
     let said = monitor.stderr();
     assert!(said.contains("error: device \"slow\": it hasn't stopped in order"), "{said}");
     assert_eq!(monitor.termios(), before);
+}
+
+/// A read-only disk, and one whose writes end with the monitor.
+fn hanging_disk_that_keeps_nothing_is_no_failure_of_the_host(storage: &Storage) {
+    for fields in [r#""read_only": true"#, r#""overlay": "temp""#] {
+        let mut monitor = storage.reading_guest_with(fields, "").on_terminal().start();
+        storage.read_and_hang(&mut monitor);
+        monitor.send(b"\x01x");
+        monitor.expect_stderr(DISK_NOTICE, DEADLINE);
+        monitor.send(b"\x01x");
+        monitor.expect_code(ENDED, DEADLINE);
+        let said = monitor.stderr();
+        assert!(said.contains("left unfinished: stopping virtio block \"slow\""), "{said}");
+        assert!(!said.contains("error:"), "{said}");
+        storage.answer();
+    }
 }
 
 /// Other devices end in an orderly way: one removes its socket, an image writes its tables.

@@ -19,6 +19,7 @@ mod input;
 mod leftovers;
 mod library;
 mod log;
+mod losses;
 mod memory;
 mod output;
 mod output_files;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         virtio::tests(),
         host::tests(),
         log::tests(),
+        losses::tests(),
         leftovers::tests(),
         state::tests(),
         cpu_features::tests(),

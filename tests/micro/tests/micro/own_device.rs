@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use vmm_bus::SystemEvent;
 use vmm_config::ConfigFile;
 use vmm_devices::{DebugExit, LegacyEntry};
-use vmm_machine::{Ending, Error, Kinds, Start, Supervisor, Timeouts};
+use vmm_machine::{Ending, Kinds, RunError, Start, Supervisor, Timeouts};
 
 use thermometer::Thermometer;
 
@@ -51,7 +51,7 @@ fn serial_line_that_no_device_of_the_tables_has_is_an_error() {
     assert_eq!(error.to_string(), "no legacy device of the table has a serial line");
 }
 
-fn run(config: &str, kinds: Kinds<'static>) -> Result<Ending, Error> {
+fn run(config: &str, kinds: Kinds<'static>) -> Result<Ending, RunError> {
     let started = Instant::now();
     let timeouts = Timeouts { run: Some(started + DEADLINE), ..Timeouts::default() };
     let mut supervisor = Supervisor::new(started, timeouts).unwrap();

@@ -1,0 +1,55 @@
+//! The end of a machine whose vCPUs have stopped, or of the restart that would have followed.
+
+use tracing::warn;
+
+use super::last_reports::LastReports;
+use super::patience::END_PATIENCE;
+use super::{RunError, Supervisor};
+use crate::console::Lines;
+use crate::delivery::RestartError;
+use crate::job::Job;
+use crate::machine::Machine;
+use crate::run_state::RunState;
+
+impl Supervisor {
+    /// Stops and closes the devices of a machine whose vCPUs have ended. Returns what the guest may have lost.
+    pub(super) fn close(&mut self, stopped: Machine) -> Vec<String> {
+        if stopped.state != RunState::Configured && stopped.virtio.are_undiscovered_on_pci() {
+            warn!(
+                "no driver has used the virtio devices, which are on PCI; for a guest that has virtio_mmio but not virtio_pci, set \
+                 \"transport\": \"mmio\""
+            );
+        }
+        let (last, reports) = LastReports::of(&stopped);
+        let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
+        undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));
+        last.log(&mut self.device_log)
+    }
+
+    /// Leaves a machine whose vCPUs can't be stopped, and still access the devices on its bus. Returns what the guest may have lost.
+    pub(super) fn leave(&mut self, machine: Machine) -> Vec<String> {
+        let (last, _) = LastReports::of(&machine);
+        std::mem::forget(machine);
+        last.log(&mut self.device_log)
+    }
+
+    /// Ends a restart: waits until the devices have stopped, and closes what has been built. Returns what the guest may have lost.
+    pub(super) fn abandon_restart(
+        &mut self,
+        job: &mut Job<Result<(Machine, Lines), RestartError>>,
+        last: LastReports,
+    ) -> Result<Vec<String>, RunError> {
+        let finished = self.finish_job(job, END_PATIENCE);
+        let losses = last.log(&mut self.device_log);
+        match finished {
+            // Its devices report again.
+            Ok(Some(Ok((machine, _)))) => Ok(self.close(machine)),
+            Ok(Some(Err(error))) => {
+                drop(error.log_losses());
+                Ok(losses)
+            }
+            Ok(None) => Ok(losses),
+            Err(error) => Err(RunError { error, losses }),
+        }
+    }
+}
