@@ -288,19 +288,23 @@ mod tests {
 
     use super::*;
 
-    /// A pipe can't be flushed, as a failing disk can't.
-    #[test]
-    fn flush_that_the_host_refuses_fails() {
-        let (_reader, writer) = std::io::pipe().unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
+    /// A file of one granule that the guest may write.
+    fn pmem(file: File) -> Pmem {
         let mapping = Mapping {
             file: file.try_clone().unwrap(),
             len: GRANULE,
             read_only: false,
             if_missing: String::new(),
         };
-        let mut driver =
-            Driver::new(Box::new(Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping)), 27);
+        Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping)
+    }
+
+    /// A pipe can't be flushed, as a failing disk can't.
+    #[test]
+    fn flush_that_the_host_refuses_fails() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut driver = Driver::new(Box::new(pmem(file)), 27);
         driver.init(0);
         let used = driver.queue(0).request(&[Buf::Read(&[0; 4]), Buf::Write(4)]);
         assert_eq!(used.written(), [0xff; 4]);
@@ -320,13 +324,7 @@ mod tests {
     #[test]
     fn failed_flush_is_a_loss_at_the_end() {
         let file = tempfile::tempfile().unwrap();
-        let mapping = Mapping {
-            file: file.try_clone().unwrap(),
-            len: GRANULE,
-            read_only: false,
-            if_missing: String::new(),
-        };
-        let mut pmem = Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping);
+        let mut pmem = pmem(file);
         assert_eq!(pmem.loss(), None);
         pmem.state.note_flush(Err(io::ErrorKind::Other.into())).unwrap_err();
         pmem.power_cycle();
@@ -337,14 +335,8 @@ mod tests {
     #[test]
     fn caution_is_told_once_when_the_driver_starts() {
         let file = tempfile::tempfile().unwrap();
-        let mapping = Mapping {
-            file: file.try_clone().unwrap(),
-            len: GRANULE,
-            read_only: false,
-            if_missing: String::new(),
-        };
-        let pmem = Pmem::new(PathBuf::new(), file, LayersBelow::default(), mapping);
-        let mut driver = Driver::new(Box::new(Pmem { caution: Some("no room".to_owned()), ..pmem }), 27);
+        let pmem = Pmem { caution: Some("no room".to_owned()), ..pmem(file) };
+        let mut driver = Driver::new(Box::new(pmem), 27);
         driver.init(0);
         driver.init(0);
         assert_eq!(driver.control().take_notices().texts, ["no room"]);
