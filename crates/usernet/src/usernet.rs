@@ -30,7 +30,7 @@ const TURNS: u32 = 32;
 const FRUITLESS_TURNS: u32 = 4096;
 
 /// Interval for retrying what failed or waits without a notification.
-const RETRY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
 
 /// How long a guest has to answer a forwarded connection.
 const PATIENCE: Duration = Duration::from_secs(10);
