@@ -31,6 +31,8 @@ pub(crate) enum Message {
     RunTimedOut,
     /// The guest's timeout for shutting down has expired.
     ShutdownTimedOut,
+    /// A driver should have found the devices on PCI by now.
+    DriverDue,
 }
 
 /// A command key, typed after Ctrl-A.

@@ -9,17 +9,11 @@ use crate::console::Lines;
 use crate::delivery::RestartError;
 use crate::job::Job;
 use crate::machine::Machine;
-use crate::run_state::RunState;
 
 impl Supervisor {
     /// Stops and closes the devices of a machine whose vCPUs have ended. Returns what the guest may have lost.
     pub(super) fn close(&mut self, stopped: Machine) -> Vec<String> {
-        if stopped.state != RunState::Configured && stopped.virtio.are_undiscovered_on_pci() {
-            warn!(
-                "no driver has used the virtio devices, which are on PCI; for a guest that has virtio_mmio but not virtio_pci, set \
-                 \"transport\": \"mmio\""
-            );
-        }
+        self.driver_hint.give(&stopped);
         let (last, reports) = LastReports::of(&stopped);
         let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
         undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));

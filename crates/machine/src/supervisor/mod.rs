@@ -14,6 +14,7 @@
 mod closing;
 mod commands;
 mod consoles;
+mod driver_hint;
 mod keys_and_signals;
 mod last_reports;
 mod offloaded;
@@ -52,6 +53,7 @@ use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::worker::Worker;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
+use driver_hint::DriverHint;
 use last_reports::LastReports;
 use requests::Requests;
 
@@ -135,6 +137,7 @@ pub struct Supervisor {
     /// Ctrl-A p was pressed while no machine existed: the next one is paused, unless it is pressed again.
     pause_due: bool,
     announcements: Option<Messages>,
+    driver_hint: DriverHint,
     shutdown_timeout: Duration,
     shutting_down: bool,
     /// An end that was requested while a machine was stopping. It overrides a restart.
@@ -197,6 +200,7 @@ impl Supervisor {
             has_refused_metrics: false,
             pause_due: false,
             announcements: None,
+            driver_hint: DriverHint::default(),
             shutdown_timeout: timeouts.shutdown,
             shutting_down: false,
             requested_ending: None,
@@ -351,7 +355,8 @@ impl Supervisor {
             Message::RequestsPending => return self.execute_requests(None, status),
             Message::JobDone | Message::Wake | Message::DeviceNews | Message::VcpuEnded => {}
             Message::Signal(signal) => return self.quit_by_signal(signal, None, status),
-            Message::OutputClosed | Message::RunTimedOut | Message::ShutdownTimedOut => {}
+            Message::OutputClosed | Message::RunTimedOut | Message::ShutdownTimedOut | Message::DriverDue => {
+            }
         }
         ending_of(message)
     }
@@ -371,6 +376,7 @@ fn ending_of(message: Message) -> Option<Ending> {
         | Message::Continued
         | Message::DeviceNews
         | Message::JobDone
+        | Message::DriverDue
         | Message::VcpuEnded
         | Message::Key(_)
         | Message::RequestsPending => None,

@@ -11,3 +11,6 @@ pub(super) const END_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a job that is given up may take to report what it leaves unfinished. A user who has asked twice for the end waits no
 /// longer than that.
 pub(super) const LAST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a guest may take to find its devices on PCI before the log says that it hasn't. A boot takes seconds, and less than a
+/// minute in software emulation.
+pub(super) const DRIVER_PATIENCE: Duration = Duration::from_secs(120);

@@ -1,7 +1,8 @@
 //! Runs a machine, from its first instruction until its vCPUs have stopped.
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::patience::DRIVER_PATIENCE;
 use super::{Run, RunError, StoppedMachine, Supervisor, ending_of};
 use crate::console::Console;
 use crate::ending::TimeoutPhase;
@@ -17,6 +18,11 @@ impl Supervisor {
         mut machine: Machine,
         starts: bool,
     ) -> Result<StoppedMachine, RunError> {
+        if self.driver_hint.must_wait(&machine)
+            && let Err(error) = self.start_timer(DRIVER_PATIENCE, Message::DriverDue)
+        {
+            debug!("no timer for the guest's drivers, whose hint then comes at the end: {error}");
+        }
         if starts {
             machine.start();
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
@@ -116,6 +122,7 @@ impl Supervisor {
                 return Ok(ending);
             }
             Message::RequestsPending => return Ok(self.execute_requests(Some(machine), "")),
+            Message::DriverDue => self.driver_hint.give(machine),
             Message::JobDone | Message::OutputClosed | Message::ShutdownTimedOut => {}
         }
         Ok(ending_of(message))

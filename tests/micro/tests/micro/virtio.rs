@@ -1,5 +1,7 @@
 //! The interrupt line of a virtio device: bare-metal drivers that listen on one line only. And devices that no driver uses.
 
+use std::time::Duration;
+
 use driver::{DEADLINE, Monitor, guests};
 use harness::trials;
 use libtest_mimic::Trial;
@@ -8,15 +10,20 @@ use tempfile::NamedTempFile;
 
 use crate::common::{BY_SIGTERM, ENDED, boot};
 
+const HINT: &str = r#"set "transport": "mmio""#;
+
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![
+    let mut tests = trials![
         virtio_first_device_on_the_command_line_interrupts_by_the_first_8259,
         virtio_ninth_device_on_the_command_line_interrupts_by_the_second_8259,
         virtio_tenth_device_on_the_command_line_interrupts_by_the_io_apic,
         virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic,
         virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end,
         virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint,
-    ]
+    ];
+    let long = trials![virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_while_the_guest_runs];
+    tests.extend(long.into_iter().map(|test| test.with_ignored_flag(true)));
+    tests
 }
 
 /// Starts a machine with as many devices as a command line can announce, and a guest that waits for an interrupt from one of them.
@@ -56,23 +63,41 @@ fn virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic() {
     assert_interrupts("virtio-irq-16-acpi", "acpi");
 }
 
-/// The log of a machine whose guest starts, finds no device and is ended.
-fn log_without_a_driver(more: &str) -> String {
+/// A machine whose guest starts and finds no device.
+fn start_without_a_driver(more: &str) -> (Monitor, NamedTempFile) {
     let config = NamedTempFile::new().expect("a temporary file");
     let text = format!(r#"{{{more} "devices": [{{"type": "rng"}}]}}"#);
     std::fs::write(config.path(), text).expect("room for a config");
     let mut monitor = boot("halt").args(["--config".as_ref(), config.path().as_os_str()]).start();
     monitor.expect("ready\n", DEADLINE);
+    (monitor, config)
+}
+
+fn end(monitor: &mut Monitor) -> String {
     monitor.signal(Signal::SIGTERM);
     monitor.expect_code(BY_SIGTERM, DEADLINE);
     monitor.stderr()
 }
 
+/// The log of a machine whose guest starts, finds no device and is ended.
+fn log_without_a_driver(more: &str) -> String {
+    let (mut monitor, _config) = start_without_a_driver(more);
+    end(&mut monitor)
+}
+
 fn virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end() {
     let log = log_without_a_driver("");
-    assert!(log.contains(r#"set "transport": "mmio""#) && log.lines().count() == 1, "{log}");
+    assert!(log.contains(HINT) && log.lines().count() == 1, "{log}");
 }
 
 fn virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint() {
     assert_eq!(log_without_a_driver(r#""transport": "mmio","#), "");
+}
+
+/// Once: the end doesn't repeat it.
+fn virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_while_the_guest_runs() {
+    let (mut monitor, _config) = start_without_a_driver("");
+    monitor.expect_stderr(HINT, Duration::from_secs(150));
+    let log = end(&mut monitor);
+    assert_eq!(log.matches(HINT).count(), 1, "{log}");
 }
