@@ -116,6 +116,7 @@ fn boot(
         announcements: Some(streams.stdout.clone()),
         paused: args.paused,
         restarted: log::restarted,
+        confine: None,
     };
     let ran = attached
         .map_err(Failure::from)

@@ -25,7 +25,7 @@ impl Machine {
     /// from the previous machine after a reset.
     ///
     /// # Errors
-    /// The host lacks KVM, memory or another resource. Nothing is left behind.
+    /// The host lacks memory or another resource. Nothing is left behind.
     pub(crate) fn build(
         plan: Plan,
         mut inputs: Inputs,
@@ -33,9 +33,9 @@ impl Machine {
         handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
-        let kvm = Kvm::open()?;
-        check_host(&plan, &kvm)?;
-        let vm = Arc::new(platform::create_vm(&plan, &kvm)?);
+        let kvm = &*handles.kvm;
+        check_host(&plan, kvm)?;
+        let vm = Arc::new(platform::create_vm(&plan, kvm)?);
 
         let ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
         let load_started = Instant::now();
@@ -55,7 +55,7 @@ impl Machine {
         let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &buses, &ram, handles.news)?;
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
-        let created = platform::create_vcpus(&plan, &kvm, &vm)?;
+        let created = platform::create_vcpus(&plan, kvm, &vm)?;
         let vcpus = spawn_vcpus(&plan, created, &buses, &mut observer, &handles.vcpu_ended)?;
         debug!("machine is built");
         let machine = Self {

@@ -65,6 +65,16 @@ pub enum Error {
         /// The device's error.
         source: vmm_virtio::DeviceError,
     },
+    /// After a reset: a device's thread has panicked, a defect of the monitor, and the device isn't opened again.
+    #[error(
+        "devices[{index}]: the thread of this {kind} device has panicked, so the machine can't start again"
+    )]
+    DevicePanicked {
+        /// Index in the config's list.
+        index: usize,
+        /// The device's kind.
+        kind: String,
+    },
     /// Two devices, or a device and the serial console, claim the same exclusive resource, such as a MAC address.
     #[error(
         "devices[{index}].{}: {} {} is already used by {}{}; change one of them",
@@ -256,6 +266,9 @@ pub enum Error {
     /// The terminal can't be made raw.
     #[error("the modes of the terminal at standard input can't be changed")]
     Terminal(#[source] io::Error),
+    /// The process can't be confined.
+    #[error("sandbox: {0}")]
+    Confine(io::Error),
     /// A job's thread panicked: a defect of the monitor.
     #[error("a thread of the monitor panicked")]
     JobPanicked,
@@ -330,9 +343,8 @@ impl Error {
                 vmm_virtio::DeviceBlame::Host => Blame::Host,
             },
             Self::CpuFeatures { .. } => Blame::Config,
-            Self::HostAffinity { .. } | Self::Terminal(_) | Self::MissingPage { .. } | Self::Epoll(_) => {
-                Blame::Host
-            }
+            Self::HostAffinity { .. } | Self::Terminal(_) | Self::MissingPage { .. } => Blame::Host,
+            Self::Epoll(_) | Self::Confine(_) => Blame::Host,
             Self::Kvm(Kvm::NoDevice | Kvm::NoPermission | Kvm::ApiVersion(_) | Kvm::MissingCapability(_)) => {
                 Blame::Host
             }

@@ -168,7 +168,7 @@ mod tests {
     use vmm_devices::Uart;
 
     use super::*;
-    use crate::console::{Lines, open_all};
+    use crate::console::{Lines, open_now};
 
     const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -196,7 +196,7 @@ mod tests {
         let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let open = || {
             let lines = Lines { serial: Serial::None, uart: uart.clone(), consoles: vec![] };
-            open_all(lines, vec![], &messages).unwrap().remove(0)
+            open_now(lines, vec![], &messages).unwrap().remove(0)
         };
         let mut events = EventLoop::new().unwrap();
         let (ids, watched) = events.add_consoles(vec![open(), open()]);

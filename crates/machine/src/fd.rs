@@ -37,9 +37,14 @@ pub(crate) enum Direction {
 
 impl HostFd {
     /// Takes a descriptor whose open file isn't shared, for output if it is a regular file or a block device. May block on the
-    /// storage of such a file.
+    /// storage of such a file. Only this may: [`start`](Self::start), and writing, don't.
     pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
-        OutputEnd::owned(fd)?.start()
+        if ignores_nonblocking_mode(fd.as_fd())? {
+            return FileWriter::new(fd).map(Self::ThreadedOutput);
+        }
+        let flags = flags(fd.as_fd())?;
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self::NonBlocking(fd))
     }
 
     /// Takes a standard stream, which is usually shared with other processes. May block on the storage of a regular file.
@@ -48,15 +53,36 @@ impl HostFd {
     /// Where that fails, as for a socket or another user's terminal, input is polled before each read and output is written by
     /// a thread. A regular file, whose position is shared, is read and written by a thread.
     pub(crate) fn standard(stream: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
-        if direction == Direction::Out {
-            return OutputEnd::standard(stream)?.start();
+        let blocks = ignores_nonblocking_mode(stream)?;
+        if !blocks && let Ok(fd) = open_again(stream, direction) {
+            return Ok(Self::NonBlocking(fd));
         }
-        if ignores_nonblocking_mode(stream)? {
-            return FileReader::new(stream.try_clone_to_owned()?).map(Self::ThreadedInput);
+        let fd = stream.try_clone_to_owned()?;
+        match direction {
+            Direction::Out => FileWriter::new(fd).map(Self::ThreadedOutput),
+            Direction::In if blocks => FileReader::new(fd).map(Self::ThreadedInput),
+            Direction::In => Ok(Self::Polled(fd)),
         }
-        match open_again(stream, direction) {
-            Ok(fd) => Ok(Self::NonBlocking(fd)),
-            Err(_) => stream.try_clone_to_owned().map(Self::Polled),
+    }
+
+    /// Starts the thread, if one is needed. Call it before the descriptor is used.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        match self {
+            Self::NonBlocking(_) | Self::Polled(_) => Ok(()),
+            Self::ThreadedInput(reader) => reader.start(),
+            Self::ThreadedOutput(writer) => writer.start(),
+        }
+    }
+
+    /// Ends the thread of output, after its write in progress, until the next [`start`](Self::start). Returns whether there was one.
+    /// May block on the file.
+    pub(crate) fn stop(&self) -> bool {
+        match self {
+            Self::ThreadedOutput(writer) => writer.stop(),
+            Self::NonBlocking(_) | Self::Polled(_) | Self::ThreadedInput(_) => false,
         }
     }
 
@@ -93,45 +119,6 @@ impl HostFd {
             Self::NonBlocking(fd) => transfer(fd, || nix::unistd::write(fd, from)),
             Self::Polled(_) | Self::ThreadedInput(_) => Transfer::Ended,
             Self::ThreadedOutput(writer) => writer.write(from),
-        }
-    }
-}
-
-/// A descriptor for output whose file has been examined. Only that may block on the file's storage: [`start`](Self::start), and
-/// writing to the result, don't.
-#[derive(Debug)]
-pub(crate) struct OutputEnd {
-    fd: OwnedFd,
-    /// Writes may block, so a thread must do them.
-    blocks: bool,
-}
-
-impl OutputEnd {
-    /// Takes a descriptor whose open file isn't shared.
-    pub(crate) fn owned(fd: OwnedFd) -> io::Result<Self> {
-        let blocks = ignores_nonblocking_mode(fd.as_fd())?;
-        if !blocks {
-            let flags = flags(fd.as_fd())?;
-            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        }
-        Ok(Self { fd, blocks })
-    }
-
-    /// Takes a standard stream; see [`HostFd::standard`].
-    pub(crate) fn standard(stream: BorrowedFd<'_>) -> io::Result<Self> {
-        if !ignores_nonblocking_mode(stream)?
-            && let Ok(fd) = open_again(stream, Direction::Out)
-        {
-            return Ok(Self { fd, blocks: false });
-        }
-        Ok(Self { fd: stream.try_clone_to_owned()?, blocks: true })
-    }
-
-    /// Starts the thread, if one is needed.
-    pub(crate) fn start(self) -> io::Result<HostFd> {
-        match self.blocks {
-            true => FileWriter::new(self.fd).map(HostFd::ThreadedOutput),
-            false => Ok(HostFd::NonBlocking(self.fd)),
         }
     }
 }
@@ -200,6 +187,7 @@ mod tests {
         file.write_all(b"abcdef").unwrap();
         file.seek(SeekFrom::Start(3)).unwrap();
         let fd = HostFd::standard(file.as_fd(), Direction::In).unwrap();
+        fd.start().unwrap();
         let mut bytes = [0; 8];
         assert_eq!(wait_and_read(&fd, &mut bytes), Transfer::Moved(3));
         assert_eq!(&bytes[..3], b"def");
@@ -235,6 +223,13 @@ mod tests {
         assert!(!flags(ours.as_fd()).unwrap().contains(OFlag::O_NONBLOCK));
     }
 
+    /// Output by a thread.
+    fn by_thread(fd: OwnedFd) -> HostFd {
+        let fd = HostFd::ThreadedOutput(FileWriter::new(fd).unwrap());
+        fd.start().unwrap();
+        fd
+    }
+
     /// What happens to `bytes` when the gate has opened.
     fn written(fd: &HostFd, bytes: &[u8]) -> Transfer {
         assert_eq!(fd.write(bytes), Transfer::Blocked);
@@ -247,6 +242,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abc").unwrap();
         let fd = HostFd::standard(file.as_fd(), Direction::Out).unwrap();
+        fd.start().unwrap();
         assert_eq!(written(&fd, b"def"), Transfer::Moved(3));
         assert_eq!(written(&fd, b"ghi"), Transfer::Moved(3));
         let mut all = String::new();
@@ -256,9 +252,26 @@ mod tests {
     }
 
     #[test]
+    fn output_whose_thread_has_stopped_goes_on_with_the_next_thread() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let fd = by_thread(writer.into());
+        assert_eq!(written(&fd, b"abc"), Transfer::Moved(3));
+        assert!(fd.stop());
+        assert!(!fd.stop(), "there is no thread any more");
+        assert_eq!(fd.write(b"def"), Transfer::Blocked);
+        fd.start().unwrap();
+        poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], 10_000_u16).unwrap();
+        assert_eq!(fd.write(b"def"), Transfer::Moved(3));
+        drop(fd);
+        let mut all = String::new();
+        reader.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "abcdef");
+    }
+
+    #[test]
     fn output_to_a_full_disk_fails_and_the_next_is_tried() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let fd = HostFd::ThreadedOutput(FileWriter::new(full.into()).unwrap());
+        let fd = by_thread(full.into());
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
         assert_eq!(written(&fd, b"abc"), Transfer::Failed(Errno::ENOSPC));
     }
@@ -268,8 +281,10 @@ mod tests {
     fn file_that_fails_has_not_ended() {
         let memory = std::fs::File::options().read(true).write(true).open("/proc/self/mem").unwrap();
         let output = HostFd::owned(memory.try_clone().unwrap().into()).unwrap();
+        output.start().unwrap();
         assert_eq!(written(&output, b"abc"), Transfer::Failed(Errno::EIO));
         let input = HostFd::standard(memory.as_fd(), Direction::In).unwrap();
+        input.start().unwrap();
         assert_eq!(wait_and_read(&input, &mut [0; 8]), Transfer::Failed(Errno::EIO));
     }
 
@@ -277,8 +292,7 @@ mod tests {
     fn terminal_that_has_hung_up_has_ended() {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let polled = HostFd::Polled(slave.try_clone().unwrap());
-        let written_by_a_thread =
-            HostFd::ThreadedOutput(FileWriter::new(slave.try_clone().unwrap()).unwrap());
+        let written_by_a_thread = by_thread(slave.try_clone().unwrap());
         let own = HostFd::owned(slave).unwrap();
         drop(master);
         assert_eq!(own.write(b"abc"), Transfer::Ended);
@@ -291,7 +305,7 @@ mod tests {
         let (mut reader, mut writer) = io::pipe().unwrap();
         // As much as a pipe takes.
         writer.write_all(&[0; 64 << 10]).unwrap();
-        let fd = HostFd::ThreadedOutput(FileWriter::new(writer.into()).unwrap());
+        let fd = by_thread(writer.into());
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         let is_open =
@@ -306,7 +320,7 @@ mod tests {
     fn output_that_never_ends_does_not_keep_its_owner() {
         let (_reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[0; 64 << 10]).unwrap();
-        let fd = HostFd::ThreadedOutput(FileWriter::new(writer.into()).unwrap());
+        let fd = by_thread(writer.into());
         assert_eq!(fd.write(b"abc"), Transfer::Blocked);
         let start = std::time::Instant::now();
         drop(fd);

@@ -20,8 +20,13 @@ const STACK_LEN: usize = 64 << 10;
 /// ```text
 ///   read: Blocked --> the thread reads --> the gate opens (EPOLLIN) --> read: Moved, Ended or Failed
 /// ```
-#[derive(Debug)]
-pub(crate) struct FileReader(Arc<Shared>);
+///
+/// Without its thread it accepts a request, which is carried out when the thread has started.
+pub(crate) struct FileReader {
+    shared: Arc<Shared>,
+    /// The thread's, until it starts.
+    origin: Mutex<Option<Origin>>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -50,7 +55,7 @@ impl FileReader {
     /// Reads `fd` from its current position.
     ///
     /// # Errors
-    /// The host is out of descriptors or threads.
+    /// The host is out of descriptors.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         Self::with_origin(Box::new(move |into| {
             loop {
@@ -68,19 +73,28 @@ impl FileReader {
             changed: Condvar::new(),
             gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
-        let theirs = Arc::clone(&shared);
-        io_thread::spawn("reader", STACK_LEN, move || theirs.work(origin))?;
-        Ok(Self(shared))
+        Ok(Self { shared, origin: Mutex::new(Some(origin)) })
+    }
+
+    /// Starts the thread, unless it is there.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let origin = self.origin.lock().expect("no panic while it is held").take();
+        let Some(origin) = origin else { return Ok(()) };
+        let theirs = Arc::clone(&self.shared);
+        io_thread::spawn("reader", STACK_LEN, move || theirs.work(origin)).map(drop)
     }
 
     /// Moves what the thread has read to `into`. If there is nothing, has the thread read at most `into.len()` bytes.
     pub(crate) fn read(&self, into: &mut [u8]) -> Transfer {
-        let mut state = self.0.state();
+        let mut state = self.shared.state();
         match &mut *state {
             State::Idle => {
                 *state = State::Wanted(into.len());
                 drop(state);
-                self.0.changed.notify_all();
+                self.shared.changed.notify_all();
                 Transfer::Blocked
             }
             State::Wanted(_) => Transfer::Blocked,
@@ -89,13 +103,13 @@ impl FileReader {
                 into[..len].copy_from_slice(&bytes[..len]);
                 bytes.drain(..len);
                 if bytes.is_empty() {
-                    self.0.set_idle(&mut state);
+                    self.shared.set_idle(&mut state);
                 }
                 Transfer::Moved(len)
             }
             State::Read(Err(errno)) => {
                 let errno = *errno;
-                self.0.set_idle(&mut state);
+                self.shared.set_idle(&mut state);
                 Transfer::from(Err(errno))
             }
             State::Read(Ok(_)) | State::Quit => Transfer::Ended,
@@ -141,21 +155,27 @@ impl Shared {
 impl Drop for FileReader {
     /// The thread isn't joined: a read that never returns ends with the process.
     fn drop(&mut self) {
-        *self.0.state() = State::Quit;
-        self.0.changed.notify_all();
+        *self.shared.state() = State::Quit;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl std::fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileReader").field("shared", &self.shared).finish_non_exhaustive()
     }
 }
 
 impl AsFd for FileReader {
     /// The gate, to wait on with epoll.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.gate.as_fd()
+        self.shared.gate.as_fd()
     }
 }
 
 impl AsRawFd for FileReader {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.gate.as_raw_fd()
+        self.shared.gate.as_raw_fd()
     }
 }
 
@@ -186,6 +206,7 @@ mod tests {
             Ok(bytes.len())
         };
         let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        reader.start().unwrap();
         let mut into = [0; 4];
         assert_eq!(reader.read(&mut into), Transfer::Blocked);
         assert_eq!(reader.read(&mut into), Transfer::Blocked);
@@ -213,6 +234,7 @@ mod tests {
             Ok(into.len())
         };
         let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        reader.start().unwrap();
         assert_eq!(reader.read(&mut [0; 7]), Transfer::Blocked);
         wait(&reader);
         assert_eq!(reader.read(&mut [0; 64]), Transfer::Moved(7));
@@ -224,6 +246,7 @@ mod tests {
         let mut errors = vec![Err(Errno::EINVAL)].into_iter();
         let origin = move |_: &mut [u8]| errors.next().unwrap_or(Ok(0));
         let reader = FileReader::with_origin(Box::new(origin)).unwrap();
+        reader.start().unwrap();
         assert_eq!(reader.read(&mut [0; 7]), Transfer::Blocked);
         wait(&reader);
         assert_eq!(reader.read(&mut [0; 7]), Transfer::Failed(Errno::EINVAL));

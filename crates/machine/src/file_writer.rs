@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,6 +19,7 @@ const BATCH_LEN: usize = 64 << 10;
 const STACK_LEN: usize = 64 << 10;
 /// Time limit for a write in progress when the writer is dropped. After that the thread is abandoned until the process exits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+const NO_PANIC: &str = "no panic while it is held";
 /// The maximum count of an eventfd, at which it isn't writable (eventfd(2)).
 const GATE_CLOSED: u64 = u64::MAX - 1;
 
@@ -28,12 +30,17 @@ const GATE_CLOSED: u64 = u64::MAX - 1;
 /// ```text
 ///   write(bytes): Blocked --> the thread writes --> the gate opens (EPOLLOUT) --> write(bytes): Moved or Failed
 /// ```
+/// Without its thread it accepts a batch, which is written when the thread has started.
 #[derive(Debug)]
-pub(crate) struct FileWriter(Arc<Shared>);
+pub(crate) struct FileWriter {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
-#[derive(Debug)]
 struct Shared {
     batch: Mutex<Batch>,
+    /// `None` while the thread has it.
+    sink: Mutex<Option<Sink>>,
     /// The state has changed.
     changed: Condvar,
     /// An eventfd that is writable unless the thread is writing.
@@ -44,6 +51,8 @@ struct Shared {
 struct Batch {
     state: State,
     bytes: Vec<u8>,
+    /// The thread is to exit when it isn't writing.
+    is_stopping: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +62,7 @@ enum State {
     Writing,
     /// The result: the number of bytes written, or an error.
     Written(Result<usize, Errno>),
-    /// The thread is to exit.
+    /// The writer is gone, and the thread is to exit.
     Quit,
 }
 
@@ -64,7 +73,7 @@ impl FileWriter {
     /// Writes to `fd` at its current position.
     ///
     /// # Errors
-    /// The host is out of descriptors or threads.
+    /// The host is out of descriptors.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         Self::with_sink(Box::new(move |bytes| write_waiting(&fd, bytes)))
     }
@@ -72,16 +81,39 @@ impl FileWriter {
     /// Writes by calling `sink`.
     ///
     /// # Errors
-    /// The host is out of descriptors or threads.
+    /// The host is out of descriptors.
     pub(crate) fn with_sink(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            batch: Mutex::new(Batch { state: State::Idle, bytes: Vec::new() }),
+            batch: Mutex::new(Batch { state: State::Idle, bytes: Vec::new(), is_stopping: false }),
+            sink: Mutex::new(Some(sink)),
             changed: Condvar::new(),
             gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
-        let theirs = Arc::clone(&shared);
-        io_thread::spawn("writer", STACK_LEN, move || theirs.work(sink))?;
-        Ok(Self(shared))
+        Ok(Self { shared, thread: Mutex::new(None) })
+    }
+
+    /// Starts the thread, unless it is there.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock().expect(NO_PANIC);
+        if thread.is_none() {
+            let theirs = Arc::clone(&self.shared);
+            *thread = Some(io_thread::spawn("writer", STACK_LEN, move || theirs.run())?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the write in progress and ends the thread, until the next [`start`](Self::start). Returns whether there was one.
+    /// May block on the file.
+    pub(crate) fn stop(&self) -> bool {
+        let Some(thread) = self.thread.lock().expect(NO_PANIC).take() else { return false };
+        self.shared.batch().is_stopping = true;
+        self.shared.changed.notify_all();
+        let _ = thread.join();
+        self.shared.batch().is_stopping = false;
+        true
     }
 
     /// Passes `bytes`, at least one, to the thread and returns `Blocked`. When the gate is open, call it again with the same
@@ -96,7 +128,7 @@ impl FileWriter {
 
     /// Passes at most the first 64 KiB of `bytes` to the thread. `false` if it is busy, or its last result hasn't been taken.
     pub(crate) fn hand_over(&self, bytes: &[u8]) -> bool {
-        let mut batch = self.0.batch();
+        let mut batch = self.shared.batch();
         if batch.state != State::Idle {
             return false;
         }
@@ -104,15 +136,15 @@ impl FileWriter {
         batch.bytes.extend_from_slice(&bytes[..bytes.len().min(BATCH_LEN)]);
         batch.state = State::Writing;
         // Under the lock, so that the gate is closed exactly while the thread is writing.
-        let _ = rustix::io::write(&self.0.gate, &GATE_CLOSED.to_ne_bytes());
+        let _ = rustix::io::write(&self.shared.gate, &GATE_CLOSED.to_ne_bytes());
         drop(batch);
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
         true
     }
 
     /// The result of the last write, once it is done.
     pub(crate) fn take_outcome(&self) -> Option<Result<usize, Errno>> {
-        let mut batch = self.0.batch();
+        let mut batch = self.shared.batch();
         let State::Written(outcome) = batch.state else { return None };
         batch.state = State::Idle;
         Some(outcome)
@@ -121,23 +153,34 @@ impl FileWriter {
     /// Waits at most `patience` for the thread to finish its write. Returns whether it has.
     pub(crate) fn wait(&self, patience: Duration) -> bool {
         let is_writing = |batch: &mut Batch| batch.state == State::Writing;
-        let waited = self.0.changed.wait_timeout_while(self.0.batch(), patience, is_writing);
+        let waited = self.shared.changed.wait_timeout_while(self.shared.batch(), patience, is_writing);
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 }
 
 impl Shared {
     fn batch(&self) -> MutexGuard<'_, Batch> {
-        self.batch.lock().expect("no panic while it is held")
+        self.batch.lock().expect(NO_PANIC)
     }
 
-    /// The thread's loop.
-    fn work(&self, mut sink: Sink) {
+    /// The thread's body.
+    fn run(&self) {
+        let sink = self.sink.lock().expect(NO_PANIC).take();
+        if let Some(mut sink) = sink {
+            self.work(&mut sink);
+            *self.sink.lock().expect(NO_PANIC) = Some(sink);
+        }
+    }
+
+    fn work(&self, sink: &mut Sink) {
         loop {
-            let is_idle = |batch: &mut Batch| !matches!(batch.state, State::Writing | State::Quit);
+            let is_idle = |batch: &mut Batch| match batch.state {
+                State::Writing | State::Quit => false,
+                State::Idle | State::Written(_) => !batch.is_stopping,
+            };
             let waited = self.changed.wait_while(self.batch(), is_idle);
-            let mut batch = waited.expect("no panic while it is held");
-            if batch.state == State::Quit {
+            let mut batch = waited.expect(NO_PANIC);
+            if batch.state != State::Writing {
                 return;
             }
             let bytes = std::mem::take(&mut batch.bytes);
@@ -152,6 +195,12 @@ impl Shared {
             drop(batch);
             self.changed.notify_all();
         }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("batch", &self.batch).finish_non_exhaustive()
     }
 }
 
@@ -172,21 +221,21 @@ fn write_waiting(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
 /// The gate, to wait on with epoll.
 impl AsFd for FileWriter {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.gate.as_fd()
+        self.shared.gate.as_fd()
     }
 }
 
 impl AsRawFd for FileWriter {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.gate.as_raw_fd()
+        self.shared.gate.as_raw_fd()
     }
 }
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.wait(PATIENCE);
-        self.0.batch().state = State::Quit;
+        self.shared.batch().state = State::Quit;
         // Not joined: its write may never return.
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
     }
 }

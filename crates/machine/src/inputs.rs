@@ -64,19 +64,22 @@ impl Inputs {
                     .collect::<Result<_, _>>()?,
             },
         };
-        let devices = virtio::open(config, kinds, Vec::new(), plan_only)?;
+        let devices = virtio::open(config, kinds, plan_only)?;
         Ok(Self { files, devices, legacy: legacy::candidates(config, kinds)? })
     }
 
-    /// The inputs of the next machine, from those of the previous one. Devices whose threads have panicked are opened again.
+    /// The inputs of the next machine, from those of the previous one.
+    ///
+    /// # Errors
+    /// The thread of a device has panicked.
     pub(crate) fn again(
         files: Files,
         kept: Vec<OpenDevice>,
         config: &Config,
         kinds: &Kinds<'_>,
     ) -> Result<Self, Error> {
-        let devices = virtio::open(config, kinds, kept, false)?;
-        Ok(Self { files, devices, legacy: legacy::candidates(config, kinds)? })
+        virtio::check_kept(config, kinds, &kept)?;
+        Ok(Self { files, devices: kept, legacy: legacy::candidates(config, kinds)? })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Threads that block on files.
 
 use std::io;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
@@ -10,10 +10,14 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 ///
 /// # Errors
 /// The host is out of threads.
-pub(crate) fn spawn(name: &str, stack_len: usize, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn spawn(
+    name: &str,
+    stack_len: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack_len);
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let spawned = thread.spawn(body);
     before.thread_set_mask()?;
-    spawned.map(drop)
+    spawned
 }

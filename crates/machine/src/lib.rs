@@ -89,7 +89,7 @@ pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::Plan;
 pub use platform::{FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
 pub use signals::outlive_file_limits;
-pub use supervisor::{Commander, Offloaded, Run, RunError, Start, Supervisor, Timeouts};
+pub use supervisor::{Commander, Confine, Offloaded, Run, RunError, Start, Supervisor, Timeouts};
 pub use virtio::{TransportPlan, VirtioPlan};
 /// How a guest can end its machine.
 pub use vmm_bus::SystemEvent;

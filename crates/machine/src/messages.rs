@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_bus::{Output, Overflow};
 
-use crate::fd::{HostFd, OutputEnd};
+use crate::fd::{Direction, HostFd};
 use crate::output_file::LogFile;
 use crate::transfer::Transfer;
 
@@ -21,6 +21,7 @@ use crate::transfer::Transfer;
 const LIMIT: usize = 128 << 10;
 /// Bytes for one write(2).
 const CHUNK_LEN: usize = 4096;
+const NO_PANIC: &str = "no panic while it is held";
 /// Writes in a row before the event loop serves other sources.
 const TURNS: usize = 16;
 
@@ -42,11 +43,11 @@ struct Shared {
     log: Option<LogFile>,
     /// Where lines go, until the first one; `None` if it can't be opened. Examined when the queue is created, since that may block
     /// on slow storage, and lines may not.
-    end: Mutex<Option<LineEnd>>,
+    end: Mutex<Option<Arc<HostFd>>>,
     /// Lines go to the controlling terminal instead of `end`.
     to_terminal: AtomicBool,
     /// Opened for the first line; `None` if that failed.
-    fd: OnceLock<Option<HostFd>>,
+    fd: OnceLock<Option<Arc<HostFd>>>,
     /// The reader has closed the target.
     is_gone: AtomicBool,
     /// Dropped lines that haven't been reported yet.
@@ -55,16 +56,6 @@ struct Shared {
     wake: AtomicBool,
     /// The id of the writing thread.
     writer: AtomicI32,
-}
-
-/// The target of lines, before the first one.
-#[derive(Debug)]
-enum LineEnd {
-    /// With the thread that writes a regular file: when the machine ends the host may be out of threads, and the error of that end
-    /// would be lost.
-    Started(HostFd),
-    /// For lines that are due at the start, if at all.
-    Examined(OutputEnd),
 }
 
 /// The result of [`Messages::pump`].
@@ -84,8 +75,10 @@ impl Messages {
     /// # Errors
     /// The host is out of descriptors or threads.
     pub fn to_stderr() -> io::Result<Self> {
-        let end = OutputEnd::standard(io::stderr().as_fd()).ok().map(OutputEnd::start).transpose()?;
-        Ok(Self::new(Output::new()?, end.map(LineEnd::Started), None))
+        let end = HostFd::standard(io::stderr().as_fd(), Direction::Out).ok();
+        // With its thread: when the machine ends the host may be out of threads, and the error of that end would be lost.
+        end.as_ref().map_or(Ok(()), HostFd::start)?;
+        Ok(Self::new(Output::new()?, end, None))
     }
 
     /// Lines for standard output. May block on the storage of a regular file there.
@@ -93,8 +86,8 @@ impl Messages {
     /// # Errors
     /// The host is out of descriptors.
     pub fn to_stdout() -> io::Result<Self> {
-        let end = OutputEnd::standard(io::stdout().as_fd()).ok();
-        Ok(Self::new(Output::new()?, end.map(LineEnd::Examined), None))
+        let end = HostFd::standard(io::stdout().as_fd(), Direction::Out).ok();
+        Ok(Self::new(Output::new()?, end, None))
     }
 
     /// Lines appended to a log file, which is created with mode 0600 if it is missing. Other monitors may append to it too.
@@ -108,8 +101,8 @@ impl Messages {
         let queue = Output::new()?;
         let log = LogFile::open(path)?;
         let end = log.file().try_clone().and_then(|file| HostFd::owned(file.into()));
-        match end {
-            Ok(end) => Ok(Self::new(queue, Some(LineEnd::Started(end)), Some(log))),
+        match end.and_then(|end| end.start().map(|()| end)) {
+            Ok(end) => Ok(Self::new(queue, Some(end), Some(log))),
             Err(error) => {
                 log.remove_if_unused();
                 Err(error)
@@ -127,11 +120,11 @@ impl Messages {
         }
     }
 
-    fn new(queue: Output, end: Option<LineEnd>, log: Option<LogFile>) -> Self {
+    fn new(queue: Output, end: Option<HostFd>, log: Option<LogFile>) -> Self {
         Self(Arc::new(Shared {
             queue: Arc::new(queue),
             log,
-            end: Mutex::new(end),
+            end: Mutex::new(end.map(Arc::new)),
             to_terminal: AtomicBool::new(false),
             fd: OnceLock::new(),
             is_gone: AtomicBool::new(false),
@@ -231,7 +224,7 @@ impl Messages {
 
     /// The target's descriptor, to wait on with epoll. Opens it on first use; `None` if that failed.
     pub(crate) fn fd(&self) -> Option<&HostFd> {
-        self.0.fd.get_or_init(|| self.open().ok()).as_ref()
+        self.0.fd.get_or_init(|| self.open().ok()).as_deref()
     }
 
     /// Whether the target has been opened.
@@ -244,16 +237,26 @@ impl Messages {
         self.0.wake.swap(false, Ordering::Relaxed)
     }
 
-    fn open(&self) -> io::Result<HostFd> {
+    fn open(&self) -> io::Result<Arc<HostFd>> {
         if self.is_diverted() {
             let terminal = File::options().write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")?;
-            return HostFd::owned(terminal.into());
+            return HostFd::owned(terminal.into()).map(Arc::new);
         }
-        let end = self.0.end.lock().expect("no panic while it is held").take();
-        match end.ok_or(io::ErrorKind::NotFound)? {
-            LineEnd::Started(fd) => Ok(fd),
-            LineEnd::Examined(end) => end.start(),
-        }
+        let end = self.0.end.lock().expect(NO_PANIC).take();
+        let end = end.ok_or(io::ErrorKind::NotFound)?;
+        end.start()?;
+        Ok(end)
+    }
+
+    /// Ends the thread that writes a regular file, after its write in progress. Lines are queued until the target that is returned
+    /// is started again. `None` if there is no thread. May block on the file.
+    pub(crate) fn stop(&self) -> Option<Arc<HostFd>> {
+        self.target().filter(|target| target.stop())
+    }
+
+    /// The target, whether it is in use already or not.
+    fn target(&self) -> Option<Arc<HostFd>> {
+        self.0.fd.get().cloned().unwrap_or_else(|| self.0.end.lock().expect(NO_PANIC).clone())
     }
 
     fn push_lost_count(&self) {

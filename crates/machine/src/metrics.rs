@@ -52,6 +52,14 @@ impl MetricsFile {
         Ok(Self { path: path.into(), writer, is_failing: Arc::default(), made })
     }
 
+    /// Starts the thread that writes. Before that, a write is only queued.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        self.writer.start()
+    }
+
     /// Records the result of a write. Returns whether it is an error that must be reported: not if the previous write failed too,
     /// or a guest that resets forever would fill the log.
     pub(crate) fn must_report(&self, written: &io::Result<()>) -> bool {
@@ -59,7 +67,7 @@ impl MetricsFile {
         !self.is_failing.swap(is_failing, Ordering::Relaxed) && is_failing
     }
 
-    /// Starts a write on the file's thread, because the disk may be slow.
+    /// Has the file's thread write, because the disk may be slow.
     ///
     /// # Errors
     /// The previous write failed or isn't finished. The error names the file.
@@ -136,6 +144,7 @@ mod tests {
     fn counters_that_cannot_be_written_name_the_file() {
         let sink = Box::new(|_: &[u8]| Err(Errno::ENOSPC));
         let writer = Arc::new(FileWriter::with_sink(sink).unwrap());
+        writer.start().unwrap();
         let path = Path::new("m.json").into();
         let file = MetricsFile { path, writer, is_failing: Arc::default(), made: Arc::default() };
         assert!(file.writer.hand_over(b"{}"));

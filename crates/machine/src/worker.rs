@@ -26,12 +26,14 @@ type Spawn = fn(&str, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 pub(crate) struct Worker {
     queue: WorkQueue,
     spawn: Spawn,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// The queue of a [`Worker`]'s thread.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkQueue {
-    work: Sender<(Work, Busy)>,
+    /// `None` ends the thread.
+    work: Sender<Option<(Work, Busy)>>,
     /// The work that is queued or being done.
     pending: Arc<AtomicUsize>,
 }
@@ -57,20 +59,31 @@ impl Worker {
     /// # Errors
     /// The host is out of threads.
     pub(crate) fn new() -> io::Result<Self> {
-        let (work, queued) = channel::<(Work, Busy)>();
-        let body = move || {
-            for (work, busy) in queued {
-                // A panic has been reported by the panic hook. A job returns it as its result.
-                let _ = catch_unwind(AssertUnwindSafe(|| work(busy)));
-            }
-        };
-        spawn("jobs", Box::new(body))?;
-        Ok(Self { queue: WorkQueue { work, pending: Arc::default() }, spawn })
+        let (queue, thread) = start()?;
+        Ok(Self { queue, spawn, thread: Some(thread) })
+    }
+
+    /// Ends the thread, when it has done its work, until [`restart`](Self::restart).
+    pub(crate) fn stop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = self.queue.work.send(None);
+            let _ = thread.join();
+        }
+    }
+
+    /// Starts the thread again.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
+        let (queue, thread) = start()?;
+        (self.queue, self.thread) = (queue, Some(thread));
+        Ok(())
     }
 
     /// Has `work` done, on the worker's thread if that is free.
     pub(crate) fn assign(&self, work: Work) -> Assigned {
-        if self.queue.is_free() {
+        if self.thread.is_some() && self.queue.is_free() {
             self.queue.push(work);
             return Assigned::Worker;
         }
@@ -113,8 +126,8 @@ impl WorkQueue {
     /// Queues `work`.
     pub(crate) fn push(&self, work: Work) {
         self.pending.fetch_add(1, Ordering::Relaxed);
-        // Can't fail: the thread receives until all senders are dropped.
-        let _ = self.work.send((work, Busy(Some(Arc::clone(&self.pending)))));
+        // Fails only while the thread is stopped, when there is no work.
+        let _ = self.work.send(Some((work, Busy(Some(Arc::clone(&self.pending))))));
     }
 }
 
@@ -126,13 +139,25 @@ impl Drop for Busy {
     }
 }
 
+fn start() -> io::Result<(WorkQueue, JoinHandle<()>)> {
+    let (work, queued) = channel::<Option<(Work, Busy)>>();
+    let body = move || {
+        while let Ok(Some((work, busy))) = queued.recv() {
+            // A panic has been reported by the panic hook. A job returns it as its result.
+            let _ = catch_unwind(AssertUnwindSafe(|| work(busy)));
+        }
+    };
+    let thread = spawn("jobs", Box::new(body))?;
+    Ok((WorkQueue { work, pending: Arc::default() }, thread))
+}
+
 fn spawn(name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK_LEN).spawn(body)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, RecvTimeoutError};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
     use std::time::Duration;
 
     use super::*;
@@ -181,6 +206,20 @@ mod tests {
         assert!(matches!(assigned, Assigned::Queued(_)), "{assigned:?}");
         assert_eq!(name.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
         drop(hangs);
+        assert_eq!(name.recv_timeout(DEADLINE).unwrap().as_deref(), Some("jobs"));
+    }
+
+    #[test]
+    fn thread_that_has_stopped_starts_again() {
+        let mut worker = Worker::new().unwrap();
+        let (_, name, release) = assign(&worker);
+        name.recv_timeout(DEADLINE).unwrap();
+        drop(release);
+        worker.stop();
+        assert_eq!(name.try_recv(), Err(TryRecvError::Disconnected), "its work was done first");
+        worker.restart().unwrap();
+        let (assigned, name, _release) = assign(&worker);
+        assert!(matches!(assigned, Assigned::Worker), "{assigned:?}");
         assert_eq!(name.recv_timeout(DEADLINE).unwrap().as_deref(), Some("jobs"));
     }
 

@@ -35,7 +35,7 @@ mod tests {
     use vmm_config::Serial;
     use vmm_devices::Uart;
 
-    use super::super::{Lines, open_all};
+    use super::super::{Lines, open_now};
     use super::*;
 
     /// A file in memory with 5 bytes, which a seal can keep from shrinking.
@@ -55,7 +55,7 @@ mod tests {
         let serial: Serial = serde_json::from_value(serde_json::json!({"file": path})).unwrap();
         let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let lines = Lines { serial, uart, consoles: vec![] };
-        open_all(lines, vec![], &mpsc::channel().0).unwrap().remove(0)
+        open_now(lines, vec![], &mpsc::channel().0).unwrap().remove(0)
     }
 
     fn len(file: &File) -> u64 {

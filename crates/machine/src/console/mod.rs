@@ -28,6 +28,8 @@ mod tests;
 mod typed;
 
 pub(crate) use begin::begin_all;
-pub(crate) use open::{ConsolePort, Lines, check_stdio, ends, open_all};
+#[cfg(test)]
+pub(crate) use open::open_now;
+pub(crate) use open::{ConsolePort, Lines, OpenTargets, check_stdio, ends, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;

@@ -1,5 +1,6 @@
-//! A machine's consoles, and how they are opened.
+//! Opens a machine's consoles: first their targets, then, when the machine is built, their connections to its lines.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -8,7 +9,9 @@ use vmm_devices::SerialLine;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
+use super::link::Link;
 use super::name::ConsoleName;
+use super::peer::Peer;
 use super::{Console, OpenError};
 use crate::Error;
 use crate::message::Message;
@@ -75,32 +78,86 @@ pub(crate) struct Lines {
     /// COM1's target.
     pub(crate) serial: Serial,
     pub(crate) uart: Arc<dyn SerialLine>,
-    /// The virtio consoles that aren't open yet.
+    /// The virtio consoles that have no line yet.
     pub(crate) consoles: Vec<ConsolePort>,
 }
 
-/// Opens a console for each line. The `kept` consoles of the previous machine stay open: COM1's gets the new line, virtio
-/// consoles keep theirs.
+/// The open targets of a machine's consoles.
+#[derive(Debug, Default)]
+pub(crate) struct OpenTargets(Vec<OpenTarget>);
+
+/// A console's open target.
+#[derive(Debug)]
+pub(super) struct OpenTarget {
+    /// JSON path in the config.
+    field: String,
+    pub(super) end: HostEnd,
+    pub(super) peer: Peer,
+    pub(super) link: Link,
+}
+
+impl OpenTarget {
+    fn open((field, end): (String, HostEnd)) -> Result<Self, OpenError> {
+        let (peer, link) = Peer::open(&field, &end)?;
+        Ok(Self { field, end, peer, link })
+    }
+}
+
+impl OpenTargets {
+    /// Opens the targets of `ends`. Files aren't truncated yet, and no thread is started. May block on slow storage.
+    pub(crate) fn open(ends: impl Iterator<Item = (String, HostEnd)>) -> Result<Self, OpenError> {
+        ends.map(OpenTarget::open).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn take(&mut self, field: &str) -> Option<OpenTarget> {
+        let at = self.0.iter().position(|target| target.field == field)?;
+        Some(self.0.swap_remove(at))
+    }
+}
+
+impl Lines {
+    fn ends(&self) -> impl Iterator<Item = (String, HostEnd)> {
+        ends(&self.serial, self.consoles.iter())
+    }
+}
+
+/// Opens a console for each line, on the open `targets`. The `kept` consoles of the previous machine stay open: COM1's gets the new
+/// line, virtio consoles keep theirs.
 pub(crate) fn open_all(
     lines: Lines,
+    mut targets: OpenTargets,
     mut kept: Vec<Console>,
     messages: &Sender<Message>,
 ) -> Result<Vec<Console>, OpenError> {
-    let Lines { serial, uart, consoles } = lines;
-    let name = ConsoleName { label: SERIAL.to_owned(), field: SERIAL.to_owned() };
-    let mut lines: Vec<(ConsoleName, HostEnd, Box<dyn Line>)> =
-        vec![(name, serial_end(&serial), Box::new(uart))];
-    lines.extend(consoles.into_iter().map(|console| {
-        let field = console.field();
-        let ConsolePort { id, port, .. } = console;
-        (ConsoleName { label: id, field }, port.end().clone(), Box::new(port) as Box<dyn Line>)
-    }));
+    let ends: Vec<_> = lines.ends().collect();
+    let Lines { uart, consoles, .. } = lines;
+    let mut lines: Vec<(String, Box<dyn Line>)> = vec![(SERIAL.to_owned(), Box::new(uart))];
+    lines.extend(
+        consoles.into_iter().map(|ConsolePort { id, port, .. }| (id, Box::new(port) as Box<dyn Line>)),
+    );
     kept.iter_mut().for_each(Console::leave_event_loop);
-    for (name, end, line) in lines {
-        match kept.iter_mut().find(|console| console.field() == name.field) {
+    for ((field, end), (label, line)) in ends.into_iter().zip(lines) {
+        match kept.iter_mut().find(|console| console.field() == field) {
             Some(console) => console.set_line(line),
-            None => kept.push(Console::open(name, &end, line, messages.clone())?),
+            None => {
+                let target = targets.take(&field);
+                let target =
+                    target.ok_or_else(|| OpenError::new(&field, &end, io::ErrorKind::NotFound.into()))?;
+                kept.push(Console::open(ConsoleName { label, field }, target, line, messages.clone())?);
+            }
         }
     }
     Ok(kept)
+}
+
+/// Opens the targets of the lines that no `kept` console has, and connects all.
+#[cfg(test)]
+pub(crate) fn open_now(
+    lines: Lines,
+    kept: Vec<Console>,
+    messages: &Sender<Message>,
+) -> Result<Vec<Console>, OpenError> {
+    let new = lines.ends().filter(|(field, _)| kept.iter().all(|console| console.field() != field));
+    let targets = OpenTargets::open(new)?;
+    open_all(lines, targets, kept, messages)
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use event_manager::{EventOps, EventSet, Events};
 use tracing::{error, info, warn};
 use vmm_bus::Overflow;
-use vmm_virtio::{HostEnd, TerminalSize};
+use vmm_virtio::TerminalSize;
 
 use super::departed::DepartedClient;
 use super::keys::{self, Command};
 use super::line::Line;
 use super::link::Link;
 use super::name::ConsoleName;
+use super::open::OpenTarget;
 use super::pace::Pace;
 use super::peer::{OpenError, Peer};
 use super::typed::{INPUT_LEN, TypedInput};
@@ -87,16 +88,17 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Opens the target `end` and connects it to `line`.
+    /// Connects an open target to `line`.
     pub(super) fn open(
         name: ConsoleName,
-        end: &HostEnd,
+        target: OpenTarget,
         line: Box<dyn Line>,
         messages: Sender<Message>,
     ) -> Result<Self, OpenError> {
-        let (peer, link) = Peer::open(&name.field, end)?;
-        let failed = |source| OpenError::new(&name.field, end, source);
-        let typed = TypedInput::new(Peer::is_terminal(end)).map_err(failed)?;
+        let OpenTarget { end, peer, link, .. } = target;
+        let failed = |source| OpenError::new(&name.field, &end, source);
+        link.start().map_err(failed)?;
+        let typed = TypedInput::new(Peer::is_terminal(&end)).map_err(failed)?;
         // A pty without a client would be reported without end.
         let edges = match &peer {
             Peer::Pty(_) => EventSet::EDGE_TRIGGERED,

@@ -16,7 +16,7 @@ use vmm_config::Serial;
 use vmm_devices::Uart;
 
 use super::pace::WORTH_WAKING;
-use super::{Console, Lines, open_all};
+use super::{Console, Lines, open_now};
 use crate::event_loop::{EventLoop, Source};
 
 /// A generous limit for events that come at once on an idle host.
@@ -49,7 +49,7 @@ impl Machine {
         let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let (messages, _) = mpsc::channel();
         let lines = Lines { serial: serial(&path), uart: uart.clone(), consoles: vec![] };
-        let mut opened = open_all(lines, vec![], &messages).unwrap();
+        let mut opened = open_now(lines, vec![], &messages).unwrap();
         let mut events = EventLoop::new().unwrap();
         let console = events.add(Source::Console(Box::new(opened.remove(0)))).unwrap();
         let client = connect(&path);
@@ -95,7 +95,7 @@ impl Machine {
         self.uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
         let (messages, _) = mpsc::channel();
         let lines = Lines { serial: serial(&self.path), uart: self.uart.clone(), consoles: vec![] };
-        let mut opened = open_all(lines, vec![*console], &messages).unwrap();
+        let mut opened = open_now(lines, vec![*console], &messages).unwrap();
         self.console = self.events.add(Source::Console(Box::new(opened.remove(0)))).unwrap();
         self.settle();
     }
@@ -316,7 +316,7 @@ fn console_that_ends_waits_for_a_write_to_a_file() {
     let serial = serde_json::from_value(serde_json::json!({"file": file.path()})).unwrap();
     let uart = Arc::new(Uart::new(IrqLine::new().unwrap()).unwrap());
     let lines = Lines { serial, uart: uart.clone(), consoles: vec![] };
-    let mut console = open_all(lines, vec![], &mpsc::channel().0).unwrap().remove(0);
+    let mut console = open_now(lines, vec![], &mpsc::channel().0).unwrap().remove(0);
     let _ = b"bye".map(|byte| uart.write(0, &[byte]));
     assert_eq!(console.write_rest(), 0);
     assert_eq!(std::fs::read(file.path()).unwrap(), b"bye");

@@ -8,22 +8,19 @@ use vmm_hostio::terminal::{self, RawMode};
 use super::Supervisor;
 use super::offloaded::Offloaded;
 use crate::Error;
-use crate::console::{self, Console, Lines};
+use crate::console::{self, Console, Lines, OpenTargets};
 use crate::event_loop::Source;
 
 impl Supervisor {
-    /// Opens the first machine's consoles, then truncates their files, then makes the terminal raw. In this order a start that
+    /// Connects the first machine's consoles, then truncates their files, then makes the terminal raw. In this order a start that
     /// fails doesn't empty a file.
-    pub(super) fn open_consoles(&mut self, lines: Lines, on_terminal: bool) -> Result<Offloaded<()>, Error> {
-        let messages = self.messages.0.clone();
-        let opened = self.offload(move |progress| {
-            let _step = progress.begin("opening the consoles".to_owned());
-            console::open_all(lines, Vec::new(), &messages)
-        })?;
-        let mut consoles = match opened {
-            Offloaded::Done(opened) => opened?,
-            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
-        };
+    pub(super) fn open_consoles(
+        &mut self,
+        lines: Lines,
+        targets: OpenTargets,
+        on_terminal: bool,
+    ) -> Result<Offloaded<()>, Error> {
+        let mut consoles = console::open_all(lines, targets, Vec::new(), &self.messages.0)?;
         if on_terminal {
             terminal::prepare(io::stdin()).map_err(Error::Terminal)?;
         }
@@ -51,7 +48,7 @@ impl Supervisor {
     /// Connects the open consoles to the lines of the next machine.
     pub(super) fn move_consoles(&mut self, lines: Lines) -> Result<(), Error> {
         let kept = self.take_consoles();
-        let mut consoles = console::open_all(lines, kept, &self.messages.0)?;
+        let mut consoles = console::open_all(lines, OpenTargets::default(), kept, &self.messages.0)?;
         self.announce(&mut consoles);
         self.add_consoles(consoles)
     }

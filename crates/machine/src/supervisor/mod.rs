@@ -13,6 +13,7 @@
 
 mod closing;
 mod commands;
+mod confining;
 mod consoles;
 mod driver_hint;
 mod keys_and_signals;
@@ -34,12 +35,13 @@ use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
 use vmm_hostio::terminal::RawMode;
+use vmm_kvm::Kvm;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
 pub use run::{Run, RunError};
 
-use crate::console::Console;
+use crate::console::{self, Console, OpenTargets};
 use crate::deadline::Deadline;
 use crate::diagnostics::MessageWriter;
 use crate::ending::TimeoutPhase;
@@ -51,6 +53,7 @@ use crate::message::{Key, Message};
 use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
+use crate::virtio;
 use crate::worker::Worker;
 use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
 use driver_hint::DriverHint;
@@ -96,6 +99,18 @@ pub struct Start {
     pub paused: bool,
     /// Called after each reset, before the next machine starts, with the number of resets so far.
     pub restarted: fn(u32),
+    /// Confines the process. Called once, before the first machine is built, when everything that the run opens is open: files, KVM,
+    /// consoles. The calling thread is then the only one: the run ends with an error if the caller has started others.
+    pub confine: Option<Confine>,
+}
+
+/// See [`Start::confine`].
+pub struct Confine(pub Box<dyn FnOnce() -> io::Result<()> + Send>);
+
+impl std::fmt::Debug for Confine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Confine")
+    }
 }
 
 impl Start {
@@ -117,6 +132,7 @@ impl Start {
             announcements: None,
             paused: false,
             restarted: |_| {},
+            confine: None,
         })
     }
 }
@@ -246,21 +262,41 @@ impl Supervisor {
     }
 
     fn run_machines(&mut self, start: Start) -> Result<Run, RunError> {
-        let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, paused, restarted } =
-            start;
-        self.metrics_file = metrics;
+        let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, .. } = start;
+        let Start { paused, restarted, confine, .. } = start;
         self.announcements = announcements;
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
         let lines = lines.context("eventfd of the messages")?;
         self.attach(&lines)?;
+        let ends: Vec<_> = console::ends(&config.serial, virtio::consoles(&inputs.devices)).collect();
+        let opened = self.offload(move |progress| {
+            let kvm = Kvm::open()?;
+            let _step = progress.begin("opening the consoles".to_owned());
+            Ok::<_, Error>((kvm, OpenTargets::open(ends.into_iter())?))
+        })?;
+        let (kvm, targets) = match opened {
+            Offloaded::Done(opened) => opened?,
+            Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
+        };
+        if let Some(confine) = confine {
+            match self.single_threaded(confine.0)? {
+                Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
+                Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
+            }
+        }
+        if let Some(metrics) = &metrics {
+            metrics.start().context("thread of the counters")?;
+        }
+        self.metrics_file = metrics;
         let mut handles = SupervisorHandles {
+            kvm: Arc::new(kvm),
             diagnostics,
             lines,
             is_raw_terminal: false,
             vcpu_ended: Arc::clone(&self.vcpu_ended),
             news: Arc::clone(&self.news),
         };
-        let mut machine = match self.first_machine(plan, inputs, &mut handles)? {
+        let mut machine = match self.first_machine(plan, inputs, targets, &mut handles)? {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
@@ -306,11 +342,12 @@ impl Supervisor {
         }
     }
 
-    /// Builds the first machine and opens the consoles.
+    /// Builds the first machine and connects the consoles.
     fn first_machine(
         &mut self,
         plan: Plan,
         inputs: Inputs,
+        targets: OpenTargets,
         handles: &mut SupervisorHandles,
     ) -> Result<Offloaded<Machine>, Error> {
         let mut theirs = handles.clone();
@@ -324,7 +361,7 @@ impl Supervisor {
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
         handles.is_raw_terminal = is_raw_terminal;
-        match self.open_consoles(lines, is_raw_terminal) {
+        match self.open_consoles(lines, targets, is_raw_terminal) {
             Ok(Offloaded::Done(())) => Ok(Offloaded::Done(machine)),
             Ok(Offloaded::Ended(ending)) => {
                 self.discard(machine);

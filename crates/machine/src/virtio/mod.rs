@@ -8,7 +8,7 @@ mod pci;
 mod plan;
 
 pub(crate) use attached::{LastReport, VirtioDevices, stopping};
-pub(crate) use open::{OpenDevice, consoles, open, take_consoles};
+pub(crate) use open::{OpenDevice, check_kept, consoles, open, take_consoles};
 pub(crate) use pci::ecam;
 pub(crate) use plan::{KernelHints, acpi, check_without_mp_table, has_pci, kernel_hints, plan};
 pub use plan::{TransportPlan, VirtioPlan};

@@ -32,25 +32,31 @@ impl fmt::Debug for OpenDevice {
     }
 }
 
-/// Opens the virtio devices of `config`, except those that are `kept` from the previous machine.
-pub(crate) fn open(
-    config: &Config,
-    kinds: &Kinds<'_>,
-    mut kept: Vec<OpenDevice>,
-    plan_only: bool,
-) -> Result<Vec<OpenDevice>, Error> {
+/// Opens the virtio devices of `config`.
+pub(crate) fn open(config: &Config, kinds: &Kinds<'_>, plan_only: bool) -> Result<Vec<OpenDevice>, Error> {
     let (mut opened, mut claims) = (Vec::new(), claimed(config, (kinds, plan_only))?);
     for (index, device) in config.devices.iter().enumerate() {
         let Some(section) = section_of(device, kinds) else { continue };
-        let device = match kept.iter().position(|device| device.index == index) {
-            Some(at) => kept.swap_remove(at),
-            None => open_one(index, section, config, (kinds, plan_only))?,
-        };
+        let device = open_one(index, section, config, (kinds, plan_only))?;
         claim_all(index, device.device.claims(), &mut claims)?;
         opened.push(device);
     }
     check_stdio(&config.serial, consoles(&opened))?;
     Ok(opened)
+}
+
+/// Checks that the devices of the previous machine are those of `config`.
+///
+/// # Errors
+/// The thread of one has panicked. It can't be opened again: a confined process can't open files.
+pub(crate) fn check_kept(config: &Config, kinds: &Kinds<'_>, kept: &[OpenDevice]) -> Result<(), Error> {
+    for (index, device) in config.devices.iter().enumerate() {
+        let Some(section) = section_of(device, kinds) else { continue };
+        if kept.iter().all(|device| device.index != index) {
+            return Err(Error::DevicePanicked { index, kind: section.kind.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// A claim, and the index of its device; `None` for the serial console.

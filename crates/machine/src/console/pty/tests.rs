@@ -11,7 +11,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome};
 use vmm_config::Serial;
 use vmm_devices::Uart;
 
-use super::super::{Console, Lines, open_all};
+use super::super::{Console, Lines, open_now};
 use crate::event_loop::{EventLoop, Source};
 
 /// A generous limit for events that come at once on an idle host.
@@ -34,7 +34,7 @@ fn uart() -> Arc<Uart> {
 fn opened(uart: &Arc<Uart>, kept: Vec<Console>) -> Console {
     let (messages, _) = mpsc::channel();
     let lines = Lines { serial: Serial::Pty, uart: uart.clone(), consoles: vec![] };
-    open_all(lines, kept, &messages).unwrap().remove(0)
+    open_now(lines, kept, &messages).unwrap().remove(0)
 }
 
 impl Machine {
