@@ -1,0 +1,88 @@
+//! System call filters, one per thread.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::io;
+use std::sync::OnceLock;
+
+use crate::declare::Allow;
+use crate::lists::BASE;
+use crate::program::compile;
+
+/// What happens to a call that isn't in the thread's filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViolationAction {
+    /// It isn't carried out, and the thread gets SIGSYS, whose handler ends the process
+    /// ([`report_violations`](crate::report_violations)).
+    Trap,
+    /// It is carried out, and the kernel logs it (auditd, otherwise dmesg): `type=1326`, `syscall=` and the number.
+    Log,
+}
+
+static ACTION: OnceLock<ViolationAction> = OnceLock::new();
+
+/// The longest role that is kept.
+const ROLE_LEN: usize = 31;
+
+thread_local! {
+    /// Its length, and its bytes. Without a destructor, so that a signal handler may read it.
+    static ROLE: Cell<(u8, [u8; ROLE_LEN])> = const { Cell::new((0, [0; ROLE_LEN])) };
+}
+
+/// From now on [`confine_thread`] confines. A library's user who doesn't call it has no filters. Only the first call counts.
+pub fn enable(action: ViolationAction) {
+    let _ = ACTION.set(action);
+}
+
+/// Whether [`enable`] was called. A panic hook that captures backtraces must ask it, and capture none: resolving one opens the
+/// program's file, which is a violation, and the panic's message would be lost.
+#[must_use]
+pub fn is_enabled() -> bool {
+    ACTION.get().is_some()
+}
+
+/// Allows the calling thread, and threads that it creates later, only what is in one of `lists` or in [`BASE`], for good.
+///
+/// `role` is what the thread is called in the message about a violation, in at most 31 bytes. List what is called most, such as
+/// KVM_RUN, first. Call it once a thread, after what only its start needs: to add a filter to an inherited one, the inherited one
+/// must contain [`SPAWN`](crate::SPAWN). No signal mask may contain SIGSYS, otherwise the kernel ends the process without a message.
+///
+/// Does nothing before [`enable`].
+///
+/// # Errors
+/// The kernel has no filters, or the lists are too long.
+pub fn confine_thread(role: &str, lists: &[&[Allow]]) -> io::Result<()> {
+    let Some(action) = ACTION.get() else { return Ok(()) };
+    let violation = match action {
+        ViolationAction::Trap => libc::SECCOMP_RET_TRAP,
+        ViolationAction::Log => libc::SECCOMP_RET_LOG,
+    };
+    let lists = [lists, &[BASE]].concat();
+    let program = compile(&lists, violation, std::process::id())?;
+    set_role(role);
+    rustix::thread::set_no_new_privs(true)?;
+    apply(&program)
+}
+
+fn set_role(role: &str) {
+    let mut bytes = [0; ROLE_LEN];
+    let len = role.len().min(ROLE_LEN);
+    bytes[..len].copy_from_slice(&role.as_bytes()[..len]);
+    ROLE.set((len as u8, bytes));
+}
+
+/// The calling thread's role, if it has confined itself. May be called in a signal handler.
+pub(crate) fn role() -> Option<([u8; ROLE_LEN], usize)> {
+    let (len, bytes) = ROLE.get();
+    (len > 0).then_some((bytes, usize::from(len)))
+}
+
+/// Adds `program` to the calling thread's filters.
+pub(crate) fn apply(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions, which the slice has and which outlive the call, and writes nothing.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_u32, &raw const program) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
