@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use tracing::debug;
 use vmm_bus::{EventFd, Output, SystemEvent};
-use vmm_kvm::{Kvm, KvmVcpu};
+use vmm_kvm::{Kvm, KvmVcpu, VCPU_CALLS};
 use vmm_memory::GuestRam;
+use vmm_sandbox::confine_thread;
 use vmm_vcpu::VcpuThreads;
 
 use crate::console::Lines;
@@ -14,6 +15,7 @@ use crate::diagnostics::Observer;
 use crate::error::HostContext;
 use crate::job::Progress;
 use crate::machine::Machine;
+use crate::open_host::OpenHost;
 use crate::platform::{self, Buses};
 use crate::run_state::RunState;
 use crate::supervisor_handles::SupervisorHandles;
@@ -33,7 +35,7 @@ impl Machine {
         handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
-        let kvm = &*handles.kvm;
+        let OpenHost { kvm, cpu } = &*handles.host;
         check_host(&plan, kvm)?;
         let vm = Arc::new(platform::create_vm(&plan, kvm)?);
 
@@ -55,7 +57,7 @@ impl Machine {
         let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &buses, &ram, handles.news)?;
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
-        let created = platform::create_vcpus(&plan, kvm, &vm)?;
+        let created = platform::create_vcpus(&plan, (kvm, *cpu), &vm)?;
         let vcpus = spawn_vcpus(&plan, created, &buses, &mut observer, &handles.vcpu_ended)?;
         debug!("machine is built");
         let machine = Self {
@@ -96,7 +98,10 @@ fn spawn_vcpus(
         let handler = buses.handler();
         let ended = ended.try_clone().context("eventfd of the vCPUs")?;
         let affinity = plan.affinity.get(index).cloned();
-        let begin = move || affinity.map_or(Ok(()), |affinity| affinity.apply());
+        let begin = move || {
+            affinity.map_or(Ok(()), |affinity| affinity.apply())?;
+            confine_thread(&format!("vcpu{index}"), &[VCPU_CALLS])
+        };
         vcpus.push(observer.spawn(index as u32, vcpu, handler, ended, begin)?);
     }
     Ok(vcpus)

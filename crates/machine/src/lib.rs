@@ -53,6 +53,7 @@ mod machine;
 mod message;
 mod messages;
 mod metrics;
+mod open_host;
 mod output_check;
 mod output_file;
 mod pause;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use vmm_bus::EventFd;
-use vmm_kvm::Kvm;
 
+use crate::open_host::OpenHost;
 use crate::{Diagnostics, Messages};
 
 /// Handles into the [`Supervisor`](crate::Supervisor), cloned for each machine.
 #[derive(Clone, Debug)]
 pub(crate) struct SupervisorHandles {
-    /// Opened once: a confined process can't open it again.
-    pub(crate) kvm: Arc<Kvm>,
+    pub(crate) host: Arc<OpenHost>,
     pub(crate) diagnostics: Diagnostics,
     /// The queue for trace lines.
     pub(crate) lines: Messages,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use vmm_memory::GuestRam;
+use vmm_sandbox::Needs;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::notices::NoticeQueue;
@@ -50,6 +51,12 @@ pub trait VirtioDevice: Send {
     /// rejected.
     fn claims(&self) -> Vec<Claim> {
         Vec::new()
+    }
+
+    /// What the device needs of the host after it was opened, besides [`DEVICE_CALLS`](crate::DEVICE_CALLS): what isn't declared isn't
+    /// permitted once the monitor is confined. By default nothing else.
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
 
     /// The host's end of a console, for the machine to connect to a terminal or another backend. `Some` once.

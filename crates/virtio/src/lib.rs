@@ -129,6 +129,9 @@ pub use undelivered::Undelivered;
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// What the host's side of a device waits for.
 pub use vmm_bus::EventFd;
+/// How a device declares what it needs of the host.
+pub use vmm_sandbox::{Allow, Needs};
+pub use worker::DEVICE_CALLS;
 /// How the fields of a config are read, and the types of their values.
 pub use vmm_config;
 pub use vmm_config::NoFields;

@@ -16,6 +16,7 @@ mod thread;
 
 use shared::{Command, IDLE, Inbox, RUNNING, STOPPING};
 pub(crate) use shared::{QueueStates, Shared};
+pub use thread::DEVICE_CALLS;
 use thread::Thread;
 
 /// Stack size of a device's thread in bytes. The deepest calls, file I/O, need a few KiB.

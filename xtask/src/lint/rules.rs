@@ -46,7 +46,7 @@ pub(super) const CRATES: &[CrateRule] = &[
         "vmm-hostio",
         1,
         // Of vmm-bus only the eventfd.
-        Only(&["vmm-bus", "vmm-memory"]),
+        Only(&["vmm-bus", "vmm-memory", "vmm-sandbox"]),
         In(&[
             "src/crash.rs",
             "src/file_io/uring.rs",
@@ -60,11 +60,11 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule("vmm-acpi", 1, Only(&[]), Forbidden),
     rule("vmm-pci", 1, Only(&["vmm-bus", "vmm-snapshot"]), Forbidden),
     rule("vmm-config", 1, Only(&[]), Forbidden),
-    rule("vmm-usernet", 1, Only(&[]), Forbidden),
+    rule("vmm-usernet", 1, Only(&["vmm-sandbox"]), Forbidden),
     rule(
         "vmm-kvm",
         2,
-        Only(&["vmm-memory", "vmm-arch", "vmm-snapshot"]),
+        Only(&["vmm-memory", "vmm-arch", "vmm-sandbox", "vmm-snapshot"]),
         In(&[
             "src/vm.rs",
             "src/vcpu.rs",
@@ -93,6 +93,7 @@ pub(super) const CRATES: &[CrateRule] = &[
             "vmm-memory",
             "vmm-hostio",
             "vmm-config",
+            "vmm-sandbox",
             "vmm-snapshot",
             "vmm-metrics",
         ]),
@@ -105,7 +106,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule(
         "vmm-virtio-devices",
         3,
-        Only(&["vmm-virtio", "vmm-hostio", "vmm-usernet", "vmm-config"]),
+        Only(&["vmm-virtio", "vmm-hostio", "vmm-usernet", "vmm-config", "vmm-sandbox"]),
         In(&["src/block/qcow2/storage.rs", "src/block/qcow2/zstd.rs"]),
     ),
     rule(
@@ -125,6 +126,7 @@ pub(super) const CRATES: &[CrateRule] = &[
             "vmm-boot",
             "vmm-devices",
             "vmm-virtio",
+            "vmm-sandbox",
             "vmm-vcpu",
         ]),
         Forbidden,

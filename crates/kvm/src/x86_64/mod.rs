@@ -13,6 +13,7 @@ mod required;
 mod routing;
 mod state;
 mod state_lens;
+mod system_calls;
 mod xsave;
 
 pub(crate) use breakpoints::GuestDebug;
@@ -24,3 +25,4 @@ pub(crate) use required::REQUIRED;
 pub use routing::{FIRST_MSI_GSI, MsiRoute};
 pub use state::VcpuState;
 pub(crate) use state_lens::StateLens;
+pub use system_calls::{BUILD_CALLS, VCPU_CALLS};

@@ -5,7 +5,7 @@
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    Buses, FeaturePolicy, LEGACY_SPACE, PCI_REGISTERS, check_registers, check_vcpu_ids, crash_note,
+    Buses, FeaturePolicy, HostCpu, LEGACY_SPACE, PCI_REGISTERS, check_registers, check_vcpu_ids, crash_note,
     create_vcpus, create_vm, emulated_ranges, expected_registers, feature_policy, shown_step, shown_vcpu_ids,
 };
 #[cfg(target_arch = "x86_64")]

@@ -35,7 +35,6 @@ use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
 use vmm_hostio::terminal::RawMode;
-use vmm_kvm::Kvm;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -50,6 +49,7 @@ use crate::event_loop::{EventFdSource, EventLoop, Source};
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
+use crate::open_host::OpenHost;
 use crate::run_state::RunState;
 use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
@@ -270,11 +270,11 @@ impl Supervisor {
         self.attach(&lines)?;
         let ends: Vec<_> = console::ends(&config.serial, virtio::consoles(&inputs.devices)).collect();
         let opened = self.offload(move |progress| {
-            let kvm = Kvm::open()?;
+            let host = OpenHost::open()?;
             let _step = progress.begin("opening the consoles".to_owned());
-            Ok::<_, Error>((kvm, OpenTargets::open(ends.into_iter())?))
+            Ok::<_, Error>((host, OpenTargets::open(ends.into_iter())?))
         })?;
-        let (kvm, targets) = match opened {
+        let (host, targets) = match opened {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
@@ -289,7 +289,7 @@ impl Supervisor {
         }
         self.metrics_file = metrics;
         let mut handles = SupervisorHandles {
-            kvm: Arc::new(kvm),
+            host: Arc::new(host),
             diagnostics,
             lines,
             is_raw_terminal: false,

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
+use vmm_sandbox::{Allow, confine_thread};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::shared::{Command, IDLE, Inbox, QueueStates, Shared};
@@ -19,6 +20,13 @@ use crate::{Fault, Queue, Session, VirtioDevice};
 const COMMANDS: u64 = DEVICE_TOKEN - 1;
 /// Maximum number of events per epoll_wait.
 const EVENTS: usize = 16;
+
+/// The system calls of every device's thread: it waits for notifications. Interrupts and answers are writes to eventfds.
+pub const DEVICE_CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_epoll_wait),
+    Allow::call(libc::SYS_epoll_pwait),
+    Allow::call(libc::SYS_epoll_ctl),
+];
 
 /// The state of the thread.
 pub(super) struct Thread {
@@ -79,11 +87,23 @@ impl Thread {
         let mut guard = PanicGuard(Some(Arc::clone(&self.shared)));
         // Parameters are dropped after local variables, and the device must be dropped before the guard.
         let mut thread = self;
+        thread.confine();
         let has_quit = thread.run_until_quit();
         if has_quit {
             guard.0 = None;
         }
         has_quit.then_some(thread.device)
+    }
+
+    /// Restricts this thread to the system calls that its device needs.
+    ///
+    /// # Panics
+    /// The kernel refuses a filter: the device must not run without one.
+    fn confine(&self) {
+        let needs = self.device.needs();
+        let lists = [&needs.calls[..], &[DEVICE_CALLS]].concat();
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        confine_thread(&name, &lists).expect("a filter was accepted at the start");
     }
 
     /// Whether it ended by a quit command; false if epoll failed.

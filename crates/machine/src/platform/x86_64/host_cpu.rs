@@ -1,14 +1,24 @@
-//! The host's processor name.
+//! What the guest is told of the host's processor, besides what KVM reports.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
 use vmm_arch::cpuid::Brand;
 
-/// The "model name" of the host's first processor.
-pub(crate) fn brand() -> Option<Brand> {
-    // The file can be long; reading stops at the first processor's name.
-    name_in(File::open("/proc/cpuinfo").ok()?).map(|name| Brand::new(&name))
+/// The host's processor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostCpu {
+    /// The "model name" of the first one.
+    pub(super) brand: Option<Brand>,
+}
+
+impl HostCpu {
+    /// Reads /proc/cpuinfo.
+    pub(crate) fn read() -> Self {
+        // The file can be long; reading stops at the first processor's name.
+        let name = File::open("/proc/cpuinfo").ok().and_then(name_in);
+        Self { brand: name.map(|name| Brand::new(&name)) }
+    }
 }
 
 fn name_in(cpuinfo: impl Read) -> Option<String> {

@@ -20,6 +20,7 @@ pub(crate) use emulated::emulated_ranges;
 pub(crate) use features::policy as feature_policy;
 pub use firmware_tables::FirmwareTables;
 pub use guest::GuestPlan;
+pub(crate) use host_cpu::HostCpu;
 pub use host_cpu_error::HostCpuError;
 pub use ports::RegisterConflict;
 pub(crate) use ports::{LEGACY_SPACE, PCI_REGISTERS, check_registers};

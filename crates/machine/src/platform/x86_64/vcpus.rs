@@ -5,15 +5,18 @@ use vmm_arch::cpuid::{self, Place};
 use vmm_kvm::kvm_bindings::kvm_sregs;
 use vmm_kvm::{Kvm, KvmVcpu, VcpuState, Vm};
 
-use super::host_cpu;
+use super::host_cpu::HostCpu;
 use super::host_cpu_error::HostCpuError;
 use crate::{Error, Plan};
 
 /// Creates all vCPUs, each in its initial state.
-pub(crate) fn create_vcpus(plan: &Plan, kvm: &Kvm, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
+pub(crate) fn create_vcpus(
+    plan: &Plan,
+    (kvm, HostCpu { brand }): (&Kvm, HostCpu),
+    vm: &Vm,
+) -> Result<Vec<KvmVcpu>, Error> {
     let supported = kvm.supported_cpuid()?;
     let tsc_deadline = kvm.has_tsc_deadline();
-    let brand = host_cpu::brand();
     (0..plan.topology.count())
         .map(|index| {
             let place = Place { index, topology: plan.topology };

@@ -1,0 +1,124 @@
+//! The system calls of this crate, for filters.
+
+use std::mem::size_of;
+
+use kvm_bindings as kvm;
+use vmm_sandbox::Allow;
+
+/// What a vCPU's thread calls: it runs the guest, reports the processor's state, and connects interrupts and notifications that the
+/// guest moves. KVM_RUN first: a filter compares in this order.
+pub const VCPU_CALLS: &[Allow] = &[Allow::when(
+    libc::SYS_ioctl,
+    1,
+    &[
+        none(0x80), // KVM_RUN
+        // A PCI device's vectors and BARs.
+        write::<kvm::kvm_irqfd>(0x76),
+        write::<kvm::kvm_ioeventfd>(0x79),
+        write::<kvm::kvm_irq_routing>(0x6a), // KVM_SET_GSI_ROUTING
+        // Steps, breakpoints and reports.
+        read::<kvm::kvm_regs>(0x81),
+        write::<kvm::kvm_regs>(0x82),
+        read::<kvm::kvm_sregs>(0x83),
+        write::<kvm::kvm_sregs>(0x84),
+        both::<kvm::kvm_translation>(0x85),
+        write::<kvm::kvm_interrupt>(0x86),
+        write::<kvm::kvm_guest_debug>(0x9b),
+        read::<kvm::kvm_vcpu_events>(0x9f),
+        write::<kvm::kvm_vcpu_events>(0xa0),
+        none(0x9a), // KVM_NMI
+        // Its whole state.
+        both::<kvm::kvm_msrs>(0x88),
+        write::<kvm::kvm_msrs>(0x89),
+        read::<kvm::kvm_mp_state>(0x98),
+        write::<kvm::kvm_mp_state>(0x99),
+        read::<kvm::kvm_lapic_state>(0x8e),
+        write::<kvm::kvm_lapic_state>(0x8f),
+        read::<kvm::kvm_debugregs>(0xa1),
+        write::<kvm::kvm_debugregs>(0xa2),
+        read::<kvm::kvm_xsave>(0xa4),
+        write::<kvm::kvm_xsave>(0xa5),
+        read::<kvm::kvm_xcrs>(0xa6),
+        write::<kvm::kvm_xcrs>(0xa7),
+        read::<kvm::kvm_xsave>(0xcf), // KVM_GET_XSAVE2
+        both::<kvm::kvm_cpuid2>(0x91),
+        both::<kvm::kvm_nested_state>(0xbe),
+        write::<kvm::kvm_nested_state>(0xbf),
+        write::<kvm::kvm_one_reg>(0xab),
+        write::<kvm::kvm_one_reg>(0xac),
+        write::<kvm::kvm_device_attr>(0xe1),
+        write::<kvm::kvm_device_attr>(0xe2),
+    ],
+)];
+
+/// What building a machine takes, besides [`VCPU_CALLS`].
+pub const BUILD_CALLS: &[Allow] = &[
+    Allow::when(
+        libc::SYS_ioctl,
+        1,
+        &[
+            none(0x00),                             // KVM_GET_API_VERSION
+            none(0x01),                             // KVM_CREATE_VM
+            both::<kvm::kvm_msr_list>(0x02),        // KVM_GET_MSR_INDEX_LIST
+            none(0x03),                             // KVM_CHECK_EXTENSION
+            none(0x04),                             // KVM_GET_VCPU_MMAP_SIZE
+            both::<kvm::kvm_cpuid2>(0x05),          // KVM_GET_SUPPORTED_CPUID
+            both::<kvm::kvm_msrs>(0x88),            // KVM_GET_MSRS of the system
+            none(0x41),                             // KVM_CREATE_VCPU
+            write::<kvm::kvm_dirty_log>(0x42),      // KVM_GET_DIRTY_LOG
+            write::<kvm::kvm_userspace_memory_region>(0x46),
+            none(0x47),                             // KVM_SET_TSS_ADDR
+            write::<u64>(0x48),                     // KVM_SET_IDENTITY_MAP_ADDR
+            none(0x60),                             // KVM_CREATE_IRQCHIP
+            write::<kvm::kvm_pit_config>(0x77),     // KVM_CREATE_PIT2
+            write::<kvm::kvm_cpuid2>(0x90),         // KVM_SET_CPUID2
+            both::<kvm::kvm_tpr_access_ctl>(0x92),
+            none(0xa2),                             // KVM_SET_TSC_KHZ
+            none(0xa3),                             // KVM_GET_TSC_KHZ
+            write::<kvm::kvm_msi>(0xa5),            // KVM_SIGNAL_MSI
+            write::<kvm::kvm_enable_cap>(0xa3),
+            none(0xce),                             // KVM_GET_STATS_FD
+        ],
+    ),
+    // Statistics have a header, which is read at its place.
+    Allow::call(libc::SYS_pread64),
+];
+
+const IOC_WRITE: u32 = 1;
+const IOC_READ: u32 = 2;
+
+/// A request of KVM's (include/uapi/linux/kvm.h) as the kernel encodes it (include/uapi/asm-generic/ioctl.h).
+const fn request(direction: u32, number: u32, len: usize) -> u32 {
+    direction << 30 | (len as u32) << 16 | kvm::KVMIO << 8 | number
+}
+
+const fn none(number: u32) -> u32 {
+    request(0, number, 0)
+}
+
+const fn read<T>(number: u32) -> u32 {
+    request(IOC_READ, number, size_of::<T>())
+}
+
+const fn write<T>(number: u32) -> u32 {
+    request(IOC_WRITE, number, size_of::<T>())
+}
+
+const fn both<T>(number: u32) -> u32 {
+    request(IOC_READ | IOC_WRITE, number, size_of::<T>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_encoded_as_in_the_kernels_header() {
+        // strace's names and numbers of these calls.
+        assert_eq!(none(0x80), 0xae80, "KVM_RUN");
+        assert_eq!(read::<kvm::kvm_regs>(0x81), 0x8090_ae81, "KVM_GET_REGS");
+        assert_eq!(write::<kvm::kvm_userspace_memory_region>(0x46), 0x4020_ae46, "KVM_SET_USER_MEMORY_REGION");
+        assert_eq!(both::<kvm::kvm_cpuid2>(0x05), 0xc008_ae05, "KVM_GET_SUPPORTED_CPUID");
+        assert_eq!(read::<kvm::kvm_xsave>(0xcf), 0x9000_aecf, "KVM_GET_XSAVE2");
+    }
+}
