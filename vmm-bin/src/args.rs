@@ -18,6 +18,7 @@ const BOOT: &str = "Boot";
 const FLAT: &str = "Flat image";
 const MACHINE: &str = "Machine";
 const RUN: &str = "Run";
+const SANDBOX: &str = "Sandbox";
 const DIAGNOSTICS: &str = "Diagnostics";
 
 /// Runs a stock Linux kernel or a bare-metal image in a KVM virtual machine, with the serial console on this terminal.
@@ -99,6 +100,16 @@ pub(crate) struct Args {
     /// How long the guest may take to shut down after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     shutdown_timeout: Option<Timeout>,
+    /// How the monitor confines itself: on (as far as the host allows), required (completely, or fail), off, or log (forbidden
+    /// system calls are logged and carried out) [default: on]
+    #[arg(long, value_name = "HOW", help_heading = SANDBOX)]
+    sandbox: Option<OsString>,
+    /// User to which a monitor changes that root starts [default: 65534]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = SANDBOX)]
+    uid: Option<OsString>,
+    /// Group to which a monitor changes that root starts [default: 65534]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = SANDBOX)]
+    gid: Option<OsString>,
     /// Print every VM exit to standard error, or a summary with KVM's own statistics at the end
     #[arg(long, value_name = "lines|summary", num_args = 0..=1, require_equals = true, default_missing_value = "lines", help_heading = DIAGNOSTICS)]
     trace_exits: Option<WatchExits>,
@@ -187,6 +198,9 @@ impl Args {
             (Flag::Cpus, &self.cpus),
             (Flag::Serial, &self.serial),
             (Flag::Irqchip, &self.irqchip),
+            (Flag::Sandbox, &self.sandbox),
+            (Flag::Uid, &self.uid),
+            (Flag::Gid, &self.gid),
             (Flag::Mode, &self.mode),
             (Flag::LoadAddress, &self.load_address),
             (Flag::Entry, &self.entry),

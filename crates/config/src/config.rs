@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::{
     affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
     device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile,
-    irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, serial::Serial, size::MemorySize,
-    topology::Grouping, transport::Transport,
+    irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, sandbox::Sandbox, serial::Serial,
+    size::MemorySize, topology::Grouping, transport::Transport, user::User,
 };
 
 /// A complete config: all defaults are filled in except those that depend on a flat image, and no path
@@ -33,6 +33,11 @@ pub struct Config {
     pub announce_virtio: AnnounceVirtio,
     /// The transport of virtio devices.
     pub transport: Transport,
+    /// How the monitor confines itself.
+    pub sandbox: Sandbox,
+    /// The user and the group to which it changes if root has started it.
+    #[serde(skip_serializing_if = "User::is_empty")]
+    pub user: User,
     /// Additional devices, no two of them at the same port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -112,6 +117,8 @@ impl ConfigFile {
             on_reboot: self.on_reboot.unwrap_or_default(),
             announce_virtio,
             transport,
+            sandbox: overrides.sandbox.or(self.sandbox).unwrap_or_default(),
+            user: User { uid: overrides.uid.or(self.user.uid), gid: overrides.gid.or(self.user.gid) },
             devices: {
                 let devices = self.devices.into_iter().chain(overrides.devices).collect();
                 device_ids::settle(devices, directory, origin)?

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     announce::AnnounceVirtio, count::CpuCount, device::Device, error::ConfigError, file::ConfigFile,
-    flag::Flag, irqchip::IrqchipReason, number::Port, overrides::Overrides, size::MemorySize,
-    transport::Transport, value_error::ValueError,
+    flag::Flag, irqchip::IrqchipReason, number::Port, overrides::Overrides, sandbox::Sandbox,
+    size::MemorySize, transport::Transport, value_error::ValueError,
 };
 
 /// Returns the first conflict.
@@ -17,6 +17,7 @@ pub(crate) fn check(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigEr
     }
     one_kind_of_page_tables(file)?;
     pci_announces_itself(file)?;
+    user_needs_the_sandbox(file, flags)?;
     match IrqchipReason::of(file, flags) {
         None => one_processor(file, flags)?,
         Some(reason) => no_expectation(file, flags, reason)?,
@@ -60,21 +61,25 @@ fn flat_excludes_linux(file: &ConfigFile, flags: &Overrides) -> Result<(), Confi
 
     let remove = if kernel.is_some() { "one of them".to_owned() } else { linux.to_string() };
     let excludes = |other: String| ValueError::NotWith { other, remove };
-    let in_file = |field: &str| match &file.origin {
-        Some(name) => format!("{field} of {}", name.display()),
-        None => field.to_owned(),
-    };
     Err(match (linux, flat) {
         (Source::File(field), Source::File(other)) => {
             ConfigError::field(file.origin.as_deref(), field, &excludes(other.to_owned()))
         }
         (Source::File(field), Source::Flag(flag)) | (Source::Flag(flag), Source::File(field)) => {
-            ConfigError::Flag { flag, problem: excludes(in_file(field)) }
+            ConfigError::Flag { flag, problem: excludes(in_file(file, field)) }
         }
         (Source::Flag(flag), Source::Flag(other)) => {
             ConfigError::Flag { flag, problem: excludes(other.to_string()) }
         }
     })
+}
+
+/// A field of the file, in a message about a flag.
+fn in_file(file: &ConfigFile, field: &str) -> String {
+    match &file.origin {
+        Some(name) => format!("{field} of {}", name.display()),
+        None => field.to_owned(),
+    }
 }
 
 /// A kernel finds PCI functions without the command line.
@@ -89,6 +94,31 @@ fn pci_announces_itself(file: &ConfigFile) -> Result<(), ConfigError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Without a sandbox the monitor stays the user that started it, root or not.
+fn user_needs_the_sandbox(file: &ConfigFile, flags: &Overrides) -> Result<(), ConfigError> {
+    let uid = Source::of("user.uid", file.user.uid.is_some(), Flag::Uid, flags.uid.is_some());
+    let gid = Source::of("user.gid", file.user.gid.is_some(), Flag::Gid, flags.gid.is_some());
+    let Some(user) = uid.or(gid).filter(|_| flags.sandbox.or(file.sandbox) == Some(Sandbox::Off)) else {
+        return Ok(());
+    };
+    let off = if flags.sandbox.is_some() { "--sandbox off" } else { "\"sandbox\": \"off\"" };
+    let remove = "one of them".to_owned();
+    Err(match user {
+        Source::Flag(flag) => {
+            let other = if flags.sandbox.is_some() { off.to_owned() } else { in_file(file, off) };
+            ConfigError::Flag { flag, problem: ValueError::NotWith { other, remove } }
+        }
+        Source::File(field) if flags.sandbox.is_some() => ConfigError::Flag {
+            flag: Flag::Sandbox,
+            problem: ValueError::NotWith { other: in_file(file, field), remove },
+        },
+        Source::File(field) => {
+            let problem = ValueError::NotWith { other: off.to_owned(), remove };
+            ConfigError::field(file.origin.as_deref(), field, &problem)
+        }
+    })
 }
 
 /// Flags for flat images require one.

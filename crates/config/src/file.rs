@@ -19,12 +19,14 @@ use crate::{
     on_reboot::OnReboot,
     path::FilePath,
     protocol::Protocol,
+    sandbox::Sandbox,
     serial::Serial,
     size::{ByteSize, MemorySize},
     strict,
     text::quote,
     text_file::{self, is_descriptor, read_text},
     transport::Transport,
+    user::User,
 };
 
 /// A virtual machine, as described by a config file.
@@ -64,6 +66,14 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Transport")]
     pub transport: Option<Transport>,
+    /// How the monitor confines itself: as far as the host allows, completely or not at all. With an object, its filters of
+    /// system calls only log.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Sandbox", extend("default" = Sandbox::default()))]
+    pub sandbox: Option<Sandbox>,
+    /// The user and the group to which a monitor changes that root has started.
+    #[serde(deserialize_with = "strict::object", skip_serializing_if = "is_default")]
+    pub user: User,
     /// Additional devices.
     #[serde(deserialize_with = "devices", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,

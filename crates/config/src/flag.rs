@@ -26,6 +26,12 @@ pub enum Flag {
     Serial,
     /// `--irqchip`, replaces `irqchip`: `true` or `false`.
     Irqchip,
+    /// `--sandbox`, replaces `sandbox`: `on`, `required`, `off` or `log`.
+    Sandbox,
+    /// `--uid`, replaces `user.uid`.
+    Uid,
+    /// `--gid`, replaces `user.gid`.
+    Gid,
     /// `--mode`, replaces `boot.flat.mode`.
     Mode,
     /// `--load-address`, replaces `boot.flat.load_address`.
@@ -57,6 +63,9 @@ impl fmt::Display for Flag {
             Flag::Cpus => "--cpus",
             Flag::Serial => "--serial",
             Flag::Irqchip => "--irqchip",
+            Flag::Sandbox => "--sandbox",
+            Flag::Uid => "--uid",
+            Flag::Gid => "--gid",
             Flag::Mode => "--mode",
             Flag::LoadAddress => "--load-address",
             Flag::Entry => "--entry",

@@ -24,6 +24,8 @@ impl FlagFields {
             (flags.protocol.is_some(), "boot.protocol", Flag::Protocol),
             (flags.memory.is_some(), "memory.size", Flag::Memory),
             (flags.cpus.is_some(), "cpus.count", Flag::Cpus),
+            (flags.uid.is_some(), "user.uid", Flag::Uid),
+            (flags.gid.is_some(), "user.gid", Flag::Gid),
             (flags.mode.is_some(), "boot.flat.mode", Flag::Mode),
             (flags.load_address.is_some(), "boot.flat.load_address", Flag::LoadAddress),
             (flags.entry.is_some(), "boot.flat.entry", Flag::Entry),
@@ -36,6 +38,9 @@ impl FlagFields {
             .collect();
         if let Some(irqchip) = flags.irqchip {
             names.push((format!("\"irqchip\": {irqchip}"), format!("{}={irqchip}", Flag::Irqchip)));
+        }
+        if let Some(sandbox) = flags.sandbox {
+            names.push((format!("\"sandbox\": {}", sandbox.json()), format!("{} {sandbox}", Flag::Sandbox)));
         }
         let first = file.devices.len();
         for (index, flag) in flags.devices.iter().map(Flag::adding).enumerate() {
@@ -126,6 +131,18 @@ mod tests {
     fn irqchip_of_a_flag_is_called_as_it_is_written() {
         let message = r#"remove it, or "irqchip": false"#;
         assert_eq!(renamed(&[(Flag::Irqchip, "false")], message), "remove it, or --irqchip=false");
+    }
+
+    #[test]
+    fn sandbox_and_user_of_flags_are_called_as_they_are_written() {
+        let flags = [(Flag::Sandbox, "required"), (Flag::Uid, "7")];
+        let message =
+            r#"the sandbox can't be complete, as "sandbox": "required" demands; user.uid 7 and user.gid 8"#;
+        let renamed_message =
+            "the sandbox can't be complete, as --sandbox required demands; --uid 7 and user.gid 8";
+        assert_eq!(renamed(&flags, message), renamed_message);
+        let message = r#"remove "sandbox": {"seccomp": "log"}"#;
+        assert_eq!(renamed(&[(Flag::Sandbox, "log")], message), "remove --sandbox log");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::{ffi::OsStr, str::FromStr};
 
 use crate::{
     cmdline::CommandLine, count::CpuCount, device::Device, error::ConfigError, expect::Expect, flag::Flag,
-    flat::FlatMode, number::Address, path::FilePath, protocol::Protocol, serial::Serial, size::MemorySize,
-    text::hint, value_error::ValueError,
+    flat::FlatMode, number::Address, path::FilePath, protocol::Protocol, sandbox::Sandbox, serial::Serial,
+    size::MemorySize, text::hint, user::UnixId, value_error::ValueError,
 };
 
 /// Fields set on the command line. A value replaces the file's, a list is appended to it. Relative paths
@@ -30,6 +30,12 @@ pub struct Overrides {
     pub serial: Option<Serial>,
     /// Replaces `irqchip`.
     pub irqchip: Option<bool>,
+    /// Replaces `sandbox`.
+    pub sandbox: Option<Sandbox>,
+    /// Replaces `user.uid`.
+    pub uid: Option<UnixId>,
+    /// Replaces `user.gid`.
+    pub gid: Option<UnixId>,
     /// Replaces `boot.flat.mode`.
     pub mode: Option<FlatMode>,
     /// Replaces `boot.flat.load_address`.
@@ -64,6 +70,9 @@ impl Overrides {
             Flag::Cpus => self.cpus = Some(parse(text)?),
             Flag::Serial => self.serial = Some(Serial::from_flag(text)?),
             Flag::Irqchip => self.irqchip = Some(parse_bool(text)?),
+            Flag::Sandbox => self.sandbox = Some(parse(text)?),
+            Flag::Uid => self.uid = Some(parse(text)?),
+            Flag::Gid => self.gid = Some(parse(text)?),
             Flag::Mode => self.mode = Some(parse(text)?),
             Flag::LoadAddress => self.load_address = Some(parse(text)?),
             Flag::Entry => self.entry = Some(parse(text)?),
@@ -162,6 +171,19 @@ mod tests {
     fn flag_irqchip_neither_true_nor_false_is_named() {
         let expected = "--irqchip: unknown value \"no\", expected one of \"true\", \"false\"";
         assert_eq!(refusal(Flag::Irqchip, "no"), expected);
+    }
+
+    #[test]
+    fn flag_sandbox_unknown_is_named() {
+        let expected = "--sandbox: unknown value \"of\", did you mean \"off\"?";
+        assert_eq!(refusal(Flag::Sandbox, "of"), expected);
+    }
+
+    #[test]
+    fn flag_user_or_group_by_name_is_named() {
+        let problem = "\"kvm\" is not the number of a user or group, write one such as 1000";
+        assert_eq!(refusal(Flag::Uid, "kvm"), format!("--uid: {problem}"));
+        assert_eq!(refusal(Flag::Gid, "kvm"), format!("--gid: {problem}"));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! - [`loop_device`] finds the loop device over a file, and the file under a loop device; [`overlay_mount`]
 //!   finds the overlay file system that shows a file under another name.
 //! - [`NamedSocket`] is a listening unix socket that only its user can connect to.
+//! - [`path_keeper`] is a process that connects to sockets and removes files for a monitor that has no file
+//!   system any more.
 //! - [`range_lock`] locks ranges of files as QEMU does, so that two programs don't use the same image;
 //!   [`InputLock`] marks a file that a machine reads, such as its kernel.
 //! - [`RateLimiter`] decides when the next request may start.
@@ -40,6 +42,7 @@ mod input_lock;
 mod iovec;
 pub mod loop_device;
 pub mod overlay_mount;
+pub mod path_keeper;
 pub mod range_lock;
 mod rate;
 pub mod terminal;

@@ -25,6 +25,8 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
 
+use crate::path_keeper::{self, Contents, connect_directly, remove_if_same};
+
 /// Maximum length of a socket's name in bytes: sun_path without its NUL (unix(7)).
 pub const UNIX_NAME_MAX: usize = 107;
 /// Maximum length of the path of a [`NamedSocket`] in bytes, which leaves room for the temporary name's
@@ -104,7 +106,7 @@ impl From<NamedSocketError> for io::Error {
 const NO_INODE: (u64, u64) = (0, 0);
 
 /// A socket that listens at a path, with mode 0600 whatever the umask. Dropping it removes its name, if it
-/// still owns it.
+/// still owns it. A [path keeper](crate::path_keeper) is waited for three seconds at most.
 #[derive(Debug)]
 pub struct NamedSocket {
     socket: OwnedFd,
@@ -171,10 +173,8 @@ impl AsRawFd for NamedSocket {
 
 impl Drop for NamedSocket {
     fn drop(&mut self) {
-        // If another process has taken over the name by force, leave it.
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            let _ = remove_file(&self.path);
-        }
+        // If another process has taken over the name by force, it is left.
+        let _ = remove_if_same(&self.path, self.inode.0, self.inode.1, Contents::Any);
     }
 }
 
@@ -186,14 +186,14 @@ pub fn missing_directory(path: &Path) -> Option<&Path> {
         .then_some(directory)
 }
 
-/// Connects to the socket at `path`, without blocking. The connection is non-blocking.
+/// Connects to the socket at `path`, without blocking. The connection is non-blocking. A
+/// [path keeper](crate::path_keeper) is waited for three seconds at most.
 ///
 /// # Errors
-/// Nobody listens there, or the backlog is full (EAGAIN).
+/// Nobody listens there, or the backlog is full (EAGAIN); EACCES if the keeper may not connect to it, EPIPE if it
+/// has ended, ETIMEDOUT if it doesn't answer.
 pub fn connect_unix(path: &Path) -> Result<UnixStream, Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, NON_BLOCKING, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
+    path_keeper::connect(path).map(UnixStream::from)
 }
 
 /// Whether the peer is a monitor's [`NamedSocket`], of this machine or another.
@@ -291,7 +291,8 @@ fn is_dead(path: &Path) -> Result<bool, NamedSocketError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(NamedSocketError::Host("can't be taken over", error)),
     }
-    match connect_unix(path) {
+    // Not through a keeper: whoever names a socket has the file system.
+    match connect_directly(path) {
         Err(Errno::CONNREFUSED) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         // A socket with a full backlog is in use too.

@@ -30,6 +30,7 @@ fn help_groups_the_flags() {
         "Flat image:",
         "Machine:",
         "Run:",
+        "Sandbox:",
         "Diagnostics:",
         "Examples:",
     ];

@@ -53,6 +53,7 @@ pub(super) const CRATES: &[CrateRule] = &[
             "src/frame_port.rs",
             "src/iovec.rs",
             "src/loop_device/status.rs",
+            "src/path_keeper/fork.rs",
             "src/vhost.rs",
         ]),
     ),

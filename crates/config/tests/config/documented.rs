@@ -98,10 +98,15 @@ fn schema_fields_are_the_ones_we_know() {
         "memory.shared",
         "memory.size",
         "on_reboot",
+        "sandbox",
+        "sandbox.seccomp",
         "serial",
         "serial.file",
         "serial.socket",
         "transport",
+        "user",
+        "user.gid",
+        "user.uid",
     ];
     assert_eq!(Vec::from_iter(known_fields()), expected);
 }
@@ -140,6 +145,7 @@ fn schema_defaults_are_what_an_empty_config_gets() {
     assert_eq!(config["serial"], defaults["serial"]["default"]);
     assert_eq!(config["on_reboot"], defaults["on_reboot"]["default"]);
     assert_eq!(config["announce_virtio"], defaults["announce_virtio"]["default"]);
+    assert_eq!(config["sandbox"], defaults["sandbox"]["default"]);
 }
 
 #[test]
@@ -182,7 +188,7 @@ fn manual_shows_every_default() {
     let mut defaults = Vec::new();
     every("default", &schema, &mut defaults);
     let unshown = |default: &&&Value| !manual.contains(&format!("`{default}`"));
-    assert_eq!(defaults.len(), 14);
+    assert_eq!(defaults.len(), 15);
     assert_eq!(defaults.iter().filter(unshown).collect::<Vec<_>>(), Vec::<&&Value>::new());
 }
 
@@ -223,8 +229,17 @@ fn shipped_busybox_shows_every_field_for_linux() {
     // The topology and affinity fields would have to change together with the count.
     let processors = ["cpus.threads_per_core", "cpus.cores_per_socket", "cpus.sockets", "cpus.affinity"];
     let bare_metal = |field: &String| {
-        let others =
-            ["boot.flat", "irqchip", "on_reboot", "announce_virtio", "transport", "devices", "expect"];
+        let others = [
+            "boot.flat",
+            "irqchip",
+            "on_reboot",
+            "announce_virtio",
+            "transport",
+            "sandbox",
+            "user",
+            "devices",
+            "expect",
+        ];
         others.iter().chain(&processors).any(|name| field.starts_with(name))
     };
     assert_eq!(fields, known_fields().into_iter().filter(|field| !bare_metal(field)).collect());

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, path::Path};
 
 use vmm_config::{
     Boot, Config, ConfigError, ConfigFile, Device, Flag, FlatBoot, FlatMode, LinuxBoot, Overrides, Protocol,
-    Serial, Value,
+    Sandbox, SeccompAction, Serial, Value,
 };
 
 /// The config in `dir/vm.json` with the given flags.
@@ -87,6 +87,46 @@ fn merge_every_flag_replaces_its_field() {
     assert_eq!(boot.initrd.unwrap().as_path(), Path::new("i"));
     assert_eq!(boot.cmdline.as_str(), "");
     assert_eq!(boot.protocol, Protocol::Linux32);
+}
+
+#[test]
+fn merge_sandbox_and_user_flags_replace_their_fields() {
+    let text = r#"{"boot": {"kernel": "k"}, "sandbox": "required", "user": {"uid": 1, "gid": 2}}"#;
+    let of_the_file = merge(text, &[]).unwrap();
+    assert_eq!(of_the_file.sandbox, Sandbox::Required);
+    assert_eq!(ids(&of_the_file), [Some(1), Some(2)]);
+    let config = merge(text, &[(Flag::Sandbox, "log"), (Flag::Uid, "3")]).unwrap();
+    assert_eq!(config.sandbox, Sandbox::Seccomp(SeccompAction::Log));
+    assert_eq!(ids(&config), [Some(3), Some(2)]);
+    assert_eq!(ids(&merge(text, &[(Flag::Gid, "4")]).unwrap()), [Some(1), Some(4)]);
+}
+
+#[test]
+fn merge_without_a_sandbox_field_has_one_and_no_user() {
+    let config = merge(r#"{"boot": {"kernel": "k"}}"#, &[]).unwrap();
+    assert_eq!(config.sandbox, Sandbox::On);
+    assert_eq!(ids(&config), [None, None]);
+}
+
+/// The monitor would stay root.
+#[test]
+fn merge_user_without_a_sandbox_is_refused_where_it_was_asked_for_last() {
+    let user = r#"{"boot": {"kernel": "k"}, "user": {"gid": 1}}"#;
+    let off = r#"{"boot": {"kernel": "k"}, "sandbox": "off"}"#;
+    let both = r#"{"boot": {"kernel": "k"}, "sandbox": "off", "user": {"uid": 1}}"#;
+    let expected = r#"dir/vm.json: user.uid: not possible with "sandbox": "off", remove one of them"#;
+    assert_eq!(refusal(both, &[]), expected);
+    assert!(merge(both, &[(Flag::Sandbox, "on")]).is_ok());
+    let expected = "--sandbox: not possible with user.gid of dir/vm.json, remove one of them";
+    assert_eq!(refusal(user, &[(Flag::Sandbox, "off")]), expected);
+    let expected = r#"--uid: not possible with "sandbox": "off" of dir/vm.json, remove one of them"#;
+    assert_eq!(refusal(off, &[(Flag::Uid, "1")]), expected);
+    let expected = "--gid: not possible with --sandbox off, remove one of them";
+    assert_eq!(refusal(user, &[(Flag::Sandbox, "off"), (Flag::Gid, "1")]), expected);
+}
+
+fn ids(config: &Config) -> [Option<u32>; 2] {
+    [config.user.uid, config.user.gid].map(|id| id.map(|id| id.get()))
 }
 
 #[test]

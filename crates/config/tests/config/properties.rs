@@ -10,8 +10,8 @@ use proptest::{collection::vec, option, prelude::*};
 use vmm_config::{
     Address, AnnounceVirtio, BootSection, ByteSize, CommandLine, ConfigFile, CpuCount, CpuFeatures,
     CpusSection, Device, Expect, ExpectedMemory, FilePath, FlatFormat, FlatMode, FlatSection, HostCpu,
-    HostCpus, MemorySection, MemorySize, Module, OnReboot, Overrides, Port, Protocol, Serial, Slot, Timeout,
-    Transport, Value, VirtioSection, Word,
+    HostCpus, MemorySection, MemorySize, Module, OnReboot, Overrides, Port, Protocol, Sandbox, SeccompAction,
+    Serial, Slot, Timeout, Transport, UnixId, User, Value, VirtioSection, Word,
 };
 
 use crate::parse;
@@ -140,6 +140,13 @@ fn expect() -> impl Strategy<Value = Expect> {
     ]
 }
 
+fn sandbox() -> impl Strategy<Value = (Option<Sandbox>, User)> {
+    let log = Sandbox::Seccomp(SeccompAction::Log);
+    let sandbox = prop::sample::select(vec![Sandbox::On, Sandbox::Required, Sandbox::Off, log]);
+    let id = || option::of((0..u64::from(u32::MAX)).prop_map(|id| UnixId::try_from(id).unwrap()));
+    (option::of(sandbox), (id(), id()).prop_map(|(uid, gid)| User { uid, gid }))
+}
+
 /// Any config that could be in `vm.json`.
 fn config_file() -> impl Strategy<Value = ConfigFile> {
     let on_reboot = option::of(prop::sample::select(OnReboot::ALL.to_vec()));
@@ -149,6 +156,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
         option::of(any::<bool>()),
         on_reboot,
         (announce, transport),
+        sandbox(),
         vec(device(), 0..4),
         option::of(expect()),
     );
@@ -159,7 +167,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
             (size, shared),
             cpus,
             serial,
-            (irqchip, on_reboot, (announce_virtio, transport), devices, expect),
+            (irqchip, on_reboot, (announce_virtio, transport), (sandbox, user), devices, expect),
         )| {
             ConfigFile {
                 boot,
@@ -170,6 +178,8 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
                 on_reboot,
                 announce_virtio,
                 transport,
+                sandbox,
+                user,
                 devices,
                 expect,
                 origin: Some("vm.json".into()),
@@ -214,6 +224,7 @@ fn agreeing(file: ConfigFile, linux: bool) -> ConfigFile {
         expect: file.expect.filter(|_| !irqchip),
         devices,
         transport: file.transport.filter(|_| !is_cmdline),
+        sandbox: file.sandbox.filter(|sandbox| *sandbox != Sandbox::Off || file.user.is_empty()),
         ..file
     }
 }
@@ -241,7 +252,8 @@ fn agreeing_cpus(cpus: CpusSection, irqchip: bool) -> CpusSection {
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let name = prop::sample::select(vec![
         "boot", "kernel", "flat", "modules", "path", "memory", "size", "cpus", "count", "serial", "file",
-        "irqchip", "devices", "type", "port", "expect", "address", "u8", "x",
+        "irqchip", "devices", "sandbox", "seccomp", "user", "uid", "type", "port", "expect", "address", "u8",
+        "x",
     ]);
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),

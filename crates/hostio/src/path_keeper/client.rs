@@ -1,0 +1,119 @@
+//! The monitor's side.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+
+use super::by_path::{self, Contents};
+use super::message::{receive, send};
+use super::protocol::{REPLY_LEN, Request, decode_outcome};
+
+/// How long a request may take. The keeper needs microseconds, unless its storage hangs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The keeper that this process asks.
+static KEEPER: OnceLock<Client> = OnceLock::new();
+
+/// From now on, [`connect_unix`](crate::connect_unix), [`remove_if_same`] and the drop of a
+/// [`NamedSocket`](crate::NamedSocket) in this process ask the keeper at the other end of `socket`. Later calls
+/// have no effect.
+pub fn delegate_to(socket: OwnedFd) {
+    let _ = KEEPER.set(Client { socket, patience: PATIENCE });
+}
+
+/// Connects to `path` without blocking, or through the keeper, for which it waits three seconds at most.
+pub(crate) fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+    KEEPER.get().map_or_else(|| by_path::connect(path), |keeper| keeper.connect(path))
+}
+
+/// Removes the name `path`, if it is that of this inode, without following a link. A keeper is waited for three
+/// seconds at most, and may remove the name later.
+///
+/// # Errors
+/// ESTALE if it is another's, ENOTEMPTY if it has contents and must have none; EACCES if the keeper may not
+/// remove it, EPIPE if it has ended, ETIMEDOUT if it doesn't answer.
+pub fn remove_if_same(path: &Path, device: u64, inode: u64, contents: Contents) -> Result<(), Errno> {
+    match KEEPER.get() {
+        None => by_path::remove_if_same(path, device, inode, contents),
+        Some(keeper) => keeper.remove(path, device, inode, contents),
+    }
+}
+
+/// Asks a keeper. Any number of threads may do so at once.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) socket: OwnedFd,
+    /// How long a request may take.
+    pub(super) patience: Duration,
+}
+
+impl Client {
+    pub(super) fn connect(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        self.ask(&Request::Connect { path })?.ok_or(Errno::PROTO)
+    }
+
+    pub(super) fn remove(
+        &self,
+        path: &Path,
+        device: u64,
+        inode: u64,
+        contents: Contents,
+    ) -> Result<(), Errno> {
+        self.ask(&Request::Remove { path, device, inode, contents }).map(drop)
+    }
+
+    /// Returns the descriptor that came with the reply.
+    ///
+    /// # Errors
+    /// The keeper's; EPIPE if it has ended, ETIMEDOUT if it doesn't answer.
+    fn ask(&self, request: &Request<'_>) -> Result<Option<OwnedFd>, Errno> {
+        let message = request.encode()?;
+        let deadline = Instant::now() + self.patience;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        self.send(&message, &theirs, deadline)?;
+        // The keeper has the only other copy, so its end is noticed.
+        drop(theirs);
+        wait(&ours, PollFlags::IN, deadline)?;
+        let mut reply = [0; REPLY_LEN];
+        let received = receive(&ours, &mut reply, RecvFlags::DONTWAIT)?;
+        if received.len == 0 {
+            return Err(Errno::PIPE);
+        }
+        decode_outcome(&reply[..received.len])?;
+        Ok(received.descriptor)
+    }
+
+    fn send(&self, message: &[u8], reply_to: &OwnedFd, deadline: Instant) -> Result<(), Errno> {
+        loop {
+            match send(&self.socket, message, Some(reply_to.as_fd())) {
+                // Unread requests fill the buffer: the keeper hangs, or many threads ask at once.
+                Err(Errno::AGAIN) => wait(&self.socket, PollFlags::OUT, deadline)?,
+                // The keeper has ended without reading all requests.
+                Err(Errno::CONNRESET) => return Err(Errno::PIPE),
+                sent => return sent,
+            }
+        }
+    }
+}
+
+/// Waits until the socket is ready, or its other end closed.
+///
+/// # Errors
+/// ETIMEDOUT.
+pub(super) fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<(), Errno> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut [PollFd::new(socket, events)], Some(&left)) {
+            Ok(0) => return Err(Errno::TIMEDOUT),
+            Err(Errno::INTR) => {}
+            polled => return polled.map(drop),
+        }
+    }
+}
