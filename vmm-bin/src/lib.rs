@@ -7,6 +7,7 @@
 
 mod args;
 mod bare;
+mod confine;
 mod descriptors;
 mod finish;
 mod inputs;
@@ -106,6 +107,7 @@ fn boot(
     let Opened { plan, inputs, metrics, log, streams_in_use, has_keys } = opened;
     let attached = log.as_ref().map_or(Ok(()), |log| supervisor.attach(log));
     streams.log = log.clone();
+    let confine = confine::confinement(&config);
     let start = Start {
         config,
         kinds: KINDS,
@@ -116,7 +118,7 @@ fn boot(
         announcements: Some(streams.stdout.clone()),
         paused: args.paused,
         restarted: log::restarted,
-        confine: None,
+        confine,
     };
     let ran = attached
         .map_err(Failure::from)

@@ -14,9 +14,12 @@ pub(crate) fn report_to(streams: &Streams) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
         let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("without a name"));
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            text += &format!("\nstack backtrace:\n{backtrace}");
+        // Resolving one opens the program's file, which a confined thread can't.
+        if !vmm_sandbox::is_enabled() {
+            let backtrace = Backtrace::capture();
+            if backtrace.status() == BacktraceStatus::Captured {
+                text += &format!("\nstack backtrace:\n{backtrace}");
+            }
         }
         if thread.id() == main {
             terminal::restore();

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::SocketType;
+use vmm_sandbox::Allow;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 use crate::IoSlices;
@@ -51,6 +52,14 @@ pub struct FramePort {
     /// Name of the interface; `None` for a socket.
     name: Option<String>,
 }
+
+/// The system calls of a thread that moves frames through a [`FramePort`].
+pub const FRAME_PORT_CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_readv),
+    Allow::call(libc::SYS_recvfrom),
+    Allow::call(libc::SYS_sendto),
+    Allow::when(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD as u32, libc::TUNSETQUEUE as u32]),
+];
 
 impl FramePort {
     /// Opens a queue of the TAP called `name`. A missing TAP is created, if the user may, and disappears with

@@ -49,8 +49,8 @@ pub mod terminal;
 mod unix;
 mod vhost;
 
-pub use file_io::{Durable, Engine, IoMethod, IoRequest};
-pub use frame_port::{FramePort, NET_HEADER_LEN, TapError};
+pub use file_io::{Durable, Engine, FILE_IO_CALLS, IoMethod, IoRequest};
+pub use frame_port::{FRAME_PORT_CALLS, FramePort, NET_HEADER_LEN, TapError};
 pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
 pub use input_lock::InputLock;
 pub use iovec::IoSlices;
@@ -60,7 +60,7 @@ pub use unix::{
     NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors,
     missing_directory,
 };
-pub use vhost::{Vhost, VhostError, VhostRing};
+pub use vhost::{VHOST_CALLS, Vhost, VhostError, VhostRing};
 
 /// Its example is a test.
 #[cfg(doctest)]

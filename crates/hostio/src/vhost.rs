@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
+use vmm_sandbox::Allow;
 use vmm_sys_util::ioctl::{
     _IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl, ioctl_expr, ioctl_with_mut_ref, ioctl_with_ref,
 };
@@ -76,6 +77,26 @@ const SET_MEM_TABLE: Call<MemoryTable> = Call {
     number: ioctl_expr(_IOC_WRITE, LETTER, 0x03, 8),
     argument: PhantomData,
 };
+
+/// The system calls of a [`Vhost`] that is open: rings are lent to it and taken back.
+pub const VHOST_CALLS: &[Allow] = &[Allow::when(
+    libc::SYS_ioctl,
+    1,
+    &[
+        GET_FEATURES.number as u32,
+        SET_FEATURES.number as u32,
+        SET_MEM_TABLE.number as u32,
+        SET_VRING_NUM.number as u32,
+        SET_VRING_ADDR.number as u32,
+        SET_VRING_BASE.number as u32,
+        GET_VRING_BASE.number as u32,
+        SET_VRING_KICK.number as u32,
+        SET_VRING_CALL.number as u32,
+        SET_VRING_ERR.number as u32,
+        NET_SET_BACKEND.number as u32,
+        VSOCK_SET_RUNNING.number as u32,
+    ],
+)];
 
 /// No descriptor (VHOST_FILE_UNBIND).
 const NONE: i32 = -1;

@@ -5,6 +5,7 @@ use std::path::Path;
 use vmm_boot::{InitrdFile, KernelFile, Role, SourceError, SourceFile, SourceProblem};
 use vmm_config::{Boot, Config};
 use vmm_hostio::InputLock;
+use vmm_sandbox::Needs;
 
 use crate::file_use::take_input;
 use crate::legacy::{self, LegacyCandidate};
@@ -80,6 +81,15 @@ impl Inputs {
     ) -> Result<Self, Error> {
         virtio::check_kept(config, kinds, &kept)?;
         Ok(Self { files, devices: kept, legacy: legacy::candidates(config, kinds)? })
+    }
+}
+
+impl Inputs {
+    /// What the devices need of the host after they were opened.
+    pub(crate) fn needs(&self) -> Needs {
+        let mut all = Needs::default();
+        self.devices.iter().for_each(|device| all.add(device.device.needs()));
+        all
     }
 }
 

@@ -4,8 +4,11 @@ use std::io;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+use vmm_sandbox::confine_thread;
 
-/// Starts a thread with all signals blocked: the main thread handles them. A thread inherits its creator's signal mask, so the
+use crate::system_calls::FILE_CALLS;
+
+/// Starts a thread with all signals blocked, which may only read and write: the main thread handles them. A thread inherits its creator's signal mask, so the
 /// mask is changed here during the spawn.
 ///
 /// # Errors
@@ -17,7 +20,11 @@ pub(crate) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack_len);
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let spawned = thread.spawn(body);
+    let role = name.to_owned();
+    let spawned = thread.spawn(move || {
+        confine_thread(&role, &[FILE_CALLS]).expect("a filter was accepted at the start");
+        body();
+    });
     before.thread_set_mask()?;
     spawned
 }

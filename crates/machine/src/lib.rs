@@ -66,6 +66,7 @@ mod run_state;
 mod signals;
 mod supervisor;
 mod supervisor_handles;
+mod system_calls;
 mod transfer;
 mod virtio;
 mod watch;

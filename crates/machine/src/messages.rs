@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -118,6 +118,11 @@ impl Messages {
         {
             log.remove_if_unused();
         }
+    }
+
+    /// The new log file that is removed if the start is refused.
+    pub(crate) fn removes(&self) -> Option<PathBuf> {
+        self.0.log.as_ref().and_then(LogFile::removes)
     }
 
     fn new(queue: Output, end: Option<HostFd>, log: Option<LogFile>) -> Self {
@@ -251,6 +256,10 @@ impl Messages {
     /// Ends the thread that writes a regular file, after its write in progress. Lines are queued until the target that is returned
     /// is started again. `None` if there is no thread. May block on the file.
     pub(crate) fn stop(&self) -> Option<Arc<HostFd>> {
+        if self.is_diverted() {
+            // Now, because a confined process can't open the terminal.
+            self.fd();
+        }
         self.target().filter(|target| target.stop())
     }
 

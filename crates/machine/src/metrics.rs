@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -50,6 +50,11 @@ impl MetricsFile {
         }))?;
         let (writer, made) = (Arc::new(writer), Arc::new(made));
         Ok(Self { path: path.into(), writer, is_failing: Arc::default(), made })
+    }
+
+    /// The new file that is removed if it was never written.
+    pub(crate) fn removes(&self) -> Option<PathBuf> {
+        (*self.made).as_ref().map(|made| made.path().to_owned())
     }
 
     /// Starts the thread that writes. Before that, a write is only queued.

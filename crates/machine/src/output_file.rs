@@ -41,6 +41,11 @@ impl NewFile {
         })
     }
 
+    /// What [`remove_if_same`] is called with.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Keeps the file, even if it is empty.
     pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::Relaxed);
@@ -120,6 +125,11 @@ impl LogFile {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The file, if this log created it.
+    pub(crate) fn removes(&self) -> Option<PathBuf> {
+        self.made.as_ref().map(|made| made.path.clone())
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use crate::declare::Allow;
 use crate::lists::BASE;
 use crate::program::compile;
+use crate::report::Wall;
 
 /// What happens to a call that isn't in the thread's filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,22 @@ thread_local! {
 pub fn enable(action: ViolationAction) {
     let _ = ACTION.set(action);
 }
+
+/// Whether the kernel has filters, and this process may have them. After that [`confine_thread`] only fails for a lack of memory.
+#[must_use]
+pub fn filters() -> Wall {
+    let action = libc::SECCOMP_RET_TRAP;
+    // SAFETY: the kernel reads one word, and writes nothing.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0_u32, &raw const action) };
+    if answer == 0 {
+        return Wall::up(FILTERS, "a filter per thread");
+    }
+    let why = format!("the kernel takes no filter: {}", io::Error::last_os_error());
+    Wall::missing(FILTERS, why, "use a kernel with CONFIG_SECCOMP_FILTER")
+}
+
+const FILTERS: &str = "system calls";
 
 /// Whether [`enable`] was called. A panic hook that captures backtraces must ask it, and capture none: resolving one opens the
 /// program's file, which is a violation, and the panic's message would be lost.

@@ -90,8 +90,8 @@ mod jail;
 pub mod landlock;
 mod lists;
 mod names;
-mod needs;
 mod namespaces;
+mod needs;
 mod privileges;
 mod probe;
 mod program;
@@ -99,7 +99,7 @@ mod report;
 mod violation;
 
 pub use declare::Allow;
-pub use filter::{ViolationAction, confine_thread, enable, is_enabled};
+pub use filter::{ViolationAction, confine_thread, enable, filters, is_enabled};
 pub use jail::{Jail, JailError, JailNetwork};
 pub use lists::{BASE, SPAWN};
 pub use needs::{HostNetwork, Needs};

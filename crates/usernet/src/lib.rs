@@ -103,6 +103,7 @@ mod routes;
 mod services;
 mod settings;
 mod shared;
+mod system_calls;
 mod table;
 mod tcp;
 mod udp;
@@ -114,6 +115,7 @@ pub use allow::{Allow, RuleError};
 pub use forward::{Forward, ForwardError};
 pub use packet::PartialChecksum;
 pub use settings::{OpenError, Resolver, Settings};
+pub use system_calls::SYSTEM_CALLS;
 pub use undelivered::UndeliveredTcp;
 pub use usernet::{Frame, UserNet};
 

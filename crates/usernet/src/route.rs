@@ -16,7 +16,6 @@ use crate::host;
 use crate::packet::Packet;
 use crate::ping::{self, Ping};
 use crate::pull_outcome::Closing;
-use crate::settings::Resolver;
 use crate::table::Token;
 use crate::tcp::Tcp;
 use crate::udp::Udp;
@@ -188,10 +187,7 @@ impl UserNet {
         if remote.port() != DNS {
             return Err(Some(Reason::NoPort));
         }
-        match self.resolver {
-            Resolver::At(resolver) => Ok(resolver),
-            Resolver::OfHost => host::resolver().ok_or(Some(Reason::NoHost)),
-        }
+        self.resolver.ok_or(Some(Reason::NoHost))
     }
 }
 

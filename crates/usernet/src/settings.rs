@@ -29,7 +29,7 @@ pub struct Settings {
 /// The server behind the resolver's address, port 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolver {
-    /// The first name server in the host's `/etc/resolv.conf`, which is read again for each flow.
+    /// The first name server in the host's `/etc/resolv.conf` when the network is opened: a confined process can't read it later.
     OfHost,
     /// A fixed server.
     At(SocketAddr),

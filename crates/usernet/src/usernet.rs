@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use vmm_sandbox::landlock::Ports;
+use vmm_sandbox::{HostNetwork, Needs};
+
 use crate::allow::Allow;
 use crate::flow::NetworkFlow;
-use crate::host::SocketEvents;
-use crate::host::{TIMER, Watch};
+use crate::host::{self, SocketEvents, TIMER, Watch};
 use crate::link::{HEADER_LEN, IpBytes, Link};
 use crate::listener::Listener;
 use crate::packet::{Packet, PartialChecksum};
@@ -19,6 +21,7 @@ use crate::routes::Routes;
 use crate::services::{Answer, Services};
 use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
 use crate::shared::Shared;
+use crate::system_calls::SYSTEM_CALLS;
 use crate::table::{self, Table, Token};
 use crate::tcp::QUIET;
 use crate::tcp::stack::Stack;
@@ -57,7 +60,8 @@ pub struct UserNet {
     /// The host's routes, if a rule needs them.
     pub(crate) routes: Option<Routes>,
     pub(crate) refused: RefusalLog,
-    pub(crate) resolver: Resolver,
+    /// The server behind the resolver's address, if there is one.
+    pub(crate) resolver: Option<SocketAddr>,
     /// `PATIENCE`, except in tests.
     pub(crate) patience: Duration,
     /// `LONG_QUIET`, except in tests.
@@ -115,7 +119,10 @@ impl UserNet {
             allow: settings.allow,
             routes,
             refused: RefusalLog::default(),
-            resolver: settings.resolver,
+            resolver: match settings.resolver {
+                Resolver::At(resolver) => Some(resolver),
+                Resolver::OfHost => host::resolver(),
+            },
             patience: PATIENCE,
             long_quiet: LONG_QUIET,
             services: Services::new(settings.mtu),
@@ -130,6 +137,14 @@ impl UserNet {
             events: Vec::new(),
             advertise_at: Instant::now() + ADVERTISEMENTS,
         })
+    }
+
+    /// What the network needs of the host after it was opened. A list of more than 1024 ports counts as all.
+    pub fn needs(&self) -> Needs {
+        let resolver = self.resolver.map(|resolver| resolver.port());
+        let connect = self.allow.tcp_ports(resolver).map_or(Ports::Any, Ports::Only);
+        let bind = Ports::Only(Vec::new());
+        Needs { network: Some(HostNetwork { connect, bind }), ..Needs::calls(&[SYSTEM_CALLS]) }
     }
 
     /// Handles a frame from the guest, whatever it contains. TCP and UDP checksums aren't verified.

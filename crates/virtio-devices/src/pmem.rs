@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_config::FilePath;
+use vmm_hostio::FILE_IO_CALLS;
+use vmm_sandbox::SPAWN;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{
-    Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Session, Setting, Step, VirtioDevice,
+    Allow, Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Needs, Session, Setting, Step,
+    VirtioDevice,
 };
 
 use crate::failure::{FlushState, StorageFailure};
@@ -155,7 +158,20 @@ impl Pmem {
     }
 }
 
+/// Flushes, and holes that are filled.
+const CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_msync),
+    Allow::call(libc::SYS_fstat),
+    Allow::call(libc::SYS_statx),
+    Allow::call(libc::SYS_newfstatat),
+    Allow::call(libc::SYS_lseek),
+];
+
 impl VirtioDevice for Pmem {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[FILE_IO_CALLS, SPAWN, CALLS])
+    }
+
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE]
     }

@@ -5,6 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use vmm_virtio::Allow;
+
+/// The system calls of a thread with a timer.
+pub(crate) const TIMER_CALLS: &[Allow] = &[Allow::call(libc::SYS_timerfd_settime)];
 
 /// A timer, initially disarmed (timerfd_create(2)).
 #[derive(Debug)]

@@ -129,14 +129,14 @@ pub use undelivered::Undelivered;
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// What the host's side of a device waits for.
 pub use vmm_bus::EventFd;
-/// How a device declares what it needs of the host.
-pub use vmm_sandbox::{Allow, Needs};
-pub use worker::DEVICE_CALLS;
 /// How the fields of a config are read, and the types of their values.
 pub use vmm_config;
 pub use vmm_config::NoFields;
 /// The volatile slices of guest memory that [`Buffers`] yields, and the traits to read and write them.
 pub use vmm_memory::vm_memory;
+/// How a device declares what it needs of the host.
+pub use vmm_sandbox::{Allow, Needs};
+pub use worker::DEVICE_CALLS;
 /// What [`Kind::Config`] is derived by, in the versions that this crate uses: `#[serde(crate = "vmm_virtio::serde")]`,
 /// `#[schemars(crate = "vmm_virtio::schemars")]`.
 pub use {schemars, serde, serde_json};

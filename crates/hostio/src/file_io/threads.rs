@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use vmm_bus::EventFd;
+use vmm_sandbox::confine_thread;
 
+use super::FILE_IO_CALLS;
 use super::task::Task;
 
 /// Threads per device. With one, a flush would block reads; more than a few gain nothing on one disk.
@@ -70,7 +72,11 @@ impl Threads {
         for _ in 0..THREADS {
             let shared = Arc::clone(&self.shared);
             let builder = std::thread::Builder::new().name(self.name.clone()).stack_size(STACK_LEN);
-            self.threads.extend(builder.spawn(move || shared.run()));
+            let name = self.name.clone();
+            self.threads.extend(builder.spawn(move || {
+                confine_thread(&name, &[FILE_IO_CALLS]).expect("a filter was accepted at the start");
+                shared.run();
+            }));
         }
     }
 

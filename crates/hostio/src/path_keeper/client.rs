@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
+use vmm_sandbox::Allow;
+
 use super::by_path::{self, Contents};
 use super::message::{receive, send};
 use super::protocol::{REPLY_LEN, Request, decode_outcome};
@@ -18,6 +20,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The keeper that this process asks.
 static KEEPER: OnceLock<Client> = OnceLock::new();
+
+/// The system calls of a thread that asks the keeper.
+pub const KEPT_CALLS: &[Allow] = &[
+    Allow::when(libc::SYS_socketpair, 0, &[libc::AF_UNIX as u32]),
+    Allow::call(libc::SYS_sendmsg),
+    Allow::call(libc::SYS_recvmsg),
+    Allow::call(libc::SYS_ppoll),
+    Allow::call(libc::SYS_poll),
+];
 
 /// From now on, [`connect_unix`](crate::connect_unix), [`remove_if_same`] and the drop of a
 /// [`NamedSocket`](crate::NamedSocket) in this process ask the keeper at the other end of `socket`. Later calls

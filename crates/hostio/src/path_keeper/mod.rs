@@ -60,10 +60,10 @@ mod server;
 mod tests;
 
 pub use by_path::Contents;
-pub use client::{delegate_to, remove_if_same};
+pub use client::{KEPT_CALLS, delegate_to, remove_if_same};
 pub use fork::{KeeperProcess, fork_keeper};
 pub use grant::Grant;
-pub use server::serve;
+pub use server::{KEEPER_CALLS, serve};
 
 pub(crate) use by_path::connect as connect_directly;
 pub(crate) use client::connect;

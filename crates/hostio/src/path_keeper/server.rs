@@ -5,10 +5,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use vmm_sandbox::Allow;
+
 use super::by_path::{connect, remove_if_same};
 use super::grant::Grant;
 use super::message::{receive, send};
 use super::protocol::{REQUEST_MAX, Request, encode_outcome};
+
+/// The system calls of a keeper, from the end of its confinement on.
+pub const KEEPER_CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_recvmsg),
+    Allow::call(libc::SYS_sendmsg),
+    Allow::when(libc::SYS_socket, 0, &[libc::AF_UNIX as u32]),
+    Allow::call(libc::SYS_connect),
+    Allow::call(libc::SYS_newfstatat),
+    Allow::call(libc::SYS_statx),
+    Allow::call(libc::SYS_unlink),
+    Allow::call(libc::SYS_unlinkat),
+];
 
 /// Serves the requests that arrive at `socket`, a SOCK_SEQPACKET one, until its other end is closed. Blocks,
 /// and does one thing at a time.

@@ -57,27 +57,27 @@ pub const BUILD_CALLS: &[Allow] = &[
         libc::SYS_ioctl,
         1,
         &[
-            none(0x00),                             // KVM_GET_API_VERSION
-            none(0x01),                             // KVM_CREATE_VM
-            both::<kvm::kvm_msr_list>(0x02),        // KVM_GET_MSR_INDEX_LIST
-            none(0x03),                             // KVM_CHECK_EXTENSION
-            none(0x04),                             // KVM_GET_VCPU_MMAP_SIZE
-            both::<kvm::kvm_cpuid2>(0x05),          // KVM_GET_SUPPORTED_CPUID
-            both::<kvm::kvm_msrs>(0x88),            // KVM_GET_MSRS of the system
-            none(0x41),                             // KVM_CREATE_VCPU
-            write::<kvm::kvm_dirty_log>(0x42),      // KVM_GET_DIRTY_LOG
+            none(0x00),                        // KVM_GET_API_VERSION
+            none(0x01),                        // KVM_CREATE_VM
+            both::<kvm::kvm_msr_list>(0x02),   // KVM_GET_MSR_INDEX_LIST
+            none(0x03),                        // KVM_CHECK_EXTENSION
+            none(0x04),                        // KVM_GET_VCPU_MMAP_SIZE
+            both::<kvm::kvm_cpuid2>(0x05),     // KVM_GET_SUPPORTED_CPUID
+            both::<kvm::kvm_msrs>(0x88),       // KVM_GET_MSRS of the system
+            none(0x41),                        // KVM_CREATE_VCPU
+            write::<kvm::kvm_dirty_log>(0x42), // KVM_GET_DIRTY_LOG
             write::<kvm::kvm_userspace_memory_region>(0x46),
-            none(0x47),                             // KVM_SET_TSS_ADDR
-            write::<u64>(0x48),                     // KVM_SET_IDENTITY_MAP_ADDR
-            none(0x60),                             // KVM_CREATE_IRQCHIP
-            write::<kvm::kvm_pit_config>(0x77),     // KVM_CREATE_PIT2
-            write::<kvm::kvm_cpuid2>(0x90),         // KVM_SET_CPUID2
+            none(0x47),                         // KVM_SET_TSS_ADDR
+            write::<u64>(0x48),                 // KVM_SET_IDENTITY_MAP_ADDR
+            none(0x60),                         // KVM_CREATE_IRQCHIP
+            write::<kvm::kvm_pit_config>(0x77), // KVM_CREATE_PIT2
+            write::<kvm::kvm_cpuid2>(0x90),     // KVM_SET_CPUID2
             both::<kvm::kvm_tpr_access_ctl>(0x92),
-            none(0xa2),                             // KVM_SET_TSC_KHZ
-            none(0xa3),                             // KVM_GET_TSC_KHZ
-            write::<kvm::kvm_msi>(0xa5),            // KVM_SIGNAL_MSI
+            none(0xa2),                  // KVM_SET_TSC_KHZ
+            none(0xa3),                  // KVM_GET_TSC_KHZ
+            write::<kvm::kvm_msi>(0xa5), // KVM_SIGNAL_MSI
             write::<kvm::kvm_enable_cap>(0xa3),
-            none(0xce),                             // KVM_GET_STATS_FD
+            none(0xce), // KVM_GET_STATS_FD
         ],
     ),
     // Statistics have a header, which is read at its place.
@@ -117,7 +117,11 @@ mod tests {
         // strace's names and numbers of these calls.
         assert_eq!(none(0x80), 0xae80, "KVM_RUN");
         assert_eq!(read::<kvm::kvm_regs>(0x81), 0x8090_ae81, "KVM_GET_REGS");
-        assert_eq!(write::<kvm::kvm_userspace_memory_region>(0x46), 0x4020_ae46, "KVM_SET_USER_MEMORY_REGION");
+        assert_eq!(
+            write::<kvm::kvm_userspace_memory_region>(0x46),
+            0x4020_ae46,
+            "KVM_SET_USER_MEMORY_REGION"
+        );
         assert_eq!(both::<kvm::kvm_cpuid2>(0x05), 0xc008_ae05, "KVM_GET_SUPPORTED_CPUID");
         assert_eq!(read::<kvm::kvm_xsave>(0xcf), 0x9000_aecf, "KVM_GET_XSAVE2");
     }

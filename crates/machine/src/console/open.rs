@@ -1,6 +1,7 @@
 //! Opens a machine's consoles: first their targets, then, when the machine is built, their connections to its lines.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -107,6 +108,11 @@ impl OpenTargets {
     /// Opens the targets of `ends`. Files aren't truncated yet, and no thread is started. May block on slow storage.
     pub(crate) fn open(ends: impl Iterator<Item = (String, HostEnd)>) -> Result<Self, OpenError> {
         ends.map(OpenTarget::open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The files that are removed at the end, or if the start is refused.
+    pub(crate) fn removes(&self) -> impl Iterator<Item = PathBuf> {
+        self.0.iter().filter_map(|target| target.peer.removes())
     }
 
     fn take(&mut self, field: &str) -> Option<OpenTarget> {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::termios::tcgetwinsize;
 use vmm_virtio::{HostEnd, TerminalSize};
@@ -102,6 +102,17 @@ impl Peer {
         size.filter(|size| *size != TerminalSize::default())
     }
 
+    /// The file that it removes: a socket, or a new file if the guest never starts.
+    pub(super) fn removes(&self) -> Option<PathBuf> {
+        match self {
+            Self::Fixed { truncation: Some(PendingTruncation { made: Some(made), .. }), .. } => {
+                Some(made.path().to_owned())
+            }
+            Self::Socket(socket) => Some(socket.path().to_owned()),
+            Self::Fixed { .. } | Self::Pty(_) => None,
+        }
+    }
+
     /// Truncates the file, when the guest starts. After a reset it does nothing. Returns whether the file had contents.
     pub(super) fn truncate(&mut self, field: &str) -> Result<bool, OpenError> {
         let Self::Fixed { name, truncation: Some(truncation), .. } = self else { return Ok(false) };
@@ -173,11 +184,9 @@ fn write_only(path: &Path) -> io::Result<(Peer, Link)> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::termios::{Winsize, tcsetwinsize};
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     use std::os::unix::net::{UnixListener, UnixStream};
-    use std::path::PathBuf;
-
-    use rustix::termios::{Winsize, tcsetwinsize};
 
     use super::*;
 

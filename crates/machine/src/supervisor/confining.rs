@@ -5,10 +5,15 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmm_kvm::VCPU_CALLS;
+use vmm_sandbox::{Allow, SPAWN, confine_thread};
+use vmm_virtio::DEVICE_CALLS;
+
 use super::Supervisor;
 use super::offloaded::Offloaded;
 use crate::Error;
 use crate::error::HostContext;
+use crate::system_calls::{BUILD_CALLS, FILE_CALLS, MAIN_CALLS};
 
 /// How long the kernel may take to remove a thread that has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,6 +40,28 @@ impl Supervisor {
         self.worker.restart().context("thread of the jobs")?;
         stopped.iter().try_for_each(|target| target.start()).context("thread of the log")?;
         acted.map(Offloaded::Done).context("threads at the start")
+    }
+}
+
+impl Supervisor {
+    /// Restricts this thread and that of the jobs to the system calls of `lists` and their own: the union of all threads', since they
+    /// build machines and stop them. A thread that was started before has its own filter; later ones also have this one.
+    pub(super) fn confine_main(
+        &mut self,
+        lists: Vec<&'static [Allow]>,
+        builds: bool,
+    ) -> Result<Offloaded<()>, Error> {
+        let mut lists = [&[VCPU_CALLS, MAIN_CALLS, FILE_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]].concat();
+        if builds {
+            lists.extend([vmm_kvm::BUILD_CALLS, BUILD_CALLS]);
+        }
+        let theirs = lists.clone();
+        match self.offload(move |_| confine_thread("jobs", &theirs))? {
+            Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
+            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        }
+        confine_thread("main", &lists).map_err(Error::Confine)?;
+        Ok(Offloaded::Done(()))
     }
 }
 

@@ -35,6 +35,7 @@ use vmm_bus::EventFd;
 use vmm_config::{Config, OnReboot};
 use vmm_hostio::crash;
 use vmm_hostio::terminal::RawMode;
+use vmm_sandbox::Needs;
 
 pub use offloaded::Offloaded;
 pub use requests::Commander;
@@ -104,8 +105,8 @@ pub struct Start {
     pub confine: Option<Confine>,
 }
 
-/// See [`Start::confine`].
-pub struct Confine(pub Box<dyn FnOnce() -> io::Result<()> + Send>);
+/// See [`Start::confine`]. It gets what the run needs of the host after that.
+pub struct Confine(pub Box<dyn FnOnce(Needs) -> io::Result<()> + Send>);
 
 impl std::fmt::Debug for Confine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -278,8 +279,13 @@ impl Supervisor {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
-        if let Some(confine) = confine {
-            match self.single_threaded(confine.0)? {
+        let mut needs = inputs.needs();
+        let calls = needs.calls.clone();
+        needs.removes.extend(targets.removes());
+        needs.removes.extend(self.attached.iter().filter_map(Messages::removes));
+        needs.removes.extend(metrics.as_ref().and_then(MetricsFile::removes));
+        if let Some(Confine(confine)) = confine {
+            match self.single_threaded(|| confine(needs))? {
                 Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
                 Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
             }
@@ -300,6 +306,10 @@ impl Supervisor {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
+        if let Offloaded::Ended(ending) = self.confine_main(calls, config.on_reboot == OnReboot::Restart)? {
+            self.discard(machine);
+            return Ok(Run { ending, exits: None, losses: Vec::new() });
+        }
         let mut restarts = 0_u32;
         let mut starts = !paused;
         loop {

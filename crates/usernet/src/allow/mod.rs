@@ -13,6 +13,9 @@ pub(crate) use rule::Protocol;
 use crate::addresses::can_be_destination;
 use rule::{Destination, Rule, Verdict};
 
+/// The number of ports above which a list of them isn't worth it.
+const PORTS_MAX: usize = 1024;
+
 /// What the guest may reach: everything, or what a list of rules permits. An empty list permits nothing.
 ///
 /// | rule | permits |
@@ -56,6 +59,26 @@ impl Allow {
             parse::parse(text).map_err(|problem| RuleError { index, rule: text.clone(), problem })
         });
         Ok(Self(Rules::List(parsed.collect::<Result<_, _>>()?)))
+    }
+
+    /// The TCP ports that may be connected to on the host's side, where the resolver has the port `resolver`. `None` if there are more
+    /// than [`PORTS_MAX`].
+    pub(crate) fn tcp_ports(&self, resolver: Option<u16>) -> Option<Vec<u16>> {
+        let Rules::List(rules) = &self.0 else { return None };
+        let mut all = Vec::new();
+        for rule in rules {
+            match rule {
+                Rule::To { protocol: Protocol::Tcp, ports, .. } | Rule::Host(ports) => {
+                    all.extend(ports.first..=ports.last);
+                }
+                Rule::To { .. } => {}
+                Rule::Dns => all.extend(resolver),
+            }
+            if all.len() > PORTS_MAX {
+                return None;
+            }
+        }
+        Some(all)
     }
 
     /// Whether a decision may depend on the host's routes.

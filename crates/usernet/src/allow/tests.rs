@@ -358,3 +358,23 @@ fn rule_with_bad_port_says_what_to_write() {
     );
     assert_error("tcp:*:8100-8000", r#""tcp:*:8100-8000" has a reversed range: write 8000-8100"#);
 }
+
+fn tcp_ports(rules: &[&str]) -> Option<Vec<u16>> {
+    let rules: Vec<_> = rules.iter().map(|rule| (*rule).to_owned()).collect();
+    Allow::parse(&rules).unwrap().tcp_ports(Some(5353))
+}
+
+#[test]
+fn tcp_ports_are_those_of_the_rules_for_tcp_and_of_the_resolver() {
+    assert_eq!(tcp_ports(&[]), Some(vec![]));
+    assert_eq!(tcp_ports(&["tcp:*:443", "udp:*:4433", "icmp:*", "host:80-82"]), Some(vec![443, 80, 81, 82]));
+    assert_eq!(tcp_ports(&["dns"]), Some(vec![5353]));
+}
+
+#[test]
+fn tcp_ports_that_are_too_many_are_all() {
+    assert_eq!(tcp_ports(&["tcp:*:1-1024"]).map(|ports| ports.len()), Some(1024));
+    assert_eq!(tcp_ports(&["tcp:*:1-1025"]), None);
+    assert_eq!(tcp_ports(&["tcp:192.0.2.1:*"]), None);
+    assert_eq!(Allow::all().tcp_ports(None), None);
+}

@@ -11,11 +11,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vmm_config::ByteSize;
-use vmm_virtio::{ConfigSpace, DeviceError, Fault, Head, Kind, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{
+    Allow, ConfigSpace, DeviceError, Fault, Head, Kind, Needs, Session, Setting, Step, VirtioDevice,
+};
 
 use self::pages::{PAGE_LEN, Turn};
 use self::statistics::Statistics;
-use crate::timer::Timer;
+use crate::timer::{TIMER_CALLS, Timer};
 
 /// VIRTIO_BALLOON_F_MUST_TELL_HOST: pages are returned through the deflate queue before the guest uses them,
 /// so that both sides' counts agree. Linux does so in any case.
@@ -278,7 +280,18 @@ fn target_pages(len: u64) -> Result<u32, DeviceError> {
     })
 }
 
+/// Guest memory is given back to the host: to a file of shared memory, otherwise by what is part of every filter.
+const CALLS: &[Allow] = &[Allow::when(
+    libc::SYS_fallocate,
+    1,
+    &[(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32],
+)];
+
 impl VirtioDevice for Balloon {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[CALLS, TIMER_CALLS])
+    }
+
     fn features(&self) -> u64 {
         self.features
     }

@@ -35,8 +35,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
-use vmm_hostio::{Durable, RateLimiter};
-use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VirtioDevice};
+use vmm_hostio::{Durable, FILE_IO_CALLS, RateLimiter};
+use vmm_sandbox::SPAWN;
+use vmm_virtio::{Allow, ConfigSpace, DeviceError, Fault, Needs, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::errors::{IoErrors, Operation};
@@ -48,7 +49,7 @@ use self::properties::DiskProperties;
 use self::raw::Raw;
 use self::request::{QUEUE_SIZE, SECTOR_LEN, SERIAL_LEN};
 use crate::failure::StorageFailure;
-use crate::timer::Timer;
+use crate::timer::{TIMER_CALLS, Timer};
 
 /// How often the file's size is checked. inotify(7) would wake us for each of the guest's writes, and doesn't
 /// support block devices.
@@ -109,7 +110,34 @@ impl Disk {
     }
 }
 
+/// What a file is and how long, growing, and the end of its locks. The threads for I/O start with the first request.
+const CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_fstat),
+    Allow::call(libc::SYS_statx),
+    Allow::call(libc::SYS_newfstatat),
+    Allow::call(libc::SYS_lseek),
+    Allow::call(libc::SYS_ftruncate),
+    Allow::call(libc::SYS_flock),
+    Allow::call(libc::SYS_poll),
+    Allow::when(
+        libc::SYS_fcntl,
+        1,
+        &[
+            libc::F_GETFL as u32,
+            libc::F_OFD_SETLK as u32,
+            libc::F_OFD_GETLK as u32,
+            libc::F_DUPFD_CLOEXEC as u32,
+        ],
+    ),
+    // BLKGETSIZE64, BLKDISCARD, BLKZEROOUT (include/uapi/linux/fs.h).
+    Allow::when(libc::SYS_ioctl, 1, &[0x8008_1272, 0x1277, 0x127f]),
+];
+
 impl VirtioDevice for Block {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[FILE_IO_CALLS, SPAWN, TIMER_CALLS, CALLS])
+    }
+
     fn features(&self) -> u64 {
         self.properties.features()
     }

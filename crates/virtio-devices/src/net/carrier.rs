@@ -1,9 +1,10 @@
 //! The state of a TAP on the host: the card's link follows it, like a cable whose other end is pulled.
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -13,6 +14,8 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 const INTERFACES: u32 = 1;
 /// Messages read before the device handles other events.
 const NEWS_AT_ONCE: u32 = 64;
+/// Bytes of flags at most: "0x", 8 digits and a line feed, with room to spare.
+const FLAGS_LEN: usize = 32;
 /// netdevice(7).
 const IFF_UP: u64 = 1;
 
@@ -20,8 +23,8 @@ const IFF_UP: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Carrier {
     news: OwnedFd,
-    /// Its flags, a hexadecimal number (Linux, Documentation/ABI/testing/sysfs-class-net).
-    flags: PathBuf,
+    /// Its flags, a hexadecimal number (Linux, Documentation/ABI/testing/sysfs-class-net). Read again after each change.
+    flags: File,
 }
 
 impl Carrier {
@@ -31,9 +34,7 @@ impl Carrier {
     /// The host is out of file descriptors.
     pub(super) fn of(interface: &str) -> io::Result<Option<Self>> {
         let flags = Path::new("/sys/class/net").join(interface).join("flags");
-        if !flags.exists() {
-            return Ok(None);
-        }
+        let Ok(flags) = File::open(flags) else { return Ok(None) };
         let socket_flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // Protocol 0 is NETLINK_ROUTE.
         let news = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, socket_flags, None)?;
@@ -43,7 +44,9 @@ impl Carrier {
 
     /// Whether the interface exists and is up. Acknowledge first, so that no change is missed.
     pub(super) fn is_up(&self) -> bool {
-        fs::read_to_string(&self.flags).is_ok_and(|text| is_up(&text))
+        let mut text = [0; FLAGS_LEN];
+        let read = self.flags.read_at(&mut text, 0).ok().and_then(|len| str::from_utf8(&text[..len]).ok());
+        read.is_some_and(is_up)
     }
 
     /// Makes it unreadable until the next change, or immediately readable again if there are many messages.

@@ -4,13 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use vmm_hostio::{FramePort, IoSlices};
-use vmm_virtio::{Buffers, Undelivered};
+use vmm_hostio::{FRAME_PORT_CALLS, FramePort, IoSlices};
+use vmm_virtio::{Buffers, Needs, Undelivered};
 
 use super::sizes::QUEUE_SIZE;
 
 /// Sends and receives frames, each preceded by a struct virtio_net_hdr_v1. Never blocks.
 pub(super) trait Link: Send {
+    /// As [`VirtioDevice::needs`](vmm_virtio::VirtioDevice::needs).
+    fn needs(&self) -> Needs;
+
     /// Sends a frame of the guest, which has a valid length.
     ///
     /// # Errors
@@ -99,6 +102,10 @@ impl PortLink {
 }
 
 impl Link for PortLink {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[FRAME_PORT_CALLS])
+    }
+
     /// The kernel reads the header once and validates it (Linux, drivers/net/tun.c, tun_get_user).
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
         self.slices.fill(frame)?;

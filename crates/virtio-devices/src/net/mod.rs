@@ -37,8 +37,8 @@ mod vhost;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use vmm_hostio::RateLimiter;
-use vmm_virtio::{Claim, ConfigSpace, DeviceError, Fault, Session, Undelivered, VirtioDevice};
+use vmm_hostio::{RateLimiter, VHOST_CALLS};
+use vmm_virtio::{Allow, Claim, ConfigSpace, DeviceError, Fault, Needs, Session, Undelivered, VirtioDevice};
 
 use self::carrier::Carrier;
 use self::link::Link;
@@ -49,7 +49,7 @@ use self::properties::{F_MQ, NetProperties};
 use self::receiver::Receiver;
 use self::sizes::QUEUE_SIZE;
 use self::vhost::Kernel;
-use crate::timer::Timer;
+use crate::timer::{TIMER_CALLS, Timer};
 
 const CONTROL_SIZE: u16 = 64;
 /// Token: the limiter has tokens again, or a link has more frames. Smaller tokens are the pairs' links.
@@ -109,7 +109,19 @@ impl Pace {
     }
 }
 
+/// The TAP's state: news, and its flags.
+const CARRIER_CALLS: &[Allow] = &[Allow::call(libc::SYS_recvfrom), Allow::call(libc::SYS_pread64)];
+
 impl VirtioDevice for Net {
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::calls(&[TIMER_CALLS, CARRIER_CALLS]);
+        self.pairs.iter().for_each(|pair| needs.add(pair.link.needs()));
+        if self.kernel.is_some() {
+            needs.calls.push(VHOST_CALLS);
+        }
+        needs
+    }
+
     fn features(&self) -> u64 {
         self.properties.features()
     }

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::epoll;
-use vmm_virtio::Buffers;
+use vmm_virtio::{Allow, Buffers, Needs};
 
 use super::link::Link;
 use super::sizes::{FRAME_LEN, HEADER_LEN};
@@ -72,7 +72,19 @@ impl StreamLink {
     }
 }
 
+/// The socket, and waiting for it.
+const CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_sendto),
+    Allow::call(libc::SYS_recvfrom),
+    Allow::call(libc::SYS_sendmsg),
+    Allow::call(libc::SYS_recvmsg),
+];
+
 impl Link for StreamLink {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[CALLS])
+    }
+
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
         self.output.go_on(&self.socket);
         if self.output.is_pending() {

@@ -3,7 +3,8 @@
 
 use std::io;
 
-use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, VhostVsock, VirtioDevice};
+use vmm_hostio::VHOST_CALLS;
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Needs, Session, VhostVsock, VirtioDevice};
 
 use super::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::vhost::refusal;
@@ -31,6 +32,10 @@ impl Kernel {
 }
 
 impl VirtioDevice for Kernel {
+    fn needs(&self) -> Needs {
+        Needs::calls(&[VHOST_CALLS])
+    }
+
     fn features(&self) -> u64 {
         self.vhost.features()
     }

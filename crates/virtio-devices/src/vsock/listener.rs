@@ -52,6 +52,13 @@ impl Listener {
         self.0.accept()
     }
 
+    /// The path of the host programs' sockets, to which a port is appended.
+    pub(super) fn programs(&self) -> PathBuf {
+        let mut name = self.0.path().to_owned().into_os_string();
+        name.push("_");
+        name.into()
+    }
+
     /// Connects to the host program that listens for this port.
     ///
     /// A monitor's own socket is excluded although it may have such a name: with machines at `/run/vm` and
@@ -60,8 +67,8 @@ impl Listener {
     /// # Errors
     /// Nothing listens there; `WouldBlock` if its backlog is full; the host is out of file descriptors.
     pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
-        let mut name = self.0.path().to_owned().into_os_string();
-        name.push(format!("_{port}"));
+        let mut name = self.programs().into_os_string();
+        name.push(port.to_string());
         let connection = connect_unix(Path::new(&name))?;
         if is_monitors(&connection) {
             return Err(io::ErrorKind::PermissionDenied.into());

@@ -28,8 +28,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use vmm_hostio::path_keeper::KEPT_CALLS;
 use vmm_virtio::{
-    Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Session, Setting, Step, Undelivered, VirtioDevice,
+    Allow, Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Needs, Session, Setting, Step,
+    Undelivered, VirtioDevice,
 };
 
 use self::config::Config;
@@ -40,7 +42,7 @@ use self::listener::Listener;
 use self::poll::Poll;
 use self::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
 use crate::descriptors;
-use crate::timer::Timer;
+use crate::timer::{TIMER_CALLS, Timer};
 
 /// The queues (virtio 1.2 §5.10.2).
 const RECEIVEQ: usize = 0;
@@ -97,7 +99,25 @@ impl Kind for Vsock {
     }
 }
 
+/// Connections of both sides; those to programs come from the path keeper.
+const CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_accept4),
+    Allow::call(libc::SYS_recvfrom),
+    Allow::call(libc::SYS_sendto),
+    Allow::call(libc::SYS_shutdown),
+    Allow::call(libc::SYS_getsockopt),
+    Allow::call(libc::SYS_setsockopt),
+    Allow::call(libc::SYS_getpeername),
+    Allow::call(libc::SYS_epoll_pwait2),
+    // What the program hasn't read yet (SIOCOUTQ), and what it has sent.
+    Allow::when(libc::SYS_ioctl, 1, &[libc::TIOCOUTQ as u32, libc::FIONREAD as u32]),
+];
+
 impl VirtioDevice for Vsock {
+    fn needs(&self) -> Needs {
+        self.carrier.needs()
+    }
+
     fn features(&self) -> u64 {
         self.carrier.features()
     }
@@ -144,6 +164,14 @@ impl VirtioDevice for Vsock {
 }
 
 impl VirtioDevice for Sockets {
+    fn needs(&self) -> Needs {
+        Needs {
+            connects: vec![self.listener.programs()],
+            removes: vec![self.listener.socket().path().to_owned()],
+            ..Needs::calls(&[CALLS, KEPT_CALLS, TIMER_CALLS])
+        }
+    }
+
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE, QUEUE_SIZE, EVENTQ_SIZE]
     }

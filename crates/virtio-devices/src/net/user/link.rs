@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UndeliveredTcp, UserNet};
-use vmm_virtio::{Buffers, DeviceError, Undelivered};
+use vmm_virtio::{Buffers, DeviceError, Needs, Undelivered};
 
 use crate::descriptors;
 use crate::net::config::{Config, Rules};
@@ -72,6 +72,10 @@ fn refusal(config: &Config, error: UserError) -> DeviceError {
 }
 
 impl Link for UserLink {
+    fn needs(&self) -> Needs {
+        self.net.needs()
+    }
+
     fn send(&mut self, frame: &Buffers<'_>) -> io::Result<()> {
         // The header is ignored: checksums aren't verified, and packets aren't segmented here.
         let body = frame.split_at(HEADER_LEN as u64).map(|(_, body)| body);

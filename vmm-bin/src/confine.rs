@@ -1,0 +1,111 @@
+//! Confines the process at the one moment when everything is open and no guest runs.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tracing::{info, warn};
+use vmm_config::{Config, Sandbox};
+use vmm_hostio::path_keeper::{Grant, KEEPER_CALLS, delegate_to, fork_keeper};
+use vmm_hostio::terminal;
+use vmm_machine::Confine;
+use vmm_sandbox::landlock::{Access, Ports, restrict};
+use vmm_sandbox::{
+    HostNetwork, Jail, JailNetwork, Needs, ViolationAction, Wall, confine_thread, enable, filters,
+    report_violations,
+};
+
+/// What confines a machine of `config`; `None` if it isn't to be confined.
+pub(crate) fn confinement(config: &Config) -> Option<Confine> {
+    let sandbox = config.sandbox;
+    let user = (config.user.uid.map(|id| id.get()), config.user.gid.map(|id| id.get()));
+    match sandbox {
+        Sandbox::Off => {
+            warn!("the sandbox is off: a guest that takes over the monitor has this user's rights");
+            None
+        }
+        _ => Some(Confine(Box::new(move |needs| confine(sandbox, user, needs)))),
+    }
+}
+
+fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> io::Result<()> {
+    let action = match sandbox {
+        Sandbox::Seccomp(_) => ViolationAction::Log,
+        Sandbox::On | Sandbox::Required | Sandbox::Off => ViolationAction::Trap,
+    };
+    keep_paths(&needs, action)?;
+    let network = if needs.network.is_some() { JailNetwork::Host } else { JailNetwork::None };
+    let user = match user {
+        (None, None) => None,
+        (uid, gid) => Some((uid.unwrap_or(NOBODY), gid.unwrap_or(NOBODY))),
+    };
+    let mut walls = Jail { network, user }.enter().map_err(io::Error::other)?;
+    walls.extend(restrict(access(needs)));
+    let calls = filters();
+    if calls.is_up() {
+        report_violations(terminal::restore)?;
+        enable(action);
+    }
+    walls.push(calls);
+    if action == ViolationAction::Log {
+        warn!("the sandbox only logs system calls that its filters don't allow, and carries them out");
+    }
+    report(&walls, sandbox == Sandbox::Required)
+}
+
+/// User and group of a monitor that root has started.
+const NOBODY: u32 = 65534;
+
+/// Says which walls stand. One that is missing is an error if it is required.
+fn report(walls: &[Wall], is_required: bool) -> io::Result<()> {
+    for wall in walls {
+        match wall.is_up() {
+            true => info!("sandbox: {wall}"),
+            false if is_required => return Err(io::Error::other(format!("{wall}"))),
+            false => warn!("sandbox: {wall}"),
+        }
+    }
+    Ok(())
+}
+
+fn access(needs: Needs) -> Access {
+    let none = HostNetwork { connect: Ports::Only(Vec::new()), bind: Ports::Only(Vec::new()) };
+    let HostNetwork { connect, bind } = needs.network.unwrap_or(none);
+    Access { tcp_connect: connect, tcp_bind: bind, remove_in: Vec::new(), connect_in: Vec::new() }
+}
+
+/// Starts the path keeper, if something is done by path later.
+fn keep_paths(needs: &Needs, action: ViolationAction) -> io::Result<()> {
+    let grant = Grant { connect_prefixes: needs.connects.clone(), remove: needs.removes.clone() };
+    if grant == Grant::default() {
+        return Ok(());
+    }
+    let keeper = fork_keeper(&grant, || {
+        let access = Access {
+            tcp_connect: Ports::Only(Vec::new()),
+            tcp_bind: Ports::Only(Vec::new()),
+            remove_in: directories(&grant.remove),
+            connect_in: directories(&grant.connect_prefixes),
+        };
+        // Walls that are missing here are missing in the monitor, which says so.
+        let _ = restrict(access);
+        if filters().is_up() {
+            enable(action);
+            confine_thread("path-keeper", &[KEEPER_CALLS])?;
+        }
+        Ok(())
+    })?;
+    delegate_to(keeper.socket);
+    Ok(())
+}
+
+/// The directories of `paths`. One that doesn't exist has nothing to remove or connect to.
+fn directories(paths: &[PathBuf]) -> Vec<OwnedFd> {
+    let directory = |path: &PathBuf| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+    };
+    paths.iter().filter_map(directory).collect()
+}
