@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nix::errno::Errno;
-use vmm_config::{ConfigError, FlagFields, printable};
+use vmm_config::{ConfigError, ConfigText, FlagFields, printable};
 use vmm_machine::{Blame, Ending, Run, RunError};
 
 use crate::args::Args;
@@ -70,18 +70,19 @@ pub(crate) enum Failure {
 pub(crate) struct Origin {
     /// The config file, if there is one.
     pub(crate) file: Option<PathBuf>,
+    pub(crate) text: ConfigText,
     /// The fields that were set by flags.
     pub(crate) flags: FlagFields,
 }
 
 impl Origin {
     /// The text of an error in which fields set by flags are replaced by the flags' names. If the error is about a field of the file,
-    /// the file's name and the field's position precede it. Reads the config file again, for the position.
+    /// the file's name and the field's position precede it.
     pub(crate) fn locate(&self, ErrorText { message, field }: ErrorText) -> String {
         let message = self.flags.rename(&message);
         let field = field.filter(|field| !self.flags.sets(field));
         let Some((file, field)) = self.file.as_ref().zip(field) else { return message };
-        let at = vmm_config::locate(file, &field).map_or_else(String::new, |at| format!("{at}:"));
+        let at = self.text.locate(&field).map_or_else(String::new, |at| format!("{at}:"));
         format!("{}:{at} {message}", file.display())
     }
 }
@@ -95,7 +96,7 @@ pub(crate) struct ErrorText {
 }
 
 impl Failure {
-    /// Adds the origin of the config to an error of the machine. May block on the config file.
+    /// Adds the origin of the config to an error of the machine.
     pub(crate) fn of_config(self, config: &Origin) -> Self {
         match self.text() {
             Some(text) => self.with_message(config.locate(text)),

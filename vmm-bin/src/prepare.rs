@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
-use vmm_config::{Config, ConfigFile, FlagFields};
+use vmm_config::{Config, ConfigFile, ConfigText, FlagFields};
 use vmm_machine::{ConfigInUse, Inputs, Messages, MetricsFile, OutputCheck, Plan, Progress, StreamsInUse};
 
 use crate::args::Args;
@@ -32,7 +32,8 @@ impl ReadConfig {
         streams.protect(inputs::named_by(&file));
         let in_use = args.config.as_deref().map(ConfigInUse::note);
         let overrides = args.overrides()?;
-        let origin = Origin { file: file.origin.clone(), flags: FlagFields::new(&file, &overrides) };
+        let text = file.origin.as_deref().map(ConfigText::read).unwrap_or_default();
+        let origin = Origin { file: file.origin.clone(), text, flags: FlagFields::new(&file, &overrides) };
         let config = file.merge(overrides)?;
         inherited.close_unnamed(&config, std::env::args_os());
         Ok(Self { config, origin, in_use })

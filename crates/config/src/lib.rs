@@ -103,7 +103,7 @@ pub use flag::Flag;
 pub use flag_fields::FlagFields;
 pub use flat::{FlatFormat, FlatMode, FlatSection, Module};
 pub use irqchip::IrqchipReason;
-pub use locate::locate;
+pub use locate::ConfigText;
 pub use no_fields::NoFields;
 pub use number::{Address, Port, Word};
 pub use on_reboot::OnReboot;

@@ -17,28 +17,39 @@ impl ConfigError {
         let error = ConfigError::field(origin, field, problem);
         match (error, origin) {
             (ConfigError::Field { file, field, message, .. }, Some(origin)) => {
-                ConfigError::Field { at: locate(origin, &field), file, field, message }
+                ConfigError::Field { at: ConfigText::read(origin).locate(&field), file, field, message }
             }
             (error, _) => error,
         }
     }
 }
 
-/// Position of the value of `field`, a JSON path such as `devices[0].limits`, in the config file `file`: the
-/// last byte of a string, number or name, or the opening bracket of a list or object. If the field doesn't
-/// exist, that of the innermost enclosing value. `None` if the file can't be read again.
-///
-/// For errors of virtio device kinds, which receive their fields without the text.
-pub fn locate(file: &Path, field: &str) -> Option<Position> {
-    // A pipe can't be read twice.
-    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
-    let text = is_file.then(|| read_text(file).ok()).flatten()?;
-    let value = innermost(serde_json::from_str(&text).ok()?, field);
-    let len = if value.starts_with(['{', '[']) { 1 } else { value.len() };
-    // `value` is a slice of `text`.
-    let before = text.get(..value.as_ptr().addr() - text.as_ptr().addr() + len)?;
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Some(Position { line: before.matches('\n').count() + 1, column: before.len() - line_start })
+/// The text of a config file, in which errors are located. Read at once: a confined process can't read it later.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigText(Option<String>);
+
+impl ConfigText {
+    /// Reads `file`. Nothing is located in a text that can't be read.
+    pub fn read(file: &Path) -> ConfigText {
+        // A pipe can't be read twice.
+        let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+        ConfigText(is_file.then(|| read_text(file).ok()).flatten())
+    }
+
+    /// Position of the value of `field`, a JSON path such as `devices[0].limits`: the last byte of a string, number
+    /// or name, or the opening bracket of a list or object. If the field doesn't exist, that of the innermost
+    /// enclosing value.
+    ///
+    /// For errors of virtio device kinds, which receive their fields without the text.
+    pub fn locate(&self, field: &str) -> Option<Position> {
+        let text = self.0.as_ref()?;
+        let value = innermost(serde_json::from_str(text).ok()?, field);
+        let len = if value.starts_with(['{', '[']) { 1 } else { value.len() };
+        // `value` is a slice of `text`.
+        let before = text.get(..value.as_ptr().addr() - text.as_ptr().addr() + len)?;
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Some(Position { line: before.matches('\n').count() + 1, column: before.len() - line_start })
+    }
 }
 
 /// The value at `path` within `value`, or the innermost one that exists.
@@ -88,7 +99,7 @@ mod tests {
     fn found_in(text: &str, field: &str) -> Option<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        locate(file.path(), field).map(|at| at.to_string())
+        ConfigText::read(file.path()).locate(field).map(|at| at.to_string())
     }
 
     fn found(field: &str) -> String {
@@ -149,6 +160,6 @@ mod tests {
     #[test]
     fn text_that_is_no_config_has_no_position() {
         assert_eq!(found_in("{\"devices\": [", "devices[0].format"), None);
-        assert_eq!(locate(Path::new("/nowhere/vm.json"), "devices[0]"), None);
+        assert_eq!(ConfigText::read(Path::new("/nowhere/vm.json")).locate("devices[0]"), None);
     }
 }

@@ -48,6 +48,8 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_getsockopt),
     Allow::call(libc::SYS_sendto),
     Allow::call(libc::SYS_recvfrom),
+    // KVM's statistics.
+    Allow::call(libc::SYS_pread64),
     // Files of outputs, and what they are.
     Allow::call(libc::SYS_fstat),
     Allow::call(libc::SYS_newfstatat),

@@ -27,6 +27,7 @@ pub const VCPU_CALLS: &[Allow] = &[Allow::when(
         read::<kvm::kvm_vcpu_events>(0x9f),
         write::<kvm::kvm_vcpu_events>(0xa0),
         none(0x9a), // KVM_NMI
+        none(0xad), // KVM_KVMCLOCK_CTRL
         // Its whole state.
         both::<kvm::kvm_msrs>(0x88),
         write::<kvm::kvm_msrs>(0x89),

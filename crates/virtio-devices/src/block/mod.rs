@@ -117,6 +117,8 @@ const CALLS: &[Allow] = &[
     Allow::call(libc::SYS_newfstatat),
     Allow::call(libc::SYS_lseek),
     Allow::call(libc::SYS_ftruncate),
+    // Whether a qcow2 image's file system can make holes.
+    Allow::call(libc::SYS_fstatfs),
     Allow::call(libc::SYS_flock),
     Allow::call(libc::SYS_poll),
     Allow::when(
