@@ -155,8 +155,7 @@ fn tcp_ports_of_any_number_are_used_if_there_is_no_limit() {
 #[test]
 fn other_process_gets_no_signal_and_the_threads_of_this_one_do() {
     as_both("landlock::other_process_gets_no_signal_and_the_threads_of_this_one_do", || {
-        // It ends with this process, which has the other end of its input.
-        let other = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = u64::from(other.id());
         let this = u64::from(std::process::id());
         raw::call(libc::SYS_kill, [pid, 0, 0, 0]).unwrap();
@@ -166,6 +165,8 @@ fn other_process_gets_no_signal_and_the_threads_of_this_one_do() {
         assert_eq!(errno(raw::call(libc::SYS_kill, [pid, 0, 0, 0])), from(SCOPES, libc::EPERM));
         let thread = thread::spawn(move || raw::call(libc::SYS_tgkill, [this, this, 0, 0]).is_ok());
         assert!(thread.join().unwrap());
+        // It ends with its input.
+        other.wait().unwrap();
     });
 }
 
