@@ -14,7 +14,7 @@ use crate::report::Wall;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViolationAction {
     /// It isn't carried out, and the thread gets SIGSYS, whose handler ends the process
-    /// ([`report_violations`](crate::report_violations)).
+    /// ([`report_violations`](crate::report_violations)). Only clone and clone3 fail instead, with EPERM and ENOSYS.
     Trap,
     /// It is carried out, and the kernel logs it (auditd, otherwise dmesg): `type=1326`, `syscall=` and the number.
     Log,

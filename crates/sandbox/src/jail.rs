@@ -1,6 +1,7 @@
 //! The jail: namespaces, an empty root, no privileges.
 
-use std::{fs, io};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use nix::errno::Errno;
 use rustix::process::{getgid, getuid};
@@ -75,13 +76,10 @@ impl Jail {
     /// comes afterwards, since it refuses mounts, and then threads and their filters.
     ///
     /// # Errors
-    /// The process has several threads, or isn't root and should become another user: nothing has changed. Or something failed that
+    /// The process has several threads, even after 50 ms, or isn't root and should become another user: nothing has changed. Or something failed that
     /// the kernel refuses to none who may try: the process should end.
     pub fn enter(self) -> Result<Vec<Wall>, JailError> {
-        let threads = fs::read_dir("/proc/self/task").map_err(JailError::Proc)?.count();
-        if threads != 1 {
-            return Err(JailError::Threads(threads));
-        }
+        has_one_thread()?;
         let is_root = rustix::process::geteuid().is_root();
         if let (false, Some((uid, gid))) = (is_root, self.user) {
             return Err(JailError::NotRoot { uid, gid });
@@ -124,6 +122,21 @@ impl Jail {
             Err(errno) => Err(JailError::User { uid, gid, source: errno.into() }),
         }
     }
+}
+
+/// Checks that the calling thread is the only one. One that was joined may still be there: the kernel wakes the joiner before the
+/// thread has left the process.
+fn has_one_thread() -> Result<(), JailError> {
+    const ATTEMPTS: u32 = 50;
+    for attempt in 1.. {
+        let threads = fs::read_dir("/proc/self/task").map_err(JailError::Proc)?.count();
+        match threads {
+            1 => break,
+            _ if attempt == ATTEMPTS => return Err(JailError::Threads(threads)),
+            _ => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    Ok(())
 }
 
 const NAMESPACES: &str = "namespaces";

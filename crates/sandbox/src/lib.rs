@@ -35,7 +35,8 @@
 //! ```
 //!
 //! What a filter can't see, it can't check: memory that an argument points to, and requests of io_uring. clone3 therefore fails with
-//! ENOSYS, and the C library uses clone. A ring must be restricted before (IORING_REGISTER_RESTRICTIONS).
+//! ENOSYS, and the C library uses clone. A clone that isn't allowed fails with EPERM, as the C library has blocked the signal of a
+//! violation there: a process or thread isn't created, and the caller says so. A ring must be restricted before (IORING_REGISTER_RESTRICTIONS).
 //!
 //! A panic's message is written under every filter. A backtrace isn't: resolving one opens files. The panic hook of std captures one if
 //! RUST_BACKTRACE is set, so a program installs its own, which doesn't if [`is_enabled`].

@@ -20,8 +20,9 @@ const ARGUMENTS: u32 = 16;
 
 /// The program that allows the union of `lists`. Other calls, those of 32-bit programs and those of the x32 ABI end in `violation`.
 ///
-/// Unless it is allowed, clone3 fails with ENOSYS, because a filter can't see its flags, which are in memory. The C library then uses
-/// clone.
+/// Two calls fail instead, unless they are allowed or violations are only logged: clone3 with ENOSYS, because a filter can't see its
+/// flags, which are in memory, and the C library then uses clone; and clone with EPERM, because the C library blocks all signals around
+/// it, so that its violation would kill the process without a message.
 ///
 /// # Errors
 /// The program is longer than the kernel accepts.
@@ -29,20 +30,32 @@ pub(crate) fn compile(lists: &[&[Allow]], violation: u32, process: u32) -> io::R
     let mut program =
         vec![load(ARCHITECTURE), compare(AUDIT_ARCH_X86_64, 1, 0), answer(violation), load(NUMBER)];
     for (call, conditions) in grouped(lists) {
-        let number = u32::try_from(call).map_err(|_| not_possible("a system call has a negative number"))?;
-        let block = block(&conditions, violation, process);
-        match u8::try_from(block.len()) {
-            Ok(len) => program.push(compare(number, 0, len)),
-            Err(_) => program.extend([compare(number, 1, 0), jump(block.len() as u32)]),
-        }
-        program.extend(block);
+        let otherwise = if call == libc::SYS_clone { no_clone(violation) } else { violation };
+        append(&mut program, call, block(&conditions, otherwise, process))?;
     }
-    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    program.extend([compare(libc::SYS_clone3 as u32, 0, 1), answer(no_such_call), answer(violation)]);
+    append(&mut program, libc::SYS_clone, vec![answer(no_clone(violation))])?;
+    append(&mut program, libc::SYS_clone3, vec![answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32)])?;
+    program.push(answer(violation));
     if program.len() > MAX_LEN {
         return Err(not_possible("the kernel accepts only 4096 instructions"));
     }
     Ok(program)
+}
+
+/// What is done with a clone that isn't allowed.
+fn no_clone(violation: u32) -> u32 {
+    if violation == libc::SECCOMP_RET_LOG { violation } else { libc::SECCOMP_RET_ERRNO | libc::EPERM as u32 }
+}
+
+/// Appends `block` for `call`.
+fn append(program: &mut Vec<sock_filter>, call: libc::c_long, block: Vec<sock_filter>) -> io::Result<()> {
+    let number = u32::try_from(call).map_err(|_| not_possible("a system call has a negative number"))?;
+    match u8::try_from(block.len()) {
+        Ok(len) => program.push(compare(number, 0, len)),
+        Err(_) => program.extend([compare(number, 1, 0), jump(block.len() as u32)]),
+    }
+    program.extend(block);
+    Ok(())
 }
 
 /// The calls in the order of their first appearance, each with its conditions.
@@ -58,8 +71,8 @@ fn grouped(lists: &[&[Allow]]) -> Vec<(libc::c_long, Vec<Condition>)> {
     calls
 }
 
-/// What is done with one call.
-fn block(conditions: &[Condition], violation: u32, process: u32) -> Vec<sock_filter> {
+/// What is done with one call; `otherwise` if no condition is met.
+fn block(conditions: &[Condition], otherwise: u32, process: u32) -> Vec<sock_filter> {
     let allow = answer(libc::SECCOMP_RET_ALLOW);
     if conditions.contains(&Condition::Always) {
         return vec![allow];
@@ -81,7 +94,7 @@ fn block(conditions: &[Condition], violation: u32, process: u32) -> Vec<sock_fil
             }
         }
     }
-    block.push(answer(violation));
+    block.push(answer(otherwise));
     block
 }
 
@@ -230,6 +243,18 @@ mod tests {
         let none = libc::SECCOMP_RET_ERRNO | 38;
         assert_eq!(answer_to(&[&[Allow::call(libc::SYS_read)]], libc::SYS_clone3, [0; 6]), none);
         assert_eq!(answer_to(&[&[Allow::call(libc::SYS_clone3)]], libc::SYS_clone3, [0; 6]), ALLOW);
+    }
+
+    #[test]
+    fn clone_fails_unless_it_is_allowed_or_only_logged() {
+        let lists: [&[Allow]; 1] = [&[Allow::masked(libc::SYS_clone, 0, 0x100, 0x100)]];
+        let not_permitted = libc::SECCOMP_RET_ERRNO | 1;
+        assert_eq!(answer_to(&lists, libc::SYS_clone, [0x100, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(answer_to(&lists, libc::SYS_clone, [0; 6]), not_permitted);
+        assert_eq!(answer_to(&[], libc::SYS_clone, [0x100, 0, 0, 0, 0, 0]), not_permitted);
+        let logged = compile(&lists, libc::SECCOMP_RET_LOG, PROCESS).unwrap();
+        let answer = run(&logged, AUDIT_ARCH_X86_64, libc::SYS_clone, [0; 6]).0;
+        assert_eq!(answer, libc::SECCOMP_RET_LOG);
     }
 
     #[test]

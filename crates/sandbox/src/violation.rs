@@ -54,9 +54,9 @@ pub fn report_violations(restore: fn()) -> io::Result<()> {
     if RESTORE.set(restore).is_err() {
         return Ok(());
     }
-    // On the alternate stack, since the thread's own may be exhausted. The signal isn't blocked meanwhile: if `restore` makes a call
-    // that isn't allowed, there is still the message.
-    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER;
+    // Not on the alternate stack: it has room for one signal, and a thread that makes a call has a stack. The signal isn't blocked
+    // meanwhile, so if `restore` makes a call that isn't allowed, there is still the message.
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER;
     let ours = SigAction::new(SigHandler::SigAction(stopped), flags, SigSet::empty());
     // SAFETY: the handler makes system calls, uses atomics and values that are set once, and calls `restore`, whose caller promises
     // the same.
