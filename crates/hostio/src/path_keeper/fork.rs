@@ -67,7 +67,8 @@ pub fn fork_keeper(grant: &Grant, confine: impl FnOnce() -> io::Result<()>) -> i
 }
 
 fn await_ready(socket: &OwnedFd) -> io::Result<()> {
-    wait(socket, PollFlags::IN, Instant::now() + PATIENCE)?;
+    wait(socket, PollFlags::IN, Instant::now() + PATIENCE)
+        .map_err(|errno| io::Error::other(format!("the path keeper isn't ready: {errno}")))?;
     let mut message = [0; REASON_MAX];
     let received = receive(socket, &mut message, RecvFlags::DONTWAIT)?;
     match &message[..received.len] {
