@@ -3,7 +3,7 @@
 
 use std::fs::{DirEntry, File, read_dir};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::time::Instant;
 
@@ -127,7 +127,8 @@ fn detach(socket: &OwnedFd) -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    drop(null);
+    // It may be one of the three itself. Otherwise it is closed with the others.
+    let _ = null.into_raw_fd();
     close_all_but(socket.as_raw_fd())
 }
 

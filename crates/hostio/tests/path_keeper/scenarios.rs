@@ -40,7 +40,7 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("keeper_that_is_killed_fails_requests_and_nothing_else", is_killed),
     ("keeper_that_is_stopped_fails_requests_after_three_seconds", is_stopped),
     ("keeper_keeps_nothing_of_ten_thousand_requests", keeps_nothing),
-    ("keeper_of_a_standard_stream_closed_serves", stream_closed),
+    ("keeper_without_standard_streams_serves", streams_closed),
 ];
 
 /// Monitors that a scenario starts.
@@ -300,11 +300,13 @@ fn keeps_nothing() {
 }
 
 /// Of a process that has started without the runtime, which opens missing streams.
-fn stream_closed() {
+fn streams_closed() {
     let _directory = directory();
-    nix::unistd::close(0).unwrap();
+    let streams = [0, 1, 2];
+    streams.iter().for_each(|stream| nix::unistd::close(*stream).unwrap());
     let pid = delegate(keeper());
     let files = open_files(pid.as_raw());
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.iter().filter(|(_, file)| file == "/dev/null").count(), 3);
+    assert_eq!(files.len(), 4);
     assert_eq!(connect_unix(Path::new("vm_5")).err(), Some(Errno::NOENT));
 }
