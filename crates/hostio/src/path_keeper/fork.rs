@@ -22,7 +22,7 @@ use super::server::serve;
 
 /// The first message of a keeper that is ready. Of one that isn't, it is the reason.
 const READY: &[u8] = b"ready";
-/// Maximum length of a reason in bytes.
+/// Maximum length of a reason in bytes. The rest is cut off.
 const REASON_MAX: usize = 512;
 /// The first descriptor after the standard streams.
 const AFTER_STREAMS: RawFd = 3;
@@ -110,7 +110,7 @@ fn set_up_and_serve(
     };
     if let Err(error) = detach(&kept).and_then(|()| confine()) {
         let reason = format!("the path keeper can't be set up: {error}");
-        send(&kept, &reason.as_bytes()[..reason.len().min(REASON_MAX)], None)?;
+        send(&kept, reason.as_bytes(), None)?;
         return Ok(());
     }
     send(&kept, READY, None)?;
