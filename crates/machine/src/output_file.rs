@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{AccessFlags, access};
+use vmm_hostio::path_keeper::{Contents, remove_if_same};
 use vmm_hostio::{loop_device, missing_directory};
 
 use crate::file_use::{Writing, is_log_of_others, refuse_use, share_log, take_output};
@@ -28,17 +29,16 @@ const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE 
 pub(crate) struct NewFile {
     /// The canonical path, not that of a link.
     path: PathBuf,
-    place: Place,
+    /// Device and inode number.
+    inode: (u64, u64),
     is_kept: AtomicBool,
 }
 
 impl NewFile {
     fn find(path: &Path, file: &File) -> io::Result<Self> {
-        Ok(Self {
-            path: path.canonicalize()?,
-            place: Place::of(&file.metadata()?),
-            is_kept: AtomicBool::new(false),
-        })
+        let found = file.metadata()?;
+        let inode = (found.dev(), found.ino());
+        Ok(Self { path: path.canonicalize()?, inode, is_kept: AtomicBool::new(false) })
     }
 
     /// What [`remove_if_same`] is called with.
@@ -52,10 +52,8 @@ impl NewFile {
     }
 
     fn remove_if_empty(&self) {
-        let is_ours = |found: Metadata| found.len() == 0 && Place::of(&found) == self.place;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
-            let _ = fs::remove_file(&self.path);
-        }
+        // If another file has the name by now, it is left.
+        let _ = remove_if_same(&self.path, self.inode.0, self.inode.1, Contents::Empty);
     }
 }
 

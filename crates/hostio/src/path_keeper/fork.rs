@@ -3,7 +3,7 @@
 
 use std::fs::{DirEntry, File, read_dir};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use super::server::serve;
 
 /// The first message of a keeper that is ready. Of one that isn't, it is the reason.
 const READY: &[u8] = b"ready";
-/// Maximum length of a reason in bytes.
+/// Maximum length of a reason in bytes. The rest is cut off.
 const REASON_MAX: usize = 512;
 /// The first descriptor after the standard streams.
 const AFTER_STREAMS: RawFd = 3;
@@ -67,7 +67,8 @@ pub fn fork_keeper(grant: &Grant, confine: impl FnOnce() -> io::Result<()>) -> i
 }
 
 fn await_ready(socket: &OwnedFd) -> io::Result<()> {
-    wait(socket, PollFlags::IN, Instant::now() + PATIENCE)?;
+    wait(socket, PollFlags::IN, Instant::now() + PATIENCE)
+        .map_err(|errno| io::Error::other(format!("the path keeper isn't ready: {errno}")))?;
     let mut message = [0; REASON_MAX];
     let received = receive(socket, &mut message, RecvFlags::DONTWAIT)?;
     match &message[..received.len] {
@@ -109,7 +110,7 @@ fn set_up_and_serve(
     };
     if let Err(error) = detach(&kept).and_then(|()| confine()) {
         let reason = format!("the path keeper can't be set up: {error}");
-        send(&kept, &reason.as_bytes()[..reason.len().min(REASON_MAX)], None)?;
+        send(&kept, reason.as_bytes(), None)?;
         return Ok(());
     }
     send(&kept, READY, None)?;
@@ -126,7 +127,8 @@ fn detach(socket: &OwnedFd) -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    drop(null);
+    // It may be one of the three itself. Otherwise it is closed with the others.
+    let _ = null.into_raw_fd();
     close_all_but(socket.as_raw_fd())
 }
 

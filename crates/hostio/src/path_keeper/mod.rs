@@ -25,6 +25,22 @@
 //! Paths are those of the config, unchanged. The keeper keeps the current directory of the moment when it was
 //! forked, so a relative path still leads to the same file.
 //!
+//! ```no_run
+//! use std::path::Path;
+//! use vmm_hostio::path_keeper::{Grant, delegate_to, fork_keeper};
+//! use vmm_hostio::{NamedSocket, connect_unix};
+//!
+//! let socket = NamedSocket::listen(Path::new("vm.sock"))?;
+//! let grant = Grant { connect_prefixes: vec!["vm.sock_".into()], remove: vec!["vm.sock".into()] };
+//! let keeper = fork_keeper(&grant, || Ok(()))?;
+//! delegate_to(keeper.socket);
+//! // As if confined: the relative paths lead nowhere from here.
+//! std::env::set_current_dir("/")?;
+//! let _program = connect_unix(Path::new("vm.sock_1024"))?;
+//! drop(socket);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The process
 //!
 //! [`fork_keeper`] needs a process with one thread. Fork before guest memory, io_uring rings or files are

@@ -9,11 +9,11 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Set in a monitor's environment to the name of its scenario.
-const SCENARIO: &str = "VMM_HOSTIO_TESTS_SCENARIO";
+pub(crate) const SCENARIO: &str = "VMM_HOSTIO_TESTS_SCENARIO";
 
 fn main() -> ExitCode {
     if let Some(name) = env::var_os(SCENARIO) {
-        let known = scenarios::ALL.iter().find(|(known, _)| *known == name);
+        let known = scenarios::ALL.iter().chain(scenarios::OTHERS).find(|(known, _)| *known == name);
         known.expect("the parent names one of them").1();
         return ExitCode::SUCCESS;
     }

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,14 +15,19 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
 use vmm_hostio::path_keeper::{Contents, Grant, KeeperProcess, delegate_to, fork_keeper, remove_if_same};
 use vmm_hostio::{NamedSocket, connect_unix};
+
+use crate::SCENARIO;
 
 pub(crate) const ALL: &[(&str, fn())] = &[
     ("monitor_elsewhere_connects_through_its_keeper", connects),
     ("monitor_elsewhere_removes_its_socket_and_its_file", removes),
     ("monitor_gets_only_what_is_granted", gets_only_what_is_granted),
+    ("monitor_with_a_keeper_names_its_sockets_itself", names_sockets),
     ("monitor_without_a_keeper_acts_itself", acts_itself),
     ("keeper_has_only_its_socket_and_a_session_and_blocks_signals", has_only_its_socket),
     ("keeper_is_confined_with_nothing_open_before_it_serves", is_confined),
@@ -29,12 +35,16 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("keeper_whose_confinement_panics_is_an_error_and_no_child", confinement_panics),
     ("keeper_of_a_process_with_threads_is_refused", has_threads),
     ("keeper_ends_with_the_monitors_socket", ends_with_the_socket),
+    ("keeper_ends_with_a_monitor_that_is_killed", ends_with_the_monitor),
     ("keeper_survives_signals", survives_signals),
     ("keeper_that_is_killed_fails_requests_and_nothing_else", is_killed),
     ("keeper_that_is_stopped_fails_requests_after_three_seconds", is_stopped),
     ("keeper_keeps_nothing_of_ten_thousand_requests", keeps_nothing),
-    ("keeper_of_a_standard_stream_closed_serves", stream_closed),
+    ("keeper_without_standard_streams_serves", streams_closed),
 ];
+
+/// Monitors that a scenario starts.
+pub(crate) const OTHERS: &[(&str, fn())] = &[("killed", be_killed)];
 
 /// A directory of its own, which becomes the current one. Removed at the end of the scenario.
 fn directory() -> tempfile::TempDir {
@@ -127,6 +137,16 @@ fn gets_only_what_is_granted() {
     assert!(path("file").exists());
 }
 
+/// Also where a dead socket must be recognized, which the keeper would refuse.
+fn names_sockets() {
+    let directory = directory();
+    let dead = directory.path().join("dead");
+    drop(UnixListener::bind(&dead).unwrap());
+    delegate(keeper());
+    let _socket = NamedSocket::listen(&dead).unwrap();
+    UnixStream::connect(&dead).unwrap();
+}
+
 fn acts_itself() {
     let directory = directory();
     let _keeper = keeper();
@@ -144,8 +164,9 @@ fn has_only_its_socket() {
     assert_eq!(status_field(keeper.pid, "Name"), "path-keeper");
     let pid = Pid::from_raw(keeper.pid);
     assert_eq!(nix::unistd::getsid(Some(pid)), Ok(pid));
-    // All but SIGKILL and SIGSTOP, which can't be blocked, and two of the C library (32 and 33).
-    assert_eq!(status_field(keeper.pid, "SigBlk"), "fffffffe7ffbfeff");
+    let blocked = u64::from_str_radix(&status_field(keeper.pid, "SigBlk"), 16).unwrap();
+    // Of 1 to 31 all but SIGKILL (9) and SIGSTOP (19), which can't be blocked. The C library keeps some beyond.
+    assert_eq!(blocked & 0x7fff_ffff, 0x7ffb_feff);
     let files = open_files(keeper.pid);
     let [stdin, stdout, stderr, socket] = &files[..] else { panic!("{files:?}") };
     let null = |fd| (fd, "/dev/null".to_owned());
@@ -204,6 +225,26 @@ fn ends_with_the_socket() {
     assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
 }
 
+fn be_killed() {
+    println!("{}", keeper().pid);
+    kill(getpid(), Signal::SIGKILL).unwrap();
+}
+
+fn ends_with_the_monitor() {
+    let mut monitor = Command::new(env::current_exe().unwrap());
+    let said = monitor.env(SCENARIO, "killed").output().unwrap().stdout;
+    let pid: i32 = str::from_utf8(&said).unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(errno) => assert_eq!(errno, Errno::SRCH, "it has ended"),
+        Ok(keeper) => {
+            let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+            let mut ended = [PollFd::new(&keeper, PollFlags::IN)];
+            assert_eq!(poll(&mut ended, Some(&minute)), Ok(1), "it has not ended after a minute");
+        }
+    }
+}
+
 fn survives_signals() {
     let _directory = directory();
     let pid = delegate(keeper());
@@ -259,11 +300,13 @@ fn keeps_nothing() {
 }
 
 /// Of a process that has started without the runtime, which opens missing streams.
-fn stream_closed() {
+fn streams_closed() {
     let _directory = directory();
-    nix::unistd::close(0).unwrap();
+    let streams = [0, 1, 2];
+    streams.iter().for_each(|stream| nix::unistd::close(*stream).unwrap());
     let pid = delegate(keeper());
     let files = open_files(pid.as_raw());
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.iter().filter(|(_, file)| file == "/dev/null").count(), 3);
+    assert_eq!(files.len(), 4);
     assert_eq!(connect_unix(Path::new("vm_5")).err(), Some(Errno::NOENT));
 }
