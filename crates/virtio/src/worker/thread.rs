@@ -35,12 +35,30 @@ pub(super) struct Thread {
     kicks: Vec<Arc<EventFd>>,
     shared: Arc<Shared>,
     inbox: Inbox,
-    /// Watched while the device runs: commands, notifications and the device's descriptors.
-    epoll: Arc<Epoll>,
-    /// Watched otherwise: only commands, because a descriptor that stays ready would keep the thread
-    /// spinning.
-    resting: Epoll,
+    watches: Watches,
     running: Option<Running>,
+}
+
+/// What the thread waits for.
+pub(super) struct Watches {
+    /// While the device runs: commands, notifications and the device's descriptors.
+    running: Arc<Epoll>,
+    /// Otherwise: only commands, because a descriptor that stays ready would keep the thread spinning.
+    resting: Epoll,
+}
+
+impl Watches {
+    /// `wake` is written after each command.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub(super) fn new(wake: &EventFd) -> io::Result<Self> {
+        let (running, resting) = (Arc::new(Epoll::new()?), Epoll::new()?);
+        for epoll in [&*running, &resting] {
+            epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), EpollEvent::new(EventSet::IN, COMMANDS))?;
+        }
+        Ok(Self { running, resting })
+    }
 }
 
 struct Running {
@@ -65,21 +83,14 @@ impl Drop for PanicGuard {
 }
 
 impl Thread {
-    /// # Errors
-    /// The host is out of descriptors.
     pub(super) fn new(
         device: Box<dyn VirtioDevice>,
         ram: GuestRam,
         kicks: Vec<Arc<EventFd>>,
         shared: Arc<Shared>,
-        inbox: Inbox,
-    ) -> io::Result<Self> {
-        let (epoll, resting) = (Arc::new(Epoll::new()?), Epoll::new()?);
-        for epoll in [&*epoll, &resting] {
-            let commands = EpollEvent::new(EventSet::IN, COMMANDS);
-            epoll.ctl(ControlOperation::Add, inbox.wake.as_raw_fd(), commands)?;
-        }
-        Ok(Self { device, ram, kicks, shared, inbox, epoll, resting, running: None })
+        (inbox, watches): (Inbox, Watches),
+    ) -> Self {
+        Self { device, ram, kicks, shared, inbox, watches, running: None }
     }
 
     /// Runs until the quit command and returns the device then.
@@ -111,7 +122,7 @@ impl Thread {
         let mut events = [EpollEvent::default(); EVENTS];
         loop {
             let is_running = self.running.as_ref().is_some_and(|running| !running.is_broken);
-            let epoll = if is_running { &self.epoll } else { &self.resting };
+            let epoll = if is_running { &self.watches.running } else { &self.watches.resting };
             let count = match epoll.wait(-1, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -233,7 +244,7 @@ impl Thread {
             interrupt: context.interrupt,
             counters: context.counters,
             notices: Arc::clone(&self.shared.notices),
-            epoll: Arc::clone(&self.epoll),
+            epoll: Arc::clone(&self.watches.running),
         };
         // If the device needed a reset when it was suspended, it still does.
         let is_broken = self.shared.needs_reset();
@@ -251,7 +262,7 @@ impl Thread {
             let event = EpollEvent::new(EventSet::IN, index as u64);
             // It fails only if the host's limit of watches is reached; the device then relies on the call
             // below.
-            let _ = self.epoll.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
+            let _ = self.watches.running.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
             // Chains may have become available before the kick was watched.
             self.process(index);
         }
@@ -260,7 +271,8 @@ impl Thread {
     fn stop(&mut self) -> QueueStates {
         let Some(running) = self.running.take() else { return Vec::new() };
         for kick in &self.kicks {
-            let _ = self.epoll.ctl(ControlOperation::Delete, kick.as_raw_fd(), EpollEvent::default());
+            let _ =
+                self.watches.running.ctl(ControlOperation::Delete, kick.as_raw_fd(), EpollEvent::default());
         }
         let Running { mut session, is_broken, is_started } = running;
         if is_started {
