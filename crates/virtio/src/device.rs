@@ -153,10 +153,11 @@ pub trait VirtioDevice: Send {
     /// [`stop`](Self::stop) already cover what a driver's reset does.
     fn power_cycle(&mut self) {}
 
-    /// The last machine has ended, and the device was [power-cycled](Self::power_cycle): passes data that the
-    /// guest regards as sent to the host's programs. Waits for them for at most `patience`, and returns what
-    /// remains. It may be called again. What remains when the device is dropped is lost, and the host's program
-    /// sees that, where the host's interface can express it.
+    /// No driver uses the device, after a [reset](Self::reset) or a [power cycle](Self::power_cycle), or its driver
+    /// has violated the specification: passes data that the guest regards as sent to the host's programs. Waits
+    /// for them for at most `patience`, and returns what remains. It is called again until nothing does, or until
+    /// a driver starts the device. What remains when the device is dropped is lost, and the host's program sees
+    /// that, where the host's interface can express it.
     fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
         let _ = patience;
         Vec::new()

@@ -154,6 +154,10 @@ impl VirtioDevice for Vsock {
         self.carrier.stop(session);
     }
 
+    fn reset(&mut self) {
+        self.carrier.reset();
+    }
+
     fn power_cycle(&mut self) {
         self.carrier.power_cycle();
     }
@@ -181,16 +185,13 @@ impl VirtioDevice for Sockets {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
-        // Connections end when a driver starts anew, and survive a pause.
-        let goes_on = [RECEIVEQ, TRANSMITQ]
-            .iter()
-            .any(|queue| session.queue(*queue).is_some_and(|queue| queue.has_begun()));
-        if !goes_on {
-            self.flows.clear();
-        }
         let now = Instant::now();
         self.flows.refresh(now);
         self.lobby.refresh(now);
+        // Their events are dropped while data is delivered without a driver.
+        for (place, socket) in self.lobby.sockets() {
+            session.counters().errors.add(self.poll.rename(socket, LOBBY + place).is_err().into());
+        }
         let watched = [session.watch(&self.poll, SOCKETS), session.watch(&self.timer, TICK)];
         session.counters().errors.add(watched.iter().filter(|watched| watched.is_err()).count() as u64);
         self.set_accepting(true, session);
@@ -223,7 +224,12 @@ impl VirtioDevice for Sockets {
         self.set_accepting(false, session);
     }
 
-    /// Ends connections at once, so that host programs don't have to wait for the next guest's driver.
+    /// Ends connections at once, so that host programs don't have to wait for the next driver. They survive a pause.
+    fn reset(&mut self) {
+        self.flows.clear();
+    }
+
+    /// As [`reset`](Self::reset), for the next guest's driver.
     fn power_cycle(&mut self) {
         self.flows.clear();
     }
