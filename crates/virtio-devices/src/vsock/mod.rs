@@ -28,6 +28,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use vmm_hostio::descriptor_remedy;
 use vmm_hostio::path_keeper::KEPT_CALLS;
 use vmm_virtio::{
     Allow, Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Needs, Session, Setting, Step,
@@ -339,7 +340,8 @@ impl Sockets {
         // Once: whoever connects mustn't fill the log.
         if !std::mem::replace(&mut self.has_told, true) {
             session.tell(format!(
-                "can't accept a host program's connection, which waits until it can be: {error}"
+                "can't accept a host program's connection, which waits until it can be: {error}{}",
+                descriptor_remedy(error)
             ));
         }
     }
