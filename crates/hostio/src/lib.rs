@@ -45,6 +45,7 @@ pub mod overlay_mount;
 pub mod path_keeper;
 pub mod range_lock;
 mod rate;
+mod shortage;
 pub mod terminal;
 mod unix;
 mod vhost;
@@ -55,6 +56,7 @@ pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
 pub use input_lock::InputLock;
 pub use iovec::IoSlices;
 pub use rate::{Rate, RateLimiter};
+pub use shortage::descriptor_remedy;
 pub use terminal::RawMode;
 pub use unix::{
     NAMED_SOCKET_MAX, NamedSocket, NamedSocketError, UNIX_NAME_MAX, connect_unix, is_monitors,

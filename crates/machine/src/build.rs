@@ -1,6 +1,7 @@
 //! Builds a machine from its plan: the system calls, in a fixed order.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use tracing::debug;
@@ -10,6 +11,7 @@ use vmm_memory::GuestRam;
 use vmm_sandbox::confine_thread;
 use vmm_vcpu::VcpuThreads;
 
+use crate::build_error::BuildError;
 use crate::console::Lines;
 use crate::diagnostics::Observer;
 use crate::error::HostContext;
@@ -19,7 +21,7 @@ use crate::open_host::OpenHost;
 use crate::platform::{self, Buses};
 use crate::run_state::RunState;
 use crate::supervisor_handles::SupervisorHandles;
-use crate::virtio::{self, VirtioDevices};
+use crate::virtio::{GuestSide, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
 
 impl Machine {
@@ -27,10 +29,26 @@ impl Machine {
     /// from the previous machine after a reset.
     ///
     /// # Errors
-    /// The host lacks memory or another resource. Nothing is left behind.
+    /// The host lacks memory or another resource. Only the devices are left.
     pub(crate) fn build(
         plan: Plan,
         mut inputs: Inputs,
+        printed: Option<Arc<Output>>,
+        handles: SupervisorHandles,
+        progress: &Progress,
+    ) -> Result<(Self, Lines), BuildError> {
+        let mut virtio = VirtioDevices::opened(std::mem::take(&mut inputs.devices));
+        match Self::assemble(plan, (inputs, &mut virtio), printed, handles, progress) {
+            Ok(built) => Ok(built),
+            // The buses are gone. No driver has used the devices, so they have nothing to report.
+            Err(error) => Err(BuildError { error, devices: virtio.into_open(progress, &channel().0) }),
+        }
+    }
+
+    /// As [`build`](Self::build), and takes the devices if it succeeds.
+    fn assemble(
+        plan: Plan,
+        (mut inputs, virtio): (Inputs, &mut VirtioDevices),
         printed: Option<Arc<Output>>,
         handles: SupervisorHandles,
         progress: &Progress,
@@ -48,13 +66,10 @@ impl Machine {
         let buses = Buses::new();
         let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).context("eventfd of COM1")?;
         let connected = legacy::connect(&plan.devices, &vm, buses.legacy(), &printed)?;
-        let Inputs { files, devices: mut opened, .. } = inputs;
-        let lines = Lines {
-            serial: plan.serial.clone(),
-            uart: connected.serial,
-            consoles: virtio::take_consoles(&mut opened),
-        };
-        let virtio = VirtioDevices::connect(&plan.virtio, opened, &vm, &buses, &ram, handles.news)?;
+        let lines =
+            Lines { serial: plan.serial.clone(), uart: connected.serial, consoles: virtio.take_consoles() };
+        let guest = GuestSide { vm: &vm, buses: &buses, ram: &ram, news: handles.news };
+        virtio.connect(&plan.virtio, &guest)?;
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
         let created = platform::create_vcpus(&plan, (kvm, *cpu), &vm)?;
@@ -62,8 +77,8 @@ impl Machine {
         debug!("machine is built");
         let machine = Self {
             vcpus,
-            virtio,
-            files,
+            virtio: std::mem::take(virtio),
+            files: inputs.files,
             printed,
             load_time,
             observer,

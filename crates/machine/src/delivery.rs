@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use tracing::warn;
 use vmm_virtio::Undelivered;
 
-use crate::Error;
 use crate::job::Progress;
+use crate::parallel::in_parallel;
 use crate::virtio::{OpenDevice, stopping};
 
 /// How long a device waits for the host's programs before it looks whether it should give up, and updates the
@@ -52,21 +51,6 @@ impl UndeliveredBytes {
     }
 }
 
-/// Why there is no next machine. Its devices are closed.
-#[derive(Debug)]
-pub(crate) struct RestartError {
-    pub(crate) error: Error,
-    pub(crate) undelivered: Vec<UndeliveredBytes>,
-}
-
-impl RestartError {
-    /// Logs what is lost with the devices.
-    pub(crate) fn log_losses(self) -> Error {
-        self.undelivered.iter().flat_map(UndeliveredBytes::lost).for_each(|line| warn!("{line}"));
-        self.error
-    }
-}
-
 /// Delivers what the guest regards as sent, such as bytes of a connection that were acknowledged to it, until
 /// nothing is left or `progress` is cancelled. Then closes the device. Returns log lines about lost data.
 pub(crate) fn deliver_and_close(mut open: OpenDevice, progress: &Progress) -> Vec<String> {
@@ -81,6 +65,12 @@ pub(crate) fn deliver_and_close(mut open: OpenDevice, progress: &Progress) -> Ve
     let _step = progress.begin(stopping(open.kind, &open.id));
     drop(open);
     lost
+}
+
+/// [`deliver_and_close`] for several devices, in parallel.
+pub(crate) fn deliver_and_close_all(devices: Vec<OpenDevice>, progress: &Progress) -> Vec<String> {
+    let closed = in_parallel(devices, |device| deliver_and_close(device, progress));
+    closed.into_iter().flatten().flatten().collect()
 }
 
 fn bytes(of: &[Undelivered]) -> String {

@@ -69,18 +69,19 @@ impl Inputs {
         Ok(Self { files, devices, legacy: legacy::candidates(config, kinds)? })
     }
 
-    /// The inputs of the next machine, from those of the previous one.
+    /// What the next machine has from the previous one, without its legacy devices.
+    pub(crate) fn kept(files: Files, devices: Vec<OpenDevice>) -> Self {
+        Self { files, devices, legacy: Vec::new() }
+    }
+
+    /// Completes what was [kept](Self::kept).
     ///
     /// # Errors
     /// The thread of a device has panicked.
-    pub(crate) fn again(
-        files: Files,
-        kept: Vec<OpenDevice>,
-        config: &Config,
-        kinds: &Kinds<'_>,
-    ) -> Result<Self, Error> {
-        virtio::check_kept(config, kinds, &kept)?;
-        Ok(Self { files, devices: kept, legacy: legacy::candidates(config, kinds)? })
+    pub(crate) fn complete(&mut self, config: &Config, kinds: &Kinds<'_>) -> Result<(), Error> {
+        virtio::check_kept(config, kinds, &self.devices)?;
+        self.legacy = legacy::candidates(config, kinds)?;
+        Ok(())
     }
 }
 

@@ -30,6 +30,7 @@
 
 mod affinity;
 mod build;
+mod build_error;
 mod console;
 mod deadline;
 mod delivery;
@@ -56,6 +57,7 @@ mod metrics;
 mod open_host;
 mod output_check;
 mod output_file;
+mod parallel;
 mod pause;
 mod picture;
 mod plan;

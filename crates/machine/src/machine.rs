@@ -13,8 +13,9 @@ use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
 
+use crate::build_error::BuildError;
 use crate::console::Lines;
-use crate::delivery::{RestartError, UndeliveredBytes, deliver_and_close};
+use crate::delivery::{UndeliveredBytes, deliver_and_close};
 use crate::diagnostics::Observer;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
@@ -122,23 +123,21 @@ impl Machine {
         kinds: &Kinds<'_>,
         handles: SupervisorHandles,
         (progress, reports): (&Progress, &Sender<LastReport>),
-    ) -> Result<(Self, Lines), RestartError> {
+    ) -> Result<(Self, Lines), BuildError> {
         let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
         drop((vcpus, _vm, ram));
-        let devices = virtio.into_devices(progress, reports, |device| device);
-        let mut devices: Vec<_> = devices.into_iter().flatten().collect();
-        // The next machine continues the delivery; the steps say so if there isn't one.
-        let undelivered: Vec<_> = devices.iter_mut().filter_map(UndeliveredBytes::of).collect();
-        let _steps: Vec<_> = undelivered.iter().map(|left| progress.begin(left.step())).collect();
-        let build = || {
-            let mut inputs = Inputs::again(files, devices, config, kinds)?;
-            let plan = {
-                let _step = progress.begin("reading the kernel".to_owned());
-                Plan::new(config, &mut inputs)?
-            };
-            Self::build(plan, inputs, Some(printed), handles, progress)
-        };
-        build().map_err(|error| RestartError { error, undelivered })
+        let mut inputs = Inputs::kept(files, virtio.into_open(progress, reports));
+        // The next machine continues the delivery, or the supervisor if there is none. The steps are for a restart that hangs.
+        let undelivered = inputs.devices.iter_mut().filter_map(UndeliveredBytes::of);
+        let _steps: Vec<_> = undelivered.map(|left| progress.begin(left.step())).collect();
+        let plan = inputs.complete(config, kinds).and_then(|()| {
+            let _step = progress.begin("reading the kernel".to_owned());
+            Plan::new(config, &mut inputs)
+        });
+        match plan {
+            Ok(plan) => Self::build(plan, inputs, Some(printed), handles, progress),
+            Err(error) => Err(BuildError { error, devices: inputs.devices }),
+        }
     }
 }
 

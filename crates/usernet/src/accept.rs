@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(
             notices,
             ["forward \"127.81.0.6:4100:80\": can't accept a connection, which waits until it can be: \
-              Too many open files (os error 24)"]
+              Too many open files (os error 24); raise the limit of open files (ulimit -n)"]
         );
         setrlimit(Resource::Nofile, limit).unwrap();
         assert_eq!(guest.next_frame()[36..38], [0, 80]);

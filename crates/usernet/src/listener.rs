@@ -49,6 +49,15 @@ pub(crate) fn is_lack(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 
+/// The limit to raise.
+fn remedy(lack: Errno) -> &'static str {
+    match lack {
+        Errno::MFILE => "; raise the limit of open files (ulimit -n)",
+        Errno::NFILE => "; raise the host's limit of open files (sysctl fs.file-max)",
+        _ => "",
+    }
+}
+
 impl Listener {
     pub(crate) fn bind(forward: &Forward) -> Result<Self, Errno> {
         let address = forward.listen;
@@ -105,8 +114,9 @@ impl Listener {
     pub(crate) fn take_notice(&mut self) -> Option<String> {
         if let Some(error) = self.lack.take() {
             return Some(format!(
-                "forward {:?}: can't accept a connection, which waits until it can be: {error}",
-                self.text
+                "forward {:?}: can't accept a connection, which waits until it can be: {error}{}",
+                self.text,
+                remedy(error)
             ));
         }
         let Loss::Unreported(error) = self.loss else { return None };

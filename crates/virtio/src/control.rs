@@ -16,7 +16,7 @@ use vmm_bus::Outcome;
 use vmm_memory::GuestRam;
 
 use crate::worker::{QueueStates, Shared, Worker};
-use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, VirtioDevice};
+use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, StartError, VirtioDevice};
 
 /// Features that every device offers (virtio 1.2 §6).
 const RING_FEATURES: u64 =
@@ -129,11 +129,14 @@ impl Control {
         params: ControlParams,
         device: Box<dyn VirtioDevice>,
         interrupt: Arc<dyn Interrupt>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let (offered, queue_sizes) = (device.features() | RING_FEATURES, device.queue_sizes());
         let config = device.config_space();
         let kick = |_| EventFd::new().map(Arc::new);
-        let kicks = queue_sizes.iter().map(kick).collect::<io::Result<Vec<_>>>()?;
+        let kicks = match queue_sizes.iter().map(kick).collect::<io::Result<Vec<_>>>() {
+            Ok(kicks) => kicks,
+            Err(error) => return Err(StartError { error, device }),
+        };
         let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), params.news));
         let worker = Worker::spawn(&params.name, device, params.ram, kicks.clone(), Arc::clone(&shared))?;
         let registers = Mutex::new(Registers::new(&queue_sizes));

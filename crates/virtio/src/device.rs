@@ -137,15 +137,16 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self) {}
 
     /// What the guest may have lost although the device had completed it, and what to do about it: for the
-    /// end of the monitor, when the device has stopped.
+    /// end of the monitor, when the device has stopped. Not called unless it [may lose](Self::may_lose) something.
     fn loss(&self) -> Option<String> {
         None
     }
 
-    /// Whether the guest can lose what the device has completed, if it is never stopped because the host hangs. Not if it can
-    /// change nothing that outlives the monitor, as with a read-only or a temporary disk.
+    /// Whether the device keeps the guest's data beyond the monitor's end, so that the guest can lose what the device has
+    /// completed, for instance if it is never stopped because the host hangs. A writable disk does, but not a read-only or a
+    /// temporary one.
     fn may_lose(&self) -> bool {
-        true
+        false
     }
 
     /// The machine has ended, and the idle device is reused in another one. It keeps what it opened, such as
@@ -153,10 +154,11 @@ pub trait VirtioDevice: Send {
     /// [`stop`](Self::stop) already cover what a driver's reset does.
     fn power_cycle(&mut self) {}
 
-    /// The last machine has ended, and the device was [power-cycled](Self::power_cycle): passes data that the
-    /// guest regards as sent to the host's programs. Waits for them for at most `patience`, and returns what
-    /// remains. It may be called again. What remains when the device is dropped is lost, and the host's program
-    /// sees that, where the host's interface can express it.
+    /// No driver uses the device, after a [reset](Self::reset) or a [power cycle](Self::power_cycle), or its driver
+    /// has violated the specification: passes data that the guest regards as sent to the host's programs. Waits
+    /// for them for at most `patience`, and returns what remains. It is called again until nothing does, or until
+    /// a driver starts the device. What remains when the device is dropped is lost, and the host's program sees
+    /// that, where the host's interface can express it.
     fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
         let _ = patience;
         Vec::new()

@@ -102,6 +102,7 @@ mod pci;
 mod port;
 mod queue;
 mod segment;
+mod start_error;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod undelivered;
@@ -125,6 +126,7 @@ pub use pci::{
 };
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
+pub use start_error::StartError;
 pub use undelivered::Undelivered;
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
 /// What the host's side of a device waits for.

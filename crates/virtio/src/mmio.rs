@@ -7,7 +7,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome};
 
 use crate::Interrupt;
 use crate::control::{Control, ControlParams, Half, QueueField};
-use crate::{Notices, VirtioDevice};
+use crate::{Notices, StartError, VirtioDevice};
 
 /// Length of registers and configuration space in bytes.
 pub const MMIO_LEN: u64 = 0x1000;
@@ -73,7 +73,11 @@ impl MmioTransport {
     ///
     /// # Errors
     /// The host is out of descriptors or threads.
-    pub fn new(params: ControlParams, device: Box<dyn VirtioDevice>, line: IrqLine) -> std::io::Result<Self> {
+    pub fn new(
+        params: ControlParams,
+        device: Box<dyn VirtioDevice>,
+        line: IrqLine,
+    ) -> Result<Self, StartError> {
         let interrupt = Arc::new(MmioInterrupt { status: AtomicU32::new(0), line });
         let control = Control::new(params, device, Arc::clone(&interrupt) as _)?;
         let [device_features_sel, driver_features_sel, queue_sel] = [0; 3].map(AtomicU32::new);

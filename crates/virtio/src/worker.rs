@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
 
-use crate::{Session, VirtioDevice};
+use crate::{Session, StartError, VirtioDevice};
 
 mod shared;
 mod thread;
@@ -17,7 +17,7 @@ mod thread;
 use shared::{Command, IDLE, Inbox, RUNNING, STOPPING};
 pub(crate) use shared::{QueueStates, Shared};
 pub use thread::DEVICE_CALLS;
-use thread::Thread;
+use thread::{Thread, Watches};
 
 /// Stack size of a device's thread in bytes. The deepest calls, file I/O, need a few KiB.
 const STACK_LEN: usize = 256 << 10;
@@ -40,13 +40,34 @@ impl Worker {
         ram: GuestRam,
         kicks: Vec<Arc<EventFd>>,
         shared: Arc<Shared>,
+    ) -> Result<Self, StartError> {
+        let (devices, given) = channel();
+        match Self::spawn_for(given, name, ram, kicks, shared) {
+            Ok(worker) => {
+                // The thread is waiting for it.
+                let _ = devices.send(device);
+                Ok(worker)
+            }
+            Err(error) => Err(StartError { error, device }),
+        }
+    }
+
+    /// Starts a thread for the device that will be `given`: one that can't be started must not own the device.
+    fn spawn_for(
+        given: Receiver<Box<dyn VirtioDevice>>,
+        name: &str,
+        ram: GuestRam,
+        kicks: Vec<Arc<EventFd>>,
+        shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let wake = EventFd::new()?;
         let (commands, received) = channel();
         let inbox = Inbox { commands: received, wake: wake.try_clone()? };
-        let thread = Thread::new(device, ram, kicks, Arc::clone(&shared), inbox)?;
+        let watches = Watches::new(&wake)?;
         let name: String = format!("vq-{name}").chars().take(NAME_LEN).collect();
-        let thread = std::thread::Builder::new().name(name).stack_size(STACK_LEN).spawn(|| thread.run())?;
+        let theirs = Arc::clone(&shared);
+        let body = move || Thread::new(given.recv().ok()?, ram, kicks, theirs, (inbox, watches)).run();
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK_LEN).spawn(body)?;
         Ok(Self { commands, wake, shared, thread: Some(thread) })
     }
 

@@ -5,19 +5,27 @@ use tracing::warn;
 use super::last_reports::LastReports;
 use super::patience::END_PATIENCE;
 use super::{RunError, Supervisor};
+use crate::build_error::BuildError;
 use crate::console::Lines;
-use crate::delivery::RestartError;
+use crate::delivery::deliver_and_close_all;
 use crate::job::Job;
 use crate::machine::Machine;
+use crate::virtio::OpenDevice;
 
 impl Supervisor {
     /// Stops and closes the devices of a machine whose vCPUs have ended. Returns what the guest may have lost.
     pub(super) fn close(&mut self, stopped: Machine) -> Vec<String> {
         self.driver_hint.give(&stopped);
         let (last, reports) = LastReports::of(&stopped);
-        let undelivered = self.finish("closing files", move |progress| stopped.close(progress, &reports));
-        undelivered.into_iter().flatten().for_each(|line| warn!("{line}"));
+        let lost = self.finish("closing files", move |progress| stopped.close(progress, &reports));
+        lost.into_iter().flatten().for_each(|line| warn!("{line}"));
         last.log(&mut self.device_log)
+    }
+
+    /// Closes devices that have stopped, for which there is no next machine, as [`close`](Self::close) does.
+    pub(super) fn close_devices(&mut self, devices: Vec<OpenDevice>) {
+        let lost = self.finish("closing files", move |progress| deliver_and_close_all(devices, progress));
+        lost.into_iter().flatten().for_each(|line| warn!("{line}"));
     }
 
     /// Leaves a machine whose vCPUs can't be stopped, and still access the devices on its bus. Returns what the guest may have lost.
@@ -30,7 +38,7 @@ impl Supervisor {
     /// Ends a restart: waits until the devices have stopped, and closes what has been built. Returns what the guest may have lost.
     pub(super) fn abandon_restart(
         &mut self,
-        job: &mut Job<Result<(Machine, Lines), RestartError>>,
+        job: &mut Job<Result<(Machine, Lines), BuildError>>,
         last: LastReports,
     ) -> Result<Vec<String>, RunError> {
         let finished = self.finish_job(job, END_PATIENCE);
@@ -38,8 +46,8 @@ impl Supervisor {
         match finished {
             // Its devices report again.
             Ok(Some(Ok((machine, _)))) => Ok(self.close(machine)),
-            Ok(Some(Err(error))) => {
-                drop(error.log_losses());
+            Ok(Some(Err(failed))) => {
+                self.close_devices(failed.devices);
                 Ok(losses)
             }
             Ok(None) => Ok(losses),

@@ -41,6 +41,7 @@ pub use offloaded::Offloaded;
 pub use requests::Commander;
 pub use run::{Run, RunError};
 
+use crate::build_error::BuildError;
 use crate::console::{self, Console, OpenTargets};
 use crate::deadline::Deadline;
 use crate::diagnostics::MessageWriter;
@@ -334,8 +335,14 @@ impl Supervisor {
             let (next, lines) = match self.offloaded(&mut job, TimeoutPhase::Restarting) {
                 Ok(Offloaded::Done(rebuilt)) => {
                     let losses = last.log(&mut self.device_log);
-                    // Not a loss yet: a device that has lost something reports it again at the end.
-                    rebuilt.map_err(|error| RunError { error: error.log_losses(), losses })?
+                    match rebuilt {
+                        // Not a loss yet: a device that has lost something reports it again at the end.
+                        Ok(built) => built,
+                        Err(BuildError { error, devices }) => {
+                            self.close_devices(devices);
+                            return Err(RunError { error, losses });
+                        }
+                    }
                 }
                 Ok(Offloaded::Ended(ending)) => {
                     let losses = self.abandon_restart(&mut job, last)?;
@@ -364,7 +371,9 @@ impl Supervisor {
         let build = move |progress: &Progress| {
             theirs.is_raw_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
             let is_raw_terminal = theirs.is_raw_terminal;
-            Machine::build(plan, inputs, None, theirs, progress).map(|built| (built, is_raw_terminal))
+            let built = Machine::build(plan, inputs, None, theirs, progress);
+            // No guest has used the devices, which are dropped on this thread.
+            built.map(|built| (built, is_raw_terminal)).map_err(|failed| failed.error)
         };
         let ((machine, lines), is_raw_terminal) = match self.offload(build)? {
             Offloaded::Done(built) => built?,

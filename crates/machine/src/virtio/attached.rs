@@ -1,56 +1,48 @@
-//! The virtio devices of a built machine: connected to the guest, and running.
+//! The virtio devices of a built machine: connected to the guest, and running. `connect` connects them.
 
-use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, ScopedJoinHandle};
 
-use tracing::info;
-use vmm_arch::layout;
-use vmm_bus::{Bus, EventFd, IrqLine};
 use vmm_config::ListedDevice;
-use vmm_kvm::{Vm, WriteAddress};
-use vmm_memory::GuestRam;
 use vmm_pci::RootBus;
-use vmm_virtio::{
-    Control, ControlParams, Counters, HostEnd, MMIO_NOTIFY, MmioTransport, Notices, PciTransport, Session,
-    VirtioDevice,
-};
+use vmm_virtio::{Control, Counters, HostEnd, MmioTransport, Notices, PciTransport, Session, VirtioDevice};
 
+use super::OpenDevice;
 use super::file_memory::{self, MappedFile};
-use super::messages::LocalApics;
-use super::{OpenDevice, TransportPlan, VirtioPlan, pci};
-use crate::error::HostContext;
+use crate::console::ConsolePort;
 use crate::job::Progress;
-use crate::platform::Buses;
+use crate::parallel::in_parallel;
 use crate::{DeviceLog, Error};
 
-/// The virtio devices of a built machine.
-#[derive(Debug)]
+/// The virtio devices of a machine.
+#[derive(Debug, Default)]
 pub(crate) struct VirtioDevices {
-    devices: Vec<AttachedDevice>,
+    pub(super) devices: Vec<AttachedDevice>,
+    /// Those that aren't connected yet; none once the machine is built.
+    pub(super) unconnected: Vec<OpenDevice>,
     /// The bus of those that are PCI functions. The guest sees it as long as it is here.
-    pci: Option<Arc<RootBus>>,
+    pub(super) pci: Option<Arc<RootBus>>,
 }
 
+/// A device with its thread, connected to a guest.
 #[derive(Debug)]
-struct AttachedDevice {
-    transport: Transport,
+pub(super) struct AttachedDevice {
+    pub(super) transport: Transport,
     /// The fields of [`OpenDevice`], except the device itself.
-    index: usize,
-    id: String,
-    slot: Option<u8>,
-    kind: &'static str,
-    device_id: u32,
+    pub(super) index: usize,
+    pub(super) id: String,
+    pub(super) slot: Option<u8>,
+    pub(super) kind: &'static str,
+    pub(super) device_id: u32,
     /// See [`VirtioDevice::may_lose`].
-    may_lose: bool,
-    memory: Option<MappedFile>,
-    console_end: Option<HostEnd>,
+    pub(super) may_lose: bool,
+    pub(super) memory: Option<MappedFile>,
+    pub(super) console_end: Option<HostEnd>,
 }
 
 /// The device's registers. The other reference is on a bus.
 #[derive(Debug)]
-enum Transport {
+pub(super) enum Transport {
     Mmio(Arc<MmioTransport>),
     Pci(Arc<PciTransport>),
 }
@@ -97,60 +89,14 @@ impl AttachedDevice {
 }
 
 impl VirtioDevices {
-    /// Starts each device's thread, and connects its registers, its ioeventfds and its interrupts to the guest. A device writes
-    /// `news` when it has a fault or log lines, has stopped, or has answered a request.
-    pub(crate) fn connect(
-        plans: &[VirtioPlan],
-        opened: Vec<OpenDevice>,
-        vm: &Arc<Vm>,
-        buses: &Buses,
-        ram: &GuestRam,
-        news: Arc<EventFd>,
-    ) -> Result<Self, Error> {
-        let apics = LocalApics::new(Arc::clone(vm));
-        let (mut devices, mut functions) = (Vec::new(), Vec::new());
-        for (plan, opened) in plans.iter().zip(opened) {
-            let OpenDevice { index, id, slot, kind, device_id, mut device, mapping, console: _, console_end } =
-                opened;
-            let memory = match mapping.zip(plan.memory.as_ref()) {
-                Some((mapping, at)) => {
-                    device.mapped(at.start);
-                    Some(MappedFile::new(mapping, at, vm, buses.mmio(), Arc::clone(&news))?)
-                }
-                None => None,
-            };
-            let may_lose = device.may_lose();
-            let note = device.note().map(|note| format!(", {note}")).unwrap_or_default();
-            let params =
-                ControlParams { id: device_id, name: id.clone(), ram: ram.clone(), news: Arc::clone(&news) };
-            let transport = match &plan.transport {
-                TransportPlan::Mmio { registers, gsi } => {
-                    info!("virtio {kind} \"{id}\" at {:#x}{note}", registers.start);
-                    Transport::Mmio(connect_mmio(params, device, (registers, *gsi), vm, buses.mmio())?)
-                }
-                TransportPlan::Pci { slot: at, bar } => {
-                    info!("virtio {kind} \"{id}\" in PCI slot {at}{note}");
-                    let sender = Box::new(apics.clone());
-                    let function = PciTransport::new(params, device, sender, bar.start, layout::PCI_WINDOW);
-                    let function = function.map(Arc::new).context("thread of a device")?;
-                    functions.push((*at, Arc::clone(&function)));
-                    Transport::Pci(function)
-                }
-            };
-            devices.push(AttachedDevice {
-                transport,
-                index,
-                id,
-                slot,
-                kind,
-                device_id,
-                may_lose,
-                memory,
-                console_end,
-            });
-        }
-        let pci = if functions.is_empty() { None } else { Some(pci::connect(&functions, vm, buses)?) };
-        Ok(Self { devices, pci })
+    /// Opened devices, which [`connect`](Self::connect) connects to a guest.
+    pub(crate) fn opened(devices: Vec<OpenDevice>) -> Self {
+        Self { unconnected: devices, ..Self::default() }
+    }
+
+    /// Takes the host's ends of the consoles out of devices that aren't connected yet.
+    pub(crate) fn take_consoles(&mut self) -> Vec<ConsolePort> {
+        self.unconnected.iter_mut().filter_map(|device| device.console.take()).collect()
     }
 
     /// Stops all devices in parallel, and as soon as one has stopped, sends its report and passes it to `take`; `None` for those
@@ -161,32 +107,24 @@ impl VirtioDevices {
         reports: &Sender<LastReport>,
         take: impl Fn(OpenDevice) -> T + Sync,
     ) -> Vec<Option<T>> {
-        let take = |connected: AttachedDevice| {
+        drop(self.pci);
+        in_parallel(self.devices, |connected| {
             let stopped = {
                 let _step = progress.begin(stopping(connected.kind, &connected.id));
                 connected.into_open(reports)
             };
             stopped.map(&take)
-        };
-        drop(self.pci);
-        let stopping: Vec<_> =
-            self.devices.into_iter().map(|connected| Mutex::new(Some(connected))).collect();
-        let take = |kept: &Mutex<Option<AttachedDevice>>| {
-            let connected = kept.lock().ok().and_then(|mut kept| kept.take());
-            connected.and_then(&take)
-        };
-        thread::scope(|scope| {
-            let take = &take;
-            let start =
-                |kept| thread::Builder::new().spawn_scoped(scope, move || take(kept)).map_err(|_| kept);
-            let started: Vec<_> = stopping.iter().map(start).collect();
-            let result = |started: Result<ScopedJoinHandle<'_, _>, _>| match started {
-                Ok(thread) => thread.join().ok().flatten(),
-                // The host can't create a thread: stop it on this one.
-                Err(kept) => take(kept),
-            };
-            started.into_iter().map(result).collect()
         })
+        .into_iter()
+        .map(Option::flatten)
+        .collect()
+    }
+
+    /// Stops all devices, and returns them with those that aren't connected, except those whose threads have panicked.
+    pub(crate) fn into_open(mut self, progress: &Progress, reports: &Sender<LastReport>) -> Vec<OpenDevice> {
+        let unconnected = std::mem::take(&mut self.unconnected);
+        let stopped = self.into_devices(progress, reports, |device| device);
+        stopped.into_iter().flatten().chain(unconnected).collect()
     }
 
     /// Whether there are devices on PCI, and no driver has found any.
@@ -273,23 +211,4 @@ impl VirtioDevices {
 /// The step of a job that stops this device.
 pub(crate) fn stopping(kind: &str, id: &str) -> String {
     format!("stopping virtio {kind} \"{id}\"")
-}
-
-/// Starts the thread of `device`, and connects it to the guest by MMIO.
-fn connect_mmio(
-    params: ControlParams,
-    device: Box<dyn VirtioDevice>,
-    (registers, gsi): (&Range<u64>, u32),
-    vm: &Vm,
-    mmio: &Bus,
-) -> Result<Arc<MmioTransport>, Error> {
-    let line = IrqLine::new().context("eventfd of an interrupt")?;
-    vm.connect_irq(line.event(), gsi)?;
-    let transport = Arc::new(MmioTransport::new(params, device, line).context("thread of a device")?);
-    let notify = WriteAddress::Mmio(registers.start + MMIO_NOTIFY);
-    for (queue, kick) in transport.control().kicks().iter().enumerate() {
-        vm.connect_write(kick, notify, Some(queue as u32))?;
-    }
-    mmio.insert(registers.clone(), Arc::clone(&transport))?;
-    Ok(transport)
 }

@@ -105,11 +105,6 @@ pub(crate) fn consoles(devices: &[OpenDevice]) -> impl Iterator<Item = &ConsoleP
     devices.iter().filter_map(|device| device.console.as_ref())
 }
 
-/// Takes the host's ends of the consoles out of the devices.
-pub(crate) fn take_consoles(devices: &mut [OpenDevice]) -> Vec<ConsolePort> {
-    devices.iter_mut().filter_map(|device| device.console.take()).collect()
-}
-
 fn setting<'a>(
     section: &'a VirtioSection,
     kind: &'static str,

@@ -10,11 +10,17 @@ impl Tcp {
     /// Moves as much data as possible in both directions.
     pub(super) fn exchange(&mut self) {
         let outcome = self.send_to_host().and_then(|()| self.receive_from_host());
-        if outcome.is_err() && !self.failed {
-            self.failed = true;
-            if let Some(endpoint) = &mut self.endpoint {
-                endpoint.socket_mut().abort();
-            }
+        if outcome.is_err() {
+            self.fail();
+        }
+    }
+
+    /// The host's side has failed: resets the guest's.
+    pub(super) fn fail(&mut self) {
+        if !std::mem::replace(&mut self.failed, true)
+            && let Some(endpoint) = &mut self.endpoint
+        {
+            endpoint.socket_mut().abort();
         }
     }
 

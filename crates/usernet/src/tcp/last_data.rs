@@ -33,9 +33,11 @@ impl Tcp {
     }
 
     /// Passes data that was acknowledged to the guest to the host, and returns what remains; `None` also if the
-    /// host's side has failed.
+    /// host's side has failed. If the guest isn't gone, the connection may go on later.
     pub(crate) fn deliver(&mut self) -> Option<UndeliveredTcp> {
-        self.failed |= self.send_to_host().is_err();
+        if self.send_to_host().is_err() {
+            self.fail();
+        }
         let mut len = self.kept_len();
         if self.phase == Phase::Draining {
             self.failed |= self.discard_input().is_err();

@@ -76,6 +76,12 @@ impl Lobby {
         Some(&self.clients.get(place)?.as_ref()?.socket)
     }
 
+    /// The clients' places and sockets.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (usize, &UnixStream)> {
+        let clients = self.clients.iter().enumerate();
+        clients.filter_map(|(place, client)| Some((place, &client.as_ref()?.socket)))
+    }
+
     /// Removes a client that has sent its line, and returns it with the port. A client that sent something
     /// else is closed, and so is one that is `gone` before its line is complete.
     pub(super) fn leave(&mut self, place: usize, is_gone: bool) -> Option<(UnixStream, u32)> {

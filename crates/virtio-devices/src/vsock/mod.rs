@@ -28,6 +28,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use vmm_hostio::descriptor_remedy;
 use vmm_hostio::path_keeper::KEPT_CALLS;
 use vmm_virtio::{
     Allow, Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Needs, Session, Setting, Step,
@@ -154,6 +155,10 @@ impl VirtioDevice for Vsock {
         self.carrier.stop(session);
     }
 
+    fn reset(&mut self) {
+        self.carrier.reset();
+    }
+
     fn power_cycle(&mut self) {
         self.carrier.power_cycle();
     }
@@ -181,16 +186,13 @@ impl VirtioDevice for Sockets {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
-        // Connections end when a driver starts anew, and survive a pause.
-        let goes_on = [RECEIVEQ, TRANSMITQ]
-            .iter()
-            .any(|queue| session.queue(*queue).is_some_and(|queue| queue.has_begun()));
-        if !goes_on {
-            self.flows.clear();
-        }
         let now = Instant::now();
         self.flows.refresh(now);
         self.lobby.refresh(now);
+        // Their events are dropped while data is delivered without a driver.
+        for (place, socket) in self.lobby.sockets() {
+            session.counters().errors.add(self.poll.rename(socket, LOBBY + place).is_err().into());
+        }
         let watched = [session.watch(&self.poll, SOCKETS), session.watch(&self.timer, TICK)];
         session.counters().errors.add(watched.iter().filter(|watched| watched.is_err()).count() as u64);
         self.set_accepting(true, session);
@@ -223,7 +225,12 @@ impl VirtioDevice for Sockets {
         self.set_accepting(false, session);
     }
 
-    /// Ends connections at once, so that host programs don't have to wait for the next guest's driver.
+    /// Ends connections at once, so that host programs don't have to wait for the next driver. They survive a pause.
+    fn reset(&mut self) {
+        self.flows.clear();
+    }
+
+    /// As [`reset`](Self::reset), for the next guest's driver.
     fn power_cycle(&mut self) {
         self.flows.clear();
     }
@@ -333,7 +340,8 @@ impl Sockets {
         // Once: whoever connects mustn't fill the log.
         if !std::mem::replace(&mut self.has_told, true) {
             session.tell(format!(
-                "can't accept a host program's connection, which waits until it can be: {error}"
+                "can't accept a host program's connection, which waits until it can be: {error}{}",
+                descriptor_remedy(error)
             ));
         }
     }

@@ -10,7 +10,7 @@ use vmm_virtio::{Undelivered, VirtioDevice};
 use vmm_virtio_devices::vsock::packet::{Op, SHUT_BOTH, SHUT_SEND};
 
 use super::guest::{Flow, Guest};
-use super::{HOST_PORT, MOMENT, counted, from_guest, read_all, running};
+use super::{GUEST_PORT, HOST_PORT, MOMENT, counted, from_guest, from_host, read_all, running};
 
 /// A connection whose host program has read nothing, and the number of bytes that the guest has sent: more
 /// than the kernel has taken.
@@ -52,6 +52,31 @@ fn data_sent_before_the_machine_ended_is_delivered_from_a_closed_connection() {
     guest.send_op(&flow, Op::Rst);
     guest.settle();
     assert_eq!(deliver_and_read(guest.driver.into_device(), socket), counted(sent));
+}
+
+/// No driver follows, and the device stays where it is.
+#[test]
+fn data_sent_before_the_driver_reset_the_device_is_delivered_meanwhile() {
+    let (mut guest, _, mut socket, sent, _directory) = unread();
+    guest.driver.reset();
+    assert_eq!(read_all(&mut socket), counted(sent));
+}
+
+/// Its line comes while the device delivers to another.
+#[test]
+fn client_that_sends_its_line_while_data_is_delivered_is_greeted_by_the_next_driver() {
+    let (mut guest, _, _socket, _, directory) = unread();
+    let mut client = UnixStream::connect(directory.path().join("v.sock")).unwrap();
+    // The device accepts clients in order.
+    let (_flow, _second) = from_host(&mut guest, &directory);
+    guest.driver.reset();
+    writeln!(client, "CONNECT {GUEST_PORT}").unwrap();
+    // It delivers after each command.
+    let act = || guest.driver.control().with_device(|_, _| ()).recv_timeout(DEADLINE).unwrap();
+    act();
+    act();
+    guest.init();
+    guest.accept();
 }
 
 /// Closing a Unix socket with unread input loses nothing of what was sent; only the end isn't a regular one.

@@ -100,7 +100,8 @@ fn descriptors_that_are_lacking_for_a_client_are_told_once_and_it_waits_for_them
     assert_eq!(
         guest.driver.control().take_notices().texts,
         [
-            "can't accept a host program's connection, which waits until it can be: Too many open files (os error 24)"
+            "can't accept a host program's connection, which waits until it can be: Too many open files (os error 24); raise the \
+             limit of open files (ulimit -n)"
         ]
     );
 }

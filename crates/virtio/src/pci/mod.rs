@@ -6,6 +6,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,7 +17,7 @@ use vmm_pci::{
 };
 
 use crate::control::{Control, ControlParams};
-use crate::{Notices, VirtioDevice};
+use crate::{Notices, StartError, VirtioDevice};
 use common::Common;
 use interrupt::PciInterrupt;
 pub use interrupt::{MessageLine, MessageSender};
@@ -54,11 +55,13 @@ impl PciTransport {
         sender: Box<dyn MessageSender>,
         address: u64,
         window: Range<u64>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let id = params.id;
         let interrupt = Arc::new(PciInterrupt::new(device.queue_sizes().len(), sender));
-        let (mut config, capabilities) =
-            layout::config_space(id, interrupt.vectors()).map_err(std::io::Error::other)?;
+        let (mut config, capabilities) = match layout::config_space(id, interrupt.vectors()) {
+            Ok(space) => space,
+            Err(error) => return Err(StartError { error: io::Error::other(error), device }),
+        };
         config.set_bar_address(PCI_BAR, address);
         let control = Control::new(params, device, Arc::clone(&interrupt) as _)?;
         let function = Mutex::new(FunctionState { config, decoded: Decoded::default() });

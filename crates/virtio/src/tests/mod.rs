@@ -11,9 +11,10 @@ mod session;
 mod walker;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::testing::Driver;
-use crate::{ConfigSpace, Fault, Session, VirtioDevice};
+use crate::{ConfigSpace, Fault, Session, Undelivered, VirtioDevice};
 
 type Act = Box<dyn FnMut(&mut Session) -> Result<(), Fault> + Send>;
 
@@ -26,6 +27,7 @@ struct Scripted {
     event: Act,
     config_written: Act,
     stop: Box<dyn FnMut(&mut Session) + Send>,
+    deliver: Box<dyn FnMut() -> Vec<Undelivered> + Send>,
 }
 
 impl Scripted {
@@ -39,6 +41,7 @@ impl Scripted {
             event: Box::new(|_| Ok(())),
             config_written: Box::new(|_| Ok(())),
             stop: Box::new(|_| ()),
+            deliver: Box::new(Vec::new),
         }
     }
 
@@ -85,6 +88,10 @@ impl VirtioDevice for Scripted {
 
     fn stop(&mut self, session: &mut Session) {
         (self.stop)(session);
+    }
+
+    fn deliver(&mut self, _patience: Duration) -> Vec<Undelivered> {
+        (self.deliver)()
     }
 }
 

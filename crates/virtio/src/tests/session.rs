@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use vmm_bus::EventFd;
 
 use super::{Scripted, shared_value};
 use crate::testing::{Buf, DEADLINE, Driver, Register};
-use crate::{ConfigSpace, Fault, Step};
+use crate::{ConfigSpace, Fault, Step, Undelivered};
 
 #[test]
 fn thread_has_the_name_of_its_device() {
@@ -79,6 +80,53 @@ fn event_comes_while_a_descriptor_can_be_read_and_not_when_stopped() {
     assert!(events.try_recv().is_err(), "it is stopped");
     driver.resume();
     assert_eq!(events.recv().unwrap(), 6);
+}
+
+/// A device that has something for a host's program, and sends the number of each call that delivers it: nothing is left after the
+/// call `last`.
+fn delivering(last: u32) -> (Scripted, std::sync::mpsc::Receiver<u32>) {
+    let (send, calls) = channel();
+    let mut device = Scripted::new(|session| session.drain(0, |_| Err(Fault::Request("of a test"))));
+    let mut count = 0;
+    device.deliver = Box::new(move || {
+        count += 1;
+        send.send(count).unwrap();
+        let left = Undelivered { connection: "connection".to_owned(), len: 1 };
+        if count < last { vec![left] } else { Vec::new() }
+    });
+    (device, calls)
+}
+
+#[test]
+fn device_without_a_driver_delivers_until_nothing_is_left() {
+    let (device, calls) = delivering(3);
+    let mut driver = device.driver();
+    assert_eq!([(); 3].map(|()| calls.recv_timeout(DEADLINE).unwrap()), [1, 2, 3]);
+    assert!(calls.recv_timeout(Duration::from_millis(200)).is_err(), "nothing is left");
+    driver.init(0);
+    driver.reset();
+    assert_eq!(calls.recv_timeout(DEADLINE).unwrap(), 4);
+}
+
+#[test]
+fn device_that_is_broken_delivers() {
+    let (device, calls) = delivering(3);
+    let mut driver = device.running(0);
+    driver.queue(0).add(&[Buf::Write(1)]);
+    driver.queue(0).kick();
+    driver.wait_needs_reset();
+    assert_eq!([(); 3].map(|()| calls.recv_timeout(DEADLINE).unwrap()), [1, 2, 3]);
+}
+
+#[test]
+fn device_that_runs_or_is_suspended_does_not_deliver() {
+    let (device, calls) = delivering(u32::MAX);
+    let driver = device.running(0);
+    driver.suspend();
+    calls.try_iter().for_each(drop);
+    assert!(calls.recv_timeout(Duration::from_millis(200)).is_err(), "its machine is paused");
+    driver.resume();
+    assert!(calls.recv_timeout(Duration::from_millis(200)).is_err(), "a driver uses it");
 }
 
 #[test]

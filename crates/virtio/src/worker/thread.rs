@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use vmm_bus::EventFd;
@@ -20,6 +21,9 @@ use crate::{Fault, Queue, Session, VirtioDevice};
 const COMMANDS: u64 = DEVICE_TOKEN - 1;
 /// Maximum number of events per epoll_wait.
 const EVENTS: usize = 16;
+/// How often a device without a driver tries to deliver what the host's programs haven't taken, in milliseconds. What they take
+/// meanwhile is in the host's buffers, of some 200 KiB.
+const DELIVERY_PAUSE_MS: i32 = 50;
 
 /// The system calls of every device's thread: it waits for notifications. Interrupts and answers are writes to eventfds.
 pub const DEVICE_CALLS: &[Allow] = &[
@@ -35,12 +39,32 @@ pub(super) struct Thread {
     kicks: Vec<Arc<EventFd>>,
     shared: Arc<Shared>,
     inbox: Inbox,
-    /// Watched while the device runs: commands, notifications and the device's descriptors.
-    epoll: Arc<Epoll>,
-    /// Watched otherwise: only commands, because a descriptor that stays ready would keep the thread
-    /// spinning.
-    resting: Epoll,
+    watches: Watches,
     running: Option<Running>,
+    /// The machine is paused: a driver uses the device, and it isn't called until it is resumed.
+    is_suspended: bool,
+}
+
+/// What the thread waits for.
+pub(super) struct Watches {
+    /// While the device runs: commands, notifications and the device's descriptors.
+    running: Arc<Epoll>,
+    /// Otherwise: only commands, because a descriptor that stays ready would keep the thread spinning.
+    resting: Epoll,
+}
+
+impl Watches {
+    /// `wake` is written after each command.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub(super) fn new(wake: &EventFd) -> io::Result<Self> {
+        let (running, resting) = (Arc::new(Epoll::new()?), Epoll::new()?);
+        for epoll in [&*running, &resting] {
+            epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), EpollEvent::new(EventSet::IN, COMMANDS))?;
+        }
+        Ok(Self { running, resting })
+    }
 }
 
 struct Running {
@@ -65,21 +89,14 @@ impl Drop for PanicGuard {
 }
 
 impl Thread {
-    /// # Errors
-    /// The host is out of descriptors.
     pub(super) fn new(
         device: Box<dyn VirtioDevice>,
         ram: GuestRam,
         kicks: Vec<Arc<EventFd>>,
         shared: Arc<Shared>,
-        inbox: Inbox,
-    ) -> io::Result<Self> {
-        let (epoll, resting) = (Arc::new(Epoll::new()?), Epoll::new()?);
-        for epoll in [&*epoll, &resting] {
-            let commands = EpollEvent::new(EventSet::IN, COMMANDS);
-            epoll.ctl(ControlOperation::Add, inbox.wake.as_raw_fd(), commands)?;
-        }
-        Ok(Self { device, ram, kicks, shared, inbox, epoll, resting, running: None })
+        (inbox, watches): (Inbox, Watches),
+    ) -> Self {
+        Self { device, ram, kicks, shared, inbox, watches, running: None, is_suspended: false }
     }
 
     /// Runs until the quit command and returns the device then.
@@ -111,8 +128,9 @@ impl Thread {
         let mut events = [EpollEvent::default(); EVENTS];
         loop {
             let is_running = self.running.as_ref().is_some_and(|running| !running.is_broken);
-            let epoll = if is_running { &self.epoll } else { &self.resting };
-            let count = match epoll.wait(-1, &mut events) {
+            let timeout = if is_running { -1 } else { self.deliver() };
+            let epoll = if is_running { &self.watches.running } else { &self.watches.resting };
+            let count = match epoll.wait(timeout, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 // It fails only for a closed descriptor, and this one is ours.
@@ -133,6 +151,16 @@ impl Thread {
                     queue => self.kicked(queue as usize),
                 }
             }
+        }
+    }
+
+    /// Has a device without a driver deliver what it has for the host's programs. Returns the time until it has to be called again,
+    /// as epoll_wait(2) takes it.
+    fn deliver(&mut self) -> i32 {
+        if self.is_suspended || self.device.deliver(Duration::ZERO).is_empty() {
+            -1
+        } else {
+            DELIVERY_PAUSE_MS
         }
     }
 
@@ -174,6 +202,7 @@ impl Thread {
                 Command::Stop { states } => {
                     let stopped = self.stop();
                     let is_reset = states.is_none();
+                    self.is_suspended = !is_reset;
                     if is_reset {
                         self.device.reset();
                         self.shared.config_written.store(false, Ordering::SeqCst);
@@ -233,8 +262,9 @@ impl Thread {
             interrupt: context.interrupt,
             counters: context.counters,
             notices: Arc::clone(&self.shared.notices),
-            epoll: Arc::clone(&self.epoll),
+            epoll: Arc::clone(&self.watches.running),
         };
+        self.is_suspended = false;
         // If the device needed a reset when it was suspended, it still does.
         let is_broken = self.shared.needs_reset();
         let is_started = !is_broken && fault.is_none();
@@ -251,7 +281,7 @@ impl Thread {
             let event = EpollEvent::new(EventSet::IN, index as u64);
             // It fails only if the host's limit of watches is reached; the device then relies on the call
             // below.
-            let _ = self.epoll.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
+            let _ = self.watches.running.ctl(ControlOperation::Add, self.kicks[index].as_raw_fd(), event);
             // Chains may have become available before the kick was watched.
             self.process(index);
         }
@@ -260,7 +290,8 @@ impl Thread {
     fn stop(&mut self) -> QueueStates {
         let Some(running) = self.running.take() else { return Vec::new() };
         for kick in &self.kicks {
-            let _ = self.epoll.ctl(ControlOperation::Delete, kick.as_raw_fd(), EpollEvent::default());
+            let _ =
+                self.watches.running.ctl(ControlOperation::Delete, kick.as_raw_fd(), EpollEvent::default());
         }
         let Running { mut session, is_broken, is_started } = running;
         if is_started {

@@ -59,6 +59,14 @@ pub(crate) fn forbid_threads(monitor: &Monitor) {
     assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
 }
 
+/// Lets the monitor have only `more` descriptors than it has now; a negative number forbids those that it closes.
+pub(crate) fn limit_descriptors(monitor: &Monitor, more: i64) {
+    let pid = monitor.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as i64;
+    let limit = format!("--nofile={}", open + more);
+    assert!(Command::new("prlimit").args([&limit, "--pid", &pid]).status().unwrap().success());
+}
+
 /// Guest RAM at `ranges` with a flat image loaded into it, and the image's plan.
 pub(crate) fn load_flat(
     image: &Path,

@@ -1,7 +1,9 @@
 //! What a guest has sent to a host's program that reads late, when the machine ends.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
@@ -10,7 +12,10 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGHUP, BY_SIGTERM, ENDED, TIME_IS_UP, forbid_threads, unprivileged};
+use crate::common::{
+    BAD_CONFIG, BY_SIGHUP, BY_SIGTERM, ENDED, HOST_CANT, TIME_IS_UP, forbid_threads, limit_descriptors,
+    unprivileged,
+};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -20,6 +25,11 @@ pub(crate) fn tests() -> Vec<Trial> {
         delivery_of_a_vsock_follows_a_timeout,
         delivery_of_a_vsock_follows_a_restart,
         delivery_of_a_vsock_follows_a_signal_during_a_restart,
+        delivery_of_a_vsock_follows_a_restart_without_an_image,
+        delivery_of_a_vsock_follows_a_restart_without_any_descriptor,
+        delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_its_thread,
+        delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_a_vcpu,
+        delivery_of_a_vsock_is_left_at_a_signal_after_a_failed_restart,
         delivery_of_a_vsock_is_left_at_a_second_signal,
         delivery_of_a_vsock_is_not_left_at_a_second_hang_up,
         delivery_of_a_vsock_is_left_at_a_second_signal_also_without_threads,
@@ -45,7 +55,8 @@ impl Host {
     }
 
     fn launch(&self, on_reboot: &str) -> Launch {
-        let (image, config) = (guests::path("vsock-send"), self.directory.path().join("config.json"));
+        let (image, config) = (self.image(), self.directory.path().join("config.json"));
+        std::fs::copy(guests::path("vsock-send"), &image).expect("room for an image");
         let text = format!(
             r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "memory": {{"size": "16M"}},
                 "on_reboot": "{on_reboot}", "devices": [{{"type": "debug-console"}},
@@ -53,6 +64,10 @@ impl Host {
         );
         std::fs::write(&config, text).expect("room for a config");
         Monitor::command(["--config".as_ref(), config.as_os_str()]).stdin(Stdin::Pipe)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.directory.path().join("image")
     }
 
     /// The guest's connection, when it has sent everything.
@@ -135,6 +150,55 @@ fn delivery_of_a_vsock_follows_a_signal_during_a_restart() {
     monitor.expect_stderr("the guest reset itself", DEADLINE);
     monitor.signal(Signal::SIGTERM);
     assert_delivers(&mut monitor, stream, BY_SIGTERM);
+}
+
+fn delivery_of_a_vsock_follows_a_restart_without_an_image() {
+    let host = Host::new();
+    let mut monitor = host.launch("restart").start();
+    let stream = host.accept(&mut monitor);
+    File::create(host.image()).expect("an empty image");
+    monitor.send(b"r");
+    assert_delivers(&mut monitor, stream, BAD_CONFIG);
+}
+
+/// The restart fails where the monitor may have `more` descriptors than while its guest ran.
+#[track_caller]
+fn assert_delivers_without_descriptors(more: i64, error: &str) {
+    let host = Host::new();
+    let mut monitor = host.launch("restart").start();
+    let stream = host.accept(&mut monitor);
+    limit_descriptors(&monitor, more);
+    monitor.send(b"r");
+    assert_delivers(&mut monitor, stream, HOST_CANT);
+    assert!(monitor.stderr().contains(error), "{}", monitor.stderr());
+}
+
+fn delivery_of_a_vsock_follows_a_restart_without_any_descriptor() {
+    assert_delivers_without_descriptors(-20, "KVM_CREATE_VM: Too many open files");
+}
+
+fn delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_its_thread() {
+    assert_delivers_without_descriptors(-3, "thread of a device: Too many open files");
+}
+
+/// The device's thread has started. The consoles of the machine before keep two descriptors.
+fn delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_a_vcpu() {
+    assert_delivers_without_descriptors(1, "KVM_CREATE_VCPU: Too many open files");
+}
+
+fn delivery_of_a_vsock_is_left_at_a_signal_after_a_failed_restart() {
+    let host = Host::new();
+    let mut monitor = host.launch("restart").start();
+    let stream = host.accept(&mut monitor);
+    File::create(host.image()).expect("an empty image");
+    monitor.send(b"r");
+    monitor.expect_stderr(NOTICE, DEADLINE);
+    monitor.signal(Signal::SIGTERM);
+    // Long before the half minute that the monitor waits by itself.
+    monitor.expect_code(BAD_CONFIG, Duration::from_secs(10));
+    let lost = LEN - read_to_end(stream).len();
+    let line = format!("device \"v\": lost: {lost} bytes that the host's program hasn't read");
+    assert!(monitor.stderr().contains(&line), "{line} isn't in {}", monitor.stderr());
 }
 
 fn delivery_of_a_vsock_is_left_at_a_second_signal() {

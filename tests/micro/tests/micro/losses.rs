@@ -17,12 +17,13 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use vmm_config::{Answer, Command, ConfigFile, MachineState, Reply, Request};
 use vmm_machine::{Commander, Ending, Error, Kinds, Run, RunError, Start, Supervisor, Timeouts};
-use vmm_virtio::{DeviceError, Fault, Kind, KindEntry, Session, Setting, VirtioDevice};
+use vmm_virtio::{DeviceError, Fault, Kind, KindEntry, NoFields, Session, Setting, VirtioDevice};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         loss_of_a_device_that_hangs_at_a_restart_is_reported_when_the_user_quits,
         loss_of_a_device_that_hangs_is_none_if_it_keeps_nothing,
+        loss_of_a_device_that_hangs_is_none_unless_its_kind_keeps_data,
         loss_is_reported_with_the_error_of_a_restart,
         loss_is_reported_with_the_error_of_a_run,
     ]
@@ -66,19 +67,51 @@ impl VirtioDevice for Loser {
         self.0.lasts
     }
 
-    /// Called when the machine has ended.
     fn power_cycle(&mut self) {
         if self.0.hangs {
-            loop {
-                thread::park();
-            }
+            hang();
         }
+    }
+}
+
+/// Called when the machine has ended.
+fn hang() {
+    loop {
+        thread::park();
+    }
+}
+
+/// A device that hangs when it is stopped, of a kind that says nothing of losses.
+#[derive(Debug)]
+struct Hanger;
+
+impl Kind for Hanger {
+    const NAME: &'static str = "hanger";
+    const ID: u32 = 4;
+    type Config = NoFields;
+
+    fn open(_config: NoFields, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
+        Ok(Self)
+    }
+}
+
+impl VirtioDevice for Hanger {
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![1]
+    }
+
+    fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn power_cycle(&mut self) {
+        hang();
     }
 }
 
 const KINDS: Kinds<'static> = Kinds {
     legacy: &[vmm_devices::KINDS],
-    virtio: &[vmm_virtio_devices::KINDS, &[KindEntry::of::<Loser>()]],
+    virtio: &[vmm_virtio_devices::KINDS, &[KindEntry::of::<Loser>(), KindEntry::of::<Hanger>()]],
 };
 const UNSTOPPED: &str = "device \"it\": it hasn't stopped in order, and what it had completed may be lost";
 
@@ -99,11 +132,15 @@ fn run(config: &str, path: &Path, commanders: &Sender<Commander>) -> Result<Run,
 
 /// A machine whose guest prints "ready" to the file `serial`, with one such device.
 fn echo(dir: &TempDir, device: &str) -> String {
+    echo_with(dir, &format!(r#"{{"type": "loser", "id": "it", {device}}}"#))
+}
+
+fn echo_with(dir: &TempDir, device: &str) -> String {
     let kernel = dir.path().join("kernel");
     std::fs::copy(guests::path("echo"), &kernel).unwrap();
     format!(
         r#"{{"boot": {{"kernel": {kernel:?}}}, "memory": {{"size": "32M"}}, "on_reboot": "restart", "serial": {{"file": "serial"}},
-            "devices": [{{"type": "loser", "id": "it", {device}}}]}}"#
+            "devices": [{device}]}}"#
     )
 }
 
@@ -151,6 +188,17 @@ fn loss_of_a_device_that_hangs_at_a_restart_is_reported_when_the_user_quits() {
 fn loss_of_a_device_that_hangs_is_none_if_it_keeps_nothing() {
     let dir = TempDir::new().unwrap();
     let (commander, ended) = start(echo(&dir, r#""hangs": true, "lasts": false"#), dir.path());
+    wait_until_printed(&dir);
+    assert_done(&commander, Command::Quit);
+    assert_done(&commander, Command::Quit);
+    let run = ended.join().unwrap().unwrap();
+    assert_eq!(run.losses, [""; 0]);
+    assert_eq!(run.exit_code(), 0);
+}
+
+fn loss_of_a_device_that_hangs_is_none_unless_its_kind_keeps_data() {
+    let dir = TempDir::new().unwrap();
+    let (commander, ended) = start(echo_with(&dir, r#"{"type": "hanger"}"#), dir.path());
     wait_until_printed(&dir);
     assert_done(&commander, Command::Quit);
     assert_done(&commander, Command::Quit);

@@ -240,8 +240,8 @@ fn serial_socket_client_without_a_descriptor_costs_nothing_and_gets_one_later() 
     limit_descriptors(&monitor, "3");
     let mut client = Line::connect(&socket_path(&dir)).unwrap();
     client.send(b"second");
-    let told =
-        "serial: can't connect a client, which waits until it can be: Too many open files (os error 24)";
+    let told = "serial: can't connect a client, which waits until it can be: Too many open files (os error 24); raise the limit of open \
+         files (ulimit -n)";
     monitor.expect_stderr(told, DEADLINE);
     let before = monitor.main_cpu_time();
     // Ten attempts.

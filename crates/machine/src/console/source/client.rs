@@ -6,6 +6,7 @@ use event_manager::EventOps;
 use rustix::io::ioctl_fionread;
 use tracing::{error, info, warn};
 use vmm_bus::Overflow;
+use vmm_hostio::descriptor_remedy;
 
 use super::super::link::Link;
 use super::super::peer::Peer;
@@ -72,7 +73,8 @@ impl Console {
     /// The host can't connect a client now. Logged once: whoever connects mustn't fill the log.
     fn report_waiting_client(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.has_reported_waiting, true) {
-            error!("{}: can't connect a client, which waits until it can be: {error}", self.name);
+            let remedy = descriptor_remedy(error);
+            error!("{}: can't connect a client, which waits until it can be: {error}{remedy}", self.name);
         }
     }
 
