@@ -38,8 +38,9 @@ impl Uring {
     /// # Errors
     /// The kernel has no io_uring or one that is too old, or a sysctl or a seccomp filter forbids it.
     pub(super) fn new(depth: u16, ready: &Arc<EventFd>) -> io::Result<Self> {
+        // A child that is forked later, such as a path keeper, would keep the ring after the monitor's end.
         // The completion queue has twice as many entries, so never fewer than there are tasks.
-        let ring = IoUring::new(depth.into())?;
+        let ring = IoUring::builder().dontfork().build(depth.into())?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         if !OPCODES.iter().all(|code| probe.is_supported(*code)) {

@@ -43,9 +43,9 @@
 //!
 //! # The process
 //!
-//! [`fork_keeper`] needs a process with one thread. Fork before guest memory, io_uring rings or files are
-//! mapped: the child has a copy of each mapping, which keeps a shared file open (with its locks) and private
-//! pages in memory until the keeper ends.
+//! [`fork_keeper`] needs a process with one thread. The child has a copy of each mapping, which keeps a shared
+//! file open, with its locks, and private pages in memory until the keeper ends. Those of vmm-memory and of this
+//! crate's [`Engine`](crate::Engine) are left out (MADV_DONTFORK); make others later.
 //!
 //! The keeper has its own session, blocks all signals, so that it outlives the monitor's clean-up when both are
 //! signalled, and has no descriptor but its socket. It ends when the last copy of the monitor's end is closed,

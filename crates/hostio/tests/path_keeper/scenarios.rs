@@ -19,7 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use vmm_hostio::path_keeper::{Contents, Grant, KeeperProcess, delegate_to, fork_keeper, remove_if_same};
-use vmm_hostio::{NamedSocket, connect_unix};
+use vmm_hostio::{Engine, IoMethod, NamedSocket, connect_unix};
+use vmm_memory::{Access, FileMemory};
 
 use crate::SCENARIO;
 
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("monitor_with_a_keeper_names_its_sockets_itself", names_sockets),
     ("monitor_without_a_keeper_acts_itself", acts_itself),
     ("keeper_has_only_its_socket_and_a_session_and_blocks_signals", has_only_its_socket),
+    ("keeper_has_neither_mapped_files_nor_rings", has_no_mappings),
     ("keeper_is_confined_with_nothing_open_before_it_serves", is_confined),
     ("keeper_that_can_not_be_confined_is_an_error_and_no_child", can_not_be_confined),
     ("keeper_whose_confinement_panics_is_an_error_and_no_child", confinement_panics),
@@ -172,6 +174,22 @@ fn has_only_its_socket() {
     let null = |fd| (fd, "/dev/null".to_owned());
     assert_eq!([stdin, stdout, stderr], [&null(0), &null(1), &null(2)]);
     assert!(socket.1.starts_with("socket:"), "{socket:?}");
+}
+
+fn has_no_mappings() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4096).unwrap();
+    let mapping = FileMemory::new(file.reopen().unwrap(), 4096, 0, Access::ReadWrite).unwrap();
+    // Has a ring, if the host allows any, and starts no thread before its first request.
+    let engine: Engine<()> = Engine::new(IoMethod::Auto, 1, "test").unwrap();
+    let keeper = keeper();
+    let mapped = |pid| {
+        let maps = fs::read_to_string(proc_file(pid, "maps")).unwrap();
+        [file.path().to_str().unwrap(), "[io_uring]"].map(|name| maps.contains(name))
+    };
+    assert!(mapped(getpid().as_raw())[0]);
+    assert_eq!(mapped(keeper.pid), [false, false]);
+    drop((mapping, engine));
 }
 
 fn is_confined() {
