@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, mount_remount, unmount,
 };
-use rustix::process::{chdir, fchdir, getegid, geteuid, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, getegid, geteuid, pivot_root};
 
 use crate::child::in_child;
 
@@ -119,23 +119,31 @@ pub(crate) fn empty_root() -> Result<(), Refusal> {
     mount_change("/", private).map_err(|errno| Step::Mount("making mounts private").failed(raw(errno)))?;
     let before = openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
     mount(c"sandbox", PLACE, c"tmpfs", ROOT_FLAGS, ROOT_OPTIONS)
+        .and_then(|()| chdir(PLACE))
         .map_err(|errno| Step::Mount("mounting a tmpfs").failed(raw(errno)))?;
-    // Read-only before it is the root: there, nothing can fail any more that would have to be undone.
-    let pivoted = mount_remount(PLACE, ROOT_FLAGS | MountFlags::RDONLY, ROOT_OPTIONS)
-        .map_err(|errno| Step::Mount("remounting a tmpfs read-only").failed(raw(errno)))
-        .and_then(|()| chdir(PLACE).map_err(|errno| Step::PivotRoot.failed(raw(errno))))
-        // The old root comes to lie over the new one (pivot_root(2), NOTES).
-        .and_then(|()| pivot_root(".", ".").map_err(|errno| Step::PivotRoot.failed(raw(errno))));
-    if let Err(refusal) = pivoted {
+    if let Err(refusal) = enter_root() {
+        let _ = unmount(".", UnmountFlags::DETACH);
         if let Some(before) = before {
             let _ = fchdir(before);
         }
-        let _ = unmount(PLACE, UnmountFlags::DETACH);
         return Err(refusal);
     }
-    unmount(".", UnmountFlags::DETACH)
-        .and_then(|()| chdir("/"))
-        .map_err(|errno| Step::OldRoot.failed(raw(errno)))
+    Ok(())
+}
+
+/// Makes the working directory, where a file system was mounted, the root.
+fn enter_root() -> Result<(), Refusal> {
+    mount_remount(".", ROOT_FLAGS | MountFlags::RDONLY, ROOT_OPTIONS)
+        .map_err(|errno| Step::Mount("remounting a tmpfs read-only").failed(raw(errno)))?;
+    match pivot_root(".", ".") {
+        // The old root lies over the new one (pivot_root(2), NOTES).
+        Ok(()) => unmount(".", UnmountFlags::DETACH).map_err(|errno| Step::OldRoot.failed(raw(errno))),
+        // The root is an initramfs, which can't be detached. It is hidden below the new one, as switch_root(8) does.
+        Err(rustix::io::Errno::INVAL) => mount_move(".", "/")
+            .and_then(|()| chroot("."))
+            .map_err(|errno| Step::Mount("moving a tmpfs over an initramfs").failed(raw(errno))),
+        Err(errno) => Err(Step::PivotRoot.failed(raw(errno))),
+    }
 }
 
 fn raw(errno: rustix::io::Errno) -> Errno {

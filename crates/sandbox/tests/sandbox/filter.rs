@@ -1,9 +1,12 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, raise};
 use vmm_sandbox::{Allow, SPAWN, ViolationAction, confine_thread, enable, report_violations};
 
 use crate::child::{As, has_returned, passes, run, run_with};
@@ -220,21 +223,24 @@ fn hook_that_captures_no_backtrace_prints_although_the_user_asks_for_one() {
     assert!(has_returned(&output), "{output:?}");
 }
 
-/// glibc reads /proc/sys/vm/overcommit_memory when a thread's arena first shrinks, which depends on the guest.
+/// glibc reads /proc/sys/vm/overcommit_memory when an arena other than the first one shrinks, and the guest may decide when.
 #[test]
 fn memory_is_given_back_by_a_thread_under_a_filter() {
     passes("filter::memory_is_given_back_by_a_thread_under_a_filter", As::Tester, || {
+        static ALL: Barrier = Barrier::new(8);
         report_violations(|| ()).unwrap();
         enable(ViolationAction::Trap);
-        let thread = thread::spawn(|| {
+        let thread = || {
             confine_thread("tested", &[]).unwrap();
+            // At once, so that the threads have different arenas.
+            ALL.wait();
             // Below the size from which blocks are mapped, together above the one from which the arena's end is given back.
             let blocks = (0..64_u8).map(|fill| vec![fill; 64 << 10]).collect::<Vec<_>>();
-            let sum: usize = blocks.iter().map(|block| usize::from(block[100])).sum();
-            drop(blocks);
-            sum
-        });
-        assert_eq!(thread.join().unwrap(), 63 * 64 / 2);
+            ALL.wait();
+            blocks.iter().map(|block| usize::from(block[100])).sum::<usize>()
+        };
+        let threads = [(); 8].map(|()| thread::spawn(thread));
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), 63 * 64 / 2));
     });
 }
 
@@ -252,6 +258,28 @@ fn wait_that_is_stopped_and_continued_goes_on() {
         confine(&[]);
         asleep.write_all(b"now\n").unwrap();
         thread::sleep(Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn open_of_any_other_file_is_refused() {
+    let output = run("filter::open_of_any_other_file_is_refused", As::Tester, || {
+        confine(&[]);
+        // As long as the one that malloc may open, and the same until its last letter.
+        let _ = std::fs::File::open("/proc/sys/vm/overcommit_memorx");
+    });
+    ends_in_violation(&output, "thread tested: system call openat (257) with 0xffffff9c, 0x");
+}
+
+#[test]
+fn thread_yields_and_returns_from_a_signal_handler() {
+    passes("filter::thread_yields_and_returns_from_a_signal_handler", As::Tester, || {
+        static HANDLED: AtomicBool = AtomicBool::new(false);
+        raw::handle(Signal::SIGUSR1, || HANDLED.store(true, Ordering::SeqCst));
+        confine(&[]);
+        thread::yield_now();
+        raise(Signal::SIGUSR1).unwrap();
+        assert!(HANDLED.load(Ordering::SeqCst));
     });
 }
 

@@ -3,8 +3,10 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -22,6 +24,20 @@ pub(crate) fn in_fork(body: impl FnOnce()) -> WaitStatus {
             unsafe { libc::_exit(code) }
         }
     }
+}
+
+/// Installs a handler for `signal` that calls `action`, which only stores something. A process has one.
+pub(crate) fn handle(signal: Signal, action: fn()) {
+    static ACTION: OnceLock<fn()> = OnceLock::new();
+    extern "C" fn handler(_: i32) {
+        if let Some(action) = ACTION.get() {
+            action();
+        }
+    }
+    ACTION.set(action).unwrap();
+    let action = SigAction::new(SigHandler::Handler(handler), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler reads a value that is set and stores another.
+    unsafe { sigaction(signal, &action) }.unwrap();
 }
 
 /// Makes a system call. The tests only pass numbers, and null for pointers.
