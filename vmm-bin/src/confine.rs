@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{getgid, getuid};
 use tracing::{info, warn};
 use vmm_config::{Config, Sandbox};
 use vmm_hostio::path_keeper::{Grant, KEEPER_CALLS, delegate_to, fork_keeper};
@@ -36,10 +37,7 @@ fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> 
     };
     keep_paths(&needs, action)?;
     let network = if needs.network.is_some() { JailNetwork::Host } else { JailNetwork::None };
-    let user = match user {
-        (None, None) => None,
-        (uid, gid) => Some((uid.unwrap_or(NOBODY), gid.unwrap_or(NOBODY))),
-    };
+    let user = other_user(user);
     let mut walls = Jail { network, user }.enter().map_err(io::Error::other)?;
     walls.extend(restrict(access(needs)));
     let calls = filters();
@@ -52,6 +50,19 @@ fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> 
         warn!("the sandbox only logs system calls that its filters don't allow, and carries them out");
     }
     report(&walls, sandbox == Sandbox::Required)
+}
+
+/// The user and group to change to. Only root can; to stay the same, an ordinary user needs no change.
+fn other_user(user: (Option<u32>, Option<u32>)) -> Option<(u32, u32)> {
+    let (own, own_group) = (getuid(), getgid());
+    let default = |own: u32| if getuid().is_root() { NOBODY } else { own };
+    let wanted = match user {
+        (None, None) => return None,
+        (uid, gid) => {
+            (uid.unwrap_or_else(|| default(own.as_raw())), gid.unwrap_or_else(|| default(own_group.as_raw())))
+        }
+    };
+    (own.is_root() || wanted != (own.as_raw(), own_group.as_raw())).then_some(wanted)
 }
 
 /// User and group of a monitor that root has started.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::OnceLock;
 
 use vmm_kvm::Kvm;
 
@@ -137,13 +138,17 @@ fn failed(text: &str, remedy: &str) -> Finding {
     Finding { text: text.to_owned(), remedy: Some(remedy.to_owned()) }
 }
 
-/// Whether the processor has VMX or SVM. Without them /dev/kvm, if it exists, is a software KVM.
+/// Whether the processor has VMX or SVM. Without them /dev/kvm, if it exists, is a software KVM. Found out at the first call: a
+/// confined process can't read /proc.
 pub fn has_hardware_virtualization() -> bool {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("flags"))
-        .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        cpuinfo
+            .lines()
+            .filter(|line| line.starts_with("flags"))
+            .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    })
 }
 
 fn probe_kvm() -> KvmState {

@@ -3,6 +3,7 @@
 use vmm_kvm::Kvm;
 
 use crate::Error;
+use crate::doctor::has_hardware_virtualization;
 use crate::platform::HostCpu;
 
 /// Opened and read once: a confined process can open and read nothing.
@@ -16,6 +17,9 @@ impl OpenHost {
     /// # Errors
     /// The host lacks KVM, or this user may not use it.
     pub(crate) fn open() -> Result<Self, Error> {
-        Ok(Self { kvm: Kvm::open()?, cpu: HostCpu::read() })
+        let kvm = Kvm::open()?;
+        // For the explanation of a crash.
+        has_hardware_virtualization();
+        Ok(Self { kvm, cpu: HostCpu::read() })
     }
 }

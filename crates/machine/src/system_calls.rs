@@ -70,6 +70,7 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
 /// Building a machine anew after a reset, besides KVM's: guest memory, the kernel, the vCPUs' processors.
 pub(crate) const BUILD_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_memfd_create),
+    Allow::when(libc::SYS_madvise, 2, &[libc::MADV_DONTFORK as u32]),
     Allow::masked(SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
     Allow::call(libc::SYS_pread64),
     Allow::call(libc::SYS_preadv),

@@ -50,12 +50,23 @@ pub(crate) fn unprivileged() -> &'static [&'static str] {
     if nix::unistd::getuid().is_root() { as_nobody } else { &[] }
 }
 
-/// Lets the monitor, which is [unprivileged], start no more threads.
+/// Has the monitor stay the user who runs the tests, also root: others may not write to a file system in user space (fuse(8),
+/// allow_other).
+pub(crate) fn own_user(launch: Launch) -> Launch {
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    launch.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()])
+}
+
+/// Lets the monitor start no more threads.
 pub(crate) fn forbid_threads(monitor: &Monitor) {
+    limit(monitor, "--nproc=0");
+}
+
+/// Sets a limit of a running monitor, by an option of prlimit(1).
+pub(crate) fn limit(monitor: &Monitor, option: &str) {
     let pid = monitor.pid().to_string();
-    // As that user: root needs CAP_SYS_RESOURCE for it.
-    let words: Vec<_> =
-        unprivileged().iter().copied().chain(["prlimit", "--nproc=0", "--pid", &pid]).collect();
+    // As the user that it has become: root needs CAP_SYS_RESOURCE for it.
+    let words: Vec<_> = unprivileged().iter().copied().chain(["prlimit", option, "--pid", &pid]).collect();
     assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
 }
 
@@ -63,8 +74,7 @@ pub(crate) fn forbid_threads(monitor: &Monitor) {
 pub(crate) fn limit_descriptors(monitor: &Monitor, more: i64) {
     let pid = monitor.pid().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as i64;
-    let limit = format!("--nofile={}", open + more);
-    assert!(Command::new("prlimit").args([&limit, "--pid", &pid]).status().unwrap().success());
+    limit(monitor, &format!("--nofile={}", open + more));
 }
 
 /// Guest RAM at `ranges` with a flat image loaded into it, and the image's plan.

@@ -165,8 +165,7 @@ fn delivery_of_a_vsock_follows_a_restart_without_an_image() {
 #[track_caller]
 fn assert_delivers_without_descriptors(more: i64, error: &str) {
     let host = Host::new();
-    // The limits of a confined monitor can't be changed.
-    let mut monitor = host.launch("restart").args(["--sandbox", "off"]).start();
+    let mut monitor = host.launch("restart").start();
     let stream = host.accept(&mut monitor);
     limit_descriptors(&monitor, more);
     monitor.send(b"r");

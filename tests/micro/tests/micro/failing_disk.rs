@@ -1,14 +1,13 @@
 //! A disk whose file takes no more writes: the monitor reports what the guest may have lost.
 
 use std::path::Path;
-use std::process::Command;
 
 use driver::{DEADLINE, Launch, Monitor, guests};
 use harness::trials;
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use crate::common::{ENDED, HOST_CANT};
+use crate::common::{ENDED, HOST_CANT, limit};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -61,8 +60,7 @@ fn write(monitor: &mut Monitor) {
 
 /// Has every write to a file beyond this length fail (the soft RLIMIT_FSIZE).
 fn limit_files(monitor: &Monitor, len: &str) {
-    let arguments = ["--pid".to_owned(), monitor.pid().to_string(), format!("--fsize={len}:")];
-    assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
+    limit(monitor, &format!("--fsize={len}:"));
 }
 
 /// The message about the disk at the end.

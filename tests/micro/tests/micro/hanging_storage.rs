@@ -20,7 +20,7 @@ use libtest_mimic::{Completion, Trial};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGINT, BY_SIGTERM, ENDED, HOST_CANT, TIME_IS_UP};
+use crate::common::{BY_SIGINT, BY_SIGTERM, ENDED, HOST_CANT, TIME_IS_UP, own_user};
 
 pub(crate) fn tests() -> Vec<Trial> {
     let trial = |name: &'static str, test: fn(&Storage)| {
@@ -127,7 +127,7 @@ impl Storage {
 
     fn launch(&self, config: &str) -> Launch {
         fs::write(self.dir.path().join("vm.json"), config).unwrap();
-        Monitor::command(["--config", "vm.json"]).dir(self.dir.path())
+        own_user(Monitor::command(["--config", "vm.json"])).dir(self.dir.path())
     }
 
     /// Launches a guest that reads a sector of its disk for each byte of input. The disk can't be written.
@@ -496,7 +496,8 @@ fn hanging_disk_and_log_are_left_at_a_second_sigterm(storage: &Storage) {
 /// close(2) of a file on a network file system waits for what was written.
 fn hanging_close_of_standard_output_leaves_the_terminal_to_ctrl_c(storage: &Storage) {
     let script = format!("exec \"$0\" \"$@\" >>{:?}", storage.path(STREAM));
-    let mut monitor = crate::common::boot("echo").wrapped(["sh", "-c", &script]).on_terminal().start();
+    let mut monitor =
+        own_user(crate::common::boot("echo")).wrapped(["sh", "-c", &script]).on_terminal().start();
     let _answer = AnswerAtEnd(storage);
     let before = monitor.termios_before();
     wait_until("the terminal is raw", DEADLINE, || monitor.termios() != before);

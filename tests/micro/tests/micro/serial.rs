@@ -2,7 +2,6 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use driver::{DEADLINE, Line, Monitor, wait_until};
@@ -225,9 +224,7 @@ fn serial_socket_clients_come_and_go() {
 
 /// Sets the limit of open files of a running monitor.
 fn limit_descriptors(monitor: &Monitor, limit: &str) {
-    let pid = format!("--pid={}", monitor.pid());
-    let status = Command::new("prlimit").args([pid, format!("--nofile={limit}:")]).status().unwrap();
-    assert!(status.success());
+    crate::common::limit(monitor, &format!("--nofile={limit}:"));
 }
 
 fn serial_socket_client_without_a_descriptor_costs_nothing_and_gets_one_later() {
