@@ -34,8 +34,10 @@ pub enum Ports {
 /// The newest ABI whose rights are asked for: those that a kernel doesn't have are left out.
 const NEWEST: ABI = ABI::V9;
 const FILES: &str = "Landlock, files";
-const TCP: &str = "Landlock, TCP ports";
-const SCOPES: &str = "Landlock, signals and abstract sockets";
+/// The name of the wall of TCP ports.
+pub const TCP: &str = "Landlock, TCP ports";
+/// The name of the wall of signals and abstract sockets.
+pub const SCOPES: &str = "Landlock, signals and abstract sockets";
 
 /// Restricts the calling thread, and threads and processes that it creates later, for good: no file can be opened, made, renamed or
 /// removed by path, except as `access` says; TCP ports are limited; no signal reaches a process outside, nor can one connect to

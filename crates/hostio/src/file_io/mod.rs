@@ -3,6 +3,7 @@
 #[cfg(not(feature = "io-uring"))]
 mod no_uring;
 mod request;
+mod system_calls;
 mod task;
 mod threads;
 #[cfg(feature = "io-uring")]
@@ -13,31 +14,16 @@ use std::io;
 use std::sync::Arc;
 
 use vmm_bus::EventFd;
-use vmm_sandbox::Allow;
 
 #[cfg(not(feature = "io-uring"))]
 use self::no_uring::Uring;
 pub use self::request::{Durable, IoRequest};
+pub use self::system_calls::FILE_IO_CALLS;
 use self::task::Task;
 use self::threads::Threads;
 #[cfg(feature = "io-uring")]
 use self::uring::Uring;
 use crate::GuestBytes;
-
-/// The system calls of a thread with an [`Engine`], and of the engine's own threads. It submits to a ring that exists already, so it
-/// can't make one without restrictions.
-pub const FILE_IO_CALLS: &[Allow] = &[
-    Allow::call(libc::SYS_io_uring_enter),
-    Allow::call(libc::SYS_pread64),
-    Allow::call(libc::SYS_preadv),
-    Allow::call(libc::SYS_preadv2),
-    Allow::call(libc::SYS_pwrite64),
-    Allow::call(libc::SYS_pwritev),
-    Allow::call(libc::SYS_pwritev2),
-    Allow::call(libc::SYS_fsync),
-    Allow::call(libc::SYS_fdatasync),
-    Allow::call(libc::SYS_fallocate),
-];
 
 /// The kernel interface used for I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use vmm_bus::EventFd;
 use vmm_sandbox::confine_thread;
 
-use super::FILE_IO_CALLS;
+use super::system_calls::FILE_IO_CALLS;
 use super::task::Task;
 
 /// Threads per device. With one, a flush would block reads; more than a few gain nothing on one disk.

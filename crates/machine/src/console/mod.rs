@@ -23,6 +23,7 @@ mod peer;
 mod pty;
 mod socket;
 mod source;
+mod target;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -30,6 +31,7 @@ mod typed;
 pub(crate) use begin::begin_all;
 #[cfg(test)]
 pub(crate) use open::open_now;
-pub(crate) use open::{ConsolePort, Lines, OpenTargets, check_stdio, ends, open_all};
+pub(crate) use open::{ConsolePort, Lines, check_stdio, ends, open_all};
 pub use peer::OpenError;
 pub(crate) use source::Console;
+pub(crate) use target::OpenTargets;

@@ -1,7 +1,6 @@
 //! Opens a machine's consoles: first their targets, then, when the machine is built, their connections to its lines.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -10,9 +9,8 @@ use vmm_devices::SerialLine;
 use vmm_virtio::{HostEnd, HostPort};
 
 use super::line::Line;
-use super::link::Link;
 use super::name::ConsoleName;
-use super::peer::Peer;
+use super::target::OpenTargets;
 use super::{Console, OpenError};
 use crate::Error;
 use crate::message::Message;
@@ -81,44 +79,6 @@ pub(crate) struct Lines {
     pub(crate) uart: Arc<dyn SerialLine>,
     /// The virtio consoles that have no line yet.
     pub(crate) consoles: Vec<ConsolePort>,
-}
-
-/// The open targets of a machine's consoles.
-#[derive(Debug, Default)]
-pub(crate) struct OpenTargets(Vec<OpenTarget>);
-
-/// A console's open target.
-#[derive(Debug)]
-pub(super) struct OpenTarget {
-    /// JSON path in the config.
-    field: String,
-    pub(super) end: HostEnd,
-    pub(super) peer: Peer,
-    pub(super) link: Link,
-}
-
-impl OpenTarget {
-    fn open((field, end): (String, HostEnd)) -> Result<Self, OpenError> {
-        let (peer, link) = Peer::open(&field, &end)?;
-        Ok(Self { field, end, peer, link })
-    }
-}
-
-impl OpenTargets {
-    /// Opens the targets of `ends`. Files aren't truncated yet, and no thread is started. May block on slow storage.
-    pub(crate) fn open(ends: impl Iterator<Item = (String, HostEnd)>) -> Result<Self, OpenError> {
-        ends.map(OpenTarget::open).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The files that are removed at the end, or if the start is refused.
-    pub(crate) fn removes(&self) -> impl Iterator<Item = PathBuf> {
-        self.0.iter().filter_map(|target| target.peer.removes())
-    }
-
-    fn take(&mut self, field: &str) -> Option<OpenTarget> {
-        let at = self.0.iter().position(|target| target.field == field)?;
-        Some(self.0.swap_remove(at))
-    }
 }
 
 impl Lines {

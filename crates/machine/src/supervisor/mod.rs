@@ -264,53 +264,12 @@ impl Supervisor {
     }
 
     fn run_machines(&mut self, start: Start) -> Result<Run, RunError> {
-        let Start { config, kinds, plan, inputs, diagnostics, metrics, announcements, .. } = start;
-        let Start { paused, restarted, confine, .. } = start;
-        self.announcements = announcements;
-        let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
-        let lines = lines.context("eventfd of the messages")?;
-        self.attach(&lines)?;
-        let ends: Vec<_> = console::ends(&config.serial, virtio::consoles(&inputs.devices)).collect();
-        let opened = self.offload(move |progress| {
-            let host = OpenHost::open()?;
-            let _step = progress.begin("opening the consoles".to_owned());
-            Ok::<_, Error>((host, OpenTargets::open(ends.into_iter())?))
-        })?;
-        let (host, targets) = match opened {
-            Offloaded::Done(opened) => opened?,
+        let (config, kinds) = (Arc::clone(&start.config), start.kinds);
+        let Start { paused, restarted, .. } = start;
+        let (mut machine, handles) = match self.start_confined(start)? {
+            Offloaded::Done(started) => started,
             Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
         };
-        let mut needs = inputs.needs();
-        let calls = needs.calls.clone();
-        needs.removes.extend(targets.removes());
-        needs.removes.extend(self.attached.iter().filter_map(Messages::removes));
-        needs.removes.extend(metrics.as_ref().and_then(MetricsFile::removes));
-        if let Some(Confine(confine)) = confine {
-            match self.single_threaded(|| confine(needs))? {
-                Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
-                Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
-            }
-        }
-        if let Some(metrics) = &metrics {
-            metrics.start().context("thread of the counters")?;
-        }
-        self.metrics_file = metrics;
-        let mut handles = SupervisorHandles {
-            host: Arc::new(host),
-            diagnostics,
-            lines,
-            is_raw_terminal: false,
-            vcpu_ended: Arc::clone(&self.vcpu_ended),
-            news: Arc::clone(&self.news),
-        };
-        let mut machine = match self.first_machine(plan, inputs, targets, &mut handles)? {
-            Offloaded::Done(machine) => machine,
-            Offloaded::Ended(ending) => return Ok(Run { ending, exits: None, losses: Vec::new() }),
-        };
-        if let Offloaded::Ended(ending) = self.confine_main(calls, config.on_reboot == OnReboot::Restart)? {
-            self.discard(machine);
-            return Ok(Run { ending, exits: None, losses: Vec::new() });
-        }
         let mut restarts = 0_u32;
         let mut starts = !paused;
         loop {
@@ -356,6 +315,64 @@ impl Supervisor {
             }
             restarts = restarts.saturating_add(1);
             restarted(restarts);
+        }
+    }
+
+    /// Opens what the run opens, confines the process, and builds the first machine.
+    fn start_confined(&mut self, start: Start) -> Result<Offloaded<(Machine, SupervisorHandles)>, Error> {
+        let Start { config, plan, inputs, diagnostics, metrics, announcements, confine, .. } = start;
+        self.announcements = announcements;
+        let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
+        let lines = lines.context("eventfd of the messages")?;
+        self.attach(&lines)?;
+        let ends: Vec<_> = console::ends(&config.serial, virtio::consoles(&inputs.devices)).collect();
+        let opened = self.offload(move |progress| {
+            let host = OpenHost::open()?;
+            let _step = progress.begin("opening the consoles".to_owned());
+            Ok::<_, Error>((host, OpenTargets::open(ends.into_iter())?))
+        })?;
+        let (host, targets) = match opened {
+            Offloaded::Done(opened) => opened?,
+            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        };
+        let mut needs = inputs.needs();
+        let calls = needs.calls.clone();
+        needs.removes.extend(targets.removes());
+        needs.removes.extend(self.attached.iter().filter_map(Messages::removes));
+        needs.removes.extend(metrics.as_ref().and_then(MetricsFile::removes));
+        if let Some(Confine(confine)) = confine {
+            match self.single_threaded(|| confine(needs))? {
+                Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
+                Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+            }
+        }
+        if let Some(metrics) = &metrics {
+            metrics.start().context("thread of the counters")?;
+        }
+        self.metrics_file = metrics;
+        let mut handles = SupervisorHandles {
+            host: Arc::new(host),
+            diagnostics,
+            lines,
+            is_raw_terminal: false,
+            vcpu_ended: Arc::clone(&self.vcpu_ended),
+            news: Arc::clone(&self.news),
+        };
+        let machine = match self.first_machine(plan, inputs, targets, &mut handles)? {
+            Offloaded::Done(machine) => machine,
+            Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
+        };
+        let confined = self.confine_main(calls, config.on_reboot == OnReboot::Restart);
+        match confined {
+            Ok(Offloaded::Done(())) => Ok(Offloaded::Done((machine, handles))),
+            Ok(Offloaded::Ended(ending)) => {
+                self.discard(machine);
+                Ok(Offloaded::Ended(ending))
+            }
+            Err(error) => {
+                self.discard(machine);
+                Err(error)
+            }
         }
     }
 

@@ -178,12 +178,12 @@ fn delivery_of_a_vsock_follows_a_restart_without_any_descriptor() {
 }
 
 fn delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_its_thread() {
-    assert_delivers_without_descriptors(-3, "thread of a device: Too many open files");
+    assert_delivers_without_descriptors(-5, "thread of a device: Too many open files");
 }
 
 /// The device's thread has started. The consoles of the machine before keep two descriptors.
 fn delivery_of_a_vsock_follows_a_restart_without_a_descriptor_for_a_vcpu() {
-    assert_delivers_without_descriptors(1, "KVM_CREATE_VCPU: Too many open files");
+    assert_delivers_without_descriptors(-3, "KVM_CREATE_VCPU: Too many open files");
 }
 
 fn delivery_of_a_vsock_is_left_at_a_signal_after_a_failed_restart() {
