@@ -24,10 +24,10 @@
 //!
 //! let ram = GuestRam::new(&[0..0x10000])?;
 //! let file = Arc::new(tempfile::tempfile()?);
-//! let mut engine = Engine::new(IoMethod::Auto, 32, "disk")?;
+//! let mut engine = Engine::new(IoMethod::Auto, 32, "disk", &[file])?;
 //! let sector = [GuestRange { gpa: 0x1000, len: 512 }];
 //! let write = IoRequest::Write(GuestRanges::new(&ram, &sector), Durable::No);
-//! engine.submit(write, &file, 0, "the first sector").expect("there is room for 32");
+//! engine.submit(write, 0, 0, "the first sector").expect("there is room for 32");
 //! engine.dispatch();
 //! engine.wait();
 //! assert!(matches!(engine.completed(), Some(("the first sector", Ok(())))));

@@ -50,6 +50,7 @@ pub struct Engine<T> {
     /// Why io_uring isn't used, if it was tried.
     refusal: Option<io::Error>,
     ready: Arc<EventFd>,
+    files: Box<[Arc<File>]>,
     /// Unused tasks.
     idle: Vec<Task>,
     /// The caller's values by task number; `None` if the task is idle.
@@ -67,20 +68,25 @@ enum Backend {
 const PIECES: usize = 16;
 
 impl<T> Engine<T> {
-    /// Creates an engine for up to `depth` concurrent requests. Its threads, if any, are named after `name`.
+    /// Creates an engine for up to `depth` concurrent requests on `files`, at least one. It can't access others, and keeps these open.
+    /// Its threads, if any, are named after `name`.
+    ///
+    /// io_uring closes them asynchronously, up to some 50 ms after the engine or the process has ended. So they shouldn't hold locks:
+    /// the next user of the file would be refused until then.
     ///
     /// # Errors
     /// io_uring isn't available and `method` requires it, or the host is out of descriptors.
-    pub fn new(method: IoMethod, depth: u16, name: &str) -> io::Result<Self> {
+    pub fn new(method: IoMethod, depth: u16, name: &str, files: &[Arc<File>]) -> io::Result<Self> {
         let ready = Arc::new(EventFd::new()?);
         let uring = match method {
             IoMethod::Threads => None,
-            IoMethod::Auto | IoMethod::Uring => Some(Uring::new(depth, &ready)),
+            IoMethod::Auto | IoMethod::Uring => Some(Uring::new(depth, files, &ready)),
         };
         let threads = || Backend::Threads(Threads::new(depth, Arc::clone(&ready), name));
         let (backend, refusal) = choose(method, uring, threads)?;
         let idle = (0..depth).map(|number| Task::new(number, PIECES)).collect();
-        Ok(Self { backend, refusal, ready, idle, contexts: (0..depth).map(|_| None).collect() })
+        let contexts = (0..depth).map(|_| None).collect();
+        Ok(Self { backend, refusal, ready, files: files.into(), idle, contexts })
     }
 
     /// The interface in use, and why it isn't io_uring if that was tried.
@@ -107,20 +113,21 @@ impl<T> Engine<T> {
         self.contexts.len() - self.idle.len()
     }
 
-    /// Submits a request for the bytes of `file` at `offset`. It may not start before the next
-    /// [`dispatch`](Self::dispatch).
+    /// Submits a request for the bytes at `offset` of a file, given by its index in those passed to [`new`](Self::new). It may not
+    /// start before the next [`dispatch`](Self::dispatch).
     ///
     /// # Errors
-    /// The engine [is full](Self::is_full), or the request has too many pieces: `with` is returned.
+    /// The engine [is full](Self::is_full), there is no such file, or the request has too many pieces: `with` is returned.
     pub fn submit(
         &mut self,
         request: IoRequest<impl GuestBytes>,
-        file: &Arc<File>,
+        file: usize,
         offset: u64,
         with: T,
     ) -> Result<(), T> {
+        let Some(open) = self.files.get(file) else { return Err(with) };
         let Some(mut task) = self.idle.pop() else { return Err(with) };
-        if task.prepare(request, file, offset).is_err() {
+        if task.prepare(request, (file, open), offset).is_err() {
             self.idle.push(task);
             return Err(with);
         }

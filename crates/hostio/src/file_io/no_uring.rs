@@ -1,5 +1,6 @@
 //! In place of uring.rs in a build without the feature `io-uring`: no ring can be created.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub(super) enum Uring {}
 impl Uring {
     /// # Errors
     /// Always.
-    pub(super) fn new(_depth: u16, _ready: &Arc<EventFd>) -> io::Result<Self> {
+    pub(super) fn new(_depth: u16, _files: &[Arc<File>], _ready: &Arc<EventFd>) -> io::Result<Self> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "built without the feature \"io-uring\""))
     }
 

@@ -28,7 +28,10 @@ pub(super) enum Operation {
 pub(super) struct Task {
     number: u16,
     operation: Operation,
+    /// `None` if the task is idle.
     file: Option<Arc<File>>,
+    /// The file's index in the engine's.
+    index: usize,
     offset: u64,
     slices: IoSlices,
 }
@@ -36,7 +39,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(number: u16, pieces: usize) -> Self {
         let slices = IoSlices::with_capacity(pieces);
-        Self { number, operation: Operation::Sync, file: None, offset: 0, slices }
+        Self { number, operation: Operation::Sync, file: None, index: 0, offset: 0, slices }
     }
 
     /// The task's number, below the depth.
@@ -47,7 +50,7 @@ impl Task {
     pub(super) fn prepare(
         &mut self,
         request: IoRequest<impl GuestBytes>,
-        file: &Arc<File>,
+        (index, file): (usize, &Arc<File>),
         offset: u64,
     ) -> io::Result<()> {
         self.slices.clear();
@@ -64,7 +67,7 @@ impl Task {
             IoRequest::Punch(len) => Operation::Punch(len),
             IoRequest::Zero { len, unmap, durable } => Operation::Zero { len, unmap, durable },
         };
-        (self.file, self.offset) = (Some(Arc::clone(file)), offset);
+        (self.file, self.index, self.offset) = (Some(Arc::clone(file)), index, offset);
         Ok(())
     }
 

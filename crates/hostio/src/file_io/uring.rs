@@ -1,22 +1,27 @@
 //! I/O through io_uring(7).
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use io_uring::types::{Fd, FsyncFlags};
-use io_uring::{IoUring, Probe, opcode, squeue};
+use io_uring::register::Restriction;
+use io_uring::types::{Fixed, FsyncFlags};
+use io_uring::{IoUring, opcode, squeue};
 use vmm_bus::EventFd;
 
 use super::request::Durable;
 use super::task::steps::Completion;
 use super::task::{Operation, PUNCH, Task, ZERO};
 
-/// Required opcodes, all in Linux 5.6.
+/// The operations of [`entry`], all in Linux 5.6.
 const OPCODES: [u8; 4] =
     [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
+
+/// IORING_REGISTER_ENABLE_RINGS (include/uapi/linux/io_uring.h).
+const ENABLE_RINGS: u8 = 12;
 
 /// A ring, and the tasks that the kernel is executing.
 ///
@@ -33,20 +38,17 @@ pub(super) struct Uring {
 }
 
 impl Uring {
-    /// Creates a ring for `depth` tasks, which signals `ready` when one completes.
+    /// Creates a ring for `depth` tasks on `files`, which signals `ready` when one completes.
     ///
     /// # Errors
     /// The kernel has no io_uring or one that is too old, or a sysctl or a seccomp filter forbids it.
-    pub(super) fn new(depth: u16, ready: &Arc<EventFd>) -> io::Result<Self> {
-        // A child that is forked later, such as a path keeper, would keep the ring after the monitor's end.
-        // The completion queue has twice as many entries, so never fewer than there are tasks.
-        let ring = IoUring::builder().dontfork().build(depth.into())?;
-        let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
-        if !OPCODES.iter().all(|code| probe.is_supported(*code)) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+    pub(super) fn new(depth: u16, files: &[Arc<File>], ready: &Arc<EventFd>) -> io::Result<Self> {
+        let ring = disabled(depth)?;
+        let numbers: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
+        ring.submitter().register_files(&numbers)?;
         ring.submitter().register_eventfd(ready.as_raw_fd())?;
+        restrict(&ring)?;
+        ring.submitter().register_enable_rings()?;
         let tasks = (0..depth).map(|_| None).collect();
         Ok(Self { ring, tasks, in_flight: 0, _ready: Arc::clone(ready) })
     }
@@ -60,8 +62,8 @@ impl Uring {
         // SAFETY: what the entry points to must stay valid until completion. The list of pieces is on the
         // heap, owned by the task, which stays in `tasks` until `completed` takes its completion, and which
         // nothing replaces (see the assertion) or changes in the meantime. Each piece is inside the mapping
-        // of guest RAM, which the list keeps mapped, and to which no Rust reference exists. The file is open:
-        // the task holds an `Arc` of it.
+        // of guest RAM, which the list keeps mapped, and to which no Rust reference exists. The ring holds the
+        // file.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has an entry for each task");
     }
@@ -109,6 +111,39 @@ impl Uring {
     }
 }
 
+/// A ring that executes nothing before it is enabled.
+fn disabled(depth: u16) -> io::Result<IoUring> {
+    // A child that is forked later, such as a path keeper, would keep the ring after the monitor's end. The
+    // completion queue has twice as many entries, so never fewer than there are tasks.
+    IoUring::builder().setup_r_disabled().dontfork().build(depth.into()).map_err(too_old)
+}
+
+/// Limits the ring to [`OPCODES`] on registered files, for good.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let [read, write, sync, allocate] = OPCODES.map(Restriction::sqe_op);
+    let mut restrictions = [
+        read,
+        write,
+        sync,
+        allocate,
+        Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()),
+        // Does nothing to a ring that is enabled (EBADFD). Without any such entry, a kernel may leave io_uring_register(2)
+        // unrestricted.
+        Restriction::register_op(ENABLE_RINGS),
+    ];
+    ring.submitter().register_restrictions(&mut restrictions).map_err(too_old)
+}
+
+/// Explains EINVAL, the answer to what the kernel doesn't have.
+fn too_old(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => {
+            io::Error::new(io::ErrorKind::Unsupported, "the kernel can't restrict it, Linux 5.10 can")
+        }
+        _ => error,
+    }
+}
+
 impl Drop for Uring {
     fn drop(&mut self) {
         let mut attempts = 0;
@@ -133,7 +168,7 @@ const ATTEMPTS: u32 = 1000;
 
 /// The submission queue entry of a task.
 fn entry(task: &Task) -> squeue::Entry {
-    let fd = Fd(task.file().map_or(-1, |file| file.as_raw_fd()));
+    let fd = Fixed(task.index() as u32);
     let (pieces, count) = task.slices().raw();
     let (count, offset) = (count as u32, task.offset());
     let entry = match task.operation() {
@@ -152,4 +187,103 @@ fn entry(task: &Task) -> squeue::Entry {
         }
     };
     entry.user_data(task.number().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::RawFd;
+    use std::sync::atomic::AtomicU8;
+
+    use io_uring::types::Fd;
+
+    use super::*;
+
+    /// Enabled, with one file, of 512 sevens.
+    fn uring() -> (Uring, Arc<File>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 512]).unwrap();
+        let file = Arc::new(file);
+        (Uring::new(4, &[Arc::clone(&file)], &Arc::new(EventFd::new().unwrap())).unwrap(), file)
+    }
+
+    /// The result of an entry that is submitted as it is. It may use a list of one piece of 512 bytes.
+    fn execute(uring: &mut Uring, entry: impl FnOnce(*const libc::iovec) -> squeue::Entry) -> i32 {
+        let mut bytes = [0_u8; 512];
+        let piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let entry = entry(&raw const piece);
+        // SAFETY: what it points to is `piece`, `bytes` or static, and this function waits for its completion.
+        unsafe { uring.ring.submission().push(&entry) }.unwrap();
+        uring.ring.submit_and_wait(1).unwrap();
+        uring.ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn operation_on_a_registered_file_is_executed() {
+        let (mut uring, _file) = uring();
+        assert_eq!(execute(&mut uring, |piece| opcode::Readv::new(Fixed(0), piece, 1).build()), 512);
+    }
+
+    /// It reads as the listed one does, so nothing else refuses it.
+    #[test]
+    fn operation_that_is_not_listed_is_refused() {
+        let (mut uring, _file) = uring();
+        static BYTES: [AtomicU8; 16] = [const { AtomicU8::new(0) }; 16];
+        let into = BYTES.as_ptr().cast_mut().cast();
+        let answer = execute(&mut uring, |_| opcode::Read::new(Fixed(0), into, 16).build());
+        assert_eq!(answer, -libc::EACCES);
+    }
+
+    #[test]
+    fn operation_that_registers_a_file_is_refused() {
+        static STDIN: RawFd = 0;
+        let (mut uring, _file) = uring();
+        let answer = execute(&mut uring, |_| opcode::FilesUpdate::new(&raw const STDIN, 1).build());
+        assert_eq!(answer, -libc::EACCES);
+    }
+
+    #[test]
+    fn file_by_its_descriptor_is_refused() {
+        let (mut uring, file) = uring();
+        let fd = Fd(file.as_raw_fd());
+        assert_eq!(execute(&mut uring, |piece| opcode::Readv::new(fd, piece, 1).build()), -libc::EACCES);
+    }
+
+    #[test]
+    fn file_that_is_not_registered_is_refused() {
+        let (mut uring, _file) = uring();
+        assert_eq!(execute(&mut uring, |piece| opcode::Readv::new(Fixed(1), piece, 1).build()), -libc::EBADF);
+    }
+
+    #[test]
+    fn flag_that_is_not_required_is_refused() {
+        let (mut uring, _file) = uring();
+        let answer = execute(&mut uring, |piece| {
+            opcode::Readv::new(Fixed(0), piece, 1).build().flags(squeue::Flags::ASYNC)
+        });
+        assert_eq!(answer, -libc::EACCES);
+    }
+
+    #[test]
+    fn further_registration_is_refused() {
+        let (uring, file) = uring();
+        let submitter = uring.ring.submitter();
+        let errno = |answer: io::Result<()>| answer.unwrap_err().raw_os_error();
+        assert_eq!(
+            errno(submitter.register_files_update(0, &[file.as_raw_fd()]).map(|_| ())),
+            Some(libc::EACCES)
+        );
+        assert_eq!(errno(submitter.unregister_files()), Some(libc::EACCES));
+        assert_eq!(errno(submitter.unregister_eventfd()), Some(libc::EACCES));
+        assert_eq!(errno(submitter.register_personality().map(|_| ())), Some(libc::EACCES));
+        assert_eq!(errno(submitter.register_restrictions(&mut [])), Some(libc::EACCES));
+        assert_eq!(errno(submitter.register_enable_rings()), Some(libc::EBADFD));
+    }
+
+    #[test]
+    fn kernel_without_restrictions_is_said_to_be_too_old() {
+        let error = too_old(io::Error::from_raw_os_error(libc::EINVAL));
+        assert_eq!(error.to_string(), "the kernel can't restrict it, Linux 5.10 can");
+        assert_eq!(too_old(io::Error::from_raw_os_error(libc::EPERM)).raw_os_error(), Some(libc::EPERM));
+    }
 }

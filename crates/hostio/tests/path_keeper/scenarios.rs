@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,7 +182,8 @@ fn has_no_mappings() {
     file.as_file().set_len(4096).unwrap();
     let mapping = FileMemory::new(file.reopen().unwrap(), 4096, 0, Access::ReadWrite).unwrap();
     // Has a ring, if the host allows any, and starts no thread before its first request.
-    let engine: Engine<()> = Engine::new(IoMethod::Auto, 1, "test").unwrap();
+    let files = [Arc::new(file.reopen().unwrap())];
+    let engine: Engine<()> = Engine::new(IoMethod::Auto, 1, "test", &files).unwrap();
     let keeper = keeper();
     let mapped = |pid| {
         let maps = fs::read_to_string(proc_file(pid, "maps")).unwrap();

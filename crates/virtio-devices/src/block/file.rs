@@ -62,13 +62,14 @@ impl DiskFile {
         Ok(len)
     }
 
-    /// Opens the same file with O_DIRECT. The new descriptor has no lock of its own.
-    pub(super) fn open_direct(&self, access: Access) -> io::Result<File> {
+    /// Opens the same file again. The new open file description has no lock of its own, and doesn't claim a
+    /// block device.
+    pub(super) fn open_again(&self, access: Access, flags: OFlag) -> io::Result<File> {
         // Through the descriptor: the path may refer to another file by now.
         File::options()
             .read(true)
             .write(access == Access::ReadWrite)
-            .custom_flags(OFlag::O_DIRECT.bits())
+            .custom_flags(flags.bits())
             .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 }

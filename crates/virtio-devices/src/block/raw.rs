@@ -6,6 +6,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use vmm_hostio::{Durable, Engine, IoMethod, IoRequest};
 use vmm_virtio::{Buffers, DeviceError, Head};
 
@@ -30,28 +31,29 @@ const WORK_MAX: u64 = 64 << 20;
 /// The disk.
 #[derive(Debug)]
 pub(super) struct Raw {
-    /// The lock is released with the last reference.
     file: Arc<File>,
-    _below: LayersBelow,
-    direct: Option<Direct>,
+    /// Of what goes to [`DIRECT`], if that is open.
+    direct: Option<DirectAlignment>,
     pub(super) engine: Engine<Submitted>,
     /// Total work in flight.
     work: u64,
     flushes: FlushState,
     /// Those that complete on stable storage.
     durable: Concurrent<Completed>,
+    /// Holds the lock and the claim, and is dropped after the engine, which may have requests in flight. It isn't `file`: the
+    /// kernel closes the files of a ring some 50 ms after the ring, and the next user of the disk would be refused until then.
+    _locked: File,
+    _below: LayersBelow,
 }
 
 /// A request, and its number among those that complete on stable storage if it is one.
 pub(super) type Submitted = (Pending, Option<u64>);
 type Completed = (Pending, io::Result<()>);
 
-/// The same file, opened with O_DIRECT.
-#[derive(Debug)]
-struct Direct {
-    file: Arc<File>,
-    alignment: DirectAlignment,
-}
+/// Index of the file in the engine's.
+const FILE: usize = 0;
+/// Index of the same file, opened with O_DIRECT.
+const DIRECT: usize = 1;
 
 /// How the file is accessed.
 #[derive(Clone, Copy, Debug)]
@@ -97,18 +99,24 @@ impl Raw {
                 let problem = format!("{path} doesn't support O_DIRECT ({error}), remove \"direct\"");
                 DeviceError::config("direct", problem)
             })?;
-        let engine = Engine::new(options.method, DEPTH, options.name).map_err(refused)?;
-        let shape = Shape::of(&image, len, direct.as_ref().map(|direct| direct.alignment))
+        let (direct_file, direct) = direct.unzip();
+        let shape = Shape::of(&image, len, direct)
             .map_err(|error| DeviceError::host(place.field, format!("{path} can't be examined: {error}")))?;
+        let again = image.open_again(options.access, OFlag::empty());
+        let file = Arc::new(again.map_err(|error| place.host("can't be opened again", &error))?);
+        // In the order of their indexes.
+        let files: Vec<_> = [Some(Arc::clone(&file)), direct_file].into_iter().flatten().collect();
+        let engine = Engine::new(options.method, DEPTH, options.name, &files).map_err(refused)?;
         Ok((
             Self {
-                file: Arc::new(image.file),
-                _below: image.below,
+                file,
                 direct,
                 engine,
                 work: 0,
                 flushes: FlushState::default(),
                 durable: Concurrent::new(DEPTH),
+                _locked: image.file,
+                _below: image.below,
             },
             shape,
         ))
@@ -165,8 +173,8 @@ impl Raw {
             Request::Identify { .. } => return false,
         };
         let file = match &self.direct {
-            Some(direct) if direct.takes(&request, offset) => &direct.file,
-            _ => &self.file,
+            Some(alignment) if takes_direct(&request, offset, *alignment) => DIRECT,
+            _ => FILE,
         };
         let number = pending.is_durable.then(|| self.durable.begin());
         let work = pending.work;
@@ -196,17 +204,15 @@ impl Raw {
     }
 }
 
-impl Direct {
-    /// Whether a request is aligned for O_DIRECT. Others use the page cache, which the kernel keeps coherent:
-    /// drivers may use buffers of any alignment (virtio 1.2 §5.2.6).
-    fn takes(&self, request: &IoRequest<Buffers<'_>>, offset: u64) -> bool {
-        let data = match request {
-            IoRequest::Read(data) | IoRequest::Write(data, _) => data,
-            _ => return false,
-        };
-        let offset_aligned = (offset | data.len()).is_multiple_of(self.alignment.offset.into());
-        offset_aligned && is_aligned(data, self.alignment.memory as usize)
-    }
+/// Whether a request is aligned for O_DIRECT. Others use the page cache, which the kernel keeps coherent:
+/// drivers may use buffers of any alignment (virtio 1.2 §5.2.6).
+fn takes_direct(request: &IoRequest<Buffers<'_>>, offset: u64, alignment: DirectAlignment) -> bool {
+    let data = match request {
+        IoRequest::Read(data) | IoRequest::Write(data, _) => data,
+        _ => return false,
+    };
+    let offset_aligned = (offset | data.len()).is_multiple_of(alignment.offset.into());
+    offset_aligned && is_aligned(data, alignment.memory as usize)
 }
 
 fn is_aligned(data: &Buffers<'_>, alignment: usize) -> bool {
@@ -219,10 +225,10 @@ fn is_aligned(data: &Buffers<'_>, alignment: usize) -> bool {
     aligned && looked.is_ok()
 }
 
-fn open_direct(image: &DiskFile, access: Access) -> io::Result<Direct> {
-    let file = image.open_direct(access)?;
+fn open_direct(image: &DiskFile, access: Access) -> io::Result<(Arc<File>, DirectAlignment)> {
+    let file = image.open_again(access, OFlag::O_DIRECT)?;
     let alignment = direct_alignment(&file)?;
-    Ok(Direct { file: Arc::new(file), alignment })
+    Ok((Arc::new(file), alignment))
 }
 
 /// The error if the requested io_uring isn't permitted, or if the host has no descriptors for any engine.

@@ -1,8 +1,6 @@
 //! A request that the kernel executes asynchronously, in one step or several.
 
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -33,9 +31,9 @@ impl Task {
         &self.slices
     }
 
-    /// `None` if the task was never prepared.
-    pub(in crate::file_io) fn file(&self) -> Option<&Arc<File>> {
-        self.file.as_ref()
+    /// Index of the file in the engine's.
+    pub(in crate::file_io) fn index(&self) -> usize {
+        self.index
     }
 
     /// Handles the result of an asynchronous step: a number of bytes, or a negative errno.
@@ -83,6 +81,7 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
     use vmm_memory::GuestRam;
 
@@ -97,7 +96,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(65536).unwrap();
         let mut task = Task::new(0, 2);
-        task.prepare(IoRequest::Read(GuestRanges::new(&ram, &segments)), &Arc::new(file), 4096).unwrap();
+        task.prepare(IoRequest::Read(GuestRanges::new(&ram, &segments)), (0, &Arc::new(file)), 4096).unwrap();
         task
     }
 
