@@ -101,8 +101,8 @@ pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    BUILD_CALLS, BreakOn, Breakpoints, DebugStop, FIRST_MSI_GSI, HardwareBreakpoint, MsiRoute, NestedState,
-    ReservedPages, StopCause, VCPU_CALLS, VcpuReport, VcpuState, WatchLen,
+    BUILD_CALLS, BreakOn, Breakpoints, DebugStop, FIRST_MSI_GSI, HardwareBreakpoint, MESSAGE_CALLS, MsiRoute,
+    NestedState, ReservedPages, StopCause, VCPU_CALLS, VcpuReport, VcpuState, WatchLen,
 };
 
 /// Its example is a test.

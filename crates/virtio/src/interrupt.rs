@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vmm_bus::EventFd;
+use vmm_sandbox::Allow;
 
 /// Interrupts from a device to its driver, as implemented by the transport.
 pub trait Interrupt: Send + Sync {
@@ -21,4 +22,9 @@ pub trait Interrupt: Send + Sync {
 
     /// The device was reset: pending interrupts are dropped.
     fn reset(&self);
+
+    /// The system calls of a thread that interrupts, besides writing an eventfd.
+    fn calls(&self) -> &'static [Allow] {
+        &[]
+    }
 }

@@ -25,4 +25,4 @@ pub(crate) use required::REQUIRED;
 pub use routing::{FIRST_MSI_GSI, MsiRoute};
 pub use state::VcpuState;
 pub(crate) use state_lens::StateLens;
-pub use system_calls::{BUILD_CALLS, VCPU_CALLS};
+pub use system_calls::{BUILD_CALLS, MESSAGE_CALLS, VCPU_CALLS};

@@ -16,6 +16,7 @@ pub const VCPU_CALLS: &[Allow] = &[Allow::when(
         write::<kvm::kvm_irqfd>(0x76),
         write::<kvm::kvm_ioeventfd>(0x79),
         write::<kvm::kvm_irq_routing>(0x6a), // KVM_SET_GSI_ROUTING
+        write::<kvm::kvm_msi>(0xa5),         // KVM_SIGNAL_MSI
         // Steps, breakpoints and reports.
         read::<kvm::kvm_regs>(0x81),
         write::<kvm::kvm_regs>(0x82),
@@ -52,6 +53,17 @@ pub const VCPU_CALLS: &[Allow] = &[Allow::when(
     ],
 )];
 
+/// What a thread calls that sends MSIs, itself or by an eventfd.
+pub const MESSAGE_CALLS: &[Allow] = &[Allow::when(
+    libc::SYS_ioctl,
+    1,
+    &[
+        write::<kvm::kvm_msi>(0xa5), // KVM_SIGNAL_MSI
+        write::<kvm::kvm_irqfd>(0x76),
+        write::<kvm::kvm_irq_routing>(0x6a),
+    ],
+)];
+
 /// What building a machine takes, besides [`VCPU_CALLS`].
 pub const BUILD_CALLS: &[Allow] = &[
     Allow::when(
@@ -74,9 +86,8 @@ pub const BUILD_CALLS: &[Allow] = &[
             write::<kvm::kvm_pit_config>(0x77), // KVM_CREATE_PIT2
             write::<kvm::kvm_cpuid2>(0x90),     // KVM_SET_CPUID2
             both::<kvm::kvm_tpr_access_ctl>(0x92),
-            none(0xa2),                  // KVM_SET_TSC_KHZ
-            none(0xa3),                  // KVM_GET_TSC_KHZ
-            write::<kvm::kvm_msi>(0xa5), // KVM_SIGNAL_MSI
+            none(0xa2), // KVM_SET_TSC_KHZ
+            none(0xa3), // KVM_GET_TSC_KHZ
             write::<kvm::kvm_enable_cap>(0xa3),
             none(0xce), // KVM_GET_STATS_FD
         ],

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_bus::EventFd;
-use vmm_kvm::{FIRST_MSI_GSI, MsiRoute, Vm};
+use vmm_kvm::{FIRST_MSI_GSI, MESSAGE_CALLS, MsiRoute, Vm};
 use vmm_pci::Message;
-use vmm_virtio::{MessageLine, MessageSender};
+use vmm_virtio::{Allow, MessageLine, MessageSender};
 
 /// Sends messages to the local APICs: those of the devices' threads by KVM_SIGNAL_MSI, those of other servers by irqfds, each at a
 /// GSI of its own.
@@ -41,6 +41,10 @@ impl LocalApics {
 }
 
 impl MessageSender for LocalApics {
+    fn calls(&self) -> &'static [Allow] {
+        MESSAGE_CALLS
+    }
+
     fn send(&self, message: Message) {
         // KVM refuses a message that isn't an interrupt, which hardware would ignore.
         let _ = self.vm.signal_msi(message.address, message.data);

@@ -93,7 +93,7 @@ mod tests {
     fn interface_without_news_is_as_sysfs_says_and_acknowledged_at_once() {
         let carrier = Carrier::of("lo").unwrap().expect("there is one");
         carrier.acknowledge();
-        let flags = fs::read_to_string("/sys/class/net/lo/flags").unwrap();
+        let flags = std::fs::read_to_string("/sys/class/net/lo/flags").unwrap();
         assert_eq!(carrier.is_up(), is_up(&flags));
     }
 }

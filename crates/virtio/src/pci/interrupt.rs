@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_bus::EventFd;
 use vmm_pci::{Message, Msix};
+use vmm_sandbox::Allow;
 
 use crate::Interrupt;
 
@@ -17,6 +18,11 @@ const ISR_CONFIG: u8 = 2;
 
 /// Sends message-signalled interrupts to the guest.
 pub trait MessageSender: Send + Sync {
+    /// The system calls of a thread that sends.
+    fn calls(&self) -> &'static [Allow] {
+        &[]
+    }
+
     /// Sends one. It doesn't block. The guest chose the message: one that no interrupt controller takes is dropped.
     fn send(&self, message: Message);
 
@@ -146,6 +152,10 @@ impl PciInterrupt {
 }
 
 impl Interrupt for PciInterrupt {
+    fn calls(&self) -> &'static [Allow] {
+        self.sender.calls()
+    }
+
     fn queue(&self, index: usize) {
         // A queue that doesn't exist has no vector.
         self.fire(Some(u16::try_from(index).unwrap_or(u16::MAX)));

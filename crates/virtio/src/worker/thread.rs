@@ -118,7 +118,7 @@ impl Thread {
     /// The kernel refuses a filter: the device must not run without one.
     fn confine(&self) {
         let needs = self.device.needs();
-        let lists = [&needs.calls[..], &[DEVICE_CALLS]].concat();
+        let lists = [&[self.shared.interrupt.calls()], &needs.calls[..], &[DEVICE_CALLS]].concat();
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         confine_thread(&name, &lists).expect("a filter was accepted at the start");
     }
