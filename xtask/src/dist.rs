@@ -23,6 +23,8 @@ const NAME: &str = "vmm-bin";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const CARGO_DEB: &str = "3.8.0";
+/// The AppArmor profile's name in share/vmm-bin. The package's postinst copies it from there.
+const PROFILE: &str = "apparmor-profile";
 /// Installed in share/doc.
 const DOCUMENTS: [&str; 6] =
     ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "LICENSE-APACHE", "LICENSE-MIT"];
@@ -55,6 +57,8 @@ fn build() -> Result<Dist, Failure> {
     let program = build_program(&directory, &epoch)?;
     install(&program, &tree.join("bin").join(NAME))?;
     describe(&tree, &program)?;
+    let profile = tree.join("share").join(NAME).join(PROFILE);
+    install(&root().join("resources/apparmor").join(NAME), &profile)?;
     for name in DOCUMENTS {
         install(&root().join(name), &tree.join("share/doc").join(NAME).join(name))?;
     }
@@ -167,18 +171,21 @@ fn file_name(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// The Debian has no KVM, and no libraries besides the essential ones.
+    /// The Debian has no KVM, no AppArmor, and no libraries besides the essential ones.
     #[test]
     #[ignore = "builds the release and a Debian, which takes minutes"]
     fn package_is_installed_in_a_fresh_debian_and_the_program_runs() {
         let dist = build().unwrap();
-        let command =
-            "vmm-bin --version; vmm-bin doctor; echo \"code $?\"; ls /usr/share/man/man1/vmm-bin.1.gz";
+        let command = "vmm-bin --version; vmm-bin doctor; echo \"code $?\"; ls /etc/apparmor.d/vmm-bin; \
+                       ls /usr/share/man/man1/vmm-bin.1.gz /usr/share/vmm-bin/apparmor-profile";
         let printed = rig::try_package(&dist.package, command).unwrap();
         assert!(printed.starts_with(&format!("vmm-bin {VERSION}\n")), "{printed}");
         assert!(printed.contains("/dev/kvm"), "{printed}");
         assert!(printed.contains("code 4\n") || printed.contains("code 0\n"), "{printed}");
-        assert!(printed.ends_with("/usr/share/man/man1/vmm-bin.1.gz\n"), "{printed}");
+        assert!(printed.contains("sandbox: system calls: "), "{printed}");
+        let files = "\n/usr/share/man/man1/vmm-bin.1.gz\n/usr/share/vmm-bin/apparmor-profile\n";
+        assert!(printed.ends_with(files), "{printed}");
+        assert!(!printed.contains("/etc/apparmor.d/vmm-bin\n"), "{printed}");
         let sums =
             Command::new("sha256sum").args(["--check", "SHA256SUMS"]).current_dir(&dist.directory).output();
         assert!(sums.unwrap().status.success());
