@@ -9,6 +9,7 @@ mod args;
 mod bare;
 mod confine;
 mod descriptors;
+mod doctor;
 mod finish;
 mod inputs;
 mod kinds;
@@ -25,7 +26,6 @@ use std::time::Instant;
 
 use clap::{CommandFactory, Parser};
 use vmm_hostio::terminal;
-use vmm_machine::doctor::Host;
 use vmm_machine::{Ending, Offloaded, Run, Start, Supervisor, outlive_file_limits};
 
 use crate::args::{Args, Command};
@@ -165,11 +165,9 @@ fn schema() -> serde_json::Value {
 }
 
 fn doctor() -> Result<Finished, Failure> {
-    let findings = Host::probe().findings();
-    let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
-    let healthy = findings.iter().all(|finding| finding.remedy.is_none());
-    let printed = print(&text)?;
-    Ok(if healthy { printed } else { Finished::HostLacks })
+    let report = doctor::Report::of_host();
+    let printed = print(&report.text)?;
+    Ok(if report.is_healthy { printed } else { Finished::HostLacks })
 }
 
 /// Prints to standard output. If its reader has gone, the program ends without a message, as with SIGPIPE.
