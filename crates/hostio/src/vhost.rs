@@ -79,24 +79,28 @@ const SET_MEM_TABLE: Call<MemoryTable> = Call {
 };
 
 /// The system calls of a [`Vhost`] that is open: rings are lent to it and taken back.
-pub const VHOST_CALLS: &[Allow] = &[Allow::when(
-    libc::SYS_ioctl,
-    1,
-    &[
-        GET_FEATURES.number as u32,
-        SET_FEATURES.number as u32,
-        SET_MEM_TABLE.number as u32,
-        SET_VRING_NUM.number as u32,
-        SET_VRING_ADDR.number as u32,
-        SET_VRING_BASE.number as u32,
-        GET_VRING_BASE.number as u32,
-        SET_VRING_KICK.number as u32,
-        SET_VRING_CALL.number as u32,
-        SET_VRING_ERR.number as u32,
-        NET_SET_BACKEND.number as u32,
-        VSOCK_SET_RUNNING.number as u32,
-    ],
-)];
+pub const VHOST_CALLS: &[Allow] = &[
+    // For the kernel's errors and interrupts.
+    Allow::call(libc::SYS_eventfd2),
+    Allow::when(
+        libc::SYS_ioctl,
+        1,
+        &[
+            GET_FEATURES.number as u32,
+            SET_FEATURES.number as u32,
+            SET_MEM_TABLE.number as u32,
+            SET_VRING_NUM.number as u32,
+            SET_VRING_ADDR.number as u32,
+            SET_VRING_BASE.number as u32,
+            GET_VRING_BASE.number as u32,
+            SET_VRING_KICK.number as u32,
+            SET_VRING_CALL.number as u32,
+            SET_VRING_ERR.number as u32,
+            NET_SET_BACKEND.number as u32,
+            VSOCK_SET_RUNNING.number as u32,
+        ],
+    ),
+];
 
 /// No descriptor (VHOST_FILE_UNBIND).
 const NONE: i32 = -1;

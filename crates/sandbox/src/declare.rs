@@ -25,6 +25,11 @@ pub(crate) enum Condition {
         mask: u32,
         value: u32,
     },
+    /// Two arguments are each one of their values.
+    Both {
+        first: (u8, &'static [u32]),
+        second: (u8, &'static [u32]),
+    },
     /// The argument is the number of this process.
     OwnProcess {
         argument: u8,
@@ -46,6 +51,16 @@ impl Allow {
     pub const fn when(call: libc::c_long, argument: u8, values: &'static [u32]) -> Self {
         assert!(argument < 6, "a system call has six arguments");
         Self { call, condition: Condition::OneOf { argument, values } }
+    }
+
+    /// `call`, if two arguments each equal one of their values.
+    ///
+    /// # Panics
+    /// There is no such argument. In a constant that is an error of the compiler.
+    #[must_use]
+    pub const fn both(call: libc::c_long, first: (u8, &'static [u32]), second: (u8, &'static [u32])) -> Self {
+        assert!(first.0 < 6 && second.0 < 6, "a system call has six arguments");
+        Self { call, condition: Condition::Both { first, second } }
     }
 
     /// `call`, if the bits of `mask` in `argument` are those of `value`.

@@ -85,6 +85,18 @@ fn block(conditions: &[Condition], otherwise: u32, process: u32) -> Vec<sock_fil
                 block.push(load_argument(argument));
                 values.iter().for_each(|value| block.extend([compare(*value, 0, 1), allow]));
             }
+            Condition::Both { first, second } => {
+                let rest: Vec<_> = std::iter::once(load_argument(second.0))
+                    .chain(second.1.iter().flat_map(|value| [compare(*value, 0, 1), allow]))
+                    .collect();
+                block.push(load_argument(first.0));
+                // Equal: over the comparisons that are left and the jump, to the second argument.
+                let left = (0..first.1.len()).rev();
+                block
+                    .extend(first.1.iter().zip(left).map(|(value, left)| compare(*value, left as u8 + 1, 0)));
+                block.push(jump(rest.len() as u32));
+                block.extend(rest);
+            }
             Condition::Masked { argument, mask, value } => {
                 let and = instruction(BPF_ALU | BPF_AND | BPF_K, 0, 0, mask);
                 block.extend([load_argument(argument), and, compare(value, 0, 1), allow]);
@@ -184,6 +196,20 @@ mod tests {
         assert_eq!(answer_to(&lists, libc::SYS_ioctl, [0, 0xffff_0000_5401, 0, 0, 0, 0]), ALLOW);
         assert_eq!(answer_to(&lists, libc::SYS_ioctl, [0, 0xae81, 0, 0, 0, 0]), TRAP);
         assert_eq!(answer_to(&lists, libc::SYS_ioctl, [0xae80, 0, 0xae80, 0, 0, 0]), TRAP);
+    }
+
+    #[test]
+    fn two_arguments_must_both_be_among_their_values() {
+        let lists: [&[Allow]; 1] = [&[
+            Allow::both(libc::SYS_socket, (0, &[2, 10]), (2, &[0, 58, 6])),
+            Allow::both(libc::SYS_socket, (0, &[1]), (2, &[7])),
+        ]];
+        for allowed in [[2, 9, 0, 0, 0, 0], [2, 9, 6, 0, 0, 0], [10, 9, 58, 0, 0, 0], [1, 9, 7, 0, 0, 0]] {
+            assert_eq!(answer_to(&lists, libc::SYS_socket, allowed), ALLOW, "{allowed:?}");
+        }
+        for refused in [[2, 9, 262, 0, 0, 0], [1, 9, 0, 0, 0, 0], [3, 9, 6, 0, 0, 0], [2, 9, 7, 0, 0, 0]] {
+            assert_eq!(answer_to(&lists, libc::SYS_socket, refused), TRAP, "{refused:?}");
+        }
     }
 
     #[test]

@@ -4,10 +4,13 @@ use vmm_sandbox::Allow;
 
 /// What the thread of a [`UserNet`](crate::UserNet) calls, after it was opened.
 pub const SYSTEM_CALLS: &[Allow] = &[
-    // Sockets of flows. Their types can't be compared as well, but a raw one needs CAP_NET_RAW.
-    Allow::when(libc::SYS_socket, 0, &[libc::AF_INET as u32, libc::AF_INET6 as u32]),
+    // Sockets of flows. Not of every protocol: Landlock's ports aren't those of MPTCP and SCTP. A raw one needs CAP_NET_RAW.
+    Allow::both(
+        libc::SYS_socket,
+        (0, &[libc::AF_INET as u32, libc::AF_INET6 as u32]),
+        (2, &[0, libc::IPPROTO_ICMP as u32, libc::IPPROTO_ICMPV6 as u32]),
+    ),
     Allow::call(libc::SYS_connect),
-    Allow::call(libc::SYS_bind),
     Allow::call(libc::SYS_listen),
     Allow::call(libc::SYS_accept4),
     Allow::call(libc::SYS_sendto),
