@@ -86,6 +86,8 @@
 
 mod child;
 mod declare;
+#[cfg(feature = "escape-hooks")]
+mod escape;
 mod filter;
 mod jail;
 pub mod landlock;
