@@ -1,6 +1,7 @@
 //! A virtual machine monitor that boots stock Linux kernels. This is the program, which wires the crates together.
 //!
-//! Its features `io-uring`, `qcow2` and `usernet` are those of vmm-virtio-devices, all on by default.
+//! Its features `io-uring`, `qcow2` and `usernet` are those of vmm-virtio-devices, all on by default. `escape-hooks` is for tests
+//! of the sandbox only.
 //!
 //! It is a library only because the man page and the shell completions are generated from [`command`].
 #![forbid(unsafe_code)]

@@ -33,6 +33,8 @@ thread_local! {
 /// From now on [`confine_thread`] confines. A library's user who doesn't call it has no filters. Only the first call counts.
 pub fn enable(action: ViolationAction) {
     let _ = ACTION.set(action);
+    #[cfg(feature = "escape-hooks")]
+    crate::escape::prepare();
 }
 
 /// Whether the kernel has filters, and this process may have them. After that [`confine_thread`] only fails for a lack of memory.
@@ -78,7 +80,10 @@ pub fn confine_thread(role: &str, lists: &[&[Allow]]) -> io::Result<()> {
     let program = compile(&lists, violation, std::process::id())?;
     set_role(role);
     rustix::thread::set_no_new_privs(true)?;
-    apply(&program)
+    apply(&program)?;
+    #[cfg(feature = "escape-hooks")]
+    crate::escape::attempt(role);
+    Ok(())
 }
 
 fn set_role(role: &str) {

@@ -41,6 +41,11 @@
 //! A panic's message is written under every filter. A backtrace isn't: resolving one opens files. The panic hook of std captures one if
 //! RUST_BACKTRACE is set, so a program installs its own, which doesn't if [`is_enabled`].
 //!
+//! # Tests
+//!
+//! With the feature `escape-hooks`, which is for tests of programs only, a thread tries to leave the sandbox right after it is confined,
+//! if the variable `VMM_ESCAPE` says so.
+//!
 //! # Example
 //!
 //! ```no_run
@@ -86,6 +91,8 @@
 
 mod child;
 mod declare;
+#[cfg(feature = "escape-hooks")]
+mod escape;
 mod filter;
 mod jail;
 pub mod landlock;

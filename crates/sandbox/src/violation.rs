@@ -32,9 +32,10 @@ struct Violation {
 
 /// include/uapi/asm-generic/siginfo.h SYS_SECCOMP
 const OF_A_FILTER: i32 = 1;
-/// The file that glibc reads when it first gives back memory of an arena (malloc's check_may_shrink_heap), which any thread may be
-/// the first to do.
-const READ_BY_MALLOC: &CStr = c"/proc/sys/vm/overcommit_memory";
+/// The files that glibc reads when it first gives back memory of an arena (malloc's check_may_shrink_heap), and when it decides how
+/// many arenas there may be (get_nprocs), which any thread may be the first to do.
+const READ_BY_MALLOC: [&CStr; 3] =
+    [c"/proc/sys/vm/overcommit_memory", c"/sys/devices/system/cpu/online", c"/proc/stat"];
 
 static RESTORE: OnceLock<fn()> = OnceLock::new();
 static EARLIER: OnceLock<SigAction> = OnceLock::new();
@@ -76,7 +77,7 @@ extern "C" fn stopped(_: i32, info: *mut libc::siginfo_t, context: *mut c_void) 
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     let registers = &mut context.uc_mcontext.gregs;
     if call == libc::SYS_openat as u32 && is_read_by_malloc(registers[libc::REG_RSI as usize]) {
-        // As in a root without the file. malloc then assumes that memory may be overcommitted.
+        // As in a root without the file. malloc then assumes that memory may be overcommitted, and counts the thread's processors.
         registers[libc::REG_RAX as usize] = -i64::from(libc::ENOENT);
         return;
     }
@@ -111,16 +112,19 @@ fn pass_on() {
     }
 }
 
-/// Whether `path` is the address of [`READ_BY_MALLOC`]. It is only read as far as it is the same, and if it isn't an address of this
+/// Whether `path` is the address of one of [`READ_BY_MALLOC`]. It is only read as far as it is the same, and if it isn't an address of this
 /// process, the process dies here instead.
 fn is_read_by_malloc(path: i64) -> bool {
     let path = path as usize as *const u8;
-    READ_BY_MALLOC.to_bytes_with_nul().iter().enumerate().all(|(index, expected)| {
-        let byte = path.wrapping_add(index);
-        // SAFETY: the thread was about to give it to the kernel as a string, and all earlier bytes aren't its end.
-        let byte = unsafe { byte.read_volatile() };
-        byte == *expected
-    })
+    let is_at = |name: &CStr| {
+        name.to_bytes_with_nul().iter().enumerate().all(|(index, expected)| {
+            let byte = path.wrapping_add(index);
+            // SAFETY: the thread was about to give it to the kernel as a string, and all earlier bytes aren't its end.
+            let byte = unsafe { byte.read_volatile() };
+            byte == *expected
+        })
+    };
+    READ_BY_MALLOC.into_iter().any(is_at)
 }
 
 /// A message without allocation. What doesn't fit is cut off.

@@ -1,4 +1,4 @@
-//! The examples of vmm-vcpu and vmm-machine, which are programs under test, too.
+//! The examples of vmm-vcpu, vmm-machine and vmm-bin, which are programs under test, too.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,27 @@ use std::process::{Command, Stdio};
 
 use crate::program::workspace;
 
-/// Brings the examples up to date. In the rig they are taken as they are.
+/// Brings the examples up to date, and the monitor with hooks for tests of its sandbox. In the rig they are taken
+/// as they are.
 ///
 /// # Panics
 /// One of them doesn't build.
 pub fn build_examples() {
+    build(&["--package", "vmm-vcpu", "--package", "vmm-machine", "--examples"]);
+    build(&["--package", "vmm-bin", "--example", "escape", "--features", "vmm-bin/escape-hooks"]);
+}
+
+fn build(what: &[&str]) {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--package", "vmm-vcpu", "--package", "vmm-machine", "--examples", "--target-dir"])
+        .arg("build")
+        .args(what)
+        .arg("--target-dir")
         .arg(target())
         .current_dir(workspace())
         .stdin(Stdio::null())
         .status()
         .expect("cargo can be run");
-    assert!(status.success(), "cargo build --examples: {status}");
+    assert!(status.success(), "cargo build {}: {status}", what.join(" "));
 }
 
 /// Path of the example called `name`, which [`build_examples`] has built.

@@ -7,6 +7,7 @@ mod common;
 mod cpu_features;
 mod crash;
 mod delivery;
+mod escape;
 mod examples;
 mod failing_disk;
 mod file_memory;
@@ -27,6 +28,7 @@ mod own_device;
 mod pause;
 mod paused_machine;
 mod pmem;
+mod sandbox;
 mod serial;
 mod smp;
 mod state;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         memory::tests(),
         boot::tests(),
         serial::tests(),
+        sandbox::tests(),
         smp::tests(),
         virtio::tests(),
         host::tests(),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         cpu_features::tests(),
         step::tests(),
         stress::tests(),
+        escape::tests(),
         examples::tests(),
     ];
     let prepare = || {

@@ -1,0 +1,119 @@
+//! For tests of a confined program only, with the feature `escape-hooks`: what an attacker could try who controls one of its threads.
+//!
+//! The variable `VMM_ESCAPE` is the role of a thread and an attempt, as in `vcpu0:openat`. The first thread with this role makes the
+//! attempt as soon as it is confined, and writes the kernel's answer to standard error: `escape: vcpu0: openat: ENOENT`, or `done`. If
+//! its filter doesn't allow the call, the process ends instead.
+#![allow(unsafe_code)]
+
+use std::env;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::unistd::getppid;
+
+struct Plan {
+    role: String,
+    attempt: String,
+    /// Found before, since few threads may ask for it.
+    parent: i64,
+    is_made: AtomicBool,
+}
+
+static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+
+/// Reads the variable.
+pub(crate) fn prepare() {
+    PLAN.get_or_init(|| {
+        let variable = env::var("VMM_ESCAPE").ok()?;
+        let (role, attempt) = variable.split_once(':').expect("ROLE:ATTEMPT");
+        let (role, attempt) = (role.to_owned(), attempt.to_owned());
+        Some(Plan { role, attempt, parent: getppid().as_raw().into(), is_made: AtomicBool::new(false) })
+    });
+}
+
+/// Makes the attempt, if it is this thread's.
+pub(crate) fn attempt(role: &str) {
+    let Some(plan) = PLAN.get().and_then(Option::as_ref).filter(|plan| plan.role == role) else { return };
+    if plan.is_made.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let answer = match make(&plan.attempt, plan.parent) {
+        0.. => "done".to_owned(),
+        error => format!("{:?}", Errno::from_raw(-error as i32)),
+    };
+    let line = format!("escape: {role}: {}: {answer}\n", plan.attempt);
+    let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// The kernel's answer, or its error number, negative. No attempt does harm if it is permitted, or sends a packet to another host.
+fn make(attempt: &str, parent: i64) -> i64 {
+    const EXECUTABLE: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
+    match attempt {
+        "openat" => open(c"/etc/passwd"),
+        "openat-root" => open(c"/"),
+        "connect-loopback" => connect(libc::SOCK_STREAM, [127, 0, 0, 1]),
+        // A datagram socket only looks for a route when it is connected.
+        "connect-outside" => connect(libc::SOCK_DGRAM, [192, 0, 2, 1]),
+        "ptrace" => call(libc::SYS_ptrace, [PTRACE_SEIZE, parent, 0, 0, 0]),
+        "execve" => {
+            let arguments = [c"/bin/true".as_ptr(), std::ptr::null()];
+            call(libc::SYS_execve, [arguments[0] as i64, arguments.as_ptr() as i64, 0, 0, 0])
+        }
+        // The flags exclude each other, which the kernel looks at after the right to mount.
+        "mount" => {
+            let flags = (libc::MS_PRIVATE | libc::MS_SLAVE) as i64;
+            call(libc::SYS_mount, [0, c"/".as_ptr() as i64, 0, flags, 0])
+        }
+        "unshare" => call(libc::SYS_unshare, [libc::CLONE_NEWNET.into(), 0, 0, 0, 0]),
+        // Signal 0 isn't sent.
+        "kill" => call(libc::SYS_kill, [parent, 0, 0, 0, 0]),
+        "mmap" => map(EXECUTABLE | i64::from(libc::PROT_WRITE)),
+        "mprotect" => call(libc::SYS_mprotect, [map(libc::PROT_READ.into()), 4096, EXECUTABLE, 0, 0]),
+        "io_uring" => {
+            // struct io_uring_params
+            let mut parameters = [0_u64; 15];
+            call(libc::SYS_io_uring_setup, [1, parameters.as_mut_ptr() as i64, 0, 0, 0])
+        }
+        "fork" => match call(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0, 0]) {
+            // SAFETY: it ends the child without running anything of the program.
+            0 => unsafe { libc::_exit(0) },
+            parent => parent,
+        },
+        "clone3" => call(libc::SYS_clone3, [0, 0, 0, 0, 0]),
+        "tiocsti" => call(libc::SYS_ioctl, [2, libc::TIOCSTI as i64, c"x".as_ptr() as i64, 0, 0]),
+        // Only asks.
+        "personality" => call(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0]),
+        "panic" => panic!("an attempt to panic"),
+        unknown => panic!("no attempt is called {unknown}"),
+    }
+}
+
+/// include/uapi/linux/ptrace.h; unlike PTRACE_ATTACH, it doesn't stop the process.
+const PTRACE_SEIZE: i64 = 0x4206;
+
+fn open(path: &CStr) -> i64 {
+    call(libc::SYS_openat, [libc::AT_FDCWD.into(), path.as_ptr() as i64, libc::O_RDONLY.into(), 0, 0])
+}
+
+/// To the port "discard".
+fn connect(kind: i32, [a, b, c, d]: [u8; 4]) -> i64 {
+    let socket = call(libc::SYS_socket, [libc::AF_INET.into(), (kind | libc::SOCK_CLOEXEC).into(), 0, 0, 0]);
+    if socket < 0 {
+        return socket;
+    }
+    // struct sockaddr_in: the family, then port and address, both big-endian.
+    let to = [libc::AF_INET as u8, 0, 0, 9, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+    call(libc::SYS_connect, [socket, to.as_ptr() as i64, to.len() as i64, 0, 0])
+}
+
+fn map(protection: i64) -> i64 {
+    call(libc::SYS_mmap, [0, 4096, protection, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).into(), -1])
+}
+
+fn call(number: i64, [a, b, c, d, e]: [i64; 5]) -> i64 {
+    // SAFETY: each caller passes addresses that are valid for what the call reads and writes, or none; a mapping is new memory.
+    let answer = unsafe { libc::syscall(number, a, b, c, d, e, 0_i64) };
+    if answer == -1 { -i64::from(Errno::last_raw()) } else { answer }
+}
