@@ -14,7 +14,7 @@ use vmm_machine::Confine;
 use vmm_sandbox::landlock::{Access, Ports, SCOPES, TCP, restrict};
 use vmm_sandbox::{
     HostNetwork, Jail, JailNetwork, Needs, ViolationAction, Wall, confine_thread, enable, filters,
-    report_violations,
+    keep_file_access, report_violations,
 };
 
 /// What confines a machine of `config`; `None` if it isn't to be confined.
@@ -105,6 +105,7 @@ fn keep_paths(needs: &Needs, action: ViolationAction) -> io::Result<()> {
             remove_in: directories(&grant.remove),
             connect_in: directories(&grant.connect_prefixes),
         };
+        keep_file_access()?;
         // Walls that are missing here are missing in the monitor, which says so.
         let _ = restrict(access);
         if filters().is_up() {

@@ -111,6 +111,7 @@ pub use filter::{ViolationAction, confine_thread, enable, filters, is_enabled};
 pub use jail::{Jail, JailError, JailNetwork};
 pub use lists::{BASE, SPAWN};
 pub use needs::{HostNetwork, Needs};
+pub use privileges::keep_file_access;
 pub use probe::probe;
 pub use report::{Wall, WallState};
 pub use violation::{VIOLATION_EXIT_CODE, report_violations};

@@ -6,7 +6,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
 };
 
@@ -36,6 +36,22 @@ pub(crate) fn lock_out() -> io::Result<()> {
         Ok(()) | Err(Errno::PERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Gives up everything but root's access to files of others: for a helper process that outlives the jail's beginning outside of it.
+///
+/// # Errors
+/// The kernel refuses what it refuses to none.
+pub fn keep_file_access() -> io::Result<()> {
+    lock_out()?;
+    clear_ambient_capability_set()?;
+    let access = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER;
+    let kept = capabilities(None)?.permitted & access;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })?;
+    set_no_new_privs(true)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// Makes a process of root one of another user, without groups besides `gid`.
