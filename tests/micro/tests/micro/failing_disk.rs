@@ -97,8 +97,8 @@ fn failing_image_at_a_restart_is_reported_then_and_at_the_end() {
     limit_files(&monitor, "0");
     monitor.send(b"\x04");
     monitor.expect("ready\n", DEADLINE);
+    monitor.expect_stderr("device \"data\": the end of writing failed: File too large", DEADLINE);
     let said = monitor.stderr();
-    assert!(said.contains("device \"data\": the end of writing failed: File too large"), "{said}");
     assert!(!said.contains("error: device"), "{said}");
     limit_files(&monitor, "unlimited");
     monitor.send(b"2");
