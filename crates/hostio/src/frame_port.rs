@@ -57,7 +57,7 @@ pub struct FramePort {
 pub const FRAME_PORT_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_readv),
     Allow::call(libc::SYS_recvfrom),
-    Allow::call(libc::SYS_sendto),
+    Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
     Allow::when(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD as u32, libc::TUNSETQUEUE as u32]),
 ];
 

@@ -1,6 +1,5 @@
 //! The system calls of the machine's own threads, for their filters.
 
-use libc::{SYS_ioctl, SYS_mmap};
 use vmm_sandbox::Allow;
 
 /// A thread that reads or writes one file, which may be a terminal or a pipe.
@@ -24,8 +23,6 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_eventfd2),
     Allow::call(libc::SYS_timerfd_create),
     Allow::call(libc::SYS_timerfd_settime),
-    Allow::call(libc::SYS_timerfd_gettime),
-    Allow::call(libc::SYS_getrusage),
     // Consoles: clients of a socket, non-blocking descriptors, the terminal's size, foreground and modes.
     Allow::call(libc::SYS_accept4),
     Allow::when(
@@ -33,52 +30,25 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
         1,
         &[libc::F_GETFL as u32, libc::F_SETFL as u32, libc::F_DUPFD_CLOEXEC as u32],
     ),
-    Allow::when(
-        SYS_ioctl,
-        1,
-        &[
-            libc::TIOCGWINSZ as u32,
-            libc::TIOCSPGRP as u32,
-            libc::TIOCGSID as u32,
-            TCSETSW,
-            TCSETSF,
-            libc::FIONREAD as u32,
-        ],
-    ),
-    Allow::call(libc::SYS_getsockopt),
-    Allow::call(libc::SYS_sendto),
-    Allow::call(libc::SYS_recvfrom),
+    Allow::when(libc::SYS_ioctl, 1, &[libc::TIOCGWINSZ as u32, libc::FIONREAD as u32]),
     // KVM's statistics.
     Allow::call(libc::SYS_pread64),
     // Files of outputs, and what they are.
     Allow::call(libc::SYS_fstat),
     Allow::call(libc::SYS_newfstatat),
     Allow::call(libc::SYS_statx),
-    // Stopping like the user's shell expects (Ctrl-Z), and dying of a signal.
-    Allow::own_process(libc::SYS_kill, 0),
-    Allow::call(libc::SYS_sigaltstack),
-    Allow::call(libc::SYS_rt_sigpending),
-    Allow::call(libc::SYS_rt_sigtimedwait),
-    Allow::call(libc::SYS_getppid),
-    Allow::call(libc::SYS_getsid),
-    // Removing sockets and unused files, by the path keeper.
-    Allow::when(libc::SYS_socketpair, 0, &[libc::AF_UNIX as u32]),
-    Allow::call(libc::SYS_sendmsg),
-    Allow::call(libc::SYS_recvmsg),
+    // Whether others use a log file that is to be removed.
+    Allow::when(libc::SYS_fcntl, 1, &[libc::F_OFD_GETLK as u32]),
 ];
 
 /// Building a machine anew after a reset, besides KVM's: guest memory, the kernel, the vCPUs' processors.
 pub(crate) const BUILD_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_memfd_create),
     Allow::when(libc::SYS_madvise, 2, &[libc::MADV_DONTFORK as u32]),
-    Allow::masked(SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
+    Allow::masked(libc::SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
     Allow::call(libc::SYS_pread64),
     Allow::call(libc::SYS_preadv),
     Allow::call(libc::SYS_sysinfo),
     Allow::call(libc::SYS_sched_setaffinity),
-    Allow::when(libc::SYS_fcntl, 1, &[libc::F_ADD_SEALS as u32, libc::F_GET_SEALS as u32]),
+    Allow::when(libc::SYS_fcntl, 1, &[libc::F_ADD_SEALS as u32]),
 ];
-
-/// include/uapi/asm-generic/ioctls.h; libc's constants have different types in its two C libraries.
-const TCSETSW: u32 = 0x5403;
-const TCSETSF: u32 = 0x5404;

@@ -25,11 +25,8 @@ pub(crate) enum Condition {
         mask: u32,
         value: u32,
     },
-    /// Two arguments are each one of their values.
-    Both {
-        first: (u8, &'static [u32]),
-        second: (u8, &'static [u32]),
-    },
+    /// Each of the arguments is one of its values.
+    All(&'static [(u8, &'static [u32])]),
     /// The argument is the number of this process.
     OwnProcess {
         argument: u8,
@@ -53,14 +50,18 @@ impl Allow {
         Self { call, condition: Condition::OneOf { argument, values } }
     }
 
-    /// `call`, if two arguments each equal one of their values.
+    /// `call`, if each of these arguments equals one of its values.
     ///
     /// # Panics
     /// There is no such argument. In a constant that is an error of the compiler.
     #[must_use]
-    pub const fn both(call: libc::c_long, first: (u8, &'static [u32]), second: (u8, &'static [u32])) -> Self {
-        assert!(first.0 < 6 && second.0 < 6, "a system call has six arguments");
-        Self { call, condition: Condition::Both { first, second } }
+    pub const fn all(call: libc::c_long, arguments: &'static [(u8, &'static [u32])]) -> Self {
+        let mut at = 0;
+        while at < arguments.len() {
+            assert!(arguments[at].0 < 6, "a system call has six arguments");
+            at += 1;
+        }
+        Self { call, condition: Condition::All(arguments) }
     }
 
     /// `call`, if the bits of `mask` in `argument` are those of `value`.

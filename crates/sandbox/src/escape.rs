@@ -56,6 +56,20 @@ fn make(attempt: &str, parent: i64) -> i64 {
         "connect-loopback" => connect(libc::SOCK_STREAM, [127, 0, 0, 1]),
         // A datagram socket only looks for a route when it is connected.
         "connect-outside" => connect(libc::SOCK_DGRAM, [192, 0, 2, 1]),
+        // Landlock compares no ports of these.
+        "mptcp" => socket(libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        "sctp" => socket(libc::SOCK_SEQPACKET, 0),
+        // The kernel refuses an empty one, after it has asked who may.
+        "fast-open" => {
+            let flags = i64::from(libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL);
+            call(libc::SYS_sendto, [socket(libc::SOCK_STREAM, 0), 0, 0, flags, 0])
+        }
+        // Its ends could send to other programs' sockets.
+        "datagrams" => {
+            let mut ends = [0_i32; 2];
+            let kind = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC).into();
+            call(libc::SYS_socketpair, [libc::AF_UNIX.into(), kind, 0, ends.as_mut_ptr() as i64, 0])
+        }
         "ptrace" => call(libc::SYS_ptrace, [PTRACE_SEIZE, parent, 0, 0, 0]),
         "execve" => {
             let arguments = [c"/bin/true".as_ptr(), std::ptr::null()];
@@ -97,9 +111,14 @@ fn open(path: &CStr) -> i64 {
     call(libc::SYS_openat, [libc::AT_FDCWD.into(), path.as_ptr() as i64, libc::O_RDONLY.into(), 0, 0])
 }
 
+fn socket(kind: i32, protocol: i32) -> i64 {
+    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    call(libc::SYS_socket, [libc::AF_INET.into(), kind.into(), protocol.into(), 0, 0])
+}
+
 /// To the port "discard".
 fn connect(kind: i32, [a, b, c, d]: [u8; 4]) -> i64 {
-    let socket = call(libc::SYS_socket, [libc::AF_INET.into(), (kind | libc::SOCK_CLOEXEC).into(), 0, 0, 0]);
+    let socket = socket(kind, 0);
     if socket < 0 {
         return socket;
     }

@@ -16,6 +16,8 @@ pub const BASE: &[Allow] = &[
     // Messages, eventfds, files: the descriptors were opened before, so what they are is decided elsewhere.
     Allow::call(libc::SYS_read),
     Allow::call(libc::SYS_write),
+    // Whether a message can be written without waiting.
+    Allow::call(libc::SYS_poll),
     // std prints with it.
     Allow::call(libc::SYS_writev),
     Allow::call(libc::SYS_close),
@@ -56,7 +58,8 @@ pub const BASE: &[Allow] = &[
     Allow::call(libc::SYS_getpid),
     Allow::call(libc::SYS_gettid),
     Allow::own_process(libc::SYS_tgkill, 0),
-    Allow::when(libc::SYS_prctl, 0, &[libc::PR_GET_NAME as u32]),
+    // PR_SET_VMA names mappings, if glibc is told to (glibc.mem.decorate_maps).
+    Allow::when(libc::SYS_prctl, 0, &[libc::PR_GET_NAME as u32, libc::PR_SET_VMA as u32]),
     // Signal handlers: this crate's, and those of the monitor's crashes.
     Allow::call(libc::SYS_rt_sigreturn),
     Allow::call(libc::SYS_rt_sigaction),
@@ -87,7 +90,7 @@ pub const SPAWN: &[Allow] = &[
     Allow::call(libc::SYS_rseq),
     // Its name, and what a filter must have.
     Allow::when(libc::SYS_prctl, 0, &[libc::PR_SET_NAME as u32, libc::PR_SET_NO_NEW_PRIVS as u32]),
-    Allow::when(libc::SYS_seccomp, 0, &[libc::SECCOMP_SET_MODE_FILTER]),
+    Allow::all(libc::SYS_seccomp, &[(0, &[libc::SECCOMP_SET_MODE_FILTER]), (1, &[0])]),
 ];
 
 const CLONE_OF_A_THREAD: u32 = (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD) as u32;

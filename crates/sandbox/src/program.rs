@@ -85,17 +85,20 @@ fn block(conditions: &[Condition], otherwise: u32, process: u32) -> Vec<sock_fil
                 block.push(load_argument(argument));
                 values.iter().for_each(|value| block.extend([compare(*value, 0, 1), allow]));
             }
-            Condition::Both { first, second } => {
-                let rest: Vec<_> = std::iter::once(load_argument(second.0))
-                    .chain(second.1.iter().flat_map(|value| [compare(*value, 0, 1), allow]))
-                    .collect();
-                block.push(load_argument(first.0));
-                // Equal: over the comparisons that are left and the jump, to the second argument.
-                let left = (0..first.1.len()).rev();
-                block
-                    .extend(first.1.iter().zip(left).map(|(value, left)| compare(*value, left as u8 + 1, 0)));
-                block.push(jump(rest.len() as u32));
-                block.extend(rest);
+            Condition::All(arguments) => {
+                // From the last argument to the first: each continues with what is there already.
+                let compared = arguments.iter().rev().fold(vec![allow], |rest, (argument, values)| {
+                    let mut check = vec![load_argument(*argument)];
+                    // Equal: over the comparisons that are left and the jump.
+                    let left = (0..values.len()).rev();
+                    check.extend(
+                        values.iter().zip(left).map(|(value, left)| compare(*value, left as u8 + 1, 0)),
+                    );
+                    check.push(jump(rest.len() as u32));
+                    check.extend(rest);
+                    check
+                });
+                block.extend(compared);
             }
             Condition::Masked { argument, mask, value } => {
                 let and = instruction(BPF_ALU | BPF_AND | BPF_K, 0, 0, mask);
@@ -199,15 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn two_arguments_must_both_be_among_their_values() {
+    fn all_arguments_must_be_among_their_values() {
         let lists: [&[Allow]; 1] = [&[
-            Allow::both(libc::SYS_socket, (0, &[2, 10]), (2, &[0, 58, 6])),
-            Allow::both(libc::SYS_socket, (0, &[1]), (2, &[7])),
+            Allow::all(libc::SYS_socket, &[(0, &[2, 10]), (1, &[9]), (2, &[0, 58, 6])]),
+            Allow::all(libc::SYS_socket, &[(0, &[1]), (2, &[7])]),
         ]];
-        for allowed in [[2, 9, 0, 0, 0, 0], [2, 9, 6, 0, 0, 0], [10, 9, 58, 0, 0, 0], [1, 9, 7, 0, 0, 0]] {
+        for allowed in [[2, 9, 0, 0, 0, 0], [2, 9, 6, 0, 0, 0], [10, 9, 58, 0, 0, 0], [1, 8, 7, 0, 0, 0]] {
             assert_eq!(answer_to(&lists, libc::SYS_socket, allowed), ALLOW, "{allowed:?}");
         }
-        for refused in [[2, 9, 262, 0, 0, 0], [1, 9, 0, 0, 0, 0], [3, 9, 6, 0, 0, 0], [2, 9, 7, 0, 0, 0]] {
+        let wrong = [[2, 9, 262, 0, 0, 0], [2, 8, 0, 0, 0, 0], [1, 9, 0, 0, 0, 0], [3, 9, 6, 0, 0, 0]];
+        for refused in wrong {
             assert_eq!(answer_to(&lists, libc::SYS_socket, refused), TRAP, "{refused:?}");
         }
     }

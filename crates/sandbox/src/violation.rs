@@ -10,6 +10,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
 use crate::filter;
@@ -98,7 +99,11 @@ extern "C" fn stopped(_: i32, info: *mut libc::siginfo_t, context: *mut c_void) 
     let arguments =
         [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX].map(|register| registers[register as usize]);
     let line = Line::about(CALL.load(Ordering::SeqCst), arguments);
-    let _ = rustix::io::write(rustix::stdio::stderr(), line.text());
+    // Not if its reader has stopped: the other threads would run on while this one waits.
+    let stderr = rustix::stdio::stderr();
+    if poll(&mut [PollFd::new(stderr, PollFlags::POLLOUT)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(stderr, line.text());
+    }
     // SAFETY: it ends the process without running anything of it.
     unsafe { libc::_exit(VIOLATION_EXIT_CODE.into()) }
 }

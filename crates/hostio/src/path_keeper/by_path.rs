@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{lstat, unlink};
+use rustix::fs::{FileType, lstat, unlink};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
@@ -41,4 +41,9 @@ pub(super) fn remove_if_same(path: &Path, device: u64, inode: u64, contents: Con
         return Err(Errno::NOTEMPTY);
     }
     unlink(path)
+}
+
+/// Whether `path` is the name of a socket.
+pub(super) fn is_socket(path: &Path) -> bool {
+    lstat(path).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Socket)
 }

@@ -23,11 +23,15 @@ static KEEPER: OnceLock<Client> = OnceLock::new();
 
 /// The system calls of a thread that asks the keeper.
 pub const KEPT_CALLS: &[Allow] = &[
-    Allow::when(libc::SYS_socketpair, 0, &[libc::AF_UNIX as u32]),
-    Allow::call(libc::SYS_sendmsg),
+    // Not datagrams, which can be sent to other programs' sockets.
+    Allow::all(
+        libc::SYS_socketpair,
+        &[(0, &[libc::AF_UNIX as u32]), (1, &[(libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u32])],
+    ),
+    // Not TCP Fast Open, which connects.
+    Allow::masked(libc::SYS_sendmsg, 2, libc::MSG_FASTOPEN as u32, 0),
     Allow::call(libc::SYS_recvmsg),
     Allow::call(libc::SYS_ppoll),
-    Allow::call(libc::SYS_poll),
 ];
 
 /// From now on, [`connect_unix`](crate::connect_unix), [`remove_if_same`] and the drop of a

@@ -7,7 +7,7 @@ use rustix::net::RecvFlags;
 
 use vmm_sandbox::Allow;
 
-use super::by_path::{connect, remove_if_same};
+use super::by_path::{Contents, connect, is_socket, remove_if_same};
 use super::grant::Grant;
 use super::message::{receive, send};
 use super::protocol::{REQUEST_MAX, Request, encode_outcome};
@@ -55,6 +55,8 @@ fn carry_out(message: Option<&[u8]>, grant: &Grant) -> Result<Option<OwnedFd>, E
     match request {
         Request::Connect { path } => connect(path).map(Some),
         Request::Remove { path, device, inode, contents } => {
+            // Whatever is asked: a file with contents is never removed, only a socket's name.
+            let contents = if is_socket(path) { contents } else { Contents::Empty };
             remove_if_same(path, device, inode, contents).map(|()| None)
         }
     }

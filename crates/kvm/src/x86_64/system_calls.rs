@@ -23,33 +23,9 @@ pub const VCPU_CALLS: &[Allow] = &[Allow::when(
         read::<kvm::kvm_sregs>(0x83),
         write::<kvm::kvm_sregs>(0x84),
         both::<kvm::kvm_translation>(0x85),
-        write::<kvm::kvm_interrupt>(0x86),
         write::<kvm::kvm_guest_debug>(0x9b),
         read::<kvm::kvm_vcpu_events>(0x9f),
-        write::<kvm::kvm_vcpu_events>(0xa0),
-        none(0x9a), // KVM_NMI
         none(0xad), // KVM_KVMCLOCK_CTRL
-        // Its whole state.
-        both::<kvm::kvm_msrs>(0x88),
-        write::<kvm::kvm_msrs>(0x89),
-        read::<kvm::kvm_mp_state>(0x98),
-        write::<kvm::kvm_mp_state>(0x99),
-        read::<kvm::kvm_lapic_state>(0x8e),
-        write::<kvm::kvm_lapic_state>(0x8f),
-        read::<kvm::kvm_debugregs>(0xa1),
-        write::<kvm::kvm_debugregs>(0xa2),
-        read::<kvm::kvm_xsave>(0xa4),
-        write::<kvm::kvm_xsave>(0xa5),
-        read::<kvm::kvm_xcrs>(0xa6),
-        write::<kvm::kvm_xcrs>(0xa7),
-        read::<kvm::kvm_xsave>(0xcf), // KVM_GET_XSAVE2
-        both::<kvm::kvm_cpuid2>(0x91),
-        both::<kvm::kvm_nested_state>(0xbe),
-        write::<kvm::kvm_nested_state>(0xbf),
-        write::<kvm::kvm_one_reg>(0xab),
-        write::<kvm::kvm_one_reg>(0xac),
-        write::<kvm::kvm_device_attr>(0xe1),
-        write::<kvm::kvm_device_attr>(0xe2),
     ],
 )];
 
@@ -70,15 +46,13 @@ pub const BUILD_CALLS: &[Allow] = &[
         libc::SYS_ioctl,
         1,
         &[
-            none(0x00),                        // KVM_GET_API_VERSION
-            none(0x01),                        // KVM_CREATE_VM
-            both::<kvm::kvm_msr_list>(0x02),   // KVM_GET_MSR_INDEX_LIST
-            none(0x03),                        // KVM_CHECK_EXTENSION
-            none(0x04),                        // KVM_GET_VCPU_MMAP_SIZE
-            both::<kvm::kvm_cpuid2>(0x05),     // KVM_GET_SUPPORTED_CPUID
-            both::<kvm::kvm_msrs>(0x88),       // KVM_GET_MSRS of the system
-            none(0x41),                        // KVM_CREATE_VCPU
-            write::<kvm::kvm_dirty_log>(0x42), // KVM_GET_DIRTY_LOG
+            none(0x00),                      // KVM_GET_API_VERSION
+            none(0x01),                      // KVM_CREATE_VM
+            both::<kvm::kvm_msr_list>(0x02), // KVM_GET_MSR_INDEX_LIST
+            none(0x03),                      // KVM_CHECK_EXTENSION
+            none(0x04),                      // KVM_GET_VCPU_MMAP_SIZE
+            both::<kvm::kvm_cpuid2>(0x05),   // KVM_GET_SUPPORTED_CPUID
+            none(0x41),                      // KVM_CREATE_VCPU
             write::<kvm::kvm_userspace_memory_region>(0x46),
             none(0x47),                         // KVM_SET_TSS_ADDR
             write::<u64>(0x48),                 // KVM_SET_IDENTITY_MAP_ADDR
@@ -90,6 +64,28 @@ pub const BUILD_CALLS: &[Allow] = &[
             none(0xa3), // KVM_GET_TSC_KHZ
             write::<kvm::kvm_enable_cap>(0xa3),
             none(0xce), // KVM_GET_STATS_FD
+            // A vCPU's state.
+            write::<kvm::kvm_vcpu_events>(0xa0),
+            both::<kvm::kvm_msrs>(0x88),
+            write::<kvm::kvm_msrs>(0x89),
+            read::<kvm::kvm_mp_state>(0x98),
+            write::<kvm::kvm_mp_state>(0x99),
+            read::<kvm::kvm_lapic_state>(0x8e),
+            write::<kvm::kvm_lapic_state>(0x8f),
+            read::<kvm::kvm_debugregs>(0xa1),
+            write::<kvm::kvm_debugregs>(0xa2),
+            read::<kvm::kvm_xsave>(0xa4),
+            write::<kvm::kvm_xsave>(0xa5),
+            read::<kvm::kvm_xcrs>(0xa6),
+            write::<kvm::kvm_xcrs>(0xa7),
+            read::<kvm::kvm_xsave>(0xcf), // KVM_GET_XSAVE2
+            both::<kvm::kvm_cpuid2>(0x91),
+            both::<kvm::kvm_nested_state>(0xbe),
+            write::<kvm::kvm_nested_state>(0xbf),
+            write::<kvm::kvm_one_reg>(0xab),
+            write::<kvm::kvm_one_reg>(0xac),
+            write::<kvm::kvm_device_attr>(0xe1),
+            write::<kvm::kvm_device_attr>(0xe2),
         ],
     ),
     // Statistics have a header, which is read at its place.

@@ -5,6 +5,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmm_hostio::path_keeper::KEPT_CALLS;
 use vmm_kvm::VCPU_CALLS;
 use vmm_sandbox::{Allow, SPAWN, confine_thread};
 use vmm_virtio::DEVICE_CALLS;
@@ -51,7 +52,8 @@ impl Supervisor {
         lists: Vec<&'static [Allow]>,
         builds: bool,
     ) -> Result<Offloaded<()>, Error> {
-        let mut lists = [&[VCPU_CALLS, MAIN_CALLS, FILE_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]].concat();
+        let mut lists =
+            [&[VCPU_CALLS, MAIN_CALLS, FILE_CALLS, KEPT_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]].concat();
         if builds {
             lists.extend([vmm_kvm::BUILD_CALLS, BUILD_CALLS]);
         }

@@ -74,9 +74,9 @@ impl StreamLink {
 
 /// The socket, and waiting for it.
 const CALLS: &[Allow] = &[
-    Allow::call(libc::SYS_sendto),
+    Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
     Allow::call(libc::SYS_recvfrom),
-    Allow::call(libc::SYS_sendmsg),
+    Allow::masked(libc::SYS_sendmsg, 2, libc::MSG_FASTOPEN as u32, 0),
     Allow::call(libc::SYS_recvmsg),
 ];
 

@@ -24,11 +24,16 @@ const STOPPED_ATTEMPTS: &[(&str, &str)] = &[
     ("mprotect", "mprotect (10)"),
     ("io_uring", "io_uring_setup (425)"),
     ("tiocsti", "ioctl (16)"),
+    ("datagrams", "socketpair (53)"),
 ];
 
 /// No thread opens sockets of a network, except that of a network card in the monitor.
 const NETWORK_ATTEMPTS: &[(&str, &str)] =
     &[("connect-loopback", "socket (41)"), ("connect-outside", "socket (41)")];
+
+/// What a network card may not do with the sockets that it may have: Landlock compares no ports there.
+const SOCKET_ATTEMPTS: &[(&str, &str)] =
+    &[("mptcp", "socket (41)"), ("sctp", "socket (41)"), ("fast-open", "sendto (44)")];
 
 /// Those for which the filter answers with an error.
 const REFUSED_ATTEMPTS: &[(&str, &str)] = &[("fork", "EPERM"), ("clone3", "ENOSYS")];
@@ -149,7 +154,7 @@ fn stops(machine: &Machine, role: &str, attempts: &[&[(&str, &str)]]) {
 fn escape_from_a_network_card_is_stopped() {
     let card = r#", {"type": "net", "id": "n", "backend": "user", "allow": ["tcp:*:443"]}"#;
     let machine = Machine::new(card);
-    stops(&machine, "vq-n", &[STOPPED_ATTEMPTS]);
+    stops(&machine, "vq-n", &[STOPPED_ATTEMPTS, SOCKET_ATTEMPTS]);
     // Without Landlock's limits of ports, nobody listens there.
     let limits = vmm_sandbox::probe().expect("a child process");
     let limits = limits.iter().any(|wall| wall.name.contains("TCP") && wall.is_up());
