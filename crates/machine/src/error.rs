@@ -267,7 +267,7 @@ pub enum Error {
     #[error("the modes of the terminal at standard input can't be changed")]
     Terminal(#[source] io::Error),
     /// The process can't be confined.
-    #[error("sandbox: {0}")]
+    #[error("sandbox: {0}{remedy}", remedy = vmm_hostio::descriptor_remedy(.0))]
     Confine(io::Error),
     /// A job's thread panicked: a defect of the monitor.
     #[error("a thread of the monitor panicked")]

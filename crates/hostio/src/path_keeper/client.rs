@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,7 +38,7 @@ pub const KEPT_CALLS: &[Allow] = &[
 /// [`NamedSocket`](crate::NamedSocket) in this process ask the keeper at the other end of `socket`. Later calls
 /// have no effect.
 pub fn delegate_to(socket: OwnedFd) {
-    let _ = KEEPER.set(Client { socket, patience: PATIENCE });
+    let _ = KEEPER.set(Client::new(socket, PATIENCE));
 }
 
 /// Connects to `path` without blocking, or through the keeper, for which it waits three seconds at most.
@@ -64,10 +64,22 @@ pub fn remove_if_same(path: &Path, device: u64, inode: u64, contents: Contents) 
 pub(super) struct Client {
     pub(super) socket: OwnedFd,
     /// How long a request may take.
-    pub(super) patience: Duration,
+    patience: Duration,
+    /// Sockets for a reply, for when the host is out of descriptors: what was made must be removed even then.
+    spare: Mutex<Option<(OwnedFd, OwnedFd)>>,
 }
 
 impl Client {
+    pub(super) fn new(socket: OwnedFd, patience: Duration) -> Self {
+        Self { socket, patience, spare: Mutex::new(reply_sockets().ok()) }
+    }
+
+    /// Sockets for a reply: our end and the keeper's.
+    fn reply_sockets(&self) -> Result<(OwnedFd, OwnedFd), Errno> {
+        let spare = || self.spare.lock().ok().and_then(|mut spare| spare.take());
+        reply_sockets().or_else(|errno| spare().ok_or(errno))
+    }
+
     pub(super) fn connect(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.ask(&Request::Connect { path })?.ok_or(Errno::PROTO)
     }
@@ -89,8 +101,7 @@ impl Client {
     fn ask(&self, request: &Request<'_>) -> Result<Option<OwnedFd>, Errno> {
         let message = request.encode()?;
         let deadline = Instant::now() + self.patience;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = self.reply_sockets()?;
         self.send(&message, &theirs, deadline)?;
         // The keeper has the only other copy, so its end is noticed.
         drop(theirs);
@@ -99,6 +110,12 @@ impl Client {
         let received = receive(&ours, &mut reply, RecvFlags::DONTWAIT)?;
         if received.len == 0 {
             return Err(Errno::PIPE);
+        }
+        drop(ours);
+        if let Ok(mut spare) = self.spare.lock()
+            && spare.is_none()
+        {
+            *spare = reply_sockets().ok();
         }
         decode_outcome(&reply[..received.len])?;
         Ok(received.descriptor)
@@ -131,4 +148,8 @@ pub(super) fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Re
             polled => return polled.map(drop),
         }
     }
+}
+
+fn reply_sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }

@@ -43,7 +43,7 @@ impl Setup {
         let grant = Grant { connect_prefixes: vec![path("vm_")], remove: vec![path("vm"), path("log")] };
         let (ours, theirs) = pair();
         let server = thread::spawn(move || serve(theirs, &grant));
-        Self { client: Some(Client { socket: ours, patience: LONG }), server, directory }
+        Self { client: Some(Client::new(ours, LONG)), server, directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -204,8 +204,21 @@ fn link_at_a_granted_name_does_not_remove_what_it_names() {
     fs::write(setup.path("precious"), "").unwrap();
     symlink("precious", setup.path("log")).unwrap();
     assert_eq!(setup.remove("log", "precious", Contents::Any), Err(Errno::STALE));
-    assert_eq!(setup.remove("log", "log", Contents::Any), Ok(()));
+    // Nor is the link removed: monitors make none.
+    assert_eq!(setup.remove("log", "log", Contents::Any), Err(Errno::NOTEMPTY));
     assert!(setup.path("precious").exists());
+    setup.end();
+}
+
+/// As a monitor might that was taken over: its log is the evidence.
+#[test]
+fn file_with_contents_is_not_removed_whatever_is_asked() {
+    let setup = Setup::new();
+    fs::write(setup.path("log"), "evidence").unwrap();
+    assert_eq!(setup.remove("log", "log", Contents::Any), Err(Errno::NOTEMPTY));
+    assert!(setup.path("log").exists());
+    fs::write(setup.path("log"), "").unwrap();
+    assert_eq!(setup.remove("log", "log", Contents::Any), Ok(()));
     setup.end();
 }
 
@@ -318,7 +331,7 @@ fn requests_of_many_threads_are_answered_each_to_its_own() {
 #[test]
 fn keeper_that_has_ended_is_an_error_at_once() {
     let (ours, theirs) = pair();
-    let client = Client { socket: ours, patience: LONG };
+    let client = Client::new(ours, LONG);
     drop(theirs);
     assert_eq!(client.connect(Path::new("vm_5")).err(), Some(Errno::PIPE));
     assert_eq!(client.remove(Path::new("vm"), 1, 2, Contents::Any), Err(Errno::PIPE));
@@ -327,7 +340,7 @@ fn keeper_that_has_ended_is_an_error_at_once() {
 #[test]
 fn keeper_that_ends_before_it_answers_is_an_error_at_once() {
     let (ours, theirs) = pair();
-    let client = Client { socket: ours, patience: LONG };
+    let client = Client::new(ours, LONG);
     let asking = thread::spawn(move || client.connect(Path::new("vm_5")).err());
     // The request has arrived, and is lost with the socket.
     let mut arrived = [rustix::event::PollFd::new(&theirs, rustix::event::PollFlags::IN)];
@@ -339,7 +352,7 @@ fn keeper_that_ends_before_it_answers_is_an_error_at_once() {
 #[test]
 fn keeper_that_does_not_answer_is_waited_for_until_the_limit() {
     let (ours, _theirs) = pair();
-    let client = Client { socket: ours, patience: SHORT };
+    let client = Client::new(ours, SHORT);
     let start = Instant::now();
     assert_eq!(client.connect(Path::new("vm_5")).err(), Some(Errno::TIMEDOUT));
     assert!(start.elapsed() >= SHORT && start.elapsed() < LONG);
@@ -350,7 +363,7 @@ fn keeper_that_does_not_answer_is_waited_for_until_the_limit() {
 fn requests_that_nobody_reads_time_out_when_they_fill_the_queue() {
     let (ours, _theirs) = pair();
     rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
-    let client = Client { socket: ours, patience: Duration::from_millis(1) };
+    let client = Client::new(ours, Duration::from_millis(1));
     let outcomes: Vec<_> = (0..100).map(|_| client.connect(Path::new("vm_5")).err()).collect();
     assert_eq!(outcomes, vec![Some(Errno::TIMEDOUT); 100]);
     assert_eq!(rustix::net::send(&client.socket, b"x", SendFlags::DONTWAIT), Err(Errno::AGAIN));
@@ -359,7 +372,7 @@ fn requests_that_nobody_reads_time_out_when_they_fill_the_queue() {
 #[test]
 fn reply_that_is_none_is_an_error() {
     let (ours, theirs) = pair();
-    let client = Client { socket: ours, patience: LONG };
+    let client = Client::new(ours, LONG);
     let asking = thread::spawn(move || {
         let path = Path::new("vm_5");
         [client.connect(path).err(), client.connect(path).err(), client.connect(path).err()]
