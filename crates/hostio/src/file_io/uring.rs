@@ -20,6 +20,8 @@ use super::task::{Operation, PUNCH, Task, ZERO};
 const OPCODES: [u8; 4] =
     [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
 
+/// IORING_UNREGISTER_FILES (include/uapi/linux/io_uring.h).
+const UNREGISTER_FILES: u8 = 3;
 /// IORING_REGISTER_ENABLE_RINGS (include/uapi/linux/io_uring.h).
 const ENABLE_RINGS: u8 = 12;
 
@@ -127,8 +129,9 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
         sync,
         allocate,
         Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()),
-        // Does nothing to a ring that is enabled (EBADFD). Without any such entry, a kernel may leave io_uring_register(2)
-        // unrestricted.
+        // Only gives up files. Without any such entry, a kernel may leave io_uring_register(2) unrestricted, and without this one
+        // it closes the files some time after the ring: too late for who detaches or unmounts what is below them.
+        Restriction::register_op(UNREGISTER_FILES),
         Restriction::register_op(ENABLE_RINGS),
     ];
     ring.submitter().register_restrictions(&mut restrictions).map_err(too_old)
@@ -159,6 +162,8 @@ impl Drop for Uring {
                 return;
             }
         }
+        // Now, not some time after the ring is closed. An error only means that.
+        let _ = self.ring.submitter().unregister_files();
     }
 }
 
@@ -273,11 +278,13 @@ mod tests {
             errno(submitter.register_files_update(0, &[file.as_raw_fd()]).map(|_| ())),
             Some(libc::EACCES)
         );
-        assert_eq!(errno(submitter.unregister_files()), Some(libc::EACCES));
         assert_eq!(errno(submitter.unregister_eventfd()), Some(libc::EACCES));
         assert_eq!(errno(submitter.register_personality().map(|_| ())), Some(libc::EACCES));
         assert_eq!(errno(submitter.register_restrictions(&mut [])), Some(libc::EACCES));
         assert_eq!(errno(submitter.register_enable_rings()), Some(libc::EBADFD));
+        // What only gives up files isn't.
+        submitter.unregister_files().unwrap();
+        assert_eq!(errno(submitter.register_files(&[file.as_raw_fd()])), Some(libc::EACCES));
     }
 
     #[test]
