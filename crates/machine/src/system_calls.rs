@@ -23,7 +23,7 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_eventfd2),
     Allow::call(libc::SYS_timerfd_create),
     Allow::call(libc::SYS_timerfd_settime),
-    // Consoles: clients of a socket, non-blocking descriptors, the terminal's size, foreground and modes.
+    // Consoles: clients of a socket, non-blocking descriptors, the terminal's size, what has been typed.
     Allow::call(libc::SYS_accept4),
     Allow::when(
         libc::SYS_fcntl,

@@ -32,8 +32,8 @@ impl UserNet {
     /// Passes data that was acknowledged to the guest to the host's peers, as far as they acknowledge it within
     /// `patience`, and returns what remains. It may be called again; nothing is received for the guest meanwhile. If the
     /// guest isn't [forgotten](Self::forget_guest), what the host's sockets take counts as delivered, and its connections
-    /// go on when it takes frames again. If
-    /// the network is dropped, or its process killed, with data remaining, the host's peer sees a reset.
+    /// go on when it takes frames again. If the network is dropped, or its process killed, with data remaining, the host's
+    /// peer sees a reset.
     pub fn deliver(&mut self, patience: Duration) -> Vec<UndeliveredTcp> {
         let until = Instant::now() + patience;
         loop {

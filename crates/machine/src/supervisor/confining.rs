@@ -42,9 +42,7 @@ impl Supervisor {
         stopped.iter().try_for_each(|target| target.start()).context("thread of the log")?;
         acted.map(Offloaded::Done).context("threads at the start")
     }
-}
 
-impl Supervisor {
     /// Restricts this thread and that of the jobs to the system calls of `lists` and their own: the union of all threads', since they
     /// build machines and stop them. A thread that was started before has its own filter; later ones also have this one.
     pub(super) fn confine_main(

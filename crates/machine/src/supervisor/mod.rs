@@ -363,8 +363,20 @@ impl Supervisor {
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
         let confined = self.confine_main(calls, config.on_reboot == OnReboot::Restart);
-        match confined {
-            Ok(Offloaded::Done(())) => Ok(Offloaded::Done((machine, handles))),
+        Ok(match self.started(machine, confined)? {
+            Offloaded::Done(machine) => Offloaded::Done((machine, handles)),
+            Offloaded::Ended(ending) => Offloaded::Ended(ending),
+        })
+    }
+
+    /// The machine, if the last `step` of its start is done; otherwise it is dropped.
+    fn started(
+        &mut self,
+        machine: Machine,
+        step: Result<Offloaded<()>, Error>,
+    ) -> Result<Offloaded<Machine>, Error> {
+        match step {
+            Ok(Offloaded::Done(())) => Ok(Offloaded::Done(machine)),
             Ok(Offloaded::Ended(ending)) => {
                 self.discard(machine);
                 Ok(Offloaded::Ended(ending))
@@ -397,17 +409,8 @@ impl Supervisor {
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
         handles.is_raw_terminal = is_raw_terminal;
-        match self.open_consoles(lines, targets, is_raw_terminal) {
-            Ok(Offloaded::Done(())) => Ok(Offloaded::Done(machine)),
-            Ok(Offloaded::Ended(ending)) => {
-                self.discard(machine);
-                Ok(Offloaded::Ended(ending))
-            }
-            Err(error) => {
-                self.discard(machine);
-                Err(error)
-            }
-        }
+        let opened = self.open_consoles(lines, targets, is_raw_terminal);
+        self.started(machine, opened)
     }
 
     fn start_timer(&mut self, timeout: Duration, message: Message) -> Result<(), Error> {

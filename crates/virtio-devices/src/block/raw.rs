@@ -40,8 +40,9 @@ pub(super) struct Raw {
     flushes: FlushState,
     /// Those that complete on stable storage.
     durable: Concurrent<Completed>,
-    /// Holds the lock and the claim, and is dropped after the engine, which may have requests in flight. It isn't `file`: the
-    /// kernel closes the files of a ring some 50 ms after the ring, and the next user of the disk would be refused until then.
+    /// Holds the lock and the claim, and is dropped after the engine, which may have requests in flight. It isn't `file`: of a
+    /// monitor that is killed, the kernel closes the files of a ring some 50 ms after the ring, and the next user of
+    /// the disk would be refused until then.
     _locked: File,
     _below: LayersBelow,
 }

@@ -57,6 +57,12 @@ pub(crate) fn own_user(launch: Launch) -> Launch {
     launch.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()])
 }
 
+/// What this host lacks for the tests of the sandbox that aren't about filters.
+pub(crate) fn missing_walls() -> Option<String> {
+    let walls = vmm_sandbox::probe().expect("a child process");
+    walls.iter().find(|wall| !wall.is_up()).map(ToString::to_string)
+}
+
 /// Lets the monitor start no more threads.
 pub(crate) fn forbid_threads(monitor: &Monitor) {
     limit(monitor, "--nproc=0");

@@ -8,6 +8,8 @@ use driver::{DEADLINE, Launch, Monitor, Stdin, example, guests};
 use libtest_mimic::{Completion, Trial};
 use tempfile::TempDir;
 
+use crate::common::missing_walls;
+
 /// 128 + SIGSYS.
 const STOPPED: i32 = 159;
 
@@ -84,12 +86,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         panic_under_a_filter_is_reported_with_a_backtrace_asked_for,
     ];
     ROLES.iter().copied().map(of_role).chain([behind, card]).chain(others).collect()
-}
-
-/// What this host lacks for the tests that aren't about filters.
-fn missing_walls() -> Option<String> {
-    let walls = vmm_sandbox::probe().expect("a child process");
-    walls.iter().find(|wall| !wall.is_up()).map(ToString::to_string)
 }
 
 /// A machine with all kinds of devices, whose guest prints "ready".

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getgid, getuid};
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGTERM, ENDED, HOST_CANT, boot, unprivileged};
+use crate::common::{BY_SIGTERM, ENDED, HOST_CANT, boot, missing_walls, unprivileged};
 
 pub(crate) fn tests() -> Vec<Trial> {
     let by_root = |name: &'static str, test: fn()| {
@@ -57,12 +57,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         by_root("sandbox_that_is_required_needs_user_namespaces", sandbox_that_is_required_needs_namespaces),
     ]);
     trials
-}
-
-/// What this host lacks for the tests that aren't about filters.
-fn missing_walls() -> Option<String> {
-    let walls = vmm_sandbox::probe().expect("a child process");
-    walls.iter().find(|wall| !wall.is_up()).map(ToString::to_string)
 }
 
 /// A directory with the config of a machine that has threads of several kinds.
