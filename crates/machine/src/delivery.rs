@@ -35,24 +35,22 @@ impl UndeliveredBytes {
         format!("delivering {} of virtio {kind} \"{id}\" to the host's programs", bytes(left))
     }
 
-    /// Log lines that say that they are lost.
-    fn lost(&self) -> Vec<String> {
+    /// Log lines that say what happens to them if the device is closed now.
+    fn last_lines(&self) -> Vec<String> {
         let Self { id, left, .. } = self;
-        let line = |of: &[Undelivered], what: &str| {
-            format!("device \"{id}\": lost: {} that the host's program hasn't read from {what}", bytes(of))
-        };
-        let (first, others) = left.split_at(left.len().min(LINES));
-        let one = |one: &Undelivered| line(std::slice::from_ref(one), &format!("the {}", one.connection));
-        let mut lines: Vec<_> = first.iter().map(one).collect();
-        if !others.is_empty() {
-            lines.push(line(others, &format!("{} more connections", others.len())));
-        }
-        lines
+        let (lost, sent): (Vec<_>, Vec<_>) = left.iter().partition(|left| left.len > 0);
+        let lost = lines(&lost, |bytes, from| {
+            format!("device \"{id}\": lost: {bytes} that the host's program hasn't read from {from}")
+        });
+        let sent = lines(&sent, |bytes, of| {
+            format!("device \"{id}\": left to the host's kernel, which goes on sending: {bytes} of {of}")
+        });
+        [lost, sent].concat()
     }
 }
 
 /// Delivers what the guest regards as sent, such as bytes of a connection that were acknowledged to it, until
-/// nothing is left or `progress` is cancelled. Then closes the device. Returns log lines about lost data.
+/// nothing is left or `progress` is cancelled. Then closes the device. Returns log lines about data that was left.
 pub(crate) fn deliver_and_close(mut open: OpenDevice, progress: &Progress) -> Vec<String> {
     let mut undelivered = UndeliveredBytes::of(&mut open);
     while let Some(some) =
@@ -61,7 +59,7 @@ pub(crate) fn deliver_and_close(mut open: OpenDevice, progress: &Progress) -> Ve
         let _step = progress.begin(some.step());
         some.left = open.device.deliver(TURN);
     }
-    let lost = undelivered.map(|some| some.lost()).unwrap_or_default();
+    let lost = undelivered.map(|some| some.last_lines()).unwrap_or_default();
     let _step = progress.begin(stopping(open.kind, &open.id));
     drop(open);
     lost
@@ -73,8 +71,19 @@ pub(crate) fn deliver_and_close_all(devices: Vec<OpenDevice>, progress: &Progres
     closed.into_iter().flatten().flatten().collect()
 }
 
-fn bytes(of: &[Undelivered]) -> String {
-    match of.iter().map(|left| left.len).sum::<u64>() {
+/// A line for each connection with its bytes and its name, and one for all above [`LINES`].
+fn lines(left: &[&Undelivered], line: impl Fn(String, &str) -> String) -> Vec<String> {
+    let (first, others) = left.split_at(left.len().min(LINES));
+    let one = |one: &&Undelivered| line(bytes([*one]), &format!("the {}", one.connection));
+    let mut lines: Vec<_> = first.iter().map(one).collect();
+    if !others.is_empty() {
+        lines.push(line(bytes(others.iter().copied()), &format!("{} more connections", others.len())));
+    }
+    lines
+}
+
+fn bytes<'a>(of: impl IntoIterator<Item = &'a Undelivered>) -> String {
+    match of.into_iter().map(|left| left.len + left.sent_len).sum::<u64>() {
         1 => "1 byte".to_owned(),
         len => format!("{len} bytes"),
     }
@@ -85,11 +94,11 @@ mod tests {
     use super::*;
 
     fn left(number: u64) -> Undelivered {
-        Undelivered { connection: format!("connection {number}"), len: number }
+        Undelivered { connection: format!("connection {number}"), len: number, sent_len: 0 }
     }
 
     fn lost(id: &str, left: &[Undelivered]) -> Vec<String> {
-        UndeliveredBytes { kind: "vsock", id: id.to_owned(), left: left.to_vec() }.lost()
+        UndeliveredBytes { kind: "vsock", id: id.to_owned(), left: left.to_vec() }.last_lines()
     }
 
     #[test]
@@ -108,5 +117,19 @@ mod tests {
             lines[LINES],
             line("4914 bytes that the host's program hasn't read from 84 more connections")
         );
+    }
+
+    /// What the kernel has goes on being sent, unless the rest makes the end a reset.
+    #[test]
+    fn data_that_the_kernel_has_is_lost_only_with_the_rest() {
+        let lines = lost(
+            "n",
+            &[Undelivered { sent_len: 5, ..left(2) }, Undelivered { len: 0, sent_len: 7, ..left(3) }],
+        );
+        let expected = [
+            "device \"n\": lost: 7 bytes that the host's program hasn't read from the connection 2",
+            "device \"n\": left to the host's kernel, which goes on sending: 7 bytes of the connection 3",
+        ];
+        assert_eq!(lines, expected);
     }
 }

@@ -25,6 +25,8 @@ pub const SYSTEM_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_recvfrom),
     Allow::call(libc::SYS_shutdown),
     Allow::when(libc::SYS_getsockopt, 1, &[libc::SOL_SOCKET as u32]),
+    // What the peer has acknowledged.
+    Allow::all(libc::SYS_getsockopt, &[(1, &[libc::IPPROTO_TCP as u32]), (2, &[libc::TCP_INFO as u32])]),
     Allow::all(
         libc::SYS_setsockopt,
         &[(1, &[libc::SOL_SOCKET as u32]), (2, &[libc::SO_KEEPALIVE as u32, libc::SO_LINGER as u32])],

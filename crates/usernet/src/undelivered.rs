@@ -10,6 +10,10 @@ pub struct UndeliveredTcp {
     pub guest: SocketAddr,
     /// The other end, as the guest sees it.
     pub remote: SocketAddr,
-    /// Length in bytes. When only the end of the stream remains, that counts as one.
+    /// Number of bytes that the host's socket hasn't taken. If the network is dropped with any, the connection is reset, and
+    /// those in `sent_len` are lost too.
     pub len: usize,
+    /// Number of bytes that the host's socket has taken and the peer hasn't acknowledged. When only the end of the stream
+    /// remains, that counts as one. If the network is dropped with `len` 0, the host's kernel goes on sending them.
+    pub sent_len: usize,
 }

@@ -14,6 +14,8 @@ use smoltcp::socket::tcp::State;
 
 /// Less than the guest's window.
 const PIECE: usize = 64 << 10;
+/// Longer than Linux delays an acknowledgement (TCP_DELACK_MAX).
+const DELAYED_ACK: Duration = Duration::from_millis(300);
 
 /// A guest, its connection to `listener`, and the host's end of that.
 fn connection(listener: &TcpListener) -> (Guest, SocketHandle, TcpStream) {
@@ -41,7 +43,7 @@ fn unread() -> (Guest, SocketHandle, TcpStream, usize) {
 fn unread_at(listener: &TcpListener) -> (Guest, SocketHandle, TcpStream, usize) {
     let (mut guest, socket, stream) = connection(listener);
     let mut sent = 0;
-    while guest.net.deliver(Duration::ZERO).is_empty() {
+    while guest.deliver(Duration::ZERO).is_empty() {
         send_piece(&mut guest, socket, sent);
         sent += PIECE;
     }
@@ -53,7 +55,7 @@ fn unread_at(listener: &TcpListener) -> (Guest, SocketHandle, TcpStream, usize) 
 fn unread_both_ways() -> (Guest, SocketHandle, TcpStream) {
     let (mut guest, socket, mut stream) = connection(&TcpListener::bind("127.0.0.1:0").unwrap());
     send_piece(&mut guest, socket, 0);
-    assert_eq!(guest.net.deliver(Duration::ZERO), []);
+    assert_eq!(guest.deliver(Duration::ZERO), []);
     stream.write_all(&[0; PIECE]).unwrap();
     (guest, socket, stream)
 }
@@ -88,9 +90,9 @@ fn read_to_end(mut stream: TcpStream) -> thread::JoinHandle<(Vec<u8>, Option<Err
 #[track_caller]
 fn assert_is_delivered(mut guest: Guest, stream: TcpStream, sent: usize) {
     guest.net.forget_guest();
-    assert_eq!(guest.net.deliver(Duration::ZERO).len(), 1);
+    assert_eq!(guest.deliver(Duration::ZERO).len(), 1);
     let reader = read_to_end(stream);
-    assert_eq!(guest.net.deliver(PATIENCE), []);
+    assert_eq!(guest.deliver(PATIENCE), []);
     drop(guest);
     let (bytes, error) = reader.join().unwrap();
     assert_eq!(error, None);
@@ -117,7 +119,7 @@ fn data_acknowledged_that_nobody_reads_ends_the_connection_by_a_reset() {
     let (mut guest, socket, stream, sent) = unread();
     let remote = guest.tcp(socket).remote_endpoint().unwrap();
     guest.net.forget_guest();
-    let left = guest.net.deliver(Duration::from_millis(20));
+    let left = guest.deliver(Duration::from_millis(20));
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].remote.port(), remote.port);
     assert!(left[0].len > 0 && left[0].len < sent, "{left:?}");
@@ -159,7 +161,7 @@ fn data_for_a_program_that_goes_on_sending_is_delivered() {
     let (mut guest, _, stream) = unread_both_ways();
     guest.net.forget_guest();
     let reader = echo_to_end(stream);
-    assert_eq!(guest.net.deliver(PATIENCE), []);
+    assert_eq!(guest.deliver(PATIENCE), []);
     drop(guest);
     let (bytes, error) = reader.join().unwrap();
     assert_eq!(error, None);
@@ -198,13 +200,28 @@ fn data_for_a_client_of_a_forwarded_port_that_has_sent_something_is_delivered() 
 /// Neither the kernel's nor ours.
 #[test]
 fn data_that_nobody_reads_is_counted_to_the_byte() {
-    let (mut guest, _, stream) = unread_both_ways();
+    let (mut guest, _, stream, sent) = unread();
     guest.net.forget_guest();
-    let left = guest.net.deliver(Duration::from_millis(20));
+    let left = guest.deliver(DELAYED_ACK);
     drop(guest);
     let (bytes, error) = read_to_end(stream).join().unwrap();
     assert_eq!(error, Some(ErrorKind::ConnectionReset));
-    assert_eq!(left.iter().map(|left| left.len).sum::<usize>(), PIECE - bytes.len());
+    assert_eq!(left.iter().map(|left| left.len + left.sent_len).sum::<usize>(), sent - bytes.len());
+}
+
+/// Its program reads it after the monitor has given up.
+#[test]
+fn data_that_the_kernel_has_taken_is_left_to_it() {
+    let (mut guest, _, stream) = unread_both_ways();
+    guest.net.forget_guest();
+    let left = guest.deliver(Duration::from_millis(20));
+    assert_eq!(left.iter().map(|left| left.len).sum::<usize>(), 0);
+    let sent_len: usize = left.iter().map(|left| left.sent_len).sum();
+    assert!(sent_len > 0 && sent_len <= PIECE, "{left:?}");
+    drop(guest);
+    let (bytes, error) = read_to_end(stream).join().unwrap();
+    assert_eq!(error, None);
+    assert!(bytes == pattern(PIECE), "{} bytes", bytes.len());
 }
 
 /// The host has ended too, so no input can come any more: the rest is left to the kernel.
@@ -213,7 +230,7 @@ fn data_for_a_program_that_sends_no_more_is_not_waited_for() {
     let (mut guest, _, stream) = unread_both_ways();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     guest.net.forget_guest();
-    assert_eq!(guest.net.deliver(Duration::ZERO), []);
+    assert_eq!(guest.deliver(Duration::ZERO), []);
     drop(guest);
     let (bytes, error) = read_to_end(stream).join().unwrap();
     assert_eq!(error, None);
@@ -263,7 +280,7 @@ fn data_for_a_peer_that_has_gone_is_not_waited_for() {
     let (mut guest, _, stream, _) = unread();
     guest.net.forget_guest();
     drop(stream);
-    assert_eq!(guest.net.deliver(PATIENCE), []);
+    assert_eq!(guest.deliver(PATIENCE), []);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 use serde_json::{Value, json};
+use vmm_sandbox::Allow;
 use vmm_virtio::testing::{Expectations, UNWRITTEN};
-use vmm_virtio::{ConfigSpace, Fault, HostPort, Session, Setting, VirtioDevice, conformance};
+use vmm_virtio::{ConfigSpace, Fault, HostPort, Needs, Session, Setting, VirtioDevice, conformance};
 use vmm_virtio_devices::KINDS;
 
 /// The device of a config with `"type": kind` and these fields.
@@ -97,6 +98,10 @@ impl TypingConsole {
 }
 
 impl VirtioDevice for TypingConsole {
+    fn needs(&self) -> Needs {
+        self.console.needs()
+    }
+
     fn features(&self) -> u64 {
         self.console.features()
     }
@@ -276,6 +281,14 @@ impl FloodedCard {
 }
 
 impl VirtioDevice for FloodedCard {
+    fn needs(&self) -> Needs {
+        /// For the test's socket.
+        const SEND: &[Allow] = &[Allow::call(libc::SYS_sendto)];
+        let mut needs = self.card.needs();
+        needs.calls.push(SEND);
+        needs
+    }
+
     fn features(&self) -> u64 {
         self.card.features()
     }
@@ -310,18 +323,22 @@ impl VirtioDevice for FloodedCard {
 /// A device whose socket's directory is deleted when it is dropped.
 struct VsockInTempDir {
     vsock: Box<dyn VirtioDevice>,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl VsockInTempDir {
     fn open() -> Box<dyn VirtioDevice> {
         let directory = tempfile::TempDir::new().expect("a directory");
         let vsock = open("vsock", json!({"path": directory.path().join("v.sock")}));
-        Box::new(Self { vsock, directory })
+        Box::new(Self { vsock, _directory: directory })
     }
 }
 
 impl VirtioDevice for VsockInTempDir {
+    fn needs(&self) -> Needs {
+        self.vsock.needs()
+    }
+
     fn queue_sizes(&self) -> Vec<u16> {
         self.vsock.queue_sizes()
     }
@@ -331,7 +348,6 @@ impl VirtioDevice for VsockInTempDir {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
-        assert!(self.directory.path().exists());
         self.vsock.start(session)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Closing a socket with unread input resets the connection, and the kernel drops what the peer's kernel hasn't
 //! acknowledged; so does input that comes later (RFC 2525 §2.17). So input is discarded here, and the socket stays
-//! open until the peer has acknowledged all data, or has ended too.
+//! open until the peer has acknowledged all data, or has ended too. If the process ends earlier, the kernel goes on
+//! sending what it has taken, and only data that it hasn't taken makes the end a reset.
 
 use std::time::{Duration, Instant};
 
@@ -38,14 +39,14 @@ impl Tcp {
         if self.send_to_host().is_err() {
             self.fail();
         }
-        let mut len = self.kept_len();
+        let (len, mut sent_len) = (self.kept_len(), 0);
         if self.phase == Phase::Draining {
             self.failed |= self.discard_input().is_err();
-            len += self.unacknowledged();
+            sent_len = self.unacknowledged();
             self.set_undelivered(len > 0);
         }
         let Self { guest, remote, .. } = *self;
-        (len > 0 && !self.failed).then_some(UndeliveredTcp { guest, remote, len })
+        (len + sent_len > 0 && !self.failed).then_some(UndeliveredTcp { guest, remote, len, sent_len })
     }
 
     /// The turn of a connection that is draining.

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,7 +17,8 @@ use smoltcp::wire::{
     EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
     Ipv6Address, TcpPacket, TcpRepr,
 };
-use vmm_usernet::{Allow, Forward, Frame, Resolver, Settings, UserNet};
+use vmm_sandbox::{ViolationAction, confine_thread, enable};
+use vmm_usernet::{Allow, Forward, Frame, Resolver, SYSTEM_CALLS, Settings, UndeliveredTcp, UserNet};
 
 pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0, 2, 2];
@@ -106,6 +109,17 @@ pub(crate) struct Guest {
     next_port: u16,
 }
 
+/// Has the network do something as in the monitor, on a thread that may make only the calls of a network: any other ends the test's
+/// process.
+fn confined<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    enable(ViolationAction::Trap);
+    let confined = || {
+        confine_thread("usernet", &[SYSTEM_CALLS]).unwrap();
+        act()
+    };
+    thread::scope(|scope| scope.spawn(confined).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
 impl Guest {
     pub(crate) fn new(settings: Settings) -> Self {
         let mtu = usize::from(settings.mtu);
@@ -132,7 +146,7 @@ impl Guest {
 
     /// Replaces the guest by another one, which uses the same ports.
     pub(crate) fn restart(&mut self) {
-        self.net.forget_guest();
+        confined(|| self.net.forget_guest());
         self.forget_sockets();
     }
 
@@ -146,30 +160,41 @@ impl Guest {
     pub(crate) fn turn(&mut self) -> bool {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         self.interface.poll(now, &mut self.card, &mut self.sockets);
-        let mut passed = false;
-        while let Some(frame) = self.card.sent.pop_front() {
-            self.net.send(&frame);
-            passed = true;
-        }
-        while let Some(frame) = self.receive() {
-            self.card.received.push_back(frame);
-            passed = true;
-        }
-        passed
+        let Self { net, card, buffer, .. } = self;
+        confined(|| {
+            let mut passed = false;
+            while let Some(frame) = card.sent.pop_front() {
+                net.send(&frame);
+                passed = true;
+            }
+            while let Some(Frame { len, .. }) = net.receive(buffer) {
+                card.received.push_back(buffer[..len].to_vec());
+                passed = true;
+            }
+            passed
+        })
     }
 
     /// Sends the guest's frames, and receives nothing.
     pub(crate) fn send_only(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.epoch.elapsed().as_micros() as i64);
         self.interface.poll(now, &mut self.card, &mut self.sockets);
-        while let Some(frame) = self.card.sent.pop_front() {
-            self.net.send(&frame);
-        }
+        let Self { net, card, .. } = self;
+        confined(|| {
+            while let Some(frame) = card.sent.pop_front() {
+                net.send(&frame);
+            }
+        });
+    }
+
+    /// As that of the network.
+    pub(crate) fn deliver(&mut self, patience: Duration) -> Vec<UndeliveredTcp> {
+        confined(|| self.net.deliver(patience))
     }
 
     /// The next raw frame for the guest.
     pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
-        let Frame { len, .. } = self.net.receive(&mut self.buffer)?;
+        let Frame { len, .. } = confined(|| self.net.receive(&mut self.buffer))?;
         Some(self.buffer[..len].to_vec())
     }
 

@@ -117,7 +117,7 @@ impl Flows {
                 format!("connection of guest port {guest_port} and host port {host_port}"),
                 connection.kept_len(),
             );
-            Undelivered { connection, len: len as u64 }
+            Undelivered { connection, len: len as u64, sent_len: 0 }
         })
         .collect()
     }

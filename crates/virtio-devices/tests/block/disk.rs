@@ -13,7 +13,7 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use vmm_virtio::testing::{Buf, DEADLINE, Driver, Used};
-use vmm_virtio::{ConfigSpace, DeviceError, Fault, Session, Setting, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Needs, Session, Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
 /// VIRTIO_BLK_T_*.
@@ -92,6 +92,10 @@ impl WatchedDisk {
 }
 
 impl VirtioDevice for WatchedDisk {
+    fn needs(&self) -> Needs {
+        self.disk.needs()
+    }
+
     fn features(&self) -> u64 {
         self.disk.features()
     }

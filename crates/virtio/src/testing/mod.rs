@@ -2,7 +2,8 @@
 //!
 //! [`Driver`] owns guest memory, a device with its real thread and [`MmioTransport`](crate::MmioTransport) or
 //! [`PciTransport`](crate::PciTransport), and the interrupt's eventfd. It uses only registers, memory and eventfds. Nothing sleeps: it waits for an
-//! eventfd until it is written, or panics with what it waited for at the [`DEADLINE`].
+//! eventfd until it is written, or panics with what it waited for at the [`DEADLINE`]. The device's thread may make only the system calls
+//! that the device [needs](crate::VirtioDevice::needs), as in the monitor.
 //!
 //! ```
 //! use vmm_virtio::testing::{Buf, Driver};

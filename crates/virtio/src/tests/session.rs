@@ -91,7 +91,7 @@ fn delivering(last: u32) -> (Scripted, std::sync::mpsc::Receiver<u32>) {
     device.deliver = Box::new(move || {
         count += 1;
         send.send(count).unwrap();
-        let left = Undelivered { connection: "connection".to_owned(), len: 1 };
+        let left = Undelivered { connection: "connection".to_owned(), len: 1, sent_len: 0 };
         if count < last { vec![left] } else { Vec::new() }
     });
     (device, calls)

@@ -120,9 +120,10 @@ impl Link for UserLink {
 
     fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
         let left = self.net.deliver(patience).into_iter();
-        left.map(|UndeliveredTcp { guest, remote, len }| Undelivered {
+        left.map(|UndeliveredTcp { guest, remote, len, sent_len }| Undelivered {
             connection: format!("connection of {guest} and {remote}"),
             len: len as u64,
+            sent_len: sent_len as u64,
         })
         .collect()
     }
