@@ -36,6 +36,9 @@ enum Raw {
     InternalError,
 }
 
+/// How often KVM_RUN may return EAGAIN in a row.
+const ATTEMPTS: u32 = 100;
+
 impl KvmVcpu {
     pub(crate) fn new(fd: VcpuFd, memory: GuestMemory, lens: StateLens) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
@@ -53,8 +56,9 @@ impl KvmVcpu {
     /// requires.
     ///
     /// # Errors
-    /// KVM_RUN failed for a reason other than an interruption.
+    /// KVM_RUN failed for a reason other than an interruption; with EAGAIN if the host has no thread for KVM.
     pub fn run(&mut self) -> Result<Exit<'_>, Error> {
+        let mut attempts = 0;
         loop {
             // Most exits return from inside the match; the others have to access the page again, which
             // VcpuExit borrows. The lifetime is erased because the compiler would otherwise extend a
@@ -79,8 +83,12 @@ impl KvmVcpu {
                 Ok(VcpuExit::InternalError) => Raw::InternalError,
                 Ok(_) => return Ok(Exit::Other { reason: self.page().exit_reason }),
                 Err(e) if e.errno() == libc::EINTR => return Ok(Exit::Interrupted),
-                // The first KVM_RUN of a vCPU that waits for INIT returns EAGAIN when INIT arrives.
-                Err(e) if e.errno() == libc::EAGAIN => continue,
+                // The first KVM_RUN of a vCPU that waits for INIT returns EAGAIN when INIT arrives. Each does if it can't start
+                // the thread that recovers huge pages (kvm-nx-lpage-recovery), which the first vCPU of a VM needs.
+                Err(e) if e.errno() == libc::EAGAIN && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    continue;
+                }
                 Err(e) => return Err(e).named("KVM_RUN"),
             };
             return Ok(self.decode(raw));

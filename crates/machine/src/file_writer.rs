@@ -30,7 +30,8 @@ const GATE_CLOSED: u64 = u64::MAX - 1;
 /// ```text
 ///   write(bytes): Blocked --> the thread writes --> the gate opens (EPOLLOUT) --> write(bytes): Moved or Failed
 /// ```
-/// Without its thread it accepts a batch, which is written when the thread has started.
+/// Without its thread it accepts a batch, which is written when the thread has started. Where the host has no thread, callers write
+/// themselves from then on: that may block, but what they write is most likely why the process ends.
 #[derive(Debug)]
 pub(crate) struct FileWriter {
     shared: Arc<Shared>,
@@ -47,16 +48,19 @@ struct Shared {
     gate: OwnedFd,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Batch {
     state: State,
     bytes: Vec<u8>,
     /// The thread is to exit when it isn't writing.
     is_stopping: bool,
+    /// The host had no thread.
+    is_threadless: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Idle,
     /// The thread is writing the bytes.
     Writing,
@@ -84,7 +88,7 @@ impl FileWriter {
     /// The host is out of descriptors.
     pub(crate) fn with_sink(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            batch: Mutex::new(Batch { state: State::Idle, bytes: Vec::new(), is_stopping: false }),
+            batch: Mutex::new(Batch::default()),
             sink: Mutex::new(Some(sink)),
             changed: Condvar::new(),
             gate: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
@@ -100,7 +104,8 @@ impl FileWriter {
         let mut thread = self.thread.lock().expect(NO_PANIC);
         if thread.is_none() {
             let theirs = Arc::clone(&self.shared);
-            *thread = Some(io_thread::spawn("writer", STACK_LEN, move || theirs.run())?);
+            let spawned = io_thread::spawn("writer", STACK_LEN, move || theirs.run());
+            *thread = Some(spawned.inspect_err(|_| self.shared.do_without_thread())?);
         }
         Ok(())
     }
@@ -137,8 +142,12 @@ impl FileWriter {
         batch.state = State::Writing;
         // Under the lock, so that the gate is closed exactly while the thread is writing.
         let _ = rustix::io::write(&self.shared.gate, &GATE_CLOSED.to_ne_bytes());
+        let is_threadless = batch.is_threadless;
         drop(batch);
-        self.shared.changed.notify_all();
+        match is_threadless {
+            true => self.shared.do_without_thread(),
+            false => self.shared.changed.notify_all(),
+        }
         true
     }
 
@@ -161,6 +170,16 @@ impl FileWriter {
 impl Shared {
     fn batch(&self) -> MutexGuard<'_, Batch> {
         self.batch.lock().expect(NO_PANIC)
+    }
+
+    /// What the thread would do now, and from now on whoever hands over a batch.
+    fn do_without_thread(&self) {
+        {
+            let mut batch = self.batch();
+            (batch.is_threadless, batch.is_stopping) = (true, true);
+        }
+        self.run();
+        self.batch().is_stopping = false;
     }
 
     /// The thread's body.
@@ -237,5 +256,30 @@ impl Drop for FileWriter {
         self.shared.batch().state = State::Quit;
         // Not joined: its write may never return.
         self.shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_without_a_thread_is_made_by_the_caller() {
+        let (into, lines) =
+            (Arc::new(Mutex::new(Vec::new())), |into: &Mutex<Vec<u8>>| into.lock().unwrap().clone());
+        let theirs = Arc::clone(&into);
+        let writer = FileWriter::with_sink(Box::new(move |bytes| {
+            theirs.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }))
+        .unwrap();
+        assert_eq!(writer.write(b"before"), Transfer::Blocked);
+        // As `start` does if the host has no thread.
+        writer.shared.do_without_thread();
+        assert_eq!(writer.write(b"before"), Transfer::Moved(6));
+        assert_eq!(writer.write(b"after"), Transfer::Blocked);
+        assert_eq!(lines(&into), b"beforeafter");
+        assert_eq!(writer.write(b"after"), Transfer::Moved(5));
+        assert!(writer.wait(Duration::ZERO));
     }
 }

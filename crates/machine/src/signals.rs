@@ -59,9 +59,12 @@ impl Signals {
 /// Blocks the signals that [`Signals`] receives, and returns them.
 fn block_all() -> io::Result<SigSet> {
     let ignored = ignored(Path::new("/proc/self/status"))?;
+    let kept: SigSet = crash::SIGNALS.into_iter().chain(OTHERS).collect();
     let mut set = SigSet::all();
-    crash::SIGNALS.into_iter().chain(OTHERS).for_each(|signal| set.remove(signal));
+    kept.iter().for_each(|signal| set.remove(signal));
     set.thread_block()?;
+    // The parent may have blocked them, and a fault whose signal is blocked kills without a handler.
+    kept.thread_unblock()?;
     // A blocked signal stays pending even if it is ignored, so ignored ones are unblocked. 32 up to SIGRTMIN belong to the C
     // library, which never blocks them.
     let numbers = (1..32).chain(SIGRTMIN()..=SIGRTMAX());
@@ -119,6 +122,20 @@ mod tests {
     fn signals_ignored_of_a_rust_program_are_those_of_its_runtime() {
         let pipe = 1 << (libc::SIGPIPE - 1);
         assert_eq!(ignored(Path::new("/proc/self/status")).unwrap() & pipe, pipe);
+    }
+
+    #[test]
+    fn signals_of_crashes_that_the_parent_has_blocked_are_received() {
+        let thread = std::thread::spawn(|| {
+            SigSet::all().thread_block().unwrap();
+            block_all().unwrap();
+            SigSet::thread_get_mask().unwrap()
+        });
+        let mask = thread.join().unwrap();
+        let blocked: Vec<_> =
+            crash::SIGNALS.into_iter().chain(OTHERS).filter(|signal| mask.contains(*signal)).collect();
+        assert_eq!(blocked, []);
+        assert!(mask.contains(Signal::SIGTERM));
     }
 
     #[test]

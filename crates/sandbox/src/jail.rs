@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use rustix::process::{getgid, getuid};
 
 use crate::namespaces::{Refusal, Step, empty_root, unshare_all};
-use crate::privileges::{become_user, give_up, lock_out};
+use crate::privileges::{ParentDeath, become_user, give_up, lock_out};
 use crate::report::Wall;
 
 /// The user and group of processes that own nothing, on every distribution.
@@ -84,10 +84,12 @@ impl Jail {
         if let (false, Some((uid, gid))) = (is_root, self.user) {
             return Err(JailError::NotRoot { uid, gid });
         }
+        let parent = ParentDeath::take();
         let namespaces = self.enter_namespaces(is_root)?;
         lock_out().map_err(JailError::Privileges)?;
         let user = if is_root { self.leave_root()? } else { None };
         give_up().map_err(JailError::Privileges)?;
+        parent.restore().map_err(JailError::Privileges)?;
         let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
         let detail =
             format!("user {uid}, group {gid}, no capabilities, no new privileges, neither traced nor dumped");

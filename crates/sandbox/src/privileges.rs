@@ -4,7 +4,10 @@ use std::io;
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getpid, getppid, kill_process, parent_process_death_signal,
+    set_dumpable_behavior, set_parent_process_death_signal,
+};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
@@ -60,6 +63,29 @@ pub(crate) fn become_user(uid: u32, gid: u32) -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
+}
+
+/// The signal that this process gets when its parent ends (PR_SET_PDEATHSIG). The kernel forgets it when credentials change.
+pub(crate) struct ParentDeath {
+    signal: Option<Signal>,
+    parent: Option<Pid>,
+}
+
+impl ParentDeath {
+    pub(crate) fn take() -> Self {
+        // Fails only for a bad address.
+        Self { signal: parent_process_death_signal().unwrap_or(None), parent: getppid() }
+    }
+
+    /// Sets it again, and raises it if the parent has ended meanwhile.
+    pub(crate) fn restore(self) -> io::Result<()> {
+        let Self { signal: Some(signal), parent } = self else { return Ok(()) };
+        set_parent_process_death_signal(Some(signal))?;
+        if getppid() != parent {
+            kill_process(getpid(), signal)?;
+        }
+        Ok(())
+    }
 }
 
 /// Gives up all capabilities, new privileges by execve, and being traced or dumped by processes of the same user.

@@ -38,8 +38,10 @@ impl Supervisor {
         };
         self.worker.stop();
         let acted = wait_for_threads().map(|()| act());
+        // The log first, and all of it: it says why the rest fails.
+        let logs = stopped.iter().map(|target| target.start()).fold(Ok(()), io::Result::and);
+        logs.context("thread of the log")?;
         self.worker.restart().context("thread of the jobs")?;
-        stopped.iter().try_for_each(|target| target.start()).context("thread of the log")?;
         acted.map(Offloaded::Done).context("threads at the start")
     }
 

@@ -8,7 +8,8 @@ use nix::unistd::{Gid, getgroups, setgroups};
 use rustix::fs::readlinkat;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{
-    DumpableBehavior, dumpable_behavior, getegid, geteuid, getgid, getuid, set_dumpable_behavior,
+    DumpableBehavior, Signal, dumpable_behavior, getegid, geteuid, getgid, getuid,
+    parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
 use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
 use vmm_sandbox::{Jail, JailError, JailNetwork, Wall, WallState};
@@ -309,5 +310,15 @@ fn probe_finds_what_the_host_permits_and_changes_nothing() {
         assert!(!no_new_privs().unwrap());
         assert!(!vmm_sandbox::is_enabled());
         has_the_hosts_root();
+    });
+}
+
+/// Whoever has started the monitor may want it to end with them.
+#[test]
+fn jail_keeps_the_signal_of_the_parents_death() {
+    as_both("jail::jail_keeps_the_signal_of_the_parents_death", || {
+        set_parent_process_death_signal(Some(Signal::USR1)).unwrap();
+        CLOSED.enter().unwrap();
+        assert_eq!(parent_process_death_signal().unwrap(), Some(Signal::USR1));
     });
 }

@@ -2,16 +2,28 @@
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
-use libtest_mimic::Trial;
+use libtest_mimic::{Completion, Trial};
+use tempfile::TempDir;
 
 use crate::common::{BAD_CONFIG, HOST_CANT, kernel};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    trials![
+    let threads = Trial::ignorable_test("threads_that_the_host_lacks_are_named", || {
+        if !nix::unistd::getuid().is_root() {
+            return Ok(Completion::ignored_with(
+                "only root can start a monitor as a user without other threads",
+            ));
+        }
+        threads_that_the_host_lacks_are_named();
+        Ok(Completion::Completed)
+    });
+    let mut trials = trials![
         memory_more_than_the_host_has_is_refused,
         cpus_above_the_limit_of_kvm_are_refused,
         cpus_without_room_in_the_acpi_tables_are_refused
-    ]
+    ];
+    trials.push(threads);
+    trials
 }
 
 /// The error message for a machine that the host can't run.
@@ -45,4 +57,30 @@ fn cpus_without_room_in_the_acpi_tables_are_refused() {
         and 3 devices need ";
     assert!(said.starts_with(message), "{said}");
     assert_eq!(said.matches("65536").count(), 1, "said once: {said}");
+}
+
+/// Of a limit of any size the monitor says that it is too low, or it runs: it needs threads of its own, and KVM needs one.
+fn threads_that_the_host_lacks_are_named() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("stderr");
+    // Threads of an ordinary user count, whoever has started them, so each attempt has a user of its own.
+    let ends: Vec<_> = (0..12)
+        .map(|limit| {
+            let id = (50_000 + limit + std::process::id() % 10_000).to_string();
+            // Into a file, which is written by a thread.
+            let shell = format!(r#"ulimit -u {limit}; exec "$0" "$@" 2>{}"#, log.display());
+            let words = ["--flat", &kernel("hello-real"), "--uid", &id, "--gid", &id];
+            let mut monitor = Monitor::command(words).wrapped(["sh", "-c", &shell]).start();
+            let code = monitor.expect_exit(DEADLINE).code();
+            (code, std::fs::read_to_string(&log).unwrap())
+        })
+        .collect();
+    let is_named = |said: &str| {
+        let error = said.lines().find(|line| line.starts_with("error: "));
+        error.is_some_and(|error| error.contains("raise the limit of threads (ulimit -u"))
+    };
+    for (limit, (code, said)) in ends.iter().enumerate() {
+        assert!(*code == Some(0) || *code == Some(HOST_CANT) && is_named(said), "{limit}: {code:?}: {said}");
+    }
+    assert_eq!(ends.last().unwrap().0, Some(0));
 }
