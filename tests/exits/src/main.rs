@@ -15,6 +15,7 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::Parser;
+use vmm_sandbox::ViolationAction;
 
 use failure::Failure;
 use report::{Report, Table};
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    vmm_sandbox::enable(ViolationAction::Trap);
     let mut tables = Vec::new();
     for workload in workload::ALL {
         let table = measure(workload, arguments.rounds)?;

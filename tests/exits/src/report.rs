@@ -29,6 +29,8 @@ pub(crate) struct Table {
     rows: Vec<Row>,
     /// The cost of tracing that is off: the rate relative to the bus variant's in the same round.
     tracing_off_of_bus: Quartiles,
+    /// The cost of the sandbox: as above.
+    confined_of_bus: Quartiles,
 }
 
 /// The results of one variant.
@@ -70,6 +72,7 @@ impl Table {
             elements_per_exit: scale.elements_per_exit,
             rows: Variant::ALL.map(row).into(),
             tracing_off_of_bus: ratio(Variant::TracingOff, Variant::Bus),
+            confined_of_bus: ratio(Variant::Confined, Variant::Bus),
         }
     }
 }
@@ -98,8 +101,12 @@ impl fmt::Display for Table {
                 goal(row),
             )?;
         }
-        let off = self.tracing_off_of_bus;
-        writeln!(f, "bus, tracing off, relative to bus: {} ({})", percent(off.median), spread(off))
+        let relative =
+            [(Variant::TracingOff, self.tracing_off_of_bus), (Variant::Confined, self.confined_of_bus)];
+        for (variant, rate) in relative {
+            writeln!(f, "{}, relative to bus: {} ({})", variant.name(), percent(rate.median), spread(rate))?;
+        }
+        Ok(())
     }
 }
 
@@ -123,7 +130,7 @@ mod tests {
 
     /// A table with two elements per exit, in which the bare loop takes 1 s for 1,024 elements.
     fn table(call_back_s: f64) -> Table {
-        let seconds = [vec![1.0], vec![call_back_s], vec![1.25], vec![1.25], vec![2.0]];
+        let seconds = [vec![1.0], vec![call_back_s], vec![1.25], vec![1.25], vec![1.25], vec![2.0]];
         Table::new(&workload::ALL[2], Scale { elements: 1024, elements_per_exit: 2.0 }, &seconds)
     }
 

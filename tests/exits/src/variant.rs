@@ -2,11 +2,13 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use vmm_kvm::{Kvm, KvmVcpu};
+use vmm_kvm::{Kvm, KvmVcpu, VCPU_CALLS};
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_sandbox::confine_thread;
 use vmm_vcpu::{End, ExitHandler, Summary, Traced, run};
 
 use crate::bare;
@@ -28,6 +30,8 @@ pub(crate) enum Variant {
     CallBack,
     /// vmm-vcpu's loop with a device on a vmm-bus.
     Bus,
+    /// As [`Bus`](Self::Bus), on a thread with the system call filter of a vCPU.
+    Confined,
     /// As [`Bus`](Self::Bus), but with the choice at run time whether to trace.
     TracingOff,
     /// As [`TracingOff`](Self::TracingOff), but every exit is added to a summary.
@@ -57,14 +61,15 @@ pub(crate) fn scale(workload: &Workload, seconds: f64) -> Result<Scale, Failure>
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Bare, Self::CallBack, Self::Bus, Self::TracingOff, Self::TracingOn];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Bare, Self::CallBack, Self::Bus, Self::Confined, Self::TracingOff, Self::TracingOn];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::CallBack => "call-back",
             Self::Bus => "bus",
+            Self::Confined => "bus, confined",
             Self::TracingOff => "bus, tracing off",
             Self::TracingOn => "bus, tracing on",
         }
@@ -75,7 +80,7 @@ impl Variant {
         match self {
             Self::Bare | Self::TracingOn => None,
             Self::CallBack => Some(0.95),
-            Self::Bus | Self::TracingOff => Some(0.75),
+            Self::Bus | Self::Confined | Self::TracingOff => Some(0.75),
         }
     }
 
@@ -98,6 +103,7 @@ impl Variant {
                 let mut handler = bus_handler(&counter)?;
                 time(workload, &mut handler, elements, |_, left| counter.stop_after(left))
             }
+            Self::Confined => measure_confined(workload, elements),
             // black_box, because the monitor's choice depends on its command line, so the compiler can't know it.
             Self::TracingOff => measure_watched(workload, elements, black_box(None)),
             Self::TracingOn => {
@@ -110,6 +116,20 @@ impl Variant {
             }
         }
     }
+}
+
+/// Measures on a thread of its own, as it keeps its filter to its end.
+fn measure_confined(workload: &Workload, elements: u64) -> Result<Duration, Failure> {
+    let counter = Arc::new(Counter::default());
+    let mut handler = bus_handler(&counter)?;
+    let mut vcpu = create_vcpu(workload)?;
+    let measure = || {
+        confine_thread("vcpu0", &[VCPU_CALLS]).map_err(|error| format!("can't apply a filter: {error}"))?;
+        let stop_after = |_: &mut _, left| counter.stop_after(left);
+        time_runs(&mut vcpu, &mut handler, elements, stop_after).map_err(|error| error.to_string())
+    };
+    let measured = thread::scope(|scope| scope.spawn(measure).join());
+    Ok(measured.map_err(|_| "the thread with a filter has panicked")??)
 }
 
 /// Starts a vCPU as the monitor does: the type of the handler is chosen once, outside the loop. Without tracing there is no
@@ -130,19 +150,28 @@ fn measure_watched(
     }
 }
 
-/// Measures a new guest with our loop. `stop_after` sets the number of elements after which the handler stops.
+/// Measures a new guest with our loop, see [`time_runs`].
 fn time<H: ExitHandler>(
     workload: &Workload,
     handler: &mut H,
     elements: u64,
     stop_after: impl Fn(&mut H, u64),
 ) -> Result<Duration, Failure> {
-    let mut vcpu = create_vcpu(workload)?;
+    time_runs(&mut create_vcpu(workload)?, handler, elements, stop_after)
+}
+
+/// Measures `elements` of a new guest with our loop, after the warm-up. `stop_after` sets the number of elements after which the handler stops.
+fn time_runs<H: ExitHandler>(
+    vcpu: &mut KvmVcpu,
+    handler: &mut H,
+    elements: u64,
+    stop_after: impl Fn(&mut H, u64),
+) -> Result<Duration, Failure> {
     stop_after(handler, WARM_UP);
-    run_to_stop(&mut vcpu, handler)?;
+    run_to_stop(vcpu, handler)?;
     stop_after(handler, elements);
     let start = Instant::now();
-    run_to_stop(&mut vcpu, handler)?;
+    run_to_stop(vcpu, handler)?;
     Ok(start.elapsed())
 }
 

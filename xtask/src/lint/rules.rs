@@ -150,7 +150,7 @@ pub(super) const CRATES: &[CrateRule] = &[
     rule(
         "exit-bench",
         TOOL_LAYER + 1,
-        Only(&["vmm-bus", "vmm-memory", "vmm-kvm", "vmm-vcpu"]),
+        Only(&["vmm-bus", "vmm-memory", "vmm-sandbox", "vmm-kvm", "vmm-vcpu"]),
         In(&["src/bare.rs"]),
     ),
     rule("tour-tests", TOOL_LAYER + 1, Only(&["driver", "rig"]), Forbidden),
