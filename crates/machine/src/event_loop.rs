@@ -17,6 +17,7 @@ use crate::Error;
 use crate::console::Console;
 use crate::deadline::Deadline;
 use crate::diagnostics::MessageWriter;
+use crate::keeper_watch::KeeperWatch;
 use crate::message::Message;
 use crate::signals::Signals;
 use crate::watched::Watched;
@@ -101,6 +102,7 @@ pub(crate) enum Source {
     EventFd(EventFdSource),
     MessageWriter(MessageWriter),
     Deadline(Deadline),
+    KeeperWatch(KeeperWatch),
 }
 
 impl Source {
@@ -111,6 +113,7 @@ impl Source {
             Self::EventFd(source) => source,
             Self::MessageWriter(source) => source,
             Self::Deadline(source) => source,
+            Self::KeeperWatch(source) => source,
         }
     }
 }

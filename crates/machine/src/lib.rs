@@ -48,6 +48,7 @@ mod file_writer;
 mod inputs;
 mod io_thread;
 mod job;
+mod keeper_watch;
 mod kinds;
 mod legacy;
 mod machine;

@@ -1,6 +1,6 @@
 //! The monitor's side.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -39,6 +39,11 @@ pub const KEPT_CALLS: &[Allow] = &[
 /// have no effect.
 pub fn delegate_to(socket: OwnedFd) {
     let _ = KEEPER.set(Client::new(socket, PATIENCE));
+}
+
+/// This process's end of the socket to its keeper, if it has one. It hangs up if the keeper ends.
+pub fn socket() -> Option<BorrowedFd<'static>> {
+    KEEPER.get().map(|keeper| keeper.socket.as_fd())
 }
 
 /// Connects to `path` without blocking, or through the keeper, for which it waits three seconds at most.

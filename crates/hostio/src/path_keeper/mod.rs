@@ -50,7 +50,7 @@
 //! The keeper has its own session, blocks all signals, so that it outlives the monitor's clean-up when both are
 //! signalled, and has no descriptor but its socket. It ends when the last copy of the monitor's end is closed,
 //! also if the monitor was killed. Nobody waits for it: init reaps it after the monitor's end. If it ends early,
-//! the monitor gets a SIGCHLD, which is ignored by default, and later requests fail with EPIPE.
+//! the monitor gets a SIGCHLD, which is ignored by default, [`socket`] hangs up, and later requests fail with EPIPE.
 //!
 //! A program to which the keeper connects sees the keeper's process ID as that of its peer (SO_PEERCRED).
 //!
@@ -76,7 +76,7 @@ mod server;
 mod tests;
 
 pub use by_path::Contents;
-pub use client::{KEPT_CALLS, delegate_to, remove_if_same};
+pub use client::{KEPT_CALLS, delegate_to, remove_if_same, socket};
 pub use fork::{KeeperProcess, fork_keeper};
 pub use grant::Grant;
 pub use server::{KEEPER_CALLS, serve};

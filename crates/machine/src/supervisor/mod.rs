@@ -49,6 +49,7 @@ use crate::ending::TimeoutPhase;
 use crate::error::HostContext;
 use crate::event_loop::{EventFdSource, EventLoop, Source};
 use crate::job::Progress;
+use crate::keeper_watch::KeeperWatch;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
 use crate::open_host::OpenHost;
@@ -345,6 +346,7 @@ impl Supervisor {
                 Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
                 Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
             }
+            KeeperWatch::new().map(|keeper| self.events.add(Source::KeeperWatch(keeper))).transpose()?;
         }
         if let Some(metrics) = &metrics {
             metrics.start().context("thread of the counters")?;
