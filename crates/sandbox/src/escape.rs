@@ -1,20 +1,28 @@
 //! For tests of a confined program only, with the feature `escape-hooks`: what an attacker could try who controls one of its threads.
 //!
-//! The variable `VMM_ESCAPE` is the role of a thread and an attempt, as in `vcpu0:openat`. The first thread with this role makes the
-//! attempt as soon as it is confined, and writes the kernel's answer to standard error: `escape: vcpu0: openat: ENOENT`, or `done`. If
-//! its filter doesn't allow the call, the process ends instead.
+//! The variable `VMM_ESCAPE` is an attempt, such as `openat`. A thread makes it on command: SIGTRAP with the thread's number, as by
+//! `kill -q TID -s TRAP PID`. With the role of a thread, as in `vcpu0:openat`, the first thread with this role makes it as soon as it is
+//! confined. It writes the kernel's answer to standard error: `escape: vcpu0: openat: ENOENT`, or `done`. If its filter doesn't allow
+//! the call, the process ends instead.
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::unistd::getppid;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{getpid, getppid, gettid};
+
+use crate::violation::role_or_name;
+
+/// No thread of a monitor blocks it, as it is the signal of a crash.
+const COMMAND: Signal = Signal::SIGTRAP;
 
 struct Plan {
-    role: String,
+    /// `None` if it is made on command.
+    role: Option<String>,
     attempt: String,
     /// Found before, since few threads may ask for it.
     parent: i64,
@@ -23,22 +31,51 @@ struct Plan {
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 
-/// Reads the variable.
+/// Reads the variable, and installs the handler of commands.
 pub(crate) fn prepare() {
-    PLAN.get_or_init(|| {
+    let plan = PLAN.get_or_init(|| {
         let variable = env::var("VMM_ESCAPE").ok()?;
-        let (role, attempt) = variable.split_once(':').expect("ROLE:ATTEMPT");
-        let (role, attempt) = (role.to_owned(), attempt.to_owned());
+        let (role, attempt) = match variable.split_once(':') {
+            Some((role, attempt)) => (Some(role.to_owned()), attempt.to_owned()),
+            None => (None, variable),
+        };
         Some(Plan { role, attempt, parent: getppid().as_raw().into(), is_made: AtomicBool::new(false) })
     });
+    if plan.as_ref().is_some_and(|plan| plan.role.is_none()) {
+        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART;
+        let handler = SigAction::new(SigHandler::SigAction(commanded), flags, SigSet::empty());
+        // SAFETY: the tests send the signal to threads that wait, so it interrupts no allocation.
+        unsafe { sigaction(COMMAND, &handler) }.expect("the signal exists");
+    }
 }
 
-/// Makes the attempt, if it is this thread's.
+/// Makes the attempt, if it is this thread's. If it is made on command, the thread takes commands from now on.
 pub(crate) fn attempt(role: &str) {
-    let Some(plan) = PLAN.get().and_then(Option::as_ref).filter(|plan| plan.role == role) else { return };
-    if plan.is_made.swap(true, Ordering::SeqCst) {
-        return;
+    let Some(plan) = PLAN.get().and_then(Option::as_ref) else { return };
+    match &plan.role {
+        None => SigSet::from(COMMAND).thread_unblock().expect("a set of one signal"),
+        Some(planned) if planned == role && !plan.is_made.swap(true, Ordering::SeqCst) => report(plan, role),
+        Some(_) => {}
     }
+}
+
+/// Passes a command on to the thread whose number came with it, which makes the attempt.
+extern "C" fn commanded(_: i32, info: *mut libc::siginfo_t, _: *mut c_void) {
+    let interrupted = Errno::last();
+    // SAFETY: the kernel passed it to a handler with SA_SIGINFO.
+    let info = unsafe { &*info };
+    // SAFETY: there is a value if the signal was queued, and otherwise it isn't used.
+    let thread = unsafe { info.si_value() }.sival_ptr as usize as i32;
+    if info.si_code == libc::SI_QUEUE && thread != gettid().as_raw() {
+        call(libc::SYS_tgkill, [getpid().as_raw().into(), thread.into(), COMMAND as i64, 0, 0]);
+    } else if let Some(plan) = PLAN.get().and_then(Option::as_ref) {
+        let (role, len) = role_or_name();
+        report(plan, &String::from_utf8_lossy(&role[..len]));
+    }
+    interrupted.set();
+}
+
+fn report(plan: &Plan, role: &str) {
     let answer = match make(&plan.attempt, plan.parent) {
         0.. => "done".to_owned(),
         error => format!("{:?}", Errno::from_raw(-error as i32)),
@@ -70,6 +107,13 @@ fn make(attempt: &str, parent: i64) -> i64 {
             let kind = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC).into();
             call(libc::SYS_socketpair, [libc::AF_UNIX.into(), kind, 0, ends.as_mut_ptr() as i64, 0])
         }
+        "bind" => {
+            let any = address([0; 4], 0);
+            let socket = socket(libc::SOCK_STREAM, 0);
+            call(libc::SYS_bind, [socket, any.as_ptr() as i64, any.len() as i64, 0, 0])
+        }
+        // Only the path keeper may, elsewhere. The test has made it.
+        "unlink" => call(libc::SYS_unlink, [c"../kept".as_ptr() as i64, 0, 0, 0, 0]),
         "ptrace" => call(libc::SYS_ptrace, [PTRACE_SEIZE, parent, 0, 0, 0]),
         "execve" => {
             let arguments = [c"/bin/true".as_ptr(), std::ptr::null()];
@@ -117,14 +161,18 @@ fn socket(kind: i32, protocol: i32) -> i64 {
 }
 
 /// To the port "discard".
-fn connect(kind: i32, [a, b, c, d]: [u8; 4]) -> i64 {
+fn connect(kind: i32, to: [u8; 4]) -> i64 {
     let socket = socket(kind, 0);
     if socket < 0 {
         return socket;
     }
-    // struct sockaddr_in: the family, then port and address, both big-endian.
-    let to = [libc::AF_INET as u8, 0, 0, 9, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+    let to = address(to, 9);
     call(libc::SYS_connect, [socket, to.as_ptr() as i64, to.len() as i64, 0, 0])
+}
+
+/// struct sockaddr_in: the family, then port and address, both big-endian.
+fn address([a, b, c, d]: [u8; 4], port: u8) -> [u8; 16] {
+    [libc::AF_INET as u8, 0, 0, port, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 fn map(protection: i64) -> i64 {

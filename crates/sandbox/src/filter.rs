@@ -1,7 +1,6 @@
 //! System call filters, one per thread.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::io;
 use std::sync::OnceLock;
 
@@ -9,6 +8,7 @@ use crate::declare::Allow;
 use crate::lists::BASE;
 use crate::program::compile;
 use crate::report::Wall;
+use crate::role::set_role;
 
 /// What happens to a call that isn't in the thread's filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +21,6 @@ pub enum ViolationAction {
 }
 
 static ACTION: OnceLock<ViolationAction> = OnceLock::new();
-
-/// The longest role that is kept.
-const ROLE_LEN: usize = 31;
-
-thread_local! {
-    /// Its length, and its bytes. Without a destructor, so that a signal handler may read it.
-    static ROLE: Cell<(u8, [u8; ROLE_LEN])> = const { Cell::new((0, [0; ROLE_LEN])) };
-}
 
 /// From now on [`confine_thread`] confines. A library's user who doesn't call it has no filters. Only the first call counts.
 pub fn enable(action: ViolationAction) {
@@ -84,19 +76,6 @@ pub fn confine_thread(role: &str, lists: &[&[Allow]]) -> io::Result<()> {
     #[cfg(feature = "escape-hooks")]
     crate::escape::attempt(role);
     Ok(())
-}
-
-fn set_role(role: &str) {
-    let mut bytes = [0; ROLE_LEN];
-    let len = role.len().min(ROLE_LEN);
-    bytes[..len].copy_from_slice(&role.as_bytes()[..len]);
-    ROLE.set((len as u8, bytes));
-}
-
-/// The calling thread's role, if it has confined itself. May be called in a signal handler.
-pub(crate) fn role() -> Option<([u8; ROLE_LEN], usize)> {
-    let (len, bytes) = ROLE.get();
-    (len > 0).then_some((bytes, usize::from(len)))
 }
 
 /// Adds `program` to the calling thread's filters.

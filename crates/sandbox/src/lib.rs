@@ -43,8 +43,8 @@
 //!
 //! # Tests
 //!
-//! With the feature `escape-hooks`, which is for tests of programs only, a thread tries to leave the sandbox right after it is confined,
-//! if the variable `VMM_ESCAPE` says so.
+//! With the feature `escape-hooks`, which is for tests of programs only, a thread tries to leave the sandbox if the variable `VMM_ESCAPE`
+//! says so: right after it is confined, or on command.
 //!
 //! # Example
 //!
@@ -104,6 +104,7 @@ mod privileges;
 mod probe;
 mod program;
 mod report;
+mod role;
 mod violation;
 
 pub use declare::Allow;

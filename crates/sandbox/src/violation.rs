@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
-use crate::filter;
 use crate::names::name_of;
+use crate::role::{ROLE_LEN, role};
 
 /// The exit code of a process that the filter has stopped: 128 + SIGSYS.
 pub const VIOLATION_EXIT_CODE: u8 = 159;
@@ -141,15 +141,10 @@ struct Line {
 impl Line {
     fn about(call: u32, arguments: [i64; 3]) -> Self {
         let mut line = Self { bytes: [0; 512], len: 0 };
-        let role = filter::role();
-        let name = thread_name();
-        let role = match &role {
-            Some((bytes, len)) => &bytes[..*len],
-            None => name.split(|byte| *byte == 0).next().unwrap_or_default(),
-        };
+        let (role, len) = role_or_name();
         let [first, second, third] = arguments;
         let _ = line.write_str("error: the sandbox stopped the thread ");
-        line.append(role);
+        line.append(&role[..len]);
         let _ = line.write_str(": system call ");
         let _ = line.write_str(name_of(call).unwrap_or("without a name"));
         let _ = write!(line, " ({call}) with {first:#x}, {second:#x}, {third:#x} isn't in its filter; ");
@@ -178,10 +173,12 @@ impl Write for Line {
     }
 }
 
-/// The calling thread's name, which ends with a 0.
-fn thread_name() -> [u8; 16] {
-    let mut name = [0; 16];
-    // SAFETY: PR_GET_NAME writes at most 16 bytes, which the array has (PR_GET_NAME(2const)).
-    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    name
+/// The calling thread's role, or its name if it has none: bytes and their number. May be called in a signal handler.
+pub(crate) fn role_or_name() -> ([u8; ROLE_LEN], usize) {
+    role().unwrap_or_else(|| {
+        let mut name = [0_u8; ROLE_LEN];
+        // SAFETY: PR_GET_NAME writes at most 16 bytes, which the array has (PR_GET_NAME(2const)).
+        unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+        (name, name.iter().position(|byte| *byte == 0).unwrap_or(ROLE_LEN))
+    })
 }
