@@ -55,13 +55,7 @@ fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> 
     if action == ViolationAction::Log {
         warn!("the sandbox only logs system calls that its filters don't allow, and carries them out");
     }
-    // With no network there are no ports. Signals to others and abstract sockets are also what no filter allows.
-    let is_covered = |wall: &Wall| match &*wall.name {
-        TCP => network == JailNetwork::None,
-        SCOPES => walls.iter().all(|wall| wall.is_up() || wall.name == TCP || wall.name == SCOPES),
-        _ => false,
-    };
-    report(&walls, is_covered, sandbox == Sandbox::Required)?;
+    report(&walls, network, sandbox == Sandbox::Required)?;
     info!("sandbox: walls took {times}");
     Ok(())
 }
@@ -110,15 +104,25 @@ fn other_user(user: (Option<u32>, Option<u32>)) -> Option<(u32, u32)> {
 const NOBODY: u32 = 65534;
 
 /// Says which walls stand. One that is missing is an error if it is required, unless others cover what it is for.
-fn report(walls: &[Wall], is_covered: impl Fn(&Wall) -> bool, is_required: bool) -> io::Result<()> {
+fn report(walls: &[Wall], network: JailNetwork, is_required: bool) -> io::Result<()> {
     for wall in walls {
-        match wall.is_up() || is_covered(wall) {
+        match wall.is_up() || is_covered(wall, walls, network) {
             true => info!("sandbox: {wall}"),
             false if is_required => return Err(io::Error::other(format!("{wall}"))),
             false => warn!("sandbox: {wall}"),
         }
     }
     Ok(())
+}
+
+/// Whether the other `walls` do what a missing one is for. With no network there are no ports. Signals to others and abstract sockets
+/// are also what no filter allows.
+fn is_covered(missing: &Wall, walls: &[Wall], network: JailNetwork) -> bool {
+    match &*missing.name {
+        TCP => network == JailNetwork::None,
+        SCOPES => walls.iter().all(|wall| wall.is_up() || wall.name == TCP || wall.name == SCOPES),
+        _ => false,
+    }
 }
 
 fn access(needs: Needs) -> Access {
@@ -161,4 +165,54 @@ fn directories(paths: &[PathBuf]) -> Vec<OwnedFd> {
         openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
     };
     paths.iter().filter_map(directory).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sandbox::WallState;
+
+    use super::*;
+
+    const FILES: &str = "Landlock, files";
+
+    /// The walls of a host that lacks those in `missing`.
+    fn walls(missing: &[&str]) -> Vec<Wall> {
+        let state = |name: &str| match missing.contains(&name) {
+            true => WallState::Missing { why: "it is old".to_owned(), remedy: "use a newer one".to_owned() },
+            false => WallState::Up { detail: String::new() },
+        };
+        [FILES, TCP, SCOPES].map(|name| Wall { name: name.to_owned(), state: state(name) }).to_vec()
+    }
+
+    /// The error of a sandbox that is required, on a host that lacks `missing`.
+    fn error(missing: &[&str], network: JailNetwork) -> Option<String> {
+        report(&walls(missing), network, true).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn required_sandbox_needs_tcp_ports_only_with_a_network() {
+        assert_eq!(error(&[], JailNetwork::Host), None);
+        assert_eq!(error(&[TCP], JailNetwork::None), None);
+        let missing = "Landlock, TCP ports: missing: it is old; use a newer one";
+        assert_eq!(error(&[TCP], JailNetwork::Host).as_deref(), Some(missing));
+    }
+
+    #[test]
+    fn required_sandbox_needs_scopes_only_if_another_wall_is_missing() {
+        assert_eq!(error(&[SCOPES], JailNetwork::None), None);
+        assert_eq!(error(&[SCOPES, TCP], JailNetwork::None), None);
+        let walls = walls(&[FILES, SCOPES]);
+        assert!(!is_covered(&walls[2], &walls, JailNetwork::None));
+    }
+
+    #[test]
+    fn required_sandbox_needs_every_other_wall() {
+        let missing = "Landlock, files: missing: it is old; use a newer one";
+        assert_eq!(error(&[FILES], JailNetwork::None).as_deref(), Some(missing));
+    }
+
+    #[test]
+    fn sandbox_that_isnt_required_does_without_a_wall() {
+        assert!(report(&walls(&[FILES, TCP, SCOPES]), JailNetwork::Host, false).is_ok());
+    }
 }
