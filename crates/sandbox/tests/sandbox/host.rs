@@ -4,7 +4,9 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
+use vmm_sandbox::Wall;
 
+use crate::child::{As, passes};
 use crate::raw;
 
 /// Whether this user may have namespaces and mount in them, according to util-linux.
@@ -24,6 +26,20 @@ pub(crate) fn landlock_abi() -> u64 {
         Ok(abi) => abi,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => 0,
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// Tests of this crate check less where the host lacks a wall. Where every test must run (VMM_REQUIRE_GUESTS, which CI sets), it has all.
+#[test]
+fn host_has_every_wall_if_every_test_must_run() {
+    if std::env::var_os("VMM_REQUIRE_GUESTS").is_none_or(|value| value != "1") {
+        return;
+    }
+    for user in [As::Tester, As::Ordinary] {
+        passes("host::host_has_every_wall_if_every_test_must_run", user, || {
+            let walls = vmm_sandbox::probe().unwrap();
+            assert!(walls.iter().all(Wall::is_up), "{walls:?}");
+        });
     }
 }
 

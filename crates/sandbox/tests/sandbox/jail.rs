@@ -1,17 +1,22 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::{env, thread};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, getgroups, setgroups};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Gid, getgroups, getresgid, getresuid, setgroups};
 use rustix::fs::readlinkat;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{
     DumpableBehavior, Signal, dumpable_behavior, getegid, geteuid, getgid, getuid,
     parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
-use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, capabilities, capabilities_secure_bits,
+    capability_is_in_bounding_set, no_new_privs,
+};
 use vmm_sandbox::{Jail, JailError, JailNetwork, Wall, WallState};
 
 use crate::child::{As, passes};
@@ -53,14 +58,20 @@ fn has_no_privileges() {
     assert_eq!((sets.effective, sets.permitted, sets.inheritable), (none, none, none));
     assert!(no_new_privs().unwrap());
     assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    let (users, groups) = (getresuid().unwrap(), getresgid().unwrap());
+    assert_eq!((users.effective, users.saved), (users.real, users.real));
+    assert_eq!((groups.effective, groups.saved), (groups.real, groups.real));
     let mount = mount(c"none", c"/", c"tmpfs", MountFlags::empty(), None);
     assert_eq!(errno(mount), Some(libc::EPERM));
 }
 
-fn has_an_empty_bounding_set() {
+pub(crate) fn has_an_empty_bounding_set() {
     let bits = (0..41)
         .filter(|bit| capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << bit)).unwrap());
     assert_eq!(bits.collect::<Vec<_>>(), []);
+    // Root gets no capabilities by execve, and that can't be changed (capabilities(7)).
+    let locked = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
+    assert!(capabilities_secure_bits().unwrap().contains(locked));
 }
 
 /// The root is one from which nothing can be reached, not even by the way that a forgotten old root would be.
@@ -71,6 +82,7 @@ fn has_an_empty_root() {
     assert_eq!(fs::read_dir("/").unwrap().count(), 0);
     assert_eq!(fs::read_dir("/..").unwrap().count(), 0);
     assert_eq!(env::current_dir().unwrap(), Path::new("/"));
+    assert_eq!(fs::metadata("/").unwrap().mode() & 0o7777, 0o555);
     assert_eq!(errno(File::create("/new")), Some(libc::EROFS));
 }
 
@@ -139,6 +151,27 @@ fn jail_has_an_empty_root_no_network_and_no_privileges() {
             has_the_hosts_root();
             TcpStream::connect(address).unwrap();
         }
+    });
+}
+
+/// The host's mounts are shared where systemd is the first process: what is mounted in another namespace would appear there.
+#[test]
+fn host_doesnt_get_the_jails_mounts() {
+    passes("jail::host_doesnt_get_the_jails_mounts", As::Tester, || {
+        if !permits_namespaces() {
+            return;
+        }
+        if !geteuid().is_root() {
+            map_in_a_user_namespace(0, 0);
+        }
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::SHARED).unwrap();
+        let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let end = raw::in_fork(|| {
+            assert!(wall(&CLOSED.enter().unwrap(), "namespaces").is_up());
+        });
+        assert!(matches!(end, WaitStatus::Exited(_, 0)), "{end:?}");
+        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     });
 }
 

@@ -5,5 +5,6 @@ mod filter;
 mod host;
 mod jail;
 mod landlock;
+mod privileges;
 mod raw;
 mod violation;
