@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use driver::{Launch, Monitor, guests};
+use libtest_mimic::{Completion, Failed, Trial};
 use vmm_arch::flat::Mode;
 use vmm_boot::{FlatPlan, FlatSpec, Role, SourceFile};
 use vmm_memory::GuestRam;
@@ -57,10 +58,28 @@ pub(crate) fn own_user(launch: Launch) -> Launch {
     launch.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()])
 }
 
-/// What this host lacks for the tests of the sandbox that aren't about filters.
-pub(crate) fn missing_walls() -> Option<String> {
+/// The first of these walls of the sandbox that this host lacks.
+pub(crate) fn missing_wall(names: &[&str]) -> Option<String> {
     let walls = vmm_sandbox::probe().expect("a child process");
-    walls.iter().find(|wall| !wall.is_up()).map(ToString::to_string)
+    let is_up = |name: &&&str| walls.iter().any(|wall| wall.name == **name && wall.is_up());
+    names.iter().find(|name| !is_up(name)).map(|name| format!("this host lacks a wall: {name}"))
+}
+
+/// A test that needs something of the host: where that is `missing`, the test is ignored with the reason, and fails where it `must_run`.
+pub(crate) fn trial_with(
+    name: impl Into<String>,
+    missing: impl FnOnce() -> Option<String> + Send + 'static,
+    must_run: fn() -> bool,
+    test: impl FnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || match missing() {
+        None => {
+            test();
+            Ok(Completion::Completed)
+        }
+        Some(why) if must_run() => Err(Failed::from(why)),
+        Some(why) => Ok(Completion::ignored_with(why)),
+    })
 }
 
 /// Lets the monitor start no more threads.

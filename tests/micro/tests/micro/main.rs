@@ -8,6 +8,7 @@ mod cpu_features;
 mod crash;
 mod delivery;
 mod escape;
+mod escape_command;
 mod examples;
 mod failing_disk;
 mod file_memory;
@@ -32,6 +33,7 @@ mod sandbox;
 mod serial;
 mod smp;
 mod state;
+mod status;
 mod step;
 mod stress;
 mod terminal;
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         step::tests(),
         stress::tests(),
         escape::tests(),
+        escape_command::tests(),
         examples::tests(),
     ];
     let prepare = || {

@@ -1,37 +1,38 @@
 //! The sandbox as seen from outside, and its modes. What a thread could still do is in `escape`.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use driver::{DEADLINE, Launch, Monitor, Stdin, guests};
 use harness::trials;
-use libtest_mimic::{Completion, Trial};
+use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getgid, getuid};
 use tempfile::TempDir;
 
-use crate::common::{BY_SIGTERM, ENDED, HOST_CANT, boot, missing_walls, unprivileged};
+use crate::common::{BY_SIGTERM, ENDED, HOST_CANT, boot, missing_wall, trial_with, unprivileged};
+use crate::status::{field, statuses};
 
 pub(crate) fn tests() -> Vec<Trial> {
     let by_root = |name: &'static str, test: fn()| {
-        Trial::ignorable_test(name, move || {
-            if !getuid().is_root() {
-                return Ok(Completion::ignored_with("only root can"));
-            }
-            if let Some(missing) = missing_walls() {
-                return Ok(Completion::ignored_with(missing));
-            }
-            test();
-            Ok(Completion::Completed)
-        })
+        let missing = || match getuid().is_root() {
+            true => missing_wall(&["namespaces"]),
+            false => Some("only root can".to_owned()),
+        };
+        trial_with(name, missing, rig::guests_required, test)
+    };
+    let by_user = |name: &'static str, test: fn()| {
+        trial_with(name, missing_user_namespaces, rig::guests_required, test)
     };
     let mut trials = trials![
         sandbox_is_around_every_thread,
         sandbox_of_an_ordinary_user_is_around_every_thread,
         sandbox_off_warns_and_confines_nothing,
         sandbox_that_logs_warns_and_runs,
+        sandbox_lists_its_walls_and_their_times,
         sandbox_lets_a_machine_with_a_disk_restart,
         sandbox_lets_the_sockets_be_removed_at_the_end,
         sandbox_lets_the_monitor_be_stopped_and_continued,
@@ -41,22 +42,33 @@ pub(crate) fn tests() -> Vec<Trial> {
             "sandbox_of_root_becomes_nobody_or_who_is_given",
             sandbox_of_root_becomes_nobody_or_who_is_given,
         ),
+        by_root("sandbox_of_an_ordinary_user_is_that_users", sandbox_of_an_ordinary_user_is_that_users),
         by_root("sandbox_has_an_empty_read_only_root", sandbox_has_an_empty_read_only_root),
         by_root(
             "sandbox_has_a_network_only_for_a_card_in_the_monitor",
             sandbox_has_a_network_only_for_a_card,
         ),
-        by_root(
+        by_user(
             "sandbox_of_an_ordinary_user_has_an_empty_root",
             sandbox_of_an_ordinary_user_has_an_empty_root,
         ),
-        by_root(
+        by_user(
             "sandbox_without_user_namespaces_says_so_and_runs",
             sandbox_without_namespaces_says_so_and_runs,
         ),
-        by_root("sandbox_that_is_required_needs_user_namespaces", sandbox_that_is_required_needs_namespaces),
+        by_user("sandbox_that_is_required_needs_user_namespaces", sandbox_that_is_required_needs_namespaces),
     ]);
     trials
+}
+
+/// Why the monitor of an ordinary user has no namespaces of its own, or they can't be looked at.
+fn missing_user_namespaces() -> Option<String> {
+    if !getuid().is_root() {
+        return Some("only root can".to_owned());
+    }
+    let [program, arguments @ ..] = unprivileged() else { unreachable!("root is privileged") };
+    let unshared = Command::new(program).args(arguments).args(["unshare", "--user", "true"]).status();
+    (!unshared.unwrap().success()).then(|| "an ordinary user gets no user namespace here".to_owned())
 }
 
 /// A directory with the config of a machine that has threads of several kinds.
@@ -98,26 +110,6 @@ fn run(launch: Launch) -> Monitor {
     monitor
 }
 
-/// The files /proc/PID/task/*/status of the monitor, and of the path keeper.
-fn statuses(monitor: &Monitor) -> Vec<String> {
-    let pids = children(monitor.pid()).into_iter().chain([monitor.pid()]);
-    let tasks = pids.flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());
-    // One that has ended meanwhile has no file.
-    tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok()).collect()
-}
-
-fn children(pid: Pid) -> Vec<Pid> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    children.split_whitespace().map(|child| Pid::from_raw(child.parse().unwrap())).collect()
-}
-
-/// The value of a field of a status, with spaces between its words.
-fn field(status: &str, name: &str) -> String {
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let value = value.unwrap_or_else(|| panic!("no {name} in {status}"));
-    value.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// A device's thread may get its name and its filter only after the guest has started; until then it does nothing for the guest.
 #[track_caller]
 fn assert_every_thread_is_confined(monitor: &Monitor) {
@@ -129,12 +121,50 @@ fn assert_every_thread_is_confined(monitor: &Monitor) {
     });
     for status in &statuses(monitor) {
         assert_eq!(field(status, "NoNewPrivs"), "1", "{status}");
-        if field(status, "Name") != "path-keeper" {
-            let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| field(status, name));
-            assert_eq!(sets, ["0000000000000000"; 5], "{status}");
+        let kept = match (&*field(status, "Name"), field(status, "Uid").starts_with("0 ")) {
+            // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER (linux/capability.h).
+            ("path-keeper", true) => "000000000000000e",
+            // What `unprivileged` leaves it.
+            ("path-keeper", false) if getuid().is_root() => "0000000000000002",
+            _ => NO_CAPABILITY,
+        };
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|name| field(status, name));
+        assert_eq!(sets, [NO_CAPABILITY, kept, kept, NO_CAPABILITY], "{status}");
+        assert_is_roots(status);
+    }
+    assert_bounding_sets_are_empty(monitor);
+}
+
+/// They stay as they are without CAP_SETPCAP, which root has, and an ordinary user in a user namespace, so not its keeper.
+fn assert_bounding_sets_are_empty(monitor: &Monitor) {
+    // Only root may look at the namespaces of a process that can't be traced.
+    if !getuid().is_root() {
+        return;
+    }
+    let has_namespace = namespace(monitor.pid(), "user") != namespace(Pid::this(), "user");
+    for status in &statuses(monitor) {
+        let is_keeper = field(status, "Name") == "path-keeper";
+        if is_roots(monitor) || has_namespace && !is_keeper {
+            assert_eq!(field(status, "CapBnd"), NO_CAPABILITY, "{status}");
         }
     }
 }
+
+/// Whether root has started it: its keeper stays root.
+fn is_roots(monitor: &Monitor) -> bool {
+    let is_so =
+        |status: &String| field(status, "Name") == "path-keeper" && field(status, "Uid").starts_with("0 ");
+    statuses(monitor).iter().any(is_so)
+}
+
+/// Files in /proc of a process that can't be dumped, or traced by its user, are root's.
+#[track_caller]
+fn assert_is_roots(status: &str) {
+    let memory = fs::metadata(format!("/proc/{}/mem", field(status, "Pid"))).unwrap();
+    assert_eq!(memory.uid(), 0, "{status}");
+}
+
+const NO_CAPABILITY: &str = "0000000000000000";
 
 const THREADS: [&str; 7] = ["jobs", "vcpu0", "vcpu1", "vq-d", "vq-c", "vq-v", "path-keeper"];
 
@@ -170,6 +200,20 @@ fn sandbox_of_root_becomes_nobody_or_who_is_given() {
     let machine = Machine::new("");
     assert_runs_as(&machine.running(), 65534, 65534);
     assert_runs_as(&run(machine.launch().args(["--uid", "4321", "--gid", "1234"])), 4321, 1234);
+    // What isn't given is nobody's, not root's.
+    assert_runs_as(&run(machine.launch().args(["--uid", "4321"])), 4321, 65534);
+    assert_runs_as(&run(machine.launch().args(["--gid", "1234"])), 65534, 1234);
+}
+
+/// That is nobody, who may be given, and stays nobody.
+fn sandbox_of_an_ordinary_user_is_that_users() {
+    let machine = Machine::new("");
+    open_to_all(machine.0.path());
+    let same = machine.launch().args(["--uid", "65534", "--gid", "65534"]);
+    assert_runs_as(&run(same.wrapped(unprivileged())), 65534, 65534);
+    let mut other = machine.launch().args(["--uid", "4321"]).wrapped(unprivileged()).start();
+    other.expect_exit(DEADLINE);
+    assert!(other.stderr().contains("only root can become user 4321"), "{}", other.stderr());
 }
 
 #[track_caller]
@@ -179,7 +223,8 @@ fn assert_root_is_empty(pid: Pid) {
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let options: Vec<_> = mounts.lines().map(|mount| mount.split(' ').nth(5).unwrap()).collect();
     assert_eq!(options.len(), 1, "{mounts}");
-    assert!(options[0].split(',').any(|option| option == "ro"), "{mounts}");
+    let has = |wanted: &&str| options[0].split(',').any(|option| option == *wanted);
+    assert!(["ro", "nosuid", "nodev", "noexec"].iter().all(has), "{mounts}");
 }
 
 fn sandbox_has_an_empty_read_only_root() {
@@ -229,7 +274,9 @@ fn sandbox_without_namespaces_says_so_and_runs() {
     let mut monitor = run(boot("echo").stdin(Stdin::Pipe).wrapped(WITHOUT_NAMESPACES));
     let (said, status) = (monitor.stderr(), statuses(&monitor));
     let warnings: Vec<_> = said.lines().filter(|line| line.contains("WARN sandbox: ")).collect();
-    assert_eq!(warnings.len(), 1, "{said}");
+    // Without namespaces, nothing covers for what an older kernel's Landlock lacks.
+    let lacks = |name| usize::from(missing_wall(&[name]).is_some());
+    assert_eq!(warnings.len(), 1 + lacks("Landlock, signals and abstract sockets"), "{said}");
     assert!(warnings[0].contains(MISSING) && warnings[0].contains(REMEDY), "{said}");
     // The others stand. Nobody without CAP_SETPCAP can empty the bounding set, which new privileges would need.
     for status in &status {
@@ -269,6 +316,18 @@ fn sandbox_that_logs_warns_and_runs() {
     assert!(monitor.stderr().contains("WARN the sandbox only logs system calls"), "{}", monitor.stderr());
     monitor.send(b"\x04");
     monitor.expect_code(ENDED, DEADLINE);
+}
+
+fn sandbox_lists_its_walls_and_their_times() {
+    let monitor = run(Machine::new("").launch().args(["-v"]));
+    let said = monitor.stderr();
+    for wall in vmm_sandbox::probe().unwrap() {
+        assert!(said.contains(&format!(" sandbox: {wall}\n")), "{wall} isn't in {said}");
+    }
+    let (_, times) = said.split_once("INFO sandbox: walls took ").unwrap();
+    let steps = times.lines().next().unwrap().split(|letter: char| letter.is_ascii_digit());
+    let steps: Vec<_> = steps.filter(|step| !step.is_empty()).collect();
+    assert_eq!(steps, [" us (path keeper ", ", jail ", ", Landlock ", ")"], "{said}");
 }
 
 fn sandbox_lets_a_machine_with_a_disk_restart() {
