@@ -57,6 +57,7 @@ pub struct Rig {
     assets: Assets,
     memory_mib: u32,
     cpus: u32,
+    kernel_parameters: String,
     env: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
     timeout: Duration,
@@ -76,6 +77,7 @@ impl Rig {
             assets: assets.clone(),
             memory_mib: DEFAULT_MEMORY_MIB,
             cpus: DEFAULT_CPUS,
+            kernel_parameters: String::new(),
             env,
             dir: None,
             timeout: DEFAULT_TIMEOUT,
@@ -93,6 +95,12 @@ impl Rig {
     /// Sets the number of outer CPUs.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// Sets parameters of the outer kernel in addition to the usual ones.
+    pub fn kernel_parameters(mut self, parameters: impl Into<String>) -> Self {
+        self.kernel_parameters = parameters.into();
         self
     }
 
@@ -219,6 +227,7 @@ impl Rig {
             memory_mib: self.memory_mib,
             cpus: self.cpus,
             channel,
+            kernel_parameters: &self.kernel_parameters,
             run_dir: run_dir.path(),
             results: self.results.as_deref(),
         })?;

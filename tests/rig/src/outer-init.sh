@@ -43,6 +43,11 @@ mkdir -p /dev/pts /dev/shm
 for link in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr:/proc/self/fd/2; do
 	ln -sf "${link#*:}" "/dev/${link%%:*}"
 done
+# Who may open devices is usually set by udev: /dev/net/tun is for everybody, the others are for the group kvm, here 36.
+for device in kvm vhost-net vhost-vsock; do
+	[ -e /dev/$device ] && chown 0:36 /dev/$device && chmod 660 /dev/$device
+done
+[ -e /dev/net/tun ] && chmod 666 /dev/net/tun
 mount -t proc proc $root/proc
 mount -t sysfs sys $root/sys
 # Benchmarks count the exits of KVM.
@@ -59,6 +64,9 @@ if [ -e /run_dir/has_results ]; then
 fi
 ip link set lo up
 hostname rig
+# Not just a chroot, in which an ordinary user can't create a user namespace: the machine's root. What follows still has the
+# initramfs as its own.
+cd $root && mount -o move . / || fail "can't make the host's root the machine's"
 
 # Waits until a condition holds: devices appear a little after their driver.
 await() {
@@ -79,7 +87,7 @@ find_port() {
 }
 run_command() {
 	echo command >/run_dir/stage
-	"$@" chroot $root /bin/sh /run/rig/command
+	"$@" chroot . /bin/sh /run/rig/command
 }
 # Leaves the exit code for the host, which looks at it when the machine has gone.
 finish() {

@@ -29,6 +29,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
     pub(crate) channel: Channel,
+    /// Parameters of its kernel in addition to the usual ones.
+    pub(crate) kernel_parameters: &'a str,
     pub(crate) run_dir: &'a Path,
     pub(crate) results: Option<&'a Path>,
 }
@@ -124,7 +126,7 @@ fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     args.words(&format!("-smp {} -m {}", machine.cpus, machine.memory_mib));
     args.pair("-kernel", machine.kernel.to_owned());
     args.pair("-initrd", machine.initrd.to_owned());
-    args.pair("-append", command_line(machine.channel));
+    args.pair("-append", format!("{} {}", command_line(machine.channel), machine.kernel_parameters));
     args.option("-serial", "file:", &machine.run_dir.join(CONSOLE_LOG), "");
     args.share("run_dir", machine.run_dir, "");
     // The host's root spans file systems, so inode numbers must be remapped to stay unique.

@@ -40,3 +40,15 @@ fn rig_too_little_memory_says_where_it_failed() {
     let error = Rig::new(&Assets::here()).memory_mib(40).capture(["true"]).unwrap_err();
     assert!(error.to_string().starts_with("the rig failed while booting the outer kernel"), "{error}");
 }
+
+#[test]
+fn rig_is_as_a_host_to_an_ordinary_user() {
+    let script = "test -r /dev/kvm && test -w /dev/kvm && test -w /dev/net/tun && unshare --user --mount cat /proc/cmdline";
+    let user = |groups| ["setpriv", "--reuid=1000", "--regid=1000", groups, "sh", "-c", script];
+    let group_of_kvm = "--groups=36";
+
+    let rig = Rig::new(&Assets::here()).kernel_parameters("rig.test=1");
+    let ran = rig.capture(user(group_of_kvm)).unwrap();
+    assert!(String::from_utf8_lossy(&ran.output).trim().ends_with(" rig.test=1"), "{ran:?}");
+    assert_eq!(rig.capture(user("--clear-groups")).unwrap().exit_code, 1, "not in the group");
+}
