@@ -171,6 +171,20 @@ impl Assets {
         self.programs(Programs(&[("pciutils", "setpci"), ("kexec-tools", "kexec")]))
     }
 
+    /// Directory of Debian's newest C library, fetched on first use: `ld.so --library-path DIRECTORY PROGRAM` runs a program with it.
+    pub fn newest_libc(&self) -> Result<PathBuf> {
+        let path = self.dir().join(format!("libc-{}", digest(&rootfs::newest_libc::RECIPE)));
+        if path.exists() {
+            return Ok(path);
+        }
+        let _lock = self.lock("libc", "the newest C library")?;
+        if !path.exists() {
+            let scratch = RunDir::create(&self.runs_dir())?;
+            rootfs::newest_libc::fetch(&path, scratch.path())?;
+        }
+        Ok(path)
+    }
+
     /// Directory of a Debian package's files, fetched on first use.
     pub fn package(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir().join(format!("package-{name}"));

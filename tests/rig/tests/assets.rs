@@ -1,6 +1,7 @@
 //! The assets as the distribution ships them today. The first run fetches them.
 
 use std::fs;
+use std::process::Command;
 
 use rig::{Assets, KernelKind};
 
@@ -58,4 +59,16 @@ fn modules_unknown_name_is_refused() {
 fn guest_initrd_is_built_once() {
     let assets = Assets::here();
     assert_eq!(assets.guest_initrd().unwrap(), assets.guest_initrd().unwrap());
+}
+
+#[test]
+#[ignore = "it fetches Debian's newest C library"]
+fn newest_libc_is_what_a_program_runs_with() {
+    let dir = Assets::here().newest_libc().unwrap();
+    let mut command = Command::new(dir.join("ld.so"));
+    let output =
+        command.arg("--library-path").arg(&dir).args(["/bin/cat", "/proc/self/maps"]).output().unwrap();
+    let maps = String::from_utf8(output.stdout).unwrap();
+    let libc = dir.join("libc.so.6");
+    assert!(maps.lines().any(|line| line.ends_with(libc.to_str().unwrap())), "{maps}");
 }

@@ -1,6 +1,7 @@
 //! A minimal Debian, built by mmdebstrap from this host's package sources; and files of packages without a
 //! system.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,11 +106,39 @@ fn mmdebstrap(variant: &str, packages: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs the command into `tar`.
-fn bootstrap(what: &str, mut command: Command, tar: &Path) -> Result<()> {
-    let part = part_of(tar);
+/// As [`fetch_tar`], from another suite of the mirror that this host uses.
+pub(super) fn fetch_tar_from(suite: &str, packages: &str, tar: &Path) -> Result<()> {
+    let mut command = mmdebstrap("extract", packages)?;
+    // A mirror may lag behind: what it has is signed all the same.
+    command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    let what = format!("fetching {packages} of {suite} (mmdebstrap)");
+    bootstrap_from(&what, command, suite, tar, &[mirror()?.into()])
+}
+
+/// Runs the command into `tar`, with this host's sources.
+fn bootstrap(what: &str, command: Command, tar: &Path) -> Result<()> {
+    let sources: Vec<_> = sources()?.into_iter().map(PathBuf::into_os_string).collect();
     // No suite: the sources contain theirs.
-    command.arg("").arg(&part).args(sources()?);
+    bootstrap_from(what, command, "", tar, &sources)
+}
+
+/// The mirror of Debian that this host's package lists come from.
+fn mirror() -> Result<String> {
+    let targets = ["--format", "$(SITE)", "Created-By: Packages", "Origin: Debian", "Label: Debian"];
+    let sites = output_of(Command::new("apt-get").arg("indextargets").args(targets))?;
+    let site = sites.lines().next().map(str::to_owned);
+    site.ok_or_else(|| Error::format("the apt configuration", "no lists of Debian: run `apt-get update`"))
+}
+
+fn bootstrap_from(
+    what: &str,
+    mut command: Command,
+    suite: &str,
+    tar: &Path,
+    sources: &[OsString],
+) -> Result<()> {
+    let part = part_of(tar);
+    command.arg(suite).arg(&part).args(sources);
     let made = step(what, || output_of(&mut command)).and_then(|_| fs::rename(&part, tar).at("create", tar));
     if made.is_err() {
         let _ = fs::remove_file(&part);

@@ -11,6 +11,7 @@ mod ext4;
 pub mod fio;
 mod initrd;
 mod kind;
+pub(crate) mod newest_libc;
 pub mod programs;
 mod tools;
 

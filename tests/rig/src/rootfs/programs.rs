@@ -15,9 +15,9 @@ use crate::command::output_of;
 use crate::error::{At, Error, Result};
 use crate::progress::step;
 
-const LOADER: &str = "ld.so";
+pub(super) const LOADER: &str = "ld.so";
 /// The loader's name in its package, and the directory of the libraries; ceph's libraries contain their own.
-const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
+pub(super) const LOADER_NAME: &str = "ld-linux-x86-64.so.2";
 const LIBRARY_DIRS: [&str; 3] =
     ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
 const PROGRAM_DIRS: [&str; 4] = ["usr/bin", "bin", "usr/sbin", "sbin"];
@@ -65,17 +65,7 @@ impl Programs {
     pub(crate) fn fetch(self, dir: &Path, scratch: &Path) -> Result<()> {
         let (tar, tree, part) = (scratch.join("programs.tar"), scratch.join("tree"), part_of(dir));
         debian::fetch_tar(&self.packages(), &tar)?;
-        fs::create_dir(&tree).at("create", &tree)?;
-        step(&format!("unpacking {}", self.packages()), || {
-            // Only root can create the device nodes, which aren't needed.
-            output_of(
-                Command::new("tar")
-                    .args(["-x", "--no-same-owner", "--exclude=./dev/*", "-f"])
-                    .arg(&tar)
-                    .arg("-C")
-                    .arg(&tree),
-            )
-        })?;
+        unpack(&tar, &tree)?;
         fs::create_dir_all(&part).at("create", &part)?;
         let made =
             self.copy_with_libraries(&tree, &part).and_then(|()| fs::rename(&part, dir).at("create", dir));
@@ -108,6 +98,15 @@ impl Programs {
         needed.iter().try_for_each(|(name, path)| copy(path, &dir.join(name)))?;
         copy(&loader, &dir.join(LOADER))
     }
+}
+
+/// Unpacks the archive `tar` to the new directory `tree`.
+pub(super) fn unpack(tar: &Path, tree: &Path) -> Result<()> {
+    fs::create_dir(tree).at("create", tree)?;
+    let mut command = Command::new("tar");
+    // Only root can create the device nodes, which aren't needed.
+    command.args(["-x", "--no-same-owner", "--exclude=./dev/*", "-f"]).arg(tar).arg("-C").arg(tree);
+    step("unpacking packages", || output_of(&mut command)).map(drop)
 }
 
 /// Names and paths in a loader's list: `libm.so.6 => /lib/libm.so.6 (0x00007f..)`. The vDSO, which isn't a
