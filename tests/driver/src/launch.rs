@@ -9,11 +9,15 @@ use std::process::{Command, Stdio};
 use crate::Monitor;
 use crate::ends::Ends;
 use crate::fd::set_nonblocking;
+use crate::program::loader;
 use crate::terminal::Terminal;
 
 /// Wraps every start. A test run in the background, or under nohup, ignores signals, and its children inherit
 /// that; the monitor would ignore them, too, and tests that send signals would wait in vain.
 const DEFAULT_SIGNALS: [&str; 2] = ["/usr/bin/env", "--default-signal=HUP,INT,QUIT"];
+
+/// Wraps every start where the tests run as a user with capabilities.
+const WITHOUT_CAPABILITIES: [&str; 3] = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all"];
 
 /// The program's standard input.
 #[derive(Clone, Debug)]
@@ -175,9 +179,16 @@ impl Launch {
         let closing = closing.map(|script| ["sh", "-c", script]).into_iter().flatten().map(OsString::from);
         let program = self.program.clone().into_os_string();
         let default_signals = DEFAULT_SIGNALS.into_iter().map(OsString::from);
+        let as_user = crate::is_as_user().then_some(WITHOUT_CAPABILITIES);
+        let as_user = as_user.into_iter().flatten().map(OsString::from);
         let wrapper = self.wrapper.iter().cloned();
-        let mut words =
-            default_signals.chain(wrapper).chain(closing).chain([program]).chain(self.args.iter().cloned());
+        let mut words = default_signals
+            .chain(as_user)
+            .chain(wrapper)
+            .chain(closing)
+            .chain(loader())
+            .chain([program])
+            .chain(self.args.iter().cloned());
         let mut command = Command::new(words.next().expect("the program, if nothing else"));
         command.args(words).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {

@@ -38,7 +38,9 @@ pub use launch::{Launch, Stdin, Stdout};
 pub use line::Line;
 pub use monitor::Monitor;
 pub use process::{wait_until, wait_until_stuck};
-pub use program::{AGENT_BIN, VMM_BIN, agent_program, monitor_program};
+pub use program::{
+    AGENT_BIN, AS_USER, LIBC_DIR, VMM_BIN, agent_program, build_dynamic_monitor, is_as_user, monitor_program,
+};
 
 /// Long enough for anything that takes a moment, even on a slow, busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

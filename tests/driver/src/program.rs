@@ -11,24 +11,61 @@ use serde_json::Value;
 /// Environment variable with a program to use instead of building one.
 pub const VMM_BIN: &str = "VMM_BIN";
 
-/// Linked statically, the monitor starts without the dynamic loader and maps a third less memory.
-const STATIC: &str = "-C target-feature=+crt-static";
+/// Arguments and flags of a build.
+struct Linkage {
+    arguments: &'static [&'static str],
+    flags: Option<&'static str>,
+}
+
+/// Linked statically, the monitor starts without the dynamic loader and maps a third less memory. With an explicit target, the flags
+/// don't apply to build scripts and procedural macros, which can't be static.
+const STATIC: Linkage =
+    Linkage { arguments: &["--target", "host-tuple"], flags: Some("-C target-feature=+crt-static") };
+
+/// As cargo builds programs by default.
+const DYNAMIC: Linkage = Linkage { arguments: &[], flags: None };
 
 /// The same for [`agent_program`].
 pub const AGENT_BIN: &str = "VMM_AGENT_BIN";
+
+/// Set to 1 where the tests run as an ordinary user with root's capabilities, which the programs under test must not have.
+pub const AS_USER: &str = "VMM_AS_USER";
+
+/// Whether [`AS_USER`] is set.
+pub fn is_as_user() -> bool {
+    env::var_os(AS_USER).is_some_and(|value| value == "1")
+}
+
+/// Directory with a C library and its loader `ld.so`, with which programs under test run instead of the host's. They must be linked
+/// dynamically.
+pub const LIBC_DIR: &str = "VMM_LIBC_DIR";
+
+/// The command that runs a program, its next argument, with the library in [`LIBC_DIR`]; nothing if that isn't set.
+pub(crate) fn loader() -> Vec<OsString> {
+    let command = |dir: OsString| [Path::new(&dir).join("ld.so").into(), "--library-path".into(), dir];
+    env::var_os(LIBC_DIR).map(command).into_iter().flatten().collect()
+}
 
 /// Path of the monitor as users run it, its static release build, brought up to date once per process. The
 /// variable `VMM_BIN` overrides it.
 pub fn monitor_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(|| build("vmm-bin"), given))
+    PROGRAM.get_or_init(|| env::var_os(VMM_BIN).map_or_else(|| build("vmm-bin", &STATIC), given))
 }
 
 /// Path of the program that guests run in tests (tests/agent), built in the same way; `VMM_AGENT_BIN`
 /// overrides it.
 pub fn agent_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| env::var_os(AGENT_BIN).map_or_else(|| build("guest-agent"), given))
+    PROGRAM.get_or_init(|| env::var_os(AGENT_BIN).map_or_else(|| build("guest-agent", &STATIC), given))
+}
+
+/// Builds the monitor as a dynamically linked program and returns its path.
+///
+/// # Panics
+/// It doesn't build.
+pub fn build_dynamic_monitor() -> PathBuf {
+    build("vmm-bin", &DYNAMIC)
 }
 
 /// A relative path is relative to the workspace, because cargo runs each test in its package's directory.
@@ -41,13 +78,11 @@ pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/driver lies in the workspace")
 }
 
-fn build(package: &str) -> PathBuf {
+fn build(package: &str, linkage: &Linkage) -> PathBuf {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--package", package, "--message-format", "json-render-diagnostics"])
-        // With an explicit target, the flags don't apply to build scripts and procedural macros, which can't
-        // be static.
-        .args(["--target", "host-tuple"])
-        .env("RUSTFLAGS", STATIC)
+        .args(linkage.arguments)
+        .envs(linkage.flags.map(|flags| ("RUSTFLAGS", flags)))
         .current_dir(workspace())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

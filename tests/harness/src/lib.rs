@@ -6,7 +6,9 @@
 //! The standard harness can't ignore a test at run time; this one is libtest-mimic, with the same command
 //! line.
 
-mod shards;
+mod parts;
+mod setting;
+mod user;
 
 use std::process::ExitCode;
 
@@ -15,7 +17,8 @@ pub use libtest_mimic;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rig::{Assets, Error, Reason, Rig, Stage, in_rig, note};
 
-use crate::shards::Shard;
+use crate::parts::{Part, parts};
+pub use crate::setting::Setting;
 
 /// Set to 1 to run everything in the rig, including what could run here.
 pub const USE_RIG: &str = "VMM_USE_RIG";
@@ -44,31 +47,40 @@ macro_rules! trials {
     };
 }
 
-/// Runs the tests here or in the rig. `prepare` builds and fetches everything they use besides the monitor;
-/// it isn't called in the rig, which can neither access a network nor build anything.
+/// Runs the tests here or in the rig, those of each [`Setting`] in its own process. `prepare` builds and fetches everything they
+/// use besides the monitor; it isn't called in the rig, which can neither access a network nor build anything.
 pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(), String>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if arguments.list {
         return libtest_mimic::run(&arguments, tests).exit_code();
     }
-    let shard = Shard::of_this_process();
-    let tests = match &shard {
-        Some(shard) => shard.of(tests),
+    build(needs);
+    let prepared = if in_rig() || driver::is_as_user() { Ok(()) } else { prepare() };
+    let part = match (Part::of_this_process(), &prepared) {
+        (Some(part), _) => Some(part),
+        (None, Err(_)) => None,
+        (None, Ok(())) => {
+            let is_for_rig = |setting| reason_for_rig(needs, setting).is_some();
+            match &parts(&tests, &arguments, is_for_rig)[..] {
+                [] => Some(Part::whole(Setting::Usual)),
+                [part] if part.setting == Setting::Usual => Some(*part),
+                parts => return parts::run(parts),
+            }
+        }
+    };
+    let tests = match part {
+        Some(part) => part.of(tests),
         None => tests,
     };
-    build(needs);
-    let prepared = if in_rig() { Ok(()) } else { prepare() };
-    let place = match reason_for_rig(needs) {
+    let part = part.unwrap_or(Part::whole(Setting::Usual));
+    let place = match reason_for_rig(needs, part.setting) {
         None => prepared,
-        Some(_) if shard.is_none() && prepared.is_ok() && shards::are_worth_it(&tests, &arguments) => {
-            return shards::run();
-        }
-        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason, needs, shard.as_ref())) {
+        Some(reason) => match prepared.and_then(|()| run_in_rig(&reason, needs, part)) {
             Ok(code) => return code,
             Err(why) => Err(format!("{reason}, and the rig doesn't run either: {why}")),
         },
     };
-    let tests = match place {
+    let tests = match place.and_then(|()| enter(part)) {
         Ok(()) => tests,
         Err(why) => without(tests, &why),
     };
@@ -78,14 +90,25 @@ pub fn run(tests: Vec<Trial>, needs: Needs, prepare: impl FnOnce() -> Result<(),
     libtest_mimic::run(&arguments, tests).exit_code()
 }
 
-/// Why the tests don't run here.
-fn reason_for_rig(needs: Needs) -> Option<String> {
-    if !in_rig() && std::env::var_os(USE_RIG).is_some_and(|value| value == "1") {
+/// Why the tests of a setting don't run here.
+fn reason_for_rig(needs: Needs, setting: Setting) -> Option<String> {
+    if in_rig() {
+        return None;
+    }
+    if std::env::var_os(USE_RIG).is_some_and(|value| value == "1") {
         return Some(format!("{USE_RIG} is set"));
     }
     match (rig::reason_for_rig(), needs) {
-        (None, _) | (Some(Reason::SoftwareKvm), Needs::AnyKvm) => None,
+        (None, _) | (Some(Reason::SoftwareKvm), Needs::AnyKvm) => setting.reason_for_rig().map(str::to_owned),
         (Some(reason), _) => Some(reason.to_string()),
+    }
+}
+
+/// Makes this process what a part's setting requires. If root is to become a user, this program starts again.
+fn enter(part: Part) -> Result<(), String> {
+    match part.setting {
+        Setting::AsUser if user::is_root() => Err(user::run_again_as_user(part)),
+        Setting::AsUser | Setting::Usual | Setting::NoLandlock | Setting::NewestLibc => Ok(()),
     }
 }
 
@@ -98,16 +121,17 @@ fn build(needs: Needs) {
 }
 
 /// Runs this program in the rig with the same arguments.
-fn run_in_rig(reason: &str, needs: Needs, shard: Option<&Shard>) -> Result<ExitCode, String> {
+fn run_in_rig(reason: &str, needs: Needs, part: Part) -> Result<ExitCode, String> {
     note(&format!("{reason}: the tests run in the rig"));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let argv = [own.into_os_string()].into_iter().chain(std::env::args_os().skip(1));
     let mut rig = Rig::new(&Assets::here()).env(VMM_BIN, monitor_program());
+    rig = rig.kernel_parameters(part.setting.kernel_parameters());
     if needs == Needs::Linux {
         rig = rig.env(AGENT_BIN, agent_program());
     }
-    if let Some(shard) = shard {
-        rig = rig.env(shards::SHARD, shard.to_string());
+    for (name, value) in part.variables() {
+        rig = rig.env(name, value);
     }
     match rig.run(argv) {
         Ok(outcome) => Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(1))),
@@ -131,10 +155,11 @@ fn has_begun(error: &Error) -> bool {
 fn without(tests: Vec<Trial>, why: &str) -> Vec<Trial> {
     let stand_in = |test: Trial| {
         let why = why.to_owned();
-        Trial::ignorable_test(test.name(), move || match rig::guests_required() {
+        let stand_in = Trial::ignorable_test(test.name(), move || match rig::guests_required() {
             true => Err(Failed::from(why)),
             false => Ok(Completion::ignored_with(why)),
-        })
+        });
+        stand_in.with_kind(test.kind()).with_ignored_flag(test.has_ignored_flag())
     };
     tests.into_iter().map(stand_in).collect()
 }

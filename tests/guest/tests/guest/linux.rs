@@ -9,6 +9,7 @@ use rig::{Assets, Kernel, KernelKind};
 /// Exit codes, as in `vmm-bin --help`.
 pub(crate) const ENDED: i32 = 0;
 pub(crate) const BAD_CONFIG: i32 = 3;
+pub(crate) const BAD_HOST: i32 = 4;
 pub(crate) const CRASHED: i32 = 5;
 pub(crate) const BY_SIGHUP: i32 = 128 + 1;
 pub(crate) const BY_SIGINT: i32 = 128 + 2;

@@ -15,6 +15,7 @@ mod fio;
 mod host;
 mod initrd;
 mod input;
+mod landlock;
 mod linux;
 mod memory;
 mod net;
@@ -26,6 +27,7 @@ mod pci;
 mod power;
 mod rootfs;
 mod session;
+mod settings;
 mod shell;
 mod smp;
 mod usernet;
@@ -36,10 +38,10 @@ mod vsock;
 use std::process::ExitCode;
 
 use harness::Needs;
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use rig::Assets;
 
-fn main() -> ExitCode {
+fn tests() -> Vec<Trial> {
     let tests = [
         boots::tests(),
         session::tests(),
@@ -66,20 +68,22 @@ fn main() -> ExitCode {
         host::tests(),
         bare::tests(),
     ];
+    tests.into_iter().flatten().collect()
+}
+
+fn main() -> ExitCode {
     let prepare = || {
         driver::build_examples();
         let prepared = Assets::here()
             .prepare_all()
             .and_then(|()| rootfs::prepare())
+            .and_then(|()| net::prepare())
             .and_then(|()| usernet::prepare())
-            .and_then(|()| pci::prepare());
-        let arguments = Arguments::from_args();
-        let prepared = match arguments.ignored || arguments.include_ignored {
-            true => prepared.and_then(|()| no_acpi::prepare()),
-            false => prepared,
-        };
-        let prepared = prepared.and_then(|()| bare::prepare());
+            .and_then(|()| pci::prepare())
+            .and_then(|()| no_acpi::prepare(&Arguments::from_args()))
+            .and_then(|()| bare::prepare());
         prepared.map_err(|error| error.to_string())
     };
+    let tests = [tests(), landlock::tests(), settings::as_user(tests()), settings::with_newest_libc(tests())];
     harness::run(tests.into_iter().flatten().collect(), Needs::Linux, prepare)
 }

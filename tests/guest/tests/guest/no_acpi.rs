@@ -9,7 +9,7 @@ use std::net::TcpStream;
 
 use driver::{DEADLINE, Monitor};
 use harness::trials;
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use rig::{Assets, KernelKind};
 use tempfile::NamedTempFile;
 
@@ -34,9 +34,14 @@ pub(crate) fn tests() -> Vec<Trial> {
     stock.into_iter().chain(trials![no_acpi_mp_table_is_ignored_where_there_is_acpi]).chain(long).collect()
 }
 
-/// Builds the kernel for the long tests.
-pub(crate) fn prepare() -> Result<(), rig::Error> {
-    Assets::here().kernel_without_acpi().map(drop)
+/// Builds the kernel for the long tests, if one is selected.
+pub(crate) fn prepare(arguments: &Arguments) -> Result<(), rig::Error> {
+    let is_long = |test: &Trial| test.has_ignored_flag();
+    let runs = |test: &Trial| !arguments.is_filtered_out(test) && !arguments.is_ignored(test);
+    match tests().iter().any(|test| is_long(test) && runs(test)) {
+        true => Assets::here().kernel_without_acpi().map(drop),
+        false => Ok(()),
+    }
 }
 
 /// Asserts that the kernel finds both processors through the MP table; or, if it doesn't read MP tables, one processor and the 8259s.

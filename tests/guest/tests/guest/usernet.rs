@@ -14,7 +14,7 @@ use rig::Assets;
 use tempfile::NamedTempFile;
 
 use crate::initrd::{initrd_with, initrd_with_files};
-use crate::net::busybox;
+use crate::net::{Tap, busybox};
 use crate::shell::Shell;
 use crate::virtio::{counter, guest_from, guest_with};
 
@@ -258,14 +258,17 @@ fn usernet_refuses_at_once_what_is_not_listed() {
 /// this is switched on; the configuration of a host isn't changed.
 fn may_ask_for_echoes() -> bool {
     const RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
+    let group = match nix::unistd::getegid().as_raw() {
+        0 => 65534,
+        group => group,
+    };
     if rig::in_rig() {
-        fs::write(RANGE, "65534 65534").expect("the rig's root may");
+        fs::write(RANGE, format!("{group} {group}")).expect("in the rig we may");
     }
     let range = fs::read_to_string(RANGE).unwrap_or_default();
     let mut ends = range.split_ascii_whitespace().map(|end| end.parse().unwrap_or(u32::MAX));
     let (first, last) = (ends.next().unwrap_or(1), ends.next().unwrap_or(0));
-    let group = nix::unistd::getegid().as_raw();
-    (first..=last).contains(&if group == 0 { 65534 } else { group })
+    (first..=last).contains(&group)
 }
 
 fn assert_refused_at_once(guest: &mut Guest, destination: &str) {
@@ -276,6 +279,7 @@ fn assert_refused_at_once(guest: &mut Guest, destination: &str) {
 /// Another guest, connected by a TAP, acts as a router to a public address, as a machine in a private network, and as one in a public
 /// network to which the host is directly connected. No packet leaves the host.
 fn usernet_star_is_the_world_but_no_private_network() {
+    let _tap = Tap::make_if_needed("vmmtest9", 1);
     let devices = r#"[{"type": "net", "backend": {"tap": "vmmtest9"}}]"#;
     let mut world = guest_with(devices, &["virtio_net"], &[]);
     for address in ["9.9.10.1/24", "10.77.9.1/24"] {

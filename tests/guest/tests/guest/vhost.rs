@@ -18,7 +18,8 @@ use vmm_virtio::testing::{Buf, Descriptor, Driver, Register, features};
 use vmm_virtio_devices::KINDS;
 
 use crate::initrd::initrd_with;
-use crate::net::{BAD_HOST, Network, assert_refused, busybox, mebibyte};
+use crate::linux::BAD_HOST;
+use crate::net::{Network, assert_refused, busybox, mebibyte};
 use crate::virtio::{counter, guest_of};
 
 pub(crate) fn tests() -> Vec<Trial> {

@@ -23,6 +23,7 @@ mod library;
 mod log;
 mod losses;
 mod memory;
+mod newest_libc;
 mod output;
 mod output_files;
 mod own_device;
@@ -43,8 +44,9 @@ use std::process::ExitCode;
 
 use driver::guests;
 use harness::Needs;
+use libtest_mimic::Trial;
 
-fn main() -> ExitCode {
+fn tests() -> Vec<Trial> {
     let tests = [
         input::tests(),
         terminal::tests(),
@@ -83,11 +85,16 @@ fn main() -> ExitCode {
         escape_command::tests(),
         examples::tests(),
     ];
+    tests.into_iter().flatten().collect()
+}
+
+fn main() -> ExitCode {
     let prepare = || {
         guests::all()?;
         articles::build()?;
         driver::build_examples();
         Ok(())
     };
+    let tests = [tests(), newest_libc::tests(tests())];
     harness::run(tests.into_iter().flatten().collect(), Needs::AnyKvm, prepare)
 }
