@@ -169,8 +169,8 @@ fn remedy_for(refusal: &Refusal, apparmor_restricts: bool, debian_forbids: bool)
             "as root, sysctl -w kernel.unprivileged_userns_clone=1"
         }
         _ => {
-            "in a container, use a seccomp profile and a security module's profile that permit unshare, mount and pivot_root, or let \
-             the container be the jail"
+            "in a chroot, start it as root; in a container, use a seccomp profile and a security module's profile that permit unshare, \
+             mount and pivot_root, or let the container be the jail"
         }
     };
     text.to_owned()
@@ -196,5 +196,7 @@ mod tests {
         assert!(kernel.contains("CONFIG_USER_NS"), "{kernel}");
         let container = remedy_of(Step::Mount("mounting a tmpfs"), Errno::EPERM, false, false);
         assert!(container.contains("container"), "{container}");
+        let chroot = remedy_of(Step::Unshare, Errno::EPERM, false, false);
+        assert!(chroot.starts_with("in a chroot, start it as root"), "{chroot}");
     }
 }
