@@ -53,13 +53,9 @@ pub struct FramePort {
     name: Option<String>,
 }
 
-/// The system calls of a thread that moves frames through a [`FramePort`].
-pub const FRAME_PORT_CALLS: &[Allow] = &[
-    Allow::call(libc::SYS_readv),
-    Allow::call(libc::SYS_recvfrom),
-    Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
-    Allow::when(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD as u32, libc::TUNSETQUEUE as u32]),
-];
+/// The system calls of a thread with a [`FramePort`]. Frames are moved by read and writev, which are part of every filter.
+pub const FRAME_PORT_CALLS: &[Allow] =
+    &[Allow::when(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD as u32, libc::TUNSETQUEUE as u32])];
 
 impl FramePort {
     /// Opens a queue of the TAP called `name`. A missing TAP is created, if the user may, and disappears with

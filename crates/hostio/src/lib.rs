@@ -50,7 +50,7 @@ pub mod terminal;
 mod unix;
 mod vhost;
 
-pub use file_io::{Durable, Engine, FILE_IO_CALLS, IoMethod, IoRequest};
+pub use file_io::{Durable, ENGINE_CALLS, Engine, FILE_IO_CALLS, IoMethod, IoRequest};
 pub use frame_port::{FRAME_PORT_CALLS, FramePort, NET_HEADER_LEN, TapError};
 pub use guest_bytes::{GuestBytes, GuestRange, GuestRanges};
 pub use input_lock::InputLock;

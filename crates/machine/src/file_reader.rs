@@ -84,7 +84,7 @@ impl FileReader {
         let origin = self.origin.lock().expect("no panic while it is held").take();
         let Some(origin) = origin else { return Ok(()) };
         let theirs = Arc::clone(&self.shared);
-        io_thread::spawn("reader", STACK_LEN, move || theirs.work(origin)).map(drop)
+        io_thread::spawn("reader", STACK_LEN, &[], move || theirs.work(origin)).map(drop)
     }
 
     /// Moves what the thread has read to `into`. If there is nothing, has the thread read at most `into.len()` bytes.

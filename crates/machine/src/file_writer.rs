@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io_thread;
+use crate::system_calls::WRITER_CALLS;
 use crate::transfer::{Transfer, end_of_terminal};
 
 /// Bytes written at a time.
@@ -104,7 +105,7 @@ impl FileWriter {
         let mut thread = self.thread.lock().expect(NO_PANIC);
         if thread.is_none() {
             let theirs = Arc::clone(&self.shared);
-            let spawned = io_thread::spawn("writer", STACK_LEN, move || theirs.run());
+            let spawned = io_thread::spawn("writer", STACK_LEN, WRITER_CALLS, move || theirs.run());
             *thread = Some(spawned.inspect_err(|_| self.shared.do_without_thread())?);
         }
         Ok(())

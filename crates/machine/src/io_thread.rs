@@ -5,18 +5,17 @@ use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use vmm_hostio::crash;
-use vmm_sandbox::confine_thread;
+use vmm_sandbox::{Allow, confine_thread};
 
-use crate::system_calls::FILE_CALLS;
-
-/// Starts a thread with all signals blocked but those of crashes, which may only read and write: the main thread handles signals. A
-/// thread inherits its creator's signal mask, so the mask is changed here during the spawn.
+/// Starts a thread with all signals blocked but those of crashes, which may only read, write and make `calls`: the main thread handles
+/// signals. A thread inherits its creator's signal mask, so the mask is changed here during the spawn.
 ///
 /// # Errors
 /// The host is out of threads.
 pub(crate) fn spawn(
     name: &str,
     stack_len: usize,
+    calls: &'static [Allow],
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack_len);
@@ -26,7 +25,7 @@ pub(crate) fn spawn(
     let before = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let role = name.to_owned();
     let spawned = thread.spawn(move || {
-        confine_thread(&role, &[FILE_CALLS]).expect("a filter was accepted at the start");
+        confine_thread(&role, &[calls]).expect("a filter was accepted at the start");
         body();
     });
     before.thread_set_mask()?;

@@ -2,15 +2,11 @@
 
 use vmm_sandbox::Allow;
 
-/// A thread that reads or writes one file, which may be a terminal or a pipe.
-pub(crate) const FILE_CALLS: &[Allow] = &[
-    // A descriptor that others have made non-blocking.
-    Allow::call(libc::SYS_poll),
-    Allow::call(libc::SYS_ppoll),
+/// A thread that writes one file.
+pub(crate) const WRITER_CALLS: &[Allow] = &[
     // The counters replace a file's contents.
-    Allow::call(libc::SYS_ftruncate),
     Allow::call(libc::SYS_lseek),
-    Allow::call(libc::SYS_pwrite64),
+    Allow::call(libc::SYS_ftruncate),
 ];
 
 /// The event loop, and the jobs: opening a console's next client, stopping, closing.

@@ -32,13 +32,11 @@ pub const SYSTEM_CALLS: &[Allow] = &[
         &[(1, &[libc::SOL_SOCKET as u32]), (2, &[libc::SO_KEEPALIVE as u32, libc::SO_LINGER as u32])],
     ),
     Allow::all(libc::SYS_setsockopt, &[(1, &[libc::IPPROTO_TCP as u32]), (2, &[libc::TCP_NODELAY as u32])]),
-    // What the peer hasn't acknowledged yet (SIOCOUTQ), and what isn't read yet.
-    Allow::when(libc::SYS_ioctl, 1, &[libc::TIOCOUTQ as u32, libc::FIONREAD as u32]),
     Allow::call(libc::SYS_epoll_wait),
     Allow::call(libc::SYS_epoll_pwait),
     Allow::call(libc::SYS_epoll_pwait2),
     Allow::call(libc::SYS_epoll_ctl),
     Allow::call(libc::SYS_timerfd_settime),
-    Allow::call(libc::SYS_poll),
+    // Waiting for the end of connections.
     Allow::call(libc::SYS_ppoll),
 ];

@@ -18,7 +18,7 @@ use vmm_bus::EventFd;
 #[cfg(not(feature = "io-uring"))]
 use self::no_uring::Uring;
 pub use self::request::{Durable, IoRequest};
-pub use self::system_calls::FILE_IO_CALLS;
+pub use self::system_calls::{ENGINE_CALLS, FILE_IO_CALLS};
 use self::task::Task;
 use self::threads::Threads;
 #[cfg(feature = "io-uring")]

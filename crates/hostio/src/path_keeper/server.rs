@@ -19,8 +19,6 @@ pub const KEEPER_CALLS: &[Allow] = &[
     Allow::when(libc::SYS_socket, 0, &[libc::AF_UNIX as u32]),
     Allow::call(libc::SYS_connect),
     Allow::call(libc::SYS_newfstatat),
-    Allow::call(libc::SYS_statx),
-    Allow::call(libc::SYS_unlink),
     Allow::call(libc::SYS_unlinkat),
 ];
 

@@ -19,12 +19,9 @@ pub const VCPU_CALLS: &[Allow] = &[Allow::when(
         write::<kvm::kvm_msi>(0xa5),         // KVM_SIGNAL_MSI
         // Steps, breakpoints and reports.
         read::<kvm::kvm_regs>(0x81),
-        write::<kvm::kvm_regs>(0x82),
         read::<kvm::kvm_sregs>(0x83),
-        write::<kvm::kvm_sregs>(0x84),
         both::<kvm::kvm_translation>(0x85),
         write::<kvm::kvm_guest_debug>(0x9b),
-        read::<kvm::kvm_vcpu_events>(0x9f),
         none(0xad), // KVM_KVMCLOCK_CTRL
     ],
 )];
@@ -46,25 +43,24 @@ pub const BUILD_CALLS: &[Allow] = &[
         libc::SYS_ioctl,
         1,
         &[
-            none(0x00),                      // KVM_GET_API_VERSION
-            none(0x01),                      // KVM_CREATE_VM
-            both::<kvm::kvm_msr_list>(0x02), // KVM_GET_MSR_INDEX_LIST
-            none(0x03),                      // KVM_CHECK_EXTENSION
-            none(0x04),                      // KVM_GET_VCPU_MMAP_SIZE
-            both::<kvm::kvm_cpuid2>(0x05),   // KVM_GET_SUPPORTED_CPUID
-            none(0x41),                      // KVM_CREATE_VCPU
+            none(0x01),                    // KVM_CREATE_VM
+            none(0x03),                    // KVM_CHECK_EXTENSION
+            none(0x04),                    // KVM_GET_VCPU_MMAP_SIZE
+            both::<kvm::kvm_cpuid2>(0x05), // KVM_GET_SUPPORTED_CPUID
+            none(0x41),                    // KVM_CREATE_VCPU
             write::<kvm::kvm_userspace_memory_region>(0x46),
             none(0x47),                         // KVM_SET_TSS_ADDR
             write::<u64>(0x48),                 // KVM_SET_IDENTITY_MAP_ADDR
             none(0x60),                         // KVM_CREATE_IRQCHIP
             write::<kvm::kvm_pit_config>(0x77), // KVM_CREATE_PIT2
             write::<kvm::kvm_cpuid2>(0x90),     // KVM_SET_CPUID2
-            both::<kvm::kvm_tpr_access_ctl>(0x92),
-            none(0xa2), // KVM_SET_TSC_KHZ
-            none(0xa3), // KVM_GET_TSC_KHZ
+            none(0xa3),                         // KVM_GET_TSC_KHZ
             write::<kvm::kvm_enable_cap>(0xa3),
             none(0xce), // KVM_GET_STATS_FD
             // A vCPU's state.
+            write::<kvm::kvm_regs>(0x82),
+            write::<kvm::kvm_sregs>(0x84),
+            read::<kvm::kvm_vcpu_events>(0x9f),
             write::<kvm::kvm_vcpu_events>(0xa0),
             both::<kvm::kvm_msrs>(0x88),
             write::<kvm::kvm_msrs>(0x89),
@@ -84,8 +80,7 @@ pub const BUILD_CALLS: &[Allow] = &[
             write::<kvm::kvm_nested_state>(0xbf),
             write::<kvm::kvm_one_reg>(0xab),
             write::<kvm::kvm_one_reg>(0xac),
-            write::<kvm::kvm_device_attr>(0xe1),
-            write::<kvm::kvm_device_attr>(0xe2),
+            write::<kvm::kvm_device_attr>(0xe2), // KVM_GET_DEVICE_ATTR: the TSC's offset
         ],
     ),
     // Statistics have a header, which is read at its place.

@@ -14,7 +14,7 @@ use super::Supervisor;
 use super::offloaded::Offloaded;
 use crate::Error;
 use crate::error::HostContext;
-use crate::system_calls::{BUILD_CALLS, FILE_CALLS, MAIN_CALLS};
+use crate::system_calls::{BUILD_CALLS, MAIN_CALLS, WRITER_CALLS};
 
 /// How long the kernel may take to remove a thread that has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +53,8 @@ impl Supervisor {
         builds: bool,
     ) -> Result<Offloaded<()>, Error> {
         let mut lists =
-            [&[VCPU_CALLS, MAIN_CALLS, FILE_CALLS, KEPT_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]].concat();
+            [&[VCPU_CALLS, MAIN_CALLS, WRITER_CALLS, KEPT_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]]
+                .concat();
         if builds {
             lists.extend([vmm_kvm::BUILD_CALLS, BUILD_CALLS]);
         }

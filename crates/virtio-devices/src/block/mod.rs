@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
-use vmm_hostio::{Durable, FILE_IO_CALLS, RateLimiter};
+use vmm_hostio::{Durable, ENGINE_CALLS, FILE_IO_CALLS, RateLimiter};
 use vmm_sandbox::SPAWN;
 use vmm_virtio::{Allow, ConfigSpace, DeviceError, Fault, Needs, Session, VirtioDevice};
 
@@ -110,34 +110,25 @@ impl Disk {
     }
 }
 
-/// What a file is and how long, growing, and the end of its locks. The threads for I/O start with the first request.
+/// What a file is and how long, and growing. The threads for I/O start with the first request.
 const CALLS: &[Allow] = &[
     Allow::call(libc::SYS_fstat),
     Allow::call(libc::SYS_statx),
     Allow::call(libc::SYS_newfstatat),
     Allow::call(libc::SYS_lseek),
     Allow::call(libc::SYS_ftruncate),
-    // Whether a qcow2 image's file system can make holes.
+    // An image's tables.
+    Allow::call(libc::SYS_pread64),
+    // Before the first write to an image, imago gets its file anew, and asks what its file system can do.
     Allow::call(libc::SYS_fstatfs),
-    Allow::call(libc::SYS_flock),
-    Allow::call(libc::SYS_poll),
-    Allow::when(
-        libc::SYS_fcntl,
-        1,
-        &[
-            libc::F_GETFL as u32,
-            libc::F_OFD_SETLK as u32,
-            libc::F_OFD_GETLK as u32,
-            libc::F_DUPFD_CLOEXEC as u32,
-        ],
-    ),
-    // BLKGETSIZE64, BLKDISCARD, BLKZEROOUT (include/uapi/linux/fs.h).
-    Allow::when(libc::SYS_ioctl, 1, &[0x8008_1272, 0x1277, 0x127f]),
+    Allow::when(libc::SYS_fcntl, 1, &[libc::F_GETFL as u32, libc::F_DUPFD_CLOEXEC as u32]),
+    // BLKGETSIZE64 (include/uapi/linux/fs.h).
+    Allow::when(libc::SYS_ioctl, 1, &[0x8008_1272]),
 ];
 
 impl VirtioDevice for Block {
     fn needs(&self) -> Needs {
-        Needs::calls(&[FILE_IO_CALLS, SPAWN, TIMER_CALLS, CALLS])
+        Needs::calls(&[ENGINE_CALLS, FILE_IO_CALLS, SPAWN, TIMER_CALLS, CALLS])
     }
 
     fn features(&self) -> u64 {

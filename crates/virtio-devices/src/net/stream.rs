@@ -72,13 +72,9 @@ impl StreamLink {
     }
 }
 
-/// The socket, and waiting for it.
-const CALLS: &[Allow] = &[
-    Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
-    Allow::call(libc::SYS_recvfrom),
-    Allow::masked(libc::SYS_sendmsg, 2, libc::MSG_FASTOPEN as u32, 0),
-    Allow::call(libc::SYS_recvmsg),
-];
+/// The socket. std writes to it by write or by sendto.
+const CALLS: &[Allow] =
+    &[Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0), Allow::call(libc::SYS_recvfrom)];
 
 impl Link for StreamLink {
     fn needs(&self) -> Needs {

@@ -106,13 +106,10 @@ const CALLS: &[Allow] = &[
     Allow::call(libc::SYS_recvfrom),
     Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
     Allow::call(libc::SYS_shutdown),
-    Allow::call(libc::SYS_getsockopt),
     Allow::all(libc::SYS_setsockopt, &[(1, &[libc::SOL_SOCKET as u32]), (2, &[libc::SO_SNDBUF as u32])]),
     // Whether it is a monitor's socket.
     Allow::call(libc::SYS_getpeername),
     Allow::call(libc::SYS_epoll_pwait2),
-    // What the program hasn't read yet (SIOCOUTQ), and what it has sent.
-    Allow::when(libc::SYS_ioctl, 1, &[libc::TIOCOUTQ as u32, libc::FIONREAD as u32]),
 ];
 
 impl VirtioDevice for Vsock {
