@@ -1,8 +1,9 @@
 //! The interrupt line of a virtio device: bare-metal drivers that listen on one line only. And devices that no driver uses.
 
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use driver::{DEADLINE, Monitor, guests};
+use driver::{DEADLINE, Monitor, Stdin, guests};
 use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         virtio_first_device_in_the_acpi_tables_interrupts_by_the_io_apic,
         virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end,
         virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint,
+        virtio_disk_by_threads_is_read_and_written,
     ];
     let long = trials![virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_while_the_guest_runs];
     tests.extend(long.into_iter().map(|test| test.with_ignored_flag(true)));
@@ -92,6 +94,40 @@ fn virtio_devices_on_pci_that_no_driver_has_found_are_a_hint_at_the_end() {
 
 fn virtio_devices_by_mmio_that_no_driver_has_found_are_no_hint() {
     assert_eq!(log_without_a_driver(r#""transport": "mmio","#), "");
+}
+
+/// As on a host without io_uring. The guest reads or writes sectors 0 and 0x2000, and writes zeros.
+fn virtio_disk_by_threads_is_read_and_written() {
+    let disk = NamedTempFile::new().expect("a temporary file");
+    let sectors = [0, 0x2000 * 512];
+    let fill = |start| disk.as_file().write_all_at(&[7; 1024], start).expect("room for a disk");
+    sectors.into_iter().for_each(fill);
+    read_or_write("disk-read", &disk);
+    let byte = |at| {
+        let mut byte = [0];
+        disk.as_file().read_exact_at(&mut byte, at).expect("a disk that isn't shorter");
+        byte[0]
+    };
+    assert_eq!(sectors.map(|start| (byte(start), byte(start + 512))), [(7, 7); 2]);
+    read_or_write("disk-write", &disk);
+    assert_eq!(sectors.map(|start| (byte(start), byte(start + 512))), [(0, 7); 2]);
+}
+
+/// Runs a guest that makes two requests.
+fn read_or_write(guest: &str, disk: &NamedTempFile) {
+    let (image, path) = (guests::path(guest), disk.path());
+    let config = NamedTempFile::new().expect("a temporary file");
+    let text = format!(
+        r#"{{"boot": {{"flat": {{"image": {image:?}, "mode": "protected"}}}}, "irqchip": true,
+            "devices": [{{"type": "block", "path": {path:?}, "io": "threads"}}]}}"#
+    );
+    std::fs::write(config.path(), text).expect("room for a config");
+    let arguments = ["--config".as_ref(), config.path().as_os_str()];
+    let mut monitor = Monitor::command(arguments).stdin(Stdin::Pipe).start();
+    monitor.expect("ready\n", DEADLINE);
+    monitor.send(b"12");
+    monitor.expect("12", DEADLINE);
+    assert_eq!(end(&mut monitor), "");
 }
 
 /// Once: the end doesn't repeat it.
