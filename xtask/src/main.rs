@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod calls;
 mod demo;
 mod dist;
 mod failure;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Arguments),
     /// Check layers, unsafe code, architecture fences, import circles, names, file lengths, lint levels, format, dependencies, packages, clippy with and without features, and docs
     Lint,
+    /// Run tests with the monitor under strace, and compare the calls of each thread with its filter
+    Calls(calls::Arguments),
     /// Open a root shell in the rig, a machine with a genuine /dev/kvm, or run a command there
     Rig(rig_shell::Arguments),
     /// Build the bare-metal guests and list their images
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Lint => lint::run(),
+        Command::Calls(arguments) => calls::run(&arguments),
         Command::Rig(arguments) => rig_shell::run(&arguments),
         Command::Guests => guests::run(),
         Command::Linux => linux::run(),

@@ -111,6 +111,7 @@ pub use declare::Allow;
 pub use filter::{ViolationAction, confine_thread, enable, filters, is_enabled};
 pub use jail::{Jail, JailError, JailNetwork};
 pub use lists::{BASE, SPAWN};
+pub use names::call_name;
 pub use needs::{HostNetwork, Needs};
 pub use privileges::keep_file_access;
 pub use probe::probe;

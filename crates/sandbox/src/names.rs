@@ -1,7 +1,8 @@
 //! The names of system calls, for messages.
 
 /// The name of the system call `number` on x86_64, as of Linux 6.17. Doesn't allocate.
-pub(crate) fn name_of(number: u32) -> Option<&'static str> {
+#[must_use]
+pub fn call_name(number: u32) -> Option<&'static str> {
     let (first, names) = if number < SINCE_5_1 { (0, OLDER) } else { (SINCE_5_1, NEWER) };
     names.split_ascii_whitespace().nth(usize::try_from(number - first).ok()?)
 }
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_numbers() {
-        let name = |call: libc::c_long| name_of(call as u32);
+        let name = |call: libc::c_long| call_name(call as u32);
         assert_eq!(name(libc::SYS_read), Some("read"));
         assert_eq!(name(libc::SYS_ioctl), Some("ioctl"));
         assert_eq!(name(libc::SYS_tgkill), Some("tgkill"));
@@ -73,11 +74,11 @@ mod tests {
         assert_eq!(name(libc::SYS_pidfd_send_signal), Some("pidfd_send_signal"));
         assert_eq!(name(libc::SYS_clone3), Some("clone3"));
         assert_eq!(name(libc::SYS_mseal), Some("mseal"));
-        assert_eq!(name_of(469), Some("file_setattr"));
+        assert_eq!(call_name(469), Some("file_setattr"));
     }
 
     #[test]
     fn number_without_a_call_has_no_name() {
-        assert_eq!([335, 423, 470, u32::MAX].map(name_of), [None; 4]);
+        assert_eq!([335, 423, 470, u32::MAX].map(call_name), [None; 4]);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
-use crate::names::name_of;
+use crate::names::call_name;
 use crate::role::{ROLE_LEN, role};
 
 /// The exit code of a process that the filter has stopped: 128 + SIGSYS.
@@ -146,7 +146,7 @@ impl Line {
         let _ = line.write_str("error: the sandbox stopped the thread ");
         line.append(&role[..len]);
         let _ = line.write_str(": system call ");
-        let _ = line.write_str(name_of(call).unwrap_or("without a name"));
+        let _ = line.write_str(call_name(call).unwrap_or("without a name"));
         let _ = write!(line, " ({call}) with {first:#x}, {second:#x}, {third:#x} isn't in its filter; ");
         let _ = line.write_str(
             "this is a bug of the monitor or an attack by the guest: please report it with this line\n",
