@@ -113,7 +113,7 @@ fn make(attempt: &str, parent: i64) -> i64 {
             call(libc::SYS_bind, [socket, any.as_ptr() as i64, any.len() as i64, 0, 0])
         }
         // Only the path keeper may, elsewhere. The test has made it.
-        "unlink" => call(libc::SYS_unlink, [c"../kept".as_ptr() as i64, 0, 0, 0, 0]),
+        "unlink" => call(libc::SYS_unlinkat, [libc::AT_FDCWD.into(), c"../kept".as_ptr() as i64, 0, 0, 0]),
         "ptrace" => call(libc::SYS_ptrace, [PTRACE_SEIZE, parent, 0, 0, 0]),
         "execve" => {
             let arguments = [c"/bin/true".as_ptr(), std::ptr::null()];

@@ -17,7 +17,7 @@ use smoltcp::wire::{
     EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
     Ipv6Address, TcpPacket, TcpRepr,
 };
-use vmm_sandbox::{ViolationAction, confine_thread, enable};
+use vmm_sandbox::{ViolationAction, confine_thread, enable, report_violations};
 use vmm_usernet::{Allow, Forward, Frame, Resolver, SYSTEM_CALLS, Settings, UndeliveredTcp, UserNet};
 
 pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -112,6 +112,7 @@ pub(crate) struct Guest {
 /// Has the network do something as in the monitor, on a thread that may make only the calls of a network: any other ends the test's
 /// process.
 fn confined<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    report_violations(|| ()).unwrap();
     enable(ViolationAction::Trap);
     let confined = || {
         confine_thread("usernet", &[SYSTEM_CALLS]).unwrap();

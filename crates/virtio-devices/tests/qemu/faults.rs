@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use vmm_virtio::Setting;
-use vmm_virtio::testing::{Buf, Driver, Used};
+use vmm_virtio::testing::{Buf, Driver, Used, without_filters};
 use vmm_virtio_devices::KINDS;
 
 use crate::disk::*;
@@ -71,6 +71,8 @@ const STEPS: [Step; 12] = [
 /// lines.
 pub(crate) fn run_child() -> Option<ExitCode> {
     let config: Value = serde_json::from_str(&std::env::var(CONFIG).ok()?).unwrap();
+    // strace replaces the number of a call that is to fail by -1, which no filter permits.
+    without_filters();
     let (statuses, told) = match (config.get("disk"), config.get("together")) {
         (Some(fields), _) => send_steps(fields.clone()),
         (_, Some(fields)) => send_together(fields.clone()),

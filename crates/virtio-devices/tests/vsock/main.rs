@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmm_virtio::testing::DEADLINE;
+use vmm_virtio::testing::{DEADLINE, without_filters};
 use vmm_virtio::{Setting, VirtioDevice};
 use vmm_virtio_devices::KINDS;
 
@@ -31,6 +31,8 @@ const GUEST_PORT: u32 = 52;
 const HOST_PORT: u32 = 1024;
 
 fn try_open(directory: &Path, fields: Value) -> Result<Box<dyn VirtioDevice>, String> {
+    // Here it connects to programs itself; in a monitor the path keeper does.
+    without_filters();
     let entry = KINDS.iter().find(|entry| entry.name == "vsock").unwrap();
     let setting = Setting { directory, vcpus: 1, id: "vsock0", plan_only: false };
     entry.open(fields, &setting).map_err(|error| error.to_string())

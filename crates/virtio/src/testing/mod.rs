@@ -3,7 +3,7 @@
 //! [`Driver`] owns guest memory, a device with its real thread and [`MmioTransport`](crate::MmioTransport) or
 //! [`PciTransport`](crate::PciTransport), and the interrupt's eventfd. It uses only registers, memory and eventfds. Nothing sleeps: it waits for an
 //! eventfd until it is written, or panics with what it waited for at the [`DEADLINE`]. The device's thread may make only the system calls
-//! that the device [needs](crate::VirtioDevice::needs), as in the monitor.
+//! that the device [needs](crate::VirtioDevice::needs), as in the monitor, unless [`without_filters`] was called.
 //!
 //! ```
 //! use vmm_virtio::testing::{Buf, Driver};
@@ -51,7 +51,7 @@ mod wait;
 pub use changing::ChangingRam;
 pub(crate) use changing::was_read;
 pub use conformance::Expectations;
-pub use driver::Driver;
+pub use driver::{Driver, without_filters};
 pub use loose::LooseChain;
 pub use port::{PciPort, Port};
 pub use random::Random;
