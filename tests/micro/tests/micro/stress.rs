@@ -97,7 +97,10 @@ fn start_and_end_all(dir: &Path) {
     halted.iter_mut().for_each(|monitor| monitor.expect_code(BY_SIGTERM, DEADLINE));
     echoing.iter_mut().for_each(|monitor| monitor.expect_code(ENDED, DEADLINE));
     halted.iter().chain(&echoing).for_each(|monitor| {
-        assert_eq!(monitor.stderr(), "");
+        // What is said of an end that takes longer than a second depends on the host's speed.
+        let said = monitor.stderr();
+        let lines: Vec<_> = said.lines().filter(|line| !line.starts_with(" WARN still ")).collect();
+        assert_eq!(lines, [""; 0]);
         assert!(!Path::new(&format!("/proc/{}", monitor.pid())).exists());
     });
     assert_eq!(lock(&open_to_write(&dir.join("base"))), Ok(()), "nobody has it");
