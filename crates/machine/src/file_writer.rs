@@ -31,8 +31,8 @@ const GATE_CLOSED: u64 = u64::MAX - 1;
 /// ```text
 ///   write(bytes): Blocked --> the thread writes --> the gate opens (EPOLLOUT) --> write(bytes): Moved or Failed
 /// ```
-/// Without its thread it accepts a batch, which is written when the thread has started. Where the host has no thread, callers write
-/// themselves from then on: that may block, but what they write is most likely why the process ends.
+/// Without its thread it accepts a batch, which is written when the thread has started. If the host has no thread when it is to start,
+/// callers write themselves until it has one: that may block, but what they write is most likely why the process ends.
 #[derive(Debug)]
 pub(crate) struct FileWriter {
     shared: Arc<Shared>,
@@ -104,6 +104,7 @@ impl FileWriter {
     pub(crate) fn start(&self) -> io::Result<()> {
         let mut thread = self.thread.lock().expect(NO_PANIC);
         if thread.is_none() {
+            self.shared.batch().is_threadless = false;
             let theirs = Arc::clone(&self.shared);
             let spawned = io_thread::spawn("writer", STACK_LEN, WRITER_CALLS, move || theirs.run());
             *thread = Some(spawned.inspect_err(|_| self.shared.do_without_thread())?);
@@ -282,5 +283,11 @@ mod tests {
         assert_eq!(lines(&into), b"beforeafter");
         assert_eq!(writer.write(b"after"), Transfer::Moved(5));
         assert!(writer.wait(Duration::ZERO));
+        // There is one again.
+        writer.start().unwrap();
+        assert!(!writer.shared.batch().is_threadless);
+        assert_eq!(writer.write(b"."), Transfer::Blocked);
+        assert!(writer.wait(PATIENCE));
+        assert_eq!(lines(&into), b"beforeafter.");
     }
 }
