@@ -9,6 +9,7 @@ use vmm_config::{ConfigError, Flag, Overrides, Timeout};
 use vmm_machine::{Diagnostics, Timeouts, WatchExits};
 
 use crate::bare::BareArguments;
+use crate::ctl_args::Arguments;
 use crate::streams::Streams;
 
 const EXAMPLES: &str = include_str!("help.txt");
@@ -100,6 +101,9 @@ pub(crate) struct Args {
     /// How long the guest may take to shut down after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = RUN)]
     shutdown_timeout: Option<Timeout>,
+    /// Unix socket at which the monitor accepts commands, for `vmm-bin ctl`
+    #[arg(long, value_name = "PATH", help_heading = RUN)]
+    control: Option<OsString>,
     /// How the monitor confines itself: on (as far as the host allows), required (completely, or fail), off, or log (forbidden
     /// system calls are logged and carried out) [default: on]
     #[arg(long, value_name = "HOW", help_heading = SANDBOX)]
@@ -129,12 +133,27 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print the JSON schema of the config
-    Schema,
+    /// Print the JSON schema of the config, or of the control socket's lines
+    Schema {
+        /// Whose schema
+        #[arg(value_enum, default_value_t = Schema::Config)]
+        of: Schema,
+    },
+    /// Send a command to a running monitor
+    Ctl(Arguments),
     /// Check whether this host can run virtual machines, and say how to fix what is missing
     Doctor,
+}
+
+/// What there is a JSON schema of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Schema {
+    /// The config file
+    Config,
+    /// The lines of a control socket
+    Control,
 }
 
 /// Parses the number of instructions of `--step`.
@@ -198,6 +217,7 @@ impl Args {
             (Flag::Cpus, &self.cpus),
             (Flag::Serial, &self.serial),
             (Flag::Irqchip, &self.irqchip),
+            (Flag::Control, &self.control),
             (Flag::Sandbox, &self.sandbox),
             (Flag::Uid, &self.uid),
             (Flag::Gid, &self.gid),

@@ -8,13 +8,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::errno::Errno;
 use vmm_config::{ConfigError, ConfigText, FlagFields, printable};
+use vmm_control::ClientError;
 use vmm_machine::{Blame, Ending, Run, RunError};
 
 use crate::args::Args;
 use crate::bare::BareError;
+use crate::ctl::CtlError;
 use crate::streams::Streams;
 
 const INTERNAL: u8 = 1;
+/// `ctl`: the machine didn't carry out the command.
+const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 3;
 const HOST_CANT: u8 = 4;
@@ -63,6 +67,10 @@ pub(crate) enum Failure {
     NoKeys,
     #[error("standard output")]
     Stdout(#[source] io::Error),
+    #[error("control {}", path.display())]
+    Control { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Ctl(#[from] CtlError),
 }
 
 /// Where the fields of a config were set.
@@ -155,6 +163,10 @@ impl Failure {
                 Blame::Monitor => INTERNAL,
             },
             Self::Stdout(_) => INTERNAL,
+            Self::Control { .. } => BAD_CONFIG,
+            Self::Ctl(CtlError::Usage(_)) => USAGE,
+            Self::Ctl(CtlError::Unreachable { .. } | CtlError::Client(ClientError::Io(_))) => HOST_CANT,
+            Self::Ctl(CtlError::Client(_)) => REFUSED,
         }
     }
 }
@@ -224,21 +236,22 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Reports the result, waits briefly for the readers of the output, and returns the exit code.
-pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> ExitCode {
-    let code = match result {
+/// Reports the result, waits briefly for the readers of the output, and returns the exit code and why it is that.
+pub(crate) fn report(result: Result<Finished, Failure>, streams: &Streams) -> (u8, String) {
+    let end = match result {
         Err(failure) => {
             // Paths and values in the message may contain anything; the message must stay one line.
-            streams.report(&format!("error: {}", printable(&failure.message())));
+            let message = printable(&failure.message()).into_owned();
+            streams.report(&format!("error: {message}"));
             report_losses(failure.losses(), streams);
-            failure.code()
+            (failure.code(), message)
         }
-        Ok(Finished::HostLacks) => HOST_CANT,
-        Ok(Finished::Printed) => 0,
-        Ok(Finished::Ran(run)) => report_run(&run, streams),
+        Ok(Finished::HostLacks) => (HOST_CANT, String::new()),
+        Ok(Finished::Printed) => (0, String::new()),
+        Ok(Finished::Ran(run)) => (report_run(&run, streams), run.ending.to_string()),
     };
     streams.flush();
-    ExitCode::from(code)
+    end
 }
 
 /// Reports a machine's exits and ending, as far as they are to be reported, and returns the exit code.

@@ -9,6 +9,9 @@
 mod args;
 mod bare;
 mod confine;
+mod control;
+mod ctl;
+mod ctl_args;
 mod descriptors;
 mod doctor;
 mod finish;
@@ -29,7 +32,8 @@ use clap::{CommandFactory, Parser};
 use vmm_hostio::terminal;
 use vmm_machine::{Ending, Offloaded, Run, Start, Supervisor, outlive_file_limits};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Schema};
+use crate::control::Control;
 use crate::descriptors::Inherited;
 use crate::finish::{Failure, Finished};
 use crate::kinds::KINDS;
@@ -54,11 +58,13 @@ pub fn main() -> ExitCode {
     };
     streams.protect(args.inputs());
     panics::report_to(&streams);
-    let result = run(Arc::new(args), inherited, &mut streams, started);
-    let code = finish::report(result, &streams);
+    let control = Control::default();
+    let result = run(Arc::new(args), inherited, &mut streams, started, &control);
+    let (code, reason) = finish::report(result, &streams);
+    control.end(code, reason);
     // The kernel closes the streams. Here, with the signals blocked, a close that waits for storage couldn't be interrupted.
     std::mem::forget(streams);
-    code
+    ExitCode::from(code)
 }
 
 /// The definition of the command line.
@@ -71,12 +77,24 @@ fn run(
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
+    control: &Control,
 ) -> Result<Finished, Failure> {
-    match args.command {
-        Some(Command::Schema) => print(&format!("{:#}\n", schema())),
+    match &args.command {
+        Some(Command::Schema { of: Schema::Config }) => print(&format!("{:#}\n", schema())),
+        Some(Command::Schema { of: Schema::Control }) => {
+            print(&format!("{:#}\n", vmm_config::control_schema()))
+        }
+        Some(Command::Ctl(arguments)) => {
+            let mut finished = Finished::Printed;
+            ctl::run(arguments, |text| {
+                finished = print(text)?;
+                Ok::<_, Failure>(matches!(finished, Finished::Printed))
+            })?;
+            Ok(finished)
+        }
         Some(Command::Doctor) => doctor(),
         None if args.check => check(&args, inherited, streams),
-        None => boot(args, inherited, streams, started),
+        None => boot(args, inherited, streams, started, control),
     }
 }
 
@@ -95,6 +113,7 @@ fn boot(
     inherited: Inherited,
     streams: &mut Streams,
     started: Instant,
+    control: &Control,
 ) -> Result<Finished, Failure> {
     let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
     supervisor.attach(&streams.stderr)?;
@@ -105,10 +124,12 @@ fn boot(
         Offloaded::Done(prepared) => prepared?,
         Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
     };
-    let Opened { plan, inputs, metrics, log, streams_in_use, has_keys } = opened;
+    let Opened { plan, inputs, metrics, log, socket, streams_in_use, has_keys } = opened;
     let attached = log.as_ref().map_or(Ok(()), |log| supervisor.attach(log));
     streams.log = log.clone();
     let confine = confine::confinement(&config);
+    let is_controlled = socket.is_some();
+    let (service, events) = socket.map(|socket| control.of(socket, supervisor.commander())).unzip();
     let start = Start {
         config,
         kinds: KINDS,
@@ -117,13 +138,15 @@ fn boot(
         diagnostics: args.diagnostics(streams),
         metrics,
         announcements: Some(streams.stdout.clone()),
+        events: events.unwrap_or_default(),
+        services: service.into_iter().collect(),
         paused: args.paused,
         restarted: log::restarted,
         confine,
     };
     let ran = attached
         .map_err(Failure::from)
-        .and_then(|()| check_terminal(&args, has_keys))
+        .and_then(|()| check_terminal(&args, has_keys, is_controlled))
         .and_then(|()| supervisor.run(start).map_err(Failure::from));
     supervisor.discard((in_use, streams_in_use));
     let failure = match ran {
@@ -149,11 +172,11 @@ fn boot(
 
 /// Whether the machine can have the terminal. Checked only at the start: a job that is put into the background later keeps
 /// running.
-fn check_terminal(args: &Args, has_keys: bool) -> Result<(), Failure> {
+fn check_terminal(args: &Args, has_keys: bool, is_controlled: bool) -> Result<(), Failure> {
     if has_keys && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
     }
-    if args.paused && !has_keys {
+    if args.paused && !has_keys && !is_controlled {
         return Err(Failure::NoKeys);
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmm_config::{Config, ConfigFile, ConfigText, FlagFields};
+use vmm_control::ControlSocket;
 use vmm_machine::{ConfigInUse, Inputs, Messages, MetricsFile, OutputCheck, Plan, Progress, StreamsInUse};
 
 use crate::args::Args;
@@ -12,7 +13,7 @@ use crate::descriptors::{self, Inherited};
 use crate::finish::{Failure, Origin};
 use crate::kinds::KINDS;
 use crate::streams::Streams;
-use crate::{inputs, log};
+use crate::{control, inputs, log};
 
 /// A config, and where its fields were set.
 pub(crate) struct ReadConfig {
@@ -66,6 +67,7 @@ pub(crate) struct Opened {
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) log: Option<Messages>,
+    pub(crate) socket: Option<ControlSocket>,
     /// Marks the files of the standard streams as in use while the machine exists.
     pub(crate) streams_in_use: StreamsInUse,
     /// Whether the user has keys: a console is on a terminal.
@@ -103,8 +105,9 @@ impl Opened {
         // In the same order as in `check_outputs`, so that both reject the same file.
         let metrics = args.metrics.as_deref().map(metrics).transpose()?;
         let log = log::init(args, streams)?;
+        let socket = config.control.as_ref().map(|path| control::listen(path.as_path())).transpose()?;
         let has_keys = plan.is_on_stdio() && io::stdin().is_terminal();
-        Ok(Self { plan, inputs, metrics, log, streams_in_use, has_keys })
+        Ok(Self { plan, inputs, metrics, log, socket, streams_in_use, has_keys })
     }
 }
 
@@ -120,6 +123,9 @@ fn check_outputs(args: &Args, config: &Config, inputs: &Inputs) -> Result<Output
     }
     if let Some(path) = &args.log_file {
         outputs.log(path).map_err(|source| Failure::LogFile { path: path.clone(), source })?;
+    }
+    if let Some(path) = &config.control {
+        control::check(path.as_path(), &mut outputs)?;
     }
     outputs.consoles(config, inputs)?;
     Ok(outputs)

@@ -7,6 +7,8 @@
 //! but responses are sent as commands complete: a pause waits for the disks, and a device responds on its own
 //! thread.
 //!
+//! A client that has asked for `events` also receives `{"event": ...}` lines, see [`Event`](crate::Event).
+//!
 //! Snapshots, and adding, removing and replacing devices or their media, will be further variants of
 //! [`Command`].
 
@@ -41,6 +43,8 @@ pub enum Command {
         /// The device's id.
         id: String,
     },
+    /// Sends events over this connection from now on, besides responses. Only for connections to a control socket.
+    Events,
 }
 
 /// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets, but not beyond a failure of the
@@ -199,6 +203,8 @@ pub enum ErrorCode {
     DeviceFailed,
     /// The machine ended before the command completed.
     Ended,
+    /// The request isn't one: its JSON is malformed, its command unknown, or its line too long.
+    InvalidRequest,
 }
 
 #[cfg(test)]

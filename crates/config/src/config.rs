@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::{
     affinity::HostCpus, announce::AnnounceVirtio, boot::Boot, conflicts, count::CpuCount, device::Device,
     device_ids, error::ConfigError, expect::Expect, features::CpuFeatures, file::ConfigFile,
-    irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, sandbox::Sandbox, serial::Serial,
-    size::MemorySize, topology::Grouping, transport::Transport, user::User,
+    irqchip::IrqchipReason, on_reboot::OnReboot, overrides::Overrides, path::FilePath, sandbox::Sandbox,
+    serial::Serial, size::MemorySize, topology::Grouping, transport::Transport, user::User,
 };
 
 /// A complete config: all defaults are filled in except those that depend on a flat image, and no path
@@ -29,6 +29,9 @@ pub struct Config {
     pub irqchip: bool,
     /// What happens when the guest resets the machine.
     pub on_reboot: OnReboot,
+    /// Where the monitor accepts commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<FilePath>,
     /// How a Linux kernel discovers its virtio devices.
     pub announce_virtio: AnnounceVirtio,
     /// The transport of virtio devices.
@@ -115,6 +118,7 @@ impl ConfigFile {
                 .unwrap_or_default(),
             irqchip,
             on_reboot: self.on_reboot.unwrap_or_default(),
+            control: overrides.control.or(self.control.map(|path| path.within(directory))),
             announce_virtio,
             transport,
             sandbox: overrides.sandbox.or(self.sandbox).unwrap_or_default(),

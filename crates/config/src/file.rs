@@ -57,6 +57,11 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnReboot", extend("default" = OnReboot::default()))]
     pub on_reboot: Option<OnReboot>,
+    /// A unix socket at which the monitor accepts commands, of mode 0600; default: none. A relative path starts at the
+    /// directory of this file.
+    #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
+    pub control: Option<FilePath>,
     /// How a Linux kernel discovers its virtio devices: through the ACPI tables or its command line.
     #[serde(deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnnounceVirtio", extend("default" = AnnounceVirtio::default()))]

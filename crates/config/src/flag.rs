@@ -26,6 +26,8 @@ pub enum Flag {
     Serial,
     /// `--irqchip`, replaces `irqchip`: `true` or `false`.
     Irqchip,
+    /// `--control`, replaces `control`.
+    Control,
     /// `--sandbox`, replaces `sandbox`: `on`, `required`, `off` or `log`.
     Sandbox,
     /// `--uid`, replaces `user.uid`.
@@ -63,6 +65,7 @@ impl fmt::Display for Flag {
             Flag::Cpus => "--cpus",
             Flag::Serial => "--serial",
             Flag::Irqchip => "--irqchip",
+            Flag::Control => "--control",
             Flag::Sandbox => "--sandbox",
             Flag::Uid => "--uid",
             Flag::Gid => "--gid",

@@ -24,6 +24,7 @@ impl FlagFields {
             (flags.protocol.is_some(), "boot.protocol", Flag::Protocol),
             (flags.memory.is_some(), "memory.size", Flag::Memory),
             (flags.cpus.is_some(), "cpus.count", Flag::Cpus),
+            (flags.control.is_some(), "control", Flag::Control),
             (flags.uid.is_some(), "user.uid", Flag::Uid),
             (flags.gid.is_some(), "user.gid", Flag::Gid),
             (flags.mode.is_some(), "boot.flat.mode", Flag::Mode),

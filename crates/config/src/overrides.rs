@@ -30,6 +30,8 @@ pub struct Overrides {
     pub serial: Option<Serial>,
     /// Replaces `irqchip`.
     pub irqchip: Option<bool>,
+    /// Replaces `control`.
+    pub control: Option<FilePath>,
     /// Replaces `sandbox`.
     pub sandbox: Option<Sandbox>,
     /// Replaces `user.uid`.
@@ -70,6 +72,7 @@ impl Overrides {
             Flag::Cpus => self.cpus = Some(parse(text)?),
             Flag::Serial => self.serial = Some(Serial::from_flag(text)?),
             Flag::Irqchip => self.irqchip = Some(parse_bool(text)?),
+            Flag::Control => self.control = Some(FilePath::try_from(text)?),
             Flag::Sandbox => self.sandbox = Some(parse(text)?),
             Flag::Uid => self.uid = Some(parse(text)?),
             Flag::Gid => self.gid = Some(parse(text)?),

@@ -3,7 +3,11 @@
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use crate::file::ConfigFile;
+use crate::{
+    command::{Request, Response},
+    event::EventLine,
+    file::ConfigFile,
+};
 
 /// The JSON schema of a config file, draft 2020-12: for editors, and printed by `vmm-bin schema`.
 ///
@@ -43,6 +47,28 @@ pub fn schema_with<'a>(
         devices.extend(variants.into_iter().filter(|variant| !known.contains(&of(variant))));
     }
     schema
+}
+
+/// The JSON schema of the lines of a control socket: `request` is sent, the others are received.
+pub fn control_schema() -> Value {
+    let lines = [
+        ("request", generator().into_root_schema_for::<Request>()),
+        ("response", generator().into_root_schema_for::<Response>()),
+        ("event", generator().into_root_schema_for::<EventLine>()),
+    ];
+    let lines = lines.map(|(name, schema)| {
+        let mut schema = schema.to_value();
+        if let Value::Object(fields) = &mut schema {
+            fields.remove("$schema");
+        }
+        (name.to_owned(), schema)
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vmm control socket",
+        "$defs": Value::Object(lines.into_iter().collect()),
+        "anyOf": [{"$ref": "#/$defs/request"}, {"$ref": "#/$defs/response"}, {"$ref": "#/$defs/event"}],
+    })
 }
 
 fn generator() -> SchemaGenerator {

@@ -13,7 +13,7 @@
 use std::fs::{Permissions, hard_link, remove_file, rename, set_permissions, symlink_metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -161,6 +161,13 @@ impl NamedSocket {
     /// `WouldBlock` if no client is waiting; another error if no descriptor is left.
     pub fn accept(&self) -> io::Result<UnixStream> {
         Ok(accept_with(&self.socket, NON_BLOCKING)?.into())
+    }
+}
+
+impl AsFd for NamedSocket {
+    /// Readable when a client is waiting.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

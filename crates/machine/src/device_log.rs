@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use tracing::warn;
+use vmm_config::Event;
 use vmm_virtio::{Fault, Notices};
+
+use crate::events::EventSink;
 
 /// Driver faults that are logged for each device: a guest can cause any number.
 const FAULTS: u32 = 5;
@@ -13,7 +16,10 @@ const NOTICES: u32 = 512;
 /// Counts each device's log lines, by device id. It outlives the machines, so that a guest can't fill the log by resetting
 /// forever.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceLog(HashMap<String, LineCounts>);
+pub(crate) struct DeviceLog {
+    counts: HashMap<String, LineCounts>,
+    events: EventSink,
+}
 
 #[derive(Debug, Default)]
 struct LineCounts {
@@ -22,7 +28,19 @@ struct LineCounts {
 }
 
 impl DeviceLog {
+    /// Also reports faults and refused connections, all of them, to `events`.
+    pub(crate) fn report_to(&mut self, events: EventSink) {
+        self.events = events;
+    }
+
     pub(crate) fn log(&mut self, id: &str, fault: Option<Fault>, notices: Notices) {
+        if let Some(fault) = fault {
+            self.events.tell(Event::DeviceFault { id: id.to_owned(), message: fault.to_string() });
+        }
+        for destination in &notices.refused {
+            let (id, destination) = (id.to_owned(), destination.clone());
+            self.events.tell(Event::ConnectionRefused { id, destination });
+        }
         for line in self.lines(id, fault, notices) {
             warn!("{line}");
         }
@@ -30,11 +48,11 @@ impl DeviceLog {
 
     /// The lines that are within the limits.
     fn lines(&mut self, id: &str, fault: Option<Fault>, notices: Notices) -> Vec<String> {
-        let Notices { mut texts, lost } = notices;
+        let Notices { mut texts, lost, .. } = notices;
         if fault.is_none() && texts.is_empty() {
             return Vec::new();
         }
-        let had = self.0.entry(id.to_owned()).or_default();
+        let had = self.counts.entry(id.to_owned()).or_default();
         let mut lines = Vec::new();
         if let Some(fault) = fault.filter(|_| had.faults < FAULTS) {
             had.faults += 1;
@@ -62,7 +80,7 @@ mod tests {
     use super::*;
 
     fn notices(count: usize, lost: u64) -> Notices {
-        Notices { texts: vec!["something".to_owned(); count], lost }
+        Notices { texts: vec!["something".to_owned(); count], lost, ..Notices::default() }
     }
 
     #[test]

@@ -39,6 +39,14 @@ impl OutputCheck {
         self.add(path, Writing::Appends)
     }
 
+    /// Checks a path for a control socket.
+    ///
+    /// # Errors
+    /// It can't be listened at, or is in use.
+    pub fn control(&mut self, path: &Path) -> io::Result<()> {
+        self.socket(path)
+    }
+
     /// Checks the files and sockets of the consoles of `config`, whose `inputs` are open.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub(crate) struct RefusalLog {
     logged: HashSet<(Protocol, SocketAddr)>,
     /// At most `LOGGED` and a final one, whether or not they are taken.
     notices: VecDeque<String>,
+    /// The destinations of these notices.
+    destinations: VecDeque<String>,
     is_silent: bool,
 }
 
@@ -33,6 +35,7 @@ impl RefusalLog {
         if self.logged.len() < LOGGED {
             self.logged.insert((protocol, key));
             self.notices.push_back(notice(protocol, to));
+            self.destinations.push_back(destination(protocol, to));
         } else {
             self.is_silent = true;
             self.notices.push_back(format!(
@@ -46,6 +49,11 @@ impl RefusalLog {
         self.count
     }
 
+    /// The oldest refused destination that isn't taken yet.
+    pub(crate) fn take_destination(&mut self) -> Option<String> {
+        self.destinations.pop_front()
+    }
+
     /// The oldest pending notice, for the log.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
         self.notices.pop_front()
@@ -53,11 +61,14 @@ impl RefusalLog {
 }
 
 fn notice(protocol: Protocol, to: SocketAddr) -> String {
-    let to = match protocol {
-        Protocol::Icmp => to.ip().to_string(),
-        Protocol::Tcp | Protocol::Udp => to.to_string(),
-    };
-    format!(r#"refused {protocol} {to}: no rule of "allow" permits it"#)
+    format!(r#"refused {}: no rule of "allow" permits it"#, destination(protocol, to))
+}
+
+fn destination(protocol: Protocol, to: SocketAddr) -> String {
+    match protocol {
+        Protocol::Icmp => format!("{protocol} {}", to.ip()),
+        Protocol::Tcp | Protocol::Udp => format!("{protocol} {to}"),
+    }
 }
 
 #[cfg(test)]

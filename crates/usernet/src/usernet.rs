@@ -231,6 +231,11 @@ impl UserNet {
         lost.or_else(|| self.refused.take_notice())
     }
 
+    /// The next destination that the rules have refused for the first time, such as `tcp 192.0.2.7:80`. Each has its notice.
+    pub fn take_refused(&mut self) -> Option<String> {
+        self.refused.take_destination()
+    }
+
     /// Number of flows and datagrams that the rules have refused.
     pub fn refused(&self) -> u64 {
         self.refused.count()

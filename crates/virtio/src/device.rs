@@ -301,6 +301,11 @@ impl Session {
         self.notices.push(text.into());
     }
 
+    /// Reports a destination that a rule has refused, besides the line about it: for programs that watch the machine.
+    pub fn tell_refused(&self, destination: String) {
+        self.notices.push_refused(destination);
+    }
+
     /// Notifies the driver that the configuration space has changed.
     pub fn config_changed(&self) {
         self.counters.interrupts.add(1);

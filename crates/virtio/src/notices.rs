@@ -1,6 +1,5 @@
 //! Log messages of a device.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use vmm_bus::EventFd;
@@ -14,6 +13,8 @@ const WAITING: usize = 512;
 pub struct Notices {
     /// In order, at most 512.
     pub texts: Vec<String>,
+    /// Destinations that a rule has refused, each also the subject of a text; at most 512.
+    pub refused: Vec<String>,
     /// Number of messages dropped since then.
     pub lost: u64,
 }
@@ -21,7 +22,7 @@ pub struct Notices {
 /// Queue from a device's thread to the logging thread.
 #[derive(Debug)]
 pub(crate) struct NoticeQueue {
-    waiting: Mutex<(VecDeque<String>, u64)>,
+    waiting: Mutex<Notices>,
     /// Written when messages are available.
     news: Arc<EventFd>,
 }
@@ -33,19 +34,26 @@ impl NoticeQueue {
 
     pub(crate) fn push(&self, text: String) {
         let mut waiting = self.waiting.lock().expect("no panic while it is held");
-        if waiting.0.len() == WAITING {
-            waiting.1 += 1;
+        if waiting.texts.len() == WAITING {
+            waiting.lost += 1;
             return;
         }
-        waiting.0.push_back(text);
+        waiting.texts.push(text);
         drop(waiting);
         // Non-blocking; if the counter is at its maximum the eventfd is readable anyway.
         let _ = self.news.write(1);
     }
 
+    /// Queues a destination beside the text about it.
+    pub(crate) fn push_refused(&self, destination: String) {
+        let mut waiting = self.waiting.lock().expect("no panic while it is held");
+        if waiting.refused.len() < WAITING {
+            waiting.refused.push(destination);
+        }
+    }
+
     pub(crate) fn take(&self) -> Notices {
-        let (texts, lost) = std::mem::take(&mut *self.waiting.lock().expect("no panic while it is held"));
-        Notices { texts: texts.into(), lost }
+        std::mem::take(&mut *self.waiting.lock().expect("no panic while it is held"))
     }
 }
 
@@ -75,6 +83,6 @@ mod tests {
         let taken = queue.take();
         assert_eq!((taken.texts.len(), taken.texts[511].as_str(), taken.lost), (512, "511", 6));
         queue.push("again".to_owned());
-        assert_eq!(queue.take(), Notices { texts: vec!["again".to_owned()], lost: 0 });
+        assert_eq!(queue.take(), Notices { texts: vec!["again".to_owned()], ..Notices::default() });
     }
 }

@@ -138,6 +138,7 @@ pub(super) const CRATES: &[CrateRule] = &[
         Forbidden,
     )
     .with_arch_modules(),
+    rule("vmm-control", 5, Only(&["vmm-bus", "vmm-config", "vmm-hostio", "vmm-sandbox"]), Forbidden),
     rule("vmm-api", 5, Only(&["vmm-config", "vmm-metrics"]), Forbidden),
     rule("vmm-gdb", 5, Only(&["vmm-arch"]), Forbidden),
     rule("vmm-bin", 6, AnyLower, Forbidden),

@@ -34,7 +34,7 @@ fn parse_name_of_a_mebibyte_is_refused_in_short() {
     let text = format!("{{\"{}\": 1}}", "é".repeat(1 << 19));
     // The start of the name, and all names that there are.
     let expected = format!(
-        r#"vm.json:1:1048579: ["{}"... (1048576 bytes)]: unknown field, expected one of "boot", "memory", "cpus", "serial", "irqchip", "on_reboot", "announce_virtio", "transport", "sandbox", "user", "devices", "expect""#,
+        r#"vm.json:1:1048579: ["{}"... (1048576 bytes)]: unknown field, expected one of "boot", "memory", "cpus", "serial", "irqchip", "on_reboot", "control", "announce_virtio", "transport", "sandbox", "user", "devices", "expect""#,
         "é".repeat(48)
     );
     assert_eq!(refusal(&text), expected);

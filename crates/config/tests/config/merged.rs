@@ -90,6 +90,15 @@ fn merge_every_flag_replaces_its_field() {
 }
 
 #[test]
+fn merge_control_is_a_path_of_the_file_or_of_the_flag() {
+    let text = r#"{"boot": {"kernel": "k"}, "control": "c.sock"}"#;
+    let control = |config: Config| config.control.map(|path| path.to_string());
+    assert_eq!(control(merge(text, &[]).unwrap()), Some("dir/c.sock".to_owned()));
+    assert_eq!(control(merge(text, &[(Flag::Control, "d.sock")]).unwrap()), Some("d.sock".to_owned()));
+    assert_eq!(control(merge(r#"{"boot": {"kernel": "k"}}"#, &[]).unwrap()), None);
+}
+
+#[test]
 fn merge_sandbox_and_user_flags_replace_their_fields() {
     let text = r#"{"boot": {"kernel": "k"}, "sandbox": "required", "user": {"uid": 1, "gid": 2}}"#;
     let of_the_file = merge(text, &[]).unwrap();

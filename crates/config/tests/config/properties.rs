@@ -154,7 +154,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
     let transport = option::of(prop::sample::select(Transport::ALL.to_vec()));
     let additions = (
         option::of(any::<bool>()),
-        on_reboot,
+        (on_reboot, option::of(path())),
         (announce, transport),
         sandbox(),
         vec(device(), 0..4),
@@ -167,7 +167,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
             (size, shared),
             cpus,
             serial,
-            (irqchip, on_reboot, (announce_virtio, transport), (sandbox, user), devices, expect),
+            (irqchip, (on_reboot, control), (announce_virtio, transport), (sandbox, user), devices, expect),
         )| {
             ConfigFile {
                 boot,
@@ -176,6 +176,7 @@ fn config_file() -> impl Strategy<Value = ConfigFile> {
                 serial,
                 irqchip,
                 on_reboot,
+                control,
                 announce_virtio,
                 transport,
                 sandbox,

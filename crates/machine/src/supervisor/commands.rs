@@ -126,7 +126,7 @@ impl Supervisor {
                 ErrorCode::NotListening,
                 "the guest doesn't listen to the power button",
             )),
-            Command::Pause => match machine.pause(|text| self.notify_terminal(text)) {
+            Command::Pause => match machine.pause(|change| self.report_change(change)) {
                 Ok(()) if matches!(machine.state, RunState::Configured | RunState::Paused) => {
                     Executed::Done(Reply::Done)
                 }
@@ -134,12 +134,16 @@ impl Supervisor {
                 Err(error) => Executed::Failed(error),
             },
             Command::Resume => {
-                machine.resume(|text| self.notify_terminal(text));
+                machine.resume(|change| self.report_change(change));
                 match machine.state {
                     RunState::Running => Executed::Done(Reply::Done),
                     _ => Executed::Pending(CompletionEvent::StateReached),
                 }
             }
+            Command::Events => Executed::Failed(CommandError::new(
+                ErrorCode::InvalidRequest,
+                "events are for the clients of a control socket",
+            )),
             Command::UpdateDevice(DeviceUpdate { id, fields }) => {
                 let fields = Value::Object(fields);
                 on_device(machine, &id, move |device, session| {
@@ -213,7 +217,10 @@ mod tests {
         let (responses, answers) = channel();
         let offloaded = supervisor.offload(move |progress| {
             let step = progress.begin("reading the kernel".to_owned());
-            let ask = |id, command| commander.send(Request { id, command }, responses.clone());
+            let ask = |id, command| {
+                let responses = responses.clone();
+                commander.send(Request { id, command }, move |response| _ = responses.send(response));
+            };
             [Command::Status, Command::Pause, Command::Quit, Command::Status]
                 .into_iter()
                 .zip(1..)
@@ -245,7 +252,11 @@ mod tests {
         let mut supervisor = Supervisor::new(Instant::now(), Timeouts::default()).unwrap();
         let commander = supervisor.commander();
         let (responses, answers) = channel();
-        (0..100).for_each(|id| commander.send(Request { id, command: Command::Status }, responses.clone()));
+        (0..100).for_each(|id| {
+            let responses = responses.clone();
+            commander
+                .send(Request { id, command: Command::Status }, move |response| _ = responses.send(response));
+        });
         let is_woken = |supervisor: &mut Supervisor| {
             supervisor.turn(Some(Instant::now() + Duration::from_secs(10))).unwrap();
             supervisor.messages.1.try_iter().any(|message| message == Message::RequestsPending)

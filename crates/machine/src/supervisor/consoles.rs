@@ -3,6 +3,7 @@
 use std::io;
 
 use tracing::error;
+use vmm_config::Event;
 use vmm_hostio::terminal::{self, RawMode};
 
 use super::Supervisor;
@@ -10,6 +11,7 @@ use super::offloaded::Offloaded;
 use crate::Error;
 use crate::console::{self, Console, Lines, OpenTargets};
 use crate::event_loop::Source;
+use crate::pause::Change;
 
 impl Supervisor {
     /// Connects the first machine's consoles, then truncates their files, then makes the terminal raw. In this order a start that
@@ -86,6 +88,17 @@ impl Supervisor {
         let (ids, watched) = self.events.add_consoles(consoles);
         self.consoles = ids;
         watched
+    }
+
+    /// Tells the user and the clients of a change of the machine's state.
+    pub(super) fn report_change(&mut self, change: Change) {
+        let (text, event) = match change {
+            Change::Started => ("started", Event::Started),
+            Change::Paused => ("paused; Ctrl-A p resumes", Event::Paused),
+            Change::Resumed => ("resumed", Event::Resumed),
+        };
+        self.notify_terminal(text);
+        self.happenings.tell(event);
     }
 
     /// Shows a line on the terminal, if a console uses one.

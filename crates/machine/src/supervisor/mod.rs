@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use event_manager::SubscriberId;
 use vmm_bus::EventFd;
-use vmm_config::{Config, OnReboot};
+use vmm_config::{Config, Event, OnReboot};
 use vmm_hostio::crash;
 use vmm_hostio::terminal::RawMode;
 use vmm_sandbox::Needs;
@@ -48,6 +48,7 @@ use crate::diagnostics::MessageWriter;
 use crate::ending::TimeoutPhase;
 use crate::error::HostContext;
 use crate::event_loop::{EventFdSource, EventLoop, Source};
+use crate::events::EventSink;
 use crate::job::Progress;
 use crate::keeper_watch::KeeperWatch;
 use crate::machine::Machine;
@@ -98,6 +99,10 @@ pub struct Start {
     pub metrics: Option<MetricsFile>,
     /// The queue for the names of new ptys.
     pub announcements: Option<Messages>,
+    /// Told what happens to the machines.
+    pub events: EventSink,
+    /// Other threads of the run, which are started when the process is confined.
+    pub services: Vec<Service>,
     /// Don't start the first machine: a [`Command::Resume`](vmm_config::Command::Resume) starts it.
     pub paused: bool,
     /// Called after each reset, before the next machine starts, with the number of resets so far.
@@ -113,6 +118,20 @@ pub struct Confine(pub Box<dyn FnOnce(Needs) -> io::Result<()> + Send>);
 impl std::fmt::Debug for Confine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Confine")
+    }
+}
+
+/// A thread besides the run's own, such as that of a control socket.
+pub struct Service {
+    /// What it needs of the host once the process is confined. Its system calls are its own affair: it isn't part of the main thread's filter.
+    pub needs: Needs,
+    /// Starts it.
+    pub start: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("needs", &self.needs).finish_non_exhaustive()
     }
 }
 
@@ -133,6 +152,8 @@ impl Start {
             diagnostics: Diagnostics::default(),
             metrics: None,
             announcements: None,
+            events: EventSink::default(),
+            services: Vec::new(),
             paused: false,
             restarted: |_| {},
             confine: None,
@@ -156,6 +177,8 @@ pub struct Supervisor {
     /// Ctrl-A p was pressed while no machine existed: the next one is paused, unless it is pressed again.
     pause_due: bool,
     announcements: Option<Messages>,
+    /// Told what happens to the machines.
+    happenings: EventSink,
     driver_hint: DriverHint,
     shutdown_timeout: Duration,
     shutting_down: bool,
@@ -219,6 +242,7 @@ impl Supervisor {
             has_refused_metrics: false,
             pause_due: false,
             announcements: None,
+            happenings: EventSink::default(),
             driver_hint: DriverHint::default(),
             shutdown_timeout: timeouts.shutdown,
             shutting_down: false,
@@ -285,6 +309,7 @@ impl Supervisor {
                 }
                 None => return Ok(run),
             };
+            self.happenings.tell(Event::Reset);
             // A guest that was never started isn't started by a reset.
             starts = stopped.state != RunState::Configured;
             let (config, handles) = (Arc::clone(&config), handles.clone());
@@ -321,8 +346,20 @@ impl Supervisor {
 
     /// Opens what the run opens, confines the process, and builds the first machine.
     fn start_confined(&mut self, start: Start) -> Result<Offloaded<(Machine, SupervisorHandles)>, Error> {
-        let Start { config, plan, inputs, diagnostics, metrics, announcements, confine, .. } = start;
-        self.announcements = announcements;
+        let Start {
+            config,
+            plan,
+            inputs,
+            diagnostics,
+            metrics,
+            announcements,
+            events,
+            services,
+            confine,
+            ..
+        } = start;
+        (self.announcements, self.happenings) = (announcements, events.clone());
+        self.device_log.report_to(events);
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
         let lines = lines.context("eventfd of the messages")?;
         self.attach(&lines)?;
@@ -341,6 +378,7 @@ impl Supervisor {
         needs.removes.extend(targets.removes());
         needs.removes.extend(self.attached.iter().filter_map(Messages::removes));
         needs.removes.extend(metrics.as_ref().and_then(MetricsFile::removes));
+        services.iter().for_each(|service| needs.add(service.needs.clone()));
         if let Some(Confine(confine)) = confine {
             match self.single_threaded(|| confine(needs))? {
                 Offloaded::Done(confined) => confined.map_err(Error::Confine)?,
@@ -352,6 +390,7 @@ impl Supervisor {
             metrics.start().context("thread of the counters")?;
         }
         self.metrics_file = metrics;
+        services.into_iter().try_for_each(|service| (service.start)()).context("thread of a service")?;
         let mut handles = SupervisorHandles {
             host: Arc::new(host),
             diagnostics,

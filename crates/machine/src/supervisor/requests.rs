@@ -1,5 +1,6 @@
 //! The queue of requests to the supervisor, and the requests in progress.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -14,11 +15,16 @@ pub struct Commander {
     wake: Arc<EventFd>,
 }
 
-/// A request, and the channel for its response.
-#[derive(Debug)]
+/// A request, and what takes its response.
 pub(super) struct QueuedRequest {
     pub(super) request: Request,
-    responses: Sender<Response>,
+    respond: Box<dyn FnOnce(Response) + Send>,
+}
+
+impl fmt::Debug for QueuedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)
+    }
 }
 
 /// Both ends of the request queue, and the requests in progress.
@@ -46,10 +52,10 @@ pub(super) enum CompletionEvent {
 }
 
 impl Commander {
-    /// Queues a request. The response is sent when the command is done or has failed. If the supervisor no longer exists,
-    /// `responses` is dropped without one.
-    pub fn send(&self, request: Request, responses: Sender<Response>) {
-        if self.requests.send(QueuedRequest { request, responses }).is_ok() {
+    /// Queues a request. `respond` is called with the response when the command is done or has failed, on the supervisor's thread, which it
+    /// must not block. If the supervisor no longer exists, it is dropped uncalled.
+    pub fn send(&self, request: Request, respond: impl FnOnce(Response) + Send + 'static) {
+        if self.requests.send(QueuedRequest { request, respond: Box::new(respond) }).is_ok() {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.wake.write(1);
         }
@@ -71,7 +77,6 @@ impl Requests {
 
 impl QueuedRequest {
     pub(super) fn answer(self, answer: Answer) {
-        // Fails if the client has gone; that is fine.
-        let _ = self.responses.send(Response { id: self.request.id, answer });
+        (self.respond)(Response { id: self.request.id, answer });
     }
 }

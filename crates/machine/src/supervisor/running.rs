@@ -1,6 +1,8 @@
 //! Runs a machine, from its first instruction until its vCPUs have stopped.
 
 use tracing::{debug, info, warn};
+use vmm_bus::SystemEvent;
+use vmm_config::Event;
 
 use super::patience::DRIVER_PATIENCE;
 use super::{Run, RunError, StoppedMachine, Supervisor, ending_of};
@@ -24,6 +26,7 @@ impl Supervisor {
             debug!("no timer for the guest's drivers, whose hint then comes at the end: {error}");
         }
         if starts {
+            self.happenings.tell(Event::Started);
             machine.start();
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
             info!("first KVM_RUN after {total} us, of which kernel file {load} us");
@@ -41,6 +44,9 @@ impl Supervisor {
         // The last log lines, such as a fault that made the guest reset its machine.
         machine.virtio.log_news(&mut self.device_log);
         self.finish_metrics(&machine);
+        if matches!(ending, Ok(Ending::Guest(SystemEvent::Panic))) {
+            self.happenings.tell(Event::GuestPanicked);
+        }
         let exits = machine.observer.report().map(Box::new);
         if let Ok(ending) = &ending
             && !ending.is_error()
@@ -99,7 +105,7 @@ impl Supervisor {
                 machine.virtio.check_memory()?;
                 // A vCPU that is held by its write of a device reset checks whether it is done.
                 machine.vcpus.wake();
-                machine.finish_pause(|text| self.notify_terminal(text));
+                machine.finish_pause(|change| self.report_change(change));
                 self.answer_completed(machine);
             }
             Message::Metrics => self.write_metrics(machine),

@@ -72,6 +72,11 @@ pub(super) trait Link: Send {
         None
     }
 
+    /// A destination that its rules have refused for the first time.
+    fn take_refused(&mut self) -> Option<String> {
+        None
+    }
+
     /// Number of frames refused by its rules so far.
     fn refused(&self) -> u64 {
         0

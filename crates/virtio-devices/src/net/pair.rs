@@ -28,6 +28,9 @@ impl Pair {
         while let Some(notice) = self.link.take_notice() {
             session.tell(notice);
         }
+        while let Some(destination) = self.link.take_refused() {
+            session.tell_refused(destination);
+        }
         let refused = self.link.refused();
         session.counters().refused.add(refused - self.refused);
         self.refused = refused;

@@ -62,7 +62,8 @@ impl Bench {
     }
 
     fn ask(&self, command: Command) -> Answer {
-        self.commander.send(Request { id: 1, command }, self.responses.0.clone());
+        let responses = self.responses.0.clone();
+        self.commander.send(Request { id: 1, command }, move |response| _ = responses.send(response));
         self.responses.1.recv_timeout(DEADLINE).expect("a response").answer
     }
 

@@ -71,7 +71,8 @@ impl Bench {
 
     #[track_caller]
     fn ask(&self, id: u64, command: Command) {
-        self.commander.send(Request { id, command }, self.responses.0.clone());
+        let responses = self.responses.0.clone();
+        self.commander.send(Request { id, command }, move |response| _ = responses.send(response));
     }
 
     #[track_caller]

@@ -61,7 +61,7 @@ const BEHIND_THE_FILTER: &[(&str, &str)] = &[
 
 /// The threads of a machine without a network card.
 const ROLES: &[&str] =
-    &["main", "jobs", "reader", "writer", "vcpu0", "vq-d", "vq-c", "vq-v", "vq-r", "vq-b", "vq-m"];
+    &["main", "jobs", "reader", "writer", "control", "vcpu0", "vq-d", "vq-c", "vq-v", "vq-r", "vq-b", "vq-m"];
 
 pub(crate) const USER_CARD: &str =
     r#", {"type": "net", "id": "n", "backend": "user", "allow": ["tcp:*:443"]}"#;
@@ -126,7 +126,7 @@ impl Machine {
         }
         let kernel = guests::path("echo");
         let config = format!(
-            r#"{{"boot": {{"kernel": {kernel:?}}}, "memory": {{"size": "32M"}}, "devices": [
+            r#"{{"boot": {{"kernel": {kernel:?}}}, "memory": {{"size": "32M"}}, "control": "c.sock", "devices": [
                 {{"type": "block", "id": "d", "path": "disk"}}, {{"type": "pmem", "id": "m", "path": "memory"}},
                 {{"type": "console", "id": "c", "target": "none"}}, {{"type": "vsock", "id": "v", "path": "v.sock"}},
                 {{"type": "rng", "id": "r"}}, {{"type": "balloon", "id": "b"}}{more_devices}]}}"#

@@ -39,6 +39,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// The threads of a machine with all kinds of devices, by the names that the kernel has for them. The reader of a file ends with it, and
 /// a pool starts with the first request: `escape` has them.
 const THREADS: &[&str] = &[
+    "control",
     "escape",
     "jobs",
     "path-keeper",
@@ -123,6 +124,7 @@ fn escape_from_the_path_keeper_removes_nothing_elsewhere() {
 /// What starts a thread or a process, besides tests. The threads of each file are in [`THREADS`] or have a test in `escape`, except those
 /// of parallel.rs and worker.rs's "job", which have the filter of the main thread or of that of the jobs, which start them.
 const STARTS: &[&str] = &[
+    "crates/control/src/server.rs",
     "crates/hostio/src/file_io/threads.rs",
     "crates/hostio/src/path_keeper/fork.rs",
     "crates/machine/src/file_reader.rs",

@@ -153,7 +153,7 @@ fn wait_until_printed(dir: &TempDir) {
 
 fn ask(commander: &Commander, command: Command) -> Answer {
     let (responses, answers) = channel();
-    commander.send(Request { id: 1, command }, responses);
+    commander.send(Request { id: 1, command }, move |response| _ = responses.send(response));
     answers.recv_timeout(DEADLINE).expect("a response").answer
 }
 

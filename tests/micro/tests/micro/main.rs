@@ -4,6 +4,7 @@ mod articles;
 mod boot;
 mod commands;
 mod common;
+mod control;
 mod cpu_features;
 mod crash;
 mod delivery;
@@ -57,6 +58,7 @@ fn tests() -> Vec<Trial> {
         paused_machine::tests(),
         pmem::tests(),
         commands::tests(),
+        control::tests(),
         own_device::tests(),
         crash::tests(),
         delivery::tests(),

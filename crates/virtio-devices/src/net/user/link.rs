@@ -132,6 +132,10 @@ impl Link for UserLink {
         self.net.take_notice()
     }
 
+    fn take_refused(&mut self) -> Option<String> {
+        self.net.take_refused()
+    }
+
     fn refused(&self) -> u64 {
         self.net.refused()
     }

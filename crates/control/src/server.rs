@@ -1,0 +1,252 @@
+//! The thread that serves the clients.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_config::{Event, Request};
+use vmm_hostio::NamedSocket;
+use vmm_sandbox::{Allow, Needs, confine_thread};
+
+use crate::connection::Connection;
+use crate::mailbox::{Events, Letters, Mailbox, Responder};
+
+/// Clients at a time. When there are more, the one that has been silent longest makes room, unless it waits for something.
+const CLIENTS: usize = 1000;
+/// When a client that the host had no descriptor for is tried again. Nothing reports that one is free.
+const RETRY: Duration = Duration::from_millis(100);
+/// The client has closed the connection.
+const HUNG_UP: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+/// Bytes of the thread's stack.
+const STACK_LEN: usize = 256 << 10;
+
+/// What the server's thread calls besides [`BASE`](vmm_sandbox::BASE).
+pub const SYSTEM_CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_accept4),
+    Allow::call(libc::SYS_recvfrom),
+    Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
+    Allow::call(libc::SYS_ppoll),
+];
+
+/// A control socket, before it is served.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: NamedSocket,
+    mailbox: Arc<Mailbox>,
+}
+
+/// A control socket that is served by a thread. Dropping it leaves the thread running.
+#[derive(Debug)]
+pub struct Server {
+    thread: JoinHandle<NamedSocket>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl ControlSocket {
+    /// Listens at `path`, with mode 0600. Clients that connect wait until it is served.
+    ///
+    /// # Errors
+    /// Those of [`NamedSocket::listen`]; the host is out of descriptors.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::new()?);
+        Ok(Self { listener: NamedSocket::listen(path)?, mailbox })
+    }
+
+    /// What it needs of the host: its name is removed at the end.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        Needs { removes: vec![self.listener.path().to_owned()], ..Needs::default() }
+    }
+
+    /// The sender of events to its clients.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(Arc::clone(&self.mailbox))
+    }
+
+    /// Starts a thread that passes requests to `execute`, which must not block, and sends the responses and events. The thread inherits the
+    /// caller's signal mask, and is confined to [`SYSTEM_CALLS`] if the process has a sandbox.
+    ///
+    /// # Errors
+    /// The host is out of threads.
+    pub fn serve(self, execute: impl Fn(Request, Responder) + Send + 'static) -> io::Result<Server> {
+        let Self { listener, mailbox } = self;
+        let theirs = Arc::clone(&mailbox);
+        let body = move || {
+            confine_thread("control", &[SYSTEM_CALLS]).expect("a filter was accepted at the start");
+            let mut clients = Clients {
+                mailbox: theirs,
+                execute,
+                connections: BTreeMap::new(),
+                next: 0,
+                retry_at: None,
+                end: None,
+            };
+            clients.serve(&listener);
+            listener
+        };
+        let thread = thread::Builder::new().name("control".to_owned()).stack_size(STACK_LEN).spawn(body)?;
+        Ok(Server { thread, mailbox })
+    }
+}
+
+impl Server {
+    /// The sender of events to its clients.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(Arc::clone(&self.mailbox))
+    }
+
+    /// Sends the last event, waits at most `patience` for clients that read slowly, disconnects them, and removes the socket.
+    pub fn end(self, last: Event, patience: Duration) {
+        self.mailbox.put(|letters| letters.end = Some((last, Instant::now() + patience)));
+        // Whatever it returns is dropped here, where files may be removed.
+        let _ = self.thread.join();
+    }
+}
+
+struct Clients<F> {
+    mailbox: Arc<Mailbox>,
+    execute: F,
+    /// By number, in the order in which they have connected.
+    connections: BTreeMap<u64, Connection>,
+    next: u64,
+    /// The host had no descriptor for a client: it is accepted then.
+    retry_at: Option<Instant>,
+    /// The last event was sent: until when slow clients are waited for.
+    end: Option<Instant>,
+}
+
+impl<F: Fn(Request, Responder)> Clients<F> {
+    fn serve(&mut self, listener: &NamedSocket) {
+        while !self.is_over() {
+            let ready = self.wait(listener);
+            self.deliver(self.mailbox.take());
+            for (number, has_hung_up) in ready.clients {
+                if has_hung_up && let Some(client) = self.connections.get_mut(&number) {
+                    client.hang_up();
+                }
+                self.turn(number);
+            }
+            if ready.has_arrival {
+                self.accept(listener);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(until) = self.end else { return false };
+        Instant::now() >= until || self.connections.values().all(|client| client.outbox.is_empty())
+    }
+
+    /// Waits until something can be done, and returns what.
+    fn wait(&self, listener: &NamedSocket) -> Ready {
+        let has_room =
+            self.end.is_none() && self.retry_at.is_none_or(|at| Instant::now() >= at) && self.has_room();
+        let arrivals = if has_room { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(&self.mailbox.wake, PollFlags::IN), PollFd::new(listener, arrivals)];
+        let connected = self
+            .connections
+            .iter()
+            .filter_map(|(number, client)| Some((*number, PollFd::new(client.stream(), client.interest()?))));
+        let numbers: Vec<u64> = connected
+            .map(|(number, fd)| {
+                fds.push(fd);
+                number
+            })
+            .collect();
+        // It fails only for a lack of memory, or a signal: then nothing is ready, and it is tried again.
+        if poll(&mut fds, self.timeout().as_ref()).is_err() {
+            thread::sleep(Duration::from_millis(1));
+            return Ready { clients: Vec::new(), has_arrival: false };
+        }
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let clients = numbers.into_iter().zip(&fds[2..]).filter(|(_, fd)| is_ready(fd));
+        let clients = clients.map(|(number, fd)| (number, fd.revents().intersects(HUNG_UP))).collect();
+        Ready { clients, has_arrival: is_ready(&fds[1]) }
+    }
+
+    /// Until when to wait, at most.
+    fn timeout(&self) -> Option<Timespec> {
+        let next = self.retry_at.into_iter().chain(self.end).min()?;
+        Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
+    }
+
+    fn deliver(&mut self, letters: Letters) {
+        let Letters { responses, events, lost, end } = letters;
+        for (number, response) in responses {
+            // A client that has gone gets none.
+            if let Some(client) = self.connections.get_mut(&number) {
+                client.answer(&response);
+            }
+            self.turn(number);
+        }
+        let lost = (lost > 0).then_some(Event::Lost(lost));
+        let last = end.map(|(last, until)| {
+            self.end = Some(until);
+            last
+        });
+        for event in events.into_iter().chain(lost).chain(last) {
+            let told = self.connections.values_mut().filter(|client| client.sees_events);
+            told.for_each(|client| client.outbox.push_event(event.clone()));
+        }
+        // What a socket doesn't take now, it takes when it is writable.
+        self.connections.retain(|_, client| client.send().is_ok());
+    }
+
+    /// Does what a client's socket permits.
+    fn turn(&mut self, number: u64) {
+        let Some(client) = self.connections.get_mut(&number) else { return };
+        let forward = |request: Request| {
+            let mailbox = Arc::clone(&self.mailbox);
+            let id = Some(request.id);
+            (self.execute)(request, Responder { mailbox, connection: number, id });
+        };
+        let is_there = if self.end.is_some() { client.send() } else { client.turn(forward) }.is_ok();
+        if !is_there || client.is_over() {
+            self.connections.remove(&number);
+        }
+    }
+
+    /// Whether a client can be accepted, if need be in the place of another.
+    fn has_room(&self) -> bool {
+        self.connections.len() < CLIENTS || self.connections.values().any(Connection::is_idle)
+    }
+
+    fn accept(&mut self, listener: &NamedSocket) {
+        self.retry_at = None;
+        match listener.accept() {
+            Ok(stream) => {
+                self.make_room();
+                self.connections.insert(self.next, Connection::new(stream));
+                self.next += 1;
+            }
+            // There is none, or it has gone.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {}
+            Err(_) => self.retry_at = Some(Instant::now() + RETRY),
+        }
+    }
+
+    /// Disconnects the idle client that has been silent longest, if there are too many.
+    fn make_room(&mut self) {
+        if self.connections.len() < CLIENTS {
+            return;
+        }
+        let idle = self.connections.iter().filter(|(_, client)| client.is_idle());
+        if let Some(number) = idle.min_by_key(|(_, client)| client.heard_at).map(|(number, _)| *number) {
+            self.connections.remove(&number);
+        }
+    }
+}
+
+/// What [`Clients::wait`] has waited for.
+struct Ready {
+    /// Each with whether it has closed the connection.
+    clients: Vec<(u64, bool)>,
+    has_arrival: bool,
+}

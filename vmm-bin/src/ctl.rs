@@ -1,0 +1,165 @@
+//! `vmm-bin ctl`: commands to another monitor, by its control socket.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use serde_json::{Map, Value};
+use vmm_config::{Command, DeviceUpdate, Event, EventLine};
+use vmm_control::{Client, ClientError};
+
+use crate::args::Args;
+use crate::ctl_args::{Arguments, Device, Request};
+
+/// Why a command wasn't carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CtlError {
+    #[error("{}: {source}", path.display())]
+    Unreachable { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Executes a command, and calls `print` with what it prints, until that says that nobody reads it any more.
+///
+/// # Errors
+/// That of `print`, or why the command wasn't carried out.
+pub(crate) fn run<E: From<CtlError>>(
+    arguments: &Arguments,
+    mut print: impl FnMut(&str) -> Result<bool, E>,
+) -> Result<(), E> {
+    let Arguments { path, request } = arguments;
+    let mut client =
+        Client::connect(path).map_err(|source| CtlError::Unreachable { path: path.clone(), source })?;
+    let command = match request {
+        Request::Status => Command::Status,
+        Request::Pause => Command::Pause,
+        Request::Resume => Command::Resume,
+        Request::PowerButton => Command::PowerButton,
+        Request::Reset => Command::Reset,
+        Request::Quit => Command::Quit,
+        Request::Metrics => Command::Metrics,
+        Request::Events => return follow(client, print),
+        Request::Balloon(device) => device.command("balloon", &mut client)?,
+        Request::Block(device) => device.command("block", &mut client)?,
+        Request::Net(device) => device.command("net", &mut client)?,
+        Request::Console(device) => device.command("console", &mut client)?,
+        Request::Unknown(words) => return Err(unknown(words).into()),
+    };
+    match client.execute(command).map_err(CtlError::from)? {
+        // An object with the name of what it contains.
+        Value::Object(result) => {
+            for value in result.values() {
+                print(&format!("{value:#}\n"))?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// There is no such command.
+fn unknown(words: &[OsString]) -> CtlError {
+    let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let known = Args::command();
+    let ctl = known.find_subcommand("ctl").into_iter().flat_map(|ctl| ctl.get_subcommands());
+    let names: Vec<_> = ctl.map(|command| command.get_name()).filter(|name| *name != "help").collect();
+    CtlError::Usage(format!("ctl has no command {word:?}, only {}", names.join(", ")))
+}
+
+/// Prints events until the monitor ends.
+fn follow<E: From<CtlError>>(
+    mut client: Client,
+    mut print: impl FnMut(&str) -> Result<bool, E>,
+) -> Result<(), E> {
+    client.execute(Command::Events).map_err(CtlError::from)?;
+    while let Some(line) = client.event().map_err(CtlError::from)? {
+        let EventLine { event } = &line;
+        let text = serde_json::to_string(event).unwrap_or_default();
+        if !print(&format!("{text}\n"))? || matches!(event, Event::Ended { .. }) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Device {
+    /// The command for a device of this kind.
+    fn command(&self, kind: &str, client: &mut Client) -> Result<Command, CtlError> {
+        let (fields, ids): (Vec<_>, Vec<_>) = self.words.iter().partition(|word| word.contains('='));
+        let id = match ids[..] {
+            [] => only(kind, client)?,
+            [id] => id.clone(),
+            [_, further, ..] => {
+                return Err(CtlError::Usage(format!(
+                    "{further:?} is a second id; write a field as FIELD=VALUE"
+                )));
+            }
+        };
+        if fields.is_empty() {
+            return Ok(Command::DeviceStatus { id });
+        }
+        let mut changes = Map::new();
+        for (field, value) in fields.iter().filter_map(|field| field.split_once('=')) {
+            set(&mut changes, field, value).map_err(CtlError::Usage)?;
+        }
+        Ok(Command::UpdateDevice(DeviceUpdate { id, fields: changes }))
+    }
+}
+
+/// The id of the only device of this kind.
+fn only(kind: &str, client: &mut Client) -> Result<String, CtlError> {
+    let status = client.execute(Command::Status)?;
+    let devices = status["status"]["machine"]["devices"].as_array().cloned().unwrap_or_default();
+    let ids: Vec<_> = devices
+        .iter()
+        .filter(|device| device["type"] == kind)
+        .filter_map(|device| device["id"].as_str())
+        .collect();
+    match ids[..] {
+        [id] => Ok(id.to_owned()),
+        [] => Err(CtlError::Usage(format!("the machine has no device of type {kind:?}"))),
+        _ => Err(CtlError::Usage(format!(
+            "the machine has several devices of type {kind:?}, name one: {}",
+            ids.join(", ")
+        ))),
+    }
+}
+
+/// Sets `field`, such as `limits.ops`, to a value: JSON, or else text.
+fn set(changes: &mut Map<String, Value>, field: &str, value: &str) -> Result<(), String> {
+    match field.split_once('.') {
+        None => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            changes.insert(field.to_owned(), value);
+            Ok(())
+        }
+        Some((outer, inner)) => {
+            let object = changes.entry(outer).or_insert_with(|| Value::Object(Map::new()));
+            let object = object.as_object_mut().ok_or(format!("{outer} is both a value and an object"))?;
+            set(object, inner, value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_json_or_text_and_may_be_of_an_object() {
+        let mut changes = Map::new();
+        for (field, value) in
+            [("size", "64M"), ("limits.ops", "100"), ("limits.burst", "\"7\""), ("flag", "true")]
+        {
+            set(&mut changes, field, value).unwrap();
+        }
+        let expected = json!({"size": "64M", "limits": {"ops": 100, "burst": "7"}, "flag": true});
+        assert_eq!(Value::Object(changes.clone()), expected);
+        assert_eq!(set(&mut changes, "size.x", "1").unwrap_err(), "size is both a value and an object");
+    }
+}
