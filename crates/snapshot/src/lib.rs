@@ -3,13 +3,16 @@
 //! ```text
 //! vm.snap/manifest.json   what it is of, to read             Manifest
 //!         state           the machine without its memory     StateWriter, StateFile
-//!         memory          guest memory, raw and sparse       MemoryLayout
+//!         memory          guest memory, raw and sparse       MemoryLayout, MemoryWriter
 //!         disks/          contents of disks, if saved
 //! ```
 //!
 //! - A part of a machine, such as a device, describes its [`State`] as a plain value, which is written and read field by field.
 //! - [`StateWriter`] collects the states, each as a section with a version and a checksum. [`StateFile`] checks a file before any
 //!   of its sections is parsed.
+//! - [`NewSnapshot`] makes a directory that is complete or not there; [`SnapshotFiles`] are its files, or somebody else's, which are
+//!   written.
+//! - [`Snapshot`] is one that was written.
 //!
 //! ```
 //! use vmm_snapshot::{
@@ -72,6 +75,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod describe;
+mod error;
 mod fields;
 mod file_names;
 mod format;
@@ -79,26 +84,38 @@ mod format_error;
 mod limits;
 mod manifest;
 mod memory_layout;
+mod memory_writer;
+mod new_snapshot;
 mod section_name;
+mod snapshot;
+mod snapshot_files;
 mod snapshot_id;
 mod state;
 mod state_error;
 mod state_file;
 mod state_writer;
 mod timestamp;
+mod verify;
 
+pub use describe::{describe, describe_json};
+pub use error::Error;
 pub use fields::{FieldReader, FieldWriter};
 pub use format_error::FormatError;
 pub use limits::{FORMAT, MAX_MANIFEST_LEN, MAX_SECTION_LEN, MAX_SECTIONS, MAX_STATE_LEN, OLDEST_FORMAT};
 pub use manifest::{DiskContents, Manifest, SavedDisk, SavedHost, Section};
 pub use memory_layout::{LayoutError, MemoryLayout, MemoryRegion, PAGE_LEN, REGION_ALIGNMENT};
+pub use memory_writer::MemoryWriter;
+pub use new_snapshot::NewSnapshot;
 pub use section_name::{SectionKind, SectionName};
+pub use snapshot::{Snapshot, read_manifest};
+pub use snapshot_files::{SnapshotFiles, check_memory};
 pub use snapshot_id::SnapshotId;
 pub use state::State;
 pub use state_error::StateError;
 pub use state_file::StateFile;
 pub use state_writer::StateWriter;
 pub use timestamp::Timestamp;
+pub use verify::{Verified, verify};
 
 /// Its example is a test.
 #[cfg(doctest)]

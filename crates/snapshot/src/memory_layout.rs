@@ -103,6 +103,13 @@ impl MemoryLayout {
     pub fn len(&self) -> u64 {
         self.regions.last().map_or(0, MemoryRegion::end)
     }
+
+    /// Whether so many bytes at an offset of the file are whole pages of one region.
+    pub(crate) fn has(&self, offset: u64, len: u64) -> bool {
+        let Some(end) = offset.checked_add(len) else { return false };
+        let is_whole = offset.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN);
+        is_whole && self.regions.iter().any(|region| region.offset <= offset && end <= region.end())
+    }
 }
 
 impl MemoryRegion {
@@ -168,6 +175,19 @@ mod tests {
     #[test]
     fn ranges_out_of_order_are_refused() {
         assert_eq!(MemoryLayout::of([0..8192, 4096..12288]), Err(LayoutError::Order(4096)));
+    }
+
+    #[test]
+    fn pages_between_regions_are_in_none() {
+        let layout = MemoryLayout::of([0..3 * MIB, 4096 * MIB..4097 * MIB]).unwrap();
+        assert!(layout.has(2 * MIB, MIB));
+        assert!(!layout.has(2 * MIB, 2 * MIB));
+        assert!(!layout.has(3 * MIB, MIB));
+        assert!(layout.has(4 * MIB, MIB));
+        assert!(!layout.has(4 * MIB, MIB + 4096));
+        assert!(!layout.has(1, 4096));
+        assert!(!layout.has(0, 100));
+        assert!(!layout.has(u64::MAX - 4095, 4096));
     }
 
     fn listed(json: &str) -> Result<MemoryLayout, String> {

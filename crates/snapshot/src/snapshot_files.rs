@@ -1,0 +1,84 @@
+//! The files of a snapshot that is being written.
+
+use std::fs::File;
+use std::io::Write;
+
+use crate::error::Error;
+use crate::file_names::{MANIFEST_JSON, MEMORY, STATE};
+use crate::manifest::Manifest;
+use crate::memory_layout::MemoryLayout;
+use crate::memory_writer::MemoryWriter;
+use crate::state_writer::StateWriter;
+
+/// The files of a snapshot that is being written: new, open for writing, and of anybody's making. So a monitor that may open nothing can
+/// write files that it was given.
+///
+/// The order: [`start_memory`](Self::start_memory), the pages, [`finish`](Self::finish). It makes the system calls fstat (statx),
+/// ftruncate, pwrite64, write, fsync and close.
+#[derive(Debug)]
+pub struct SnapshotFiles {
+    /// A copy of the manifest to read, which a pair of a state and a memory file does without.
+    pub manifest: Option<File>,
+    /// The state.
+    pub state: File,
+    /// The memory.
+    pub memory: File,
+}
+
+impl SnapshotFiles {
+    /// Extends the memory file to its whole length, and writes guest memory to it.
+    ///
+    /// # Errors
+    /// It isn't an empty regular file, or the host doesn't allow that length.
+    pub fn start_memory<'a>(&'a self, layout: &'a MemoryLayout) -> Result<MemoryWriter<'a>, Error> {
+        check_new(&self.memory, MEMORY)?;
+        self.memory.set_len(layout.len()).map_err(Error::io(MEMORY))?;
+        Ok(MemoryWriter::new(&self.memory, layout))
+    }
+
+    /// Writes state and manifest, and waits until the host's storage has all files.
+    ///
+    /// # Errors
+    /// The manifest doesn't fit the state or the memory file, a file isn't empty, or the host can't write one.
+    pub fn finish(self, state: StateWriter, manifest: &Manifest) -> Result<(), Error> {
+        check_memory(&self.memory, MEMORY, &manifest.memory)?;
+        self.memory.sync_all().map_err(Error::io(MEMORY))?;
+        let bytes = state.finish(manifest).map_err(Error::format(STATE))?;
+        write_new(self.state, STATE, &bytes)?;
+        let Some(file) = self.manifest else { return Ok(()) };
+        let text = manifest.to_json().map_err(Error::format(MANIFEST_JSON))?;
+        write_new(file, MANIFEST_JSON, text.as_bytes())
+    }
+}
+
+/// Checks that a file is a regular one with all of the memory of `layout`.
+///
+/// # Errors
+/// It isn't.
+pub fn check_memory(file: &File, place: &str, layout: &MemoryLayout) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(Error::io(place))?;
+    if !metadata.is_file() {
+        return Err(Error::NotRegular(place.to_owned()));
+    }
+    let (len, needed) = (metadata.len(), layout.len());
+    if len < needed {
+        return Err(Error::Short { place: place.to_owned(), len, needed });
+    }
+    Ok(())
+}
+
+fn write_new(mut file: File, place: &str, bytes: &[u8]) -> Result<(), Error> {
+    check_new(&file, place)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(place))
+}
+
+fn check_new(file: &File, place: &str) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(Error::io(place))?;
+    if !metadata.is_file() {
+        return Err(Error::NotRegular(place.to_owned()));
+    }
+    if metadata.len() > 0 {
+        return Err(Error::NotEmpty(place.to_owned()));
+    }
+    Ok(())
+}
