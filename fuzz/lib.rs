@@ -4,6 +4,7 @@
 //! they need no seeds.
 
 pub mod registers;
+pub mod snapshot;
 
 use std::io::Cursor;
 use std::ops::Range;
