@@ -145,6 +145,9 @@ pub(crate) enum Command {
     Ctl(Arguments),
     /// Check whether this host can run virtual machines, and say how to fix what is missing
     Doctor,
+    /// Describe or verify a snapshot
+    #[command(subcommand)]
+    Snapshot(crate::snapshot::SnapshotCommand),
 }
 
 /// What there is a JSON schema of.

@@ -11,7 +11,7 @@ use vmm_boot::{FlatImage, ImageError, Role, SourceError, SourceFile, SourceProbl
 use vmm_config::Flag;
 
 /// The commands of the program.
-pub(crate) const COMMANDS: [&str; 4] = ["schema", "ctl", "doctor", "help"];
+pub(crate) const COMMANDS: [&str; 5] = ["schema", "ctl", "doctor", "snapshot", "help"];
 
 /// The positional arguments, in order.
 #[derive(Clone, Copy, Debug)]

@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     Bare(#[from] BareError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Snapshot(#[from] vmm_snapshot::Error),
     #[error("{message}")]
     Machine { source: vmm_machine::Error, message: String, losses: Box<[String]> },
     #[error("--log-file {}", path.display())]
@@ -156,7 +158,7 @@ impl Failure {
             | Self::LogFile { .. }
             | Self::Stream(_)
             | Self::Metrics { .. } => USAGE,
-            Self::Config(_) => BAD_CONFIG,
+            Self::Config(_) | Self::Snapshot(_) => BAD_CONFIG,
             Self::Machine { source, .. } => match source.blame() {
                 Blame::Config => BAD_CONFIG,
                 Blame::Host => HOST_CANT,

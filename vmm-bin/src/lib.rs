@@ -21,6 +21,7 @@ mod log;
 mod panics;
 mod prepare;
 mod privileges;
+mod snapshot;
 mod streams;
 
 use std::io::{self, Write};
@@ -93,6 +94,7 @@ fn run(
             Ok(finished)
         }
         Some(Command::Doctor) => doctor(),
+        Some(Command::Snapshot(command)) => print(&command.text()?),
         None if args.check => check(&args, inherited, streams),
         None => boot(args, inherited, streams, started, control),
     }

@@ -1,4 +1,4 @@
-//! The format of a virtual machine's snapshot.
+//! The format of a virtual machine's snapshot. `docs/snapshot.md` describes it.
 //!
 //! ```text
 //! vm.snap/manifest.json   what it is of, to read             Manifest

@@ -13,5 +13,6 @@ mod host;
 mod initrd;
 mod kernel;
 mod outputs;
+mod snapshot;
 mod terminal;
 mod usage;

@@ -19,13 +19,19 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// What a command begins with that a bare-metal guest suffices for. It is run from the page.
-const RUN: [&str; 4] =
-    ["vmm-bin --flat ", "vmm-bin --config resources/configs/guests/", "cargo run ", "cargo xtask guests"];
+const RUN: [&str; 5] = [
+    "vmm-bin --flat ",
+    "vmm-bin --config resources/configs/guests/",
+    "vmm-bin snapshot ",
+    "cargo run ",
+    "cargo xtask guests",
+];
 
 /// The files that the commands name.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("resources", "resources"),
     ("target", "target"),
+    ("tests", "tests"),
     ("hello", "target/guests/hello-real.bin"),
     ("boot.bin", "target/guests/reset-hello.bin"),
     ("guest.bin", "target/guests/answer-long.bin"),
