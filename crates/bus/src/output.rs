@@ -123,6 +123,9 @@ impl Queue {
 }
 
 impl Output {
+    /// Bytes that a queue ever has.
+    pub const CAPACITY: usize = CAPACITY;
+
     /// An empty queue that holds the guest when it is full.
     ///
     /// # Errors

@@ -31,7 +31,8 @@ impl LegacyKind for DebugConsole {
     }
 
     fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self::new(wiring.output())))
+        // What it printed is in the machine's output.
+        Ok(BuiltDevice::new(Self::new(wiring.output())).without_state())
     }
 }
 

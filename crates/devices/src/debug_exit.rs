@@ -24,7 +24,8 @@ impl LegacyKind for DebugExit {
     }
 
     fn build(_config: &AtPort, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self))
+        // A write ends the machine.
+        Ok(BuiltDevice::new(Self).without_state())
     }
 }
 

@@ -60,7 +60,8 @@ impl LegacyKind for I8042 {
     }
 
     fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self))
+        // Its commands take effect at once.
+        Ok(BuiltDevice::new(Self).without_state())
     }
 }
 

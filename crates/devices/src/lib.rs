@@ -34,10 +34,14 @@ mod debug_exit;
 mod host_side;
 mod i8042;
 mod kind;
+mod output_state;
 mod pm;
 mod pseudo_serial;
 mod pvpanic;
 mod rtc;
+mod saved;
+#[cfg(test)]
+mod testing;
 mod uart;
 mod wiring;
 
@@ -47,11 +51,13 @@ pub use debug_exit::DebugExit;
 pub use host_side::{PowerButton, SerialLine};
 pub use i8042::I8042;
 pub use kind::{AtPort, LegacyEntry, LegacyKind, Place, PlannedDevice, Presence};
-pub use pm::PowerManagement;
+pub use output_state::OutputState;
+pub use pm::{PowerManagement, PowerState};
 pub use pseudo_serial::PseudoSerial;
 pub use pvpanic::PvPanic;
-pub use rtc::Rtc;
-pub use uart::Uart;
+pub use rtc::{Rtc, RtcState};
+pub use saved::{DeviceState, SavedDevice, Stateful};
+pub use uart::{Uart, UartState};
 /// The types of [`LegacyKind::describe`]: a device's ACPI objects, and its errors.
 pub use vmm_acpi;
 /// The traits and types of a device's registers and interrupt.
@@ -59,6 +65,8 @@ pub use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 /// The reading of config fields, and the types of their values.
 pub use vmm_config;
 pub use vmm_config::NoFields;
+/// The format of a device's [state](Stateful).
+pub use vmm_snapshot;
 pub use wiring::{BuiltDevice, Wiring};
 /// The crates that derive [`LegacyKind::Config`], in the versions used here: `#[serde(crate = "vmm_devices::serde")]`,
 /// `#[schemars(crate = "vmm_devices::schemars")]`.

@@ -1,5 +1,7 @@
 //! ACPI fixed hardware: the power button and the soft-off register.
 
+mod state;
+
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +11,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome, SystemEvent};
 use vmm_config::NoFields;
 
 use crate::{AcpiParts, BuiltDevice, FixedHardware, LegacyKind, Place, PowerButton, Presence, Wiring};
+pub use state::PowerState;
 
 /// Offsets of the registers from the first port. Each has two bytes (ACPI 6.5 §4.8.3).
 const STATUS: u64 = 0;
@@ -35,7 +38,7 @@ pub struct PowerManagement {
     sci: IrqLine,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Registers {
     status: u16,
     enable: u16,
@@ -123,7 +126,8 @@ impl LegacyKind for PowerManagement {
 
     fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         let device = Arc::new(Self::new(wiring.interrupt()?));
-        Ok(BuiltDevice::new(Arc::clone(&device)).with_power_button(device))
+        let built = BuiltDevice::new(Arc::clone(&device)).with_state(Arc::clone(&device) as _);
+        Ok(built.with_power_button(device))
     }
 }
 

@@ -29,7 +29,8 @@ impl LegacyKind for PseudoSerial {
     }
 
     fn build(_config: &AtPort, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self::new(wiring.output())))
+        // What it sent is in the machine's output.
+        Ok(BuiltDevice::new(Self::new(wiring.output())).without_state())
     }
 }
 

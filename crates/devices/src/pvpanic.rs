@@ -37,7 +37,8 @@ impl LegacyKind for PvPanic {
     }
 
     fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self))
+        // It reads as a constant, and a write takes effect at once.
+        Ok(BuiltDevice::new(Self).without_state())
     }
 }
 

@@ -10,10 +10,11 @@
 //! ```
 
 mod calendar;
+mod state;
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use time::{Duration, OffsetDateTime, UtcDateTime};
@@ -23,6 +24,7 @@ use vmm_config::NoFields;
 
 use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, Wiring};
 use calendar::{Format, Memory};
+pub use state::RtcState;
 
 /// Offset of the index register (port 0x70) and the data register (port 0x71).
 const INDEX: u64 = 0;
@@ -61,7 +63,7 @@ pub struct Rtc {
     registers: Mutex<Registers>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Registers {
     index: u8,
     /// The time and date bytes are valid only while the clock is halted; a running clock computes them for each read.
@@ -104,7 +106,8 @@ impl LegacyKind for Rtc {
     }
 
     fn build(_config: &NoFields, _wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self::default()))
+        let device = Arc::new(Self::default());
+        Ok(BuiltDevice::new(Arc::clone(&device)).with_state(device))
     }
 }
 

@@ -1,5 +1,7 @@
 //! A 16550 UART based on vm-superio, with flow control in both directions.
 
+mod state;
+
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,6 +14,7 @@ use vmm_bus::{BusDevice, IrqLine, Outcome, Output};
 use vmm_config::NoFields;
 
 use crate::{AcpiParts, BuiltDevice, LegacyKind, Place, Presence, SerialLine, Wiring};
+pub use state::UartState;
 
 /// Offset of the interrupt enable register, whose bit 0 enables the received data interrupt. While bit 7 of
 /// the line control register is set, the divisor's high byte is at this offset.
@@ -298,7 +301,8 @@ impl LegacyKind for Uart {
 
     fn build(_config: &NoFields, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
         let uart = Arc::new(Self::with_output(wiring.interrupt()?, wiring.output())?);
-        Ok(BuiltDevice::new(Arc::clone(&uart)).with_serial(uart))
+        let built = BuiltDevice::new(Arc::clone(&uart)).with_state(Arc::clone(&uart) as _);
+        Ok(built.with_serial(uart))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vmm_bus::{BusDevice, IrqLine, Output};
 
-use crate::{PowerButton, SerialLine};
+use crate::{DeviceState, PowerButton, SavedDevice, SerialLine};
 
 /// The connections available to a device while it is built.
 #[derive(Debug)]
@@ -54,17 +54,30 @@ pub struct BuiltDevice {
     pub serial: Option<Arc<dyn SerialLine>>,
     /// Power button for the machine to press.
     pub power_button: Option<Arc<dyn PowerButton>>,
+    /// What a snapshot contains of it.
+    pub state: DeviceState,
 }
 
 impl BuiltDevice {
-    /// A device without interfaces towards the host, by value. To add interfaces, pass a clone of the device's `Arc`.
+    /// A device without interfaces towards the host, by value. To add interfaces, pass a clone of the device's `Arc`. A machine
+    /// with it can't be saved unless [`with_state`](Self::with_state) or [`without_state`](Self::without_state) is called too.
     pub fn new(device: impl BusDevice + 'static) -> Self {
-        Self { device: Arc::new(device), serial: None, power_button: None }
+        Self { device: Arc::new(device), serial: None, power_button: None, state: DeviceState::Unknown }
     }
 
     /// Offers the host's end of a serial line.
     pub fn with_serial(self, serial: Arc<dyn SerialLine>) -> Self {
         Self { serial: Some(serial), ..self }
+    }
+
+    /// Has a snapshot contain the device's state.
+    pub fn with_state(self, device: Arc<dyn SavedDevice>) -> Self {
+        Self { state: DeviceState::Saved(device), ..self }
+    }
+
+    /// For a device that has nothing to save: after a restore it is as it was built.
+    pub fn without_state(self) -> Self {
+        Self { state: DeviceState::None, ..self }
     }
 
     /// Offers a power button.
@@ -75,10 +88,11 @@ impl BuiltDevice {
 
 impl fmt::Debug for BuiltDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device: _, serial, power_button } = self;
+        let Self { device: _, serial, power_button, state } = self;
         f.debug_struct("BuiltDevice")
             .field("serial", serial)
             .field("power_button", power_button)
+            .field("state", state)
             .finish_non_exhaustive()
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vmm_bus::{Outcome, Output};
-use vmm_devices::{AcpiParts, BuiltDevice, KINDS, LegacyEntry, PlannedDevice, Wiring};
+use vmm_bus::{BusDevice, Outcome, Output};
+use vmm_devices::{AcpiParts, BuiltDevice, DeviceState, KINDS, LegacyEntry, PlannedDevice, Wiring};
 
 /// Plans a kind. One that a config lists is placed at a free port.
 fn planned(kind: &LegacyEntry) -> PlannedDevice {
@@ -73,6 +73,37 @@ fn kinds_are_built_and_only_some_have_an_interrupt() {
     let has_interrupt = |kind: &&LegacyEntry| build(kind.name, &output).1.into_interrupt().is_some();
     let names: Vec<&str> = KINDS.iter().filter(has_interrupt).map(|kind| kind.name).collect();
     assert_eq!(names, ["uart com1", "power management"]);
+}
+
+/// Each kind says what a snapshot contains of it.
+#[test]
+fn kinds_have_a_state_or_none_to_save() {
+    let output = output();
+    let state = |kind: &LegacyEntry| match build(kind.name, &output).0.state {
+        DeviceState::Unknown => "unknown",
+        DeviceState::None => "none",
+        DeviceState::Saved(device) => device.kind(),
+    };
+    let states: Vec<_> = KINDS.iter().map(state).collect();
+    assert_eq!(states, ["dev.uart", "none", "dev.rtc", "dev.power", "none", "none", "none", "none"]);
+}
+
+#[test]
+fn kinds_without_state_read_the_same_after_any_write() {
+    let output = output();
+    let stateless = KINDS.iter().map(|kind| build(kind.name, &output).0);
+    for device in stateless.filter(|built| matches!(built.state, DeviceState::None)) {
+        let read = || (0..5).map(|offset| read(&*device.device, offset)).collect::<Vec<_>>();
+        let before = read();
+        (0..5).for_each(|offset| _ = device.device.write(offset, &[0xa5]));
+        assert_eq!(read(), before);
+    }
+}
+
+fn read(device: &dyn BusDevice, offset: u64) -> u8 {
+    let mut data = [0x77];
+    device.read(offset, &mut data);
+    data[0]
 }
 
 #[test]

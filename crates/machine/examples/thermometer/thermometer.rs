@@ -46,7 +46,9 @@ impl LegacyKind for Thermometer {
     }
 
     fn build(config: &Config, wiring: &mut Wiring) -> io::Result<BuiltDevice> {
-        Ok(BuiltDevice::new(Self { degrees: config.degrees, alarm: wiring.interrupt()? }))
+        let device = Self { degrees: config.degrees, alarm: wiring.interrupt()? };
+        // A threshold is compared when it is written, and not kept.
+        Ok(BuiltDevice::new(device).without_state())
     }
 }
 
