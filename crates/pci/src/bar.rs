@@ -23,6 +23,11 @@ impl Bar {
         Self { len }
     }
 
+    /// Whether it can be decoded at `address`: that is aligned, and all of it is inside `window`.
+    pub fn can_be_at(self, address: u64, window: &Range<u64>) -> bool {
+        address.is_multiple_of(self.len) && is_inside(address, self.len, window)
+    }
+
     pub(crate) fn flags(self) -> u64 {
         MEMORY_64
     }
@@ -66,10 +71,8 @@ impl Decoded {
         window: &Range<u64>,
     ) -> Option<BarMove> {
         let from = self.at(bar);
-        let fits =
-            || address >= window.start && address.checked_add(len).is_some_and(|end| end <= window.end);
         let to = match memory {
-            true if fits() => Some(address),
+            true if is_inside(address, len, window) => Some(address),
             true => from,
             false => None,
         };
@@ -82,6 +85,10 @@ impl Decoded {
             *at = made.to;
         }
     }
+}
+
+fn is_inside(address: u64, len: u64, window: &Range<u64>) -> bool {
+    address >= window.start && address.checked_add(len).is_some_and(|end| end <= window.end)
 }
 
 #[cfg(test)]
@@ -104,6 +111,14 @@ mod tests {
         assert_eq!(wanted(&decoded, 0xc010_0000, true), None, "it is there");
         assert_eq!(wanted(&decoded, 0xc020_0000, true), Some(Some(0xc020_0000)));
         assert_eq!(wanted(&decoded, 0xc020_0000, false), Some(None));
+    }
+
+    #[test]
+    fn bar_can_be_where_all_of_it_is_aligned_and_in_the_window() {
+        let bar = Bar::new(0x8_0000);
+        let can_be = |address| bar.can_be_at(address, &WINDOW);
+        assert!(can_be(0xc000_0000) && can_be(0xcff8_0000));
+        assert!(!can_be(0xc000_1000) && !can_be(0xbff8_0000) && !can_be(0xd000_0000) && !can_be(!0x7_ffff));
     }
 
     #[test]

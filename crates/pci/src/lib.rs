@@ -6,6 +6,8 @@
 //! - [`Msix`] has the interrupt vectors: a table that the guest writes, and pending bits.
 //! - [`RootBus`] has the functions in their slots. Their configuration spaces are accessed through ports (CAM) and memory (ECAM).
 //!
+//! A snapshot has the bus's [`BusState`], and each function's state, which is the function's own.
+//!
 //! The state of a function is in plain values without locks; a [`Function`] has a lock around them.
 //!
 //! ```
@@ -35,12 +37,14 @@
 #![forbid(unsafe_code)]
 
 mod bar;
+mod bus_state;
 mod config_space;
 mod host_bridge;
 mod msix;
 mod root;
 
 pub use bar::{BAR_REGISTERS, Bar, BarMove, Decoded};
+pub use bus_state::BusState;
 pub use config_space::{
     COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, CONFIG_LEN, Identity, NoRoom, PciConfigSpace, STATUS,
     STATUS_INTERRUPT, touches,

@@ -1,11 +1,11 @@
 //! The root bus: 32 slots, and the two ways to reach their configuration spaces.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use vmm_bus::{BusDevice, Outcome};
 
-use crate::BarMove;
+use crate::{BarMove, Decoded};
 
 /// Slots of the bus. Slot 0 is the host bridge's.
 pub const SLOTS: usize = 32;
@@ -18,7 +18,7 @@ pub const ECAM_LEN: u64 = 1 << 20;
 /// CONFIG_ADDRESS: accesses to CONFIG_DATA are configuration accesses.
 const ADDRESS_ENABLE: u32 = 1 << 31;
 /// CONFIG_ADDRESS: its implemented bits; the others are reserved and read as zeros (PCI Local Bus 3.0 §3.2.2.3.2).
-const ADDRESS_BITS: u32 = ADDRESS_ENABLE | 0xff_fffc;
+pub(crate) const ADDRESS_BITS: u32 = ADDRESS_ENABLE | 0xff_fffc;
 
 /// Function 0 of a device in a slot.
 pub trait Function: Send + Sync {
@@ -30,6 +30,12 @@ pub trait Function: Send + Sync {
 
     /// Called after the bus has made the move that [`write_config`](Self::write_config) returned.
     fn moved(&self, made: BarMove);
+
+    /// Whether the function has the BAR `bar` and may decode it at `address`: that is aligned, and inside the window that the bus
+    /// has for BARs. `false` for a function without BARs.
+    fn can_decode(&self, _bar: usize, _address: u64) -> bool {
+        false
+    }
 
     /// Whether a vCPU whose write returned [`Effect::Hold`] still has to wait.
     fn is_holding(&self) -> bool {
@@ -56,15 +62,18 @@ pub trait BarMover: Send + Sync {
 
 /// The devices of a bus. Configuration accesses are serialised; they are rare.
 pub struct RootBus {
-    functions: [Option<Arc<dyn Function>>; SLOTS],
-    mover: Box<dyn BarMover>,
-    access: Mutex<()>,
+    pub(crate) functions: [Option<Arc<dyn Function>>; SLOTS],
+    pub(crate) mover: Box<dyn BarMover>,
+    /// Held during each access: where BARs are decoded, by slot.
+    access: Mutex<[Decoded; SLOTS]>,
+    /// CONFIG_ADDRESS.
+    pub(crate) address: AtomicU32,
 }
 
 impl RootBus {
     /// A bus without any device.
     pub fn new(mover: Box<dyn BarMover>) -> Self {
-        Self { functions: Default::default(), mover, access: Mutex::new(()) }
+        Self { functions: Default::default(), mover, access: Mutex::default(), address: AtomicU32::new(0) }
     }
 
     /// Puts a device into a slot, in place of one that may be there.
@@ -77,7 +86,7 @@ impl RootBus {
 
     /// Configuration mechanism #1, for the ports at [`CAM_PORT`]. It reads as an empty bus once `self` is dropped.
     pub fn cam(self: &Arc<Self>) -> Cam {
-        Cam { bus: Arc::downgrade(self), address: AtomicU32::new(0) }
+        Cam { bus: Arc::downgrade(self) }
     }
 
     /// The memory-mapped configuration spaces, [`ECAM_LEN`] bytes. They read as an empty bus once `self` is dropped.
@@ -99,7 +108,7 @@ impl RootBus {
         let Some(function) = self.function(devfn).filter(|_| is_within_dword(offset, data.len())) else {
             return data.fill(0xff);
         };
-        let _access = self.access.lock().expect("no panic while it is held");
+        let _access = self.access();
         function.read_config(offset, data);
     }
 
@@ -109,17 +118,27 @@ impl RootBus {
         let Some(function) = self.function(devfn).filter(|_| is_within_dword(offset, data.len())) else {
             return Outcome::Done;
         };
-        let _access = self.access.lock().expect("no panic while it is held");
+        let mut decoded = self.access();
         match function.write_config(offset, data) {
             Effect::Done => {}
             Effect::Hold => return Outcome::Hold,
-            Effect::Move(wanted) => {
-                if self.mover.move_bar(devfn / 8, wanted) {
-                    function.moved(wanted);
-                }
-            }
+            Effect::Move(wanted) => _ = self.carry_out(&mut decoded, devfn / 8, wanted),
         }
         Outcome::Done
+    }
+
+    pub(crate) fn access(&self) -> MutexGuard<'_, [Decoded; SLOTS]> {
+        self.access.lock().expect("no panic while it is held")
+    }
+
+    /// Moves a BAR of the function in `slot`, if the mover can. Returns whether it did.
+    pub(crate) fn carry_out(&self, decoded: &mut [Decoded; SLOTS], slot: usize, wanted: BarMove) -> bool {
+        let is_moved = self.mover.move_bar(slot, wanted);
+        if is_moved && let Some(function) = &self.functions[slot] {
+            function.moved(wanted);
+            decoded[slot].set(wanted);
+        }
+        is_moved
     }
 
     fn is_holding(&self) -> bool {
@@ -143,20 +162,19 @@ fn is_within_dword(offset: usize, len: usize) -> bool {
 #[derive(Debug)]
 pub struct Cam {
     bus: Weak<RootBus>,
-    /// CONFIG_ADDRESS.
-    address: AtomicU32,
 }
 
 impl Cam {
     /// The bus, the device and function number, and the offset of an access to CONFIG_DATA.
     fn selected(&self, port: u64) -> Option<(Arc<RootBus>, usize, usize)> {
-        let address = self.address.load(Ordering::SeqCst);
+        let root = self.bus.upgrade()?;
+        let address = root.address.load(Ordering::SeqCst);
         let byte = usize::try_from(port.checked_sub(4)?).ok()?;
         let bus = address >> 16 & 0xff;
         if address & ADDRESS_ENABLE == 0 || bus != 0 {
             return None;
         }
-        Some((self.bus.upgrade()?, (address >> 8 & 0xff) as usize, (address & 0xfc) as usize + byte))
+        Some((root, (address >> 8 & 0xff) as usize, (address & 0xfc) as usize + byte))
     }
 }
 
@@ -164,7 +182,8 @@ impl BusDevice for Cam {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         if offset == 0 && data.len() == 4 {
-            data.copy_from_slice(&self.address.load(Ordering::SeqCst).to_le_bytes());
+            let address = self.bus.upgrade().map(|bus| bus.address.load(Ordering::SeqCst));
+            data.copy_from_slice(&address.unwrap_or(u32::MAX).to_le_bytes());
         } else if let Some((bus, devfn, at)) = self.selected(offset) {
             bus.read(devfn, at, data);
         }
@@ -174,7 +193,9 @@ impl BusDevice for Cam {
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         match <[u8; 4]>::try_from(data) {
             Ok(address) if offset == 0 => {
-                self.address.store(u32::from_le_bytes(address) & ADDRESS_BITS, Ordering::SeqCst);
+                if let Some(bus) = self.bus.upgrade() {
+                    bus.address.store(u32::from_le_bytes(address) & ADDRESS_BITS, Ordering::SeqCst);
+                }
                 Outcome::Done
             }
             _ => match self.selected(offset) {

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_bus::{BusDevice, Outcome};
 use vmm_pci::{
-    BarMove, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, Decoded, Effect, Function, PciConfigSpace, STATUS,
-    STATUS_INTERRUPT, touches,
+    Bar, BarMove, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, Decoded, Effect, Function, PciConfigSpace,
+    STATUS, STATUS_INTERRUPT, touches,
 };
 
 use crate::control::{Control, ControlParams};
@@ -199,6 +199,10 @@ impl Function for PciTransport {
 
     fn moved(&self, made: BarMove) {
         self.function().decoded.set(made);
+    }
+
+    fn can_decode(&self, bar: usize, address: u64) -> bool {
+        bar == PCI_BAR && Bar::new(PCI_BAR_LEN).can_be_at(address, &self.window)
     }
 
     fn is_holding(&self) -> bool {

@@ -112,6 +112,11 @@ impl Bench {
         Self { transport, _bus: bus, cam, ecam, seen, starts }
     }
 
+    /// Whether the function may decode its BAR there after a restore.
+    pub(super) fn can_decode(&self, bar: usize, address: u64) -> bool {
+        self.transport.can_decode(bar, address)
+    }
+
     pub(super) fn seen(&self) -> Seen {
         let mut seen = self.seen.lock().unwrap();
         seen.starts.extend(self.starts.try_iter());

@@ -9,7 +9,7 @@ mod steps;
 use proptest::prelude::*;
 
 use bench::Bench;
-use function_model::FunctionModel;
+use function_model::{FunctionModel, WINDOW};
 use steps::{Step, steps};
 
 proptest! {
@@ -24,9 +24,19 @@ proptest! {
             let (read, expected) = (bench.take(step), model.take(step));
             prop_assert_eq!(read, expected, "{:x?}", step);
             let (seen, expected) = (bench.seen(), model.seen());
+            prop_assert!(seen.decoded.is_none_or(|at| bench.can_decode(0, at)), "after {:x?}", step);
             prop_assert_eq!(seen, expected, "after {:x?}", step);
         }
     }
+}
+
+#[test]
+fn bar_where_no_guest_can_put_it_is_not_decoded() {
+    let bench = Bench::new();
+    assert!(bench.can_decode(0, WINDOW.start));
+    assert!(!bench.can_decode(0, WINDOW.start + 0x1000), "not aligned");
+    assert!(!bench.can_decode(0, WINDOW.end), "outside of the window");
+    assert!(!bench.can_decode(2, WINDOW.start), "it has one BAR");
 }
 
 /// The steps reach what the model is about: without this, a change of the strategies could leave the property without contents.
