@@ -83,6 +83,20 @@ pub enum Error {
         /// Its length in bytes.
         len: usize,
     },
+    /// The clock can't be advanced to the host's wall clock.
+    #[error(
+        "the clock can't be advanced: the host where it was saved or this one doesn't relate it to the wall clock \
+         (before Linux 5.16, or with an unstable TSC); restore it frozen"
+    )]
+    NoWallClock,
+    /// The VM has other vCPUs than the state.
+    #[error("the state has {states} vCPUs, the VM has {vcpus}")]
+    VcpuCount {
+        /// vCPUs of the VM.
+        vcpus: usize,
+        /// vCPUs of the state.
+        states: usize,
+    },
     /// KVM refused an MSR.
     #[error("KVM_SET_MSRS: KVM refused MSR {index:#x}")]
     Msr {

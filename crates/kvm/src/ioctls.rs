@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Xsave, kvm_device_attr, kvm_interrupt, kvm_nested_state,
-    kvm_tpr_access_ctl,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Xsave, kvm_device_attr, kvm_interrupt, kvm_irqchip,
+    kvm_nested_state, kvm_tpr_access_ctl,
 };
 use kvm_ioctls::{Error, VcpuFd};
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref};
@@ -89,6 +89,14 @@ pub(crate) fn set_nested_state(vcpu: &VcpuFd, state: &[u8]) -> Result<(), Error>
     // total, all of which are in `state`.
     let result = unsafe { ioctl_with_ptr(vcpu, KVM_SET_NESTED_STATE(), state.as_ptr()) };
     check(result)
+}
+
+/// The registers of an interrupt controller that KVM_GET_IRQCHIP has read into a default [`kvm_irqchip`].
+pub(crate) fn chip_bytes(chip: &kvm_irqchip) -> [u8; 512] {
+    // SAFETY: `dummy` covers the whole union, all bytes of which are initialized: `kvm_irqchip::default` zeroes them, and the kernel
+    // only overwrites them. Every byte is a valid c_char.
+    let bytes = unsafe { chip.chip.dummy };
+    bytes.map(i8::cast_unsigned)
 }
 
 /// KVM_GET_DEVICE_ATTR of a vCPU's TSC offset.

@@ -68,6 +68,9 @@
 //! # }
 //! ```
 //!
+//! The states of all vCPUs and the [`VmState`] are set by [`Vm::restore`], which keeps the vCPUs' TSCs equal. Each is also a section
+//! of a snapshot ([`State`](vmm_snapshot::State)).
+//!
 //! [`Kvm::msr_indices`] returns KVM's own list plus the MSRs that it omits depending on version and host.
 //! Starting a vCPU reads none of them and sets a few: the TSC must keep the value that KVM gave it.
 //! [`KvmVcpu::set_regs`] and [`KvmVcpu::set_sregs`] set only one part, for simple monitors and for debuggers.
@@ -101,8 +104,9 @@ pub use vcpu::KvmVcpu;
 pub use vm::{Vm, WriteAddress};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    BUILD_CALLS, BreakOn, Breakpoints, DebugStop, FIRST_MSI_GSI, HardwareBreakpoint, MESSAGE_CALLS, MsiRoute,
-    NestedState, ReservedPages, StopCause, VCPU_CALLS, VcpuReport, VcpuState, WatchLen,
+    BUILD_CALLS, BreakOn, Breakpoints, ClockPolicy, ClockState, DebugStop, FIRST_MSI_GSI, HardwareBreakpoint,
+    IrqchipState, MESSAGE_CALLS, MsiRoute, NestedState, PitState, RESTORE_CALLS, ReservedPages, SAVE_CALLS,
+    StopCause, VCPU_CALLS, VcpuReport, VcpuState, VmState, WatchLen,
 };
 
 /// Its example is a test.

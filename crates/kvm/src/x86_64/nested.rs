@@ -30,7 +30,7 @@ pub struct NestedState {
 
 impl NestedState {
     /// Parses what KVM wrote.
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (prefix, rest) = bytes.split_at_checked(PREFIX_LEN)?;
         let size = u32::from_ne_bytes(prefix[4..8].try_into().ok()?) as usize;
         Some(Self {
@@ -42,13 +42,13 @@ impl NestedState {
     }
 
     /// A struct kvm_nested_state followed by its data.
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let size = self.len() as u32;
         let words = [self.flags.to_ne_bytes(), self.format.to_ne_bytes()].concat();
         [&words[..], &size.to_ne_bytes(), &self.header, &self.data].concat()
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         PREFIX_LEN + self.data.len()
     }
 

@@ -55,9 +55,9 @@ pub struct VcpuState {
     pub shadow_stack: Option<u64>,
     /// Nested virtualization state; `None` if KVM has none.
     pub nested: Option<NestedState>,
-    /// What KVM adds to the host's TSC; `None` before Linux 5.16. Informational: [`KvmVcpu::set_state`] sets
-    /// the TSC through its MSR, so that it continues from where it stopped. [`KvmVcpu::set_tsc_offset`] can
-    /// then equalize the TSCs of several vCPUs.
+    /// What KVM adds to the host's TSC; `None` before Linux 5.16. [`KvmVcpu::set_state`] sets the TSC through
+    /// its MSR instead, so that it continues from where it stopped. [`Vm::restore`](crate::Vm::restore) keeps
+    /// the differences between vCPUs, most often none.
     pub tsc_offset: Option<u64>,
     /// Exceptions, NMIs and interrupts that are pending or being delivered.
     pub events: kvm_vcpu_events,
@@ -70,7 +70,7 @@ struct MsrGroups {
     /// the vCPU is in VMX operation (Linux, arch/x86/kvm/vmx/vmx.c, vmx_set_vmx_msr).
     before_nested: Vec<kvm_msr_entry>,
     most: Vec<kvm_msr_entry>,
-    /// [`TSC_DEADLINE`].
+    /// [`TSC_DEADLINE`], after the TSC, which is in no group.
     deadline: Vec<kvm_msr_entry>,
 }
 
@@ -81,11 +81,19 @@ impl MsrGroups {
             let group = match msr.index {
                 FEATURE_CONTROL | VMX_BASIC..=VMX_VMFUNC => &mut groups.before_nested,
                 TSC_DEADLINE => &mut groups.deadline,
+                TSC => continue,
                 _ => &mut groups.most,
             };
             group.push(*msr);
         }
         groups
+    }
+}
+
+impl VcpuState {
+    /// The TSC, if it is among the MSRs.
+    pub(super) fn tsc(&self) -> Option<u64> {
+        self.msrs.iter().find(|msr| msr.index == TSC).map(|msr| msr.data)
     }
 }
 
@@ -140,12 +148,23 @@ impl KvmVcpu {
     /// Sets the complete state. The vCPU must not have run yet, or must have the same CPUID.
     ///
     /// If the TSC is among the MSRs, it continues from that value. Omit it to start a machine: KVM gives the
-    /// vCPUs of a new VM equal TSCs, and setting them one by one would make them differ.
+    /// vCPUs of a new VM equal TSCs, and setting them one by one would make them differ. To set the states of
+    /// several vCPUs that ran, use [`Vm::restore`](crate::Vm::restore).
     ///
     /// # Errors
     /// An ioctl failed, or this host's KVM can't represent the state: [`Error::Msr`], [`Error::XsaveLen`],
     /// [`Error::NestedState`]. The vCPU's state is then undefined.
     pub fn set_state(&self, state: &VcpuState) -> Result<(), Error> {
+        self.set_all_but_timer(state)?;
+        if let Some(tsc) = state.tsc() {
+            self.set_tsc(tsc)?;
+            self.continue_tsc_at(tsc)?;
+        }
+        self.set_timer(state)
+    }
+
+    /// Sets the state except for the TSC and what depends on it, which [`set_timer`](Self::set_timer) sets.
+    pub(super) fn set_all_but_timer(&self, state: &VcpuState) -> Result<(), Error> {
         // First: KVM checks the rest against it; MSRs since Linux 6.13.
         self.set_cpuid(&state.cpuid)?;
         if state.tsc_khz.is_some() && state.tsc_khz != self.tsc_khz() {
@@ -178,22 +197,34 @@ impl KvmVcpu {
         if let Some(pointer) = state.shadow_stack {
             unless_unused(pointer, self.set_shadow_stack(pointer))?;
         }
-        if let Some(tsc) = state.msrs.iter().find(|msr| msr.index == TSC) {
-            self.continue_tsc_at(tsc.data)?;
-        }
+        Ok(())
+    }
+
+    /// Sets what depends on the TSC, and the pending events.
+    ///
+    /// A deadline that has passed meanwhile expires at once. A saved 0 needs nothing: [`state`](Self::state) reads the deadline
+    /// before the local APIC, which then has the interrupt of one that expired in between.
+    pub(super) fn set_timer(&self, state: &VcpuState) -> Result<(), Error> {
         // After the TSC, and after the local APIC, which has the timer's mode.
-        self.set_msrs_or_same(&msrs.deadline)?;
+        self.set_msrs_or_same(&MsrGroups::of(&state.msrs).deadline)?;
+        // Last: other ioctls change what is pending.
         self.fd.set_vcpu_events(&state.events).named("KVM_SET_VCPU_EVENTS")
+    }
+
+    /// Sets the TSC. KVM takes a value within a second of what it expects as an attempt to synchronize the vCPUs' TSCs, and gives
+    /// this one the offset of the others (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc).
+    pub(super) fn set_tsc(&self, tsc: u64) -> Result<(), Error> {
+        self.set_msrs_or_same(&[kvm_msr_entry { index: TSC, data: tsc, ..Default::default() }])
     }
 
     /// Corrects the TSC to continue at `tsc` after its MSR has been written.
     ///
-    /// KVM treats a value within a second of the expected one as an attempt to synchronize the vCPUs' TSCs
-    /// and keeps its own (Linux, arch/x86/kvm/x86.c, kvm_synchronize_tsc), so guest time would go backwards.
-    /// Before Linux 5.16 the offset can't be set, and the TSC is left as it is.
-    fn continue_tsc_at(&self, tsc: u64) -> Result<(), Error> {
-        let (Some(offset), [now]) = (self.tsc_offset(), &self.msrs(&[TSC])?[..]) else { return Ok(()) };
-        self.set_tsc_offset(offset.wrapping_add(tsc.wrapping_sub(now.data)))
+    /// Synchronized by KVM, it would have continued meanwhile, or gone backwards. Returns the vCPU's offset then. Before Linux 5.16
+    /// the offset can't be set: the TSC is left as it is, and there is none.
+    pub(super) fn continue_tsc_at(&self, tsc: u64) -> Result<Option<u64>, Error> {
+        let (Some(offset), [now]) = (self.tsc_offset(), &self.msrs(&[TSC])?[..]) else { return Ok(None) };
+        let offset = offset.wrapping_add(tsc.wrapping_sub(now.data));
+        self.set_tsc_offset(offset).map(|()| Some(offset))
     }
 
     fn shadow_stack(&self) -> Option<u64> {
@@ -257,7 +288,7 @@ mod tests {
         let msrs = [TSC_DEADLINE, TSC, 0x3a, 0x47f, 0x480, 0x491, 0x492, 0xc000_0080].map(msr);
         let groups = MsrGroups {
             before_nested: [0x3a, 0x480, 0x491].map(msr).to_vec(),
-            most: [TSC, 0x47f, 0x492, 0xc000_0080].map(msr).to_vec(),
+            most: [0x47f, 0x492, 0xc000_0080].map(msr).to_vec(),
             deadline: vec![msr(TSC_DEADLINE)],
         };
         assert_eq!(MsrGroups::of(&msrs), groups);

@@ -54,38 +54,76 @@ pub const BUILD_CALLS: &[Allow] = &[
             none(0x60),                         // KVM_CREATE_IRQCHIP
             write::<kvm::kvm_pit_config>(0x77), // KVM_CREATE_PIT2
             write::<kvm::kvm_cpuid2>(0x90),     // KVM_SET_CPUID2
-            none(0xa3),                         // KVM_GET_TSC_KHZ
             write::<kvm::kvm_enable_cap>(0xa3),
             none(0xce), // KVM_GET_STATS_FD
-            // A vCPU's state.
             write::<kvm::kvm_regs>(0x82),
             write::<kvm::kvm_sregs>(0x84),
-            read::<kvm::kvm_vcpu_events>(0x9f),
             write::<kvm::kvm_vcpu_events>(0xa0),
-            both::<kvm::kvm_msrs>(0x88),
             write::<kvm::kvm_msrs>(0x89),
-            read::<kvm::kvm_mp_state>(0x98),
             write::<kvm::kvm_mp_state>(0x99),
-            read::<kvm::kvm_lapic_state>(0x8e),
             write::<kvm::kvm_lapic_state>(0x8f),
-            read::<kvm::kvm_debugregs>(0xa1),
             write::<kvm::kvm_debugregs>(0xa2),
-            read::<kvm::kvm_xsave>(0xa4),
             write::<kvm::kvm_xsave>(0xa5),
-            read::<kvm::kvm_xcrs>(0xa6),
             write::<kvm::kvm_xcrs>(0xa7),
-            read::<kvm::kvm_xsave>(0xcf), // KVM_GET_XSAVE2
-            both::<kvm::kvm_cpuid2>(0x91),
-            both::<kvm::kvm_nested_state>(0xbe),
             write::<kvm::kvm_nested_state>(0xbf),
-            write::<kvm::kvm_one_reg>(0xab),
             write::<kvm::kvm_one_reg>(0xac),
-            write::<kvm::kvm_device_attr>(0xe2), // KVM_GET_DEVICE_ATTR: the TSC's offset
         ],
     ),
+    VCPU_STATE,
     // Statistics have a header, which is read at its place.
     Allow::call(libc::SYS_pread64),
 ];
+
+/// What reading a VM's state takes: [`KvmVcpu::state`](crate::KvmVcpu::state) and [`VmState`](crate::VmState).
+pub const SAVE_CALLS: &[Allow] = &[
+    VCPU_STATE,
+    Allow::when(
+        libc::SYS_ioctl,
+        1,
+        &[
+            read::<kvm::kvm_clock_data>(0x7c), // KVM_GET_CLOCK
+            both::<kvm::kvm_irqchip>(0x62),    // KVM_GET_IRQCHIP
+            read::<kvm::kvm_pit_state2>(0x9f), // KVM_GET_PIT2
+        ],
+    ),
+];
+
+/// What [`Vm::restore`](crate::Vm::restore) takes, besides [`BUILD_CALLS`] and [`VCPU_CALLS`].
+pub const RESTORE_CALLS: &[Allow] = &[Allow::when(
+    libc::SYS_ioctl,
+    1,
+    &[
+        none(0xa2),                          // KVM_SET_TSC_KHZ
+        write::<kvm::kvm_device_attr>(0xe1), // KVM_SET_DEVICE_ATTR: the TSC's offset
+        read::<kvm::kvm_clock_data>(0x7c),   // KVM_GET_CLOCK
+        write::<kvm::kvm_clock_data>(0x7b),  // KVM_SET_CLOCK
+        write::<kvm::kvm_pit_state2>(0xa0),  // KVM_SET_PIT2
+        read::<kvm::kvm_irqchip>(0x63),      // KVM_SET_IRQCHIP, which the kernel encodes as a read
+    ],
+)];
+
+/// Reading a vCPU's state.
+const VCPU_STATE: Allow = Allow::when(
+    libc::SYS_ioctl,
+    1,
+    &[
+        read::<kvm::kvm_regs>(0x81),
+        read::<kvm::kvm_sregs>(0x83),
+        read::<kvm::kvm_vcpu_events>(0x9f),
+        both::<kvm::kvm_msrs>(0x88),
+        read::<kvm::kvm_mp_state>(0x98),
+        read::<kvm::kvm_lapic_state>(0x8e),
+        read::<kvm::kvm_debugregs>(0xa1),
+        read::<kvm::kvm_xsave>(0xa4),
+        read::<kvm::kvm_xcrs>(0xa6),
+        read::<kvm::kvm_xsave>(0xcf), // KVM_GET_XSAVE2
+        both::<kvm::kvm_cpuid2>(0x91),
+        none(0xa3), // KVM_GET_TSC_KHZ
+        both::<kvm::kvm_nested_state>(0xbe),
+        write::<kvm::kvm_one_reg>(0xab),
+        write::<kvm::kvm_device_attr>(0xe2), // KVM_GET_DEVICE_ATTR: the TSC's offset
+    ],
+);
 
 const IOC_WRITE: u32 = 1;
 const IOC_READ: u32 = 2;
@@ -127,5 +165,9 @@ mod tests {
         );
         assert_eq!(both::<kvm::kvm_cpuid2>(0x05), 0xc008_ae05, "KVM_GET_SUPPORTED_CPUID");
         assert_eq!(read::<kvm::kvm_xsave>(0xcf), 0x9000_aecf, "KVM_GET_XSAVE2");
+        assert_eq!(both::<kvm::kvm_irqchip>(0x62), 0xc208_ae62, "KVM_GET_IRQCHIP");
+        assert_eq!(read::<kvm::kvm_irqchip>(0x63), 0x8208_ae63, "KVM_SET_IRQCHIP");
+        assert_eq!(read::<kvm::kvm_pit_state2>(0x9f), 0x8070_ae9f, "KVM_GET_PIT2");
+        assert_eq!(write::<kvm::kvm_clock_data>(0x7b), 0x4030_ae7b, "KVM_SET_CLOCK");
     }
 }

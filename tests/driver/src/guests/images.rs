@@ -99,6 +99,7 @@ pub(super) const IMAGES: &[Image] = &[
     flat("exits-port", "flat/exits-port.S", LOW, &[]),
     flat("exits-mmio", "flat/exits-mmio.S", HIGH, &[]),
     flat("exits-string", "flat/exits-string.S", LOW, &[]),
+    flat("frozen", "flat/frozen.S", HIGH, &[]),
     flat64("nested-svm", "flat/nested-svm.S", &[]),
     kernel("multiboot", &["c/multiboot.S", "c/multiboot.c"], Bits32, Place::Fixed),
     kernel("kernel32", &["c/kernel.c"], Bits32, Place::Fixed),

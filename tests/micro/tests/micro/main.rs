@@ -15,6 +15,7 @@ mod failing_disk;
 mod file_memory;
 mod flags;
 mod flat;
+mod frozen;
 mod hanging_storage;
 mod host;
 mod idle;
@@ -64,6 +65,7 @@ fn tests() -> Vec<Trial> {
         delivery::tests(),
         flags::tests(),
         flat::tests(),
+        frozen::tests(),
         hanging_storage::tests(),
         articles::tests(),
         library::tests(),

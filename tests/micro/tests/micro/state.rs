@@ -56,8 +56,8 @@ fn has_nested_svm() -> bool {
 }
 
 /// IA32_TIME_STAMP_COUNTER and IA32_TSC_DEADLINE.
-const TSC: u32 = 0x10;
-const TSC_DEADLINE: u32 = 0x6e0;
+pub(crate) const TSC: u32 = 0x10;
+pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
 
 /// Prints consecutive characters endlessly. The code is the same for 16, 32 and 64 bits.
 const ALPHABET: [u8; 8] = [
@@ -67,9 +67,9 @@ const ALPHABET: [u8; 8] = [
     0xeb, 0xfa, // jmp, to the out
 ];
 
-struct Guest {
-    kvm: Kvm,
-    ram: GuestRam,
+pub(crate) struct Guest {
+    pub(crate) kvm: Kvm,
+    pub(crate) ram: GuestRam,
     plan: FlatPlan,
 }
 
@@ -80,7 +80,7 @@ impl Guest {
         Self::of(image.path(), mode)
     }
 
-    fn of(image: &Path, mode: Mode) -> Self {
+    pub(crate) fn of(image: &Path, mode: Mode) -> Self {
         let (plan, ram) = load_flat(image, mode, None, &layout::ram_ranges(4 << 20));
         Self { kvm: Kvm::open().unwrap(), ram, plan }
     }
@@ -98,7 +98,7 @@ impl Guest {
     }
 
     /// As [`machine`](Self::machine), with the vCPU before the guest's first instruction.
-    fn started(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
+    pub(crate) fn started(&self, has_irqchip: bool) -> (Vm, KvmVcpu) {
         let (vm, vcpu) = self.machine(has_irqchip);
         let mut state = vcpu.state(&[]).unwrap();
         let host = Host { tsc_deadline: self.kvm.has_tsc_deadline(), tsc_khz: state.tsc_khz, brand: None };
@@ -109,13 +109,13 @@ impl Guest {
         (vm, vcpu)
     }
 
-    fn state(&self, vcpu: &KvmVcpu) -> VcpuState {
+    pub(crate) fn state(&self, vcpu: &KvmVcpu) -> VcpuState {
         vcpu.state(&self.kvm.msr_indices().unwrap()).unwrap()
     }
 }
 
 /// Runs until the guest has printed `count` characters, completes the last access, and returns them.
-fn letters(vcpu: &mut KvmVcpu, count: usize) -> String {
+pub(crate) fn letters(vcpu: &mut KvmVcpu, count: usize) -> String {
     let next = |vcpu: &mut KvmVcpu| match vcpu.run().unwrap() {
         Exit::PortOut { port: 0xf1, data, .. } => char::from(data[0]),
         other => panic!("{other:?}"),
@@ -151,7 +151,7 @@ fn without_dr6(nested: &Option<NestedState>) -> Option<NestedState> {
     Some(nested)
 }
 
-fn msr(state: &VcpuState, index: u32) -> u64 {
+pub(crate) fn msr(state: &VcpuState, index: u32) -> u64 {
     state.msrs.iter().find(|msr| msr.index == index).expect("KVM has the register").data
 }
 
