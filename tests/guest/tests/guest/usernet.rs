@@ -105,7 +105,8 @@ fn page(mut stream: TcpStream) {
     let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
 }
 
-/// Starts a resolver that resolves every name to the gateway, 10.0.2.2 or fd76:6d6d::2 (RFC 1035 §4); returns its port.
+/// Starts a resolver whose every name is the gateway, by IPv4, or by IPv6 if it begins with "six" (RFC 1035 §4); returns its port. No name
+/// has both: the guest would take one of IPv6 only once its own address of IPv6 is there.
 fn resolver() -> u16 {
     const ANSWER: [u8; 2] = [0x81, 0x80];
     const AAAA: u8 = 28;
@@ -123,10 +124,13 @@ fn resolver() -> u16 {
             } else {
                 &[10, 0, 2, 2]
             };
-            // One question, one answer: a pointer to the name at byte 12, class IN, with a TTL of a minute.
-            let header = [&query[..2], &ANSWER, &[0, 1, 0, 1, 0, 0, 0, 0]].concat();
+            // One question, at most one answer: a pointer to the name at byte 12, class IN, with a TTL of a minute.
+            let has_address = asks_ipv6 == query[12..].starts_with(b"\x03six");
+            let header = [&query[..2], &ANSWER, &[0, 1, 0, u8::from(has_address), 0, 0, 0, 0]].concat();
             let kind = [0, query[end - 3], 0, 1, 0, 0, 0, 60, 0, address.len() as u8];
-            let _ = socket.send_to(&[&header, &query[12..end], &[0xc0, 12], &kind, address].concat(), from);
+            let answer = [&[0xc0, 12], &kind[..], address].concat();
+            let answer = if has_address { &answer[..] } else { &[] };
+            let _ = socket.send_to(&[&header, &query[12..end], answer].concat(), from);
         }
     });
     port
@@ -171,6 +175,8 @@ fn usernet_gives_an_address_names_pages_by_curl_and_pings() {
     });
     let said = shell.run(&format!("wget -q -O - 'http://[fd76:6d6d::2]:{web6}/by-ipv6'"));
     assert_eq!(said, "page /by-ipv6\n");
+    let said = shell.run(&format!("wget -q -O - http://six.name:{web6}/by-six"));
+    assert_eq!(said, "page /by-six\n");
     guest.assert_pings("fd76:6d6d::2");
     guest.end();
 }
