@@ -181,6 +181,10 @@ pub(super) enum NetKind {
     VhostMmio,
     /// vmm-bin in user mode; idle connections are measured as well
     User,
+    /// vmm-bin with a TAP, without its sandbox
+    TapOff,
+    /// vmm-bin in user mode, without its sandbox
+    UserOff,
     /// QEMU's microvm with a TAP
     Qemu,
     /// QEMU's microvm with a TAP, 4 vCPUs and 4 queue pairs

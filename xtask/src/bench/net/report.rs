@@ -9,6 +9,9 @@ const FLOWS_GOAL_KIB: f64 = 1024.0;
 /// Goal for the throughput in user mode, as a share of a TAP's.
 const USER_GOAL: f64 = 0.5;
 
+/// Goal for the throughput in the sandbox, as a share of that without it: within what rounds differ by.
+const CONFINED_GOAL: f64 = 0.95;
+
 pub(super) fn print(spec: &NetSpec, results: &NetResults) {
     print!("{}", table(spec, results));
 }
@@ -105,6 +108,8 @@ impl Rounds<'_> {
         let given = given.filter(|(_, contender)| contender.kind == NetKind::Peer);
         pairs.extend(given.map(|(index, _)| (NetKind::Tap, Some(index), 1.0)));
         pairs.push((NetKind::User, self.find(NetKind::Tap), USER_GOAL));
+        pairs.push((NetKind::Tap, self.find(NetKind::TapOff), CONFINED_GOAL));
+        pairs.push((NetKind::User, self.find(NetKind::UserOff), CONFINED_GOAL));
         let throughput =
             pairs.into_iter().filter_map(|(kind, other, goal)| self.goal(self.find(kind)?, other?, goal));
         throughput.chain(self.flows_goal()).collect()
@@ -129,7 +134,7 @@ impl Rounds<'_> {
             }
         };
         let (who, other) = (self.name(Some(who)), self.name(Some(other)));
-        Some(format!("goal: {who} at least {goal:.1} of {other}: {result}"))
+        Some(format!("goal: {who} at least {goal:?} of {other}: {result}"))
     }
 
     fn flows_goal(&self) -> Option<String> {

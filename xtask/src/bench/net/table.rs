@@ -14,13 +14,15 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 /// Number of vCPUs and queue pairs of multi-queue candidates.
 const MULTI_QUEUE: u32 = 4;
 /// All contenders except those of `--peer`, in the order of the table.
-const CANDIDATES: [Candidate; 9] = [
+const CANDIDATES: [Candidate; 11] = [
     Candidate { kind: NetKind::Tap, name: "vmm-bin, TAP", cpus: 1 },
     Candidate { kind: NetKind::TapMmio, name: "vmm-bin, TAP, MMIO", cpus: 1 },
     Candidate { kind: NetKind::Tap4, name: "vmm-bin, TAP, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::Vhost, name: "vmm-bin, vhost", cpus: 1 },
     Candidate { kind: NetKind::VhostMmio, name: "vmm-bin, vhost, MMIO", cpus: 1 },
     Candidate { kind: NetKind::User, name: "vmm-bin, user mode", cpus: 1 },
+    Candidate { kind: NetKind::TapOff, name: "vmm-bin, TAP, no sandbox", cpus: 1 },
+    Candidate { kind: NetKind::UserOff, name: "vmm-bin, user, no sandbox", cpus: 1 },
     Candidate { kind: NetKind::Qemu, name: "QEMU microvm, TAP", cpus: 1 },
     Candidate { kind: NetKind::Qemu4, name: "QEMU microvm, 4 queues", cpus: MULTI_QUEUE },
     Candidate { kind: NetKind::QemuVhost, name: "QEMU microvm, vhost", cpus: 1 },
@@ -84,7 +86,7 @@ pub(super) fn contenders(
 impl NetKind {
     /// Whether the monitor is vmm-bin.
     pub(in super::super) fn is_ours(self) -> bool {
-        matches!(self, Self::Tap | Self::TapMmio | Self::Tap4 | Self::Vhost | Self::VhostMmio | Self::User)
+        !matches!(self, Self::Qemu | Self::Qemu4 | Self::QemuVhost | Self::Peer)
     }
 
     /// vmm-bin's transport of this kind, as in a config.
@@ -102,7 +104,7 @@ impl NetKind {
             Self::Vhost | Self::VhostMmio => {
                 json!({ "type": "net", "backend": { "tap": tap }, "vhost": true })
             }
-            Self::User => json!({ "type": "net", "backend": "user", "allow": "all" }),
+            Self::User | Self::UserOff => json!({ "type": "net", "backend": "user", "allow": "all" }),
             _ => json!({ "type": "net", "backend": { "tap": tap } }),
         }
     }
@@ -126,7 +128,11 @@ impl Candidate {
         let file = format!("net-{}.json", format!("{:?}", self.kind).to_lowercase());
         let config = write(&file, config.as_bytes())?;
         let placeholders = placeholders.with("config", config.to_string_lossy());
-        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}");
+        let sandbox = match self.kind {
+            NetKind::TapOff | NetKind::UserOff => " --sandbox off",
+            _ => "",
+        };
+        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}{sandbox}");
         let argv = placeholders.contender(self.name, &command)?.argv;
         let check = Some([&argv[..], &["--check".to_owned()]].concat());
         Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check })
@@ -136,7 +142,9 @@ impl Candidate {
 /// Adds the placeholders for the guest's command line, which describes its network, and for its CPUs.
 fn guest(placeholders: Placeholders, kind: NetKind, cpus: u32) -> Placeholders {
     let (address, server, flows) = match kind {
-        NetKind::User => ("10.0.2.15", "10.0.2.2", placeholders.of("flows").unwrap_or("0").to_owned()),
+        NetKind::User | NetKind::UserOff => {
+            ("10.0.2.15", "10.0.2.2", placeholders.of("flows").unwrap_or("0").to_owned())
+        }
         _ => (inner::net::GUEST, inner::net::HOST, "0".to_owned()),
     };
     let seconds = placeholders.of("seconds").unwrap_or_default();

@@ -23,7 +23,7 @@ impl Tap {
     /// Creates the TAP for a contender of this kind; `None` in user mode.
     pub(super) fn make(kind: NetKind) -> Result<Option<Self>, String> {
         let more = match kind {
-            NetKind::User => return Ok(None),
+            NetKind::User | NetKind::UserOff => return Ok(None),
             NetKind::Tap4 | NetKind::Qemu4 => " multi_queue",
             _ => "",
         };
