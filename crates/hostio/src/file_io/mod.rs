@@ -51,6 +51,8 @@ pub struct Engine<T> {
     refusal: Option<io::Error>,
     ready: Arc<EventFd>,
     files: Box<[Arc<File>]>,
+    /// See [`with_claimed`](Self::with_claimed).
+    claimed: Option<Arc<File>>,
     /// Unused tasks.
     idle: Vec<Task>,
     /// The caller's values by task number; `None` if the task is idle.
@@ -86,7 +88,16 @@ impl<T> Engine<T> {
         let (backend, refusal) = choose(method, uring, threads)?;
         let idle = (0..depth).map(|number| Task::new(number, PIECES)).collect();
         let contexts = (0..depth).map(|_| None).collect();
-        Ok(Self { backend, refusal, ready, files: files.into(), idle, contexts })
+        Ok(Self { backend, refusal, ready, files: files.into(), claimed: None, idle, contexts })
+    }
+
+    /// Adds the open file that has claimed the block device that the other ones are (O_EXCL). Linux refuses to deallocate or zero what
+    /// has dirty pages through any other (EBUSY; block/bdev.c, truncate_bdev_range), so such requests go through this one then, not
+    /// through io_uring, which would keep the claim for a while after the end.
+    #[must_use]
+    pub fn with_claimed(mut self, file: Arc<File>) -> Self {
+        self.claimed = Some(file);
+        self
     }
 
     /// The interface in use, and why it isn't io_uring if that was tried.
@@ -127,6 +138,10 @@ impl<T> Engine<T> {
     ) -> Result<(), T> {
         let Some(open) = self.files.get(file) else { return Err(with) };
         let Some(mut task) = self.idle.pop() else { return Err(with) };
+        let open = match (&request, &self.claimed) {
+            (IoRequest::Punch(_) | IoRequest::Zero { .. }, Some(claimed)) => claimed,
+            _ => open,
+        };
         if task.prepare(request, (file, open), offset).is_err() {
             self.idle.push(task);
             return Err(with);

@@ -28,9 +28,9 @@ pub(super) enum Operation {
 pub(super) struct Task {
     number: u16,
     operation: Operation,
-    /// `None` if the task is idle.
+    /// For what is executed synchronously. `None` if the task is idle.
     file: Option<Arc<File>>,
-    /// The file's index in the engine's.
+    /// The index in the engine's files of this one, or of another open file of it.
     index: usize,
     offset: u64,
     slices: IoSlices,

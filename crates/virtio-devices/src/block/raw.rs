@@ -43,7 +43,7 @@ pub(super) struct Raw {
     /// Holds the lock and the claim, and is dropped after the engine, which may have requests in flight. It isn't `file`: of a
     /// monitor that is killed, the kernel closes the files of a ring some 50 ms after the ring, and the next user of
     /// the disk would be refused until then.
-    _locked: File,
+    _locked: Arc<File>,
     _below: LayersBelow,
 }
 
@@ -107,7 +107,11 @@ impl Raw {
         let file = Arc::new(again.map_err(|error| place.host("can't be opened again", &error))?);
         // In the order of their indexes.
         let files: Vec<_> = [Some(Arc::clone(&file)), direct_file].into_iter().flatten().collect();
-        let engine = Engine::new(options.method, DEPTH, options.name, &files).map_err(refused)?;
+        let mut engine = Engine::new(options.method, DEPTH, options.name, &files).map_err(refused)?;
+        let locked = Arc::new(image.file);
+        if image.is_device {
+            engine = engine.with_claimed(Arc::clone(&locked));
+        }
         Ok((
             Self {
                 file,
@@ -116,7 +120,7 @@ impl Raw {
                 work: 0,
                 flushes: FlushState::default(),
                 durable: Concurrent::new(DEPTH),
-                _locked: image.file,
+                _locked: locked,
                 _below: image.below,
             },
             shape,

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("device_that_is_mounted_is_refused_for_writing", mounted),
         trial("device_written_past_the_page_cache_is_its_own", direct),
         trial("device_zeroes_ranges_smaller_than_its_sectors_too", unaligned_zeros),
+        trial("device_zeroes_and_discards_what_was_just_written", written_pages),
         trial("device_and_its_backing_file_are_not_both_written", backing_file),
         trial("backing_file_of_a_path_that_sysfs_cannot_show_is_known", long_path),
         trial("backing_file_that_has_lost_its_name_is_known", deleted),
@@ -191,6 +192,29 @@ fn unaligned_zeros(device: &LoopDevice) {
         assert_eq!(send(&mut disk, DISCARD, 0, &segment(3, 1, 0)), IOERR);
         assert_eq!(send(&mut disk, OUT, 0, &[8; 512]), OK);
         assert_eq!(send(&mut disk, FLUSH, 0, &[]), OK);
+    }
+}
+
+/// Linux refuses it for pages that aren't written back yet, unless it is asked through the open file that has claimed the device.
+fn written_pages(device: &LoopDevice) {
+    for (io, direct) in [("io_uring", false), ("io_uring", true), ("threads", false), ("threads", true)] {
+        let mut disk = start(json!({"path": device.path, "format": "raw", "io": io, "direct": direct}));
+        let zeroed = |page: u64| page % 3 < 2;
+        for page in 0..96 {
+            // Without the alignment of O_DIRECT, so through the page cache.
+            let sectors = if direct { 1..2 } else { 0..8 };
+            let bytes = vec![7; sectors.clone().count() * 512];
+            assert_eq!(send(&mut disk, OUT, page * 8 + sectors.start, &bytes), OK);
+            let (request, flags) = if zeroed(page) { (WRITE_ZEROES, page % 3) } else { (DISCARD, 0) };
+            assert_eq!(
+                send(&mut disk, request, 0, &segment(page * 8, 8, flags as u32)),
+                OK,
+                "{io} {direct} {page}"
+            );
+        }
+        for page in (0..96).filter(|page| zeroed(*page)) {
+            assert_eq!(read(&mut disk, page * 8, 4096), (vec![0; 4096], OK), "{io} {direct} {page}");
+        }
     }
 }
 

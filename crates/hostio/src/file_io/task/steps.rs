@@ -59,11 +59,11 @@ impl Task {
     }
 
     fn failed(&mut self, error: io::Error) -> Completion {
-        let is_unsupported = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        let is_for_run = matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY));
         match self.operation {
-            // The synchronous path has fallbacks for what the file system doesn't support, and ignores an
-            // empty range, which the kernel refuses.
-            Operation::Punch(len) | Operation::Zero { len, .. } if is_unsupported || len == 0 => {
+            // The synchronous path has fallbacks for what the file system doesn't support, has the open file that claims a busy
+            // block device, and ignores an empty range, which the kernel refuses.
+            Operation::Punch(len) | Operation::Zero { len, .. } if is_for_run || len == 0 => {
                 Completion::Done(self.run())
             }
             Operation::Zero { .. } if Errno::from_io_error(&error).is_some_and(needs_writing) => {
