@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 /// Id of a snapshot: 128 random bits, written as 32 digits of `0-9a-f`.
@@ -16,7 +17,8 @@ impl SnapshotId {
     /// The host has no random numbers.
     pub fn random() -> io::Result<Self> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)?;
+        // Up to 256 bytes come whole (getrandom(2)).
+        getrandom(&mut bytes, GetRandomFlags::empty())?;
         Ok(Self(bytes))
     }
 

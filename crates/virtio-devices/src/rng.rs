@@ -1,12 +1,15 @@
 //! Entropy device (virtio 1.2 §5.4).
 
+use std::io;
+
+use rustix::rand::{GetRandomFlags, getrandom};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice};
 
 /// Maximum number of bytes per request. Linux asks for 64 at a time; a driver that wants more asks again.
 const REQUEST_LEN: u64 = 4096;
-/// Bytes copied at a time.
+/// Bytes copied at a time. So many come whole (getrandom(2)).
 const PIECE_LEN: usize = 256;
 
 /// Random bytes from getrandom(2), which needs no file and doesn't block once the host has booted.
@@ -24,9 +27,16 @@ impl Kind for Rng {
     type Config = Config;
 
     fn open(_config: Config, _setting: &Setting<'_>) -> Result<Self, DeviceError> {
-        getrandom::fill(&mut [0; 1]).map_err(|error| DeviceError::host("", error))?;
+        fill(&mut [0; 1]).map_err(|error| DeviceError::host("", error))?;
         Ok(Self)
     }
+}
+
+/// Fills up to [`PIECE_LEN`] bytes by the system call. Not by the C library, nor by a crate that looks for it there: a static program
+/// has no table of symbols, and the crate would read /dev/urandom.
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    getrandom(bytes, GetRandomFlags::empty())?;
+    Ok(())
 }
 
 impl VirtioDevice for Rng {
@@ -44,7 +54,7 @@ impl VirtioDevice for Rng {
             while given < REQUEST_LEN && !room.is_empty() {
                 let len = room.len().min(PIECE_LEN as u64);
                 let bytes = &mut piece[..len as usize];
-                if getrandom::fill(bytes).is_err() {
+                if fill(bytes).is_err() {
                     counters.errors.add(1);
                     break;
                 }

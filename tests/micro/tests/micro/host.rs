@@ -17,13 +17,33 @@ pub(crate) fn tests() -> Vec<Trial> {
         threads_that_the_host_lacks_are_named();
         Ok(Completion::Completed)
     });
+    let files = Trial::ignorable_test("entropy_needs_no_file_of_the_host", || {
+        if !nix::unistd::getuid().is_root() {
+            return Ok(Completion::ignored_with("only root can hide files of the host"));
+        }
+        entropy_needs_no_file_of_the_host();
+        Ok(Completion::Completed)
+    });
     let mut trials = trials![
         memory_more_than_the_host_has_is_refused,
         cpus_above_the_limit_of_kvm_are_refused,
         cpus_without_room_in_the_acpi_tables_are_refused
     ];
-    trials.push(threads);
+    trials.extend([threads, files]);
     trials
+}
+
+/// In the rig with a static program, where the C library's functions can't be looked up.
+fn entropy_needs_no_file_of_the_host() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("vm.json");
+    let text = format!(r#"{{"boot": {{"kernel": {:?}}}, "devices": [{{"type": "rng"}}]}}"#, kernel("halt"));
+    std::fs::write(&config, text).unwrap();
+    let hide =
+        r#"for file in random urandom; do mount --bind /dev/null /dev/$file || exit; done; exec "$0" "$@""#;
+    let launch = Monitor::command(["--config", config.to_str().unwrap(), "--check"]);
+    let mut monitor = launch.wrapped(["unshare", "--mount", "sh", "-c", hide]).start();
+    monitor.expect_code(0, DEADLINE);
 }
 
 /// The error message for a machine that the host can't run.
