@@ -27,9 +27,10 @@ const ROLES: [&str; 14] = [
 ];
 const MAIN: &str = "main";
 /// Other names of threads, with their roles: one that has the list of the main thread, and those of devices with an ID in the tests.
-const OTHER_NAMES: [(&str, &str); 5] = [
+const OTHER_NAMES: [(&str, &str); 6] = [
     ("jobs", MAIN),
     ("vq-agent", "vq-vsock"),
+    ("vq-data", "vq-block"),
     ("vq-lan", "vq-net"),
     ("vq-mem", "vq-pmem"),
     ("vq-v", "vq-vsock"),
@@ -109,7 +110,8 @@ fn name_of(permission: &Permission, process: u32) -> Name {
     let call = call_name(permission.call).map_or_else(|| permission.call.to_string(), str::to_owned);
     match permission.test {
         None => call,
-        Some(Test { argument, mask: u32::MAX, value }) if value == process => {
+        // Other calls have arguments that may happen to be the same.
+        Some(Test { argument, mask: u32::MAX, value }) if value == process && call == "tgkill" => {
             format!("{call} {argument}=own")
         }
         Some(Test { argument, mask: u32::MAX, value }) => format!("{call} {argument}={value:#x}"),

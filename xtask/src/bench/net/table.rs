@@ -132,7 +132,8 @@ impl Candidate {
             NetKind::TapOff | NetKind::UserOff => " --sandbox off",
             _ => "",
         };
-        let command = format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}{sandbox}");
+        let command =
+            format!("{{monitor}} --config {{config}} --kernel {{vmlinux}} {OUR_ARGUMENTS}{sandbox}");
         let argv = placeholders.contender(self.name, &command)?.argv;
         let check = Some([&argv[..], &["--check".to_owned()]].concat());
         Ok(NetContender { kind: self.kind, name: self.name.to_owned(), argv, check })
