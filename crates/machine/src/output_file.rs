@@ -20,6 +20,9 @@ const PRIVATE: u32 = 0o600;
 /// Maximum number of links that lead to a file (Linux, MAXSYMLINKS).
 const LINKS_MAX: u32 = 40;
 
+/// How many times an output is opened that others remove at the same time.
+const OPENS_MAX: u32 = 10;
+
 /// The seals that forbid to replace a file's contents (F_ADD_SEALS in fcntl(2)).
 const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
 
@@ -32,13 +35,17 @@ pub(crate) struct NewFile {
     /// Device and inode number.
     inode: (u64, u64),
     is_kept: AtomicBool,
+    /// The same open file, whose lock so lasts until the file is removed: nobody else uses it by then. `None` if the host is out of
+    /// descriptors, with which the start fails at once.
+    _locked: Option<File>,
 }
 
 impl NewFile {
     fn find(path: &Path, file: &File) -> io::Result<Self> {
         let found = file.metadata()?;
         let inode = (found.dev(), found.ino());
-        Ok(Self { path: path.canonicalize()?, inode, is_kept: AtomicBool::new(false) })
+        let (path, is_kept) = (path.canonicalize()?, AtomicBool::new(false));
+        Ok(Self { path, inode, is_kept, _locked: file.try_clone().ok() })
     }
 
     /// What [`remove_if_same`] is called with.
@@ -73,11 +80,33 @@ impl Drop for NewFile {
 /// # Errors
 /// It is in use as a disk, an input or an output, or can't be opened; a pipe without a reader can't.
 pub(crate) fn open_output(path: &Path) -> io::Result<(File, Option<NewFile>)> {
-    let (file, made) = open(path, Writing::Replaces)?;
-    if is_lasting(file.metadata()?.file_type()) {
-        take_output(&file)?;
+    for _ in 0..OPENS_MAX {
+        if let Some(opened) = settled(path, open(path, Writing::Replaces)?)? {
+            return Ok(opened);
+        }
     }
-    Ok((file, made))
+    Err(io::Error::other("others create and remove it all the time; name another file"))
+}
+
+/// The output if it could be locked; `None` if another file or none is at `path` now.
+fn settled(
+    path: &Path,
+    (file, made): (File, Option<NewFile>),
+) -> io::Result<Option<(File, Option<NewFile>)>> {
+    // Whoever was faster has the file, also if it was made here.
+    let is_ours = lock(path, &file).inspect_err(|_| made.iter().for_each(NewFile::keep))?;
+    Ok(is_ours.then_some((file, made)))
+}
+
+/// Locks an open output. False if `path` isn't its name any more: who had made it was refused, and has removed it.
+fn lock(path: &Path, file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    if !is_lasting(found.file_type()) {
+        return Ok(true);
+    }
+    take_output(file)?;
+    let is_same = |now: Metadata| (now.dev(), now.ino()) == (found.dev(), found.ino());
+    Ok(fs::metadata(path).is_ok_and(is_same))
 }
 
 /// A log file, open for appending. Other monitors may append to it too.
@@ -340,6 +369,45 @@ mod tests {
         assert_refused(LogFile::open(&hard), IN_USE);
         drop(output);
         open_output(&hard).unwrap();
+    }
+
+    /// Two start at the same time: the one that is refused leaves the file to the other.
+    #[test]
+    fn file_that_was_made_stays_if_another_was_faster_to_lock_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let slower = open(&path, Writing::Replaces).unwrap();
+        assert!(slower.1.is_some());
+        let theirs = open_output(&path).unwrap();
+        assert_refused(settled(&path, slower), IN_USE);
+        assert!(path.exists(), "the other one's file");
+        drop(theirs);
+    }
+
+    #[test]
+    fn file_that_was_made_is_locked_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let (file, made) = open_output(&path).unwrap();
+        drop(file);
+        assert_refused(open_output(&path), IN_USE);
+        drop(made);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn file_that_is_removed_before_it_is_locked_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        fs::write(&path, "").unwrap();
+        let (file, _) = open(&path, Writing::Replaces).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!lock(&path, &file).unwrap());
+        fs::write(&path, "another one").unwrap();
+        assert!(!lock(&path, &file).unwrap());
+        // A file without a name is one by its descriptor.
+        let nameless = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        assert!(lock(nameless.as_ref(), &file).unwrap());
     }
 
     #[test]

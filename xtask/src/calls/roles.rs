@@ -167,9 +167,12 @@ mod tests {
         let name = |argument, mask, value| {
             name_of(&Permission { call: 16, test: Some(Test { argument, mask, value }) }, 4711)
         };
+        let to_process =
+            Permission { call: 234, test: Some(Test { argument: 0, mask: u32::MAX, value: 4711 }) };
         assert_eq!(name_of(&Permission { call: 0, test: None }, 4711), "read");
         assert_eq!(name(1, u32::MAX, 0xae80), "ioctl 1=0xae80");
         assert_eq!(name(2, 4, 0), "ioctl 2&0x4=0x0");
-        assert_eq!(name(0, u32::MAX, 4711), "ioctl 0=own");
+        assert_eq!(name_of(&to_process, 4711), "tgkill 0=own");
+        assert_eq!(name(1, u32::MAX, 4711), "ioctl 1=0x1267", "by chance");
     }
 }
