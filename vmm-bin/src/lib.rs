@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{CommandFactory, Parser};
-use vmm_hostio::terminal;
+use vmm_hostio::{crash, terminal};
 use vmm_machine::{Ending, Offloaded, Run, Start, Supervisor, outlive_file_limits};
 
 use crate::args::{Args, Command, Schema};
@@ -45,6 +45,7 @@ use crate::streams::Streams;
 /// others.
 pub fn main() -> ExitCode {
     let started = Instant::now();
+    let with_backtrace = crash::hide_backtrace_variable();
     let inherited = Inherited::find();
     privileges::set_no_new_privileges();
     outlive_file_limits();
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
         Err(error) => return finish::usage(error, &streams),
     };
     streams.protect(args.inputs());
-    panics::report_to(&streams);
+    panics::report_to(&streams, with_backtrace);
     let control = Control::default();
     let result = run(Arc::new(args), inherited, &mut streams, started, &control);
     let (code, reason) = finish::report(result, &streams);

@@ -30,6 +30,20 @@ static ACTION: OnceLock<fn()> = OnceLock::new();
 /// The Rust runtime's handlers of the two signals that a stack overflow raises. They print the thread's name.
 static RUNTIME: [OnceLock<SigAction>; 2] = [OnceLock::new(), OnceLock::new()];
 
+/// Hides RUST_BACKTRACE from the standard library, which prints a backtrace also when an allocation fails. That reads files, which a
+/// confined thread can't. Returns whether the variable asked for backtraces.
+///
+/// Call it before other threads start. If there are any, or /proc isn't there to tell, nothing changes.
+pub fn hide_backtrace_variable() -> bool {
+    let name = "RUST_BACKTRACE";
+    let is_asked_for = std::env::var_os(name).is_some_and(|value| value != "0");
+    if is_asked_for && std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
+        // SAFETY: there is no other thread that could be reading the environment.
+        unsafe { std::env::remove_var(name) };
+    }
+    is_asked_for
+}
+
 /// Restores the terminal's modes when one of [`SIGNALS`] kills the process, which then ends as it would have
 /// without this.
 ///

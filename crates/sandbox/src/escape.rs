@@ -144,6 +144,7 @@ fn make(attempt: &str, parent: i64) -> i64 {
         // Only asks.
         "personality" => call(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0]),
         "panic" => panic!("an attempt to panic"),
+        "allocate" => std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; 4096]>()),
         unknown => panic!("no attempt is called {unknown}"),
     }
 }

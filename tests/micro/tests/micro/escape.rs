@@ -4,11 +4,13 @@
 use std::env;
 use std::fs;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use driver::{DEADLINE, Launch, Monitor, Stdin, example, guests};
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use nix::unistd::getuid;
 use tempfile::TempDir;
 
@@ -110,6 +112,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         escape_from_a_pool_of_threads_is_stopped,
         panic_under_a_filter_is_reported,
         panic_under_a_filter_is_reported_with_a_backtrace_asked_for,
+        allocation_that_fails_under_a_filter_aborts_with_a_backtrace_asked_for,
     ];
     ROLES.iter().copied().map(of_role).chain([behind, tap, vhost, vhost_vsock]).chain(others).collect()
 }
@@ -302,6 +305,16 @@ fn assert_panic_is_reported(role: &str, backtrace: &str) {
 fn panic_under_a_filter_is_reported() {
     for role in ["main", "jobs", "vcpu0", "vq-d"] {
         assert_panic_is_reported(role, "0");
+    }
+}
+
+/// Not by 159 for what a backtrace reads.
+fn allocation_that_fails_under_a_filter_aborts_with_a_backtrace_asked_for() {
+    for role in ["main", "vcpu0"] {
+        let machine = Machine::new("");
+        let mut monitor = machine.attempt(role, "allocate").env("RUST_BACKTRACE", "1").start();
+        monitor.expect_stderr("memory allocation of 4096 bytes failed\n", DEADLINE);
+        assert_eq!(monitor.expect_exit(DEADLINE).signal(), Some(Signal::SIGABRT as i32));
     }
 }
 
