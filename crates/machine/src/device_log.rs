@@ -107,6 +107,24 @@ mod tests {
     }
 
     #[test]
+    fn faults_and_refused_destinations_are_events_also_beyond_the_lines() {
+        let (told, events) = std::sync::mpsc::channel();
+        let mut log = DeviceLog::default();
+        log.report_to(EventSink::new(move |event| told.send(event).unwrap()));
+        let refused = || Notices { refused: vec!["tcp 192.0.2.7:80".to_owned()], ..notices(1, 0) };
+        (0..600).for_each(|_| log.log("lan", Some(Fault::AvailableIndex), refused()));
+        drop(log);
+        let message = Fault::AvailableIndex.to_string();
+        let pair = [
+            Event::DeviceFault { id: "lan".to_owned(), message },
+            Event::ConnectionRefused { id: "lan".to_owned(), destination: "tcp 192.0.2.7:80".to_owned() },
+        ];
+        let told: Vec<_> = events.iter().collect();
+        assert_eq!(told.len(), 1200);
+        assert!(told.chunks(2).all(|told| told == pair));
+    }
+
+    #[test]
     fn notices_that_were_lost_are_counted() {
         let lines = DeviceLog::default().lines("lan", None, notices(1, 7));
         let expected =

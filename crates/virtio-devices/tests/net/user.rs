@@ -138,8 +138,9 @@ fn user_connection_without_a_rule_is_reset_counted_and_told_once() {
     }
     driver.suspend();
     assert_eq!(driver.control().counters().refused.get(), 3);
-    let told = driver.control().take_notices().texts;
-    assert_eq!(told, ["refused tcp 192.0.2.7:80: no rule of \"allow\" permits it"]);
+    let told = driver.control().take_notices();
+    assert_eq!(told.texts, ["refused tcp 192.0.2.7:80: no rule of \"allow\" permits it"]);
+    assert_eq!(told.refused, ["tcp 192.0.2.7:80"]);
 }
 
 /// Within one call of the device, without an event of the link in between, so that the guest doesn't wait.

@@ -1,5 +1,7 @@
 //! ACPI: multiple processors, power off, reset, and the power button.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use driver::{DEADLINE, Launch};
@@ -7,7 +9,7 @@ use harness::trials;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use rig::KernelKind;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::initrd::{initrd_with, shell};
 use crate::linux::{ANY, BOOT_DEADLINE, BY_SIGTERM, CRASHED, ENDED, Image, InitUp, boot};
@@ -105,12 +107,24 @@ fn listening(args: &[&str]) -> Shell {
 
 fn power_panic_that_is_told_by_pvpanic_is_a_crash() {
     let initrd = initrd_with(&["pvpanic", "pvpanic_mmio"]);
-    let mut shell = shell(initrd.path(), &[]);
+    let dir = TempDir::new().expect("a temporary directory");
+    let control = dir.path().join("vm.sock");
+    let mut shell = shell(initrd.path(), &["--control", control.to_str().expect("UTF-8")]);
+    let client = UnixStream::connect(&control).expect("a control socket");
+    { &client }.write_all(b"{\"id\": 1, \"command\": \"events\"}\n").expect("it is connected");
     assert_eq!(shell.run("insmod /modules/pvpanic.ko; insmod /modules/pvpanic_mmio.ko; echo $?"), "0\n");
     shell.monitor.send(b"echo c >/proc/sysrq-trigger\n");
     shell.monitor.expect("Kernel panic - not syncing: sysrq triggered crash\r\n", DEADLINE);
     shell.monitor.expect_code(CRASHED, DEADLINE);
     assert_eq!(shell.monitor.stderr(), "error: the guest's kernel panicked; its console has the reason\n");
+    let mut told = String::new();
+    { &client }.read_to_string(&mut told).expect("UTF-8");
+    let lines = [
+        r#"{"id":1,"result":"done"}"#,
+        r#"{"event":"guest_panicked"}"#,
+        r#"{"event":{"ended":{"exit_code":5,"reason":"the guest's kernel panicked; its console has the reason"}}}"#,
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), lines);
 }
 
 fn power_button_by_sigterm_shuts_a_listening_guest_down() {

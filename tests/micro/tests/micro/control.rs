@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         control_has_status_pause_resume_and_quit,
         control_changes_a_device_by_its_type,
         control_events_follow_the_machine_to_its_end,
+        control_events_begin_with_the_start,
         control_starts_a_machine_that_waits_without_a_terminal,
         control_that_nobody_listens_at_is_code_4,
         control_harms_no_machine,
@@ -158,13 +159,45 @@ fn control_events_follow_the_machine_to_its_end() {
     machine.monitor.expect("ready\n", DEADLINE);
     machine.result(&["quit"]);
     machine.monitor.expect_code(0, DEADLINE);
-    let rest = reader.join().unwrap();
-    let last = rest[rest.len() - 3..].to_vec();
+    let told = reader.join().unwrap();
+    let (changes, last) = told.split_at(told.len() - 3);
+    // It may have missed the first.
+    assert!(changes.ends_with(&[r#""resumed""#.to_owned()]), "{told:?}");
+    assert!(changes.windows(2).all(|pair| pair[0] != pair[1]), "{told:?}");
+    let known = [r#""paused""#, r#""resumed""#];
+    assert!(changes.iter().all(|change| known.contains(&change.as_str())), "{told:?}");
     assert_eq!(
         last,
         [r#""reset""#, r#""started""#, r#"{"ended":{"exit_code":0,"reason":"quit by the user"}}"#]
     );
     assert!(events.wait().unwrap().success());
+}
+
+fn control_events_begin_with_the_start() {
+    let dir = TempDir::new().unwrap();
+    // hlt, without an interrupt to wait for
+    std::fs::write(dir.path().join("halt.bin"), b"\xf4").unwrap();
+    let config = json!({"boot": {"flat": {"image": "halt.bin"}}, "control": "vm.sock"});
+    let path = dir.path().join("vm.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let args = ["--config", path.to_str().unwrap(), "--paused"];
+    let mut monitor = Monitor::command(args).stdin(Stdin::Null).start();
+    let socket = dir.path().join("vm.sock");
+    wait_until("the socket is there", DEADLINE, || socket.exists());
+    let stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
+    { &stream }.write_all(b"{\"id\": 1, \"command\": \"events\"}\n").unwrap();
+    assert_eq!(lines.next().unwrap(), r#"{"id":1,"result":"done"}"#);
+    let is_built = || ctl(&socket, &["status"]).stdout.windows(12).any(|text| text == b"\"configured\"");
+    wait_until("the machine is built", DEADLINE, is_built);
+    // The machine may have ended before this is answered.
+    ctl(&socket, &["resume"]);
+    let told: Vec<_> = lines.by_ref().collect();
+    assert_eq!(told[..1], [r#"{"event":"started"}"#]);
+    assert!(told[1].starts_with(r#"{"event":{"ended":{"exit_code":0,"reason":"#), "{told:?}");
+    assert_eq!(told.len(), 2);
+    monitor.expect_code(0, DEADLINE);
 }
 
 fn control_starts_a_machine_that_waits_without_a_terminal() {
