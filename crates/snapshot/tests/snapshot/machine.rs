@@ -50,6 +50,7 @@ impl State for Port {
     }
 
     fn load(version: u16, fields: &mut FieldReader<'_>) -> Result<Self, StateError> {
+        assert!(version == 1 || version == 2, "version {version}");
         let queues = fields.list("queues", 64, |fields| {
             Ok((fields.u16("size")?, fields.option("ring", |fields| fields.u64("address"))?))
         })?;
