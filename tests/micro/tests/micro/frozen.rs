@@ -165,6 +165,7 @@ fn frozen_guest_in_hlt_is_woken_by_its_timer() {
     let vcpu = halted(vcpus.remove(0));
     let asleep = Frozen::new(&guest, &frozen.ram, &vm, &[&vcpu]);
     let (_vm, mut vcpus) = asleep.thawed(&guest, ClockPolicy::Freeze);
+    assert_eq!(vcpus[0].state(&[]).unwrap().mp_state.mp_state, KVM_MP_STATE_HALTED);
     assert_eq!(letters(&mut vcpus[0], 9), "t00000002");
 }
 
