@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vmm_snapshot::{FieldReader, FieldWriter, State, StateError};
+use vmm_snapshot::{FormatError, SectionKind, SectionName, State, StateError, StateFile, StateWriter};
 
 /// A device with state of its own, which is a plain value beside the device.
 pub trait Stateful: Send + Sync {
@@ -25,21 +25,14 @@ pub trait SavedDevice: Send + Sync {
     /// [`State::KIND`].
     fn kind(&self) -> &'static str;
 
-    /// [`State::VERSION`].
-    fn version(&self) -> u16;
+    /// Adds the current state as a section.
+    fn save_to(&self, file: &mut StateWriter, instance: u32);
 
-    /// [`State::MIN_READER`].
-    fn min_reader(&self) -> u16;
-
-    /// Writes the current state.
-    fn save(&self, fields: &mut FieldWriter);
-
-    /// Reads a state of `version` and sets it.
+    /// Takes the state of the section and sets it, as [`Stateful::load`].
     ///
     /// # Errors
-    /// As [`State::load`] and [`Stateful::load`]; or fields are left over, which only a version newer than
-    /// [`version`](Self::version) may have.
-    fn load(&self, version: u16, fields: FieldReader<'_>) -> Result<(), StateError>;
+    /// There is no such section, or the device can't be in that state. It is unchanged then.
+    fn load_from(&self, file: &mut StateFile, instance: u32) -> Result<(), FormatError>;
 }
 
 impl<T: Stateful> SavedDevice for T {
@@ -47,24 +40,15 @@ impl<T: Stateful> SavedDevice for T {
         T::State::KIND
     }
 
-    fn version(&self) -> u16 {
-        T::State::VERSION
+    fn save_to(&self, file: &mut StateWriter, instance: u32) {
+        file.add(instance, &self.save());
     }
 
-    fn min_reader(&self) -> u16 {
-        T::State::MIN_READER
-    }
-
-    fn save(&self, fields: &mut FieldWriter) {
-        Stateful::save(self).save(fields);
-    }
-
-    fn load(&self, version: u16, mut fields: FieldReader<'_>) -> Result<(), StateError> {
-        let state = T::State::load(version, &mut fields)?;
-        if version <= T::State::VERSION {
-            fields.finish()?;
-        }
-        Stateful::load(self, &state)
+    fn load_from(&self, file: &mut StateFile, instance: u32) -> Result<(), FormatError> {
+        let state: T::State = file.take(instance)?;
+        let kind = const { SectionKind::new(T::State::KIND).expect("State::KIND is a kind of section") };
+        self.load(&state)
+            .map_err(|source| FormatError::Section { name: SectionName { kind, instance }, source })
     }
 }
 

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vmm_bus::{BusDevice, Outcome, Output};
-use vmm_devices::{AcpiParts, BuiltDevice, DeviceState, KINDS, LegacyEntry, PlannedDevice, Wiring};
+use vmm_devices::vmm_snapshot::{
+    FORMAT, Manifest, MemoryLayout, SavedHost, Section, SnapshotId, StateFile, StateWriter, Timestamp,
+};
+use vmm_devices::{
+    AcpiParts, BuiltDevice, DeviceState, KINDS, LegacyEntry, PlannedDevice, SavedDevice, Wiring,
+};
 
 /// Plans a kind. One that a config lists is placed at a free port.
 fn planned(kind: &LegacyEntry) -> PlannedDevice {
@@ -86,6 +91,63 @@ fn kinds_have_a_state_or_none_to_save() {
     };
     let states: Vec<_> = KINDS.iter().map(state).collect();
     assert_eq!(states, ["dev.uart", "none", "dev.rtc", "dev.power", "none", "none", "none", "none"]);
+}
+
+/// The machine's devices that have a state, built anew.
+fn stateful(output: &Arc<Output>) -> Vec<(Arc<dyn BusDevice>, Arc<dyn SavedDevice>)> {
+    let built = KINDS.iter().map(|kind| build(kind.name, output).0);
+    let state = |built: BuiltDevice| match built.state {
+        DeviceState::Saved(state) => Some((built.device, state)),
+        DeviceState::None | DeviceState::Unknown => None,
+    };
+    built.filter_map(state).collect()
+}
+
+fn manifest(sections: Vec<Section>) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        program: "test".to_owned(),
+        version: "0".to_owned(),
+        created: Timestamp::now(),
+        id: SnapshotId::random().unwrap(),
+        parent: None,
+        host: SavedHost {
+            vendor: "GenuineIntel".to_owned(),
+            family: 6,
+            model: 85,
+            stepping: 7,
+            kernel: "Linux".to_owned(),
+            tsc_khz: 2_000_000,
+        },
+        memory: MemoryLayout::of([0..0x1000]).unwrap(),
+        disks: Vec::new(),
+        config: serde_json::Map::new(),
+        sections,
+    }
+}
+
+#[test]
+fn kinds_saved_to_a_state_file_are_loaded_from_it() {
+    let (output, mut writer) = (output(), StateWriter::new());
+    let saved = stateful(&output);
+    let [(uart, _), (rtc, _), (power, _)] = &saved[..] else { panic!("{} devices", saved.len()) };
+    // The scratch register; a byte of memory; the power button's event.
+    _ = [uart.write(7, &[0x5a]), rtc.write(0, &[0x40]), rtc.write(1, &[0x33]), power.write(2, &[0, 1])];
+    output.push(b"login: ");
+    output.save_to(&mut writer, 0);
+    saved.iter().for_each(|(_, state)| state.save_to(&mut writer, 0));
+    let sections = writer.sections();
+    let mut file = StateFile::parse(writer.finish(&manifest(sections)).unwrap()).unwrap();
+
+    let output = self::output();
+    let loaded = stateful(&output);
+    output.load_from(&mut file, 0).unwrap();
+    loaded.iter().for_each(|(_, state)| state.load_from(&mut file, 0).unwrap());
+    let [(uart, state), (rtc, _), (power, _)] = &loaded[..] else { panic!("{} devices", loaded.len()) };
+    assert_eq!((read(&**uart, 7), read(&**rtc, 1), read(&**power, 3)), (0x5a, 0x33, 1));
+    assert_eq!(output.queued(), 7);
+    assert_eq!(state.load_from(&mut file, 1).unwrap_err().to_string(), "section dev.uart/1 is missing");
+    file.finish().unwrap();
 }
 
 #[test]
