@@ -5,7 +5,7 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{DeviceError, Fault, Kind, Persistence, Session, Setting, Step, VirtioDevice};
 
 /// Maximum number of bytes per request. Linux asks for 64 at a time; a driver that wants more asks again.
 const REQUEST_LEN: u64 = 4096;
@@ -42,6 +42,10 @@ fn fill(bytes: &mut [u8]) -> io::Result<()> {
 impl VirtioDevice for Rng {
     fn queue_sizes(&self) -> Vec<u16> {
         vec![64]
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Stateless
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {

@@ -23,7 +23,7 @@ fn excerpts(document: &str) -> Vec<(&str, &str)> {
 fn excerpts_of_the_document_are_in_the_files() {
     let document = text("docs/adding-a-device.md");
     let excerpts = excerpts(&document);
-    assert_eq!(excerpts.len(), 13);
+    assert_eq!(excerpts.len(), 14);
     for (path, code) in excerpts {
         assert!(text(path).contains(code), "{path} doesn't have this, as the document says:\n{code}");
     }

@@ -20,6 +20,9 @@ fn open(kind: &str, fields: Value) -> Box<dyn VirtioDevice> {
     entry.open(fields, &setting).expect("it can be opened")
 }
 
+/// Devices that can't be saved yet.
+const UNSAVED: &str = "a device of this kind can't be saved";
+
 /// 64 random bytes.
 const RNG: Expectations = Expectations {
     id: 4,
@@ -51,6 +54,7 @@ const DISK: Expectations = Expectations {
     writable: 513,
     written: 513,
     check: |bytes| assert_eq!(bytes, [0; 513]),
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -64,6 +68,7 @@ const CONSOLE_OUTPUT: Expectations = Expectations {
     queues: &[64, 64],
     queue: 1,
     readable: b"printed",
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -75,6 +80,7 @@ const CONSOLE_INPUT: Expectations = Expectations {
     writable: 8,
     written: 8,
     check: |bytes| assert_eq!(bytes, [b'x'; 8]),
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -140,6 +146,7 @@ const BALLOON_INFLATE: Expectations = Expectations {
     features: 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
     queues: &[128; 5],
     readable: &[0; 4],
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -158,6 +165,7 @@ const PMEM_FLUSH: Expectations = Expectations {
     writable: 4,
     written: 4,
     check: |bytes| assert_eq!(bytes, [0; 4]),
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -189,6 +197,7 @@ const NET_TRANSMIT: Expectations = Expectations {
     queues: &[256, 256],
     queue: 1,
     readable: &[0; 12 + 60],
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -204,6 +213,7 @@ const NET_RECEIVE: Expectations = Expectations {
         assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
         assert_eq!(bytes[12..], [b'f'; 60]);
     },
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -373,6 +383,7 @@ const VSOCK_TRANSMIT: Expectations = Expectations {
         3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ],
+    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 

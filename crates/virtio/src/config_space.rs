@@ -114,6 +114,29 @@ impl ConfigSpace {
         }
     }
 
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// All bytes, and the generation.
+    pub(crate) fn image(&self) -> (Vec<u8>, u32) {
+        let bytes = self.bytes();
+        (bytes.clone(), self.generation())
+    }
+
+    /// Restores what the driver had written when [`image`](Self::image) returned `bytes`, of the same length, and `generation`. If the
+    /// device's own bytes are others now, this is the next generation.
+    pub(crate) fn restore(&self, image: &[u8], generation: u32) {
+        let mut bytes = self.bytes();
+        let writable = self.0.writable.clone();
+        if let (Some(into), Some(from)) = (bytes.get_mut(writable.clone()), image.get(writable)) {
+            into.copy_from_slice(from);
+        }
+        let generation = if *bytes == image { generation } else { generation.wrapping_add(1) };
+        self.0.generation.store(generation, Ordering::Release);
+    }
+
     pub(crate) fn generation(&self) -> u32 {
         self.0.generation.load(Ordering::Acquire)
     }
@@ -177,6 +200,25 @@ mod tests {
         assert!(space.write(1, &[8]) && !space.write(0, &[8]));
         space.update(|bytes| bytes[0] = 1);
         assert_eq!(space.writes(), 1);
+    }
+
+    #[test]
+    fn image_restored_has_what_the_driver_wrote_and_its_generation() {
+        let (saved, fresh) = (ConfigSpace::new([1, 2], 1..2), ConfigSpace::new([1, 2], 1..2));
+        saved.update(|_| ());
+        assert!(saved.write(1, &[9]));
+        let (bytes, generation) = saved.image();
+        fresh.restore(&bytes, generation);
+        assert_eq!(fresh.image(), (vec![1, 9], 1));
+        fresh.reset();
+        assert_eq!(fresh.image().0, [1, 2], "a reset undoes it");
+    }
+
+    #[test]
+    fn image_restored_over_other_bytes_is_another_generation() {
+        let fresh = ConfigSpace::new([7, 2], 1..2);
+        fresh.restore(&[1, 9], 5);
+        assert_eq!(fresh.image(), (vec![7, 9], 6));
     }
 
     #[test]

@@ -1,33 +1,26 @@
 //! The transport-independent control side of a device: status, features, queues, configuration.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use virtio_bindings::bindings::virtio_config::{
-    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
-    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
-};
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::QueueState;
 use vmm_bus::EventFd;
 use vmm_bus::Outcome;
 use vmm_memory::GuestRam;
 
+use crate::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 use crate::worker::{QueueStates, Shared, Worker};
 use crate::{ConfigSpace, Counters, Fault, Interrupt, Notices, Session, StartError, VirtioDevice};
+
+mod saved;
 
 /// Features that every device offers (virtio 1.2 §6).
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
-
-const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
-const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
-const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
-const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
-const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
-const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 
 /// The control side of a device, which each transport exposes in its own way, and the device's thread.
 ///
@@ -40,7 +33,11 @@ const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 /// DRIVER_OK.
 pub struct Control {
     id: u32,
-    offered: u64,
+    /// For messages.
+    name: String,
+    ram: GuestRam,
+    /// Fewer than the device has only if it was restored from a state in which it had fewer.
+    offered: AtomicU64,
     kicks: Vec<Arc<EventFd>>,
     queue_sizes: Vec<u16>,
     config: ConfigSpace,
@@ -138,11 +135,14 @@ impl Control {
             Err(error) => return Err(StartError { error, device }),
         };
         let shared = Arc::new(Shared::new(interrupt, Arc::new(Counters::default()), params.news));
-        let worker = Worker::spawn(&params.name, device, params.ram, kicks.clone(), Arc::clone(&shared))?;
+        let worker =
+            Worker::spawn(&params.name, device, params.ram.clone(), kicks.clone(), Arc::clone(&shared))?;
         let registers = Mutex::new(Registers::new(&queue_sizes));
         Ok(Self {
             id: params.id,
-            offered,
+            name: params.name,
+            ram: params.ram,
+            offered: AtomicU64::new(offered),
             kicks,
             queue_sizes,
             config,
@@ -238,12 +238,17 @@ impl Control {
         self.worker.with_device(act)
     }
 
+    /// The device's id, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
     pub(crate) fn offered(&self) -> u64 {
-        self.offered
+        self.offered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn config(&self) -> &ConfigSpace {
@@ -313,7 +318,7 @@ impl Control {
     }
 
     fn accepts(&self, features: u64) -> bool {
-        features & !self.offered == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
+        features & !self.offered() == 0 && features & (1 << VIRTIO_F_VERSION_1) != 0
     }
 
     /// Sets one half of the driver's features.

@@ -13,7 +13,9 @@ use vmm_sandbox::Needs;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::notices::NoticeQueue;
-use crate::{ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Queue, Undelivered};
+use crate::{
+    ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Persistence, Queue, Undelivered,
+};
 
 /// A virtio device, without its transport. Its own thread owns it and calls every method, so it needs no
 /// locks.
@@ -153,6 +155,12 @@ pub trait VirtioDevice: Send {
     /// a disk with its data, a lock or a socket, and is otherwise as newly opened. [`start`](Self::start) and
     /// [`stop`](Self::stop) already cover what a driver's reset does.
     fn power_cycle(&mut self) {}
+
+    /// What a snapshot keeps of the device besides its queues and registers. Called while no driver uses it or the machine is paused.
+    /// By default it is refused, because a device that is restored without its state fails its guest silently.
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Refused("a device of this kind can't be saved".to_owned())
+    }
 
     /// No driver uses the device, after a [reset](Self::reset) or a [power cycle](Self::power_cycle), or its driver
     /// has violated the specification: passes data that the guest regards as sent to the host's programs. Waits

@@ -90,19 +90,24 @@ mod buffers;
 mod chain;
 mod config_space;
 mod control;
+mod control_state;
 mod counters;
 mod device;
 mod device_error;
+mod device_section;
 mod fault;
 mod interrupt;
 mod kind;
 mod mmio;
 mod notices;
 mod pci;
+mod persistence;
 mod port;
 mod queue;
+mod save_error;
 mod segment;
 mod start_error;
+mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod undelivered;
@@ -116,16 +121,19 @@ pub use control::{Control, ControlParams};
 pub use counters::{Counter, Counters};
 pub use device::{Claim, Mapping, Session, VirtioDevice};
 pub use device_error::{DeviceBlame, DeviceError};
+pub use device_section::DeviceSection;
 pub use fault::Fault;
 pub use interrupt::Interrupt;
 pub use kind::{Kind, KindEntry, Setting};
-pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioTransport};
+pub use mmio::{MMIO_LEN, MMIO_NOTIFY, MmioState, MmioTransport};
 pub use notices::Notices;
 pub use pci::{
-    MessageLine, MessageSender, PCI_BAR, PCI_BAR_LEN, PCI_NOTIFY, PCI_NOTIFY_STRIDE, PciTransport,
+    MessageLine, MessageSender, PCI_BAR, PCI_BAR_LEN, PCI_NOTIFY, PCI_NOTIFY_STRIDE, PciState, PciTransport,
 };
+pub use persistence::{OwnState, Persistence, Persistent};
 pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
 pub use queue::{Queue, Step};
+pub use save_error::SaveError;
 pub use start_error::StartError;
 pub use undelivered::Undelivered;
 pub use vhost::{VHOST_TOKENS, VhostNet, VhostVsock};
@@ -138,6 +146,8 @@ pub use vmm_config::NoFields;
 pub use vmm_memory::vm_memory;
 /// How a device declares what it needs of the host.
 pub use vmm_sandbox::{Allow, Needs};
+/// How a device's state is written and read.
+pub use vmm_snapshot::{FieldReader, FieldWriter, State, StateError};
 pub use worker::DEVICE_CALLS;
 /// What [`Kind::Config`] is derived by, in the versions that this crate uses: `#[serde(crate = "vmm_virtio::serde")]`,
 /// `#[schemars(crate = "vmm_virtio::schemars")]`.

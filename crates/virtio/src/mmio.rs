@@ -9,6 +9,11 @@ use crate::Interrupt;
 use crate::control::{Control, ControlParams, Half, QueueField};
 use crate::{Notices, StartError, VirtioDevice};
 
+mod saved;
+mod state;
+
+pub use state::MmioState;
+
 /// Length of registers and configuration space in bytes.
 pub const MMIO_LEN: u64 = 0x1000;
 /// Offset of QueueNotify, where the driver writes the queue's index as 32 bits.

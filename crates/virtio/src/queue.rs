@@ -8,6 +8,7 @@ use virtio_queue::{QueueOwnedT, QueueState, QueueT};
 use vmm_bus::EventFd;
 use vmm_memory::GuestRam;
 use vmm_memory::vm_memory::{Bytes, GuestAddress};
+use vmm_snapshot::StateError;
 
 use crate::chain::{Chain, Head, Walker};
 use crate::{Counters, Fault, Interrupt};
@@ -43,6 +44,40 @@ pub struct Queue {
     /// Chains that the device keeps, indexed by head: their length of the writable part.
     kept: Vec<Option<u64>>,
     in_flight: u32,
+}
+
+/// How far a device has come in a queue's rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RingPosition {
+    /// Index in the available ring of the next chain to take.
+    pub(crate) available: u16,
+    /// Index in the used ring of the next chain to return.
+    pub(crate) used: u16,
+}
+
+/// Whether a device can continue in rings of this state, which must be ready: they are memory, and fit the position in them.
+///
+/// # Errors
+/// They don't belong to this state, or their driver has broken them.
+pub(crate) fn check_rings(state: QueueState, ram: &GuestRam) -> Result<(), StateError> {
+    let outside = |_| StateError::new("rings", "aren't in memory or are misaligned");
+    let queue = virtio_queue::Queue::try_from(state).map_err(outside)?;
+    let memory = ram.memory();
+    if !queue.is_valid(memory) {
+        return Err(outside(virtio_queue::Error::QueueNotReady));
+    }
+    let available = queue.avail_idx(memory, Ordering::Acquire).map_err(outside)?.0;
+    let used = queue.used_idx(memory, Ordering::Acquire).map_err(outside)?.0;
+    let ahead = available.wrapping_sub(state.next_avail);
+    if ahead > state.size {
+        let problem = format!("{} is {ahead} behind the available ring in memory", state.next_avail);
+        return Err(StateError::new("next_available", problem));
+    }
+    if used != state.next_used {
+        let problem = format!("{} isn't the used ring's index in memory, {used}", state.next_used);
+        return Err(StateError::new("next_used", problem));
+    }
+    Ok(())
 }
 
 /// What the queues of a device share.

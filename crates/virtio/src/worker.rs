@@ -81,7 +81,7 @@ impl Worker {
         self.shared.activity.store(RUNNING, Ordering::Release);
         self.send(Command::Start { features, queues });
         if self.shared.is_gone() {
-            self.shared.raise_needs_reset();
+            self.shared.raise_config();
         }
     }
 

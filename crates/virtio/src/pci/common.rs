@@ -10,9 +10,9 @@ use crate::control::{Control, Half, QueueField};
 /// The registers that are the transport's own.
 #[derive(Debug, Default)]
 pub(super) struct Common {
-    device_feature_select: AtomicU32,
-    driver_feature_select: AtomicU32,
-    queue_select: AtomicU16,
+    pub(super) device_feature_select: AtomicU32,
+    pub(super) driver_feature_select: AtomicU32,
+    pub(super) queue_select: AtomicU16,
 }
 
 impl Common {

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_bus::EventFd;
-use vmm_pci::{Message, Msix};
+use vmm_pci::{Message, Msix, Vector};
 use vmm_sandbox::Allow;
+use vmm_snapshot::StateError;
 
 use crate::Interrupt;
 
@@ -48,6 +49,14 @@ pub(super) struct PciInterrupt {
     config_vector: AtomicU16,
     queue_vectors: Vec<AtomicU16>,
     isr: AtomicU8,
+}
+
+/// The registers of a function's interrupts besides the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InterruptRegisters {
+    pub(super) isr: u8,
+    pub(super) config_vector: u16,
+    pub(super) queue_vectors: Vec<u16>,
 }
 
 struct Vectors {
@@ -105,6 +114,59 @@ impl PciInterrupt {
     /// Whether the cause of an interrupt is left to ISR status (virtio 1.2 §4.1.4.5.1, for STATUS).
     pub(super) fn has_status(&self) -> bool {
         !self.lock().msix.enabled && self.isr.load(Ordering::SeqCst) != 0
+    }
+
+    /// The registers, and the table with its pending bits.
+    pub(super) fn registers(&self) -> (InterruptRegisters, Vec<Vector>) {
+        let vectors = self.lock();
+        let queue_vectors = self.queue_vectors.iter().map(|vector| vector.load(Ordering::SeqCst)).collect();
+        let isr = self.isr.load(Ordering::SeqCst);
+        let registers = InterruptRegisters { isr, config_vector: self.vector(None), queue_vectors };
+        (registers, vectors.msix.vectors.clone())
+    }
+
+    /// Whether the function can have these.
+    ///
+    /// # Errors
+    /// The register that it can't have.
+    pub(super) fn check(&self, registers: &InterruptRegisters, table: &[Vector]) -> Result<(), StateError> {
+        let InterruptRegisters { isr, config_vector, queue_vectors } = registers;
+        let lens = [
+            ("vectors", table.len(), self.vectors()),
+            ("queue_vectors", queue_vectors.len(), self.queue_vectors.len()),
+        ];
+        for (field, len, ours) in lens {
+            if len != ours {
+                return Err(StateError::new(field, format!("has {len}, this function {ours}")));
+            }
+        }
+        let exists = |vector: &u16| *vector == NO_VECTOR || usize::from(*vector) < self.vectors();
+        if let Some(vector) = queue_vectors.iter().chain([config_vector]).find(|vector| !exists(vector)) {
+            return Err(StateError::new("queue_vectors", format!("there is no vector {vector}")));
+        }
+        if isr & !(ISR_QUEUE | ISR_CONFIG) != 0 {
+            return Err(StateError::new("isr", format!("{isr:#x} has unknown bits")));
+        }
+        Ok(())
+    }
+
+    /// Sets registers and table that were [checked](Self::check), Message Control, and whether the function may send messages.
+    pub(super) fn restore(
+        &self,
+        registers: &InterruptRegisters,
+        table: &[Vector],
+        (control, bus_master): (u16, bool),
+    ) {
+        self.isr.store(registers.isr, Ordering::SeqCst);
+        self.config_vector.store(registers.config_vector, Ordering::SeqCst);
+        for (into, vector) in self.queue_vectors.iter().zip(&registers.queue_vectors) {
+            into.store(*vector, Ordering::SeqCst);
+        }
+        self.change(|msix| {
+            msix.vectors.copy_from_slice(table);
+            msix.set_control(control);
+            msix.bus_master = bus_master;
+        });
     }
 
     /// Calls `look` with the vectors.

@@ -3,6 +3,8 @@
 mod common;
 mod interrupt;
 mod layout;
+mod saved;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,7 @@ use interrupt::PciInterrupt;
 pub use interrupt::{MessageLine, MessageSender};
 use layout::Capabilities;
 pub use layout::{PCI_BAR, PCI_BAR_LEN, PCI_NOTIFY, PCI_NOTIFY_STRIDE};
+pub use state::PciState;
 
 /// A virtio device that is a PCI function.
 #[derive(Debug)]

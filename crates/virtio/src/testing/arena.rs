@@ -15,7 +15,7 @@ const RINGS: u64 = 0x1000;
 const BUFFERS: u64 = 4 << 20;
 
 /// An allocator that restarts when nothing is in use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Arena {
     pub(crate) ram: GuestRam,
     next_ring: u64,
@@ -41,6 +41,16 @@ impl Arena {
         assert!(self.next_ring <= BUFFERS, "the rings don't fit below {BUFFERS:#x}");
         self.fill(gpa, len, 0);
         gpa
+    }
+
+    /// The contents of all rings, for [`put_rings`](Self::put_rings).
+    pub(crate) fn rings(&self) -> Vec<u8> {
+        self.read(RINGS, self.next_ring - RINGS)
+    }
+
+    /// Restores the contents of all rings.
+    pub(crate) fn put_rings(&self, contents: &[u8]) {
+        self.write(RINGS, contents);
     }
 
     /// Allocates `len` bytes for a buffer, 16-byte aligned, until [`release`](Self::release).

@@ -17,7 +17,7 @@ use super::{DEADLINE, PciPort, Register, features, status};
 use crate::{Control, ControlParams, DeviceError, VirtioDevice};
 
 /// How [`Port`] attaches a device.
-type Attach = fn(ControlParams, Box<dyn VirtioDevice>) -> Port;
+pub(super) type Attach = fn(ControlParams, Box<dyn VirtioDevice>) -> Port;
 
 /// This crate's own tests have devices that do anything.
 static HAS_FILTERS: AtomicBool = AtomicBool::new(!cfg!(test));
@@ -35,14 +35,14 @@ pub fn without_filters() {
 /// Except for the panics documented at each method, methods can be called in any state, as a malicious driver
 /// would.
 pub struct Driver {
-    port: Port,
-    attach: Attach,
+    pub(super) port: Port,
+    pub(super) attach: Attach,
     pub(super) arena: Arena,
     pub(super) rings: Vec<Ring>,
     pub(super) features: u64,
-    interrupt: Waiter,
-    news: Waiter,
-    config_changed: bool,
+    pub(super) interrupt: Waiter,
+    pub(super) news: Waiter,
+    pub(super) config_changed: bool,
     pub(super) interrupts: u64,
 }
 

@@ -46,6 +46,8 @@ mod random;
 mod registers;
 mod ring;
 mod rings;
+mod section;
+mod snapshot;
 mod wait;
 
 pub use changing::ChangingRam;

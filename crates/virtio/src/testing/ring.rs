@@ -8,7 +8,7 @@ use super::arena::Arena;
 pub(super) const DESCRIPTOR_LEN: u64 = 16;
 
 /// The rings of a queue with the driver's state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ring {
     pub(super) size: u16,
     pub(super) descriptors: u64,
@@ -23,7 +23,7 @@ pub(super) struct Ring {
     pub(super) no_interrupts: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
     pub(super) descriptors: Vec<u16>,
     pub(super) writable: Vec<(u64, u32)>,

@@ -237,6 +237,18 @@ impl Rings<'_> {
         }
     }
 
+    /// Waits until the device has written this used index, without taking its interrupt.
+    ///
+    /// # Panics
+    /// It hasn't by the [`DEADLINE`].
+    pub fn poll_used_index(&self, index: u16) {
+        let until = Instant::now() + DEADLINE;
+        while self.used_index() != index {
+            assert!(Instant::now() < until, "the used index is {}, not {index}", self.used_index());
+            std::thread::yield_now();
+        }
+    }
+
     /// Adds a chain, notifies the device and waits for the chain.
     ///
     /// # Panics

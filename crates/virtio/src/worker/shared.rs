@@ -54,14 +54,24 @@ impl Shared {
         self.counters.faults.add(1);
         *self.fault.lock().expect("no panic while it is held") = Some(fault);
         self.needs_reset.store(true, Ordering::Release);
-        self.raise_needs_reset();
+        self.raise_config();
         self.signal_news();
     }
 
-    /// Raises the interrupt for DEVICE_NEEDS_RESET (virtio 1.2 §2.1.2).
-    pub(super) fn raise_needs_reset(&self) {
+    pub(crate) fn set_needs_reset(&self, is_needed: bool) {
+        self.needs_reset.store(is_needed, Ordering::Release);
+    }
+
+    /// Raises the interrupt for DEVICE_NEEDS_RESET (virtio 1.2 §2.1.2) or a change of the configuration.
+    pub(crate) fn raise_config(&self) {
         self.counters.interrupts.add(1);
         self.interrupt.config();
+    }
+
+    /// Raises the interrupt for used chains.
+    pub(crate) fn raise_queue(&self, index: usize) {
+        self.counters.interrupts.add(1);
+        self.interrupt.queue(index);
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -30,7 +30,7 @@ pub fn reset_with_chains_in_flight_ends(subject: &Subject) {
 }
 
 /// Fills the queue and notifies the device. Returns the number of chains.
-fn fill(subject: &Subject, driver: &mut Driver) -> u16 {
+pub(super) fn fill(subject: &Subject, driver: &mut Driver) -> u16 {
     let mut queue = driver.queue(subject.expect.queue);
     let size = queue.size();
     (0..size).for_each(|_| _ = queue.add_indirect(&subject.bufs()));

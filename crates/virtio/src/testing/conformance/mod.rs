@@ -36,9 +36,11 @@ pub mod registers;
 #[doc(hidden)]
 pub mod rings;
 #[doc(hidden)]
+pub mod saved;
+#[doc(hidden)]
 pub mod service;
 
-use super::{Buf, Driver, Used};
+use super::{Buf, Driver, Port, Used};
 use crate::{Fault, VirtioDevice};
 
 /// What the tests expect of a device, including a request that it serves immediately and any number of times.
@@ -60,6 +62,8 @@ pub struct Expectations {
     pub written: u32,
     /// Checks the whole writable part after the request.
     pub check: fn(&[u8]),
+    /// Why the device can't be saved; `None` if it can.
+    pub refusal: Option<&'static str>,
 }
 
 impl Expectations {
@@ -73,6 +77,7 @@ impl Expectations {
         writable: 0,
         written: 0,
         check: |_| {},
+        refusal: None,
     };
 }
 
@@ -94,6 +99,10 @@ impl Subject {
     /// With the PCI transport.
     pub fn pci(make: fn() -> Box<dyn VirtioDevice>, expect: Expectations) -> Self {
         Self { attach: Driver::new_pci, make, expect }
+    }
+
+    fn is_pci(&self) -> bool {
+        matches!(self.driver().port(), Port::Pci(_))
     }
 
     /// A driver with a new device, uninitialised.
@@ -320,6 +329,34 @@ macro_rules! conformance_of_any_transport {
                 rings_one_over_the_other_are_survived,
                 queue_that_is_not_ready_is_left_alone,
             ],
+            saved: [
+                state_of_a_fresh_device_is_kept,
+                state_in_the_middle_of_a_probe_is_kept,
+                state_of_a_running_device_is_kept,
+                state_of_a_running_device_with_event_idx_is_kept,
+                requests_that_come_in_a_pause_are_served_after_it,
+                requests_in_flight_are_all_served,
+                requests_in_flight_with_event_idx_are_all_served,
+                interrupt_that_was_on_its_way_comes_again,
+                state_that_needs_a_reset_is_kept,
+                driver_of_a_device_that_needs_a_reset_is_interrupted_again,
+                state_after_a_reset_is_kept,
+                state_of_a_device_that_was_given_up_is_kept,
+                restored_device_can_be_reset_at_once,
+                device_that_was_saved_goes_on,
+                device_that_runs_is_not_saved,
+                device_in_use_takes_no_state,
+                state_over_another_machines_memory_is_refused,
+                state_of_another_kind_of_device_is_refused,
+                state_with_another_number_of_queues_is_refused,
+                state_with_larger_queues_is_refused,
+                state_with_features_that_are_not_offered_is_refused,
+                features_stay_those_that_were_offered,
+                state_with_any_byte_changed_is_refused_or_valid,
+                state_with_fewer_or_more_bytes_is_refused,
+                device_with_broken_rings_is_not_saved,
+                selectors_are_kept,
+            ],
             hostile: [
                 short_requests_are_survived,
                 chain_made_available_twice_is_survived,
@@ -347,7 +384,7 @@ macro_rules! conformance_cases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Fault, Session, Step};
+    use crate::{Fault, Persistence, Session, Step};
 
     /// Copies the readable to the writable part, up to the shorter length.
     struct Echo;
@@ -355,6 +392,10 @@ mod tests {
     impl VirtioDevice for Echo {
         fn queue_sizes(&self) -> Vec<u16> {
             vec![16, 32]
+        }
+
+        fn persistence(&mut self) -> Persistence<'_> {
+            Persistence::Stateless
         }
 
         fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {

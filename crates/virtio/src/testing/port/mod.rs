@@ -8,9 +8,10 @@ mod probe;
 use std::sync::Arc;
 
 use vmm_bus::{BusDevice, EventFd, Outcome};
+use vmm_snapshot::StateError;
 
 use super::Register;
-use crate::{Control, ControlParams, VirtioDevice};
+use crate::{Control, ControlParams, SaveError, VirtioDevice};
 use mmio::MmioPort;
 pub use pci::PciPort;
 
@@ -32,6 +33,38 @@ impl Port {
     /// A device behind the PCI transport.
     pub(super) fn pci(params: ControlParams, device: Box<dyn VirtioDevice>) -> Self {
         Self::Pci(Arc::new(PciPort::new(params, device)))
+    }
+
+    /// Another device behind a fresh transport of the same type, which no driver has touched.
+    pub(super) fn unprobed(&self, params: ControlParams, device: Box<dyn VirtioDevice>) -> Self {
+        match self {
+            Self::Mmio(_) => Self::mmio(params, device),
+            Self::Pci(port) => Self::Pci(Arc::new(port.unprobed(params, device))),
+        }
+    }
+
+    /// The section of the device's state.
+    pub(super) fn save(&self) -> Result<Vec<u8>, SaveError> {
+        match self {
+            Self::Mmio(port) => port.save(),
+            Self::Pci(port) => port.save(),
+        }
+    }
+
+    /// Loads a section.
+    pub(super) fn load(&self, section: &[u8]) -> Result<(), StateError> {
+        match self {
+            Self::Mmio(port) => port.load(section),
+            Self::Pci(port) => port.load(section),
+        }
+    }
+
+    /// The registers that can be read without a side effect.
+    pub(super) fn image(&self, queues: u32) -> Vec<u8> {
+        match self {
+            Self::Mmio(port) => port.image(queues),
+            Self::Pci(port) => port.image(queues),
+        }
     }
 
     /// Reads a register.

@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use vmm_bus::{BusDevice, EventFd, Outcome};
 use vmm_pci::{
-    BarMove, BarMover, CONTROL_ENABLE, CONTROL_FUNCTION_MASK, Cam, ENTRY_LEN, Ecam, Function, HostBridge,
-    RootBus,
+    BarMove, BarMover, CONFIG_LEN, CONTROL_ENABLE, CONTROL_FUNCTION_MASK, Cam, ENTRY_LEN, Ecam, Function,
+    HostBridge, RootBus,
 };
+use vmm_snapshot::StateError;
 
 use super::messages::{CONFIG_VECTOR, Messages, Sender};
 use super::probe::{ConfigAccess, Structures};
 use crate::testing::Register;
-use crate::{Control, ControlParams, Notices, PciTransport, VirtioDevice};
+use crate::testing::section::{from_bytes, to_bytes};
+use crate::{Control, ControlParams, Notices, PciTransport, SaveError, VirtioDevice};
 
 /// The function's slot. Slot 0 is the host bridge's.
 const SLOT: usize = 3;
@@ -24,6 +26,8 @@ const COMMAND: u64 = 0x04;
 const COMMAND_ON: u16 = 0b110;
 /// The registers of BAR 0.
 const BAR: u64 = 0x10;
+/// Bytes of the device's configuration that an image has: more than any device of this workspace has.
+const DEVICE_LEN: u64 = 0x80;
 
 /// A PCI function, its bus, and the driver's interrupt controller.
 ///
@@ -62,6 +66,21 @@ impl BarMover for DecodedAt {
 impl PciPort {
     pub(super) fn new(params: ControlParams, device: Box<dyn VirtioDevice>) -> Self {
         let queues = device.queue_sizes().len();
+        let mut port = Self::attach(params, device);
+        port.enable();
+        port.set_up_interrupts();
+        port.notify = (0..queues as u16).map(|queue| port.notify_register(queue)).collect();
+        port
+    }
+
+    /// A fresh function with another device, which no driver has touched.
+    pub(super) fn unprobed(&self, params: ControlParams, device: Box<dyn VirtioDevice>) -> Self {
+        Self { notify: self.notify.clone(), ..Self::attach(params, device) }
+    }
+
+    /// A function that no driver has touched, apart from looking for its structures.
+    fn attach(params: ControlParams, device: Box<dyn VirtioDevice>) -> Self {
+        let queues = device.queue_sizes().len();
         let messages = Arc::new(Messages::new(queues + 1));
         let sender = Box::new(Sender(Arc::clone(&messages)));
         let transport = PciTransport::new(params, device, sender, BAR_ADDRESS, WINDOW);
@@ -73,12 +92,55 @@ impl PciPort {
         let bus = Arc::new(bus);
         let (cam, ecam) = (bus.cam(), bus.ecam());
         let structures = Structures::find(&ConfigAccess { ecam: &ecam, start: (SLOT as u64) << 15 });
-        let notify = Vec::new();
-        let mut port = Self { transport, cam, ecam, bus, decoded, messages, structures, notify };
-        port.enable();
-        port.set_up_interrupts();
-        port.notify = (0..queues as u16).map(|queue| port.notify_register(queue)).collect();
-        port
+        Self { transport, cam, ecam, bus, decoded, messages, structures, notify: Vec::new() }
+    }
+
+    pub(super) fn save(&self) -> Result<Vec<u8>, SaveError> {
+        Ok(to_bytes(&self.transport.save()?))
+    }
+
+    /// Loads a section. The bus then decodes the BAR where the state has it.
+    pub(super) fn load(&self, section: &[u8]) -> Result<(), StateError> {
+        self.transport.load(&from_bytes(section)?)?;
+        let mut command = [0; 2];
+        self.read_config(COMMAND, &mut command);
+        let _ = self.write_config(COMMAND, &command);
+        Ok(())
+    }
+
+    /// The configuration space, the table, the pending bits, and common and device configuration with each value of the selectors.
+    /// ISR status isn't there, because reading it clears it.
+    pub(super) fn image(&self, queues: u32) -> Vec<u8> {
+        let mut image = Vec::new();
+        for offset in (0..CONFIG_LEN as u64).step_by(4) {
+            let mut bytes = [0xff; 4];
+            self.read_config(offset, &mut bytes);
+            image.extend(bytes);
+        }
+        let mut read = |start: u64, len: u64, width: usize| {
+            for offset in (start..start + len).step_by(width) {
+                let mut bytes = [0xff; 4];
+                self.transport.read(offset, &mut bytes[..width]);
+                image.extend(&bytes[..width]);
+            }
+        };
+        let Structures { common, device, table, pending, vectors, .. } = self.structures;
+        read(table, (vectors * ENTRY_LEN) as u64, 4);
+        read(pending, vectors.div_ceil(64) as u64 * 8, 4);
+        // As they are, and then with each of them.
+        for select in [None].into_iter().chain((0..queues.max(2)).map(Some)) {
+            if let Some(select) = select {
+                for (offset, width) in [(0, 4), (8, 4), (22, 2)] {
+                    let _ =
+                        BusDevice::write(&*self.transport, common + offset, &select.to_le_bytes()[..width]);
+                }
+            }
+            for width in [1, 2, 4] {
+                read(common, 0x38, width);
+            }
+            read(device, DEVICE_LEN, 4);
+        }
+        image
     }
 
     /// Offset in the BAR of a queue's notification register (virtio 1.2 §4.1.4.4).
