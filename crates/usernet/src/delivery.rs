@@ -18,6 +18,7 @@ impl UserNet {
     /// The guest is gone, and another may follow: ends its flows. Connections with data for the host last until
     /// that is delivered, by [`receive`](Self::receive) or [`deliver`](Self::deliver).
     pub fn forget_guest(&mut self) {
+        self.resets.clear();
         for token in self.table.tokens() {
             let has_data = self.table.get(token).is_some_and(|flow| flow.forget_guest());
             if has_data {

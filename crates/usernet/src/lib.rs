@@ -98,6 +98,7 @@ mod ping;
 mod presence;
 mod pull_outcome;
 mod refusal_log;
+mod restore;
 mod route;
 mod routes;
 mod services;
@@ -116,6 +117,7 @@ pub use forward::{Forward, ForwardError};
 pub use packet::PartialChecksum;
 pub use settings::{OpenError, Resolver, Settings};
 pub use system_calls::SYSTEM_CALLS;
+pub use tcp::OpenTcp;
 pub use undelivered::UndeliveredTcp;
 pub use usernet::{Frame, UserNet};
 

@@ -103,7 +103,6 @@ impl Table {
     }
 
     /// All flows, in no particular order.
-    #[cfg(test)]
     pub(crate) fn flows(&self) -> impl Iterator<Item = &NetworkFlow> {
         self.slots.iter().filter_map(|slot| Some(&slot.entry.as_ref()?.flow))
     }

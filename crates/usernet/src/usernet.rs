@@ -1,5 +1,6 @@
 //! The network: passes frames from the guest to flows and from flows to the guest.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,8 +24,8 @@ use crate::settings::{MIN_MTU, OpenError, Resolver, Settings};
 use crate::shared::Shared;
 use crate::system_calls::SYSTEM_CALLS;
 use crate::table::{self, Table, Token};
-use crate::tcp::QUIET;
 use crate::tcp::stack::Stack;
+use crate::tcp::{OpenTcp, QUIET};
 
 /// Maximum number of turns between polls of the host's sockets while flows are busy.
 const TURNS: u32 = 32;
@@ -80,6 +81,8 @@ pub struct UserNet {
     turns: u32,
     events: Vec<SocketEvents>,
     advertise_at: Instant,
+    /// Connections that another network had, whose resets the guest hasn't taken.
+    pub(crate) resets: VecDeque<OpenTcp>,
 }
 
 impl UserNet {
@@ -136,6 +139,7 @@ impl UserNet {
             turns: 0,
             events: Vec::new(),
             advertise_at: Instant::now() + ADVERTISEMENTS,
+            resets: VecDeque::new(),
         })
     }
 
@@ -179,7 +183,7 @@ impl UserNet {
         let into = into.get_mut(..HEADER_LEN + self.shared.mtu)?;
         let mut has_polled = false;
         for _ in 0..FRUITLESS_TURNS {
-            if let Some(len) = self.shared.control.pop(into) {
+            if let Some(len) = self.next_reset(into).or_else(|| self.shared.control.pop(into)) {
                 return Some(Frame { len, checksum: None });
             }
             self.turns += 1;

@@ -14,6 +14,7 @@
 
 mod exchange;
 mod last_data;
+mod open_tcp;
 mod progress;
 mod sequence;
 pub(crate) mod stack;
@@ -33,7 +34,9 @@ use crate::packet::{LONGEST_BARE_SEGMENT, Packet, finish_checksum, header_len};
 use crate::pull_outcome::{Closing, PullOutcome};
 use crate::shared::Shared;
 use crate::unreachable::{self, Reason};
+pub use open_tcp::OpenTcp;
 use sequence::SequenceState;
+pub(crate) use sequence::reset_of;
 use stack::Endpoint;
 
 /// How long a quiet connection keeps its buffers.
@@ -149,6 +152,13 @@ impl Tcp {
 
     pub(crate) fn is_accepted(&self) -> bool {
         self.is_accepted
+    }
+
+    /// What the guest regards as open. `None` during the handshake, which the guest continues or repeats, and once both sides have ended.
+    pub(crate) fn open(&self) -> Option<OpenTcp> {
+        let (next, wanted) = self.sequence.ends();
+        let is_open = matches!(self.phase, Phase::Open | Phase::Parked);
+        is_open.then_some(OpenTcp { guest: self.guest, remote: self.remote, next, wanted })
     }
 
     /// Whether it came in at a forwarded port and the guest hasn't answered.

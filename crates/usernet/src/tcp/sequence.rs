@@ -6,6 +6,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
 use crate::packet::{LONGEST_BARE_SEGMENT, header_len, write_header};
+use crate::tcp::open_tcp::OpenTcp;
 use crate::tcp::stack::RING_LEN;
 
 /// Segments farther than this from the expected number are outside any window, which has 256 KiB.
@@ -156,6 +157,11 @@ impl SequenceState {
         EmptySegment::new(guest, remote, &segment)
     }
 
+    /// Sequence numbers of the next byte to the guest and of the next one from it.
+    pub(crate) fn ends(&self) -> (u32, u32) {
+        (self.next, self.wanted)
+    }
+
     /// The first eight bytes of the guest's SYN, for an ICMP message.
     pub(crate) fn syn_start(&self, guest: SocketAddr, remote: SocketAddr) -> [u8; 8] {
         let [a, b] = guest.port().to_be_bytes();
@@ -189,6 +195,15 @@ impl EmptySegment {
 /// The segment in a packet that the socket wrote to `to`.
 pub(crate) fn segment_of(packet: &[u8], to: SocketAddr) -> TcpPacket<&[u8]> {
     TcpPacket::new_unchecked(&packet[header_len(to.ip())..])
+}
+
+/// A reset of a connection, for the guest.
+pub(crate) fn reset_of(open: &OpenTcp) -> EmptySegment {
+    let mut segment = segment(open.remote, open.guest);
+    segment.control = TcpControl::Rst;
+    segment.seq_number = TcpSeqNumber(open.next as i32);
+    segment.ack_number = Some(TcpSeqNumber(open.wanted as i32));
+    EmptySegment::new(open.remote, open.guest, &segment)
 }
 
 fn segment(from: SocketAddr, to: SocketAddr) -> TcpRepr<'static> {
