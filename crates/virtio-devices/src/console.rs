@@ -13,9 +13,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vmm_config::{Ranged, Serial, read_update};
 use vmm_virtio::{
-    Buffers, Chain, Claim, ConfigSpace, Counters, DeviceError, DevicePort, Fault, Head, HostEnd, HostPort,
-    Kind, Session, Setting, Step, TerminalSize, VirtioDevice, port,
+    Buffers, Chain, Claim, ConfigSpace, Counters, DeviceError, DevicePort, Fault, HostEnd, HostPort, Kind,
+    Persistence, Session, Setting, Step, TerminalSize, VirtioDevice, port,
 };
+
+mod state;
 
 /// VIRTIO_CONSOLE_F_SIZE (virtio 1.2 §5.3.3): the configuration has columns and rows.
 const F_SIZE: u32 = 0;
@@ -42,7 +44,8 @@ pub struct Console {
 /// A chain sent in part, to be recognised when the queue returns it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Partial {
-    head: Head,
+    /// Index of its first descriptor.
+    head: u16,
     gpa: Option<u64>,
     len: u64,
     gone: u64,
@@ -170,6 +173,10 @@ impl VirtioDevice for Console {
         Map::from_iter([("size".to_owned(), json!({"columns": columns, "rows": rows}))])
     }
 
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
+    }
+
     /// The rest of a partly sent chain is dropped.
     fn power_cycle(&mut self) {
         self.partial = None;
@@ -230,7 +237,7 @@ impl Console {
     /// that a driver can't keep the thread busy for long.
     fn give(&mut self, chain: &Chain<'_>, counters: &Counters) -> Result<Step, Fault> {
         let all = chain.readable();
-        let this = |gone| Partial { head: chain.head(), gpa: all.gpa(), len: all.len(), gone };
+        let this = |gone| Partial { head: chain.head().index(), gpa: all.gpa(), len: all.len(), gone };
         let gone = match self.partial.take() {
             Some(partial) if partial == this(partial.gone) => partial.gone,
             _ => 0,

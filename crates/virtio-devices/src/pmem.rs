@@ -9,8 +9,8 @@ use serde::Deserialize;
 use vmm_config::FilePath;
 use vmm_virtio::vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::{
-    Allow, Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Needs, Session, Setting, Step,
-    VirtioDevice,
+    Allow, Buffers, ConfigSpace, DeviceError, Fault, Head, Kind, Mapping, Needs, Persistence, Session,
+    Setting, Step, VirtioDevice,
 };
 
 use crate::failure::{FlushState, StorageFailure};
@@ -21,6 +21,8 @@ use crate::loop_device::LayersBelow;
 use crate::place::{Access, Place};
 use crate::shell;
 use crate::space::Space;
+
+mod state;
 
 /// VIRTIO_PMEM_REQ_TYPE_FLUSH.
 const FLUSH: u32 = 0;
@@ -185,6 +187,10 @@ impl VirtioDevice for Pmem {
         !self.read_only
     }
 
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
+    }
+
     fn mapping(&mut self) -> Option<Mapping> {
         self.mapping.take()
     }
@@ -338,6 +344,18 @@ mod tests {
         pmem.power_cycle();
         let loss = "what the guest wrote since its last flush may be lost: check its file systems (fsck)";
         assert_eq!(pmem.loss().as_deref(), Some(loss));
+    }
+
+    #[test]
+    fn memory_that_can_t_be_flushed_is_not_saved() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let driver = Driver::new(Box::new(pmem(file)), 27);
+        let refusal = driver.save().unwrap_err().to_string();
+        assert_eq!(refusal, "test:  can't be flushed: Invalid argument (os error 22)");
+        let refusal = driver.save().unwrap_err().to_string();
+        let loss = "what the guest wrote since its last flush may be lost: check its file systems (fsck)";
+        assert_eq!(refusal, format!("test: {loss}"));
     }
 
     #[test]

@@ -405,3 +405,20 @@ fn update_that_is_wrong_names_the_field_and_changes_nothing() {
     );
     assert_eq!(reported(&driver, "target_bytes"), MIB);
 }
+
+#[test]
+fn restored_balloon_has_its_target_its_size_and_the_statistics() {
+    let mut driver = driver(json!({"size": "1M"}), STATS_VQ);
+    driver.update(json!({"size": "3M"})).unwrap();
+    driver.write_config(4, &256_u32.to_le_bytes());
+    // VIRTIO_BALLOON_S_MEMFREE.
+    driver.queue(STATS).add(&[Buf::Read(&[&[4, 0][..], &77_u64.to_le_bytes()].concat())]);
+    driver.queue(STATS).kick();
+    let until = Instant::now() + DEADLINE;
+    while reported(&driver, "statistics_reports") == 0 {
+        assert!(Instant::now() < until, "no statistics");
+    }
+    let driver = driver.move_to(Box::new(open(json!({"size": "1M"}))));
+    assert_eq!((reported(&driver, "target_bytes"), reported(&driver, "actual_bytes")), (3 * MIB, MIB));
+    assert_eq!(driver.report()["statistics"]["free_memory"], 77);
+}

@@ -10,7 +10,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vmm_sandbox::Allow;
 use vmm_virtio::testing::{Expectations, UNWRITTEN};
-use vmm_virtio::{ConfigSpace, Fault, HostPort, Needs, Session, Setting, VirtioDevice, conformance};
+use vmm_virtio::{
+    ConfigSpace, Fault, HostPort, Needs, Persistence, Session, Setting, VirtioDevice, conformance,
+};
 use vmm_virtio_devices::KINDS;
 
 /// The device of a config with `"type": kind` and these fields.
@@ -19,9 +21,6 @@ fn open(kind: &str, fields: Value) -> Box<dyn VirtioDevice> {
     let setting = Setting { directory: Path::new("."), vcpus: 1, id: kind, plan_only: false };
     entry.open(fields, &setting).expect("it can be opened")
 }
-
-/// Devices that can't be saved yet.
-const UNSAVED: &str = "a device of this kind can't be saved";
 
 /// 64 random bytes.
 const RNG: Expectations = Expectations {
@@ -54,8 +53,13 @@ const DISK: Expectations = Expectations {
     writable: 513,
     written: 513,
     check: |bytes| assert_eq!(bytes, [0; 513]),
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
+};
+
+/// What is written to it ends with the monitor.
+const TEMPORARY_DISK: Expectations = Expectations {
+    refusal: Some("a disk with a temporary overlay can't be saved, as its contents end here"),
+    ..DISK
 };
 
 /// VIRTIO_CONSOLE_F_SIZE.
@@ -68,7 +72,6 @@ const CONSOLE_OUTPUT: Expectations = Expectations {
     queues: &[64, 64],
     queue: 1,
     readable: b"printed",
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -80,7 +83,6 @@ const CONSOLE_INPUT: Expectations = Expectations {
     writable: 8,
     written: 8,
     check: |bytes| assert_eq!(bytes, [b'x'; 8]),
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -137,6 +139,10 @@ impl VirtioDevice for TypingConsole {
     fn stop(&mut self, session: &mut Session) {
         self.console.stop(session);
     }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        self.console.persistence()
+    }
 }
 
 /// The guest returns its first page, which is unused.
@@ -146,7 +152,6 @@ const BALLOON_INFLATE: Expectations = Expectations {
     features: 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
     queues: &[128; 5],
     readable: &[0; 4],
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -165,7 +170,6 @@ const PMEM_FLUSH: Expectations = Expectations {
     writable: 4,
     written: 4,
     check: |bytes| assert_eq!(bytes, [0; 4]),
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -197,7 +201,6 @@ const NET_TRANSMIT: Expectations = Expectations {
     queues: &[256, 256],
     queue: 1,
     readable: &[0; 12 + 60],
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -213,7 +216,6 @@ const NET_RECEIVE: Expectations = Expectations {
         assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
         assert_eq!(bytes[12..], [b'f'; 60]);
     },
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -328,6 +330,10 @@ impl VirtioDevice for FloodedCard {
     fn stop(&mut self, session: &mut Session) {
         self.card.stop(session);
     }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        self.card.persistence()
+    }
 }
 
 /// A device whose socket's directory is deleted when it is dropped.
@@ -372,6 +378,10 @@ impl VirtioDevice for VsockInTempDir {
     fn stop(&mut self, session: &mut Session) {
         self.vsock.stop(session);
     }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        self.vsock.persistence()
+    }
 }
 
 /// A reset from 3 to 2 for unconnected ports, the only packet that is never answered.
@@ -383,7 +393,6 @@ const VSOCK_TRANSMIT: Expectations = Expectations {
         3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ],
-    refusal: Some(UNSAVED),
     ..Expectations::NONE
 };
 
@@ -403,7 +412,7 @@ suites! {
     "block" => {
         block_by_io_uring: || disk(json!({"io": "io_uring"})), DISK;
         block_by_threads: || disk(json!({"io": "threads"})), DISK;
-        block_overlay: || disk(json!({"overlay": "temp"})), DISK;
+        block_overlay: || disk(json!({"overlay": "temp"})), TEMPORARY_DISK;
         block_limited:
             || disk(json!({"limits": {"operations_per_second": 1_000_000, "operations_burst": 1}})), DISK;
     }

@@ -338,3 +338,40 @@ fn driver_that_breaks_the_rules_leaves_nobody_waiting_for_its_output() {
     driver.wait_needs_reset();
     assert!(host.is_drained());
 }
+
+#[test]
+fn restored_console_has_its_size_and_the_input_that_waited() {
+    let (mut driver, host) = running();
+    host.resize(TerminalSize { columns: 132, rows: 50 });
+    driver.queue(RECEIVEQ).add(&[Buf::Write(4)]);
+    driver.queue(RECEIVEQ).kick();
+    if host.room() == 0 {
+        wait(host.wants_input());
+    }
+    assert_eq!(host.send(b"abcdefgh"), 8);
+    assert_eq!(driver.queue(RECEIVEQ).wait_used().written(), b"abcd");
+    let mut device = try_open(json!({"target": "none"})).unwrap();
+    let _host = device.port();
+    let mut driver = driver.move_to(device);
+    assert_eq!(driver.config(0, 4), [132, 0, 50, 0]);
+    assert_eq!(driver.queue(RECEIVEQ).request(&[Buf::Write(8)]).written(), b"efgh");
+}
+
+/// Output that the first host has taken isn't sent to the second.
+#[test]
+fn restored_console_continues_a_long_chain_where_it_was() {
+    let (mut driver, host) = running();
+    host.reader_came();
+    let all = counted(OUTPUT_LEN + 1000);
+    driver.queue(TRANSMITQ).add(&[Buf::Read(&all)]);
+    driver.queue(TRANSMITQ).kick();
+    wait(host.output_ready());
+    let mut device = try_open(json!({"target": "none"})).unwrap();
+    let other = device.port().unwrap();
+    let mut driver = driver.move_to(device);
+    let first = take(&host, host.queued());
+    assert!(!first.is_empty() && first.len() < all.len(), "{} bytes", first.len());
+    let second = take(&other, all.len() - first.len());
+    assert!([first, second].concat() == all);
+    driver.queue(TRANSMITQ).wait_used();
+}

@@ -255,3 +255,27 @@ fn path_of_a_link_that_leads_nowhere() {
         ".path: PATH is a symbolic link to gone, which doesn't exist: create that or correct the link";
     assert_eq!(refusal(&path, false), message);
 }
+
+#[test]
+fn state_of_memory_of_another_size_is_refused() {
+    let [file, larger] = [2 * MIB, 4 * MIB].map(file);
+    let open = |file: &NamedTempFile| Box::new(try_open(json!({"path": file.path()})).unwrap());
+    let driver = Driver::new(open(&file), 27);
+    let section = driver.save().unwrap();
+    let refusal = driver.beside(open(&larger)).load(&section).unwrap_err().to_string();
+    assert_eq!(refusal, "test: virtio.pmem: size: is 0x200000, that of this device 0x400000");
+}
+
+#[test]
+fn state_of_memory_elsewhere_is_refused() {
+    let [one, other] = [2 * MIB, 2 * MIB].map(file);
+    let open = |file: &NamedTempFile, gpa: u64| {
+        let mut pmem = Box::new(try_open(json!({"path": file.path()})).unwrap());
+        pmem.mapped(gpa);
+        pmem
+    };
+    let driver = Driver::new(open(&one, 1 << 32), 27);
+    let section = driver.save().unwrap();
+    let refusal = driver.beside(open(&other, 1 << 33)).load(&section).unwrap_err().to_string();
+    assert_eq!(refusal, "test: virtio.pmem: start: is 0x100000000, that of this device 0x200000000");
+}

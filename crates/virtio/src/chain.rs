@@ -14,6 +14,13 @@ const DESCRIPTOR_LEN: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Head(pub(crate) u16);
 
+impl Head {
+    /// Index of the chain's first descriptor.
+    pub fn index(self) -> u16 {
+        self.0
+    }
+}
+
 /// A descriptor chain (virtio 1.2 §2.7.5): a device-readable part, then a device-writable part.
 ///
 /// Every descriptor was read exactly once and points to RAM. The bytes in it still belong to the guest, which

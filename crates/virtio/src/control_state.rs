@@ -40,9 +40,9 @@ pub(crate) struct ControlState {
 pub(crate) struct QueueRegisters {
     pub(crate) size: u16,
     pub(crate) ready: bool,
-    descriptors: u64,
-    available: u64,
-    used: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) available: u64,
+    pub(crate) used: u64,
     /// `None` before DRIVER_OK, and if the rings were invalid then.
     pub(crate) position: Option<RingPosition>,
 }

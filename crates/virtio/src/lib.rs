@@ -7,6 +7,8 @@
 //! - [`Chain`] and [`Buffers`] are the driver's bytes. No Rust reference to guest memory exists.
 //! - [`Control`] is the device's state machine towards the driver, and owns the device's thread, `vq-<id>`.
 //!   [`MmioTransport`] exposes it as registers.
+//! - [`Persistence`] is what a snapshot keeps of a device, and [`MmioState`] and [`PciState`] what it keeps of a device with its
+//!   transport and queues.
 //! - [`VhostNet`] and [`VhostVsock`] are queues that the host's kernel serves.
 //! - [`port()`] connects a console device and its host backend.
 //!
@@ -131,7 +133,7 @@ pub use pci::{
     MessageLine, MessageSender, PCI_BAR, PCI_BAR_LEN, PCI_NOTIFY, PCI_NOTIFY_STRIDE, PciState, PciTransport,
 };
 pub use persistence::{OwnState, Persistence, Persistent};
-pub use port::{DevicePort, HostEnd, HostPort, TerminalSize, port};
+pub use port::{DevicePort, HostEnd, HostPort, INPUT_MAX, TerminalSize, port};
 pub use queue::{Queue, Step};
 pub use save_error::SaveError;
 pub use start_error::StartError;

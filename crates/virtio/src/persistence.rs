@@ -55,6 +55,6 @@ impl<T: Persistent> OwnState for T {
     }
 
     fn load(&mut self, section: &DeviceSection) -> Result<(), StateError> {
-        Persistent::load(self, section.state()?)
+        Persistent::load(self, section.state()?).map_err(|error| error.within(T::State::KIND))
     }
 }

@@ -14,6 +14,7 @@ mod bell;
 mod input;
 
 use bell::bell;
+pub use input::INPUT_MAX;
 use input::Input;
 
 /// Where the user wants a console on the host. Displayed in the notation of `--serial`.
@@ -149,6 +150,16 @@ impl DevicePort {
     /// Moves the oldest input into `into` and returns the number of bytes.
     pub fn take(&self, into: &mut [u8]) -> usize {
         self.0.input.take(into)
+    }
+
+    /// A copy of the input that hasn't been taken.
+    pub fn input(&self) -> Vec<u8> {
+        self.0.input.copy()
+    }
+
+    /// Adds input after what there is, as far as there is room: up to [`INPUT_MAX`] bytes.
+    pub fn put_input(&self, bytes: &[u8]) {
+        self.0.input.put(bytes);
     }
 
     /// Whether the driver has provided buffers for input.

@@ -130,6 +130,15 @@ impl Queue {
         self.inner.next_avail() != 0
     }
 
+    /// Number of chains that the driver has made available since it set the queue up, modulo 2^16.
+    ///
+    /// # Errors
+    /// The rings can't be read.
+    pub fn available_index(&self) -> Result<u16, Fault> {
+        let index = self.inner.avail_idx(self.ram.memory(), Ordering::Acquire);
+        index.map(|index| index.0).map_err(|_| self.rings())
+    }
+
     /// Number of chains that the device keeps.
     pub fn in_flight(&self) -> u32 {
         self.in_flight

@@ -2,7 +2,7 @@
 
 use vmm_virtio::schemars::JsonSchema;
 use vmm_virtio::serde::Deserialize;
-use vmm_virtio::{DeviceError, Fault, Kind, Session, Setting, Step, VirtioDevice};
+use vmm_virtio::{DeviceError, Fault, Kind, Persistence, Session, Setting, Step, VirtioDevice};
 
 /// Bytes of a request. A driver that wants more asks again.
 const REQUEST_LEN: u64 = 64;
@@ -38,6 +38,11 @@ impl Kind for Dice {
 impl VirtioDevice for Dice {
     fn queue_sizes(&self) -> Vec<u16> {
         vec![8]
+    }
+
+    /// The face is the config's.
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Stateless
     }
 
     fn process(&mut self, queue: usize, session: &mut Session) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Memory balloon: the guest returns memory to the host (virtio 1.2 §5.5).
 
 mod pages;
+mod state;
 mod statistics;
 
 use std::ops::Range;
@@ -12,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vmm_config::ByteSize;
 use vmm_virtio::{
-    Allow, ConfigSpace, DeviceError, Fault, Head, Kind, Needs, Session, Setting, Step, VirtioDevice,
+    Allow, ConfigSpace, DeviceError, Fault, Head, Kind, Needs, Persistence, Session, Setting, Step,
+    VirtioDevice,
 };
 
 use self::pages::{PAGE_LEN, Turn};
@@ -365,6 +367,10 @@ impl VirtioDevice for Balloon {
             "statistics": self.statistics.values(),
         });
         report.as_object().cloned().unwrap_or_default()
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
     }
 
     /// The next guest starts with all its memory. The target stays.

@@ -1,7 +1,7 @@
 //! Memory statistics from the guest's driver (virtio 1.2 §5.5.6.3).
 
 use serde_json::{Map, Value};
-use vmm_virtio::{Buffers, Fault};
+use vmm_virtio::{Buffers, Fault, FieldReader, FieldWriter, StateError};
 
 /// Names of the statistics, indexed by tag (virtio 1.2 §5.5.6.4; VIRTIO_BALLOON_S_OOM_KILL and later ones as
 /// in Linux 6.12's include/uapi/linux/virtio_balloon.h).
@@ -29,7 +29,7 @@ const STAT_LEN: u64 = 10;
 const STATS_PER_CHAIN: usize = 64;
 
 /// The latest value of each tag. The guest may report anything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Statistics {
     values: [Option<u64>; NAMES.len()],
     /// Number of reports by the driver.
@@ -54,8 +54,27 @@ impl Statistics {
                 *stat = Some(u64::from_le_bytes(value));
             }
         }
-        self.reports += 1;
+        // A restored count may be any number.
+        self.reports = self.reports.wrapping_add(1);
         Ok(())
+    }
+
+    /// Writes them to a snapshot.
+    pub(super) fn save(&self, fields: &mut FieldWriter) {
+        fields.list(&self.values, |fields, value| fields.option(*value, FieldWriter::u64));
+        fields.u64(self.reports);
+    }
+
+    /// Reads them from a snapshot, which may have fewer.
+    ///
+    /// # Errors
+    /// There are more than are known.
+    pub(super) fn load(fields: &mut FieldReader<'_>) -> Result<Self, StateError> {
+        let value = |fields: &mut FieldReader<'_>| fields.option("statistic", |fields| fields.u64("value"));
+        let saved = fields.list("statistics", NAMES.len(), value)?;
+        let mut values = [None; NAMES.len()];
+        values[..saved.len()].copy_from_slice(&saved);
+        Ok(Self { values, reports: fields.u64("reports")? })
     }
 
     /// Number of reports by the driver.

@@ -28,6 +28,7 @@ mod raw;
 pub mod request;
 mod serve;
 mod shape;
+mod state;
 mod temporary;
 mod update;
 
@@ -37,7 +38,7 @@ use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use vmm_hostio::{Durable, ENGINE_CALLS, FILE_IO_CALLS, RateLimiter};
 use vmm_sandbox::SPAWN;
-use vmm_virtio::{Allow, ConfigSpace, DeviceError, Fault, Needs, Session, VirtioDevice};
+use vmm_virtio::{Allow, ConfigSpace, DeviceError, Fault, Needs, Persistence, Session, VirtioDevice};
 
 use self::config::Cache;
 use self::errors::{IoErrors, Operation};
@@ -216,6 +217,13 @@ impl VirtioDevice for Block {
 
     fn may_lose(&self) -> bool {
         !self.properties.read_only && !self.disk.is_temporary()
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        match self.refusal() {
+            Some(reason) => Persistence::Refused(reason),
+            None => Persistence::Own(self),
+        }
     }
 
     /// Forgets the driver's choice of the cache mode.

@@ -1,6 +1,7 @@
 //! The host's end of a queue pair.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -8,6 +9,18 @@ use vmm_hostio::{FRAME_PORT_CALLS, FramePort, IoSlices};
 use vmm_virtio::{Buffers, Needs, Undelivered};
 
 use super::sizes::QUEUE_SIZE;
+
+/// A TCP connection that the guest regards as open, and that ends when its link does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GuestTcp {
+    pub(super) guest: SocketAddr,
+    /// The other end, as the guest sees it.
+    pub(super) remote: SocketAddr,
+    /// Sequence number of the next byte to the guest.
+    pub(super) next: u32,
+    /// Sequence number of the next byte from the guest.
+    pub(super) wanted: u32,
+}
 
 /// Sends and receives frames, each preceded by a struct virtio_net_hdr_v1. Never blocks.
 pub(super) trait Link: Send {
@@ -85,6 +98,17 @@ pub(super) trait Link: Send {
     /// The TAP queue behind this link, which the host's kernel can serve directly.
     fn port(&self) -> Option<&FramePort> {
         None
+    }
+
+    /// The guest's connections that a reset of another link ends.
+    fn open_tcp(&self) -> Vec<GuestTcp> {
+        Vec::new()
+    }
+
+    /// Resets connections that the guest had by another link. False if this link doesn't do that.
+    fn reset_tcp(&mut self, open: Vec<GuestTcp>) -> bool {
+        let _ = open;
+        false
     }
 
     /// Whether a sent frame may produce a response before the descriptor becomes ready.

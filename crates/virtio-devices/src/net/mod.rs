@@ -27,6 +27,7 @@ mod receive;
 mod receiver;
 mod resolver;
 mod sizes;
+mod state;
 mod stream;
 mod transmit;
 mod update;
@@ -38,7 +39,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use vmm_hostio::{RateLimiter, VHOST_CALLS};
-use vmm_virtio::{Allow, Claim, ConfigSpace, DeviceError, Fault, Needs, Session, Undelivered, VirtioDevice};
+use vmm_virtio::{
+    Allow, Claim, ConfigSpace, DeviceError, Fault, Needs, Persistence, Session, Undelivered, VirtioDevice,
+};
 
 use self::carrier::Carrier;
 use self::link::Link;
@@ -210,6 +213,10 @@ impl VirtioDevice for Net {
 
     fn reset(&mut self) {
         self.pairs.iter_mut().for_each(|pair| pair.link.set_driven(false));
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
     }
 
     fn power_cycle(&mut self) {

@@ -50,7 +50,7 @@ const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 /// VIRTIO_NET_S_LINK_UP.
-const LINK_UP: u8 = 1;
+pub(super) const LINK_UP: u8 = 1;
 /// Offset of `status`.
 const STATUS: usize = 6;
 

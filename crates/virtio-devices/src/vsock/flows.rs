@@ -37,7 +37,7 @@ const PROMISES_MAX: u64 = 64 << 20;
 /// virtio_transport_more_replies).
 const RESETS_MAX: usize = 4096;
 /// First port for host connections, as in Firecracker; lower ones are for services.
-const PORTS: u32 = 1 << 30;
+pub(super) const PORTS: u32 = 1 << 30;
 
 /// How long a guest program waits for a host program with a full backlog: as long as Linux's connect()
 /// (vsock(7), VSOCK_DEFAULT_CONNECT_TIMEOUT).
@@ -98,6 +98,16 @@ impl Flows {
             has_deadlines: false,
             slices: IoSlices::with_capacity(queue_size.into()),
         }
+    }
+
+    /// Where the numbering of the host's ports continues, less than [`PORTS`].
+    pub(super) fn next_port(&self) -> u32 {
+        self.next_port
+    }
+
+    /// Continues the numbering there.
+    pub(super) fn set_next_port(&mut self, next_port: u32) {
+        self.next_port = next_port;
     }
 
     /// Ends all connections without notifying the guest, which has no state of them. Those with data for the host

@@ -4,9 +4,10 @@
 use std::io;
 
 use vmm_hostio::VHOST_CALLS;
-use vmm_virtio::{ConfigSpace, DeviceError, Fault, Needs, Session, VhostVsock, VirtioDevice};
+use vmm_virtio::{ConfigSpace, DeviceError, Fault, Needs, Persistence, Session, VhostVsock, VirtioDevice};
 
 use super::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
+use super::reset_event::ResetEvent;
 use crate::vhost::refusal;
 
 /// First of the kernel part's tokens, which are the only ones.
@@ -16,6 +17,8 @@ const TOKENS: u32 = 0;
 pub(super) struct Kernel {
     vhost: VhostVsock,
     cid: u32,
+    /// The kernel doesn't serve the event queue. It resets what a guest sends on connections that it doesn't know.
+    pub(super) reset_event: ResetEvent,
 }
 
 impl Kernel {
@@ -27,7 +30,7 @@ impl Kernel {
             }
             _ => refusal("vhost-vsock", &error),
         })?;
-        Ok(Self { vhost, cid })
+        Ok(Self { vhost, cid, reset_event: ResetEvent::None })
     }
 }
 
@@ -53,12 +56,13 @@ impl VirtioDevice for Kernel {
     }
 
     fn start(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.reset_event.proceed(session)?;
         self.vhost.start(TOKENS, session)
     }
 
-    /// Buffers for events stay in the queue; the other queues are lent to the kernel.
-    fn process(&mut self, _queue: usize, _session: &mut Session) -> Result<(), Fault> {
-        Ok(())
+    /// Buffers for events stay in the queue, unless there is one; the other queues are lent to the kernel.
+    fn process(&mut self, _queue: usize, session: &mut Session) -> Result<(), Fault> {
+        self.reset_event.proceed(session)
     }
 
     fn event(&mut self, token: u32, session: &mut Session) -> Result<(), Fault> {
@@ -69,7 +73,16 @@ impl VirtioDevice for Kernel {
         self.vhost.stop(session);
     }
 
+    fn reset(&mut self) {
+        self.reset_event = ResetEvent::None;
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
+    }
+
     fn power_cycle(&mut self) {
+        self.reset();
         self.vhost.forget_guest();
     }
 }

@@ -21,6 +21,8 @@ mod listener;
 pub mod packet;
 mod poll;
 mod properties;
+mod reset_event;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +33,8 @@ use std::time::{Duration, Instant};
 use vmm_hostio::descriptor_remedy;
 use vmm_hostio::path_keeper::KEPT_CALLS;
 use vmm_virtio::{
-    Allow, Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Needs, Session, Setting, Step,
-    Undelivered, VirtioDevice,
+    Allow, Claim, ConfigSpace, Counters, DeviceError, Fault, Kind, Needs, Persistence, Session, Setting,
+    Step, Undelivered, VirtioDevice,
 };
 
 use self::config::Config;
@@ -42,6 +44,7 @@ use self::kernel::Kernel;
 use self::listener::Listener;
 use self::poll::Poll;
 use self::properties::{EVENTQ_SIZE, QUEUE_SIZE, config_space};
+use self::reset_event::ResetEvent;
 use crate::descriptors;
 use crate::timer::{TIMER_CALLS, Timer};
 
@@ -79,6 +82,7 @@ struct Sockets {
     is_accepting: bool,
     /// The log says that clients can't be accepted.
     has_told: bool,
+    reset_event: ResetEvent,
 }
 
 impl Kind for Vsock {
@@ -161,6 +165,10 @@ impl VirtioDevice for Vsock {
         self.carrier.power_cycle();
     }
 
+    fn persistence(&mut self) -> Persistence<'_> {
+        self.carrier.persistence()
+    }
+
     fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
         self.carrier.deliver(patience)
     }
@@ -194,6 +202,8 @@ impl VirtioDevice for Sockets {
         let watched = [session.watch(&self.poll, SOCKETS), session.watch(&self.timer, TICK)];
         session.counters().errors.add(watched.iter().filter(|watched| watched.is_err()).count() as u64);
         self.set_accepting(true, session);
+        self.reset_event.refresh();
+        self.reset_event.proceed(session)?;
         self.tick_if_needed();
         Ok(())
     }
@@ -202,8 +212,11 @@ impl VirtioDevice for Sockets {
         match queue {
             RECEIVEQ => self.receive(session),
             TRANSMITQ => self.transmit(session),
-            // Buffers for events stay in the queue.
-            _ => Ok(()),
+            // Buffers for events stay in the queue, unless there is one.
+            _ => {
+                self.reset_event.proceed(session)?;
+                self.receive(session)
+            }
         }
     }
 
@@ -212,7 +225,10 @@ impl VirtioDevice for Sockets {
         match token {
             SOCKETS => self.wake(&counters),
             CLIENTS => self.accept(session),
-            _ => self.tick(session),
+            _ => {
+                self.tick(session);
+                self.reset_event.proceed(session)?;
+            }
         }
         self.receive(session)
     }
@@ -226,11 +242,16 @@ impl VirtioDevice for Sockets {
     /// Ends connections at once, so that host programs don't have to wait for the next driver. They survive a pause.
     fn reset(&mut self) {
         self.flows.clear();
+        self.reset_event = ResetEvent::None;
     }
 
     /// As [`reset`](Self::reset), for the next guest's driver.
     fn power_cycle(&mut self) {
-        self.flows.clear();
+        self.reset();
+    }
+
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
     }
 
     fn deliver(&mut self, patience: Duration) -> Vec<Undelivered> {
@@ -269,6 +290,7 @@ impl Sockets {
             is_ticking: false,
             is_accepting: false,
             has_told: false,
+            reset_event: ResetEvent::None,
         })
     }
 
@@ -284,7 +306,7 @@ impl Sockets {
 
     /// Sends packets to the guest.
     fn receive(&mut self, session: &mut Session) -> Result<(), Fault> {
-        if !self.flows.is_idle() {
+        if !self.flows.is_idle() && !self.reset_event.is_holding() {
             let counters = session.counters().clone();
             let host =
                 Host { listener: &self.listener, poll: &self.poll, counters: &counters, now: Instant::now() };
@@ -369,6 +391,7 @@ impl Sockets {
 
     fn tick_if_needed(&mut self) {
         let is_needed = !self.lobby.is_empty() || self.flows.has_deadlines() || !self.is_accepting;
+        let is_needed = is_needed || self.reset_event.is_holding();
         if is_needed && !self.is_ticking {
             self.is_ticking = self.timer.once(TICK_PAUSE).is_ok();
         }

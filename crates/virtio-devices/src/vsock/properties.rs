@@ -2,7 +2,9 @@
 
 use vmm_virtio::ConfigSpace;
 
-/// The device has no events to report: TRANSPORT_RESET is for migrated guests.
+/// Index of the event queue.
+pub(super) const EVENTQ: usize = 2;
+/// The only event is TRANSPORT_RESET, for a restored guest.
 pub(super) const EVENTQ_SIZE: u16 = 64;
 pub(super) const QUEUE_SIZE: u16 = 256;
 

@@ -12,4 +12,5 @@ mod parser;
 mod qcow2;
 mod qcow2_header;
 mod resize;
+mod saved;
 mod service;

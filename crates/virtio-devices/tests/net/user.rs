@@ -439,3 +439,66 @@ fn config_with_rules_for_a_backend_that_keeps_none_is_refused() {
     assert_refused(with("forward", json!([])), &refused("forward"));
     assert_refused(with("dns", json!("127.0.0.1")), &refused("dns"));
 }
+
+/// The guest's part of a handshake with a server that accepts, from port 5000; returns the sequence number of the server's next byte.
+fn shake_hands(driver: &mut Driver, port: u16) -> [u8; 4] {
+    give_buffers(driver, 1);
+    transmit(driver, &syn(GATEWAY, port));
+    let answer = take(driver);
+    let segment = &answer[12 + 14 + 20..];
+    assert_eq!(segment[13], 0x12, "SYN and ACK");
+    let next = u32::from_be_bytes(segment[4..8].try_into().unwrap()).wrapping_add(1).to_be_bytes();
+    let [a, b] = port.to_be_bytes();
+    let mut ack = vec![0x13, 0x88, a, b, 0, 0, 0, 2];
+    ack.extend(next);
+    ack.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    transmit(driver, &ipv4(TCP, GATEWAY, &ack));
+    next
+}
+
+#[test]
+fn connections_of_a_restored_guest_are_reset() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let allow = [("allow", json!([format!("host:{port}")]))];
+    let mut driver = running(&allow, 0);
+    let next = shake_hands(&mut driver, port);
+    let (mut accepted, _) = server.accept().unwrap();
+    let mut driver = driver.move_to(try_open(user(&allow)).unwrap());
+    assert_eq!(
+        accepted.read(&mut [0; 1]).map_err(|error| error.kind()).unwrap_or(0),
+        0,
+        "the source is gone"
+    );
+    give_buffers(&mut driver, 1);
+    let reset = take(&mut driver);
+    let segment = &reset[12 + 14 + 20..];
+    assert_eq!((&segment[4..8], segment[13]), (&next[..], 0x14), "RST and ACK");
+}
+
+#[test]
+fn restored_card_has_the_link_that_the_user_has_set_down() {
+    let driver = running(&[], 0);
+    driver.update(json!({"link": "down"})).unwrap();
+    let driver = driver.move_to(try_open(user(&[])).unwrap());
+    assert_eq!(driver.report()["link"], "down");
+    // VIRTIO_NET_S_LINK_UP.
+    assert_eq!(driver.config(6, 2), [0, 0]);
+}
+
+/// Why a card with these fields refuses the state of one without.
+fn refusal(fields: &[(&str, Value)]) -> String {
+    let source = running(&[], 0);
+    source.suspend();
+    let section = source.save().unwrap();
+    source.beside(try_open(user(fields)).unwrap()).load(&section).unwrap_err().to_string()
+}
+
+#[test]
+fn state_of_a_card_with_another_address_or_mtu_is_refused() {
+    let text = refusal(&[("mac", json!("52:54:00:12:34:57"))]);
+    let expected = "test: virtio.net: mac: is 52:54:00:12:34:56, that of this card 52:54:00:12:34:57";
+    assert_eq!(text, expected);
+    let text = refusal(&[("mtu", json!(1500))]);
+    assert_eq!(text, "test: virtio.net: mtu: is 65520, that of this card 1500");
+}

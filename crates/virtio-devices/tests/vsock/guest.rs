@@ -14,6 +14,7 @@ use super::{CID, counted};
 
 pub(crate) const RECEIVEQ: usize = 0;
 pub(crate) const TRANSMITQ: usize = 1;
+pub(crate) const EVENTQ: usize = 2;
 /// Receive buffers with a page of data each, as in Linux.
 const BUFFERS: usize = 64;
 pub(crate) const ROOM: u32 = 4096;
@@ -118,6 +119,18 @@ impl Guest {
         guest.init();
         guest.give_buffers();
         guest
+    }
+
+    /// The guest continues with another device, as after a restore.
+    pub(crate) fn moved(self, device: Box<dyn VirtioDevice>) -> Self {
+        Self { driver: self.driver.move_to(device), ..self }
+    }
+
+    /// Provides a buffer for an event, as long as Linux's.
+    pub(crate) fn give_event_buffer(&mut self) {
+        let mut queue = self.driver.queue(EVENTQ);
+        queue.add(&[Buf::Write(4)]);
+        queue.kick();
     }
 
     /// Initialises the driver again; no buffers are provided.

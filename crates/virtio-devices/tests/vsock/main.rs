@@ -10,6 +10,7 @@ mod hostile;
 mod lifecycle;
 mod open;
 mod packet;
+mod restore;
 mod shutdown;
 
 use std::io::{Read, Write};

@@ -30,8 +30,7 @@ impl PciTransport {
         })
     }
 
-    /// As [`MmioTransport::load`](crate::MmioTransport::load). The registers are where the state has them once the bus has carried out
-    /// what a write of COMMAND results in.
+    /// As [`MmioTransport::load`](crate::MmioTransport::load). Where the BAR is decoded isn't part of the state: that is the bus's.
     ///
     /// # Errors
     /// As there.

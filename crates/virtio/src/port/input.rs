@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use vmm_bus::EventFd;
 
-/// Capacity in bytes: a page, which is what Linux's driver provides as its buffer.
-const CAPACITY: usize = 4096;
+/// Bytes of input that a port holds at most: a page, which is what Linux's driver provides as its buffer.
+pub const INPUT_MAX: usize = 4096;
 
 /// A bounded byte queue that accepts bytes only while the guest has buffers for them.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ struct Queue {
 
 impl Queue {
     fn room(&self) -> usize {
-        if self.is_wanted { CAPACITY - self.bytes.len() } else { 0 }
+        if self.is_wanted { INPUT_MAX - self.bytes.len() } else { 0 }
     }
 }
 
 impl Input {
     pub(super) fn new() -> io::Result<Self> {
-        let bytes = VecDeque::with_capacity(CAPACITY);
+        let bytes = VecDeque::with_capacity(INPUT_MAX);
         let queue = Queue { bytes, is_wanted: false, host_waits: false };
         Ok(Self { queue: Mutex::new(queue), wanted: super::bell::bell()? })
     }
@@ -73,6 +73,18 @@ impl Input {
         len
     }
 
+    /// A copy of the bytes.
+    pub(super) fn copy(&self) -> Vec<u8> {
+        self.queue().bytes.iter().copied().collect()
+    }
+
+    /// Adds bytes as far as they fit, whether or not they are wanted now.
+    pub(super) fn put(&self, bytes: &[u8]) {
+        let mut queue = self.queue();
+        let len = bytes.len().min(INPUT_MAX - queue.bytes.len());
+        queue.bytes.extend(&bytes[..len]);
+    }
+
     /// Sets whether the guest has buffers, and wakes a waiting host. The device calls it when it has taken
     /// all bytes.
     pub(super) fn set_wanted(&self, is_wanted: bool) {
@@ -100,16 +112,16 @@ mod tests {
         assert_eq!((input.room(), input.send(b"a")), (0, (0, false)));
         input.set_wanted(true);
         assert_eq!(input.wanted().read().unwrap(), 1);
-        assert_eq!((input.room(), input.send(b"a")), (CAPACITY, (1, true)));
+        assert_eq!((input.room(), input.send(b"a")), (INPUT_MAX, (1, true)));
     }
 
     #[test]
     fn input_full_asks_for_more_when_the_device_has_taken_it() {
         let input = Input::new().unwrap();
         input.set_wanted(true);
-        assert_eq!(input.send(&[7; CAPACITY + 1]), (CAPACITY, true));
+        assert_eq!(input.send(&[7; INPUT_MAX + 1]), (INPUT_MAX, true));
         assert!(input.wanted().read().is_err());
-        assert_eq!(input.take(&mut [0; 2 * CAPACITY]), CAPACITY);
+        assert_eq!(input.take(&mut [0; 2 * INPUT_MAX]), INPUT_MAX);
         input.set_wanted(true);
         assert_eq!(input.wanted().read().unwrap(), 1);
     }

@@ -34,7 +34,7 @@
 //! driver.reset();
 //! ```
 //!
-//! [`conformance!`](crate::conformance) generates some eighty conformance tests for a device, with each transport.
+//! [`conformance!`](crate::conformance) generates more than a hundred conformance tests for a device, with each transport.
 
 mod arena;
 mod changing;

@@ -7,6 +7,7 @@ mod drain;
 mod event_idx;
 mod failure;
 mod lending;
+mod saved;
 mod session;
 mod walker;
 

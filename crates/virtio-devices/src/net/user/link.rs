@@ -4,12 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use vmm_usernet::{Allow, Forward, OpenError as UserError, Resolver, Settings, UndeliveredTcp, UserNet};
+use vmm_usernet::{
+    Allow, Forward, OpenError as UserError, OpenTcp, Resolver, Settings, UndeliveredTcp, UserNet,
+};
 use vmm_virtio::{Buffers, DeviceError, Needs, Undelivered};
 
 use crate::descriptors;
 use crate::net::config::{Config, Rules};
-use crate::net::link::Link;
+use crate::net::link::{GuestTcp, Link};
 use crate::net::mac::Mac;
 use crate::net::properties;
 use crate::net::sizes::{FRAME_LEN, HEADER_LEN};
@@ -138,6 +140,19 @@ impl Link for UserLink {
 
     fn refused(&self) -> u64 {
         self.net.refused()
+    }
+
+    fn open_tcp(&self) -> Vec<GuestTcp> {
+        let open = self.net.open_tcp().into_iter();
+        open.map(|OpenTcp { guest, remote, next, wanted }| GuestTcp { guest, remote, next, wanted }).collect()
+    }
+
+    fn reset_tcp(&mut self, open: Vec<GuestTcp>) -> bool {
+        let open = open.into_iter();
+        let open =
+            open.map(|GuestTcp { guest, remote, next, wanted }| OpenTcp { guest, remote, next, wanted });
+        self.net.reset_tcp(open.collect());
+        true
     }
 
     fn answers(&self) -> bool {

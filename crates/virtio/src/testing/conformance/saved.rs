@@ -1,8 +1,8 @@
 //! A device's state is saved, and another one goes on with it.
 
 use super::Subject;
-use crate::testing::{Driver, Register, features, status};
-use crate::{ConfigSpace, Fault, Persistence, Session, VirtioDevice};
+use crate::testing::{Driver, Random, Register, features, status};
+use crate::{ConfigSpace, Fault, Needs, Persistence, Session, VirtioDevice};
 
 /// Saves the paused device as the section of its transport. `None` if it can't be saved, which is as expected: then it goes on.
 fn save(subject: &Subject, driver: &Driver) -> Option<Vec<u8>> {
@@ -215,6 +215,10 @@ struct Disguised {
 }
 
 impl VirtioDevice for Disguised {
+    fn needs(&self) -> Needs {
+        self.device.needs()
+    }
+
     fn features(&self) -> u64 {
         self.features
     }
@@ -291,13 +295,14 @@ pub fn state_with_any_byte_changed_is_refused_or_valid(subject: &Subject) {
     let Some(section) = save(subject, &source) else { return };
     let rings = source.arena.rings();
     let mut fresh = source.beside((subject.make)());
-    for (at, mask) in (0..section.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xff)]) {
-        let mut changed = section.clone();
-        changed[at] ^= mask;
+    for changed in changes(&section) {
         if fresh.load(&changed).is_ok() {
             fresh.resume();
             fresh.control().rouse();
-            subject.recover(&mut fresh);
+            // A request is answered, perhaps by other bytes, such as input in the state.
+            fresh.init(0);
+            subject.send(&mut fresh);
+            let _ = fresh.queue(subject.expect.queue).wait_used();
             drop(fresh);
             source.arena.put_rings(&rings);
             fresh = source.beside((subject.make)());
@@ -308,6 +313,24 @@ pub fn state_with_any_byte_changed_is_refused_or_valid(subject: &Subject) {
     assert_eq!(fresh.save().expect("it can be saved"), section);
     fresh.resume();
     subject.serve(&mut fresh);
+}
+
+/// The section with one bit or all bits of each byte flipped, and with a few bytes replaced.
+fn changes(section: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let flipped = (0..section.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xff)]).map(|(at, mask)| {
+        let mut changed = section.to_vec();
+        changed[at] ^= mask;
+        changed
+    });
+    let replaced = (0..200).map(|seed| {
+        let (mut random, mut changed) = (Random::new(seed), section.to_vec());
+        for _ in 0..=random.below(3) {
+            let at = random.below(section.len() as u64) as usize;
+            changed[at] = random.bits() as u8;
+        }
+        changed
+    });
+    flipped.chain(replaced)
 }
 
 pub fn state_with_fewer_or_more_bytes_is_refused(subject: &Subject) {
