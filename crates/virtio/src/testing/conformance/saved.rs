@@ -1,7 +1,7 @@
 //! A device's state is saved, and another one goes on with it.
 
 use super::Subject;
-use crate::testing::{Driver, Random, Register, features, status};
+use crate::testing::{Driver, Port, Random, Register, features, status};
 use crate::{ConfigSpace, Fault, Needs, Persistence, Session, VirtioDevice};
 
 /// Saves the paused device as the section of its transport. `None` if it can't be saved, which is as expected: then it goes on.
@@ -115,7 +115,20 @@ pub fn interrupt_that_was_on_its_way_comes_again(subject: &Subject) {
     let mut driver = subject.running(0);
     subject.send(&mut driver);
     driver.queue(subject.expect.queue).poll_used_index(1);
-    let mut driver = move_on(subject, driver);
+    driver.suspend();
+    // As if it had got lost.
+    let _ = driver.interrupts();
+    let mut driver = match move_paused(subject, driver) {
+        Ok(restored) => restored,
+        Err(mut driver) => return subject.receive(&mut driver),
+    };
+    driver.resume();
+    driver.control().rouse();
+    let came = match driver.port() {
+        Port::Mmio(_) => driver.read(Register::InterruptStatus) & 1 != 0,
+        Port::Pci(function) => function.messages(1 + subject.expect.queue) > 0,
+    };
+    assert!(came, "the queue's interrupt");
     subject.receive(&mut driver);
 }
 
