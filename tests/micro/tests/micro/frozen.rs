@@ -1,6 +1,7 @@
 //! The state of a whole VM, as sections of a snapshot, in a new VM with a copy of the memory. The guest goes on there.
 
 use std::thread;
+use std::time::Duration;
 
 use harness::trials;
 use libtest_mimic::Trial;
@@ -149,8 +150,9 @@ fn halted(mut vcpu: KvmVcpu) -> Option<KvmVcpu> {
             is_interrupted.then_some(vcpu)
         });
         while !running.is_finished() {
+            // Time for the guest to get on, also on a host with one processor.
+            thread::sleep(Duration::from_millis(10));
             running.kill(SIGRTMIN()).unwrap();
-            thread::yield_now();
         }
         vcpu = running.join().unwrap()?;
         if vcpu.state(&[]).unwrap().mp_state.mp_state == KVM_MP_STATE_HALTED {
