@@ -24,8 +24,22 @@ impl State for VcpuState {
 
     fn save(&self, fields: &mut FieldWriter) {
         // Without `..`, so that no part is forgotten.
-        let Self { cpuid, tsc_khz, mp_state, regs, sregs, xsave, xcrs, .. } = self;
-        let Self { debug_regs, lapic, msrs, shadow_stack, nested, tsc_offset, events, .. } = self;
+        let Self {
+            cpuid,
+            tsc_khz,
+            mp_state,
+            regs,
+            sregs,
+            xsave,
+            xcrs,
+            debug_regs,
+            lapic,
+            msrs,
+            shadow_stack,
+            nested,
+            tsc_offset,
+            events,
+        } = self;
         fields.list(cpuid, put);
         fields.option(*tsc_khz, FieldWriter::u32);
         put(fields, mp_state);

@@ -5,13 +5,19 @@ use super::{Console, OpenError};
 /// Truncates the files of the consoles, all of which are open, unless an earlier machine has written to them, and keeps new ones.
 ///
 /// As soon as a file has lost its contents, the start can't be refused any more. Returns the errors of the files after that one:
-/// the guest's output overwrites their contents from the beginning.
+/// the guest's output overwrites their contents from the beginning. A start that `is_cancelled` empties no further file.
 ///
 /// # Errors
 /// A file can't be truncated. No file has changed.
-pub(crate) fn begin_all(consoles: &mut [Console]) -> Result<Vec<OpenError>, OpenError> {
+pub(crate) fn begin_all(
+    consoles: &mut [Console],
+    is_cancelled: impl Fn() -> bool,
+) -> Result<Vec<OpenError>, OpenError> {
     let (mut has_changed, mut late) = (false, Vec::new());
     for console in consoles.iter_mut() {
+        if is_cancelled() {
+            return Ok(late);
+        }
         match console.truncate() {
             Ok(had_contents) => has_changed |= had_contents,
             Err(error) if has_changed => late.push(error),
@@ -66,8 +72,20 @@ mod tests {
     fn files_are_emptied_together() {
         let files = [memory_file(), memory_file()];
         let mut consoles = [console(&files[0]), console(&files[1])];
-        assert!(begin_all(&mut consoles).unwrap().is_empty());
+        assert!(begin_all(&mut consoles, || false).unwrap().is_empty());
         assert_eq!(files.each_ref().map(len), [0, 0]);
+    }
+
+    #[test]
+    fn files_keep_their_contents_from_when_the_start_is_cancelled() {
+        for cancelled_before in [0, 1] {
+            let files = [memory_file(), memory_file()];
+            let mut consoles = [console(&files[0]), console(&files[1])];
+            let asked = std::cell::Cell::new(0);
+            let is_cancelled = || asked.replace(asked.get() + 1) == cancelled_before;
+            assert!(begin_all(&mut consoles, is_cancelled).unwrap().is_empty());
+            assert_eq!(files.each_ref().map(len), if cancelled_before == 0 { [5, 5] } else { [0, 5] });
+        }
     }
 
     #[test]
@@ -75,7 +93,7 @@ mod tests {
         let files = [memory_file(), memory_file()];
         let mut consoles = [console(&files[0]), console(&files[1])];
         seal(&files[0]);
-        begin_all(&mut consoles).unwrap_err();
+        begin_all(&mut consoles, || false).unwrap_err();
         assert_eq!(files.each_ref().map(len), [5, 5]);
     }
 
@@ -85,9 +103,9 @@ mod tests {
         let files = [memory_file(), memory_file()];
         let mut consoles = [console(&files[0]), console(&files[1])];
         seal(&files[1]);
-        assert_eq!(begin_all(&mut consoles).unwrap().len(), 1);
+        assert_eq!(begin_all(&mut consoles, || false).unwrap().len(), 1);
         assert_eq!(files.each_ref().map(len), [0, 5]);
-        assert!(begin_all(&mut consoles).unwrap().is_empty());
+        assert!(begin_all(&mut consoles, || false).unwrap().is_empty());
     }
 
     #[test]

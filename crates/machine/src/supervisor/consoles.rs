@@ -30,7 +30,7 @@ impl Supervisor {
         self.announce(&mut consoles);
         let begun = self.offload(move |progress| {
             let _step = progress.begin("truncating the consoles' files".to_owned());
-            console::begin_all(&mut consoles).map(|late| (consoles, late))
+            console::begin_all(&mut consoles, || progress.is_cancelled()).map(|late| (consoles, late))
         })?;
         let (begun, late) = match begun {
             Offloaded::Done(begun) => begun?,

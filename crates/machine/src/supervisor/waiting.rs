@@ -34,10 +34,11 @@ impl Supervisor {
     ) -> Result<Offloaded<T>, Error> {
         let mut job = self.start_job("starting", work);
         let offloaded = self.offloaded(&mut job, TimeoutPhase::Starting)?;
-        if let Offloaded::Ended(_) = &offloaded
-            && let Some(done) = self.finish_job(&mut job, START_PATIENCE)?
-        {
-            self.discard(done);
+        if let Offloaded::Ended(_) = &offloaded {
+            job.progress().cancel();
+            if let Some(done) = self.finish_job(&mut job, START_PATIENCE)? {
+                self.discard(done);
+            }
         }
         Ok(offloaded)
     }
