@@ -5,7 +5,7 @@
 # Only instructions that KVM's emulator has, for hosts whose KVM emulates all.
 #
 # Expected: "A", the sum of all values (see SUM), the high half of the TSC's distance to that at "A", then "H". It halts until the
-# local APIC's timer has expired once more, 300 ms later, and writes "t" and the number of expirations, 2.
+# local APIC's timer has expired once more, 2 s later, and writes "t" and the number of expirations, 2.
 .include "flat.inc"
 
 .set STACK, 0x7000
@@ -128,7 +128,7 @@ more:   hlt
         call    hex
 
         port_write PIC1 + 1, 0xff
-        mov     dword ptr [INITIAL_COUNT], 300000000
+        mov     dword ptr [INITIAL_COUNT], 2000000000
         port_write PSEUDO_SERIAL, 'H'
         sti
 asleep: hlt

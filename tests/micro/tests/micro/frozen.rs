@@ -177,7 +177,7 @@ fn frozen_guest_in_hlt_is_woken_by_its_timer() {
         Some(Frozen::new(&guest, &frozen.ram, &vm, &[&vcpu]))
     };
     // Again if the host was slower than the timer.
-    let asleep = (0..20).find_map(|_| asleep()).expect("the guest halts for 300 ms");
+    let asleep = (0..5).find_map(|_| asleep()).expect("the guest halts for 2 s");
     let (_vm, mut vcpus) = asleep.thawed(&guest, ClockPolicy::Freeze);
     assert_eq!(vcpus[0].state(&[]).unwrap().mp_state.mp_state, KVM_MP_STATE_HALTED);
     assert_eq!(letters(&mut vcpus[0], 9), "t00000002");
