@@ -9,9 +9,11 @@ use std::sync::{Mutex, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use vmm_config::{Answer, Command, Reply, Request, Response};
 use vmm_control::{Client, ControlSocket, Responder};
+use vmm_hostio::NamedSocket;
 
 struct Bench {
     path: PathBuf,
+    _name: NamedSocket,
     other: Mutex<Client>,
 }
 
@@ -23,9 +25,10 @@ fn bench() -> &'static Bench {
         let answer = |request: Request, responder: Responder| {
             responder.respond(Response { id: request.id, answer: Answer::Result(Reply::Done) });
         };
-        ControlSocket::listen(&path).expect("a directory for sockets").serve(answer).expect("a thread");
+        let name = NamedSocket::listen(&path).expect("a directory for sockets");
+        ControlSocket::at(&name).expect("a descriptor").serve(answer).expect("a thread");
         let other = Mutex::new(Client::connect(&path).expect("a server"));
-        Bench { path, other }
+        Bench { path, other, _name: name }
     })
 }
 

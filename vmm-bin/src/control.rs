@@ -1,12 +1,15 @@
 //! The control socket of this monitor.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use vmm_config::Event;
 use vmm_control::{ControlSocket, Server};
+use vmm_hostio::NamedSocket;
 use vmm_machine::{Commander, EventSink, OutputCheck, Service};
+use vmm_sandbox::Needs;
 
 use crate::finish::Failure;
 
@@ -22,16 +25,26 @@ pub(crate) fn check(path: &Path, outputs: &mut OutputCheck) -> Result<(), Failur
     outputs.control(path).map_err(|source| Failure::Control { path: path.to_owned(), source })
 }
 
+/// A socket that is listened at, and its name, whose removal may wait for storage.
+pub(crate) type Listening = (NamedSocket, ControlSocket);
+
 /// Listens at `path`. Nobody is served yet.
-pub(crate) fn listen(path: &Path) -> Result<ControlSocket, Failure> {
-    ControlSocket::listen(path).map_err(|source| Failure::Control { path: path.to_owned(), source })
+pub(crate) fn listen(path: &Path) -> Result<Listening, Failure> {
+    let listening = NamedSocket::listen(path).map_err(io::Error::from);
+    let listening = listening.and_then(|name| ControlSocket::at(&name).map(|socket| (name, socket)));
+    listening.map_err(|source| Failure::Control { path: path.to_owned(), source })
 }
 
 impl Control {
-    /// What serves `socket` during a run, and tells its clients what happens.
-    pub(crate) fn of(&self, socket: ControlSocket, commander: Commander) -> (Service, EventSink) {
+    /// What serves the socket called `name` during a run, and tells its clients what happens.
+    pub(crate) fn of(
+        &self,
+        name: &NamedSocket,
+        socket: ControlSocket,
+        commander: Commander,
+    ) -> (Service, EventSink) {
         let events = socket.events();
-        let needs = socket.needs();
+        let needs = Needs { removes: vec![name.path().to_owned()], ..Needs::default() };
         let running = Arc::clone(&self.0);
         let start = move || {
             let execute = move |request, responder: vmm_control::Responder| {

@@ -132,7 +132,10 @@ fn boot(
     streams.log = log.clone();
     let confine = confine::confinement(&config);
     let is_controlled = socket.is_some();
-    let (service, events) = socket.map(|socket| control.of(socket, supervisor.commander())).unzip();
+    let (name, socket) = socket.unzip();
+    let served =
+        name.as_ref().zip(socket).map(|(name, socket)| control.of(name, socket, supervisor.commander()));
+    let (service, events) = served.unzip();
     let start = Start {
         config,
         kinds: KINDS,
@@ -151,7 +154,7 @@ fn boot(
         .map_err(Failure::from)
         .and_then(|()| check_terminal(&args, has_keys, is_controlled))
         .and_then(|()| supervisor.run(start).map_err(Failure::from));
-    supervisor.discard((in_use, streams_in_use));
+    supervisor.discard((in_use, streams_in_use, name));
     let failure = match ran {
         Ok(run) => return Ok(Finished::Ran(run)),
         Err(failure) => failure,

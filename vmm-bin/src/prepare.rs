@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmm_config::{Config, ConfigFile, ConfigText, FlagFields};
-use vmm_control::ControlSocket;
 use vmm_machine::{ConfigInUse, Inputs, Messages, MetricsFile, OutputCheck, Plan, Progress, StreamsInUse};
 
 use crate::args::Args;
@@ -67,7 +66,7 @@ pub(crate) struct Opened {
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) log: Option<Messages>,
-    pub(crate) socket: Option<ControlSocket>,
+    pub(crate) socket: Option<control::Listening>,
     /// Marks the files of the standard streams as in use while the machine exists.
     pub(crate) streams_in_use: StreamsInUse,
     /// Whether the user has keys: a console is on a terminal.

@@ -114,6 +114,8 @@ impl Connection {
                 self.inbox.extend(&bytes[..len]);
                 return Ok(true);
             }
+            // It has gone without reading all that was sent to it.
+            Err(Errno::CONNRESET) => (self.is_deaf, self.has_hung_up) = (true, true),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -16,11 +16,13 @@
 //! use std::time::Duration;
 //! use vmm_config::{Answer, Command, Event, Reply, Response};
 //! use vmm_control::{Client, ControlSocket};
+//! use vmm_hostio::NamedSocket;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
 //! # let path = directory.path().join("vm.sock");
-//! let server = ControlSocket::listen(&path)?.serve(|request, responder| {
+//! let socket = NamedSocket::listen(&path)?;
+//! let server = ControlSocket::at(&socket)?.serve(|request, responder| {
 //!     responder.respond(Response { id: request.id, answer: Answer::Result(Reply::Done) });
 //! })?;
 //! assert_eq!(Client::connect(&path)?.execute(Command::Pause)?, "done");

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_config::{Event, Request};
 use vmm_hostio::NamedSocket;
-use vmm_sandbox::{Allow, Needs, confine_thread};
+use vmm_sandbox::{Allow, confine_thread};
 
 use crate::connection::Connection;
 use crate::mailbox::{Events, Letters, Mailbox, Responder};
@@ -35,31 +36,26 @@ pub const SYSTEM_CALLS: &[Allow] = &[
 /// A control socket, before it is served.
 #[derive(Debug)]
 pub struct ControlSocket {
-    listener: NamedSocket,
+    listener: UnixListener,
     mailbox: Arc<Mailbox>,
 }
 
 /// A control socket that is served by a thread. Dropping it leaves the thread running.
 #[derive(Debug)]
 pub struct Server {
-    thread: JoinHandle<NamedSocket>,
+    thread: JoinHandle<()>,
     mailbox: Arc<Mailbox>,
 }
 
 impl ControlSocket {
-    /// Listens at `path`, with mode 0600. Clients that connect wait until it is served.
+    /// Accepts clients at `socket`; those that connect wait until it is served. The name remains the caller's: dropping it, which may
+    /// wait for storage, removes it, and nobody can connect any more.
     ///
     /// # Errors
-    /// Those of [`NamedSocket::listen`]; the host is out of descriptors.
-    pub fn listen(path: &Path) -> io::Result<Self> {
-        let mailbox = Arc::new(Mailbox::new()?);
-        Ok(Self { listener: NamedSocket::listen(path)?, mailbox })
-    }
-
-    /// What it needs of the host: its name is removed at the end.
-    #[must_use]
-    pub fn needs(&self) -> Needs {
-        Needs { removes: vec![self.listener.path().to_owned()], ..Needs::default() }
+    /// The host is out of descriptors.
+    pub fn at(socket: &NamedSocket) -> io::Result<Self> {
+        let listener = socket.as_fd().try_clone_to_owned()?.into();
+        Ok(Self { listener, mailbox: Arc::new(Mailbox::new()?) })
     }
 
     /// The sender of events to its clients.
@@ -87,7 +83,6 @@ impl ControlSocket {
                 end: None,
             };
             clients.serve(&listener);
-            listener
         };
         let thread = thread::Builder::new().name("control".to_owned()).stack_size(STACK_LEN).spawn(body)?;
         Ok(Server { thread, mailbox })
@@ -101,10 +96,9 @@ impl Server {
         Events(Arc::clone(&self.mailbox))
     }
 
-    /// Sends the last event, waits at most `patience` for clients that read slowly, disconnects them, and removes the socket.
+    /// Sends the last event, waits at most `patience` for clients that read slowly, and disconnects them.
     pub fn end(self, last: Event, patience: Duration) {
         self.mailbox.put(|letters| letters.end = Some((last, Instant::now() + patience)));
-        // Whatever it returns is dropped here, where files may be removed.
         let _ = self.thread.join();
     }
 }
@@ -122,7 +116,7 @@ struct Clients<F> {
 }
 
 impl<F: Fn(Request, Responder)> Clients<F> {
-    fn serve(&mut self, listener: &NamedSocket) {
+    fn serve(&mut self, listener: &UnixListener) {
         while !self.is_over() {
             let ready = self.wait(listener);
             self.deliver(self.mailbox.take());
@@ -144,7 +138,7 @@ impl<F: Fn(Request, Responder)> Clients<F> {
     }
 
     /// Waits until something can be done, and returns what.
-    fn wait(&self, listener: &NamedSocket) -> Ready {
+    fn wait(&self, listener: &UnixListener) -> Ready {
         let has_room =
             self.end.is_none() && self.retry_at.is_none_or(|at| Instant::now() >= at) && self.has_room();
         let arrivals = if has_room { PollFlags::IN } else { PollFlags::empty() };
@@ -217,10 +211,10 @@ impl<F: Fn(Request, Responder)> Clients<F> {
         self.connections.len() < CLIENTS || self.connections.values().any(Connection::is_idle)
     }
 
-    fn accept(&mut self, listener: &NamedSocket) {
+    fn accept(&mut self, listener: &UnixListener) {
         self.retry_at = None;
         match listener.accept() {
-            Ok(stream) => {
+            Ok((stream, _)) => {
                 self.make_room();
                 self.connections.insert(self.next, Connection::new(stream));
                 self.next += 1;

@@ -13,12 +13,14 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use vmm_config::{Answer, Command, CommandError, ErrorCode, Event, Reply, Request, Response};
 use vmm_control::{Client, ClientError, ControlSocket, Responder, Server};
+use vmm_hostio::NamedSocket;
 use vmm_sandbox::{ViolationAction, enable, report_violations};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Socket {
     server: Server,
+    name: NamedSocket,
     path: PathBuf,
     _directory: TempDir,
 }
@@ -29,8 +31,9 @@ impl Socket {
         enable(ViolationAction::Trap);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("vm.sock");
-        let server = ControlSocket::listen(&path).unwrap().serve(execute).unwrap();
-        Self { server, path, _directory: directory }
+        let name = NamedSocket::listen(&path).unwrap();
+        let server = ControlSocket::at(&name).unwrap().serve(execute).unwrap();
+        Self { server, name, path, _directory: directory }
     }
 
     /// A server for which each request is done at once.
@@ -86,10 +89,15 @@ fn line(stream: &UnixStream) -> String {
 #[test]
 fn socket_is_its_users_alone_and_gone_at_the_end() {
     let socket = Socket::obliging();
-    let path = socket.path.clone();
+    let Socket { server, name, path, _directory } = socket;
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    socket.end();
+    // The caller decides where that waits for storage, and clients that are connected still get the last event.
+    let mut client = Client::connect(&path).unwrap();
+    assert_eq!(client.execute(Command::Events).unwrap(), "done");
+    drop(name);
     assert!(!path.exists());
+    server.end(ended(), DEADLINE);
+    assert_eq!(client.event().unwrap().unwrap().event, ended());
 }
 
 #[test]
