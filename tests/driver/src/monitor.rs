@@ -203,9 +203,10 @@ impl Monitor {
         process::status_kib(self.pid(), "RssAnon")
     }
 
-    /// Resident memory in KiB without guest memory, which are the mappings of these lengths in bytes.
-    pub fn own_rss_kib(&self, guest_ram_lens: &[u64]) -> u64 {
-        process::resident_kib_without(self.pid(), guest_ram_lens)
+    /// Memory that it has written to, in KiB, without guest memory, which are the mappings of these lengths in bytes. The program's code
+    /// isn't in it: how much of that is mapped depends on the host's page cache.
+    pub fn own_dirty_kib(&self, guest_ram_lens: &[u64]) -> u64 {
+        process::dirty_kib_without(self.pid(), guest_ram_lens)
     }
 
     /// CPU time of all threads.

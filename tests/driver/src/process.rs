@@ -56,9 +56,9 @@ pub(crate) fn status_kib(pid: Pid, field: &str) -> u64 {
     kib_field(&read(pid, "status"), field).unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}"))
 }
 
-/// Resident memory in KiB without the mappings that have one of these lengths in bytes.
-pub(crate) fn resident_kib_without(pid: Pid, lens: &[u64]) -> u64 {
-    resident_in(&read(pid, "smaps"), lens)
+/// Dirty memory in KiB without the mappings that have one of these lengths in bytes.
+pub(crate) fn dirty_kib_without(pid: Pid, lens: &[u64]) -> u64 {
+    dirty_in(&read(pid, "smaps"), lens)
 }
 
 /// CPU time of all threads in user and kernel mode.
@@ -111,14 +111,17 @@ fn kib_field(text: &str, field: &str) -> Option<u64> {
     text.lines().find_map(value)
 }
 
-fn resident_in(smaps: &str, lens: &[u64]) -> u64 {
+fn dirty_in(smaps: &str, lens: &[u64]) -> u64 {
     let mut len = 0;
     let mut sum = 0;
     for line in smaps.lines() {
         if let Some(mapping_len) = mapping_len(line) {
             len = mapping_len;
         } else if !lens.contains(&len) {
-            sum += kib_field(line, "Rss").unwrap_or(0);
+            sum += ["Private_Dirty", "Shared_Dirty"]
+                .iter()
+                .filter_map(|name| kib_field(line, name))
+                .sum::<u64>();
         }
     }
     sum
@@ -135,18 +138,18 @@ mod tests {
     use super::*;
 
     const SMAPS: &str = "\
-1000-3000 r-xp 00000000 00:00 1 /bin/vmm\nSize:  8 kB\nRss:   8 kB\n\
-10000000-12000000 rw-p 00000000 00:00 0\nSize:  32768 kB\nRss:   30000 kB\n\
-7f0000-7f2000 rw-p 00000000 00:00 0\nRss:   4 kB\nVmFlags: rd wr\n";
+1000-3000 r-xp 00000000 00:00 1 /bin/vmm\nSize:  8 kB\nRss:   8 kB\nPrivate_Clean:   4 kB\nPrivate_Dirty:   4 kB\n\
+10000000-12000000 rw-p 00000000 00:00 0\nSize:  32768 kB\nRss:   30000 kB\nPrivate_Dirty:   30000 kB\n\
+7f0000-7f2000 rw-s 00000000 00:00 0\nRss:   12 kB\nShared_Clean:   4 kB\nShared_Dirty:   8 kB\nVmFlags: rd wr\n";
 
     #[test]
-    fn resident_memory_leaves_out_the_mapping_of_the_guest() {
-        assert_eq!(resident_in(SMAPS, &[32 << 20]), 12);
+    fn dirty_memory_leaves_out_the_mapping_of_the_guest() {
+        assert_eq!(dirty_in(SMAPS, &[32 << 20]), 12);
     }
 
     #[test]
-    fn resident_memory_of_a_leak_of_another_size_is_counted() {
-        assert_eq!(resident_in(SMAPS, &[64 << 20]), 30012);
+    fn dirty_memory_of_a_leak_of_another_size_is_counted() {
+        assert_eq!(dirty_in(SMAPS, &[64 << 20]), 30012);
     }
 
     #[test]

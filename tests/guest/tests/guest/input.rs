@@ -65,7 +65,7 @@ fn input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory() {
     let mut shell = Shell::boot(boot_with(Stdin::Pipe)).mute();
     shell.monitor.send(b"echo be\"\"gin; sleep 1000\n");
     shell.monitor.expect("begin\r\n", DEADLINE);
-    let before = shell.monitor.own_rss_kib(&[RAM_LEN]);
+    let before = shell.monitor.own_dirty_kib(&[RAM_LEN]);
     let flood = vec![b'x'; 100 << 20];
     let mut taken = 0;
     wait_until("the guest is given more than anybody keeps", BULK_DEADLINE, || {
@@ -73,7 +73,7 @@ fn input_flood_of_100_mb_to_guest_that_does_not_read_takes_no_memory() {
         taken += shell.monitor.offer(&flood[taken..][..4096], Duration::from_millis(500));
         taken > BEYOND_ALL_BUFFERS
     });
-    let grown = shell.monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
+    let grown = shell.monitor.own_dirty_kib(&[RAM_LEN]).saturating_sub(before);
     // Some pages are touched for the first time.
     assert!(grown <= 128, "{grown} KiB more than before, for {taken} bytes of input");
     shell.monitor.signal(Signal::SIGTERM);

@@ -550,9 +550,9 @@ fn flat_reset_without_end_leaves_nothing_behind_and_ends_at_sigterm() {
     let mut monitor = Monitor::command(["--config", "vm.json"]).dir(dir.path()).start();
     // The first starts touch code and memory for the first time.
     monitor.expect(&".".repeat(20), DEADLINE);
-    let before = monitor.own_rss_kib(&[1 << 20]);
+    let before = monitor.own_dirty_kib(&[1 << 20]);
     monitor.expect(&".".repeat(40), DEADLINE);
-    let grown = monitor.own_rss_kib(&[1 << 20]).saturating_sub(before);
+    let grown = monitor.own_dirty_kib(&[1 << 20]).saturating_sub(before);
     assert!(grown <= 128, "{grown} KiB more than before");
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", monitor.pid())).expect("it runs").count();
     assert!(descriptors < 40, "{descriptors} descriptors");

@@ -130,11 +130,11 @@ fn input_pipe_of_64_kib_while_guest_prints_arrives_whole() {
 fn input_flood_of_100_mb_to_deaf_guest_takes_no_memory() {
     let mut monitor = boot("halt").stdin(Stdin::Pipe).start();
     monitor.expect("ready\n", DEADLINE);
-    let before = monitor.own_rss_kib(&[RAM_LEN]);
+    let before = monitor.own_dirty_kib(&[RAM_LEN]);
     // Ends when nothing is accepted any more: the pipe is full, and the monitor has stopped reading.
     let taken = monitor.offer(&vec![b'x'; 100 << 20], Duration::from_millis(500));
     assert!(taken < 1 << 20, "{taken} bytes of input went somewhere");
-    let grown = monitor.own_rss_kib(&[RAM_LEN]).saturating_sub(before);
+    let grown = monitor.own_dirty_kib(&[RAM_LEN]).saturating_sub(before);
     // Some pages are touched for the first time.
     assert!(grown <= 128, "{grown} KiB more than before");
     monitor.signal(Signal::SIGTERM);
