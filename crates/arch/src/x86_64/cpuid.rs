@@ -3,6 +3,7 @@
 mod brand;
 mod features;
 mod leaves;
+mod missing;
 mod timing;
 mod topology;
 
@@ -12,6 +13,7 @@ pub use self::brand::Brand;
 pub use self::features::{Baseline, FeaturePolicy, FeaturePolicyError, MissingFeatures};
 pub use self::leaves::Place;
 use self::leaves::{MSI_EXT_DEST_ID, Vendor, set};
+pub use self::missing::{Missing, missing};
 
 /// Leaf 1 EBX bits 15:8: CLFLUSH line of 8 * 8 = 64 bytes.
 const CLFLUSH_64_BYTES: u32 = 8 << 8;

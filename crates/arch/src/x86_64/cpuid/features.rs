@@ -246,6 +246,38 @@ impl FeaturePolicy {
     }
 }
 
+/// Bits of feature words that show what the guest's kernel has enabled or describe the topology: OSXSAVE, HTT, OSPKE, CmpLegacy and
+/// TopologyExtensions.
+const NOT_FEATURES: &[(u32, u32, Register, u32)] = &[
+    (1, 0, Register::Ecx, 1 << 27),
+    (1, 0, Register::Edx, 1 << 28),
+    (7, 0, Register::Ecx, 1 << 4),
+    (0x8000_0001, 0, Register::Ecx, 1 << 1 | 1 << 22),
+];
+
+/// The names of the features that are set in `entries`.
+pub(super) fn named_in(entries: &[kvm_cpuid_entry2]) -> impl Iterator<Item = &'static str> {
+    table::all().filter(|feature| feature.is_in(entries)).map(|feature| feature.name)
+}
+
+/// The feature bits without a name that are set in `entries`: leaf, sub-leaf, register and bit.
+pub(super) fn unnamed_in(
+    entries: &[kvm_cpuid_entry2],
+) -> impl Iterator<Item = (u32, u32, &'static str, u32)> {
+    let of_word = |word: table::Word| {
+        let entry = entries.iter().find(|entry| word.is_in(entry));
+        let set = entry.map_or(0, |entry| word.register.of(entry));
+        let named: u32 = table::all().filter(|feature| feature.word == word).map(Feature::mask).sum();
+        let others = NOT_FEATURES.iter().filter(|(function, index, register, _)| {
+            (*function, *index, *register) == (word.function, word.index, word.register)
+        });
+        let left = set & !named & !others.map(|(.., mask)| mask).sum::<u32>();
+        let bits = (0..32).filter(move |bit| left & 1 << bit != 0);
+        bits.map(move |bit| (word.function, word.index, word.register.name(), bit))
+    };
+    table::words().flat_map(of_word)
+}
+
 /// Name of the default policy.
 const HOST: &str = "host";
 

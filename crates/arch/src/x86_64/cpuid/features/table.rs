@@ -25,6 +25,15 @@ impl Register {
         }
     }
 
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Eax => "EAX",
+            Self::Ebx => "EBX",
+            Self::Ecx => "ECX",
+            Self::Edx => "EDX",
+        }
+    }
+
     pub(super) fn of_mut(self, entry: &mut kvm_cpuid_entry2) -> &mut u32 {
         match self {
             Self::Eax => &mut entry.eax,
@@ -76,6 +85,11 @@ pub(super) fn all() -> impl Iterator<Item = Feature> {
         bits.iter().map(move |&(bit, name)| Feature { word, bit, name })
     };
     TABLE.iter().flat_map(features)
+}
+
+/// The words that consist of features.
+pub(super) fn words() -> impl Iterator<Item = Word> {
+    TABLE.iter().map(|(word, _)| *word)
 }
 
 /// The feature called `name`. QEMU's spellings are accepted too: `sse4.2`, `avx512vnni` and `tsc-deadline`
