@@ -106,7 +106,7 @@ pub use vm::{Vm, WriteAddress};
 pub use x86_64::{
     BUILD_CALLS, BreakOn, Breakpoints, ClockPolicy, ClockState, DebugStop, FIRST_MSI_GSI, HardwareBreakpoint,
     IrqchipState, MESSAGE_CALLS, MsiRoute, NestedState, PitState, RESTORE_CALLS, ReservedPages, SAVE_CALLS,
-    StopCause, VCPU_CALLS, VcpuReport, VcpuState, VmState, WatchLen,
+    StopCause, VCPU_CALLS, VCPU_STATE_CALLS, VcpuReport, VcpuState, VmState, WatchLen,
 };
 
 /// Its example is a test.

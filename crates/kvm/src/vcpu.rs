@@ -1,9 +1,9 @@
 //! A vCPU: entering the guest and decoding its exits.
 #![allow(unsafe_code)] // Exit data is in the page shared with the kernel.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_cpuid_entry2, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::error::Named;
@@ -21,6 +21,8 @@ pub struct KvmVcpu {
     immediate_exit: Arc<ImmediateExit>,
     /// The debug settings last set.
     pub(crate) guest_debug: GuestDebug,
+    /// The CPUID that was set, if one was.
+    pub(crate) given_cpuid: Mutex<Option<Vec<kvm_cpuid_entry2>>>,
     /// Lengths of state components that depend on the host.
     pub(crate) lens: StateLens,
     /// Guest memory, kept mapped while the vCPU exists.
@@ -42,7 +44,8 @@ const ATTEMPTS: u32 = 100;
 impl KvmVcpu {
     pub(crate) fn new(fd: VcpuFd, memory: GuestMemory, lens: StateLens) -> Result<Self, Error> {
         let immediate_exit = Arc::new(ImmediateExit::new(&fd)?);
-        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), lens, memory })
+        let given_cpuid = Mutex::new(None);
+        Ok(Self { fd, immediate_exit, guest_debug: GuestDebug::default(), given_cpuid, lens, memory })
     }
 
     /// The flag by which other threads make [`run`](Self::run) return.

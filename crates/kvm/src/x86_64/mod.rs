@@ -33,4 +33,4 @@ pub use restore::VmState;
 pub use routing::{FIRST_MSI_GSI, MsiRoute};
 pub use state::VcpuState;
 pub(crate) use state_lens::StateLens;
-pub use system_calls::{BUILD_CALLS, MESSAGE_CALLS, RESTORE_CALLS, SAVE_CALLS, VCPU_CALLS};
+pub use system_calls::{BUILD_CALLS, MESSAGE_CALLS, RESTORE_CALLS, SAVE_CALLS, VCPU_CALLS, VCPU_STATE_CALLS};

@@ -1,5 +1,7 @@
 //! A vCPU's registers and CPUID.
 
+use std::sync::PoisonError;
+
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
 use crate::error::Named;
@@ -45,7 +47,9 @@ impl KvmVcpu {
     pub fn set_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), Error> {
         let too_many = |_| Error::Ioctl { name: "KVM_SET_CPUID2", source: out_of_room() };
         let cpuid = CpuId::from_entries(entries).map_err(too_many)?;
-        self.fd.set_cpuid2(&cpuid).named("KVM_SET_CPUID2")
+        self.fd.set_cpuid2(&cpuid).named("KVM_SET_CPUID2")?;
+        *self.given_cpuid.lock().unwrap_or_else(PoisonError::into_inner) = Some(entries.to_vec());
+        Ok(())
     }
 }
 

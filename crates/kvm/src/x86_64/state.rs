@@ -4,6 +4,8 @@
 //! against others (KVM api.rst; QEMU, target/i386/kvm/kvm.c; Firecracker, vstate/vcpu.rs). Only this file
 //! knows the order.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_REG_GUEST_SSP, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
     kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_x86_reg_kvm, kvm_xcrs,
@@ -166,7 +168,10 @@ impl KvmVcpu {
     /// Sets the state except for the TSC and what depends on it, which [`set_timer`](Self::set_timer) sets.
     pub(super) fn set_all_but_timer(&self, state: &VcpuState) -> Result<(), Error> {
         // First: KVM checks the rest against it; MSRs since Linux 6.13.
-        self.set_cpuid(&state.cpuid)?;
+        let is_given = self.given_cpuid().as_ref() == Some(&state.cpuid);
+        if !is_given {
+            self.set_cpuid(&state.cpuid)?;
+        }
         if state.tsc_khz.is_some() && state.tsc_khz != self.tsc_khz() {
             // Before the TSC. A host without TSC scaling refuses a frequency more than 250 ppm from its own.
             self.fd.set_tsc_khz(state.tsc_khz.unwrap_or_default()).named("KVM_SET_TSC_KHZ")?;
@@ -238,8 +243,16 @@ impl KvmVcpu {
         set.map(drop).named("KVM_SET_ONE_REG of the shadow stack's pointer")
     }
 
-    /// The CPUID that was set.
+    fn given_cpuid(&self) -> MutexGuard<'_, Option<Vec<kvm_cpuid_entry2>>> {
+        self.given_cpuid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The CPUID that was set. KVM is asked only for that of a vCPU without one: what it returns has also what the guest has enabled, and
+    /// a software KVM returns the processor's own.
     fn cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
+        if let Some(given) = &*self.given_cpuid() {
+            return Ok(given.clone());
+        }
         let cpuid = self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).named("KVM_GET_CPUID2")?;
         // Some kernels return the length of the buffer instead.
         let entries = cpuid.as_slice();

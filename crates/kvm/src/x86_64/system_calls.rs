@@ -74,6 +74,9 @@ pub const BUILD_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_pread64),
 ];
 
+/// What reading a vCPU's state takes, [`KvmVcpu::state`](crate::KvmVcpu::state).
+pub const VCPU_STATE_CALLS: &[Allow] = &[VCPU_STATE];
+
 /// What reading a VM's state takes: [`KvmVcpu::state`](crate::KvmVcpu::state) and [`VmState`](crate::VmState).
 pub const SAVE_CALLS: &[Allow] = &[
     VCPU_STATE,
