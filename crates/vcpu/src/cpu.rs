@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_kvm::{Exit, ImmediateExit, KvmVcpu, VcpuReport};
+use vmm_kvm::{Exit, ImmediateExit, KvmVcpu, VcpuReport, VcpuState};
 
 use crate::platform;
 
@@ -30,6 +30,12 @@ pub trait Cpu: Send {
 
     /// Registers and code at the instruction pointer, for diagnostics.
     fn report(&self) -> VcpuReport;
+
+    /// The whole state, with these MSRs, for a snapshot. Not called while an access is incomplete.
+    ///
+    /// # Errors
+    /// KVM can't read a part of it.
+    fn state(&self, msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error>;
 
     /// The instruction pointer, or `None` if it can't be read.
     fn instruction_pointer(&self) -> Option<u64>;
@@ -68,6 +74,9 @@ impl Cpu for KvmVcpu {
     }
     fn report(&self) -> VcpuReport {
         KvmVcpu::report(self)
+    }
+    fn state(&self, msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
+        KvmVcpu::state(self, msrs)
     }
     fn instruction_pointer(&self) -> Option<u64> {
         platform::instruction_pointer(self)

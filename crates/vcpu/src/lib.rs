@@ -61,7 +61,7 @@ pub use platform::{BusHandler, CrashCause, ExitHandler, ExitKind, SingleStepped,
 pub use run_loop::run;
 pub use summary::Summary;
 pub use thread::{Error, PendingPause, VcpuThread};
-pub use threads::VcpuThreads;
+pub use threads::{StateReaders, VcpuThreads};
 pub use trace::{Trace, TracedExit};
 /// The eventfd that a vCPU's thread signals when it ends, and the type of irqfds and ioeventfds.
 pub use vmm_bus::EventFd;

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vmm_bus::EventFd;
-use vmm_kvm::VcpuReport;
+use vmm_kvm::{VcpuReport, VcpuState};
 use vmm_sys_util::signal::{Killable, register_signal_handler, unblock_signal};
 
 use crate::run_loop::step;
@@ -49,6 +49,12 @@ pub enum Error {
         /// The host's error.
         source: io::Error,
     },
+    /// Its state was to be saved while it wasn't paused.
+    #[error("vcpu{index}: isn't paused")]
+    NotPaused {
+        /// Index of the vCPU.
+        index: u32,
+    },
     /// The thread panicked, which is a bug.
     #[error("vcpu{index}: thread panicked")]
     Panicked {
@@ -62,6 +68,8 @@ enum Command {
     Pause(SyncSender<()>),
     /// Send the processor's state.
     Report(SyncSender<VcpuReport>),
+    /// Send the processor's whole state, with these MSRs. Only for one that is paused.
+    Save(Arc<[u32]>, SyncSender<Result<VcpuState, vmm_kvm::Error>>),
     Resume,
     Stop,
 }
@@ -190,6 +198,11 @@ impl<S: Send + 'static> VcpuThread<S> {
         PendingReport(receiver)
     }
 
+    /// Reads its state while it is paused, from any thread.
+    pub(crate) fn state_reader(&self) -> StateReader {
+        StateReader { index: self.index, commands: self.commands.clone() }
+    }
+
     /// Resumes a paused vCPU. Has no effect on one that is running or has ended.
     pub fn resume(&self) {
         // No kick is needed: a paused thread waits for commands, and a running one ignores this one. If the thread has ended, the
@@ -282,6 +295,40 @@ impl PendingReport {
     }
 }
 
+/// Reads the state of one vCPU.
+#[derive(Clone)]
+pub(crate) struct StateReader {
+    index: u32,
+    commands: Sender<Command>,
+}
+
+impl StateReader {
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Requests the state without waiting for it.
+    pub(crate) fn begin(&self, msrs: &Arc<[u32]>) -> PendingState {
+        let (sender, receiver) = sync_channel(1);
+        // No kick is needed, as for a resume.
+        let _ = self.commands.send(Command::Save(Arc::clone(msrs), sender));
+        PendingState { index: self.index, states: receiver }
+    }
+}
+
+/// A state that has been requested.
+pub(crate) struct PendingState {
+    index: u32,
+    states: Receiver<Result<VcpuState, vmm_kvm::Error>>,
+}
+
+impl PendingState {
+    pub(crate) fn wait(self) -> Result<VcpuState, Error> {
+        let running = || Error::NotPaused { index: self.index };
+        Ok(self.states.recv().map_err(|_| running())??)
+    }
+}
+
 /// The state of the thread.
 struct Worker<C, H> {
     cpu: C,
@@ -359,7 +406,8 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                 Command::Report(report) => {
                     let _ = report.send(self.cpu.report());
                 }
-                Command::Resume => {}
+                // It isn't paused, and has no state of one moment: the sender is told so by its channel's end.
+                Command::Save(..) | Command::Resume => {}
                 Command::Stop => return Requested::Stop,
             }
         }
@@ -375,6 +423,9 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                 }
                 Ok(Command::Report(report)) => {
                     let _ = report.send(self.cpu.report());
+                }
+                Ok(Command::Save(msrs, state)) => {
+                    let _ = state.send(self.cpu.state(&msrs));
                 }
                 Ok(Command::Resume) => return Requested::Run,
                 // Without a handle, no command could stop the thread.

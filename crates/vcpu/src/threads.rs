@@ -1,10 +1,11 @@
 //! The threads of all vCPUs of a machine.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmm_kvm::VcpuReport;
+use vmm_kvm::{VcpuReport, VcpuState};
 
-use crate::thread::PendingReport;
+use crate::thread::{PendingReport, PendingState, StateReader};
 use crate::{End, Error, PendingPause, VcpuThread};
 
 /// The threads of all vCPUs of a machine. Dropping it stops and joins one after the other; [`stop`](Self::stop) is faster.
@@ -60,6 +61,13 @@ impl<S: Send + 'static> VcpuThreads<S> {
         pending.into_iter().filter_map(report).collect()
     }
 
+    /// What reads the states of all vCPUs while they are paused, also from another thread.
+    pub fn state_readers(&self) -> StateReaders {
+        let mut readers: Vec<_> = self.0.iter().map(VcpuThread::state_reader).collect();
+        readers.sort_unstable_by_key(StateReader::index);
+        StateReaders(readers)
+    }
+
     /// Removes a vCPU that has ended and returns its index and result, or `None` if none has.
     pub fn take_ended(&mut self) -> Option<(u32, Result<End<S>, Error>)> {
         let at = self.0.iter().position(VcpuThread::has_ended)?;
@@ -71,6 +79,28 @@ impl<S: Send + 'static> VcpuThreads<S> {
     pub fn stop(&mut self) {
         self.0.iter().for_each(VcpuThread::stop);
         self.0.clear();
+    }
+}
+
+/// Reads the states of paused vCPUs. See [`VcpuThreads::state_readers`].
+#[derive(Clone)]
+pub struct StateReaders(Vec<StateReader>);
+
+impl StateReaders {
+    /// The states of all vCPUs, by index, each with these MSRs. Each is read on its own thread.
+    ///
+    /// # Errors
+    /// KVM can't read a part of one, or one isn't paused or has ended.
+    pub fn read(&self, msrs: &[u32]) -> Result<Vec<VcpuState>, Error> {
+        let msrs: Arc<[u32]> = msrs.into();
+        let pending: Vec<PendingState> = self.0.iter().map(|reader| reader.begin(&msrs)).collect();
+        pending.into_iter().map(PendingState::wait).collect()
+    }
+}
+
+impl std::fmt::Debug for StateReaders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("StateReaders").field(&self.0.len()).finish()
     }
 }
 

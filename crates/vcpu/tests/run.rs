@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use vmm_kvm::{DebugStop, Exit, VcpuReport};
+use vmm_kvm::{DebugStop, Exit, VcpuReport, VcpuState};
 use vmm_vcpu::{Cpu, End, Entry, ExitHandler, Flow, Kick, run};
 
 /// Returns the scripted exits: one list for entries of the guest, one for completions of an access.
@@ -25,6 +25,9 @@ impl Cpu for ScriptedCpu {
     }
     fn report(&self) -> VcpuReport {
         VcpuReport::default()
+    }
+    fn state(&self, _msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
+        Err(vmm_kvm::Error::NoWallClock)
     }
     fn instruction_pointer(&self) -> Option<u64> {
         None

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use vmm_bus::EventFd;
-use vmm_kvm::{EmulationFailure, Exit, VcpuReport};
+use vmm_kvm::{EmulationFailure, Exit, VcpuReport, VcpuState};
 use vmm_vcpu::{Cpu, CrashCause, End, Error, ExitHandler, Flow, Kick, VcpuThread, VcpuThreads};
 
 /// Time after which a wait fails, so that tests don't hang.
@@ -118,6 +118,9 @@ impl Cpu for ScriptedCpu {
     }
     fn report(&self) -> VcpuReport {
         VcpuReport { code: vec![0xcc], ..Default::default() }
+    }
+    fn state(&self, _msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
+        Err(vmm_kvm::Error::NoWallClock)
     }
     fn instruction_pointer(&self) -> Option<u64> {
         Some(0x7c00)

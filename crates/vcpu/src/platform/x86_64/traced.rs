@@ -164,7 +164,7 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
 
-    use vmm_kvm::{Exit, VcpuReport};
+    use vmm_kvm::{Exit, VcpuReport, VcpuState};
 
     use super::*;
     use crate::Kick;
@@ -185,6 +185,9 @@ mod tests {
         }
         fn report(&self) -> VcpuReport {
             VcpuReport::default()
+        }
+        fn state(&self, _msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
+            Err(vmm_kvm::Error::NoWallClock)
         }
         fn instruction_pointer(&self) -> Option<u64> {
             Some(0x7c00)
