@@ -54,6 +54,17 @@ pub enum Error {
         /// How much.
         len: u64,
     },
+    /// Guest memory is to be written that the layout doesn't have.
+    #[error("memory: {len} bytes at guest address {gpa:#x} aren't in the layout")]
+    NotSaved {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// Whoever asked for the snapshot doesn't want it any more.
+    #[error("the snapshot was cancelled")]
+    Cancelled,
     /// manifest.json isn't that of the state beside it.
     #[error("{}: manifest.json and the manifest in state differ", .0.display())]
     OtherManifest(PathBuf),

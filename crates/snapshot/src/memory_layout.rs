@@ -104,6 +104,13 @@ impl MemoryLayout {
         self.regions.last().map_or(0, MemoryRegion::end)
     }
 
+    /// Where so many bytes at a guest-physical address begin in the file, if they are in one region.
+    pub fn offset_of(&self, gpa: u64, len: u64) -> Option<u64> {
+        let end = gpa.checked_add(len)?;
+        let is_in = |region: &&MemoryRegion| region.gpa <= gpa && end <= region.gpa + region.len;
+        self.regions.iter().find(is_in).map(|region| region.offset + (gpa - region.gpa))
+    }
+
     /// Whether so many bytes at an offset of the file are whole pages of one region.
     pub(crate) fn has(&self, offset: u64, len: u64) -> bool {
         let Some(end) = offset.checked_add(len) else { return false };
@@ -188,6 +195,17 @@ mod tests {
         assert!(!layout.has(1, 4096));
         assert!(!layout.has(0, 100));
         assert!(!layout.has(u64::MAX - 4095, 4096));
+    }
+
+    #[test]
+    fn offset_is_that_of_the_region() {
+        let layout = MemoryLayout::of([0..3 * MIB, 4096 * MIB..4097 * MIB]).unwrap();
+        assert_eq!(layout.offset_of(MIB, 2 * MIB), Some(MIB));
+        assert_eq!(layout.offset_of(4096 * MIB + 4096, MIB - 4096), Some(4 * MIB + 4096));
+        assert_eq!(layout.offset_of(2 * MIB, 2 * MIB), None);
+        assert_eq!(layout.offset_of(3 * MIB, 4096), None);
+        assert_eq!(layout.offset_of(4097 * MIB, 4096), None);
+        assert_eq!(layout.offset_of(u64::MAX, 4096), None);
     }
 
     fn listed(json: &str) -> Result<MemoryLayout, String> {

@@ -24,24 +24,26 @@ impl<'a> MemoryWriter<'a> {
         Self { file, layout }
     }
 
-    /// Writes pages at their offset of the file. Each page may be written once: zeros don't replace what is there.
+    /// Writes pages at their offset of the file. Each page may be written once: zeros don't replace what is there. Returns the number of
+    /// bytes that aren't pages of zeros.
     ///
     /// # Errors
     /// These aren't whole pages of one region, or the host can't write them: its disk is full, for example.
-    pub fn write(&self, offset: u64, pages: &[u8]) -> Result<(), Error> {
+    pub fn write(&self, offset: u64, pages: &[u8]) -> Result<u64, Error> {
         let len = pages.len() as u64;
         if !self.layout.has(offset, len) {
             return Err(Error::NotMemory { offset, len });
         }
-        let mut start = 0;
+        let (mut start, mut stored) = (0, 0);
         while start < pages.len() {
             start += leading(&pages[start..], true);
             let data = leading(&pages[start..], false);
             let run = &pages[start..start + data];
             self.file.write_all_at(run, offset + start as u64).map_err(Error::io(MEMORY))?;
             start += data;
+            stored += data as u64;
         }
-        Ok(())
+        Ok(stored)
     }
 }
 

@@ -13,18 +13,19 @@ fn files(memory: File) -> SnapshotFiles {
     SnapshotFiles { manifest: None, state: tempfile::tempfile().unwrap(), memory }
 }
 
-fn written(pages: &[(u64, &[u8])]) -> File {
+/// The file, and the bytes that were stored.
+fn written(pages: &[(u64, &[u8])]) -> (File, u64) {
     let files = files(tempfile::tempfile().unwrap());
     let layout = MemoryLayout::of([0..4 << 20]).unwrap();
     let memory = files.start_memory(&layout).unwrap();
-    pages.iter().for_each(|(offset, bytes)| memory.write(*offset, bytes).unwrap());
-    files.memory
+    let stored = pages.iter().map(|(offset, bytes)| memory.write(*offset, bytes).unwrap()).sum();
+    (files.memory, stored)
 }
 
 #[test]
 fn pages_are_at_their_offsets_and_the_rest_is_zero() {
     let page = [0x5a; 4096];
-    let file = written(&[(8192, &page), ((4 << 20) - 4096, &page)]);
+    let (file, _) = written(&[(8192, &page), ((4 << 20) - 4096, &page)]);
     let mut contents = Vec::new();
     (&file).read_to_end(&mut contents).unwrap();
     let mut expected = vec![0; 4 * MIB];
@@ -40,7 +41,8 @@ fn pages_of_zeros_stay_holes() {
     bytes[5 * 4096] = 1;
     bytes[MIB + 4095] = 1;
     bytes[4 * MIB - 1] = 1;
-    let file = written(&[(0, &bytes)]);
+    let (file, stored) = written(&[(0, &bytes)]);
+    assert_eq!(stored, 3 * 4096);
     let mut contents = vec![0; 4 * MIB];
     file.read_exact_at(&mut contents, 0).unwrap();
     assert!(contents == bytes);
