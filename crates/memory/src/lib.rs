@@ -5,6 +5,9 @@
 //! at any time, so no Rust reference to guest RAM exists. [`GuestRam::discard`] returns unused pages to the
 //! host. Guest RAM is backed by private memory or by a memfd that other processes can map ([`Backing`]).
 //!
+//! [`GuestRam::populated`] lists what is worth saving, and [`GuestRam::from_file`] maps or copies what was saved
+//! to a file.
+//!
 //! [`FileMemory`] maps a file for guest access only.
 //!
 //! ```
@@ -19,18 +22,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod discarded;
 mod file;
 mod mapping;
+mod pagemap;
+mod populated;
 mod ram;
+mod restore;
 mod shared;
 
 pub use file::{Access, FileMemory, FileMemoryError};
+pub use pagemap::Pagemap;
 pub use ram::{Backing, DiscardError, Error, GuestRam, Memory, Region};
+pub use restore::{FileRange, Loading};
 /// Re-exported for its traits, which read and write [`Memory`].
 pub use vm_memory;
 
 /// Page size of host and guest, in bytes.
 pub const PAGE_LEN: u64 = 4096;
+
+/// Of the locks.
+const NO_PANIC: &str = "no panic while it is held";
 
 /// Its example is a test.
 #[cfg(doctest)]

@@ -1,15 +1,19 @@
 //! Guest RAM: its ranges and their mappings.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
 };
 
-use crate::{PAGE_LEN, mapping, shared};
+use crate::discarded::{Discarded, MAX_CUTS};
+use crate::pagemap::Pagemap;
+use crate::{NO_PANIC, PAGE_LEN, mapping, shared};
 
 /// The guest memory type that loaders and devices read and write.
 pub type Memory = GuestMemoryMmap<()>;
@@ -53,6 +57,37 @@ pub enum Error {
         /// Error from mmap.
         source: MmapRegionError,
     },
+    /// Copies of the pages that are written can't be shared with other processes.
+    #[error(
+        "guest RAM that is copied on write can't be shared with other processes: memory.shared needs --memory copy"
+    )]
+    SharedCopyOnWrite,
+    /// The file's offset of a range isn't page-aligned.
+    #[error("offset {offset:#x} of guest RAM at {gpa:#x} in its file isn't a multiple of 4 KiB")]
+    BadOffset {
+        /// Guest-physical address of the range.
+        gpa: u64,
+        /// Its offset in the file.
+        offset: u64,
+    },
+    /// The file doesn't have all of the RAM.
+    #[error("the file of guest RAM has {len} bytes instead of {needed} or more")]
+    ShortFile {
+        /// Its length in bytes.
+        len: u64,
+        /// Where the last of the ranges ends.
+        needed: u64,
+    },
+    /// The file can't be read.
+    #[error("can't read the file of guest RAM, {len} bytes at {offset:#x}")]
+    ReadFile {
+        /// Offset in the file.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+        /// Error from the host; `UnexpectedEof` if the file has been shortened.
+        source: io::Error,
+    },
 }
 
 /// Errors from [`GuestRam::discard`].
@@ -76,6 +111,18 @@ pub enum DiscardError {
         /// Error from the host.
         source: io::Error,
     },
+    /// Each discard cuts a copy-on-write mapping into pieces, and there are as many as Linux allows a process by default, but for those
+    /// that the monitor needs itself.
+    #[error(
+        "can't discard {len:#x} bytes at {gpa:#x} of guest RAM: its copy-on-write mapping is in {MAX_CUTS} pieces; \
+         --memory copy has no such limit"
+    )]
+    TooManyPieces {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Length in bytes.
+        len: u64,
+    },
 }
 
 /// A range of guest memory, with what a KVM memory slot needs.
@@ -89,11 +136,14 @@ pub struct Region {
     pub hva: u64,
 }
 
-/// Guest RAM, mapped and initially zero. Clones share the RAM, which is unmapped when the last one is
+/// Guest RAM, mapped and initially zero or with the contents of a file. Clones share the RAM, which is unmapped when the last one is
 /// dropped.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
     memory: Arc<Memory>,
+    /// If the RAM is a copy-on-write mapping: which guest-physical ranges aren't the file's any more.
+    pub(crate) discarded: Option<Arc<Mutex<Discarded>>>,
+    pub(crate) pagemap: Option<Pagemap>,
 }
 
 impl GuestRam {
@@ -115,22 +165,32 @@ impl GuestRam {
         let file = (backing == Backing::Shared).then(|| shared::file(len)).transpose();
         let file = file.map_err(|source| Error::File { len_mib: len.div_ceil(1 << 20), source })?;
         let mut offset = 0;
-        let mut regions = Vec::with_capacity(ranges.len());
-        for &Range { start, end } in ranges {
-            let len = end - start;
-            let mapping = match &file {
-                Some(file) => {
-                    mapping::map_shared(&FileOffset::from_arc(Arc::clone(file), offset), len as usize)
-                }
-                None => mapping::map(len as usize),
-            };
-            let mapping = mapping.map_err(|source| Error::Map { len_mib: len.div_ceil(1 << 20), source })?;
-            offset += len;
-            let region = GuestRegionMmap::new(mapping, GuestAddress(start));
-            regions.push(region.ok_or(Error::BadRange { start, end })?);
-        }
-        let memory = Memory::from_regions(regions).expect("the ranges were checked to be in order");
-        Ok(Self { memory: Arc::new(memory) })
+        let memory = map_ranges(ranges, |_, len| {
+            let Some(file) = &file else { return mapping::map(len) };
+            let start = offset;
+            offset += len as u64;
+            mapping::map_shared(&FileOffset::from_arc(Arc::clone(file), start), len)
+        })?;
+        Ok(Self { memory: Arc::new(memory), discarded: None, pagemap: None })
+    }
+
+    /// Maps `ranges`, which have been checked, from these places in `file`: the pages that are written are copied.
+    pub(crate) fn copy_on_write(
+        file: &Arc<File>,
+        ranges: &[Range<u64>],
+        offsets: &[u64],
+    ) -> Result<Self, Error> {
+        let memory = map_ranges(ranges, |index, len| {
+            mapping::map_copy_on_write(&FileOffset::from_arc(Arc::clone(file), offsets[index]), len)
+        })?;
+        let discarded = Some(Arc::new(Mutex::new(Discarded::default())));
+        Ok(Self { memory: Arc::new(memory), discarded, pagemap: None })
+    }
+
+    /// Has [`populated`](Self::populated) ask the host which pages of private memory it holds.
+    #[must_use]
+    pub fn with_pagemap(self, pagemap: Pagemap) -> Self {
+        Self { pagemap: Some(pagemap), ..self }
     }
 
     /// The memory, for reading and writing.
@@ -150,9 +210,9 @@ impl GuestRam {
     /// Returns the pages at `gpa..gpa + len` to the host. The range may span adjacent regions.
     ///
     /// The pages read as zeros afterwards, for the guest too, and are allocated again when touched
-    /// (madvise(2), MADV_DONTNEED; for shared RAM fallocate(2), FALLOC_FL_PUNCH_HOLE; KVM's MMU notifier
-    /// updates the guest's mappings). It is safe to let the guest choose the range: only its own memory is
-    /// affected.
+    /// (madvise(2), MADV_DONTNEED; for shared RAM fallocate(2), FALLOC_FL_PUNCH_HOLE; for RAM that is copied on
+    /// write anonymous memory, by mremap(2); KVM's MMU notifier updates the guest's mappings). It is safe to let
+    /// the guest choose the range: only its own memory is affected.
     ///
     /// A device that accesses the pages concurrently does so before or after the discard. What it writes may
     /// be lost, but the guest gave that memory away. Host I/O that has pinned the pages (O_DIRECT) continues
@@ -160,7 +220,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// The range isn't made of whole pages of RAM, in which case nothing is discarded; or the host refuses
-    /// some of it.
+    /// some of it, or has too many mappings, in which case that part keeps its contents.
     pub fn discard(&self, gpa: u64, len: u64) -> Result<(), DiscardError> {
         let is_whole = gpa.is_multiple_of(PAGE_LEN) && len.is_multiple_of(PAGE_LEN) && len > 0;
         let size = usize::try_from(len).ok().filter(|_| is_whole);
@@ -172,16 +232,55 @@ impl GuestRam {
             let region = self.memory.find_region(GuestAddress(at)).expect("all of it was found to be RAM");
             let offset = at - region.start_addr().0;
             let count = (region.len() - offset).min(gpa + len - at);
-            mapping::discard(region, offset as usize, count as usize)
-                .map_err(|source| DiscardError::Refused { gpa: at, len: count, source })?;
+            self.discard_in(region, offset as usize, at..at + count)?;
             at += count;
         }
         Ok(())
     }
+
+    /// Discards `range`, which is at `offset` of `region`.
+    fn discard_in(&self, region: &MmapRegion, offset: usize, range: Range<u64>) -> Result<(), DiscardError> {
+        let (gpa, len) = (range.start, range.end - range.start);
+        let refused = |source| DiscardError::Refused { gpa, len, source };
+        let Some(discarded) = &self.discarded else {
+            return mapping::discard(region, offset, len as usize).map_err(refused);
+        };
+        // Not held during the system calls. What was discarded stays discarded; to do it twice, if two threads discard the same, does
+        // no harm.
+        let (has, has_room) = {
+            let discarded = discarded.lock().expect(NO_PANIC);
+            (discarded.has(&range), discarded.has_room())
+        };
+        if has {
+            return mapping::discard_again(region, offset, len as usize).map_err(refused);
+        }
+        if !has_room {
+            return Err(DiscardError::TooManyPieces { gpa, len });
+        }
+        mapping::discard(region, offset, len as usize).map_err(refused)?;
+        discarded.lock().expect(NO_PANIC).add(&range);
+        Ok(())
+    }
+}
+
+/// Maps each of `ranges`, which have been checked, by `map`, which gets its index and its length.
+fn map_ranges(
+    ranges: &[Range<u64>],
+    mut map: impl FnMut(usize, usize) -> Result<MmapRegion, MmapRegionError>,
+) -> Result<Memory, Error> {
+    let mut regions = Vec::with_capacity(ranges.len());
+    for (index, &Range { start, end }) in ranges.iter().enumerate() {
+        let len = end - start;
+        let mapping = map(index, len as usize);
+        let mapping = mapping.map_err(|source| Error::Map { len_mib: len.div_ceil(1 << 20), source })?;
+        let region = GuestRegionMmap::new(mapping, GuestAddress(start));
+        regions.push(region.ok_or(Error::BadRange { start, end })?);
+    }
+    Ok(Memory::from_regions(regions).expect("the ranges were checked to be in order"))
 }
 
 /// Checks that each range is page-aligned and starts at or after the end of the previous one.
-fn check(ranges: &[Range<u64>]) -> Result<(), Error> {
+pub(crate) fn check(ranges: &[Range<u64>]) -> Result<(), Error> {
     let mut previous_end = 0;
     for &Range { start, end } in ranges {
         let whole = start % PAGE_LEN == 0 && end % PAGE_LEN == 0;
