@@ -2,6 +2,7 @@
 #![no_main]
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -22,7 +23,7 @@ fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| {
         let path = std::env::temp_dir().join(format!("vmm-fuzz-{}.sock", std::process::id()));
-        let answer = |request: Request, responder: Responder| {
+        let answer = |request: Request, _: Vec<OwnedFd>, responder: Responder| {
             responder.respond(Response { id: request.id, answer: Answer::Result(Reply::Done) });
         };
         let name = NamedSocket::listen(&path).expect("a directory for sockets");

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use vmm_config::Event;
-use vmm_control::{ControlSocket, Server};
+use vmm_control::{ControlSocket, Responder, Server};
 use vmm_hostio::NamedSocket;
 use vmm_machine::{Commander, EventSink, OutputCheck, Service};
 use vmm_sandbox::Needs;
@@ -47,8 +47,10 @@ impl Control {
         let needs = Needs { removes: vec![name.path().to_owned()], ..Needs::default() };
         let running = Arc::clone(&self.0);
         let start = move || {
-            let execute = move |request, responder: vmm_control::Responder| {
-                commander.send(request, move |response| responder.respond(response));
+            let execute = move |request, files, responder: Responder| {
+                commander.send_with_files(request, files, move |response, unused| {
+                    responder.respond_and_close(response, unused);
+                });
             };
             let _ = running.set(socket.serve(execute)?);
             Ok(())

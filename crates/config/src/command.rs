@@ -9,8 +9,10 @@
 //!
 //! A client that has asked for `events` also receives `{"event": ...}` lines, see [`Event`](crate::Event).
 //!
-//! Snapshots, and adding, removing and replacing devices or their media, will be further variants of
-//! [`Command`].
+//! File descriptors come with a request for a [`snapshot`](Command::Snapshot), in one message of the socket (SCM_RIGHTS in unix(7)) that has
+//! bytes of this request's line and of no other.
+//!
+//! Adding, removing and replacing devices or their media will be further variants of [`Command`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,31 @@ pub enum Command {
     },
     /// Sends events over this connection from now on, besides responses. Only for connections to a control socket.
     Events,
+    /// Writes a snapshot of the machine, which is paused meanwhile. The request comes with two file descriptors, in this order: the file
+    /// for `state` and the file for `memory`, both empty regular files that are open for reading and writing. Completes when the host's
+    /// storage has both. `manifest.json` is the client's to write: `state` has the manifest.
+    Snapshot(SnapshotCommand),
+}
+
+impl Command {
+    /// The number of file descriptors that come with the command.
+    #[must_use]
+    pub const fn descriptors(&self) -> usize {
+        match self {
+            Self::Snapshot(_) => 2,
+            _ => 0,
+        }
+    }
+}
+
+/// What follows a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotCommand {
+    /// Whether the machine and the monitor end when the snapshot is complete. Otherwise, or if it fails, the machine does what it did
+    /// before: it runs or is paused.
+    #[serde(default)]
+    pub stop: bool,
 }
 
 /// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets, but not beyond a failure of the
@@ -131,6 +158,8 @@ pub enum MachineState {
     Pausing,
     /// The machine is paused.
     Paused,
+    /// The machine is paused while a snapshot is written.
+    Saving,
 }
 
 /// An existing machine.
@@ -203,8 +232,15 @@ pub enum ErrorCode {
     DeviceFailed,
     /// The machine ended before the command completed.
     Ended,
-    /// The request isn't one: its JSON is malformed, its command unknown, or its line too long.
+    /// The request isn't one: its JSON is malformed, its command unknown, its line too long, or it comes with other file descriptors
+    /// than its command has.
     InvalidRequest,
+    /// A snapshot is being written, or too many requests with file descriptors are in progress.
+    Busy,
+    /// The snapshot couldn't be written. The files are of no use.
+    SnapshotFailed,
+    /// A device of the machine, or something else that it has, can't be saved.
+    NotSaveable,
 }
 
 #[cfg(test)]
@@ -228,6 +264,19 @@ mod tests {
         let text = r#"{"id": 9, "command": {"device_status": {"id": "net0"}}}"#;
         let status = Command::DeviceStatus { id: "net0".to_owned() };
         assert_eq!(from_str::<Request>(text).unwrap().command, status);
+    }
+
+    #[test]
+    fn request_for_a_snapshot_has_two_descriptors_and_goes_on_by_default() {
+        let command = |text: &str| from_str::<Request>(text).map(|request| request.command);
+        let snapshot = command(r#"{"id": 1, "command": {"snapshot": {}}}"#).unwrap();
+        assert_eq!(snapshot, Command::Snapshot(SnapshotCommand { stop: false }));
+        assert_eq!((snapshot.descriptors(), Command::Pause.descriptors()), (2, 0));
+        let stop = Command::Snapshot(SnapshotCommand { stop: true });
+        assert_eq!(command(r#"{"id": 1, "command": {"snapshot": {"stop": true}}}"#).unwrap(), stop);
+        assert_eq!(to_value(stop).unwrap(), json!({"snapshot": {"stop": true}}));
+        let error = command(r#"{"id": 1, "command": {"snapshot": {"dir": "x"}}}"#).unwrap_err();
+        assert!(error.to_string().starts_with("unknown field `dir`, expected `stop`"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The other end: a program that sends commands.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::Value;
 use vmm_config::{Command, CommandError, Event, EventLine, Request};
@@ -53,11 +57,19 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn execute(&mut self, command: Command) -> Result<Value, ClientError> {
+        self.execute_with(command, &[])
+    }
+
+    /// [`execute`](Self::execute)s a command with the files that [it needs](Command::descriptors), in its order. The caller keeps them.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn execute_with(&mut self, command: Command, files: &[BorrowedFd<'_>]) -> Result<Value, ClientError> {
         let id = self.next_id;
         self.next_id += 1;
         let mut text = serde_json::to_string(&Request { id, command }).map_err(io::Error::other)?;
         text.push('\n');
-        self.lines.get_mut().write_all(text.as_bytes())?;
+        send(self.lines.get_mut(), text.as_bytes(), files)?;
         loop {
             let line = self.line()?;
             match line {
@@ -94,4 +106,24 @@ impl Client {
         }
         serde_json::from_str(&text).map_err(|_| ClientError::NoResponse(text.trim_end().to_owned()))
     }
+}
+
+/// Sends a line, and descriptors with its first bytes.
+fn send(stream: &mut UnixStream, line: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if files.is_empty() {
+        return stream.write_all(line);
+    }
+    let message = || SendAncillaryMessage::ScmRights(files);
+    let mut space = vec![MaybeUninit::uninit(); message().size()];
+    let sent = loop {
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        // There is space for it.
+        control.push(message());
+        match sendmsg(&*stream, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) => break sent,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    stream.write_all(&line[sent..])
 }

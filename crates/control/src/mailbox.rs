@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(crate) struct Mailbox {
 pub(crate) struct Letters {
     /// Each with the number of its connection.
     pub(crate) responses: Vec<(u64, Response)>,
+    /// Files of clients that are to be closed.
+    pub(crate) unused: Vec<OwnedFd>,
     pub(crate) events: VecDeque<Event>,
     /// Events that there was no room for, after the others.
     pub(crate) lost: u64,
@@ -71,17 +74,30 @@ pub struct Responder {
     pub(crate) connection: u64,
     /// `None` once it is answered.
     pub(crate) id: Option<u64>,
+    /// Counts the requests with files that are in progress.
+    pub(crate) counted: Option<Arc<()>>,
 }
 
 impl Responder {
     /// Sends the response, without blocking.
-    pub fn respond(mut self, response: Response) {
-        self.id = None;
-        self.send(response);
+    pub fn respond(self, response: Response) {
+        self.respond_and_close(response, Vec::new());
     }
 
-    fn send(&self, response: Response) {
-        self.mailbox.put(|letters| letters.responses.push((self.connection, response)));
+    /// [`respond`](Self::respond)s, and has `unused` closed by another thread: files of the request, whose closing may wait for the storage
+    /// of the client's choice.
+    pub fn respond_and_close(mut self, response: Response, unused: Vec<OwnedFd>) {
+        self.id = None;
+        // Before the client can send the next.
+        drop(self.counted.take());
+        self.send(response, unused);
+    }
+
+    fn send(&self, response: Response, unused: Vec<OwnedFd>) {
+        self.mailbox.put(|letters| {
+            letters.responses.push((self.connection, response));
+            letters.unused.extend(unused);
+        });
     }
 }
 
@@ -89,7 +105,7 @@ impl Drop for Responder {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             let error = CommandError::new(ErrorCode::Ended, "the monitor has ended");
-            self.send(Response { id, answer: Answer::Error(error) });
+            self.send(Response { id, answer: Answer::Error(error) }, Vec::new());
         }
     }
 }

@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm_config::{Event, Request};
+use vmm_config::{Answer, CommandError, ErrorCode, Event, Request, Response};
 use vmm_hostio::NamedSocket;
 use vmm_sandbox::{Allow, confine_thread};
 
+use crate::closer::{ClientFiles, Closer};
 use crate::connection::Connection;
 use crate::mailbox::{Events, Letters, Mailbox, Responder};
 
 /// Clients at a time. When there are more, the one that has been silent longest makes room, unless it waits for something.
 const CLIENTS: usize = 1000;
+/// Requests with files that are in progress at a time, and likewise lines with files whose end hasn't come yet. The machine carries out one
+/// such request at a time. With what is being closed, clients have at most 100 of the monitor's descriptors, besides their connections.
+const WITH_FILES: usize = 16;
 /// When a client that the host had no descriptor for is tried again. Nothing reports that one is free.
 const RETRY: Duration = Duration::from_millis(100);
 /// The client has closed the connection.
@@ -28,7 +32,7 @@ const STACK_LEN: usize = 256 << 10;
 /// What the server's thread calls besides [`BASE`](vmm_sandbox::BASE).
 pub const SYSTEM_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_accept4),
-    Allow::call(libc::SYS_recvfrom),
+    Allow::call(libc::SYS_recvmsg),
     Allow::masked(libc::SYS_sendto, 3, libc::MSG_FASTOPEN as u32, 0),
     Allow::call(libc::SYS_ppoll),
 ];
@@ -67,16 +71,25 @@ impl ControlSocket {
     /// Starts a thread that passes requests to `execute`, which must not block, and sends the responses and events. The thread inherits the
     /// caller's signal mask, and is confined to [`SYSTEM_CALLS`] if the process has a sandbox.
     ///
+    /// `execute` also receives the files of a request whose [command has some](vmm_config::Command::descriptors): at most so many, and of a
+    /// kind that the client chose. Closing those that it doesn't use may block: [`Responder::respond_and_close`].
+    ///
     /// # Errors
     /// The host is out of threads.
-    pub fn serve(self, execute: impl Fn(Request, Responder) + Send + 'static) -> io::Result<Server> {
+    pub fn serve(
+        self,
+        execute: impl Fn(Request, Vec<OwnedFd>, Responder) + Send + 'static,
+    ) -> io::Result<Server> {
         let Self { listener, mailbox } = self;
+        let closer = Closer::start()?;
         let theirs = Arc::clone(&mailbox);
         let body = move || {
             confine_thread("control", &[SYSTEM_CALLS]).expect("a filter was accepted at the start");
             let mut clients = Clients {
                 mailbox: theirs,
                 execute,
+                closer,
+                with_files: Arc::new(()),
                 connections: BTreeMap::new(),
                 next: 0,
                 retry_at: None,
@@ -106,6 +119,9 @@ impl Server {
 struct Clients<F> {
     mailbox: Arc<Mailbox>,
     execute: F,
+    closer: Closer,
+    /// Each request with files that is in progress has a clone.
+    with_files: Arc<()>,
     /// By number, in the order in which they have connected.
     connections: BTreeMap<u64, Connection>,
     next: u64,
@@ -115,7 +131,7 @@ struct Clients<F> {
     end: Option<Instant>,
 }
 
-impl<F: Fn(Request, Responder)> Clients<F> {
+impl<F: Fn(Request, Vec<OwnedFd>, Responder)> Clients<F> {
     fn serve(&mut self, listener: &UnixListener) {
         while !self.is_over() {
             let ready = self.wait(listener);
@@ -171,7 +187,8 @@ impl<F: Fn(Request, Responder)> Clients<F> {
     }
 
     fn deliver(&mut self, letters: Letters) {
-        let Letters { responses, events, lost, end } = letters;
+        let Letters { responses, unused, events, lost, end } = letters;
+        drop(self.closer.files(unused));
         for (number, response) in responses {
             // A client that has gone gets none.
             if let Some(client) = self.connections.get_mut(&number) {
@@ -195,14 +212,33 @@ impl<F: Fn(Request, Responder)> Clients<F> {
     /// Does what a client's socket permits.
     fn turn(&mut self, number: u64) {
         let Some(client) = self.connections.get_mut(&number) else { return };
-        let forward = |request: Request| {
+        let forward = |request: Request, files: Option<ClientFiles>| {
             let mailbox = Arc::clone(&self.mailbox);
-            let id = Some(request.id);
-            (self.execute)(request, Responder { mailbox, connection: number, id });
+            let (id, has_files) = (request.id, files.is_some());
+            let is_busy = has_files && Arc::strong_count(&self.with_files) > WITH_FILES;
+            let counted = has_files.then(|| Arc::clone(&self.with_files));
+            let responder = Responder { mailbox, connection: number, id: Some(id), counted };
+            if is_busy {
+                responder.respond(Response { id, answer: Answer::Error(busy()) });
+            } else {
+                (self.execute)(request, files.map_or_else(Vec::new, ClientFiles::into_vec), responder);
+            }
         };
         let is_there = if self.end.is_some() { client.send() } else { client.turn(forward) }.is_ok();
         if !is_there || client.is_over() {
             self.connections.remove(&number);
+        } else if client.has_unfinished_files() {
+            self.limit_unfinished_files(number);
+        }
+    }
+
+    /// Refuses the files of a client that has sent some for a line whose end hasn't come yet, if too many others have too.
+    fn limit_unfinished_files(&mut self, number: u64) {
+        let count = self.connections.values().filter(|client| client.has_unfinished_files()).count();
+        if count > WITH_FILES
+            && let Some(client) = self.connections.get_mut(&number)
+        {
+            client.refuse_unfinished_files(&busy());
         }
     }
 
@@ -216,7 +252,7 @@ impl<F: Fn(Request, Responder)> Clients<F> {
         match listener.accept() {
             Ok((stream, _)) => {
                 self.make_room();
-                self.connections.insert(self.next, Connection::new(stream));
+                self.connections.insert(self.next, Connection::new(stream, self.closer.clone()));
                 self.next += 1;
             }
             // There is none, or it has gone.
@@ -236,6 +272,12 @@ impl<F: Fn(Request, Responder)> Clients<F> {
             self.connections.remove(&number);
         }
     }
+}
+
+/// The refusal of further requests with files.
+fn busy() -> CommandError {
+    let message = format!("{WITH_FILES} requests with file descriptors are in progress; try again later");
+    CommandError::new(ErrorCode::Busy, message)
 }
 
 /// What [`Clients::wait`] has waited for.

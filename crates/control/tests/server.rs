@@ -1,7 +1,9 @@
 //! Clients of any behaviour against the server, whose thread is confined.
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write, pipe};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,9 +11,15 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
-use vmm_config::{Answer, Command, CommandError, ErrorCode, Event, Reply, Request, Response};
+use vmm_config::{
+    Answer, Command, CommandError, ErrorCode, Event, Reply, Request, Response, SnapshotCommand,
+};
 use vmm_control::{Client, ClientError, ControlSocket, Responder, Server};
 use vmm_hostio::NamedSocket;
 use vmm_sandbox::{ViolationAction, enable, report_violations};
@@ -27,6 +35,10 @@ struct Socket {
 
 impl Socket {
     fn new(execute: impl Fn(Request, Responder) + Send + 'static) -> Self {
+        Self::with_files(move |request, _, responder| execute(request, responder))
+    }
+
+    fn with_files(execute: impl Fn(Request, Vec<OwnedFd>, Responder) + Send + 'static) -> Self {
         report_violations(|| ()).unwrap();
         enable(ViolationAction::Trap);
         let directory = TempDir::new().unwrap();
@@ -49,6 +61,16 @@ impl Socket {
             Self::new(move |request, responder| requests.lock().unwrap().send((request, responder)).unwrap()),
             received,
         )
+    }
+
+    /// The same, with the requests' files.
+    fn slow_with_files() -> (Self, Receiver<(Request, Vec<OwnedFd>, Responder)>) {
+        let (requests, received): (Sender<_>, _) = channel();
+        let requests = Mutex::new(requests);
+        let execute = move |request, files, responder| {
+            requests.lock().unwrap().send((request, files, responder)).unwrap();
+        };
+        (Self::with_files(execute), received)
     }
 
     fn client(&self) -> Client {
@@ -315,5 +337,235 @@ fn thousand_idle_clients_make_room_for_another() {
         assert_eq!(socket.client().execute(Command::Events).unwrap(), "done");
     }
     assert_eq!(socket.client().execute(Command::Status).unwrap(), "done");
+    socket.end();
+}
+
+const SNAPSHOT: Command = Command::Snapshot(SnapshotCommand { stop: false });
+const SNAPSHOT_LINE: &[u8] = b"{\"id\": 1, \"command\": {\"snapshot\": {}}}\n";
+
+/// Sends bytes, all at once, with files.
+fn send_with(stream: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) {
+    let message = SendAncillaryMessage::ScmRights(files);
+    let mut space = vec![MaybeUninit::uninit(); message.size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(message));
+    let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+/// Sends bytes with two files. The reader sees when nobody has them any more.
+fn send_with_pipe(stream: &UnixStream, bytes: &[u8]) -> PipeReader {
+    let (reader, writer) = pipe().unwrap();
+    send_with(stream, bytes, &[writer.as_fd(), writer.as_fd()]);
+    reader
+}
+
+fn is_closed(reader: &PipeReader, within: Duration) -> bool {
+    let mut fds = [PollFd::new(reader, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::try_from(within).unwrap())).unwrap();
+    fds[0].revents().contains(PollFlags::HUP)
+}
+
+#[track_caller]
+fn assert_closed(reader: &PipeReader) {
+    assert!(is_closed(reader, DEADLINE), "the server keeps a file");
+}
+
+/// The code of a refusal, and its message.
+fn refusal(error: ClientError) -> (ErrorCode, String) {
+    match error {
+        ClientError::Refused(CommandError { code, message, .. }) => (code, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn files_arrive_with_their_request_in_its_order() {
+    let (socket, requests) = Socket::slow_with_files();
+    let mut client = socket.client();
+    let ((mut of_state, state), (mut of_memory, memory)) = (pipe().unwrap(), pipe().unwrap());
+    let client = std::thread::spawn(move || {
+        let result = client.execute_with(SNAPSHOT, &[state.as_fd(), memory.as_fd()]);
+        // Without files.
+        (result, client.execute(SNAPSHOT))
+    });
+    let (request, files, responder) = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((request.command, files.len()), (SNAPSHOT, 2));
+    assert!(files.iter().all(|file| fcntl_getfd(file).unwrap().contains(FdFlags::CLOEXEC)));
+    for (file, text) in files.into_iter().zip([b"state", b"memor"]) {
+        PipeWriter::from(file).write_all(text).unwrap();
+    }
+    responder.respond(done(request.id));
+    let (request, files, responder) = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((request.command, files.len()), (SNAPSHOT, 0));
+    responder.respond(done(request.id));
+    let (first, second) = client.join().unwrap();
+    assert_eq!((first.unwrap(), second.unwrap()), ("done".into(), "done".into()));
+    let read = [&mut of_state, &mut of_memory].map(|reader| {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(read, ["state", "memor"]);
+    socket.end();
+}
+
+#[test]
+fn files_of_half_a_line_are_those_of_its_request() {
+    let (socket, requests) = Socket::slow_with_files();
+    let stream = socket.stream();
+    { &stream }.write_all(b"{\"id\": 7, \"command\": \"pause\"}\n{\"id\"").unwrap();
+    let reader = send_with_pipe(&stream, b": 8, \"command\":");
+    let (first, files, _first) = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((first.id, files.len()), (7, 0));
+    { &stream }.write_all(b"{\"snapshot\": {}}}\n{\"id\": 9, \"command\": {\"snapshot\": {}}}\n").unwrap();
+    let (second, files, _second) = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((second.id, files.len()), (8, 2));
+    let (third, none, _third) = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((third.id, none.len()), (9, 0));
+    assert!(!is_closed(&reader, Duration::ZERO));
+    drop(files);
+    assert_closed(&reader);
+    drop((_first, _second, _third));
+    socket.end();
+}
+
+#[test]
+fn files_that_nobody_needs_are_closed() {
+    let socket = Socket::with_files(|request, files, responder| {
+        responder.respond_and_close(done(request.id), files);
+    });
+    let stream = socket.stream();
+    let of_pause = send_with_pipe(&stream, b"{\"id\": 1, \"command\": \"pause\"}\n");
+    assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
+    assert_closed(&of_pause);
+    let of_no_request = send_with_pipe(&stream, b"snapshot\n");
+    assert!(line(&stream).contains("not JSON"));
+    assert_closed(&of_no_request);
+    assert_closed(&send_with_pipe(&stream, b"\n"));
+    let unused = send_with_pipe(&stream, SNAPSHOT_LINE);
+    assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
+    assert_closed(&unused);
+    socket.end();
+}
+
+#[test]
+fn request_with_too_many_files_is_refused_and_they_are_closed() {
+    let socket = Socket::obliging();
+    let mut client = socket.client();
+    let (reader, writer) = pipe().unwrap();
+    // The kernel passes at most 253.
+    for count in [3, 4, 5, 253] {
+        let error = client.execute_with(SNAPSHOT, &vec![writer.as_fd(); count]).unwrap_err();
+        let message = "a request has at most 2 file descriptors, which come in one message".to_owned();
+        assert_eq!(refusal(error), (ErrorCode::InvalidRequest, message));
+    }
+    drop(writer);
+    assert_closed(&reader);
+    assert_eq!(client.execute(Command::Status).unwrap(), "done");
+    socket.end();
+}
+
+#[test]
+fn files_of_a_client_that_leaves_are_closed() {
+    let (socket, requests) = Socket::slow_with_files();
+    let (gone, silent) = (socket.stream(), socket.stream());
+    let of_gone = send_with_pipe(&gone, b"{\"id\": 1, ");
+    let of_silent = send_with_pipe(&silent, b"{\"id\": 2, ");
+    // After those, if they were kept.
+    assert!(!is_closed(&of_silent, Duration::from_millis(100)));
+    drop(gone);
+    assert_closed(&of_gone);
+    silent.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_closed(&of_silent);
+    // Neither has a line that is too long any.
+    let endless = socket.stream();
+    let of_endless = send_with_pipe(&endless, b"x");
+    { &endless }.write_all(&[b'x'; 16 << 10]).unwrap();
+    assert_closed(&of_endless);
+    socket.end();
+    assert!(requests.try_recv().is_err());
+}
+
+/// Of all clients together only so many files are kept, however many there are.
+#[test]
+fn files_of_many_clients_are_refused_beyond_a_limit() {
+    let (socket, requests) = Socket::slow_with_files();
+    let half = |_| {
+        let stream = socket.stream();
+        let reader = send_with_pipe(&stream, &SNAPSHOT_LINE[..20]);
+        (stream, reader)
+    };
+    let halves: Vec<_> = (0..40).map(half).collect();
+    let are_closed = || halves.iter().filter(|(_, reader)| is_closed(reader, Duration::ZERO)).count();
+    let until = Instant::now() + DEADLINE;
+    while are_closed() < 24 {
+        assert!(Instant::now() < until, "{} are closed", are_closed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let busy = r#"{"id":1,"error":{"code":"busy","message":"16 requests with file descriptors are in progress; try again later"}}"#;
+    let (refused, _) = halves.iter().find(|(_, reader)| is_closed(reader, Duration::ZERO)).unwrap();
+    { refused }.write_all(&SNAPSHOT_LINE[20..]).unwrap();
+    assert_eq!(line(refused), busy);
+    // Those who send theirs at once don't need to wait for the others.
+    let whole = |_| {
+        let stream = socket.stream();
+        send_with(&stream, SNAPSHOT_LINE, &[stream.as_fd(), stream.as_fd()]);
+        (requests.recv_timeout(DEADLINE).unwrap(), stream)
+    };
+    let in_progress: Vec<_> = (0..16).map(whole).collect();
+    assert_eq!(are_closed(), 24);
+    let further = socket.stream();
+    let of_further = send_with_pipe(&further, SNAPSHOT_LINE);
+    assert_eq!(line(&further), busy);
+    assert_closed(&of_further);
+    for ((request, files, responder), stream) in in_progress {
+        assert_eq!(files.len(), 2);
+        responder.respond_and_close(done(request.id), files);
+        assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
+    }
+    let (_, _stream) = whole(0);
+    drop(halves);
+    drop((further, _stream));
+    socket.end();
+}
+
+/// A socket whose closing takes longer than the test: it lingers until the peer takes what was sent.
+fn hanging() -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hanging = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    hanging.set_nonblocking(true).unwrap();
+    while { &hanging }.write(&[0; 64 << 10]).is_ok() {}
+    set_socket_linger(&hanging, Some(4 * DEADLINE)).unwrap();
+    (hanging, peer)
+}
+
+#[test]
+fn files_whose_closing_hangs_harm_nobody() {
+    let socket = Socket::obliging();
+    let since = Instant::now();
+    let hang = || {
+        let (hanging, peer) = hanging();
+        let stream = socket.stream();
+        send_with(&stream, b"{\"id\": 1, \"command\": \"pause\"}\n", &[hanging.as_fd()]);
+        drop(hanging);
+        assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
+        peer
+    };
+    let peers: Vec<_> = (0..16).map(|_| hang()).collect();
+    let (_reader, writer) = pipe().unwrap();
+    let refused = |socket: &Socket| {
+        let error = socket.client().execute_with(SNAPSHOT, &[writer.as_fd()]).unwrap_err();
+        refusal(error).0
+    };
+    assert_eq!(refused(&socket), ErrorCode::StorageHangs);
+    assert_eq!(socket.client().execute(Command::Status).unwrap(), "done");
+    // They are reset, and close.
+    drop(peers);
+    while socket.client().execute_with(SNAPSHOT, &[writer.as_fd()]).is_err() {
+        assert!(since.elapsed() < DEADLINE);
+    }
+    assert!(since.elapsed() < DEADLINE, "it waits for them");
     socket.end();
 }

@@ -9,9 +9,10 @@ use super::trace::Applied;
 
 /// The names of threads, without a number at their end. A device's thread is named after its ID, by default its type and a number; one
 /// with another ID has the role of a thread with the same filter.
-const ROLES: [&str; 14] = [
+const ROLES: [&str; 15] = [
     MAIN,
     "control",
+    "control-close",
     "writer",
     "reader",
     "vcpu",

@@ -144,6 +144,10 @@ impl Supervisor {
                 ErrorCode::InvalidRequest,
                 "events are for the clients of a control socket",
             )),
+            Command::Snapshot(_) => Executed::Failed(CommandError::new(
+                ErrorCode::InvalidRequest,
+                "this monitor doesn't write snapshots",
+            )),
             Command::UpdateDevice(DeviceUpdate { id, fields }) => {
                 let fields = Value::Object(fields);
                 on_device(machine, &id, move |device, session| {

@@ -1,6 +1,7 @@
 //! The queue of requests to the supervisor, and the requests in progress.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -18,7 +19,9 @@ pub struct Commander {
 /// A request, and what takes its response.
 pub(super) struct QueuedRequest {
     pub(super) request: Request,
-    respond: Box<dyn FnOnce(Response) + Send>,
+    /// The files that came with it, of a client's choice.
+    pub(super) files: Vec<OwnedFd>,
+    respond: Box<dyn FnOnce(Response, Vec<OwnedFd>) + Send>,
 }
 
 impl fmt::Debug for QueuedRequest {
@@ -55,7 +58,18 @@ impl Commander {
     /// Queues a request. `respond` is called with the response when the command is done or has failed, on the supervisor's thread, which it
     /// must not block. If the supervisor no longer exists, it is dropped uncalled.
     pub fn send(&self, request: Request, respond: impl FnOnce(Response) + Send + 'static) {
-        if self.requests.send(QueuedRequest { request, respond: Box::new(respond) }).is_ok() {
+        self.send_with_files(request, Vec::new(), |response, _| respond(response));
+    }
+
+    /// [`send`](Self::send)s a request that comes with files. `respond` also receives those that weren't used: it must not close them on
+    /// the supervisor's thread, because that may wait for the storage of whoever opened them.
+    pub fn send_with_files(
+        &self,
+        request: Request,
+        files: Vec<OwnedFd>,
+        respond: impl FnOnce(Response, Vec<OwnedFd>) + Send + 'static,
+    ) {
+        if self.requests.send(QueuedRequest { request, files, respond: Box::new(respond) }).is_ok() {
             // Can't be full: the counter would have to reach 2^64 - 1.
             let _ = self.wake.write(1);
         }
@@ -77,6 +91,6 @@ impl Requests {
 
 impl QueuedRequest {
     pub(super) fn answer(self, answer: Answer) {
-        (self.respond)(Response { id: self.request.id, answer });
+        (self.respond)(Response { id: self.request.id, answer }, self.files);
     }
 }

@@ -62,8 +62,21 @@ const BEHIND_THE_FILTER: &[(&str, &str)] = &[
 ];
 
 /// The threads of a machine without a network card.
-const ROLES: &[&str] =
-    &["main", "jobs", "reader", "writer", "control", "vcpu0", "vq-d", "vq-c", "vq-v", "vq-r", "vq-b", "vq-m"];
+const ROLES: &[&str] = &[
+    "main",
+    "jobs",
+    "reader",
+    "writer",
+    "control",
+    "control-close",
+    "vcpu0",
+    "vq-d",
+    "vq-c",
+    "vq-v",
+    "vq-r",
+    "vq-b",
+    "vq-m",
+];
 
 pub(crate) const USER_CARD: &str =
     r#", {"type": "net", "id": "n", "backend": "user", "allow": ["tcp:*:443"]}"#;

@@ -43,6 +43,7 @@ const LOADER: &str = "ld.so";
 /// a pool starts with the first request: `escape` has them.
 const THREADS: &[&str] = &[
     "control",
+    "control-close",
     "escape",
     "jobs",
     "path-keeper",
@@ -132,6 +133,7 @@ fn escape_from_the_path_keeper_removes_nothing_elsewhere() {
 /// What starts a thread or a process, besides tests. The threads of each file are in [`THREADS`] or have a test in `escape`, except those
 /// of parallel.rs and worker.rs's "job", which have the filter of the main thread or of that of the jobs, which start them.
 const STARTS: &[&str] = &[
+    "crates/control/src/closer.rs",
     "crates/control/src/server.rs",
     "crates/hostio/src/file_io/threads.rs",
     "crates/hostio/src/path_keeper/fork.rs",
